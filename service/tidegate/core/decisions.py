@@ -1,0 +1,139 @@
+"""The next moves that `decide` can name, and what the recorded ones do to a rollout. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from tidegate.core.judge.verdict import Time, Verdict, Window
+from tidegate.core.model import Instance, Member, Plan, Rollout
+from tidegate.core.phases import LIVE, Phase, move
+
+
+class MarkKind(StrEnum):
+    """The moments of a step that are recorded."""
+
+    ENTERED = "entered"
+    SHIFTED = "shifted"
+    REOPENED = "reopened"  # the proxy has to be written again: what counted from the old shift starts anew
+    SETTLED = "settled"
+    EXTENDED = "extended"  # another bake, because the verdict was inconclusive
+    HELD = "held"  # a person is waited for
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """Resolve the new release's image to a digest and make sure that it can run, before anything moves."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Create these instances."""
+
+    release: str
+    ordinals: tuple[int, ...]
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shift:
+    """Make the proxy send traffic to exactly these."""
+
+    members: tuple[Member, ...]
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Stop and remove these instances: they take no traffic and have none in flight, or have had their drain time."""
+
+    instances: tuple[Instance, ...]
+    why: str
+    overdue: bool = False  # some still have requests in flight, and their drain time is over
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """Ask the metrics about this window. `final`: the bake is over, the answer opens or shuts the gate."""
+
+    window: Window
+    final: bool
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Record a moment of the present step."""
+
+    mark: MarkKind
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """Go to another step, another phase, or both. `plan` replaces the present one."""
+
+    phase: Phase
+    why: str
+    cursor: int = 0
+    plan: Plan | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing to do before `until`."""
+
+    until: Time
+    why: str
+
+
+Decision = Pin | Start | Shift | Stop | Judge | Mark | Move | Wait
+
+
+def marked(rollout: Rollout, mark: MarkKind, now: Time) -> Rollout:
+    """The rollout with one more moment recorded."""
+    match mark:
+        case MarkKind.ENTERED:
+            return replace(rollout, entered=now)
+        case MarkKind.SHIFTED:
+            return replace(rollout, shifted=now, drain_from=now)
+        case MarkKind.REOPENED:
+            return replace(rollout, shifted=None, settled=None, drain_from=None, extensions=0, verdict=None, held=None)
+        case MarkKind.SETTLED:
+            return replace(rollout, settled=now)
+        case MarkKind.EXTENDED:
+            return replace(rollout, extensions=rollout.extensions + 1)
+        case MarkKind.HELD:
+            return replace(rollout, held=now)
+
+
+def moved(rollout: Rollout, to: Move, now: Time) -> Rollout:
+    """The rollout after a move; raises `IllegalMove` when the phase table does not allow it.
+
+    A step that is left without a recorded shift may have shifted all the same, just before a crash: its drain counts
+    from now.
+    """
+    phase = move(rollout.phase, to.phase)
+    if phase not in LIVE:
+        return replace(rollout, phase=phase, reason=to.why, finished=now)
+    return replace(
+        rollout,
+        phase=phase,
+        reason=to.why,
+        plan=rollout.plan if to.plan is None else to.plan,
+        cursor=to.cursor,
+        entered=None,
+        shifted=None,
+        settled=None,
+        held=None,
+        drain_from=rollout.drain_from if rollout.shifted is not None else now,
+        extensions=0,
+        verdict=None,
+    )
+
+
+def judged(rollout: Rollout, verdict: Verdict) -> Rollout:
+    """The rollout with a verdict on its present step."""
+    return replace(rollout, verdict=verdict)

@@ -1,0 +1,83 @@
+"""What a judge says: outcomes, reasons and the evidence for them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+Time = float  # seconds since the epoch, UTC
+
+
+class Outcome(StrEnum):
+    """The three answers. Unknown is never good, so there is no fourth."""
+
+    PASS = "PASS"
+    FAIL = "FAIL"
+    INCONCLUSIVE = "INCONCLUSIVE"
+
+
+class Reason(StrEnum):
+    """Why a check could not decide (or could)."""
+
+    OK = "ok"
+    WORSE = "worse"  # worse than the baseline by more than the margin
+    LIMIT = "limit"  # over `max` or under `min`
+    NO_DATA = "no-data"  # no series or no sample in the window, or 0/0
+    FEW_DATA = "few-data"  # fewer samples or requests than the check asks for
+    STALE = "stale"  # the newest sample is too old
+    SOURCE_DOWN = "source-down"  # refused, unreachable, 5xx
+    TIMEOUT = "timeout"
+    BAD_QUERY = "bad-query"
+    PARTIAL = "partial"  # the source answered with warnings about missing parts
+    MANY_SERIES = "many-series"  # one value was expected, several came
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A span of time, `start` and `end` in seconds since the epoch."""
+
+    start: Time
+    end: Time
+
+    @property
+    def seconds(self) -> float:
+        """Its length."""
+        return self.end - self.start
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The answer of one check, with its evidence.
+
+    `baseline` and `candidate` are the compared values in the check's own unit (a ratio in [0, 1] for errors,
+    seconds for latency); `limit` is the value that the candidate had to stay on the good side of; the counts are
+    requests or samples; None means unknown.
+    """
+
+    check: str
+    outcome: Outcome
+    reason: Reason
+    sentence: str
+    baseline: float | None = None
+    candidate: float | None = None
+    limit: float | None = None
+    baseline_count: float | None = None
+    candidate_count: float | None = None
+    queries: tuple[str, ...] = ()
+    baseline_window: Window | None = None
+    window: Window | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The answer of all checks of one step.
+
+    `final` tells the verdict at the end of the bake from an early look, of which only a FAIL counts.
+    """
+
+    outcome: Outcome
+    at: Time
+    window: Window
+    findings: tuple[Finding, ...]
+    sentence: str
+    final: bool

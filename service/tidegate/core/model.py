@@ -1,0 +1,362 @@
+"""The values that everything else speaks of. Frozen, without behaviour that reaches outside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from tidegate.core.judge.verdict import Outcome, Time, Verdict
+from tidegate.core.phases import Phase
+
+Fleet = Mapping[str, int]  # {release id: how many instances}; no zero counts, never changed once made
+
+
+class Strategy(StrEnum):
+    """The rule that turns a service and two releases into a plan."""
+
+    ROLLING = "rolling"
+    BLUE_GREEN = "blue_green"
+
+
+class Order(StrEnum):
+    """Which comes first within a batch. Compose's own words."""
+
+    START_FIRST = "start-first"
+    STOP_FIRST = "stop-first"  # no room for a surge
+
+
+class FailureAction(StrEnum):
+    """What a FAIL leads to. Compose's own words."""
+
+    ROLLBACK = "rollback"
+    PAUSE = "pause"  # wait for a person
+    CONTINUE = "continue"
+
+
+class Direction(StrEnum):
+    """Which way of a metric is good."""
+
+    LOWER = "lower"
+    HIGHER = "higher"
+
+
+class CheckKind(StrEnum):
+    """Where a check's numbers come from."""
+
+    ERRORS = "errors"  # ready-made: failed requests, from the proxy's counters
+    LATENCY = "latency"  # ready-made: response time, from the proxy's exporter
+    QUERY = "query"  # the user's own PromQL
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One question to the metrics.
+
+    `margin` is what may be lost before it matters: absolute (a ratio in [0, 1], 0.005 for "0.5%") for errors, relative
+    (0.2 for "20%") for latency and queries. `maximum`/`minimum` turn a query into a fixed limit. `least` is the number of
+    requests (errors, latency) or samples (query) below which nothing is said.
+    """
+
+    name: str
+    kind: CheckKind
+    query: str = ""
+    direction: Direction = Direction.LOWER
+    margin: float = 0.0
+    maximum: float | None = None
+    minimum: float | None = None
+    least: int = 50
+
+    @property
+    def is_limit(self) -> bool:
+        """Whether it compares with a fixed limit and so needs no baseline."""
+        return self.maximum is not None or self.minimum is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How readiness is found out: an HTTP path probed from outside, or the container's own HEALTHCHECK (`path` empty)."""
+
+    path: str = ""
+    port: int = 0  # 0: the container's port
+    timeout_seconds: float = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class HealthCommand:
+    """A Compose `healthcheck`: the container's own HEALTHCHECK. `test` is as Docker wants it (["CMD", …])."""
+
+    test: tuple[str, ...]
+    interval_seconds: float = 30.0
+    timeout_seconds: float = 30.0
+    retries: int = 3
+    start_period_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """How one instance is run. Names and meaning as in the Compose specification."""
+
+    port: int  # the one that takes traffic, from `expose`
+    command: tuple[str, ...] | None = None
+    entrypoint: tuple[str, ...] | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    user: str = ""
+    working_dir: str = ""
+    health: Health = Health()
+    healthcheck: HealthCommand | None = None
+    stop_signal: str = ""
+    stop_grace_seconds: float = 10.0
+    memory_bytes: int = 0  # 0: no limit
+    cpus: float = 0.0  # 0: no limit
+    init: bool = False
+    read_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """The service's place in the proxy.
+
+    `name` is the proxy's backend; `listen` (`8001`, `127.0.0.1:8001`) the address that an owned proxy binds for it, empty
+    where a proxy that stands there already has its own frontends. `health_path` lets the proxy probe members too.
+    """
+
+    name: str
+    listen: str = ""
+    health_path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What is tolerated and how long is waited. All durations in seconds."""
+
+    drain_seconds: float = 30.0  # the longest that requests in flight are waited for
+    healthy_deadline_seconds: float = 120.0  # for instances to be started and ready
+    max_restarts: int = 2  # a candidate instance that restarted more often has failed
+    max_failure_ratio: float = 0.0  # share of candidate instances that may fail and be replaced, in [0, 1]
+    look_seconds: float = 5.0  # between two looks at the metrics
+    failure_action: FailureAction = FailureAction.ROLLBACK
+    max_extensions: int = 2  # how many more bakes an INCONCLUSIVE verdict is given
+    hold_expires_seconds: float = 86_400.0  # a hold that nobody answers turns back after this
+    max_resumes: int = 50  # how often engines may have died while driving one rollout
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A named thing we run in an environment, as defined by its Compose file."""
+
+    environment: str
+    name: str
+    image: str
+    replicas: int
+    container: Container
+    backend: Backend
+    strategy: Strategy = Strategy.ROLLING
+    order: Order = Order.START_FIRST
+    batch: int = 1
+    bake_seconds: float = 0.0
+    holds: tuple[int, ...] = ()  # numbers of the batches (from 1) after which a person is asked
+    checks: tuple[Check, ...] = ()
+    policy: Policy = Policy()
+
+    @property
+    def key(self) -> str:
+        """`environment/name`: what the platform and the store know it by."""
+        return f"{self.environment}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """One immutable version of a service.
+
+    `id` (`v2-4`: image tag and a number that grows per service) is safe as a label, a file name and a proxy server name:
+    [a-z0-9-], no dots. `digest` is what `image` was resolved to before the first batch: a registry digest
+    (`shop@sha256:…`) or, without a registry, an image id (`sha256:…`); empty until then.
+    """
+
+    id: str
+    service: str  # Service.key
+    image: str
+    replicas: int
+    container: Container
+    digest: str = ""
+
+
+class InstanceState(StrEnum):
+    """What an instance is doing."""
+
+    STARTING = "starting"  # exists, not ready yet
+    READY = "ready"  # its probe answers
+    FAILED = "failed"  # exited, dead, or restarting again and again
+    STOPPING = "stopping"  # asked to stop, not gone yet
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One running copy of a release.
+
+    `id` ([a-z0-9]) is the platform's own and never reused; `address` is `ip:port` as the proxy reaches it, empty while
+    unknown.
+    """
+
+    id: str
+    release: str
+    ordinal: int
+    address: str
+    state: InstanceState
+    restarts: int = 0
+    host: str = ""
+    detail: str = ""  # one sentence: why it is not ready or has failed
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """An instance as the proxy knows it."""
+
+    instance: str  # Instance.id
+    release: str
+    ordinal: int
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """The proxy's cumulative counters for one backend, since the proxy's last start or reload.
+
+    `lost` counts requests that got no proper answer because of the proxy or a vanished instance (refused, reset, no
+    server, aborted by the server); `errors` those the application itself answered with 5xx.
+    """
+
+    requests: int
+    lost: int
+    errors: int
+
+
+@dataclass(frozen=True, slots=True)
+class Routed:
+    """What the proxy really does for one backend, asked from the proxy.
+
+    `members` take new requests. `draining` are still known to the proxy but take none: instance (as in `Member`) to its
+    requests in flight, None where the proxy cannot tell. Requests in flight on members are in `busy`.
+    """
+
+    members: tuple[Member, ...] = ()
+    draining: Mapping[str, int | None] = field(default_factory=dict)
+    busy: Mapping[str, int | None] = field(default_factory=dict)
+    fence: int = 0  # the highest that ever wrote
+    traffic: Traffic | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The world at one moment."""
+
+    instances: tuple[Instance, ...]
+    routed: Routed
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """What must hold to leave a step.
+
+    `cleared` asks that no surplus instance is left, not even one that is stopping: for the last step, and where there is
+    no room for a surge.
+    """
+
+    bake_seconds: float = 0.0
+    judged: bool = False
+    hold: str = ""  # name of the approval that is waited for; empty: none
+    cleared: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One desired state: which instances exist, which take traffic, what must hold before going on."""
+
+    fleet: Fleet
+    route: Fleet
+    gate: Gate = Gate()
+
+
+Plan = tuple[Step, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """One attempt to move a service from one release to another.
+
+    `entered`, `shifted`, `settled` and `held` are the marks of the present step: when it became the present one, when the
+    proxy first matched it, when all of it stood, when it began to wait for a person. They and `extensions` start anew with
+    each step. `drain_from` is when the last instances were taken out of the route; it outlives its step.
+    """
+
+    id: str
+    service: str
+    old: str | None
+    new: str
+    plan: Plan
+    backend: Backend
+    created: Time
+    old_replicas: int = 0
+    batch: int = 1
+    in_place: bool = False  # order stop-first: there is no room for a surge, on the way back neither
+    phase: Phase = Phase.PENDING
+    cursor: int = 0
+    reason: str = ""  # why it is in this phase, one sentence
+    paused: bool = False
+    entered: Time | None = None
+    shifted: Time | None = None
+    settled: Time | None = None
+    held: Time | None = None
+    drain_from: Time | None = None
+    extensions: int = 0
+    verdict: Verdict | None = None  # of the present step
+    resumes: int = 0
+    finished: Time | None = None
+    checks: tuple[Check, ...] = ()
+    policy: Policy = Policy()
+    requested_by: str = ""
+    version: int = 0  # grows with each save; the ETag
+
+    @property
+    def step(self) -> Step:
+        """The present step."""
+        return self.plan[self.cursor]
+
+    @property
+    def failed_verdict(self) -> bool:
+        """Whether the present step was judged FAIL."""
+        return self.verdict is not None and self.verdict.outcome is Outcome.FAIL
+
+
+class SignalKind(StrEnum):
+    """What a person or Jenkins may wish."""
+
+    PROMOTE = "promote"
+    ROLLBACK = "rollback"
+    PAUSE = "pause"
+    RESUME = "resume"
+    VERIFY = "verify"  # judge now, do not wait for the next look
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """A recorded wish. `step` binds a promote to the step it was given for; None gives every hold that follows too."""
+
+    kind: SignalKind
+    at: Time
+    by: str
+    reason: str = ""
+    step: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A numbered fact in a rollout's story. `number` counts from 1 in each rollout; 0 until stored."""
+
+    kind: str
+    sentence: str
+    at: Time
+    number: int = 0
+    data: Mapping[str, object] = field(default_factory=dict)

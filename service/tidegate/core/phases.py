@@ -1,0 +1,48 @@
+"""The phases of a rollout and the legal moves between them."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from tidegate.errors import IllegalMove
+
+
+class Phase(StrEnum):
+    """Where a rollout stands as a whole."""
+
+    PENDING = "pending"  # recorded; image not yet pinned, nothing touched
+    RUNNING = "running"  # on its way to the new release
+    ROLLING_BACK = "rolling_back"  # on its way back to the old one
+    SUCCEEDED = "succeeded"
+    ROLLED_BACK = "rolled_back"
+    FAILED = "failed"  # halted: no traffic is moved any more, a person must look
+
+    @property
+    def live(self) -> bool:
+        """Whether an engine still drives it."""
+        return self in LIVE
+
+
+LIVE = frozenset({Phase.PENDING, Phase.RUNNING, Phase.ROLLING_BACK})
+
+LEGAL = frozenset(
+    {
+        (Phase.PENDING, Phase.RUNNING),
+        (Phase.PENDING, Phase.ROLLED_BACK),  # turned back before anything was touched
+        (Phase.PENDING, Phase.FAILED),
+        (Phase.RUNNING, Phase.RUNNING),  # the next step
+        (Phase.RUNNING, Phase.ROLLING_BACK),
+        (Phase.RUNNING, Phase.SUCCEEDED),
+        (Phase.RUNNING, Phase.FAILED),
+        (Phase.ROLLING_BACK, Phase.ROLLING_BACK),  # the next step on the way back
+        (Phase.ROLLING_BACK, Phase.ROLLED_BACK),
+        (Phase.ROLLING_BACK, Phase.FAILED),
+    }
+)
+
+
+def move(now: Phase, to: Phase) -> Phase:
+    """Return `to` when the table allows it; raise `IllegalMove` otherwise."""
+    if (now, to) not in LEGAL:
+        raise IllegalMove(f"a rollout that is {now} cannot become {to}")
+    return to

@@ -1,0 +1,182 @@
+"""What the present step wants, held against what is there. Pure; all of `deciding` reads the world through this."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from tidegate.core.judge.verdict import Time
+from tidegate.core.model import Fleet, Instance, InstanceState, Member, Rollout, Seen, Signal, SignalKind, Step
+from tidegate.core.phases import Phase
+
+ALIVE = frozenset({InstanceState.STARTING, InstanceState.READY})
+
+
+def member(instance: Instance) -> Member:
+    """The instance as the proxy shall know it."""
+    return Member(instance.id, instance.release, instance.ordinal, instance.address)
+
+
+@dataclass(frozen=True)
+class View:
+    """One rollout and the world at one moment. `since` is when this engine took the rollout over."""
+
+    rollout: Rollout
+    seen: Seen
+    signals: Sequence[Signal]
+    now: Time
+    since: Time
+
+    @property
+    def step(self) -> Step:
+        """The present step."""
+        return self.rollout.step
+
+    # -- wishes ---------------------------------------------------------------------------------------------------
+
+    def wished(self, kind: SignalKind) -> Signal | None:
+        """The latest signal of this kind."""
+        return next((signal for signal in reversed(self.signals) if signal.kind is kind), None)
+
+    @cached_property
+    def promoted(self) -> Signal | None:
+        """The approval that opens the present step's hold, if it was given."""
+        gifts = (signal for signal in self.signals if signal.kind is SignalKind.PROMOTE)
+        return next((signal for signal in gifts if signal.step in (None, self.rollout.cursor)), None)
+
+    # -- time -----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def waited(self) -> float:
+        """Seconds that count against the deadline.
+
+        From the later of the step's beginning, this engine's taking over (its own downtime is not charged to the
+        release) and the last resume. Nothing counts while paused.
+        """
+        resumed = self.wished(SignalKind.RESUME)
+        start = max(self.rollout.entered or self.now, self.since, resumed.at if resumed else 0.0)
+        return 0.0 if self.rollout.paused else max(0.0, self.now - start)
+
+    @property
+    def overdue(self) -> bool:
+        """Whether the instances of this step had all the time they were given."""
+        return self.waited > self.rollout.policy.healthy_deadline_seconds
+
+    @cached_property
+    def drained(self) -> bool:
+        """Whether unrouted instances had their drain time. Unknown beginnings count as now."""
+        start = self.rollout.drain_from
+        return start is not None and self.now - start >= self.rollout.policy.drain_seconds
+
+    # -- instances ------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def members(self) -> dict[str, Member]:
+        """The proxy's members by instance."""
+        return {each.instance: each for each in self.seen.routed.members}
+
+    def routed(self, instance: Instance) -> bool:
+        """Whether the proxy sends it new requests."""
+        return instance.id in self.members
+
+    def in_flight(self, instance: Instance) -> bool:
+        """Whether the proxy still knows it, without new requests, with requests in flight or possibly so."""
+        return self.seen.routed.draining.get(instance.id, 0) != 0
+
+    @cached_property
+    def alive(self) -> tuple[Instance, ...]:
+        """Those that run or are coming up, the most useful first: ready, then already routed, then by ordinal."""
+        living = (each for each in self.seen.instances if each.state in ALIVE)
+        return tuple(sorted(living, key=self._usefulness))
+
+    def _usefulness(self, instance: Instance) -> tuple[bool, bool, int, str]:
+        return (instance.state is not InstanceState.READY, not self.routed(instance), instance.ordinal, instance.id)
+
+    @cached_property
+    def fleet(self) -> Fleet:
+        """How many of each release must exist now."""
+        return self._attainable(self.step.fleet)
+
+    @cached_property
+    def route(self) -> Fleet:
+        """How many of each release must take traffic now."""
+        return self._attainable(self.step.route)
+
+    def _attainable(self, wanted: Fleet) -> Fleet:
+        """On the way back nothing new is started or waited for: of the new release only what is ready counts."""
+        if self.rollout.phase is not Phase.ROLLING_BACK or self.rollout.new not in wanted:
+            return wanted
+        ready = sum(1 for each in self.alive if self.serves(each) and each.release == self.rollout.new)
+        return {**wanted, self.rollout.new: min(ready, wanted[self.rollout.new])}
+
+    @staticmethod
+    def serves(instance: Instance) -> bool:
+        """Whether it can take traffic."""
+        return instance.state is InstanceState.READY
+
+    @cached_property
+    def kept(self) -> tuple[Instance, ...]:
+        """The instances that make up the fleet."""
+        return self._chosen(self.fleet)
+
+    @cached_property
+    def target(self) -> tuple[Instance, ...]:
+        """The instances that shall take traffic; part of `kept`."""
+        return self._chosen(self.route)
+
+    def _chosen(self, wanted: Fleet) -> tuple[Instance, ...]:
+        chosen: list[Instance] = []
+        for release, count in wanted.items():
+            chosen += [each for each in self.alive if each.release == release][:count]
+        return tuple(chosen)
+
+    @cached_property
+    def surplus(self) -> tuple[Instance, ...]:
+        """Those that are not wanted, whatever their state, failed ones included."""
+        wanted = {each.id for each in self.kept}
+        return tuple(each for each in self.seen.instances if each.id not in wanted)
+
+    @cached_property
+    def missing(self) -> dict[str, tuple[int, ...]]:
+        """The ordinals to be started, by release: the lowest that no instance of the release holds."""
+        gaps: dict[str, tuple[int, ...]] = {}
+        for release, count in self.fleet.items():
+            lacking = count - sum(1 for each in self.kept if each.release == release)
+            if lacking > 0:
+                gaps[release] = self._free_ordinals(release, lacking)
+        return gaps
+
+    def _free_ordinals(self, release: str, count: int) -> tuple[int, ...]:
+        taken = {each.ordinal for each in self.seen.instances if each.release == release}
+        free = (ordinal for ordinal in range(len(taken) + count) if ordinal not in taken)
+        return tuple(next(free) for _ in range(count))
+
+    @cached_property
+    def awaited(self) -> tuple[Instance, ...]:
+        """Those that must become ready before the step can go on: about to serve, or of the new release."""
+        serving = {each.id for each in self.target}
+        return tuple(
+            each
+            for each in self.kept
+            if not self.serves(each) and not self.routed(each) and (each.id in serving or each.release == self.rollout.new)
+        )
+
+    # -- proxy ----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def matches(self) -> bool:
+        """Whether the proxy serves exactly the target, at the addresses that hold now, and the target is whole."""
+        whole = len(self.target) == sum(self.route.values())
+        return whole and set(self.members.values()) == {member(each) for each in self.target}
+
+    @cached_property
+    def living_members(self) -> tuple[Member, ...]:
+        """The proxy's members behind which an instance still runs at the same address."""
+        there = {member(each) for each in self.alive}
+        return tuple(each for each in self.seen.routed.members if each in there)
+
+
+def names(instances: Iterable[Instance]) -> str:
+    """`v1-1/0, v1-1/1`: instances in a sentence."""
+    return ", ".join(f"{each.release}/{each.ordinal}" for each in instances)

@@ -1,0 +1,272 @@
+"""Every port on one page: what the engine and the web ask of the outside. Drivers and the store implement these.
+
+An SDK's error never leaves its driver: it becomes the matching `DriverError` with the fact `retryable`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from tidegate.core.judge.verdict import Time, Verdict, Window
+from tidegate.core.model import (
+    Backend,
+    Event,
+    Instance,
+    Member,
+    Release,
+    Rollout,
+    Routed,
+    Service,
+    Signal,
+)
+from tidegate.core.phases import Phase
+
+Clock = Callable[[], Time]
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """One line of `tidegate check`: a configured part, whether it works, and how to mend it when it does not."""
+
+    part: str  # "docker local", "haproxy", "prometheus", "database"
+    ok: bool
+    found: str  # version or what is wrong, one sentence
+    mend: str = ""  # what to do, one sentence; empty when ok
+
+
+class Platform(Protocol):
+    """Runs instances. Every verb may be repeated after a crash. Raises `PlatformError`."""
+
+    def pin(self, release: Release) -> str:
+        """Resolve the image to an immutable digest on every host and make sure that it could be started.
+
+        Pulls where a registry knows it. Refuses (not retryable) a missing image, and one whose readiness could never
+        be known.
+        """
+
+    def instances(self, service: str) -> tuple[Instance, ...]:
+        """All of this service that exist on any host, stopped and failed ones included. A host that does not answer
+        is an error, never an empty answer."""
+
+    def start(self, release: Release, ordinals: Collection[int]) -> None:
+        """Create and start these side by side; asks, and does not wait for ready. An ordinal that exists already,
+        not stopping, is left alone."""
+
+    def stop(self, instances: Collection[Instance], grace_seconds: float) -> None:
+        """Stop and remove these in the background; they show as `stopping` until gone. Unknown ones are no error."""
+
+    def tail(self, instance: Instance, lines: int) -> str:
+        """Its last log lines, for the report."""
+
+    def check(self) -> Sequence[Diagnosis]:
+        """What `tidegate check` says of it; never raises."""
+
+    def close(self) -> None:
+        """Wait for what runs in the background, then let go."""
+
+
+class Router(Protocol):
+    """Sends traffic to instances, and is the truth about where it goes. Raises `RouterError`."""
+
+    def read(self, backend: Backend) -> Routed:
+        """What the proxy really does, asked from the proxy and not from a file. Unknown backend: an empty `Routed`."""
+
+    def write(self, backend: Backend, members: Collection[Member], fence: int) -> None:
+        """Make exactly these take new requests. Those left out finish theirs (`draining`); a draining one that is idle
+        is struck out, which proves that nothing can reach it. Refuses a fence lower than the highest seen."""
+
+    def check(self) -> Sequence[Diagnosis]:
+        """What `tidegate check` says of it; never raises."""
+
+
+Labels = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Samples of one series: (time in seconds since the epoch, value), oldest first. NaN and Inf are kept."""
+
+    labels: Labels
+    samples: tuple[tuple[Time, float], ...]
+
+
+class Metrics(Protocol):
+    """Answers questions. Raises `MetricsError` with a reason code."""
+
+    def fetch(self, query: str, window: Window) -> tuple[Series, ...]:
+        """For a plain selector the raw samples inside the window; for any other PromQL its value at the window's end,
+        one sample a series."""
+
+    def check(self) -> Sequence[Diagnosis]:
+        """What `tidegate check` says of it; never raises."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The exclusive right to drive a rollout. `since` is when this owner took it over from nobody or from another."""
+
+    rollout: str
+    fence: int
+    since: Time
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class Idempotency:
+    """A client's key. `scope` is principal, method and path; `digest` hashes the body; `answer` is what is said again."""
+
+    scope: str
+    key: str
+    digest: str
+    status: int = 0
+    answer: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseRow:
+    """A release with its history: `good_at` when a rollout to it succeeded, `quarantined_at` when one was turned back."""
+
+    release: Release
+    number: int
+    created: Time
+    good_at: Time | None = None
+    quarantined_at: Time | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceRow:
+    """A stored service. `live` is the release that serves now, as far as rollouts brought it about."""
+
+    service: Service
+    version: int
+    live: str | None = None
+    rollout: str | None = None  # the live rollout, if there is one
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictRow:
+    """A verdict and the step it was for."""
+
+    step: int
+    phase: Phase
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """An API token without its secret. `scopes` of `read, deploy, promote, rollback, admin`; globs over
+    `environment/service`."""
+
+    id: str
+    name: str
+    digest: str  # SHA-256 of the secret, hex
+    scopes: tuple[str, ...]
+    services: tuple[str, ...] = ("*",)
+    created: Time = 0.0
+    expires: Time | None = None
+    last_used: Time | None = None
+
+
+class EngineStore(Protocol):
+    """What the engine asks of the database. Raises `StoreError`, `LeaseLost`."""
+
+    def claim(self, owner: str, ttl_seconds: float) -> Claim | None:
+        """A due rollout that nobody holds; None when there is none. Counts a resume when its last owner vanished."""
+
+    def renew(self, claim: Claim, ttl_seconds: float) -> None:
+        """Hold it longer."""
+
+    def release(self, claim: Claim, due: Time | None) -> None:
+        """Give it back, to be claimed again from `due` on; None when it is finished. A signal that came meanwhile
+        makes it due at once."""
+
+    def load(self, rollout: str) -> tuple[Rollout, tuple[Signal, ...]]:
+        """A rollout and every signal recorded for it, oldest first. Raises `UnknownRollout`."""
+
+    def save(self, rollout: Rollout, events: Sequence[Event], fence: int, *, verdict: Verdict | None = None) -> Rollout:
+        """State, events and verdict in one transaction, or `LeaseLost`. Returns it with its new version.
+
+        When the phase becomes final it also sets the release good (succeeded) or quarantined (turned back), and the
+        service's live release. `paused` is not written: it belongs to the signals.
+        """
+
+    def note(self, rollout: str, events: Sequence[Event], fence: int) -> None:
+        """Events alone, under the same fence."""
+
+    def pinned(self, service: str, release: str, digest: str, fence: int, rollout: str) -> None:
+        """Record what the image was resolved to."""
+
+    def get_release(self, service: str, release: str) -> ReleaseRow:
+        """Raises `UnknownService` with the id in its message."""
+
+
+class Store(EngineStore, Protocol):
+    """All that is asked of the database."""
+
+    def migrate(self) -> None:
+        """Bring the schema up to date."""
+
+    def check(self) -> Sequence[Diagnosis]:
+        """What `tidegate check` says of it; never raises."""
+
+    def put_service(self, service: Service, version: int | None = None) -> ServiceRow:
+        """Store or replace. `version`: `Stale` unless it is the present one. Raises `RouteTaken`."""
+
+    def get_service(self, key: str) -> ServiceRow:
+        """Raises `UnknownService`."""
+
+    def services(self) -> tuple[ServiceRow, ...]:
+        """All, by key."""
+
+    def next_number(self, service: str) -> int:
+        """The number that the next release of the service will have; reserved in the call."""
+
+    def last_good(self, service: str, before: str | None = None) -> ReleaseRow | None:
+        """The release last set good, not quarantined since, other than `before`."""
+
+    def create(
+        self, rollout: Rollout, service: Service, release: Release | None, key: Idempotency, event: Event
+    ) -> Idempotency | None:
+        """Service definition, release (None when it exists already), rollout, first event and key, in one transaction.
+
+        Returns None when created, or the stored answer when the same key came with the same body before. Raises
+        `KeyReused`, `RolloutInProgress`, `RouteTaken`.
+        """
+
+    def rollouts(
+        self, service: str | None = None, phase: Phase | None = None, before: str | None = None, limit: int = 50
+    ) -> tuple[Rollout, ...]:
+        """The newest first; `before` is the last id of the page before."""
+
+    def signal(self, rollout: str, signal: Signal, version: int | None = None) -> Rollout:
+        """Record a wish, set or clear `paused`, make the rollout due, add an event. Refused (`IllegalMove`) when the
+        rollout is finished, `Stale` when `version` is not the present one."""
+
+    def events(self, rollout: str, after: int = 0, limit: int = 500) -> tuple[Event, ...]:
+        """Those with a number above `after`."""
+
+    def verdicts(self, rollout: str) -> tuple[VerdictRow, ...]:
+        """All, oldest first."""
+
+    def add_token(self, token: Token) -> None: ...
+
+    def tokens(self) -> tuple[Token, ...]: ...
+
+    def token(self, digest: str) -> Token | None:
+        """By the secret's digest; also records that it was used."""
+
+    def drop_token(self, token_id: str) -> None:
+        """Raises `Refused` when there is none."""
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The drivers of one environment."""
+
+    platform: Platform
+    router: Router
+    metrics: Metrics | None  # None: the environment has none, and services with checks are refused
