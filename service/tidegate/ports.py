@@ -5,10 +5,11 @@ An SDK's error never leaves its driver: it becomes the matching `DriverError` wi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from tidegate.core.judge.series import Series
 from tidegate.core.judge.verdict import Time, Verdict, Window
 from tidegate.core.model import (
     Backend,
@@ -79,17 +80,6 @@ class Router(Protocol):
 
     def check(self) -> Sequence[Diagnosis]:
         """What `tidegate check` says of it; never raises."""
-
-
-Labels = Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Series:
-    """Samples of one series: (time in seconds since the epoch, value), oldest first. NaN and Inf are kept."""
-
-    labels: Labels
-    samples: tuple[tuple[Time, float], ...]
 
 
 class Metrics(Protocol):

@@ -110,6 +110,7 @@ class Container:
     stop_grace_seconds: float = 10.0
     memory_bytes: int = 0  # 0: no limit
     cpus: float = 0.0  # 0: no limit
+    volumes: tuple[str, ...] = ()  # Compose's short form: source:target[:ro], an absolute path or a volume's name
     init: bool = False
     read_only: bool = False
 
