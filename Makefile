@@ -1,0 +1,27 @@
+# Each target does its own set-up: on a fresh Debian 12 machine as root nothing else is needed.
+.PHONY: help demo test check bench lock clean
+
+help:
+	@echo 'make demo          watch a good release go through and bad ones turn back (KEEP=1 leaves it running)'
+	@echo 'make test          style, types and every test, against real Docker, HAProxy and Prometheus'
+	@echo 'make check         style and types only'
+	@echo 'make bench         the benchmarks: each prints a table'
+	@echo 'make lock          renew the hash-checked requirements'
+
+demo:
+	@KEEP="$(KEEP)" bash scripts/demo.sh
+
+test:
+	@bash scripts/test.sh $(ARGS)
+
+check:
+	@bash -c '. scripts/lib.sh && need_venv dev && .venv/bin/ruff check service tests examples && .venv/bin/ruff format --check service tests examples && .venv/bin/mypy'
+
+bench:
+	@bash scripts/bench.sh $(ARGS)
+
+lock:
+	@bash scripts/lock.sh
+
+clean:
+	rm -rf .venv .cache build dist

@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# make test: set up everything, run every level of tests against the real parts, print the slowest.
+set -euo pipefail
+. "$(dirname "$0")/lib.sh"
+
+STATE=$(mktemp -d)
+trap 'stop_engine; rm -rf "$STATE"' EXIT
+need_packages gcc=gcc /usr/include/stdio.h=libc6-dev haproxy=haproxy prometheus=prometheus openssl=openssl ip=iproute2
+need_venv dev
+need_engine
+
+cd "$ROOT"
+say "style and types"
+.venv/bin/ruff check service tests examples
+.venv/bin/ruff format --check service tests examples
+.venv/bin/mypy
+say "tests"
+.venv/bin/python -m pytest --durations=15 --durations-min=1 "$@"
