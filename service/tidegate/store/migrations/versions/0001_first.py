@@ -1,0 +1,178 @@
+"""The first schema."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+TABLES = (
+    "numbers", "services", "releases", "rollouts", "verdicts", "signals", "events", "tokens", "idempotency",
+)  # fmt: skip
+LIVE = sa.text("phase IN ('pending', 'running', 'rolling_back')")
+
+
+def upgrade() -> None:
+    """Make every table, those that others refer to first."""
+    _services()
+    _rollouts()
+    _story()
+    _clients()
+
+
+def downgrade() -> None:
+    """Drop them all."""
+    for table in reversed(TABLES):
+        op.drop_table(table)
+
+
+def _services() -> None:
+    op.create_table(
+        "numbers",
+        sa.Column("service", sa.String(), nullable=False),
+        sa.Column("last", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("service", name="pk_numbers"),
+    )
+    op.create_table(
+        "services",
+        sa.Column("key", sa.String(), nullable=False),
+        sa.Column("environment", sa.String(), nullable=False),
+        sa.Column("backend", sa.String(), nullable=False),
+        sa.Column("definition", sa.JSON(), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.Column("live", sa.String(), nullable=True),
+        sa.PrimaryKeyConstraint("key", name="pk_services"),
+        sa.UniqueConstraint("environment", "backend", name="uq_services_environment"),
+    )
+    op.create_table(
+        "releases",
+        sa.Column("service", sa.String(), nullable=False),
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("number", sa.Integer(), nullable=False),
+        sa.Column("image", sa.String(), nullable=False),
+        sa.Column("digest", sa.String(), nullable=False),
+        sa.Column("replicas", sa.Integer(), nullable=False),
+        sa.Column("container", sa.JSON(), nullable=False),
+        sa.Column("created", sa.Double(), nullable=False),
+        sa.Column("good_at", sa.Double(), nullable=True),
+        sa.Column("quarantined_at", sa.Double(), nullable=True),
+        sa.ForeignKeyConstraint(["service"], ["services.key"], name="fk_releases_service"),
+        sa.PrimaryKeyConstraint("service", "id", name="pk_releases"),
+    )
+
+
+def _rollouts() -> None:
+    op.create_table(
+        "rollouts",
+        sa.Column("sequence", sa.Integer(), autoincrement=True, nullable=False),
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("service", sa.String(), nullable=False),
+        sa.Column("old", sa.String(), nullable=True),
+        sa.Column("new", sa.String(), nullable=False),
+        sa.Column("plan", sa.JSON(), nullable=False),
+        sa.Column("backend", sa.JSON(), nullable=False),
+        sa.Column("created", sa.Double(), nullable=False),
+        sa.Column("old_replicas", sa.Integer(), nullable=False),
+        sa.Column("batch", sa.Integer(), nullable=False),
+        sa.Column("in_place", sa.Boolean(), nullable=False),
+        sa.Column("checks", sa.JSON(), nullable=False),
+        sa.Column("policy", sa.JSON(), nullable=False),
+        sa.Column("requested_by", sa.String(), nullable=False),
+        sa.Column("phase", sa.String(), nullable=False),
+        sa.Column("cursor", sa.Integer(), nullable=False),
+        sa.Column("reason", sa.String(), nullable=False),
+        sa.Column("entered", sa.Double(), nullable=True),
+        sa.Column("shifted", sa.Double(), nullable=True),
+        sa.Column("settled", sa.Double(), nullable=True),
+        sa.Column("held", sa.Double(), nullable=True),
+        sa.Column("drain_from", sa.Double(), nullable=True),
+        sa.Column("extensions", sa.Integer(), nullable=False),
+        sa.Column("verdict", sa.JSON(none_as_null=True), nullable=True),
+        sa.Column("finished", sa.Double(), nullable=True),
+        sa.Column("paused", sa.Boolean(), nullable=False),
+        sa.Column("nudged", sa.Boolean(), nullable=False),
+        sa.Column("owner", sa.String(), nullable=False),
+        sa.Column("since", sa.Double(), nullable=False),
+        sa.Column("lease_until", sa.Double(), nullable=True),
+        sa.Column("fence", sa.Integer(), nullable=False),
+        sa.Column("due", sa.Double(), nullable=False),
+        sa.Column("resumes", sa.Integer(), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.Column("events", sa.Integer(), nullable=False),
+        sa.ForeignKeyConstraint(["service", "new"], ["releases.service", "releases.id"], name="fk_rollouts_new"),
+        sa.ForeignKeyConstraint(["service", "old"], ["releases.service", "releases.id"], name="fk_rollouts_old"),
+        sa.ForeignKeyConstraint(["service"], ["services.key"], name="fk_rollouts_service"),
+        sa.PrimaryKeyConstraint("sequence", name="pk_rollouts"),
+        sa.UniqueConstraint("id", name="uq_rollouts_id"),
+    )
+    op.create_index("one_live_rollout", "rollouts", ["service"], unique=True, sqlite_where=LIVE, postgresql_where=LIVE)
+    op.create_index("due_rollouts", "rollouts", ["due"], sqlite_where=LIVE, postgresql_where=LIVE)
+    op.create_index("rollouts_of_service", "rollouts", ["service", "sequence"])
+
+
+def _story() -> None:
+    op.create_table(
+        "verdicts",
+        sa.Column("number", sa.Integer(), autoincrement=True, nullable=False),
+        sa.Column("rollout", sa.String(), nullable=False),
+        sa.Column("step", sa.Integer(), nullable=False),
+        sa.Column("phase", sa.String(), nullable=False),
+        sa.Column("verdict", sa.JSON(), nullable=False),
+        sa.ForeignKeyConstraint(["rollout"], ["rollouts.id"], name="fk_verdicts_rollout"),
+        sa.PrimaryKeyConstraint("number", name="pk_verdicts"),
+    )
+    op.create_table(
+        "signals",
+        sa.Column("number", sa.Integer(), autoincrement=True, nullable=False),
+        sa.Column("rollout", sa.String(), nullable=False),
+        sa.Column("kind", sa.String(), nullable=False),
+        sa.Column("at", sa.Double(), nullable=False),
+        sa.Column("by", sa.String(), nullable=False),
+        sa.Column("reason", sa.String(), nullable=False),
+        sa.Column("step", sa.Integer(), nullable=True),
+        sa.ForeignKeyConstraint(["rollout"], ["rollouts.id"], name="fk_signals_rollout"),
+        sa.PrimaryKeyConstraint("number", name="pk_signals"),
+    )
+    op.create_table(
+        "events",
+        sa.Column("rollout", sa.String(), nullable=False),
+        sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("kind", sa.String(), nullable=False),
+        sa.Column("sentence", sa.String(), nullable=False),
+        sa.Column("at", sa.Double(), nullable=False),
+        sa.Column("data", sa.JSON(), nullable=False),
+        sa.ForeignKeyConstraint(["rollout"], ["rollouts.id"], name="fk_events_rollout"),
+        sa.PrimaryKeyConstraint("rollout", "number", name="pk_events"),
+    )
+    op.create_index("ix_verdicts_rollout", "verdicts", ["rollout"])
+    op.create_index("ix_signals_rollout", "signals", ["rollout"])
+
+
+def _clients() -> None:
+    op.create_table(
+        "tokens",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("digest", sa.String(), nullable=False),
+        sa.Column("scopes", sa.JSON(), nullable=False),
+        sa.Column("services", sa.JSON(), nullable=False),
+        sa.Column("created", sa.Double(), nullable=False),
+        sa.Column("expires", sa.Double(), nullable=True),
+        sa.Column("last_used", sa.Double(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name="pk_tokens"),
+        sa.UniqueConstraint("digest", name="uq_tokens_digest"),
+    )
+    op.create_table(
+        "idempotency",
+        sa.Column("scope", sa.String(), nullable=False),
+        sa.Column("key", sa.String(), nullable=False),
+        sa.Column("digest", sa.String(), nullable=False),
+        sa.Column("status", sa.Integer(), nullable=False),
+        sa.Column("answer", sa.String(), nullable=False),
+        sa.Column("created", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("scope", "key", name="pk_idempotency"),
+    )

@@ -1,0 +1,224 @@
+"""Rollouts, their signals, events and verdicts. Each function runs inside the caller's transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from sqlalchemy import Connection, Row, Select, insert, select, update
+
+from tidegate.core.judge.verdict import Time, Verdict
+from tidegate.core.model import Event, Release, Rollout, Service, Signal, SignalKind
+from tidegate.core.phases import Phase
+from tidegate.errors import IllegalMove, KeyReused, RolloutInProgress, Stale, StoreError, UnknownRollout
+from tidegate.ports import Idempotency, VerdictRow
+from tidegate.store import leases, rows, services
+from tidegate.store.tables import events, idempotency, is_live, releases, rollouts, signals, verdicts
+from tidegate.store.tables import services as services_table
+
+#: What a signal is called as an event, and in its sentence.
+SIGNALLED = {
+    SignalKind.PROMOTE: ("promoted", "promoted"),
+    SignalKind.ROLLBACK: ("rollback_asked", "rollback asked"),
+    SignalKind.PAUSE: ("paused", "paused"),
+    SignalKind.RESUME: ("resumed", "resumed"),
+    SignalKind.VERIFY: ("verify_asked", "verdict asked"),
+}
+PAUSING = {SignalKind.PAUSE: True, SignalKind.RESUME: False}
+
+
+# -- beginning --------------------------------------------------------------------------------------------------------
+
+
+def answered(connection: Connection, key: Idempotency) -> Idempotency | None:
+    """What was said to this key before; None when it is new. Raises `KeyReused` for another body. An empty key is
+    always new."""
+    if not key.key:
+        return None
+    wanted = (idempotency.c.scope == key.scope, idempotency.c.key == key.key)
+    found = connection.execute(select(idempotency).where(*wanted)).one_or_none()
+    if found is None:
+        return None
+    if found.digest != key.digest:
+        raise KeyReused(f"the idempotency key {key.key} was used before with another request; choose a new key")
+    return rows.idempotency_of(found)
+
+
+def add(
+    connection: Connection,
+    rollout: Rollout,
+    service: Service,
+    release: Release | None,
+    key: Idempotency,
+    event: Event,
+    now: Time,
+) -> None:
+    """Everything that a new rollout brings with it. Raises `RolloutInProgress`, `RouteTaken`, `UnknownService`."""
+    if rollout.service != service.key or (
+        release is not None and (release.service, release.id) != (service.key, rollout.new)
+    ):
+        raise StoreError(f"rollout {rollout.id}, its service and its release do not belong together", retryable=False)
+    services.put(connection, service)
+    _refuse_a_second(connection, service.key)
+    if release is None:
+        services.get_release(connection, service.key, rollout.new)
+    else:
+        services.add_release(connection, release, now)
+    unclaimed = {"nudged": False, "owner": "", "since": now, "fence": 0, "due": now, "events": 1}
+    connection.execute(insert(rollouts).values(**rows.rollout_values(rollout), **unclaimed))
+    _append(connection, rollout.id, (event,), last=1)
+    if key.key:
+        values = {"scope": key.scope, "key": key.key, "digest": key.digest, "status": key.status, "answer": key.answer}
+        connection.execute(insert(idempotency).values(**values, created=now))
+
+
+def _refuse_a_second(connection: Connection, service: str) -> None:
+    live = connection.execute(select(rollouts.c.id).where(rollouts.c.service == service, is_live)).scalar_one_or_none()
+    if live is not None:
+        raise RolloutInProgress(f"{service} has a live rollout, {live}: wait for its end, promote it or roll it back first")
+
+
+# -- driving ----------------------------------------------------------------------------------------------------------
+
+
+def save(
+    connection: Connection, rollout: Rollout, added: Sequence[Event], fence: int, verdict: Verdict | None, now: Time
+) -> Rollout:
+    """State, verdict and events under the fence. Raises `LeaseLost`, or `IllegalMove` when it is finished already."""
+    before = connection.execute(
+        select(rollouts.c.phase).where(leases.held(rollout.id, fence)).with_for_update()
+    ).scalar_one_or_none()
+    if before is None:
+        raise leases.lost(rollout.id, fence)
+    if not Phase(before).live:
+        raise IllegalMove(f"rollout {rollout.id} is {before} and does not change any more")
+    saved = connection.execute(
+        leases.change(rollout.id, fence)
+        .values(
+            **rows.driven_values(rollout),
+            version=rollouts.c.version + 1,
+            events=rollouts.c.events + len(added),
+        )
+        .returning(rollouts.c.version, rollouts.c.paused, rollouts.c.resumes, rollouts.c.events)
+    ).one()
+    if verdict is not None:
+        connection.execute(insert(verdicts).values(rows.verdict_values(rollout, verdict)))
+    _append(connection, rollout.id, added, last=saved.events)
+    if not rollout.phase.live:
+        _conclude(connection, rollout, Phase(before), now)
+    return replace(rollout, version=saved.version, paused=saved.paused, resumes=saved.resumes)
+
+
+def _conclude(connection: Connection, rollout: Rollout, before: Phase, now: Time) -> None:
+    """What the end of a rollout says of its release.
+
+    One that was called off before anything was touched, or halted on its way forward, says nothing of it.
+    """
+    ours = (releases.c.service == rollout.service, releases.c.id == rollout.new)
+    at = now if rollout.finished is None else rollout.finished
+    if rollout.phase is Phase.SUCCEEDED:
+        connection.execute(update(releases).where(*ours).values(good_at=at))
+        connection.execute(update(services_table).where(services_table.c.key == rollout.service).values(live=rollout.new))
+    elif before is Phase.ROLLING_BACK:
+        connection.execute(update(releases).where(*ours).values(quarantined_at=at))
+
+
+def note(connection: Connection, rollout: str, added: Sequence[Event], fence: int) -> None:
+    """Events alone. Raises `LeaseLost`."""
+    counted = leases.change(rollout, fence).values(events=rollouts.c.events + len(added))
+    last = connection.execute(counted.returning(rollouts.c.events)).scalar_one_or_none()
+    if last is None:
+        raise leases.lost(rollout, fence)
+    _append(connection, rollout, added, last=last)
+
+
+def _append(connection: Connection, rollout: str, added: Sequence[Event], last: int) -> None:
+    """Store these as the rollout's newest, the final one under the number `last`."""
+    first = last - len(added) + 1
+    values = [rows.event_values(rollout, each, number) for number, each in enumerate(added, start=first)]
+    if values:
+        connection.execute(insert(events), values)
+
+
+# -- wishes -----------------------------------------------------------------------------------------------------------
+
+
+def signal(connection: Connection, rollout: str, wish: Signal, version: int | None, now: Time) -> Rollout:
+    """Record it and wake the engine. Raises `UnknownRollout`, `IllegalMove`, `Stale`."""
+    present = _row(connection, rollout, lock=True)
+    if not Phase(present.phase).live:
+        raise IllegalMove(f"rollout {rollout} is {present.phase}; {wish.kind} is for one that still goes on")
+    if version is not None and version != present.version:
+        raise Stale(f"rollout {rollout} has version {present.version}, not {version}; read it again")
+    changed = connection.execute(
+        update(rollouts)
+        .where(rollouts.c.id == rollout)
+        .values(
+            paused=PAUSING.get(wish.kind, present.paused),
+            nudged=True,
+            due=now,
+            version=rollouts.c.version + 1,
+            events=rollouts.c.events + 1,
+        )
+        .returning(rollouts)
+    ).one()
+    connection.execute(insert(signals).values(rows.signal_values(rollout, wish)))
+    _append(connection, rollout, (_told(wish),), last=changed.events)
+    return rows.rollout_of(changed)
+
+
+def _told(wish: Signal) -> Event:
+    kind, words = SIGNALLED[wish.kind]
+    sentence = f"{words} by {wish.by}" + (f": {wish.reason}" if wish.reason else "")
+    data = {"by": wish.by, "reason": wish.reason} | ({} if wish.step is None else {"step": wish.step})
+    return Event(kind, sentence, wish.at, data=data)
+
+
+# -- reading ----------------------------------------------------------------------------------------------------------
+
+
+def _row(connection: Connection, rollout: str, *, lock: bool = False) -> Row[tuple[object, ...]]:
+    query: Select[tuple[object, ...]] = select(rollouts).where(rollouts.c.id == rollout)
+    found = connection.execute(query.with_for_update() if lock else query).one_or_none()
+    if found is None:
+        raise UnknownRollout(f"no rollout {rollout}")
+    return found
+
+
+def load(connection: Connection, rollout: str) -> tuple[Rollout, tuple[Signal, ...]]:
+    """With its signals, oldest first. Raises `UnknownRollout`."""
+    found = rows.rollout_of(_row(connection, rollout))
+    wishes = connection.execute(select(signals).where(signals.c.rollout == rollout).order_by(signals.c.number))
+    return found, tuple(map(rows.signal_of, wishes))
+
+
+def page(
+    connection: Connection, service: str | None, phase: Phase | None, before: str | None, limit: int
+) -> tuple[Rollout, ...]:
+    """The newest first. Raises `UnknownRollout` for an unknown `before`."""
+    query = select(rollouts).order_by(rollouts.c.sequence.desc()).limit(limit)
+    if service is not None:
+        query = query.where(rollouts.c.service == service)
+    if phase is not None:
+        query = query.where(rollouts.c.phase == phase.value)
+    if before is not None:
+        query = query.where(rollouts.c.sequence < _row(connection, before).sequence)
+    return tuple(map(rows.rollout_of, connection.execute(query)))
+
+
+def story(connection: Connection, rollout: str, after: int, limit: int) -> tuple[Event, ...]:
+    """Events by number. Raises `UnknownRollout`."""
+    query = select(events).where(events.c.rollout == rollout, events.c.number > after).order_by(events.c.number)
+    found = tuple(map(rows.event_of, connection.execute(query.limit(limit))))
+    if not found:
+        _row(connection, rollout)
+    return found
+
+
+def judged(connection: Connection, rollout: str) -> tuple[VerdictRow, ...]:
+    """Verdicts, oldest first. Raises `UnknownRollout`."""
+    query = select(verdicts).where(verdicts.c.rollout == rollout).order_by(verdicts.c.number)
+    found = tuple(map(rows.verdict_of, connection.execute(query)))
+    if not found:
+        _row(connection, rollout)
+    return found

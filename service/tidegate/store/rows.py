@@ -1,0 +1,166 @@
+"""Between the frozen values of the core and rows of the tables.
+
+A stored value with an unknown or a missing part is refused, not patched up: pydantic raises `ValidationError`, which
+leaves the store as a `StoreError`. A part that has a default may be missing, so that an older row is still read after
+a newer release has added one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Generic, TypeVar
+
+from pydantic import ConfigDict, TypeAdapter
+from sqlalchemy import Row
+
+from tidegate.core.judge.verdict import Verdict
+from tidegate.core.model import Event, Release, Rollout, Service, Signal
+from tidegate.core.phases import Phase
+from tidegate.ports import Idempotency, ReleaseRow, ServiceRow, Token, VerdictRow
+from tidegate.store import tables
+
+T = TypeVar("T")
+AnyRow = Row[Any]
+Values = dict[str, Any]  # by column
+
+# JSON has no word for NaN and infinity, and PostgreSQL refuses them: they are kept as strings.
+CONFIG = ConfigDict(extra="forbid", ser_json_inf_nan="strings")
+
+
+class Codec(Generic[T]):
+    """One kind of value to JSON-able data and back.
+
+    It is named inside a tuple: pydantic takes a configuration for that and hands it down, but refuses one for a
+    dataclass, and the core's dataclasses know nothing of pydantic.
+    """
+
+    def __init__(self, adapter: TypeAdapter[tuple[T]]) -> None:
+        self._adapter = adapter
+
+    def encode(self, value: T) -> Any:
+        """Dicts, lists, strings, numbers, None."""
+        return json.loads(self._adapter.dump_json((value,)))[0]
+
+    def decode(self, data: Any) -> T:
+        """The value; raises pydantic's `ValidationError` on unknown, missing or mistyped parts."""
+        return self._adapter.validate_python((data,))[0]
+
+
+ROLLOUT = Codec(TypeAdapter(tuple[Rollout], config=CONFIG))
+SERVICE = Codec(TypeAdapter(tuple[Service], config=CONFIG))
+RELEASE = Codec(TypeAdapter(tuple[Release], config=CONFIG))
+VERDICT = Codec(TypeAdapter(tuple[Verdict], config=CONFIG))
+SIGNAL = Codec(TypeAdapter(tuple[Signal], config=CONFIG))
+EVENT = Codec(TypeAdapter(tuple[Event], config=CONFIG))
+TOKEN = Codec(TypeAdapter(tuple[Token], config=CONFIG))
+
+#: The columns of a rollout that the engine writes while it drives it.
+DRIVEN = (
+    "plan", "phase", "cursor", "reason", "entered", "shifted", "settled", "held", "drain_from", "extensions", "verdict",
+    "finished",
+)  # fmt: skip
+_ROLLOUT_FIELDS = frozenset(Rollout.__dataclass_fields__)
+_RELEASE_FIELDS = frozenset(Release.__dataclass_fields__)
+
+ROLLOUT_COLUMNS = tuple(column for column in tables.rollouts.c if column.name in _ROLLOUT_FIELDS)
+
+
+def _part(row: AnyRow, fields: frozenset[str]) -> Mapping[str, Any]:
+    """The columns of the row that are fields of the value."""
+    return {name: value for name, value in row._mapping.items() if name in fields}
+
+
+def rollout_values(rollout: Rollout) -> Values:
+    """Every column that comes from the value."""
+    values: Values = ROLLOUT.encode(rollout)
+    return values
+
+
+def driven_values(rollout: Rollout) -> Values:
+    """The columns that a save writes."""
+    values = rollout_values(rollout)
+    return {name: values[name] for name in DRIVEN}
+
+
+def rollout_of(row: AnyRow) -> Rollout:
+    """From a row of `rollouts`."""
+    return ROLLOUT.decode(_part(row, _ROLLOUT_FIELDS))
+
+
+def service_values(service: Service) -> Values:
+    """All columns but `version` and `live`."""
+    return {
+        "key": service.key,
+        "environment": service.environment,
+        "backend": service.backend.name,
+        "definition": SERVICE.encode(service),
+    }
+
+
+def service_of(row: AnyRow) -> ServiceRow:
+    """From a row of `services` joined with the id of its live rollout as `rollout`."""
+    return ServiceRow(SERVICE.decode(row.definition), row.version, row.live, row.rollout)
+
+
+def release_values(release: Release) -> Values:
+    """All columns but `number` and the times."""
+    values: Values = RELEASE.encode(release)
+    return values
+
+
+def release_of(row: AnyRow) -> ReleaseRow:
+    """From a row of `releases`."""
+    release = RELEASE.decode(_part(row, _RELEASE_FIELDS))
+    return ReleaseRow(release, row.number, row.created, row.good_at, row.quarantined_at)
+
+
+def verdict_values(rollout: Rollout, verdict: Verdict) -> Values:
+    """A row of `verdicts`, for the present step."""
+    return {
+        "rollout": rollout.id,
+        "step": rollout.cursor,
+        "phase": rollout.phase.value,
+        "verdict": VERDICT.encode(verdict),
+    }
+
+
+def verdict_of(row: AnyRow) -> VerdictRow:
+    """From a row of `verdicts`."""
+    return VerdictRow(row.step, Phase(row.phase), VERDICT.decode(row.verdict))
+
+
+def signal_values(rollout: str, signal: Signal) -> Values:
+    """A row of `signals`; its number is given by the database."""
+    return {"rollout": rollout, **SIGNAL.encode(signal)}
+
+
+def signal_of(row: AnyRow) -> Signal:
+    """From a row of `signals`."""
+    return SIGNAL.decode(_part(row, frozenset(Signal.__dataclass_fields__)))
+
+
+def event_values(rollout: str, event: Event, number: int) -> Values:
+    """A row of `events`."""
+    return {**EVENT.encode(event), "rollout": rollout, "number": number}
+
+
+def event_of(row: AnyRow) -> Event:
+    """From a row of `events`."""
+    return EVENT.decode(_part(row, frozenset(Event.__dataclass_fields__)))
+
+
+def token_values(token: Token) -> Values:
+    """A row of `tokens`."""
+    values: Values = TOKEN.encode(token)
+    return values
+
+
+def token_of(row: AnyRow) -> Token:
+    """From a row of `tokens`."""
+    return TOKEN.decode(_part(row, frozenset(Token.__dataclass_fields__)))
+
+
+def idempotency_of(row: AnyRow) -> Idempotency:
+    """From a row of `idempotency`."""
+    return Idempotency(row.scope, row.key, row.digest, row.status, row.answer)

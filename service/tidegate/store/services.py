@@ -1,0 +1,107 @@
+"""Services and their releases. Each function runs inside the caller's transaction."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, Select, and_, insert, or_, select, update
+
+from tidegate.core.judge.verdict import Time
+from tidegate.core.model import Release, Service
+from tidegate.errors import RouteTaken, Stale, UnknownService
+from tidegate.ports import ReleaseRow, ServiceRow
+from tidegate.store import rows
+from tidegate.store.tables import is_live, numbers, releases, rollouts, services
+
+
+def put(connection: Connection, service: Service, version: int | None = None) -> None:
+    """Store or replace. The version grows when something changes; `version` 0 means that there must be none yet."""
+    values = rows.service_values(service)
+    found = connection.execute(
+        select(services.c.version, services.c.definition).where(services.c.key == service.key).with_for_update()
+    ).one_or_none()
+    present = 0 if found is None else found.version
+    if version is not None and version != present:
+        raise Stale(f"{service.key} has version {present}, not {version}; read it again")
+    _own_route(connection, service)
+    if found is None:
+        connection.execute(insert(services).values(**values, version=1))
+    elif found.definition != values["definition"]:
+        connection.execute(update(services).where(services.c.key == service.key).values(**values, version=present + 1))
+
+
+def _own_route(connection: Connection, service: Service) -> None:
+    """One backend of one proxy belongs to one service."""
+    other = connection.execute(
+        select(services.c.key).where(
+            services.c.environment == service.environment,
+            services.c.backend == service.backend.name,
+            services.c.key != service.key,
+        )
+    ).scalar_one_or_none()
+    if other is not None:
+        raise RouteTaken(f"route {service.backend.name} of {service.environment} belongs to {other}; choose another route")
+
+
+def _with_live_rollout() -> Select[tuple[object, ...]]:
+    live = and_(rollouts.c.service == services.c.key, is_live)
+    return select(services, rollouts.c.id.label("rollout")).select_from(services).outerjoin(rollouts, live)
+
+
+def get(connection: Connection, key: str) -> ServiceRow:
+    """Raises `UnknownService`."""
+    found = connection.execute(_with_live_rollout().where(services.c.key == key)).one_or_none()
+    if found is None:
+        raise UnknownService(f"no service {key}")
+    return rows.service_of(found)
+
+
+def every(connection: Connection) -> tuple[ServiceRow, ...]:
+    """All, by key."""
+    return tuple(map(rows.service_of, connection.execute(_with_live_rollout().order_by(services.c.key))))
+
+
+def next_number(connection: Connection, service: str) -> int:
+    """Count on. Two that make the first row at once collide, and the second is run again."""
+    number: int | None = connection.execute(
+        update(numbers).where(numbers.c.service == service).values(last=numbers.c.last + 1).returning(numbers.c.last)
+    ).scalar_one_or_none()
+    if number is None:
+        connection.execute(insert(numbers).values(service=service, last=1))
+        return 1
+    return number
+
+
+def add_release(connection: Connection, release: Release, now: Time) -> None:
+    """A new one. Its number is the one its id ends with, as `next_number` reserved it."""
+    tail = release.id.rpartition("-")[2]
+    number = int(tail) if tail.isdecimal() else next_number(connection, release.service)
+    connection.execute(insert(releases).values(**rows.release_values(release), number=number, created=now))
+
+
+def get_release(connection: Connection, service: str, release: str) -> ReleaseRow:
+    """Raises `UnknownService`, with the release in its message."""
+    wanted = and_(releases.c.service == service, releases.c.id == release)
+    found = connection.execute(select(releases).where(wanted)).one_or_none()
+    if found is None:
+        raise UnknownService(f"no release {release} of {service}")
+    return rows.release_of(found)
+
+
+def pin(connection: Connection, service: str, release: str, digest: str) -> None:
+    """Record the digest. Raises `UnknownService` when there is no such release."""
+    wanted = and_(releases.c.service == service, releases.c.id == release)
+    if connection.execute(update(releases).where(wanted).values(digest=digest)).rowcount != 1:
+        raise UnknownService(f"no release {release} of {service}")
+
+
+def last_good(connection: Connection, service: str, before: str | None) -> ReleaseRow | None:
+    """A release that was set good and quarantined at the same moment is not good."""
+    table = releases.c
+    query = (
+        select(releases)
+        .where(table.service == service, table.good_at.is_not(None))
+        .where(or_(table.quarantined_at.is_(None), table.quarantined_at < table.good_at))
+        .order_by(table.good_at.desc(), table.number.desc())
+        .limit(1)
+    )
+    found = connection.execute(query if before is None else query.where(table.id != before)).one_or_none()
+    return None if found is None else rows.release_of(found)

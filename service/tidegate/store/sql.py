@@ -1,0 +1,213 @@
+"""The store on an SQL database. What each method promises is said in `ports.Store`."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+from sqlalchemy import Connection, text
+
+from tidegate.core.judge.verdict import Time, Verdict
+from tidegate.core.model import Event, Release, Rollout, Service, Signal
+from tidegate.core.phases import Phase
+from tidegate.errors import StoreError
+from tidegate.ports import (
+    Claim,
+    Clock,
+    Diagnosis,
+    Idempotency,
+    ReleaseRow,
+    ServiceRow,
+    Store,
+    Token,
+    VerdictRow,
+)
+from tidegate.store import databases, leases, migrations, rollouts, services, tokens
+from tidegate.store.databases import Collision, translated
+
+T = TypeVar("T")
+LEAST_FREE_BYTES = 64 * 1024 * 1024  # below this `check` warns: the write-ahead log alone may grow by megabytes
+
+
+class SqlStore(Store):
+    """One database, for many threads. Every call is one transaction; an error of the database is a `StoreError`.
+
+    `url` is `sqlite:///PATH`; `clock` tells seconds since the epoch. Nothing is opened before the first call. Raises
+    `InvalidSettings` for another URL.
+    """
+
+    def __init__(self, url: str, clock: Clock = time.time) -> None:
+        self._database = databases.connect(url)
+        self._clock = clock
+
+    @contextmanager
+    def _read(self, doing: str) -> Iterator[Connection]:
+        with translated(doing), self._database.reading.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def _write(self, doing: str) -> Iterator[Connection]:
+        with translated(doing), self._database.writing.begin() as connection:
+            yield connection
+
+    def _write_checked(self, doing: str, work: Callable[[Connection], T]) -> T:
+        """When another transaction got in between, once more: the checks then see what that one wrote."""
+        try:
+            with self._write(doing) as connection:
+                return work(connection)
+        except Collision:
+            with self._write(doing) as connection:
+                return work(connection)
+
+    # -- the schema ---------------------------------------------------------------------------------------------------
+
+    def migrate(self) -> None:
+        with translated("making the database"):
+            databases.create_file(self._database.path)
+        with self._write("bringing the schema up to date") as connection:
+            migrations.upgrade(connection)
+
+    def check(self) -> Sequence[Diagnosis]:
+        try:
+            return (self._diagnose(),)
+        except StoreError as error:
+            return (Diagnosis("database", False, error.message, "look at the file, its permissions and its disk, then check again"),)
+
+    def _diagnose(self) -> Diagnosis:
+        if not self._database.path.exists():
+            return Diagnosis("database", False, f"{self._database.path} does not exist", databases.MIGRATE)
+        with self._read("reading the database") as connection:
+            found, wanted = migrations.current(connection), migrations.head()
+        if found != wanted:
+            what = f"{self._database.path}: its schema is {found or 'missing'}, {wanted} is needed"
+            return Diagnosis("database", False, what, databases.MIGRATE)
+        with self._write("writing to the database") as connection:
+            connection.execute(
+                text("UPDATE alembic_version SET version_num = version_num")
+            )  # to the disk, and changes nothing
+        space = os.statvfs(self._database.path.parent)
+        free = space.f_bavail * space.f_frsize
+        if free < LEAST_FREE_BYTES:
+            what = f"{self._database.path}: only {free // 1024**2} MiB are free on its disk"
+            return Diagnosis("database", False, what, f"make room: {LEAST_FREE_BYTES // 1024**2} MiB at the least")
+        return Diagnosis("database", True, f"SQLite {sqlite3.sqlite_version} at {self._database.path}, schema {found}")
+
+    # -- the engine ---------------------------------------------------------------------------------------------------
+
+    def claim(self, owner: str, ttl_seconds: float) -> Claim | None:
+        with self._write("claiming a rollout") as connection:
+            return leases.claim(connection, owner, ttl_seconds, self._clock())
+
+    def renew(self, claim: Claim, ttl_seconds: float) -> None:
+        with self._write(f"renewing the lease on {claim.rollout}") as connection:
+            leases.renew(connection, claim, self._clock() + ttl_seconds)
+
+    def release(self, claim: Claim, due: Time | None) -> None:
+        with self._write(f"giving {claim.rollout} back") as connection:
+            leases.release(connection, claim, due, self._clock())
+
+    def load(self, rollout: str) -> tuple[Rollout, tuple[Signal, ...]]:
+        with self._read(f"reading rollout {rollout}") as connection:
+            return rollouts.load(connection, rollout)
+
+    def save(self, rollout: Rollout, events: Sequence[Event], fence: int, *, verdict: Verdict | None = None) -> Rollout:
+        with self._write(f"saving rollout {rollout.id}") as connection:
+            return rollouts.save(connection, rollout, events, fence, verdict, self._clock())
+
+    def note(self, rollout: str, events: Sequence[Event], fence: int) -> None:
+        with self._write(f"noting events of {rollout}") as connection:
+            rollouts.note(connection, rollout, events, fence)
+
+    def pinned(self, service: str, release: str, digest: str, fence: int, rollout: str) -> None:
+        with self._write(f"pinning release {release}") as connection:
+            leases.require(connection, rollout, fence)
+            services.pin(connection, service, release, digest)
+
+    # -- services and releases ----------------------------------------------------------------------------------------
+
+    def put_service(self, service: Service, version: int | None = None) -> ServiceRow:
+        def put(connection: Connection) -> ServiceRow:
+            services.put(connection, service, version)
+            return services.get(connection, service.key)
+
+        return self._write_checked(f"storing service {service.key}", put)
+
+    def get_service(self, key: str) -> ServiceRow:
+        with self._read(f"reading service {key}") as connection:
+            return services.get(connection, key)
+
+    def services(self) -> tuple[ServiceRow, ...]:
+        with self._read("listing services") as connection:
+            return services.every(connection)
+
+    def next_number(self, service: str) -> int:
+        return self._write_checked(f"numbering a release of {service}", lambda c: services.next_number(c, service))
+
+    def get_release(self, service: str, release: str) -> ReleaseRow:
+        with self._read(f"reading release {release}") as connection:
+            return services.get_release(connection, service, release)
+
+    def last_good(self, service: str, before: str | None = None) -> ReleaseRow | None:
+        with self._read(f"looking for a good release of {service}") as connection:
+            return services.last_good(connection, service, before)
+
+    # -- rollouts -----------------------------------------------------------------------------------------------------
+
+    def create(
+        self, rollout: Rollout, service: Service, release: Release | None, key: Idempotency, event: Event
+    ) -> Idempotency | None:
+        def add(connection: Connection) -> Idempotency | None:
+            said = rollouts.answered(connection, key)
+            if said is None:
+                rollouts.add(connection, rollout, service, release, key, event, self._clock())
+            return said
+
+        return self._write_checked(f"creating rollout {rollout.id}", add)
+
+    def rollouts(
+        self, service: str | None = None, phase: Phase | None = None, before: str | None = None, limit: int = 50
+    ) -> tuple[Rollout, ...]:
+        with self._read("listing rollouts") as connection:
+            return rollouts.page(connection, service, phase, before, limit)
+
+    def signal(self, rollout: str, signal: Signal, version: int | None = None) -> Rollout:
+        with self._write(f"recording {signal.kind} for {rollout}") as connection:
+            return rollouts.signal(connection, rollout, signal, version, self._clock())
+
+    def events(self, rollout: str, after: int = 0, limit: int = 500) -> tuple[Event, ...]:
+        with self._read(f"reading events of {rollout}") as connection:
+            return rollouts.story(connection, rollout, after, limit)
+
+    def verdicts(self, rollout: str) -> tuple[VerdictRow, ...]:
+        with self._read(f"reading verdicts of {rollout}") as connection:
+            return rollouts.judged(connection, rollout)
+
+    # -- tokens -------------------------------------------------------------------------------------------------------
+
+    def add_token(self, token: Token) -> None:
+        with self._write("adding a token") as connection:
+            tokens.add(connection, token)
+
+    def tokens(self) -> tuple[Token, ...]:
+        with self._read("listing tokens") as connection:
+            return tokens.every(connection)
+
+    def token(self, digest: str) -> Token | None:
+        with self._read("looking a token up") as connection:
+            found = tokens.by_digest(connection, digest)
+        now = self._clock()
+        if found is not None and tokens.use_is_due(found, now):
+            with self._write("noting a token's use") as connection:
+                tokens.note_use(connection, found, now)
+        return found
+
+    def drop_token(self, token_id: str) -> None:
+        with self._write("dropping a token") as connection:
+            tokens.drop(connection, token_id)
+
+    def close(self) -> None:
+        self._database.close()

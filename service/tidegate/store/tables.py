@@ -1,0 +1,179 @@
+"""The tables. A change here needs a revision in `migrations/versions`; a test compares the two.
+
+All times are seconds since the epoch (UTC) as a double. Values that are only ever read whole are kept as JSON.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Column,
+    Double,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    UniqueConstraint,
+    literal_column,
+)
+
+from tidegate.core.phases import LIVE, Phase
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+    }
+)
+
+#: Release numbers handed out so far. Apart from `services`, because the first release is numbered before its service
+#: is stored.
+numbers = Table(
+    "numbers",
+    metadata,
+    Column("service", String, primary_key=True),
+    Column("last", Integer, nullable=False),
+)
+
+services = Table(
+    "services",
+    metadata,
+    Column("key", String, primary_key=True),
+    Column("environment", String, nullable=False),
+    Column("backend", String, nullable=False),  # the proxy backend: one owner per environment
+    Column("definition", JSON, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("live", String),  # the release that serves now; releases refer to services, so this is no foreign key
+    UniqueConstraint("environment", "backend"),
+)
+
+releases = Table(
+    "releases",
+    metadata,
+    Column("service", String, ForeignKey("services.key"), primary_key=True),
+    Column("id", String, primary_key=True),
+    Column("number", Integer, nullable=False),
+    Column("image", String, nullable=False),
+    Column("digest", String, nullable=False),
+    Column("replicas", Integer, nullable=False),
+    Column("container", JSON, nullable=False),
+    Column("created", Double, nullable=False),
+    Column("good_at", Double),
+    Column("quarantined_at", Double),
+)
+
+rollouts = Table(
+    "rollouts",
+    metadata,
+    Column("sequence", Integer, primary_key=True, autoincrement=True),  # the order of creation
+    Column("id", String, nullable=False, unique=True),
+    Column("service", String, ForeignKey("services.key"), nullable=False),
+    Column("old", String),
+    Column("new", String, nullable=False),
+    # what was asked; never changed, but for the plan of the way back
+    Column("plan", JSON, nullable=False),
+    Column("backend", JSON, nullable=False),
+    Column("created", Double, nullable=False),
+    Column("old_replicas", Integer, nullable=False),
+    Column("batch", Integer, nullable=False),
+    Column("in_place", Boolean, nullable=False),
+    Column("checks", JSON, nullable=False),
+    Column("policy", JSON, nullable=False),
+    Column("requested_by", String, nullable=False),
+    # where it stands; written by the engine that holds the lease
+    Column("phase", String, nullable=False),
+    Column("cursor", Integer, nullable=False),
+    Column("reason", String, nullable=False),
+    Column("entered", Double),
+    Column("shifted", Double),
+    Column("settled", Double),
+    Column("held", Double),
+    Column("drain_from", Double),
+    Column("extensions", Integer, nullable=False),
+    Column("verdict", JSON(none_as_null=True)),
+    Column("finished", Double),
+    # written by signals
+    Column("paused", Boolean, nullable=False),
+    Column("nudged", Boolean, nullable=False),  # a signal came since the last claim
+    # who drives it
+    Column("owner", String, nullable=False),  # the last one; kept over a release, so that `since` can be kept too
+    Column("since", Double, nullable=False),  # when this owner took it over from another
+    Column("lease_until", Double),  # None: given back
+    Column("fence", Integer, nullable=False),  # grows with each claim
+    Column("due", Double, nullable=False),
+    Column("resumes", Integer, nullable=False),
+    # counters
+    Column("version", Integer, nullable=False),
+    Column("events", Integer, nullable=False),  # the number of the last event
+    ForeignKeyConstraint(["service", "old"], ["releases.service", "releases.id"], name="fk_rollouts_old"),
+    ForeignKeyConstraint(["service", "new"], ["releases.service", "releases.id"], name="fk_rollouts_new"),
+)
+
+#: The phase is one that an engine drives. Spelt out and not bound, so that the partial indexes below can serve it.
+is_live = rollouts.c.phase.in_([literal_column(f"'{phase.value}'") for phase in Phase if phase in LIVE])
+
+Index("one_live_rollout", rollouts.c.service, unique=True, sqlite_where=is_live, postgresql_where=is_live)
+Index("due_rollouts", rollouts.c.due, sqlite_where=is_live, postgresql_where=is_live)
+Index("rollouts_of_service", rollouts.c.service, rollouts.c.sequence)
+
+verdicts = Table(
+    "verdicts",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("rollout", String, ForeignKey("rollouts.id"), nullable=False, index=True),
+    Column("step", Integer, nullable=False),
+    Column("phase", String, nullable=False),
+    Column("verdict", JSON, nullable=False),
+)
+
+signals = Table(
+    "signals",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("rollout", String, ForeignKey("rollouts.id"), nullable=False, index=True),
+    Column("kind", String, nullable=False),
+    Column("at", Double, nullable=False),
+    Column("by", String, nullable=False),
+    Column("reason", String, nullable=False),
+    Column("step", Integer),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("rollout", String, ForeignKey("rollouts.id"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("kind", String, nullable=False),
+    Column("sentence", String, nullable=False),
+    Column("at", Double, nullable=False),
+    Column("data", JSON, nullable=False),
+)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("name", String, nullable=False),
+    Column("digest", String, nullable=False, unique=True),
+    Column("scopes", JSON, nullable=False),
+    Column("services", JSON, nullable=False),
+    Column("created", Double, nullable=False),
+    Column("expires", Double),
+    Column("last_used", Double),
+)
+
+idempotency = Table(
+    "idempotency",
+    metadata,
+    Column("scope", String, primary_key=True),
+    Column("key", String, primary_key=True),
+    Column("digest", String, nullable=False),
+    Column("status", Integer, nullable=False),
+    Column("answer", String, nullable=False),
+    Column("created", Double, nullable=False),
+)

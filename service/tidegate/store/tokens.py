@@ -1,0 +1,48 @@
+"""API tokens, without their secrets. Each function runs inside the caller's transaction."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, delete, insert, or_, select, update
+
+from tidegate.core.judge.verdict import Time
+from tidegate.errors import Refused
+from tidegate.ports import Token
+from tidegate.store import rows
+from tidegate.store.tables import tokens
+
+USE_IS_NOTED_EVERY_SECONDS = 60.0  # or each request would be a write
+
+
+def add(connection: Connection, token: Token) -> None:
+    """Raises `Refused` when its id or digest exists."""
+    twin = or_(tokens.c.id == token.id, tokens.c.digest == token.digest)
+    if connection.execute(select(tokens.c.id).where(twin)).first() is not None:
+        raise Refused(f"token {token.id} or its secret exists already")
+    connection.execute(insert(tokens).values(**rows.token_values(token)))
+
+
+def every(connection: Connection) -> tuple[Token, ...]:
+    """All, oldest first."""
+    return tuple(map(rows.token_of, connection.execute(select(tokens).order_by(tokens.c.created, tokens.c.id))))
+
+
+def by_digest(connection: Connection, digest: str) -> Token | None:
+    """Expired ones too: who asks compares `expires`."""
+    found = connection.execute(select(tokens).where(tokens.c.digest == digest)).one_or_none()
+    return None if found is None else rows.token_of(found)
+
+
+def use_is_due(token: Token, now: Time) -> bool:
+    """Whether its use has to be noted again."""
+    return token.last_used is None or now - token.last_used >= USE_IS_NOTED_EVERY_SECONDS
+
+
+def note_use(connection: Connection, token: Token, now: Time) -> None:
+    """It was used now."""
+    connection.execute(update(tokens).where(tokens.c.id == token.id).values(last_used=now))
+
+
+def drop(connection: Connection, token_id: str) -> None:
+    """Raises `Refused` when there is none."""
+    if connection.execute(delete(tokens).where(tokens.c.id == token_id)).rowcount != 1:
+        raise Refused(f"no token {token_id}")
