@@ -1,0 +1,287 @@
+/* The demo's application: a small HTTP/1.1 server with faults that can be ordered. Static, so that it runs FROM scratch.
+ *
+ * A thread a connection; keep-alive; GET and POST with bodies. Everything is set by the environment:
+ *   PORT, VERSION, SERVICE_MS       where it listens, what it says it is, how long a request takes
+ *   ERROR_RATIO, SLOW_FACTOR        share of 500 answers (0..1); how much slower than SERVICE_MS
+ *   READY=after:SECONDS|never|flap  what /health says
+ *   CRASH_AFTER, BAD_AFTER          seconds until it ends with status 1; until the faults begin
+ *   BAD_ORDINAL                     only the instance with this TIDEGATE_ORDINAL is faulty
+ *   LEAK_MB_PER_MINUTE              memory that is taken and kept
+ *   ON_SIGTERM=exit|graceful|ignore dies at once (requests in flight are lost); finishes them; does not listen
+ *   COUNTERS=/directory             a file per process with counts that survive SIGKILL
+ * `/app healthy` asks the running one for /health and ends with 0 or 1, for a HEALTHCHECK.
+ */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/tcp.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { BUCKETS = 10, BUFFER = 16384 };
+static const double bounds[BUCKETS] = {0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5};
+
+/* Counts that survive SIGKILL, in a file when COUNTERS is set. */
+struct counts {
+    atomic_long started, finished, posts, inflight_at_term;
+};
+static struct counts private_counts, *counts = &private_counts;
+static atomic_long served_ok, served_bad, histogram[BUCKETS + 1], sum_us;
+static atomic_int leaving;
+static double began;
+
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec + t.tv_nsec / 1e9;
+}
+
+static const char *text(const char *name, const char *otherwise) {
+    const char *value = getenv(name);
+    return value && *value ? value : otherwise;
+}
+
+static double number(const char *name, double otherwise) {
+    const char *value = getenv(name);
+    return value && *value ? atof(value) : otherwise;
+}
+
+static void pause_ms(double ms) {
+    struct timespec t = {(time_t)(ms / 1000), (long)((ms - (long)(ms / 1000) * 1000) * 1e6)};
+    while (nanosleep(&t, &t) && errno == EINTR) {}
+}
+
+static int faulty(void) {
+    const char *only = getenv("BAD_ORDINAL");
+    if (only && *only && strcmp(only, text("TIDEGATE_ORDINAL", ""))) return 0;
+    return now() - began >= number("BAD_AFTER", 0);
+}
+
+static int ready(void) {
+    const char *rule = text("READY", "");
+    double age = now() - began;
+    if (!strcmp(rule, "never")) return 0;
+    if (!strcmp(rule, "flap")) return (long)age % 2 == 0;
+    if (!strncmp(rule, "after:", 6)) return age >= atof(rule + 6);
+    return 1;
+}
+
+static int write_all(int fd, const char *data, size_t size) {
+    while (size) {
+        ssize_t sent = send(fd, data, size, MSG_NOSIGNAL);
+        if (sent <= 0) return -1;
+        data += sent;
+        size -= (size_t)sent;
+    }
+    return 0;
+}
+
+static int respond(int fd, int status, const char *body, int keep) {
+    char answer[BUFFER];
+    int size = snprintf(answer, sizeof answer,
+                        "HTTP/1.1 %d %s\r\nX-Version: %s\r\nContent-Type: text/plain\r\nContent-Length: %zu\r\n%s\r\n%s", status,
+                        status == 200 ? "OK" : status == 404 ? "Not Found" : status == 503 ? "Unavailable" : "Error",
+                        text("VERSION", "?"), strlen(body), keep ? "" : "Connection: close\r\n", body);
+    return size >= (int)sizeof answer ? -1 : write_all(fd, answer, (size_t)size);
+}
+
+static void metrics(char *body, size_t size) {
+    size_t used = (size_t)snprintf(body, size,
+        "# TYPE http_requests_total counter\nhttp_requests_total{code=\"200\"} %ld\nhttp_requests_total{code=\"500\"} %ld\n"
+        "# TYPE http_request_duration_seconds histogram\n", served_ok, served_bad);
+    long total = 0;
+    for (int i = 0; i <= BUCKETS; i++) {
+        char bound[16] = "+Inf";
+        if (i < BUCKETS) snprintf(bound, sizeof bound, "%g", bounds[i]);
+        total += histogram[i];
+        used += (size_t)snprintf(body + used, size - used, "http_request_duration_seconds_bucket{le=\"%s\"} %ld\n", bound, total);
+    }
+    snprintf(body + used, size - used, "http_request_duration_seconds_sum %.6f\nhttp_request_duration_seconds_count %ld\n",
+             (double)sum_us / 1e6, total);
+}
+
+/* One real request: takes its time, may fail as ordered, is counted. */
+static int serve(int fd, const char *path, int post, int keep) {
+    double start = now(), ms = number("SERVICE_MS", 5);
+    const char *asked = strstr(path, "ms=");
+    if (asked) ms = atof(asked + 3);
+    int bad = faulty();
+    if (bad) ms *= number("SLOW_FACTOR", 1);
+    counts->started++;
+    pause_ms(ms);
+    int fails = bad && (double)random() / (double)RAND_MAX < number("ERROR_RATIO", 0);
+    if (post) counts->posts++;
+    char body[256];
+    snprintf(body, sizeof body, "%s %s\n", text("VERSION", "?"), text("TIDEGATE_ORDINAL", "-"));
+    int sent = respond(fd, fails ? 500 : 200, fails ? "ordered to fail\n" : body, keep);
+    double took = now() - start;
+    int bucket = 0;
+    while (bucket < BUCKETS && took > bounds[bucket]) bucket++;
+    histogram[bucket]++;
+    sum_us += (long)(took * 1e6);
+    fails ? served_bad++ : served_ok++;
+    counts->finished++;
+    return sent;
+}
+
+static int answer(int fd, const char *method, const char *path, int keep) {
+    char body[8192];
+    if (!strncmp(path, "/health", 7)) return respond(fd, ready() ? 200 : 503, ready() ? "ready\n" : "not ready\n", keep);
+    if (!strcmp(path, "/metrics")) {
+        metrics(body, sizeof body);
+        return respond(fd, 200, body, keep);
+    }
+    if (!strcmp(path, "/counters")) {
+        snprintf(body, sizeof body, "{\"started\": %ld, \"finished\": %ld, \"posts\": %ld}\n", counts->started, counts->finished,
+                 counts->posts);
+        return respond(fd, 200, body, keep);
+    }
+    if (path[0] != '/' || (path[1] && path[1] != '?')) return respond(fd, 404, "no such path\n", keep);
+    return serve(fd, path, !strcmp(method, "POST"), keep);
+}
+
+/* Read one request head into `data`; returns its length, 0 at a clean end, -1 when it is broken. */
+static long read_head(int fd, char *data, size_t *have) {
+    for (;;) {
+        char *end = memmem(data, *have, "\r\n\r\n", 4);
+        if (end) return end + 4 - data;
+        if (*have == BUFFER) return -1;
+        ssize_t got = recv(fd, data + *have, BUFFER - *have, 0);
+        if (got <= 0) return *have ? -1 : 0;
+        *have += (size_t)got;
+    }
+}
+
+/* Drop a head and its body; what follows (a pipelined request) moves to the front. */
+static int consume(int fd, char *data, size_t *have, size_t head, size_t body) {
+    size_t there = *have - head < body ? *have - head : body;
+    memmove(data, data + head + there, *have - head - there);
+    *have -= head + there;
+    for (size_t left = body - there; left;) {
+        char sink[4096];
+        ssize_t got = recv(fd, sink, left < sizeof sink ? left : sizeof sink, 0);
+        if (got <= 0) return -1;
+        left -= (size_t)got;
+    }
+    return 0;
+}
+
+static void *converse(void *argument) {
+    int fd = (int)(long)argument, keep = 1;
+    char *data = malloc(BUFFER + 1);
+    size_t have = 0;
+    while (keep && data) {
+        long head = read_head(fd, data, &have);
+        if (head <= 0) break;
+        char method[8] = "", path[1024] = "", version[16] = "", saved = data[head - 1];
+        data[head - 1] = 0;
+        if (sscanf(data, "%7s %1023s %15s", method, path, version) != 3) break;
+        const char *length = strcasestr(data, "\r\nContent-Length:");
+        keep = !strcasestr(data, "\r\nConnection: close") && strcmp(version, "HTTP/1.0") && !leaving;
+        size_t body = length ? strtoul(length + 17, NULL, 10) : 0;
+        data[head - 1] = saved;
+        if (consume(fd, data, &have, (size_t)head, body) || answer(fd, method, path, keep)) break;
+    }
+    free(data);
+    close(fd);
+    return NULL;
+}
+
+static void on_term(int signal_number) {
+    (void)signal_number;
+    counts->inflight_at_term = counts->started - counts->finished;
+    if (!strcmp(text("ON_SIGTERM", "exit"), "exit")) _exit(0);
+    leaving = 1;
+}
+
+static void *leave_gracefully(void *unused) {
+    (void)unused;
+    while (!leaving) pause_ms(20);
+    while (counts->started > counts->finished) pause_ms(20);
+    _exit(0);
+}
+
+static void *misbehave(void *unused) {
+    (void)unused;
+    double crash = number("CRASH_AFTER", -1), leak = number("LEAK_MB_PER_MINUTE", 0);
+    for (;;) {
+        pause_ms(100);
+        if (crash >= 0 && now() - began >= crash && faulty()) {
+            fprintf(stderr, "fatal: ordered to crash after %g s\n", crash);
+            _exit(1);
+        }
+        if (leak > 0 && faulty()) {
+            size_t size = (size_t)(leak * 1048576 / 600);
+            void *kept = malloc(size);
+            if (kept) memset(kept, 1, size);
+        }
+    }
+    return NULL;
+}
+
+static void keep_counts(void) {
+    char path[512];
+    const char *directory = getenv("COUNTERS");
+    if (!directory || !*directory) return;
+    char host[64] = "";
+    gethostname(host, sizeof host - 1);
+    snprintf(path, sizeof path, "%s/%s-%ld", directory, host, (long)time(NULL));
+    int fd = open(path, O_RDWR | O_CREAT, 0644);
+    if (fd < 0 || ftruncate(fd, sizeof *counts)) {
+        perror(path);
+        exit(1);
+    }
+    counts = mmap(NULL, sizeof *counts, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (counts == MAP_FAILED) exit(1);
+    close(fd);
+}
+
+static int healthy(void) {
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons((unsigned short)number("PORT", 8080))};
+    at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    const char *ask = "GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    char said[16] = "";
+    if (fd < 0 || connect(fd, (struct sockaddr *)&at, sizeof at) || write_all(fd, ask, strlen(ask))) return 1;
+    return recv(fd, said, sizeof said - 1, 0) >= 12 && !strncmp(said + 9, "200", 3) ? 0 : 1;
+}
+
+int main(int argc, char **argv) {
+    if (argc > 1 && !strcmp(argv[1], "healthy")) return healthy();
+    began = now();
+    srandom((unsigned)time(NULL) ^ (unsigned)getpid());
+    keep_counts();
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGTERM, strcmp(text("ON_SIGTERM", "exit"), "ignore") ? on_term : SIG_IGN);
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons((unsigned short)number("PORT", 8080))};
+    at.sin_addr.s_addr = htonl(strcmp(text("BIND", ""), "loopback") ? INADDR_ANY : INADDR_LOOPBACK);
+    int listener = socket(AF_INET, SOCK_STREAM, 0), one = 1;
+    setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    if (bind(listener, (struct sockaddr *)&at, sizeof at) || listen(listener, 1024)) {
+        perror("listen");
+        return 1;
+    }
+    pthread_attr_t small;
+    pthread_attr_init(&small);
+    pthread_attr_setstacksize(&small, 131072);
+    pthread_attr_setdetachstate(&small, PTHREAD_CREATE_DETACHED);
+    pthread_t thread;
+    pthread_create(&thread, &small, misbehave, NULL);
+    pthread_create(&thread, &small, leave_gracefully, NULL);
+    for (;;) {
+        int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+        if (fd < 0) continue;
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+        if (pthread_create(&thread, &small, converse, (void *)(long)fd)) close(fd);
+    }
+}
