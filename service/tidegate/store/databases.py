@@ -11,8 +11,9 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from alembic.util import CommandError
@@ -52,11 +53,27 @@ class Collision(StoreError):
 
 @dataclass(frozen=True)
 class Database:
-    """An open database: `reading` and `writing` begin their transactions as fits; both share one pool."""
+    """An open database: `reading` and `writing` begin their transactions as fits; both share one pool.
+
+    SQLite has one writer at a time, and one that waits looks again after growing pauses. So the threads of a process
+    queue at `turn` instead, and only processes meet in the file.
+    """
 
     reading: Engine
     writing: Engine
     path: Path
+    turn: Lock = field(default_factory=Lock)
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A transaction that writes; committed at the end of the block, rolled back when it raises."""
+        if not self.turn.acquire(timeout=BUSY_SECONDS):
+            raise StoreError(f"other threads of this process wrote for more than {BUSY_SECONDS:g} s", retryable=True)
+        try:
+            with self.writing.begin() as connection:
+                yield connection
+        finally:
+            self.turn.release()
 
     def close(self) -> None:
         """Close all connections."""
@@ -140,8 +157,8 @@ def translated(doing: str) -> Iterator[None]:
         raise StoreError(f"{doing}: a stored value cannot be read: {found}", retryable=False) from error
     except PydanticSerializationError as error:
         raise StoreError(f"{doing}: a value cannot be stored: {error}", retryable=False) from error
-    except UnicodeError as error:
-        raise StoreError(f"{doing}: a text cannot be stored: {error}", retryable=False) from error
+    except (UnicodeError, OverflowError) as error:
+        raise StoreError(f"{doing}: a value cannot be stored: {error}", retryable=False) from error
     except (SQLAlchemyError, CommandError) as error:
         raise StoreError(f"{doing}: {error}", retryable=False) from error
     except OSError as error:

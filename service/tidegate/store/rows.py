@@ -18,7 +18,6 @@ from tidegate.core.judge.verdict import Verdict
 from tidegate.core.model import Event, Release, Rollout, Service, Signal
 from tidegate.core.phases import Phase
 from tidegate.ports import Idempotency, ReleaseRow, ServiceRow, Token, VerdictRow
-from tidegate.store import tables
 
 T = TypeVar("T")
 AnyRow = Row[Any]
@@ -62,8 +61,6 @@ DRIVEN = (
 )  # fmt: skip
 _ROLLOUT_FIELDS = frozenset(Rollout.__dataclass_fields__)
 _RELEASE_FIELDS = frozenset(Release.__dataclass_fields__)
-
-ROLLOUT_COLUMNS = tuple(column for column in tables.rollouts.c if column.name in _ROLLOUT_FIELDS)
 
 
 def _part(row: AnyRow, fields: frozenset[str]) -> Mapping[str, Any]:

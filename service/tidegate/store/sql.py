@@ -51,7 +51,7 @@ class SqlStore(Store):
 
     @contextmanager
     def _write(self, doing: str) -> Iterator[Connection]:
-        with translated(doing), self._database.writing.begin() as connection:
+        with translated(doing), self._database.write() as connection:
             yield connection
 
     def _write_checked(self, doing: str, work: Callable[[Connection], T]) -> T:
@@ -75,7 +75,8 @@ class SqlStore(Store):
         try:
             return (self._diagnose(),)
         except StoreError as error:
-            return (Diagnosis("database", False, error.message, "look at the file, its permissions and its disk, then check again"),)
+            mend = "look at the file, its permissions and its disk, then check again"
+            return (Diagnosis("database", False, error.message, mend),)
 
     def _diagnose(self) -> Diagnosis:
         if not self._database.path.exists():
@@ -89,7 +90,8 @@ class SqlStore(Store):
             connection.execute(
                 text("UPDATE alembic_version SET version_num = version_num")
             )  # to the disk, and changes nothing
-        space = os.statvfs(self._database.path.parent)
+        with translated("asking how full the disk is"):
+            space = os.statvfs(self._database.path.parent)
         free = space.f_bavail * space.f_frsize
         if free < LEAST_FREE_BYTES:
             what = f"{self._database.path}: only {free // 1024**2} MiB are free on its disk"
