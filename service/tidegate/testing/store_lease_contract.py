@@ -1,0 +1,344 @@
+"""The part of a store's exam that an engine depends on: claims, leases, fences, saves and signals."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tidegate.core.judge.verdict import Outcome
+from tidegate.core.model import Signal, SignalKind
+from tidegate.core.phases import Phase
+from tidegate.errors import IllegalMove, LeaseLost, Stale, UnknownRollout, UnknownService
+from tidegate.ports import Claim, Store
+from tidegate.testing.store_values import (
+    HandClock,
+    a_release,
+    a_service,
+    a_verdict,
+    an_event,
+    at_once,
+    begin,
+    finish,
+    take,
+)
+
+SHOP = a_service()
+CART = a_service("cart")
+
+
+class ClaimExam:
+    """Who drives what."""
+
+    def test_nothing_is_due_in_an_empty_store(self, store: Store) -> None:
+        assert store.claim("anna", 10) is None
+
+    def test_a_new_rollout_is_due_at_once(self, store: Store, clock: HandClock) -> None:
+        rollout = begin(store, SHOP)
+        assert store.claim("anna", 10) == Claim(rollout.id, 1, clock.now, "anna")
+
+    def test_nobody_else_gets_it_while_the_lease_lasts(self, store: Store, clock: HandClock) -> None:
+        begin(store, SHOP)
+        take(store, "anna", 10)
+        clock.forward(9.9)
+        assert store.claim("bert", 10) is None
+        assert store.claim("anna", 10) is None
+
+    def test_the_one_due_longest_comes_first(self, store: Store, clock: HandClock) -> None:
+        begin(store, SHOP)
+        clock.forward(1)
+        begin(store, CART)
+        first, second = take(store), take(store)
+        assert [first.rollout, second.rollout] == ["shop-1", "cart-1"]
+        store.release(second, clock.now + 1)
+        store.release(first, clock.now + 2)
+        clock.forward(2)
+        assert [take(store).rollout, take(store).rollout] == ["cart-1", "shop-1"]
+
+    def test_it_comes_back_when_it_is_due(self, store: Store, clock: HandClock) -> None:
+        begin(store, SHOP)
+        store.release(take(store), clock.now + 5)
+        clock.forward(4.9)
+        assert store.claim("anna", 10) is None
+        clock.forward(0.1)
+        assert take(store).fence == 2
+
+    def test_since_is_kept_by_the_same_owner_and_new_for_another(self, store: Store, clock: HandClock) -> None:
+        begin(store, SHOP)
+        first = take(store, "anna")
+        store.release(first, clock.forward(1))
+        again = take(store, "anna")
+        assert again.since == first.since
+        store.release(again, clock.forward(1))
+        other = take(store, "bert")
+        assert other.since == clock.now
+        store.release(other, clock.forward(1))
+        back = take(store, "anna")
+        assert back.since == clock.now
+        assert [first.fence, again.fence, other.fence, back.fence] == [1, 2, 3, 4]
+
+    def test_a_vanished_owner_counts_as_a_resume_and_a_release_does_not(self, store: Store, clock: HandClock) -> None:
+        rollout = begin(store, SHOP)
+        store.release(take(store, "anna"), clock.now)
+        take(store, "anna", 10)
+        assert store.load(rollout.id)[0].resumes == 0
+        clock.forward(10)
+        assert take(store, "bert", 10).since == clock.now
+        assert store.load(rollout.id)[0].resumes == 1
+
+    def test_renewing_holds_it_longer(self, store: Store, clock: HandClock) -> None:
+        begin(store, SHOP)
+        claim = take(store, "anna", 10)
+        clock.forward(9)
+        store.renew(claim, 10)
+        clock.forward(9)
+        assert store.claim("bert", 10) is None
+        clock.forward(1)
+        assert take(store, "bert").rollout == claim.rollout
+
+    def test_a_finished_rollout_is_never_due(self, store: Store, clock: HandClock) -> None:
+        finish(store, begin(store, SHOP), Phase.RUNNING, Phase.SUCCEEDED)
+        clock.forward(1_000_000)
+        assert store.claim("anna", 10) is None
+
+    def test_a_live_rollout_given_back_without_a_time_is_not_forgotten(self, store: Store, clock: HandClock) -> None:
+        begin(store, SHOP)
+        store.release(take(store), None)
+        assert take(store).fence == 2
+
+    def test_of_many_claiming_at_once_each_gets_another(self, store: Store) -> None:
+        services = [a_service(f"s{number}") for number in range(4)]
+        for service in services:
+            begin(store, service)
+        claims = at_once(*(lambda owner=f"o{number}": store.claim(owner, 10) for number in range(8)))
+        taken = [claim.rollout for claim in claims if isinstance(claim, Claim)]
+        assert sorted(taken) == ["s0-1", "s1-1", "s2-1", "s3-1"]
+        assert [claim for claim in claims if not isinstance(claim, Claim)] == [None] * 4
+
+
+class FenceExam:
+    """Writers that came too late."""
+
+    def test_every_late_writer_is_refused_and_changes_nothing(self, store: Store, clock: HandClock) -> None:
+        rollout = begin(store, SHOP)
+        late = take(store, "anna", 10)
+        clock.forward(10)
+        take(store, "bert", 10)
+        before = (store.load(rollout.id), store.events(rollout.id), store.verdicts(rollout.id))
+        with pytest.raises(LeaseLost, match=rollout.id):
+            store.save(replace(rollout, phase=Phase.RUNNING), (an_event(),), late.fence, verdict=a_verdict(Outcome.PASS))
+        with pytest.raises(LeaseLost):
+            store.note(rollout.id, (an_event(),), late.fence)
+        with pytest.raises(LeaseLost):
+            store.pinned(SHOP.key, rollout.new, "sha256:late", late.fence, rollout.id)
+        with pytest.raises(LeaseLost):
+            store.renew(late, 10)
+        with pytest.raises(LeaseLost):
+            store.release(late, clock.now)
+        assert (store.load(rollout.id), store.events(rollout.id), store.verdicts(rollout.id)) == before
+        assert store.get_release(SHOP.key, rollout.new).release.digest == ""
+        assert store.claim("carl", 10) is None, "the late release took bert's lease away"
+
+    def test_a_lease_that_ran_out_counts_until_somebody_takes_it(self, store: Store, clock: HandClock) -> None:
+        rollout = begin(store, SHOP)
+        claim = take(store, "anna", 10)
+        clock.forward(11)
+        store.note(rollout.id, (an_event(),), claim.fence)
+        store.renew(claim, 10)
+        assert store.claim("bert", 10) is None
+
+    def test_what_was_given_back_is_not_written_any_more(self, store: Store, clock: HandClock) -> None:
+        rollout = begin(store, SHOP)
+        claim = take(store)
+        store.release(claim, clock.now)
+        with pytest.raises(LeaseLost):
+            store.renew(claim, 10)
+        with pytest.raises(LeaseLost):
+            store.save(replace(rollout, phase=Phase.RUNNING), (), claim.fence)
+        assert take(store, "bert").fence == 2
+
+    def test_of_two_that_drive_with_one_fence_stolen_only_the_newer_gets_through(
+        self, store: Store, clock: HandClock
+    ) -> None:
+        rollout = begin(store, SHOP)
+        fences = []
+        for turn in range(6):
+            fences.append(take(store, f"owner{turn}", 1).fence)
+            clock.forward(1)
+        moved = replace(rollout, phase=Phase.RUNNING)
+        answers = at_once(*(lambda fence=fence: store.save(moved, (an_event(fence=fence),), fence) for fence in fences))
+        assert [isinstance(answer, LeaseLost) for answer in answers] == [True] * 5 + [False]
+        assert [each.data.get("fence") for each in store.events(rollout.id)] == [None, 6]
+
+
+class SaveExam:
+    """What a save writes."""
+
+    def test_state_events_and_verdict_are_stored_together(self, store: Store) -> None:
+        rollout = begin(store, SHOP, 1)
+        claim, verdict = take(store), a_verdict(Outcome.INCONCLUSIVE)
+        changed = replace(
+            rollout, phase=Phase.RUNNING, entered=1.25, shifted=2.5, settled=3.0, held=4.0, drain_from=5.0,
+            extensions=2, reason="so", verdict=verdict,
+        )  # fmt: skip
+        saved = store.save(changed, (an_event("one"), an_event("two", n=1)), claim.fence, verdict=verdict)
+        assert saved == replace(changed, version=rollout.version + 1)
+        assert store.load(rollout.id) == (saved, ())
+        assert [(each.number, each.kind) for each in store.events(rollout.id)] == [(1, "created"), (2, "one"), (3, "two")]
+        assert [(each.step, each.phase, each.verdict) for each in store.verdicts(rollout.id)] == [
+            (0, Phase.RUNNING, verdict)
+        ]
+
+    def test_a_failing_save_leaves_nothing_behind(self, store: Store) -> None:
+        rollout = begin(store, SHOP)
+        claim = take(store)
+        with pytest.raises(Exception, match="stored"):
+            store.save(replace(rollout, reason="half"), (an_event(), an_event(bad=object())), claim.fence)
+        assert store.load(rollout.id)[0] == rollout
+        assert len(store.events(rollout.id)) == 1
+
+    def test_notes_are_numbered_on_and_leave_the_version(self, store: Store) -> None:
+        rollout = begin(store, SHOP)
+        claim = take(store)
+        store.note(rollout.id, [an_event("a"), an_event("b")], claim.fence)
+        store.note(rollout.id, [], claim.fence)
+        store.save(replace(rollout, phase=Phase.RUNNING), (an_event("c"),), claim.fence)
+        assert [(each.number, each.kind) for each in store.events(rollout.id, after=1)] == [(2, "a"), (3, "b"), (4, "c")]
+        assert [each.number for each in store.events(rollout.id, after=1, limit=2)] == [2, 3]
+        assert store.events(rollout.id, after=4) == ()
+        assert store.load(rollout.id)[0].version == rollout.version + 1
+
+    def test_only_what_the_engine_owns_is_written(self, store: Store, clock: HandClock) -> None:
+        rollout = begin(store, SHOP)
+        claim = take(store)
+        store.signal(rollout.id, Signal(SignalKind.PAUSE, clock.now, "eva"))
+        saved = store.save(replace(rollout, phase=Phase.RUNNING, paused=False, resumes=9, batch=7), (), claim.fence)
+        stored = store.load(rollout.id)[0]
+        assert (saved.paused, saved.resumes) == (True, 0)
+        assert (stored.paused, stored.resumes, stored.batch) == (True, 0, rollout.batch)
+
+    def test_a_pinned_digest_is_found_in_the_release(self, store: Store) -> None:
+        rollout = begin(store, SHOP)
+        claim = take(store)
+        store.pinned(SHOP.key, rollout.new, "sha256:abc", claim.fence, rollout.id)
+        assert store.get_release(SHOP.key, rollout.new).release == replace(a_release(SHOP, 1), digest="sha256:abc")
+        with pytest.raises(UnknownService, match="v9-9"):
+            store.pinned(SHOP.key, "v9-9", "sha256:abc", claim.fence, rollout.id)
+
+    def test_success_makes_the_release_good_and_live(self, store: Store, clock: HandClock) -> None:
+        finish(store, begin(store, SHOP), Phase.RUNNING, Phase.SUCCEEDED)
+        row, found = store.get_release(SHOP.key, "v1-1"), store.get_service(SHOP.key)
+        assert (row.good_at, row.quarantined_at) == (clock.now, None)
+        assert (found.live, found.rollout) == ("v1-1", None)
+
+    def test_turning_back_quarantines_and_keeps_the_old_one_live(self, store: Store, clock: HandClock) -> None:
+        finish(store, begin(store, SHOP), Phase.RUNNING, Phase.SUCCEEDED)
+        rollout = begin(store, SHOP, 2, a_release(SHOP, 1))
+        finish(store, rollout, Phase.RUNNING, Phase.ROLLING_BACK, Phase.ROLLED_BACK)
+        row = store.get_release(SHOP.key, "v2-2")
+        assert (row.good_at, row.quarantined_at) == (None, clock.now)
+        assert store.get_service(SHOP.key).live == "v1-1"
+
+    @pytest.mark.parametrize(
+        ("phases", "quarantined"),
+        [
+            ((Phase.RUNNING, Phase.ROLLING_BACK, Phase.ROLLED_BACK), True),
+            ((Phase.RUNNING, Phase.ROLLING_BACK, Phase.FAILED), True),
+            ((Phase.RUNNING, Phase.FAILED), False),
+            ((Phase.ROLLED_BACK,), False),  # called off before anything was touched: nothing was learnt of it
+        ],
+    )
+    def test_a_first_deploy_that_fails_leaves_nothing_live(
+        self, store: Store, phases: tuple[Phase, ...], quarantined: bool
+    ) -> None:
+        finish(store, begin(store, SHOP), *phases)
+        assert store.get_service(SHOP.key).live is None
+        row = store.get_release(SHOP.key, "v1-1")
+        assert row.good_at is None
+        assert (row.quarantined_at is not None) is quarantined
+        assert store.last_good(SHOP.key) is None
+
+    def test_a_finished_rollout_does_not_change_any_more(self, store: Store) -> None:
+        rollout = begin(store, SHOP)
+        claim = take(store)
+        done = store.save(replace(rollout, phase=Phase.FAILED), (), claim.fence)
+        with pytest.raises(IllegalMove, match="failed"):
+            store.save(replace(done, phase=Phase.RUNNING), (), claim.fence)
+        store.note(rollout.id, (an_event("reported"),), claim.fence)
+        store.release(claim, None)
+        assert store.load(rollout.id)[0] == done
+
+
+class SignalExam:
+    """What people wish, and when the engine hears of it."""
+
+    def test_signals_are_read_in_their_order(self, store: Store, clock: HandClock) -> None:
+        rollout = begin(store, SHOP)
+        wishes = (
+            Signal(SignalKind.PROMOTE, clock.now, "eva", "looks good", step=0),
+            Signal(SignalKind.VERIFY, clock.now, "jenkins"),
+            Signal(SignalKind.ROLLBACK, clock.now - 1, "fred", "errors"),
+        )
+        for wish in wishes:
+            store.signal(rollout.id, wish)
+        assert store.load(rollout.id)[1] == wishes
+
+    def test_each_is_told_as_an_event_with_name_and_reason(self, store: Store, clock: HandClock) -> None:
+        rollout = begin(store, SHOP)
+        for kind in SignalKind:
+            store.signal(rollout.id, Signal(kind, clock.now, "eva", f"because of {kind}"))
+        told = store.events(rollout.id, after=1)
+        assert [each.kind for each in told] == ["promoted", "rollback_asked", "paused", "resumed", "verify_asked"]
+        assert [each.number for each in told] == [2, 3, 4, 5, 6]
+        assert all("eva" in each.sentence and "because of" in each.sentence and each.at == clock.now for each in told)
+
+    def test_pause_and_resume_set_the_flag_and_each_signal_the_version(self, store: Store, clock: HandClock) -> None:
+        rollout = begin(store, SHOP)
+        paused = store.signal(rollout.id, Signal(SignalKind.PAUSE, clock.now, "eva"))
+        assert paused == replace(rollout, paused=True, version=rollout.version + 1)
+        assert store.signal(rollout.id, Signal(SignalKind.PROMOTE, clock.now, "eva")).paused
+        resumed = store.signal(rollout.id, Signal(SignalKind.RESUME, clock.now, "eva"))
+        assert resumed == store.load(rollout.id)[0] == replace(rollout, version=rollout.version + 3)
+
+    def test_a_signal_makes_a_waiting_rollout_due(self, store: Store, clock: HandClock) -> None:
+        rollout = begin(store, SHOP)
+        store.release(take(store), clock.now + 3600)
+        assert store.claim("anna", 10) is None
+        store.signal(rollout.id, Signal(SignalKind.PROMOTE, clock.now, "eva"))
+        assert take(store).rollout == rollout.id
+
+    def test_a_signal_during_a_claim_is_not_slept_through(self, store: Store, clock: HandClock) -> None:
+        rollout = begin(store, SHOP)
+        claim = take(store)
+        loaded, _ = store.load(rollout.id)
+        store.signal(rollout.id, Signal(SignalKind.ROLLBACK, clock.now, "eva"))
+        store.save(replace(loaded, phase=Phase.RUNNING), (), claim.fence)  # decided without knowing of it
+        store.release(claim, clock.now + 3600)
+        again = take(store)
+        store.release(again, clock.now + 3600)  # heard now, and no longer due
+        assert store.claim("anna", 10) is None
+
+    def test_a_stale_or_late_signal_is_refused(self, store: Store, clock: HandClock) -> None:
+        rollout = begin(store, SHOP)
+        wish = Signal(SignalKind.PAUSE, clock.now, "eva")
+        with pytest.raises(Stale, match="version"):
+            store.signal(rollout.id, wish, version=rollout.version + 1)
+        assert not store.load(rollout.id)[0].paused
+        store.signal(rollout.id, wish, version=rollout.version)
+        with pytest.raises(UnknownRollout, match="nothing-1"):
+            store.signal("nothing-1", wish)
+        finish(store, rollout, Phase.RUNNING, Phase.SUCCEEDED)
+        with pytest.raises(IllegalMove, match="succeeded"):
+            store.signal(rollout.id, wish)
+        assert len(store.load(rollout.id)[1]) == 1
+
+    def test_signals_and_saves_at_once_lose_nothing(self, store: Store, clock: HandClock) -> None:
+        rollout = begin(store, SHOP)
+        claim = take(store)
+        running = replace(rollout, phase=Phase.RUNNING)
+        works = [lambda: store.signal(rollout.id, Signal(SignalKind.VERIFY, clock.now, "eva"))] * 4
+        works += [lambda: store.save(running, (an_event(), an_event()), claim.fence)] * 4
+        assert not [answer for answer in at_once(*works) if isinstance(answer, Exception)]
+        loaded, wishes = store.load(rollout.id)
+        assert (len(wishes), loaded.version - rollout.version) == (4, 8)
+        assert [each.number for each in store.events(rollout.id)] == list(range(1, 14))

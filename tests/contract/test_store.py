@@ -1,0 +1,294 @@
+"""SQLite takes the exam of a store, and what only a database on a disk can show."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import event, insert, select, text, update
+
+from tidegate.core.phases import Phase
+from tidegate.errors import InvalidSettings, Refused, StoreError
+from tidegate.ports import Store
+from tidegate.store import databases, tables
+from tidegate.store.databases import Collision, exclusive_engine
+from tidegate.store.sql import SqlStore
+from tidegate.testing.store_contract import StoreContract
+from tidegate.testing.store_values import HandClock, a_key, a_release, a_rollout, a_service, an_event, at_once, begin, take
+
+SHOP = a_service()
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/a directory/tide?gate.db"
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[SqlStore]:
+    with closing(SqlStore(url)) as made:
+        made.migrate()
+        yield made
+
+
+def file_of(url: str) -> Path:
+    return databases.sqlite_path(url)
+
+
+class TestSqlite(StoreContract):
+    @pytest.fixture
+    def store(self, clock: HandClock, tmp_path: Path) -> Iterator[Store]:
+        with closing(SqlStore(f"sqlite:///{tmp_path}/tidegate.db", clock)) as made:
+            made.migrate()
+            yield made
+
+
+# -- the schema -------------------------------------------------------------------------------------------------------
+
+
+def test_the_revisions_lead_to_the_tables(store: SqlStore) -> None:
+    with store._database.reading.begin() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+        assert compare_metadata(context, tables.metadata) == []
+
+
+def test_the_revisions_make_the_same_statements_as_the_tables(store: SqlStore, tmp_path: Path) -> None:
+    """The comparison of Alembic does not see the conditions of partial indexes."""
+
+    def statements(database: databases.Database) -> dict[str, list[str]]:
+        with database.reading.begin() as connection:
+            found = connection.execute(text("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL"))
+            return {name: parts(sql) for name, sql in found if name != "alembic_version"}
+
+    def parts(sql: str) -> list[str]:
+        """Columns and constraints in any order."""
+        return sorted(" ".join(part.split()).removesuffix(" )") for part in sql.split(","))
+
+    straight = databases.connect(f"sqlite:///{tmp_path}/straight.db")
+    databases.create_file(straight.path)
+    with closing(straight):
+        with straight.writing.begin() as connection:
+            tables.metadata.create_all(connection)
+        assert statements(store._database) == statements(straight)
+
+
+def test_a_database_may_be_migrated_by_several_at_once(url: str) -> None:
+    stores = [SqlStore(url) for _ in range(4)]
+    assert at_once(*(each.migrate for each in stores)) == [None] * 4
+    assert [line.ok for line in stores[0].check()] == [True]
+    for each in stores:
+        each.close()
+
+
+def test_a_second_live_rollout_is_refused_by_the_database_itself(store: SqlStore) -> None:
+    rollout = begin(store, SHOP)
+    with store._database.reading.begin() as connection:
+        row = dict(connection.execute(select(tables.rollouts)).one()._mapping)
+    again = {**row, "id": "other", "sequence": None}
+    with pytest.raises(Collision, match=r"rollouts\.service"), store._write("testing") as connection:
+        connection.execute(insert(tables.rollouts).values(**again))
+    with store._write("testing") as connection:
+        connection.execute(insert(tables.rollouts).values(**again | {"phase": "failed"}))
+    assert store.rollouts(phase=Phase.PENDING) == (rollout,)
+
+
+def test_one_key_sent_to_several_servers_at_once_makes_one_rollout(store: SqlStore, url: str) -> None:
+    """The threads of one process queue up; here each has its own way to the file."""
+    stores = [SqlStore(url) for _ in range(6)]
+
+    def create(number: int) -> object:
+        rollout = replace(a_rollout(SHOP, 1), id=f"r{number}")
+        key = replace(a_key("build-7"), answer=rollout.id)
+        return stores[number].create(rollout, SHOP, a_release(SHOP, 1), key, an_event())
+
+    answers = at_once(*(lambda number=number: create(number) for number in range(6)))
+    (made,) = store.rollouts()
+    assert answers.count(None) == 1
+    assert [each for each in answers if each is not None] == [replace(a_key("build-7"), answer=made.id)] * 5
+    for each in stores:
+        each.close()
+
+
+def test_foreign_keys_hold(store: SqlStore) -> None:
+    with pytest.raises(StoreError, match="FOREIGN KEY"), store._write("testing") as connection:
+        connection.execute(insert(tables.signals).values(rollout="none", kind="pause", at=1.0, by="eva", reason=""))
+
+
+def test_a_commit_is_on_the_disk_when_it_returns(store: SqlStore) -> None:
+    with store._database.write() as connection:
+        found = [
+            connection.exec_driver_sql(f"PRAGMA {name}").scalar()
+            for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
+        ]
+    assert found == ["wal", 2, 1, 10_000]
+
+
+def test_nobody_else_may_read_the_file(store: SqlStore, url: str) -> None:
+    begin(store, SHOP)
+    files = list(file_of(url).parent.iterdir())
+    assert len(files) == 3  # with the write-ahead log and its index
+    assert [oct(each.stat().st_mode & 0o777) for each in files] == [oct(0o600)] * 3
+
+
+# -- failures ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://db/tidegate",
+        "sqlite://",
+        "sqlite:///:memory:",
+        "sqlite:///x.db?mode=ro",
+        "sqlite:///file:x",
+        "nonsense",
+    ],
+)
+def test_other_urls_are_refused(url: str) -> None:
+    with pytest.raises(InvalidSettings, match=r"database: .*sqlite:///"):
+        SqlStore(url)
+
+
+def test_without_a_database_nothing_is_made(url: str) -> None:
+    with closing(SqlStore(url)) as store:
+        with pytest.raises(StoreError, match="tidegate migrate") as caught:
+            store.rollouts()
+        (line,) = store.check()
+    assert not caught.value.retryable
+    assert (line.ok, line.mend) == (False, "run `tidegate migrate`")
+    assert not file_of(url).exists()
+
+
+def test_an_empty_database_asks_to_be_migrated(url: str) -> None:
+    databases.create_file(file_of(url))
+    with closing(SqlStore(url)) as store:
+        with pytest.raises(StoreError, match="tidegate migrate") as caught:
+            store.claim("anna", 10)
+        (line,) = store.check()
+    assert not caught.value.retryable
+    assert (line.ok, line.mend) == (False, "run `tidegate migrate`")
+    assert "missing" in line.found
+
+
+def test_a_newer_schema_is_left_alone(store: SqlStore) -> None:
+    with store._write("testing") as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(StoreError, match="9999") as caught:
+        store.migrate()
+    assert not caught.value.retryable
+    (line,) = store.check()
+    assert not line.ok
+    assert "9999" in line.found
+
+
+def test_a_file_that_is_no_database(url: str) -> None:
+    databases.create_file(file_of(url))
+    file_of(url).write_bytes(b"something else altogether, long enough to be looked at" * 40)
+    with closing(SqlStore(url)) as store:
+        with pytest.raises(StoreError, match="not an SQLite database") as caught:
+            store.migrate()
+        (line,) = store.check()
+    assert not caught.value.retryable
+    assert not line.ok
+
+
+def test_a_locked_database_is_worth_another_try(store: SqlStore, url: str) -> None:
+    @event.listens_for(store._database.reading, "connect")
+    def hurry(connection: sqlite3.Connection, _: object) -> None:
+        connection.execute("PRAGMA busy_timeout = 20")
+
+    store._database.reading.dispose()
+    begin(store, SHOP)
+    with closing(sqlite3.connect(file_of(url), isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreError, match="locked") as caught:
+            store.claim("anna", 10)
+        assert store.rollouts()  # reading goes on
+        (line,) = store.check()
+    assert caught.value.retryable
+    assert not line.ok
+    assert store.claim("anna", 10) is not None
+
+
+def test_a_full_disk_is_named_and_nothing_is_half_written(store: SqlStore) -> None:
+    rollout = begin(store, SHOP)
+    claim = take(store)
+
+    @event.listens_for(store._database.reading, "connect")
+    def small(connection: sqlite3.Connection, _: object) -> None:
+        connection.execute("PRAGMA max_page_count = 1")  # SQLite takes what the file has already, and not a page more
+
+    store._database.reading.dispose()
+    with pytest.raises(StoreError, match="disk is full") as caught:
+        store.save(replace(rollout, phase=Phase.RUNNING), [an_event(much="x" * 100_000)], claim.fence)
+    assert caught.value.retryable
+    assert store.load(rollout.id)[0] == rollout
+    assert len(store.events(rollout.id)) == 1
+
+
+def test_too_little_room_is_said_by_check(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tidegate.store.sql.LEAST_FREE_BYTES", 1 << 62)
+    (line,) = store.check()
+    assert not line.ok
+    assert "free" in line.found
+    assert "make room" in line.mend
+
+
+def test_a_stored_value_that_cannot_be_read_is_named(store: SqlStore) -> None:
+    rollout = begin(store, SHOP)
+    with store._write("testing") as connection:
+        connection.execute(update(tables.rollouts).values(policy={"drain_seconds": 1.0, "colour": "red"}))
+    with pytest.raises(StoreError, match=r"policy\.colour") as caught:
+        store.load(rollout.id)
+    assert not caught.value.retryable
+
+
+@pytest.mark.parametrize("change", [{"cursor": 1 << 70}, {"reason": "half a \ud800 sign"}, {"phase": None}])
+def test_a_value_that_cannot_be_stored_is_named(store: SqlStore, change: dict[str, Any]) -> None:
+    rollout = begin(store, SHOP)
+    claim = take(store)
+    with pytest.raises(StoreError, match=rollout.id) as caught:
+        store.save(replace(rollout, **change), (), claim.fence)
+    assert not caught.value.retryable
+    assert store.load(rollout.id)[0] == rollout
+
+
+# -- one engine -------------------------------------------------------------------------------------------------------
+
+HOLD = """
+import sys, time
+from tidegate.store.databases import exclusive_engine
+with exclusive_engine(sys.argv[1]):
+    print("locked", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_second_engine_is_refused_until_the_first_has_died(url: str) -> None:
+    first = subprocess.Popen([sys.executable, "-c", HOLD, url], stdout=subprocess.PIPE, text=True)
+    try:
+        assert first.stdout is not None
+        assert first.stdout.readline() == "locked\n"
+        with pytest.raises(Refused, match=f"process {first.pid}"), exclusive_engine(url):
+            pass
+    finally:
+        first.send_signal(signal.SIGKILL)
+        first.communicate()
+    with exclusive_engine(url):
+        lock = file_of(url).with_name(file_of(url).name + ".engine")
+        assert lock.read_text() == f"{os.getpid()}\n"
+        with pytest.raises(Refused, match="one engine"), exclusive_engine(url):
+            pass
+    with exclusive_engine(url):
+        pass
