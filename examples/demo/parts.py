@@ -1,0 +1,356 @@
+"""The demo's real parts: images, HAProxy (owned by Tidegate), Prometheus, Tidegate itself, and the traffic."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import docker
+
+from images import demo_image
+from traffic import Counts, Load
+
+TIDEGATE = Path(sys.executable).with_name("tidegate")
+FIRST_PORTS = {"tidegate": 7070, "shop": 8001, "exporter": 8405, "prometheus": 9090}
+REQUESTS_PER_SECOND = {"get_ka": 80.0, "get": 40.0, "post_ka": 30.0, "post": 20.0}
+BASELINE_SECONDS = 4.0
+
+SETTINGS = """\
+database = "sqlite:///{home}/tidegate.db"
+listen = "127.0.0.1:{tidegate}"
+
+[environments.{environment}.platform]
+driver = "docker"
+hosts = [{{ name = "local", url = "{docker}" }}]
+
+[environments.{environment}.router]
+driver = "haproxy"
+mode = "owned"
+directory = "{home}/haproxy"
+exporter = "127.0.0.1:{exporter}"
+
+[environments.{environment}.metrics]
+driver = "prometheus"
+url = "http://127.0.0.1:{prometheus}"
+"""
+
+PROMETHEUS = """\
+global: {{scrape_interval: 1s}}
+scrape_configs:
+  - job_name: haproxy
+    static_configs: [{{targets: ["127.0.0.1:{exporter}"]}}]
+"""
+
+
+class PartFailed(SystemExit):
+    """A part did not start; says which and why."""
+
+
+@dataclass
+class State:
+    """What an earlier run left running, written as soon as it is started."""
+
+    home: str
+    ports: dict[str, int]
+    pids: dict[str, int]
+
+
+def free_port(wished: int) -> int:
+    """The wished port, or any free one where it is taken."""
+    for port in (wished, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise PartFailed("no free port")
+
+
+def wait_for(what: str, answered: Callable[[], bool], seconds: float = 30.0) -> None:
+    """Look until it answers; say what did not."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if answered():
+            return
+        time.sleep(0.1)
+    raise PartFailed(f"{what} did not answer within {seconds:g} s")
+
+
+def answers(url: str) -> Callable[[], bool]:
+    """Whether a GET is answered with 200."""
+
+    def ask() -> bool:
+        try:
+            with urllib.request.urlopen(url, timeout=2) as response:
+                return bool(response.status == 200)
+        except OSError:
+            return False
+
+    return ask
+
+
+class Stage:
+    """All the parts of the demo under one folder."""
+
+    def __init__(self, home: Path, environment: str) -> None:
+        self.home = home
+        self.environment = environment
+        self.state = State(str(home), {}, {})
+        self._load: Load | None = None
+
+    @classmethod
+    def open(cls, home: Path, environment: str) -> Stage:
+        """The stage in its place, with what an earlier run recorded."""
+        stage = cls(home, environment)
+        if (home / "state.json").exists():
+            stage.state = State(**json.loads((home / "state.json").read_text()))
+        return stage
+
+    @property
+    def service(self) -> str:
+        """The service's name as Tidegate knows it."""
+        return f"{self.environment}/shop"
+
+    @property
+    def listen(self) -> str:
+        """Where the shop is reached."""
+        return f"127.0.0.1:{self.state.ports['shop']}"
+
+    def addresses(self) -> str:
+        """Where everything is, for a person."""
+        at = self.state.ports
+        return "\n".join(
+            (
+                f"  the shop      http://{self.listen}/",
+                f"  Tidegate      http://127.0.0.1:{at['tidegate']}/v1/rollouts",
+                f"  Prometheus    http://127.0.0.1:{at['prometheus']}/",
+                f"  HAProxy       http://127.0.0.1:{at['exporter']}/metrics",
+                f"  try           export TIDEGATE_SERVER=http://127.0.0.1:{at['tidegate']} "
+                f"TIDEGATE_TOKEN_FILE={self.home}/token; {TIDEGATE} status {self.service}",
+                "  stop it       make demo-stop",
+            )
+        )
+
+    # -- starting ---------------------------------------------------------------------------------------------------
+
+    def start(self, images: Mapping[str, Mapping[str, str]], *, engine_apart: bool = False) -> None:
+        """Images (tag to environment), settings, Tidegate, Prometheus. What an earlier run left is stopped first.
+
+        `engine_apart`: the engine is a process of its own, to be started with `start_engine`.
+        """
+        self.stop()
+        self.home.mkdir(parents=True, mode=0o700)
+        self.state.ports = {name: free_port(port) for name, port in FIRST_PORTS.items()}
+        engine = docker.from_env()
+        try:
+            for tag, environment in images.items():
+                demo_image(engine, tag, environment)
+            url = engine.api.base_url.replace("http+docker://localhost", "unix:///var/run/docker.sock")
+        finally:
+            engine.close()
+        values = {
+            **self.state.ports,
+            "home": self.home,
+            "environment": self.environment,
+            "docker": os.environ.get("DOCKER_HOST", url),
+        }
+        (self.home / "tidegate.toml").write_text(SETTINGS.format(**values))
+        (self.home / "prometheus.yml").write_text(PROMETHEUS.format(**values))
+        self._start_tidegate([] if engine_apart else ["--with-engine"])
+        self._start_prometheus()
+
+    def _start_tidegate(self, options: Sequence[str]) -> None:
+        self.tidegate("migrate", server=True)
+        token = self.tidegate("token", "create", "demo", "--local", "--scope", "admin", server=True)
+        (self.home / "token").touch(mode=0o600)
+        (self.home / "token").write_text(token)
+        self._spawn("tidegate", [str(TIDEGATE), "serve", *options])
+        wait_for("Tidegate", answers(f"http://127.0.0.1:{self.state.ports['tidegate']}/readyz"))
+
+    def start_engine(self) -> None:
+        """The engine as a process of its own."""
+        self._spawn("engine", [str(TIDEGATE), "engine"])
+
+    def kill_engine(self) -> None:
+        """End that process as a crash would: SIGKILL, nothing said goodbye to."""
+        pid = self.state.pids.pop("engine")
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+    def _start_prometheus(self) -> None:
+        port = self.state.ports["prometheus"]
+        self._spawn(
+            "prometheus",
+            [
+                shutil.which("prometheus") or "prometheus",
+                f"--config.file={self.home}/prometheus.yml",
+                f"--storage.tsdb.path={self.home}/prometheus",
+                f"--web.listen-address=127.0.0.1:{port}",
+            ],
+        )
+        wait_for("Prometheus", answers(f"http://127.0.0.1:{port}/-/ready"))
+
+    def _spawn(self, name: str, command: list[str]) -> None:
+        """Start a part in a session of its own, so that --keep can leave it, and remember it at once."""
+        with (self.home / f"{name}.log").open("ab") as log:
+            part = subprocess.Popen(command, stdout=log, stderr=log, env=self._environment(), start_new_session=True)
+        self.state.pids[name] = part.pid
+        (self.home / "state.json").write_text(json.dumps(asdict(self.state)))
+
+    def _environment(self) -> dict[str, str]:
+        port = self.state.ports["tidegate"]
+        return {
+            **os.environ,
+            "TIDEGATE_SETTINGS": str(self.home / "tidegate.toml"),
+            "TIDEGATE_SERVER": f"http://127.0.0.1:{port}",
+            "TIDEGATE_TOKEN_FILE": str(self.home / "token"),
+        }
+
+    # -- Tidegate's own command ---------------------------------------------------------------------------------------
+
+    def tidegate(self, *words: str, show: bool = False, server: bool = False) -> str:
+        """Run the command line as a person would; what it prints. A rollout that was turned back is no error here."""
+        command = [str(TIDEGATE), *words]
+        if show:
+            print("$ tidegate " + " ".join(words), flush=True)
+            subprocess.run(command, env=self._environment(), check=False)
+            return ""
+        done = subprocess.run(command, env=self._environment(), capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise PartFailed(f"tidegate {' '.join(words)} ended with {done.returncode}: {done.stderr.strip()}")
+        return done.stdout
+
+    def api(self, path: str) -> Any:
+        """What the API answers to a GET."""
+        request = urllib.request.Request(f"http://127.0.0.1:{self.state.ports['tidegate']}{path}")
+        request.add_header("Authorization", f"Bearer {(self.home / 'token').read_text().strip()}")
+        with urllib.request.urlopen(request, timeout=30) as response:
+            return json.load(response)
+
+    def report(self) -> dict[str, Any]:
+        """The report of the latest rollout."""
+        found: dict[str, Any] = json.loads(self.tidegate("report", self.service, "-o", "json"))
+        return found
+
+    def await_end(self, seconds: float = 120.0) -> str:
+        """The phase in which the latest rollout ended."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            newest = self.api(f"/v1/rollouts?service={self.service}&limit=1")["rollouts"][0]
+            if newest["phase"] in ("succeeded", "rolled_back", "failed"):
+                return str(newest["phase"])
+            time.sleep(0.2)
+        raise PartFailed(f"the rollout did not end within {seconds:g} s: {newest['phase']}, {newest['reason']}")
+
+    def containers(self) -> list[dict[str, str]]:
+        """Every container of this environment, whatever its state: short id and image."""
+        engine = docker.from_env()
+        try:
+            found = engine.containers.list(all=True, filters={"label": f"tidegate.environment={self.environment}"})
+            return [
+                {"id": each.id[:12], "image": each.labels.get("tidegate.image", ""), "state": each.status} for each in found
+            ]
+        finally:
+            engine.close()
+
+    def members(self) -> set[str]:
+        """The short ids of the containers that HAProxy sends requests to, asked from HAProxy."""
+        lines = self.haproxy("show stat -1 4 -1").splitlines()
+        rows = [line.split(",") for line in lines if line and not line.startswith("#")]
+        return {row[1].rsplit(".", 1)[1] for row in rows if row[17].startswith(("UP", "no check"))}
+
+    def haproxy(self, command: str) -> str:
+        """What HAProxy's own socket answers."""
+        with socket.socket(socket.AF_UNIX) as line:
+            line.connect(str(self.home / "haproxy" / "admin.sock"))
+            line.sendall(command.encode() + b"\n")
+            return b"".join(iter(lambda: line.recv(65536), b"")).decode()
+
+    def reload_haproxy(self) -> None:
+        """What an administrator does: SIGUSR2 to the master process."""
+        os.kill(haproxy_pid(self.home / "haproxy"), signal.SIGUSR2)
+
+    # -- traffic --------------------------------------------------------------------------------------------------------
+
+    def start_traffic(self, **rates: float) -> None:
+        """Steady requests of every kind, until `finish_traffic`."""
+        self._load = Load(self.listen, **(rates or REQUESTS_PER_SECOND))
+
+    def traffic(self) -> Counts | None:
+        """What was seen until now; None while there is none."""
+        return self._load.counts if self._load else None
+
+    def finish_traffic(self) -> Counts:
+        """End it, and what it saw in all."""
+        assert self._load is not None, "no traffic was started"
+        load, self._load = self._load, None
+        return load.finish()
+
+    def await_baseline(self) -> None:
+        """Let the proxy's counters show what is normal before anything is compared with it."""
+        time.sleep(BASELINE_SECONDS)
+
+    # -- stopping -------------------------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Everything that was started: by process id, by Tidegate's labels, and nothing else."""
+        if self._load is not None:
+            self.finish_traffic()
+        for pid in reversed(self.state.pids.values()):
+            end(pid)
+        end_haproxy(self.home / "haproxy")
+        if self.state.pids:
+            remove_containers(self.environment)
+        shutil.rmtree(self.home, ignore_errors=True)
+        self.state = State(str(self.home), {}, {})
+
+
+def end(pid: int, seconds: float = 20.0) -> None:
+    """SIGTERM, and SIGKILL to what does not listen; gone already is fine."""
+    deadline = time.monotonic() + seconds
+    try:
+        os.kill(pid, signal.SIGTERM)
+        while time.monotonic() < deadline:
+            try:
+                if os.waitpid(pid, os.WNOHANG)[0] == pid:
+                    return
+            except ChildProcessError:
+                os.kill(pid, 0)
+            time.sleep(0.1)
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def haproxy_pid(directory: Path) -> int:
+    """The master process of the HAProxy that Tidegate started."""
+    return int((directory / "haproxy.pid").read_text().split()[0])
+
+
+def end_haproxy(directory: Path) -> None:
+    """The HAProxy that Tidegate started: it outlives Tidegate on purpose, since traffic must."""
+    if (directory / "haproxy.pid").exists():
+        end(haproxy_pid(directory))
+
+
+def remove_containers(environment: str) -> None:
+    """The containers of this environment, known by Tidegate's label, and no others."""
+    engine = docker.from_env()
+    try:
+        for container in engine.containers.list(all=True, filters={"label": f"tidegate.environment={environment}"}):
+            container.remove(force=True)
+    finally:
+        engine.close()
