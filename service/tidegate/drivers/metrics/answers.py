@@ -75,8 +75,8 @@ def explained(url: str, exchange: Exchange) -> Iterator[None]:
             f"the certificate of {url} was not accepted: {_cause(error)}; set ca_file", retryable=False
         ) from None
     except requests.RequestException as error:
-        if any(isinstance(each, ReadTimeoutError) for each in error.args):
-            raise MetricsError(f"Prometheus at {url} stopped answering half-way", reason=Reason.TIMEOUT) from None
+        if isinstance(_innermost(error), ReadTimeoutError):  # without retries urllib3 wraps it, and requests says so less
+            raise MetricsError(f"Prometheus at {url} did not answer in time", reason=Reason.TIMEOUT) from None
         raise source_down(f"Prometheus at {url} cannot be reached: {_cause(error)}") from None
     except OSError as error:  # requests raises it bare when ca_file does not exist
         raise source_down(f"Prometheus at {url} cannot be asked: {error}", retryable=False) from None
@@ -111,15 +111,15 @@ def _not_prometheus(url: str, exchange: Exchange) -> MetricsError:
     )
 
 
+def _innermost(error: BaseException) -> BaseException:
+    """The first reason of all, below what urllib3 and requests wrap around it."""
+    following: object = getattr(error, "reason", None)
+    if not isinstance(following, BaseException):
+        following = next((each for each in error.args if isinstance(each, BaseException)), None)
+    return _innermost(following) if isinstance(following, BaseException) else error
+
+
 def _cause(error: BaseException) -> str:
     """The innermost reason, without the objects' addresses that urllib3 prints."""
-    inner: Any = error
-    while True:
-        following = getattr(inner, "reason", None) or next(
-            (each for each in getattr(inner, "args", ()) if isinstance(each, BaseException)), None
-        )
-        if not isinstance(following, BaseException):
-            break
-        inner = following
-    text = str(inner)
+    text = str(_innermost(error))
     return text.rpartition(">: ")[2] or text
