@@ -85,20 +85,27 @@ def increases(series: Series, scrapes: Scrapes, window: Window) -> tuple[Samples
     Where the beginning is unknown, the first sample counts nothing: some of it may be older than the window.
     """
     key, grown, known = target(series.labels), [], True
-    before, there = 0.0, -math.inf  # the last value, and when the series was last there, if only as NaN
-    anew = True
+    before: float | None = None
+    there, anew = -math.inf, False  # when the series was last there, if only as NaN; whether it was absent since
     for at, value in sorted(series.samples):
         if at > window.end:
             break
         anew = anew or scrapes.between(key, there, at)
-        begun, there = there, at
+        there = at
         if not math.isfinite(value):
             continue
         if at > window.start:
-            known = known and (begun > -math.inf or scrapes.between(key, -math.inf, at))
-            grown.append((at, (value if anew or value < before else value - before) if known else 0.0))
+            known = known and (before is not None or anew)
+            grown.append((at, _step(before, value, anew)))
         before, anew = value, False
     return tuple(grown), known
+
+
+def _step(before: float | None, value: float, anew: bool) -> float:
+    """How much a counter grew from one sample to the next."""
+    if anew or (before is not None and value < before):
+        return value
+    return 0.0 if before is None else value - before
 
 
 @dataclass(frozen=True)
