@@ -210,6 +210,9 @@ class Store(EngineStore, Protocol):
     def services(self) -> tuple[ServiceRow, ...]:
         """All, by key."""
 
+    def releases(self, service: str, limit: int = 50) -> tuple[ReleaseRow, ...]:
+        """Those of the service, the newest first."""
+
     def next_number(self, service: str) -> int:
         """The number that the next release of the service will have; reserved in the call."""
 
@@ -225,14 +228,21 @@ class Store(EngineStore, Protocol):
         `KeyReused`, `RolloutInProgress`, `RouteTaken`.
         """
 
+    def answered(self, key: Idempotency) -> Idempotency | None:
+        """What was said to this key before; None when it is new or empty. Raises `KeyReused`."""
+
     def rollouts(
         self, service: str | None = None, phase: Phase | None = None, before: str | None = None, limit: int = 50
     ) -> tuple[Rollout, ...]:
         """The newest first; `before` is the last id of the page before."""
 
-    def signal(self, rollout: str, signal: Signal, version: int | None = None) -> Rollout:
+    def signal(self, rollout: str, signal: Signal, version: int | None = None, key: Idempotency | None = None) -> Rollout:
         """Record a wish, set or clear `paused`, make the rollout due, add an event. Refused (`IllegalMove`) when the
-        rollout is finished, `Stale` when `version` is not the present one."""
+        rollout is finished, `Stale` when `version` is not the present one.
+
+        `key` is recorded with it; the same key again changes nothing and returns the rollout as it stands. Raises
+        `KeyReused`.
+        """
 
     def events(self, rollout: str, after: int = 0, limit: int = 500) -> tuple[Event, ...]:
         """Those with a number above `after`."""

@@ -67,6 +67,10 @@ def add(
     unclaimed = {"nudged": False, "owner": "", "since": now, "fence": 0, "due": now, "events": 1}
     connection.execute(insert(rollouts).values(**rows.rollout_values(rollout), **unclaimed))
     _append(connection, rollout.id, (event,), last=1)
+    _remember(connection, key, now)
+
+
+def _remember(connection: Connection, key: Idempotency, now: Time) -> None:
     if key.key:
         values = {"scope": key.scope, "key": key.key, "digest": key.digest, "status": key.status, "answer": key.answer}
         connection.execute(insert(idempotency).values(**values, created=now))
@@ -143,9 +147,15 @@ def _append(connection: Connection, rollout: str, added: Sequence[Event], last: 
 # -- wishes -----------------------------------------------------------------------------------------------------------
 
 
-def signal(connection: Connection, rollout: str, wish: Signal, version: int | None, now: Time) -> Rollout:
-    """Record it and wake the engine. Raises `UnknownRollout`, `IllegalMove`, `Stale`."""
+def signal(
+    connection: Connection, rollout: str, wish: Signal, version: int | None, key: Idempotency | None, now: Time
+) -> Rollout:
+    """Record it and wake the engine. Raises `UnknownRollout`, `IllegalMove`, `Stale`, `KeyReused`."""
     present = _row(connection, rollout, lock=True)
+    if key is not None:
+        if answered(connection, key) is not None:
+            return rows.rollout_of(present)
+        _remember(connection, key, now)
     if not Phase(present.phase).live:
         raise IllegalMove(f"rollout {rollout} is {present.phase}; {wish.kind} is for one that still goes on")
     if version is not None and version != present.version:

@@ -86,6 +86,12 @@ def get_release(connection: Connection, service: str, release: str) -> ReleaseRo
     return rows.release_of(found)
 
 
+def releases_of(connection: Connection, service: str, limit: int) -> tuple[ReleaseRow, ...]:
+    """The newest first."""
+    query = select(releases).where(releases.c.service == service).order_by(releases.c.number.desc()).limit(limit)
+    return tuple(map(rows.release_of, connection.execute(query)))
+
+
 def pin(connection: Connection, service: str, release: str, digest: str) -> None:
     """Record the digest. Raises `UnknownService` when there is no such release."""
     wanted = and_(releases.c.service == service, releases.c.id == release)

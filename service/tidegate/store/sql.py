@@ -146,6 +146,10 @@ class SqlStore(Store):
         with self._read("listing services") as connection:
             return services.every(connection)
 
+    def releases(self, service: str, limit: int = 50) -> tuple[ReleaseRow, ...]:
+        with self._read(f"listing releases of {service}") as connection:
+            return services.releases_of(connection, service, limit)
+
     def next_number(self, service: str) -> int:
         return self._write_checked(f"numbering a release of {service}", lambda c: services.next_number(c, service))
 
@@ -170,15 +174,21 @@ class SqlStore(Store):
 
         return self._write_checked(f"creating rollout {rollout.id}", add)
 
+    def answered(self, key: Idempotency) -> Idempotency | None:
+        with self._read("looking an idempotency key up") as connection:
+            return rollouts.answered(connection, key)
+
     def rollouts(
         self, service: str | None = None, phase: Phase | None = None, before: str | None = None, limit: int = 50
     ) -> tuple[Rollout, ...]:
         with self._read("listing rollouts") as connection:
             return rollouts.page(connection, service, phase, before, limit)
 
-    def signal(self, rollout: str, signal: Signal, version: int | None = None) -> Rollout:
-        with self._write(f"recording {signal.kind} for {rollout}") as connection:
-            return rollouts.signal(connection, rollout, signal, version, self._clock())
+    def signal(self, rollout: str, signal: Signal, version: int | None = None, key: Idempotency | None = None) -> Rollout:
+        return self._write_checked(
+            f"recording {signal.kind} for {rollout}",
+            lambda connection: rollouts.signal(connection, rollout, signal, version, key, self._clock()),
+        )
 
     def events(self, rollout: str, after: int = 0, limit: int = 500) -> tuple[Event, ...]:
         with self._read(f"reading events of {rollout}") as connection:

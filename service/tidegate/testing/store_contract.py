@@ -84,6 +84,13 @@ class ServiceExam:
         assert (good.release, good.number) == (a_release(SHOP, 3), 3)
         assert other.release.id == "v2-2"
 
+    def test_releases_are_listed_the_newest_first(self, store: Store) -> None:
+        for number in (1, 2, 3):
+            finish(store, begin(store, SHOP, number), Phase.RUNNING, Phase.SUCCEEDED)
+        assert [row.number for row in store.releases(SHOP.key)] == [3, 2, 1]
+        assert [row.number for row in store.releases(SHOP.key, limit=1)] == [3]
+        assert store.releases("demo/none") == ()
+
     def test_a_good_release_that_is_turned_back_later_is_good_no_more(self, store: Store, clock: HandClock) -> None:
         finish(store, begin(store, SHOP), Phase.RUNNING, Phase.SUCCEEDED)
         clock.forward(1)

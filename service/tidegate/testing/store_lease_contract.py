@@ -9,10 +9,11 @@ import pytest
 from tidegate.core.judge.verdict import Outcome
 from tidegate.core.model import Signal, SignalKind
 from tidegate.core.phases import Phase
-from tidegate.errors import IllegalMove, LeaseLost, Stale, UnknownRollout, UnknownService
+from tidegate.errors import IllegalMove, KeyReused, LeaseLost, Stale, UnknownRollout, UnknownService
 from tidegate.ports import Claim, Store
 from tidegate.testing.store_values import (
     HandClock,
+    a_key,
     a_release,
     a_service,
     a_verdict,
@@ -299,6 +300,23 @@ class SignalExam:
         assert store.signal(rollout.id, Signal(SignalKind.PROMOTE, clock.now, "eva")).paused
         resumed = store.signal(rollout.id, Signal(SignalKind.RESUME, clock.now, "eva"))
         assert resumed == store.load(rollout.id)[0] == replace(rollout, version=rollout.version + 3)
+
+    def test_a_signal_with_a_key_is_recorded_once(self, store: Store, clock: HandClock) -> None:
+        rollout = begin(store, SHOP)
+        wish, key = Signal(SignalKind.ROLLBACK, clock.now, "eva"), a_key("once")
+        assert store.answered(key) is None
+        first = store.signal(rollout.id, wish, key=key)
+        assert store.signal(rollout.id, wish, version=rollout.version, key=key) == first
+        assert store.load(rollout.id)[1] == (wish,)
+        assert store.answered(key) == key
+        with pytest.raises(KeyReused):
+            store.signal(rollout.id, wish, key=a_key("once", digest="another body"))
+
+    def test_a_signal_that_is_refused_leaves_its_key_free(self, store: Store, clock: HandClock) -> None:
+        rollout = begin(store, SHOP)
+        with pytest.raises(Stale):
+            store.signal(rollout.id, Signal(SignalKind.PROMOTE, clock.now, "eva"), version=99, key=a_key("free"))
+        assert store.answered(a_key("free")) is None
 
     def test_a_signal_makes_a_waiting_rollout_due(self, store: Store, clock: HandClock) -> None:
         rollout = begin(store, SHOP)
