@@ -20,6 +20,9 @@ from tidegate.core.judge.series import Series
 from tidegate.core.judge.verdict import Finding, Outcome, Reason, Window
 from tidegate.core.model import Check, Rollout
 
+#: Said of a pass whose value is beyond the limit all the same.
+BY_CHANCE = " (it is more, but no more than chance explains)"
+
 
 @dataclass(frozen=True)
 class Case:

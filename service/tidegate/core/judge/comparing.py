@@ -27,10 +27,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 FAIL_Z = 4.0  # for a look that may condemn
-DOUBT_Z = 2.33  # at the end of the bake: worse than this, though not proved, is no pass either (1 %)
+DOUBT_Z = 1.645  # at the end of the bake: worse than this, though not proved, is no pass either (5 %)
 LEAST_FAILED = 5  # fewer failed requests never condemn, however few there were in all
 
-LATENCY_Z = 3.0  # three samples in a row have to exceed it
+LATENCY_Z = 2.5  # three samples in a row have to exceed it
 SPREAD = 2.0  # standard deviation over mean of response times; an exponential has 1, long tails 2 and more
 HOST_SPREAD = 0.05  # standard deviation of the log of the mean between servers of one release, before any is seen
 HOST_WEIGHT = 5  # how many servers that guess is worth

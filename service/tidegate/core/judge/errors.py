@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tidegate.core.judge.case import Case, count, percent
+from tidegate.core.judge.case import BY_CHANCE, Case, count, percent
 from tidegate.core.judge.comparing import DOUBT_Z, FAIL_Z, LEAST_FAILED, dispersion, least_excess
 from tidegate.core.judge.counting import BLOCKS, Tally, tally
 from tidegate.core.judge.questions import Side
@@ -176,7 +176,8 @@ def _doubtful(errors: Errors) -> Finding | None:
 
 
 def _good(errors: Errors) -> Finding:
-    return errors.finding(Outcome.PASS, Reason.OK, errors.compared())
+    by_chance = errors.candidate.share > errors.baseline.share + errors.margin
+    return errors.finding(Outcome.PASS, Reason.OK, errors.compared() + (BY_CHANCE if by_chance else ""))
 
 
 LADDER: tuple[Callable[[Errors], Finding | None], ...] = (

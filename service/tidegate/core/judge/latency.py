@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from tidegate.core.judge.case import Case, count
+from tidegate.core.judge.case import BY_CHANCE, Case, count
 from tidegate.core.judge.comparing import DOUBT_Z, LATENCY_Z, Mean, slower
 from tidegate.core.judge.counting import Scrapes, Target, copies, finite, increases, newest, target
 from tidegate.core.judge.questions import LOOKS, RESPONSE_TIME, Side
@@ -243,7 +243,9 @@ def _doubtful(latency: Latency) -> Finding | None:
 
 
 def _good(latency: Latency) -> Finding:
-    return latency.finding(Outcome.PASS, Reason.OK, latency.compared())
+    limit = latency.now(Side.BASELINE).seconds * (1 + latency.case.check.margin)
+    by_chance = latency.now(Side.CANDIDATE).seconds > limit
+    return latency.finding(Outcome.PASS, Reason.OK, latency.compared() + (BY_CHANCE if by_chance else ""))
 
 
 LADDER: tuple[Callable[[Latency], Finding | None], ...] = (_no_data, _slower, _stale, _few, _doubtful, _good)
