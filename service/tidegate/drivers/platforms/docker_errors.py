@@ -1,0 +1,125 @@
+"""Docker's errors as `PlatformError`s: which host, what was tried, what is wrong, what to do."""
+
+from __future__ import annotations
+
+import re
+import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import requests
+from docker.errors import APIError, DockerException
+from urllib3.exceptions import HTTPError
+
+from tidegate.errors import PlatformError
+
+#: What an engine says, what it means with what to do, and whether waiting can help. The first that fits is taken.
+KNOWN: tuple[tuple[str, str, bool], ...] = (
+    (r"no space left on device", "the disk is full: make room there (docker system df shows what takes it)", False),
+    (
+        r"port is already allocated|all ports are allocated|address already in use",
+        "the port is taken: end what holds it (docker ps, ss -ltnp), or widen `ports` in the settings",
+        False,
+    ),
+    (r"no such image", "the image is not there: pull, load or build it on this host, or push it to a registry", False),
+    (
+        r"network .* not found|no such network",
+        "the network does not exist: docker network create it on this host, or correct `network` in the settings",
+        False,
+    ),
+    (
+        r"error (?:while )?mounting|invalid mount|invalid mode|invalid volume|bind source path|mount source path|mount path",
+        "a mount cannot be made: correct `volumes`, or make the source on this host",
+        False,
+    ),
+    (
+        r"exec: .*(?:no such file|not found|permission denied|is a directory)|exec format error",
+        "the command cannot be run: correct `command` or `entrypoint`, or the image (file missing, not executable, "
+        "or built for another processor)",
+        False,
+    ),
+    (r"unable to find (?:user|group)", "the image has no such user: correct `user`", False),
+    (r"logger|logging driver|log opt", "the log driver refuses: correct log_driver and log_options in the settings", False),
+    (r"name .* is already in use", "a container with this name exists already; it is looked at again", True),
+    (r"removal of container .* is already in progress|marked for removal|is dead", "it is being removed", True),
+    (r"client version .* is too (?:new|old)", "the engine is too old: it must speak API 1.24 or later", False),
+)
+
+#: What is said while an image is pulled.
+KNOWN_PULLS: tuple[tuple[str, str, bool], ...] = (
+    KNOWN[0],
+    (
+        r"unauthorized|no basic auth credentials|authentication required|denied",
+        "the registry does not let us: is the name right? docker login there as the user that runs Tidegate",
+        False,
+    ),
+    (r"manifest unknown|not found|does not exist", "the registry does not have it: push it, or correct `image`", False),
+    (r"invalid reference|invalid tag|repository name", "it is not an image name: correct `image`", False),
+    (r"no matching manifest", "the registry has it for other processors only: build it for this host's", False),
+    (
+        r"no such host|connection refused|timeout|timed out|deadline exceeded|unreachable|connection reset|\beof\b",
+        "it is not on this host, and its registry does not answer: build or load it on this host, or let the host reach the "
+        "registry",
+        False,
+    ),
+    (r"toomanyrequests|too many requests|rate limit", "the registry asks to wait", True),
+)
+
+
+@contextmanager
+def translated(host: str, doing: str, known: tuple[tuple[str, str, bool], ...] = KNOWN) -> Iterator[None]:
+    """Whatever the SDK and its transports raise inside becomes a `PlatformError`."""
+    try:
+        yield
+    except APIError as error:
+        raise refused(host, doing, error, known) from error
+    except (DockerException, requests.RequestException, HTTPError, OSError, ValueError) as error:
+        raise unreachable(host, doing, error) from error
+
+
+def refused(host: str, doing: str, error: APIError, known: tuple[tuple[str, str, bool], ...] = KNOWN) -> PlatformError:
+    """The engine answered, and said no."""
+    said = str(error.explanation or error).strip()
+    for pattern, meaning, retryable in known:
+        if re.search(pattern, said, re.IGNORECASE):
+            return PlatformError(f"docker {host}: {doing}: {meaning} ({said})", retryable=retryable)
+    status = error.response.status_code if error.response is not None else 500
+    return PlatformError(
+        f"docker {host}: {doing}: the engine refused it with status {status}: {said}",
+        retryable=status >= 500 or status == 409,
+    )
+
+
+def unreachable(host: str, doing: str, error: BaseException) -> PlatformError:
+    """The engine did not answer, or not in its own language."""
+    cause = innermost(error)
+    said, retryable = str(cause) or type(cause).__name__, True
+    match cause:
+        case PermissionError():
+            said = "permission denied on the engine's socket: let the user that runs Tidegate use it (group docker)"
+            retryable = False
+        case FileNotFoundError():
+            said = "no engine: the socket or file does not exist; start dockerd, or correct hosts[].url and hosts[].tls"
+        case ConnectionRefusedError():
+            said = "the engine refuses connections: start dockerd, or correct hosts[].url"
+        case socket.gaierror():
+            said = f"the engine's name is unknown ({cause.strerror}): correct hosts[].url, or its entry in the DNS"
+        case ssl.SSLError():
+            said, retryable = f"TLS failed ({cause.reason or cause}): correct hosts[].tls or renew the certificates", False
+        case TimeoutError():
+            said = "the engine did not answer in time: see its log and its load"
+        case ValueError():
+            said = f"the engine's answer makes no sense ({said}): is hosts[].url a Docker engine?"
+        case _ if "HTTP request to an HTTPS server" in said:
+            said, retryable = "the engine wants TLS: set hosts[].tls", False
+        case _:
+            said = f"the engine does not answer ({said}): is it running, and is hosts[].url right?"
+    return PlatformError(f"docker {host}: {doing}: {said}", retryable=retryable)
+
+
+def innermost(error: BaseException) -> BaseException:
+    """What really happened, below the layers that wrapped it."""
+    while (below := error.__cause__ or error.__context__) is not None:
+        error = below
+    return error

@@ -1,0 +1,172 @@
+"""HAProxy's configuration file: whole where Tidegate owns it, a marked block of servers where it stands already.
+
+The file is the truth for restarts and reloads; it is replaced by an atomic rename, and only with what HAProxy accepts.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+
+from tidegate.core.model import Backend, Member
+from tidegate.errors import RouterError
+
+TEMPLATES = jinja2.Environment(
+    loader=jinja2.PackageLoader("tidegate.drivers.routers"),
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+    autoescape=False,  # not HTML; the names that go in are checked by `core.spec`
+)
+SECTION = re.compile(
+    r"^(global|defaults|frontend|backend|listen|userlist|peers|resolvers|cache|program|ring|mailers)\b", re.M
+)
+DYNAMIC = {"roundrobin", "leastconn", "first", "random"}
+
+
+def server_name(member: Member) -> str:
+    """`v2-4.0.3f9a1c0b77de`: release, ordinal, instance; so the exporter's series tell releases apart."""
+    return f"{member.release}.{member.ordinal}.{member.instance}"
+
+
+def member_of(name: str, address: str) -> Member | None:
+    """The other way round; None for a server that Tidegate did not add."""
+    found = re.fullmatch(r"([a-z0-9-]+)\.(\d+)\.([a-z0-9]+)", name)
+    return Member(found[3], found[1], int(found[2]), address) if found else None
+
+
+def server_lines(members: Iterable[Member]) -> list[str]:
+    """One `server` line each."""
+    return [f"server {server_name(each)} {each.address}" for each in members]
+
+
+def members_in(text: str, backend: str) -> list[Member]:
+    """The members that a file written by Tidegate has for a backend."""
+    section = re.search(rf"^backend {re.escape(backend)}\n((?:[ \t].*\n|\n)*)", text, re.M)
+    lines = re.findall(r"^\s*server (\S+) (\S+)", section[1], re.M) if section else []
+    return [member for name, address in lines if (member := member_of(name, address))]
+
+
+@dataclass(frozen=True)
+class Owned:
+    """The file that Tidegate writes whole."""
+
+    directory: Path
+    exporter: str
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self.directory / "haproxy.cfg"
+
+    def render(self, backends: Mapping[str, tuple[Backend, Sequence[Member]]]) -> str:
+        """The configuration with these backends and their servers."""
+        sections = [(backend, server_lines(members)) for _, (backend, members) in sorted(backends.items())]
+        template = TEMPLATES.get_template("haproxy.cfg.j2")
+        return template.render(directory=self.directory, exporter=bind_address(self.exporter), sections=sections)
+
+
+def bind_address(listen: str) -> str:
+    """`8001` binds every address, `127.0.0.1:8001` one."""
+    return listen if ":" in listen else f"*:{listen}"
+
+
+def replace(path: Path, text: str, binary: str = "") -> None:
+    """Put a new file in the old one's place; with `binary`, only after HAProxy has accepted it.
+
+    Raises `RouterError` with HAProxy's words. Server lines alone need no such check, which takes longer than a switch.
+    """
+    try:
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}-", delete=False) as draft:
+            draft.write(text)
+            draft.flush()
+            os.fsync(draft.fileno())
+        name = Path(draft.name)
+        try:
+            if binary:
+                accepted(name, binary)
+            if path.exists():
+                name.chmod(path.stat().st_mode & 0o777)
+            name.rename(path)
+        finally:
+            name.unlink(missing_ok=True)
+        _sync(path.parent)
+    except OSError as error:
+        raise RouterError(f"{path} cannot be written: {error.strerror or error}", retryable=False) from error
+
+
+def _sync(folder: Path) -> None:
+    """A rename is on the disk only when its folder is."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def accepted(path: Path, binary: str) -> None:
+    """HAProxy's own check of the file."""
+    done = subprocess.run([binary, "-c", "-q", "-f", str(path)], capture_output=True, text=True, check=False, timeout=30)
+    if done.returncode:
+        said = " ".join(line for line in done.stderr.splitlines() if "ALERT" in line) or done.stderr.strip()
+        raise RouterError(f"HAProxy refuses the configuration, nothing was changed: {said}", retryable=False)
+
+
+@dataclass(frozen=True)
+class Adopted:
+    """A file of somebody else's, in which Tidegate keeps a marked block of servers in each of its backends."""
+
+    path: Path
+
+    def read(self) -> str:
+        """The whole file."""
+        try:
+            return self.path.read_text()
+        except OSError as error:
+            raise RouterError(f"{self.path} cannot be read: {error.strerror or error}", retryable=False) from error
+
+    def section(self, text: str, backend: str) -> tuple[int, int]:
+        """Where the section of the backend begins and ends."""
+        begins = re.search(rf"^(backend|listen)[ \t]+{re.escape(backend)}[ \t]*(#.*)?$", text, re.M)
+        if begins is None:
+            raise RouterError(f"{self.path} has no `backend {backend}`: add it, and reload HAProxy", retryable=False)
+        following = SECTION.search(text, begins.end())
+        return begins.start(), following.start() if following else len(text)
+
+    def with_servers(self, backend: str, members: Sequence[Member]) -> str:
+        """The file with these servers in the block of the backend; the block is made where there is none yet."""
+        text = self.read()
+        start, end = self.section(text, backend)
+        section = text[start:end]
+        begin, close = f"    # tidegate: begin {backend}", f"    # tidegate: end {backend}"
+        block = "\n".join([begin, *(f"    {line}" for line in server_lines(members)), close]) + "\n"
+        pattern = re.compile(rf"^{re.escape(begin)}\n.*?^{re.escape(close)}\n", re.M | re.S)
+        if pattern.search(section):
+            section = pattern.sub(lambda _: block, section)
+        else:
+            section = section.rstrip("\n") + "\n" + block + "\n"
+        return text[:start] + section + text[end:]
+
+    def problems(self, backend: str) -> list[str]:
+        """Why the file cannot be kept true for this backend: each with what to change."""
+        text = self.read()
+        start, end = self.section(text, backend)
+        section = re.sub(r"^    # tidegate: begin .*?^    # tidegate: end [^\n]*\n", "", text[start:end], flags=re.M | re.S)
+        found = []
+        foreign = re.findall(r"^\s*(?:server|server-template)\s+(\S+)", section, re.M)
+        if foreign:
+            found.append(f"`backend {backend}` has servers of its own ({', '.join(foreign)}): remove them")
+        balance = re.search(r"^\s*balance\s+([a-z-]+)", section, re.M)
+        if balance and balance[1] not in DYNAMIC:
+            found.append(f"`balance {balance[1]}` cannot add servers at run time: use one of {', '.join(sorted(DYNAMIC))}")
+        if not os.access(self.path, os.W_OK) or not os.access(self.path.parent, os.W_OK):
+            found.append(f"{self.path} and its folder must be writable, so that a reload keeps the route")
+        return found
