@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from sqlalchemy import Connection, Row, Select, insert, select, update
+from sqlalchemy import Connection, Row, Select, func, insert, select, update
 
 from tidegate.core.judge.verdict import Time, Verdict
 from tidegate.core.model import Event, Release, Rollout, Service, Signal, SignalKind
@@ -64,7 +64,7 @@ def add(
         services.get_release(connection, service.key, rollout.new)
     else:
         services.add_release(connection, release, now)
-    unclaimed = {"nudged": False, "owner": "", "since": now, "fence": 0, "due": now, "events": 1}
+    unclaimed = {"nudged": False, "owner": "", "since": now, "fence": _highest_fence(connection), "due": now, "events": 1}
     connection.execute(insert(rollouts).values(**rows.rollout_values(rollout), **unclaimed))
     _append(connection, rollout.id, (event,), last=1)
     _remember(connection, key, now)
@@ -74,6 +74,11 @@ def _remember(connection: Connection, key: Idempotency, now: Time) -> None:
     if key.key:
         values = {"scope": key.scope, "key": key.key, "digest": key.digest, "status": key.status, "answer": key.answer}
         connection.execute(insert(idempotency).values(**values, created=now))
+
+
+def _highest_fence(connection: Connection) -> int:
+    """Fences go on growing from one rollout to the next, for a router refuses one lower than the last that it saw."""
+    return connection.execute(select(func.coalesce(func.max(rollouts.c.fence), 0))).scalar_one()
 
 
 def _refuse_a_second(connection: Connection, service: str) -> None:

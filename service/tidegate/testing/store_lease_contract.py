@@ -107,6 +107,14 @@ class ClaimExam:
         store.release(take(store), None)
         assert take(store).fence == 2
 
+    def test_the_next_rollout_goes_on_with_higher_fences(self, store: Store, clock: HandClock) -> None:
+        """Otherwise a router that saw the last rollout's fence would refuse those of the next."""
+        begin(store, SHOP)
+        store.release(take(store), clock.now)
+        finish(store, store.load("shop-1")[0], Phase.RUNNING, Phase.SUCCEEDED)
+        begin(store, SHOP, 2, a_release(SHOP, 1))
+        assert take(store).fence == 3
+
     def test_of_many_claiming_at_once_each_gets_another(self, store: Store) -> None:
         services = [a_service(f"s{number}") for number in range(4)]
         for service in services:
