@@ -1,0 +1,177 @@
+"""What the engine does to the world, one call at a time. Each checks the lease and what it depends on just before.
+
+An effect of an engine that lost its lease does no harm: `write` carries the fence, `stop` names its instances and leaves
+what takes traffic or has requests in flight, `start` leaves alone what exists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+
+from tidegate.core.decisions import Judge, Shift, Start, Stop
+from tidegate.core.judge.judging import judge
+from tidegate.core.judge.questions import Answer, Failure, Question, questions
+from tidegate.core.judge.verdict import Reason, Verdict
+from tidegate.core.kinds import Kind
+from tidegate.core.model import Event, Instance, InstanceState, Member, Rollout, Routed, Seen
+from tidegate.engine import events
+from tidegate.engine.turn import Turn
+from tidegate.errors import MetricsError, PlatformError, RouterError, UnknownService
+from tidegate.ports import Metrics
+
+LOG_LINES = 20
+MOST_LOGS = 3  # of one release, when it is turned back: more of the same help nobody
+FETCHES = 4  # questions asked of the metrics at a time
+FETCH_SECONDS = 30.0  # for all questions of one verdict; what is not answered by then counts as not known
+GRACE_SECONDS = 10.0  # for an instance of a release that the database does not know
+
+
+def pin(turn: Turn, rollout: Rollout) -> list[Event]:
+    """Resolve the new release's image, and see that everything works that will be needed, the way back included.
+
+    The proxy is told to go on as it does, which moves nothing, but finds a port that is taken or a configuration that
+    cannot be kept true. Raises `DriverError` for anything that would keep the rollout from going on.
+    """
+    platform, begun = turn.parts.platform, turn.clock()
+    seen = turn.look(rollout.service, rollout.backend)
+    release = turn.store.get_release(rollout.service, rollout.new).release
+    digest = platform.pin(release)
+    turn.guard()
+    _write(turn, rollout, seen.routed.members)
+    if digest != release.digest:
+        turn.store.pinned(rollout.service, release.id, digest, turn.claim.fence, rollout.id)
+    now = turn.clock()
+    return [*_way_back(turn, rollout), events.pinned(rollout, release.image, digest, now - begun, now)]
+
+
+def _way_back(turn: Turn, rollout: Rollout) -> list[Event]:
+    """A warning when the old release could not be started again. It does not keep the rollout from going on."""
+    if rollout.old is None:
+        return []
+    try:
+        turn.parts.platform.pin(turn.store.get_release(rollout.service, rollout.old).release)
+    except (PlatformError, UnknownService) as error:
+        sentence = f"turning back may fail, since {rollout.old} could not be started again: {error.message}"
+        return [events.plain(Kind.WARNING, sentence, rollout, turn.clock())]
+    return []
+
+
+def start(turn: Turn, rollout: Rollout, seen: Seen, effect: Start) -> list[Event]:
+    """Create instances. Those that exist already are left alone by the platform."""
+    begun = turn.clock()
+    release = turn.store.get_release(rollout.service, effect.release).release
+    turn.guard()
+    turn.memory.forget_look()
+    turn.parts.platform.start(release, effect.ordinals)
+    now = turn.clock()
+    return [events.started(effect, rollout, seen.routed, now - begun, now)]
+
+
+def shift(turn: Turn, rollout: Rollout, seen: Seen, effect: Shift) -> list[Event]:
+    """Write the proxy under our fence. A refusal may mean that another engine wrote after us, so the lease is asked."""
+    begun = turn.clock()
+    turn.guard()
+    _write(turn, rollout, effect.members)
+    now = turn.clock()
+    return [events.shifted(effect, rollout, seen.routed, now - begun, now)]
+
+
+def _write(turn: Turn, rollout: Rollout, members: Collection[Member]) -> None:
+    turn.memory.routed = None
+    try:
+        turn.parts.router.write(rollout.backend, members, turn.claim.fence)
+    except RouterError:
+        turn.note()  # raises LeaseLost when it is so
+        raise
+
+
+def stop(turn: Turn, rollout: Rollout, effect: Stop) -> list[Event]:
+    """Read the proxy again, and stop of these what it does not know or knows to be idle; busy ones only when overdue."""
+    begun = turn.clock()
+    told = last_words(turn, rollout, [each for each in effect.instances if each.state is InstanceState.FAILED])
+    turn.memory.forget_look()
+    grace = max(_grace(turn, rollout, release) for release in {each.release for each in effect.instances})
+    turn.guard()
+    routed = turn.parts.router.read(rollout.backend)
+    gone = [each for each in effect.instances if not _serves(each, routed, overdue=effect.overdue)]
+    left = [each for each in effect.instances if each not in gone]
+    if not gone:
+        return told
+    turn.parts.platform.stop(gone, grace)
+    now = turn.clock()
+    return [*told, events.stopped(gone, left, rollout, routed, now - begun, now)]
+
+
+def _serves(instance: Instance, routed: Routed, *, overdue: bool) -> bool:
+    """Whether it takes requests, or has some in flight that are still to be waited for. Not known counts as some."""
+    if any(member.instance == instance.id for member in routed.members):
+        return True
+    return not overdue and routed.draining.get(instance.id, 0) != 0
+
+
+def _grace(turn: Turn, rollout: Rollout, release: str) -> float:
+    try:
+        return turn.store.get_release(rollout.service, release).release.container.stop_grace_seconds
+    except UnknownService:
+        return GRACE_SECONDS
+
+
+def last_words(turn: Turn, rollout: Rollout, instances: Sequence[Instance]) -> list[Event]:
+    """The last log lines of these, each told once, while they are still there to be asked."""
+    told: list[Event] = []
+    for instance in instances[:MOST_LOGS]:
+        if instance.id in turn.memory.logged:
+            continue
+        try:
+            lines = turn.parts.platform.tail(instance, LOG_LINES)
+        except PlatformError as error:
+            lines = f"(its log could not be read: {error.message})"
+        turn.memory.logged.add(instance.id)
+        told.append(events.log(instance, lines, rollout, turn.clock()))
+    return told
+
+
+# -- judging ----------------------------------------------------------------------------------------------------------
+
+
+def judged(turn: Turn, rollout: Rollout, effect: Judge) -> Verdict:
+    """Ask every question and judge the answers. A question without an answer harms its own check only."""
+    answers = _answers(turn.parts.metrics, questions(rollout, effect.window))
+    return judge(rollout, effect.window, effect.final, answers, turn.clock())
+
+
+def _answers(metrics: Metrics | None, asked: Sequence[Question]) -> dict[Question, Answer]:
+    """Some at a time, all within a bounded time."""
+    if metrics is None:
+        return dict.fromkeys(asked, Failure(Reason.SOURCE_DOWN, "this environment has no metrics source"))
+    if not asked:
+        return {}
+    pool = ThreadPoolExecutor(min(FETCHES, len(asked)), "metrics")
+    try:
+        futures = {question: pool.submit(_fetched, metrics, question) for question in asked}
+        wait(futures.values(), timeout=FETCH_SECONDS)
+        return {question: _answer(future) for question, future in futures.items()}
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _answer(future: Future[Answer]) -> Answer:
+    if future.done():
+        return future.result()
+    return Failure(Reason.TIMEOUT, f"the metrics source did not answer within {FETCH_SECONDS:g} s")
+
+
+def _fetched(metrics: Metrics, question: Question) -> Answer:
+    try:
+        return metrics.fetch(question.query, question.window)
+    except MetricsError as error:
+        return Failure(_reason(error.reason), error.message)
+
+
+def _reason(code: str) -> Reason:
+    """A driver of somebody else may use another code; then the source is simply down."""
+    try:
+        return Reason(code)
+    except ValueError:
+        return Reason.SOURCE_DOWN

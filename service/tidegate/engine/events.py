@@ -1,0 +1,149 @@
+"""How each event is made: its kind, one sentence and its data. `docs/events.md` tells users of them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import asdict
+
+from tidegate.core.decisions import Mark, MarkKind, Move, Shift, Start
+from tidegate.core.judge.verdict import Time, Verdict
+from tidegate.core.kinds import Kind
+from tidegate.core.model import Event, Fleet, Instance, Rollout, Routed
+from tidegate.core.phases import Phase
+from tidegate.core.view import names
+
+__all__ = [
+    "Kind",
+    "log",
+    "mark",
+    "move",
+    "pinned",
+    "plain",
+    "recovered",
+    "shifted",
+    "started",
+    "stopped",
+    "trouble",
+    "verdict",
+]
+
+MARKS = {
+    MarkKind.ENTERED: Kind.ENTERED,
+    MarkKind.SHIFTED: Kind.ROUTED,
+    MarkKind.REOPENED: Kind.REOPENED,
+    MarkKind.SETTLED: Kind.SETTLED,
+    MarkKind.EXTENDED: Kind.EXTENDED,
+    MarkKind.HELD: Kind.HELD,
+}
+
+
+def place(rollout: Rollout, routed: Routed | None) -> dict[str, object]:
+    """Which step it was in, and the proxy's cumulative counters, which the report differences."""
+    traffic = None if routed is None or routed.traffic is None else asdict(routed.traffic)
+    return {"step": rollout.cursor, "phase": rollout.phase.value, "traffic": traffic}
+
+
+def plain(kind: Kind, sentence: str, rollout: Rollout, now: Time) -> Event:
+    """One without data of its own."""
+    return Event(kind, sentence, now, data={"step": rollout.cursor, "phase": rollout.phase.value})
+
+
+def pinned(rollout: Rollout, image: str, digest: str, seconds: float, now: Time) -> Event:
+    """The image was resolved."""
+    data = {"release": rollout.new, "image": image, "digest": digest, "seconds": _short(seconds)}
+    return Event(Kind.PINNED, f"{rollout.new}: {image} is {digest}", now, data=data)
+
+
+def mark(decision: Mark, rollout: Rollout, routed: Routed, now: Time) -> Event:
+    """A moment of the present step was recorded; the first one tells what the step wants."""
+    data, why = place(rollout, routed), decision.why
+    if decision.mark is MarkKind.ENTERED:
+        step = rollout.step
+        why = f"step {rollout.cursor + 1} of {len(rollout.plan)}: traffic to {_counts(step.route)}"
+        data |= {"steps": len(rollout.plan), "fleet": dict(step.fleet), "route": dict(step.route)}
+    elif decision.mark is MarkKind.SHIFTED:
+        data |= {"route": _by_release([each.release for each in routed.members])}
+    elif decision.mark is MarkKind.HELD:
+        data |= {"hold": rollout.step.gate.hold}
+    return Event(MARKS[decision.mark], why, now, data=data)
+
+
+def move(to: Move, rollout: Rollout, routed: Routed | None, now: Time) -> Event:
+    """On to the next step, another direction, or the end."""
+    onwards = to.phase is rollout.phase or to.phase is Phase.RUNNING
+    kind = Kind.STEPPED if onwards else Kind(to.phase.value)
+    return Event(kind, to.why, now, data={**place(rollout, routed), "to": {"phase": to.phase.value, "step": to.cursor}})
+
+
+def started(effect: Start, rollout: Rollout, routed: Routed, seconds: float, now: Time) -> Event:
+    """Instances were created and started."""
+    data = {"release": effect.release, "ordinals": list(effect.ordinals), "seconds": _short(seconds)}
+    return Event(Kind.STARTED, effect.why, now, data=place(rollout, routed) | data)
+
+
+def shifted(effect: Shift, rollout: Rollout, routed: Routed, seconds: float, now: Time) -> Event:
+    """The proxy was written."""
+    data = {"route": _by_release([each.release for each in effect.members]), "seconds": _short(seconds)}
+    return Event(Kind.SHIFTED, effect.why, now, data=place(rollout, routed) | data)
+
+
+def stopped(
+    gone: Collection[Instance], left: Collection[Instance], rollout: Rollout, routed: Routed, seconds: float, now: Time
+) -> Event:
+    """Instances were asked to stop; `left` are those that were not, since they take traffic or have requests in flight."""
+    sentence = f"stopping {names(gone)}" + (f"; not {names(left)}, which still serve" if left else "")
+    data = {"stopped": _by_release([each.release for each in gone]), "seconds": _short(seconds)}
+    return Event(Kind.STOPPED, sentence, now, data=place(rollout, routed) | data)
+
+
+def verdict(found: Verdict, rollout: Rollout, routed: Routed, now: Time) -> Event:
+    """The checks were judged; an early look says so."""
+    early = "" if found.final else "early look: "
+    data: dict[str, object] = {
+        "outcome": found.outcome.value,
+        "final": found.final,
+        "reasons": {each.check: each.reason.value for each in found.findings},
+    }
+    return Event(Kind.VERDICT, f"{early}{found.sentence}", now, data=place(rollout, routed) | data)
+
+
+def log(instance: Instance, lines: str, rollout: Rollout, now: Time) -> Event:
+    """The last lines of an instance that failed or never became ready."""
+    name = names([instance])
+    what = instance.detail or f"is {instance.state}" + (
+        f", restarted {instance.restarts} times" if instance.restarts else ""
+    )
+    data = {
+        "instance": instance.id,
+        "name": name,
+        "release": instance.release,
+        "state": instance.state.value,
+        "restarts": instance.restarts,
+        "detail": instance.detail,
+        "log": lines,
+        "step": rollout.cursor,
+        "phase": rollout.phase.value,
+    }
+    return Event(Kind.LOG, f"{name}: {what}", now, data=data)
+
+
+def trouble(kind: Kind, sentence: str, pause_seconds: float, retryable: bool, now: Time) -> Event:
+    """`TROUBLE` or `FAULT`: something failed, nothing was touched, and it is tried again after the pause."""
+    return Event(kind, sentence, now, data={"retryable": retryable, "pause_seconds": _short(pause_seconds)})
+
+
+def recovered(seconds: float, now: Time) -> Event:
+    """What failed works again."""
+    return Event(Kind.RECOVERED, f"it works again, after {seconds:.1f} s", now, data={"seconds": _short(seconds)})
+
+
+def _short(seconds: float) -> float:
+    return round(seconds, 3)
+
+
+def _by_release(releases: Sequence[str]) -> dict[str, int]:
+    return {each: releases.count(each) for each in sorted(set(releases))}
+
+
+def _counts(route: Fleet) -> str:
+    return ", ".join(f"{count} of {release}" for release, count in route.items()) or "nothing"

@@ -1,0 +1,93 @@
+"""The rollouts that this engine holds, and the heartbeat that keeps them."""
+
+from __future__ import annotations
+
+import threading
+from time import monotonic
+
+import structlog
+
+from tidegate.errors import DriverError, LeaseLost
+from tidegate.ports import Claim, EngineStore, Parts
+
+logger = structlog.get_logger("tidegate.engine")
+
+BEATS = 3  # renewals in the time of one lease
+
+
+class Held:
+    """One claim in our hands. Safe to use from the thread that drives it and from the heartbeat."""
+
+    def __init__(self, claim: Claim, store: EngineStore, lease_seconds: float, since: float) -> None:
+        """`since` is the monotonic time just before it was claimed."""
+        self.claim = claim
+        self.parts: Parts | None = None  # the drivers of its environment, once they are known
+        self._store, self._lease_seconds = store, lease_seconds
+        self._until = since + lease_seconds
+        self._lost = False
+
+    def renew(self) -> None:
+        """Hold it longer. Raises `LeaseLost`, `StoreError`."""
+        begun = monotonic()
+        try:
+            self._store.renew(self.claim, self._lease_seconds)
+        except LeaseLost:
+            self._lost = True
+            raise
+        self._until = begun + self._lease_seconds
+
+    def guard(self) -> None:
+        """Raise `LeaseLost` unless it is ours: as the heartbeat learnt or, when it is late, as the store says now."""
+        if self._lost:
+            raise LeaseLost(f"the lease on {self.claim.rollout} with fence {self.claim.fence} was lost")
+        if self._until - monotonic() < self._lease_seconds / 2:
+            self.renew()
+
+
+class Heartbeat:
+    """Renews every lease that is held, also while its thread is busy with a long effect."""
+
+    def __init__(self, lease_seconds: float) -> None:
+        self._pause = lease_seconds / BEATS
+        self._held: dict[str, Held] = {}
+        self._lock = threading.Lock()
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+
+    def __enter__(self) -> Heartbeat:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ending.set()
+        self._thread.join()
+
+    def add(self, held: Held) -> None:
+        """Keep it from now on."""
+        with self._lock:
+            self._held[held.claim.rollout] = held
+
+    def drop(self, held: Held) -> None:
+        """It was given back, or lost."""
+        with self._lock:
+            if self._held.get(held.claim.rollout) is held:
+                del self._held[held.claim.rollout]
+
+    def _run(self) -> None:
+        while not self._ending.wait(self._pause):
+            with self._lock:
+                present = tuple(self._held.values())
+            for held in present:
+                self._renew(held)
+
+    def _renew(self, held: Held) -> None:
+        """What cannot be renewed now may be renewed at the next beat; before an effect the lease is asked in any case."""
+        log = logger.bind(rollout=held.claim.rollout, fence=held.claim.fence)
+        try:
+            held.renew()
+        except LeaseLost:
+            self.drop(held)  # silent: it may have been given back meanwhile; its own thread tells if not
+        except DriverError as error:
+            log.warning("a lease could not be renewed", error=error.message)
+        except Exception:
+            log.exception("a lease could not be renewed")

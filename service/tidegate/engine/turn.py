@@ -1,0 +1,162 @@
+"""What a tick works with, what it remembers, and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+
+import structlog
+
+from tidegate.core.judge.verdict import Time
+from tidegate.core.kinds import Kind
+from tidegate.core.model import Backend, Event, Instance, Routed, Seen
+from tidegate.core.phases import Phase
+from tidegate.engine import events
+from tidegate.errors import StoreError
+from tidegate.ports import Claim, Clock, EngineStore, Parts
+
+logger = structlog.get_logger("tidegate.engine")
+
+FRESH_SECONDS = 0.1  # a look this young serves the next decision too, where nothing was done to what it shows
+BACKOFF_SECONDS = 0.25  # after the first failure; doubled with each further one
+LONGEST_BACKOFF_SECONDS = 10.0
+TOLD_AGAIN_SECONDS = 60.0  # the same trouble is told again after this
+FREE_REPEATS = 3  # the same effect upon the same world, so often without a pause
+REPEAT_SECONDS = 0.05  # then this, doubled with each further one
+LONGEST_REPEAT_SECONDS = 5.0
+MOST_REPEATS = 200  # different effects remembered in one step
+
+Step = tuple[Phase, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """What came of a tick.
+
+    `due` is when to look again; None means at once. `finished`: never again. `trouble`: an outside part, or Tidegate
+    itself, failed.
+    """
+
+    sentence: str
+    due: Time | None = None
+    finished: bool = False
+    trouble: bool = False
+
+
+@dataclass
+class Memory:
+    """What one process remembers of one rollout between ticks.
+
+    Nothing in it is needed to go on rightly: it keeps the story short, the pauses growing and the looks few.
+    """
+
+    met: bool = False  # this process drove it before
+    instances: tuple[Instance, ...] | None = None
+    routed: Routed | None = None
+    looked: Time = 0.0
+    failures: int = 0  # in a row
+    failing_from: Time = 0.0  # the first of them
+    stuck_from: Time | None = None  # since when it fails in a way that waiting does not mend
+    told: str = ""
+    told_at: Time = float("-inf")
+    logged: set[str] = field(default_factory=set)  # instances whose last lines were told
+    step: Step | None = None
+    repeats: dict[Hashable, tuple[int, Time]] = field(default_factory=dict)
+
+    def forget_look(self) -> None:
+        """The next tick looks anew."""
+        self.instances = self.routed = None
+
+    def pause_after(self, step: Step, effect: Hashable, now: Time) -> float:
+        """Seconds to wait after this effect: none as a rule, more and more when it is repeated and changes nothing."""
+        if step != self.step or len(self.repeats) > MOST_REPEATS:
+            self.step, self.repeats = step, {}
+        count, last = self.repeats.get(effect, (0, now))
+        if now - last > max(2 * _repeat_pause(count), LONGEST_REPEAT_SECONDS / 10):
+            count = 0  # it is repeated, but slowly
+        self.repeats[effect] = (count + 1, now)
+        return _repeat_pause(count + 1)
+
+
+def _repeat_pause(count: int) -> float:
+    over = count - FREE_REPEATS
+    return 0.0 if over <= 0 else min(LONGEST_REPEAT_SECONDS, REPEAT_SECONDS * 2.0 ** min(over - 1, 10))
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What a tick works with. `guard` raises `LeaseLost` when the rollout is no longer ours to drive."""
+
+    claim: Claim
+    store: EngineStore
+    parts: Parts
+    clock: Clock
+    memory: Memory
+    guard: Callable[[], None]
+
+    def note(self, *told: Event) -> None:
+        """Events alone, under our fence. Raises `LeaseLost`."""
+        self.store.note(self.claim.rollout, told, self.claim.fence)
+
+    def look(self, service: str, backend: Backend) -> Seen:
+        """The world, asked from the world; a very young look at what was not touched since serves again."""
+        memory, now = self.memory, self.clock()
+        if not 0.0 <= now - memory.looked < FRESH_SECONDS:
+            memory.forget_look()
+        if memory.instances is None:
+            memory.looked = now
+            memory.instances = self.parts.platform.instances(service)
+        if memory.routed is None:
+            memory.routed = self.parts.router.read(backend)
+        return Seen(memory.instances, memory.routed)
+
+
+# -- trouble ----------------------------------------------------------------------------------------------------------
+
+
+def back_off(
+    claim: Claim,
+    store: EngineStore,
+    clock: Clock,
+    memory: Memory,
+    sentence: str,
+    *,
+    kind: Kind = Kind.TROUBLE,
+    retryable: bool = True,
+) -> Tick:
+    """Something failed and nothing was touched: tell it, but not the same again and again, and pause, each time longer.
+
+    Raises `LeaseLost`: what failed may have failed because another engine drives the rollout by now.
+    """
+    now = clock()
+    memory.forget_look()
+    if memory.failures == 0:
+        memory.failing_from = now
+    memory.failures += 1
+    memory.stuck_from = None if retryable else now if memory.stuck_from is None else memory.stuck_from
+    pause = min(LONGEST_BACKOFF_SECONDS, BACKOFF_SECONDS * 2.0 ** min(memory.failures - 1, 10))
+    if sentence != memory.told or now - memory.told_at >= TOLD_AGAIN_SECONDS:
+        logger.warning(kind.value, error=sentence, retryable=retryable, pause_seconds=pause)
+        _tell(claim, store, memory, events.trouble(kind, sentence, pause, retryable, now))
+    return Tick(sentence, now + pause, trouble=True)
+
+
+def _tell(claim: Claim, store: EngineStore, memory: Memory, event: Event) -> None:
+    """Note it if the database can; the log has it in any case."""
+    try:
+        store.note(claim.rollout, [event], claim.fence)
+    except StoreError as error:
+        logger.warning("the database does not take the event", error=error.message)
+        return
+    memory.told, memory.told_at = event.sentence, event.at
+
+
+def recover(turn: Turn) -> None:
+    """After a tick that worked: trouble that was told is told to be over."""
+    memory = turn.memory
+    if memory.failures == 0:
+        return
+    now = turn.clock()
+    if memory.told_at >= memory.failing_from:
+        turn.note(events.recovered(now - memory.failing_from, now))
+    memory.failures, memory.stuck_from = 0, None

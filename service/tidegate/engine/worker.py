@@ -1,0 +1,240 @@
+"""The engine: claims due rollouts and ticks them in a few threads until it is asked to stop."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from time import monotonic
+
+import structlog
+from structlog.contextvars import bound_contextvars
+
+from tidegate.core.judge.verdict import Time
+from tidegate.core.kinds import Kind
+from tidegate.core.model import Rollout
+from tidegate.engine import events
+from tidegate.engine.holding import Heartbeat, Held
+from tidegate.engine.tick import tick
+from tidegate.engine.turn import Memory, Tick, back_off
+from tidegate.errors import DriverError, LeaseLost
+from tidegate.ports import Claim, Clock, EngineStore, Parts
+
+logger = structlog.get_logger("tidegate.engine")
+
+SHORT_WAIT_SECONDS = 0.25  # waits up to this are waited for with the claim in hand
+LONGEST_TURN_SECONDS = 5.0  # after this, the next wait of any length lets other rollouts have the thread
+LONGEST_CLAIM_PAUSE_SECONDS = 10.0  # while the database fails
+RELEASE_PAUSES_SECONDS = (0.1, 0.4, 1.0)  # between attempts to give a claim back
+MOST_MEMORIES = 1000  # rollouts remembered
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """`lease_seconds`: after this without a sign of life another engine takes over. `threads`: rollouts driven at a time.
+    `poll_seconds`: between two looks for due rollouts when nobody wakes the worker."""
+
+    lease_seconds: float = 15.0
+    threads: int = 4
+    poll_seconds: float = 0.5
+
+
+class Worker:
+    """Drives rollouts. `run` blocks; `stop` and `wake` may be called from any thread and from a signal handler.
+
+    `environments` are the drivers by environment; `owner` names this process, anew with each start. The store and the
+    drivers are not closed: they belong to who built them.
+    """
+
+    def __init__(
+        self,
+        store: EngineStore,
+        environments: Mapping[str, Parts],
+        options: WorkerOptions,
+        clock: Clock,
+        owner: str,
+    ) -> None:
+        self._store, self._environments, self._options = store, environments, options
+        self._clock, self._owner = clock, owner
+        self._stopping = threading.Event()
+        self._bell: SimpleQueue[None] = SimpleQueue()  # its `put`, unlike an Event's `set`, may interrupt its own `get`
+        self._heartbeat = Heartbeat(options.lease_seconds)
+        self._lock = threading.Lock()  # guards the three below
+        self._idle = options.threads
+        self._memories: dict[str, Memory] = {}
+        self._due: dict[str, Time] = {}  # of rollouts that were given back, as far as this process knows
+        self._claim_failures = 0
+
+    def run(self) -> None:
+        """Drive what is due until `stop`; then finish the effects that go on and give all claims back."""
+        logger.info("engine started", owner=self._owner, threads=self._options.threads)
+        with self._heartbeat, ThreadPoolExecutor(self._options.threads, "rollout") as pool:
+            while not self._stopping.is_set():
+                begun = monotonic()
+                claim = self._claim()
+                if claim is None:
+                    self._rest()
+                    continue
+                held = Held(claim, self._store, self._options.lease_seconds, begun)
+                self._heartbeat.add(held)
+                pool.submit(self._drive, held)
+        logger.info("engine stopped", owner=self._owner)
+
+    def stop(self) -> None:
+        """Ask `run` to end; it returns when the present effects are done."""
+        self._stopping.set()
+        self._bell.put(None)
+
+    def wake(self) -> None:
+        """Look for due rollouts now: something was asked for."""
+        self._bell.put(None)
+
+    # -- finding work -------------------------------------------------------------------------------------------------
+
+    def _claim(self) -> Claim | None:
+        """A due rollout, when there is a thread for it."""
+        with self._lock:
+            if not self._idle:
+                return None
+        try:
+            claim = self._store.claim(self._owner, self._options.lease_seconds)
+        except DriverError as error:
+            self._claim_failures += 1
+            logger.warning("no rollout can be claimed", error=error.message)
+            return None
+        except Exception:
+            self._claim_failures += 1
+            logger.exception("no rollout can be claimed")
+            return None
+        self._claim_failures = 0
+        if claim is not None:
+            with self._lock:
+                self._idle -= 1
+                self._due.pop(claim.rollout, None)
+        return claim
+
+    def _rest(self) -> None:
+        """Until somebody rings, something known is due, or it is time to look anyway."""
+        try:
+            self._bell.get(timeout=self._rest_seconds())
+            while True:
+                self._bell.get_nowait()
+        except Empty:
+            return
+
+    def _rest_seconds(self) -> float:
+        poll, now = self._options.poll_seconds, self._clock()
+        if self._claim_failures:
+            return min(LONGEST_CLAIM_PAUSE_SECONDS, poll * 2.0 ** min(self._claim_failures, 10))
+        with self._lock:
+            if not self._idle:
+                return poll
+            ahead = [due - now for due in self._due.values() if due > now]
+            self._due = {rollout: due for rollout, due in self._due.items() if due > now}
+        return min([poll, *ahead])
+
+    # -- one rollout --------------------------------------------------------------------------------------------------
+
+    def _drive(self, held: Held) -> None:
+        """Tick it while waits are short, then give it back. Whatever happens, the thread is free again afterwards."""
+        claim = held.claim
+        with bound_contextvars(rollout=claim.rollout, fence=claim.fence):
+            try:
+                self._give_back(held, self._ticks(held))
+            except LeaseLost:
+                logger.warning("lease lost, another engine drives it now")
+                self._forget(claim.rollout)
+            except DriverError as error:
+                logger.warning("it could not be given back, its lease will run out", error=error.message)
+            except Exception:
+                logger.exception("it could not be driven, its lease will run out")
+            finally:
+                self._heartbeat.drop(held)
+                with self._lock:
+                    self._idle += 1
+                self._bell.put(None)
+
+    def _give_back(self, held: Held, due: Time | None) -> None:
+        """The heartbeat lets go first, so that it does not take the end for a loss. A hiccup of the database is waited out:
+        a lease that runs out looks like an engine that died."""
+        self._heartbeat.drop(held)
+        for pause in RELEASE_PAUSES_SECONDS:
+            try:
+                self._store.release(held.claim, due)
+                break
+            except DriverError as error:
+                logger.warning("it could not be given back yet", error=error.message)
+                self._stopping.wait(pause)
+        else:
+            self._store.release(held.claim, due)
+        if due is None:
+            self._forget(held.claim.rollout)
+            return
+        with self._lock:
+            self._due[held.claim.rollout] = due
+
+    def _ticks(self, held: Held) -> Time | None:
+        """When it is due again; None when it is finished."""
+        begun = monotonic()
+        while not self._stopping.is_set():
+            done = self._tick(held)
+            if done.finished:
+                return None
+            now = self._clock()
+            if done.due is None or done.due <= now:
+                continue
+            if done.due - now > SHORT_WAIT_SECONDS or monotonic() - begun > LONGEST_TURN_SECONDS:
+                return done.due
+            self._stopping.wait(done.due - now)
+        return self._clock()
+
+    def _tick(self, held: Held) -> Tick:
+        """One tick. A mistake in our own code is told, and slows down this rollout only. Raises `LeaseLost`."""
+        claim, memory = held.claim, self._memory(held.claim.rollout)
+        try:
+            parts = self._parts(held, memory)
+            if parts is None:
+                known = ", ".join(sorted(self._environments)) or "none"
+                what = f"its environment is not in this engine's settings; there are: {known}"
+                return back_off(claim, self._store, self._clock, memory, what)
+            return tick(claim, self._store, parts, self._clock, memory=memory, guard=held.guard)
+        except LeaseLost:
+            raise
+        except DriverError as error:
+            return back_off(claim, self._store, self._clock, memory, error.message, retryable=error.retryable)
+        except Exception as error:
+            logger.exception("a tick failed")
+            what = f"internal error: {type(error).__name__}: {error}"
+            return back_off(claim, self._store, self._clock, memory, what, kind=Kind.FAULT)
+
+    def _parts(self, held: Held, memory: Memory) -> Parts | None:
+        """The drivers of its environment, found once for each claim; None when this engine has no such environment."""
+        if held.parts is None:
+            rollout, _ = self._store.load(held.claim.rollout)
+            held.parts = self._environments.get(rollout.service.partition("/")[0])
+            if not memory.met:
+                memory.met = True
+                self._tell_takeover(held.claim, rollout)
+        return held.parts
+
+    def _tell_takeover(self, claim: Claim, rollout: Rollout) -> None:
+        """Only where an engine vanished: handing over in the ordinary way is no news."""
+        if not rollout.resumes or not rollout.phase.live:
+            return
+        what = f"{self._owner} goes on where another engine vanished"
+        logger.warning(what, resumes=rollout.resumes)
+        self._store.note(rollout.id, [events.plain(Kind.TAKEN_OVER, what, rollout, self._clock())], claim.fence)
+
+    # -- memories -----------------------------------------------------------------------------------------------------
+
+    def _memory(self, rollout: str) -> Memory:
+        with self._lock:
+            if rollout not in self._memories and len(self._memories) >= MOST_MEMORIES:
+                self._memories.pop(next(iter(self._memories)))  # the oldest: another engine ended it, most likely
+            return self._memories.setdefault(rollout, Memory())
+
+    def _forget(self, rollout: str) -> None:
+        with self._lock:
+            self._memories.pop(rollout, None)
