@@ -1,0 +1,42 @@
+"""Durations, sizes and shares as people write them. Pure; each raises `ValueError` with what is allowed."""
+
+from __future__ import annotations
+
+import re
+
+SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+BYTES = {"": 1, "b": 1, "k": 1024, "kb": 1024, "m": 1024**2, "mb": 1024**2, "g": 1024**3, "gb": 1024**3}
+
+
+def seconds(value: object) -> float:
+    """`1m30s`, `500ms`, `2d`; 0 alone may stand without a unit."""
+    if value in (0, "0") and not isinstance(value, bool):
+        return 0.0
+    if isinstance(value, str):
+        parts = re.findall(r"(\d+(?:\.\d+)?)(us|ms|s|m|h|d)", value)
+        if parts and "".join(number + unit for number, unit in parts) == value:
+            return sum(float(number) * SECONDS[unit] for number, unit in parts)
+    raise ValueError("a duration such as 30s, 1m30s or 500ms")
+
+
+def size(value: object) -> int:
+    """`64M`, `1g`, or a number of bytes."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    found = re.fullmatch(r"(\d+)([kmg]?b?)", value.lower()) if isinstance(value, str) else None
+    if found is None:
+        raise ValueError("a size such as 64M or 1g")
+    return int(found[1]) * BYTES[found[2]]
+
+
+def share(value: object) -> float:
+    """`0.5%` or `0.005`: a ratio."""
+    number: float | None = None
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        number = float(value)
+    elif isinstance(value, str):
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", value)
+        number = float(found[1]) / 100 if found else None
+    if number is None or not 0 <= number <= 100:
+        raise ValueError("a share such as 0.5% or 0.005")
+    return number

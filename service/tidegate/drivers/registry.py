@@ -1,0 +1,31 @@
+"""Which drivers there are: one table, and entry points for those that others install."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any
+
+from tidegate.errors import UnknownDriver
+
+#: kind -> name -> "module:Class"
+KNOWN: dict[str, dict[str, str]] = {
+    "platform": {"docker": "tidegate.drivers.platforms.docker:DockerPlatform"},
+    "router": {"haproxy": "tidegate.drivers.routers.haproxy:HAProxyRouter"},
+    "metrics": {"prometheus": "tidegate.drivers.metrics.prometheus:PrometheusMetrics"},
+}
+GROUPS = {"platform": "tidegate.platforms", "router": "tidegate.routers", "metrics": "tidegate.metrics"}
+
+
+def driver(kind: str, name: str) -> Any:
+    """The class of a driver, imported only now. Raises `UnknownDriver` with the known names."""
+    places = known(kind)
+    if name not in places:
+        raise UnknownDriver(f"there is no {kind} driver {name!r}; known: {', '.join(sorted(places))}")
+    module, _, attribute = places[name].partition(":")
+    return getattr(import_module(module), attribute)
+
+
+def known(kind: str) -> dict[str, str]:
+    """Every driver of a kind, our own and installed ones."""
+    return {**{entry.name: entry.value for entry in entry_points(group=GROUPS[kind])}, **KNOWN[kind]}

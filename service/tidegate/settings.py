@@ -1,0 +1,152 @@
+"""The server's settings: a TOML file, overridden by environment variables. All mistakes are told at once.
+
+`TIDEGATE_DATABASE=…`, `TIDEGATE_ENGINE__LEASE_SECONDS=…`: the name in capitals, `__` between levels.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from tidegate.errors import InvalidSettings, Problem
+
+PREFIX = "TIDEGATE_"
+
+
+class Part(BaseModel):
+    """Settings whose unknown names are mistakes."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class EngineSettings(Part):
+    """How rollouts are driven."""
+
+    lease_seconds: float = Field(default=15.0, ge=1.0, le=300.0, description="How long a vanished engine's rollouts wait.")
+    threads: int = Field(default=4, ge=1, le=64, description="Rollouts that are driven at the same time.")
+    poll_seconds: float = Field(default=0.5, gt=0.0, le=60.0, description="Between two looks for due rollouts.")
+
+
+class WebSettings(Part):
+    """How the API is served."""
+
+    threads: int = Field(default=32, ge=4, le=256, description="Requests that are answered at the same time.")
+    max_body_bytes: int = Field(default=1_048_576, ge=1024, description="The longest request.")
+
+
+class LogSettings(Part):
+    """What is logged, to standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="The least that is told.")
+    format: Literal["json", "console"] = Field(default="json", description="For programs, or for people.")
+
+
+class DriverSettings(BaseModel):
+    """A driver by its name, with options that the driver itself checks."""
+
+    model_config = ConfigDict(extra="allow")
+    driver: str = Field(description="Its name in the registry.")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Everything but the name."""
+        return dict(self.model_extra or {})
+
+
+class EnvironmentSettings(Part):
+    """A named place to run services."""
+
+    platform: DriverSettings = Field(description="Runs instances: docker.")
+    router: DriverSettings = Field(description="Sends traffic to them: haproxy.")
+    metrics: DriverSettings | None = Field(default=None, description="Answers the checks: prometheus.")
+
+
+class Settings(BaseSettings):
+    """All of it."""
+
+    model_config = SettingsConfigDict(extra="forbid", env_prefix=PREFIX, env_nested_delimiter="__")
+
+    database: str = Field(default="sqlite:////var/lib/tidegate/tidegate.db", description="Where rollouts are recorded.")
+    listen: str = Field(default="127.0.0.1:7070", pattern=r"^[^:\s]+:\d{1,5}$", description="Address and port of the API.")
+    engine: EngineSettings = EngineSettings()
+    web: WebSettings = WebSettings()
+    log: LogSettings = LogSettings()
+    environments: dict[str, EnvironmentSettings] = Field(default={}, description="By name.")
+
+    @field_validator("environments")
+    @classmethod
+    def _named(cls, found: dict[str, EnvironmentSettings]) -> dict[str, EnvironmentSettings]:
+        wrong = [name for name in found if not name.replace("-", "").isalnum() or name != name.lower()]
+        if wrong:
+            raise ValueError(f"names are a-z, 0-9 and -; found: {', '.join(wrong)}")
+        return found
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What `load` gives alone: it has read the environment that it was handed, and no other."""
+        return (init_settings,)
+
+
+def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
+    """The settings of the file, or the defaults without one, with what the environment overrides.
+
+    Raises `InvalidSettings` with every mistake.
+    """
+    found = _file(path) if path is not None else {}
+    try:
+        return Settings(**_merged(found, _overrides(environ)))
+    except ValidationError as error:
+        raise InvalidSettings(problems(error)) from error
+
+
+def problems(error: ValidationError, path: str = "") -> list[Problem]:
+    """Pydantic's mistakes as ours."""
+    found = []
+    for each in error.errors():
+        place = ".".join([path] * bool(path) + [str(part) for part in each["loc"]])
+        value = "" if each["type"] in ("missing", "extra_forbidden") else f"; found {each['input']!r}"
+        message = "unknown setting" if each["type"] == "extra_forbidden" else each["msg"]
+        found.append(Problem(place, f"{message}{value}"))
+    return found
+
+
+def _file(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except OSError as error:
+        raise InvalidSettings([Problem(str(path), f"cannot be read: {error.strerror}")]) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidSettings([Problem(str(path), f"is not TOML: {error}")]) from error
+
+
+def _overrides(environ: Mapping[str, str]) -> dict[str, Any]:
+    """What the environment says, read by pydantic-settings' own rules."""
+    names = {
+        name.lower(): value
+        for name, value in environ.items()
+        if name.upper().startswith(PREFIX) and name.lower()[len(PREFIX) :].split("__")[0] in Settings.model_fields
+    }
+    source = EnvSettingsSource(Settings)
+    source.env_vars = names
+    return source()
+
+
+def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """`over` laid on `base`, level by level."""
+    both = dict(base)
+    for key, value in over.items():
+        mine = both.get(key)
+        both[key] = _merged(mine, value) if isinstance(mine, dict) and isinstance(value, dict) else value
+    return both

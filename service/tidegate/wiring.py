@@ -1,0 +1,80 @@
+"""Builds store, drivers and engine from the settings: the only place that makes concrete classes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from tidegate.drivers import registry
+from tidegate.engine.worker import Worker, WorkerOptions
+from tidegate.errors import InvalidSettings, Problem, UnknownDriver
+from tidegate.ports import Clock, Parts, Store
+from tidegate.settings import DriverSettings, EnvironmentSettings, Settings, problems
+from tidegate.store.databases import exclusive_engine
+from tidegate.store.sql import SqlStore
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """What the web and the command line work with."""
+
+    settings: Settings
+    store: Store
+    environments: Mapping[str, Parts]
+    clock: Clock
+
+    def close(self) -> None:
+        """Let go of everything; what runs in the background is waited for."""
+        for parts in self.environments.values():
+            parts.platform.close()
+        self.store.close()
+
+
+def build(settings: Settings, clock: Clock = time.time) -> Wiring:
+    """Everything, not yet connected to anything. Raises `InvalidSettings` with every driver's mistakes."""
+    found: list[Problem] = []
+    environments = {name: _parts(name, each, found) for name, each in settings.environments.items()}
+    if found:
+        raise InvalidSettings(found)
+    whole = {name: parts for name, parts in environments.items() if parts is not None}
+    return Wiring(settings, SqlStore(settings.database, clock), whole, clock)
+
+
+def engine(wiring: Wiring, owner: str) -> Worker:
+    """The engine; `owner` names it as the holder of leases."""
+    wanted = wiring.settings.engine
+    options = WorkerOptions(wanted.lease_seconds, wanted.threads, wanted.poll_seconds)
+    return Worker(wiring.store, wiring.environments, options, wiring.clock, owner)
+
+
+def sole_engine(wiring: Wiring) -> AbstractContextManager[None]:
+    """Be the only engine on a database that allows only one; raises `Refused` when there is another."""
+    return exclusive_engine(wiring.settings.database)
+
+
+def _parts(name: str, environment: EnvironmentSettings, found: list[Problem]) -> Parts | None:
+    """The drivers of an environment; None, with the mistakes in `found`, when one of them cannot be made."""
+    wanted = {"platform": environment.platform, "router": environment.router, "metrics": environment.metrics}
+    options = {kind: _options(kind, name, each, found) for kind, each in wanted.items() if each is not None}
+    if any(each is None for each in options.values()):
+        return None
+    made = {kind: each[0](each[1], name) for kind, each in options.items() if each is not None}
+    return Parts(made["platform"], made["router"], made.get("metrics"))
+
+
+def _options(kind: str, name: str, driver: DriverSettings, found: list[Problem]) -> tuple[Any, Any] | None:
+    """The driver's class and its checked options."""
+    path = f"environments.{name}.{kind}"
+    try:
+        made = registry.driver(kind, driver.driver)
+        return made, made.Options.model_validate(driver.options)
+    except UnknownDriver as error:
+        found.append(Problem(f"{path}.driver", error.message))
+    except ValidationError as error:
+        found.extend(problems(error, path))
+    return None
