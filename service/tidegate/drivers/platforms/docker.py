@@ -1,209 +1,248 @@
-"""Instances as containers on one or more Docker engines."""
+"""Instances as containers on one or more Docker engines, known by their labels.
+
+Nothing is remembered here that matters after a crash: what exists is asked from the engines each time. What is kept are the
+instances that are being stopped just now, who was ready a moment ago, and how often a container was restarted.
+"""
 
 from __future__ import annotations
 
+import math
 import threading
-from collections.abc import Collection, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import structlog
-from pydantic import BaseModel, ConfigDict, Field
 
 from tidegate.core.model import Instance, InstanceState, Release
 from tidegate.drivers.platforms import docker_containers as containers
-from tidegate.drivers.platforms.docker_errors import translated
-from tidegate.drivers.platforms.docker_hosts import Host, HostOptions
-from tidegate.drivers.platforms.health import Probe, Prober
+from tidegate.drivers.platforms.docker_checking import diagnose
+from tidegate.drivers.platforms.docker_containers import Found
+from tidegate.drivers.platforms.docker_errors import PortTaken
+from tidegate.drivers.platforms.docker_hosts import Host
+from tidegate.drivers.platforms.docker_images import pin
+from tidegate.drivers.platforms.docker_options import DockerOptions
+from tidegate.drivers.platforms.health import Prober
 from tidegate.errors import PlatformError
-from tidegate.ports import Diagnosis, Platform
+from tidegate.ports import Diagnosis
 
 log = structlog.get_logger("tidegate.docker")
 
 THREADS = 16
-MOST_RESTARTS = 2  # a container that its engine restarted more often has failed
+STOPS = 64  # at once; each waits for its container's grace and costs nothing meanwhile
+LEFT_SECONDS = 1.0  # a container that is created and not started for longer was left so by a crash
+
+In = TypeVar("In")
+Out = TypeVar("Out")
 
 
-class DockerOptions(BaseModel):
-    """The engines, and the network that containers are put on."""
-
-    model_config = ConfigDict(extra="forbid")
-    hosts: list[HostOptions] = Field(min_length=1)
-    network: str = "bridge"
-
-
-@dataclass(frozen=True)
-class Found:
-    """A container as an engine lists it."""
-
-    host: Host
-    listed: Mapping[str, Any]
-
-    @property
-    def id(self) -> str:
-        """The short id, by which Tidegate knows it."""
-        return str(self.listed["Id"])[: containers.SHORT]
-
-    @property
-    def state(self) -> str:
-        """Docker's own word: created, running, restarting, exited, …"""
-        return str(self.listed["State"])
-
-    @property
-    def began(self) -> bool:
-        """Whether it was ever started."""
-        return self.state != "created"
-
-    @property
-    def release(self) -> str:
-        return str(self.listed["Labels"][containers.RELEASE])
-
-    @property
-    def ordinal(self) -> int:
-        return int(self.listed["Labels"][containers.ORDINAL])
-
-    def address(self) -> str:
-        """`ip:port` as the proxy reaches it; empty while it has none."""
-        return containers.address(self.listed, int(self.listed["Labels"][containers.PORT]), self.host.options.address)
-
-    def probe(self) -> Probe | None:
-        """What to ask a running container; None when it does not run, or has a HEALTHCHECK instead."""
-        rule, (ip, _, port) = self.listed["Labels"].get(containers.PROBE), self.address().rpartition(":")
-        if not rule or not ip or self.state != "running":
-            return None
-        seconds, asked, path = rule.split(" ", 2)
-        same = asked == self.listed["Labels"][containers.PORT]
-        return Probe(self.id, ip, int(port if same else asked), path, float(seconds))
-
-
-class DockerPlatform(Platform):
-    """Containers by label and ordinal. What each verb promises is said in `ports.Platform`."""
+class DockerPlatform:
+    """Implements `ports.Platform`. Safe to use from several threads."""
 
     Options = DockerOptions
 
     def __init__(self, options: DockerOptions, environment: str) -> None:
         self._environment = environment
-        self._hosts = {each.name: Host(each, options.network) for each in options.hosts}
+        self._hosts = {each.name: Host(each, options) for each in options.hosts}
         self._pool = ThreadPoolExecutor(THREADS, "docker")
-        self._background = ThreadPoolExecutor(THREADS, "docker-stop")
-        self._prober = Prober(ThreadPoolExecutor(THREADS, "probe"))
-        self._stopping: set[str] = set()
+        self._background = ThreadPoolExecutor(STOPS, "docker-background")
+        self._prober = Prober()
         self._lock = threading.Lock()
+        self._stopping: dict[str, str] = {}  # id to host
+        self._launching: set[str] = set()  # created here, being started
+        self._left: dict[str, float] = {}  # seen created and not started, since when
+        self._restarts: dict[str, tuple[str, int]] = {}  # id to the start it was counted in, and the count
 
     # -- looking --------------------------------------------------------------------------------------------------------
 
     def instances(self, service: str) -> tuple[Instance, ...]:
-        found = self._found(service)
-        probes = [probe for each in found if (probe := each.probe()) is not None]
-        said = self._prober.ask(probes)
-        self._prober.forget({each.id for each in found})
-        return tuple(self._pool.map(lambda each: self._instance(each, said.get(each.id)), found))
-
-    def _found(self, service: str) -> list[Found]:
-        """All containers of the service. One host without an answer makes the whole unknown."""
-        wanted = {containers.ENVIRONMENT: self._environment, containers.SERVICE: service.partition("/")[2]}
-        answers = self._pool.map(lambda host: (host, host.listed(wanted)), self._hosts.values())
-        return [Found(host, each) for host, answer in answers for each in answer]
-
-    def _instance(self, found: Found, probed: str | None) -> Instance:
-        state, restarts, detail = self._state(found, probed)
-        with self._lock:
-            if found.id in self._stopping:
-                state, detail = InstanceState.STOPPING, ""
-        address = found.address()
-        return Instance(found.id, found.release, found.ordinal, address, state, restarts, found.host.name, detail)
-
-    def _state(self, found: Found, probed: str | None) -> tuple[InstanceState, int, str]:
-        """State, restarts and what was seen. `probed`: empty when ready, None when it was not asked."""
-        if found.state == "running" and probed == "":
-            return InstanceState.READY, 0, ""
-        if found.state == "running" and probed is None and "(healthy)" in found.listed["Status"]:
-            return InstanceState.READY, 0, ""
-        looked = found.host.inspected(found.id)
-        if looked is None:
-            return InstanceState.STOPPING, 0, "gone"
-        restarts, state = int(looked.get("RestartCount") or 0), looked["State"]
-        ended = f"ended with status {state['ExitCode']}" + (", out of memory" if state.get("OOMKilled") else "")
-        if found.state in ("exited", "dead") or restarts > MOST_RESTARTS:
-            again = f", restarted {restarts} times" if restarts else ""
-            return InstanceState.FAILED, restarts, ended + again
-        if found.state == "restarting":
-            return InstanceState.STARTING, restarts, f"{ended}, restarting"
-        return InstanceState.STARTING, restarts, probed or _health_detail(state)
-
-    # -- changing -------------------------------------------------------------------------------------------------------
-
-    def start(self, release: Release, ordinals: Collection[int]) -> None:
-        found = self._found(release.service)
+        """As the port says. One that a crash left created but not started is started now, in the background."""
         with self._lock:
             stopping = set(self._stopping)
-        there = {each.ordinal for each in found if each.release == release.id and each.id not in stopping and each.began}
-        for each in found:
-            if each.release == release.id and not each.began and each.id not in stopping:
-                each.host.remove(each.id, 0)  # created before a crash, never started
-        wanted = sorted(set(ordinals) - there)
-        placed = self._placed(found, wanted)
-        futures = [self._pool.submit(self._start_one, host, release, ordinal) for ordinal, host in placed]
-        errors = [error for future in futures if (error := future.exception()) is not None]
-        if errors:
-            raise errors[0]
+        found = self._found(service)
+        with self._lock:
+            stopping |= set(self._stopping)
+            unsure = [each for each in found if each.id not in stopping and not self._is_known(each)]
+        looked = dict(zip((each.id for each in unsure), self._map(self._inspected, unsure), strict=True))
+        there = [each for each in found if looked.get(each.id, {}) is not None]  # None: gone meanwhile
+        self._count_restarts(there, looked)
+        probes = {each.id: probe for each in there if each.id not in stopping and (probe := each.probe()) is not None}
+        said = self._prober.ask(service, list(probes.values()))
+        self._finish_left([each for each in there if each.state == "created" and each.id not in stopping])
+        seen = {id_: said[probe.key] for id_, probe in probes.items()}
+        return tuple(self._instance(each, looked.get(each.id), seen.get(each.id), stopping) for each in there)
 
-    def _start_one(self, host: Host, release: Release, ordinal: int) -> None:
-        container = host.create(release, ordinal)
-        host.start(container, f"{release.id}/{ordinal}")
+    def _found(self, service: str) -> list[Found]:
+        """All containers of the service, by release and ordinal. One host without an answer makes the whole unknown."""
+        environment, _, name = service.partition("/")
+        wanted = {containers.ENVIRONMENT: environment, containers.SERVICE: name}
+        hosts = list(self._hosts.values())
+        answers = zip(hosts, self._map(lambda host: host.listed(wanted), hosts), strict=True)
+        found = [Found(host.options, each) for host, listed in answers for each in listed]
+        return sorted((each for each in found if each.is_whole), key=lambda each: (each.release, each.ordinal, each.id))
 
-    def _placed(self, found: Sequence[Found], ordinals: Sequence[int]) -> list[tuple[int, Host]]:
-        """Each on the host with the fewest instances of the service; the first by name among equals."""
-        load = {name: sum(1 for each in found if each.host.name == name) for name in self._hosts}
-        placed = []
-        for ordinal in ordinals:
-            name = min(sorted(load), key=lambda one: load[one])
-            load[name] += 1
-            placed.append((ordinal, self._hosts[name]))
-        return placed
+    def _map(self, function: Callable[[In], Out], values: Sequence[In]) -> Iterable[Out]:
+        """Side by side; alone it is quicker without another thread."""
+        return map(function, values) if len(values) < 2 else self._pool.map(function, values)
+
+    def _inspected(self, found: Found) -> dict[str, Any] | None:
+        return self._hosts[found.host.name].inspected(found.id)
+
+    def _is_known(self, found: Found) -> bool:
+        """Whether the listing says all: it runs, its restarts were counted in this very start, and nothing ails it."""
+        if found.state == "removing":
+            return True
+        counted = found.start and self._restarts.get(found.id, ("", 0))[0] == found.start
+        return found.state == "running" and bool(counted) and (found.is_probed or found.health == "healthy")
+
+    def _count_restarts(self, found: Sequence[Found], looked: Mapping[str, dict[str, Any] | None]) -> None:
+        """The number holds for as long as the container's network endpoint is the same: each start has its own."""
+        with self._lock:
+            for each in found:
+                answer = looked.get(each.id)
+                if answer is not None:
+                    self._restarts[each.id] = (each.start, int(answer.get("RestartCount") or 0))
+
+    def _instance(
+        self, found: Found, looked: Mapping[str, Any] | None, probed: str | None, stopping: Collection[str]
+    ) -> Instance:
+        with self._lock:
+            restarts = self._restarts.get(found.id, ("", 0))[1]
+        instance = containers.as_instance(found, restarts, looked, probed)
+        return replace(instance, state=InstanceState.STOPPING, detail="") if found.id in stopping else instance
+
+    # -- starting -------------------------------------------------------------------------------------------------------
+
+    def pin(self, release: Release) -> str:
+        """As the port says."""
+        return pin(release, list(self._hosts.values()), self._pool)
+
+    def start(self, release: Release, ordinals: Collection[int]) -> None:
+        """As the port says: spread over the hosts, those with the fewest instances of the service first."""
+        found = self._found(release.service)
+        with self._lock:
+            staying = [each for each in found if each.id not in self._stopping and each.state != "removing"]
+        same = [each for each in staying if each.release == release.id]
+        left = [each for each in same if each.state == "created" and each.ordinal in set(ordinals)]
+        missing = sorted(set(ordinals) - {each.ordinal for each in same})
+        placed = zip(missing, self._placed(staying, release, len(missing)), strict=True)
+        futures = [self._pool.submit(self._launch, self._hosts[each.host.name], each.id, each.release) for each in left]
+        futures += [self._pool.submit(self._start_new, host, release, ordinal) for ordinal, host in placed]
+        _raise_together([error for future in futures if (error := future.exception()) is not None])
+
+    def _placed(self, staying: Sequence[Found], release: Release, count: int) -> list[Host]:
+        """A host for each new one: fewest of the service, then fewest of the release, then the order of the settings."""
+        load = {name: [0, 0] for name in self._hosts}
+        for each in staying:
+            load[each.host.name][0] += 1
+            load[each.host.name][1] += each.release == release.id
+        chosen = []
+        for _ in range(count):
+            name = min(load, key=lambda one: load[one])
+            load[name] = [load[name][0] + 1, load[name][1] + 1]
+            chosen.append(self._hosts[name])
+        return chosen
+
+    def _start_new(self, host: Host, release: Release, ordinal: int) -> None:
+        self._launch(host, host.create(release, ordinal), release.id)
+
+    def _launch(self, host: Host, container: str, what: str) -> None:
+        """Start a created one. Raises `PlatformError`, and then it is removed again."""
+        with self._lock:
+            self._launching.add(container)
+        try:
+            host.start(container, what)
+        except PortTaken as error:
+            with self._lock:  # one of ours that is being stopped there may be what holds it
+                leaving = host.name in self._stopping.values()
+            raise PlatformError(error.message, retryable=leaving) from error
+        finally:
+            with self._lock:
+                self._launching.discard(container)
+
+    def _finish_left(self, created: Sequence[Found]) -> None:
+        """Start what a crash left between creating and starting.
+
+        The engine takes a second start as none. What cannot be started is removed, so that its ordinal is missing and is
+        asked for again, and the error is told then.
+        """
+        now = time.monotonic()
+        for each in created:
+            with self._lock:
+                due = now - self._left.setdefault(each.id, now) >= LEFT_SECONDS and each.id not in self._launching
+                if due:
+                    del self._left[each.id]
+                    self._launching.add(each.id)
+            if due:
+                self._background.submit(self._finish_one, each)
+
+    def _finish_one(self, left: Found) -> None:
+        told = log.bind(instance=left.id, name=left.name, host=left.host.name)
+        try:
+            self._launch(self._hosts[left.host.name], left.id, left.name)
+            told.info("started what was left created")
+        except PlatformError as error:
+            told.warning("what was left created could not be started", error=error.message)
+
+    # -- stopping -------------------------------------------------------------------------------------------------------
 
     def stop(self, instances: Collection[Instance], grace_seconds: float) -> None:
+        """As the port says: comes back at once."""
         for instance in instances:
             with self._lock:
                 if instance.id in self._stopping:
                     continue
-                self._stopping.add(instance.id)
-            self._background.submit(self._stop_one, instance, grace_seconds)
+                self._stopping[instance.id] = instance.host
+            self._background.submit(self._stop_one, instance, math.ceil(grace_seconds))
 
-    def _stop_one(self, instance: Instance, grace_seconds: float) -> None:
-        """Runs behind. When it fails the instance shows up again, and so is asked to stop again."""
+    def _stop_one(self, instance: Instance, grace_seconds: int) -> None:
+        """When it fails the instance shows up again, and so is asked to stop again."""
+        told = log.bind(instance=instance.id, name=f"{instance.release}/{instance.ordinal}", host=instance.host)
         try:
-            self._hosts[instance.host].remove(instance.id, grace_seconds)
+            host = self._hosts.get(instance.host)
+            looked = host.inspected(instance.id) if host else None
+            if host is None or looked is None:
+                told.info("nothing to stop: it is gone")
+            elif not self._is_ours(instance, looked):
+                told.error("not stopped: the container with this id is another one")
+            else:
+                host.stop(instance.id, grace_seconds)
+                host.remove(instance.id)
         except PlatformError as error:
-            log.warning("an instance could not be stopped", instance=instance.id, error=error.message)
+            told.warning("it could not be stopped", error=error.message)
         finally:
             with self._lock:
-                self._stopping.discard(instance.id)
+                del self._stopping[instance.id]
+                self._restarts.pop(instance.id, None)
+                self._left.pop(instance.id, None)
 
-    def tail(self, instance: Instance, lines: int) -> str:
-        return self._hosts[instance.host].tail(instance.id, lines)
-
-    def pin(self, release: Release) -> str:
-        wanted = release.digest or release.image
-        images = {name: host.image(wanted) for name, host in self._hosts.items()}
-        for name, image in images.items():
-            _require_health(name, release, image)
-        digests = {name: _digest(release.image, image) for name, image in images.items()}
-        if len(set(digests.values())) > 1:
-            told = ", ".join(f"{name} has {digest}" for name, digest in digests.items())
-            raise PlatformError(
-                f"{release.image} is not the same image on every host: {told}; push it to a registry, or load it on all",
-                retryable=False,
-            )
-        return next(iter(digests.values()))
+    def _is_ours(self, instance: Instance, looked: Mapping[str, Any]) -> bool:
+        """Nothing is ever stopped but what carries this very instance's labels."""
+        labels = (looked.get("Config") or {}).get("Labels") or {}
+        wanted = {
+            containers.ENVIRONMENT: self._environment,
+            containers.RELEASE: instance.release,
+            containers.ORDINAL: str(instance.ordinal),
+        }
+        return wanted.items() <= labels.items()
 
     # -- around ---------------------------------------------------------------------------------------------------------
 
+    def tail(self, instance: Instance, lines: int) -> str:
+        """As the port says. Raises `PlatformError` when it is gone."""
+        host = self._hosts.get(instance.host)
+        if host is None:
+            raise PlatformError(f"no host {instance.host} in the settings, so no log of {instance.id}", retryable=False)
+        return host.tail(instance.id, lines)
+
     def check(self) -> Sequence[Diagnosis]:
-        return tuple(self._pool.map(_diagnosis, self._hosts.values()))
+        """As the port says."""
+        return tuple(each for told in self._pool.map(diagnose, self._hosts.values()) for each in told)
 
     def close(self) -> None:
+        """As the port says."""
         self._background.shutdown(wait=True)
         self._pool.shutdown(wait=True)
         self._prober.close()
@@ -211,42 +250,13 @@ class DockerPlatform(Platform):
             host.close()
 
 
-def _health_detail(state: Mapping[str, Any]) -> str:
-    """What the container's own HEALTHCHECK says."""
-    health = state.get("Health") or {}
-    last = (health.get("Log") or [{}])[-1]
-    said = str(last.get("Output") or "").strip()
-    return f"HEALTHCHECK is {health['Status']}" + (f": {said[:200]}" if said else "") if health else "not running yet"
-
-
-def _require_health(host: str, release: Release, image: Mapping[str, Any]) -> None:
-    """Refuse what could never be known to be ready."""
-    container = release.container
-    own = (image.get("Config") or {}).get("Healthcheck") or {}
-    if container.health.path or container.healthcheck or (own.get("Test") or ["NONE"])[0] != "NONE":
+def _raise_together(errors: Sequence[BaseException]) -> None:
+    """One error for all that went wrong side by side, each sentence once. Waiting helps only if it helps all of them."""
+    if not errors:
         return
-    raise PlatformError(
-        f"{host}: {release.image} has no HEALTHCHECK, and the service has neither x-tidegate.health nor healthcheck: "
-        "add `x-tidegate: {health: {path: /health}}`, so that it can be known when an instance is ready",
-        retryable=False,
-    )
-
-
-def _digest(reference: str, image: Mapping[str, Any]) -> str:
-    """The registry's digest where there is one for this name, otherwise the image's id."""
-    name = reference.partition("@")[0].rpartition(":")[0] or reference
-    known = (digest for digest in image.get("RepoDigests") or () if digest.startswith(f"{name}@"))
-    return str(next(known, image["Id"]))
-
-
-def _diagnosis(host: Host) -> Diagnosis:
-    part = f"docker {host.name}"
-    try:
-        with translated(host.name, "asking the engine"):
-            version, info = host.api.version(), host.api.info()
-    except PlatformError as error:
-        return Diagnosis(part, False, error.message, f"start the engine, or correct hosts[].url ({host.options.url})")
-    found = (
-        f"{version['Version']}, API {version['ApiVersion']}, {info['Driver']}, {info['ContainersRunning']} containers run"
-    )
-    return Diagnosis(part, True, found)
+    retryable = True
+    for error in errors:
+        if not isinstance(error, PlatformError):
+            raise error
+        retryable = retryable and error.retryable
+    raise PlatformError("; ".join(dict.fromkeys(str(error) for error in errors)), retryable=retryable) from errors[0]

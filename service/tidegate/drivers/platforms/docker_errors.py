@@ -14,6 +14,11 @@ from urllib3.exceptions import HTTPError
 
 from tidegate.errors import PlatformError
 
+
+class PortTaken(PlatformError):
+    """A port that a container is to be published on is taken."""
+
+
 #: What an engine says, what it means with what to do, and whether waiting can help. The first that fits is taken.
 KNOWN: tuple[tuple[str, str, bool], ...] = (
     (r"no space left on device", "the disk is full: make room there (docker system df shows what takes it)", False),
@@ -29,7 +34,7 @@ KNOWN: tuple[tuple[str, str, bool], ...] = (
         False,
     ),
     (
-        r"error (?:while )?mounting|invalid mount|invalid mode|invalid volume|bind source path|mount source path|mount path",
+        r"error (?:while )?mounting|invalid (?:mount|mode|volume)|bind source path|mount (?:source )?path",
         "a mount cannot be made: correct `volumes`, or make the source on this host",
         False,
     ),
@@ -59,8 +64,8 @@ KNOWN_PULLS: tuple[tuple[str, str, bool], ...] = (
     (r"no matching manifest", "the registry has it for other processors only: build it for this host's", False),
     (
         r"no such host|connection refused|timeout|timed out|deadline exceeded|unreachable|connection reset|\beof\b",
-        "it is not on this host, and its registry does not answer: build or load it on this host, or let the host reach the "
-        "registry",
+        "it is not on this host, and its registry does not answer: build or load it on this host, or let the host "
+        "reach the registry",
         False,
     ),
     (r"toomanyrequests|too many requests|rate limit", "the registry asks to wait", True),
@@ -83,7 +88,8 @@ def refused(host: str, doing: str, error: APIError, known: tuple[tuple[str, str,
     said = str(error.explanation or error).strip()
     for pattern, meaning, retryable in known:
         if re.search(pattern, said, re.IGNORECASE):
-            return PlatformError(f"docker {host}: {doing}: {meaning} ({said})", retryable=retryable)
+            kind = PortTaken if meaning.startswith("the port is taken") else PlatformError
+            return kind(f"docker {host}: {doing}: {meaning} ({said})", retryable=retryable)
     status = error.response.status_code if error.response is not None else 500
     return PlatformError(
         f"docker {host}: {doing}: the engine refused it with status {status}: {said}",

@@ -1,150 +1,200 @@
-"""One Docker engine: its client, made when it is first needed, and the calls that Tidegate makes of it."""
+"""One Docker engine: its clients, made when first needed, and the calls that Tidegate makes of it."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
-import docker
-from docker.errors import ImageNotFound, NotFound
+from docker.api.client import APIClient
+from docker.constants import MINIMUM_DOCKER_API_VERSION
+from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.tls import TLSConfig
-from pydantic import BaseModel, ConfigDict, Field
+from requests.exceptions import RequestException
 
 from tidegate.core.model import Release
 from tidegate.drivers.platforms import docker_containers as containers
-from tidegate.drivers.platforms.docker_errors import translated
+from tidegate.drivers.platforms.docker_errors import KNOWN_PULLS, translated
+from tidegate.drivers.platforms.docker_options import DockerOptions, HostOptions
+from tidegate.drivers.platforms.docker_ssh import SshAdapter
+from tidegate.errors import PlatformError
 
-API_SECONDS = 30
-PULL_SECONDS = 600.0
-
-
-class Tls(BaseModel):
-    """Files for a TCP engine with TLS."""
-
-    model_config = ConfigDict(extra="forbid")
-    ca: str
-    cert: str
-    key: str
-
-
-class HostOptions(BaseModel):
-    """One engine.
-
-    `address` empty: containers are reached at their own bridge address, as on the proxy's own host. Otherwise each is
-    published on a random port of this address, and reached there.
-    """
-
-    model_config = ConfigDict(extra="forbid")
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
-    url: str = Field(default="unix:///var/run/docker.sock", pattern=r"^(unix|tcp|ssh)://.+")
-    address: str = ""
-    tls: Tls | None = None
+PATIENT_SECONDS = 120.0  # creating, starting and removing on a busy machine
+CONNECTIONS = 64
 
 
 class Host:
-    """An engine by its name. Every method raises `PlatformError` that names it."""
+    """An engine by its name. Every method raises `PlatformError` that names it. Safe to use from several threads."""
 
-    def __init__(self, options: HostOptions, network: str) -> None:
-        self.options, self.name, self.network = options, options.name, network
+    def __init__(self, options: HostOptions, shared: DockerOptions) -> None:
+        self.options, self.name, self._shared = options, options.name, shared
         self._lock = threading.Lock()
-        self._client: docker.DockerClient | None = None
+        self._clients: dict[float, APIClient] = {}
+        self._ssh: list[SshAdapter] = []
 
-    @property
-    def api(self) -> Any:
-        """The SDK's low-level client: one listing in a millisecond, where the other inspects each container."""
+    # -- clients --------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _asked(self, doing: str, seconds: float | None = None, **known: Any) -> Iterator[APIClient]:
+        """A client whose answers may take so long; the SDK's errors leave as ours."""
+        try:
+            with translated(self.name, doing, **known):
+                yield self._client(seconds or self._shared.timeout_seconds)
+        except PlatformError as error:
+            said = self._ssh_said() if isinstance(error.__cause__, (RequestException, DockerException)) else ""
+            if said and not isinstance(error.__cause__, APIError):
+                raise PlatformError(f"{error.message}; ssh said: {said}", retryable=error.retryable) from error.__cause__
+            raise
+
+    def _client(self, seconds: float) -> APIClient:
         with self._lock:
-            if self._client is None:
-                self._client = docker.DockerClient(
-                    base_url=self.options.url,
-                    version="auto",
-                    timeout=API_SECONDS,
-                    tls=self._tls() or False,
-                    use_ssh_client=self.options.url.startswith("ssh://"),
-                    max_pool_size=32,
-                )
-            return self._client.api
+            if seconds not in self._clients:
+                version = next((client.api_version for client in self._clients.values()), "")
+                self._clients[seconds] = self._new_client(seconds, version or self._version(seconds))
+            return self._clients[seconds]
 
-    def _tls(self) -> TLSConfig | None:
-        tls = self.options.tls
-        return TLSConfig(client_cert=(tls.cert, tls.key), ca_cert=tls.ca, verify=True) if tls else None
+    def _version(self, seconds: float) -> str:
+        """The API version that the engine speaks."""
+        with self._new_client(seconds, MINIMUM_DOCKER_API_VERSION) as client:
+            try:
+                return str(client.version(api_version=False)["ApiVersion"])
+            except KeyError:
+                raise ValueError("it does not tell its API version") from None
+
+    def _new_client(self, seconds: float, version: str) -> APIClient:
+        url, tls = self.options.url, self.options.tls
+        client = APIClient(
+            base_url="unix:///ssh" if url.startswith("ssh://") else url,
+            version=version,
+            timeout=seconds,  # type: ignore[arg-type]  # requests takes fractions; the stubs say int
+            tls=TLSConfig(client_cert=(str(tls.cert), str(tls.key)), ca_cert=str(tls.ca), verify=True) if tls else False,
+            max_pool_size=CONNECTIONS,
+        )
+        client.trust_env = False  # only the settings say how an engine is reached
+        if url.startswith("ssh://"):
+            adapter = SshAdapter(url, seconds)
+            client.mount("http+docker://", adapter)
+            self._ssh.append(adapter)
+        return client
+
+    def _ssh_said(self) -> str:
+        return next((said for adapter in reversed(self._ssh) if (said := adapter.last_words())), "")
 
     def close(self) -> None:
         """Let go of the connections."""
         with self._lock:
-            if self._client is not None:
-                self._client.close()
-                self._client = None
+            for client in self._clients.values():
+                client.close()
+            for adapter in self._ssh:
+                adapter.close()
+            self._clients, self._ssh = {}, []
 
-    def listed(self, labels: dict[str, str]) -> list[dict[str, Any]]:
-        """All containers with these labels, whatever their state."""
+    # -- containers -----------------------------------------------------------------------------------------------------
+
+    def listed(self, labels: Mapping[str, str]) -> list[dict[str, Any]]:
+        """All containers with these labels, whatever their state. One call, whatever their number."""
         wanted = [f"{name}={value}" for name, value in labels.items()]
-        with translated(self.name, "listing containers"):
-            found: list[dict[str, Any]] = self.api.containers(all=True, filters={"label": wanted})
+        with self._asked("listing containers") as api:
+            found: list[dict[str, Any]] = api.containers(all=True, filters={"label": wanted})
         return found
 
     def inspected(self, container: str) -> dict[str, Any] | None:
         """Everything about one; None when it is gone."""
-        with translated(self.name, "looking at a container"):
+        with self._asked(f"looking at container {container}") as api:
             try:
-                found: dict[str, Any] = self.api.inspect_container(container)
+                found: dict[str, Any] = api.inspect_container(container)
             except NotFound:
                 return None
         return found
 
     def create(self, release: Release, ordinal: int) -> str:
-        """Create, and return its id."""
-        with translated(self.name, f"creating {release.id}/{ordinal}"):
-            wanted = containers.configuration(self.api, release, ordinal, self.network, self.options.address)
-            return str(self.api.create_container(**wanted)["Id"])
+        """Create one; its short id. A pinned image that was removed since is pulled again."""
+        with self._asked(f"creating {release.id}", PATIENT_SECONDS) as api:
+            wanted = containers.configuration(api, release, ordinal, self._shared, self.options)
+            try:
+                made = api.create_container(**wanted)
+            except ImageNotFound:
+                if "@" not in wanted["image"]:
+                    raise
+                self.pull(wanted["image"])
+                made = api.create_container(**wanted)
+        return str(made["Id"])[: containers.SHORT]
 
     def start(self, container: str, what: str) -> None:
-        """Start a created one; one that cannot be started is removed again."""
-        with translated(self.name, f"starting {what}"):
-            try:
-                self.api.start(container)
-            except Exception:
-                self.api.remove_container(container, force=True)
-                raise
+        """Start a created one; what cannot be started is removed again, so that nothing half-made is left."""
+        try:
+            with self._asked(f"starting {what}", PATIENT_SECONDS) as api:
+                api.start(container)
+        except PlatformError as error:
+            if isinstance(error.__cause__, APIError):
+                self.remove(container)
+            raise
 
-    def remove(self, container: str, grace_seconds: float) -> None:
-        """SIGTERM, after the grace SIGKILL, then remove; gone already is fine."""
-        with translated(self.name, "stopping a container"):
+    def stop(self, container: str, grace_seconds: int) -> None:
+        """Its stop signal, and after the grace SIGKILL; gone already is fine. Comes back when it has ended."""
+        with self._asked(f"stopping container {container}", PATIENT_SECONDS) as api:
             try:
-                # The call itself takes as long as the container does, so its own limit lies beyond the grace.
-                self.api.post(
-                    self.api._url("/containers/{0}/stop", container),
-                    params={"t": int(grace_seconds)},
-                    timeout=grace_seconds + API_SECONDS,
-                )
-                self.api.remove_container(container, force=True, v=True)
+                api.stop(container, timeout=grace_seconds)
             except NotFound:
                 return
 
+    def remove(self, container: str) -> None:
+        """With its anonymous volumes; gone already, or going, is fine."""
+        with self._asked(f"removing container {container}", PATIENT_SECONDS) as api:
+            try:
+                api.remove_container(container, force=True, v=True)
+            except NotFound:
+                return
+            except APIError as error:
+                if "already in progress" not in str(error.explanation):
+                    raise
+
     def tail(self, container: str, lines: int) -> str:
-        """Its last log lines."""
-        with translated(self.name, "reading a log"):
-            found: bytes = self.api.logs(container, stdout=True, stderr=True, tail=lines)
+        """Its last log lines, standard output and error as they came."""
+        with self._asked(f"reading the log of container {container}") as api:
+            try:
+                found: bytes = api.logs(container, stdout=True, stderr=True, tail=lines)
+            except NotFound:
+                raise PlatformError(
+                    f"docker {self.name}: container {container} is gone, and its log", retryable=False
+                ) from None
         return found.decode(errors="replace")
 
-    def image(self, reference: str) -> dict[str, Any]:
-        """The image, pulled when it is not there and a registry has it."""
-        with translated(self.name, f"looking for image {reference}"):
+    # -- images, networks, the engine -------------------------------------------------------------------------------------
+
+    def image(self, reference: str) -> dict[str, Any] | None:
+        """What the engine knows of an image; None when it is not there."""
+        with self._asked(f"looking at image {reference}") as api:
             try:
-                found: dict[str, Any] = self.api.inspect_image(reference)
+                found: dict[str, Any] = api.inspect_image(reference)  # type: ignore[no-untyped-call]  # the stubs lack it
             except ImageNotFound:
-                found = self._pulled(reference)
+                return None
         return found
 
-    def _pulled(self, reference: str) -> dict[str, Any]:
-        with translated(self.name, f"pulling image {reference}"):
-            self._client_for_pull(reference)
-            found: dict[str, Any] = self.api.inspect_image(reference)
-        return found
+    def pull(self, reference: str) -> None:
+        """Get it from its registry, with the credentials of the Docker configuration of the user that runs Tidegate."""
+        with self._asked(f"pulling image {reference}", self._shared.pull_seconds, known=KNOWN_PULLS) as api:
+            for line in api.pull(reference, stream=True, decode=True):
+                if "error" in line:
+                    raise APIError(str(line["error"]), explanation=str(line["error"]))
 
-    def _client_for_pull(self, reference: str) -> None:
-        assert self._client is not None
-        try:
-            self._client.images.pull(reference, all_tags=False)
-        except docker.errors.APIError as error:
-            said = str(error.explanation or error)
-            raise ImageNotFound(f"{reference}; it cannot be pulled: {said}") from error
+    @property
+    def network_missing(self) -> str:
+        """What to say when `has_network` is False."""
+        name = self._shared.network
+        return f"docker {self.name}: there is no network {name}: docker network create {name} there, or correct `network`"
+
+    def has_network(self) -> bool:
+        """Whether the network that containers are put on is there."""
+        with self._asked(f"looking at network {self._shared.network}") as api:
+            try:
+                api.inspect_network(self._shared.network)
+            except NotFound:
+                return False
+        return True
+
+    def about(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What the engine says of itself: version and information."""
+        with self._asked("asking the engine") as api:
+            return api.version(), api.info()
