@@ -1,0 +1,104 @@
+"""The server's own commands: serve, engine, migrate, check. They read the server's settings."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tidegate import wiring as wires
+from tidegate.cli.context import Context, Output, rich_safe
+from tidegate.cli.exits import Exit
+from tidegate.ports import Diagnosis
+from tidegate.settings import load
+from tidegate.web import logs, server
+
+SettingsFile = Annotated[
+    Path | None, typer.Option("--settings", envvar="TIDEGATE_SETTINGS", help="The server's settings, a TOML file.")
+]
+
+
+@contextmanager
+def opened(settings: Path | None) -> Iterator[wires.Wiring]:
+    """Everything built from the settings; closed afterwards."""
+    wiring = wires.build(load(settings, os.environ))
+    try:
+        yield wiring
+    finally:
+        wiring.close()
+
+
+def owner() -> str:
+    """A name for this process as the holder of leases: host, process and a random part, so that it is never reused."""
+    return f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+
+
+def serve(
+    settings: SettingsFile = None,
+    with_engine: Annotated[bool, typer.Option("--with-engine", help="Drive the rollouts in this process, too.")] = False,
+) -> None:
+    """Answer the API, until SIGTERM."""
+    server.run(load(settings, os.environ), owner() if with_engine else None)
+
+
+def engine(settings: SettingsFile = None) -> None:
+    """Drive the rollouts, until SIGTERM."""
+    logs.configure()
+    with opened(settings) as wiring, wires.sole_engine(wiring):
+        wiring.store.migrate()
+        worker = wires.engine(wiring, owner())
+        stopping = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: stopping.set())
+        running = threading.Thread(target=worker.run, name="engine")
+        running.start()
+        while running.is_alive() and not stopping.wait(1.0):
+            pass
+        worker.stop()
+        running.join()
+
+
+def migrate(ctx: typer.Context, settings: SettingsFile = None) -> None:
+    """Bring the database's schema up to date."""
+    context: Context = ctx.obj
+    with opened(settings) as wiring:
+        wiring.store.migrate()
+    context.line("the schema is up to date")
+
+
+def check(ctx: typer.Context, settings: SettingsFile = None, output: Output = None) -> None:
+    """Look at every configured part, and say in one table what is wrong and how to mend it."""
+    context: Context = ctx.obj
+    with opened(settings) as wiring:
+        found = [(where, line) for where, lines in _looked_at(wiring) for line in lines]
+    if context.as_json(output):
+        rows = [{"where": w, "part": d.part, "ok": d.ok, "found": d.found, "mend": d.mend} for w, d in found]
+        context.print_json(rows)
+    else:
+        marks = {True: "[green]ok[/]", False: "[bold red]wrong[/]"}
+        context.marked_table(
+            ("where", "part", "", "found", "mend"),
+            ((w, rich_safe(d.part), marks[d.ok], rich_safe(d.found), rich_safe(d.mend)) for w, d in found),
+        )
+    if not all(line.ok for _, line in found):
+        raise typer.Exit(Exit.UNHEALTHY)
+
+
+def _looked_at(wiring: wires.Wiring) -> Iterator[tuple[str, tuple[Diagnosis, ...]]]:
+    """Each configured part with what it says of itself."""
+    yield "server", tuple(wiring.store.check())
+    for name, parts in wiring.environments.items():
+        yield name, tuple(parts.platform.check())
+        yield name, tuple(parts.router.check())
+        if parts.metrics is None:
+            yield name, (Diagnosis("metrics", True, "none configured: services with checks are refused"),)
+        else:
+            yield name, tuple(parts.metrics.check())

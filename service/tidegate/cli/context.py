@@ -1,0 +1,109 @@
+"""What every command is given: where the server is, who asks, and how the answer shall look."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from tidegate.cli.client import Client, CommandError, Json
+from tidegate.cli.exits import Exit
+
+ROLLOUT_ID = re.compile(r"[0-9a-f]{12,32}")
+
+
+class Format(StrEnum):
+    """How answers are printed."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+Output = Annotated[
+    Format | None, typer.Option("--output", "-o", help="How to print the answer: text for people, json for programs.")
+]
+
+
+@dataclass
+class Context:
+    """The options that stand before the command."""
+
+    server: str
+    token_file: Path | None
+    environment: str
+    output: Format
+    out: Console
+    err: Console
+
+    def client(self) -> Client:
+        """A client for the server. The token comes from the environment or a file, never from the command line."""
+        return Client(self.server, self._token())
+
+    def _token(self) -> str:
+        if self.token_file is None:
+            return os.environ.get("TIDEGATE_TOKEN", "").strip()
+        try:
+            return self.token_file.read_text().strip()
+        except OSError as error:
+            raise CommandError(f"token file: {error}", Exit.USAGE) from error
+
+    def service(self, name: str) -> str:
+        """`environment/service`, with the default environment where only the service is named."""
+        if "/" in name:
+            return name
+        if not self.environment:
+            text = f"which environment? write ENVIRONMENT/{name}, or set TIDEGATE_ENVIRONMENT"
+            raise CommandError(text, Exit.USAGE)
+        return f"{self.environment}/{name}"
+
+    def named(self, name: str) -> str:
+        """A rollout's id as it is; a service's name made whole."""
+        return name if ROLLOUT_ID.fullmatch(name) else self.service(name)
+
+    def as_json(self, output: Format | None) -> bool:
+        """Whether this answer is for a program."""
+        return (output or self.output) is Format.JSON
+
+    def print_json(self, answer: object) -> None:
+        """The answer for a program, one document, unstyled and unwrapped."""
+        self.out.file.write(json.dumps(answer, indent=2, ensure_ascii=False) + "\n")
+
+    def line(self, text: str) -> None:
+        """One line for a person or a log; never wrapped, no markup read from it."""
+        self.out.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+        """A table for people."""
+        self.marked_table(columns, ([rich_safe(cell) for cell in row] for row in rows))
+
+    def marked_table(self, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+        """A table whose cells are rich markup."""
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for column in columns:
+            table.add_column(column, overflow="fold")
+        for row in rows:
+            table.add_row(*row)
+        self.out.print(table)
+
+
+def rich_safe(cell: object) -> str:
+    """A cell's text with markup characters taken literally."""
+    return "" if cell is None else str(cell).replace("[", "\\[")
+
+
+def rollout_line(rollout: Json) -> str:
+    """A rollout in one line."""
+    way = f"{rollout['old'] or 'nothing'} → {rollout['new']}"
+    step = f"step {rollout['cursor'] + 1}/{len(rollout['steps'])}"
+    pause = ", paused" if rollout.get("paused") else ""
+    reason = f": {rollout['reason']}" if rollout.get("reason") else ""
+    return f"{rollout['id']}  {rollout['service']}  {way}  {rollout['phase']} ({step}{pause}){reason}"

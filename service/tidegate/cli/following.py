@@ -1,0 +1,150 @@
+"""Following a rollout: live on a terminal, plain lines elsewhere, one JSON document a line for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from tidegate.cli.client import FINAL, Client, CommandError, Json
+from tidegate.cli.context import Context, rich_safe
+
+Stop = Callable[[Json], bool]
+SHOWN_EVENTS = 8
+STYLES = {"PASS": "green", "FAIL": "bold red", "INCONCLUSIVE": "yellow", "ready": "green", "failed": "bold red"}
+
+
+def finished(rollout: Json) -> bool:
+    """Until the very end."""
+    return rollout["phase"] in FINAL
+
+
+def held(rollout: Json) -> bool:
+    """Until a person is asked, or the end."""
+    return finished(rollout) or rollout["waiting_for"] not in (None, "", "none")
+
+
+def judged(rollout: Json) -> bool:
+    """Until the first verdict that counts, a hold, or the end."""
+    verdict = rollout.get("verdict")
+    return held(rollout) or rollout["cursor"] > 0 or bool(verdict and (verdict["final"] or verdict["outcome"] == "FAIL"))
+
+
+def follow(context: Context, client: Client, rollout: Json, until: Stop, *, machine: bool) -> Json:
+    """Show what happens until `until` says enough; return the rollout as it then stands.
+
+    A rollout on its way back is followed to its end, whatever was asked: the stage has failed, and how it ends matters.
+    """
+    if machine or not context.out.is_terminal:
+        return _plain(context, client, rollout, until, machine=machine)
+    return _live(context, client, rollout, until)
+
+
+def _enough(rollout: Json, until: Stop) -> bool:
+    return finished(rollout) if rollout["phase"] == "rolling_back" else until(rollout)
+
+
+def _plain(context: Context, client: Client, rollout: Json, until: Stop, *, machine: bool) -> Json:
+    """A line an event. An event is printed before the question whether that was enough."""
+    after = 0
+    while True:
+        events = client.events(rollout["id"], after)
+        rollout = client.rollout(rollout["id"])
+        for event in events:
+            after = event["number"]
+            context.line(json.dumps(event, ensure_ascii=False) if machine else event_line(event))
+        if _enough(rollout, until) and not client.events(rollout["id"], after, 0):
+            return rollout
+
+
+def event_line(event: Json) -> str:
+    """`14:03:07  shifted  traffic goes to …`."""
+    return f"{event['at'][11:19]}  {event['kind']:<14} {event['sentence']}"
+
+
+def _live(context: Context, client: Client, rollout: Json, until: Stop) -> Json:
+    """A picture that is drawn anew with each event and each second; the story stays above it when it ends."""
+    after, told = 0, list[Json]()
+    with Live(console=context.out, refresh_per_second=8, transient=False) as live:
+        while True:
+            events = client.events(rollout["id"], after, 1)
+            rollout = client.rollout(rollout["id"])
+            told += events
+            after = told[-1]["number"] if told else 0
+            live.update(picture(rollout, world(client, rollout), told[-SHOWN_EVENTS:]))
+            if _enough(rollout, until) and not events:
+                return rollout
+
+
+def world(client: Client, rollout: Json) -> Json:
+    """What runs and takes traffic now; the picture goes without it when the platform does not answer."""
+    try:
+        return client.get(f"/v1/services/{rollout['service']}/instances")
+    except CommandError as error:
+        return {"instances": None, "traffic": None, "problem": str(error)}
+
+
+def picture(rollout: Json, seen: Json, events: list[Json]) -> RenderableType:
+    """One screen: where it stands, the batches, the instances, the traffic, the verdict and the last events."""
+    parts: list[RenderableType] = [_headline(rollout), _steps(rollout), _fleet(seen)]
+    if rollout.get("verdict"):
+        parts.append(_verdict(rollout["verdict"]))
+    parts += [Text(event_line(event), style="dim", no_wrap=True, overflow="ellipsis") for event in events]
+    return Group(*parts)
+
+
+def _headline(rollout: Json) -> Text:
+    text = Text()
+    text.append(f"{rollout['service']}  ", style="bold")
+    text.append(f"{rollout['old'] or 'nothing'} → {rollout['new']}  ")
+    text.append(rollout["phase"], style="bold")
+    text.append("  PAUSED" if rollout.get("paused") else "", style="yellow")
+    if rollout["waiting_for"] not in (None, "", "none"):
+        text.append(f"  waiting for {rollout['waiting_for']}", style="yellow")
+    if rollout.get("reason"):
+        text.append(f"  {rollout['reason']}", style="dim")
+    return text
+
+
+def _steps(rollout: Json) -> Text:
+    """One mark for each step: done, present, to come."""
+    text = Text("steps  ")
+    for number, step in enumerate(rollout["steps"]):
+        here = number == rollout["cursor"] and rollout["phase"] not in FINAL
+        done = number < rollout["cursor"] or rollout["phase"] in FINAL
+        text.append("● " if done else "◐ " if here else "○ ", style="green" if done else "bold" if here else "dim")
+        if here:
+            wanted = ", ".join(f"{count} of {release}" for release, count in step["route"].items())
+            text.append(f"(traffic to {wanted or 'nothing'}) ", style="bold")
+    return text
+
+
+def _fleet(seen: Json) -> RenderableType:
+    if seen["instances"] is None:
+        return Text(f"instances unknown: {seen['problem']}", style="yellow")
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in ("release", "instance", "state", "traffic", "in flight", ""):
+        table.add_column(column)
+    for each in sorted(seen["instances"], key=lambda one: (one["release"], one["ordinal"])):
+        traffic = "yes" if each["routed"] else "draining" if each.get("draining") else "–"
+        flight = each.get("in_flight")
+        row = (each["release"], each["ordinal"], each["state"], traffic, "–" if flight is None else flight, each["detail"])
+        table.add_row(*(rich_safe(cell) for cell in row), style=STYLES.get(each["state"], "yellow"))
+    return Group(table, _traffic(seen["traffic"])) if seen["traffic"] else table
+
+
+def _traffic(traffic: Json) -> Text:
+    text = f"requests {traffic['requests']}, lost {traffic['lost']}, application errors {traffic['errors']}"
+    return Text(f"proxy  {text}", style="red" if traffic["lost"] else "")
+
+
+def _verdict(verdict: Json) -> RenderableType:
+    lines: list[Any] = [Text(f"verdict  {verdict['outcome']}  {verdict['sentence']}", style=STYLES[verdict["outcome"]])]
+    for finding in verdict["findings"]:
+        lines.append(Text(f"  {finding['check']}: {finding['sentence']}", style=STYLES[finding["outcome"]]))
+    return Group(*lines)

@@ -1,0 +1,78 @@
+"""`kill -9` of the engine at any moment of a rollout, then start again: it ends right, nothing lost, nothing left over."""
+
+from __future__ import annotations
+
+import random
+import time
+from pathlib import Path
+
+import pytest
+
+from parts import Stage
+
+COMPOSE = """\
+services:
+  shop:
+    image: tidegate-acceptance:${VERSION}
+    expose: ["8080"]
+    stop_grace_period: 5s
+    deploy: {replicas: 3, update_config: {parallelism: 1, order: start-first}}
+    x-tidegate: {listen: "LISTEN", health: {path: /health}, drain: 10s, healthy_deadline: 6s}
+"""
+IMAGES = {
+    "tidegate-acceptance:v1": {"VERSION": "v1"},
+    "tidegate-acceptance:v2": {"VERSION": "v2"},
+    "tidegate-acceptance:never": {"VERSION": "never", "READY": "never"},
+}
+KILLS = 30
+LONGEST_SECONDS = 2.5  # a rollout of three takes about two
+SEED = 20261123
+
+
+@pytest.mark.timeout(600)
+def test_kill_9_at_thirty_random_moments(stage: Stage) -> None:
+    stage.start(IMAGES, engine_apart=True)
+    stage.start_engine()
+    file = stage.home / "compose.yaml"
+    file.write_text(COMPOSE.replace("LISTEN", stage.listen))
+    live = run(stage, file, "v1")
+    assert live == "succeeded"
+    stage.start_traffic(get_ka=40, get=20, post_ka=20, post=10)
+
+    moments = random.Random(SEED)
+    ends: list[str] = []
+    serving = "v1"
+    kills = 0
+    while kills < KILLS:
+        version = moments.choice(("v2", "v1", "never")) if kills % 3 else ("v2" if serving == "v1" else "v1")
+        stage.tidegate("deploy", service(stage), "-f", str(file), "--no-wait", "--set", f"VERSION={version}")
+        for _ in range(moments.choice((1, 2))):
+            time.sleep(moments.uniform(0.0, LONGEST_SECONDS))
+            stage.kill_engine()
+            kills += 1
+            stage.start_engine()
+        phase = stage.await_end()
+        ends.append(f"{version}:{phase}")
+        assert phase == ("rolled_back" if version == "never" else "succeeded"), stage.report()["reason"]
+        serving = serving if version == "never" else version
+        assert_world(stage, serving)
+
+    seen = stage.finish_traffic()
+    print(f"{kills} kills in {len(ends)} rollouts: {ends}; {seen.by_outcome}")
+    assert seen.by_outcome == {"ok": seen.requests}
+
+
+def service(stage: Stage) -> str:
+    return f"{stage.environment}/shop"
+
+
+def run(stage: Stage, file: Path, version: str) -> str:
+    stage.tidegate("deploy", service(stage), "-f", str(file), "--until", "end", "--set", f"VERSION={version}")
+    return str(stage.report()["phase"])
+
+
+def assert_world(stage: Stage, version: str) -> None:
+    """Exactly three containers, all of this version, and exactly these in the proxy."""
+    containers = stage.containers()
+    assert sorted(each["image"] for each in containers) == [f"tidegate-acceptance:{version}"] * 3
+    assert {each["id"] for each in containers} == stage.members()

@@ -1,0 +1,46 @@
+"""The documentation says what is there: every link leads somewhere, every command and exit code is told."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from tidegate.cli.exits import Exit
+from tidegate.cli.main import app
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text())
+    lost = [link for link in links if "://" not in link and not (page.parent / link).exists()]
+    assert lost == []
+
+
+def commands() -> list[str]:
+    group = typer.main.get_group(app)
+    return sorted(group.commands)
+
+
+@pytest.mark.parametrize("command", commands())
+def test_every_command_is_told(command: str) -> None:
+    text = (ROOT / "docs" / "cli.md").read_text()
+    told = {word for cell in re.findall(r"^\| `([^`]+)`", text, re.M) for word in re.findall(r"[a-z]+", cell)}
+    told |= {word for line in re.findall(r"^\| (`.*?) \|", text, re.M) for word in re.findall(r"`([a-z]+)", line)}
+    assert command in told
+
+
+def test_every_exit_code_is_told() -> None:
+    text = (ROOT / "docs" / "cli.md").read_text()
+    told = {int(code) for code in re.findall(r"^\| (\d+) \|", text, re.M)}
+    assert told == {int(code) for code in Exit}
+
+
+def test_readme_leads_to_every_page() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert [page.name for page in (ROOT / "docs").glob("*.md") if f"docs/{page.name}" not in text] == []
