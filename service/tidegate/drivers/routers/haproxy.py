@@ -28,6 +28,7 @@ from tidegate.errors import RouterError
 from tidegate.ports import Diagnosis, Router
 
 STRIKE_SECONDS = 0.05  # how long one write waits for servers to become idle; the rest is for a later write
+GONE = "No such server."  # a reload in the middle: the new process never knew it
 REMEMBERED_SECONDS = 600.0  # how long a deleted server may matter to an old worker
 
 
@@ -79,6 +80,15 @@ class HAProxyRouter(Router):
         self._directory = options.directory
         self._process = Process(options.directory, self._binary)
         self._memory = Memory(options.directory)
+
+    @property
+    def pid(self) -> int | None:
+        """The master process of an owned HAProxy; None while it does not run."""
+        return self._process.pid
+
+    def workers(self) -> tuple[int, ...]:
+        """The process ids of the workers that take new connections."""
+        return self._process.workers()
 
     @property
     def _socket(self) -> Path:
@@ -150,7 +160,7 @@ class HAProxyRouter(Router):
         left_out = [name for name in running if name not in wanted]
         for name in left_out:
             if running[name].takes_new:
-                self._command(f"set server {backend.name}/{name} state drain", "")
+                self._command(f"set server {backend.name}/{name} state drain", "", GONE)
         if new or moved or any(running[name].takes_new for name in left_out):
             self._write_file(state, backend, list(members))
         struck = self._strike(backend, left_out)
@@ -189,13 +199,13 @@ class HAProxyRouter(Router):
 
     def _delete(self, backend: Backend, name: str) -> bool:
         """Maint only now: before, connections that become idle would not be closed, and hold the deletion up for long."""
-        self._command(f"set server {backend.name}/{name} state maint", "")
+        self._command(f"set server {backend.name}/{name} state maint", "", GONE)
         said = self._say(f"del server {backend.name}/{name}")
-        return "Server deleted" in said or "No such server" in said
+        return said in ("Server deleted.", GONE)
 
-    def _command(self, command: str, expected: str) -> None:
+    def _command(self, command: str, *expected: str) -> None:
         said = self._say(command)
-        if said != expected:
+        if said not in expected:
             raise RouterError(f"HAProxy answered `{said}` to `{command}`", retryable="ermission" not in said)
 
     def _say(self, command: str) -> str:
@@ -214,6 +224,8 @@ class HAProxyRouter(Router):
             return
         sections: dict[str, tuple[Backend, Sequence[Member]]] = {}
         for name, kept in state.items():
+            if not kept.listen:
+                continue  # refused before it was ever served
             there = members if name == backend.name else self._members_in_file(name)
             sections[name] = (Backend(name, kept.listen), there)
         config.replace(self._owned().path, self._owned().render(sections), binary)
@@ -242,7 +254,7 @@ class HAProxyRouter(Router):
             return
         if not self._owned().path.exists():
             sections: dict[str, tuple[Backend, Sequence[Member]]] = {
-                name: (Backend(name, kept.listen), ()) for name, kept in state.items()
+                name: (Backend(name, kept.listen), ()) for name, kept in state.items() if kept.listen
             }
             config.replace(self._owned().path, self._owned().render(sections), self._binary)
         self._process.start()
@@ -275,7 +287,7 @@ class HAProxyRouter(Router):
         problems = adopted.problems(backend.name)
         if not rows(self._socket, backend.name):
             problems.append(f"the running HAProxy has no `backend {backend.name}`: reload it with {adopted.path}")
-        if "ermission denied" in self._say("show servers state " + backend.name):
+        if self._say("show cli level") != "admin":
             problems.append("the stats socket needs `level admin`")
         if problems:
             raise RouterError(f"{adopted.path}: " + "; ".join(problems), retryable=False)

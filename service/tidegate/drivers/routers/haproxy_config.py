@@ -114,7 +114,7 @@ def _sync(folder: Path) -> None:
 
 def accepted(path: Path, binary: str) -> None:
     """HAProxy's own check of the file."""
-    done = subprocess.run([binary, "-c", "-q", "-f", str(path)], capture_output=True, text=True, check=False, timeout=30)
+    done = subprocess.run([binary, "-c", "-f", str(path)], capture_output=True, text=True, check=False, timeout=30)
     if done.returncode:
         said = " ".join(line for line in done.stderr.splitlines() if "ALERT" in line) or done.stderr.strip()
         raise RouterError(f"HAProxy refuses the configuration, nothing was changed: {said}", retryable=False)

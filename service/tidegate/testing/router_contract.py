@@ -1,0 +1,107 @@
+"""What every router promises, whatever proxy it drives. A driver's test subclasses this and gives the fixtures.
+
+The members of these tests need no listener: what is asked is where the proxy would send traffic. `RouterTrafficContract`
+sends requests, too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tidegate.core.model import Backend, Member
+from tidegate.errors import RouterError
+from tidegate.ports import Router
+
+
+def member(number: int, release: str = "v1-1", port: int = 0) -> Member:
+    """The n-th instance of a release, at an address of its own."""
+    return Member(f"{number:012x}", release, number, f"127.0.0.1:{port or 30_000 + number}")
+
+
+def ids(members: object) -> set[str]:
+    """The instances of members."""
+    assert isinstance(members, tuple | list)
+    return {each.instance for each in members}
+
+
+class RouterContract:
+    """Where traffic goes, read back from the proxy."""
+
+    @pytest.fixture
+    def router(self) -> Router:
+        """The router under test, with nothing routed."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def backend(self) -> Backend:
+        """A backend that the proxy can serve."""
+        raise NotImplementedError
+
+    def test_an_unknown_backend_has_nothing(self, router: Router) -> None:
+        assert router.read(Backend("never-written", "127.0.0.1:1")).members == ()
+
+    def test_what_is_written_is_read_back(self, router: Router, backend: Backend) -> None:
+        members = (member(0), member(1), member(2, "v2-2"))
+        router.write(backend, members, 1)
+        assert set(router.read(backend).members) == set(members)
+
+    def test_writing_twice_changes_nothing(self, router: Router, backend: Backend) -> None:
+        members = (member(0), member(1))
+        router.write(backend, members, 1)
+        before = router.read(backend)
+        router.write(backend, members, 1)
+        assert router.read(backend) == before
+
+    def test_those_left_out_take_nothing_new(self, router: Router, backend: Backend) -> None:
+        router.write(backend, (member(0), member(1)), 1)
+        router.write(backend, (member(1), member(2, "v2-2")), 1)
+        assert ids(router.read(backend).members) == ids([member(1), member(2)])
+
+    def test_an_idle_one_is_struck_out(self, router: Router, backend: Backend) -> None:
+        router.write(backend, (member(0), member(1)), 1)
+        router.write(backend, (member(1),), 1)
+        assert router.read(backend).draining == {}
+
+    def test_one_may_come_back(self, router: Router, backend: Backend) -> None:
+        router.write(backend, (member(0), member(1)), 1)
+        router.write(backend, (member(1),), 1)
+        router.write(backend, (member(0), member(1)), 1)
+        assert ids(router.read(backend).members) == ids([member(0), member(1)])
+
+    def test_a_restarted_instance_keeps_its_place_at_its_new_address(self, router: Router, backend: Backend) -> None:
+        router.write(backend, (member(0), member(1)), 1)
+        moved = replace(member(0), address="127.0.0.1:30999")
+        router.write(backend, (moved, member(1)), 1)
+        assert set(router.read(backend).members) == {moved, member(1)}
+
+    def test_an_empty_route(self, router: Router, backend: Backend) -> None:
+        router.write(backend, (member(0),), 1)
+        router.write(backend, (), 1)
+        assert router.read(backend).members == ()
+
+    def test_an_older_fence_is_refused_and_changes_nothing(self, router: Router, backend: Backend) -> None:
+        router.write(backend, (member(0),), 7)
+        with pytest.raises(RouterError, match="fence") as refused:
+            router.write(backend, (member(1),), 6)
+        assert not refused.value.retryable
+        assert ids(router.read(backend).members) == ids([member(0)])
+        assert router.read(backend).fence == 7
+
+    def test_backends_do_not_disturb_each_other(self, router: Router, backend: Backend, other: Backend) -> None:
+        router.write(backend, (member(0),), 1)
+        router.write(other, (member(5),), 1)
+        router.write(backend, (member(1),), 1)
+        assert ids(router.read(other).members) == ids([member(5)])
+
+    @pytest.fixture
+    def other(self) -> Backend:
+        """A second backend."""
+        raise NotImplementedError
+
+    def test_a_member_without_an_address_leaves_the_route_as_it_is(self, router: Router, backend: Backend) -> None:
+        router.write(backend, (member(0),), 1)
+        with pytest.raises(RouterError):
+            router.write(backend, (replace(member(1), address=""),), 1)
+        assert ids(router.read(backend).members) == ids([member(0)])

@@ -1,0 +1,75 @@
+"""The demo's application as plain local processes: backends for a proxy without Docker."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import socket
+import struct
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from build import compile_c
+from tidegate.core.model import Member
+
+SOURCE = Path(__file__).parents[2] / "examples" / "demo" / "app.c"
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Backends:
+    """Processes that keep their counts in `folder`, so that they survive SIGKILL."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir()
+        self._program = compile_c(SOURCE, "-static", "-pthread")
+        self._numbers = itertools.count(1)
+        self.running: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self, release: str, **variables: str) -> Member:
+        """One more instance of a release, once it answers."""
+        number, port = next(self._numbers), free_port()
+        counters = self._folder / str(number)
+        counters.mkdir()
+        environment = {"PORT": str(port), "VERSION": release, "BIND": "loopback", "COUNTERS": str(counters), **variables}
+        process = subprocess.Popen([str(self._program)], env={**os.environ, **environment})
+        member = Member(f"{number:012x}", release, number, f"127.0.0.1:{port}")
+        self.running[member.instance] = process
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                return member
+            except ConnectionRefusedError:
+                assert process.poll() is None, "the application ended"
+                time.sleep(0.005)
+
+    def kill(self, member: Member) -> None:
+        """SIGKILL: whatever is in flight on it is lost."""
+        process = self.running.pop(member.instance)
+        process.kill()
+        process.wait()
+
+    def posts(self) -> int:
+        """POSTs executed by all that ever ran."""
+        return sum(struct.unpack("4q", file.read_bytes())[2] for file in self._folder.glob("*/*"))
+
+
+@contextmanager
+def backends(folder: Path) -> Iterator[Backends]:
+    """Ended at the end, whatever happens."""
+    made = Backends(folder)
+    try:
+        yield made
+    finally:
+        for process in made.running.values():
+            process.kill()
+            process.wait()
