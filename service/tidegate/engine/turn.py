@@ -136,19 +136,18 @@ def back_off(
     memory.stuck_from = None if retryable else now if memory.stuck_from is None else memory.stuck_from
     pause = min(LONGEST_BACKOFF_SECONDS, BACKOFF_SECONDS * 2.0 ** min(memory.failures - 1, 10))
     if sentence != memory.told or now - memory.told_at >= TOLD_AGAIN_SECONDS:
+        memory.told, memory.told_at = sentence, now
         logger.warning(kind.value, error=sentence, retryable=retryable, pause_seconds=pause)
-        _tell(claim, store, memory, events.trouble(kind, sentence, pause, retryable, now))
+        _tell(claim, store, events.trouble(kind, sentence, pause, retryable, now))
     return Tick(sentence, now + pause, trouble=True)
 
 
-def _tell(claim: Claim, store: EngineStore, memory: Memory, event: Event) -> None:
+def _tell(claim: Claim, store: EngineStore, event: Event) -> None:
     """Note it if the database can; the log has it in any case."""
     try:
         store.note(claim.rollout, [event], claim.fence)
     except StoreError as error:
         logger.warning("the database does not take the event", error=error.message)
-        return
-    memory.told, memory.told_at = event.sentence, event.at
 
 
 def recover(turn: Turn) -> None:

@@ -1,0 +1,301 @@
+"""The worker: threads, leases, a clean stop, and nothing that one rollout does to another. On the real clock."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.smallworld import Interposed, SmallWorld, a_service, ask_for, claimed, settle_old, sqlite
+from tidegate.core.kinds import Kind
+from tidegate.core.model import Service
+from tidegate.core.phases import Phase
+from tidegate.engine.worker import Worker, WorkerOptions
+from tidegate.errors import PlatformError, StoreError
+from tidegate.ports import Parts
+from tidegate.store.sql import SqlStore
+
+QUICK = WorkerOptions(lease_seconds=2.0, threads=4, poll_seconds=0.05)
+SLEEPY = WorkerOptions(lease_seconds=5.0, threads=2, poll_seconds=30.0)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqlStore]:
+    with sqlite(tmp_path, time.time) as made:
+        yield made
+
+
+@pytest.fixture
+def world() -> SmallWorld:
+    return SmallWorld(time.time, ready_after=0.02)
+
+
+@contextmanager
+def working(
+    store: Any, world: SmallWorld, options: WorkerOptions = QUICK, owner: str = "anna", parts: Parts | None = None
+) -> Iterator[Worker]:
+    """A worker in a thread; stopped, and waited for, at the end."""
+    worker = Worker(store, {"demo": parts or world.parts()}, options, time.time, owner)
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    try:
+        yield worker
+    finally:
+        worker.stop()
+        thread.join(20)
+        assert not thread.is_alive(), "it did not stop"
+
+
+def begin(store: SqlStore, world: SmallWorld, *services: Service) -> list[str]:
+    """For each a rollout from release 1, which serves, to release 2."""
+    for service in services:
+        settle_old(store, world, service, time.time)
+    return [ask_for(store, service, 2, time.time, 1) for service in services]
+
+
+def begin_one(store: SqlStore, world: SmallWorld, **changes: Any) -> str:
+    return begin(store, world, a_service(**changes))[0]
+
+
+def eventually(holds: Callable[[], object], seconds: float = 15.0) -> None:
+    """Look until it holds."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.005)
+
+
+def ended(store: SqlStore, rollout: str) -> Callable[[], bool]:
+    return lambda: not store.load(rollout)[0].phase.live
+
+
+def kinds(store: SqlStore, rollout: str) -> list[str]:
+    return [each.kind for each in store.events(rollout)]
+
+
+def free(store: SqlStore) -> bool:
+    """Whether something is due and nobody holds it."""
+    claim = store.claim("probe", 5.0)
+    if claim is None:
+        return False
+    store.release(claim, time.time())
+    return True
+
+
+def test_it_drives_a_rollout_to_its_end_and_wakes_at_once(store: SqlStore, world: SmallWorld) -> None:
+    with working(store, world, SLEEPY) as worker:
+        time.sleep(0.1)  # it found nothing, and sleeps for half a minute
+        rollout = begin_one(store, world)
+        begun = time.monotonic()
+        worker.wake()
+        eventually(ended(store, rollout))
+        assert time.monotonic() - begun < 2.0
+    assert store.load(rollout)[0].phase is Phase.SUCCEEDED
+    assert world.serving() == ["v2-2", "v2-2"]
+
+
+def test_what_it_gave_back_itself_is_taken_again_when_due(store: SqlStore, world: SmallWorld) -> None:
+    """A wait too long to hold the claim for, but shorter than the poll."""
+    world.faults["instances"] = [PlatformError("busy")] * 2
+    rollout = begin_one(store, world)
+    with working(store, world, SLEEPY):
+        eventually(ended(store, rollout), 5.0)
+    assert store.load(rollout)[0].phase is Phase.SUCCEEDED
+
+
+def test_fifty_rollouts_in_four_threads(store: SqlStore, world: SmallWorld) -> None:
+    services = [a_service(f"shop{number}") for number in range(50)]
+    rollouts = begin(store, world, *services)
+    begun = time.monotonic()
+    with working(store, world):
+        eventually(lambda: all(ended(store, rollout)() for rollout in rollouts), 60.0)
+    took = time.monotonic() - begun
+    assert {store.load(rollout)[0].phase for rollout in rollouts} == {Phase.SUCCEEDED}
+    for service in services:
+        assert world.serving(service.name) == ["v2-2", "v2-2"]
+    assert took < 30.0, f"{took:.1f} s"
+
+
+def test_two_workers_share_the_work_and_never_a_rollout(store: SqlStore, world: SmallWorld) -> None:
+    rollouts = begin(store, world, *(a_service(f"shop{number}") for number in range(10)))
+    with working(store, world), working(store, world, owner="bert"):
+        eventually(lambda: all(ended(store, rollout)() for rollout in rollouts), 30.0)
+    for rollout in rollouts:
+        assert store.load(rollout)[0].resumes == 0
+        assert kinds(store, rollout).count("entered") == 3, "no step was entered twice"
+
+
+# -- stopping ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_stop_finishes_the_effect_and_gives_the_claim_back(store: SqlStore, world: SmallWorld) -> None:
+    inside, go_on = threading.Event(), threading.Event()
+
+    def pause(verb: str) -> None:
+        if verb == "start" and not inside.is_set():
+            inside.set()
+            assert go_on.wait(10)
+
+    world.pause = pause
+    rollout = begin_one(store, world)
+    with working(store, world) as worker:
+        assert inside.wait(10)
+        worker.stop()
+        time.sleep(0.1)
+        assert store.claim("bert", 1.0) is None, "held until the effect is done"
+        go_on.set()
+    assert kinds(store, rollout)[-1] == "started", "the effect was finished and told, and nothing more was done"
+    assert free(store)
+    with working(store, world, owner="bert"):
+        eventually(ended(store, rollout))
+    after, _ = store.load(rollout)
+    assert (after.phase, after.resumes) == (Phase.SUCCEEDED, 0)
+    assert Kind.TAKEN_OVER not in kinds(store, rollout)
+
+
+def test_a_stop_does_not_wait_for_a_wait(store: SqlStore, world: SmallWorld) -> None:
+    world.never_ready.add("v2-2")
+    rollout = begin_one(store, world)
+    with working(store, world) as worker:
+        eventually(lambda: "started" in kinds(store, rollout))
+        begun = time.monotonic()
+        worker.stop()
+        eventually(lambda: free(store))
+    assert time.monotonic() - begun < 1.0
+
+
+def test_a_signal_handler_may_stop_it(store: SqlStore, world: SmallWorld) -> None:
+    """`run` in the main thread, interrupted wherever it happens to be."""
+    for attempt in range(20):
+        worker = Worker(store, {"demo": world.parts()}, QUICK, time.time, f"anna{attempt}")
+        before = signal.signal(signal.SIGUSR1, lambda *_, worker=worker: worker.stop())
+        timer = threading.Timer(0.005 + attempt * 0.004, os.kill, (os.getpid(), signal.SIGUSR1))
+        timer.start()
+        try:
+            worker.run()
+        finally:
+            timer.join()
+            signal.signal(signal.SIGUSR1, before)
+
+
+# -- leases -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_heartbeat_keeps_the_lease_during_a_long_effect(store: SqlStore, world: SmallWorld) -> None:
+    def pause(verb: str) -> None:
+        if verb == "start":
+            time.sleep(1.2)
+
+    world.pause = pause
+    options = WorkerOptions(lease_seconds=0.4, threads=2, poll_seconds=0.05)
+    rollout = begin_one(store, world, replicas=1)
+    with working(store, world, options), working(store, world, options, "bert"):
+        eventually(ended(store, rollout))
+    after, _ = store.load(rollout)
+    assert (after.phase, after.resumes) == (Phase.SUCCEEDED, 0)
+    assert world.calls.count("start") == 1
+
+
+def test_another_worker_takes_over_from_one_that_vanished(store: SqlStore, world: SmallWorld) -> None:
+    rollout = begin_one(store, world)
+    claimed(store, "ghost", 0.3)  # and is never heard of again
+    with working(store, world):
+        eventually(ended(store, rollout))
+    after, _ = store.load(rollout)
+    assert (after.phase, after.resumes) == (Phase.SUCCEEDED, 1)
+    assert kinds(store, rollout)[1] == Kind.TAKEN_OVER
+
+
+def test_one_that_lost_its_lease_in_the_middle_of_an_effect_does_no_other(store: SqlStore, world: SmallWorld) -> None:
+    """Its heartbeat does not get through, another takes over, and then its long effect comes back."""
+    inside, go_on = threading.Event(), threading.Event()
+
+    def pause(verb: str) -> None:
+        if verb == "start" and not inside.is_set():
+            inside.set()
+            assert go_on.wait(10)
+
+    def cut_off(verb: str) -> None:
+        if verb == "renew":
+            raise StoreError("no way to the database")
+
+    world.pause = pause
+    options = WorkerOptions(lease_seconds=0.3, threads=1, poll_seconds=0.05)
+    rollout = begin_one(store, world)
+    with working(Interposed(store, cut_off), world, options):
+        assert inside.wait(10)
+        with working(store, world, owner="bert"):
+            eventually(ended(store, rollout))
+            writes = world.calls.count("write")
+            go_on.set()
+            time.sleep(0.3)
+        assert world.calls.count("write") == writes
+    assert store.load(rollout)[0].phase is Phase.SUCCEEDED
+    assert world.serving() == ["v2-2", "v2-2"]
+
+
+# -- what goes wrong --------------------------------------------------------------------------------------------------
+
+
+def test_a_mistake_of_ours_is_told_and_harms_no_other_rollout(store: SqlStore, world: SmallWorld) -> None:
+    bad, good = begin(store, world, a_service("bad"), a_service("good"))
+    parts = world.parts()
+
+    class Broken(type(parts.platform)):  # type: ignore[misc] # whatever stands behind the port
+        def instances(self, service: str) -> Any:
+            if service == "demo/bad" and "fault" not in kinds(store, bad):
+                raise ZeroDivisionError("a bug")
+            return super().instances(service)
+
+    with working(store, world, parts=replace(parts, platform=Broken(world))):
+        eventually(lambda: ended(store, bad)() and ended(store, good)())
+    assert store.load(bad)[0].phase is store.load(good)[0].phase is Phase.SUCCEEDED
+    told = next(each for each in store.events(bad) if each.kind == Kind.FAULT)
+    assert told.sentence == "internal error: ZeroDivisionError: a bug"
+    assert Kind.FAULT not in kinds(store, good)
+
+
+def test_an_environment_that_is_not_in_the_settings_is_told(store: SqlStore, world: SmallWorld) -> None:
+    rollout = begin_one(store, world, environment="moon")
+    with working(store, world):
+        eventually(lambda: "trouble" in kinds(store, rollout))
+        time.sleep(0.8)
+    told = [each.sentence for each in store.events(rollout) if each.kind == Kind.TROUBLE]
+    assert told == ["its environment is not in this engine's settings; there are: demo"]
+    assert "instances" not in world.calls
+
+
+def test_a_database_that_fails_for_a_while_is_waited_for(store: SqlStore, world: SmallWorld) -> None:
+    until = time.monotonic() + 0.5
+
+    def down(verb: str) -> None:
+        if time.monotonic() < until:
+            raise StoreError("disk full") if verb != "load" else RuntimeError("worse")
+
+    rollout = begin_one(store, world)
+    with working(Interposed(store, down), world):
+        eventually(ended(store, rollout))
+    assert store.load(rollout)[0].phase is Phase.SUCCEEDED
+
+
+def test_it_does_not_spin_when_there_is_nothing_to_do_or_nothing_works(store: SqlStore, world: SmallWorld) -> None:
+    claims: list[str] = []
+
+    def count(verb: str) -> None:
+        if verb == "claim":
+            claims.append(verb)
+
+    world.always["instances"] = PlatformError("down")
+    begin_one(store, world)
+    with working(Interposed(store, count), world, WorkerOptions(poll_seconds=0.1)):
+        time.sleep(1.0)
+    assert len(claims) < 25
+    assert world.calls.count("instances") < 6
