@@ -1,0 +1,157 @@
+"""What every handler is given, and the manners that all share: pages, ETags, repeated requests."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import cast
+from urllib.parse import urlencode
+
+from flask import Response, current_app, g, request
+from pydantic import BaseModel
+
+from tidegate.errors import Stale, UnknownService
+from tidegate.ports import Idempotency, Parts, Store
+from tidegate.web.auth import Failures, Principal
+from tidegate.web.problems import INVALID, TOO_MANY_WAITING, Problem
+from tidegate.wiring import Wiring
+
+EXTENSION = "tidegate"
+
+
+class Waiting:
+    """The requests that wait for events: fewer than there are threads, or the rest of the API would starve."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._places = threading.BoundedSemaphore(most)
+        self.stopping = threading.Event()  # set when the server ends: nobody waits any longer
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """One of the places. Raises `Problem` when all are taken."""
+        if not self._places.acquire(blocking=False):
+            text = f"{self._most} requests wait for events already; ask again shortly, or with wait=0"
+            raise Problem(TOO_MANY_WAITING, text, headers={"Retry-After": "1"})
+        try:
+            yield
+        finally:
+            self._places.release()
+
+
+@dataclass(frozen=True)
+class Api:
+    """Everything that handlers need. `wake` makes an engine in this process look at once."""
+
+    wiring: Wiring
+    wake: Callable[[], None]
+    waiting: Waiting
+    failures: Failures
+
+    @property
+    def store(self) -> Store:
+        """The database."""
+        return self.wiring.store
+
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        return self.wiring.clock()
+
+    def parts(self, environment: str) -> Parts:
+        """The drivers of an environment. Raises `UnknownService`, listing the known ones."""
+        found = self.wiring.environments.get(environment)
+        if found is None:
+            known = ", ".join(sorted(self.wiring.environments)) or "none"
+            raise UnknownService(f"no environment {environment}; known: {known}")
+        return found
+
+
+def api() -> Api:
+    """Of the present app."""
+    return cast(Api, current_app.extensions[EXTENSION])
+
+
+def principal() -> Principal:
+    """Who asks."""
+    return cast(Principal, g.principal)
+
+
+# -- answers ------------------------------------------------------------------------------------------------------------
+
+
+def answer(view: BaseModel, status: int = 200, *, version: int | None = None, location: str = "") -> Response:
+    """The view as JSON; `version` becomes the ETag. What JSON has no word for (infinity) becomes null."""
+    return json_answer(view.model_dump_json(by_alias=True), status, version=version, location=location)
+
+
+def json_answer(text: str, status: int, *, version: int | None = None, location: str = "") -> Response:
+    """JSON as it is."""
+    response = Response(text, status, content_type="application/json")
+    if version is not None:
+        response.set_etag(str(version))
+    if location:
+        response.headers["Location"] = location
+    return response
+
+
+def wanted_version(present: int, what: str) -> int | None:
+    """The version that `If-Match` asks for, None when it asks for none. Raises `Stale` when it is not the present one."""
+    if "If-Match" not in request.headers or request.if_match.star_tag:
+        return None
+    if not request.if_match.contains(str(present)):
+        raise Stale(f'{what} is at version "{present}", not {request.headers["If-Match"]}; read it again')
+    return present
+
+
+# -- pages --------------------------------------------------------------------------------------------------------------
+
+
+def cursor_of(last: str) -> str:
+    """Where the next page begins. Opaque to clients, so that it may change."""
+    return base64.urlsafe_b64encode(last.encode()).decode().rstrip("=")
+
+
+def last_of(cursor: str) -> str | None:
+    """The last one of the page before; None for the first page. Raises `Problem` for what is no cursor."""
+    if not cursor:
+        return None
+    try:
+        return base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
+    except (binascii.Error, UnicodeError) as error:
+        raise bad_cursor() from error
+
+
+def bad_cursor() -> Problem:
+    """For a cursor that none of our pages gave."""
+    text = "not a cursor of this list; send `next` of the page before as it is"
+    return Problem(INVALID, f"cursor: {text}", [{"in": "query", "pointer": "/cursor", "path": "cursor", "detail": text}])
+
+
+def linked(response: Response, cursor: str | None) -> Response:
+    """With `Link: rel=next`, when there is a next page."""
+    if cursor is not None:
+        query = urlencode({**request.args, "cursor": cursor})
+        response.headers["Link"] = f'<{request.path}?{query}>; rel="next"'
+    return response
+
+
+# -- repeated requests ----------------------------------------------------------------------------------------------------
+
+
+def idempotency(key: str) -> Idempotency:
+    """The client's key with what it was sent for: who, which method and path, which body."""
+    body = json.dumps(request.get_json(), sort_keys=True)
+    scope = f"{principal().token.id} {request.method} {request.path}"
+    return Idempotency(scope, key, hashlib.sha256(body.encode()).hexdigest())
+
+
+def replayed(response: Response) -> Response:
+    """The mark of an answer that was given before."""
+    response.headers["Idempotency-Replayed"] = "true"
+    return response

@@ -1,0 +1,121 @@
+"""The Flask app: the API's parts, and what happens before and after every request."""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+from flask import Request, Response, current_app, g, request
+from flask_openapi import Info, OpenAPI, Server
+from structlog.contextvars import bind_contextvars, clear_contextvars
+
+from tidegate import __version__
+from tidegate.web import ops, problems, rollouts, services, tokens
+from tidegate.web.api import EXTENSION, Api, Waiting, api
+from tidegate.web.auth import Failures, authenticate
+from tidegate.web.routes import SECURITY_SCHEMES
+from tidegate.web.views import ProblemView
+from tidegate.wiring import Wiring
+
+LONG_POLLS = 24  # requests that may wait for events at a time; fewer than the server's threads
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+log = structlog.get_logger("tidegate.web")
+
+
+class ApiRequest(Request):
+    """A POST or PUT without a body counts as one with `{}`, so that `curl -X POST …/pause` works."""
+
+    def get_json(self, force: bool = False, silent: bool = False, cache: bool = True) -> Any:
+        """As Flask's; raises its 400 for what is no JSON and 415 for another content type."""
+        if not self.content_type and not self.get_data():
+            return {}
+        return super().get_json(force=force, silent=silent, cache=cache)
+
+
+def _nothing() -> None:
+    """Nobody to wake: the engine is another process and looks by itself."""
+
+
+def create_app(wiring: Wiring, wake: Callable[[], None] = _nothing, *, waiting: Waiting | None = None) -> OpenAPI:
+    """The WSGI app. `wake` is called after every new rollout and signal; `waiting` bounds and ends the long polls."""
+    app = OpenAPI(
+        "tidegate",
+        info=Info(title="Tidegate", version=__version__, description="Moves a service between releases without downtime."),
+        servers=[Server(url="/")],
+        security_schemes=SECURITY_SCHEMES,
+        validation_error_model=ProblemView,
+        validation_error_callback=problems.invalid,
+        doc_ui=False,
+        static_folder=None,
+    )
+    app.openapi_version = "3.1.0"
+    app.request_class = ApiRequest
+    app.config["MAX_CONTENT_LENGTH"] = wiring.settings.web.max_body_bytes
+    app.extensions[EXTENSION] = Api(wiring, wake, waiting or Waiting(LONG_POLLS), Failures(wiring.clock))
+    app.extensions[ops.METRICS] = ops.Metrics(wiring.store)
+    app.before_request(_begin)
+    app.before_request(_authenticate)
+    app.before_request(_want_an_object)
+    app.after_request(_end)
+    problems.register(app)
+    for part in (services.bp, rollouts.bp, tokens.bp, ops.bp):
+        app.register_api(part)
+    return app
+
+
+# -- around every request -------------------------------------------------------------------------------------------------
+
+
+def _begin() -> None:
+    """A request id: the caller's, where it is harmless in a log, or a new one."""
+    g.begun = time.monotonic()
+    given = request.headers.get("X-Request-ID", "")
+    g.request_id = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    clear_contextvars()
+    bind_contextvars(request_id=g.request_id)
+
+
+def _authenticate() -> None:
+    """Everything but `/healthz` and its like is behind a token. What has no route goes on to its 404."""
+    if ops.is_open():
+        return
+    address = request.remote_addr or "unknown"
+    g.principal = authenticate(api().store, api().now(), api().failures, request.headers.get("Authorization"), address)
+    bind_contextvars(principal=g.principal.name)
+
+
+def _want_an_object() -> None:
+    """flask-openapi reads JSON silently, and a string as JSON once more: here both get their true answer."""
+    if request.url_rule is None or request.method not in ("POST", "PUT"):
+        return
+    if not isinstance(request.get_json(), dict):
+        detail = "the body must be a JSON object"
+        raise problems.Problem(problems.INVALID, detail, [{"in": "body", "pointer": "", "path": "", "detail": detail}])
+
+
+def _end(response: Response) -> Response:
+    """Headers, metrics and one line in the log."""
+    response.headers.update(HEADERS)
+    response.headers["X-Request-ID"] = g.get("request_id", "")
+    seconds = time.monotonic() - g.get("begun", time.monotonic())
+    current_app.extensions[ops.METRICS].count(response, seconds)
+    fields = {
+        "method": request.method,
+        "route": request.url_rule.rule if request.url_rule else None,
+        "path": request.path,
+        "status": response.status_code,
+        "seconds": round(seconds, 4),
+    }
+    quiet = ops.is_open() and response.status_code < 400  # probes and scrapes would fill the log
+    (log.debug if quiet else log.info)("request", **fields)
+    return response

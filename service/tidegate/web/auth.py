@@ -1,0 +1,145 @@
+"""Who asks, and what they may do: bearer tokens with scopes.
+
+A token is `tg_` and 256 random bits; the store has its SHA-256 only. That is enough: what cannot be guessed needs no slow
+hash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from tidegate import errors
+from tidegate.core.judge.verdict import Time
+from tidegate.errors import InvalidSpec, NotAllowed
+from tidegate.ports import Clock, Store, Token
+from tidegate.web.problems import TOO_MANY_FAILURES, UNAUTHENTICATED, Problem
+
+#: Each of the others includes `read`; `admin` includes all.
+SCOPES = ("read", "deploy", "promote", "rollback", "admin")
+PREFIX = "tg_"
+SECRET_BYTES = 32
+_BEARER = re.compile(r"Bearer +(tg_[A-Za-z0-9_-]{43})", re.IGNORECASE)
+FAILURES = 10  # so many from one address …
+FAILURE_SECONDS = 60.0  # … in this time, then 429
+ADDRESSES = 1024  # whose failures are remembered
+
+
+def new_token(
+    name: str, scopes: Sequence[str], services: Sequence[str], now: Time, expires: Time | None = None
+) -> tuple[str, Token]:
+    """A secret, shown once and stored nowhere, and the token to store. Raises `InvalidSpec` with every mistake."""
+    known = ", ".join(SCOPES)
+    found = [errors.Problem("scopes", f"unknown: {each}; known: {known}") for each in scopes if each not in SCOPES]
+    if not name.strip():
+        found.append(errors.Problem("name", "is needed: it stands in every rollout as who asked for it"))
+    if not scopes:
+        found.append(errors.Problem("scopes", f"at least one is needed: {known}"))
+    if not services or not all(services):
+        found.append(errors.Problem("services", "globs over environment/service are needed; * means all"))
+    if expires is not None and expires <= now:
+        found.append(errors.Problem("expires", "must lie in the future"))
+    if found:
+        raise InvalidSpec(found)
+    secret = PREFIX + secrets.token_urlsafe(SECRET_BYTES)
+    wanted = tuple(scope for scope in SCOPES if scope in scopes)
+    return secret, Token(secrets.token_hex(4), name.strip(), digest_of(secret), wanted, tuple(services), now, expires)
+
+
+def digest_of(secret: str) -> str:
+    """What is stored of a secret."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who asks."""
+
+    token: Token
+
+    @property
+    def name(self) -> str:
+        """What stands in events and rollouts."""
+        return self.token.name
+
+    def may(self, scope: str, service: str) -> bool:
+        """Whether this is allowed on `environment/service`."""
+        return self._has(scope) and any(fnmatchcase(service, glob) for glob in self.token.services)
+
+    def _has(self, scope: str) -> bool:
+        return "admin" in self.token.scopes or scope in self.token.scopes or (scope == "read" and bool(self.token.scopes))
+
+    def require(self, scope: str, service: str) -> None:
+        """Raises `NotAllowed`, naming what is missing."""
+        if not self._has(scope):
+            found = ", ".join(self.token.scopes) or "none"
+            raise NotAllowed(f"the token {self.name} lacks the scope {scope} for {service}; it has: {found}")
+        if not self.may(scope, service):
+            globs = ", ".join(self.token.services)
+            raise NotAllowed(f"the token {self.name} has the scope {scope}, but not for {service}; only for: {globs}")
+
+    def require_admin(self) -> None:
+        """For tokens, which concern all services: one bound to some of them could otherwise make itself a wider one."""
+        if "admin" not in self.token.scopes:
+            found = ", ".join(self.token.scopes) or "none"
+            raise NotAllowed(f"the token {self.name} lacks the scope admin; it has: {found}")
+        if "*" not in self.token.services:
+            raise NotAllowed(
+                f"the token {self.name} is for {', '.join(self.token.services)} only; tokens are for all services"
+            )
+
+
+class Failures:
+    """Counts failed attempts by address, in fixed spans of time. For many threads; bounded in memory."""
+
+    def __init__(self, clock: Clock, most: int = FAILURES, seconds: float = FAILURE_SECONDS) -> None:
+        self._clock, self._most, self._seconds = clock, most, seconds
+        self._lock = threading.Lock()
+        self._seen: OrderedDict[str, tuple[Time, int]] = OrderedDict()
+
+    def count(self, address: str) -> float:
+        """One more. Returns the seconds to wait when there were too many, else 0."""
+        now = self._clock()
+        with self._lock:
+            begun, count = self._seen.pop(address, (now, 0))
+            if now - begun >= self._seconds:
+                begun, count = now, 0
+            self._seen[address] = (begun, count + 1)
+            while len(self._seen) > ADDRESSES:
+                self._seen.popitem(last=False)
+        return begun + self._seconds - now if count >= self._most else 0.0
+
+
+def authenticate(store: Store, now: Time, failures: Failures, header: str | None, address: str) -> Principal:
+    """The principal behind an `Authorization` header. Raises `Problem`: 401, or 429 after many failures.
+
+    A right token is let in also after many failures of others at the same address: behind one proxy all look alike.
+    """
+    if header is None:
+        raise _unknown("send the header Authorization: Bearer tg_…", failures, address, "")
+    match = _BEARER.fullmatch(header.strip())
+    if match is None:
+        raise _unknown("the header Authorization is not of the form Bearer tg_…", failures, address, "invalid_request")
+    digest = digest_of(match.group(1))
+    token = store.token(digest)
+    if token is None or not hmac.compare_digest(token.digest, digest):
+        raise _unknown("the token is unknown; it may have been dropped", failures, address, "invalid_token")
+    if token.expires is not None and now >= token.expires:
+        raise _unknown(f"the token {token.name} has expired", failures, address, "invalid_token")
+    return Principal(token)
+
+
+def _unknown(detail: str, failures: Failures, address: str, code: str) -> Problem:
+    wait = failures.count(address)
+    if wait:
+        text = f"too many failed attempts from {address}; try again in {wait:.0f} s"
+        return Problem(TOO_MANY_FAILURES, text, headers={"Retry-After": str(int(wait) + 1)})
+    challenge = 'Bearer realm="tidegate"' + (f', error="{code}"' if code else "")
+    return Problem(UNAUTHENTICATED, detail, headers={"WWW-Authenticate": challenge})

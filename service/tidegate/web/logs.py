@@ -1,0 +1,35 @@
+"""The log: one line each on standard error, of our own and of the libraries alike."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Literal
+
+import structlog
+from structlog.typing import Processor
+
+_SHARED: tuple[Processor, ...] = (
+    structlog.contextvars.merge_contextvars,
+    structlog.processors.add_log_level,
+    structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
+)
+
+
+def configure(level: str = "info", form: Literal["json", "console"] = "json") -> None:
+    """For a whole process, once, at its start. `form` json is for programs, console for people."""
+    least = logging.getLevelNamesMapping()[level.upper()]
+    if form == "json":
+        end: list[Processor] = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    else:
+        end = [structlog.dev.ConsoleRenderer(timestamp_key="at", colors=sys.stderr.isatty())]
+    structlog.configure(
+        processors=[*_SHARED, *end],
+        wrapper_class=structlog.make_filtering_bound_logger(least),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    meta = structlog.stdlib.ProcessorFormatter.remove_processors_meta
+    handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=_SHARED, processors=[meta, *end]))
+    logging.basicConfig(handlers=[handler], level=least, force=True)

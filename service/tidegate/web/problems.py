@@ -1,0 +1,195 @@
+"""Every error as `application/problem+json` (RFC 9457). One table says which error of ours is which problem."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+from flask import Flask, Response, g, request
+from pydantic import ValidationError
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from werkzeug.http import HTTP_STATUS_CODES
+
+from tidegate import errors
+
+MEDIA_TYPE = "application/problem+json"
+AGAIN_SECONDS = 1  # Retry-After where waiting may help
+log = structlog.get_logger("tidegate.web")
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of problem: the HTTP status, a code for programs that never changes, a title for people."""
+
+    status: int
+    code: str
+    title: str
+
+
+#: What each error of ours is to a client.
+TABLE: dict[type[errors.TidegateError], Kind] = {
+    errors.TidegateError: Kind(500, "internal", "Internal error"),
+    errors.Refused: Kind(409, "refused", "Refused"),
+    errors.InvalidSpec: Kind(422, "invalid-spec", "The specification has mistakes"),
+    errors.InvalidSettings: Kind(500, "invalid-settings", "The server's settings have mistakes"),
+    errors.UnknownService: Kind(404, "unknown-service", "No such service"),
+    errors.UnknownRollout: Kind(404, "unknown-rollout", "No such rollout"),
+    errors.UnknownDriver: Kind(500, "unknown-driver", "The server's settings name an unknown driver"),
+    errors.RolloutInProgress: Kind(409, "rollout-in-progress", "A rollout is in progress"),
+    errors.RouteTaken: Kind(409, "route-taken", "The route belongs to another service"),
+    errors.NothingToRollBackTo: Kind(409, "nothing-to-roll-back-to", "Nothing to roll back to"),
+    errors.IllegalMove: Kind(409, "illegal-move", "Not possible now"),
+    errors.Stale: Kind(412, "stale", "Changed since it was read"),
+    errors.KeyReused: Kind(422, "key-reused", "The idempotency key was used before"),
+    errors.NotAllowed: Kind(403, "not-allowed", "Not allowed"),
+    errors.DriverError: Kind(502, "driver-error", "An outside part failed"),
+    errors.PlatformError: Kind(502, "platform-error", "The platform failed"),
+    errors.RouterError: Kind(502, "router-error", "The proxy failed"),
+    errors.MetricsError: Kind(502, "metrics-error", "The metrics source failed"),
+    errors.StoreError: Kind(503, "store-error", "The database failed"),
+    errors.LeaseLost: Kind(500, "lease-lost", "Internal error"),
+}
+
+INVALID = Kind(422, "invalid-request", "The request has mistakes")
+UNAUTHENTICATED = Kind(401, "unauthenticated", "A valid token is needed")
+TOO_MANY_FAILURES = Kind(429, "too-many-failures", "Too many failed attempts")
+KEY_NEEDED = Kind(400, "idempotency-key-needed", "The header Idempotency-Key is needed")
+IF_MATCH_NEEDED = Kind(428, "if-match-needed", "The header If-Match is needed")
+TOO_MANY_WAITING = Kind(503, "too-many-waiting", "Too many requests wait for events")
+NOT_READY = Kind(503, "not-ready", "Not ready")
+
+
+@dataclass
+class Problem(Exception):
+    """An answer that is an error of the API itself. `more` are further members of the document."""
+
+    kind: Kind
+    detail: str
+    errors: list[dict[str, str]] = field(default_factory=list)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    more: Mapping[str, object] = field(default_factory=dict)
+
+
+def response(problem: Problem) -> Response:
+    """The document. `instance` is the request's id, which the log has too."""
+    document: dict[str, Any] = {
+        "type": f"urn:tidegate:problem:{problem.kind.code}",
+        "title": problem.kind.title,
+        "status": problem.kind.status,
+        "detail": problem.detail,
+        "instance": f"urn:tidegate:request:{g.get('request_id', 'unknown')}",
+        "code": problem.kind.code,
+    }
+    if problem.errors:
+        document["errors"] = problem.errors
+    answer = Response(json.dumps(document | dict(problem.more), ensure_ascii=False), problem.kind.status)
+    answer.content_type = MEDIA_TYPE
+    answer.headers.extend(dict(problem.headers))
+    return answer
+
+
+# -- our own errors ---------------------------------------------------------------------------------------------------
+
+
+def of_error(error: errors.TidegateError) -> Problem:
+    """Ours as a problem. What is the server's own fault goes to the log, not to the client."""
+    kind = next(TABLE[cls] for cls in type(error).__mro__ if cls in TABLE)
+    if kind.status == 500:
+        log.error("internal error", error=error.message, kind=type(error).__name__)
+        return Problem(kind, f"an internal error; the server's log has it under {g.get('request_id', 'unknown')}")
+    found = [_pointed(each) for each in error.problems] if isinstance(error, errors.InvalidSpec) else []
+    retryable = isinstance(error, errors.DriverError) and error.retryable
+    return Problem(kind, error.message, found, {"Retry-After": str(AGAIN_SECONDS)} if retryable else {})
+
+
+def _pointed(each: errors.Problem) -> dict[str, str]:
+    """A mistake inside the Compose text: `pointer` says where in the request, `path` where in the text."""
+    return {"in": "body", "pointer": "/compose", "path": each.path, "detail": each.message}
+
+
+# -- mistakes in the request --------------------------------------------------------------------------------------------
+
+
+def invalid(error: ValidationError) -> Response:
+    """The callback of flask-openapi. Which part of the request it was is told by the model's name."""
+    place = next((part for part in ("query", "path", "header") if error.title.lower().endswith(part)), "body")
+    found = [
+        {"in": place, "pointer": _pointer(each["loc"]), "path": ".".join(map(str, each["loc"])), "detail": _said(each)}
+        for each in error.errors()
+    ]
+    needed = {"/Idempotency-Key": KEY_NEEDED, "/If-Match": IF_MATCH_NEEDED}
+    for each, raw in zip(found, error.errors(), strict=True):
+        if place == "header" and raw["type"] == "missing" and each["pointer"] in needed:
+            return response(Problem(needed[each["pointer"]], NEEDED_BECAUSE[each["pointer"]]))
+    detail = "\n".join(f"{each['path']}: {each['detail']}" if each["path"] else each["detail"] for each in found)
+    return response(Problem(INVALID, detail, found))
+
+
+NEEDED_BECAUSE = {
+    "/Idempotency-Key": "send the header Idempotency-Key with a value of your own, and the same one when you repeat the"
+    " request: it then never happens twice",
+    "/If-Match": "send the header If-Match with the ETag of the rollout as you saw it: what is approved is what was seen",
+}
+
+
+def _pointer(location: tuple[int | str, ...]) -> str:
+    """A JSON Pointer (RFC 6901)."""
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in location)
+
+
+def _said(each: Any) -> str:
+    """What is wrong and what was found, in one sentence."""
+    if each["type"] == "extra_forbidden":
+        return "unknown name"
+    if each["type"] == "missing":
+        return "is needed"
+    found = json.dumps(each["input"], ensure_ascii=False, default=str)
+    return f"{each['msg'][0].lower()}{each['msg'][1:]}, found {found if len(found) <= 80 else found[:77] + '…'}"
+
+
+# -- handlers -----------------------------------------------------------------------------------------------------------
+
+
+def register(app: Flask) -> None:
+    """Make every error of the app a problem document."""
+    app.register_error_handler(Problem, response)
+    app.register_error_handler(errors.TidegateError, lambda error: response(of_error(error)))
+    app.register_error_handler(HTTPException, _of_http)
+    app.register_error_handler(Exception, _of_fault)
+
+
+def _of_http(error: HTTPException) -> Response:
+    """404, 405, 413, 415, 400 and the like, from Flask itself."""
+    status = error.code or 500
+    title = HTTP_STATUS_CODES.get(status, "Error")
+    headers = {}
+    if isinstance(error, MethodNotAllowed) and error.valid_methods:
+        headers["Allow"] = ", ".join(sorted(error.valid_methods))
+    return response(
+        Problem(Kind(status, title.lower().replace(" ", "-"), title), _http_detail(error, status), headers=headers)
+    )
+
+
+def _http_detail(error: HTTPException, status: int) -> str:
+    said = {
+        404: f"there is nothing at {request.path}",
+        405: f"{request.method} is not possible at {request.path}",
+        413: f"the request is too large: at most {request.max_content_length} bytes",
+        415: "the body must be JSON: send the header Content-Type: application/json",
+    }
+    return said.get(status) or error.description or HTTP_STATUS_CODES.get(status, "Error")
+
+
+def _of_fault(error: Exception) -> Response:
+    """A fault in our own code: told to the log, not to the client."""
+    log.exception("request failed", exc_info=error)
+    return response(of_fault())
+
+
+def of_fault() -> Problem:
+    """What a client hears of a fault in our own code."""
+    detail = f"an internal error; the server's log has it under {g.get('request_id', 'unknown')}"
+    return Problem(TABLE[errors.TidegateError], detail)

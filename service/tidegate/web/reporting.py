@@ -1,0 +1,175 @@
+"""The report of a rollout as the API tells it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pydantic import BaseModel, Field
+
+from tidegate.core.model import Event, Rollout, Traffic
+from tidegate.core.phases import Phase
+from tidegate.core.report import Batch, FailureLog, report
+from tidegate.ports import Store
+from tidegate.web.views import TrafficView, VerdictView, When, when, when_known
+
+PAGE = 500
+
+
+class BatchView(BaseModel):
+    """One step as it happened. Counts are null where they are not known; `unknown` says why."""
+
+    number: int = Field(description="From 1, in the order in which they happened.")
+    step: int = Field(description="From 0, in the plan of that time.")
+    phase: Phase
+    did: str
+    entered: When
+    shifted: When | None
+    settled: When | None
+    left: When | None
+    seconds: float | None
+    switch: TrafficView | None = Field(description="From the step's beginning until all of it stood.")
+    bake: TrafficView | None = Field(description="From there until it was left.")
+    requests: int | None
+    lost: int | None
+    errors: int | None
+    unknown: str
+
+
+class StepVerdictView(BaseModel):
+    """A verdict and the step it was for."""
+
+    step: int
+    phase: Phase
+    verdict: VerdictView
+
+
+class FailureView(BaseModel):
+    """The last log lines of an instance that failed or never became ready."""
+
+    instance: str
+    release: str
+    detail: str
+    restarts: int
+    log: str
+    at: When
+
+
+class ToldWishView(BaseModel):
+    """What a person or Jenkins asked for."""
+
+    kind: str
+    by: str
+    reason: str
+    at: When
+
+
+class NoteView(BaseModel):
+    """Trouble with an outside part, a warning, or an engine that took over."""
+
+    kind: str
+    sentence: str
+    at: When
+
+
+class ReportView(BaseModel):
+    """What happened in a rollout and why. Counts and times are null where not known, or not yet."""
+
+    rollout: str
+    service: str
+    old: str | None
+    new: str
+    requested_by: str
+    phase: Phase
+    reason: str
+    summary: str
+    created: When
+    started: When | None
+    finished: When | None
+    seconds: float | None = Field(description="From created to finished.")
+    exposed: When | None = Field(description="When the new release first took traffic.")
+    decided: When | None = Field(description="When it was decided to turn back or to halt.")
+    decision_seconds: float | None = Field(description="From exposed to decided.")
+    requests: int | None
+    lost: int | None
+    errors: int | None
+    batches: list[BatchView]
+    verdicts: list[StepVerdictView]
+    failures: list[FailureView]
+    wishes: list[ToldWishView]
+    notes: list[NoteView]
+
+
+def report_of(store: Store, rollout: Rollout) -> ReportView:
+    """From all that is stored of it."""
+    made = report(rollout, list(_events(store, rollout.id)), store.verdicts(rollout.id))
+    verdicts = [
+        StepVerdictView(step=each.step, phase=each.phase, verdict=VerdictView.of(each.verdict)) for each in made.verdicts
+    ]
+    return ReportView(
+        rollout=made.rollout,
+        service=made.service,
+        old=made.old,
+        new=made.new,
+        requested_by=made.requested_by,
+        phase=made.phase,
+        reason=made.reason,
+        summary=made.summary,
+        created=when(made.created),
+        started=when_known(made.started),
+        finished=when_known(made.finished),
+        seconds=made.seconds,
+        exposed=when_known(made.exposed),
+        decided=when_known(made.decided),
+        decision_seconds=made.decision_seconds,
+        requests=made.requests,
+        lost=made.lost,
+        errors=made.errors,
+        batches=[_batch(each) for each in made.batches],
+        verdicts=verdicts,
+        failures=[_failure(each) for each in made.failures],
+        wishes=[ToldWishView(kind=each.kind, by=each.by, reason=each.reason, at=when(each.at)) for each in made.wishes],
+        notes=[NoteView(kind=each.kind, sentence=each.sentence, at=when(each.at)) for each in made.notes],
+    )
+
+
+def _events(store: Store, rollout: str) -> Iterator[Event]:
+    """All of them, page by page."""
+    after = 0
+    while page := store.events(rollout, after, PAGE):
+        yield from page
+        after = page[-1].number
+
+
+def _failure(failure: FailureLog) -> FailureView:
+    return FailureView(
+        instance=failure.instance,
+        release=failure.release,
+        detail=failure.detail,
+        restarts=failure.restarts,
+        log=failure.log,
+        at=when(failure.at),
+    )
+
+
+def _batch(batch: Batch) -> BatchView:
+    return BatchView(
+        number=batch.number,
+        step=batch.step,
+        phase=batch.phase,
+        did=batch.did,
+        entered=when(batch.entered),
+        shifted=when_known(batch.shifted),
+        settled=when_known(batch.settled),
+        left=when_known(batch.left),
+        seconds=batch.seconds,
+        switch=_traffic(batch.switch),
+        bake=_traffic(batch.bake),
+        requests=batch.requests,
+        lost=batch.lost,
+        errors=batch.errors,
+        unknown=batch.unknown,
+    )
+
+
+def _traffic(traffic: Traffic | None) -> TrafficView | None:
+    return None if traffic is None else TrafficView(requests=traffic.requests, lost=traffic.lost, errors=traffic.errors)

@@ -1,0 +1,188 @@
+"""Rollouts: list, look, follow, and the wishes: verify, promote, rollback, pause, resume."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from flask import Response
+
+from tidegate.core.model import Event, Rollout, Signal, SignalKind
+from tidegate.core.phases import Phase
+from tidegate.errors import IllegalMove
+from tidegate.ports import Idempotency
+from tidegate.web.api import answer, api, idempotency, principal, replayed, wanted_version
+from tidegate.web.paging import rollouts_page
+from tidegate.web.reporting import ReportView, report_of
+from tidegate.web.routes import ResponseDict, blueprint, problems
+from tidegate.web.schemas import EventsQuery, PromoteBody, PromoteHeader, RolloutPath, RolloutsQuery, WishBody, WishHeader
+from tidegate.web.showing import asks, event_view, given, rollout_view
+from tidegate.web.views import EventsView, RolloutsView, RolloutView
+
+bp = blueprint("rollouts", "Attempts to move a service from one release to another.")
+
+LOOK_SECONDS = 0.1  # between two looks for new events while a request waits
+WISHED: ResponseDict = {"202": RolloutView, **problems(400, 404, 409, 412, 413, 415)}
+
+
+@bp.get("/rollouts", responses={"200": RolloutsView, **problems()})
+def list_rollouts(query: RolloutsQuery) -> Response:
+    """All rollouts that the token may read, the newest first."""
+    if query.service is not None:
+        principal().require("read", query.service)
+    return rollouts_page(query.service, query)
+
+
+@bp.get("/rollouts/<rollout>", responses={"200": RolloutView, **problems(404)})
+def get_rollout(path: RolloutPath) -> Response:
+    """A rollout as it stands."""
+    rollout, signals = _readable(path)
+    return answer(rollout_view(rollout, signals), version=rollout.version)
+
+
+def _readable(path: RolloutPath) -> tuple[Rollout, tuple[Signal, ...]]:
+    rollout, signals = api().store.load(path.rollout)
+    principal().require("read", rollout.service)
+    return rollout, signals
+
+
+# -- following ------------------------------------------------------------------------------------------------------------
+
+
+@bp.get("/rollouts/<rollout>/events", responses={"200": EventsView, **problems(404)})
+def list_events(path: RolloutPath, query: EventsQuery) -> Response:
+    """Its events after a number: at once when there are any or the rollout is finished, else after `wait` seconds."""
+    rollout, _ = _readable(path)
+    events = api().store.events(rollout.id, query.after)
+    if not events and query.wait > 0 and rollout.phase.live:
+        events = _awaited(rollout.id, query.after, query.wait)
+    last = events[-1].number if events else query.after
+    return answer(EventsView(events=[event_view(each) for each in events], last=last))
+
+
+def _awaited(rollout: str, after: int, seconds: float) -> tuple[Event, ...]:
+    """The events as soon as there are any; none when the time is over or the server ends."""
+    waiting, end = api().waiting, time.monotonic() + seconds
+    with waiting.place():
+        while True:
+            left = end - time.monotonic()
+            ended = left <= 0 or waiting.stopping.wait(min(LOOK_SECONDS, left))
+            events = api().store.events(rollout, after)
+            if events or ended:
+                return events
+
+
+@bp.get("/rollouts/<rollout>/report", responses={"200": ReportView, **problems(404)})
+def get_report(path: RolloutPath) -> Response:
+    """What happened and why: batches, verdicts with their evidence, requests seen and lost in each switch."""
+    rollout, _ = _readable(path)
+    return answer(report_of(api().store, rollout))
+
+
+# -- wishes ---------------------------------------------------------------------------------------------------------------
+
+
+@bp.post("/rollouts/<rollout>/promote", responses={**WISHED, **problems(400, 404, 409, 412, 413, 415, 428)})
+def promote(path: RolloutPath, header: PromoteHeader, body: PromoteBody) -> Response:
+    """Approve what the present step waits for, and go on; with `full` every hold that follows, too."""
+    check: Check = _approvable_in_full if body.full else _approvable
+    return _wish(path, header, SignalKind.PROMOTE, "promote", body.reason, check, bound=not body.full)
+
+
+@bp.post("/rollouts/<rollout>/verify", responses=WISHED)
+def verify(path: RolloutPath, header: WishHeader, body: WishBody) -> Response:
+    """Judge the present step now, without waiting for the next look."""
+    return _wish(path, header, SignalKind.VERIFY, "deploy", body.reason, _judged)
+
+
+@bp.post("/rollouts/<rollout>/rollback", responses=WISHED)
+def rollback(path: RolloutPath, header: WishHeader, body: WishBody) -> Response:
+    """Turn back to the release before."""
+    return _wish(path, header, SignalKind.ROLLBACK, "rollback", body.reason)
+
+
+@bp.post("/rollouts/<rollout>/pause", responses=WISHED)
+def pause(path: RolloutPath, header: WishHeader, body: WishBody) -> Response:
+    """Hold still: no traffic is moved and no step begun until `resume`; deadlines stop."""
+    return _wish(path, header, SignalKind.PAUSE, "deploy", body.reason)
+
+
+@bp.post("/rollouts/<rollout>/resume", responses=WISHED)
+def resume(path: RolloutPath, header: WishHeader, body: WishBody) -> Response:
+    """Go on after a pause."""
+    return _wish(path, header, SignalKind.RESUME, "deploy", body.reason)
+
+
+Check = Callable[[Rollout, Sequence[Signal]], None]
+
+
+def _wish(
+    path: RolloutPath,
+    header: WishHeader,
+    kind: SignalKind,
+    scope: str,
+    reason: str,
+    check: Check | None = None,
+    *,
+    bound: bool = False,
+) -> Response:
+    """Record a wish. `bound` ties it to the present step; `check` raises `IllegalMove` when it makes no sense now."""
+    rollout, signals = api().store.load(path.rollout)
+    principal().require(scope, rollout.service)
+    key = idempotency(header.key) if header.key else None
+    if key is not None and api().store.answered(key) is not None:
+        return replayed(_as_it_stands(rollout, signals))
+    version = wanted_version(rollout.version, f"rollout {rollout.id}")
+    if check is not None:
+        check(rollout, signals)
+    wish = Signal(kind, api().now(), principal().name, reason, rollout.cursor if bound else None)
+    api().store.signal(rollout.id, wish, version, key and _answered_with(key, rollout))
+    api().wake()
+    return _as_it_stands(*api().store.load(rollout.id))
+
+
+def _answered_with(key: Idempotency, rollout: Rollout) -> Idempotency:
+    return replace(key, status=202, answer=rollout.id)
+
+
+def _as_it_stands(rollout: Rollout, signals: Sequence[Signal]) -> Response:
+    return answer(rollout_view(rollout, signals), 202, version=rollout.version)
+
+
+# -- whether a wish makes sense -------------------------------------------------------------------------------------------
+
+
+def _approvable(rollout: Rollout, signals: Sequence[Signal]) -> None:
+    """Raises `IllegalMove` when the present step asks nothing of a person, or was approved already."""
+    _on_its_way(rollout)
+    place = f"step {rollout.cursor + 1} of {len(rollout.plan)}"
+    before = given(rollout, signals)
+    if before is not None:
+        raise IllegalMove(f"{place} of rollout {rollout.id} was approved already, by {before.by}")
+    if asks(rollout) is None:
+        raise IllegalMove(f"nothing waits for approval: {place} of rollout {rollout.id} goes on by itself{_later(rollout)}")
+
+
+def _approvable_in_full(rollout: Rollout, signals: Sequence[Signal]) -> None:
+    """Raises `IllegalMove` when neither the present nor any later step asks a person."""
+    _on_its_way(rollout)
+    if asks(rollout) is None and not any(step.gate.hold for step in rollout.plan[rollout.cursor :]):
+        raise IllegalMove(f"nothing waits for approval: rollout {rollout.id} has no hold any more and goes on by itself")
+
+
+def _on_its_way(rollout: Rollout) -> None:
+    if rollout.phase is not Phase.RUNNING:
+        raise IllegalMove(f"rollout {rollout.id} is {rollout.phase}: nothing waits for approval")
+
+
+def _later(rollout: Rollout) -> str:
+    later = [number for number in range(rollout.cursor + 1, len(rollout.plan)) if rollout.plan[number].gate.hold]
+    return f"; the next hold is after step {later[0] + 1}" if later else ", and no hold follows"
+
+
+def _judged(rollout: Rollout, _: Sequence[Signal]) -> None:
+    """Raises `IllegalMove` when the present step asks no checks: waiting for a verdict would never end."""
+    if rollout.phase.live and not rollout.step.gate.judged:
+        place = f"step {rollout.cursor + 1} of {len(rollout.plan)}"
+        raise IllegalMove(f"{place} of rollout {rollout.id} asks no checks, so there is nothing to judge")

@@ -1,0 +1,155 @@
+"""The shapes of requests. The API's words are the core's words."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from tidegate.core.phases import Phase
+
+LONGEST_WAIT_SECONDS = 25.0
+MOST_ROWS = 200
+Line = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$")]  # one line: it ends up in logs and on terminals
+
+
+class Body(BaseModel):
+    """A request's JSON: unknown names and wrong types are refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class ServiceBody(Body):
+    """A service's definition."""
+
+    compose: str = Field(min_length=1, description="The Compose file, as text.")
+    variables: dict[str, str] = Field(default={}, description="Values of the file's ${NAME}s.")
+
+
+class DeployBody(Body):
+    """What shall be brought up. Without `compose` the stored definition."""
+
+    compose: str | None = Field(default=None, min_length=1, description="The Compose file, as text.")
+    variables: dict[str, str] = Field(default={}, description="Values of the file's ${NAME}s.")
+    image: str | None = Field(
+        default=None,
+        max_length=255,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_./:@-]*$",
+        description="This image instead of the one defined.",
+    )
+
+
+class WishBody(Body):
+    """Why it is asked for."""
+
+    reason: Line = Field(default="", max_length=500, description="Kept with the rollout.")
+
+
+class PromoteBody(WishBody):
+    """An approval."""
+
+    full: bool = Field(default=False, description="Give every hold that follows, too.")
+
+
+class TokenBody(Body):
+    """A new token."""
+
+    name: Line = Field(min_length=1, max_length=100, description="Whose it is; stands in rollouts as who asked.")
+    scopes: list[Literal["read", "deploy", "promote", "rollback", "admin"]] = Field(
+        min_length=1, description="Each of the others includes read; admin includes all."
+    )
+    services: list[Annotated[str, Field(min_length=1, max_length=200)]] = Field(
+        default=["*"], min_length=1, description="Globs over environment/service."
+    )
+    expires_days: float | None = Field(default=None, gt=0, le=36_500, description="Days until it ends; never if left out.")
+
+
+class ServicePath(BaseModel):
+    """A service."""
+
+    environment: str = Field(description="One of the environments in the server's settings.")
+    service: str = Field(description="The service's name in that environment.")
+
+    @property
+    def key(self) -> str:
+        """`environment/service`."""
+        return f"{self.environment}/{self.service}"
+
+
+class RolloutPath(BaseModel):
+    """A rollout."""
+
+    rollout: str = Field(description="Its id.")
+
+
+class TokenPath(BaseModel):
+    """A token."""
+
+    token: str = Field(description="Its id.")
+
+
+class PageQuery(BaseModel):
+    """Which part of a list."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    limit: int = Field(default=50, ge=1, le=MOST_ROWS, description="How many at most.")
+    cursor: str = Field(default="", description="Where to go on: `next` of the page before.")
+
+
+class ServiceRolloutsQuery(PageQuery):
+    """Which rollouts of a service."""
+
+    phase: Phase | None = Field(default=None, description="Only in this phase.")
+
+
+class RolloutsQuery(ServiceRolloutsQuery):
+    """Which rollouts."""
+
+    service: str | None = Field(default=None, description="Only of this environment/service.")
+
+
+class EventsQuery(BaseModel):
+    """Which events, and how long to wait for one."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    after: int = Field(default=0, ge=0, le=2**53, description="Only those with a higher number.")
+    wait: float = Field(
+        default=0.0, ge=0, le=LONGEST_WAIT_SECONDS, description="Seconds to wait when there is nothing new yet."
+    )
+
+
+_KEY_PATTERN = r"^[\x21-\x7e]{1,200}$"
+_KEY = "Of your own choice, the same when the request is repeated: it then never happens twice."
+_SEEN = "The ETag of the rollout as it was seen; refused with 412 when it has changed since."
+
+
+class KeyHeader(BaseModel):
+    """For a request that creates."""
+
+    key: str = Field(alias="Idempotency-Key", pattern=_KEY_PATTERN, description=_KEY)
+
+
+class WishHeader(BaseModel):
+    """For a wish."""
+
+    key: str | None = Field(default=None, alias="Idempotency-Key", pattern=_KEY_PATTERN, description=_KEY)
+    if_match: str | None = Field(default=None, alias="If-Match", description=_SEEN)
+
+
+class PromoteHeader(WishHeader):
+    """For an approval: it is given for what was seen."""
+
+    if_match: str = Field(alias="If-Match", description=_SEEN)
+
+
+class PutHeader(BaseModel):
+    """For storing a definition."""
+
+    if_match: str | None = Field(
+        default=None, alias="If-Match", description="The ETag of the definition to replace; 412 when it is another by now."
+    )
+    if_none_match: Literal["*"] | None = Field(
+        default=None, alias="If-None-Match", description="`*`: only when there is no such service yet."
+    )

@@ -1,0 +1,223 @@
+"""Services: define, list, look, start a rollout, roll back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from flask import Response
+
+from tidegate.core.model import Service, Signal, SignalKind
+from tidegate.errors import DriverError, RolloutInProgress, Stale, UnknownService
+from tidegate.ports import Idempotency, ServiceRow
+from tidegate.web import starting
+from tidegate.web.api import (
+    Api,
+    answer,
+    api,
+    cursor_of,
+    idempotency,
+    json_answer,
+    last_of,
+    linked,
+    principal,
+    replayed,
+    wanted_version,
+)
+from tidegate.web.paging import rollouts_page
+from tidegate.web.problems import TABLE, Problem
+from tidegate.web.routes import blueprint, problems
+from tidegate.web.schemas import (
+    DeployBody,
+    KeyHeader,
+    PageQuery,
+    PutHeader,
+    ServiceBody,
+    ServicePath,
+    ServiceRolloutsQuery,
+    WishBody,
+)
+from tidegate.web.showing import instances_view, release_view, rollout_view, service_fields
+from tidegate.web.starting import Start
+from tidegate.web.views import (
+    InstancesView,
+    RolloutsView,
+    RolloutView,
+    ServiceDetailView,
+    ServicesView,
+    ServiceView,
+)
+
+bp = blueprint("services", "What is run, and where.")
+
+
+@bp.get("/services", responses={"200": ServicesView, **problems()})
+def list_services(query: PageQuery) -> Response:
+    """All services that the token may read, by name."""
+    after = last_of(query.cursor) or ""
+    rows = [row for row in api().store.services() if row.service.key > after and principal().may("read", row.service.key)]
+    shown = rows[: query.limit]
+    cursor = cursor_of(shown[-1].service.key) if len(rows) > len(shown) else None
+    return linked(answer(ServicesView(services=[service_fields(row) for row in shown], next=cursor)), cursor)
+
+
+@bp.get("/services/<environment>/<service>", responses={"200": ServiceDetailView, **problems(404)})
+def get_service(path: ServicePath) -> Response:
+    """A service with the release that serves, the live rollout, and its latest releases."""
+    principal().require("read", path.key)
+    store = api().store
+    api().parts(path.environment)
+    row = store.get_service(path.key)
+    releases = store.releases(path.key)
+    view = ServiceDetailView(
+        **service_fields(row).model_dump(),
+        live_release=None if row.live is None else release_view(store.get_release(path.key, row.live)),
+        live_rollout=None if row.rollout is None else rollout_view(*store.load(row.rollout)),
+        releases=[release_view(each) for each in releases],
+    )
+    return answer(view, version=row.version)
+
+
+@bp.put(
+    "/services/<environment>/<service>",
+    responses={"200": ServiceView, "201": ServiceView, **problems(400, 404, 409, 412, 413, 415)},
+)
+def put_service(path: ServicePath, header: PutHeader, body: ServiceBody) -> Response:
+    """Store a service's definition without deploying it. 201 when there was none, 200 when it was replaced."""
+    principal().require("deploy", path.key)
+    service = starting.defined(api(), path.environment, path.service, body.compose, body.variables)
+    present = found_service(api(), path.key)
+    version = _version_to_put(path.key, present, header)
+    row = api().store.put_service(service, version)
+    view = service_fields(row)
+    status = 201 if present is None else 200
+    return answer(view, status, version=row.version, location=view.links["self"] if status == 201 else "")
+
+
+def found_service(one: Api, key: str) -> ServiceRow | None:
+    """The service, or None."""
+    try:
+        return one.store.get_service(key)
+    except UnknownService:
+        return None
+
+
+def _version_to_put(key: str, present: ServiceRow | None, header: PutHeader) -> int | None:
+    if header.if_none_match is not None:
+        return 0
+    if header.if_match is not None and present is None:
+        raise Stale(f"{key} does not exist, so there is no version {header.if_match} of it")
+    return None if present is None else wanted_version(present.version, key)
+
+
+@bp.get("/services/<environment>/<service>/instances", responses={"200": InstancesView, **problems(404)})
+def get_instances(path: ServicePath) -> Response:
+    """What runs and takes traffic now, asked from the platform and the proxy."""
+    principal().require("read", path.key)
+    parts = api().parts(path.environment)
+    row = api().store.get_service(path.key)
+    try:
+        seen = parts.platform.instances(path.key), parts.router.read(row.service.backend)
+    except DriverError as error:
+        return answer(InstancesView(instances=None, traffic=None, problem=error.message))
+    return answer(instances_view(*seen))
+
+
+# -- rollouts of a service ------------------------------------------------------------------------------------------------
+
+
+@bp.get("/services/<environment>/<service>/rollouts", responses={"200": RolloutsView, **problems(404)})
+def list_service_rollouts(path: ServicePath, query: ServiceRolloutsQuery) -> Response:
+    """The rollouts of a service, the newest first."""
+    principal().require("read", path.key)
+    api().store.get_service(path.key)
+    return rollouts_page(path.key, query)
+
+
+@bp.post(
+    "/services/<environment>/<service>/rollouts",
+    responses={"202": RolloutView, **problems(400, 404, 409, 413, 415)},
+)
+def deploy(path: ServicePath, header: KeyHeader, body: DeployBody) -> Response:
+    """Start a rollout to a new release. Answers at once; follow it by its events."""
+    principal().require("deploy", path.key)
+    key = idempotency(header.key)
+    said = api().store.answered(key)
+    if said is not None:
+        return _said_before(said)
+    row = found_service(api(), path.key)
+    service = _wanted(path, row, body)
+    _refuse_a_second(row)
+    return _begin(starting.towards(api(), row, service, principal().name), key)
+
+
+def _wanted(path: ServicePath, row: ServiceRow | None, body: DeployBody) -> Service:
+    """What is asked for: the given definition or the stored one, with another image where one is named."""
+    if body.compose is not None:
+        service = starting.defined(api(), path.environment, path.service, body.compose, body.variables)
+    else:
+        api().parts(path.environment)
+        if row is None:
+            raise UnknownService(f"no service {path.key}: send its Compose file as `compose`")
+        if body.variables:
+            raise starting.invalid_variables()
+        service = starting.possible(api(), row.service)
+    return service if body.image is None else replace(service, image=body.image)
+
+
+@bp.post(
+    "/services/<environment>/<service>/rollback",
+    responses={"202": RolloutView, **problems(400, 404, 409, 413, 415)},
+)
+def rollback_service(path: ServicePath, header: KeyHeader, body: WishBody) -> Response:
+    """Turn the live rollout back; with none live, start one to the last good release."""
+    principal().require("rollback", path.key)
+    key = idempotency(header.key)
+    said = api().store.answered(key)
+    if said is not None:
+        return _said_before(said)
+    api().parts(path.environment)
+    row = api().store.get_service(path.key)
+    if row.rollout is None:
+        return _begin(starting.backwards(api(), row, principal().name, body.reason), key)
+    wish = Signal(SignalKind.ROLLBACK, api().now(), principal().name, body.reason)
+    rollout = api().store.signal(row.rollout, wish, key=replace(key, status=202, answer=row.rollout))
+    api().wake()
+    view = rollout_view(rollout)
+    return answer(view, 202, version=rollout.version, location=view.links["self"])
+
+
+def _refuse_a_second(row: ServiceRow | None) -> None:
+    """Before anything is planned: what is live now is known only when no rollout is under way."""
+    if row is not None and row.rollout is not None:
+        text = f"{row.service.key} has a live rollout, {row.rollout}: wait for its end, promote it or roll it back first"
+        raise in_progress(text, row.rollout)
+
+
+def in_progress(text: str, rollout: str | None) -> Problem:
+    """409 with the id of the live rollout."""
+    return Problem(TABLE[RolloutInProgress], text, more={} if rollout is None else {"rollout": rollout})
+
+
+def _begin(start: Start, key: Idempotency) -> Response:
+    """Create it, in one transaction with the key and the answer."""
+    rollout = start.rollout
+    text = rollout_view(rollout).model_dump_json()
+    try:
+        said = api().store.create(rollout, start.service, start.release, replace(key, status=202, answer=text), start.event)
+    except RolloutInProgress as error:
+        row = found_service(api(), rollout.service)
+        raise in_progress(error.message, None if row is None else row.rollout) from error
+    if said is not None:
+        return _said_before(said)
+    api().wake()
+    return json_answer(text, 202, version=rollout.version, location=f"/v1/rollouts/{rollout.id}")
+
+
+def _said_before(said: Idempotency) -> Response:
+    """The stored answer again; for a signal only its rollout's id was stored, and it is shown as it now stands."""
+    if not said.answer.startswith("{"):
+        rollout, signals = api().store.load(said.answer)
+        view = rollout_view(rollout, signals)
+        return replayed(answer(view, said.status, version=rollout.version, location=view.links["self"]))
+    view = RolloutView.model_validate_json(said.answer)
+    return replayed(json_answer(said.answer, said.status, version=view.version, location=view.links["self"]))

@@ -1,0 +1,189 @@
+"""From the core's values to the shapes of answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Literal
+
+from tidegate.core.judge.verdict import Outcome
+from tidegate.core.model import Event, FailureAction, Instance, Rollout, Routed, Signal, SignalKind, Step
+from tidegate.core.phases import Phase
+from tidegate.ports import ReleaseRow, ServiceRow, Token
+from tidegate.web.views import (
+    CheckView,
+    EventView,
+    GateView,
+    InstancesView,
+    InstanceView,
+    MarksView,
+    ReleaseView,
+    RolloutView,
+    ServiceView,
+    StepView,
+    TokenView,
+    TrafficView,
+    VerdictView,
+    when,
+    when_known,
+)
+
+
+def asks(rollout: Rollout) -> Literal["approval", "decision"] | None:
+    """What the present step asks of a person, be it now or once it has baked: `approval`, `decision`, or nothing."""
+    verdict = rollout.verdict
+    if rollout.failed_verdict:
+        return "decision" if rollout.policy.failure_action is FailureAction.PAUSE else None
+    if rollout.step.gate.judged and verdict is not None and verdict.outcome is Outcome.INCONCLUSIVE and verdict.final:
+        return "decision"
+    return "approval" if rollout.step.gate.hold else None
+
+
+def given(rollout: Rollout, signals: Sequence[Signal]) -> Signal | None:
+    """The approval of the present step, if it was given."""
+    promotes = (each for each in signals if each.kind is SignalKind.PROMOTE)
+    return next((each for each in promotes if each.step in (None, rollout.cursor)), None)
+
+
+def rollout_view(rollout: Rollout, signals: Sequence[Signal] = ()) -> RolloutView:
+    """`signals` are needed only while the rollout is held: an approval that was given is not waited for."""
+    waits = rollout.phase is Phase.RUNNING and rollout.held is not None and given(rollout, signals) is None
+    batch, batches = _batches(rollout)
+    here = f"/v1/rollouts/{rollout.id}"
+    return RolloutView(
+        id=rollout.id,
+        service=rollout.service,
+        old=rollout.old,
+        new=rollout.new,
+        phase=rollout.phase,
+        reason=rollout.reason,
+        paused=rollout.paused,
+        cursor=rollout.cursor,
+        steps=[_step(each) for each in rollout.plan],
+        batch=batch,
+        batches=batches,
+        waiting_for=asks(rollout) if waits else None,
+        marks=MarksView(
+            entered=when_known(rollout.entered),
+            shifted=when_known(rollout.shifted),
+            settled=when_known(rollout.settled),
+            held=when_known(rollout.held),
+        ),
+        extensions=rollout.extensions,
+        verdict=rollout.verdict and VerdictView.of(rollout.verdict),
+        created=when(rollout.created),
+        finished=when_known(rollout.finished),
+        requested_by=rollout.requested_by,
+        version=rollout.version,
+        links={
+            "self": here,
+            "events": f"{here}/events",
+            "report": f"{here}/report",
+            "service": f"/v1/services/{rollout.service}",
+        },
+    )
+
+
+def _step(step: Step) -> StepView:
+    gate = GateView(**asdict(step.gate))
+    return StepView(fleet=dict(step.fleet), route=dict(step.route), gate=gate)
+
+
+def _batches(rollout: Rollout) -> tuple[int | None, int | None]:
+    """The present batch and how many there are. Steps that only clear up, or make room, bring none."""
+    if rollout.phase in (Phase.ROLLING_BACK, Phase.ROLLED_BACK):
+        return None, None
+    bring = [
+        number
+        for number, step in enumerate(rollout.plan)
+        if step.route.get(rollout.new) and (not step.gate.cleared or number == 0)
+    ]
+    return sum(1 for number in bring if number <= rollout.cursor), len(bring)
+
+
+def event_view(event: Event) -> EventView:
+    """From the value."""
+    return EventView(
+        number=event.number, kind=event.kind, sentence=event.sentence, at=when(event.at), data=dict(event.data)
+    )
+
+
+def service_fields(row: ServiceRow) -> ServiceView:
+    """A service without its releases."""
+    service = row.service
+    here = f"/v1/services/{service.key}"
+    return ServiceView(
+        environment=service.environment,
+        name=service.name,
+        image=service.image,
+        replicas=service.replicas,
+        strategy=service.strategy,
+        order=service.order,
+        batch=service.batch,
+        bake_seconds=service.bake_seconds,
+        holds=list(service.holds),
+        checks=[CheckView(**asdict(each)) for each in service.checks],
+        port=service.container.port,
+        variables=sorted(service.container.environment),
+        route=service.backend.name,
+        listen=service.backend.listen,
+        version=row.version,
+        live=row.live,
+        rollout=row.rollout,
+        links={"self": here, "rollouts": f"{here}/rollouts", "instances": f"{here}/instances"},
+    )
+
+
+def release_view(row: ReleaseRow) -> ReleaseView:
+    """A release with its history."""
+    release = row.release
+    return ReleaseView(
+        id=release.id,
+        number=row.number,
+        image=release.image,
+        digest=release.digest,
+        replicas=release.replicas,
+        created=when(row.created),
+        good_at=when_known(row.good_at),
+        quarantined_at=when_known(row.quarantined_at),
+    )
+
+
+def instances_view(instances: Sequence[Instance], routed: Routed) -> InstancesView:
+    """The world as just read."""
+    traffic = routed.traffic
+    return InstancesView(
+        instances=[_instance(each, routed) for each in instances],
+        traffic=traffic and TrafficView(**asdict(traffic)),
+        problem=None,
+    )
+
+
+def _instance(instance: Instance, routed: Routed) -> InstanceView:
+    member = any(each.instance == instance.id for each in routed.members)
+    return InstanceView(
+        id=instance.id,
+        release=instance.release,
+        ordinal=instance.ordinal,
+        host=instance.host,
+        address=instance.address,
+        state=instance.state.value,
+        restarts=instance.restarts,
+        detail=instance.detail,
+        routed=member,
+        draining=instance.id in routed.draining,
+        in_flight=routed.busy.get(instance.id) if member else routed.draining.get(instance.id),
+    )
+
+
+def token_view(token: Token) -> TokenView:
+    """A token without its secret."""
+    return TokenView(
+        id=token.id,
+        name=token.name,
+        scopes=list(token.scopes),
+        services=list(token.services),
+        created=when(token.created),
+        expires=when_known(token.expires),
+        last_used=when_known(token.last_used),
+    )

@@ -1,0 +1,135 @@
+"""From a request to a new rollout: parse, plan, one transaction."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from dataclasses import dataclass, replace
+
+from tidegate.core import planning, spec
+from tidegate.core.judge.verdict import Time
+from tidegate.core.kinds import Kind
+from tidegate.core.model import Check, Event, Order, Plan, Release, Rollout, Service
+from tidegate.core.phases import Phase
+from tidegate.errors import InvalidSpec, NothingToRollBackTo, Problem
+from tidegate.ports import ServiceRow, Store
+from tidegate.web import compose
+from tidegate.web.api import Api
+
+LONGEST_SLUG = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A rollout that is about to be created. `release` is None when it is there already."""
+
+    rollout: Rollout
+    service: Service
+    release: Release | None
+    event: Event
+
+
+def defined(api: Api, environment: str, name: str, text: str, variables: dict[str, str]) -> Service:
+    """The service that a Compose text defines. Raises `InvalidSpec` with every mistake, `UnknownService` for the
+    environment."""
+    api.parts(environment)
+    return possible(api, spec.parse(compose.load(text), name, environment, variables))
+
+
+def possible(api: Api, service: Service) -> Service:
+    """The service itself; raises `InvalidSpec` when its environment has not what it needs."""
+    if service.checks and api.parts(service.environment).metrics is None:
+        text = f"the environment {service.environment} has no metrics: configure them, or leave the checks out"
+        raise InvalidSpec([Problem(f"services.{service.name}.x-tidegate.checks", text)])
+    return service
+
+
+def invalid_variables() -> InvalidSpec:
+    """Variables without a file to put them into."""
+    text = "are for the text in `compose`, which is not there; the stored definition has its values already"
+    return InvalidSpec([Problem("variables", text)])
+
+
+def slug(image: str) -> str:
+    """The tag of an image as part of a release's id: [a-z0-9-], at most 20; of a bare digest its beginning."""
+    name, _, digest = image.partition("@")
+    tag = name.rpartition("/")[2].partition(":")[2] or digest.removeprefix("sha256:")[:12]
+    if name.startswith("sha256:"):
+        tag = name.removeprefix("sha256:")[:12]
+    return re.sub(r"[^a-z0-9]+", "-", tag.lower()).strip("-")[:LONGEST_SLUG].rstrip("-") or "latest"
+
+
+def new_id(now: Time) -> str:
+    """A rollout's id: 14 hex digits, the first nine of them the time in sixteenths of a second, so that ids sort by age."""
+    return f"{int(now * 16):09x}{secrets.randbits(20):05x}"
+
+
+def towards(api: Api, row: ServiceRow | None, service: Service, by: str) -> Start:
+    """A rollout from what serves now to a new release of `service`."""
+    old = None if row is None or row.live is None else api.store.get_release(service.key, row.live).release
+    new = _release(api.store, service, service.image)
+    way = planning.plan(service, old, new)
+    said = f"rollout to {new.id} ({new.image}) asked by {by}"
+    return _start(service, old, new, way, service.checks, by, said, api.now(), fresh=True)
+
+
+def _release(store: Store, service: Service, image: str) -> Release:
+    number = store.next_number(service.key)
+    return Release(f"{slug(service.image)}-{number}", service.key, image, service.replicas, service.container)
+
+
+def backwards(api: Api, row: ServiceRow, by: str, reason: str) -> Start:
+    """A rollout to the last good release other than the one that serves, without bakes, checks and holds.
+
+    After a rollout that halted, what served before it is brought up anew: the halted one may have left parts of both.
+    Raises `NothingToRollBackTo`.
+    """
+    service = row.service
+    if row.live is None:
+        raise NothingToRollBackTo(f"nothing of {service.key} was ever brought up, so there is nothing to roll back to")
+    old = api.store.get_release(service.key, row.live).release
+    because = f": {reason}" if reason else ""
+    newest = api.store.rollouts(service.key, limit=1)
+    if newest and newest[0].phase is Phase.FAILED:
+        again = replace(service, image=old.image, replicas=old.replicas, container=old.container)
+        new = _release(api.store, again, old.digest or old.image)
+        said = f"{old.id} brought up anew as {new.id}, asked by {by}{because}"
+        return _start(service, old, new, planning.direct(service, old, new), (), by, said, api.now(), fresh=True)
+    good = api.store.last_good(service.key, before=row.live)
+    if good is None:
+        text = f"{old.id} is the only good release of {service.key}: deploy another one instead"
+        raise NothingToRollBackTo(text)
+    new = good.release
+    said = f"rollback to {new.id} ({new.image}) asked by {by}{because}"
+    return _start(service, old, new, planning.direct(service, old, new), (), by, said, api.now(), fresh=False)
+
+
+def _start(
+    service: Service,
+    old: Release | None,
+    new: Release,
+    way: Plan,
+    checks: tuple[Check, ...],
+    by: str,
+    said: str,
+    now: Time,
+    *,
+    fresh: bool,
+) -> Start:
+    rollout = Rollout(
+        id=new_id(now),
+        service=service.key,
+        old=None if old is None else old.id,
+        new=new.id,
+        plan=way,
+        backend=service.backend,
+        created=now,
+        old_replicas=0 if old is None else old.replicas,
+        batch=service.batch,
+        in_place=service.order is Order.STOP_FIRST,
+        checks=checks,
+        policy=service.policy,
+        requested_by=by,
+    )
+    event = Event(Kind.CREATED, said, now, data={"by": by, "old": rollout.old, "new": new.id, "image": new.image})
+    return Start(rollout, service, new if fresh else None, event)

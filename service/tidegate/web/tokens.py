@@ -1,0 +1,45 @@
+"""API tokens: make, list, drop. For `admin` over all services only."""
+
+from __future__ import annotations
+
+from flask import Response
+from werkzeug.exceptions import NotFound
+
+from tidegate.web.api import answer, api, principal
+from tidegate.web.auth import new_token
+from tidegate.web.routes import blueprint, problems
+from tidegate.web.schemas import TokenBody, TokenPath
+from tidegate.web.showing import token_view
+from tidegate.web.views import NewTokenView, TokensView
+
+bp = blueprint("tokens", "Who may do what.")
+SECONDS_A_DAY = 86_400.0
+
+
+@bp.post("/tokens", responses={"201": NewTokenView, **problems(400, 413, 415)})
+def create_token(body: TokenBody) -> Response:
+    """Make a token. Its secret is in this answer and nowhere else, so a repeated request makes another one."""
+    principal().require_admin()
+    now = api().now()
+    expires = None if body.expires_days is None else now + body.expires_days * SECONDS_A_DAY
+    secret, token = new_token(body.name, body.scopes, body.services, now, expires)
+    api().store.add_token(token)
+    view = NewTokenView(**token_view(token).model_dump(), token=secret)
+    return answer(view, 201, location=f"/v1/tokens/{token.id}")
+
+
+@bp.get("/tokens", responses={"200": TokensView, **problems()})
+def list_tokens() -> Response:
+    """All tokens, without their secrets."""
+    principal().require_admin()
+    return answer(TokensView(tokens=[token_view(each) for each in api().store.tokens()]))
+
+
+@bp.delete("/tokens/<token>", responses={"204": None, **problems(404)})
+def drop_token(path: TokenPath) -> Response:
+    """End a token at once."""
+    principal().require_admin()
+    if all(each.id != path.token for each in api().store.tokens()):
+        raise NotFound
+    api().store.drop_token(path.token)
+    return Response(status=204)
