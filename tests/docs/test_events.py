@@ -1,0 +1,15 @@
+"""`docs/events.md` tells every kind of event, and no other."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from tidegate.core.kinds import Kind
+
+PAGE = Path(__file__).parents[2] / "docs" / "events.md"
+
+
+def test_every_kind_is_told_and_nothing_else() -> None:
+    told = re.findall(r"^\| `([a-z_]+)`", PAGE.read_text(), re.M)
+    assert sorted(told) == sorted(Kind)

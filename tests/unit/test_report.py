@@ -1,0 +1,226 @@
+"""The report: batches, requests from the proxy's counters, why it ended as it did."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from support.smallworld import LIMIT, SmallWorld, a_service, ask_for, claimed, constant, settle_old, sqlite
+from tidegate.core.judge.verdict import Outcome, Time
+from tidegate.core.kinds import Kind
+from tidegate.core.model import Backend, Event, Rollout, Service, Signal, SignalKind, Traffic
+from tidegate.core.phases import Phase
+from tidegate.core.report import Report, report
+from tidegate.engine.tick import Memory, tick
+from tidegate.store.sql import SqlStore
+from tidegate.testing.store_values import HandClock
+
+ROLLOUT = Rollout(
+    id="r1",
+    service="demo/shop",
+    old="v1-1",
+    new="v2-2",
+    plan=(),
+    backend=Backend("shop"),
+    created=100.0,
+    phase=Phase.SUCCEEDED,
+    reason="v2-2 serves",
+    finished=130.0,
+    requested_by="jenkins",
+)
+
+
+def event(kind: Kind, at: Time, counters: tuple[int, int, int] | None = None, **data: object) -> Event:
+    """One of step 0, with the proxy's requests, lost and errors so far."""
+    traffic = None if counters is None else dict(zip(("requests", "lost", "errors"), counters, strict=True))
+    return Event(kind, f"it {kind}", at, data={"step": 0, "phase": "running", "traffic": traffic, **data})
+
+
+STORY = (
+    Event(Kind.CREATED, "asked for", 100.0, data={"by": "jenkins"}),
+    Event(Kind.PINNED, "resolved", 101.0),
+    event(Kind.STEPPED, 101.5),
+    event(Kind.ENTERED, 102.0, (1000, 5, 7)),
+    event(Kind.STARTED, 103.0, (1010, 5, 7), release="v2-2", ordinals=[0, 1]),
+    event(Kind.SHIFTED, 104.0, (1020, 5, 7), route={"v1-1": 3, "v2-2": 2}),
+    event(Kind.ROUTED, 104.5, (1030, 5, 7), route={"v1-1": 3, "v2-2": 2}),
+    event(Kind.SETTLED, 105.0, (1100, 6, 8)),
+    Event(Kind.PROMOTED, "promoted by ada", 110.0, data={"by": "ada", "reason": "looks good"}),
+    event(Kind.STEPPED, 115.0, (2000, 6, 18)),
+    event(Kind.ENTERED, 115.1, (2010, 6, 18), step=1),
+    event(Kind.STOPPED, 116.0, (2020, 6, 18), stopped={"v1-1": 2}),
+    event(Kind.SETTLED, 117.0, (2100, 6, 18)),
+    event(Kind.SUCCEEDED, 130.0, (2500, 7, 20)),
+)
+
+
+def test_a_batch_tells_its_times_and_what_it_did() -> None:
+    first, second = report(ROLLOUT, STORY, ()).batches
+    assert (first.number, first.step, first.phase) == (1, 0, Phase.RUNNING)
+    assert first.did == "started 2 of v2-2; traffic to 3 of v1-1, 2 of v2-2"
+    assert (first.entered, first.shifted, first.settled, first.left) == (102.0, 104.5, 105.0, 115.0)
+    assert first.seconds == 13.0
+    assert second.did == "stopped 2 of v1-1"
+    assert second.shifted is None
+
+
+def test_requests_are_the_differences_of_the_counters_and_none_falls_between_two_batches() -> None:
+    found = report(ROLLOUT, STORY, ())
+    first, second = found.batches
+    assert first.switch == Traffic(100, 1, 1)
+    assert first.bake == Traffic(900, 0, 10)
+    assert second.switch == Traffic(100, 0, 0), "counted from where the first batch ended, not from its own beginning"
+    assert second.bake == Traffic(400, 1, 2)
+    assert (found.requests, found.lost, found.errors) == (1500, 2, 13) == (2500 - 1000, 7 - 5, 20 - 7)
+
+
+def test_counters_that_began_anew_are_said_to_be_unknown() -> None:
+    story = [
+        replace(each, data={**each.data, "traffic": {"requests": 20, "lost": 0, "errors": 0}}) if each.at >= 117 else each
+        for each in STORY
+    ]
+    found = report(ROLLOUT, story, ())
+    first, second = found.batches
+    assert first.lost == 1
+    assert (second.switch, second.requests, second.lost) == (None, None, None)
+    assert second.bake == Traffic(0, 0, 0)
+    assert second.unknown == "the proxy's counters began anew: it was restarted or reloaded"
+    assert found.lost is None, "a sum with an unknown in it is unknown"
+    assert "not known" in found.summary
+
+
+def test_a_restart_is_noticed_also_when_the_end_is_higher_than_the_beginning() -> None:
+    story = [
+        replace(each, data={**each.data, "traffic": {"requests": 3, "lost": 0, "errors": 0}})
+        if each.kind == Kind.SHIFTED
+        else each
+        for each in STORY
+    ]
+    first = report(ROLLOUT, story, ()).batches[0]
+    assert first.switch is None
+    assert first.bake == Traffic(900, 0, 10)
+
+
+def test_errors_that_turn_out_to_be_losses_are_no_restart() -> None:
+    story = [event(Kind.ENTERED, 1.0, (10, 0, 3)), event(Kind.SETTLED, 2.0, (20, 1, 2))]
+    assert report(ROLLOUT, story, ()).batches[0].switch == Traffic(10, 1, 0)
+
+
+def test_without_counters_nothing_is_claimed() -> None:
+    story = [replace(each, data={**each.data, "traffic": None}) for each in STORY]
+    found = report(ROLLOUT, story, ())
+    assert {each.lost for each in found.batches} == {None}
+    assert {each.unknown for each in found.batches} == {"the proxy told no counters"}
+    assert found.requests is None
+
+
+def test_a_rollout_that_goes_on_has_an_open_batch() -> None:
+    found = report(replace(ROLLOUT, phase=Phase.RUNNING, finished=None), STORY[:7], ())
+    (batch,) = found.batches
+    assert (batch.left, batch.seconds, batch.settled, batch.bake) == (None, None, None, None)
+    assert batch.switch == Traffic(30, 0, 0)
+    assert found.seconds is None
+    assert "is on its way" in found.summary
+
+
+def test_times_and_who_wished_for_what() -> None:
+    found = report(ROLLOUT, STORY, ())
+    assert (found.created, found.started, found.finished, found.seconds) == (100.0, 101.5, 130.0, 30.0)
+    assert [(each.kind, each.by, each.reason) for each in found.wishes] == [("promoted", "ada", "looks good")]
+    assert (found.exposed, found.decided, found.decision_seconds) == (104.0, None, None)
+    assert found.summary == (
+        "demo/shop from v1-1 to v2-2 succeeded after 30.0 s, 2 steps; 1500 requests seen, 2 lost, "
+        "13 answered with an application error"
+    )
+
+
+def test_an_empty_story_is_a_report_too() -> None:
+    found = report(replace(ROLLOUT, phase=Phase.PENDING, finished=None), (), ())
+    assert found.batches == ()
+    assert (found.requests, found.started) == (None, None)
+    assert found.summary == "demo/shop from v1-1 to v2-2 has not begun, 0 steps; no traffic was moved"
+
+
+def test_a_log_that_was_asked_for_twice_is_there_once() -> None:
+    data = {"instance": "i1", "name": "v2-2/0", "release": "v2-2", "detail": "exited", "restarts": 2, "log": "boom"}
+    story = [Event(Kind.LOG, "v2-2/0: exited", at, data=data) for at in (1.0, 2.0)]
+    (found,) = report(ROLLOUT, story, ()).failures
+    assert (found.instance, found.log, found.at) == ("v2-2/0", "boom", 1.0)
+
+
+def test_trouble_and_takeovers_are_noted() -> None:
+    story = [Event(Kind.TROUBLE, "HAProxy does not answer", 1.0), Event(Kind.TAKEN_OVER, "bert goes on", 2.0)]
+    assert [each.sentence for each in report(ROLLOUT, story, ()).notes] == ["HAProxy does not answer", "bert goes on"]
+
+
+# -- of what the engine really tells ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock()
+
+
+@pytest.fixture
+def store(tmp_path: Path, clock: HandClock) -> Iterator[SqlStore]:
+    with sqlite(tmp_path, clock) as made:
+        yield made
+
+
+def driven(store: SqlStore, clock: HandClock, world: SmallWorld, service: Service, *signals: Signal) -> Report:
+    """A rollout from release 1 to release 2, driven to its end."""
+    settle_old(store, world, service, clock)
+    rollout = ask_for(store, service, 2, clock, 1)
+    for each in signals:
+        store.signal(rollout, each)
+    claim, memory = claimed(store), Memory()
+    while not (done := tick(claim, store, world.parts(), clock, memory=memory)).finished:
+        clock.now = max(clock.now, done.due or clock.forward(0.001))
+    return report(store.load(rollout)[0], store.events(rollout), store.verdicts(rollout))
+
+
+def test_a_real_rolling_update(store: SqlStore, clock: HandClock) -> None:
+    world = SmallWorld(clock)
+    found = driven(store, clock, world, a_service())
+    assert found.phase is Phase.SUCCEEDED
+    assert [each.did for each in found.batches] == [
+        "started 1 of v2-2; traffic to 1 of v1-1, 1 of v2-2",
+        "started 1 of v2-2; traffic to 2 of v2-2; stopped 1 of v1-1",
+        "traffic to 2 of v2-2; stopped 1 of v1-1",
+    ]
+    assert all(each.lost == 0 and each.requests for each in found.batches)
+    assert all(each.settled and each.left and each.seconds is not None for each in found.batches)
+    begun = [each.entered for each in found.batches]
+    assert begun == sorted(begun)
+
+
+def test_a_real_failure(store: SqlStore, clock: HandClock) -> None:
+    world = SmallWorld(clock, answer=constant(2.0))
+    found = driven(store, clock, world, a_service(replicas=1, bake_seconds=30.0, checks=(LIMIT,)))
+    assert found.phase is Phase.ROLLED_BACK
+    assert found.decision_seconds is not None
+    assert 1.0 <= found.decision_seconds < 10.0, "from the first request it could get to the decision"
+    assert [each.phase for each in found.batches] == [Phase.RUNNING, Phase.ROLLING_BACK]
+    assert found.verdicts[-1].verdict.outcome is Outcome.FAIL
+    assert found.verdicts[-1].verdict.findings[0].check == "slow"
+    assert found.reason in found.summary
+
+
+def test_a_real_crash_loop(store: SqlStore, clock: HandClock) -> None:
+    world = SmallWorld(clock, crashing={"v2-2"})
+    found = driven(store, clock, world, a_service(replicas=1))
+    assert found.phase is Phase.ROLLED_BACK
+    assert (found.exposed, found.decision_seconds) == (None, None), "it never took a request"
+    assert found.decided is not None
+    assert [each.log for each in found.failures] == ["v2-2 says no\nv2-2 says no\n"]
+
+
+def test_a_person_who_calls_it_off_is_named(store: SqlStore, clock: HandClock) -> None:
+    wish = Signal(SignalKind.ROLLBACK, clock(), "ada", "wrong day")
+    found = driven(store, clock, SmallWorld(clock), a_service(), wish)
+    assert found.reason == "rollback asked by ada: wrong day"
+    assert [(each.kind, each.by) for each in found.wishes] == [("rollback_asked", "ada")]
+    assert found.batches == ()
