@@ -106,8 +106,11 @@ def of_error(error: errors.TidegateError) -> Problem:
 
 
 def _pointed(each: errors.Problem) -> dict[str, str]:
-    """A mistake inside the Compose text: `pointer` says where in the request, `path` where in the text."""
-    return {"in": "body", "pointer": "/compose", "path": each.path, "detail": each.message}
+    """A mistake inside the Compose text, or in the request itself where it has none: `pointer` says where in the request,
+    `path` where in the text."""
+    inside = "compose" in (request.get_json(silent=True) or {})
+    pointer = "/compose" if inside else _pointer(tuple(each.path.split(".")))
+    return {"in": "body", "pointer": pointer, "path": each.path, "detail": each.message}
 
 
 # -- mistakes in the request --------------------------------------------------------------------------------------------

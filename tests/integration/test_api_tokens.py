@@ -1,0 +1,153 @@
+"""Who may do what, over real HTTP: tokens, scopes, services, expiry, and what a stranger hears."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.api import SHOP, Running, compose, running
+from tidegate.web.auth import FAILURES, digest_of, new_token
+
+
+@pytest.fixture
+def api(tmp_path: Path) -> Iterator[Running]:
+    with running(tmp_path) as made:
+        yield made
+
+
+@pytest.mark.parametrize(
+    ("sent", "said"),
+    [
+        (None, "send the header Authorization: Bearer tg_…"),
+        ("Bearer", "the header Authorization is not of the form Bearer tg_…"),
+        ("Basic YTpi", "the header Authorization is not of the form Bearer tg_…"),
+        ("Bearer tg_" + "x" * 43, "the token is unknown; it may have been dropped"),
+    ],
+)
+def test_a_stranger_is_told_how_to_come_in(api: Running, sent: str | None, said: str) -> None:
+    answer = api.call("GET", "/v1/services", token="", headers={"Authorization": sent} if sent else {})
+    assert (answer.status_code, answer.json()["code"], answer.json()["detail"]) == (401, "unauthenticated", said)
+    assert answer.headers["WWW-Authenticate"].startswith('Bearer realm="tidegate"')
+
+
+def test_everything_but_the_probes_needs_a_token(api: Running) -> None:
+    document = api.call("GET", "/openapi.json", token="").json()
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            if "security" not in operation:
+                assert api.call(method.upper(), path, token="").status_code == 200
+                continue
+            answer = api.call(method.upper(), path.replace("{", "").replace("}", ""), token="")
+            assert answer.status_code in (401, 429), f"{method} {path}"
+
+
+def test_many_failures_are_sent_away_but_a_right_token_is_let_in(api: Running) -> None:
+    wrong = "tg_" + "x" * 43
+    answers = [api.call("GET", "/v1/services", token=wrong) for _ in range(FAILURES + 1)]
+    assert [each.status_code for each in answers] == [401] * FAILURES + [429]
+    assert 1 <= int(answers[-1].headers["Retry-After"]) <= 61
+    assert answers[-1].json()["code"] == "too-many-failures"
+    assert api.call("GET", "/v1/services").status_code == 200
+
+
+def test_each_scope_opens_its_own_doors(api: Running) -> None:
+    api.finish("v1")
+    rollout = api.deploy("v2", "hold: [1]")["id"]
+    doors = {
+        "read": [("GET", SHOP), ("GET", f"{SHOP}/instances"), ("GET", f"/v1/rollouts/{rollout}")],
+        "deploy": [("PUT", SHOP), ("POST", f"{SHOP}/rollouts"), ("POST", f"/v1/rollouts/{rollout}/verify")]
+        + [("POST", f"/v1/rollouts/{rollout}/{wish}") for wish in ("pause", "resume")],
+        "promote": [("POST", f"/v1/rollouts/{rollout}/promote")],
+        "rollback": [("POST", f"/v1/rollouts/{rollout}/rollback"), ("POST", f"{SHOP}/rollback")],
+        "admin": [("GET", "/v1/tokens")],
+    }
+    tokens = {scope: api.token_for(scope) for scope in doors}
+    for held, token in tokens.items():
+        for scope, requests in doors.items():
+            for method, path in requests:
+                body = None if method == "GET" else ({"compose": "services: {}"} if method == "PUT" else {})
+                headers = {"Idempotency-Key": "k", "If-Match": '"9999"'}
+                answer = api.call(method, path, body, token=token, headers=headers)
+                allowed = scope in (held, "read") or held == "admin"
+                assert (answer.status_code != 403) == allowed, f"{held}: {method} {path}: {answer.text}"
+                if not allowed:
+                    assert answer.json()["code"] == "not-allowed"
+                    assert f"lacks the scope {scope}" in answer.json()["detail"]
+
+
+def test_a_token_is_for_its_services_only(api: Running) -> None:
+    api.finish("v1")
+    live = compose("listen: 8002").replace("listen: 8001, ", "")
+    assert api.call("PUT", "/v1/services/live/shop", {"compose": live, "variables": {"VERSION": "v1"}}).ok
+    token = api.token_for("deploy", services=("live/*",))
+    assert [each["environment"] for each in api.call("GET", "/v1/services", token=token).json()["services"]] == ["live"]
+    assert api.call("GET", "/v1/rollouts", token=token).json()["rollouts"] == []
+    refused = api.call("GET", SHOP, token=token)
+    assert (refused.status_code, refused.json()["detail"]) == (
+        403, "the token deploy has the scope read, but not for demo/shop; only for: live/*",
+    )  # fmt: skip
+    assert api.call("GET", "/v1/rollouts?service=demo/shop", token=token).status_code == 403
+
+
+def test_an_expired_token_is_refused(api: Running) -> None:
+    token = api.token_for("read", expires=time.time() - 1)
+    answer = api.call("GET", "/v1/services", token=token)
+    assert (answer.status_code, answer.json()["detail"]) == (401, "the token read has expired")
+
+
+def test_tokens_are_made_listed_and_dropped(api: Running) -> None:
+    made = api.call("POST", "/v1/tokens", {"name": "jenkins", "scopes": ["deploy", "read"], "expires_days": 1})
+    assert made.status_code == 201
+    secret, token_id = made.json()["token"], made.json()["id"]
+    assert api.call("GET", "/v1/services", token=secret).status_code == 200
+    listed = api.call("GET", "/v1/tokens")
+    assert secret not in listed.text
+    (found,) = [each for each in listed.json()["tokens"] if each["id"] == token_id]
+    assert (found["name"], found["scopes"], found["services"]) == ("jenkins", ["read", "deploy"], ["*"])
+    assert found["last_used"] is not None
+    assert api.call("DELETE", made.headers["Location"]).status_code == 204
+    assert api.call("GET", "/v1/services", token=secret).status_code == 401
+
+
+def test_an_admin_of_some_services_makes_no_tokens(api: Running) -> None:
+    token = api.token_for("admin", services=("demo/*",))
+    answer = api.call("POST", "/v1/tokens", {"name": "x", "scopes": ["admin"]}, token=token)
+    assert (answer.status_code, answer.json()["detail"]) == (
+        403, "the token admin is for demo/* only; tokens are for all services",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        ({"name": "x", "scopes": ["root"]}, "/scopes/0"),
+        ({"name": "x", "scopes": []}, "/scopes"),
+        ({"name": "x\ny", "scopes": ["read"]}, "/name"),
+        ({"name": " ", "scopes": ["read"]}, "/name"),
+        ({"name": "x", "scopes": ["read"], "expires_days": 0}, "/expires_days"),
+        ({"name": "x", "scopes": ["read"], "services": []}, "/services"),
+    ],
+)
+def test_a_bad_token_is_refused(api: Running, body: dict[str, object], pointer: str) -> None:
+    answer = api.call("POST", "/v1/tokens", body)
+    assert (answer.status_code, [each["pointer"] for each in answer.json()["errors"]]) == (422, [pointer])
+
+
+def test_secrets_are_not_logged_and_not_stored(api: Running, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    secret = api.call("POST", "/v1/tokens", {"name": "x", "scopes": ["read"]}).json()["token"]
+    api.call("GET", "/v1/services", token=secret)
+    out, err = capfd.readouterr()
+    assert "/v1/services" in out + err, "requests are logged"
+    assert secret not in out + err
+    stored = b"".join(file.read_bytes() for file in tmp_path.iterdir())
+    assert secret.encode() not in stored
+    assert digest_of(secret).encode() in stored
+
+
+def test_a_secret_has_256_random_bits() -> None:
+    secrets = {new_token("x", ["read"], ["*"], 0.0)[0] for _ in range(100)}
+    assert len(secrets) == 100
+    assert {(each[:3], len(each)) for each in secrets} == {("tg_", 46)}, "32 bytes are 43 characters in base64url"

@@ -1,0 +1,109 @@
+"""Small values of the API: ids, slugs, cursors, times, rate of failures, batches."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from tidegate.core import planning
+from tidegate.core.model import Order, Signal, SignalKind, Strategy
+from tidegate.core.phases import Phase
+from tidegate.testing.store_values import HandClock, a_release, a_rollout, a_service
+from tidegate.web.api import cursor_of, last_of
+from tidegate.web.auth import ADDRESSES, Failures
+from tidegate.web.server import places
+from tidegate.web.showing import rollout_view
+from tidegate.web.starting import new_id, slug
+from tidegate.web.views import when
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        ("shop:v2", "v2"),
+        ("registry.example:5000/team/shop:V2.1_rc.1", "v2-1-rc-1"),
+        ("registry.example:5000/shop", "latest"),
+        ("shop", "latest"),
+        ("shop:v2@sha256:" + "ab" * 32, "v2"),
+        ("shop@sha256:" + "ab" * 32, "abababababab"),
+        ("sha256:" + "cd" * 32, "cdcdcdcdcdcd"),
+        ("shop:feature-a-very-long-branch-name", "feature-a-very-long"),
+        ("shop:___", "latest"),
+    ],
+)
+def test_a_releases_id_begins_with_the_images_tag(image: str, expected: str) -> None:
+    assert slug(image) == expected
+    assert re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", slug(image))
+    assert len(slug(image)) <= 20
+
+
+def test_ids_sort_by_age_and_are_short() -> None:
+    ids = [new_id(1_790_000_000.0 + 0.1 * number) for number in range(200)]
+    assert ids == sorted(ids)
+    assert {len(each) for each in ids} == {14}
+    assert len({new_id(1_790_000_000.0) for _ in range(200)}) > 190
+
+
+def test_cursors_go_there_and_back() -> None:
+    for last in ("demo/shop", "6b046be0bab7f3", "ä"):
+        assert last_of(cursor_of(last)) == last
+    assert last_of("") is None
+
+
+def test_times_are_rfc_3339_in_utc() -> None:
+    assert when(1_790_000_000.5) == "2026-09-21T14:13:20.500Z"
+    assert when(0.0) == "1970-01-01T00:00:00.000Z"
+
+
+def test_failures_are_forgotten_in_time_and_bounded_in_number() -> None:
+    clock = HandClock()
+    failures = Failures(clock, most=2, seconds=60.0)
+    assert [failures.count("a") for _ in range(3)] == [0.0, 0.0, 60.0]
+    assert failures.count("b") == 0.0
+    clock.forward(59)
+    assert failures.count("a") == 1.0
+    clock.forward(1)
+    assert failures.count("a") == 0.0
+    for number in range(2 * ADDRESSES):
+        failures.count(str(number))
+    assert len(failures._seen) == ADDRESSES
+
+
+def test_fewer_requests_wait_than_there_are_threads() -> None:
+    assert all(0 < places(threads) < threads for threads in range(4, 257))
+
+
+def batches(service_order: Order, strategy: Strategy, old: bool = True) -> list[tuple[int | None, int | None]]:
+    service = replace(a_service(replicas=3), order=service_order, strategy=strategy, holds=())
+    new = a_release(service, 2)
+    rollout = a_rollout(service, 2, a_release(service, 1) if old else None)
+    assert rollout.new == new.id
+    views = [rollout_view(replace(rollout, phase=Phase.RUNNING, cursor=step)) for step in range(len(rollout.plan))]
+    return [(each.batch, each.batches) for each in views]
+
+
+def test_batches_are_counted_as_people_count_them() -> None:
+    assert batches(Order.START_FIRST, Strategy.ROLLING) == [(1, 3), (2, 3), (3, 3), (3, 3)]
+    assert batches(Order.STOP_FIRST, Strategy.ROLLING) == [(0, 3), (1, 3), (1, 3), (2, 3), (2, 3), (3, 3), (3, 3)]
+    assert batches(Order.START_FIRST, Strategy.BLUE_GREEN) == [(0, 1), (1, 1), (1, 1)]
+    assert batches(Order.START_FIRST, Strategy.ROLLING, old=False) == [(1, 1)]
+
+
+def test_on_the_way_back_there_are_no_batches() -> None:
+    service = a_service()
+    rollout = replace(a_rollout(service, 2, a_release(service, 1)), phase=Phase.ROLLING_BACK, plan=planning.back("v1-1", 2))
+    view = rollout_view(rollout)
+    assert (view.batch, view.batches, view.waiting_for) == (None, None, None)
+
+
+def test_an_approval_that_was_given_is_not_waited_for() -> None:
+    service = a_service()
+    rollout = replace(a_rollout(service, 2, a_release(service, 1)), phase=Phase.RUNNING, held=1_000_000.0)
+    given = Signal(SignalKind.PROMOTE, 1_000_001.0, "eva", step=0)
+    assert rollout_view(rollout).waiting_for == "approval"
+    assert rollout_view(rollout, [given]).waiting_for is None
+    assert rollout_view(rollout, [replace(given, step=None)]).waiting_for is None
+    assert rollout_view(rollout, [replace(given, step=1)]).waiting_for == "approval"
+    assert rollout_view(replace(rollout, held=None)).waiting_for is None
