@@ -157,7 +157,9 @@ class DockerPlatform:
         except PortTaken as error:
             with self._lock:  # one of ours that is being stopped there may be what holds it
                 leaving = host.name in self._stopping.values()
-            raise PlatformError(error.message, retryable=leaving) from error
+            if leaving:
+                raise PlatformError(error.message, retryable=True) from error
+            raise
         finally:
             with self._lock:
                 self._launching.discard(container)

@@ -6,8 +6,8 @@ import shutil
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from tidegate.drivers.platforms.docker_errors import EngineError
 from tidegate.drivers.platforms.docker_hosts import Host
-from tidegate.errors import PlatformError
 from tidegate.ports import Diagnosis
 
 LEAST_FREE = 2 * 1024**3  # bytes; below, the next pull or log may fill the disk
@@ -20,9 +20,8 @@ def diagnose(host: Host) -> tuple[Diagnosis, ...]:
     try:
         version, info = host.about()
         network = host.has_network()
-    except PlatformError as error:
-        what, _, mend = error.message.partition(": ")[2].rpartition(": ")
-        return (Diagnosis(part, False, what or error.message, mend or f"see the engine at {host.options.url}"),)
+    except EngineError as error:
+        return (Diagnosis(part, False, f"{error.found} ({host.options.url})", error.mend or "see its log"),)
     running = f"{info.get('ContainersRunning', 0)} of {info.get('Containers', 0)} containers run"
     found = f"Docker {version.get('Version')}, API {version.get('ApiVersion')}, storage {info.get('Driver')}, {running}"
     told = [Diagnosis(part, True, found), *_network(part, host, network), *_disk(part, host, info)]
@@ -40,7 +39,7 @@ def _network(part: str, host: Host, there: bool) -> Iterator[Diagnosis]:
 
 def _disk(part: str, host: Host, info: Mapping[str, Any]) -> Iterator[Diagnosis]:
     """Known for this machine's own engine only."""
-    if not host.options.is_local:
+    if not host.options.url.startswith("unix://"):
         return
     root = str(info.get("DockerRootDir") or "")
     try:

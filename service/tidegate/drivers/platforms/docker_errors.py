@@ -9,22 +9,32 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import requests
-from docker.errors import APIError, DockerException
+from docker.errors import APIError, DockerException, TLSParameterError
 from urllib3.exceptions import HTTPError
 
 from tidegate.errors import PlatformError
 
 
-class PortTaken(PlatformError):
+class EngineError(PlatformError):
+    """What an engine did not do: `found` says what is wrong, `mend` what to do (empty where it is not known)."""
+
+    def __init__(self, host: str, doing: str, found: str, mend: str, *, retryable: bool) -> None:
+        super().__init__(": ".join(part for part in (f"docker {host}", doing, found, mend) if part), retryable=retryable)
+        self.found, self.mend = found, mend
+
+
+class PortTaken(EngineError):
     """A port that a container is to be published on is taken."""
 
+
+TAKEN = "the port is taken"
 
 #: What an engine says, what it means with what to do, and whether waiting can help. The first that fits is taken.
 KNOWN: tuple[tuple[str, str, bool], ...] = (
     (r"no space left on device", "the disk is full: make room there (docker system df shows what takes it)", False),
     (
         r"port is already allocated|all ports are allocated|address already in use",
-        "the port is taken: end what holds it (docker ps, ss -ltnp), or widen `ports` in the settings",
+        f"{TAKEN}: end what holds it (docker ps, ss -ltnp), or widen `ports` in the settings",
         False,
     ),
     (r"no such image", "the image is not there: pull, load or build it on this host, or push it to a registry", False),
@@ -48,6 +58,7 @@ KNOWN: tuple[tuple[str, str, bool], ...] = (
     (r"logger|logging driver|log opt", "the log driver refuses: correct log_driver and log_options in the settings", False),
     (r"name .* is already in use", "a container with this name exists already; it is looked at again", True),
     (r"removal of container .* is already in progress|marked for removal|is dead", "it is being removed", True),
+    (r"HTTP request to an HTTPS server", "the engine wants TLS: set hosts[].tls", False),
     (r"client version .* is too (?:new|old)", "the engine is too old: it must speak API 1.24 or later", False),
 )
 
@@ -72,6 +83,24 @@ KNOWN_PULLS: tuple[tuple[str, str, bool], ...] = (
 )
 
 
+#: What broke on the way to an engine, what it means, what to do, whether waiting can help. The first that fits is taken.
+BROKEN: tuple[tuple[type[BaseException], str, str, bool], ...] = (
+    (
+        PermissionError,
+        "permission denied on the engine's socket",
+        "let the user that runs Tidegate use it (group docker)",
+        False,
+    ),
+    (FileNotFoundError, "no engine, its socket or program is not there", "start dockerd, or correct hosts[].url", True),
+    (ConnectionRefusedError, "the engine refuses connections", "start dockerd, or correct hosts[].url", True),
+    (socket.gaierror, "the engine's name is unknown ({said})", "correct hosts[].url, or its entry in the DNS", True),
+    (ssl.SSLError, "TLS failed ({said})", "correct hosts[].tls, or renew the certificates", False),
+    (TLSParameterError, "a file of hosts[].tls is not there or not what it should be", "correct hosts[].tls", False),
+    (TimeoutError, "the engine did not answer in time", "see its log, and the load of its machine", True),
+    (ValueError, "the answer makes no sense ({said})", "is hosts[].url a Docker engine?", True),
+)
+
+
 @contextmanager
 def translated(host: str, doing: str, known: tuple[tuple[str, str, bool], ...] = KNOWN) -> Iterator[None]:
     """Whatever the SDK and its transports raise inside becomes a `PlatformError`."""
@@ -88,40 +117,24 @@ def refused(host: str, doing: str, error: APIError, known: tuple[tuple[str, str,
     said = str(error.explanation or error).strip()
     for pattern, meaning, retryable in known:
         if re.search(pattern, said, re.IGNORECASE):
-            kind = PortTaken if meaning.startswith("the port is taken") else PlatformError
-            return kind(f"docker {host}: {doing}: {meaning} ({said})", retryable=retryable)
+            found, _, mend = meaning.partition(": ")
+            kind = PortTaken if found == TAKEN else EngineError
+            return kind(host, doing, found, f"{mend} (it said: {said})" if mend else said, retryable=retryable)
     status = error.response.status_code if error.response is not None else 500
-    return PlatformError(
-        f"docker {host}: {doing}: the engine refused it with status {status}: {said}",
-        retryable=status >= 500 or status == 409,
-    )
+    retryable = status >= 500 or status == 409
+    return EngineError(host, doing, f"the engine refused it with status {status}: {said}", "", retryable=retryable)
 
 
 def unreachable(host: str, doing: str, error: BaseException) -> PlatformError:
     """The engine did not answer, or not in its own language."""
     cause = innermost(error)
-    said, retryable = str(cause) or type(cause).__name__, True
-    match cause:
-        case PermissionError():
-            said = "permission denied on the engine's socket: let the user that runs Tidegate use it (group docker)"
-            retryable = False
-        case FileNotFoundError():
-            said = "no engine: the socket or file does not exist; start dockerd, or correct hosts[].url and hosts[].tls"
-        case ConnectionRefusedError():
-            said = "the engine refuses connections: start dockerd, or correct hosts[].url"
-        case socket.gaierror():
-            said = f"the engine's name is unknown ({cause.strerror}): correct hosts[].url, or its entry in the DNS"
-        case ssl.SSLError():
-            said, retryable = f"TLS failed ({cause.reason or cause}): correct hosts[].tls or renew the certificates", False
-        case TimeoutError():
-            said = "the engine did not answer in time: see its log and its load"
-        case ValueError():
-            said = f"the engine's answer makes no sense ({said}): is hosts[].url a Docker engine?"
-        case _ if "HTTP request to an HTTPS server" in said:
-            said, retryable = "the engine wants TLS: set hosts[].tls", False
-        case _:
-            said = f"the engine does not answer ({said}): is it running, and is hosts[].url right?"
-    return PlatformError(f"docker {host}: {doing}: {said}", retryable=retryable)
+    said = str(cause) or type(cause).__name__
+    for kind, found, mend, retryable in BROKEN:
+        if isinstance(cause, kind):
+            return EngineError(host, doing, found.format(said=said), mend, retryable=retryable)
+    return EngineError(
+        host, doing, f"no answer ({said})", "is the engine running, and is hosts[].url right?", retryable=True
+    )
 
 
 def innermost(error: BaseException) -> BaseException:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import IO, Any
 
 from docker.api.client import APIClient
 from docker.constants import MINIMUM_DOCKER_API_VERSION
-from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+from docker.errors import APIError, ImageNotFound, NotFound
 from docker.tls import TLSConfig
-from requests.exceptions import RequestException
 
 from tidegate.core.model import Release
 from tidegate.drivers.platforms import docker_containers as containers
-from tidegate.drivers.platforms.docker_errors import KNOWN_PULLS, translated
+from tidegate.drivers.platforms.docker_errors import KNOWN_PULLS, EngineError, translated
 from tidegate.drivers.platforms.docker_options import DockerOptions, HostOptions
-from tidegate.drivers.platforms.docker_ssh import SshAdapter
+from tidegate.drivers.platforms.docker_transport import EngineAdapter, last_words
 from tidegate.errors import PlatformError
 
 PATIENT_SECONDS = 120.0  # creating, starting and removing on a busy machine
@@ -31,7 +31,7 @@ class Host:
         self.options, self.name, self._shared = options, options.name, shared
         self._lock = threading.Lock()
         self._clients: dict[float, APIClient] = {}
-        self._ssh: list[SshAdapter] = []
+        self._said: IO[bytes] = tempfile.TemporaryFile(mode="a+b")  # noqa: SIM115 - what ssh says; closed by close()
 
     # -- clients --------------------------------------------------------------------------------------------------------
 
@@ -41,11 +41,12 @@ class Host:
         try:
             with translated(self.name, doing, **known):
                 yield self._client(seconds or self._shared.timeout_seconds)
-        except PlatformError as error:
-            said = self._ssh_said() if isinstance(error.__cause__, (RequestException, DockerException)) else ""
-            if said and not isinstance(error.__cause__, APIError):
-                raise PlatformError(f"{error.message}; ssh said: {said}", retryable=error.retryable) from error.__cause__
-            raise
+        except EngineError as error:
+            said = "" if isinstance(error.__cause__, APIError) else last_words(self._said)
+            if not said:
+                raise
+            mend = f"try: ssh {self.options.url.removeprefix('ssh://')} docker version"
+            raise EngineError(self.name, doing, f"ssh said: {said}", mend, retryable=True) from error.__cause__
 
     def _client(self, seconds: float) -> APIClient:
         with self._lock:
@@ -65,30 +66,24 @@ class Host:
     def _new_client(self, seconds: float, version: str) -> APIClient:
         url, tls = self.options.url, self.options.tls
         client = APIClient(
-            base_url="unix:///ssh" if url.startswith("ssh://") else url,
+            base_url=url if url.startswith("tcp://") else "unix:///engine",
             version=version,
             timeout=seconds,  # type: ignore[arg-type]  # requests takes fractions; the stubs say int
             tls=TLSConfig(client_cert=(str(tls.cert), str(tls.key)), ca_cert=str(tls.ca), verify=True) if tls else False,
             max_pool_size=CONNECTIONS,
         )
         client.trust_env = False  # only the settings say how an engine is reached
-        if url.startswith("ssh://"):
-            adapter = SshAdapter(url, seconds)
-            client.mount("http+docker://", adapter)
-            self._ssh.append(adapter)
+        if not url.startswith("tcp://"):
+            client.mount("http+docker://", EngineAdapter(url, seconds, self._said))
         return client
-
-    def _ssh_said(self) -> str:
-        return next((said for adapter in reversed(self._ssh) if (said := adapter.last_words())), "")
 
     def close(self) -> None:
         """Let go of the connections."""
         with self._lock:
             for client in self._clients.values():
                 client.close()
-            for adapter in self._ssh:
-                adapter.close()
-            self._clients, self._ssh = {}, []
+            self._clients = {}
+            self._said.close()
 
     # -- containers -----------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,259 @@
+"""The exam of every `ports.Platform`: inherit `PlatformContract`, give the fixtures, and pytest runs it.
+
+    class TestMine(PlatformContract):
+        @pytest.fixture
+        def platform(self): ...      # the subject, of the environment ENVIRONMENT
+        @pytest.fixture
+        def closable(self): ...      # a second one that sees the same instances, to be closed by the test
+        @pytest.fixture
+        def releases(self): ...      # a `Releases`: what it can be asked to run
+        @pytest.fixture
+        def restartable(self): ...   # (a platform, what restarts the engine it stands on and comes back when it answers)
+        @pytest.fixture
+        def refused(self): ...       # a platform whose engine refuses connections
+
+Each test uses service names of its own. The fixtures close the platforms and remove what was started, also on failure.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from typing import Protocol
+
+import pytest
+
+from tidegate.core.model import Instance, InstanceState, Release
+from tidegate.errors import PlatformError
+from tidegate.ports import Platform
+
+ENVIRONMENT = f"exam{uuid.uuid4().hex[:6]}"
+PATIENCE_SECONDS = 20.0
+Restart = Callable[[], None]
+
+
+class Releases(Protocol):
+    """What the exam starts. Each is of the service with this key, and not pinned yet."""
+
+    def good(self, service: str, release: str) -> Release:
+        """Becomes ready soon, and writes a line to its log."""
+
+    def crashing(self, service: str) -> Release:
+        """Ends with an error soon after each start."""
+
+    def unready(self, service: str) -> Release:
+        """Runs, and never becomes ready."""
+
+    def missing(self, service: str) -> Release:
+        """Its image is nowhere."""
+
+    def without_health(self, service: str) -> Release:
+        """There is no way to know when it is ready."""
+
+
+def awaited(
+    platform: Platform, service: str, holds: Callable[[tuple[Instance, ...]], bool], seconds: float = PATIENCE_SECONDS
+) -> tuple[Instance, ...]:
+    """Look until it holds; what was seen then."""
+    deadline = time.monotonic() + seconds
+    while True:
+        seen = platform.instances(service)
+        if holds(seen):
+            return seen
+        assert time.monotonic() < deadline, f"not within {seconds:g} s: {seen}"
+        time.sleep(0.02)
+
+
+def all_ready(count: int) -> Callable[[tuple[Instance, ...]], bool]:
+    """Whether there are so many, and all are ready."""
+    return lambda seen: len(seen) == count and all(each.state is InstanceState.READY for each in seen)
+
+
+def started(platform: Platform, release: Release, ordinals: Collection[int]) -> tuple[Instance, ...]:
+    """These, of a service that had none, once they are ready."""
+    platform.start(release, ordinals)
+    return awaited(platform, release.service, all_ready(len(ordinals)))
+
+
+def pinned(platform: Platform, release: Release) -> Release:
+    """As the engine would start it."""
+    return replace(release, digest=platform.pin(release))
+
+
+class PlatformContract:
+    """What something that runs instances has to do."""
+
+    @pytest.fixture
+    def service(self) -> str:
+        """A service that no other test has."""
+        return f"{ENVIRONMENT}/s{uuid.uuid4().hex[:8]}"
+
+    @pytest.fixture
+    def good(self, platform: Platform, releases: Releases, service: str) -> Release:
+        """A pinned release of the service."""
+        return pinned(platform, releases.good(service, "v1-1"))
+
+    # -- looking --------------------------------------------------------------------------------------------------------
+
+    def test_a_service_without_instances_is_an_empty_answer(self, platform: Platform, service: str) -> None:
+        assert platform.instances(service) == ()
+
+    def test_started_instances_become_ready_under_their_ordinals(self, platform: Platform, good: Release) -> None:
+        seen = started(platform, good, [0, 2])
+        assert [(each.release, each.ordinal, each.restarts) for each in seen] == [("v1-1", 0, 0), ("v1-1", 2, 0)]
+        assert all(each.address.rpartition(":")[0] for each in seen)
+        assert len({each.id for each in seen}) == len({each.address for each in seen}) == 2
+        assert all(each.id.isalnum() and each.id == each.id.lower() for each in seen)
+
+    def test_only_instances_of_this_service_are_seen(self, platform: Platform, releases: Releases, service: str) -> None:
+        longer = f"{service}-2"
+        mine = started(platform, pinned(platform, releases.good(service, "v1-1")), [0])
+        others = started(platform, pinned(platform, releases.good(longer, "v1-1")), [0, 1])
+        assert platform.instances(service) == mine
+        assert {each.id for each in platform.instances(longer)} == {each.id for each in others}
+
+    def test_one_that_is_never_ready_is_starting_and_says_why(
+        self, platform: Platform, releases: Releases, service: str
+    ) -> None:
+        platform.start(pinned(platform, releases.unready(service)), [0])
+        seen = awaited(platform, service, lambda seen: bool(seen and seen[0].address and seen[0].detail))
+        for _ in range(5):
+            assert seen[0].state is InstanceState.STARTING
+            seen = platform.instances(service)
+
+    def test_a_crash_looping_one_shows_failed(self, platform: Platform, releases: Releases, service: str) -> None:
+        platform.start(pinned(platform, releases.crashing(service)), [0])
+        seen = awaited(platform, service, lambda seen: bool(seen) and seen[0].state is InstanceState.FAILED)
+        assert seen[0].detail
+        assert platform.tail(seen[0], 5).strip()
+        for _ in range(5):
+            assert platform.instances(service)[0].state is InstanceState.FAILED
+
+    # -- starting -------------------------------------------------------------------------------------------------------
+
+    def test_start_comes_back_before_they_are_ready(self, platform: Platform, releases: Releases, service: str) -> None:
+        platform.start(pinned(platform, releases.unready(service)), [0])
+        assert [each.state for each in platform.instances(service)] == [InstanceState.STARTING]
+
+    def test_start_twice_is_once(self, platform: Platform, good: Release) -> None:
+        before = started(platform, good, [0, 1])
+        platform.start(good, [0, 1])
+        assert platform.instances(good.service) == before
+
+    def test_start_adds_what_is_missing_and_leaves_the_rest_alone(self, platform: Platform, good: Release) -> None:
+        before = started(platform, good, [1])
+        platform.start(good, [0, 1, 2])
+        after = awaited(platform, good.service, all_ready(3))
+        assert [each.ordinal for each in after] == [0, 1, 2]
+        assert after[1].id == before[0].id
+
+    def test_releases_have_ordinals_of_their_own(self, platform: Platform, releases: Releases, service: str) -> None:
+        started(platform, pinned(platform, releases.good(service, "v1-1")), [0])
+        platform.start(pinned(platform, releases.good(service, "v2-2")), [0])
+        seen = awaited(platform, service, all_ready(2))
+        assert {(each.release, each.ordinal) for each in seen} == {("v1-1", 0), ("v2-2", 0)}
+
+    # -- stopping -------------------------------------------------------------------------------------------------------
+
+    def test_stop_takes_the_named_ones_and_no_others(self, platform: Platform, good: Release) -> None:
+        before = started(platform, good, [0, 1, 2])
+        platform.stop([before[1]], 5.0)
+        leaving = [each for each in platform.instances(good.service) if each.id == before[1].id]
+        assert all(each.state is InstanceState.STOPPING for each in leaving)
+        after = awaited(platform, good.service, lambda seen: len(seen) == 2)
+        assert {each.id for each in after} == {before[0].id, before[2].id}
+
+    def test_stop_twice_and_of_unknown_ones_is_quiet(self, platform: Platform, good: Release) -> None:
+        before = started(platform, good, [0])
+        unknown = replace(before[0], id="0123456789ab")
+        platform.stop([unknown, *before], 5.0)
+        platform.stop(before, 5.0)
+        awaited(platform, good.service, lambda seen: seen == ())
+        platform.stop([unknown, *before], 5.0)
+        assert platform.instances(good.service) == ()
+
+    def test_an_ordinal_that_is_stopping_can_be_started_again(self, platform: Platform, good: Release) -> None:
+        before = started(platform, good, [0, 1])
+        platform.stop([before[0]], 5.0)
+        platform.start(good, [0])
+        after = awaited(platform, good.service, all_ready(2))
+        assert [each.ordinal for each in after] == [0, 1]
+        assert after[0].id != before[0].id
+        assert after[1].id == before[1].id
+
+    def test_nothing_is_stopped_that_is_another_one(self, platform: Platform, releases: Releases, service: str) -> None:
+        """An id that came to belong to something else: what it names is not what runs there."""
+        other = started(platform, pinned(platform, releases.good(f"{service}-2", "v2-2")), [1])
+        platform.stop([replace(other[0], release="v1-1", ordinal=0)], 0.0)
+        awaited(platform, f"{service}-2", all_ready(1))
+        time.sleep(0.5)
+        assert platform.instances(f"{service}-2") == other
+
+    def test_close_waits_for_what_is_being_stopped(self, platform: Platform, closable: Platform, good: Release) -> None:
+        started(platform, good, [0, 1])
+        closable.stop(closable.instances(good.service), 5.0)
+        closable.close()
+        assert platform.instances(good.service) == ()
+
+    # -- images ---------------------------------------------------------------------------------------------------------
+
+    def test_pin_gives_the_same_immutable_name_each_time(
+        self, platform: Platform, releases: Releases, service: str
+    ) -> None:
+        release = releases.good(service, "v1-1")
+        digest = platform.pin(release)
+        assert digest != release.image
+        assert platform.pin(release) == digest == platform.pin(replace(release, digest=digest))
+
+    def test_pin_refuses_a_missing_image_by_name(self, platform: Platform, releases: Releases, service: str) -> None:
+        release = releases.missing(service)
+        with pytest.raises(PlatformError) as caught:
+            platform.pin(release)
+        assert release.image in caught.value.message
+        assert not caught.value.retryable
+
+    def test_pin_refuses_what_could_never_be_known_to_be_ready(
+        self, platform: Platform, releases: Releases, service: str
+    ) -> None:
+        with pytest.raises(PlatformError, match="health") as caught:
+            platform.pin(releases.without_health(service))
+        assert not caught.value.retryable
+
+    # -- engines ----------------------------------------------------------------------------------------------------------
+
+    def test_instances_survive_a_restart_of_the_engine(
+        self, restartable: tuple[Platform, Restart], releases: Releases, service: str
+    ) -> None:
+        platform, restart = restartable
+        before = started(platform, pinned(platform, releases.good(service, "v1-1")), [0, 1])
+        restart()
+        after = awaited(platform, service, all_ready(2))
+        assert [(each.id, each.release, each.ordinal) for each in after] == [
+            (each.id, each.release, each.ordinal) for each in before
+        ]
+
+    def test_a_refused_engine_is_an_error_and_never_an_empty_answer(
+        self, refused: Platform, platform: Platform, releases: Releases, good: Release
+    ) -> None:
+        instance = started(platform, good, [0])[0]
+        asked: list[Callable[[], object]] = [
+            lambda: refused.instances(good.service),
+            lambda: refused.start(good, [0]),
+            lambda: refused.pin(releases.good(good.service, "v1-1")),
+            lambda: refused.tail(instance, 1),
+        ]
+        for ask in asked:
+            with pytest.raises(PlatformError) as caught:
+                ask()
+            assert caught.value.message
+
+    def test_check_says_what_works_and_how_to_mend_what_does_not(self, platform: Platform, refused: Platform) -> None:
+        found = platform.check()
+        assert found
+        assert all(each.found for each in found)
+        assert all(each.ok for each in found), found
+        told = refused.check()
+        assert not all(each.ok for each in told)
+        assert all(each.mend for each in told if not each.ok)

@@ -1,0 +1,391 @@
+"""The Docker platform on the machine's own engine: the exam of every platform, and what is Docker's own."""
+
+from __future__ import annotations
+
+import random
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import docker
+import pytest
+from docker.errors import DockerException
+
+from support.docker_exam import PREFIX, DemoReleases, built, made, platform_on, remove_containers
+from support.docker_host import Engine, running_engine
+from support.images import demo_image
+from support.need import missing
+from tidegate.core.model import HealthCommand, InstanceState, Release
+from tidegate.drivers.platforms.docker import DockerPlatform
+from tidegate.errors import PlatformError
+from tidegate.testing.platform_contract import (
+    ENVIRONMENT,
+    PlatformContract,
+    Restart,
+    all_ready,
+    awaited,
+    pinned,
+    started,
+)
+
+SOCKET = "unix:///var/run/docker.sock"
+LOCAL = {"name": "local", "url": SOCKET}
+SERVICE = f"{ENVIRONMENT}/shop"
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[docker.DockerClient]:
+    """The machine's own engine, with the exam's images."""
+    try:
+        client = docker.DockerClient(base_url=SOCKET)
+    except DockerException:
+        missing("a Docker engine")
+        raise
+    try:
+        with built(client):
+            yield client
+    finally:
+        client.close()
+
+
+@pytest.fixture(scope="module")
+def private() -> Iterator[Engine]:
+    """An engine of the test's own, that may be restarted."""
+    with running_engine() as engine, engine.client() as client, built(client):
+        yield engine
+
+
+@pytest.fixture
+def platform(client: docker.DockerClient) -> Iterator[DockerPlatform]:
+    with platform_on(LOCAL) as platform:
+        yield platform
+
+
+def free_pair() -> int:
+    """The lower of two neighbouring free ports, below those that the kernel gives to outgoing connections."""
+    while True:
+        first = random.randrange(20000, 32000)
+        with socket.socket() as low, socket.socket() as high:
+            try:
+                low.bind(("127.0.0.1", first))
+                high.bind(("127.0.0.1", first + 1))
+            except OSError:
+                continue
+        return first
+
+
+@pytest.fixture
+def good(platform: DockerPlatform) -> Release:
+    """A pinned release."""
+    return pinned(platform, made(SERVICE, "good"))
+
+
+class TestDocker(PlatformContract):
+    """The exam."""
+
+    @pytest.fixture
+    def releases(self) -> DemoReleases:
+        return DemoReleases()
+
+    @pytest.fixture
+    def platform(self, client: docker.DockerClient) -> Iterator[DockerPlatform]:
+        with platform_on(LOCAL) as platform:
+            yield platform
+
+    @pytest.fixture
+    def closable(self, client: docker.DockerClient) -> Iterator[DockerPlatform]:
+        with platform_on(LOCAL) as platform:
+            yield platform
+
+    @pytest.fixture
+    def restartable(self, private: Engine) -> Iterator[tuple[DockerPlatform, Restart]]:
+        with platform_on({"name": "private", "url": private.url}) as platform:
+            yield platform, private.restart
+
+    @pytest.fixture
+    def refused(self) -> Iterator[DockerPlatform]:
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))  # bound and not listening: nobody else can, and connections are refused
+            url = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
+            with platform_on({"name": "gone", "url": url}) as platform:
+                yield platform
+
+
+# -- what the container is -------------------------------------------------------------------------------------------------
+
+
+def test_all_that_the_compose_file_said_reaches_the_engine(client: docker.DockerClient, platform: DockerPlatform) -> None:
+    release = made(
+        SERVICE,
+        "good",
+        environment={"VERSION": "other"},
+        labels={"team": "web", "tidegate.release": "forged"},
+        entrypoint=("/app",),
+        command=("x",),
+        user="1000",
+        working_dir="/w",
+        stop_signal="SIGINT",
+        memory_bytes=64 * 2**20,
+        cpus=0.5,
+        volumes=("/etc:/somewhere:ro",),
+        init=True,
+        read_only=True,
+        healthcheck=HealthCommand(("CMD", "/app", "healthy"), 1.0, 0.5, 2, 3.0),
+    )
+    started(platform, pinned(platform, release), [4])
+    found = client.containers.list(filters={"label": f"tidegate.environment={ENVIRONMENT}"})[0]
+    config, host = found.attrs["Config"], found.attrs["HostConfig"]
+    assert {
+        "VERSION=other",
+        "TIDEGATE_ORDINAL=4",
+        "TIDEGATE_RELEASE=v1-1",
+        f"TIDEGATE_SERVICE={SERVICE}",
+    } <= set(config["Env"])
+    assert config["Labels"]["team"] == "web"
+    assert config["Labels"]["tidegate.release"] == "v1-1"
+    assert (config["Entrypoint"], config["Cmd"], config["User"]) == (["/app"], ["x"], "1000")
+    assert (config["WorkingDir"], config["StopSignal"]) == ("/w", "SIGINT")
+    assert config["Healthcheck"] == {
+        "Test": ["CMD", "/app", "healthy"],
+        "Interval": 10**9,
+        "Timeout": 5 * 10**8,
+        "Retries": 2,
+        "StartPeriod": 3 * 10**9,
+    }
+    assert (host["Memory"], host["NanoCpus"], host["Init"], host["ReadonlyRootfs"]) == (64 * 2**20, 5 * 10**8, True, True)
+    assert host["Binds"] == ["/etc:/somewhere:ro"]
+    assert host["RestartPolicy"]["Name"] == "unless-stopped"
+    assert host["LogConfig"] == {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "3"}}
+    assert found.name.startswith(f"tidegate-{ENVIRONMENT}-shop-v1-1-4-")
+
+
+def test_an_instance_whose_own_healthcheck_is_asked(client: docker.DockerClient, platform: DockerPlatform) -> None:
+    demo_image(client, f"{PREFIX}:checked", {"READY": "after:0.6"}, healthcheck="200ms")
+    release = made(SERVICE, "checked", health=DemoReleases().without_health(SERVICE).container.health)
+    platform.start(pinned(platform, release), [0])
+    first = platform.instances(SERVICE)[0]
+    assert (first.state, first.detail) == (InstanceState.STARTING, "HEALTHCHECK says starting")
+    awaited(platform, SERVICE, all_ready(1))
+
+
+@pytest.mark.parametrize(
+    ("changes", "detail"),
+    [
+        ({"environment": {"READY": "never"}}, "GET /health answered 503"),
+        ({"environment": {"PORT": "9"}}, "connection refused on port 8080"),
+        ({"health": replace(made(SERVICE, "good").container.health, path="/nowhere")}, "GET /nowhere answered 404"),
+    ],
+)
+def test_what_the_probe_saw_is_told(platform: DockerPlatform, changes: dict[str, object], detail: str) -> None:
+    platform.start(pinned(platform, made(SERVICE, "good", **changes)), [0])
+    seen = awaited(platform, SERVICE, lambda seen: seen[0].detail != "created, not started yet")
+    assert (seen[0].state, seen[0].detail) == (InstanceState.STARTING, detail)
+
+
+def test_a_crash_is_told_with_its_status_and_its_last_line(platform: DockerPlatform) -> None:
+    platform.start(pinned(platform, made(SERVICE, "crashing")), [0])
+    seen = awaited(platform, SERVICE, lambda seen: seen[0].state is InstanceState.FAILED and "status" in seen[0].detail)
+    assert seen[0].restarts > 2
+    assert "exited with status 1" in seen[0].detail
+    assert platform.tail(seen[0], 1) == "fatal: ordered to crash after 0 s\n"
+
+
+def test_lack_of_memory_is_told(platform: DockerPlatform) -> None:
+    greedy = made(SERVICE, "good", memory_bytes=8 * 2**20, environment={"LEAK_MB_PER_MINUTE": "60000"})
+    platform.start(pinned(platform, greedy), [0])
+    seen = awaited(platform, SERVICE, lambda seen: "lack of memory (limit 8 MiB)" in seen[0].detail)
+    assert seen[0].state is InstanceState.FAILED
+
+
+def test_a_restart_is_counted_also_when_it_is_ready_again(client: docker.DockerClient, platform: DockerPlatform) -> None:
+    release = pinned(platform, made(SERVICE, "good", environment={"CRASH_AFTER": "0.5"}))
+    before = started(platform, release, [0])[0]
+    again = awaited(platform, SERVICE, lambda seen: seen[0].state is InstanceState.READY and seen[0].restarts == 1)[0]
+    assert again.id == before.id
+
+
+# -- after a crash of ours -------------------------------------------------------------------------------------------------
+
+
+def test_what_was_left_created_is_started_by_start(platform: DockerPlatform, good: Release) -> None:
+    left = platform._hosts["local"].create(good, 1)
+    platform.start(good, [0, 1])
+    seen = awaited(platform, SERVICE, all_ready(2))
+    assert [each.id for each in seen if each.ordinal == 1] == [left]
+
+
+def test_what_was_left_created_comes_up_by_itself(platform: DockerPlatform, good: Release) -> None:
+    """Nobody asks for it again: it counts as there."""
+    left = platform._hosts["local"].create(good, 0)
+    first = platform.instances(SERVICE)
+    assert [(each.id, each.state, each.detail) for each in first] == [
+        (left, InstanceState.STARTING, "created, not started yet")
+    ]
+    assert [each.id for each in awaited(platform, SERVICE, all_ready(1))] == [left]
+
+
+def test_what_was_left_created_and_cannot_start_makes_room(platform: DockerPlatform, good: Release) -> None:
+    broken = replace(good, container=replace(good.container, entrypoint=("/nothing",)))
+    platform._hosts["local"].create(broken, 0)
+    awaited(platform, SERVICE, lambda seen: seen == ())
+
+
+# -- stopping --------------------------------------------------------------------------------------------------------------
+
+
+def test_stop_comes_back_at_once_and_keeps_the_grace(platform: DockerPlatform, good: Release) -> None:
+    stubborn = replace(good, container=replace(good.container, environment={"ON_SIGTERM": "ignore"}))
+    seen = started(platform, stubborn, [0, 1])
+    begun = time.monotonic()
+    platform.stop(seen, 0.9)  # the engine counts whole seconds
+    assert time.monotonic() - begun < 0.2
+    assert {each.state for each in platform.instances(SERVICE)} == {InstanceState.STOPPING}
+    awaited(platform, SERVICE, lambda seen: seen == ())
+    assert 0.9 < time.monotonic() - begun < 4
+
+
+def test_containers_of_others_are_never_touched(
+    client: docker.DockerClient, platform: DockerPlatform, good: Release
+) -> None:
+    seen = started(platform, good, [0])
+    stranger = client.containers.run(f"{PREFIX}:good", detach=True, labels={"tidegate.release": "v1-1"})
+    try:
+        platform.stop([replace(seen[0], id=stranger.id[:12])], 0.0)
+        platform.stop(seen, 0.0)
+        platform.close()
+        stranger.reload()
+        assert stranger.status == "running"
+        assert client.containers.list(filters={"label": f"tidegate.environment={ENVIRONMENT}"}) == []
+    finally:
+        stranger.remove(force=True)
+
+
+def test_a_stop_that_failed_is_seen_again(private: Engine) -> None:
+    with platform_on({"name": "private", "url": private.url}) as platform:
+        seen = started(platform, pinned(platform, made(SERVICE, "good")), [0])
+        private.stop()
+        platform.stop(seen, 1.0)
+        with pytest.raises(PlatformError, match="start dockerd"):
+            platform.instances(SERVICE)
+        private.start()
+        after = awaited(platform, SERVICE, all_ready(1))
+        assert after[0].id == seen[0].id
+
+
+# -- what is told when it cannot be done ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"entrypoint": ("/nothing",)}, "the command cannot be run: correct `command` or `entrypoint`"),
+        ({"entrypoint": ("/",)}, "the command cannot be run: correct `command` or `entrypoint`"),
+        ({"user": "nobody-there"}, "the image has no such user: correct `user`"),
+        ({"volumes": ("/etc/hostname/x:/x",)}, "a mount cannot be made: correct `volumes`"),
+        ({"volumes": ("data:not-absolute",)}, "a mount cannot be made: correct `volumes`"),
+        ({"volumes": ("/a:/b:sideways",)}, "a mount cannot be made: correct `volumes`"),
+        ({"memory_bytes": 4096}, "Minimum memory limit allowed is 6MB"),
+        ({"cpus": 9000.0}, "Range of CPUs is from"),
+        ({"stop_signal": "SIGNOTHING"}, "Invalid signal: SIGNOTHING"),
+    ],
+)
+def test_what_cannot_be_started_says_what_to_correct_and_leaves_nothing(
+    platform: DockerPlatform, changes: dict[str, object], told: str
+) -> None:
+    release = pinned(platform, made(SERVICE, "good", **changes))
+    with pytest.raises(PlatformError) as caught:
+        platform.start(release, [0, 1])
+    assert caught.value.message.count(told) == 1
+    assert caught.value.message.startswith("docker local: ")
+    assert not caught.value.retryable
+    assert platform.instances(SERVICE) == ()
+
+
+def test_one_that_cannot_be_started_does_not_hold_up_the_others(private: Engine) -> None:
+    """Three, and two ports."""
+    first = free_pair()
+    host = {"name": "private", "url": private.url, "address": "127.0.0.1", "ports": f"{first}-{first + 1}"}
+    with platform_on(host) as platform:
+        release = pinned(platform, made(SERVICE, "good", environment={"ON_SIGTERM": "ignore"}))
+        with pytest.raises(PlatformError, match="the port is taken: end what holds it") as caught:
+            platform.start(release, [0, 1, 2])
+        assert not caught.value.retryable
+        seen = awaited(platform, SERVICE, all_ready(2))
+        assert {each.address for each in seen} == {f"127.0.0.1:{first}", f"127.0.0.1:{first + 1}"}
+        platform.stop(seen, 1.0)
+        with pytest.raises(PlatformError, match="the port is taken") as caught:
+            platform.start(release, [5])
+        assert caught.value.retryable, "ours that are leaving hold the ports: waiting helps"
+
+
+def test_a_port_that_another_container_holds(private: Engine) -> None:
+    with private.client() as client:
+        other = client.containers.run(f"{PREFIX}:good", detach=True, ports={"8080/tcp": ("127.0.0.1", None)})
+        try:
+            other.reload()
+            port = other.ports["8080/tcp"][0]["HostPort"]
+            host = {"name": "private", "url": private.url, "address": "127.0.0.1", "ports": f"{port}-{port}"}
+            with platform_on(host) as platform:
+                release = pinned(platform, made(SERVICE, "good"))
+                with pytest.raises(PlatformError, match="the port is taken: end what holds it") as caught:
+                    platform.start(release, [0])
+                assert not caught.value.retryable
+                assert platform.instances(SERVICE) == ()
+        finally:
+            other.remove(force=True)
+
+
+def test_a_network_that_is_not_there(client: docker.DockerClient) -> None:
+    with platform_on(LOCAL, network="nowhere") as platform:
+        release = made(SERVICE, "good")
+        for ask in (lambda: platform.pin(release), lambda: platform.start(release, [0])):
+            with pytest.raises(PlatformError, match="docker network create") as caught:
+                ask()
+            assert not caught.value.retryable
+        assert [each.ok for each in platform.check() if each.part == "docker local network"] == [False]
+
+
+@pytest.mark.parametrize(
+    ("url", "told", "retryable"),
+    [
+        ("unix:///nowhere/docker.sock", "no engine, its socket or program is not there: start dockerd", True),
+        ("tcp://no-such-host.invalid:2375", "the engine's name is unknown", True),
+    ],
+)
+def test_an_engine_that_is_not_there(url: str, told: str, retryable: bool) -> None:
+    platform = DockerPlatform(DockerPlatform.Options.model_validate({"hosts": [{"name": "far", "url": url}]}), ENVIRONMENT)
+    with pytest.raises(PlatformError) as caught:
+        platform.instances(SERVICE)
+    platform.close()
+    assert told in caught.value.message
+    assert caught.value.message.startswith("docker far: listing containers: ")
+    assert caught.value.retryable is retryable
+
+
+def test_an_engine_that_hangs_is_given_up() -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        url = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
+        with platform_on({"name": "hung", "url": url}, timeout_seconds=0.3) as platform:
+            begun = time.monotonic()
+            with pytest.raises(PlatformError, match="did not answer in time") as caught:
+                platform.instances(SERVICE)
+            assert time.monotonic() - begun < 2
+            assert caught.value.retryable
+
+
+def test_tail_of_one_that_is_gone(platform: DockerPlatform, good: Release) -> None:
+    seen = started(platform, good, [0])
+    remove_containers(SOCKET)
+    with pytest.raises(PlatformError, match="is gone, and its log"):
+        platform.tail(seen[0], 10)
+
+
+def test_containers_with_half_of_our_labels_are_somebody_elses(
+    client: docker.DockerClient, platform: DockerPlatform
+) -> None:
+    labels = {"tidegate.environment": ENVIRONMENT, "tidegate.service": "shop", "tidegate.ordinal": "x"}
+    client.containers.create(f"{PREFIX}:good", labels=labels)
+    assert platform.instances(SERVICE) == ()

@@ -1,0 +1,83 @@
+"""What the Docker platform is examined with: images with faults to order, and platforms that clean up after themselves."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import docker
+
+from support.images import demo_image, remove_images
+from tidegate.core.model import Container, Health, Release
+from tidegate.drivers.platforms.docker import DockerPlatform
+from tidegate.testing.platform_contract import ENVIRONMENT
+
+PREFIX = f"tgexam{uuid.uuid4().hex[:6]}"
+VERSIONS: Mapping[str, Mapping[str, str]] = {
+    "good": {"VERSION": "good"},
+    "crashing": {"VERSION": "crashing", "CRASH_AFTER": "0"},
+    "unready": {"VERSION": "unready", "READY": "never"},
+}
+CONTAINER = Container(port=8080, health=Health("/health", timeout_seconds=1.0))
+
+
+def made(service: str, version: str, release_id: str = "v1-1", **container: Any) -> Release:
+    """A release of one of the images above; `container` changes how it is run."""
+    return Release(release_id, service, f"{PREFIX}:{version}", 1, replace(CONTAINER, **container))
+
+
+class DemoReleases:
+    """`testing.platform_contract.Releases` with the demo's application."""
+
+    def good(self, service: str, release: str) -> Release:
+        return made(service, "good", release)
+
+    def crashing(self, service: str) -> Release:
+        return made(service, "crashing")
+
+    def unready(self, service: str) -> Release:
+        return made(service, "unready")
+
+    def missing(self, service: str) -> Release:
+        return made(service, "nowhere")
+
+    def without_health(self, service: str) -> Release:
+        return made(service, "good", health=Health())
+
+
+@contextmanager
+def built(client: docker.DockerClient) -> Iterator[None]:
+    """The images, on this engine."""
+    try:
+        for version, environment in VERSIONS.items():
+            demo_image(client, f"{PREFIX}:{version}", environment)
+        yield
+    finally:
+        remove_images(client, PREFIX)
+
+
+@contextmanager
+def platform_on(*hosts: Mapping[str, Any], **options: Any) -> Iterator[DockerPlatform]:
+    """A platform over these engines; every container of the exam's environment is removed from them afterwards."""
+    chosen = DockerPlatform.Options.model_validate({"hosts": list(hosts), **options})
+    platform = DockerPlatform(chosen, ENVIRONMENT)
+    try:
+        yield platform
+    finally:
+        platform.close()
+        for host in hosts:
+            if str(host["url"]).startswith("unix://"):
+                remove_containers(str(host["url"]))
+
+
+def remove_containers(url: str) -> None:
+    """Those of the exam's environment, by label."""
+    client = docker.DockerClient(base_url=url)
+    try:
+        for each in client.api.containers(all=True, filters={"label": f"tidegate.environment={ENVIRONMENT}"}):
+            client.api.remove_container(each["Id"], force=True, v=True)
+    finally:
+        client.close()

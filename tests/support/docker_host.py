@@ -1,0 +1,160 @@
+"""Docker engines of the test's own: each a daemon with its data, socket and bridge, that leaves the machine's alone."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import docker
+from docker.errors import DockerException
+
+from support.need import missing, program
+
+START_SECONDS = 30.0
+
+
+class Engine:
+    """A private daemon. `url` is where it listens; its containers are reached at addresses of its own bridge."""
+
+    def __init__(self, directory: Path, flags: Sequence[str] = ()) -> None:
+        self.directory = directory
+        self.url = f"unix://{directory}/docker.sock"
+        self.bridge = f"tg{uuid.uuid4().hex[:8]}"
+        self._flags = flags
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def make_bridge(self) -> None:
+        """An interface of its own; without one, several daemons would fight for docker0."""
+        _run("ip", "link", "add", self.bridge, "type", "bridge")
+        for _ in range(20):
+            network = f"10.{random.randint(200, 250)}.{random.randint(0, 255)}"
+            if f" {network}." not in _run("ip", "-o", "address"):
+                break
+        _run("ip", "address", "add", f"{network}.1/24", "dev", self.bridge)
+        _run("ip", "link", "set", self.bridge, "up")
+
+    def start(self) -> None:
+        """Start it, and come back when it answers."""
+        command = [
+            program("dockerd"),
+            *("--host", self.url, "--bridge", self.bridge, "--iptables=false", "--ip-masq=false"),
+            *("--data-root", f"{self.directory}/data", "--exec-root", f"{self.directory}/exec"),
+            *("--pidfile", f"{self.directory}/pid", *self._flags),
+        ]
+        with (self.directory / "log").open("ab") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        deadline = time.monotonic() + START_SECONDS
+        while not self._answers():
+            log_text = (self.directory / "log").read_text()[-2000:]
+            assert self._process.poll() is None, f"dockerd ended: {log_text}"
+            assert time.monotonic() < deadline, f"dockerd does not answer: {log_text}"
+            time.sleep(0.05)
+
+    def _answers(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as line:  # the SDK leaves its socket open where nothing listens
+            try:
+                line.connect(self.url.removeprefix("unix://"))
+            except OSError:
+                return False
+        try:
+            with self.client() as client:
+                return bool(client.ping())
+        except DockerException:
+            return False
+
+    def stop(self) -> None:
+        """End the daemon, and with it every container."""
+        if self._process is not None:
+            self._process.terminate()
+            try:
+                self._process.wait(timeout=30)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._process = None
+
+    def restart(self) -> None:
+        """What a reboot or an update does."""
+        self.stop()
+        self.start()
+
+    @contextmanager
+    def client(self) -> Iterator[docker.DockerClient]:
+        """The SDK's client of it."""
+        client = docker.DockerClient(base_url=self.url)
+        try:
+            yield client
+        finally:
+            client.close()
+
+    def clear(self) -> None:
+        """Remove every container, then end the daemon and take its bridge away."""
+        try:
+            if self._process is not None and self._process.poll() is None:
+                with self.client() as client:
+                    for container in client.containers.list(all=True):
+                        container.remove(force=True)
+        finally:
+            self.stop()
+            subprocess.run(["ip", "link", "delete", self.bridge], check=False, capture_output=True)
+
+
+@contextmanager
+def running_engine(*flags: str, data_megabytes: int = 0) -> Iterator[Engine]:
+    """A private engine; with `data_megabytes` on a file system of that size, which can be filled."""
+    for name in ("dockerd", "containerd", "ip"):
+        program(name)
+    if os.geteuid() != 0:
+        missing("the right to start a Docker engine (root)")
+    directory = Path(tempfile.mkdtemp(prefix="tg"))
+    engine = Engine(directory, flags)
+    data = directory / "data"
+    data.mkdir()
+    try:
+        if data_megabytes:
+            _run("mount", "-t", "tmpfs", "-o", f"size={data_megabytes}m", "tmpfs", str(data))
+        engine.make_bridge()
+        engine.start()
+        yield engine
+    finally:
+        try:
+            engine.clear()
+        finally:
+            if data_megabytes:
+                _unmount(data)
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def _unmount(path: Path) -> None:
+    """The daemon may have left mounts of its own below."""
+    subprocess.run(["umount", "--recursive", "--lazy", str(path)], check=False, capture_output=True)
+
+
+def _run(*words: str) -> str:
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{' '.join(words)}: {done.stderr}"
+    return done.stdout
+
+
+def certificates(directory: Path) -> None:
+    """An authority with a certificate for 127.0.0.1 (server.pem) and one for a client (client.pem), by openssl."""
+    openssl = program("openssl")
+    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+
+    def make(name: str, *more: str) -> None:
+        files = ("-keyout", f"{directory}/{name}.key", "-out", f"{directory}/{name}.pem")
+        _run(openssl, "req", "-x509", *key, *files, "-days", "2", "-subj", f"/CN={name}", *more)
+
+    make("ca")
+    signed = ("-CA", f"{directory}/ca.pem", "-CAkey", f"{directory}/ca.key", "-addext", "basicConstraints=CA:FALSE")
+    make("server", *signed, "-addext", "subjectAltName=IP:127.0.0.1", "-addext", "extendedKeyUsage=serverAuth")
+    make("client", *signed, "-addext", "extendedKeyUsage=clientAuth")
