@@ -1,0 +1,186 @@
+"""`tidegate engine` as a process, on real containers behind a real HAProxy: its clean end, its sudden end, its twin."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import docker
+import pytest
+from docker.errors import DockerException
+
+from parts import end_haproxy, free_port, remove_containers
+from support.images import demo_image, remove_images
+from support.need import missing, program
+from tidegate.core import planning
+from tidegate.core.kinds import Kind
+from tidegate.core.model import Backend, Container, Event, Health, Policy, Release, Rollout, Service
+from tidegate.core.phases import Phase
+from tidegate.core.report import Report, report
+from tidegate.ports import Idempotency
+from tidegate.store.sql import SqlStore
+
+TIDEGATE = Path(sys.executable).with_name("tidegate")
+REPLICAS = 3
+SETTINGS = """\
+database = "sqlite:///{home}/tidegate.db"
+listen = "127.0.0.1:0"
+[engine]
+lease_seconds = 1.0
+poll_seconds = 0.1
+[environments.{name}.platform]
+driver = "docker"
+hosts = [{{ name = "local", url = "{docker}" }}]
+[environments.{name}.router]
+driver = "haproxy"
+mode = "owned"
+directory = "{home}/haproxy"
+exporter = "127.0.0.1:{exporter}"
+"""
+
+
+class House:
+    """A database, an environment of its own, and engine processes."""
+
+    def __init__(self, home: Path) -> None:
+        self.home, self.name = home, f"engine{uuid.uuid4().hex[:6]}"
+        self.listen = f"127.0.0.1:{free_port(0)}"
+        self.store = SqlStore(f"sqlite:///{home}/tidegate.db")
+        self.store.migrate()
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self.number = 0
+        self.old: Release | None = None
+        url = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+        values = {"home": home, "name": self.name, "docker": url, "exporter": free_port(0)}
+        (home / "tidegate.toml").write_text(SETTINGS.format(**values))
+
+    def engine(self) -> subprocess.Popen[bytes]:
+        """One more."""
+        with (self.home / "engine.log").open("ab") as log:
+            made = subprocess.Popen(
+                [str(TIDEGATE), "engine", "--settings", str(self.home / "tidegate.toml")], stdout=log, stderr=log
+            )
+        self.processes.append(made)
+        return made
+
+    def ask(self, version: str) -> str:
+        """A rollout to this version, recorded as the API would."""
+        self.number += 1
+        container = Container(8080, health=Health("/health"), stop_grace_seconds=5.0)
+        service = Service(
+            self.name, "shop", f"{self.name}:{version}", REPLICAS, container, Backend("shop", self.listen),
+            policy=Policy(drain_seconds=5.0, healthy_deadline_seconds=30.0),
+        )  # fmt: skip
+        new = Release(f"{version}-{self.number}", service.key, service.image, REPLICAS, container)
+        old = self.old
+        rollout = Rollout(
+            id=f"{self.name}-{self.number}",
+            service=service.key,
+            old=old.id if old else None,
+            new=new.id,
+            plan=planning.plan(service, old, new),
+            backend=service.backend,
+            created=time.time(),
+            old_replicas=REPLICAS if old else 0,
+            policy=service.policy,
+        )
+        self.store.create(rollout, service, new, Idempotency("", "", ""), Event(Kind.CREATED, "asked", time.time()))
+        self.old = new
+        return rollout.id
+
+    def until(self, rollout: str, kind: Kind, count: int = 1, seconds: float = 30.0) -> None:
+        """An event of this kind was told so often."""
+        deadline = time.monotonic() + seconds
+        while [each.kind for each in self.store.events(rollout)].count(kind) < count:
+            assert time.monotonic() < deadline, (self.home / "engine.log").read_text()[-3000:]
+            time.sleep(0.01)
+
+    def ended(self, rollout: str) -> Report:
+        """Its report, once it is at its end, which must be good."""
+        self.until(rollout, Kind.SUCCEEDED)
+        return report(self.store.load(rollout)[0], self.store.events(rollout), self.store.verdicts(rollout))
+
+    def containers(self) -> list[str]:
+        """The releases of all containers, whatever their state."""
+        with closing(docker.from_env()) as engine:
+            found = engine.containers.list(all=True, filters={"label": f"tidegate.environment={self.name}"})
+            return [each.labels["tidegate.release"] for each in found]
+
+    def close(self) -> None:
+        for process in self.processes:
+            if process.poll() is None:
+                process.kill()
+            process.wait(10)
+        self.store.close()
+        end_haproxy(self.home / "haproxy")
+        remove_containers(self.name)
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    program("haproxy")
+    program("gcc")
+    try:
+        client = docker.from_env(timeout=10)
+        client.ping()
+    except DockerException:
+        missing("a Docker engine")
+    made = House(tmp_path)
+    tags = [f"{made.name}:{version}" for version in ("v1", "v2")]
+    try:
+        for tag in tags:
+            demo_image(client, tag, {"VERSION": tag.rpartition(":")[2]})
+        yield made
+    finally:
+        made.close()
+        remove_images(client, f"{made.name}:")
+        client.close()
+
+
+def test_sigterm_finishes_the_effect_and_gives_the_rollout_back(house: House) -> None:
+    engine = house.engine()
+    house.ended(house.ask("v1"))
+    rollout = house.ask("v2")
+    house.until(rollout, Kind.ROUTED)
+    engine.send_signal(signal.SIGTERM)
+    assert engine.wait(15) == 0
+    claim = house.store.claim("probe", 5.0)
+    assert claim is not None, "given back, without waiting for its lease to run out"
+    house.store.release(claim, time.time())
+
+    house.engine()
+    found = house.ended(rollout)
+    assert house.store.load(rollout)[0].resumes == 0
+    assert [each.kind for each in found.notes] == []
+    assert sorted(house.containers()) == ["v2-2"] * REPLICAS
+
+
+def test_after_sigkill_another_process_goes_on(house: House) -> None:
+    engine = house.engine()
+    house.ended(house.ask("v1"))
+    rollout = house.ask("v2")
+    house.until(rollout, Kind.STARTED, 2)
+    engine.kill()
+    engine.wait(10)
+    house.engine()
+    found = house.ended(rollout)
+    assert house.store.load(rollout)[0].resumes == 1
+    assert Kind.TAKEN_OVER in [each.kind for each in found.notes]
+    assert (found.phase, found.lost) == (Phase.SUCCEEDED, 0)
+    assert sorted(house.containers()) == ["v2-2"] * REPLICAS
+
+
+def test_a_second_engine_on_the_same_file_is_refused(house: House) -> None:
+    house.engine()
+    house.ended(house.ask("v1"))
+    second = house.engine()
+    assert second.wait(15) != 0
+    assert "SQLite allows one engine" in (house.home / "engine.log").read_text()
+    assert house.processes[0].poll() is None
