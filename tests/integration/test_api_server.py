@@ -1,0 +1,225 @@
+"""`tidegate serve` as a process: it answers, ends cleanly, and leaves nothing behind, however it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import requests
+
+from tidegate.core.model import Signal, SignalKind
+from tidegate.store.sql import SqlStore
+from tidegate.testing.store_values import a_service, begin
+from tidegate.web.auth import new_token
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from tidegate.settings import load
+from tidegate.web import server
+server.run(load(Path(sys.argv[1]), {}), sys.argv[2] or None)
+"""
+
+
+@dataclass
+class Serving:
+    """A running `serve`."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    store: SqlStore
+    secret: str
+    log: Path
+
+    def get(self, path: str) -> requests.Response:
+        """With the admin's token, on a connection of its own."""
+        headers = {"Authorization": f"Bearer {self.secret}", "Connection": "close"}
+        return requests.get(f"http://127.0.0.1:{self.port}{path}", headers=headers, timeout=30)
+
+    def worker(self) -> int:
+        """The process that does the work."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        assert len(children) == 1
+        return int(children[0])
+
+    def lines(self) -> list[dict[str, object]]:
+        """The log."""
+        return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def start(folder: Path, engine: str = "") -> Serving:
+    store = SqlStore(f"sqlite:///{folder}/tidegate.db")
+    store.migrate()
+    secret, token = new_token("admin", ["admin"], ["*"], time.time())
+    store.add_token(token)
+    port = free_port()
+    settings = folder / "settings.toml"
+    settings.write_text(f'database = "sqlite:///{folder}/tidegate.db"\nlisten = "127.0.0.1:{port}"\n')
+    with (folder / "log").open("wb") as log:
+        command = [sys.executable, "-c", PROGRAM, str(settings), engine]
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+    made = Serving(process, port, store, secret, folder / "log")
+    try:
+        until(lambda: answers(made), "ready", process)
+    except BaseException:
+        stop(made)
+        raise
+    return made
+
+
+def stop(serving: Serving) -> None:
+    """Whatever is left of it."""
+    worker = None
+    with suppress(OSError, AssertionError):
+        worker = serving.worker()
+    serving.process.kill()
+    serving.process.wait()
+    if worker is not None:
+        with suppress(ProcessLookupError):
+            os.kill(worker, signal.SIGKILL)
+    serving.store.close()
+
+
+def answers(serving: Serving) -> bool:
+    with suppress(requests.ConnectionError):
+        return requests.get(f"http://127.0.0.1:{serving.port}/readyz", timeout=5).status_code == 200
+    return False
+
+
+def until(
+    condition: Callable[[], bool], what: str, process: subprocess.Popen[bytes] | None = None, seconds: float = 15.0
+) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process is None or process.poll() is None, f"it ended with {process.returncode} before it was {what}"
+        assert time.monotonic() < end, f"not {what} within {seconds} s"
+        time.sleep(0.02)
+
+
+@pytest.fixture(params=["", "engine-a"], ids=["api", "with-engine"])
+def serving(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Serving]:
+    made = start(tmp_path, request.param)
+    try:
+        yield made
+    finally:
+        stop(made)
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return True
+    return False
+
+
+def test_sigterm_ends_it_cleanly_and_lets_no_poll_hang(serving: Serving) -> None:
+    rollout = begin(serving.store, a_service())
+    polls: list[requests.Response] = []
+    after = 10  # beyond anything that happens here
+    path = f"/v1/rollouts/{rollout.id}/events?after={after}&wait=25"
+    poll = threading.Thread(target=lambda: polls.append(serving.get(path)))
+    poll.start()
+    until(lambda: connections(serving.port) > 0, "polled")
+    time.sleep(0.2)
+    begun = time.monotonic()
+    serving.process.terminate()
+    assert serving.process.wait(timeout=15) == 0, serving.log.read_text()
+    poll.join(timeout=5)
+    assert time.monotonic() - begun < 6
+    assert [(each.status_code, each.json()["events"]) for each in polls] == [(200, [])], "answered, not cut"
+    assert is_free(serving.port)
+    assert [line for line in serving.lines() if line["level"] in ("error", "critical")] == []
+
+
+def connections(port: int) -> int:
+    """Established connections to the port."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(1 for row in rows if row[1].endswith(f":{port:04X}") and row[3] == "01")
+
+
+def test_a_killed_master_leaves_no_orphan(serving: Serving) -> None:
+    worker = serving.worker()
+    serving.process.kill()
+    serving.process.wait()
+    until(lambda: not Path(f"/proc/{worker}").exists(), "gone", seconds=10)
+    assert is_free(serving.port)
+
+
+def test_a_killed_worker_is_replaced(serving: Serving) -> None:
+    first = serving.worker()
+    os.kill(first, signal.SIGKILL)
+    until(lambda: answers(serving) and serving.worker() != first, "replaced", serving.process)
+    assert serving.get("/v1/services").status_code == 200
+
+
+def test_signals_that_would_add_processes_are_ignored(serving: Serving) -> None:
+    first = serving.worker()
+    for each in (signal.SIGHUP, signal.SIGUSR2, signal.SIGTTIN):
+        serving.process.send_signal(each)
+    until(lambda: answers(serving), "answering", serving.process)
+    assert serving.worker() == first
+
+
+def test_an_engine_that_is_stopped_gives_its_claims_back(tmp_path: Path) -> None:
+    serving = start(tmp_path, "engine-a")
+    try:
+        rollout = begin(serving.store, a_service())
+        # There is no environment in the settings, which the engine tells with the rollout in its hands.
+        until(lambda: '"trouble"' in serving.get(f"/v1/rollouts/{rollout.id}/events").text, "driven")
+        serving.process.terminate()
+        assert serving.process.wait(timeout=15) == 0
+        assert any(line["event"] == "engine stopped" for line in serving.lines())
+        serving.store.signal(rollout.id, Signal(SignalKind.VERIFY, time.time(), "test"))
+        claim = serving.store.claim("other", 10.0)
+        assert claim is not None, "nobody holds it, long before the lease would have run out"
+        assert serving.store.load(rollout.id)[0].resumes == 0, "it was given back, not lost"
+    finally:
+        stop(serving)
+
+
+def test_a_second_engine_and_a_taken_address_are_told_in_a_sentence(tmp_path: Path) -> None:
+    serving = start(tmp_path, "engine-a")
+    try:
+        settings = tmp_path / "settings.toml"
+        taken = run(settings, "")
+        assert taken.returncode != 0
+        assert f"cannot listen on 127.0.0.1:{serving.port}" in taken.stderr
+        settings.write_text(settings.read_text().replace(str(serving.port), str(free_port())))
+        second = run(settings, "engine-b")
+        assert second.returncode != 0
+        assert "an engine runs on" in second.stderr
+        assert "stop it first" in second.stderr
+    finally:
+        stop(serving)
+
+
+def run(settings: Path, engine: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", PROGRAM, str(settings), engine]
+    return subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+
+
+def test_the_log_is_json_with_request_and_principal(serving: Serving) -> None:
+    assert serving.get("/v1/rollouts/none").status_code == 404
+    (line,) = [line for line in serving.lines() if line.get("path") == "/v1/rollouts/none"]
+    assert (line["event"], line["status"], line["principal"], line["method"]) == ("request", 404, "admin", "GET")
+    assert len(str(line["request_id"])) == 32
+    assert serving.secret not in serving.log.read_text()
