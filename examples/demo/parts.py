@@ -110,6 +110,7 @@ class Stage:
         self.environment = environment
         self.state = State(str(home), {}, {})
         self._load: Load | None = None
+        self._children: dict[int, subprocess.Popen[bytes]] = {}
 
     @classmethod
     def open(cls, home: Path, environment: str) -> Stage:
@@ -186,9 +187,9 @@ class Stage:
 
     def kill_engine(self) -> None:
         """End that process as a crash would: SIGKILL, nothing said goodbye to."""
-        pid = self.state.pids.pop("engine")
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+        child = self._children.pop(self.state.pids.pop("engine"))
+        child.kill()
+        child.wait()
 
     def _start_prometheus(self) -> None:
         port = self.state.ports["prometheus"]
@@ -207,6 +208,7 @@ class Stage:
         """Start a part in a session of its own, so that --keep can leave it, and remember it at once."""
         with (self.home / f"{name}.log").open("ab") as log:
             part = subprocess.Popen(command, stdout=log, stderr=log, env=self._environment(), start_new_session=True)
+        self._children[part.pid] = part
         self.state.pids[name] = part.pid
         (self.home / "state.json").write_text(json.dumps(asdict(self.state)))
 
@@ -310,7 +312,7 @@ class Stage:
         if self._load is not None:
             self.finish_traffic()
         for pid in reversed(self.state.pids.values()):
-            end(pid)
+            end(pid, self._children.pop(pid, None))
         end_haproxy(self.home / "haproxy")
         if self.state.pids:
             remove_containers(self.environment)
@@ -318,21 +320,28 @@ class Stage:
         self.state = State(str(self.home), {}, {})
 
 
-def end(pid: int, seconds: float = 20.0) -> None:
-    """SIGTERM, and SIGKILL to what does not listen; gone already is fine."""
+def end(pid: int, child: subprocess.Popen[bytes] | None = None, seconds: float = 20.0) -> None:
+    """SIGTERM, and SIGKILL to what does not listen; gone already is fine. `child`: it is ours, and waited for."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            return
+        if gone(pid, child, seconds):
+            return
+
+
+def gone(pid: int, child: subprocess.Popen[bytes] | None, seconds: float) -> bool:
+    """Whether it ends in time."""
     deadline = time.monotonic() + seconds
-    try:
-        os.kill(pid, signal.SIGTERM)
-        while time.monotonic() < deadline:
-            try:
-                if os.waitpid(pid, os.WNOHANG)[0] == pid:
-                    return
-            except ChildProcessError:
-                os.kill(pid, 0)
-            time.sleep(0.1)
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
+    while time.monotonic() < deadline:
+        if child is not None:
+            if child.poll() is not None:
+                return True
+        elif not Path(f"/proc/{pid}").exists():
+            return True
+        time.sleep(0.05)
+    return False
 
 
 def haproxy_pid(directory: Path) -> int:
