@@ -1,8 +1,9 @@
 # Each target does its own set-up: on a fresh Debian 12 machine as root nothing else is needed.
-.PHONY: help demo test check bench lock clean
+.PHONY: help demo demo-stop test check bench lock clean
 
 help:
 	@echo 'make demo          watch a good release go through and bad ones turn back (KEEP=1 leaves it running)'
+	@echo 'make demo-stop     stop what KEEP=1 left running'
 	@echo 'make test          style, types and every test, against real Docker, HAProxy and Prometheus'
 	@echo 'make check         style and types only'
 	@echo 'make bench         the benchmarks: each prints a table'
@@ -10,6 +11,9 @@ help:
 
 demo:
 	@KEEP="$(KEEP)" bash scripts/demo.sh
+
+demo-stop:
+	@.venv/bin/python examples/demo/demo.py --stop
 
 test:
 	@bash scripts/test.sh $(ARGS)

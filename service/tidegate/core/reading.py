@@ -32,8 +32,9 @@ class Reader:
         return f"{self.path}.{key}" if key else self.path
 
     def complain(self, key: str, message: str) -> None:
-        """Note a mistake at a key."""
-        self.problems.append(Problem(self.at(key), message))
+        """Note a mistake at a key; the first one there is the cause of those that follow."""
+        if all(problem.path != self.at(key) for problem in self.problems):
+            self.problems.append(Problem(self.at(key), message))
 
     def take(self, key: str, read: Callable[[object], T], otherwise: T) -> T:
         """The value of a key through `read`, which raises `ValueError` with what is allowed."""
