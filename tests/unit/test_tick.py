@@ -165,7 +165,7 @@ def test_a_crash_before_any_call_is_healed_by_the_next_tick(stage: Stage) -> Non
     calls: list[str] = []
     plain = another(stage, a_service("plain", replicas=1))
     plain.run(**interposed(plain, calls.append))
-    assert len(calls) > 60
+    assert len(calls) > 40
     for number in range(len(calls)):
         name = f"shop{number}"
         hurt = another(stage, a_service(name, replicas=1))
@@ -606,10 +606,11 @@ def test_a_young_look_serves_the_decision_after_a_mere_write(stage: Stage) -> No
         if done.finished:
             break
         stage.clock.now = max(stage.clock.now, done.due or 0.0)
-    assert ("entered", []) in looks, "just looked, for the move to this step"
-    assert ("routed", ["read"]) in looks, "the proxy was written, the instances were not touched"
-    assert ("settled", []) in looks
-    assert ("started", ["instances", "read"]) in looks, "of what was touched a new look is taken"
+    assert ("stopped", ["read", "stop"]) in looks, "just looked, for the move to this step"
+    assert ("entered", ["read"]) in looks, "the proxy was written, the instances were not touched"
+    assert ("entered", []) not in looks
+    assert ("started", ["start"]) in looks, "what was asked to stop is known to be stopping"
+    assert ("shifted", ["instances", "read"]) in looks, "of what was started a new look is taken"
 
 
 def test_states_are_told_apart_in_a_log_event(stage: Stage) -> None:

@@ -90,15 +90,16 @@ def stop(turn: Turn, rollout: Rollout, effect: Stop) -> list[Event]:
     """Read the proxy again, and stop of these what it does not know or knows to be idle; busy ones only when overdue."""
     begun = turn.clock()
     told = last_words(turn, rollout, [each for each in effect.instances if each.state is InstanceState.FAILED])
-    turn.memory.forget_look()
     grace = max(_grace(turn, rollout, release) for release in {each.release for each in effect.instances})
     turn.guard()
-    routed = turn.parts.router.read(rollout.backend)
+    turn.memory.routed = routed = turn.parts.router.read(rollout.backend)
     gone = [each for each in effect.instances if not _serves(each, routed, overdue=effect.overdue)]
     left = [each for each in effect.instances if each not in gone]
     if not gone:
+        turn.memory.forget_look()
         return told
     turn.parts.platform.stop(gone, grace)
+    turn.memory.are_stopping(gone)
     now = turn.clock()
     return [*told, events.stopped(gone, left, rollout, routed, now - begun, now)]
 

@@ -39,7 +39,7 @@ from tidegate.core.decisions import (
     moved,
 )
 from tidegate.core.judge.verdict import Verdict
-from tidegate.core.model import Instance, InstanceState, Rollout, Routed, Seen, Signal, SignalKind
+from tidegate.core.model import Event, Instance, InstanceState, Rollout, Routed, Seen, Signal, SignalKind
 from tidegate.core.phases import Phase
 from tidegate.core.view import View
 from tidegate.engine import effects, events
@@ -50,6 +50,7 @@ from tidegate.ports import Claim, Clock, EngineStore, Parts
 __all__ = ["Memory", "Tick", "tick"]
 
 LEASE_SECONDS = 15.0  # what a lone tick renews its lease for
+MOST_RECORDED = 10  # marks and moves in one transaction
 NOTHING = Seen((), Routed())
 
 
@@ -105,10 +106,8 @@ def _carry_out(turn: Turn, rollout: Rollout, signals: Sequence[Signal], seen: Se
         case Wait():
             turn.memory.forget_look()
             return Tick(decision.why, decision.until)
-        case Mark():
-            return _mark(turn, rollout, seen, decision)
-        case Move():
-            return _move(turn, rollout, signals, seen, decision)
+        case Mark() | Move():
+            return _record(turn, rollout, signals, seen, decision)
         case Pin():
             return _begin(turn, rollout)
         case Judge():
@@ -120,21 +119,32 @@ def _carry_out(turn: Turn, rollout: Rollout, signals: Sequence[Signal], seen: Se
 # -- writes -----------------------------------------------------------------------------------------------------------
 
 
-def _mark(turn: Turn, rollout: Rollout, seen: Seen, decision: Mark) -> Tick:
-    """Record a moment."""
-    now = turn.clock()
-    event = events.mark(decision, rollout, seen.routed, now)
-    turn.store.save(marked(rollout, decision.mark, now), [event], turn.claim.fence)
-    return _paced(turn, rollout, seen, decision)
+def _record(turn: Turn, rollout: Rollout, signals: Sequence[Signal], seen: Seen, decision: Mark | Move) -> Tick:
+    """Record a moment or a move, before anything follows from it; what failed says its last words first.
 
-
-def _move(turn: Turn, rollout: Rollout, signals: Sequence[Signal], seen: Seen, decision: Move) -> Tick:
-    """Record a change of step or direction, before anything follows from it; what failed says its last words first."""
-    told = effects.last_words(turn, rollout, _to_be_heard(rollout, signals, seen, decision))
-    now = turn.clock()
-    event = events.move(decision, rollout, seen.routed if seen is not NOTHING else None, now)
-    turn.store.save(moved(rollout, decision, now), [*told, event], turn.claim.fence)
-    return Tick(decision.why, finished=not decision.phase.live)
+    What is to be recorded next of the same look is recorded with it, in one transaction: that the proxy serves what the
+    step wants, that all stands, that the step is left. A change of phase is always the last.
+    """
+    first, before, told = decision, rollout, list[Event]()
+    for _ in range(MOST_RECORDED):
+        now = turn.clock()
+        if isinstance(decision, Mark):
+            told.append(events.mark(decision, rollout, seen.routed, now))
+            rollout = marked(rollout, decision.mark, now)
+        else:
+            told += effects.last_words(turn, rollout, _to_be_heard(rollout, signals, seen, decision))
+            told.append(events.move(decision, rollout, None if seen is NOTHING else seen.routed, now))
+            rollout = moved(rollout, decision, now)
+        if rollout.phase is not before.phase:
+            break
+        following = decide(rollout, seen, signals, turn.clock(), turn.claim.since)
+        if not isinstance(following, Mark | Move):
+            break
+        decision = following
+    turn.store.save(rollout, told, turn.claim.fence)
+    if (rollout.phase, rollout.cursor) != (before.phase, before.cursor):
+        return Tick(decision.why, finished=not rollout.phase.live)
+    return _paced(turn, rollout, seen, first)
 
 
 def _to_be_heard(rollout: Rollout, signals: Sequence[Signal], seen: Seen, decision: Move) -> list[Instance]:
@@ -226,7 +236,7 @@ def _failed(
     if way_out is None:
         return _again(turn, error)
     try:
-        done = _move(turn, rollout, signals, seen or NOTHING, way_out)
+        done = _record(turn, rollout, signals, seen or NOTHING, way_out)
     except DriverError as another:
         return _again(turn, another)
     turn.memory.failures, turn.memory.stuck_from = 0, None
@@ -251,4 +261,6 @@ def _way_out(turn: Turn, rollout: Rollout, seen: Seen | None, decision: Decision
 
 def _again(turn: Turn, error: DriverError) -> Tick:
     """Nothing is touched; look again after a pause."""
+    if isinstance(error, StoreError):
+        turn.memory.logged.clear()  # what was to be told with it was not
     return back_off(turn.claim, turn.store, turn.clock, turn.memory, error.message, retryable=error.retryable)

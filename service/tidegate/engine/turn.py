@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Hashable
+from dataclasses import dataclass, field, replace
 
 import structlog
 
 from tidegate.core.judge.verdict import Time
 from tidegate.core.kinds import Kind
-from tidegate.core.model import Backend, Event, Instance, Routed, Seen
+from tidegate.core.model import Backend, Event, Instance, InstanceState, Routed, Seen
 from tidegate.core.phases import Phase
 from tidegate.engine import events
 from tidegate.errors import StoreError
@@ -66,6 +66,13 @@ class Memory:
     def forget_look(self) -> None:
         """The next tick looks anew."""
         self.instances = self.routed = None
+
+    def are_stopping(self, gone: Collection[Instance]) -> None:
+        """What the platform will say of these from now on, until they are gone."""
+        if self.instances is not None:
+            ids = {each.id for each in gone}
+            stopping = (replace(each, state=InstanceState.STOPPING) if each.id in ids else each for each in self.instances)
+            self.instances = tuple(stopping)
 
     def pause_after(self, step: Step, effect: Hashable, now: Time) -> float:
         """Seconds to wait after this effect: none as a rule, more and more when it is repeated and changes nothing."""
