@@ -183,6 +183,8 @@ def test_waits_are_bounded(api: Running) -> None:
     [
         (b"{", "application/json", 400, "bad-request"),
         (b"\xff", "application/json", 400, "bad-request"),
+        (b"[" * 100_000, "application/json", 400, "bad-request"),
+        (b'{"compose": "\\ud800"}', "application/json", 422, "invalid-request"),
         (b"compose: x", "application/yaml", 415, "unsupported-media-type"),
         (b"a=b", "application/x-www-form-urlencoded", 415, "unsupported-media-type"),
         (b"[]", "application/json", 422, "invalid-request"),

@@ -39,7 +39,10 @@ class ApiRequest(Request):
         """As Flask's; raises its 400 for what is no JSON and 415 for another content type."""
         if not self.content_type and not self.get_data():
             return {}
-        return super().get_json(force=force, silent=silent, cache=cache)
+        try:
+            return super().get_json(force=force, silent=silent, cache=cache)
+        except RecursionError:
+            return self.on_json_loading_failed(ValueError("nested too deeply"))
 
 
 def _nothing() -> None:

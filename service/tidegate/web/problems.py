@@ -85,7 +85,7 @@ def response(problem: Problem) -> Response:
     }
     if problem.errors:
         document["errors"] = problem.errors
-    answer = Response(json.dumps(document | dict(problem.more), ensure_ascii=False), problem.kind.status)
+    answer = Response(json.dumps(document | dict(problem.more)), problem.kind.status)
     answer.content_type = MEDIA_TYPE
     answer.headers.extend(dict(problem.headers))
     return answer

@@ -32,6 +32,7 @@ from tidegate.web.app import create_app
 
 SPARE_THREADS = 8  # that never wait for events, or long polls would starve the rest
 STOP_SECONDS = 30  # for requests and ticks under way, then they are killed
+RESTART_SECONDS = 1.0  # an engine that fails at once is not started again at once
 HEARTBEAT_SECONDS = 60  # a process that gives no sign of life so long is replaced
 log = structlog.get_logger("tidegate.web")
 
@@ -93,7 +94,7 @@ def build(settings: Settings, engine: str | None) -> Served:
         try:
             worker.run()
         finally:
-            if not ending.is_set():
+            if not ending.wait(RESTART_SECONDS):
                 log.error("the engine ended by itself; this process ends too, and is replaced")
                 os.kill(os.getpid(), signal.SIGTERM)
 
