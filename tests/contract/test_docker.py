@@ -179,8 +179,8 @@ def test_an_instance_whose_own_healthcheck_is_asked(client: docker.DockerClient,
 )
 def test_what_the_probe_saw_is_told(platform: DockerPlatform, changes: dict[str, object], detail: str) -> None:
     platform.start(pinned(platform, made(SERVICE, "good", **changes)), [0])
-    seen = awaited(platform, SERVICE, lambda seen: seen[0].detail != "created, not started yet")
-    assert (seen[0].state, seen[0].detail) == (InstanceState.STARTING, detail)
+    seen = awaited(platform, SERVICE, lambda seen: seen[0].detail == detail)  # it may be refused at first
+    assert seen[0].state is InstanceState.STARTING
 
 
 def test_a_crash_is_told_with_its_status_and_its_last_line(platform: DockerPlatform) -> None:
