@@ -262,8 +262,9 @@ def test_a_router_that_refuses_our_fence_means_that_the_lease_is_lost(stage: Sta
             stage.clock.forward(20)
             stage.world.fences["shop"] = claimed(stage.store, "bert").fence
 
+    stage.memory.told, stage.memory.told_at = f"fence {stage.claim.fence} is too old", stage.clock.now + 20
     parts = stage.world.parts()
-    with pytest.raises(LeaseLost):
+    with pytest.raises(LeaseLost):  # although the trouble itself is not told again
         stage.tick(parts=replace(parts, router=Interposed(parts.router, stolen)))
     assert stage.world.serving() == ["v1-1", "v1-1"]
 
@@ -281,7 +282,8 @@ def advance(stage: Stage, kind: Kind, most: int = 60) -> None:
     raise AssertionError(f"no {kind} in {stage.kinds()}")
 
 
-def test_stop_reads_the_proxy_again_and_leaves_what_serves(stage: Stage) -> None:
+@pytest.mark.parametrize("how", ["routed", "busy", "unknown"])
+def test_stop_reads_the_proxy_again_and_leaves_what_serves(stage: Stage, how: str) -> None:
     stage.begin()
     while stage.kinds().count("entered") < 2:
         stage.clock.now = max(stage.clock.now, stage.tick().due or 0.0)
@@ -290,7 +292,11 @@ def test_stop_reads_the_proxy_again_and_leaves_what_serves(stage: Stage) -> None
     def back_in_the_route(verb: str) -> None:
         seen.append(verb)
         if seen.count("read") == 2:  # the first was the look, the second is stop's own
-            stage.world.routed["shop"] = tuple(member(each) for each in stage.world.present())
+            if how == "routed":
+                stage.world.routed["shop"] = tuple(member(each) for each in stage.world.present())
+            else:
+                count = 2 if how == "busy" else None
+                stage.world.draining.update({each.id: count for each in stage.world.present("v1-1")})
 
     parts = stage.world.parts()
     stage.memory.forget_look()
