@@ -80,6 +80,10 @@ class View:
         """Whether the proxy sends it new requests."""
         return instance.id in self.members
 
+    def reached(self, instance: Instance) -> bool:
+        """Whether these requests arrive: after a restart it may stand at another address than the proxy knows."""
+        return self.members.get(instance.id) == member(instance)
+
     def in_flight(self, instance: Instance) -> bool:
         """Whether the proxy still knows it, without new requests, with requests in flight or possibly so."""
         return self.seen.routed.draining.get(instance.id, 0) != 0
@@ -91,7 +95,7 @@ class View:
         return tuple(sorted(living, key=self._usefulness))
 
     def _usefulness(self, instance: Instance) -> tuple[bool, bool, int, str]:
-        return (instance.state is not InstanceState.READY, not self.routed(instance), instance.ordinal, instance.id)
+        return (instance.state is not InstanceState.READY, not self.reached(instance), instance.ordinal, instance.id)
 
     @cached_property
     def fleet(self) -> Fleet:
@@ -159,7 +163,7 @@ class View:
         return tuple(
             each
             for each in self.kept
-            if not self.serves(each) and not self.routed(each) and (each.id in serving or each.release == self.rollout.new)
+            if not self.serves(each) and not self.reached(each) and (each.id in serving or each.release == self.rollout.new)
         )
 
     # -- proxy ----------------------------------------------------------------------------------------------------

@@ -78,7 +78,7 @@ def _remember(connection: Connection, key: Idempotency, now: Time) -> None:
 
 def _highest_fence(connection: Connection) -> int:
     """Fences go on growing from one rollout to the next, for a router refuses one lower than the last that it saw."""
-    return connection.execute(select(func.coalesce(func.max(rollouts.c.fence), 0))).scalar_one()
+    return int(connection.execute(select(func.coalesce(func.max(rollouts.c.fence), 0))).scalar_one())
 
 
 def _refuse_a_second(connection: Connection, service: str) -> None:

@@ -1,0 +1,184 @@
+"""A simulated world: containers that come up, crash and vanish, a proxy with requests in flight, and the safety rules.
+
+Every effect goes through `start`, `shift` or `stop`, and each checks the rules of `docs/architecture.md` at that moment;
+a broken rule is an `Unsafe`. Time is a number that `pass_time` moves. All chance comes from the one generator that is
+handed in, so a seed repeats a run.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
+
+from tidegate.core.judge.verdict import Time
+from tidegate.core.model import Instance, InstanceState, Member, Rollout, Routed, Seen
+from tidegate.core.phases import Phase
+from tidegate.errors import RouterError
+
+
+class Unsafe(AssertionError):
+    """A safety rule was broken."""
+
+
+@dataclass
+class Box:
+    """A container: when it becomes ready, when it ends by itself, when a stop that was asked is complete."""
+
+    instance: Instance
+    ready_at: Time
+    ends_at: Time
+    gone_at: Time | None = None
+
+
+@dataclass
+class World:
+    """One service's containers and proxy. `floor`: the capacity that a switch must keep; `ceiling`: the most containers."""
+
+    chance: random.Random
+    floor: int
+    ceiling: int
+    drain_seconds: float
+    now: Time = 1_000.0
+    never_ready: set[str] = field(default_factory=set)  # releases
+    crashing: set[str] = field(default_factory=set)  # releases that end soon after they were started
+    longest_request: float = 3.0
+    boxes: dict[str, Box] = field(default_factory=dict)
+    members: dict[str, Member] = field(default_factory=dict)
+    flights: dict[str, tuple[Time, Time]] = field(default_factory=dict)  # unrouted: since when, until when busy
+    fence: int = 0
+    strangers: int = 0  # containers that a lost engine started late: they do not count against the ceiling
+    _ids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
+    _addresses: list[str] = field(default_factory=list)
+
+    # -- looking --------------------------------------------------------------------------------------------------------
+
+    def seen(self) -> Seen:
+        """The world as the drivers would show it."""
+        draining: dict[str, int | None] = {each: int(until > self.now) for each, (_, until) in self.flights.items()}
+        busy: dict[str, int | None] = dict.fromkeys(self.members, 1)
+        return Seen(
+            tuple(self._instance(box) for box in self.boxes.values()),
+            Routed(tuple(self.members.values()), draining, busy, self.fence),
+        )
+
+    def _instance(self, box: Box) -> Instance:
+        if box.gone_at is not None:
+            state = InstanceState.STOPPING
+        elif self.now >= box.ends_at:
+            state = InstanceState.FAILED
+        else:
+            state = InstanceState.READY if self.now >= box.ready_at else InstanceState.STARTING
+        return replace(box.instance, state=state)
+
+    def serving(self) -> list[Instance]:
+        """The members behind which a ready instance stands."""
+        ready = {each.id: each for each in self.seen().instances if each.state is InstanceState.READY}
+        return [ready[each.instance] for each in self.members.values() if self._reaches(each, ready)]
+
+    @staticmethod
+    def _reaches(member: Member, ready: dict[str, Instance]) -> bool:
+        return member.instance in ready and ready[member.instance].address == member.address
+
+    # -- effects ----------------------------------------------------------------------------------------------------------
+
+    def start(self, release: str, ordinals: Collection[int], *, stale: bool = False) -> None:
+        """Create those that do not exist. `stale`: by an engine that has lost the rollout."""
+        there = {b.instance.ordinal for b in self.boxes.values() if b.instance.release == release and b.gone_at is None}
+        for ordinal in sorted(set(ordinals) - there):
+            self.strangers += stale
+            self._create(release, ordinal)
+        living = [box for box in self.boxes.values() if box.gone_at is None and self.now < box.ends_at]
+        if len(living) > self.ceiling + self.strangers:
+            raise Unsafe(f"{len(living)} containers, {self.ceiling} are allowed")
+
+    def _create(self, release: str, ordinal: int) -> None:
+        name = f"c{next(self._ids):06}"
+        address = self._addresses.pop() if self._addresses else f"10.0.0.{len(self.boxes) + 1}:80"
+        taken = {box.instance.address for box in self.boxes.values()}
+        while address in taken:
+            address = f"10.0.{self.chance.randrange(255)}.{self.chance.randrange(255)}:80"
+        ready = float("inf") if release in self.never_ready else self.now + self.chance.uniform(0.1, 2.0)
+        ends = self.now + self.chance.uniform(0.1, 3.0) if release in self.crashing else float("inf")
+        self.boxes[name] = Box(Instance(name, release, ordinal, address, InstanceState.STARTING), ready, ends)
+
+    def shift(self, members: Collection[Member], fence: int) -> None:
+        """Make these the route. Refuses an older fence."""
+        if fence < self.fence:
+            raise RouterError("the fence is too old", retryable=False)
+        self.fence = fence
+        before, wanted = self.serving(), {each.instance: each for each in members}
+        ready = {each.id: each for each in self.seen().instances if each.state is InstanceState.READY}
+        unready = [
+            each for name, each in wanted.items() if self.members.get(name) != each and not self._reaches(each, ready)
+        ]
+        if unready:
+            raise Unsafe(f"routed before it was ready: {unready}")
+        for name in sorted(set(self.members) - set(wanted)):
+            if not self._reaches(self.members[name], ready):
+                continue  # its requests ended with it
+            self.flights[name] = (self.now, self.now + self.chance.uniform(0.0, self.longest_request))
+        for name in [name for name, (_, until) in self.flights.items() if until <= self.now or name in wanted]:
+            del self.flights[name]
+        self.members = wanted
+        if len(self.serving()) < min(self.floor, len(before)):
+            raise Unsafe(f"capacity fell from {len(before)} to {len(self.serving())}, the floor is {self.floor}")
+
+    def stop(self, instances: Collection[Instance]) -> None:
+        """Stop these; they are gone a little later."""
+        before = self.serving()
+        for instance in instances:
+            box = self.boxes.get(instance.id)
+            if box is None or box.gone_at is not None:
+                continue
+            if instance.id in self.members:
+                raise Unsafe(f"stopped while routed: {instance}")
+            since, until = self.flights.get(instance.id, (self.now, self.now))
+            if until > self.now and self.now - since < self.drain_seconds:
+                raise Unsafe(f"stopped with requests in flight: {instance}")
+            self.flights.pop(instance.id, None)
+            box.gone_at = self.now + self.chance.uniform(0.0, 1.0)
+        if before and not self.serving():
+            raise Unsafe("the last healthy copy was stopped")
+
+    # -- what happens by itself ---------------------------------------------------------------------------------------
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time pass; what was stopped goes, and its address becomes free."""
+        self.now += max(0.0, seconds)
+        for name, box in list(self.boxes.items()):
+            if box.gone_at is not None and box.gone_at <= self.now:
+                self._addresses.append(box.instance.address)
+                del self.boxes[name]
+
+    def vanish(self) -> None:
+        """A container disappears, unless it is the only one that serves."""
+        candidates = [name for name in self.boxes if [each.id for each in self.serving()] != [name]]
+        if candidates:
+            name = self.chance.choice(sorted(candidates))
+            self._addresses.append(self.boxes.pop(name).instance.address)
+
+    def forget(self) -> None:
+        """The proxy loses its members, as after a restart without its file. Its fence stands beside it, and stays."""
+        self.members, self.flights = {}, {}
+
+    def restart(self) -> None:
+        """A container is restarted by its engine, and comes back at another address."""
+        if self.boxes:
+            box = self.boxes[self.chance.choice(sorted(self.boxes))]
+            self._addresses.append(box.instance.address)
+            address = f"10.1.{self.chance.randrange(255)}.{self.chance.randrange(255)}:80"
+            self.flights.pop(box.instance.id, None)
+            box.instance, box.ready_at = replace(box.instance, address=address), self.now + 0.5
+
+    def check_end(self, rollout: Rollout, old: dict[str, int], new: dict[str, int]) -> None:
+        """The end matches the phase: exactly the wanted instances exist and are routed, and nothing is left over."""
+        if rollout.phase is Phase.FAILED:
+            return
+        wanted = new if rollout.phase is Phase.SUCCEEDED else old
+        fleet = [box.instance.release for box in self.boxes.values() if box.gone_at is None]
+        route = [each.release for each in self.members.values()]
+        expected = sorted(release for release, count in wanted.items() for _ in range(count))
+        if sorted(fleet) != expected or sorted(route) != expected:
+            raise Unsafe(f"{rollout.phase} with {sorted(fleet)} of which {sorted(route)} are routed, wanted {expected}")

@@ -1,0 +1,276 @@
+"""Whole rollouts in random worlds: crashes at every boundary, drift, rollback at any moment, effects of a lost engine.
+
+The world checks the safety rules after every effect. `TIDEGATE_THOROUGH=1` runs many more.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from dataclasses import dataclass, field, replace
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tidegate.core import planning
+from tidegate.core.deciding import decide
+from tidegate.core.decisions import Decision, Judge, Mark, Move, Pin, Shift, Start, Stop, Wait, judged, marked, moved
+from tidegate.core.judge.verdict import Outcome, Verdict
+from tidegate.core.model import (
+    Backend,
+    Check,
+    CheckKind,
+    Container,
+    FailureAction,
+    Order,
+    Policy,
+    Release,
+    Rollout,
+    Service,
+    Signal,
+    SignalKind,
+    Strategy,
+)
+from tidegate.core.phases import Phase
+from tidegate.core.view import member
+from tidegate.errors import RouterError
+from tidegate.testing.world import World
+
+EXAMPLES = 20_000 if os.environ.get("TIDEGATE_THOROUGH") else 1_200
+MOST_TICKS = 4_000
+LONGEST_SECONDS = 20_000.0  # engines that keep dying never reach a deadline, but a bound on their number
+DRAIN = 4.0
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is rolled out, and what goes wrong: chances are per tick."""
+
+    seed: int
+    strategy: Strategy = Strategy.ROLLING
+    order: Order = Order.START_FIRST
+    old: int = 3  # 0: the first deploy
+    new: int = 3
+    batch: int = 1
+    holds: bool = False
+    judged: bool = False
+    verdicts: tuple[Outcome, ...] = (Outcome.PASS,)
+    action: FailureAction = FailureAction.ROLLBACK
+    never_ready: bool = False
+    crashing: bool = False
+    crash: float = 0.0
+    drift: float = 0.0
+    stale: float = 0.0
+    rollback_at: int | None = None
+    pause_at: int | None = None
+
+
+@dataclass
+class Run:
+    """An engine that may die, and its world."""
+
+    case: Case
+    chance: random.Random = field(init=False)
+    crashes: int = 0
+
+    def __post_init__(self) -> None:
+        case = self.case
+        self.chance = random.Random(case.seed)
+        self.verdicts = list(case.verdicts)
+        self.signals: list[Signal] = []
+        self.fence = 1
+        self.lost: tuple[Decision, int] | None = None
+        self.rollout = self._rollout()
+        self.world = self._world()
+        self.since = self.world.now
+
+    def _rollout(self) -> Rollout:
+        case = self.case
+        checks = (Check("c", CheckKind.QUERY, "up", maximum=1.0),) if case.judged else ()
+        policy = Policy(
+            drain_seconds=DRAIN,
+            healthy_deadline_seconds=20.0,
+            look_seconds=2.0,
+            failure_action=case.action,
+            max_extensions=1,
+            hold_expires_seconds=60.0,
+            max_resumes=300,
+        )
+        service = Service(
+            "demo", "shop", "shop:2", case.new, Container(80), Backend("shop"), case.strategy, case.order, case.batch,
+            bake_seconds=5.0 if case.judged else 0.0, holds=(1,) if case.holds else (), checks=checks, policy=policy,
+        )  # fmt: skip
+        new = Release("b-2", service.key, "shop:2", case.new, service.container)
+        old = replace(new, id="a-1", replicas=case.old) if case.old else None
+        return Rollout(
+            "r", service.key, old.id if old else None, new.id, planning.plan(service, old, new), service.backend, 1_000.0,
+            old_replicas=case.old, batch=case.batch, in_place=case.order is Order.STOP_FIRST,
+            checks=checks, policy=policy,
+        )  # fmt: skip
+
+    def _world(self) -> World:
+        case = self.case
+        both = case.old + case.new
+        floor = min(case.old, case.new) - (case.batch if case.order is Order.STOP_FIRST else 0)
+        world = World(self.chance, floor=max(0, floor), ceiling=both, drain_seconds=DRAIN)
+        world.start("a-1", range(case.old))
+        world.pass_time(5.0)
+        seen = world.seen()
+        world.members = {each.id: member(each) for each in seen.instances}
+        world.never_ready = {"b-2"} if case.never_ready else set()
+        world.crashing = {"b-2"} if case.crashing else set()
+        return world
+
+    # -- the loop -------------------------------------------------------------------------------------------------------
+
+    def play(self) -> Rollout:
+        """To the end."""
+        for tick in range(MOST_TICKS):
+            if not self.rollout.phase.live:
+                return self.rollout
+            self._wishes(tick)
+            self._mishaps()
+            self._tick()
+            assert self.world.now < 1_000.0 + LONGEST_SECONDS, f"no end: {self.rollout}"
+        raise AssertionError(f"it spins: {self.rollout} {self.world.seen()}")
+
+    def _wishes(self, tick: int) -> None:
+        now, case = self.world.now, self.case
+        if tick == case.rollback_at:
+            self.signals.append(Signal(SignalKind.ROLLBACK, now, "somebody"))
+        if tick == case.pause_at:
+            self.rollout = replace(self.rollout, paused=True)
+        if case.pause_at is not None and tick == case.pause_at + 10:
+            self.signals.append(Signal(SignalKind.RESUME, now, "somebody"))
+            self.rollout = replace(self.rollout, paused=False)
+        if self.rollout.held is not None and self.chance.random() < 0.2:
+            self.signals.append(Signal(SignalKind.PROMOTE, now, "somebody", step=self.rollout.cursor))
+
+    def _mishaps(self) -> None:
+        if self.chance.random() < self.case.drift:
+            self.chance.choice([self.world.vanish, self.world.forget, self.world.restart])()
+        if self.lost is not None and self.chance.random() < 0.3:
+            self._late(*self.lost)
+            self.lost = None
+
+    def _tick(self) -> None:
+        """Decide, then one write or one effect; the engine may die before and after it."""
+        world, decision = self.world, self._decide()
+        if self._dies(decision):
+            return
+        match decision:
+            case Wait():
+                world.pass_time(max(0.01, decision.until - world.now))
+            case Pin():
+                self.rollout = moved(self.rollout, Move(Phase.RUNNING, "pinned"), world.now)
+            case Mark():
+                self.rollout = marked(self.rollout, decision.mark, world.now)
+            case Move():
+                self.rollout = moved(self.rollout, decision, world.now)
+            case Judge():
+                self.rollout = judged(self.rollout, self._verdict(decision))
+            case Start() | Shift() | Stop():
+                self._effect(decision)
+                world.pass_time(0.05)
+                self._dies(None)
+
+    def _decide(self) -> Decision:
+        return decide(self.rollout, self.world.seen(), self.signals, self.world.now, self.since)
+
+    def _effect(self, effect: Start | Shift | Stop) -> None:
+        match effect:
+            case Start():
+                self.world.start(effect.release, effect.ordinals)
+            case Shift():
+                self.world.shift(effect.members, self.fence)
+            case Stop():
+                self.world.stop(effect.instances)
+
+    def _verdict(self, decision: Judge) -> Verdict:
+        outcome = self.verdicts.pop(0) if self.verdicts else Outcome.PASS
+        return Verdict(outcome, self.world.now, decision.window, (), f"judged {outcome}", decision.final)
+
+    def _dies(self, doing: Decision | None) -> bool:
+        """The engine forgets all but what was saved; another takes over some time later, under a higher fence."""
+        if self.chance.random() >= self.case.crash:
+            return False
+        self.crashes += 1
+        if isinstance(doing, Start | Shift | Stop) and self.chance.random() < self.case.stale:
+            self.lost = (doing, self.fence)
+        self.world.pass_time(self.chance.uniform(0.0, 30.0))
+        self.fence, self.since = self.fence + 1, self.world.now
+        self.rollout = replace(self.rollout, resumes=self.rollout.resumes + 1)
+        return True
+
+    def _late(self, effect: Decision, fence: int) -> None:
+        """One stale effect of a lost engine, as the real one would do it: the fence, named instances, a second look."""
+        world = self.world
+        match effect:
+            case Start():
+                world.start(effect.release, effect.ordinals, stale=True)
+            case Shift():
+                try:
+                    world.shift(effect.members, fence)
+                except RouterError:
+                    return
+            case Stop():
+                seen = world.seen().routed
+                routed = {each.instance for each in seen.members}
+                busy = {each for each, count in seen.draining.items() if count != 0}
+                world.stop([each for each in effect.instances if each.id not in routed | busy])
+
+
+chances = st.sampled_from([0.0, 0.0, 0.02, 0.1, 0.3])
+cases = st.builds(
+    Case,
+    seed=st.integers(0, 2**32),
+    strategy=st.sampled_from([Strategy.ROLLING, Strategy.ROLLING, Strategy.BLUE_GREEN]),
+    order=st.sampled_from([Order.START_FIRST, Order.START_FIRST, Order.STOP_FIRST]),
+    old=st.integers(0, 5),
+    new=st.integers(1, 5),
+    batch=st.integers(1, 5),
+    holds=st.booleans(),
+    judged=st.booleans(),
+    verdicts=st.lists(st.sampled_from(list(Outcome)), max_size=12).map(tuple),
+    action=st.sampled_from(list(FailureAction)),
+    never_ready=st.sampled_from([False, False, True]),
+    crashing=st.sampled_from([False, False, True]),
+    crash=chances,
+    drift=st.sampled_from([0.0, 0.0, 0.0, 0.02, 0.05]),
+    stale=st.sampled_from([0.0, 0.5, 1.0]),
+    rollback_at=st.none() | st.integers(0, 80),
+    pause_at=st.none() | st.integers(0, 60),
+).map(lambda case: sane(case))
+
+
+def sane(case: Case) -> Case:
+    """Stop-first needs more replicas than one batch takes away, as the spec demands, and has no meaning for blue-green."""
+    if case.order is Order.STOP_FIRST and (
+        case.strategy is Strategy.BLUE_GREEN or case.batch >= min(case.old or 1, case.new)
+    ):
+        case = replace(case, order=Order.START_FIRST)
+    # A late Shift that comes before the new engine's first names instances as they were: when one of them restarts at
+    # another address in that moment, nobody can tell. So drift and late effects are tried apart.
+    return replace(case, stale=0.0) if case.drift else case
+
+
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@given(cases)
+def test_every_rollout_is_safe_and_ends(case: Case) -> None:
+    run = Run(case)
+    ended = run.play()
+    old = {"a-1": case.old} if case.old else {}
+    run.world.check_end(ended, old, {"b-2": case.new})
+    if case.never_ready or case.crashing:
+        return
+    if not (
+        case.judged or case.holds or case.drift or case.rollback_at is not None or case.strategy is Strategy.BLUE_GREEN
+    ):
+        assert ended.phase is Phase.SUCCEEDED, "nothing was wrong with it"
+
+
+def test_crashes_were_injected() -> None:
+    """The property above could pass by never meeting a crash."""
+    runs = [Run(Case(seed, crash=0.3)) for seed in range(50)]
+    assert all(run.play().phase is Phase.SUCCEEDED for run in runs)
+    assert sum(run.crashes for run in runs) > 300
