@@ -165,6 +165,9 @@ class EngineStore(Protocol):
     def claim(self, owner: str, ttl_seconds: float) -> Claim | None:
         """A due rollout that nobody holds; None when there is none. Counts a resume when its last owner vanished."""
 
+    def end_leases(self) -> None:
+        """Where the database allows one engine, and this is it: whoever held a lease is gone, so none is waited for."""
+
     def renew(self, claim: Claim, ttl_seconds: float) -> None:
         """Hold it longer."""
 

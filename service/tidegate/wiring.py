@@ -46,7 +46,9 @@ def build(settings: Settings, clock: Clock = time.time) -> Wiring:
 
 
 def engine(wiring: Wiring, owner: str) -> Worker:
-    """The engine; `owner` names it as the holder of leases."""
+    """The engine; `owner` names it as the holder of leases. To be called within `sole_engine`: the engines before it are
+    gone, and their rollouts are taken up at once."""
+    wiring.store.end_leases()
     wanted = wiring.settings.engine
     options = WorkerOptions(wanted.lease_seconds, wanted.threads, wanted.poll_seconds)
     return Worker(wiring.store, wiring.environments, options, wiring.clock, owner)

@@ -35,6 +35,11 @@ def claim(connection: Connection, owner: str, ttl_seconds: float, now: Time) -> 
     return None if taken is None else Claim(taken.id, taken.fence, taken.since, owner)
 
 
+def end_all(connection: Connection, now: Time) -> None:
+    """No lease lasts longer than now; the next claim counts as a resume."""
+    connection.execute(update(rollouts).where(is_live, row.lease_until > now).values(lease_until=now))
+
+
 def held(rollout: str, fence: int) -> ColumnElement[bool]:
     """The rollout is still driven under this fence. A lease that ran out counts until somebody else takes it."""
     return and_(row.id == rollout, row.fence == fence, row.lease_until.is_not(None))

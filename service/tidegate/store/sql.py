@@ -104,6 +104,10 @@ class SqlStore(Store):
         with self._write("claiming a rollout") as connection:
             return leases.claim(connection, owner, ttl_seconds, self._clock())
 
+    def end_leases(self) -> None:
+        with self._write("ending the leases of engines that are gone") as connection:
+            leases.end_all(connection, self._clock())
+
     def renew(self, claim: Claim, ttl_seconds: float) -> None:
         with self._write(f"renewing the lease on {claim.rollout}") as connection:
             leases.renew(connection, claim, self._clock() + ttl_seconds)
