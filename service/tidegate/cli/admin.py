@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,8 +27,10 @@ SettingsFile = Annotated[
 
 @contextmanager
 def opened(settings: Path | None) -> Iterator[wires.Wiring]:
-    """Everything built from the settings; closed afterwards."""
-    wiring = wires.build(load(settings, os.environ))
+    """Everything built from the settings; closed afterwards. Logs go to standard error, only answers to standard output."""
+    found = load(settings, os.environ)
+    logs.configure(found.log.level, found.log.format)
+    wiring = wires.build(found)
     try:
         yield wiring
     finally:
@@ -51,19 +52,12 @@ def serve(
 
 def engine(settings: SettingsFile = None) -> None:
     """Drive the rollouts, until SIGTERM."""
-    logs.configure()
     with opened(settings) as wiring, wires.sole_engine(wiring):
         wiring.store.migrate()
         worker = wires.engine(wiring, owner())
-        stopping = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: stopping.set())
-        running = threading.Thread(target=worker.run, name="engine")
-        running.start()
-        while running.is_alive() and not stopping.wait(1.0):
-            pass
-        worker.stop()
-        running.join()
+            signal.signal(number, lambda *_: worker.stop())
+        worker.run()
 
 
 def migrate(ctx: typer.Context, settings: SettingsFile = None) -> None:

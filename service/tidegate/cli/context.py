@@ -40,13 +40,14 @@ class Context:
     server: str
     token_file: Path | None
     environment: str
+    patience_seconds: float
     output: Format
     out: Console
     err: Console
 
     def client(self) -> Client:
         """A client for the server. The token comes from the environment or a file, never from the command line."""
-        return Client(self.server, self._token())
+        return Client(self.server, self._token(), self.patience_seconds)
 
     def _token(self) -> str:
         if self.token_file is None:

@@ -58,12 +58,16 @@ def options(
         Path | None, typer.Option(envvar="TIDEGATE_TOKEN_FILE", help="File with the API token; or set TIDEGATE_TOKEN.")
     ] = None,
     environment: Annotated[str, typer.Option(envvar="TIDEGATE_ENVIRONMENT", help="For services named without one.")] = "",
+    patience: Annotated[
+        float,
+        typer.Option(envvar="TIDEGATE_PATIENCE_SECONDS", min=0.0, help="Seconds that a silent server is asked again."),
+    ] = 30.0,
     output: Annotated[Format, typer.Option("--output", "-o", help="text or json.")] = Format.TEXT,
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Its version.")] = False,
 ) -> None:
     """Options that stand before the command."""
     out, err = Console(), Console(stderr=True)
-    ctx.obj = Context(server, token_file, environment, output, out, err)
+    ctx.obj = Context(server, token_file, environment, patience, output, out, err)
 
 
 def main() -> None:

@@ -1,0 +1,185 @@
+"""The command line as a person or a script uses it: a process, a real server, real exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from support.api import Running, compose, running
+from tidegate.cli.exits import Exit
+
+TIDEGATE = Path(sys.executable).with_name("tidegate")
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def api(tmp_path: Path) -> Iterator[Running]:
+    with running(tmp_path) as made, made.engine():
+        yield made
+
+
+@pytest.fixture
+def tidegate(api: Running, tmp_path: Path) -> Run:
+    """The command with the server and a token set; keywords change the environment."""
+    (tmp_path / "compose.yaml").write_text(compose())
+    (tmp_path / "held.yaml").write_text(compose("drain: 1s, hold: [1]"))
+
+    def run(*words: str, **environ: str) -> subprocess.CompletedProcess[str]:
+        own = {"TIDEGATE_SERVER": api.url, "TIDEGATE_TOKEN": api.token, "COLUMNS": "200"}
+        environment = {**os.environ, **own, **environ}
+        command = [str(TIDEGATE), *words]
+        return subprocess.run(
+            command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
+        )
+
+    return run
+
+
+def deploy(tidegate: Run, version: str, file: str = "compose.yaml", *more: str) -> subprocess.CompletedProcess[str]:
+    return tidegate("deploy", "demo/shop", "-f", file, "--set", f"VERSION={version}", *more)
+
+
+def test_a_deploy_is_told_line_by_line(tidegate: Run) -> None:
+    done = deploy(tidegate, "v1")
+    assert done.returncode == Exit.DONE, done.stderr
+    lines = done.stdout.splitlines()
+    assert "created" in lines[0]
+    assert "succeeded" in lines[-1]
+    assert "v1-1 serves" in lines[-1]
+
+
+def test_json_is_one_document(tidegate: Run) -> None:
+    done = deploy(tidegate, "v1", "compose.yaml", "-o", "json")
+    assert json.loads(done.stdout)["phase"] == "succeeded"
+
+
+def test_watch_for_programs_is_a_document_a_line(tidegate: Run) -> None:
+    deploy(tidegate, "v1")
+    done = tidegate("watch", "demo/shop", "-o", "json")
+    assert [json.loads(line)["number"] for line in done.stdout.splitlines()][:3] == [1, 2, 3]
+
+
+def test_hold_promote_and_rollback(tidegate: Run) -> None:
+    deploy(tidegate, "v1")
+    held = deploy(tidegate, "v2", "held.yaml")
+    assert held.returncode == Exit.DONE
+    assert json.loads(tidegate("status", "demo/shop", "-o", "json").stdout)["rollout"]["waiting_for"] == "approval"
+    promoted = tidegate("promote", "demo/shop", "-m", "looks good")
+    assert (promoted.returncode, "succeeded" in promoted.stdout) == (Exit.DONE, True), promoted.stderr
+    back = tidegate("rollback", "demo/shop", "-m", "no")
+    assert (back.returncode, "v1-1 serves" in back.stdout) == (Exit.DONE, True), back.stderr
+
+
+def test_a_live_rollout_is_turned_back(tidegate: Run) -> None:
+    deploy(tidegate, "v1")
+    deploy(tidegate, "v2", "held.yaml")
+    back = tidegate("rollback", "demo/shop", "-m", "no")
+    assert (back.returncode, "rolled_back" in back.stdout) == (Exit.DONE, True), back.stderr
+    assert tidegate("watch", "demo/shop").returncode == Exit.ROLLED_BACK
+
+
+def test_a_release_that_never_becomes_ready(tidegate: Run, api: Running) -> None:
+    deploy(tidegate, "v1")
+    api.world.crashing.add("v2-2")
+    done = deploy(tidegate, "v2")
+    assert done.returncode == Exit.ROLLED_BACK
+    assert "of the new release failed: exited with 1" in done.stdout
+
+
+def test_a_second_rollout_is_refused(tidegate: Run) -> None:
+    deploy(tidegate, "v1")
+    deploy(tidegate, "v2", "held.yaml")
+    done = deploy(tidegate, "v3")
+    assert done.returncode == Exit.REFUSED
+    assert "live rollout" in done.stderr
+
+
+def test_every_mistake_of_a_file_at_once(tidegate: Run, tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text(compose("drian: 1s, hold: [9]").replace("replicas: 3", "replicas: -3"))
+    done = deploy(tidegate, "v1", "bad.yaml")
+    assert done.returncode == Exit.REFUSED
+    for said in ("services.shop.deploy.replicas: found -3", "drian: unknown key; did you mean drain?"):
+        assert said in done.stderr
+    again = deploy(tidegate, "v1", "bad.yaml", "-o", "json")
+    assert json.loads(again.stdout)["status"] == 422
+
+
+def test_two_services_on_one_route(tidegate: Run, tmp_path: Path) -> None:
+    deploy(tidegate, "v1")
+    (tmp_path / "two.yaml").write_text(compose("drain: 1s, route: shop").replace("  shop:", "  cart:"))
+    done = tidegate("deploy", "demo/cart", "-f", "two.yaml", "--set", "VERSION=v1")
+    assert done.returncode == Exit.REFUSED
+    assert "demo/shop" in done.stderr
+
+
+def test_apply_status_events_report_and_lists(tidegate: Run, tmp_path: Path) -> None:
+    assert "version 1" in tidegate("apply", "demo/shop", "-f", "compose.yaml", "--set", "VERSION=v1").stdout
+    assert tidegate("deploy", "demo/shop").returncode == Exit.DONE
+    assert "v1-1" in tidegate("services").stdout
+    assert "succeeded" in tidegate("rollouts", "--service", "demo/shop").stdout
+    assert "succeeded" in tidegate("events", "demo/shop").stdout
+    assert "ready" in tidegate("status", "demo/shop").stdout
+    assert "nothing → v1-1" in tidegate("report", "demo/shop").stdout
+    tidegate("report", "demo/shop", "--file", "report.json")
+    assert json.loads((tmp_path / "report.json").read_text())["phase"] == "succeeded"
+
+
+def test_tokens(tidegate: Run) -> None:
+    made = tidegate("token", "create", "reader", "--scope", "read")
+    secret = made.stdout.strip()
+    assert secret.startswith("tg_")
+    assert tidegate("services", TIDEGATE_TOKEN=secret).returncode == Exit.DONE
+    refused = deploy(lambda *words: tidegate(*words, TIDEGATE_TOKEN=secret), "v1")
+    assert (refused.returncode, "deploy" in refused.stderr) == (Exit.NOT_ALLOWED, True)
+    listed = json.loads(tidegate("token", "list", "-o", "json").stdout)
+    token = next(each for each in listed if each["name"] == "reader")
+    assert tidegate("token", "drop", token["id"]).returncode == Exit.DONE
+    assert tidegate("services", TIDEGATE_TOKEN=secret).returncode == Exit.NOT_ALLOWED
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("deploy", "shop"), Exit.USAGE, "ENVIRONMENT/shop"),
+        (("deploy", "demo/shop", "-f", "none.yaml"), Exit.USAGE, "none.yaml"),
+        (("deploy", "demo/shop", "--set", "VERSION"), Exit.USAGE, "NAME=VALUE"),
+        (("deploy", "nowhere/shop", "-f", "compose.yaml", "--set", "VERSION=1"), Exit.REFUSED, "demo"),
+        (("deploy", "demo/shop"), Exit.REFUSED, "demo/shop"),
+        (("status", "demo/shop"), Exit.REFUSED, "no rollout yet"),
+        (("fly",), Exit.USAGE, "fly"),
+    ],
+)
+def test_what_a_wrong_command_is_told(tidegate: Run, words: tuple[str, ...], code: Exit, said: str) -> None:
+    done = tidegate(*words)
+    assert (done.returncode, said in done.stderr) == (code, True), done.stderr
+
+
+def test_check_tells_what_is_wrong_and_how_to_mend_it(tidegate: Run, tmp_path: Path) -> None:
+    settings = tmp_path / "tidegate.toml"
+    settings.write_text(
+        f'database = "sqlite:///{tmp_path}/other.db"\n'
+        '[environments.demo.platform]\ndriver = "docker"\n'
+        f'hosts = [{{ name = "local", url = "unix://{tmp_path}/none.sock" }}]\n'
+        f'[environments.demo.router]\ndriver = "haproxy"\ndirectory = "{tmp_path}/h"\n'
+        '[environments.demo.metrics]\ndriver = "prometheus"\nurl = "http://127.0.0.1:9"\n'
+    )
+    done = tidegate("check", "--settings", str(settings), "-o", "json")
+    assert done.returncode == Exit.UNHEALTHY, done.stderr
+    rows = {row["part"]: row for row in json.loads(done.stdout)}
+    assert [rows[part]["ok"] for part in ("database", "docker local", "prometheus")] == [False] * 3
+    assert all(row["mend"] for row in rows.values() if not row["ok"])
+    assert "tidegate migrate" in rows["database"]["mend"]
+
+
+def test_nobody_answers(tmp_path: Path) -> None:
+    environment = {**os.environ, "TIDEGATE_SERVER": "http://127.0.0.1:9", "TIDEGATE_PATIENCE_SECONDS": "0.5"}
+    command = [str(TIDEGATE), "services"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == Exit.UNREACHABLE
+    assert "no answer from http://127.0.0.1:9" in done.stderr
