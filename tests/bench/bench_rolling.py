@@ -17,12 +17,16 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
+
+import docker
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "examples" / "demo"))
 sys.path.insert(0, str(ROOT / "tests"))
 
+from images import demo_image  # noqa: E402 - stands in the demo's folder
 from parts import Stage, free_port  # noqa: E402 - stands in the demo's folder
 from support.floor import Floor  # noqa: E402 - stands in the tests' folder
 
@@ -50,10 +54,13 @@ class Tidegate:
 
     def __init__(self, home: Path, replicas: int) -> None:
         self._stage = Stage(home, f"bench{uuid.uuid4().hex[:6]}")
+        self._replicas, self._file = replicas, home / "compose.yaml"
+
+    def begin(self) -> None:
+        """Start it, and bring the first release up."""
         self._stage.start({f"tidegate-bench:{version}": {"VERSION": version} for version in VERSIONS}, engine_apart=True)
         self._stage.start_engine()
-        self._file = home / "compose.yaml"
-        self._file.write_text(COMPOSE.format(replicas=replicas, listen=self._stage.listen))
+        self._file.write_text(COMPOSE.format(replicas=self._replicas, listen=self._stage.listen))
         self.deploy(VERSIONS[0])
         self._stage.start_traffic()
 
@@ -79,6 +86,7 @@ class Tidegate:
         return self._stage.finish_traffic().lost
 
     def stop(self) -> None:
+        """End all of it."""
         self._stage.stop()
 
 
@@ -87,7 +95,18 @@ class Swarm:
 
     def __init__(self, replicas: int) -> None:
         self._name = f"tidegate-bench-{uuid.uuid4().hex[:6]}"
+        engine = docker.from_env()
+        for version in VERSIONS:  # with a HEALTHCHECK of their own: there is no shell in them for --health-cmd
+            demo_image(engine, f"tidegate-bench:swarm-{version}", {"VERSION": version}, healthcheck="1s")
+        engine.close()
         self._run("swarm", "init", "--advertise-addr", "127.0.0.1")
+        try:
+            self._create(replicas)
+        except BaseException:
+            self.stop()
+            raise
+
+    def _create(self, replicas: int) -> None:
         self._run("network", "create", "-d", "overlay", self._name)
         self._run(
             "service",
@@ -102,10 +121,6 @@ class Swarm:
             "dnsrr",
             "--replicas",
             str(replicas),
-            "--health-cmd",
-            "/app healthy",
-            "--health-interval",
-            "1s",
             "--update-parallelism",
             "1",
             "--update-order",
@@ -115,11 +130,11 @@ class Swarm:
             "--update-delay",
             "0s",
             "--no-resolve-image",
-            f"tidegate-bench:{VERSIONS[0]}",
+            f"tidegate-bench:swarm-{VERSIONS[0]}",
         )
 
     def _run(self, *words: str) -> None:
-        done = subprocess.run(["docker", *words], capture_output=True, text=True, check=False, timeout=300)
+        done = subprocess.run(["docker", *words], capture_output=True, text=True, check=False, timeout=120)
         if done.returncode:
             raise SystemExit(f"docker {' '.join(words)}: {done.stderr.strip()}")
 
@@ -132,13 +147,13 @@ class Swarm:
             "--detach=false",
             "--no-resolve-image",
             "--image",
-            f"tidegate-bench:{version}",
+            f"tidegate-bench:swarm-{version}",
             self._name,
         )
 
     def stop(self) -> None:
         """Leave nothing behind; leaving the swarm removes the service and its network."""
-        self._run("service", "rm", self._name)
+        subprocess.run(["docker", "service", "rm", self._name], capture_output=True, check=False)
         self._run("swarm", "leave", "--force")
 
 
@@ -149,17 +164,17 @@ def main() -> int:
     options.add_argument("--replicas", type=int, default=6)
     options.add_argument("--no-swarm", action="store_true")
     chosen = options.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as started:
         tidegate = Tidegate(Path(folder) / "tidegate", chosen.replicas)
+        started.callback(tidegate.stop)
+        tidegate.begin()
         floor = Floor(Path(folder) / "floor", free_port(0), chosen.replicas, "tidegate-bench")
+        started.callback(floor.stop)
         swarm = None if chosen.no_swarm else Swarm(chosen.replicas)
-        try:
-            took = measure(tidegate, floor, swarm, chosen.rounds)
-            lost = tidegate.lost()
-        finally:
-            for each in (tidegate, floor, swarm):
-                if each is not None:
-                    each.stop()
+        if swarm is not None:
+            started.callback(swarm.stop)
+        took = measure(tidegate, floor, swarm, chosen.rounds)
+        lost = tidegate.lost()
     show(took, lost, chosen.replicas)
     return 0
 
