@@ -50,7 +50,7 @@ def timed(deploy: Callable[[str], None], version: str) -> float:
 
 
 class Tidegate:
-    """The whole of it: API, engine as a process of its own, HAProxy, SQLite."""
+    """The whole of it as it runs on one node: API with its engine, HAProxy, SQLite."""
 
     def __init__(self, home: Path, replicas: int) -> None:
         self._stage = Stage(home, f"bench{uuid.uuid4().hex[:6]}")
@@ -58,8 +58,7 @@ class Tidegate:
 
     def begin(self) -> None:
         """Start it, and bring the first release up."""
-        self._stage.start({f"tidegate-bench:{version}": {"VERSION": version} for version in VERSIONS}, engine_apart=True)
-        self._stage.start_engine()
+        self._stage.start({f"tidegate-bench:{version}": {"VERSION": version} for version in VERSIONS})
         self._file.write_text(COMPOSE.format(replicas=self._replicas, listen=self._stage.listen))
         self.deploy(VERSIONS[0])
         self._stage.start_traffic()
