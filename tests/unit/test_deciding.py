@@ -96,6 +96,16 @@ def test_ready_instances_are_shifted_to() -> None:
     assert {each.instance for each in said.members} == {"a0", "b0"}
 
 
+def test_an_earlier_drain_time_is_forgotten_before_the_proxy_is_written() -> None:
+    """Else one that this shift takes out could be cut at once, if the shift itself is never recorded."""
+    said = at(replace(ROLLOUT, drain_from=NOW - 99.0), world(A0, A1, B0))
+    assert said == Mark(MarkKind.SHIFTING, "about to write the proxy")
+    after = marked(replace(ROLLOUT, drain_from=NOW - 99.0), MarkKind.SHIFTING, NOW)
+    assert isinstance(at(after, world(A0, A1, B0)), Shift)
+    died = world(replace(A0, address="elsewhere", state=InstanceState.STARTING), A1, B0, routed=(A0, B0), a1=1)
+    assert not isinstance(at(after, died), Stop)
+
+
 def test_a_matching_proxy_is_marked() -> None:
     assert at(ROLLOUT, STANDS) == Mark(MarkKind.SHIFTED, "traffic goes to 1 of a, 1 of b")
     assert at(SHIFTED, STANDS) == Mark(MarkKind.SETTLED, "all stands as wanted")

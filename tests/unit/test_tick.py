@@ -264,6 +264,7 @@ def test_a_router_that_refuses_our_fence_means_that_the_lease_is_lost(stage: Sta
 
     stage.memory.told, stage.memory.told_at = f"fence {stage.claim.fence} is too old", stage.clock.now + 20
     parts = stage.world.parts()
+    stage.tick()  # records that the proxy is about to be written
     with pytest.raises(LeaseLost):  # although the trouble itself is not told again
         stage.tick(parts=replace(parts, router=Interposed(parts.router, stolen)))
     assert stage.world.serving() == ["v1-1", "v1-1"]
@@ -616,7 +617,8 @@ def test_a_young_look_serves_the_decision_after_a_mere_write(stage: Stage) -> No
     assert ("entered", ["read"]) in looks, "the proxy was written, the instances were not touched"
     assert ("entered", []) not in looks
     assert ("started", ["start"]) in looks, "what was asked to stop is known to be stopping"
-    assert ("shifted", ["instances", "read"]) in looks, "of what was started a new look is taken"
+    assert ("started", ["instances", "read"]) in looks, "of what was started a new look is taken"
+    assert ("shifted", ["write"]) in looks, "the same look serves to record that the proxy is written, and to write it"
 
 
 def test_states_are_told_apart_in_a_log_event(stage: Stage) -> None:

@@ -210,6 +210,8 @@ def shift(view: View) -> Decision | None:
         return Wait(view.now + view.rollout.policy.look_seconds, "paused before moving traffic")
     if view.rollout.shifted is not None or view.rollout.settled is not None:
         return Mark(MarkKind.REOPENED, "the proxy no longer serves what this step wants")
+    if view.rollout.drain_from is not None:
+        return Mark(MarkKind.SHIFTING, "about to write the proxy")
     return Shift(tuple(member(each) for each in view.target), f"moving traffic to {_counts(view)}")
 
 

@@ -14,6 +14,7 @@ class MarkKind(StrEnum):
     """The moments of a step that are recorded."""
 
     ENTERED = "entered"
+    SHIFTING = "shifting"  # the proxy is about to be written: no earlier drain time counts for those who now leave it
     SHIFTED = "shifted"
     REOPENED = "reopened"  # the proxy has to be written again: what counted from the old shift starts anew
     SETTLED = "settled"
@@ -97,6 +98,8 @@ def marked(rollout: Rollout, mark: MarkKind, now: Time) -> Rollout:
     match mark:
         case MarkKind.ENTERED:
             return replace(rollout, entered=now)
+        case MarkKind.SHIFTING:
+            return replace(rollout, drain_from=None)
         case MarkKind.SHIFTED:
             return replace(rollout, shifted=now, drain_from=now)
         case MarkKind.REOPENED:

@@ -27,6 +27,7 @@ __all__ = [
     "verdict",
 ]
 
+#: `shifting` is not told: what follows at once is.
 MARKS = {
     MarkKind.ENTERED: Kind.ENTERED,
     MarkKind.SHIFTED: Kind.ROUTED,
@@ -54,8 +55,10 @@ def pinned(rollout: Rollout, image: str, digest: str, seconds: float, now: Time)
     return Event(Kind.PINNED, f"{rollout.new}: {image} is {digest}", now, data=data)
 
 
-def mark(decision: Mark, rollout: Rollout, routed: Routed, now: Time) -> Event:
+def mark(decision: Mark, rollout: Rollout, routed: Routed, now: Time) -> list[Event]:
     """A moment of the present step was recorded; the first one tells what the step wants."""
+    if decision.mark not in MARKS:
+        return []
     data, why = place(rollout, routed), decision.why
     if decision.mark is MarkKind.ENTERED:
         step = rollout.step
@@ -65,7 +68,7 @@ def mark(decision: Mark, rollout: Rollout, routed: Routed, now: Time) -> Event:
         data |= {"route": _by_release([each.release for each in routed.members])}
     elif decision.mark is MarkKind.HELD:
         data |= {"hold": rollout.step.gate.hold}
-    return Event(MARKS[decision.mark], why, now, data=data)
+    return [Event(MARKS[decision.mark], why, now, data=data)]
 
 
 def move(to: Move, rollout: Rollout, routed: Routed | None, now: Time) -> Event:

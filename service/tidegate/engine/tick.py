@@ -129,7 +129,7 @@ def _record(turn: Turn, rollout: Rollout, signals: Sequence[Signal], seen: Seen,
     for _ in range(MOST_RECORDED):
         now = turn.clock()
         if isinstance(decision, Mark):
-            told.append(events.mark(decision, rollout, seen.routed, now))
+            told += events.mark(decision, rollout, seen.routed, now)
             rollout = marked(rollout, decision.mark, now)
         else:
             told += effects.last_words(turn, rollout, _to_be_heard(rollout, signals, seen, decision))
