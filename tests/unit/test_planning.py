@@ -119,3 +119,8 @@ def test_the_way_back_in_place_ends_whole_and_is_never_empty(standing: int, pres
     assert dict(plan[-1].route) == {"a": 5}
     assert all(step.route for step in plan)
     assert all(step.gate.cleared for step in plan)
+
+
+def test_the_way_back_in_place_fills_a_free_place_before_anything_leaves() -> None:
+    plan = planning.back_in_place("a", "b", standing=1, replicas=3, present=1, batch=1)
+    assert [dict(step.route) for step in plan] == [{"a": 2, "b": 1}, {"a": 2}, {"a": 3}]

@@ -89,9 +89,14 @@ def back(old: str | None, replicas: int) -> Plan:
 def back_in_place(old: str, new: str, *, standing: int, replicas: int, present: int, batch: int) -> Plan:
     """Turn round without room for a surge: new instances leave a batch at a time, then old ones come.
 
-    `standing` old and `present` new instances are there now; `replicas` old ones are wanted in the end.
+    `standing` old and `present` new instances are there now; `replicas` old ones are wanted in the end. Where a place is
+    free already, because a batch was just being replaced, it is filled before anything more leaves.
     """
     steps: list[Step] = []
+    if present and standing + present < replicas:
+        standing = replicas - present
+        fleet = _fleet((old, standing), (new, present))
+        steps.append(Step(fleet=fleet, route=fleet, gate=Gate(cleared=True)))
     while standing < replicas or present > 0:
         present = max(0, present - batch)
         fleet = _fleet((old, standing), (new, present))
