@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from tidegate.core.judge.look import Look
 from tidegate.core.judge.series import Series
 from tidegate.core.judge.verdict import Time, Verdict, Window
 from tidegate.core.model import (
@@ -85,9 +86,9 @@ class Router(Protocol):
 class Metrics(Protocol):
     """Answers questions. Raises `MetricsError` with a reason code."""
 
-    def fetch(self, query: str, window: Window) -> tuple[Series, ...]:
+    def fetch(self, query: str, window: Window, step_seconds: float = 0.0) -> tuple[Series, ...]:
         """For a plain selector the raw samples inside the window; for any other PromQL its value at the window's end,
-        one sample a series."""
+        one sample a series. With `step_seconds` either in steps over the window: at each multiple of it the value then."""
 
     def check(self) -> Sequence[Diagnosis]:
         """What `tidegate check` says of it; never raises."""
@@ -178,8 +179,16 @@ class EngineStore(Protocol):
     def load(self, rollout: str) -> tuple[Rollout, tuple[Signal, ...]]:
         """A rollout and every signal recorded for it, oldest first. Raises `UnknownRollout`."""
 
-    def save(self, rollout: Rollout, events: Sequence[Event], fence: int, *, verdict: Verdict | None = None) -> Rollout:
-        """State, events and verdict in one transaction, or `LeaseLost`. Returns it with its new version.
+    def save(
+        self,
+        rollout: Rollout,
+        events: Sequence[Event],
+        fence: int,
+        *,
+        verdict: Verdict | None = None,
+        look: Look | None = None,
+    ) -> Rollout:
+        """State, events, verdict and look in one transaction, or `LeaseLost`. Returns it with its new version.
 
         When the phase becomes final it also sets the release good (succeeded) or quarantined (turned back), and the
         service's live release. `paused` is not written: it belongs to the signals.
@@ -187,6 +196,9 @@ class EngineStore(Protocol):
 
     def note(self, rollout: str, events: Sequence[Event], fence: int) -> None:
         """Events alone, under the same fence."""
+
+    def looks(self, rollout: str) -> tuple[Look, ...]:
+        """Every look at the metrics that was saved, oldest first: what the judge is folded over."""
 
     def pinned(self, service: str, release: str, digest: str, fence: int, rollout: str) -> None:
         """Record what the image was resolved to."""

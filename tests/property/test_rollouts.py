@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tidegate.core import planning
 from tidegate.core.deciding import decide
 from tidegate.core.decisions import Decision, Judge, Mark, Move, Pin, Shift, Start, Stop, Wait, judged, marked, moved
-from tidegate.core.judge.verdict import Outcome, Verdict
+from tidegate.core.judge.verdict import Outcome, Verdict, Window
 from tidegate.core.model import (
     Backend,
     Check,
@@ -190,7 +190,9 @@ class Run:
 
     def _verdict(self, decision: Judge) -> Verdict:
         outcome = self.verdicts.pop(0) if self.verdicts else Outcome.PASS
-        return Verdict(outcome, self.world.now, decision.window, (), f"judged {outcome}", decision.final)
+        return Verdict(
+            outcome, self.world.now, Window(self.world.now - 5.0, self.world.now), (), f"judged {outcome}", decision.final
+        )
 
     def _dies(self, doing: Decision | None) -> bool:
         """The engine forgets all but what was saved; another takes over some time later, under a higher fence."""

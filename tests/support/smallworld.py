@@ -206,7 +206,7 @@ class SmallMetrics:
     def __init__(self, world: SmallWorld) -> None:
         self._world = world
 
-    def fetch(self, query: str, window: Window) -> tuple[Series, ...]:
+    def fetch(self, query: str, window: Window, step_seconds: float = 0.0) -> tuple[Series, ...]:
         self._world.did("fetch")
         return self._world.answer(query, window)
 

@@ -15,6 +15,7 @@ from tidegate.core.model import (
     Backend,
     FailureAction,
     Gate,
+    InconclusiveAction,
     Instance,
     InstanceState,
     Member,
@@ -210,7 +211,7 @@ def test_it_bakes_and_looks() -> None:
     early = replace(SHIFTED, settled=NOW - 2.0)
     assert at(early, STANDS) == Wait(NOW + 3.0, "baking, 18 s to go")
     looked = at(replace(early, settled=NOW - 5.0), STANDS)
-    assert looked == Judge(Window(NOW - 5.0, NOW), False, "asking the metrics")
+    assert looked == Judge(False, "asking the metrics")
 
 
 def test_the_end_of_the_bake_is_judged_for_good() -> None:
@@ -261,7 +262,29 @@ def test_a_hold_is_bound_to_its_step() -> None:
 def test_checks_go_on_while_a_person_is_waited_for() -> None:
     step = replace(STEP, gate=replace(STEP.gate, hold="promote"))
     held = replace(SETTLED, plan=(step, END), held=NOW - 9.0, verdict=verdict(Outcome.PASS, NOW - 6.0))
-    assert isinstance(at(held, STANDS), Judge)
+    assert isinstance(at(held, STANDS), Wait), "seldom while nothing but a person is waited for"
+    assert isinstance(at(replace(held, verdict=verdict(Outcome.PASS, NOW - 30.0)), STANDS), Judge)
+
+
+@pytest.mark.parametrize(
+    ("action", "later", "does"),
+    [
+        ("hold", False, MarkKind.HELD),
+        ("continue", False, MarkKind.HELD),
+        ("continue", True, None),
+        ("rollback", False, None),
+    ],
+)
+def test_what_follows_when_nothing_can_be_said(action: str, later: bool, does: MarkKind | None) -> None:
+    policy = replace(POLICY, on_inconclusive=InconclusiveAction(action))
+    plan = (STEP, STEP, END) if later else (STEP, END)
+    said = at(replace(SETTLED, plan=plan, policy=policy, verdict=verdict(Outcome.INCONCLUSIVE)), STANDS)
+    if does is not None:
+        assert isinstance(said, Mark)
+        assert said.mark is does
+    else:
+        assert isinstance(said, Move)
+        assert said.phase is (Phase.ROLLING_BACK if action == "rollback" else Phase.RUNNING)
 
 
 def test_somebody_may_ask_for_a_verdict() -> None:

@@ -39,6 +39,8 @@ def every(hint: Any) -> st.SearchStrategy[Any]:
         hints = get_type_hints(hint)
         return st.deferred(lambda: st.builds(hint, **{each.name: every(hints[each.name]) for each in fields(hint)}))
     origin, arguments = get_origin(hint), get_args(hint)
+    if origin is tuple and arguments[-1] is not ...:
+        return st.tuples(*(every(each) for each in arguments))
     if origin is tuple:
         return st.lists(every(arguments[0]), max_size=2).map(tuple)
     if origin is not None and issubclass(origin, Mapping):

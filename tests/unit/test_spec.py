@@ -106,7 +106,7 @@ def test_a_whole_service() -> None:
         (
             lambda b: b.update({"x-tidegate": {"bake": "1s", "checks": [{"latency": {"quantile": 0.99}}]}}),
             "x-tidegate.checks[0].latency.quantile",
-            "means only",
+            "all of the distribution",
         ),
         (
             lambda b: b.update({"x-tidegate": {"bake": "1s", "checks": [{"name": "a", "query": "up"}]}}),

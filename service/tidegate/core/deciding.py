@@ -13,12 +13,21 @@ from collections.abc import Callable, Sequence
 
 from tidegate.core import planning
 from tidegate.core.decisions import Decision, Judge, Mark, MarkKind, Move, Pin, Shift, Start, Stop, Wait
-from tidegate.core.judge.verdict import Outcome, Time, Window
-from tidegate.core.model import FailureAction, InstanceState, Plan, Rollout, Seen, Signal, SignalKind
+from tidegate.core.judge.verdict import Outcome, Time
+from tidegate.core.model import (
+    FailureAction,
+    InconclusiveAction,
+    InstanceState,
+    Plan,
+    Rollout,
+    Seen,
+    Signal,
+    SignalKind,
+)
 from tidegate.core.phases import Phase
 from tidegate.core.view import View, member, names
 
-LONGEST_WINDOW_SECONDS = 600.0  # while a person is waited for, what is judged stays recent
+WAITING_LOOK_SECONDS = 30.0  # at least, between two looks while a person is waited for
 
 
 def decide(rollout: Rollout, seen: Seen, signals: Sequence[Signal], now: Time, since: Time) -> Decision:
@@ -91,7 +100,7 @@ def turn_back(view: View) -> Decision | None:
     if view.rollout.phase is not Phase.RUNNING:
         return None
     asked = view.wished(SignalKind.ROLLBACK)
-    reason = _asked(asked) if asked else _judged_bad(view) or _candidate_failed(view)
+    reason = _asked(asked) if asked else _judged_bad(view) or _never_known(view) or _candidate_failed(view)
     return give_up(view.rollout, view.seen, reason) if reason else None
 
 
@@ -104,6 +113,13 @@ def _judged_bad(view: View) -> str:
     if verdict is None or not view.rollout.failed_verdict or policy.failure_action is not FailureAction.ROLLBACK:
         return ""
     return verdict.sentence
+
+
+def _never_known(view: View) -> str:
+    """One sentence when nothing could be said by the end of the bake, and the policy is to turn back then."""
+    verdict = view.rollout.verdict
+    wanted = view.rollout.policy.on_inconclusive is InconclusiveAction.ROLLBACK
+    return verdict.sentence if wanted and verdict is not None and verdict.final and _inconclusive(view) else ""
 
 
 def _candidate_failed(view: View) -> str:
@@ -239,15 +255,15 @@ def judge(view: View) -> Decision | None:
     undecided = verdict is None or verdict.at < end
     final = view.now >= end
     demanded = asked is not None and asked.at > last
-    if (final and undecided) or demanded or view.now - last >= view.rollout.policy.look_seconds:
-        return Judge(_window(view), final, "asking the metrics")
+    if (final and undecided) or demanded or view.now - last >= _spacing_seconds(view):
+        return Judge(final, "asking the metrics")
     return None
 
 
-def _window(view: View) -> Window:
-    """From when the step stood; while long waits go on, the recent part."""
-    bake = view.step.gate.bake_seconds * (1 + view.rollout.extensions)
-    return Window(max(view.rollout.settled or view.now, view.now - max(bake, LONGEST_WINDOW_SECONDS)), view.now)
+def _spacing_seconds(view: View) -> float:
+    """Between two looks: when the bake is over and a person is waited for, they need not be so many."""
+    look = view.rollout.policy.look_seconds
+    return look if view.now < _bake_end(view) else max(look, WAITING_LOOK_SECONDS)
 
 
 def _bake_end(view: View) -> Time:
@@ -267,7 +283,7 @@ def _next_look(view: View) -> Time:
     """When the metrics are asked again."""
     verdict = view.rollout.verdict
     last = verdict.at if verdict else (view.rollout.settled or view.now)
-    return max(view.now, last + view.rollout.policy.look_seconds) if view.step.gate.judged else view.now + 86_400.0
+    return max(view.now, last + _spacing_seconds(view)) if view.step.gate.judged else view.now + 86_400.0
 
 
 def drain(view: View) -> Decision | None:
@@ -285,7 +301,10 @@ def drain(view: View) -> Decision | None:
 
 def extend(view: View) -> Decision | None:
     """Rung 11: inconclusive, so bake longer; bounded."""
-    if not _inconclusive(view) or view.rollout.extensions >= view.rollout.policy.max_extensions or view.promoted:
+    policy = view.rollout.policy
+    if policy.on_inconclusive is not InconclusiveAction.EXTEND or not _inconclusive(view) or view.promoted:
+        return None
+    if view.rollout.extensions >= policy.max_extensions:
         return None
     return Mark(MarkKind.EXTENDED, "inconclusive, baking longer")
 
@@ -311,9 +330,16 @@ def hold(view: View) -> Decision | None:
 def _asks_a_person(view: View) -> str:
     if view.rollout.failed_verdict and view.rollout.policy.failure_action is FailureAction.PAUSE:
         return "judged FAIL, waiting for a person: promote or roll back"
-    if _inconclusive(view):
+    if _inconclusive(view) and not _goes_on_unknown(view):
         return "inconclusive, waiting for a person: promote or roll back"
     return f"waiting for approval ({view.step.gate.hold})" if view.step.gate.hold else ""
+
+
+def _goes_on_unknown(view: View) -> bool:
+    """By policy, and only while a later step is still to be judged: no rollout ends on what nobody knows."""
+    later = view.rollout.plan[view.rollout.cursor + 1 :]
+    continues = view.rollout.policy.on_inconclusive is InconclusiveAction.CONTINUE
+    return continues and any(step.gate.judged for step in later)
 
 
 def go_on(view: View) -> Decision | None:

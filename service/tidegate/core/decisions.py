@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from tidegate.core.judge.verdict import Time, Verdict, Window
+from tidegate.core.judge.verdict import Time, Verdict
 from tidegate.core.model import Instance, Member, Plan, Rollout
 from tidegate.core.phases import LIVE, Phase, move
 
@@ -57,9 +57,8 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """Ask the metrics about this window. `final`: the bake is over, the answer opens or shuts the gate."""
+    """Ask the metrics. `final`: the bake is over, the answer opens or shuts the gate."""
 
-    window: Window
     final: bool
     why: str
 

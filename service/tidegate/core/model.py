@@ -34,6 +34,15 @@ class FailureAction(StrEnum):
     CONTINUE = "continue"
 
 
+class InconclusiveAction(StrEnum):
+    """What follows when the bake is over and the judge cannot say."""
+
+    EXTEND = "extend"  # bake again, `max_extensions` times at most, then hold
+    HOLD = "hold"  # wait for a person, `hold_expires_seconds` at most, then turn back
+    ROLLBACK = "rollback"
+    CONTINUE = "continue"  # go on, but never past the last step that is judged: there a person is asked
+
+
 class Direction(StrEnum):
     """Which way of a metric is good."""
 
@@ -45,7 +54,8 @@ class CheckKind(StrEnum):
     """Where a check's numbers come from."""
 
     ERRORS = "errors"  # ready-made: failed requests, from the proxy's counters
-    LATENCY = "latency"  # ready-made: response time, from the proxy's exporter
+    LATENCY = "latency"  # ready-made: response time, from a histogram of the proxy's log or the application's own
+    MEMORY = "memory"  # ready-made: a gauge of each instance that climbs towards its limit
     QUERY = "query"  # the user's own PromQL
 
 
@@ -53,24 +63,31 @@ class CheckKind(StrEnum):
 class Check:
     """One question to the metrics.
 
-    `margin` is what may be lost before it matters: absolute (a ratio in [0, 1], 0.005 for "0.5%") for errors, relative
-    (0.2 for "20%") for latency and queries. `maximum`/`minimum` turn a query into a fixed limit. `least` is the number of
-    requests (errors, latency) or samples (query) below which nothing is said.
+    `margin` is what may be lost before it matters, None the default: absolute (a ratio in [0, 1], 0.005 for "0.5%") for
+    errors, relative (0.2 for "20%") for latency and queries. `maximum`/`minimum` turn a query into a fixed limit; for
+    memory `maximum` is the limit of an instance. `query` is the user's PromQL, or the histogram or gauge to read.
+    `least`: the number of requests (errors, latency) or values (query) below which nothing is said, and of looks in a row
+    beyond a limit.
+    A check that is not `critical` does not hold a rollout up when it cannot say anything. A `shadow` check decides nothing.
+    `weight`: its share of the evidence among the user's own compared queries.
     """
 
     name: str
     kind: CheckKind
     query: str = ""
     direction: Direction = Direction.LOWER
-    margin: float = 0.0
+    margin: float | None = None
     maximum: float | None = None
     minimum: float | None = None
     least: int = 50
+    critical: bool = True
+    shadow: bool = False
+    weight: float = 1.0
 
     @property
     def is_limit(self) -> bool:
         """Whether it compares with a fixed limit and so needs no baseline."""
-        return self.maximum is not None or self.minimum is not None
+        return self.kind is CheckKind.QUERY and (self.maximum is not None or self.minimum is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +153,11 @@ class Policy:
     healthy_deadline_seconds: float = 120.0  # for instances to be started and ready
     max_restarts: int = 2  # a candidate instance that restarted more often has failed
     max_failure_ratio: float = 0.0  # share of candidate instances that may fail and be replaced, in [0, 1]
-    look_seconds: float = 5.0  # between two looks at the metrics
+    look_seconds: float = 5.0  # between two looks at the metrics; also the shortest interval that counts as one
+    warmup_seconds: float = 60.0  # an instance younger than this is not compared yet
+    false_abort: float = 0.01  # the chance that a good release is turned back, over the whole rollout, in (0, 1)
     failure_action: FailureAction = FailureAction.ROLLBACK
+    on_inconclusive: InconclusiveAction = InconclusiveAction.EXTEND
     max_extensions: int = 2  # how many more bakes an INCONCLUSIVE verdict is given
     hold_expires_seconds: float = 86_400.0  # a hold that nobody answers turns back after this
     max_resumes: int = 50  # how often engines may have died while driving one rollout

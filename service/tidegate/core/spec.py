@@ -19,6 +19,7 @@ from tidegate.core.model import (
     FailureAction,
     Health,
     HealthCommand,
+    InconclusiveAction,
     Order,
     Policy,
     Service,
@@ -96,7 +97,7 @@ def _service(root: Reader, name: str, environment: str) -> Service:
         bake_seconds=bake,
         holds=own.take("hold", _holds, ()),
         checks=checks(own),
-        policy=_policy(own, update),
+        policy=_policy(own, update, bake),
     )
     _consistent(root, own, update, found)
     for reader in (update, deploy, own):
@@ -112,6 +113,8 @@ def _consistent(root: Reader, own: Reader, update: Reader, service: Service) -> 
         root.complain("image", "is needed")
     if service.checks and not service.bake_seconds:
         own.complain("bake", "is needed where there are checks: how long each batch is watched, such as 60s")
+    if service.checks and service.policy.warmup_seconds >= service.bake_seconds > 0:
+        own.complain("warmup", f"must be shorter than the bake of {service.bake_seconds:g} s, or nothing is ever compared")
     if service.order is Order.STOP_FIRST and service.batch >= service.replicas:
         update.complain(
             "order", f"stop-first with parallelism {service.batch} of {service.replicas} would stop all at once"
@@ -254,7 +257,7 @@ def _holds(value: object) -> tuple[int, ...]:
     raise ValueError("a list of the batches after which a person is asked, such as [1]")
 
 
-def _policy(own: Reader, update: Reader) -> Policy:
+def _policy(own: Reader, update: Reader, bake_seconds: float) -> Policy:
     base = Policy()
     return Policy(
         drain_seconds=own.take("drain", seconds, base.drain_seconds),
@@ -263,6 +266,9 @@ def _policy(own: Reader, update: Reader) -> Policy:
         max_failure_ratio=update.take("max_failure_ratio", _ratio, 0.0),
         look_seconds=own.take("look", _positive, base.look_seconds),
         failure_action=update.take("failure_action", one_of(FailureAction, FailureAction), base.failure_action),
+        warmup_seconds=own.take("warmup", seconds, min(base.warmup_seconds, bake_seconds / 3)),
+        false_abort=own.take("false_abort", _chance, base.false_abort),
+        on_inconclusive=own.take("on_inconclusive", one_of(InconclusiveAction, InconclusiveAction), base.on_inconclusive),
         max_extensions=own.take("max_extensions", whole(0, 100), base.max_extensions),
         hold_expires_seconds=own.take("hold_expires", seconds, base.hold_expires_seconds),
     )
@@ -272,6 +278,13 @@ def _ratio(value: object) -> float:
     found = share(value)
     if found > 1:
         raise ValueError("a share from 0 to 1")
+    return found
+
+
+def _chance(value: object) -> float:
+    found = share(value)
+    if not 0.0001 <= found <= 0.2:
+        raise ValueError("a share from 0.01% to 20%")
     return found
 
 

@@ -6,12 +6,13 @@ what takes traffic or has requests in flight, `start` leaves alone what exists.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 from tidegate.core.decisions import Judge, Shift, Start, Stop
-from tidegate.core.judge.judging import judge
-from tidegate.core.judge.questions import Answer, Failure, Question, questions
+from tidegate.core.judge.look import Look, Present
+from tidegate.core.judge.questions import Answer, Failure, Question
+from tidegate.core.judge.trial import Trial
 from tidegate.core.judge.verdict import Reason, Verdict
 from tidegate.core.kinds import Kind
 from tidegate.core.model import Event, Instance, InstanceState, Member, Rollout, Routed, Seen
@@ -136,10 +137,47 @@ def last_words(turn: Turn, rollout: Rollout, instances: Sequence[Instance]) -> l
 # -- judging ----------------------------------------------------------------------------------------------------------
 
 
-def judged(turn: Turn, rollout: Rollout, effect: Judge) -> Verdict:
-    """Ask every question and judge the answers. A question without an answer harms its own check only."""
-    answers = _answers(turn.parts.metrics, questions(rollout, effect.window))
-    return judge(rollout, effect.window, effect.final, answers, turn.clock())
+def judged(turn: Turn, rollout: Rollout, seen: Seen, effect: Judge) -> tuple[Verdict, Look, Trial]:
+    """Ask every question and judge the answers, with all that came before. A question without an answer harms its own check
+    only. The look has to be saved with the verdict; an engine that takes over begins with the saved ones."""
+    trial = turn.memory.trial or _recalled(turn, rollout)
+    turn.memory.trial = None  # until the look is saved, this engine knows no more than the database
+    now = turn.clock()
+    answers = _answers(turn.parts.metrics, trial.questions(now))
+    look = _look(rollout, seen, effect.final, now, answers)
+    return trial.take(look), look, trial
+
+
+def _recalled(turn: Turn, rollout: Rollout) -> Trial:
+    """The judge as it was after the last saved look."""
+    looks = turn.store.looks(rollout.id)
+    trial = Trial(rollout, looks[0].shifted if looks else _shifted(rollout, turn.clock()))
+    for look in looks:
+        trial.take(look)
+    return trial
+
+
+def _shifted(rollout: Rollout, now: float) -> float:
+    return now if rollout.shifted is None else rollout.shifted
+
+
+def _look(rollout: Rollout, seen: Seen, final: bool, now: float, answers: Mapping[Question, Answer]) -> Look:
+    step = rollout.step
+    return Look(
+        at=now,
+        step=rollout.cursor,
+        shifted=_shifted(rollout, now),
+        settled=now if rollout.settled is None else rollout.settled,
+        concurrent=rollout.old is not None and rollout.old in step.route and rollout.new in step.route,
+        routed=step.route.get(rollout.new, 0),
+        final=final,
+        present=tuple(
+            Present(each.id, each.release, each.ordinal, each.state is InstanceState.READY, each.restarts)
+            for each in seen.instances
+            if each.state is not InstanceState.STOPPING
+        ),
+        answers=tuple(answers.items()),
+    )
 
 
 def _answers(metrics: Metrics | None, asked: Sequence[Question]) -> dict[Question, Answer]:
@@ -165,7 +203,7 @@ def _answer(future: Future[Answer]) -> Answer:
 
 def _fetched(metrics: Metrics, question: Question) -> Answer:
     try:
-        return metrics.fetch(question.query, question.window)
+        return metrics.fetch(question.query, question.window, question.step_seconds)
     except MetricsError as error:
         return Failure(_reason(error.reason), error.message)
 

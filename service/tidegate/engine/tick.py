@@ -21,7 +21,6 @@ deadline counts from the first of the failures in this process, and not while pa
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from tidegate.core.deciding import decide, give_up, worn_out
 from tidegate.core.decisions import (
@@ -174,12 +173,13 @@ def _begin(turn: Turn, rollout: Rollout) -> Tick:
 
 def _judge(turn: Turn, rollout: Rollout, signals: Sequence[Signal], seen: Seen, decision: Judge) -> Tick:
     """Ask the metrics and record the verdict. It is told when it is news."""
-    verdict = effects.judged(turn, rollout, decision)
+    verdict, look, trial = effects.judged(turn, rollout, seen, decision)
     told = (
         [events.verdict(verdict, rollout, seen.routed, verdict.at)] if _is_news(rollout.verdict, verdict, signals) else []
     )
-    turn.store.save(judged(rollout, verdict), told, turn.claim.fence, verdict=verdict if told else None)
-    return _paced(turn, rollout, seen, replace(decision, window=replace(decision.window, start=0.0, end=0.0)))
+    turn.store.save(judged(rollout, verdict), told, turn.claim.fence, verdict=verdict if told else None, look=look)
+    turn.memory.trial = trial
+    return _paced(turn, rollout, seen, decision)
 
 
 def _is_news(before: Verdict | None, after: Verdict, signals: Sequence[Signal]) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import structlog
 
+from tidegate.core.judge.trial import Trial
 from tidegate.core.judge.verdict import Time
 from tidegate.core.kinds import Kind
 from tidegate.core.model import Backend, Event, Instance, InstanceState, Routed, Seen
@@ -61,6 +62,7 @@ class Memory:
     told_at: Time = float("-inf")
     logged: set[str] = field(default_factory=set)  # instances whose last lines were told
     step: Step | None = None
+    trial: Trial | None = None  # the judge, as it was after the last look that was saved
     repeats: dict[Hashable, tuple[int, Time]] = field(default_factory=dict)
 
     def forget_look(self) -> None:

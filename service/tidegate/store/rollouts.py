@@ -7,13 +7,14 @@ from dataclasses import replace
 
 from sqlalchemy import Connection, Row, Select, func, insert, select, update
 
+from tidegate.core.judge.look import Look
 from tidegate.core.judge.verdict import Time, Verdict
 from tidegate.core.model import Event, Release, Rollout, Service, Signal, SignalKind
 from tidegate.core.phases import Phase
 from tidegate.errors import IllegalMove, KeyReused, RolloutInProgress, Stale, StoreError, UnknownRollout
 from tidegate.ports import Idempotency, VerdictRow
 from tidegate.store import leases, rows, services
-from tidegate.store.tables import events, idempotency, is_live, releases, rollouts, signals, verdicts
+from tidegate.store.tables import events, idempotency, is_live, looks, releases, rollouts, signals, verdicts
 from tidegate.store.tables import services as services_table
 
 #: What a signal is called as an event, and in its sentence.
@@ -91,9 +92,15 @@ def _refuse_a_second(connection: Connection, service: str) -> None:
 
 
 def save(
-    connection: Connection, rollout: Rollout, added: Sequence[Event], fence: int, verdict: Verdict | None, now: Time
+    connection: Connection,
+    rollout: Rollout,
+    added: Sequence[Event],
+    fence: int,
+    verdict: Verdict | None,
+    look: Look | None,
+    now: Time,
 ) -> Rollout:
-    """State, verdict and events under the fence. Raises `LeaseLost`, or `IllegalMove` when it is finished already."""
+    """State, verdict, look and events under the fence. Raises `LeaseLost`, or `IllegalMove` when it is finished already."""
     before = connection.execute(
         select(rollouts.c.phase).where(leases.held(rollout.id, fence)).with_for_update()
     ).scalar_one_or_none()
@@ -112,6 +119,8 @@ def save(
     ).one()
     if verdict is not None:
         connection.execute(insert(verdicts).values(rows.verdict_values(rollout, verdict)))
+    if look is not None:
+        connection.execute(insert(looks).values(rows.look_values(rollout.id, look)))
     _append(connection, rollout.id, added, last=saved.events)
     if not rollout.phase.live:
         _conclude(connection, rollout, Phase(before), now)
@@ -234,6 +243,15 @@ def judged(connection: Connection, rollout: str) -> tuple[VerdictRow, ...]:
     """Verdicts, oldest first. Raises `UnknownRollout`."""
     query = select(verdicts).where(verdicts.c.rollout == rollout).order_by(verdicts.c.number)
     found = tuple(map(rows.verdict_of, connection.execute(query)))
+    if not found:
+        _row(connection, rollout)
+    return found
+
+
+def looked(connection: Connection, rollout: str) -> tuple[Look, ...]:
+    """Looks at the metrics, oldest first. Raises `UnknownRollout`."""
+    query = select(looks).where(looks.c.rollout == rollout).order_by(looks.c.number)
+    found = tuple(map(rows.look_of, connection.execute(query)))
     if not found:
         _row(connection, rollout)
     return found

@@ -8,12 +8,14 @@ a newer release has added one.
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Mapping
 from typing import Any, Generic, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter
 from sqlalchemy import Row
 
+from tidegate.core.judge.look import Look
 from tidegate.core.judge.verdict import Verdict
 from tidegate.core.model import Event, Release, Rollout, Service, Signal
 from tidegate.core.phases import Phase
@@ -41,6 +43,14 @@ class Codec(Generic[T]):
         """Dicts, lists, strings, numbers, None."""
         return json.loads(self._adapter.dump_json((value,)))[0]
 
+    def text(self, value: T) -> bytes:
+        """As JSON."""
+        return self._adapter.dump_json((value,))
+
+    def of_text(self, text: bytes) -> T:
+        """The value; raises pydantic's `ValidationError` on unknown, missing or mistyped parts."""
+        return self._adapter.validate_json(text)[0]
+
     def decode(self, data: Any) -> T:
         """The value; raises pydantic's `ValidationError` on unknown, missing or mistyped parts."""
         return self._adapter.validate_python((data,))[0]
@@ -50,6 +60,7 @@ ROLLOUT = Codec(TypeAdapter(tuple[Rollout], config=CONFIG))
 SERVICE = Codec(TypeAdapter(tuple[Service], config=CONFIG))
 RELEASE = Codec(TypeAdapter(tuple[Release], config=CONFIG))
 VERDICT = Codec(TypeAdapter(tuple[Verdict], config=CONFIG))
+LOOK = Codec(TypeAdapter(tuple[Look], config=CONFIG))
 SIGNAL = Codec(TypeAdapter(tuple[Signal], config=CONFIG))
 EVENT = Codec(TypeAdapter(tuple[Event], config=CONFIG))
 TOKEN = Codec(TypeAdapter(tuple[Token], config=CONFIG))
@@ -125,6 +136,16 @@ def verdict_values(rollout: Rollout, verdict: Verdict) -> Values:
 def verdict_of(row: AnyRow) -> VerdictRow:
     """From a row of `verdicts`."""
     return VerdictRow(row.step, Phase(row.phase), VERDICT.decode(row.verdict))
+
+
+def look_values(rollout: str, look: Look) -> Values:
+    """A row of `looks`. What was measured is many numbers that are alike: compressed, they take about a tenth."""
+    return {"rollout": rollout, "look": zlib.compress(LOOK.text(look))}
+
+
+def look_of(row: AnyRow) -> Look:
+    """From a row of `looks`."""
+    return LOOK.of_text(zlib.decompress(row.look))
 
 
 def signal_values(rollout: str, signal: Signal) -> Values:

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from sqlalchemy import Connection, text
 
+from tidegate.core.judge.look import Look
 from tidegate.core.judge.verdict import Time, Verdict
 from tidegate.core.model import Event, Release, Rollout, Service, Signal
 from tidegate.core.phases import Phase
@@ -120,9 +121,17 @@ class SqlStore(Store):
         with self._read(f"reading rollout {rollout}") as connection:
             return rollouts.load(connection, rollout)
 
-    def save(self, rollout: Rollout, events: Sequence[Event], fence: int, *, verdict: Verdict | None = None) -> Rollout:
+    def save(
+        self,
+        rollout: Rollout,
+        events: Sequence[Event],
+        fence: int,
+        *,
+        verdict: Verdict | None = None,
+        look: Look | None = None,
+    ) -> Rollout:
         with self._write(f"saving rollout {rollout.id}") as connection:
-            return rollouts.save(connection, rollout, events, fence, verdict, self._clock())
+            return rollouts.save(connection, rollout, events, fence, verdict, look, self._clock())
 
     def note(self, rollout: str, events: Sequence[Event], fence: int) -> None:
         with self._write(f"noting events of {rollout}") as connection:
@@ -201,6 +210,10 @@ class SqlStore(Store):
     def verdicts(self, rollout: str) -> tuple[VerdictRow, ...]:
         with self._read(f"reading verdicts of {rollout}") as connection:
             return rollouts.judged(connection, rollout)
+
+    def looks(self, rollout: str) -> tuple[Look, ...]:
+        with self._read(f"reading looks of {rollout}") as connection:
+            return rollouts.looked(connection, rollout)
 
     # -- tokens -------------------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from sqlalchemy import (
     ForeignKeyConstraint,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -130,6 +131,14 @@ verdicts = Table(
     Column("step", Integer, nullable=False),
     Column("phase", String, nullable=False),
     Column("verdict", JSON, nullable=False),
+)
+
+looks = Table(
+    "looks",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("rollout", String, ForeignKey("rollouts.id"), nullable=False, index=True),
+    Column("look", LargeBinary, nullable=False),  # compressed JSON
 )
 
 signals = Table(

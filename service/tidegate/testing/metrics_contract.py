@@ -19,8 +19,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tidegate.core.judge.counting import Scrapes, increases
 from tidegate.core.judge.series import Series
+from tidegate.core.judge.stream import Counters
 from tidegate.core.judge.verdict import Reason, Window
 from tidegate.errors import MetricsError
 from tidegate.ports import Metrics
@@ -35,12 +35,11 @@ def since(start: float) -> Window:
 
 def grown(series: tuple[Series, ...], window: Window) -> dict[str, float]:
     """How much each counter grew, by its `part` label; all of one target."""
-    scrapes = Scrapes({(): tuple(sorted({at for each in series for at, _ in each.samples}))})
-    plain = [Series({"part": each.labels["part"], "server": each.labels["part"]}, each.samples) for each in series]
-    return {
-        each.labels["part"]: sum(value for _, value in increases(Series({}, each.samples), scrapes, window)[0])
-        for each in plain
-    }
+    found: dict[str, float] = {}
+    for each in Counters().feed([Series({"server": each.labels["part"]}, each.samples) for each in series]):
+        if window.start < each.at <= window.end:
+            found[each.labels["server"]] = found.get(each.labels["server"], 0.0) + each.amount
+    return found
 
 
 class MetricsContract:
@@ -91,6 +90,16 @@ class MetricsContract:
         assert value == 50.0
         assert at == pytest.approx(window.end, abs=0.002)
         assert len(metrics.fetch(f"{name} * 1", window)) == 2
+
+    def test_in_steps_there_is_a_value_at_each_multiple(self, metrics: Metrics, publish: Publish, name: str) -> None:
+        publish(f'{name}{{part="a"}} 2\n')
+        time.sleep(2.1)
+        window = since(time.time() - 1.6)
+        for query, value in ((name, 2.0), (f"sum({name}) * 10  # all", 20.0)):
+            (series,) = metrics.fetch(query, window, 0.5)
+            assert 2 <= len(series.samples) <= 4
+            assert {number for _, number in series.samples} == {value}
+            assert all(round(at / 0.5, 6) == round(at / 0.5) for at, _ in series.samples)
 
     def test_a_scalar_is_one_series_without_labels(self, metrics: Metrics) -> None:
         (series,) = metrics.fetch("scalar(vector(4)) + 1", since(time.time() - 1))

@@ -59,7 +59,11 @@ class WindowView(BaseModel):
 
 
 class FindingView(BaseModel):
-    """The answer of one check, with its evidence. Ratios in [0, 1], durations in seconds, null where unknown."""
+    """The answer of one check, with its evidence. Ratios in [0, 1], durations in seconds, null where unknown.
+
+    `ratio`: candidate over baseline, between `ratio_low` and `ratio_high` (0.95, at any time). `evidence`: what the check
+    adds to the rollout's. `certified`: harm is ruled out. `visible`: the smallest ratio that would have been seen.
+    """
 
     check: str
     outcome: Outcome
@@ -73,6 +77,14 @@ class FindingView(BaseModel):
     queries: list[str]
     baseline_window: WindowView | None
     window: WindowView | None
+    ratio: float | None
+    ratio_low: float | None
+    ratio_high: float | None
+    evidence: float | None
+    blame: str
+    certified: bool | None
+    visible: float | None
+    shadow: bool
 
     @staticmethod
     def of(finding: Finding) -> FindingView:
@@ -90,11 +102,30 @@ class FindingView(BaseModel):
             queries=list(finding.queries),
             baseline_window=finding.baseline_window and WindowView.of(finding.baseline_window),
             window=finding.window and WindowView.of(finding.window),
+            ratio=finding.ratio,
+            ratio_low=finding.ratio_low,
+            ratio_high=finding.ratio_high,
+            evidence=finding.evidence,
+            blame=finding.blame,
+            certified=finding.certified,
+            visible=finding.visible,
+            shadow=finding.shadow,
         )
 
 
+class PointView(BaseModel):
+    """The evidence at a moment."""
+
+    at: When
+    evidence: float
+
+
 class VerdictView(BaseModel):
-    """The answer of all checks. `final`: of the end of the bake; of earlier looks only a FAIL counts."""
+    """The answer of all checks. `final`: of the end of the bake; of earlier looks only a FAIL counts.
+
+    `evidence`: the e-value of the whole rollout so far, `course` how it went; the release is turned back when it reaches
+    `needed`, which it first did at `crossed`.
+    """
 
     outcome: Outcome
     at: When
@@ -102,6 +133,10 @@ class VerdictView(BaseModel):
     findings: list[FindingView]
     sentence: str
     final: bool
+    evidence: float | None
+    needed: float | None
+    course: list[PointView]
+    crossed: When | None
 
     @staticmethod
     def of(verdict: Verdict) -> VerdictView:
@@ -113,6 +148,10 @@ class VerdictView(BaseModel):
             findings=[FindingView.of(each) for each in verdict.findings],
             sentence=verdict.sentence,
             final=verdict.final,
+            evidence=verdict.evidence,
+            needed=verdict.needed,
+            course=[PointView(at=when(at), evidence=evidence) for at, evidence in verdict.course],
+            crossed=None if verdict.crossed is None else when(verdict.crossed),
         )
 
 

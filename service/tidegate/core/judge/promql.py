@@ -25,9 +25,20 @@ def is_selector(query: str) -> bool:
     return found["braces"] is not None or found["name"].lower() not in _NUMBERS
 
 
-def ranged(selector: str, milliseconds: int) -> str:
-    """The raw samples of a plain selector. The range stands on a line of its own, out of reach of a comment."""
-    return f"{selector}\n[{milliseconds}ms]"
+def narrowed(selector: str, matchers: str) -> str:
+    """A plain selector with more matchers. They come first, out of reach of a comment at its end."""
+    name, brace, rest = selector.partition("{")
+    return f"{name.strip()}{{{matchers},{rest}" if brace else f"{name.strip()}{{{matchers}}}"
+
+
+def ranged(query: str, milliseconds: int, step_milliseconds: int = 0) -> str:
+    """The raw samples of a plain selector; with a step, the values of any query at its multiples.
+
+    The range stands on a line of its own, out of reach of a comment.
+    """
+    if step_milliseconds:
+        return f"({query}\n)[{milliseconds}ms:{step_milliseconds}ms]"
+    return f"{query}\n[{milliseconds}ms]"
 
 
 def escaped(value: str) -> str:

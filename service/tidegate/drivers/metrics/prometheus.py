@@ -76,18 +76,19 @@ class PrometheusMetrics:
         self._options = options
         self._environment = environment
 
-    def fetch(self, query: str, window: Window) -> tuple[Series, ...]:
-        """Raw samples of a plain selector inside the window, both ends included; else the value at the window's end.
+    def fetch(self, query: str, window: Window, step_seconds: float = 0.0) -> tuple[Series, ...]:
+        """Raw samples of a plain selector inside the window, both ends included; else the value at the window's end; with
+        `step_seconds` the values at its multiples inside the window.
 
         The sample just before the window, which differencing a counter needs, comes only when the window that is asked
         for reaches back to it: the judge's questions do.
         """
-        asked, raw = query, promql.is_selector(query)
-        if raw:
-            asked = promql.ranged(query, max(1, math.ceil(1000 * window.seconds) + 1))
+        asked, several = query, step_seconds > 0 or promql.is_selector(query)
+        if several:
+            asked = promql.ranged(query, max(1, math.ceil(1000 * window.seconds) + 1), round(1000 * step_seconds))
         kind, result = self._ask(asked, window.end)
         series = decoding.series_of(kind, result)
-        return decoding.inside(series, window) if raw else decoding.last(series)
+        return decoding.inside(series, window) if several else decoding.last(series)
 
     def check(self) -> Sequence[Diagnosis]:
         """Reachable, version, clock, exporter data and scrape interval."""

@@ -1,0 +1,85 @@
+"""One bad instance of many: an e-process for each instance of the candidate against all of the baseline, in blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tidegate.core.evidence.calibration import Calibration
+from tidegate.core.evidence.grid import CAP_NATS, Array, Grid, log_evalue
+from tidegate.core.evidence.likelihood import Interval, log_likelihood
+from tidegate.core.evidence.options import Options
+from tidegate.core.evidence.rate import Now
+
+Mask = NDArray[np.bool_]
+MOST_INTERVALS = 2  # a block adds at most as much as this many intervals
+
+
+class Instances:
+    """`planned` instances share the evidence evenly, so that each needs `planned` times as much."""
+
+    def __init__(
+        self,
+        on: Grid,
+        margin: Callable[[Array], Array],
+        calibration: Calibration,
+        dt: float,
+        planned: int,
+        rare: bool,
+        options: Options,
+    ) -> None:
+        self._grid, self._margin, self._calibration = on, margin, calibration
+        self._planned, self._rare, self._options = planned, rare, options
+        self._length = max(1, round(options.instance_block_seconds / dt))
+        self._luck = calibration.luck(options.host_luck / planned)
+        self._sums: dict[int, Array] = {}
+        self._intervals = 0
+        self._evalue = np.ones(len(calibration.rate))
+
+    def advance(
+        self, bad: Array, exposure: Array, new: Mask, old_bad: Array, old_exposure: Array, now: Now, beside: int
+    ) -> None:
+        """Take in an interval, [R, instances] and the baseline's sums [R]; the block ends with every n-th."""
+        if self._intervals == 0:
+            self._now, self._held, self._beside = now, now.held.copy(), beside
+            self._new, self._bad, self._exposure = new.copy(), bad * new, (exposure * new).astype(float)
+            self._old_bad, self._old_exposure = old_bad.copy(), old_exposure.copy()
+        else:
+            self._held, self._new = self._held | now.held, self._new & new
+            self._bad, self._exposure = self._bad + bad * new, self._exposure + exposure * new
+            self._old_bad, self._old_exposure = self._old_bad + old_bad, self._old_exposure + old_exposure
+        self._intervals += 1
+        if self._intervals == self._length:
+            self._intervals = 0
+            self._end_block()
+
+    def _end_block(self) -> None:
+        chosen = np.flatnonzero(self._new)
+        if not len(chosen):
+            return
+        now = Now(self._now.rate, self._now.shape, self._held)
+        luck = np.exp(self._luck * np.sqrt(1 + 1 / self._beside))
+        found = log_likelihood(
+            Interval(self._bad[:, chosen].T, self._exposure[:, chosen].T, self._old_bad, self._old_exposure),
+            np.maximum(self._margin(now.rate), luck),
+            now,
+            self._calibration.dispersion,
+            self._grid,
+            self._options,
+            rare=self._rare,
+            most=self._options.interval_nats * min(self._length, MOST_INTERVALS),
+        )
+        for place, instance in enumerate(chosen):
+            self._sums[int(instance)] = self._sums.get(int(instance), 0.0) + found[place]
+        self._evalue = sum(self.each().values(), np.zeros_like(self._evalue))
+        self._evalue = (self._evalue + max(0, self._planned - len(self._sums))) / max(self._planned, len(self._sums))
+
+    def each(self) -> dict[int, Array]:
+        """[R] for each instance seen: its e-value, before it is shared."""
+        return {key: np.exp(np.minimum(log_evalue(sums, self._grid), CAP_NATS)) for key, sums in self._sums.items()}
+
+    def evalue(self) -> Array:
+        """[R]: the mean over the planned instances; one that has not begun counts as 1."""
+        return self._evalue

@@ -1,0 +1,143 @@
+"""One count of a check: the evidence beside a baseline, and against the time before the switch. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tidegate.core.evidence.before_after import BeforeAfter
+from tidegate.core.evidence.bounds import certified, least_visible, possible
+from tidegate.core.evidence.grid import Array
+from tidegate.core.evidence.process import Process
+from tidegate.core.judge.ground import Ground
+from tidegate.core.judge.verdict import Time
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Interval:
+    """What happened in one interval: counts [1, instances]; who is compared, who is new at all, who is old."""
+
+    start: Time
+    bad: Array
+    exposure: Array
+    compared: Mask
+    new: Mask
+    old: Mask
+
+
+@dataclass
+class Sums:
+    """Bad events and exposures of both sides, of what was compared."""
+
+    bad: float = 0.0
+    exposure: float = 0.0
+    old_bad: float = 0.0
+    old_exposure: float = 0.0
+
+    def add(self, seen: Interval) -> None:
+        """One more interval."""
+        self.bad += float((seen.bad * seen.compared).sum())
+        self.exposure += float((seen.exposure * seen.compared).sum())
+        self.old_bad += float((seen.bad * seen.old).sum())
+        self.old_exposure += float((seen.exposure * seen.old).sum())
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Candidate over baseline: the likeliest, what is possible (0.95, at any time; `unbounded` at the end of what was
+    tried), the margin, whether harm is ruled out, and the smallest that these data would have shown (None: none)."""
+
+    best: float
+    low: float
+    high: float
+    unbounded_low: bool
+    unbounded_high: bool
+    margin: float
+    certified: bool
+    visible: float | None
+
+
+class Arm:
+    """`harm`: the rate ratio that a certificate rules out, from the baseline's rate."""
+
+    def __init__(
+        self,
+        name: str,
+        weight: float,
+        ground: Ground,
+        process: Process | None,
+        after: BeforeAfter | None,
+        *,
+        warming: bool = False,
+        harm: float = 3.0,
+    ) -> None:
+        self.name, self.weight, self.process, self.after = name, weight, process, after
+        self._ground, self._warming, self._harm = ground, warming, harm
+        self._batches: set[int] = set()
+        self.all, self.step = Sums(), Sums()
+
+    def advance(self, seen: Interval) -> None:
+        """Take in an interval."""
+        if self._warming:
+            seen = Interval(seen.start, seen.bad, seen.exposure, seen.new, seen.new, seen.old)
+        if self.process is not None and seen.old.any():
+            self._begin(seen.start)
+            self.process.advance(seen.bad, seen.exposure, seen.compared, seen.old)
+        switched = self._ground.switched
+        warm = switched is not None and seen.start >= switched + self._ground.options.warmup_seconds
+        if self.after is not None and warm:
+            self.after.advance((seen.bad * seen.new).sum(1), (seen.exposure * seen.new).sum(1).astype(float))
+        self.all.add(seen)
+        self.step.add(seen)
+
+    def _begin(self, start: Time) -> None:
+        """A process begins with each batch, when its instances are warm; that of warm-up once, at once."""
+        assert self.process is not None
+        wait = 0.0 if self._warming else self._ground.options.warmup_seconds
+        for step, at in self._ground.begun.items():
+            if step not in self._batches and start >= at + wait and not (self._warming and self._batches):
+                self.process.begin_batch()
+                self._batches.add(step)
+
+    def evalue(self) -> Array:
+        """[1]: against the baseline beside the candidate."""
+        return np.ones(1) if self.process is None else self.process.evalue()
+
+    def worst(self) -> int | None:
+        """The place of the instance that condemns the release alone, where that is stronger than all of them together."""
+        if self.process is None or self.process.alone is None:
+            return None
+        alone = {place: float(found[0]) for place, found in self.process.alone.each().items()}
+        if not alone or self.process.alone.evalue()[0] <= self.process.group_evalue()[0]:
+            return None
+        return max(alone, key=lambda place: alone[place])
+
+    def ratio(self, needed: float) -> Ratio | None:
+        """What is known of candidate over baseline; `needed` is the evidence that this arm would have to reach."""
+        told = self.process or self.after
+        if told is None:
+            return None
+        on, margin = told.kind.grid, float(told.margin[0])
+        low, high = (float(end[0]) for end in possible(told.log_sums, on))
+        known = told.calibration
+        rate = float(self.process.rate.now().rate[0]) if self.process else float(known.rate[0])
+        old = self.all.old_exposure if self.process else float(known.exposure[0])
+        dispersion = float(known.dispersion[0])
+        return Ratio(
+            best=float(np.exp(on.theta[told.log_sums[0].argmax()])) * margin,
+            low=float(np.exp(low)) * margin,
+            high=float(np.exp(high)) * margin,
+            unbounded_low=low <= on.theta[0],
+            unbounded_high=high >= on.theta[-1],
+            margin=margin,
+            certified=bool(certified(told.log_sums, on, np.log([self._harm / margin]))[0]),
+            visible=least_visible(on, rate, margin, dispersion, self.all.exposure, old, needed),
+        )
+
+    def after_evalue(self) -> float:
+        """Against the time before the switch."""
+        return 1.0 if self.after is None else float(self.after.evalue()[0])

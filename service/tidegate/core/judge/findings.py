@@ -1,0 +1,279 @@
+"""What is said of one check at a look: its outcome, the reason, and the evidence for people. Pure."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from tidegate.core.evidence.rollout import Evidence
+from tidegate.core.judge import wording
+from tidegate.core.judge.arm import Arm, Ratio
+from tidegate.core.judge.counted import Counted
+from tidegate.core.judge.ground import Ground
+from tidegate.core.judge.instances import Live, Memory
+from tidegate.core.judge.latency import Latency
+from tidegate.core.judge.look import Look
+from tidegate.core.judge.questions import HISTORY_SECONDS
+from tidegate.core.judge.requests import WARMUP
+from tidegate.core.judge.stream import STALE_SECONDS
+from tidegate.core.judge.values import Compared, Limit, Values
+from tidegate.core.judge.verdict import Finding, Outcome, Reason, Window
+from tidegate.core.model import Check
+
+Problem = tuple[Reason, str]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """The evidence of the whole rollout at a look.
+
+    `ours`: the share of it that comes from the baseline beside the candidate. `blamed`: the parts that condemn the release,
+    `fixed`: those that only the fixed look at the batch's end does.
+    """
+
+    evidence: float
+    needed: float
+    ours: float
+    beside: Evidence
+    blamed: frozenset[str]
+    fixed: frozenset[str]
+
+    def share(self, name: str) -> float:
+        """How much of the evidence is this part's, in [0, 1]."""
+        parts = {part.name: self.beside.share(part) for part in self.beside.parts}
+        return self.ours * parts.get(name, 0.0)
+
+    def condemns(self, check: str) -> str | None:
+        """The name of the part of a check that condemns the release."""
+        found = sorted(name for name in self.blamed | self.fixed if name == check or name.startswith(f"{check}/"))
+        return found[0] if found else None
+
+
+def of(source: Counted | Values | Memory, look: Look, ground: Ground, standing: Standing) -> Finding:
+    """The finding of one check."""
+    if isinstance(source, Counted):
+        return _counted(source, look, ground, standing)
+    if isinstance(source, Limit):
+        return _limit(source, look, ground)
+    if isinstance(source, Compared):
+        return _compared(source, look, ground, standing)
+    assert isinstance(source, Memory)
+    return _memory(source, look, ground, standing)
+
+
+def _finding(check: Check, look: Look, ground: Ground, problem: Problem | None, sentence: str, **more: Any) -> Finding:
+    """With what is the same for all; a problem makes it inconclusive."""
+    outcome, reason = (Outcome.PASS, Reason.OK) if problem is None else (Outcome.INCONCLUSIVE, problem[0])
+    said = sentence if problem is None else problem[1]
+    window = Window(look.settled, look.at)
+    before = window if look.concurrent else Window(ground.origin - HISTORY_SECONDS / 4, ground.origin)
+    return Finding(
+        check.name,
+        more.pop("outcome", outcome),
+        more.pop("reason", reason),
+        f"{check.name}: {said}{'' if look.concurrent or check.is_limit else wording.ALONE.format(old=ground.old)}",
+        window=window,
+        baseline_window=None if check.is_limit else before,
+        shadow=check.shadow,
+        **more,
+    )
+
+
+# -- requests and latency -------------------------------------------------------------------------------------------------
+
+
+def _counted(source: Counted, look: Look, ground: Ground, standing: Standing) -> Finding:
+    arm = _telling(source, standing)
+    condemned = standing.condemns(source.check.name)
+    problem = None if condemned else _unknown(source, arm, look, ground)
+    if arm is None:
+        unknown = problem or (Reason.FEW_DATA, wording.TOO_EARLY)
+        return _finding(source.check, look, ground, unknown, "", queries=source.queries)
+    sums, ratio = arm.step, arm.ratio(_needed(arm, source.check, standing))
+    rates = _rate(sums.old_bad, sums.old_exposure), _rate(sums.bad, sums.exposure)
+    what = wording.slower(arm.name) if isinstance(source, Latency) else "failed"
+    sentence = wording.counted(what, sums, rates, ratio, ground, look.concurrent)
+    more: dict[str, Any] = {"outcome": Outcome.FAIL, "reason": Reason.WORSE} if condemned else {}
+    if condemned:
+        more["blame"] = _blame(source, arm, condemned, look, standing)
+        sentence = f"{sentence}; {wording.blame(more['blame'])}"
+    elif problem is None:
+        sentence = f"{sentence}; {wording.visible(ratio)}"
+    return _finding(
+        source.check, look, ground, problem, sentence,
+        baseline=rates[0], candidate=rates[1],
+        limit=None if rates[0] is None or ratio is None else min(1.0, rates[0] * ratio.margin),
+        baseline_count=sums.old_exposure, candidate_count=sums.exposure, queries=source.queries,
+        evidence=_evidence(arm, source.check, standing), **_told(ratio), **more,
+    )  # fmt: skip
+
+
+def _telling(source: Counted, standing: Standing) -> Arm | None:
+    """The arm that is shown: the one that condemns, else the one with the most evidence; warm-up only when it condemns."""
+    condemned = standing.condemns(source.check.name)
+    named = [arm for arm in source.arms if f"{source.check.name}/{arm.name}" == condemned]
+    usual = [arm for arm in source.arms if arm.name != WARMUP]
+    return next(iter(named), max(usual, key=lambda arm: float(arm.evalue()[0]), default=None))
+
+
+def _needed(arm: Arm, check: Check, standing: Standing) -> float:
+    share = standing.share(f"{check.name}/{arm.name}") if arm.process is not None else arm.weight
+    return standing.needed / max(share, 1e-6)
+
+
+def _evidence(arm: Arm, check: Check, standing: Standing) -> float:
+    """What the arm adds to the evidence of the rollout."""
+    return standing.share(f"{check.name}/{arm.name}") * float(arm.evalue()[0])
+
+
+def _told(ratio: Ratio | None) -> dict[str, Any]:
+    if ratio is None:
+        return {}
+    return {
+        "ratio": ratio.best, "ratio_low": ratio.low, "ratio_high": ratio.high,
+        "certified": ratio.certified, "visible": ratio.visible,
+    }  # fmt: skip
+
+
+def _blame(source: Counted, arm: Arm, condemned: str, look: Look, standing: Standing) -> str:
+    if condemned in standing.fixed and condemned not in standing.blamed:
+        return "fixed look"
+    if arm.name == WARMUP:
+        return "warm-up"
+    if not look.concurrent:
+        return "before and after"
+    place = arm.worst()
+    if place is None:
+        return "all instances"
+    column = source.roster.columns[place]
+    return f"instance {column.release}/{column.ordinal}"
+
+
+def _unknown(source: Counted, arm: Arm | None, look: Look, ground: Ground) -> Problem | None:
+    """Why nothing can be said; the first that applies."""
+    if source.failure is not None:
+        return source.failure.reason, source.failure.sentence
+    for release in ground.releases if look.concurrent else (ground.new,):
+        if not any(column.release == release for column in source.roster.columns):
+            return Reason.NO_DATA, wording.no_series(release)
+    newest = source.counters.newest or 0.0
+    if look.at - newest > source.counters.stale_seconds:
+        return Reason.STALE, wording.stale(look.at - newest, source.counters.stale_seconds)
+    if arm is None:
+        return Reason.FEW_DATA, wording.TOO_EARLY
+    return _few(source, arm, look, ground) or (_missing(source, look, ground) if look.final else None)
+
+
+def _few(source: Counted, arm: Arm, look: Look, ground: Ground) -> Problem | None:
+    least = source.check.least
+    sides = [(arm.step.exposure, ground.new)]
+    if look.concurrent:
+        sides.append((arm.step.old_exposure, ground.old))
+    elif arm.after is None or float(arm.after.calibration.exposure[0]) < least:
+        return Reason.NOT_COMPARABLE, wording.nothing_before(ground.old)
+    for requests, release in sides:
+        if requests < least:
+            return Reason.FEW_DATA, wording.few(requests, release, least, ground.options.warmup_seconds)
+    return None
+
+
+def _missing(source: Counted, look: Look, ground: Ground) -> Problem | None:
+    """All instances of the candidate have to be seen before it is called good."""
+    oldest = look.at - source.counters.stale_seconds
+    seen = sum(1 for column in source.roster.columns if column.release == ground.new and column.last >= oldest)
+    return None if seen >= look.routed else (Reason.PARTIAL, wording.missing(seen, look.routed, ground.new))
+
+
+def _rate(bad: float, exposure: float) -> float | None:
+    return bad / exposure if exposure > 0 else None
+
+
+# -- values, memory, readiness --------------------------------------------------------------------------------------------
+
+
+def _limit(source: Limit, look: Look, ground: Ground) -> Finding:
+    check, number = source.check, source.candidate[-1]
+    known = None if math.isnan(number) else number
+    more: dict[str, Any] = {
+        "candidate": known,
+        "limit": _nearest(check, known),
+        "candidate_count": float(len(source.candidate)),
+    }
+    if source.failed:
+        sentence = wording.limit(check, number, ground.new) + f", {source.run} looks in a row"
+        return _finding(
+            check, look, ground, None, sentence, outcome=Outcome.FAIL, reason=Reason.LIMIT, queries=source.queries, **more
+        )
+    problem = (source.failure.reason, source.failure.sentence) if source.failure else None
+    if problem is None and source.run:
+        problem = Reason.FEW_DATA, wording.limit(check, number, ground.new) + f", {source.run} of {check.least} looks"
+    return _finding(check, look, ground, problem, wording.limit(check, number, ground.new), queries=source.queries, **more)
+
+
+def _nearest(check: Check, number: float | None) -> float | None:
+    """The limit that a value is held against; the one that it is nearest to when there are two."""
+    if check.maximum is None or (check.minimum is not None and number is not None and number < check.minimum):
+        return check.minimum
+    return check.maximum
+
+
+def _compared(source: Compared, look: Look, ground: Ground, standing: Standing) -> Finding:
+    check, new, old = source.check, _known(source.candidate), _known(source.baseline)
+    values: dict[str, Any] = {
+        "baseline": _mean(old), "candidate": _mean(new), "baseline_count": float(len(old)),
+        "candidate_count": float(len(new)), "queries": source.queries,
+        "evidence": standing.share(check.name) * float(source.evalue()[0]),
+    }  # fmt: skip
+    sentence = wording.compared(check, _mean(new), _mean(old), ground)
+    if standing.condemns(check.name):
+        return _finding(
+            check, look, ground, None, sentence, outcome=Outcome.FAIL, reason=Reason.WORSE, blame="all instances", **values
+        )
+    problem = (source.failure.reason, source.failure.sentence) if source.failure else None
+    if problem is None and not look.concurrent and "$release" not in check.query:
+        problem = Reason.NOT_COMPARABLE, wording.nothing_before(ground.old)
+    if problem is None and min(len(new), len(old)) < check.least:
+        problem = Reason.FEW_DATA, wording.few_values(min(len(new), len(old)), check.least)
+    if problem is None and _mean(old) == 0.0 and _mean(new) != 0.0:
+        problem = Reason.NOT_COMPARABLE, wording.ZERO
+    return _finding(check, look, ground, problem, sentence, **values)
+
+
+def _known(numbers: list[float]) -> list[float]:
+    return [number for number in numbers if math.isfinite(number)]
+
+
+def _mean(numbers: list[float]) -> float | None:
+    return sum(numbers) / len(numbers) if numbers else None
+
+
+def _memory(source: Memory, look: Look, ground: Ground, standing: Standing) -> Finding:
+    check, shares = source.check, source.latest
+    values: dict[str, Any] = {
+        "baseline": shares.get(ground.old), "candidate": shares.get(ground.new), "queries": source.queries,
+        "evidence": standing.share(check.name) * float(source.evalue()[0]),
+    }  # fmt: skip
+    sentence = wording.memory(shares.get(ground.new), shares.get(ground.old), ground)
+    if standing.condemns(check.name):
+        return _finding(
+            check, look, ground, None, sentence, outcome=Outcome.FAIL, reason=Reason.WORSE, blame="all instances", **values
+        )
+    problem = (source.failure.reason, source.failure.sentence) if source.failure else None
+    if problem is None and ground.new not in shares:
+        problem = Reason.NO_DATA, wording.no_series(ground.new)
+    if problem is None and look.at - source.known_until > STALE_SECONDS:
+        problem = Reason.STALE, wording.stale(look.at - source.known_until, STALE_SECONDS)
+    return _finding(check, look, ground, problem, sentence, **values)
+
+
+def readiness(source: Live, look: Look, ground: Ground, standing: Standing) -> Finding:
+    """When it condemns the release."""
+    sums = source.sums
+    rates = _rate(sums.old_bad, sums.old_exposure), _rate(sums.bad, sums.exposure)
+    sentence = wording.counted("of the probes failed", sums, rates, None, ground, look.concurrent)
+    return Finding(
+        "readiness", Outcome.FAIL, Reason.WORSE, f"readiness: {sentence}", rates[0], rates[1],
+        baseline_count=sums.old_exposure, candidate_count=sums.exposure, window=Window(look.settled, look.at),
+        evidence=standing.share("readiness") * float(source.evalue()[0]), blame="all instances",
+    )  # fmt: skip

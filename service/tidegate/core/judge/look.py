@@ -1,0 +1,41 @@
+"""One look at the metrics: what was asked, what came back, and what stood at that moment. The judge is a fold over looks.
+
+Looks are stored, so that a verdict can be made again from them: after a crash, or with other margins.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tidegate.core.judge.questions import Answer, Question
+from tidegate.core.judge.verdict import Time
+
+
+@dataclass(frozen=True, slots=True)
+class Present:
+    """An instance as the platform showed it."""
+
+    instance: str
+    release: str
+    ordinal: int
+    ready: bool
+    restarts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """At a moment of a step. `shifted`: when its traffic was moved. `settled`: from when its bake counts.
+
+    `concurrent`: the old release takes traffic beside the new one. `routed`: instances of the new release that take it.
+    `final`: the bake is over.
+    """
+
+    at: Time
+    step: int
+    shifted: Time
+    settled: Time
+    concurrent: bool
+    routed: int
+    final: bool
+    present: tuple[Present, ...]
+    answers: tuple[tuple[Question, Answer], ...]

@@ -1,0 +1,142 @@
+"""The judge's sentences. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tidegate.core.judge.arm import Ratio, Sums
+from tidegate.core.judge.ground import Ground
+from tidegate.core.judge.verdict import Finding, Outcome
+from tidegate.core.model import Check, Direction
+
+ALONE = (
+    " (nothing of {old} serves beside it, so this is against the time before the rollout; an outage of something shared "
+    "looks the same)"
+)
+TOO_EARLY = "too little is known yet to compare anything"
+ZERO = "the baseline's value is 0, so that no relative margin applies: give the check a max"
+
+
+def verdict(outcome: Outcome, told: Sequence[Finding], left_out: Sequence[str]) -> str:
+    """The finding that decided, then how many others say the same."""
+    skipped = f"; not asked without a release to compare with: {', '.join(left_out)}" if left_out else ""
+    counted = [finding for finding in told if not finding.shadow]
+    deciding = [finding for finding in counted if finding.outcome is outcome]
+    if not deciding:
+        return f"{outcome}: no check was asked{skipped}"
+    more = f" (and {len(deciding) - 1} more)" if len(deciding) > 1 else ""
+    return f"{outcome}: {deciding[0].sentence}{more}{skipped}"
+
+
+def counted(
+    what: str, sums: Sums, rates: tuple[float | None, float | None], ratio: Ratio | None, ground: Ground, concurrent: bool
+) -> str:
+    """Both sides, and what the ratio can be."""
+    told = [f"{_share(rates[1])} of {_count(sums.exposure)} requests to {ground.new} {what}"]
+    if concurrent:
+        told.append(f"{_share(rates[0])} of {_count(sums.old_exposure)} to {ground.old}")
+    if ratio is None:
+        return ", ".join(told)
+    return f"{', '.join(told)}; {_between(ratio)}, more than {ratio.margin:.3g} times is too many"
+
+
+def _between(ratio: Ratio) -> str:
+    """The confidence sequence; an end of the grid is no bound."""
+    if ratio.unbounded_low and ratio.unbounded_high:
+        return "the ratio is not known yet"
+    if ratio.unbounded_high:
+        return f"at least {ratio.low:.3g} times as many"
+    if ratio.unbounded_low:
+        return f"at most {ratio.high:.3g} times as many"
+    return f"between {ratio.low:.3g} and {ratio.high:.3g} times as many"
+
+
+def slower(bound: str) -> str:
+    """Said of requests beyond a bucket's bound in seconds."""
+    seconds = float(bound)
+    return f"took longer than {1000 * seconds:g} ms" if seconds < 1 else f"took longer than {seconds:g} s"
+
+
+def blame(part: str) -> str:
+    """Which part of the evidence condemned it."""
+    said = {
+        "fixed look": "seen at the end of the batch",
+        "warm-up": "already while warming up",
+        "all instances": "on all its instances together",
+        "before and after": "compared with the time before",
+    }
+    return said.get(part, f"on {part} alone")
+
+
+def visible(ratio: Ratio | None) -> str:
+    """What these data could have shown, and whether harm is ruled out."""
+    if ratio is None:
+        return "what could have been seen is not known"
+    seen = "nothing" if ratio.visible is None else f"{ratio.visible:.3g} times as many"
+    return f"{seen} would have been seen{', and harm is ruled out' if ratio.certified else ''}"
+
+
+def no_series(release: str) -> str:
+    """The metrics know nothing of a release."""
+    return f"the metrics have no series of {release}"
+
+
+def stale(age: float, allowed: float) -> str:
+    """The newest sample is too old."""
+    return f"the newest sample is {age:.0f} s old, more than {allowed:.0f} s"
+
+
+def few(requests: float, release: str, least: int, warmup: float) -> str:
+    """Too few requests."""
+    return f"{_count(requests)} requests to {release} (after {warmup:g} s of warm-up), {least} are needed"
+
+
+def few_values(number: int, least: int) -> str:
+    """Too few values."""
+    return f"{number} values, {least} are needed"
+
+
+def nothing_before(old: str) -> str:
+    """No baseline of any kind."""
+    return f"nothing of {old} serves beside it, and too little is known of the time before"
+
+
+def missing(seen: int, wanted: int, release: str) -> str:
+    """Instances that are not in the metrics."""
+    return f"the metrics show {seen} of the {wanted} instances of {release} that take traffic"
+
+
+def limit(check: Check, number: float, release: str) -> str:
+    """A value and its limits."""
+    bounds = [
+        f"{word} {bound:.6g}"
+        for word, bound in (("at most", check.maximum), ("at least", check.minimum))
+        if bound is not None
+    ]
+    return f"{number:.6g} for {release}, {' and '.join(bounds)} is allowed"
+
+
+def compared(check: Check, new: float | None, old: float | None, ground: Ground) -> str:
+    """Two values and the margin."""
+    word = "more" if check.direction is Direction.LOWER else "less"
+    return (
+        f"{_number(new)} for {ground.new}, {_number(old)} for {ground.old}; "
+        f"{100 * (check.margin or 0.0):.3g} % {word} is allowed"
+    )
+
+
+def memory(new: float | None, old: float | None, ground: Ground) -> str:
+    """Shares of the limit."""
+    return f"{_share(new)} of the limit for {ground.new}, {_share(old)} for {ground.old}"
+
+
+def _share(ratio: float | None) -> str:
+    return "an unknown share" if ratio is None else f"{100 * ratio:.3g} %"
+
+
+def _count(number: float) -> str:
+    return f"{number:,.0f}"
+
+
+def _number(number: float | None) -> str:
+    return "nothing" if number is None else f"{number:.6g}"
