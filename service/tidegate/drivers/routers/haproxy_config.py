@@ -5,6 +5,7 @@ The file is the truth for restarts and reloads; it is replaced by an atomic rena
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 import subprocess
@@ -29,6 +30,7 @@ TEMPLATES = jinja2.Environment(
 SECTION = re.compile(
     r"^(global|defaults|frontend|backend|listen|userlist|peers|resolvers|cache|program|ring|mailers)\b", re.M
 )
+BLOCK = re.compile(r"^[ \t]*# tidegate: begin [^\n]*\n.*?^[ \t]*# tidegate: end [^\n]*\n", re.M | re.S)
 DYNAMIC = {"roundrobin", "leastconn", "first", "random"}
 
 
@@ -48,11 +50,37 @@ def server_lines(members: Iterable[Member]) -> list[str]:
     return [f"server {server_name(each)} {each.address}" for each in members]
 
 
-def members_in(text: str, backend: str) -> list[Member]:
-    """The members that a file written by Tidegate has for a backend."""
-    section = re.search(rf"^backend {re.escape(backend)}\n((?:[ \t].*\n|\n)*)", text, re.M)
-    lines = re.findall(r"^\s*server (\S+) (\S+)", section[1], re.M) if section else []
-    return [member for name, address in lines if (member := member_of(name, address))]
+def faults(member: Member) -> list[str]:
+    """Why HAProxy could not take this member, told before anything is written: with a bad line it would not start again."""
+    found, name = [], server_name(member)
+    if member_of(name, member.address) != member:
+        found.append(f"{name} is no name for a server: release of [a-z0-9-], instance of [a-z0-9]")
+    if not member.address:
+        found.append(f"{name} has no address yet")
+    elif endpoint(member.address) is None:
+        found.append(f"{name} has the address {member.address!r}: it must be ip:port")
+    return found
+
+
+def endpoint(address: str) -> tuple[str, int] | None:
+    """IP and port in the one form that HAProxy shows, too; None when it is no `ip:port`."""
+    host, _, port = address.rpartition(":")
+    try:
+        ip = ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return None
+    return (str(ip), int(port)) if re.fullmatch(r"[0-9]{1,5}", port) and 0 < int(port) < 65536 else None
+
+
+def frontend_name(backend: Backend) -> str:
+    """The frontend of an owned backend. It has the address in it, so that the running process tells what it listens on."""
+    return f"{backend.name}_on_" + re.sub(r"[^A-Za-z0-9_.:-]", "_", backend.listen.removeprefix("*:"))
+
+
+def backend_behind(frontend: str) -> Backend | None:
+    """The other way round; None for another frontend, and for an address that its name does not tell."""
+    found = re.fullmatch(r"([a-z0-9-]+)_on_((?:[0-9.]+:)?[0-9]+)", frontend)
+    return Backend(found[1], found[2]) if found else None
 
 
 @dataclass(frozen=True)
@@ -69,7 +97,10 @@ class Owned:
 
     def render(self, backends: Mapping[str, tuple[Backend, Sequence[Member]]]) -> str:
         """The configuration with these backends and their servers."""
-        sections = [(backend, server_lines(members)) for _, (backend, members) in sorted(backends.items())]
+        sections = [
+            (backend.name, frontend_name(backend), bind_address(backend.listen), server_lines(members))
+            for _, (backend, members) in sorted(backends.items())
+        ]
         template = TEMPLATES.get_template("haproxy.cfg.j2")
         return template.render(directory=self.directory, exporter=bind_address(self.exporter), sections=sections)
 
@@ -80,13 +111,14 @@ def bind_address(listen: str) -> str:
 
 
 def replace(path: Path, text: str, binary: str = "") -> None:
-    """Put a new file in the old one's place; with `binary`, only after HAProxy has accepted it.
+    """Put a new file in the old one's place, with its owner and rights; with `binary`, only after HAProxy has accepted it.
 
     Raises `RouterError` with HAProxy's words. Server lines alone need no such check, which takes longer than a switch.
     """
+    path = path.resolve()  # a link stays one
     try:
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}-", delete=False) as draft:
-            draft.write(text)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as draft:
+            draft.write(text.encode(errors="surrogateescape"))
             draft.flush()
             os.fsync(draft.fileno())
         name = Path(draft.name)
@@ -94,13 +126,36 @@ def replace(path: Path, text: str, binary: str = "") -> None:
             if binary:
                 accepted(name, binary)
             if path.exists():
-                name.chmod(path.stat().st_mode & 0o777)
+                _like(name, path.stat())
             name.rename(path)
         finally:
             name.unlink(missing_ok=True)
         _sync(path.parent)
     except OSError as error:
         raise RouterError(f"{path} cannot be written: {error.strerror or error}", retryable=False) from error
+
+
+def update(path: Path, text: str) -> None:
+    """Replace it when it has another text: a crash, or somebody's editor, may have left it behind or ahead."""
+    if read(path) != text:
+        replace(path, text)
+
+
+def read(path: Path) -> str:
+    """Its text, in whatever encoding its comments are; nothing when there is no such file. Raises `RouterError`."""
+    try:
+        return path.read_bytes().decode(errors="surrogateescape")
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        raise RouterError(f"{path} cannot be read: {error.strerror or error}", retryable=False) from error
+
+
+def _like(path: Path, old: os.stat_result) -> None:
+    path.chmod(old.st_mode & 0o777)
+    mine = path.stat()
+    if (mine.st_uid, mine.st_gid) != (old.st_uid, old.st_gid):
+        os.chown(path, old.st_uid, old.st_gid)
 
 
 def _sync(folder: Path) -> None:
@@ -128,10 +183,10 @@ class Adopted:
 
     def read(self) -> str:
         """The whole file."""
-        try:
-            return self.path.read_text()
-        except OSError as error:
-            raise RouterError(f"{self.path} cannot be read: {error.strerror or error}", retryable=False) from error
+        text = read(self.path)
+        if not text:
+            raise RouterError(f"{self.path} is missing or empty: correct router.config", retryable=False)
+        return text
 
     def section(self, text: str, backend: str) -> tuple[int, int]:
         """Where the section of the backend begins and ends."""
@@ -146,11 +201,10 @@ class Adopted:
         text = self.read()
         start, end = self.section(text, backend)
         section = text[start:end]
-        begin, close = f"    # tidegate: begin {backend}", f"    # tidegate: end {backend}"
-        block = "\n".join([begin, *(f"    {line}" for line in server_lines(members)), close]) + "\n"
-        pattern = re.compile(rf"^{re.escape(begin)}\n.*?^{re.escape(close)}\n", re.M | re.S)
-        if pattern.search(section):
-            section = pattern.sub(lambda _: block, section)
+        lines = [f"# tidegate: begin {backend}", *server_lines(members), f"# tidegate: end {backend}"]
+        block = "".join(f"    {line}\n" for line in lines)
+        if BLOCK.search(section):
+            section = BLOCK.sub(lambda _: block, section)
         else:
             section = section.rstrip("\n") + "\n" + block + "\n"
         return text[:start] + section + text[end:]
@@ -159,7 +213,7 @@ class Adopted:
         """Why the file cannot be kept true for this backend: each with what to change."""
         text = self.read()
         start, end = self.section(text, backend)
-        section = re.sub(r"^    # tidegate: begin .*?^    # tidegate: end [^\n]*\n", "", text[start:end], flags=re.M | re.S)
+        section = BLOCK.sub("", text[start:end])
         found = []
         foreign = re.findall(r"^\s*(?:server|server-template)\s+(\S+)", section, re.M)
         if foreign:

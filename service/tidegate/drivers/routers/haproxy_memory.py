@@ -1,4 +1,4 @@
-"""What is remembered beside HAProxy: fences, listening addresses, what was deleted when. One writer at a time."""
+"""What is remembered beside HAProxy: fences, listening addresses, who may be known to HAProxy. One writer at a time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from tidegate.drivers.routers import haproxy_config as config
@@ -17,12 +17,19 @@ from tidegate.errors import RouterError
 
 @dataclass
 class Kept:
-    """One backend: its place, the highest fence, and the servers that were deleted with the time of it."""
+    """One backend.
+
+    `known` are the servers that any process of HAProxy may know, one of an earlier configuration too.
+    `errors` are the 5xx that deleted servers had answered in the process called `process`: their counters end with them.
+    By name while the deletion may still fail, then in one sum, since a name may come again.
+    """
 
     name: str
     listen: str = ""
     fence: int = 0
-    deleted: dict[str, float] = field(default_factory=dict)
+    known: list[str] = field(default_factory=list)
+    errors: dict[str, int] = field(default_factory=dict)
+    process: str = ""
 
 
 class Memory:
@@ -49,16 +56,19 @@ class Memory:
             os.close(handle)
 
     def load(self) -> dict[str, Kept]:
-        """What is remembered; nothing at first."""
+        """What is remembered; nothing at first. What another version kept besides is not taken over."""
         path = self._directory / "state.json"
         try:
             found = json.loads(path.read_text())
+            known = {each.name for each in fields(Kept)}
+            return {
+                name: Kept(**{key: value for key, value in kept.items() if key in known}) for name, kept in found.items()
+            }
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, AttributeError, TypeError) as error:
             text = f"{path} cannot be read: {error}: restore it, or remove it to begin with fence 0"
             raise RouterError(text, retryable=False) from error
-        return {name: Kept(**kept) for name, kept in found.items()}
 
     def save(self, state: Mapping[str, Kept]) -> None:
         """Write it, careful of a crash in the middle."""

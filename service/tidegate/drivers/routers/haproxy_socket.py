@@ -12,7 +12,7 @@ from tidegate.errors import RouterError
 
 ANSWER_SECONDS = 5.0
 RELOAD_GAP_SECONDS = 1.0  # while a new process takes the socket over, it is refused for a moment
-SERVER, BACKEND = 4, 2  # HAProxy's own numbers for kinds of rows
+SERVER, BACKEND, FRONTEND = 4, 2, 1  # HAProxy's own numbers for kinds of rows
 
 
 def say(path: Path, command: str, gap_seconds: float = RELOAD_GAP_SECONDS) -> str:
@@ -38,15 +38,39 @@ def _once(path: Path, command: str) -> str:
         line.connect(str(path))
         line.sendall(command.encode() + b"\n")
         line.shutdown(socket.SHUT_WR)  # after a reload an answer never ends otherwise
-        return b"".join(iter(lambda: line.recv(65536), b"")).decode(errors="replace")
+        answer = b"".join(iter(lambda: line.recv(65536), b""))
+    if not answer:  # even the consent without words is a line; without it nobody knows what was done
+        raise ConnectionResetError("the connection ended without an answer")
+    return answer.decode(errors="replace")
 
 
-def rows(path: Path, backend: str) -> list[Mapping[str, str]]:
+def rows(path: Path, proxy: str, kinds: int = SERVER | BACKEND) -> list[Mapping[str, str]]:
     """The statistics of a backend and its servers by column name; empty when there is no such backend."""
-    text = say(path, f"show stat {backend} {SERVER | BACKEND} -1")
-    if not text.startswith("# "):
-        return []
-    return [row for row in csv.DictReader(text[2:].splitlines()) if row["pxname"] == backend]
+    return [row for row in _table(say(path, f"show stat {proxy} {kinds} -1")) if row["pxname"] == proxy]
+
+
+def every_row(path: Path) -> dict[str, list[Mapping[str, str]]]:
+    """The statistics of all frontends, backends and servers, by the name of the proxy."""
+    found: dict[str, list[Mapping[str, str]]] = {}
+    for row in _table(say(path, f"show stat -1 {FRONTEND | BACKEND | SERVER} -1")):
+        found.setdefault(row["pxname"], []).append(row)
+    return found
+
+
+def _table(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(text[2:].splitlines())) if text.startswith("# ") else []
+
+
+def info(path: Path) -> Mapping[str, str]:
+    """What the process says of itself, by name."""
+    lines = say(path, "show info").splitlines()
+    return dict(line.split(": ", 1) for line in lines if ": " in line)
+
+
+def identity(path: Path) -> str:
+    """Which process it is; its counters begin with it."""
+    about = info(path)
+    return f"{about['Pid']} since {about.get('Start_time_sec', '?')}"
 
 
 def number(row: Mapping[str, str], column: str) -> int:

@@ -1,0 +1,188 @@
+"""The two ways in which a HAProxy stands there: owned, file and process, or adopted, with a block in each backend."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import socket
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from tidegate.core.model import Backend, Member
+from tidegate.drivers.routers import haproxy_config as config
+from tidegate.drivers.routers.haproxy_memory import Kept
+from tidegate.drivers.routers.haproxy_process import Process
+from tidegate.drivers.routers.haproxy_servers import servers
+from tidegate.drivers.routers.haproxy_socket import FRONTEND, every_row, rows, say
+from tidegate.errors import RouterError
+from tidegate.ports import Diagnosis
+
+
+class Place(Protocol):
+    """Where the file is and who runs the process. `admin` is its runtime socket, `master` its master's, if there is one."""
+
+    admin: Path
+    master: Path | None
+
+    @property
+    def pid(self) -> int | None:
+        """The master process, when it is ours; None while it does not run."""
+
+    def running(self) -> bool:
+        """Whether it runs, as far as that is ours to see to."""
+
+    def start(self, state: Mapping[str, Kept]) -> None:
+        """Have it run, with the route that its file has."""
+
+    def ensure(self, backend: Backend, state: Mapping[str, Kept]) -> None:
+        """The backend is there and can be kept true, or `RouterError` before anything is changed."""
+
+    def keep(self, backend: Backend, members: Sequence[Member], state: Mapping[str, Kept]) -> None:
+        """Have these in the file as the servers of the backend, for the next reload or restart. Others stay as they are."""
+
+    def missing(self) -> Diagnosis | None:
+        """Why there is nobody to be asked, where that can be told without asking."""
+
+    def warnings(self) -> Sequence[Diagnosis]:
+        """What works and could be better."""
+
+
+class OwnedPlace:
+    """Tidegate writes the whole file and starts the process."""
+
+    def __init__(self, directory: Path, exporter: str, binary: str) -> None:
+        self._binary = shutil.which(binary) or binary
+        self._process = Process(directory, self._binary)
+        self.admin = self._process.admin
+        self.master: Path | None = self._process.master
+        self._file = config.Owned(directory, exporter)
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid
+
+    def running(self) -> bool:
+        return self.pid is not None
+
+    def start(self, state: Mapping[str, Kept]) -> None:
+        if self.running():
+            return
+        if not self._file.path.exists():
+            sections = {name: (Backend(name, kept.listen), ()) for name, kept in state.items() if kept.listen}
+            config.replace(self._file.path, self._file.render(sections), self._binary)
+        self._process.start()
+
+    def ensure(self, backend: Backend, state: Mapping[str, Kept]) -> None:
+        if not backend.listen:
+            text = f"{backend.name} needs `x-tidegate.listen`: where HAProxy shall listen for it"
+            raise RouterError(text, retryable=False)
+        self.start(state)
+        if self._serves(backend):
+            return
+        sections = self._sections(state)
+        before, members = sections.get(backend.name, (None, ()))
+        if before is None or _port(before) != _port(backend):  # its own port may overlap with the new address
+            _require_free(backend)
+        present = config.read(self._file.path)
+        config.replace(self._file.path, self._file.render({**sections, backend.name: (backend, members)}), self._binary)
+        try:
+            self._process.reload(lambda: self._serves(backend))
+        except RouterError:
+            config.replace(self._file.path, present)
+            raise
+
+    def keep(self, backend: Backend, members: Sequence[Member], state: Mapping[str, Kept]) -> None:
+        text = self._file.render({**self._sections(state), backend.name: (backend, members)})
+        config.update(self._file.path, text)
+
+    def missing(self) -> Diagnosis | None:
+        if shutil.which(self._binary) is None:
+            return Diagnosis("haproxy", False, f"no program {self._binary}", "install haproxy, or set router.binary")
+        if not self.running():
+            return Diagnosis("haproxy", True, "not running yet: it is started with the first rollout")
+        return None
+
+    def warnings(self) -> Sequence[Diagnosis]:
+        return ()
+
+    def _serves(self, backend: Backend) -> bool:
+        """Whether the running process has the backend, behind a frontend at this very address."""
+        frontend = config.frontend_name(backend)
+        return bool(rows(self.admin, frontend, FRONTEND)) and bool(rows(self.admin, backend.name))
+
+    def _sections(self, state: Mapping[str, Kept]) -> dict[str, tuple[Backend, Sequence[Member]]]:
+        """Every backend and who takes new requests there, asked from the running process.
+
+        Not from the file, which a crash may have left behind what the process does; and not from what is remembered, which
+        somebody may have removed.
+        """
+        found = every_row(self.admin)
+        backends = {name: Backend(name, kept.listen) for name, kept in state.items() if kept.listen}
+        for proxy in found:
+            told = config.backend_behind(proxy)
+            if told and (told.name not in backends or config.frontend_name(backends[told.name]) != proxy):
+                backends[told.name] = told
+        there = {name: servers(found.get(name, ())) for name in backends}
+        return {
+            name: (backends[name], [each.member for each in there[name] if each.takes_new and each.member])
+            for name in backends
+        }
+
+
+class AdoptedPlace:
+    """Somebody else's file and process."""
+
+    def __init__(self, admin: Path, master: Path | None, path: Path) -> None:
+        self.admin = admin
+        self.master = master
+        self._file = config.Adopted(path)
+
+    @property
+    def pid(self) -> int | None:
+        return None
+
+    def running(self) -> bool:
+        return True
+
+    def start(self, state: Mapping[str, Kept]) -> None:
+        """Whoever owns it starts it."""
+
+    def ensure(self, backend: Backend, state: Mapping[str, Kept]) -> None:
+        problems = self._file.problems(backend.name)
+        if not rows(self.admin, backend.name):
+            problems.append(f"the running HAProxy has no `backend {backend.name}`: reload it with {self._file.path}")
+        if say(self.admin, "show cli level").strip() != "admin":
+            problems.append("the stats socket needs `level admin`")
+        if problems:
+            raise RouterError(f"{self._file.path}: " + "; ".join(problems), retryable=False)
+
+    def keep(self, backend: Backend, members: Sequence[Member], state: Mapping[str, Kept]) -> None:
+        config.update(self._file.path, self._file.with_servers(backend.name, members))
+
+    def missing(self) -> Diagnosis | None:
+        return None
+
+    def warnings(self) -> Sequence[Diagnosis]:
+        if re.search(r"^\s*option\s+idle-close-on-response\b", self._file.read(), re.M):
+            return ()
+        mend = "add `option idle-close-on-response` to defaults, so that a reload loses nothing"
+        return (Diagnosis("haproxy config", False, "idle clients are cut at a reload", mend),)
+
+
+def _port(backend: Backend) -> str:
+    return backend.listen.rpartition(":")[2]
+
+
+def _require_free(backend: Backend) -> None:
+    """Refuse a listening address that somebody else has, before HAProxy is touched."""
+    host, _, port = config.bind_address(backend.listen).rpartition(":")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host.removeprefix("*"), int(port)))
+        except OSError as error:
+            text = (
+                f"HAProxy cannot listen on {backend.listen} for {backend.name}: {error.strerror}: choose another `listen`"
+            )
+            raise RouterError(text, retryable=False) from error
