@@ -1,0 +1,166 @@
+"""Grids from TOML files: the published ones, a stranger's own, and every mistake at once."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from tidegate.errors import TidegateError
+from tidegate.simulation.grids import PUBLISHED, InvalidGrid, of, published, read
+from tidegate.simulation.scenarios import BgNoise, Fault, Noise, Size
+
+SIZE = 'name = "A", n = 4, rps = 10, p0 = 0.01, scrape = 15, window = 300'
+SMALL = f"""\
+seed = 7
+sizes = [{{{SIZE}}}]
+noises = [{{name = "calm"}}, {{name = "mod+warm", phi = 2, warm_lat = 1.0986}}]
+faults = [{{name = "err x2", err_mult = 2}}]
+"""
+
+
+def problems_of(text: str) -> dict[str, str]:
+    with pytest.raises(InvalidGrid) as refused:
+        of(tomllib.loads(text))
+    return {problem.path: problem.message for problem in refused.value.problems}
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes", "noises", "faults", "base", "seed"),
+    [
+        ("public", ["XS", "S", "M", "H", "L"], 11, 13, "mod+warm", 20240611),
+        ("validation", ["XS2", "S2", "M2", "H2", "L2"], 11, 13, "mod+warm", 977),
+        ("bluegreen", ["S", "M", "H"], 5, 6, "mod", 11),
+    ],
+)
+def test_the_published_grids(name: str, sizes: list[str], noises: int, faults: int, base: str, seed: int) -> None:
+    grid = published(name)
+    assert [size.name for size in grid.sizes] == sizes
+    assert (len(grid.noises), len(grid.faults)) == (noises, faults)
+    assert (grid.base.name, grid.seed, grid.replicates) == (base, seed, 400)
+
+
+def test_every_published_grid_is_named() -> None:
+    folder = Path(__file__).parents[2] / "service" / "tidegate" / "simulation" / "grids"
+    assert {file.stem for file in folder.glob("*.toml")} == set(PUBLISHED)
+
+
+def test_values_are_those_of_the_file() -> None:
+    grid = published("public")
+    assert grid.sizes[1] == Size("S", 5, 20, 0.005, 15, 300)
+    assert grid.base == Noise(
+        "mod+warm",
+        sd_e=0.15,
+        sd_u=0.03,
+        ar_e=0.10,
+        ar_u=0.02,
+        phi=2,
+        load_cv=0.08,
+        warm_lat=math.log(3),
+        warm_err=math.log(2),
+    )
+    assert grid.faults[9] == Fault("1 of k +20pp", err_pp=0.2, one_of_k=True)
+    assert published("bluegreen").base == BgNoise("mod", warm_lat=math.log(2), warm_err=math.log(1.5))
+
+
+def test_what_may_be_left_out() -> None:
+    grid = of(tomllib.loads(SMALL))
+    assert (grid.base.name, grid.replicates) == ("mod+warm", 400)
+    without = of(tomllib.loads(SMALL.replace("mod+warm", "x").replace("faults", "#")))
+    assert (without.base.name, without.faults) == ("calm", ())
+
+
+def test_the_base_by_name_and_as_a_table() -> None:
+    assert of(tomllib.loads(f'base = "calm"\n{SMALL}')).base.name == "calm"
+    assert of(tomllib.loads(f'{SMALL}[base]\nname = "own"\nphi = 3\n')).base == Noise("own", phi=3)
+
+
+def test_every_mistake_at_once() -> None:
+    text = """\
+replicates = 0
+[[sizes]]
+name = "A"
+n = 1
+rps = -1
+p0 = 1.5
+scrap = 15
+window = "300"
+[[noises]]
+name = "x"
+phi = 0.5
+hist_quiet = 1
+[[noises]]
+name = "x"
+sd_e = nan
+[[faults]]
+name = "f"
+one_of_k = "yes"
+"""
+    assert problems_of(text) == {
+        "seed": "is needed: a whole number of at least 0",
+        "replicates": "found 0; allowed: a whole number of at least 1",
+        "sizes[0].n": 'found 1; allowed: a whole number of at least 2 (in "A")',
+        "sizes[0].rps": 'found -1; allowed: a number over 0 (in "A")',
+        "sizes[0].p0": 'found 1.5; allowed: a number from 0 to 1 (in "A")',
+        "sizes[0].scrap": 'unknown name; did you mean scrape? (in "A")',
+        "sizes[0].scrape": 'is needed: a number over 0 and at most 60 (in "A")',
+        "sizes[0].window": 'found "300"; allowed: a number over 0 (in "A")',
+        "noises[0].phi": 'found 0.5; allowed: a number of at least 1 (in "x")',
+        "noises[0].hist_quiet": 'found 1; allowed: true or false (in "x")',
+        "noises[1].sd_e": 'found nan; allowed: a number of at least 0 (in "x")',
+        "noises": '2 are named "x"; each needs a name of its own',
+        "faults[0].one_of_k": 'found "yes"; allowed: true or false (in "f")',
+    }
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "path", "said"),
+    [
+        ("sizes", "size", "size", "unknown name; did you mean sizes?"),
+        ("seed = 7", "seed = 7\ncolour = 3", "colour", "unknown name; known are mode, seed,"),
+        ("seed = 7", "seed = true", "seed", "found true; allowed: a whole number"),
+        ("seed = 7", 'seed = 7\nmode = "canary"', "mode", 'found "canary"; allowed: "rolling" or "bluegreen"'),
+        ("seed = 7", 'seed = 7\nbase = "none such"', "base", 'found "none such"; allowed: a table [base], or the name'),
+        ("seed = 7", "seed = 7\nbase = 3", "base", "found 3; allowed: a table [base], or the name of a noise"),
+        ("noises = [", "noises = [3, ", "noises[0]", "found 3; allowed: a table [[noises]]"),
+        ("window = 300", "window = 10", "sizes[0].window", "found 10; allowed: at least 15, as scrape is"),
+        ("err x2", "none", "faults[0].name", 'found "none", which stands for no fault'),
+        (
+            '"calm"',
+            '"calm", tc = 900',
+            "noises[0].tc",
+            'unknown name in this mode; noises have it where mode = "bluegreen"',
+        ),
+        (f"sizes = [{{{SIZE}}}]", "sizes = []", "sizes", "found []; allowed: at least one table [[sizes]]"),
+    ],
+)
+def test_a_mistake(before: str, after: str, path: str, said: str) -> None:
+    assert before in SMALL
+    found = problems_of(SMALL.replace(before, after, 1))
+    assert found[path].startswith(said)
+
+
+def test_a_shock_lies_within_what_is_watched() -> None:
+    text = SMALL.replace("window = 300", "window = 100").replace(", phi = 2, warm_lat = 1.0986}", ", shock_pp = 0.1}")
+    assert of(tomllib.loads(text)).noises[1].shock_pp == 0.1
+    found = problems_of(f'mode = "bluegreen"\n{text}')
+    assert found == {"noises[1].shock_len": "found 120; allowed: at most 100, the shortest window"}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [(None, "cannot be read"), ("seed = ", "is not TOML"), ("\udcff", "is not TOML")]
+)
+def test_a_file_that_is_none(tmp_path: Path, text: str | None, said: str) -> None:
+    file = tmp_path / "grid.toml"
+    if text is not None:
+        file.write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(TidegateError, match=said):
+        read(file)
+
+
+def test_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "grid.toml"
+    file.write_text(SMALL)
+    assert read(file) == of(tomllib.loads(SMALL))
