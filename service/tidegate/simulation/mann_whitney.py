@@ -1,0 +1,68 @@
+"""The Mann-Whitney test with an effect size, at the end of each batch's window."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from scipy.special import ndtri
+
+from tidegate.simulation.deciding import Decided
+from tidegate.simulation.draws import Floats
+from tidegate.simulation.generating import Generated
+from tidegate.simulation.sides import Side, sides
+
+WARMUP_SECONDS = 60.0
+CONFIDENCE = 0.98
+TOLERANCE = 0.25  # of the estimated difference itself, which the lower end of its interval has to exceed
+EFFECT_SIZE = 1.25  # least ratio of the means
+FEWEST = 3  # values on each side
+
+
+def decide(made: Generated) -> Decided:
+    """At the end of each window, the new release's errors, median and 99th percentile of each scrape against the old one's,
+    as unordered samples; one that is "High" turns it back, as a metric marked critical does.
+
+    Source: Kayenta's `NetflixACAJudge`, classifier `MannWhitneyClassifier` with its tolerance 0.25 and confidence 0.98, and
+    an `effectSize.allowedIncrease` of 1.25 (its default, 1, turns back more good releases). It also removes outliers.
+    """
+    samples, controls = (_metrics(side) for side in sides(made, WARMUP_SECONDS))
+    window = round(made.window / made.dt)
+    high = np.zeros((len(made.N), made.judged), bool)
+    for number in range(made.judged):
+        within = slice(number * window + int(WARMUP_SECONDS / made.dt), (number + 1) * window)
+        for new, old in zip(samples, controls, strict=True):
+            high[:, number] |= [is_high(*each) for each in zip(new[:, within], old[:, within], strict=True)]
+    ends = np.arange(1, made.judged + 1) * window
+    return Decided.at_first(high, np.asarray(ends * made.dt, dtype=np.float64))
+
+
+def _metrics(side: Side) -> list[Floats]:
+    """[R, T] each: the share of errors, the median latency, its 99th percentile."""
+    return [side.error_share(), side.quantile(0.5), side.quantile(0.99)]
+
+
+def is_high(experiment: Floats, control: Floats) -> bool:
+    """Whether one metric is higher in the experiment than in the control, by Kayenta's rule; NaN is left out."""
+    experiment, control = experiment[~np.isnan(experiment)], control[~np.isnan(control)]
+    if len(experiment) < FEWEST or len(control) < FEWEST:
+        return False
+    differences = np.sort((experiment[:, None] - control[None]).ravel())
+    if differences[0] == differences[-1]:
+        return False
+    rank = _lower_rank(experiment, control)
+    if rank < 0 or not differences[rank] > TOLERANCE * abs(np.median(differences)):
+        return False
+    new, old = experiment.mean(), control.mean()
+    return not (new and old) or bool(new / old >= EFFECT_SIZE)
+
+
+def _lower_rank(experiment: Floats, control: Floats) -> int:
+    """Which of the sorted differences is the lower end of the interval for the shift (Hodges and Lehmann 1963), by the
+    normal approximation with a correction for ties."""
+    new, old = len(experiment), len(control)
+    _, tied = np.unique(np.concatenate([experiment, control]), return_counts=True)
+    ties = (tied**3 - tied).sum() / ((new + old) * (new + old - 1))
+    deviation = math.sqrt(new * old / 12 * (new + old + 1 - ties))
+    quantile = -float(ndtri((1 - CONFIDENCE) / 2))
+    return math.floor(new * old / 2 - 0.5 - quantile * deviation)
