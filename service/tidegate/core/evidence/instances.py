@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,8 +48,9 @@ class Instances:
             self._new, self._bad, self._exposure = new.copy(), bad * new, (exposure * new).astype(float)
             self._old_bad, self._old_exposure = old_bad.copy(), old_exposure.copy()
         else:
-            self._held, self._new = self._held | now.held, self._new & new
-            self._bad, self._exposure = self._bad + bad * new, self._exposure + exposure * new
+            self._held, self._new = self._held | now.held, _widened(self._new, len(new)) & new
+            self._bad = _widened(self._bad, len(new)) + bad * new
+            self._exposure = _widened(self._exposure, len(new)) + exposure * new
             self._old_bad, self._old_exposure = self._old_bad + old_bad, self._old_exposure + old_exposure
         self._intervals += 1
         if self._intervals == self._length:
@@ -83,3 +85,9 @@ class Instances:
     def evalue(self) -> Array:
         """[R]: the mean over the planned instances; one that has not begun counts as 1."""
         return self._evalue
+
+
+def _widened(values: NDArray[Any], instances: int) -> NDArray[Any]:
+    """With more instances, of which nothing was seen before: [..., instances]."""
+    missing = instances - values.shape[-1]
+    return np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, missing)]) if missing else values

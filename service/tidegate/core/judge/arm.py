@@ -7,14 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tidegate.core.evidence.before_after import BeforeAfter
+from tidegate.core.evidence.before_after import BeforeAfter, calibrate_in_time
 from tidegate.core.evidence.bounds import certified, least_visible, possible
 from tidegate.core.evidence.grid import Array
-from tidegate.core.evidence.process import Process
+from tidegate.core.evidence.options import Options
+from tidegate.core.evidence.process import Kind, Process
 from tidegate.core.judge.ground import Ground
 from tidegate.core.judge.verdict import Time
 
 Mask = NDArray[np.bool_]
+MINUTE = 60.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,10 +48,41 @@ class Sums:
         self.old_exposure += float((seen.exposure * seen.old).sum())
 
 
+@dataclass(eq=False)
+class Before:
+    """The old release's totals, minute by minute [1, minutes], up to the switch. `steady`: the prior of the log rate's
+    standard deviation over time."""
+
+    kind: Kind
+    bad: Array
+    exposure: Array
+    steady: float
+    options: Options
+    _minute: int | None = None
+
+    def add(self, seen: Interval) -> None:
+        """An interval with the old release beside the new one."""
+        minute = int(seen.start // MINUTE)
+        if minute != self._minute:
+            self._minute = minute
+            self.bad, self.exposure = (np.pad(each, ((0, 0), (0, 1))) for each in (self.bad, self.exposure))
+        self.bad[0, -1] += float((seen.bad * seen.old).sum())
+        self.exposure[0, -1] += float((seen.exposure * seen.old).sum())
+
+    def compared(self) -> BeforeAfter:
+        """The evidence against these totals."""
+        known = calibrate_in_time(self.bad, self.exposure, MINUTE, self.steady, self.options)
+        return BeforeAfter(self.kind, known, self.options)
+
+
 @dataclass(frozen=True)
 class Ratio:
-    """Candidate over baseline: the likeliest, what is possible (0.95, at any time; `unbounded` at the end of what was
-    tried), the margin, whether harm is ruled out, and the smallest that these data would have shown (None: none)."""
+    """Candidate over the baseline's present `rate`: the likeliest, what is possible (0.95, at any time; `unbounded` at the
+    end of what was tried), the margin, whether harm is ruled out, and the smallest that these data would have shown (None:
+    none).
+    """
+
+    rate: float
 
     best: float
     low: float
@@ -70,12 +103,14 @@ class Arm:
         weight: float,
         ground: Ground,
         process: Process | None,
-        after: BeforeAfter | None,
+        before: Before | None,
         *,
         warming: bool = False,
         harm: float = 3.0,
     ) -> None:
-        self.name, self.weight, self.process, self.after = name, weight, process, after
+        self.name, self.weight, self.process = name, weight, process
+        self.after: BeforeAfter | None = None  # once nothing of the old release serves any more
+        self._before = before
         self._ground, self._warming, self._harm = ground, warming, harm
         self._batches: set[int] = set()
         self.all, self.step = Sums(), Sums()
@@ -87,12 +122,20 @@ class Arm:
         if self.process is not None and seen.old.any():
             self._begin(seen.start)
             self.process.advance(seen.bad, seen.exposure, seen.compared, seen.old)
-        switched = self._ground.switched
-        warm = switched is not None and seen.start >= switched + self._ground.options.warmup_seconds
-        if self.after is not None and warm:
-            self.after.advance((seen.bad * seen.new).sum(1), (seen.exposure * seen.new).sum(1).astype(float))
+        if self._before is not None:
+            self._compare_with_before(self._before, seen)
         self.all.add(seen)
         self.step.add(seen)
+
+    def _compare_with_before(self, before: Before, seen: Interval) -> None:
+        """The old release's totals until the switch; the new one's after it, once it is warm."""
+        switched = self._ground.switched
+        if switched is None or seen.start < switched:
+            before.add(seen)
+            return
+        self.after = self.after or before.compared()
+        if seen.start >= switched + self._ground.options.warmup_seconds:
+            self.after.advance((seen.bad * seen.new).sum(1), (seen.exposure * seen.new).sum(1).astype(float))
 
     def _begin(self, start: Time) -> None:
         """A process begins with each batch, when its instances are warm; that of warm-up once, at once."""
@@ -128,6 +171,7 @@ class Arm:
         old = self.all.old_exposure if self.process else float(known.exposure[0])
         dispersion = float(known.dispersion[0])
         return Ratio(
+            rate=rate,
             best=float(np.exp(on.theta[told.log_sums[0].argmax()])) * margin,
             low=float(np.exp(low)) * margin,
             high=float(np.exp(high)) * margin,

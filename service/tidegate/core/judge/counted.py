@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tidegate.core.evidence.before_after import BeforeAfter, calibrate_in_time
 from tidegate.core.evidence.calibration import Calibration
 from tidegate.core.evidence.grid import Array
 from tidegate.core.evidence.process import Kind, Process
-from tidegate.core.judge.arm import Arm, Interval, Sums
+from tidegate.core.judge.arm import Arm, Before, Interval, Sums
 from tidegate.core.judge.ground import Ground
 from tidegate.core.judge.look import Look
 from tidegate.core.judge.questions import (
@@ -167,16 +166,15 @@ class Counted:
         """One arm with its evidence beside a baseline and after the switch. `steady`: the prior of the log rate's standard
         deviation over time."""
         ground, options = self.ground, self.ground.options
-        beside = after = None
+        beside = before = None
         if ground.batches:
             batches = 1 if warming else ground.batches
             beside = Process(
                 kind, past.known, past.per_second, dt=self.dt, batches=batches, planned=ground.planned, options=options
             )
         if not warming:
-            in_time = calibrate_in_time(past.bad, past.exposure, HISTORY_STEP_SECONDS, steady, options)
-            after = BeforeAfter(kind, in_time, options)
-        return Arm(name, weight, ground, beside, after, warming=warming, harm=harm)
+            before = Before(kind, past.bad, past.exposure, steady, options)
+        return Arm(name, weight, ground, beside, before, warming=warming, harm=harm)
 
     # -- of the history ---------------------------------------------------------------------------------------------------
 

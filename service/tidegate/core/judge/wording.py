@@ -37,18 +37,15 @@ def counted(
         told.append(f"{_share(rates[0])} of {_count(sums.old_exposure)} to {ground.old}")
     if ratio is None:
         return ", ".join(told)
-    return f"{', '.join(told)}; {_between(ratio)}, more than {ratio.margin:.3g} times is too many"
+    return f"{', '.join(told)}; {_between(ratio)}, more than {_share(ratio.rate * ratio.margin)} is too many"
 
 
 def _between(ratio: Ratio) -> str:
     """The confidence sequence; an end of the grid is no bound."""
-    if ratio.unbounded_low and ratio.unbounded_high:
-        return "the ratio is not known yet"
-    if ratio.unbounded_high:
-        return f"at least {ratio.low:.3g} times as many"
-    if ratio.unbounded_low:
-        return f"at most {ratio.high:.3g} times as many"
-    return f"between {ratio.low:.3g} and {ratio.high:.3g} times as many"
+    low, high = (_share(min(1.0, ratio.rate * end)) for end in (ratio.low, ratio.high))
+    if ratio.unbounded_high or ratio.rate * ratio.high >= 1.0:
+        return "how many it is is not known yet" if ratio.unbounded_low else f"it is at least {low}"
+    return f"it is at most {high}" if ratio.unbounded_low else f"it is between {low} and {high}"
 
 
 def slower(bound: str) -> str:
@@ -72,7 +69,7 @@ def visible(ratio: Ratio | None) -> str:
     """What these data could have shown, and whether harm is ruled out."""
     if ratio is None:
         return "what could have been seen is not known"
-    seen = "nothing" if ratio.visible is None else f"{ratio.visible:.3g} times as many"
+    seen = "nothing" if ratio.visible is None else f"{_share(ratio.rate * ratio.visible)}"
     return f"{seen} would have been seen{', and harm is ruled out' if ratio.certified else ''}"
 
 
