@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from tidegate import __version__
-from tidegate.cli import admin, show, stages, tokens
+from tidegate.cli import admin, judging, show, stages, tokens
 from tidegate.cli.client import CommandError
 from tidegate.cli.context import Context, Format
 from tidegate.cli.exits import Exit
@@ -41,6 +41,7 @@ PANELS: dict[str, tuple[Callable[..., None], ...]] = {
 for panel, commands in PANELS.items():
     for command in commands:
         app.command(rich_help_panel=panel)(command)
+app.add_typer(judging.app, name="judge", rich_help_panel="Services and rollouts")
 app.add_typer(tokens.app, name="token", rich_help_panel="Server")
 
 

@@ -14,11 +14,12 @@ from tidegate.errors import IllegalMove
 from tidegate.ports import Idempotency
 from tidegate.web.api import answer, api, idempotency, principal, replayed, wanted_version
 from tidegate.web.paging import rollouts_page
+from tidegate.web.records import encoded
 from tidegate.web.reporting import ReportView, report_of
 from tidegate.web.routes import ResponseDict, blueprint, problems
 from tidegate.web.schemas import EventsQuery, PromoteBody, PromoteHeader, RolloutPath, RolloutsQuery, WishBody, WishHeader
 from tidegate.web.showing import asks, event_view, given, rollout_view
-from tidegate.web.views import EventsView, RolloutsView, RolloutView
+from tidegate.web.views import EventsView, RecordView, RolloutsView, RolloutView
 
 bp = blueprint("rollouts", "Attempts to move a service from one release to another.")
 
@@ -78,6 +79,14 @@ def get_report(path: RolloutPath) -> Response:
     """What happened and why: batches, verdicts with their evidence, requests seen and lost in each switch."""
     rollout, _ = _readable(path)
     return answer(report_of(api().store, rollout))
+
+
+@bp.get("/rollouts/<rollout>/record", responses={"200": RecordView, **problems(404)})
+def get_record(path: RolloutPath) -> Response:
+    """All that it was judged from: the rollout, every look at the metrics with its samples, and the verdicts."""
+    rollout, _ = _readable(path)
+    told = tuple(each.verdict for each in api().store.verdicts(rollout.id))
+    return answer(RecordView.model_validate(encoded((rollout, api().store.looks(rollout.id), told))))
 
 
 # -- wishes ---------------------------------------------------------------------------------------------------------------

@@ -357,3 +357,11 @@ class StateView(BaseModel):
     """Whether it is alive or ready."""
 
     status: str
+
+
+class RecordView(BaseModel):
+    """What `tidegate judge replay` reads: values as the judge has them, times in seconds since the epoch."""
+
+    rollout: dict[str, Any]
+    looks: list[dict[str, Any]]
+    verdicts: list[dict[str, Any]]

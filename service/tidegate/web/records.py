@@ -1,0 +1,33 @@
+"""All that a rollout was judged from, as one JSON document: to be judged again anywhere, without a server."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from tidegate.core.judge.look import Look
+from tidegate.core.judge.verdict import Verdict
+from tidegate.core.model import Rollout
+from tidegate.errors import InvalidSpec, Problem
+
+Record = tuple[Rollout, tuple[Look, ...], tuple[Verdict, ...]]  # the verdicts are those that were told
+_ADAPTER: TypeAdapter[Record] = TypeAdapter(Record, config=ConfigDict(extra="forbid", ser_json_inf_nan="strings"))
+
+
+def encoded(record: Record) -> dict[str, Any]:
+    """As JSON-able data."""
+    rollout, looks, verdicts = json.loads(_ADAPTER.dump_json(record))
+    return {"rollout": rollout, "looks": looks, "verdicts": verdicts}
+
+
+def decoded(data: object) -> Record:
+    """From what `encoded` made. Raises `InvalidSpec` with every mistake."""
+    if not isinstance(data, dict) or not {"rollout", "looks", "verdicts"} <= set(data):
+        raise InvalidSpec([Problem("record", "is no record of a rollout: it needs rollout, looks and verdicts")])
+    try:
+        return _ADAPTER.validate_python((data["rollout"], data["looks"], data["verdicts"]))
+    except ValidationError as error:
+        problems = [Problem(".".join(map(str, each["loc"])), each["msg"]) for each in error.errors()]
+        raise InvalidSpec(problems) from None
