@@ -1,86 +1,46 @@
-"""HAProxy as a router, on the real one: owned and adopted, idle and under load."""
+"""HAProxy as a router, on the real one: owned and adopted; its file, and what is refused."""
 
 from __future__ import annotations
 
-import os
-import signal
+import json
 import socket
-import subprocess
-import tempfile
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
-from support.backends import Backends, backends, free_port
-from support.need import program
-from tidegate.core.model import Backend, Member
+from support.backends import free_port
+from support.haproxy import Standing, kill, owned_router, reload, short_folder, standing_ones, until
+from tidegate.core.model import Backend
 from tidegate.drivers.routers.haproxy import HAProxyOptions, HAProxyRouter
 from tidegate.errors import RouterError
 from tidegate.testing.router_contract import RouterContract, ids, member
-from traffic import Load
-
-ADOPTED = """\
-global
-    stats socket {home}/admin.sock mode 600 level {level} expose-fd listeners
-defaults
-    mode http
-    timeout connect 2s
-    timeout client 30s
-    timeout server 30s
-    option idle-close-on-response
-frontend in
-    bind 127.0.0.1:{port}
-    default_backend shop
-backend shop
-    balance {balance}
-{servers}
-backend other
-    balance roundrobin
-"""
-
-
-def until(holds: Callable[[], bool], seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "did not come about in time"
-        time.sleep(0.01)
-
-
-def ended(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z"
-    except FileNotFoundError:
-        return True
 
 
 @pytest.fixture
 def home() -> Iterator[Path]:
-    """A folder with a short name: a unix socket's path has at most about 100 characters."""
-    with tempfile.TemporaryDirectory(prefix="tg") as folder:
-        yield Path(folder)
+    with short_folder() as folder:
+        yield folder
 
 
 @pytest.fixture
 def owned(home: Path) -> Iterator[HAProxyRouter]:
-    """A router that starts its own HAProxy; ended with the test."""
-    program("haproxy")
-    exporter = f"127.0.0.1:{free_port()}"
-    router = HAProxyRouter(HAProxyOptions(directory=home / "haproxy", exporter=exporter), "test")
-    yield router
-    pid = router.pid
-    router.stop_process()
-    if pid is not None:
-        until(lambda: ended(pid))
+    with owned_router(home) as router:
+        yield router
 
 
 @pytest.fixture
 def shop() -> Backend:
     return Backend("shop", f"127.0.0.1:{free_port()}")
+
+
+@pytest.fixture
+def other() -> Backend:
+    return Backend("other", f"127.0.0.1:{free_port()}")
 
 
 class TestOwned(RouterContract):
@@ -93,39 +53,14 @@ class TestOwned(RouterContract):
         return shop
 
     @pytest.fixture
-    def other(self) -> Backend:
-        return Backend("other", f"127.0.0.1:{free_port()}")
-
-
-class Standing:
-    """A HAProxy that somebody else runs."""
-
-    def __init__(self, home: Path, *, level: str = "admin", balance: str = "roundrobin", servers: str = "") -> None:
-        self.port, self.config, self.socket = free_port(), home / "haproxy.cfg", home / "admin.sock"
-        values = {"home": home, "port": self.port, "level": level, "balance": balance, "servers": servers}
-        self.config.write_text(ADOPTED.format(**values))
-        self.process = subprocess.Popen([program("haproxy"), "-W", "-f", str(self.config)])
-        until(self.socket.exists)
-        self.router = HAProxyRouter(
-            HAProxyOptions(mode="adopted", socket=self.socket, config=self.config, directory=home / "fences"), "test"
-        )
-
-    def stop(self) -> None:
-        self.process.terminate()
-        self.process.wait(10)
+    def other(self, other: Backend) -> Backend:
+        return other
 
 
 @pytest.fixture
 def standing(home: Path) -> Iterator[Callable[..., Standing]]:
-    made: list[Standing] = []
-
-    def make(**options: str) -> Standing:
-        made.append(Standing(home, **options))
-        return made[-1]
-
-    yield make
-    for each in made:
-        each.stop()
+    with standing_ones(home) as make:
+        yield make
 
 
 class TestAdopted(RouterContract):
@@ -148,11 +83,7 @@ class TestAdopted(RouterContract):
 def test_a_killed_haproxy_comes_back_with_its_route(owned: HAProxyRouter, shop: Backend) -> None:
     owned.write(shop, (member(0), member(1)), 3)
     pid = owned.pid
-    assert pid is not None
-    workers = owned.workers()
-    for each in (pid, *workers):
-        os.kill(each, signal.SIGKILL)
-    until(lambda: all(ended(each) for each in (pid, *workers)))
+    kill(owned)
     assert ids(owned.read(shop).members) == ids([member(0), member(1)])
     assert owned.pid != pid
 
@@ -160,21 +91,103 @@ def test_a_killed_haproxy_comes_back_with_its_route(owned: HAProxyRouter, shop: 
 def test_a_reload_keeps_the_route(owned: HAProxyRouter, shop: Backend) -> None:
     owned.write(shop, (member(0), member(1)), 1)
     owned.write(shop, (member(1), member(2)), 1)
-    before = owned.workers()
-    os.kill(owned.pid or 0, signal.SIGUSR2)
-    until(lambda: bool(set(owned.workers()) - set(before)))
+    reload(owned)
     assert ids(owned.read(shop).members) == ids([member(1), member(2)])
 
 
 def test_an_adopted_file_keeps_the_route_and_everything_else(standing: Callable[..., Standing]) -> None:
-    there = standing()
-    before = there.config.read_text()
+    there = standing(servers="    # encoded long ago: caf\udce9")
+    before = there.config.read_bytes().splitlines()
     there.router.write(Backend("shop"), (member(0), member(1)), 1)
-    there.process.send_signal(signal.SIGUSR2)
-    time.sleep(0.5)  # the master tells nobody when it has reloaded; what is read afterwards does
-    until(lambda: ids(there.router.read(Backend("shop")).members) == ids([member(0), member(1)]))
-    lines = there.config.read_text().splitlines()
-    assert [line for line in before.splitlines() if line.strip() and line not in lines] == []
+    there.reload()
+    assert ids(there.router.read(Backend("shop")).members) == ids([member(0), member(1)])
+    after = there.config.read_bytes().splitlines()
+    assert [line for line in before if line.strip() and line not in after] == []
+
+
+def test_a_backend_written_after_haproxy_was_killed_leaves_the_other_its_servers(
+    owned: HAProxyRouter, shop: Backend, other: Backend
+) -> None:
+    owned.write(shop, (member(0), member(1)), 1)
+    kill(owned)
+    owned.write(other, (member(5),), 1)
+    kill(owned)
+    assert ids(owned.read(shop).members) == ids([member(0), member(1)])
+    assert ids(owned.read(other).members) == ids([member(5)])
+    assert listens(shop)
+    assert listens(other)
+
+
+def test_a_lost_memory_leaves_the_other_its_servers(
+    owned: HAProxyRouter, home: Path, shop: Backend, other: Backend
+) -> None:
+    owned.write(shop, (member(0), member(1)), 1)
+    (home / "haproxy" / "state.json").unlink()
+    owned.write(other, (member(5),), 1)
+    reload(owned)
+    assert ids(owned.read(shop).members) == ids([member(0), member(1)])
+
+
+def test_a_file_that_somebody_put_back_is_mended_by_the_next_write(owned: HAProxyRouter, home: Path, shop: Backend) -> None:
+    file = home / "haproxy" / "haproxy.cfg"
+    owned.write(shop, (member(0),), 1)
+    before = file.read_text()
+    owned.write(shop, (member(1),), 1)
+    file.write_text(before)
+    owned.write(shop, (member(1),), 1)
+    reload(owned)
+    assert ids(owned.read(shop).members) == ids([member(1)])
+
+
+def test_another_listen_moves_the_frontend(owned: HAProxyRouter, shop: Backend, other: Backend) -> None:
+    owned.write(other, (member(5),), 1)
+    owned.write(shop, (member(0), member(1)), 1)
+    moved = replace(shop, listen=f"127.0.0.1:{free_port()}")
+    owned.write(moved, (member(0), member(1)), 1)
+    assert listens(moved)
+    until(lambda: not listens(shop))
+    assert ids(owned.read(moved).members) == ids([member(0), member(1)])
+    assert ids(owned.read(other).members) == ids([member(5)])
+
+
+@pytest.mark.parametrize("pattern", ["{}", "*:{}"])
+def test_every_address_of_its_own_port(owned: HAProxyRouter, shop: Backend, pattern: str) -> None:
+    owned.write(shop, (member(0),), 1)
+    everywhere = replace(shop, listen=pattern.format(shop.listen.rpartition(":")[2]))
+    owned.write(everywhere, (member(0),), 1)
+    assert listens(replace(shop, listen=shop.listen.replace("127.0.0.1", "127.0.0.2")))
+
+
+def test_what_is_remembered_by_another_version(owned: HAProxyRouter, home: Path, shop: Backend) -> None:
+    owned.write(shop, (member(0),), 7)
+    file = home / "haproxy" / "state.json"
+    kept = json.loads(file.read_text())
+    kept["shop"] = {**kept["shop"], "deleted": {"v1-1.0.a": 1.5}, "colour": "blue"}
+    del kept["shop"]["known"]
+    file.write_text(json.dumps(kept))
+    assert owned.read(shop).fence == 7
+    with pytest.raises(RouterError, match="fence"):
+        owned.write(shop, (member(1),), 6)
+    owned.write(shop, (member(1),), 8)
+    assert ids(owned.read(shop).members) == ids([member(1)])
+
+
+def test_a_memory_that_cannot_be_read_is_said_so(owned: HAProxyRouter, home: Path, shop: Backend) -> None:
+    owned.write(shop, (member(0),), 1)
+    (home / "haproxy" / "state.json").write_text("[1]")
+    with pytest.raises(RouterError, match=r"state\.json cannot be read.*remove it") as refused:
+        owned.read(shop)
+    assert not refused.value.retryable
+
+
+def listens(backend: Backend) -> bool:
+    """Whether somebody accepts connections there."""
+    host, _, port = backend.listen.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=2).close()
+    except ConnectionRefusedError:
+        return False
+    return True
 
 
 # -- what is refused, before anything is changed ---------------------------------------------------------------------------
@@ -187,6 +200,63 @@ def test_a_taken_listen_address(owned: HAProxyRouter) -> None:
         with pytest.raises(RouterError, match="choose another `listen`") as refused:
             owned.write(Backend("shop", f"127.0.0.1:{taken.getsockname()[1]}"), (member(0),), 1)
     assert not refused.value.retryable
+
+
+def test_another_listen_that_is_taken_leaves_the_old_one(owned: HAProxyRouter, shop: Backend) -> None:
+    owned.write(shop, (member(0),), 1)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(RouterError, match="choose another `listen`"):
+            owned.write(replace(shop, listen=f"127.0.0.1:{taken.getsockname()[1]}"), (member(0),), 1)
+    reload(owned)
+    assert listens(shop)
+    assert ids(owned.read(shop).members) == ids([member(0)])
+
+
+BAD = (
+    replace(member(1), address="shop.example:80"),
+    replace(member(2), address="127.0.0.1:0"),
+    replace(member(3), address="127.0.0.1:80 weight 0"),
+    replace(member(4), address="127.0.0.1"),
+    replace(member(5), release="v1.5"),
+    replace(member(6), instance="a b"),
+    replace(member(7), release="v1\n    server x"),
+)
+
+
+def test_bad_members_are_refused_all_at_once(owned: HAProxyRouter, home: Path, shop: Backend) -> None:
+    owned.write(shop, (member(0),), 1)
+    before = (home / "haproxy" / "haproxy.cfg").read_text()
+    with pytest.raises(RouterError) as refused:
+        owned.write(shop, (member(0), *BAD), 1)
+    assert not refused.value.retryable
+    for each in BAD:
+        assert f"{each.release}.{each.ordinal}.{each.instance}" in refused.value.message
+    assert (home / "haproxy" / "haproxy.cfg").read_text() == before
+    reload(owned)
+    assert ids(owned.read(shop).members) == ids([member(0)])
+
+
+def test_only_a_lacking_address_may_come_yet(owned: HAProxyRouter, shop: Backend) -> None:
+    lacking = replace(member(1), address="")
+    with pytest.raises(RouterError, match=r"v1-1\.1\.000000000001 has no address yet") as refused:
+        owned.write(shop, (lacking,), 1)
+    assert refused.value.retryable
+    with pytest.raises(RouterError) as refused:
+        owned.write(shop, (lacking, BAD[0]), 1)
+    assert not refused.value.retryable
+
+
+@pytest.mark.parametrize("address", ["[::1]:30001", "[0:0:0:0:0:0:0:1]:30001"])
+def test_an_address_of_version_6(owned: HAProxyRouter, shop: Backend, address: str) -> None:
+    six = replace(member(1), address=address)
+    owned.write(shop, (six,), 1)
+    owned.write(shop, (replace(six, address="127.0.0.1:30001"),), 1)
+    owned.write(shop, (six,), 1)
+    assert [each.address for each in owned.read(shop).members] == ["[::1]:30001"]
+    reload(owned)
+    assert ids(owned.read(shop).members) == ids([six])
 
 
 def test_a_backend_without_listen(owned: HAProxyRouter) -> None:
@@ -235,97 +305,7 @@ def test_options_that_contradict_each_other(tmp_path: Path) -> None:
         HAProxyOptions(mode="owned", socket=tmp_path)
 
 
-# -- with traffic -----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def apps(tmp_path: Path) -> Iterator[Backends]:
-    program("gcc")
-    with backends(tmp_path / "counters") as made:
-        yield made
-
-
 def test_an_empty_route_answers_503(owned: HAProxyRouter, shop: Backend) -> None:
     owned.write(shop, (), 1)
     with pytest.raises(urllib.error.HTTPError, match="503"):
         urllib.request.urlopen(f"http://{shop.listen}/", timeout=5)
-
-
-def test_draining_shows_requests_in_flight(owned: HAProxyRouter, shop: Backend, apps: Backends) -> None:
-    old, new = apps.start("v1-1"), apps.start("v2-2")
-    owned.write(shop, (old,), 1)
-    load = Load(shop.listen, slow_gets=3, slow_get_ms=1500)
-    until(lambda: owned.read(shop).busy.get(old.instance) == 3)
-    owned.write(shop, (new,), 1)
-    assert owned.read(shop).draining == {old.instance: 3}
-    until(lambda: owned.read(shop).draining == {old.instance: 0})
-    owned.write(shop, (new,), 1)
-    assert owned.read(shop).draining == {}
-    assert set(load.finish().by_outcome) == {"ok"}
-
-
-def test_counters_tell_lost_requests_from_the_applications_errors(
-    owned: HAProxyRouter, shop: Backend, apps: Backends
-) -> None:
-    good, bad = apps.start("v1-1"), apps.start("v2-2", ERROR_RATIO="1")
-    owned.write(shop, (good, bad), 1)
-    load = Load(shop.listen, get=40)
-    until(lambda: load.counts.errors > 20)
-    errors = load.finish()
-    seen = owned.read(shop).traffic
-    assert seen is not None
-    assert (seen.requests, seen.lost, seen.errors) == (errors.requests, 0, errors.errors)
-
-    owned.write(shop, (), 1)
-    load = Load(shop.listen, get=40)
-    until(lambda: load.counts.lost > 20)
-    refused = load.finish()
-    after = owned.read(shop).traffic
-    assert after is not None
-    assert after.lost == refused.lost
-    assert after.errors == errors.errors
-
-
-def switch(router: HAProxyRouter, backend: Backend, apps: Backends, serving: list[Member], release: str) -> None:
-    """Replace the oldest; kill it with SIGKILL the moment the router says that nothing can reach it."""
-    old = serving.pop(0)
-    serving.append(apps.start(release))
-    router.write(backend, serving, 1)
-    while old.instance in (draining := router.read(backend).draining):
-        if draining[old.instance] == 0:
-            router.write(backend, serving, 1)
-        time.sleep(0.005)
-    apps.kill(old)
-
-
-@pytest.mark.parametrize("client", ["naive", "checking"])
-def test_nothing_is_lost_over_switches_and_reloads(
-    owned: HAProxyRouter, shop: Backend, apps: Backends, client: str
-) -> None:
-    serving = [apps.start("v1-1") for _ in range(3)]
-    owned.write(shop, serving, 1)
-    rates = {"get_ka": 120, "get": 60, "post_ka": 40, "post": 20, "slow_gets": 3, "slow_posts": 3}
-    load = Load(shop.listen, client=client, slow_get_ms=600, slow_post_ms=800, **rates)
-    until(lambda: load.counts.requests > 100)
-    for number in range(20):
-        switch(owned, shop, apps, serving, f"v2-{number}")
-        if number in (5, 10, 15):
-            os.kill(owned.pid or 0, signal.SIGUSR2)
-    seen = load.finish()
-    assert seen.by_outcome == {"ok": seen.requests}
-    assert seen.posts_sent == apps.posts()
-
-
-def test_the_load_generator_sees_what_a_careless_switch_loses(owned: HAProxyRouter, shop: Backend, apps: Backends) -> None:
-    """The control: without the drain, the same traffic is cut, so that the test above could fail."""
-    serving = [apps.start("v1-1") for _ in range(2)]
-    owned.write(shop, serving, 1)
-    load = Load(shop.listen, slow_gets=8, slow_get_ms=500)
-    until(lambda: load.counts.requests > 20)
-    old = serving.pop(0)
-    serving.append(apps.start("v2-2"))
-    owned.write(shop, serving, 1)
-    apps.kill(old)
-    seen = load.finish()
-    assert seen.lost > 0
-    assert seen.requests > seen.lost

@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 from tidegate.drivers.routers import haproxy_socket
@@ -20,6 +21,7 @@ START_SECONDS = 5.0
 RELOAD_SECONDS = 10.0
 SIGNAL_AGAIN_SECONDS = 2.0  # a signal that comes just after the start was seen to be lost
 YOUNG_SECONDS = 120.0  # where old processes cannot be seen: for so long after a start there may be one
+EXEC_LOOKS = 3  # 1 ms apart: while a master becomes itself anew, its command line is empty for less than that
 PROC = Path("/proc")
 
 
@@ -143,29 +145,39 @@ def old_processes(admin: Path, master: Path | None) -> bool:
 
 
 def predecessors(pid: int) -> frozenset[int] | None:
-    """Other processes of the HAProxy whose present worker this is; None when it is not to be seen from here."""
+    """Other processes of the HAProxy whose present worker this is; None when it is not to be seen from here.
+
+    Itself is one of them as soon as its master reads the configuration anew, for what is read then may be older than the
+    last change, and be served after it.
+    """
     if not _is_haproxy(pid):
         return None
-    command = _command(pid)
-    begin = next((place + 1 for place, word in enumerate(command) if word in ("-sf", "-st")), len(command))
-    named = set()
-    for word in command[begin:]:
-        if not word.isdecimal():
-            break
-        named.add(int(word))
+    replaced = _replaced(pid) - {pid}
     parent = _parent(pid)
     if parent is not None and _is_haproxy(parent):
         every = (int(each.name) for each in PROC.iterdir() if each.name.isdecimal())
-        named |= {each for each in every if _parent(each) == parent}
-    return frozenset(each for each in named - {pid} if _is_haproxy(each))
+        replaced |= {each for each in every if each != pid and _parent(each) == parent} | _replaced(parent)
+    return frozenset(each for each in replaced if _is_haproxy(each))
+
+
+def _replaced(pid: int) -> set[int]:
+    """The processes that it was started to take over from."""
+    command = _command(pid)
+    begin = next((place + 1 for place, word in enumerate(command) if word in ("-sf", "-st")), len(command))
+    return {int(word) for word in takewhile(str.isdecimal, command[begin:])}
 
 
 def _command(pid: int) -> list[str]:
     """What it was started with; empty when there is no such process, or only its remains."""
-    try:
-        return (PROC / str(pid) / "cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
-    except OSError:
-        return []
+    for _ in range(EXEC_LOOKS):
+        try:
+            found = (PROC / str(pid) / "cmdline").read_bytes()
+        except OSError:
+            return []
+        if found:
+            return found.decode(errors="replace").split("\0")[:-1]
+        time.sleep(0.001)
+    return []
 
 
 def _is_haproxy(pid: int) -> bool:

@@ -1,0 +1,275 @@
+"""HAProxy as a router, when Tidegate dies or HAProxy is reloaded in the middle; and the old processes of a reload."""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from support.backends import Backends, backends, free_port
+from support.haproxy import (
+    ADOPTED,
+    Standing,
+    before_step,
+    kill,
+    killed_before_step,
+    owned_router,
+    reload,
+    short_folder,
+    standing_ones,
+    until,
+)
+from support.need import program
+from tidegate.core.model import Backend
+from tidegate.drivers.routers import haproxy_process, haproxy_servers, haproxy_socket
+from tidegate.drivers.routers.haproxy import HAProxyOptions, HAProxyRouter
+from tidegate.drivers.routers.haproxy_config import server_name
+from tidegate.testing.router_contract import ids, member
+from traffic import Load
+
+SHOP = Backend("shop")
+BEFORE = (member(0), member(1), member(2))
+AFTER = (replace(member(1), address="127.0.0.1:30901"), member(3, "v2-2"), member(4, "v2-2"))
+MOST_STEPS = 100
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    with short_folder() as folder:
+        yield folder
+
+
+@pytest.fixture
+def owned(home: Path) -> Iterator[HAProxyRouter]:
+    with owned_router(home) as router:
+        yield router
+
+
+@pytest.fixture
+def standing(home: Path) -> Iterator[Callable[..., Standing]]:
+    with standing_ones(home) as make:
+        yield make
+
+
+@pytest.fixture
+def shop() -> Backend:
+    return Backend("shop", f"127.0.0.1:{free_port()}")
+
+
+@pytest.fixture
+def apps(tmp_path: Path) -> Iterator[Backends]:
+    program("gcc")
+    with backends(tmp_path / "counters") as made:
+        yield made
+
+
+# -- killed between two steps ----------------------------------------------------------------------------------------------
+
+
+def in_file(path: Path, backend: str) -> set[str]:
+    """The instances that the file has for a backend."""
+    section = re.search(rf"^backend {backend}$(.*?)(?=^\S|\Z)", path.read_text(), re.M | re.S)
+    return set(re.findall(r"^ +server \S+\.(\S+) ", section[1], re.M)) if section else set()
+
+
+def serving(admin: Path, backend: str) -> set[str]:
+    """The instances that the running process sends new requests to."""
+    there = haproxy_servers.servers(haproxy_socket.rows(admin, backend))
+    return {each.member.instance for each in there if each.member and each.takes_new}
+
+
+def nobody_is_forgotten(router: HAProxyRouter, backend: Backend, admin: Path, file: Path) -> None:
+    """Who is sent requests, or would be after a reload, is told to be a member."""
+    members = ids(router.read(backend).members)
+    assert members
+    assert serving(admin, backend.name) <= members
+    assert in_file(file, backend.name) <= members
+
+
+@pytest.mark.parametrize("then", ["goes on", "is killed", "is reloaded"])
+def test_killed_at_any_step_of_a_write(owned: HAProxyRouter, home: Path, shop: Backend, then: str) -> None:
+    admin, file = home / "haproxy" / "admin.sock", home / "haproxy" / "haproxy.cfg"
+    for step in range(1, MOST_STEPS):
+        owned.write(shop, BEFORE, 1)
+        if not killed_before_step(step, lambda: owned.write(shop, AFTER, 2)):
+            break
+        nobody_is_forgotten(owned, shop, admin, file)
+        {"goes on": lambda _: None, "is killed": kill, "is reloaded": reload}[then](owned)
+        nobody_is_forgotten(owned, shop, admin, file)
+        owned.write(shop, AFTER, 2)
+        assert set(owned.read(shop).members) == set(AFTER)
+        assert in_file(file, "shop") == ids(AFTER)
+        until(lambda: not owned.read(shop).draining)
+        (home / "haproxy" / "state.json").unlink()  # the fence begins anew
+    assert step > 20, "there are more steps than that"
+
+
+@pytest.mark.parametrize("change", ["another backend", "another listen"])
+def test_killed_at_any_step_of_a_change_that_reloads(owned: HAProxyRouter, home: Path, shop: Backend, change: str) -> None:
+    admin, file = home / "haproxy" / "admin.sock", home / "haproxy" / "haproxy.cfg"
+    for step in range(1, MOST_STEPS):
+        owned.write(shop, BEFORE, 1)
+        changed = Backend("other" if change == "another backend" else "shop", f"127.0.0.1:{free_port()}")
+        if not killed_before_step(step, lambda to=changed: owned.write(to, AFTER, 1)):
+            break
+        nobody_is_forgotten(owned, shop, admin, file)
+        kill(owned)
+        nobody_is_forgotten(owned, shop, admin, file)
+        owned.write(changed, AFTER, 1)
+        assert set(owned.read(changed).members) == set(AFTER)
+        if change == "another backend":
+            assert in_file(file, "shop") == ids(BEFORE)
+        owned.stop_process()
+        until(lambda: owned.pid is None)
+        for each in (file, home / "haproxy" / "state.json"):
+            each.unlink()
+    assert step > 20, "there are more steps than that"
+
+
+def test_killed_at_any_step_of_an_adopted_write(standing: Callable[..., Standing]) -> None:
+    there = standing()
+    for step in range(1, MOST_STEPS):
+        there.router.write(SHOP, BEFORE, 1)
+        if not killed_before_step(step, lambda: there.router.write(SHOP, AFTER, 1)):
+            break
+        nobody_is_forgotten(there.router, SHOP, there.socket, there.config)
+        there.reload()
+        nobody_is_forgotten(there.router, SHOP, there.socket, there.config)
+        there.router.write(SHOP, AFTER, 1)
+        assert set(there.router.read(SHOP).members) == set(AFTER)
+        assert in_file(there.config, "shop") == ids(AFTER)
+    assert step > 20, "there are more steps than that"
+
+
+# -- reloaded in the middle ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("master", [True, False], ids=["master", "no master"])
+@pytest.mark.parametrize("wait", [True, False], ids=["reloaded", "reloading"])
+def test_reloaded_at_any_step_of_a_write(
+    standing: Callable[..., Standing], apps: Backends, wait: bool, master: bool
+) -> None:
+    """The whole route is replaced at once: were the old ones taken out without the new ones, requests would get 503."""
+    there = standing(master=master)
+    old, new = [apps.start("v1-1") for _ in range(2)], [apps.start("v2-2") for _ in range(2)]
+    there.router.write(SHOP, old, 1)
+    load = Load(f"127.0.0.1:{there.port}", get_ka=200, get=100)
+    for step in range(1, MOST_STEPS):
+        there.router.write(SHOP, old, 1)
+        before = there.worker()
+        act = there.reload if wait else lambda: there.process.send_signal(signal.SIGUSR2)
+        with before_step(step, act) as happened:
+            there.router.write(SHOP, new, 1)
+        if not happened:
+            break
+        seen = there.router.read(SHOP)
+        gone = ids([*old, *new]) - ids(seen.members) - set(seen.draining)
+        until(lambda pid=before: there.worker() != pid)
+        assert not gone & serving(there.socket, "shop"), "told to be gone, and served again"
+        there.router.write(SHOP, new, 1)
+        assert ids(there.router.read(SHOP).members) == ids(new)
+        assert in_file(there.config, "shop") == ids(new)
+    assert step > 20, "there are more steps than that"
+    counts = load.finish()
+    assert counts.by_outcome == {"ok": counts.requests}
+
+
+# -- old processes ---------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def idle_client(address: str) -> Iterator[socket.socket]:
+    """A client whose connection stays open after its first answer."""
+    host, _, port = address.rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=10) as client:
+        assert b" 200 OK" in asked(client)
+        yield client
+
+
+def asked(client: socket.socket) -> bytes:
+    """What it is answered."""
+    client.sendall(b"GET / HTTP/1.1\r\nHost: shop\r\n\r\n")
+    return client.recv(65536)
+
+
+@pytest.mark.parametrize("kind", ["owned", "master", "no master"])
+def test_an_old_worker_may_still_send_requests_to_those_that_left(
+    owned: HAProxyRouter, shop: Backend, standing: Callable[..., Standing], apps: Backends, kind: str
+) -> None:
+    there = None if kind == "owned" else standing(master=kind == "master")
+    router, backend = (owned, shop) if there is None else (there.router, SHOP)
+    old, new = apps.start("v1-1"), apps.start("v2-2")
+    router.write(backend, (old,), 1)
+    with idle_client(shop.listen if there is None else f"127.0.0.1:{there.port}") as client:
+        if there is None:
+            reload(router)
+        else:
+            there.reload()
+        router.write(backend, (new,), 1)
+        for _ in range(3):
+            router.write(backend, (new,), 1)
+            seen = router.read(backend)
+            assert (ids(seen.members), seen.draining) == (ids([new]), {old.instance: None})
+        assert b"x-version: v1-1" in asked(client), "the old worker knows no better"
+    until(lambda: router.read(backend).draining == {})
+    router.write(backend, (new,), 1)
+    assert router.read(backend).draining == {}
+
+
+def test_a_server_that_drains_in_the_new_process_may_be_busy_in_the_old_one(
+    standing: Callable[..., Standing], apps: Backends
+) -> None:
+    there = standing()
+    old, new = apps.start("v1-1"), apps.start("v2-2")
+    there.router.write(SHOP, (old, new), 1)
+    with idle_client(f"127.0.0.1:{there.port}"):
+        there.reload()
+        haproxy_socket.say(there.socket, f"set server shop/{server_name(old)} state drain")
+        assert there.router.read(SHOP).draining == {old.instance: None}, "0 in the new process proves nothing"
+    until(lambda: there.router.read(SHOP).draining == {old.instance: 0})
+
+
+def test_a_process_without_a_master_names_those_that_it_replaces(home: Path) -> None:
+    config, admin, port = home / "haproxy.cfg", home / "admin.sock", free_port()
+    config.write_text(ADOPTED.format(home=home, port=port, level="admin", balance="random", servers="", timeout="9s"))
+    options = HAProxyOptions(mode="adopted", socket=admin, config=config, directory=home / "kept")
+    router, command = HAProxyRouter(options, "test"), [program("haproxy"), "-f", str(config)]
+    first = subprocess.Popen(command)
+    try:
+        until(admin.exists)
+        router.write(SHOP, (member(0),), 1)
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            second = subprocess.Popen([*command, "-x", str(admin), "-sf", str(first.pid)])
+            try:
+                until(lambda: haproxy_socket.info(admin)["Pid"] == str(second.pid))
+                router.write(SHOP, (member(1),), 1)
+                assert router.read(SHOP).draining == {member(0).instance: None}
+                client.close()
+                assert first.wait(10) == 0
+                assert router.read(SHOP).draining == {}
+            finally:
+                second.kill()
+                second.wait()
+    finally:
+        first.kill()
+        first.wait()
+
+
+def test_where_no_process_can_be_seen_a_young_one_may_have_one_before_it(
+    standing: Callable[..., Standing], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = standing()
+    there.router.write(SHOP, (member(0),), 1)
+    there.router.write(SHOP, (member(1),), 1)
+    assert there.router.read(SHOP).draining == {}
+    monkeypatch.setattr(haproxy_process, "PROC", tmp_path)
+    assert there.router.read(SHOP).draining == {member(0).instance: None}
+    monkeypatch.setattr(haproxy_process, "YOUNG_SECONDS", 0.0)
+    assert there.router.read(SHOP).draining == {}

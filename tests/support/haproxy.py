@@ -1,0 +1,188 @@
+"""HAProxy for tests: one that Tidegate owns, one that stands there already, and a crash at any of Tidegate's steps."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from support.backends import free_port
+from support.need import program
+from tidegate.drivers.routers import haproxy_socket
+from tidegate.drivers.routers.haproxy import HAProxyOptions, HAProxyRouter
+
+ADOPTED = """\
+global
+    stats socket {home}/admin.sock mode 600 level {level} expose-fd listeners
+defaults
+    mode http
+    timeout connect 2s
+    timeout client 30s
+    timeout server {timeout}
+    option idle-close-on-response
+frontend in
+    bind 127.0.0.1:{port}
+    default_backend shop
+backend shop
+    balance {balance}
+{servers}
+backend other
+    balance roundrobin
+"""
+
+
+def until(holds: Callable[[], bool], seconds: float = 10.0) -> None:
+    """Wait for it, or fail."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "did not come about in time"
+        time.sleep(0.01)
+
+
+def ended(pid: int) -> bool:
+    """Whether the process is gone, or only its remains are there."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+@contextmanager
+def short_folder() -> Iterator[Path]:
+    """A folder with a short name: a unix socket's path has at most about 100 characters."""
+    with tempfile.TemporaryDirectory(prefix="tg") as folder:
+        yield Path(folder)
+
+
+@contextmanager
+def owned_router(home: Path) -> Iterator[HAProxyRouter]:
+    """A router that starts its own HAProxy; ended at the end."""
+    program("haproxy")
+    router = HAProxyRouter(HAProxyOptions(directory=home / "haproxy", exporter=f"127.0.0.1:{free_port()}"), "test")
+    try:
+        yield router
+    finally:
+        pid = router.pid
+        router.stop_process()
+        if pid is not None:
+            until(lambda: ended(pid))
+
+
+def kill(router: HAProxyRouter) -> None:
+    """SIGKILL to an owned HAProxy, master and workers."""
+    pid = router.pid
+    assert pid is not None
+    every = (pid, *router.workers())
+    for each in every:
+        os.kill(each, signal.SIGKILL)
+    until(lambda: all(ended(each) for each in every))
+
+
+def reload(router: HAProxyRouter) -> None:
+    """As a person would reload an owned one; returns when the new worker serves."""
+    before, pid = router.workers(), router.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGUSR2)
+    until(lambda: bool(set(router.workers()) - set(before)))
+
+
+class Standing:
+    """A HAProxy that somebody else runs."""
+
+    def __init__(self, home: Path, *, master: bool = False, **options: str) -> None:
+        self.port, self.config, self.socket = free_port(), home / "haproxy.cfg", home / "admin.sock"
+        values = {"level": "admin", "balance": "roundrobin", "servers": "", "timeout": "30s", **options}
+        text = ADOPTED.format(home=home, port=self.port, **values)
+        self.config.write_bytes(text.encode(errors="surrogateescape"))
+        socket = home / "master.sock"
+        words = ["-S", str(socket)] if master else []
+        self.process = subprocess.Popen([program("haproxy"), "-W", *words, "-f", str(self.config)])
+        until(self.socket.exists)
+        places = {"socket": self.socket, "config": self.config, "master": socket if master else None}
+        self.router = HAProxyRouter(HAProxyOptions(mode="adopted", directory=home / "kept", **places), "test")
+
+    def worker(self) -> int:
+        """The present worker's process id."""
+        return int(haproxy_socket.info(self.socket)["Pid"])
+
+    def reload(self) -> int:
+        """As its owner would do it; returns the old worker when the new one serves."""
+        old = self.worker()
+        self.process.send_signal(signal.SIGUSR2)
+        until(lambda: self.worker() != old)
+        return old
+
+    def stop(self) -> None:
+        """End it, old workers too."""
+        self.process.terminate()
+        self.process.wait(10)
+
+
+@contextmanager
+def standing_ones(home: Path) -> Iterator[Callable[..., Standing]]:
+    """Makes them; ended at the end."""
+    made: list[Standing] = []
+
+    def make(**options: Any) -> Standing:
+        made.append(Standing(home, **options))
+        return made[-1]
+
+    try:
+        yield make
+    finally:
+        for each in made:
+            each.stop()
+
+
+@contextmanager
+def before_step(number: int, then: Callable[[], object]) -> Iterator[list[object]]:
+    """Do something just before the n-th of the steps that reach outside: a command, a file put in place, a signal.
+
+    Gives a list of what it returned: empty when there was no such step.
+    """
+    places = ((haproxy_socket, "_once"), (Path, "rename"), (os, "kill"))
+    originals = [getattr(owner, name) for owner, name in places]
+    left, returned = number, list[object]()
+
+    def counted(step: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*arguments: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                restore()
+                returned.append(then())
+            return step(*arguments)
+
+        return run
+
+    def restore() -> None:
+        for (owner, name), original in zip(places, originals, strict=True):
+            setattr(owner, name, original)
+
+    for (owner, name), original in zip(places, originals, strict=True):
+        setattr(owner, name, counted(original))
+    try:
+        yield returned
+    finally:
+        restore()
+
+
+def killed_before_step(number: int, act: Callable[[], None]) -> bool:
+    """Act in a process that is gone, as by SIGKILL, just before its n-th step. False: it had no such step."""
+    child = os.fork()
+    if child == 0:
+        try:
+            with before_step(number, lambda: os._exit(9)):
+                act()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert code in (0, 9), "it failed instead"
+    return code == 9
