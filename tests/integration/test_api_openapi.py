@@ -85,6 +85,7 @@ def test_answers_are_as_it_says(api: Running) -> None:
         "list_rollouts": "/v1/rollouts",
         "get_rollout": f"/v1/rollouts/{first['id']}",
         "list_events": f"/v1/rollouts/{first['id']}/events",
+        "get_record": f"/v1/rollouts/{first['id']}/record",
         "get_report": f"/v1/rollouts/{first['id']}/report",
         "list_tokens": "/v1/tokens",
         "healthz": "/healthz",

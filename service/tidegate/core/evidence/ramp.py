@@ -11,7 +11,7 @@ from tidegate.core.evidence.grid import Array
 from tidegate.core.evidence.options import Options
 
 BLOCK_SECONDS = 30.0
-SETTLED_SECONDS = 180.0  # an instance younger than this (or than 3 warm-ups) still fills its caches
+SETTLED_WARMUPS = 3.0  # an instance younger than so many warm-ups still fills its caches
 TOLERATED, HORIZON_SECONDS = 0.4, 3600.0  # the share of the limit that may be added in this time
 SPREAD, FREEDOM = 0.02, 6.0  # of the gauge, between instances of the same release; Student's t
 ALTERNATIVES = (np.arange(50) + 0.5) / 100  # how far above the tolerated ramp: evenly, up to half of the limit
@@ -34,7 +34,7 @@ class Ramp:
     def __init__(self, replicates: int, dt: float, batches: int, options: Options) -> None:
         self._length = max(1, round(BLOCK_SECONDS / dt))
         self._block_seconds = self._length * dt
-        self._settled = max(3 * options.warmup_seconds, SETTLED_SECONDS)
+        self._settled = SETTLED_WARMUPS * options.warmup_seconds
         self._planned, self._batches = batches, list[_Batch]()
         self._ones = np.ones(replicates)
         self._sum: Array | None = None
