@@ -66,6 +66,16 @@ class _BlueGreen(_File):
 F = TypeVar("F", bound=_File)
 
 
+def named(text: str) -> Grid[Noise] | Grid[BgNoise]:
+    """The published grid of that name, else that of the file at that path. Raises `InvalidGrid` with every mistake."""
+    if text in PUBLISHED:
+        return published(text)
+    if not Path(text).is_file():
+        known = ", ".join(PUBLISHED)
+        raise InvalidGrid([Problem("grid", f'found "{text}"; allowed: the path of a TOML file, or one of {known}')])
+    return read(Path(text))
+
+
 def published(name: str) -> Grid[Noise] | Grid[BgNoise]:
     """One of `PUBLISHED`."""
     return _read(resources.files("tidegate.simulation") / "grids" / f"{name}.toml")
