@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tomllib
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -164,3 +165,15 @@ def test_a_file(tmp_path: Path) -> None:
     file = tmp_path / "grid.toml"
     file.write_text(SMALL)
     assert read(file) == of(tomllib.loads(SMALL))
+
+
+@pytest.mark.parametrize("kind", [Size, Noise, Fault, BgNoise])
+def test_every_field_is_told_in_the_documentation(kind: type) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "simulation.md").read_text()
+    assert [field.name for field in fields(kind) if f"| `{field.name}` |" not in text] == []
+
+
+def test_the_example_of_the_documentation() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "simulation.md").read_text()
+    grid = of(tomllib.loads(text.split("```toml\n")[1].split("```")[0]))
+    assert (grid.sizes[0].name, grid.base.name, grid.faults[0].err_pp) == ("shop", "ordinary", 0.02)
