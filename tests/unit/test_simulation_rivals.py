@@ -53,7 +53,7 @@ def test_decisions_stay_what_they_are(rival: str, fault: Fault, aborted: int, se
     "size",
     [
         replace(SIZE, window=50),  # shorter than the warm-up
-        replace(SIZE, rps=0.02),  # hardly any traffic
+        replace(SIZE, rps=1e-5),  # not even a request in the history
         replace(SIZE, med=60.0, sig=0.1),  # slower than every bound
         replace(SIZE, p0=0.0),
         replace(SIZE, n=2, scrape=60, window=60),

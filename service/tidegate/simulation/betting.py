@@ -30,7 +30,7 @@ def decide(made: Generated) -> Decided:
     """
     new, old = sides(made, WARMUP_SECONDS)
     known = bounds(made)
-    rate = np.maximum(made.He.sum((1, 2)) / made.Hn.sum((1, 2)), 1e-5)[:, None]
+    rate = np.maximum(made.He.sum((1, 2)) / np.maximum(made.Hn.sum((1, 2)), 1), 1e-5)[:, None]
     tolerated = np.asarray(np.maximum(ERRORS_FACTOR, 1 + ERRORS_ADDED / rate) * new.requests, dtype=np.float64)
     capital = ERRORS_WEIGHT * _capital(new.failed, old.failed, tolerated, old.requests, made)
     for bound in known:

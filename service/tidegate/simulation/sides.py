@@ -77,7 +77,7 @@ class Bound:
 
 def bounds(made: Generated) -> list[Bound]:
     """Those whose exceedance in the history is nearest to each of WANTED_EXCEEDANCES; none twice."""
-    exceedance = made.Hs.sum((0, 1, 2)) / made.Hn.sum()
+    exceedance = made.Hs.sum((0, 1, 2)) / max(1, made.Hn.sum())
     chosen: list[int] = []
     for wanted in WANTED_EXCEEDANCES:
         useful = [place for place, share in enumerate(exceedance) if place not in chosen and 1e-5 < share < 0.9]
