@@ -5,7 +5,7 @@ set -euo pipefail
 
 STATE=$(mktemp -d)
 trap 'stop_engine; rm -rf "$STATE"' EXIT
-need_packages gcc=gcc /usr/include/stdio.h=libc6-dev haproxy=haproxy prometheus=prometheus
+need_packages gcc=gcc /usr/include/stdio.h=libc6-dev haproxy=haproxy prometheus=prometheus mtail=mtail
 need_venv run
 need_engine
 [ -z "${KEEP:-}" ] || STARTED_DOCKERD= # what keeps running needs its engine

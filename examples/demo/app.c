@@ -4,6 +4,8 @@
  *   PORT, VERSION, SERVICE_MS       where it listens, what it says it is, how long a request takes
  *   ERROR_RATIO, SLOW_FACTOR        share of 500 answers (0..1); how much slower than SERVICE_MS
  *   READY=after:SECONDS|never|flap  what /health says
+ *   ALWAYS_RATIO, JITTER            share of 500 answers and spread (sd of the log) of times in every release, good or bad
+ *   OUTAGE=/path                    while this file exists, a tenth of the requests fail and all take three times as long
  *   CRASH_AFTER, BAD_AFTER          seconds until it ends with status 1; until the faults begin
  *   BAD_ORDINAL                     only the instance with this TIDEGATE_ORDINAL is faulty
  *   LEAK_MB_PER_MINUTE              memory that is taken and kept
@@ -15,6 +17,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <netinet/tcp.h>
 #include <pthread.h>
 #include <signal.h>
@@ -37,7 +40,7 @@ struct counts {
 };
 static struct counts private_counts, *counts = &private_counts;
 static atomic_long served_ok, served_bad, histogram[BUCKETS + 1], sum_us;
-static atomic_int leaving;
+static atomic_int leaving, outage;
 static double began;
 
 static double now(void) {
@@ -60,6 +63,10 @@ static void pause_ms(double ms) {
     struct timespec t = {(time_t)(ms / 1000), (long)((ms - (long)(ms / 1000) * 1000) * 1e6)};
     while (nanosleep(&t, &t) && errno == EINTR) {}
 }
+
+static double uniform(void) { return ((double)random() + 1) / ((double)RAND_MAX + 2); }
+
+static double normal(void) { return sqrt(-2 * log(uniform())) * cos(6.283185307179586 * uniform()); } /* Box and Muller */
 
 static int faulty(void) {
     const char *only = getenv("BAD_ORDINAL");
@@ -117,9 +124,12 @@ static int serve(int fd, const char *path, int post, int keep) {
     if (asked) ms = atof(asked + 3);
     int bad = faulty();
     if (bad) ms *= number("SLOW_FACTOR", 1);
+    if (outage) ms *= 3;
+    ms *= exp(number("JITTER", 0) * normal());
     counts->started++;
     pause_ms(ms);
-    int fails = bad && (double)random() / (double)RAND_MAX < number("ERROR_RATIO", 0);
+    double ratio = number("ALWAYS_RATIO", 0) + (bad ? number("ERROR_RATIO", 0) : 0) + (outage ? 0.1 : 0);
+    int fails = uniform() < ratio;
     if (post) counts->posts++;
     char body[256];
     snprintf(body, sizeof body, "%s %s\n", text("VERSION", "?"), text("TIDEGATE_ORDINAL", "-"));
@@ -213,9 +223,11 @@ static void *leave_gracefully(void *unused) {
 
 static void *misbehave(void *unused) {
     (void)unused;
+    const char *shared = text("OUTAGE", "");
     double crash = number("CRASH_AFTER", -1), leak = number("LEAK_MB_PER_MINUTE", 0);
     for (;;) {
         pause_ms(100);
+        outage = *shared && !access(shared, F_OK);
         if (crash >= 0 && now() - began >= crash && faulty()) {
             fprintf(stderr, "fatal: ordered to crash after %g s\n", crash);
             _exit(1);

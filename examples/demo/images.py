@@ -20,7 +20,7 @@ def demo_image(client: docker.DockerClient, tag: str, environment: Mapping[str, 
 
     `healthcheck` is the interval of a HEALTHCHECK (`1s`); empty: the image has none.
     """
-    program = compile_c(SOURCE, "-static", "-pthread").read_bytes()
+    program = compile_c(SOURCE, "-static", "-pthread", "-lm").read_bytes()
     lines = ["FROM scratch", "COPY app /app", f"LABEL {LABEL}=1", "EXPOSE 8080"]
     lines += [f'ENV {name}="{value}"' for name, value in environment.items()]
     if healthcheck:

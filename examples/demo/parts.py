@@ -22,7 +22,8 @@ from images import demo_image
 from traffic import Counts, Load
 
 TIDEGATE = Path(sys.executable).with_name("tidegate")
-FIRST_PORTS = {"tidegate": 7070, "shop": 8001, "exporter": 8405, "prometheus": 9090}
+FIRST_PORTS = {"tidegate": 7070, "shop": 8001, "exporter": 8405, "mtail": 3903, "prometheus": 9090}
+MTAIL = Path(__file__).resolve().parents[1] / "mtail"
 REQUESTS_PER_SECOND = {"get_ka": 80.0, "get": 40.0, "post_ka": 30.0, "post": 20.0}
 BASELINE_SECONDS = 4.0
 
@@ -39,6 +40,7 @@ driver = "haproxy"
 mode = "owned"
 directory = "{home}/haproxy"
 exporter = "127.0.0.1:{exporter}"
+log = "{home}/log.sock"
 
 [environments.{environment}.metrics]
 driver = "prometheus"
@@ -50,6 +52,8 @@ global: {{scrape_interval: 1s}}
 scrape_configs:
   - job_name: haproxy
     static_configs: [{{targets: ["127.0.0.1:{exporter}"]}}]
+  - job_name: haproxy-log
+    static_configs: [{{targets: ["127.0.0.1:{mtail}"]}}]
 """
 
 
@@ -170,6 +174,7 @@ class Stage:
         }
         (self.home / "tidegate.toml").write_text(SETTINGS.format(**values))
         (self.home / "prometheus.yml").write_text(PROMETHEUS.format(**values))
+        self._start_mtail()
         self._start_tidegate([] if engine_apart else ["--with-engine"])
         self._start_prometheus()
 
@@ -190,6 +195,16 @@ class Stage:
         child = self._children.pop(self.state.pids.pop("engine"))
         child.kill()
         child.wait()
+
+    def _start_mtail(self) -> None:
+        """It turns HAProxy's log lines into a histogram of response times, by server."""
+        port = self.state.ports["mtail"]
+        options = {
+            "progs": MTAIL, "logs": f"unix://{self.home}/log.sock", "address": "127.0.0.1", "port": port,
+            "emit_prog_label": "false", "log_dir": self.home,
+        }  # fmt: skip
+        self._spawn("mtail", [shutil.which("mtail") or "mtail", *(f"--{name}={value}" for name, value in options.items())])
+        wait_for("mtail", answers(f"http://127.0.0.1:{port}/metrics"))
 
     def _start_prometheus(self) -> None:
         port = self.state.ports["prometheus"]

@@ -18,7 +18,7 @@ from support.need import missing, program
 @pytest.fixture
 def stage(tmp_path: Path) -> Iterator[Stage]:
     """All parts under the test's folder, not started yet; ended and cleared whatever happens."""
-    for name in ("haproxy", "prometheus", "gcc"):
+    for name in ("haproxy", "prometheus", "mtail", "gcc"):
         program(name)
     try:
         engine = docker.from_env(timeout=10)

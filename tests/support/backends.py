@@ -31,7 +31,7 @@ class Backends:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         folder.mkdir()
-        self._program = compile_c(SOURCE, "-static", "-pthread")
+        self._program = compile_c(SOURCE, "-static", "-pthread", "-lm")
         self._numbers = itertools.count(1)
         self.running: dict[str, subprocess.Popen[bytes]] = {}
 

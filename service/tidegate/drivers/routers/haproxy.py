@@ -11,6 +11,7 @@ member or draining as `read` tells it, so that nobody stops it; and the next `wr
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -29,6 +30,7 @@ from tidegate.drivers.routers.haproxy_socket import identity, info, rows, say
 from tidegate.errors import RouterError
 from tidegate.ports import Diagnosis, Router
 
+LOG_ADDRESS = re.compile(r"/[^\s\"'#]{1,100}|[A-Za-z0-9.:\[\]-]+:\d{1,5}")
 STRIKE_SECONDS = 0.05  # how long one write waits for servers to become idle; the rest is for a later write
 PASSES = 5  # how often a write begins again because HAProxy was reloaded in the middle of it
 GONE = "No such server."  # a reload in the middle: the new process never knew it
@@ -43,6 +45,7 @@ class HAProxyOptions(BaseModel):
     mode: Literal["owned", "adopted"] = "owned"
     directory: Path = Path("/var/lib/tidegate/haproxy")  # adopted: only what is remembered is kept there
     exporter: str = "127.0.0.1:8405"
+    log: str = ""  # who is told a line for each request: a unix socket's path, or host:port; empty: nobody
     binary: str = "haproxy"
     socket: Path | None = None
     config: Path | None = None
@@ -52,6 +55,10 @@ class HAProxyOptions(BaseModel):
     def _whole(self) -> HAProxyOptions:
         if self.mode == "adopted" and (self.socket is None or self.config is None):
             raise ValueError("mode adopted needs socket (its stats socket, level admin) and config (its file)")
+        if self.log and not LOG_ADDRESS.fullmatch(self.log):
+            raise ValueError("log must be the absolute path of a unix socket, or host:port")
+        if self.mode == "adopted" and self.log:
+            raise ValueError("log is for mode owned; in your own file the lines of docs/latency.md do it")
         if self.mode == "owned" and (self.socket or self.config or self.master):
             raise ValueError("socket, config and master are for mode adopted; mode owned makes its own in directory")
         return self
@@ -68,7 +75,7 @@ class HAProxyRouter(Router):
         if options.socket is not None and options.config is not None:
             self._place = AdoptedPlace(options.socket, options.master, options.config)
         else:
-            self._place = OwnedPlace(options.directory, options.exporter, options.binary)
+            self._place = OwnedPlace(options.directory, options.exporter, options.binary, options.log)
 
     @property
     def pid(self) -> int | None:

@@ -89,6 +89,7 @@ class Owned:
 
     directory: Path
     exporter: str
+    log: str = ""
 
     @property
     def path(self) -> Path:
@@ -102,7 +103,13 @@ class Owned:
             for _, (backend, members) in sorted(backends.items())
         ]
         template = TEMPLATES.get_template("haproxy.cfg.j2")
-        return template.render(directory=self.directory, exporter=bind_address(self.exporter), sections=sections)
+        exporter = bind_address(self.exporter)
+        return template.render(directory=self.directory, exporter=exporter, log=log_address(self.log), sections=sections)
+
+
+def log_address(log: str) -> str:
+    """A path is a unix socket."""
+    return f"unix@{log}" if log.startswith("/") else log
 
 
 def bind_address(listen: str) -> str:

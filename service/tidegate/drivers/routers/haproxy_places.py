@@ -51,12 +51,12 @@ class Place(Protocol):
 class OwnedPlace:
     """Tidegate writes the whole file and starts the process."""
 
-    def __init__(self, directory: Path, exporter: str, binary: str) -> None:
+    def __init__(self, directory: Path, exporter: str, binary: str, log: str) -> None:
         self._binary = shutil.which(binary) or binary
         self._process = Process(directory, self._binary)
         self.admin = self._process.admin
         self.master: Path | None = self._process.master
-        self._file = config.Owned(directory, exporter)
+        self._file = config.Owned(directory, exporter, log)
 
     @property
     def pid(self) -> int | None:

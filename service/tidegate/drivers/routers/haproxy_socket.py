@@ -12,6 +12,7 @@ from tidegate.errors import RouterError
 
 ANSWER_SECONDS = 5.0
 RELOAD_GAP_SECONDS = 1.0  # while a new process takes the socket over, it is refused for a moment
+LEAVING = "Proxy is disabled."  # said for a moment by the process that a reload replaces, while the new one answers, too
 SERVER, BACKEND, FRONTEND = 4, 2, 1  # HAProxy's own numbers for kinds of rows
 
 
@@ -41,7 +42,10 @@ def _once(path: Path, command: str) -> str:
         answer = b"".join(iter(lambda: line.recv(65536), b""))
     if not answer:  # even the consent without words is a line; without it nobody knows what was done
         raise ConnectionResetError("the connection ended without an answer")
-    return answer.decode(errors="replace")
+    said = answer.decode(errors="replace")
+    if said.strip() == LEAVING:
+        raise ConnectionResetError("the process is being replaced")
+    return said
 
 
 def rows(path: Path, proxy: str, kinds: int = SERVER | BACKEND) -> list[Mapping[str, str]]:
