@@ -1,5 +1,5 @@
 # Each target does its own set-up: on a fresh Debian 12 machine as root nothing else is needed.
-.PHONY: help demo demo-stop test check bench lock clean
+.PHONY: help demo demo-stop test check bench bench-judge lock clean
 
 help:
 	@echo 'make demo          watch a good release go through and bad ones turn back (KEEP=1 leaves it running)'
@@ -7,6 +7,7 @@ help:
 	@echo 'make test          style, types and every test, against real Docker, HAProxy and Prometheus'
 	@echo 'make check         style and types only'
 	@echo 'make bench         the benchmarks: each prints a table'
+	@echo 'make bench-judge   the judge beside other rules on simulated rollouts (ARGS="--grid validation --no-rivals")'
 	@echo 'make lock          renew the hash-checked requirements'
 
 demo:
@@ -23,6 +24,9 @@ check:
 
 bench:
 	@bash scripts/bench.sh $(ARGS)
+
+bench-judge:
+	@bash -c '. scripts/lib.sh && need_venv dev && cd "$$ROOT" && .venv/bin/python tests/bench/bench_judge.py "$$@"' bench-judge $(ARGS)
 
 lock:
 	@bash scripts/lock.sh

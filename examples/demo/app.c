@@ -102,6 +102,16 @@ static int respond(int fd, int status, const char *body, int keep) {
     return size >= (int)sizeof answer ? -1 : write_all(fd, answer, (size_t)size);
 }
 
+static long resident(void) {
+    char text[128] = "";
+    long size = 0, pages = 0;
+    int fd = open("/proc/self/statm", O_RDONLY);
+    if (fd < 0) return 0;
+    ssize_t got = read(fd, text, sizeof text - 1);
+    close(fd);
+    return got > 0 && sscanf(text, "%ld %ld", &size, &pages) == 2 ? pages * sysconf(_SC_PAGESIZE) : 0;
+}
+
 static void metrics(char *body, size_t size) {
     size_t used = (size_t)snprintf(body, size,
         "# TYPE http_requests_total counter\nhttp_requests_total{code=\"200\"} %ld\nhttp_requests_total{code=\"500\"} %ld\n"
@@ -113,8 +123,10 @@ static void metrics(char *body, size_t size) {
         total += histogram[i];
         used += (size_t)snprintf(body + used, size - used, "http_request_duration_seconds_bucket{le=\"%s\"} %ld\n", bound, total);
     }
-    snprintf(body + used, size - used, "http_request_duration_seconds_sum %.6f\nhttp_request_duration_seconds_count %ld\n",
-             (double)sum_us / 1e6, total);
+    snprintf(body + used, size - used,
+             "http_request_duration_seconds_sum %.6f\nhttp_request_duration_seconds_count %ld\n"
+             "# TYPE process_resident_memory_bytes gauge\nprocess_resident_memory_bytes %ld\n",
+             (double)sum_us / 1e6, total, resident());
 }
 
 /* One real request: takes its time, may fail as ordered, is counted. */

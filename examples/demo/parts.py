@@ -54,6 +54,11 @@ scrape_configs:
     static_configs: [{{targets: ["127.0.0.1:{exporter}"]}}]
   - job_name: haproxy-log
     static_configs: [{{targets: ["127.0.0.1:{mtail}"]}}]
+  - job_name: instances
+    http_sd_configs:
+      - url: http://127.0.0.1:{tidegate}/v1/discovery/prometheus
+        refresh_interval: 2s
+        authorization: {{credentials_file: "{home}/token"}}
 """
 
 

@@ -87,6 +87,7 @@ def test_answers_are_as_it_says(api: Running) -> None:
         "list_events": f"/v1/rollouts/{first['id']}/events",
         "get_record": f"/v1/rollouts/{first['id']}/record",
         "get_report": f"/v1/rollouts/{first['id']}/report",
+        "prometheus_targets": "/v1/discovery/prometheus",
         "list_tokens": "/v1/tokens",
         "healthz": "/healthz",
         "readyz": "/readyz",

@@ -23,7 +23,7 @@ LATENCY = Check("latency", CheckKind.LATENCY)
 def rollout_of(
     *checks: Check, old: str | None = OLD, steps: int = 1, beside: bool = True, olds: int = 4, policy: Policy = POLICY
 ) -> Rollout:
-    """One that is judged in each of `steps`, with one more instance of the new release each; `beside`: the old one serves."""
+    """One that is judged in each of `steps`, with one more new instance each; `beside`: the old release serves."""
     plan = []
     for number in range(steps):
         route = {NEW: number + 1, **({old: olds - number} if old and beside else {})}

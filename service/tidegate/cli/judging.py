@@ -136,13 +136,13 @@ def simulate(
     output: Output = None,
 ) -> None:
     """How often the judge turns back a good release, and how soon a bad one, in simulated rollouts."""
-    from tidegate.simulation import comparing  # numpy takes a while, and no other command needs it
+    from tidegate.simulation import comparing, grids  # numpy takes a while, and no other command needs it
 
     context: Context = ctx.obj
     wanted = comparing.Wanted(
         replicates, jobs, sizes=frozenset(size or ()), scenarios=frozenset(scenario or ()), rivals=rivals
     )
-    found = comparing.compared(comparing.named(grid), wanted, lambda text: context.err.print(text, style="dim"))
+    found = comparing.compared(grids.named(grid), wanted, lambda text: context.err.print(text, style="dim"))
     if context.as_json(output):
         context.print_json(found.rows())
     else:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from tidegate.simulation import grids, product, tables
+from tidegate.simulation import product, tables
 from tidegate.simulation.rivals import RIVALS, SWITCH_RIVALS
 from tidegate.simulation.running import Cell, Only, run, run_switches
 from tidegate.simulation.scenarios import BgNoise, Grid, Noise
@@ -48,11 +47,6 @@ class Found:
             title = "## bad releases that were turned back, %, and the median seconds until then"
             parts += [title, tables.detections(self.cells)]
         return "\n\n".join([*parts, *tables.summary(self.cells)])
-
-
-def named(grid: str) -> AnyGrid:
-    """One that comes with Tidegate, or a file. Raises `InvalidGrid`."""
-    return grids.published(grid) if grid in grids.PUBLISHED else grids.read(Path(grid))
 
 
 def compared(grid: AnyGrid, wanted: Wanted, said: Callable[[str], None]) -> Found:

@@ -19,6 +19,7 @@ from pydantic import BaseModel
 from tidegate.errors import Stale, UnknownService
 from tidegate.ports import Idempotency, Parts, Store
 from tidegate.web.auth import Failures, Principal
+from tidegate.web.discovered import Discovered
 from tidegate.web.problems import INVALID, TOO_MANY_WAITING, Problem
 from tidegate.wiring import Wiring
 
@@ -53,6 +54,7 @@ class Api:
     wake: Callable[[], None]
     waiting: Waiting
     failures: Failures
+    discovered: Discovered
 
     @property
     def store(self) -> Store:

@@ -14,9 +14,10 @@ from flask_openapi import Info, OpenAPI, Server
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from tidegate import __version__
-from tidegate.web import ops, problems, rollouts, services, tokens
+from tidegate.web import discovery, ops, problems, rollouts, services, tokens
 from tidegate.web.api import EXTENSION, Api, Waiting, api
 from tidegate.web.auth import Failures, authenticate
+from tidegate.web.discovered import Discovered
 from tidegate.web.routes import SECURITY_SCHEMES
 from tidegate.web.views import ProblemView
 from tidegate.wiring import Wiring
@@ -64,14 +65,14 @@ def create_app(wiring: Wiring, wake: Callable[[], None] = _nothing, *, waiting: 
     app.openapi_version = "3.1.0"
     app.request_class = ApiRequest
     app.config["MAX_CONTENT_LENGTH"] = wiring.settings.web.max_body_bytes
-    app.extensions[EXTENSION] = Api(wiring, wake, waiting or Waiting(LONG_POLLS), Failures(wiring.clock))
+    app.extensions[EXTENSION] = Api(wiring, wake, waiting or Waiting(LONG_POLLS), Failures(wiring.clock), Discovered())
     app.extensions[ops.METRICS] = ops.Metrics(wiring.store)
     app.before_request(_begin)
     app.before_request(_authenticate)
     app.before_request(_want_an_object)
     app.after_request(_end)
     problems.register(app)
-    for part in (services.bp, rollouts.bp, tokens.bp, ops.bp):
+    for part in (services.bp, rollouts.bp, tokens.bp, discovery.bp, ops.bp):
         app.register_api(part)
     return app
 

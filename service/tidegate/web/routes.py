@@ -29,6 +29,7 @@ _SAID = {
     "428": "If-Match is needed.",
     "429": "Too many failed attempts to authenticate.",
     "500": "An internal error; the log has more.",
+    "502": "An outside part failed.",
     "503": "The database failed, or too many requests wait for events.",
 }
 

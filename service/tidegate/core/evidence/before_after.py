@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import stdtrit
 
-from tidegate.core.evidence.calibration import Calibration
+from tidegate.core.evidence.calibration import LEAST_DISPERSION, Calibration
 from tidegate.core.evidence.grid import CAP_NATS, Array, log_evalue
 from tidegate.core.evidence.options import Options
 from tidegate.core.evidence.process import Kind
@@ -64,7 +64,7 @@ def _dispersion(bad: Array, exposure: Array, dt: float, options: Options) -> Arr
     found = spread / np.maximum((expected[:, 1:] + expected[:, :-1]).sum(1), 1e-9)
     weight, prior = np.minimum(expected, 1).sum(1), options.dispersion_weight
     drawn = (prior * options.dispersion * (1 - rate) + weight * found) / (prior + weight)
-    return np.asarray(np.maximum(drawn, 1 - rate))
+    return np.asarray(np.maximum(drawn, np.maximum(1 - rate, LEAST_DISPERSION)))
 
 
 class BeforeAfter:

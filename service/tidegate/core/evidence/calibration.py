@@ -10,6 +10,7 @@ from scipy.special import stdtrit
 from tidegate.core.evidence.grid import Array
 from tidegate.core.evidence.options import Options
 
+LEAST_DISPERSION = 0.05  # where nearly every event is bad
 HOST_BLOCKS = 5  # blocks of history that are added up before instances are compared
 
 
@@ -53,7 +54,7 @@ def _dispersion(residual: Array, expected: Array, rate: Array, options: Options)
     weight = np.minimum(expected, 1).sum((1, 2))
     prior = options.dispersion_weight
     drawn = (prior * options.dispersion * (1 - rate) + weight * found) / (prior + weight)
-    return np.asarray(np.maximum(drawn, 1 - rate))
+    return np.asarray(np.maximum(drawn, np.maximum(1 - rate, LEAST_DISPERSION)))
 
 
 def _between_instances(

@@ -142,17 +142,16 @@ class HAProxyRouter(Router):
         for name, member in wanted.items():
             self._admit(f"{backend.name}/{name}", member, running.get(name))
         self._place.keep(backend, list(wanted.values()), state)
-        if not _serve(self._servers(backend), wanted):
+        if not _serves(self._servers(backend), wanted):
             return False  # before anybody is taken out
         left_out = [name for name in running if name not in wanted]
         for name in left_out:
             if running[name].takes_new:
                 self._command(f"set server {backend.name}/{name} state drain", "", GONE)
-        now = self._servers(backend)
-        if not _serve(now, wanted) or any(each.takes_new for name, each in now.items() if name not in wanted):
+        if not _serves(self._servers(backend), wanted, alone=True):
             return False
         self._strike(backend, left_out, state)
-        return True
+        return _serves(self._servers(backend), wanted, alone=True)
 
     def _remember(
         self, running: Mapping[str, Server], wanted: Mapping[str, Member], state: Mapping[str, Kept], kept: Kept
@@ -192,6 +191,8 @@ class HAProxyRouter(Router):
         left, deadline = list(names), time.monotonic() + STRIKE_SECONDS
         while left:
             there = self._servers(backend)
+            if any(there[name].takes_new for name in left if name in there):
+                return  # a reload put another process in place, which was not told that they left
             idle = [name for name in left if name not in there or there[name].sessions == 0]
             self._keep_errors(state, backend, [there[name] for name in idle if name in there])
             left = [name for name in left if name not in idle or not self._delete(f"{backend.name}/{name}")]
@@ -244,14 +245,11 @@ class HAProxyRouter(Router):
             os.kill(pid, signal.SIGTERM)
 
 
-def _serve(there: Mapping[str, Server], wanted: Mapping[str, Member]) -> bool:
-    """Whether these take new requests, at their addresses."""
-    return all(
-        name in there
-        and there[name].takes_new
-        and config.endpoint(there[name].address) == config.endpoint(wanted[name].address)
-        for name in wanted
-    )
+def _serves(there: Mapping[str, Server], wanted: Mapping[str, Member], *, alone: bool = False) -> bool:
+    """Whether these take new requests, at their addresses; and nobody besides."""
+    taking = {name: config.endpoint(each.address) for name, each in there.items() if each.takes_new}
+    needed = {name: config.endpoint(each.address) for name, each in wanted.items()}
+    return taking == needed if alone else needed.items() <= taking.items()
 
 
 def _refuse_faults(members: Collection[Member]) -> None:

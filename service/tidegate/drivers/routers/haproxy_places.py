@@ -82,7 +82,7 @@ class OwnedPlace:
             return
         sections = self._sections(state)
         before, members = sections.get(backend.name, (None, ()))
-        if before is None or _port(before) != _port(backend):  # its own port may overlap with the new address
+        if before is None or not _overlap(before.listen, backend.listen):
             _require_free(backend)
         present = config.read(self._file.path)
         config.replace(self._file.path, self._file.render({**sections, backend.name: (backend, members)}), self._binary)
@@ -170,8 +170,10 @@ class AdoptedPlace:
         return (Diagnosis("haproxy config", False, "idle clients are cut at a reload", mend),)
 
 
-def _port(backend: Backend) -> str:
-    return backend.listen.rpartition(":")[2]
+def _overlap(one: str, other: str) -> bool:
+    """Whether who listens at the one takes the other, too."""
+    hosts, ports = zip(*(config.bind_address(each).rpartition(":")[::2] for each in (one, other)), strict=True)
+    return ports[0] == ports[1] and ("*" in hosts or hosts[0] == hosts[1])
 
 
 def _require_free(backend: Backend) -> None:
