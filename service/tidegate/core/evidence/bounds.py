@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 from tidegate.core.evidence.grid import Array, Grid, log_evalue
 
 CERTAIN = 0.05  # the level of intervals and certificates
-MOST_ROUNDS = 60
 
 
 def possible(log_sums: Array, on: Grid, level: float = CERTAIN) -> tuple[Array, Array]:
@@ -45,16 +44,11 @@ def least_visible(
 
     `needed` is the evidence that ends a rollout, over the check's share of it. Without tempering, so at its best.
     """
+    if new <= 0 or old <= 0:
+        return None
     tried = np.exp(on.theta[on.zero + 1 :]) * margin
-    visible = [ratio for ratio in tried if _seen(on, rate, margin, ratio, dispersion, new, old, needed)]
-    return float(min(visible)) if visible else None
-
-
-def _seen(
-    on: Grid, rate: float, margin: float, ratio: float, dispersion: float, new: float, old: float, needed: float
-) -> bool:
-    if rate * ratio > 1.0 or new <= 0 or old <= 0:
-        return False
-    bad, old_bad = rate * ratio * new, rate * old
+    tried = tried[rate * tried <= 1.0]
+    bad, old_bad = (rate * new * tried)[:, None], rate * old
     sums = (bad * on.theta - (bad + old_bad) * np.log(old + new * margin * np.exp(on.theta))) / dispersion
-    return bool(log_evalue((sums - sums[on.zero])[None], on)[0] >= np.log(needed))
+    seen = log_evalue(sums - sums[:, on.zero, None], on) >= np.log(needed)
+    return float(tried[seen].min()) if seen.any() else None
