@@ -109,6 +109,33 @@ def test_a_whole_service() -> None:
             "all of the distribution",
         ),
         (
+            lambda b: b.update({"x-tidegate": {"bake": "1s", "checks": [{"latency": {"histogram": "seconds_sum"}}]}}),
+            "x-tidegate.checks[0].latency.histogram",
+            "the buckets of a classic histogram",
+        ),
+        (
+            lambda b: b.update({"x-tidegate": {"bake": "1s", "checks": [{"memory": {"query": "sum(x)", "limit": "1M"}}]}}),
+            "x-tidegate.checks[0].memory.query",
+            "a metric with matchers and nothing else",
+        ),
+        (
+            lambda b: b.update({"x-tidegate": {"bake": "1s", "checks": [{"memory": {}}]}}),
+            "x-tidegate.checks[0].memory.limit",
+            "is needed",
+        ),
+        (
+            lambda b: b.update({"x-tidegate": {"bake": "1s", "checks": [{"errors": {"shadow": "maybe"}}]}}),
+            "x-tidegate.checks[0].errors.shadow",
+            "true or false",
+        ),
+        (
+            lambda b: b.update({"x-tidegate": {"bake": "30s", "warmup": "30s", "checks": [{"errors": {}}]}}),
+            "x-tidegate.warmup",
+            "must be shorter than the bake of 30 s",
+        ),
+        (lambda b: b.update({"x-tidegate": {"false_abort": "50%"}}), "x-tidegate.false_abort", "from 0.01% to 20%"),
+        (lambda b: b.update({"x-tidegate": {"on_inconclusive": "pass"}}), "x-tidegate.on_inconclusive", "extend, hold"),
+        (
             lambda b: b.update({"x-tidegate": {"bake": "1s", "checks": [{"name": "a", "query": "up"}]}}),
             "x-tidegate.checks[0].query",
             "must contain $release",

@@ -34,8 +34,15 @@ def _count(value: object) -> int:
     return whole(1)(int(text) if (text := str(value)).isdecimal() else value)
 
 
+def _share(value: object) -> float:
+    try:
+        return share(float(str(value)))
+    except ValueError:
+        return share(value)
+
+
 def _chance(value: object) -> float:
-    found = share(value)
+    found = _share(value)
     if not 0.0001 <= found <= 0.2:
         raise ValueError("a share from 0.01% to 20%")
     return found
@@ -43,7 +50,7 @@ def _chance(value: object) -> float:
 
 #: Of a check: `margin` (all checks) or `errors.margin` (one).
 OF_A_CHECK: Mapping[str, tuple[str, Read]] = {
-    "margin": ("margin", share),
+    "margin": ("margin", _share),
     "least": ("least", _count),
     "max": ("maximum", _number),
     "min": ("minimum", _number),
