@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from support.judging import rollout_of
+from support.looks import ERRORS, LATENCY, rollout_of
 from support.prometheus import Canned, Exporter, free_port, running_prometheus
-from tidegate.core.judge.questions import LOOKBACK_SECONDS, Side, questions
+from tidegate.core.judge.questions import HISTORY_SECONDS, LOOKBACK_SECONDS, Part
+from tidegate.core.judge.trial import Trial
 from tidegate.core.judge.verdict import Reason, Window
 from tidegate.drivers.metrics.prometheus import PrometheusMetrics, PrometheusOptions
 from tidegate.errors import MetricsError
@@ -235,7 +236,7 @@ def test_settings_that_cannot_be_meant_are_refused(settings: dict[str, object]) 
 
 # -- what `tidegate check` says ----------------------------------------------------------------------------------------
 
-SERVER = 'haproxy_server_http_responses_total{{proxy="shop",server="v1-1.0.aaaaaaaaaaaa",code="{code}"}} {value}\n'
+SERVER = 'haproxy_server_http_responses_total{{proxy="other",server="v1-1.0.aaaaaaaaaaaa",code="{code}"}} {value}\n'
 
 
 def test_check_finds_the_exporter_the_clock_and_the_interval(url: str, exporter: Exporter) -> None:
@@ -270,34 +271,31 @@ def test_check_sees_a_clock_that_is_off() -> None:
 
 # -- the questions of the judge, asked for real ------------------------------------------------------------------------
 
+ASKED = {"v1-1.0.0123456789ab", "v2-4.0.abcdefabcdef", "v2-4.1.abcdefabcdee"}
+LIKE_THEM = {"v2-40.0.abcdefabcdef", "v2-4.x.abcdefabcdef", "xv2-4.0.abcdefabcdef", "v2-4.0.abcdefabcdef.1", "v2-4"}
+
 
 def test_the_questions_of_the_ready_made_checks_find_their_servers(url: str, exporter: Exporter) -> None:
-    def line(name: str, server: str, value: float, proxy: str = "shop", more: str = "") -> str:
-        return f'haproxy_server_{name}{{proxy="{proxy}",server="{server}"{more}}} {value}\n'
+    def lines(server: str, proxy: str) -> str:
+        labels = f'proxy="{proxy}",server="{server}"'
+        errors = [f"{name}_errors_total{{{labels}}}" for name in ("connection", "response")]
+        codes = [f'http_responses_total{{{labels},code="{code}"}}' for code in ("2xx", "5xx")]
+        names = [f"haproxy_server_{name}" for name in (*errors, *codes, f"current_sessions{{{labels}}}")]
+        buckets = [f'bucket{{{labels},le="{bound}"}}' for bound in ("0.1", "+Inf")]
+        names += [f"tidegate_haproxy_response_seconds_{name}" for name in (*buckets, f"count{{{labels}}}")]
+        return "".join(f"{name} 7\n" for name in names)
 
-    start = time.time()
-    text = "".join(
-        line("http_responses_total", server, 7, proxy, f',code="{code}"')
-        for code in ("2xx", "5xx")
-        for server, proxy in (
-            ("v2-4.0.abcdefabcdef", "shop"),
-            ("v2-4.1.abcdefabcdee", "shop"),
-            ("v1-1.0.0123456789ab", "shop"),
-            ("v2-40.0.abcdefabcdef", "shop"),  # another release whose name begins alike
-            ("v2-4.0.abcdefabcdef", "shop2"),
-        )
-    )
-    text += line("connection_errors_total", "v2-4.0.abcdefabcdef", 1) + line("current_sessions", "v2-4.0.abcdefabcdef", 1)
-    text += line("response_time_average_seconds", "v2-4.0.abcdefabcdef", 0.01)
-    exporter.publish(text)
-    asked = questions(rollout_of("errors", "latency"), Window(start, time.time()))
-    found = {(each.check, each.side): subject(url).fetch(each.query, each.window) for each in asked}
-    assert all(each.window.start == start - LOOKBACK_SECONDS for each in asked)
-    assert len(found["errors", Side.CANDIDATE]) == 2 * 2 + 1
-    assert {each.labels["server"] for each in found["errors", Side.CANDIDATE]} == {
-        "v2-4.0.abcdefabcdef",
-        "v2-4.1.abcdefabcdee",
-    }
-    assert "v1-1.0.0123456789ab" in {each.labels["server"] for each in found["errors", Side.BASELINE]}
-    assert all(each.labels["server"].startswith("v1-1.") for each in found["errors", Side.BASELINE])
-    assert len(found["latency", Side.CANDIDATE]) == 2 * 2 + 1
+    origin = time.time()
+    exporter.publish("".join(lines(server, "shop") for server in ASKED | LIKE_THEM) + lines("v2-4.0.abcdefabcdef", "shop2"))
+    asked = Trial(rollout_of(ERRORS, LATENCY), origin).questions(time.time())
+    assert [(each.check, each.part) for each in asked] == [
+        ("errors", Part.HISTORY), ("errors", Part.SAMPLES), ("latency", Part.HISTORY), ("latency", Part.SAMPLES)
+    ]  # fmt: skip
+    assert {each.window.start for each in asked} == {origin - HISTORY_SECONDS, origin - LOOKBACK_SECONDS}
+    found = {(each.check, each.part): subject(url).fetch(each.query, each.window, each.step_seconds) for each in asked}
+    for check, number in (("errors", 4), ("latency", 2)):
+        there = found[check, Part.SAMPLES]
+        assert {each.labels["server"] for each in there} == ASKED
+        assert {each.labels["proxy"] for each in there} == {"shop"}
+        assert len(there) == len(ASKED) * number
+        assert all(origin <= at <= time.time() for each in there for at, _ in each.samples)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import http.server
+import json
+import signal
 import socket
 import subprocess
 import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,10 +28,10 @@ def free_port() -> int:
 
 
 class Exporter:
-    """Serves a text that the test sets; knows how often it was read."""
+    """Serves a text that the test sets, or makes anew for each reader; knows how often it was read."""
 
     def __init__(self) -> None:
-        self.text = ""
+        self.text: str | Callable[[], str] = ""
         self.down = False
         self.reads = 0
         self._changed = threading.Condition()
@@ -39,7 +41,8 @@ class Exporter:
             def do_GET(self) -> None:
                 with exporter._changed:
                     exporter.reads += 1
-                    body, down = exporter.text.encode(), exporter.down
+                    text, down = exporter.text, exporter.down
+                    body = (text if isinstance(text, str) else text()).encode()
                     exporter._changed.notify_all()
                 self.send_response(503 if down else 200)
                 self.send_header("Content-Type", "text/plain; version=0.0.4")
@@ -60,7 +63,7 @@ class Exporter:
         """Where Prometheus reads it."""
         return f"127.0.0.1:{self._server.server_address[1]}"
 
-    def publish(self, text: str, *, times: int = 1) -> None:
+    def publish(self, text: str | Callable[[], str], *, times: int = 1) -> None:
         """Show this text, and come back when Prometheus has stored it at least so often.
 
         The scrapes of a target come one after the other: that another one begins means that the one before is stored.
@@ -77,36 +80,90 @@ class Exporter:
         self._thread.join()
 
 
-def _config(targets: dict[str, str]) -> str:
-    jobs = "".join(
-        f"  - job_name: {job}\n    static_configs:\n      - targets: ['{address}']\n" for job, address in targets.items()
-    )
-    return f"global:\n  scrape_interval: {int(SCRAPE_SECONDS * 1000)}ms\n  scrape_timeout: 150ms\nscrape_configs:\n{jobs}"
+class Prometheus:
+    """A server with its data in `directory`, scraping {job: host:port}. It keeps its address when it is started again.
+
+    `external`: labels that it sets on what others read from it. `remote`: addresses of servers that it reads from.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        targets: Mapping[str, str],
+        *,
+        external: Mapping[str, str] | None = None,
+        remote: Sequence[str] = (),
+        data: Path | None = None,
+    ) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._config, self._log, self._data = directory / "prometheus.yml", directory / "log", data or directory / "data"
+        self._config.write_text(_config(targets, external or {}, remote))
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Returns when it answers."""
+        command = [
+            program("prometheus"),
+            f"--config.file={self._config}",
+            f"--storage.tsdb.path={self._data}",
+            f"--web.listen-address=127.0.0.1:{self.port}",
+            "--log.level=warn",
+        ]
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log)
+        _await_ready(self.url, self._process, self._log)
+
+    def stop(self) -> None:
+        """End it; its data stay."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.send_signal(signal.SIGCONT)
+        process.terminate()
+        try:
+            process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """It accepts connections, and answers nobody."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
+
+
+def _config(targets: Mapping[str, str], external: Mapping[str, str], remote: Sequence[str]) -> str:
+    """YAML; JSON is a part of it."""
+    scraped = [{"job_name": job, "static_configs": [{"targets": [address]}]} for job, address in targets.items()]
+    every = {"scrape_interval": f"{int(SCRAPE_SECONDS * 1000)}ms", "scrape_timeout": "150ms", "external_labels": external}
+    read = [{"url": f"{url}/api/v1/read", "read_recent": True, "remote_timeout": "5s"} for url in remote]
+    return json.dumps({"global": every, "scrape_configs": scraped, "remote_read": read})
 
 
 @contextmanager
-def running_prometheus(directory: Path, targets: dict[str, str]) -> Iterator[str]:
+def started(*servers: Prometheus) -> Iterator[None]:
+    """All of them; ended at the end."""
+    try:
+        for server in servers:
+            server.start()
+        yield
+    finally:
+        for server in reversed(servers):
+            server.stop()
+
+
+@contextmanager
+def running_prometheus(directory: Path, targets: Mapping[str, str]) -> Iterator[str]:
     """Prometheus with its data in `directory`, scraping {job: host:port}; gives its address."""
-    port = free_port()
-    (directory / "prometheus.yml").write_text(_config(targets))
-    command = [
-        program("prometheus"),
-        f"--config.file={directory / 'prometheus.yml'}",
-        f"--storage.tsdb.path={directory / 'data'}",
-        f"--web.listen-address=127.0.0.1:{port}",
-        "--log.level=warn",
-    ]
-    url = f"http://127.0.0.1:{port}"
-    with (directory / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
-        try:
-            _await_ready(url, process, directory / "log")
-            yield url
-        finally:
-            process.terminate()
-            try:
-                process.wait(timeout=10)
-            except subprocess.TimeoutExpired:
-                process.kill()
+    server = Prometheus(directory, targets)
+    with started(server):
+        yield server.url
 
 
 def _await_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
