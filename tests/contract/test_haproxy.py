@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from support.backends import free_port
 from support.haproxy import Standing, kill, owned_router, reload, short_folder, standing_ones, until
 from tidegate.core.model import Backend
+from tidegate.drivers.routers import haproxy_places
 from tidegate.drivers.routers.haproxy import HAProxyOptions, HAProxyRouter
 from tidegate.errors import RouterError
 from tidegate.testing.router_contract import RouterContract, ids, member
@@ -212,6 +213,35 @@ def test_another_listen_that_is_taken_leaves_the_old_one(owned: HAProxyRouter, s
     reload(owned)
     assert listens(shop)
     assert ids(owned.read(shop).members) == ids([member(0)])
+
+
+def test_a_part_of_the_address_is_taken(owned: HAProxyRouter, home: Path, shop: Backend) -> None:
+    owned.write(shop, (member(0),), 1)
+    pid, port = owned.workers(), shop.listen.rpartition(":")[2]
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.2", int(port)))
+        taken.listen()
+        with pytest.raises(RouterError, match="choose another `listen`"):
+            owned.write(replace(shop, listen=port), (member(0),), 1)
+    assert owned.workers() == pid, "it was not reloaded"
+
+
+def test_a_configuration_that_haproxy_cannot_take_is_taken_back(
+    owned: HAProxyRouter, home: Path, shop: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owned.write(shop, (member(0),), 1)
+    before = (home / "haproxy" / "haproxy.cfg").read_text()
+    monkeypatch.setattr(haproxy_places, "_require_free", lambda *_, **__: None)  # it is taken a moment later
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(RouterError, match="the old one goes on serving"):
+            owned.write(replace(shop, listen=f"127.0.0.1:{taken.getsockname()[1]}"), (member(1),), 1)
+        assert (home / "haproxy" / "haproxy.cfg").read_text() == before
+        assert listens(shop)
+        assert ids(owned.read(shop).members) == ids([member(0)])
+    owned.write(shop, (member(1),), 1)
+    assert ids(owned.read(shop).members) == ids([member(1)])
 
 
 BAD = (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import signal
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
@@ -164,7 +163,7 @@ def test_reloaded_at_any_step_of_a_write(
     for step in range(1, MOST_STEPS):
         there.router.write(SHOP, old, 1)
         before = there.worker()
-        act = there.reload if wait else lambda: there.process.send_signal(signal.SIGUSR2)
+        act = there.reload if wait else there.begin_reload
         with before_step(step, act) as happened:
             there.router.write(SHOP, new, 1)
         if not happened:
@@ -179,6 +178,29 @@ def test_reloaded_at_any_step_of_a_write(
     assert step > 20, "there are more steps than that"
     counts = load.finish()
     assert counts.by_outcome == {"ok": counts.requests}
+
+
+def test_a_new_worker_with_the_file_of_before_takes_over_at_any_step(standing: Callable[..., Standing]) -> None:
+    """It reads its file some time before it takes over, and does not know what was changed in between."""
+    there = standing()
+    for step in range(1, MOST_STEPS):
+        there.router.write(SHOP, BEFORE, 1)
+        before = there.config.read_text()
+
+        def take_over(read: str = before) -> int:
+            now = there.config.read_text()
+            there.config.write_text(read)
+            old = there.reload()
+            there.config.write_text(now)
+            return old
+
+        with before_step(step, take_over) as happened:
+            there.router.write(SHOP, AFTER, 1)
+        if not happened:
+            break
+        assert set(there.router.read(SHOP).members) == set(AFTER)
+        assert in_file(there.config, "shop") == ids(AFTER)
+    assert step > 20, "there are more steps than that"
 
 
 # -- old processes ---------------------------------------------------------------------------------------------------------

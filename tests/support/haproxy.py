@@ -92,6 +92,14 @@ def reload(router: HAProxyRouter) -> None:
     until(lambda: bool(set(router.workers()) - set(before)))
 
 
+def hears(master: int) -> bool:
+    """Whether its worker runs and it heeds SIGUSR2, which is lost before."""
+    folder = Path(f"/proc/{master}")
+    caught = next(line.split()[1] for line in (folder / "status").read_text().splitlines() if line.startswith("SigCgt"))
+    started = b"HAPROXY_MWORKER_WAIT_ONLY" in (folder / "environ").read_bytes()
+    return started and bool(int(caught, 16) >> (signal.SIGUSR2 - 1) & 1)
+
+
 class Standing:
     """A HAProxy that somebody else runs."""
 
@@ -103,7 +111,7 @@ class Standing:
         socket = home / "master.sock"
         words = ["-S", str(socket)] if master else []
         self.process = subprocess.Popen([program("haproxy"), "-W", *words, "-f", str(self.config)])
-        until(self.socket.exists)
+        until(lambda: hears(self.process.pid) and self.socket.exists())
         places = {"socket": self.socket, "config": self.config, "master": socket if master else None}
         self.router = HAProxyRouter(HAProxyOptions(mode="adopted", directory=home / "kept", **places), "test")
 
@@ -114,9 +122,14 @@ class Standing:
     def reload(self) -> int:
         """As its owner would do it; returns the old worker when the new one serves."""
         old = self.worker()
-        self.process.send_signal(signal.SIGUSR2)
+        self.begin_reload()
         until(lambda: self.worker() != old)
         return old
+
+    def begin_reload(self) -> None:
+        """Without waiting for the new worker."""
+        until(lambda: hears(self.process.pid))
+        self.process.send_signal(signal.SIGUSR2)
 
     def stop(self) -> None:
         """End it, old workers too."""

@@ -63,7 +63,7 @@ class OwnedPlace:
         return self._process.pid
 
     def running(self) -> bool:
-        return self.pid is not None
+        return self.pid is not None or self._process.answers()  # a second one would take the sockets from the first
 
     def start(self, state: Mapping[str, Kept]) -> None:
         if self.running():
@@ -82,8 +82,7 @@ class OwnedPlace:
             return
         sections = self._sections(state)
         before, members = sections.get(backend.name, (None, ()))
-        if before is None or not _overlap(before.listen, backend.listen):
-            _require_free(backend)
+        _require_free(backend, beside_itself=before is not None and _overlap(before.listen, backend.listen))
         present = config.read(self._file.path)
         config.replace(self._file.path, self._file.render({**sections, backend.name: (backend, members)}), self._binary)
         try:
@@ -176,11 +175,15 @@ def _overlap(one: str, other: str) -> bool:
     return ports[0] == ports[1] and ("*" in hosts or hosts[0] == hosts[1])
 
 
-def _require_free(backend: Backend) -> None:
-    """Refuse a listening address that somebody else has, before HAProxy is touched."""
+def _require_free(backend: Backend, *, beside_itself: bool) -> None:
+    """Refuse a listening address that somebody else has, before HAProxy is touched.
+
+    HAProxy's own check does not find it, and while a new process tries to get the address, which takes it a second or more,
+    the old one listens nowhere. `beside_itself`: our HAProxy has it already; it shares its ports, as does the probe then.
+    """
     host, _, port = config.bind_address(backend.listen).rpartition(":")
     with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT if beside_itself else socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host.removeprefix("*"), int(port)))
         except OSError as error:

@@ -6,6 +6,7 @@ And the old processes of a reload, which still answer their clients with the ser
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -19,9 +20,10 @@ from tidegate.errors import RouterError
 
 START_SECONDS = 5.0
 RELOAD_SECONDS = 10.0
+PID_SECONDS = 0.5  # each reload removes the file and writes it anew, so that for a moment there is none, or an empty one
 SIGNAL_AGAIN_SECONDS = 2.0  # a signal that comes just after the start was seen to be lost
 YOUNG_SECONDS = 120.0  # where old processes cannot be seen: for so long after a start there may be one
-EXEC_LOOKS = 3  # 1 ms apart: while a master becomes itself anew, its command line is empty for less than that
+EXEC_SECONDS = 0.2  # while a master becomes itself anew, which it does at each reload, its command line is empty
 PROC = Path("/proc")
 
 
@@ -45,12 +47,17 @@ class Process:
     @property
     def pid(self) -> int | None:
         """The master's process id, when that process is a HAProxy of this directory."""
-        try:
-            pid = int((self.directory / "haproxy.pid").read_text().split()[0])
-        except (OSError, ValueError, IndexError):
-            return None
-        command = _command(pid)
+        deadline = time.monotonic() + PID_SECONDS
+        while (pid := self._noted()) is None and self.admin.exists() and time.monotonic() < deadline:
+            time.sleep(0.005)
+        command = _command(pid) if pid is not None else []
         return pid if "-W" in command and str(self.directory / "haproxy.cfg") in command else None
+
+    def _noted(self) -> int | None:
+        try:
+            return int((self.directory / "haproxy.pid").read_text())
+        except (OSError, ValueError):
+            return None
 
     def answers(self) -> bool:
         """Whether the running process can be spoken to now."""
@@ -91,14 +98,19 @@ class Process:
         if pid is None:
             text = f"HAProxy cannot be reloaded: {self.directory / 'haproxy.pid'} does not name its master process"
             raise RouterError(text, retryable=False)
-        signalled = 0.0
+        before, signalled = reloads(self.master), 0.0
 
         def came() -> bool:
             nonlocal signalled
-            if time.monotonic() - signalled >= SIGNAL_AGAIN_SECONDS:
+            if signalled and _holds(proof):
+                return True
+            told = reloads(self.master)
+            if before is not None and told is not None and told != before and told[1]:
+                raise RouterError("HAProxy cannot take the new configuration; the old one goes on serving")
+            if not signalled or (told == before and time.monotonic() - signalled >= SIGNAL_AGAIN_SECONDS):
                 os.kill(pid, signal.SIGUSR2)
                 signalled = time.monotonic()
-            return proof()
+            return False
 
         self._await(came, RELOAD_SECONDS, "HAProxy did not take the new configuration; the old one goes on serving")
 
@@ -123,6 +135,25 @@ def listed(master: Path) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
         return None
     present, _, old = text.partition("# old workers")
     return _workers(present), _workers(old)
+
+
+def reloads(master: Path) -> tuple[int, int] | None:
+    """How often a master has read its configuration anew, and how often in vain since it last could; None as above."""
+    try:
+        found = re.search(r"^\d+ +master +(\d+) \[failed: (\d+)\]", haproxy_socket.say(master, "show proc"), re.M)
+    except RouterError:
+        return None
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def _holds(proof: Callable[[], bool]) -> bool:
+    """Not while nobody answers, as for a moment around a reload."""
+    try:
+        return proof()
+    except RouterError as error:
+        if not error.retryable:
+            raise
+        return False
 
 
 def _workers(text: str) -> tuple[int, ...]:
@@ -155,8 +186,9 @@ def predecessors(pid: int) -> frozenset[int] | None:
     replaced = _replaced(pid) - {pid}
     parent = _parent(pid)
     if parent is not None and _is_haproxy(parent):
+        replaced |= _replaced(parent)  # first: from when it names nobody there any more, the new worker is there to be seen
         every = (int(each.name) for each in PROC.iterdir() if each.name.isdecimal())
-        replaced |= {each for each in every if each != pid and _parent(each) == parent} | _replaced(parent)
+        replaced |= {each for each in every if each != pid and _parent(each) == parent}
     return frozenset(each for each in replaced if _is_haproxy(each))
 
 
@@ -169,15 +201,20 @@ def _replaced(pid: int) -> set[int]:
 
 def _command(pid: int) -> list[str]:
     """What it was started with; empty when there is no such process, or only its remains."""
-    for _ in range(EXEC_LOOKS):
-        try:
-            found = (PROC / str(pid) / "cmdline").read_bytes()
-        except OSError:
-            return []
-        if found:
-            return found.decode(errors="replace").split("\0")[:-1]
-        time.sleep(0.001)
-    return []
+    deadline = time.monotonic() + EXEC_SECONDS
+    try:
+        while not (found := (PROC / str(pid) / "cmdline").read_bytes()):
+            if _stat(pid)[0] in "ZX" or time.monotonic() >= deadline:
+                return []
+            time.sleep(0.001)
+    except OSError:
+        return []
+    return found.decode(errors="replace").split("\0")[:-1]
+
+
+def _stat(pid: int) -> list[str]:
+    """What the process table says of it after its name: state, parent, …"""
+    return (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
 
 
 def _is_haproxy(pid: int) -> bool:
@@ -187,6 +224,6 @@ def _is_haproxy(pid: int) -> bool:
 
 def _parent(pid: int) -> int | None:
     try:
-        return int((PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[1])
-    except (OSError, ValueError, IndexError):
+        return int(_stat(pid)[1])
+    except OSError:
         return None
