@@ -58,7 +58,7 @@ scrape_configs:
     http_sd_configs:
       - url: http://127.0.0.1:{tidegate}/v1/discovery/prometheus
         refresh_interval: 2s
-        authorization: {{credentials_file: "{home}/token"}}
+        authorization: {{type: Bearer, credentials_file: "{home}/token"}}
 """
 
 

@@ -39,7 +39,7 @@ services:
       warmup: 10s
       checks: CHECKS
 """
-FIRST, BAKE = "v1", "45s"
+FIRST = "v1"
 BASELINE_SECONDS = 62.0
 OUTAGE_AFTER_SECONDS, OUTAGE_SECONDS = 30.0, 15.0
 DECIDED_WITHIN_SECONDS = 200.0
@@ -53,6 +53,7 @@ class Case:
     fault: dict[str, str]
     bad: bool = True
     blamed: str = ""
+    bake: str = "45s"
     checks: str = "[{errors: {}}, {latency: {}}]"
     rates: dict[str, float] = field(default_factory=lambda: {"get_ka": 60.0, "get": 20.0, "post_ka": 10.0})
 
@@ -63,7 +64,7 @@ CASES = (
     Case("slow-half-again", {"SLOW_FACTOR": "1.5"}, blamed="took longer"),
     Case("slow-threefold", {"SLOW_FACTOR": "3"}, blamed="took longer"),
     Case("one-bad", {"ERROR_RATIO": "0.5", "BAD_ORDINAL": "1"}, blamed="failed"),
-    Case("leak", {"LEAK_MB_PER_MINUTE": "20"}, blamed="of the limit", checks="[{memory: {limit: 64M}}]"),
+    Case("leak", {"LEAK_MB_PER_MINUTE": "20"}, blamed="of the limit", bake="75s", checks="[{memory: {limit: 64M}}]"),
     Case("crash-loop", {"CRASH_AFTER": "4"}, blamed="restarted"),
     Case("bad-after-a-minute", {"ERROR_RATIO": "0.3", "BAD_AFTER": "60"}, blamed="failed"),
     Case("good", {}, bad=False),
@@ -89,7 +90,7 @@ class Play:
         environment = {**NOISE, **fault}
         text = COMPOSE.replace("ENVIRONMENT", json.dumps(environment)).replace("NAME", self.case.name)
         text = text.replace("CHECKS", self.case.checks)
-        text = text.replace("BAKE", BAKE if version != FIRST else "16s")  # nothing is judged in a first deploy
+        text = text.replace("BAKE", self.case.bake if version != FIRST else "16s")  # nothing is judged in a first deploy
         text = text.replace("LISTEN", self.listen).replace("SHARED", str(self.stage.home / "shared"))
         file = self.stage.home / f"{self.case.name}-{version}.yaml"
         file.write_text(text)

@@ -72,7 +72,7 @@ def _finding(check: Check, look: Look, ground: Ground, problem: Problem | None, 
         check.name,
         more.pop("outcome", outcome),
         more.pop("reason", reason),
-        f"{check.name}: {said}{'' if look.concurrent or check.is_limit else wording.ALONE.format(old=ground.old)}",
+        f"{check.name}: {said}",
         window=window,
         baseline_window=None if check.is_limit else before,
         shadow=check.shadow,
@@ -100,6 +100,8 @@ def _counted(source: Counted, look: Look, ground: Ground, standing: Standing) ->
         sentence = f"{sentence}; {wording.blame(more['blame'])}"
     elif problem is None:
         sentence = f"{sentence}; {wording.visible(ratio)}"
+    if not look.concurrent:
+        sentence += wording.ALONE.format(old=ground.old)
     return _finding(
         source.check, look, ground, problem, sentence,
         baseline=rates[0], candidate=rates[1],
