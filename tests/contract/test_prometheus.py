@@ -176,6 +176,11 @@ def test_a_query_that_cannot_be_executed_is_a_bad_query(url: str, exporter: Expo
     assert caught.value.reason == Reason.BAD_QUERY
 
 
+@pytest.mark.parametrize("seconds", [0.7, 2.5, 3])
+def test_the_time_for_an_answer_need_not_be_whole_seconds(url: str, seconds: float) -> None:
+    assert subject(url, timeout_seconds=seconds).fetch("scalar(vector(1))", NOW)
+
+
 def test_a_real_prometheus_behind_a_certificate_that_is_not_trusted(tmp_path: Path) -> None:
     missing = tmp_path / "no-ca.pem"
     error = failure("https://127.0.0.1:1", ca_file=str(missing))

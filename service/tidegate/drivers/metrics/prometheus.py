@@ -105,7 +105,7 @@ class PrometheusMetrics:
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     def _ask_once(self, query: str, at: float | None) -> tuple[str, Any]:
-        params = {"timeout": f"{self._options.timeout_seconds:g}s"}
+        params = {"timeout": f"{math.ceil(1000 * self._options.timeout_seconds)}ms"}  # Prometheus refuses "2.5s"
         if at is not None:
             params["time"] = f"{at:.3f}"
         exchange = Exchange()
