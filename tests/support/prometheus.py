@@ -11,11 +11,24 @@ import threading
 import time
 import urllib.error
 import urllib.request
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from support.looks import rollout_of
 from support.need import program
+from tidegate.core.decisions import Judge
+from tidegate.core.judge.look import Look
+from tidegate.core.judge.trial import Trial
+from tidegate.core.judge.verdict import Finding, Verdict, Window
+from tidegate.core.model import Backend, Check, Instance, Policy, Routed, Seen
+from tidegate.drivers.metrics.prometheus import PrometheusMetrics, PrometheusOptions
+from tidegate.engine import effects
+from tidegate.engine.turn import Memory, Turn
+from tidegate.ports import Claim, Parts
 
 SCRAPE_SECONDS = 0.2
 
@@ -142,7 +155,7 @@ def _config(targets: Mapping[str, str], external: Mapping[str, str], remote: Seq
     """YAML; JSON is a part of it."""
     scraped = [{"job_name": job, "static_configs": [{"targets": [address]}]} for job, address in targets.items()]
     every = {"scrape_interval": f"{int(SCRAPE_SECONDS * 1000)}ms", "scrape_timeout": "150ms", "external_labels": external}
-    read = [{"url": f"{url}/api/v1/read", "read_recent": True, "remote_timeout": "5s"} for url in remote]
+    read = [{"url": f"{url}/api/v1/read", "read_recent": True, "remote_timeout": "1s"} for url in remote]
     return json.dumps({"global": every, "scrape_configs": scraped, "remote_read": read})
 
 
@@ -216,3 +229,80 @@ class Canned:
     def url(self) -> str:
         """Where it listens."""
         return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+
+# -- judged by a real one ----------------------------------------------------------------------------------------------
+
+LOOK_SECONDS = 0.5
+
+
+def metrics_of(url: str, timeout_seconds: float = 5.0) -> PrometheusMetrics:
+    """The driver, as an environment has it."""
+    return PrometheusMetrics(PrometheusOptions(url=url, timeout_seconds=timeout_seconds), "demo")
+
+
+class Bake:
+    """A step that is judged as the engine does it. Its proxy has a name that no other test has.
+
+    The warm-up is 0 unless asked for otherwise, so that the findings count every request.
+    """
+
+    def __init__(self, metrics: PrometheusMetrics, *checks: Check, warmup_seconds: float = 0.0, **policy: Any) -> None:
+        self.metrics, self.ahead = metrics, 0.0  # how many seconds the engine's clock is ahead
+        self.proxy = f"shop-{uuid.uuid4().hex[:8]}"
+        settings = Policy(**{"look_seconds": LOOK_SECONDS, "warmup_seconds": warmup_seconds, **policy})
+        self.rollout = replace(rollout_of(*checks, policy=settings), backend=Backend(self.proxy), shifted=None)
+        self.instances: tuple[Instance, ...] = ()
+        self.saved: list[Look] = []
+        self.verdicts: list[Verdict] = []
+        self._memory = Memory()
+
+    def begin(self) -> None:
+        """The new release is routed now."""
+        now = time.time()
+        self.rollout = replace(self.rollout, shifted=now, settled=now)
+
+    def looks(self, _: str) -> Sequence[Look]:
+        """What the engine asks of the store."""
+        return tuple(self.saved)
+
+    def take_over(self) -> None:
+        """Another engine goes on: it knows the saved looks only."""
+        self._memory = Memory()
+
+    def look(self, *, final: bool = True) -> dict[str, Finding]:
+        """One look now, by the engine's own function; the findings by check."""
+        parts: Any = Parts(platform=None, router=None, metrics=self.metrics)  # type: ignore[arg-type]
+        store: Any = self
+        turn = Turn(Claim("r1", 1, 0.0, "e"), store, parts, lambda: time.time() + self.ahead, self._memory, lambda: None)
+        verdict, look, trial = effects.judged(turn, self.rollout, Seen(self.instances, Routed()), Judge(final, ""))
+        self._memory.trial = trial
+        self.saved.append(look)
+        self.verdicts.append(verdict)
+        return {finding.check: finding for finding in verdict.findings}
+
+    def settled(self, *, final: bool = True) -> dict[str, Finding]:
+        """A look when all that was shown before is in intervals that are over."""
+        self.scraped()
+        self.scraped(self.rollout.policy.look_seconds)
+        return self.look(final=final)
+
+    def scraped(self, seconds: float = 0.0, *, well: bool = True) -> None:
+        """Wait until every target was scraped (`well`: and answered), in a scrape that began so many seconds from now."""
+        after, deadline = time.time() + seconds, time.monotonic() + 20
+        while time.monotonic() < deadline:
+            found = self.metrics.fetch("up", Window(after - 5, time.time()))
+            if found and all(any(at > after and up >= well for at, up in series.samples) for series in found):
+                return
+            time.sleep(SCRAPE_SECONDS / 4)
+        raise AssertionError("Prometheus does not scrape")
+
+    @property
+    def outcome(self) -> str:
+        """Of the last look."""
+        return self.verdicts[-1].outcome
+
+    def replayed(self) -> list[Verdict]:
+        """The verdicts made again from the saved looks."""
+        trial = Trial(self.rollout, self.rollout.shifted or 0.0)
+        return [trial.take(look) for look in self.saved]

@@ -44,11 +44,12 @@ class Growth:
 
 @dataclass
 class _Target:
-    """One scrape target, or one replica of Prometheus: when it was scraped last, and the value of each series then."""
+    """One scrape target, or one replica of Prometheus: when it was scraped last, and the value of each series then; NaN
+    where it is not known."""
 
     scraped: Time = -math.inf
     lately: deque[Time] = field(default_factory=lambda: deque(maxlen=REMEMBERED_SCRAPES))
-    series: dict[Key, tuple[Time, float | None]] = field(default_factory=dict)
+    series: dict[Key, tuple[Time, float]] = field(default_factory=dict)
 
 
 class Counters:
@@ -88,7 +89,7 @@ class Counters:
         for at in sorted(scrapes):
             for key, labels, value in scrapes[at]:
                 amount = self._grown(there, key, value)
-                there.series[key] = (at, value if math.isfinite(value) else there.series.get(key, (at, None))[1])
+                there.series[key] = (at, value if math.isfinite(value) else self._before(there, key)[1])
                 if amount:
                     yield labels, at, amount
             there.scraped = at
@@ -98,14 +99,19 @@ class Counters:
         if not math.isfinite(value):
             self.dropped += 1
             return 0.0
-        known = there.series.get(key)
-        if known is None:
-            self.unknown += there.scraped == -math.inf
-            return value if there.scraped > -math.inf else 0.0
-        at, before = known
-        if before is None or at != there.scraped or value < before:
+        at, before = self._before(there, key)
+        if at != there.scraped or value < before:
             return value
+        if math.isnan(before):
+            self.unknown += 1
+            return 0.0
         return value - before
+
+    @staticmethod
+    def _before(there: _Target, key: Key) -> tuple[Time, float]:
+        """A series' last number, and when it was last there; one that begins while its target was known began at 0."""
+        began = 0.0 if there.scraped > -math.inf else math.nan
+        return there.series.get(key, (there.scraped, began))
 
     @property
     def interval_seconds(self) -> float | None:
