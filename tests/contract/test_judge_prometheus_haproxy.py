@@ -1,0 +1,268 @@
+"""The judge on a real HAProxy that a real Prometheus scrapes: its counts against what the application counted itself."""
+
+from __future__ import annotations
+
+import http.client
+import http.server
+import itertools
+import socket
+import subprocess
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from support.looks import ERRORS, NEW, OLD, server_of
+from support.need import program
+from support.prometheus import Bake, free_port, metrics_of, running_prometheus
+from tidegate.core.judge.verdict import Finding, Outcome, Reason
+
+CONFIG = """
+global
+  stats socket {home}/admin.sock mode 600 level admin
+defaults
+  mode http
+  option http-server-close
+  timeout connect 1s
+  retries 0
+  timeout client 5s
+  timeout server 5s
+frontend fe
+  bind 127.0.0.1:{port}
+  default_backend {backend}
+frontend exporter
+  bind 127.0.0.1:{exporter}
+  http-request use-service prometheus-exporter if {{ path /metrics }}
+backend {backend}
+  balance roundrobin
+  server {server} 127.0.0.1:{old}
+"""
+
+
+class Application:
+    """Answers each n-th request with 500, and each m-th only half; counts what it did."""
+
+    def __init__(self, fails_each: int = 0, breaks_each: int = 0) -> None:
+        self.requests = self.failed = self.broken = 0
+        lock, numbers, application = threading.Lock(), itertools.count(1), self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            timeout = 5.0
+
+            def do_GET(self) -> None:
+                with lock:
+                    number = next(numbers)
+                    bad = bool(fails_each) and number % fails_each == 0
+                    half = bool(breaks_each) and number % breaks_each == 0
+                    application.requests += 1
+                    application.failed += bad
+                    application.broken += half
+                self.send_response(500 if bad else 200)
+                self.send_header("Content-Length", "10")
+                self.end_headers()
+                self.wfile.write(b"12345" if half else b"1234567890")
+                self.close_connection = half
+
+            def log_message(self, *_: object) -> None:
+                """Quiet."""
+
+        class Server(http.server.ThreadingHTTPServer):
+            request_queue_size = 128
+
+            def handle_error(self, *_: object) -> None:
+                """The proxy hangs up on idle connections."""
+
+        self._server = Server(("127.0.0.1", 0), Handler)
+        self.port = self._server.server_address[1]
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+@contextmanager
+def application(fails_each: int = 0, breaks_each: int = 0) -> Iterator[Application]:
+    served = Application(fails_each, breaks_each)
+    try:
+        yield served
+    finally:
+        served.close()
+
+
+class Proxy:
+    """A HAProxy with one server of the old release."""
+
+    def __init__(self, home: Path, backend: str, exporter: int, old: int) -> None:
+        self.port, self._home, self._backend, self._exporter = free_port(), home, backend, exporter
+        values = {"home": home, "port": self.port, "exporter": exporter, "backend": backend, "server": server_of(OLD)}
+        (home / "haproxy.cfg").write_text(CONFIG.format(old=old, **values))
+        self.start()
+
+    def start(self) -> None:
+        words = [program("haproxy"), "-db", "-f", str(self._home / "haproxy.cfg")]
+        self._process = subprocess.Popen(words, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline and self._process.poll() is None:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{self._exporter}/metrics", timeout=1):
+                    return
+            except OSError:
+                time.sleep(0.02)
+        raise AssertionError("haproxy does not serve")
+
+    def add(self, port: int) -> None:
+        """A server of the new release."""
+        server = f"{self._backend}/{server_of(NEW)}"
+        assert "registered" in self._say(f"add server {server} 127.0.0.1:{port}")
+        self._say(f"enable server {server}")
+
+    def delete(self) -> None:
+        server = f"{self._backend}/{server_of(NEW)}"
+        self._say(f"set server {server} state maint")
+        deadline = time.monotonic() + 5
+        while "deleted" not in self._say(f"del server {server}"):
+            assert time.monotonic() < deadline, "the server cannot be deleted"
+            time.sleep(0.02)
+
+    def _say(self, command: str) -> str:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(self._home / "admin.sock"))
+            connection.sendall(f"{command}\n".encode())
+            connection.shutdown(socket.SHUT_WR)
+            return connection.makefile("rb").read().decode().strip()
+
+    def send(self, requests: int) -> None:
+        """GETs over eight kept connections."""
+
+        def some(number: int) -> None:
+            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+            for _ in range(number):
+                connection.request("GET", "/")
+                try:
+                    connection.getresponse().read()
+                except http.client.HTTPException:
+                    connection.close()
+            connection.close()
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(some, [requests // 8] * 8))
+
+    def stop(self) -> None:
+        self._process.terminate()
+        self._process.wait(timeout=10)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int]]:
+    """Prometheus' address, and the port that it scrapes."""
+    port = free_port()
+    with running_prometheus(tmp_path_factory.mktemp("prometheus"), {"haproxy": f"127.0.0.1:{port}"}) as url:
+        yield url, port
+
+
+@pytest.fixture
+def bake(source: tuple[str, int]) -> Iterator[Bake]:
+    made = Bake(metrics_of(source[0]), ERRORS)
+    yield made
+    assert repr(made.replayed()) == repr(made.verdicts)
+
+
+@pytest.fixture
+def old() -> Iterator[Application]:
+    with application() as served:
+        yield served
+
+
+@pytest.fixture
+def proxy(tmp_path: Path, source: tuple[str, int], bake: Bake, old: Application) -> Iterator[Proxy]:
+    """It served 80 requests, which were scraped, before the new release is routed."""
+    running = Proxy(tmp_path, bake.proxy, source[1], old.port)
+    try:
+        running.send(80)
+        bake.scraped()
+        bake.begin()
+        old.requests = 0
+        yield running
+    finally:
+        running.stop()
+
+
+def agrees(found: Finding, new: Application, old: Application) -> None:
+    """The judge counted what the applications did."""
+    assert (found.candidate_count, found.baseline_count) == (new.requests, old.requests)
+    assert found.candidate == pytest.approx(new.failed / new.requests)
+    assert found.baseline == pytest.approx(old.failed / old.requests)
+
+
+def test_a_new_server_is_counted_from_its_first_request(bake: Bake, proxy: Proxy, old: Application) -> None:
+    with application(fails_each=5) as new:
+        proxy.add(new.port)
+        proxy.send(400)
+        agrees(bake.settled(final=False)["errors"], new, old)
+        deadline = time.monotonic() + 20
+        while bake.look(final=False)["errors"].outcome is not Outcome.FAIL:
+            assert time.monotonic() < deadline, bake.verdicts[-1].sentence
+            proxy.send(40)
+        found = bake.settled()["errors"]
+        agrees(found, new, old)
+    assert (found.reason, bake.outcome) == (Reason.WORSE, "FAIL")
+    assert bake.verdicts[-1].sentence.startswith("FAIL: errors: 20 % of")
+
+
+def test_a_good_release_passes_and_each_request_of_a_restarted_proxy_counts(
+    bake: Bake, proxy: Proxy, old: Application
+) -> None:
+    with application() as new:
+        for _ in range(3):
+            proxy.add(new.port)
+            proxy.send(120)
+            bake.scraped()
+            proxy.stop()
+            proxy.start()
+        proxy.send(8)
+        found = bake.settled()["errors"]
+        agrees(found, new, old)
+    assert (found.outcome, found.candidate, bake.outcome) == (Outcome.PASS, 0.0, "PASS")
+
+
+def test_a_server_that_was_deleted_and_added_again_counts_all_it_did(bake: Bake, proxy: Proxy, old: Application) -> None:
+    with application() as new:
+        for requests in (120, 160, 200):  # more each time: the new counter is higher than the one that was deleted
+            proxy.add(new.port)
+            proxy.send(requests)
+            bake.scraped()
+            proxy.delete()
+            bake.scraped()
+        agrees(bake.settled()["errors"], new, old)
+    assert bake.outcome == "PASS"
+
+
+def test_a_server_that_refuses_fails(bake: Bake, proxy: Proxy) -> None:
+    proxy.add(free_port())
+    deadline = time.monotonic() + 20
+    while bake.look(final=False)["errors"].outcome is not Outcome.FAIL:
+        assert time.monotonic() < deadline, bake.verdicts[-1].sentence
+        proxy.send(40)
+    assert bake.settled()["errors"].candidate == 1.0
+    assert bake.outcome == "FAIL"
+
+
+def test_an_answer_that_breaks_off_counts_as_two_requests_of_which_one_failed(
+    bake: Bake, proxy: Proxy, old: Application
+) -> None:
+    with application(breaks_each=4) as new:
+        proxy.add(new.port)
+        proxy.send(240)
+        found = bake.settled()["errors"]
+        assert new.broken >= 20
+        assert (found.candidate_count, found.baseline_count) == (new.requests + new.broken, old.requests)
+        assert found.candidate == pytest.approx(new.broken / (new.requests + new.broken))
