@@ -78,6 +78,12 @@ def test_a_shared_shock_condemns_nobody() -> None:
     assert verdicts[-1].outcome is Outcome.PASS
 
 
+def test_where_the_baseline_was_disturbed_most_of_the_time_nothing_is_known() -> None:
+    verdicts, finding = judged(steady(0.01, 0.01, shock=(60.0, 180.0)))
+    assert (verdicts[-1].outcome, finding.reason) == (Outcome.INCONCLUSIVE, Reason.FEW_DATA)
+    assert f"{OLD} itself was disturbed" in finding.sentence
+
+
 def test_one_bad_instance_is_named() -> None:
     verdicts, finding = judged(steady(0.01, 0.3, only=NEWS[1]))
     assert verdicts[-1].outcome is Outcome.FAIL

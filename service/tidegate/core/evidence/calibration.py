@@ -11,6 +11,8 @@ from tidegate.core.evidence.grid import Array
 from tidegate.core.evidence.options import Options
 
 LEAST_DISPERSION = 0.05  # where nearly every event is bad
+ENOUGH_BLOCKS = 10.0  # of history, to know how unsteady a count is
+UNKNOWN_DISPERSION = 10.0  # how many times as unsteady it may be where nothing is known
 HOST_BLOCKS = 5  # blocks of history that are added up before instances are compared
 
 
@@ -24,6 +26,13 @@ class Calibration:
     host_sd: Array
     freedom: Array
     exposure: Array
+    blocks: float = ENOUGH_BLOCKS  # of history with anything in them
+
+    @property
+    def unsteadiness(self) -> Array:
+        """[R]: the dispersion that a disturbance has to stand out from; larger where there was little history."""
+        lacking = max(0.0, 1 - self.blocks / ENOUGH_BLOCKS)
+        return self.dispersion * (1 + (UNKNOWN_DISPERSION - 1) * lacking)
 
     def luck(self, chance: float) -> Array:
         """The log ratio that one instance exceeds by luck with its host with this chance only; Student's t."""
@@ -41,7 +50,8 @@ def calibrate(bad: Array, exposure: Array, host_sd: float, options: Options) -> 
     dispersion = _dispersion(residual, expected, pooled, options)
     sd, freedom = _between_instances(residual, expected, dispersion, host_sd, options)
     rate = (bad.sum((1, 2)) + 0.5) / (seen + 0.5 / 1e-3)
-    return Calibration(rate, dispersion, sd, freedom, seen.astype(float))
+    blocks = float((exposure.sum((0, 2)) > 0).sum())
+    return Calibration(rate, dispersion, sd, freedom, seen.astype(float), blocks)
 
 
 def _dispersion(residual: Array, expected: Array, rate: Array, options: Options) -> Array:

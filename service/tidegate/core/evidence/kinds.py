@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -58,7 +58,7 @@ def errors_calibration(bad: Array, exposure: Array, options: Options) -> Calibra
 def live_calibration(bad: Array, exposure: Array, options: Options) -> Calibration:
     """From blocks of history [R, blocks, instances]."""
     found = calibrate(bad, exposure, options.live_host_sd, options)
-    return Calibration(np.maximum(found.rate, LIVE_RATE), found.dispersion, found.host_sd, found.freedom, found.exposure)
+    return replace(found, rate=np.maximum(found.rate, LIVE_RATE))
 
 
 @dataclass(frozen=True, eq=False)

@@ -57,6 +57,7 @@ class Process:
         self._left_out: list[int] = []
         self._several = False
         self._effective = np.zeros(replicates)
+        self.held: Mask = np.zeros(replicates, bool)  # whether the last interval said nothing: the baseline was disturbed
         self._luck = calibration.luck(options.host_luck)
         self.margin: Array = np.ones(replicates)  # that applied last
         self.alone = None
@@ -87,6 +88,7 @@ class Process:
             most=self.options.interval_nats,
         )
         self._several = int(new.sum()) >= 2
+        self.held = now.held
         counted = seen.bad[0] + old_bad
         self._effective = self._effective + counted / self.calibration.dispersion * ~now.held
         if self.alone is not None:

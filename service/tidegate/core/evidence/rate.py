@@ -53,7 +53,7 @@ class BaselineRate:
     def _watch(self, bad: Array, expected: Array) -> None:
         """Begin to hold where the baseline had clearly more than it should have."""
         assert self._disturbed is not None
-        dispersion = self._known.dispersion
+        dispersion = self._known.unsteadiness
         limit = self._disturbed * expected + 4 * np.sqrt(dispersion * expected + dispersion)
         self._cooling = np.where(bad > limit, self._options.disturbed_cool_seconds, self._cooling)
 

@@ -39,9 +39,13 @@ class Sums:
     exposure: float = 0.0
     old_bad: float = 0.0
     old_exposure: float = 0.0
+    intervals: int = 0
+    held: int = 0  # intervals that said nothing, because the baseline itself was disturbed
 
-    def add(self, seen: Interval) -> None:
+    def add(self, seen: Interval, *, held: bool) -> None:
         """One more interval."""
+        self.intervals += bool(seen.compared.any())
+        self.held += held and bool(seen.compared.any())
         self.bad += float((seen.bad * seen.compared).sum())
         self.exposure += float((seen.exposure * seen.compared).sum())
         self.old_bad += float((seen.bad * seen.old).sum())
@@ -113,7 +117,7 @@ class Arm:
         self._before = before
         self._ground, self._warming, self._harm = ground, warming, harm
         self._batches: set[int] = set()
-        self.all, self.step = Sums(), Sums()
+        self.all, self.step = Sums(), Sums()  # of the whole rollout, and of the present step
 
     def advance(self, seen: Interval) -> None:
         """Take in an interval."""
@@ -124,8 +128,9 @@ class Arm:
             self.process.advance(seen.bad, seen.exposure, seen.compared, seen.old)
         if self._before is not None:
             self._compare_with_before(self._before, seen)
-        self.all.add(seen)
-        self.step.add(seen)
+        held = self.process is not None and bool(seen.old.any()) and bool(self.process.held[0])
+        self.all.add(seen, held=held)
+        self.step.add(seen, held=held)
 
     def _compare_with_before(self, before: Before, seen: Interval) -> None:
         """The old release's totals until the switch; the new one's after it, once it is warm."""

@@ -177,6 +177,8 @@ def _few(source: Counted, arm: Arm, look: Look, ground: Ground) -> Problem | Non
     for requests, release in sides:
         if requests < least:
             return Reason.FEW_DATA, wording.few(requests, release, least, ground.options.warmup_seconds)
+    if arm.step.held > arm.step.intervals / 2:
+        return Reason.FEW_DATA, wording.disturbed(arm.step, source.dt, ground.old)
     return None
 
 

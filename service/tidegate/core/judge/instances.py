@@ -59,7 +59,7 @@ class Live:
                 self.process.begin_batch()
                 self._batches.add(step)
         self.process.advance(seen.bad, seen.exposure, seen.compared, seen.old)
-        self.sums.add(seen)
+        self.sums.add(seen, held=False)
 
     def _seen(self, look: Look) -> Interval:
         shape = (1, len(self._places))

@@ -88,6 +88,14 @@ def few(requests: float, release: str, least: int, warmup: float) -> str:
     return f"{_count(requests)} requests to {release} (after {warmup:g} s of warm-up), {least} are needed"
 
 
+def disturbed(sums: Sums, dt: float, old: str) -> str:
+    """Nothing is compared while the baseline itself is not as it was."""
+    return (
+        f"{old} itself was disturbed for {sums.held * dt:.0f} of the {sums.intervals * dt:.0f} s that were compared, "
+        "so that they say little of the new release"
+    )
+
+
 def few_values(number: int, least: int) -> str:
     """Too few values."""
     return f"{number} values, {least} are needed"
