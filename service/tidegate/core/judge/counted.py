@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -46,7 +47,7 @@ class Past:
     exposure: Array
 
 
-class Counted:
+class Counted(ABC):
     """Fed with looks. What a kind of check adds: its selectors, the slots of a series, and its arms."""
 
     def __init__(self, check: Check, ground: Ground) -> None:
@@ -69,9 +70,9 @@ class Counted:
 
     # -- asked ------------------------------------------------------------------------------------------------------------
 
+    @abstractmethod
     def selector(self) -> str:
         """What is asked at each look."""
-        raise NotImplementedError
 
     def history_selector(self) -> str:
         """What is asked about the time before."""
@@ -84,17 +85,17 @@ class Counted:
 
     # -- taken in ---------------------------------------------------------------------------------------------------------
 
+    @abstractmethod
     def slots(self, labels: Labels) -> Sequence[str]:
         """Which amounts a counter belongs to."""
-        raise NotImplementedError
 
+    @abstractmethod
     def prepare(self, past: Sequence[Counts]) -> Sequence[Arm]:
         """The arms, from minutes of history; none while too little is known."""
-        raise NotImplementedError
 
+    @abstractmethod
     def split(self, arm: Arm, counts: Counts) -> tuple[Array, Array]:
         """(bad events, exposures) of an arm."""
-        raise NotImplementedError
 
     def take(self, look: Look, answers: Iterable[tuple[Question, Answer]]) -> None:
         """Take in the answers to this check's questions."""
