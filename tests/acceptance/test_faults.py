@@ -1,7 +1,7 @@
 """Each fault that the demo's application can have is caught, and good releases under the same noise go through.
 
 All at the same time: a service for each, on one engine, one HAProxy and one Prometheus, with traffic of its own. Every
-release, good or bad, has errors and response times that vary, and in the middle something that all share fails for a while.
+release, good or bad, has errors and response times that vary; and what the good ones share fails for a while in the middle.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ import pytest
 from parts import Stage, free_port
 from traffic import Load
 
-NOISE = {"SERVICE_MS": "10", "JITTER": "0.6", "ALWAYS_RATIO": "0.01", "OUTAGE": "/shared/outage"}
+NOISE = {"SERVICE_MS": "10", "JITTER": "0.6", "ALWAYS_RATIO": "0.01"}
+OUTAGE = {"OUTAGE": "/shared/outage"}
+BUSY = {"get_ka": 120.0, "get": 30.0, "post_ka": 20.0}
 COMPOSE = """\
 services:
   NAME:
@@ -59,9 +61,9 @@ class Case:
 
 
 CASES = (
-    Case("errors-times-5", {"ERROR_RATIO": "0.04"}, blamed="failed"),
-    Case("errors-plus-5", {"ERROR_RATIO": "0.05"}, blamed="failed"),
-    Case("slow-half-again", {"SLOW_FACTOR": "1.5"}, blamed="took longer"),
+    Case("errors-times-5", {"ERROR_RATIO": "0.04"}, blamed="failed", rates=BUSY),
+    Case("errors-plus-5", {"ERROR_RATIO": "0.05"}, blamed="failed", rates=BUSY),
+    Case("slow-half-again", {"SLOW_FACTOR": "1.5"}, blamed="took longer", rates=BUSY),
     Case("slow-threefold", {"SLOW_FACTOR": "3"}, blamed="took longer"),
     Case("one-bad", {"ERROR_RATIO": "0.5", "BAD_ORDINAL": "1"}, blamed="failed"),
     Case("leak", {"LEAK_MB_PER_MINUTE": "20"}, blamed="of the limit", bake="75s", checks="[{memory: {limit: 64M}}]"),
@@ -87,7 +89,7 @@ class Play:
 
     def deploy(self, version: str, fault: dict[str, str]) -> None:
         """Ask for it, and do not wait."""
-        environment = {**NOISE, **fault}
+        environment = {**NOISE, **fault, **({} if self.case.bad else OUTAGE)}
         text = COMPOSE.replace("ENVIRONMENT", json.dumps(environment)).replace("NAME", self.case.name)
         text = text.replace("CHECKS", self.case.checks)
         text = text.replace("BAKE", self.case.bake if version != FIRST else "16s")  # nothing is judged in a first deploy
