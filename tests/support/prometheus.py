@@ -12,8 +12,8 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,8 @@ class Exporter:
                 self.send_header("Content-Type", "text/plain; version=0.0.4")
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
-                self.wfile.write(body)
+                with suppress(ConnectionError):  # whoever asked was stopped
+                    self.wfile.write(body)
 
             def log_message(self, *_: object) -> None:
                 """Quiet."""
@@ -97,6 +98,7 @@ class Prometheus:
     """A server with its data in `directory`, scraping {job: host:port}. It keeps its address when it is started again.
 
     `external`: labels that it sets on what others read from it. `remote`: addresses of servers that it reads from.
+    `instances`: addresses with the labels that they get, all in the job `instances`.
     """
 
     def __init__(
@@ -106,13 +108,21 @@ class Prometheus:
         *,
         external: Mapping[str, str] | None = None,
         remote: Sequence[str] = (),
-        data: Path | None = None,
+        instances: Sequence[tuple[str, Mapping[str, str]]] = (),
     ) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self._config, self._log, self._data = directory / "prometheus.yml", directory / "log", data or directory / "data"
-        self._config.write_text(_config(targets, external or {}, remote))
+        self._config, self._log, self._data = directory / "prometheus.yml", directory / "log", directory / "data"
+        self._config.write_text(_config(targets, instances, external or {}, remote))
+        self._targets = len(targets) + len(instances)
         self._process: subprocess.Popen[bytes] | None = None
+
+    def fill(self, samples: Iterable[str]) -> None:
+        """Put samples of the past (`name{labels} value seconds`, by name) among its data, before it is started."""
+        file = self._data.with_suffix(".om")
+        file.write_text("\n".join([*samples, "# EOF\n"]))
+        command = [program("promtool"), "tsdb", "create-blocks-from", "openmetrics", str(file), str(self._data)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
     def start(self) -> None:
         """Returns when it answers."""
@@ -126,6 +136,13 @@ class Prometheus:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
         _await_ready(self.url, self._process, self._log)
+
+    def reaches(self) -> None:
+        """Returns when each target was scraped once; it waits 5 s before the first scrape."""
+        metrics, deadline = metrics_of(self.url), time.monotonic() + 20
+        while len(metrics.fetch("up", Window(time.time() - 60, time.time()))) < self._targets:
+            assert time.monotonic() < deadline, "Prometheus does not scrape"
+            time.sleep(SCRAPE_SECONDS / 4)
 
     def stop(self) -> None:
         """End it; its data stay."""
@@ -151,9 +168,17 @@ class Prometheus:
             self._process.send_signal(signal.SIGCONT)
 
 
-def _config(targets: Mapping[str, str], external: Mapping[str, str], remote: Sequence[str]) -> str:
+def _config(
+    targets: Mapping[str, str],
+    instances: Sequence[tuple[str, Mapping[str, str]]],
+    external: Mapping[str, str],
+    remote: Sequence[str],
+) -> str:
     """YAML; JSON is a part of it."""
-    scraped = [{"job_name": job, "static_configs": [{"targets": [address]}]} for job, address in targets.items()]
+    jobs = {job: [{"targets": [address]}] for job, address in targets.items()}
+    if instances:
+        jobs["instances"] = [{"targets": [address], "labels": labels} for address, labels in instances]
+    scraped = [{"job_name": job, "static_configs": configs} for job, configs in jobs.items()]
     every = {"scrape_interval": f"{int(SCRAPE_SECONDS * 1000)}ms", "scrape_timeout": "150ms", "external_labels": external}
     read = [{"url": f"{url}/api/v1/read", "read_recent": True, "remote_timeout": "1s"} for url in remote]
     return json.dumps({"global": every, "scrape_configs": scraped, "remote_read": read})
@@ -161,10 +186,12 @@ def _config(targets: Mapping[str, str], external: Mapping[str, str], remote: Seq
 
 @contextmanager
 def started(*servers: Prometheus) -> Iterator[None]:
-    """All of them; ended at the end."""
+    """All of them, when all their targets are scraped; ended at the end."""
     try:
         for server in servers:
             server.start()
+        for server in servers:
+            server.reaches()
         yield
     finally:
         for server in reversed(servers):
@@ -174,8 +201,7 @@ def started(*servers: Prometheus) -> Iterator[None]:
 @contextmanager
 def running_prometheus(directory: Path, targets: Mapping[str, str]) -> Iterator[str]:
     """Prometheus with its data in `directory`, scraping {job: host:port}; gives its address."""
-    server = Prometheus(directory, targets)
-    with started(server):
+    with started(server := Prometheus(directory, targets)):
         yield server.url
 
 
@@ -249,6 +275,7 @@ class Bake:
 
     def __init__(self, metrics: PrometheusMetrics, *checks: Check, warmup_seconds: float = 0.0, **policy: Any) -> None:
         self.metrics, self.ahead = metrics, 0.0  # how many seconds the engine's clock is ahead
+        self.up = "up"  # of the targets that are waited for
         self.proxy = f"shop-{uuid.uuid4().hex[:8]}"
         settings = Policy(**{"look_seconds": LOOK_SECONDS, "warmup_seconds": warmup_seconds, **policy})
         self.rollout = replace(rollout_of(*checks, policy=settings), backend=Backend(self.proxy), shifted=None)
@@ -291,7 +318,7 @@ class Bake:
         """Wait until every target was scraped (`well`: and answered), in a scrape that began so many seconds from now."""
         after, deadline = time.time() + seconds, time.monotonic() + 20
         while time.monotonic() < deadline:
-            found = self.metrics.fetch("up", Window(after - 5, time.time()))
+            found = self.metrics.fetch(self.up, Window(after - 5, time.time()))
             if found and all(any(at > after and up >= well for at, up in series.samples) for series in found):
                 return
             time.sleep(SCRAPE_SECONDS / 4)

@@ -54,7 +54,7 @@ class Counted(ABC):
         self.check, self.ground = check, ground
         self.counters, self.roster = Counters(), Roster([ground.old, ground.new])
         self.cells: Cells | None = None
-        self.past = Cells(ground.origin - HISTORY_SECONDS, HISTORY_STEP_SECONDS)
+        self.past: Sequence[Mapping[tuple[str, int], float]] = ()  # the history's minutes
         self.recalled = False
         self.failure: Failure | None = None
         self.arms: Sequence[Arm] = ()
@@ -113,14 +113,16 @@ class Counted(ABC):
             for arm in self.arms:
                 arm.step = Sums()
         if self.recalled and self.cells is not None and not self.arms:
-            self.arms = self.prepare([self._counts(cell) for _, cell in self.past.ended(self.ground.origin)])
+            self.arms = self.prepare([self._counts(cell) for cell in self.past])
         if self.arms and self.cells is not None:
             for start, cell in self.cells.ended(self.counters.complete_until(look.at)):
                 self._advance(start, cell)
 
     def _recall(self, found: Sequence[Series]) -> None:
         self.recalled = True
-        self._add(self.past, Counters().feed(found))
+        minutes = Cells(self.ground.origin - HISTORY_SECONDS, HISTORY_STEP_SECONDS)
+        self._add(minutes, Counters().feed(found))
+        self.past = [cell for _, cell in minutes.ended(self.ground.origin)]
 
     def _feed(self, found: Sequence[Series], now: Time) -> None:
         grown = list(self.counters.feed(found))

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -74,10 +74,14 @@ class Counters:
 
     @staticmethod
     def _copies(found: Iterable[Series]) -> int:
-        reporters: dict[str, set[Target]] = {}
+        """How many report the same instance. An application's labels are not known, so series of the same scrape are told
+        by its time: those of another target, or replica, were scraped at another one."""
+        reporters: dict[Hashable, set[Hashable]] = {}
         for series in found:
-            reporters.setdefault(series.labels.get("server", ""), set()).add(target(series.labels))
-        return max((len(targets) for targets in reporters.values()), default=1)
+            labels, newest = series.labels, series.samples[-1][0] if series.samples else None
+            reporter = target(labels) if "server" in labels else newest
+            reporters.setdefault(labels.get("server") or _name(labels), set()).add(reporter)
+        return max((len(each) for each in reporters.values()), default=1)
 
     def _differences(self, there: _Target, group: Iterable[Series]) -> Iterator[tuple[Labels, Time, float]]:
         scrapes: dict[Time, list[tuple[Key, Labels, float]]] = {}
