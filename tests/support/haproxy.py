@@ -61,10 +61,11 @@ def short_folder() -> Iterator[Path]:
 
 
 @contextmanager
-def owned_router(home: Path) -> Iterator[HAProxyRouter]:
+def owned_router(home: Path, *, log: str = "") -> Iterator[HAProxyRouter]:
     """A router that starts its own HAProxy; ended at the end."""
     program("haproxy")
-    router = HAProxyRouter(HAProxyOptions(directory=home / "haproxy", exporter=f"127.0.0.1:{free_port()}"), "test")
+    options = HAProxyOptions(directory=home / "haproxy", exporter=f"127.0.0.1:{free_port()}", log=log)
+    router = HAProxyRouter(options, "test")
     try:
         yield router
     finally:
