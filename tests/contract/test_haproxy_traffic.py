@@ -187,10 +187,11 @@ def test_answers_that_haproxy_made_up_are_lost_and_those_of_the_application_are_
 
     there.reload()
     assert counted(there.router) == (0, 0, 0), "another process counts anew"
+    get(there.port, "/reset")
+    assert counted(there.router) == (1, 1, 0), "what the process before counted is no part of it"
     get(there.port, "/503")
-    assert counted(there.router) == (1, 0, 1)
     there.router.write(SHOP, (failing,), 1)
-    assert counted(there.router) == (1, 0, 1)
+    assert counted(there.router) == (2, 1, 1)
 
 
 def test_errors_are_kept_when_tidegate_is_killed_around_the_deletion(

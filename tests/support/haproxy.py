@@ -116,9 +116,13 @@ class Standing:
         places = {"socket": self.socket, "config": self.config, "master": socket if master else None}
         self.router = HAProxyRouter(HAProxyOptions(mode="adopted", directory=home / "kept", **places), "test")
 
+    def ask(self, command: str) -> str:
+        """What it answers to a command."""
+        return haproxy_socket.say(self.socket, command)
+
     def worker(self) -> int:
         """The present worker's process id."""
-        return int(haproxy_socket.info(self.socket)["Pid"])
+        return int(haproxy_socket.info(self.ask)["Pid"])
 
     def reload(self) -> int:
         """As its owner would do it; returns the old worker when the new one serves."""
@@ -160,7 +164,7 @@ def before_step(number: int, then: Callable[[], object]) -> Iterator[list[object
 
     Gives a list of what it returned: empty when there was no such step.
     """
-    places = ((haproxy_socket, "_once"), (Path, "rename"), (os, "kill"))
+    places = ((haproxy_socket, "_once"), (haproxy_socket, "_told"), (Path, "rename"), (os, "kill"))
     originals = [getattr(owner, name) for owner, name in places]
     left, returned = number, list[object]()
 

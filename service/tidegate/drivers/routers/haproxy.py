@@ -14,7 +14,8 @@ import os
 import re
 import signal
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -26,16 +27,14 @@ from tidegate.drivers.routers.haproxy_memory import Kept, Memory
 from tidegate.drivers.routers.haproxy_places import AdoptedPlace, OwnedPlace, Place
 from tidegate.drivers.routers.haproxy_process import listed, old_processes
 from tidegate.drivers.routers.haproxy_servers import Server, servers, traffic
-from tidegate.drivers.routers.haproxy_socket import identity, info, rows, say
+from tidegate.drivers.routers.haproxy_socket import Conversation, Replaced, identity, info, rows, say
+from tidegate.drivers.routers.haproxy_switch import Switch
 from tidegate.errors import RouterError
 from tidegate.ports import Diagnosis, Router
 
 LOG_ADDRESS = re.compile(r"/[^\s\"'#]{1,100}|[A-Za-z0-9.:\[\]-]+:\d{1,5}")
-STRIKE_SECONDS = 0.05  # how long one write waits for servers to become idle; the rest is for a later write
-PASSES = 5  # how often a write begins again because HAProxy was reloaded in the middle of it
-GONE = "No such server."  # a reload in the middle: the new process never knew it
+RELOADED_SECONDS = 5.0  # how long a write begins again and again because HAProxy is reloaded in the middle of it
 NAMELESS = ""  # in `Kept.errors`: of all that were deleted, whose names may come again
-THERE = "Already exists a server with the same name in backend."  # a reload in the middle: it had it from the file
 
 
 class HAProxyOptions(BaseModel):
@@ -92,16 +91,16 @@ class HAProxyRouter(Router):
         if not self._place.running():
             with self._memory.locked() as state:
                 self._place.start(state)
-        process = identity(self._place.admin)
-        found = rows(self._place.admin, backend.name)
+        with Conversation(self._place.admin) as one:
+            process, found = identity(one.ask), rows(one.ask, backend.name)
         kept = self._memory.load().get(backend.name, Kept(backend.name))  # after the rows: it has who is missing there
         there = servers(found)
         members = tuple(each.member for each in there if each.takes_new and each.member)
         busy = {each.member.instance: each.sessions for each in there if each.takes_new and each.member}
         deleted = kept.errors if kept.process == process else {}
-        return Routed(members, self._draining(there, kept), busy, kept.fence, traffic(found, deleted))
+        return Routed(members, self._draining(there, kept, process), busy, kept.fence, traffic(found, deleted))
 
-    def _draining(self, there: Sequence[Server], kept: Kept) -> dict[str, int | None]:
+    def _draining(self, there: Sequence[Server], kept: Kept, process: str) -> dict[str, int | None]:
         """Those that take nothing new, with their requests in flight.
 
         After a reload the old process answers its idle clients' next request with the servers that it knew. So while there
@@ -112,9 +111,12 @@ class HAProxyRouter(Router):
             each.member.instance: each.sessions for each in there if not each.takes_new and each.member
         }
         left = ({each.name for each in there} | set(kept.known)) - serving
-        if left and old_processes(self._place.admin, self._place.master):
+        if left and (old_processes(self._place.admin, self._place.master) or self._process() != process):
             draining.update((each.instance, None) for name in left if (each := config.member_of(name, "")))
         return draining
+
+    def _process(self) -> str:
+        return identity(partial(say, self._place.admin))
 
     # -- writing --------------------------------------------------------------------------------------------------------
 
@@ -129,101 +131,46 @@ class HAProxyRouter(Router):
                 )
             self._place.ensure(backend, state)
             kept.listen, kept.fence = backend.listen, fence
-            for _ in range(PASSES):
-                if self._apply(backend, wanted, state):
-                    return
-        raise RouterError(f"HAProxy was reloaded {PASSES} times while backend {backend.name} was written")
+            deadline = time.monotonic() + RELOADED_SECONDS
+            while not self._switched(backend, wanted, state):
+                if time.monotonic() >= deadline:
+                    raise RouterError(f"HAProxy was reloaded again and again while backend {backend.name} was written")
+                time.sleep(0.01)
 
-    def _apply(self, backend: Backend, wanted: Mapping[str, Member], state: Mapping[str, Kept]) -> bool:
-        """From what runs to what is wanted; False when a reload in the middle has put another process in place."""
-        running = self._servers(backend)
-        _refuse_foreign(backend, running.values())
-        self._remember(running, wanted, state, state[backend.name])
-        for name, member in wanted.items():
-            self._admit(f"{backend.name}/{name}", member, running.get(name))
-        self._place.keep(backend, list(wanted.values()), state)
-        if not _serves(self._servers(backend), wanted):
-            return False  # before anybody is taken out
-        left_out = [name for name in running if name not in wanted]
-        for name in left_out:
-            if running[name].takes_new:
-                self._command(f"set server {backend.name}/{name} state drain", "", GONE)
-        if not _serves(self._servers(backend), wanted, alone=True):
+    def _switched(self, backend: Backend, wanted: Mapping[str, Member], state: Mapping[str, Kept]) -> bool:
+        """Lead the process from what it does to what is wanted; False when a reload has put another one in its place."""
+        kept = state[backend.name]
+
+        def keep_errors(idle: Sequence[Server]) -> None:
+            answered = {each.name: each.errors for each in idle if each.errors}
+            if answered:
+                kept.errors.update(answered)
+                self._memory.save(state)
+
+        try:
+            with Conversation(self._place.admin) as one:
+                switch = Switch(one.ask, backend, wanted)
+                self._remember({*switch.running}, {*wanted}, identity(one.ask), kept)
+                self._memory.save(state)
+                switch.admit()
+                self._place.keep(backend, list(wanted.values()), state)
+                switch.drain()
+                switch.strike(keep_errors)
+            with Conversation(self._place.admin) as one:
+                return Switch(one.ask, backend, wanted).done()
+        except Replaced:
             return False
-        self._strike(backend, left_out, state)
-        return _serves(self._servers(backend), wanted, alone=True)
 
-    def _remember(
-        self, running: Mapping[str, Server], wanted: Mapping[str, Member], state: Mapping[str, Kept], kept: Kept
-    ) -> None:
+    def _remember(self, running: Set[str], wanted: Set[str], process: str, kept: Kept) -> None:
         """Who may be known to a process of HAProxy, before that comes about: `read` must not miss one after a crash."""
         old = old_processes(self._place.admin, self._place.master)  # after `running`, which a reload could have emptied
         kept.known = sorted({*running, *wanted, *(kept.known if old else ())})
-        process = identity(self._place.admin)
         if kept.process != process:
             kept.process, kept.errors = process, {}
         deleted = sum(count for name, count in kept.errors.items() if name not in running)
         kept.errors = {name: count for name, count in kept.errors.items() if name in running}
         if deleted:
             kept.errors[NAMELESS] = deleted
-        self._memory.save(state)
-
-    def _admit(self, server: str, member: Member, present: Server | None) -> None:
-        """Have it take new requests at its address, whatever a crash or a drain left of it."""
-        if present is None:
-            self._command(f"add server {server} {member.address}", "New server registered.", THERE)
-            self._command(f"enable server {server}", "", GONE)
-            return
-        if config.endpoint(present.address) != config.endpoint(member.address):
-            self._move(server, member)
-        if not present.takes_new:
-            self._command(f"set server {server} state ready", "", GONE)
-
-    def _move(self, server: str, member: Member) -> None:
-        """The same instance at another address: its container was restarted, nothing is at the old one any more."""
-        host, _, port = member.address.rpartition(":")
-        said = self._say(f"set server {server} addr {host.strip('[]')} port {port}")
-        if said != GONE and "changed from" not in said and "no need to change" not in said:
-            raise RouterError(f"HAProxy did not change the address of {server}: {said}")
-
-    def _strike(self, backend: Backend, names: Sequence[str], state: Mapping[str, Kept]) -> None:
-        """Delete those that are idle, waiting for a moment."""
-        left, deadline = list(names), time.monotonic() + STRIKE_SECONDS
-        while left:
-            there = self._servers(backend)
-            if any(there[name].takes_new for name in left if name in there):
-                return  # a reload put another process in place, which was not told that they left
-            idle = [name for name in left if name not in there or there[name].sessions == 0]
-            self._keep_errors(state, backend, [there[name] for name in idle if name in there])
-            left = [name for name in left if name not in idle or not self._delete(f"{backend.name}/{name}")]
-            if time.monotonic() >= deadline:
-                return
-            if left:
-                time.sleep(0.005)
-
-    def _keep_errors(self, state: Mapping[str, Kept], backend: Backend, idle: Sequence[Server]) -> None:
-        """What they answered with 5xx: their counters end with them."""
-        kept = state[backend.name]
-        errors = {**kept.errors, **{each.name: each.errors for each in idle if each.errors}}
-        if errors != kept.errors:
-            kept.errors = errors
-            self._memory.save(state)
-
-    def _delete(self, server: str) -> bool:
-        """Maint only now: before, connections that become idle would not be closed, and hold the deletion up for long."""
-        self._command(f"set server {server} state maint", "", GONE)
-        return self._say(f"del server {server}") in ("Server deleted.", GONE)
-
-    def _servers(self, backend: Backend) -> dict[str, Server]:
-        return {each.name: each for each in servers(rows(self._place.admin, backend.name))}
-
-    def _command(self, command: str, *expected: str) -> None:
-        said = self._say(command)
-        if said not in expected:
-            raise RouterError(f"HAProxy answered `{said}` to `{command}`", retryable="ermission" not in said)
-
-    def _say(self, command: str) -> str:
-        return say(self._place.admin, command).strip()
 
     # -- around ---------------------------------------------------------------------------------------------------------
 
@@ -231,7 +178,7 @@ class HAProxyRouter(Router):
         try:
             if (found := self._place.missing()) is not None:
                 return (found,)
-            about = info(self._place.admin)
+            about = info(partial(say, self._place.admin))
             up = Diagnosis("haproxy", True, f"{about['Version']}, process {about['Pid']}, up {about['Uptime']}")
             return (up, *self._place.warnings())
         except RouterError as error:
@@ -245,22 +192,8 @@ class HAProxyRouter(Router):
             os.kill(pid, signal.SIGTERM)
 
 
-def _serves(there: Mapping[str, Server], wanted: Mapping[str, Member], *, alone: bool = False) -> bool:
-    """Whether these take new requests, at their addresses; and nobody besides."""
-    taking = {name: config.endpoint(each.address) for name, each in there.items() if each.takes_new}
-    needed = {name: config.endpoint(each.address) for name, each in wanted.items()}
-    return taking == needed if alone else needed.items() <= taking.items()
-
-
 def _refuse_faults(members: Collection[Member]) -> None:
     """All of them at once, before anything is written. An address that is lacking yet may come."""
     problems = [problem for member in members for problem in config.faults(member)]
     if problems:
         raise RouterError("; ".join(problems), retryable=len(problems) == sum(not member.address for member in members))
-
-
-def _refuse_foreign(backend: Backend, found: Collection[Server]) -> None:
-    foreign = [server.name for server in found if server.member is None]
-    if foreign:
-        text = f"backend {backend.name} has servers that Tidegate did not add ({', '.join(foreign)}): remove them"
-        raise RouterError(text, retryable=False)

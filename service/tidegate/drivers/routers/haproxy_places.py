@@ -6,6 +6,7 @@ import re
 import shutil
 import socket
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -14,7 +15,7 @@ from tidegate.drivers.routers import haproxy_config as config
 from tidegate.drivers.routers.haproxy_memory import Kept
 from tidegate.drivers.routers.haproxy_process import Process
 from tidegate.drivers.routers.haproxy_servers import servers
-from tidegate.drivers.routers.haproxy_socket import FRONTEND, every_row, rows, say
+from tidegate.drivers.routers.haproxy_socket import FRONTEND, Conversation, every_row, rows, say
 from tidegate.errors import RouterError
 from tidegate.ports import Diagnosis
 
@@ -108,7 +109,8 @@ class OwnedPlace:
     def _serves(self, backend: Backend) -> bool:
         """Whether the running process has the backend, behind a frontend at this very address."""
         frontend = config.frontend_name(backend)
-        return bool(rows(self.admin, frontend, FRONTEND)) and bool(rows(self.admin, backend.name))
+        with Conversation(self.admin) as process:
+            return bool(rows(process.ask, frontend, FRONTEND)) and bool(rows(process.ask, backend.name))
 
     def _sections(self, state: Mapping[str, Kept]) -> dict[str, tuple[Backend, Sequence[Member]]]:
         """Every backend and who takes new requests there, asked from the running process.
@@ -116,7 +118,7 @@ class OwnedPlace:
         Not from the file, which a crash may have left behind what the process does; and not from what is remembered, which
         somebody may have removed.
         """
-        found = every_row(self.admin)
+        found = every_row(partial(say, self.admin))
         backends = {name: Backend(name, kept.listen) for name, kept in state.items() if kept.listen}
         for proxy in found:
             told = config.backend_behind(proxy)
@@ -149,7 +151,7 @@ class AdoptedPlace:
 
     def ensure(self, backend: Backend, state: Mapping[str, Kept]) -> None:
         problems = self._file.problems(backend.name)
-        if not rows(self.admin, backend.name):
+        if not rows(partial(say, self.admin), backend.name):
             problems.append(f"the running HAProxy has no `backend {backend.name}`: reload it with {self._file.path}")
         if say(self.admin, "show cli level").strip() != "admin":
             problems.append("the stats socket needs `level admin`")

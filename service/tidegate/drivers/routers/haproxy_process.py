@@ -12,6 +12,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import takewhile
 from pathlib import Path
 
@@ -170,7 +171,7 @@ def old_processes(admin: Path, master: Path | None) -> bool:
     told = listed(master) if master is not None else None
     if told is not None:
         return bool(told[1])
-    about = haproxy_socket.info(admin)
+    about = haproxy_socket.info(partial(haproxy_socket.say, admin))
     seen = predecessors(int(about["Pid"]))
     return bool(seen) if seen is not None else int(about["Uptime_sec"]) < YOUNG_SECONDS
 

@@ -1,27 +1,40 @@
-"""HAProxy's runtime socket: one command a connection."""
+"""HAProxy's runtime socket: single questions, and conversations with one process."""
 
 from __future__ import annotations
 
 import csv
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from tidegate.errors import RouterError
 
 ANSWER_SECONDS = 5.0
 RELOAD_GAP_SECONDS = 1.0  # while a new process takes the socket over, it is refused for a moment
 LEAVING = "Proxy is disabled."  # said for a moment by the process that a reload replaces, while the new one answers, too
+PROMPT = b"\n> "
 SERVER, BACKEND, FRONTEND = 4, 2, 1  # HAProxy's own numbers for kinds of rows
+
+Ask = Callable[[str], str]  # a command to its answer
+T = TypeVar("T")
+
+
+class Replaced(RouterError):
+    """The process that was spoken to is gone, or is being replaced by another."""
 
 
 def say(path: Path, command: str, gap_seconds: float = RELOAD_GAP_SECONDS) -> str:
     """What HAProxy answers. Raises `RouterError` (retryable) when nobody does."""
+    return _patiently(path, lambda: _once(path, command), gap_seconds)
+
+
+def _patiently(path: Path, attempt: Callable[[], T], gap_seconds: float) -> T:
     deadline = time.monotonic() + gap_seconds
     while True:
         try:
-            return _once(path, command)
+            return attempt()
         except (ConnectionError, FileNotFoundError) as error:
             if time.monotonic() >= deadline:
                 raise RouterError(f"no HAProxy answers at {path}: {error.strerror or error}") from error
@@ -34,29 +47,82 @@ def say(path: Path, command: str, gap_seconds: float = RELOAD_GAP_SECONDS) -> st
 
 
 def _once(path: Path, command: str) -> str:
-    with socket.socket(socket.AF_UNIX) as line:
-        line.settimeout(ANSWER_SECONDS)
-        line.connect(str(path))
+    with _connected(path) as line:
         line.sendall(command.encode() + b"\n")
         line.shutdown(socket.SHUT_WR)  # after a reload an answer never ends otherwise
         answer = b"".join(iter(lambda: line.recv(65536), b""))
     if not answer:  # even the consent without words is a line; without it nobody knows what was done
         raise ConnectionResetError("the connection ended without an answer")
-    said = answer.decode(errors="replace")
-    if said.strip() == LEAVING:
-        raise ConnectionResetError("the process is being replaced")
-    return said
+    return answer.decode(errors="replace")
 
 
-def rows(path: Path, proxy: str, kinds: int = SERVER | BACKEND) -> list[Mapping[str, str]]:
+def _connected(path: Path) -> socket.socket:
+    line = socket.socket(socket.AF_UNIX)
+    try:
+        line.settimeout(ANSWER_SECONDS)
+        line.connect(str(path))
+    except OSError:
+        line.close()
+        raise
+    return line
+
+
+class Conversation:
+    """Several commands to one and the same process. While a reload is under way two of them answer at the same path.
+
+    Raises `RouterError` when nobody is there, and `Replaced` when it ends before its time.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._line = _patiently(path, lambda: _prompted(path), RELOAD_GAP_SECONDS)
+
+    def __enter__(self) -> Conversation:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._line.close()
+
+    def ask(self, command: str) -> str:
+        """What it answers."""
+        try:
+            said = _told(self._line, command)
+        except OSError as error:
+            self._line.close()
+            raise Replaced(f"HAProxy does not answer to the end: {error.strerror or error}") from error
+        if said.strip() == LEAVING:
+            raise Replaced("HAProxy is being reloaded")
+        return said
+
+
+def _prompted(path: Path) -> socket.socket:
+    line = _connected(path)
+    try:
+        _told(line, "prompt")
+    except OSError:
+        line.close()
+        raise
+    return line
+
+
+def _told(line: socket.socket, command: str) -> str:
+    line.sendall(command.encode() + b"\n")
+    answer = b""
+    while not answer.endswith(PROMPT):
+        answer += (more := line.recv(65536))
+        if not more:
+            raise ConnectionResetError("the connection ended without an answer")
+    return answer.removesuffix(PROMPT).decode(errors="replace")
+
+
+def rows(ask: Ask, proxy: str, kinds: int = SERVER | BACKEND) -> list[Mapping[str, str]]:
     """The statistics of a backend and its servers by column name; empty when there is no such backend."""
-    return [row for row in _table(say(path, f"show stat {proxy} {kinds} -1")) if row["pxname"] == proxy]
+    return [row for row in _table(ask(f"show stat {proxy} {kinds} -1")) if row["pxname"] == proxy]
 
 
-def every_row(path: Path) -> dict[str, list[Mapping[str, str]]]:
+def every_row(ask: Ask) -> dict[str, list[Mapping[str, str]]]:
     """The statistics of all frontends, backends and servers, by the name of the proxy."""
     found: dict[str, list[Mapping[str, str]]] = {}
-    for row in _table(say(path, f"show stat -1 {FRONTEND | BACKEND | SERVER} -1")):
+    for row in _table(ask(f"show stat -1 {FRONTEND | BACKEND | SERVER} -1")):
         found.setdefault(row["pxname"], []).append(row)
     return found
 
@@ -65,15 +131,15 @@ def _table(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(text[2:].splitlines())) if text.startswith("# ") else []
 
 
-def info(path: Path) -> Mapping[str, str]:
+def info(ask: Ask) -> Mapping[str, str]:
     """What the process says of itself, by name."""
-    lines = say(path, "show info").splitlines()
+    lines = ask("show info").splitlines()
     return dict(line.split(": ", 1) for line in lines if ": " in line)
 
 
-def identity(path: Path) -> str:
+def identity(ask: Ask) -> str:
     """Which process it is; its counters begin with it."""
-    about = info(path)
+    about = info(ask)
     return f"{about['Pid']} since {about.get('Start_time_sec', '?')}"
 
 
