@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from support.api import Running, running
+from tidegate.core.model import Instance
 from tidegate.errors import PlatformError
 from tidegate.web.discovered import Discovered
 
@@ -43,6 +47,13 @@ def test_every_instance_is_a_target_with_its_release(api: Running) -> None:
     kept = [{name: each["labels"][name] for name in ("environment", "service", "release")} for each in found]
     assert kept == [{"environment": "demo", "service": "shop", "release": "v1-1"}] * 3
     assert {each["labels"]["__meta_tidegate_role"] for each in found} == {"live"}
+    for labels in (each["labels"] for each in found):
+        meta = {name.removeprefix("__meta_tidegate_"): labels[name] for name in labels if name.startswith("__meta_")}
+        assert {name: meta.pop(name) for name in ("environment", "service", "release", "ordinal")} == {
+            name: labels[name] for name in labels if not name.startswith("__meta_")
+        }
+        assert set(meta) == {"version", "instance", "host", "role", "state"}
+        assert (meta["version"], meta["state"]) == ("v1", "ready")
 
 
 def test_roles_follow_a_rollout(api: Running) -> None:
@@ -67,13 +78,60 @@ def test_only_what_is_asked_for_and_may_be_read(api: Running) -> None:
 
 def test_while_docker_does_not_answer_the_last_targets_stay(api: Running) -> None:
     served(api)
-    platform, known = api.wiring.environments["demo"].platform, Discovered()
-    before = known.instances(platform, "demo/shop", 1_000.0)
-    assert len(before) == 3
+    wanted, known = {"demo/shop": api.wiring.environments["demo"].platform}, Discovered()
+    before = known.instances(wanted, 1_000.0)
+    assert len(before["demo/shop"]) == 3
     api.world.always["instances"] = PlatformError("the engine is down")
-    assert known.instances(platform, "demo/shop", 1_059.0) == before
+    assert known.instances(wanted, 1_059.0) == before
     with pytest.raises(PlatformError, match="the engine is down"):
-        known.instances(platform, "demo/shop", 1_061.0)
+        known.instances(wanted, 1_061.0)
+
+
+class Hanging:
+    """A platform that does not answer until it is let go."""
+
+    def __init__(self) -> None:
+        self.free, self.asked = threading.Event(), list[str]()
+        self.free.set()
+
+    def instances(self, service: str) -> tuple[Instance, ...]:
+        self.asked.append(service)
+        assert self.free.wait(20)
+        return ()
+
+
+def test_an_engine_that_hangs_holds_no_scrape_up() -> None:
+    platform, known = Hanging(), Discovered()
+    wanted: dict[str, Any] = {f"demo/shop{number}": platform for number in range(8)}
+    assert known.instances(wanted, 1_000.0) == dict.fromkeys(wanted, ())
+    platform.free.clear()
+    platform.asked.clear()
+    start = time.monotonic()
+    try:
+        for at in (1_010.0, 1_020.0):
+            assert known.instances(wanted, at) == dict.fromkeys(wanted, ())
+    finally:
+        platform.free.set()
+    assert time.monotonic() - start < 5.0, "a second each, for all services together"
+    assert sorted(platform.asked) == sorted(wanted), "nobody is asked again while the answer is to come"
+
+
+def test_services_of_an_environment_that_is_gone_are_left_out(api: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    served(api)
+    with monkeypatch.context() as patch:
+        patch.delitem(api.wiring.environments, "demo")  # type: ignore[arg-type]  # it is a dictionary
+        assert told(api) == []
+    assert len(told(api)) == 3
+
+
+def test_a_release_that_the_database_does_not_know_is_listed_all_the_same(api: Running) -> None:
+    served(api)
+    with api.world.lock:
+        (name, (instance, at)) = next(iter(api.world.started.items()))
+        api.world.started[name] = replace(instance, release="v0-9"), at
+    labels = [each["labels"] for each in told(api)]
+    assert [each["__meta_tidegate_role"] for each in labels if each["release"] == "v0-9"] == ["left"]
+    assert {each["release"]: each["__meta_tidegate_version"] for each in labels} == {"v0-9": "", "v1-1": "v1"}
 
 
 def test_an_outage_that_nothing_is_known_before_is_an_error(api: Running) -> None:

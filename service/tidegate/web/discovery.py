@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from flask import Response
 from pydantic import BaseModel, Field, RootModel
 
-from tidegate.core.model import InstanceState
+from tidegate.core.model import Instance, InstanceState
 from tidegate.core.phases import LIVE
+from tidegate.errors import UnknownService
 from tidegate.ports import ServiceRow
+from tidegate.web import starting
 from tidegate.web.api import answer, api, principal
 from tidegate.web.routes import blueprint, problems
 
@@ -25,7 +29,10 @@ class TargetView(BaseModel):
     """One instance, as `http_sd_configs` wants it."""
 
     targets: list[str] = Field(description="`ip:port` of the instance.")
-    labels: dict[str, str]
+    labels: dict[str, str] = Field(
+        description="`environment`, `service`, `release` and `ordinal`; and these, `version`, `instance`, `host`, `role` "
+        "and `state` as `__meta_tidegate_…`, which are gone unless they are relabelled."
+    )
 
 
 class TargetsView(RootModel[list[TargetView]]):
@@ -35,39 +42,54 @@ class TargetsView(RootModel[list[TargetView]]):
 @bp.get("/discovery/prometheus", responses={"200": TargetsView, **problems(502)})
 def prometheus_targets(query: TargetsQuery) -> Response:
     """Every instance with its labels. After an error Prometheus keeps the targets that it has."""
-    found: list[TargetView] = []
-    for row in api().store.services():
-        if _wanted(row, query) and principal().may("read", row.service.key):
-            found += _targets(row)
-    return answer(TargetsView(found))
+    rows = [row for row in api().store.services() if _wanted(row, query)]
+    environments = api().wiring.environments
+    platforms = {row.service.key: environments[row.service.environment].platform for row in rows}
+    instances = api().discovered.instances(platforms, api().now())
+    return answer(TargetsView([target for row in rows for target in _targets(row, instances[row.service.key])]))
 
 
 def _wanted(row: ServiceRow, query: TargetsQuery) -> bool:
     service = row.service
-    return query.environment in ("", service.environment) and query.service in ("", service.name, service.key)
+    if service.environment not in api().wiring.environments:  # it was taken out of the settings, and nobody can be asked
+        return False
+    asked = query.environment in ("", service.environment) and query.service in ("", service.name, service.key)
+    return asked and principal().may("read", service.key)
 
 
-def _targets(row: ServiceRow) -> list[TargetView]:
-    service, roles = row.service, _roles(row)
-    platform = api().parts(service.environment).platform
-    instances = api().discovered.instances(platform, service.key, api().now())
-    return [
-        TargetView(
-            targets=[each.address],
-            labels={
-                "environment": service.environment,
-                "service": service.name,
-                "release": each.release,
-                "ordinal": str(each.ordinal),
-                "__meta_tidegate_instance": each.id,
-                "__meta_tidegate_host": each.host,
-                "__meta_tidegate_role": roles.get(each.release, "left"),
-                "__meta_tidegate_state": each.state.value,
-            },
-        )
-        for each in instances
-        if each.address and each.state is not InstanceState.STOPPING
-    ]
+def _targets(row: ServiceRow, instances: Sequence[Instance]) -> list[TargetView]:
+    present = [each for each in instances if each.address and each.state is not InstanceState.STOPPING]
+    versions, roles = _versions(row.service.key, {each.release for each in present}), _roles(row)
+    targets = []
+    for each in present:
+        own = {
+            "environment": row.service.environment,
+            "service": row.service.name,
+            "release": each.release,
+            "ordinal": str(each.ordinal),
+        }
+        more = {
+            "version": versions[each.release],
+            "instance": each.id,
+            "host": each.host,
+            "role": roles.get(each.release, "left"),
+            "state": each.state.value,
+        }
+        meta = {f"__meta_tidegate_{name}": value for name, value in {**own, **more}.items()}
+        targets.append(TargetView(targets=[each.address], labels={**own, **meta}))
+    return targets
+
+
+def _versions(service: str, releases: set[str]) -> Mapping[str, str]:
+    """The tag of each release's image; empty for one that the database does not know."""
+
+    def version(release: str) -> str:
+        try:
+            return starting.tag(api().store.get_release(service, release).release.image)
+        except UnknownService:
+            return ""
+
+    return {release: version(release) for release in releases}
 
 
 def _roles(row: ServiceRow) -> dict[str, str]:

@@ -50,13 +50,17 @@ def invalid_variables() -> InvalidSpec:
     return InvalidSpec([Problem("variables", text)])
 
 
-def slug(image: str) -> str:
-    """The tag of an image as part of a release's id: [a-z0-9-], at most 20; of a bare digest its beginning."""
+def tag(image: str) -> str:
+    """The tag of an image: `v2` of `shop:v2`; of a bare digest its beginning; `latest` where nothing is said."""
     name, _, digest = image.partition("@")
-    tag = name.rpartition("/")[2].partition(":")[2] or digest.removeprefix("sha256:")[:12]
     if name.startswith("sha256:"):
-        tag = name.removeprefix("sha256:")[:12]
-    return re.sub(r"[^a-z0-9]+", "-", tag.lower()).strip("-")[:LONGEST_SLUG].rstrip("-") or "latest"
+        return name.removeprefix("sha256:")[:12]
+    return name.rpartition("/")[2].partition(":")[2] or digest.removeprefix("sha256:")[:12] or "latest"
+
+
+def slug(image: str) -> str:
+    """The tag of an image as part of a release's id: [a-z0-9-], at most 20."""
+    return re.sub(r"[^a-z0-9]+", "-", tag(image).lower()).strip("-")[:LONGEST_SLUG].rstrip("-") or "latest"
 
 
 def new_id(now: Time) -> str:
