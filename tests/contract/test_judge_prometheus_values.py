@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -53,9 +53,11 @@ def requests(good: float, bad: float, **labels: str) -> Amounts:
     return {named(RESPONSES, **labels, code=code): number for code, number in (("2xx", good), ("5xx", bad))}
 
 
-def times(number: float, mean: float = MEAN, name: str = RESPONSE_SECONDS, **labels: str) -> Amounts:
+def times(
+    number: float, mean: float = MEAN, name: str = RESPONSE_SECONDS, bounds: Sequence[str] = BOUNDS, **labels: str
+) -> Amounts:
     """The buckets of so many requests."""
-    return {named(name, **labels, le=bound): number * (1 - math.exp(-float(bound) / mean)) for bound in BOUNDS}
+    return {named(name, **labels, le=bound): number * (1 - math.exp(-float(bound) / mean)) for bound in bounds}
 
 
 # -- a Prometheus with a past ------------------------------------------------------------------------------------------
@@ -163,6 +165,16 @@ def test_a_short_history_counts_together_with_what_came_since(farm: Farm) -> Non
     assert found.baseline_count is not None
     assert 50 <= found.baseline_count < 100
     assert (found.reason, bake.outcome) == (Reason.OK, "PASS")
+
+
+@pytest.mark.parametrize(
+    ("bounds", "reason"), [(("+Inf",), Reason.FEW_DATA), (("0", "+Inf"), Reason.FEW_DATA), (("0.05", "+Inf"), Reason.OK)]
+)
+def test_a_histogram_with_hardly_a_bound(farm: Farm, bounds: Sequence[str], reason: Reason) -> None:
+    bake = farm.bake(LATENCY)
+    old, new = (times(50, bounds=bounds, proxy=bake.proxy, server=server) for server in (A, N))
+    farm.begin(bake, old)
+    assert farm.play(bake, {**old, **new}, 6).reason is reason
 
 
 def test_the_applications_own_histogram(farm: Farm) -> None:

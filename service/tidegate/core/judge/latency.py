@@ -64,9 +64,9 @@ class Latency(Counted):
         old = [place for place, column in enumerate(self.roster.columns) if column.release == self.ground.old]
         known = [*past, self._counts(self.cells.waiting())]
         sums = {slot: sum(float(each[slot][0, old].sum()) for each in known if slot in each) for slot in _slots(known)}
-        if sums.get(ALL, 0.0) < LEAST_REQUESTS:
+        self._labels = sorted((slot for slot in sums if slot != ALL and float(slot) > 0), key=float)
+        if sums.get(ALL, 0.0) < LEAST_REQUESTS or not self._labels:
             return ()
-        self._labels = sorted((slot for slot in sums if slot != ALL), key=float)
         limits = np.array([float(each) for each in self._labels])
         slower = np.array([sums[ALL] - sums[each] for each in self._labels])
         self.bounds = latency_bounds(limits, slower, sums[ALL], self.ground.options, self.check.margin)
