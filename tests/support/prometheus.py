@@ -163,9 +163,15 @@ class Prometheus:
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
         try:
+            while not all(_is_stopped(thread) for thread in Path(f"/proc/{self._process.pid}/task").iterdir()):
+                time.sleep(0.005)
             yield
         finally:
             self._process.send_signal(signal.SIGCONT)
+
+
+def _is_stopped(thread: Path) -> bool:
+    return (thread / "stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 def _config(
