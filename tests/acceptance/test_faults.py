@@ -55,7 +55,7 @@ class Case:
     fault: dict[str, str]
     bad: bool = True
     blamed: str = ""
-    bake: str = "45s"
+    bake: str = "40s"
     checks: str = "[{errors: {}}, {latency: {}}]"
     rates: dict[str, float] = field(default_factory=lambda: {"get_ka": 60.0, "get": 20.0, "post_ka": 10.0})
 
@@ -66,7 +66,7 @@ CASES = (
     Case("slow-half-again", {"SLOW_FACTOR": "1.5"}, blamed="took longer", rates=BUSY),
     Case("slow-threefold", {"SLOW_FACTOR": "3"}, blamed="took longer"),
     Case("one-bad", {"ERROR_RATIO": "0.5", "BAD_ORDINAL": "1"}, blamed="failed"),
-    Case("leak", {"LEAK_MB_PER_MINUTE": "20"}, blamed="of the limit", bake="75s", checks="[{memory: {limit: 64M}}]"),
+    Case("leak", {"LEAK_MB_PER_MINUTE": "20"}, blamed="of the limit", bake="65s", checks="[{memory: {limit: 64M}}]"),
     Case("crash-loop", {"CRASH_AFTER": "4"}, blamed="restarted"),
     Case("bad-after-a-minute", {"ERROR_RATIO": "0.3", "BAD_AFTER": "60"}, blamed="failed"),
     Case("good", {}, bad=False),
