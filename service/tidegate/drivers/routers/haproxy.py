@@ -134,7 +134,9 @@ class HAProxyRouter(Router):
             deadline = time.monotonic() + RELOADED_SECONDS
             while not self._switched(backend, wanted, state):
                 if time.monotonic() >= deadline:
-                    raise RouterError(f"HAProxy was reloaded again and again while backend {backend.name} was written")
+                    raise RouterError(
+                        f"HAProxy does not come to do as written for {backend.name}: is it reloaded all the time?"
+                    )
                 time.sleep(0.01)
 
     def _switched(self, backend: Backend, wanted: Mapping[str, Member], state: Mapping[str, Kept]) -> bool:
