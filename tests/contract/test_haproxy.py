@@ -231,12 +231,13 @@ def test_a_configuration_that_haproxy_cannot_take_is_taken_back(
 ) -> None:
     owned.write(shop, (member(0),), 1)
     before = (home / "haproxy" / "haproxy.cfg").read_text()
-    monkeypatch.setattr(haproxy_places, "_require_free", lambda *_, **__: None)  # it is taken a moment later
+    monkeypatch.setattr(haproxy_places, "_require_free", lambda *_, **__: None)  # as if it were taken a moment later
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        with pytest.raises(RouterError, match="the old one goes on serving"):
+        with pytest.raises(RouterError, match="cannot take .* the old one goes on serving") as refused:
             owned.write(replace(shop, listen=f"127.0.0.1:{taken.getsockname()[1]}"), (member(1),), 1)
+        assert not refused.value.retryable
         assert (home / "haproxy" / "haproxy.cfg").read_text() == before
         assert listens(shop)
         assert ids(owned.read(shop).members) == ids([member(0)])

@@ -107,7 +107,8 @@ class Process:
                 return True
             told = reloads(self.master)
             if before is not None and told is not None and told != before and told[1]:
-                raise RouterError("HAProxy cannot take the new configuration; the old one goes on serving")
+                text = "HAProxy cannot take the new configuration; the old one goes on serving"
+                raise RouterError(text, retryable=False)  # at each attempt the old one may listen nowhere for a second
             if not signalled or (told == before and time.monotonic() - signalled >= SIGNAL_AGAIN_SECONDS):
                 os.kill(pid, signal.SIGUSR2)
                 signalled = time.monotonic()
