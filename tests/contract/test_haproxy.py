@@ -235,7 +235,7 @@ def test_a_configuration_that_haproxy_cannot_take_is_taken_back(
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        with pytest.raises(RouterError, match="cannot take .* the old one goes on serving") as refused:
+        with pytest.raises(RouterError, match=r"cannot take .* the old one goes on serving") as refused:
             owned.write(replace(shop, listen=f"127.0.0.1:{taken.getsockname()[1]}"), (member(1),), 1)
         assert not refused.value.retryable
         assert (home / "haproxy" / "haproxy.cfg").read_text() == before
