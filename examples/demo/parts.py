@@ -11,14 +11,16 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import docker
+from docker.errors import DockerException
 
 from images import demo_image
+from processes import PartFailed, answers, end, end_haproxy, free_port, haproxy_pid, remove_containers, wait_for
 from traffic import Counts, Load
 
 TIDEGATE = Path(sys.executable).with_name("tidegate")
@@ -62,10 +64,6 @@ scrape_configs:
 """
 
 
-class PartFailed(SystemExit):
-    """A part did not start; says which and why."""
-
-
 @dataclass
 class State:
     """What an earlier run left running, written as soon as it is started."""
@@ -73,42 +71,6 @@ class State:
     home: str
     ports: dict[str, int]
     pids: dict[str, int]
-
-
-def free_port(wished: int) -> int:
-    """The wished port, or any free one where it is taken."""
-    for port in (wished, 0):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return int(probe.getsockname()[1])
-    raise PartFailed("no free port")
-
-
-def wait_for(what: str, answered: Callable[[], bool], seconds: float = 30.0) -> None:
-    """Look until it answers; say what did not."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if answered():
-            return
-        time.sleep(0.1)
-    raise PartFailed(f"{what} did not answer within {seconds:g} s")
-
-
-def answers(url: str) -> Callable[[], bool]:
-    """Whether a GET is answered with 200."""
-
-    def ask() -> bool:
-        try:
-            with urllib.request.urlopen(url, timeout=2) as response:
-                return bool(response.status == 200)
-        except OSError:
-            return False
-
-    return ask
 
 
 def mtail_command(home: Path, port: int) -> list[str]:
@@ -296,10 +258,26 @@ class Stage:
         finally:
             engine.close()
 
+    def scene(self) -> str:
+        """What a person would look at first after a failure: the logs' ends, HAProxy's servers, the latest rollout."""
+        parts = [(log.name, log.read_text(errors="replace")[-4000:]) for log in sorted(self.home.glob("*.log"))]
+        asked = {
+            "haproxy.cfg": lambda: (self.home / "haproxy" / "haproxy.cfg").read_text(),
+            "show servers state": lambda: self.haproxy("show servers state"),
+            "show stat": lambda: self.haproxy("show stat -1 4 -1"),
+            "containers": lambda: json.dumps(self.containers(), indent=1),
+            "report": lambda: json.dumps(self.report(), indent=1),
+        }
+        for name, ask in asked.items():
+            try:
+                parts.append((name, ask()))
+            except (OSError, PartFailed, DockerException) as error:
+                parts.append((name, f"not to be had: {error}"))
+        return "\n".join(f"--- {name}\n{text}" for name, text in parts)
+
     def members(self) -> set[str]:
         """The short ids of the containers that HAProxy sends requests to, asked from HAProxy."""
-        lines = self.haproxy("show stat -1 4 -1").splitlines()
-        rows = [line.split(",") for line in lines if line and not line.startswith("#")]
+        rows = [line.split(",") for line in self.haproxy("show stat shop 4 -1").splitlines() if line.startswith("shop,")]
         return {row[1].rsplit(".", 1)[1] for row in rows if row[17].startswith(("UP", "no check"))}
 
     def haproxy(self, command: str) -> str:
@@ -346,48 +324,3 @@ class Stage:
             remove_containers(self.environment)
         shutil.rmtree(self.home, ignore_errors=True)
         self.state = State(str(self.home), {}, {})
-
-
-def end(pid: int, child: subprocess.Popen[bytes] | None = None, seconds: float = 20.0) -> None:
-    """SIGTERM, and SIGKILL to what does not listen; gone already is fine. `child`: it is ours, and waited for."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.kill(pid, number)
-        except ProcessLookupError:
-            return
-        if gone(pid, child, seconds):
-            return
-
-
-def gone(pid: int, child: subprocess.Popen[bytes] | None, seconds: float) -> bool:
-    """Whether it ends in time."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if child is not None:
-            if child.poll() is not None:
-                return True
-        elif not Path(f"/proc/{pid}").exists():
-            return True
-        time.sleep(0.05)
-    return False
-
-
-def haproxy_pid(directory: Path) -> int:
-    """The master process of the HAProxy that Tidegate started."""
-    return int((directory / "haproxy.pid").read_text().split()[0])
-
-
-def end_haproxy(directory: Path) -> None:
-    """The HAProxy that Tidegate started: it outlives Tidegate on purpose, since traffic must."""
-    if (directory / "haproxy.pid").exists():
-        end(haproxy_pid(directory))
-
-
-def remove_containers(environment: str) -> None:
-    """The containers of this environment, known by Tidegate's label, and no others."""
-    engine = docker.from_env()
-    try:
-        for container in engine.containers.list(all=True, filters={"label": f"tidegate.environment={environment}"}):
-            container.remove(force=True)
-    finally:
-        engine.close()

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import docker
@@ -14,10 +13,24 @@ from docker.errors import DockerException
 from parts import Stage
 from support.need import missing, program
 
+FAILED = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Keep whether the test failed, for what is printed of its scene."""
+    report = yield
+    if report.when == "call":
+        item.stash[FAILED] = report.failed
+    return report
+
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
-    """All parts under the test's folder, not started yet; ended and cleared whatever happens."""
+def stage(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Stage]:
+    """All parts under the test's folder, not started yet; ended and cleared whatever happens.
+
+    What they said last is printed for a test that failed.
+    """
     for name in ("haproxy", "prometheus", "mtail", "gcc"):
         program(name)
     try:
@@ -30,7 +43,6 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
     try:
         yield made
     finally:
-        if os.environ.get("TIDEGATE_SHOW_LOGS"):
-            for log in made.home.glob("*.log"):
-                print(f"--- {log.name}\n{log.read_text()[-4000:]}")
+        if request.node.stash.get(FAILED, False):
+            print(made.scene())
         made.stop()

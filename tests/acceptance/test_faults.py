@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from parts import Stage, free_port
+from parts import Stage
+from processes import free_port
 from traffic import Load
 
 NOISE = {"SERVICE_MS": "10", "JITTER": "0.6", "ALWAYS_RATIO": "0.01"}
@@ -143,7 +144,7 @@ def outage(shared: Path) -> Iterator[None]:
 def test_each_fault_is_caught_and_the_good_go_through(stage: Stage) -> None:
     stage.start({f"tidegate-faults:{version}": {"VERSION": version} for version in ("v1", "v2")})
     (stage.home / "shared").mkdir()
-    plays = [Play(case, stage, f"127.0.0.1:{free_port(0)}") for case in CASES]
+    plays = [Play(case, stage, f"127.0.0.1:{free_port()}") for case in CASES]
     for play in plays:
         play.deploy("v1", {})
     ended(plays, 90.0)

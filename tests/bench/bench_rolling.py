@@ -27,7 +27,8 @@ sys.path.insert(0, str(ROOT / "examples" / "demo"))
 sys.path.insert(0, str(ROOT / "tests"))
 
 from images import demo_image  # noqa: E402 - stands in the demo's folder
-from parts import Stage, free_port  # noqa: E402 - stands in the demo's folder
+from parts import Stage  # noqa: E402 - stands in the demo's folder
+from processes import free_port  # noqa: E402 - stands in the demo's folder
 from support.floor import Floor  # noqa: E402 - stands in the tests' folder
 
 COMPOSE = """\

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from support.backends import free_port
+from processes import free_port
 from support.haproxy import Standing, kill, owned_router, reload, short_folder, standing_ones, until
 from tidegate.core.model import Backend
 from tidegate.drivers.routers import haproxy_places

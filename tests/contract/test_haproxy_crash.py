@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from support.backends import Backends, backends, free_port
+from processes import free_port
+from support.backends import Backends, backends
 from support.haproxy import (
     ADOPTED,
     Standing,

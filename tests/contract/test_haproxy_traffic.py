@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from support.backends import Backends, backends, free_port
+from processes import free_port
+from support.backends import Backends, backends
 from support.haproxy import Standing, killed_before_step, owned_router, short_folder, standing_ones, until
 from support.need import program
 from tidegate.core.model import Backend, Member

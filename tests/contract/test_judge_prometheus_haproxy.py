@@ -17,9 +17,10 @@ from pathlib import Path
 
 import pytest
 
+from processes import free_port
 from support.looks import ERRORS, NEW, OLD, server_of
 from support.need import program
-from support.prometheus import Bake, free_port, metrics_of, running_prometheus
+from support.prometheus import Bake, metrics_of, running_prometheus
 from tidegate.core.judge.verdict import Finding, Outcome, Reason
 
 CONFIG = """

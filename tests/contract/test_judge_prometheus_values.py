@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from processes import free_port
 from support.looks import ERRORS, LATENCY, NEW, OLD, rollout_of, server_of
-from support.prometheus import Bake, Exporter, Prometheus, free_port, metrics_of, started
+from support.prometheus import Bake, Exporter, Prometheus, metrics_of, started
 from tidegate.core.judge.questions import LOOKBACK_SECONDS, RESPONSE_SECONDS, RESPONSES, Part
 from tidegate.core.judge.verdict import Finding, Outcome, Reason
 from tidegate.core.model import Backend, Check, CheckKind, Direction

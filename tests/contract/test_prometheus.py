@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from processes import free_port
 from support.looks import ERRORS, LATENCY, rollout_of
-from support.prometheus import Canned, Exporter, free_port, running_prometheus
+from support.prometheus import Canned, Exporter, running_prometheus
 from tidegate.core.judge.questions import HISTORY_SECONDS, LOOKBACK_SECONDS, Part
 from tidegate.core.judge.trial import Trial
 from tidegate.core.judge.verdict import Reason, Window

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 import requests
 
+from processes import free_port
 from tidegate.core.model import Signal, SignalKind
 from tidegate.store.sql import SqlStore
 from tidegate.testing.store_values import a_service, begin
@@ -56,12 +57,6 @@ class Serving:
     def lines(self) -> list[dict[str, object]]:
         """The log."""
         return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def start(folder: Path, engine: str = "") -> Serving:

@@ -16,7 +16,7 @@ import docker
 import pytest
 from docker.errors import DockerException
 
-from parts import end_haproxy, free_port, remove_containers
+from processes import end_haproxy, free_port, remove_containers
 from support.images import demo_image, remove_images
 from support.need import missing, program
 from tidegate.core import planning
@@ -51,14 +51,14 @@ class House:
 
     def __init__(self, home: Path) -> None:
         self.home, self.name = home, f"engine{uuid.uuid4().hex[:6]}"
-        self.listen = f"127.0.0.1:{free_port(0)}"
+        self.listen = f"127.0.0.1:{free_port()}"
         self.store = SqlStore(f"sqlite:///{home}/tidegate.db")
         self.store.migrate()
         self.processes: list[subprocess.Popen[bytes]] = []
         self.number = 0
         self.old: Release | None = None
         url = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
-        values = {"home": home, "name": self.name, "docker": url, "exporter": free_port(0)}
+        values = {"home": home, "name": self.name, "docker": url, "exporter": free_port()}
         (home / "tidegate.toml").write_text(SETTINGS.format(**values))
 
     def engine(self) -> subprocess.Popen[bytes]:

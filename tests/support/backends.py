@@ -13,16 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from build import compile_c
+from processes import free_port
 from tidegate.core.model import Member
 
 SOURCE = Path(__file__).parents[2] / "examples" / "demo" / "app.c"
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Backends:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.server
 import json
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -18,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from processes import free_port
 from support.looks import rollout_of
 from support.need import program
 from tidegate.core.decisions import Judge
@@ -31,13 +31,6 @@ from tidegate.engine.turn import Memory, Turn
 from tidegate.ports import Claim, Parts
 
 SCRAPE_SECONDS = 0.2
-
-
-def free_port() -> int:
-    """A port that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Exporter:
