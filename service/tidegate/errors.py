@@ -8,6 +8,9 @@
     │   ├── UnknownRollout     no such rollout
     │   ├── UnknownDriver      no such driver; lists the known ones
     │   ├── RolloutInProgress  the service has a live rollout already
+    │   ├── Superseded         a newer build has asked for a rollout already
+    │   ├── Frozen             the environment is frozen
+    │   ├── Quarantined        this digest was turned back before
     │   ├── RouteTaken         another service of the environment owns this route
     │   ├── NothingToRollBackTo  no good release is known to go back to
     │   ├── IllegalMove        the phase table does not allow it
@@ -18,6 +21,7 @@
     │   ├── PlatformError      starting, stopping or listing instances
     │   ├── RouterError        reading or writing the proxy
     │   ├── MetricsError       asking Prometheus; carries a reason code
+    │   ├── CIError            telling the CI, or settling what waits there
     │   └── StoreError         the database
     └── LeaseLost              another engine drives this rollout now; stop at once
 
@@ -100,6 +104,23 @@ class RolloutInProgress(Refused):
     """The service already has a live rollout."""
 
 
+class Superseded(Refused):
+    """A newer build of this job has asked for a rollout of this service already."""
+
+    def __init__(self, message: str = "", *, rollout: str = "") -> None:
+        super().__init__(message)
+        #: The newer build's rollout.
+        self.rollout = rollout
+
+
+class Frozen(Refused):
+    """The environment is frozen."""
+
+
+class Quarantined(Refused):
+    """This digest was turned back before."""
+
+
 class RouteTaken(Refused):
     """Another service of this environment owns the route."""
 
@@ -148,6 +169,10 @@ class MetricsError(DriverError):
         super().__init__(message, retryable=retryable)
         #: A code of `core.judge.verdict.Reason`, for the verdict.
         self.reason = reason
+
+
+class CIError(DriverError):
+    """The CI failed."""
 
 
 class StoreError(DriverError):

@@ -14,6 +14,7 @@ from tidegate.core.judge.series import Series
 from tidegate.core.judge.verdict import Time, Verdict, Window
 from tidegate.core.model import (
     Backend,
+    Build,
     Event,
     Instance,
     Member,
@@ -92,6 +93,64 @@ class Metrics(Protocol):
 
     def check(self) -> Sequence[Diagnosis]:
         """What `tidegate check` says of it; never raises."""
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """What a CI is told: an event of a rollout, how the rollout stands now, and where people look."""
+
+    rollout: Rollout
+    image: str
+    event: Event
+    link: str
+
+
+class CI(Protocol):
+    """Told of every event of the rollouts that its builds asked for: at least once, and in order. Raises `CIError`."""
+
+    def report(self, build: Build, notice: Notice) -> None:
+        """Show it, and settle what waits there for the rollout. Repeated, it changes nothing more."""
+
+    def check(self) -> Sequence[Diagnosis]:
+        """What `tidegate check` says of it; never raises."""
+
+
+@dataclass(frozen=True, slots=True)
+class Freeze:
+    """An environment in which nothing is moved forward until it is lifted, or until `until`."""
+
+    environment: str
+    by: str
+    reason: str
+    at: Time
+    until: Time | None = None
+
+    @property
+    def sentence(self) -> str:
+        """By whom and why."""
+        return f"{self.environment} is frozen by {self.by}" + (f": {self.reason}" if self.reason else "")
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """Who asked for what, when, why and from where.
+
+    `by` is a person or a token's name; `via` the token that vouched for the person, empty where the token asked for itself.
+    `subject` is what it concerns: `environment/service`, an environment, or a token's name. `source` is the address that
+    the request came from, `build` the Jenkins build that it was for, `request` the id that the server's log has too.
+    """
+
+    at: Time
+    action: str
+    subject: str
+    by: str
+    via: str = ""
+    source: str = ""
+    reason: str = ""
+    rollout: str | None = None
+    build: str = ""
+    request: str = ""
+    number: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +265,12 @@ class EngineStore(Protocol):
     def get_release(self, service: str, release: str) -> ReleaseRow:
         """Raises `UnknownService` with the id in its message."""
 
+    def frozen(self, environment: str) -> Freeze | None:
+        """The freeze that holds now, if there is one."""
+
+    def quarantined(self, service: str, digest: str) -> ReleaseRow | None:
+        """The release of the service with this digest that was turned back last, unless one was good since."""
+
 
 class Store(EngineStore, Protocol):
     """All that is asked of the database."""
@@ -216,7 +281,7 @@ class Store(EngineStore, Protocol):
     def check(self) -> Sequence[Diagnosis]:
         """What `tidegate check` says of it; never raises."""
 
-    def put_service(self, service: Service, version: int | None = None) -> ServiceRow:
+    def put_service(self, service: Service, version: int | None = None, *, audit: AuditEntry | None = None) -> ServiceRow:
         """Store or replace. `version`: `Stale` unless it is the present one. Raises `RouteTaken`."""
 
     def get_service(self, key: str) -> ServiceRow:
@@ -235,12 +300,19 @@ class Store(EngineStore, Protocol):
         """The release last set good, not quarantined since, other than `before`."""
 
     def create(
-        self, rollout: Rollout, service: Service, release: Release | None, key: Idempotency, event: Event
+        self,
+        rollout: Rollout,
+        service: Service,
+        release: Release | None,
+        key: Idempotency,
+        event: Event,
+        *,
+        audit: AuditEntry | None = None,
     ) -> Idempotency | None:
         """Service definition, release (None when it exists already), rollout, first event and key, in one transaction.
 
         Returns None when created, or the stored answer when the same key came with the same body before. Raises
-        `KeyReused`, `RolloutInProgress`, `RouteTaken`.
+        `KeyReused`, `RolloutInProgress`, `RouteTaken`, `Superseded`.
         """
 
     def answered(self, key: Idempotency) -> Idempotency | None:
@@ -251,7 +323,15 @@ class Store(EngineStore, Protocol):
     ) -> tuple[Rollout, ...]:
         """The newest first; `before` is the last id of the page before."""
 
-    def signal(self, rollout: str, signal: Signal, version: int | None = None, key: Idempotency | None = None) -> Rollout:
+    def signal(
+        self,
+        rollout: str,
+        signal: Signal,
+        version: int | None = None,
+        key: Idempotency | None = None,
+        *,
+        audit: AuditEntry | None = None,
+    ) -> Rollout:
         """Record a wish, set or clear `paused`, make the rollout due, add an event. Refused (`IllegalMove`) when the
         rollout is finished, `Stale` when `version` is not the present one.
 
@@ -265,14 +345,28 @@ class Store(EngineStore, Protocol):
     def verdicts(self, rollout: str) -> tuple[VerdictRow, ...]:
         """All, oldest first."""
 
-    def add_token(self, token: Token) -> None: ...
+    def freeze(self, freeze: Freeze, *, audit: AuditEntry | None = None) -> None:
+        """Freeze its environment; a freeze that is there is replaced."""
+
+    def thaw(self, environment: str, *, audit: AuditEntry | None = None) -> None:
+        """Lift the freeze; no error when there is none."""
+
+    def freezes(self) -> tuple[Freeze, ...]:
+        """Those that hold now, by environment."""
+
+    def audit(
+        self, before: int | None = None, limit: int = 50, subjects: Collection[str] | None = None
+    ) -> tuple[AuditEntry, ...]:
+        """What was asked for, the newest first; numbers below `before`; only of these subjects, or of all."""
+
+    def add_token(self, token: Token, *, audit: AuditEntry | None = None) -> None: ...
 
     def tokens(self) -> tuple[Token, ...]: ...
 
     def token(self, digest: str) -> Token | None:
         """By the secret's digest; also records that it was used."""
 
-    def drop_token(self, token_id: str) -> None:
+    def drop_token(self, token_id: str, *, audit: AuditEntry | None = None) -> None:
         """Raises `Refused` when there is none."""
 
     def close(self) -> None: ...
@@ -285,3 +379,4 @@ class Parts:
     platform: Platform
     router: Router
     metrics: Metrics | None  # None: the environment has none, and services with checks are refused
+    ci: CI | None = None

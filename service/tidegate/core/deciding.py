@@ -11,57 +11,33 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from tidegate.core import planning
-from tidegate.core.decisions import Decision, Judge, Mark, MarkKind, Move, Pin, Shift, Start, Stop, Wait
-from tidegate.core.judge.verdict import Outcome, Time
+from tidegate.core.decisions import Decision, Mark, MarkKind, Move, Pin, Shift, Start, Stop, Wait
+from tidegate.core.gating import bake, drain, extend, go_on, hold, inconclusive, judge, soon
+from tidegate.core.judge.verdict import Time
 from tidegate.core.model import (
     FailureAction,
     InconclusiveAction,
     InstanceState,
-    Plan,
     Rollout,
     Seen,
     Signal,
     SignalKind,
 )
 from tidegate.core.phases import Phase
+from tidegate.core.turning import give_up
 from tidegate.core.view import View, member, names
 
-WAITING_LOOK_SECONDS = 30.0  # at least, between two looks while a person is waited for
 
-
-def decide(rollout: Rollout, seen: Seen, signals: Sequence[Signal], now: Time, since: Time) -> Decision:
+def decide(rollout: Rollout, seen: Seen, signals: Sequence[Signal], now: Time, since: Time, frozen: str = "") -> Decision:
     """The single next move for a live rollout.
 
     `seen` is the world as just read, `signals` every wish recorded so far in their order, `since` the moment this engine
-    took the rollout over.
+    took the rollout over, `frozen` why nothing is moved forward in its environment.
     """
-    view = View(rollout, seen, signals, now, since)
+    view = View(rollout, seen, signals, now, since, frozen)
     ladder = PENDING if rollout.phase is Phase.PENDING else LADDER
     found = (rung(view) for rung in ladder)
     return next(decision for decision in found if decision is not None)
-
-
-def give_up(rollout: Rollout, seen: Seen, reason: str) -> Move:
-    """What follows when it cannot go on: turn back; already on the way back, halt. No traffic is moved by this itself."""
-    if rollout.phase is Phase.RUNNING:
-        return Move(Phase.ROLLING_BACK, reason, plan=way_back(rollout, seen))
-    return Move(Phase.FAILED, reason)
-
-
-def way_back(rollout: Rollout, seen: Seen) -> Plan:
-    """The plan that undoes this rollout from where the world stands."""
-    if rollout.old is None or not rollout.in_place:
-        return planning.back(rollout.old, rollout.old_replicas)
-    there = [each.release for each in seen.instances if each.state is not InstanceState.STOPPING]
-    return planning.back_in_place(
-        rollout.old,
-        rollout.new,
-        standing=min(there.count(rollout.old), rollout.old_replicas),
-        replicas=rollout.old_replicas,
-        present=there.count(rollout.new),
-        batch=rollout.batch,
-    )
 
 
 # -- before anything moves --------------------------------------------------------------------------------------------
@@ -77,6 +53,8 @@ def pin(view: View) -> Decision | None:
     """The image is resolved first, so that every instance of the release is the same."""
     if view.rollout.paused:
         return Wait(view.now + view.rollout.policy.look_seconds, "paused")
+    if view.frozen and not view.rollout.forced:
+        return Wait(view.now + view.rollout.policy.look_seconds, view.frozen)
     return Pin(f"resolving the image of {view.rollout.new}")
 
 
@@ -110,7 +88,9 @@ def _asked(signal: Signal) -> str:
 
 def _judged_bad(view: View) -> str:
     verdict, policy = view.rollout.verdict, view.rollout.policy
-    if verdict is None or not view.rollout.failed_verdict or policy.failure_action is not FailureAction.ROLLBACK:
+    if view.forced or policy.failure_action is not FailureAction.ROLLBACK:
+        return ""
+    if verdict is None or not view.rollout.failed_verdict:
         return ""
     return verdict.sentence
 
@@ -118,8 +98,8 @@ def _judged_bad(view: View) -> str:
 def _never_known(view: View) -> str:
     """One sentence when nothing could be said by the end of the bake, and the policy is to turn back then."""
     verdict = view.rollout.verdict
-    wanted = view.rollout.policy.on_inconclusive is InconclusiveAction.ROLLBACK
-    return verdict.sentence if wanted and verdict is not None and verdict.final and _inconclusive(view) else ""
+    wanted = view.rollout.policy.on_inconclusive is InconclusiveAction.ROLLBACK and not view.forced
+    return verdict.sentence if wanted and verdict is not None and verdict.final and inconclusive(view) else ""
 
 
 def _candidate_failed(view: View) -> str:
@@ -200,7 +180,7 @@ def start_missing(view: View) -> Decision | None:
 def _no_room_yet(view: View) -> Decision | None:
     """Without room for a surge, what is leaving must be gone before anything new comes."""
     if view.rollout.in_place and view.surplus and not any(view.routed(each) for each in view.surplus):
-        return _soon(view, f"waiting for {names(view.surplus)} to be gone")
+        return soon(view, f"waiting for {names(view.surplus)} to be gone")
     return None
 
 
@@ -211,7 +191,7 @@ def await_ready(view: View) -> Decision | None:
     if view.overdue:
         detail = next((each.detail for each in view.awaited if each.detail), "")
         return give_up(view.rollout, view.seen, _late(view, f"{names(view.awaited)} not ready", detail))
-    return _soon(view, f"waiting for {names(view.awaited)} to be ready")
+    return soon(view, f"waiting for {names(view.awaited)} to be ready")
 
 
 def _late(view: View, what: str, detail: str = "") -> str:
@@ -238,126 +218,6 @@ def _counts(view: View) -> str:
 def settle(view: View) -> Decision | None:
     """Rung 8: all stands as wanted."""
     return Mark(MarkKind.SETTLED, "all stands as wanted") if view.rollout.settled is None else None
-
-
-# -- the gate ---------------------------------------------------------------------------------------------------------
-
-
-def judge(view: View) -> Decision | None:
-    """Rung 10: look at the metrics, during the bake, at its end, and on while a person is waited for.
-
-    A FAIL is never judged again: a decision cannot change its mind.
-    """
-    if not view.step.gate.judged or view.rollout.failed_verdict:
-        return None
-    verdict, end, asked = view.rollout.verdict, _bake_end(view), view.wished(SignalKind.VERIFY)
-    last = verdict.at if verdict else (view.rollout.settled or view.now)
-    undecided = verdict is None or verdict.at < end
-    final = view.now >= end
-    demanded = asked is not None and asked.at > last
-    if (final and undecided) or demanded or view.now - last >= _spacing_seconds(view):
-        return Judge(final, "asking the metrics")
-    return None
-
-
-def _spacing_seconds(view: View) -> float:
-    """Between two looks: when the bake is over and a person is waited for, they need not be so many."""
-    look = view.rollout.policy.look_seconds
-    return look if view.now < _bake_end(view) else max(look, WAITING_LOOK_SECONDS)
-
-
-def _bake_end(view: View) -> Time:
-    """When the step has stood long enough; every extension is one more bake."""
-    return (view.rollout.settled or view.now) + view.step.gate.bake_seconds * (1 + view.rollout.extensions)
-
-
-def bake(view: View) -> Decision | None:
-    """Rung 9: still baking. A FAIL that waits for a person does not wait for the bake."""
-    end = _bake_end(view)
-    if view.now >= end or view.rollout.failed_verdict:
-        return None
-    return Wait(min(end, _next_look(view)), f"baking, {end - view.now:.0f} s to go")
-
-
-def _next_look(view: View) -> Time:
-    """When the metrics are asked again."""
-    verdict = view.rollout.verdict
-    last = verdict.at if verdict else (view.rollout.settled or view.now)
-    return max(view.now, last + _spacing_seconds(view)) if view.step.gate.judged else view.now + 86_400.0
-
-
-def drain(view: View) -> Decision | None:
-    """Rung 9: unrouted instances still have requests in flight and have not had their drain time, or are not gone yet."""
-    kept_busy = [each for each in view.kept if not view.routed(each) and view.in_flight(each)]
-    if kept_busy and not view.drained:
-        return _soon(view, f"draining {names(kept_busy)}")
-    leaving = [each for each in view.surplus if each.state is not InstanceState.STOPPING or view.step.gate.cleared]
-    if leaving:
-        return _soon(view, f"waiting for {names(leaving)} to be gone")
-    if view.step.gate.cleared and view.seen.routed.draining:
-        return _soon(view, "waiting for the last requests in flight")
-    return None
-
-
-def extend(view: View) -> Decision | None:
-    """Rung 11: inconclusive, so bake longer; bounded."""
-    policy = view.rollout.policy
-    if policy.on_inconclusive is not InconclusiveAction.EXTEND or not _inconclusive(view) or view.promoted:
-        return None
-    if view.rollout.extensions >= policy.max_extensions:
-        return None
-    return Mark(MarkKind.EXTENDED, "inconclusive, baking longer")
-
-
-def _inconclusive(view: View) -> bool:
-    verdict = view.rollout.verdict
-    return view.step.gate.judged and verdict is not None and verdict.outcome is Outcome.INCONCLUSIVE
-
-
-def hold(view: View) -> Decision | None:
-    """Rungs 11 and 12: a person is asked: by the plan, after an inconclusive verdict, or after a FAIL by policy."""
-    why = _asks_a_person(view)
-    if not why or view.promoted:
-        return None
-    if view.rollout.held is None:
-        return Mark(MarkKind.HELD, why)
-    end = view.rollout.held + view.rollout.policy.hold_expires_seconds
-    if view.now >= end and not view.rollout.paused:
-        return give_up(view.rollout, view.seen, f"nobody answered in time; {why}")
-    return Wait(min(max(end, view.now + 1.0), _next_look(view)), why)
-
-
-def _asks_a_person(view: View) -> str:
-    if view.rollout.failed_verdict and view.rollout.policy.failure_action is FailureAction.PAUSE:
-        return "judged FAIL, waiting for a person: promote or roll back"
-    if _inconclusive(view) and not _goes_on_unknown(view):
-        return "inconclusive, waiting for a person: promote or roll back"
-    return f"waiting for approval ({view.step.gate.hold})" if view.step.gate.hold else ""
-
-
-def _goes_on_unknown(view: View) -> bool:
-    """By policy, and only while a later step is still to be judged: no rollout ends on what nobody knows."""
-    later = view.rollout.plan[view.rollout.cursor + 1 :]
-    continues = view.rollout.policy.on_inconclusive is InconclusiveAction.CONTINUE
-    return continues and any(step.gate.judged for step in later)
-
-
-def go_on(view: View) -> Decision | None:
-    """Rungs 12 and 13: the gate is open."""
-    if view.rollout.paused:
-        return Wait(view.now + view.rollout.policy.look_seconds, "paused")
-    following = view.rollout.cursor + 1
-    if following < len(view.rollout.plan):
-        return Move(view.rollout.phase, f"step {following + 1} of {len(view.rollout.plan)}", cursor=following)
-    if view.rollout.phase is Phase.ROLLING_BACK:
-        return Move(Phase.ROLLED_BACK, view.rollout.reason)
-    return Move(Phase.SUCCEEDED, f"{view.rollout.new} serves")
-
-
-def _soon(view: View, why: str) -> Wait:
-    """Look again soon: at once in the beginning, less often the longer it takes."""
-    waited = view.now - (view.rollout.entered or view.now)
-    return Wait(view.now + min(0.5, max(0.01, waited / 20)), why)
 
 
 Rung = Callable[[View], Decision | None]

@@ -14,6 +14,7 @@ class Kind(StrEnum):
     ROLLBACK_ASKED = "rollback_asked"  # a person or Jenkins wants it turned back
     PAUSED = "paused"  # no step is begun and no traffic is moved until it is resumed
     RESUMED = "resumed"  # it goes on after a pause
+    FORCED = "forced"  # a person skips bakes, checks and holds from here on
     VERIFY_ASKED = "verify_asked"  # a verdict is wanted now
 
     # before anything moves
@@ -27,6 +28,7 @@ class Kind(StrEnum):
     SETTLED = "settled"  # all of the step stands; the bake counts from here
     EXTENDED = "extended"  # inconclusive, so another bake
     HELD = "held"  # a person is waited for
+    FROZEN = "frozen"  # the environment is frozen, so the next step is waited with
 
     # what was done to the world
     STARTED = "started"  # instances were created and started

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from tidegate.core.approval import Approval
 from tidegate.core.judge.verdict import Outcome, Time, Verdict
 from tidegate.core.phases import Phase
 
@@ -160,6 +161,7 @@ class Policy:
     on_inconclusive: InconclusiveAction = InconclusiveAction.EXTEND
     max_extensions: int = 2  # how many more bakes an INCONCLUSIVE verdict is given
     hold_expires_seconds: float = 86_400.0  # a hold that nobody answers turns back after this
+    approval: Approval = field(default_factory=Approval)
     max_resumes: int = 50  # how often engines may have died while driving one rollout
 
 
@@ -243,11 +245,8 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """The proxy's cumulative counters for one backend, since the proxy's last start or reload.
-
-    `lost` counts requests that got no proper answer because of the proxy or a vanished instance (refused, reset, no
-    server, aborted by the server); `errors` those the application itself answered with 5xx.
-    """
+    """The proxy's counters for one backend, since its last start or reload. `lost`: requests without a proper answer
+    because of the proxy or a vanished instance (refused, reset, no server, aborted); `errors`: the application's 5xx."""
 
     requests: int
     lost: int
@@ -304,6 +303,15 @@ Plan = tuple[Step, ...]
 
 
 @dataclass(frozen=True, slots=True)
+class Build:
+    """A build of a CI, its page, and its `job` as the CI names it: `team/repo/feature%2Ffoo`."""
+
+    job: str
+    number: int
+    url: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Rollout:
     """One attempt to move a service from one release to another.
 
@@ -337,7 +345,12 @@ class Rollout:
     finished: Time | None = None
     checks: tuple[Check, ...] = ()
     policy: Policy = Policy()
-    requested_by: str = ""
+    image: str = ""  # of the new release, and the digest that it was resolved to, empty until then
+    digest: str = ""
+    requested_by: str = ""  # a person, or a token's name
+    requested_via: str = ""  # the token that vouched for this person; empty: the token asked for itself
+    build: Build | None = None  # that asked for it
+    forced: bool = False  # asked for in spite of a freeze and of a quarantine
     version: int = 0  # grows with each save; the ETag
 
     @property
@@ -359,6 +372,7 @@ class SignalKind(StrEnum):
     PAUSE = "pause"
     RESUME = "resume"
     VERIFY = "verify"  # judge now, do not wait for the next look
+    FORCE = "force"  # on to the end without bakes, checks and holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -370,6 +384,7 @@ class Signal:
     by: str
     reason: str = ""
     step: int | None = None
+    via: str = ""  # the token that vouched for `by`; empty: `by` is the token itself
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from tidegate.core.approval import opening
 from tidegate.core.judge.verdict import Time
 from tidegate.core.model import Fleet, Instance, InstanceState, Member, Rollout, Seen, Signal, SignalKind, Step
 from tidegate.core.phases import Phase
@@ -20,13 +21,15 @@ def member(instance: Instance) -> Member:
 
 @dataclass(frozen=True)
 class View:
-    """One rollout and the world at one moment. `since` is when this engine took the rollout over."""
+    """One rollout and the world at one moment. `since` is when this engine took the rollout over; `frozen` says by whom and
+    why the environment is frozen, empty when it is not."""
 
     rollout: Rollout
     seen: Seen
     signals: Sequence[Signal]
     now: Time
     since: Time
+    frozen: str = ""
 
     @property
     def step(self) -> Step:
@@ -42,8 +45,12 @@ class View:
     @cached_property
     def promoted(self) -> Signal | None:
         """The approval that opens the present step's hold, if it was given."""
-        gifts = (signal for signal in self.signals if signal.kind is SignalKind.PROMOTE)
-        return next((signal for signal in gifts if signal.step in (None, self.rollout.cursor)), None)
+        return opening(self.rollout, self.signals)
+
+    @property
+    def forced(self) -> bool:
+        """Whether the analysis is skipped from here on, by somebody who may."""
+        return self.wished(SignalKind.FORCE) is not None
 
     # -- time -----------------------------------------------------------------------------------------------------
 

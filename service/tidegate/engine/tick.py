@@ -21,8 +21,9 @@ deadline counts from the first of the failures in this process, and not while pa
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
-from tidegate.core.deciding import decide, give_up, worn_out
+from tidegate.core.deciding import decide, worn_out
 from tidegate.core.decisions import (
     Decision,
     Judge,
@@ -40,6 +41,7 @@ from tidegate.core.decisions import (
 from tidegate.core.judge.verdict import Verdict
 from tidegate.core.model import Event, Instance, InstanceState, Rollout, Routed, Seen, Signal, SignalKind
 from tidegate.core.phases import Phase
+from tidegate.core.turning import give_up
 from tidegate.core.view import View
 from tidegate.engine import effects, events
 from tidegate.engine.turn import Memory, Tick, Turn, back_off, recover
@@ -76,12 +78,12 @@ def tick(
         return _again(turn, error)
     if not rollout.phase.live:
         return Tick(f"it is {rollout.phase} already", finished=True)
-    seen: Seen | None = None
-    decision = _unseen(turn, rollout, signals)
+    seen, decision = None, None
     try:
+        decision = _unseen(turn, rollout, signals)
         if decision is None:
             seen = turn.look(rollout.service, rollout.backend)
-            decision = decide(rollout, seen, signals, clock(), claim.since)
+            decision = decide(rollout, seen, signals, clock(), claim.since, turn.frozen(rollout))
         done = _carry_out(turn, rollout, signals, seen or NOTHING, decision)
         recover(turn)
     except DriverError as error:
@@ -95,7 +97,7 @@ def _unseen(turn: Turn, rollout: Rollout, signals: Sequence[Signal]) -> Decision
     The latter comes before the look, since it may be the look that they die of.
     """
     if rollout.phase is Phase.PENDING:
-        return decide(rollout, NOTHING, signals, turn.clock(), turn.claim.since)
+        return decide(rollout, NOTHING, signals, turn.clock(), turn.claim.since, turn.frozen(rollout))
     return worn_out(View(rollout, NOTHING, signals, turn.clock(), turn.claim.since))
 
 
@@ -104,6 +106,7 @@ def _carry_out(turn: Turn, rollout: Rollout, signals: Sequence[Signal], seen: Se
     match decision:
         case Wait():
             turn.memory.forget_look()
+            turn.tell_frozen(rollout, decision.why)
             return Tick(decision.why, decision.until)
         case Mark() | Move():
             return _record(turn, rollout, signals, seen, decision)
@@ -136,7 +139,7 @@ def _record(turn: Turn, rollout: Rollout, signals: Sequence[Signal], seen: Seen,
             rollout = moved(rollout, decision, now)
         if rollout.phase is not before.phase:
             break
-        following = decide(rollout, seen, signals, turn.clock(), turn.claim.since)
+        following = decide(rollout, seen, signals, turn.clock(), turn.claim.since, turn.frozen(rollout))
         if not isinstance(following, Mark | Move):
             break
         decision = following
@@ -163,12 +166,26 @@ def _to_be_heard(rollout: Rollout, signals: Sequence[Signal], seen: Seen, decisi
 
 def _begin(turn: Turn, rollout: Rollout) -> Tick:
     """The image is known and everything answers: from here on it runs."""
-    told = effects.pin(turn, rollout)
+    digest, told = effects.pin(turn, rollout)
+    rollout = replace(rollout, digest=digest)
     now = turn.clock()
+    refused = _quarantined(turn, rollout)
+    if refused is not None:
+        turn.store.save(moved(rollout, refused, now), [*told, events.move(refused, rollout, None, now)], turn.claim.fence)
+        return Tick(refused.why, finished=True)
     begin = Move(Phase.RUNNING, f"step 1 of {len(rollout.plan)}")
     event = events.move(begin, rollout, None, now)
     turn.store.save(moved(rollout, begin, now), [*told, event], turn.claim.fence)
     return Tick(begin.why)
+
+
+def _quarantined(turn: Turn, rollout: Rollout) -> Move | None:
+    """What was turned back before is not tried again unless somebody insists."""
+    row = None if rollout.forced else turn.store.quarantined(rollout.service, rollout.digest)
+    if row is None:
+        return None
+    what = f"{rollout.image} is in quarantine: this image was turned back as {row.release.id}"
+    return Move(Phase.ROLLED_BACK, f"{what}; deploy another one, or this one by force")
 
 
 def _judge(turn: Turn, rollout: Rollout, signals: Sequence[Signal], seen: Seen, decision: Judge) -> Tick:

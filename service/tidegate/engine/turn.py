@@ -10,7 +10,7 @@ import structlog
 from tidegate.core.judge.trial import Trial
 from tidegate.core.judge.verdict import Time
 from tidegate.core.kinds import Kind
-from tidegate.core.model import Backend, Event, Instance, InstanceState, Routed, Seen
+from tidegate.core.model import Backend, Event, Instance, InstanceState, Rollout, Routed, Seen
 from tidegate.core.phases import Phase
 from tidegate.engine import events
 from tidegate.errors import StoreError
@@ -18,6 +18,7 @@ from tidegate.ports import Claim, Clock, EngineStore, Parts
 
 logger = structlog.get_logger("tidegate.engine")
 
+FREEZE_SECONDS = 0.5  # so long a freeze, or that there is none, need not be read again
 FRESH_SECONDS = 0.1  # a look this young serves the next decision too, where nothing was done to what it shows
 BACKOFF_SECONDS = 0.25  # after the first failure; doubled with each further one
 LONGEST_BACKOFF_SECONDS = 10.0
@@ -63,6 +64,9 @@ class Memory:
     logged: set[str] = field(default_factory=set)  # instances whose last lines were told
     step: Step | None = None
     trial: Trial | None = None  # the judge, as it was after the last look that was saved
+    freeze: str = ""  # of its environment, as read at `freeze_read`
+    freeze_read: Time = float("-inf")
+    frozen: str = ""  # the freeze that was told and is waited for
     repeats: dict[Hashable, tuple[int, Time]] = field(default_factory=dict)
 
     def forget_look(self) -> None:
@@ -102,6 +106,21 @@ class Turn:
     clock: Clock
     memory: Memory
     guard: Callable[[], None]
+
+    def frozen(self, rollout: Rollout) -> str:
+        """By whom and why its environment is frozen; empty when it is not."""
+        memory, now = self.memory, self.clock()
+        if not 0.0 <= now - memory.freeze_read < FREEZE_SECONDS:
+            freeze = self.store.frozen(rollout.service.partition("/")[0])
+            memory.freeze_read, memory.freeze = now, freeze.sentence if freeze else ""
+        return memory.freeze
+
+    def tell_frozen(self, rollout: Rollout, why: str) -> None:
+        """Once, while it is a freeze that it waits for."""
+        waits = why if why and why == self.frozen(rollout) else ""
+        if waits and self.memory.frozen != waits:
+            self.note(events.plain(Kind.FROZEN, f"waits, since {waits}", rollout, self.clock()))
+        self.memory.frozen = waits
 
     def note(self, *told: Event) -> None:
         """Events alone, under our fence. Raises `LeaseLost`."""

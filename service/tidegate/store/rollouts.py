@@ -11,9 +11,9 @@ from tidegate.core.judge.look import Look
 from tidegate.core.judge.verdict import Time, Verdict
 from tidegate.core.model import Event, Release, Rollout, Service, Signal, SignalKind
 from tidegate.core.phases import Phase
-from tidegate.errors import IllegalMove, KeyReused, RolloutInProgress, Stale, StoreError, UnknownRollout
-from tidegate.ports import Idempotency, VerdictRow
-from tidegate.store import leases, rows, services
+from tidegate.errors import IllegalMove, KeyReused, RolloutInProgress, Stale, StoreError, Superseded, UnknownRollout
+from tidegate.ports import AuditEntry, Idempotency, VerdictRow
+from tidegate.store import governing, leases, rows, services
 from tidegate.store.tables import events, idempotency, is_live, looks, releases, rollouts, signals, verdicts
 from tidegate.store.tables import services as services_table
 
@@ -23,6 +23,7 @@ SIGNALLED = {
     SignalKind.ROLLBACK: ("rollback_asked", "rollback asked"),
     SignalKind.PAUSE: ("paused", "paused"),
     SignalKind.RESUME: ("resumed", "resumed"),
+    SignalKind.FORCE: ("forced", "all analysis skipped"),
     SignalKind.VERIFY: ("verify_asked", "verdict asked"),
 }
 PAUSING = {SignalKind.PAUSE: True, SignalKind.RESUME: False}
@@ -60,6 +61,7 @@ def add(
     ):
         raise StoreError(f"rollout {rollout.id}, its service and its release do not belong together", retryable=False)
     services.put(connection, service)
+    _refuse_an_older_build(connection, rollout)
     _refuse_a_second(connection, service.key)
     if release is None:
         services.get_release(connection, service.key, rollout.new)
@@ -86,6 +88,26 @@ def _refuse_a_second(connection: Connection, service: str) -> None:
     live = connection.execute(select(rollouts.c.id).where(rollouts.c.service == service, is_live)).scalar_one_or_none()
     if live is not None:
         raise RolloutInProgress(f"{service} has a live rollout, {live}: wait for its end, promote it or roll it back first")
+
+
+def _refuse_an_older_build(connection: Connection, rollout: Rollout) -> None:
+    """What a newer build of the same job has asked for is not undone by an older one that came late."""
+    build = rollout.build
+    if build is None:
+        return
+    table = rollouts.c
+    newer = (
+        select(table.id, table.build)
+        .where(table.service == rollout.service, table.build["job"].as_string() == build.job)
+        .where(table.build["number"].as_integer() > build.number)
+        .order_by(table.sequence.desc())
+        .limit(1)
+    )
+    found = connection.execute(newer).one_or_none()
+    if found is not None:
+        number = found.build["number"]
+        text = f"build {build.number} of {build.job} is superseded: build {number} has asked for rollout {found.id} already"
+        raise Superseded(text, rollout=found.id)
 
 
 # -- driving ----------------------------------------------------------------------------------------------------------
@@ -162,7 +184,13 @@ def _append(connection: Connection, rollout: str, added: Sequence[Event], last: 
 
 
 def signal(
-    connection: Connection, rollout: str, wish: Signal, version: int | None, key: Idempotency | None, now: Time
+    connection: Connection,
+    rollout: str,
+    wish: Signal,
+    version: int | None,
+    key: Idempotency | None,
+    now: Time,
+    audit: AuditEntry | None,
 ) -> Rollout:
     """Record it and wake the engine. Raises `UnknownRollout`, `IllegalMove`, `Stale`, `KeyReused`."""
     present = _row(connection, rollout, lock=True)
@@ -188,14 +216,16 @@ def signal(
     ).one()
     connection.execute(insert(signals).values(rows.signal_values(rollout, wish)))
     _append(connection, rollout, (_told(wish),), last=changed.events)
+    governing.note(connection, audit)
     return rows.rollout_of(changed)
 
 
 def _told(wish: Signal) -> Event:
     kind, words = SIGNALLED[wish.kind]
-    sentence = f"{words} by {wish.by}" + (f": {wish.reason}" if wish.reason else "")
-    data = {"by": wish.by, "reason": wish.reason} | ({} if wish.step is None else {"step": wish.step})
-    return Event(kind, sentence, wish.at, data=data)
+    vouched = f" (vouched for by {wish.via})" if wish.via else ""
+    because = f": {wish.reason}" if wish.reason else ""
+    data = {"by": wish.by, "via": wish.via, "reason": wish.reason} | ({} if wish.step is None else {"step": wish.step})
+    return Event(kind, f"{words} by {wish.by}{vouched}{because}", wish.at, data=data)
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------

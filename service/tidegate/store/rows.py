@@ -19,7 +19,7 @@ from tidegate.core.judge.look import Look
 from tidegate.core.judge.verdict import Verdict
 from tidegate.core.model import Event, Release, Rollout, Service, Signal
 from tidegate.core.phases import Phase
-from tidegate.ports import Idempotency, ReleaseRow, ServiceRow, Token, VerdictRow
+from tidegate.ports import AuditEntry, Freeze, Idempotency, ReleaseRow, ServiceRow, Token, VerdictRow
 
 T = TypeVar("T")
 AnyRow = Row[Any]
@@ -63,12 +63,14 @@ VERDICT = Codec(TypeAdapter(tuple[Verdict], config=CONFIG))
 LOOK = Codec(TypeAdapter(tuple[Look], config=CONFIG))
 SIGNAL = Codec(TypeAdapter(tuple[Signal], config=CONFIG))
 EVENT = Codec(TypeAdapter(tuple[Event], config=CONFIG))
+FREEZE = Codec(TypeAdapter(tuple[Freeze], config=CONFIG))
+AUDIT = Codec(TypeAdapter(tuple[AuditEntry], config=CONFIG))
 TOKEN = Codec(TypeAdapter(tuple[Token], config=CONFIG))
 
 #: The columns of a rollout that the engine writes while it drives it.
 DRIVEN = (
-    "plan", "phase", "cursor", "reason", "entered", "shifted", "settled", "held", "drain_from", "extensions", "verdict",
-    "finished",
+    "plan", "digest", "phase", "cursor", "reason", "entered", "shifted", "settled", "held", "drain_from", "extensions",
+    "verdict", "finished",
 )  # fmt: skip
 _ROLLOUT_FIELDS = frozenset(Rollout.__dataclass_fields__)
 _RELEASE_FIELDS = frozenset(Release.__dataclass_fields__)
@@ -177,6 +179,28 @@ def token_values(token: Token) -> Values:
 def token_of(row: AnyRow) -> Token:
     """From a row of `tokens`."""
     return TOKEN.decode(_part(row, frozenset(Token.__dataclass_fields__)))
+
+
+def freeze_values(freeze: Freeze) -> Values:
+    """A row of `freezes`."""
+    values: Values = FREEZE.encode(freeze)
+    return values
+
+
+def freeze_of(row: AnyRow) -> Freeze:
+    """From a row of `freezes`."""
+    return FREEZE.decode(_part(row, frozenset(Freeze.__dataclass_fields__)))
+
+
+def audit_values(entry: AuditEntry) -> Values:
+    """A row of `audit`; its number is given by the database."""
+    values: Values = AUDIT.encode(entry)
+    return {name: value for name, value in values.items() if name != "number"}
+
+
+def audit_of(row: AnyRow) -> AuditEntry:
+    """From a row of `audit`."""
+    return AUDIT.decode(_part(row, frozenset(AuditEntry.__dataclass_fields__)))
 
 
 def idempotency_of(row: AnyRow) -> Idempotency:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, Select, and_, insert, or_, select, update
+from sqlalchemy import Connection, Select, and_, func, insert, or_, select, update
 
 from tidegate.core.judge.verdict import Time
 from tidegate.core.model import Release, Service
@@ -97,6 +97,18 @@ def pin(connection: Connection, service: str, release: str, digest: str) -> None
     wanted = and_(releases.c.service == service, releases.c.id == release)
     if connection.execute(update(releases).where(wanted).values(digest=digest)).rowcount != 1:
         raise UnknownService(f"no release {release} of {service}")
+
+
+def quarantined(connection: Connection, service: str, digest: str) -> ReleaseRow | None:
+    """The release with this digest that was turned back last; None when one with it was good since."""
+    table = releases.c
+    same = (table.service == service, table.digest == digest)
+    query = select(releases).where(*same, table.quarantined_at.is_not(None)).order_by(table.quarantined_at.desc()).limit(1)
+    found = connection.execute(query).one_or_none()
+    good = connection.execute(select(func.max(table.good_at)).where(*same)).scalar_one_or_none()
+    if found is None or (good is not None and good > found.quarantined_at):
+        return None
+    return rows.release_of(found)
 
 
 def last_good(connection: Connection, service: str, before: str | None) -> ReleaseRow | None:

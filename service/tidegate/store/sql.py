@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -17,9 +17,11 @@ from tidegate.core.model import Event, Release, Rollout, Service, Signal
 from tidegate.core.phases import Phase
 from tidegate.errors import StoreError
 from tidegate.ports import (
+    AuditEntry,
     Claim,
     Clock,
     Diagnosis,
+    Freeze,
     Idempotency,
     ReleaseRow,
     ServiceRow,
@@ -27,7 +29,7 @@ from tidegate.ports import (
     Token,
     VerdictRow,
 )
-from tidegate.store import databases, leases, migrations, rollouts, services, tokens
+from tidegate.store import databases, governing, leases, migrations, rollouts, services, tokens
 from tidegate.store.databases import Collision, translated
 
 T = TypeVar("T")
@@ -144,9 +146,10 @@ class SqlStore(Store):
 
     # -- services and releases ----------------------------------------------------------------------------------------
 
-    def put_service(self, service: Service, version: int | None = None) -> ServiceRow:
+    def put_service(self, service: Service, version: int | None = None, *, audit: AuditEntry | None = None) -> ServiceRow:
         def put(connection: Connection) -> ServiceRow:
             services.put(connection, service, version)
+            governing.note(connection, audit)
             return services.get(connection, service.key)
 
         return self._write_checked(f"storing service {service.key}", put)
@@ -174,15 +177,27 @@ class SqlStore(Store):
         with self._read(f"looking for a good release of {service}") as connection:
             return services.last_good(connection, service, before)
 
+    def quarantined(self, service: str, digest: str) -> ReleaseRow | None:
+        with self._read(f"looking for a quarantine in {service}") as connection:
+            return services.quarantined(connection, service, digest)
+
     # -- rollouts -----------------------------------------------------------------------------------------------------
 
     def create(
-        self, rollout: Rollout, service: Service, release: Release | None, key: Idempotency, event: Event
+        self,
+        rollout: Rollout,
+        service: Service,
+        release: Release | None,
+        key: Idempotency,
+        event: Event,
+        *,
+        audit: AuditEntry | None = None,
     ) -> Idempotency | None:
         def add(connection: Connection) -> Idempotency | None:
             said = rollouts.answered(connection, key)
             if said is None:
                 rollouts.add(connection, rollout, service, release, key, event, self._clock())
+                governing.note(connection, audit)
             return said
 
         return self._write_checked(f"creating rollout {rollout.id}", add)
@@ -197,10 +212,18 @@ class SqlStore(Store):
         with self._read("listing rollouts") as connection:
             return rollouts.page(connection, service, phase, before, limit)
 
-    def signal(self, rollout: str, signal: Signal, version: int | None = None, key: Idempotency | None = None) -> Rollout:
+    def signal(
+        self,
+        rollout: str,
+        signal: Signal,
+        version: int | None = None,
+        key: Idempotency | None = None,
+        *,
+        audit: AuditEntry | None = None,
+    ) -> Rollout:
         return self._write_checked(
             f"recording {signal.kind} for {rollout}",
-            lambda connection: rollouts.signal(connection, rollout, signal, version, key, self._clock()),
+            lambda connection: rollouts.signal(connection, rollout, signal, version, key, self._clock(), audit),
         )
 
     def events(self, rollout: str, after: int = 0, limit: int = 500) -> tuple[Event, ...]:
@@ -215,11 +238,38 @@ class SqlStore(Store):
         with self._read(f"reading looks of {rollout}") as connection:
             return rollouts.looked(connection, rollout)
 
+    # -- freezes and the audit log --------------------------------------------------------------------------------------
+
+    def frozen(self, environment: str) -> Freeze | None:
+        with self._read(f"reading the freeze of {environment}") as connection:
+            return governing.frozen(connection, environment, self._clock())
+
+    def freezes(self) -> tuple[Freeze, ...]:
+        with self._read("listing freezes") as connection:
+            return governing.every(connection, self._clock())
+
+    def freeze(self, freeze: Freeze, *, audit: AuditEntry | None = None) -> None:
+        with self._write(f"freezing {freeze.environment}") as connection:
+            governing.put(connection, freeze)
+            governing.note(connection, audit)
+
+    def thaw(self, environment: str, *, audit: AuditEntry | None = None) -> None:
+        with self._write(f"lifting the freeze of {environment}") as connection:
+            governing.lift(connection, environment)
+            governing.note(connection, audit)
+
+    def audit(
+        self, before: int | None = None, limit: int = 50, subjects: Collection[str] | None = None
+    ) -> tuple[AuditEntry, ...]:
+        with self._read("reading the audit log") as connection:
+            return governing.read(connection, before, limit, subjects)
+
     # -- tokens -------------------------------------------------------------------------------------------------------
 
-    def add_token(self, token: Token) -> None:
+    def add_token(self, token: Token, *, audit: AuditEntry | None = None) -> None:
         with self._write("adding a token") as connection:
             tokens.add(connection, token)
+            governing.note(connection, audit)
 
     def tokens(self) -> tuple[Token, ...]:
         with self._read("listing tokens") as connection:
@@ -234,9 +284,10 @@ class SqlStore(Store):
                 tokens.note_use(connection, found, now)
         return found
 
-    def drop_token(self, token_id: str) -> None:
+    def drop_token(self, token_id: str, *, audit: AuditEntry | None = None) -> None:
         with self._write("dropping a token") as connection:
             tokens.drop(connection, token_id)
+            governing.note(connection, audit)
 
     def close(self) -> None:
         self._database.close()

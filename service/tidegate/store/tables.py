@@ -19,6 +19,7 @@ from sqlalchemy import (
     String,
     Table,
     UniqueConstraint,
+    false,
     literal_column,
 )
 
@@ -86,8 +87,13 @@ rollouts = Table(
     Column("in_place", Boolean, nullable=False),
     Column("checks", JSON, nullable=False),
     Column("policy", JSON, nullable=False),
+    Column("image", String, nullable=False, server_default=""),
     Column("requested_by", String, nullable=False),
+    Column("requested_via", String, nullable=False, server_default=""),
+    Column("build", JSON(none_as_null=True)),
+    Column("forced", Boolean, nullable=False, server_default=false()),
     # where it stands; written by the engine that holds the lease
+    Column("digest", String, nullable=False, server_default=""),
     Column("phase", String, nullable=False),
     Column("cursor", Integer, nullable=False),
     Column("reason", String, nullable=False),
@@ -151,6 +157,7 @@ signals = Table(
     Column("by", String, nullable=False),
     Column("reason", String, nullable=False),
     Column("step", Integer),
+    Column("via", String, nullable=False, server_default=""),
 )
 
 events = Table(
@@ -162,6 +169,33 @@ events = Table(
     Column("sentence", String, nullable=False),
     Column("at", Double, nullable=False),
     Column("data", JSON, nullable=False),
+)
+
+freezes = Table(
+    "freezes",
+    metadata,
+    Column("environment", String, primary_key=True),
+    Column("by", String, nullable=False),
+    Column("reason", String, nullable=False),
+    Column("at", Double, nullable=False),
+    Column("until", Double),
+)
+
+#: Who asked for what, when, why and from where. Only added to.
+audit = Table(
+    "audit",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("at", Double, nullable=False),
+    Column("action", String, nullable=False),
+    Column("subject", String, nullable=False, index=True),  # environment/service, environment, or a token's name
+    Column("by", String, nullable=False),
+    Column("via", String, nullable=False),
+    Column("source", String, nullable=False),
+    Column("reason", String, nullable=False),
+    Column("rollout", String),
+    Column("build", String, nullable=False),
+    Column("request", String, nullable=False),
 )
 
 tokens = Table(

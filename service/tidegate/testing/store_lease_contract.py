@@ -308,7 +308,7 @@ class SignalExam:
         for kind in SignalKind:
             store.signal(rollout.id, Signal(kind, clock.now, "eva", f"because of {kind}"))
         told = store.events(rollout.id, after=1)
-        assert [each.kind for each in told] == ["promoted", "rollback_asked", "paused", "resumed", "verify_asked"]
+        assert [each.kind for each in told] == ["promoted", "rollback_asked", "paused", "resumed", "verify_asked", "forced"]
         assert [each.number for each in told] == [2, 3, 4, 5, 6]
         assert all("eva" in each.sentence and "because of" in each.sentence and each.at == clock.now for each in told)
 

@@ -39,6 +39,9 @@ TABLE: dict[type[errors.TidegateError], Kind] = {
     errors.UnknownRollout: Kind(404, "unknown-rollout", "No such rollout"),
     errors.UnknownDriver: Kind(500, "unknown-driver", "The server's settings name an unknown driver"),
     errors.RolloutInProgress: Kind(409, "rollout-in-progress", "A rollout is in progress"),
+    errors.Superseded: Kind(409, "superseded", "Superseded by a newer build"),
+    errors.Frozen: Kind(409, "frozen", "The environment is frozen"),
+    errors.Quarantined: Kind(409, "quarantined", "The digest is in quarantine"),
     errors.RouteTaken: Kind(409, "route-taken", "The route belongs to another service"),
     errors.NothingToRollBackTo: Kind(409, "nothing-to-roll-back-to", "Nothing to roll back to"),
     errors.IllegalMove: Kind(409, "illegal-move", "Not possible now"),
@@ -49,6 +52,7 @@ TABLE: dict[type[errors.TidegateError], Kind] = {
     errors.PlatformError: Kind(502, "platform-error", "The platform failed"),
     errors.RouterError: Kind(502, "router-error", "The proxy failed"),
     errors.MetricsError: Kind(502, "metrics-error", "The metrics source failed"),
+    errors.CIError: Kind(502, "ci-error", "The CI failed"),
     errors.StoreError: Kind(503, "store-error", "The database failed"),
     errors.LeaseLost: Kind(500, "lease-lost", "Internal error"),
 }

@@ -1,0 +1,30 @@
+"""The way back: what follows when a rollout cannot go on."""
+
+from __future__ import annotations
+
+from tidegate.core import planning
+from tidegate.core.decisions import Move
+from tidegate.core.model import InstanceState, Plan, Rollout, Seen
+from tidegate.core.phases import Phase
+
+
+def give_up(rollout: Rollout, seen: Seen, reason: str) -> Move:
+    """What follows when it cannot go on: turn back; already on the way back, halt. No traffic is moved by this itself."""
+    if rollout.phase is Phase.RUNNING:
+        return Move(Phase.ROLLING_BACK, reason, plan=way_back(rollout, seen))
+    return Move(Phase.FAILED, reason)
+
+
+def way_back(rollout: Rollout, seen: Seen) -> Plan:
+    """The plan that undoes this rollout from where the world stands."""
+    if rollout.old is None or not rollout.in_place:
+        return planning.back(rollout.old, rollout.old_replicas)
+    there = [each.release for each in seen.instances if each.state is not InstanceState.STOPPING]
+    return planning.back_in_place(
+        rollout.old,
+        rollout.new,
+        standing=min(there.count(rollout.old), rollout.old_replicas),
+        replicas=rollout.old_replicas,
+        present=there.count(rollout.new),
+        batch=rollout.batch,
+    )

@@ -1,0 +1,52 @@
+"""Freezes and the audit log. Each function runs inside the caller's transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from sqlalchemy import Connection, delete, insert, or_, select
+
+from tidegate.core.judge.verdict import Time
+from tidegate.ports import AuditEntry, Freeze
+from tidegate.store import rows
+from tidegate.store.tables import audit, freezes
+
+
+def put(connection: Connection, freeze: Freeze) -> None:
+    """In the place of the one before, if there was one."""
+    connection.execute(delete(freezes).where(freezes.c.environment == freeze.environment))
+    connection.execute(insert(freezes).values(**rows.freeze_values(freeze)))
+
+
+def lift(connection: Connection, environment: str) -> None:
+    """No error when there is none."""
+    connection.execute(delete(freezes).where(freezes.c.environment == environment))
+
+
+def every(connection: Connection, now: Time) -> tuple[Freeze, ...]:
+    """Those that hold now, by environment."""
+    holds = or_(freezes.c.until.is_(None), freezes.c.until > now)
+    return tuple(map(rows.freeze_of, connection.execute(select(freezes).where(holds).order_by(freezes.c.environment))))
+
+
+def frozen(connection: Connection, environment: str, now: Time) -> Freeze | None:
+    """The one that holds now."""
+    return next((each for each in every(connection, now) if each.environment == environment), None)
+
+
+def note(connection: Connection, entry: AuditEntry | None) -> None:
+    """Add it, where there is one."""
+    if entry is not None:
+        connection.execute(insert(audit).values(rows.audit_values(entry)))
+
+
+def read(
+    connection: Connection, before: int | None, limit: int, subjects: Collection[str] | None
+) -> tuple[AuditEntry, ...]:
+    """The newest first; with a number below `before`; of these subjects, or of all."""
+    query = select(audit).order_by(audit.c.number.desc()).limit(limit)
+    if before is not None:
+        query = query.where(audit.c.number < before)
+    if subjects is not None:
+        query = query.where(audit.c.subject.in_(subjects))
+    return tuple(map(rows.audit_of, connection.execute(query)))

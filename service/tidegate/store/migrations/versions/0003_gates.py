@@ -1,0 +1,49 @@
+"""Who asked, by which build and on whose word; freezes; the audit log."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0003"
+down_revision = "0002"
+
+TEXT = ("image", "digest", "requested_via")
+
+
+def upgrade() -> None:
+    """Add the columns and the tables. What was recorded before has no build, and nobody vouched for it."""
+    for name in TEXT:
+        op.add_column("rollouts", sa.Column(name, sa.String(), nullable=False, server_default=""))
+    op.add_column("rollouts", sa.Column("build", sa.JSON(none_as_null=True)))
+    op.add_column("rollouts", sa.Column("forced", sa.Boolean(), nullable=False, server_default=sa.false()))
+    op.add_column("signals", sa.Column("via", sa.String(), nullable=False, server_default=""))
+    op.create_table(
+        "freezes",
+        sa.Column("environment", sa.String(), nullable=False),
+        sa.Column("by", sa.String(), nullable=False),
+        sa.Column("reason", sa.String(), nullable=False),
+        sa.Column("at", sa.Double(), nullable=False),
+        sa.Column("until", sa.Double()),
+        sa.PrimaryKeyConstraint("environment", name="pk_freezes"),
+    )
+    op.create_table(
+        "audit",
+        sa.Column("number", sa.Integer(), autoincrement=True, nullable=False),
+        sa.Column("at", sa.Double(), nullable=False),
+        *(sa.Column(name, sa.String(), nullable=False) for name in ("action", "subject", "by", "via", "source", "reason")),
+        sa.Column("rollout", sa.String()),
+        sa.Column("build", sa.String(), nullable=False),
+        sa.Column("request", sa.String(), nullable=False),
+        sa.PrimaryKeyConstraint("number", name="pk_audit"),
+    )
+    op.create_index("ix_audit_subject", "audit", ["subject"])
+
+
+def downgrade() -> None:
+    """Drop them, and what they told."""
+    op.drop_table("audit")
+    op.drop_table("freezes")
+    op.drop_column("signals", "via")
+    for name in ("forced", "build", *TEXT):
+        op.drop_column("rollouts", name)
