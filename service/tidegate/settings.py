@@ -64,6 +64,9 @@ class EnvironmentSettings(Part):
     platform: DriverSettings = Field(description="Runs instances: docker.")
     router: DriverSettings = Field(description="Sends traffic to them: haproxy.")
     metrics: DriverSettings | None = Field(default=None, description="Answers the checks: prometheus.")
+    roles: dict[str, list[str]] = Field(
+        default={}, description="Who may approve: names of persons and of tokens, by role; a service says which it takes."
+    )
 
 
 class Settings(BaseSettings):

@@ -147,12 +147,14 @@ def verdict(outcome: Outcome, at: float) -> Verdict:
 
 
 @contextmanager
-def running(folder: Path, *, metrics: bool = True, long_polls: int = 4) -> Iterator[Running]:
+def running(
+    folder: Path, *, metrics: bool = True, long_polls: int = 4, settings: Settings | None = None
+) -> Iterator[Running]:
     """The API on a free port."""
     store = SqlStore(f"sqlite:///{folder}/tidegate.db")
     store.migrate()
     world = SmallWorld(time.time)
-    wiring = Wiring(Settings(), store, {"demo": world.parts(metrics=metrics), "live": world.parts()}, time.time)
+    wiring = Wiring(settings or Settings(), store, {"demo": world.parts(metrics=metrics), "live": world.parts()}, time.time)
     waiting, woken = Waiting(long_polls), list[float]()
     app = create_app(wiring, lambda: woken.append(time.time()), waiting=waiting)
     server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=Quiet)

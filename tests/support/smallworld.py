@@ -5,6 +5,7 @@ The store beside it is the real one, on SQLite.
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -38,6 +39,11 @@ from tidegate.ports import Claim, Clock, Diagnosis, Idempotency, Parts
 from tidegate.store.sql import SqlStore
 
 GONE_IDS = "a proxy member's instance was stopped"
+
+
+def digest(image: str) -> str:
+    """What an image is resolved to in the small world."""
+    return f"sha256:{hashlib.sha256(image.encode()).hexdigest()}"
 
 
 class Crash(BaseException):
@@ -122,7 +128,7 @@ class SmallPlatform:
 
     def pin(self, release: Release) -> str:
         self._world.did("pin")
-        return f"sha256:{release.id}"
+        return digest(release.image)
 
     def instances(self, service: str) -> tuple[Instance, ...]:
         self._world.did("instances")
@@ -131,7 +137,7 @@ class SmallPlatform:
     def start(self, release: Release, ordinals: Collection[int]) -> None:
         world = self._world
         world.did("start")
-        assert release.digest == f"sha256:{release.id}" or not world.count, "started before it was pinned"
+        assert release.digest == digest(release.image) or not world.count, "started before it was pinned"
         with world.lock:
             there = {each.ordinal for each in world.present(release.id) if each.host == release.service}
             for ordinal in set(ordinals) - there:
@@ -272,7 +278,7 @@ def settle_old(store: SqlStore, world: SmallWorld, service: Service, clock: Cloc
     """Release 1 serves, as if a rollout had brought it about: cheaper than to drive one."""
     rollout = ask_for(store, service, 1, clock)
     claim = claimed(store)
-    store.pinned(service.key, "v1-1", "sha256:v1-1", claim.fence, rollout)
+    store.pinned(service.key, "v1-1", digest(service.image), claim.fence, rollout)
     loaded, _ = store.load(rollout)
     loaded = store.save(replace(loaded, phase=Phase.RUNNING), (), claim.fence)
     store.save(replace(loaded, phase=Phase.SUCCEEDED, finished=clock()), (), claim.fence)

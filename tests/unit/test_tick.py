@@ -19,6 +19,7 @@ from support.smallworld import (
     ask_for,
     claimed,
     constant,
+    digest,
     down,
     settle_old,
     sqlite,
@@ -109,7 +110,9 @@ def test_the_image_is_pinned_before_anything_moves(stage: Stage) -> None:
     stage.begin()
     stage.tick()
     assert stage.world.calls == ["instances", "read", "pin", "write", "pin"]
-    assert stage.store.get_release("demo/shop", "v2-2").release.digest == "sha256:v2-2"
+    pinned = stage.store.get_release("demo/shop", "v2-2").release
+    assert pinned.digest == digest(pinned.image)
+    assert stage.store.load(stage.rollout)[0].digest == pinned.digest
     assert stage.world.serving() == ["v1-1", "v1-1"], "told to go on as it does"
     assert stage.phase is Phase.RUNNING
 

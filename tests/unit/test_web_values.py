@@ -16,7 +16,7 @@ from tidegate.web.auth import ADDRESSES, Failures
 from tidegate.web.server import places
 from tidegate.web.showing import rollout_view
 from tidegate.web.starting import new_id, slug
-from tidegate.web.views import when
+from tidegate.web.times import when
 
 
 @pytest.mark.parametrize(

@@ -61,12 +61,15 @@ def deploy(
     until: Annotated[Until, typer.Option(help="Follow to the first verdict, the first hold, or the end.")] = Until.HOLD,
     wait: Wait = True,
     key: Annotated[str, typer.Option(help="Idempotency key: the same key never starts a second rollout.")] = "",
+    force: Annotated[bool, typer.Option("--force", help="In spite of a freeze or a quarantine; needs --reason.")] = False,
+    reason: Reason = "",
     output: Output = None,
 ) -> None:
     """Start a rollout to a new release and follow it."""
     context: Context = ctx.obj
     client, name = context.client(), context.service(service)
     body = compose_body(file, sets) | ({"image": image} if image else {})
+    body |= {"force": force, "reason": reason}
     rollout = client.post(f"/v1/services/{name}/rollouts", body, key=key)
     _finish(context, client, rollout, STOPS[until], wait=wait, output=output)
 
@@ -139,6 +142,9 @@ def promote(
     name: Named,
     reason: Reason = "",
     full: Annotated[bool, typer.Option("--full", help="Give every hold that follows, too.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="On to the end without bakes, checks and holds; needs --reason.")
+    ] = False,
     wait: Wait = True,
     output: Output = None,
 ) -> None:
@@ -147,17 +153,25 @@ def promote(
     client = context.client()
     rollout = client.rollout(context.named(name))
     current = client.get(f"/v1/rollouts/{rollout['id']}")
-    body = {"reason": reason, "full": full}
-    rollout = client.post(f"/v1/rollouts/{rollout['id']}/promote", body, if_match=current["etag"])
+    hold = current.get("hold")
+    binding = {"binding": hold["binding"]} if hold else {}
+    body = {"reason": reason, "full": full, "force": force, **binding}
+    if_match = "" if hold else current["etag"]
+    rollout = client.post(f"/v1/rollouts/{rollout['id']}/promote", body, if_match=if_match)
     here = current["cursor"]
     _finish(
         context,
         client,
         rollout,
-        lambda now: following.finished(now) or (now["cursor"] > here and following.held(now)),
+        lambda now: following.finished(now) or (following.held(now) and (now["cursor"] > here or _more_needed(now))),
         wait=wait,
         output=output,
     )
+
+
+def _more_needed(rollout: Json) -> bool:
+    """Whether this approval was one of several that are needed."""
+    return bool(rollout["hold"] and rollout["hold"]["given"])
 
 
 def rollback(

@@ -14,7 +14,9 @@ from tidegate.web.auth import new_token
 
 app = typer.Typer(help="API tokens: who may do what.", no_args_is_help=True)
 
-Scopes = Annotated[list[str], typer.Option("--scope", help="read, deploy, promote, rollback or admin; may be repeated.")]
+Scopes = Annotated[
+    list[str], typer.Option("--scope", help="read, deploy, promote, rollback, force, freeze, vouch or admin.")
+]
 Services = Annotated[list[str] | None, typer.Option("--service", help="Glob over ENVIRONMENT/SERVICE; may be repeated.")]
 Days = Annotated[float | None, typer.Option("--expires-days", min=0.0, help="Days until it ends; never if left out.")]
 

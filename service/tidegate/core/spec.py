@@ -12,6 +12,7 @@ import shlex
 from collections.abc import Mapping
 
 from tidegate.core import reading
+from tidegate.core.approval import Approval, Expiry
 from tidegate.core.interpolation import interpolated
 from tidegate.core.model import (
     Backend,
@@ -271,7 +272,26 @@ def _policy(own: Reader, update: Reader, bake_seconds: float) -> Policy:
         on_inconclusive=own.take("on_inconclusive", one_of(InconclusiveAction, InconclusiveAction), base.on_inconclusive),
         max_extensions=own.take("max_extensions", whole(0, 100), base.max_extensions),
         hold_expires_seconds=own.take("hold_expires", seconds, base.hold_expires_seconds),
+        approval=_approval(own.inner("approval")),
     )
+
+
+def _approval(reader: Reader) -> Approval:
+    base = Approval()
+    found = Approval(
+        roles=reader.take("roles", _roles, base.roles),
+        needed=reader.take("needed", whole(1, 20), base.needed),
+        requester=reader.take("requester", flag, base.requester),
+        on_expiry=reader.take("on_expiry", one_of(Expiry, Expiry), base.on_expiry),
+    )
+    reader.finish()
+    return found
+
+
+def _roles(value: object) -> tuple[str, ...]:
+    if isinstance(value, list) and value and all(isinstance(each, str) and each.strip() for each in value):
+        return tuple(value)
+    raise ValueError("a list of roles of the environment's settings, such as [release-managers]")
 
 
 def _ratio(value: object) -> float:

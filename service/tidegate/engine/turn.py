@@ -18,7 +18,6 @@ from tidegate.ports import Claim, Clock, EngineStore, Parts
 
 logger = structlog.get_logger("tidegate.engine")
 
-FREEZE_SECONDS = 0.5  # so long a freeze, or that there is none, need not be read again
 FRESH_SECONDS = 0.1  # a look this young serves the next decision too, where nothing was done to what it shows
 BACKOFF_SECONDS = 0.25  # after the first failure; doubled with each further one
 LONGEST_BACKOFF_SECONDS = 10.0
@@ -64,8 +63,6 @@ class Memory:
     logged: set[str] = field(default_factory=set)  # instances whose last lines were told
     step: Step | None = None
     trial: Trial | None = None  # the judge, as it was after the last look that was saved
-    freeze: str = ""  # of its environment, as read at `freeze_read`
-    freeze_read: Time = float("-inf")
     frozen: str = ""  # the freeze that was told and is waited for
     repeats: dict[Hashable, tuple[int, Time]] = field(default_factory=dict)
 
@@ -108,12 +105,12 @@ class Turn:
     guard: Callable[[], None]
 
     def frozen(self, rollout: Rollout) -> str:
-        """By whom and why its environment is frozen; empty when it is not."""
-        memory, now = self.memory, self.clock()
-        if not 0.0 <= now - memory.freeze_read < FREEZE_SECONDS:
-            freeze = self.store.frozen(rollout.service.partition("/")[0])
-            memory.freeze_read, memory.freeze = now, freeze.sentence if freeze else ""
-        return memory.freeze
+        """By whom and why its environment is frozen; empty when it is not. Asked only where something could be kept back."""
+        begins = rollout.phase is Phase.PENDING or (rollout.phase is Phase.RUNNING and rollout.settled is not None)
+        if not begins:
+            return ""
+        freeze = self.store.frozen(rollout.service.partition("/")[0])
+        return freeze.sentence if freeze else ""
 
     def tell_frozen(self, rollout: Rollout, why: str) -> None:
         """Once, while it is a freeze that it waits for."""

@@ -21,6 +21,7 @@ from sqlalchemy import (
     UniqueConstraint,
     false,
     literal_column,
+    text,
 )
 
 from tidegate.core.phases import LIVE, Phase
@@ -87,13 +88,13 @@ rollouts = Table(
     Column("in_place", Boolean, nullable=False),
     Column("checks", JSON, nullable=False),
     Column("policy", JSON, nullable=False),
-    Column("image", String, nullable=False, server_default=""),
+    Column("image", String, nullable=False, server_default=text("''")),
     Column("requested_by", String, nullable=False),
-    Column("requested_via", String, nullable=False, server_default=""),
+    Column("requested_via", String, nullable=False, server_default=text("''")),
     Column("build", JSON(none_as_null=True)),
     Column("forced", Boolean, nullable=False, server_default=false()),
     # where it stands; written by the engine that holds the lease
-    Column("digest", String, nullable=False, server_default=""),
+    Column("digest", String, nullable=False, server_default=text("''")),
     Column("phase", String, nullable=False),
     Column("cursor", Integer, nullable=False),
     Column("reason", String, nullable=False),
@@ -157,7 +158,7 @@ signals = Table(
     Column("by", String, nullable=False),
     Column("reason", String, nullable=False),
     Column("step", Integer),
-    Column("via", String, nullable=False, server_default=""),
+    Column("via", String, nullable=False, server_default=text("''")),
 )
 
 events = Table(

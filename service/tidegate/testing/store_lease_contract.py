@@ -309,7 +309,7 @@ class SignalExam:
             store.signal(rollout.id, Signal(kind, clock.now, "eva", f"because of {kind}"))
         told = store.events(rollout.id, after=1)
         assert [each.kind for each in told] == ["promoted", "rollback_asked", "paused", "resumed", "verify_asked", "forced"]
-        assert [each.number for each in told] == [2, 3, 4, 5, 6]
+        assert [each.number for each in told] == [2, 3, 4, 5, 6, 7]
         assert all("eva" in each.sentence and "because of" in each.sentence and each.at == clock.now for each in told)
 
     def test_pause_and_resume_set_the_flag_and_each_signal_the_version(self, store: Store, clock: HandClock) -> None:

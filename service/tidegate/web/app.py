@@ -14,7 +14,7 @@ from flask_openapi import Info, OpenAPI, Server
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from tidegate import __version__
-from tidegate.web import discovery, ops, problems, rollouts, services, tokens
+from tidegate.web import discovery, governing, ops, problems, rollouts, services, tokens
 from tidegate.web.api import EXTENSION, Api, Waiting, api
 from tidegate.web.auth import Failures, authenticate
 from tidegate.web.discovered import Discovered
@@ -72,7 +72,7 @@ def create_app(wiring: Wiring, wake: Callable[[], None] = _nothing, *, waiting: 
     app.before_request(_want_an_object)
     app.after_request(_end)
     problems.register(app)
-    for part in (services.bp, rollouts.bp, tokens.bp, discovery.bp, ops.bp):
+    for part in (services.bp, rollouts.bp, governing.bp, tokens.bp, discovery.bp, ops.bp):
         app.register_api(part)
     return app
 

@@ -23,7 +23,7 @@ from tidegate.ports import Clock, Store, Token
 from tidegate.web.problems import TOO_MANY_FAILURES, UNAUTHENTICATED, Problem
 
 #: Each of the others includes `read`; `admin` includes all.
-SCOPES = ("read", "deploy", "promote", "rollback", "admin")
+SCOPES = ("read", "deploy", "promote", "rollback", "force", "freeze", "vouch", "admin")
 PREFIX = "tg_"
 SECRET_BYTES = 32
 _BEARER = re.compile(r"Bearer +(tg_[A-Za-z0-9_-]{43})", re.IGNORECASE)
@@ -72,6 +72,11 @@ class Principal:
     def may(self, scope: str, service: str) -> bool:
         """Whether this is allowed on `environment/service`."""
         return self._has(scope) and any(fnmatchcase(service, glob) for glob in self.token.services)
+
+    def may_in(self, scope: str, environment: str) -> bool:
+        """Whether this is allowed on any service of the environment."""
+        globs = (each.partition("/")[0] for each in self.token.services)
+        return self._has(scope) and any(fnmatchcase(environment, glob) for glob in globs)
 
     def _has(self, scope: str) -> bool:
         return "admin" in self.token.scopes or scope in self.token.scopes or (scope == "read" and bool(self.token.scopes))

@@ -10,7 +10,8 @@ from tidegate.core.model import Event, Rollout, Traffic
 from tidegate.core.phases import Phase
 from tidegate.core.report import Batch, FailureLog, report
 from tidegate.ports import Store
-from tidegate.web.views import TrafficView, VerdictView, When, when, when_known
+from tidegate.web.times import When, when, when_known
+from tidegate.web.views import TrafficView, VerdictView
 
 PAGE = 500
 

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from flask import Response
 
+from tidegate.core.approval import binding, opening
 from tidegate.core.model import Event, Rollout, Signal, SignalKind
 from tidegate.core.phases import Phase
-from tidegate.errors import IllegalMove
+from tidegate.errors import IllegalMove, Stale
 from tidegate.ports import Idempotency
 from tidegate.web.api import answer, api, idempotency, principal, replayed, wanted_version
+from tidegate.web.asking import asker, may_approve, require_reason
+from tidegate.web.held import asks
 from tidegate.web.paging import rollouts_page
+from tidegate.web.problems import IF_MATCH_NEEDED, Problem
 from tidegate.web.records import encoded
 from tidegate.web.reporting import ReportView, report_of
 from tidegate.web.routes import ResponseDict, blueprint, problems
-from tidegate.web.schemas import EventsQuery, PromoteBody, PromoteHeader, RolloutPath, RolloutsQuery, WishBody, WishHeader
-from tidegate.web.showing import asks, event_view, given, rollout_view
+from tidegate.web.schemas import EventsQuery, PromoteBody, RolloutPath, RolloutsQuery, WishBody, WishHeader
+from tidegate.web.showing import event_view, rollout_view
 from tidegate.web.views import EventsView, RecordView, RolloutsView, RolloutView
 
 bp = blueprint("rollouts", "Attempts to move a service from one release to another.")
@@ -93,60 +97,79 @@ def get_record(path: RolloutPath) -> Response:
 
 
 @bp.post("/rollouts/<rollout>/promote", responses={**WISHED, **problems(400, 404, 409, 412, 413, 415, 428)})
-def promote(path: RolloutPath, header: PromoteHeader, body: PromoteBody) -> Response:
-    """Approve what the present step waits for, and go on; with `full` every hold that follows, too."""
+def promote(path: RolloutPath, header: WishHeader, body: PromoteBody) -> Response:
+    """Approve what the present step waits for, and go on; with `full` every hold that follows, too.
+
+    With `force` on to the end without bakes, checks and holds. The approval is for what was seen: `binding`, or If-Match.
+    """
+    if body.force:
+        require_reason(body.reason, "skip the analysis")
+        return _wish(path, header, Wish(SignalKind.FORCE, "force", _forceable), body)
+    if header.if_match is None and not body.binding:
+        text = "send what the approval is for: `binding` of the hold, or the header If-Match with the ETag that was seen"
+        raise Problem(IF_MATCH_NEEDED, text)
     check: Check = _approvable_in_full if body.full else _approvable
-    return _wish(path, header, SignalKind.PROMOTE, "promote", body.reason, check, bound=not body.full)
+    return _wish(path, header, Wish(SignalKind.PROMOTE, "promote", check, bound=not body.full, binding=body.binding), body)
 
 
 @bp.post("/rollouts/<rollout>/verify", responses=WISHED)
 def verify(path: RolloutPath, header: WishHeader, body: WishBody) -> Response:
     """Judge the present step now, without waiting for the next look."""
-    return _wish(path, header, SignalKind.VERIFY, "deploy", body.reason, _judged)
+    return _wish(path, header, Wish(SignalKind.VERIFY, "deploy", _judged), body)
 
 
 @bp.post("/rollouts/<rollout>/rollback", responses=WISHED)
 def rollback(path: RolloutPath, header: WishHeader, body: WishBody) -> Response:
     """Turn back to the release before."""
-    return _wish(path, header, SignalKind.ROLLBACK, "rollback", body.reason)
+    return _wish(path, header, Wish(SignalKind.ROLLBACK, "rollback"), body)
 
 
 @bp.post("/rollouts/<rollout>/pause", responses=WISHED)
 def pause(path: RolloutPath, header: WishHeader, body: WishBody) -> Response:
     """Hold still: no traffic is moved and no step begun until `resume`; deadlines stop."""
-    return _wish(path, header, SignalKind.PAUSE, "deploy", body.reason)
+    return _wish(path, header, Wish(SignalKind.PAUSE, "deploy"), body)
 
 
 @bp.post("/rollouts/<rollout>/resume", responses=WISHED)
 def resume(path: RolloutPath, header: WishHeader, body: WishBody) -> Response:
     """Go on after a pause."""
-    return _wish(path, header, SignalKind.RESUME, "deploy", body.reason)
+    return _wish(path, header, Wish(SignalKind.RESUME, "deploy"), body)
 
 
-Check = Callable[[Rollout, Sequence[Signal]], None]
+Check = Callable[[Rollout, tuple[Signal, ...], str], None]
 
 
-def _wish(
-    path: RolloutPath,
-    header: WishHeader,
-    kind: SignalKind,
-    scope: str,
-    reason: str,
-    check: Check | None = None,
-    *,
-    bound: bool = False,
-) -> Response:
-    """Record a wish. `bound` ties it to the present step; `check` raises `IllegalMove` when it makes no sense now."""
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What is asked. `check` raises when it makes no sense now, or this person may not; `bound` ties it to the present
+    step; `binding` is what it was given for."""
+
+    kind: SignalKind
+    scope: str
+    check: Check | None = None
+    bound: bool = False
+    binding: str = ""
+
+
+def _wish(path: RolloutPath, header: WishHeader, wish: Wish, body: WishBody) -> Response:
+    """Record it, with its line in the audit log."""
     rollout, signals = api().store.load(path.rollout)
-    principal().require(scope, rollout.service)
+    principal().require(wish.scope, rollout.service)
+    by = asker(body.on_behalf_of, rollout.service)
     key = idempotency(header.key) if header.key else None
     if key is not None and api().store.answered(key) is not None:
         return replayed(_as_it_stands(rollout, signals))
     version = wanted_version(rollout.version, f"rollout {rollout.id}")
-    if check is not None:
-        check(rollout, signals)
-    wish = Signal(kind, api().now(), principal().name, reason, rollout.cursor if bound else None)
-    api().store.signal(rollout.id, wish, version, key and _answered_with(key, rollout))
+    if wish.check is not None:
+        wish.check(rollout, signals, by.by)
+    if wish.binding and wish.binding != binding(rollout):
+        raise Stale(
+            f"rollout {rollout.id} has moved on since: the approval was for another step, plan or digest; read it again"
+        )
+    step = rollout.cursor if wish.bound else None
+    signal = Signal(wish.kind, api().now(), by.by, body.reason, step, by.via)
+    told = by.audit(wish.kind.value, rollout.service, body.reason, rollout.id, rollout.build)
+    api().store.signal(rollout.id, signal, version, key and _answered_with(key, rollout), audit=told)
     api().wake()
     return _as_it_stands(*api().store.load(rollout.id))
 
@@ -162,22 +185,30 @@ def _as_it_stands(rollout: Rollout, signals: Sequence[Signal]) -> Response:
 # -- whether a wish makes sense -------------------------------------------------------------------------------------------
 
 
-def _approvable(rollout: Rollout, signals: Sequence[Signal]) -> None:
-    """Raises `IllegalMove` when the present step asks nothing of a person, or was approved already."""
+def _approvable(rollout: Rollout, signals: tuple[Signal, ...], by: str) -> None:
+    """Raises `IllegalMove` when the present step asks nothing of a person, or enough have approved it already."""
     _on_its_way(rollout)
     place = f"step {rollout.cursor + 1} of {len(rollout.plan)}"
-    before = given(rollout, signals)
+    before = opening(rollout, signals)
     if before is not None:
         raise IllegalMove(f"{place} of rollout {rollout.id} was approved already, by {before.by}")
     if asks(rollout) is None:
         raise IllegalMove(f"nothing waits for approval: {place} of rollout {rollout.id} goes on by itself{_later(rollout)}")
+    may_approve(rollout, signals, by)
 
 
-def _approvable_in_full(rollout: Rollout, signals: Sequence[Signal]) -> None:
+def _approvable_in_full(rollout: Rollout, signals: tuple[Signal, ...], by: str) -> None:
     """Raises `IllegalMove` when neither the present nor any later step asks a person."""
     _on_its_way(rollout)
     if asks(rollout) is None and not any(step.gate.hold for step in rollout.plan[rollout.cursor :]):
         raise IllegalMove(f"nothing waits for approval: rollout {rollout.id} has no hold any more and goes on by itself")
+    may_approve(rollout, signals, by)
+
+
+def _forceable(rollout: Rollout, _: tuple[Signal, ...], __: str) -> None:
+    """Raises `IllegalMove` when it is not on its way forward."""
+    if rollout.phase not in (Phase.PENDING, Phase.RUNNING):
+        raise IllegalMove(f"rollout {rollout.id} is {rollout.phase}: there is no analysis to skip")
 
 
 def _on_its_way(rollout: Rollout) -> None:
@@ -190,7 +221,7 @@ def _later(rollout: Rollout) -> str:
     return f"; the next hold is after step {later[0] + 1}" if later else ", and no hold follows"
 
 
-def _judged(rollout: Rollout, _: Sequence[Signal]) -> None:
+def _judged(rollout: Rollout, _: tuple[Signal, ...], __: str) -> None:
     """Raises `IllegalMove` when the present step asks no checks: waiting for a verdict would never end."""
     if rollout.phase.live and not rollout.step.gate.judged:
         place = f"step {rollout.cursor + 1} of {len(rollout.plan)}"

@@ -26,6 +26,27 @@ class ServiceBody(Body):
     variables: dict[str, str] = Field(default={}, description="Values of the file's ${NAME}s.")
 
 
+Person = Annotated[
+    Line,
+    Field(
+        default="",
+        max_length=100,
+        description="The person for whom it is asked: a claim, which needs the scope `vouch`. Left out: the token itself.",
+    ),
+]
+Why = Annotated[Line, Field(default="", max_length=500, description="Kept with the rollout and in the audit log.")]
+
+
+class BuildBody(Body):
+    """The build that asks."""
+
+    job: Line = Field(min_length=1, max_length=500, description="The job as Jenkins names it: env.JOB_NAME.")
+    number: int = Field(ge=1, le=2**53, description="env.BUILD_NUMBER.")
+    url: Line = Field(
+        default="", max_length=1000, pattern=r"^(https?://[!-~]*)?$", description="The build's page: env.BUILD_URL."
+    )
+
+
 class DeployBody(Body):
     """What shall be brought up. Without `compose` the stored definition."""
 
@@ -37,25 +58,49 @@ class DeployBody(Body):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9_./:@-]*$",
         description="This image instead of the one defined.",
     )
+    build: BuildBody | None = Field(default=None, description="Told of what becomes of it; an older build is then refused.")
+    on_behalf_of: Person
+    force: bool = Field(
+        default=False, description="In spite of a freeze and of a quarantine; needs the scope `force` and a reason."
+    )
+    reason: Why
 
 
 class WishBody(Body):
     """Why it is asked for."""
 
-    reason: Line = Field(default="", max_length=500, description="Kept with the rollout.")
+    reason: Why
+    on_behalf_of: Person
 
 
 class PromoteBody(WishBody):
     """An approval."""
 
     full: bool = Field(default=False, description="Give every hold that follows, too.")
+    force: bool = Field(
+        default=False,
+        description="On to the end without any bake, check or hold; needs the scope `force` and a reason.",
+    )
+    binding: str = Field(
+        default="",
+        max_length=64,
+        description="`binding` of the hold that it is for: unlike the ETag it stays while the checks go on being judged.",
+    )
+
+
+class FreezeBody(Body):
+    """Why an environment is frozen, and for how long."""
+
+    reason: Line = Field(min_length=1, max_length=500, description="Told to whoever is kept from deploying.")
+    on_behalf_of: Person
+    hours: float | None = Field(default=None, gt=0, le=8_760, description="Until it ends by itself; never if left out.")
 
 
 class TokenBody(Body):
     """A new token."""
 
     name: Line = Field(min_length=1, max_length=100, description="Whose it is; stands in rollouts as who asked.")
-    scopes: list[Literal["read", "deploy", "promote", "rollback", "admin"]] = Field(
+    scopes: list[Literal["read", "deploy", "promote", "rollback", "force", "freeze", "vouch", "admin"]] = Field(
         min_length=1, description="Each of the others includes read; admin includes all."
     )
     services: list[Annotated[str, Field(min_length=1, max_length=200)]] = Field(
@@ -74,6 +119,12 @@ class ServicePath(BaseModel):
     def key(self) -> str:
         """`environment/service`."""
         return f"{self.environment}/{self.service}"
+
+
+class EnvironmentPath(BaseModel):
+    """An environment."""
+
+    environment: str = Field(description="One of the environments in the server's settings.")
 
 
 class RolloutPath(BaseModel):
@@ -95,6 +146,12 @@ class PageQuery(BaseModel):
 
     limit: int = Field(default=50, ge=1, le=MOST_ROWS, description="How many at most.")
     cursor: str = Field(default="", description="Where to go on: `next` of the page before.")
+
+
+class AuditQuery(PageQuery):
+    """Which part of the audit log."""
+
+    subject: str | None = Field(default=None, description="Only of this environment/service, environment or token.")
 
 
 class ServiceRolloutsQuery(PageQuery):
@@ -136,12 +193,6 @@ class WishHeader(BaseModel):
 
     key: str | None = Field(default=None, alias="Idempotency-Key", pattern=_KEY_PATTERN, description=_KEY)
     if_match: str | None = Field(default=None, alias="If-Match", description=_SEEN)
-
-
-class PromoteHeader(WishHeader):
-    """For an approval: it is given for what was seen."""
-
-    if_match: str = Field(alias="If-Match", description=_SEEN)
 
 
 class PutHeader(BaseModel):

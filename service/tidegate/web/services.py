@@ -6,9 +6,9 @@ from dataclasses import replace
 
 from flask import Response
 
-from tidegate.core.model import Service, Signal, SignalKind
-from tidegate.errors import DriverError, RolloutInProgress, Stale, UnknownService
-from tidegate.ports import Idempotency, ServiceRow
+from tidegate.core.model import Build, Service, Signal, SignalKind
+from tidegate.errors import DriverError, RolloutInProgress, Stale, Superseded, UnknownService
+from tidegate.ports import AuditEntry, Idempotency, ServiceRow
 from tidegate.web import starting
 from tidegate.web.api import (
     Api,
@@ -23,6 +23,7 @@ from tidegate.web.api import (
     replayed,
     wanted_version,
 )
+from tidegate.web.asking import asker, require_reason, require_unfrozen
 from tidegate.web.paging import rollouts_page
 from tidegate.web.problems import TABLE, Problem
 from tidegate.web.routes import blueprint, problems
@@ -37,7 +38,7 @@ from tidegate.web.schemas import (
     WishBody,
 )
 from tidegate.web.showing import instances_view, release_view, rollout_view, service_fields
-from tidegate.web.starting import Start
+from tidegate.web.starting import Asked, Start
 from tidegate.web.views import (
     InstancesView,
     RolloutsView,
@@ -87,7 +88,7 @@ def put_service(path: ServicePath, header: PutHeader, body: ServiceBody) -> Resp
     service = starting.defined(api(), path.environment, path.service, body.compose, body.variables)
     present = found_service(api(), path.key)
     version = _version_to_put(path.key, present, header)
-    row = api().store.put_service(service, version)
+    row = api().store.put_service(service, version, audit=asker("", path.key).audit("define", path.key))
     view = service_fields(row)
     status = 201 if present is None else 200
     return answer(view, status, version=row.version, location=view.links["self"] if status == 201 else "")
@@ -145,9 +146,19 @@ def deploy(path: ServicePath, header: KeyHeader, body: DeployBody) -> Response:
     if said is not None:
         return _said_before(said)
     row = found_service(api(), path.key)
+    by = asker(body.on_behalf_of, path.key)
     service = _wanted(path, row, body)
-    _refuse_a_second(row)
-    return _begin(starting.towards(api(), row, service, principal().name), key)
+    if body.force:
+        principal().require("force", path.key)
+        require_reason(body.reason, "deploy by force")
+    else:
+        require_unfrozen(path.environment, service.image, path.key)
+    build = None if body.build is None else Build(**body.build.model_dump())
+    if build is None:
+        _refuse_a_second(row)  # with a build the store says it: first of all whether a newer one came before
+    start = starting.towards(api(), row, service, Asked(by.by, by.via, body.reason, build, body.force))
+    action = "deploy by force" if body.force else "deploy"
+    return _begin(start, key, by.audit(action, path.key, body.reason, start.rollout.id, build))
 
 
 def _wanted(path: ServicePath, row: ServiceRow | None, body: DeployBody) -> Service:
@@ -177,10 +188,13 @@ def rollback_service(path: ServicePath, header: KeyHeader, body: WishBody) -> Re
         return _said_before(said)
     api().parts(path.environment)
     row = api().store.get_service(path.key)
+    by = asker(body.on_behalf_of, path.key)
     if row.rollout is None:
-        return _begin(starting.backwards(api(), row, principal().name, body.reason), key)
-    wish = Signal(SignalKind.ROLLBACK, api().now(), principal().name, body.reason)
-    rollout = api().store.signal(row.rollout, wish, key=replace(key, status=202, answer=row.rollout))
+        start = starting.backwards(api(), row, Asked(by.by, by.via, body.reason))
+        return _begin(start, key, by.audit("rollback", path.key, body.reason, start.rollout.id))
+    wish = Signal(SignalKind.ROLLBACK, api().now(), by.by, body.reason, via=by.via)
+    told = by.audit("rollback", path.key, body.reason, row.rollout)
+    rollout = api().store.signal(row.rollout, wish, key=replace(key, status=202, answer=row.rollout), audit=told)
     api().wake()
     view = rollout_view(rollout)
     return answer(view, 202, version=rollout.version, location=view.links["self"])
@@ -198,12 +212,15 @@ def in_progress(text: str, rollout: str | None) -> Problem:
     return Problem(TABLE[RolloutInProgress], text, more={} if rollout is None else {"rollout": rollout})
 
 
-def _begin(start: Start, key: Idempotency) -> Response:
+def _begin(start: Start, key: Idempotency, told: AuditEntry) -> Response:
     """Create it, in one transaction with the key and the answer."""
     rollout = start.rollout
     text = rollout_view(rollout).model_dump_json()
     try:
-        said = api().store.create(rollout, start.service, start.release, replace(key, status=202, answer=text), start.event)
+        answered = replace(key, status=202, answer=text)
+        said = api().store.create(rollout, start.service, start.release, answered, start.event, audit=told)
+    except Superseded as error:
+        raise Problem(TABLE[Superseded], error.message, more={"rollout": error.rollout}) from error
     except RolloutInProgress as error:
         row = found_service(api(), rollout.service)
         raise in_progress(error.message, None if row is None else row.rollout) from error

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Literal
 
-from tidegate.core.judge.verdict import Outcome
-from tidegate.core.model import Event, FailureAction, Instance, Rollout, Routed, Signal, SignalKind, Step
+from tidegate.core.model import Event, Instance, Rollout, Routed, Signal, Step
 from tidegate.core.phases import Phase
 from tidegate.ports import ReleaseRow, ServiceRow, Token
+from tidegate.web.held import BuildView, hold_view
+from tidegate.web.times import when, when_known
 from tidegate.web.views import (
     CheckView,
     EventView,
@@ -24,30 +24,12 @@ from tidegate.web.views import (
     TokenView,
     TrafficView,
     VerdictView,
-    when,
-    when_known,
 )
-
-
-def asks(rollout: Rollout) -> Literal["approval", "decision"] | None:
-    """What the present step asks of a person, be it now or once it has baked: `approval`, `decision`, or nothing."""
-    verdict = rollout.verdict
-    if rollout.failed_verdict:
-        return "decision" if rollout.policy.failure_action is FailureAction.PAUSE else None
-    if rollout.step.gate.judged and verdict is not None and verdict.outcome is Outcome.INCONCLUSIVE and verdict.final:
-        return "decision"
-    return "approval" if rollout.step.gate.hold else None
-
-
-def given(rollout: Rollout, signals: Sequence[Signal]) -> Signal | None:
-    """The approval of the present step, if it was given."""
-    promotes = (each for each in signals if each.kind is SignalKind.PROMOTE)
-    return next((each for each in promotes if each.step in (None, rollout.cursor)), None)
 
 
 def rollout_view(rollout: Rollout, signals: Sequence[Signal] = ()) -> RolloutView:
     """`signals` are needed only while the rollout is held: an approval that was given is not waited for."""
-    waits = rollout.phase is Phase.RUNNING and rollout.held is not None and given(rollout, signals) is None
+    hold = hold_view(rollout, signals)
     batch, batches = _batches(rollout)
     here = f"/v1/rollouts/{rollout.id}"
     return RolloutView(
@@ -62,7 +44,12 @@ def rollout_view(rollout: Rollout, signals: Sequence[Signal] = ()) -> RolloutVie
         steps=[_step(each) for each in rollout.plan],
         batch=batch,
         batches=batches,
-        waiting_for=asks(rollout) if waits else None,
+        waiting_for=hold and hold.kind,
+        hold=hold,
+        forced=rollout.forced,
+        image=rollout.image,
+        digest=rollout.digest,
+        build=rollout.build and BuildView(**asdict(rollout.build)),
         marks=MarksView(
             entered=when_known(rollout.entered),
             shifted=when_known(rollout.shifted),
@@ -74,6 +61,7 @@ def rollout_view(rollout: Rollout, signals: Sequence[Signal] = ()) -> RolloutVie
         created=when(rollout.created),
         finished=when_known(rollout.finished),
         requested_by=rollout.requested_by,
+        requested_via=rollout.requested_via,
         version=rollout.version,
         links={
             "self": here,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from tidegate.core import planning, spec
 from tidegate.core.judge.verdict import Time
 from tidegate.core.kinds import Kind
-from tidegate.core.model import Check, Event, Order, Plan, Release, Rollout, Service
+from tidegate.core.model import Build, Check, Event, Order, Plan, Release, Rollout, Service
 from tidegate.core.phases import Phase
 from tidegate.errors import InvalidSpec, NothingToRollBackTo, Problem
 from tidegate.ports import ServiceRow, Store
@@ -17,6 +17,26 @@ from tidegate.web import compose
 from tidegate.web.api import Api
 
 LONGEST_SLUG = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """By whom, on whose word, for which build, why, and whether in spite of a freeze and of a quarantine."""
+
+    by: str
+    via: str = ""
+    reason: str = ""
+    build: Build | None = None
+    force: bool = False
+
+    @property
+    def told(self) -> str:
+        """As part of a sentence."""
+        vouched = f" (vouched for by {self.via})" if self.via else ""
+        build = f", build {self.build.number} of {self.build.job}" if self.build else ""
+        return f"asked {'by force ' if self.force else ''}by {self.by}{vouched}{build}" + (
+            f": {self.reason}" if self.reason else ""
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +61,25 @@ def possible(api: Api, service: Service) -> Service:
     if service.checks and api.parts(service.environment).metrics is None:
         text = f"the environment {service.environment} has no metrics: configure them, or leave the checks out"
         raise InvalidSpec([Problem(f"services.{service.name}.x-tidegate.checks", text)])
+    _approvable(api, service)
     return service
+
+
+def _approvable(api: Api, service: Service) -> None:
+    """Raises `InvalidSpec` where nobody could ever give the approval that the service asks for."""
+    wanted, path = service.policy.approval, f"services.{service.name}.x-tidegate.approval"
+    settings = api.wiring.settings.environments.get(service.environment)
+    known = settings.roles if settings else {}
+    unknown = [each for each in wanted.roles if each not in known]
+    if unknown:
+        text = (
+            f"found {', '.join(unknown)}; the environment {service.environment} has: {', '.join(sorted(known)) or 'none'}"
+        )
+        raise InvalidSpec([Problem(f"{path}.roles", text)])
+    members = {name for each in wanted.roles for name in known[each]}
+    if wanted.roles and len(members) < wanted.needed:
+        text = f"found {wanted.needed}; only {len(members)} have the role {' or '.join(wanted.roles)}"
+        raise InvalidSpec([Problem(f"{path}.needed", text)])
 
 
 def invalid_variables() -> InvalidSpec:
@@ -68,13 +106,13 @@ def new_id(now: Time) -> str:
     return f"{int(now * 16):09x}{secrets.randbits(20):05x}"
 
 
-def towards(api: Api, row: ServiceRow | None, service: Service, by: str) -> Start:
+def towards(api: Api, row: ServiceRow | None, service: Service, asked: Asked) -> Start:
     """A rollout from what serves now to a new release of `service`."""
     old = None if row is None or row.live is None else api.store.get_release(service.key, row.live).release
     new = _release(api.store, service, service.image)
     way = planning.plan(service, old, new)
-    said = f"rollout to {new.id} ({new.image}) asked by {by}"
-    return _start(service, old, new, way, service.checks, by, said, api.now(), fresh=True)
+    said = f"rollout to {new.id} ({new.image}) {asked.told}"
+    return _start(service, old, new, way, service.checks, asked, said, api.now(), fresh=True)
 
 
 def _release(store: Store, service: Service, image: str) -> Release:
@@ -82,30 +120,30 @@ def _release(store: Store, service: Service, image: str) -> Release:
     return Release(f"{slug(service.image)}-{number}", service.key, image, service.replicas, service.container)
 
 
-def backwards(api: Api, row: ServiceRow, by: str, reason: str) -> Start:
+def backwards(api: Api, row: ServiceRow, asked: Asked) -> Start:
     """A rollout to the last good release other than the one that serves, without bakes, checks and holds.
 
     After a rollout that halted, what served before it is brought up anew: the halted one may have left parts of both.
-    Raises `NothingToRollBackTo`.
+    A freeze does not keep it back. Raises `NothingToRollBackTo`.
     """
-    service = row.service
+    service, asked = row.service, replace(asked, force=True)
     if row.live is None:
         raise NothingToRollBackTo(f"nothing of {service.key} was ever brought up, so there is nothing to roll back to")
     old = api.store.get_release(service.key, row.live).release
-    because = f": {reason}" if reason else ""
+    told = replace(asked, force=False).told
     newest = api.store.rollouts(service.key, limit=1)
     if newest and newest[0].phase is Phase.FAILED:
         again = replace(service, image=old.image, replicas=old.replicas, container=old.container)
         new = _release(api.store, again, old.digest or old.image)
-        said = f"{old.id} brought up anew as {new.id}, asked by {by}{because}"
-        return _start(service, old, new, planning.direct(service, old, new), (), by, said, api.now(), fresh=True)
+        said = f"{old.id} brought up anew as {new.id}, {told}"
+        return _start(service, old, new, planning.direct(service, old, new), (), asked, said, api.now(), fresh=True)
     good = api.store.last_good(service.key, before=row.live)
     if good is None:
         text = f"{old.id} is the only good release of {service.key}: deploy another one instead"
         raise NothingToRollBackTo(text)
     new = good.release
-    said = f"rollback to {new.id} ({new.image}) asked by {by}{because}"
-    return _start(service, old, new, planning.direct(service, old, new), (), by, said, api.now(), fresh=False)
+    said = f"rollback to {new.id} ({new.image}) {told}"
+    return _start(service, old, new, planning.direct(service, old, new), (), asked, said, api.now(), fresh=False)
 
 
 def _start(
@@ -114,7 +152,7 @@ def _start(
     new: Release,
     way: Plan,
     checks: tuple[Check, ...],
-    by: str,
+    asked: Asked,
     said: str,
     now: Time,
     *,
@@ -133,7 +171,16 @@ def _start(
         in_place=service.order is Order.STOP_FIRST,
         checks=checks,
         policy=service.policy,
-        requested_by=by,
+        image=new.image,
+        requested_by=asked.by,
+        requested_via=asked.via,
+        build=asked.build,
+        forced=asked.force,
     )
-    event = Event(Kind.CREATED, said, now, data={"by": by, "old": rollout.old, "new": new.id, "image": new.image})
+    event = Event(
+        Kind.CREATED,
+        said,
+        now,
+        data={"by": asked.by, "via": asked.via, "old": rollout.old, "new": new.id, "image": new.image},
+    )
     return Start(rollout, service, new if fresh else None, event)

@@ -6,6 +6,7 @@ from flask import Response
 from werkzeug.exceptions import NotFound
 
 from tidegate.web.api import answer, api, principal
+from tidegate.web.asking import asker
 from tidegate.web.auth import new_token
 from tidegate.web.routes import blueprint, problems
 from tidegate.web.schemas import TokenBody, TokenPath
@@ -23,7 +24,8 @@ def create_token(body: TokenBody) -> Response:
     now = api().now()
     expires = None if body.expires_days is None else now + body.expires_days * SECONDS_A_DAY
     secret, token = new_token(body.name, body.scopes, body.services, now, expires)
-    api().store.add_token(token)
+    told = f"scopes {', '.join(token.scopes)}; services {', '.join(token.services)}"
+    api().store.add_token(token, audit=asker("", "*").audit("create token", token.name, told))
     view = NewTokenView(**token_view(token).model_dump(), token=secret)
     return answer(view, 201, location=f"/v1/tokens/{token.id}")
 
@@ -39,7 +41,8 @@ def list_tokens() -> Response:
 def drop_token(path: TokenPath) -> Response:
     """End a token at once."""
     principal().require_admin()
-    if all(each.id != path.token for each in api().store.tokens()):
+    name = next((each.name for each in api().store.tokens() if each.id == path.token), None)
+    if name is None:
         raise NotFound
-    api().store.drop_token(path.token)
+    api().store.drop_token(path.token, audit=asker("", "*").audit("drop token", name))
     return Response(status=204)

@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from tidegate.core.judge.verdict import Finding, Outcome, Reason, Time, Verdict, Window
+from tidegate.core.judge.verdict import Finding, Outcome, Reason, Verdict, Window
 from tidegate.core.model import CheckKind, Direction, Order, Strategy
 from tidegate.core.phases import Phase
-
-When = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
-
-
-def when(time: Time) -> str:
-    """`2026-11-23T16:12:03.123Z`."""
-    return datetime.fromtimestamp(time, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def when_known(time: Time | None) -> str | None:
-    """The same, where it may not have happened."""
-    return None if time is None else when(time)
+from tidegate.web.held import BuildView, HoldView
+from tidegate.web.times import When, when
 
 
 class ProblemView(BaseModel):
@@ -199,12 +188,18 @@ class RolloutView(BaseModel):
         description="What a person is waited for: `approval` (a hold of the plan) or `decision` (an inconclusive verdict,"
         " or a FAIL with failure_action pause). Both are given with promote, or turned down with rollback."
     )
+    hold: HoldView | None = Field(description="While a person is waited for.")
+    forced: bool = Field(description="Asked for in spite of a freeze and of a quarantine.")
+    image: str = Field(description="Of the new release.")
+    digest: str = Field(description="What the image was resolved to; empty until then.")
+    build: BuildView | None
     marks: MarksView
     extensions: int = Field(description="How often the bake was prolonged because the verdict was inconclusive.")
     verdict: VerdictView | None = Field(description="Of the present step.")
     created: When
     finished: When | None
     requested_by: str
+    requested_via: str = Field(description="The token that vouched for this person; empty: the token asked for itself.")
     version: int = Field(description="Grows with each change; the ETag.")
     links: dict[str, str]
 

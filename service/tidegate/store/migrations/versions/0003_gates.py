@@ -14,10 +14,10 @@ TEXT = ("image", "digest", "requested_via")
 def upgrade() -> None:
     """Add the columns and the tables. What was recorded before has no build, and nobody vouched for it."""
     for name in TEXT:
-        op.add_column("rollouts", sa.Column(name, sa.String(), nullable=False, server_default=""))
+        op.add_column("rollouts", sa.Column(name, sa.String(), nullable=False, server_default=sa.text("''")))
     op.add_column("rollouts", sa.Column("build", sa.JSON(none_as_null=True)))
     op.add_column("rollouts", sa.Column("forced", sa.Boolean(), nullable=False, server_default=sa.false()))
-    op.add_column("signals", sa.Column("via", sa.String(), nullable=False, server_default=""))
+    op.add_column("signals", sa.Column("via", sa.String(), nullable=False, server_default=sa.text("''")))
     op.create_table(
         "freezes",
         sa.Column("environment", sa.String(), nullable=False),

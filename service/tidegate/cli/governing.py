@@ -1,0 +1,67 @@
+"""Freezes, and who asked for what."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from urllib.parse import quote
+
+import typer
+
+from tidegate.cli.context import Context, Output
+
+Environment = Annotated[str, typer.Argument(metavar="ENVIRONMENT", help="As the server's settings name it.")]
+
+
+def freeze(
+    ctx: typer.Context,
+    environment: Environment,
+    reason: Annotated[str, typer.Option(help="Told to whoever is kept from deploying.")],
+    hours: Annotated[float | None, typer.Option(min=0.0, help="Until it ends by itself; never if left out.")] = None,
+    output: Output = None,
+) -> None:
+    """Nothing moves forward in an environment: no rollout begins, those under way begin no further batch."""
+    context: Context = ctx.obj
+    body = {"reason": reason} | ({} if hours is None else {"hours": hours})
+    made = context.client().put(f"/v1/environments/{quote(environment, safe='')}/freeze", body)
+    if context.as_json(output):
+        context.print_json(made)
+    else:
+        until = f", until {made['until']}" if made["until"] else ""
+        context.line(f"{environment} is frozen by {made['by']}: {made['reason']}{until}")
+
+
+def thaw(ctx: typer.Context, environment: Environment) -> None:
+    """Lift the freeze of an environment."""
+    context: Context = ctx.obj
+    context.client().delete(f"/v1/environments/{quote(environment, safe='')}/freeze")
+    context.line(f"{environment} is not frozen")
+
+
+def freezes(ctx: typer.Context, output: Output = None) -> None:
+    """The environments that are frozen now."""
+    context: Context = ctx.obj
+    found = context.client().get("/v1/freezes")["freezes"]
+    if context.as_json(output):
+        context.print_json(found)
+        return
+    columns = ("environment", "by", "reason", "at", "until")
+    context.table(columns, ([row[column] for column in columns] for row in found))
+
+
+def audit(
+    ctx: typer.Context,
+    subject: Annotated[
+        str, typer.Argument(help="Only of this ENVIRONMENT/SERVICE, environment or token; all if left out.")
+    ] = "",
+    limit: Annotated[int, typer.Option(min=1, max=200)] = 50,
+    output: Output = None,
+) -> None:
+    """Who asked for what, when, why and from where, the newest first."""
+    context: Context = ctx.obj
+    query = {"subject": subject} if subject else {}
+    found = context.client().get("/v1/audit", limit=limit, **query)["entries"]
+    if context.as_json(output):
+        context.print_json(found)
+        return
+    columns = ("at", "action", "subject", "by", "via", "source", "reason", "rollout", "build")
+    context.table(columns, ([row[column] for column in columns] for row in found))
