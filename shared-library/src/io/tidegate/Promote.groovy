@@ -1,0 +1,158 @@
+package io.tidegate
+
+import org.jenkinsci.plugins.workflow.steps.FlowInterruptedException
+
+/**
+ * Leads a rollout through its holds: with a gate each opens an input, without one the plan's approvals are given by the
+ * build itself. What the service says has the last word, since it may have been settled there meanwhile.
+ */
+class Promote implements Serializable {
+    private static final long serialVersionUID = 1L
+    private static final int MOST_REFUSALS = 5 // of people who may not approve; then it is no mistake of theirs
+
+    final Session session
+    Map place = null // the hold that is being passed
+    long opened = 0 // when it was first shown
+    boolean given = false // the build's own approval of it
+    int refused = 0
+
+    Promote(Session session) {
+        this.session = session
+    }
+
+    Map run() {
+        String id = session.options.rollout
+        Map rollout = session.client.within {
+            session.follower.skip(id)
+            session.guarded(id) { session.follower.follow(id, 'hold', null) }
+        }
+        return passed(rollout)
+    }
+
+    /** Through this hold, or through all that follow. */
+    Map passed(Map begun) {
+        Map rollout = begun
+        Map first = rollout.hold
+        while (!Rollouts.finished(rollout)) {
+            if (session.options.until == 'hold' && !Rollouts.samePlace(first, rollout.hold)) {
+                break
+            }
+            arrive(rollout.hold)
+            rollout = session.options.gate ? asked(rollout) : ungated(rollout)
+        }
+        Map last = rollout
+        return session.client.within { session.outcome.concluded(last) }
+    }
+
+    private void arrive(Map hold) {
+        if (!Rollouts.samePlace(place, hold)) {
+            opened = new Date().getTime()
+            given = false
+            refused = 0
+        }
+        place = hold
+    }
+
+    // -- without a gate -----------------------------------------------------------------------------------------------
+
+    /** A decision is a person's: what the checks could not clear, the build does not clear either. */
+    private Map ungated(Map rollout) {
+        boolean mine = rollout.hold.kind == 'approval' && !given
+        given = given || mine
+        return session.client.within {
+            if (mine) {
+                Map said = promoted(rollout.hold.binding, rollout, session.person(), session.reason())
+                if (!settledElsewhere(said)) {
+                    session.client.wanted(said)
+                }
+            } else {
+                session.script.echo("Waiting for a person's ${rollout.hold.kind}: ${session.client.link(rollout)}")
+            }
+            session.guarded(rollout.id) { session.follower.follow(rollout.id, 'hold', rollout.hold) }
+        }
+    }
+
+    // -- with a gate --------------------------------------------------------------------------------------------------
+
+    /** One input, and what came of it. */
+    private Map asked(Map rollout) {
+        Map answer = null
+        FlowInterruptedException interruption = null
+        try {
+            answer = new Gate(session.script, session.options.gate).ask(rollout, session.client.link(rollout), left())
+        } catch (FlowInterruptedException thrown) {
+            interruption = thrown // whether it means anything depends on how the rollout stands now
+        }
+        return session.client.within {
+            session.guarded(rollout.id) { settled(rollout, answer, interruption) }
+        }
+    }
+
+    private Map settled(Map shown, Map answer, FlowInterruptedException interruption) {
+        Map now = session.client.rollout(shown.id)
+        if (interruption != null && Rollouts.held(now) && now.hold.step == shown.hold.step) {
+            return turnedDown(now, interruption)
+        }
+        if (!Rollouts.samePlace(shown.hold, now.hold)) {
+            session.script.echo(Rollouts.held(now) ? 'It stands otherwise by now' : 'It was settled elsewhere')
+            return session.follower.follow(now.id, 'hold', null)
+        }
+        session.script.echo("Approved by ${answer.approver}${answer.reason ? ': ' + answer.reason : ''}")
+        Map said = promoted(shown.hold.binding, now, answer.approver, answer.reason ?: session.reason())
+        if (said.status < 300) {
+            return session.follower.follow(now.id, 'hold', now.hold)
+        }
+        refused++
+        if (!settledElsewhere(said) && (said.status != 403 || refused >= MOST_REFUSALS)) {
+            session.client.wanted(said)
+        }
+        // another person may be the right one, and what has changed is shown anew
+        session.script.echo(Texts.refusal(said, session.client.server))
+        return session.follower.follow(now.id, 'hold', null)
+    }
+
+    /** Nobody approved in time, or somebody said no: the rollout as it ended, unless it shall be left alone. */
+    private Map turnedDown(Map rollout, FlowInterruptedException interruption) {
+        Map gate = session.options.gate
+        boolean expired = gate.timeout > 0 && left() <= 1
+        boolean detached = (expired ? gate.onTimeout : session.options.onAbort) == 'detach'
+        if (detached && !expired) {
+            throw interruption
+        }
+        String why = expired ? 'nobody approved within ' + Texts.duration(gate.timeout) : 'turned down in Jenkins'
+        if (detached) {
+            session.script.error("${rollout.new}: ${why}; it still waits: ${session.client.link(rollout)}")
+        }
+        String reason = 'Jenkins: ' + session.script.env.JOB_NAME + ' #' + session.script.env.BUILD_NUMBER + ': ' + why
+        Map said = session.rollback(rollout.id, '/gate', reason, '')
+        if (!settledElsewhere(said)) {
+            session.client.wanted(said)
+        }
+        session.script.echo(why)
+        return session.follower.follow(rollout.id, 'end', null)
+    }
+
+    // -- both ---------------------------------------------------------------------------------------------------------
+
+    /** Bound to what was shown: nothing else is approved. Each approval of a hold has a key of its own. */
+    private Map promoted(String binding, Map rollout, String person, String reason) {
+        Map hold = rollout.hold
+        String key = session.key('/promote-' + hold.step + '-' + hold.kind + '-' + hold.given.size())
+        Map body = session.wish(reason, person) + [binding: binding]
+        return session.client.post('/v1/rollouts/' + rollout.id + '/promote', body, key)
+    }
+
+    private boolean settledElsewhere(Map said) {
+        return said.status == 412 || said.body.code == 'illegal-move'
+    }
+
+    /** Seconds until the gate's time is over; 0 when it has none. */
+    private int left() {
+        int whole = session.options.gate.timeout
+        if (whole == 0) {
+            return 0
+        }
+        long gone = Math.round((double) (new Date().getTime() - opened) / 1000.0d)
+        return (int) Math.max(1L, whole - gone)
+    }
+}

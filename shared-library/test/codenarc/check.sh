@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# CodeNarc's Jenkins CPS rules over the library. Needs npm, a JDK and groovy 2.4; JAVA_HOME as for groovy.
+set -euo pipefail
+HERE=$(cd "$(dirname "$0")" && pwd)
+LIBRARY=$(cd "$HERE/../.." && pwd)
+CACHE=${CODENARC_CACHE:-$LIBRARY/../.cache/codenarc}
+OUT=$(mktemp -d)
+trap 'rm -rf "$OUT"' EXIT
+
+mkdir -p "$CACHE"
+if ! cmp -s "$HERE/package-lock.json" "$CACHE/package-lock.json" || [ ! -d "$CACHE/node_modules" ]; then
+    cp "$HERE/package.json" "$HERE/package-lock.json" "$HERE/.npmrc" "$CACHE"
+    (cd "$CACHE" && npm ci --ignore-scripts --no-audit --no-fund --silent)
+fi
+JARS=$CACHE/node_modules/npm-groovy-lint/lib/java
+
+# the rules look at types: what a source uses must be there as classes, or CodeNarc passes over the source
+mkdir "$OUT/classes"
+mapfile -t SOURCES < <(find "$LIBRARY/src" "$LIBRARY/test/harness/com" "$LIBRARY/test/harness/org" -name '*.groovy')
+groovyc -d "$OUT/classes" "${SOURCES[@]}"
+
+narc() {  # narc PATTERN REPORT
+    java -cp "$JARS/*:$JARS/groovy/lib/*:$OUT/classes" org.codenarc.CodeNarc -basedir="$LIBRARY" -includes="$1" \
+        -rulesetfiles="file:$HERE/rules.groovy" -report=console -failOnError=true >"$2" 2>&1
+    if grep -q 'Compilation failed' "$2"; then
+        grep 'Compilation failed' "$2"
+        echo 'CodeNarc passed over a file: that is no pass'
+        exit 1
+    fi
+}
+
+narc 'test/codenarc/sample/*.groovy' "$OUT/sample"
+while read -r rule; do
+    grep -q "Rule=$rule " "$OUT/sample" || { echo "the rule $rule does not find its mistake in the sample"; exit 1; }
+done < <(sed -n 's/^    \([A-Z][A-Za-z]*\)(.*/\1/p' "$HERE/rules.groovy")
+
+narc 'vars/*.groovy,src/**/*.groovy' "$OUT/library"
+WANTED=$(find "$LIBRARY/vars" "$LIBRARY/src" -name '*.groovy' | wc -l)
+grep -q "TotalFiles=$WANTED FilesWithViolations=0 " "$OUT/library" || { grep -E 'File:|Violation:|Summary:' "$OUT/library"; exit 1; }
+echo "CodeNarc: no violation in $WANTED files"

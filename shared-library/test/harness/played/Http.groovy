@@ -1,0 +1,50 @@
+package played
+
+/** The `httpRequest` step as http_request 1.25 does it, with a real request. */
+class Http {
+    private static final List<String> PARAMETERS = [
+        'url', 'httpMode', 'contentType', 'requestBody', 'customHeaders', 'validResponseCodes', 'timeout', 'quiet',
+    ]
+
+    static Response ask(Map options) {
+        List<String> unknown = options.keySet().findAll { !PARAMETERS.contains(it) } as List
+        if (unknown) {
+            throw new IllegalArgumentException("httpRequest has no ${unknown.join(', ')}")
+        }
+        if (options.customHeaders.any { it.name == 'Authorization' && !(it.maskValue && it.value instanceof String) }) {
+            throw new IllegalArgumentException('the token must be masked and not interpolated')
+        }
+        Response response = send(options)
+        if (options.validResponseCodes != '100:599' && response.status >= 400) {
+            throw new Failed("Fail: Status code ${response.status} is not in the accepted range")
+        }
+        return response
+    }
+
+    private static Response send(Map options) {
+        try {
+            HttpURLConnection connection = (HttpURLConnection) new URL(options.url).openConnection()
+            connection.requestMethod = options.httpMode
+            connection.connectTimeout = connection.readTimeout = options.timeout * 1000
+            connection.setRequestProperty('Content-Type', 'application/json')
+            options.customHeaders.each { connection.setRequestProperty(it.name, it.value) }
+            if (options.httpMode == 'POST') {
+                connection.doOutput = true
+                connection.outputStream.withStream { it.write(options.requestBody.getBytes('UTF-8')) }
+            }
+            int status = connection.responseCode
+            InputStream body = status >= 400 ? connection.errorStream : connection.inputStream
+            return new Response(status: status, content: body == null ? null : body.getText('UTF-8'))
+        } catch (UnknownHostException ignored) {
+            return new Response(status: 404, content: 'UnknownHostException as 404 Not Found')
+        } catch (SocketTimeoutException | ConnectException problem) {
+            return new Response(status: 408, content: "${problem.class}(${problem.message}) as 408 Request Timeout".toString())
+        }
+    }
+
+    static class Response implements Serializable {
+        private static final long serialVersionUID = 1L
+        int status
+        String content
+    }
+}
