@@ -1,0 +1,114 @@
+"""The inputs with which a build waits for a person, and what is to be said to them when all is settled elsewhere. Pure.
+
+The pipeline names its inputs `Tidegate-<rollout>-<step>-<approvals so far>`; whatever has another name is not ours.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from tidegate.core.kinds import Kind
+from tidegate.core.model import Event, Rollout
+from tidegate.core.phases import Phase
+
+#: What is asked of a build to find them.
+TREE = "actions[_class,executions[id,settled,input[parameters[name]]]]"
+REASON = "reason"  # the parameter that takes it, in any case
+LONGEST_REASON = 500  # characters
+REMEMBERED = 1000  # rollouts
+
+TURNED_PHASES = frozenset({Phase.ROLLING_BACK, Phase.ROLLED_BACK, Phase.FAILED})
+TURNING = frozenset({Kind.ROLLBACK_ASKED, Kind.ROLLING_BACK, Kind.ROLLED_BACK, Kind.FAILED})
+
+
+class Answer(StrEnum):
+    """What an input is told."""
+
+    PROCEED = "proceed"
+    ABORT = "abort"
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """An input of a rollout that nobody answered yet. `step` is the one that it asks about, from 0."""
+
+    id: str
+    step: int
+    parameters: tuple[str, ...] = ()
+
+    @property
+    def reason_parameter(self) -> str:
+        """The parameter that takes a reason; empty when it has none."""
+        return next((name for name in self.parameters if name.lower() == REASON), "")
+
+
+def pending(build: Mapping[str, Any], rollout: str) -> tuple[Pending, ...]:
+    """Those of this rollout, out of what Jenkins told of a build."""
+    ours = re.compile(rf"Tidegate-{re.escape(rollout)}-(\d+)-\d+")
+    found = []
+    for action in _dicts(build.get("actions")):
+        for each in _dicts(action.get("executions")):
+            name = ours.fullmatch(str(each.get("id")))
+            if name and not each.get("settled"):
+                asked = each.get("input")
+                parameters = _dicts(asked.get("parameters")) if isinstance(asked, dict) else ()
+                found.append(Pending(name[0], int(name[1]), tuple(str(one.get("name")) for one in parameters)))
+    return tuple(found)
+
+
+def answer(waiting: Pending, rollout: Rollout, event: Event) -> Answer | None:
+    """What it is to be told, by how the rollout stands now; None while a person has to answer it.
+
+    While the rollout is at the input's own step it is left alone, even when it is not held at this moment: it may be held
+    there again, and the pipeline would take our answer for an approval. That it goes on is told by the event that follows.
+    """
+    if rollout.phase is Phase.SUCCEEDED:
+        return Answer.PROCEED
+    if rollout.phase in TURNED_PHASES or event.kind in TURNING:
+        return Answer.ABORT
+    return Answer.PROCEED if waiting.step < rollout.cursor else None
+
+
+@dataclass
+class Approvals:
+    """Who approved what, as heard from the events: said to the input when the rollout goes on. Forgotten with the process;
+    then the pipeline still learns it from the service."""
+
+    _heard: OrderedDict[str, dict[int, tuple[object, str]]] = field(default_factory=OrderedDict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def hear(self, rollout: str, event: Event) -> None:
+        """Keep an approval; the same event again changes nothing."""
+        if event.kind != Kind.PROMOTED:
+            return
+        by, reason = event.data.get("by") or "somebody", event.data.get("reason")
+        said = (event.data.get("step"), f"{by}: {reason}" if reason else f"{by}")
+        with self._lock:
+            self._heard.setdefault(rollout, {})[event.number] = said
+            self._heard.move_to_end(rollout)
+            while len(self._heard) > REMEMBERED:
+                self._heard.popitem(last=False)
+
+    def reason(self, waiting: Pending, rollout: Rollout, event: Event) -> str:
+        """Why this input is proceeded: "approved by NAME: REASON", where that was heard."""
+        with self._lock:
+            heard = list(self._heard.get(rollout.id, {}).values())
+        names = [text for step, text in heard if step in (None, waiting.step)]
+        text = f"approved by {'; '.join(names)}" if names else f"settled outside of Jenkins: {event.sentence}"
+        return text if len(text) <= LONGEST_REASON else text[: LONGEST_REASON - 1] + "…"
+
+    def forget(self, rollout: str) -> None:
+        """It is over."""
+        with self._lock:
+            self._heard.pop(rollout, None)
+
+
+def _dicts(found: object) -> Iterator[dict[str, Any]]:
+    """The objects of a list; nothing when it is none."""
+    return (each for each in (found if isinstance(found, list) else ()) if isinstance(each, dict))

@@ -1,0 +1,396 @@
+"""What the Jenkins driver does, over real HTTP, against a FAKE Jenkins that answers as a real one was seen to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, MutableMapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from support.jenkins import (
+    GATE,
+    HELD,
+    ID,
+    JOB,
+    LINK,
+    PLACEHOLDER,
+    PROMOTED,
+    ROLLOUT,
+    TURNED,
+    FakeBuild,
+    FakeInput,
+    FakeJenkins,
+    at,
+    event,
+    failure,
+    judged,
+    subject,
+    told,
+)
+from tidegate.core.judge.verdict import Outcome
+from tidegate.core.kinds import Kind
+from tidegate.core.model import Build, Rollout
+from tidegate.core.phases import Phase
+from tidegate.drivers.ci.jenkins import JenkinsCI
+
+Logs = list[MutableMapping[str, Any]]
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeJenkins]:
+    with FakeJenkins().running() as running:
+        yield running
+
+
+@pytest.fixture
+def token(tmp_path: Path, fake: FakeJenkins) -> Path:
+    file = tmp_path / "token"
+    file.write_text(f"{fake.token}\n")
+    return file
+
+
+@pytest.fixture
+def build(fake: FakeJenkins) -> FakeBuild:
+    return fake.build(JOB, 12)
+
+
+@pytest.fixture
+def ci(fake: FakeJenkins, token: Path) -> JenkinsCI:
+    return subject(fake, token)
+
+
+@pytest.fixture
+def logs() -> Iterator[Logs]:
+    with capture_logs() as captured:
+        yield captured
+
+
+# -- the description ---------------------------------------------------------------------------------------------------
+
+
+def test_the_description_tells_service_release_phase_verdict_and_where_to_look(ci: JenkinsCI, build: FakeBuild) -> None:
+    told(ci, ROLLOUT, Kind.CREATED)
+    assert build.description == f"Tidegate: demo/shop v2-4 running, {LINK}"
+    told(ci, judged(HELD, Outcome.PASS), Kind.VERDICT)
+    assert build.description == f"Tidegate: demo/shop v2-4 running, waiting for a person (PASS), {LINK}"
+    told(ci, replace(ROLLOUT, paused=True), Kind.PAUSED)
+    assert build.description == f"Tidegate: demo/shop v2-4 running, paused, {LINK}"
+
+
+def test_a_description_that_is_right_is_not_sent_again(ci: JenkinsCI, fake: FakeJenkins, build: FakeBuild) -> None:
+    for kind in (Kind.CREATED, Kind.CREATED, Kind.PINNED, Kind.STEPPED):
+        told(ci, ROLLOUT, kind)
+    assert len(build.described) == 1
+    assert fake.posts() == ["/job/team/job/repo/job/feature%252Ffoo/12/submitDescription"]
+
+
+def test_the_reason_of_turning_back_stays_while_the_steps_back_are_taken(ci: JenkinsCI, build: FakeBuild) -> None:
+    told(ci, HELD, event(Kind.ROLLBACK_ASKED, "rollback asked by bob: it smells"))
+    assert (
+        build.description
+        == f"Tidegate: demo/shop v2-4 running, waiting for a person: rollback asked by bob: it smells, {LINK}"
+    )
+    told(ci, TURNED, event(Kind.ROLLING_BACK, "errors: 5 % of requests failed"))
+    wanted = f"Tidegate: demo/shop v2-4 rolling back: errors: 5 % of requests failed, {LINK}"
+    assert build.description == wanted
+    told(ci, replace(TURNED, reason="step 2 of 3"), event(Kind.STEPPED, "step 2 of 3"))
+    assert build.description == wanted
+
+
+def test_a_rollback_that_was_asked_too_late_does_not_stain_a_success(ci: JenkinsCI, build: FakeBuild) -> None:
+    told(ci, replace(ROLLOUT, phase=Phase.SUCCEEDED), event(Kind.ROLLBACK_ASKED, "rollback asked by bob"))
+    assert build.description == f"Tidegate: demo/shop v2-4 succeeded, {LINK}"
+
+
+def test_what_others_wrote_stays_and_the_pipelines_own_line_is_replaced(ci: JenkinsCI, build: FakeBuild) -> None:
+    build.description = f"Sprint <b>12</b>\r\nTidegate: demo/shop v2-4 pending, {LINK}\nTidegate: demo/shop v2-40 running"
+    told(ci, ROLLOUT, Kind.CREATED)
+    assert (
+        build.description
+        == f"Sprint <b>12</b>\r\nTidegate: demo/shop v2-4 running, {LINK}\nTidegate: demo/shop v2-40 running"
+    )
+    told(ci, replace(ROLLOUT, id="other", service="demo/cart"), Kind.CREATED)
+    assert build.description.split("\n")[-1] == f"Tidegate: demo/cart v2-4 running, {LINK}"
+    assert len(build.description.split("\n")) == 4
+
+
+HOSTILE = [
+    "<script>alert('x')</script>",
+    "quotes \" and ' and `",
+    "two\nlines\r\nand\u2028more\x00\x1b[31m",
+    "日本語 ünïcödé 🚀 \u202egnissergnier",
+    "& &lt; %2F %s {0} $(id) ${x}",
+    "long " * 500,
+]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_names_are_shown_as_text_in_one_bounded_line(ci: JenkinsCI, build: FakeBuild, name: str) -> None:
+    rollout = replace(TURNED, service=f"demo/{name}", new=name)
+    build.description = "mine"
+    for _ in range(2):
+        told(ci, rollout, event(Kind.ROLLING_BACK, name), link=f"http://x/{name}")
+    first, second = str(build.description).split("\n")
+    assert first == "mine"
+    assert second.startswith("Tidegate: demo/")
+    assert "<" not in second
+    assert ">" not in second
+    assert second.isprintable()
+    assert len(second) < 1000
+    assert len(build.described) == 1
+    if "script" in name:
+        assert "&lt;script&gt;alert('x')&lt;/script&gt;" in second
+
+
+def test_hostile_reasons_reach_an_input_unharmed(ci: JenkinsCI, build: FakeBuild) -> None:
+    for number, name in enumerate(HOSTILE):
+        build.inputs = [FakeInput(GATE, ("reason",))]
+        told(ci, HELD, replace(PROMOTED, data={"by": name, "reason": name, "step": 1}, number=number))
+        told(ci, replace(ROLLOUT, phase=Phase.SUCCEEDED), Kind.SUCCEEDED)
+        ((_, given),) = build.inputs[0].told
+        assert given["reason"].startswith(f"approved by {name}"[:400])
+        assert len(given["reason"]) <= 500
+
+
+# -- an approval that was given elsewhere ------------------------------------------------------------------------------
+
+
+def test_a_step_that_went_on_elsewhere_proceeds_its_input_with_who_and_why(ci: JenkinsCI, build: FakeBuild) -> None:
+    gate = FakeInput(GATE, ("reason", "comment"))
+    build.inputs = [gate]
+    told(ci, HELD, PROMOTED)
+    told(ci, HELD, PROMOTED)
+    assert gate.told == []  # it is still held: others may have to approve, too, and the engine has not gone on
+    told(ci, at(2), Kind.STEPPED)
+    assert gate.told == [("proceed", {"reason": "approved by ann: all good"})]
+    told(ci, at(2), Kind.STEPPED)
+    assert len(gate.told) == 1
+
+
+def test_two_approvals_are_both_named(ci: JenkinsCI, build: FakeBuild) -> None:
+    build.inputs = [FakeInput(GATE, ("Reason",))]
+    told(ci, HELD, PROMOTED)
+    told(ci, HELD, replace(PROMOTED, number=8, data={"by": "bob", "reason": ""}))
+    told(ci, HELD, replace(PROMOTED, number=6, data={"by": "eve", "reason": "", "step": 0}))  # of an earlier step
+    told(ci, at(2), Kind.STEPPED)
+    assert build.inputs[0].told == [("proceed", {"Reason": "approved by ann: all good; bob"})]
+
+
+def test_an_approval_that_is_heard_late_proceeds_at_once(ci: JenkinsCI, build: FakeBuild) -> None:
+    build.inputs = [FakeInput(GATE, ("reason",))]
+    told(ci, at(2), PROMOTED)
+    assert build.inputs[0].told == [("proceed", {"reason": "approved by ann: all good"})]
+
+
+@pytest.mark.parametrize("parameters", [(), ("comment",)])
+def test_an_input_without_a_reason_is_proceeded_empty(ci: JenkinsCI, build: FakeBuild, parameters: tuple[str, ...]) -> None:
+    build.inputs = [FakeInput(GATE, parameters)]
+    told(ci, replace(ROLLOUT, phase=Phase.SUCCEEDED, held=5.0, cursor=1), Kind.SUCCEEDED)
+    assert build.inputs[0].told == [("proceedEmpty", {})]
+
+
+def test_after_a_restart_the_input_is_proceeded_without_a_name(ci: JenkinsCI, build: FakeBuild) -> None:
+    build.inputs = [FakeInput(GATE, ("reason",))]
+    told(ci, at(2), event(Kind.STEPPED, "step 3 of 4"))
+    assert build.inputs[0].told == [("proceed", {"reason": "settled outside of Jenkins: step 3 of 4"})]
+
+
+def test_an_input_that_a_late_pipeline_opened_is_settled_at_the_next_event(ci: JenkinsCI, build: FakeBuild) -> None:
+    told(ci, at(2), Kind.STEPPED)
+    build.inputs = [FakeInput(GATE)]  # it had asked how the rollout stands just before
+    told(ci, at(2), Kind.ENTERED)
+    assert build.inputs[0].told == [("proceedEmpty", {})]
+
+
+@pytest.mark.parametrize("kind", [Kind.STEPPED, Kind.HELD, Kind.PROMOTED, Kind.VERDICT, Kind.REOPENED])
+def test_the_input_of_the_present_step_waits_for_a_person(ci: JenkinsCI, build: FakeBuild, kind: Kind) -> None:
+    """Even when the rollout is not held at this moment: it may be held again, and our answer would count as an approval."""
+    build.inputs = [FakeInput(GATE)]
+    told(ci, HELD, kind)
+    told(ci, at(1), kind)
+    assert build.inputs[0].told == []
+
+
+def test_a_late_event_does_not_answer_for_a_later_hold(ci: JenkinsCI, build: FakeBuild) -> None:
+    early, present = FakeInput(GATE), FakeInput(f"Tidegate-{ID}-3-0")
+    build.inputs = [early, present]
+    told(ci, replace(ROLLOUT, cursor=3, held=9.0), Kind.STEPPED)
+    assert early.told == [("proceedEmpty", {})]
+    assert present.told == []
+
+
+def strangers() -> list[FakeInput]:
+    names = [
+        "deploy",
+        f"Tidegate-{ID}",
+        f"Tidegate-{ID}-",
+        f"Tidegate-{ID}-x-0",
+        f"Tidegate-{ID}0-1-0",
+        f"Tidegate-{ID}-1-0-0",
+    ]
+    names += ["Tidegate-other-1-0", f"X-Tidegate-{ID}-1-0", f"Tidegate-{ID}-1-0\n", f"Tidegate-{'.' * len(ID)}-1-0"]
+    return [FakeInput(name) for name in names]
+
+
+@pytest.mark.parametrize(
+    ("rollout", "kind"), [(replace(ROLLOUT, phase=Phase.SUCCEEDED), Kind.SUCCEEDED), (TURNED, Kind.ROLLING_BACK)]
+)
+def test_inputs_of_others_are_never_touched(ci: JenkinsCI, build: FakeBuild, rollout: Rollout, kind: Kind) -> None:
+    build.inputs = strangers()
+    told(ci, rollout, kind)
+    assert [each.id for each in build.inputs if each.told] == []
+
+
+def test_an_id_is_taken_as_it_is(ci: JenkinsCI, build: FakeBuild) -> None:
+    build.inputs = [FakeInput("Tidegate-axb-1-0"), FakeInput("Tidegate-a.b-1-0")]
+    told(ci, replace(at(2), id="a.b"), Kind.STEPPED)
+    assert [each.id for each in build.inputs if each.told] == ["Tidegate-a.b-1-0"]
+
+
+def test_the_same_input_in_another_build_is_not_touched(ci: JenkinsCI, fake: FakeJenkins, build: FakeBuild) -> None:
+    other = fake.build(JOB, 120, FakeInput(GATE))
+    told(ci, replace(ROLLOUT, phase=Phase.SUCCEEDED), Kind.SUCCEEDED)
+    assert other.inputs[0].told == []
+    assert other.description is None
+    assert build.description
+
+
+def test_an_id_with_a_small_first_letter_is_found(ci: JenkinsCI, build: FakeBuild) -> None:
+    build.inputs = [FakeInput(f"t{GATE[1:]}")]
+    told(ci, at(2), Kind.STEPPED)
+    assert build.inputs[0].told == [("proceedEmpty", {})]
+
+
+# -- a rollout that turns back or ends otherwise -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rollout", "kind"),
+    [
+        (HELD, Kind.ROLLBACK_ASKED),
+        (TURNED, Kind.ROLLING_BACK),
+        (replace(TURNED, phase=Phase.ROLLED_BACK), Kind.ROLLED_BACK),
+        (replace(TURNED, phase=Phase.FAILED), Kind.FAILED),
+        (TURNED, Kind.PROMOTED),  # late
+        (TURNED, Kind.STEPPED),  # on the way back
+    ],
+)
+def test_an_input_is_aborted_once(ci: JenkinsCI, build: FakeBuild, rollout: Rollout, kind: Kind) -> None:
+    gate = FakeInput(GATE, ("reason",))
+    build.inputs = [gate]
+    for _ in range(2):
+        told(ci, rollout, event(kind, "because of this"))
+    assert gate.told == [("abort", {})]
+    assert ("because of this" in str(build.description)) == (kind not in (Kind.PROMOTED, Kind.STEPPED))
+
+
+@pytest.mark.parametrize("answer", [404, 400])
+@pytest.mark.parametrize(("rollout", "kind"), [(at(2), Kind.STEPPED), (TURNED, Kind.ROLLING_BACK)])
+def test_an_input_that_was_settled_meanwhile_is_a_success(
+    ci: JenkinsCI, fake: FakeJenkins, build: FakeBuild, answer: int, rollout: Rollout, kind: Kind
+) -> None:
+    gate = FakeInput(GATE)
+    build.inputs, fake.settled_answer = [gate], answer
+    fake.before = lambda path: None if gate.told else gate.told.append(("proceed", {}))
+    told(ci, rollout, kind)
+    assert gate.told == [("proceed", {})]
+    assert build.description
+
+
+def test_a_submitter_that_is_not_us_is_told_with_what_to_do(ci: JenkinsCI, build: FakeBuild) -> None:
+    build.inputs = [FakeInput(GATE, submitters=("alice",))]
+    error = failure(ci, at(2), Kind.STEPPED)
+    assert error.retryable
+    assert "You need to be alice to submit this" in error.message
+    assert GATE in error.message
+    assert "submitters" in error.message
+
+
+def test_a_build_that_is_gone_is_told_once(ci: JenkinsCI, fake: FakeJenkins, logs: Logs) -> None:
+    for kind in (Kind.CREATED, Kind.STEPPED, Kind.SUCCEEDED):
+        told(ci, ROLLOUT, kind)
+    assert fake.posts() == []
+    assert [each["event"] for each in logs] == ["the build is gone, or may not be seen"]
+    assert (logs[0]["job"], logs[0]["number"]) == (JOB, 12)
+
+
+def test_a_build_that_goes_while_it_is_told(ci: JenkinsCI, fake: FakeJenkins, build: FakeBuild) -> None:
+    build.inputs = [FakeInput(GATE)]
+    fake.before = lambda path: fake.builds.clear()
+    told(ci, at(2), Kind.STEPPED)
+    assert build.inputs[0].told == []
+
+
+def test_a_404_of_something_else_than_jenkins_is_not_taken_for_a_build_that_is_gone(
+    ci: JenkinsCI, fake: FakeJenkins
+) -> None:
+    fake.trouble = (404, "text/html", "<html>nginx</html>")
+    assert failure(ci).retryable
+
+
+# -- older builds that wait for a node ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stopping(fake: FakeJenkins, token: Path) -> JenkinsCI:
+    return subject(fake, token, stop_obsolete=True)
+
+
+@pytest.mark.parametrize("job", [JOB, "shop", "a folder/with (brackets)/ünï"])
+def test_an_older_build_that_waits_for_a_node_is_stopped(
+    stopping: JenkinsCI, fake: FakeJenkins, job: str, logs: Logs
+) -> None:
+    fake.build(job, 12)
+    old, older = fake.build(job, 11), fake.build(job, 9)
+    for each in (old, older, old):
+        fake.waits_for_node(each)
+    told(stopping, ROLLOUT, Kind.CREATED, Build(job, 12))
+    told(stopping, ROLLOUT, Kind.CREATED, Build(job, 12))
+    assert (old.stopped, older.stopped) == (1, 1)
+    assert [(each["number"], each["newer"]) for each in logs] == [(9, 12), (11, 12)]
+
+
+def test_whatever_is_not_surely_one_is_left_alone(stopping: JenkinsCI, fake: FakeJenkins, build: FakeBuild) -> None:
+    old = fake.build(JOB, 11)
+    others = [fake.build(JOB, 13), fake.build("team/repo/feature%2Ffoobar", 3), fake.build("team/repo/feature/foo", 3)]
+    others += [fake.build("feature%2Ffoo", 3), fake.build(f"x/{JOB}", 3)]
+    for each in (build, *others):
+        fake.waits_for_node(each)
+    fake.waits_for_node(old, _class="org.jenkinsci.plugins.workflow.job.WorkflowJob")
+    fake.waits_for_node(old, url=f"http://elsewhere/{old.path}")
+    fake.waits_for_node(old, url=f"{old.path}x/")
+    fake.waits_for_node(old, url="")
+    fake.queue += [{"id": 90}, {"task": None}, {"task": {"_class": PLACEHOLDER}}]
+    done = fake.build(JOB, 8)
+    done.building = False
+    fake.waits_for_node(done)
+    fake.waits_for_node(FakeBuild(JOB, 7))  # in the queue still, and gone
+    told(stopping, ROLLOUT, Kind.CREATED)
+    assert [each.number for each in (build, old, done, *others) if each.stopped] == []
+
+
+def test_only_the_beginning_of_a_rollout_stops_older_builds_and_only_when_it_is_wished(
+    ci: JenkinsCI, stopping: JenkinsCI, fake: FakeJenkins, build: FakeBuild
+) -> None:
+    old = fake.build(JOB, 11)
+    fake.waits_for_node(old)
+    told(ci, ROLLOUT, Kind.CREATED)
+    told(stopping, ROLLOUT, Kind.STEPPED)
+    told(stopping, replace(ROLLOUT, phase=Phase.ROLLED_BACK), Kind.CREATED)  # told late: it is over
+    assert old.stopped == 0
+    assert "/queue/api/json" not in [path for _, path, _ in fake.requests]
+
+
+def test_an_older_build_that_may_not_be_stopped_holds_nothing_up(
+    stopping: JenkinsCI, fake: FakeJenkins, build: FakeBuild, logs: Logs
+) -> None:
+    fake.waits_for_node(fake.build(JOB, 11))
+    fake.lacking = ("/stop",)
+    told(stopping, ROLLOUT, Kind.CREATED)
+    assert build.description
+    (said,) = logs
+    assert said["log_level"] == "warning"
+    assert "hudson.model.Item.Cancel" in said["error"]
