@@ -105,7 +105,7 @@ class Turn:
     guard: Callable[[], None]
 
     def frozen(self, rollout: Rollout) -> str:
-        """By whom and why its environment is frozen; empty when it is not. Asked only where something could be kept back."""
+        """By whom and why its environment is frozen, else empty; asked only where something could be kept back."""
         begins = rollout.phase is Phase.PENDING or (rollout.phase is Phase.RUNNING and rollout.settled is not None)
         if not begins:
             return ""
