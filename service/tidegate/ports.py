@@ -97,12 +97,12 @@ class Metrics(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """What a CI is told: an event of a rollout, how the rollout stands now, and where people look."""
+    """What a CI is told: an event of a rollout, how the rollout stands now, where people look, and all wishes so far."""
 
     rollout: Rollout
-    image: str
     event: Event
     link: str
+    wishes: tuple[Signal, ...] = ()
 
 
 class CI(Protocol):
@@ -151,6 +151,15 @@ class AuditEntry:
     build: str = ""
     request: str = ""
     number: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A rollout with events above `delivered` that its CI was not told of yet; `failures` in a row."""
+
+    rollout: str
+    delivered: int
+    failures: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,6 +367,15 @@ class Store(EngineStore, Protocol):
         self, before: int | None = None, limit: int = 50, subjects: Collection[str] | None = None
     ) -> tuple[AuditEntry, ...]:
         """What was asked for, the newest first; numbers below `before`; only of these subjects, or of all."""
+
+    def next_delivery(self, lease_seconds: float) -> Delivery | None:
+        """One with something to tell, for this caller alone for so long; None when there is none."""
+
+    def delivered(self, rollout: str, number: int) -> None:
+        """The CI was told of the events up to this one."""
+
+    def put_off(self, rollout: str, due: Time, *, failed: bool) -> None:
+        """Deliver no more of it before then."""
 
     def add_token(self, token: Token, *, audit: AuditEntry | None = None) -> None: ...
 

@@ -64,6 +64,7 @@ class EnvironmentSettings(Part):
     platform: DriverSettings = Field(description="Runs instances: docker.")
     router: DriverSettings = Field(description="Sends traffic to them: haproxy.")
     metrics: DriverSettings | None = Field(default=None, description="Answers the checks: prometheus.")
+    ci: DriverSettings | None = Field(default=None, description="Told of what its builds asked for: jenkins.")
     roles: dict[str, list[str]] = Field(
         default={}, description="Who may approve: names of persons and of tokens, by role; a service says which it takes."
     )
@@ -76,6 +77,9 @@ class Settings(BaseSettings):
 
     database: str = Field(default="sqlite:////var/lib/tidegate/tidegate.db", description="Where rollouts are recorded.")
     listen: str = Field(default="127.0.0.1:7070", pattern=r"^[^:\s]+:\d{1,5}$", description="Address and port of the API.")
+    address: str = Field(
+        default="", pattern=r"^(https?://[!-~]+)?$", description="Where people reach this server, for links; else `listen`."
+    )
     engine: EngineSettings = EngineSettings()
     web: WebSettings = WebSettings()
     log: LogSettings = LogSettings()

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from tidegate.drivers import registry
+from tidegate.engine.outbox import Outbox
 from tidegate.engine.worker import Worker, WorkerOptions
 from tidegate.errors import InvalidSettings, Problem, UnknownDriver
 from tidegate.ports import Clock, Parts, Store
@@ -54,6 +55,13 @@ def engine(wiring: Wiring, owner: str) -> Worker:
     return Worker(wiring.store, wiring.environments, options, wiring.clock, owner)
 
 
+def outbox(wiring: Wiring) -> Outbox:
+    """What tells the CIs; it works while it is entered."""
+    cis = {name: parts.ci for name, parts in wiring.environments.items() if parts.ci is not None}
+    settings = wiring.settings
+    return Outbox(wiring.store, cis, wiring.clock, settings.address.rstrip("/") or f"http://{settings.listen}")
+
+
 def sole_engine(wiring: Wiring) -> AbstractContextManager[None]:
     """Be the only engine on a database that allows only one; raises `Refused` when there is another."""
     return exclusive_engine(wiring.settings.database)
@@ -61,12 +69,17 @@ def sole_engine(wiring: Wiring) -> AbstractContextManager[None]:
 
 def _parts(name: str, environment: EnvironmentSettings, found: list[Problem]) -> Parts | None:
     """The drivers of an environment; None, with the mistakes in `found`, when one of them cannot be made."""
-    wanted = {"platform": environment.platform, "router": environment.router, "metrics": environment.metrics}
+    wanted = {
+        "platform": environment.platform,
+        "router": environment.router,
+        "metrics": environment.metrics,
+        "ci": environment.ci,
+    }
     options = {kind: _options(kind, name, each, found) for kind, each in wanted.items() if each is not None}
     if any(each is None for each in options.values()):
         return None
     made = {kind: each[0](each[1], name) for kind, each in options.items() if each is not None}
-    return Parts(made["platform"], made["router"], made.get("metrics"))
+    return Parts(made["platform"], made["router"], made.get("metrics"), made.get("ci"))
 
 
 def _options(kind: str, name: str, driver: DriverSettings, found: list[Problem]) -> tuple[Any, Any] | None:

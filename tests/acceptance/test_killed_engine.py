@@ -45,7 +45,8 @@ def test_kill_9_at_thirty_random_moments(stage: Stage) -> None:
     kills = 0
     while kills < KILLS:
         version = moments.choice(("v2", "v1", "never")) if kills % 3 else ("v2" if serving == "v1" else "v1")
-        stage.tidegate("deploy", service(stage), "-f", str(file), "--no-wait", "--set", f"VERSION={version}")
+        insisted = ("--force", "--reason", "it is turned back once more") if version == "never" else ()
+        stage.tidegate("deploy", service(stage), "-f", str(file), "--no-wait", "--set", f"VERSION={version}", *insisted)
         for _ in range(moments.choice((1, 2))):
             time.sleep(moments.uniform(0.0, LONGEST_SECONDS))
             stage.kill_engine()

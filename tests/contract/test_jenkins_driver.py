@@ -11,6 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from support.jenkins import (
+    ANN,
     GATE,
     HELD,
     ID,
@@ -32,7 +33,7 @@ from support.jenkins import (
 )
 from tidegate.core.judge.verdict import Outcome
 from tidegate.core.kinds import Kind
-from tidegate.core.model import Build, Rollout
+from tidegate.core.model import Build, Rollout, SignalKind
 from tidegate.core.phases import Phase
 from tidegate.drivers.ci.jenkins import JenkinsCI
 
@@ -148,11 +149,11 @@ def test_hostile_names_are_shown_as_text_in_one_bounded_line(ci: JenkinsCI, buil
 def test_hostile_reasons_reach_an_input_unharmed(ci: JenkinsCI, build: FakeBuild) -> None:
     for number, name in enumerate(HOSTILE):
         build.inputs = [FakeInput(GATE, ("reason",))]
-        told(ci, HELD, replace(PROMOTED, data={"by": name, "reason": name, "step": 1}, number=number))
-        told(ci, replace(ROLLOUT, phase=Phase.SUCCEEDED), Kind.SUCCEEDED)
-        ((_, given),) = build.inputs[0].told
-        assert given["reason"].startswith(f"approved by {name}"[:400])
-        assert len(given["reason"]) <= 500
+        given = replace(ANN, by=name, reason=name, at=float(number))
+        told(ci, replace(ROLLOUT, phase=Phase.SUCCEEDED), Kind.SUCCEEDED, wishes=[given])
+        ((_, said),) = build.inputs[0].told
+        assert said["reason"].startswith(f"approved by {name}"[:400])
+        assert len(said["reason"]) <= 500
 
 
 # -- an approval that was given elsewhere ------------------------------------------------------------------------------
@@ -161,10 +162,10 @@ def test_hostile_reasons_reach_an_input_unharmed(ci: JenkinsCI, build: FakeBuild
 def test_a_step_that_went_on_elsewhere_proceeds_its_input_with_who_and_why(ci: JenkinsCI, build: FakeBuild) -> None:
     gate = FakeInput(GATE, ("reason", "comment"))
     build.inputs = [gate]
-    told(ci, HELD, PROMOTED)
-    told(ci, HELD, PROMOTED)
+    told(ci, HELD, PROMOTED, wishes=[ANN])
+    told(ci, HELD, PROMOTED, wishes=[ANN])
     assert gate.told == []  # it is still held: others may have to approve, too, and the engine has not gone on
-    told(ci, at(2), Kind.STEPPED)
+    told(ci, at(2), Kind.STEPPED, wishes=[ANN])
     assert gate.told == [("proceed", {"reason": "approved by ann: all good"})]
     told(ci, at(2), Kind.STEPPED)
     assert len(gate.told) == 1
@@ -172,16 +173,16 @@ def test_a_step_that_went_on_elsewhere_proceeds_its_input_with_who_and_why(ci: J
 
 def test_two_approvals_are_both_named(ci: JenkinsCI, build: FakeBuild) -> None:
     build.inputs = [FakeInput(GATE, ("Reason",))]
-    told(ci, HELD, PROMOTED)
-    told(ci, HELD, replace(PROMOTED, number=8, data={"by": "bob", "reason": ""}))
-    told(ci, HELD, replace(PROMOTED, number=6, data={"by": "eve", "reason": "", "step": 0}))  # of an earlier step
-    told(ci, at(2), Kind.STEPPED)
+    bob = replace(ANN, by="bob", reason="", step=None)  # for all steps
+    eve = replace(ANN, by="eve", step=0)  # for an earlier one
+    refused = replace(ANN, kind=SignalKind.ROLLBACK, by="mallory")
+    told(ci, at(2), Kind.STEPPED, wishes=[eve, ANN, bob, refused])
     assert build.inputs[0].told == [("proceed", {"Reason": "approved by ann: all good; bob"})]
 
 
 def test_an_approval_that_is_heard_late_proceeds_at_once(ci: JenkinsCI, build: FakeBuild) -> None:
     build.inputs = [FakeInput(GATE, ("reason",))]
-    told(ci, at(2), PROMOTED)
+    told(ci, at(2), PROMOTED, wishes=[ANN])
     assert build.inputs[0].told == [("proceed", {"reason": "approved by ann: all good"})]
 
 
@@ -192,7 +193,7 @@ def test_an_input_without_a_reason_is_proceeded_empty(ci: JenkinsCI, build: Fake
     assert build.inputs[0].told == [("proceedEmpty", {})]
 
 
-def test_after_a_restart_the_input_is_proceeded_without_a_name(ci: JenkinsCI, build: FakeBuild) -> None:
+def test_an_input_whose_step_nobody_approved_is_told_what_happened(ci: JenkinsCI, build: FakeBuild) -> None:
     build.inputs = [FakeInput(GATE, ("reason",))]
     told(ci, at(2), event(Kind.STEPPED, "step 3 of 4"))
     assert build.inputs[0].told == [("proceed", {"reason": "settled outside of Jenkins: step 3 of 4"})]

@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 
 from processes import free_port
 from support.jenkins import (
+    ANN,
     GATE,
     HELD,
     JOB,
@@ -84,7 +85,7 @@ def test_a_jenkins_that_is_down_for_a_while_is_told_when_it_is_back(
         assert "refused" in error.message
         assert "0x" not in error.message
     fake.start()
-    told(ci, at(2), Kind.STEPPED)
+    told(ci, at(2), Kind.STEPPED, wishes=[ANN])
     assert build.inputs[0].told == [("proceed", {"reason": "approved by ann: all good"})]
     assert "v2-4 running" in str(build.description)
 

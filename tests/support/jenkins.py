@@ -11,7 +11,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,7 +23,7 @@ import pytest
 from support.looks import rollout_of
 from tidegate.core.judge.verdict import Outcome, Verdict, Window
 from tidegate.core.kinds import Kind
-from tidegate.core.model import Build, Event, Rollout
+from tidegate.core.model import Build, Event, Rollout, Signal, SignalKind
 from tidegate.core.phases import Phase
 from tidegate.drivers.ci.jenkins import JenkinsCI
 from tidegate.drivers.ci.jenkins_options import JenkinsOptions
@@ -346,6 +346,7 @@ BUILD = Build(JOB, 12, "http://jenkins.example/job/team/job/repo/job/feature%252
 ROLLOUT = replace(rollout_of(steps=4), id=ID, shifted=None, settled=None)
 HELD = replace(ROLLOUT, cursor=1, held=5.0)
 TURNED = replace(ROLLOUT, phase=Phase.ROLLING_BACK, reason="errors: 5 % of requests failed")
+ANN = Signal(SignalKind.PROMOTE, 6.0, "ann", "all good", 1)
 PROMOTED = Event(Kind.PROMOTED, "promoted by ann: all good", 6.0, 7, {"by": "ann", "reason": "all good", "step": 1})
 
 
@@ -360,9 +361,16 @@ def event(kind: Kind, sentence: str = "so it is", number: int = 9) -> Event:
     return Event(kind, sentence, 8.0, number)
 
 
-def told(ci: JenkinsCI, rollout: Rollout, what: Event | Kind, build: Build = BUILD, link: str = LINK) -> None:
+def told(
+    ci: JenkinsCI,
+    rollout: Rollout,
+    what: Event | Kind,
+    build: Build = BUILD,
+    link: str = LINK,
+    wishes: Sequence[Signal] = (),
+) -> None:
     """Report it."""
-    ci.report(build, Notice(rollout, "shop:2", what if isinstance(what, Event) else event(what), link))
+    ci.report(build, Notice(rollout, what if isinstance(what, Event) else event(what), link, tuple(wishes)))
 
 
 def failure(ci: JenkinsCI, rollout: Rollout = ROLLOUT, what: Event | Kind = Kind.CREATED, build: Build = BUILD) -> CIError:

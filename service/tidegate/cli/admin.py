@@ -57,7 +57,8 @@ def engine(settings: SettingsFile = None) -> None:
         worker = wires.engine(wiring, owner())
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: worker.stop())
-        worker.run()
+        with wires.outbox(wiring):
+            worker.run()
 
 
 def migrate(ctx: typer.Context, settings: SettingsFile = None) -> None:
@@ -96,3 +97,5 @@ def _looked_at(wiring: wires.Wiring) -> Iterator[tuple[str, tuple[Diagnosis, ...
             yield name, (Diagnosis("metrics", True, "none configured: services with checks are refused"),)
         else:
             yield name, tuple(parts.metrics.check())
+        if parts.ci is not None:
+            yield name, tuple(parts.ci.check())

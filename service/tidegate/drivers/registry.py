@@ -12,9 +12,15 @@ from tidegate.errors import UnknownDriver
 KNOWN: dict[str, dict[str, str]] = {
     "platform": {"docker": "tidegate.drivers.platforms.docker:DockerPlatform"},
     "router": {"haproxy": "tidegate.drivers.routers.haproxy:HAProxyRouter"},
+    "ci": {"jenkins": "tidegate.drivers.ci.jenkins:JenkinsCI"},
     "metrics": {"prometheus": "tidegate.drivers.metrics.prometheus:PrometheusMetrics"},
 }
-GROUPS = {"platform": "tidegate.platforms", "router": "tidegate.routers", "metrics": "tidegate.metrics"}
+GROUPS = {
+    "platform": "tidegate.platforms",
+    "router": "tidegate.routers",
+    "metrics": "tidegate.metrics",
+    "ci": "tidegate.cis",
+}
 
 
 def driver(kind: str, name: str) -> Any:

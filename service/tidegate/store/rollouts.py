@@ -13,7 +13,7 @@ from tidegate.core.model import Event, Release, Rollout, Service, Signal, Signal
 from tidegate.core.phases import Phase
 from tidegate.errors import IllegalMove, KeyReused, RolloutInProgress, Stale, StoreError, Superseded, UnknownRollout
 from tidegate.ports import AuditEntry, Idempotency, VerdictRow
-from tidegate.store import governing, leases, rows, services
+from tidegate.store import deliveries, governing, leases, rows, services
 from tidegate.store.tables import events, idempotency, is_live, looks, releases, rollouts, signals, verdicts
 from tidegate.store.tables import services as services_table
 
@@ -70,6 +70,8 @@ def add(
     unclaimed = {"nudged": False, "owner": "", "since": now, "fence": _highest_fence(connection), "due": now, "events": 1}
     connection.execute(insert(rollouts).values(**rows.rollout_values(rollout), **unclaimed))
     _append(connection, rollout.id, (event,), last=1)
+    if rollout.build is not None:
+        deliveries.add(connection, rollout.id, now)
     _remember(connection, key, now)
 
 

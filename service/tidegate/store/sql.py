@@ -20,6 +20,7 @@ from tidegate.ports import (
     AuditEntry,
     Claim,
     Clock,
+    Delivery,
     Diagnosis,
     Freeze,
     Idempotency,
@@ -29,7 +30,7 @@ from tidegate.ports import (
     Token,
     VerdictRow,
 )
-from tidegate.store import databases, governing, leases, migrations, rollouts, services, tokens
+from tidegate.store import databases, deliveries, governing, leases, migrations, rollouts, services, tokens
 from tidegate.store.databases import Collision, translated
 
 T = TypeVar("T")
@@ -263,6 +264,21 @@ class SqlStore(Store):
     ) -> tuple[AuditEntry, ...]:
         with self._read("reading the audit log") as connection:
             return governing.read(connection, before, limit, subjects)
+
+    # -- what a CI is told --------------------------------------------------------------------------------------------
+
+    def next_delivery(self, lease_seconds: float) -> Delivery | None:
+        now = self._clock()
+        with self._write("looking for something to deliver") as connection:
+            return deliveries.claim(connection, now + lease_seconds, now)
+
+    def delivered(self, rollout: str, number: int) -> None:
+        with self._write(f"noting a delivery of {rollout}") as connection:
+            deliveries.note(connection, rollout, number, self._clock())
+
+    def put_off(self, rollout: str, due: Time, *, failed: bool) -> None:
+        with self._write(f"putting deliveries of {rollout} off") as connection:
+            deliveries.put_off(connection, rollout, due, failed=failed)
 
     # -- tokens -------------------------------------------------------------------------------------------------------
 

@@ -199,6 +199,16 @@ audit = Table(
     Column("request", String, nullable=False),
 )
 
+#: Up to which event the CI was told of a rollout that one of its builds asked for.
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("rollout", String, ForeignKey("rollouts.id"), primary_key=True),
+    Column("delivered", Integer, nullable=False),
+    Column("failures", Integer, nullable=False),
+    Column("due", Double, nullable=False, index=True),
+)
+
 tokens = Table(
     "tokens",
     metadata,

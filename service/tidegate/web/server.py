@@ -84,6 +84,7 @@ def build(settings: Settings, engine: str | None) -> Served:
         return Served(create_app(wiring, waiting=waiting), waiting.stopping.set, held.close)
     try:
         held.enter_context(wires.sole_engine(wiring))
+        held.enter_context(wires.outbox(wiring))
     except BaseException:
         held.close()
         raise

@@ -16,7 +16,7 @@ from tidegate.core.phases import Phase
 from tidegate.drivers.ci import jenkins_description, jenkins_inputs, jenkins_queue
 from tidegate.drivers.ci.jenkins_answers import Refusal
 from tidegate.drivers.ci.jenkins_client import JenkinsClient, path_of
-from tidegate.drivers.ci.jenkins_inputs import TURNED_PHASES, TURNING, Answer, Approvals, Pending
+from tidegate.drivers.ci.jenkins_inputs import TURNED_PHASES, TURNING, Answer, Pending
 from tidegate.drivers.ci.jenkins_options import JenkinsOptions
 from tidegate.errors import CIError
 from tidegate.ports import Diagnosis, Notice
@@ -35,7 +35,6 @@ class JenkinsCI:
     def __init__(self, options: JenkinsOptions, environment: str) -> None:
         self._options = options
         self._environment = environment
-        self._approvals = Approvals()
         self._gone: dict[tuple[str, int], None] = {}
 
     def report(self, build: Build, notice: Notice) -> None:
@@ -43,7 +42,6 @@ class JenkinsCI:
 
         What a person can mend may be tried again, a missing permission too. A build that is gone has nothing to be told.
         """
-        self._approvals.hear(notice.rollout.id, notice.event)
         client = JenkinsClient(self._options)
         try:
             self._tell(client, build, notice)
@@ -52,8 +50,6 @@ class JenkinsCI:
                 raise
             client.login()  # raises when it is not Jenkins who says so, but a proxy before it
             self._told_gone(build)
-        if not notice.rollout.phase.live and notice.event.kind == notice.rollout.phase:
-            self._approvals.forget(notice.rollout.id)
 
     def check(self) -> Sequence[Diagnosis]:
         """Reachable, version, and as whom."""
@@ -112,7 +108,7 @@ class JenkinsCI:
         if answer is Answer.ABORT:
             place += "/abort"
         elif waiting.reason_parameter:
-            reason = self._approvals.reason(waiting, notice.rollout, notice.event)
+            reason = jenkins_inputs.reason(waiting, notice)
             place += "/proceed"
             form = {"json": json.dumps({"parameter": [{"name": waiting.reason_parameter, "value": reason}]})}
         else:

@@ -6,22 +6,20 @@ The pipeline names its inputs `Tidegate-<rollout>-<step>-<approvals so far>`; wh
 from __future__ import annotations
 
 import re
-import threading
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from tidegate.core.kinds import Kind
-from tidegate.core.model import Event, Rollout
+from tidegate.core.model import Event, Rollout, SignalKind
 from tidegate.core.phases import Phase
+from tidegate.ports import Notice
 
 #: What is asked of a build to find them.
 TREE = "actions[_class,executions[id,settled,input[parameters[name]]]]"
 REASON = "reason"  # the parameter that takes it, in any case
 LONGEST_REASON = 500  # characters
-REMEMBERED = 1000  # rollouts
 
 TURNED_PHASES = frozenset({Phase.ROLLING_BACK, Phase.ROLLED_BACK, Phase.FAILED})
 TURNING = frozenset({Kind.ROLLBACK_ASKED, Kind.ROLLING_BACK, Kind.ROLLED_BACK, Kind.FAILED})
@@ -75,38 +73,12 @@ def answer(waiting: Pending, rollout: Rollout, event: Event) -> Answer | None:
     return Answer.PROCEED if waiting.step < rollout.cursor else None
 
 
-@dataclass
-class Approvals:
-    """Who approved what, as heard from the events: said to the input when the rollout goes on. Forgotten with the process;
-    then the pipeline still learns it from the service."""
-
-    _heard: OrderedDict[str, dict[int, tuple[object, str]]] = field(default_factory=OrderedDict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def hear(self, rollout: str, event: Event) -> None:
-        """Keep an approval; the same event again changes nothing."""
-        if event.kind != Kind.PROMOTED:
-            return
-        by, reason = event.data.get("by") or "somebody", event.data.get("reason")
-        said = (event.data.get("step"), f"{by}: {reason}" if reason else f"{by}")
-        with self._lock:
-            self._heard.setdefault(rollout, {})[event.number] = said
-            self._heard.move_to_end(rollout)
-            while len(self._heard) > REMEMBERED:
-                self._heard.popitem(last=False)
-
-    def reason(self, waiting: Pending, rollout: Rollout, event: Event) -> str:
-        """Why this input is proceeded: "approved by NAME: REASON", where that was heard."""
-        with self._lock:
-            heard = list(self._heard.get(rollout.id, {}).values())
-        names = [text for step, text in heard if step in (None, waiting.step)]
-        text = f"approved by {'; '.join(names)}" if names else f"settled outside of Jenkins: {event.sentence}"
-        return text if len(text) <= LONGEST_REASON else text[: LONGEST_REASON - 1] + "…"
-
-    def forget(self, rollout: str) -> None:
-        """It is over."""
-        with self._lock:
-            self._heard.pop(rollout, None)
+def reason(waiting: Pending, notice: Notice) -> str:
+    """Why this input is proceeded: "approved by NAME: REASON" of all who approved its step, elsewhere."""
+    given = (each for each in notice.wishes if each.kind is SignalKind.PROMOTE and each.step in (None, waiting.step))
+    names = [f"{each.by}: {each.reason}" if each.reason else each.by for each in given]
+    text = f"approved by {'; '.join(names)}" if names else f"settled outside of Jenkins: {notice.event.sentence}"
+    return text if len(text) <= LONGEST_REASON else text[: LONGEST_REASON - 1] + "…"
 
 
 def _dicts(found: object) -> Iterator[dict[str, Any]]:

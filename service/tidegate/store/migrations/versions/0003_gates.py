@@ -1,4 +1,4 @@
-"""Who asked, by which build and on whose word; freezes; the audit log."""
+"""Who asked, by which build and on whose word; freezes; the audit log; what the CI was told."""
 
 from __future__ import annotations
 
@@ -38,10 +38,21 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("number", name="pk_audit"),
     )
     op.create_index("ix_audit_subject", "audit", ["subject"])
+    op.create_table(
+        "deliveries",
+        sa.Column("rollout", sa.String(), nullable=False),
+        sa.Column("delivered", sa.Integer(), nullable=False),
+        sa.Column("failures", sa.Integer(), nullable=False),
+        sa.Column("due", sa.Double(), nullable=False),
+        sa.ForeignKeyConstraint(["rollout"], ["rollouts.id"], name="fk_deliveries_rollout"),
+        sa.PrimaryKeyConstraint("rollout", name="pk_deliveries"),
+    )
+    op.create_index("ix_deliveries_due", "deliveries", ["due"])
 
 
 def downgrade() -> None:
     """Drop them, and what they told."""
+    op.drop_table("deliveries")
     op.drop_table("audit")
     op.drop_table("freezes")
     op.drop_column("signals", "via")

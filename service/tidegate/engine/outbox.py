@@ -1,0 +1,83 @@
+"""The outbox: hands the events of rollouts to the CI whose builds asked for them, at least once and in order.
+
+It runs beside the worker in a thread of its own, so a CI that is slow or down never holds a rollout up. What was delivered
+is recorded after it was: a crash in between delivers once more.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from types import TracebackType
+
+import structlog
+
+from tidegate.core.model import Event, Rollout, Signal
+from tidegate.errors import CIError, DriverError
+from tidegate.ports import CI, Clock, Delivery, Notice, Store
+
+logger = structlog.get_logger("tidegate.outbox")
+
+POLL_SECONDS = 0.5
+LEASE_SECONDS = 60.0  # another engine's outbox takes a delivery over after this
+FIRST_PAUSE_SECONDS = 1.0  # after a failure; doubled with each further one
+LONGEST_PAUSE_SECONDS = 300.0
+
+
+class Outbox:
+    """Delivers while it is entered. `cis` by environment; `address` is where people reach this server."""
+
+    def __init__(self, store: Store, cis: Mapping[str, CI], clock: Clock, address: str) -> None:
+        self._store, self._cis, self._clock, self._address = store, cis, clock, address
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="outbox")
+
+    def __enter__(self) -> Outbox:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._stopping.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                delivery = self._store.next_delivery(LEASE_SECONDS)
+                if delivery is not None:
+                    self._deliver(delivery)
+                    continue
+            except DriverError as error:
+                logger.warning("the outbox cannot work", error=error.message)
+            except Exception:
+                logger.exception("the outbox failed")
+            self._stopping.wait(POLL_SECONDS)
+
+    def _deliver(self, delivery: Delivery) -> None:
+        """The next events of one rollout, until one cannot be delivered now."""
+        rollout, wishes = self._store.load(delivery.rollout)
+        for event in self._store.events(rollout.id, delivery.delivered):
+            if self._stopping.is_set():
+                self._store.put_off(rollout.id, self._clock(), failed=False)
+                return
+            try:
+                self._tell(rollout, event, wishes)
+            except CIError as error:
+                if error.retryable:
+                    self._put_off(delivery, event, error)
+                    return
+                logger.error("the CI is not told of an event", rollout=rollout.id, event=event.number, error=error.message)
+            self._store.delivered(rollout.id, event.number)
+
+    def _tell(self, rollout: Rollout, event: Event, wishes: tuple[Signal, ...]) -> None:
+        ci = self._cis.get(rollout.service.partition("/")[0])
+        if ci is None or rollout.build is None:
+            return  # the environment has none any more: there is nobody to tell
+        link = f"{self._address}/v1/rollouts/{rollout.id}/report"
+        ci.report(rollout.build, Notice(rollout, event, link, wishes))
+
+    def _put_off(self, delivery: Delivery, event: Event, error: CIError) -> None:
+        pause = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(delivery.failures, 10))
+        told = {"rollout": delivery.rollout, "number": event.number, "pause_seconds": pause, "error": error.message}
+        logger.warning("the CI cannot be told yet", **told)
+        self._store.put_off(delivery.rollout, self._clock() + pause, failed=True)

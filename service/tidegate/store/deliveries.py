@@ -1,0 +1,41 @@
+"""What the CI was told of each rollout that a build asked for. Each function runs inside the caller's transaction."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, insert, select, update
+
+from tidegate.core.judge.verdict import Time
+from tidegate.ports import Delivery
+from tidegate.store.tables import deliveries, rollouts
+
+row = deliveries.c
+
+
+def add(connection: Connection, rollout: str, now: Time) -> None:
+    """A new rollout, of which nothing is told yet."""
+    connection.execute(insert(deliveries).values(rollout=rollout, delivered=0, failures=0, due=now))
+
+
+def claim(connection: Connection, until: Time, now: Time) -> Delivery | None:
+    """The one that is due longest and has something to tell; nobody else is given it before `until`."""
+    behind = select(rollouts.c.events).where(rollouts.c.id == row.rollout).scalar_subquery() > row.delivered
+    first = select(row.rollout).where(row.due <= now, behind).order_by(row.due).limit(1)
+    found = connection.execute(
+        update(deliveries)
+        .where(row.rollout == first.with_for_update(skip_locked=True).scalar_subquery())
+        .values(due=until)
+        .returning(row.rollout, row.delivered, row.failures)
+    ).one_or_none()
+    return None if found is None else Delivery(found.rollout, found.delivered, found.failures)
+
+
+def note(connection: Connection, rollout: str, number: int, now: Time) -> None:
+    """Told up to this event; what follows is due at once."""
+    values = {"delivered": number, "failures": 0, "due": now}
+    connection.execute(update(deliveries).where(row.rollout == rollout, row.delivered < number).values(values))
+
+
+def put_off(connection: Connection, rollout: str, due: Time, *, failed: bool) -> None:
+    """Not before then."""
+    more = 1 if failed else 0
+    connection.execute(update(deliveries).where(row.rollout == rollout).values(due=due, failures=row.failures + more))

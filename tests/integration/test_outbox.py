@@ -1,0 +1,138 @@
+"""What a build shows of its rollout: from the engine through the outbox and the Jenkins driver, to a FAKE Jenkins."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.api import SHOP, Running, compose, running
+from support.jenkins import FakeBuild, FakeInput, FakeJenkins, subject
+from tidegate.engine.outbox import Outbox
+from tidegate.ports import Parts
+
+JOB = "team/shop"
+
+
+@pytest.fixture
+def jenkins() -> Iterator[FakeJenkins]:
+    """One that runs."""
+    with FakeJenkins().running() as made:
+        yield made
+
+
+@pytest.fixture
+def api(tmp_path: Path) -> Iterator[Running]:
+    """The API and an engine over a shop that serves v1."""
+    with running(tmp_path) as made, made.engine():
+        made.until(made.deploy("v1")["id"], "succeeded")
+        yield made
+
+
+def outbox(api: Running, jenkins: FakeJenkins, folder: Path) -> Outbox:
+    """The outbox of an engine, not entered yet."""
+    (folder / "token").write_text(jenkins.token)
+    parts: Parts = replace(api.wiring.environments["demo"], ci=subject(jenkins, folder / "token"))
+    assert parts.ci is not None
+    return Outbox(api.wiring.store, {"demo": parts.ci}, time.time, "http://tidegate.example")
+
+
+def asked(api: Running, options: str = "hold: [1]") -> str:
+    """A rollout that build 7 asked for; its id."""
+    build = {"job": JOB, "number": 7, "url": "http://ci/7/"}
+    body = {"compose": compose(options), "variables": {"VERSION": "v2"}, "build": build}
+    return str(api.post(f"{SHOP}/rollouts", body).json()["id"])
+
+
+def held(api: Running, rollout: str) -> dict[str, Any]:
+    """The rollout once a person is waited for."""
+    return eventually(lambda: (found := api.call("GET", f"/v1/rollouts/{rollout}").json())["hold"] and found)
+
+
+def eventually(look: Any, seconds: float = 20.0) -> Any:
+    """What it says as soon as it says something."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if found := look():
+            return found
+        time.sleep(0.05)
+    raise AssertionError("not in time")
+
+
+def ends_with(build: FakeBuild, word: str) -> bool:
+    """Whether the page's line has the word by now."""
+    return word in (build.description or "")
+
+
+def test_the_builds_page_follows_the_rollout_to_its_end(api: Running, jenkins: FakeJenkins, tmp_path: Path) -> None:
+    build = jenkins.build(JOB, 7)
+    with outbox(api, jenkins, tmp_path):
+        rollout = asked(api, "drain: 1s")
+        eventually(lambda: ends_with(build, "succeeded"))
+    assert "demo/shop" in (build.description or "")
+    assert f"http://tidegate.example/v1/rollouts/{rollout}/report" in (build.description or "")
+
+
+def test_an_approval_by_api_settles_the_input(api: Running, jenkins: FakeJenkins, tmp_path: Path) -> None:
+    rollout = asked(api)
+    gate = FakeInput(f"Tidegate-{rollout}-0-0", ("reason",))
+    jenkins.build(JOB, 7, gate, other := FakeInput("Deploy-docs"))
+    with outbox(api, jenkins, tmp_path):
+        hold = held(api, rollout)["hold"]
+        body = {"binding": hold["binding"], "on_behalf_of": "bob", "reason": "all good"}
+        assert api.post(f"/v1/rollouts/{rollout}/promote", body).status_code == 202
+        eventually(lambda: gate.settled)
+    ((verb, parameters),) = gate.told
+    assert verb == "proceed"
+    assert "bob" in parameters["reason"]
+    assert "all good" in parameters["reason"]
+    assert not other.settled
+
+
+def test_a_way_back_aborts_the_input(api: Running, jenkins: FakeJenkins, tmp_path: Path) -> None:
+    rollout = asked(api)
+    gate = FakeInput(f"Tidegate-{rollout}-0-0", ("reason",))
+    build = jenkins.build(JOB, 7, gate)
+    with outbox(api, jenkins, tmp_path):
+        held(api, rollout)
+        api.post(f"/v1/rollouts/{rollout}/rollback", {"reason": "complaints"})
+        eventually(lambda: gate.settled)
+        eventually(lambda: ends_with(build, "rolled back"))
+    assert [verb for verb, _ in gate.told] == ["abort"]
+    assert "complaints" in (build.description or "")
+
+
+def test_a_jenkins_that_is_down_holds_nothing_up_and_is_told_later(
+    api: Running, jenkins: FakeJenkins, tmp_path: Path
+) -> None:
+    build = jenkins.build(JOB, 7)
+    jenkins.stop()
+    with outbox(api, jenkins, tmp_path):
+        rollout = asked(api, "drain: 1s")
+        api.until(rollout, "succeeded")
+        jenkins.start()
+        eventually(lambda: ends_with(build, "succeeded"))
+
+
+def test_an_outbox_that_ends_in_between_leaves_nothing_untold(api: Running, jenkins: FakeJenkins, tmp_path: Path) -> None:
+    build = jenkins.build(JOB, 7)
+    with outbox(api, jenkins, tmp_path):
+        rollout = asked(api)
+        held(api, rollout)
+    before = list(build.described)
+    api.post(f"/v1/rollouts/{rollout}/rollback")
+    api.until(rollout, "rolled_back")
+    assert build.described == before, "nobody tells it now"
+    with outbox(api, jenkins, tmp_path):
+        eventually(lambda: ends_with(build, "rolled back"))
+
+
+def test_a_rollout_that_no_build_asked_for_is_told_to_nobody(api: Running, jenkins: FakeJenkins, tmp_path: Path) -> None:
+    with outbox(api, jenkins, tmp_path):
+        api.until(api.deploy("v2")["id"], "succeeded")
+        time.sleep(1.0)
+    assert jenkins.requests == []
