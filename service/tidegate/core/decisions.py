@@ -115,15 +115,16 @@ def moved(rollout: Rollout, to: Move, now: Time) -> Rollout:
     """The rollout after a move; raises `IllegalMove` when the phase table does not allow it.
 
     A step that is left without a recorded shift may have shifted all the same, just before a crash: its drain counts
-    from now.
+    from now. On the way back, however many steps it takes, the reason stays why it turned.
     """
     phase = move(rollout.phase, to.phase)
+    further = phase is rollout.phase is Phase.ROLLING_BACK
     if phase not in LIVE:
         return replace(rollout, phase=phase, reason=to.why, finished=now)
     return replace(
         rollout,
         phase=phase,
-        reason=to.why,
+        reason=rollout.reason if further else to.why,
         plan=rollout.plan if to.plan is None else to.plan,
         cursor=to.cursor,
         entered=None,
