@@ -125,10 +125,13 @@ class Standing:
         return int(haproxy_socket.info(self.ask)["Pid"])
 
     def reload(self) -> int:
-        """As its owner would do it; returns the old worker when the new one serves."""
+        """As its owner would do it; returns the old worker when the new one alone serves.
+
+        For a moment both accept on the same listening socket, so one answer of the new one is not enough.
+        """
         old = self.worker()
         self.begin_reload()
-        until(lambda: self.worker() != old)
+        until(lambda: all(self.worker() != old for _ in range(20)))
         return old
 
     def begin_reload(self) -> None:
