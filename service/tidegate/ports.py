@@ -371,8 +371,8 @@ class Store(EngineStore, Protocol):
     def next_delivery(self, lease_seconds: float) -> Delivery | None:
         """One with something to tell, for this caller alone for so long; None when there is none."""
 
-    def delivered(self, rollout: str, number: int) -> None:
-        """The CI was told of the events up to this one."""
+    def delivered(self, rollout: str, number: int, lease_seconds: float) -> None:
+        """The CI was told of the events up to this one; the rest stays this caller's for so long."""
 
     def put_off(self, rollout: str, due: Time, *, failed: bool) -> None:
         """Deliver no more of it before then."""

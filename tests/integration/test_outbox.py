@@ -134,5 +134,5 @@ def test_an_outbox_that_ends_in_between_leaves_nothing_untold(api: Running, jenk
 def test_a_rollout_that_no_build_asked_for_is_told_to_nobody(api: Running, jenkins: FakeJenkins, tmp_path: Path) -> None:
     with outbox(api, jenkins, tmp_path):
         api.until(api.deploy("v2")["id"], "succeeded")
-        time.sleep(1.0)
+        time.sleep(1.0)  # two looks of the outbox: that nothing comes can only be waited for
     assert jenkins.requests == []

@@ -49,7 +49,7 @@ class Outbox:
                     continue
             except DriverError as error:
                 logger.warning("the outbox cannot work", error=error.message)
-            except Exception:
+            except Exception:  # a mistake of ours with one delivery must not end those of all others
                 logger.exception("the outbox failed")
             self._stopping.wait(POLL_SECONDS)
 
@@ -58,8 +58,7 @@ class Outbox:
         rollout, wishes = self._store.load(delivery.rollout)
         for event in self._store.events(rollout.id, delivery.delivered):
             if self._stopping.is_set():
-                self._store.put_off(rollout.id, self._clock(), failed=False)
-                return
+                break
             try:
                 self._tell(rollout, event, wishes)
             except CIError as error:
@@ -67,7 +66,8 @@ class Outbox:
                     self._put_off(delivery, event, error)
                     return
                 logger.error("the CI is not told of an event", rollout=rollout.id, event=event.number, error=error.message)
-            self._store.delivered(rollout.id, event.number)
+            self._store.delivered(rollout.id, event.number, LEASE_SECONDS)
+        self._store.put_off(rollout.id, self._clock(), failed=False)
 
     def _tell(self, rollout: Rollout, event: Event, wishes: tuple[Signal, ...]) -> None:
         ci = self._cis.get(rollout.service.partition("/")[0])

@@ -29,9 +29,9 @@ def claim(connection: Connection, until: Time, now: Time) -> Delivery | None:
     return None if found is None else Delivery(found.rollout, found.delivered, found.failures)
 
 
-def note(connection: Connection, rollout: str, number: int, now: Time) -> None:
-    """Told up to this event; what follows is due at once."""
-    values = {"delivered": number, "failures": 0, "due": now}
+def note(connection: Connection, rollout: str, number: int, until: Time) -> None:
+    """Told up to this event; nobody else is given what follows before `until`, so that the order holds."""
+    values = {"delivered": number, "failures": 0, "due": until}
     connection.execute(update(deliveries).where(row.rollout == rollout, row.delivered < number).values(values))
 
 

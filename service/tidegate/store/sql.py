@@ -272,9 +272,9 @@ class SqlStore(Store):
         with self._write("looking for something to deliver") as connection:
             return deliveries.claim(connection, now + lease_seconds, now)
 
-    def delivered(self, rollout: str, number: int) -> None:
+    def delivered(self, rollout: str, number: int, lease_seconds: float) -> None:
         with self._write(f"noting a delivery of {rollout}") as connection:
-            deliveries.note(connection, rollout, number, self._clock())
+            deliveries.note(connection, rollout, number, self._clock() + lease_seconds)
 
     def put_off(self, rollout: str, due: Time, *, failed: bool) -> None:
         with self._write(f"putting deliveries of {rollout} off") as connection:
