@@ -100,6 +100,25 @@ def test_a_second_rollout_is_refused(tidegate: Run) -> None:
     assert "live rollout" in done.stderr
 
 
+def test_a_freeze_force_and_the_audit_log(tidegate: Run) -> None:
+    deploy(tidegate, "v1")
+    frozen = tidegate("freeze", "demo", "--reason", "audit week")
+    assert (frozen.returncode, "audit week" in frozen.stdout) == (Exit.DONE, True), frozen.stderr
+    assert "audit week" in tidegate("freezes").stdout
+    refused = deploy(tidegate, "v2")
+    assert (refused.returncode, "demo is frozen by admin: audit week" in refused.stderr) == (Exit.REFUSED, True)
+    silent = deploy(tidegate, "v2", "held.yaml", "--force")
+    assert (silent.returncode, "reason" in silent.stderr) == (Exit.REFUSED, True)
+    held = deploy(tidegate, "v2", "held.yaml", "--force", "--reason", "the shop is down")
+    assert held.returncode == Exit.DONE, held.stderr
+    on = tidegate("promote", "demo/shop", "--force", "-m", "no time")
+    assert (on.returncode, "succeeded" in on.stdout) == (Exit.DONE, True), on.stderr
+    assert tidegate("thaw", "demo").returncode == Exit.DONE
+    told = json.loads(tidegate("audit", "-o", "json").stdout)
+    assert [each["action"] for each in told] == ["thaw", "force", "deploy by force", "freeze", "deploy"]
+    assert told[1]["reason"] == "no time"
+
+
 def test_every_mistake_of_a_file_at_once(tidegate: Run, tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text(compose("drian: 1s, hold: [9]").replace("replicas: 3", "replicas: -3"))
     done = deploy(tidegate, "v1", "bad.yaml")

@@ -5,8 +5,7 @@ from __future__ import annotations
 from flask import Response
 
 from tidegate.ports import Freeze
-from tidegate.web.api import answer, api, cursor_of, last_of, linked, principal
-from tidegate.web.api import bad_cursor as bad
+from tidegate.web.api import answer, api, bad_cursor, cursor_of, last_of, linked, principal
 from tidegate.web.asking import asker, require_reason
 from tidegate.web.governed import AuditView, FreezesView, FreezeView, audit_view, freeze_view
 from tidegate.web.routes import blueprint, problems
@@ -55,7 +54,7 @@ def read_audit(query: AuditQuery) -> Response:
     """Who asked for what, when, why and from where, the newest first, as far as the token may read it."""
     last = last_of(query.cursor)
     if last is not None and not last.isdecimal():
-        raise bad()
+        raise bad_cursor()
     found = api().store.audit(None if last is None else int(last), query.limit + 1, _subjects(query.subject))
     shown = found[: query.limit]
     cursor = cursor_of(str(shown[-1].number)) if len(found) > len(shown) else None

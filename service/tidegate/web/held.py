@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from tidegate.core.approval import approvals, binding, opening
 from tidegate.core.judge.verdict import Outcome
-from tidegate.core.model import FailureAction, Rollout, Signal
+from tidegate.core.model import FailureAction, Rollout, Signal, SignalKind
 from tidegate.core.phases import Phase
 from tidegate.web.times import When, when
 
@@ -59,7 +59,7 @@ def asks(rollout: Rollout) -> Literal["approval", "decision"] | None:
 
 def hold_view(rollout: Rollout, signals: Sequence[Signal]) -> HoldView | None:
     """None while nobody is waited for: not held, enough have approved, or the analysis is skipped."""
-    kind, skipped = asks(rollout), any(each.kind == "force" for each in signals)
+    kind, skipped = asks(rollout), any(each.kind is SignalKind.FORCE for each in signals)
     if rollout.phase is not Phase.RUNNING or rollout.held is None or kind is None or skipped:
         return None
     if opening(rollout, signals) is not None:

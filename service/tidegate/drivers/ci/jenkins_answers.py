@@ -14,6 +14,7 @@ import requests
 from jenkins import JenkinsException, TimeoutException
 from urllib3.exceptions import ReadTimeoutError
 
+from tidegate.causes import cause, innermost
 from tidegate.errors import CIError
 
 SHOWN = 300  # characters of what Jenkins said
@@ -88,16 +89,16 @@ class Speaker:
             raise self.refused(exchange) from None
         except requests.exceptions.SSLError as error:
             raise CIError(
-                self._clean(f"the certificate of {self.url} was not accepted: {_cause(error)}; set ca_file")
+                self._clean(f"the certificate of {self.url} was not accepted: {cause(error)}; set ca_file")
             ) from None
         except requests.JSONDecodeError:
             raise self.not_jenkins(exchange) from None
         except requests.RequestException as error:
             if isinstance(
-                _innermost(error), ReadTimeoutError
+                innermost(error), ReadTimeoutError
             ):  # without retries urllib3 wraps it, and requests says so less
                 raise self._late() from None
-            raise Unreachable(self._clean(f"Jenkins at {self.url} cannot be reached: {_cause(error)}")) from None
+            raise Unreachable(self._clean(f"Jenkins at {self.url} cannot be reached: {cause(error)}")) from None
         except OSError as error:  # requests raises it bare when ca_file does not exist
             raise CIError(self._clean(f"Jenkins at {self.url} cannot be asked: {error}")) from None
         except (ValueError, KeyError, TypeError):  # a body that is no JSON, or other JSON
@@ -154,17 +155,3 @@ class Speaker:
             text = text.replace(secret, "…")
         line = " ".join("".join(each if each.isprintable() else " " for each in text).split())
         return line if len(line) <= SHOWN else line[: SHOWN - 1] + "…"
-
-
-def _innermost(error: BaseException) -> BaseException:
-    """The first reason of all, below what urllib3 and requests wrap around it."""
-    following: object = getattr(error, "reason", None)
-    if not isinstance(following, BaseException):
-        following = next((each for each in error.args if isinstance(each, BaseException)), None)
-    return _innermost(following) if isinstance(following, BaseException) else error
-
-
-def _cause(error: BaseException) -> str:
-    """The innermost reason, without the objects' addresses that urllib3 prints."""
-    text = str(_innermost(error))
-    return text.rpartition(">: ")[2] or text

@@ -11,6 +11,7 @@ import requests
 from prometheus_api_client.exceptions import PrometheusApiClientException
 from urllib3.exceptions import ReadTimeoutError
 
+from tidegate.causes import cause, innermost
 from tidegate.core.judge.verdict import Reason
 from tidegate.errors import MetricsError
 
@@ -72,12 +73,12 @@ def explained(url: str, exchange: Exchange) -> Iterator[None]:
         raise MetricsError(f"Prometheus at {url} did not answer in time", reason=Reason.TIMEOUT) from None
     except requests.exceptions.SSLError as error:
         raise source_down(
-            f"the certificate of {url} was not accepted: {_cause(error)}; set ca_file", retryable=False
+            f"the certificate of {url} was not accepted: {cause(error)}; set ca_file", retryable=False
         ) from None
     except requests.RequestException as error:
-        if isinstance(_innermost(error), ReadTimeoutError):  # without retries urllib3 wraps it, and requests says so less
+        if isinstance(innermost(error), ReadTimeoutError):  # without retries urllib3 wraps it, and requests says so less
             raise MetricsError(f"Prometheus at {url} did not answer in time", reason=Reason.TIMEOUT) from None
-        raise source_down(f"Prometheus at {url} cannot be reached: {_cause(error)}") from None
+        raise source_down(f"Prometheus at {url} cannot be reached: {cause(error)}") from None
     except OSError as error:  # requests raises it bare when ca_file does not exist
         raise source_down(f"Prometheus at {url} cannot be asked: {error}", retryable=False) from None
 
@@ -109,17 +110,3 @@ def _not_prometheus(url: str, exchange: Exchange) -> MetricsError:
     return source_down(
         f"{url} answered {exchange.status} with {kind} instead of Prometheus' JSON; check url", retryable=False
     )
-
-
-def _innermost(error: BaseException) -> BaseException:
-    """The first reason of all, below what urllib3 and requests wrap around it."""
-    following: object = getattr(error, "reason", None)
-    if not isinstance(following, BaseException):
-        following = next((each for each in error.args if isinstance(each, BaseException)), None)
-    return _innermost(following) if isinstance(following, BaseException) else error
-
-
-def _cause(error: BaseException) -> str:
-    """The innermost reason, without the objects' addresses that urllib3 prints."""
-    text = str(_innermost(error))
-    return text.rpartition(">: ")[2] or text
