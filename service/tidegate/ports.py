@@ -12,19 +12,20 @@ from typing import Protocol
 from tidegate.core.judge.look import Look
 from tidegate.core.judge.series import Series
 from tidegate.core.judge.verdict import Time, Verdict, Window
-from tidegate.core.model import (
-    Backend,
-    Build,
-    Event,
-    Instance,
-    Member,
-    Release,
-    Rollout,
-    Routed,
-    Service,
-    Signal,
-)
+from tidegate.core.model import Build, Event, Instance, Release, Rollout, Service, Signal
 from tidegate.core.phases import Phase
+from tidegate.core.records import (
+    AuditEntry,
+    Claim,
+    Delivery,
+    Freeze,
+    Idempotency,
+    ReleaseRow,
+    ServiceRow,
+    Token,
+    VerdictRow,
+)
+from tidegate.core.routing import Backend, Member, Routed
 
 Clock = Callable[[], Time]
 
@@ -77,8 +78,9 @@ class Router(Protocol):
         """What the proxy really does, asked from the proxy and not from a file. Unknown backend: an empty `Routed`."""
 
     def write(self, backend: Backend, members: Collection[Member], fence: int) -> None:
-        """Make exactly these take new requests. Those left out finish theirs (`draining`); a draining one that is idle
-        is struck out, which proves that nothing can reach it. Refuses a fence lower than the highest seen."""
+        """Make exactly these take new requests, in the proportion of their weights. Those left out finish theirs
+        (`draining`); a draining one that is idle is struck out, which proves that nothing can reach it. Refuses a fence
+        lower than the highest seen, and not retryably what this proxy cannot do (weights, a preview's header)."""
 
     def check(self) -> Sequence[Diagnosis]:
         """What `tidegate check` says of it; never raises."""
@@ -113,119 +115,6 @@ class CI(Protocol):
 
     def check(self) -> Sequence[Diagnosis]:
         """What `tidegate check` says of it; never raises."""
-
-
-@dataclass(frozen=True, slots=True)
-class Freeze:
-    """An environment in which nothing is moved forward until it is lifted, or until `until`."""
-
-    environment: str
-    by: str
-    reason: str
-    at: Time
-    until: Time | None = None
-
-    @property
-    def sentence(self) -> str:
-        """By whom and why."""
-        return f"{self.environment} is frozen by {self.by}" + (f": {self.reason}" if self.reason else "")
-
-
-@dataclass(frozen=True, slots=True)
-class AuditEntry:
-    """Who asked for what, when, why and from where.
-
-    `by` is a person or a token's name; `via` the token that vouched for the person, empty where the token asked for itself.
-    `subject` is what it concerns: `environment/service`, an environment, or a token's name. `source` is the address that
-    the request came from, `build` the Jenkins build that it was for, `request` the id that the server's log has too.
-    """
-
-    at: Time
-    action: str
-    subject: str
-    by: str
-    via: str = ""
-    source: str = ""
-    reason: str = ""
-    rollout: str | None = None
-    build: str = ""
-    request: str = ""
-    number: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """A rollout with events above `delivered` that its CI was not told of yet; `failures` in a row."""
-
-    rollout: str
-    delivered: int
-    failures: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """The exclusive right to drive a rollout. `since` is when this owner took it over from nobody or from another."""
-
-    rollout: str
-    fence: int
-    since: Time
-    owner: str
-
-
-@dataclass(frozen=True, slots=True)
-class Idempotency:
-    """A client's key. `scope` is principal, method and path; `digest` hashes the body; `answer` is what is said again."""
-
-    scope: str
-    key: str
-    digest: str
-    status: int = 0
-    answer: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class ReleaseRow:
-    """A release with its history: `good_at` when a rollout to it succeeded, `quarantined_at` when one was turned back."""
-
-    release: Release
-    number: int
-    created: Time
-    good_at: Time | None = None
-    quarantined_at: Time | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ServiceRow:
-    """A stored service. `live` is the release that serves now, as far as rollouts brought it about."""
-
-    service: Service
-    version: int
-    live: str | None = None
-    rollout: str | None = None  # the live rollout, if there is one
-
-
-@dataclass(frozen=True, slots=True)
-class VerdictRow:
-    """A verdict and the step it was for."""
-
-    step: int
-    phase: Phase
-    verdict: Verdict
-
-
-@dataclass(frozen=True, slots=True)
-class Token:
-    """An API token without its secret. `scopes` of `read, deploy, promote, rollback, admin`; globs over
-    `environment/service`."""
-
-    id: str
-    name: str
-    digest: str  # SHA-256 of the secret, hex
-    scopes: tuple[str, ...]
-    services: tuple[str, ...] = ("*",)
-    created: Time = 0.0
-    expires: Time | None = None
-    last_used: Time | None = None
 
 
 class EngineStore(Protocol):

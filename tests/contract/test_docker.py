@@ -18,7 +18,8 @@ from support.docker_exam import PREFIX, DemoReleases, built, made, platform_on, 
 from support.docker_host import Engine, running_engine
 from support.images import demo_image
 from support.need import missing
-from tidegate.core.model import HealthCommand, InstanceState, Release
+from tidegate.core.container import HealthCommand
+from tidegate.core.model import InstanceState, Release
 from tidegate.drivers.platforms.docker import DockerPlatform
 from tidegate.errors import PlatformError
 from tidegate.testing.platform_contract import (

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from processes import free_port
 from support.haproxy import Standing, kill, owned_router, reload, short_folder, standing_ones, until
-from tidegate.core.model import Backend
+from tidegate.core.routing import Backend
 from tidegate.drivers.routers import haproxy_places
 from tidegate.drivers.routers.haproxy import HAProxyOptions, HAProxyRouter
 from tidegate.errors import RouterError

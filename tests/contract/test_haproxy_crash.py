@@ -28,7 +28,7 @@ from support.haproxy import (
     until,
 )
 from support.need import program
-from tidegate.core.model import Backend
+from tidegate.core.routing import Backend
 from tidegate.drivers.routers import haproxy_process, haproxy_servers, haproxy_socket
 from tidegate.drivers.routers.haproxy import HAProxyOptions, HAProxyRouter
 from tidegate.drivers.routers.haproxy_config import server_name

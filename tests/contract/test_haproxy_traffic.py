@@ -20,7 +20,7 @@ from processes import free_port
 from support.backends import Backends, backends
 from support.haproxy import Standing, killed_before_step, owned_router, short_folder, standing_ones, until
 from support.need import program
-from tidegate.core.model import Backend, Member
+from tidegate.core.routing import Backend, Member
 from tidegate.drivers.routers.haproxy import HAProxyRouter
 from tidegate.testing.router_contract import member
 from traffic import Load

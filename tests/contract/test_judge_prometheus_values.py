@@ -15,7 +15,8 @@ from support.looks import ERRORS, LATENCY, NEW, OLD, rollout_of, server_of
 from support.prometheus import Bake, Exporter, Prometheus, metrics_of, started
 from tidegate.core.judge.questions import LOOKBACK_SECONDS, RESPONSE_SECONDS, RESPONSES, Part
 from tidegate.core.judge.verdict import Finding, Outcome, Reason
-from tidegate.core.model import Backend, Check, CheckKind, Direction
+from tidegate.core.model import Check, CheckKind, Direction
+from tidegate.core.routing import Backend
 
 A, N = server_of(OLD), server_of(NEW)
 BOUNDS = ("0.005", "0.01", "0.02", "0.05", "0.1", "0.2", "0.5", "1.0", "+Inf")

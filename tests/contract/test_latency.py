@@ -26,7 +26,7 @@ from support.need import missing, program
 from support.prometheus import running_prometheus
 from tidegate.core.judge.questions import RESPONSE_SECONDS, servers
 from tidegate.core.judge.verdict import Window
-from tidegate.core.model import Backend, Member
+from tidegate.core.routing import Backend, Member
 from tidegate.drivers.metrics.prometheus import PrometheusMetrics, PrometheusOptions
 from tidegate.drivers.routers.haproxy import HAProxyOptions, HAProxyRouter
 

@@ -288,7 +288,7 @@ def test_the_questions_of_the_ready_made_checks_find_their_servers(url: str, exp
         codes = [f'http_responses_total{{{labels},code="{code}"}}' for code in ("2xx", "5xx")]
         names = [f"haproxy_server_{name}" for name in (*errors, *codes, f"current_sessions{{{labels}}}")]
         buckets = [f'bucket{{{labels},le="{bound}"}}' for bound in ("0.1", "+Inf")]
-        names += [f"tidegate_haproxy_response_seconds_{name}" for name in (*buckets, f"count{{{labels}}}")]
+        names += [f"tidegate_response_seconds_{name}" for name in (*buckets, f"count{{{labels}}}")]
         return "".join(f"{name} 7\n" for name in names)
 
     origin = time.time()

@@ -20,11 +20,13 @@ from processes import end_haproxy, free_port, remove_containers
 from support.images import demo_image, remove_images
 from support.need import missing, program
 from tidegate.core import planning
+from tidegate.core.container import Container, Health
 from tidegate.core.kinds import Kind
-from tidegate.core.model import Backend, Container, Event, Health, Policy, Release, Rollout, Service
+from tidegate.core.model import Event, Policy, Release, Rollout, Service
 from tidegate.core.phases import Phase
+from tidegate.core.records import Idempotency
 from tidegate.core.report import Report, report
-from tidegate.ports import Idempotency
+from tidegate.core.routing import Backend
 from tidegate.store.sql import SqlStore
 
 TIDEGATE = Path(sys.executable).with_name("tidegate")

@@ -13,14 +13,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tidegate.core import planning
+from tidegate.core.container import Container
 from tidegate.core.deciding import decide
 from tidegate.core.decisions import Decision, Judge, Mark, Move, Pin, Shift, Start, Stop, Wait, judged, marked, moved
 from tidegate.core.judge.verdict import Outcome, Verdict, Window
 from tidegate.core.model import (
-    Backend,
     Check,
     CheckKind,
-    Container,
     FailureAction,
     Order,
     Policy,
@@ -32,6 +31,7 @@ from tidegate.core.model import (
     Strategy,
 )
 from tidegate.core.phases import Phase
+from tidegate.core.routing import Backend
 from tidegate.core.view import member
 from tidegate.errors import RouterError
 from tidegate.testing.world import World

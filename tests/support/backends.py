@@ -14,7 +14,7 @@ from pathlib import Path
 
 from build import compile_c
 from processes import free_port
-from tidegate.core.model import Member
+from tidegate.core.routing import Member
 
 SOURCE = Path(__file__).parents[2] / "examples" / "demo" / "app.c"
 

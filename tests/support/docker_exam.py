@@ -11,7 +11,8 @@ from typing import Any
 import docker
 
 from support.images import demo_image, remove_images
-from tidegate.core.model import Container, Health, Release
+from tidegate.core.container import Container, Health
+from tidegate.core.model import Release
 from tidegate.drivers.platforms.docker import DockerPlatform
 from tidegate.testing.platform_contract import ENVIRONMENT
 

@@ -10,8 +10,9 @@ from tidegate.core.judge.questions import RESPONSES, Answer, Failure, Part, Ques
 from tidegate.core.judge.series import Series
 from tidegate.core.judge.trial import Trial
 from tidegate.core.judge.verdict import Verdict
-from tidegate.core.model import Backend, Check, CheckKind, Gate, Policy, Rollout, Step
+from tidegate.core.model import Check, CheckKind, Gate, Policy, Rollout, Step
 from tidegate.core.phases import Phase
+from tidegate.core.routing import Backend
 
 OLD, NEW = "v1-1", "v2-4"
 ORIGIN = 1_000_000.0  # when the new release was first routed

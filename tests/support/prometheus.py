@@ -24,11 +24,13 @@ from tidegate.core.decisions import Judge
 from tidegate.core.judge.look import Look
 from tidegate.core.judge.trial import Trial
 from tidegate.core.judge.verdict import Finding, Verdict, Window
-from tidegate.core.model import Backend, Check, Instance, Policy, Routed, Seen
+from tidegate.core.model import Check, Instance, Policy, Seen
+from tidegate.core.records import Claim
+from tidegate.core.routing import Backend, Routed
 from tidegate.drivers.metrics.prometheus import PrometheusMetrics, PrometheusOptions
 from tidegate.engine import effects
 from tidegate.engine.turn import Memory, Turn
-from tidegate.ports import Claim, Parts
+from tidegate.ports import Parts
 
 SCRAPE_SECONDS = 0.2
 

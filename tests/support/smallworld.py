@@ -14,28 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from tidegate.core import planning
+from tidegate.core.container import Container
 from tidegate.core.judge.series import Series
 from tidegate.core.judge.verdict import Time, Window
-from tidegate.core.model import (
-    Backend,
-    Check,
-    CheckKind,
-    Container,
-    Event,
-    Instance,
-    InstanceState,
-    Member,
-    Policy,
-    Release,
-    Rollout,
-    Routed,
-    Service,
-    Traffic,
-)
+from tidegate.core.model import Check, CheckKind, Event, Instance, InstanceState, Policy, Release, Rollout, Service
 from tidegate.core.phases import Phase
+from tidegate.core.records import Claim, Idempotency
+from tidegate.core.routing import Backend, Member, Routed, Traffic
 from tidegate.core.view import member
 from tidegate.errors import MetricsError, RouterError
-from tidegate.ports import Claim, Clock, Diagnosis, Idempotency, Parts
+from tidegate.ports import Clock, Diagnosis, Parts
 from tidegate.store.sql import SqlStore
 
 GONE_IDS = "a proxy member's instance was stopped"

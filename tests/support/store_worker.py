@@ -18,8 +18,8 @@ from pathlib import Path
 
 from tidegate.core.model import Event, Rollout
 from tidegate.core.phases import Phase
+from tidegate.core.records import Claim
 from tidegate.errors import LeaseLost
-from tidegate.ports import Claim
 from tidegate.store.sql import SqlStore
 
 LEASE_SECONDS = 0.15

@@ -12,22 +12,20 @@ from tidegate.core.deciding import decide
 from tidegate.core.decisions import Decision, Judge, Mark, MarkKind, Move, Pin, Shift, Start, Stop, Wait, marked, moved
 from tidegate.core.judge.verdict import Outcome, Verdict, Window
 from tidegate.core.model import (
-    Backend,
     FailureAction,
     Gate,
     InconclusiveAction,
     Instance,
     InstanceState,
-    Member,
     Policy,
     Rollout,
-    Routed,
     Seen,
     Signal,
     SignalKind,
     Step,
 )
 from tidegate.core.phases import Phase
+from tidegate.core.routing import Backend, Member, Routed
 from tidegate.core.view import member
 from tidegate.errors import IllegalMove
 

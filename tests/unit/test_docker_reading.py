@@ -9,7 +9,8 @@ import requests
 from docker.errors import APIError
 from pydantic import ValidationError
 
-from tidegate.core.model import Container, Health, HealthCommand, InstanceState, Release
+from tidegate.core.container import Container, Health, HealthCommand
+from tidegate.core.model import InstanceState, Release
 from tidegate.drivers.platforms.docker_containers import Found, as_instance, name
 from tidegate.drivers.platforms.docker_errors import KNOWN_PULLS, refused
 from tidegate.drivers.platforms.docker_images import common, repository, require_health

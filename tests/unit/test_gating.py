@@ -11,20 +11,19 @@ from tidegate.core.deciding import decide
 from tidegate.core.decisions import Decision, Move, Pin, Wait, moved
 from tidegate.core.judge.verdict import Outcome, Verdict, Window
 from tidegate.core.model import (
-    Backend,
     FailureAction,
     Gate,
     Instance,
     InstanceState,
     Policy,
     Rollout,
-    Routed,
     Seen,
     Signal,
     SignalKind,
     Step,
 )
 from tidegate.core.phases import Phase
+from tidegate.core.routing import Backend, Routed
 from tidegate.core.view import member
 
 NOW = 1_000.0

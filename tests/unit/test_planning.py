@@ -7,17 +7,9 @@ from dataclasses import replace
 import pytest
 
 from tidegate.core import planning
-from tidegate.core.model import (
-    Backend,
-    Check,
-    CheckKind,
-    Container,
-    Order,
-    Plan,
-    Release,
-    Service,
-    Strategy,
-)
+from tidegate.core.container import Container
+from tidegate.core.model import Check, CheckKind, Order, Plan, Release, Service, Strategy
+from tidegate.core.routing import Backend
 
 CHECK = Check("errors", CheckKind.ERRORS)
 SERVICE = Service("demo", "shop", "shop:2", 5, Container(80), Backend("shop"), batch=2, bake_seconds=60.0, checks=(CHECK,))

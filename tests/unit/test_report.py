@@ -11,9 +11,10 @@ import pytest
 from support.smallworld import LIMIT, SmallWorld, a_service, ask_for, claimed, constant, settle_old, sqlite
 from tidegate.core.judge.verdict import Outcome, Time
 from tidegate.core.kinds import Kind
-from tidegate.core.model import Backend, Event, Rollout, Service, Signal, SignalKind, Traffic
+from tidegate.core.model import Event, Rollout, Service, Signal, SignalKind
 from tidegate.core.phases import Phase
 from tidegate.core.report import Report, report
+from tidegate.core.routing import Backend, Traffic
 from tidegate.engine.tick import Memory, tick
 from tidegate.store.sql import SqlStore
 from tidegate.testing.store_values import HandClock

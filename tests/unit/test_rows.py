@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from tidegate.core.judge.verdict import Finding, Outcome, Reason, Verdict, Window
 from tidegate.core.model import Event, Release, Rollout, Service, Signal, Step
-from tidegate.ports import Token
+from tidegate.core.records import Token
 from tidegate.store import rows, tables
 from tidegate.store.rows import Codec
 from tidegate.testing.store_values import a_release, a_rollout, a_service

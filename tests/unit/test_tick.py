@@ -28,10 +28,11 @@ from tidegate.core.judge.verdict import Outcome, Reason
 from tidegate.core.kinds import Kind
 from tidegate.core.model import InstanceState, Service, Signal, SignalKind
 from tidegate.core.phases import Phase
+from tidegate.core.records import Claim
 from tidegate.core.view import member
 from tidegate.engine.tick import Memory, Tick, tick
 from tidegate.errors import LeaseLost, MetricsError, PlatformError, RouterError, StoreError
-from tidegate.ports import Claim, EngineStore, Parts
+from tidegate.ports import EngineStore, Parts
 from tidegate.store.sql import SqlStore
 from tidegate.testing.store_values import HandClock
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from tidegate.core.judge.verdict import Time, Verdict
-from tidegate.core.model import Instance, Member, Plan, Rollout
+from tidegate.core.model import Instance, Plan, Rollout
 from tidegate.core.phases import LIVE, Phase, move
+from tidegate.core.routing import Member
 
 
 class MarkKind(StrEnum):

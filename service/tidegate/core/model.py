@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from tidegate.core.approval import Approval
+from tidegate.core.container import Container
 from tidegate.core.judge.verdict import Outcome, Time, Verdict
 from tidegate.core.phases import Phase
+from tidegate.core.routing import Backend, Routed
 
 Fleet = Mapping[str, int]  # {release id: how many instances}; no zero counts, never changed once made
 
@@ -89,61 +91,6 @@ class Check:
     def is_limit(self) -> bool:
         """Whether it compares with a fixed limit and so needs no baseline."""
         return self.kind is CheckKind.QUERY and (self.maximum is not None or self.minimum is not None)
-
-
-@dataclass(frozen=True, slots=True)
-class Health:
-    """How readiness is found out: an HTTP path probed from outside, or the container's own HEALTHCHECK (`path` empty)."""
-
-    path: str = ""
-    port: int = 0  # 0: the container's port
-    timeout_seconds: float = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class HealthCommand:
-    """A Compose `healthcheck`: the container's own HEALTHCHECK. `test` is as Docker wants it (["CMD", …])."""
-
-    test: tuple[str, ...]
-    interval_seconds: float = 30.0
-    timeout_seconds: float = 30.0
-    retries: int = 3
-    start_period_seconds: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Container:
-    """How one instance is run. Names and meaning as in the Compose specification."""
-
-    port: int  # the one that takes traffic, from `expose`
-    command: tuple[str, ...] | None = None
-    entrypoint: tuple[str, ...] | None = None
-    environment: Mapping[str, str] = field(default_factory=dict)
-    labels: Mapping[str, str] = field(default_factory=dict)
-    user: str = ""
-    working_dir: str = ""
-    health: Health = Health()
-    healthcheck: HealthCommand | None = None
-    stop_signal: str = ""
-    stop_grace_seconds: float = 10.0
-    memory_bytes: int = 0  # 0: no limit
-    cpus: float = 0.0  # 0: no limit
-    volumes: tuple[str, ...] = ()  # Compose's short form: source:target[:ro], an absolute path or a volume's name
-    init: bool = False
-    read_only: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Backend:
-    """The service's place in the proxy.
-
-    `name` is the proxy's backend; `listen` (`8001`, `127.0.0.1:8001`) the address that an owned proxy binds for it, empty
-    where a proxy that stands there already has its own frontends. `health_path` lets the proxy probe members too.
-    """
-
-    name: str
-    listen: str = ""
-    health_path: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,41 +178,6 @@ class Instance:
     restarts: int = 0
     host: str = ""
     detail: str = ""  # one sentence: why it is not ready or has failed
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """An instance as the proxy knows it."""
-
-    instance: str  # Instance.id
-    release: str
-    ordinal: int
-    address: str
-
-
-@dataclass(frozen=True, slots=True)
-class Traffic:
-    """The proxy's counters for one backend, since its last start or reload. `lost`: requests without a proper answer
-    because of the proxy or a vanished instance (refused, reset, no server, aborted); `errors`: the application's 5xx."""
-
-    requests: int
-    lost: int
-    errors: int
-
-
-@dataclass(frozen=True, slots=True)
-class Routed:
-    """What the proxy really does for one backend, asked from the proxy.
-
-    `members` take new requests. `draining` are still known to the proxy but take none: instance (as in `Member`) to its
-    requests in flight, None where the proxy cannot tell. Requests in flight on members are in `busy`.
-    """
-
-    members: tuple[Member, ...] = ()
-    draining: Mapping[str, int | None] = field(default_factory=dict)
-    busy: Mapping[str, int | None] = field(default_factory=dict)
-    fence: int = 0  # the highest that ever wrote
-    traffic: Traffic | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,9 @@ from typing import Protocol
 
 from tidegate.core.judge.verdict import Time, Verdict
 from tidegate.core.kinds import Kind
-from tidegate.core.model import Event, Rollout, Traffic
+from tidegate.core.model import Event, Rollout
 from tidegate.core.phases import Phase
+from tidegate.core.routing import Traffic
 
 TURNS = frozenset({Kind.ROLLING_BACK, Kind.FAILED})
 ENDS = TURNS | {Kind.STEPPED, Kind.SUCCEEDED, Kind.ROLLED_BACK}

@@ -13,20 +13,11 @@ from collections.abc import Mapping
 
 from tidegate.core import reading
 from tidegate.core.approval import Approval, Expiry
+from tidegate.core.container import Container, Health, HealthCommand
 from tidegate.core.interpolation import interpolated
-from tidegate.core.model import (
-    Backend,
-    Container,
-    FailureAction,
-    Health,
-    HealthCommand,
-    InconclusiveAction,
-    Order,
-    Policy,
-    Service,
-    Strategy,
-)
+from tidegate.core.model import FailureAction, InconclusiveAction, Order, Policy, Service, Strategy
 from tidegate.core.reading import Reader, flag, one_of, pairs, shown, text, whole
+from tidegate.core.routing import Backend
 from tidegate.core.spec_checks import checks
 from tidegate.core.units import seconds, share, size
 from tidegate.errors import InvalidSpec, Problem

@@ -8,8 +8,9 @@ from functools import cached_property
 
 from tidegate.core.approval import opening
 from tidegate.core.judge.verdict import Time
-from tidegate.core.model import Fleet, Instance, InstanceState, Member, Rollout, Seen, Signal, SignalKind, Step
+from tidegate.core.model import Fleet, Instance, InstanceState, Rollout, Seen, Signal, SignalKind, Step
 from tidegate.core.phases import Phase
+from tidegate.core.routing import Member
 
 ALIVE = frozenset({InstanceState.STARTING, InstanceState.READY})
 

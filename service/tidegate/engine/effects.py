@@ -15,7 +15,8 @@ from tidegate.core.judge.questions import Answer, Failure, Question
 from tidegate.core.judge.trial import Trial
 from tidegate.core.judge.verdict import Reason, Verdict
 from tidegate.core.kinds import Kind
-from tidegate.core.model import Event, Instance, InstanceState, Member, Rollout, Routed, Seen
+from tidegate.core.model import Event, Instance, InstanceState, Rollout, Seen
+from tidegate.core.routing import Member, Routed
 from tidegate.engine import events
 from tidegate.engine.turn import Turn
 from tidegate.errors import MetricsError, PlatformError, RouterError, UnknownService

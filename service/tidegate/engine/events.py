@@ -8,8 +8,9 @@ from dataclasses import asdict
 from tidegate.core.decisions import Mark, MarkKind, Move, Shift, Start
 from tidegate.core.judge.verdict import Time, Verdict
 from tidegate.core.kinds import Kind
-from tidegate.core.model import Event, Fleet, Instance, Rollout, Routed
+from tidegate.core.model import Event, Fleet, Instance, Rollout
 from tidegate.core.phases import Phase
+from tidegate.core.routing import Routed
 from tidegate.core.view import names
 
 __all__ = [

@@ -7,8 +7,9 @@ from time import monotonic
 
 import structlog
 
+from tidegate.core.records import Claim
 from tidegate.errors import DriverError, LeaseLost
-from tidegate.ports import Claim, EngineStore, Parts
+from tidegate.ports import EngineStore, Parts
 
 logger = structlog.get_logger("tidegate.engine")
 

@@ -13,8 +13,9 @@ from types import TracebackType
 import structlog
 
 from tidegate.core.model import Event, Rollout, Signal
+from tidegate.core.records import Delivery
 from tidegate.errors import CIError, DriverError
-from tidegate.ports import CI, Clock, Delivery, Notice, Store
+from tidegate.ports import CI, Clock, Notice, Store
 
 logger = structlog.get_logger("tidegate.outbox")
 

@@ -39,14 +39,16 @@ from tidegate.core.decisions import (
     moved,
 )
 from tidegate.core.judge.verdict import Verdict
-from tidegate.core.model import Event, Instance, InstanceState, Rollout, Routed, Seen, Signal, SignalKind
+from tidegate.core.model import Event, Instance, InstanceState, Rollout, Seen, Signal, SignalKind
 from tidegate.core.phases import Phase
+from tidegate.core.records import Claim
+from tidegate.core.routing import Routed
 from tidegate.core.turning import give_up
 from tidegate.core.view import View
 from tidegate.engine import effects, events
 from tidegate.engine.turn import Memory, Tick, Turn, back_off, recover
 from tidegate.errors import DriverError, StoreError
-from tidegate.ports import Claim, Clock, EngineStore, Parts
+from tidegate.ports import Clock, EngineStore, Parts
 
 __all__ = ["Memory", "Tick", "tick"]
 

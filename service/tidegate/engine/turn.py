@@ -10,11 +10,13 @@ import structlog
 from tidegate.core.judge.trial import Trial
 from tidegate.core.judge.verdict import Time
 from tidegate.core.kinds import Kind
-from tidegate.core.model import Backend, Event, Instance, InstanceState, Rollout, Routed, Seen
+from tidegate.core.model import Event, Instance, InstanceState, Rollout, Seen
 from tidegate.core.phases import Phase
+from tidegate.core.records import Claim
+from tidegate.core.routing import Backend, Routed
 from tidegate.engine import events
 from tidegate.errors import StoreError
-from tidegate.ports import Claim, Clock, EngineStore, Parts
+from tidegate.ports import Clock, EngineStore, Parts
 
 logger = structlog.get_logger("tidegate.engine")
 

@@ -15,12 +15,13 @@ from structlog.contextvars import bound_contextvars
 from tidegate.core.judge.verdict import Time
 from tidegate.core.kinds import Kind
 from tidegate.core.model import Rollout
+from tidegate.core.records import Claim
 from tidegate.engine import events
 from tidegate.engine.holding import Heartbeat, Held
 from tidegate.engine.tick import tick
 from tidegate.engine.turn import Memory, Tick, back_off
 from tidegate.errors import DriverError, LeaseLost
-from tidegate.ports import Claim, Clock, EngineStore, Parts
+from tidegate.ports import Clock, EngineStore, Parts
 
 logger = structlog.get_logger("tidegate.engine")
 

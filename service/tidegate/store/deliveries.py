@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Connection, insert, select, update
 
 from tidegate.core.judge.verdict import Time
-from tidegate.ports import Delivery
+from tidegate.core.records import Delivery
 from tidegate.store.tables import deliveries, rollouts
 
 row = deliveries.c

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from sqlalchemy import Connection, delete, insert, or_, select
 
 from tidegate.core.judge.verdict import Time
-from tidegate.ports import AuditEntry, Freeze
+from tidegate.core.records import AuditEntry, Freeze
 from tidegate.store import rows
 from tidegate.store.tables import audit, freezes
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from sqlalchemy import ColumnElement, Connection, Update, and_, case, or_, select, update
 
 from tidegate.core.judge.verdict import Time
+from tidegate.core.records import Claim
 from tidegate.errors import LeaseLost
-from tidegate.ports import Claim
 from tidegate.store.tables import is_live, rollouts
 
 row = rollouts.c

@@ -11,8 +11,8 @@ from tidegate.core.judge.look import Look
 from tidegate.core.judge.verdict import Time, Verdict
 from tidegate.core.model import Event, Release, Rollout, Service, Signal, SignalKind
 from tidegate.core.phases import Phase
+from tidegate.core.records import AuditEntry, Idempotency, VerdictRow
 from tidegate.errors import IllegalMove, KeyReused, RolloutInProgress, Stale, StoreError, Superseded, UnknownRollout
-from tidegate.ports import AuditEntry, Idempotency, VerdictRow
 from tidegate.store import deliveries, governing, leases, rows, services
 from tidegate.store.tables import events, idempotency, is_live, looks, releases, rollouts, signals, verdicts
 from tidegate.store.tables import services as services_table

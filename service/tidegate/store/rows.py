@@ -19,7 +19,7 @@ from tidegate.core.judge.look import Look
 from tidegate.core.judge.verdict import Verdict
 from tidegate.core.model import Event, Release, Rollout, Service, Signal
 from tidegate.core.phases import Phase
-from tidegate.ports import AuditEntry, Freeze, Idempotency, ReleaseRow, ServiceRow, Token, VerdictRow
+from tidegate.core.records import AuditEntry, Freeze, Idempotency, ReleaseRow, ServiceRow, Token, VerdictRow
 
 T = TypeVar("T")
 AnyRow = Row[Any]

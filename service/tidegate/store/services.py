@@ -6,8 +6,8 @@ from sqlalchemy import Connection, Select, and_, func, insert, or_, select, upda
 
 from tidegate.core.judge.verdict import Time
 from tidegate.core.model import Release, Service
+from tidegate.core.records import ReleaseRow, ServiceRow
 from tidegate.errors import RouteTaken, Stale, UnknownService
-from tidegate.ports import ReleaseRow, ServiceRow
 from tidegate.store import rows
 from tidegate.store.tables import is_live, numbers, releases, rollouts, services
 

@@ -15,21 +15,19 @@ from tidegate.core.judge.look import Look
 from tidegate.core.judge.verdict import Time, Verdict
 from tidegate.core.model import Event, Release, Rollout, Service, Signal
 from tidegate.core.phases import Phase
-from tidegate.errors import StoreError
-from tidegate.ports import (
+from tidegate.core.records import (
     AuditEntry,
     Claim,
-    Clock,
     Delivery,
-    Diagnosis,
     Freeze,
     Idempotency,
     ReleaseRow,
     ServiceRow,
-    Store,
     Token,
     VerdictRow,
 )
+from tidegate.errors import StoreError
+from tidegate.ports import Clock, Diagnosis, Store
 from tidegate.store import databases, deliveries, governing, leases, migrations, rollouts, services, tokens
 from tidegate.store.databases import Collision, translated
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from sqlalchemy import Connection, delete, insert, or_, select, update
 
 from tidegate.core.judge.verdict import Time
+from tidegate.core.records import Token
 from tidegate.errors import Refused
-from tidegate.ports import Token
 from tidegate.store import rows
 from tidegate.store.tables import tokens
 

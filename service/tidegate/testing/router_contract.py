@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 
-from tidegate.core.model import Backend, Member
+from tidegate.core.routing import Backend, Member
 from tidegate.errors import RouterError
 from tidegate.ports import Router
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from tidegate.core.phases import Phase
+from tidegate.core.records import ServiceRow, Token
 from tidegate.errors import (
     KeyReused,
     Refused,
@@ -17,7 +18,7 @@ from tidegate.errors import (
     UnknownRollout,
     UnknownService,
 )
-from tidegate.ports import ServiceRow, Store, Token
+from tidegate.ports import Store
 from tidegate.testing.store_lease_contract import ClaimExam, FenceExam, SaveExam, SignalExam
 from tidegate.testing.store_values import (
     HandClock,

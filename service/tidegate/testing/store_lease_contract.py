@@ -9,8 +9,9 @@ import pytest
 from tidegate.core.judge.verdict import Outcome
 from tidegate.core.model import Signal, SignalKind
 from tidegate.core.phases import Phase
+from tidegate.core.records import Claim
 from tidegate.errors import IllegalMove, KeyReused, LeaseLost, Stale, UnknownRollout, UnknownService
-from tidegate.ports import Claim, Store
+from tidegate.ports import Store
 from tidegate.testing.store_values import (
     HandClock,
     a_key,

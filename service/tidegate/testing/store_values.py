@@ -9,10 +9,13 @@ from threading import Barrier
 from typing import TypeVar
 
 from tidegate.core import planning
+from tidegate.core.container import Container
 from tidegate.core.judge.verdict import Finding, Outcome, Reason, Time, Verdict, Window
-from tidegate.core.model import Backend, Check, CheckKind, Container, Event, Policy, Release, Rollout, Service
+from tidegate.core.model import Check, CheckKind, Event, Policy, Release, Rollout, Service
 from tidegate.core.phases import Phase
-from tidegate.ports import Claim, Idempotency, Store
+from tidegate.core.records import Claim, Idempotency
+from tidegate.core.routing import Backend
+from tidegate.ports import Store
 
 T = TypeVar("T")
 

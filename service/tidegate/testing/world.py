@@ -13,8 +13,9 @@ from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 
 from tidegate.core.judge.verdict import Time
-from tidegate.core.model import Instance, InstanceState, Member, Rollout, Routed, Seen
+from tidegate.core.model import Instance, InstanceState, Rollout, Seen
 from tidegate.core.phases import Phase
+from tidegate.core.routing import Member, Routed
 from tidegate.errors import RouterError
 
 

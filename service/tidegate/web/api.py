@@ -16,8 +16,9 @@ from urllib.parse import urlencode
 from flask import Response, current_app, g, request
 from pydantic import BaseModel
 
+from tidegate.core.records import Idempotency
 from tidegate.errors import Stale, UnknownService
-from tidegate.ports import Idempotency, Parts, Store
+from tidegate.ports import Parts, Store
 from tidegate.web.auth import Failures, Principal
 from tidegate.web.discovered import Discovered
 from tidegate.web.problems import INVALID, TOO_MANY_WAITING, Problem

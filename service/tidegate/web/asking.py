@@ -8,8 +8,8 @@ from flask import g, request
 
 from tidegate.core.approval import approvals
 from tidegate.core.model import Build, Rollout, Signal
+from tidegate.core.records import AuditEntry
 from tidegate.errors import Frozen, IllegalMove, InvalidSpec, NotAllowed, Problem, Quarantined
-from tidegate.ports import AuditEntry
 from tidegate.web.api import api, principal
 
 

@@ -18,8 +18,9 @@ from fnmatch import fnmatchcase
 
 from tidegate import errors
 from tidegate.core.judge.verdict import Time
+from tidegate.core.records import Token
 from tidegate.errors import InvalidSpec, NotAllowed
-from tidegate.ports import Clock, Store, Token
+from tidegate.ports import Clock, Store
 from tidegate.web.problems import TOO_MANY_FAILURES, UNAUTHENTICATED, Problem
 
 #: Each of the others includes `read`; `admin` includes all.

@@ -9,8 +9,8 @@ from pydantic import BaseModel, Field, RootModel
 
 from tidegate.core.model import Instance, InstanceState
 from tidegate.core.phases import LIVE
+from tidegate.core.records import ServiceRow
 from tidegate.errors import UnknownService
-from tidegate.ports import ServiceRow
 from tidegate.web import starting
 from tidegate.web.api import answer, api, principal
 from tidegate.web.routes import blueprint, problems

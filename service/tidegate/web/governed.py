@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 from pydantic import BaseModel, Field
 
-from tidegate.ports import AuditEntry, Freeze
+from tidegate.core.records import AuditEntry, Freeze
 from tidegate.web.times import When, when, when_known
 
 

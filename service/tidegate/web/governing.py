@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Response
 
-from tidegate.ports import Freeze
+from tidegate.core.records import Freeze
 from tidegate.web.api import answer, api, bad_cursor, cursor_of, last_of, linked, principal
 from tidegate.web.asking import asker, require_reason
 from tidegate.web.governed import AuditView, FreezesView, FreezeView, audit_view, freeze_view

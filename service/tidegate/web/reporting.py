@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 from pydantic import BaseModel, Field
 
-from tidegate.core.model import Event, Rollout, Traffic
+from tidegate.core.model import Event, Rollout
 from tidegate.core.phases import Phase
 from tidegate.core.report import Batch, FailureLog, report
+from tidegate.core.routing import Traffic
 from tidegate.ports import Store
 from tidegate.web.times import When, when, when_known
 from tidegate.web.views import TrafficView, VerdictView

@@ -11,8 +11,8 @@ from flask import Response
 from tidegate.core.approval import binding, opening
 from tidegate.core.model import Event, Rollout, Signal, SignalKind
 from tidegate.core.phases import Phase
+from tidegate.core.records import Idempotency
 from tidegate.errors import IllegalMove, Stale
-from tidegate.ports import Idempotency
 from tidegate.web.api import answer, api, idempotency, principal, replayed, wanted_version
 from tidegate.web.asking import asker, may_approve, require_reason
 from tidegate.web.held import asks

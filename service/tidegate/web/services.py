@@ -7,8 +7,8 @@ from dataclasses import replace
 from flask import Response
 
 from tidegate.core.model import Build, Service, Signal, SignalKind
+from tidegate.core.records import AuditEntry, Idempotency, ServiceRow
 from tidegate.errors import DriverError, RolloutInProgress, Stale, Superseded, UnknownService
-from tidegate.ports import AuditEntry, Idempotency, ServiceRow
 from tidegate.web import starting
 from tidegate.web.api import (
     Api,

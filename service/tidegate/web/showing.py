@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from tidegate.core.model import Event, Instance, Rollout, Routed, Signal, Step
+from tidegate.core.model import Event, Instance, Rollout, Signal, Step
 from tidegate.core.phases import Phase
-from tidegate.ports import ReleaseRow, ServiceRow, Token
+from tidegate.core.records import ReleaseRow, ServiceRow, Token
+from tidegate.core.routing import Routed
 from tidegate.web.held import BuildView, hold_view
 from tidegate.web.times import when, when_known
 from tidegate.web.views import (

@@ -11,8 +11,9 @@ from tidegate.core.judge.verdict import Time
 from tidegate.core.kinds import Kind
 from tidegate.core.model import Build, Check, Event, Order, Plan, Release, Rollout, Service
 from tidegate.core.phases import Phase
+from tidegate.core.records import ServiceRow
 from tidegate.errors import InvalidSpec, NothingToRollBackTo, Problem
-from tidegate.ports import ServiceRow, Store
+from tidegate.ports import Store
 from tidegate.web import compose
 from tidegate.web.api import Api
 

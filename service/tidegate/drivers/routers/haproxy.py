@@ -21,7 +21,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from tidegate.core.model import Backend, Member, Routed
+from tidegate.core.routing import Backend, Member, Routed
 from tidegate.drivers.routers import haproxy_config as config
 from tidegate.drivers.routers.haproxy_memory import Kept, Memory
 from tidegate.drivers.routers.haproxy_places import AdoptedPlace, OwnedPlace, Place

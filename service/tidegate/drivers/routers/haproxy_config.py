@@ -16,7 +16,7 @@ from pathlib import Path
 
 import jinja2
 
-from tidegate.core.model import Backend, Member
+from tidegate.core.routing import Backend, Member
 from tidegate.errors import RouterError
 
 TEMPLATES = jinja2.Environment(

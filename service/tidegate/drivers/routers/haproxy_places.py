@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from tidegate.core.model import Backend, Member
+from tidegate.core.routing import Backend, Member
 from tidegate.drivers.routers import haproxy_config as config
 from tidegate.drivers.routers.haproxy_memory import Kept
 from tidegate.drivers.routers.haproxy_process import Process

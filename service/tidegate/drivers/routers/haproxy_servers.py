@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tidegate.core.model import Member, Traffic
+from tidegate.core.routing import Member, Traffic
 from tidegate.drivers.routers import haproxy_config as config
 from tidegate.drivers.routers.haproxy_socket import number
 

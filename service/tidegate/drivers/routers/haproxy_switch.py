@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from tidegate.core.model import Backend, Member
+from tidegate.core.routing import Backend, Member
 from tidegate.drivers.routers import haproxy_config as config
 from tidegate.drivers.routers.haproxy_servers import Server, servers
 from tidegate.drivers.routers.haproxy_socket import Ask, rows

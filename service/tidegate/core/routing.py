@@ -1,0 +1,80 @@
+"""Places in the proxy, and what it does there. Frozen, without behaviour that reaches outside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """How a new release is reached before it takes traffic: at an address of its own, by a header at the service's own
+    address (`X-Shop-Preview: blue`), or both."""
+
+    listen: str = ""
+    header: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """A place in the proxy: the service's, or that of its preview.
+
+    `name` is the proxy's backend; `listen` (`8001`, `127.0.0.1:8001`) the address that an owned proxy binds for it, empty
+    where a proxy that stands there already has its own frontends. `health_path` lets the proxy probe members too.
+    `inside` is the backend at whose address it is reached, too, by the header of that one's `preview`.
+    """
+
+    name: str
+    listen: str = ""
+    health_path: str = ""
+    preview: Preview | None = None
+    inside: str = ""
+
+    @property
+    def previewed(self) -> Backend | None:
+        """The preview's own place, which is written and read like any other; None without a preview."""
+        if self.preview is None:
+            return None
+        inside = self.name if self.preview.header else ""
+        return Backend(f"{self.name}_preview", self.preview.listen, self.health_path, inside=inside)
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """An instance as the proxy knows it. `weight` is its share of the new requests beside the other members' weights."""
+
+    instance: str  # Instance.id
+    release: str
+    ordinal: int
+    address: str
+    weight: int = 1  # 1 to 256
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """The proxy's counters for one backend, or for one release in it, since its last start or reload. `lost`: requests
+    without a proper answer because of the proxy or a vanished instance (refused, reset, no server, aborted); `errors`: the
+    application's 5xx."""
+
+    requests: int
+    lost: int
+    errors: int
+
+
+@dataclass(frozen=True, slots=True)
+class Routed:
+    """What the proxy really does for one backend, asked from the proxy.
+
+    `members` take new requests. `draining` are still known to the proxy but take none: instance (as in `Member`) to its
+    requests in flight, None where the proxy cannot tell. Requests in flight on members are in `busy`. `tunnels` are those
+    of `draining` and `busy` that are upgraded connections (WebSockets), where the proxy can tell them apart. `by_release`
+    has counters of releases that take requests or did, as far as the proxy counts by server.
+    """
+
+    members: tuple[Member, ...] = ()
+    draining: Mapping[str, int | None] = field(default_factory=dict)
+    busy: Mapping[str, int | None] = field(default_factory=dict)
+    fence: int = 0  # the highest that ever wrote
+    traffic: Traffic | None = None
+    tunnels: Mapping[str, int] = field(default_factory=dict)
+    by_release: Mapping[str, Traffic] = field(default_factory=dict)
