@@ -25,9 +25,10 @@ HISTORY_SECONDS = 7200.0
 HISTORY_STEP_SECONDS = 60.0
 
 RESPONSES = "haproxy_server_http_responses_total"
+COUNTED_RESPONSES = "tidegate_responses_total"  # of proxies that do not count by server themselves; the same labels
 CONNECTION_ERRORS = "haproxy_server_connection_errors_total"
 RESPONSE_ERRORS = "haproxy_server_response_errors_total"
-RESPONSE_SECONDS = "tidegate_haproxy_response_seconds_bucket"
+RESPONSE_SECONDS = "tidegate_response_seconds_bucket"
 
 
 class Part(StrEnum):

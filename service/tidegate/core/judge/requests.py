@@ -1,4 +1,4 @@
-"""`errors`: the share of failed requests, from HAProxy's own counters. Pure."""
+"""`errors`: the share of failed requests, from the proxy's counters by server. Pure."""
 
 from __future__ import annotations
 
@@ -10,27 +10,30 @@ from tidegate.core.evidence.kinds import errors_calibration, errors_kind, warmup
 from tidegate.core.evidence.options import WEIGHTS
 from tidegate.core.judge.arm import Arm
 from tidegate.core.judge.counted import ALL, Counted, Counts
-from tidegate.core.judge.questions import CONNECTION_ERRORS, RESPONSE_ERRORS, RESPONSES, servers
+from tidegate.core.judge.questions import CONNECTION_ERRORS, COUNTED_RESPONSES, RESPONSE_ERRORS, RESPONSES, servers
 from tidegate.core.judge.series import Labels
 
 BAD = "failed"
 FAILED_CODES = frozenset({"5xx"})
+ERRORS_OF_ITS_OWN = frozenset({CONNECTION_ERRORS, RESPONSE_ERRORS})
 HARM_FACTOR, HARM_ABSOLUTE = 3.0, 0.01  # what a certificate rules out: three times the rate, and a point at least
 ERRORS, WARMUP = "errors", "warm-up"  # the arms
 
 
 class Requests(Counted):
-    """HAProxy does not count its own 502 and 503 as responses of the server, so connection and response errors are added.
+    """Answers by server and class of status: HAProxy's own counter, or `tidegate_responses_total` for other proxies.
+
+    HAProxy does not count its own 502 and 503 as responses of the server, so connection and response errors are added.
 
     An answer that broke off half-way is in both counters, and so counts as two requests, of which one failed.
     """
 
     def selector(self) -> str:
-        names = (RESPONSES, CONNECTION_ERRORS, RESPONSE_ERRORS)
+        names = (RESPONSES, COUNTED_RESPONSES, CONNECTION_ERRORS, RESPONSE_ERRORS)
         return servers(names, self.ground.rollout.backend.name, self.ground.releases)
 
     def slots(self, labels: Labels) -> Sequence[str]:
-        failed = labels.get("__name__") != RESPONSES or labels.get("code") in FAILED_CODES
+        failed = labels.get("__name__") in ERRORS_OF_ITS_OWN or labels.get("code") in FAILED_CODES
         return (ALL, BAD) if failed else (ALL,)
 
     def split(self, arm: Arm, counts: Counts) -> tuple[Array, Array]:
