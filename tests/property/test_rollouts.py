@@ -15,7 +15,22 @@ from hypothesis import strategies as st
 from tidegate.core import planning
 from tidegate.core.container import Container
 from tidegate.core.deciding import decide
-from tidegate.core.decisions import Decision, Judge, Mark, Move, Pin, Shift, Start, Stop, Wait, judged, marked, moved
+from tidegate.core.decisions import (
+    Decision,
+    Judge,
+    Mark,
+    Move,
+    Pin,
+    Shift,
+    Start,
+    Stop,
+    Wait,
+    judged,
+    marked,
+    moved,
+    ran,
+)  # fmt: skip
+from tidegate.core.decisions import Run as RunTask
 from tidegate.core.judge.verdict import Outcome, Verdict, Window
 from tidegate.core.model import (
     Check,
@@ -31,7 +46,8 @@ from tidegate.core.model import (
     Strategy,
 )
 from tidegate.core.phases import Phase
-from tidegate.core.routing import Backend
+from tidegate.core.routing import Backend, Preview
+from tidegate.core.tasks import BLOCKING, HOOKS, Hook, TaskRun, TaskState
 from tidegate.core.view import member
 from tidegate.errors import RouterError
 from tidegate.testing.world import World
@@ -61,6 +77,11 @@ class Case:
     crash: float = 0.0
     drift: float = 0.0
     stale: float = 0.0
+    preview: bool = False
+    tasks: bool = False
+    task_states: tuple[TaskState, ...] = ()
+    keep: bool = False
+    shares: tuple[float, ...] = ()
     rollback_at: int | None = None
     pause_at: int | None = None
 
@@ -78,6 +99,8 @@ class Run:
         case = self.case
         self.chance = random.Random(case.seed)
         self.verdicts = list(case.verdicts)
+        self.task_states = list(case.task_states)
+        self.begun: list[str] = []
         self.signals: list[Signal] = []
         self.fence = 1
         self.lost: tuple[Decision, int] | None = None
@@ -97,16 +120,19 @@ class Run:
             hold_expires_seconds=60.0,
             max_resumes=300,
         )
+        backend = Backend("shop", preview=Preview("8002") if case.preview else None)
         service = Service(
-            "demo", "shop", "shop:2", case.new, Container(80), Backend("shop"), case.strategy, case.order, case.batch,
+            "demo", "shop", "shop:2", case.new, Container(80), backend, case.strategy, case.order, case.batch,
             bake_seconds=5.0 if case.judged else 0.0, holds=(1,) if case.holds else (), checks=checks, policy=policy,
+            keep_seconds=30.0 if case.keep else 0.0, shares=case.shares,
+            hooks={name: Hook(("true",)) for name in HOOKS} if case.tasks else {},
         )  # fmt: skip
         new = Release("b-2", service.key, "shop:2", case.new, service.container)
         old = replace(new, id="a-1", replicas=case.old) if case.old else None
         return Rollout(
             "r", service.key, old.id if old else None, new.id, planning.plan(service, old, new), service.backend, 1_000.0,
             old_replicas=case.old, batch=case.batch, in_place=case.order is Order.STOP_FIRST,
-            checks=checks, policy=policy,
+            checks=checks, policy=policy, hooks=service.hooks,
         )  # fmt: skip
 
     def _world(self) -> World:
@@ -171,6 +197,9 @@ class Run:
                 self.rollout = moved(self.rollout, decision, world.now)
             case Judge():
                 self.rollout = judged(self.rollout, self._verdict(decision))
+            case RunTask():
+                self.rollout = ran(self.rollout, self._task(decision.task))
+                world.pass_time(0.1)
             case Start() | Shift() | Stop():
                 self._effect(decision)
                 world.pass_time(0.05)
@@ -183,10 +212,26 @@ class Run:
         match effect:
             case Start():
                 self.world.start(effect.release, effect.ordinals)
+            case Shift(preview=True):
+                self.world.lead_preview(effect.members)
             case Shift():
                 self.world.shift(effect.members, self.fence)
             case Stop():
                 self.world.stop(effect.instances)
+
+    def _task(self, name: str) -> TaskRun:
+        """A task runs once; how it ends is up to the case. One that was begun by an engine that died goes on."""
+        now = self.world.now
+        run = next((each for each in self.rollout.tasks if each.name == name), None)
+        if run is None:
+            assert name not in self.begun, f"{name} was begun twice"
+            self.begun.append(name)
+            return TaskRun(name, TaskState.RUNNING, now)
+        assert not run.state.ended, f"{name} was run again"
+        state = self.task_states.pop(0) if self.task_states else TaskState.PASSED
+        if state is TaskState.FAILED and name not in BLOCKING:
+            state = TaskState.WARNED
+        return replace(run, state=state, ended=now if state.ended else None, sentence=f"{name}: {state}")
 
     def _verdict(self, decision: Judge) -> Verdict:
         outcome = self.verdicts.pop(0) if self.verdicts else Outcome.PASS
@@ -212,7 +257,7 @@ class Run:
         match effect:
             case Start():
                 world.start(effect.release, effect.ordinals, stale=True)
-            case Shift():
+            case Shift(preview=False):
                 try:
                     world.shift(effect.members, fence)
                 except RouterError:
@@ -221,7 +266,8 @@ class Run:
                 seen = world.seen().routed
                 routed = {each.instance for each in seen.members}
                 busy = {each for each, count in seen.draining.items() if count != 0}
-                world.stop([each for each in effect.instances if each.id not in routed | busy])
+                left = routed | busy | set(world.preview)
+                world.stop([each for each in effect.instances if each.id not in left])
 
 
 chances = st.sampled_from([0.0, 0.0, 0.02, 0.1, 0.3])
@@ -242,6 +288,11 @@ cases = st.builds(
     crash=chances,
     drift=st.sampled_from([0.0, 0.0, 0.0, 0.02, 0.05]),
     stale=st.sampled_from([0.0, 0.5, 1.0]),
+    preview=st.booleans(),
+    tasks=st.sampled_from([False, False, True]),
+    task_states=st.lists(st.sampled_from(list(TaskState)), max_size=6).map(tuple),
+    keep=st.booleans(),
+    shares=st.sampled_from([(), (), (0.05,), (0.1, 0.5)]),
     rollback_at=st.none() | st.integers(0, 80),
     pause_at=st.none() | st.integers(0, 60),
 ).map(lambda case: sane(case))
@@ -270,7 +321,12 @@ def test_every_rollout_is_safe_and_ends(case: Case) -> None:
     if case.never_ready or case.crashing:
         return
     if not (
-        case.judged or case.holds or case.drift or case.rollback_at is not None or case.strategy is Strategy.BLUE_GREEN
+        case.tasks
+        or case.judged
+        or case.holds
+        or case.drift
+        or case.rollback_at is not None
+        or case.strategy is Strategy.BLUE_GREEN
     ):
         assert ended.phase is Phase.SUCCEEDED, "nothing was wrong with it"
 

@@ -6,30 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from support.plans import NEW, OLD, SERVICE, table
 from tidegate.core import planning
-from tidegate.core.container import Container
-from tidegate.core.model import Check, CheckKind, Order, Plan, Release, Service, Strategy
-from tidegate.core.routing import Backend
-
-CHECK = Check("errors", CheckKind.ERRORS)
-SERVICE = Service("demo", "shop", "shop:2", 5, Container(80), Backend("shop"), batch=2, bake_seconds=60.0, checks=(CHECK,))
-OLD = Release("a", SERVICE.key, "shop:1", 5, SERVICE.container)
-NEW = Release("b", SERVICE.key, "shop:2", 5, SERVICE.container)
-
-
-def table(plan: Plan) -> list[str]:
-    """`F a5 b2 R a3 b2 bake judge`."""
-    return [
-        " ".join(
-            ["F", *(f"{release}{count}" for release, count in step.fleet.items())]
-            + ["R", *(f"{release}{count}" for release, count in step.route.items())]
-            + ["bake"] * bool(step.gate.bake_seconds)
-            + ["judge"] * step.gate.judged
-            + ["hold"] * bool(step.gate.hold)
-            + ["cleared"] * step.gate.cleared
-        )
-        for step in plan
-    ]
+from tidegate.core.model import Check, CheckKind, Order, Strategy
 
 
 def test_rolling() -> None:
@@ -49,7 +28,7 @@ def test_rolling_with_holds() -> None:
 def test_blue_green() -> None:
     service = replace(SERVICE, strategy=Strategy.BLUE_GREEN)
     assert table(planning.plan(service, OLD, NEW)) == [
-        "F a5 b5 R a5 hold",
+        "F a5 b5 R a5 P b5 hold",
         "F a5 b5 R b5 bake judge",
         "F b5 R b5 cleared",
     ]

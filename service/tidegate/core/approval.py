@@ -52,5 +52,5 @@ def binding(rollout: Rollout) -> str:
     Unlike its version they stay while the checks go on being judged.
     """
     steps = [(sorted(each.fleet.items()), sorted(each.route.items()), each.gate.hold) for each in rollout.plan]
-    told = repr((rollout.id, rollout.digest, rollout.phase.value, rollout.cursor, steps))
+    told = repr((rollout.id, rollout.group, rollout.digest, rollout.phase.value, rollout.cursor, steps))
     return hashlib.sha256(told.encode()).hexdigest()[:16]

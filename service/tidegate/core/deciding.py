@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 
 from tidegate.core.decisions import Decision, Mark, MarkKind, Move, Pin, Shift, Start, Stop, Wait
 from tidegate.core.gating import bake, drain, extend, go_on, hold, inconclusive, judge, soon
+from tidegate.core.joining import arrive, peer_turned
 from tidegate.core.judge.verdict import Time
 from tidegate.core.model import (
     FailureAction,
@@ -24,17 +25,26 @@ from tidegate.core.model import (
     SignalKind,
 )
 from tidegate.core.phases import Phase
+from tidegate.core.tasking import run_before, run_tasks, task_failed
 from tidegate.core.turning import give_up
-from tidegate.core.view import View, member, names
+from tidegate.core.view import Peer, View, names
 
 
-def decide(rollout: Rollout, seen: Seen, signals: Sequence[Signal], now: Time, since: Time, frozen: str = "") -> Decision:
+def decide(
+    rollout: Rollout,
+    seen: Seen,
+    signals: Sequence[Signal],
+    now: Time,
+    since: Time,
+    frozen: str = "",
+    peers: Sequence[Peer] = (),
+) -> Decision:
     """The single next move for a live rollout.
 
     `seen` is the world as just read, `signals` every wish recorded so far in their order, `since` the moment this engine
-    took the rollout over, `frozen` why nothing is moved forward in its environment.
+    took the rollout over, `frozen` why nothing is moved forward in its environment, `peers` the others of its group.
     """
-    view = View(rollout, seen, signals, now, since, frozen)
+    view = View(rollout, seen, signals, now, since, frozen, peers)
     ladder = PENDING if rollout.phase is Phase.PENDING else LADDER
     found = (rung(view) for rung in ladder)
     return next(decision for decision in found if decision is not None)
@@ -44,9 +54,10 @@ def decide(rollout: Rollout, seen: Seen, signals: Sequence[Signal], now: Time, s
 
 
 def called_off(view: View) -> Decision | None:
-    """A rollback that is asked before anything was touched ends it at once."""
+    """A rollback that is asked before anything was touched ends it at once, as does a turn of its group."""
     asked = view.wished(SignalKind.ROLLBACK)
-    return Move(Phase.ROLLED_BACK, _asked(asked)) if asked else None
+    reason = _asked(asked) if asked else peer_turned(view)
+    return Move(Phase.ROLLED_BACK, reason) if reason else None
 
 
 def pin(view: View) -> Decision | None:
@@ -78,7 +89,8 @@ def turn_back(view: View) -> Decision | None:
     if view.rollout.phase is not Phase.RUNNING:
         return None
     asked = view.wished(SignalKind.ROLLBACK)
-    reason = _asked(asked) if asked else _judged_bad(view) or _never_known(view) or _candidate_failed(view)
+    found = (_judged_bad, _never_known, _candidate_failed, task_failed, peer_turned)
+    reason = _asked(asked) if asked else next((said for look in found if (said := look(view))), "")
     return give_up(view.rollout, view.seen, reason) if reason else None
 
 
@@ -123,7 +135,8 @@ def _candidate_failed(view: View) -> str:
 
 def mark_shifted(view: View) -> Decision | None:
     """Rung 3: the proxy matches and no mark says so."""
-    if view.rollout.shifted is None and view.matches and not view.missing and not view.awaited:
+    stands = view.matches and view.preview_matches
+    if view.rollout.shifted is None and stands and not view.missing and not view.awaited:
         return Mark(MarkKind.SHIFTED, f"traffic goes to {_counts(view)}")
     return None
 
@@ -133,7 +146,9 @@ def drop_dead(view: View) -> Decision | None:
 
     When no member is alive the route is left as it is: what seems to be dead may be our own blindness.
     """
-    living = view.living_members
+    living, preview = view.living_members, view.living_preview
+    if len(preview) < len(view.previewed):
+        return Shift(preview, "taking those out of the preview that no longer run", preview=True)
     if not living or len(living) == len(view.members):
         return None
     gone = sorted(set(view.members) - {each.instance for each in living})
@@ -142,10 +157,11 @@ def drop_dead(view: View) -> Decision | None:
 
 def forget_idle(view: View) -> Decision | None:
     """An unrouted instance without requests is struck from the proxy; that it agrees is the proof of the drain."""
-    idle = [instance for instance, count in view.seen.routed.draining.items() if count == 0]
-    if not idle:
-        return None
-    return Shift(view.seen.routed.members, f"{len(idle)} drained, striking from the proxy")
+    for routed, preview in ((view.seen.routed, False), (view.seen.preview, True)):
+        idle = [instance for instance, count in routed.draining.items() if count == 0]
+        if idle:
+            return Shift(routed.members, f"{len(idle)} drained, striking from the proxy", preview)
+    return None
 
 
 # -- instances --------------------------------------------------------------------------------------------------------
@@ -156,7 +172,7 @@ def stop_surplus(view: View) -> Decision | None:
     free = [
         each
         for each in view.surplus
-        if not view.routed(each) and each.state is not InstanceState.STOPPING and (not view.in_flight(each) or view.drained)
+        if not view.reachable(each) and each.state is not InstanceState.STOPPING and view.released(each)
     ]
     if not free:
         return None
@@ -179,7 +195,7 @@ def start_missing(view: View) -> Decision | None:
 
 def _no_room_yet(view: View) -> Decision | None:
     """Without room for a surge, what is leaving must be gone before anything new comes."""
-    if view.rollout.in_place and view.surplus and not any(view.routed(each) for each in view.surplus):
+    if view.rollout.in_place and view.surplus and not any(view.reachable(each) for each in view.surplus):
         return soon(view, f"waiting for {names(view.surplus)} to be gone")
     return None
 
@@ -208,7 +224,15 @@ def shift(view: View) -> Decision | None:
         return Mark(MarkKind.REOPENED, "the proxy no longer serves what this step wants")
     if view.rollout.drain_from is not None:
         return Mark(MarkKind.SHIFTING, "about to write the proxy")
-    return Shift(tuple(member(each) for each in view.target), f"moving traffic to {_counts(view)}")
+    return Shift(view.wanted_members, f"moving traffic to {_counts(view)}")
+
+
+def shift_preview(view: View) -> Decision | None:
+    """The preview does not lead where it shall; the service's own traffic is not touched by it."""
+    if view.preview_matches:
+        return None
+    to = names(each for each in view.alive if any(each.id == wanted.instance for wanted in view.wanted_preview))
+    return Shift(view.wanted_preview, f"the preview leads to {to or 'nothing'}", preview=True)
 
 
 def _counts(view: View) -> str:
@@ -231,14 +255,18 @@ LADDER: tuple[Rung, ...] = (
     drop_dead,
     forget_idle,
     stop_surplus,
+    run_before,
     start_missing,
     await_ready,
     shift,
+    shift_preview,
     settle,
     judge,
     bake,
     drain,
+    run_tasks,
     extend,
+    arrive,
     hold,
     go_on,
 )

@@ -9,6 +9,7 @@ from tidegate.core.judge.verdict import Time, Verdict
 from tidegate.core.model import Instance, Plan, Rollout
 from tidegate.core.phases import LIVE, Phase, move
 from tidegate.core.routing import Member
+from tidegate.core.tasks import TaskRun
 
 
 class MarkKind(StrEnum):
@@ -21,6 +22,7 @@ class MarkKind(StrEnum):
     SETTLED = "settled"
     EXTENDED = "extended"  # another bake, because the verdict was inconclusive
     HELD = "held"  # a person is waited for
+    ARRIVED = "arrived"  # at a point where the rollouts of its group wait for each other
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +43,18 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Shift:
-    """Make the proxy send traffic to exactly these."""
+    """Make the proxy send traffic to exactly these; with `preview` that of the preview's address."""
 
     members: tuple[Member, ...]
+    why: str
+    preview: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Begin this task, or see how it stands."""
+
+    task: str
     why: str
 
 
@@ -90,7 +101,7 @@ class Wait:
     why: str
 
 
-Decision = Pin | Start | Shift | Stop | Judge | Mark | Move | Wait
+Decision = Pin | Start | Shift | Stop | Run | Judge | Mark | Move | Wait
 
 
 def marked(rollout: Rollout, mark: MarkKind, now: Time) -> Rollout:
@@ -110,6 +121,8 @@ def marked(rollout: Rollout, mark: MarkKind, now: Time) -> Rollout:
             return replace(rollout, extensions=rollout.extensions + 1)
         case MarkKind.HELD:
             return replace(rollout, held=now)
+        case MarkKind.ARRIVED:
+            return replace(rollout, arrived=rollout.step.gate.together)
 
 
 def moved(rollout: Rollout, to: Move, now: Time) -> Rollout:
@@ -136,6 +149,11 @@ def moved(rollout: Rollout, to: Move, now: Time) -> Rollout:
         extensions=0,
         verdict=None,
     )
+
+
+def ran(rollout: Rollout, run: TaskRun) -> Rollout:
+    """The rollout with what is now known of a task."""
+    return replace(rollout, tasks=(*(each for each in rollout.tasks if each.name != run.name), run))
 
 
 def judged(rollout: Rollout, verdict: Verdict) -> Rollout:

@@ -7,6 +7,7 @@ from tidegate.core.decisions import Decision, Judge, Mark, MarkKind, Move, Wait
 from tidegate.core.judge.verdict import Outcome, Time
 from tidegate.core.model import FailureAction, InconclusiveAction, InstanceState, SignalKind
 from tidegate.core.phases import Phase
+from tidegate.core.tasking import unknown_task
 from tidegate.core.turning import give_up
 from tidegate.core.view import View, names
 
@@ -46,7 +47,16 @@ def bake(view: View) -> Decision | None:
     end = _bake_end(view)
     if view.now >= end or view.rollout.failed_verdict or view.forced:
         return None
-    return Wait(min(end, _next_look(view)), f"baking, {end - view.now:.0f} s to go")
+    if view.step.gate.keeps and _enough_kept(view):
+        return None
+    doing = f"keeping {view.rollout.old} warm" if view.step.gate.keeps else "baking"
+    return Wait(min(end, _next_look(view)), f"{doing}, {end - view.now:.0f} s to go")
+
+
+def _enough_kept(view: View) -> bool:
+    """Whether somebody ends the keeping. An approval of all holds does not: that the old release is kept is none."""
+    kind, step = SignalKind.PROMOTE, view.rollout.cursor
+    return any(each.kind is kind and each.step == step for each in view.signals)
 
 
 def _next_look(view: View) -> Time:
@@ -58,13 +68,13 @@ def _next_look(view: View) -> Time:
 
 def drain(view: View) -> Decision | None:
     """Rung 9: unrouted instances still have requests in flight and have not had their drain time, or are not gone yet."""
-    kept_busy = [each for each in view.kept if not view.routed(each) and view.in_flight(each)]
-    if kept_busy and not view.drained:
+    kept_busy = [each for each in view.kept if not view.reachable(each) and not view.released(each)]
+    if kept_busy:
         return soon(view, f"draining {names(kept_busy)}")
     leaving = [each for each in view.surplus if each.state is not InstanceState.STOPPING or view.step.gate.cleared]
     if leaving:
         return soon(view, f"waiting for {names(leaving)} to be gone")
-    if view.step.gate.cleared and view.seen.routed.draining:
+    if view.step.gate.cleared and (view.seen.routed.draining or view.seen.preview.draining):
         return soon(view, "waiting for the last requests in flight")
     return None
 
@@ -80,7 +90,10 @@ def extend(view: View) -> Decision | None:
 
 
 def inconclusive(view: View) -> bool:
+    """Whether nothing can be said where something has to be: not while the old release is merely kept warm."""
     verdict = view.rollout.verdict
+    if view.step.gate.keeps:
+        return False
     return view.step.gate.judged and verdict is not None and verdict.outcome is Outcome.INCONCLUSIVE
 
 
@@ -107,7 +120,8 @@ def _expired(view: View, why: str) -> Decision | None:
     action = view.rollout.policy.approval.on_expiry
     if action is Expiry.WAIT:
         return Wait(_next_look(view), why)
-    if action is Expiry.PROMOTE and not view.rollout.failed_verdict and not inconclusive(view):
+    unsure = view.rollout.failed_verdict or inconclusive(view) or unknown_task(view)
+    if action is Expiry.PROMOTE and not unsure:
         return None
     return give_up(view.rollout, view.seen, f"nobody answered in time; {why}")
 
@@ -117,6 +131,8 @@ def _asks_a_person(view: View) -> str:
         return "judged FAIL, waiting for a person: promote or roll back"
     if inconclusive(view) and not _goes_on_unknown(view):
         return "inconclusive, waiting for a person: promote or roll back"
+    if unknown := unknown_task(view):
+        return f"{unknown}, waiting for a person: promote or roll back"
     return f"waiting for approval ({view.step.gate.hold})" if view.step.gate.hold else ""
 
 

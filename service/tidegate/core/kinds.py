@@ -28,12 +28,16 @@ class Kind(StrEnum):
     SETTLED = "settled"  # all of the step stands; the bake counts from here
     EXTENDED = "extended"  # inconclusive, so another bake
     HELD = "held"  # a person is waited for
+    ARRIVED = "arrived"  # at a point where the rollouts of its group wait for each other
     FROZEN = "frozen"  # the environment is frozen, so the next step is waited with
 
     # what was done to the world
     STARTED = "started"  # instances were created and started
     SHIFTED = "shifted"  # the proxy was written
     STOPPED = "stopped"  # instances were asked to stop
+    PREVIEWED = "previewed"  # the preview leads elsewhere
+    TASK_STARTED = "task_started"  # a hook or a comparison began
+    TASK_ENDED = "task_ended"  # it ended, and how
 
     # judging
     VERDICT = "verdict"  # the checks were judged, and the answer is news or final

@@ -11,6 +11,7 @@ from tidegate.core.container import Container
 from tidegate.core.judge.verdict import Outcome, Time, Verdict
 from tidegate.core.phases import Phase
 from tidegate.core.routing import Backend, Routed
+from tidegate.core.tasks import Compare, Hook, TaskRun
 
 Fleet = Mapping[str, int]  # {release id: how many instances}; no zero counts, never changed once made
 
@@ -98,6 +99,7 @@ class Policy:
     """What is tolerated and how long is waited. All durations in seconds."""
 
     drain_seconds: float = 30.0  # the longest that requests in flight are waited for
+    long_lived_seconds: float | None = None  # the same for what is open longer than `drain`, and for upgraded connections
     healthy_deadline_seconds: float = 120.0  # for instances to be started and ready
     max_restarts: int = 2  # a candidate instance that restarted more often has failed
     max_failure_ratio: float = 0.0  # share of candidate instances that may fail and be replaced, in [0, 1]
@@ -129,6 +131,11 @@ class Service:
     holds: tuple[int, ...] = ()  # numbers of the batches (from 1) after which a person is asked
     checks: tuple[Check, ...] = ()
     policy: Policy = Policy()
+    keep_seconds: float = 0.0  # blue-green: how long the old colour is kept after it was left
+    shares: tuple[float, ...] = ()  # of the new requests, for the new release, after each of the first batches; in (0, 1)
+    hooks: Mapping[str, Hook] = field(default_factory=dict)  # by `tasks.HOOKS`
+    compare: Compare | None = None
+    together: bool = False  # rolled out as one with the other services of its file that say so
 
     @property
     def key(self) -> str:
@@ -182,10 +189,11 @@ class Instance:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """The world at one moment."""
+    """The world at one moment. `preview` is what the proxy does at the preview's address."""
 
     instances: tuple[Instance, ...]
     routed: Routed
+    preview: Routed = field(default_factory=Routed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,22 +201,34 @@ class Gate:
     """What must hold to leave a step.
 
     `cleared` asks that no surplus instance is left, not even one that is stopping: for the last step, and where there is
-    no room for a surge.
+    no room for a surge. `keeps`: the bake only keeps the old release warm, so an approval may end it, and only a FAIL
+    counts. `before` are tasks that come before anything of the step, `tasks` those once it stands. `together`: which of the
+    points, from 1, at which the rollouts of a group wait for each other; 0: none.
     """
 
     bake_seconds: float = 0.0
     judged: bool = False
     hold: str = ""  # name of the approval that is waited for; empty: none
     cleared: bool = False
+    keeps: bool = False
+    before: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
+    together: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One desired state: which instances exist, which take traffic, what must hold before going on."""
+    """One desired state: which instances exist, which take traffic, what must hold before going on.
+
+    `preview`: which are reached at the preview's address. `share` of the new requests is the new release's, in (0, 1);
+    None: each instance has as many as any other.
+    """
 
     fleet: Fleet
     route: Fleet
     gate: Gate = Gate()
+    preview: Fleet = field(default_factory=dict)
+    share: float | None = None
 
 
 Plan = tuple[Step, ...]
@@ -263,6 +283,11 @@ class Rollout:
     requested_via: str = ""  # the token that vouched for this person; empty: the token asked for itself
     build: Build | None = None  # that asked for it
     forced: bool = False  # asked for in spite of a freeze and of a quarantine
+    hooks: Mapping[str, Hook] = field(default_factory=dict)
+    compare: Compare | None = None
+    tasks: tuple[TaskRun, ...] = ()  # those that were begun, the way back's too
+    group: str = ""  # of the rollouts that are promoted and turned back as one; empty: it is alone
+    arrived: int = 0  # the last of its group's points (`Gate.together`) that it came to
     version: int = 0  # grows with each save; the ETag
 
     @property

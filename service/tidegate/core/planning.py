@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from tidegate.core.model import Fleet, Gate, Order, Plan, Release, Service, Step, Strategy
+from tidegate.core.tasks import COMPARE, ON_ROLLBACK, POST_PROMOTE, PRE_DEPLOY, PRE_PROMOTE
 
 HOLD = "promote"  # the name of the one kind of hold that plans contain
 
@@ -15,10 +19,49 @@ def _fleet(*counts: tuple[str, int]) -> Fleet:
 def plan(service: Service, old: Release | None, new: Release) -> Plan:
     """The way from `old` to `new` by the service's own strategy; `old` None means that nothing runs yet."""
     if old is None:
-        return first(service, new)
-    if service.strategy is Strategy.BLUE_GREEN:
-        return blue_green(service, old, new)
-    return rolling(service, old, new)
+        way = first(service, new)
+    elif service.strategy is Strategy.BLUE_GREEN:
+        way = blue_green(service, old, new)
+    else:
+        way = rolling(service, old, new)
+    return _hooked(service, way)
+
+
+def _hooked(service: Service, way: Sequence[Step]) -> Plan:
+    """With the tasks before the first step and at the end, and the points at which a group waits for each other: before
+    traffic moves, and before anything is given up that turning back would need."""
+    steps = list(way)
+    if PRE_DEPLOY in service.hooks:
+        steps[0] = _gated(steps[0], replace(steps[0].gate, before=(PRE_DEPLOY,)))
+    if POST_PROMOTE in service.hooks:
+        steps[-1] = _gated(steps[-1], replace(steps[-1].gate, tasks=(POST_PROMOTE,)))
+    if service.together:
+        unseen = next(place for place, step in enumerate(steps) if step.preview)
+        steps[unseen] = _gated(steps[unseen], replace(steps[unseen].gate, together=1))
+        last = max(unseen + 1, len(steps) - 2)
+        steps[last] = _gated(steps[last], replace(steps[last].gate, together=2))
+    return tuple(steps)
+
+
+def _gated(step: Step, gate: Gate) -> Step:
+    return replace(step, gate=gate)
+
+
+def _is_seen_first(service: Service) -> bool:
+    """Whether the new release has to stand without traffic before the first batch takes any."""
+    asked = bool(_unseen_tasks(service)) or service.together
+    return asked or service.backend.preview is not None
+
+
+def _unseen_tasks(service: Service) -> tuple[str, ...]:
+    """What is done while the new release is up and takes no traffic."""
+    return (COMPARE,) * (service.compare is not None) + (PRE_PROMOTE,) * (PRE_PROMOTE in service.hooks)
+
+
+def _unseen(service: Service, fleet: Fleet, route: Fleet, new: Release, hold: str = "") -> Step:
+    """The new release stands beside what serves, reached by the preview alone."""
+    gate = Gate(hold=hold, tasks=_unseen_tasks(service))
+    return Step(fleet=fleet, route=route, gate=gate, preview=_fleet((new.id, fleet.get(new.id, 0))))
 
 
 def rolling(service: Service, old: Release, new: Release) -> Plan:
@@ -31,15 +74,19 @@ def rolling(service: Service, old: Release, new: Release) -> Plan:
         if service.order is Order.STOP_FIRST:
             steps += _make_room(old, new, left=left, arrived=min(new.replicas, done - service.batch))
             standing = left
-        steps.append(
-            Step(
-                fleet=_fleet((old.id, standing), (new.id, arrived)),
-                route=_fleet((old.id, left), (new.id, arrived)),
-                gate=_gate(service, number),
-            )
-        )
+        fleet = _fleet((old.id, standing), (new.id, arrived))
+        if number == 1 and _is_seen_first(service):
+            steps.append(_unseen(service, fleet, _fleet((old.id, standing)), new))
+        route = _fleet((old.id, left), (new.id, arrived))
+        share = _share(service, number) if len(route) > 1 else None
+        steps.append(Step(fleet=fleet, route=route, gate=_gate(service, number), share=share))
         standing = left
     return (*steps, _end(new))
+
+
+def _share(service: Service, number: int) -> float | None:
+    """Of the new requests, for the new release, after batch `number`."""
+    return service.shares[number - 1] if number <= len(service.shares) else None
 
 
 def _batches(batch: int, old: Release, new: Release) -> range:
@@ -55,13 +102,18 @@ def _make_room(old: Release, new: Release, *, left: int, arrived: int) -> list[S
 
 
 def blue_green(service: Service, old: Release, new: Release) -> Plan:
-    """The whole new colour beside the old without traffic, a hold, one switch, judge, then the old colour leaves."""
+    """The whole new colour beside the old without traffic, a hold, one switch of all, judge; then the old colour is kept
+    warm for a while, and leaves. With shares the new colour takes these first."""
     both = _fleet((old.id, old.replicas), (new.id, new.replicas))
-    return (
-        Step(fleet=both, route=_fleet((old.id, old.replicas)), gate=Gate(hold=HOLD)),
-        Step(fleet=both, route=_fleet((new.id, new.replicas)), gate=_gate(service, 1)),
-        _end(new),
-    )
+    blue, green = _fleet((old.id, old.replicas)), _fleet((new.id, new.replicas))
+    steps = [_unseen(service, both, blue, new, HOLD)]
+    for number, share in enumerate(service.shares, start=1):
+        steps.append(Step(fleet=both, route=both, gate=_gate(service, number), share=share))
+    steps.append(Step(fleet=both, route=green, gate=_gate(service, len(service.shares) + 1)))
+    if service.keep_seconds > 0:
+        gate = Gate(bake_seconds=service.keep_seconds, judged=bool(service.checks), keeps=True)
+        steps.append(Step(fleet=both, route=green, gate=gate))
+    return (*steps, _end(new))
 
 
 def first(service: Service, new: Release) -> Plan:
@@ -69,14 +121,16 @@ def first(service: Service, new: Release) -> Plan:
     whole = _fleet((new.id, new.replicas))
     judged = any(check.is_limit for check in service.checks)
     gate = Gate(bake_seconds=service.bake_seconds, judged=judged, cleared=True)
-    return (Step(fleet=whole, route=whole, gate=gate),)
+    step = Step(fleet=whole, route=whole, gate=gate)
+    return (_unseen(service, whole, {}, new), step) if _is_seen_first(service) else (step,)
 
 
 def direct(service: Service, old: Release, new: Release) -> Plan:
-    """Back to a release that was good before: the service's own batches, without bake, checks or holds."""
+    """Back to a release that was good before: the service's own batches, without bake, checks, hooks or holds."""
+    alone = replace(service.backend, preview=None)
+    plain = replace(service, backend=alone, shares=(), hooks={}, compare=None, together=False)
     return tuple(
-        Step(fleet=step.fleet, route=step.route, gate=Gate(cleared=step.gate.cleared))
-        for step in rolling(service, old, new)
+        Step(fleet=step.fleet, route=step.route, gate=Gate(cleared=step.gate.cleared)) for step in rolling(plain, old, new)
     )
 
 
@@ -84,6 +138,11 @@ def back(old: str | None, replicas: int) -> Plan:
     """Turn round from anywhere: only the old release, whole; or nothing at all after a failed first deploy."""
     whole = _fleet((old, replicas)) if old else {}
     return (Step(fleet=whole, route=whole, gate=Gate(cleared=True)),)
+
+
+def told_back(way: Plan) -> Plan:
+    """A way back at whose end the hook is run that is told of it."""
+    return (*way[:-1], _gated(way[-1], replace(way[-1].gate, tasks=(ON_ROLLBACK,))))
 
 
 def back_in_place(old: str, new: str, *, standing: int, replicas: int, present: int, batch: int) -> Plan:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
@@ -138,6 +139,18 @@ def pairs(value: object) -> dict[str, str]:
     if isinstance(value, list) and all(isinstance(each, str) and "=" in each for each in value):
         return dict(each.split("=", 1) for each in value)
     raise ValueError("a mapping of text, or a list of NAME=VALUE")
+
+
+def words(value: object) -> tuple[str, ...]:
+    """A command: text, split as a shell does, or a list of words."""
+    if isinstance(value, str):
+        try:
+            return tuple(shlex.split(value))
+        except ValueError as error:
+            raise ValueError(f"text that a shell could split ({error}), or a list of words") from None
+    if isinstance(value, list) and all(isinstance(word, str) for word in value):
+        return tuple(value)
+    raise ValueError("text, or a list of words")
 
 
 def _scalar(value: object) -> str:

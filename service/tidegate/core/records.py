@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tidegate.core.judge.verdict import Time, Verdict
-from tidegate.core.model import Release, Service
+from tidegate.core.model import Event, Release, Rollout, Service
 from tidegate.core.phases import Phase
 
 
@@ -75,6 +75,16 @@ class Idempotency:
     digest: str
     status: int = 0
     answer: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """All that a new rollout brings with it. `release` is None when it exists already; `event` is its first."""
+
+    rollout: Rollout
+    service: Service
+    release: Release | None
+    event: Event
 
 
 @dataclass(frozen=True, slots=True)

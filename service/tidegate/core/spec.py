@@ -8,15 +8,14 @@ All mistakes are told at once, each with its path. What Compose knows and Tidega
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Mapping
 
-from tidegate.core import reading
+from tidegate.core import reading, spec_way
 from tidegate.core.approval import Approval, Expiry
 from tidegate.core.container import Container, Health, HealthCommand
 from tidegate.core.interpolation import interpolated
 from tidegate.core.model import FailureAction, InconclusiveAction, Order, Policy, Service, Strategy
-from tidegate.core.reading import Reader, flag, one_of, pairs, shown, text, whole
+from tidegate.core.reading import Reader, flag, one_of, pairs, shown, text, whole, words
 from tidegate.core.routing import Backend
 from tidegate.core.spec_checks import checks
 from tidegate.core.units import seconds, share, size
@@ -76,6 +75,7 @@ def _service(root: Reader, name: str, environment: str) -> Service:
     batch = update.take("parallelism", whole(0, 1000), 1) or replicas
     monitor = update.take("monitor", seconds, 0.0)
     bake = own.take("bake", seconds, monitor) + update.take("delay", seconds, 0.0)
+    strategy = own.take("strategy", one_of(Strategy, Strategy), Strategy.ROLLING)
     found = Service(
         environment=environment,
         name=name,
@@ -83,13 +83,18 @@ def _service(root: Reader, name: str, environment: str) -> Service:
         replicas=replicas,
         container=_container(root, deploy, own),
         backend=_backend(own, name),
-        strategy=own.take("strategy", one_of(Strategy, Strategy), Strategy.ROLLING),
+        strategy=strategy,
         order=update.take("order", one_of(Order, Order), Order.START_FIRST),
         batch=batch,
         bake_seconds=bake,
         holds=own.take("hold", _holds, ()),
         checks=checks(own),
         policy=_policy(own, update, bake),
+        keep_seconds=spec_way.keep(own, strategy),
+        shares=spec_way.shares(own),
+        hooks=spec_way.hooks(own),
+        compare=spec_way.compare(own),
+        together=spec_way.together(own),
     )
     _consistent(root, own, update, found)
     for reader in (update, deploy, own):
@@ -113,7 +118,10 @@ def _consistent(root: Reader, own: Reader, update: Reader, service: Service) -> 
         )
     if service.order is Order.STOP_FIRST and service.strategy is Strategy.BLUE_GREEN:
         update.complain("order", "stop-first has no meaning with strategy blue_green")
-    last = 1 if service.strategy is Strategy.BLUE_GREEN else -(-service.replicas // service.batch)
+    gradual = 1 + len(service.shares)
+    last = gradual if service.strategy is Strategy.BLUE_GREEN else -(-service.replicas // service.batch)
+    if service.strategy is Strategy.ROLLING and len(service.shares) >= last:
+        own.complain("weights", f"found {len(service.shares)}; there are {last} batches, and the last one takes everything")
     beyond = [str(number) for number in service.holds if number > last]
     if beyond:
         own.complain("hold", f"there is no batch {', '.join(beyond)}; there are {last}")
@@ -125,8 +133,8 @@ def _container(root: Reader, deploy: Reader, own: Reader) -> Container:
     check = root.inner("healthcheck") if "healthcheck" in root else None
     found = Container(
         port=_port(root),
-        command=root.take("command", _words, None),
-        entrypoint=root.take("entrypoint", _words, None),
+        command=root.take("command", words, None),
+        entrypoint=root.take("entrypoint", words, None),
         environment=root.take("environment", pairs, {}),
         labels=root.take("labels", _labels, {}),
         user=root.take("user", text, ""),
@@ -157,14 +165,6 @@ def _one_port(value: object) -> int:
     if isinstance(value, list) and len(value) == 1:
         return whole(1, 65535)(value[0])
     raise ValueError('one port, such as ["8080"]')
-
-
-def _words(value: object) -> tuple[str, ...] | None:
-    if isinstance(value, str):
-        return tuple(shlex.split(value))
-    if isinstance(value, list) and all(isinstance(word, str) for word in value):
-        return tuple(value)
-    raise ValueError("text, or a list of words")
 
 
 def _labels(value: object) -> dict[str, str]:
@@ -227,20 +227,14 @@ def _test(value: object) -> tuple[str, ...]:
 def _backend(own: Reader, service: str) -> Backend:
     health = own.values.get("health")
     path = health.get("path") if isinstance(health, Mapping) else ""
-    return Backend(own.take("route", _name, service), own.take("listen", _listen, ""), str(path or ""))
+    listen = own.take("listen", spec_way.listen, "")
+    return Backend(own.take("route", _name, service), listen, str(path or ""), spec_way.preview(own))
 
 
 def _name(value: object) -> str:
     if isinstance(value, str) and NAME.fullmatch(value):
         return value
     raise ValueError("a-z, 0-9 and -, at most 40")
-
-
-def _listen(value: object) -> str:
-    found = re.fullmatch(r"(?:([0-9.]+|\*):)?(\d{1,5})", str(value)) if isinstance(value, str | int) else None
-    if found and 1 <= int(found[2]) <= 65535:
-        return str(value)
-    raise ValueError("a port such as 8001, or an address and a port such as 127.0.0.1:8001")
 
 
 def _holds(value: object) -> tuple[int, ...]:
@@ -253,6 +247,7 @@ def _policy(own: Reader, update: Reader, bake_seconds: float) -> Policy:
     base = Policy()
     return Policy(
         drain_seconds=own.take("drain", seconds, base.drain_seconds),
+        long_lived_seconds=spec_way.long_lived(own),
         healthy_deadline_seconds=own.take("healthy_deadline", seconds, base.healthy_deadline_seconds),
         max_restarts=own.take("max_restarts", whole(0), base.max_restarts),
         max_failure_ratio=update.take("max_failure_ratio", _ratio, 0.0),

@@ -6,6 +6,7 @@ from tidegate.core import planning
 from tidegate.core.decisions import Move
 from tidegate.core.model import InstanceState, Plan, Rollout, Seen
 from tidegate.core.phases import Phase
+from tidegate.core.tasks import ON_ROLLBACK
 
 
 def give_up(rollout: Rollout, seen: Seen, reason: str) -> Move:
@@ -17,6 +18,11 @@ def give_up(rollout: Rollout, seen: Seen, reason: str) -> Move:
 
 def way_back(rollout: Rollout, seen: Seen) -> Plan:
     """The plan that undoes this rollout from where the world stands."""
+    way = _way_back(rollout, seen)
+    return planning.told_back(way) if ON_ROLLBACK in rollout.hooks else way
+
+
+def _way_back(rollout: Rollout, seen: Seen) -> Plan:
     if rollout.old is None or not rollout.in_place:
         return planning.back(rollout.old, rollout.old_replicas)
     there = [each.release for each in seen.instances if each.state is not InstanceState.STOPPING]

@@ -3,27 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from tidegate.core.approval import opening
 from tidegate.core.judge.verdict import Time
 from tidegate.core.model import Fleet, Instance, InstanceState, Rollout, Seen, Signal, SignalKind, Step
 from tidegate.core.phases import Phase
-from tidegate.core.routing import Member
+from tidegate.core.routing import Member, Routed
+from tidegate.core.sharing import weights
+from tidegate.core.tasks import TaskRun
 
 ALIVE = frozenset({InstanceState.STARTING, InstanceState.READY})
 
 
-def member(instance: Instance) -> Member:
+def member(instance: Instance, weight: int = 1) -> Member:
     """The instance as the proxy shall know it."""
-    return Member(instance.id, instance.release, instance.ordinal, instance.address)
+    return Member(instance.id, instance.release, instance.ordinal, instance.address, weight)
+
+
+def _same(one: Member | None, other: Member) -> bool:
+    """Whether it is the same instance at the same address, whatever it weighs."""
+    return one is not None and replace(one, weight=1) == replace(other, weight=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Another rollout of the same group."""
+
+    service: str
+    phase: Phase
+    arrived: int
+    reason: str = ""
 
 
 @dataclass(frozen=True)
 class View:
     """One rollout and the world at one moment. `since` is when this engine took the rollout over; `frozen` says by whom and
-    why the environment is frozen, empty when it is not."""
+    why the environment is frozen, empty when it is not; `peers` are the other rollouts of its group."""
 
     rollout: Rollout
     seen: Seen
@@ -31,6 +48,7 @@ class View:
     now: Time
     since: Time
     frozen: str = ""
+    peers: Sequence[Peer] = ()
 
     @property
     def step(self) -> Step:
@@ -71,11 +89,30 @@ class View:
         """Whether the instances of this step had all the time they were given."""
         return self.waited > self.rollout.policy.healthy_deadline_seconds
 
-    @cached_property
-    def drained(self) -> bool:
-        """Whether unrouted instances had their drain time. Unknown beginnings count as now."""
+    def _left_for(self, seconds: float) -> bool:
+        """Whether unrouted instances had so much time. Unknown beginnings count as now."""
         start = self.rollout.drain_from
-        return start is not None and self.now - start >= self.rollout.policy.drain_seconds
+        return start is not None and self.now - start >= seconds
+
+    @cached_property
+    def _long_lived_seconds(self) -> float:
+        policy = self.rollout.policy
+        return policy.drain_seconds if policy.long_lived_seconds is None else policy.long_lived_seconds
+
+    def released(self, instance: Instance) -> bool:
+        """Whether nothing on it is waited for any more.
+
+        Upgraded connections have their own time. Other requests have the drain time, and what is still open then counts
+        as long-lived. Where the proxy cannot tell what is on it, all the time that there is.
+        """
+        longest = max(self.rollout.policy.drain_seconds, self._long_lived_seconds)
+        return all(self._released(instance, routed, longest) for routed in (self.seen.routed, self.seen.preview))
+
+    def _released(self, instance: Instance, routed: Routed, longest: float) -> bool:
+        count, tunnels = routed.draining.get(instance.id, 0), routed.tunnels.get(instance.id, 0)
+        if count is None or count > tunnels:
+            return self._left_for(longest)
+        return not tunnels or self._left_for(self._long_lived_seconds)
 
     # -- instances ------------------------------------------------------------------------------------------------
 
@@ -84,17 +121,27 @@ class View:
         """The proxy's members by instance."""
         return {each.instance: each for each in self.seen.routed.members}
 
+    @cached_property
+    def previewed(self) -> dict[str, Member]:
+        """The preview's members by instance."""
+        return {each.instance: each for each in self.seen.preview.members}
+
     def routed(self, instance: Instance) -> bool:
         """Whether the proxy sends it new requests."""
         return instance.id in self.members
 
+    def reachable(self, instance: Instance) -> bool:
+        """Whether new requests come to it at all, from the preview as well."""
+        return instance.id in self.members or instance.id in self.previewed
+
     def reached(self, instance: Instance) -> bool:
         """Whether these requests arrive: after a restart it may stand at another address than the proxy knows."""
-        return self.members.get(instance.id) == member(instance)
+        return _same(self.members.get(instance.id), member(instance))
 
     def in_flight(self, instance: Instance) -> bool:
         """Whether the proxy still knows it, without new requests, with requests in flight or possibly so."""
-        return self.seen.routed.draining.get(instance.id, 0) != 0
+        draining, preview = self.seen.routed.draining, self.seen.preview.draining
+        return draining.get(instance.id, 0) != 0 or preview.get(instance.id, 0) != 0
 
     @cached_property
     def alive(self) -> tuple[Instance, ...]:
@@ -177,16 +224,48 @@ class View:
     # -- proxy ----------------------------------------------------------------------------------------------------
 
     @cached_property
+    def wanted_members(self) -> tuple[Member, ...]:
+        """The target as the proxy shall know it, with its weights."""
+        weight = weights(self.route, self.rollout.new, self.step.share)
+        return tuple(member(each, weight[each.release]) for each in self.target)
+
+    @cached_property
     def matches(self) -> bool:
-        """Whether the proxy serves exactly the target, at the addresses that hold now, and the target is whole."""
+        """Whether the proxy serves exactly the target, at the addresses and weights that hold now, and it is whole."""
         whole = len(self.target) == sum(self.route.values())
-        return whole and set(self.members.values()) == {member(each) for each in self.target}
+        return whole and set(self.members.values()) == set(self.wanted_members)
+
+    @cached_property
+    def wanted_preview(self) -> tuple[Member, ...]:
+        """Who shall be reached at the preview's address; nobody where there is none."""
+        if self.rollout.backend.preview is None:
+            return ()
+        return tuple(member(each) for each in self._chosen(self.step.preview) if self.serves(each))
+
+    @cached_property
+    def preview_matches(self) -> bool:
+        """Whether the preview leads to exactly these."""
+        return set(self.previewed.values()) == set(self.wanted_preview)
 
     @cached_property
     def living_members(self) -> tuple[Member, ...]:
         """The proxy's members behind which an instance still runs at the same address."""
+        return self._living(self.seen.routed.members)
+
+    @cached_property
+    def living_preview(self) -> tuple[Member, ...]:
+        """The same of the preview's members."""
+        return self._living(self.seen.preview.members)
+
+    def _living(self, members: Sequence[Member]) -> tuple[Member, ...]:
         there = {member(each) for each in self.alive}
-        return tuple(each for each in self.seen.routed.members if each in there)
+        return tuple(each for each in members if replace(each, weight=1) in there)
+
+    # -- tasks ----------------------------------------------------------------------------------------------------
+
+    def task(self, name: str) -> TaskRun | None:
+        """What is recorded of a task; None when it was not begun."""
+        return next((each for each in self.rollout.tasks if each.name == name), None)
 
 
 def names(instances: Iterable[Instance]) -> str:

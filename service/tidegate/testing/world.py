@@ -47,6 +47,8 @@ class World:
     longest_request: float = 3.0
     boxes: dict[str, Box] = field(default_factory=dict)
     members: dict[str, Member] = field(default_factory=dict)
+    preview: dict[str, Member] = field(default_factory=dict)
+    visits: dict[str, Time] = field(default_factory=dict)  # those who left the preview: until when they are busy there
     flights: dict[str, tuple[Time, Time]] = field(default_factory=dict)  # unrouted: since when, until when busy
     fence: int = 0
     strangers: int = 0  # containers that a lost engine started late: they do not count against the ceiling
@@ -62,6 +64,7 @@ class World:
         return Seen(
             tuple(self._instance(box) for box in self.boxes.values()),
             Routed(tuple(self.members.values()), draining, busy, self.fence),
+            Routed(tuple(self.preview.values()), {each: int(until > self.now) for each, until in self.visits.items()}),
         )
 
     def _instance(self, box: Box) -> Instance:
@@ -126,6 +129,15 @@ class World:
         if len(self.serving()) < min(self.floor, len(before)):
             raise Unsafe(f"capacity fell from {len(before)} to {len(self.serving())}, the floor is {self.floor}")
 
+    def lead_preview(self, members: Collection[Member]) -> None:
+        """Make these the preview's. Who leaves it may have requests of it in flight for a moment."""
+        wanted = {each.instance: each for each in members}
+        for name in sorted(set(self.preview) - set(wanted)):
+            self.visits[name] = self.now + self.chance.uniform(0.0, 0.5)
+        for name in [name for name, until in self.visits.items() if until <= self.now or name in wanted]:
+            del self.visits[name]
+        self.preview = wanted
+
     def stop(self, instances: Collection[Instance]) -> None:
         """Stop these; they are gone a little later."""
         before = self.serving()
@@ -135,10 +147,13 @@ class World:
                 continue
             if instance.id in self.members:
                 raise Unsafe(f"stopped while routed: {instance}")
+            if instance.id in self.preview:
+                raise Unsafe(f"stopped while the preview leads to it: {instance}")
             since, until = self.flights.get(instance.id, (self.now, self.now))
             if until > self.now and self.now - since < self.drain_seconds:
                 raise Unsafe(f"stopped with requests in flight: {instance}")
             self.flights.pop(instance.id, None)
+            self.visits.pop(instance.id, None)
             box.gone_at = self.now + self.chance.uniform(0.0, 1.0)
         if before and not self.serving():
             raise Unsafe("the last healthy copy was stopped")
@@ -162,7 +177,7 @@ class World:
 
     def forget(self) -> None:
         """The proxy loses its members, as after a restart without its file. Its fence stands beside it, and stays."""
-        self.members, self.flights = {}, {}
+        self.members, self.flights, self.preview, self.visits = {}, {}, {}, {}
 
     def restart(self) -> None:
         """A container is restarted by its engine, and comes back at another address."""
@@ -177,6 +192,8 @@ class World:
         """The end matches the phase: exactly the wanted instances exist and are routed, and nothing is left over."""
         if rollout.phase is Phase.FAILED:
             return
+        if self.preview:
+            raise Unsafe(f"{rollout.phase}, and the preview still leads to {sorted(self.preview)}")
         wanted = new if rollout.phase is Phase.SUCCEEDED else old
         fleet = [box.instance.release for box in self.boxes.values() if box.gone_at is None]
         route = [each.release for each in self.members.values()]

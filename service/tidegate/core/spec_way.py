@@ -1,0 +1,151 @@
+"""The keys of `x-tidegate` that say by what way a new release comes: preview, weights, hooks, comparison, keeping. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from tidegate.core.model import Strategy
+from tidegate.core.reading import Reader, flag, one_of, pairs, text, words
+from tidegate.core.routing import Preview
+from tidegate.core.tasks import HOOKS, Compare, Hook, OnBreaking, Side
+from tidegate.core.units import seconds, share
+
+LONGEST_WAIT_SECONDS = 86_400.0  # what `long_lived: wait` means: nothing waits for ever
+HEADER = re.compile(
+    r"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}): ?([!-~]{1,128})"
+)  # an HTTP token, and a value without white space
+
+
+def preview(own: Reader) -> Preview | None:
+    """How the new release is reached before it takes traffic; None: not at all."""
+    if "preview" not in own:
+        own.inner("preview")
+        return None
+    reader = own.inner("preview")
+    found = Preview(reader.take("listen", listen, ""), reader.take("header", _header, ""))
+    reader.finish()
+    if not found.listen and not found.header and not any(key in reader for key in ("listen", "header")):
+        own.complain("preview", "needs listen (an address of its own), header (such as X-Preview: blue), or both")
+    return found
+
+
+def listen(value: object) -> str:
+    """An address that a proxy binds."""
+    found = re.fullmatch(r"(?:([0-9.]+|\*):)?(\d{1,5})", str(value)) if isinstance(value, str | int) else None
+    if found and 1 <= int(found[2]) <= 65535:
+        return str(value)
+    raise ValueError("a port such as 8001, or an address and a port such as 127.0.0.1:8001")
+
+
+def _header(value: object) -> str:
+    found = HEADER.fullmatch(value) if isinstance(value, str) else None
+    if found:
+        return f"{found[1]}: {found[2]}"
+    raise ValueError("a header's name and value without spaces, such as 'X-Preview: blue'")
+
+
+def keep(own: Reader, strategy: Strategy) -> float:
+    """Seconds for which the old colour is kept warm."""
+    found = own.take("keep", seconds, 0.0)
+    if found and strategy is not Strategy.BLUE_GREEN:
+        own.complain("keep", "has a meaning with strategy blue_green only: there the old colour stays whole until then")
+    return found
+
+
+def shares(own: Reader) -> tuple[float, ...]:
+    """The new release's share of the requests after each of the first batches."""
+    return own.take("weights", _shares, ())
+
+
+def _shares(value: object) -> tuple[float, ...]:
+    found = tuple(share(each) for each in value) if isinstance(value, list) and value else ()
+    if found and all(0 < each < 1 for each in found) and list(found) == sorted(found):
+        return found
+    raise ValueError("a list of shares between 0% and 100% that do not fall, such as [5%, 25%]")
+
+
+def compare(own: Reader) -> Compare | None:
+    """The comparison of the releases' OpenAPI documents."""
+    reader = own.inner("compare")
+    if "compare" not in own:
+        return None
+    path = reader.take("openapi", _path, "")
+    if "openapi" not in reader:
+        reader.complain("openapi", "is needed: where each release serves its document, such as /openapi.json")
+    found = Compare(path, reader.take("on_breaking", one_of(OnBreaking, OnBreaking), OnBreaking.FAIL))
+    reader.finish()
+    return found
+
+
+def _path(value: object) -> str:
+    if isinstance(value, str) and re.fullmatch(r"/[!-~]*", value):
+        return value
+    raise ValueError("a path such as /openapi.json")
+
+
+def long_lived(own: Reader) -> float | None:
+    """Seconds for which long-lived connections are waited for; None: as long as any request."""
+    if isinstance(own.values.get("long_lived"), str):
+        return own.take("long_lived", one_of(lambda _: LONGEST_WAIT_SECONDS, ["wait"]), None)
+    reader = own.inner("long_lived")
+    found: float | None = reader.take("close_after", seconds, None)
+    if "long_lived" in own and "close_after" not in reader:
+        reader.complain("close_after", "is needed, such as 10m; or write `long_lived: wait`")
+    reader.finish()
+    return found
+
+
+def together(own: Reader) -> bool:
+    """Whether it is rolled out as one with the others of its file that say so."""
+    return own.take("together", flag, False)
+
+
+def fellows(document: object, service: str) -> tuple[str, ...]:
+    """The other services of the document that are rolled out together with this one."""
+    services = document.get("services") if isinstance(document, Mapping) else None
+    others = services.items() if isinstance(services, Mapping) else ()
+    return tuple(str(name) for name, body in others if name != service and _is_together(body))
+
+
+def _is_together(body: object) -> bool:
+    own = body.get("x-tidegate") if isinstance(body, Mapping) else None
+    return isinstance(own, Mapping) and own.get("together") is True
+
+
+def hooks(own: Reader) -> Mapping[str, Hook]:
+    """Every hook by its name."""
+    reader = own.inner("hooks")
+    found = {name: _hook(reader, name) for name in HOOKS if name in reader}
+    for name in HOOKS:
+        reader.inner(name) if name not in found else None
+    reader.finish()
+    return found
+
+
+def _hook(hooks: Reader, name: str) -> Hook:
+    """A command alone, or a mapping."""
+    if not isinstance(hooks.values[name], Mapping):
+        return Hook(hooks.take(name, _command, ()))
+    reader = hooks.inner(name)
+    if "command" not in reader:
+        reader.complain("command", "is needed: text, or a list of words")
+    base = Hook(())
+    found = Hook(
+        command=reader.take("command", _command, ()),
+        entrypoint=reader.take("entrypoint", words, None),
+        side=reader.take("release", one_of(Side, Side), base.side),
+        image=reader.take("image", text, ""),
+        environment=reader.take("environment", pairs, {}),
+        timeout_seconds=reader.take("timeout", seconds, base.timeout_seconds),
+        host_network=reader.take("network", one_of(lambda word: word == "host", ["host", "service"]), False),
+    )
+    reader.finish()
+    return found
+
+
+def _command(value: object) -> tuple[str, ...]:
+    found = words(value)
+    if not found:
+        raise ValueError("text, or a list of words; not an empty one")
+    return found

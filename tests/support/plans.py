@@ -1,0 +1,33 @@
+"""A service, two releases of it, and plans as tables: fleet and route of each step, and what its gate asks."""
+
+from __future__ import annotations
+
+from tidegate.core.container import Container
+from tidegate.core.model import Check, CheckKind, Plan, Release, Service
+from tidegate.core.routing import Backend
+
+CHECK = Check("errors", CheckKind.ERRORS)
+SERVICE = Service("demo", "shop", "shop:2", 5, Container(80), Backend("shop"), batch=2, bake_seconds=60.0, checks=(CHECK,))
+OLD = Release("a", SERVICE.key, "shop:1", 5, SERVICE.container)
+NEW = Release("b", SERVICE.key, "shop:2", 5, SERVICE.container)
+
+
+def table(plan: Plan) -> list[str]:
+    """`F a5 b2 R a3 b2 bake judge`."""
+    return [
+        " ".join(
+            ["F", *(f"{release}{count}" for release, count in step.fleet.items())]
+            + ["R", *(f"{release}{count}" for release, count in step.route.items())]
+            + [f"P {release}{count}" for release, count in step.preview.items()]
+            + [f"share {share:g}" for share in (step.share,) if share is not None]
+            + [f"before {name}" for name in step.gate.before]
+            + ["keep"] * step.gate.keeps
+            + ["bake"] * bool(step.gate.bake_seconds)
+            + ["judge"] * step.gate.judged
+            + ["hold"] * bool(step.gate.hold)
+            + ["cleared"] * step.gate.cleared
+            + list(step.gate.tasks)
+            + [f"point {step.gate.together}"] * bool(step.gate.together)
+        )
+        for step in plan
+    ]
