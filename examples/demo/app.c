@@ -280,8 +280,18 @@ static int healthy(void) {
     return recv(fd, said, sizeof said - 1, 0) >= 12 && !strncmp(said + 9, "200", 3) ? 0 : 1;
 }
 
+/* `app hook STATUS MS`: tells what it was told, waits, and ends so: for hooks of rollouts. */
+static int hook(int status, int ms) {
+    const char *told[] = {"TIDEGATE_HOOK", "TIDEGATE_RELEASE", "TIDEGATE_PREVIEW_URL", "DB_URL"};
+    for (size_t i = 0; i < sizeof told / sizeof *told; i++) printf("%s=%s\n", told[i], text(told[i], ""));
+    fflush(stdout);
+    usleep((useconds_t)ms * 1000);
+    return status;
+}
+
 int main(int argc, char **argv) {
     if (argc > 1 && !strcmp(argv[1], "healthy")) return healthy();
+    if (argc > 1 && !strcmp(argv[1], "hook")) return hook(argc > 2 ? atoi(argv[2]) : 0, argc > 3 ? atoi(argv[3]) : 0);
     began = now();
     srandom((unsigned)time(NULL) ^ (unsigned)getpid());
     keep_counts();

@@ -16,6 +16,7 @@ from tidegate.core.model import Build, Event, Instance, Release, Rollout, Servic
 from tidegate.core.phases import Phase
 from tidegate.core.records import (
     AuditEntry,
+    Beginning,
     Claim,
     Delivery,
     Freeze,
@@ -26,6 +27,7 @@ from tidegate.core.records import (
     VerdictRow,
 )
 from tidegate.core.routing import Backend, Member, Routed
+from tidegate.core.tasks import Job, JobState
 
 Clock = Callable[[], Time]
 
@@ -63,6 +65,16 @@ class Platform(Protocol):
 
     def tail(self, instance: Instance, lines: int) -> str:
         """Its last log lines, for the report."""
+
+    def run(self, job: Job) -> JobState:
+        """Begin it unless it was begun before, and say how it stands; does not wait for its end. What cannot be started
+        has ended, too: with a `detail` and a status other than 0."""
+
+    def end(self, job: Job) -> None:
+        """Stop it if it still runs; how it stood is then told by `run`."""
+
+    def clear(self, service: str, rollout: str) -> None:
+        """Stop and remove every job of the rollout; none left is no error."""
 
     def check(self) -> Sequence[Diagnosis]:
         """What `tidegate check` says of it; never raises."""
@@ -166,6 +178,9 @@ class EngineStore(Protocol):
     def frozen(self, environment: str) -> Freeze | None:
         """The freeze that holds now, if there is one."""
 
+    def peers(self, rollout: str, group: str) -> tuple[Rollout, ...]:
+        """The other rollouts of the group."""
+
     def quarantined(self, service: str, digest: str) -> ReleaseRow | None:
         """The release of the service with this digest that was turned back last, unless one was good since."""
 
@@ -206,8 +221,10 @@ class Store(EngineStore, Protocol):
         event: Event,
         *,
         audit: AuditEntry | None = None,
+        others: Sequence[Beginning] = (),
     ) -> Idempotency | None:
-        """Service definition, release (None when it exists already), rollout, first event and key, in one transaction.
+        """Service definition, release (None when it exists already), rollout, first event and key, in one transaction;
+        with those of the others of its group.
 
         Returns None when created, or the stored answer when the same key came with the same body before. Raises
         `KeyReused`, `RolloutInProgress`, `RouteTaken`, `Superseded`.
@@ -230,7 +247,8 @@ class Store(EngineStore, Protocol):
         *,
         audit: AuditEntry | None = None,
     ) -> Rollout:
-        """Record a wish, set or clear `paused`, make the rollout due, add an event. Refused (`IllegalMove`) when the
+        """Record a wish, set or clear `paused`, make the rollout due, add an event; the same for the others of its group
+        that still go on, an approval for those that wait at the same point. Refused (`IllegalMove`) when the
         rollout is finished, `Stale` when `version` is not the present one.
 
         `key` is recorded with it; the same key again changes nothing and returns the rollout as it stands. Raises

@@ -13,6 +13,7 @@ import docker
 from support.images import demo_image, remove_images
 from tidegate.core.container import Container, Health
 from tidegate.core.model import Release
+from tidegate.core.tasks import Hook
 from tidegate.drivers.platforms.docker import DockerPlatform
 from tidegate.testing.platform_contract import ENVIRONMENT
 
@@ -44,6 +45,9 @@ class DemoReleases:
 
     def missing(self, service: str) -> Release:
         return made(service, "nowhere")
+
+    def hook(self, status: int, milliseconds: int) -> Hook:
+        return Hook(("hook", str(status), str(milliseconds)))
 
     def without_health(self, service: str) -> Release:
         return made(service, "good", health=Health())

@@ -21,6 +21,7 @@ from tidegate.core.model import Check, CheckKind, Event, Instance, InstanceState
 from tidegate.core.phases import Phase
 from tidegate.core.records import Claim, Idempotency
 from tidegate.core.routing import Backend, Member, Routed, Traffic
+from tidegate.core.tasks import Job, JobState
 from tidegate.core.view import member
 from tidegate.errors import MetricsError, RouterError
 from tidegate.ports import Clock, Diagnosis, Parts
@@ -73,6 +74,10 @@ class SmallWorld:
     requests: int = 0
     answer: Callable[[str, Window], tuple[Series, ...]] = lambda query, window: ()
     count: int = 0
+    statuses: dict[str, int] = field(default_factory=dict)  # by hook: how it ends; 0 unless said otherwise
+    polls: int = 2  # after so many looks a hook has ended
+    jobs: dict[tuple[str, str], int] = field(default_factory=dict)  # rollout and hook: looks left
+    begun: list[str] = field(default_factory=list)  # hooks, as they were begun
     pause: Callable[[str], None] = lambda verb: None
     lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -149,6 +154,26 @@ class SmallPlatform:
                 assert instance.id not in routed, GONE_IDS
                 world.started.pop(instance.id, None)
 
+    def run(self, job: Job) -> JobState:
+        world, key = self._world, (job.rollout, job.name)
+        world.did("run")
+        with world.lock:
+            if key not in world.jobs:
+                world.begun.append(job.name)
+                world.jobs[key] = world.polls
+            world.jobs[key] -= 1
+            over = world.jobs[key] <= 0
+        return JobState(world.statuses.get(job.name, 0) if over else None, f"{job.name} says hello")
+
+    def end(self, job: Job) -> None:
+        self._world.did("end")
+        self._world.jobs[job.rollout, job.name] = 0
+
+    def clear(self, service: str, rollout: str) -> None:
+        self._world.did("clear")
+        for key in [key for key in self._world.jobs if key[0] == rollout]:
+            del self._world.jobs[key]
+
     def tail(self, instance: Instance, lines: int) -> str:
         self._world.did("tail")
         assert instance.id in self._world.started, "asked for the log of what is gone"
@@ -173,7 +198,8 @@ class SmallRouter:
             members = world.routed.get(backend.name, ())
             world.requests += 10
             traffic = Traffic(world.requests, 0, 0)
-            return Routed(members, dict(world.draining), {}, world.fences.get(backend.name, 0), traffic)
+            draining = {} if backend.name.endswith("_preview") else dict(world.draining)
+            return Routed(members, draining, {}, world.fences.get(backend.name, 0), traffic)
 
     def write(self, backend: Backend, members: Collection[Member], fence: int) -> None:
         world = self._world
@@ -239,7 +265,7 @@ def a_release(service: Service, number: int) -> Release:
     return Release(f"v{number}-{number}", service.key, image, service.replicas, service.container)
 
 
-def ask_for(store: SqlStore, service: Service, number: int, clock: Clock, old: int | None = None) -> str:
+def ask_for(store: SqlStore, service: Service, number: int, clock: Clock, old: int | None = None, group: str = "") -> str:
     """Record a rollout to the release of this number; its id."""
     new = a_release(service, number)
     before = None if old is None else a_release(service, old)
@@ -255,7 +281,9 @@ def ask_for(store: SqlStore, service: Service, number: int, clock: Clock, old: i
         batch=service.batch,
         checks=service.checks,
         policy=service.policy,
+        hooks=service.hooks,
         requested_by="jenkins",
+        group=group,
     )
     event = Event("created", "asked for by jenkins", clock())
     store.create(rollout, service, new, Idempotency("", "", ""), event)

@@ -12,79 +12,25 @@ import pytest
 
 from support.smallworld import (
     LIMIT,
-    Crash,
     Interposed,
-    SmallWorld,
     a_service,
-    ask_for,
     claimed,
     constant,
     digest,
     down,
-    settle_old,
     sqlite,
 )
+from support.ticking import Stage, another, crash_at, interposed, taken_over
 from tidegate.core.judge.verdict import Outcome, Reason
 from tidegate.core.kinds import Kind
-from tidegate.core.model import InstanceState, Service, Signal, SignalKind
+from tidegate.core.model import InstanceState, SignalKind
 from tidegate.core.phases import Phase
-from tidegate.core.records import Claim
 from tidegate.core.view import member
-from tidegate.engine.tick import Memory, Tick, tick
+from tidegate.engine.tick import tick
 from tidegate.errors import LeaseLost, MetricsError, PlatformError, RouterError, StoreError
-from tidegate.ports import EngineStore, Parts
+from tidegate.ports import EngineStore
 from tidegate.store.sql import SqlStore
 from tidegate.testing.store_values import HandClock
-
-
-class Stage:
-    """A store, a world, a clock that jumps to when the engine wants to look again, and one rollout."""
-
-    def __init__(self, store: SqlStore, clock: HandClock) -> None:
-        self.store, self.clock = store, clock
-        self.world = SmallWorld(clock)
-        self.memory = Memory()
-        self.claim = Claim("", 0, 0.0, "")
-        self.rollout = ""
-
-    def begin(self, service: Service | None = None, *, old: bool = True) -> None:
-        """Ask for release 2 where release 1 serves, or for release 1 where nothing is."""
-        service = service or a_service()
-        if old:
-            settle_old(self.store, self.world, service, self.clock)
-        self.rollout = ask_for(self.store, service, 2 if old else 1, self.clock, 1 if old else None)
-        self.claim = claimed(self.store)
-
-    def tick(self, *, parts: Parts | None = None, store: Any = None) -> Tick:
-        self.clock.forward(0.001)
-        return tick(self.claim, store or self.store, parts or self.world.parts(), self.clock, memory=self.memory)
-
-    def run(self, until: Phase | None = None, *, most: int = 400, **changed: Any) -> Tick:
-        """Tick to the end, to a phase, or fail."""
-        for _ in range(most):
-            done = self.tick(**changed)
-            if done.finished or (until is not None and self.phase is until):
-                return done
-            if done.due is not None:
-                self.clock.now = max(self.clock.now, done.due)
-        raise AssertionError(f"not there after {most} ticks: {self.phase}, {done.sentence}")
-
-    @property
-    def phase(self) -> Phase:
-        return self.store.load(self.rollout)[0].phase
-
-    @property
-    def reason(self) -> str:
-        return self.store.load(self.rollout)[0].reason
-
-    def kinds(self) -> list[str]:
-        return [each.kind for each in self.store.events(self.rollout)]
-
-    def told(self, kind: Kind) -> list[str]:
-        return [each.sentence for each in self.store.events(self.rollout) if each.kind == kind]
-
-    def signal(self, kind: SignalKind) -> None:
-        self.store.signal(self.rollout, Signal(kind, self.clock(), "ada", "because"))
 
 
 @pytest.fixture
@@ -150,21 +96,6 @@ def test_an_old_image_that_is_gone_is_warned_of(stage: Stage) -> None:
 # -- crashes ----------------------------------------------------------------------------------------------------------
 
 
-def interposed(stage: Stage, before: Any) -> dict[str, Any]:
-    parts = stage.world.parts()
-    return {
-        "store": Interposed(stage.store, before),
-        "parts": Parts(Interposed(parts.platform, before), Interposed(parts.router, before), parts.metrics),
-    }
-
-
-def another(stage: Stage, service: Service) -> Stage:
-    """A new world and service beside the others in the same store."""
-    made = Stage(stage.store, stage.clock)
-    made.begin(service)
-    return made
-
-
 def test_a_crash_before_any_call_is_healed_by_the_next_tick(stage: Stage) -> None:
     calls: list[str] = []
     plain = another(stage, a_service("plain", replicas=1))
@@ -180,23 +111,6 @@ def test_a_crash_before_any_call_is_healed_by_the_next_tick(stage: Stage) -> Non
         assert [each.release for each in hurt.world.present()] == ["v2-2"], number
         assert hurt.world.serving(name) == ["v2-2"], number
         assert hurt.store.load(hurt.rollout)[0].resumes == 1
-
-
-def taken_over(stage: Stage) -> None:
-    """By an engine that remembers nothing, once the lease has run out."""
-    stage.clock.forward(20)
-    stage.claim, stage.memory = claimed(stage.store, "bert"), Memory()
-
-
-def crash_at(stage: Stage, number: int) -> None:
-    left = iter(range(number))
-
-    def before(verb: str) -> None:
-        if next(left, None) is None:
-            raise Crash(verb)
-
-    with pytest.raises(Crash):
-        stage.run(**interposed(stage, before))
 
 
 def test_rollback_is_right_after_a_crash_at_each_moment_of_it(stage: Stage) -> None:

@@ -16,7 +16,7 @@ from tidegate.core.judge.trial import Trial
 from tidegate.core.judge.verdict import Reason, Verdict
 from tidegate.core.kinds import Kind
 from tidegate.core.model import Event, Instance, InstanceState, Rollout, Seen
-from tidegate.core.routing import Member, Routed
+from tidegate.core.routing import Backend, Member, Routed
 from tidegate.engine import events
 from tidegate.engine.turn import Turn
 from tidegate.errors import MetricsError, PlatformError, RouterError, UnknownService
@@ -40,7 +40,9 @@ def pin(turn: Turn, rollout: Rollout) -> tuple[str, list[Event]]:
     release = turn.store.get_release(rollout.service, rollout.new).release
     digest = platform.pin(release)
     turn.guard()
-    _write(turn, rollout, seen.routed.members)
+    _write(turn, rollout.backend, seen.routed.members)
+    if rollout.backend.previewed is not None:
+        _write(turn, rollout.backend.previewed, seen.preview.members)
     if digest != release.digest:
         turn.store.pinned(rollout.service, release.id, digest, turn.claim.fence, rollout.id)
     now = turn.clock()
@@ -74,15 +76,17 @@ def shift(turn: Turn, rollout: Rollout, seen: Seen, effect: Shift) -> list[Event
     """Write the proxy under our fence. A refusal may mean that another engine wrote after us, so the lease is asked."""
     begun = turn.clock()
     turn.guard()
-    _write(turn, rollout, effect.members)
+    place = rollout.backend.previewed if effect.preview else rollout.backend
+    assert place is not None, "a preview is only written where there is one"
+    _write(turn, place, effect.members)
     now = turn.clock()
     return [events.shifted(effect, rollout, seen.routed, now - begun, now)]
 
 
-def _write(turn: Turn, rollout: Rollout, members: Collection[Member]) -> None:
-    turn.memory.routed = None
+def _write(turn: Turn, place: Backend, members: Collection[Member]) -> None:
+    turn.memory.routed = turn.memory.preview = None
     try:
-        turn.parts.router.write(rollout.backend, members, turn.claim.fence)
+        turn.parts.router.write(place, members, turn.claim.fence)
     except RouterError:
         turn.note()  # raises LeaseLost when it is so
         raise
@@ -94,8 +98,9 @@ def stop(turn: Turn, rollout: Rollout, effect: Stop) -> list[Event]:
     told = last_words(turn, rollout, [each for each in effect.instances if each.state is InstanceState.FAILED])
     grace = max(_grace(turn, rollout, release) for release in {each.release for each in effect.instances})
     turn.guard()
-    turn.memory.routed = routed = turn.parts.router.read(rollout.backend)
-    gone = [each for each in effect.instances if not _serves(each, routed, overdue=effect.overdue)]
+    turn.memory.routed = turn.memory.preview = None
+    routed, preview = turn.ask_proxy(rollout.backend)
+    gone = [each for each in effect.instances if not _serves(each, (routed, preview), overdue=effect.overdue)]
     left = [each for each in effect.instances if each not in gone]
     if not gone:
         turn.memory.forget_look()
@@ -106,11 +111,11 @@ def stop(turn: Turn, rollout: Rollout, effect: Stop) -> list[Event]:
     return [*told, events.stopped(gone, left, rollout, routed, now - begun, now)]
 
 
-def _serves(instance: Instance, routed: Routed, *, overdue: bool) -> bool:
+def _serves(instance: Instance, places: Sequence[Routed], *, overdue: bool) -> bool:
     """Whether it takes requests, or has some in flight that are still to be waited for. Not known counts as some."""
-    if any(member.instance == instance.id for member in routed.members):
+    if any(member.instance == instance.id for routed in places for member in routed.members):
         return True
-    return not overdue and routed.draining.get(instance.id, 0) != 0
+    return not overdue and any(routed.draining.get(instance.id, 0) != 0 for routed in places)
 
 
 def _grace(turn: Turn, rollout: Rollout, release: str) -> float:

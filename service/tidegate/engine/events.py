@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 
 from tidegate.core.decisions import Mark, MarkKind, Move, Shift, Start
@@ -11,6 +11,7 @@ from tidegate.core.kinds import Kind
 from tidegate.core.model import Event, Fleet, Instance, Rollout
 from tidegate.core.phases import Phase
 from tidegate.core.routing import Routed
+from tidegate.core.tasks import TaskRun
 from tidegate.core.view import names
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "shifted",
     "started",
     "stopped",
+    "task",
     "trouble",
     "verdict",
 ]
@@ -36,6 +38,7 @@ MARKS = {
     MarkKind.SETTLED: Kind.SETTLED,
     MarkKind.EXTENDED: Kind.EXTENDED,
     MarkKind.HELD: Kind.HELD,
+    MarkKind.ARRIVED: Kind.ARRIVED,
 }
 
 
@@ -88,6 +91,8 @@ def started(effect: Start, rollout: Rollout, routed: Routed, seconds: float, now
 def shifted(effect: Shift, rollout: Rollout, routed: Routed, seconds: float, now: Time) -> Event:
     """The proxy was written."""
     data = {"route": _by_release([each.release for each in effect.members]), "seconds": _short(seconds)}
+    if effect.preview:
+        return Event(Kind.PREVIEWED, effect.why, now, data={"step": rollout.cursor, "phase": rollout.phase.value} | data)
     return Event(Kind.SHIFTED, effect.why, now, data=place(rollout, routed) | data)
 
 
@@ -98,6 +103,21 @@ def stopped(
     sentence = f"stopping {names(gone)}" + (f"; not {names(left)}, which still serve" if left else "")
     data = {"stopped": _by_release([each.release for each in gone]), "seconds": _short(seconds)}
     return Event(Kind.STOPPED, sentence, now, data=place(rollout, routed) | data)
+
+
+def task(run: TaskRun, rollout: Rollout, data: Mapping[str, object] | None = None) -> Event:
+    """A hook or a comparison began, or ended."""
+    told: dict[str, object] = {
+        "step": rollout.cursor,
+        "phase": rollout.phase.value,
+        "task": run.name,
+        "state": run.state.value,
+    }
+    if run.ended is None:
+        return Event(Kind.TASK_STARTED, run.sentence, run.begun, data=told)
+    return Event(
+        Kind.TASK_ENDED, run.sentence, run.ended, data=told | {"seconds": _short(run.ended - run.begun)} | dict(data or {})
+    )
 
 
 def verdict(found: Verdict, rollout: Rollout, routed: Routed, now: Time) -> Event:

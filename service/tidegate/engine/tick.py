@@ -30,6 +30,7 @@ from tidegate.core.decisions import (
     Mark,
     Move,
     Pin,
+    Run,
     Shift,
     Start,
     Stop,
@@ -37,6 +38,7 @@ from tidegate.core.decisions import (
     judged,
     marked,
     moved,
+    ran,
 )
 from tidegate.core.judge.verdict import Verdict
 from tidegate.core.model import Event, Instance, InstanceState, Rollout, Seen, Signal, SignalKind
@@ -45,7 +47,7 @@ from tidegate.core.records import Claim
 from tidegate.core.routing import Routed
 from tidegate.core.turning import give_up
 from tidegate.core.view import View
-from tidegate.engine import effects, events
+from tidegate.engine import effects, events, tasks
 from tidegate.engine.turn import Memory, Tick, Turn, back_off, recover
 from tidegate.errors import DriverError, StoreError
 from tidegate.ports import Clock, EngineStore, Parts
@@ -85,7 +87,7 @@ def tick(
         decision = _unseen(turn, rollout, signals)
         if decision is None:
             seen = turn.look(rollout.service, rollout.backend)
-            decision = decide(rollout, seen, signals, clock(), claim.since, turn.frozen(rollout))
+            decision = _decided(turn, rollout, seen, signals)
         done = _carry_out(turn, rollout, signals, seen or NOTHING, decision)
         recover(turn)
     except DriverError as error:
@@ -99,8 +101,12 @@ def _unseen(turn: Turn, rollout: Rollout, signals: Sequence[Signal]) -> Decision
     The latter comes before the look, since it may be the look that they die of.
     """
     if rollout.phase is Phase.PENDING:
-        return decide(rollout, NOTHING, signals, turn.clock(), turn.claim.since, turn.frozen(rollout))
+        return _decided(turn, rollout, NOTHING, signals)
     return worn_out(View(rollout, NOTHING, signals, turn.clock(), turn.claim.since))
+
+
+def _decided(turn: Turn, rollout: Rollout, seen: Seen, signals: Sequence[Signal]) -> Decision:
+    return decide(rollout, seen, signals, turn.clock(), turn.claim.since, turn.frozen(rollout), turn.peers(rollout))
 
 
 def _carry_out(turn: Turn, rollout: Rollout, signals: Sequence[Signal], seen: Seen, decision: Decision) -> Tick:
@@ -116,6 +122,8 @@ def _carry_out(turn: Turn, rollout: Rollout, signals: Sequence[Signal], seen: Se
             return _begin(turn, rollout)
         case Judge():
             return _judge(turn, rollout, signals, seen, decision)
+        case Run():
+            return _run(turn, rollout, seen, decision)
         case Start() | Shift() | Stop():
             return _act(turn, rollout, seen, decision)
 
@@ -141,10 +149,12 @@ def _record(turn: Turn, rollout: Rollout, signals: Sequence[Signal], seen: Seen,
             rollout = moved(rollout, decision, now)
         if rollout.phase is not before.phase:
             break
-        following = decide(rollout, seen, signals, turn.clock(), turn.claim.since, turn.frozen(rollout))
+        following = _decided(turn, rollout, seen, signals)
         if not isinstance(following, Mark | Move):
             break
         decision = following
+    if not rollout.phase.live:
+        tasks.clear(turn, rollout)
     turn.store.save(rollout, told, turn.claim.fence)
     if (rollout.phase, rollout.cursor) != (before.phase, before.cursor):
         return Tick(decision.why, finished=not rollout.phase.live)
@@ -199,6 +209,16 @@ def _judge(turn: Turn, rollout: Rollout, signals: Sequence[Signal], seen: Seen, 
     turn.store.save(judged(rollout, verdict), told, turn.claim.fence, verdict=verdict if told else None, look=look)
     turn.memory.trial = trial
     return _paced(turn, rollout, seen, decision)
+
+
+def _run(turn: Turn, rollout: Rollout, seen: Seen, decision: Run) -> Tick:
+    """Record how the task stands, when that is news."""
+    run, told = tasks.step(turn, rollout, seen, decision)
+    turn.memory.forget_look()
+    if told:
+        turn.store.save(ran(rollout, run), told, turn.claim.fence)
+        return Tick(run.sentence)
+    return Tick(run.sentence, tasks.poll_after(run, turn.clock()))
 
 
 def _is_news(before: Verdict | None, after: Verdict, signals: Sequence[Signal]) -> bool:

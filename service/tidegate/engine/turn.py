@@ -14,6 +14,7 @@ from tidegate.core.model import Event, Instance, InstanceState, Rollout, Seen
 from tidegate.core.phases import Phase
 from tidegate.core.records import Claim
 from tidegate.core.routing import Backend, Routed
+from tidegate.core.view import Peer
 from tidegate.engine import events
 from tidegate.errors import StoreError
 from tidegate.ports import Clock, EngineStore, Parts
@@ -56,6 +57,7 @@ class Memory:
     met: bool = False  # this process drove it before
     instances: tuple[Instance, ...] | None = None
     routed: Routed | None = None
+    preview: Routed | None = None
     looked: Time = 0.0
     failures: int = 0  # in a row
     failing_from: Time = 0.0  # the first of them
@@ -70,7 +72,7 @@ class Memory:
 
     def forget_look(self) -> None:
         """The next tick looks anew."""
-        self.instances = self.routed = None
+        self.instances = self.routed = self.preview = None
 
     def are_stopping(self, gone: Collection[Instance]) -> None:
         """What the platform will say of these from now on, until they are gone."""
@@ -133,9 +135,23 @@ class Turn:
         if memory.instances is None:
             memory.looked = now
             memory.instances = self.parts.platform.instances(service)
+        return Seen(memory.instances, *self.ask_proxy(backend))
+
+    def ask_proxy(self, backend: Backend) -> tuple[Routed, Routed]:
+        """What the proxy does for the service and for its preview, as far as it was not just asked."""
+        memory, place = self.memory, backend.previewed
         if memory.routed is None:
             memory.routed = self.parts.router.read(backend)
-        return Seen(memory.instances, memory.routed)
+        if memory.preview is None:
+            memory.preview = Routed() if place is None else self.parts.router.read(place)
+        return memory.routed, memory.preview
+
+    def peers(self, rollout: Rollout) -> tuple[Peer, ...]:
+        """The other rollouts of its group, as they stand."""
+        if not rollout.group:
+            return ()
+        others = self.store.peers(rollout.id, rollout.group)
+        return tuple(Peer(each.service, each.phase, each.arrived, each.reason) for each in others)
 
 
 # -- trouble ----------------------------------------------------------------------------------------------------------

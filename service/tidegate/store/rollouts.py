@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from sqlalchemy import Connection, Row, Select, func, insert, select, update
+from sqlalchemy import Connection, Select, func, insert, select, update
 
 from tidegate.core.judge.look import Look
 from tidegate.core.judge.verdict import Time, Verdict
-from tidegate.core.model import Event, Release, Rollout, Service, Signal, SignalKind
+from tidegate.core.model import Event, Rollout, Signal, SignalKind
 from tidegate.core.phases import Phase
-from tidegate.core.records import AuditEntry, Idempotency, VerdictRow
+from tidegate.core.records import AuditEntry, Beginning, Idempotency, VerdictRow
 from tidegate.errors import IllegalMove, KeyReused, RolloutInProgress, Stale, StoreError, Superseded, UnknownRollout
 from tidegate.store import deliveries, governing, leases, rows, services
+from tidegate.store.rows import AnyRow
 from tidegate.store.tables import events, idempotency, is_live, looks, releases, rollouts, signals, verdicts
 from tidegate.store.tables import services as services_table
 
@@ -46,16 +47,9 @@ def answered(connection: Connection, key: Idempotency) -> Idempotency | None:
     return rows.idempotency_of(found)
 
 
-def add(
-    connection: Connection,
-    rollout: Rollout,
-    service: Service,
-    release: Release | None,
-    key: Idempotency,
-    event: Event,
-    now: Time,
-) -> None:
+def add(connection: Connection, new: Beginning, now: Time) -> None:
     """Everything that a new rollout brings with it. Raises `RolloutInProgress`, `RouteTaken`, `UnknownService`."""
+    rollout, service, release = new.rollout, new.service, new.release
     if rollout.service != service.key or (
         release is not None and (release.service, release.id) != (service.key, rollout.new)
     ):
@@ -69,13 +63,13 @@ def add(
         services.add_release(connection, release, now)
     unclaimed = {"nudged": False, "owner": "", "since": now, "fence": _highest_fence(connection), "due": now, "events": 1}
     connection.execute(insert(rollouts).values(**rows.rollout_values(rollout), **unclaimed))
-    _append(connection, rollout.id, (event,), last=1)
+    _append(connection, rollout.id, (new.event,), last=1)
     if rollout.build is not None:
         deliveries.add(connection, rollout.id, now)
-    _remember(connection, key, now)
 
 
-def _remember(connection: Connection, key: Idempotency, now: Time) -> None:
+def remember(connection: Connection, key: Idempotency, now: Time) -> None:
+    """What is said to this key from now on."""
     if key.key:
         values = {"scope": key.scope, "key": key.key, "digest": key.digest, "status": key.status, "answer": key.answer}
         connection.execute(insert(idempotency).values(**values, created=now))
@@ -199,14 +193,39 @@ def signal(
     if key is not None:
         if answered(connection, key) is not None:
             return rows.rollout_of(present)
-        _remember(connection, key, now)
+        remember(connection, key, now)
     if not Phase(present.phase).live:
         raise IllegalMove(f"rollout {rollout} is {present.phase}; {wish.kind} is for one that still goes on")
     if version is not None and version != present.version:
         raise Stale(f"rollout {rollout} has version {present.version}, not {version}; read it again")
+    changed = _wished(connection, present, wish, now)
+    for other in _fellows(connection, present):
+        at_once = wish if wish.step is None else replace(wish, step=other.cursor)
+        if wish.kind is not SignalKind.PROMOTE or _waits_alike(present, other):
+            _wished(connection, other, at_once, now)
+    governing.note(connection, audit)
+    return rows.rollout_of(changed)
+
+
+def _fellows(connection: Connection, present: AnyRow) -> Sequence[AnyRow]:
+    """The others of its group that still go on."""
+    if not present.group:
+        return ()
+    others = select(rollouts).where(rollouts.c.group == present.group, rollouts.c.id != present.id, is_live)
+    return connection.execute(others.with_for_update()).all()
+
+
+def _waits_alike(one: AnyRow, other: AnyRow) -> bool:
+    """Whether both stand at the same point of their group, so that an approval of the one is for the other as well."""
+    points = {rows.rollout_of(each).step.gate.together for each in (one, other)}
+    return len(points) == 1 and points != {0}
+
+
+def _wished(connection: Connection, present: AnyRow, wish: Signal, now: Time) -> AnyRow:
+    """Record it for one rollout; the row as it is then."""
     changed = connection.execute(
         update(rollouts)
-        .where(rollouts.c.id == rollout)
+        .where(rollouts.c.id == present.id)
         .values(
             paused=PAUSING.get(wish.kind, present.paused),
             nudged=True,
@@ -216,10 +235,9 @@ def signal(
         )
         .returning(rollouts)
     ).one()
-    connection.execute(insert(signals).values(rows.signal_values(rollout, wish)))
-    _append(connection, rollout, (_told(wish),), last=changed.events)
-    governing.note(connection, audit)
-    return rows.rollout_of(changed)
+    connection.execute(insert(signals).values(rows.signal_values(present.id, wish)))
+    _append(connection, present.id, (_told(wish),), last=changed.events)
+    return changed
 
 
 def _told(wish: Signal) -> Event:
@@ -233,7 +251,7 @@ def _told(wish: Signal) -> Event:
 # -- reading ----------------------------------------------------------------------------------------------------------
 
 
-def _row(connection: Connection, rollout: str, *, lock: bool = False) -> Row[tuple[object, ...]]:
+def _row(connection: Connection, rollout: str, *, lock: bool = False) -> AnyRow:
     query: Select[tuple[object, ...]] = select(rollouts).where(rollouts.c.id == rollout)
     found = connection.execute(query.with_for_update() if lock else query).one_or_none()
     if found is None:
@@ -278,6 +296,12 @@ def judged(connection: Connection, rollout: str) -> tuple[VerdictRow, ...]:
     if not found:
         _row(connection, rollout)
     return found
+
+
+def peers(connection: Connection, rollout: str, group: str) -> tuple[Rollout, ...]:
+    """The other rollouts of a group, in the order in which they were created."""
+    query = select(rollouts).where(rollouts.c.group == group, rollouts.c.id != rollout).order_by(rollouts.c.sequence)
+    return tuple(map(rows.rollout_of, connection.execute(query)))
 
 
 def looked(connection: Connection, rollout: str) -> tuple[Look, ...]:

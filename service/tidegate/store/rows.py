@@ -70,7 +70,7 @@ TOKEN = Codec(TypeAdapter(tuple[Token], config=CONFIG))
 #: The columns of a rollout that the engine writes while it drives it.
 DRIVEN = (
     "plan", "digest", "phase", "cursor", "reason", "entered", "shifted", "settled", "held", "drain_from", "extensions",
-    "verdict", "finished",
+    "verdict", "tasks", "arrived", "finished",
 )  # fmt: skip
 _ROLLOUT_FIELDS = frozenset(Rollout.__dataclass_fields__)
 _RELEASE_FIELDS = frozenset(Release.__dataclass_fields__)

@@ -17,6 +17,7 @@ from tidegate.core.model import Event, Release, Rollout, Service, Signal
 from tidegate.core.phases import Phase
 from tidegate.core.records import (
     AuditEntry,
+    Beginning,
     Claim,
     Delivery,
     Freeze,
@@ -182,6 +183,10 @@ class SqlStore(Store):
 
     # -- rollouts -----------------------------------------------------------------------------------------------------
 
+    def peers(self, rollout: str, group: str) -> tuple[Rollout, ...]:
+        with self._read(f"reading the group of rollout {rollout}") as connection:
+            return rollouts.peers(connection, rollout, group)
+
     def create(
         self,
         rollout: Rollout,
@@ -191,11 +196,14 @@ class SqlStore(Store):
         event: Event,
         *,
         audit: AuditEntry | None = None,
+        others: Sequence[Beginning] = (),
     ) -> Idempotency | None:
         def add(connection: Connection) -> Idempotency | None:
             said = rollouts.answered(connection, key)
             if said is None:
-                rollouts.add(connection, rollout, service, release, key, event, self._clock())
+                for each in (Beginning(rollout, service, release, event), *others):
+                    rollouts.add(connection, each, self._clock())
+                rollouts.remember(connection, key, self._clock())
                 governing.note(connection, audit)
             return said
 

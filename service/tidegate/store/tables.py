@@ -93,6 +93,9 @@ rollouts = Table(
     Column("requested_via", String, nullable=False, server_default=text("''")),
     Column("build", JSON(none_as_null=True)),
     Column("forced", Boolean, nullable=False, server_default=false()),
+    Column("hooks", JSON, nullable=False, server_default=text("'{}'")),
+    Column("compare", JSON(none_as_null=True)),
+    Column("group", String, nullable=False, server_default=text("''"), index=True),
     # where it stands; written by the engine that holds the lease
     Column("digest", String, nullable=False, server_default=text("''")),
     Column("phase", String, nullable=False),
@@ -105,6 +108,8 @@ rollouts = Table(
     Column("drain_from", Double),
     Column("extensions", Integer, nullable=False),
     Column("verdict", JSON(none_as_null=True)),
+    Column("tasks", JSON, nullable=False, server_default=text("'[]'")),
+    Column("arrived", Integer, nullable=False, server_default=text("0")),
     Column("finished", Double),
     # written by signals
     Column("paused", Boolean, nullable=False),

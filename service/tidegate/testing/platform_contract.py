@@ -26,6 +26,7 @@ from typing import Protocol
 import pytest
 
 from tidegate.core.model import Instance, InstanceState, Release
+from tidegate.core.tasks import Hook, Job, JobState
 from tidegate.errors import PlatformError
 from tidegate.ports import Platform
 
@@ -51,6 +52,9 @@ class Releases(Protocol):
 
     def without_health(self, service: str) -> Release:
         """There is no way to know when it is ready."""
+
+    def hook(self, status: int, milliseconds: int) -> Hook:
+        """For good releases: tells the variables TIDEGATE_HOOK and DB_URL in its log, waits so long, and ends so."""
 
 
 def awaited(
@@ -80,6 +84,22 @@ def started(platform: Platform, release: Release, ordinals: Collection[int]) -> 
 def pinned(platform: Platform, release: Release) -> Release:
     """As the engine would start it."""
     return replace(release, digest=platform.pin(release))
+
+
+def a_job(release: Release, hook: Hook, rollout: str = "r1") -> Job:
+    """A hook of a rollout of the release."""
+    told = {"TIDEGATE_HOOK": "pre_promote"}
+    own = replace(hook, environment={**hook.environment, "DB_URL": "of the hook"})
+    return Job(rollout, release.service, "pre_promote", release, own, told)
+
+
+def job_ended(platform: Platform, job: Job) -> JobState:
+    """Begun, and looked at until it is over."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while (stands := platform.run(job)).status is None:
+        assert time.monotonic() < deadline, stands
+        time.sleep(0.05)
+    return stands
 
 
 class PlatformContract:
@@ -196,6 +216,52 @@ class PlatformContract:
         closable.stop(closable.instances(good.service), 5.0)
         closable.close()
         assert platform.instances(good.service) == ()
+
+    # -- jobs -------------------------------------------------------------------------------------------------------------
+
+    def test_a_job_runs_once_and_tells_how_it_ended(self, platform: Platform, releases: Releases, good: Release) -> None:
+        job = a_job(good, releases.hook(3, 300))
+        assert platform.run(job).status is None
+        assert platform.run(job).status is None
+        ended = job_ended(platform, job)
+        assert ended.status == 3
+        assert "TIDEGATE_HOOK=pre_promote" in ended.log
+        assert "DB_URL=of the hook" in ended.log
+        assert job_ended(platform, job) == ended, "the same job is not run again"
+        platform.clear(good.service, job.rollout)
+
+    def test_a_job_is_no_instance(self, platform: Platform, releases: Releases, good: Release) -> None:
+        job = a_job(good, releases.hook(0, 500))
+        platform.run(job)
+        assert platform.instances(good.service) == ()
+        assert len(started(platform, good, [0])) == 1
+        platform.clear(good.service, job.rollout)
+        assert len(platform.instances(good.service)) == 1
+
+    def test_a_job_is_ended_before_its_time(self, platform: Platform, releases: Releases, good: Release) -> None:
+        job = a_job(good, releases.hook(0, 60_000))
+        platform.run(job)
+        platform.end(job)
+        assert job_ended(platform, job).status != 0
+        platform.clear(good.service, job.rollout)
+
+    def test_jobs_are_cleared_with_their_rollout_alone(self, platform: Platform, releases: Releases, good: Release) -> None:
+        mine, other = a_job(good, releases.hook(0, 0)), a_job(good, releases.hook(0, 0), rollout="r2")
+        for job in (mine, other):
+            job_ended(platform, job)
+        platform.clear(good.service, mine.rollout)
+        platform.clear(good.service, mine.rollout)
+        assert job_ended(platform, other).status == 0
+        platform.clear(good.service, other.rollout)
+
+    def test_a_job_that_cannot_be_started_has_ended_and_says_why(
+        self, platform: Platform, releases: Releases, good: Release
+    ) -> None:
+        job = a_job(good, replace(releases.hook(0, 0), entrypoint=("/no/such/program",)))
+        stands = platform.run(job)
+        assert stands.status
+        assert stands.detail
+        platform.clear(good.service, job.rollout)
 
     # -- images ---------------------------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from tidegate.errors import (
     UnknownService,
 )
 from tidegate.ports import Store
+from tidegate.testing.store_group_contract import GroupExam
 from tidegate.testing.store_lease_contract import ClaimExam, FenceExam, SaveExam, SignalExam
 from tidegate.testing.store_values import (
     HandClock,
@@ -241,7 +242,7 @@ class TokenExam:
             store.drop_token("t1")
 
 
-class StoreContract(ClaimExam, FenceExam, SaveExam, SignalExam, ServiceExam, CreateExam, ReadExam, TokenExam):
+class StoreContract(ClaimExam, FenceExam, SaveExam, SignalExam, ServiceExam, CreateExam, ReadExam, TokenExam, GroupExam):
     """The whole exam. `store` must be empty, migrated, and tell the time by `clock`."""
 
     @pytest.fixture

@@ -17,7 +17,9 @@ from typing import Any, TypeVar
 import structlog
 
 from tidegate.core.model import Instance, InstanceState, Release
+from tidegate.core.tasks import Job, JobState
 from tidegate.drivers.platforms import docker_containers as containers
+from tidegate.drivers.platforms import docker_jobs
 from tidegate.drivers.platforms.docker_checking import diagnose
 from tidegate.drivers.platforms.docker_containers import Found
 from tidegate.drivers.platforms.docker_errors import PortTaken
@@ -146,7 +148,8 @@ class DockerPlatform:
         return chosen
 
     def _start_new(self, host: Host, release: Release, ordinal: int) -> None:
-        self._launch(host, host.create(release, ordinal), release.id)
+        made = host.create(release.id, lambda api, *options: containers.configuration(api, release, ordinal, *options))
+        self._launch(host, made, release.id)
 
     def _launch(self, host: Host, container: str, what: str) -> None:
         """Start a created one. Raises `PlatformError`, and then it is removed again."""
@@ -238,6 +241,18 @@ class DockerPlatform:
         if host is None:
             raise PlatformError(f"no host {instance.host} in the settings, so no log of {instance.id}", retryable=False)
         return host.tail(instance.id, lines)
+
+    def run(self, job: Job) -> JobState:
+        """As the port says."""
+        return docker_jobs.run(job, tuple(self._hosts.values()))
+
+    def end(self, job: Job) -> None:
+        """As the port says."""
+        docker_jobs.end(job, tuple(self._hosts.values()))
+
+    def clear(self, service: str, rollout: str) -> None:
+        """As the port says."""
+        docker_jobs.clear(service, rollout, tuple(self._hosts.values()))
 
     def check(self) -> Sequence[Diagnosis]:
         """As the port says."""

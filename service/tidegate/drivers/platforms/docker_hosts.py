@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import IO, Any
 
@@ -13,12 +13,14 @@ from docker.constants import MINIMUM_DOCKER_API_VERSION
 from docker.errors import APIError, ImageNotFound, NotFound
 from docker.tls import TLSConfig
 
-from tidegate.core.model import Release
 from tidegate.drivers.platforms import docker_containers as containers
 from tidegate.drivers.platforms.docker_errors import KNOWN_PULLS, EngineError, translated
 from tidegate.drivers.platforms.docker_options import DockerOptions, HostOptions
 from tidegate.drivers.platforms.docker_transport import EngineAdapter, last_words
 from tidegate.errors import PlatformError
+
+#: The arguments of the SDK's `create_container`, of a client and the settings of platform and host.
+Configure = Callable[[APIClient, DockerOptions, HostOptions], dict[str, Any]]
 
 PATIENT_SECONDS = 120.0  # creating, starting and removing on a busy machine
 CONNECTIONS = 64
@@ -103,10 +105,10 @@ class Host:
                 return None
         return found
 
-    def create(self, release: Release, ordinal: int) -> str:
-        """Create one; its short id. A pinned image that was removed since is pulled again."""
-        with self._asked(f"creating {release.id}", PATIENT_SECONDS) as api:
-            wanted = containers.configuration(api, release, ordinal, self._shared, self.options)
+    def create(self, what: str, configuration: Configure) -> str:
+        """Create one as `configuration` says; its short id. A pinned image that was removed since is pulled again."""
+        with self._asked(f"creating {what}", PATIENT_SECONDS) as api:
+            wanted = configuration(api, self._shared, self.options)
             try:
                 made = api.create_container(**wanted)
             except ImageNotFound:

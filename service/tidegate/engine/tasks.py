@@ -1,0 +1,139 @@
+"""Doing the tasks of a step: hooks as short-lived containers, and the comparison of what two releases promise.
+
+A hook is known to its platform by rollout and name, so that an engine that takes over finds the one that was begun, or how
+it ended: no hook runs twice. What came of it is saved before its container is removed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tidegate.core.decisions import Run
+from tidegate.core.judge.verdict import Time
+from tidegate.core.model import Event, InstanceState, Rollout, Seen
+from tidegate.core.tasks import BLOCKING, COMPARE, Job, OnBreaking, Side, TaskRun, TaskState
+from tidegate.engine import events
+from tidegate.engine.turn import Turn
+
+LONGEST_POLL_SECONDS = 2.0
+MOST_CHANGES = 20  # of a comparison, in the event
+
+
+def step(turn: Turn, rollout: Rollout, seen: Seen, effect: Run) -> tuple[TaskRun, list[Event]]:
+    """Begin the task, or see how it stands: what is to be recorded of it, and what is to be told."""
+    before = next((each for each in rollout.tasks if each.name == effect.task), None)
+    if effect.task == COMPARE:
+        return _compared(turn, rollout, seen)
+    return _hook(turn, rollout, seen, effect.task, before)
+
+
+def poll_after(run: TaskRun, now: Time) -> Time:
+    """When to look at one that still runs: soon in the beginning, less often the longer it takes."""
+    return now + min(LONGEST_POLL_SECONDS, max(0.05, (now - run.begun) / 10))
+
+
+def clear(turn: Turn, rollout: Rollout) -> None:
+    """Leave no container of a hook behind."""
+    if any(each.name != COMPARE for each in rollout.tasks):
+        turn.guard()
+        turn.parts.platform.clear(rollout.service, rollout.id)
+
+
+# -- hooks ------------------------------------------------------------------------------------------------------------
+
+
+def _hook(turn: Turn, rollout: Rollout, seen: Seen, name: str, before: TaskRun | None) -> tuple[TaskRun, list[Event]]:
+    """Recorded as begun before it is: so its time counts from the first attempt, whatever happens to the engine."""
+    if before is None:
+        begun = TaskRun(name, TaskState.RUNNING, turn.clock(), sentence=f"{name} runs")
+        return begun, [events.task(begun, rollout)]
+    job = _job(turn, rollout, seen, name)
+    turn.guard()
+    stands = turn.parts.platform.run(job)
+    now, limit = turn.clock(), job.hook.timeout_seconds
+    if stands.status is None:
+        if now - before.begun <= limit:
+            return before, []
+        turn.guard()
+        turn.parts.platform.end(job)
+        stands = turn.parts.platform.run(job)
+        return _ended(before, rollout, f"{name} did not end within {limit:g} s", stands.log, now)
+    if stands.status == 0:
+        done = TaskRun(name, TaskState.PASSED, before.begun, now, f"{name} succeeded")
+        return done, [events.task(done, rollout, {"log": stands.log})]
+    why = stands.detail or f"exit status {stands.status}"
+    return _ended(before, rollout, f"{name} failed: {why}", stands.log, now)
+
+
+def _ended(begun: TaskRun, rollout: Rollout, sentence: str, log: str, now: Time) -> tuple[TaskRun, list[Event]]:
+    """One that failed. Where traffic was moved already that is no reason to turn back, but one to tell."""
+    state = TaskState.FAILED if begun.name in BLOCKING else TaskState.WARNED
+    done = TaskRun(begun.name, state, begun.begun, now, sentence)
+    return done, [events.task(done, rollout, {"log": log})]
+
+
+def _job(turn: Turn, rollout: Rollout, seen: Seen, name: str) -> Job:
+    hook = rollout.hooks[name]
+    wanted = rollout.old if hook.side is Side.OLD and rollout.old else rollout.new
+    release = turn.store.get_release(rollout.service, wanted).release
+    return Job(rollout.id, rollout.service, name, release, hook, _variables(rollout, seen, name))
+
+
+def _variables(rollout: Rollout, seen: Seen, name: str) -> Mapping[str, str]:
+    """What a hook is told, besides its own environment."""
+    backend = rollout.backend
+    told = {
+        "TIDEGATE_HOOK": name,
+        "TIDEGATE_SERVICE": rollout.service,
+        "TIDEGATE_ROLLOUT": rollout.id,
+        "TIDEGATE_RELEASE": rollout.new,
+        "TIDEGATE_OLD_RELEASE": rollout.old or "",
+        "TIDEGATE_URL": _url(backend.listen),
+    }
+    if backend.preview is not None:
+        told["TIDEGATE_PREVIEW_URL"] = _url(backend.preview.listen)
+        told["TIDEGATE_PREVIEW_HEADER"] = backend.preview.header
+    ready = [each.address for each in seen.instances if each.release == rollout.new and each.state is InstanceState.READY]
+    return {**told, "TIDEGATE_INSTANCES": ",".join(ready)}
+
+
+def _url(listen: str) -> str:
+    """Where an owned proxy listens; a port alone is on every address of its machine."""
+    if not listen:
+        return ""
+    host, _, port = listen.rpartition(":")
+    return f"http://{host if host not in ('', '*') else '127.0.0.1'}:{port}"
+
+
+# -- comparing --------------------------------------------------------------------------------------------------------
+
+
+def _compared(turn: Turn, rollout: Rollout, seen: Seen) -> tuple[TaskRun, list[Event]]:
+    """One instance of each release is asked for its document."""
+    assert rollout.compare is not None
+    now, policy = turn.clock(), rollout.compare.on_breaking
+    old, new = (_address(seen, release) for release in (rollout.old, rollout.new))
+    if rollout.old is None:
+        done = TaskRun(COMPARE, TaskState.PASSED, now, now, "nothing served before, so there is nothing to compare")
+        return done, [events.task(done, rollout)]
+    if not old or not new:
+        missing = rollout.new if old else rollout.old
+        found: tuple[TaskState, str, tuple[str, ...]] = (
+            TaskState.UNKNOWN,
+            f"no instance of {missing} is ready to be asked",
+            (),
+        )
+    else:
+        found = compared(turn.parts.documents, old, new, rollout.compare)
+    state, sentence, changes = found
+    if state is TaskState.UNKNOWN and policy is OnBreaking.WARN:
+        state = TaskState.WARNED
+    done = TaskRun(COMPARE, state, now, turn.clock(), sentence)
+    return done, [
+        events.task(done, rollout, {"changes": list(changes[:MOST_CHANGES]), "more": max(0, len(changes) - MOST_CHANGES)})
+    ]
+
+
+def _address(seen: Seen, release: str | None) -> str:
+    ready = (each for each in seen.instances if each.release == release and each.state is InstanceState.READY)
+    return next((each.address for each in ready if each.address), "")

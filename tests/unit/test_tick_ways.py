@@ -1,0 +1,135 @@
+"""Ticks with hooks, previews and groups: each hook runs once whatever happens to the engine, and nothing is left over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.smallworld import a_service, sqlite
+from support.ticking import Stage, another, crash_at, interposed, taken_over
+from tidegate.core.kinds import Kind
+from tidegate.core.model import Service, SignalKind, Strategy
+from tidegate.core.phases import Phase
+from tidegate.core.routing import Backend, Preview
+from tidegate.core.tasks import Hook, Side, TaskState
+from tidegate.testing.store_values import HandClock
+
+HOOKS = {name: Hook(("run", name)) for name in ("pre_deploy", "pre_promote", "post_promote")}
+BACK = {"on_rollback": Hook(("run", "back"), Side.OLD)}
+
+
+def hooked(name: str = "shop", **changes: Any) -> Service:
+    """One instance, a preview, and hooks."""
+    place = Backend(name, preview=Preview("8002"))
+    return a_service(name, **{"replicas": 1, "backend": place, "hooks": {**HOOKS, **BACK}, **changes})
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    clock = HandClock()
+    with sqlite(tmp_path, clock) as store:
+        yield Stage(store, clock)
+
+
+def states(stage: Stage) -> dict[str, TaskState]:
+    """How each task ended."""
+    return {each.name: each.state for each in stage.store.load(stage.rollout)[0].tasks}
+
+
+def test_the_hooks_run_in_their_places(stage: Stage) -> None:
+    stage.begin(hooked())
+    stage.run()
+    assert stage.phase is Phase.SUCCEEDED
+    assert stage.world.begun == ["pre_deploy", "pre_promote", "post_promote"]
+    told = [kind for kind in stage.kinds() if kind in ("task_ended", "started", "previewed", "shifted", "stopped")]
+    assert told == [
+        "task_ended", "started", "previewed", "task_ended", "shifted", "previewed", "stopped", "task_ended",
+    ]  # fmt: skip
+    assert stage.world.jobs == {}, "no container of a hook is left"
+    logs = [each.data.get("log") for each in stage.store.events(stage.rollout) if each.kind == Kind.TASK_ENDED]
+    assert logs == ["pre_deploy says hello", "pre_promote says hello", "post_promote says hello"]
+
+
+def test_a_failed_hook_turns_back_before_traffic_moves(stage: Stage) -> None:
+    stage.begin(hooked())
+    stage.world.statuses["pre_promote"] = 3
+    stage.run()
+    assert stage.phase is Phase.ROLLED_BACK
+    assert "pre_promote failed: exit status 3" in stage.reason
+    assert stage.world.begun == ["pre_deploy", "pre_promote", "on_rollback"]
+    assert stage.world.serving() == ["v1-1"]
+    assert {each.release for each in stage.world.present()} == {"v1-1"}
+    assert stage.world.routed["shop_preview"] == ()
+    assert stage.world.jobs == {}
+    assert "shifted" not in stage.kinds(), "the service's own traffic was never touched"
+
+
+def test_hooks_after_the_switch_only_warn(stage: Stage) -> None:
+    stage.begin(hooked())
+    stage.world.statuses["post_promote"] = 1
+    stage.run()
+    assert stage.phase is Phase.SUCCEEDED
+    assert states(stage)["post_promote"] is TaskState.WARNED
+
+
+def test_a_hook_that_does_not_end_is_ended(stage: Stage) -> None:
+    slow = replace(HOOKS["pre_promote"], timeout_seconds=30.0)
+    stage.begin(hooked(hooks={"pre_promote": slow}))
+    stage.world.polls = 10_000
+    begun = stage.clock()
+    stage.run()
+    assert stage.phase is Phase.ROLLED_BACK
+    assert "pre_promote did not end within 30 s" in stage.reason
+    assert "end" in stage.world.calls
+    assert stage.clock() - begun < 60.0
+
+
+def test_a_crash_before_any_call_runs_no_hook_twice(stage: Stage) -> None:
+    calls: list[str] = []
+    plain = another(stage, hooked("plain"))
+    plain.run(**interposed(plain, calls.append))
+    for number in range(0, len(calls), 2):
+        name = f"shop{number}"
+        hurt = another(stage, hooked(name))
+        crash_at(hurt, number)
+        taken_over(hurt)
+        hurt.run()
+        assert hurt.phase is Phase.SUCCEEDED, number
+        assert hurt.world.begun == ["pre_deploy", "pre_promote", "post_promote"], number
+        assert hurt.world.jobs == {}, number
+
+
+def test_turning_back_while_a_hook_runs_leaves_nothing(stage: Stage) -> None:
+    stage.begin(hooked())
+    stage.world.polls = 10_000
+    while not stage.world.begun:
+        stage.tick()
+    stage.signal(SignalKind.ROLLBACK)
+    stage.world.polls = 1
+    stage.run()
+    assert stage.phase is Phase.ROLLED_BACK
+    assert stage.world.jobs == {}
+
+
+def test_blue_green_with_a_preview_holds_switches_and_keeps(stage: Stage) -> None:
+    stage.begin(hooked(strategy=Strategy.BLUE_GREEN, keep_seconds=600.0, hooks={}))
+    while "held" not in stage.kinds():
+        stage.tick()
+    assert stage.world.serving() == ["v1-1"]
+    assert [each.release for each in stage.world.routed["shop_preview"]] == ["v2-2"]
+    stage.signal(SignalKind.PROMOTE)
+    begun = stage.clock()
+    while stage.clock() - begun < 500.0:
+        stage.clock.now = max(stage.clock.now, stage.tick().due or 0.0)
+        if stage.world.serving() == ["v2-2"] and stage.phase is Phase.RUNNING:
+            assert {each.release for each in stage.world.present()} == {"v1-1", "v2-2"}, "the old colour is kept warm"
+    assert stage.world.serving() == ["v2-2"]
+    assert stage.world.routed["shop_preview"] == ()
+    stage.run()
+    assert stage.phase is Phase.SUCCEEDED
+    assert {each.release for each in stage.world.present()} == {"v2-2"}
+    assert stage.clock() - begun > 600.0
