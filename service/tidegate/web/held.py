@@ -11,6 +11,7 @@ from tidegate.core.approval import approvals, binding, opening
 from tidegate.core.judge.verdict import Outcome
 from tidegate.core.model import FailureAction, Rollout, Signal, SignalKind
 from tidegate.core.phases import Phase
+from tidegate.core.tasks import TaskState
 from tidegate.web.times import When, when
 
 
@@ -54,6 +55,9 @@ def asks(rollout: Rollout) -> Literal["approval", "decision"] | None:
         return "decision" if rollout.policy.failure_action is FailureAction.PAUSE else None
     if rollout.step.gate.judged and verdict is not None and verdict.outcome is Outcome.INCONCLUSIVE and verdict.final:
         return "decision"
+    states = {each.name: each.state for each in rollout.tasks}
+    if any(states.get(name) is TaskState.UNKNOWN for name in rollout.step.gate.tasks):
+        return "decision"
     return "approval" if rollout.step.gate.hold else None
 
 
@@ -93,7 +97,11 @@ def evidence(rollout: Rollout, kind: Literal["approval", "decision"]) -> list[st
         f"traffic goes to {share}",
         f"image {rollout.image}, digest {rollout.digest or 'not resolved yet'}, asked for by {rollout.requested_by}",
     ]
-    verdict = rollout.verdict
+    preview, verdict = rollout.backend.preview, rollout.verdict
+    if preview is not None and rollout.step.preview:
+        at = [f"at {preview.listen}"] * bool(preview.listen) + [f"with the header {preview.header}"] * bool(preview.header)
+        lines.append(f"{rollout.new} is reached by its preview {' or '.join(at)}")
+    lines += [f"- {each.name}: {each.state.value}, {each.sentence}" for each in rollout.tasks if each.state.ended]
     if verdict is None:
         lines.append("no verdict: this step asks no checks" if not rollout.step.gate.judged else "no verdict yet")
         return lines

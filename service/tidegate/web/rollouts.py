@@ -13,6 +13,7 @@ from tidegate.core.model import Event, Rollout, Signal, SignalKind
 from tidegate.core.phases import Phase
 from tidegate.core.records import Idempotency
 from tidegate.errors import IllegalMove, Stale
+from tidegate.web import groups
 from tidegate.web.api import answer, api, idempotency, principal, replayed, wanted_version
 from tidegate.web.asking import asker, may_approve, require_reason
 from tidegate.web.held import asks
@@ -162,6 +163,8 @@ def _wish(path: RolloutPath, header: WishHeader, wish: Wish, body: WishBody) -> 
     version = wanted_version(rollout.version, f"rollout {rollout.id}")
     if wish.check is not None:
         wish.check(rollout, signals, by.by)
+    if wish.kind is SignalKind.PROMOTE:
+        groups.require_approvable(rollout, by.by)
     if wish.binding and wish.binding != binding(rollout):
         raise Stale(
             f"rollout {rollout.id} has moved on since: the approval was for another step, plan or digest; read it again"
@@ -192,7 +195,7 @@ def _approvable(rollout: Rollout, signals: tuple[Signal, ...], by: str) -> None:
     before = opening(rollout, signals)
     if before is not None:
         raise IllegalMove(f"{place} of rollout {rollout.id} was approved already, by {before.by}")
-    if asks(rollout) is None:
+    if asks(rollout) is None and not rollout.step.gate.keeps:  # there it ends the keeping of the old release
         raise IllegalMove(f"nothing waits for approval: {place} of rollout {rollout.id} goes on by itself{_later(rollout)}")
     may_approve(rollout, signals, by)
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from flask import Response
 
 from tidegate.core.model import Build, Service, Signal, SignalKind
-from tidegate.core.records import AuditEntry, Idempotency, ServiceRow
+from tidegate.core.records import AuditEntry, Beginning, Idempotency, ServiceRow
 from tidegate.errors import DriverError, RolloutInProgress, Stale, Superseded, UnknownService
-from tidegate.web import starting
+from tidegate.web import groups, starting
 from tidegate.web.api import (
     Api,
     answer,
@@ -38,7 +39,7 @@ from tidegate.web.schemas import (
     WishBody,
 )
 from tidegate.web.showing import instances_view, release_view, rollout_view, service_fields
-from tidegate.web.starting import Asked, Start
+from tidegate.web.starting import Asked
 from tidegate.web.views import (
     InstancesView,
     RolloutsView,
@@ -148,17 +149,27 @@ def deploy(path: ServicePath, header: KeyHeader, body: DeployBody) -> Response:
     row = found_service(api(), path.key)
     by = asker(body.on_behalf_of, path.key)
     service = _wanted(path, row, body)
-    if body.force:
-        principal().require("force", path.key)
-        require_reason(body.reason, "deploy by force")
-    else:
-        require_unfrozen(path.environment, service.image, path.key)
+    every = [service, *groups.fellows(service, body)]
+    for each in every:
+        _require_allowed(each, body)
     build = None if body.build is None else Build(**body.build.model_dump())
     if build is None:
         _refuse_a_second(row)  # with a build the store says it: first of all whether a newer one came before
-    start = starting.towards(api(), row, service, Asked(by.by, by.via, body.reason, build, body.force))
+    asked = Asked(by.by, by.via, body.reason, build, body.force)
+    starts = [starting.towards(api(), found_service(api(), each.key), each, asked) for each in every]
     action = "deploy by force" if body.force else "deploy"
-    return _begin(start, key, by.audit(action, path.key, body.reason, start.rollout.id, build))
+    told = by.audit(action, path.key, body.reason, starts[0].rollout.id, build)
+    return _begin(groups.joined(starts), key, told)
+
+
+def _require_allowed(service: Service, body: DeployBody) -> None:
+    """Raises `NotAllowed`, `Frozen`, `Quarantined`; by force only the first."""
+    principal().require("deploy", service.key)
+    if body.force:
+        principal().require("force", service.key)
+        require_reason(body.reason, "deploy by force")
+    else:
+        require_unfrozen(service.environment, service.image, service.key)
 
 
 def _wanted(path: ServicePath, row: ServiceRow | None, body: DeployBody) -> Service:
@@ -191,7 +202,7 @@ def rollback_service(path: ServicePath, header: KeyHeader, body: WishBody) -> Re
     by = asker(body.on_behalf_of, path.key)
     if row.rollout is None:
         start = starting.backwards(api(), row, Asked(by.by, by.via, body.reason))
-        return _begin(start, key, by.audit("rollback", path.key, body.reason, start.rollout.id))
+        return _begin([start], key, by.audit("rollback", path.key, body.reason, start.rollout.id))
     wish = Signal(SignalKind.ROLLBACK, api().now(), by.by, body.reason, via=by.via)
     told = by.audit("rollback", path.key, body.reason, row.rollout)
     rollout = api().store.signal(row.rollout, wish, key=replace(key, status=202, answer=row.rollout), audit=told)
@@ -212,13 +223,13 @@ def in_progress(text: str, rollout: str | None) -> Problem:
     return Problem(TABLE[RolloutInProgress], text, more={} if rollout is None else {"rollout": rollout})
 
 
-def _begin(start: Start, key: Idempotency, told: AuditEntry) -> Response:
-    """Create it, in one transaction with the key and the answer."""
-    rollout = start.rollout
+def _begin(starts: Sequence[Beginning], key: Idempotency, told: AuditEntry) -> Response:
+    """Create them, in one transaction with the key and the answer, which is the first."""
+    start, rollout = starts[0], starts[0].rollout
     text = rollout_view(rollout).model_dump_json()
     try:
-        answered = replace(key, status=202, answer=text)
-        said = api().store.create(rollout, start.service, start.release, answered, start.event, audit=told)
+        answered, others = replace(key, status=202, answer=text), starts[1:]
+        said = api().store.create(rollout, start.service, start.release, answered, start.event, audit=told, others=others)
     except Superseded as error:
         raise Problem(TABLE[Superseded], error.message, more={"rollout": error.rollout}) from error
     except RolloutInProgress as error:

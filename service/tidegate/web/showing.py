@@ -9,6 +9,7 @@ from tidegate.core.model import Event, Instance, Rollout, Signal, Step
 from tidegate.core.phases import Phase
 from tidegate.core.records import ReleaseRow, ServiceRow, Token
 from tidegate.core.routing import Routed
+from tidegate.core.tasks import TaskRun
 from tidegate.web.held import BuildView, hold_view
 from tidegate.web.times import when, when_known
 from tidegate.web.views import (
@@ -18,10 +19,12 @@ from tidegate.web.views import (
     InstancesView,
     InstanceView,
     MarksView,
+    PreviewView,
     ReleaseView,
     RolloutView,
     ServiceView,
     StepView,
+    TaskView,
     TokenView,
     TrafficView,
     VerdictView,
@@ -51,6 +54,9 @@ def rollout_view(rollout: Rollout, signals: Sequence[Signal] = ()) -> RolloutVie
         image=rollout.image,
         digest=rollout.digest,
         build=rollout.build and BuildView(**asdict(rollout.build)),
+        tasks=[_task(each) for each in rollout.tasks],
+        preview=rollout.backend.preview and PreviewView(**asdict(rollout.backend.preview)),
+        group=rollout.group,
         marks=MarksView(
             entered=when_known(rollout.entered),
             shifted=when_known(rollout.shifted),
@@ -73,9 +79,16 @@ def rollout_view(rollout: Rollout, signals: Sequence[Signal] = ()) -> RolloutVie
     )
 
 
+def _task(run: TaskRun) -> TaskView:
+    return TaskView(
+        name=run.name, state=run.state, begun=when(run.begun), ended=when_known(run.ended), sentence=run.sentence
+    )
+
+
 def _step(step: Step) -> StepView:
     gate = GateView(**asdict(step.gate))
-    return StepView(fleet=dict(step.fleet), route=dict(step.route), gate=gate)
+    preview, share = dict(step.preview), step.share
+    return StepView(fleet=dict(step.fleet), route=dict(step.route), gate=gate, preview=preview, share=share)
 
 
 def _batches(rollout: Rollout) -> tuple[int | None, int | None]:

@@ -11,7 +11,7 @@ from tidegate.core.judge.verdict import Time
 from tidegate.core.kinds import Kind
 from tidegate.core.model import Build, Check, Event, Order, Plan, Release, Rollout, Service
 from tidegate.core.phases import Phase
-from tidegate.core.records import ServiceRow
+from tidegate.core.records import Beginning, ServiceRow
 from tidegate.errors import InvalidSpec, NothingToRollBackTo, Problem
 from tidegate.ports import Store
 from tidegate.web import compose
@@ -38,16 +38,6 @@ class Asked:
         return f"asked {'by force ' if self.force else ''}by {self.by}{vouched}{build}" + (
             f": {self.reason}" if self.reason else ""
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """A rollout that is about to be created. `release` is None when it is there already."""
-
-    rollout: Rollout
-    service: Service
-    release: Release | None
-    event: Event
 
 
 def defined(api: Api, environment: str, name: str, text: str, variables: dict[str, str]) -> Service:
@@ -107,13 +97,13 @@ def new_id(now: Time) -> str:
     return f"{int(now * 16):09x}{secrets.randbits(20):05x}"
 
 
-def towards(api: Api, row: ServiceRow | None, service: Service, asked: Asked) -> Start:
+def towards(api: Api, row: ServiceRow | None, service: Service, asked: Asked) -> Beginning:
     """A rollout from what serves now to a new release of `service`."""
     old = None if row is None or row.live is None else api.store.get_release(service.key, row.live).release
     new = _release(api.store, service, service.image)
     way = planning.plan(service, old, new)
     said = f"rollout to {new.id} ({new.image}) {asked.told}"
-    return _start(service, old, new, way, service.checks, asked, said, api.now(), fresh=True)
+    return _start(service, old, new, way, service.checks, asked, said, api.now(), fresh=True, hooked=True)
 
 
 def _release(store: Store, service: Service, image: str) -> Release:
@@ -121,7 +111,7 @@ def _release(store: Store, service: Service, image: str) -> Release:
     return Release(f"{slug(service.image)}-{number}", service.key, image, service.replicas, service.container)
 
 
-def backwards(api: Api, row: ServiceRow, asked: Asked) -> Start:
+def backwards(api: Api, row: ServiceRow, asked: Asked) -> Beginning:
     """A rollout to the last good release other than the one that serves, without bakes, checks and holds.
 
     After a rollout that halted, what served before it is brought up anew: the halted one may have left parts of both.
@@ -158,7 +148,8 @@ def _start(
     now: Time,
     *,
     fresh: bool,
-) -> Start:
+    hooked: bool = False,
+) -> Beginning:
     rollout = Rollout(
         id=new_id(now),
         service=service.key,
@@ -177,6 +168,8 @@ def _start(
         requested_via=asked.via,
         build=asked.build,
         forced=asked.force,
+        hooks=service.hooks if hooked else {},
+        compare=service.compare if hooked else None,
     )
     event = Event(
         Kind.CREATED,
@@ -184,4 +177,4 @@ def _start(
         now,
         data={"by": asked.by, "via": asked.via, "old": rollout.old, "new": new.id, "image": new.image},
     )
-    return Start(rollout, service, new if fresh else None, event)
+    return Beginning(rollout, service, new if fresh else None, event)

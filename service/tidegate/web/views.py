@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 from tidegate.core.judge.verdict import Finding, Outcome, Reason, Verdict, Window
 from tidegate.core.model import CheckKind, Direction, Order, Strategy
 from tidegate.core.phases import Phase
+from tidegate.core.tasks import TaskState
 from tidegate.web.held import BuildView, HoldView
 from tidegate.web.times import When, when
 
@@ -151,6 +152,10 @@ class GateView(BaseModel):
     judged: bool
     hold: str
     cleared: bool
+    keeps: bool = Field(default=False, description="The bake only keeps the old release warm; promote ends it.")
+    before: list[str] = Field(default=[], description="Tasks that come before anything of the step.")
+    tasks: list[str] = Field(default=[], description="Tasks that are done once it stands.")
+    together: int = Field(default=0, description="The point at which the rollouts of a group wait for each other.")
 
 
 class StepView(BaseModel):
@@ -159,6 +164,25 @@ class StepView(BaseModel):
     fleet: dict[str, int]
     route: dict[str, int]
     gate: GateView
+    preview: dict[str, int] = Field(default={}, description="How many of each are reached by the preview.")
+    share: float | None = Field(default=None, description="Of the new requests, for the new release; null: by instances.")
+
+
+class PreviewView(BaseModel):
+    """How the new release is reached before it takes traffic."""
+
+    listen: str
+    header: str
+
+
+class TaskView(BaseModel):
+    """A hook, or the comparison of what both releases promise."""
+
+    name: str
+    state: TaskState
+    begun: When
+    ended: When | None
+    sentence: str
 
 
 class MarksView(BaseModel):
@@ -193,6 +217,9 @@ class RolloutView(BaseModel):
     image: str = Field(description="Of the new release.")
     digest: str = Field(description="What the image was resolved to; empty until then.")
     build: BuildView | None
+    tasks: list[TaskView] = Field(description="Those that were begun, in their order.")
+    preview: PreviewView | None
+    group: str = Field(description="Of the rollouts that are promoted and turned back as one; empty: it is alone.")
     marks: MarksView
     extensions: int = Field(description="How often the bake was prolonged because the verdict was inconclusive.")
     verdict: VerdictView | None = Field(description="Of the present step.")
