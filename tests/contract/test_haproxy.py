@@ -253,6 +253,7 @@ BAD = (
     replace(member(5), release="v1.5"),
     replace(member(6), instance="a b"),
     replace(member(7), release="v1\n    server x"),
+    replace(member(8), weight=0),
 )
 
 

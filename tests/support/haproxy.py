@@ -28,10 +28,13 @@ defaults
     option idle-close-on-response
 frontend in
     bind 127.0.0.1:{port}
+    use_backend shop_preview if {{ req.hdr(x-shop-preview) -m str blue }}
     default_backend shop
 backend shop
     balance {balance}
 {servers}
+backend shop_preview
+    balance roundrobin
 backend other
     balance roundrobin
 """

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 
-from tidegate.core.routing import Backend, Member
+from tidegate.core.routing import Backend, Member, Preview
 from tidegate.errors import RouterError
 from tidegate.ports import Router
 
@@ -75,6 +75,49 @@ class RouterContract:
         moved = replace(member(0), address="127.0.0.1:30999")
         router.write(backend, (moved, member(1)), 1)
         assert set(router.read(backend).members) == {moved, member(1)}
+
+    def test_weights_are_read_back_and_may_change(self, router: Router, backend: Backend) -> None:
+        canary = (replace(member(0), weight=230), replace(member(1, "v2-2"), weight=26))
+        even = tuple(replace(each, weight=128) for each in canary)
+        for weighted in (canary, even, canary[:1], canary):
+            router.write(backend, weighted, 1)
+            assert set(router.read(backend).members) == set(weighted)
+
+    @pytest.mark.parametrize("weight", [0, -1, 257])
+    def test_a_weight_that_is_none_leaves_the_route_as_it_is(self, router: Router, backend: Backend, weight: int) -> None:
+        router.write(backend, (member(0),), 1)
+        with pytest.raises(RouterError, match="weight") as refused:
+            router.write(backend, (member(0), replace(member(1), weight=weight)), 1)
+        assert not refused.value.retryable
+        assert ids(router.read(backend).members) == ids([member(0)])
+
+    @pytest.fixture
+    def previewing(self, backend: Backend) -> Backend:
+        """The backend with a preview."""
+        return replace(backend, preview=Preview(header="X-Shop-Preview: blue"))
+
+    @pytest.mark.parametrize("first", ["the route", "the preview"])
+    def test_a_preview_is_a_place_of_its_own(self, router: Router, previewing: Backend, first: str) -> None:
+        preview = previewing.previewed
+        assert preview is not None
+        if first == "the preview":
+            router.write(preview, (member(5, "v2-2"),), 1)
+        router.write(previewing, (member(0), member(1)), 1)
+        router.write(preview, (member(5, "v2-2"), member(6, "v2-2")), 1)
+        router.write(previewing, (member(1),), 1)
+        assert ids(router.read(previewing).members) == ids([member(1)])
+        assert ids(router.read(preview).members) == ids([member(5), member(6)])
+        router.write(preview, (), 1)
+        assert router.read(preview).members == ()
+        assert ids(router.read(previewing).members) == ids([member(1)])
+
+    @pytest.mark.parametrize("header", ["X-Shop-Preview", "X Shop: blue", "X-Shop: a\n  b", "X-Shop: a } b", ": blue"])
+    def test_a_header_that_is_none(self, router: Router, backend: Backend, header: str) -> None:
+        router.write(backend, (member(0),), 1)
+        with pytest.raises(RouterError, match="header") as refused:
+            router.write(replace(backend, preview=Preview(header=header)), (member(1),), 1)
+        assert not refused.value.retryable
+        assert ids(router.read(backend).members) == ids([member(0)])
 
     def test_an_empty_route(self, router: Router, backend: Backend) -> None:
         router.write(backend, (member(0),), 1)

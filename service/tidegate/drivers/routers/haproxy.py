@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 from tidegate.core.routing import Backend, Member, Routed
 from tidegate.drivers.routers import haproxy_config as config
+from tidegate.drivers.routers import haproxy_frontends as frontends
 from tidegate.drivers.routers.haproxy_memory import Kept, Memory
 from tidegate.drivers.routers.haproxy_places import AdoptedPlace, OwnedPlace, Place
 from tidegate.drivers.routers.haproxy_process import listed, old_processes
@@ -121,7 +122,7 @@ class HAProxyRouter(Router):
     # -- writing --------------------------------------------------------------------------------------------------------
 
     def write(self, backend: Backend, members: Collection[Member], fence: int) -> None:
-        _refuse_faults(members)
+        _refuse_faults(backend, members)
         wanted = {config.server_name(member): member for member in sorted(members, key=config.server_name)}
         with self._memory.locked() as state:
             kept = state.setdefault(backend.name, Kept(backend.name))
@@ -129,8 +130,9 @@ class HAProxyRouter(Router):
                 raise RouterError(
                     f"fence {fence} is too old for backend {backend.name}: {kept.fence} has written since", retryable=False
                 )
-            self._place.ensure(backend, state)
+            self._place.ensure(backend, list(wanted.values()), state)
             kept.listen, kept.fence = backend.listen, fence
+            kept.header = backend.preview.header if backend.preview else ""
             deadline = time.monotonic() + RELOADED_SECONDS
             while not self._switched(backend, wanted, state):
                 if time.monotonic() >= deadline:
@@ -194,8 +196,8 @@ class HAProxyRouter(Router):
             os.kill(pid, signal.SIGTERM)
 
 
-def _refuse_faults(members: Collection[Member]) -> None:
+def _refuse_faults(backend: Backend, members: Collection[Member]) -> None:
     """All of them at once, before anything is written. An address that is lacking yet may come."""
-    problems = [problem for member in members for problem in config.faults(member)]
+    problems = [*frontends.faults(backend), *(problem for member in members for problem in config.faults(member))]
     if problems:
         raise RouterError("; ".join(problems), retryable=len(problems) == sum(not member.address for member in members))

@@ -17,6 +17,7 @@ from pathlib import Path
 import jinja2
 
 from tidegate.core.routing import Backend, Member
+from tidegate.drivers.routers import haproxy_frontends as frontends
 from tidegate.errors import RouterError
 
 TEMPLATES = jinja2.Environment(
@@ -32,6 +33,8 @@ SECTION = re.compile(
 )
 BLOCK = re.compile(r"^[ \t]*# tidegate: begin [^\n]*\n.*?^[ \t]*# tidegate: end [^\n]*\n", re.M | re.S)
 DYNAMIC = {"roundrobin", "leastconn", "first", "random"}
+WEIGHTLESS = "first"  # of these: fills one server after the other
+MOST_WEIGHT = 256
 
 
 def server_name(member: Member) -> str:
@@ -39,26 +42,28 @@ def server_name(member: Member) -> str:
     return f"{member.release}.{member.ordinal}.{member.instance}"
 
 
-def member_of(name: str, address: str) -> Member | None:
+def member_of(name: str, address: str, weight: int = 1) -> Member | None:
     """The other way round; None for a server that Tidegate did not add."""
     found = re.fullmatch(r"([a-z0-9-]+)\.(\d+)\.([a-z0-9]+)", name)
-    return Member(found[3], found[1], int(found[2]), address) if found else None
+    return Member(found[3], found[1], int(found[2]), address, weight) if found else None
 
 
 def server_lines(members: Iterable[Member]) -> list[str]:
-    """One `server` line each."""
-    return [f"server {server_name(each)} {each.address}" for each in members]
+    """One `server` line each. The weight always stands there: a `default-server` of an adopted file may have another."""
+    return [f"server {server_name(each)} {each.address} weight {each.weight}" for each in members]
 
 
 def faults(member: Member) -> list[str]:
     """Why HAProxy could not take this member, told before anything is written: with a bad line it would not start again."""
     found, name = [], server_name(member)
-    if member_of(name, member.address) != member:
+    if member_of(name, member.address, member.weight) != member:
         found.append(f"{name} is no name for a server: release of [a-z0-9-], instance of [a-z0-9]")
     if not member.address:
         found.append(f"{name} has no address yet")
     elif endpoint(member.address) is None:
         found.append(f"{name} has the address {member.address!r}: it must be ip:port")
+    if not 1 <= member.weight <= MOST_WEIGHT:
+        found.append(f"{name} has the weight {member.weight}: it must be 1 to {MOST_WEIGHT}")
     return found
 
 
@@ -70,17 +75,6 @@ def endpoint(address: str) -> tuple[str, int] | None:
     except ValueError:
         return None
     return (str(ip), int(port)) if re.fullmatch(r"[0-9]{1,5}", port) and 0 < int(port) < 65536 else None
-
-
-def frontend_name(backend: Backend) -> str:
-    """The frontend of an owned backend. It has the address in it, so that the running process tells what it listens on."""
-    return f"{backend.name}_on_" + re.sub(r"[^A-Za-z0-9_.:-]", "_", backend.listen.removeprefix("*:"))
-
-
-def backend_behind(frontend: str) -> Backend | None:
-    """The other way round; None for another frontend, and for an address that its name does not tell."""
-    found = re.fullmatch(r"([a-z0-9-]+)_on_((?:[0-9.]+:)?[0-9]+)", frontend)
-    return Backend(found[1], found[2]) if found else None
 
 
 @dataclass(frozen=True)
@@ -97,24 +91,29 @@ class Owned:
         return self.directory / "haproxy.cfg"
 
     def render(self, backends: Mapping[str, tuple[Backend, Sequence[Member]]]) -> str:
-        """The configuration with these backends and their servers."""
+        """The configuration with these backends and their servers. A preview that a frontend sends to is there, too."""
+        wanted = dict(backends)
+        for backend, _ in backends.values():
+            if frontends.condition(backend) and backend.previewed:
+                wanted.setdefault(backend.previewed.name, (backend.previewed, ()))
         sections = [
-            (backend.name, frontend_name(backend), bind_address(backend.listen), server_lines(members))
-            for _, (backend, members) in sorted(backends.items())
+            {
+                "name": backend.name,
+                "frontend": frontends.name(backend),
+                "bind": frontends.bind_address(backend.listen),
+                "preview": frontends.condition(backend),
+                "servers": server_lines(members),
+            }
+            for _, (backend, members) in sorted(wanted.items())
         ]
         template = TEMPLATES.get_template("haproxy.cfg.j2")
-        exporter = bind_address(self.exporter)
+        exporter = frontends.bind_address(self.exporter)
         return template.render(directory=self.directory, exporter=exporter, log=log_address(self.log), sections=sections)
 
 
 def log_address(log: str) -> str:
     """A path is a unix socket."""
     return f"unix@{log}" if log.startswith("/") else log
-
-
-def bind_address(listen: str) -> str:
-    """`8001` binds every address, `127.0.0.1:8001` one."""
-    return listen if ":" in listen else f"*:{listen}"
 
 
 def replace(path: Path, text: str, binary: str = "") -> None:
@@ -216,18 +215,27 @@ class Adopted:
             section = section.rstrip("\n") + "\n" + block + "\n"
         return text[:start] + section + text[end:]
 
-    def problems(self, backend: str) -> list[str]:
+    def problems(self, backend: Backend, members: Sequence[Member]) -> list[str]:
         """Why the file cannot be kept true for this backend: each with what to change."""
         text = self.read()
-        start, end = self.section(text, backend)
+        start, end = self.section(text, backend.name)
         section = BLOCK.sub("", text[start:end])
         found = []
         foreign = re.findall(r"^\s*(?:server|server-template)\s+(\S+)", section, re.M)
         if foreign:
-            found.append(f"`backend {backend}` has servers of its own ({', '.join(foreign)}): remove them")
+            found.append(f"`backend {backend.name}` has servers of its own ({', '.join(foreign)}): remove them")
         balance = re.search(r"^\s*balance\s+([a-z-]+)", section, re.M)
         if balance and balance[1] not in DYNAMIC:
             found.append(f"`balance {balance[1]}` cannot add servers at run time: use one of {', '.join(sorted(DYNAMIC))}")
+        if balance and balance[1] == WEIGHTLESS and len({each.weight for each in members}) > 1:
+            found.append(
+                f"`balance {WEIGHTLESS}` does not heed weights: use one of {', '.join(sorted(DYNAMIC - {WEIGHTLESS}))}"
+            )
+        if backend.previewed and (condition := frontends.condition(backend)):
+            name = backend.previewed.name
+            if not re.search(rf"^\s*use_backend\s+({re.escape(name)}\b|%\[)", text, re.M):
+                line = f"use_backend {name} if {{ {condition} }}"
+                found.append(f"no frontend sends to the preview: add `backend {name}`, and `{line}` to the frontend")
         if not os.access(self.path, os.W_OK) or not os.access(self.path.parent, os.W_OK):
             found.append(f"{self.path} and its folder must be writable, so that a reload keeps the route")
         return found

@@ -26,6 +26,7 @@ class Kept:
 
     name: str
     listen: str = ""
+    header: str = ""  # of its preview, when that is reached at the same address
     fence: int = 0
     known: list[str] = field(default_factory=list)
     errors: dict[str, int] = field(default_factory=dict)

@@ -10,12 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from tidegate.core.routing import Backend, Member
+from tidegate.core.routing import Backend, Member, Preview
 from tidegate.drivers.routers import haproxy_config as config
+from tidegate.drivers.routers import haproxy_frontends as frontends
 from tidegate.drivers.routers.haproxy_memory import Kept
 from tidegate.drivers.routers.haproxy_process import Process
 from tidegate.drivers.routers.haproxy_servers import servers
-from tidegate.drivers.routers.haproxy_socket import FRONTEND, Conversation, every_row, rows, say
+from tidegate.drivers.routers.haproxy_socket import Conversation, every_row, rows, say
 from tidegate.errors import RouterError
 from tidegate.ports import Diagnosis
 
@@ -36,8 +37,8 @@ class Place(Protocol):
     def start(self, state: Mapping[str, Kept]) -> None:
         """Have it run, with the route that its file has."""
 
-    def ensure(self, backend: Backend, state: Mapping[str, Kept]) -> None:
-        """The backend is there and can be kept true, or `RouterError` before anything is changed."""
+    def ensure(self, backend: Backend, members: Sequence[Member], state: Mapping[str, Kept]) -> None:
+        """The backend is there and can be kept true with these members, or `RouterError` before anything is changed."""
 
     def keep(self, backend: Backend, members: Sequence[Member], state: Mapping[str, Kept]) -> None:
         """Have these in the file as the servers of the backend, for the next reload or restart. Others stay as they are."""
@@ -70,22 +71,25 @@ class OwnedPlace:
         if self.running():
             return
         if not self._file.path.exists():
-            sections = {name: (Backend(name, kept.listen), ()) for name, kept in state.items() if kept.listen}
+            sections = {name: (backend, ()) for name, backend in _remembered(state).items()}
             config.replace(self._file.path, self._file.render(sections), self._binary)
         self._process.start()
 
-    def ensure(self, backend: Backend, state: Mapping[str, Kept]) -> None:
-        if not backend.listen:
+    def ensure(self, backend: Backend, members: Sequence[Member], state: Mapping[str, Kept]) -> None:
+        if not backend.listen and not backend.inside:
             text = f"{backend.name} needs `x-tidegate.listen`: where HAProxy shall listen for it"
+            if frontends.PREVIEW.fullmatch(backend.name):
+                text = f"{backend.name} needs `listen` or `header`: how it is reached"
             raise RouterError(text, retryable=False)
         self.start(state)
         if self._serves(backend):
             return
         sections = self._sections(state)
-        before, members = sections.get(backend.name, (None, ()))
-        _require_free(backend, beside_itself=before is not None and _overlap(before.listen, backend.listen))
+        before, there = sections.get(backend.name, (None, ()))
+        if backend.listen:
+            _require_free(backend, beside_itself=before is not None and _overlap(before.listen, backend.listen))
         present = config.read(self._file.path)
-        config.replace(self._file.path, self._file.render({**sections, backend.name: (backend, members)}), self._binary)
+        config.replace(self._file.path, self._file.render({**sections, backend.name: (backend, there)}), self._binary)
         try:
             self._process.reload(lambda: self._serves(backend))
         except RouterError:
@@ -107,10 +111,11 @@ class OwnedPlace:
         return ()
 
     def _serves(self, backend: Backend) -> bool:
-        """Whether the running process has the backend, behind a frontend at this very address."""
-        frontend = config.frontend_name(backend)
+        """Whether the running process has the backend, behind a frontend at this very address if any, and no other."""
         with Conversation(self.admin) as process:
-            return bool(rows(process.ask, frontend, FRONTEND)) and bool(rows(process.ask, backend.name))
+            found = every_row(process.ask)
+        wanted = {frontends.name(backend)} - {""}
+        return backend.name in found and frontends.of(backend.name, found) == wanted
 
     def _sections(self, state: Mapping[str, Kept]) -> dict[str, tuple[Backend, Sequence[Member]]]:
         """Every backend and who takes new requests there, asked from the running process.
@@ -119,16 +124,25 @@ class OwnedPlace:
         somebody may have removed.
         """
         found = every_row(partial(say, self.admin))
-        backends = {name: Backend(name, kept.listen) for name, kept in state.items() if kept.listen}
+        backends = _remembered(state)
         for proxy in found:
-            told = config.backend_behind(proxy)
-            if told and (told.name not in backends or config.frontend_name(backends[told.name]) != proxy):
+            told = frontends.backend_behind(proxy) or (Backend(proxy) if frontends.PREVIEW.fullmatch(proxy) else None)
+            if told and (told.name not in backends or (told.listen and frontends.name(backends[told.name]) != proxy)):
                 backends[told.name] = told
         there = {name: servers(found.get(name, ())) for name in backends}
         return {
             name: (backends[name], [each.member for each in there[name] if each.takes_new and each.member])
             for name in backends
         }
+
+
+def _remembered(state: Mapping[str, Kept]) -> dict[str, Backend]:
+    """The backends that have a frontend of their own, as they were written last."""
+    return {
+        name: Backend(name, kept.listen, preview=Preview(header=kept.header) if kept.header else None)
+        for name, kept in state.items()
+        if kept.listen
+    }
 
 
 class AdoptedPlace:
@@ -149,8 +163,8 @@ class AdoptedPlace:
     def start(self, state: Mapping[str, Kept]) -> None:
         """Whoever owns it starts it."""
 
-    def ensure(self, backend: Backend, state: Mapping[str, Kept]) -> None:
-        problems = self._file.problems(backend.name)
+    def ensure(self, backend: Backend, members: Sequence[Member], state: Mapping[str, Kept]) -> None:
+        problems = self._file.problems(backend, members)
         if not rows(partial(say, self.admin), backend.name):
             problems.append(f"the running HAProxy has no `backend {backend.name}`: reload it with {self._file.path}")
         if say(self.admin, "show cli level").strip() != "admin":
@@ -173,7 +187,7 @@ class AdoptedPlace:
 
 def _overlap(one: str, other: str) -> bool:
     """Whether who listens at the one takes the other, too."""
-    hosts, ports = zip(*(config.bind_address(each).rpartition(":")[::2] for each in (one, other)), strict=True)
+    hosts, ports = zip(*(frontends.bind_address(each).rpartition(":")[::2] for each in (one, other)), strict=True)
     return ports[0] == ports[1] and ("*" in hosts or hosts[0] == hosts[1])
 
 
@@ -183,7 +197,7 @@ def _require_free(backend: Backend, *, beside_itself: bool) -> None:
     HAProxy's own check does not find it, and while a new process tries to get the address, which takes it a second or more,
     the old one listens nowhere. `beside_itself`: our HAProxy has it already; it shares its ports, as does the probe then.
     """
-    host, _, port = config.bind_address(backend.listen).rpartition(":")
+    host, _, port = frontends.bind_address(backend.listen).rpartition(":")
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT if beside_itself else socket.SO_REUSEADDR, 1)
         try:

@@ -18,6 +18,7 @@ class Server:
 
     name: str
     address: str
+    weight: int  # as it was set; while it drains or starts slowly HAProxy reckons with another one
     status: str
     sessions: int  # requests on it, and those that are queued for it
     errors: int  # answers 5xx that it gave itself
@@ -35,10 +36,11 @@ def servers(found: Sequence[Row]) -> list[Server]:
         Server(
             row["svname"],
             row["addr"],
+            number(row, "uweight"),
             row["status"],
             number(row, "scur") + number(row, "qcur"),
             number(row, "hrsp_5xx"),
-            config.member_of(row["svname"], row["addr"]),
+            config.member_of(row["svname"], row["addr"], number(row, "uweight")),
         )
         for row in found
         if row["svname"] not in ("BACKEND", "FRONTEND")

@@ -28,20 +28,24 @@ class Switch:
             raise RouterError(text, retryable=False)
 
     def done(self) -> bool:
-        """Whether the wanted ones take new requests at their addresses, and nobody else does."""
-        taking = {name: config.endpoint(each.address) for name, each in self.running.items() if each.takes_new}
-        return taking == {name: config.endpoint(each.address) for name, each in self._wanted.items()}
+        """Whether the wanted ones take new requests at their addresses with their weights, and nobody else does."""
+        taking = {name: each for name, each in self.running.items() if each.takes_new}
+        return {name: (config.endpoint(each.address), each.weight) for name, each in taking.items()} == {
+            name: (config.endpoint(each.address), each.weight) for name, each in self._wanted.items()
+        }
 
     def admit(self) -> None:
         """Have the wanted ones take new requests, whatever a crash or a drain left of them."""
         for name, member in self._wanted.items():
             server, present = f"{self._backend}/{name}", self.running.get(name)
             if present is None:
-                self._command(f"add server {server} {member.address}", "New server registered.")
+                self._command(f"add server {server} {member.address} weight {member.weight}", "New server registered.")
                 self._command(f"enable server {server}", "")
                 continue
             if config.endpoint(present.address) != config.endpoint(member.address):
                 self._move(server, member)
+            if present.weight != member.weight:
+                self._command(f"set server {server} weight {member.weight}", "")
             if not present.takes_new:
                 self._command(f"set server {server} state ready", "")
 
