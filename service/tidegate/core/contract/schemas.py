@@ -1,0 +1,292 @@
+"""Two schemas held against each other. There is one question: is all that one side may send understood by the other?
+
+Of requests the old schema is what is sent and the new one what is understood; of answers it is the other way round. So a
+schema that allows less breaks a request, and one that allows more breaks an answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+
+from tidegate.core.contract.documents import Document, Node, Undecidable, alike
+from tidegate.core.contract.shapes import Bound, Shape, among, shapes
+from tidegate.core.contract.values import Change, Effect
+
+MOST_COMPARED = 100_000  # pairs of schemas in two documents
+DEEPEST = 60  # schemas within schemas
+NO_FAULT = frozenset({Effect.WARNING, Effect.COMPATIBLE})
+ANYTHING = Node(True, "")
+#: What fits into what, beside the same format.
+NARROWER = {("int32", "int64"), ("float", "double"), ("int32", "double")}
+
+
+class Use(Enum):
+    """Who sends what the schema describes."""
+
+    REQUEST = "request"
+    ANSWER = "answer"
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A schema of the old document and its counterpart in the new one, and how people call the place."""
+
+    old: Node
+    new: Node
+    words: str
+
+    def below(self, old: Node, new: Node, name: str) -> Pair:
+        """A part of both."""
+        return Pair(old, new, f"{self.words}{name}")
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """One branch of each side: what may be sent, and what is understood."""
+
+    sent: Shape
+    known: Shape
+    pair: Pair
+    use: Use
+
+    def change(self, effect: Effect, what: str) -> Change:
+        """About this place."""
+        return Change(effect, self.pair.new.pointer, f"{self.pair.words}: {what}")
+
+    def was(self, name: str, sent: object, known: object) -> Change:
+        """A restriction that the other side does not keep; told as from old to new."""
+        old, new = (sent, known) if self.use is Use.REQUEST else (known, sent)
+        return self.change(Effect.BREAKING, f"{name} was {_said(old)}, is {_said(new)}")
+
+
+@dataclass
+class Schemas:
+    """Compares schemas of two documents; each pair of them once."""
+
+    old: Document
+    new: Document
+    _known: dict[tuple[str, str, Use], tuple[Change, ...]] = field(default_factory=dict)
+    _depth: int = 0
+
+    def compare(self, pair: Pair, use: Use) -> tuple[Change, ...]:
+        """What breaks, and what cannot be told. A schema within itself is taken to fit while it is being compared: what
+        does not fit is found at its first round."""
+        key = (pair.old.pointer, pair.new.pointer, use)
+        try:
+            key = (_place(self.old, pair.old), _place(self.new, pair.new), use)
+            if key in self._known:
+                return self._known[key]
+            if self._depth >= DEEPEST or len(self._known) >= MOST_COMPARED:
+                raise Undecidable("there is too much to compare")
+            self._known[key] = ()
+            self._depth += 1
+            try:
+                found = tuple(dict.fromkeys(self._compared(pair, use)))
+            finally:
+                self._depth -= 1
+        except Undecidable as reason:
+            found = (Change(Effect.UNKNOWN, pair.new.pointer, f"{pair.words}: cannot tell: {reason}"),)
+        self._known[key] = found
+        return found
+
+    def _compared(self, pair: Pair, use: Use) -> Iterator[Change]:
+        old, new = shapes(self.old, pair.old), shapes(self.new, pair.new)
+        sent, known = (old, new) if use is Use.REQUEST else (new, old)
+        lost = _lost_types(_all_types(sent), _all_types(known))
+        if lost:
+            held = Held(sent[0], known[0], pair, use)
+            yield held.was("type", _all_types(sent), _all_types(known))
+            return
+        for branch in sent:
+            if len(known) == 1:
+                yield from self._fits(Held(branch, known[0], pair, use))
+                continue
+            tried = [list(self._fits(Held(branch, each, pair, use))) for each in known]
+            if not any(all(change.effect in NO_FAULT for change in changes) for changes in tried):
+                faults = ([change for change in changes if change.effect not in NO_FAULT] for changes in tried)
+                what = f"cannot tell whether one of {len(known)} branches still fits: {min(faults, key=len)[0].sentence}"
+                yield Change(Effect.UNKNOWN, pair.new.pointer, f"{pair.words}: {what}")
+
+    # -- one branch of each -------------------------------------------------------------------------------------------
+
+    def _fits(self, held: Held) -> Iterator[Change]:
+        sent, known = held.sent, held.known
+        if _lost_types(sent.types, known.types):
+            yield held.was("type", sent.types, known.types)
+            return
+        yield from _values(held)
+        yield from _format(held)
+        yield from _ranges(held)
+        yield from self._opaque(held)
+        if "object" in sent.types:
+            yield from self._objects(held)
+        if "array" in sent.types and known.items is not None:
+            yield from self._part(held, sent.items or ANYTHING, known.items, "[]")
+
+    def _part(self, held: Held, sent: Node, known: Node, name: str) -> tuple[Change, ...]:
+        old, new = (sent, known) if held.use is Use.REQUEST else (known, sent)
+        return self.compare(held.pair.below(old, new, name), held.use)
+
+    def _opaque(self, held: Held) -> Iterator[Change]:
+        for key, node in held.known.opaque.items():
+            other = held.sent.opaque.get(key)
+            old, new = (other, node) if held.use is Use.REQUEST else (node, other)
+            if old is None or new is None or not alike(old, new, (self.old, self.new)):
+                yield held.change(Effect.UNKNOWN, f"cannot tell what the change of `{key}` means")
+
+    # -- objects ------------------------------------------------------------------------------------------------------
+
+    def _objects(self, held: Held) -> Iterator[Change]:
+        sent, known = held.sent, held.known
+        for name in sorted(known.required - sent.required):
+            if not self._is_of_the_other_side(held, name):
+                yield from self._missing(held, name)
+        for name, node in sent.properties.items():
+            if name in known.properties:
+                yield from self._part(held, node, known.properties[name], f".{name}")
+            else:
+                yield from self._only_sent(held, name, node)
+        for name in sorted(known.properties.keys() - sent.properties.keys() - (known.required - sent.required)):
+            if held.use is Use.ANSWER:
+                yield held.change(Effect.BREAKING, f"{name} is gone")
+            elif sent.additional is not None and not isinstance(sent.additional.value, bool):
+                yield from self._part(held, sent.additional, known.properties[name], f".{name}")
+        yield from self._additional(held)
+
+    def _is_of_the_other_side(self, held: Held, name: str) -> bool:
+        """`readOnly` is never part of a request, `writeOnly` never of an answer."""
+        node, key = held.known.properties.get(name), "readOnly" if held.use is Use.REQUEST else "writeOnly"
+        document = self.new if held.use is Use.REQUEST else self.old
+        return node is not None and (node.flag(key) or document.resolve(node).flag(key))
+
+    def _missing(self, held: Held, name: str) -> Iterator[Change]:
+        """One that must be there and may be missing."""
+        if held.use is Use.REQUEST:
+            yield held.change(Effect.BREAKING, f"{name} is newly required")
+        elif name in held.sent.properties:
+            yield held.change(Effect.BREAKING, f"{name} is not always there any more")
+        else:
+            yield held.change(Effect.BREAKING, f"{name} is gone")
+
+    def _only_sent(self, held: Held, name: str, node: Node) -> Iterator[Change]:
+        """One that the other side has no name for: new in an answer, or gone from a request."""
+        extra = held.known.additional
+        closed = extra is not None and extra.value is False
+        if extra is not None and not isinstance(extra.value, bool):
+            yield from self._part(held, node, extra, f".{name}")
+        elif held.use is Use.ANSWER:
+            effect = Effect.WARNING if closed else Effect.COMPATIBLE
+            yield held.change(effect, f"{name} is new" + (", where no others were to come" if closed else ""))
+        elif closed:
+            yield held.change(Effect.BREAKING, f"{name} is refused")
+        else:
+            yield held.change(Effect.WARNING, f"{name} is not read any more")
+
+    def _additional(self, held: Held) -> Iterator[Change]:
+        """Properties without a name of their own. Where nothing was said of them, few clients send or read any."""
+        sent, known = held.sent.additional, held.known.additional
+        if known is None or known.value is True or (sent is not None and sent.value is False):
+            return
+        if sent is not None and known.value is not False and sent.value is not True:
+            yield from self._part(held, sent, known, ".*")
+        elif sent is not None and held.use is Use.REQUEST:
+            yield held.was("additionalProperties", sent.value, known.value)
+        elif held.use is Use.REQUEST:
+            yield held.change(Effect.WARNING, "other properties than the named ones are not free any more")
+        else:
+            yield held.change(Effect.WARNING, "other properties than the named ones may come")
+
+
+def _place(document: Document, node: Node) -> str:
+    """What a schema is known by: where its reference leads, unless something stands beside that."""
+    alone = not isinstance(node.value, Mapping) or len(node.value) == 1 or not document.siblings
+    return document.resolve(node).pointer if alone else node.pointer
+
+
+# -- values, formats, ranges ------------------------------------------------------------------------------------------
+
+
+def _all_types(branches: Sequence[Shape]) -> frozenset[str]:
+    found = frozenset[str]().union(*(each.types for each in branches))
+    return found - {"integer"} if "number" in found else found
+
+
+def _lost_types(sent: frozenset[str], known: frozenset[str]) -> frozenset[str]:
+    return frozenset(each for each in sent - known if not (each == "integer" and "number" in known))
+
+
+def _values(held: Held) -> Iterator[Change]:
+    sent, known = _listed(held.sent), held.known.values
+    if known is None:
+        return
+    effect = Effect.BREAKING if held.use is Use.REQUEST else Effect.WARNING
+    if sent is None:
+        what = (
+            "only some values are allowed now" if held.use is Use.REQUEST else "other values than the listed ones may come"
+        )
+        yield held.change(effect, what)
+        return
+    lost = [value for value in sent if not among(value, known)]
+    if lost:
+        told = ", ".join(map(repr, lost[:5])) + (" …" if len(lost) > 5 else "")
+        what = f"{told} {'is' if len(lost) == 1 else 'are'} {'not allowed any more' if held.use is Use.REQUEST else 'new'}"
+        yield held.change(effect, what)
+
+
+def _listed(shape: Shape) -> Sequence[object] | None:
+    """Its values, where they can be listed."""
+    if shape.values is not None or not shape.types <= {"boolean", "null"}:
+        return shape.values
+    return [value for kind, value in (("boolean", True), ("boolean", False), ("null", None)) if kind in shape.types]
+
+
+def _format(held: Held) -> Iterator[Change]:
+    sent, known = held.sent.format, held.known.format
+    if known and sent != known and (sent, known) not in NARROWER:
+        yield held.was("format", sent, known)
+    multiple = held.known.multiple
+    if multiple is not None and held.sent.values is None:
+        other = held.sent.multiple
+        if other is None or not multiple or (other / multiple) % 1:
+            yield held.was("multipleOf", other, multiple)
+    if held.known.patterns - held.sent.patterns and held.sent.values is None:
+        if held.sent.patterns:
+            yield held.change(Effect.UNKNOWN, "cannot tell whether the new pattern fits the old one")
+        else:
+            yield held.was("pattern", None, " and ".join(sorted(held.known.patterns)))
+    if held.known.unique and not held.sent.unique:
+        yield held.was("uniqueItems", False, True)
+
+
+def _ranges(held: Held) -> Iterator[Change]:
+    """Limits that are tighter than what may be sent. Of listed values the list says it all."""
+    sent, known = held.sent, held.known
+    if sent.values is not None and known.values is not None:
+        return
+    if known.minimum and _beyond(sent.minimum, known.minimum, 1):
+        yield held.was("minimum", sent.minimum, known.minimum)
+    if known.maximum and _beyond(sent.maximum, known.maximum, -1):
+        yield held.was("maximum", sent.maximum, known.maximum)
+    for key, limit in known.sizes.items():
+        other, sign = sent.sizes.get(key), 1 if key.startswith("min") else -1
+        if (other is None and not (sign == 1 and limit <= 0)) or (other is not None and sign * other < sign * limit):
+            yield held.was(key, other, limit)
+
+
+def _beyond(sent: Bound | None, known: Bound, sign: int) -> bool:
+    """Whether something may be sent beyond the limit; `sign` is -1 for an upper one."""
+    if sent is None or sent.value == known.value:
+        return sent is None or (known.exclusive and not sent.exclusive)
+    return sign * sent.value < sign * known.value
+
+
+def _said(value: object) -> str:
+    if isinstance(value, frozenset):
+        return " or ".join(sorted(value)) or "nothing"
+    if value is None or value == "":
+        return "free"
+    if isinstance(value, Mapping):
+        return "a schema"
+    return f"{value:g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)
