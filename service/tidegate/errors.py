@@ -22,6 +22,7 @@
     │   ├── RouterError        reading or writing the proxy
     │   ├── MetricsError       asking Prometheus; carries a reason code
     │   ├── CIError            telling the CI, or settling what waits there
+    │   ├── DocumentError      fetching what a release serves of itself
     │   └── StoreError         the database
     └── LeaseLost              another engine drives this rollout now; stop at once
 
@@ -173,6 +174,10 @@ class MetricsError(DriverError):
 
 class CIError(DriverError):
     """The CI failed."""
+
+
+class DocumentError(DriverError):
+    """A document could not be fetched."""
 
 
 class StoreError(DriverError):

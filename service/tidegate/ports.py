@@ -5,7 +5,7 @@ An SDK's error never leaves its driver: it becomes the matching `DriverError` wi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,6 +14,7 @@ from tidegate.core.judge.series import Series
 from tidegate.core.judge.verdict import Time, Verdict, Window
 from tidegate.core.model import Build, Event, Instance, Release, Rollout, Service, Signal
 from tidegate.core.phases import Phase
+from tidegate.core.probing import Visit
 from tidegate.core.records import (
     AuditEntry,
     Beginning,
@@ -107,6 +108,24 @@ class Metrics(Protocol):
 
     def check(self) -> Sequence[Diagnosis]:
         """What `tidegate check` says of it; never raises."""
+
+
+class Documents(Protocol):
+    """Fetches what a release serves of itself. Raises `DocumentError`."""
+
+    def fetch(self, address: str, path: str, timeout_seconds: float) -> Mapping[str, object] | None:
+        """The JSON or YAML object that the instance at `address` (`ip:port`) serves; None when it has none there (404).
+        Bounded in size, and in time however slowly it comes; redirects are not followed."""
+
+
+class Visitor(Protocol):
+    """Asks one service as its clients do. Used by one thread at a time; never raises."""
+
+    def visit(self, *, kept: bool) -> Visit:
+        """One GET: over a connection of its own, or over the one that was kept from the last time."""
+
+    def close(self) -> None:
+        """Let go of the kept connection."""
 
 
 @dataclass(frozen=True, slots=True)

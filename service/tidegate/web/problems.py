@@ -53,6 +53,7 @@ TABLE: dict[type[errors.TidegateError], Kind] = {
     errors.RouterError: Kind(502, "router-error", "The proxy failed"),
     errors.MetricsError: Kind(502, "metrics-error", "The metrics source failed"),
     errors.CIError: Kind(502, "ci-error", "The CI failed"),
+    errors.DocumentError: Kind(502, "document-error", "A document could not be fetched"),
     errors.StoreError: Kind(503, "store-error", "The database failed"),
     errors.LeaseLost: Kind(500, "lease-lost", "Internal error"),
 }

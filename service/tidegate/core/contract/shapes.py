@@ -10,13 +10,13 @@ from tidegate.core.contract.documents import Document, Node, Undecidable
 TYPES = frozenset({"null", "boolean", "object", "array", "number", "integer", "string"})
 MOST_BRANCHES = 64
 MOST_MERGED = 30  # parts within parts of one schema
-SIZES = ("minLength", "minItems", "minProperties", "maxLength", "maxItems", "maxProperties")
+SIZES = frozenset({"minLength", "minItems", "minProperties", "maxLength", "maxItems", "maxProperties"})
 #: Compared as they stand, for it cannot be told what a difference means.
-OPAQUE = (
+OPAQUE = frozenset({
     "not", "if", "then", "else", "dependentRequired", "dependentSchemas", "dependencies", "contains", "minContains",
     "maxContains", "patternProperties", "propertyNames", "unevaluatedProperties", "unevaluatedItems", "prefixItems",
     "contentEncoding", "contentMediaType", "contentSchema", "discriminator", "xml", "$dynamicRef", "$recursiveRef",
-)  # fmt: skip
+})  # fmt: skip
 IMPLIED = {"properties": "object", "additionalProperties": "object", "required": "object", "items": "array"}
 ANNOTATIONS = frozenset({"password"})  # formats that restrict nothing
 
@@ -60,6 +60,9 @@ class Shape:
         return self == Shape(types=self.types)
 
 
+EMPTY = Shape()
+
+
 def shapes(document: Document, node: Node) -> tuple[Shape, ...]:
     """The branches of a schema: a value is right when one of them allows it. Raises `Undecidable`."""
     return _joined(_shapes(document, node, ()))
@@ -70,7 +73,7 @@ def _shapes(document: Document, node: Node, within: tuple[str, ...]) -> tuple[Sh
         raise Undecidable(f"{node.pointer} is made of itself")
     within = (*within, node.pointer)
     if isinstance(node.value, bool):
-        return (Shape(),) if node.value else (Shape(types=frozenset()),)
+        return (EMPTY,) if node.value else (Shape(types=frozenset()),)
     if not isinstance(node.value, Mapping):
         raise Undecidable(f"{node.pointer} is not a schema")
     if "$ref" in node.value:
@@ -96,7 +99,7 @@ def _own(document: Document, node: Node) -> Shape:
     """What it says itself."""
     raw = node.value if isinstance(node.value, Mapping) else {}
     values = _values(raw)
-    sizes = {key: number for key in SIZES if (number := _number(raw, key)) is not None}
+    sizes = {key: number for key in raw.keys() & SIZES if (number := _number(raw, key)) is not None}
     return Shape(
         types=_types(node, raw, values),
         values=values,
@@ -111,7 +114,7 @@ def _own(document: Document, node: Node) -> Shape:
         required=frozenset(str(each.value) for each in node.sequence("required")),
         additional=node.get("additionalProperties"),
         items=node.get("items"),
-        opaque={key: each for key in OPAQUE if (each := node.get(key)) is not None},
+        opaque={key: node.child(key, value=raw[key]) for key in sorted(raw.keys() & OPAQUE)},
     )
 
 
@@ -174,9 +177,9 @@ def _product(some: Sequence[Shape], others: Sequence[Shape]) -> tuple[Shape, ...
 
 
 def _both(one: Shape, other: Shape) -> Shape:
-    if one == Shape():
+    if one == EMPTY:
         return other
-    if other == Shape():
+    if other == EMPTY:
         return one
     formats = {one.format, other.format} - {""}
     if len(formats) > 1 or (one.multiple is not None and other.multiple is not None and one.multiple != other.multiple):
