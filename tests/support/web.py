@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
-from support.backends import free_port
-
 Answer = Iterable[bytes]
 
 
@@ -29,9 +27,10 @@ class Site:
 
 
 @contextmanager
-def serving(answer: Callable[[str], Answer], port: int = 0) -> Iterator[Site]:
-    """Answers each request with these bytes. What comes after an answer without a length closes the connection."""
-    listening = socket.create_server(("127.0.0.1", port or free_port()))
+def serving(answer: Callable[[str], Answer], *, hangs_up: bool = False) -> Iterator[Site]:
+    """Answers each request with these bytes. After an answer shorter than it says, or where it hangs up, the connection is
+    closed."""
+    listening = socket.create_server(("127.0.0.1", 0))
     site = Site(f"127.0.0.1:{listening.getsockname()[1]}")
     threads: list[threading.Thread] = []
     lines: list[socket.socket] = []
@@ -47,7 +46,7 @@ def serving(answer: Callable[[str], Answer], port: int = 0) -> Iterator[Site]:
                 for piece in answer(path):
                     line.sendall(piece)
                     sent += piece[:4096] if len(sent) < 4096 else b""
-                if b"Connection: close" in sent or len(sent) == 0 or not _complete(sent):
+                if hangs_up or not _complete(sent):
                     return
 
     def accept() -> None:
