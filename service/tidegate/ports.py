@@ -323,4 +323,5 @@ class Parts:
     platform: Platform
     router: Router
     metrics: Metrics | None  # None: the environment has none, and services with checks are refused
+    documents: Documents
     ci: CI | None = None

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from tidegate.drivers import registry
+from tidegate.drivers.http.documents import HttpDocuments
 from tidegate.engine.outbox import Outbox
 from tidegate.engine.worker import Worker, WorkerOptions
 from tidegate.errors import InvalidSettings, Problem, UnknownDriver
@@ -79,7 +80,7 @@ def _parts(name: str, environment: EnvironmentSettings, found: list[Problem]) ->
     if any(each is None for each in options.values()):
         return None
     made = {kind: each[0](each[1], name) for kind, each in options.items() if each is not None}
-    return Parts(made["platform"], made["router"], made.get("metrics"), made.get("ci"))
+    return Parts(made["platform"], made["router"], made.get("metrics"), HttpDocuments(), made.get("ci"))
 
 
 def _options(kind: str, name: str, driver: DriverSettings, found: list[Problem]) -> tuple[Any, Any] | None:

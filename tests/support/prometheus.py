@@ -300,7 +300,7 @@ class Bake:
 
     def look(self, *, final: bool = True) -> dict[str, Finding]:
         """One look now, by the engine's own function; the findings by check."""
-        parts: Any = Parts(platform=None, router=None, metrics=self.metrics)  # type: ignore[arg-type]
+        parts: Any = Parts(platform=None, router=None, metrics=self.metrics, documents=None)  # type: ignore[arg-type]
         store: Any = self
         turn = Turn(Claim("r1", 1, 0.0, "e"), store, parts, lambda: time.time() + self.ahead, self._memory, lambda: None)
         verdict, look, trial = effects.judged(turn, self.rollout, Seen(self.instances, Routed()), Judge(final, ""))

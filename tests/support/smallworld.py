@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -74,6 +74,7 @@ class SmallWorld:
     requests: int = 0
     answer: Callable[[str, Window], tuple[Series, ...]] = lambda query, window: ()
     count: int = 0
+    documents: dict[str, Mapping[str, object]] = field(default_factory=dict)  # by release: what its instances serve
     statuses: dict[str, int] = field(default_factory=dict)  # by hook: how it ends; 0 unless said otherwise
     polls: int = 2  # after so many looks a hook has ended
     jobs: dict[tuple[str, str], int] = field(default_factory=dict)  # rollout and hook: looks left
@@ -93,7 +94,7 @@ class SmallWorld:
 
     def parts(self, *, metrics: bool = True) -> Parts:
         """It as an environment's drivers."""
-        return Parts(SmallPlatform(self), SmallRouter(self), SmallMetrics(self) if metrics else None)
+        return Parts(SmallPlatform(self), SmallRouter(self), SmallMetrics(self) if metrics else None, SmallDocuments(self))
 
     def present(self, release: str | None = None) -> list[Instance]:
         """What exists, of one release or at all."""
@@ -234,6 +235,18 @@ class SmallMetrics:
         return ()
 
 
+class SmallDocuments:
+    """`ports.Documents` on a small world."""
+
+    def __init__(self, world: SmallWorld) -> None:
+        self._world = world
+
+    def fetch(self, address: str, path: str, timeout_seconds: float) -> Mapping[str, object] | None:
+        self._world.did("document")
+        (release,) = (each.release for each in self._world.present() if each.address == address)
+        return self._world.documents.get(release)
+
+
 def down(query: str, window: Window) -> tuple[Series, ...]:
     """A metrics source that does not answer."""
     raise MetricsError("Prometheus refused the connection", reason="source-down")
@@ -282,6 +295,7 @@ def ask_for(store: SqlStore, service: Service, number: int, clock: Clock, old: i
         checks=service.checks,
         policy=service.policy,
         hooks=service.hooks,
+        compare=service.compare,
         requested_by="jenkins",
         group=group,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -71,7 +72,7 @@ def interposed(stage: Stage, before: Any) -> dict[str, Any]:
     parts = stage.world.parts()
     return {
         "store": Interposed(stage.store, before),
-        "parts": Parts(Interposed(parts.platform, before), Interposed(parts.router, before), parts.metrics),
+        "parts": replace(parts, platform=Interposed(parts.platform, before), router=Interposed(parts.router, before)),
     }
 
 

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 from support.plans import NEW, OLD, SERVICE, table
 from tidegate.core import planning
+from tidegate.core.contract.values import Contract
 from tidegate.core.model import Order, Service, Strategy
 from tidegate.core.routing import Preview
-from tidegate.core.tasks import HOOKS, Compare, Hook
+from tidegate.core.tasks import HOOKS, Hook
 
 HOOKED = {name: Hook(("true",)) for name in HOOKS}
 BLUE_GREEN = replace(SERVICE, strategy=Strategy.BLUE_GREEN)
@@ -52,7 +53,7 @@ def test_a_rolling_update_with_a_preview_stands_without_traffic_first() -> None:
 
 
 def test_every_hook_has_its_place() -> None:
-    service = replace(SERVICE, hooks=HOOKED, compare=Compare("/openapi.json"))
+    service = replace(SERVICE, hooks=HOOKED, compare=Contract("/openapi.json"))
     assert table(planning.plan(service, OLD, NEW)) == [
         "F a5 b2 R a5 P b2 before pre_deploy compare pre_promote",
         "F a5 b2 R a3 b2 bake judge",
@@ -93,7 +94,7 @@ def test_a_group_waits_before_traffic_moves_and_before_anything_is_given_up() ->
 
 
 def test_the_direct_way_has_none_of_it() -> None:
-    service = replace(previewed(SERVICE), hooks=HOOKED, compare=Compare("/openapi.json"), shares=(0.01,), together=True)
+    service = replace(previewed(SERVICE), hooks=HOOKED, compare=Contract("/openapi.json"), shares=(0.01,), together=True)
     assert planning.direct(service, OLD, NEW) == planning.direct(SERVICE, OLD, NEW)
 
 

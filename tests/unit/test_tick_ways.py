@@ -11,6 +11,7 @@ import pytest
 
 from support.smallworld import a_service, sqlite
 from support.ticking import Stage, another, crash_at, interposed, taken_over
+from tidegate.core.contract.values import Contract, OnBreaking
 from tidegate.core.kinds import Kind
 from tidegate.core.model import Service, SignalKind, Strategy
 from tidegate.core.phases import Phase
@@ -19,7 +20,7 @@ from tidegate.core.tasks import Hook, Side, TaskState
 from tidegate.testing.store_values import HandClock
 
 HOOKS = {name: Hook(("run", name)) for name in ("pre_deploy", "pre_promote", "post_promote")}
-BACK = {"on_rollback": Hook(("run", "back"), Side.OLD)}
+BACK = {"on_rollback": Hook(("run", "back"), side=Side.OLD)}
 
 
 def hooked(name: str = "shop", **changes: Any) -> Service:
@@ -113,6 +114,51 @@ def test_turning_back_while_a_hook_runs_leaves_nothing(stage: Stage) -> None:
     stage.run()
     assert stage.phase is Phase.ROLLED_BACK
     assert stage.world.jobs == {}
+
+
+def document(*paths: str) -> dict[str, object]:
+    """An OpenAPI document with a GET at each of these paths."""
+    answers = {"responses": {"200": {"description": "fine"}}}
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "shop", "version": "1"},
+        "paths": {each: {"get": answers} for each in paths},
+    }
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "policy", "phase", "state"),
+    [
+        (["/a"], ["/a", "/b"], OnBreaking.FAIL, Phase.SUCCEEDED, TaskState.PASSED),
+        (["/a", "/b"], ["/a"], OnBreaking.FAIL, Phase.ROLLED_BACK, TaskState.FAILED),
+        (["/a", "/b"], ["/a"], OnBreaking.WARN, Phase.SUCCEEDED, TaskState.WARNED),
+        (None, None, OnBreaking.FAIL, Phase.SUCCEEDED, TaskState.PASSED),
+        (["/a"], None, OnBreaking.WARN, Phase.SUCCEEDED, TaskState.WARNED),
+    ],
+)
+def test_what_both_releases_promise_is_compared_before_traffic_moves(
+    stage: Stage, old: list[str] | None, new: list[str] | None, policy: OnBreaking, phase: Phase, state: TaskState
+) -> None:
+    for release, paths in (("v1-1", old), ("v2-2", new)):
+        if paths is not None:
+            stage.world.documents[release] = document(*paths)
+    stage.begin(hooked(hooks={}, compare=Contract("/openapi.json", policy)))
+    stage.run()
+    assert (stage.phase, states(stage)["compare"]) == (phase, state)
+    if phase is Phase.ROLLED_BACK:
+        assert "/b" in stage.reason
+        assert "shifted" not in stage.kinds()
+
+
+def test_where_the_promise_is_not_known_a_person_is_asked(stage: Stage) -> None:
+    stage.world.documents["v1-1"] = document("/a")
+    stage.begin(hooked(hooks={}, compare=Contract("/openapi.json")))
+    while "held" not in stage.kinds():
+        stage.tick()
+    assert "does not serve /openapi.json" in stage.told(Kind.HELD)[0]
+    stage.signal(SignalKind.PROMOTE)
+    stage.run()
+    assert stage.phase is Phase.SUCCEEDED
 
 
 def test_blue_green_with_a_preview_holds_switches_and_keeps(stage: Stage) -> None:

@@ -8,10 +8,12 @@ from enum import StrEnum
 
 from tidegate.core.approval import Approval
 from tidegate.core.container import Container
+from tidegate.core.contract.values import Contract
 from tidegate.core.judge.verdict import Outcome, Time, Verdict
 from tidegate.core.phases import Phase
+from tidegate.core.probing import Probe
 from tidegate.core.routing import Backend, Routed
-from tidegate.core.tasks import Compare, Hook, TaskRun
+from tidegate.core.tasks import Hook, TaskRun
 
 Fleet = Mapping[str, int]  # {release id: how many instances}; no zero counts, never changed once made
 
@@ -134,7 +136,8 @@ class Service:
     keep_seconds: float = 0.0  # blue-green: how long the old colour is kept after it was left
     shares: tuple[float, ...] = ()  # of the new requests, for the new release, after each of the first batches; in (0, 1)
     hooks: Mapping[str, Hook] = field(default_factory=dict)  # by `tasks.HOOKS`
-    compare: Compare | None = None
+    compare: Contract | None = None
+    probe: Probe | None = None
     together: bool = False  # rolled out as one with the other services of its file that say so
 
     @property
@@ -284,7 +287,8 @@ class Rollout:
     build: Build | None = None  # that asked for it
     forced: bool = False  # asked for in spite of a freeze and of a quarantine
     hooks: Mapping[str, Hook] = field(default_factory=dict)
-    compare: Compare | None = None
+    compare: Contract | None = None
+    probe: Probe | None = None
     tasks: tuple[TaskRun, ...] = ()  # those that were begun, the way back's too
     group: str = ""  # of the rollouts that are promoted and turned back as one; empty: it is alone
     arrived: int = 0  # the last of its group's points (`Gate.together`) that it came to

@@ -76,13 +76,14 @@ def _service(root: Reader, name: str, environment: str) -> Service:
     monitor = update.take("monitor", seconds, 0.0)
     bake = own.take("bake", seconds, monitor) + update.take("delay", seconds, 0.0)
     strategy = own.take("strategy", one_of(Strategy, Strategy), Strategy.ROLLING)
+    backend = _backend(own, name)
     found = Service(
         environment=environment,
         name=name,
         image=root.take("image", text, ""),
         replicas=replicas,
         container=_container(root, deploy, own),
-        backend=_backend(own, name),
+        backend=backend,
         strategy=strategy,
         order=update.take("order", one_of(Order, Order), Order.START_FIRST),
         batch=batch,
@@ -94,6 +95,7 @@ def _service(root: Reader, name: str, environment: str) -> Service:
         shares=spec_way.shares(own),
         hooks=spec_way.hooks(own),
         compare=spec_way.compare(own),
+        probe=spec_way.probe(own, backend.listen),
         together=spec_way.together(own),
     )
     _consistent(root, own, update, found)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from tidegate.core.contract.values import Contract, OnBreaking
 from tidegate.core.model import Strategy
+from tidegate.core.probing import LEAST_EVERY_SECONDS, Probe, public_url
 from tidegate.core.reading import Reader, flag, one_of, pairs, text, words
 from tidegate.core.routing import Preview
-from tidegate.core.tasks import HOOKS, Compare, Hook, OnBreaking, Side
+from tidegate.core.tasks import HOOKS, Hook, Side
 from tidegate.core.units import seconds, share
 
 LONGEST_WAIT_SECONDS = 86_400.0  # what `long_lived: wait` means: nothing waits for ever
@@ -65,7 +67,7 @@ def _shares(value: object) -> tuple[float, ...]:
     raise ValueError("a list of shares between 0% and 100% that do not fall, such as [5%, 25%]")
 
 
-def compare(own: Reader) -> Compare | None:
+def compare(own: Reader) -> Contract | None:
     """The comparison of the releases' OpenAPI documents."""
     reader = own.inner("compare")
     if "compare" not in own:
@@ -73,7 +75,7 @@ def compare(own: Reader) -> Compare | None:
     path = reader.take("openapi", _path, "")
     if "openapi" not in reader:
         reader.complain("openapi", "is needed: where each release serves its document, such as /openapi.json")
-    found = Compare(path, reader.take("on_breaking", one_of(OnBreaking, OnBreaking), OnBreaking.FAIL))
+    found = Contract(path, reader.take("on_breaking", one_of(OnBreaking, OnBreaking), OnBreaking.FAIL))
     reader.finish()
     return found
 
@@ -82,6 +84,48 @@ def _path(value: object) -> str:
     if isinstance(value, str) and re.fullmatch(r"/[!-~]*", value):
         return value
     raise ValueError("a path such as /openapi.json")
+
+
+def probe(own: Reader, listen: str) -> Probe | None:
+    """How the service is asked from outside during a rollout; None: not at all."""
+    reader = own.inner("probe")
+    if "probe" not in own:
+        return None
+    base = Probe("")
+    url = reader.take("url", _url, "") or (public_url(listen, reader.take("path", _path, "/")) if listen else "")
+    reader.take("path", _path, "/")
+    if not url:
+        reader.complain(
+            "url", "is needed where the service has no `listen`: where it is asked, such as http://10.0.0.5:8001/"
+        )
+    found = Probe(
+        url=url,
+        every_seconds=reader.take("every", _probe_pause, base.every_seconds),
+        timeout_seconds=reader.take("timeout", seconds, base.timeout_seconds),
+        slow_seconds=reader.take("slow", seconds, base.slow_seconds),
+        header=reader.take("header", _token, ""),
+    )
+    reader.finish()
+    return found
+
+
+def _probe_pause(value: object) -> float:
+    found = seconds(value)
+    if found < LEAST_EVERY_SECONDS:
+        raise ValueError("a duration of at least 100ms")
+    return found
+
+
+def _url(value: object) -> str:
+    if isinstance(value, str) and re.fullmatch(r"http://[A-Za-z0-9.:\[\]-]+(/[!-~]*)?", value):
+        return value
+    raise ValueError("an address such as http://10.0.0.5:8001/health")
+
+
+def _token(value: object) -> str:
+    if isinstance(value, str) and re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}", value):
+        return value
+    raise ValueError("a header's name, such as X-Version")
 
 
 def long_lived(own: Reader) -> float | None:

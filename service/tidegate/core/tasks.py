@@ -33,13 +33,6 @@ class Side(StrEnum):
     OLD = "old"
 
 
-class OnBreaking(StrEnum):
-    """What follows when the new release breaks what the old one promised."""
-
-    FAIL = "fail"  # turn back; where nothing can be said, a person is asked
-    WARN = "warn"
-
-
 class TaskState(StrEnum):
     """How a task stands, or ended."""
 
@@ -66,14 +59,6 @@ class Hook:
     environment: Mapping[str, str] = field(default_factory=dict)
     timeout_seconds: float = 300.0
     host_network: bool = False  # to reach what listens on the engine's loopback only
-
-
-@dataclass(frozen=True, slots=True)
-class Compare:
-    """The OpenAPI documents of both releases are compared. `path`: where each serves its own."""
-
-    path: str
-    on_breaking: OnBreaking = OnBreaking.FAIL
 
 
 @dataclass(frozen=True, slots=True)

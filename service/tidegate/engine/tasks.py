@@ -8,15 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from tidegate.core.contract.values import Comparison, Outcome
 from tidegate.core.decisions import Run
 from tidegate.core.judge.verdict import Time
 from tidegate.core.model import Event, InstanceState, Rollout, Seen
-from tidegate.core.tasks import BLOCKING, COMPARE, Job, OnBreaking, Side, TaskRun, TaskState
+from tidegate.core.tasks import BLOCKING, COMPARE, Job, Side, TaskRun, TaskState
 from tidegate.engine import events
+from tidegate.engine.contracts import compared
 from tidegate.engine.turn import Turn
 
 LONGEST_POLL_SECONDS = 2.0
 MOST_CHANGES = 20  # of a comparison, in the event
+STATES = {
+    Outcome.PASSED: TaskState.PASSED,
+    Outcome.SKIPPED: TaskState.PASSED,
+    Outcome.WARNED: TaskState.WARNED,
+    Outcome.FAILED: TaskState.FAILED,
+    Outcome.UNKNOWN: TaskState.UNKNOWN,
+}
 
 
 def step(turn: Turn, rollout: Rollout, seen: Seen, effect: Run) -> tuple[TaskRun, list[Event]]:
@@ -109,29 +118,28 @@ def _url(listen: str) -> str:
 
 
 def _compared(turn: Turn, rollout: Rollout, seen: Seen) -> tuple[TaskRun, list[Event]]:
-    """One instance of each release is asked for its document."""
+    """It takes a moment only, so it begins and ends at once."""
     assert rollout.compare is not None
-    now, policy = turn.clock(), rollout.compare.on_breaking
-    old, new = (_address(seen, release) for release in (rollout.old, rollout.new))
-    if rollout.old is None:
-        done = TaskRun(COMPARE, TaskState.PASSED, now, now, "nothing served before, so there is nothing to compare")
-        return done, [events.task(done, rollout)]
-    if not old or not new:
-        missing = rollout.new if old else rollout.old
-        found: tuple[TaskState, str, tuple[str, ...]] = (
-            TaskState.UNKNOWN,
-            f"no instance of {missing} is ready to be asked",
-            (),
-        )
-    else:
-        found = compared(turn.parts.documents, old, new, rollout.compare)
-    state, sentence, changes = found
-    if state is TaskState.UNKNOWN and policy is OnBreaking.WARN:
+    now = turn.clock()
+    found = _comparison(turn, rollout, seen)
+    state = STATES[found.outcome]
+    if state is TaskState.UNKNOWN and not found.stops(rollout.compare.on_breaking):
         state = TaskState.WARNED
-    done = TaskRun(COMPARE, state, now, turn.clock(), sentence)
-    return done, [
-        events.task(done, rollout, {"changes": list(changes[:MOST_CHANGES]), "more": max(0, len(changes) - MOST_CHANGES)})
-    ]
+    done = TaskRun(COMPARE, state, now, turn.clock(), found.sentence)
+    changes = [f"{each.effect.value}: {each.sentence} ({each.path})" for each in found.changes[:MOST_CHANGES]]
+    return done, [events.task(done, rollout, {"changes": changes, "more": len(found.changes) - len(changes)})]
+
+
+def _comparison(turn: Turn, rollout: Rollout, seen: Seen) -> Comparison:
+    """One instance of each release is asked."""
+    assert rollout.compare is not None
+    if rollout.old is None:
+        return Comparison(Outcome.SKIPPED, "nothing served before, so there is nothing to compare")
+    old, new = (_address(seen, release) for release in (rollout.old, rollout.new))
+    if not old or not new:
+        lacking = rollout.new if old else rollout.old
+        return Comparison(Outcome.UNKNOWN, f"the APIs are not compared: no instance of {lacking} is ready to be asked")
+    return compared(old, new, rollout.compare, turn.parts.documents)
 
 
 def _address(seen: Seen, release: str | None) -> str:

@@ -95,6 +95,7 @@ rollouts = Table(
     Column("forced", Boolean, nullable=False, server_default=false()),
     Column("hooks", JSON, nullable=False, server_default=text("'{}'")),
     Column("compare", JSON(none_as_null=True)),
+    Column("probe", JSON(none_as_null=True)),
     Column("group", String, nullable=False, server_default=text("''"), index=True),
     # where it stands; written by the engine that holds the lease
     Column("digest", String, nullable=False, server_default=text("''")),

@@ -170,6 +170,7 @@ def _start(
         forced=asked.force,
         hooks=service.hooks if hooked else {},
         compare=service.compare if hooked else None,
+        probe=service.probe,
     )
     event = Event(
         Kind.CREATED,
