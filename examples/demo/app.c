@@ -11,6 +11,7 @@
  *   LEAK_MB_PER_MINUTE              memory that is taken and kept
  *   ON_SIGTERM=exit|graceful|ignore dies at once (requests in flight are lost); finishes them; does not listen
  *   COUNTERS=/directory             a file per process with counts that survive SIGKILL
+ * A GET of /ws with `Upgrade: websocket` begins a WebSocket: each short frame of the client is sent back until it closes.
  * `/app healthy` asks the running one for /health and ends with 0 or 1, for a HEALTHCHECK.
  */
 #define _GNU_SOURCE
@@ -22,6 +23,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -97,7 +99,7 @@ static int respond(int fd, int status, const char *body, int keep) {
     char answer[BUFFER];
     int size = snprintf(answer, sizeof answer,
                         "HTTP/1.1 %d %s\r\nX-Version: %s\r\nContent-Type: text/plain\r\nContent-Length: %zu\r\n%s\r\n%s", status,
-                        status == 200 ? "OK" : status == 404 ? "Not Found" : status == 503 ? "Unavailable" : "Error",
+                        status == 200 ? "OK" : status == 400 ? "Bad Request" : status == 404 ? "Not Found" : status == 503 ? "Unavailable" : "Error",
                         text("VERSION", "?"), strlen(body), keep ? "" : "Connection: close\r\n", body);
     return size >= (int)sizeof answer ? -1 : write_all(fd, answer, (size_t)size);
 }
@@ -172,6 +174,73 @@ static int answer(int fd, const char *method, const char *path, int keep) {
     return serve(fd, path, !strcmp(method, "POST"), keep);
 }
 
+static uint32_t turned(uint32_t word, int by) { return word << by | word >> (32 - by); }
+
+/* SHA-1 of a text of up to 111 bytes, for the handshake of a WebSocket (RFC 6455 asks for it). */
+static void sha1(const char *text, unsigned char digest[20]) {
+    unsigned char data[128] = {0};
+    size_t size = strlen(text), blocks = size < 56 ? 1 : 2;
+    memcpy(data, text, size);
+    data[size] = 0x80;
+    data[blocks * 64 - 2] = (unsigned char)(size * 8 >> 8);
+    data[blocks * 64 - 1] = (unsigned char)(size * 8);
+    uint32_t h[5] = {0x67452301, 0xefcdab89, 0x98badcfe, 0x10325476, 0xc3d2e1f0};
+    for (size_t block = 0; block < blocks; block++) {
+        uint32_t w[80], a = h[0], b = h[1], c = h[2], d = h[3], e = h[4];
+        for (int i = 0; i < 80; i++) {
+            const unsigned char *at = data + block * 64 + i * 4;
+            if (i < 16) w[i] = (uint32_t)at[0] << 24 | (uint32_t)at[1] << 16 | (uint32_t)at[2] << 8 | at[3];
+            else w[i] = turned(w[i - 3] ^ w[i - 8] ^ w[i - 14] ^ w[i - 16], 1);
+            uint32_t f = i < 20   ? (b & c) + (~b & d) + 0x5a827999
+                         : i < 40 ? (b ^ c ^ d) + 0x6ed9eba1
+                         : i < 60 ? ((b & c) | (d & (b | c))) + 0x8f1bbcdc
+                                  : (b ^ c ^ d) + 0xca62c1d6;
+            uint32_t next = turned(a, 5) + f + e + w[i];
+            e = d, d = c, c = turned(b, 30), b = a, a = next;
+        }
+        h[0] += a, h[1] += b, h[2] += c, h[3] += d, h[4] += e;
+    }
+    for (int i = 0; i < 20; i++) digest[i] = (unsigned char)(h[i / 4] >> (24 - i % 4 * 8));
+}
+
+static void base64(const unsigned char digest[20], char out[29]) {
+    static const char *letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    for (int i = 0; i < 28; i++) {
+        int bit = i * 6, pair = digest[bit / 8] << 8 | (bit / 8 + 1 < 20 ? digest[bit / 8 + 1] : 0);
+        out[i] = letters[pair >> (10 - bit % 8) & 63];
+    }
+    out[27] = '=';
+    out[28] = 0;
+}
+
+static int receive_all(int fd, unsigned char *data, size_t size) {
+    return size == 0 || recv(fd, data, size, MSG_WAITALL) == (ssize_t)size ? 0 : -1;
+}
+
+/* Agree to a WebSocket and send each frame back, unmasked, until a close has been sent back. It counts as no request. */
+static int talk(int fd, const char *head) {
+    char key[40] = "", joined[96], accept[29], answer[256];
+    unsigned char digest[20], frame[2 + 125], mask[4];
+    const char *at = strcasestr(head, "\r\nSec-WebSocket-Key:");
+    if (!strcasestr(head, "\r\nUpgrade: websocket") || !at || sscanf(at + 20, " %39s", key) != 1)
+        return respond(fd, 400, "Upgrade: websocket and a key are needed\n", 0);
+    snprintf(joined, sizeof joined, "%s258EAFA5-E914-47DA-95CA-C5AB0DC85B11", key);
+    sha1(joined, digest);
+    base64(digest, accept);
+    int size = snprintf(answer, sizeof answer,
+                        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nX-Version: %s\r\n"
+                        "Sec-WebSocket-Accept: %s\r\n\r\n", text("VERSION", "?"), accept);
+    if (write_all(fd, answer, (size_t)size)) return -1;
+    while (!receive_all(fd, frame, 2)) {
+        size_t length = frame[1] & 127;
+        if (!(frame[1] & 128) || length > 125 || receive_all(fd, mask, 4) || receive_all(fd, frame + 2, length)) return -1;
+        for (size_t i = 0; i < length; i++) frame[2 + i] ^= mask[i % 4];
+        frame[1] = (unsigned char)length;
+        if (write_all(fd, (const char *)frame, 2 + length) || (frame[0] & 15) == 8) return -1;
+    }
+    return -1;
+}
+
 /* Read one request head into `data`; returns its length, 0 at a clean end, -1 when it is broken. */
 static long read_head(int fd, char *data, size_t *have) {
     for (;;) {
@@ -208,6 +277,10 @@ static void *converse(void *argument) {
         char method[8] = "", path[1024] = "", version[16] = "", saved = data[head - 1];
         data[head - 1] = 0;
         if (sscanf(data, "%7s %1023s %15s", method, path, version) != 3) break;
+        if (!strcmp(path, "/ws")) {
+            talk(fd, data);
+            break;
+        }
         const char *length = strcasestr(data, "\r\nContent-Length:");
         keep = !strcasestr(data, "\r\nConnection: close") && strcmp(version, "HTTP/1.0") && !leaving;
         size_t body = length ? strtoul(length + 17, NULL, 10) : 0;

@@ -8,7 +8,6 @@ import signal
 import socket
 import struct
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -17,12 +16,13 @@ from pathlib import Path
 import pytest
 
 from processes import free_port
-from support.backends import Backends, backends
-from support.haproxy import Standing, killed_before_step, owned_router, short_folder, standing_ones, until
+from support.backends import Backends, backends, loads
+from support.haproxy import Standing, kill, killed_before_step, owned_router, short_folder, standing_ones
 from support.need import program
-from tidegate.core.routing import Backend, Member
+from tidegate.core.routing import Backend, Preview
 from tidegate.drivers.routers.haproxy import HAProxyRouter
 from tidegate.testing.router_contract import member
+from tidegate.testing.router_traffic_contract import RouterTrafficContract, until
 from traffic import Load
 
 SHOP = Backend("shop")
@@ -52,35 +52,98 @@ def apps(tmp_path: Path) -> Iterator[Backends]:
         yield made
 
 
-def test_draining_shows_requests_in_flight(owned: HAProxyRouter, shop: Backend, apps: Backends) -> None:
-    old, new = apps.start("v1-1"), apps.start("v2-2")
-    owned.write(shop, (old,), 1)
-    load = Load(shop.listen, slow_gets=3, slow_get_ms=1500)
-    until(lambda: owned.read(shop).busy.get(old.instance) == 3)
-    owned.write(shop, (new,), 1)
-    assert owned.read(shop).draining == {old.instance: 3}
-    until(lambda: owned.read(shop).draining == {old.instance: 0})
-    owned.write(shop, (new,), 1)
-    assert owned.read(shop).draining == {}
-    assert set(load.finish().by_outcome) == {"ok"}
+@pytest.fixture
+def load() -> Iterator[Callable[..., Load]]:
+    with loads() as make:
+        yield make
+
+
+class TestOwned(RouterTrafficContract):
+    """With reloads in the middle."""
+
+    @pytest.fixture
+    def router(self, owned: HAProxyRouter) -> HAProxyRouter:
+        return owned
+
+    @pytest.fixture
+    def backend(self, shop: Backend) -> Backend:
+        return shop
+
+    @pytest.fixture
+    def apps(self, apps: Backends) -> Backends:
+        return apps
+
+    @pytest.fixture
+    def load(self, load: Callable[..., Load]) -> Callable[..., Load]:
+        return load
+
+    @pytest.fixture
+    def kill_proxy(self, owned: HAProxyRouter) -> Callable[[], None]:
+        return lambda: kill(owned)
+
+    @pytest.fixture
+    def preview(self) -> Preview:
+        return Preview(f"127.0.0.1:{free_port()}", "X-Shop-Preview: blue")
+
+    @pytest.fixture
+    def disturb(self, owned: HAProxyRouter) -> Callable[[int], None]:
+        return lambda number: os.kill(owned.pid or 0, signal.SIGUSR2) if number in (5, 10, 15) else None
+
+
+class TestAdopted(RouterTrafficContract):
+    @pytest.fixture
+    def there(self, standing: Callable[..., Standing]) -> Standing:
+        return standing()
+
+    @pytest.fixture
+    def router(self, there: Standing) -> HAProxyRouter:
+        return there.router
+
+    @pytest.fixture
+    def backend(self) -> Backend:
+        return SHOP
+
+    @pytest.fixture
+    def address(self, there: Standing) -> str:
+        return f"127.0.0.1:{there.port}"
+
+    @pytest.fixture
+    def apps(self, apps: Backends) -> Backends:
+        return apps
+
+    @pytest.fixture
+    def load(self, load: Callable[..., Load]) -> Callable[..., Load]:
+        return load
+
+    @pytest.fixture
+    def preview(self) -> Preview:
+        return Preview(header="X-Shop-Preview: blue")
+
+    @pytest.fixture(params=["header"])
+    def way(self, request: pytest.FixtureRequest) -> str:
+        return str(request.param)
+
+    @pytest.fixture
+    def kill_proxy(self, there: Standing) -> Callable[[], None]:
+        return there.kill
 
 
 def test_counters_tell_lost_requests_from_the_applications_errors(
-    owned: HAProxyRouter, shop: Backend, apps: Backends
+    owned: HAProxyRouter, shop: Backend, apps: Backends, load: Callable[..., Load]
 ) -> None:
     good, bad = apps.start("v1-1"), apps.start("v2-2", ERROR_RATIO="1")
     owned.write(shop, (good, bad), 1)
-    load = Load(shop.listen, get=40)
-    until(lambda: load.counts.errors > 20)
-    errors = load.finish()
+    traffic = load(shop.listen, get=40)
+    until(lambda: traffic.counts.errors > 20)
+    errors = traffic.finish()
     seen = owned.read(shop).traffic
     assert seen is not None
     assert (seen.requests, seen.lost, seen.errors) == (errors.requests, 0, errors.errors)
 
     owned.write(shop, (), 1)
-    load = Load(shop.listen, get=40)
-    until(lambda: load.counts.lost > 20)
-    refused = load.finish()
+    traffic = load(shop.listen, get=40)
+    until(lambda: traffic.counts.lost > 20)
+    refused = traffic.finish()
     after = owned.read(shop).traffic
     assert after is not None
     assert after.lost == refused.lost
@@ -212,48 +275,3 @@ def test_errors_are_kept_when_tidegate_is_killed_around_the_deletion(
         if not crashed:
             break
     assert step > 15, "there are more steps than that"
-
-
-def switch(router: HAProxyRouter, backend: Backend, apps: Backends, serving: list[Member], release: str) -> None:
-    """Replace the oldest; kill it with SIGKILL the moment the router says that nothing can reach it."""
-    old = serving.pop(0)
-    serving.append(apps.start(release))
-    router.write(backend, serving, 1)
-    while old.instance in (draining := router.read(backend).draining):
-        if draining[old.instance] == 0:
-            router.write(backend, serving, 1)
-        time.sleep(0.005)
-    apps.kill(old)
-
-
-@pytest.mark.parametrize("client", ["naive", "checking"])
-def test_nothing_is_lost_over_switches_and_reloads(
-    owned: HAProxyRouter, shop: Backend, apps: Backends, client: str
-) -> None:
-    serving = [apps.start("v1-1") for _ in range(3)]
-    owned.write(shop, serving, 1)
-    rates = {"get_ka": 120, "get": 60, "post_ka": 40, "post": 20, "slow_gets": 3, "slow_posts": 3}
-    load = Load(shop.listen, client=client, slow_get_ms=600, slow_post_ms=800, **rates)
-    until(lambda: load.counts.requests > 100)
-    for number in range(20):
-        switch(owned, shop, apps, serving, f"v2-{number}")
-        if number in (5, 10, 15):
-            os.kill(owned.pid or 0, signal.SIGUSR2)
-    seen = load.finish()
-    assert seen.by_outcome == {"ok": seen.requests}
-    assert seen.posts_sent == apps.posts()
-
-
-def test_the_load_generator_sees_what_a_careless_switch_loses(owned: HAProxyRouter, shop: Backend, apps: Backends) -> None:
-    """The control: without the drain, the same traffic is cut, so that the test above could fail."""
-    serving = [apps.start("v1-1") for _ in range(2)]
-    owned.write(shop, serving, 1)
-    load = Load(shop.listen, slow_gets=8, slow_get_ms=500)
-    until(lambda: load.counts.requests > 20)
-    old = serving.pop(0)
-    serving.append(apps.start("v2-2"))
-    owned.write(shop, serving, 1)
-    apps.kill(old)
-    seen = load.finish()
-    assert seen.lost > 0
-    assert seen.requests > seen.lost

@@ -1,4 +1,4 @@
-"""The demo's application as plain local processes: backends for a proxy without Docker."""
+"""The demo's application as plain local processes: backends for a proxy without Docker, and traffic for it."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ import socket
 import struct
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from build import compile_c
 from processes import free_port
 from tidegate.core.routing import Member
+from traffic import Load
 
 SOURCE = Path(__file__).parents[2] / "examples" / "demo" / "app.c"
 
@@ -67,3 +69,19 @@ def backends(folder: Path) -> Iterator[Backends]:
         for process in made.running.values():
             process.kill()
             process.wait()
+
+
+@contextmanager
+def loads() -> Iterator[Callable[..., Load]]:
+    """Makes traffic; ended at the end, whatever happens."""
+    made: list[Load] = []
+
+    def make(address: str, **options: Any) -> Load:
+        made.append(Load(address, **options))
+        return made[-1]
+
+    try:
+        yield make
+    finally:
+        for each in made:
+            each.finish()

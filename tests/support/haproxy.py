@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from support.backends import free_port
 from support.need import program
 from tidegate.drivers.routers import haproxy_socket
 from tidegate.drivers.routers.haproxy import HAProxyOptions, HAProxyRouter
+from tidegate.testing.router_traffic_contract import until
 
 ADOPTED = """\
 global
@@ -38,14 +38,6 @@ backend shop_preview
 backend other
     balance roundrobin
 """
-
-
-def until(holds: Callable[[], bool], seconds: float = 10.0) -> None:
-    """Wait for it, or fail."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "did not come about in time"
-        time.sleep(0.01)
 
 
 def ended(pid: int) -> bool:
@@ -82,6 +74,7 @@ def kill(router: HAProxyRouter) -> None:
     """SIGKILL to an owned HAProxy, master and workers."""
     pid = router.pid
     assert pid is not None
+    until(lambda: bool(router.workers()))  # just after a reload the master does not answer
     every = (pid, *router.workers())
     for each in every:
         os.kill(each, signal.SIGKILL)
@@ -114,10 +107,24 @@ class Standing:
         self.config.write_bytes(text.encode(errors="surrogateescape"))
         socket = home / "master.sock"
         words = ["-S", str(socket)] if master else []
-        self.process = subprocess.Popen([program("haproxy"), "-W", *words, "-f", str(self.config)])
-        until(lambda: hears(self.process.pid) and self.socket.exists())
+        self._command = [program("haproxy"), "-W", *words, "-f", str(self.config)]
+        self._start()
         places = {"socket": self.socket, "config": self.config, "master": socket if master else None}
         self.router = HAProxyRouter(HAProxyOptions(mode="adopted", directory=home / "kept", **places), "test")
+
+    def _start(self) -> None:
+        self.process = subprocess.Popen(self._command)
+        until(lambda: hears(self.process.pid) and self.socket.exists())
+
+    def kill(self) -> None:
+        """SIGKILL to it, master and worker, as its supervisor sees; it is started again."""
+        worker = self.worker()
+        for each in (self.process.pid, worker):
+            os.kill(each, signal.SIGKILL)
+        self.process.wait(10)
+        until(lambda: ended(worker))
+        self.socket.unlink()
+        self._start()
 
     def ask(self, command: str) -> str:
         """What it answers to a command."""

@@ -28,7 +28,7 @@ from tidegate.drivers.routers.haproxy_memory import Kept, Memory
 from tidegate.drivers.routers.haproxy_places import AdoptedPlace, OwnedPlace, Place
 from tidegate.drivers.routers.haproxy_process import listed, old_processes
 from tidegate.drivers.routers.haproxy_servers import Server, servers, traffic
-from tidegate.drivers.routers.haproxy_socket import Conversation, Replaced, identity, info, rows, say
+from tidegate.drivers.routers.haproxy_socket import Ask, Conversation, Replaced, identity, info, rows, say
 from tidegate.drivers.routers.haproxy_switch import Switch
 from tidegate.errors import RouterError
 from tidegate.ports import Diagnosis, Router
@@ -153,6 +153,7 @@ class HAProxyRouter(Router):
 
         try:
             with Conversation(self._place.admin) as one:
+                self._require_present(one.ask)
                 switch = Switch(one.ask, backend, wanted)
                 self._remember({*switch.running}, {*wanted}, identity(one.ask), kept)
                 self._memory.save(state)
@@ -161,9 +162,16 @@ class HAProxyRouter(Router):
                 switch.drain()
                 switch.strike(keep_errors)
             with Conversation(self._place.admin) as one:
+                self._require_present(one.ask)
                 return Switch(one.ask, backend, wanted).done()
         except Replaced:
             return False
+
+    def _require_present(self, one: Ask) -> None:
+        """Raise `Replaced` where the master knows that it is: for a moment after a reload both processes answer."""
+        present = self.workers()
+        if present and int(info(one)["Pid"]) not in present:
+            raise Replaced("HAProxy was reloaded, and the process of before still answers")
 
     def _remember(self, running: Set[str], wanted: Set[str], process: str, kept: Kept) -> None:
         """Who may be known to a process of HAProxy, before that comes about: `read` must not miss one after a crash."""

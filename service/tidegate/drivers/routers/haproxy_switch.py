@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from tidegate.core.routing import Backend, Member
 from tidegate.drivers.routers import haproxy_config as config
 from tidegate.drivers.routers.haproxy_servers import Server, servers
-from tidegate.drivers.routers.haproxy_socket import Ask, rows
+from tidegate.drivers.routers.haproxy_socket import Ask, Replaced, rows
 from tidegate.errors import RouterError
 
 STRIKE_SECONDS = 0.05  # how long it is waited for servers to become idle; the rest is for a later write
@@ -85,7 +85,9 @@ class Switch:
         return [name for name in self.running if name not in self._wanted]
 
     def _servers(self) -> dict[str, Server]:
-        return {each.name: each for each in servers(rows(self._ask, self._backend))}
+        if not (found := rows(self._ask, self._backend)):
+            raise Replaced(f"the process that answers has no backend {self._backend}; another one has")
+        return {each.name: each for each in servers(found)}
 
     def _command(self, command: str, expected: str) -> None:
         said = self._ask(command).strip()

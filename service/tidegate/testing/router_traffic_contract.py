@@ -1,0 +1,348 @@
+"""What every router promises while requests are on their way, whatever proxy it drives.
+
+A driver's test subclasses `RouterTrafficContract` and gives these fixtures:
+
+- `router`: the router under test, with nothing routed;
+- `backend`: a backend that it can serve; and `address`, where clients reach it, unless that is `backend.listen`;
+- `apps`: real applications, as `Apps` says;
+- `load`: makes steady traffic, as `Load` says: `load(address, client="naive", get_ka=80, post=20, slow_gets=4, …)`, rates
+  a second, and for `slow_*` how many callers, who ask for `slow_get_ms` and `slow_post_ms` one request after the other;
+- `kill_proxy`: a callable that ends the proxy with SIGKILL, and sees that it is started again where the router does not;
+- `preview`: how a preview is reached, by a header and an address of its own.
+
+What a proxy cannot do is said by attributes and fixtures of the class, so that it stands in its test.
+"""
+
+from __future__ import annotations
+
+import http.client
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import replace
+from typing import Protocol
+
+import pytest
+
+from tidegate.core.routing import Backend, Member, Preview
+from tidegate.errors import RouterError
+from tidegate.ports import Router
+from tidegate.testing.router_contract import ids, member
+from tidegate.testing.websocket import WebSocket
+
+MIX = {"get_ka": 120.0, "get": 60.0, "post_ka": 40.0, "post": 20.0, "slow_gets": 3.0, "slow_posts": 3.0}
+SLOW = {"slow_get_ms": 600.0, "slow_post_ms": 800.0}
+
+
+class Apps(Protocol):
+    """Applications that die at once on SIGTERM and SIGKILL. They answer `/` with a head `X-Version: <release>`, take as
+    long as `/?ms=…` asks, and speak WebSocket at `/ws`, sending each frame back."""
+
+    def start(self, release: str) -> Member:
+        """One more instance of a release, once it answers."""
+
+    def kill(self, member: Member) -> None:
+        """End it with SIGKILL: whatever is in flight on it is lost."""
+
+    def posts(self) -> int:
+        """POSTs executed by all that ever ran, the killed ones too."""
+
+
+class Counts(Protocol):
+    """What a load generator saw. `by_outcome` has a number for each way in which requests ended; `ok` is the good one."""
+
+    @property
+    def requests(self) -> int: ...
+    @property
+    def lost(self) -> int: ...
+    @property
+    def posts_sent(self) -> int: ...
+    @property
+    def by_outcome(self) -> Mapping[str, int]: ...
+
+
+class Load(Protocol):
+    """Traffic that runs, never retries, and counts each request. A `naive` client sends on a kept connection without
+    looking whether the other side has closed it; a `checking` one looks, as most libraries do."""
+
+    @property
+    def counts(self) -> Counts:
+        """Of at most a second ago."""
+
+    def finish(self) -> Counts:
+        """Let requests in flight end; all that there were."""
+
+
+def until(holds: Callable[[], object], seconds: float = 20.0) -> None:
+    """Wait for it, or fail."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "did not come about in time"
+        time.sleep(0.01)
+
+
+def ask(address: str, **headers: str) -> tuple[int, str]:
+    """Status and release of an answer; the release is empty where the proxy itself answered."""
+    host, _, port = address.rpartition(":")
+    with closing(http.client.HTTPConnection(host, int(port), timeout=20)) as connection:
+        connection.request("GET", "/?ms=1", headers={name.replace("_", "-"): value for name, value in headers.items()})
+        answer = connection.getresponse()
+        answer.read()
+        return answer.status, answer.headers.get("X-Version", "")
+
+
+def leave(router: Router, backend: Backend, members: list[Member], old: Member, seconds: float = 60.0) -> None:
+    """Take one off the route, and wait until the router says that nothing can reach it any more."""
+    router.write(backend, members, 1)
+    deadline = time.monotonic() + seconds
+    while old.instance in (draining := router.read(backend).draining):
+        assert time.monotonic() < deadline, f"{old.instance} drains for ever"
+        if draining[old.instance] == 0:
+            router.write(backend, members, 1)
+        time.sleep(0.005)
+
+
+class RouterTrafficContract:
+    """Subclass it, give the fixtures that the module's docstring names, and say what the proxy cannot do."""
+
+    switches = 20  # of the test under load
+    tells_in_flight = True  # how many requests are on each server; a proxy that cannot says None for every one
+    tells_tunnels = True  # how many of them are upgraded connections
+
+    @pytest.fixture
+    def router(self) -> Router:
+        raise NotImplementedError
+
+    @pytest.fixture
+    def backend(self) -> Backend:
+        raise NotImplementedError
+
+    @pytest.fixture
+    def address(self, backend: Backend) -> str:
+        return backend.listen
+
+    @pytest.fixture
+    def apps(self) -> Apps:
+        raise NotImplementedError
+
+    @pytest.fixture
+    def load(self) -> Callable[..., Load]:
+        raise NotImplementedError
+
+    @pytest.fixture
+    def kill_proxy(self) -> Callable[[], None]:
+        raise NotImplementedError
+
+    @pytest.fixture
+    def preview(self) -> Preview:
+        raise NotImplementedError
+
+    @pytest.fixture(params=["naive", "checking"])
+    def client(self, request: pytest.FixtureRequest) -> str:
+        """Those that lose nothing. A proxy that closes idle connections at a switch says so by leaving `naive` out."""
+        return str(request.param)
+
+    @pytest.fixture
+    def disturb(self) -> Callable[[int], None]:
+        """Called after each switch under load with its number: what else may happen to the proxy, such as a reload."""
+        return lambda number: None
+
+    # -- nothing is lost ---------------------------------------------------------------------------------------------------
+
+    def test_nothing_is_lost_over_switches(
+        self,
+        router: Router,
+        backend: Backend,
+        address: str,
+        apps: Apps,
+        load: Callable[..., Load],
+        client: str,
+        disturb: Callable[[int], None],
+    ) -> None:
+        """GETs and POSTs, connections kept and not, slow ones in flight; an old one is killed when nothing can reach it."""
+        serving = [apps.start("v1-1") for _ in range(3)]
+        router.write(backend, serving, 1)
+        traffic = load(address, client=client, **MIX, **SLOW)
+        until(lambda: traffic.counts.requests > 100)
+        for number in range(self.switches):
+            old = serving.pop(0)
+            serving.append(apps.start(f"v2-{number}"))
+            leave(router, backend, serving, old)
+            apps.kill(old)
+            disturb(number)
+        seen = traffic.finish()
+        assert seen.by_outcome == {"ok": seen.requests}
+        assert seen.posts_sent == apps.posts()
+
+    def test_the_load_sees_what_a_careless_switch_loses(
+        self, router: Router, backend: Backend, address: str, apps: Apps, load: Callable[..., Load]
+    ) -> None:
+        """The control: without the drain the same traffic is cut, so that the test above could fail."""
+        serving = [apps.start("v1-1") for _ in range(2)]
+        router.write(backend, serving, 1)
+        traffic = load(address, slow_posts=8, slow_post_ms=500)
+        until(lambda: traffic.counts.requests > 20)
+        old = serving.pop(0)
+        serving.append(apps.start("v2-2"))
+        router.write(backend, serving, 1)
+        apps.kill(old)
+        seen = traffic.finish()
+        assert seen.lost > 0
+        assert seen.requests > seen.lost
+
+    def test_one_that_left_finishes_its_requests_and_draining_shows_them(
+        self, router: Router, backend: Backend, address: str, apps: Apps, load: Callable[..., Load]
+    ) -> None:
+        old, new = apps.start("v1-1"), apps.start("v2-2")
+        router.write(backend, (old,), 1)
+        traffic = load(address, slow_gets=3, slow_get_ms=1500)
+        three = 3 if self.tells_in_flight else None
+        until(lambda: router.read(backend).busy.get(old.instance) == three)
+        time.sleep(0.5)  # where busy cannot tell: until they are on their way
+        router.write(backend, (new,), 1)
+        assert router.read(backend).draining == {old.instance: three}
+        leave(router, backend, [new], old)
+        apps.kill(old)
+        seen = traffic.finish()
+        assert seen.by_outcome == {"ok": seen.requests}
+
+    def test_a_websocket_outlives_the_switch_until_it_is_closed(
+        self, router: Router, backend: Backend, address: str, apps: Apps
+    ) -> None:
+        old, new = apps.start("v1-1"), apps.start("v2-2")
+        router.write(backend, (old,), 1)
+        with WebSocket(address, "/ws") as spoken:
+            assert spoken.echo(b"before") == b"before"
+            router.write(backend, (new,), 1)
+            for number in range(5):
+                router.write(backend, (new,), 1)
+                assert list(router.read(backend).draining) == [old.instance], "it cannot be stopped"
+                assert spoken.echo(b"after %d" % number) == b"after %d" % number
+                assert ask(address) == (200, "v2-2"), "all others are sent to the new one"
+        leave(router, backend, [new], old)
+        apps.kill(old)
+        assert ask(address) == (200, "v2-2")
+
+    # -- what may happen to it ---------------------------------------------------------------------------------------------
+
+    def test_a_killed_proxy_comes_back_with_its_route(
+        self, router: Router, backend: Backend, address: str, apps: Apps, kill_proxy: Callable[[], None], preview: Preview
+    ) -> None:
+        backend = replace(backend, preview=preview)
+        blue = backend.previewed
+        assert blue is not None
+        old, new, weighty = apps.start("v1-1"), apps.start("v2-2"), replace(apps.start("v3-3"), weight=200)
+        router.write(backend, (old,), 3)
+        router.write(backend, (new, weighty), 4)
+        router.write(blue, (old,), 4)
+        kill_proxy()
+        until(lambda: set(router.read(backend).members) == {new, weighty})
+        assert set(router.read(blue).members) == {old}
+        until(lambda: {ask(address) for _ in range(20)} <= {(200, "v2-2"), (200, "v3-3")})
+        with pytest.raises(RouterError, match="fence"):
+            router.write(backend, (old,), 3)
+
+    def test_a_bad_member_leaves_the_route_serving(
+        self, router: Router, backend: Backend, address: str, apps: Apps, load: Callable[..., Load]
+    ) -> None:
+        good = apps.start("v1-1")
+        router.write(backend, (good,), 1)
+        traffic = load(address, get_ka=60, get=60)
+        for bad in ("", "shop.example:80", "127.0.0.1:0", "127.0.0.1:80; drop", "127.0.0.1"):
+            with pytest.raises(RouterError):
+                router.write(backend, (good, replace(member(1), address=bad)), 1)
+        assert ids(router.read(backend).members) == {good.instance}
+        until(lambda: traffic.counts.requests > 50)
+        seen = traffic.finish()
+        assert seen.by_outcome == {"ok": seen.requests}
+
+    def test_an_empty_route_answers_503(self, router: Router, backend: Backend, address: str, apps: Apps) -> None:
+        router.write(backend, (), 1)
+        assert ask(address) == (503, "")
+        good = apps.start("v1-1")
+        router.write(backend, (good,), 1)
+        until(lambda: ask(address) == (200, "v1-1"))
+        leave(router, backend, [], good)
+        assert ask(address) == (503, "")
+
+    # -- who is sent what --------------------------------------------------------------------------------------------------
+
+    @pytest.mark.parametrize(("light", "heavy"), [(1, 1), (1, 3), (26, 230)])
+    def test_weights_share_the_requests(
+        self, router: Router, backend: Backend, address: str, apps: Apps, light: int, heavy: int
+    ) -> None:
+        one, other = apps.start("v1-1"), apps.start("v2-2")
+        router.write(backend, (one, other), 1)
+        ask(address)
+        router.write(backend, (replace(one, weight=heavy), replace(other, weight=light)), 1)
+        number, share = 600, light / (light + heavy)
+        found = Counter(ask(address) for _ in range(number))
+        assert set(found) == {(200, "v1-1"), (200, "v2-2")}
+        spread = math.sqrt(number * share * (1 - share))
+        assert abs(found[200, "v2-2"] - number * share) < 5 * spread, (
+            "of independent draws 1 in 1.7 million is that far off"
+        )
+
+    @pytest.fixture(params=["header", "listen"])
+    def way(self, request: pytest.FixtureRequest) -> str:
+        """How a preview can be reached. A proxy that has its own addresses leaves `listen` out."""
+        return str(request.param)
+
+    def test_a_preview_is_reached_and_the_route_is_not_touched(
+        self,
+        router: Router,
+        backend: Backend,
+        address: str,
+        apps: Apps,
+        load: Callable[..., Load],
+        preview: Preview,
+        way: str,
+    ) -> None:
+        backend = replace(backend, preview=preview)
+        blue = backend.previewed
+        assert blue is not None
+        old, new = apps.start("v1-1"), apps.start("v2-2")
+        router.write(backend, (old,), 1)
+        router.write(blue, (new,), 1)
+        name, value = preview.header.split(": ")
+
+        def look() -> tuple[int, str]:
+            return ask(address, **{name: value}) if way == "header" else ask(preview.listen)
+
+        traffic = load(address, get_ka=60, get=60)
+        until(lambda: look() == (200, "v2-2"))
+        assert {look() for _ in range(50)} == {(200, "v2-2")}
+        assert {ask(address) for _ in range(50)} == {(200, "v1-1")}
+        assert {ask(address, **{name: "green"}) for _ in range(5)} == {(200, "v1-1")}, "another value"
+        router.write(blue, (), 1)
+        assert look() == (503, ""), "never the route's own"
+        seen = traffic.finish()
+        assert seen.by_outcome == {"ok": seen.requests}
+        counted = router.read(backend).traffic
+        if counted is not None:
+            assert (counted.lost, counted.errors) == (0, 0), "the preview's 503 is none of the route's"
+            assert counted.requests == seen.requests + 55, "requests of the preview are none of the route's"
+
+    def test_a_preview_that_takes_over_and_ends(
+        self, router: Router, backend: Backend, address: str, apps: Apps, load: Callable[..., Load], preview: Preview
+    ) -> None:
+        """As in a blue-green rollout: seen at the preview, then on the route, then the preview is empty and given up."""
+        shown, (name, value) = replace(backend, preview=preview), preview.header.split(": ")
+        blue = shown.previewed
+        assert blue is not None
+        old, new = apps.start("v1-1"), apps.start("v2-2")
+        router.write(backend, (old,), 1)
+        traffic = load(address, client="checking", get=80, slow_gets=3, slow_get_ms=300)
+        until(lambda: traffic.counts.requests > 20)
+        router.write(shown, (old,), 1)
+        router.write(blue, (new,), 1)
+        until(lambda: ask(address, **{name: value}) == (200, "v2-2"))
+        leave(router, shown, [new], old)
+        leave(router, blue, [], new)
+        router.write(backend, (new,), 1)
+        assert ids(router.read(backend).members) == {new.instance}
+        assert ask(address) == (200, "v2-2")
+        seen = traffic.finish()
+        assert seen.by_outcome == {"ok": seen.requests}
