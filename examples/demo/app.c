@@ -12,7 +12,8 @@
  *   ON_SIGTERM=exit|graceful|ignore dies at once (requests in flight are lost); finishes them; does not listen
  *   COUNTERS=/directory             a file per process with counts that survive SIGKILL
  * A GET of /ws with `Upgrade: websocket` begins a WebSocket: each short frame of the client is sent back until it closes.
- * `/app healthy` asks the running one for /health and ends with 0 or 1, for a HEALTHCHECK.
+ * `/app healthy` asks the running one for /health and ends with 0 or 1, for a HEALTHCHECK. `/app hook STATUS MS` and
+ * `/app smoke VERSION` are commands for hooks.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -343,14 +344,34 @@ static void keep_counts(void) {
     close(fd);
 }
 
-static int healthy(void) {
-    struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons((unsigned short)number("PORT", 8080))};
-    at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+/* The beginning of the answer, at least 12 characters. */
+static void get(const char *host, int port, const char *path, char *said, size_t size) {
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons((unsigned short)port)};
+    char ask[128];
     int fd = socket(AF_INET, SOCK_STREAM, 0);
-    const char *ask = "GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
-    char said[16] = "";
-    if (fd < 0 || connect(fd, (struct sockaddr *)&at, sizeof at) || write_all(fd, ask, strlen(ask))) return 1;
-    return recv(fd, said, sizeof said - 1, 0) >= 12 && !strncmp(said + 9, "200", 3) ? 0 : 1;
+    memset(said, 0, size);
+    snprintf(said, size, "no answer yet");
+    snprintf(ask, sizeof ask, "GET %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", path);
+    if (fd < 0 || inet_pton(AF_INET, host, &at.sin_addr) != 1) return;
+    if (connect(fd, (struct sockaddr *)&at, sizeof at) || write_all(fd, ask, strlen(ask))) return;
+    if (recv(fd, said, size - 1, 0) < 12) snprintf(said, size, "no answer at all");
+}
+
+static int healthy(void) {
+    char said[1024];
+    get("127.0.0.1", number("PORT", 8080), "/health", said, sizeof said);
+    return strncmp(said + 9, "200", 3) != 0;
+}
+
+/* `app smoke VERSION`: whether the preview that a hook is told of is answered by this version. */
+static int smoke(const char *version) {
+    char host[16] = "", said[1024], wanted[64];
+    int port = 0;
+    if (sscanf(text("TIDEGATE_PREVIEW_URL", ""), "http://%15[0-9.]:%d", host, &port) != 2) return 2;
+    get(host, port, "/", said, sizeof said);
+    snprintf(wanted, sizeof wanted, "X-Version: %s\r\n", version);
+    printf("%s\n", said);
+    return strcasestr(said, wanted) == NULL; // a proxy may write names in small letters
 }
 
 /* `app hook STATUS MS`: tells what it was told, waits, and ends so: for hooks of rollouts. */
@@ -364,6 +385,7 @@ static int hook(int status, int ms) {
 
 int main(int argc, char **argv) {
     if (argc > 1 && !strcmp(argv[1], "healthy")) return healthy();
+    if (argc > 2 && !strcmp(argv[1], "smoke")) return smoke(argv[2]);
     if (argc > 1 && !strcmp(argv[1], "hook")) return hook(argc > 2 ? atoi(argv[2]) : 0, argc > 3 ? atoi(argv[3]) : 0);
     began = now();
     srandom((unsigned)time(NULL) ^ (unsigned)getpid());

@@ -216,7 +216,9 @@ def _run(turn: Turn, rollout: Rollout, seen: Seen, decision: Run) -> Tick:
     run, told = tasks.step(turn, rollout, seen, decision)
     turn.memory.forget_look()
     if told:
-        turn.store.save(ran(rollout, run), told, turn.claim.fence)
+        saved = turn.store.save(ran(rollout, run), told, turn.claim.fence)
+        if run.state.ended:
+            tasks.clear(turn, saved)
         return Tick(run.sentence)
     return Tick(run.sentence, tasks.poll_after(run, turn.clock()))
 
