@@ -133,6 +133,8 @@ RULES: list[tuple[dict[str, object], Effect, str]] = [
     ({f"{DRAFT}/properties/colour/enum": ["red"]}, BREAKING, "colour: 'green' is not allowed any more"),
     ({f"{DRAFT}/properties/colour/enum": ["red", "green", "blue"]}, COMPATIBLE, ""),
     ({f"{DRAFT}/properties/count/enum": [1, 2]}, BREAKING, "only some values are allowed now"),
+    ({f"{DRAFT}/properties/colour/maxLength": 3}, BREAKING, "colour: 'green' is not allowed any more"),
+    ({f"{DRAFT}/properties/colour/pattern": "^r"}, UNKNOWN, "colour: cannot tell what the change of its pattern means"),
     ({f"{DRAFT}/properties/count/format": "int32"}, BREAKING, "format was free, is int32"),
     ({f"{DRAFT}/properties/item/maxLength": 20}, BREAKING, "item: maxLength was 40, is 20"),
     ({f"{DRAFT}/properties/item/maxLength": 80}, COMPATIBLE, ""),

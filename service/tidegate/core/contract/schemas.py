@@ -218,57 +218,69 @@ def _lost_types(sent: frozenset[str], known: frozenset[str]) -> frozenset[str]:
 
 
 def _values(held: Held) -> Iterator[Change]:
-    sent, known = _listed(held.sent), held.known.values
-    if known is None:
-        return
-    effect = Effect.BREAKING if held.use is Use.REQUEST else Effect.WARNING
+    """Listed values: each is held against all that the other side says of it."""
+    sent, known = _listed(held.sent), held.known
     if sent is None:
-        what = (
-            "only some values are allowed now" if held.use is Use.REQUEST else "other values than the listed ones may come"
-        )
-        yield held.change(effect, what)
+        if known.values is not None and held.use is Use.REQUEST:
+            yield held.change(Effect.BREAKING, "only some values are allowed now")
+        elif known.values is not None:
+            yield held.change(Effect.WARNING, "other values than the listed ones may come")
         return
-    lost = [value for value in sent if not among(value, known)]
+    lost = [value for value in sent if not _allows(known, value)]
     if lost:
         told = ", ".join(map(repr, lost[:5])) + (" …" if len(lost) > 5 else "")
-        what = f"{told} {'is' if len(lost) == 1 else 'are'} {'not allowed any more' if held.use is Use.REQUEST else 'new'}"
-        yield held.change(effect, what)
+        what = "not allowed any more" if held.use is Use.REQUEST else "new"
+        effect = Effect.BREAKING if held.use is Use.REQUEST else Effect.WARNING
+        yield held.change(effect, f"{told} {'is' if len(lost) == 1 else 'are'} {what}")
 
 
 def _listed(shape: Shape) -> Sequence[object] | None:
     """Its values, where they can be listed."""
-    if shape.values is not None or not shape.types <= {"boolean", "null"}:
-        return shape.values
+    if shape.values is not None:
+        return [value for value in shape.values if _allows(shape, value)]
+    if not shape.types <= {"boolean", "null"}:
+        return None
     return [value for kind, value in (("boolean", True), ("boolean", False), ("null", None)) if kind in shape.types]
 
 
+def _allows(shape: Shape, value: object) -> bool:
+    """Whether a value is within the list, the range and the sizes."""
+    if shape.values is not None and not among(value, shape.values):
+        return False
+    if isinstance(value, str | list | Mapping):
+        kind = "Length" if isinstance(value, str) else "Items" if isinstance(value, list) else "Properties"
+        return shape.sizes.get(f"min{kind}", 0) <= len(value) <= shape.sizes.get(f"max{kind}", len(value))
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return True
+    own = Bound(value, False)
+    beyond = (shape.minimum and _beyond(own, shape.minimum, 1)) or (shape.maximum and _beyond(own, shape.maximum, -1))
+    return not beyond and (not shape.multiple or not (value / shape.multiple) % 1)
+
+
 def _format(held: Held) -> Iterator[Change]:
-    sent, known = held.sent.format, held.known.format
-    if known and sent != known and (sent, known) not in NARROWER:
-        yield held.was("format", sent, known)
-    multiple = held.known.multiple
-    if multiple is not None and held.sent.values is None:
-        other = held.sent.multiple
-        if other is None or not multiple or (other / multiple) % 1:
-            yield held.was("multipleOf", other, multiple)
-    if held.known.patterns - held.sent.patterns and held.sent.values is None:
-        if held.sent.patterns:
-            yield held.change(Effect.UNKNOWN, "cannot tell whether the new pattern fits the old one")
+    sent, known = held.sent, held.known
+    if known.format and sent.format != known.format and (sent.format, known.format) not in NARROWER:
+        yield held.was("format", sent.format, known.format)
+    if known.patterns - sent.patterns:
+        if sent.patterns or sent.values is not None:
+            yield held.change(Effect.UNKNOWN, "cannot tell what the change of its pattern means")
         else:
-            yield held.was("pattern", None, " and ".join(sorted(held.known.patterns)))
-    if held.known.unique and not held.sent.unique:
+            yield held.was("pattern", None, " and ".join(sorted(known.patterns)))
+    if known.unique and not sent.unique:
         yield held.was("uniqueItems", False, True)
 
 
 def _ranges(held: Held) -> Iterator[Change]:
-    """Limits that are tighter than what may be sent. Of listed values the list says it all."""
+    """Limits that are tighter than what may be sent; listed values were held against them one by one."""
     sent, known = held.sent, held.known
-    if sent.values is not None and known.values is not None:
+    if _listed(sent) is not None:
         return
     if known.minimum and _beyond(sent.minimum, known.minimum, 1):
         yield held.was("minimum", sent.minimum, known.minimum)
     if known.maximum and _beyond(sent.maximum, known.maximum, -1):
         yield held.was("maximum", sent.maximum, known.maximum)
+    if known.multiple is not None and (sent.multiple is None or not known.multiple or (sent.multiple / known.multiple) % 1):
+        yield held.was("multipleOf", sent.multiple, known.multiple)
     for key, limit in known.sizes.items():
         other, sign = sent.sizes.get(key), 1 if key.startswith("min") else -1
         if (other is None and not (sign == 1 and limit <= 0)) or (other is not None and sign * other < sign * limit):
