@@ -12,7 +12,9 @@ from pydantic import ValidationError
 
 from tidegate.drivers import registry
 from tidegate.drivers.http.documents import HttpDocuments
+from tidegate.drivers.http.visits import HttpVisitor
 from tidegate.engine.outbox import Outbox
+from tidegate.engine.probing import Prober
 from tidegate.engine.worker import Worker, WorkerOptions
 from tidegate.errors import InvalidSettings, Problem, UnknownDriver
 from tidegate.ports import Clock, Parts, Store
@@ -53,7 +55,8 @@ def engine(wiring: Wiring, owner: str) -> Worker:
     wiring.store.end_leases()
     wanted = wiring.settings.engine
     options = WorkerOptions(wanted.lease_seconds, wanted.threads, wanted.poll_seconds)
-    return Worker(wiring.store, wiring.environments, options, wiring.clock, owner)
+    prober = Prober(HttpVisitor, wiring.clock)
+    return Worker(wiring.store, wiring.environments, options, wiring.clock, owner, prober)
 
 
 def outbox(wiring: Wiring) -> Outbox:

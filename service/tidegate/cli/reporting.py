@@ -33,6 +33,13 @@ def write(file: Path, report: Json) -> None:
 def render(report: Json) -> RenderableType:
     """What happened, the batches, the verdicts with their evidence, what people asked, what failed."""
     parts: list[RenderableType] = [Text(report["summary"], style="bold"), _facts(report), _batches(report["batches"])]
+    parts += [_line(each, f"a probe {each['reason']}", "red") for each in report["probe_failures"]]
+    parts += [
+        _line({"at": each["entered"]}, f"step {each['step'] + 1}: {_drained(each['drained'])}")
+        for each in report["batches"]
+        if each["drained"]
+    ]
+    parts += [_task(each) for each in report["tasks"]]
     parts += [_verdict(each) for each in report["verdicts"]]
     parts += [_line(each, f"{each['kind']} by {each['by']}: {each['reason'] or '–'}") for each in report["wishes"]]
     parts += [_line(each, f"{each['kind']}: {each['sentence']}", "yellow") for each in report["notes"]]
@@ -46,7 +53,38 @@ def _facts(report: Json) -> Text:
     decided = "" if after is None else f", decided {after:.1f} s after first exposure"
     counts = f"requests {_known(report['requests'])}, lost {_known(report['lost'])}, errors {_known(report['errors'])}"
     way = f"{report['old'] or 'nothing'} → {report['new']}"
-    return Text(f"{report['service']}  {way}  asked by {report['requested_by']}\n{seconds}{decided}; {counts}")
+    told = f"{seconds}{decided}; {counts}; {_probes(report['probed'])}"
+    return Text("\n".join([f"{report['service']}  {way}  asked by {report['requested_by']}", told, *_totals(report)]))
+
+
+def _totals(report: Json) -> list[str]:
+    """A line for each release, over the whole rollout; or why there is none."""
+    if report["releases_unknown"]:
+        return [f"by release: {report['releases_unknown']}"] if report["batches"] else []
+    return [f"{name}: {'; '.join(_release(row, probed))}" for name, row, probed in _by_release(report)]
+
+
+def _by_release(counted: Json) -> list[tuple[str, Json | None, Json | None]]:
+    """What proxy and prober say of each release that one of them knows."""
+    proxied = {each["release"]: each for each in counted["by_release"]}
+    probed = counted["probed"]["by_release"] if counted["probed"] else {}
+    return [(name, proxied.get(name), probed.get(name)) for name in dict.fromkeys([*proxied, *probed])]
+
+
+def _release(row: Json | None, probed: Json | None) -> list[str]:
+    told = []
+    if row is not None:
+        counts = ", ".join(f"{name} {_known(row[name])}" for name in ("requests", "lost", "errors"))
+        told.append(counts + (f" ({row['unknown']})" if row["unknown"] else ""))
+    return told + ([_probes(probed)] if probed is not None else [])
+
+
+def _probes(counts: Json | None) -> str:
+    return "not probed" if counts is None else f"probes {_probe_counts(counts)}"
+
+
+def _probe_counts(counts: Json | None) -> str:
+    return "–" if counts is None else f"{counts['seen']}, {counts['failed']} failed, {counts['slow']} slow"
 
 
 def _line(fact: Json, text: str, style: str = "") -> Text:
@@ -59,13 +97,18 @@ def _known(value: object) -> str:
 
 def _batches(batches: Sequence[Json]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("#", "what", "began", "seconds", "requests", "lost", "errors", ""):
+    for column in ("#", "what", "began", "seconds", "requests", "lost", "errors", "probes", ""):
         table.add_column(column, overflow="fold")
     for each in batches:
         counts = [_known(each[name]) for name in ("requests", "lost", "errors")]
         seconds = "–" if each["seconds"] is None else f"{each['seconds']:.1f}"
-        row = (each["number"], each["did"], each["entered"][11:19], seconds, *counts, each["unknown"])
+        probes = _probe_counts(each["probed"])
+        row = (each["number"], each["did"], each["entered"][11:19], seconds, *counts, probes, each["unknown"])
         table.add_row(*(rich_safe(cell) for cell in row), style="red" if each["lost"] else "")
+        for name, told, probed in _by_release(each):
+            of = ["–" if told is None else _known(told[key]) for key in ("requests", "lost", "errors")]
+            below = ("", f"  of {name}", "", "", *of, _probe_counts(probed), told and told["unknown"])
+            table.add_row(*(rich_safe(cell) for cell in below), style="dim")
     return table
 
 
@@ -76,6 +119,20 @@ def _verdict(row: Json) -> RenderableType:
     lines: list[RenderableType] = [Text(head, style=STYLES[verdict["outcome"]])]
     lines += [Text(f"    {each['check']}: {each['sentence']}") for each in verdict["findings"]]
     return Group(*lines)
+
+
+def _drained(counts: Json) -> str:
+    waited, closed = _known(counts["waited"]), _known(counts["closed"])
+    tunnels = counts["tunnels_waited"] + counts["tunnels_closed"]
+    upgraded = f" ({tunnels} of them upgraded connections, {counts['tunnels_closed']} closed)" if tunnels else ""
+    return f"in flight on what left: {waited} waited for, {closed} closed{upgraded}"
+
+
+def _task(task: Json) -> RenderableType:
+    style = {"passed": "green", "failed": "red", "warned": "yellow", "unknown": "yellow"}.get(task["state"], "")
+    seconds = "still runs" if task["seconds"] is None else f"{task['seconds']:.1f} s"
+    lines = [f"    {line}" for line in (*task["changes"], *task["log"].rstrip().splitlines())]
+    return Group(_line({"at": task["begun"]}, f"{task['sentence']} ({seconds})", style), *map(Text, lines))
 
 
 def _failure(failure: Json) -> RenderableType:

@@ -2,9 +2,7 @@
 
     report(rollout, events, verdicts) -> Report
 
-Requests are counted from the proxy's own cumulative counters, which events carry. They begin anew when the proxy is
-restarted or reloaded: a counter that became smaller makes the counts of that batch unknown, and the report says so. (A
-restart is not noticed when the new counters had outgrown the old ones by the next event.)
+Requests are counted from the cumulative counters of proxy and prober, which events carry: `report_counts`.
 """
 
 from __future__ import annotations
@@ -12,21 +10,35 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Protocol
 
 from tidegate.core.judge.verdict import Time, Verdict
 from tidegate.core.kinds import Kind
 from tidegate.core.model import Event, Rollout
 from tidegate.core.phases import Phase
+from tidegate.core.probing import Probed, ProbeFailure
+from tidegate.core.report_counts import (
+    Carried,
+    ProbedCounts,
+    ReleaseTraffic,
+    by_release,
+    carried,
+    difference,
+    integer,
+    mapping,
+    probed,
+    probed_sum,
+    release_sum,
+    sequence,
+    traffic_sum,
+)
+from tidegate.core.report_work import Drained, TaskStory, drained, tasks
 from tidegate.core.routing import Traffic
 
 TURNS = frozenset({Kind.ROLLING_BACK, Kind.FAILED})
 ENDS = TURNS | {Kind.STEPPED, Kind.SUCCEEDED, Kind.ROLLED_BACK}
 WISHES = frozenset({Kind.PROMOTED, Kind.ROLLBACK_ASKED, Kind.PAUSED, Kind.RESUMED, Kind.VERIFY_ASKED})
 NOTES = frozenset({Kind.WARNING, Kind.TROUBLE, Kind.RECOVERED, Kind.FAULT, Kind.TAKEN_OVER})
-NO_COUNTERS = "the proxy told no counters"
-BEGAN_ANEW = "the proxy's counters began anew: it was restarted or reloaded"
 WORDS = {
     Phase.PENDING: "has not begun",
     Phase.RUNNING: "is on its way",
@@ -53,7 +65,9 @@ class Batch:
     """One step as it happened, from when it was entered to when it was left.
 
     The switch lasts until all of the step stood (`settled`), the bake from there until it was left. None: not yet, or not
-    known; then `unknown` says why. `requests`, `lost` and `errors` are of both; what they count is said in `model.Traffic`.
+    known; then `unknown` says why. `requests`, `lost` and `errors` are of both; what they count is said in
+    `routing.Traffic`. `by_release` is of both, too: empty, with the reason in `releases_unknown`, where nothing is known of
+    any. `probed` is None where nobody probed.
     """
 
     number: int  # from 1, in the order in which they happened
@@ -71,6 +85,10 @@ class Batch:
     lost: int | None
     errors: int | None
     unknown: str = ""
+    by_release: tuple[ReleaseTraffic, ...] = ()
+    releases_unknown: str = ""
+    probed: ProbedCounts | None = None
+    drained: Drained | None = None  # None: nothing was in flight on what left the route
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +153,13 @@ class Report:
     requests: int | None
     lost: int | None
     errors: int | None
+    by_release: tuple[ReleaseTraffic, ...]  # empty, with the reason in the next, where nothing is known of any
+    releases_unknown: str
+    probed: ProbedCounts | None  # None: nobody probed
+    probe_failures: tuple[ProbeFailure, ...]  # the first few of each engine
     batches: tuple[Batch, ...]
     verdicts: tuple[StepVerdict, ...]
+    tasks: tuple[TaskStory, ...]
     failures: tuple[FailureLog, ...]
     wishes: tuple[Wish, ...]
     notes: tuple[Note, ...]
@@ -144,10 +167,11 @@ class Report:
 
 def report(rollout: Rollout, events: Sequence[Event], verdicts: Iterable[Judged]) -> Report:
     """`events` are all of the rollout's, by number; `verdicts` all of its, oldest first."""
-    batches = _batches(events)
+    batches = _batches(events, [rollout.new] if rollout.old is None else [rollout.old, rollout.new])
     exposed = next((each.at for each in events if _exposes(each, rollout.new)), None)
     decided = next((each.at for each in events if each.kind in TURNS), None)
-    counts = _sum([_whole(each) for each in batches])
+    counts = traffic_sum([_whole(each) for each in batches])
+    releases, releases_unknown = release_sum([(each.by_release, each.releases_unknown) for each in batches])
     return Report(
         rollout=rollout.id,
         service=rollout.service,
@@ -167,8 +191,13 @@ def report(rollout: Rollout, events: Sequence[Event], verdicts: Iterable[Judged]
         requests=None if counts is None else counts.requests,
         lost=None if counts is None else counts.lost,
         errors=None if counts is None else counts.errors,
+        by_release=releases,
+        releases_unknown=releases_unknown,
+        probed=probed_sum([each.probed for each in batches]),
+        probe_failures=_probe_failures(events),
         batches=batches,
         verdicts=tuple(StepVerdict(each.step, each.phase, each.verdict) for each in verdicts),
+        tasks=tasks(events),
         failures=_failures(events),
         wishes=tuple(_wish(each) for each in events if each.kind in WISHES),
         notes=tuple(Note(each.kind, each.sentence, each.at) for each in events if each.kind in NOTES),
@@ -177,19 +206,22 @@ def report(rollout: Rollout, events: Sequence[Event], verdicts: Iterable[Judged]
 
 def _exposes(event: Event, release: str) -> bool:
     """Whether from this event on the release takes traffic."""
-    return event.kind in (Kind.SHIFTED, Kind.ROUTED) and release in _mapping(event, "route")
+    return event.kind in (Kind.SHIFTED, Kind.ROUTED) and release in mapping(event, "route")
 
 
 # -- batches ----------------------------------------------------------------------------------------------------------
 
 
-def _batches(events: Sequence[Event]) -> tuple[Batch, ...]:
+def _batches(events: Sequence[Event], ours: Sequence[str]) -> tuple[Batch, ...]:
     """Each begins with an `entered`. Its counters go on from where those of the one before ended, so none is missed."""
     found: list[Batch] = []
-    before: Traffic | None = None
+    before, last = Carried(), None
     for part in _parts(events):
-        found.append(_batch(len(found) + 1, part, before))
-        before = _traffic(part[-1]) if part[-1].kind in ENDS else None
+        seen = [carried(event) for event in part]
+        begin = Carried(before.traffic or seen[0].traffic, before.by_release or seen[0].by_release, seen[0].probed)
+        found.append(_batch(len(found) + 1, part, [begin, *seen[1:]], last, ours))
+        before = seen[-1] if part[-1].kind in ENDS else Carried()
+        last = next((each.probed for each in reversed(seen) if each.probed is not None), last)
     return tuple(found)
 
 
@@ -208,17 +240,19 @@ def _parts(events: Sequence[Event]) -> list[list[Event]]:
     return parts
 
 
-def _batch(number: int, part: Sequence[Event], before: Traffic | None) -> Batch:
+def _batch(number: int, part: Sequence[Event], seen: Sequence[Carried], last: Probed | None, ours: Sequence[str]) -> Batch:
+    """`seen` is what each event carries, the first with what the batch before ended with; `last` what the prober had."""
     entered = part[0]
     left = part[-1].at if part[-1].kind in ENDS else None
     stood = max((place for place, event in enumerate(part) if event.kind == Kind.SETTLED), default=None)
-    seen = [before or _traffic(entered), *(_traffic(event) for event in part[1:])]
-    switch, unknown = _difference(seen if stood is None else seen[: stood + 1])
-    bake, later = (None, "") if stood is None else _difference(seen[stood:])
-    whole = _sum([switch] if stood is None else [switch, bake])
+    traffic = [each.traffic for each in seen]
+    switch, unknown = difference(traffic if stood is None else traffic[: stood + 1])
+    bake, later = (None, "") if stood is None else difference(traffic[stood:])
+    whole = traffic_sum([switch] if stood is None else [switch, bake])
+    releases, releases_unknown = by_release(seen, ours)
     return Batch(
         number=number,
-        step=_integer(entered.data.get("step")),
+        step=integer(entered.data.get("step")),
         phase=Phase(str(entered.data.get("phase", Phase.RUNNING))),
         did=_did(part),
         entered=entered.at,
@@ -232,6 +266,10 @@ def _batch(number: int, part: Sequence[Event], before: Traffic | None) -> Batch:
         lost=None if whole is None else whole.lost,
         errors=None if whole is None else whole.errors,
         unknown=unknown or later,
+        by_release=releases,
+        releases_unknown=releases_unknown,
+        probed=probed(last, [each.probed for each in seen]),
+        drained=drained(part),
     )
 
 
@@ -241,11 +279,11 @@ def _did(part: Sequence[Event]) -> str:
     route: Mapping[str, int] | None = None
     for event in part:
         if event.kind == Kind.STARTED:
-            started[str(event.data.get("release"))] += len(_sequence(event, "ordinals"))
+            started[str(event.data.get("release"))] += len(sequence(event, "ordinals"))
         elif event.kind == Kind.STOPPED:
-            stopped.update(_mapping(event, "stopped"))
+            stopped.update(mapping(event, "stopped"))
         elif event.kind in (Kind.SHIFTED, Kind.ROUTED):
-            route = _mapping(event, "route")
+            route = mapping(event, "route")
     told = [f"started {_counts(started)}"] if started else []
     told += [f"traffic to {_counts(route)}"] if route is not None else []
     told += [f"stopped {_counts(stopped)}"] if stopped else []
@@ -256,30 +294,7 @@ def _counts(releases: Mapping[str, int]) -> str:
     return ", ".join(f"{count} of {release}" for release, count in sorted(releases.items())) or "nothing"
 
 
-# -- the proxy's counters ---------------------------------------------------------------------------------------------
-
-
-def _traffic(event: Event) -> Traffic | None:
-    """The counters that the event carries."""
-    found = event.data.get("traffic")
-    if not isinstance(found, Mapping):
-        return None
-    return Traffic(_integer(found.get("requests")), _integer(found.get("lost")), _integer(found.get("errors")))
-
-
-def _difference(seen: Sequence[Traffic | None]) -> tuple[Traffic | None, str]:
-    """What came between the first and the last, or why that is not known.
-
-    `errors` alone may fall by a little without a restart: what counted as the application's may turn out to be lost.
-    """
-    first, last = seen[0], next((each for each in reversed(seen) if each is not None), None)
-    if first is None or last is None:
-        return None, NO_COUNTERS
-    known = [each for each in seen if each is not None]
-    for earlier, later in pairwise(known):
-        if later.requests < earlier.requests or later.lost < earlier.lost:
-            return None, BEGAN_ANEW
-    return Traffic(last.requests - first.requests, last.lost - first.lost, max(0, last.errors - first.errors)), ""
+# -- the rest ---------------------------------------------------------------------------------------------------------
 
 
 def _whole(batch: Batch) -> Traffic | None:
@@ -288,17 +303,10 @@ def _whole(batch: Batch) -> Traffic | None:
     return Traffic(batch.requests, batch.lost, batch.errors)
 
 
-def _sum(counts: Sequence[Traffic | None]) -> Traffic | None:
-    """Of all; one that is not known makes the sum unknown."""
-    known = [each for each in counts if each is not None]
-    if not counts or len(known) < len(counts):
-        return None
-    return Traffic(
-        sum(each.requests for each in known), sum(each.lost for each in known), sum(each.errors for each in known)
-    )
-
-
-# -- the rest ---------------------------------------------------------------------------------------------------------
+def _probe_failures(events: Sequence[Event]) -> tuple[ProbeFailure, ...]:
+    """Each once: every event has all that its engine kept so far."""
+    found = (failure for event in events if (seen := carried(event).probed) is not None for failure in seen.failures)
+    return tuple(dict.fromkeys(found))
 
 
 def _failures(events: Sequence[Event]) -> tuple[FailureLog, ...]:
@@ -311,7 +319,7 @@ def _failures(events: Sequence[Event]) -> tuple[FailureLog, ...]:
                 instance=str(data.get("name", "")),
                 release=str(data.get("release", "")),
                 detail=str(data.get("detail", "")) or event.sentence,
-                restarts=_integer(data.get("restarts")),
+                restarts=integer(data.get("restarts")),
                 log=str(data.get("log", "")),
                 at=event.at,
             )
@@ -334,17 +342,3 @@ def _summary(rollout: Rollout, batches: Sequence[Batch], counts: Traffic | None)
         seen = "how many requests were seen or lost is not known" if batches else "no traffic was moved"
     turned = rollout.phase in (Phase.ROLLING_BACK, Phase.ROLLED_BACK, Phase.FAILED) and rollout.reason
     return f"{way} {WORDS[rollout.phase]}{took}, {steps}; {seen}" + (f"; {rollout.reason}" if turned else "")
-
-
-def _mapping(event: Event, name: str) -> Mapping[str, int]:
-    found = event.data.get(name)
-    return {str(key): _integer(value) for key, value in found.items()} if isinstance(found, Mapping) else {}
-
-
-def _sequence(event: Event, name: str) -> Sequence[object]:
-    found = event.data.get(name)
-    return list(found) if isinstance(found, list | tuple) else []
-
-
-def _integer(value: object) -> int:
-    return value if isinstance(value, int) else 0

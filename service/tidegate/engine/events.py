@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from tidegate.core.decisions import Mark, MarkKind, Move, Shift, Start
 from tidegate.core.judge.verdict import Time, Verdict
 from tidegate.core.kinds import Kind
 from tidegate.core.model import Event, Fleet, Instance, Rollout
 from tidegate.core.phases import Phase
+from tidegate.core.probing import Probed
 from tidegate.core.routing import Routed
 from tidegate.core.tasks import TaskRun
 from tidegate.core.view import names
@@ -28,6 +29,7 @@ __all__ = [
     "task",
     "trouble",
     "verdict",
+    "with_probes",
 ]
 
 #: `shifting` is not told: what follows at once is.
@@ -43,9 +45,26 @@ MARKS = {
 
 
 def place(rollout: Rollout, routed: Routed | None) -> dict[str, object]:
-    """Which step it was in, and the proxy's cumulative counters, which the report differences."""
+    """Which step it was in, and the proxy's cumulative counters, which the report differences; those by release are left
+    out where there are none."""
     traffic = None if routed is None or routed.traffic is None else asdict(routed.traffic)
-    return {"step": rollout.cursor, "phase": rollout.phase.value, "traffic": traffic}
+    data: dict[str, object] = {"step": rollout.cursor, "phase": rollout.phase.value, "traffic": traffic}
+    if routed is not None and routed.by_release:
+        data["by_release"] = {release: asdict(each) for release, each in routed.by_release.items()}
+    return data
+
+
+def with_probes(told: Sequence[Event], probed: Probed | None) -> Sequence[Event]:
+    """The same, with the prober's cumulative counters where those of the proxy stand; none where it does not probe."""
+    if probed is None:
+        return told
+    counts = {
+        "since": probed.since,
+        **asdict(probed.total),
+        "by_release": {release: asdict(each) for release, each in probed.by_release.items()},
+        "failures": [asdict(each) for each in probed.failures],
+    }
+    return [replace(each, data={**each.data, "probed": counts}) if "traffic" in each.data else each for each in told]
 
 
 def plain(kind: Kind, sentence: str, rollout: Rollout, now: Time) -> Event:
@@ -70,6 +89,8 @@ def mark(decision: Mark, rollout: Rollout, routed: Routed, now: Time) -> list[Ev
         data |= {"steps": len(rollout.plan), "fleet": dict(step.fleet), "route": dict(step.route)}
     elif decision.mark is MarkKind.SHIFTED:
         data |= {"route": _by_release([each.release for each in routed.members])}
+        if routed.draining:
+            data["draining"] = _in_flight(routed, routed.draining)
     elif decision.mark is MarkKind.HELD:
         data |= {"hold": rollout.step.gate.hold}
     return [Event(MARKS[decision.mark], why, now, data=data)]
@@ -101,8 +122,18 @@ def stopped(
 ) -> Event:
     """Instances were asked to stop; `left` are those that were not, since they take traffic or have requests in flight."""
     sentence = f"stopping {names(gone)}" + (f"; not {names(left)}, which still serve" if left else "")
-    data = {"stopped": _by_release([each.release for each in gone]), "seconds": _short(seconds)}
+    data: dict[str, object] = {"stopped": _by_release([each.release for each in gone]), "seconds": _short(seconds)}
+    if any(each.id in routed.draining for each in gone):
+        data["closed"] = _in_flight(routed, [each.id for each in gone])
     return Event(Kind.STOPPED, sentence, now, data=place(rollout, routed) | data)
+
+
+def _in_flight(routed: Routed, instances: Collection[str]) -> dict[str, object]:
+    """What is on these now that take nothing new; `connections` None where the proxy cannot tell of one."""
+    counts = [routed.draining.get(each, 0) for each in instances]
+    known = [each for each in counts if each is not None]
+    tunnels = sum(routed.tunnels.get(each, 0) for each in instances)
+    return {"connections": sum(known) if len(known) == len(counts) else None, "tunnels": tunnels}
 
 
 def task(run: TaskRun, rollout: Rollout, data: Mapping[str, object] | None = None) -> Event:

@@ -48,6 +48,7 @@ from tidegate.core.routing import Routed
 from tidegate.core.turning import give_up
 from tidegate.core.view import View
 from tidegate.engine import effects, events, tasks
+from tidegate.engine.probing import Prober
 from tidegate.engine.turn import Memory, Tick, Turn, back_off, recover
 from tidegate.errors import DriverError, StoreError
 from tidegate.ports import Clock, EngineStore, Parts
@@ -67,21 +68,25 @@ def tick(
     *,
     memory: Memory | None = None,
     guard: Callable[[], None] | None = None,
+    prober: Prober | None = None,
 ) -> Tick:
     """Make the single next move of the claimed rollout.
 
     `memory` is what this process remembers of it, handed in again with each tick. `guard` is asked before each effect and
-    raises `LeaseLost` when the rollout is not ours any more; left out, the store is asked.
+    raises `LeaseLost` when the rollout is not ours any more; left out, the store is asked. `prober` asks the service from
+    outside meanwhile.
 
     Raises `LeaseLost`; every failure of an outside part is in the answer.
     """
-    turn = Turn(claim, store, parts, clock, memory or Memory(), guard or (lambda: store.renew(claim, LEASE_SECONDS)))
+    guard = guard or (lambda: store.renew(claim, LEASE_SECONDS))
+    turn = Turn(claim, store, parts, clock, memory or Memory(), guard, prober)
     try:
         rollout, signals = store.load(claim.rollout)
     except DriverError as error:
         return _again(turn, error)
     if not rollout.phase.live:
         return Tick(f"it is {rollout.phase} already", finished=True)
+    turn.probe(rollout)
     seen, decision = None, None
     try:
         decision = _unseen(turn, rollout, signals)
@@ -155,7 +160,7 @@ def _record(turn: Turn, rollout: Rollout, signals: Sequence[Signal], seen: Seen,
         decision = following
     if not rollout.phase.live:
         tasks.clear(turn, rollout)
-    turn.store.save(rollout, told, turn.claim.fence)
+    turn.save(rollout, told)
     if (rollout.phase, rollout.cursor) != (before.phase, before.cursor):
         return Tick(decision.why, finished=not rollout.phase.live)
     return _paced(turn, rollout, seen, first)
@@ -183,11 +188,11 @@ def _begin(turn: Turn, rollout: Rollout) -> Tick:
     now = turn.clock()
     refused = _quarantined(turn, rollout)
     if refused is not None:
-        turn.store.save(moved(rollout, refused, now), [*told, events.move(refused, rollout, None, now)], turn.claim.fence)
+        turn.save(moved(rollout, refused, now), [*told, events.move(refused, rollout, None, now)])
         return Tick(refused.why, finished=True)
     begin = Move(Phase.RUNNING, f"step 1 of {len(rollout.plan)}")
     event = events.move(begin, rollout, None, now)
-    turn.store.save(moved(rollout, begin, now), [*told, event], turn.claim.fence)
+    turn.save(moved(rollout, begin, now), [*told, event])
     return Tick(begin.why)
 
 
@@ -206,7 +211,7 @@ def _judge(turn: Turn, rollout: Rollout, signals: Sequence[Signal], seen: Seen, 
     told = (
         [events.verdict(verdict, rollout, seen.routed, verdict.at)] if _is_news(rollout.verdict, verdict, signals) else []
     )
-    turn.store.save(judged(rollout, verdict), told, turn.claim.fence, verdict=verdict if told else None, look=look)
+    turn.save(judged(rollout, verdict), told, verdict if told else None, look)
     turn.memory.trial = trial
     return _paced(turn, rollout, seen, decision)
 
@@ -216,7 +221,7 @@ def _run(turn: Turn, rollout: Rollout, seen: Seen, decision: Run) -> Tick:
     run, told = tasks.step(turn, rollout, seen, decision)
     turn.memory.forget_look()
     if told:
-        saved = turn.store.save(ran(rollout, run), told, turn.claim.fence)
+        saved = turn.save(ran(rollout, run), told)
         if run.state.ended:
             tasks.clear(turn, saved)
         return Tick(run.sentence)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 
 import structlog
 
+from tidegate.core.judge.look import Look
 from tidegate.core.judge.trial import Trial
-from tidegate.core.judge.verdict import Time
+from tidegate.core.judge.verdict import Time, Verdict
 from tidegate.core.kinds import Kind
 from tidegate.core.model import Event, Instance, InstanceState, Rollout, Seen
 from tidegate.core.phases import Phase
@@ -16,6 +17,7 @@ from tidegate.core.records import Claim
 from tidegate.core.routing import Backend, Routed
 from tidegate.core.view import Peer
 from tidegate.engine import events
+from tidegate.engine.probing import Prober
 from tidegate.errors import StoreError
 from tidegate.ports import Clock, EngineStore, Parts
 
@@ -107,6 +109,7 @@ class Turn:
     clock: Clock
     memory: Memory
     guard: Callable[[], None]
+    prober: Prober | None = None
 
     def frozen(self, rollout: Rollout) -> str:
         """By whom and why its environment is frozen, else empty; asked only where something could be kept back."""
@@ -125,7 +128,23 @@ class Turn:
 
     def note(self, *told: Event) -> None:
         """Events alone, under our fence. Raises `LeaseLost`."""
-        self.store.note(self.claim.rollout, told, self.claim.fence)
+        self.store.note(self.claim.rollout, self._with_probes(told), self.claim.fence)
+
+    def save(
+        self, rollout: Rollout, told: Sequence[Event], verdict: Verdict | None = None, look: Look | None = None
+    ) -> Rollout:
+        """The rollout as it now stands, under our fence. Raises `LeaseLost`."""
+        told = self._with_probes(told)
+        return self.store.save(rollout, told, self.claim.fence, verdict=verdict, look=look)
+
+    def _with_probes(self, told: Sequence[Event]) -> Sequence[Event]:
+        prober = self.prober
+        return told if prober is None else events.with_probes(told, prober.counts(self.claim.rollout))
+
+    def probe(self, rollout: Rollout) -> None:
+        """Ask the service from outside while the rollout moves anything; what it counts decides nothing."""
+        if self.prober is not None and rollout.probe is not None and rollout.phase is not Phase.PENDING:
+            self.prober.begin(rollout.id, rollout.probe)
 
     def look(self, service: str, backend: Backend) -> Seen:
         """The world, asked from the world; a very young look at what was not touched since serves again."""

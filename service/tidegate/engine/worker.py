@@ -18,6 +18,7 @@ from tidegate.core.model import Rollout
 from tidegate.core.records import Claim
 from tidegate.engine import events
 from tidegate.engine.holding import Heartbeat, Held
+from tidegate.engine.probing import Prober
 from tidegate.engine.tick import tick
 from tidegate.engine.turn import Memory, Tick, back_off
 from tidegate.errors import DriverError, LeaseLost
@@ -46,7 +47,8 @@ class Worker:
     """Drives rollouts. `run` blocks; `stop` and `wake` may be called from any thread and from a signal handler.
 
     `environments` are the drivers by environment; `owner` names this process, anew with each start. The store and the
-    drivers are not closed: they belong to who built them.
+    drivers are not closed: they belong to who built them. `prober` asks services from outside while their rollouts
+    are live.
     """
 
     def __init__(
@@ -56,9 +58,10 @@ class Worker:
         options: WorkerOptions,
         clock: Clock,
         owner: str,
+        prober: Prober | None = None,
     ) -> None:
         self._store, self._environments, self._options = store, environments, options
-        self._clock, self._owner = clock, owner
+        self._clock, self._owner, self._prober = clock, owner, prober
         self._stopping = threading.Event()
         self._bell: SimpleQueue[None] = SimpleQueue()  # its `put`, unlike an Event's `set`, may interrupt its own `get`
         self._heartbeat = Heartbeat(options.lease_seconds)
@@ -81,6 +84,8 @@ class Worker:
                 held = Held(claim, self._store, self._options.lease_seconds, begun)
                 self._heartbeat.add(held)
                 pool.submit(self._drive, held)
+        if self._prober is not None:
+            self._prober.close()
         logger.info("engine stopped", owner=self._owner)
 
     def stop(self) -> None:
@@ -200,7 +205,8 @@ class Worker:
                 known = ", ".join(sorted(self._environments)) or "none"
                 what = f"its environment is not in this engine's settings; there are: {known}"
                 return back_off(claim, self._store, self._clock, memory, what)
-            return tick(claim, self._store, parts, self._clock, memory=memory, guard=held.guard)
+            guard, prober = held.guard, self._prober
+            return tick(claim, self._store, parts, self._clock, memory=memory, guard=guard, prober=prober)
         except LeaseLost:
             raise
         except DriverError as error:
@@ -239,3 +245,5 @@ class Worker:
     def _forget(self, rollout: str) -> None:
         with self._lock:
             self._memories.pop(rollout, None)
+        if self._prober is not None:
+            self._prober.end(rollout)

@@ -3,18 +3,74 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 
 from pydantic import BaseModel, Field
 
 from tidegate.core.model import Event, Rollout
 from tidegate.core.phases import Phase
+from tidegate.core.probing import ProbeFailure, Probes
 from tidegate.core.report import Batch, FailureLog, report
+from tidegate.core.report_counts import ProbedCounts, ReleaseTraffic
 from tidegate.core.routing import Traffic
+from tidegate.core.tasks import TaskState
 from tidegate.ports import Store
 from tidegate.web.times import When, when, when_known
 from tidegate.web.views import TrafficView, VerdictView
 
 PAGE = 500
+
+
+class ReleaseTrafficView(BaseModel):
+    """The requests that the proxy sent to one release. Null where they are not known; `unknown` says why."""
+
+    release: str
+    requests: int | None
+    lost: int | None
+    errors: int | None
+    unknown: str
+
+
+class ProbesView(BaseModel):
+    """Requests of the prober."""
+
+    seen: int
+    failed: int = Field(description="Not answered in time, or with other than 2xx and 3xx.")
+    slow: int = Field(description="Answered, and more slowly than the probe's `slow`.")
+
+
+class ProbedView(ProbesView):
+    """Requests of the prober, as far as events carried them: an engine that vanished took its last ones with it."""
+
+    by_release: dict[str, ProbesView] = Field(description="By what the answer's header named; empty where none did.")
+
+
+class ProbeFailureView(BaseModel):
+    """A request of the prober that failed."""
+
+    at: When
+    reason: str
+
+
+class DrainedView(BaseModel):
+    """What was in flight on the instances that left the route. Null where the proxy cannot tell."""
+
+    waited: int | None = Field(description="Ended by themselves.")
+    closed: int | None = Field(description="Still there when their time was over.")
+    tunnels_waited: int = Field(description="Of those, upgraded connections, as far as the proxy tells them apart.")
+    tunnels_closed: int
+
+
+class TaskStoryView(BaseModel):
+    """A hook or a comparison of both releases."""
+
+    name: str
+    state: TaskState
+    begun: When
+    seconds: float | None
+    sentence: str
+    log: str = Field(description="Of a hook: its last lines.")
+    changes: list[str] = Field(description="Of a comparison: what differs, the worst first.")
 
 
 class BatchView(BaseModel):
@@ -35,6 +91,10 @@ class BatchView(BaseModel):
     lost: int | None
     errors: int | None
     unknown: str
+    by_release: list[ReleaseTrafficView] = Field(description="Of switch and bake. Empty where not known.")
+    releases_unknown: str = Field(description="Why nothing is known by release; empty where it is.")
+    probed: ProbedView | None = Field(description="Null where nobody probed.")
+    drained: DrainedView | None = Field(description="Null where nothing was in flight on what left the route.")
 
 
 class StepVerdictView(BaseModel):
@@ -94,8 +154,13 @@ class ReportView(BaseModel):
     requests: int | None
     lost: int | None
     errors: int | None
+    by_release: list[ReleaseTrafficView] = Field(description="Empty where not known.")
+    releases_unknown: str = Field(description="Why nothing is known by release; empty where it is.")
+    probed: ProbedView | None = Field(description="Null where nobody probed.")
+    probe_failures: list[ProbeFailureView] = Field(description="The first few of each engine that drove the rollout.")
     batches: list[BatchView]
     verdicts: list[StepVerdictView]
+    tasks: list[TaskStoryView]
     failures: list[FailureView]
     wishes: list[ToldWishView]
     notes: list[NoteView]
@@ -126,8 +191,13 @@ def report_of(store: Store, rollout: Rollout) -> ReportView:
         requests=made.requests,
         lost=made.lost,
         errors=made.errors,
+        by_release=[_release(each) for each in made.by_release],
+        releases_unknown=made.releases_unknown,
+        probed=_probed(made.probed),
+        probe_failures=[_probe_failure(each) for each in made.probe_failures],
         batches=[_batch(each) for each in made.batches],
         verdicts=verdicts,
+        tasks=[TaskStoryView(**{**asdict(each), "begun": when(each.begun)}) for each in made.tasks],
         failures=[_failure(each) for each in made.failures],
         wishes=[ToldWishView(kind=each.kind, by=each.by, reason=each.reason, at=when(each.at)) for each in made.wishes],
         notes=[NoteView(kind=each.kind, sentence=each.sentence, at=when(each.at)) for each in made.notes],
@@ -170,7 +240,37 @@ def _batch(batch: Batch) -> BatchView:
         lost=batch.lost,
         errors=batch.errors,
         unknown=batch.unknown,
+        by_release=[_release(each) for each in batch.by_release],
+        releases_unknown=batch.releases_unknown,
+        probed=_probed(batch.probed),
+        drained=batch.drained and DrainedView(**asdict(batch.drained)),
     )
+
+
+def _release(row: ReleaseTraffic) -> ReleaseTrafficView:
+    counts = row.counts
+    return ReleaseTrafficView(
+        release=row.release,
+        requests=None if counts is None else counts.requests,
+        lost=None if counts is None else counts.lost,
+        errors=None if counts is None else counts.errors,
+        unknown=row.unknown,
+    )
+
+
+def _probed(counts: ProbedCounts | None) -> ProbedView | None:
+    if counts is None:
+        return None
+    releases = {name: _probes(each) for name, each in counts.by_release.items()}
+    return ProbedView(**dict(_probes(counts.total)), by_release=releases)
+
+
+def _probes(counts: Probes) -> ProbesView:
+    return ProbesView(seen=counts.seen, failed=counts.failed, slow=counts.slow)
+
+
+def _probe_failure(failure: ProbeFailure) -> ProbeFailureView:
+    return ProbeFailureView(at=when(failure.at), reason=failure.reason)
 
 
 def _traffic(traffic: Traffic | None) -> TrafficView | None:

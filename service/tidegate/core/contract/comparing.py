@@ -2,7 +2,7 @@
 
     compare(old, new) -> tuple[Change, ...]
 
-`docs/contract.md` has the rules in a table.
+`docs/checks.md` has the rules in a table.
 """
 
 from __future__ import annotations
