@@ -27,7 +27,7 @@ from tidegate.drivers.routers import haproxy_frontends as frontends
 from tidegate.drivers.routers.haproxy_memory import Kept, Memory
 from tidegate.drivers.routers.haproxy_places import AdoptedPlace, OwnedPlace, Place
 from tidegate.drivers.routers.haproxy_process import listed, old_processes
-from tidegate.drivers.routers.haproxy_servers import Server, servers, traffic
+from tidegate.drivers.routers.haproxy_servers import Server, Tally, by_release, release_traffic, servers, traffic
 from tidegate.drivers.routers.haproxy_socket import Ask, Conversation, Replaced, identity, info, rows, say
 from tidegate.drivers.routers.haproxy_switch import Switch
 from tidegate.errors import RouterError
@@ -35,7 +35,6 @@ from tidegate.ports import Diagnosis, Router
 
 LOG_ADDRESS = re.compile(r"/[^\s\"'#]{1,100}|[A-Za-z0-9.:\[\]-]+:\d{1,5}")
 RELOADED_SECONDS = 5.0  # how long a write begins again and again because HAProxy is reloaded in the middle of it
-NAMELESS = ""  # in `Kept.errors`: of all that were deleted, whose names may come again
 
 
 class HAProxyOptions(BaseModel):
@@ -98,8 +97,15 @@ class HAProxyRouter(Router):
         there = servers(found)
         members = tuple(each.member for each in there if each.takes_new and each.member)
         busy = {each.member.instance: each.sessions for each in there if each.takes_new and each.member}
-        deleted = kept.errors if kept.process == process else {}
-        return Routed(members, self._draining(there, kept, process), busy, kept.fence, traffic(found, deleted))
+        tallies = by_release(there, kept.counts if kept.process == process else {})
+        return Routed(
+            members,
+            self._draining(there, kept, process),
+            busy,
+            kept.fence,
+            traffic(found, tallies),
+            by_release=release_traffic(found, tallies),
+        )
 
     def _draining(self, there: Sequence[Server], kept: Kept, process: str) -> dict[str, int | None]:
         """Those that take nothing new, with their requests in flight.
@@ -145,10 +151,9 @@ class HAProxyRouter(Router):
         """Lead the process from what it does to what is wanted; False when a reload has put another one in its place."""
         kept = state[backend.name]
 
-        def keep_errors(idle: Sequence[Server]) -> None:
-            answered = {each.name: each.errors for each in idle if each.errors}
-            if answered:
-                kept.errors.update(answered)
+        def keep_counts(idle: Sequence[Server]) -> None:
+            if counted := {each.name: each.tally for each in idle if each.tally != Tally()}:
+                kept.counts.update(counted)
                 self._memory.save(state)
 
         try:
@@ -160,7 +165,7 @@ class HAProxyRouter(Router):
                 switch.admit()
                 self._place.keep(backend, list(wanted.values()), state)
                 switch.drain()
-                switch.strike(keep_errors)
+                switch.strike(keep_counts)
             with Conversation(self._place.admin) as one:
                 self._require_present(one.ask)
                 return Switch(one.ask, backend, wanted).done()
@@ -178,11 +183,10 @@ class HAProxyRouter(Router):
         old = old_processes(self._place.admin, self._place.master)  # after `running`, which a reload could have emptied
         kept.known = sorted({*running, *wanted, *(kept.known if old else ())})
         if kept.process != process:
-            kept.process, kept.errors = process, {}
-        deleted = sum(count for name, count in kept.errors.items() if name not in running)
-        kept.errors = {name: count for name, count in kept.errors.items() if name in running}
-        if deleted:
-            kept.errors[NAMELESS] = deleted
+            kept.process, kept.counts = process, {}
+        there = {name: tally for name, tally in kept.counts.items() if name in running}
+        deleted = {name: tally for name, tally in kept.counts.items() if name not in running}
+        kept.counts = {**there, **by_release((), deleted)}
 
     # -- around ---------------------------------------------------------------------------------------------------------
 

@@ -10,8 +10,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from tidegate.drivers.routers import haproxy_config as config
+from tidegate.drivers.routers.haproxy_servers import Tally
 from tidegate.errors import RouterError
 
 
@@ -20,8 +22,8 @@ class Kept:
     """One backend.
 
     `known` are the servers that any process of HAProxy may know, one of an earlier configuration too.
-    `errors` are the 5xx that deleted servers had answered in the process called `process`: their counters end with them.
-    By name while the deletion may still fail, then in one sum, since a name may come again.
+    `counts` are those of servers that were deleted from the process called `process`: HAProxy's own end with them. By name
+    while the deletion may still fail, then in one sum for the release, since a name may come again.
     """
 
     name: str
@@ -29,7 +31,7 @@ class Kept:
     header: str = ""  # of its preview, when that is reached at the same address
     fence: int = 0
     known: list[str] = field(default_factory=list)
-    errors: dict[str, int] = field(default_factory=dict)
+    counts: dict[str, Tally] = field(default_factory=dict)
     process: str = ""
 
 
@@ -61,10 +63,7 @@ class Memory:
         path = self._directory / "state.json"
         try:
             found = json.loads(path.read_text())
-            known = {each.name for each in fields(Kept)}
-            return {
-                name: Kept(**{key: value for key, value in kept.items() if key in known}) for name, kept in found.items()
-            }
+            return {name: _kept(each) for name, each in found.items()}
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, AttributeError, TypeError) as error:
@@ -75,3 +74,10 @@ class Memory:
         """Write it, careful of a crash in the middle."""
         text = json.dumps({name: asdict(kept) for name, kept in state.items()}, indent=1)
         config.replace(self._directory / "state.json", text)
+
+
+def _kept(found: Mapping[str, Any]) -> Kept:
+    known = {each.name for each in fields(Kept)}
+    kept = Kept(**{key: value for key, value in found.items() if key in known})
+    kept.counts = {name: Tally(**counted) for name, counted in found.get("counts", {}).items()}
+    return kept

@@ -1,0 +1,263 @@
+"""What HAProxy counts: lost requests and the application's errors, of all and by release, through deletions and crashes."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from processes import free_port
+from support.backends import Backends, backends, loads
+from support.haproxy import Standing, killed_before_step, owned_router, short_folder, standing_ones
+from support.need import program
+from tidegate.core.routing import Backend, Traffic
+from tidegate.drivers.routers.haproxy import HAProxyRouter
+from tidegate.testing.router_contract import member
+from tidegate.testing.router_traffic_contract import until
+from traffic import Load
+
+SHOP = Backend("shop")
+
+
+@pytest.fixture
+def owned() -> Iterator[HAProxyRouter]:
+    with short_folder() as home, owned_router(home) as router:
+        yield router
+
+
+@pytest.fixture
+def standing() -> Iterator[Callable[..., Standing]]:
+    with short_folder() as home, standing_ones(home) as make:
+        yield make
+
+
+@pytest.fixture
+def shop() -> Backend:
+    return Backend("shop", f"127.0.0.1:{free_port()}")
+
+
+@pytest.fixture
+def apps(tmp_path: Path) -> Iterator[Backends]:
+    program("gcc")
+    with backends(tmp_path / "counters") as made:
+        yield made
+
+
+@pytest.fixture
+def load() -> Iterator[Callable[..., Load]]:
+    with loads() as make:
+        yield make
+
+
+def test_counters_tell_lost_requests_from_the_applications_errors(
+    owned: HAProxyRouter, shop: Backend, apps: Backends, load: Callable[..., Load]
+) -> None:
+    good, bad = apps.start("v1-1"), apps.start("v2-2", ERROR_RATIO="1")
+    owned.write(shop, (good, bad), 1)
+    traffic = load(shop.listen, get=40)
+    until(lambda: traffic.counts.errors > 20)
+    errors = traffic.finish()
+    seen = owned.read(shop).traffic
+    assert seen is not None
+    assert (seen.requests, seen.lost, seen.errors) == (errors.requests, 0, errors.errors)
+
+    owned.write(shop, (), 1)
+    traffic = load(shop.listen, get=40)
+    until(lambda: traffic.counts.lost > 20)
+    refused = traffic.finish()
+    after = owned.read(shop).traffic
+    assert after is not None
+    assert after.lost == refused.lost
+    assert after.errors == errors.errors
+
+
+class Scripted:
+    """A server whose answer is told by the path; `/502` is an answer of its own, the words are answers that go wrong."""
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self._open: list[socket.socket] = []
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        with suppress(OSError):
+            while True:
+                line, _ = self._listener.accept()
+                self._answer(line, line.recv(65536).split()[1].decode())
+
+    def _answer(self, line: socket.socket, path: str) -> None:
+        head = b"HTTP/1.1 %s X\r\nConnection: close\r\nContent-Length: 10\r\n\r\n"
+        if path == "/silence":
+            self._open.append(line)  # until the proxy gives it up
+            return
+        if path == "/reset":
+            line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        elif path == "/nonsense":
+            line.sendall(b"what?\r\n\r\n")
+        elif path == "/cut":
+            line.sendall(head % b"200" + b"half")
+        elif path != "/nothing":
+            line.sendall(head % path[1:].encode() + b"0123456789")
+        line.close()
+
+    def stop(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join(10)
+        for line in self._open:
+            line.close()
+
+
+@pytest.fixture
+def scripted() -> Iterator[Scripted]:
+    made = Scripted()
+    yield made
+    made.stop()
+
+
+def get(port: int, path: str) -> int | None:
+    """The status; None when the answer broke off."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        answer.read()
+        return answer.status
+    except (http.client.HTTPException, OSError):
+        return None
+    finally:
+        connection.close()
+
+
+APPLICATIONS = {"/500": 500, "/502": 502, "/503": 503, "/504": 504}
+MADE_UP = {"/reset": 502, "/nothing": 502, "/nonsense": 502, "/silence": 504, "/cut": None}
+
+
+def counted(router: HAProxyRouter) -> tuple[int, int, int]:
+    """Requests, lost, errors."""
+    seen = router.read(SHOP).traffic
+    assert seen is not None
+    return seen.requests, seen.lost, seen.errors
+
+
+def test_answers_that_haproxy_made_up_are_lost_and_those_of_the_application_are_errors(
+    standing: Callable[..., Standing], scripted: Scripted
+) -> None:
+    there = standing(timeout="300ms")
+    failing, gone, good = (replace(member(number), address=scripted.address) for number in range(3))
+    there.router.write(SHOP, (failing,), 1)
+    for path, status in ({"/200": 200, "/404": 404} | APPLICATIONS | MADE_UP).items():
+        assert get(there.port, path) == status
+    assert counted(there.router) == (11, 5, 4)
+
+    there.router.write(SHOP, (replace(gone, address=f"127.0.0.1:{free_port()}"),), 1)
+    assert there.router.read(SHOP).draining == {}, "the failing one was deleted, and its counters with it"
+    assert counted(there.router) == (11, 5, 4)
+    assert get(there.port, "/200") == 503, "refused"
+    assert counted(there.router) == (12, 6, 4)
+
+    there.router.write(SHOP, (), 1)
+    assert get(there.port, "/200") == 503, "no server"
+    assert counted(there.router) == (13, 7, 4)
+
+    there.router.write(SHOP, (failing, good), 1)
+    for path in (*APPLICATIONS, *MADE_UP):
+        get(there.port, path)
+    assert counted(there.router) == (22, 12, 8), "a name that came again"
+    there.router.write(SHOP, (good,), 1)
+    there.router.write(SHOP, (good,), 1)
+    assert counted(there.router) == (22, 12, 8)
+
+    there.reload()
+    assert counted(there.router) == (0, 0, 0), "another process counts anew"
+    get(there.port, "/reset")
+    assert counted(there.router) == (1, 1, 0), "what the process before counted is no part of it"
+    get(there.port, "/503")
+    there.router.write(SHOP, (failing,), 1)
+    assert counted(there.router) == (2, 1, 1)
+
+
+def test_counts_are_kept_when_tidegate_is_killed_around_the_deletion(
+    standing: Callable[..., Standing], scripted: Scripted
+) -> None:
+    there = standing()
+    failing, good = (replace(member(number, f"v{number}"), address=scripted.address) for number in range(2))
+    for step in range(1, 100):
+        there.router.write(SHOP, (failing,), 1)
+        assert get(there.port, "/500") == 500
+        assert get(there.port, "/reset") == 502
+        after = (step * 2, step, step)
+        crashed = killed_before_step(step, lambda: there.router.write(SHOP, (good,), 1))
+        for _ in range(2):
+            assert counted(there.router) == after
+            assert there.router.read(SHOP).by_release["v0"] == Traffic(*after)
+            there.router.write(SHOP, (good,), 1)
+        if not crashed:
+            break
+    assert step > 15, "there are more steps than that"
+
+
+def test_the_same_by_release(standing: Callable[..., Standing], scripted: Scripted) -> None:
+    there = standing(timeout="300ms")
+    old, new = (replace(member(number, f"v{number}"), address=scripted.address) for number in (1, 2))
+
+    def by_release() -> dict[str, tuple[int, int, int]]:
+        found = there.router.read(SHOP).by_release
+        return {release: (each.requests, each.lost, each.errors) for release, each in found.items()}
+
+    there.router.write(SHOP, (old,), 1)
+    for path in ("/200", "/404", *APPLICATIONS, *MADE_UP):
+        get(there.port, path)
+    assert by_release() == {"v1": (11, 5, 4)}
+
+    there.router.write(SHOP, (new,), 1)
+    for path in ("/200", "/reset", "/503"):
+        get(there.port, path)
+    assert by_release() == {"v1": (11, 5, 4), "v2": (3, 1, 1)}, "the deleted one's are kept"
+
+    there.router.write(SHOP, (), 1)
+    assert get(there.port, "/200") == 503
+    assert by_release() == {"v1": (11, 5, 4), "v2": (3, 1, 1)}, "for lack of a server: of no release"
+    assert counted(there.router) == (15, 7, 5)
+
+    there.router.write(SHOP, (old, replace(member(3, "v2"), address=scripted.address)), 1)
+    for _ in range(2):
+        get(there.port, "/nothing")
+    assert by_release() == {"v1": (12, 6, 4), "v2": (4, 2, 1)}, "names that came again, and another of the same release"
+
+    there.reload()
+    get(there.port, "/200")
+    get(there.port, "/200")
+    assert by_release() == {"v1": (1, 0, 0), "v2": (1, 0, 0)}, "another process counts anew"
+
+
+def test_a_refused_request_is_lost_once_and_one_that_another_server_answered_never(
+    standing: Callable[..., Standing], scripted: Scripted
+) -> None:
+    there = standing(servers="    option redispatch 1")
+    good, gone = replace(member(1, "v1"), address=scripted.address), replace(member(2, "v2"), address="127.0.0.1:1")
+    there.router.write(SHOP, (gone,), 1)
+    assert get(there.port, "/200") == 503
+    assert there.router.read(SHOP).by_release == {"v2": Traffic(1, 1, 0)}
+    there.router.write(SHOP, (good, gone), 1)
+    assert {get(there.port, "/200") for _ in range(6)} == {200}, "tried again on the other one"
+    assert there.router.read(SHOP).by_release == {"v1": Traffic(6, 0, 0), "v2": Traffic(1, 1, 0)}
+
+
+def test_a_client_that_leaves_has_lost_nothing(standing: Callable[..., Standing], apps: Backends) -> None:
+    there, app = standing(), apps.start("v1")
+    there.router.write(SHOP, (app,), 1)
+    with socket.create_connection(("127.0.0.1", there.port)) as line:
+        line.sendall(b"GET /?ms=300 HTTP/1.1\r\nHost: shop\r\n\r\n")
+        until(lambda: there.router.read(SHOP).busy == {app.instance: 1})
+    until(lambda: there.router.read(SHOP).busy == {app.instance: 0})
+    assert there.router.read(SHOP).by_release["v1"].lost == 0
