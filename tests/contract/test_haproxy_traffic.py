@@ -14,8 +14,10 @@ from support.backends import Backends, backends, loads
 from support.haproxy import Standing, kill, owned_router, short_folder, standing_ones
 from support.need import program
 from tidegate.core.routing import Backend, Preview
+from tidegate.drivers.routers import haproxy_sessions
 from tidegate.drivers.routers.haproxy import HAProxyRouter
-from tidegate.testing.router_traffic_contract import RouterTrafficContract
+from tidegate.testing.router_traffic_contract import RouterTrafficContract, until
+from tidegate.testing.websocket import WebSocket
 from traffic import Load
 
 SHOP = Backend("shop")
@@ -119,3 +121,26 @@ class TestAdopted(RouterTrafficContract):
     @pytest.fixture
     def kill_proxy(self, there: Standing) -> Callable[[], None]:
         return there.kill
+
+
+def test_websockets_are_told_from_requests(
+    owned: HAProxyRouter, shop: Backend, apps: Backends, load: Callable[..., Load], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = apps.start("v1-1"), apps.start("v2-2")
+    owned.write(shop, (old,), 1)
+    with WebSocket(shop.listen, "/ws") as one, WebSocket(shop.listen, "/ws") as other:
+        assert one.echo(b"1") == b"1"
+        traffic = load(shop.listen, slow_gets=3, slow_get_ms=2500, slow_posts=2, slow_post_ms=2500)
+        until(lambda: owned.read(shop).busy.get(old.instance) == 7)
+        assert owned.read(shop).tunnels == {}, "nobody drains: not looked for"
+        owned.write(shop, (new,), 1)
+        seen = owned.read(shop)
+        assert (seen.draining, seen.tunnels[old.instance]) == ({old.instance: 7}, 2)
+        monkeypatch.setattr(haproxy_sessions, "MOST_BYTES", 1000)
+        assert owned.read(shop).tunnels == {}, "too many to look through"
+        monkeypatch.undo()
+        until(lambda: owned.read(shop).draining == {old.instance: 2})
+        assert other.echo(b"2") == b"2"
+    until(lambda: not any(owned.read(shop).draining.values()))
+    counts = traffic.finish()
+    assert counts.by_outcome == {"ok": counts.requests}

@@ -202,7 +202,9 @@ class RouterTrafficContract:
         until(lambda: router.read(backend).busy.get(old.instance) == three)
         time.sleep(0.5)  # where busy cannot tell: until they are on their way
         router.write(backend, (new,), 1)
-        assert router.read(backend).draining == {old.instance: three}
+        seen_draining = router.read(backend)
+        assert seen_draining.draining == {old.instance: three}
+        assert not any(seen_draining.tunnels.values()), "they are plain requests"
         leave(router, backend, [new], old)
         apps.kill(old)
         seen = traffic.finish()
@@ -218,7 +220,9 @@ class RouterTrafficContract:
             router.write(backend, (new,), 1)
             for number in range(5):
                 router.write(backend, (new,), 1)
-                assert list(router.read(backend).draining) == [old.instance], "it cannot be stopped"
+                seen = router.read(backend)
+                assert list(seen.draining) == [old.instance], "it cannot be stopped"
+                assert not self.tells_tunnels or seen.tunnels[old.instance] == 1
                 assert spoken.echo(b"after %d" % number) == b"after %d" % number
                 assert ask(address) == (200, "v2-2"), "all others are sent to the new one"
         leave(router, backend, [new], old)

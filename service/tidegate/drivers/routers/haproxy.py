@@ -28,6 +28,7 @@ from tidegate.drivers.routers.haproxy_memory import Kept, Memory
 from tidegate.drivers.routers.haproxy_places import AdoptedPlace, OwnedPlace, Place
 from tidegate.drivers.routers.haproxy_process import listed, old_processes
 from tidegate.drivers.routers.haproxy_servers import Server, Tally, by_release, release_traffic, servers, traffic
+from tidegate.drivers.routers.haproxy_sessions import tunnels
 from tidegate.drivers.routers.haproxy_socket import Ask, Conversation, Replaced, identity, info, rows, say
 from tidegate.drivers.routers.haproxy_switch import Switch
 from tidegate.errors import RouterError
@@ -93,8 +94,9 @@ class HAProxyRouter(Router):
                 self._place.start(state)
         with Conversation(self._place.admin) as one:
             process, found = identity(one.ask), rows(one.ask, backend.name)
+            there = servers(found)
+            upgraded = tunnels(one, backend.name, there)
         kept = self._memory.load().get(backend.name, Kept(backend.name))  # after the rows: it has who is missing there
-        there = servers(found)
         members = tuple(each.member for each in there if each.takes_new and each.member)
         busy = {each.member.instance: each.sessions for each in there if each.takes_new and each.member}
         tallies = by_release(there, kept.counts if kept.process == process else {})
@@ -104,6 +106,7 @@ class HAProxyRouter(Router):
             busy,
             kept.fence,
             traffic(found, tallies),
+            tunnels=upgraded,
             by_release=release_traffic(found, tallies),
         )
 

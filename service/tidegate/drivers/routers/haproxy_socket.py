@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import socket
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,6 +24,10 @@ T = TypeVar("T")
 
 class Replaced(RouterError):
     """The process that was spoken to is gone, or is being replaced by another."""
+
+
+class TooLong(RouterError):
+    """HAProxy's answer is longer than what it was asked for."""
 
 
 def say(path: Path, command: str, gap_seconds: float = RELOAD_GAP_SECONDS) -> str:
@@ -82,10 +87,10 @@ class Conversation:
     def __exit__(self, *_: object) -> None:
         self._line.close()
 
-    def ask(self, command: str) -> str:
-        """What it answers."""
+    def ask(self, command: str, most_bytes: int = sys.maxsize) -> str:
+        """What it answers. Raises `TooLong` beyond `most_bytes`, and the conversation is over."""
         try:
-            said = _told(self._line, command)
+            said = _told(self._line, command, most_bytes)
         except OSError as error:
             self._line.close()
             raise Replaced(f"HAProxy does not answer to the end: {error.strerror or error}") from error
@@ -104,13 +109,16 @@ def _prompted(path: Path) -> socket.socket:
     return line
 
 
-def _told(line: socket.socket, command: str) -> str:
+def _told(line: socket.socket, command: str, most_bytes: int = sys.maxsize) -> str:
     line.sendall(command.encode() + b"\n")
-    answer = b""
+    answer = bytearray()
     while not answer.endswith(PROMPT):
         answer += (more := line.recv(65536))
         if not more:
             raise ConnectionResetError("the connection ended without an answer")
+        if len(answer) > most_bytes:
+            line.close()
+            raise TooLong(f"HAProxy answers `{command}` with more than {most_bytes} bytes")
     return answer.removesuffix(PROMPT).decode(errors="replace")
 
 
