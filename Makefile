@@ -1,14 +1,15 @@
 # Each target does its own set-up: on a fresh Debian 12 machine as root nothing else is needed.
-.PHONY: help demo demo-stop test check bench bench-judge lock clean
+.PHONY: help demo demo-stop test check bench bench-dataplane bench-judge lock clean
 
 help:
-	@echo 'make demo          watch a good release go through and bad ones turn back (KEEP=1 leaves it running)'
-	@echo 'make demo-stop     stop what KEEP=1 left running'
-	@echo 'make test          style, types and every test, against real Docker, HAProxy and Prometheus'
-	@echo 'make check         style and types only'
-	@echo 'make bench         the benchmarks: each prints a table'
-	@echo 'make bench-judge   the judge beside other rules on simulated rollouts (ARGS="--grid validation --no-rivals")'
-	@echo 'make lock          renew the hash-checked requirements'
+	@echo 'make demo             watch a good release go through and bad ones turn back (KEEP=1 leaves it running)'
+	@echo 'make demo-stop        stop what KEEP=1 left running'
+	@echo 'make test             style, types and every test, against real Docker, HAProxy and Prometheus'
+	@echo 'make check            style and types only'
+	@echo 'make bench            the benchmarks: each prints a table (ARGS="--rounds 5" for the rolling update)'
+	@echo 'make bench-dataplane  what clients lose at 200 switches of each proxy, Swarm and others: an hour (ARGS="--only haproxy")'
+	@echo 'make bench-judge      the judge beside other rules on simulated rollouts (ARGS="--grid validation --no-rivals")'
+	@echo 'make lock             renew the hash-checked requirements'
 
 demo:
 	@KEEP="$(KEEP)" bash scripts/demo.sh
@@ -24,6 +25,9 @@ check:
 
 bench:
 	@bash scripts/bench.sh $(ARGS)
+
+bench-dataplane:
+	@bash scripts/bench.sh dataplane $(ARGS)
 
 bench-judge:
 	@bash -c '. scripts/lib.sh && need_venv dev && cd "$$ROOT" && .venv/bin/python tests/bench/bench_judge.py "$$@"' bench-judge $(ARGS)

@@ -1,5 +1,8 @@
 #!/usr/bin/env bash
-# make bench: the benchmarks; each prints a table. Nothing here is a test.
+# make bench: the benchmarks that need containers; each prints a table. Nothing here is a test.
+#
+#   bench.sh [--rounds 5 …]            how long a rolling update takes, and a short run of the next one
+#   bench.sh dataplane [--only …]      what clients lose at 200 switches of each proxy and of other ways: about an hour
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
@@ -10,4 +13,10 @@ need_venv dev
 need_engine
 
 cd "$ROOT"
-.venv/bin/python tests/bench/bench_rolling.py "$@"
+if [ "${1:-}" = dataplane ]; then
+    shift
+    .venv/bin/python tests/bench/bench_dataplane.py "$@"
+else
+    .venv/bin/python tests/bench/bench_rolling.py "$@"
+    .venv/bin/python tests/bench/bench_dataplane.py --switches 10 --requests 10000 --kills 50
+fi

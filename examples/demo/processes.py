@@ -36,13 +36,13 @@ def free_port(wished: int = 0) -> int:
     raise PartFailed("no free port")
 
 
-def wait_for(what: str, answered: Callable[[], bool], seconds: float = 30.0) -> None:
+def wait_for(what: str, answered: Callable[[], bool], seconds: float = 30.0, pause_seconds: float = 0.1) -> None:
     """Look until it answers; say what did not."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if answered():
             return
-        time.sleep(0.1)
+        time.sleep(pause_seconds)
     raise PartFailed(f"{what} did not answer within {seconds:g} s")
 
 

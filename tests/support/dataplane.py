@@ -1,0 +1,122 @@
+"""The ways of replacing instances behind a proxy that the data-plane benchmark compares: Tidegate's routers."""
+
+from __future__ import annotations
+
+import re
+import struct
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from processes import free_port
+from support.backends import Backends, backends
+from support.dataplane_docker import Containers
+from tidegate.core.routing import Backend, Member
+from tidegate.drivers import registry
+from tidegate.ports import Router
+from traffic import Counts, Load
+
+DRAIN_SECONDS = 60.0
+#: Of the kill stress: many short requests, so that some are always on their way.
+BRISK = {"get_ka": 600.0, "get": 200.0, "post_ka": 200.0, "post": 100.0, "slow_posts": 16.0, "slow_post_ms": 120.0}
+
+
+class Way(Protocol):
+    """A proxy with instances behind it. `address`: where it takes requests."""
+
+    address: str
+
+    def update(self) -> float | None:
+        """Replace every instance, new before old; seconds that the proxy's change took, where that can be told apart."""
+
+
+def counted(folder: Path) -> tuple[int, int]:
+    """POSTs executed by all applications that ever ran, and requests in flight when they were told to stop."""
+    found = [struct.unpack("4q", file.read_bytes()) for file in folder.rglob("*") if file.is_file()]
+    return sum(each[2] for each in found), sum(each[3] for each in found)
+
+
+@contextmanager
+def router_of(name: str, home: Path) -> Iterator[Router]:
+    """A registered router that owns its proxy, with its files in `home` and a free port for each address it wants."""
+    driver = registry.driver("router", name)
+    options: dict[str, Any] = {"directory": home / name}
+    for option, field in driver.Options.model_fields.items():
+        if re.fullmatch(r"127\.0\.0\.1:\d+", str(field.default)):
+            options[option] = f"127.0.0.1:{free_port()}"
+    router = driver(driver.Options(**options), "bench")
+    try:
+        yield router
+    finally:
+        router.stop_process()
+
+
+def leave(router: Router, backend: Backend, members: list[Member], gone: list[Member], pause_seconds: float) -> None:
+    """Wait until the router says that nothing can reach those that left."""
+    deadline = time.monotonic() + DRAIN_SECONDS
+    while left := {each.instance for each in gone} & set(draining := router.read(backend).draining):
+        if time.monotonic() >= deadline:
+            raise SystemExit(f"still draining after {DRAIN_SECONDS:g} s: {draining}")
+        if any(draining[each] == 0 for each in left):
+            router.write(backend, members, 1)
+        time.sleep(pause_seconds)
+
+
+class Routed:
+    """Containers behind one of Tidegate's routers, replaced as the engine does it."""
+
+    def __init__(self, router: Router, containers: Containers, replicas: int) -> None:
+        self._router, self._containers, self._replicas = router, containers, replicas
+        self._backend = Backend("shop", f"127.0.0.1:{free_port()}")
+        self.address = self._backend.listen
+        self._serving: list[Member] = []
+        self.update()
+
+    def update(self) -> float | None:
+        before = self._serving
+        self._serving = self._containers.start(self._replicas)
+        began = time.perf_counter()
+        self._router.write(self._backend, self._serving, 1)
+        took = time.perf_counter() - began
+        leave(self._router, self._backend, self._serving, before, 0.02)
+        self._containers.stop(before)
+        return took
+
+
+def killed_when_drained(router: Router, folder: Path, kills: int, client: str) -> tuple[Counts, int, float]:
+    """One instance after the other is replaced, and killed the moment that the router says it is drained.
+
+    Returns what the clients saw, the POSTs that were executed, and the seconds of a replacement.
+    """
+    backend = Backend("shop", f"127.0.0.1:{free_port()}")
+    with backends(folder) as apps:
+        serving = apps.start("v1-0")
+        router.write(backend, (serving,), 1)
+        load = Load(backend.listen, client=client, **BRISK)
+        try:
+            _until(lambda: load.counts.requests > 500)
+            began = time.perf_counter()
+            for number in range(kills):
+                serving = _replaced(router, backend, apps, serving, f"v2-{number}")
+            took = (time.perf_counter() - began) / kills
+        finally:
+            seen = load.finish()
+        return seen, apps.posts(), took
+
+
+def _replaced(router: Router, backend: Backend, apps: Backends, old: Member, release: str) -> Member:
+    new = apps.start(release)
+    router.write(backend, (new,), 1)
+    leave(router, backend, [new], [old], 0.001)
+    apps.kill(old)
+    return new
+
+
+def _until(holds: Callable[[], bool], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() >= deadline:
+            raise SystemExit("no traffic comes through")
+        time.sleep(0.05)
