@@ -6,7 +6,7 @@ import json
 import socket
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,29 +14,12 @@ import pytest
 from pydantic import ValidationError
 
 from processes import free_port
-from support.haproxy import Standing, kill, owned_router, reload, short_folder, standing_ones, until
+from support.haproxy import Standing, kill, reload, until
 from tidegate.core.routing import Backend
 from tidegate.drivers.routers import haproxy_places
 from tidegate.drivers.routers.haproxy import HAProxyOptions, HAProxyRouter
 from tidegate.errors import RouterError
 from tidegate.testing.router_contract import RouterContract, ids, member
-
-
-@pytest.fixture
-def home() -> Iterator[Path]:
-    with short_folder() as folder:
-        yield folder
-
-
-@pytest.fixture
-def owned(home: Path) -> Iterator[HAProxyRouter]:
-    with owned_router(home) as router:
-        yield router
-
-
-@pytest.fixture
-def shop() -> Backend:
-    return Backend("shop", f"127.0.0.1:{free_port()}")
 
 
 @pytest.fixture
@@ -56,12 +39,6 @@ class TestOwned(RouterContract):
     @pytest.fixture
     def other(self, other: Backend) -> Backend:
         return other
-
-
-@pytest.fixture
-def standing(home: Path) -> Iterator[Callable[..., Standing]]:
-    with standing_ones(home) as make:
-        yield make
 
 
 class TestAdopted(RouterContract):

@@ -9,14 +9,12 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from processes import free_port
-from support.backends import Backends, backends, loads
-from support.haproxy import Standing, killed_before_step, owned_router, short_folder, standing_ones
-from support.need import program
+from support.backends import Backends
+from support.haproxy import Standing, killed_before_step
 from tidegate.core.routing import Backend, Traffic
 from tidegate.drivers.routers.haproxy import HAProxyRouter
 from tidegate.testing.router_contract import member
@@ -24,36 +22,6 @@ from tidegate.testing.router_traffic_contract import until
 from traffic import Load
 
 SHOP = Backend("shop")
-
-
-@pytest.fixture
-def owned() -> Iterator[HAProxyRouter]:
-    with short_folder() as home, owned_router(home) as router:
-        yield router
-
-
-@pytest.fixture
-def standing() -> Iterator[Callable[..., Standing]]:
-    with short_folder() as home, standing_ones(home) as make:
-        yield make
-
-
-@pytest.fixture
-def shop() -> Backend:
-    return Backend("shop", f"127.0.0.1:{free_port()}")
-
-
-@pytest.fixture
-def apps(tmp_path: Path) -> Iterator[Backends]:
-    program("gcc")
-    with backends(tmp_path / "counters") as made:
-        yield made
-
-
-@pytest.fixture
-def load() -> Iterator[Callable[..., Load]]:
-    with loads() as make:
-        yield make
 
 
 def test_counters_tell_lost_requests_from_the_applications_errors(

@@ -14,17 +14,14 @@ from pathlib import Path
 import pytest
 
 from processes import free_port
-from support.backends import Backends, backends
+from support.backends import Backends
 from support.haproxy import (
     ADOPTED,
     Standing,
     before_step,
     kill,
     killed_before_step,
-    owned_router,
     reload,
-    short_folder,
-    standing_ones,
     until,
 )
 from support.need import program
@@ -39,36 +36,6 @@ SHOP = Backend("shop")
 BEFORE = (member(0), member(1), member(2))
 AFTER = (replace(member(1), address="127.0.0.1:30901"), member(3, "v2-2"), member(4, "v2-2"))
 MOST_STEPS = 100
-
-
-@pytest.fixture
-def home() -> Iterator[Path]:
-    with short_folder() as folder:
-        yield folder
-
-
-@pytest.fixture
-def owned(home: Path) -> Iterator[HAProxyRouter]:
-    with owned_router(home) as router:
-        yield router
-
-
-@pytest.fixture
-def standing(home: Path) -> Iterator[Callable[..., Standing]]:
-    with standing_ones(home) as make:
-        yield make
-
-
-@pytest.fixture
-def shop() -> Backend:
-    return Backend("shop", f"127.0.0.1:{free_port()}")
-
-
-@pytest.fixture
-def apps(tmp_path: Path) -> Iterator[Backends]:
-    program("gcc")
-    with backends(tmp_path / "counters") as made:
-        yield made
 
 
 # -- killed between two steps ----------------------------------------------------------------------------------------------

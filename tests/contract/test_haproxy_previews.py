@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from processes import free_port
-from support.haproxy import Standing, kill, owned_router, reload, short_folder, standing_ones
+from support.haproxy import Standing, kill, reload
 from tidegate.core.routing import Backend, Preview
 from tidegate.drivers.routers import haproxy_frontends as frontends
 from tidegate.drivers.routers.haproxy import HAProxyRouter
@@ -18,24 +18,6 @@ from tidegate.errors import RouterError
 from tidegate.testing.router_contract import ids, member
 
 BLUE, GREEN = (Preview(header=f"X-Shop-Preview: {colour}") for colour in ("blue", "green"))
-
-
-@pytest.fixture
-def home() -> Iterator[Path]:
-    with short_folder() as folder:
-        yield folder
-
-
-@pytest.fixture
-def owned(home: Path) -> Iterator[HAProxyRouter]:
-    with owned_router(home) as router:
-        yield router
-
-
-@pytest.fixture
-def standing(home: Path) -> Iterator[Callable[..., Standing]]:
-    with standing_ones(home) as make:
-        yield make
 
 
 @pytest.fixture

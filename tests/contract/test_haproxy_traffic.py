@@ -1,18 +1,16 @@
-"""HAProxy as a router, with traffic: what is lost (nothing), and what is counted."""
+"""HAProxy as a router, with traffic: what is lost (nothing), and long-lived connections."""
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
 from processes import free_port
-from support.backends import Backends, backends, loads
-from support.haproxy import Standing, kill, owned_router, short_folder, standing_ones
-from support.need import program
+from support.backends import Backends
+from support.haproxy import Standing, kill
 from tidegate.core.routing import Backend, Preview
 from tidegate.drivers.routers import haproxy_sessions
 from tidegate.drivers.routers.haproxy import HAProxyRouter
@@ -21,36 +19,6 @@ from tidegate.testing.websocket import WebSocket
 from traffic import Load
 
 SHOP = Backend("shop")
-
-
-@pytest.fixture
-def owned() -> Iterator[HAProxyRouter]:
-    with short_folder() as home, owned_router(home) as router:
-        yield router
-
-
-@pytest.fixture
-def standing() -> Iterator[Callable[..., Standing]]:
-    with short_folder() as home, standing_ones(home) as make:
-        yield make
-
-
-@pytest.fixture
-def shop() -> Backend:
-    return Backend("shop", f"127.0.0.1:{free_port()}")
-
-
-@pytest.fixture
-def apps(tmp_path: Path) -> Iterator[Backends]:
-    program("gcc")
-    with backends(tmp_path / "counters") as made:
-        yield made
-
-
-@pytest.fixture
-def load() -> Iterator[Callable[..., Load]]:
-    with loads() as make:
-        yield make
 
 
 class TestOwned(RouterTrafficContract):
@@ -63,14 +31,6 @@ class TestOwned(RouterTrafficContract):
     @pytest.fixture
     def backend(self, shop: Backend) -> Backend:
         return shop
-
-    @pytest.fixture
-    def apps(self, apps: Backends) -> Backends:
-        return apps
-
-    @pytest.fixture
-    def load(self, load: Callable[..., Load]) -> Callable[..., Load]:
-        return load
 
     @pytest.fixture
     def kill_proxy(self, owned: HAProxyRouter) -> Callable[[], None]:
@@ -101,14 +61,6 @@ class TestAdopted(RouterTrafficContract):
     @pytest.fixture
     def address(self, there: Standing) -> str:
         return f"127.0.0.1:{there.port}"
-
-    @pytest.fixture
-    def apps(self, apps: Backends) -> Backends:
-        return apps
-
-    @pytest.fixture
-    def load(self, load: Callable[..., Load]) -> Callable[..., Load]:
-        return load
 
     @pytest.fixture
     def preview(self) -> Preview:

@@ -4,11 +4,14 @@ A driver's test subclasses `RouterTrafficContract` and gives these fixtures:
 
 - `router`: the router under test, with nothing routed;
 - `backend`: a backend that it can serve; and `address`, where clients reach it, unless that is `backend.listen`;
-- `apps`: real applications, as `Apps` says;
-- `load`: makes steady traffic, as `Load` says: `load(address, client="naive", get_ka=80, post=20, slow_gets=4, …)`, rates
-  a second, and for `slow_*` how many callers, who ask for `slow_get_ms` and `slow_post_ms` one request after the other;
 - `kill_proxy`: a callable that ends the proxy with SIGKILL, and sees that it is started again where the router does not;
 - `preview`: how a preview is reached, by a header and an address of its own.
+
+Two more are the same for all proxies, so that they stand beside the tests and not in the class:
+
+- `apps`: real applications, as `Apps` says;
+- `load`: makes steady traffic, as `Load` says: `load(address, client="naive", get_ka=80, post=20, slow_gets=4, …)`, rates
+  a second, and for `slow_*` how many callers, who ask for `slow_get_ms` and `slow_post_ms` one request after the other.
 
 What a proxy cannot do is said by attributes and fixtures of the class, so that it stands in its test.
 """
@@ -122,14 +125,6 @@ class RouterTrafficContract:
     @pytest.fixture
     def address(self, backend: Backend) -> str:
         return backend.listen
-
-    @pytest.fixture
-    def apps(self) -> Apps:
-        raise NotImplementedError
-
-    @pytest.fixture
-    def load(self) -> Callable[..., Load]:
-        raise NotImplementedError
 
     @pytest.fixture
     def kill_proxy(self) -> Callable[[], None]:

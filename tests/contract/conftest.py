@@ -1,0 +1,58 @@
+"""Real parts for several exams: HAProxy, owned and standing there; applications, and traffic for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from processes import free_port
+from support.backends import Backends, backends, loads
+from support.haproxy import Standing, owned_router, short_folder, standing_ones
+from support.need import program
+from tidegate.core.routing import Backend
+from tidegate.drivers.routers.haproxy import HAProxyRouter
+from traffic import Load
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A folder with a short name."""
+    with short_folder() as folder:
+        yield folder
+
+
+@pytest.fixture
+def owned(home: Path) -> Iterator[HAProxyRouter]:
+    """A router with a HAProxy of its own."""
+    with owned_router(home) as router:
+        yield router
+
+
+@pytest.fixture
+def standing(home: Path) -> Iterator[Callable[..., Standing]]:
+    """Makes a HAProxy that somebody else runs."""
+    with standing_ones(home) as make:
+        yield make
+
+
+@pytest.fixture
+def shop() -> Backend:
+    """A backend at a free address."""
+    return Backend("shop", f"127.0.0.1:{free_port()}")
+
+
+@pytest.fixture
+def apps(tmp_path: Path) -> Iterator[Backends]:
+    """Applications that die at once when they are told to stop."""
+    program("gcc")
+    with backends(tmp_path / "counters") as made:
+        yield made
+
+
+@pytest.fixture
+def load() -> Iterator[Callable[..., Load]]:
+    """Makes traffic."""
+    with loads() as make:
+        yield make
