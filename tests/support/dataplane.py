@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,9 +16,9 @@ from support.dataplane_docker import Containers
 from tidegate.core.routing import Backend, Member
 from tidegate.drivers import registry
 from tidegate.ports import Router
+from tidegate.testing.router_traffic_contract import leave, until
 from traffic import Counts, Load
 
-DRAIN_SECONDS = 60.0
 #: Of the kill stress: many short requests, so that some are always on their way.
 BRISK = {"get_ka": 600.0, "get": 200.0, "post_ka": 200.0, "post": 100.0, "slow_posts": 16.0, "slow_post_ms": 120.0}
 
@@ -53,17 +53,6 @@ def router_of(name: str, home: Path) -> Iterator[Router]:
         router.stop_process()
 
 
-def leave(router: Router, backend: Backend, members: list[Member], gone: list[Member], pause_seconds: float) -> None:
-    """Wait until the router says that nothing can reach those that left."""
-    deadline = time.monotonic() + DRAIN_SECONDS
-    while left := {each.instance for each in gone} & set(draining := router.read(backend).draining):
-        if time.monotonic() >= deadline:
-            raise SystemExit(f"still draining after {DRAIN_SECONDS:g} s: {draining}")
-        if any(draining[each] == 0 for each in left):
-            router.write(backend, members, 1)
-        time.sleep(pause_seconds)
-
-
 class Routed:
     """Containers behind one of Tidegate's routers, replaced as the engine does it."""
 
@@ -80,7 +69,8 @@ class Routed:
         began = time.perf_counter()
         self._router.write(self._backend, self._serving, 1)
         took = time.perf_counter() - began
-        leave(self._router, self._backend, self._serving, before, 0.02)
+        for old in before:
+            leave(self._router, self._backend, self._serving, old)
         self._containers.stop(before)
         return took
 
@@ -96,7 +86,7 @@ def killed_when_drained(router: Router, folder: Path, kills: int, client: str) -
         router.write(backend, (serving,), 1)
         load = Load(backend.listen, client=client, **BRISK)
         try:
-            _until(lambda: load.counts.requests > 500)
+            until(lambda: load.counts.requests > 500)
             began = time.perf_counter()
             for number in range(kills):
                 serving = _replaced(router, backend, apps, serving, f"v2-{number}")
@@ -109,14 +99,6 @@ def killed_when_drained(router: Router, folder: Path, kills: int, client: str) -
 def _replaced(router: Router, backend: Backend, apps: Backends, old: Member, release: str) -> Member:
     new = apps.start(release)
     router.write(backend, (new,), 1)
-    leave(router, backend, [new], [old], 0.001)
+    leave(router, backend, [new], old)
     apps.kill(old)
     return new
-
-
-def _until(holds: Callable[[], bool], seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        if time.monotonic() >= deadline:
-            raise SystemExit("no traffic comes through")
-        time.sleep(0.05)
