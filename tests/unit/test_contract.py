@@ -3,93 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
 
+from support.contract import ABSENT, API, BREAKING, COMPATIBLE, DRAFT, ORDER, PATH, UNKNOWN, WARNING, edited, worst
 from tidegate.core.contract.comparing import compare
 from tidegate.core.contract.values import Change, Comparison, Effect, OnBreaking, Outcome, concluded
-
-BREAKING, UNKNOWN, WARNING, COMPATIBLE = Effect.BREAKING, Effect.UNKNOWN, Effect.WARNING, Effect.COMPATIBLE
-
-API: dict[str, Any] = {
-    "openapi": "3.1.0",
-    "info": {"title": "shop", "version": "1"},
-    "paths": {
-        "/orders/{id}": {
-            "parameters": [{"name": "id", "in": "path", "required": True, "schema": {"type": "integer"}}],
-            "get": {
-                "parameters": [
-                    {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 100}},
-                    {"name": "X-Trace", "in": "header", "schema": {"type": "string"}},
-                ],
-                "responses": {
-                    "200": {
-                        "headers": {"ETag": {"required": True, "schema": {"type": "string"}}},
-                        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Order"}}},
-                    },
-                    "404": {"description": "none"},
-                },
-            },
-            "put": {
-                "requestBody": {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Draft"}}}},
-                "responses": {"204": {"description": "stored"}},
-            },
-        }
-    },
-    "components": {
-        "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
-        "schemas": {
-            "Order": {
-                "type": "object",
-                "required": ["id", "state"],
-                "properties": {
-                    "id": {"type": "integer", "format": "int32"},
-                    "state": {"enum": ["open", "paid"]},
-                    "note": {"type": "string", "maxLength": 50},
-                    "parent": {"$ref": "#/components/schemas/Order"},
-                },
-            },
-            "Draft": {
-                "type": "object",
-                "required": ["item"],
-                "properties": {
-                    "item": {"type": "string", "minLength": 1, "maxLength": 40},
-                    "count": {"type": "integer"},
-                    "colour": {"enum": ["red", "green"]},
-                    "tags": {"type": "array", "items": {"type": "string"}, "maxItems": 5},
-                    "when": {"type": ["string", "null"], "format": "date"},
-                },
-            },
-        },
-    },
-}
-PATH = "/paths/~1orders~1{id}"
-ORDER, DRAFT = "/components/schemas/Order", "/components/schemas/Draft"
-ABSENT = object()
-
-
-def edited(changes: Mapping[str, object], document: Mapping[str, Any] = API) -> dict[str, Any]:
-    """The document with other values at these JSON Pointers; `ABSENT` takes one away."""
-    made: dict[str, Any] = copy.deepcopy(dict(document))
-    for pointer, value in changes.items():
-        *tokens, last = [token.replace("~1", "/") for token in pointer.split("/")[1:]]
-        place: Any = made
-        for token in tokens:
-            place = place[int(token)] if isinstance(place, list) else place.setdefault(token, {})
-        if value is ABSENT:
-            del place[int(last) if isinstance(place, list) else last]
-        elif isinstance(place, list):
-            place[int(last) :] = [value]
-        else:
-            place[last] = value
-    return made
-
-
-def worst(changes: tuple[Change, ...]) -> Effect | None:
-    return min((change.effect for change in changes), key=list(Effect).index, default=None)
-
 
 #: What is changed in the new document; the worst effect; a piece of its sentence.
 RULES: list[tuple[dict[str, object], Effect, str]] = [
@@ -188,145 +108,56 @@ def test_what_is_taken_back_is_no_change() -> None:
     assert compare(API, copy.deepcopy(API)) == ()
 
 
+def test_a_body_that_was_not_there_is_newly_required() -> None:
+    before = edited({f"{PATH}/put/requestBody": ABSENT})
+    assert compare(before, API) == ()
+    (found,) = compare(before, edited({f"{PATH}/put/requestBody/required": True}))
+    assert (found.effect, found.sentence) == (BREAKING, "PUT /orders/{id}: the body is newly required")
+
+
+def secured(*wanted: dict[str, list[str]], kind: str = "oauth2") -> dict[str, Any]:
+    schemes = {"login": {"type": kind}, "key": {"type": "apiKey", "in": "header", "name": "X-Key"}}
+    return edited({"/security": list(wanted), "/components/securitySchemes": schemes})
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "breaks"),
+    [
+        ([{"login": ["read"]}], [{"login": ["read"]}], False),
+        ([{"login": ["read", "write"]}], [{"login": ["read"]}], False),
+        ([{"login": ["read"]}], [{"login": ["read", "write"]}], True),
+        ([{"login": []}], [{"login": [], "key": []}], True),
+        ([{"login": []}], [{"key": []}, {"login": []}], False),
+        ([{"key": []}, {"login": []}], [{"key": []}], True),
+        ([{"key": []}], [], False),
+    ],
+)
+def test_what_was_shown_must_still_be_enough(old: list[Any], new: list[Any], breaks: bool) -> None:
+    found = compare(secured(*old), secured(*new))
+    assert {change.sentence for change in found} == (
+        {f"{method} /orders/{{id}}: what was shown to get in is not enough any more" for method in ("GET", "PUT")}
+        if breaks
+        else set()
+    )
+
+
+def test_another_kind_of_login_is_another_login_and_an_undefined_one_cannot_be_told() -> None:
+    assert worst(compare(secured({"login": []}), secured({"login": []}, kind="openIdConnect"))) is BREAKING
+    assert worst(compare(API, edited({"/security": [{"none": []}]}))) is UNKNOWN
+
+
+def test_callbacks_that_stay_are_no_change_also_where_they_lead_to_themselves() -> None:
+    body = {"requestBody": {"content": {"application/json": {"schema": {"$ref": f"#{ORDER}"}}}}}
+    with_callback = edited({f"{PATH}/put/callbacks": {"done": {"{$request.body#/url}": {"post": body}}}})
+    assert compare(with_callback, copy.deepcopy(with_callback)) == ()
+    found = compare(with_callback, edited({f"{ORDER}/properties/id/maximum": 5}, with_callback))
+    assert [(change.effect, "`callbacks`" in change.sentence) for change in found] == [(UNKNOWN, True)]
+
+
 def test_a_change_names_its_place_in_the_new_document() -> None:
     (found,) = compare(API, edited({f"{DRAFT}/properties/item/maxLength": 20}))
     assert (found.path, found.breaking) == (f"{DRAFT}/properties/item", True)
     assert found.sentence == "PUT /orders/{id}: the body.item: maxLength was 40, is 20"
-
-
-# -- versions and spellings -------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("old", [{"swagger": "2.0", "paths": {}}, {"openapi": "4.0.0"}, {}, {"openapi": 3}])
-def test_other_versions_are_not_compared(old: dict[str, object]) -> None:
-    for pair in ((old, API), (API, old)):
-        (found,) = compare(*pair)
-        assert found.effect is UNKNOWN
-        assert found.sentence.startswith("cannot tell: only OpenAPI 3.0 to 3.2 is compared, and it says ")
-
-
-def test_both_versions_spellings_mean_the_same() -> None:
-    schema = f"{DRAFT}/properties/when"
-    three = edited({"/openapi": "3.0.3", schema: {"type": "string", "format": "date", "nullable": True}})
-    limit = {f"{PATH}/get/parameters/0/schema/exclusiveMinimum": True}
-    other = {f"{PATH}/get/parameters/0/schema": {"type": "integer", "exclusiveMinimum": 1, "maximum": 100}}
-    assert compare(three, API) == compare(API, three) == ()
-    assert compare(edited(limit, three), edited(other)) == ()
-
-
-@pytest.mark.parametrize("key", ["anyOf", "oneOf"])
-def test_one_of_a_type_or_null_is_a_type_that_may_be_null(key: str) -> None:
-    schema = {key: [{"type": "string", "format": "date"}, {"type": "null"}], "title": "When"}
-    other = edited({f"{DRAFT}/properties/when": schema})
-    assert compare(API, other) == compare(other, API) == ()
-
-
-def test_a_part_of_all_is_as_good_as_the_whole() -> None:
-    other = edited({f"{PATH}/put/requestBody/content/application~1json/schema": {"allOf": [{"$ref": f"#{DRAFT}"}]}})
-    assert compare(API, other) == compare(other, API) == ()
-    (found,) = compare(API, edited({f"{DRAFT}/required": ["item", "count"]}, other))
-    assert found.breaking
-
-
-def test_two_names_of_a_path_variable_are_one_path() -> None:
-    other = edited(
-        {PATH: ABSENT, "/paths/~1orders~1{order}": edited({"/parameters/0/name": "order"}, API["paths"]["/orders/{id}"])}
-    )
-    assert compare(API, other) == ()
-
-
-# -- branches ---------------------------------------------------------------------------------------------------------
-
-
-def branches(*schemas: object) -> dict[str, Any]:
-    return edited({f"{DRAFT}/properties/item": {"oneOf": list(schemas)}})
-
-
-CARD = {"type": "object", "required": ["card"], "properties": {"card": {"type": "string"}}}
-CASH = {"type": "object", "required": ["cash"], "properties": {"cash": {"type": "number"}}}
-TEXT = {"type": "string", "maxLength": 5}
-
-
-def test_a_branch_more_is_no_harm_and_the_order_is_none() -> None:
-    assert compare(branches(CARD, CASH), branches(CASH, TEXT, CARD)) == ()
-
-
-def test_a_type_that_no_branch_has_any_more_breaks() -> None:
-    (found,) = compare(branches(CARD, CASH, TEXT), branches(CARD, CASH))
-    assert (found.effect, found.sentence) == (
-        BREAKING,
-        "PUT /orders/{id}: the body.item: type was object or string, is object",
-    )
-
-
-def test_a_branch_that_fits_none_cannot_be_told() -> None:
-    stricter = {**CASH, "required": ["cash", "currency"]}
-    (found,) = compare(branches(CARD, CASH), branches(CARD, stricter))
-    assert found.effect is UNKNOWN
-    assert "cannot tell whether one of 2 branches still fits" in found.sentence
-
-
-# -- recursion and size -----------------------------------------------------------------------------------------------
-
-
-def test_a_schema_within_itself_comes_to_an_end_and_is_told_once() -> None:
-    found = compare(API, edited({f"{ORDER}/properties/note": {"type": "integer"}}))
-    assert [change.sentence for change in found] == ["GET /orders/{id}: answer 200.note: type was string, is integer"]
-
-
-def test_references_that_lead_to_each_other_cannot_be_told() -> None:
-    ring = {
-        "/components/schemas/A": {"$ref": "#/components/schemas/B"},
-        "/components/schemas/B": {"$ref": "#/components/schemas/A"},
-    }
-    (found,) = compare(API, edited({**ring, f"{DRAFT}/properties/item": {"$ref": "#/components/schemas/A"}}))
-    assert (found.effect, "do not come to an end" in found.sentence) == (UNKNOWN, True)
-
-
-def deep(levels: int) -> dict[str, Any]:
-    schema: dict[str, Any] = {"type": "string"}
-    for _ in range(levels):
-        schema = {"type": "array", "items": schema}
-    return {"openapi": "3.1.0", "paths": {"/": {"get": {"responses": {"200": {"content": {"a/b": {"schema": schema}}}}}}}}
-
-
-@pytest.mark.parametrize("levels", [100, 3000])
-def test_what_is_too_deep_cannot_be_told(levels: int) -> None:
-    (found,) = compare(deep(levels), deep(levels))
-    assert found.effect is UNKNOWN
-
-
-def test_many_branches_of_many_cannot_be_told() -> None:
-    wide: dict[str, Any] = {"allOf": [{"anyOf": [{"type": "object", "required": [f"{n}"]} for n in range(9)]}] * 3}
-    (found,) = compare(API, edited({f"{DRAFT}/properties/item": wide}))
-    assert "too many branches" in found.sentence
-
-
-MISSHAPED: list[Callable[[object], dict[str, object]]] = [
-    lambda junk: {"/paths": junk},
-    lambda junk: {PATH: junk},
-    lambda junk: {f"{PATH}/get": junk},
-    lambda junk: {f"{PATH}/get/parameters": junk},
-    lambda junk: {f"{PATH}/get/responses": junk},
-    lambda junk: {f"{PATH}/get/responses/200/content": junk},
-    lambda junk: {ORDER: junk},
-    lambda junk: {f"{ORDER}/properties": junk},
-    lambda junk: {f"{ORDER}/required": junk},
-    lambda junk: {f"{ORDER}/properties/id/type": junk},
-    lambda junk: {"/security": junk},
-    lambda junk: {"/servers": junk},
-]
-
-
-@pytest.mark.parametrize("place", MISSHAPED, ids=[f"{n}" for n in range(len(MISSHAPED))])
-@pytest.mark.parametrize("junk", [7, "text", ["text"], None, {"a": 1}])
-def test_a_misshapen_document_is_never_good_and_never_an_exception(
-    place: Callable[[object], dict[str, object]], junk: object
-) -> None:
-    other = edited(place(junk))
-    for found in (compare(API, other), compare(other, other)):
-        assert all(isinstance(change, Change) for change in found)
-    assert worst(compare(API, other)) not in (None, COMPATIBLE) or junk in (None, {"a": 1})
 
 
 # -- one outcome of all -----------------------------------------------------------------------------------------------

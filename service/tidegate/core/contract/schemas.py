@@ -103,11 +103,19 @@ class Schemas:
             if len(known) == 1:
                 yield from self._fits(Held(branch, known[0], pair, use))
                 continue
-            tried = [list(self._fits(Held(branch, each, pair, use))) for each in known]
-            if not any(all(change.effect in NO_FAULT for change in changes) for changes in tried):
-                faults = ([change for change in changes if change.effect not in NO_FAULT] for changes in tried)
-                what = f"cannot tell whether one of {len(known)} branches still fits: {min(faults, key=len)[0].sentence}"
-                yield Change(Effect.UNKNOWN, pair.new.pointer, f"{pair.words}: {what}")
+            yield from self._one_of([list(self._fits(Held(branch, each, pair, use))) for each in known], pair)
+
+    @staticmethod
+    def _one_of(tried: Sequence[list[Change]], pair: Pair) -> Iterator[Change]:
+        """What is told of a branch that was held against several: of the one that it fits best, if it fits one."""
+        faults = [[change for change in changes if change.effect not in NO_FAULT] for changes in tried]
+        if all(faults):
+            least = min(faults, key=len)[0].sentence
+            what = f"cannot tell whether one of {len(tried)} branches still fits: {least}"
+            yield Change(Effect.UNKNOWN, pair.new.pointer, f"{pair.words}: {what}")
+            return
+        fitting = (changes for changes, fault in zip(tried, faults, strict=True) if not fault)
+        yield from min(fitting, key=lambda changes: sum(change.effect is Effect.WARNING for change in changes))
 
     # -- one branch of each -------------------------------------------------------------------------------------------
 
