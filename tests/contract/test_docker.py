@@ -12,12 +12,10 @@ from dataclasses import replace
 
 import docker
 import pytest
-from docker.errors import DockerException
 
-from support.docker_exam import PREFIX, DemoReleases, built, made, platform_on, remove_containers
+from support.docker_exam import PREFIX, SOCKET, DemoReleases, built, local_engine, made, platform_on, remove_containers
 from support.docker_host import Engine, running_engine
 from support.images import demo_image
-from support.need import missing
 from tidegate.core.container import HealthCommand
 from tidegate.core.model import InstanceState, Release
 from tidegate.drivers.platforms.docker import DockerPlatform
@@ -32,24 +30,14 @@ from tidegate.testing.platform_contract import (
     started,
 )
 
-SOCKET = "unix:///var/run/docker.sock"
 LOCAL = {"name": "local", "url": SOCKET}
 SERVICE = f"{ENVIRONMENT}/shop"
 
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[docker.DockerClient]:
-    """The machine's own engine, with the exam's images."""
-    try:
-        client = docker.DockerClient(base_url=SOCKET)
-    except DockerException:
-        missing("a Docker engine")
-        raise
-    try:
-        with built(client):
-            yield client
-    finally:
-        client.close()
+    with local_engine() as client:
+        yield client
 
 
 @pytest.fixture(scope="module")

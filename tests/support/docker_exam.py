@@ -9,8 +9,10 @@ from dataclasses import replace
 from typing import Any
 
 import docker
+from docker.errors import DockerException
 
 from support.images import demo_image, remove_images
+from support.need import missing
 from tidegate.core.container import Container, Health
 from tidegate.core.model import Release
 from tidegate.core.tasks import Hook
@@ -18,6 +20,7 @@ from tidegate.drivers.platforms.docker import DockerPlatform
 from tidegate.testing.platform_contract import ENVIRONMENT
 
 PREFIX = f"tgexam{uuid.uuid4().hex[:6]}"
+SOCKET = "unix:///var/run/docker.sock"
 VERSIONS: Mapping[str, Mapping[str, str]] = {
     "good": {"VERSION": "good"},
     "crashing": {"VERSION": "crashing", "CRASH_AFTER": "0"},
@@ -29,6 +32,21 @@ CONTAINER = Container(port=8080, health=Health("/health", timeout_seconds=1.0))
 def made(service: str, version: str, release_id: str = "v1-1", **container: Any) -> Release:
     """A release of one of the images above; `container` changes how it is run."""
     return Release(release_id, service, f"{PREFIX}:{version}", 1, replace(CONTAINER, **container))
+
+
+@contextmanager
+def local_engine() -> Iterator[docker.DockerClient]:
+    """The machine's own engine, with the exam's images."""
+    try:
+        client = docker.DockerClient(base_url=SOCKET)
+    except DockerException:
+        missing("a Docker engine")
+        raise
+    try:
+        with built(client):
+            yield client
+    finally:
+        client.close()
 
 
 class DemoReleases:

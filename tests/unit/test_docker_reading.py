@@ -11,9 +11,10 @@ from pydantic import ValidationError
 
 from tidegate.core.container import Container, Health, HealthCommand
 from tidegate.core.model import InstanceState, Release
-from tidegate.drivers.platforms.docker_containers import Found, as_instance, name
+from tidegate.drivers.platforms.docker_containers import Found, as_instance
 from tidegate.drivers.platforms.docker_errors import KNOWN_PULLS, refused
 from tidegate.drivers.platforms.docker_images import common, repository, require_health
+from tidegate.drivers.platforms.docker_making import name
 from tidegate.drivers.platforms.docker_options import DockerOptions, HostOptions
 from tidegate.drivers.platforms.docker_transport import ssh_command
 from tidegate.errors import PlatformError

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +29,120 @@ class HealthCommand:
 
 
 @dataclass(frozen=True, slots=True)
+class File:
+    """A secret or a config: put into the container before it starts. Its content is in no label, variable or command."""
+
+    target: str  # absolute
+    content: str = field(repr=False)  # base64, since it may be no text
+    mode: int = 0o444
+    uid: int = 0
+    gid: int = 0
+
+    @property
+    def data(self) -> bytes:
+        """What stands in it."""
+        return base64.b64decode(self.content)
+
+    @property
+    def directory(self) -> str:
+        """Where it stands."""
+        return self.target.rpartition("/")[0] or "/"
+
+
+class MountKind(StrEnum):
+    """Compose's own words."""
+
+    BIND = "bind"  # here of what must exist on the host
+    VOLUME = "volume"  # here without a name: gone with its container
+    TMPFS = "tmpfs"
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """What Compose's short form of `volumes` has no words for."""
+
+    kind: MountKind
+    target: str
+    source: str = ""
+    read_only: bool = False
+    propagation: str = ""
+    size_bytes: int = 0  # of a tmpfs; 0: no limit
+    mode: int = 0  # of a tmpfs; 0: the engine's own
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A network besides the one that the proxy uses. It must exist on every host."""
+
+    name: str
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Ulimit:
+    """One of `ulimits`; -1 is no limit."""
+
+    name: str
+    soft: int
+    hard: int
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What it may use besides memory and processors; 0 is the engine's own."""
+
+    memory_reservation_bytes: int = 0
+    memory_swap_bytes: int = 0  # memory and swap together; -1: no limit
+    pids: int = 0  # -1: no limit
+    shm_bytes: int = 0
+    cpu_shares: int = 0
+    cpuset: str = ""
+    oom_score_adj: int = 0
+    ulimits: tuple[Ulimit, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Rights:
+    """What it may do."""
+
+    cap_add: tuple[str, ...] = ()
+    cap_drop: tuple[str, ...] = ()
+    security_opt: tuple[str, ...] = ()
+    group_add: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()  # source:target:permissions
+    sysctls: Mapping[str, str] = field(default_factory=dict)
+    ipc: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Naming:
+    """What it is called, and whom it knows."""
+
+    hostname: str = ""
+    domainname: str = ""
+    extra_hosts: tuple[str, ...] = ()  # name:address
+    dns: tuple[str, ...] = ()
+    dns_search: tuple[str, ...] = ()
+    dns_opt: tuple[str, ...] = ()
+    networks: tuple[Network, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """A log driver of its own, instead of the one of the settings."""
+
+    driver: str
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Container:
     """How one instance is run. Names and meaning as in the Compose specification."""
 
     port: int  # the one that takes traffic, from `expose`
     command: tuple[str, ...] | None = None
-    entrypoint: tuple[str, ...] | None = None
-    environment: Mapping[str, str] = field(default_factory=dict)
+    entrypoint: tuple[str, ...] | None = None  # None: the image's; empty: none
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)  # values may be secrets
     labels: Mapping[str, str] = field(default_factory=dict)
     user: str = ""
     working_dir: str = ""
@@ -46,3 +155,13 @@ class Container:
     volumes: tuple[str, ...] = ()  # Compose's short form: source:target[:ro], an absolute path or a volume's name
     init: bool = False
     read_only: bool = False
+    mounts: tuple[Mount, ...] = ()
+    tmpfs: Mapping[str, str] = field(default_factory=dict)  # where, and with which options
+    external_volumes: tuple[str, ...] = ()  # must exist on every host
+    files: tuple[File, ...] = ()
+    limits: Limits = Limits()
+    rights: Rights = Rights()
+    naming: Naming = Naming()
+    log: Log | None = None
+    tty: bool = False
+    stdin_open: bool = False

@@ -20,6 +20,8 @@ from tidegate.core.model import Instance, InstanceState, Release
 from tidegate.core.tasks import Job, JobState
 from tidegate.drivers.platforms import docker_containers as containers
 from tidegate.drivers.platforms import docker_jobs
+from tidegate.drivers.platforms import docker_labels as labels
+from tidegate.drivers.platforms import docker_making as making
 from tidegate.drivers.platforms.docker_checking import diagnose
 from tidegate.drivers.platforms.docker_containers import Found
 from tidegate.drivers.platforms.docker_errors import PortTaken
@@ -35,6 +37,7 @@ log = structlog.get_logger("tidegate.docker")
 THREADS = 16
 STOPS = 64  # at once; each waits for its container's grace and costs nothing meanwhile
 LEFT_SECONDS = 1.0  # a container that is created and not started for longer was left so by a crash
+LEFT_WANTING_SECONDS = 15.0  # as above, where files or networks come in between: another process may be at it
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -79,7 +82,7 @@ class DockerPlatform:
     def _found(self, service: str) -> list[Found]:
         """All containers of the service, by release and ordinal. One host without an answer makes the whole unknown."""
         environment, _, name = service.partition("/")
-        wanted = {containers.ENVIRONMENT: environment, containers.SERVICE: name}
+        wanted = {labels.ENVIRONMENT: environment, labels.SERVICE: name}
         hosts = list(self._hosts.values())
         answers = zip(hosts, self._map(lambda host: host.listed(wanted), hosts), strict=True)
         found = [Found(host.options, each) for host, listed in answers for each in listed]
@@ -130,7 +133,9 @@ class DockerPlatform:
         left = [each for each in same if each.state == "created" and each.ordinal in set(ordinals)]
         missing = sorted(set(ordinals) - {each.ordinal for each in same})
         placed = zip(missing, self._placed(staying, release, len(missing)), strict=True)
-        futures = [self._pool.submit(self._launch, self._hosts[each.host.name], each.id, each.release) for each in left]
+        futures = [
+            self._pool.submit(self._launch, self._hosts[each.host.name], each.id, release.id, release) for each in left
+        ]
         futures += [self._pool.submit(self._start_new, host, release, ordinal) for ordinal, host in placed]
         _raise_together([error for future in futures if (error := future.exception()) is not None])
 
@@ -148,15 +153,15 @@ class DockerPlatform:
         return chosen
 
     def _start_new(self, host: Host, release: Release, ordinal: int) -> None:
-        made = host.create(release.id, lambda api, *options: containers.configuration(api, release, ordinal, *options))
-        self._launch(host, made, release.id)
+        made = host.create(release.id, lambda api, *options: making.configuration(api, release, ordinal, *options))
+        self._launch(host, made, release.id, release)
 
-    def _launch(self, host: Host, container: str, what: str) -> None:
+    def _launch(self, host: Host, container: str, what: str, release: Release | None = None) -> None:
         """Start a created one. Raises `PlatformError`, and then it is removed again."""
         with self._lock:
             self._launching.add(container)
         try:
-            host.start(container, what)
+            host.start(container, what, release)
         except PortTaken as error:
             with self._lock:  # one of ours that is being stopped there may be what holds it
                 leaving = host.name in self._stopping.values()
@@ -168,7 +173,7 @@ class DockerPlatform:
                 self._launching.discard(container)
 
     def _finish_left(self, created: Sequence[Found]) -> None:
-        """Start what a crash left between creating and starting.
+        """Start what a crash left between creating and starting, and remove what wants its files or networks before.
 
         The engine takes a second start as none. What cannot be started is removed, so that its ordinal is missing and is
         asked for again, and the error is told then.
@@ -176,7 +181,10 @@ class DockerPlatform:
         now = time.monotonic()
         for each in created:
             with self._lock:
-                due = now - self._left.setdefault(each.id, now) >= LEFT_SECONDS and each.id not in self._launching
+                since = now - self._left.setdefault(each.id, now)
+                due = (
+                    since >= (LEFT_WANTING_SECONDS if each.is_wanting else LEFT_SECONDS) and each.id not in self._launching
+                )
                 if due:
                     del self._left[each.id]
                     self._launching.add(each.id)
@@ -185,11 +193,23 @@ class DockerPlatform:
 
     def _finish_one(self, left: Found) -> None:
         told = log.bind(instance=left.id, name=left.name, host=left.host.name)
+        host = self._hosts[left.host.name]
         try:
-            self._launch(self._hosts[left.host.name], left.id, left.name)
-            told.info("started what was left created")
+            if left.is_wanting:
+                self._discard(host, left.id)
+                told.info("removed what was left created without its files or networks")
+            else:
+                self._launch(host, left.id, left.name)
+                told.info("started what was left created")
         except PlatformError as error:
             told.warning("what was left created could not be started", error=error.message)
+
+    def _discard(self, host: Host, container: str) -> None:
+        try:
+            host.remove(container)
+        finally:
+            with self._lock:
+                self._launching.discard(container)
 
     # -- stopping -------------------------------------------------------------------------------------------------------
 
@@ -225,13 +245,13 @@ class DockerPlatform:
 
     def _is_ours(self, instance: Instance, looked: Mapping[str, Any]) -> bool:
         """Nothing is ever stopped but what carries this very instance's labels."""
-        labels = (looked.get("Config") or {}).get("Labels") or {}
+        told = (looked.get("Config") or {}).get("Labels") or {}
         wanted = {
-            containers.ENVIRONMENT: self._environment,
-            containers.RELEASE: instance.release,
-            containers.ORDINAL: str(instance.ordinal),
+            labels.ENVIRONMENT: self._environment,
+            labels.RELEASE: instance.release,
+            labels.ORDINAL: str(instance.ordinal),
         }
-        return wanted.items() <= labels.items()
+        return wanted.items() <= told.items()
 
     # -- around ---------------------------------------------------------------------------------------------------------
 

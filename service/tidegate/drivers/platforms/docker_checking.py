@@ -19,7 +19,7 @@ def diagnose(host: Host) -> tuple[Diagnosis, ...]:
     part = f"docker {host.name}"
     try:
         version, info = host.about()
-        network = host.has_network()
+        network = host.has("network", host.network)
     except EngineError as error:
         return (Diagnosis(part, False, f"{error.found} ({host.options.url})", error.mend or "see its log"),)
     running = f"{info.get('ContainersRunning', 0)} of {info.get('Containers', 0)} containers run"
@@ -30,7 +30,7 @@ def diagnose(host: Host) -> tuple[Diagnosis, ...]:
 
 def _network(part: str, host: Host, there: bool) -> Iterator[Diagnosis]:
     if not there:
-        yield Diagnosis(f"{part} network", False, host.network_missing, "docker network create it there")
+        yield Diagnosis(f"{part} network", False, host.network_missing(host.network), "docker network create it there")
     elif not host.options.address and not host.options.is_local:
         found = "containers are to be reached at their own addresses on another machine"
         mend = f"set hosts[].address of {host.name} to that machine's IP address, unless this machine routes to its bridge"

@@ -1,107 +1,20 @@
-"""A release's container as an engine wants it, and an engine's container as an instance. Nothing is asked here."""
+"""An engine's container as an instance. Nothing is asked here."""
 
 from __future__ import annotations
 
 import re
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from docker.api.client import APIClient
-from docker.types import LogConfig
-
-from tidegate.core.model import Instance, InstanceState, Release
-from tidegate.drivers.platforms.docker_options import DockerOptions, HostOptions
+from tidegate.core.model import Instance, InstanceState
+from tidegate.drivers.platforms.docker_labels import ORDINAL, PORT, PROBE, RELEASE, WANTS
+from tidegate.drivers.platforms.docker_options import HostOptions
 from tidegate.drivers.platforms.health import Probe
 
-PREFIX = "tidegate."
-ENVIRONMENT, SERVICE, RELEASE, ORDINAL, IMAGE = (
-    PREFIX + word for word in ("environment", "service", "release", "ordinal", "image")
-)
-PORT, PROBE = PREFIX + "port", PREFIX + "probe"  # what takes traffic; how readiness is asked: "seconds port path"
 SHORT = 12  # characters of an id that Docker itself shows
 MOST_RESTARTS = 2  # one that its engine restarted more often, and that is not ready, has failed
-NANO = 1_000_000_000
 LONGEST_OUTPUT = 200  # characters of what a HEALTHCHECK printed
-
-
-# -- from a release to a container ----------------------------------------------------------------------------------------
-
-
-def configuration(
-    api: APIClient, release: Release, ordinal: int, shared: DockerOptions, host: HostOptions
-) -> dict[str, Any]:
-    """The arguments of the SDK's `create_container`."""
-    container = release.container
-    ports = sorted({container.port, container.health.port or container.port})
-    log = LogConfig(type=shared.log_driver, config=shared.log_options)
-    return {
-        "image": release.digest or release.image,
-        "name": name(release, ordinal),
-        "labels": labels(release, ordinal),
-        "environment": variables(release, ordinal),
-        "command": _list(container.command),
-        "entrypoint": _list(container.entrypoint),
-        "user": container.user or None,
-        "working_dir": container.working_dir or None,
-        "stop_signal": container.stop_signal or None,
-        "healthcheck": _healthcheck(release),
-        "ports": ports,
-        "host_config": api.create_host_config(
-            network_mode=shared.network,
-            restart_policy={"Name": shared.restart},
-            port_bindings=dict.fromkeys(ports, (host.address, host.ports or None)) if host.address else None,
-            binds=list(container.volumes) or None,
-            mem_limit=container.memory_bytes or None,
-            nano_cpus=round(container.cpus * NANO) or None,
-            init=container.init or None,
-            read_only=container.read_only or None,
-            log_config=log if shared.log_driver else None,
-        ),
-    }
-
-
-def labels(release: Release, ordinal: int) -> dict[str, str]:
-    """How Tidegate finds its containers again, whatever became of its database."""
-    environment, _, service = release.service.partition("/")
-    container, health = release.container, release.container.health
-    own = {ENVIRONMENT: environment, SERVICE: service, RELEASE: release.id, ORDINAL: str(ordinal), IMAGE: release.image}
-    own[PORT] = str(container.port)
-    if health.path:
-        own[PROBE] = f"{health.timeout_seconds:g} {health.port or container.port} {health.path}"
-    return {**container.labels, **own}
-
-
-def name(release: Release, ordinal: int) -> str:
-    """Never the same twice: one that is still being removed does not stand in the way."""
-    return f"tidegate-{release.service.replace('/', '-')}-{release.id}-{ordinal}-{secrets.token_hex(3)}"
-
-
-def variables(release: Release, ordinal: int) -> dict[str, str]:
-    """The service's own variables, and which instance this is."""
-    own = {"TIDEGATE_SERVICE": release.service, "TIDEGATE_RELEASE": release.id, "TIDEGATE_ORDINAL": str(ordinal)}
-    return {**release.container.environment, **own}
-
-
-def _list(words: tuple[str, ...] | None) -> list[str] | None:
-    return None if words is None else list(words)
-
-
-def _healthcheck(release: Release) -> dict[str, Any] | None:
-    check = release.container.healthcheck
-    if check is None:
-        return None
-    return {
-        "test": list(check.test),
-        "interval": round(check.interval_seconds * NANO),
-        "timeout": round(check.timeout_seconds * NANO),
-        "retries": check.retries,
-        "start_period": round(check.start_period_seconds * NANO),
-    }
-
-
-# -- from a container to an instance --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +46,11 @@ class Found:
         return {RELEASE, ORDINAL, PORT} <= set(self.labels) and self.labels[ORDINAL].isdecimal()
 
     @property
+    def is_wanting(self) -> bool:
+        """Whether something is put into it between creating and starting it."""
+        return WANTS in self.labels
+
+    @property
     def is_probed(self) -> bool:
         """Whether readiness is asked from outside."""
         return PROBE in self.labels
@@ -159,7 +77,10 @@ class Found:
 
     @property
     def _networks(self) -> list[Mapping[str, Any]]:
-        return list(((self.listed.get("NetworkSettings") or {}).get("Networks") or {}).values())
+        """That of the settings first: the service's own others are not the proxy's."""
+        first = (self.listed.get("HostConfig") or {}).get("NetworkMode")
+        found = ((self.listed.get("NetworkSettings") or {}).get("Networks") or {}).items()
+        return [each for name, each in sorted(found, key=lambda one: one[0] != first)]
 
     def at(self, port: int) -> tuple[str, int] | None:
         """Where a port of the container is reached; None while it is nowhere."""

@@ -56,8 +56,14 @@ KNOWN: tuple[tuple[str, str, bool], ...] = (
     ),
     (r"unable to find (?:user|group)", "the image has no such user: correct `user`", False),
     (r"logger|logging driver|log opt", "the log driver refuses: correct log_driver and log_options in the settings", False),
+    (r"no such container", "it was removed meanwhile, and is looked for again", True),
     (r"name .* is already in use", "a container with this name exists already; it is looked at again", True),
     (r"removal of container .* is already in progress|marked for removal|is dead", "it is being removed", True),
+    (
+        r"conflicting options|only available for user-?defined networks|network-scoped alias",
+        "what the service asks for does not go together: correct it in the Compose file",
+        False,
+    ),
     (r"HTTP request to an HTTPS server", "the engine wants TLS: set hosts[].tls", False),
     (r"client version .* is too (?:new|old)", "the engine is too old: it must speak API 1.24 or later", False),
 )

@@ -6,15 +6,18 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 from docker.api.client import APIClient
 from docker.constants import MINIMUM_DOCKER_API_VERSION
 from docker.errors import APIError, ImageNotFound, NotFound
 from docker.tls import TLSConfig
 
-from tidegate.drivers.platforms import docker_containers as containers
+from tidegate.core.model import Release
+from tidegate.drivers.platforms import docker_making as making
+from tidegate.drivers.platforms.docker_containers import SHORT
 from tidegate.drivers.platforms.docker_errors import KNOWN_PULLS, EngineError, translated
+from tidegate.drivers.platforms.docker_files import archives
 from tidegate.drivers.platforms.docker_options import DockerOptions, HostOptions
 from tidegate.drivers.platforms.docker_transport import EngineAdapter, last_words
 from tidegate.errors import PlatformError
@@ -116,17 +119,30 @@ class Host:
                     raise
                 self.pull(wanted["image"])
                 made = api.create_container(**wanted)
-        return str(made["Id"])[: containers.SHORT]
+        return str(made["Id"])[:SHORT]
 
-    def start(self, container: str, what: str) -> None:
-        """Start a created one; what cannot be started is removed again, so that nothing half-made is left."""
+    def start(self, container: str, what: str, release: Release | None = None) -> None:
+        """Start a created one, with its release's files and networks put in before; once more is no harm. What cannot be
+        started is removed again, so that nothing half-made is left."""
         try:
             with self._asked(f"starting {what}", PATIENT_SECONDS) as api:
+                if release is not None:
+                    self._finish(api, container, release)
                 api.start(container)
         except PlatformError as error:
             if isinstance(error.__cause__, APIError):
                 self.remove(container)
             raise
+
+    def _finish(self, api: APIClient, container: str, release: Release) -> None:
+        for folder, tar in archives(release.container):
+            api.put_archive(container, folder, tar)
+        for network, aliases in making.joined(release.container, self._shared.network):
+            try:
+                api.connect_container_to_network(container, network, aliases=aliases)
+            except APIError as error:
+                if "already exists in network" not in str(error.explanation):
+                    raise
 
     def stop(self, container: str, grace_seconds: int) -> None:
         """Its stop signal, and after the grace SIGKILL; gone already is fine. Comes back when it has ended."""
@@ -177,16 +193,20 @@ class Host:
                     raise APIError(str(line["error"]), explanation=str(line["error"]))
 
     @property
-    def network_missing(self) -> str:
-        """What to say when `has_network` is False."""
-        name = self._shared.network
-        return f"docker {self.name}: there is no network {name}: docker network create {name} there, or correct `network`"
+    def network(self) -> str:
+        """The one of the settings."""
+        return self._shared.network
 
-    def has_network(self) -> bool:
-        """Whether the network that containers are put on is there."""
-        with self._asked(f"looking at network {self._shared.network}") as api:
+    def network_missing(self, name: str) -> str:
+        """What to say of a network that is not there."""
+        mend = "correct `network`" if name == self.network else "correct the Compose file"
+        return f"docker {self.name}: there is no network {name}: docker network create {name} there, or {mend}"
+
+    def has(self, kind: Literal["network", "volume"], name: str) -> bool:
+        """Whether it is there."""
+        with self._asked(f"looking at {kind} {name}") as api:
             try:
-                api.inspect_network(self._shared.network)
+                api.inspect_network(name) if kind == "network" else api.inspect_volume(name)
             except NotFound:
                 return False
         return True

@@ -19,10 +19,24 @@ def pin(release: Release, hosts: Sequence[Host], pool: Executor) -> str:
     found = dict(zip((host.name for host in hosts), pool.map(lambda host: _fetched(host, wanted), hosts), strict=True))
     for name, image in found.items():
         require_health(name, release, image)
-    for host, there in zip(hosts, pool.map(Host.has_network, hosts), strict=True):
-        if not there:
-            raise PlatformError(host.network_missing, retryable=False)
+    for missing in pool.map(lambda host: _missing(host, release), hosts):
+        if missing:
+            raise PlatformError(missing, retryable=False)
     return common(wanted, found)
+
+
+def _missing(host: Host, release: Release) -> str:
+    """What this host has to have and has not; empty when it has all."""
+    for network in dict.fromkeys((host.network, *(each.name for each in release.container.naming.networks))):
+        if not host.has("network", network):
+            return host.network_missing(network)
+    for volume in release.container.external_volumes:
+        if not host.has("volume", volume):
+            return (
+                f"docker {host.name}: there is no volume {volume}, and the Compose file says external: docker volume "
+                f"create {volume} there, or leave external out"
+            )
+    return ""
 
 
 def _fetched(host: Host, reference: str) -> Mapping[str, Any]:

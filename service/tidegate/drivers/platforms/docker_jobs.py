@@ -7,17 +7,20 @@ no label by which it could be taken for an instance.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from docker.api.client import APIClient
 
+from tidegate.core.model import Release
 from tidegate.core.tasks import Job, JobState
-from tidegate.drivers.platforms import docker_containers as containers
+from tidegate.drivers.platforms import docker_labels as labels
+from tidegate.drivers.platforms import docker_making as making
 from tidegate.drivers.platforms.docker_hosts import Host
 from tidegate.drivers.platforms.docker_options import DockerOptions, HostOptions
 from tidegate.errors import PlatformError
 
-HOOK, ROLLOUT = containers.PREFIX + "hook", containers.PREFIX + "rollout"
+HOOK, ROLLOUT = labels.PREFIX + "hook", labels.PREFIX + "rollout"
 LINES = 50  # of its log
 NOT_STARTED = 125  # the exit status that `docker run` has where a container cannot be started
 GRACE_SECONDS = 10
@@ -25,13 +28,14 @@ GRACE_SECONDS = 10
 
 def configuration(api: APIClient, job: Job, shared: DockerOptions, host: HostOptions) -> dict[str, Any]:
     """The arguments of the SDK's `create_container`."""
-    wanted = containers.configuration(api, job.release, 0, shared, host)
+    wanted = making.configuration(api, job.release, 0, shared, host)
     environment, _, service = job.service.partition("/")
-    own = {containers.ENVIRONMENT: environment, containers.SERVICE: service, HOOK: job.name, ROLLOUT: job.rollout}
-    mine = {f"{containers.PREFIX}{word}" for word in ("release", "ordinal", "port", "probe", "image")}
+    own = {labels.ENVIRONMENT: environment, labels.SERVICE: service, HOOK: job.name, ROLLOUT: job.rollout}
+    mine = {f"{labels.PREFIX}{word}" for word in ("release", "ordinal", "port", "probe", "image", "wants")}
     wanted["host_config"] |= {"RestartPolicy": {"Name": "no"}, "PortBindings": {}}
     if job.hook.host_network:
         wanted["host_config"]["NetworkMode"] = "host"
+        wanted |= {"networking_config": None, "hostname": None, "domainname": None}
     return wanted | {
         "image": job.hook.image or wanted["image"],
         "name": f"tidegate-{job.rollout}-{job.name.replace('_', '-')}",
@@ -75,7 +79,13 @@ def _begin(job: Job, host: Host, container: str | None) -> None:
         if job.hook.image and host.image(job.hook.image) is None:
             host.pull(job.hook.image)
         container = host.create(f"{job.name} of {job.release.id}", lambda *told: configuration(told[0], job, *told[1:]))
-    host.start(container, job.name)
+    host.start(container, job.name, _alone(job.release) if job.hook.host_network else job.release)
+
+
+def _alone(release: Release) -> Release:
+    """Without networks to join: what has that of its machine joins no other."""
+    naming = replace(release.container.naming, networks=())
+    return replace(release, container=replace(release.container, naming=naming))
 
 
 def _stands(looked: Mapping[str, Any], host: Host) -> JobState:
@@ -103,6 +113,6 @@ def clear(service: str, rollout: str, hosts: Sequence[Host]) -> None:
 def _found(service: str, rollout: str, hosts: Sequence[Host], name: str = "") -> list[tuple[Host, dict[str, Any]]]:
     """The containers of the rollout's jobs, on all hosts; one host without an answer makes the whole unknown."""
     environment, _, own = service.partition("/")
-    wanted = {containers.ENVIRONMENT: environment, containers.SERVICE: own, ROLLOUT: rollout}
+    wanted = {labels.ENVIRONMENT: environment, labels.SERVICE: own, ROLLOUT: rollout}
     labels = wanted | ({HOOK: name} if name else {})
     return [(host, each) for host in hosts for each in host.listed(labels)]
