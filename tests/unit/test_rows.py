@@ -147,6 +147,25 @@ def test_a_missing_part_is_refused_unless_it_has_a_default() -> None:
             assert getattr(rows.SERVICE.decode(less), field.name) == default
 
 
+def test_a_container_of_before_it_knew_files_and_networks_is_read() -> None:
+    service = a_service()
+    data = rows.SERVICE.encode(service)
+    data.pop("depends_on")
+    for name in (
+        "mounts", "tmpfs", "external_volumes", "files", "limits", "rights", "naming", "log", "tty", "stdin_open"
+    ):  # fmt: skip
+        data["container"].pop(name)
+    assert rows.SERVICE.decode(data) == service
+
+
+def test_an_error_does_not_show_what_was_stored() -> None:
+    data = rows.SERVICE.encode(a_service())
+    data["container"]["environment"] = {"PASSWORD": ["hunter2"]}
+    with pytest.raises(ValidationError) as refused:
+        rows.SERVICE.decode(data)
+    assert "hunter2" not in str(refused.value)
+
+
 def test_a_wrong_type_is_refused() -> None:
     data = rows.ROLLOUT.encode(replace(a_rollout(a_service(), 1), cursor=1))
     for name, wrong in (("phase", "asleep"), ("cursor", "one"), ("plan", None), ("entered", "soon"), ("backend", [])):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tidegate.core.model import CheckKind, Direction, FailureAction, Order, Strategy
 from tidegate.core.spec import parse
 from tidegate.errors import InvalidSpec
-from tidegate.web.compose import load
+from tidegate.web.compose_yaml import load
 
 GOOD = """\
 services:
@@ -58,7 +58,7 @@ def test_a_whole_service() -> None:
     assert (shop.key, shop.image, shop.replicas, shop.batch) == ("demo/shop", "registry.example/shop:v2", 5, 2)
     assert (shop.strategy, shop.order, shop.bake_seconds, shop.holds) == (Strategy.ROLLING, Order.START_FIRST, 60.0, (1,))
     assert shop.container.command == ("serve", "--name", "a b")
-    assert dict(shop.container.environment) == {"DB": "x", "FLAG": "true", "EMPTY": ""}
+    assert dict(shop.container.environment) == {"DB": "x", "FLAG": "true"}  # a name alone that is no variable is unset
     assert shop.container.stop_grace_seconds == 90.0
     assert (shop.container.memory_bytes, shop.container.cpus) == (64 * 1024**2, 0.5)
     assert shop.container.healthcheck is not None
@@ -96,7 +96,7 @@ def test_a_whole_service() -> None:
             "would stop all at once",
         ),
         (lambda b: b["deploy"].update(update_config={"delay": 5}), "deploy.update_config.delay", "a duration"),
-        (lambda b: b.update(volumes=["./x:/y"]), "volumes", "absolute path"),
+        (lambda b: b.update(volumes=["./x:/y"]), "volumes[0].source", "absolute path"),
         (lambda b: b.update(labels={"tidegate.release": "x"}), "labels", "not begin with tidegate."),
         (lambda b: b.update({"x-tidegate": {"hold": [9]}}), "x-tidegate.hold", "there is no batch 9; there are 4"),
         (lambda b: b.update({"x-tidegate": {"checks": [{"errors": {}}]}}), "x-tidegate.bake", "is needed"),

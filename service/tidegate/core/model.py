@@ -139,6 +139,7 @@ class Service:
     compare: Contract | None = None
     probe: Probe | None = None
     together: bool = False  # rolled out as one with the other services of its file that say so
+    depends_on: tuple[str, ...] = ()  # services of the same environment that must serve before
 
     @property
     def key(self) -> str:

@@ -10,13 +10,16 @@ from typing import TypeVar
 from tidegate.errors import Problem
 
 T = TypeVar("T")
+MOST_PROBLEMS = 200  # more help nobody
+WORDS = {"true": True, "yes": True, "on": True, "y": True, "false": False, "no": False, "off": False, "n": False}
 
 
 class Reader:
     """One mapping of the document. Each `take` consumes a key; `finish` complains of those that nobody took."""
 
-    def __init__(self, value: object, path: str, problems: list[Problem]) -> None:
+    def __init__(self, value: object, path: str, problems: list[Problem], *, extensible: bool = False) -> None:
         self.path, self.problems = path, problems
+        self._extensible = extensible  # Compose lets everybody add keys that begin with x-
         self._taken: set[str] = set()
         self._refused: dict[str, str] = {}
         self.values: Mapping[str, object] = {}
@@ -30,15 +33,15 @@ class Reader:
 
     def at(self, key: str) -> str:
         """The path of a key."""
-        return f"{self.path}.{key}" if key else self.path
+        return f"{self.path}.{key}" if key and self.path else key or self.path
 
     def complain(self, key: str, message: str) -> None:
         """Note a mistake at a key; the first one there is the cause of those that follow."""
-        if all(problem.path != self.at(key) for problem in self.problems):
+        if len(self.problems) < MOST_PROBLEMS and all(problem.path != self.at(key) for problem in self.problems):
             self.problems.append(Problem(self.at(key), message))
 
-    def take(self, key: str, read: Callable[[object], T], otherwise: T) -> T:
-        """The value of a key through `read`, which raises `ValueError` with what is allowed."""
+    def take(self, key: str, read: Callable[[object], T], otherwise: T, *, secret: bool = False) -> T:
+        """The value of a key through `read`, which raises `ValueError` with what is allowed. A `secret` one is not told."""
         self._taken.add(key)
         value = self.values.get(key)
         if value is None:
@@ -46,13 +49,19 @@ class Reader:
         try:
             return read(value)
         except ValueError as error:
-            self.complain(key, f"found {shown(value)}; allowed: {error}")
+            self.complain(key, f"allowed: {error}" if secret else f"found {shown(value)}; allowed: {error}")
             return otherwise
 
     def inner(self, key: str) -> Reader:
         """The mapping under a key; an empty one when it is absent."""
         self._taken.add(key)
-        return Reader(self.values.get(key), self.at(key), self.problems)
+        return Reader(
+            self.values.get(key), self.at(key), self.problems, extensible=self._extensible and not key.startswith("x-")
+        )
+
+    def tolerate(self, *keys: str) -> None:
+        """Known words that change nothing here."""
+        self._taken.update(keys)
 
     def refuse(self, reasons: Mapping[str, str]) -> None:
         """Known words that cannot be honoured, each with what to do instead."""
@@ -61,12 +70,18 @@ class Reader:
     def finish(self) -> None:
         """Complain of every key that nobody took."""
         for key in self.values:
-            if key in self._taken:
+            if len(self.problems) >= MOST_PROBLEMS:
+                return
+            if key in self._taken or (self._extensible and key.startswith("x-") and not self._misspelt(key)):
                 continue
             if key in self._refused:
                 self.complain(key, f"not supported: {self._refused[key]}")
             else:
                 self.complain(key, f"unknown key{_nearest(key, self._taken)}")
+
+    def _misspelt(self, key: str) -> bool:
+        """Whether somebody else's extension looks like one that is meant for us."""
+        return bool(difflib.get_close_matches(key, [each for each in self._taken if each.startswith("x-")], 1, 0.85))
 
 
 def _nearest(key: str, known: Iterable[str]) -> str:
@@ -88,9 +103,11 @@ def text(value: object) -> str:
 
 
 def flag(value: object) -> bool:
-    """true or false."""
+    """true or false; in quotes, as interpolation gives, also the words that Compose takes for them."""
     if isinstance(value, bool):
         return value
+    if isinstance(value, str) and value.lower() in WORDS:
+        return WORDS[value.lower()]
     raise ValueError("true or false")
 
 
@@ -113,9 +130,9 @@ def decimal(value: object) -> float:
         number = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else -1.0
     except ValueError:
         number = -1.0
-    if number >= 0:
+    if 0 <= number <= 1_000_000:
         return number
-    raise ValueError("a number of at least 0")
+    raise ValueError("a number from 0 to 1000000")
 
 
 def one_of(kind: Callable[[str], T], words: Iterable[str]) -> Callable[[object], T]:
@@ -130,18 +147,51 @@ def one_of(kind: Callable[[str], T], words: Iterable[str]) -> Callable[[object],
     return read
 
 
-def pairs(value: object) -> dict[str, str]:
-    """A mapping, or a list of NAME=VALUE."""
-    if isinstance(value, Mapping) and all(
-        isinstance(each, str | int | float | bool) or each is None for each in value.values()
-    ):
-        return {str(key): _scalar(each) for key, each in value.items()}
-    if isinstance(value, list) and all(isinstance(each, str) and "=" in each for each in value):
-        return dict(each.split("=", 1) for each in value)
-    raise ValueError("a mapping of text, or a list of NAME=VALUE")
+def listed(allowed: str) -> Callable[[object], list[object]]:
+    """A list, of whatever the reader of its entries allows."""
+
+    def read(value: object) -> list[object]:
+        if isinstance(value, list):
+            return value
+        raise ValueError(allowed)
+
+    return read
 
 
 def words(value: object) -> tuple[str, ...]:
+    """A list of text."""
+    if isinstance(value, list) and all(isinstance(each, str) and each for each in value):
+        return tuple(value)
+    raise ValueError("a list of text")
+
+
+def word_or_words(value: object) -> tuple[str, ...]:
+    """One text, or a list of text."""
+    return words([value] if isinstance(value, str) else value)
+
+
+def pairs(value: object) -> dict[str, str]:
+    """A mapping, or a list of NAME=VALUE; a name alone has an empty value."""
+    return {name: each or "" for name, each in named(value).items()}
+
+
+def named(value: object) -> dict[str, str | None]:
+    """As `pairs`, with None for a name without a value."""
+    if isinstance(value, Mapping) and all(
+        isinstance(each, str | int | float | bool) or each is None for each in value.values()
+    ):
+        found = {str(key): _scalar(each) for key, each in value.items()}
+    elif isinstance(value, list) and all(isinstance(each, str) for each in value):
+        split = [each.partition("=") for each in value]
+        found = {name: each if equals else None for name, equals, each in split}
+    else:
+        raise ValueError("a mapping of text, or a list of NAME=VALUE")
+    if "" in found:
+        raise ValueError("names that are not empty")
+    return found
+
+
+def command(value: object) -> tuple[str, ...]:
     """A command: text, split as a shell does, or a list of words."""
     if isinstance(value, str):
         try:
@@ -153,7 +203,7 @@ def words(value: object) -> tuple[str, ...]:
     raise ValueError("text, or a list of words")
 
 
-def _scalar(value: object) -> str:
+def _scalar(value: object) -> str | None:
     if isinstance(value, bool):
         return "true" if value else "false"
-    return "" if value is None else str(value)
+    return None if value is None else str(value)

@@ -8,67 +8,59 @@ All mistakes are told at once, each with its path. What Compose knows and Tidega
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 
-from tidegate.core import reading, spec_way
+from tidegate.core import spec_way
 from tidegate.core.approval import Approval, Expiry
-from tidegate.core.container import Container, Health, HealthCommand
-from tidegate.core.interpolation import interpolated
 from tidegate.core.model import FailureAction, InconclusiveAction, Order, Policy, Service, Strategy
-from tidegate.core.reading import Reader, flag, one_of, pairs, shown, text, whole, words
+from tidegate.core.reading import Reader, flag, one_of, shown, text, whole
 from tidegate.core.routing import Backend
 from tidegate.core.spec_checks import checks
-from tidegate.core.units import seconds, share, size
+from tidegate.core.spec_container import container
+from tidegate.core.spec_document import Document, document_of
+from tidegate.core.spec_files import Files
+from tidegate.core.spec_order import depends_on
+from tidegate.core.spec_refused import honour_by_name
+from tidegate.core.units import seconds, share
 from tidegate.errors import InvalidSpec, Problem
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
 EXTENSION = "x-tidegate"
 
-#: Words of the Compose specification that Tidegate does not honour, with what to do.
-NOT_SUPPORTED = {
-    "ports": "the proxy publishes the service: name the container's port in expose, and the proxy's in x-tidegate.listen",
-    "build": "build the image before, and name it in image",
-    "depends_on": "deploy services in their order",
-    "env_file": "give the variables in environment",
-    "secrets": "mount files with volumes",
-    "configs": "mount files with volumes",
-    "networks": "the environment's settings name the network",
-    "network_mode": "the environment's settings name the network",
-    "container_name": "Tidegate names its containers",
-    "restart": "containers are always restarted with their engine",
-    "scale": "use deploy.replicas",
-    "profiles": "name the service that is meant",
-    "privileged": "not offered",
-}
+Schema = Callable[[Mapping[str, object]], Iterable[Problem]]  # what a document breaks of Compose's own schema
 
 
-def parse(document: object, service: str, environment: str, variables: Mapping[str, str]) -> Service:
-    """The named service of the document. Raises `InvalidSpec` with every mistake."""
+def parse(
+    document: object,
+    service: str,
+    environment: str,
+    variables: Mapping[str, str],
+    files: Files | None = None,
+    schema: Schema = lambda _: (),
+) -> Service:
+    """The named service of the document. `files` are those that came with it. Raises `InvalidSpec` with every mistake."""
     problems: list[Problem] = []
-    body = _body(document, service)
-    path = f"services.{service}"
-    root = Reader(interpolated(body, variables, problems, path), path, problems)
+    found = document_of(document, service, variables, problems)
+    root = Reader(found.body, f"services.{service}", problems, extensible=True)
     for what, name in (("service", service), ("environment", environment)):
         if not NAME.fullmatch(name):
             problems.append(Problem("", f"{what} {shown(name)}: allowed are a-z, 0-9 and -, at most 40"))
-    found = _service(root, service, environment)
+    made = _service(root, service, environment, found, variables, files or Files())
+    problems += [each for each in schema(found.whole) if not any(_same_place(each, one) for one in problems)]
     if problems:
         raise InvalidSpec(sorted(set(problems), key=lambda each: each.path))
-    return found
+    return made
 
 
-def _body(document: object, service: str) -> object:
-    """The part of the document that is about the service."""
-    if not isinstance(document, Mapping) or not isinstance(document.get("services"), Mapping):
-        raise InvalidSpec([Problem("services", "a mapping of services is needed, as in a Compose file")])
-    services = document["services"]
-    if service not in services:
-        known = ", ".join(map(str, services)) or "none"
-        raise InvalidSpec([Problem("services", f"there is no service {service}; the file has: {known}")])
-    return services[service]
+def _same_place(one: Problem, other: Problem) -> bool:
+    """Whether one stands within the other: it is the same mistake."""
+    shorter, longer = sorted((one.path, other.path), key=len)
+    return longer == shorter or (shorter != "" and longer.startswith((f"{shorter}.", f"{shorter}[")))
 
 
-def _service(root: Reader, name: str, environment: str) -> Service:
+def _service(
+    root: Reader, name: str, environment: str, document: Document, variables: Mapping[str, str], files: Files
+) -> Service:
     deploy, own = root.inner("deploy"), root.inner(EXTENSION)
     update = deploy.inner("update_config")
     replicas = deploy.take("replicas", whole(1, 1000), 1)
@@ -82,9 +74,9 @@ def _service(root: Reader, name: str, environment: str) -> Service:
         name=name,
         image=root.take("image", text, ""),
         replicas=replicas,
-        container=_container(root, deploy, own),
         backend=backend,
         strategy=strategy,
+        container=container(root, deploy, own, document, variables, files),
         order=update.take("order", one_of(Order, Order), Order.START_FIRST),
         batch=batch,
         bake_seconds=bake,
@@ -97,12 +89,12 @@ def _service(root: Reader, name: str, environment: str) -> Service:
         compare=spec_way.compare(own),
         probe=spec_way.probe(own, backend.listen),
         together=spec_way.together(own),
+        depends_on=depends_on(root, document),
     )
     _consistent(root, own, update, found)
-    for reader in (update, deploy, own):
+    honour_by_name(root, deploy)
+    for reader in (update, deploy, own, root):
         reader.finish()
-    root.refuse(NOT_SUPPORTED)
-    root.finish()
     return found
 
 
@@ -127,103 +119,6 @@ def _consistent(root: Reader, own: Reader, update: Reader, service: Service) -> 
     beyond = [str(number) for number in service.holds if number > last]
     if beyond:
         own.complain("hold", f"there is no batch {', '.join(beyond)}; there are {last}")
-
-
-def _container(root: Reader, deploy: Reader, own: Reader) -> Container:
-    resources = deploy.inner("resources")
-    limits = resources.inner("limits")
-    check = root.inner("healthcheck") if "healthcheck" in root else None
-    found = Container(
-        port=_port(root),
-        command=root.take("command", words, None),
-        entrypoint=root.take("entrypoint", words, None),
-        environment=root.take("environment", pairs, {}),
-        labels=root.take("labels", _labels, {}),
-        user=root.take("user", text, ""),
-        working_dir=root.take("working_dir", text, ""),
-        health=_health(own.inner("health")),
-        healthcheck=_healthcheck(check) if check else None,
-        stop_signal=root.take("stop_signal", text, ""),
-        stop_grace_seconds=root.take("stop_grace_period", seconds, 10.0),
-        memory_bytes=limits.take("memory", size, 0),
-        cpus=limits.take("cpus", reading.decimal, 0.0),
-        volumes=root.take("volumes", _volumes, ()),
-        init=root.take("init", flag, False),
-        read_only=root.take("read_only", flag, False),
-    )
-    resources.refuse({"reservations": "limits can be honoured"})
-    limits.finish()
-    resources.finish()
-    return found
-
-
-def _port(root: Reader) -> int:
-    if "expose" not in root:
-        root.complain("expose", 'is needed: the one port that takes traffic, such as ["8080"]')
-    return root.take("expose", _one_port, 0)
-
-
-def _one_port(value: object) -> int:
-    if isinstance(value, list) and len(value) == 1:
-        return whole(1, 65535)(value[0])
-    raise ValueError('one port, such as ["8080"]')
-
-
-def _labels(value: object) -> dict[str, str]:
-    found = pairs(value)
-    if any(name.startswith("tidegate.") for name in found):
-        raise ValueError("labels that do not begin with tidegate.")
-    return found
-
-
-def _volumes(value: object) -> tuple[str, ...]:
-    rule = re.compile(r"(/[^:]*|[A-Za-z0-9][\w.-]*):/[^:]*(:(ro|rw))?")
-    if isinstance(value, list) and all(isinstance(each, str) and rule.fullmatch(each) for each in value):
-        return tuple(value)
-    raise ValueError("a list of source:target or source:target:ro, the source an absolute path or a volume's name")
-
-
-def _health(reader: Reader) -> Health:
-    found = Health(
-        path=reader.take("path", _path, ""),
-        port=reader.take("port", whole(1, 65535), 0),
-        timeout_seconds=reader.take("timeout", seconds, 2.0),
-    )
-    if reader.values and "path" not in reader:
-        reader.complain("path", "is needed, such as /health")
-    reader.finish()
-    return found
-
-
-def _path(value: object) -> str:
-    if isinstance(value, str) and re.fullmatch(r"/[!-~]*", value):
-        return value
-    raise ValueError("a path such as /health")
-
-
-def _healthcheck(reader: Reader) -> HealthCommand | None:
-    disabled = reader.take("disable", flag, False)
-    test: tuple[str, ...] = reader.take("test", _test, tuple[str, ...]())
-    found = HealthCommand(
-        test=("NONE",) if disabled else test,
-        interval_seconds=reader.take("interval", seconds, 30.0),
-        timeout_seconds=reader.take("timeout", seconds, 30.0),
-        retries=reader.take("retries", whole(1, 1000), 3),
-        start_period_seconds=reader.take("start_period", seconds, 0.0),
-    )
-    reader.finish()
-    if not disabled and not test:
-        reader.complain("test", "is needed")
-    return None if found.test in ((), ("NONE",)) else found
-
-
-def _test(value: object) -> tuple[str, ...]:
-    if isinstance(value, str) and value.strip():
-        return ("CMD-SHELL", value)
-    words = value if isinstance(value, list) and all(isinstance(word, str) for word in value) else []
-    if words == ["NONE"] or words[:1] in (["CMD"], ["CMD-SHELL"]):
-        return tuple(words)
-    raise ValueError("text, or a list that begins with CMD, CMD-SHELL or NONE")
 
 
 def _backend(own: Reader, service: str) -> Backend:

@@ -7,28 +7,23 @@ from typing import Any
 
 from tidegate.core.judge import promql
 from tidegate.core.model import Check, CheckKind, Direction
-from tidegate.core.reading import Reader, flag, one_of, shown, text, whole
+from tidegate.core.reading import Reader, flag, listed, one_of, shown, text, whole
 from tidegate.core.units import share, size
 
 READY_MADE = (CheckKind.ERRORS, CheckKind.LATENCY, CheckKind.MEMORY)
 RELEASE = "$release"
 MEMORY = 'process_resident_memory_bytes{service="$service"}'
+LIST = listed("a list, such as [{errors: {margin: 0.5%}}]")
 DEFAULT_MARGIN = 0.10  # of a compared query
 
 
 def checks(own: Reader) -> tuple[Check, ...]:
     """Every check of the list; their names must differ."""
-    found = tuple(_one(own, index, entry) for index, entry in enumerate(own.take("checks", _list, list[object]())))
+    found = tuple(_one(own, index, entry) for index, entry in enumerate(own.take("checks", LIST, list[object]())))
     names = [check.name for check in found]
     for name in sorted({name for name in names if names.count(name) > 1}):
         own.complain("checks", f"two checks are named {name}: give one of them another name")
     return found
-
-
-def _list(value: object) -> list[object]:
-    if isinstance(value, list):
-        return value
-    raise ValueError("a list, such as [{errors: {margin: 0.5%}}]")
 
 
 def _one(own: Reader, index: int, entry: object) -> Check:

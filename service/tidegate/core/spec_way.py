@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from tidegate.core import reading
 from tidegate.core.contract.values import Contract, OnBreaking
 from tidegate.core.model import Strategy
 from tidegate.core.probing import LEAST_EVERY_SECONDS, Probe, public_url
-from tidegate.core.reading import Reader, flag, one_of, pairs, text, words
+from tidegate.core.reading import Reader, flag, one_of, pairs, text
 from tidegate.core.routing import Preview
 from tidegate.core.tasks import HOOKS, Hook, Side
 from tidegate.core.units import seconds, share
@@ -177,7 +178,7 @@ def _hook(hooks: Reader, name: str) -> Hook:
     base = Hook(())
     found = Hook(
         command=reader.take("command", _command, ()),
-        entrypoint=reader.take("entrypoint", words, None),
+        entrypoint=reader.take("entrypoint", reading.command, None),
         side=reader.take("release", one_of(Side, Side), base.side),
         image=reader.take("image", text, ""),
         environment=reader.take("environment", pairs, {}),
@@ -189,7 +190,7 @@ def _hook(hooks: Reader, name: str) -> Hook:
 
 
 def _command(value: object) -> tuple[str, ...]:
-    found = words(value)
+    found = reading.command(value)
     if not found:
         raise ValueError("text, or a list of words; not an empty one")
     return found

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 
-SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
-BYTES = {"": 1, "b": 1, "k": 1024, "kb": 1024, "m": 1024**2, "mb": 1024**2, "g": 1024**3, "gb": 1024**3}
+SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+LONGEST_SECONDS = 1e9  # about 30 years
+BYTES = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
 
 
 def seconds(value: object) -> float:
@@ -13,9 +14,11 @@ def seconds(value: object) -> float:
     if value in (0, "0") and not isinstance(value, bool):
         return 0.0
     if isinstance(value, str):
-        parts = re.findall(r"(\d+(?:\.\d+)?)(us|ms|s|m|h|d)", value)
+        parts = re.findall(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h|d)", value)
         if parts and "".join(number + unit for number, unit in parts) == value:
-            return sum(float(number) * SECONDS[unit] for number, unit in parts)
+            found = sum(float(number) * SECONDS[unit] for number, unit in parts)
+            if found <= LONGEST_SECONDS:
+                return found
     raise ValueError("a duration such as 30s, 1m30s or 500ms")
 
 
@@ -23,10 +26,10 @@ def size(value: object) -> int:
     """`64M`, `1g`, or a number of bytes."""
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
-    found = re.fullmatch(r"(\d+)([kmg]?b?)", value.lower()) if isinstance(value, str) else None
+    found = re.fullmatch(r"(\d{1,18}(?:\.\d{1,9})?) ?([kmgt]?)i?b?", value.lower()) if isinstance(value, str) else None
     if found is None:
         raise ValueError("a size such as 64M or 1g")
-    return int(found[1]) * BYTES[found[2]]
+    return int(float(found[1]) * BYTES[found[2]]) if "." in found[1] else int(found[1]) * BYTES[found[2]]
 
 
 def share(value: object) -> float:
@@ -35,8 +38,8 @@ def share(value: object) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool):
         number = float(value)
     elif isinstance(value, str):
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", value)
-        number = float(found[1]) / 100 if found else None
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(%?)", value)
+        number = float(found[1]) / (100 if found[2] else 1) if found else None
     if number is None or not 0 <= number <= 100:
         raise ValueError("a share such as 0.5% or 0.005")
     return number

@@ -26,7 +26,7 @@ AnyRow = Row[Any]
 Values = dict[str, Any]  # by column
 
 # JSON has no word for NaN and infinity, and PostgreSQL refuses them: they are kept as strings.
-CONFIG = ConfigDict(extra="forbid", ser_json_inf_nan="strings")
+CONFIG = ConfigDict(extra="forbid", ser_json_inf_nan="strings", hide_input_in_errors=True)
 
 
 class Codec(Generic[T]):

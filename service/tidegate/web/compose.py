@@ -1,52 +1,39 @@
-"""The text of a Compose file as a document: plain YAML, with nothing that could surprise."""
+"""The text of a Compose file, and the files that came with it, as a service."""
 
 from __future__ import annotations
 
-from typing import Any
+import io
+import re
+from collections.abc import Iterator, Mapping
 
-import yaml
+from dotenv import parser
 
-from tidegate.errors import InvalidSpec, Problem
+from tidegate.core import spec
+from tidegate.core.model import Service
+from tidegate.core.spec_files import EnvLine, Files, Needed, needed
+from tidegate.web import compose_schema, compose_yaml
 
-MOST_NODES = 20_000  # what the aliases of a small file may grow to
-
-
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that stands twice in a mapping: the first would be lost without a word."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value != "<<":
-                if key.value in seen:
-                    raise yaml.constructor.ConstructorError(None, None, f"the key {key.value} stands twice", key.start_mark)
-                seen.add(key.value)
-        return super().construct_mapping(node, deep)
+SINGLE_QUOTED = re.compile(r"[^=]*=[^\S\r\n]*'")
 
 
-def load(text: str) -> object:
-    """The document. Raises `InvalidSpec` with line and column when the text is not YAML, or grows without bounds."""
-    try:
-        document = yaml.load(text, Loader=_Loader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise InvalidSpec([Problem(where, f"not a Compose file: {error.problem}")]) from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InvalidSpec([Problem("", f"not a Compose file: {error}")]) from error
-    if _nodes(document) > MOST_NODES:
-        raise InvalidSpec([Problem("", f"not a Compose file: more than {MOST_NODES} values with its aliases resolved")])
-    return document
+def service(
+    text: str, name: str, environment: str, variables: Mapping[str, str], files: Mapping[str, bytes] | None = None
+) -> Service:
+    """The service that the text defines. Raises `InvalidSpec` with every mistake."""
+    given = Files(files or {}, env_lines)
+    return spec.parse(compose_yaml.load(text), name, environment, variables, given, compose_schema.problems)
 
 
-def _nodes(document: object) -> int:
-    """How many values there are, counted no further than it matters."""
-    count, waiting = 0, [document]
-    while waiting and count <= MOST_NODES:
-        node = waiting.pop()
-        count += 1
-        if isinstance(node, dict):
-            waiting.extend(node.values())
-        elif isinstance(node, list):
-            waiting.extend(node)
-    return count
+def files_needed(text: str, name: str, variables: Mapping[str, str]) -> tuple[Needed, ...]:
+    """The files beside the Compose file that the service takes. Raises `InvalidSpec` where the text is not YAML."""
+    return needed(compose_yaml.load(text), name, variables)
+
+
+def env_lines(text: str) -> Iterator[EnvLine]:
+    """The variables of an env file, with nothing replaced yet. Raises `ValueError` with the line of what is none."""
+    for each in parser.parse_stream(io.StringIO(text)):
+        if each.error:
+            line = each.original.line + len(each.original.string) - len(each.original.string.lstrip("\r\n"))
+            raise ValueError(f"line {line}: NAME=VALUE is needed")
+        if each.key is not None:
+            yield EnvLine(each.original.line, each.key, each.value, bool(SINGLE_QUOTED.match(each.original.string)))

@@ -11,7 +11,7 @@ from tidegate.core.model import Rollout, Service
 from tidegate.core.phases import Phase
 from tidegate.core.records import Beginning
 from tidegate.errors import InvalidSpec, Problem
-from tidegate.web import compose, starting
+from tidegate.web import compose_yaml, starting
 from tidegate.web.api import api, principal
 from tidegate.web.asking import may_approve
 from tidegate.web.schemas import DeployBody
@@ -25,7 +25,7 @@ def fellows(service: Service, body: DeployBody) -> Sequence[Service]:
     if body.compose is None:
         text = f"{service.name} is rolled out together with others: send the Compose file that has them all"
         raise InvalidSpec([Problem("compose", text)])
-    names = spec_way.fellows(compose.load(body.compose), service.name)
+    names = spec_way.fellows(compose_yaml.load(body.compose), service.name)
     if not names:
         raise InvalidSpec([Problem(path, "no other service of the file says so: say it of those that come together")])
     return [starting.defined(api(), service.environment, name, body.compose, body.variables) for name in names]

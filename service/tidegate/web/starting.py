@@ -6,7 +6,7 @@ import re
 import secrets
 from dataclasses import dataclass, replace
 
-from tidegate.core import planning, spec
+from tidegate.core import planning
 from tidegate.core.judge.verdict import Time
 from tidegate.core.kinds import Kind
 from tidegate.core.model import Build, Check, Event, Order, Plan, Release, Rollout, Service
@@ -44,7 +44,7 @@ def defined(api: Api, environment: str, name: str, text: str, variables: dict[st
     """The service that a Compose text defines. Raises `InvalidSpec` with every mistake, `UnknownService` for the
     environment."""
     api.parts(environment)
-    return possible(api, spec.parse(compose.load(text), name, environment, variables))
+    return possible(api, compose.service(text, name, environment, variables))
 
 
 def possible(api: Api, service: Service) -> Service:

@@ -114,5 +114,5 @@ def _found(service: str, rollout: str, hosts: Sequence[Host], name: str = "") ->
     """The containers of the rollout's jobs, on all hosts; one host without an answer makes the whole unknown."""
     environment, _, own = service.partition("/")
     wanted = {labels.ENVIRONMENT: environment, labels.SERVICE: own, ROLLOUT: rollout}
-    labels = wanted | ({HOOK: name} if name else {})
-    return [(host, each) for host in hosts for each in host.listed(labels)]
+    asked = wanted | ({HOOK: name} if name else {})
+    return [(host, each) for host in hosts for each in host.listed(asked)]
