@@ -21,11 +21,12 @@ def apply(
     context: Context = ctx.obj
     if file is None:
         raise CommandError("which Compose file? give --file compose.yaml", Exit.USAGE)
-    answer = context.client().put(f"/v1/services/{context.service(service)}", compose_body(file, sets))
+    name = context.service(service)
+    answer = context.client().put(f"/v1/services/{name}", compose_body(file, sets, name))
     if context.as_json(output):
         context.print_json(answer)
     else:
-        context.line(f"{context.service(service)} stored, version {answer['version']}")
+        context.line(f"{name} stored, version {answer['version']}")
 
 
 def status(ctx: typer.Context, name: Named, output: Output = None) -> None:

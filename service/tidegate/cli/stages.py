@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from tidegate.cli import following
+from tidegate.cli import files, following
 from tidegate.cli.client import FINAL, Client, CommandError, Json
 from tidegate.cli.context import Context, Output, rollout_line
 from tidegate.cli.exits import BY_OUTCOME, BY_PHASE, Exit
@@ -41,14 +41,15 @@ def variables(pairs: list[str] | None) -> dict[str, str]:
     return dict(pair.split("=", 1) for pair in pairs or ())
 
 
-def compose_body(file: Path | None, pairs: list[str] | None) -> Json:
-    """The part of a request that defines a service."""
+def compose_body(file: Path | None, pairs: list[str] | None, service: str) -> Json:
+    """The part of a request that defines a service: the Compose file, its variables, and the files that it names."""
     body: Json = {"variables": variables(pairs)}
     if file is not None:
         try:
             body["compose"] = file.read_text()
         except (OSError, UnicodeDecodeError) as error:
             raise CommandError(f"Compose file: {error}", Exit.USAGE) from error
+        body["files"] = files.collected(file, body["compose"], service.rpartition("/")[2], body["variables"])
     return body
 
 
@@ -68,7 +69,7 @@ def deploy(
     """Start a rollout to a new release and follow it."""
     context: Context = ctx.obj
     client, name = context.client(), context.service(service)
-    body = compose_body(file, sets) | ({"image": image} if image else {})
+    body = compose_body(file, sets, name) | ({"image": image} if image else {})
     body |= {"force": force, "reason": reason}
     rollout = client.post(f"/v1/services/{name}/rollouts", body, key=key)
     _finish(context, client, rollout, STOPS[until], wait=wait, output=output)

@@ -105,6 +105,7 @@ def connect(url: str) -> Database:
         max_overflow=MOST_CONNECTIONS - POOL_SIZE,
         pool_timeout=BUSY_SECONDS,
         connect_args={"timeout": BUSY_SECONDS},
+        hide_parameters=True,  # an error's trace goes to the log, and what is stored may be secret
     )
 
     @event.listens_for(engine, "do_connect")

@@ -14,7 +14,7 @@ from tidegate.errors import InvalidSpec, Problem
 from tidegate.web import compose_yaml, starting
 from tidegate.web.api import api, principal
 from tidegate.web.asking import may_approve
-from tidegate.web.schemas import DeployBody
+from tidegate.web.schemas import DeployBody, contents
 
 
 def fellows(service: Service, body: DeployBody) -> Sequence[Service]:
@@ -28,7 +28,8 @@ def fellows(service: Service, body: DeployBody) -> Sequence[Service]:
     names = spec_way.fellows(compose_yaml.load(body.compose), service.name)
     if not names:
         raise InvalidSpec([Problem(path, "no other service of the file says so: say it of those that come together")])
-    return [starting.defined(api(), service.environment, name, body.compose, body.variables) for name in names]
+    files = contents(body.files)
+    return [starting.defined(api(), service.environment, name, body.compose, body.variables, files) for name in names]
 
 
 def joined(starts: Sequence[Beginning]) -> Sequence[Beginning]:

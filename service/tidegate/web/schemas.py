@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from tidegate.core.phases import Phase
+from tidegate.core.spec_files import MOST_FILES, relative_name
 
 LONGEST_WAIT_SECONDS = 25.0
 MOST_ROWS = 200
@@ -19,11 +23,49 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
+def _own_name(name: str) -> str:
+    if relative_name(name) != name:
+        raise ValueError(f"write it as {relative_name(name)}")
+    return name
+
+
+def _base64(text: str) -> str:
+    try:
+        base64.b64decode(text, validate=True)
+    except binascii.Error:
+        raise ValueError("must be base64") from None
+    return text
+
+
+class FileBytes(Body):
+    """A file that is no text in UTF-8."""
+
+    base64: Annotated[str, AfterValidator(_base64)] = Field(description="Its content, in base64.")
+
+
+FileName = Annotated[str, AfterValidator(_own_name)]
+FilesField = Annotated[
+    dict[FileName, str | FileBytes],
+    Field(
+        default={},
+        max_length=MOST_FILES,
+        description="The files that the Compose file names in env_file, secrets and configs, by their names relative to it:"
+        " their text, or {base64: …}. Never answered by any call.",
+    ),
+]
+
+
+def contents(files: Mapping[str, str | FileBytes]) -> dict[str, bytes]:
+    """What stands in each file."""
+    return {name: each.encode() if isinstance(each, str) else base64.b64decode(each.base64) for name, each in files.items()}
+
+
 class ServiceBody(Body):
     """A service's definition."""
 
     compose: str = Field(min_length=1, description="The Compose file, as text.")
     variables: dict[str, str] = Field(default={}, description="Values of the file's ${NAME}s.")
+    files: FilesField
 
 
 Person = Annotated[
@@ -52,6 +94,7 @@ class DeployBody(Body):
 
     compose: str | None = Field(default=None, min_length=1, description="The Compose file, as text.")
     variables: dict[str, str] = Field(default={}, description="Values of the file's ${NAME}s.")
+    files: FilesField
     image: str | None = Field(
         default=None,
         max_length=255,

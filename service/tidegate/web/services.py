@@ -37,6 +37,7 @@ from tidegate.web.schemas import (
     ServicePath,
     ServiceRolloutsQuery,
     WishBody,
+    contents,
 )
 from tidegate.web.showing import instances_view, release_view, rollout_view, service_fields
 from tidegate.web.starting import Asked
@@ -86,7 +87,8 @@ def get_service(path: ServicePath) -> Response:
 def put_service(path: ServicePath, header: PutHeader, body: ServiceBody) -> Response:
     """Store a service's definition without deploying it. 201 when there was none, 200 when it was replaced."""
     principal().require("deploy", path.key)
-    service = starting.defined(api(), path.environment, path.service, body.compose, body.variables)
+    files = contents(body.files)
+    service = starting.defined(api(), path.environment, path.service, body.compose, body.variables, files)
     present = found_service(api(), path.key)
     version = _version_to_put(path.key, present, header)
     row = api().store.put_service(service, version, audit=asker("", path.key).audit("define", path.key))
@@ -175,13 +177,13 @@ def _require_allowed(service: Service, body: DeployBody) -> None:
 def _wanted(path: ServicePath, row: ServiceRow | None, body: DeployBody) -> Service:
     """What is asked for: the given definition or the stored one, with another image where one is named."""
     if body.compose is not None:
-        service = starting.defined(api(), path.environment, path.service, body.compose, body.variables)
+        files = contents(body.files)
+        service = starting.defined(api(), path.environment, path.service, body.compose, body.variables, files)
     else:
         api().parts(path.environment)
         if row is None:
             raise UnknownService(f"no service {path.key}: send its Compose file as `compose`")
-        if body.variables:
-            raise starting.invalid_variables()
+        starting.require_no_values(body.variables, body.files)
         service = starting.possible(api(), row.service)
     return service if body.image is None else replace(service, image=body.image)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from tidegate.core import planning
@@ -40,11 +41,13 @@ class Asked:
         )
 
 
-def defined(api: Api, environment: str, name: str, text: str, variables: dict[str, str]) -> Service:
+def defined(
+    api: Api, environment: str, name: str, text: str, variables: dict[str, str], files: dict[str, bytes]
+) -> Service:
     """The service that a Compose text defines. Raises `InvalidSpec` with every mistake, `UnknownService` for the
     environment."""
     api.parts(environment)
-    return possible(api, compose.service(text, name, environment, variables))
+    return possible(api, compose.service(text, name, environment, variables, files))
 
 
 def possible(api: Api, service: Service) -> Service:
@@ -73,10 +76,12 @@ def _approvable(api: Api, service: Service) -> None:
         raise InvalidSpec([Problem(f"{path}.needed", text)])
 
 
-def invalid_variables() -> InvalidSpec:
-    """Variables without a file to put them into."""
+def require_no_values(variables: Mapping[str, object], files: Mapping[str, object]) -> None:
+    """Raises `InvalidSpec` for variables and files without a Compose file to put them into."""
     text = "are for the text in `compose`, which is not there; the stored definition has its values already"
-    return InvalidSpec([Problem("variables", text)])
+    found = [name for name, each in (("files", files), ("variables", variables)) if each]
+    if found:
+        raise InvalidSpec([Problem(name, text) for name in found])
 
 
 def tag(image: str) -> str:

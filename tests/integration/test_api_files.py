@@ -1,0 +1,217 @@
+"""Files that come with a Compose file, through the API and the command line."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.api import Running, running
+from tidegate.cli.exits import Exit
+from tidegate.core.spec_files import MOST_FILE_BYTES, MOST_FILES
+
+TIDEGATE = Path(sys.executable).with_name("tidegate")
+SHOP = "/v1/services/demo/shop"
+SECRETS = ("hunter2-from-env", "hunter2-from-file", "hunter2-from-variable")
+COMPOSE = """\
+services:
+  shop:
+    image: shop:${VERSION}
+    expose: ["8080"]
+    env_file: [app.env]
+    secrets: [db, token]
+    configs: [{source: keys, target: /etc/shop/keys.p12}]
+    x-tidegate: {listen: 8001, health: {path: /health}, drain: 1s}
+secrets: {db: {file: secrets/db.txt}, token: {environment: TOKEN}}
+configs: {keys: {file: keys.p12}}
+"""
+BINARY = b"\x00\xff\xfe binary"
+FILES = {
+    "app.env": f"PASSWORD={SECRETS[0]}\n",
+    "secrets/db.txt": SECRETS[1],
+    "keys.p12": {"base64": base64.b64encode(BINARY).decode()},
+}
+BODY = {"compose": COMPOSE, "variables": {"VERSION": "v1", "TOKEN": SECRETS[2]}, "files": FILES}
+
+
+@pytest.fixture
+def api(tmp_path: Path) -> Iterator[Running]:
+    with running(tmp_path) as made:
+        yield made
+
+
+def test_what_came_with_it_is_in_the_release(api: Running) -> None:
+    rollout = api.post(f"{SHOP}/rollouts", BODY)
+    assert rollout.status_code == 202, rollout.text
+    release = api.wiring.store.get_release("demo/shop", rollout.json()["new"]).release
+    assert release.container.environment == {"PASSWORD": SECRETS[0]}
+    assert {each.target: each.data for each in release.container.files} == {
+        "/run/secrets/db": SECRETS[1].encode(),
+        "/run/secrets/token": SECRETS[2].encode(),
+        "/etc/shop/keys.p12": BINARY,
+    }
+
+
+def test_secrets_are_in_no_answer_and_in_no_log(api: Running, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Every page that there is, the events, the report, the record, the audit log, the errors and what is logged."""
+    put = api.call("PUT", SHOP, BODY)
+    with api.engine():
+        first = api.post(f"{SHOP}/rollouts", BODY).json()
+        api.until(first["id"], "succeeded")
+        second = api.post(f"{SHOP}/rollouts", {**BODY, "variables": {"VERSION": "v2", "TOKEN": SECRETS[2]}}).json()
+        api.until(second["id"], "succeeded")
+        back = api.post(f"{SHOP}/rollback").json()
+        api.until(back["id"], "succeeded")
+    document = api.call("GET", "/openapi.json").json()
+    texts = [put.text, json.dumps([first, second, back])]
+    for path, methods in document["paths"].items():
+        if "get" in methods:
+            at = path.replace("{environment}", "demo").replace("{service}", "shop").replace("{rollout}", second["id"])
+            texts.append(api.call("GET", at).text)
+    assert len(texts) > 10
+    broken = {**BODY, "variables": {}, "compose": COMPOSE.replace("8080", "nothing").replace("app.env", "keys.p12")}
+    texts.append(api.post(f"{SHOP}/rollouts", broken).text)
+    texts.append(api.post(f"{SHOP}/rollouts", {**BODY, "files": {**FILES, "app.env": f"{SECRETS[0]} x"}}).text)
+    texts.append(api.post(f"{SHOP}/rollouts", {**BODY, "files": {"../x": SECRETS[0], "y": [SECRETS[1]]}}).text)
+    texts.append(api.post(f"{SHOP}/rollouts", {**BODY, "files": [SECRETS[0]]}).text)
+    texts += capfd.readouterr()
+    told = [
+        text for text in texts for secret in SECRETS if secret in text or base64.b64encode(secret.encode()).decode() in text
+    ]
+    assert told == []
+    with sqlite3.connect(tmp_path / "tidegate.db") as database:
+        tables = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        holding = {
+            name for name in tables if any(SECRETS[0] in str(row) for row in database.execute(f"SELECT * FROM {name}"))
+        }
+    assert holding == {"services", "releases"}
+
+
+@pytest.mark.parametrize(
+    ("files", "pointer", "said"),
+    [
+        ({"../app.env": "x"}, "/files/..~1app.env/[key]", "relative name"),
+        ({"/app.env": "x"}, "/files/~1app.env/[key]", "relative name"),
+        ({"./app.env": "x"}, "/files/.~1app.env/[key]", "write it as app.env"),
+        ({"a": {"base64": "?"}}, "/files/a/FileBytes/base64", "must be base64"),
+        ({"a": 5}, "/files/a/str", "valid string"),
+        ({f"f{number}": "x" for number in range(MOST_FILES + 1)}, "/files", "at most 50 items"),
+    ],
+)
+def test_files_of_a_wrong_shape(api: Running, files: dict[str, Any], pointer: str, said: str) -> None:
+    answer = api.call("PUT", SHOP, {**BODY, "files": files})
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid-request")
+    told = {each["pointer"]: each["detail"] for each in answer.json()["errors"]}
+    assert said in told[pointer], told
+
+
+def test_files_that_are_too_large_or_missing(api: Running) -> None:
+    sent = {**BODY, "files": {"app.env": "A=1", "secrets/db.txt": "x" * (MOST_FILE_BYTES + 1)}}
+    told = {each["path"]: each["detail"] for each in api.call("PUT", SHOP, sent).json()["errors"]}
+    assert "allowed are 524288" in told["secrets.db.file"]
+    assert "the file keys.p12 is needed" in told["configs.keys.file"]
+
+
+def test_files_without_a_compose_file(api: Running) -> None:
+    api.call("PUT", SHOP, BODY)
+    said = api.post(f"{SHOP}/rollouts", {"files": FILES}).json()
+    assert (said["code"], said["errors"][0]["pointer"]) == ("invalid-spec", "/files")
+
+
+# -- the command line -----------------------------------------------------------------------------------------------------
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A Compose file with its files, in a folder of its own."""
+    made = tmp_path / "project"
+    (made / "secrets").mkdir(parents=True)
+    (made / "compose.yaml").write_text(COMPOSE)
+    (made / "app.env").write_text(str(FILES["app.env"]))
+    (made / "secrets" / "db.txt").write_text(SECRETS[1])
+    (made / "keys.p12").write_bytes(BINARY)
+    return made
+
+
+@pytest.fixture
+def apply(api: Running, tmp_path: Path) -> Run:
+    """`tidegate apply`, from another folder than the Compose file's."""
+
+    def run(file: Path) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "TIDEGATE_SERVER": api.url, "TIDEGATE_TOKEN": api.token, "COLUMNS": "300"}
+        words = [
+            str(TIDEGATE),
+            "apply",
+            "demo/shop",
+            "-f",
+            str(file),
+            "--set",
+            "VERSION=v1",
+            "--set",
+            f"TOKEN={SECRETS[2]}",
+        ]
+        return subprocess.run(words, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+
+    return run
+
+
+def test_the_command_collects_the_files_by_itself(api: Running, apply: Run, folder: Path) -> None:
+    done = apply(folder / "compose.yaml")
+    assert done.returncode == Exit.DONE, done.stderr
+    container = api.wiring.store.get_service("demo/shop").service.container
+    assert sorted(each.data for each in container.files) == sorted([BINARY, *(each.encode() for each in SECRETS[1:])])
+    assert container.environment == {"PASSWORD": SECRETS[0]}
+
+
+def test_a_link_within_the_folder_is_followed(apply: Run, folder: Path) -> None:
+    (folder / "app.env").rename(folder / "real.env")
+    (folder / "app.env").symlink_to("real.env")
+    assert apply(folder / "compose.yaml").returncode == Exit.DONE
+
+
+def test_what_leads_out_of_the_folder_is_not_read(api: Running, apply: Run, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "outside").write_text("hunter2-outside")
+    (folder / "app.env").unlink()
+    (folder / "app.env").symlink_to(tmp_path / "outside")
+    (folder / "secrets" / "db.txt").unlink()
+    (folder / "secrets").rmdir()
+    (folder / "secrets").symlink_to(tmp_path)
+    (tmp_path / "db.txt").write_text("hunter2-outside")
+    (folder / "keys.p12").unlink()
+    done = apply(folder / "compose.yaml")
+    assert done.returncode == Exit.USAGE
+    assert done.stderr.count("leads out of") == 2
+    assert "keys.p12: No such file or directory" in done.stderr
+    assert "hunter2" not in done.stderr + done.stdout
+
+
+def test_names_that_lead_out_are_refused_by_the_server(apply: Run, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "common.env").write_text("A=1")
+    (folder / "compose.yaml").write_text(COMPOSE.replace("app.env", "../common.env"))
+    done = apply(folder / "compose.yaml")
+    assert done.returncode == Exit.REFUSED, done.stderr
+    assert "services.shop.env_file[0]: found '../common.env'" in done.stderr
+
+
+@pytest.mark.parametrize("make", [lambda path: path.mkdir(), lambda path: os.mkfifo(path)], ids=["a folder", "a pipe"])
+def test_what_is_no_file_is_not_read(apply: Run, folder: Path, make: Callable[[Path], None]) -> None:
+    (folder / "app.env").unlink()
+    make(folder / "app.env")
+    done = apply(folder / "compose.yaml")
+    assert (done.returncode, "app.env: is no file" in done.stderr) == (Exit.USAGE, True)
+
+
+def test_a_large_file_is_not_sent(apply: Run, folder: Path) -> None:
+    (folder / "keys.p12").write_bytes(b"x" * (MOST_FILE_BYTES + 1))
+    done = apply(folder / "compose.yaml")
+    assert (done.returncode, f"keys.p12: is larger than {MOST_FILE_BYTES} bytes" in done.stderr) == (Exit.USAGE, True)
