@@ -12,6 +12,7 @@
     │   ├── Frozen             the environment is frozen
     │   ├── Quarantined        this digest was turned back before
     │   ├── RouteTaken         another service of the environment owns this route
+    │   ├── DependencyMissing  a service that this one depends on does not serve
     │   ├── NothingToRollBackTo  no good release is known to go back to
     │   ├── IllegalMove        the phase table does not allow it
     │   ├── Stale              the row was changed since it was read
@@ -124,6 +125,10 @@ class Quarantined(Refused):
 
 class RouteTaken(Refused):
     """Another service of this environment owns the route."""
+
+
+class DependencyMissing(Refused):
+    """A service that this one depends on does not serve."""
 
 
 class NothingToRollBackTo(Refused):

@@ -1,4 +1,4 @@
-"""Files that come with a Compose file, through the API and the command line."""
+"""Files that come with a Compose file, and services that depend on each other, through the API and the command line."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import pytest
 
 from support.api import Running, running
 from tidegate.cli.exits import Exit
+from tidegate.core.phases import Phase
 from tidegate.core.spec_files import MOST_FILE_BYTES, MOST_FILES
 
 TIDEGATE = Path(sys.executable).with_name("tidegate")
@@ -124,6 +125,34 @@ def test_files_without_a_compose_file(api: Running) -> None:
     api.call("PUT", SHOP, BODY)
     said = api.post(f"{SHOP}/rollouts", {"files": FILES}).json()
     assert (said["code"], said["errors"][0]["pointer"]) == ("invalid-spec", "/files")
+
+
+# -- services that depend on each other -----------------------------------------------------------------------------------
+
+
+def depending(*names: str, service: str = "shop") -> dict[str, Any]:
+    """A file with a service that depends on these."""
+    others = "".join(f"  {name}: {{image: x}}\n" for name in names)
+    text = f"services:\n{others}  {service}:\n    image: {service}:v1\n    expose: ['80']\n    depends_on: {list(names)}\n"
+    return {"compose": text + f"    x-tidegate: {{listen: 8002, route: {service}, health: {{path: /}}}}\n"}
+
+
+def test_what_a_service_depends_on_must_serve_before(api: Running) -> None:
+    refused = api.post(f"{SHOP}/rollouts", depending("db", "cache"))
+    said = refused.json()
+    assert (refused.status_code, said["code"]) == (409, "dependency-missing")
+    assert said["detail"] == (
+        "demo/shop depends on demo/db and demo/cache, of which no good release serves: deploy db and cache first"
+    )
+    started = api.post("/v1/services/demo/db/rollouts", depending(service="db")).json()
+    assert api.post(f"{SHOP}/rollouts", depending("db")).json()["code"] == "dependency-missing", "it has not ended well yet"
+    api.save(started["id"], Phase.RUNNING, Phase.SUCCEEDED)
+    assert api.post(f"{SHOP}/rollouts", depending("db")).status_code == 202
+
+
+def test_a_definition_may_be_stored_before_what_it_depends_on(api: Running) -> None:
+    assert api.call("PUT", SHOP, depending("db")).status_code == 201
+    assert api.post(f"{SHOP}/rollouts", {}).json()["code"] == "dependency-missing"
 
 
 # -- the command line -----------------------------------------------------------------------------------------------------

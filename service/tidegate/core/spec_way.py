@@ -147,15 +147,20 @@ def together(own: Reader) -> bool:
 
 
 def fellows(document: object, service: str) -> tuple[str, ...]:
-    """The other services of the document that are rolled out together with this one."""
-    services = document.get("services") if isinstance(document, Mapping) else None
-    others = services.items() if isinstance(services, Mapping) else ()
-    return tuple(str(name) for name, body in others if name != service and _is_together(body))
+    """The other services of the document that are rolled out together."""
+    return tuple(name for name in _services(document) if name != service and is_together(document, name))
 
 
-def _is_together(body: object) -> bool:
+def is_together(document: object, service: str) -> bool:
+    """Whether the service of the document says so."""
+    body = _services(document).get(service)
     own = body.get("x-tidegate") if isinstance(body, Mapping) else None
     return isinstance(own, Mapping) and own.get("together") is True
+
+
+def _services(document: object) -> Mapping[str, object]:
+    services = document.get("services") if isinstance(document, Mapping) else None
+    return {str(name): body for name, body in services.items()} if isinstance(services, Mapping) else {}
 
 
 def hooks(own: Reader) -> Mapping[str, Hook]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 
 from dotenv import parser
 
-from tidegate.core import spec
+from tidegate.core import spec, spec_way
 from tidegate.core.model import Service
 from tidegate.core.spec_files import EnvLine, Files, Needed, needed
 from tidegate.web import compose_schema, compose_yaml
@@ -25,8 +25,11 @@ def service(
 
 
 def files_needed(text: str, name: str, variables: Mapping[str, str]) -> tuple[Needed, ...]:
-    """The files beside the Compose file that the service takes. Raises `InvalidSpec` where the text is not YAML."""
-    return needed(compose_yaml.load(text), name, variables)
+    """The files beside the Compose file that the service takes, and those that come together with it. Raises `InvalidSpec`
+    where the text is not YAML."""
+    document = compose_yaml.load(text)
+    names = (name, *(spec_way.fellows(document, name) if spec_way.is_together(document, name) else ()))
+    return tuple(dict.fromkeys(file for each in names for file in needed(document, each, variables)))
 
 
 def env_lines(text: str) -> Iterator[EnvLine]:

@@ -158,7 +158,8 @@ def deploy(path: ServicePath, header: KeyHeader, body: DeployBody) -> Response:
     if build is None:
         _refuse_a_second(row)  # with a build the store says it: first of all whether a newer one came before
     asked = Asked(by.by, by.via, body.reason, build, body.force)
-    starts = [starting.towards(api(), found_service(api(), each.key), each, asked) for each in every]
+    names = [each.name for each in every]
+    starts = [starting.towards(api(), found_service(api(), each.key), each, asked, names) for each in every]
     action = "deploy by force" if body.force else "deploy"
     told = by.audit(action, path.key, body.reason, starts[0].rollout.id, build)
     return _begin(groups.joined(starts), key, told)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from tidegate.core import planning
@@ -13,7 +13,7 @@ from tidegate.core.kinds import Kind
 from tidegate.core.model import Build, Check, Event, Order, Plan, Release, Rollout, Service
 from tidegate.core.phases import Phase
 from tidegate.core.records import Beginning, ServiceRow
-from tidegate.errors import InvalidSpec, NothingToRollBackTo, Problem
+from tidegate.errors import DependencyMissing, InvalidSpec, NothingToRollBackTo, Problem, UnknownService
 from tidegate.ports import Store
 from tidegate.web import compose
 from tidegate.web.api import Api
@@ -102,13 +102,35 @@ def new_id(now: Time) -> str:
     return f"{int(now * 16):09x}{secrets.randbits(20):05x}"
 
 
-def towards(api: Api, row: ServiceRow | None, service: Service, asked: Asked) -> Beginning:
-    """A rollout from what serves now to a new release of `service`."""
+def towards(api: Api, row: ServiceRow | None, service: Service, asked: Asked, together: Collection[str] = ()) -> Beginning:
+    """A rollout from what serves now to a new release of `service`; `together` are the services of its group. Raises
+    `DependencyMissing`."""
+    _require_served(api, service, together)
     old = None if row is None or row.live is None else api.store.get_release(service.key, row.live).release
     new = _release(api.store, service, service.image)
     way = planning.plan(service, old, new)
     said = f"rollout to {new.id} ({new.image}) {asked.told}"
     return _start(service, old, new, way, service.checks, asked, said, api.now(), fresh=True, hooked=True)
+
+
+def _require_served(api: Api, service: Service, together: Collection[str]) -> None:
+    """Raises `DependencyMissing` unless a good release serves of each service that this one depends on, or it comes
+    together with this one."""
+    others = [name for name in service.depends_on if name not in together]
+    missing = [name for name in others if not _is_served(api, f"{service.environment}/{name}")]
+    if missing:
+        named = " and ".join(f"{service.environment}/{name}" for name in missing)
+        text = f"{service.key} depends on {named}, of which no good release serves: deploy {' and '.join(missing)} first"
+        raise DependencyMissing(text)
+
+
+def _is_served(api: Api, key: str) -> bool:
+    try:
+        live = api.store.get_service(key).live
+    except UnknownService:
+        return False
+    row = None if live is None else api.store.get_release(key, live)
+    return row is not None and row.good_at is not None and row.quarantined_at is None
 
 
 def _release(store: Store, service: Service, image: str) -> Release:
