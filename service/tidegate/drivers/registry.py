@@ -11,7 +11,10 @@ from tidegate.errors import UnknownDriver
 #: kind -> name -> "module:Class"
 KNOWN: dict[str, dict[str, str]] = {
     "platform": {"docker": "tidegate.drivers.platforms.docker:DockerPlatform"},
-    "router": {"haproxy": "tidegate.drivers.routers.haproxy:HAProxyRouter"},
+    "router": {
+        "envoy": "tidegate.drivers.routers.envoy:EnvoyRouter",
+        "haproxy": "tidegate.drivers.routers.haproxy:HAProxyRouter",
+    },
     "ci": {"jenkins": "tidegate.drivers.ci.jenkins:JenkinsCI"},
     "metrics": {"prometheus": "tidegate.drivers.metrics.prometheus:PrometheusMetrics"},
 }

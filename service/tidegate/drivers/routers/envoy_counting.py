@@ -1,0 +1,109 @@
+"""What Envoy counts for us: each request once, when it is over, by backend, server and how it ended.
+
+Envoy has no such counters of its own: those by cluster know no server, those by endpoint neither status nor histogram, and
+both count the answers that Envoy made up as the application's. So its access log is one that counts.
+
+How a request ended: `1xx` to `5xx` is what the application answered; `lost` is a request without a whole answer of the
+application: refused, reset, broken off, nobody there. A client that went away before is nobody's fault, and not counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from tidegate.core.routing import Traffic
+
+TYPE = "type.googleapis.com/"
+PREFIX = "tidegate"
+LOST, ERRORS = "lost", "5xx"
+EXPORTED = f"/stats/prometheus?usedonly&filter=^{PREFIX}%5C.response"
+COUNTED = f"/stats/prometheus?usedonly&filter=^{PREFIX}%5C.(responses|requests)_total"
+#: Microseconds; the same bounds as those of the histogram that is made from HAProxy's log.
+BOUNDS = [1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500, 700, 1000, 1500, 2000, 3000, 5000, 10000]
+STATS = {
+    "histogram_bucket_settings": [
+        {"match": {"prefix": f"{PREFIX}.response_"}, "buckets": [1000 * bound for bound in BOUNDS]},
+    ]
+}
+#: A tunnel ends when either side closes it, whatever that is called.
+WHOLE = "response.code_details == 'via_upstream' || response.code == 101"
+BROKEN = f"!({WHOLE}) && !response.code_details.startsWith('downstream_')"
+
+_PROXY = {"name": "proxy", "value_format": "%UPSTREAM_CLUSTER%"}
+_SERVER = {"name": "server", "value_format": f"%METADATA(UPSTREAM_HOST:{PREFIX}:server)%"}
+
+
+def _that(expression: str) -> dict[str, Any]:
+    kind = f"{TYPE}envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter"
+    return {"extension_filter": {"name": "cel", "typed_config": {"@type": kind, "expression": expression}}}
+
+
+def _status(operator: str, bound: int) -> dict[str, Any]:
+    value = {"default_value": bound, "runtime_key": "tidegate.never_set"}
+    return {"status_code_filter": {"comparison": {"op": operator, "value": value}}}
+
+
+def _counter(name: str, *tags: Mapping[str, str]) -> dict[str, Any]:
+    return {"stat": {"name": name, "tags": list(tags)}, "value_fixed": 1}
+
+
+def _log(code: str, only: Mapping[str, Any], *, timed: bool) -> dict[str, Any]:
+    """One that counts requests which ended like this; by server, and in sums that outlive the servers."""
+    how = {"name": "code", "value_format": code}
+    counts: dict[str, Any] = {
+        "@type": f"{TYPE}envoy.extensions.access_loggers.stats.v3.Config",
+        "stats_scope": {"prefix": PREFIX, "enable_eviction": True},
+        "counters": [_counter("responses_total", _PROXY, _SERVER, how), _counter("requests_total", _PROXY, how)],
+    }
+    if timed:
+        took = "%COMMON_DURATION(DS_RX_BEG:US_RX_BEG:us)%"
+        stat = {"name": "response_microseconds", "tags": [_PROXY, _SERVER]}
+        counts["histograms"] = [{"stat": stat, "unit": "Microseconds", "value_format": took}]
+    return {"name": "envoy.access_loggers.stats", "filter": dict(only), "typed_config": counts}
+
+
+def _answered(hundreds: int) -> dict[str, Any]:
+    bounds = [_status("GE", 100 * hundreds), _status("LE", 100 * hundreds + 99), _that(WHOLE)]
+    return _log(f"{hundreds}xx", {"and_filter": {"filters": bounds}}, timed=True)
+
+
+LOGS = [*(_answered(hundreds) for hundreds in range(1, 6)), _log(LOST, _that(BROKEN), timed=False)]
+
+
+@dataclass
+class Tally:
+    """How requests ended: all that the backend was sent, and by release."""
+
+    whole: Traffic = field(default_factory=lambda: Traffic(0, 0, 0))
+    by_release: dict[str, Traffic] = field(default_factory=dict)
+
+
+def tally(exported: str, backend: str) -> Tally:
+    """From Envoy's counters."""
+    found = Tally()
+    for family in text_string_to_metric_families(exported):
+        for sample in family.samples:
+            if sample.labels.get("proxy") != backend:
+                continue
+            one = _traffic(sample.labels.get("code", ""), int(sample.value))
+            if sample.name == f"envoy_{PREFIX}_requests_total":
+                found.whole = _sum(found.whole, one)
+            elif release := _release(sample.labels.get("server", "")):
+                found.by_release[release] = _sum(found.by_release.get(release, Traffic(0, 0, 0)), one)
+    return found
+
+
+def _release(server: str) -> str:
+    return server.partition(".")[0]
+
+
+def _traffic(code: str, requests: int) -> Traffic:
+    return Traffic(requests, requests * (code == LOST), requests * (code == ERRORS))
+
+
+def _sum(one: Traffic, other: Traffic) -> Traffic:
+    return Traffic(one.requests + other.requests, one.lost + other.lost, one.errors + other.errors)

@@ -1,0 +1,171 @@
+"""From what Envoy does to what it shall do, file by file, each proved before the next. Whatever was left half done is a
+beginning, too."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
+from pathlib import Path
+
+from tidegate.core.routing import Backend, Member
+from tidegate.drivers.routers import envoy_config as config
+from tidegate.drivers.routers import envoy_endpoints as endpoints
+from tidegate.drivers.routers.envoy_admin import DRAINING, Admin, Host, await_
+from tidegate.drivers.routers.envoy_endpoints import Endpoint
+from tidegate.drivers.routers.haproxy_config import bind_address, read, replace
+from tidegate.errors import RouterError
+
+TAKEN_SECONDS = 5.0  # Envoy takes a file in a few milliseconds
+AGAIN_SECONDS = 1.0  # after which it is put in place once more, in case Envoy was not told of it
+STRIKE_SECONDS = 0.05  # how long it is waited for members to become idle; the rest is for a later write
+
+
+class Switch:
+    """One change of one backend. Raises `RouterError`."""
+
+    def __init__(self, files: config.Files, admin: Admin, backend: Backend) -> None:
+        self._files, self._admin, self._backend = files, admin, backend
+        self._path = files.endpoints(backend.name)
+
+    def admit(self, members: Collection[Member]) -> None:
+        """Have exactly these take new requests; the others that are there take none."""
+        there = {each.name: endpoints.of_host(each, each.state) for each in self._hosts().values()}
+        present = {**endpoints.in_file(self._path), **there}
+        self._keep(endpoints.wanted(members, present))
+        inner = self._backend.previewed if self._backend.preview and self._backend.preview.header else None
+        needed = [self._backend.name, *([inner.name] if inner is not None else [])]
+        if inner is not None and not self._files.endpoints(inner.name).exists():
+            _put(self._files.endpoints(inner.name), [endpoints.resource(inner.name, ())])
+        self._have_clusters(needed)
+        self._await_endpoints()
+
+    def route(self) -> None:
+        """Have all requests at its address go to it, and those for its preview to that."""
+        path, name = self._files.routes(self._backend.name), self._backend.name
+        version = _put(path, [config.routes(self._backend)])
+        if any(_is_of(each, name) for each in self._admin.listening()):
+            self._await_taken(f"http.{name}.rds.{name}", version, path)
+
+    def listen(self, exporter: str) -> None:
+        """Have it listened for at its address, and nowhere else; the old address is given up when the new one serves."""
+        present = [each for each in endpoints.resources(self._files.listeners) if each["name"] != config.EXPORTER]
+        mine = [each for each in present if _is_of(each["name"], self._backend.name)]
+        kept = [config.exporter(exporter), *(each for each in present if each not in mine)]
+        if not self._backend.listen:
+            self._have_listeners(kept, config.EXPORTER, [*kept[1:], *mine])
+            return
+        wanted = config.listener(self._backend, self._files)
+        if wanted["name"] not in self._admin.listening():
+            ours = [str(each["name"]).partition("@")[2] for each in mine]
+            _require_free(self._backend, beside_itself=any(_overlap(each, self._backend.listen) for each in ours))
+            old = [each for each in mine if each["name"] != wanted["name"]]
+            self._have_listeners([*kept, *old, wanted], wanted["name"], [*kept, *old])
+        self._have_listeners([*kept, wanted], wanted["name"], [*kept, *mine])
+
+    def strike(self) -> None:
+        """Take out those that are idle, waiting for a moment. The barrier first: after it no thread picks them any more."""
+        left = {each.name for each in self._in_file() if each.state == DRAINING}
+        if not left:
+            return
+        self._admin.barrier()
+        idle, deadline = set[str](), time.monotonic() + STRIKE_SECONDS
+        while left:
+            hosts, before = self._hosts(), idle
+            idle = {name for name in left if name not in hosts or hosts[name].requests == 0}
+            if struck := idle & before:  # twice: a request is for a moment neither waiting nor on its way
+                self._keep([each for each in self._in_file() if each.name not in struck])
+                self._await_endpoints()
+                left -= struck
+            if time.monotonic() >= deadline:
+                return
+            time.sleep(0.005)
+
+    # -- files, and that they are taken -----------------------------------------------------------------------------------
+
+    def _hosts(self) -> dict[str, Host]:
+        return self._admin.hosts(self._backend.name) or {}
+
+    def _in_file(self) -> list[Endpoint]:
+        return list(endpoints.in_file(self._path).values())
+
+    def _keep(self, wanted: Iterable[Endpoint]) -> None:
+        _put(self._path, [endpoints.resource(self._backend.name, wanted)])
+
+    def _await_endpoints(self) -> None:
+        wanted = endpoints.in_file(self._path)
+
+        def taken() -> bool:
+            hosts = self._admin.hosts(self._backend.name)
+            return hosts is not None and wanted == {
+                each.name: endpoints.of_host(each, each.state) for each in hosts.values()
+            }
+
+        self._await(taken, self._path)
+
+    def _have_clusters(self, names: Sequence[str]) -> None:
+        there = {each["name"]: each for each in endpoints.resources(self._files.clusters)}
+        every = {**there, **{name: config.cluster(name, self._files) for name in names}}
+        version = _put(self._files.clusters, [every[name] for name in sorted(every)])
+        self._await_taken("cluster_manager.cds", version, self._files.clusters)
+
+    def _have_listeners(self, wanted: Sequence[config.Resource], proof: str, otherwise: Sequence[config.Resource]) -> None:
+        """Have these; when Envoy cannot take the one called `proof`, `otherwise` is put back."""
+        version = _put(self._files.listeners, _by_name(wanted))
+
+        def taken() -> bool:
+            if self._admin.taken("listener_manager.lds") == version:
+                return True
+            if said := self._admin.refusal(proof):
+                _put(self._files.listeners, _by_name(otherwise))
+                raise RouterError(f"Envoy cannot listen as {proof}, the old address goes on: {said}", retryable=False)
+            return False
+
+        self._await(taken, self._files.listeners)
+
+    def _await_taken(self, stat: str, version: str, path: Path) -> None:
+        self._await(lambda: self._admin.taken(stat) == version, path)
+
+    @staticmethod
+    def _await(taken: Callable[[], bool], path: Path) -> None:
+        try:
+            await_(taken, AGAIN_SECONDS, "")
+        except RouterError as error:
+            if not error.retryable:
+                raise
+            replace(path, read(path))
+            await_(taken, TAKEN_SECONDS - AGAIN_SECONDS, f"Envoy does not take {path}: its log is beside it")
+
+
+def _is_of(listener: str, backend: str) -> bool:
+    return listener.partition("@")[0] == backend
+
+
+def _by_name(resources: Sequence[config.Resource]) -> list[config.Resource]:
+    return sorted(resources, key=lambda each: str(each["name"]))
+
+
+def _put(path: Path, resources: Sequence[config.Resource]) -> str:
+    """Have the file say so; its version."""
+    version, text = config.document(resources)
+    if read(path) != text:
+        replace(path, text)
+    return version
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Whether who listens at the one takes the other, too."""
+    hosts, ports = zip(*(bind_address(each).rpartition(":")[::2] for each in (one, other)), strict=True)
+    return ports[0] == ports[1] and ("*" in hosts or hosts[0] == hosts[1])
+
+
+def _require_free(backend: Backend, *, beside_itself: bool) -> None:
+    """Refuse a listening address that somebody else has. `beside_itself`: our Envoy has it, and shares its ports."""
+    host, _, port = bind_address(backend.listen).rpartition(":")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT if beside_itself else socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host.removeprefix("*"), int(port)))
+        except OSError as error:
+            text = f"Envoy cannot listen on {backend.listen} for {backend.name}: {error.strerror}: choose another `listen`"
+            raise RouterError(text, retryable=False) from error
