@@ -20,6 +20,8 @@ from support.haproxy import short_folder, until
 from tidegate.core.routing import Backend, Preview
 from tidegate.drivers.routers import envoy_switch
 from tidegate.drivers.routers.envoy import EnvoyOptions, EnvoyRouter
+from tidegate.drivers.routers.envoy_admin import Admin
+from tidegate.drivers.routers.envoy_config import Files
 from tidegate.errors import RouterError
 from tidegate.testing.router_contract import RouterContract, ids, member
 
@@ -170,6 +172,22 @@ def test_an_address_of_version_6(owned: EnvoyRouter, shop: Backend) -> None:
     owned.write(shop, (replace(six, address="127.0.0.1:30001"),), 1)
     owned.write(shop, (six,), 1)
     assert [each.address for each in owned.read(shop).members] == ["[::1]:30001"]
+
+
+def test_a_member_leaves_when_every_thread_has_answered(home: Path, shop: Backend) -> None:
+    with envoy_router(home, threads=4) as router:
+        router.write(shop, (member(0), member(1)), 1)
+        before = at_barrier(home)
+        assert len(before) == 4
+        router.write(shop, (member(1),), 1)
+        assert router.read(shop).draining == {}
+        assert all(now > then for now, then in zip(at_barrier(home), before, strict=True))
+
+
+def at_barrier(home: Path) -> list[int]:
+    """How many connections each thread took there."""
+    text = Admin(Files(home / "envoy")).ask("/stats?filter=tidegate_barrier.worker_.*cx_total")
+    return [int(line.rpartition(" ")[2]) for line in sorted(text.split("\n")) if line]
 
 
 # -- addresses -------------------------------------------------------------------------------------------------------------

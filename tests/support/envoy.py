@@ -18,11 +18,12 @@ from tidegate.drivers.routers.envoy_process import program
 
 
 @contextmanager
-def envoy_router(home: Path, exporter: int = 0) -> Iterator[EnvoyRouter]:
+def envoy_router(home: Path, exporter: int = 0, threads: int = 2) -> Iterator[EnvoyRouter]:
     """A router that starts its own Envoy; ended at the end."""
     if program("envoy") is None:
         missing("envoy")
-    options = EnvoyOptions(directory=home / "envoy", exporter=f"127.0.0.1:{exporter or free_port()}")
+    exporter = exporter or free_port()
+    options = EnvoyOptions(directory=home / "envoy", exporter=f"127.0.0.1:{exporter}", threads=threads)
     router = EnvoyRouter(options, "test")
     try:
         yield router

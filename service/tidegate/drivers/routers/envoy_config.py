@@ -185,7 +185,7 @@ def _route(cluster: str) -> Resource:
 
 
 def cluster(name: str, files: Files) -> Resource:
-    """A backend. Without the merge window what was told within a second is told to the workers at once, each time."""
+    """A backend. No change waits for another, and without a member that takes requests there is none that gets them."""
     protocol = {
         "@type": TYPE + UPSTREAM,
         "explicit_http_config": {"http_protocol_options": {}},
