@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from processes import free_port
 from support.envoy import envoy_router, kill
 from support.haproxy import short_folder, until
-from tidegate.core.routing import Backend, Preview
+from tidegate.core.routing import Backend
 from tidegate.drivers.routers import envoy_switch
 from tidegate.drivers.routers.envoy import EnvoyOptions, EnvoyRouter
 from tidegate.drivers.routers.envoy_admin import Admin
@@ -147,15 +147,6 @@ def test_a_new_service_restarts_nothing(owned: EnvoyRouter, shop: Backend, other
     owned.write(other, (member(5),), 1)
     owned.write(replace(shop, listen=f"127.0.0.1:{free_port()}"), (member(0),), 1)
     assert owned.pid == pid
-
-
-def test_weights_are_read_back(owned: EnvoyRouter, shop: Backend) -> None:
-    members = (member(0), replace(member(1), weight=256))
-    owned.write(shop, members, 1)
-    assert set(owned.read(shop).members) == set(members)
-    members = (replace(member(0), weight=3), member(1))
-    owned.write(shop, members, 1)
-    assert set(owned.read(shop).members) == set(members)
 
 
 def test_an_instance_with_the_address_of_one_that_left(owned: EnvoyRouter, shop: Backend) -> None:
@@ -315,13 +306,6 @@ def test_two_members_with_one_address_are_not_believed(owned: EnvoyRouter, shop:
 def test_a_backend_without_listen(owned: EnvoyRouter) -> None:
     with pytest.raises(RouterError, match=r"x-tidegate\.listen"):
         owned.write(Backend("shop"), (member(0),), 1)
-
-
-@pytest.mark.parametrize("header", ["X-Preview", "X Preview: blue", "X-Preview: ", ": blue", "X-Preview: a\nb"])
-def test_a_header_that_is_none(owned: EnvoyRouter, shop: Backend, header: str) -> None:
-    with pytest.raises(RouterError, match="preview's header") as refused:
-        owned.write(replace(shop, preview=Preview(header=header)), (member(0),), 1)
-    assert not refused.value.retryable
 
 
 def test_an_empty_route_answers_503(owned: EnvoyRouter, shop: Backend) -> None:

@@ -36,8 +36,7 @@ class Host:
     @property
     def member(self) -> Member | None:
         """None when Tidegate did not add it."""
-        found = member_of(self.name, self.address)
-        return Member(found.instance, found.release, found.ordinal, self.address, self.weight) if found else None
+        return member_of(self.name, self.address, self.weight)
 
     @property
     def takes_new(self) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 
 from tidegate.core.routing import Backend
 from tidegate.drivers.routers import envoy_counting as counting
-from tidegate.drivers.routers.haproxy_config import bind_address
+from tidegate.drivers.routers.haproxy_frontends import bind_address
 
 Resource = dict[str, Any]
 
@@ -157,18 +157,17 @@ def socket_address(host: str, port: int) -> Resource:
 def routes(backend: Backend) -> Resource:
     """All requests go to the backend; those with the header of its preview to that."""
     to_all = [{"match": {"prefix": "/"}, "route": _route(backend.name)}]
-    if backend.preview is not None and backend.preview.header and backend.previewed is not None:
-        name, value = header(backend.preview.header)
-        told = {"prefix": "/", "headers": [{"name": name, "string_match": {"exact": value}}]}
-        to_all.insert(0, {"match": told, "route": _route(backend.previewed.name)})
+    if backend.preview is not None and (inner := inside(backend)) is not None:
+        name, _, value = backend.preview.header.partition(":")
+        told = {"prefix": "/", "headers": [{"name": name, "string_match": {"exact": value.strip()}}]}
+        to_all.insert(0, {"match": told, "route": _route(inner.name)})
     kind = f"{TYPE}envoy.config.route.v3.RouteConfiguration"
     return {"@type": kind, "name": backend.name, "virtual_hosts": [_every_host(backend.name, to_all)]}
 
 
-def header(text: str) -> tuple[str, str]:
-    """Name and value of `Name: value`."""
-    name, _, value = text.partition(":")
-    return name.strip(), value.strip()
+def inside(backend: Backend) -> Backend | None:
+    """The preview that is reached at the backend's own address, by a header; None without one."""
+    return backend.previewed if backend.preview is not None and backend.preview.header else None
 
 
 def _route(cluster: str) -> Resource:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from tidegate.core.routing import Backend, Member
 from tidegate.drivers.routers import envoy_config as config
 from tidegate.drivers.routers import envoy_counting as counting
-from tidegate.drivers.routers import haproxy_config
+from tidegate.drivers.routers import haproxy_config, haproxy_frontends
 from tidegate.drivers.routers.envoy_admin import DRAINING, TAKES_NEW, Host
 from tidegate.errors import RouterError
-
-HEAVIEST = 256
 
 
 @dataclass(frozen=True)
@@ -94,13 +92,8 @@ def wanted(members: Collection[Member], present: Mapping[str, Endpoint]) -> list
 def refuse_faults(backend: Backend, members: Collection[Member]) -> None:
     """All of them at once, before anything is written. An address that is lacking yet may come."""
     lacking = sum(not member.address for member in members)
-    problems = [problem for member in members for problem in haproxy_config.faults(replace(member, weight=1))]
-    problems += [
-        f"{haproxy_config.server_name(member)} has the weight {member.weight}: it must be 1 to {HEAVIEST}"
-        for member in members
-        if not 1 <= member.weight <= HEAVIEST
-    ]
-    problems += _of_the_header(backend)
+    problems = [problem for member in members for problem in haproxy_config.faults(member)]
+    problems += haproxy_frontends.faults(backend)
     if problems:
         raise RouterError("; ".join(problems), retryable=len(problems) == lacking)
     by_address: dict[str, list[str]] = {}
@@ -110,12 +103,3 @@ def refuse_faults(backend: Backend, members: Collection[Member]) -> None:
         f"{' and '.join(names)} have the address {address}" for address, names in by_address.items() if names[1:]
     ]:
         raise RouterError("; ".join(shared))  # an address that is given anew may be told of two for a moment
-
-
-def _of_the_header(backend: Backend) -> list[str]:
-    told = backend.preview.header if backend.preview is not None else ""
-    if not told:
-        return []
-    name, value = config.header(told)
-    good = bool(name) and all(each.isalnum() or each in "!#$%&'*+-.^_`|~" for each in name) and name.isascii()
-    return [] if good and value and value.isprintable() else [f"the preview's header {told!r} must be `Name: value`"]

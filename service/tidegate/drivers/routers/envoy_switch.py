@@ -13,7 +13,8 @@ from tidegate.drivers.routers import envoy_config as config
 from tidegate.drivers.routers import envoy_endpoints as endpoints
 from tidegate.drivers.routers.envoy_admin import DRAINING, Admin, Host, await_
 from tidegate.drivers.routers.envoy_endpoints import Endpoint
-from tidegate.drivers.routers.haproxy_config import bind_address, read, replace
+from tidegate.drivers.routers.haproxy_config import read, replace
+from tidegate.drivers.routers.haproxy_frontends import bind_address
 from tidegate.errors import RouterError
 
 TAKEN_SECONDS = 5.0  # Envoy takes a file in a few milliseconds
@@ -33,7 +34,7 @@ class Switch:
         there = {each.name: endpoints.of_host(each, each.state) for each in self._hosts().values()}
         present = {**endpoints.in_file(self._path), **there}
         self._keep(endpoints.wanted(members, present))
-        inner = self._backend.previewed if self._backend.preview and self._backend.preview.header else None
+        inner = config.inside(self._backend)
         needed = [self._backend.name, *([inner.name] if inner is not None else [])]
         if inner is not None and not self._files.endpoints(inner.name).exists():
             _put(self._files.endpoints(inner.name), [endpoints.resource(inner.name, ())])
