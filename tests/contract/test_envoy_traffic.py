@@ -241,15 +241,18 @@ def test_a_websocket_goes_on_through_a_switch(owned: EnvoyRouter, shop: Backend,
     owned.write(shop, (old,), 1)
     with closing(upgraded(shop)) as line:
         assert echoed(line, b"one") == b"one"
+        assert owned.read(shop).tunnels == {old.instance: 1}
         owned.write(shop, (new,), 1)
         assert owned.read(shop).draining == {old.instance: 1}
         assert get(shop, "/") == (200, "v2-2")
         assert echoed(line, b"two") == b"two"
+        assert owned.read(shop).tunnels == {old.instance: 1}
         owned.write(shop, (new,), 1)
         assert owned.read(shop).draining == {old.instance: 1}
     until(lambda: owned.read(shop).draining == {old.instance: 0})
     owned.write(shop, (new,), 1)
     assert owned.read(shop).draining == {}
+    assert owned.read(shop).tunnels == {}
     until(lambda: owned.read(shop).traffic == Traffic(2, 0, 0))
 
 

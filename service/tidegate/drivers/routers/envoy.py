@@ -77,6 +77,7 @@ class EnvoyRouter(Router):
             busy={one.instance: host.requests for host, one in there.values() if host.takes_new},
             fence=kept.fence,
             traffic=tally.whole if hosts or tally.whole.requests else None,
+            tunnels={there[name][1].instance: number for name, number in tally.tunnels.items() if number and name in there},
             by_release=tally.by_release,
         )
 

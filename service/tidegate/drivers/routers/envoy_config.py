@@ -101,6 +101,7 @@ def listener(backend: Backend, files: Files) -> Resource:
         "stat_prefix": backend.name,
         "rds": {"route_config_name": backend.name, "config_source": _watched(files.routes(backend.name))},
         "access_log": counting.LOGS,
+        "access_log_options": counting.LOG_OPTIONS,
         "stream_idle_timeout": f"{SILENT_SECONDS}s",
         "request_headers_timeout": "60s",
         "upgrade_configs": [{"upgrade_type": "websocket"}],

@@ -20,8 +20,10 @@ from tidegate.core.routing import Traffic
 TYPE = "type.googleapis.com/"
 PREFIX = "tidegate"
 LOST, ERRORS = "lost", "5xx"
+LOGGER, CONFIG = "envoy.access_loggers.stats", "envoy.extensions.access_loggers.stats.v3.Config"
+SCOPE = {"prefix": PREFIX, "enable_eviction": True}
 EXPORTED = f"/stats/prometheus?usedonly&filter=^{PREFIX}%5C.response"
-COUNTED = f"/stats/prometheus?usedonly&filter=^{PREFIX}%5C.(responses|requests)_total"
+COUNTED = f"/stats/prometheus?usedonly&filter=^{PREFIX}%5C.(responses_total|requests_total|tunnels)"
 #: Microseconds; the same bounds as those of the histogram that is made from HAProxy's log.
 BOUNDS = [1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500, 700, 1000, 1500, 2000, 3000, 5000, 10000]
 STATS = {
@@ -32,6 +34,9 @@ STATS = {
 #: A tunnel ends when either side closes it, whatever that is called.
 WHOLE = "response.code_details == 'via_upstream' || response.code == 101"
 BROKEN = f"!({WHOLE}) && !response.code_details.startsWith('downstream_')"
+_AT_THE_END = {"log_type_filter": {"types": ["DownstreamEnd"]}}  # and not when a tunnel begins, too
+
+NOTHING = Traffic(0, 0, 0)
 
 _PROXY = {"name": "proxy", "value_format": "%UPSTREAM_CLUSTER%"}
 _SERVER = {"name": "server", "value_format": f"%METADATA(UPSTREAM_HOST:{PREFIX}:server)%"}
@@ -51,35 +56,44 @@ def _counter(name: str, *tags: Mapping[str, str]) -> dict[str, Any]:
     return {"stat": {"name": name, "tags": list(tags)}, "value_fixed": 1}
 
 
-def _log(code: str, only: Mapping[str, Any], *, timed: bool) -> dict[str, Any]:
+def _log(code: str, *only: Mapping[str, Any], timed: bool) -> dict[str, Any]:
     """One that counts requests which ended like this; by server, and in sums that outlive the servers."""
     how = {"name": "code", "value_format": code}
     counts: dict[str, Any] = {
-        "@type": f"{TYPE}envoy.extensions.access_loggers.stats.v3.Config",
-        "stats_scope": {"prefix": PREFIX, "enable_eviction": True},
+        "@type": f"{TYPE}{CONFIG}",
+        "stats_scope": SCOPE,
         "counters": [_counter("responses_total", _PROXY, _SERVER, how), _counter("requests_total", _PROXY, how)],
     }
     if timed:
         took = "%COMMON_DURATION(DS_RX_BEG:US_RX_BEG:us)%"
         stat = {"name": "response_microseconds", "tags": [_PROXY, _SERVER]}
         counts["histograms"] = [{"stat": stat, "unit": "Microseconds", "value_format": took}]
-    return {"name": "envoy.access_loggers.stats", "filter": dict(only), "typed_config": counts}
+    return {"name": LOGGER, "filter": {"and_filter": {"filters": [_AT_THE_END, *only]}}, "typed_config": counts}
 
 
 def _answered(hundreds: int) -> dict[str, Any]:
-    bounds = [_status("GE", 100 * hundreds), _status("LE", 100 * hundreds + 99), _that(WHOLE)]
-    return _log(f"{hundreds}xx", {"and_filter": {"filters": bounds}}, timed=True)
+    bounds = _status("GE", 100 * hundreds), _status("LE", 100 * hundreds + 99)
+    return _log(f"{hundreds}xx", *bounds, _that(WHOLE), timed=True)
 
 
-LOGS = [*(_answered(hundreds) for hundreds in range(1, 6)), _log(LOST, _that(BROKEN), timed=False)]
+def _tunnels() -> dict[str, Any]:
+    """One that knows how many connections are upgraded ones now."""
+    during = {"add_log_type": "DownstreamTunnelSuccessfullyEstablished", "sub_log_type": "DownstreamEnd"}
+    gauge = {"stat": {"name": "tunnels", "tags": [_PROXY, _SERVER]}, "value_fixed": 1, "add_subtract": during}
+    return {"name": LOGGER, "typed_config": {"@type": f"{TYPE}{CONFIG}", "stats_scope": SCOPE, "gauges": [gauge]}}
+
+
+LOGS = [*(_answered(hundreds) for hundreds in range(1, 6)), _log(LOST, _that(BROKEN), timed=False), _tunnels()]
+LOG_OPTIONS = {"flush_log_on_tunnel_successfully_established": True}
 
 
 @dataclass
 class Tally:
-    """How requests ended: all that the backend was sent, and by release."""
+    """How requests ended: all that the backend was sent, and by release; and the tunnels that are open now, by server."""
 
-    whole: Traffic = field(default_factory=lambda: Traffic(0, 0, 0))
+    whole: Traffic = NOTHING
     by_release: dict[str, Traffic] = field(default_factory=dict)
+    tunnels: dict[str, int] = field(default_factory=dict)
 
 
 def tally(exported: str, backend: str) -> Tally:
@@ -87,22 +101,21 @@ def tally(exported: str, backend: str) -> Tally:
     found = Tally()
     for family in text_string_to_metric_families(exported):
         for sample in family.samples:
-            if sample.labels.get("proxy") != backend:
-                continue
-            one = _traffic(sample.labels.get("code", ""), int(sample.value))
-            if sample.name == f"envoy_{PREFIX}_requests_total":
-                found.whole = _sum(found.whole, one)
-            elif release := _release(sample.labels.get("server", "")):
-                found.by_release[release] = _sum(found.by_release.get(release, Traffic(0, 0, 0)), one)
+            if sample.labels.get("proxy") == backend:
+                _add(found, sample.name.removeprefix(f"envoy_{PREFIX}_"), sample.labels, int(sample.value))
     return found
 
 
-def _release(server: str) -> str:
-    return server.partition(".")[0]
-
-
-def _traffic(code: str, requests: int) -> Traffic:
-    return Traffic(requests, requests * (code == LOST), requests * (code == ERRORS))
+def _add(found: Tally, name: str, labels: Mapping[str, str], number: int) -> None:
+    code, server = labels.get("code", ""), labels.get("server", "")
+    one = Traffic(number, number * (code == LOST), number * (code == ERRORS))
+    release = server.partition(".")[0]
+    if name == "tunnels":
+        found.tunnels[server] = number
+    elif name == "requests_total":
+        found.whole = _sum(found.whole, one)
+    elif release:  # empty where nobody was there to be sent it
+        found.by_release[release] = _sum(found.by_release.get(release, NOTHING), one)
 
 
 def _sum(one: Traffic, other: Traffic) -> Traffic:
