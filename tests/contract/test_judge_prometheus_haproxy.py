@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import http.client
-import http.server
-import itertools
 import socket
 import subprocess
-import threading
 import time
 import urllib.request
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from processes import free_port
+from support.judged import Application, agrees, application, send
 from support.looks import ERRORS, NEW, OLD, server_of
 from support.need import program
 from support.prometheus import Bake, metrics_of, running_prometheus
-from tidegate.core.judge.verdict import Finding, Outcome, Reason
+from tidegate.core.judge.verdict import Outcome, Reason
 
 CONFIG = """
 global
@@ -43,60 +38,6 @@ backend {backend}
   balance roundrobin
   server {server} 127.0.0.1:{old}
 """
-
-
-class Application:
-    """Answers each n-th request with 500, and each m-th only half; counts what it did."""
-
-    def __init__(self, fails_each: int = 0, breaks_each: int = 0) -> None:
-        self.requests = self.failed = self.broken = 0
-        lock, numbers, application = threading.Lock(), itertools.count(1), self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            timeout = 5.0
-
-            def do_GET(self) -> None:
-                with lock:
-                    number = next(numbers)
-                    bad = bool(fails_each) and number % fails_each == 0
-                    half = bool(breaks_each) and number % breaks_each == 0
-                    application.requests += 1
-                    application.failed += bad
-                    application.broken += half
-                self.send_response(500 if bad else 200)
-                self.send_header("Content-Length", "10")
-                self.end_headers()
-                self.wfile.write(b"12345" if half else b"1234567890")
-                self.close_connection = half
-
-            def log_message(self, *_: object) -> None:
-                """Quiet."""
-
-        class Server(http.server.ThreadingHTTPServer):
-            request_queue_size = 128
-
-            def handle_error(self, *_: object) -> None:
-                """The proxy hangs up on idle connections."""
-
-        self._server = Server(("127.0.0.1", 0), Handler)
-        self.port = self._server.server_address[1]
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
-        self._thread.start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
-
-@contextmanager
-def application(fails_each: int = 0, breaks_each: int = 0) -> Iterator[Application]:
-    served = Application(fails_each, breaks_each)
-    try:
-        yield served
-    finally:
-        served.close()
 
 
 class Proxy:
@@ -143,19 +84,7 @@ class Proxy:
 
     def send(self, requests: int) -> None:
         """GETs over eight kept connections."""
-
-        def some(number: int) -> None:
-            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
-            for _ in range(number):
-                connection.request("GET", "/")
-                try:
-                    connection.getresponse().read()
-                except http.client.HTTPException:
-                    connection.close()
-            connection.close()
-
-        with ThreadPoolExecutor(8) as pool:
-            list(pool.map(some, [requests // 8] * 8))
+        send(self.port, requests)
 
     def stop(self) -> None:
         self._process.terminate()
@@ -195,13 +124,6 @@ def proxy(tmp_path: Path, source: tuple[str, int], bake: Bake, old: Application)
         yield running
     finally:
         running.stop()
-
-
-def agrees(found: Finding, new: Application, old: Application) -> None:
-    """The judge counted what the applications did."""
-    assert (found.candidate_count, found.baseline_count) == (new.requests, old.requests)
-    assert found.candidate == pytest.approx(new.failed / new.requests)
-    assert found.baseline == pytest.approx(old.failed / old.requests)
 
 
 def test_a_new_server_is_counted_from_its_first_request(bake: Bake, proxy: Proxy, old: Application) -> None:

@@ -1,7 +1,8 @@
 """`latency`: how many requests are slower than a few bounds, from a classic histogram. Pure.
 
-By default the one that is made from HAProxy's log lines, by server; or the application's own, with the labels `release` and
-`ordinal`. The bounds are those that about one half, one tenth and one hundredth of the requests exceeded before.
+By default the proxy's, by server: Envoy's, or the one that is made from log lines; or the application's own, with the
+labels `release` and `ordinal`. The bounds are those that about one half, one tenth and one hundredth of the requests
+exceeded before.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from tidegate.core.evidence.options import WEIGHTS
 from tidegate.core.judge import promql
 from tidegate.core.judge.arm import Arm
 from tidegate.core.judge.counted import ALL, Counted, Counts
-from tidegate.core.judge.questions import RESPONSE_SECONDS, filled, servers
+from tidegate.core.judge.questions import ENVOY_RESPONSE_MICROSECONDS, RESPONSE_SECONDS, filled, servers
 from tidegate.core.judge.series import Labels
 from tidegate.core.judge.verdict import Window
 
 INFINITE = "+Inf"
+MICRO = 1e6
 LEAST_REQUESTS = 100.0  # before bounds are chosen
 HARM = 1.5  # what a certificate rules out: half as slow again
 
@@ -36,8 +38,12 @@ class Latency(Counted):
     def selector(self) -> str:
         if not self.bounds:
             return self.history_selector()
-        either = "|".join(promql.literal(self._labels[bound.place]) for bound in self.bounds)
-        return self._buckets(f"le=~{promql.quoted(f'{either}|' + promql.literal(INFINITE))}")
+        written = [each for bound in self.bounds for each in self._written(self._labels[bound.place])]
+        return self._buckets(f"le=~{promql.quoted('|'.join(promql.literal(each) for each in (*written, INFINITE)))}")
+
+    def _written(self, bound: str) -> Sequence[str]:
+        """How the label `le` of a bound is written by those that are asked."""
+        return (bound,) if self.check.query else (bound, f"{MICRO * float(bound):.0f}")
 
     def history_selector(self) -> str:
         return self._buckets("")
@@ -45,7 +51,7 @@ class Latency(Counted):
     def _buckets(self, more: str) -> str:
         ground = self.ground
         if not self.check.query:
-            names = (RESPONSE_SECONDS,)
+            names = (RESPONSE_SECONDS, ENVOY_RESPONSE_MICROSECONDS)
             return servers(names, ground.rollout.backend.name, ground.releases, f",{more}" if more else "")
         either = "|".join(promql.literal(release) for release in ground.releases)
         matchers = f"release=~{promql.quoted(either)}" + (f",{more}" if more else "")
@@ -53,7 +59,9 @@ class Latency(Counted):
 
     def slots(self, labels: Labels) -> Sequence[str]:
         bound = labels.get("le", "")
-        return (ALL,) if bound == INFINITE else (bound,)
+        if bound == INFINITE:
+            return (ALL,)
+        return (f"{float(bound) / MICRO:g}",) if labels.get("__name__") == ENVOY_RESPONSE_MICROSECONDS else (bound,)
 
     def split(self, arm: Arm, counts: Counts) -> tuple[Array, Array]:
         every = counts.get(ALL, self.nothing())

@@ -29,6 +29,8 @@ COUNTED_RESPONSES = "tidegate_responses_total"  # of proxies that do not count b
 CONNECTION_ERRORS = "haproxy_server_connection_errors_total"
 RESPONSE_ERRORS = "haproxy_server_response_errors_total"
 RESPONSE_SECONDS = "tidegate_response_seconds_bucket"
+ENVOY_RESPONSES = "envoy_tidegate_responses_total"  # Envoy puts its name before each of its metrics
+ENVOY_RESPONSE_MICROSECONDS = "envoy_tidegate_response_microseconds_bucket"
 
 
 class Part(StrEnum):

@@ -10,26 +10,33 @@ from tidegate.core.evidence.kinds import errors_calibration, errors_kind, warmup
 from tidegate.core.evidence.options import WEIGHTS
 from tidegate.core.judge.arm import Arm
 from tidegate.core.judge.counted import ALL, Counted, Counts
-from tidegate.core.judge.questions import CONNECTION_ERRORS, COUNTED_RESPONSES, RESPONSE_ERRORS, RESPONSES, servers
+from tidegate.core.judge.questions import (
+    CONNECTION_ERRORS,
+    COUNTED_RESPONSES,
+    ENVOY_RESPONSES,
+    RESPONSE_ERRORS,
+    RESPONSES,
+    servers,
+)
 from tidegate.core.judge.series import Labels
 
 BAD = "failed"
-FAILED_CODES = frozenset({"5xx"})
+FAILED_CODES = frozenset({"5xx", "lost"})  # lost: no whole answer came, where a proxy can tell that apart
 ERRORS_OF_ITS_OWN = frozenset({CONNECTION_ERRORS, RESPONSE_ERRORS})
 HARM_FACTOR, HARM_ABSOLUTE = 3.0, 0.01  # what a certificate rules out: three times the rate, and a point at least
 ERRORS, WARMUP = "errors", "warm-up"  # the arms
 
 
 class Requests(Counted):
-    """Answers by server and class of status: HAProxy's own counter, or `tidegate_responses_total` for other proxies.
+    """Answers by server and class of status: HAProxy's own counter, Envoy's, or `tidegate_responses_total`.
 
     HAProxy does not count its own 502 and 503 as responses of the server, so connection and response errors are added.
 
-    An answer that broke off half-way is in both counters, and so counts as two requests, of which one failed.
+    There an answer that broke off half-way is in both counters, and so counts as two requests, of which one failed.
     """
 
     def selector(self) -> str:
-        names = (RESPONSES, COUNTED_RESPONSES, CONNECTION_ERRORS, RESPONSE_ERRORS)
+        names = (RESPONSES, COUNTED_RESPONSES, ENVOY_RESPONSES, CONNECTION_ERRORS, RESPONSE_ERRORS)
         return servers(names, self.ground.rollout.backend.name, self.ground.releases)
 
     def slots(self, labels: Labels) -> Sequence[str]:

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from tidegate.core.judge import promql
-from tidegate.core.judge.questions import RESPONSES
+from tidegate.core.judge.questions import COUNTED_RESPONSES, ENVOY_RESPONSES, RESPONSES
 from tidegate.core.judge.series import Series
 from tidegate.drivers.metrics import decoding
 from tidegate.errors import MetricsError
@@ -17,11 +17,10 @@ from tidegate.ports import Diagnosis
 PART = "prometheus"
 SKEW_SECONDS = 2.0  # more than this between the clocks, and new samples look old
 SLOW_SECONDS = 15.0  # a longer scrape interval makes every verdict late
-EXPORTER = f"group by (job, instance) ({RESPONSES})"
+EXPORTER = f'group by (job, instance) ({{__name__=~"{RESPONSES}|{COUNTED_RESPONSES}|{ENVOY_RESPONSES}"}})'
 #: Where no server was ever added there are still these.
-EXPORTER_IDLE = (
-    'group by (job, instance) ({__name__=~"haproxy_(process_start_time_seconds|frontend_status|backend_status)"})'
-)
+IDLE = "haproxy_(process_start_time_seconds|frontend_status|backend_status)|envoy_server_live"
+EXPORTER_IDLE = f'group by (job, instance) ({{__name__=~"{IDLE}"}})'
 
 Ask = Callable[[str, float | None], tuple[str, Any]]
 
@@ -62,17 +61,19 @@ def _skew(seconds: float) -> Diagnosis:
 
 
 def _exporter(ask: Ask) -> Iterator[Diagnosis]:
-    """Whether HAProxy's exporter is scraped, and how often."""
+    """Whether the proxy's exporter is scraped, and how often."""
     part = f"{PART} exporter"
-    targets, found = _series(ask(EXPORTER, None)), f"HAProxy's servers are scraped ({RESPONSES})"
+    targets, found = _series(ask(EXPORTER, None)), "the proxy's servers are scraped"
     if not targets:
-        targets, found = _series(ask(EXPORTER_IDLE, None)), "HAProxy is scraped, and has no server yet"
+        targets, found = _series(ask(EXPORTER_IDLE, None)), "the proxy is scraped, and has no server yet"
     if not targets:
         mend = (
-            "let HAProxy serve its prometheus-exporter and add it to Prometheus' scrape_configs; with ?scope=server "
-            "nothing shows before the first server is added"
+            "let HAProxy serve its prometheus-exporter, or Envoy its `exporter`, and add it to Prometheus' scrape_configs; "
+            "with HAProxy's ?scope=server nothing shows before the first server is added"
         )
-        yield Diagnosis(part, False, f"no data of HAProxy's exporter ({RESPONSES})", mend)
+        yield Diagnosis(
+            part, False, f"no data of a proxy's exporter ({RESPONSES}, {COUNTED_RESPONSES} or {ENVOY_RESPONSES})", mend
+        )
         return
     if len(targets) > 1:
         found += f" by {len(targets)} targets; a proxy that is scraped twice is counted twice"

@@ -22,7 +22,7 @@ PREFIX = "tidegate"
 LOST, ERRORS = "lost", "5xx"
 LOGGER, CONFIG = "envoy.access_loggers.stats", "envoy.extensions.access_loggers.stats.v3.Config"
 SCOPE = {"prefix": PREFIX, "enable_eviction": True}
-EXPORTED = f"/stats/prometheus?usedonly&filter=^{PREFIX}%5C.response"
+EXPORTED = f"/stats/prometheus?usedonly&filter=^({PREFIX}%5C.response|server%5C.live$)"
 COUNTED = f"/stats/prometheus?usedonly&filter=^{PREFIX}%5C.(responses_total|requests_total|tunnels)"
 #: Microseconds; the same bounds as those of the histogram that is made from HAProxy's log.
 BOUNDS = [1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500, 700, 1000, 1500, 2000, 3000, 5000, 10000]
