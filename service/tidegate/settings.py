@@ -58,11 +58,20 @@ class DriverSettings(BaseModel):
         return dict(self.model_extra or {})
 
 
+class RouterSettings(DriverSettings):
+    """A router may be left unnamed; then it is one that is installed."""
+
+    driver: str = Field(default="", description="Its name in the registry; without one, `directory` is the only option.")
+
+
 class EnvironmentSettings(Part):
     """A named place to run services."""
 
     platform: DriverSettings = Field(description="Runs instances: docker.")
-    router: DriverSettings = Field(description="Sends traffic to them: haproxy.")
+    router: RouterSettings = Field(
+        default=RouterSettings(),
+        description="Sends traffic to them: haproxy, nginx or envoy; without a driver what is installed.",
+    )
     metrics: DriverSettings | None = Field(default=None, description="Answers the checks: prometheus.")
     ci: DriverSettings | None = Field(default=None, description="Told of what its builds asked for: jenkins.")
     roles: dict[str, list[str]] = Field(

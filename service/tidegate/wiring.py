@@ -5,20 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import ValidationError
 
-from tidegate.drivers import registry
+from tidegate.drivers import choosing, registry
 from tidegate.drivers.http.documents import HttpDocuments
 from tidegate.drivers.http.visits import HttpVisitor
 from tidegate.engine.outbox import Outbox
 from tidegate.engine.probing import Prober
 from tidegate.engine.worker import Worker, WorkerOptions
 from tidegate.errors import InvalidSettings, Problem, UnknownDriver
-from tidegate.ports import Clock, Parts, Store
-from tidegate.settings import DriverSettings, EnvironmentSettings, Settings, problems
+from tidegate.ports import Clock, Diagnosis, Parts, Store
+from tidegate.settings import DriverSettings, EnvironmentSettings, RouterSettings, Settings, problems
 from tidegate.store.databases import exclusive_engine
 from tidegate.store.sql import SqlStore
 
@@ -31,6 +31,7 @@ class Wiring:
     store: Store
     environments: Mapping[str, Parts]
     clock: Clock
+    chosen: Mapping[str, Diagnosis] = field(default_factory=dict)  # by environment: routers that the settings do not name
 
     def close(self) -> None:
         """Let go of everything; what runs in the background is waited for."""
@@ -42,11 +43,13 @@ class Wiring:
 def build(settings: Settings, clock: Clock = time.time) -> Wiring:
     """Everything, not yet connected to anything. Raises `InvalidSettings` with every driver's mistakes."""
     found: list[Problem] = []
-    environments = {name: _parts(name, each, found) for name, each in settings.environments.items()}
+    choices = {name: _choice(name, each.router, found) for name, each in settings.environments.items()}
+    environments = {name: _parts(name, each, choices[name], found) for name, each in settings.environments.items()}
     if found:
         raise InvalidSettings(found)
     whole = {name: parts for name, parts in environments.items() if parts is not None}
-    return Wiring(settings, SqlStore(settings.database, clock), whole, clock)
+    chosen = {name: Diagnosis("router", True, each.why) for name, each in choices.items() if each is not None and each.why}
+    return Wiring(settings, SqlStore(settings.database, clock), whole, clock, chosen)
 
 
 def engine(wiring: Wiring, owner: str) -> Worker:
@@ -71,16 +74,29 @@ def sole_engine(wiring: Wiring) -> AbstractContextManager[None]:
     return exclusive_engine(wiring.settings.database)
 
 
-def _parts(name: str, environment: EnvironmentSettings, found: list[Problem]) -> Parts | None:
+def _choice(name: str, router: RouterSettings, found: list[Problem]) -> choosing.Choice | None:
+    """The router's driver: that of the settings, or one that is chosen; None when none can be."""
+    if router.driver:
+        return choosing.Choice(router.driver, "")
+    try:
+        return choosing.router(router.options)
+    except UnknownDriver as error:
+        found.append(Problem(f"environments.{name}.router", error.message))
+        return None
+
+
+def _parts(
+    name: str, environment: EnvironmentSettings, router: choosing.Choice | None, found: list[Problem]
+) -> Parts | None:
     """The drivers of an environment; None, with the mistakes in `found`, when one of them cannot be made."""
     wanted = {
         "platform": environment.platform,
-        "router": environment.router,
+        "router": environment.router.model_copy(update={"driver": router.driver}) if router is not None else None,
         "metrics": environment.metrics,
         "ci": environment.ci,
     }
     options = {kind: _options(kind, name, each, found) for kind, each in wanted.items() if each is not None}
-    if any(each is None for each in options.values()):
+    if router is None or any(each is None for each in options.values()):
         return None
     made = {kind: each[0](each[1], name) for kind, each in options.items() if each is not None}
     return Parts(made["platform"], made["router"], made.get("metrics"), HttpDocuments(), made.get("ci"))

@@ -21,7 +21,7 @@ JOB = "team/shop/feature%2Fnew"
 def api(tmp_path: Path) -> Iterator[Running]:
     """An API whose environments know roles."""
     driver = DriverSettings(driver="docker")
-    environment = EnvironmentSettings(platform=driver, router=driver, roles=ROLES)
+    environment = EnvironmentSettings(platform=driver, roles=ROLES)
     with running(tmp_path, settings=Settings(environments={"demo": environment})) as made:
         yield made
 

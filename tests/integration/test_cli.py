@@ -196,6 +196,23 @@ def test_check_tells_what_is_wrong_and_how_to_mend_it(tidegate: Run, tmp_path: P
     assert "tidegate migrate" in rows["database"]["mend"]
 
 
+def test_check_tells_which_router_was_chosen_and_why(tidegate: Run, tmp_path: Path) -> None:
+    (tmp_path / "router").mkdir()
+    (tmp_path / "router" / "haproxy.cfg").touch()
+    settings = tmp_path / "tidegate.toml"
+    settings.write_text(
+        f'database = "sqlite:///{tmp_path}/other.db"\n'
+        '[environments.demo.platform]\ndriver = "docker"\n'
+        f'hosts = [{{ name = "local", url = "unix://{tmp_path}/none.sock" }}]\n'
+        f'[environments.demo.router]\ndirectory = "{tmp_path}/router"\n'
+    )
+    done = tidegate("check", "--settings", str(settings), "-o", "json")
+    rows = {row["part"]: row for row in json.loads(done.stdout)}
+    said = f"haproxy, since its files are in {tmp_path}/router; set `driver` to have another"
+    assert (rows["router"]["ok"], rows["router"]["found"]) == (True, said)
+    assert "haproxy" in rows
+
+
 def test_nobody_answers(tmp_path: Path) -> None:
     environment = {**os.environ, "TIDEGATE_SERVER": "http://127.0.0.1:9", "TIDEGATE_PATIENCE_SECONDS": "0.5"}
     command = [str(TIDEGATE), "services"]

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tidegate import wiring
+from tidegate.drivers import registry
 from tidegate.errors import InvalidSettings
 from tidegate.settings import Settings, load
 
@@ -74,7 +75,8 @@ def test_wiring_tells_every_drivers_mistakes(tmp_path: Path) -> None:
     with pytest.raises(InvalidSettings) as refused:
         wiring.build(load(written(tmp_path, text), {}))
     said = str(refused.value)
-    assert "environments.demo.router.driver: there is no router driver 'haproxi'; known: haproxy" in said
+    known = ", ".join(sorted(registry.known("router")))
+    assert f"environments.demo.router.driver: there is no router driver 'haproxi'; known: {known}" in said
     assert "environments.demo.platform.host: unknown setting" in said
 
 

