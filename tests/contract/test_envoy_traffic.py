@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import http.client
 import socket
-import struct
-import threading
-import time
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -16,13 +12,16 @@ from pathlib import Path
 import pytest
 
 from processes import free_port
-from support.backends import Backends, backends
+from support.backends import Backends, backends, loads
 from support.envoy import before_step, envoy_router, kill
 from support.haproxy import short_folder, until
 from support.need import program
-from tidegate.core.routing import Backend, Member, Preview, Traffic
+from support.scripted import Scripted
+from tidegate.core.routing import Backend, Preview, Traffic
 from tidegate.drivers.routers.envoy import EnvoyRouter
 from tidegate.testing.router_contract import ids, member
+from tidegate.testing.router_traffic_contract import RouterTrafficContract
+from tidegate.testing.websocket import WebSocket
 from traffic import Load
 
 
@@ -50,65 +49,36 @@ def apps(tmp_path: Path) -> Iterator[Backends]:
         yield made
 
 
+class TestEnvoy(RouterTrafficContract):
+    switches = 15
+
+    @pytest.fixture
+    def router(self, owned: EnvoyRouter) -> EnvoyRouter:
+        return owned
+
+    @pytest.fixture
+    def backend(self, shop: Backend) -> Backend:
+        return shop
+
+    @pytest.fixture
+    def apps(self, apps: Backends) -> Backends:
+        return apps
+
+    @pytest.fixture
+    def load(self) -> Iterator[Callable[..., Load]]:
+        with loads() as make:
+            yield make
+
+    @pytest.fixture
+    def kill_proxy(self, owned: EnvoyRouter) -> Callable[[], None]:
+        return lambda: kill(owned)
+
+    @pytest.fixture
+    def preview(self) -> Preview:
+        return Preview(f"127.0.0.1:{free_port()}", "X-Shop-Preview: blue")
+
+
 # -- nothing is lost -------------------------------------------------------------------------------------------------------
-
-
-def switch(router: EnvoyRouter, backend: Backend, apps: Backends, serving: list[Member], release: str) -> None:
-    """Replace the oldest; kill it with SIGKILL the moment the router says that nothing can reach it."""
-    old = serving.pop(0)
-    serving.append(apps.start(release))
-    router.write(backend, serving, 1)
-    while old.instance in (draining := router.read(backend).draining):
-        if draining[old.instance] == 0:
-            router.write(backend, serving, 1)
-        time.sleep(0.002)
-    apps.kill(old)
-
-
-@pytest.mark.parametrize(("client", "switches"), [("naive", 35), ("checking", 20)])
-def test_nothing_is_lost_over_switches(
-    owned: EnvoyRouter, shop: Backend, apps: Backends, client: str, switches: int
-) -> None:
-    serving = [apps.start("v1-1") for _ in range(3)]
-    owned.write(shop, serving, 1)
-    rates = {"get_ka": 200, "get": 80, "post_ka": 60, "post": 30, "slow_gets": 3, "slow_posts": 3}
-    load = Load(shop.listen, client=client, slow_get_ms=200, slow_post_ms=300, **rates)
-    until(lambda: load.counts.requests > 100)
-    for number in range(switches):
-        switch(owned, shop, apps, serving, f"v2-{number}")
-    seen = load.finish()
-    assert seen.by_outcome == {"ok": seen.requests}
-    assert seen.posts_sent == apps.posts()
-    counted = owned.read(shop).traffic
-    assert counted == Traffic(seen.requests, 0, 0)
-
-
-def test_the_load_generator_sees_what_a_careless_switch_loses(owned: EnvoyRouter, shop: Backend, apps: Backends) -> None:
-    """The control: without the drain, the same traffic is cut, so that the test above could fail."""
-    serving = [apps.start("v1-1") for _ in range(2)]
-    owned.write(shop, serving, 1)
-    load = Load(shop.listen, slow_gets=8, slow_get_ms=500)
-    until(lambda: load.counts.requests > 20)
-    old = serving.pop(0)
-    serving.append(apps.start("v2-2"))
-    owned.write(shop, serving, 1)
-    apps.kill(old)
-    seen = load.finish()
-    assert seen.lost > 0
-    assert seen.requests > seen.lost
-
-
-def test_draining_shows_requests_in_flight(owned: EnvoyRouter, shop: Backend, apps: Backends) -> None:
-    old, new = apps.start("v1-1"), apps.start("v2-2")
-    owned.write(shop, (old,), 1)
-    load = Load(shop.listen, slow_gets=3, slow_get_ms=1500)
-    until(lambda: owned.read(shop).busy.get(old.instance) == 3)
-    owned.write(shop, (new,), 1)
-    assert owned.read(shop).draining == {old.instance: 3}
-    until(lambda: owned.read(shop).draining == {old.instance: 0})
-    owned.write(shop, (new,), 1)
-    assert owned.read(shop).draining == {}
-    assert set(load.finish().by_outcome) == {"ok"}
 
 
 def test_a_request_that_waits_for_a_connection_is_in_flight(owned: EnvoyRouter, shop: Backend, apps: Backends) -> None:
@@ -139,27 +109,20 @@ def test_a_whole_release_is_replaced_back_and_forth(owned: EnvoyRouter, shop: Ba
     seen = load.finish()
     assert seen.by_outcome == {"ok": seen.requests}
     assert seen.posts_sent == apps.posts()
+    assert owned.read(shop).traffic == Traffic(seen.requests, 0, 0)
 
 
 def test_every_change_is_done_at_once_also_in_a_row(owned: EnvoyRouter, shop: Backend, apps: Backends) -> None:
     """With a request on each that lasts, both stay known, and a switch is a change of their states alone."""
     one, two = apps.start("v1-1"), apps.start("v2-2")
     owned.write(shop, (one, two), 1)
-    load = Load(shop.listen, slow_gets=6, slow_get_ms=4000)
+    load = Load(shop.listen, slow_gets=6, slow_get_ms=2500)
     until(lambda: all(number >= 2 for number in owned.read(shop).busy.values()))
     for _ in range(10):
         for each in (one, two):
             owned.write(shop, (each,), 1)
             assert {get(shop, "/")[1] for _ in range(4)} == {each.release}
     assert set(load.finish().by_outcome) == {"ok"}
-
-
-def test_requests_are_shared_by_weight(owned: EnvoyRouter, shop: Backend, apps: Backends) -> None:
-    light, heavy = apps.start("v1-1"), replace(apps.start("v2-2"), weight=9)
-    owned.write(shop, (light, heavy), 1)
-    answered = Counter(get(shop, "/")[1] for _ in range(400))
-    assert 20 <= answered["v1-1"] <= 60, "a tenth is 40"
-    assert answered.total() == 400
 
 
 @pytest.mark.parametrize("then", ["before", "after"])
@@ -206,25 +169,6 @@ def get(backend: Backend, path: str, **headers: str) -> tuple[int | None, str | 
         connection.close()
 
 
-def test_a_preview_at_its_own_address_and_by_its_header(owned: EnvoyRouter, shop: Backend, apps: Backends) -> None:
-    main = replace(shop, preview=Preview(f"127.0.0.1:{free_port()}", "X-Shop-Preview: blue"))
-    preview = main.previewed
-    assert preview is not None
-    old, new = apps.start("v1-1"), apps.start("v2-2")
-    owned.write(main, (old,), 1)
-    assert get(main, "/", X_Shop_Preview="blue") == (503, None), "nobody gets the wrong release by mistake"
-    owned.write(preview, (new,), 1)
-    assert get(main, "/") == (200, "v1-1")
-    assert get(main, "/", x_shop_preview="blue") == (200, "v2-2")
-    assert get(main, "/", X_Shop_Preview="green") == (200, "v1-1")
-    assert get(preview, "/") == (200, "v2-2")
-    assert ids(owned.read(main).members) == ids([old])
-    assert ids(owned.read(preview).members) == ids([new])
-    assert owned.read(preview).by_release == {"v2-2": Traffic(2, 0, 0)}
-    owned.write(shop, (new,), 1)
-    assert get(main, "/", X_Shop_Preview="blue") == (200, "v2-2"), "no preview any more"
-
-
 def test_a_preview_by_its_header_alone_that_is_written_first(owned: EnvoyRouter, shop: Backend, apps: Backends) -> None:
     main = replace(shop, preview=Preview(header="X-Preview: 1"))
     preview = main.previewed
@@ -236,113 +180,21 @@ def test_a_preview_by_its_header_alone_that_is_written_first(owned: EnvoyRouter,
     assert get(main, "/", X_Preview="1") == (200, "v2-2")
 
 
-def test_a_websocket_goes_on_through_a_switch(owned: EnvoyRouter, shop: Backend, apps: Backends, echo: Echo) -> None:
-    old, new = replace(member(9), address=echo.address), apps.start("v2-2")
+def test_a_tunnel_is_told_from_a_request(owned: EnvoyRouter, shop: Backend, apps: Backends) -> None:
+    old, new = apps.start("v1-1"), apps.start("v2-2")
     owned.write(shop, (old,), 1)
-    with closing(upgraded(shop)) as line:
-        assert echoed(line, b"one") == b"one"
+    with WebSocket(shop.listen, "/ws") as spoken:
+        assert spoken.echo(b"one") == b"one"
         assert owned.read(shop).tunnels == {old.instance: 1}
         owned.write(shop, (new,), 1)
-        assert owned.read(shop).draining == {old.instance: 1}
-        assert get(shop, "/") == (200, "v2-2")
-        assert echoed(line, b"two") == b"two"
-        assert owned.read(shop).tunnels == {old.instance: 1}
-        owned.write(shop, (new,), 1)
-        assert owned.read(shop).draining == {old.instance: 1}
+        seen = owned.read(shop)
+        assert (seen.draining, seen.tunnels) == ({old.instance: 1}, {old.instance: 1})
     until(lambda: owned.read(shop).draining == {old.instance: 0})
-    owned.write(shop, (new,), 1)
-    assert owned.read(shop).draining == {}
     assert owned.read(shop).tunnels == {}
-    until(lambda: owned.read(shop).traffic == Traffic(2, 0, 0))
-
-
-class Echo:
-    """A server that upgrades each connection, and then says what it hears."""
-
-    def __init__(self) -> None:
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        with suppress(OSError):
-            while True:
-                line, _ = self._listener.accept()
-                with line:
-                    line.recv(65536)
-                    line.sendall(b"HTTP/1.1 101 X\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
-                    while heard := line.recv(65536):
-                        line.sendall(heard)
-
-    def stop(self) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._thread.join(10)
-
-
-@pytest.fixture
-def echo() -> Iterator[Echo]:
-    made = Echo()
-    yield made
-    made.stop()
-
-
-def upgraded(backend: Backend) -> socket.socket:
-    """A WebSocket's connection."""
-    host, _, port = backend.listen.rpartition(":")
-    line = socket.create_connection((host, int(port)), timeout=10)
-    line.sendall(b"GET / HTTP/1.1\r\nHost: shop\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
-    assert line.recv(65536).startswith(b"HTTP/1.1 101 ")
-    return line
-
-
-def echoed(line: socket.socket, words: bytes) -> bytes:
-    """What comes back."""
-    line.sendall(words)
-    return line.recv(65536)
+    until(lambda: owned.read(shop).traffic == Traffic(1, 0, 0))
 
 
 # -- what is counted -------------------------------------------------------------------------------------------------------
-
-
-class Scripted:
-    """A server whose answer is told by the path; `/502` is an answer of its own, the words are answers that go wrong.
-
-    It also counts what it was asked.
-    """
-
-    def __init__(self) -> None:
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
-        self.heads: list[bytes] = []
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        with suppress(OSError):
-            while True:
-                line, _ = self._listener.accept()
-                self._answer(line)
-
-    def _answer(self, line: socket.socket) -> None:
-        self.heads.append(line.recv(65536))
-        path = self.heads[-1].split()[1].decode()
-        head = b"HTTP/1.1 %s X\r\nConnection: close\r\nContent-Length: 10\r\n\r\n"
-        if path == "/reset":
-            line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        elif path == "/nonsense":
-            line.sendall(b"what?\r\n\r\n")
-        elif path == "/cut":
-            line.sendall(head % b"200" + b"half")
-        elif path != "/nothing":
-            line.sendall(head % path[1:].encode() + b"0123456789")
-        line.close()
-
-    def stop(self) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._thread.join(10)
 
 
 @pytest.fixture

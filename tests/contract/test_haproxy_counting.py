@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import http.client
-import socket
-import struct
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -15,6 +11,7 @@ import pytest
 from processes import free_port
 from support.backends import Backends
 from support.haproxy import Standing, killed_before_step
+from support.scripted import Scripted
 from tidegate.core.routing import Backend, Traffic
 from tidegate.drivers.routers.haproxy import HAProxyRouter
 from tidegate.testing.router_contract import member
@@ -44,45 +41,6 @@ def test_counters_tell_lost_requests_from_the_applications_errors(
     assert after is not None
     assert after.lost == refused.lost
     assert after.errors == errors.errors
-
-
-class Scripted:
-    """A server whose answer is told by the path; `/502` is an answer of its own, the words are answers that go wrong."""
-
-    def __init__(self) -> None:
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
-        self._open: list[socket.socket] = []
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        with suppress(OSError):
-            while True:
-                line, _ = self._listener.accept()
-                self._answer(line, line.recv(65536).split()[1].decode())
-
-    def _answer(self, line: socket.socket, path: str) -> None:
-        head = b"HTTP/1.1 %s X\r\nConnection: close\r\nContent-Length: 10\r\n\r\n"
-        if path == "/silence":
-            self._open.append(line)  # until the proxy gives it up
-            return
-        if path == "/reset":
-            line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        elif path == "/nonsense":
-            line.sendall(b"what?\r\n\r\n")
-        elif path == "/cut":
-            line.sendall(head % b"200" + b"half")
-        elif path != "/nothing":
-            line.sendall(head % path[1:].encode() + b"0123456789")
-        line.close()
-
-    def stop(self) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._thread.join(10)
-        for line in self._open:
-            line.close()
 
 
 @pytest.fixture
