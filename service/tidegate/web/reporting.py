@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from tidegate.core.model import Event, Rollout
 from tidegate.core.phases import Phase
 from tidegate.core.probing import ProbeFailure, Probes
-from tidegate.core.report import Batch, FailureLog, report
+from tidegate.core.report import Batch, FailureLog, Report, report
 from tidegate.core.report_counts import ProbedCounts, ReleaseTraffic
 from tidegate.core.routing import Traffic
 from tidegate.core.tasks import TaskState
@@ -166,9 +166,13 @@ class ReportView(BaseModel):
     notes: list[NoteView]
 
 
-def report_of(store: Store, rollout: Rollout) -> ReportView:
+def report_of(store: Store, rollout: Rollout) -> Report:
     """From all that is stored of it."""
-    made = report(rollout, list(_events(store, rollout.id)), store.verdicts(rollout.id))
+    return report(rollout, list(_events(store, rollout.id)), store.verdicts(rollout.id))
+
+
+def report_view(made: Report) -> ReportView:
+    """From the value."""
     verdicts = [
         StepVerdictView(step=each.step, phase=each.phase, verdict=VerdictView.of(each.verdict)) for each in made.verdicts
     ]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from flask import Response
+from flask_openapi import Response as Said
 
 from tidegate.core.approval import binding, opening
 from tidegate.core.model import Event, Rollout, Signal, SignalKind
@@ -17,10 +19,11 @@ from tidegate.web import groups
 from tidegate.web.api import answer, api, idempotency, principal, replayed, wanted_version
 from tidegate.web.asking import asker, may_approve, require_reason
 from tidegate.web.held import asks
+from tidegate.web.junit import MEDIA_TYPE, junit
 from tidegate.web.paging import rollouts_page
 from tidegate.web.problems import IF_MATCH_NEEDED, Problem
 from tidegate.web.records import encoded
-from tidegate.web.reporting import ReportView, report_of
+from tidegate.web.reporting import ReportView, report_of, report_view
 from tidegate.web.routes import ResponseDict, blueprint, problems
 from tidegate.web.schemas import EventsQuery, PromoteBody, RolloutPath, RolloutsQuery, WishBody, WishHeader
 from tidegate.web.showing import event_view, rollout_view
@@ -29,6 +32,8 @@ from tidegate.web.views import EventsView, RecordView, RolloutsView, RolloutView
 bp = blueprint("rollouts", "Attempts to move a service from one release to another.")
 
 LOOK_SECONDS = 0.1  # between two looks for new events while a request waits
+_XML: Any = {"application/xml": {"schema": {"type": "string"}}}
+JUNIT: ResponseDict = {"200": Said(description="JUnit's XML.", content=_XML)}
 WISHED: ResponseDict = {"202": RolloutView, **problems(400, 404, 409, 412, 413, 415)}
 
 
@@ -83,7 +88,14 @@ def _awaited(rollout: str, after: int, seconds: float) -> tuple[Event, ...]:
 def get_report(path: RolloutPath) -> Response:
     """What happened and why: batches, verdicts with their evidence, requests seen and lost in each switch."""
     rollout, _ = _readable(path)
-    return answer(report_of(api().store, rollout))
+    return answer(report_view(report_of(api().store, rollout)))
+
+
+@bp.get("/rollouts/<rollout>/junit", responses=JUNIT | problems(404))
+def get_junit(path: RolloutPath) -> Response:
+    """The checks as JUnit's XML, for CI servers: a case for each check and step, and one for the rollout."""
+    rollout, _ = _readable(path)
+    return Response(junit(report_of(api().store, rollout)), content_type=MEDIA_TYPE)
 
 
 @bp.get("/rollouts/<rollout>/record", responses={"200": RecordView, **problems(404)})
