@@ -292,3 +292,13 @@ def test_metrics_count_requests_by_route_and_rollouts_by_phase(api: Running) -> 
     assert 'tidegate_live_rollouts{phase="pending"} 0.0' in text
     assert 'tidegate_build_info{version="' in text
     assert rollout not in text, "labels are bounded"
+
+
+def test_every_answer_is_ascii_whatever_is_told_in_it(api: Running) -> None:
+    """A client that guesses another encoding than JSON's own reads it all the same."""
+    reason = "größer 🚢"
+    answers = [api.deploy("v1") and api.post(f"{SHOP}/rollback", {"reason": reason})]
+    answers += [api.call("GET", "/v1/audit"), api.post(f"{SHOP}/rollouts", {"größer 🚢": 1})]
+    assert api.call("GET", "/v1/audit").json()["entries"][0]["reason"] == reason
+    assert reason in answers[-1].json()["detail"]
+    assert [each.content.isascii() for each in answers] == [True] * 3

@@ -89,8 +89,13 @@ def principal() -> Principal:
 
 
 def answer(view: BaseModel, status: int = 200, *, version: int | None = None, location: str = "") -> Response:
-    """The view as JSON; `version` becomes the ETag. What JSON has no word for (infinity) becomes null."""
-    return json_answer(view.model_dump_json(by_alias=True), status, version=version, location=location)
+    """The view as JSON; `version` becomes the ETag."""
+    return json_answer(json_text(view), status, version=version, location=location)
+
+
+def json_text(view: BaseModel) -> str:
+    """In ASCII, which every client reads alike: some guess another encoding than JSON's own. Infinity becomes null."""
+    return view.model_dump_json(by_alias=True, ensure_ascii=True)
 
 
 def json_answer(text: str, status: int, *, version: int | None = None, location: str = "") -> Response:

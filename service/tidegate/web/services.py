@@ -18,6 +18,7 @@ from tidegate.web.api import (
     cursor_of,
     idempotency,
     json_answer,
+    json_text,
     last_of,
     linked,
     principal,
@@ -229,7 +230,7 @@ def in_progress(text: str, rollout: str | None) -> Problem:
 def _begin(starts: Sequence[Beginning], key: Idempotency, told: AuditEntry) -> Response:
     """Create them, in one transaction with the key and the answer, which is the first."""
     start, rollout = starts[0], starts[0].rollout
-    text = rollout_view(rollout).model_dump_json()
+    text = json_text(rollout_view(rollout))
     try:
         answered, others = replace(key, status=202, answer=text), starts[1:]
         said = api().store.create(rollout, start.service, start.release, answered, start.event, audit=told, others=others)
