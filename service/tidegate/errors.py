@@ -18,6 +18,7 @@
     │   ├── Stale              the row was changed since it was read
     │   ├── KeyReused          one idempotency key, two different requests
     │   └── NotAllowed         the token lacks the scope
+    │       └── MayNotApprove  this person may not approve
     ├── DriverError            an outside part failed; `retryable` says whether waiting can help
     │   ├── PlatformError      starting, stopping or listing instances
     │   ├── RouterError        reading or writing the proxy
@@ -149,6 +150,10 @@ class KeyReused(Refused):
 
 class NotAllowed(Refused):
     """The token does not allow this."""
+
+
+class MayNotApprove(NotAllowed):
+    """The token allows it, but not to this person: another one may do it."""
 
 
 class DriverError(TidegateError):

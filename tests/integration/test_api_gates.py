@@ -85,7 +85,7 @@ def test_as_many_different_people_as_are_needed_let_it_on(api: Running) -> None:
         assert (again.status_code, again.json()["code"]) == (409, "illegal-move")
         assert "alice" in again.json()["detail"]
         stranger = promote(api, rollout, on_behalf_of="carol")
-        assert (stranger.status_code, stranger.json()["code"]) == (403, "not-allowed")
+        assert (stranger.status_code, stranger.json()["code"]) == (403, "may-not-approve")
         assert "two" in stranger.json()["detail"]
         assert promote(api, rollout, on_behalf_of="bob").status_code == 202
         assert api.until(rollout["id"], "succeeded")["hold"] is None
@@ -99,7 +99,7 @@ def test_who_asked_may_not_approve_where_that_is_wanted(api: Running) -> None:
         assert (answer.json()["requested_by"], answer.json()["requested_via"]) == ("alice", "admin")
         rollout = waiting(api, answer.json()["id"])
         refused = promote(api, rollout, on_behalf_of="alice")
-        assert (refused.status_code, refused.json()["code"]) == (403, "not-allowed")
+        assert (refused.status_code, refused.json()["code"]) == (403, "may-not-approve")
         assert promote(api, rollout, on_behalf_of="bob").status_code == 202
         api.until(rollout["id"], "succeeded")
 

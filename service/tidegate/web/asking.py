@@ -9,7 +9,7 @@ from flask import g, request
 from tidegate.core.approval import approvals
 from tidegate.core.model import Build, Rollout, Signal
 from tidegate.core.records import AuditEntry
-from tidegate.errors import Frozen, IllegalMove, InvalidSpec, NotAllowed, Problem, Quarantined
+from tidegate.errors import Frozen, IllegalMove, InvalidSpec, MayNotApprove, Problem, Quarantined
 from tidegate.web.api import api, principal
 
 
@@ -57,15 +57,16 @@ def require_unfrozen(environment: str, image: str, service: str) -> None:
 
 
 def may_approve(rollout: Rollout, signals: tuple[Signal, ...], by: str) -> None:
-    """Raises `NotAllowed` for who may not approve this rollout, `IllegalMove` for who has done so already."""
+    """Raises `MayNotApprove` for who may not approve this rollout, `IllegalMove` for who has done so already."""
     wanted = rollout.policy.approval
     if not wanted.requester and by == rollout.requested_by:
-        raise NotAllowed(f"{by} asked for rollout {rollout.id} and so may not approve it: somebody else has to")
+        raise MayNotApprove(f"{by} asked for rollout {rollout.id} and so may not approve it: somebody else has to")
     environment = rollout.service.partition("/")[0]
     settings = api().wiring.settings.environments.get(environment)
     members = {role: settings.roles.get(role, []) if settings else [] for role in wanted.roles}
     if wanted.roles and not any(by in each for each in members.values()):
-        raise NotAllowed(f"{by} may not approve rollout {rollout.id}: it takes one of the role {' or '.join(wanted.roles)}")
+        roles = " or ".join(wanted.roles)
+        raise MayNotApprove(f"{by} may not approve rollout {rollout.id}: it takes one of the role {roles}")
     before = next((each for each in approvals(rollout, signals) if each.by == by), None)
     if before is not None:
         step = f"step {rollout.cursor + 1} of {len(rollout.plan)}"

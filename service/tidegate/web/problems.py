@@ -49,6 +49,7 @@ TABLE: dict[type[errors.TidegateError], Kind] = {
     errors.Stale: Kind(412, "stale", "Changed since it was read"),
     errors.KeyReused: Kind(422, "key-reused", "The idempotency key was used before"),
     errors.NotAllowed: Kind(403, "not-allowed", "Not allowed"),
+    errors.MayNotApprove: Kind(403, "may-not-approve", "This person may not approve"),
     errors.DriverError: Kind(502, "driver-error", "An outside part failed"),
     errors.PlatformError: Kind(502, "platform-error", "The platform failed"),
     errors.RouterError: Kind(502, "router-error", "The proxy failed"),
