@@ -105,7 +105,7 @@ def evidence(rollout: Rollout, kind: Literal["approval", "decision"]) -> list[st
     if verdict is None:
         lines.append("no verdict: this step asks no checks" if not rollout.step.gate.judged else "no verdict yet")
         return lines
-    lines.append(f"{verdict.outcome.value}: {verdict.sentence}")
+    lines.append(verdict.sentence)
     for each in verdict.findings:
         shadow = " (shadow: decides nothing)" if each.shadow else ""
         lines.append(f"- {each.check}: {each.outcome.value}, {each.sentence}{shadow}")
