@@ -49,11 +49,41 @@ class Quiet(WSGIRequestHandler):
         """Nothing."""
 
 
+class Served:
+    """An app behind an HTTP server, whose address stays the same when it is stopped and started again."""
+
+    def __init__(self, app: Any, waiting: Waiting) -> None:
+        self._app, self._waiting = app, waiting
+        self._port = 0
+        self.start()
+
+    @property
+    def url(self) -> str:
+        """Where it listens, or did."""
+        return f"http://127.0.0.1:{self._port}"
+
+    def start(self) -> None:
+        """On a free port, and on the same one ever after."""
+        self._waiting.stopping.clear()
+        self._server = make_server("127.0.0.1", self._port, self._app, threaded=True, request_handler=Quiet)
+        self._server.daemon_threads = False
+        self._port = self._server.server_port
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Connections are refused from now on; those who wait for events get their answer."""
+        self._waiting.stopping.set()
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
 @dataclass
 class Running:
     """The server, and what stands behind it."""
 
-    url: str
+    server: Served
     wiring: Wiring
     world: SmallWorld
     waiting: Waiting
@@ -61,6 +91,11 @@ class Running:
     token: str = ""
     session: requests.Session = field(default_factory=requests.Session)
     keys: int = 0
+
+    @property
+    def url(self) -> str:
+        """Where the API is."""
+        return self.server.url
 
     def call(self, method: str, path: str, body: object = None, **options: Any) -> requests.Response:
         """A request with the admin's token; `token=""` sends none."""
@@ -157,18 +192,11 @@ def running(
     wiring = Wiring(settings or Settings(), store, {"demo": world.parts(metrics=metrics), "live": world.parts()}, time.time)
     waiting, woken = Waiting(long_polls), list[float]()
     app = create_app(wiring, lambda: woken.append(time.time()), waiting=waiting)
-    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=Quiet)
-    server.daemon_threads = False
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    made = Running(f"http://127.0.0.1:{server.server_port}", wiring, world, waiting, woken)
+    made = Running(Served(app, waiting), wiring, world, waiting, woken)
     made.token = made.token_for("admin")
     try:
         yield made
     finally:
-        waiting.stopping.set()
         made.session.close()
-        server.shutdown()
-        thread.join()
-        server.server_close()
+        made.server.stop()
         wiring.close()

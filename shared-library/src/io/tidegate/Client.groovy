@@ -41,7 +41,13 @@ class Client implements Serializable {
         return wanted(ask('GET', path, null, '')).events
     }
 
-    /** The answer as it is: `status`, and `body` as a map. */
+    /** What happened and why; empty when there is none, since it shall never stand in the way of what it explains. */
+    Map report(String id) {
+        Map answer = ask('GET', '/v1/rollouts/' + id + '/report', null, '')
+        return answer.status == 200 ? answer.body : [:]
+    }
+
+    /** The answer as it is: `status`, `body` as a map, and `text`. */
     Map get(String path) {
         return ask('GET', path, null, '')
     }

@@ -13,7 +13,7 @@ class Gate implements Serializable {
     }
 
     /** What the person answered: `approver` and `reason`. An abort and the timeout are thrown as `input` does. */
-    Map ask(Map rollout, String link, int seconds) {
+    Map ask(Map rollout, Map report, String link, int seconds) {
         if (script.env.NODE_NAME && script.env.WORKSPACE) {
             script.echo("This gate holds an executor of ${script.env.NODE_NAME}; with `agent none` on its stage it would not")
         }
@@ -21,10 +21,10 @@ class Gate implements Serializable {
         def answer = null
         if (seconds > 0) {
             script.timeout(time: seconds, unit: 'SECONDS') {
-                answer = input(rollout, link)
+                answer = input(rollout, report, link)
             }
         } else {
-            answer = input(rollout, link)
+            answer = input(rollout, report, link)
         }
         milestone()
         boolean form = answer instanceof Map
@@ -34,11 +34,11 @@ class Gate implements Serializable {
         ]
     }
 
-    private input(Map rollout, String link) {
+    private input(Map rollout, Map report, String link) {
         Map hold = rollout.hold
         Map question = [
             id                : 'Tidegate-' + rollout.id + '-' + hold.step + '-' + hold.given.size(),
-            message           : Texts.question(rollout, link, options.message ?: heading(rollout)),
+            message           : Texts.question(rollout, report, link, options.message ?: heading(rollout)),
             ok                : options.ok ?: 'Promote',
             submitterParameter: 'approver',
         ]

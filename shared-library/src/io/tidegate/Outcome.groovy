@@ -1,6 +1,7 @@
 package io.tidegate
 
 import com.cloudbees.groovy.cps.NonCPS
+import org.jenkinsci.plugins.workflow.steps.FlowInterruptedException
 
 /** From how a rollout stands to how the build stands. Unknown is never good: it is UNSTABLE. */
 class Outcome implements Serializable {
@@ -36,8 +37,8 @@ class Outcome implements Serializable {
     Map judged(Map rollout, String doubt) {
         describe(rollout)
         archive(rollout)
-        Map verdict = doubt.isEmpty() ? rollout.verdict : [outcome: 'INCONCLUSIVE', sentence: doubt]
-        String text = "${rollout.service}: ${rollout.new}: ${verdict.outcome}: ${verdict.sentence}"
+        Map verdict = doubt.isEmpty() ? rollout.verdict : [outcome: 'INCONCLUSIVE', sentence: 'INCONCLUSIVE: ' + doubt]
+        String text = "${rollout.service}: ${rollout.new}: ${verdict.sentence}"
         if (verdict.outcome == 'FAIL') {
             script.error(text + '\n' + Texts.indented(evidence(rollout)))
         }
@@ -58,6 +59,14 @@ class Outcome implements Serializable {
         }
         script.echo("${rollout.service}: ${rollout.phase}: ${rollout.reason}")
         return Rollouts.summary(rollout, client.link(rollout))
+    }
+
+    /** The end of a stage at whose gate somebody said no: it was `turned back`, and the build ends as Jenkins wants it. */
+    Map aborted(Map rollout, FlowInterruptedException interruption) {
+        describe(rollout)
+        archive(rollout)
+        script.echo(lost(rollout))
+        throw interruption
     }
 
     /** Why it is not serving, with the evidence. */
@@ -103,9 +112,7 @@ class Outcome implements Serializable {
     }
 
     private String evidence(Map rollout) {
-        Map answer = client.get('/v1/rollouts/' + rollout.id + '/report')
-        List lines = answer.status == 200 ? Texts.evidence(answer.body) : []
-        return (lines + [client.link(rollout)]).join('\n')
+        return (Texts.evidence(client.report(rollout.id)) + [client.link(rollout)]).join('\n')
     }
 
     /** One line of the description is this rollout's; the service's CI driver begins it in the same way. */
@@ -116,10 +123,15 @@ class Outcome implements Serializable {
 
     private void archive(Map rollout) {
         if (options.archive) {
-            Map answer = client.get('/v1/rollouts/' + rollout.id + '/report')
-            String text = Json.pretty([rollout: rollout, report: answer.body])
+            String text = Json.pretty([rollout: rollout, report: client.report(rollout.id)])
             script.writeFile(file: 'tidegate.json', text: text, encoding: 'UTF-8')
-            script.archiveArtifacts(artifacts: 'tidegate.json')
+            Map checks = client.get('/v1/rollouts/' + rollout.id + '/junit')
+            if (checks.status == 200) {
+                script.writeFile(file: 'tidegate-checks.xml', text: checks.text, encoding: 'UTF-8')
+            } else {
+                script.echo('No tidegate-checks.xml: ' + Texts.refusal(checks, client.server))
+            }
+            script.archiveArtifacts(artifacts: 'tidegate.json, tidegate-checks.xml')
         }
     }
 }

@@ -15,6 +15,7 @@ class Promote implements Serializable {
     long opened = 0 // when it was first shown
     boolean given = false // the build's own approval of it
     int refused = 0
+    FlowInterruptedException interruption = null // somebody said no
 
     Promote(Session session) {
         this.session = session
@@ -41,7 +42,9 @@ class Promote implements Serializable {
             rollout = session.options.gate ? asked(rollout) : ungated(rollout)
         }
         Map last = rollout
-        return session.client.within { session.outcome.concluded(last) }
+        return session.client.within {
+            interruption == null ? session.outcome.concluded(last) : session.outcome.aborted(last, interruption)
+        }
     }
 
     private void arrive(Map hold) {
@@ -76,23 +79,24 @@ class Promote implements Serializable {
 
     /** One input, and what came of it. */
     private Map asked(Map rollout) {
+        Map report = session.client.within {
+            session.guarded(rollout.id) { session.client.report(rollout.id) }
+        }
         Map answer = null
-        FlowInterruptedException interruption = null
+        FlowInterruptedException thrown = null
         try {
-            answer = new Gate(session.script, session.options.gate).ask(rollout, session.client.link(rollout), left())
-        } catch (FlowInterruptedException thrown) {
-            interruption = thrown // whether it means anything depends on how the rollout stands now
+            Gate gate = new Gate(session.script, session.options.gate)
+            answer = gate.ask(rollout, report, session.client.link(rollout), left())
+        } catch (FlowInterruptedException interrupted) {
+            thrown = interrupted // what it means depends on how the rollout stands now
         }
         return session.client.within {
-            session.guarded(rollout.id) { settled(rollout, answer, interruption) }
+            session.guarded(rollout.id) { thrown == null ? answered(rollout, answer) : unanswered(rollout, thrown) }
         }
     }
 
-    private Map settled(Map shown, Map answer, FlowInterruptedException interruption) {
+    private Map answered(Map shown, Map answer) {
         Map now = session.client.rollout(shown.id)
-        if (interruption != null && Rollouts.held(now) && now.hold.step == shown.hold.step) {
-            return turnedDown(now, interruption)
-        }
         if (!Rollouts.samePlace(shown.hold, now.hold)) {
             session.script.echo(Rollouts.held(now) ? 'It stands otherwise by now' : 'It was settled elsewhere')
             return session.follower.follow(now.id, 'hold', null)
@@ -103,7 +107,7 @@ class Promote implements Serializable {
             return session.follower.follow(now.id, 'hold', now.hold)
         }
         refused++
-        if (!settledElsewhere(said) && (said.status != 403 || refused >= MOST_REFUSALS)) {
+        if (!settledElsewhere(said) && (said.body.code != 'may-not-approve' || refused >= MOST_REFUSALS)) {
             session.client.wanted(said)
         }
         // another person may be the right one, and what has changed is shown anew
@@ -111,18 +115,28 @@ class Promote implements Serializable {
         return session.follower.follow(now.id, 'hold', null)
     }
 
-    /** Nobody approved in time, or somebody said no: the rollout as it ended, unless it shall be left alone. */
-    private Map turnedDown(Map rollout, FlowInterruptedException interruption) {
+    /** Nobody approved in time, somebody said no, or the service closed the input since it turned back. */
+    private Map unanswered(Map shown, FlowInterruptedException thrown) {
+        Map now = session.client.rollout(shown.id)
         Map gate = session.options.gate
         boolean expired = gate.timeout > 0 && left() <= 1
-        boolean detached = (expired ? gate.onTimeout : session.options.onAbort) == 'detach'
-        if (detached && !expired) {
-            throw interruption
+        boolean waits = Rollouts.held(now) && now.hold.step == shown.hold.step
+        if (Rollouts.turned(now) || (expired && !waits)) {
+            session.script.echo('It was settled elsewhere')
+            return session.follower.follow(now.id, 'hold', null)
+        }
+        if (!waits || (!expired && session.options.onAbort == 'detach')) {
+            throw thrown // the build was aborted, though the gate was open by then
         }
         String why = expired ? 'nobody approved within ' + Texts.duration(gate.timeout) : 'turned down in Jenkins'
-        if (detached) {
-            session.script.error("${rollout.new}: ${why}; it still waits: ${session.client.link(rollout)}")
+        if (expired && gate.onTimeout == 'detach') {
+            session.script.error("${now.new}: ${why}; it still waits: ${session.client.link(now)}")
         }
+        interruption = expired ? null : thrown
+        return turnedDown(now, why)
+    }
+
+    private Map turnedDown(Map rollout, String why) {
         String reason = 'Jenkins: ' + session.script.env.JOB_NAME + ' #' + session.script.env.BUILD_NUMBER + ': ' + why
         Map said = session.rollback(rollout.id, '/gate', reason, '')
         if (!settledElsewhere(said)) {

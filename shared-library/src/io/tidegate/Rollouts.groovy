@@ -11,6 +11,12 @@ class Rollouts implements Serializable {
         return ['succeeded', 'rolled_back', 'failed'].contains(rollout.phase)
     }
 
+    /** Whether it goes back, has gone back, or was halted. */
+    @NonCPS
+    static boolean turned(Map rollout) {
+        return ['rolling_back', 'rolled_back', 'failed'].contains(rollout.phase)
+    }
+
     @NonCPS
     static boolean held(Map rollout) {
         return rollout.hold != null

@@ -24,6 +24,9 @@ class Texts implements Serializable {
             return "Tidegate at ${server} answers with ${told(answer)}".toString()
         }
         String text = "Tidegate refuses: ${body.detail ?: body.title} (${answer.status} ${body.code ?: ''})".toString()
+        if (body.code == 'key-reused') {
+            text += "\n    Two calls of one stage need names of their own: stage: 'canary'"
+        }
         for (Map each in (body.errors ?: [])) {
             text += '\n    ' + (each.path ?: each.pointer ?: '') + ': ' + each.detail
         }
@@ -47,15 +50,19 @@ class Texts implements Serializable {
     @NonCPS
     static String oneLine(Object text) {
         String line = text == null ? '' : text.toString().replaceAll('[\\x00-\\x1f\\x7f]+', ' ').trim()
-        return line.length() > LONGEST_REASON ? line.substring(0, LONGEST_REASON - 3) + '...' : line
+        // a cut must leave no half of a character, which the service would refuse
+        return line.length() > LONGEST_REASON
+            ? line.substring(0, LONGEST_REASON - 3).replaceAll('[\\ud800-\\udbff]$', '') + '...'
+            : line
     }
 
     /** What a person decides on. */
     @NonCPS
-    static String question(Map rollout, String link, String message) {
+    static String question(Map rollout, Map report, String link, String message) {
         Map hold = rollout.hold
         List lines = [message]
         lines.addAll(hold.evidence ?: [])
+        lines.add(requests(report))
         if (hold.needed > 1) {
             lines.add("Approvals: ${hold.given.size()} of ${hold.needed}${givers(hold)}".toString())
         }
@@ -87,18 +94,31 @@ class Texts implements Serializable {
         List lines = []
         for (Map each in (report.verdicts ?: [])) {
             if (each.verdict.outcome != 'PASS') {
-                lines.add(each.verdict.outcome + ': ' + each.verdict.sentence)
+                lines.add(each.verdict.sentence)
                 addFindings(lines, each.verdict.findings ?: [])
             }
         }
         for (Map each in (report.failures ?: [])) {
             lines.add(each.instance + ': ' + each.detail)
         }
-        if (report.lost != null) {
-            lines.add('requests seen ' + report.requests + ', lost ' + report.lost)
-        }
+        lines.add(requests(report))
         int surplus = lines.size() - MOST_LINES
         return surplus > 0 ? lines.subList(surplus, lines.size()) : lines
+    }
+
+    /** What the proxy counted so far. What it could not count is told, too: it is no zero. */
+    @NonCPS
+    private static String requests(Map report) {
+        if (report.lost != null) {
+            return 'requests seen ' + report.requests + ', lost ' + report.lost
+        }
+        List causes = []
+        for (Map each in (report.batches ?: [])) {
+            if (each.unknown && !causes.contains(each.unknown)) {
+                causes.add(each.unknown)
+            }
+        }
+        return 'requests seen and lost: not known' + (causes.isEmpty() ? '' : ', ' + causes.join('; '))
     }
 
     @NonCPS

@@ -1,6 +1,7 @@
 package played
 
 import groovy.json.JsonOutput
+import groovy.json.JsonSlurper
 import org.jenkinsci.plugins.workflow.steps.FlowInterruptedException
 
 /** How an input of the scenario ends: approved by somebody, aborted, or its time runs out. */
@@ -8,6 +9,9 @@ class Answer {
     static Object of(Map answer, Map options, Env env, double left) {
         (answer.meanwhile ?: []).each { meanwhile(it, env) }
         Thread.sleep((long) ((answer.after ?: 0) * 1000))
+        if (answer.file) {
+            return of(fromOutside(new File(answer.file)), options, env, left)
+        }
         if (answer.abort) {
             throw new FlowInterruptedException('rejected')
         }
@@ -17,6 +21,14 @@ class Answer {
         }
         boolean form = options.parameters && answer.form != false // `proceedEmpty` gives the submitter only
         return form ? [approver: answer.approver, reason: answer.reason ?: ''] : answer.approver
+    }
+
+    /** The answer that somebody else writes into a file, which is waited for. */
+    private static Map fromOutside(File file) {
+        while (!file.exists()) {
+            Thread.sleep(20)
+        }
+        return new JsonSlurper().parse(file, 'UTF-8')
     }
 
     /** A request that somebody else makes while the input is open. */

@@ -22,6 +22,9 @@ class Http {
     }
 
     private static Response send(Map options) {
+        if (!(options.requestBody ==~ /\p{ASCII}*/)) {
+            throw new IllegalArgumentException('in which encoding the body is sent is the affair of the plugin: keep to ASCII')
+        }
         try {
             HttpURLConnection connection = (HttpURLConnection) new URL(options.url).openConnection()
             connection.requestMethod = options.httpMode
@@ -34,12 +37,22 @@ class Http {
             }
             int status = connection.responseCode
             InputStream body = status >= 400 ? connection.errorStream : connection.inputStream
-            return new Response(status: status, content: body == null ? null : body.getText('UTF-8'))
+            return new Response(status: status, content: body == null ? null : body.getText(charset(connection.contentType)))
         } catch (UnknownHostException ignored) {
             return new Response(status: 404, content: 'UnknownHostException as 404 Not Found')
         } catch (SocketTimeoutException | ConnectException problem) {
             return new Response(status: 408, content: "${problem.class}(${problem.message}) as 408 Request Timeout".toString())
         }
+    }
+
+    /** The declared one; else what the media type is known to have; else the controller's own, which may be any. */
+    private static String charset(String contentType) {
+        List<String> parts = (contentType ?: '').toLowerCase().split(';')*.trim()
+        String declared = parts.find { it.startsWith('charset=') }
+        if (declared != null) {
+            return declared - 'charset='
+        }
+        return parts[0] == 'application/json' ? 'UTF-8' : 'ISO-8859-1'
     }
 
     static class Response implements Serializable {
