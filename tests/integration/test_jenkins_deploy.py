@@ -14,7 +14,7 @@ from xml.etree import ElementTree as Xml
 import pytest
 
 from support.api import compose
-from support.library import CHECKED, Jenkins, clicks, command, deploy, eventually, promote, verify
+from support.library import CHECKED, Jenkins, clicks, command, deploy, eventually, java, promote, verify
 from support.smallworld import constant
 
 GOOD, BAD = constant(0.1), constant(2.0)  # of a check whose limit is 0.5
@@ -253,6 +253,6 @@ def test_texts_come_through_in_any_alphabet(jenkins: Jenkins) -> None:
 
 
 def test_every_step_keeps_the_conventions() -> None:
-    words, environment = command("convention.groovy")
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    words = command("convention.groovy")
+    done = subprocess.run(words, env=java(), capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -31,13 +31,17 @@ Build = dict[str, Any]
 Step = tuple[str, dict[str, Any]]
 
 
-def command(script: str) -> tuple[list[str], dict[str, str]]:
-    """Groovy on a script of the harness, and its environment: the Java that Debian's Groovy was made for."""
+def java() -> dict[str, str]:
+    """The environment for Groovy: the Java that Debian's was made for."""
     homes = sorted(Path("/usr/lib/jvm").glob("java-17-openjdk-*")) or [Path("/usr/lib/jvm/default-java")]
     if not homes[0].exists():
         missing("a Java 17 in /usr/lib/jvm")
-    words = [program("groovy"), "-cp", CLASSPATH, str(LIBRARY / "test" / script)]
-    return words, {**os.environ, "JAVA_HOME": str(homes[0])}
+    return {**os.environ, "JAVA_HOME": str(homes[0])}
+
+
+def command(script: str) -> list[str]:
+    """Groovy on a script of the harness."""
+    return [program("groovy"), "-cp", CLASSPATH, str(LIBRARY / "test" / script)]
 
 
 class Harness:
@@ -69,11 +73,9 @@ class Harness:
         return found
 
     def _started(self) -> subprocess.Popen[str]:
-        words, environment = command("harness/run.groovy")
+        words, pipe = command("harness/run.groovy"), subprocess.PIPE
         with self._errors.open("w") as file:
-            return subprocess.Popen(
-                words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file, env=environment, text=True
-            )
+            return subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=file, env=java(), text=True)
 
     def close(self) -> None:
         """It ends when there is nothing more to play."""

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# CodeNarc's Jenkins CPS rules over the library. Needs npm, a JDK and groovy 2.4; JAVA_HOME as for groovy.
+# CodeNarc's Jenkins CPS rules over the library. Needs npm, Java and groovy 2.4; JAVA_HOME as for groovy.
 set -euo pipefail
 HERE=$(cd "$(dirname "$0")" && pwd)
 LIBRARY=$(cd "$HERE/../.." && pwd)
@@ -8,9 +8,10 @@ OUT=$(mktemp -d)
 trap 'rm -rf "$OUT"' EXIT
 
 mkdir -p "$CACHE"
-if ! cmp -s "$HERE/package-lock.json" "$CACHE/package-lock.json" || [ ! -d "$CACHE/node_modules" ]; then
+if ! cmp -s "$HERE/package-lock.json" "$CACHE/installed.json"; then
     cp "$HERE/package.json" "$HERE/package-lock.json" "$HERE/.npmrc" "$CACHE"
-    (cd "$CACHE" && npm ci --ignore-scripts --no-audit --no-fund --silent)
+    (cd "$CACHE" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >&2)
+    cp "$HERE/package-lock.json" "$CACHE/installed.json" # only now: an installation that broke off is begun anew
 fi
 JARS=$CACHE/node_modules/npm-groovy-lint/lib/java
 
