@@ -13,8 +13,8 @@ from xml.etree import ElementTree as Xml
 
 import pytest
 
-from support.api import compose
-from support.library import CHECKED, Jenkins, clicks, command, deploy, eventually, java, promote, verify
+from support.api import compose, eventually
+from support.library import CHECKED, Jenkins, clicks, command, deploy, java, promote, verify
 from support.smallworld import constant
 
 GOOD, BAD = constant(0.1), constant(2.0)  # of a check whose limit is 0.5

@@ -6,16 +6,15 @@ import json
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from support.api import compose
-from support.jenkins import FakeBuild, FakeInput, FakeJenkins, subject
-from support.library import CHECKED, Jenkins, clicks, deploy, eventually, promote, refuses
+from support.api import compose, eventually
+from support.jenkins import FakeBuild, FakeInput, FakeJenkins
+from support.library import CHECKED, Jenkins, clicks, deploy, promote, refuses
+from support.outbox import outbox
 from support.smallworld import constant
-from tidegate.engine.outbox import Outbox
 
 GOOD, BAD = constant(0.1), constant(2.0)
 
@@ -209,12 +208,8 @@ def test_what_has_changed_since_it_was_shown_is_asked_for_anew(jenkins: Jenkins)
 @pytest.fixture
 def fake(jenkins: Jenkins) -> Iterator[FakeJenkins]:
     """A FAKE Jenkins that the service tells of its rollouts."""
-    with FakeJenkins().running() as made:
-        (jenkins.folder / "token").write_text(made.token)
-        parts = replace(jenkins.api.wiring.environments["demo"], ci=subject(made, jenkins.folder / "token"))
-        assert parts.ci is not None
-        with Outbox(jenkins.api.wiring.store, {"demo": parts.ci}, time.time, "http://tidegate.example"):
-            yield made
+    with FakeJenkins().running() as made, outbox(jenkins.api, made, jenkins.folder):
+        yield made
 
 
 def shown(jenkins: Jenkins, fake: FakeJenkins) -> tuple[FakeBuild, FakeInput, dict[str, Any]]:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from support.api import SHOP, Running, compose, running
-from support.jenkins import FakeBuild, FakeInput, FakeJenkins, subject
-from tidegate.engine.outbox import Outbox
-from tidegate.ports import Parts
+from support.api import SHOP, Running, compose, eventually, running
+from support.jenkins import FakeBuild, FakeInput, FakeJenkins
+from support.outbox import outbox
 
 JOB = "team/shop"
 
@@ -33,14 +31,6 @@ def api(tmp_path: Path) -> Iterator[Running]:
         yield made
 
 
-def outbox(api: Running, jenkins: FakeJenkins, folder: Path) -> Outbox:
-    """The outbox of an engine, not entered yet."""
-    (folder / "token").write_text(jenkins.token)
-    parts: Parts = replace(api.wiring.environments["demo"], ci=subject(jenkins, folder / "token"))
-    assert parts.ci is not None
-    return Outbox(api.wiring.store, {"demo": parts.ci}, time.time, "http://tidegate.example")
-
-
 def asked(api: Running, options: str = "hold: [1]") -> str:
     """A rollout that build 7 asked for; its id."""
     build = {"job": JOB, "number": 7, "url": "http://ci/7/"}
@@ -51,16 +41,6 @@ def asked(api: Running, options: str = "hold: [1]") -> str:
 def held(api: Running, rollout: str) -> dict[str, Any]:
     """The rollout once a person is waited for."""
     return eventually(lambda: (found := api.call("GET", f"/v1/rollouts/{rollout}").json())["hold"] and found)
-
-
-def eventually(look: Any, seconds: float = 20.0) -> Any:
-    """What it says as soon as it says something."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if found := look():
-            return found
-        time.sleep(0.05)
-    raise AssertionError("not in time")
 
 
 def ends_with(build: FakeBuild, word: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -40,6 +40,16 @@ SHOP = "/v1/services/demo/shop"
 def compose(options: str = "drain: 1s") -> str:
     """The shop's Compose file, with these under `x-tidegate`."""
     return COMPOSE.replace("OPTIONS", options)
+
+
+def eventually(look: Callable[[], Any], seconds: float = 30.0) -> Any:
+    """What it says as soon as it says something."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if found := look():
+            return found
+        time.sleep(0.02)
+    raise AssertionError("not in time")
 
 
 class Quiet(WSGIRequestHandler):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from support.api import Running, compose
+from support.api import Running, compose, eventually
 from support.need import missing, program
 
 LIBRARY = Path(__file__).parents[2] / "shared-library"
@@ -174,16 +173,6 @@ class Jenkins:
     def approve(self, by: str) -> None:
         """Somebody approves elsewhere what is waited for."""
         self.wish("promote", binding=self.held()["hold"]["binding"], on_behalf_of=by, reason="by hand")
-
-
-def eventually(look: Callable[[], Any], seconds: float = 30.0) -> Any:
-    """What it says as soon as it says something."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if found := look():
-            return found
-        time.sleep(0.02)
-    raise AssertionError("not in time")
 
 
 def deploy(version: str = "v2", **more: Any) -> Step:

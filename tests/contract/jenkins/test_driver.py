@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableMapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-from structlog.testing import capture_logs
 
 from support.jenkins import (
     ANN,
@@ -24,6 +21,7 @@ from support.jenkins import (
     FakeBuild,
     FakeInput,
     FakeJenkins,
+    Logs,
     at,
     event,
     failure,
@@ -36,38 +34,6 @@ from tidegate.core.kinds import Kind
 from tidegate.core.model import Build, Rollout, SignalKind
 from tidegate.core.phases import Phase
 from tidegate.drivers.ci.jenkins import JenkinsCI
-
-Logs = list[MutableMapping[str, Any]]
-
-
-@pytest.fixture
-def fake() -> Iterator[FakeJenkins]:
-    with FakeJenkins().running() as running:
-        yield running
-
-
-@pytest.fixture
-def token(tmp_path: Path, fake: FakeJenkins) -> Path:
-    file = tmp_path / "token"
-    file.write_text(f"{fake.token}\n")
-    return file
-
-
-@pytest.fixture
-def build(fake: FakeJenkins) -> FakeBuild:
-    return fake.build(JOB, 12)
-
-
-@pytest.fixture
-def ci(fake: FakeJenkins, token: Path) -> JenkinsCI:
-    return subject(fake, token)
-
-
-@pytest.fixture
-def logs() -> Iterator[Logs]:
-    with capture_logs() as captured:
-        yield captured
-
 
 # -- the description ---------------------------------------------------------------------------------------------------
 

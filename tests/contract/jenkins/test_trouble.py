@@ -6,12 +6,10 @@ import base64
 import logging
 import socket
 import time
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
-from structlog.testing import capture_logs
 
 from processes import free_port
 from support.jenkins import (
@@ -24,6 +22,7 @@ from support.jenkins import (
     FakeBuild,
     FakeInput,
     FakeJenkins,
+    Logs,
     at,
     failure,
     subject,
@@ -36,38 +35,6 @@ from tidegate.drivers.ci.jenkins_client import JenkinsClient
 from tidegate.drivers.ci.jenkins_options import JenkinsOptions
 from tidegate.errors import CIError
 from tidegate.ports import Diagnosis
-
-Logs = list[MutableMapping[str, Any]]
-
-
-@pytest.fixture
-def fake() -> Iterator[FakeJenkins]:
-    with FakeJenkins().running() as running:
-        yield running
-
-
-@pytest.fixture
-def token(tmp_path: Path, fake: FakeJenkins) -> Path:
-    file = tmp_path / "token"
-    file.write_text(f"{fake.token}\n")
-    return file
-
-
-@pytest.fixture
-def build(fake: FakeJenkins) -> FakeBuild:
-    return fake.build(JOB, 12)
-
-
-@pytest.fixture
-def ci(fake: FakeJenkins, token: Path) -> JenkinsCI:
-    return subject(fake, token)
-
-
-@pytest.fixture
-def logs() -> Iterator[Logs]:
-    with capture_logs() as captured:
-        yield captured
-
 
 # -- a Jenkins that does not answer, or answers something else ---------------------------------------------------------
 

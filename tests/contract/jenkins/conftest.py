@@ -1,0 +1,46 @@
+"""A FAKE Jenkins, a build in it, and the driver that tells it how the build's rollout stands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from support.jenkins import JOB, FakeBuild, FakeJenkins, Logs, subject
+from tidegate.drivers.ci.jenkins import JenkinsCI
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeJenkins]:
+    """It runs."""
+    with FakeJenkins().running() as running:
+        yield running
+
+
+@pytest.fixture
+def token(tmp_path: Path, fake: FakeJenkins) -> Path:
+    """A file with the user's API token."""
+    file = tmp_path / "token"
+    file.write_text(f"{fake.token}\n")
+    return file
+
+
+@pytest.fixture
+def build(fake: FakeJenkins) -> FakeBuild:
+    """Build 12 of the job, which has asked for the rollout."""
+    return fake.build(JOB, 12)
+
+
+@pytest.fixture
+def ci(fake: FakeJenkins, token: Path) -> JenkinsCI:
+    """The driver."""
+    return subject(fake, token)
+
+
+@pytest.fixture
+def logs() -> Iterator[Logs]:
+    """What is logged meanwhile."""
+    with capture_logs() as captured:
+        yield captured
