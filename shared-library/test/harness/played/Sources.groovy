@@ -1,5 +1,6 @@
 package played
 
+import groovy.transform.Memoized
 import org.codehaus.groovy.ast.ClassNode
 import org.codehaus.groovy.ast.CodeVisitorSupport
 import org.codehaus.groovy.ast.MethodNode
@@ -31,6 +32,16 @@ class Sources {
         /\bstatic\s+(?!final\b)(?!.*\()/: 'a static field that can change',
     ]
 
+    /** What may be called besides the library's own methods and steps: each is on the lists of Script Security. */
+    private static final List<String> ALLOWED = [
+        'add', 'addAll', 'cbrt', 'contains', 'containsKey', 'encode', 'floor', 'format', 'get', 'getBytes', 'getMessage',
+        'getTime', 'indexOf', 'intdiv', 'isEmpty', 'join', 'keySet', 'length', 'matches', 'max', 'min', 'padRight', 'parseInt',
+        'parseText', 'prettyPrint', 'put', 'replace', 'replaceAll', 'round', 'size', 'split', 'startsWith', 'subList',
+        'substring', 'toJson', 'toString', 'trim',
+    ]
+    private static final List<String> ALLOWED_TO_MAKE = ['Date', 'JsonSlurper']
+    private static final List<String> WITH_STEPS = ['script', 'session.script', 'script.currentBuild', 'session.script.currentBuild']
+
     /** Bodies of steps, and what takes such a body along. A closure anywhere else runs where no step may be called. */
     private static final List<String> TAKE_BODIES = ['withCredentials', 'timeout', 'within', 'guarded']
 
@@ -45,7 +56,11 @@ class Sources {
         found.addAll(text.readLines().size() > MOST_LINES ? ['is too long'] : [])
         Set<String> kept = [] as Set
         all.each { kept.addAll(stepMethods(it)) }
-        parsed(source).each { found.addAll(inClass(it, kept)) }
+        Set<String> own = all.collectMany { parsed(it) }.collectMany { [it.nameWithoutPackage] + it.methods*.name } as Set
+        parsed(source).each {
+            found.addAll(inClass(it, kept))
+            found.addAll(outsideSandbox(it, own))
+        }
         return found.collect { "${source.name}: ${it}".toString() }
     }
 
@@ -56,6 +71,7 @@ class Sources {
         }
     }
 
+    @Memoized
     private static List<ClassNode> parsed(File source) {
         CompilationUnit unit = new CompilationUnit(new CompilerConfiguration(sourceEncoding: 'UTF-8'))
         unit.addSource(source)
@@ -77,6 +93,40 @@ class Sources {
         }
         type.declaredConstructors.each { it.code?.visit(new Visit(type.nameWithoutPackage, 'the constructor', true, kept, found)) }
         return found
+    }
+
+    private static List<String> outsideSandbox(ClassNode type, Set<String> own) {
+        List<String> found = []
+        (type.methods.findAll { !it.synthetic && it.lineNumber > 0 } + type.declaredConstructors).each { it.code?.visit(new Calls(own, found)) }
+        return found
+    }
+
+    /** Calls of what the sandbox may not know. */
+    private static class Calls extends CodeVisitorSupport {
+        final Set<String> own
+        final List<String> found
+
+        Calls(Set<String> own, List<String> found) {
+            this.own = own
+            this.found = found
+        }
+
+        @Override
+        void visitMethodCallExpression(MethodCallExpression call) {
+            String name = call.methodAsString
+            boolean body = call.implicitThis && name == 'work' // the body that a method was given
+            boolean known = body || WITH_STEPS.contains(call.objectExpression.text) || own.contains(name) || ALLOWED.contains(name)
+            found.addAll(known ? [] : ["line ${call.lineNumber}: whether the sandbox allows ${name} is not known".toString()])
+            super.visitMethodCallExpression(call)
+        }
+
+        @Override
+        void visitConstructorCallExpression(ConstructorCallExpression call) {
+            String name = call.type.nameWithoutPackage
+            boolean known = call.specialCall || own.contains(name) || ALLOWED_TO_MAKE.contains(name)
+            found.addAll(known ? [] : ["line ${call.lineNumber}: whether the sandbox lets make a ${name} is not known".toString()])
+            super.visitConstructorCallExpression(call)
+        }
     }
 
     private static class Visit extends CodeVisitorSupport {
