@@ -7,7 +7,7 @@ from dataclasses import replace
 from support.plans import NEW, OLD, SERVICE, table
 from tidegate.core import planning
 from tidegate.core.contract.values import Contract
-from tidegate.core.model import Order, Service, Strategy
+from tidegate.core.model import Check, CheckKind, Order, Service, Strategy
 from tidegate.core.routing import Preview
 from tidegate.core.tasks import HOOKS, Hook
 
@@ -50,6 +50,13 @@ def test_a_canary_with_less_than_its_share_of_the_instances() -> None:
 def test_a_rolling_update_with_a_preview_stands_without_traffic_first() -> None:
     plain = table(planning.plan(SERVICE, OLD, NEW))
     assert table(planning.plan(previewed(SERVICE), OLD, NEW)) == [UNSEEN, *plain]
+
+
+def test_the_new_release_is_watched_before_it_takes_traffic_where_a_limit_can_say_anything() -> None:
+    watched = replace(previewed(SERVICE), preview_bake_seconds=30.0)
+    assert table(planning.plan(watched, OLD, NEW))[0] == f"{UNSEEN} bake"
+    limit = Check("slow", CheckKind.QUERY, "q", maximum=1.0)
+    assert table(planning.plan(replace(watched, checks=(limit,)), OLD, NEW))[0] == f"{UNSEEN} bake judge"
 
 
 def test_every_hook_has_its_place() -> None:

@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
-from support.smallworld import a_service, sqlite
+from support.smallworld import LIMIT, a_service, constant, sqlite
 from support.ticking import Stage, another, crash_at, interposed, taken_over
 from tidegate.core.contract.values import Contract, OnBreaking
+from tidegate.core.judge.look import Look
+from tidegate.core.judge.replay import replayed
 from tidegate.core.kinds import Kind
-from tidegate.core.model import Service, SignalKind, Strategy
+from tidegate.core.model import Check, CheckKind, Rollout, Service, SignalKind, Strategy
 from tidegate.core.phases import Phase
 from tidegate.core.routing import Backend, Preview
 from tidegate.core.tasks import Hook, Side, TaskState
@@ -114,6 +116,27 @@ def test_turning_back_while_a_hook_runs_leaves_nothing(stage: Stage) -> None:
     stage.run()
     assert stage.phase is Phase.ROLLED_BACK
     assert stage.world.jobs == {}
+
+
+@pytest.mark.parametrize(("value", "phase"), [(0.1, Phase.SUCCEEDED), (0.9, Phase.ROLLED_BACK)])
+def test_limits_are_asked_about_before_traffic_comes(stage: Stage, value: float, phase: Phase) -> None:
+    compared = Check("errors", CheckKind.ERRORS, critical=False)
+    service = hooked(hooks={}, checks=(LIMIT, compared), preview_bake_seconds=10.0)
+    stage.begin(service)
+    stage.world.answer = constant(value)
+    stage.run()
+    assert stage.phase is phase
+    first = next(each for each in stage.store.looks(stage.rollout))
+    assert first.unseen
+    assert {question.check for question, _ in first.answers} == {"slow"}, "nothing is compared without traffic"
+    exposed = "shifted" in stage.kinds()
+    assert exposed is (phase is Phase.SUCCEEDED)
+    verdicts = [each.verdict for each in stage.store.verdicts(stage.rollout)]
+    assert replayed(*_recorded(stage))[-1].outcome is verdicts[-1].outcome
+
+
+def _recorded(stage: Stage) -> tuple[Rollout, tuple[Look, ...]]:
+    return stage.store.load(stage.rollout)[0], stage.store.looks(stage.rollout)
 
 
 def document(*paths: str) -> dict[str, object]:

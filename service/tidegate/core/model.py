@@ -138,6 +138,7 @@ class Service:
     hooks: Mapping[str, Hook] = field(default_factory=dict)  # by `tasks.HOOKS`
     compare: Contract | None = None
     probe: Probe | None = None
+    preview_bake_seconds: float = 0.0  # how long the new release is watched before it takes traffic
     together: bool = False  # rolled out as one with the other services of its file that say so
     depends_on: tuple[str, ...] = ()  # services of the same environment that must serve before
 

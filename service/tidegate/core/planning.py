@@ -49,7 +49,7 @@ def _gated(step: Step, gate: Gate) -> Step:
 
 def _is_seen_first(service: Service) -> bool:
     """Whether the new release has to stand without traffic before the first batch takes any."""
-    asked = bool(_unseen_tasks(service)) or service.together
+    asked = bool(_unseen_tasks(service)) or service.together or service.preview_bake_seconds > 0
     return asked or service.backend.preview is not None
 
 
@@ -60,7 +60,8 @@ def _unseen_tasks(service: Service) -> tuple[str, ...]:
 
 def _unseen(service: Service, fleet: Fleet, route: Fleet, new: Release, hold: str = "") -> Step:
     """The new release stands beside what serves, reached by the preview alone."""
-    gate = Gate(hold=hold, tasks=_unseen_tasks(service))
+    bake, judged = service.preview_bake_seconds, any(check.is_limit for check in service.checks)
+    gate = Gate(bake_seconds=bake, judged=judged and bake > 0, hold=hold, tasks=_unseen_tasks(service))
     return Step(fleet=fleet, route=route, gate=gate, preview=_fleet((new.id, fleet.get(new.id, 0))))
 
 
@@ -128,7 +129,7 @@ def first(service: Service, new: Release) -> Plan:
 def direct(service: Service, old: Release, new: Release) -> Plan:
     """Back to a release that was good before: the service's own batches, without bake, checks, hooks or holds."""
     alone = replace(service.backend, preview=None)
-    plain = replace(service, backend=alone, shares=(), hooks={}, compare=None, together=False)
+    plain = replace(service, backend=alone, shares=(), hooks={}, compare=None, together=False, preview_bake_seconds=0.0)
     return tuple(
         Step(fleet=step.fleet, route=step.route, gate=Gate(cleared=step.gate.cleared)) for step in rolling(plain, old, new)
     )

@@ -14,7 +14,7 @@ from tidegate.core import spec_way
 from tidegate.core.approval import Approval, Expiry
 from tidegate.core.model import FailureAction, InconclusiveAction, Order, Policy, Service, Strategy
 from tidegate.core.reading import Reader, flag, one_of, shown, text, whole
-from tidegate.core.routing import Backend
+from tidegate.core.routing import Backend, Preview
 from tidegate.core.spec_checks import checks
 from tidegate.core.spec_container import container
 from tidegate.core.spec_document import Document, document_of
@@ -68,7 +68,8 @@ def _service(
     monitor = update.take("monitor", seconds, 0.0)
     bake = own.take("bake", seconds, monitor) + update.take("delay", seconds, 0.0)
     strategy = own.take("strategy", one_of(Strategy, Strategy), Strategy.ROLLING)
-    backend = _backend(own, name)
+    preview, preview_bake = spec_way.preview(own)
+    backend = _backend(own, name, preview)
     found = Service(
         environment=environment,
         name=name,
@@ -87,6 +88,7 @@ def _service(
         shares=spec_way.shares(own),
         hooks=spec_way.hooks(own),
         compare=spec_way.compare(own),
+        preview_bake_seconds=preview_bake,
         probe=spec_way.probe(own, backend.listen),
         together=spec_way.together(own),
         depends_on=depends_on(root, document),
@@ -106,6 +108,8 @@ def _consistent(root: Reader, own: Reader, update: Reader, service: Service) -> 
         own.complain("bake", "is needed where there are checks: how long each batch is watched, such as 60s")
     if service.checks and service.policy.warmup_seconds >= service.bake_seconds > 0:
         own.complain("warmup", f"must be shorter than the bake of {service.bake_seconds:g} s, or nothing is ever compared")
+    if service.preview_bake_seconds and not any(check.is_limit for check in service.checks):
+        own.complain("preview.bake", "watches nothing: before traffic comes only checks with max or min can say anything")
     if service.order is Order.STOP_FIRST and service.batch >= service.replicas:
         update.complain(
             "order", f"stop-first with parallelism {service.batch} of {service.replicas} would stop all at once"
@@ -121,11 +125,11 @@ def _consistent(root: Reader, own: Reader, update: Reader, service: Service) -> 
         own.complain("hold", f"there is no batch {', '.join(beyond)}; there are {last}")
 
 
-def _backend(own: Reader, service: str) -> Backend:
+def _backend(own: Reader, service: str, preview: Preview | None) -> Backend:
     health = own.values.get("health")
     path = health.get("path") if isinstance(health, Mapping) else ""
     listen = own.take("listen", spec_way.listen, "")
-    return Backend(own.take("route", _name, service), listen, str(path or ""), spec_way.preview(own))
+    return Backend(own.take("route", _name, service), listen, str(path or ""), preview)
 
 
 def _name(value: object) -> str:

@@ -20,17 +20,17 @@ HEADER = re.compile(
 )  # an HTTP token, and a value without white space
 
 
-def preview(own: Reader) -> Preview | None:
-    """How the new release is reached before it takes traffic; None: not at all."""
-    if "preview" not in own:
-        own.inner("preview")
-        return None
+def preview(own: Reader) -> tuple[Preview | None, float]:
+    """How the new release is reached before it takes traffic (None: not at all), and for how many seconds it is watched."""
     reader = own.inner("preview")
+    if "preview" not in own:
+        return None, 0.0
     found = Preview(reader.take("listen", listen, ""), reader.take("header", _header, ""))
+    bake = reader.take("bake", seconds, 0.0)
     reader.finish()
-    if not found.listen and not found.header and not any(key in reader for key in ("listen", "header")):
+    if not any(key in reader for key in ("listen", "header")):
         own.complain("preview", "needs listen (an address of its own), header (such as X-Preview: blue), or both")
-    return found
+    return found, bake
 
 
 def listen(value: object) -> str:
@@ -155,7 +155,10 @@ def is_together(document: object, service: str) -> bool:
     """Whether the service of the document says so."""
     body = _services(document).get(service)
     own = body.get("x-tidegate") if isinstance(body, Mapping) else None
-    return isinstance(own, Mapping) and own.get("together") is True
+    try:
+        return isinstance(own, Mapping) and flag(own.get("together"))
+    except ValueError:
+        return False  # told with the mistakes of that service
 
 
 def _services(document: object) -> Mapping[str, object]:

@@ -146,21 +146,16 @@ def last_words(turn: Turn, rollout: Rollout, instances: Sequence[Instance]) -> l
 def judged(turn: Turn, rollout: Rollout, seen: Seen, effect: Judge) -> tuple[Verdict, Look, Trial]:
     """Ask every question and judge the answers, with all that came before. A question without an answer harms its own check
     only. The look has to be saved with the verdict; an engine that takes over begins with the saved ones."""
-    trial = turn.memory.trial or _recalled(turn, rollout)
+    unseen = not rollout.step.route.get(rollout.new)
+    trial = turn.memory.trial
+    if trial is None or trial.unseen is not unseen:
+        begun = _shifted(rollout, turn.clock())
+        trial = Trial.recalled(rollout, turn.store.looks(rollout.id), begun, unseen=unseen)
     turn.memory.trial = None  # until the look is saved, this engine knows no more than the database
     now = turn.clock()
     answers = _answers(turn.parts.metrics, trial.questions(now))
     look = _look(rollout, seen, effect.final, now, answers)
     return trial.take(look), look, trial
-
-
-def _recalled(turn: Turn, rollout: Rollout) -> Trial:
-    """The judge as it was after the last saved look."""
-    looks = turn.store.looks(rollout.id)
-    trial = Trial(rollout, looks[0].shifted if looks else _shifted(rollout, turn.clock()))
-    for look in looks:
-        trial.take(look)
-    return trial
 
 
 def _shifted(rollout: Rollout, now: float) -> float:

@@ -39,3 +39,8 @@ class Look:
     final: bool
     present: tuple[Present, ...]
     answers: tuple[tuple[Question, Answer], ...]
+
+    @property
+    def unseen(self) -> bool:
+        """Whether the new release takes no traffic yet, so that there is nothing to compare."""
+        return self.routed == 0

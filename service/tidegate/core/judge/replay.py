@@ -68,10 +68,13 @@ OF_THE_POLICY: Mapping[str, tuple[str, Read]] = {
 
 def replayed(rollout: Rollout, looks: Sequence[Look]) -> list[Verdict]:
     """The verdict at each look. With the rollout's own settings they are those that were given then."""
-    if not looks:
-        return []
-    trial = Trial(rollout, looks[0].shifted)
-    return [trial.take(look) for look in looks]
+    trials: dict[bool, Trial] = {}
+    verdicts = []
+    for look in looks:
+        if look.unseen not in trials:
+            trials[look.unseen] = Trial(rollout, look.shifted, unseen=look.unseen)
+        verdicts.append(trials[look.unseen].take(look))
+    return verdicts
 
 
 def changed(rollout: Rollout, settings: Mapping[str, str]) -> Rollout:

@@ -50,17 +50,31 @@ class _Unknown:
 
 
 class Trial:
-    """`origin`: when the new release was first routed; the history before it is the baseline's."""
+    """`origin`: when the new release was first routed; the history before it is the baseline's.
 
-    def __init__(self, rollout: Rollout, origin: Time) -> None:
+    `unseen`: while it takes no traffic yet, which is a trial of its own: only fixed limits are asked about.
+    """
+
+    def __init__(self, rollout: Rollout, origin: Time, *, unseen: bool = False) -> None:
+        self.unseen = unseen
         self.ground = Ground(rollout, options_of(rollout.policy), origin)
-        asked = [check for check in rollout.checks if rollout.old is not None or check.is_limit]
+        alone = unseen or rollout.old is None
+        asked = [check for check in rollout.checks if not alone or check.is_limit]
         self._left_out = [check.name for check in rollout.checks if check not in asked]
         self._sources = [_source(check, self.ground) for check in asked]
         self._live = Live(self.ground)
         self._course: list[tuple[Time, float]] = []
         self._looked: set[int] = set()
         self.crossed: Time | None = None
+
+    @classmethod
+    def recalled(cls, rollout: Rollout, looks: Sequence[Look], origin: Time, *, unseen: bool) -> Trial:
+        """As it is after those of these looks that are its own; `origin` where there are none."""
+        own = [look for look in looks if look.unseen is unseen]
+        trial = cls(rollout, own[0].shifted if own else origin, unseen=unseen)
+        for look in own:
+            trial.take(look)
+        return trial
 
     def questions(self, now: Time) -> tuple[Question, ...]:
         """All that has to be asked at this moment."""
@@ -90,6 +104,8 @@ class Trial:
 
     def _note(self, look: Look) -> None:
         ground = self.ground
+        if self.unseen:
+            return
         if look.concurrent:
             ground.begun.setdefault(look.step, look.shifted)
         elif ground.switched is None:
