@@ -56,6 +56,50 @@ def test_a_part_of_all_is_as_good_as_the_whole() -> None:
     assert found.breaking
 
 
+def test_of_several_parts_the_tightest_holds() -> None:
+    parts = [
+        {"type": "string", "minLength": 1, "maxLength": 99},
+        {"type": ["string", "null"], "minLength": 3, "maxLength": 40},
+    ]
+    item = f"{DRAFT}/properties/item"
+    old, whole = edited({item: {"allOf": parts}}), edited({item: {"type": "string", "minLength": 3, "maxLength": 40}})
+    assert compare(old, whole) == compare(whole, old) == ()
+    assert "minLength was 3, is 4" in compare(old, edited({f"{item}/minLength": 4}, whole))[0].sentence
+    numbers = edited({item: {"allOf": [{"type": "number"}, {"type": ["integer", "string"]}]}})
+    assert compare(numbers, edited({item: {"type": "integer"}})) == ()
+
+
+def test_a_map_of_values_is_compared_by_its_values() -> None:
+    def counting(values: object) -> dict[str, Any]:
+        return edited({f"{DRAFT}/properties/item": {"type": "object", "additionalProperties": values}})
+
+    small = {"type": "integer", "maximum": 5}
+    assert compare(counting(small), counting({"type": "integer"})) == ()
+    assert "item.*: maximum was free, is 5" in compare(counting({"type": "integer"}), counting(small))[0].sentence
+    assert "additionalProperties was true, is false" in compare(counting(True), counting(False))[0].sentence
+    named = {"type": "object", "properties": {"a": {"type": "string"}}}
+    (found,) = compare(counting(small), edited({f"{DRAFT}/properties/item": named}))
+    assert (found.effect, found.sentence) == (BREAKING, "PUT /orders/{id}: the body.item.a: type was integer, is string")
+
+
+def test_a_class_of_answers_or_the_default_covers_a_code() -> None:
+    answers = API["paths"]["/orders/{id}"]["get"]["responses"]
+    for code in ("2XX", "default"):
+        (found,) = compare(API, edited({f"{PATH}/get/responses": {code: answers["200"], "404": {}}}))
+        assert (found.effect, found.sentence) == (WARNING, f"GET /orders/{{id}}: answer {code} is new"), (
+            "others may come, too"
+        )
+    assert worst(compare(API, edited({f"{PATH}/get/responses/302": {}}))) is WARNING
+    assert worst(compare(edited({f"{PATH}/get/responses/302": {}}), API)) is BREAKING
+
+
+@pytest.mark.parametrize("media", ["application/*", "*/*", "application/json; charset=utf-8", "Application/JSON"])
+def test_a_range_of_media_types_covers_one(media: str) -> None:
+    body = f"{PATH}/put/requestBody/content"
+    other = {media: API["paths"]["/orders/{id}"]["put"]["requestBody"]["content"]["application/json"]}
+    assert compare(API, edited({body: other})) == ()
+
+
 def test_two_names_of_a_path_variable_are_one_path() -> None:
     other = edited(
         {PATH: ABSENT, "/paths/~1orders~1{order}": edited({"/parameters/0/name": "order"}, API["paths"]["/orders/{id}"])}
