@@ -369,13 +369,13 @@ def test_any_document_is_a_service_or_a_list_of_mistakes(document: dict[str, Any
         assert all(":" in each for each in found.container.volumes)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.text(max_size=60) | st.text("{}[]&*<:>-, \n!ax'\"|#%", max_size=80))
 def test_any_text_is_a_service_or_a_list_of_mistakes(text: str) -> None:
     outcome(text)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.text("AB=$\\{}:-'\"# \n\r\x00\té", max_size=60), st.booleans())
 def test_any_env_file_is_variables_or_one_mistake_without_a_value(text: str, raw: bool) -> None:
     entry = {"path": "a.env", **({"format": "raw"} if raw else {})}

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tidegate.core.model import CheckKind, Direction, FailureAction, Order, Strategy
@@ -208,6 +208,7 @@ INNER = ["replicas", "update_config", "checks", "hold", "bake", "health", "liste
 bodies = st.dictionaries(st.sampled_from(KEYS), anything | st.dictionaries(st.sampled_from(INNER), anything))
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a loaded machine takes its time
 @given(bodies)
 def test_no_document_breaks_the_reader(body: dict[str, object]) -> None:
     """Whatever stands in the file, it is a service with sane values or a list of mistakes."""
