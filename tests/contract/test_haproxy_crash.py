@@ -25,7 +25,7 @@ from support.haproxy import (
     until,
 )
 from support.need import program
-from tidegate.core.routing import Backend
+from tidegate.core.routing import Backend, Preview
 from tidegate.drivers.routers import haproxy_process, haproxy_servers, haproxy_socket
 from tidegate.drivers.routers.haproxy import HAProxyOptions, HAProxyRouter
 from tidegate.drivers.routers.haproxy_config import server_name
@@ -79,12 +79,14 @@ def test_killed_at_any_step_of_a_write(owned: HAProxyRouter, home: Path, shop: B
     assert step > 15, "there are more steps than that"
 
 
-@pytest.mark.parametrize("change", ["another backend", "another listen"])
+@pytest.mark.parametrize("change", ["another backend", "another listen", "a preview"])
 def test_killed_at_any_step_of_a_change_that_reloads(owned: HAProxyRouter, home: Path, shop: Backend, change: str) -> None:
     admin, file = home / "haproxy" / "admin.sock", home / "haproxy" / "haproxy.cfg"
     for step in range(1, MOST_STEPS):
         owned.write(shop, BEFORE, 1)
         changed = Backend("other" if change == "another backend" else "shop", f"127.0.0.1:{free_port()}")
+        if change == "a preview":
+            changed = replace(shop, preview=Preview(header="X-Shop-Preview: blue"))
         if not killed_before_step(step, lambda to=changed: owned.write(to, AFTER, 1)):
             break
         nobody_is_forgotten(owned, shop, admin, file)
