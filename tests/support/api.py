@@ -62,20 +62,20 @@ class Quiet(WSGIRequestHandler):
 class Served:
     """An app behind an HTTP server, whose address stays the same when it is stopped and started again."""
 
-    def __init__(self, app: Any, waiting: Waiting) -> None:
-        self._app, self._waiting = app, waiting
+    def __init__(self, app: Any, waiting: Waiting, host: str = "127.0.0.1") -> None:
+        self._app, self._waiting, self._host = app, waiting, host
         self._port = 0
         self.start()
 
     @property
     def url(self) -> str:
         """Where it listens, or did."""
-        return f"http://127.0.0.1:{self._port}"
+        return f"http://{self._host}:{self._port}"
 
     def start(self) -> None:
         """On a free port, and on the same one ever after."""
         self._waiting.stopping.clear()
-        self._server = make_server("127.0.0.1", self._port, self._app, threaded=True, request_handler=Quiet)
+        self._server = make_server(self._host, self._port, self._app, threaded=True, request_handler=Quiet)
         self._server.daemon_threads = False
         self._port = self._server.server_port
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
@@ -193,7 +193,12 @@ def verdict(outcome: Outcome, at: float) -> Verdict:
 
 @contextmanager
 def running(
-    folder: Path, *, metrics: bool = True, long_polls: int = 4, settings: Settings | None = None
+    folder: Path,
+    *,
+    metrics: bool = True,
+    long_polls: int = 4,
+    settings: Settings | None = None,
+    host: str = "127.0.0.1",
 ) -> Iterator[Running]:
     """The API on a free port."""
     store = SqlStore(f"sqlite:///{folder}/tidegate.db")
@@ -202,7 +207,7 @@ def running(
     wiring = Wiring(settings or Settings(), store, {"demo": world.parts(metrics=metrics), "live": world.parts()}, time.time)
     waiting, woken = Waiting(long_polls), list[float]()
     app = create_app(wiring, lambda: woken.append(time.time()), waiting=waiting)
-    made = Running(Served(app, waiting), wiring, world, waiting, woken)
+    made = Running(Served(app, waiting, host), wiring, world, waiting, woken)
     made.token = made.token_for("admin")
     try:
         yield made

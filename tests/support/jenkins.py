@@ -15,11 +15,12 @@ from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 import pytest
 
+from support.controller import Controller
 from support.looks import rollout_of
 from tidegate.core.judge.verdict import Outcome, Verdict, Window
 from tidegate.core.kinds import Kind
@@ -43,6 +44,7 @@ class FakeInput:
     parameters: tuple[str, ...] = ()
     submitters: tuple[str, ...] = ()
     told: list[tuple[str, dict[str, str]]] = field(default_factory=list)  # (proceed, proceedEmpty or abort, parameters)
+    message: str = "?"
 
     def __post_init__(self) -> None:
         self.id = self.id[:1].upper() + self.id[1:]  # as Jenkins does
@@ -51,6 +53,11 @@ class FakeInput:
     def settled(self) -> bool:
         """Whether it was answered."""
         return bool(self.told)
+
+    def shown(self) -> dict[str, Any]:
+        """As the build's `api/json` tells it while it waits."""
+        parameters = [{"name": name} for name in self.parameters]
+        return {"id": self.id, "settled": False, "input": {"message": self.message, "parameters": parameters}}
 
 
 @dataclass
@@ -73,15 +80,7 @@ class FakeBuild:
 
     def shown(self) -> dict[str, Any]:
         """All that `api/json` would tell of it; a settled input is no longer there."""
-        waiting = [
-            {
-                "id": each.id,
-                "settled": False,
-                "input": {"message": "?", "ok": "Proceed", "parameters": [{"name": name} for name in each.parameters]},
-            }
-            for each in self.inputs
-            if not each.settled
-        ]
+        waiting = [each.shown() for each in self.inputs if not each.settled]
         actions: list[dict[str, Any]] = [{"_class": "hudson.model.CauseAction", "causes": []}, {}]
         if self.inputs:
             kind = "org.jenkinsci.plugins.workflow.support.steps.input.InputAction"
@@ -144,7 +143,7 @@ class FakeJenkins:
 
     def start(self) -> None:
         """On a port of its own, and on the same one ever after."""
-        handler = type("Handler", (_Handler,), {"jenkins": self})
+        handler = type("Handler", (self.handler(),), {"jenkins": self})
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", self._port), handler)
         self._server.daemon_threads = False
         self._port = self._server.server_address[1]
@@ -159,8 +158,12 @@ class FakeJenkins:
             server.server_close()
             thread.join()
 
+    def handler(self) -> type[Handler]:
+        """What answers its requests."""
+        return Handler
+
     @contextmanager
-    def running(self) -> Iterator[FakeJenkins]:
+    def running(self) -> Iterator[Self]:
         """Started, and stopped at the end."""
         self.start()
         try:
@@ -169,7 +172,7 @@ class FakeJenkins:
             self.stop()
 
 
-class _Handler(http.server.BaseHTTPRequestHandler):
+class Handler(http.server.BaseHTTPRequestHandler):
     """One request."""
 
     jenkins: FakeJenkins
@@ -351,7 +354,7 @@ ANN = Signal(SignalKind.PROMOTE, 6.0, "ann", "all good", 1)
 PROMOTED = Event(Kind.PROMOTED, "promoted by ann: all good", 6.0, 7, {"by": "ann", "reason": "all good", "step": 1})
 
 
-def subject(fake: FakeJenkins, token: Path, **settings: object) -> JenkinsCI:
+def subject(fake: FakeJenkins | Controller, token: Path, **settings: object) -> JenkinsCI:
     """The driver, as an environment has it."""
     given = {"url": fake.url, "user": fake.user, "token_file": str(token), "timeout_seconds": 2.0, **settings}
     return JenkinsCI(JenkinsOptions.model_validate(given), "demo")

@@ -7,25 +7,15 @@ from xml.etree import ElementTree as Xml
 
 import pytest
 
+from support.looks import rollout_of
 from tidegate.core.judge.verdict import Finding, Outcome, Reason, Verdict, Window
 from tidegate.core.model import Rollout
 from tidegate.core.phases import Phase
 from tidegate.core.report import StepVerdict, report
-from tidegate.core.routing import Backend
 from tidegate.web.junit import junit
 
-ROLLOUT = Rollout(
-    id="r1",
-    service="demo/shop",
-    old="v1-1",
-    new="v2-2",
-    plan=(),
-    backend=Backend("shop"),
-    created=100.0,
-    phase=Phase.SUCCEEDED,
-    reason="v2-2 serves",
-    finished=130.0,
-    requested_by="jenkins",
+ROLLOUT = replace(
+    rollout_of(steps=4), new="v2-2", created=100.0, phase=Phase.SUCCEEDED, reason="v2-2 serves", finished=130.0
 )
 GOOD = Finding("errors", Outcome.PASS, Reason.OK, "0.1 % of 4000 failed")
 BAD = Finding("latency", Outcome.FAIL, Reason.WORSE, "slower by 80 %")

@@ -14,10 +14,27 @@ import played.PlayedScript
 
 File vars = new File(new File(getClass().protectionDomain.codeSource.location.toURI()).parentFile.parentFile.parentFile, 'vars')
 
-Script loaded(File vars, String step, Build build) {
+/** A step of the library by its name, or a Jenkinsfile by its text. */
+Script loaded(File vars, Object source, Build build) {
     CompilerConfiguration settings = new CompilerConfiguration(scriptBaseClass: PlayedScript.name, sourceEncoding: 'UTF-8')
     Binding binding = new Binding(build: build, env: build.env, currentBuild: build.currentBuild)
-    return new GroovyShell(getClass().classLoader, binding, settings).parse(new File(vars, step + '.groovy'))
+    GroovyShell shell = new GroovyShell(getClass().classLoader, binding, settings)
+    return shell.parse(source instanceof File ? source : new File(vars, source + '.groovy'))
+}
+
+/** The steps of the library are the script's own methods, as in Jenkins. */
+void written(File vars, String jenkinsfile, Build build) {
+    File file = File.createTempFile('Jenkinsfile', '.groovy')
+    try {
+        file.setText(jenkinsfile.replaceFirst(/(?m)^@Library\(.*\) _$/, ''), 'UTF-8')
+        Script script = loaded(vars, file, build)
+        script.binding.setVariable(PlayedScript.LIBRARY) { String step, List arguments ->
+            new File(vars, step + '.groovy').exists() ? [loaded(vars, step, build).call(*arguments)] : []
+        }
+        script.run()
+    } finally {
+        file.delete()
+    }
 }
 
 Map played(File vars, Map scenario) {
@@ -25,7 +42,10 @@ Map played(File vars, Map scenario) {
     List returned = []
     String error = null
     try {
-        List<Map> steps = scenario.steps ?: [scenario]
+        if (scenario.jenkinsfile) {
+            written(vars, scenario.jenkinsfile, build)
+        }
+        List<Map> steps = scenario.steps ?: []
         for (Map each in steps) {
             build.env.fill(each.stage ? [STAGE_NAME: each.stage] : [:])
             Map answer = loaded(vars, each.step, build).call(each.options ?: [:])

@@ -1,5 +1,6 @@
 package played
 
+import groovy.json.JsonOutput
 import groovy.json.JsonSlurper
 import org.jenkinsci.plugins.workflow.steps.FlowInterruptedException
 
@@ -47,8 +48,8 @@ class Build {
 
     /** An `abort` or a `restart` of the scenario comes at the `call`-th call of its step that matches. */
     private void happens(String kind, String name, String told, Closure what) {
-        Map due = null
-        events.findAll { it[kind] && it[kind].step == name && told =~ (it[kind].match ?: '') }.each {
+        Map due = events.find { it[kind]?.file && new File(it[kind].file).exists() }
+        events.findAll { it[kind] && !it[kind].file && it[kind].step == name && told =~ (it[kind].match ?: '') }.each {
             it.seen = (it.seen ?: 0) + 1
             due = it.seen == (it[kind].call ?: 1) ? it : due
         }
@@ -80,6 +81,11 @@ class Build {
     void _unstable(Object message) {
         told.unstable << message.toString()
         currentBuild.result = 'UNSTABLE'
+    }
+
+    Object _stage(String name, Closure body) {
+        env.fill([STAGE_NAME: name])
+        return body()
     }
 
     void _milestone() {
@@ -144,6 +150,11 @@ class Build {
             throw new Failed("nobody answers the input ${options.id}")
         }
         events.remove(answer)
+        if (answer.input.shown) {
+            File shown = new File(answer.input.shown + '.new')
+            shown.setText(JsonOutput.toJson([id: options.id, message: options.message]), 'UTF-8')
+            shown.renameTo(answer.input.shown)
+        }
         return Answer.of(answer.input, options, env, deadlines ? deadlines.min() - clock : 0)
     }
 
