@@ -1,4 +1,4 @@
-"""Real parts for several exams: HAProxy, owned and standing there; applications, and traffic for them."""
+"""Real parts for several exams: HAProxy, owned and standing there; Envoy; applications, and traffic for them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import pytest
 
 from processes import free_port
 from support.backends import Backends, backends, loads
+from support.envoy import envoy_router
 from support.haproxy import Standing, owned_router, short_folder, standing_ones
 from support.need import program
 from tidegate.core.routing import Backend
+from tidegate.drivers.routers.envoy import EnvoyRouter
 from tidegate.drivers.routers.haproxy import HAProxyRouter
 from traffic import Load
 
@@ -35,6 +37,13 @@ def standing(home: Path) -> Iterator[Callable[..., Standing]]:
     """Makes a HAProxy that somebody else runs."""
     with standing_ones(home) as make:
         yield make
+
+
+@pytest.fixture
+def envoy(home: Path) -> Iterator[EnvoyRouter]:
+    """A router with an Envoy of its own."""
+    with envoy_router(home) as router:
+        yield router
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from processes import free_port
 from support.envoy import envoy_router, kill
-from support.haproxy import short_folder, until
+from support.haproxy import until
 from tidegate.core.routing import Backend
 from tidegate.drivers.routers import envoy_switch
 from tidegate.drivers.routers.envoy import EnvoyOptions, EnvoyRouter
@@ -27,31 +27,14 @@ from tidegate.testing.router_contract import RouterContract, ids, member
 
 
 @pytest.fixture
-def home() -> Iterator[Path]:
-    with short_folder() as folder:
-        yield folder
-
-
-@pytest.fixture
-def owned(home: Path) -> Iterator[EnvoyRouter]:
-    with envoy_router(home) as router:
-        yield router
-
-
-@pytest.fixture
-def shop() -> Backend:
-    return Backend("shop", f"127.0.0.1:{free_port()}")
-
-
-@pytest.fixture
 def other() -> Backend:
     return Backend("other", f"127.0.0.1:{free_port()}")
 
 
 class TestEnvoy(RouterContract):
     @pytest.fixture
-    def router(self, owned: EnvoyRouter) -> EnvoyRouter:
-        return owned
+    def router(self, envoy: EnvoyRouter) -> EnvoyRouter:
+        return envoy
 
     @pytest.fixture
     def backend(self, shop: Backend) -> Backend:
@@ -80,89 +63,89 @@ def files(home: Path) -> dict[str, tuple[int, str]]:
 # -- the files are the truth -----------------------------------------------------------------------------------------------
 
 
-def test_a_killed_envoy_comes_back_with_its_route(owned: EnvoyRouter, shop: Backend, other: Backend) -> None:
-    owned.write(shop, (member(0), replace(member(1), weight=7)), 3)
-    owned.write(other, (member(5),), 1)
-    before, pid = owned.read(shop), owned.pid
-    kill(owned)
-    assert owned.read(shop) == before
-    assert owned.pid != pid
-    assert ids(owned.read(other).members) == ids([member(5)])
+def test_a_killed_envoy_comes_back_with_its_route(envoy: EnvoyRouter, shop: Backend, other: Backend) -> None:
+    envoy.write(shop, (member(0), replace(member(1), weight=7)), 3)
+    envoy.write(other, (member(5),), 1)
+    before, pid = envoy.read(shop), envoy.pid
+    kill(envoy)
+    assert envoy.read(shop) == before
+    assert envoy.pid != pid
+    assert ids(envoy.read(other).members) == ids([member(5)])
     assert listens(shop)
     assert listens(other)
 
 
 def test_a_backend_written_after_envoy_was_killed_leaves_the_other_its_members(
-    owned: EnvoyRouter, shop: Backend, other: Backend
+    envoy: EnvoyRouter, shop: Backend, other: Backend
 ) -> None:
-    owned.write(shop, (member(0), member(1)), 1)
-    kill(owned)
-    owned.write(other, (member(5),), 1)
-    kill(owned)
-    assert ids(owned.read(shop).members) == ids([member(0), member(1)])
-    assert ids(owned.read(other).members) == ids([member(5)])
+    envoy.write(shop, (member(0), member(1)), 1)
+    kill(envoy)
+    envoy.write(other, (member(5),), 1)
+    kill(envoy)
+    assert ids(envoy.read(shop).members) == ids([member(0), member(1)])
+    assert ids(envoy.read(other).members) == ids([member(5)])
 
 
-def test_a_lost_memory_leaves_the_other_its_members(owned: EnvoyRouter, home: Path, shop: Backend, other: Backend) -> None:
-    owned.write(shop, (member(0), member(1)), 1)
+def test_a_lost_memory_leaves_the_other_its_members(envoy: EnvoyRouter, home: Path, shop: Backend, other: Backend) -> None:
+    envoy.write(shop, (member(0), member(1)), 1)
     (home / "envoy" / "state.json").unlink()
-    owned.write(other, (member(5),), 1)
-    kill(owned)
-    assert ids(owned.read(shop).members) == ids([member(0), member(1)])
+    envoy.write(other, (member(5),), 1)
+    kill(envoy)
+    assert ids(envoy.read(shop).members) == ids([member(0), member(1)])
     assert listens(shop)
 
 
-def test_writing_the_same_again_touches_no_file(owned: EnvoyRouter, home: Path, shop: Backend) -> None:
-    owned.write(shop, (member(0), member(1)), 1)
+def test_writing_the_same_again_touches_no_file(envoy: EnvoyRouter, home: Path, shop: Backend) -> None:
+    envoy.write(shop, (member(0), member(1)), 1)
     before = files(home)
-    owned.write(shop, (member(1), member(0)), 1)
+    envoy.write(shop, (member(1), member(0)), 1)
     assert files(home) == before
 
 
-def test_a_file_that_somebody_put_back_is_mended_by_the_next_write(owned: EnvoyRouter, home: Path, shop: Backend) -> None:
+def test_a_file_that_somebody_put_back_is_mended_by_the_next_write(envoy: EnvoyRouter, home: Path, shop: Backend) -> None:
     file = home / "envoy" / "endpoints-shop.json"
-    owned.write(shop, (member(0),), 1)
+    envoy.write(shop, (member(0),), 1)
     before = file.read_text()
-    owned.write(shop, (member(1),), 1)
+    envoy.write(shop, (member(1),), 1)
     file.write_text(before)
-    assert owned.read(shop).draining == {member(0).instance: None}, "a restart would send requests to it"
-    owned.write(shop, (member(1),), 1)
-    kill(owned)
-    assert ids(owned.read(shop).members) == ids([member(1)])
-    assert owned.read(shop).draining == {}
+    assert envoy.read(shop).draining == {member(0).instance: None}, "a restart would send requests to it"
+    envoy.write(shop, (member(1),), 1)
+    kill(envoy)
+    assert ids(envoy.read(shop).members) == ids([member(1)])
+    assert envoy.read(shop).draining == {}
 
 
-def test_a_file_that_is_spoilt_is_said_so(owned: EnvoyRouter, home: Path, shop: Backend) -> None:
-    owned.write(shop, (member(0),), 1)
+def test_a_file_that_is_spoilt_is_said_so(envoy: EnvoyRouter, home: Path, shop: Backend) -> None:
+    envoy.write(shop, (member(0),), 1)
     (home / "envoy" / "endpoints-shop.json").write_text("[")
-    for act in (lambda: owned.read(shop), lambda: owned.write(shop, (member(0),), 1)):
+    for act in (lambda: envoy.read(shop), lambda: envoy.write(shop, (member(0),), 1)):
         with pytest.raises(RouterError, match=r"endpoints-shop\.json .*remove it") as refused:
             act()
         assert not refused.value.retryable
 
 
-def test_a_new_service_restarts_nothing(owned: EnvoyRouter, shop: Backend, other: Backend) -> None:
-    owned.write(shop, (member(0),), 1)
-    pid = owned.pid
-    owned.write(other, (member(5),), 1)
-    owned.write(replace(shop, listen=f"127.0.0.1:{free_port()}"), (member(0),), 1)
-    assert owned.pid == pid
+def test_a_new_service_restarts_nothing(envoy: EnvoyRouter, shop: Backend, other: Backend) -> None:
+    envoy.write(shop, (member(0),), 1)
+    pid = envoy.pid
+    envoy.write(other, (member(5),), 1)
+    envoy.write(replace(shop, listen=f"127.0.0.1:{free_port()}"), (member(0),), 1)
+    assert envoy.pid == pid
 
 
-def test_an_instance_with_the_address_of_one_that_left(owned: EnvoyRouter, shop: Backend) -> None:
-    owned.write(shop, (member(0), member(1)), 1)
+def test_an_instance_with_the_address_of_one_that_left(envoy: EnvoyRouter, shop: Backend) -> None:
+    envoy.write(shop, (member(0), member(1)), 1)
     heir = replace(member(2, "v2-2"), address=member(0).address)
-    owned.write(shop, (heir, member(1)), 1)
-    assert set(owned.read(shop).members) == {heir, member(1)}
-    assert owned.read(shop).draining == {}
+    envoy.write(shop, (heir, member(1)), 1)
+    assert set(envoy.read(shop).members) == {heir, member(1)}
+    assert envoy.read(shop).draining == {}
 
 
-def test_an_address_of_version_6(owned: EnvoyRouter, shop: Backend) -> None:
+def test_an_address_of_version_6(envoy: EnvoyRouter, shop: Backend) -> None:
     six = replace(member(1), address="[0:0:0:0:0:0:0:1]:30001")
-    owned.write(shop, (six,), 1)
-    owned.write(shop, (replace(six, address="127.0.0.1:30001"),), 1)
-    owned.write(shop, (six,), 1)
-    assert [each.address for each in owned.read(shop).members] == ["[::1]:30001"]
+    envoy.write(shop, (six,), 1)
+    envoy.write(shop, (replace(six, address="127.0.0.1:30001"),), 1)
+    envoy.write(shop, (six,), 1)
+    assert [each.address for each in envoy.read(shop).members] == ["[::1]:30001"]
 
 
 def test_a_member_leaves_when_every_thread_has_answered(home: Path, shop: Backend) -> None:
@@ -184,23 +167,23 @@ def at_barrier(home: Path) -> list[int]:
 # -- addresses -------------------------------------------------------------------------------------------------------------
 
 
-def test_another_listen_moves_the_listener(owned: EnvoyRouter, shop: Backend, other: Backend) -> None:
-    owned.write(other, (member(5),), 1)
-    owned.write(shop, (member(0), member(1)), 1)
+def test_another_listen_moves_the_listener(envoy: EnvoyRouter, shop: Backend, other: Backend) -> None:
+    envoy.write(other, (member(5),), 1)
+    envoy.write(shop, (member(0), member(1)), 1)
     moved = replace(shop, listen=f"127.0.0.1:{free_port()}")
-    owned.write(moved, (member(0), member(1)), 1)
+    envoy.write(moved, (member(0), member(1)), 1)
     assert listens(moved)
     until(lambda: not listens(shop))
-    assert ids(owned.read(moved).members) == ids([member(0), member(1)])
-    assert ids(owned.read(other).members) == ids([member(5)])
+    assert ids(envoy.read(moved).members) == ids([member(0), member(1)])
+    assert ids(envoy.read(other).members) == ids([member(5)])
     assert listens(other)
 
 
 @pytest.mark.parametrize("pattern", ["{}", "*:{}"])
-def test_every_address_of_its_own_port(owned: EnvoyRouter, shop: Backend, pattern: str) -> None:
-    owned.write(shop, (member(0),), 1)
+def test_every_address_of_its_own_port(envoy: EnvoyRouter, shop: Backend, pattern: str) -> None:
+    envoy.write(shop, (member(0),), 1)
     everywhere = replace(shop, listen=pattern.format(shop.listen.rpartition(":")[2]))
-    owned.write(everywhere, (member(0),), 1)
+    envoy.write(everywhere, (member(0),), 1)
     assert listens(replace(shop, listen=shop.listen.replace("127.0.0.1", "127.0.0.2")))
     assert listens(shop)
 
@@ -214,38 +197,48 @@ def taken() -> Iterator[str]:
         yield f"127.0.0.1:{listener.getsockname()[1]}"
 
 
-def test_a_taken_listen_address(owned: EnvoyRouter, taken: str) -> None:
+def test_a_taken_listen_address(envoy: EnvoyRouter, taken: str) -> None:
     with pytest.raises(RouterError, match="choose another `listen`") as refused:
-        owned.write(Backend("shop", taken), (member(0),), 1)
+        envoy.write(Backend("shop", taken), (member(0),), 1)
     assert not refused.value.retryable
 
 
 @pytest.mark.parametrize("seen", [True, False], ids=["before", "a moment later"])
 def test_another_listen_that_is_taken_leaves_the_old_one(
-    owned: EnvoyRouter, shop: Backend, other: Backend, taken: str, seen: bool, monkeypatch: pytest.MonkeyPatch
+    envoy: EnvoyRouter, shop: Backend, other: Backend, taken: str, seen: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    owned.write(shop, (member(0),), 1)
+    envoy.write(shop, (member(0),), 1)
     if not seen:
         monkeypatch.setattr(envoy_switch, "_require_free", lambda *_, **__: None)
     with pytest.raises(RouterError, match="cannot listen") as refused:
-        owned.write(replace(shop, listen=taken), (member(0),), 1)
+        envoy.write(replace(shop, listen=taken), (member(0),), 1)
     assert not refused.value.retryable
     assert listens(shop)
-    assert ids(owned.read(shop).members) == ids([member(0)])
-    owned.write(other, (member(5),), 1)
+    assert ids(envoy.read(shop).members) == ids([member(0)])
+    envoy.write(other, (member(5),), 1)
     assert listens(other)
-    kill(owned)
-    assert ids(owned.read(shop).members) == ids([member(0)])
+    kill(envoy)
+    assert ids(envoy.read(shop).members) == ids([member(0)])
     assert listens(shop)
 
 
-def test_an_address_that_was_taken_while_envoy_was_gone_is_said_so(owned: EnvoyRouter, shop: Backend) -> None:
-    owned.write(shop, (member(0),), 1)
-    kill(owned)
+def test_an_address_that_was_taken_while_envoy_was_gone(envoy: EnvoyRouter, shop: Backend, other: Backend) -> None:
+    envoy.write(shop, (member(0),), 1)
+    envoy.write(other, (member(5),), 1)
+    kill(envoy)
     until(lambda: not listens(shop))
     host, _, port = shop.listen.rpartition(":")
-    with socket.create_server((host, int(port))), pytest.raises(RouterError, match="does not listen for shop"):
-        owned.read(shop)
+    with socket.create_server((host, int(port))):
+        with pytest.raises(RouterError, match="does not listen for shop"):
+            envoy.read(shop)
+        with pytest.raises(RouterError, match="choose another `listen`"):
+            envoy.write(shop, (member(0),), 1)
+        envoy.write(other, (member(6),), 1)
+        assert ids(envoy.read(other).members) == ids([member(6)]), "the other service goes on"
+        envoy.write(replace(other, listen=f"127.0.0.1:{free_port()}"), (member(6),), 1)
+    envoy.write(shop, (member(1),), 1)
+    assert ids(envoy.read(shop).members) == ids([member(1)])
+    assert listens(shop)
 
 
 def test_the_exporter_shows_nothing_but_its_counters(home: Path) -> None:
@@ -275,54 +268,54 @@ BAD = (
 )
 
 
-def test_bad_members_are_refused_all_at_once(owned: EnvoyRouter, home: Path, shop: Backend) -> None:
-    owned.write(shop, (member(0),), 1)
+def test_bad_members_are_refused_all_at_once(envoy: EnvoyRouter, home: Path, shop: Backend) -> None:
+    envoy.write(shop, (member(0),), 1)
     before = files(home)
     with pytest.raises(RouterError) as refused:
-        owned.write(shop, (member(0), *BAD), 2)
+        envoy.write(shop, (member(0), *BAD), 2)
     assert not refused.value.retryable
     for each in BAD:
         assert f"{each.release}.{each.ordinal}.{each.instance}" in refused.value.message
     assert files(home) == before
-    assert ids(owned.read(shop).members) == ids([member(0)])
+    assert ids(envoy.read(shop).members) == ids([member(0)])
 
 
-def test_only_a_lacking_address_may_come_yet(owned: EnvoyRouter, shop: Backend) -> None:
+def test_only_a_lacking_address_may_come_yet(envoy: EnvoyRouter, shop: Backend) -> None:
     lacking = replace(member(1), address="")
     with pytest.raises(RouterError, match=r"v1-1\.1\.000000000001 has no address yet") as refused:
-        owned.write(shop, (lacking,), 1)
+        envoy.write(shop, (lacking,), 1)
     assert refused.value.retryable
     with pytest.raises(RouterError) as refused:
-        owned.write(shop, (lacking, BAD[0]), 1)
+        envoy.write(shop, (lacking, BAD[0]), 1)
     assert not refused.value.retryable
 
 
-def test_two_members_with_one_address_are_not_believed(owned: EnvoyRouter, shop: Backend) -> None:
+def test_two_members_with_one_address_are_not_believed(envoy: EnvoyRouter, shop: Backend) -> None:
     with pytest.raises(RouterError, match="have the address") as refused:
-        owned.write(shop, (member(0), replace(member(1), address=member(0).address)), 1)
+        envoy.write(shop, (member(0), replace(member(1), address=member(0).address)), 1)
     assert refused.value.retryable
 
 
-def test_a_backend_without_listen(owned: EnvoyRouter) -> None:
+def test_a_backend_without_listen(envoy: EnvoyRouter) -> None:
     with pytest.raises(RouterError, match=r"x-tidegate\.listen"):
-        owned.write(Backend("shop"), (member(0),), 1)
+        envoy.write(Backend("shop"), (member(0),), 1)
 
 
-def test_an_empty_route_answers_503(owned: EnvoyRouter, shop: Backend) -> None:
-    owned.write(shop, (), 1)
+def test_an_empty_route_answers_503(envoy: EnvoyRouter, shop: Backend) -> None:
+    envoy.write(shop, (), 1)
     with pytest.raises(urllib.error.HTTPError, match="503"):
         urllib.request.urlopen(f"http://{shop.listen}/", timeout=5)
 
 
-def test_what_is_remembered_by_another_version(owned: EnvoyRouter, home: Path, shop: Backend) -> None:
-    owned.write(shop, (member(0),), 7)
+def test_what_is_remembered_by_another_version(envoy: EnvoyRouter, home: Path, shop: Backend) -> None:
+    envoy.write(shop, (member(0),), 7)
     file = home / "envoy" / "state.json"
     kept = json.loads(file.read_text())
     kept["shop"] = {**kept["shop"], "colour": "blue"}
     file.write_text(json.dumps(kept))
-    assert owned.read(shop).fence == 7
+    assert envoy.read(shop).fence == 7
     with pytest.raises(RouterError, match="fence"):
-        owned.write(shop, (member(1),), 6)
+        envoy.write(shop, (member(1),), 6)
 
 
 @pytest.mark.parametrize("options", [{"mode": "adopted"}, {"exporter": "nowhere"}, {"threads": 0}])
@@ -342,10 +335,10 @@ def test_a_program_that_is_no_envoy(home: Path, shop: Backend) -> None:
     assert [(each.ok, each.found) for each in router.check()] == [(False, "no program no-such-envoy")]
 
 
-def test_what_check_says(owned: EnvoyRouter, shop: Backend) -> None:
-    (said,) = owned.check()
+def test_what_check_says(envoy: EnvoyRouter, shop: Backend) -> None:
+    (said,) = envoy.check()
     assert (said.ok, said.found) == (True, "not running yet: it is started with the first rollout")
-    owned.write(shop, (member(0),), 1)
-    (said,) = owned.check()
+    envoy.write(shop, (member(0),), 1)
+    (said,) = envoy.check()
     assert said.ok
     assert said.found.startswith("1.")

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from processes import free_port
-from support.backends import Backends, backends
-from support.envoy import before_step, envoy_router, kill, killed_before_step
-from support.haproxy import short_folder, until
-from support.need import program
+from support.backends import Backends
+from support.envoy import before_step, kill, killed_before_step
+from support.haproxy import until
 from tidegate.core.routing import Backend, Preview
 from tidegate.drivers.routers.envoy import EnvoyRouter
 from tidegate.drivers.routers.envoy_admin import DRAINING, TAKES_NEW, Admin
 from tidegate.drivers.routers.envoy_config import Files
 from tidegate.drivers.routers.envoy_endpoints import in_file
+from tidegate.drivers.routers.haproxy_config import server_name
 from tidegate.errors import RouterError
 from tidegate.testing.router_contract import ids, member
 from traffic import Load
@@ -25,30 +25,6 @@ from traffic import Load
 BEFORE = (member(0), member(1), member(2))
 AFTER = (replace(member(1), address="127.0.0.1:30901", weight=5), member(3, "v2-2"), member(4, "v2-2"))
 MOST_STEPS = 100
-
-
-@pytest.fixture
-def home() -> Iterator[Path]:
-    with short_folder() as folder:
-        yield folder
-
-
-@pytest.fixture
-def owned(home: Path) -> Iterator[EnvoyRouter]:
-    with envoy_router(home) as router:
-        yield router
-
-
-@pytest.fixture
-def shop() -> Backend:
-    return Backend("shop", f"127.0.0.1:{free_port()}")
-
-
-@pytest.fixture
-def apps(tmp_path: Path) -> Iterator[Backends]:
-    program("gcc")
-    with backends(tmp_path / "counters") as made:
-        yield made
 
 
 def nobody_is_forgotten(router: EnvoyRouter, backend: Backend, home: Path) -> None:
@@ -67,43 +43,41 @@ def nobody_is_forgotten(router: EnvoyRouter, backend: Backend, home: Path) -> No
 
 
 @pytest.mark.parametrize("then", ["goes on", "is killed"])
-def test_killed_at_any_step_of_a_write(owned: EnvoyRouter, home: Path, shop: Backend, then: str) -> None:
+def test_killed_at_any_step_of_a_write(envoy: EnvoyRouter, home: Path, shop: Backend, then: str) -> None:
     for step in range(1, MOST_STEPS):
-        owned.write(shop, BEFORE, 1)
-        if not killed_before_step(step, lambda: owned.write(shop, AFTER, 2)):
+        envoy.write(shop, BEFORE, 1)
+        if not killed_before_step(step, lambda: envoy.write(shop, AFTER, 2)):
             break
-        nobody_is_forgotten(owned, shop, home)
+        nobody_is_forgotten(envoy, shop, home)
         if then == "is killed":
-            kill(owned)
-            nobody_is_forgotten(owned, shop, home)
-        owned.write(shop, AFTER, 2)
-        assert set(owned.read(shop).members) == set(AFTER)
-        assert set(in_file(Files(home / "envoy").endpoints("shop"))) == {
-            f"{m.release}.{m.ordinal}.{m.instance}" for m in AFTER
-        }
-        assert owned.read(shop).draining == {}
+            kill(envoy)
+            nobody_is_forgotten(envoy, shop, home)
+        envoy.write(shop, AFTER, 2)
+        assert set(envoy.read(shop).members) == set(AFTER)
+        assert set(in_file(Files(home / "envoy").endpoints("shop"))) == {server_name(each) for each in AFTER}
+        assert envoy.read(shop).draining == {}
         (home / "envoy" / "state.json").unlink()  # the fence begins anew
     assert step > 12, "there are more steps than that"
 
 
 @pytest.mark.parametrize("change", ["another backend", "another listen"])
-def test_killed_at_any_step_of_a_change_of_listeners(owned: EnvoyRouter, home: Path, shop: Backend, change: str) -> None:
+def test_killed_at_any_step_of_a_change_of_listeners(envoy: EnvoyRouter, home: Path, shop: Backend, change: str) -> None:
     for step in range(1, MOST_STEPS):
-        owned.write(shop, BEFORE, 1)
+        envoy.write(shop, BEFORE, 1)
         changed = {
             "another backend": Backend(f"other-{step}", f"127.0.0.1:{free_port()}"),
             "another listen": Backend("shop", f"127.0.0.1:{free_port()}", preview=Preview(header=f"X-Preview: {step}")),
         }[change]
-        if not killed_before_step(step, lambda to=changed: owned.write(to, AFTER, 1)):
+        if not killed_before_step(step, lambda to=changed: envoy.write(to, AFTER, 1)):
             break
-        nobody_is_forgotten(owned, shop, home)
+        nobody_is_forgotten(envoy, shop, home)
         if step % 3 == 0:
-            kill(owned)
-            nobody_is_forgotten(owned, shop, home)
-        owned.write(changed, AFTER, 1)
-        assert set(owned.read(changed).members) == set(AFTER)
+            kill(envoy)
+            nobody_is_forgotten(envoy, shop, home)
+        envoy.write(changed, AFTER, 1)
+        assert set(envoy.read(changed).members) == set(AFTER)
         if change == "another backend":
-            assert set(owned.read(shop).members) == set(BEFORE)
+            assert set(envoy.read(shop).members) == set(BEFORE)
         else:
             assert {name for name in Admin(Files(home / "envoy")).listening() if name.startswith("shop@")} == {
                 f"shop@{changed.listen}"
@@ -120,38 +94,38 @@ def raised(act: Callable[[], None]) -> RouterError | None:
     return None
 
 
-def test_envoy_killed_at_any_step_of_a_write(owned: EnvoyRouter, shop: Backend) -> None:
+def test_envoy_killed_at_any_step_of_a_write(envoy: EnvoyRouter, shop: Backend) -> None:
     for step in range(1, MOST_STEPS):
-        owned.write(shop, BEFORE, 1)
-        with before_step(step, lambda: kill(owned)) as killed:
-            refused = raised(lambda: owned.write(shop, AFTER, 1))
+        envoy.write(shop, BEFORE, 1)
+        with before_step(step, lambda: kill(envoy)) as killed:
+            refused = raised(lambda: envoy.write(shop, AFTER, 1))
             assert refused is None or refused.retryable
         if not killed:
             break
-        assert ids(owned.read(shop).members) in (ids(BEFORE), ids(AFTER))
-        owned.write(shop, AFTER, 1)
-        assert set(owned.read(shop).members) == set(AFTER)
-        until(lambda: not owned.read(shop).draining)
+        assert ids(envoy.read(shop).members) in (ids(BEFORE), ids(AFTER))
+        envoy.write(shop, AFTER, 1)
+        assert set(envoy.read(shop).members) == set(AFTER)
+        until(lambda: not envoy.read(shop).draining)
     assert step > 12, "there are more steps than that"
 
 
 def test_tidegate_killed_at_any_step_of_a_switch_loses_no_request(
-    owned: EnvoyRouter, shop: Backend, apps: Backends
+    envoy: EnvoyRouter, shop: Backend, apps: Backends
 ) -> None:
     """Who is said to be gone is killed at once, after each crash."""
     serving = apps.start("v1-1")
-    owned.write(shop, (serving,), 1)
+    envoy.write(shop, (serving,), 1)
     load = Load(shop.listen, get_ka=150, get=50, post_ka=50, slow_gets=2, slow_get_ms=300)
     until(lambda: load.counts.requests > 50)
     for step in range(1, MOST_STEPS):
         old, serving = serving, apps.start(f"v2-{step}")
-        crashed = killed_before_step(step, lambda new=serving: owned.write(shop, (new,), 1))
-        seen = owned.read(shop)
+        crashed = killed_before_step(step, lambda new=serving: envoy.write(shop, (new,), 1))
+        seen = envoy.read(shop)
         if old.instance not in {*ids(seen.members), *seen.draining}:
             apps.kill(old)
-        owned.write(shop, (serving,), 1)
-        while old.instance in owned.read(shop).draining:
-            owned.write(shop, (serving,), 1)
+        envoy.write(shop, (serving,), 1)
+        while old.instance in envoy.read(shop).draining:
+            envoy.write(shop, (serving,), 1)
         if old.instance in apps.running:
             apps.kill(old)
         if not crashed:

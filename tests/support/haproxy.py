@@ -13,6 +13,7 @@ from typing import Any
 
 from support.backends import free_port
 from support.need import program
+from support.stepping import Steps
 from tidegate.drivers.routers import haproxy_socket
 from tidegate.drivers.routers.haproxy import HAProxyOptions, HAProxyRouter
 from tidegate.testing.router_traffic_contract import until
@@ -171,49 +172,6 @@ def standing_ones(home: Path) -> Iterator[Callable[..., Standing]]:
             each.stop()
 
 
-@contextmanager
-def before_step(number: int, then: Callable[[], object]) -> Iterator[list[object]]:
-    """Do something just before the n-th of the steps that reach outside: a command, a file put in place, a signal.
-
-    Gives a list of what it returned: empty when there was no such step.
-    """
-    places = ((haproxy_socket, "_once"), (haproxy_socket, "_told"), (Path, "rename"), (os, "kill"))
-    originals = [getattr(owner, name) for owner, name in places]
-    left, returned = number, list[object]()
-
-    def counted(step: Callable[..., Any]) -> Callable[..., Any]:
-        def run(*arguments: Any) -> Any:
-            nonlocal left
-            left -= 1
-            if left == 0:
-                restore()
-                returned.append(then())
-            return step(*arguments)
-
-        return run
-
-    def restore() -> None:
-        for (owner, name), original in zip(places, originals, strict=True):
-            setattr(owner, name, original)
-
-    for (owner, name), original in zip(places, originals, strict=True):
-        setattr(owner, name, counted(original))
-    try:
-        yield returned
-    finally:
-        restore()
-
-
-def killed_before_step(number: int, act: Callable[[], None]) -> bool:
-    """Act in a process that is gone, as by SIGKILL, just before its n-th step. False: it had no such step."""
-    child = os.fork()
-    if child == 0:
-        try:
-            with before_step(number, lambda: os._exit(9)):
-                act()
-            os._exit(0)
-        finally:
-            os._exit(1)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    assert code in (0, 9), "it failed instead"
-    return code == 9
+#: Commands, files put in place, signals.
+STEPS = Steps(((haproxy_socket, "_once"), (haproxy_socket, "_told"), (Path, "rename"), (os, "kill")))
+before_step, killed_before_step = STEPS.before, STEPS.killed_before

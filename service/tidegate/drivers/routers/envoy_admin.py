@@ -111,11 +111,17 @@ class Admin:
         found = re.search(rf'^{re.escape(stat)}\.version_text: "(.*)"$', self.ask("/stats?filter=version_text$"), re.M)
         return found[1] if found else ""
 
+    def refused(self, stat: str) -> int:
+        """How often it could not take a file, by the name of its counters."""
+        found = re.search(rf"^{re.escape(stat)}\.update_rejected: (\d+)$", self.ask("/stats?filter=update_rejected$"), re.M)
+        return int(found[1]) if found else 0
+
     def refusal(self, listener: str) -> str:
         """Why it could not take the newest state of a listener; empty when it could."""
         found = self._json("/config_dump?resource=dynamic_listeners").get("configs", [])
-        mine = (each["error_state"] for each in found if each["name"] == listener and "error_state" in each)
-        return next((str(each["details"]) for each in mine), "")
+        errors = [each["error_state"] for each in found if "error_state" in each]
+        mine = (str(each["details"]) for each in errors if each["failed_configuration"]["name"] == listener)
+        return next(mine, "")
 
     def barrier(self) -> None:
         """Returns when each worker thread has done what it had been told before.

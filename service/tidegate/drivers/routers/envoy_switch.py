@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence, Set
 from pathlib import Path
 
 from tidegate.core.routing import Backend, Member
@@ -70,17 +70,21 @@ class Switch:
         if not left:
             return
         self._admin.barrier()
-        idle, deadline = set[str](), time.monotonic() + STRIKE_SECONDS
-        while left:
-            hosts, before = self._hosts(), idle
-            idle = {name for name in left if name not in hosts or hosts[name].requests == 0}
+        idle, deadline = self._idle(left), time.monotonic() + STRIKE_SECONDS
+        while True:
+            time.sleep(0.005)
+            before, idle = idle, self._idle(left)
             if struck := idle & before:  # twice: a request is for a moment neither waiting nor on its way
                 self._keep([each for each in self._in_file() if each.name not in struck])
                 self._await_endpoints()
                 left -= struck
-            if time.monotonic() >= deadline:
+            if not left or time.monotonic() >= deadline:
                 return
-            time.sleep(0.005)
+
+    def _idle(self, names: Set[str]) -> set[str]:
+        """Those that nothing is on, and that nothing waits for."""
+        hosts = self._hosts()
+        return {name for name in names if name not in hosts or hosts[name].requests == 0}
 
     # -- files, and that they are taken -----------------------------------------------------------------------------------
 
@@ -111,18 +115,27 @@ class Switch:
         self._await_taken("cluster_manager.cds", version, self._files.clusters)
 
     def _have_listeners(self, wanted: Sequence[config.Resource], proof: str, otherwise: Sequence[config.Resource]) -> None:
-        """Have these; when Envoy cannot take the one called `proof`, `otherwise` is put back."""
-        version = _put(self._files.listeners, _by_name(wanted))
+        """Have these; when Envoy cannot take the one called `proof`, `otherwise` is put back.
+
+        Envoy takes those that it can, and refuses the whole when there is one that it cannot: another service's, too, whose
+        address somebody took while Envoy was gone.
+        """
+        path, refused = self._files.listeners, self._admin.refused("listener_manager.lds")
+        before, version = read(path), _put(path, _by_name(wanted))
+        if read(path) == before and self._admin.taken("listener_manager.lds") != version:
+            replace(path, before)  # refused the last time; it is tried again
 
         def taken() -> bool:
             if self._admin.taken("listener_manager.lds") == version:
                 return True
+            if self._admin.refused("listener_manager.lds") == refused:
+                return False
             if said := self._admin.refusal(proof):
-                _put(self._files.listeners, _by_name(otherwise))
+                _put(path, _by_name(otherwise))
                 raise RouterError(f"Envoy cannot listen as {proof}, the old address goes on: {said}", retryable=False)
-            return False
+            return proof in self._admin.listening()
 
-        self._await(taken, self._files.listeners)
+        self._await(taken, path)
 
     def _await_taken(self, stat: str, version: str, path: Path) -> None:
         self._await(lambda: self._admin.taken(stat) == version, path)
