@@ -146,6 +146,12 @@ def test_what_is_to_look_at_in_the_branch_that_fits_is_told() -> None:
     assert (found.effect, found.sentence) == (WARNING, "GET /orders/{id}: answer 200.note: 'b' is new")
 
 
+def test_of_branches_that_fit_the_best_is_taken() -> None:
+    wide, narrow = {"type": "object"}, {"type": "object", "properties": {"a": {"type": "string"}}}
+    answering = edited({f"{ORDER}/properties/note": {"anyOf": [wide, narrow]}})
+    assert compare(answering, answering) == ()
+
+
 # -- recursion and size -----------------------------------------------------------------------------------------------
 
 

@@ -115,7 +115,9 @@ class Schemas:
             yield Change(Effect.UNKNOWN, pair.new.pointer, f"{pair.words}: {what}")
             return
         fitting = (changes for changes, fault in zip(tried, faults, strict=True) if not fault)
-        yield from min(fitting, key=lambda changes: sum(change.effect is Effect.WARNING for change in changes))
+        yield from min(
+            fitting, key=lambda changes: (sum(change.effect is Effect.WARNING for change in changes), len(changes))
+        )
 
     # -- one branch of each -------------------------------------------------------------------------------------------
 
