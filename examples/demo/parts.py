@@ -20,7 +20,7 @@ import docker
 from docker.errors import DockerException
 
 from images import demo_image
-from processes import PartFailed, answers, end, end_haproxy, free_port, haproxy_pid, remove_containers, wait_for
+from processes import PartFailed, answers, end, end_proxies, free_port, haproxy_pid, remove_containers, wait_for
 from traffic import Counts, Load
 
 TIDEGATE = Path(sys.executable).with_name("tidegate")
@@ -38,16 +38,31 @@ driver = "docker"
 hosts = [{{ name = "local", url = "{docker}" }}]
 
 [environments.{environment}.router]
-driver = "haproxy"
-mode = "owned"
-directory = "{home}/haproxy"
-exporter = "127.0.0.1:{exporter}"
-log = "{home}/log.sock"
+{router}
 
 [environments.{environment}.metrics]
 driver = "prometheus"
 url = "http://127.0.0.1:{prometheus}"
 """
+
+ROUTERS = {
+    "haproxy": """\
+driver = "haproxy"
+directory = "{home}/haproxy"
+exporter = "127.0.0.1:{exporter}"
+log = "{home}/log.sock"
+""",
+    "nginx": """\
+driver = "nginx"
+directory = "{home}/nginx"
+status = "127.0.0.1:{exporter}"
+""",
+    "envoy": """\
+driver = "envoy"
+directory = "{home}/envoy"
+exporter = "127.0.0.1:{exporter}"
+""",
+}
 
 PROMETHEUS = """\
 global: {{scrape_interval: 1s}}
@@ -130,13 +145,15 @@ class Stage:
 
     # -- starting ---------------------------------------------------------------------------------------------------
 
-    def start(self, images: Mapping[str, Mapping[str, str]], *, engine_apart: bool = False) -> None:
+    def start(
+        self, images: Mapping[str, Mapping[str, str]], *, engine_apart: bool = False, router: str = "haproxy"
+    ) -> None:
         """Images (tag to environment), settings, Tidegate, Prometheus. What an earlier run left is stopped first.
 
-        `engine_apart`: the engine is a process of its own, to be started with `start_engine`.
+        `engine_apart`: the engine is a process of its own, to be started with `start_engine`. `router`: one of `ROUTERS`.
         """
         self.stop()
-        self.home.mkdir(parents=True, mode=0o700)
+        self.home.mkdir(parents=True, mode=0o711)  # a proxy's workers go through; what is secret has its own mode
         self.state.ports = {name: free_port(port) for name, port in FIRST_PORTS.items()}
         engine = docker.from_env()
         try:
@@ -151,7 +168,8 @@ class Stage:
             "environment": self.environment,
             "docker": os.environ.get("DOCKER_HOST", url),
         }
-        (self.home / "tidegate.toml").write_text(SETTINGS.format(**values))
+        settings = SETTINGS.format(**values, router=ROUTERS[router].format(**values))
+        (self.home / "tidegate.toml").write_text(settings)
         (self.home / "prometheus.yml").write_text(PROMETHEUS.format(**values))
         self._start_mtail()
         self._start_tidegate([] if engine_apart else ["--with-engine"])
@@ -319,7 +337,7 @@ class Stage:
             self.finish_traffic()
         for pid in reversed(self.state.pids.values()):
             end(pid, self._children.pop(pid, None))
-        end_haproxy(self.home / "haproxy")
+        end_proxies(self.home)
         if self.state.pids:
             remove_containers(self.environment)
         shutil.rmtree(self.home, ignore_errors=True)

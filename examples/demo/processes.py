@@ -88,10 +88,11 @@ def haproxy_pid(directory: Path) -> int:
     return int((directory / "haproxy.pid").read_text().split()[0])
 
 
-def end_haproxy(directory: Path) -> None:
-    """The HAProxy that Tidegate started: it outlives Tidegate on purpose, since traffic must."""
-    if (directory / "haproxy.pid").exists():
-        end(haproxy_pid(directory))
+def end_proxies(home: Path) -> None:
+    """Those that Tidegate started: they outlive Tidegate on purpose, since traffic must."""
+    for name in ("haproxy", "nginx", "envoy"):
+        if (file := home / name / f"{name}.pid").exists():
+            end(int(file.read_text().split()[0]))
 
 
 def remove_containers(environment: str) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Generator, Iterator
-from pathlib import Path
 
 import docker
 import pytest
 from docker.errors import DockerException
 
+import parts
 from parts import Stage
+from support.haproxy import short_folder
 from support.need import missing, program
 
 FAILED = pytest.StashKey[bool]()
@@ -26,7 +27,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 
 @pytest.fixture
-def stage(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Stage]:
+def stage(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     """All parts under the test's folder, not started yet; ended and cleared whatever happens.
 
     What they said last is printed for a test that failed.
@@ -39,10 +40,13 @@ def stage(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Stage]:
         engine.close()
     except DockerException:
         missing("a Docker engine")
-    made = Stage(tmp_path / "stage", f"acceptance{uuid.uuid4().hex[:6]}")
-    try:
-        yield made
-    finally:
-        if request.node.stash.get(FAILED, False):
-            print(made.scene())
-        made.stop()
+    monkeypatch.setattr(parts, "FIRST_PORTS", dict.fromkeys(parts.FIRST_PORTS, 0))  # several stages stand at a time
+    with short_folder() as folder:
+        folder.chmod(0o711)  # for a proxy's workers, which are another user's
+        made = Stage(folder / "stage", f"acceptance{uuid.uuid4().hex[:6]}")
+        try:
+            yield made
+        finally:
+            if request.node.stash.get(FAILED, False):
+                print(made.scene())
+            made.stop()

@@ -16,7 +16,7 @@ import docker
 import pytest
 from docker.errors import DockerException
 
-from processes import end_haproxy, free_port, remove_containers
+from processes import end_proxies, free_port, remove_containers
 from support.images import demo_image, remove_images
 from support.need import missing, program
 from tidegate.core import planning
@@ -121,7 +121,7 @@ class House:
                 process.kill()
             process.wait(10)
         self.store.close()
-        end_haproxy(self.home / "haproxy")
+        end_proxies(self.home)
         remove_containers(self.name)
 
 

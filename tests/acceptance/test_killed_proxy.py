@@ -1,0 +1,102 @@
+"""`kill -9` of the proxy in the middle of a rollout, whichever proxy it is: it comes back with the route as it was, and the
+rollout ends right; with traffic before and after, of which nothing is lost by a switch."""
+
+from __future__ import annotations
+
+import http.client
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from tidegate.drivers.routers.nginx import NginxOptions, NginxRouter
+
+from parts import Stage
+from support import envoy, haproxy, nginx
+from support.haproxy import until
+from tidegate.core.routing import Backend
+from tidegate.drivers.routers.envoy import EnvoyOptions, EnvoyRouter
+from tidegate.drivers.routers.haproxy import HAProxyOptions, HAProxyRouter
+from tidegate.ports import Router
+
+COMPOSE = """\
+services:
+  shop:
+    image: tidegate-acceptance:${VERSION}
+    expose: ["8080"]
+    environment: {SERVICE_MS: "5", ON_SIGTERM: exit}
+    stop_grace_period: 5s
+    deploy: {replicas: 3, update_config: {parallelism: 1, order: start-first}}
+    x-tidegate: {listen: "LISTEN", health: {path: /health}, drain: 10s, hold: [1]}
+"""
+
+
+def haproxy_of(stage: Stage) -> tuple[Router, Callable[[], None]]:
+    router = HAProxyRouter(HAProxyOptions(directory=stage.home / "haproxy"), stage.environment)
+    return router, lambda: haproxy.kill(router)
+
+
+def nginx_of(stage: Stage) -> tuple[Router, Callable[[], None]]:
+    router = NginxRouter(NginxOptions(directory=stage.home / "nginx"), stage.environment)
+    return router, lambda: nginx.kill(router, stage.home)
+
+
+def envoy_of(stage: Stage) -> tuple[Router, Callable[[], None]]:
+    router = EnvoyRouter(EnvoyOptions(directory=stage.home / "envoy"), stage.environment)
+    return router, lambda: envoy.kill(router)
+
+
+PROXIES = {"haproxy": haproxy_of, "nginx": nginx_of, "envoy": envoy_of}
+
+
+def answered(listen: str) -> bool:
+    host, _, port = listen.rpartition(":")
+    line = http.client.HTTPConnection(host, int(port), timeout=2)
+    try:
+        line.request("GET", "/")
+        return line.getresponse().status == 200
+    except OSError:
+        return False
+    finally:
+        line.close()
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("name", list(PROXIES))
+def test_killed_proxy(stage: Stage, name: str) -> None:
+    stage.start({f"tidegate-acceptance:{version}": {"VERSION": version} for version in ("v1", "v2")}, router=name)
+    router, kill = PROXIES[name](stage)
+    shop = Backend("shop", stage.listen)
+    file = stage.home / "compose.yaml"
+    file.write_text(COMPOSE.replace("LISTEN", stage.listen))
+
+    def deploy(version: str) -> None:
+        words = ("--no-wait", "--set", f"VERSION={version}")
+        stage.tidegate("deploy", stage.service, "-f", str(file), *words)
+
+    def rollout() -> dict[str, Any]:
+        found: dict[str, Any] = stage.api(f"/v1/rollouts?service={stage.service}&limit=1")["rollouts"][0]
+        return found
+
+    deploy("v1")
+    assert stage.await_end() == "succeeded"
+    stage.start_traffic(client="checking", get_ka=60, get=30, post_ka=20, post=10)
+    deploy("v2")
+    until(lambda: bool(rollout()["hold"]), 60.0)
+    before, members = stage.finish_traffic(), set(router.read(shop).members)
+    kill()
+    until(lambda: answered(stage.listen), 60.0)  # the engine looks at it, and starts it
+    assert set(router.read(shop).members) == members
+    stage.start_traffic(client="checking", get_ka=60, get=30, post_ka=20, post=10)
+    stage.tidegate("promote", stage.service, "-m", "the proxy came back", "--no-wait")
+    assert stage.await_end() == "succeeded"
+    deploy("v1")
+    until(lambda: bool(rollout()["hold"]), 60.0)
+    after = stage.finish_traffic()
+    stage.tidegate("rollback", stage.service, "-m", "with a kill on the way", "--no-wait")
+    kill()
+    assert stage.await_end() == "rolled_back"
+    assert {each.release for each in router.read(shop).members} == {rollout()["old"]}
+    assert {each["image"] for each in stage.containers()} == {"tidegate-acceptance:v2"}
+    print(f"{name}: {before.by_outcome}, {after.by_outcome}")
+    assert before.by_outcome == {"ok": before.requests}
+    assert after.by_outcome == {"ok": after.requests}
