@@ -149,7 +149,7 @@ def test_a_release_that_is_as_fast_as_before_does_not_fail(scene: Callable[..., 
     there = scene(LATENCY)
     with application(seconds=0.01) as old, application(seconds=0.01) as new:
         there.begin(old, new)
-        there.long("latency", 8)
+        there.long("latency", 5)
         there.flushed()
         found = there.bake.settled()["latency"]
         assert found.outcome is not Outcome.FAIL
