@@ -15,7 +15,8 @@ import re
 import shutil
 import signal
 import time
-from collections.abc import Collection, Mapping, Sequence, Set
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -28,9 +29,9 @@ from tidegate.drivers.routers import haproxy_frontends as frontends
 from tidegate.drivers.routers.haproxy_memory import Kept, Memory
 from tidegate.drivers.routers.haproxy_places import AdoptedPlace, OwnedPlace, Place
 from tidegate.drivers.routers.haproxy_process import listed, old_processes
-from tidegate.drivers.routers.haproxy_servers import Server, Tally, by_release, release_traffic, servers, traffic
+from tidegate.drivers.routers.haproxy_servers import Row, Server, Tally, by_release, release_traffic, servers, traffic
 from tidegate.drivers.routers.haproxy_sessions import tunnels
-from tidegate.drivers.routers.haproxy_socket import Ask, Conversation, Replaced, identity, info, rows, say
+from tidegate.drivers.routers.haproxy_socket import Conversation, Replaced, identity, info, rows, say
 from tidegate.drivers.routers.haproxy_switch import Switch
 from tidegate.errors import RouterError
 from tidegate.ports import Diagnosis, Router
@@ -98,10 +99,8 @@ class HAProxyRouter(Router):
         if not self._place.running():
             with self._memory.locked() as state:
                 self._place.start(state)
-        with Conversation(self._place.admin) as one:
-            process, found = identity(one.ask), rows(one.ask, backend.name)
-            there = servers(found)
-            upgraded = tunnels(one, backend.name, there)
+        process, found, upgraded = self._looked(backend)
+        there = servers(found)
         kept = self._memory.load().get(backend.name, Kept(backend.name))  # after the rows: it has who is missing there
         members = tuple(each.member for each in there if each.takes_new and each.member)
         busy = {each.member.instance: each.sessions for each in there if each.takes_new and each.member}
@@ -115,6 +114,29 @@ class HAProxyRouter(Router):
             tunnels=upgraded,
             by_release=release_traffic(found, tallies),
         )
+
+    def _looked(self, backend: Backend) -> tuple[str, Sequence[Row], Mapping[str, int]]:
+        """Which process it is, the rows of the backend there, and its upgraded connections."""
+        deadline = time.monotonic() + RELOADED_SECONDS
+        while True:
+            try:
+                with self._present() as one:
+                    process, found = identity(one.ask), rows(one.ask, backend.name)
+                    return process, found, tunnels(one, backend.name, servers(found))
+            except Replaced:
+                if time.monotonic() >= deadline:
+                    raise
+                time.sleep(0.01)
+
+    @contextmanager
+    def _present(self) -> Iterator[Conversation]:
+        """A conversation with the present process. For a moment after a reload the one before answers, too: where the
+        master knows that it is that one, `Replaced`."""
+        with Conversation(self._place.admin) as one:
+            workers = self.workers()
+            if workers and int(info(one.ask)["Pid"]) not in workers:
+                raise Replaced("HAProxy was reloaded, and the process of before still answers")
+            yield one
 
     def _draining(self, there: Sequence[Server], kept: Kept, process: str) -> dict[str, int | None]:
         """Those that take nothing new, with their requests in flight.
@@ -166,8 +188,7 @@ class HAProxyRouter(Router):
                 self._memory.save(state)
 
         try:
-            with Conversation(self._place.admin) as one:
-                self._require_present(one.ask)
+            with self._present() as one:
                 switch = Switch(one.ask, backend, wanted)
                 self._remember({*switch.running}, {*wanted}, identity(one.ask), kept)
                 self._memory.save(state)
@@ -175,17 +196,10 @@ class HAProxyRouter(Router):
                 self._place.keep(backend, list(wanted.values()), state)
                 switch.drain()
                 switch.strike(keep_counts)
-            with Conversation(self._place.admin) as one:
-                self._require_present(one.ask)
+            with self._present() as one:
                 return Switch(one.ask, backend, wanted).done()
         except Replaced:
             return False
-
-    def _require_present(self, one: Ask) -> None:
-        """Raise `Replaced` where the master knows that it is: for a moment after a reload both processes answer."""
-        present = self.workers()
-        if present and int(info(one)["Pid"]) not in present:
-            raise Replaced("HAProxy was reloaded, and the process of before still answers")
 
     def _remember(self, running: Set[str], wanted: Set[str], process: str, kept: Kept) -> None:
         """Who may be known to a process of HAProxy, before that comes about: `read` must not miss one after a crash."""
