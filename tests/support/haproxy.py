@@ -45,7 +45,7 @@ def ended(pid: int) -> bool:
     """Whether the process is gone, or only its remains are there."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return True
 
 

@@ -14,6 +14,7 @@ KNOWN: dict[str, dict[str, str]] = {
     "router": {
         "envoy": "tidegate.drivers.routers.envoy:EnvoyRouter",
         "haproxy": "tidegate.drivers.routers.haproxy:HAProxyRouter",
+        "nginx": "tidegate.drivers.routers.nginx:NginxRouter",
     },
     "ci": {"jenkins": "tidegate.drivers.ci.jenkins:JenkinsCI"},
     "metrics": {"prometheus": "tidegate.drivers.metrics.prometheus:PrometheusMetrics"},

@@ -1,0 +1,151 @@
+"""nginx as a router, with traffic: what is lost (nothing), and what would be cut without `close_gap`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from processes import free_port
+from support.backends import Backends
+from support.nginx import kill, open_folder, owned_router, reload, standing_ones
+from tidegate.core.routing import Backend, Preview
+from tidegate.drivers.routers.nginx import NginxRouter
+from tidegate.testing.router_traffic_contract import RouterTrafficContract, ask, leave, until
+from traffic import Load
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    with open_folder() as folder:
+        yield folder
+
+
+@pytest.fixture
+def owned(home: Path) -> Iterator[NginxRouter]:
+    with owned_router(home, log=home / "requests.log") as router:
+        yield router
+
+
+class TestOwned(RouterTrafficContract):
+    """With reloads in the middle. nginx does not know what is on its servers."""
+
+    tells_in_flight = False
+    tells_tunnels = False
+
+    @pytest.fixture
+    def router(self, owned: NginxRouter) -> NginxRouter:
+        return owned
+
+    @pytest.fixture
+    def backend(self, shop: Backend) -> Backend:
+        return shop
+
+    @pytest.fixture
+    def apps(self, apps: Backends) -> Backends:
+        return apps
+
+    @pytest.fixture
+    def load(self, load: Callable[..., Load]) -> Callable[..., Load]:
+        return load
+
+    @pytest.fixture
+    def kill_proxy(self, owned: NginxRouter, home: Path) -> Callable[[], None]:
+        return lambda: kill(owned, home)
+
+    @pytest.fixture
+    def preview(self) -> Preview:
+        return Preview(f"127.0.0.1:{free_port()}", "X-Shop-Preview: blue")
+
+    @pytest.fixture
+    def client(self) -> str:
+        """The one that loses most; with the other one the adopted one is tried."""
+        return "naive"
+
+    @pytest.fixture
+    def disturb(self, owned: NginxRouter, home: Path) -> Callable[[int], None]:
+        return lambda number: reload(owned, home) if number % 7 == 5 else None
+
+
+def test_an_adopted_one_loses_nothing_either(home: Path, apps: Backends, load: Callable[..., Load]) -> None:
+    with standing_ones(home) as make:
+        there, shop = make(), Backend("shop")
+        serving = [apps.start("v1-1") for _ in range(2)]
+        there.router.write(shop, serving, 1)
+        rates = {"get_ka": 100, "get": 50, "post_ka": 50, "post": 20, "slow_posts": 3, "slow_post_ms": 200}
+        traffic = load(f"127.0.0.1:{there.port}", client="checking", **rates)
+        until(lambda: traffic.counts.requests > 100)
+        for number in range(5):
+            old = serving.pop(0)
+            serving.append(apps.start(f"v2-{number}"))
+            leave(there.router, shop, serving, old)
+            apps.kill(old)
+            there.reload()
+        seen = traffic.finish()
+    assert seen.by_outcome == {"ok": seen.requests}
+    assert seen.posts_sent == apps.posts()
+
+
+def test_without_close_gap_idle_clients_are_cut_and_nothing_else(
+    home: Path, shop: Backend, apps: Backends, load: Callable[..., Load]
+) -> None:
+    """The control: without it the contract fails. What is lost was never executed, and the client cannot know that."""
+    with owned_router(home, close_gap=False) as router:
+        serving = [apps.start("v1-1") for _ in range(2)]
+        router.write(shop, serving, 1)
+        traffic = load(shop.listen, get_ka=150, get=50, post_ka=50, post=20)
+        until(lambda: traffic.counts.requests > 100)
+        for number in range(4):
+            old = serving.pop(0)
+            serving.append(apps.start(f"v2-{number}"))
+            leave(router, shop, serving, old)
+            apps.kill(old)
+        seen = traffic.finish()
+    assert seen.lost > 10
+    assert set(seen.by_outcome) <= {"ok", "eof_reused", "reset"}
+    assert apps.posts() <= seen.posts_sent
+
+
+def test_an_instance_that_vanished_is_left_out_by_asking_another_one(
+    owned: NginxRouter, shop: Backend, apps: Backends, load: Callable[..., Load]
+) -> None:
+    there = apps.start("v1-1")
+    gone = replace(there, instance="a" * 12, address=f"127.0.0.1:{free_port()}")
+    owned.write(shop, (there, gone), 1)
+    traffic = load(shop.listen, get=60, post_ka=60)
+    until(lambda: traffic.counts.requests > 100)
+    seen = traffic.finish()
+    assert seen.by_outcome == {"ok": seen.requests}
+    assert seen.posts_sent == apps.posts()
+
+
+def test_what_was_sent_is_not_sent_again(
+    owned: NginxRouter, shop: Backend, apps: Backends, load: Callable[..., Load]
+) -> None:
+    """Where one dies with requests on it, its clients are told so."""
+    dies, stays = apps.start("v1-1"), apps.start("v1-1")
+    owned.write(shop, (dies, stays), 1)
+    traffic = load(shop.listen, slow_gets=6, slow_get_ms=1000)
+    time.sleep(0.7)
+    apps.kill(dies)
+    seen = traffic.finish()
+    assert seen.lost >= 1
+    assert set(seen.by_outcome) <= {"ok", "status_5xx"}
+
+
+def test_a_killed_master_leaves_workers_that_are_known_and_replaced(
+    owned: NginxRouter, home: Path, shop: Backend, apps: Backends, load: Callable[..., Load]
+) -> None:
+    old, new = apps.start("v1-1"), apps.start("v2-2")
+    owned.write(shop, (old,), 1)
+    traffic = load(shop.listen, slow_gets=2, slow_get_ms=1500)
+    time.sleep(0.7)
+    kill(owned, home, workers_too=False)
+    owned.write(shop, (new,), 1)
+    assert owned.read(shop).draining == {old.instance: None}
+    until(lambda: owned.read(shop).draining == {})
+    assert ask(shop.listen) == (200, "v2-2")
+    assert traffic.finish().by_outcome.keys() <= {"ok", "refused"}, "what was in flight was answered"
