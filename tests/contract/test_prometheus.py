@@ -254,6 +254,12 @@ def test_check_finds_the_exporter_the_clock_and_the_interval(url: str, exporter:
     assert "every 0.2 s" in found["prometheus scrapes"].found
 
 
+def test_check_finds_counters_made_of_a_log(url: str, exporter: Exporter) -> None:
+    exporter.publish('tidegate_responses_total{proxy="other",server="v1-1.0.a",code="2xx"} 5\n', times=3)
+    found = {each.part: each for each in subject(url).check()}
+    assert found["prometheus exporter"].ok
+
+
 def test_check_says_how_to_mend_a_missing_exporter_and_a_missing_prometheus(url: str, exporter: Exporter) -> None:
     exporter.publish("other 1\n")
     bad = [each for each in subject(url).check() if not each.ok]

@@ -68,8 +68,9 @@ def _exporter(ask: Ask) -> Iterator[Diagnosis]:
         targets, found = _series(ask(EXPORTER_IDLE, None)), "the proxy is scraped, and has no server yet"
     if not targets:
         mend = (
-            "let HAProxy serve its prometheus-exporter, or Envoy its `exporter`, and add it to Prometheus' scrape_configs; "
-            "with HAProxy's ?scope=server nothing shows before the first server is added"
+            "let HAProxy serve its prometheus-exporter, or Envoy its `exporter`, or mtail read nginx's log, and add it to "
+            "Prometheus' scrape_configs; with HAProxy's ?scope=server nothing shows before the first server is added, with "
+            "mtail nothing before the first request"
         )
         yield Diagnosis(
             part, False, f"no data of a proxy's exporter ({RESPONSES}, {COUNTED_RESPONSES} or {ENVOY_RESPONSES})", mend
