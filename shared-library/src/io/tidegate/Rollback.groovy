@@ -19,7 +19,8 @@ class Rollback implements Serializable {
     private Map ofRollout(String id) {
         session.follower.skip(id)
         Map answer = session.rollback(id, '/rollback', session.reason(), session.person())
-        if (answer.body.code != 'illegal-move') {
+        // it may be back already, or this stage has asked for it before, for another reason: neither keeps it from going back
+        if (!['illegal-move', 'key-reused'].contains(answer.body.code)) {
             session.client.wanted(answer)
         }
         Map rollout = session.follower.follow(id, 'end', null)
