@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tidegate.drivers.routers.nginx import NginxOptions, NginxRouter
 
 from parts import Stage
 from support import envoy, haproxy, nginx
@@ -16,6 +15,7 @@ from support.haproxy import until
 from tidegate.core.routing import Backend
 from tidegate.drivers.routers.envoy import EnvoyOptions, EnvoyRouter
 from tidegate.drivers.routers.haproxy import HAProxyOptions, HAProxyRouter
+from tidegate.drivers.routers.nginx import NginxOptions, NginxRouter
 from tidegate.ports import Router
 
 COMPOSE = """\
