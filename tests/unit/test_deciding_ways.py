@@ -265,3 +265,16 @@ def test_one_that_turns_back_turns_all_back(phase: Phase) -> None:
 def test_one_that_is_over_and_good_is_not_waited_for() -> None:
     held = beside(replace(JOINED, arrived=1), Peer("demo/worker", Phase.SUCCEEDED, 2))
     assert isinstance(held, Mark)
+
+
+# -- looking meanwhile --------------------------------------------------------------------------------------------------
+
+
+def test_the_world_is_looked_at_in_a_long_bake_and_while_a_person_is_waited_for() -> None:
+    stands = world(A0, A1, B0, preview=(B0,))
+    held = replace(STANDS, tasks=(ended("pre_promote", TaskState.PASSED),), held=NOW)
+    waits = at(replace(held, policy=replace(POLICY, hold_expires_seconds=86_400.0)), stands)
+    kept = at(replace(KEPT, verdict=said(Outcome.PASS)), SERVES)
+    for decision in (waits, kept):
+        assert isinstance(decision, Wait)
+        assert decision.until <= NOW + POLICY.look_seconds

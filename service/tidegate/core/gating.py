@@ -50,7 +50,13 @@ def bake(view: View) -> Decision | None:
     if view.step.gate.keeps and _enough_kept(view):
         return None
     doing = f"keeping {view.rollout.old} warm" if view.step.gate.keeps else "baking"
-    return Wait(min(end, _next_look(view)), f"{doing}, {end - view.now:.0f} s to go")
+    return _watching(view, min(end, _next_look(view)), f"{doing}, {end - view.now:.0f} s to go")
+
+
+def _watching(view: View, until: Time, why: str) -> Wait:
+    """Wait, and look at the world meanwhile: a proxy or an instance that goes in a long bake or hold must not wait for its
+    end."""
+    return Wait(min(until, view.now + view.rollout.policy.look_seconds), why)
 
 
 def _enough_kept(view: View) -> bool:
@@ -106,7 +112,7 @@ def hold(view: View) -> Decision | None:
         return Mark(MarkKind.HELD, why)
     end = view.rollout.held + view.rollout.policy.hold_expires_seconds
     if view.now < end or view.rollout.paused:
-        return Wait(min(max(end, view.now + 1.0), _next_look(view)), why)
+        return _watching(view, min(max(end, view.now + 1.0), _next_look(view)), why)
     return _expired(view, why)
 
 
@@ -119,7 +125,7 @@ def _expired(view: View, why: str) -> Decision | None:
     """Nobody answered in time. What is judged bad or not known never goes on by itself."""
     action = view.rollout.policy.approval.on_expiry
     if action is Expiry.WAIT:
-        return Wait(_next_look(view), why)
+        return _watching(view, _next_look(view), why)
     unsure = view.rollout.failed_verdict or inconclusive(view) or unknown_task(view)
     if action is Expiry.PROMOTE and not unsure:
         return None
