@@ -10,7 +10,7 @@ import pytest
 from support import library
 from support.api import running
 from support.library import Harness, Jenkins
-from tidegate.settings import DriverSettings, EnvironmentSettings, Settings
+from tidegate.settings import DriverSettings, EnvironmentSettings, RouterSettings, Settings
 
 ROLES = {"release-managers": ["alice", "bob"]}
 
@@ -26,7 +26,7 @@ def harness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
 def jenkins(tmp_path: Path, harness: Harness, record_property: Callable[[str, object], None]) -> Iterator[Jenkins]:
     """A build over a shop that serves v1, in an environment that knows roles."""
     driver = DriverSettings(driver="docker")
-    environment = EnvironmentSettings(platform=driver, router=driver, roles=ROLES)
+    environment = EnvironmentSettings(platform=driver, router=RouterSettings(driver="haproxy"), roles=ROLES)
     with running(tmp_path, settings=Settings(environments={"demo": environment})) as api, api.engine():
         api.until(api.deploy("v1")["id"], "succeeded")
         yield Jenkins(api, harness, record_property, tmp_path)

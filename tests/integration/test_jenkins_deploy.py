@@ -256,3 +256,21 @@ def test_every_step_keeps_the_conventions() -> None:
     words = command("convention.groovy")
     done = subprocess.run(words, env=java(), capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_files_beside_the_compose_file_come_with_it(jenkins: Jenkins) -> None:
+    text = compose("drain: 1s").replace("    environment:", "    env_file: app.env\n    environment:")
+    files = {"shop/compose.yaml": text, "shop/app.env": "COLOUR=blau\n"}
+    build = jenkins.build(deploy(file="shop/compose.yaml", files=["app.env"]), files=files)
+    jenkins.ends("deploy: with the files that the Compose file names", build, "SUCCESS")
+    release = jenkins.api.wiring.store.get_release("demo/shop", jenkins.latest()["new"]).release
+    assert release.container.environment["COLOUR"] == "blau"
+    assert "blau" not in "\n".join(build["echo"])
+
+
+def test_a_failed_hook_is_told_with_what_it_printed(jenkins: Jenkins) -> None:
+    jenkins.compose = compose("drain: 1s, hooks: {pre_promote: smoke}")
+    jenkins.api.world.statuses["pre_promote"] = 3
+    text = jenkins.ends("deploy: rolled back, a hook failed", jenkins.build(deploy()), "FAILURE")
+    assert "pre_promote failed: exit status 3" in text
+    assert "pre_promote says hello" in text

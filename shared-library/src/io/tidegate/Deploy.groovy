@@ -49,6 +49,7 @@ class Deploy implements Serializable {
         if (compose != null) {
             body.compose = compose
             body.variables = Texts.asText(options.variables)
+            body.files = files(options)
         }
         if (options.image != null) {
             body.image = options.image
@@ -63,6 +64,19 @@ class Deploy implements Serializable {
             body.reason = Texts.oneLine(options.reason)
         }
         return body
+    }
+
+    /** What the Compose file names beside itself. Read as bytes: nobody knows here what they are. */
+    private Map files(Map options) {
+        if (options.files instanceof Map) {
+            return options.files
+        }
+        String folder = Keys.folder(options.file)
+        Map read = [:]
+        for (String name in options.files) {
+            read.put(name, [base64: session.script.readFile(file: folder + name, encoding: 'Base64')])
+        }
+        return read
     }
 
     /** A refusal may be no reason to fail: the live rollout may be our own. */

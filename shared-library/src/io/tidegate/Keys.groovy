@@ -32,6 +32,12 @@ class Keys implements Serializable {
     }
 
     /** Written out, since the sandbox allows no MessageDigest (FIPS 180-4). */
+    /** The folder of a path, with its slash; empty where the path has none. */
+    @NonCPS
+    static String folder(String path) {
+        return path == null ? '' : path.replaceAll('[^/]*$', '')
+    }
+
     @NonCPS
     static String sha256(String text) {
         List<Integer> state = [0x6a09e667, (int) 0xbb67ae85, 0x3c6ef372, (int) 0xa54ff53a,

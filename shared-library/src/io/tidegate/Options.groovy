@@ -24,7 +24,7 @@ class Options implements Serializable {
     /** The names that a step takes, in the order of its help. */
     @NonCPS
     static List<String> known(String step) {
-        List<String> what = ['service', 'file', 'compose', 'image', 'variables', 'force', 'reason', 'onBehalfOf']
+        List<String> what = ['service', 'file', 'compose', 'files', 'image', 'variables', 'force', 'reason', 'onBehalfOf']
         List<String> where = ['server', 'credentials', 'stage', 'patience']
         switch (step) {
             case 'tidegateDeploy': return what + ['until', 'onAbort', 'archive'] + where
@@ -71,7 +71,7 @@ class Options implements Serializable {
     private static Map defaults(String step, Map env) {
         Map values = [
             server: env.server, credentials: 'tidegate-token', stage: env.stage ?: step, patience: 300, onAbort: 'rollback',
-            variables: [:], reason: '', force: false, archive: false, wait: 600,
+            variables: [:], files: [], reason: '', force: false, archive: false, wait: 600,
             until: step == 'tidegateDeploy' ? 'hold' : 'end',
         ]
         List<String> named = ['tidegateVerify', 'tidegatePromote', 'tidegateRollback']
@@ -93,6 +93,8 @@ class Options implements Serializable {
                 return value == true || text(value) ? '' : "onBehalfOf: a person's name, or true for who started the build"
             case 'variables':
                 return mistakeInVariables(value)
+            case 'files':
+                return mistakeInFiles(value)
             case 'gate':
                 boolean kind = value instanceof Map || value instanceof Boolean
                 return kind ? '' : 'gate: a map such as [submitter: \'ops\'], or true'
@@ -133,9 +135,29 @@ class Options implements Serializable {
         return empty.isEmpty() ? '' : 'variables: no value for ' + empty.join(', ')
     }
 
+    @NonCPS
+    private static String mistakeInFiles(Object value) {
+        if (!(value instanceof Map) && !(value instanceof List)) {
+            return "files: a list of paths beside the Compose file such as ['app.env'], or a map of their texts, not " + value
+        }
+        for (Object each in (value instanceof Map ? value.keySet() : value)) {
+            if (!text(each) || (value instanceof Map && !(value.get(each) instanceof CharSequence))) {
+                return 'files: names, and in a map their texts, not ' + each
+            }
+        }
+        return ''
+    }
+
     /** As Jenkins can keep it: no interpolated strings, neither as values nor as keys. */
     @NonCPS
     private static Object taken(Object value) {
+        if (value instanceof List) {
+            List listed = []
+            for (Object each in value) {
+                listed.add(taken(each))
+            }
+            return listed
+        }
         if (!(value instanceof Map)) {
             return value instanceof CharSequence ? value.toString() : value
         }
@@ -179,6 +201,12 @@ class Options implements Serializable {
         }
         if (values.file != null && !env.workspace) {
             mistakes.add('file: needs a workspace; call the step inside an agent, or give the text as compose')
+        }
+        if (values.files instanceof List && !values.files.isEmpty() && values.file == null) {
+            mistakes.add('files: paths are beside the Compose file; give file, or their texts in a map')
+        }
+        if (values.files instanceof Map && values.file == null && values.compose == null) {
+            mistakes.add('files: they belong to a Compose file; give file or compose')
         }
         if (!values.variables.isEmpty() && values.file == null && values.compose == null) {
             mistakes.add('variables: they fill in a Compose file; give file or compose')

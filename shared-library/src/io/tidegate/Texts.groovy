@@ -101,6 +101,7 @@ class Texts implements Serializable {
         for (Map each in (report.failures ?: [])) {
             lines.add(each.instance + ': ' + each.detail)
         }
+        addTasks(lines, report.tasks ?: [])
         lines.add(requests(report))
         int surplus = lines.size() - MOST_LINES
         return surplus > 0 ? lines.subList(surplus, lines.size()) : lines
@@ -110,7 +111,7 @@ class Texts implements Serializable {
     @NonCPS
     private static String requests(Map report) {
         if (report.lost != null) {
-            return 'requests seen ' + report.requests + ', lost ' + report.lost
+            return 'requests seen ' + report.requests + ', lost ' + report.lost + byRelease(report)
         }
         List causes = []
         for (Map each in (report.batches ?: [])) {
@@ -119,6 +120,35 @@ class Texts implements Serializable {
             }
         }
         return 'requests seen and lost: not known' + (causes.isEmpty() ? '' : ', ' + causes.join('; '))
+    }
+
+    @NonCPS
+    private static String byRelease(Map report) {
+        List told = []
+        for (Map each in (report.by_release ?: [])) {
+            if (each.requests != null) {
+                told.add("${each.release}: ${each.requests} seen, ${each.lost} lost, ${each.errors} errors".toString())
+            }
+        }
+        Map probed = report.probed
+        if (probed) {
+            told.add("probes: ${probed.seen} sent, ${probed.failed} failed, ${probed.slow} slow".toString())
+        }
+        return told.isEmpty() ? '' : ' (' + told.join('; ') + ')'
+    }
+
+    /** Hooks and comparisons that did not pass, with what they printed or found. */
+    @NonCPS
+    private static void addTasks(List lines, List tasks) {
+        for (Map each in tasks) {
+            if (each.state != 'passed' && each.state != 'running') {
+                lines.add(each.sentence)
+                String more = each.changes ? each.changes.join('\n') : each.log
+                if (more) {
+                    lines.add(indented(more))
+                }
+            }
+        }
     }
 
     @NonCPS

@@ -163,7 +163,7 @@ class Build {
         if (text == null) {
             throw new FileNotFoundException(options.file)
         }
-        return text
+        return options.encoding == 'Base64' ? text.getBytes('UTF-8').encodeBase64().toString() : text
     }
 
     void _writeFile(Map options) {
