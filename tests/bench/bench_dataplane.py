@@ -156,8 +156,8 @@ def main() -> int:
     build_images(engine)
     engine.close()
     show_switches([measure(name, chosen) for name in chosen.only])
-    if chosen.kills:
-        show_kills([name for name in chosen.only if name in ROUTERS], chosen)
+    if routers := [name for name in chosen.only if name in ROUTERS and chosen.kills]:
+        show_kills(routers, chosen)
     return 0
 
 
