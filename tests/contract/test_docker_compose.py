@@ -226,7 +226,7 @@ def test_all_that_is_honoured_is_there(client: docker.DockerClient, platform: Do
         assert [line.split()[3:5] for line in limits.splitlines() if line.startswith("Max open")] == [["2048", "2048"]]
 
 
-@pytest.mark.parametrize("network", ["bridge", BACK])
+@pytest.mark.parametrize("network", ["bridge", BACK], ids=["bridge", "one of its own"])
 def test_networks(client: docker.DockerClient, network: str) -> None:
     """The proxy's is the one of the settings, whatever the service joins besides."""
     with platform_on(LOCAL, network=network) as platform:
@@ -264,6 +264,7 @@ def test_command_and_entrypoint(
         ("networks: [nowhere]", f"there is no network {PREFIX}nowhere"),
         ("volumes: [outside:/x]", f"there is no volume {PREFIX}outside"),
     ],
+    ids=["network", "volume"],
 )
 def test_what_must_be_there_and_is_not(
     client: docker.DockerClient, platform: DockerPlatform, options: str, said: str

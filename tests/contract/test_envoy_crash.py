@@ -17,7 +17,7 @@ from tidegate.drivers.routers.envoy import EnvoyRouter
 from tidegate.drivers.routers.envoy_admin import DRAINING, TAKES_NEW, Admin
 from tidegate.drivers.routers.envoy_config import Files
 from tidegate.drivers.routers.envoy_endpoints import in_file
-from tidegate.drivers.routers.haproxy_config import server_name
+from tidegate.drivers.routers.members import server_name
 from tidegate.errors import RouterError
 from tidegate.testing.router_contract import ids, member
 from traffic import Load

@@ -28,7 +28,7 @@ from support.need import program
 from tidegate.core.routing import Backend, Preview
 from tidegate.drivers.routers import haproxy_process, haproxy_servers, haproxy_socket
 from tidegate.drivers.routers.haproxy import HAProxyOptions, HAProxyRouter
-from tidegate.drivers.routers.haproxy_config import server_name
+from tidegate.drivers.routers.members import server_name
 from tidegate.testing.router_contract import ids, member
 from traffic import Load
 

@@ -14,6 +14,7 @@ from support.haproxy import Standing, kill, reload
 from tidegate.core.routing import Backend, Preview
 from tidegate.drivers.routers import haproxy_frontends as frontends
 from tidegate.drivers.routers.haproxy import HAProxyRouter
+from tidegate.drivers.routers.members import header_faults
 from tidegate.errors import RouterError
 from tidegate.testing.router_contract import ids, member
 
@@ -58,7 +59,7 @@ def filled(router: HAProxyRouter, shop: Backend) -> bool:
 def test_a_frontends_name_tells_what_it_does(name: str, listen: str, header: str) -> None:
     backend = Backend(name, listen, preview=Preview(header=header))
     told = frontends.backend_behind(frontends.name(backend))
-    assert frontends.faults(backend) == []
+    assert header_faults(backend) == []
     assert told is not None
     assert (told.name, told.listen) == (name, listen)
     assert frontends.condition(told) == frontends.condition(backend)

@@ -69,8 +69,8 @@ def test_waiting_is_bounded() -> None:
     [
         ({"preview": {}}, "preview", "needs listen"),
         ({"preview": {"listen": "x"}}, "preview.listen", "8001"),
-        ({"preview": {"header": "X-Preview: a b"}}, "preview.header", "without spaces"),
-        ({"preview": {"header": 'X": {'}}, "preview.header", "without spaces"),
+        ({"preview": {"header": "X-Preview: a b"}}, "preview.header", "letters, digits"),
+        ({"preview": {"header": 'X": {'}}, "preview.header", "letters, digits"),
         ({"preview": {"listen": 8002, "bake": "10s"}}, "preview.bake", "watches nothing"),
         ({"preview": {"header": "X: y", "listne": 8002}}, "preview.listne", "did you mean listen"),
         ({"keep": "1m"}, "keep", "blue_green only"),

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+#: What every proxy can look for: a name of letters, digits and -, a value without anything that a configuration could read.
+PREVIEW_HEADER = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]{0,63}): *([A-Za-z0-9][A-Za-z0-9._~+/=:@-]{0,99})")
 
 
 @dataclass(frozen=True, slots=True)

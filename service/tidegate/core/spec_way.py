@@ -10,14 +10,11 @@ from tidegate.core.contract.values import Contract, OnBreaking
 from tidegate.core.model import Strategy
 from tidegate.core.probing import LEAST_EVERY_SECONDS, Probe, public_url
 from tidegate.core.reading import Reader, flag, one_of, pairs, text
-from tidegate.core.routing import Preview
+from tidegate.core.routing import PREVIEW_HEADER, Preview
 from tidegate.core.tasks import HOOKS, Hook, Side
 from tidegate.core.units import seconds, share
 
 LONGEST_WAIT_SECONDS = 86_400.0  # what `long_lived: wait` means: nothing waits for ever
-HEADER = re.compile(
-    r"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}): ?([!-~]{1,128})"
-)  # an HTTP token, and a value without white space
 
 
 def preview(own: Reader) -> tuple[Preview | None, float]:
@@ -42,10 +39,11 @@ def listen(value: object) -> str:
 
 
 def _header(value: object) -> str:
-    found = HEADER.fullmatch(value) if isinstance(value, str) else None
+    found = PREVIEW_HEADER.fullmatch(value) if isinstance(value, str) else None
     if found:
         return f"{found[1]}: {found[2]}"
-    raise ValueError("a header's name and value without spaces, such as 'X-Preview: blue'")
+    rule = "a name of letters, digits and -, a value of these and . _ ~ + / = : @"
+    raise ValueError(f"a header such as 'X-Preview: blue': {rule}")
 
 
 def keep(own: Reader, strategy: Strategy) -> float:

@@ -22,8 +22,8 @@ from tidegate.drivers.routers import envoy_endpoints as endpoints
 from tidegate.drivers.routers.envoy_admin import Admin, Host
 from tidegate.drivers.routers.envoy_process import INSTALL, Process, program
 from tidegate.drivers.routers.envoy_switch import Switch
-from tidegate.drivers.routers.haproxy_config import member_of
-from tidegate.drivers.routers.haproxy_memory import Kept, Memory
+from tidegate.drivers.routers.members import member_of
+from tidegate.drivers.routers.memory import Kept, Memory
 from tidegate.errors import RouterError
 from tidegate.ports import Diagnosis, Router
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from tidegate.core.routing import Member
 from tidegate.drivers.routers import envoy_config as config
-from tidegate.drivers.routers.haproxy_config import member_of
+from tidegate.drivers.routers.members import member_of
 from tidegate.errors import RouterError
 
 ANSWER_SECONDS = 5.0

@@ -15,7 +15,7 @@ from typing import Any
 
 from tidegate.core.routing import Backend
 from tidegate.drivers.routers import envoy_counting as counting
-from tidegate.drivers.routers.haproxy_frontends import bind_address
+from tidegate.drivers.routers.members import bind_address
 
 Resource = dict[str, Any]
 

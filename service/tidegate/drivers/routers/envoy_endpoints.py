@@ -10,8 +10,9 @@ from pathlib import Path
 from tidegate.core.routing import Backend, Member
 from tidegate.drivers.routers import envoy_config as config
 from tidegate.drivers.routers import envoy_counting as counting
-from tidegate.drivers.routers import haproxy_config, haproxy_frontends
 from tidegate.drivers.routers.envoy_admin import DRAINING, TAKES_NEW, Host
+from tidegate.drivers.routers.files import read
+from tidegate.drivers.routers.members import endpoint, faults, header_faults, server_name
 from tidegate.errors import RouterError
 
 
@@ -27,7 +28,7 @@ class Endpoint:
     @property
     def resource(self) -> config.Resource:
         """In Envoy's words."""
-        host, port = haproxy_config.endpoint(self.address) or ("", 0)
+        host, port = endpoint(self.address) or ("", 0)
         return {
             "health_status": self.state,
             "load_balancing_weight": self.weight,
@@ -43,9 +44,9 @@ def of_host(host: Host, state: str) -> Endpoint:
 
 def of_member(member: Member) -> Endpoint:
     """One that shall take new requests."""
-    host, port = haproxy_config.endpoint(member.address) or ("", 0)
+    host, port = endpoint(member.address) or ("", 0)
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    return Endpoint(haproxy_config.server_name(member), address, TAKES_NEW, member.weight)
+    return Endpoint(server_name(member), address, TAKES_NEW, member.weight)
 
 
 def resource(backend: str, endpoints: Iterable[Endpoint]) -> config.Resource:
@@ -70,7 +71,7 @@ def in_file(path: Path) -> dict[str, Endpoint]:
 
 def resources(path: Path) -> list[config.Resource]:
     """What a file has. Raises `RouterError` when it is not as Tidegate writes it."""
-    text = haproxy_config.read(path)
+    text = read(path)
     try:
         found: list[config.Resource] = json.loads(text)["resources"] if text else []
     except (ValueError, KeyError, TypeError) as error:
@@ -92,8 +93,8 @@ def wanted(members: Collection[Member], present: Mapping[str, Endpoint]) -> list
 def refuse_faults(backend: Backend, members: Collection[Member]) -> None:
     """All of them at once, before anything is written. An address that is lacking yet may come."""
     lacking = sum(not member.address for member in members)
-    problems = [problem for member in members for problem in haproxy_config.faults(member)]
-    problems += haproxy_frontends.faults(backend)
+    problems = [problem for member in members for problem in faults(member)]
+    problems += header_faults(backend)
     if problems:
         raise RouterError("; ".join(problems), retryable=len(problems) == lacking)
     by_address: dict[str, list[str]] = {}

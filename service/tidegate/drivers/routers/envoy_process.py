@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tidegate.drivers.routers import envoy_config as config
 from tidegate.drivers.routers.envoy_admin import Admin
-from tidegate.drivers.routers.haproxy_config import update
+from tidegate.drivers.routers.files import update
 from tidegate.errors import RouterError
 
 OLDEST = (1, 40)  # before, it tells neither who waits for a connection nor counts by server

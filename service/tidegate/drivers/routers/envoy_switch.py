@@ -13,8 +13,8 @@ from tidegate.drivers.routers import envoy_config as config
 from tidegate.drivers.routers import envoy_endpoints as endpoints
 from tidegate.drivers.routers.envoy_admin import DRAINING, Admin, Host, await_
 from tidegate.drivers.routers.envoy_endpoints import Endpoint
-from tidegate.drivers.routers.haproxy_config import read, replace
-from tidegate.drivers.routers.haproxy_frontends import bind_address
+from tidegate.drivers.routers.files import read, replace
+from tidegate.drivers.routers.members import bind_address
 from tidegate.errors import RouterError
 
 TAKEN_SECONDS = 5.0  # Envoy takes a file in a few milliseconds

@@ -24,15 +24,14 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from tidegate.core.routing import Backend, Member, Routed
-from tidegate.drivers.routers import haproxy_config as config
-from tidegate.drivers.routers import haproxy_frontends as frontends
-from tidegate.drivers.routers.haproxy_memory import Kept, Memory
 from tidegate.drivers.routers.haproxy_places import AdoptedPlace, OwnedPlace, Place
 from tidegate.drivers.routers.haproxy_process import listed, old_processes
-from tidegate.drivers.routers.haproxy_servers import Row, Server, Tally, by_release, release_traffic, servers, traffic
+from tidegate.drivers.routers.haproxy_servers import Row, Server, by_release, release_traffic, servers, traffic
 from tidegate.drivers.routers.haproxy_sessions import tunnels
 from tidegate.drivers.routers.haproxy_socket import Conversation, Replaced, identity, info, rows, say
 from tidegate.drivers.routers.haproxy_switch import Switch
+from tidegate.drivers.routers.members import faults, header_faults, member_of, server_name
+from tidegate.drivers.routers.memory import Kept, Memory, Tally
 from tidegate.errors import RouterError
 from tidegate.ports import Diagnosis, Router
 
@@ -150,7 +149,7 @@ class HAProxyRouter(Router):
         }
         left = ({each.name for each in there} | set(kept.known)) - serving
         if left and (old_processes(self._place.admin, self._place.master) or self._process() != process):
-            draining.update((each.instance, None) for name in left if (each := config.member_of(name, "")))
+            draining.update((each.instance, None) for name in left if (each := member_of(name, "")))
         return draining
 
     def _process(self) -> str:
@@ -160,7 +159,7 @@ class HAProxyRouter(Router):
 
     def write(self, backend: Backend, members: Collection[Member], fence: int) -> None:
         _refuse_faults(backend, members)
-        wanted = {config.server_name(member): member for member in sorted(members, key=config.server_name)}
+        wanted = {server_name(member): member for member in sorted(members, key=server_name)}
         with self._memory.locked() as state:
             kept = state.setdefault(backend.name, Kept(backend.name))
             if fence < kept.fence:
@@ -233,6 +232,6 @@ class HAProxyRouter(Router):
 
 def _refuse_faults(backend: Backend, members: Collection[Member]) -> None:
     """All of them at once, before anything is written. An address that is lacking yet may come."""
-    problems = [*frontends.faults(backend), *(problem for member in members for problem in config.faults(member))]
+    problems = [*header_faults(backend), *(problem for member in members for problem in faults(member))]
     if problems:
         raise RouterError("; ".join(problems), retryable=len(problems) == sum(not member.address for member in members))

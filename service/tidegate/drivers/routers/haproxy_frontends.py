@@ -8,20 +8,10 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
-from tidegate.core.routing import Backend, Preview
+from tidegate.core.routing import PREVIEW_HEADER, Backend, Preview
 
-HEADER = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]{0,63}): *([A-Za-z0-9][A-Za-z0-9._~+/=:@-]{0,99})")
 NAME = re.compile(r"([a-z0-9-]+(?:_preview)?)_on_((?:[0-9.]+:)?[0-9]+)(?:_if_([a-z0-9-]+)_is_([A-Za-z0-9.:-]+))?")
 PREVIEW = re.compile(r"[a-z0-9-]+_preview")
-
-
-def faults(backend: Backend) -> list[str]:
-    """Why HAProxy could not look for the header of this backend's preview: it stands in the file, between braces."""
-    header = backend.preview.header if backend.preview else ""
-    if not header or HEADER.fullmatch(header):
-        return []
-    wanted = "`Name: value`, the name of letters, digits and -, the value of these and . _ ~ + / = : @"
-    return [f"the preview of {backend.name} has the header {header!r}: it must be {wanted}"]
 
 
 def condition(backend: Backend) -> str:
@@ -32,7 +22,7 @@ def condition(backend: Backend) -> str:
 
 def _header(backend: Backend) -> tuple[str, str]:
     """The name in small letters, for which HAProxy looks whatever is sent, and the value."""
-    found = HEADER.fullmatch(backend.preview.header) if backend.preview else None
+    found = PREVIEW_HEADER.fullmatch(backend.preview.header) if backend.preview else None
     return (found[1].lower(), found[2]) if found else ("", "")
 
 
@@ -58,8 +48,3 @@ def backend_behind(frontend: str) -> Backend | None:
 def of(backend: str, proxies: Collection[str]) -> set[str]:
     """The frontends of a backend among the proxies of a process."""
     return {each for each in proxies if each.startswith(f"{backend}_on_")}
-
-
-def bind_address(listen: str) -> str:
-    """`8001` binds every address, `127.0.0.1:8001` one."""
-    return listen if ":" in listen else f"*:{listen}"

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Protocol
 
 from tidegate.core.routing import Backend, Member, Preview
+from tidegate.drivers.routers import files
 from tidegate.drivers.routers import haproxy_config as config
 from tidegate.drivers.routers import haproxy_frontends as frontends
-from tidegate.drivers.routers.haproxy_memory import Kept
 from tidegate.drivers.routers.haproxy_process import Process
 from tidegate.drivers.routers.haproxy_servers import servers
 from tidegate.drivers.routers.haproxy_socket import Conversation, every_row, rows, say
+from tidegate.drivers.routers.members import bind_address
+from tidegate.drivers.routers.memory import Kept
 from tidegate.errors import RouterError
 from tidegate.ports import Diagnosis
 
@@ -64,6 +66,9 @@ class OwnedPlace:
     def pid(self) -> int | None:
         return self._process.pid
 
+    def _accepted(self, draft: Path) -> None:
+        config.accepted(draft, self._binary)
+
     def running(self) -> bool:
         return self.pid is not None or self._process.answers()  # a second one would take the sockets from the first
 
@@ -72,7 +77,7 @@ class OwnedPlace:
             return
         if not self._file.path.exists():
             sections = {name: (backend, ()) for name, backend in _remembered(state).items()}
-            config.replace(self._file.path, self._file.render(sections), self._binary)
+            files.replace(self._file.path, self._file.render(sections), self._accepted)
         self._process.start()
 
     def ensure(self, backend: Backend, members: Sequence[Member], state: Mapping[str, Kept]) -> None:
@@ -88,17 +93,17 @@ class OwnedPlace:
         before, there = sections.get(backend.name, (None, ()))
         if backend.listen:
             _require_free(backend, beside_itself=before is not None and _overlap(before.listen, backend.listen))
-        present = config.read(self._file.path)
-        config.replace(self._file.path, self._file.render({**sections, backend.name: (backend, there)}), self._binary)
+        present = files.read(self._file.path)
+        files.replace(self._file.path, self._file.render({**sections, backend.name: (backend, there)}), self._accepted)
         try:
             self._process.reload(lambda: self._serves(backend))
         except RouterError:
-            config.replace(self._file.path, present)
+            files.replace(self._file.path, present)
             raise
 
     def keep(self, backend: Backend, members: Sequence[Member], state: Mapping[str, Kept]) -> None:
         text = self._file.render({**self._sections(state), backend.name: (backend, members)})
-        config.update(self._file.path, text)
+        files.update(self._file.path, text)
 
     def missing(self) -> Diagnosis | None:
         if shutil.which(self._binary) is None:
@@ -173,7 +178,7 @@ class AdoptedPlace:
             raise RouterError(f"{self._file.path}: " + "; ".join(problems), retryable=False)
 
     def keep(self, backend: Backend, members: Sequence[Member], state: Mapping[str, Kept]) -> None:
-        config.update(self._file.path, self._file.with_servers(backend.name, members))
+        files.update(self._file.path, self._file.with_servers(backend.name, members))
 
     def missing(self) -> Diagnosis | None:
         return None
@@ -187,7 +192,7 @@ class AdoptedPlace:
 
 def _overlap(one: str, other: str) -> bool:
     """Whether who listens at the one takes the other, too."""
-    hosts, ports = zip(*(frontends.bind_address(each).rpartition(":")[::2] for each in (one, other)), strict=True)
+    hosts, ports = zip(*(bind_address(each).rpartition(":")[::2] for each in (one, other)), strict=True)
     return ports[0] == ports[1] and ("*" in hosts or hosts[0] == hosts[1])
 
 
@@ -197,7 +202,7 @@ def _require_free(backend: Backend, *, beside_itself: bool) -> None:
     HAProxy's own check does not find it, and while a new process tries to get the address, which takes it a second or more,
     the old one listens nowhere. `beside_itself`: our HAProxy has it already; it shares its ports, as does the probe then.
     """
-    host, _, port = frontends.bind_address(backend.listen).rpartition(":")
+    host, _, port = bind_address(backend.listen).rpartition(":")
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT if beside_itself else socket.SO_REUSEADDR, 1)
         try:

@@ -3,28 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 
 from tidegate.core.routing import Member, Traffic
-from tidegate.drivers.routers import haproxy_config as config
 from tidegate.drivers.routers.haproxy_socket import number
+from tidegate.drivers.routers.members import member_of
+from tidegate.drivers.routers.memory import Tally
 
 Row = Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class Tally:
-    """The counters of a server, or the sums of several. `silent`: requests without any answer, as far as its own numbers
-    tell; they may be fewer."""
-
-    answered: int = 0
-    errors: int = 0  # of the answered ones, with 5xx
-    refused: int = 0
-    broken: int = 0  # of the answered ones, broken off after the head
-    silent: int = 0
-
-    def __add__(self, other: Tally) -> Tally:
-        return Tally(*(one + more for one, more in zip(astuple(self), astuple(other), strict=True)))
 
 
 @dataclass(frozen=True)
@@ -55,7 +41,7 @@ def servers(found: Sequence[Row]) -> list[Server]:
             row["status"],
             number(row, "scur") + number(row, "qcur"),
             _tally(row),
-            config.member_of(row["svname"], row["addr"], number(row, "uweight")),
+            member_of(row["svname"], row["addr"], number(row, "uweight")),
         )
         for row in found
         if row["svname"] not in ("BACKEND", "FRONTEND")
@@ -84,7 +70,7 @@ def by_release(found: Iterable[Server], of_deleted: Mapping[str, Tally]) -> dict
     there = {server.name: server.tally for server in found}
     sums: dict[str, Tally] = {}
     for name, tally in {**of_deleted, **there}.items():
-        member = config.member_of(name, "")
+        member = member_of(name, "")
         release = member.release if member else name
         sums[release] = sums.get(release, Tally()) + tally
     return sums

@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from tidegate.core.routing import Backend, Member
-from tidegate.drivers.routers import haproxy_config as config
 from tidegate.drivers.routers.haproxy_servers import Server, servers
 from tidegate.drivers.routers.haproxy_socket import Ask, Replaced, rows
+from tidegate.drivers.routers.members import endpoint
 from tidegate.errors import RouterError
 
 STRIKE_SECONDS = 0.05  # how long it is waited for servers to become idle; the rest is for a later write
@@ -30,8 +30,8 @@ class Switch:
     def done(self) -> bool:
         """Whether the wanted ones take new requests at their addresses with their weights, and nobody else does."""
         taking = {name: each for name, each in self.running.items() if each.takes_new}
-        return {name: (config.endpoint(each.address), each.weight) for name, each in taking.items()} == {
-            name: (config.endpoint(each.address), each.weight) for name, each in self._wanted.items()
+        return {name: (endpoint(each.address), each.weight) for name, each in taking.items()} == {
+            name: (endpoint(each.address), each.weight) for name, each in self._wanted.items()
         }
 
     def admit(self) -> None:
@@ -42,7 +42,7 @@ class Switch:
                 self._command(f"add server {server} {member.address} weight {member.weight}", "New server registered.")
                 self._command(f"enable server {server}", "")
                 continue
-            if config.endpoint(present.address) != config.endpoint(member.address):
+            if endpoint(present.address) != endpoint(member.address):
                 self._move(server, member)
             if present.weight != member.weight:
                 self._command(f"set server {server} weight {member.weight}", "")

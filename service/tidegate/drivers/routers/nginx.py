@@ -21,9 +21,9 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tidegate.core.routing import Backend, Member, Routed
-from tidegate.drivers.routers import haproxy_config as files
+from tidegate.drivers.routers import files
 from tidegate.drivers.routers import nginx_config as config
-from tidegate.drivers.routers.haproxy_memory import Kept, Memory
+from tidegate.drivers.routers.memory import Kept, Memory
 from tidegate.drivers.routers.nginx_generations import Generation, Generations, Spot, Worker, serving
 from tidegate.drivers.routers.nginx_log import RequestLog
 from tidegate.drivers.routers.nginx_places import AdoptedPlace, OwnedPlace, Place

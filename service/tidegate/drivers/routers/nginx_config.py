@@ -7,10 +7,9 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tidegate.core.routing import Backend, Member
-from tidegate.drivers.routers.haproxy_config import TEMPLATES, endpoint, member_of, server_name
-from tidegate.drivers.routers.haproxy_frontends import HEADER, bind_address
-from tidegate.drivers.routers.haproxy_frontends import faults as header_faults
+from tidegate.core.routing import PREVIEW_HEADER, Backend, Member
+from tidegate.drivers.routers.files import TEMPLATES
+from tidegate.drivers.routers.members import bind_address, endpoint, header_faults, member_of, server_name
 from tidegate.drivers.routers.nginx_generations import Generation, Spot
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
@@ -73,7 +72,7 @@ def variable(backend: str) -> str:
 
 def header(text: str) -> tuple[str, str]:
     """nginx's variable of a header, and the value that it must have."""
-    name, value = HEADER.fullmatch(text).groups()  # type: ignore[union-attr]  # `faults` has seen it
+    name, value = PREVIEW_HEADER.fullmatch(text).groups()  # type: ignore[union-attr]  # `faults` has seen it
     return f"http_{name.lower().replace('-', '_')}", value
 
 

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from tidegate.core.routing import Member
-from tidegate.drivers.routers import haproxy_config as files
+from tidegate.drivers.routers import files
 from tidegate.errors import RouterError
 
 PROC = Path("/proc")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from tidegate.core.routing import Traffic
-from tidegate.drivers.routers.haproxy_config import member_of
+from tidegate.drivers.routers.members import member_of
 from tidegate.drivers.routers.nginx_process import Process
 from tidegate.errors import RouterError
 

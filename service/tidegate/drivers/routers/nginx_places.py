@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Protocol
 
 from tidegate.core.routing import Backend
-from tidegate.drivers.routers import haproxy_config as files
+from tidegate.drivers.routers import files
 from tidegate.drivers.routers import nginx_config as config
-from tidegate.drivers.routers.haproxy_frontends import bind_address
+from tidegate.drivers.routers.members import bind_address
 from tidegate.drivers.routers.nginx_generations import Generation, Generations
 from tidegate.drivers.routers.nginx_process import Process, final, waited
 from tidegate.errors import RouterError

@@ -1,4 +1,4 @@
-"""What is remembered beside HAProxy: fences, listening addresses, who may be known to HAProxy. One writer at a time."""
+"""What is remembered beside a proxy: fences, listening addresses, who may be known to it. One writer at a time."""
 
 from __future__ import annotations
 
@@ -8,13 +8,27 @@ import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, astuple, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from tidegate.drivers.routers import haproxy_config as config
-from tidegate.drivers.routers.haproxy_servers import Tally
+from tidegate.drivers.routers import files
 from tidegate.errors import RouterError
+
+
+@dataclass(frozen=True)
+class Tally:
+    """The counters of a server, or the sums of several. `silent`: requests without any answer, as far as its own numbers
+    tell; they may be fewer."""
+
+    answered: int = 0
+    errors: int = 0  # of the answered ones, with 5xx
+    refused: int = 0
+    broken: int = 0  # of the answered ones, broken off after the head
+    silent: int = 0
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(*(one + more for one, more in zip(astuple(self), astuple(other), strict=True)))
 
 
 @dataclass
@@ -73,7 +87,7 @@ class Memory:
     def save(self, state: Mapping[str, Kept]) -> None:
         """Write it, careful of a crash in the middle."""
         text = json.dumps({name: asdict(kept) for name, kept in state.items()}, indent=1)
-        config.replace(self._directory / "state.json", text)
+        files.replace(self._directory / "state.json", text)
 
 
 def _kept(found: Mapping[str, Any]) -> Kept:

@@ -1,0 +1,59 @@
+"""Members as every proxy knows them: their names, where they are, and what no proxy could take."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+
+from tidegate.core.routing import PREVIEW_HEADER, Backend, Member
+
+MOST_WEIGHT = 256
+
+
+def server_name(member: Member) -> str:
+    """`v2-4.0.3f9a1c0b77de`: release, ordinal, instance; so the exporter's series tell releases apart."""
+    return f"{member.release}.{member.ordinal}.{member.instance}"
+
+
+def member_of(name: str, address: str, weight: int = 1) -> Member | None:
+    """The other way round; None for a server that Tidegate did not add."""
+    found = re.fullmatch(r"([a-z0-9-]+)\.(\d+)\.([a-z0-9]+)", name)
+    return Member(found[3], found[1], int(found[2]), address, weight) if found else None
+
+
+def faults(member: Member) -> list[str]:
+    """Why no proxy could take this member, told before anything is written: with a bad line it would not start again."""
+    found, name = [], server_name(member)
+    if member_of(name, member.address, member.weight) != member:
+        found.append(f"{name} is no name for a server: release of [a-z0-9-], instance of [a-z0-9]")
+    if not member.address:
+        found.append(f"{name} has no address yet")
+    elif endpoint(member.address) is None:
+        found.append(f"{name} has the address {member.address!r}: it must be ip:port")
+    if not 1 <= member.weight <= MOST_WEIGHT:
+        found.append(f"{name} has the weight {member.weight}: it must be 1 to {MOST_WEIGHT}")
+    return found
+
+
+def endpoint(address: str) -> tuple[str, int] | None:
+    """IP and port in one form; None when it is no `ip:port`."""
+    host, _, port = address.rpartition(":")
+    try:
+        ip = ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return None
+    return (str(ip), int(port)) if re.fullmatch(r"[0-9]{1,5}", port) and 0 < int(port) < 65536 else None
+
+
+def header_faults(backend: Backend) -> list[str]:
+    """Why no proxy could look for the header of this backend's preview: it stands in its file."""
+    header = backend.preview.header if backend.preview else ""
+    if not header or PREVIEW_HEADER.fullmatch(header):
+        return []
+    wanted = "`Name: value`, the name of letters, digits and -, the value of these and . _ ~ + / = : @"
+    return [f"the preview of {backend.name} has the header {header!r}: it must be {wanted}"]
+
+
+def bind_address(listen: str) -> str:
+    """`8001` binds every address, `127.0.0.1:8001` one."""
+    return listen if ":" in listen else f"*:{listen}"
