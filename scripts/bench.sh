@@ -8,7 +8,7 @@ set -euo pipefail
 
 STATE=$(mktemp -d)
 trap 'stop_engine; rm -rf "$STATE"' EXIT
-need_packages gcc=gcc /usr/include/stdio.h=libc6-dev haproxy=haproxy prometheus=prometheus mtail=mtail docker=docker.io
+need_packages gcc=gcc /usr/include/stdio.h=libc6-dev haproxy=haproxy nginx=nginx-light prometheus=prometheus mtail=mtail docker=docker.io
 need_venv dev
 need_engine
 
