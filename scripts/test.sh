@@ -20,6 +20,7 @@ if [ $# -gt 0 ]; then
     .venv/bin/python -m pytest --durations=15 --durations-min=1 "$@"
     exit
 fi
-# Most tests wait: for bakes, for traffic, for processes. So four files at a time, the people's stories first.
+# Most tests wait: for bakes, for traffic, for processes. So four files at a time, the people's stories first: they are the
+# longest, and would be alone at the end.
 say "tests"
-.venv/bin/python -m pytest -n 4 --dist loadfile --durations=30 --durations-min=1 tests/acceptance tests
+.venv/bin/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder --durations=30 --durations-min=1 tests/acceptance tests
