@@ -6,6 +6,7 @@ An SDK's error never leaves its driver: it becomes the matching `DriverError` wi
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -208,7 +209,14 @@ class Store(EngineStore, Protocol):
     """All that is asked of the database."""
 
     def migrate(self) -> None:
-        """Bring the schema up to date."""
+        """Bring the schema up to date; several may do it at once."""
+
+    def prepare(self) -> None:
+        """Before serving or driving: raise `StoreError` unless the schema fits this program. A database that only one
+        machine uses is brought up to date here."""
+
+    def sole_engine(self) -> AbstractContextManager[None]:
+        """Be the only engine on a database that allows only one. Raises `Refused` when there is another."""
 
     def check(self) -> Sequence[Diagnosis]:
         """What `tidegate check` says of it; never raises."""

@@ -85,6 +85,9 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(extra="forbid", env_prefix=PREFIX, env_nested_delimiter="__")
 
     database: str = Field(default="sqlite:////var/lib/tidegate/tidegate.db", description="Where rollouts are recorded.")
+    database_password_file: Path | None = Field(
+        default=None, description="A file with PostgreSQL's password; read anew for each connection."
+    )
     listen: str = Field(default="127.0.0.1:7070", pattern=r"^[^:\s]+:\d{1,5}$", description="Address and port of the API.")
     address: str = Field(
         default="", pattern=r"^(https?://[!-~]+)?$", description="Where people reach this server, for links; else `listen`."

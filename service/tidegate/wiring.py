@@ -19,7 +19,6 @@ from tidegate.engine.worker import Worker, WorkerOptions
 from tidegate.errors import InvalidSettings, Problem, UnknownDriver
 from tidegate.ports import Clock, Diagnosis, Parts, Store
 from tidegate.settings import DriverSettings, EnvironmentSettings, RouterSettings, Settings, problems
-from tidegate.store.databases import exclusive_engine
 from tidegate.store.sql import SqlStore
 
 
@@ -49,12 +48,13 @@ def build(settings: Settings, clock: Clock = time.time) -> Wiring:
         raise InvalidSettings(found)
     whole = {name: parts for name, parts in environments.items() if parts is not None}
     chosen = {name: Diagnosis("router", True, each.why) for name, each in choices.items() if each is not None and each.why}
-    return Wiring(settings, SqlStore(settings.database, clock), whole, clock, chosen)
+    store = SqlStore(settings.database, clock, password_file=settings.database_password_file)
+    return Wiring(settings, store, whole, clock, chosen)
 
 
 def engine(wiring: Wiring, owner: str) -> Worker:
-    """The engine; `owner` names it as the holder of leases. To be called within `sole_engine`: the engines before it are
-    gone, and their rollouts are taken up at once."""
+    """The engine; `owner` names it as the holder of leases. To be called within `sole_engine`: where only one
+    engine is allowed, those before it are gone, and their rollouts are taken up at once."""
     wiring.store.end_leases()
     wanted = wiring.settings.engine
     options = WorkerOptions(wanted.lease_seconds, wanted.threads, wanted.poll_seconds)
@@ -71,7 +71,7 @@ def outbox(wiring: Wiring) -> Outbox:
 
 def sole_engine(wiring: Wiring) -> AbstractContextManager[None]:
     """Be the only engine on a database that allows only one; raises `Refused` when there is another."""
-    return exclusive_engine(wiring.settings.database)
+    return wiring.store.sole_engine()
 
 
 def _choice(name: str, router: RouterSettings, found: list[Problem]) -> choosing.Choice | None:

@@ -16,14 +16,15 @@ from typing import Any
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import event, insert, select, text, update
+from sqlalchemy import event, insert, make_url, select, text, update
 
 from tidegate.core.phases import Phase
-from tidegate.errors import InvalidSettings, Refused, StoreError
+from tidegate.errors import InvalidSettings, LeaseLost, Refused, StoreError
 from tidegate.ports import Store
 from tidegate.store import databases, tables
-from tidegate.store.databases import Collision, exclusive_engine
+from tidegate.store.database import Collision, Database
 from tidegate.store.sql import SqlStore
+from tidegate.store.sqlite import Sqlite, file_of
 from tidegate.testing.store_contract import StoreContract
 from tidegate.testing.store_values import HandClock, a_key, a_release, a_rollout, a_service, an_event, at_once, begin, take
 
@@ -42,8 +43,8 @@ def store(url: str) -> Iterator[SqlStore]:
         yield made
 
 
-def file_of(url: str) -> Path:
-    return databases.sqlite_path(url)
+def path_of(url: str) -> Path:
+    return file_of(make_url(url))
 
 
 class TestSqlite(StoreContract):
@@ -52,6 +53,17 @@ class TestSqlite(StoreContract):
         with closing(SqlStore(f"sqlite:///{tmp_path}/tidegate.db", clock)) as made:
             made.migrate()
             yield made
+
+    def test_a_sole_engine_takes_up_at_once_what_the_one_before_held(self, store: Store, clock: HandClock) -> None:
+        rollout = begin(store, SHOP)
+        lost = take(store, "anna", 10)
+        store.end_leases()
+        taken = store.claim("bert", 10)
+        assert taken is not None
+        assert (taken.rollout, taken.since, taken.fence > lost.fence) == (rollout.id, clock.now, True)
+        assert store.load(rollout.id)[0].resumes == 1
+        with pytest.raises(LeaseLost):
+            store.renew(lost, 10)
 
 
 # -- the schema -------------------------------------------------------------------------------------------------------
@@ -66,7 +78,7 @@ def test_the_revisions_lead_to_the_tables(store: SqlStore) -> None:
 def test_the_revisions_make_the_same_statements_as_the_tables(store: SqlStore, tmp_path: Path) -> None:
     """The comparison of Alembic does not see the conditions of partial indexes."""
 
-    def statements(database: databases.Database) -> dict[str, list[str]]:
+    def statements(database: Database) -> dict[str, list[str]]:
         with database.reading.begin() as connection:
             found = connection.execute(text("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL"))
             return {name: parts(sql) for name, sql in found if name != "alembic_version"}
@@ -76,7 +88,7 @@ def test_the_revisions_make_the_same_statements_as_the_tables(store: SqlStore, t
         return sorted(" ".join(part.split()).removesuffix(" )") for part in sql.split(","))
 
     straight = databases.connect(f"sqlite:///{tmp_path}/straight.db")
-    databases.create_file(straight.path)
+    straight.create()
     with closing(straight):
         with straight.writing.begin() as connection:
             tables.metadata.create_all(connection)
@@ -136,7 +148,7 @@ def test_a_commit_is_on_the_disk_when_it_returns(store: SqlStore) -> None:
 
 def test_nobody_else_may_read_the_file(store: SqlStore, url: str) -> None:
     begin(store, SHOP)
-    files = list(file_of(url).parent.iterdir())
+    files = list(path_of(url).parent.iterdir())
     assert len(files) == 3  # with the write-ahead log and its index
     assert [oct(each.stat().st_mode & 0o777) for each in files] == [oct(0o600)] * 3
 
@@ -147,7 +159,8 @@ def test_nobody_else_may_read_the_file(store: SqlStore, url: str) -> None:
 @pytest.mark.parametrize(
     "url",
     [
-        "postgresql://db/tidegate",
+        "mysql://db/tidegate",
+        "sqlite+pysqlcipher:///x.db",
         "sqlite://",
         "sqlite:///:memory:",
         "sqlite:///x.db?mode=ro",
@@ -167,11 +180,11 @@ def test_without_a_database_nothing_is_made(url: str) -> None:
         (line,) = store.check()
     assert not caught.value.retryable
     assert (line.ok, line.mend) == (False, "run `tidegate migrate`")
-    assert not file_of(url).exists()
+    assert not path_of(url).exists()
 
 
 def test_an_empty_database_asks_to_be_migrated(url: str) -> None:
-    databases.create_file(file_of(url))
+    Sqlite(make_url(url)).create()
     with closing(SqlStore(url)) as store:
         with pytest.raises(StoreError, match="tidegate migrate") as caught:
             store.claim("anna", 10)
@@ -193,8 +206,8 @@ def test_a_newer_schema_is_left_alone(store: SqlStore) -> None:
 
 
 def test_a_file_that_is_no_database(url: str) -> None:
-    databases.create_file(file_of(url))
-    file_of(url).write_bytes(b"something else altogether, long enough to be looked at" * 40)
+    Sqlite(make_url(url)).create()
+    path_of(url).write_bytes(b"something else altogether, long enough to be looked at" * 40)
     with closing(SqlStore(url)) as store:
         with pytest.raises(StoreError, match="not an SQLite database") as caught:
             store.migrate()
@@ -210,7 +223,7 @@ def test_a_locked_database_is_worth_another_try(store: SqlStore, url: str) -> No
 
     store._database.reading.dispose()
     begin(store, SHOP)
-    with closing(sqlite3.connect(file_of(url), isolation_level=None)) as other:
+    with closing(sqlite3.connect(path_of(url), isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(StoreError, match="locked") as caught:
             store.claim("anna", 10)
@@ -238,7 +251,7 @@ def test_a_full_disk_is_named_and_nothing_is_half_written(store: SqlStore) -> No
 
 
 def test_too_little_room_is_said_by_check(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tidegate.store.sql.LEAST_FREE_BYTES", 1 << 62)
+    monkeypatch.setattr("tidegate.store.sqlite.LEAST_FREE_BYTES", 1 << 62)
     (line,) = store.check()
     assert not line.ok
     assert "free" in line.found
@@ -268,8 +281,8 @@ def test_a_value_that_cannot_be_stored_is_named(store: SqlStore, change: dict[st
 
 HOLD = """
 import sys, time
-from tidegate.store.databases import exclusive_engine
-with exclusive_engine(sys.argv[1]):
+from tidegate.store.sql import SqlStore
+with SqlStore(sys.argv[1]).sole_engine():
     print("locked", flush=True)
     time.sleep(60)
 """
@@ -280,15 +293,15 @@ def test_a_second_engine_is_refused_until_the_first_has_died(url: str) -> None:
     try:
         assert first.stdout is not None
         assert first.stdout.readline() == "locked\n"
-        with pytest.raises(Refused, match=f"process {first.pid}"), exclusive_engine(url):
+        with pytest.raises(Refused, match=f"process {first.pid}"), SqlStore(url).sole_engine():
             pass
     finally:
         first.send_signal(signal.SIGKILL)
         first.communicate()
-    with exclusive_engine(url):
-        lock = file_of(url).with_name(file_of(url).name + ".engine")
+    with SqlStore(url).sole_engine():
+        lock = path_of(url).with_name(path_of(url).name + ".engine")
         assert lock.read_text() == f"{os.getpid()}\n"
-        with pytest.raises(Refused, match="one engine"), exclusive_engine(url):
+        with pytest.raises(Refused, match="one engine"), SqlStore(url).sole_engine():
             pass
-    with exclusive_engine(url):
+    with SqlStore(url).sole_engine():
         pass

@@ -53,7 +53,7 @@ def serve(
 def engine(settings: SettingsFile = None) -> None:
     """Drive the rollouts, until SIGTERM."""
     with opened(settings) as wiring, wires.sole_engine(wiring):
-        wiring.store.migrate()
+        wiring.store.prepare()
         worker = wires.engine(wiring, owner())
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: worker.stop())

@@ -38,7 +38,7 @@ def create(
         expires: Time | None = time.time() + expires_days * 86_400 if expires_days is not None else None
         with opened(settings) as wiring:
             secret, token = new_token(name, scope, service or ["*"], time.time(), expires)
-            wiring.store.migrate()
+            wiring.store.prepare()
             wiring.store.add_token(token)
             answer = {"id": token.id, "name": token.name, "token": secret}
     else:

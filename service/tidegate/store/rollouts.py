@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from sqlalchemy import Connection, Select, func, insert, select, update
+from sqlalchemy import Connection, and_, func, insert, or_, select, update
 
 from tidegate.core.judge.look import Look
 from tidegate.core.judge.verdict import Time, Verdict
@@ -189,7 +189,7 @@ def signal(
     audit: AuditEntry | None,
 ) -> Rollout:
     """Record it and wake the engine. Raises `UnknownRollout`, `IllegalMove`, `Stale`, `KeyReused`."""
-    present = _row(connection, rollout, lock=True)
+    present, *fellows = _together(connection, rollout)
     if key is not None:
         if answered(connection, key) is not None:
             return rows.rollout_of(present)
@@ -199,7 +199,7 @@ def signal(
     if version is not None and version != present.version:
         raise Stale(f"rollout {rollout} has version {present.version}, not {version}; read it again")
     changed = _wished(connection, present, wish, now)
-    for other in _fellows(connection, present):
+    for other in fellows:
         at_once = wish if wish.step is None else replace(wish, step=other.cursor)
         if wish.kind is not SignalKind.PROMOTE or _waits_alike(present, other):
             _wished(connection, other, at_once, now)
@@ -207,12 +207,15 @@ def signal(
     return rows.rollout_of(changed)
 
 
-def _fellows(connection: Connection, present: AnyRow) -> Sequence[AnyRow]:
-    """The others of its group that still go on."""
-    if not present.group:
-        return ()
-    others = select(rollouts).where(rollouts.c.group == present.group, rollouts.c.id != present.id, is_live)
-    return connection.execute(others.with_for_update()).all()
+def _together(connection: Connection, rollout: str) -> list[AnyRow]:
+    """It, and the others of its group that still go on; held until the transaction ends. Always taken in one order, or two
+    wishes for one group could wait for each other."""
+    group = _row(connection, rollout).group
+    wanted = rollouts.c.id == rollout
+    if group:
+        wanted = or_(wanted, and_(rollouts.c.group == group, is_live))
+    query = select(rollouts).where(wanted).order_by(rollouts.c.sequence).with_for_update()
+    return sorted(connection.execute(query), key=lambda row: row.id != rollout)
 
 
 def _waits_alike(one: AnyRow, other: AnyRow) -> bool:
@@ -251,9 +254,8 @@ def _told(wish: Signal) -> Event:
 # -- reading ----------------------------------------------------------------------------------------------------------
 
 
-def _row(connection: Connection, rollout: str, *, lock: bool = False) -> AnyRow:
-    query: Select[tuple[object, ...]] = select(rollouts).where(rollouts.c.id == rollout)
-    found = connection.execute(query.with_for_update() if lock else query).one_or_none()
+def _row(connection: Connection, rollout: str) -> AnyRow:
+    found = connection.execute(select(rollouts).where(rollouts.c.id == rollout)).one_or_none()
     if found is None:
         raise UnknownRollout(f"no rollout {rollout}")
     return found

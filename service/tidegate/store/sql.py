@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import TypeVar
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from tidegate.core.judge.look import Look
 from tidegate.core.judge.verdict import Time, Verdict
@@ -30,32 +30,47 @@ from tidegate.core.records import (
 from tidegate.errors import StoreError
 from tidegate.ports import Clock, Diagnosis, Store
 from tidegate.store import databases, deliveries, governing, leases, migrations, rollouts, services, tokens
-from tidegate.store.databases import Collision, translated
+from tidegate.store.database import Collision, touch
 
 T = TypeVar("T")
-LEAST_FREE_BYTES = 64 * 1024 * 1024  # below this `check` warns: the write-ahead log alone may grow by megabytes
 
 
 class SqlStore(Store):
     """One database, for many threads. Every call is one transaction; an error of the database is a `StoreError`.
 
-    `url` is `sqlite:///PATH`; `clock` tells seconds since the epoch. Nothing is opened before the first call. Raises
+    `url` is `sqlite:///PATH` or `postgresql://USER@HOST/NAME`, whose password may stand in a file; `clock` tells seconds
+    since the epoch. What engines must agree on, leases and what is due, goes by `common`, or else by the database's own
+    clock, where it has one that its programs on several machines share. Nothing is opened before the first call. Raises
     `InvalidSettings` for another URL.
     """
 
-    def __init__(self, url: str, clock: Clock = time.time) -> None:
-        self._database = databases.connect(url)
+    def __init__(
+        self, url: str, clock: Clock = time.time, *, password_file: Path | None = None, common: Clock | None = None
+    ) -> None:
+        self._database = databases.connect(url, password_file)
         self._clock = clock
+        self._common = common
 
     @contextmanager
     def _read(self, doing: str) -> Iterator[Connection]:
-        with translated(doing), self._database.reading.begin() as connection:
+        with self._database.translated(doing), self._database.reading.begin() as connection:
             yield connection
 
     @contextmanager
     def _write(self, doing: str) -> Iterator[Connection]:
-        with translated(doing), self._database.write() as connection:
+        with self._database.translated(doing), self._database.write() as connection:
             yield connection
+
+    def _now(self, connection: Connection) -> Time:
+        """By the clock that all engines share."""
+        if self._common is not None:
+            return self._common()
+        now = self._database.now(connection)
+        return self._clock() if now is None else now
+
+    def _ahead(self, now: Time) -> float:
+        """How many seconds the shared clock, which says `now`, is ahead of ours."""
+        return now - self._clock() if self._database.shared else 0.0
 
     def _write_checked(self, doing: str, work: Callable[[Connection], T]) -> T:
         """When another transaction got in between, once more: the checks then see what that one wrote."""
@@ -69,55 +84,65 @@ class SqlStore(Store):
     # -- the schema ---------------------------------------------------------------------------------------------------
 
     def migrate(self) -> None:
-        with translated("making the database"):
-            databases.create_file(self._database.path)
+        with self._database.translated("making the database"):
+            self._database.create()
         with self._write("bringing the schema up to date") as connection:
+            self._database.begin_migration(connection)
             migrations.upgrade(connection)
+
+    def prepare(self) -> None:
+        if not self._database.shared:
+            self.migrate()
+            return
+        with self._read("looking at the schema") as connection:
+            wrong = migrations.unfit(migrations.current(connection))
+        if wrong is not None:
+            raise StoreError(f"{wrong[0]}: {wrong[1]}", retryable=False)
+
+    def sole_engine(self) -> AbstractContextManager[None]:
+        return self._database.sole_engine()
 
     def check(self) -> Sequence[Diagnosis]:
         try:
             return (self._diagnose(),)
         except StoreError as error:
-            mend = "look at the file, its permissions and its disk, then check again"
-            return (Diagnosis("database", False, error.message, mend),)
+            return (Diagnosis("database", False, error.message, self._database.mend),)
 
     def _diagnose(self) -> Diagnosis:
-        if not self._database.path.exists():
-            return Diagnosis("database", False, f"{self._database.path} does not exist", databases.MIGRATE)
+        with self._database.translated("looking at the database"):
+            wrong = self._database.lack()
+        if wrong is not None:
+            return Diagnosis("database", False, *wrong)
         with self._read("reading the database") as connection:
-            found, wanted = migrations.current(connection), migrations.head()
-        if found != wanted:
-            what = f"{self._database.path}: its schema is {found or 'missing'}, {wanted} is needed"
-            return Diagnosis("database", False, what, databases.MIGRATE)
+            where, schema = self._database.described(connection), migrations.current(connection)
+        wrong = migrations.unfit(schema)
+        if wrong is not None:
+            return Diagnosis("database", False, f"{where}: {wrong[0]}", wrong[1])
         with self._write("writing to the database") as connection:
-            connection.execute(
-                text("UPDATE alembic_version SET version_num = version_num")
-            )  # to the disk, and changes nothing
-        with translated("asking how full the disk is"):
-            space = os.statvfs(self._database.path.parent)
-        free = space.f_bavail * space.f_frsize
-        if free < LEAST_FREE_BYTES:
-            what = f"{self._database.path}: only {free // 1024**2} MiB are free on its disk"
-            return Diagnosis("database", False, what, f"make room: {LEAST_FREE_BYTES // 1024**2} MiB at the least")
-        return Diagnosis("database", True, f"SQLite {sqlite3.sqlite_version} at {self._database.path}, schema {found}")
+            touch(connection)
+        return Diagnosis("database", True, f"{where}, schema {schema}")
 
     # -- the engine ---------------------------------------------------------------------------------------------------
 
     def claim(self, owner: str, ttl_seconds: float) -> Claim | None:
         with self._write("claiming a rollout") as connection:
-            return leases.claim(connection, owner, ttl_seconds, self._clock())
+            now = self._now(connection)
+            claim = leases.claim(connection, owner, ttl_seconds, now)
+        return None if claim is None else replace(claim, since=claim.since - self._ahead(now))
 
     def end_leases(self) -> None:
-        with self._write("ending the leases of engines that are gone") as connection:
-            leases.end_all(connection, self._clock())
+        if not self._database.shared:
+            with self._write("ending the leases of engines that are gone") as connection:
+                leases.end_all(connection, self._now(connection))
 
     def renew(self, claim: Claim, ttl_seconds: float) -> None:
         with self._write(f"renewing the lease on {claim.rollout}") as connection:
-            leases.renew(connection, claim, self._clock() + ttl_seconds)
+            leases.renew(connection, claim, self._now(connection) + ttl_seconds)
 
     def release(self, claim: Claim, due: Time | None) -> None:
         with self._write(f"giving {claim.rollout} back") as connection:
-            leases.release(connection, claim, due, self._clock())
+            now = self._now(connection)
+            leases.release(connection, claim, None if due is None else due + self._ahead(now), now)
 
     def load(self, rollout: str) -> tuple[Rollout, tuple[Signal, ...]]:
         with self._read(f"reading rollout {rollout}") as connection:
@@ -201,9 +226,10 @@ class SqlStore(Store):
         def add(connection: Connection) -> Idempotency | None:
             said = rollouts.answered(connection, key)
             if said is None:
+                now = self._now(connection)
+                rollouts.remember(connection, key, now)  # first: the same key sent twice at once meets here
                 for each in (Beginning(rollout, service, release, event), *others):
-                    rollouts.add(connection, each, self._clock())
-                rollouts.remember(connection, key, self._clock())
+                    rollouts.add(connection, each, now)
                 governing.note(connection, audit)
             return said
 
@@ -228,10 +254,10 @@ class SqlStore(Store):
         *,
         audit: AuditEntry | None = None,
     ) -> Rollout:
-        return self._write_checked(
-            f"recording {signal.kind} for {rollout}",
-            lambda connection: rollouts.signal(connection, rollout, signal, version, key, self._clock(), audit),
-        )
+        def record(connection: Connection) -> Rollout:
+            return rollouts.signal(connection, rollout, signal, version, key, self._now(connection), audit)
+
+        return self._write_checked(f"recording {signal.kind} for {rollout}", record)
 
     def events(self, rollout: str, after: int = 0, limit: int = 500) -> tuple[Event, ...]:
         with self._read(f"reading events of {rollout}") as connection:
@@ -256,9 +282,11 @@ class SqlStore(Store):
             return governing.every(connection, self._clock())
 
     def freeze(self, freeze: Freeze, *, audit: AuditEntry | None = None) -> None:
-        with self._write(f"freezing {freeze.environment}") as connection:
+        def put(connection: Connection) -> None:
             governing.put(connection, freeze)
             governing.note(connection, audit)
+
+        self._write_checked(f"freezing {freeze.environment}", put)
 
     def thaw(self, environment: str, *, audit: AuditEntry | None = None) -> None:
         with self._write(f"lifting the freeze of {environment}") as connection:
@@ -274,24 +302,27 @@ class SqlStore(Store):
     # -- what a CI is told --------------------------------------------------------------------------------------------
 
     def next_delivery(self, lease_seconds: float) -> Delivery | None:
-        now = self._clock()
         with self._write("looking for something to deliver") as connection:
+            now = self._now(connection)
             return deliveries.claim(connection, now + lease_seconds, now)
 
     def delivered(self, rollout: str, number: int, lease_seconds: float) -> None:
         with self._write(f"noting a delivery of {rollout}") as connection:
-            deliveries.note(connection, rollout, number, self._clock() + lease_seconds)
+            deliveries.note(connection, rollout, number, self._now(connection) + lease_seconds)
 
     def put_off(self, rollout: str, due: Time, *, failed: bool) -> None:
         with self._write(f"putting deliveries of {rollout} off") as connection:
-            deliveries.put_off(connection, rollout, due, failed=failed)
+            ahead = self._ahead(self._now(connection))
+            deliveries.put_off(connection, rollout, due + ahead, failed=failed)
 
     # -- tokens -------------------------------------------------------------------------------------------------------
 
     def add_token(self, token: Token, *, audit: AuditEntry | None = None) -> None:
-        with self._write("adding a token") as connection:
+        def add(connection: Connection) -> None:
             tokens.add(connection, token)
             governing.note(connection, audit)
+
+        self._write_checked("adding a token", add)
 
     def tokens(self) -> tuple[Token, ...]:
         with self._read("listing tokens") as connection:

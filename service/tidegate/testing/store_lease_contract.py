@@ -88,17 +88,6 @@ class ClaimExam:
         assert take(store, "bert", 10).since == clock.now
         assert store.load(rollout.id)[0].resumes == 1
 
-    def test_a_sole_engine_takes_up_at_once_what_the_one_before_held(self, store: Store, clock: HandClock) -> None:
-        rollout = begin(store, SHOP)
-        lost = take(store, "anna", 10)
-        store.end_leases()
-        taken = store.claim("bert", 10)
-        assert taken is not None
-        assert (taken.rollout, taken.since, taken.fence > lost.fence) == (rollout.id, clock.now, True)
-        assert store.load(rollout.id)[0].resumes == 1
-        with pytest.raises(LeaseLost):
-            store.renew(lost, 10)
-
     def test_renewing_holds_it_longer(self, store: Store, clock: HandClock) -> None:
         begin(store, SHOP)
         claim = take(store, "anna", 10)

@@ -64,7 +64,7 @@ def _try(settings: Settings, engine: str | None) -> None:
         with ExitStack() as stack:
             if engine is not None:
                 stack.enter_context(wires.sole_engine(wiring))
-            wiring.store.migrate()
+            wiring.store.prepare()
     finally:
         wiring.close()
 

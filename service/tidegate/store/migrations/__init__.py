@@ -12,6 +12,8 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
+from tidegate.store.database import MIGRATE
+
 
 def configuration(connection: Connection | None = None) -> Config:
     """Alembic's, on the packaged revisions. `env.py` works on the given connection."""
@@ -23,8 +25,31 @@ def configuration(connection: Connection | None = None) -> Config:
 
 
 def upgrade(connection: Connection) -> None:
-    """Bring the schema to `head`. Raises Alembic's `CommandError` when it is newer than this program."""
-    command.upgrade(configuration(connection), "head")
+    """Bring the schema to `head`; a newer one that fits is left alone. Raises Alembic's `CommandError` for one that does
+    not fit."""
+    found = current(connection)
+    if found is None or found in known() or unfit(found) is not None:
+        command.upgrade(configuration(connection), "head")
+
+
+def unfit(found: str | None) -> tuple[str, str] | None:
+    """Why this program cannot work on a schema of this revision, and what to do; None when it can.
+
+    Within a generation, the first digit of a revision, a change only adds, and what is added has a default: so the
+    program of the release before works on, and releases can be changed one process at a time. A change that breaks that
+    begins the next generation.
+    """
+    wanted = head()
+    if found == wanted or (found is not None and found not in known() and found[:1] == wanted[:1]):
+        return None
+    what = f"its schema is {found or 'missing'}, {wanted} is needed"
+    newer = found is not None and found not in known()
+    return what, f"run the release of Tidegate that made schema {found}, or a newer one" if newer else MIGRATE
+
+
+def known() -> frozenset[str]:
+    """All revisions that this program has."""
+    return frozenset(each.revision for each in ScriptDirectory.from_config(configuration()).walk_revisions())
 
 
 def current(connection: Connection) -> str | None:
@@ -32,6 +57,6 @@ def current(connection: Connection) -> str | None:
     return MigrationContext.configure(connection).get_current_revision()
 
 
-def head() -> str | None:
+def head() -> str:
     """The revision that this program needs."""
-    return ScriptDirectory.from_config(configuration()).get_current_head()
+    return str(ScriptDirectory.from_config(configuration()).get_current_head())

@@ -1,0 +1,202 @@
+"""PostgreSQL: any number of engines and servers, on any number of machines.
+
+Nothing waits for ever: statements and locks have the server's timeouts, a silent server the client's. Reads see one
+snapshot; writes lock what they depend on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from sqlalchemy import URL, Connection, create_engine, event, text
+
+from tidegate.core.judge.verdict import Time
+from tidegate.errors import InvalidSettings, Problem, StoreError
+from tidegate.store.database import MIGRATE, Collision, Database
+
+CONNECT_SECONDS = 5
+LOCK_SECONDS = 5.0  # for another transaction
+STATEMENT_SECONDS = 10.0
+SILENCE_SECONDS = 15  # after this the system gives a connection up whose other end says nothing
+MIGRATION_SECONDS = 600.0  # for one statement of a migration, and for another `tidegate migrate`
+POOL_SIZE = 8  # connections kept open; more threads than that open theirs for one transaction
+MOST_CONNECTIONS = 32
+MIGRATION_LOCK = 0x7469_6465  # any number that nothing else uses
+#: What the URL may say behind its question mark; libpq knows more, most of which is set here.
+OPTIONS = ("host", "port", "sslmode", "sslrootcert", "sslcert", "sslkey", "target_session_attrs")
+
+_CONNECT_OPTIONS = {
+    "connect_timeout": CONNECT_SECONDS,
+    "application_name": "tidegate",
+    "options": f"-c statement_timeout={STATEMENT_SECONDS:g}s -c lock_timeout={LOCK_SECONDS:g}s"
+    f" -c idle_in_transaction_session_timeout={STATEMENT_SECONDS:g}s",
+    "keepalives_idle": SILENCE_SECONDS // 3,
+    "keepalives_interval": SILENCE_SECONDS // 3,
+    "keepalives_count": 2,
+    "tcp_user_timeout": SILENCE_SECONDS * 1000,
+}
+
+#: SQLSTATEs (or their first two places) after which the same call may succeed: what to tell a person.
+_PASSING = {
+    "08": "the connection broke",
+    "25006": "the server is read-only: point `database` at the primary, or make room on its disk",
+    "25P03": "the transaction was idle for too long",
+    "53100": "the server's disk is full: make room",
+    "53200": "the server is out of memory",
+    "53300": "the server takes no more connections: raise its max_connections, or run fewer processes",
+    "55P03": f"another transaction kept a lock for more than {LOCK_SECONDS:g} s",
+    "57014": f"the statement took more than {STATEMENT_SECONDS:g} s",
+    "57P": "the server is stopping or starting",
+    "58": "the server's system failed to read or write",
+}
+_LASTING = {
+    "22": "a value cannot be stored",
+    "28": "the server refuses this role: look at the password and at pg_hba.conf",
+    "3D000": "there is no such database: make it with `createdb`",
+    "42501": "the role lacks a right: let it own its schema, `CREATE SCHEMA AUTHORIZATION role`",
+    "42703": f"the schema is not up to date: {MIGRATE}",
+    "42P01": f"the schema is not up to date: {MIGRATE}",
+    "3F000": "there is no schema to make tables in: `CREATE SCHEMA AUTHORIZATION role`",
+    "XX": "the database is damaged: restore a backup",
+}
+#: What a server says that refuses a connection; the client library gives no SQLSTATE for it.
+_REFUSALS = {
+    "no password supplied": "28",
+    "no pg_hba.conf entry": "28",
+    "authentication failed": "28",
+    "is not permitted to log in": "28",
+    "permission denied for database": "28",
+    "too many clients": "53300",
+    "too many connections": "53300",
+    "remaining connection slots": "53300",
+    "is starting up": "57P",
+    "is shutting down": "57P",
+    "in recovery mode": "57P",
+    "session is read-only": "25006",
+    "server is in hot standby": "25006",
+    'FATAL:  role "': "28",
+    'FATAL:  database "': "3D000",
+}
+
+
+class Postgres(Database):
+    """A server. Nothing is opened before the first transaction; `password_file` is read anew for each connection."""
+
+    connections = MOST_CONNECTIONS
+    shared = True
+    mend = "look at the server, its log, and the `database` setting, then check again"
+
+    def __init__(self, url: URL, password_file: Path | None) -> None:
+        """Raises `InvalidSettings`."""
+        driver = _driver()
+        self.raw = driver.Error
+        _refuse(url, password_file)
+        self._place = f"{url.host or url.query.get('host') or 'the local socket'}/{url.database}"
+        engine = create_engine(
+            url.set(drivername="postgresql+psycopg"),
+            pool_size=POOL_SIZE,
+            max_overflow=MOST_CONNECTIONS - POOL_SIZE,
+            pool_timeout=STATEMENT_SECONDS,
+            pool_pre_ping=True,  # a server that was restarted in between costs no call
+            connect_args=_CONNECT_OPTIONS,
+            isolation_level="READ COMMITTED",
+            hide_parameters=True,  # an error's trace goes to the log, and what is stored may be secret
+        )
+
+        @event.listens_for(engine, "do_connect")
+        def open_patiently(_: object, __: object, arguments: list[Any], options: dict[str, Any]) -> Any:
+            password = {} if password_file is None else {"password": _password(password_file)}
+            return driver.PatientConnection.connect(*arguments, **options, **password)
+
+        self.writing = engine
+        self.reading = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        with self.writing.begin() as connection:
+            yield connection
+
+    def create(self) -> None:
+        """Nothing: whoever runs the server makes the database."""
+
+    def begin_migration(self, connection: Connection) -> None:
+        held: Any = connection.connection.driver_connection
+        held.patience_seconds = MIGRATION_SECONDS + LOCK_SECONDS
+        connection.execute(text(f"SET LOCAL statement_timeout = '{MIGRATION_SECONDS:g}s'"))
+        connection.execute(text(f"SET LOCAL lock_timeout = '{MIGRATION_SECONDS:g}s'"))
+        connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": MIGRATION_LOCK})
+        # Who waits for a table makes all wait that come after: not for long, then.
+        connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_SECONDS:g}s'"))
+
+    def now(self, connection: Connection) -> Time | None:
+        return float(connection.execute(text("SELECT extract(epoch FROM clock_timestamp())::float8")).scalar_one())
+
+    def described(self, connection: Connection) -> str:
+        version = connection.execute(text("SHOW server_version")).scalar_one()
+        return f"PostgreSQL {version.split()[0]} at {self._place}"
+
+    def lack(self) -> tuple[str, str] | None:
+        return None
+
+    def error(self, doing: str, error: BaseException | None) -> StoreError:
+        """By SQLSTATE. Only the first line is told: details quote rows, and rows hold containers' environments."""
+        told = _told(error)
+        state = getattr(error, "sqlstate", None) or next((code for words, code in _REFUSALS.items() if words in told), "")
+        if state in ("40001", "40P01"):
+            return Collision(f"{doing}: another transaction was in the way ({told})", retryable=True)
+        if state.startswith("23"):
+            return Collision(f"{doing}: {told}", retryable=False)
+        for known, retryable in ((_PASSING, True), (_LASTING, False)):
+            for code in (state, state[:3], state[:2]):
+                if code in known:
+                    return StoreError(f"{doing}: {known[code]} ({told})", retryable=retryable)
+        if not state and isinstance(error, self.raw) and type(error).__name__ in ("OperationalError", "ConnectionTimeout"):
+            return StoreError(f"{doing}: no connection to {self._place} ({told})", retryable=True)
+        return StoreError(f"{doing}: {told}", retryable=False)
+
+    @contextmanager
+    def sole_engine(self) -> Iterator[None]:
+        """Any number is allowed."""
+        yield
+
+
+def _driver() -> ModuleType:
+    """What is made of psycopg. Raises `InvalidSettings` where it is not installed."""
+    try:
+        from tidegate.store import postgres_connection
+    except ImportError as error:
+        what = f"PostgreSQL needs psycopg ({error}): pip install 'tidegate[postgres]'"
+        raise InvalidSettings([Problem("database", what)]) from error
+    return postgres_connection
+
+
+def _refuse(url: URL, password_file: Path | None) -> None:
+    """All that is wrong with the settings, at once."""
+    found = []
+    if not url.database:
+        found.append(Problem("database", "the name of the database is missing, like postgresql://tidegate@db/tidegate"))
+    unknown = sorted(set(url.query) - set(OPTIONS))
+    if unknown:
+        found.append(Problem("database", f"unknown options {', '.join(unknown)}; allowed: {', '.join(OPTIONS)}"))
+    if url.password is not None and password_file is not None:
+        found.append(Problem("database_password_file", "the URL has a password already: leave one of the two out"))
+    if found:
+        raise InvalidSettings(found)
+
+
+def _password(file: Path) -> str:
+    try:
+        return file.read_text().strip("\r\n")
+    except (OSError, UnicodeError) as error:
+        raise StoreError(f"database_password_file {file} cannot be read: {error}", retryable=False) from error
+
+
+def _told(error: BaseException | None) -> str:
+    """The server's own sentence, or the client's last one."""
+    primary = getattr(getattr(error, "diag", None), "message_primary", None)
+    lines = str(primary or error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

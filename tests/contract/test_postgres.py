@@ -1,0 +1,397 @@
+"""PostgreSQL takes the exam of a store, and what only a server can show."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import insert, text
+
+from support.postgres import Server, running
+from tidegate.core.model import Signal, SignalKind
+from tidegate.core.phases import Phase
+from tidegate.errors import InvalidSettings, StoreError
+from tidegate.ports import Store
+from tidegate.store import databases, postgres_connection, tables
+from tidegate.store import postgres as module
+from tidegate.store.database import Collision
+from tidegate.store.sql import SqlStore
+from tidegate.testing.store_contract import StoreContract
+from tidegate.testing.store_group_contract import begun_together
+from tidegate.testing.store_values import (
+    HandClock,
+    a_key,
+    a_release,
+    a_rollout,
+    a_service,
+    an_event,
+    at_once,
+    begin,
+    finish,
+    take,
+)
+
+SHOP = a_service()
+SECRET = "tide-and-gate"
+
+
+class TestPostgres(StoreContract):
+    @pytest.fixture
+    def store(self, clock: HandClock, postgres_url: str) -> Iterator[Store]:
+        with closing(SqlStore(postgres_url, clock, common=clock)) as made:
+            yield made
+
+    def test_leases_are_not_ended_for_there_may_be_other_engines(self, store: Store) -> None:
+        begin(store, SHOP)
+        mine = take(store, "anna", 10)
+        store.end_leases()
+        assert store.claim("bert", 10) is None
+        store.renew(mine, 10)
+
+
+@pytest.fixture
+def store(postgres_url: str) -> Iterator[SqlStore]:
+    with closing(SqlStore(postgres_url)) as made:
+        yield made
+
+
+def opened(url: str, count: int) -> list[SqlStore]:
+    return [SqlStore(url) for _ in range(count)]
+
+
+# -- the schema -------------------------------------------------------------------------------------------------------
+
+
+def test_the_revisions_lead_to_the_tables(store: SqlStore) -> None:
+    with store._database.reading.begin() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, tables.metadata) == []
+
+
+def test_the_revisions_make_the_same_defaults_and_indexes_as_the_tables(postgres: Server) -> None:
+    """PostgreSQL cannot compare the defaults of JSON columns, nor Alembic the conditions of partial indexes."""
+    asked = (
+        "SELECT table_name, column_name, data_type, is_nullable, column_default FROM information_schema.columns"
+        " WHERE table_schema = 'public' AND table_name <> 'alembic_version' UNION ALL"
+        " SELECT tablename, indexname, indexdef, '', '' FROM pg_indexes"
+        " WHERE schemaname = 'public' AND tablename <> 'alembic_version' UNION ALL"
+        " SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid), '', '' FROM pg_constraint"
+        " WHERE connamespace = 'public'::regnamespace AND conrelid::regclass::text <> 'alembic_version'"
+    )
+    name = postgres.empty()
+    with closing(databases.connect(postgres.url(name))) as straight, straight.write() as connection:
+        tables.metadata.create_all(connection)
+    assert sorted(postgres.run(asked, "prepared"), key=str) == sorted(postgres.run(asked, name), key=str)
+
+
+def test_several_migrate_at_once(postgres: Server) -> None:
+    stores = opened(postgres.url(postgres.empty()), 4)
+    assert at_once(*(each.migrate for each in stores)) == [None] * 4
+    assert [line.ok for line in stores[0].check()] == [True]
+    for each in stores:
+        each.close()
+
+
+def test_who_claims_is_served_by_the_index(store: SqlStore, postgres: Server) -> None:
+    with store._write("testing") as connection:
+        connection.execute(text("SET LOCAL enable_seqscan = off"))
+        query = "EXPLAIN SELECT 1 FROM rollouts WHERE phase IN ('pending', 'running', 'rolling_back') AND due <= 1.0"
+        assert "due_rollouts" in str(connection.execute(text(query)).all())
+
+
+# -- the clock --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wrong_by", [-3600.0, 3600.0])
+def test_an_engine_with_a_wrong_clock_waits_as_long_as_it_meant_to(postgres_url: str, wrong_by: float) -> None:
+    wrong = SqlStore(postgres_url, lambda: time.time() + wrong_by)
+    right = SqlStore(postgres_url)
+    begin(right, SHOP)
+    claim = take(wrong, "anna", 30)
+    assert abs(claim.since - (time.time() + wrong_by)) < 10, "since when, by the clock of the engine that asks"
+    assert right.claim("bert", 30) is None
+    wrong.release(claim, time.time() + wrong_by + 60)
+    assert right.claim("bert", 30) is None
+    again = store_due_in(right)
+    assert 45 < again <= 60
+    wrong.close()
+    right.close()
+
+
+def store_due_in(store: SqlStore) -> float:
+    """Seconds until the only rollout is due, by the database's clock."""
+    with store._read("testing") as connection:
+        query = "SELECT due - extract(epoch FROM clock_timestamp()) FROM rollouts"
+        return float(connection.execute(text(query)).scalar_one())
+
+
+# -- many at once -----------------------------------------------------------------------------------------------------
+
+
+def test_one_key_sent_to_several_servers_at_once_makes_one_rollout(postgres_url: str) -> None:
+    """The service is there already, so that nothing but the key holds them apart."""
+    stores = opened(postgres_url, 6)
+    stores[0].put_service(SHOP)
+
+    def create(number: int) -> object:
+        rollout = replace(a_rollout(SHOP, 1), id=f"r{number}")
+        key = replace(a_key("build-7"), answer=rollout.id)
+        return stores[number].create(rollout, SHOP, a_release(SHOP, 1), key, an_event())
+
+    answers = at_once(*(lambda number=number: create(number) for number in range(6)))
+    (made,) = stores[0].rollouts()
+    assert answers.count(None) == 1
+    assert [each for each in answers if each is not None] == [replace(a_key("build-7"), answer=made.id)] * 5
+    for each in stores:
+        each.close()
+
+
+def test_wishes_for_a_group_do_not_wait_for_each_other(store: SqlStore) -> None:
+    shop, cart = begun_together(store)
+    works = [lambda: store.signal(shop.id, Signal(SignalKind.VERIFY, 1.0, "eva"))] * 6
+    works += [lambda: store.signal(cart.id, Signal(SignalKind.VERIFY, 1.0, "eva"))] * 6
+    assert not [answer for answer in at_once(*works) if isinstance(answer, Exception)]
+    assert len(store.load(shop.id)[1]) == len(store.load(cart.id)[1]) == 12
+
+
+def test_two_that_block_each_other_are_told_apart_and_the_work_is_done_again(postgres: Server, store: SqlStore) -> None:
+    for name in ("shop", "cart"):
+        store.put_service(a_service(name))
+    runs: list[str] = []
+
+    def lock_both(first: str, second: str) -> str:
+        def work(connection: object) -> str:
+            runs.append(first)
+            for name in (first, second):
+                connection.execute(  # type: ignore[attr-defined]  # a Connection
+                    text("UPDATE services SET version = version + 1 WHERE key = :key"), {"key": f"demo/{name}"}
+                )
+                time.sleep(0.3)
+            return first
+
+        return store._write_checked("testing", work)
+
+    assert at_once(lambda: lock_both("shop", "cart"), lambda: lock_both("cart", "shop")) == ["shop", "cart"]
+    assert len(runs) > 2
+
+
+def test_a_read_sees_one_moment(store: SqlStore) -> None:
+    rollout = begin(store, SHOP)
+    with store._read("testing") as connection:
+        query = text("SELECT count(*) FROM signals")
+        before = connection.execute(query).scalar_one()
+        store.signal(rollout.id, Signal(SignalKind.PAUSE, 1.0, "eva"))
+        assert connection.execute(query).scalar_one() == before
+
+
+def test_a_read_cannot_write(store: SqlStore) -> None:
+    with pytest.raises(StoreError, match="read-only"), store._read("testing") as connection:
+        connection.execute(insert(tables.numbers).values(service="demo/shop", last=1))
+
+
+def run(store: SqlStore, *statements: str) -> None:
+    """In one transaction of the store's."""
+    with store._write("testing") as connection:
+        for each in statements:
+            connection.execute(text(each))
+
+
+# -- failures ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "file", "told"),
+    [
+        ("postgresql://eva@db", None, "name of the database"),
+        ("postgresql://eva@db/x?sslmode=require&colour=red&fast=1", None, "colour, fast; allowed: host"),
+        (f"postgresql://eva:{SECRET}@db/x", Path("/run/password"), "leave one"),
+        (f"postgresql+psycopg2://eva:{SECRET}@db/x", None, "is not supported"),
+        (f"postgresql://eva:{SECRET}@db:port/x", None, "not a URL"),
+    ],
+)
+def test_wrong_settings_are_told(url: str, file: Path | None, told: str) -> None:
+    with pytest.raises(InvalidSettings, match=told) as caught:
+        SqlStore(url, password_file=file)
+    assert SECRET not in repr(caught.value)
+
+
+def refused(url: str, password_file: Path | None = None) -> StoreError:
+    """The error of a call on this database; nothing it says shows the password."""
+    with closing(SqlStore(url, password_file=password_file)) as store:
+        with pytest.raises(StoreError) as caught:
+            store.rollouts()
+        (line,) = store.check()
+    assert not line.ok
+    assert SECRET not in f"{caught.value!r} {line}"
+    return caught.value
+
+
+def test_a_server_that_is_down_is_worth_another_try(tmp_path: Path) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        error = refused(f"postgresql://eva:{SECRET}@127.0.0.1:{nobody.getsockname()[1]}/x")
+    assert error.retryable
+    assert "no connection to 127.0.0.1/x" in error.message
+    error = refused(f"postgresql://eva:{SECRET}@/x?host={tmp_path}")
+    assert error.retryable
+
+
+def test_a_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(module._CONNECT_OPTIONS, "connect_timeout", 2)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        error = refused(f"postgresql://eva:{SECRET}@127.0.0.1:{silent.getsockname()[1]}/x")
+    assert error.retryable
+
+
+def test_no_such_database_no_such_role(postgres: Server) -> None:
+    error = refused(postgres.url("nowhere"))
+    assert (error.retryable, "no such database" in error.message) == (False, True)
+    error = refused(postgres.url("prepared", f"nobody:{SECRET}"))
+    assert (error.retryable, "refuses this role" in error.message) == (False, True)
+
+
+def test_a_database_without_tables_asks_to_be_migrated(postgres: Server) -> None:
+    with closing(SqlStore(postgres.url(postgres.empty()))) as store:
+        for ask in (store.rollouts, store.prepare, lambda: store.claim("anna", 10)):
+            with pytest.raises(StoreError, match="tidegate migrate") as caught:
+                ask()
+            assert not caught.value.retryable
+        (line,) = store.check()
+        assert (line.ok, line.mend) == (False, "run `tidegate migrate`")
+        store.migrate()
+        store.prepare()
+
+
+def test_a_role_that_may_not_make_tables_is_told_what_it_lacks(postgres: Server) -> None:
+    name = postgres.empty()
+    postgres.run("DO $$ BEGIN CREATE ROLE guest LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$")
+    wanted = pytest.raises(StoreError, match="CREATE SCHEMA AUTHORIZATION")
+    with closing(SqlStore(postgres.url(name, "guest"))) as store, wanted as caught:
+        store.migrate()
+    assert not caught.value.retryable
+
+
+def test_a_role_with_a_schema_of_its_own_can_do_everything(postgres: Server) -> None:
+    name = postgres.empty()
+    postgres.run("DO $$ BEGIN CREATE ROLE keeper LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$")
+    postgres.run("REVOKE ALL ON SCHEMA public FROM public; CREATE SCHEMA AUTHORIZATION keeper", name)
+    with closing(SqlStore(postgres.url(name, "keeper"))) as store:
+        store.migrate()
+        finish(store, begin(store, SHOP), Phase.RUNNING, Phase.SUCCEEDED)
+        assert [line.ok for line in store.check()] == [True]
+    assert postgres.run("SELECT DISTINCT schemaname FROM pg_tables WHERE tablename = 'rollouts'", name) == [("keeper",)]
+
+
+def test_a_full_server_a_slow_lock_and_a_read_only_one(postgres: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = postgres.empty()
+    with closing(SqlStore(postgres.url(name))) as store:
+        store.migrate()
+        begin(store, SHOP)
+        with closing(SqlStore(postgres.url(name))) as other, other._write("testing") as connection:
+            connection.execute(text("UPDATE rollouts SET due = due"))
+            with pytest.raises(StoreError, match="kept a lock") as caught:
+                run(store, "SET LOCAL lock_timeout = '50ms'", "UPDATE rollouts SET due = due")
+            assert caught.value.retryable
+        with pytest.raises(StoreError, match="took more than") as caught:
+            run(store, "SET LOCAL statement_timeout = '50ms'", "SELECT pg_sleep(20)")
+        assert caught.value.retryable
+    postgres.run(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    with closing(SqlStore(postgres.url(name))) as store, pytest.raises(StoreError, match="read-only") as caught:
+        store.claim("anna", 10)
+    assert caught.value.retryable
+    postgres.run(f"ALTER DATABASE {name} RESET ALL; ALTER DATABASE {name} CONNECTION LIMIT 0")
+    postgres.run("DO $$ BEGIN CREATE ROLE guest LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$")
+    error = refused(postgres.url(name, "guest"))
+    assert (error.retryable, "takes no more connections" in error.message) == (True, True)
+
+
+def test_the_limits_are_set_on_every_connection(store: SqlStore) -> None:
+    with store._read("testing") as connection:
+        names = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "application_name")
+        found = [connection.execute(text(f"SHOW {name}")).scalar_one() for name in names]
+    assert found == ["10s", "5s", "10s", "tidegate"]
+
+
+def test_a_value_that_cannot_be_stored_is_named(store: SqlStore) -> None:
+    rollout = begin(store, SHOP)
+    claim = take(store)
+    for change in ({"cursor": 1 << 70}, {"reason": "half a \ud800 sign"}, {"reason": "a \0 sign"}, {"phase": None}):
+        with pytest.raises(StoreError, match=rollout.id) as caught:
+            store.save(replace(rollout, **change), (), claim.fence)  # type: ignore[arg-type]  # wrong on purpose
+        assert not caught.value.retryable
+    assert store.load(rollout.id)[0] == rollout
+
+
+def test_an_error_shows_no_row(store: SqlStore) -> None:
+    """What a container gets as environment stands in a row, and PostgreSQL would quote it."""
+    begin(store, SHOP)
+    copied = f"""INSERT INTO releases SELECT service, 'x', 1, 'i', '', NULL, '{{"KEY": "{SECRET}"}}', 1.0 FROM releases"""
+    with pytest.raises(Collision) as caught:
+        run(store, copied)
+    assert SECRET not in str(caught.value)
+    assert "replicas" in str(caught.value)
+
+
+def test_the_password_is_read_from_its_file_for_each_connection(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    with running(password_encryption="scram-sha-256") as server:
+        server.run(f"CREATE ROLE eva LOGIN SUPERUSER PASSWORD '{SECRET}'")
+        (server.data / "pg_hba.conf").write_text("local all eva scram-sha-256\nlocal all all trust\n")
+        server.run("SELECT pg_reload_conf()")
+        url = server.url("prepared", "eva")
+        assert "cannot be read" in refused(url, file).message
+        file.write_text("not this\n")
+        error = refused(url, file)
+        assert (error.retryable, "refuses this role" in error.message) == (False, True)
+        with closing(SqlStore(url, password_file=file)) as store:
+            file.write_text(f"{SECRET}\n")
+            assert store.rollouts() == ()
+        wrong = refused(server.url("prepared", f"eva:{SECRET}no"))
+        assert not wrong.retryable
+
+        # what the server does while a program is connected
+        with closing(SqlStore(url, password_file=file)) as store:
+            begin(store, SHOP)
+            server.stop()
+            with pytest.raises(StoreError) as caught:
+                store.claim("anna", 10)
+            assert caught.value.retryable
+            server.start()
+            assert take(store).rollout == "shop-1", "a server that was started again is served at once"
+
+
+def test_a_server_that_hangs_is_given_up(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its connection lives, and the limits that it should watch itself are not watched."""
+    monkeypatch.setattr(postgres_connection.PatientConnection, "patience_seconds", 1.0)
+    stopped: list[int] = []
+
+    def hang(*, within: bool) -> None:
+        with store._write("testing") as connection:
+            stopped.append(connection.execute(text("SELECT pg_backend_pid()")).scalar_one())
+            if within:
+                os.kill(stopped[-1], signal.SIGSTOP)
+                connection.execute(text("SELECT 1"))
+
+    begun = time.monotonic()
+    try:
+        with pytest.raises(StoreError, match="said nothing") as caught:
+            hang(within=True)
+        assert caught.value.retryable
+        hang(within=False)
+        os.kill(stopped[-1], signal.SIGSTOP)
+        assert store.claim("anna", 10) is None, "a connection that hangs is replaced before it is used"
+    finally:
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
+    assert time.monotonic() - begun < 10

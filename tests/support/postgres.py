@@ -1,0 +1,161 @@
+"""A PostgreSQL server of the tests' own: a temporary directory, a unix socket, nothing flushed to the disk.
+
+The schema is brought up to date once, in a template; each test gets a copy of it, or a used copy that was emptied.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from functools import cache
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from support.need import missing
+from tidegate.store.sql import SqlStore
+from tidegate.store.tables import metadata
+
+OWNER = "tidegate"
+TABLES = ", ".join(metadata.tables)
+OPTIONS = {
+    "listen_addresses": "", "fsync": "off", "full_page_writes": "off", "synchronous_commit": "off",
+    "shared_buffers": "16MB", "max_connections": "60", "autovacuum": "off", "lc_messages": "C",
+}  # fmt: skip
+
+
+@cache
+def programs() -> Path:
+    """Where Debian keeps the server's programs, or where the path has them."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[4]))
+    on_path = shutil.which("postgres")
+    if not found and on_path is None:
+        missing("a PostgreSQL server")
+    return found[-1].parent if found else Path(str(on_path)).parent
+
+
+def unprivileged(*command: str) -> list[str]:
+    """The server refuses to run as root."""
+    if os.geteuid():
+        return list(command)
+    return ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", *command]
+
+
+class Server:
+    """One server; `start` and `stop` as often as a test likes."""
+
+    def __init__(self, home: Path, **options: str) -> None:
+        self.home, self.data, self.options = home, home / "data", OPTIONS | options
+        self._numbers = itertools.count(1)
+        self._spare: list[str] = []
+        self._process: subprocess.Popen[bytes] | None = None
+        home.chmod(0o755)
+        self.data.mkdir(mode=0o700)
+        if not os.geteuid():
+            shutil.chown(self.data, "nobody", "nogroup")
+            shutil.chown(home, "nobody", "nogroup")
+        command = unprivileged(
+            str(programs() / "initdb"), "-D", str(self.data), "-U", OWNER, "-A", "trust", "-E", "UTF8", "--locale=C", "-N"
+        )
+        subprocess.run(command, check=True, capture_output=True, cwd="/")
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        """The running one."""
+        assert self._process is not None
+        return self._process
+
+    def start(self) -> None:
+        """Returns once it answers."""
+        settings = [f"--{name}={value}" for name, value in self.options.items()]
+        command = unprivileged(
+            str(programs() / "postgres"), "-D", str(self.data), f"--unix_socket_directories={self.home}", *settings
+        )
+        with (self.home / "log").open("ab") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd="/")
+        for _ in range(300):
+            ready = [str(programs() / "pg_isready"), "-q", "-h", str(self.home), "-d", "postgres"]
+            if subprocess.run(ready, check=False).returncode == 0:
+                return
+            assert self._process.poll() is None, (self.home / "log").read_text()
+        raise AssertionError((self.home / "log").read_text())
+
+    def stop(self, signal: str = "INT") -> None:
+        """INT: at once, breaking every connection."""
+        if self._process is not None:
+            subprocess.run(["kill", f"-{signal}", str(self._process.pid)], check=True)
+            self._process.wait(30)
+            self._process = None
+
+    def url(self, database: str, user: str = OWNER) -> str:
+        """As the settings name it."""
+        return f"postgresql://{user}@/{database}?host={self.home}"
+
+    def run(self, sql: str, database: str = "postgres") -> list[tuple[object, ...]]:
+        """As an administrator would; what it answers."""
+        with psycopg.connect(host=str(self.home), user=OWNER, dbname=database, autocommit=True) as connection:
+            cursor = connection.execute(sql.encode())
+            return cursor.fetchall() if cursor.description else []
+
+    def empty(self) -> str:
+        """The name of a new database without tables."""
+        name = f"test{next(self._numbers)}"
+        self.run(f"CREATE DATABASE {name}")
+        return name
+
+    def prepare(self) -> None:
+        """Make the template."""
+        self.run("CREATE DATABASE prepared")
+        with closing(SqlStore(self.url("prepared"))) as store:
+            store.migrate()
+
+    @contextmanager
+    def database(self) -> Iterator[str]:
+        """The name of a copy of the template; emptied afterwards for the next, which is ten times as quick as a new copy.
+
+        Who changes its schema takes an `empty` one.
+        """
+        if not self._spare:
+            name = f"test{next(self._numbers)}"
+            self.run(f"CREATE DATABASE {name} TEMPLATE prepared")
+            self._spare.append(name)
+        name = self._spare.pop()
+        yield name
+        self.run(f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = '{name}'")
+        self.run(f"TRUNCATE {TABLES} RESTART IDENTITY CASCADE", name)
+        self._spare.append(name)
+
+
+@contextmanager
+def running(**options: str) -> Iterator[Server]:
+    """A server for this block, with the template made."""
+    programs()
+    home = Path(tempfile.mkdtemp(prefix="tidegate-pg-"))  # short: a socket's path may have 107 characters
+    server = Server(home, **options)
+    try:
+        server.start()
+        server.prepare()
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(home)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """One for all tests."""
+    with running() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres: Server) -> Iterator[str]:
+    """A new database with the present schema."""
+    with postgres.database() as name:
+        yield postgres.url(name)
