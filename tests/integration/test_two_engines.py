@@ -1,0 +1,173 @@
+"""Two engines at once on PostgreSQL, as real processes.
+
+One is stopped beyond its lease, at a moment of our choice, and goes on when the other has taken over: whatever it does then
+changes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support import shared_world
+from support.postgres import Server
+from support.smallworld import a_service, ask_for
+from tidegate.core.kinds import Kind
+from tidegate.core.phases import Phase
+from tidegate.store.sql import SqlStore
+
+LEASE_SECONDS = 1.5
+DEADLINE_SECONDS = 60.0
+MOMENTS = [
+    ("before", "start"),
+    ("after", "start"),
+    ("before", "write"),
+    ("after", "write"),
+    ("before", "stop"),
+    ("before", "save"),
+]
+GOES_ON = ["in the middle", "at the end"]
+#: Two instances, one at a time, in three steps: what is told exactly so often, and what at most, for an effect and what
+#: is told of it are two things.
+SAVED = {Kind.ENTERED: 3, Kind.ROUTED: 3, Kind.SETTLED: 3, Kind.SUCCEEDED: 1}
+DONE = {Kind.STARTED: 2, Kind.STOPPED: 2}
+
+
+def wait(what: str, found: Callable[[], object]) -> None:
+    """Until it is so."""
+    end = time.monotonic() + DEADLINE_SECONDS
+    while not found():
+        assert time.monotonic() < end, what
+        time.sleep(0.01)
+
+
+def named(when: str, verb: str, goes_on: str) -> str:
+    """The service of this moment."""
+    return f"{when}-{verb}-{goes_on.replace(' ', '-')}"
+
+
+class Pair:
+    """The world, the database, and engines on both."""
+
+    def __init__(self, url: str, home: Path) -> None:
+        self.url, self._home = url, home
+        self._address = str(home / "world")
+        self._manager = shared_world.Worlds(self._address, shared_world.KEY, ctx=get_context("spawn"))
+        self._manager.start()
+        self.world: Any = self._manager.present()
+        self.store = SqlStore(url)
+        self.world.settle(url, [*(named(*moment, each) for moment in MOMENTS for each in GOES_ON), "killed"])
+        self.engines: list[subprocess.Popen[bytes]] = []
+
+    def hire(self) -> subprocess.Popen[bytes]:
+        """One more engine."""
+        number = len(self.engines) + 1
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+        arguments = [self.url, self._address, f"engine{number}", str(LEASE_SECONDS)]
+        with (self._home / f"engine{number}.log").open("wb") as log:
+            made = subprocess.Popen([sys.executable, shared_world.__file__, *arguments], stderr=log, env=environment)
+        self.engines.append(made)
+        wait("an engine that has started", lambda: "engine started" in self.log(made.pid))
+        return made
+
+    def begin(self, name: str) -> str:
+        """A rollout of this service; its id."""
+        return ask_for(self.store, a_service(name), 2, time.time, old=1)
+
+    def wake(self) -> None:
+        """Let none sleep."""
+        for each in self.engines:
+            if each.poll() is None:
+                each.send_signal(signal.SIGCONT)
+
+    def log(self, pid: int) -> str:
+        """What the engine of this process said."""
+        (number,) = (number for number, each in enumerate(self.engines, start=1) if each.pid == pid)
+        return (self._home / f"engine{number}.log").read_text()
+
+    def lost(self, pid: int, rollout: str) -> bool:
+        """Whether it was told that another one drives this rollout."""
+        return any("lease lost" in line and rollout in line for line in self.log(pid).splitlines())
+
+    def phase(self, rollout: str) -> Phase:
+        return self.store.load(rollout)[0].phase
+
+    def close(self) -> None:
+        for each in self.engines:
+            if each.poll() is None:
+                each.kill()
+            each.wait()
+        self.store.close()
+        self._manager.shutdown()
+
+
+@pytest.fixture(scope="module")
+def engines(postgres: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    with postgres.database() as name, closing(Pair(postgres.url(name), tmp_path_factory.mktemp("pair"))) as made:
+        made.hire()
+        made.hire()
+        yield made
+
+
+@pytest.fixture
+def pair(engines: Pair) -> Iterator[Pair]:
+    yield engines
+    engines.wake()
+
+
+def state(pid: int) -> str:
+    """T: stopped."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+@pytest.mark.parametrize("goes_on", GOES_ON)
+@pytest.mark.parametrize(("when", "verb"), MOMENTS)
+def test_an_engine_that_slept_beyond_its_lease_changes_nothing(pair: Pair, when: str, verb: str, goes_on: str) -> None:
+    name = named(when, verb, goes_on)
+    pair.world.arm(when, verb)
+    rollout = pair.begin(name)
+    wait("an engine that comes there", pair.world.stopped)
+    sleeper = pair.world.stopped()
+    wait("its sleep", lambda: state(sleeper) == "T")
+    if goes_on == "at the end":
+        wait("the other's end", lambda: pair.phase(rollout) is Phase.SUCCEEDED)
+    else:
+        wait("the other's begin", lambda: pair.store.load(rollout)[0].resumes == 1)
+    os.kill(sleeper, signal.SIGCONT)
+    wait("its being told", lambda: pair.lost(sleeper, rollout))
+    wait("the end", lambda: pair.phase(rollout) is Phase.SUCCEEDED)
+
+    story = pair.store.events(rollout)
+    assert [each.number for each in story] == list(range(1, len(story) + 1))
+    kinds = Counter(each.kind for each in story)
+    assert {kind: kinds[kind] for kind in SAVED} == SAVED
+    assert all(kinds[kind] <= most for kind, most in DONE.items()), kinds
+    assert kinds[Kind.TAKEN_OVER] >= 1
+    assert pair.world.running(f"demo/{name}") == pair.world.serving(name) == ["v2-2", "v2-2"]
+    assert all(each.poll() is None for each in pair.engines)
+
+
+def test_the_rollouts_of_a_killed_engine_go_on_within_a_lease(pair: Pair) -> None:
+    pair.world.arm("before", "write")
+    rollout = pair.begin("killed")
+    wait("an engine that comes there", pair.world.stopped)
+    victim = pair.world.stopped()
+    wait("its sleep", lambda: state(victim) == "T")
+    os.kill(victim, signal.SIGKILL)
+    killed = time.time()
+    wait("the other's begin", lambda: pair.store.load(rollout)[0].resumes == 1)
+    waited = time.time() - killed
+    wait("the end", lambda: pair.phase(rollout) is Phase.SUCCEEDED)
+    print(f"taken over {waited:.2f} s after the kill, of a lease of {LEASE_SECONDS:g} s")
+    assert waited < LEASE_SECONDS + 3.0, "the lease, and what a busy machine takes"
