@@ -183,9 +183,9 @@ class Stage:
         self._spawn("tidegate", [str(TIDEGATE), "serve", *options])
         wait_for("Tidegate", answers(f"http://127.0.0.1:{self.state.ports['tidegate']}/readyz"))
 
-    def start_engine(self) -> None:
-        """The engine as a process of its own."""
-        self._spawn("engine", [str(TIDEGATE), "engine"])
+    def start_engine(self, name: str = "engine") -> None:
+        """The engine as a process of its own; another name for each, where the database allows several."""
+        self._spawn(name, [str(TIDEGATE), "engine"])
 
     def kill_engine(self) -> None:
         """End that process as a crash would: SIGKILL, nothing said goodbye to."""
