@@ -99,11 +99,17 @@ def crew(url: str, tmp_path: Path) -> Iterator[Crew]:
     made.kill_all()
 
 
-def second_rollouts(store: SqlStore) -> list[Rollout]:
-    """A first rollout has a plan of one step only."""
+def second_rollouts(store: SqlStore, crew: Crew) -> list[Rollout]:
+    """A first rollout has a plan of one step only. Nothing is there to be done before all are at work."""
     services = [a_service(f"s{number}", replicas=6) for number in range(ROLLOUTS)]
     for service in services:
         finish(store, begin(store, service), Phase.RUNNING, Phase.SUCCEEDED)
+    for _ in range(WORKERS):
+        crew.hire()
+    end = time.monotonic() + DEADLINE_SECONDS
+    while len(crew.ready()) < WORKERS:
+        assert time.monotonic() < end, "a worker does not begin"
+        time.sleep(0.01)
     return [begin(store, service, 2, a_release(service, 1)) for service in services]
 
 
@@ -124,10 +130,8 @@ def finish_under_kills(store: SqlStore, crew: Crew) -> int:
 def test_no_step_is_done_twice_and_no_late_writer_gets_through(
     store: SqlStore, crew: Crew, url: str, tmp_path: Path
 ) -> None:
-    rollouts = second_rollouts(store)
+    rollouts = second_rollouts(store, crew)
     wanted = ["pending 0", *(f"running {step}" for step in range(len(rollouts[0].plan)))]
-    for _ in range(WORKERS):
-        crew.hire()
     kills = finish_under_kills(store, crew)
     crew.dismiss()
 
