@@ -23,6 +23,8 @@ from tidegate.core.records import (
     Delivery,
     Freeze,
     Idempotency,
+    Keep,
+    Pruned,
     ReleaseRow,
     ServiceRow,
     Token,
@@ -220,6 +222,11 @@ class Store(EngineStore, Protocol):
 
     def check(self) -> Sequence[Diagnosis]:
         """What `tidegate check` says of it; never raises."""
+
+    def prune(self, keep: Keep, *, dry_run: bool = False) -> Pruned:
+        """Forget a little of what is old: looks first, then rollouts with all that belongs to them and the releases that
+        nobody tells of any more. Never a live rollout, the newest of a service, the release that serves or the last good
+        ones. Nothing while another program does it. `dry_run`: count everything, and change nothing."""
 
     def put_service(self, service: Service, version: int | None = None, *, audit: AuditEntry | None = None) -> ServiceRow:
         """Store or replace. `version`: `Stale` unless it is the present one. Raises `RouteTaken`."""

@@ -13,9 +13,11 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
+from tidegate.core import units
 from tidegate.errors import InvalidSettings, Problem
 
 PREFIX = "TIDEGATE_"
+SHORTEST_KEEP_SECONDS = 86_400.0
 
 
 class Part(BaseModel):
@@ -44,6 +46,25 @@ class LogSettings(Part):
 
     level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="The least that is told.")
     format: Literal["json", "console"] = Field(default="json", description="For programs, or for people.")
+
+
+class KeepSettings(Part):
+    """How long what is finished is kept; for ever, if nothing is said. What serves and what is live is never pruned."""
+
+    samples: str = Field(default="", description="What was measured: 30d.")
+    rollouts: str = Field(default="", description="Rollouts with their stories, and releases that none tells of: 90d.")
+
+    @field_validator("samples", "rollouts")
+    @classmethod
+    def _age(cls, found: str) -> str:
+        if found and units.seconds(found) < SHORTEST_KEEP_SECONDS:
+            raise ValueError("at least 1d, or nothing to keep it for ever")
+        return found
+
+    def ages(self) -> tuple[float | None, float | None]:
+        """Of samples and of rollouts, in seconds. A rollout takes its samples with it."""
+        samples, rollouts = (units.seconds(each) if each else None for each in (self.samples, self.rollouts))
+        return samples, rollouts
 
 
 class DriverSettings(BaseModel):
@@ -95,6 +116,7 @@ class Settings(BaseSettings):
     engine: EngineSettings = EngineSettings()
     web: WebSettings = WebSettings()
     log: LogSettings = LogSettings()
+    keep: KeepSettings = KeepSettings()
     environments: dict[str, EnvironmentSettings] = Field(default={}, description="By name.")
 
     @field_validator("environments")

@@ -15,6 +15,7 @@ from tidegate.drivers.http.documents import HttpDocuments
 from tidegate.drivers.http.visits import HttpVisitor
 from tidegate.engine.outbox import Outbox
 from tidegate.engine.probing import Prober
+from tidegate.engine.pruning import Pruner
 from tidegate.engine.worker import Worker, WorkerOptions
 from tidegate.errors import InvalidSettings, Problem, UnknownDriver
 from tidegate.ports import Clock, Diagnosis, Parts, Store
@@ -67,6 +68,11 @@ def outbox(wiring: Wiring) -> Outbox:
     cis = {name: parts.ci for name, parts in wiring.environments.items() if parts.ci is not None}
     settings = wiring.settings
     return Outbox(wiring.store, cis, wiring.clock, settings.address.rstrip("/") or f"http://{settings.listen}")
+
+
+def pruner(wiring: Wiring) -> Pruner:
+    """What forgets; it works while it is entered."""
+    return Pruner(wiring.store, wiring.clock, *wiring.settings.keep.ages())
 
 
 def sole_engine(wiring: Wiring) -> AbstractContextManager[None]:

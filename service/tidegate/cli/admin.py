@@ -1,4 +1,4 @@
-"""The server's own commands: serve, engine, migrate, check. They read the server's settings."""
+"""The server's own commands: serve, engine, migrate, prune, check. They read the server's settings."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def engine(settings: SettingsFile = None) -> None:
         worker = wires.engine(wiring, owner())
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: worker.stop())
-        with wires.outbox(wiring):
+        with wires.outbox(wiring), wires.pruner(wiring):
             worker.run()
 
 
@@ -67,6 +67,30 @@ def migrate(ctx: typer.Context, settings: SettingsFile = None) -> None:
     with opened(settings) as wiring:
         wiring.store.migrate()
     context.line("the schema is up to date")
+
+
+def prune(
+    ctx: typer.Context,
+    settings: SettingsFile = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how much it would be.")] = False,
+    output: Output = None,
+) -> None:
+    """Forget what is older than the settings' `keep` says, now and not only when an engine does it by itself."""
+    context: Context = ctx.obj
+    with opened(settings) as wiring:
+        wiring.store.prepare()
+        pruner = wires.pruner(wiring)
+        if dry_run:
+            found = wiring.store.prune(pruner.keep(), dry_run=True)
+            samples, rollouts, releases = found.samples, found.rollouts, found.releases
+        else:
+            samples, rollouts, releases = pruner.prune()
+    if context.as_json(output):
+        context.print_json({"dry_run": dry_run, "samples": samples, "rollouts": rollouts, "releases": releases})
+    elif dry_run:
+        context.line(f"would be pruned: {samples} samples, {rollouts} rollouts, and the releases that none tells of then")
+    else:
+        context.line(f"pruned: {samples} samples, {rollouts} rollouts, {releases} releases")
 
 
 def check(ctx: typer.Context, settings: SettingsFile = None, output: Output = None) -> None:

@@ -57,6 +57,24 @@ class Delivery:
 
 
 @dataclass(frozen=True, slots=True)
+class Keep:
+    """What was finished before is old; None: nothing is."""
+
+    samples_before: Time | None
+    rollouts_before: Time | None
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """How much was forgotten, and whether there is more."""
+
+    samples: int
+    rollouts: int
+    releases: int
+    more: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Claim:
     """The exclusive right to drive a rollout. `since` is when this owner took it over from nobody or from another."""
 

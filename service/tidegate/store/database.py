@@ -49,6 +49,10 @@ class Database(ABC):
         """Wait until nobody else changes the schema; until the transaction ends, nobody else does."""
 
     @abstractmethod
+    def alone(self, connection: Connection, number: int) -> bool:
+        """Whether nobody else does the work of this number; until the transaction ends, nobody else does."""
+
+    @abstractmethod
     def now(self, connection: Connection) -> Time | None:
         """The database's own clock, where programs on several machines meet at it; None: the program's own will do."""
 

@@ -132,6 +132,10 @@ class Postgres(Database):
         # Who waits for a table makes all wait that come after: not for long, then.
         connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_SECONDS:g}s'"))
 
+    def alone(self, connection: Connection, number: int) -> bool:
+        asked = text("SELECT pg_try_advisory_xact_lock(:number)")
+        return bool(connection.execute(asked, {"number": number}).scalar_one())
+
     def now(self, connection: Connection) -> Time | None:
         return float(connection.execute(text("SELECT extract(epoch FROM clock_timestamp())::float8")).scalar_one())
 

@@ -22,6 +22,8 @@ from tidegate.core.records import (
     Delivery,
     Freeze,
     Idempotency,
+    Keep,
+    Pruned,
     ReleaseRow,
     ServiceRow,
     Token,
@@ -29,7 +31,7 @@ from tidegate.core.records import (
 )
 from tidegate.errors import StoreError
 from tidegate.ports import Clock, Diagnosis, Store
-from tidegate.store import databases, deliveries, governing, leases, migrations, rollouts, services, tokens
+from tidegate.store import databases, deliveries, governing, leases, migrations, pruning, rollouts, services, tokens
 from tidegate.store.database import Collision, touch
 
 T = TypeVar("T")
@@ -121,6 +123,15 @@ class SqlStore(Store):
         with self._write("writing to the database") as connection:
             touch(connection)
         return Diagnosis("database", True, f"{where}, schema {schema}")
+
+    def prune(self, keep: Keep, *, dry_run: bool = False) -> Pruned:
+        if dry_run:
+            with self._read("counting what is old") as connection:
+                return pruning.count(connection, keep)
+        with self._write("pruning what is old") as connection:
+            if not self._database.alone(connection, pruning.TURN):
+                return Pruned(0, 0, 0, more=False)
+            return pruning.batch(connection, keep)
 
     # -- the engine ---------------------------------------------------------------------------------------------------
 

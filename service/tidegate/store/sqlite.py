@@ -96,6 +96,9 @@ class Sqlite(Database):
     def begin_migration(self, connection: Connection) -> None:
         """Nothing more: the transaction is the only one that writes."""
 
+    def alone(self, connection: Connection, number: int) -> bool:
+        return True
+
     def now(self, connection: Connection) -> Time | None:
         return None
 

@@ -21,6 +21,7 @@ from tidegate.errors import (
 from tidegate.ports import Store
 from tidegate.testing.store_group_contract import GroupExam
 from tidegate.testing.store_lease_contract import ClaimExam, FenceExam, SaveExam, SignalExam
+from tidegate.testing.store_pruning_contract import PruneExam
 from tidegate.testing.store_values import (
     HandClock,
     a_key,
@@ -242,7 +243,9 @@ class TokenExam:
             store.drop_token("t1")
 
 
-class StoreContract(ClaimExam, FenceExam, SaveExam, SignalExam, ServiceExam, CreateExam, ReadExam, TokenExam, GroupExam):
+class StoreContract(
+    ClaimExam, FenceExam, SaveExam, SignalExam, ServiceExam, CreateExam, ReadExam, TokenExam, GroupExam, PruneExam
+):
     """The whole exam. `store` must be empty, migrated, and tell the time by `clock`."""
 
     @pytest.fixture

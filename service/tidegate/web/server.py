@@ -85,6 +85,7 @@ def build(settings: Settings, engine: str | None) -> Served:
     try:
         held.enter_context(wires.sole_engine(wiring))
         held.enter_context(wires.outbox(wiring))
+        held.enter_context(wires.pruner(wiring))
     except BaseException:
         held.close()
         raise

@@ -1,0 +1,97 @@
+"""Forgetting what is old: samples first, then whole rollouts. Each function runs inside the caller's transaction."""
+
+from __future__ import annotations
+
+from sqlalchemy import ColumnElement, Connection, Select, and_, delete, exists, func, not_, or_, select
+
+from tidegate.core.phases import LIVE
+from tidegate.core.records import Keep, Pruned
+from tidegate.store.tables import deliveries, events, idempotency, is_live, looks, releases, rollouts, services, signals
+from tidegate.store.tables import verdicts as verdicts_table
+
+KEPT_ROLLOUTS = 10  # the newest of each service stay, however old: its fences go on from the newest
+KEPT_GOOD = 5  # good releases of each service stay, to go back to
+BATCH_LOOKS = 500  # in one transaction, so that nobody waits long
+BATCH_ROLLOUTS = 25
+TURN = 0x7469_6466  # names this work among all that only one program does at a time
+CHILDREN = (events, verdicts_table, looks, signals, deliveries)
+
+
+def _old_looks(keep: Keep) -> Select[tuple[int]]:
+    ended = func.coalesce(rollouts.c.finished, rollouts.c.created)
+    joined = looks.join(rollouts, rollouts.c.id == looks.c.rollout)
+    return select(looks.c.number).select_from(joined).where(not_(is_live), ended < keep.samples_before)
+
+
+def _old_rollouts(keep: Keep) -> Select[tuple[str]]:
+    """Finished, and so is its group; old, and not among the newest of its service."""
+    newer, fellow = rollouts.alias("newer"), rollouts.alias("fellow")
+    after = select(func.count()).select_from(newer).where(
+        newer.c.service == rollouts.c.service, newer.c.sequence > rollouts.c.sequence
+    )  # fmt: skip
+    group = and_(
+        fellow.c.group == rollouts.c.group, rollouts.c.group != "", fellow.c.phase.in_([each.value for each in LIVE])
+    )
+    ended = func.coalesce(rollouts.c.finished, rollouts.c.created)
+    return (
+        select(rollouts.c.id)
+        .where(not_(is_live), ended < keep.rollouts_before, after.scalar_subquery() >= KEPT_ROLLOUTS)
+        .where(not_(exists(select(fellow.c.id).where(group))))
+    )
+
+
+def _unused_release(service: str) -> ColumnElement[bool]:
+    """No rollout tells of it, it does not serve, and enough good ones are newer."""
+    newest = (
+        select(releases.c.id)
+        .where(releases.c.service == service, releases.c.good_at.is_not(None))
+        .order_by(releases.c.good_at.desc(), releases.c.number.desc())
+        .limit(KEPT_GOOD)
+    )
+    told = and_(
+        rollouts.c.service == releases.c.service, or_(rollouts.c.old == releases.c.id, rollouts.c.new == releases.c.id)
+    )
+    serves = and_(services.c.key == releases.c.service, services.c.live == releases.c.id)
+    return and_(
+        releases.c.service == service,
+        not_(exists(select(rollouts.c.id).where(told))),
+        not_(exists(select(services.c.key).where(serves))),
+        releases.c.id.not_in(newest),
+    )
+
+
+def count(connection: Connection, keep: Keep) -> Pruned:
+    """What there is to forget; the releases are known only once the rollouts are gone."""
+    samples = 0 if keep.samples_before is None else _count(connection, _old_looks(keep))
+    old = 0 if keep.rollouts_before is None else _count(connection, _old_rollouts(keep))
+    return Pruned(samples, old, 0, more=bool(samples or old))
+
+
+def _count(connection: Connection, query: Select[tuple[int]] | Select[tuple[str]]) -> int:
+    return int(connection.execute(select(func.count()).select_from(query.subquery())).scalar_one())
+
+
+def batch(connection: Connection, keep: Keep) -> Pruned:
+    """A little of it: samples, and only when there are no more of them, rollouts."""
+    if keep.samples_before is not None:
+        numbers = connection.execute(_old_looks(keep).order_by(looks.c.number).limit(BATCH_LOOKS)).scalars().all()
+        if numbers:
+            connection.execute(delete(looks).where(looks.c.number.in_(numbers)))
+            return Pruned(len(numbers), 0, 0, more=True)
+    if keep.rollouts_before is None:
+        return Pruned(0, 0, 0, more=False)
+    first = _old_rollouts(keep).add_columns(rollouts.c.service).order_by(rollouts.c.sequence).limit(BATCH_ROLLOUTS)
+    found = connection.execute(first.with_for_update(of=rollouts, skip_locked=True)).all()
+    if not found:
+        keys = delete(idempotency).where(idempotency.c.created < keep.rollouts_before)
+        connection.execute(keys)
+        return Pruned(0, 0, 0, more=False)
+    ids = [row.id for row in found]
+    for table in CHILDREN:
+        connection.execute(delete(table).where(table.c.rollout.in_(ids)))
+    connection.execute(delete(rollouts).where(rollouts.c.id.in_(ids)))
+    gone = sum(
+        connection.execute(delete(releases).where(_unused_release(service))).rowcount
+        for service in sorted({row.service for row in found})
+    )
+    return Pruned(0, len(ids), gone, more=True)

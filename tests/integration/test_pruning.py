@@ -1,0 +1,69 @@
+"""Pruning as it is run: by the engine's thread, by hand, and by one program at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tidegate.core.records import Pruned
+from tidegate.engine.pruning import Pruner
+from tidegate.errors import InvalidSettings
+from tidegate.settings import load
+from tidegate.store import pruning
+from tidegate.store.sql import SqlStore
+from tidegate.testing.store_pruning_contract import EVERYTHING, looked_at
+
+TIDEGATE = Path(sys.executable).with_name("tidegate")
+DAY = 86_400.0
+
+
+@pytest.fixture
+def store(postgres_url: str) -> Iterator[SqlStore]:
+    with closing(SqlStore(postgres_url)) as made:
+        yield made
+
+
+def test_the_engine_prunes_by_itself(store: SqlStore) -> None:
+    rollout = looked_at(store, 1)
+    with Pruner(store, time.time, 30 * DAY, 90 * DAY):
+        deadline = time.monotonic() + 20
+        while store.looks(rollout):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    assert len(store.rollouts()) == 1
+
+
+def test_only_one_program_prunes(store: SqlStore) -> None:
+    looked_at(store, 1)
+    with store._write("testing") as connection:
+        assert store._database.alone(connection, pruning.TURN)
+        assert store.prune(EVERYTHING) == Pruned(0, 0, 0, more=False)
+    assert store.prune(EVERYTHING).samples == 1
+
+
+def test_by_hand(store: SqlStore, postgres_url: str) -> None:
+    def prune(*options: str) -> dict[str, object]:
+        environ = os.environ | {"TIDEGATE_DATABASE": postgres_url, "TIDEGATE_KEEP__SAMPLES": "30d"}
+        done = subprocess.run([TIDEGATE, "prune", "-o", "json", *options], env=environ, capture_output=True, check=True)
+        return dict(json.loads(done.stdout))
+
+    looked_at(store, 1)
+    assert prune("--dry-run") == {"dry_run": True, "samples": 1, "rollouts": 0, "releases": 0}
+    assert prune() == {"dry_run": False, "samples": 1, "rollouts": 0, "releases": 0}
+    assert prune("--dry-run") == {"dry_run": True, "samples": 0, "rollouts": 0, "releases": 0}
+
+
+def test_ages_are_durations_of_a_day_at_least() -> None:
+    assert load(None, {}).keep.ages() == (None, None)
+    found = load(None, {"TIDEGATE_KEEP__SAMPLES": "30d", "TIDEGATE_KEEP__ROLLOUTS": "90d"})
+    assert found.keep.ages() == (30 * DAY, 90 * DAY)
+    with pytest.raises(InvalidSettings, match=r"(?s)keep.samples.*duration.*keep.rollouts.*at least 1d"):
+        load(None, {"TIDEGATE_KEEP__SAMPLES": "soon", "TIDEGATE_KEEP__ROLLOUTS": "5m"})
