@@ -16,7 +16,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import insert, text
 
-from support.postgres import Server, running
+from support.postgres import KEEPER, Server, running
 from tidegate.core.model import Signal, SignalKind
 from tidegate.core.phases import Phase
 from tidegate.errors import InvalidSettings, StoreError
@@ -283,14 +283,12 @@ def test_a_role_that_may_not_make_tables_is_told_what_it_lacks(postgres: Server)
 
 
 def test_a_role_with_a_schema_of_its_own_can_do_everything(postgres: Server) -> None:
-    name = postgres.empty()
-    postgres.run("DO $$ BEGIN CREATE ROLE keeper LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$")
-    postgres.run("REVOKE ALL ON SCHEMA public FROM public; CREATE SCHEMA AUTHORIZATION keeper", name)
-    with closing(SqlStore(postgres.url(name, "keeper"))) as store:
+    name = postgres.keeper()
+    with closing(SqlStore(postgres.url(name, KEEPER))) as store:
         store.migrate()
         finish(store, begin(store, SHOP), Phase.RUNNING, Phase.SUCCEEDED)
         assert [line.ok for line in store.check()] == [True]
-    assert postgres.run("SELECT DISTINCT schemaname FROM pg_tables WHERE tablename = 'rollouts'", name) == [("keeper",)]
+    assert postgres.run("SELECT DISTINCT schemaname FROM pg_tables WHERE tablename = 'rollouts'", name) == [(KEEPER,)]
 
 
 def test_a_full_server_a_slow_lock_and_a_read_only_one(postgres: Server, monkeypatch: pytest.MonkeyPatch) -> None:

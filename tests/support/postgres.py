@@ -23,6 +23,7 @@ from tidegate.store.sql import SqlStore
 from tidegate.store.tables import metadata
 
 OWNER = "tidegate"
+KEEPER = "keeper"
 TABLES = ", ".join(metadata.tables)
 OPTIONS = {
     "listen_addresses": "", "fsync": "off", "full_page_writes": "off", "synchronous_commit": "off",
@@ -107,6 +108,14 @@ class Server:
         """The name of a new database without tables."""
         name = f"test{next(self._numbers)}"
         self.run(f"CREATE DATABASE {name}")
+        return name
+
+    def keeper(self) -> str:
+        """The name of a new database without tables, in which the role `keeper` owns a schema and has no other right."""
+        name = self.empty()
+        if not self.run(f"SELECT 1 FROM pg_roles WHERE rolname = '{KEEPER}'"):
+            self.run(f"CREATE ROLE {KEEPER} LOGIN")
+        self.run(f"REVOKE ALL ON SCHEMA public FROM public; CREATE SCHEMA AUTHORIZATION {KEEPER}", name)
         return name
 
     def prepare(self) -> None:

@@ -1,4 +1,4 @@
-"""The server's own commands: serve, engine, migrate, prune, check. They read the server's settings."""
+"""The server's own commands: serve, engine, migrate, restored, prune, check. They read the server's settings."""
 
 from __future__ import annotations
 
@@ -67,6 +67,15 @@ def migrate(ctx: typer.Context, settings: SettingsFile = None) -> None:
     with opened(settings) as wiring:
         wiring.store.migrate()
     context.line("the schema is up to date")
+
+
+def restored(ctx: typer.Context, settings: SettingsFile = None) -> None:
+    """After a backup was put back, before an engine is started: proxies have seen newer fences than it knows."""
+    context: Context = ctx.obj
+    with opened(settings) as wiring, wires.sole_engine(wiring):
+        wiring.store.prepare()
+        wiring.store.restored()
+    context.line("fences go on above all that proxies have seen; engines may be started")
 
 
 def prune(

@@ -37,7 +37,7 @@ PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     ),
     "Services and rollouts": (show.status, show.events, show.report, show.services, show.rollouts, show.apply),
     "Freezes and audit": (governing.freeze, governing.thaw, governing.freezes, governing.audit),
-    "Server": (admin.serve, admin.engine, admin.migrate, admin.prune, admin.check),
+    "Server": (admin.serve, admin.engine, admin.migrate, admin.restored, admin.prune, admin.check),
 }
 for panel, commands in PANELS.items():
     for command in commands:

@@ -10,6 +10,7 @@ from tidegate.errors import LeaseLost
 from tidegate.store.tables import is_live, rollouts
 
 row = rollouts.c
+RESTORED_FENCES = 1_000_000  # more than anybody claims between two backups; a fence has room for two thousand of these
 
 
 def claim(connection: Connection, owner: str, ttl_seconds: float, now: Time) -> Claim | None:
@@ -38,6 +39,12 @@ def claim(connection: Connection, owner: str, ttl_seconds: float, now: Time) -> 
 def end_all(connection: Connection, now: Time) -> None:
     """No lease lasts longer than now; the next claim counts as a resume."""
     connection.execute(update(rollouts).where(is_live, row.lease_until > now).values(lease_until=now))
+
+
+def raise_all(connection: Connection, now: Time) -> None:
+    """Fences far above all that were given out since the backup, and no lease of an engine of that time."""
+    end_all(connection, now)
+    connection.execute(update(rollouts).values(fence=row.fence + RESTORED_FENCES))
 
 
 def held(rollout: str, fence: int) -> ColumnElement[bool]:

@@ -146,6 +146,10 @@ class SqlStore(Store):
             with self._write("ending the leases of engines that are gone") as connection:
                 leases.end_all(connection, self._now(connection))
 
+    def restored(self) -> None:
+        with self._write("raising the fences above those that proxies have seen") as connection:
+            leases.raise_all(connection, self._now(connection))
+
     def renew(self, claim: Claim, ttl_seconds: float) -> None:
         with self._write(f"renewing the lease on {claim.rollout}") as connection:
             leases.renew(connection, claim, self._now(connection) + ttl_seconds)

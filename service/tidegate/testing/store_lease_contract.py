@@ -116,6 +116,17 @@ class ClaimExam:
         begin(store, SHOP, 2, a_release(SHOP, 1))
         assert take(store).fence == 3
 
+    def test_a_restored_store_goes_on_above_all_fences_that_proxies_saw(self, store: Store, clock: HandClock) -> None:
+        begin(store, SHOP)
+        before = take(store, "anna", 10)
+        store.restored()
+        after = take(store, "bert", 10)
+        assert after.fence > before.fence + 100_000
+        with pytest.raises(LeaseLost):
+            store.renew(before, 10)
+        store.restored()
+        assert take(store, "carl", 10).fence > after.fence + 100_000
+
     def test_of_many_claiming_at_once_each_gets_another(self, store: Store) -> None:
         services = [a_service(f"s{number}") for number in range(4)]
         for service in services:
