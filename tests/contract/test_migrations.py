@@ -7,6 +7,9 @@ and all that belongs to them. A new revision gets a file from the version that b
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
@@ -180,3 +183,13 @@ def test_a_schema_of_the_next_generation_is_refused(store: SqlStore) -> None:
 def test_revisions_are_numbered_within_one_generation() -> None:
     assert {each[0] for each in REVISIONS} == {migrations.head()[0]}
     assert migrations.head() == REVISIONS[-1]
+
+
+def test_an_engine_says_what_to_do_about_an_older_schema(postgres: Server) -> None:
+    environ = os.environ | {"TIDEGATE_DATABASE": postgres.url(postgres.empty())}
+    tidegate = Path(sys.executable).with_name("tidegate")
+    done = subprocess.run([tidegate, "engine"], env=environ, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "its schema is missing" in done.stderr
+    assert "run `tidegate migrate`" in done.stderr
+    subprocess.run([tidegate, "migrate"], env=environ, capture_output=True, timeout=60, check=True)

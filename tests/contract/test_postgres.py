@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from random import randint
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import insert, text
 
+from support.need import program
 from support.postgres import KEEPER, Server, running
 from tidegate.core.model import Signal, SignalKind
 from tidegate.core.phases import Phase
@@ -393,3 +396,24 @@ def test_a_server_that_hangs_is_given_up(store: SqlStore, monkeypatch: pytest.Mo
         for pid in stopped:
             os.kill(pid, signal.SIGCONT)
     assert time.monotonic() - begun < 10
+
+
+def test_tls_is_checked_as_the_url_says(tmp_path: Path) -> None:
+    openssl = program("openssl")
+    address = f"127.{randint(1, 254)}.{randint(1, 254)}.{randint(2, 254)}"  # with the usual port, whoever runs beside us
+    with running(listen_addresses=address) as server:
+        for name in ("server", "other"):
+            files = ["-keyout", str(server.data / f"{name}.key"), "-out", str(server.data / f"{name}.crt")]
+            what = ["-newkey", "rsa:2048", "-nodes", "-subj", "/CN=db", "-addext", f"subjectAltName=IP:{address}"]
+            subprocess.run([openssl, "req", "-x509", *what, *files], check=True, capture_output=True)
+            server.own(server.data / f"{name}.key")
+        (server.data / "pg_hba.conf").write_text("hostssl all all 127.0.0.0/8 trust\nlocal all all trust\n")
+        server.run("ALTER SYSTEM SET ssl = on")
+        server.run("SELECT pg_reload_conf()")
+        url = f"postgresql://tidegate@{address}/prepared"
+        with closing(SqlStore(f"{url}?sslmode=verify-full&sslrootcert={server.data}/server.crt")) as store:
+            assert store.rollouts() == ()
+        error = refused(f"{url}?sslmode=verify-full&sslrootcert={server.data}/other.crt")
+        assert "certificate" in error.message
+        error = refused(f"{url}?sslmode=disable")
+        assert (error.retryable, "pg_hba.conf" in error.message) == (False, True)

@@ -58,19 +58,17 @@ class Server:
         self._process: subprocess.Popen[bytes] | None = None
         home.chmod(0o755)
         self.data.mkdir(mode=0o700)
-        if not os.geteuid():
-            shutil.chown(self.data, "nobody", "nogroup")
-            shutil.chown(home, "nobody", "nogroup")
+        self.own(self.data)
+        self.own(home)
         command = unprivileged(
             str(programs() / "initdb"), "-D", str(self.data), "-U", OWNER, "-A", "trust", "-E", "UTF8", "--locale=C", "-N"
         )
         subprocess.run(command, check=True, capture_output=True, cwd="/")
 
-    @property
-    def process(self) -> subprocess.Popen[bytes]:
-        """The running one."""
-        assert self._process is not None
-        return self._process
+    def own(self, path: Path) -> None:
+        """Give it to the user whose server it is."""
+        if not os.geteuid():
+            shutil.chown(path, "nobody", "nogroup")
 
     def start(self) -> None:
         """Returns once it answers."""

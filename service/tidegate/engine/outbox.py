@@ -6,14 +6,13 @@ is recorded after it was: a crash in between delivers once more.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
-from types import TracebackType
 
 import structlog
 
 from tidegate.core.model import Event, Rollout, Signal
 from tidegate.core.records import Delivery
+from tidegate.engine.beside import Beside
 from tidegate.errors import CIError, DriverError
 from tidegate.ports import CI, Clock, Notice, Store
 
@@ -25,21 +24,12 @@ FIRST_PAUSE_SECONDS = 1.0  # after a failure; doubled with each further one
 LONGEST_PAUSE_SECONDS = 300.0
 
 
-class Outbox:
+class Outbox(Beside):
     """Delivers while it is entered. `cis` by environment; `address` is where people reach this server."""
 
     def __init__(self, store: Store, cis: Mapping[str, CI], clock: Clock, address: str) -> None:
+        super().__init__("outbox")
         self._store, self._cis, self._clock, self._address = store, cis, clock, address
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="outbox")
-
-    def __enter__(self) -> Outbox:
-        self._thread.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._stopping.set()
-        self._thread.join()
 
     def _run(self) -> None:
         while not self._stopping.is_set():

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import threading
-from types import TracebackType
-
 import structlog
 
 from tidegate.core.records import Keep
+from tidegate.engine.beside import Beside
 from tidegate.errors import DriverError
 from tidegate.ports import Clock, Store
 
@@ -17,22 +15,13 @@ EVERY_SECONDS = 3600.0
 BETWEEN_SECONDS = 0.2  # two batches, so that others come in between
 
 
-class Pruner:
+class Pruner(Beside):
     """Prunes while it is entered: shortly after the start, and then each hour. None: it is kept for ever."""
 
     def __init__(self, store: Store, clock: Clock, samples_seconds: float | None, rollouts_seconds: float | None) -> None:
+        super().__init__("pruner")
         self._store, self._clock = store, clock
         self._samples_seconds, self._rollouts_seconds = samples_seconds, rollouts_seconds
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="pruner")
-
-    def __enter__(self) -> Pruner:
-        self._thread.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._stopping.set()
-        self._thread.join()
 
     def _run(self) -> None:
         if self._samples_seconds is None and self._rollouts_seconds is None:
