@@ -21,6 +21,7 @@ from tidegate.core.records import (
     Beginning,
     Claim,
     Delivery,
+    Drift,
     Freeze,
     Idempotency,
     Keep,
@@ -206,6 +207,37 @@ class EngineStore(Protocol):
     def quarantined(self, service: str, digest: str) -> ReleaseRow | None:
         """The release of the service with this digest that was turned back last, unless one was good since."""
 
+    def next_to_tend(self, environment: str, every_seconds: float) -> ServiceRow | None:
+        """A service of the environment that has a live release, no live rollout, and was not given to any engine for so
+        long; None when there is none."""
+
+    def drifted(self, service: str, drift: Drift | None) -> None:
+        """Record how it was found between rollouts; None: as its release wants."""
+
+    def create(
+        self,
+        rollout: Rollout,
+        service: Service,
+        release: Release | None,
+        key: Idempotency,
+        event: Event,
+        *,
+        audit: AuditEntry | None = None,
+        others: Sequence[Beginning] = (),
+    ) -> Idempotency | None:
+        """Service definition, release (None when it exists already), rollout, first event and key, in one transaction;
+        with those of the others of its group. A live repair of the service ends in the same transaction, unless this is
+        another; a repair and a scaling are refused where another release serves by now, or another number of it.
+
+        Returns None when created, or the stored answer when the same key came with the same body before. Raises
+        `KeyReused`, `RolloutInProgress`, `RouteTaken`, `Superseded`.
+        """
+
+    def rollouts(
+        self, service: str | None = None, phase: Phase | None = None, before: str | None = None, limit: int = 50
+    ) -> tuple[Rollout, ...]:
+        """The newest first; `before` is the last id of the page before."""
+
 
 class Store(EngineStore, Protocol):
     """All that is asked of the database."""
@@ -250,31 +282,8 @@ class Store(EngineStore, Protocol):
     def last_good(self, service: str, before: str | None = None) -> ReleaseRow | None:
         """The release last set good, not quarantined since, other than `before`."""
 
-    def create(
-        self,
-        rollout: Rollout,
-        service: Service,
-        release: Release | None,
-        key: Idempotency,
-        event: Event,
-        *,
-        audit: AuditEntry | None = None,
-        others: Sequence[Beginning] = (),
-    ) -> Idempotency | None:
-        """Service definition, release (None when it exists already), rollout, first event and key, in one transaction;
-        with those of the others of its group.
-
-        Returns None when created, or the stored answer when the same key came with the same body before. Raises
-        `KeyReused`, `RolloutInProgress`, `RouteTaken`, `Superseded`.
-        """
-
     def answered(self, key: Idempotency) -> Idempotency | None:
         """What was said to this key before; None when it is new or empty. Raises `KeyReused`."""
-
-    def rollouts(
-        self, service: str | None = None, phase: Phase | None = None, before: str | None = None, limit: int = 50
-    ) -> tuple[Rollout, ...]:
-        """The newest first; `before` is the last id of the page before."""
 
     def signal(
         self,

@@ -32,6 +32,9 @@ class EngineSettings(Part):
     lease_seconds: float = Field(default=15.0, ge=1.0, le=300.0, description="How long a vanished engine's rollouts wait.")
     threads: int = Field(default=4, ge=1, le=64, description="Rollouts that are driven at the same time.")
     poll_seconds: float = Field(default=0.5, gt=0.0, le=60.0, description="Between two looks for due rollouts.")
+    tend_seconds: float = Field(
+        default=5.0, ge=0.1, le=3600.0, description="Between two looks at a service that has no live rollout."
+    )
 
 
 class WebSettings(Part):

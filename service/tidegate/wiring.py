@@ -58,7 +58,7 @@ def engine(wiring: Wiring, owner: str) -> Worker:
     engine is allowed, those before it are gone, and their rollouts are taken up at once."""
     wiring.store.end_leases()
     wanted = wiring.settings.engine
-    options = WorkerOptions(wanted.lease_seconds, wanted.threads, wanted.poll_seconds)
+    options = WorkerOptions(wanted.lease_seconds, wanted.threads, wanted.poll_seconds, wanted.tend_seconds)
     prober = Prober(HttpVisitor, wiring.clock)
     return Worker(wiring.store, wiring.environments, options, wiring.clock, owner, prober)
 

@@ -20,6 +20,7 @@ from tidegate.core.model import (
     InconclusiveAction,
     InstanceState,
     Rollout,
+    RolloutKind,
     Seen,
     Signal,
     SignalKind,
@@ -120,14 +121,17 @@ def _candidate_failed(view: View) -> str:
     failed = [
         each
         for each in view.seen.instances
-        if each.release == rollout.new and (each.state is InstanceState.FAILED or each.restarts > policy.max_restarts)
+        if each.release == rollout.new
+        and each.id not in rollout.spared
+        and (each.state is InstanceState.FAILED or each.restarts > policy.max_restarts)
     ]
     tolerated = policy.max_failure_ratio * view.step.fleet.get(rollout.new, 0)
     if len(failed) <= tolerated:
         return ""
     worst = failed[0]
     detail = worst.detail or f"restarted {worst.restarts} times"
-    return f"{names(failed)} of the new release failed: {detail}"
+    whose = " of the new release" if rollout.kind is RolloutKind.RELEASE else ""
+    return f"{names(failed)}{whose} failed: {detail}"
 
 
 # -- the proxy, kept true ---------------------------------------------------------------------------------------------

@@ -48,6 +48,7 @@ class Kind(StrEnum):
     ROLLING_BACK = "rolling_back"  # turned back, and why
     SUCCEEDED = "succeeded"  # the new release serves
     ROLLED_BACK = "rolled_back"  # the old release serves, or nothing was touched
+    SUPERSEDED = "superseded"  # a repair ended, since another rollout was asked for
     FAILED = "failed"  # halted: no traffic is moved any more, a person must look
 
     # the engine itself

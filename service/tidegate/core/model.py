@@ -49,6 +49,21 @@ class InconclusiveAction(StrEnum):
     CONTINUE = "continue"  # go on, but never past the last step that is judged: there a person is asked
 
 
+class Repair(StrEnum):
+    """What follows when a service is found other than its release wants, between rollouts."""
+
+    AUTO = "auto"  # it is brought back by a rollout of its own
+    SHOW = "show"  # it is shown, and a person decides
+
+
+class RolloutKind(StrEnum):
+    """What a rollout is for."""
+
+    RELEASE = "release"  # from what serves to another release
+    REPAIR = "repair"  # what serves is brought back to what it should be; turning back has no meaning
+    SCALE = "scale"  # what serves gets more or fewer instances; turning back leads to the number before
+
+
 class Direction(StrEnum):
     """Which way of a metric is good."""
 
@@ -141,6 +156,7 @@ class Service:
     preview_bake_seconds: float = 0.0  # how long the new release is watched before it takes traffic
     together: bool = False  # rolled out as one with the other services of its file that say so
     depends_on: tuple[str, ...] = ()  # services of the same environment that must serve before
+    repair: Repair = Repair.AUTO
 
     @property
     def key(self) -> str:
@@ -254,7 +270,8 @@ class Rollout:
 
     `entered`, `shifted`, `settled` and `held` are the marks of the present step: when it became the present one, when the
     proxy first matched it, when all of it stood, when it began to wait for a person. They and `extensions` start anew with
-    each step. `drain_from` is when the last instances were taken out of the route; it outlives its step.
+    each step. `drain_from` is when the last instances were taken out of the route; it outlives its step. A repair and a
+    scaling have no `old`: they stay with the release that serves, and a scaling's `old_replicas` is its number before.
     """
 
     id: str
@@ -294,6 +311,8 @@ class Rollout:
     tasks: tuple[TaskRun, ...] = ()  # those that were begun, the way back's too
     group: str = ""  # of the rollouts that are promoted and turned back as one; empty: it is alone
     arrived: int = 0  # the last of its group's points (`Gate.together`) that it came to
+    kind: RolloutKind = RolloutKind.RELEASE
+    spared: tuple[str, ...] = ()  # there when a repair or a scaling began: that these fail is not of its doing
     version: int = 0  # grows with each save; the ETag
 
     @property

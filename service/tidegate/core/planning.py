@@ -137,7 +137,13 @@ def direct(service: Service, old: Release, new: Release) -> Plan:
 
 def back(old: str | None, replicas: int) -> Plan:
     """Turn round from anywhere: only the old release, whole; or nothing at all after a failed first deploy."""
-    whole = _fleet((old, replicas)) if old else {}
+    return steady(old, replicas) if old else (Step(fleet={}, route={}, gate=Gate(cleared=True)),)
+
+
+def steady(release: str, replicas: int) -> Plan:
+    """Exactly so many instances of this release, all of them in the route, and nothing else: what a repair and a scaling
+    lead to from wherever the service stands."""
+    whole = _fleet((release, replicas))
     return (Step(fleet=whole, route=whole, gate=Gate(cleared=True)),)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from tidegate.core.judge.verdict import Time, Verdict
 from tidegate.core.model import Event, Release, Rollout, Service
@@ -116,6 +117,28 @@ class ReleaseRow:
     quarantined_at: Time | None = None
 
 
+class DriftState(StrEnum):
+    """What is done about a difference."""
+
+    SEEN = "seen"  # once: looked at again before anything is done, for a restart mends itself
+    REPAIRING = "repairing"  # a repair was asked for
+    DELAYED = "delayed"  # repairs failed; the next one comes after a pause
+    SHOWN = "shown"  # by policy a person decides
+    HALTED = "halted"  # the last rollout halted, so a person has to look first
+    UNHEALTHY = "unhealthy"  # repairs do not help: none is tried any more until somebody acts
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """A service that is other than its release wants, since when, and seen so in how many looks in a row."""
+
+    sentence: str
+    since: Time
+    state: DriftState
+    looks: int = 1
+    why: str = ""  # why nothing is done; empty while something is
+
+
 @dataclass(frozen=True, slots=True)
 class ServiceRow:
     """A stored service. `live` is the release that serves now, as far as rollouts brought it about."""
@@ -124,6 +147,8 @@ class ServiceRow:
     version: int
     live: str | None = None
     rollout: str | None = None  # the live rollout, if there is one
+    repairing: bool = False  # that one is a repair, which gives way to any other
+    drift: Drift | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from tidegate.core import spec_way
 from tidegate.core.approval import Approval, Expiry
-from tidegate.core.model import FailureAction, InconclusiveAction, Order, Policy, Service, Strategy
+from tidegate.core.model import FailureAction, InconclusiveAction, Order, Policy, Repair, Service, Strategy
 from tidegate.core.reading import Reader, flag, one_of, shown, text, whole
 from tidegate.core.routing import Backend, Preview
 from tidegate.core.spec_checks import checks
@@ -92,6 +92,7 @@ def _service(
         probe=spec_way.probe(own, backend.listen),
         together=spec_way.together(own),
         depends_on=depends_on(root, document),
+        repair=own.take("repair", one_of(Repair, Repair), Repair.AUTO),
     )
     _consistent(root, own, update, found)
     honour_by_name(root, deploy)

@@ -8,7 +8,7 @@ from functools import cached_property
 
 from tidegate.core.approval import opening
 from tidegate.core.judge.verdict import Time
-from tidegate.core.model import Fleet, Instance, InstanceState, Rollout, Seen, Signal, SignalKind, Step
+from tidegate.core.model import Fleet, Instance, InstanceState, Rollout, RolloutKind, Seen, Signal, SignalKind, Step
 from tidegate.core.phases import Phase
 from tidegate.core.routing import Member, Routed
 from tidegate.core.sharing import weights
@@ -163,8 +163,11 @@ class View:
         return self._attainable(self.step.route)
 
     def _attainable(self, wanted: Fleet) -> Fleet:
-        """On the way back nothing new is started or waited for: of the new release only what is ready counts."""
-        if self.rollout.phase is not Phase.ROLLING_BACK or self.rollout.new not in wanted:
+        """On the way back nothing new is started or waited for: of the new release only what is ready counts. A scaling
+        has no new release: the way back leads to the same one."""
+        rollout = self.rollout
+        back = rollout.phase is Phase.ROLLING_BACK and rollout.kind is RolloutKind.RELEASE
+        if not back or rollout.new not in wanted:
             return wanted
         ready = sum(1 for each in self.alive if self.serves(each) and each.release == self.rollout.new)
         return {**wanted, self.rollout.new: min(ready, wanted[self.rollout.new])}

@@ -29,11 +29,13 @@ FETCH_SECONDS = 30.0  # for all questions of one verdict; what is not answered b
 GRACE_SECONDS = 10.0  # for an instance of a release that the database does not know
 
 
-def pin(turn: Turn, rollout: Rollout) -> tuple[str, list[Event]]:
+def pin(turn: Turn, rollout: Rollout) -> tuple[str, tuple[str, ...], list[Event]]:
     """Resolve the new release's image to its digest, and see that all works that will be needed, the way back included.
 
     The proxy is told to go on as it does, which moves nothing, but finds a port that is taken or a configuration that
     cannot be kept true. Raises `DriverError` for anything that would keep the rollout from going on.
+
+    Also gives the instances of this release that are there already.
     """
     platform, begun = turn.parts.platform, turn.clock()
     seen = turn.look(rollout.service, rollout.backend)
@@ -46,7 +48,8 @@ def pin(turn: Turn, rollout: Rollout) -> tuple[str, list[Event]]:
     if digest != release.digest:
         turn.store.pinned(rollout.service, release.id, digest, turn.claim.fence, rollout.id)
     now = turn.clock()
-    return digest, [*_way_back(turn, rollout), events.pinned(rollout, release.image, digest, now - begun, now)]
+    there = tuple(each.id for each in seen.instances if each.release == rollout.new)
+    return digest, there, [*_way_back(turn, rollout), events.pinned(rollout, release.image, digest, now - begun, now)]
 
 
 def _way_back(turn: Turn, rollout: Rollout) -> list[Event]:

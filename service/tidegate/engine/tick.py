@@ -183,8 +183,8 @@ def _to_be_heard(rollout: Rollout, signals: Sequence[Signal], seen: Seen, decisi
 
 def _begin(turn: Turn, rollout: Rollout) -> Tick:
     """The image is known and everything answers: from here on it runs."""
-    digest, told = effects.pin(turn, rollout)
-    rollout = replace(rollout, digest=digest)
+    digest, spared, told = effects.pin(turn, rollout)
+    rollout = replace(rollout, digest=digest, spared=spared)
     now = turn.clock()
     refused = _quarantined(turn, rollout)
     if refused is not None:

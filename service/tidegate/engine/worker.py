@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from time import monotonic
@@ -21,6 +22,7 @@ from tidegate.engine.holding import Heartbeat, Held
 from tidegate.engine.probing import Prober
 from tidegate.engine.tick import tick
 from tidegate.engine.turn import Memory, Tick, back_off
+from tidegate.engine.watch import Watch
 from tidegate.errors import DriverError, LeaseLost
 from tidegate.ports import Clock, EngineStore, Parts
 
@@ -36,11 +38,13 @@ MOST_MEMORIES = 1000  # rollouts remembered
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
     """`lease_seconds`: after this without a sign of life another engine takes over. `threads`: rollouts driven at a time.
-    `poll_seconds`: between two looks for due rollouts when nobody wakes the worker."""
+    `poll_seconds`: between two looks for due rollouts when nobody wakes the worker. `tend_seconds`: between two looks at a
+    service that has no live rollout; None: at none."""
 
     lease_seconds: float = 15.0
     threads: int = 4
     poll_seconds: float = 0.5
+    tend_seconds: float | None = None
 
 
 class Worker:
@@ -74,7 +78,7 @@ class Worker:
     def run(self) -> None:
         """Drive what is due until `stop`; then finish the effects that go on and give all claims back."""
         logger.info("engine started", owner=self._owner, threads=self._options.threads)
-        with self._heartbeat, ThreadPoolExecutor(self._options.threads, "rollout") as pool:
+        with self._heartbeat, self._watch(), ThreadPoolExecutor(self._options.threads, "rollout") as pool:
             while not self._stopping.is_set():
                 begun = monotonic()
                 claim = self._claim()
@@ -87,6 +91,12 @@ class Worker:
         if self._prober is not None:
             self._prober.close()
         logger.info("engine stopped", owner=self._owner)
+
+    def _watch(self) -> AbstractContextManager[object]:
+        every = self._options.tend_seconds
+        if every is None:
+            return nullcontext()
+        return Watch(self._store, self._environments, self._clock, self.wake, every)
 
     def stop(self) -> None:
         """Ask `run` to end; it returns when the present effects are done."""

@@ -9,7 +9,8 @@ from sqlalchemy import Connection, and_, func, insert, or_, select, update
 
 from tidegate.core.judge.look import Look
 from tidegate.core.judge.verdict import Time, Verdict
-from tidegate.core.model import Event, Rollout, Signal, SignalKind
+from tidegate.core.kinds import Kind
+from tidegate.core.model import Event, Rollout, RolloutKind, Signal, SignalKind
 from tidegate.core.phases import Phase
 from tidegate.core.records import AuditEntry, Beginning, Idempotency, VerdictRow
 from tidegate.errors import IllegalMove, KeyReused, RolloutInProgress, Stale, StoreError, Superseded, UnknownRollout
@@ -48,15 +49,21 @@ def answered(connection: Connection, key: Idempotency) -> Idempotency | None:
 
 
 def add(connection: Connection, new: Beginning, now: Time) -> None:
-    """Everything that a new rollout brings with it. Raises `RolloutInProgress`, `RouteTaken`, `UnknownService`."""
+    """Everything that a new rollout brings with it; a live repair gives way to it. Raises `RolloutInProgress`,
+    `RouteTaken`, `UnknownService`."""
     rollout, service, release = new.rollout, new.service, new.release
     if rollout.service != service.key or (
         release is not None and (release.service, release.id) != (service.key, rollout.new)
     ):
         raise StoreError(f"rollout {rollout.id}, its service and its release do not belong together", retryable=False)
-    services.put(connection, service)
+    if rollout.kind is RolloutKind.RELEASE:
+        services.put(connection, service)
+    else:
+        services.require_same(connection, rollout)
     _refuse_an_older_build(connection, rollout)
-    _refuse_a_second(connection, service.key)
+    _make_way(connection, rollout, now)
+    if rollout.kind is not RolloutKind.REPAIR:
+        services.drifted(connection, service.key, None)
     if release is None:
         services.get_release(connection, service.key, rollout.new)
     else:
@@ -80,10 +87,23 @@ def _highest_fence(connection: Connection) -> int:
     return int(connection.execute(select(func.coalesce(func.max(rollouts.c.fence), 0))).scalar_one())
 
 
-def _refuse_a_second(connection: Connection, service: str) -> None:
-    live = connection.execute(select(rollouts.c.id).where(rollouts.c.service == service, is_live)).scalar_one_or_none()
-    if live is not None:
-        raise RolloutInProgress(f"{service} has a live rollout, {live}: wait for its end, promote it or roll it back first")
+def _make_way(connection: Connection, rollout: Rollout, now: Time) -> None:
+    """A repair ends at once where something else is asked for: that starts from what is there, as the repair did. Its
+    engine has lost the lease with it. Raises `RolloutInProgress` for any other live rollout."""
+    service = rollout.service
+    query = select(rollouts.c.id, rollouts.c.kind).where(rollouts.c.service == service, is_live)
+    live = connection.execute(query.with_for_update()).one_or_none()
+    if live is None:
+        return
+    if live.kind != RolloutKind.REPAIR.value or rollout.kind is RolloutKind.REPAIR:
+        text = f"{service} has a live rollout, {live.id}: wait for its end, promote it or roll it back first"
+        raise RolloutInProgress(text)
+    why = f"rollout {rollout.id} takes over what this repair began"
+    ended = update(rollouts).where(rollouts.c.id == live.id)
+    values = {"phase": Phase.ROLLED_BACK.value, "reason": why, "finished": now, "lease_until": None}
+    counted = {"version": rollouts.c.version + 1, "events": rollouts.c.events + 1}
+    last = connection.execute(ended.values(**values, **counted).returning(rollouts.c.events)).scalar_one()
+    _append(connection, live.id, (Event(Kind.SUPERSEDED, why, now, data={"rollout": rollout.id}),), last=last)
 
 
 def _refuse_an_older_build(connection: Connection, rollout: Rollout) -> None:
@@ -148,8 +168,13 @@ def save(
 def _conclude(connection: Connection, rollout: Rollout, before: Phase, now: Time) -> None:
     """What the end of a rollout says of its release.
 
-    One that was called off before anything was touched, or halted on its way forward, says nothing of it.
+    One that was called off before anything was touched, or halted on its way forward, says nothing of it. Nor does a
+    repair; a scaling that succeeded says how many there are from now on.
     """
+    if rollout.kind is not RolloutKind.RELEASE:
+        if rollout.kind is RolloutKind.SCALE and rollout.phase is Phase.SUCCEEDED:
+            services.scaled(connection, rollout.service, rollout.new, rollout.plan[-1].fleet[rollout.new])
+        return
     ours = (releases.c.service == rollout.service, releases.c.id == rollout.new)
     at = now if rollout.finished is None else rollout.finished
     if rollout.phase is Phase.SUCCEEDED:

@@ -17,9 +17,9 @@ from sqlalchemy import Row
 
 from tidegate.core.judge.look import Look
 from tidegate.core.judge.verdict import Verdict
-from tidegate.core.model import Event, Release, Rollout, Service, Signal
+from tidegate.core.model import Event, Release, Rollout, RolloutKind, Service, Signal
 from tidegate.core.phases import Phase
-from tidegate.core.records import AuditEntry, Freeze, Idempotency, ReleaseRow, ServiceRow, Token, VerdictRow
+from tidegate.core.records import AuditEntry, Drift, Freeze, Idempotency, ReleaseRow, ServiceRow, Token, VerdictRow
 
 T = TypeVar("T")
 AnyRow = Row[Any]
@@ -63,6 +63,7 @@ VERDICT = Codec(TypeAdapter(tuple[Verdict], config=CONFIG))
 LOOK = Codec(TypeAdapter(tuple[Look], config=CONFIG))
 SIGNAL = Codec(TypeAdapter(tuple[Signal], config=CONFIG))
 EVENT = Codec(TypeAdapter(tuple[Event], config=CONFIG))
+DRIFT = Codec(TypeAdapter(tuple[Drift], config=CONFIG))
 FREEZE = Codec(TypeAdapter(tuple[Freeze], config=CONFIG))
 AUDIT = Codec(TypeAdapter(tuple[AuditEntry], config=CONFIG))
 TOKEN = Codec(TypeAdapter(tuple[Token], config=CONFIG))
@@ -70,7 +71,7 @@ TOKEN = Codec(TypeAdapter(tuple[Token], config=CONFIG))
 #: The columns of a rollout that the engine writes while it drives it.
 DRIVEN = (
     "plan", "digest", "phase", "cursor", "reason", "entered", "shifted", "settled", "held", "drain_from", "extensions",
-    "verdict", "tasks", "arrived", "finished",
+    "verdict", "tasks", "arrived", "finished", "spared",
 )  # fmt: skip
 _ROLLOUT_FIELDS = frozenset(Rollout.__dataclass_fields__)
 _RELEASE_FIELDS = frozenset(Release.__dataclass_fields__)
@@ -99,7 +100,7 @@ def rollout_of(row: AnyRow) -> Rollout:
 
 
 def service_values(service: Service) -> Values:
-    """All columns but `version` and `live`."""
+    """The columns that come from the definition."""
     return {
         "key": service.key,
         "environment": service.environment,
@@ -109,8 +110,10 @@ def service_values(service: Service) -> Values:
 
 
 def service_of(row: AnyRow) -> ServiceRow:
-    """From a row of `services` joined with the id of its live rollout as `rollout`."""
-    return ServiceRow(SERVICE.decode(row.definition), row.version, row.live, row.rollout)
+    """From a row of `services` joined with id and kind of its live rollout as `rollout` and `rollout_kind`."""
+    drift = None if row.drift is None else DRIFT.decode(row.drift)
+    repairing = row.rollout_kind == RolloutKind.REPAIR.value
+    return ServiceRow(SERVICE.decode(row.definition), row.version, row.live, row.rollout, repairing, drift)
 
 
 def release_values(release: Release) -> Values:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from sqlalchemy import Connection, Select, and_, func, insert, or_, select, update
 
 from tidegate.core.judge.verdict import Time
-from tidegate.core.model import Release, Service
-from tidegate.core.records import ReleaseRow, ServiceRow
-from tidegate.errors import RouteTaken, Stale, UnknownService
+from tidegate.core.model import Release, Rollout, Service
+from tidegate.core.records import Drift, ReleaseRow, ServiceRow
+from tidegate.errors import RolloutInProgress, RouteTaken, Stale, UnknownService
 from tidegate.store import rows
 from tidegate.store.tables import is_live, numbers, releases, rollouts, services
 
@@ -43,7 +45,8 @@ def _own_route(connection: Connection, service: Service) -> None:
 
 def _with_live_rollout() -> Select[tuple[object, ...]]:
     live = and_(rollouts.c.service == services.c.key, is_live)
-    return select(services, rollouts.c.id.label("rollout")).select_from(services).outerjoin(rollouts, live)
+    found = select(services, rollouts.c.id.label("rollout"), rollouts.c.kind.label("rollout_kind"))
+    return found.select_from(services).outerjoin(rollouts, live)
 
 
 def get(connection: Connection, key: str) -> ServiceRow:
@@ -57,6 +60,44 @@ def get(connection: Connection, key: str) -> ServiceRow:
 def every(connection: Connection) -> tuple[ServiceRow, ...]:
     """All, by key."""
     return tuple(map(rows.service_of, connection.execute(_with_live_rollout().order_by(services.c.key))))
+
+
+def next_to_tend(connection: Connection, environment: str, every_seconds: float, now: Time) -> ServiceRow | None:
+    """Take the one whose look has been due longest: it is not due again for so long. None with a live rollout is."""
+    driven = select(rollouts.c.id).where(rollouts.c.service == services.c.key, is_live).exists()
+    first = (
+        select(services.c.key)
+        .where(services.c.environment == environment, services.c.live.is_not(None), services.c.look_due <= now, ~driven)
+        .order_by(services.c.look_due, services.c.key)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    )
+    taken = update(services).where(services.c.key == first.scalar_subquery()).values(look_due=now + every_seconds)
+    key = connection.execute(taken.returning(services.c.key)).scalar_one_or_none()
+    return None if key is None else get(connection, key)
+
+
+def drifted(connection: Connection, key: str, drift: Drift | None) -> None:
+    """Record what was found."""
+    value = None if drift is None else rows.DRIFT.encode(drift)
+    connection.execute(update(services).where(services.c.key == key).values(drift=value))
+
+
+def scaled(connection: Connection, key: str, release: str, replicas: int) -> None:
+    """From now on the service and this release of it have so many instances."""
+    ours = and_(releases.c.service == key, releases.c.id == release)
+    connection.execute(update(releases).where(ours).values(replicas=replicas))
+    put(connection, replace(get(connection, key).service, replicas=replicas))
+
+
+def require_same(connection: Connection, rollout: Rollout) -> None:
+    """Raises `RolloutInProgress` where another release serves by now, or another number of it, than a rollout that stays
+    with it was made for."""
+    found = connection.execute(
+        select(services.c.live).where(services.c.key == rollout.service).with_for_update()
+    ).scalar_one_or_none()
+    if found != rollout.new or get_release(connection, rollout.service, rollout.new).release.replicas != rollout.old_replicas:
+        raise RolloutInProgress(f"another rollout of {rollout.service} came first; look at it again")
 
 
 def next_number(connection: Connection, service: str) -> int:

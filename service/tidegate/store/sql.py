@@ -20,6 +20,7 @@ from tidegate.core.records import (
     Beginning,
     Claim,
     Delivery,
+    Drift,
     Freeze,
     Idempotency,
     Keep,
@@ -220,6 +221,16 @@ class SqlStore(Store):
     def quarantined(self, service: str, digest: str) -> ReleaseRow | None:
         with self._read(f"looking for a quarantine in {service}") as connection:
             return services.quarantined(connection, service, digest)
+
+    # -- between rollouts ---------------------------------------------------------------------------------------------
+
+    def next_to_tend(self, environment: str, every_seconds: float) -> ServiceRow | None:
+        with self._write(f"looking for a service of {environment} to tend") as connection:
+            return services.next_to_tend(connection, environment, every_seconds, self._clock())
+
+    def drifted(self, service: str, drift: Drift | None) -> None:
+        with self._write(f"recording how {service} was found") as connection:
+            services.drifted(connection, service, drift)
 
     # -- rollouts -----------------------------------------------------------------------------------------------------
 

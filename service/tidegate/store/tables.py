@@ -53,6 +53,8 @@ services = Table(
     Column("definition", JSON, nullable=False),
     Column("version", Integer, nullable=False),
     Column("live", String),  # the release that serves now; releases refer to services, so this is no foreign key
+    Column("look_due", Double, nullable=False, server_default=text("0")),  # when it is looked at between rollouts
+    Column("drift", JSON(none_as_null=True)),  # what was found other than it should be
     UniqueConstraint("environment", "backend"),
 )
 
@@ -97,6 +99,7 @@ rollouts = Table(
     Column("compare", JSON(none_as_null=True)),
     Column("probe", JSON(none_as_null=True)),
     Column("group", String, nullable=False, server_default=text("''"), index=True),
+    Column("kind", String, nullable=False, server_default=text("'release'")),
     # where it stands; written by the engine that holds the lease
     Column("digest", String, nullable=False, server_default=text("''")),
     Column("phase", String, nullable=False),
@@ -112,6 +115,7 @@ rollouts = Table(
     Column("tasks", JSON, nullable=False, server_default=text("'[]'")),
     Column("arrived", Integer, nullable=False, server_default=text("0")),
     Column("finished", Double),
+    Column("spared", JSON, nullable=False, server_default=text("'[]'")),
     # written by signals
     Column("paused", Boolean, nullable=False),
     Column("nudged", Boolean, nullable=False),  # a signal came since the last claim

@@ -1,0 +1,178 @@
+"""Tending: what a service is found to be between rollouts, and what follows from it. Pure.
+
+Nothing here moves anything. What has to be done becomes a rollout, so that one ladder, one lease and one story serve for
+it as for a release.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from tidegate.core import planning
+from tidegate.core.judge.verdict import Time
+from tidegate.core.kinds import Kind
+from tidegate.core.model import Event, Instance, InstanceState, Release, Repair, Rollout, RolloutKind, Seen, Service
+from tidegate.core.phases import Phase
+from tidegate.core.records import Drift, DriftState
+from tidegate.core.view import View, names
+
+TIDEGATE = "tidegate"  # who asks for the repairs that nobody asked for
+LOOKS = 2  # in a row that show the same, before instances are touched
+MOST_FAILED = 3  # repairs in a row, then none until somebody acts
+FIRST_PAUSE_SECONDS = 10.0  # after a repair that failed; doubled with each further one
+MOST_REPAIRS = 10  # in a row that each came soon after the one before: a crash loop that is slow
+STEADY_SECONDS = 600.0  # a repair that comes later than this is news
+HISTORY = MOST_REPAIRS + 1  # rollouts that `tend` has to know
+
+
+# -- rollouts of a service that stays with its release ----------------------------------------------------------------
+
+
+def repair(service: Service, release: Release, id_: str, now: Time, by: str = TIDEGATE, via: str = "") -> Rollout:
+    """Back to what the release wants, from wherever the service stands. A freeze does not hold it back: it moves nothing
+    forward."""
+    return _staying(service, release, release.replicas, RolloutKind.REPAIR, id_, now, by, via)
+
+
+def scaling(service: Service, release: Release, replicas: int, id_: str, now: Time, by: str, via: str = "") -> Rollout:
+    """The same release with another number of instances. A freeze is for releases, and does not hold it back."""
+    return _staying(service, release, replicas, RolloutKind.SCALE, id_, now, by, via)
+
+
+def _staying(
+    service: Service, release: Release, replicas: int, kind: RolloutKind, id_: str, now: Time, by: str, via: str
+) -> Rollout:
+    return Rollout(
+        id=id_,
+        service=service.key,
+        old=None,
+        new=release.id,
+        plan=planning.steady(release.id, replicas),
+        backend=service.backend,
+        created=now,
+        old_replicas=release.replicas,
+        batch=service.batch,
+        policy=service.policy,
+        image=release.image,
+        requested_by=by,
+        requested_via=via,
+        forced=True,
+        probe=service.probe,
+        kind=kind,
+    )
+
+
+def begun(rollout: Rollout, sentence: str) -> Event:
+    """Its first event."""
+    data = {"by": rollout.requested_by, "via": rollout.requested_via, "old": None, "new": rollout.new}
+    return Event(Kind.CREATED, sentence, rollout.created, data=data | {"image": rollout.image, "kind": rollout.kind.value})
+
+
+# -- what differs -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What is other than it should be. `routing`: only in the proxy, while every instance that is wanted stands ready."""
+
+    sentence: str
+    routing: bool
+
+
+def difference(service: Service, release: Release, seen: Seen, now: Time) -> Difference | None:
+    """What a repair would change; None when all is as the release wants. An instance that runs where the proxy knows it
+    and is not ready is none: it may be busy, and the proxy's own checks see to it."""
+    view = View(replace(repair(service, release, "", now), phase=Phase.RUNNING), seen, (), now, now)
+    dead = [each for each in view.surplus if each.state is InstanceState.FAILED]
+    excess = [each for each in view.surplus if each not in dead and each.state is not InstanceState.STOPPING]
+    said = [f"{names(dead)} failed"] if dead else []
+    said += [f"{names(excess)} beyond the {release.replicas} of {release.id}"] if excess else []
+    said += [f"{len(ordinals)} of {name} missing" for name, ordinals in view.missing.items()]
+    standing = not said and all(view.serves(each) for each in view.target)
+    said += _routing(view)
+    return Difference("; ".join(said), standing) if said else None
+
+
+def _routing(view: View) -> list[str]:
+    """What the proxy does that it should not."""
+    unrouted: list[Instance] = [each for each in view.target if not view.routed(each)]
+    moved = [each for each in view.target if view.routed(each) and not view.reached(each)]
+    strangers = len(set(view.members) - {each.id for each in view.target})
+    said = [f"{names(unrouted)} not in the proxy"] if unrouted else []
+    said += [f"{names(moved)} in the proxy at another address"] if moved else []
+    said += [f"{strangers} in the proxy that should not be"] if strangers else []
+    if not said and not view.missing and not view.matches:
+        said = ["the proxy has other weights"]
+    return said if view.preview_matches else [*said, "the preview leads to instances"]
+
+
+# -- what follows -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Tended:
+    """What is to be recorded, and whether a repair is asked for."""
+
+    drift: Drift | None
+    repair: bool = False
+
+
+def tend(
+    service: Service, before: Drift | None, found: Difference | None, history: Sequence[Rollout], now: Time
+) -> Tended:
+    """What follows from a look. `before` is what the last one recorded, `history` the service's latest rollouts, the
+    newest first, `HISTORY` of them or all; needed only where something was found."""
+    if found is None:
+        return Tended(None)
+    since = now if before is None else before.since
+    looks = 1 if before is None or before.sentence != found.sentence else before.looks + 1
+    state, why = _state(service, found, history, looks, now)
+    return Tended(Drift(found.sentence, since, state, min(looks, LOOKS), why), state is DriftState.REPAIRING)
+
+
+def _state(
+    service: Service, found: Difference, history: Sequence[Rollout], looks: int, now: Time
+) -> tuple[DriftState, str]:
+    newest = history[0] if history else None
+    if service.repair is Repair.SHOW:
+        return DriftState.SHOWN, "its policy is to show it: `tidegate repair` brings it back"
+    if newest is not None and newest.phase is Phase.FAILED and newest.kind is not RolloutKind.REPAIR:
+        return DriftState.HALTED, f"rollout {newest.id} halted, so a person has to look first"
+    failed = failures(history)
+    if failed >= MOST_FAILED:
+        return DriftState.UNHEALTHY, f"{failed} repairs in a row failed, the last with: {history[0].reason}"
+    if (quick := _in_quick_succession(history)) >= MOST_REPAIRS:
+        return DriftState.UNHEALTHY, f"{quick} repairs in quick succession did not last"
+    if looks < LOOKS and not found.routing:
+        return DriftState.SEEN, "seen once: it may mend itself"
+    if failed and newest is not None:
+        pause = FIRST_PAUSE_SECONDS * 2.0 ** (failed - 1)
+        if now < (newest.finished or newest.created) + pause:
+            return DriftState.DELAYED, f"the last repair failed with: {newest.reason}"
+    return DriftState.REPAIRING, ""
+
+
+def failures(history: Sequence[Rollout]) -> int:
+    """Repairs in a row that failed, back to the last that a person asked for."""
+    count = 0
+    for each in history:
+        if each.kind is not RolloutKind.REPAIR or each.phase is not Phase.FAILED:
+            break
+        count += 1
+        if each.requested_by != TIDEGATE:
+            break
+    return count
+
+
+def _in_quick_succession(history: Sequence[Rollout]) -> int:
+    """Repairs by Tidegate itself up to the newest, each begun soon after the end of the one before."""
+    count = 0
+    for later, earlier in pairwise([*history, None]):
+        if later is None or later.kind is not RolloutKind.REPAIR or later.requested_by != TIDEGATE:
+            break
+        count += 1
+        if earlier is None or later.created - (earlier.finished or earlier.created) > STEADY_SECONDS:
+            break
+    return count

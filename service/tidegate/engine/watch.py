@@ -1,0 +1,130 @@
+"""The watch over services between rollouts. It looks, records what it found, and asks for a repair; it moves nothing.
+
+A thread for each environment, so that one whose platform or proxy does not answer keeps no other waiting. A service is
+given to one engine at a time by the store, and looks are spread: never more of them at a time than environments.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from types import TracebackType
+
+import structlog
+
+from tidegate.core import tending
+from tidegate.core.model import Seen, Service
+from tidegate.core.records import Drift, DriftState, Idempotency, ServiceRow
+from tidegate.core.routing import Routed
+from tidegate.engine.naming import new_id
+from tidegate.errors import DriverError, Refused
+from tidegate.ports import Clock, EngineStore, Parts
+
+logger = structlog.get_logger("tidegate.engine")
+
+EVERY_SECONDS = 5.0  # between two looks at the same service
+BREATH_SECONDS = 0.05  # between two looks at all
+NO_KEY = Idempotency("", "", "")
+
+
+class Watch:
+    """Works while it is entered. `wake` is called when a repair was asked for. `every_seconds`: between two looks at one
+    service."""
+
+    def __init__(
+        self,
+        store: EngineStore,
+        environments: Mapping[str, Parts],
+        clock: Clock,
+        wake: Callable[[], None],
+        every_seconds: float = EVERY_SECONDS,
+    ) -> None:
+        self._store, self._environments, self._clock, self._wake = store, environments, clock, wake
+        self._every_seconds = every_seconds
+        self._stopping = threading.Event()
+        self._blind: dict[str, str] = {}  # by service: what was told of why it cannot be looked at
+        self._threads = [threading.Thread(target=self._run, args=(name,), name=f"watch-{name}") for name in environments]
+
+    def __enter__(self) -> Watch:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self, environment: str) -> None:
+        told = ""
+        pause = BREATH_SECONDS
+        while not self._stopping.wait(pause):
+            try:
+                looked = self.look(environment)
+                told, pause = "", BREATH_SECONDS if looked else min(1.0, self._every_seconds / 2)
+            except DriverError as error:
+                if told != error.message:
+                    logger.warning("services cannot be tended", environment=environment, error=error.message)
+                told, pause = error.message, self._every_seconds
+            except Exception:  # a mistake of ours with one service must not end the watch over all others
+                logger.exception("services cannot be tended", environment=environment)
+                pause = self._every_seconds
+
+    def look(self, environment: str) -> bool:
+        """Look at the service that has waited longest; False when none is due. Raises `StoreError`."""
+        row = self._store.next_to_tend(environment, self._every_seconds)
+        if row is None or row.live is None:
+            return False
+        seen = self._seen(row.service, self._environments[environment])
+        if seen is not None:
+            self._tend(row, row.live, seen)
+        return True
+
+    def _seen(self, service: Service, parts: Parts) -> Seen | None:
+        """The world; None while blind, of which the log tells once."""
+        backend, place = service.backend, service.backend.previewed
+        try:
+            instances = parts.platform.instances(service.key)
+            routed = parts.router.read(backend)
+            preview = Routed() if place is None else parts.router.read(place)
+        except DriverError as error:
+            if self._blind.get(service.key) != error.message:
+                self._blind[service.key] = error.message
+                logger.warning("service cannot be seen, so nothing is touched", service=service.key, error=error.message)
+            return None
+        if self._blind.pop(service.key, None) is not None:
+            logger.info("service can be seen again", service=service.key)
+        return Seen(instances, routed, preview)
+
+    def _tend(self, row: ServiceRow, live: str, seen: Seen) -> None:
+        """Record what follows, then ask for the repair: one that is not asked for, because we die here, is at the next
+        look."""
+        service, now = row.service, self._clock()
+        release = self._store.get_release(service.key, live).release
+        found = tending.difference(service, release, seen, now)
+        history = () if found is None else self._store.rollouts(service.key, limit=tending.HISTORY)
+        tended = tending.tend(service, row.drift, found, history, now)
+        if tended.drift != row.drift:
+            self._store.drifted(service.key, tended.drift)
+            _tell(service.key, row.drift, tended.drift)
+        if not tended.repair or tended.drift is None:
+            return
+        rollout = tending.repair(service, release, new_id(now), now)
+        event = tending.begun(rollout, f"repair of {release.id}: {tended.drift.sentence}")
+        try:
+            self._store.create(rollout, service, None, NO_KEY, event)
+        except Refused as error:
+            logger.info("no repair is begun", service=service.key, why=error.message)
+            return
+        self._wake()
+
+
+def _tell(service: str, before: Drift | None, drift: Drift | None) -> None:
+    """What is news, in the log: an alert hangs on `service is unhealthy`."""
+    if drift is None:
+        logger.info("service is as it should be again", service=service)
+    elif before is None or before.state is not drift.state:
+        if drift.state is DriftState.UNHEALTHY:
+            logger.warning("service is unhealthy", service=service, found=drift.sentence, why=drift.why)
+        elif drift.state is not DriftState.SEEN:
+            logger.info("service has drifted", service=service, found=drift.sentence, state=drift.state, why=drift.why)
