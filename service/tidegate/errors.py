@@ -136,6 +136,10 @@ class NothingToRollBackTo(Refused):
     """No good release is known to go back to."""
 
 
+class NothingServes(Refused):
+    """No release of the service serves."""
+
+
 class IllegalMove(Refused):
     """This move is not allowed in the present phase."""
 

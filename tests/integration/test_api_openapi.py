@@ -69,6 +69,7 @@ def test_what_is_needed_is_marked_so(api: Running) -> None:
     }
     assert needed == {
         ("deploy", "Idempotency-Key"), ("rollback_service", "Idempotency-Key"),
+        ("scale_service", "Idempotency-Key"), ("repair_service", "Idempotency-Key"),
     }  # fmt: skip
 
 

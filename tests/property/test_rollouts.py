@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tidegate.core import planning
+from tidegate.core import planning, tending
 from tidegate.core.container import Container
 from tidegate.core.deciding import decide
 from tidegate.core.decisions import (
@@ -40,6 +40,7 @@ from tidegate.core.model import (
     Policy,
     Release,
     Rollout,
+    RolloutKind,
     Service,
     Signal,
     SignalKind,
@@ -82,6 +83,8 @@ class Case:
     task_states: tuple[TaskState, ...] = ()
     keep: bool = False
     shares: tuple[float, ...] = ()
+    kind: RolloutKind = RolloutKind.RELEASE  # a repair and a scaling are of the old release
+    tampered: int = 0  # mishaps before it begins
     rollback_at: int | None = None
     pause_at: int | None = None
 
@@ -129,6 +132,10 @@ class Run:
         )  # fmt: skip
         new = Release("b-2", service.key, "shop:2", case.new, service.container)
         old = replace(new, id="a-1", replicas=case.old) if case.old else None
+        if case.kind is RolloutKind.REPAIR and old:
+            return tending.repair(service, old, "r", 1_000.0)
+        if case.kind is RolloutKind.SCALE and old:
+            return tending.scaling(service, old, case.new, "r", 1_000.0, "ada")
         return Rollout(
             "r", service.key, old.id if old else None, new.id, planning.plan(service, old, new), service.backend, 1_000.0,
             old_replicas=case.old, batch=case.batch, in_place=case.order is Order.STOP_FIRST,
@@ -137,15 +144,17 @@ class Run:
 
     def _world(self) -> World:
         case = self.case
-        both = case.old + case.new
+        most = case.old + case.new if case.kind is RolloutKind.RELEASE else max(case.old, case.new)
         floor = min(case.old, case.new) - (case.batch if case.order is Order.STOP_FIRST else 0)
-        world = World(self.chance, floor=max(0, floor), ceiling=both, drain_seconds=DRAIN)
+        world = World(self.chance, floor=max(0, floor), ceiling=most, drain_seconds=DRAIN)
         world.start("a-1", range(case.old))
         world.pass_time(5.0)
         seen = world.seen()
         world.members = {each.id: member(each) for each in seen.instances}
-        world.never_ready = {"b-2"} if case.never_ready else set()
-        world.crashing = {"b-2"} if case.crashing else set()
+        world.never_ready = {self.rollout.new} if case.never_ready else set()
+        world.crashing = {self.rollout.new} if case.crashing else set()
+        for _ in range(case.tampered):
+            self.chance.choice([world.vanish, world.forget, world.restart, world.end, world.add])()
         return world
 
     # -- the loop -------------------------------------------------------------------------------------------------------
@@ -189,7 +198,8 @@ class Run:
             case Wait():
                 world.pass_time(max(0.01, decision.until - world.now))
             case Pin():
-                self.rollout = moved(self.rollout, Move(Phase.RUNNING, "pinned"), world.now)
+                there = tuple(each.id for each in world.seen().instances if each.release == self.rollout.new)
+                self.rollout = moved(replace(self.rollout, spared=there), Move(Phase.RUNNING, "pinned"), world.now)
             case Mark():
                 self.rollout = marked(self.rollout, decision.mark, world.now)
             case Move():
@@ -329,6 +339,36 @@ def test_every_rollout_is_safe_and_ends(case: Case) -> None:
         or case.strategy is Strategy.BLUE_GREEN
     ):
         assert ended.phase is Phase.SUCCEEDED, "nothing was wrong with it"
+
+
+staying = st.builds(
+    Case,
+    seed=st.integers(0, 2**32),
+    kind=st.sampled_from([RolloutKind.REPAIR, RolloutKind.SCALE]),
+    old=st.integers(1, 5),
+    new=st.integers(1, 5),
+    tampered=st.integers(0, 4),
+    never_ready=st.sampled_from([False, False, True]),
+    crashing=st.sampled_from([False, False, True]),
+    crash=chances,
+    drift=st.sampled_from([0.0, 0.0, 0.02, 0.05]),
+    stale=st.sampled_from([0.0, 0.5, 1.0]),
+    preview=st.booleans(),
+    rollback_at=st.none() | st.integers(0, 40),
+    pause_at=st.none() | st.integers(0, 30),
+).map(lambda case: sane(replace(case, new=case.old) if case.kind is RolloutKind.REPAIR else case))
+
+
+@settings(max_examples=EXAMPLES // 2, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@given(staying)
+def test_every_repair_and_scaling_is_safe_and_ends_with_exactly_what_is_wanted(case: Case) -> None:
+    run = Run(case)
+    ended = run.play()
+    if run.called_off and (case.drift or case.tampered):
+        return  # what was other than it should be still is
+    run.world.check_end(ended, {"a-1": case.old}, {"a-1": case.new})
+    if not (case.never_ready or case.crashing or case.drift or case.rollback_at is not None):
+        assert ended.phase is Phase.SUCCEEDED, "nothing kept it from it"
 
 
 def test_crashes_were_injected() -> None:

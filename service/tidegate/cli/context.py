@@ -101,9 +101,15 @@ def rich_safe(cell: object) -> str:
     return "" if cell is None else str(cell).replace("[", "\\[")
 
 
+def way_of(rollout: Json) -> str:
+    """From where to where, or what is done to the release that stays."""
+    kind = rollout["kind"]
+    return f"{rollout['old'] or 'nothing'} → {rollout['new']}" if kind == "release" else f"{kind} of {rollout['new']}"
+
+
 def rollout_line(rollout: Json) -> str:
     """A rollout in one line."""
-    way = f"{rollout['old'] or 'nothing'} → {rollout['new']}"
+    way = way_of(rollout)
     step = f"step {rollout['cursor'] + 1}/{len(rollout['steps'])}"
     pause = ", paused" if rollout.get("paused") else ""
     reason = f": {rollout['reason']}" if rollout.get("reason") else ""

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tidegate.cli.client import FINAL, Client, CommandError, Json
-from tidegate.cli.context import Context, rich_safe
+from tidegate.cli.context import Context, rich_safe, way_of
 
 Stop = Callable[[Json], bool]
 SHOWN_EVENTS = 8
@@ -101,7 +101,7 @@ def picture(rollout: Json, seen: Json, events: list[Json]) -> RenderableType:
 def _headline(rollout: Json) -> Text:
     text = Text()
     text.append(f"{rollout['service']}  ", style="bold")
-    text.append(f"{rollout['old'] or 'nothing'} → {rollout['new']}  ")
+    text.append(f"{way_of(rollout)}  ")
     text.append(rollout["phase"], style="bold")
     text.append("  PAUSED" if rollout.get("paused") else "", style="yellow")
     if rollout["waiting_for"] not in (None, "", "none"):

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from tidegate import __version__
-from tidegate.cli import admin, governing, judging, show, stages, tokens
+from tidegate.cli import admin, governing, judging, show, stages, tending, tokens
 from tidegate.cli.client import CommandError
 from tidegate.cli.context import Context, Format
 from tidegate.cli.exits import Exit
@@ -35,6 +35,7 @@ PANELS: dict[str, tuple[Callable[..., None], ...]] = {
         stages.resume,
         stages.watch,
     ),
+    "Between rollouts": (tending.scale, tending.repair),
     "Services and rollouts": (show.status, show.events, show.report, show.services, show.rollouts, show.apply),
     "Freezes and audit": (governing.freeze, governing.thaw, governing.freezes, governing.audit),
     "Server": (admin.serve, admin.engine, admin.migrate, admin.restored, admin.prune, admin.check),

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tidegate.cli import following, reporting
+from tidegate.cli import following, reporting, tending
 from tidegate.cli.client import CommandError
 from tidegate.cli.context import Context, Output, rollout_line
 from tidegate.cli.exits import Exit
@@ -35,10 +35,13 @@ def status(ctx: typer.Context, name: Named, output: Output = None) -> None:
     client = context.client()
     rollout = client.rollout(context.named(name))
     world = following.world(client, rollout)
+    drift = tending.drift_of(client, rollout["service"])
     if context.as_json(output):
-        context.print_json({"rollout": rollout, **world})
+        context.print_json({"rollout": rollout, "drift": drift, **world})
         return
     context.line(rollout_line(rollout))
+    if drift is not None:
+        context.line(tending.drift_line(drift))
     context.out.print(following.picture(rollout, world, client.events(rollout["id"], 0, 0)[-following.SHOWN_EVENTS :]))
 
 

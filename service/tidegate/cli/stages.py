@@ -72,10 +72,10 @@ def deploy(
     body = compose_body(file, sets, name) | ({"image": image} if image else {})
     body |= {"force": force, "reason": reason}
     rollout = client.post(f"/v1/services/{name}/rollouts", body, key=key)
-    _finish(context, client, rollout, STOPS[until], wait=wait, output=output)
+    finish(context, client, rollout, STOPS[until], wait=wait, output=output)
 
 
-def _finish(
+def finish(
     context: Context, client: Client, rollout: Json, until: following.Stop, *, wait: bool, output: Output = None
 ) -> None:
     """Follow if asked to, print how it stands, and end with its exit code."""
@@ -160,7 +160,7 @@ def promote(
     if_match = "" if hold else current["etag"]
     rollout = client.post(f"/v1/rollouts/{rollout['id']}/promote", body, if_match=if_match)
     here = current["cursor"]
-    _finish(
+    finish(
         context,
         client,
         rollout,
@@ -191,7 +191,7 @@ def rollback(
     else:
         rollout = client.post(f"/v1/rollouts/{name}/rollback", {"reason": reason})
     try:
-        _finish(context, client, rollout, following.finished, wait=wait, output=output)
+        finish(context, client, rollout, following.finished, wait=wait, output=output)
     except typer.Exit as ended:
         if ended.exit_code == Exit.ROLLED_BACK:
             raise typer.Exit(Exit.DONE) from None

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from tidegate.core.judge.verdict import Time, Verdict
 from tidegate.core.kinds import Kind
-from tidegate.core.model import Event, Rollout
+from tidegate.core.model import Event, Rollout, RolloutKind
 from tidegate.core.phases import Phase
 from tidegate.core.probing import Probed, ProbeFailure
 from tidegate.core.report_counts import (
@@ -331,9 +331,18 @@ def _wish(event: Event) -> Wish:
     return Wish(event.kind, str(event.data.get("by", "")), str(event.data.get("reason", "")), event.at)
 
 
+def _way(rollout: Rollout) -> str:
+    """What it was for."""
+    if rollout.kind is RolloutKind.REPAIR:
+        return f"repair of {rollout.new}"
+    if rollout.kind is RolloutKind.SCALE:
+        return f"scaling of {rollout.new} from {rollout.old_replicas} instances"
+    return f"from {rollout.old} to {rollout.new}" if rollout.old else f"to {rollout.new}"
+
+
 def _summary(rollout: Rollout, batches: Sequence[Batch], counts: Traffic | None) -> str:
     """One sentence."""
-    way = f"{rollout.service} from {rollout.old} to {rollout.new}" if rollout.old else f"{rollout.service} to {rollout.new}"
+    way = f"{rollout.service} {_way(rollout)}"
     took = "" if rollout.finished is None else f" after {rollout.finished - rollout.created:.1f} s"
     steps = f"{len(batches)} step{'' if len(batches) == 1 else 's'}"
     if counts is not None:

@@ -119,9 +119,7 @@ class Tended:
     repair: bool = False
 
 
-def tend(
-    service: Service, before: Drift | None, found: Difference | None, history: Sequence[Rollout], now: Time
-) -> Tended:
+def tend(service: Service, before: Drift | None, found: Difference | None, history: Sequence[Rollout], now: Time) -> Tended:
     """What follows from a look. `before` is what the last one recorded, `history` the service's latest rollouts, the
     newest first, `HISTORY` of them or all; needed only where something was found."""
     if found is None:

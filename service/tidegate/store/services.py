@@ -96,7 +96,10 @@ def require_same(connection: Connection, rollout: Rollout) -> None:
     found = connection.execute(
         select(services.c.live).where(services.c.key == rollout.service).with_for_update()
     ).scalar_one_or_none()
-    if found != rollout.new or get_release(connection, rollout.service, rollout.new).release.replicas != rollout.old_replicas:
+    if (
+        found != rollout.new
+        or get_release(connection, rollout.service, rollout.new).release.replicas != rollout.old_replicas
+    ):
         raise RolloutInProgress(f"another rollout of {rollout.service} came first; look at it again")
 
 

@@ -175,6 +175,18 @@ class World:
             name = self.chance.choice(sorted(candidates))
             self._addresses.append(self.boxes.pop(name).instance.address)
 
+    def end(self) -> None:
+        """A container ends by itself, or is stopped by hand, and stays where it is; never the only one that serves."""
+        candidates = [name for name in self.boxes if [each.id for each in self.serving()] != [name]]
+        if candidates:
+            self.boxes[self.chance.choice(sorted(candidates))].ends_at = self.now
+
+    def add(self) -> None:
+        """Somebody starts a container under one of the service's releases that nobody wants."""
+        self.strangers += 1
+        release = self.chance.choice(sorted({box.instance.release for box in self.boxes.values()}) or ["a-1"])
+        self._create(release, 50 + self.strangers)
+
     def forget(self) -> None:
         """The proxy loses its members, as after a restart without its file. Its fence stands beside it, and stays."""
         self.members, self.flights, self.preview, self.visits = {}, {}, {}, {}

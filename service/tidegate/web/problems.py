@@ -45,6 +45,7 @@ TABLE: dict[type[errors.TidegateError], Kind] = {
     errors.RouteTaken: Kind(409, "route-taken", "The route belongs to another service"),
     errors.DependencyMissing: Kind(409, "dependency-missing", "A service that this one depends on does not serve"),
     errors.NothingToRollBackTo: Kind(409, "nothing-to-roll-back-to", "Nothing to roll back to"),
+    errors.NothingServes: Kind(409, "nothing-serves", "Nothing serves"),
     errors.IllegalMove: Kind(409, "illegal-move", "Not possible now"),
     errors.Stale: Kind(412, "stale", "Changed since it was read"),
     errors.KeyReused: Kind(422, "key-reused", "The idempotency key was used before"),

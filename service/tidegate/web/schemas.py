@@ -14,6 +14,7 @@ from tidegate.core.spec_files import MOST_FILES, relative_name
 
 LONGEST_WAIT_SECONDS = 25.0
 MOST_ROWS = 200
+MOST_REPLICAS = 1000  # as in a Compose file
 Line = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$")]  # one line: it ends up in logs and on terminals
 
 
@@ -114,6 +115,12 @@ class WishBody(Body):
 
     reason: Why
     on_behalf_of: Person
+
+
+class ScaleBody(WishBody):
+    """How many instances are wanted."""
+
+    replicas: int = Field(ge=1, le=MOST_REPLICAS, description="Of the release that serves.")
 
 
 class PromoteBody(WishBody):

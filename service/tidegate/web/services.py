@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from flask import Response
@@ -34,6 +34,7 @@ from tidegate.web.schemas import (
     KeyHeader,
     PageQuery,
     PutHeader,
+    ScaleBody,
     ServiceBody,
     ServicePath,
     ServiceRolloutsQuery,
@@ -195,7 +196,7 @@ def _wanted(path: ServicePath, row: ServiceRow | None, body: DeployBody) -> Serv
     responses={"202": RolloutView, **problems(400, 404, 409, 413, 415)},
 )
 def rollback_service(path: ServicePath, header: KeyHeader, body: WishBody) -> Response:
-    """Turn the live rollout back; with none live, start one to the last good release."""
+    """Turn the live rollout back; with none live, or a repair, start one to the last good release."""
     principal().require("rollback", path.key)
     key = idempotency(header.key)
     said = api().store.answered(key)
@@ -204,7 +205,7 @@ def rollback_service(path: ServicePath, header: KeyHeader, body: WishBody) -> Re
     api().parts(path.environment)
     row = api().store.get_service(path.key)
     by = asker(body.on_behalf_of, path.key)
-    if row.rollout is None:
+    if row.rollout is None or row.repairing:
         start = starting.backwards(api(), row, Asked(by.by, by.via, body.reason))
         return _begin([start], key, by.audit("rollback", path.key, body.reason, start.rollout.id))
     wish = Signal(SignalKind.ROLLBACK, api().now(), by.by, body.reason, via=by.via)
@@ -215,9 +216,42 @@ def rollback_service(path: ServicePath, header: KeyHeader, body: WishBody) -> Re
     return answer(view, 202, version=rollout.version, location=view.links["self"])
 
 
+@bp.post(
+    "/services/<environment>/<service>/scale",
+    responses={"202": RolloutView, **problems(400, 404, 409, 413, 415)},
+)
+def scale_service(path: ServicePath, header: KeyHeader, body: ScaleBody) -> Response:
+    """Start a rollout of what serves to another number of instances."""
+    return _stay(path, header, body, "scale", lambda row, asked: starting.scaled(api(), row, body.replicas, asked))
+
+
+@bp.post(
+    "/services/<environment>/<service>/repair",
+    responses={"202": RolloutView, **problems(400, 404, 409, 413, 415)},
+)
+def repair_service(path: ServicePath, header: KeyHeader, body: WishBody) -> Response:
+    """Bring what serves back to what it should be now; repairs that were given up begin anew."""
+    return _stay(path, header, body, "repair", lambda row, asked: starting.repaired(api(), row, asked))
+
+
+def _stay(
+    path: ServicePath, header: KeyHeader, body: WishBody, action: str, make: Callable[[ServiceRow, Asked], Beginning]
+) -> Response:
+    """A rollout that stays with the release that serves."""
+    principal().require("deploy", path.key)
+    key = idempotency(header.key)
+    said = api().store.answered(key)
+    if said is not None:
+        return _said_before(said)
+    api().parts(path.environment)
+    by = asker(body.on_behalf_of, path.key)
+    start = make(api().store.get_service(path.key), Asked(by.by, by.via, body.reason))
+    return _begin([start], key, by.audit(action, path.key, body.reason, start.rollout.id))
+
+
 def _refuse_a_second(row: ServiceRow | None) -> None:
     """Before anything is planned: what is live now is known only when no rollout is under way."""
-    if row is not None and row.rollout is not None:
+    if row is not None and row.rollout is not None and not row.repairing:
         text = f"{row.service.key} has a live rollout, {row.rollout}: wait for its end, promote it or roll it back first"
         raise in_progress(text, row.rollout)
 

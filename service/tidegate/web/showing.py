@@ -10,6 +10,7 @@ from tidegate.core.phases import Phase
 from tidegate.core.records import ReleaseRow, ServiceRow, Token
 from tidegate.core.routing import Routed
 from tidegate.core.tasks import TaskRun
+from tidegate.web.drifting import drift_view
 from tidegate.web.held import BuildView, hold_view
 from tidegate.web.times import when, when_known
 from tidegate.web.views import (
@@ -41,6 +42,7 @@ def rollout_view(rollout: Rollout, signals: Sequence[Signal] = ()) -> RolloutVie
         service=rollout.service,
         old=rollout.old,
         new=rollout.new,
+        kind=rollout.kind,
         phase=rollout.phase,
         reason=rollout.reason,
         paused=rollout.paused,
@@ -132,6 +134,8 @@ def service_fields(row: ServiceRow) -> ServiceView:
         version=row.version,
         live=row.live,
         rollout=row.rollout,
+        repair=service.repair,
+        drift=row.drift and drift_view(row.drift),
         links={"self": here, "rollouts": f"{here}/rollouts", "instances": f"{here}/instances"},
     )
 

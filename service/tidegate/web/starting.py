@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-import secrets
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
-from tidegate.core import planning
+from tidegate.core import planning, tending
 from tidegate.core.judge.verdict import Time
 from tidegate.core.kinds import Kind
-from tidegate.core.model import Build, Check, Event, Order, Plan, Release, Rollout, Service
+from tidegate.core.model import Build, Check, Event, Order, Plan, Release, Rollout, RolloutKind, Service
 from tidegate.core.phases import Phase
 from tidegate.core.records import Beginning, ServiceRow
-from tidegate.errors import DependencyMissing, InvalidSpec, NothingToRollBackTo, Problem, UnknownService
+from tidegate.engine.naming import new_id
+from tidegate.errors import DependencyMissing, InvalidSpec, NothingServes, NothingToRollBackTo, Problem, UnknownService
 from tidegate.ports import Store
 from tidegate.web import compose
 from tidegate.web.api import Api
@@ -97,11 +97,6 @@ def slug(image: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", tag(image).lower()).strip("-")[:LONGEST_SLUG].rstrip("-") or "latest"
 
 
-def new_id(now: Time) -> str:
-    """A rollout's id: 14 hex digits, the first nine of them the time in sixteenths of a second, so that ids sort by age."""
-    return f"{int(now * 16):09x}{secrets.randbits(20):05x}"
-
-
 def towards(api: Api, row: ServiceRow | None, service: Service, asked: Asked, together: Collection[str] = ()) -> Beginning:
     """A rollout from what serves now to a new release of `service`; `together` are the services of its group. Raises
     `DependencyMissing`."""
@@ -150,7 +145,7 @@ def backwards(api: Api, row: ServiceRow, asked: Asked) -> Beginning:
     old = api.store.get_release(service.key, row.live).release
     told = replace(asked, force=False).told
     newest = api.store.rollouts(service.key, limit=1)
-    if newest and newest[0].phase is Phase.FAILED:
+    if newest and newest[0].phase is Phase.FAILED and newest[0].kind is not RolloutKind.REPAIR:
         again = replace(service, image=old.image, replicas=old.replicas, container=old.container)
         new = _release(api.store, again, old.digest or old.image)
         said = f"{old.id} brought up anew as {new.id}, {told}"
@@ -162,6 +157,31 @@ def backwards(api: Api, row: ServiceRow, asked: Asked) -> Beginning:
     new = good.release
     said = f"rollback to {new.id} ({new.image}) {told}"
     return _start(service, old, new, planning.direct(service, old, new), (), asked, said, api.now(), fresh=False)
+
+
+def scaled(api: Api, row: ServiceRow, replicas: int, asked: Asked) -> Beginning:
+    """A rollout of what serves to another number of instances. Raises `NothingServes`, `InvalidSpec`."""
+    service, release = row.service, _serving(api, row)
+    if service.order is Order.STOP_FIRST and replicas <= service.batch:
+        text = f"stop-first with parallelism {service.batch} of {replicas} would stop all at once in the next deploy"
+        raise InvalidSpec([Problem("replicas", text)])
+    now = api.now()
+    rollout = tending.scaling(service, release, replicas, new_id(now), now, asked.by, asked.via)
+    said = f"{release.id} from {release.replicas} to {replicas} instances, {asked.told}"
+    return Beginning(rollout, service, None, tending.begun(rollout, said))
+
+
+def repaired(api: Api, row: ServiceRow, asked: Asked) -> Beginning:
+    """A rollout that brings back what serves. Raises `NothingServes`."""
+    release, now = _serving(api, row), api.now()
+    rollout = tending.repair(row.service, release, new_id(now), now, asked.by, asked.via)
+    return Beginning(rollout, row.service, None, tending.begun(rollout, f"repair of {release.id} {asked.told}"))
+
+
+def _serving(api: Api, row: ServiceRow) -> Release:
+    if row.live is None:
+        raise NothingServes(f"no release of {row.service.key} serves: deploy one first")
+    return api.store.get_release(row.service.key, row.live).release
 
 
 def _start(

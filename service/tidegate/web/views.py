@@ -7,9 +7,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from tidegate.core.judge.verdict import Finding, Outcome, Reason, Verdict, Window
-from tidegate.core.model import CheckKind, Direction, Order, Strategy
+from tidegate.core.model import CheckKind, Direction, Order, Repair, RolloutKind, Strategy
 from tidegate.core.phases import Phase
 from tidegate.core.tasks import TaskState
+from tidegate.web.drifting import DriftView
 from tidegate.web.held import BuildView, HoldView
 from tidegate.web.times import When, when
 
@@ -199,8 +200,9 @@ class RolloutView(BaseModel):
 
     id: str
     service: str = Field(description="environment/service")
-    old: str | None = Field(description="The release before; null when nothing ran.")
+    old: str | None = Field(description="The release before; null when nothing ran, and where it stays.")
     new: str
+    kind: RolloutKind = Field(description="Whether it leads to a release, repairs what serves, or changes its number.")
     phase: Phase
     reason: str = Field(description="Why it is in this phase.")
     paused: bool
@@ -288,6 +290,8 @@ class ServiceView(BaseModel):
     version: int = Field(description="Grows with each change; the ETag.")
     live: str | None = Field(description="The release that serves.")
     rollout: str | None = Field(description="The live rollout.")
+    repair: Repair = Field(description="What follows when it is found other than its release wants.")
+    drift: DriftView | None = Field(description="What was found; null when all is as it should be.")
     links: dict[str, str]
 
 
