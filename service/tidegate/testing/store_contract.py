@@ -22,6 +22,7 @@ from tidegate.ports import Store
 from tidegate.testing.store_group_contract import GroupExam
 from tidegate.testing.store_lease_contract import ClaimExam, FenceExam, SaveExam, SignalExam
 from tidegate.testing.store_pruning_contract import PruneExam
+from tidegate.testing.store_tending_contract import TendingExam
 from tidegate.testing.store_values import (
     HandClock,
     a_key,
@@ -244,7 +245,17 @@ class TokenExam:
 
 
 class StoreContract(
-    ClaimExam, FenceExam, SaveExam, SignalExam, ServiceExam, CreateExam, ReadExam, TokenExam, GroupExam, PruneExam
+    ClaimExam,
+    FenceExam,
+    SaveExam,
+    SignalExam,
+    ServiceExam,
+    CreateExam,
+    ReadExam,
+    TokenExam,
+    GroupExam,
+    PruneExam,
+    TendingExam,
 ):
     """The whole exam. `store` must be empty, migrated, and tell the time by `clock`."""
 
