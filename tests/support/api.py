@@ -162,9 +162,9 @@ class Running:
         return rollout
 
     @contextmanager
-    def engine(self) -> Iterator[Worker]:
+    def engine(self, tend_seconds: float | None = None) -> Iterator[Worker]:
         """The real engine on the small world, until the end of the block."""
-        options = WorkerOptions(lease_seconds=5.0, threads=1, poll_seconds=0.02)
+        options = WorkerOptions(lease_seconds=5.0, threads=1, poll_seconds=0.02, tend_seconds=tend_seconds)
         worker = Worker(self.wiring.store, self.wiring.environments, options, self.wiring.clock, "test")
         thread = threading.Thread(target=worker.run)
         thread.start()

@@ -8,7 +8,7 @@ import pytest
 
 from tidegate.core import spec
 from tidegate.core.contract.values import Contract, OnBreaking
-from tidegate.core.model import Service
+from tidegate.core.model import Repair, Service
 from tidegate.core.probing import Probe
 from tidegate.core.routing import Preview
 from tidegate.core.spec_files import Files
@@ -52,6 +52,11 @@ def test_all_of_them() -> None:
     assert found.compare == Contract("/openapi.json", OnBreaking.WARN)
     assert found.policy.long_lived_seconds == 600.0
     assert found.probe == Probe("http://127.0.0.1:8001/health", 0.25, header="X-Version")
+
+
+def test_what_follows_from_drift() -> None:
+    assert (parsed().repair, parsed(repair="show").repair) == (Repair.AUTO, Repair.SHOW)
+    assert "auto" in mistakes(repair="never")["repair"]
 
 
 def test_none_of_them() -> None:

@@ -99,9 +99,11 @@ def _routing(view: View) -> list[str]:
     """What the proxy does that it should not."""
     unrouted: list[Instance] = [each for each in view.target if not view.routed(each)]
     moved = [each for each in view.target if view.routed(each) and not view.reached(each)]
-    strangers = len(set(view.members) - {each.id for each in view.target})
+    gone = len(set(view.members) - {each.id for each in view.alive})
+    strangers = len(set(view.members) - {each.id for each in view.target}) - gone
     said = [f"{names(unrouted)} not in the proxy"] if unrouted else []
     said += [f"{names(moved)} in the proxy at another address"] if moved else []
+    said += [f"{gone} in the proxy that no longer run{'s' if gone == 1 else ''}"] if gone else []
     said += [f"{strangers} in the proxy that should not be"] if strangers else []
     if not said and not view.missing and not view.matches:
         said = ["the proxy has other weights"]

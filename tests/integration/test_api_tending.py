@@ -1,0 +1,166 @@
+"""Through the API and the command line: drift that is shown and repaired, scaling, and who gives way to whom."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.api import SHOP, Running, compose, eventually, running
+from tidegate.cli.exits import Exit
+from tidegate.core.phases import Phase
+
+TIDEGATE = Path(sys.executable).with_name("tidegate")
+TEND_SECONDS = 0.1
+
+
+@pytest.fixture
+def api(tmp_path: Path) -> Iterator[Running]:
+    with running(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def tended(api: Running) -> Iterator[Running]:
+    """The shop serves three of v1, and is watched."""
+    with api.engine(TEND_SECONDS):
+        api.until(api.deploy()["id"], "succeeded")
+        yield api
+
+
+def shop(api: Running) -> dict[str, Any]:
+    found: dict[str, Any] = api.call("GET", SHOP).json()
+    return found
+
+
+def latest(api: Running) -> dict[str, Any]:
+    found: dict[str, Any] = api.call("GET", f"{SHOP}/rollouts?limit=1").json()["rollouts"][0]
+    return found
+
+
+def remove_one(api: Running) -> None:
+    """As `docker rm -f` does."""
+    with api.world.lock:
+        api.world.started.popitem()
+
+
+def scale(api: Running, replicas: object, key: str = "", **more: Any) -> Any:
+    return api.post(f"{SHOP}/scale", {"replicas": replicas, "reason": "a sale", **more}, key=key)
+
+
+def tidegate(api: Running, *words: str) -> subprocess.CompletedProcess[str]:
+    own = {"TIDEGATE_SERVER": api.url, "TIDEGATE_TOKEN": api.token, "COLUMNS": "200"}
+    command = [str(TIDEGATE), *words]
+    return subprocess.run(command, env={**os.environ, **own}, capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_what_vanished_comes_back_by_itself(tended: Running) -> None:
+    remove_one(tended)
+    eventually(lambda: latest(tended)["kind"] == "repair" and latest(tended)["phase"] == "succeeded")
+    repair = latest(tended)
+    assert (repair["requested_by"], repair["old"], repair["new"]) == ("tidegate", None, "v1-1")
+    assert tended.world.serving() == ["v1-1"] * 3
+    eventually(lambda: shop(tended)["drift"] is None)
+    report = tended.call("GET", f"/v1/rollouts/{repair['id']}/report").json()
+    assert "repair of v1-1 succeeded" in report["summary"]
+
+
+def test_by_policy_it_is_shown_until_somebody_asks(api: Running) -> None:
+    with api.engine(TEND_SECONDS):
+        api.until(api.deploy(options="drain: 1s, repair: show")["id"], "succeeded")
+        remove_one(api)
+        drift = eventually(lambda: shop(api)["drift"])
+        assert (drift["state"], drift["sentence"]) == ("shown", "1 of v1-1 missing; 1 in the proxy that no longer runs")
+        told = tidegate(api, "status", "demo/shop")
+        assert "drift (shown)" in told.stdout, told.stderr
+        done = tidegate(api, "repair", "demo/shop", "--reason", "it was me")
+        assert done.returncode == Exit.DONE, done.stderr
+        assert "repair of v1-1" in done.stdout
+        eventually(lambda: shop(api)["drift"] is None)
+    assert api.world.serving() == ["v1-1"] * 3
+
+
+def test_up_and_down_and_what_is_kept_of_it(tended: Running) -> None:
+    asked = scale(tended, 5, key="sale")
+    assert asked.status_code == 202, asked.text
+    assert scale(tended, 5, key="sale").json()["id"] == asked.json()["id"]
+    done = tended.until(asked.json()["id"], "succeeded")
+    assert (done["kind"], done["old"], done["new"]) == ("scale", None, "v1-1")
+    assert tended.world.serving() == ["v1-1"] * 5
+    assert (shop(tended)["replicas"], shop(tended)["live_release"]["replicas"]) == (5, 5)
+    less = tidegate(tended, "scale", "demo/shop", "2")
+    assert less.returncode == Exit.DONE, less.stderr
+    assert sorted(each.ordinal for each in tended.world.present()) == [0, 1], "the highest ordinals leave"
+    assert shop(tended)["replicas"] == 2
+    tended.until(tended.post(f"{SHOP}/rollouts", {"image": "shop:v2"}).json()["id"], "succeeded")
+    assert tended.world.serving() == ["v2-2"] * 2, "a deploy of the stored definition keeps the number"
+    tended.until(tended.deploy("v3")["id"], "succeeded")
+    assert tended.world.serving() == ["v3-3"] * 3, "one with a file follows the file"
+
+
+def test_more_that_never_become_ready_leave_again(api: Running) -> None:
+    with api.engine():
+        api.until(api.deploy(options="drain: 1s, healthy_deadline: 1s")["id"], "succeeded")
+        api.world.ready_after = 3600.0
+        before = {each.id for each in api.world.present()}
+        with api.world.lock:
+            for name, (instance, at) in list(api.world.started.items()):
+                api.world.started[name] = (instance, at - 7200.0)
+        turned = api.until(scale(api, 5).json()["id"], "rolled_back")
+    assert "not ready" in turned["reason"]
+    assert {each.id for each in api.world.present()} == before
+    assert shop(api)["replicas"] == 3
+    assert shop(api)["releases"][0]["quarantined_at"] is None
+
+
+def test_a_repair_gives_way_to_a_deploy_a_scaling_and_a_rollback(api: Running) -> None:
+    for version in ("v1", "v2"):
+        api.finish(version)
+    for ask in (lambda: api.deploy("v3"), lambda: scale(api, 4).json(), lambda: api.post(f"{SHOP}/rollback").json()):
+        repair = api.post(f"{SHOP}/repair").json()
+        assert shop(api)["live_rollout"]["kind"] == "repair"
+        other = ask()
+        assert shop(api)["rollout"] == other["id"]
+        ended = api.call("GET", f"/v1/rollouts/{repair['id']}").json()
+        assert (ended["phase"], other["id"] in ended["reason"]) == ("rolled_back", True)
+        assert api.post(f"{SHOP}/repair").status_code == 409
+        assert scale(api, 4).json()["code"] == "rollout-in-progress"
+        api.call("POST", f"/v1/rollouts/{other['id']}/rollback", {}, headers={"Idempotency-Key": other["id"]})
+        api.save(other["id"], Phase.ROLLED_BACK)
+
+
+def test_a_freeze_holds_neither_back(tended: Running) -> None:
+    tended.call("PUT", "/v1/environments/demo/freeze", {"reason": "Christmas"})
+    assert tended.post(f"{SHOP}/rollouts", {"image": "shop:v2"}).json()["code"] == "frozen"
+    tended.until(scale(tended, 4).json()["id"], "succeeded")
+    remove_one(tended)
+    eventually(lambda: latest(tended)["kind"] == "repair" and latest(tended)["phase"] == "succeeded")
+    assert tended.world.serving() == ["v1-1"] * 4
+
+
+def test_what_cannot_be_asked(api: Running) -> None:
+    assert scale(api, 3).status_code == 404
+    api.call("PUT", SHOP, {"compose": compose(), "variables": {"VERSION": "v1"}})
+    assert scale(api, 3).json()["code"] == "nothing-serves"
+    assert api.post(f"{SHOP}/repair").json()["code"] == "nothing-serves"
+    api.finish("v1")
+    for wrong in (0, -1, 1001, "3", 2.5, None):
+        assert scale(api, wrong).status_code == 422
+    options = {"headers": {"Idempotency-Key": "k"}, "token": api.token_for("read", "rollback", "promote")}
+    for what, body in (("scale", {"replicas": 3}), ("repair", {})):
+        assert api.call("POST", f"{SHOP}/{what}", body, **options).status_code == 403
+
+
+def test_stop_first_needs_more_than_one_batch(api: Running) -> None:
+    text = compose().replace("parallelism: 1", "parallelism: 2, order: stop-first")
+    rollout = api.post(f"{SHOP}/rollouts", {"compose": text, "variables": {"VERSION": "v1"}}).json()
+    api.save(rollout["id"], Phase.RUNNING, Phase.SUCCEEDED)
+    refused = scale(api, 2)
+    assert refused.status_code == 422
+    assert "would stop all at once" in refused.json()["detail"]
+    assert scale(api, 3).status_code == 202
