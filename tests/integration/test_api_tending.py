@@ -63,7 +63,7 @@ def test_what_vanished_comes_back_by_itself(tended: Running) -> None:
     remove_one(tended)
     eventually(lambda: latest(tended)["kind"] == "repair" and latest(tended)["phase"] == "succeeded")
     repair = latest(tended)
-    assert (repair["requested_by"], repair["old"], repair["new"]) == ("tidegate", None, "v1-1")
+    assert (repair["requested_by"], repair["old"], repair["new"]) == ("tidegate", "v1-1", "v1-1")
     assert tended.world.serving() == ["v1-1"] * 3
     eventually(lambda: shop(tended)["drift"] is None)
     report = tended.call("GET", f"/v1/rollouts/{repair['id']}/report").json()
@@ -90,7 +90,7 @@ def test_up_and_down_and_what_is_kept_of_it(tended: Running) -> None:
     assert asked.status_code == 202, asked.text
     assert scale(tended, 5, key="sale").json()["id"] == asked.json()["id"]
     done = tended.until(asked.json()["id"], "succeeded")
-    assert (done["kind"], done["old"], done["new"]) == ("scale", None, "v1-1")
+    assert (done["kind"], done["old"], done["new"]) == ("scale", "v1-1", "v1-1")
     assert tended.world.serving() == ["v1-1"] * 5
     assert (shop(tended)["replicas"], shop(tended)["live_release"]["replicas"]) == (5, 5)
     less = tidegate(tended, "scale", "demo/shop", "2")

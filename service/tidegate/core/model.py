@@ -271,7 +271,7 @@ class Rollout:
     `entered`, `shifted`, `settled` and `held` are the marks of the present step: when it became the present one, when the
     proxy first matched it, when all of it stood, when it began to wait for a person. They and `extensions` start anew with
     each step. `drain_from` is when the last instances were taken out of the route; it outlives its step. A repair and a
-    scaling have no `old`: they stay with the release that serves, and a scaling's `old_replicas` is its number before.
+    scaling stay with the release that serves: `old` and `new` are the same, and `old_replicas` is its number before.
     """
 
     id: str

@@ -167,7 +167,7 @@ class Report:
 
 def report(rollout: Rollout, events: Sequence[Event], verdicts: Iterable[Judged]) -> Report:
     """`events` are all of the rollout's, by number; `verdicts` all of its, oldest first."""
-    batches = _batches(events, [rollout.new] if rollout.old is None else [rollout.old, rollout.new])
+    batches = _batches(events, [*dict.fromkeys(each for each in (rollout.old, rollout.new) if each is not None)])
     exposed = next((each.at for each in events if _exposes(each, rollout.new)), None)
     decided = next((each.at for each in events if each.kind in TURNS), None)
     counts = traffic_sum([_whole(each) for each in batches])

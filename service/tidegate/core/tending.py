@@ -21,7 +21,7 @@ from tidegate.core.view import View, names
 TIDEGATE = "tidegate"  # who asks for the repairs that nobody asked for
 LOOKS = 2  # in a row that show the same, before instances are touched
 MOST_FAILED = 3  # repairs in a row, then none until somebody acts
-FIRST_PAUSE_SECONDS = 10.0  # after a repair that failed; doubled with each further one
+FIRST_PAUSE_SECONDS = 5.0  # after a repair that failed; doubled with each further one
 MOST_REPAIRS = 10  # in a row that each came soon after the one before: a crash loop that is slow
 STEADY_SECONDS = 600.0  # a repair that comes later than this is news
 HISTORY = MOST_REPAIRS + 1  # rollouts that `tend` has to know
@@ -47,7 +47,7 @@ def _staying(
     return Rollout(
         id=id_,
         service=service.key,
-        old=None,
+        old=release.id,
         new=release.id,
         plan=planning.steady(release.id, replicas),
         backend=service.backend,
@@ -66,7 +66,7 @@ def _staying(
 
 def begun(rollout: Rollout, sentence: str) -> Event:
     """Its first event."""
-    data = {"by": rollout.requested_by, "via": rollout.requested_via, "old": None, "new": rollout.new}
+    data = {"by": rollout.requested_by, "via": rollout.requested_via, "old": rollout.old, "new": rollout.new}
     return Event(Kind.CREATED, sentence, rollout.created, data=data | {"image": rollout.image, "kind": rollout.kind.value})
 
 

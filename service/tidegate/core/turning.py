@@ -26,8 +26,6 @@ def way_back(rollout: Rollout, seen: Seen) -> Plan:
 
 
 def _way_back(rollout: Rollout, seen: Seen) -> Plan:
-    if rollout.kind is RolloutKind.SCALE:
-        return planning.steady(rollout.new, rollout.old_replicas)
     if rollout.old is None or not rollout.in_place:
         return planning.back(rollout.old, rollout.old_replicas)
     there = [each.release for each in seen.instances if each.state is not InstanceState.STOPPING]

@@ -200,7 +200,7 @@ class RolloutView(BaseModel):
 
     id: str
     service: str = Field(description="environment/service")
-    old: str | None = Field(description="The release before; null when nothing ran, and where it stays.")
+    old: str | None = Field(description="The release before; null when nothing ran.")
     new: str
     kind: RolloutKind = Field(description="Whether it leads to a release, repairs what serves, or changes its number.")
     phase: Phase
