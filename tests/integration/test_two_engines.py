@@ -27,17 +27,20 @@ from tidegate.core.kinds import Kind
 from tidegate.core.phases import Phase
 from tidegate.store.sql import SqlStore
 
-LEASE_SECONDS = 1.5
+LEASE_SECONDS = 1.0
 DEADLINE_SECONDS = 60.0
+MIDDLE, END = "in the middle", "at the end"
+#: When it falls asleep, and how far the other one is when it wakes up.
 MOMENTS = [
-    ("before", "start"),
-    ("after", "start"),
-    ("before", "write"),
-    ("after", "write"),
-    ("before", "stop"),
-    ("before", "save"),
+    ("before", "start", MIDDLE),
+    ("after", "start", END),
+    ("before", "write", MIDDLE),
+    ("before", "write", END),
+    ("after", "write", END),
+    ("before", "stop", MIDDLE),
+    ("before", "save", MIDDLE),
+    ("before", "save", END),
 ]
-GOES_ON = ["in the middle", "at the end"]
 #: Two instances, one at a time, in three steps: what is told exactly so often, and what at most, for an effect and what
 #: is told of it are two things.
 SAVED = {Kind.ENTERED: 3, Kind.ROUTED: 3, Kind.SETTLED: 3, Kind.SUCCEEDED: 1}
@@ -67,7 +70,7 @@ class Pair:
         self._manager.start()
         self.world: Any = self._manager.present()
         self.store = SqlStore(url)
-        self.world.settle(url, [*(named(*moment, each) for moment in MOMENTS for each in GOES_ON), "killed"])
+        self.world.settle(url, [*(named(*moment) for moment in MOMENTS), "killed"])
         self.engines: list[subprocess.Popen[bytes]] = []
 
     def hire(self) -> subprocess.Popen[bytes]:
@@ -131,8 +134,7 @@ def state(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
-@pytest.mark.parametrize("goes_on", GOES_ON)
-@pytest.mark.parametrize(("when", "verb"), MOMENTS)
+@pytest.mark.parametrize(("when", "verb", "goes_on"), MOMENTS)
 def test_an_engine_that_slept_beyond_its_lease_changes_nothing(pair: Pair, when: str, verb: str, goes_on: str) -> None:
     name = named(when, verb, goes_on)
     pair.world.arm(when, verb)
@@ -140,7 +142,7 @@ def test_an_engine_that_slept_beyond_its_lease_changes_nothing(pair: Pair, when:
     wait("an engine that comes there", pair.world.stopped)
     sleeper = pair.world.stopped()
     wait("its sleep", lambda: state(sleeper) == "T")
-    if goes_on == "at the end":
+    if goes_on == END:
         wait("the other's end", lambda: pair.phase(rollout) is Phase.SUCCEEDED)
     else:
         wait("the other's begin", lambda: pair.store.load(rollout)[0].resumes == 1)
