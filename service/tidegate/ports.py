@@ -22,12 +22,14 @@ from tidegate.core.records import (
     Claim,
     Delivery,
     Drift,
+    EngineRow,
     Freeze,
     Idempotency,
     Keep,
     Pruned,
     ReleaseRow,
     ServiceRow,
+    Standing,
     Token,
     VerdictRow,
 )
@@ -158,6 +160,12 @@ class EngineStore(Protocol):
     def claim(self, owner: str, ttl_seconds: float) -> Claim | None:
         """A due rollout that nobody holds; None when there is none. Counts a resume when its last owner vanished."""
 
+    def beat(self, owner: str, version: str) -> None:
+        """This engine is alive and looks for work."""
+
+    def leave(self, owner: str) -> None:
+        """This engine ends as it should: nobody misses it."""
+
     def end_leases(self) -> None:
         """Where the database allows one engine, and this is it: whoever held a lease is gone, so none is waited for."""
 
@@ -263,6 +271,12 @@ class Store(EngineStore, Protocol):
         """Forget a little of what is old: looks first, then rollouts with all that belongs to them and the releases that
         nobody tells of any more. Never a live rollout, the newest of a service, the release that serves or the last good
         ones. Nothing while another program does it. `dry_run`: count everything, and change nothing."""
+
+    def engines(self) -> tuple[EngineRow, ...]:
+        """Those that run or ended without a word, the one heard last first."""
+
+    def standing(self) -> Standing:
+        """How the whole server stands."""
 
     def put_service(self, service: Service, version: int | None = None, *, audit: AuditEntry | None = None) -> ServiceRow:
         """Store or replace. `version`: `Stale` unless it is the present one. Raises `RouteTaken`."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from tidegate.core.judge.verdict import Time, Verdict
@@ -77,12 +78,37 @@ class Pruned:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The exclusive right to drive a rollout. `since` is when this owner took it over from nobody or from another."""
+    """The exclusive right to drive a rollout. `since` is when this owner took it over from nobody or from another, `due`
+    the time from which on it could be claimed."""
 
     rollout: str
     fence: int
     since: Time
     owner: str
+    due: Time | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineRow:
+    """An engine, when it last said that it looks for work, and its version of Tidegate."""
+
+    owner: str
+    seen: Time
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How the whole server stands, for those who watch it."""
+
+    live: Mapping[tuple[str, str], int]  # rollouts that are not finished, by environment and phase
+    held_since: Mapping[str, Time]  # by environment: since when the longest hold waits for a person
+    due_since: Time | None  # since when a rollout is due that nobody drives
+    leases: int  # rollouts that an engine drives at this moment
+    untold: int  # rollouts of which the CI was not told all
+    untold_since: Time | None  # when the oldest event happened that it was not told of
+    engines: tuple[EngineRow, ...]
+    free_bytes: int | None = None  # on the database's disk, where that is known
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,6 +64,10 @@ class Database(ABC):
     def lack(self) -> tuple[str, str] | None:
         """What is wrong already or soon, though it can be written to, and what to do."""
 
+    def free_bytes(self) -> int | None:
+        """What is free on its disk; None where nobody here can tell."""
+        return None
+
     @abstractmethod
     def error(self, doing: str, error: BaseException | None) -> StoreError:
         """What the driver's error means, for people, and whether waiting can help."""

@@ -31,9 +31,9 @@ def claim(connection: Connection, owner: str, ttl_seconds: float, now: Time) -> 
             fence=row.fence + 1,
             nudged=False,
         )
-        .returning(row.id, row.fence, row.since)
+        .returning(row.id, row.fence, row.since, row.due)
     ).one_or_none()
-    return None if taken is None else Claim(taken.id, taken.fence, taken.since, owner)
+    return None if taken is None else Claim(taken.id, taken.fence, taken.since, owner, taken.due)
 
 
 def end_all(connection: Connection, now: Time) -> None:

@@ -21,18 +21,31 @@ from tidegate.core.records import (
     Claim,
     Delivery,
     Drift,
+    EngineRow,
     Freeze,
     Idempotency,
     Keep,
     Pruned,
     ReleaseRow,
     ServiceRow,
+    Standing,
     Token,
     VerdictRow,
 )
 from tidegate.errors import StoreError
 from tidegate.ports import Clock, Diagnosis, Store
-from tidegate.store import databases, deliveries, governing, leases, migrations, pruning, rollouts, services, tokens
+from tidegate.store import (
+    databases,
+    deliveries,
+    governing,
+    leases,
+    migrations,
+    pruning,
+    rollouts,
+    services,
+    standing,
+    tokens,
+)
 from tidegate.store.database import Collision, touch
 
 T = TypeVar("T")
@@ -134,6 +147,15 @@ class SqlStore(Store):
                 return Pruned(0, 0, 0, more=False)
             return pruning.batch(connection, keep)
 
+    def engines(self) -> tuple[EngineRow, ...]:
+        with self._read("listing engines") as connection:
+            return standing.heard(connection)
+
+    def standing(self) -> Standing:
+        with self._read("looking how all stands") as connection:
+            found = standing.read(connection, self._now(connection))
+        return replace(found, free_bytes=self._database.free_bytes())
+
     # -- the engine ---------------------------------------------------------------------------------------------------
 
     def claim(self, owner: str, ttl_seconds: float) -> Claim | None:
@@ -141,6 +163,14 @@ class SqlStore(Store):
             now = self._now(connection)
             claim = leases.claim(connection, owner, ttl_seconds, now)
         return None if claim is None else replace(claim, since=claim.since - self._ahead(now))
+
+    def beat(self, owner: str, version: str) -> None:
+        with self._write("saying that the engine is alive") as connection:
+            standing.beat(connection, owner, version, self._now(connection))
+
+    def leave(self, owner: str) -> None:
+        with self._write("saying that the engine ends") as connection:
+            standing.leave(connection, owner)
 
     def end_leases(self) -> None:
         if not self._database.shared:

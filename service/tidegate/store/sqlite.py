@@ -108,12 +108,16 @@ class Sqlite(Database):
     def lack(self) -> tuple[str, str] | None:
         if not self.path.exists():
             return f"{self.path} does not exist", MIGRATE
-        space = os.statvfs(self.path.parent)
-        free = space.f_bavail * space.f_frsize
+        free = self.free_bytes()
         if free < LEAST_FREE_BYTES:
             what = f"{self.path}: only {free // 1024**2} MiB are free on its disk"
             return what, f"make room: {LEAST_FREE_BYTES // 1024**2} MiB at the least"
         return None
+
+    def free_bytes(self) -> int:
+        """As `database.Database` says."""
+        space = os.statvfs(self.path.parent)
+        return space.f_bavail * space.f_frsize
 
     def error(self, doing: str, error: BaseException | None) -> StoreError:
         """By SQLite's result code; without one nothing says that waiting would help."""

@@ -219,6 +219,15 @@ deliveries = Table(
     Column("due", Double, nullable=False, index=True),
 )
 
+#: Every engine that runs, and those that ended without saying so.
+engines = Table(
+    "engines",
+    metadata,
+    Column("owner", String, primary_key=True),
+    Column("seen", Double, nullable=False),
+    Column("version", String, nullable=False),
+)
+
 tokens = Table(
     "tokens",
     metadata,

@@ -34,6 +34,7 @@ from tidegate.testing.store_values import (
     begin,
     finish,
 )
+from tidegate.testing.store_watch_contract import WatchExam
 
 SHOP = a_service()
 
@@ -256,6 +257,7 @@ class StoreContract(
     GroupExam,
     PruneExam,
     TendingExam,
+    WatchExam,
 ):
     """The whole exam. `store` must be empty, migrated, and tell the time by `clock`."""
 
