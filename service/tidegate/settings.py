@@ -8,9 +8,9 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from tidegate.core import units
@@ -31,7 +31,12 @@ class EngineSettings(Part):
 
     lease_seconds: float = Field(default=15.0, ge=1.0, le=300.0, description="How long a vanished engine's rollouts wait.")
     threads: int = Field(default=4, ge=1, le=64, description="Rollouts that are driven at the same time.")
-    poll_seconds: float = Field(default=0.5, gt=0.0, le=60.0, description="Between two looks for due rollouts.")
+    poll_seconds: float = Field(default=0.5, gt=0.0, le=5.0, description="Between two looks for due rollouts.")
+    metrics_listen: str = Field(
+        default="",
+        pattern=r"^([^:\s]+:\d{1,5})?$",
+        description="Address and port of the metrics of `tidegate engine`; empty: none.",
+    )
     tend_seconds: float = Field(
         default=5.0, ge=0.1, le=3600.0, description="Between two looks at a service that has no live rollout."
     )
@@ -42,6 +47,21 @@ class WebSettings(Part):
 
     threads: int = Field(default=32, ge=4, le=256, description="Requests that are answered at the same time.")
     max_body_bytes: int = Field(default=1_048_576, ge=1024, description="The longest request.")
+    certificate: Path | None = Field(default=None, description="Serve TLS with this chain, a PEM file; needs `key`.")
+    key: Path | None = Field(default=None, description="The certificate's key, a PEM file.")
+    metrics_need_token: bool = Field(default=False, description="Whether `/metrics` is behind a token, too.")
+    engine_within_seconds: float = Field(
+        default=0.0, ge=0.0, le=86_400.0, description="Ready only while an engine was heard in this time; 0: no matter."
+    )
+    trusted_proxies: list[IPvAnyNetwork] = Field(
+        default=[], description="Networks of proxies whose `X-Forwarded-For` is believed."
+    )
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("certificate and key are needed together, to serve TLS; or neither")
+        return self
 
 
 class LogSettings(Part):

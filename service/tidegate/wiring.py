@@ -13,6 +13,8 @@ from pydantic import ValidationError
 from tidegate.drivers import choosing, registry
 from tidegate.drivers.http.documents import HttpDocuments
 from tidegate.drivers.http.visits import HttpVisitor
+from tidegate.engine import metering
+from tidegate.engine.metering import Meter
 from tidegate.engine.outbox import Outbox
 from tidegate.engine.probing import Prober
 from tidegate.engine.pruning import Pruner
@@ -32,6 +34,7 @@ class Wiring:
     environments: Mapping[str, Parts]
     clock: Clock
     chosen: Mapping[str, Diagnosis] = field(default_factory=dict)  # by environment: routers that the settings do not name
+    meter: Meter = field(default_factory=Meter)  # what the engine counts, where one runs
 
     def close(self) -> None:
         """Let go of everything; what runs in the background is waited for."""
@@ -50,7 +53,7 @@ def build(settings: Settings, clock: Clock = time.time) -> Wiring:
     whole = {name: parts for name, parts in environments.items() if parts is not None}
     chosen = {name: Diagnosis("router", True, each.why) for name, each in choices.items() if each is not None and each.why}
     store = SqlStore(settings.database, clock, password_file=settings.database_password_file)
-    return Wiring(settings, store, whole, clock, chosen)
+    return Wiring(settings, store, whole, clock, chosen, Meter(whole))
 
 
 def engine(wiring: Wiring, owner: str) -> Worker:
@@ -59,15 +62,22 @@ def engine(wiring: Wiring, owner: str) -> Worker:
     wiring.store.end_leases()
     wanted = wiring.settings.engine
     options = WorkerOptions(wanted.lease_seconds, wanted.threads, wanted.poll_seconds, wanted.tend_seconds)
-    prober = Prober(HttpVisitor, wiring.clock)
-    return Worker(wiring.store, wiring.environments, options, wiring.clock, owner, prober)
+    meter, prober = wiring.meter, Prober(HttpVisitor, wiring.clock)
+    store = metering.watched_store(wiring.store, meter)
+    environments = {name: metering.watched_parts(parts, name, meter) for name, parts in wiring.environments.items()}
+    return Worker(store, environments, options, wiring.clock, owner, prober, meter)
 
 
 def outbox(wiring: Wiring) -> Outbox:
     """What tells the CIs; it works while it is entered."""
-    cis = {name: parts.ci for name, parts in wiring.environments.items() if parts.ci is not None}
+    cis = {
+        name: metering.watched_ci(parts.ci, name, wiring.meter)
+        for name, parts in wiring.environments.items()
+        if parts.ci is not None
+    }
     settings = wiring.settings
-    return Outbox(wiring.store, cis, wiring.clock, settings.address.rstrip("/") or f"http://{settings.listen}")
+    scheme = "http" if settings.web.certificate is None else "https"
+    return Outbox(wiring.store, cis, wiring.clock, settings.address.rstrip("/") or f"{scheme}://{settings.listen}")
 
 
 def pruner(wiring: Wiring) -> Pruner:

@@ -260,9 +260,10 @@ def test_a_database_that_fails_is_a_reason_to_try_later(api: Running, monkeypatc
     monkeypatch.setattr(api.wiring.store, "load", locked)
     answer = api.call("GET", f"/v1/rollouts/{rollout}")
     assert (answer.status_code, answer.json()["code"], answer.headers["Retry-After"]) == (503, "store-error", "1")
-    monkeypatch.setattr(api.wiring.store, "rollouts", locked)
-    metrics = api.call("GET", "/metrics", token="")
-    assert metrics.status_code == 503, "a number that is not known is not told"
+    monkeypatch.setattr(api.wiring.store, "standing", locked)
+    text = api.call("GET", "/metrics", token="").text
+    assert "tidegate_database_up 0.0" in text
+    assert "tidegate_live_rollouts" not in text, "a number that is not known is not told"
 
 
 def test_ready_says_what_is_wrong(api: Running, tmp_path: Path) -> None:
@@ -288,8 +289,8 @@ def test_metrics_count_requests_by_route_and_rollouts_by_phase(api: Running) -> 
     assert f'tidegate_api_requests_total{{method="GET",route="{path}",status="200"}} 1.0' in text
     assert f'tidegate_api_requests_total{{method="GET",route="{path}",status="404"}} 1.0' in text
     assert 'tidegate_api_requests_total{method="GET",route="none",status="404"} 1.0' in text
-    assert 'tidegate_live_rollouts{phase="running"} 1.0' in text
-    assert 'tidegate_live_rollouts{phase="pending"} 0.0' in text
+    assert 'tidegate_live_rollouts{environment="demo",phase="running"} 1.0' in text
+    assert 'tidegate_live_rollouts{environment="demo",phase="pending"} 0.0' in text
     assert 'tidegate_build_info{version="' in text
     assert rollout not in text, "labels are bounded"
 

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from support.api import SHOP, Running, compose, running
-from tidegate.web.auth import FAILURES, digest_of, new_token
+from support.api import SHOP, Running, compose, eventually, running
+from tidegate.settings import Settings, WebSettings
+from tidegate.web.auth import digest_of, new_token
+from tidegate.web.failures import FREE
 
 
 @pytest.fixture
@@ -45,12 +47,38 @@ def test_everything_but_the_probes_needs_a_token(api: Running) -> None:
 
 
 def test_many_failures_are_sent_away_but_a_right_token_is_let_in(api: Running) -> None:
-    wrong = "tg_" + "x" * 43
-    answers = [api.call("GET", "/v1/services", token=wrong) for _ in range(FAILURES + 1)]
-    assert [each.status_code for each in answers] == [401] * FAILURES + [429]
-    assert 1 <= int(answers[-1].headers["Retry-After"]) <= 61
-    assert answers[-1].json()["code"] == "too-many-failures"
+    wrong, unused = "tg_" + "x" * 43, api.token_for("read")
     assert api.call("GET", "/v1/services").status_code == 200
+    answers = [api.call("GET", "/v1/services", token=wrong) for _ in range(FREE + 1)]
+    assert [each.status_code for each in answers] == [401] * FREE + [429]
+    assert answers[-1].headers["Retry-After"] == "1"
+    assert answers[-1].json()["code"] == "too-many-failures"
+    assert api.call("GET", "/v1/services").status_code == 200, "it was in use before"
+    assert eventually(lambda: api.call("GET", "/v1/services", token=unused).status_code == 200, 5.0)
+    text = api.call("GET", "/metrics", token="").text
+    assert f"tidegate_failed_authentications_total {FREE + 1:.1f}" in text
+
+
+def test_who_is_sent_away_costs_no_look_into_the_database(api: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[str] = []
+    real = api.wiring.store.token
+    monkeypatch.setattr(api.wiring.store, "token", lambda digest: looked.append(digest) or real(digest))
+    for number in range(FREE + 40):
+        api.call("GET", "/v1/services", token="tg_" + f"{number:043d}")
+    assert len(looked) < FREE + 10
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_behind_a_trusted_proxy_each_client_counts_for_itself(tmp_path: Path, *, trusted: bool) -> None:
+    web = WebSettings.model_validate({"trusted_proxies": ["127.0.0.0/8"] if trusted else []})
+    with running(tmp_path, settings=Settings(web=web)) as api:
+        for _ in range(FREE + 1):
+            api.call("GET", "/v1/services", token="", headers={"X-Forwarded-For": "198.51.100.1"})
+        other = api.call("GET", "/v1/services", token="", headers={"X-Forwarded-For": "198.51.100.2"})
+        assert other.status_code == (401 if trusted else 429)
+        if trusted:
+            api.call("PUT", "/v1/environments/demo/freeze", {"reason": "night"}, headers={"X-Forwarded-For": "192.0.2.7"})
+            assert api.wiring.store.audit()[0].source == "192.0.2.7"
 
 
 def test_each_scope_opens_its_own_doors(api: Running) -> None:

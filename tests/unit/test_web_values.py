@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from ipaddress import ip_network
 
 import pytest
 
@@ -12,9 +13,10 @@ from tidegate.core.model import Order, Signal, SignalKind, Strategy
 from tidegate.core.phases import Phase
 from tidegate.testing.store_values import HandClock, a_release, a_rollout, a_service
 from tidegate.web.api import cursor_of, last_of
-from tidegate.web.auth import ADDRESSES, Failures
+from tidegate.web.failures import ADDRESSES, TOKENS, Failures
 from tidegate.web.server import places
 from tidegate.web.showing import rollout_view
+from tidegate.web.source import source_of
 from tidegate.web.starting import new_id, slug
 from tidegate.web.times import when
 
@@ -59,16 +61,54 @@ def test_times_are_rfc_3339_in_utc() -> None:
 
 def test_failures_are_forgotten_in_time_and_bounded_in_number() -> None:
     clock = HandClock()
-    failures = Failures(clock, most=2, seconds=60.0)
-    assert [failures.count("a") for _ in range(3)] == [0.0, 0.0, 60.0]
-    assert failures.count("b") == 0.0
-    clock.forward(59)
-    assert failures.count("a") == 1.0
-    clock.forward(1)
-    assert failures.count("a") == 0.0
+    failures = Failures(clock, free=2)
+    assert [failures.count("a") for _ in range(5)] == [0.0, 0.0, 1.0, 2.0, 4.0]
+    assert (failures.count("b"), failures.wait_seconds("a"), failures.wait_seconds("b")) == (0.0, 4.0, 0.0)
+    clock.forward(4)
+    assert failures.wait_seconds("a") == 0.0
+    assert failures.count("a") == 8.0
+    assert [failures.count("a") for _ in range(20)][-1] == 60.0, "never longer"
+    clock.forward(300)
+    assert failures.count("a") == 0.0, "forgotten"
     for number in range(2 * ADDRESSES):
         failures.count(str(number))
-    assert len(failures._seen) == ADDRESSES
+        failures.note_right(str(number))
+    assert (len(failures._seen), len(failures._right)) == (ADDRESSES, TOKENS)
+    assert failures.total == 28 + 2 * ADDRESSES
+
+
+def test_a_clock_that_is_put_back_locks_nobody_out() -> None:
+    clock = HandClock()
+    failures = Failures(clock, free=0)
+    for _ in range(10):
+        failures.count("a")
+    clock.now -= 86_400
+    assert failures.wait_seconds("a") <= 60.0
+    assert failures.count("a") == 1.0
+
+
+def test_the_addresses_of_one_ipv6_network_are_one() -> None:
+    failures = Failures(HandClock(), free=1)
+    assert [failures.count(f"2001:db8::{number}") for number in (1, 2)] == [0.0, 1.0]
+    assert failures.count("2001:db8:0:1::1") == 0.0
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "found"),
+    [
+        ("203.0.113.9", "198.51.100.1", "203.0.113.9"),  # no proxy of ours: what it says of others counts for nothing
+        ("10.0.0.1", "", "10.0.0.1"),
+        ("10.0.0.1", "198.51.100.1", "198.51.100.1"),
+        ("10.0.0.1", "made-up, 192.0.2.7, 198.51.100.1, 10.0.0.2", "198.51.100.1"),
+        ("10.0.0.1", "198.51.100.1, <script>", "10.0.0.1"),
+        ("10.0.0.1", "10.0.0.3, 10.0.0.2", "10.0.0.3"),
+        ("10.0.0.1", "2001:DB8::1", "2001:db8::1"),
+        ("unknown", "198.51.100.1", "unknown"),
+    ],
+)
+def test_a_source_is_what_trusted_proxies_say(peer: str, forwarded: str, found: str) -> None:
+    assert source_of(peer, forwarded, [ip_network("10.0.0.0/8")]) == found
+    assert source_of(peer, forwarded, []) == peer
 
 
 def test_fewer_requests_wait_than_there_are_threads() -> None:

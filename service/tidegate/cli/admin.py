@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from prometheus_client import start_http_server
 
 from tidegate import wiring as wires
 from tidegate.cli.context import Context, Output, rich_safe
 from tidegate.cli.exits import Exit
+from tidegate.errors import Refused
 from tidegate.ports import Diagnosis
 from tidegate.settings import load
 from tidegate.web import logs, server
@@ -57,8 +59,28 @@ def engine(settings: SettingsFile = None) -> None:
         worker = wires.engine(wiring, owner())
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: worker.stop())
-        with wires.outbox(wiring), wires.pruner(wiring):
+        with metrics_served(wiring), wires.outbox(wiring), wires.pruner(wiring):
             worker.run()
+
+
+@contextmanager
+def metrics_served(wiring: wires.Wiring) -> Iterator[None]:
+    """The engine's metrics over HTTP, where the settings give them an address. Raises `Refused` when it cannot be had."""
+    listen = wiring.settings.engine.metrics_listen
+    if not listen:
+        yield
+        return
+    host, _, port = listen.rpartition(":")
+    try:
+        http, thread = start_http_server(int(port), host, wiring.meter.registry)
+    except OSError as error:
+        raise Refused(f"cannot listen on {listen}: {error}; free it, or set `engine.metrics_listen` to another") from error
+    try:
+        yield
+    finally:
+        http.shutdown()
+        http.server_close()
+        thread.join()
 
 
 def migrate(ctx: typer.Context, settings: SettingsFile = None) -> None:

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import structlog
+from structlog.contextvars import bound_contextvars
 
 from tidegate.core.model import Event, Rollout, Signal
 from tidegate.core.records import Delivery
 from tidegate.engine.beside import Beside
+from tidegate.engine.context import context
 from tidegate.errors import CIError, DriverError
 from tidegate.ports import CI, Clock, Notice, Store
 
@@ -47,6 +49,10 @@ class Outbox(Beside):
     def _deliver(self, delivery: Delivery) -> None:
         """The next events of one rollout, until one cannot be delivered now."""
         rollout, wishes = self._store.load(delivery.rollout)
+        with bound_contextvars(**context(rollout)):
+            self._tell_all(delivery, rollout, wishes)
+
+    def _tell_all(self, delivery: Delivery, rollout: Rollout, wishes: tuple[Signal, ...]) -> None:
         for event in self._store.events(rollout.id, delivery.delivered):
             if self._stopping.is_set():
                 break
@@ -56,7 +62,7 @@ class Outbox(Beside):
                 if error.retryable:
                     self._put_off(delivery, event, error)
                     return
-                logger.error("the CI is not told of an event", rollout=rollout.id, event=event.number, error=error.message)
+                logger.error("the CI is not told of an event", event=event.number, error=error.message)
             self._store.delivered(rollout.id, event.number, LEASE_SECONDS)
         self._store.put_off(rollout.id, self._clock(), failed=False)
 
@@ -69,6 +75,6 @@ class Outbox(Beside):
 
     def _put_off(self, delivery: Delivery, event: Event, error: CIError) -> None:
         pause = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(delivery.failures, 10))
-        told = {"rollout": delivery.rollout, "number": event.number, "pause_seconds": pause, "error": error.message}
+        told = {"number": event.number, "pause_seconds": pause, "error": error.message}
         logger.warning("the CI cannot be told yet", **told)
         self._store.put_off(delivery.rollout, self._clock() + pause, failed=True)

@@ -5,20 +5,23 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from time import monotonic
 
 import structlog
-from structlog.contextvars import bound_contextvars
+from structlog.contextvars import bind_contextvars, clear_contextvars
 
+from tidegate import __version__
 from tidegate.core.judge.verdict import Time
 from tidegate.core.kinds import Kind
 from tidegate.core.model import Rollout
 from tidegate.core.records import Claim
 from tidegate.engine import events
+from tidegate.engine.context import context
 from tidegate.engine.holding import Heartbeat, Held
+from tidegate.engine.metering import Meter
 from tidegate.engine.probing import Prober
 from tidegate.engine.tick import tick
 from tidegate.engine.turn import Memory, Tick, back_off
@@ -32,6 +35,7 @@ SHORT_WAIT_SECONDS = 0.25  # waits up to this are waited for with the claim in h
 LONGEST_TURN_SECONDS = 5.0  # after this, the next wait of any length lets other rollouts have the thread
 LONGEST_CLAIM_PAUSE_SECONDS = 10.0  # while the database fails
 RELEASE_PAUSES_SECONDS = (0.1, 0.4, 1.0)  # between attempts to give a claim back
+BEAT_SECONDS = 5.0  # between two signs of life in the database
 MOST_MEMORIES = 1000  # rollouts remembered
 
 
@@ -52,7 +56,7 @@ class Worker:
 
     `environments` are the drivers by environment; `owner` names this process, anew with each start. The store and the
     drivers are not closed: they belong to who built them. `prober` asks services from outside while their rollouts
-    are live.
+    are live; `meter` counts what is done.
     """
 
     def __init__(
@@ -63,9 +67,11 @@ class Worker:
         clock: Clock,
         owner: str,
         prober: Prober | None = None,
+        meter: Meter | None = None,
     ) -> None:
         self._store, self._environments, self._options = store, environments, options
         self._clock, self._owner, self._prober = clock, owner, prober
+        self._meter = meter or Meter()
         self._stopping = threading.Event()
         self._bell: SimpleQueue[None] = SimpleQueue()  # its `put`, unlike an Event's `set`, may interrupt its own `get`
         self._heartbeat = Heartbeat(options.lease_seconds)
@@ -74,12 +80,14 @@ class Worker:
         self._memories: dict[str, Memory] = {}
         self._due: dict[str, Time] = {}  # of rollouts that were given back, as far as this process knows
         self._claim_failures = 0
+        self._beaten = float("-inf")
 
     def run(self) -> None:
         """Drive what is due until `stop`; then finish the effects that go on and give all claims back."""
         logger.info("engine started", owner=self._owner, threads=self._options.threads)
         with self._heartbeat, self._watch(), ThreadPoolExecutor(self._options.threads, "rollout") as pool:
             while not self._stopping.is_set():
+                self._beat()
                 begun = monotonic()
                 claim = self._claim()
                 if claim is None:
@@ -90,6 +98,8 @@ class Worker:
                 pool.submit(self._drive, held)
         if self._prober is not None:
             self._prober.close()
+        with suppress(DriverError):  # it is missed, then, which is true
+            self._store.leave(self._owner)
         logger.info("engine stopped", owner=self._owner)
 
     def _watch(self) -> AbstractContextManager[object]:
@@ -106,6 +116,18 @@ class Worker:
     def wake(self) -> None:
         """Look for due rollouts now: something was asked for."""
         self._bell.put(None)
+
+    def _beat(self) -> None:
+        """A sign of life from the loop that finds work, so that it tells more than that the process is there."""
+        if monotonic() - self._beaten < BEAT_SECONDS:
+            return
+        self._beaten = monotonic()
+        try:
+            self._store.beat(self._owner, __version__)
+        except DriverError as error:
+            logger.warning("the database does not take the engine's sign of life", error=error.message)
+        except Exception:
+            logger.exception("the database does not take the engine's sign of life")
 
     # -- finding work -------------------------------------------------------------------------------------------------
 
@@ -126,6 +148,8 @@ class Worker:
             return None
         self._claim_failures = 0
         if claim is not None:
+            if claim.due is not None:
+                self._meter.claimed(self._clock() - claim.due)
             with self._lock:
                 self._idle -= 1
                 self._due.pop(claim.rollout, None)
@@ -141,7 +165,7 @@ class Worker:
             return
 
     def _rest_seconds(self) -> float:
-        poll, now = self._options.poll_seconds, self._clock()
+        poll, now = min(BEAT_SECONDS, self._options.poll_seconds), self._clock()
         if self._claim_failures:
             return min(LONGEST_CLAIM_PAUSE_SECONDS, poll * 2.0 ** min(self._claim_failures, 10))
         with self._lock:
@@ -156,21 +180,26 @@ class Worker:
     def _drive(self, held: Held) -> None:
         """Tick it while waits are short, then give it back. Whatever happens, the thread is free again afterwards."""
         claim = held.claim
-        with bound_contextvars(rollout=claim.rollout, fence=claim.fence):
-            try:
-                self._give_back(held, self._ticks(held))
-            except LeaseLost:
-                logger.warning("lease lost, another engine drives it now")
-                self._forget(claim.rollout)
-            except DriverError as error:
-                logger.warning("it could not be given back, its lease will run out", error=error.message)
-            except Exception:
-                logger.exception("it could not be driven, its lease will run out")
-            finally:
-                self._heartbeat.drop(held)
-                with self._lock:
-                    self._idle += 1
-                self._bell.put(None)
+        bind_contextvars(rollout=claim.rollout, fence=claim.fence)
+        self._meter.held.inc()
+        try:
+            self._give_back(held, self._ticks(held))
+        except LeaseLost:
+            self._meter.lost.inc()
+            logger.warning("lease lost, another engine drives it now")
+            self._forget(claim.rollout)
+        except DriverError as error:
+            logger.warning("it could not be given back, its lease will run out", error=error.message)
+        except Exception:
+            self._meter.faults.inc()
+            logger.exception("it could not be driven, its lease will run out")
+        finally:
+            self._heartbeat.drop(held)
+            self._meter.held.dec()
+            clear_contextvars()
+            with self._lock:
+                self._idle += 1
+            self._bell.put(None)
 
     def _give_back(self, held: Held, due: Time | None) -> None:
         """The heartbeat lets go first, so that it does not take the end for a loss. A hiccup of the database is waited out:
@@ -196,6 +225,7 @@ class Worker:
         begun = monotonic()
         while not self._stopping.is_set():
             done = self._tick(held)
+            self._meter.ticked(trouble=done.trouble)
             if done.finished:
                 return None
             now = self._clock()
@@ -222,6 +252,7 @@ class Worker:
         except DriverError as error:
             return back_off(claim, self._store, self._clock, memory, error.message, retryable=error.retryable)
         except Exception as error:
+            self._meter.faults.inc()
             logger.exception("a tick failed")
             what = f"internal error: {type(error).__name__}: {error}"
             return back_off(claim, self._store, self._clock, memory, what, kind=Kind.FAULT)
@@ -230,6 +261,7 @@ class Worker:
         """The drivers of its environment, found once for each claim; None when this engine has no such environment."""
         if held.parts is None:
             rollout, _ = self._store.load(held.claim.rollout)
+            bind_contextvars(**context(rollout))
             held.parts = self._environments.get(rollout.service.partition("/")[0])
             if not memory.met:
                 memory.met = True

@@ -19,8 +19,9 @@ from pydantic import BaseModel
 from tidegate.core.records import Idempotency
 from tidegate.errors import Stale, UnknownService
 from tidegate.ports import Parts, Store
-from tidegate.web.auth import Failures, Principal
+from tidegate.web.auth import Principal
 from tidegate.web.discovered import Discovered
+from tidegate.web.failures import Failures
 from tidegate.web.problems import INVALID, TOO_MANY_WAITING, Problem
 from tidegate.wiring import Wiring
 
@@ -56,6 +57,7 @@ class Api:
     waiting: Waiting
     failures: Failures
     discovered: Discovered
+    engine_within_seconds: float = 0.0  # ready only while an engine was heard in this time; 0: none is expected
 
     @property
     def store(self) -> Store:

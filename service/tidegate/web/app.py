@@ -16,14 +16,18 @@ from structlog.contextvars import bind_contextvars, clear_contextvars
 from tidegate import __version__
 from tidegate.web import discovery, governing, ops, problems, rollouts, services, tokens
 from tidegate.web.api import EXTENSION, Api, Waiting, api
-from tidegate.web.auth import Failures, authenticate
+from tidegate.web.auth import authenticate
 from tidegate.web.discovered import Discovered
+from tidegate.web.failures import Failures
+from tidegate.web.metering import Metrics
 from tidegate.web.routes import SECURITY_SCHEMES
+from tidegate.web.source import source, source_of
 from tidegate.web.views import ProblemView
 from tidegate.wiring import Wiring
 
 LONG_POLLS = 24  # requests that may wait for events at a time; fewer than the server's threads
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+ABOUT = frozenset({"rollout", "environment", "service"})  # of a path: what a line of the log is about
 HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
@@ -50,8 +54,15 @@ def _nothing() -> None:
     """Nobody to wake: the engine is another process and looks by itself."""
 
 
-def create_app(wiring: Wiring, wake: Callable[[], None] = _nothing, *, waiting: Waiting | None = None) -> OpenAPI:
-    """The WSGI app. `wake` is called after every new rollout and signal; `waiting` bounds and ends the long polls."""
+def create_app(
+    wiring: Wiring,
+    wake: Callable[[], None] = _nothing,
+    *,
+    waiting: Waiting | None = None,
+    engine_within_seconds: float = 0.0,
+) -> OpenAPI:
+    """The WSGI app. `wake` is called after every new rollout and signal; `waiting` bounds and ends the long polls; it is
+    ready only while an engine was heard within so many seconds, where one is expected at all."""
     app = OpenAPI(
         "tidegate",
         info=Info(title="Tidegate", version=__version__, description="Moves a service between releases without downtime."),
@@ -65,8 +76,9 @@ def create_app(wiring: Wiring, wake: Callable[[], None] = _nothing, *, waiting: 
     app.openapi_version = "3.1.0"
     app.request_class = ApiRequest
     app.config["MAX_CONTENT_LENGTH"] = wiring.settings.web.max_body_bytes
-    app.extensions[EXTENSION] = Api(wiring, wake, waiting or Waiting(LONG_POLLS), Failures(wiring.clock), Discovered())
-    app.extensions[ops.METRICS] = ops.Metrics(wiring.store)
+    failures, waiting = Failures(wiring.clock), waiting or Waiting(LONG_POLLS)
+    app.extensions[EXTENSION] = Api(wiring, wake, waiting, failures, Discovered(), engine_within_seconds)
+    app.extensions[ops.METRICS] = Metrics(wiring.store, wiring.environments, failures, wiring.clock)
     app.before_request(_begin)
     app.before_request(_authenticate)
     app.before_request(_want_an_object)
@@ -81,20 +93,22 @@ def create_app(wiring: Wiring, wake: Callable[[], None] = _nothing, *, waiting: 
 
 
 def _begin() -> None:
-    """A request id: the caller's, where it is harmless in a log, or a new one."""
+    """A request id: the caller's, where it is harmless in a log, or a new one; and what the request is about."""
     g.begun = time.monotonic()
     given = request.headers.get("X-Request-ID", "")
     g.request_id = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
     clear_contextvars()
-    bind_contextvars(request_id=g.request_id)
+    trusted = api().wiring.settings.web.trusted_proxies
+    g.source = source_of(request.remote_addr or "unknown", request.headers.get("X-Forwarded-For", ""), trusted)
+    about = {name: value for name, value in (request.view_args or {}).items() if name in ABOUT}
+    bind_contextvars(request_id=g.request_id, source=g.source, **about)
 
 
 def _authenticate() -> None:
     """Everything but `/healthz` and its like is behind a token. What has no route goes on to its 404."""
     if ops.is_open():
         return
-    address = request.remote_addr or "unknown"
-    g.principal = authenticate(api().store, api().now(), api().failures, request.headers.get("Authorization"), address)
+    g.principal = authenticate(api().store, api().now(), api().failures, request.headers.get("Authorization"), source())
     bind_contextvars(principal=g.principal.name)
 
 
@@ -120,6 +134,6 @@ def _end(response: Response) -> Response:
         "status": response.status_code,
         "seconds": round(seconds, 4),
     }
-    quiet = ops.is_open() and response.status_code < 400  # probes and scrapes would fill the log
+    quiet = ops.is_probe() and response.status_code < 400  # probes and scrapes would fill the log
     (log.debug if quiet else log.info)("request", **fields)
     return response

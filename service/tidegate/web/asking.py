@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flask import g, request
+from flask import g
 
 from tidegate.core.approval import approvals
 from tidegate.core.model import Build, Rollout, Signal
 from tidegate.core.records import AuditEntry
+from tidegate.engine.context import build_told
 from tidegate.errors import Frozen, IllegalMove, InvalidSpec, MayNotApprove, Problem, Quarantined
 from tidegate.web.api import api, principal
+from tidegate.web.source import source
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +26,9 @@ class Asker:
         self, action: str, subject: str, reason: str = "", rollout: str | None = None, build: Build | None = None
     ) -> AuditEntry:
         """The line for the audit log."""
-        told = f"{build.job} #{build.number}" if build else ""
-        source = request.remote_addr or "unknown"
+        told = build_told(build)
         return AuditEntry(
-            api().now(), action, subject, self.by, self.via, source, reason, rollout, told, g.get("request_id", "")
+            api().now(), action, subject, self.by, self.via, source(), reason, rollout, told, g.get("request_id", "")
         )
 
 

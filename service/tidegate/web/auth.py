@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import math
 import re
 import secrets
-import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -20,7 +19,8 @@ from tidegate import errors
 from tidegate.core.judge.verdict import Time
 from tidegate.core.records import Token
 from tidegate.errors import InvalidSpec, NotAllowed
-from tidegate.ports import Clock, Store
+from tidegate.ports import Store
+from tidegate.web.failures import Failures
 from tidegate.web.problems import TOO_MANY_FAILURES, UNAUTHENTICATED, Problem
 
 #: Each of the others includes `read`; `admin` includes all.
@@ -28,9 +28,6 @@ SCOPES = ("read", "deploy", "promote", "rollback", "force", "freeze", "vouch", "
 PREFIX = "tg_"
 SECRET_BYTES = 32
 _BEARER = re.compile(r"Bearer +(tg_[A-Za-z0-9_-]{43})", re.IGNORECASE)
-FAILURES = 10  # so many from one address …
-FAILURE_SECONDS = 60.0  # … in this time, then 429
-ADDRESSES = 1024  # whose failures are remembered
 
 
 def new_token(
@@ -102,50 +99,38 @@ class Principal:
             )
 
 
-class Failures:
-    """Counts failed attempts by address, in fixed spans of time. For many threads; bounded in memory."""
-
-    def __init__(self, clock: Clock, most: int = FAILURES, seconds: float = FAILURE_SECONDS) -> None:
-        self._clock, self._most, self._seconds = clock, most, seconds
-        self._lock = threading.Lock()
-        self._seen: OrderedDict[str, tuple[Time, int]] = OrderedDict()
-
-    def count(self, address: str) -> float:
-        """One more. Returns the seconds to wait when there were too many, else 0."""
-        now = self._clock()
-        with self._lock:
-            begun, count = self._seen.pop(address, (now, 0))
-            if now - begun >= self._seconds:
-                begun, count = now, 0
-            self._seen[address] = (begun, count + 1)
-            while len(self._seen) > ADDRESSES:
-                self._seen.popitem(last=False)
-        return begun + self._seconds - now if count >= self._most else 0.0
-
-
 def authenticate(store: Store, now: Time, failures: Failures, header: str | None, address: str) -> Principal:
     """The principal behind an `Authorization` header. Raises `Problem`: 401, or 429 after many failures.
 
-    A right token is let in also after many failures of others at the same address: behind one proxy all look alike.
+    A right token that was in use before is let in also after many failures of others at the same address: behind one proxy
+    all look alike.
     """
+    sent = None if header is None else _BEARER.fullmatch(header.strip())
+    digest = "" if sent is None else digest_of(sent.group(1))
+    wait = failures.wait_seconds(address)
+    if wait and not failures.was_right(digest):
+        raise _sent_away(address, wait)
     if header is None:
         raise _unknown("send the header Authorization: Bearer tg_…", failures, address, "")
-    match = _BEARER.fullmatch(header.strip())
-    if match is None:
+    if sent is None:
         raise _unknown("the header Authorization is not of the form Bearer tg_…", failures, address, "invalid_request")
-    digest = digest_of(match.group(1))
     token = store.token(digest)
     if token is None or not hmac.compare_digest(token.digest, digest):
         raise _unknown("the token is unknown; it may have been dropped", failures, address, "invalid_token")
     if token.expires is not None and now >= token.expires:
         raise _unknown(f"the token {token.name} has expired", failures, address, "invalid_token")
+    failures.note_right(digest)
     return Principal(token)
 
 
 def _unknown(detail: str, failures: Failures, address: str, code: str) -> Problem:
     wait = failures.count(address)
     if wait:
-        text = f"too many failed attempts from {address}; try again in {wait:.0f} s"
-        return Problem(TOO_MANY_FAILURES, text, headers={"Retry-After": str(int(wait) + 1)})
+        return _sent_away(address, wait)
     challenge = 'Bearer realm="tidegate"' + (f', error="{code}"' if code else "")
     return Problem(UNAUTHENTICATED, detail, headers={"WWW-Authenticate": challenge})
+
+
+def _sent_away(address: str, wait: float) -> Problem:
+    text = f"too many failed attempts from {address}; try again in {math.ceil(wait)} s"
+    return Problem(TOO_MANY_FAILURES, text, headers={"Retry-After": str(math.ceil(wait))})

@@ -7,13 +7,22 @@ import sys
 from typing import Literal
 
 import structlog
+from structlog.contextvars import bind_contextvars
 from structlog.typing import Processor
+
+from tidegate.core.model import Rollout
+from tidegate.engine.context import context
 
 _SHARED: tuple[Processor, ...] = (
     structlog.contextvars.merge_contextvars,
     structlog.processors.add_log_level,
     structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
 )
+
+
+def about(rollout: Rollout) -> None:
+    """Whatever this request logs from here on is about this rollout."""
+    bind_contextvars(**context(rollout))
 
 
 def configure(level: str = "info", form: Literal["json", "console"] = "json") -> None:

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from typing import Any, cast
 
 from flask import Response, current_app, request
 from flask_openapi import APIBlueprint, OpenAPI, Tag
 from flask_openapi import Response as Said
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
-from prometheus_client.registry import Collector
 
-from tidegate import __version__
-from tidegate.core.phases import LIVE
-from tidegate.ports import Store
 from tidegate.web.api import answer, api, json_answer
 from tidegate.web.problems import NOT_READY, Problem
 from tidegate.web.routes import ResponseDict, problem
@@ -45,17 +39,30 @@ def healthz() -> Response:
 
 @bp.get("/readyz", responses={"200": StateView, **_NOT_READY})
 def readyz() -> Response:
-    """Whether the database answers and its schema is up to date."""
-    wrong = [each for each in api().store.check() if not each.ok]
+    """Whether the database answers, its schema is up to date, and an engine is heard where one is expected."""
+    wrong = [f"{each.part}: {each.found}: {each.mend}" for each in api().store.check() if not each.ok]
+    if not wrong and api().engine_within_seconds:
+        wrong = _unheard(api().engine_within_seconds)
     if wrong:
-        raise Problem(NOT_READY, "; ".join(f"{each.part}: {each.found}: {each.mend}" for each in wrong))
+        raise Problem(NOT_READY, "; ".join(wrong))
     return answer(StateView(status="ready"))
 
 
-@bp.get("/metrics", responses=_TEXT | _NOT_READY)
+def _unheard(within_seconds: float) -> list[str]:
+    """What is wrong with the engines, as far as they are heard."""
+    engines = api().store.engines()
+    silent = api().now() - engines[0].seen if engines else float("inf")
+    if silent <= within_seconds:
+        return []
+    heard = f"{engines[0].owner} was heard last {silent:.0f} s ago" if engines else "none runs"
+    return [f"engine: {heard}: start one with `tidegate engine`, or look at its log"]
+
+
+@bp.get("/metrics", responses=_TEXT)
 def metrics() -> Response:
-    """The server's own metrics."""
-    return Response(generate_latest(current_app.extensions[METRICS].registry), content_type=CONTENT_TYPE_PLAIN_0_0_4)
+    """The server's own metrics, and those of the engine in its process."""
+    own, engine = current_app.extensions[METRICS].registry, api().wiring.meter.registry
+    return Response(generate_latest(own) + generate_latest(engine), content_type=CONTENT_TYPE_PLAIN_0_0_4)
 
 
 @bp.get("/openapi.json", responses=_JSON)
@@ -74,59 +81,15 @@ def specification(app: OpenAPI) -> dict[str, Any]:
     return document
 
 
-class LiveRollouts(Collector):
-    """Counts live rollouts when it is asked; there are few."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    def collect(self) -> Iterable[Metric]:
-        """One family. Raises `StoreError`: a number that is not known is not told."""
-        family = GaugeMetricFamily("tidegate_live_rollouts", "Rollouts that are not finished, by phase.", labels=["phase"])
-        for phase in sorted(LIVE):
-            family.add_metric([phase.value], len(self._store.rollouts(phase=phase, limit=1000)))
-        yield family
-
-    def describe(self) -> Iterable[Metric]:
-        """Without asking the database."""
-        return [GaugeMetricFamily("tidegate_live_rollouts", "Rollouts that are not finished, by phase.", labels=["phase"])]
-
-
-class Metrics:
-    """The server's own numbers. Their labels are bounded: routes, not paths."""
-
-    def __init__(self, store: Store) -> None:
-        self.registry = CollectorRegistry()
-        self._requests = Counter(
-            "tidegate_api_requests",
-            "Requests answered, by method, route and status.",
-            ["method", "route", "status"],
-            registry=self.registry,
-        )
-        self._seconds = Histogram(
-            "tidegate_api_request_seconds",
-            "Time to answer; a request for events may wait on purpose.",
-            ["route"],
-            buckets=(0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 30.0),
-            registry=self.registry,
-        )
-        Gauge("tidegate_build_info", "The version that runs.", ["version"], registry=self.registry).labels(__version__).set(
-            1
-        )
-        self.registry.register(LiveRollouts(store))
-
-    def count(self, response: Response, seconds: float) -> None:
-        """One request was answered."""
-        route = request.url_rule.rule if request.url_rule else "none"
-        method = request.method if request.method in KNOWN_METHODS else "other"
-        self._requests.labels(method, route, str(response.status_code)).inc()
-        self._seconds.labels(route).observe(seconds)
-
-
-KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
-
-
 def is_open() -> bool:
     """Whether the present request needs no token: those of this module, and what has no route (404, 405)."""
     rule = request.url_rule
-    return rule is None or rule.endpoint.startswith(f"{bp.name}.")
+    if rule is None:
+        return True
+    guarded = api().wiring.settings.web.metrics_need_token and rule.endpoint == f"{bp.name}.metrics"
+    return rule.endpoint.startswith(f"{bp.name}.") and not guarded
+
+
+def is_probe() -> bool:
+    """Whether it is one that comes every few seconds and would fill the log."""
+    return request.url_rule is not None and request.url_rule.endpoint.startswith(f"{bp.name}.")

@@ -15,7 +15,7 @@ from tidegate.core.model import Event, Rollout, Signal, SignalKind
 from tidegate.core.phases import Phase
 from tidegate.core.records import Idempotency
 from tidegate.errors import IllegalMove, Stale
-from tidegate.web import groups
+from tidegate.web import groups, logs
 from tidegate.web.api import answer, api, idempotency, principal, replayed, wanted_version
 from tidegate.web.asking import asker, may_approve, require_reason
 from tidegate.web.held import asks
@@ -54,6 +54,7 @@ def get_rollout(path: RolloutPath) -> Response:
 
 def _readable(path: RolloutPath) -> tuple[Rollout, tuple[Signal, ...]]:
     rollout, signals = api().store.load(path.rollout)
+    logs.about(rollout)
     principal().require("read", rollout.service)
     return rollout, signals
 
@@ -167,6 +168,7 @@ class Wish:
 def _wish(path: RolloutPath, header: WishHeader, wish: Wish, body: WishBody) -> Response:
     """Record it, with its line in the audit log."""
     rollout, signals = api().store.load(path.rollout)
+    logs.about(rollout)
     principal().require(wish.scope, rollout.service)
     by = asker(body.on_behalf_of, rollout.service)
     key = idempotency(header.key) if header.key else None

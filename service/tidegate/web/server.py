@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import ssl
 import threading
 import uuid
 from collections.abc import Callable
@@ -25,12 +26,13 @@ from gunicorn.workers.gthread import ThreadWorker
 
 from tidegate import wiring as wires
 from tidegate.errors import Refused
-from tidegate.settings import Settings
+from tidegate.settings import Settings, WebSettings
 from tidegate.web import logs
 from tidegate.web.api import Waiting
 from tidegate.web.app import create_app
 
 SPARE_THREADS = 8  # that never wait for events, or long polls would starve the rest
+ENGINE_SECONDS = 30.0  # not ready when the engine in this process was not heard for so long
 STOP_SECONDS = 30  # for requests and ticks under way, then they are killed
 RESTART_SECONDS = 1.0  # an engine that fails at once is not started again at once
 HEARTBEAT_SECONDS = 60  # a process that gives no sign of life so long is replaced
@@ -54,7 +56,7 @@ def run(settings: Settings, engine: str | None = None) -> None:
     """
     logs.configure(settings.log.level, settings.log.format)
     _try(settings, engine)
-    serve(lambda: build(settings, engine), settings.listen, settings.web.threads)
+    serve(lambda: build(settings, engine), settings.listen, settings.web)
 
 
 def _try(settings: Settings, engine: str | None) -> None:
@@ -81,7 +83,8 @@ def build(settings: Settings, engine: str | None) -> Served:
     held = ExitStack()
     held.callback(wiring.close)
     if engine is None:
-        return Served(create_app(wiring, waiting=waiting), waiting.stopping.set, held.close)
+        app = create_app(wiring, waiting=waiting, engine_within_seconds=settings.web.engine_within_seconds)
+        return Served(app, waiting.stopping.set, held.close)
     try:
         held.enter_context(wires.sole_engine(wiring))
         held.enter_context(wires.outbox(wiring))
@@ -110,7 +113,8 @@ def build(settings: Settings, engine: str | None) -> Served:
     held.callback(thread.join)
     held.callback(stop)
     thread.start()
-    return Served(create_app(wiring, worker.wake, waiting=waiting), stop, held.close)
+    within = settings.web.engine_within_seconds or ENGINE_SECONDS
+    return Served(create_app(wiring, worker.wake, waiting=waiting, engine_within_seconds=within), stop, held.close)
 
 
 # -- gunicorn -----------------------------------------------------------------------------------------------------------
@@ -176,16 +180,17 @@ class _Application(BaseApplication):
         _Master(self).run()
 
 
-def serve(build: Callable[[], Served], listen: str, threads: int) -> None:
+def serve(build: Callable[[], Served], listen: str, web: WebSettings) -> None:
     """Serve `host:port` until SIGTERM or SIGINT; `build` is called in the working process. Ends the process.
 
-    Raises `Refused` when the address cannot be had.
+    Raises `Refused` when the address cannot be had, or the certificate cannot be used.
     """
     _free(listen)
     options: dict[str, object] = {
         "bind": listen,
         "workers": 1,
-        "threads": threads,
+        "threads": web.threads,
+        **_tls(web),
         "worker_class": _Worker,
         "logger_class": _Log,
         "timeout": HEARTBEAT_SECONDS,
@@ -196,6 +201,26 @@ def serve(build: Callable[[], Served], listen: str, threads: int) -> None:
     application = _Application(build, options)
     application.cfg.set("worker_exit", lambda _, worker: application.close())
     application.run()
+
+
+def _tls(web: WebSettings) -> dict[str, object]:
+    """gunicorn reads both files anew for each connection, so that a renewed certificate needs no restart. It would also say
+    only to each client that it cannot use them: here a sentence at once."""
+    if web.certificate is None or web.key is None:
+        return {}
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(web.certificate, web.key)
+    except (OSError, ssl.SSLError) as error:
+        what = f"cannot serve TLS with {web.certificate} and {web.key}: {error}"
+        raise Refused(f"{what}; set `web.certificate` and `web.key` to a chain and its key in PEM") from error
+    return {"certfile": str(web.certificate), "keyfile": str(web.key), "ssl_context": _modern}
+
+
+def _modern(_: Any, make: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
+    """What gunicorn makes, without the versions that are broken."""
+    context = make()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
 
 
 def _free(listen: str) -> None:

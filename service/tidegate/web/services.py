@@ -10,7 +10,7 @@ from flask import Response
 from tidegate.core.model import Build, Service, Signal, SignalKind
 from tidegate.core.records import AuditEntry, Beginning, Idempotency, ServiceRow
 from tidegate.errors import DriverError, RolloutInProgress, Stale, Superseded, UnknownService
-from tidegate.web import groups, starting
+from tidegate.web import groups, logs, starting
 from tidegate.web.api import (
     Api,
     answer,
@@ -211,6 +211,7 @@ def rollback_service(path: ServicePath, header: KeyHeader, body: WishBody) -> Re
     wish = Signal(SignalKind.ROLLBACK, api().now(), by.by, body.reason, via=by.via)
     told = by.audit("rollback", path.key, body.reason, row.rollout)
     rollout = api().store.signal(row.rollout, wish, key=replace(key, status=202, answer=row.rollout), audit=told)
+    logs.about(rollout)
     api().wake()
     view = rollout_view(rollout)
     return answer(view, 202, version=rollout.version, location=view.links["self"])
@@ -264,6 +265,7 @@ def in_progress(text: str, rollout: str | None) -> Problem:
 def _begin(starts: Sequence[Beginning], key: Idempotency, told: AuditEntry) -> Response:
     """Create them, in one transaction with the key and the answer, which is the first."""
     start, rollout = starts[0], starts[0].rollout
+    logs.about(rollout)
     text = json_text(rollout_view(rollout))
     try:
         answered, others = replace(key, status=202, answer=text), starts[1:]

@@ -1,0 +1,230 @@
+"""What those who watch the server are told: readiness, metrics, and lines of the log with what they are about."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import StringIO
+from pathlib import Path
+
+import pytest
+import requests
+import structlog
+from prometheus_client.parser import text_string_to_metric_families
+
+from processes import free_port
+from support.api import SHOP, Running, compose, eventually, running
+from support.jenkins import FakeJenkins
+from support.outbox import outbox
+from tidegate import wiring as wires
+from tidegate.cli.admin import metrics_served
+from tidegate.core.phases import Phase
+from tidegate.engine.worker import Worker
+from tidegate.errors import PlatformError, Refused
+from tidegate.settings import EngineSettings, Settings, WebSettings
+from tidegate.web import logs
+from tidegate.web.app import create_app
+
+JOB = "team/shop"
+
+
+@pytest.fixture
+def api(tmp_path: Path) -> Iterator[Running]:
+    with running(tmp_path) as made:
+        yield made
+
+
+@contextmanager
+def engine(api: Running) -> Iterator[Worker]:
+    """As the wiring makes it, with what it counts."""
+    worker = wires.engine(api.wiring, "anna")
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    try:
+        yield worker
+    finally:
+        worker.stop()
+        thread.join()
+
+
+def numbers(text: str) -> dict[str, float]:
+    """Samples by name and labels, as Prometheus's own parser reads them."""
+    found = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            labels = ",".join(f"{name}={value}" for name, value in sorted(sample.labels.items()))
+            found[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value
+    return found
+
+
+def metrics(api: Running) -> dict[str, float]:
+    return numbers(api.call("GET", "/metrics", token="").text)
+
+
+# -- ready --------------------------------------------------------------------------------------------------------------
+
+
+def test_ready_only_while_an_expected_engine_is_heard(api: Running) -> None:
+    app = create_app(api.wiring, engine_within_seconds=30.0).test_client()
+    answer = app.get("/readyz")
+    assert (answer.status_code, answer.get_json()["code"]) == (503, "not-ready")
+    assert answer.get_json()["detail"] == "engine: none runs: start one with `tidegate engine`, or look at its log"
+    with engine(api):
+        eventually(lambda: app.get("/readyz").status_code == 200)
+        assert [each.owner for each in api.wiring.store.engines()] == ["anna"]
+    assert app.get("/readyz").status_code == 503, "it ended, and said so"
+    assert api.call("GET", "/readyz", token="").status_code == 200, "a server that expects none is ready"
+    assert app.get("/healthz").status_code == 200
+
+
+def test_an_engine_that_is_silent_is_told(api: Running) -> None:
+    api.wiring.store.beat("anna", "1.0")
+    app = create_app(api.wiring, engine_within_seconds=0.001).test_client()
+    eventually(lambda: app.get("/readyz").status_code == 503)
+    assert "anna was heard last" in app.get("/readyz").get_json()["detail"]
+
+
+# -- metrics ------------------------------------------------------------------------------------------------------------
+
+
+def test_all_that_may_be_alerted_on_is_there_before_it_happens(tmp_path: Path) -> None:
+    """Prometheus does not see the first step of a series that comes with it."""
+    with running(tmp_path) as api:
+        found = numbers(create_app(_wired(api)).test_client().get("/metrics").text)
+    for name in (
+        "tidegate_rollouts_total{environment=demo,outcome=failed}",
+        "tidegate_rollouts_total{environment=live,outcome=rolled_back}",
+        "tidegate_driver_errors_total{environment=demo,part=router,retryable=false}",
+        "tidegate_driver_errors_total{environment=,part=database,retryable=true}",
+        "tidegate_verdicts_total{environment=demo,outcome=FAIL}",
+        "tidegate_hold_seconds{environment=demo}",
+        "tidegate_live_rollouts{environment=live,phase=running}",
+        "tidegate_leases_lost_total",
+        "tidegate_failed_authentications_total",
+        "tidegate_outbox_lag_seconds",
+        "tidegate_overdue_seconds",
+        "tidegate_faults_total",
+    ):
+        assert found[name] == 0.0, name
+    assert found["tidegate_engine_silent_seconds"] == float("inf"), "none was ever heard"
+    assert found["tidegate_database_up"] == 1.0
+    assert found["tidegate_database_free_bytes"] > 0
+
+
+def _wired(api: Running) -> wires.Wiring:
+    """With a meter that knows the environments, as `wiring.build` makes it."""
+    return wires.Wiring(
+        api.wiring.settings, api.wiring.store, api.wiring.environments, time.time, {}, wires.Meter(api.wiring.environments)
+    )
+
+
+def test_the_engine_counts_what_it_does(api: Running) -> None:
+    with engine(api):
+        api.world.faults["instances"] = [PlatformError("busy")] * 2
+        good = api.deploy("v1", "drain: 1s, hooks: {pre_deploy: {command: [migrate]}}")
+        api.until(good["id"], "succeeded")
+        api.world.always["start"] = PlatformError("no room", retryable=False)
+        bad = api.deploy("v2")
+        api.until(bad["id"], "rolled_back", "failed")
+        found = eventually(lambda: (now := metrics(api))["tidegate_leases_held"] == 0.0 and now)
+        assert found["tidegate_engine_silent_seconds"] < 30
+    assert found["tidegate_rollouts_total{environment=demo,outcome=succeeded}"] == 1.0
+    assert found["tidegate_rollout_seconds_count{environment=demo,outcome=succeeded}"] == 1.0
+    assert found["tidegate_rollout_seconds_sum{environment=demo,outcome=succeeded}"] > 0.0
+    assert found["tidegate_driver_errors_total{environment=demo,part=platform,retryable=true}"] == 2.0
+    assert found["tidegate_driver_errors_total{environment=demo,part=platform,retryable=false}"] >= 1.0
+    assert found["tidegate_hooks_total{environment=demo,state=passed}"] == 1.0
+    assert found["tidegate_ticks_total{result=done}"] > 5.0
+    assert found["tidegate_ticks_total{result=trouble}"] >= 2.0
+    assert found["tidegate_claim_lateness_seconds_count"] >= 2.0
+    text = api.call("GET", "/metrics", token="").text
+    for each in (good["id"], bad["id"], "shop"):
+        assert each not in text, "labels are bounded"
+
+
+def test_holds_and_the_outbox_are_told_in_seconds(api: Running) -> None:
+    rollout = api.post(f"{SHOP}/rollouts", asked_by_a_build()).json()["id"]
+    api.save(rollout, Phase.RUNNING, held=time.time() - 100.0)
+    found = metrics(api)
+    assert 99.0 < found["tidegate_hold_seconds{environment=demo}"] < 160.0
+    assert found["tidegate_live_rollouts{environment=demo,phase=running}"] == 1.0
+    assert found["tidegate_outbox_rollouts"] == 1.0
+    time.sleep(0.05)
+    found = metrics(api)
+    assert found["tidegate_outbox_lag_seconds"] > 0.04
+    assert found["tidegate_overdue_seconds"] > 0.04, "no engine takes it"
+
+
+def test_metrics_may_be_put_behind_a_token(tmp_path: Path) -> None:
+    with running(tmp_path, settings=Settings(web=WebSettings(metrics_need_token=True))) as api:
+        assert api.call("GET", "/metrics", token="").status_code == 401
+        assert "tidegate_build_info" in api.call("GET", "/metrics", token=api.token_for("read")).text
+        assert api.call("GET", "/healthz", token="").status_code == 200
+
+
+def test_an_engine_of_its_own_serves_its_metrics(api: Running) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    settings = Settings(engine=EngineSettings(metrics_listen=address))
+    wiring = wires.Wiring(settings, api.wiring.store, api.wiring.environments, time.time)
+    with metrics_served(wiring):
+        found = numbers(requests.get(f"http://{address}/metrics", timeout=10).text)
+        assert found["tidegate_ticks_total{result=done}"] == 0.0
+        with pytest.raises(Refused, match=r"cannot listen on .*engine\.metrics_listen"), metrics_served(wiring):
+            pass
+    with pytest.raises(requests.ConnectionError):
+        requests.get(f"http://{address}/metrics", timeout=10)
+
+
+# -- the log ------------------------------------------------------------------------------------------------------------
+
+
+def asked_by_a_build() -> dict[str, object]:
+    build = {"job": JOB, "number": 7, "url": "http://ci/7/"}
+    return {"compose": compose("hold: [1]"), "variables": {"VERSION": "v1"}, "build": build}
+
+
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> Iterator[StringIO]:
+    """What a process whose log is configured writes to standard error."""
+    handlers, level, made = list(logging.root.handlers), logging.root.level, StringIO()
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "stderr", made)
+        logs.configure("debug")
+        yield made
+    structlog.reset_defaults()
+    logging.basicConfig(handlers=handlers, level=level, force=True)
+
+
+def test_every_line_says_what_it_is_about(api: Running, tmp_path: Path, written: StringIO) -> None:
+    """Of the web, the engine and the outbox; and no secret is in any of them."""
+    jenkins = FakeJenkins()  # does not run, so that there is something to tell
+    with engine(api), outbox(api, jenkins, tmp_path):
+        api.world.faults["start"] = [PlatformError("no room")]
+        rollout = api.post(f"{SHOP}/rollouts", asked_by_a_build()).json()["id"]
+        api.until(rollout, "succeeded")
+        api.post(f"/v1/rollouts/{rollout}/pause", {"reason": "look"})
+        eventually(lambda: "the CI cannot be told yet" in written.getvalue())
+    told = written.getvalue()
+    lines = [json.loads(line) for line in told.splitlines() if line.startswith("{")]
+    about = {"rollout": rollout, "environment": "demo", "service": "shop", "build": f"{JOB} #7"}
+    trouble = [line for line in lines if line["event"] == "trouble"]
+    assert trouble, "the engine told nothing"
+    for line in trouble:
+        assert about.items() <= line.items()
+        assert line["fence"] >= 1
+    untold = [line for line in lines if line["event"] == "the CI cannot be told yet"]
+    assert untold, "the outbox told nothing"
+    assert all(about.items() <= line.items() for line in untold)
+    asked = [line for line in lines if line["event"] == "request" and line["method"] == "POST"]
+    assert [about.items() <= line.items() for line in asked] == [True, True]
+    assert {line["source"] for line in asked} == {"127.0.0.1"}
+    read = [line for line in lines if line["event"] == "request" and line["path"] == f"/v1/rollouts/{rollout}"]
+    assert read
+    assert all(about.items() <= line.items() for line in read)
+    assert api.token not in told
+    assert "secret-value" not in told
