@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -37,11 +38,14 @@ class Client:
     """One server, one token. Reads are repeated for a while when the server does not answer; writes carry a key and are
     repeated under the same key, so that nothing happens twice."""
 
-    def __init__(self, server: str, token: str, patience_seconds: float = 30.0) -> None:
+    def __init__(self, server: str, token: str, patience_seconds: float = 30.0, ca_file: Path | None = None) -> None:
+        """`ca_file`: the authorities that may vouch for the server, instead of the system's."""
         self._server = server.rstrip("/")
         self._patience = patience_seconds
         self._session = requests.Session()
         self._session.headers.update({"Accept": "application/json", "User-Agent": "tidegate-cli"})
+        # given with each request: on a session, the variable REQUESTS_CA_BUNDLE would win
+        self._verify = {} if ca_file is None else {"verify": str(ca_file)}
         if token:
             self._session.headers["Authorization"] = f"Bearer {token}"
 
@@ -104,7 +108,12 @@ class Client:
     def _call(self, method: str, path: str, **options: Any) -> Json:
         try:
             response = self._session.request(
-                method, self._server + path, timeout=(CONNECT_SECONDS, READ_SECONDS), allow_redirects=False, **options
+                method,
+                self._server + path,
+                timeout=(CONNECT_SECONDS, READ_SECONDS),
+                allow_redirects=False,
+                **self._verify,
+                **options,
             )
         except requests.RequestException as error:
             raise Unreachable(f"no answer from {self._server}: {_cause(error)}", Exit.UNREACHABLE) from error

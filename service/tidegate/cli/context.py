@@ -44,10 +44,13 @@ class Context:
     output: Format
     out: Console
     err: Console
+    ca_file: Path | None = None
 
     def client(self) -> Client:
         """A client for the server. The token comes from the environment or a file, never from the command line."""
-        return Client(self.server, self._token(), self.patience_seconds)
+        if self.ca_file is not None and not self.ca_file.is_file():
+            raise CommandError(f"there is no file {self.ca_file} with authorities", Exit.USAGE)
+        return Client(self.server, self._token(), self.patience_seconds, self.ca_file)
 
     def _token(self) -> str:
         if self.token_file is None:

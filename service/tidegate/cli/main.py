@@ -60,6 +60,9 @@ def options(
     token_file: Annotated[
         Path | None, typer.Option(envvar="TIDEGATE_TOKEN_FILE", help="File with the API token; or set TIDEGATE_TOKEN.")
     ] = None,
+    ca_file: Annotated[
+        Path | None, typer.Option(envvar="TIDEGATE_CA_FILE", help="Authorities that may vouch for the server, a PEM file.")
+    ] = None,
     environment: Annotated[str, typer.Option(envvar="TIDEGATE_ENVIRONMENT", help="For services named without one.")] = "",
     patience: Annotated[
         float,
@@ -70,7 +73,7 @@ def options(
 ) -> None:
     """Options that stand before the command."""
     out, err = Console(), Console(stderr=True)
-    ctx.obj = Context(server, token_file, environment, patience, output, out, err)
+    ctx.obj = Context(server, token_file, environment, patience, output, out, err, ca_file)
 
 
 def main() -> None:
