@@ -45,7 +45,7 @@ class Client:
         self._session = requests.Session()
         self._session.headers.update({"Accept": "application/json", "User-Agent": "tidegate-cli"})
         # given with each request: on a session, the variable REQUESTS_CA_BUNDLE would win
-        self._verify = {} if ca_file is None else {"verify": str(ca_file)}
+        self._verify = None if ca_file is None else str(ca_file)
         if token:
             self._session.headers["Authorization"] = f"Bearer {token}"
 
@@ -112,7 +112,7 @@ class Client:
                 self._server + path,
                 timeout=(CONNECT_SECONDS, READ_SECONDS),
                 allow_redirects=False,
-                **self._verify,
+                verify=self._verify,
                 **options,
             )
         except requests.RequestException as error:

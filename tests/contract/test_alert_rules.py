@@ -1,0 +1,134 @@
+"""The alert rules, tried by Prometheus' own tool: each fires on what it is for, and on nothing else."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from support.api import running
+from support.need import program
+from tidegate.engine.metering import Meter
+
+ROOT = Path(__file__).parents[2]
+RULES = ROOT / "examples" / "prometheus" / "tidegate.rules.yml"
+QUIET = {
+    'tidegate_rollouts_total{environment="live",outcome="failed"}': "0x600",
+    'tidegate_rollouts_total{environment="live",outcome="rolled_back"}': "0x600",
+    'tidegate_rollouts_total{environment="live",outcome="succeeded"}': "0+1x600",
+    'tidegate_hold_seconds{environment="live"}': "0x600",
+    "tidegate_engine_silent_seconds": "2x600",
+    "tidegate_overdue_seconds": "0x600",
+    'tidegate_claim_lateness_seconds_bucket{le="1.0"}': "0+9x600",
+    'tidegate_claim_lateness_seconds_bucket{le="60.0"}': "0+9x600",
+    'tidegate_claim_lateness_seconds_bucket{le="+Inf"}': "0+9x600",
+    "tidegate_outbox_lag_seconds": "1x600",
+    'tidegate_driver_errors_total{environment="live",part="router",retryable="true"}': "0x600",
+    'tidegate_driver_errors_total{environment="",part="database",retryable="true"}': "0x600",
+    "tidegate_database_up": "1x600",
+    "tidegate_database_free_bytes": "9e9x600",
+    "tidegate_faults_total": "0x600",
+    "tidegate_failed_authentications_total": "0x600",
+    'up{job="tidegate",instance="a:7070"}': "1x600",
+}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What happens to otherwise quiet series, one sample a minute, and what then fires at `minute`."""
+
+    changed: dict[str, str]
+    minute: int
+    fires: str = ""
+
+
+def series(start: str) -> str:
+    (found,) = [each for each in QUIET if each.startswith(start)]
+    return found
+
+
+PROXY_ERRORS, DATABASE_ERRORS = (series(f'tidegate_driver_errors_total{{environment="{each}"') for each in ("live", ""))
+TRIALS = {
+    "all is well": Trial({}, 500),
+    "a rollout halts": Trial(
+        {'tidegate_rollouts_total{environment="live",outcome="failed"}': "0x9 1x600"}, 12, "TidegateRolloutHalted"
+    ),
+    "it was long ago": Trial({'tidegate_rollouts_total{environment="live",outcome="failed"}': "0x9 1x600"}, 60),
+    "one is turned back": Trial(
+        {'tidegate_rollouts_total{environment="live",outcome="rolled_back"}': "0x9 1x600"}, 12, "TidegateRolledBack"
+    ),
+    "a hold of four hours": Trial({series("tidegate_hold_seconds"): "0+60x600"}, 250, "TidegateHeldTooLong"),
+    "a hold of three hours": Trial({series("tidegate_hold_seconds"): "0+60x600"}, 180),
+    "no engine": Trial({"tidegate_engine_silent_seconds": " ".join(["Inf"] * 10)}, 3, "TidegateEngineSilent"),
+    "an engine ended": Trial({"tidegate_engine_silent_seconds": "2x5 60+60x600"}, 9, "TidegateEngineSilent"),
+    "nobody takes what is due": Trial({"tidegate_overdue_seconds": "0x5 60+60x600"}, 9, "TidegateLate"),
+    "late claims": Trial({'tidegate_claim_lateness_seconds_bucket{le="1.0"}': "0+8x600"}, 30, "TidegateLate"),
+    "Jenkins is not told": Trial({"tidegate_outbox_lag_seconds": "1x5 0+60x600"}, 20, "TidegateOutboxLag"),
+    "a proxy that fails": Trial({PROXY_ERRORS: "0+6x600"}, 20, "TidegateDriverErrors"),
+    "one error": Trial({PROXY_ERRORS: "0x9 1x600"}, 12),
+    "a database that fails": Trial({DATABASE_ERRORS: "0+6x600"}, 10, "TidegateDatabaseErrors"),
+    "a database that is down": Trial({"tidegate_database_up": "1x5 0x600"}, 8, "TidegateDatabaseErrors"),
+    "a full disk": Trial({"tidegate_database_free_bytes": "1e8x600"}, 8, "TidegateDiskFull"),
+    "a fault": Trial({"tidegate_faults_total": "0x9 1x600"}, 12, "TidegateFault"),
+    "strangers": Trial({"tidegate_failed_authentications_total": "0+120x600"}, 30, "TidegateStrangers"),
+    "a server that is away": Trial({series("up"): "1x5 0x600"}, 8, "TidegateAway"),
+}  # fmt: skip
+
+
+def rules() -> list[dict[str, Any]]:
+    (group,) = yaml.safe_load(RULES.read_text())["groups"]
+    found: list[dict[str, Any]] = group["rules"]
+    return found
+
+
+def asked(trial: Trial) -> dict[str, Any]:
+    """For the tool, which would compare the words of what fires, too; so it is asked for each alert whether it fires."""
+    checks = [
+        {
+            "expr": f'count(ALERTS{{alertname="{rule["alert"]}",alertstate="firing"}}) or vector(0)',
+            "eval_time": f"{trial.minute}m",
+            "exp_samples": [{"labels": "{}", "value": int(rule["alert"] == trial.fires)}],
+        }
+        for rule in rules()
+    ]
+    values = [{"series": name, "values": each} for name, each in (QUIET | trial.changed).items()]
+    return {"interval": "1m", "input_series": values, "promql_expr_test": checks}
+
+
+def test_each_fires_on_what_it_is_for_and_on_nothing_else(tmp_path: Path) -> None:
+    tool, written = program("promtool"), tmp_path / "tests.yml"
+    tests = [asked(trial) for trial in TRIALS.values()]
+    written.write_text(json.dumps({"rule_files": [str(RULES)], "evaluation_interval": "1m", "tests": tests}))
+    ended = subprocess.run([tool, "test", "rules", str(written)], capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+def test_every_rule_is_tried() -> None:
+    assert {trial.fires for trial in TRIALS.values()} - {""} == {rule["alert"] for rule in rules()}
+
+
+@pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule["alert"])
+def test_every_alert_says_what_is_wrong_and_what_to_do(rule: dict[str, Any]) -> None:
+    assert set(rule["annotations"]) == {"summary", "action"}
+    assert all(len(text) > 40 and text.endswith((".", "?")) for text in rule["annotations"].values())
+    assert rule["labels"]["severity"] in ("page", "warning", "info")
+    row = f"| `{rule['alert']}` |"
+    (told,) = [line for line in (ROOT / "docs" / "watching.md").read_text().splitlines() if line.startswith(row)]
+    assert told.endswith(f"| {rule['labels']['severity']} |")
+
+
+def test_the_rules_and_the_page_ask_for_what_is_there(tmp_path: Path) -> None:
+    with running(tmp_path) as api:
+        answer = api.call("GET", "/metrics", token="").text
+    text = answer + "".join(f"{family.name} " for family in Meter(["demo"]).registry.collect())
+    asked = set(re.findall(r"tidegate_[a-z_]+[a-z]", RULES.read_text().split("groups:")[1]))
+    told = set(re.findall(r"`(tidegate_[a-z_]+[a-z])`", (ROOT / "docs" / "watching.md").read_text()))
+    there = set(re.findall(r"tidegate_[a-z_]+[a-z]", text))
+    assert asked - there == set()
+    assert told - there == set()
