@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, ValidationErro
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from tidegate.core import units
+from tidegate.core.allowed import Allowed
 from tidegate.errors import InvalidSettings, Problem
 
 PREFIX = "TIDEGATE_"
@@ -108,6 +109,35 @@ class RouterSettings(DriverSettings):
     driver: str = Field(default="", description="Its name in the registry; without one, `directory` is the only option.")
 
 
+class AllowSettings(Part):
+    """What Compose files may ask for that reaches beyond their containers; what is not said is refused."""
+
+    host_mounts: list[str] = Field(default=[], description="Folders of the hosts that may be mounted, globs; all in them.")
+    capabilities: list[str] = Field(default=[], description="Capabilities that `cap_add` may add.")
+    security_options: list[str] = Field(default=[], description="What `security_opt` may say; globs.")
+    devices: bool = Field(default=False, description="Whether `devices` may be given.")
+    host_network: bool = Field(default=False, description="Whether hooks may use the host's network.")
+
+    @field_validator("host_mounts")
+    @classmethod
+    def _absolute(cls, found: list[str]) -> list[str]:
+        wrong = [each for each in found if not each.startswith("/") or ".." in each.split("/")]
+        if wrong:
+            raise ValueError(f"absolute paths without .. are needed; found: {', '.join(wrong)}")
+        return found
+
+    @property
+    def allowed(self) -> Allowed:
+        """For the core."""
+        return Allowed(
+            tuple(self.host_mounts),
+            tuple(self.capabilities),
+            tuple(self.security_options),
+            self.devices,
+            self.host_network,
+        )
+
+
 class EnvironmentSettings(Part):
     """A named place to run services."""
 
@@ -118,6 +148,7 @@ class EnvironmentSettings(Part):
     )
     metrics: DriverSettings | None = Field(default=None, description="Answers the checks: prometheus.")
     ci: DriverSettings | None = Field(default=None, description="Told of what its builds asked for: jenkins.")
+    allow: AllowSettings | None = Field(default=None, description="What Compose files may ask of hosts; else everything.")
     roles: dict[str, list[str]] = Field(
         default={}, description="Who may approve: names of persons and of tokens, by role; a service says which it takes."
     )

@@ -146,7 +146,7 @@ def _looked_at(wiring: wires.Wiring) -> Iterator[tuple[str, tuple[Diagnosis, ...
     """Each configured part with what it says of itself."""
     yield "server", tuple(wiring.store.check())
     for name, parts in wiring.environments.items():
-        yield name, tuple(parts.platform.check())
+        yield name, (_allowed(wiring, name), *parts.platform.check())
         yield name, (*([wiring.chosen[name]] if name in wiring.chosen else []), *parts.router.check())
         if parts.metrics is None:
             yield name, (Diagnosis("metrics", True, "none configured: services with checks are refused"),)
@@ -154,3 +154,12 @@ def _looked_at(wiring: wires.Wiring) -> Iterator[tuple[str, tuple[Diagnosis, ...
             yield name, tuple(parts.metrics.check())
         if parts.ci is not None:
             yield name, tuple(parts.ci.check())
+
+
+def _allowed(wiring: wires.Wiring, name: str) -> Diagnosis:
+    """No mistake where nothing is said, but something to know."""
+    environment = wiring.settings.environments.get(name)
+    if environment is None or environment.allow is None:
+        what = f"warning: Compose files may mount all of the hosts and add any right; set [environments.{name}.allow]"
+        return Diagnosis("allowed", True, what)
+    return Diagnosis("allowed", True, "what reaches beyond a container is refused, but for what [allow] names")

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from tidegate.core import planning, tending
+from tidegate.core.allowed import refused
 from tidegate.core.judge.verdict import Time
 from tidegate.core.kinds import Kind
 from tidegate.core.model import Build, Check, Event, Order, Plan, Release, Rollout, RolloutKind, Service
@@ -51,11 +52,15 @@ def defined(
 
 
 def possible(api: Api, service: Service) -> Service:
-    """The service itself; raises `InvalidSpec` when its environment has not what it needs."""
+    """The service itself; raises `InvalidSpec` when its environment has not what it needs, or does not allow it."""
     if service.checks and api.parts(service.environment).metrics is None:
         text = f"the environment {service.environment} has no metrics: configure them, or leave the checks out"
         raise InvalidSpec([Problem(f"services.{service.name}.x-tidegate.checks", text)])
     _approvable(api, service)
+    settings = api.wiring.settings.environments.get(service.environment)
+    beyond = [] if settings is None or settings.allow is None else refused(service, settings.allow.allowed)
+    if beyond:
+        raise InvalidSpec(beyond)
     return service
 
 
