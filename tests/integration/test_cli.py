@@ -6,13 +6,17 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from support.api import Running, compose, running
 from tidegate.cli.exits import Exit
+from tidegate.store.sql import SqlStore
 
 TIDEGATE = Path(sys.executable).with_name("tidegate")
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -219,3 +223,31 @@ def test_nobody_answers(tmp_path: Path) -> None:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == Exit.UNREACHABLE
     assert "no answer from http://127.0.0.1:9" in done.stderr
+
+
+def test_check_tells_of_engines_and_of_what_is_allowed(tidegate: Run, tmp_path: Path) -> None:
+    settings = tmp_path / "tidegate.toml"
+    settings.write_text(
+        f'database = "sqlite:///{tmp_path}/other.db"\n'
+        '[environments.demo.platform]\ndriver = "docker"\n'
+        f'hosts = [{{ name = "local", url = "unix://{tmp_path}/none.sock" }}]\n'
+        f'[environments.demo.router]\ndriver = "haproxy"\ndirectory = "{tmp_path}/h"\n'
+    )
+
+    def rows() -> dict[str, Any]:
+        done = tidegate("check", "--settings", str(settings), "-o", "json")
+        return {row["part"]: row for row in json.loads(done.stdout)}
+
+    with closing(SqlStore(f"sqlite:///{tmp_path}/other.db")) as store:
+        store.migrate()
+        found = rows()
+        assert found["engine"]["found"].startswith("warning: none is heard")
+        assert found["allowed"]["found"].endswith("set [environments.demo.allow]")
+        store.beat("anna", "1.0")
+        assert rows()["engine"]["found"].startswith("anna, Tidegate 1.0, heard ")
+    with closing(SqlStore(f"sqlite:///{tmp_path}/other.db", lambda: time.time() - 100)) as store:
+        store.beat("anna", "1.0")
+    settings.write_text(settings.read_text() + "[environments.demo.allow]\n")
+    found = rows()
+    assert (found["engine"]["ok"], found["allowed"]["ok"]) == (False, True)
+    assert "was heard last" in found["engine"]["found"]

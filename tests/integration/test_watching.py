@@ -16,6 +16,7 @@ import pytest
 import requests
 import structlog
 from prometheus_client.parser import text_string_to_metric_families
+from structlog.contextvars import bound_contextvars
 
 from processes import free_port
 from support.api import SHOP, Running, compose, eventually, running
@@ -23,7 +24,9 @@ from support.jenkins import FakeJenkins
 from support.outbox import outbox
 from tidegate import wiring as wires
 from tidegate.cli.admin import metrics_served
+from tidegate.core.model import Instance, InstanceState
 from tidegate.core.phases import Phase
+from tidegate.drivers.platforms.docker import DockerPlatform
 from tidegate.engine.worker import Worker
 from tidegate.errors import PlatformError, Refused
 from tidegate.settings import EngineSettings, Settings, WebSettings
@@ -228,3 +231,14 @@ def test_every_line_says_what_it_is_about(api: Running, tmp_path: Path, written:
     assert all(about.items() <= line.items() for line in read)
     assert api.token not in told
     assert "secret-value" not in told
+
+
+def test_what_goes_on_behind_a_rollout_says_so_too(tmp_path: Path, written: StringIO) -> None:
+    """Stopping takes its time in a thread of its own."""
+    options = DockerPlatform.Options.model_validate({"hosts": [{"name": "gone", "url": f"unix://{tmp_path}/none.sock"}]})
+    platform = DockerPlatform(options, "demo")
+    with bound_contextvars(rollout="r1", build="team/shop #7"):
+        platform.stop([Instance("0123456789ab", "v1-1", 0, "10.0.0.1:80", InstanceState.READY, host="gone")], 1.0)
+    platform.close()
+    (line,) = [json.loads(each) for each in written.getvalue().splitlines() if "could not be stopped" in each]
+    assert (line["rollout"], line["build"], line["instance"]) == ("r1", "team/shop #7", "0123456789ab")

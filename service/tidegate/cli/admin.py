@@ -144,7 +144,10 @@ def check(ctx: typer.Context, settings: SettingsFile = None, output: Output = No
 
 def _looked_at(wiring: wires.Wiring) -> Iterator[tuple[str, tuple[Diagnosis, ...]]]:
     """Each configured part with what it says of itself."""
-    yield "server", tuple(wiring.store.check())
+    database = tuple(wiring.store.check())
+    yield "server", database
+    if all(line.ok for line in database):
+        yield "server", (_engines(wiring),)
     for name, parts in wiring.environments.items():
         yield name, (_allowed(wiring, name), *parts.platform.check())
         yield name, (*([wiring.chosen[name]] if name in wiring.chosen else []), *parts.router.check())
@@ -154,6 +157,18 @@ def _looked_at(wiring: wires.Wiring) -> Iterator[tuple[str, tuple[Diagnosis, ...
             yield name, tuple(parts.metrics.check())
         if parts.ci is not None:
             yield name, tuple(parts.ci.check())
+
+
+def _engines(wiring: wires.Wiring) -> Diagnosis:
+    """No mistake before the first start, but something to know."""
+    engines = wiring.store.engines()
+    if not engines:
+        return Diagnosis("engine", True, "warning: none is heard, so no rollout goes on; start `tidegate engine`")
+    last, silent = engines[0], max(0.0, wiring.clock() - engines[0].seen)
+    if silent > server.ENGINE_SECONDS:
+        what = f"{last.owner} was heard last {silent:.0f} s ago, and did not end as it should"
+        return Diagnosis("engine", False, what, "look at its log, and start `tidegate engine`")
+    return Diagnosis("engine", True, f"{last.owner}, Tidegate {last.version}, heard {silent:.0f} s ago")
 
 
 def _allowed(wiring: wires.Wiring, name: str) -> Diagnosis:

@@ -23,6 +23,7 @@ class Held:
         """`since` is the monotonic time just before it was claimed."""
         self.claim = claim
         self.parts: Parts | None = None  # the drivers of its environment, once they are known
+        self.about: dict[str, str] = {"rollout": claim.rollout}  # for the log
         self._store, self._lease_seconds = store, lease_seconds
         self._until = since + lease_seconds
         self._lost = False
@@ -83,7 +84,7 @@ class Heartbeat:
 
     def _renew(self, held: Held) -> None:
         """What cannot be renewed now may be renewed at the next beat; before an effect the lease is asked in any case."""
-        log = logger.bind(rollout=held.claim.rollout, fence=held.claim.fence)
+        log = logger.bind(fence=held.claim.fence, **held.about)
         try:
             held.renew()
         except LeaseLost:

@@ -261,7 +261,8 @@ class Worker:
         """The drivers of its environment, found once for each claim; None when this engine has no such environment."""
         if held.parts is None:
             rollout, _ = self._store.load(held.claim.rollout)
-            bind_contextvars(**context(rollout))
+            held.about = context(rollout)
+            bind_contextvars(**held.about)
             held.parts = self._environments.get(rollout.service.partition("/")[0])
             if not memory.met:
                 memory.met = True

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -52,7 +53,7 @@ class DockerPlatform:
         self._environment = environment
         self._hosts = {each.name: Host(each, options) for each in options.hosts}
         self._pool = ThreadPoolExecutor(THREADS, "docker")
-        self._background = ThreadPoolExecutor(STOPS, "docker-background")
+        self._background = ThreadPoolExecutor(STOPS, "docker-background")  # its lines of the log are about what asked
         self._prober = Prober()
         self._lock = threading.Lock()
         self._stopping: dict[str, str] = {}  # id to host
@@ -189,7 +190,7 @@ class DockerPlatform:
                     del self._left[each.id]
                     self._launching.add(each.id)
             if due:
-                self._background.submit(self._finish_one, each)
+                self._background.submit(copy_context().run, self._finish_one, each)
 
     def _finish_one(self, left: Found) -> None:
         told = log.bind(instance=left.id, name=left.name, host=left.host.name)
@@ -220,7 +221,7 @@ class DockerPlatform:
                 if instance.id in self._stopping:
                     continue
                 self._stopping[instance.id] = instance.host
-            self._background.submit(self._stop_one, instance, math.ceil(grace_seconds))
+            self._background.submit(copy_context().run, self._stop_one, instance, math.ceil(grace_seconds))
 
     def _stop_one(self, instance: Instance, grace_seconds: int) -> None:
         """When it fails the instance shows up again, and so is asked to stop again."""
