@@ -10,13 +10,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from support.api import Running, compose, running
+from tidegate import wiring as wires
+from tidegate.cli.admin import beyond_allowed, engines_heard
 from tidegate.cli.exits import Exit
-from tidegate.store.sql import SqlStore
+from tidegate.settings import load
 
 TIDEGATE = Path(sys.executable).with_name("tidegate")
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -183,15 +184,21 @@ def test_what_a_wrong_command_is_told(tidegate: Run, words: tuple[str, ...], cod
     assert (done.returncode, said in done.stderr) == (code, True), done.stderr
 
 
-def test_check_tells_what_is_wrong_and_how_to_mend_it(tidegate: Run, tmp_path: Path) -> None:
-    settings = tmp_path / "tidegate.toml"
+def unreachable(folder: Path, router: str) -> Path:
+    """Settings of a server whose Docker is not there, with this router."""
+    settings = folder / "tidegate.toml"
     settings.write_text(
-        f'database = "sqlite:///{tmp_path}/other.db"\n'
+        f'database = "sqlite:///{folder}/other.db"\n'
         '[environments.demo.platform]\ndriver = "docker"\n'
-        f'hosts = [{{ name = "local", url = "unix://{tmp_path}/none.sock" }}]\n'
-        f'[environments.demo.router]\ndriver = "haproxy"\ndirectory = "{tmp_path}/h"\n'
-        '[environments.demo.metrics]\ndriver = "prometheus"\nurl = "http://127.0.0.1:9"\n'
+        f'hosts = [{{ name = "local", url = "unix://{folder}/none.sock" }}]\n'
+        f"[environments.demo.router]\n{router}"
     )
+    return settings
+
+
+def test_check_tells_what_is_wrong_and_how_to_mend_it(tidegate: Run, tmp_path: Path) -> None:
+    metrics = '[environments.demo.metrics]\ndriver = "prometheus"\nurl = "http://127.0.0.1:9"\n'
+    settings = unreachable(tmp_path, f'driver = "haproxy"\ndirectory = "{tmp_path}/h"\n{metrics}')
     done = tidegate("check", "--settings", str(settings), "-o", "json")
     assert done.returncode == Exit.UNHEALTHY, done.stderr
     rows = {row["part"]: row for row in json.loads(done.stdout)}
@@ -203,13 +210,7 @@ def test_check_tells_what_is_wrong_and_how_to_mend_it(tidegate: Run, tmp_path: P
 def test_check_tells_which_router_was_chosen_and_why(tidegate: Run, tmp_path: Path) -> None:
     (tmp_path / "router").mkdir()
     (tmp_path / "router" / "haproxy.cfg").touch()
-    settings = tmp_path / "tidegate.toml"
-    settings.write_text(
-        f'database = "sqlite:///{tmp_path}/other.db"\n'
-        '[environments.demo.platform]\ndriver = "docker"\n'
-        f'hosts = [{{ name = "local", url = "unix://{tmp_path}/none.sock" }}]\n'
-        f'[environments.demo.router]\ndirectory = "{tmp_path}/router"\n'
-    )
+    settings = unreachable(tmp_path, f'directory = "{tmp_path}/router"\n')
     done = tidegate("check", "--settings", str(settings), "-o", "json")
     rows = {row["part"]: row for row in json.loads(done.stdout)}
     said = f"haproxy, since its files are in {tmp_path}/router; set `driver` to have another"
@@ -225,29 +226,16 @@ def test_nobody_answers(tmp_path: Path) -> None:
     assert "no answer from http://127.0.0.1:9" in done.stderr
 
 
-def test_check_tells_of_engines_and_of_what_is_allowed(tidegate: Run, tmp_path: Path) -> None:
-    settings = tmp_path / "tidegate.toml"
-    settings.write_text(
-        f'database = "sqlite:///{tmp_path}/other.db"\n'
-        '[environments.demo.platform]\ndriver = "docker"\n'
-        f'hosts = [{{ name = "local", url = "unix://{tmp_path}/none.sock" }}]\n'
-        f'[environments.demo.router]\ndriver = "haproxy"\ndirectory = "{tmp_path}/h"\n'
-    )
-
-    def rows() -> dict[str, Any]:
-        done = tidegate("check", "--settings", str(settings), "-o", "json")
-        return {row["part"]: row for row in json.loads(done.stdout)}
-
-    with closing(SqlStore(f"sqlite:///{tmp_path}/other.db")) as store:
-        store.migrate()
-        found = rows()
-        assert found["engine"]["found"].startswith("warning: none is heard")
-        assert found["allowed"]["found"].endswith("set [environments.demo.allow]")
-        store.beat("anna", "1.0")
-        assert rows()["engine"]["found"].startswith("anna, Tidegate 1.0, heard ")
-    with closing(SqlStore(f"sqlite:///{tmp_path}/other.db", lambda: time.time() - 100)) as store:
-        store.beat("anna", "1.0")
+def test_check_tells_of_engines_and_of_what_is_allowed(tmp_path: Path) -> None:
+    settings = unreachable(tmp_path, f'driver = "haproxy"\ndirectory = "{tmp_path}/h"\n')
+    with closing(wires.build(load(settings, {}))) as wiring:
+        wiring.store.migrate()
+        assert engines_heard(wiring).found.startswith("warning: none is heard")
+        assert beyond_allowed(wiring, "demo").found.endswith("set [environments.demo.allow]")
+        wiring.store.beat("anna", "1.0")
+        assert engines_heard(wiring).found.startswith("anna, Tidegate 1.0, heard ")
     settings.write_text(settings.read_text() + "[environments.demo.allow]\n")
-    found = rows()
-    assert (found["engine"]["ok"], found["allowed"]["ok"]) == (False, True)
-    assert "was heard last" in found["engine"]["found"]
+    with closing(wires.build(load(settings, {}), lambda: time.time() + 100)) as wiring:
+        silent = engines_heard(wiring)
+        assert (silent.ok, "was heard last 10" in silent.found) == (False, True)
+        assert "warning" not in beyond_allowed(wiring, "demo").found

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from io import StringIO
 from pathlib import Path
 
@@ -42,17 +41,9 @@ def api(tmp_path: Path) -> Iterator[Running]:
         yield made
 
 
-@contextmanager
-def engine(api: Running) -> Iterator[Worker]:
+def engine(api: Running) -> AbstractContextManager[Worker]:
     """As the wiring makes it, with what it counts."""
-    worker = wires.engine(api.wiring, "anna")
-    thread = threading.Thread(target=worker.run)
-    thread.start()
-    try:
-        yield worker
-    finally:
-        worker.stop()
-        thread.join()
+    return api.engine(wires.engine(api.wiring, "anna"))
 
 
 def numbers(text: str) -> dict[str, float]:

@@ -162,10 +162,10 @@ class Running:
         return rollout
 
     @contextmanager
-    def engine(self, tend_seconds: float | None = None) -> Iterator[Worker]:
-        """The real engine on the small world, until the end of the block."""
+    def engine(self, worker: Worker | None = None, tend_seconds: float | None = None) -> Iterator[Worker]:
+        """The real engine on the small world, or another one, until the end of the block."""
         options = WorkerOptions(lease_seconds=5.0, threads=1, poll_seconds=0.02, tend_seconds=tend_seconds)
-        worker = Worker(self.wiring.store, self.wiring.environments, options, self.wiring.clock, "test")
+        worker = worker or Worker(self.wiring.store, self.wiring.environments, options, self.wiring.clock, "test")
         thread = threading.Thread(target=worker.run)
         thread.start()
         try:

@@ -147,9 +147,9 @@ def _looked_at(wiring: wires.Wiring) -> Iterator[tuple[str, tuple[Diagnosis, ...
     database = tuple(wiring.store.check())
     yield "server", database
     if all(line.ok for line in database):
-        yield "server", (_engines(wiring),)
+        yield "server", (engines_heard(wiring),)
     for name, parts in wiring.environments.items():
-        yield name, (_allowed(wiring, name), *parts.platform.check())
+        yield name, (beyond_allowed(wiring, name), *parts.platform.check())
         yield name, (*([wiring.chosen[name]] if name in wiring.chosen else []), *parts.router.check())
         if parts.metrics is None:
             yield name, (Diagnosis("metrics", True, "none configured: services with checks are refused"),)
@@ -159,7 +159,7 @@ def _looked_at(wiring: wires.Wiring) -> Iterator[tuple[str, tuple[Diagnosis, ...
             yield name, tuple(parts.ci.check())
 
 
-def _engines(wiring: wires.Wiring) -> Diagnosis:
+def engines_heard(wiring: wires.Wiring) -> Diagnosis:
     """No mistake before the first start, but something to know."""
     engines = wiring.store.engines()
     if not engines:
@@ -171,7 +171,7 @@ def _engines(wiring: wires.Wiring) -> Diagnosis:
     return Diagnosis("engine", True, f"{last.owner}, Tidegate {last.version}, heard {silent:.0f} s ago")
 
 
-def _allowed(wiring: wires.Wiring, name: str) -> Diagnosis:
+def beyond_allowed(wiring: wires.Wiring, name: str) -> Diagnosis:
     """No mistake where nothing is said, but something to know."""
     environment = wiring.settings.environments.get(name)
     if environment is None or environment.allow is None:
