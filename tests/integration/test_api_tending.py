@@ -28,7 +28,7 @@ def api(tmp_path: Path) -> Iterator[Running]:
 @pytest.fixture
 def tended(api: Running) -> Iterator[Running]:
     """The shop serves three of v1, and is watched."""
-    with api.engine(TEND_SECONDS):
+    with api.engine(tend_seconds=TEND_SECONDS):
         api.until(api.deploy()["id"], "succeeded")
         yield api
 
@@ -71,7 +71,7 @@ def test_what_vanished_comes_back_by_itself(tended: Running) -> None:
 
 
 def test_by_policy_it_is_shown_until_somebody_asks(api: Running) -> None:
-    with api.engine(TEND_SECONDS):
+    with api.engine(tend_seconds=TEND_SECONDS):
         api.until(api.deploy(options="drain: 1s, repair: show")["id"], "succeeded")
         remove_one(api)
         drift = eventually(lambda: shop(api)["drift"])
