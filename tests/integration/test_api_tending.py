@@ -156,6 +156,15 @@ def test_what_cannot_be_asked(api: Running) -> None:
         assert api.call("POST", f"{SHOP}/{what}", body, **options).status_code == 403
 
 
+def test_a_scaling_stays_where_the_last_rollout_led(tended: Running) -> None:
+    stored = compose("drain: 1s, route: elsewhere")
+    assert tended.call("PUT", SHOP, {"compose": stored, "variables": {"VERSION": "v9"}}, headers={"If-Match": '"1"'}).ok
+    tended.until(scale(tended, 4).json()["id"], "succeeded")
+    assert tended.world.serving("shop") == ["v1-1"] * 4
+    assert "elsewhere" not in tended.world.routed
+    assert (shop(tended)["route"], shop(tended)["image"], shop(tended)["replicas"]) == ("elsewhere", "shop:v9", 4)
+
+
 def test_stop_first_needs_more_than_one_batch(api: Running) -> None:
     text = compose().replace("parallelism: 1", "parallelism: 2, order: stop-first")
     rollout = api.post(f"{SHOP}/rollouts", {"compose": text, "variables": {"VERSION": "v1"}}).json()

@@ -17,7 +17,7 @@ from tidegate.core.kinds import Kind
 from tidegate.core.model import InstanceState, Repair, RolloutKind, Service
 from tidegate.core.phases import Phase
 from tidegate.core.records import Drift, DriftState
-from tidegate.core.routing import Preview
+from tidegate.core.routing import Backend, Preview
 from tidegate.core.view import member
 from tidegate.engine.tick import Memory
 from tidegate.engine.watch import EVERY_SECONDS, NO_KEY, Watch
@@ -253,11 +253,27 @@ def test_repairs_that_do_not_last_end_too(tended: Tended) -> None:
     assert "10 repairs in quick succession" in drift.why
 
 
+def test_what_is_only_stored_is_not_in_force(tended: Tended) -> None:
+    elsewhere = Backend("elsewhere", "8009", preview=Preview("8010"))
+    tended.store.put_service(replace(tended.service, backend=elsewhere, replicas=9))
+    assert tended.look(2) is None
+    tended.world.always["pin"] = PlatformError("no such image", retryable=False)
+    ask_for(tended.store, replace(tended.service, backend=elsewhere), 2, tended.clock, 1)
+    assert tended.drive() is Phase.FAILED, "before anything moved"
+    del tended.world.always["pin"]
+    assert tended.look(2) is None
+    tended.remove()
+    tended.look(2)
+    assert tended.drive() is Phase.SUCCEEDED
+    assert tended.whole()
+    assert "elsewhere" not in tended.world.routed
+
+
 def test_what_a_halted_rollout_left_is_for_a_person(tended: Tended) -> None:
     rollout = ask_for(tended.store, tended.service, 2, tended.clock, 1)
     claim = claimed(tended.store)
     loaded, _ = tended.store.load(rollout)
-    loaded = tended.store.save(replace(loaded, phase=Phase.RUNNING), (), claim.fence)
+    loaded = tended.store.save(replace(loaded, phase=Phase.RUNNING, digest="sha256:b"), (), claim.fence)
     tended.store.save(replace(loaded, phase=Phase.FAILED, finished=tended.clock()), (), claim.fence)
     tended.store.release(claim, None)
     tended.remove()

@@ -70,6 +70,18 @@ def begun(rollout: Rollout, sentence: str) -> Event:
     return Event(Kind.CREATED, sentence, rollout.created, data=data | {"image": rollout.image, "kind": rollout.kind.value})
 
 
+def touched(rollout: Rollout) -> bool:
+    """Whether it came to move anything, rather than end before its image was known."""
+    return bool(rollout.digest) or rollout.phase is Phase.SUCCEEDED
+
+
+def as_moved(service: Service, history: Sequence[Rollout]) -> Service:
+    """The service with the place in the proxy where its last rollout left it, the newest first in `history`: what was
+    stored since without a deploy, or with one that touched nothing, is not in force."""
+    last = next((each for each in history if touched(each)), None)
+    return service if last is None else replace(service, backend=last.backend)
+
+
 # -- what differs -----------------------------------------------------------------------------------------------------
 
 
@@ -138,7 +150,7 @@ def _state(
     newest = history[0] if history else None
     if service.repair is Repair.SHOW:
         return DriftState.SHOWN, "its policy is to show it: `tidegate repair` brings it back"
-    if newest is not None and newest.phase is Phase.FAILED and newest.kind is not RolloutKind.REPAIR:
+    if newest is not None and _halted(newest):
         return DriftState.HALTED, f"rollout {newest.id} halted, so a person has to look first"
     failed = failures(history)
     if failed >= MOST_FAILED:
@@ -152,6 +164,11 @@ def _state(
         if now < (newest.finished or newest.created) + pause:
             return DriftState.DELAYED, f"the last repair failed with: {newest.reason}"
     return DriftState.REPAIRING, ""
+
+
+def _halted(newest: Rollout) -> bool:
+    """Whether it left the service half-way."""
+    return newest.phase is Phase.FAILED and newest.kind is not RolloutKind.REPAIR and touched(newest)
 
 
 def failures(history: Sequence[Rollout]) -> int:

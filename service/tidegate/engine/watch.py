@@ -75,10 +75,18 @@ class Watch:
         row = self._store.next_to_tend(environment, self._every_seconds)
         if row is None or row.live is None:
             return False
-        seen = self._seen(row.service, self._environments[environment])
+        service = self._in_force(row.service)
+        seen = self._seen(service, self._environments[environment])
         if seen is not None:
-            self._tend(row, row.live, seen)
+            self._tend(row, service, row.live, seen)
         return True
+
+    def _in_force(self, service: Service) -> Service:
+        """As its last rollout left it; that is the newest one as a rule."""
+        history = self._store.rollouts(service.key, limit=1)
+        if not any(map(tending.touched, history)):
+            history = self._store.rollouts(service.key, limit=tending.HISTORY)
+        return tending.as_moved(service, history)
 
     def _seen(self, service: Service, parts: Parts) -> Seen | None:
         """The world; None while blind, of which the log tells once."""
@@ -96,10 +104,10 @@ class Watch:
             logger.info("service can be seen again", service=service.key)
         return Seen(instances, routed, preview)
 
-    def _tend(self, row: ServiceRow, live: str, seen: Seen) -> None:
+    def _tend(self, row: ServiceRow, service: Service, live: str, seen: Seen) -> None:
         """Record what follows, then ask for the repair: one that is not asked for, because we die here, is at the next
         look."""
-        service, now = row.service, self._clock()
+        now = self._clock()
         release = self._store.get_release(service.key, live).release
         found = tending.difference(service, release, seen, now)
         history = () if found is None else self._store.rollouts(service.key, limit=tending.HISTORY)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sqlalchemy import Connection, Select, and_, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Select, and_, func, insert, or_, select, update
 
 from tidegate.core.judge.verdict import Time
 from tidegate.core.model import Release, Rollout, Service
@@ -64,10 +64,9 @@ def every(connection: Connection) -> tuple[ServiceRow, ...]:
 
 def next_to_tend(connection: Connection, environment: str, every_seconds: float, now: Time) -> ServiceRow | None:
     """Take the one whose look has been due longest: it is not due again for so long. None with a live rollout is."""
-    driven = select(rollouts.c.id).where(rollouts.c.service == services.c.key, is_live).exists()
     first = (
         select(services.c.key)
-        .where(services.c.environment == environment, services.c.live.is_not(None), services.c.look_due <= now, ~driven)
+        .where(services.c.environment == environment, services.c.live.is_not(None), services.c.look_due <= now, ~_driven())
         .order_by(services.c.look_due, services.c.key)
         .limit(1)
         .with_for_update(skip_locked=True)
@@ -78,9 +77,13 @@ def next_to_tend(connection: Connection, environment: str, every_seconds: float,
 
 
 def drifted(connection: Connection, key: str, drift: Drift | None) -> None:
-    """Record what was found."""
+    """Record what was found, unless a rollout has begun since: what was seen is that one's doing then."""
     value = None if drift is None else rows.DRIFT.encode(drift)
-    connection.execute(update(services).where(services.c.key == key).values(drift=value))
+    connection.execute(update(services).where(services.c.key == key, ~_driven()).values(drift=value))
+
+
+def _driven() -> ColumnElement[bool]:
+    return select(rollouts.c.id).where(rollouts.c.service == services.c.key, is_live).exists()
 
 
 def scaled(connection: Connection, key: str, release: str, replicas: int) -> None:

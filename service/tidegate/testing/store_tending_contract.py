@@ -79,6 +79,8 @@ class TendingExam:
         assert store.get_service(SHOP.key).drift == DRIFT
         begin(store, SHOP, 2, a_release(SHOP, 1))
         assert store.get_service(SHOP.key).drift is None
+        store.drifted(SHOP.key, DRIFT)
+        assert store.get_service(SHOP.key).drift is None, "what is seen in the middle of a rollout is its doing"
 
     def test_a_repair_gives_way_at_once(self, store: Store) -> None:
         serving(store)

@@ -166,7 +166,7 @@ def backwards(api: Api, row: ServiceRow, asked: Asked) -> Beginning:
 
 def scaled(api: Api, row: ServiceRow, replicas: int, asked: Asked) -> Beginning:
     """A rollout of what serves to another number of instances. Raises `NothingServes`, `InvalidSpec`."""
-    service, release = row.service, _serving(api, row)
+    service, release = _in_force(api, row), _serving(api, row)
     if service.order is Order.STOP_FIRST and replicas <= service.batch:
         text = f"stop-first with parallelism {service.batch} of {replicas} would stop all at once in the next deploy"
         raise InvalidSpec([Problem("replicas", text)])
@@ -179,8 +179,12 @@ def scaled(api: Api, row: ServiceRow, replicas: int, asked: Asked) -> Beginning:
 def repaired(api: Api, row: ServiceRow, asked: Asked) -> Beginning:
     """A rollout that brings back what serves. Raises `NothingServes`."""
     release, now = _serving(api, row), api.now()
-    rollout = tending.repair(row.service, release, new_id(now), now, asked.by, asked.via)
+    rollout = tending.repair(_in_force(api, row), release, new_id(now), now, asked.by, asked.via)
     return Beginning(rollout, row.service, None, tending.begun(rollout, f"repair of {release.id} {asked.told}"))
+
+
+def _in_force(api: Api, row: ServiceRow) -> Service:
+    return tending.as_moved(row.service, api.store.rollouts(row.service.key, limit=tending.HISTORY))
 
 
 def _serving(api: Api, row: ServiceRow) -> Release:
