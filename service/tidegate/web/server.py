@@ -22,7 +22,6 @@ from flask import Flask
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger
-from gunicorn.workers.gthread import ThreadWorker
 
 from tidegate import wiring as wires
 from tidegate.errors import Refused
@@ -30,6 +29,7 @@ from tidegate.settings import Settings, WebSettings
 from tidegate.web import logs
 from tidegate.web.api import Waiting
 from tidegate.web.app import create_app
+from tidegate.web.clients import PatientWorker
 
 SPARE_THREADS = 8  # that never wait for events, or long polls would starve the rest
 ENGINE_SECONDS = 30.0  # not ready when the engine in this process was not heard for so long
@@ -129,7 +129,7 @@ class _Log(Logger):
         self.error_log.propagate = True
 
 
-class _Worker(ThreadWorker):
+class _Worker(PatientWorker):
     """Ends long polls and the engine as soon as it is asked to end, not only once the last request is answered."""
 
     def handle_exit(self, sig: int, frame: Any) -> None:
