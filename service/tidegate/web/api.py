@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import json
 import threading
@@ -133,7 +132,7 @@ def last_of(cursor: str) -> str | None:
         return None
     try:
         return base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
-    except (binascii.Error, UnicodeError) as error:
+    except ValueError as error:  # binascii's and Unicode's own are kinds of it, and what is not ASCII is a plain one
         raise bad_cursor() from error
 
 

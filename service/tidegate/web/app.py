@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 import uuid
@@ -10,8 +11,10 @@ from typing import Any
 
 import structlog
 from flask import Request, Response, current_app, g, request
+from flask.json.provider import DefaultJSONProvider
 from flask_openapi import Info, OpenAPI, Server
 from structlog.contextvars import bind_contextvars, clear_contextvars
+from werkzeug.exceptions import BadRequest, HTTPException
 
 from tidegate import __version__
 from tidegate.web import discovery, governing, ops, problems, rollouts, services, tokens
@@ -37,8 +40,48 @@ HEADERS = {
 log = structlog.get_logger("tidegate.web")
 
 
+class StrictJson(DefaultJSONProvider):
+    """JSON in UTF-8 that every reader takes for the same: no name twice in an object, no NaN."""
+
+    def loads(self, s: str | bytes, **kwargs: Any) -> Any:
+        """Raises `ValueError` with what is wrong."""
+        text = s if isinstance(s, str) else s.decode()
+        return json.loads(text, object_pairs_hook=_object, parse_constant=_constant, **kwargs)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the name {next(each for each in names if names.count(each) > 1)!r} stands twice in an object")
+    return found
+
+
+def _constant(name: str) -> float:
+    raise ValueError(f"{name} is no JSON")
+
+
 class ApiRequest(Request):
     """A POST or PUT without a body counts as one with `{}`, so that `curl -X POST …/pause` works."""
+
+    def get_data(self, cache: bool = True, as_text: bool = False, parse_form_data: bool = False) -> Any:
+        """As Flask's; raises its 400 also for what the server that we run in makes of a body with broken chunks."""
+        broken = "the body cannot be read: it is cut off, or its chunks are broken"
+        try:
+            found = super().get_data(cache, as_text, parse_form_data)  # type: ignore[call-overload]
+        except HTTPException:
+            raise
+        except Exception as error:  # each server has its own; all of them are about what the client sent
+            raise BadRequest(broken) from error
+        if not as_text and len(found) < (self.content_length or 0):
+            raise BadRequest(broken)
+        return found
+
+    def on_json_loading_failed(self, e: ValueError | None) -> Any:
+        """Raises Flask's 400 with what is wrong, or its 415."""
+        if e is None:
+            return super().on_json_loading_failed(e)
+        raise BadRequest(f"the body is not as JSON has to be: {e}") from e
 
     def get_json(self, force: bool = False, silent: bool = False, cache: bool = True) -> Any:
         """As Flask's; raises its 400 for what is no JSON and 415 for another content type."""
@@ -75,6 +118,7 @@ def create_app(
     )
     app.openapi_version = "3.1.0"
     app.request_class = ApiRequest
+    app.json = StrictJson(app)
     app.config["MAX_CONTENT_LENGTH"] = wiring.settings.web.max_body_bytes
     failures, waiting = Failures(wiring.clock), waiting or Waiting(LONG_POLLS)
     app.extensions[EXTENSION] = Api(wiring, wake, waiting, failures, Discovered(), engine_within_seconds)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from flask import Response
-from pydantic import BaseModel, Field, RootModel
+from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from tidegate.core.model import Instance, InstanceState
 from tidegate.core.phases import LIVE
@@ -20,6 +20,8 @@ bp = blueprint("discovery", "Targets for Prometheus.")
 
 class TargetsQuery(BaseModel):
     """Of which services."""
+
+    model_config = ConfigDict(extra="forbid")
 
     environment: str = Field(default="", description="Only this one.")
     service: str = Field(default="", description="Only this one, as `environment/name` or a name.")

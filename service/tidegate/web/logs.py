@@ -31,7 +31,9 @@ def configure(level: str = "info", form: Literal["json", "console"] = "json") ->
     if form == "json":
         end: list[Processor] = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     else:
-        end = [structlog.dev.ConsoleRenderer(timestamp_key="at", colors=sys.stderr.isatty())]
+        plain = structlog.dev.plain_traceback  # the default shows the values of all variables, and some are secrets
+        colours = sys.stderr.isatty()
+        end = [structlog.dev.ConsoleRenderer(timestamp_key="at", colors=colours, exception_formatter=plain)]
     structlog.configure(
         processors=[*_SHARED, *end],
         wrapper_class=structlog.make_filtering_bound_logger(least),

@@ -14,6 +14,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.http import HTTP_STATUS_CODES
 
 from tidegate import errors
+from tidegate.core.plain import visible
 
 MEDIA_TYPE = "application/problem+json"
 AGAIN_SECONDS = 1  # Retry-After where waiting may help
@@ -87,12 +88,12 @@ def response(problem: Problem) -> Response:
         "type": f"urn:tidegate:problem:{problem.kind.code}",
         "title": problem.kind.title,
         "status": problem.kind.status,
-        "detail": problem.detail,
+        "detail": visible(problem.detail, keep="\n"),
         "instance": f"urn:tidegate:request:{g.get('request_id', 'unknown')}",
         "code": problem.kind.code,
     }
     if problem.errors:
-        document["errors"] = problem.errors
+        document["errors"] = [{name: visible(text, keep="\n") for name, text in each.items()} for each in problem.errors]
     answer = Response(json.dumps(document | dict(problem.more)), problem.kind.status)
     answer.content_type = MEDIA_TYPE
     answer.headers.extend(dict(problem.headers))

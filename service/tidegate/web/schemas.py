@@ -9,13 +9,16 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from tidegate.core import plain
 from tidegate.core.phases import Phase
 from tidegate.core.spec_files import MOST_FILES, relative_name
 
 LONGEST_WAIT_SECONDS = 25.0
 MOST_ROWS = 200
 MOST_REPLICAS = 1000  # as in a Compose file
-Line = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$")]  # one line: it ends up in logs and on terminals
+Line = Annotated[str, Field(pattern=plain.LINE)]  # it ends up in logs and on terminals
+Name = Annotated[str, Field(pattern=plain.NAME)]
+Word = Annotated[str, Field(pattern=r"^[^\x00]*$")]  # no database takes a NUL
 
 
 class Body(BaseModel):
@@ -65,12 +68,12 @@ class ServiceBody(Body):
     """A service's definition."""
 
     compose: str = Field(min_length=1, description="The Compose file, as text.")
-    variables: dict[str, str] = Field(default={}, description="Values of the file's ${NAME}s.")
+    variables: dict[Word, Word] = Field(default={}, description="Values of the file's ${NAME}s.")
     files: FilesField
 
 
 Person = Annotated[
-    Line,
+    Name,
     Field(
         default="",
         max_length=100,
@@ -83,7 +86,7 @@ Why = Annotated[Line, Field(default="", max_length=500, description="Kept with t
 class BuildBody(Body):
     """The build that asks."""
 
-    job: Line = Field(min_length=1, max_length=500, description="The job as Jenkins names it: env.JOB_NAME.")
+    job: Name = Field(min_length=1, max_length=500, description="The job as Jenkins names it: env.JOB_NAME.")
     number: int = Field(ge=1, le=2**53, description="env.BUILD_NUMBER.")
     url: Line = Field(
         default="", max_length=1000, pattern=r"^(https?://[!-~]*)?$", description="The build's page: env.BUILD_URL."
@@ -94,7 +97,7 @@ class DeployBody(Body):
     """What shall be brought up. Without `compose` the stored definition."""
 
     compose: str | None = Field(default=None, min_length=1, description="The Compose file, as text.")
-    variables: dict[str, str] = Field(default={}, description="Values of the file's ${NAME}s.")
+    variables: dict[Word, Word] = Field(default={}, description="Values of the file's ${NAME}s.")
     files: FilesField
     image: str | None = Field(
         default=None,
@@ -149,11 +152,11 @@ class FreezeBody(Body):
 class TokenBody(Body):
     """A new token."""
 
-    name: Line = Field(min_length=1, max_length=100, description="Whose it is; stands in rollouts as who asked.")
+    name: Name = Field(min_length=1, max_length=100, description="Whose it is; stands in rollouts as who asked.")
     scopes: list[Literal["read", "deploy", "promote", "rollback", "force", "freeze", "vouch", "admin"]] = Field(
         min_length=1, description="Each of the others includes read; admin includes all."
     )
-    services: list[Annotated[str, Field(min_length=1, max_length=200)]] = Field(
+    services: list[Annotated[Line, Field(min_length=1, max_length=200)]] = Field(
         default=["*"], min_length=1, description="Globs over environment/service."
     )
     expires_days: float | None = Field(default=None, gt=0, le=36_500, description="Days until it ends; never if left out.")
@@ -162,8 +165,8 @@ class TokenBody(Body):
 class ServicePath(BaseModel):
     """A service."""
 
-    environment: str = Field(description="One of the environments in the server's settings.")
-    service: str = Field(description="The service's name in that environment.")
+    environment: Word = Field(description="One of the environments in the server's settings.")
+    service: Word = Field(description="The service's name in that environment.")
 
     @property
     def key(self) -> str:
@@ -174,19 +177,19 @@ class ServicePath(BaseModel):
 class EnvironmentPath(BaseModel):
     """An environment."""
 
-    environment: str = Field(description="One of the environments in the server's settings.")
+    environment: Word = Field(description="One of the environments in the server's settings.")
 
 
 class RolloutPath(BaseModel):
     """A rollout."""
 
-    rollout: str = Field(description="Its id.")
+    rollout: Word = Field(description="Its id.")
 
 
 class TokenPath(BaseModel):
     """A token."""
 
-    token: str = Field(description="Its id.")
+    token: Word = Field(description="Its id.")
 
 
 class PageQuery(BaseModel):
@@ -201,7 +204,7 @@ class PageQuery(BaseModel):
 class AuditQuery(PageQuery):
     """Which part of the audit log."""
 
-    subject: str | None = Field(default=None, description="Only of this environment/service, environment or token.")
+    subject: Word | None = Field(default=None, description="Only of this environment/service, environment or token.")
 
 
 class ServiceRolloutsQuery(PageQuery):
@@ -213,7 +216,7 @@ class ServiceRolloutsQuery(PageQuery):
 class RolloutsQuery(ServiceRolloutsQuery):
     """Which rollouts."""
 
-    service: str | None = Field(default=None, description="Only of this environment/service.")
+    service: Word | None = Field(default=None, description="Only of this environment/service.")
 
 
 class EventsQuery(BaseModel):
