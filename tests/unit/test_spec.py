@@ -77,7 +77,7 @@ def test_a_whole_service() -> None:
     ("change", "path", "said"),
     [
         (lambda b: b.update(imag="x"), "imag", "unknown key; did you mean image?"),
-        (lambda b: b.update(image=5), "image", "found 5; allowed: text"),
+        (lambda b: b.update(image=5), "image", "found 5; allowed: the name of an image"),
         (lambda b: b.pop("image"), "image", "is needed"),
         (lambda b: b.pop("expose"), "expose", "is needed"),
         (lambda b: b.update(expose=["80", "81"]), "expose", "one port"),
@@ -170,7 +170,7 @@ def test_all_mistakes_at_once() -> None:
     ],
 )
 def test_interpolation(text: str, value: str) -> None:
-    assert read({**SMALL, "image": text}).image == value
+    assert read({**SMALL, "user": text}).container.user == value
 
 
 def test_an_unset_variable() -> None:

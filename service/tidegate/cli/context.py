@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -17,6 +16,8 @@ from rich.table import Table
 
 from tidegate.cli.client import Client, CommandError, Json
 from tidegate.cli.exits import Exit
+from tidegate.cli.terminal import json_text
+from tidegate.core.plain import visible
 
 ROLLOUT_ID = re.compile(r"[0-9a-f]{12,32}")
 
@@ -79,11 +80,11 @@ class Context:
 
     def print_json(self, answer: object) -> None:
         """The answer for a program, one document, unstyled and unwrapped."""
-        self.out.file.write(json.dumps(answer, indent=2, ensure_ascii=False) + "\n")
+        self.out.file.write(json_text(answer, indent=2) + "\n")
 
     def line(self, text: str) -> None:
         """One line for a person or a log; never wrapped, no markup read from it."""
-        self.out.print(text, markup=False, highlight=False, soft_wrap=True)
+        self.out.print(visible(text), markup=False, highlight=False, soft_wrap=True)
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         """A table for people."""
@@ -100,8 +101,8 @@ class Context:
 
 
 def rich_safe(cell: object) -> str:
-    """A cell's text with markup characters taken literally."""
-    return "" if cell is None else str(cell).replace("[", "\\[")
+    """A cell's text with markup characters taken literally, and none that a terminal would obey."""
+    return "" if cell is None else visible(str(cell)).replace("[", "\\[")
 
 
 def way_of(rollout: Json) -> str:

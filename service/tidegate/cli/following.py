@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +12,8 @@ from rich.text import Text
 
 from tidegate.cli.client import FINAL, Client, CommandError, Json
 from tidegate.cli.context import Context, rich_safe, way_of
+from tidegate.cli.terminal import json_text
+from tidegate.core.plain import visible
 
 Stop = Callable[[Json], bool]
 SHOWN_EVENTS = 8
@@ -57,14 +58,14 @@ def _plain(context: Context, client: Client, rollout: Json, until: Stop, *, mach
         rollout = client.rollout(rollout["id"])
         for event in events:
             after = event["number"]
-            context.line(json.dumps(event, ensure_ascii=False) if machine else event_line(event))
+            context.line(json_text(event) if machine else event_line(event))
         if _enough(rollout, until) and not client.events(rollout["id"], after, 0):
             return rollout
 
 
 def event_line(event: Json) -> str:
     """`14:03:07  shifted  traffic goes to …`."""
-    return f"{event['at'][11:19]}  {event['kind']:<14} {event['sentence']}"
+    return f"{event['at'][11:19]}  {event['kind']:<14} {visible(event['sentence'])}"
 
 
 def _live(context: Context, client: Client, rollout: Json, until: Stop) -> Json:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from tidegate import __version__
 from tidegate.cli import admin, governing, judging, show, stages, tending, tokens
 from tidegate.cli.client import CommandError
 from tidegate.cli.context import Context, Format
 from tidegate.cli.exits import Exit
+from tidegate.cli.terminal import Terminal, json_text
+from tidegate.core.plain import visible
 from tidegate.errors import TidegateError
 
 app = typer.Typer(
@@ -72,7 +72,7 @@ def options(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Its version.")] = False,
 ) -> None:
     """Options that stand before the command."""
-    out, err = Console(), Console(stderr=True)
+    out, err = Terminal(), Terminal(stderr=True)
     ctx.obj = Context(server, token_file, environment, patience, output, out, err, ca_file)
 
 
@@ -92,9 +92,9 @@ def main() -> None:
 
 def _complain(message: str, problem: dict[str, object]) -> None:
     """The error for a person; for a program that asked for JSON also the server's problem document."""
-    sys.stderr.write(f"error: {message}\n")
+    sys.stderr.write(visible(f"error: {message}\n", keep="\n"))
     if problem and any(word in ("json", "-ojson", "--output=json") for word in sys.argv[1:]):
-        sys.stdout.write(json.dumps(problem, indent=2, ensure_ascii=False) + "\n")
+        sys.stdout.write(json_text(problem, indent=2) + "\n")
 
 
 if __name__ == "__main__":

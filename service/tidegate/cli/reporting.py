@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -14,6 +14,8 @@ from tidegate.cli.client import CommandError, Json
 from tidegate.cli.context import rich_safe
 from tidegate.cli.exits import Exit
 from tidegate.cli.following import STYLES
+from tidegate.cli.terminal import Terminal
+from tidegate.core.plain import visible
 
 WIDTH = 140
 
@@ -25,7 +27,7 @@ def write(file: Path, report: Json) -> None:
             file.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
             return
         with file.open("w") as out:
-            Console(file=out, width=WIDTH, no_color=True).print(render(report))
+            Terminal(file=out, width=WIDTH, no_color=True).print(render(report))
     except OSError as error:
         raise CommandError(f"the report cannot be written: {error}", Exit.USAGE) from error
 
@@ -88,7 +90,7 @@ def _probe_counts(counts: Json | None) -> str:
 
 
 def _line(fact: Json, text: str, style: str = "") -> Text:
-    return Text(f"{fact['at'][11:19]}  {text}", style=style)
+    return Text(f"{fact['at'][11:19]}  {visible(text)}", style=style)
 
 
 def _known(value: object) -> str:

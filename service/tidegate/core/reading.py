@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
@@ -10,6 +11,8 @@ from typing import TypeVar
 from tidegate.errors import Problem
 
 T = TypeVar("T")
+IMAGE = r"[A-Za-z0-9][A-Za-z0-9_./:@-]*"
+LONGEST_IMAGE = 255
 MOST_PROBLEMS = 200  # more help nobody
 WORDS = {"true": True, "yes": True, "on": True, "y": True, "false": False, "no": False, "off": False, "n": False}
 
@@ -48,7 +51,7 @@ class Reader:
             return otherwise
         try:
             return read(value)
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:  # the latter of a whole number that no float can hold
             self.complain(key, f"allowed: {error}" if secret else f"found {shown(value)}; allowed: {error}")
             return otherwise
 
@@ -100,6 +103,13 @@ def text(value: object) -> str:
     if isinstance(value, str) and value.strip():
         return value
     raise ValueError("text")
+
+
+def image(value: object) -> str:
+    """The name of an image, with a tag or a digest."""
+    if isinstance(value, str) and re.fullmatch(IMAGE, value) and len(value) <= LONGEST_IMAGE:
+        return value
+    raise ValueError(f"the name of an image such as registry:5000/shop:v2, of at most {LONGEST_IMAGE} characters")
 
 
 def flag(value: object) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from tidegate.core import spec_way
 from tidegate.core.approval import Approval, Expiry
 from tidegate.core.model import FailureAction, InconclusiveAction, Order, Policy, Repair, Service, Strategy
-from tidegate.core.reading import Reader, flag, one_of, shown, text, whole
+from tidegate.core.reading import Reader, flag, image, one_of, shown, whole
 from tidegate.core.routing import Backend, Preview
 from tidegate.core.spec_checks import checks
 from tidegate.core.spec_container import container
@@ -73,7 +73,7 @@ def _service(
     found = Service(
         environment=environment,
         name=name,
-        image=root.take("image", text, ""),
+        image=root.take("image", image, ""),
         replicas=replicas,
         backend=backend,
         strategy=strategy,

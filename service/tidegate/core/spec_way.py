@@ -9,7 +9,7 @@ from tidegate.core import reading
 from tidegate.core.contract.values import Contract, OnBreaking
 from tidegate.core.model import Strategy
 from tidegate.core.probing import LEAST_EVERY_SECONDS, Probe, public_url
-from tidegate.core.reading import Reader, flag, one_of, pairs, text
+from tidegate.core.reading import Reader, flag, image, one_of, pairs
 from tidegate.core.routing import PREVIEW_HEADER, Preview
 from tidegate.core.tasks import HOOKS, Hook, Side
 from tidegate.core.units import seconds, share
@@ -32,7 +32,7 @@ def preview(own: Reader) -> tuple[Preview | None, float]:
 
 def listen(value: object) -> str:
     """An address that a proxy binds."""
-    found = re.fullmatch(r"(?:([0-9.]+|\*):)?(\d{1,5})", str(value)) if isinstance(value, str | int) else None
+    found = re.fullmatch(r"(?:([0-9.]+|\*):)?([0-9]{1,5})", str(value)) if isinstance(value, str | int) else None
     if found and 1 <= int(found[2]) <= 65535:
         return str(value)
     raise ValueError("a port such as 8001, or an address and a port such as 127.0.0.1:8001")
@@ -186,8 +186,8 @@ def _hook(hooks: Reader, name: str) -> Hook:
         command=reader.take("command", _command, ()),
         entrypoint=reader.take("entrypoint", reading.command, None),
         side=reader.take("release", one_of(Side, Side), base.side),
-        image=reader.take("image", text, ""),
-        environment=reader.take("environment", pairs, {}),
+        image=reader.take("image", image, ""),
+        environment=reader.take("environment", pairs, {}, secret=True),
         timeout_seconds=reader.take("timeout", seconds, base.timeout_seconds),
         host_network=reader.take("network", one_of(lambda word: word == "host", ["host", "service"]), False),
     )

@@ -6,6 +6,7 @@ import re
 
 SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 LONGEST_SECONDS = 1e9  # about 30 years
+MOST_BYTES = 2**63 - 1  # more no engine can be told
 BYTES = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
 
 
@@ -24,12 +25,15 @@ def seconds(value: object) -> float:
 
 def size(value: object) -> int:
     """`64M`, `1g`, or a number of bytes."""
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_BYTES:
         return value
     found = re.fullmatch(r"(\d{1,18}(?:\.\d{1,9})?) ?([kmgt]?)i?b?", value.lower()) if isinstance(value, str) else None
     if found is None:
         raise ValueError("a size such as 64M or 1g")
-    return int(float(found[1]) * BYTES[found[2]]) if "." in found[1] else int(found[1]) * BYTES[found[2]]
+    found_bytes = int(float(found[1]) * BYTES[found[2]]) if "." in found[1] else int(found[1]) * BYTES[found[2]]
+    if found_bytes > MOST_BYTES:
+        raise ValueError("a size such as 64M or 1g, of less than 8 EiB")
+    return found_bytes
 
 
 def share(value: object) -> float:

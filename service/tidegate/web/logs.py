@@ -8,9 +8,10 @@ from typing import Literal
 
 import structlog
 from structlog.contextvars import bind_contextvars
-from structlog.typing import Processor
+from structlog.typing import EventDict, Processor
 
 from tidegate.core.model import Rollout
+from tidegate.core.plain import visible
 from tidegate.engine.context import context
 
 _SHARED: tuple[Processor, ...] = (
@@ -25,15 +26,26 @@ def about(rollout: Rollout) -> None:
     bind_contextvars(**context(rollout))
 
 
+def _visible(_: object, __: str, fields: EventDict) -> EventDict:
+    """One event is one line also for people, but for its traceback."""
+    return {
+        name: visible(each, keep="\n" if name == "exception" else "") if isinstance(each, str) else each
+        for name, each in fields.items()
+    }
+
+
 def configure(level: str = "info", form: Literal["json", "console"] = "json") -> None:
     """For a whole process, once, at its start. `form` json is for programs, console for people."""
     least = logging.getLevelNamesMapping()[level.upper()]
     if form == "json":
         end: list[Processor] = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     else:
-        plain = structlog.dev.plain_traceback  # the default shows the values of all variables, and some are secrets
-        colours = sys.stderr.isatty()
-        end = [structlog.dev.ConsoleRenderer(timestamp_key="at", colors=colours, exception_formatter=plain)]
+        renderer = structlog.dev.ConsoleRenderer(
+            timestamp_key="at",
+            colors=sys.stderr.isatty(),
+            exception_formatter=structlog.dev.plain_traceback,  # the default shows the values of variables, secrets too
+        )
+        end = [structlog.processors.format_exc_info, _visible, renderer]
     structlog.configure(
         processors=[*_SHARED, *end],
         wrapper_class=structlog.make_filtering_bound_logger(least),

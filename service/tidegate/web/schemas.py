@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from tidegate.core import plain
 from tidegate.core.phases import Phase
+from tidegate.core.reading import IMAGE, LONGEST_IMAGE
 from tidegate.core.spec_files import MOST_FILES, relative_name
 
 LONGEST_WAIT_SECONDS = 25.0
@@ -101,8 +102,8 @@ class DeployBody(Body):
     files: FilesField
     image: str | None = Field(
         default=None,
-        max_length=255,
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9_./:@-]*$",
+        max_length=LONGEST_IMAGE,
+        pattern=f"^{IMAGE}$",
         description="This image instead of the one defined.",
     )
     build: BuildBody | None = Field(default=None, description="Told of what becomes of it; an older build is then refused.")
