@@ -18,6 +18,7 @@ from tidegate.drivers.ci.jenkins_answers import Refusal
 from tidegate.drivers.ci.jenkins_client import JenkinsClient, path_of
 from tidegate.drivers.ci.jenkins_inputs import TURNED_PHASES, TURNING, Answer, Pending
 from tidegate.drivers.ci.jenkins_options import JenkinsOptions
+from tidegate.drivers.understood import understood
 from tidegate.errors import CIError
 from tidegate.ports import Diagnosis, Notice
 
@@ -37,6 +38,7 @@ class JenkinsCI:
         self._environment = environment
         self._gone: dict[tuple[str, int], None] = {}
 
+    @understood(CIError, "Jenkins")
     def report(self, build: Build, notice: Notice) -> None:
         """Settle the rollout's inputs in this build, then bring the build's description up to date. Raises `CIError`.
 

@@ -16,6 +16,7 @@ import stamina
 from tidegate.core.model import Build
 from tidegate.drivers.ci.jenkins_answers import Exchange, Refusal, Speaker, Unreachable
 from tidegate.drivers.ci.jenkins_options import JenkinsOptions
+from tidegate.drivers.understood import understood
 from tidegate.errors import CIError
 
 ATTEMPTS = 3  # to read from a Jenkins that is down for a moment; within `timeout_seconds` altogether
@@ -42,6 +43,7 @@ class JenkinsClient:
         self.exchange = Exchange()
         self._server = self._connected()
 
+    @understood(CIError, "Jenkins")
     def get(self, path: str, tree: str) -> dict[str, Any]:
         """The fields in `tree` of the thing at `path` (below the root, ending in `/` or empty); tried again when Jenkins is
         down for a moment only."""
@@ -56,18 +58,21 @@ class JenkinsClient:
                 return self._get_once(path, tree)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
+    @understood(CIError, "Jenkins")
     def post(self, path: str, form: dict[str, str] | None = None) -> None:
         """Once, never again: whether it came through is found out by looking."""
         with self._speaker.explained(self.exchange):
             self._server.jenkins_request(requests.Request("POST", f"{self._options.url}/{path}", data=form or {}))
         self._expect_no_detour()
 
+    @understood(CIError, "Jenkins")
     def stop(self, job: str, number: int) -> None:
         """Stop a build."""
         with self._speaker.explained(self.exchange):
             self._server.stop_build(job, number)
         self._expect_no_detour()
 
+    @understood(CIError, "Jenkins")
     def login(self) -> Login:
         """Proof that it is Jenkins who answers, and that it knows us. The version comes in a header of the same answer."""
         with self._speaker.explained(self.exchange):

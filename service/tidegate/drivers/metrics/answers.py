@@ -40,7 +40,7 @@ class Exchange:
         self.status, self.headers = response.status_code, dict(response.headers)
         try:
             body: Any = response.json()
-        except ValueError:
+        except (ValueError, RecursionError):
             body = None
         if not isinstance(body, dict):
             body = {}

@@ -11,6 +11,7 @@ from tidegate.core.judge import promql
 from tidegate.core.judge.questions import COUNTED_RESPONSES, ENVOY_RESPONSES, RESPONSES
 from tidegate.core.judge.series import Series
 from tidegate.drivers.metrics import decoding
+from tidegate.drivers.understood import understood
 from tidegate.errors import MetricsError
 from tidegate.ports import Diagnosis
 
@@ -29,7 +30,7 @@ def check(url: str, ask: Ask, version: Callable[[], str], clock: Callable[[], fl
     """All that can be found out; the rest is left out when Prometheus does not answer at all."""
     try:
         sent = clock()
-        there = _series(ask("time()", None))[0].samples[0][1]
+        there = _time(ask)
         here = (sent + clock()) / 2
         named = version()
     except MetricsError as error:
@@ -41,10 +42,20 @@ def check(url: str, ask: Ask, version: Callable[[], str], clock: Callable[[], fl
         _skew(there - here),
     ]
     try:
-        found += _exporter(ask)
+        found += _exported(ask)
     except MetricsError as error:
         found.append(Diagnosis(f"{PART} exporter", False, error.message, "ask again; if it stays, see Prometheus' log"))
     return tuple(found)
+
+
+@understood(MetricsError, "Prometheus")
+def _time(ask: Ask) -> float:
+    return _series(ask("time()", None))[0].samples[0][1]
+
+
+@understood(MetricsError, "Prometheus")
+def _exported(ask: Ask) -> list[Diagnosis]:
+    return list(_exporter(ask))
 
 
 def _series(answer: tuple[str, Any]) -> tuple[Series, ...]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from tidegate.core.judge.series import Series
 from tidegate.core.judge.verdict import Reason, Window
+from tidegate.drivers.understood import SENSELESS
 from tidegate.errors import MetricsError
 
 
@@ -20,7 +21,7 @@ def series_of(kind: str, result: Any) -> tuple[Series, ...]:
         if kind == "scalar":
             return (Series({}, (_sample(result),)),)
         return tuple(_one(each) for each in result)
-    except (KeyError, TypeError, ValueError, IndexError):
+    except SENSELESS:
         raise MetricsError(
             f"Prometheus answered a {kind or 'result'} that cannot be read", reason=Reason.SOURCE_DOWN, retryable=False
         ) from None

@@ -25,6 +25,7 @@ from tidegate.core.judge.series import Series
 from tidegate.core.judge.verdict import Reason, Window
 from tidegate.drivers.metrics import checking, decoding
 from tidegate.drivers.metrics.answers import Exchange, explained, source_down
+from tidegate.drivers.understood import SENSELESS, understood
 from tidegate.errors import MetricsError
 from tidegate.ports import Diagnosis
 
@@ -76,6 +77,7 @@ class PrometheusMetrics:
         self._options = options
         self._environment = environment
 
+    @understood(MetricsError, "Prometheus")
     def fetch(self, query: str, window: Window, step_seconds: float = 0.0) -> tuple[Series, ...]:
         """Raw samples of a plain selector inside the window, both ends included; else the value at the window's end; with
         `step_seconds` the values at its multiples inside the window.
@@ -94,6 +96,7 @@ class PrometheusMetrics:
         """Reachable, version, clock, exporter data and scrape interval."""
         return checking.check(self._options.url, self._ask, self._version, time.time)
 
+    @understood(MetricsError, "Prometheus")
     def _ask(self, query: str, at: float | None) -> tuple[str, Any]:
         """(result type, result) of an instant query; asked again when the source was down for a moment only."""
         options = self._options
@@ -125,7 +128,7 @@ class PrometheusMetrics:
             try:
                 answer = session.get(page, headers=self._bearer(), auth=self._password(), timeout=self._timeout())
                 return str(answer.json()["data"]["version"])
-            except (requests.RequestException, ValueError, KeyError, TypeError):
+            except (requests.RequestException, *SENSELESS):
                 return ""
 
     @contextmanager

@@ -30,6 +30,7 @@ from tidegate.drivers.platforms.docker_hosts import Host
 from tidegate.drivers.platforms.docker_images import pin
 from tidegate.drivers.platforms.docker_options import DockerOptions
 from tidegate.drivers.platforms.health import Prober
+from tidegate.drivers.understood import understood
 from tidegate.errors import PlatformError
 from tidegate.ports import Diagnosis
 
@@ -63,6 +64,7 @@ class DockerPlatform:
 
     # -- looking --------------------------------------------------------------------------------------------------------
 
+    @understood(PlatformError, "Docker")
     def instances(self, service: str) -> tuple[Instance, ...]:
         """As the port says. One that a crash left created but not started is started now, in the background."""
         with self._lock:
@@ -121,10 +123,12 @@ class DockerPlatform:
 
     # -- starting -------------------------------------------------------------------------------------------------------
 
+    @understood(PlatformError, "Docker")
     def pin(self, release: Release) -> str:
         """As the port says."""
         return pin(release, list(self._hosts.values()), self._pool)
 
+    @understood(PlatformError, "Docker")
     def start(self, release: Release, ordinals: Collection[int]) -> None:
         """As the port says: spread over the hosts, those with the fewest instances of the service first."""
         found = self._found(release.service)
@@ -256,6 +260,7 @@ class DockerPlatform:
 
     # -- around ---------------------------------------------------------------------------------------------------------
 
+    @understood(PlatformError, "Docker")
     def tail(self, instance: Instance, lines: int) -> str:
         """As the port says. Raises `PlatformError` when it is gone."""
         host = self._hosts.get(instance.host)
@@ -263,14 +268,17 @@ class DockerPlatform:
             raise PlatformError(f"no host {instance.host} in the settings, so no log of {instance.id}", retryable=False)
         return host.tail(instance.id, lines)
 
+    @understood(PlatformError, "Docker")
     def run(self, job: Job) -> JobState:
         """As the port says."""
         return docker_jobs.run(job, tuple(self._hosts.values()))
 
+    @understood(PlatformError, "Docker")
     def end(self, job: Job) -> None:
         """As the port says."""
         docker_jobs.end(job, tuple(self._hosts.values()))
 
+    @understood(PlatformError, "Docker")
     def clear(self, service: str, rollout: str) -> None:
         """As the port says."""
         docker_jobs.clear(service, rollout, tuple(self._hosts.values()))

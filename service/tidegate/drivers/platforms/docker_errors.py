@@ -12,6 +12,7 @@ import requests
 from docker.errors import APIError, DockerException, TLSParameterError
 from urllib3.exceptions import HTTPError
 
+from tidegate.drivers.understood import SENSELESS
 from tidegate.errors import PlatformError
 
 
@@ -90,7 +91,7 @@ KNOWN_PULLS: tuple[tuple[str, str, bool], ...] = (
 
 
 #: What broke on the way to an engine, what it means, what to do, whether waiting can help. The first that fits is taken.
-BROKEN: tuple[tuple[type[BaseException], str, str, bool], ...] = (
+BROKEN: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str, str, bool], ...] = (
     (
         PermissionError,
         "permission denied on the engine's socket",
@@ -103,7 +104,7 @@ BROKEN: tuple[tuple[type[BaseException], str, str, bool], ...] = (
     (ssl.SSLError, "TLS failed ({said})", "correct hosts[].tls, or renew the certificates", False),
     (TLSParameterError, "a file of hosts[].tls is not there or not what it should be", "correct hosts[].tls", False),
     (TimeoutError, "the engine did not answer in time", "see its log, and the load of its machine", True),
-    (ValueError, "the answer makes no sense ({said})", "is hosts[].url a Docker engine?", True),
+    (SENSELESS, "the answer makes no sense ({said})", "is hosts[].url a Docker engine?", True),
 )
 
 
@@ -114,7 +115,7 @@ def translated(host: str, doing: str, known: tuple[tuple[str, str, bool], ...] =
         yield
     except APIError as error:
         raise refused(host, doing, error, known) from error
-    except (DockerException, requests.RequestException, HTTPError, OSError, ValueError) as error:
+    except (DockerException, requests.RequestException, HTTPError, OSError, *SENSELESS) as error:
         raise unreachable(host, doing, error) from error
 
 

@@ -96,17 +96,15 @@ class Host:
         """All containers with these labels, whatever their state. One call, whatever their number."""
         wanted = [f"{name}={value}" for name, value in labels.items()]
         with self._asked("listing containers") as api:
-            found: list[dict[str, Any]] = api.containers(all=True, filters={"label": wanted})
-        return found
+            return [_object(each) for each in api.containers(all=True, filters={"label": wanted})]
 
     def inspected(self, container: str) -> dict[str, Any] | None:
         """Everything about one; None when it is gone."""
         with self._asked(f"looking at container {container}") as api:
             try:
-                found: dict[str, Any] = api.inspect_container(container)
+                return _object(api.inspect_container(container))
             except NotFound:
                 return None
-        return found
 
     def create(self, what: str, configuration: Configure) -> str:
         """Create one as `configuration` says; its short id. A pinned image that was removed since is pulled again."""
@@ -180,10 +178,9 @@ class Host:
         """What the engine knows of an image; None when it is not there."""
         with self._asked(f"looking at image {reference}") as api:
             try:
-                found: dict[str, Any] = api.inspect_image(reference)  # type: ignore[no-untyped-call]  # the stubs lack it
+                return _object(api.inspect_image(reference))  # type: ignore[no-untyped-call]  # the stubs lack it
             except ImageNotFound:
                 return None
-        return found
 
     def pull(self, reference: str) -> None:
         """Get it from its registry, with the credentials of the Docker configuration of the user that runs Tidegate."""
@@ -214,4 +211,11 @@ class Host:
     def about(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """What the engine says of itself: version and information."""
         with self._asked("asking the engine") as api:
-            return api.version(), api.info()
+            return _object(api.version()), _object(api.info())
+
+
+def _object(found: Any) -> dict[str, Any]:
+    """Raises `TypeError` for what is none."""
+    if not isinstance(found, dict):
+        raise TypeError(f"found {type(found).__name__} instead of an object")
+    return found

@@ -16,6 +16,7 @@ from typing import Any
 from tidegate.core.routing import Member
 from tidegate.drivers.routers import envoy_config as config
 from tidegate.drivers.routers.members import member_of
+from tidegate.drivers.understood import understood
 from tidegate.errors import RouterError
 
 ANSWER_SECONDS = 5.0
@@ -63,6 +64,7 @@ class Admin:
     def __init__(self, files: config.Files) -> None:
         self._files = files
 
+    @understood(RouterError, "Envoy")
     def ask(self, path: str) -> str:
         """The answer to a GET."""
         line = Line(self._files.admin)
@@ -90,11 +92,13 @@ class Admin:
         except RouterError:
             return False
 
+    @understood(RouterError, "Envoy")
     def version(self) -> str:
         """Such as `1.40.0`."""
         words = str(self._json("/server_info").get("version", "")).split("/")
         return words[1] if len(words) > 1 else "unknown"
 
+    @understood(RouterError, "Envoy")
     def hosts(self, backend: str) -> dict[str, Host] | None:
         """The endpoints of a backend by name; None when Envoy does not know the backend."""
         for each in self._json("/clusters?format=json").get("cluster_statuses", []):
@@ -102,20 +106,24 @@ class Admin:
                 return {host.name: host for host in map(_host, each.get("host_statuses", []))}
         return None
 
+    @understood(RouterError, "Envoy")
     def listening(self) -> set[str]:
         """The names of the listeners that serve."""
         return {each["name"] for each in self._json("/listeners?format=json").get("listener_statuses", [])}
 
+    @understood(RouterError, "Envoy")
     def taken(self, stat: str) -> str:
         """The version of a file that it took last, by the name of its counters."""
         found = re.search(rf'^{re.escape(stat)}\.version_text: "(.*)"$', self.ask("/stats?filter=version_text$"), re.M)
         return found[1] if found else ""
 
+    @understood(RouterError, "Envoy")
     def refused(self, stat: str) -> int:
         """How often it could not take a file, by the name of its counters."""
         found = re.search(rf"^{re.escape(stat)}\.update_rejected: (\d+)$", self.ask("/stats?filter=update_rejected$"), re.M)
         return int(found[1]) if found else 0
 
+    @understood(RouterError, "Envoy")
     def refusal(self, listener: str) -> str:
         """Why it could not take the newest state of a listener; empty when it could."""
         found = self._json("/config_dump?resource=dynamic_listeners").get("configs", [])
@@ -123,6 +131,7 @@ class Admin:
         mine = (str(each["details"]) for each in errors if each["failed_configuration"]["name"] == listener)
         return next(mine, "")
 
+    @understood(RouterError, "Envoy")
     def barrier(self) -> None:
         """Returns when each worker thread has done what it had been told before.
 

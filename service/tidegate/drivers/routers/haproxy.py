@@ -32,6 +32,7 @@ from tidegate.drivers.routers.haproxy_socket import Conversation, Replaced, iden
 from tidegate.drivers.routers.haproxy_switch import Switch
 from tidegate.drivers.routers.members import faults, header_faults, member_of, server_name
 from tidegate.drivers.routers.memory import Kept, Memory, Tally
+from tidegate.drivers.understood import understood
 from tidegate.errors import RouterError
 from tidegate.ports import Diagnosis, Router
 
@@ -94,6 +95,7 @@ class HAProxyRouter(Router):
 
     # -- reading --------------------------------------------------------------------------------------------------------
 
+    @understood(RouterError, "HAProxy")
     def read(self, backend: Backend) -> Routed:
         if not self._place.running():
             with self._memory.locked() as state:
@@ -157,6 +159,7 @@ class HAProxyRouter(Router):
 
     # -- writing --------------------------------------------------------------------------------------------------------
 
+    @understood(RouterError, "HAProxy")
     def write(self, backend: Backend, members: Collection[Member], fence: int) -> None:
         _refuse_faults(backend, members)
         wanted = {server_name(member): member for member in sorted(members, key=server_name)}
@@ -216,12 +219,15 @@ class HAProxyRouter(Router):
         try:
             if (found := self._place.missing()) is not None:
                 return (found,)
-            about = info(partial(say, self._place.admin))
-            up = Diagnosis("haproxy", True, f"{about['Version']}, process {about['Pid']}, up {about['Uptime']}")
-            return (up, *self._place.warnings())
+            return (Diagnosis("haproxy", True, self._about()), *self._place.warnings())
         except RouterError as error:
             mend = "start HAProxy, or correct router.socket and router.config"
             return (Diagnosis("haproxy", False, error.message, mend),)
+
+    @understood(RouterError, "HAProxy")
+    def _about(self) -> str:
+        about = info(partial(say, self._place.admin))
+        return f"{about['Version']}, process {about['Pid']}, up {about['Uptime']}"
 
     def stop_process(self) -> None:
         """End an owned HAProxy, and with it all traffic: for demos, tests and taking a machine down."""
