@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +20,7 @@ from tidegate.errors import InvalidSettings, Problem
 
 PREFIX = "TIDEGATE_"
 SHORTEST_KEEP_SECONDS = 86_400.0
+PASSWORD = re.compile(r"(://[^\s/:@]*:)[^\s/]+@")
 
 
 class Part(BaseModel):
@@ -211,10 +213,17 @@ def problems(error: ValidationError, path: str = "") -> list[Problem]:
     found = []
     for each in error.errors():
         place = ".".join([path] * bool(path) + [str(part) for part in each["loc"]])
-        value = "" if each["type"] in ("missing", "extra_forbidden") else f"; found {each['input']!r}"
+        value = "" if each["type"] in ("missing", "extra_forbidden") else f"; found {_shown(each['input'])}"
         message = "unknown setting" if each["type"] == "extra_forbidden" else each["msg"]
         found.append(Problem(place, f"{message}{value}"))
     return found
+
+
+def _shown(found: object) -> str:
+    """A value; of a table only its names, and an address without its password."""
+    if isinstance(found, dict):
+        return f"a table of {', '.join(map(str, found)) or 'nothing'}"
+    return PASSWORD.sub(r"\1…@", repr(found))
 
 
 def _file(path: Path) -> dict[str, Any]:

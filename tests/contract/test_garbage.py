@@ -84,7 +84,7 @@ def garbage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Garbage]:
     made.close()
 
 
-PATIENT = settings(BOUNDED, max_examples=12)  # these ask again when a source seems to be down
+PATIENT = settings(BOUNDED, max_examples=8)  # these ask again when a source seems to be down
 
 
 @contextmanager

@@ -19,8 +19,8 @@ from schemathesis.specs.openapi import checks
 
 from support.api import Running, compose, running
 
-EXAMPLES = 15  # of each operation and kind
-STEPS, STORIES = 12, 25
+EXAMPLES = 10  # of each operation and kind
+STEPS, STORIES = 12, 20
 BOUNDED = settings(
     max_examples=EXAMPLES,
     stateful_step_count=STEPS,

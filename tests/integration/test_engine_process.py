@@ -14,11 +14,10 @@ from pathlib import Path
 
 import docker
 import pytest
-from docker.errors import DockerException
 
 from processes import end_proxies, free_port, remove_containers
-from support.images import demo_image, remove_images
-from support.need import missing, program
+from support.images import demo_image, engine_client, remove_images
+from support.need import program
 from tidegate.core import planning
 from tidegate.core.container import Container, Health
 from tidegate.core.kinds import Kind
@@ -129,11 +128,7 @@ class House:
 def house(tmp_path: Path) -> Iterator[House]:
     program("haproxy")
     program("gcc")
-    try:
-        client = docker.from_env(timeout=10)
-        client.ping()
-    except DockerException:
-        missing("a Docker engine")
+    client = engine_client()
     made = House(tmp_path)
     tags = [f"{made.name}:{version}" for version in ("v1", "v2")]
     try:

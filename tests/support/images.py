@@ -5,12 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import docker
+from docker.errors import DockerException
 
 import images
-from support.need import program
+from support.need import missing, program
 
 LABEL = images.LABEL
 remove_images = images.remove_images
+
+
+def engine_client() -> docker.DockerClient:
+    """A client of the engine that the environment names; skips, or fails in CI, where none answers."""
+    client = docker.from_env(timeout=10)
+    try:
+        client.ping()
+    except DockerException:
+        client.close()
+        missing("a Docker engine")
+    return client
 
 
 def demo_image(client: docker.DockerClient, tag: str, environment: Mapping[str, str], *, healthcheck: str = "") -> str:

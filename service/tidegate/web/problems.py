@@ -158,7 +158,7 @@ def _said(each: Any) -> str:
         return "unknown name"
     if each["type"] == "missing":
         return "is needed"
-    if each["loc"][:1] == ("files",):  # they may be secrets
+    if each["loc"][:1] in (("files",), ("variables",), ("compose",)):  # they may be secrets, and error answers end in logs
         return f"{each['msg'][0].lower()}{each['msg'][1:]}"
     found = json.dumps(each["input"], ensure_ascii=False, default=str)
     return f"{each['msg'][0].lower()}{each['msg'][1:]}, found {found if len(found) <= 80 else found[:77] + '…'}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -17,8 +18,10 @@ _ADAPTER: TypeAdapter[Record] = TypeAdapter(Record, config=ConfigDict(extra="for
 
 
 def encoded(record: Record) -> dict[str, Any]:
-    """As JSON-able data."""
-    rollout, looks, verdicts = json.loads(_ADAPTER.dump_json(record))
+    """As JSON-able data. Of hooks' variables only the names: the values may be secrets, and nothing is judged from them."""
+    driven, measured, told = record
+    hooks = {name: replace(hook, environment=dict.fromkeys(hook.environment, "…")) for name, hook in driven.hooks.items()}
+    rollout, looks, verdicts = json.loads(_ADAPTER.dump_json((replace(driven, hooks=hooks), measured, told)))
     return {"rollout": rollout, "looks": looks, "verdicts": verdicts}
 
 
