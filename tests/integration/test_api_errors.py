@@ -137,8 +137,8 @@ def test_without_a_file_and_without_a_definition(api: Running) -> None:
     ("sent", "errors"),
     [
         ({}, {"/compose": "is needed"}),
-        ({"compose": 7}, {"/compose": "input should be a valid string, found 7"}),
-        ({"compose": "x", "variables": {"A": 1}}, {"/variables/A": "input should be a valid string, found 1"}),
+        ({"compose": 7}, {"/compose": "input should be a valid string"}),
+        ({"compose": "x", "variables": {"A": 1}}, {"/variables/A": "input should be a valid string"}),
         ({"compose": "x", "a/b~": 1, "imagee": ""}, {"/a~1b~0": "unknown name", "/imagee": "unknown name"}),
     ],
 )

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import structlog
 
+from tidegate.causes import understood
 from tidegate.core.kinds import Kind
 from tidegate.core.model import Build
 from tidegate.core.phases import Phase
@@ -18,7 +19,6 @@ from tidegate.drivers.ci.jenkins_answers import Refusal
 from tidegate.drivers.ci.jenkins_client import JenkinsClient, path_of
 from tidegate.drivers.ci.jenkins_inputs import TURNED_PHASES, TURNING, Answer, Pending
 from tidegate.drivers.ci.jenkins_options import JenkinsOptions
-from tidegate.drivers.understood import understood
 from tidegate.errors import CIError
 from tidegate.ports import Diagnosis, Notice
 

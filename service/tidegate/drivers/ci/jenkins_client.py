@@ -13,10 +13,10 @@ import jenkins
 import requests
 import stamina
 
+from tidegate.causes import understood
 from tidegate.core.model import Build
 from tidegate.drivers.ci.jenkins_answers import Exchange, Refusal, Speaker, Unreachable
 from tidegate.drivers.ci.jenkins_options import JenkinsOptions
-from tidegate.drivers.understood import understood
 from tidegate.errors import CIError
 
 ATTEMPTS = 3  # to read from a Jenkins that is down for a moment; within `timeout_seconds` altogether

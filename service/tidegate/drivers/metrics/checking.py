@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
+from tidegate.causes import understood
 from tidegate.core.judge import promql
 from tidegate.core.judge.questions import COUNTED_RESPONSES, ENVOY_RESPONSES, RESPONSES
 from tidegate.core.judge.series import Series
 from tidegate.drivers.metrics import decoding
-from tidegate.drivers.understood import understood
 from tidegate.errors import MetricsError
 from tidegate.ports import Diagnosis
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from tidegate.causes import SENSELESS
 from tidegate.core.judge.series import Series
 from tidegate.core.judge.verdict import Reason, Window
-from tidegate.drivers.understood import SENSELESS
 from tidegate.errors import MetricsError
 
 

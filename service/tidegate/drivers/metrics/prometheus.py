@@ -20,12 +20,12 @@ from prometheus_api_client import PrometheusConnect
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from urllib3.util.retry import Retry
 
+from tidegate.causes import SENSELESS, understood
 from tidegate.core.judge import promql
 from tidegate.core.judge.series import Series
 from tidegate.core.judge.verdict import Reason, Window
 from tidegate.drivers.metrics import checking, decoding
 from tidegate.drivers.metrics.answers import Exchange, explained, source_down
-from tidegate.drivers.understood import SENSELESS, understood
 from tidegate.errors import MetricsError
 from tidegate.ports import Diagnosis
 

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import structlog
 
+from tidegate.causes import understood
 from tidegate.core.model import Instance, InstanceState, Release
 from tidegate.core.tasks import Job, JobState
 from tidegate.drivers.platforms import docker_containers as containers
@@ -30,7 +31,6 @@ from tidegate.drivers.platforms.docker_hosts import Host
 from tidegate.drivers.platforms.docker_images import pin
 from tidegate.drivers.platforms.docker_options import DockerOptions
 from tidegate.drivers.platforms.health import Prober
-from tidegate.drivers.understood import understood
 from tidegate.errors import PlatformError
 from tidegate.ports import Diagnosis
 

@@ -12,7 +12,7 @@ import requests
 from docker.errors import APIError, DockerException, TLSParameterError
 from urllib3.exceptions import HTTPError
 
-from tidegate.drivers.understood import SENSELESS
+from tidegate.causes import SENSELESS
 from tidegate.errors import PlatformError
 
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tidegate.causes import understood
 from tidegate.core.routing import Member
 from tidegate.drivers.routers import envoy_config as config
 from tidegate.drivers.routers.members import member_of
-from tidegate.drivers.understood import understood
 from tidegate.errors import RouterError
 
 ANSWER_SECONDS = 5.0

@@ -23,6 +23,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from tidegate.causes import understood
 from tidegate.core.routing import Backend, Member, Routed
 from tidegate.drivers.routers.haproxy_places import AdoptedPlace, OwnedPlace, Place
 from tidegate.drivers.routers.haproxy_process import listed, old_processes
@@ -32,7 +33,6 @@ from tidegate.drivers.routers.haproxy_socket import Conversation, Replaced, iden
 from tidegate.drivers.routers.haproxy_switch import Switch
 from tidegate.drivers.routers.members import faults, header_faults, member_of, server_name
 from tidegate.drivers.routers.memory import Kept, Memory, Tally
-from tidegate.drivers.understood import understood
 from tidegate.errors import RouterError
 from tidegate.ports import Diagnosis, Router
 
