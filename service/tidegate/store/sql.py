@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
-from pathlib import Path
 from typing import TypeVar
 
 from sqlalchemy import Connection
@@ -33,9 +31,8 @@ from tidegate.core.records import (
     VerdictRow,
 )
 from tidegate.errors import StoreError
-from tidegate.ports import Clock, Diagnosis, Store
+from tidegate.ports import Diagnosis, Store
 from tidegate.store import (
-    databases,
     deliveries,
     governing,
     leases,
@@ -46,12 +43,13 @@ from tidegate.store import (
     standing,
     tokens,
 )
-from tidegate.store.database import Collision, touch
+from tidegate.store.database import touch
+from tidegate.store.transactions import Transactions
 
 T = TypeVar("T")
 
 
-class SqlStore(Store):
+class SqlStore(Transactions, Store):
     """One database, for many threads. Every call is one transaction; an error of the database is a `StoreError`.
 
     `url` is `sqlite:///PATH` or `postgresql://USER@HOST/NAME`, whose password may stand in a file; `clock` tells seconds
@@ -59,43 +57,6 @@ class SqlStore(Store):
     clock, where it has one that its programs on several machines share. Nothing is opened before the first call. Raises
     `InvalidSettings` for another URL.
     """
-
-    def __init__(
-        self, url: str, clock: Clock = time.time, *, password_file: Path | None = None, common: Clock | None = None
-    ) -> None:
-        self._database = databases.connect(url, password_file)
-        self._clock = clock
-        self._common = common
-
-    @contextmanager
-    def _read(self, doing: str) -> Iterator[Connection]:
-        with self._database.translated(doing), self._database.reading.begin() as connection:
-            yield connection
-
-    @contextmanager
-    def _write(self, doing: str) -> Iterator[Connection]:
-        with self._database.translated(doing), self._database.write() as connection:
-            yield connection
-
-    def _now(self, connection: Connection) -> Time:
-        """By the clock that all engines share."""
-        if self._common is not None:
-            return self._common()
-        now = self._database.now(connection)
-        return self._clock() if now is None else now
-
-    def _ahead(self, now: Time) -> float:
-        """How many seconds the shared clock, which says `now`, is ahead of ours."""
-        return now - self._clock() if self._database.shared else 0.0
-
-    def _write_checked(self, doing: str, work: Callable[[Connection], T]) -> T:
-        """When another transaction got in between, once more: the checks then see what that one wrote."""
-        try:
-            with self._write(doing) as connection:
-                return work(connection)
-        except Collision:
-            with self._write(doing) as connection:
-                return work(connection)
 
     # -- the schema ---------------------------------------------------------------------------------------------------
 

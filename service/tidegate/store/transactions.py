@@ -1,0 +1,59 @@
+"""How each call of the store comes to its one transaction, and by which clock it goes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from sqlalchemy import Connection
+
+from tidegate.core.judge.verdict import Time
+from tidegate.ports import Clock
+from tidegate.store import databases
+from tidegate.store.database import Collision
+
+T = TypeVar("T")
+
+
+class Transactions:
+    """A database, and transactions in it. `common` is the clock that all engines share, instead of the database's own."""
+
+    def __init__(
+        self, url: str, clock: Clock = time.time, *, password_file: Path | None = None, common: Clock | None = None
+    ) -> None:
+        self._database = databases.connect(url, password_file)
+        self._clock = clock
+        self._common = common
+
+    @contextmanager
+    def _read(self, doing: str) -> Iterator[Connection]:
+        with self._database.translated(doing), self._database.reading.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def _write(self, doing: str) -> Iterator[Connection]:
+        with self._database.translated(doing), self._database.write() as connection:
+            yield connection
+
+    def _now(self, connection: Connection) -> Time:
+        """By the clock that all engines share."""
+        if self._common is not None:
+            return self._common()
+        now = self._database.now(connection)
+        return self._clock() if now is None else now
+
+    def _ahead(self, now: Time) -> float:
+        """How many seconds the shared clock, which says `now`, is ahead of ours."""
+        return now - self._clock() if self._database.shared else 0.0
+
+    def _write_checked(self, doing: str, work: Callable[[Connection], T]) -> T:
+        """When another transaction got in between, once more: the checks then see what that one wrote."""
+        try:
+            with self._write(doing) as connection:
+                return work(connection)
+        except Collision:
+            with self._write(doing) as connection:
+                return work(connection)
