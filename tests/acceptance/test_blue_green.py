@@ -134,7 +134,7 @@ def test_a_colour_is_seen_before_it_serves_and_the_old_one_is_kept_for_the_way_b
     assert seen.by_outcome == {"ok": seen.requests}
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_a_failed_smoke_test_turns_back_before_any_request_came_to_it(shop: Colours) -> None:
     stage = shop.stage
     stage.start_traffic(get_ka=60, post=10)
@@ -164,7 +164,7 @@ services:
 """
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_services_of_one_file_are_promoted_and_turned_back_as_one(stage: Stage) -> None:
     stage.start({**IMAGES, "tidegate-colours:never": {"VERSION": "never", "READY": "never"}})
     other, file = f"127.0.0.1:{free_port()}", stage.home / "family.yaml"

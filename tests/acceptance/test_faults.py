@@ -140,7 +140,7 @@ def outage(shared: Path) -> Iterator[None]:
         thread.join()
 
 
-@pytest.mark.timeout(480)
+@pytest.mark.timeout(800)
 def test_each_fault_is_caught_and_the_good_go_through(stage: Stage) -> None:
     stage.start({f"tidegate-faults:{version}": {"VERSION": version} for version in ("v1", "v2")})
     (stage.home / "shared").mkdir()

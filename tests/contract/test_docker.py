@@ -209,7 +209,7 @@ def test_a_restart_that_nobody_saw_is_counted(private: Engine) -> None:
 
 
 def test_what_was_left_created_is_started_by_start(platform: DockerPlatform, good: Release) -> None:
-    left = platform._hosts["local"].create(good, 1)
+    left = platform._create(platform._hosts["local"], good, 1)
     platform.start(good, [0, 1])
     seen = awaited(platform, SERVICE, all_ready(2))
     assert [each.id for each in seen if each.ordinal == 1] == [left]
@@ -217,7 +217,7 @@ def test_what_was_left_created_is_started_by_start(platform: DockerPlatform, goo
 
 def test_what_was_left_created_comes_up_by_itself(platform: DockerPlatform, good: Release) -> None:
     """Nobody asks for it again: it counts as there."""
-    left = platform._hosts["local"].create(good, 0)
+    left = platform._create(platform._hosts["local"], good, 0)
     first = platform.instances(SERVICE)
     assert [(each.id, each.state, each.detail) for each in first] == [
         (left, InstanceState.STARTING, "created, not started yet")
@@ -227,7 +227,7 @@ def test_what_was_left_created_comes_up_by_itself(platform: DockerPlatform, good
 
 def test_what_was_left_created_and_cannot_start_makes_room(platform: DockerPlatform, good: Release) -> None:
     broken = replace(good, container=replace(good.container, entrypoint=("/nothing",)))
-    platform._hosts["local"].create(broken, 0)
+    platform._create(platform._hosts["local"], broken, 0)
     awaited(platform, SERVICE, lambda seen: seen == ())
 
 

@@ -283,7 +283,7 @@ def test_what_was_left_without_its_files_gets_them_from_start(
     platform: DockerPlatform, client: docker.DockerClient
 ) -> None:
     wanted = pinned(platform, release(FILES + "networks: [back]"))
-    left = platform._hosts["local"].create(wanted, 0)
+    left = platform._create(platform._hosts["local"], wanted, 0)
     platform.start(wanted, [0])
     assert [each.id for each in awaited(platform, SERVICE, all_ready(1))] == [left]
     looked = client.api.inspect_container(left)
@@ -297,7 +297,7 @@ def test_what_was_left_without_its_files_is_never_started(
     """Nobody asks for it again, and whoever looks has no release at hand: it makes room for a new one."""
     monkeypatch.setattr(platform_module, "LEFT_WANTING_SECONDS", 0.5)
     wanted = pinned(platform, release(FILES))
-    platform._hosts["local"].create(wanted, 0)
+    platform._create(platform._hosts["local"], wanted, 0)
     seen = platform.instances(SERVICE)
     assert [each.state for each in seen] == [InstanceState.STARTING]
     awaited(platform, SERVICE, lambda seen: seen == ())
@@ -309,7 +309,7 @@ def test_files_that_can_be_put_in_half_way_are_put_in_again(platform: DockerPlat
     """A crash after some of the archives: the next start does all of it once more."""
     wanted = pinned(platform, release("read_only: true\nnetworks: [back]\n" + FILES))
     host = platform._hosts["local"]
-    left = host.create(wanted, 0)
+    left = platform._create(host, wanted, 0)
     with host._asked("testing") as api:
         host._finish(api, left, wanted)
     platform.start(wanted, [0])
@@ -320,7 +320,7 @@ def test_a_removed_one_is_worth_another_try(platform: DockerPlatform) -> None:
     """Another process may have taken it for one that a crash left."""
     wanted = pinned(platform, release(FILES))
     host = platform._hosts["local"]
-    left = host.create(wanted, 0)
+    left = platform._create(host, wanted, 0)
     host.remove(left)
     with pytest.raises(PlatformError, match="removed meanwhile") as refused:
         host.start(left, "v1-1", wanted)

@@ -96,7 +96,7 @@ class House:
         self.old = new
         return rollout.id
 
-    def until(self, rollout: str, kind: Kind, count: int = 1, seconds: float = 30.0) -> None:
+    def until(self, rollout: str, kind: Kind, count: int = 1, seconds: float = 90.0) -> None:
         """An event of this kind was told so often."""
         deadline = time.monotonic() + seconds
         while [each.kind for each in self.store.events(rollout)].count(kind) < count:
@@ -178,6 +178,6 @@ def test_a_second_engine_on_the_same_file_is_refused(house: House) -> None:
     house.engine()
     house.ended(house.ask("v1"))
     second = house.engine()
-    assert second.wait(15) != 0
+    assert second.wait(60) != 0
     assert "SQLite allows one engine" in (house.home / "engine.log").read_text()
     assert house.processes[0].poll() is None

@@ -23,7 +23,7 @@ from tidegate.core.report import Report, report
 from tidegate.core.report_counts import ReleaseTraffic, carried
 from tidegate.core.routing import Backend, Routed, Traffic
 from tidegate.engine import events
-from tidegate.web.reporting import report_of
+from tidegate.web.reporting import report_of, report_view
 
 ROLLOUT = Rollout("r1", "demo/shop", "v1-1", "v2-2", (), Backend("shop"), 100.0, phase=Phase.SUCCEEDED, finished=130.0)
 OLD, NEW = "v1-1", "v2-2"
@@ -181,7 +181,7 @@ def shown(*story: Event) -> tuple[dict[str, Any], str]:
     """As the API tells it, and as `tidegate report` prints it."""
     numbered = [replace(each, number=number) for number, each in enumerate(story, 1)]
     store: Any = SimpleNamespace(events=lambda rollout, after, limit: numbered[after:], verdicts=lambda rollout: ())
-    answer = report_of(store, ROLLOUT).model_dump(mode="json")
+    answer = report_view(report_of(store, ROLLOUT)).model_dump(mode="json")
     out = io.StringIO()
     Console(file=out, width=150, no_color=True).print(render(answer))
     return answer, out.getvalue()

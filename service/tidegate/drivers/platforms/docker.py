@@ -158,8 +158,10 @@ class DockerPlatform:
         return chosen
 
     def _start_new(self, host: Host, release: Release, ordinal: int) -> None:
-        made = host.create(release.id, lambda api, *options: making.configuration(api, release, ordinal, *options))
-        self._launch(host, made, release.id, release)
+        self._launch(host, self._create(host, release, ordinal), release.id, release)
+
+    def _create(self, host: Host, release: Release, ordinal: int) -> str:
+        return host.create(release.id, lambda api, *options: making.configuration(api, release, ordinal, *options))
 
     def _launch(self, host: Host, container: str, what: str, release: Release | None = None) -> None:
         """Start a created one. Raises `PlatformError`, and then it is removed again."""
