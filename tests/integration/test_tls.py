@@ -11,7 +11,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +26,9 @@ from tidegate.errors import InvalidSettings
 from tidegate.settings import load
 from tidegate.store.sql import SqlStore
 from tidegate.web.auth import new_token
+from tidegate.web.clients import HEAD_SECONDS
 
+THREADS = 12
 TIDEGATE = Path(sys.executable).with_name("tidegate")
 
 
@@ -65,7 +67,7 @@ class Secured:
 
 def settings(folder: Path, port: int, chain: Path, key: Path) -> Path:
     written = folder / "settings.toml"
-    web = f'[web]\ncertificate = "{chain}"\nkey = "{key}"\n'
+    web = f'[web]\nthreads = {THREADS}\ncertificate = "{chain}"\nkey = "{key}"\n'
     written.write_text(f'database = "sqlite:///{folder}/tidegate.db"\nlisten = "127.0.0.1:{port}"\n{web}')
     return written
 
@@ -96,9 +98,20 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
 
 def _answers(secured: Secured) -> bool:
     assert secured.process.poll() is None, (secured.folder / "log").read_text()
-    with suppress(requests.ConnectionError):
+    with suppress(requests.ConnectionError, requests.Timeout):
         return requests.get(f"https://127.0.0.1:{secured.port}/readyz", timeout=5, verify=secured.folder / "first.pem").ok
     return False
+
+
+def test_handshakes_that_are_never_finished_take_no_thread(secured: Secured) -> None:
+    half_a_hello = bytes.fromhex("1603010200010001fc0303")
+    with ExitStack() as lines:
+        for number in range(3 * THREADS):
+            line = lines.enter_context(socket.create_connection(("127.0.0.1", secured.port), timeout=10))
+            line.sendall((b"", half_a_hello, b"GET / HTTP/1.1\r\n")[number % 3])
+        begun = time.monotonic()
+        assert _answers(secured)
+        assert time.monotonic() - begun < HEAD_SECONDS / 2, "none of them had to be given up for it"
 
 
 def test_the_command_line_trusts_whom_it_is_told_to_trust(secured: Secured) -> None:

@@ -10,12 +10,16 @@ from __future__ import annotations
 import errno
 import selectors
 import socket
+import ssl
 import time
 from collections import deque
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
+import structlog
+from gunicorn.http import get_parser
+from gunicorn.sock import ssl_context
 from gunicorn.workers.gthread import ThreadWorker
 
 HEAD_SECONDS = 10.0  # for the first line and the headers
@@ -25,15 +29,14 @@ LINGER_SECONDS = 2.0  # for a client to see the end of the answer and close its 
 UNREAD_SECONDS = 0.1  # for what is left of a body that nobody wanted
 MOST_HEAD = 65_536  # bytes; gunicorn refuses much shorter ones
 CHUNK = 8192
+log = structlog.get_logger("tidegate.web")
 
 
 class Client(socket.socket):
     """A client's connection. What stands in `came` was read already and is given first."""
 
-    def __init__(self, accepted: socket.socket) -> None:
-        super().__init__(accepted.family, accepted.type, accepted.proto, accepted.detach())
-        self.came = bytearray()
-        self._until: float | None = None  # for the rest of the request
+    came = bytearray()
+    _until: float | None = None  # for the rest of the request
 
     def begin(self, came: bytes = b"") -> None:
         """Another request begins, perhaps with bytes that came with the one before."""
@@ -43,27 +46,31 @@ class Client(socket.socket):
     def is_whole(self) -> bool:
         """Read what there is. Whether the head is whole, or never will be: the client is gone, or goes on and on."""
         try:
+            self._shake_hands()
             while b"\r\n\r\n" not in self.came and len(self.came) < MOST_HEAD:
                 read = super().recv(CHUNK)
                 if not read:
                     return True
                 self.came += read
-        except BlockingIOError:
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return False
         except OSError:
             return True  # the thread meets it again
         return True
 
-    def recv(self, size: int, flags: int = 0, /) -> bytes:
+    def _shake_hands(self) -> None:
+        """What comes before the first byte of a request."""
+
+    def recv(self, buflen: int = CHUNK, flags: int = 0) -> bytes:
         """From what came before, else from the client, until the time is over. Raises `ConnectionResetError` then."""
         if self.came:
-            found = bytes(self.came[:size])
-            del self.came[:size]
+            found = bytes(self.came[:buflen])
+            del self.came[:buflen]
             return found
         self._until = self._until or time.monotonic() + BODY_SECONDS
         self.settimeout(max(0.001, self._until - time.monotonic()))
         try:
-            return super().recv(size, flags)
+            return super().recv(buflen, flags)
         except TimeoutError as error:
             raise ConnectionResetError(errno.ECONNRESET, "the request did not come in time") from error
 
@@ -80,6 +87,30 @@ class Client(socket.socket):
             raise ConnectionResetError(errno.ECONNRESET, "the answer was not taken in time") from error
 
 
+class SecureClient(Client, ssl.SSLSocket):
+    """The same over TLS, whose handshake is as little waited for as the head."""
+
+    def _shake_hands(self) -> None:
+        self.do_handshake(block=False)
+
+
+def welcomed(conn: Any) -> Client:
+    """A new connection as a client's. The certificate is read anew for each, so that a renewed one needs no restart.
+
+    Raises `OSError` when it cannot be used, or the client is gone.
+    """
+    accepted: socket.socket = conn.sock
+    if not conn.cfg.is_ssl:
+        return Client(accepted.family, accepted.type, accepted.proto, accepted.detach())
+    context = ssl_context(conn.cfg)
+    context.sslsocket_class = SecureClient
+    secure: SecureClient = context.wrap_socket(
+        accepted, server_side=True, do_handshake_on_connect=False, suppress_ragged_eofs=conn.cfg.suppress_ragged_eofs
+    )
+    conn.parser = get_parser(conn.cfg, secure, conn.client)  # gunicorn wraps a connection that has none
+    return secure
+
+
 class PatientWorker(ThreadWorker):
     """gunicorn's worker with threads, in which no thread and no loop waits for a slow client."""
 
@@ -90,7 +121,12 @@ class PatientWorker(ThreadWorker):
     def enqueue_req(self, conn: Any) -> None:
         """A connection, new or kept, on which a request begins."""
         if not isinstance(conn.sock, Client):
-            conn.sock = Client(conn.sock)
+            try:
+                conn.sock = welcomed(conn)
+            except OSError as error:
+                log.error("a client is sent away: no TLS with it", error=str(error))
+                self._gone(conn)
+                return
         conn.sock.begin(conn.parser.unreader.take_buffered() if conn.parser else b"")
         conn.data_ready = True
         if conn.sock.is_whole():
