@@ -160,6 +160,7 @@ def test_a_body_of_the_wrong_shape_is_refused_with_pointers(
         ("phase=done", "/phase", "'pending', 'running', 'rolling_back'"),
         ("page=2", "/page", "unknown name"),
         ("cursor=%21", "/cursor", "not a cursor of this list"),
+        ("limit=1&limit=2", "/limit", "given 2 times; give it once"),
         ("cursor=abcd", "/cursor", "not a cursor of this list"),
         ("cursor=bm9uZQ", "/cursor", "not a cursor of this list"),
     ],

@@ -20,7 +20,7 @@ from schemathesis.specs.openapi import checks
 from support.api import Running, compose, running
 
 EXAMPLES = 10  # of each operation and kind
-STEPS, STORIES = 12, 20
+STEPS, STORIES = 12, 80
 BOUNDED = settings(
     max_examples=EXAMPLES,
     stateful_step_count=STEPS,

@@ -126,6 +126,7 @@ def create_app(
     app.before_request(_begin)
     app.before_request(_authenticate)
     app.before_request(_want_an_object)
+    app.before_request(_want_each_once)
     app.after_request(_end)
     problems.register(app)
     for part in (services.bp, rollouts.bp, governing.bp, tokens.bp, discovery.bp, ops.bp):
@@ -163,6 +164,16 @@ def _want_an_object() -> None:
     if not isinstance(request.get_json(), dict):
         detail = "the body must be a JSON object"
         raise problems.Problem(problems.INVALID, detail, [{"in": "body", "pointer": "", "path": "", "detail": detail}])
+
+
+def _want_each_once() -> None:
+    """No parameter is a list: of one that is given twice, one value would be used and the others passed over in silence."""
+    given = {name: len(values) for name, values in request.args.lists() if len(values) > 1}
+    if request.url_rule is None or not given:
+        return
+    found = [(name, f"given {often} times; give it once") for name, often in given.items()]
+    places = [{"in": "query", "pointer": f"/{name}", "path": name, "detail": text} for name, text in found]
+    raise problems.Problem(problems.INVALID, "; ".join(f"{name}: {text}" for name, text in found), places)
 
 
 def _end(response: Response) -> Response:
