@@ -51,7 +51,9 @@ def looked(memory: int = 0, **state: Any) -> dict[str, Any]:
     ("seen", "restarts", "answer", "probed", "state", "detail"),
     [
         (found(), 0, None, "", InstanceState.READY, ""),
-        (found(), 3, None, "", InstanceState.READY, ""),
+        (found(status="Up 10 seconds"), 3, None, "", InstanceState.READY, ""),
+        (found(), 2, None, "", InstanceState.READY, ""),
+        (found(), 3, None, "", InstanceState.FAILED, "restarted 3 times, answers again, for less than 10 s"),
         (found(), 0, None, "answered 503", InstanceState.STARTING, "answered 503"),
         (found(), 2, None, "answered 503", InstanceState.STARTING, "restarted 2 times, answered 503"),
         (found(), 3, None, "answered 503", InstanceState.FAILED, "restarted 3 times, answered 503"),

@@ -76,6 +76,11 @@ class Found:
         return next((str(each["EndpointID"]) for each in self._networks if each.get("EndpointID")), "")
 
     @property
+    def is_young(self) -> bool:
+        """Whether it runs for less than 10 s, after which Docker itself takes a restart for a success."""
+        return bool(re.match(r"Up (Less than a second|\d seconds?)\b", str(self.listed.get("Status", ""))))
+
+    @property
     def _networks(self) -> list[Mapping[str, Any]]:
         """That of the settings first: the service's own others are not the proxy's."""
         first = (self.listed.get("HostConfig") or {}).get("NetworkMode")
@@ -138,6 +143,8 @@ def _state(found: Found, restarts: int, looked: Mapping[str, Any] | None, probed
             failed = restarts > MOST_RESTARTS or bool(run.get("OOMKilled"))
             return InstanceState.FAILED if failed else InstanceState.STARTING, _joined(often, _ended(run, looked))
     trouble = _health_trouble(found, run) if probed is None else probed
+    if not trouble and restarts > MOST_RESTARTS and found.is_young:
+        trouble = "answers again, for less than 10 s"  # one that crashes in a loop may be ready for a moment, each time
     if not trouble:
         return InstanceState.READY, ""
     return InstanceState.FAILED if restarts > MOST_RESTARTS else InstanceState.STARTING, _joined(often, trouble)
