@@ -246,7 +246,7 @@ SAID = (
 )
 
 
-@BOUNDED
+@PATIENT
 @example(b"")
 @example(b"\n> " * 50)
 @example(b"Pid: x\n\n> ")

@@ -81,9 +81,11 @@ def test_a_decision_without_a_gate_waits_for_a_person_elsewhere(jenkins: Jenkins
 
 
 def decide(jenkins: Jenkins) -> None:
-    """Somebody accepts on the command line what the checks cannot clear, as often as it is asked."""
+    """Somebody accepts on the command line what the checks cannot clear, as often as it is asked, and not before the build
+    has seen that somebody has to."""
     while (rollout := jenkins.latest())["phase"] in ("pending", "running") or rollout["new"] == "v1-1":
         if rollout["hold"]:  # perhaps no longer: then the answer is a refusal
+            time.sleep(2.0)
             body = {"binding": rollout["hold"]["binding"], "on_behalf_of": "bob"}
             jenkins.api.post(f"/v1/rollouts/{rollout['id']}/promote", body)
         time.sleep(0.05)
