@@ -109,6 +109,7 @@ class Stage:
         self.state = State(str(home), {}, {})
         self._load: Load | None = None
         self._children: dict[int, subprocess.Popen[bytes]] = {}
+        self._commands: dict[str, list[str]] = {}
 
     @classmethod
     def open(cls, home: Path, environment: str) -> Stage:
@@ -187,11 +188,15 @@ class Stage:
         """The engine as a process of its own; another name for each, where the database allows several."""
         self._spawn(name, [str(TIDEGATE), "engine"])
 
-    def kill_engine(self) -> None:
-        """End that process as a crash would: SIGKILL, nothing said goodbye to."""
-        child = self._children.pop(self.state.pids.pop("engine"))
+    def kill(self, name: str) -> None:
+        """End a process of ours as a crash would: SIGKILL, nothing said goodbye to."""
+        child = self._children.pop(self.state.pids.pop(name))
         child.kill()
         child.wait()
+
+    def revive(self, name: str) -> None:
+        """Start what was killed once more, as its supervisor would."""
+        self._spawn(name, self._commands[name])
 
     def _start_mtail(self) -> None:
         """It turns HAProxy's log lines into a histogram of response times, by server."""
@@ -216,7 +221,7 @@ class Stage:
         """Start a part in a session of its own, so that --keep can leave it, and remember it at once."""
         with (self.home / f"{name}.log").open("ab") as log:
             part = subprocess.Popen(command, stdout=log, stderr=log, env=self._environment(), start_new_session=True)
-        self._children[part.pid] = part
+        self._children[part.pid], self._commands[name] = part, command
         self.state.pids[name] = part.pid
         (self.home / "state.json").write_text(json.dumps(asdict(self.state)))
 
@@ -293,9 +298,10 @@ class Stage:
                 parts.append((name, f"not to be had: {error}"))
         return "\n".join(f"--- {name}\n{text}" for name, text in parts)
 
-    def members(self) -> set[str]:
+    def members(self, service: str = "shop") -> set[str]:
         """The short ids of the containers that HAProxy sends requests to, asked from HAProxy."""
-        rows = [line.split(",") for line in self.haproxy("show stat shop 4 -1").splitlines() if line.startswith("shop,")]
+        told = self.haproxy(f"show stat {service} 4 -1").splitlines()
+        rows = [line.split(",") for line in told if line.startswith(f"{service},")]
         return {row[1].rsplit(".", 1)[1] for row in rows if row[17].startswith(("UP", "no check"))}
 
     def haproxy(self, command: str) -> str:

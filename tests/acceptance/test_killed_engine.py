@@ -49,7 +49,7 @@ def test_kill_9_at_thirty_random_moments(stage: Stage) -> None:
         stage.tidegate("deploy", service(stage), "-f", str(file), "--no-wait", "--set", f"VERSION={version}", *insisted)
         for _ in range(moments.choice((1, 2))):
             time.sleep(moments.uniform(0.0, LONGEST_SECONDS))
-            stage.kill_engine()
+            stage.kill("engine")
             kills += 1
             stage.start_engine()
         phase = stage.await_end()

@@ -1,0 +1,273 @@
+"""Rollout after rollout of three services, with two engines on one PostgreSQL, and something breaks every few seconds.
+
+Whatever breaks, every rollout ends as it should, no request is lost by a switch, and nothing is left over. Traffic pauses
+only while HAProxy itself is dead: what is lost then is not lost by a switch. `make chaos` runs a hundred rollouts and
+freezes Docker too; the seed that is printed repeats the faults in their order.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from parts import Stage
+from processes import answers, free_port, wait_for
+from support import haproxy
+from support.postgres import Server
+from tidegate.drivers.routers.haproxy import HAProxyOptions, HAProxyRouter
+from traffic import Counts, Load
+
+ROLLOUTS = int(os.environ.get("CHAOS_ROLLOUTS", "9"))
+SEED = int(os.environ.get("CHAOS_SEED", "20261126"))
+DOCKER = os.environ.get("CHAOS_DOCKER", "") == "1"  # others who use this engine wait too
+LANES, REPLICAS, LEASE_SECONDS = 3, 2, 3
+LONGEST_SECONDS = 150.0
+RATES = {"get_ka": 30.0, "get": 15.0, "post_ka": 15.0, "post": 5.0}
+COMPOSE = """\
+services:
+  NAME:
+    image: tidegate-chaos:${VERSION}
+    expose: ["8080"]
+    stop_grace_period: 5s
+    deploy: {replicas: 2, update_config: {parallelism: 1, order: start-first}}
+    x-tidegate:
+      listen: "LISTEN"
+      health: {path: /health}
+      drain: 10s
+      healthy_deadline: 15s
+      hold: [HOLD]
+      bake: 2s
+      look: 1s
+      checks: [{name: watched, query: sum(up), min: 1, least: 2}]
+"""
+IMAGES = {
+    "tidegate-chaos:v1": {"VERSION": "v1"},
+    "tidegate-chaos:v2": {"VERSION": "v2"},
+    "tidegate-chaos:never": {"VERSION": "never", "READY": "never"},
+}
+
+
+@dataclass(frozen=True)
+class Story:
+    """What one rollout is: `asked` is what a person says at its hold, `ends` the right end."""
+
+    name: str
+    ends: str
+    asked: str = ""
+
+
+FIRST = Story("the first", "succeeded")
+STORIES = {
+    Story("good", "succeeded"): 5,
+    Story("never ready", "rolled_back"): 1,
+    Story("promoted at its hold", "succeeded", "promote"): 2,
+    Story("turned back at its hold", "rolled_back", "rollback"): 2,
+}
+
+
+@dataclass
+class Lane:
+    """One service, its rollouts one after the other, and its traffic."""
+
+    stage: Stage
+    name: str
+    listen: str = field(default_factory=lambda: f"127.0.0.1:{free_port()}")
+    serving: str = ""
+    version: str = ""
+    story: Story | None = None
+    answered: bool = False
+    since: float = 0.0
+    refused: set[str] = field(default_factory=set)
+    load: Load | None = None
+    seen: list[Counts] = field(default_factory=list)
+
+    @property
+    def service(self) -> str:
+        return f"{self.stage.environment}/{self.name}"
+
+    def deploy(self, story: Story) -> None:
+        """Ask for the next one, and do not wait."""
+        self.story, self.answered, self.since = story, False, time.monotonic()
+        self.version = "never" if story.name == "never ready" else "v2" if self.serving == "v1" else "v1"
+        text = COMPOSE.replace("NAME", self.name).replace("LISTEN", self.listen)
+        file = self.stage.home / f"{self.name}.yaml"
+        file.write_text(text.replace("HOLD", "1" if story.asked else ""))
+        insisted = ("--force", "--reason", "once more") if self.version in self.refused else ()
+        words = ("-f", str(file), "--no-wait", "--set", f"VERSION={self.version}", *insisted)
+        self.stage.tidegate("deploy", self.service, *words)
+
+    def step(self) -> Story | None:
+        """Say what a person says at a hold; the story, when it is over."""
+        assert self.story is not None
+        rollout = self.stage.api(f"/v1/rollouts?service={self.service}&limit=1")["rollouts"][0]
+        if self.story.asked and rollout["hold"] and not self.answered:
+            self.stage.tidegate(self.story.asked, self.service, "-m", "as the story goes", "--no-wait")
+            self.answered = True
+        if rollout["phase"] not in ("succeeded", "rolled_back", "failed"):
+            late = time.monotonic() - self.since > LONGEST_SECONDS
+            assert not late, (self.name, self.story, rollout["phase"], rollout["reason"], rollout["hold"])
+            return None
+        assert rollout["phase"] == self.story.ends, (self.name, self.story, rollout["phase"], rollout["reason"])
+        if self.story.ends == "succeeded":
+            self.serving = self.version
+        else:
+            self.refused.add(self.version)
+        over, self.story = self.story, None
+        return over
+
+    def begin_traffic(self) -> None:
+        self.load = Load(self.listen, **RATES)
+
+    def pause_traffic(self) -> None:
+        if self.load is not None:
+            self.seen.append(self.load.finish())
+            self.load = None
+
+
+@dataclass
+class Chaos:
+    """What can break; each is a block of some seconds at whose end it is whole again."""
+
+    stage: Stage
+    database: Server
+    lanes: list[Lane]
+    chance: random.Random
+
+    def faults(self) -> dict[str, Callable[[], AbstractContextManager[None]]]:
+        """By name."""
+        found: dict[str, Callable[[], AbstractContextManager[None]]] = {
+            "an engine killed": lambda: self.killed(self.chance.choice(("engine", "other"))),
+            "both engines killed": self.engines_killed,
+            "an engine frozen": lambda: self.frozen(self.stage.state.pids[self.chance.choice(("engine", "other"))]),
+            "the server killed": self.server_killed,
+            "Prometheus killed": lambda: self.killed("prometheus"),
+            "Prometheus frozen": lambda: self.frozen(self.stage.state.pids["prometheus"]),
+            "PostgreSQL stopped": self.database_stopped,
+            "HAProxy killed": self.haproxy_killed,
+            "HAProxy reloaded": self.haproxy_reloaded,
+        }
+        if DOCKER:
+            found["Docker frozen"] = lambda: self.frozen(int(Path("/var/run/docker.pid").read_text()))
+        return found
+
+    @contextmanager
+    def killed(self, name: str) -> Iterator[None]:
+        self.stage.kill(name)
+        yield
+        self.stage.revive(name)
+
+    @contextmanager
+    def engines_killed(self) -> Iterator[None]:
+        with self.killed("engine"), self.killed("other"):
+            yield
+
+    @contextmanager
+    def frozen(self, pid: int) -> Iterator[None]:
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+    @contextmanager
+    def server_killed(self) -> Iterator[None]:
+        with self.killed("tidegate"):
+            yield
+        self._await_server()
+
+    @contextmanager
+    def database_stopped(self) -> Iterator[None]:
+        self.database.stop()
+        try:
+            yield
+        finally:
+            self.database.start()
+        self._await_server()
+
+    @contextmanager
+    def haproxy_killed(self) -> Iterator[None]:
+        for lane in self.lanes:
+            lane.pause_traffic()
+        router = HAProxyRouter(HAProxyOptions(directory=self.stage.home / "haproxy"), self.stage.environment)
+        haproxy.kill(router)
+        yield
+        for lane in self.lanes:
+            wait_for(f"HAProxy at {lane.listen}", answers(f"http://{lane.listen}/"), 60.0)
+            lane.begin_traffic()
+
+    @contextmanager
+    def haproxy_reloaded(self) -> Iterator[None]:
+        self.stage.reload_haproxy()
+        yield
+
+    def _await_server(self) -> None:
+        wait_for("Tidegate", answers(f"http://127.0.0.1:{self.stage.state.ports['tidegate']}/readyz"))
+
+
+def play(lanes: list[Lane], chaos: Chaos) -> tuple[Counter[str], Counter[str]]:
+    """All the rollouts, with a fault every few seconds; how often which story ended, and what broke."""
+    stories: Counter[str] = Counter()
+    broken: Counter[str] = Counter()
+    faults, asked, quiet_until = chaos.faults(), 0, 0.0
+    while asked < ROLLOUTS or any(lane.story for lane in lanes):
+        for lane in lanes:
+            if lane.story and (over := lane.step()):
+                stories[over.name] += 1
+            if not lane.story and asked < ROLLOUTS:
+                lane.deploy(chaos.chance.choices(list(STORIES), list(STORIES.values()))[0])
+                asked += 1
+        if time.monotonic() > quiet_until:
+            name = chaos.chance.choice(list(faults))
+            broken[name] += 1
+            with faults[name]():
+                time.sleep(chaos.chance.uniform(0.5, LEASE_SECONDS + 2.0))
+            quiet_until = time.monotonic() + chaos.chance.uniform(1.0, 4.0)
+        time.sleep(0.2)
+    return stories, broken
+
+
+def assert_world(stage: Stage, lanes: list[Lane]) -> None:
+    """Exactly the containers of what serves, and exactly these in the proxy."""
+    containers: list[dict[str, Any]] = stage.containers()
+    images = Counter(f"tidegate-chaos:{lane.serving}" for lane in lanes for _ in range(REPLICAS))
+    assert Counter(each["image"] for each in containers) == images
+    assert {each["id"] for each in containers} == set().union(*(stage.members(lane.name) for lane in lanes))
+
+
+@pytest.mark.timeout(max(600, 30 * ROLLOUTS))
+def test_every_rollout_ends_right_whatever_breaks(stage: Stage, postgres: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    with postgres.database() as name:
+        monkeypatch.setenv("TIDEGATE_DATABASE", postgres.url(name))
+        monkeypatch.setenv("TIDEGATE_ENGINE__LEASE_SECONDS", str(LEASE_SECONDS))
+        monkeypatch.setenv("TIDEGATE_ENGINE__POLL_SECONDS", "0.1")
+        stage.start(IMAGES, engine_apart=True)
+        for engine in ("engine", "other"):
+            stage.start_engine(engine)
+        lanes = [Lane(stage, f"shop{number}") for number in range(LANES)]
+        for lane in lanes:
+            lane.deploy(FIRST)
+        while any(lane.story and not lane.step() for lane in lanes):
+            time.sleep(0.2)
+        for lane in lanes:
+            lane.begin_traffic()
+        try:
+            stories, broken = play(lanes, Chaos(stage, postgres, lanes, random.Random(SEED)))
+        finally:
+            for lane in lanes:
+                lane.pause_traffic()
+        seen = sum((Counter(counts.by_outcome) for lane in lanes for counts in lane.seen), Counter[str]())
+        print(f"seed {SEED}\nrollouts: {dict(stories)}\nfaults: {dict(broken)}\nrequests: {dict(seen)}")
+        assert stories.total() == ROLLOUTS
+        assert_world(stage, lanes)
+        assert set(seen) == {"ok"}, dict(seen)
+        stage.stop()
