@@ -20,7 +20,14 @@ if [ $# -gt 0 ]; then
     .venv/bin/python -m pytest --durations=15 --durations-min=1 "$@"
     exit
 fi
-# Most tests wait: for bakes, for traffic, for processes. So four files at a time, the people's stories first: they are the
-# longest, and would be alone at the end.
-say "tests"
-.venv/bin/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder --durations=30 --durations-min=1 tests/acceptance tests
+# Most tests wait: for bakes, for traffic, for processes. So several files at a time, the people's stories first: they are the
+# longest, and would be alone at the end. Only what judges response times stands beside tests that are light, for beside three
+# others it measures them.
+FAULTS=tests/acceptance/test_faults.py LIGHT="tests/unit tests/property tests/docs"
+failed=
+side_by_side() { .venv/bin/python -m pytest --dist loadfile --no-loadscope-reorder --durations=30 --durations-min=1 "$@" || failed=1; }
+say "tests of verdicts, and those without parts"
+side_by_side -n 2 $FAULTS $LIGHT
+say "all other tests"
+side_by_side -n 3 --ignore=$FAULTS tests/acceptance tests/contract tests/integration
+[ -z "$failed" ]

@@ -219,7 +219,7 @@ def test_errors_and_latency_of_a_new_release_are_found(
         bake.scraped()
         bake.begin()
         router.write(shop, (old, apps.start(NEW, ERROR_RATIO="0.3", SERVICE_MS="60")), 1)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while not {"errors", "latency"} <= {
             each for each, found in bake.look(final=False).items() if found.reason is Reason.WORSE
         }:
