@@ -5,7 +5,7 @@ help:
 	@echo 'make demo             watch a good release go through and bad ones turn back (KEEP=1 leaves it running)'
 	@echo 'make demo-stop        stop what KEEP=1 left running'
 	@echo 'make test             style, types and every test, against real Docker, HAProxy and Prometheus'
-	@echo 'make chaos            a hundred rollouts while engines, proxy, database, Prometheus and Docker break: half an hour'
+	@echo 'make chaos            a hundred rollouts while engines, proxy, database, Prometheus and Docker break'
 	@echo 'make check            style and types only'
 	@echo 'make bench            the benchmarks: each prints a table (ARGS="--rounds 5" for the rolling update)'
 	@echo 'make bench-dataplane  what clients lose at 200 switches of each proxy, Swarm and others: an hour (ARGS="--only haproxy")'
