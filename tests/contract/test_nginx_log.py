@@ -59,12 +59,16 @@ def broken() -> Iterator[Scripted]:
 # -- for the report --------------------------------------------------------------------------------------------------------
 
 
-def counted(router: NginxRouter, backend: Backend) -> Traffic:
-    """Of the backend. A line is written just after the answer."""
-    time.sleep(0.05)
-    found = router.read(backend).traffic
-    assert found is not None
-    return found
+def counted(router: NginxRouter, backend: Backend, requests: int) -> Traffic:
+    """Of the backend, once so many requests are. A line is written just after the answer."""
+
+    def found() -> Traffic:
+        traffic = router.read(backend).traffic
+        assert traffic is not None
+        return traffic
+
+    until(lambda: found().requests >= requests)
+    return found()
 
 
 def test_answers_that_nginx_made_up_are_lost_and_those_of_the_application_are_errors(
@@ -74,16 +78,16 @@ def test_answers_that_nginx_made_up_are_lost_and_those_of_the_application_are_er
     owned.write(shop, (failing,), 1)
     for path, status in ({"/200": 200, "/404": 404} | APPLICATIONS | MADE_UP).items():
         assert get(shop.listen, path) in (status, None if path == "/nonsense" else status), path
-    assert counted(owned, shop) == Traffic(10, 4, 4)
+    assert counted(owned, shop, 10) == Traffic(10, 4, 4)
     assert get(shop.listen, "/200", "HEAD") == 200
-    assert counted(owned, shop) == Traffic(11, 4, 4), "an answer without its body is none that broke off"
+    assert counted(owned, shop, 11) == Traffic(11, 4, 4), "an answer without its body is none that broke off"
 
     owned.write(shop, (replace(member(1, "v2-2"), address=f"127.0.0.1:{free_port()}"),), 1)
     assert get(shop.listen, "/200") == 502, "refused"
     owned.write(shop, (), 1)
     assert get(shop.listen, "/200") == 503, "nobody"
     seen = owned.read(shop)
-    assert counted(owned, shop) == Traffic(13, 6, 4)
+    assert counted(owned, shop, 13) == Traffic(13, 6, 4)
     assert seen.by_release == {"v1-1": Traffic(11, 4, 4), "v2-2": Traffic(1, 1, 0)}
 
 
@@ -95,7 +99,7 @@ def test_a_client_that_leaves_or_speaks_nonsense_loses_nothing(owned: NginxRoute
         with socket.create_connection((host, int(port))) as client:
             client.sendall(said)
             time.sleep(0.2)
-    assert counted(owned, shop) == Traffic(1, 0, 0)
+    assert counted(owned, shop, 1) == Traffic(1, 0, 0)
 
 
 def test_one_that_refused_before_another_answered_lost_nothing(owned: NginxRouter, shop: Backend, broken: Scripted) -> None:
@@ -103,7 +107,7 @@ def test_one_that_refused_before_another_answered_lost_nothing(owned: NginxRoute
     owned.write(shop, (good, replace(member(1, "v2-2"), address=f"127.0.0.1:{free_port()}")), 1)
     for _ in range(8):
         assert get(shop.listen, "/200") == 200
-    assert counted(owned, shop) == Traffic(8, 0, 0)
+    assert counted(owned, shop, 8) == Traffic(8, 0, 0)
     assert owned.read(shop).by_release == {"v1-1": Traffic(8, 0, 0)}
 
 
@@ -115,7 +119,7 @@ def test_the_log_is_put_aside_and_no_line_is_missed(
         traffic = load(shop.listen, get=150, post_ka=150)
         until(lambda: router.read(shop).traffic is not None and traffic.counts.requests > 900)
         seen = traffic.finish()
-        found = counted(router, shop)
+        found = counted(router, shop, seen.requests)
         assert found == Traffic(seen.requests, 0, 0)
         kept = sum((home / name).stat().st_size for name in ("requests.log", "requests.log.1"))
     assert kept < 30_000, "of more than 40,000 bytes that were written"
@@ -139,7 +143,7 @@ def test_the_lines_for_an_adopted_nginx_are_right(home: Path, broken: Scripted) 
         there.router.write(Backend("shop"), (replace(member(0), address=broken.address),), 1)
         for path in ("/200", *APPLICATIONS, *MADE_UP):
             get(listen, path)
-        assert counted(there.router, Backend("shop")) == Traffic(9, 4, 4)
+        assert counted(there.router, Backend("shop"), 9) == Traffic(9, 4, 4)
         there.router.write(Backend("shop"), (), 1)
         assert get(listen, "/200") == 503
         assert [each.found for each in there.router.check()[1:]] == []

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import schemathesis
 import schemathesis.checks
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis.errors import FlakyStrategyDefinition
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi import checks
 
@@ -21,6 +22,7 @@ from support.api import Running, compose, running
 
 EXAMPLES = 10  # of each operation and kind
 STEPS, STORIES = 12, 80
+ROUNDS = 10  # at most: a story that went another way than one with the same beginning ends a round
 BOUNDED = settings(
     max_examples=EXAMPLES,
     stateful_step_count=STEPS,
@@ -134,18 +136,38 @@ def test_every_operation_answers_as_it_says_whatever_is_sent(api: Running, mode:
 def test_stories_of_many_requests_end_as_told(api: Running) -> None:
     """What one answer names is asked for by the next request: rollouts, tokens, cursors."""
     asked: set[str] = set()
+    wrong: list[BaseException] = []
+    told = 0
 
     class Stories(specification(api, GenerationMode.POSITIVE).as_state_machine()):  # type: ignore[misc]
         def validate_response(self, response: Any, case: Any, **_: Any) -> None:
             asked.add(f"{case.operation.label} {response.status_code}")
-            case.validate_response(response, checks=CHECKS, additional_checks=[is_one_of_ours])
+            try:
+                case.validate_response(response, checks=CHECKS, additional_checks=[is_one_of_ours])
+            except BaseException as error:
+                wrong.append(error)
+                raise
 
         def get_call_kwargs(self, case: Any) -> dict[str, Any]:
             if isinstance(case.query, dict):
                 case.query.pop("wait", None)
             return {"headers": {"Authorization": f"Bearer {api.token}"}, "timeout": 30}
 
-    Stories.run(settings=settings(BOUNDED, max_examples=STORIES))
+        def teardown(self) -> None:
+            nonlocal told
+            told += 1
+
+    for number in range(ROUNDS):
+        try:
+            many = settings(BOUNDED, derandomize=False, max_examples=STORIES - told)
+            seed(number)(Stories).run(settings=many)
+        except FlakyStrategyDefinition:
+            # The rollouts go on meanwhile, so that the same request is answered otherwise a second later. Hypothesis gives
+            # up then; it is a fault only when an answer was one.
+            assert not wrong, wrong
+        if told >= STORIES:
+            break
+    assert told >= STORIES
     deep = {
         "POST /v1/services/{environment}/{service}/rollouts 202",
         "GET /v1/rollouts/{rollout}/report 200",
