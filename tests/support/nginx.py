@@ -148,7 +148,7 @@ def standing_ones(home: Path) -> Iterator[Callable[..., Standing]]:
 
 
 def get(address: str, path: str, method: str = "GET") -> int | None:
-    """The status; None when the answer broke off. It stays to the end also of what is no answer: one who leaves lost nothing."""
+    """The status; None when the answer broke off. It stays to the end of what is no answer, too: who leaves lost nothing."""
     connection = http.client.HTTPConnection(address, timeout=10)
     try:
         connection.request(method, path)
@@ -156,8 +156,9 @@ def get(address: str, path: str, method: str = "GET") -> int | None:
         answer.read()
         return answer.status
     except (http.client.HTTPException, OSError):
-        while connection.sock is not None and connection.sock.recv(4096):
-            pass
+        with suppress(OSError):
+            while connection.sock is not None and connection.sock.recv(4096):
+                pass
         return None
     finally:
         connection.close()

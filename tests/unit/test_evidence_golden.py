@@ -9,7 +9,7 @@ import pytest
 
 from tidegate.core.evidence.calibration import Calibration
 from tidegate.core.evidence.grid import errors_grid, latency_grid
-from tidegate.core.evidence.kinds import constant
+from tidegate.core.evidence.kinds import at_most_possible
 from tidegate.core.evidence.options import Options
 from tidegate.core.evidence.process import Kind, Process
 
@@ -26,7 +26,7 @@ def ln_e(rows: Sequence[Row], known: dict[str, float], *, rare: bool = True) -> 
     )
     kind = Kind(
         errors_grid() if rare else latency_grid(known["rate"]),
-        constant(1.0),  # the golden margin is that of luck with hosts
+        at_most_possible(1.0),  # the golden margin is that of luck with hosts
         rare=rare,
         disturbed=1.5 if rare else 1.15,
     )

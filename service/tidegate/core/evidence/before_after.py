@@ -7,9 +7,8 @@ wider by what the service did to itself over time, and a verdict from here says 
 from __future__ import annotations
 
 import numpy as np
-from scipy.special import stdtrit
 
-from tidegate.core.evidence.calibration import LEAST_DISPERSION, Calibration
+from tidegate.core.evidence.calibration import LEAST_DISPERSION, Calibration, widened
 from tidegate.core.evidence.grid import CAP_NATS, Array, log_evalue
 from tidegate.core.evidence.options import Options
 from tidegate.core.evidence.process import Kind
@@ -72,8 +71,7 @@ class BeforeAfter:
 
     def __init__(self, kind: Kind, known: Calibration, options: Options) -> None:
         self.kind, self.calibration, self._options = kind, known, options
-        luck = np.exp(stdtrit(known.freedom, 1 - options.host_luck) * known.host_sd)
-        self.margin = np.maximum(kind.margin(known.rate), luck)
+        self.margin = widened(kind.margin(known.rate), known.luck(options.host_luck), known.rate)
         self._old_bad = np.maximum(0.0, known.rate * (known.exposure + DOUBT) - 0.5)
         self._bad = self._exposure = np.zeros(len(known.rate))
         self._last = self._sums = np.zeros((len(known.rate), len(kind.grid.theta)))

@@ -27,8 +27,8 @@ def watched_bounds(exceedance: Array) -> list[int]:
 
 def local_slope(bounds: Array, exceedance: Array, place: int) -> float:
     """-d log S / d log x at a bound, by finite differences: times log(1.1), it is how much log S rises for 10 % slower.
-    Of a single bound no slope is known."""
-    x, y = np.log(bounds), np.log(np.maximum(exceedance, 1e-9))
+    Of a single bound no slope is known; and a bound that nobody exceeded says no more than that few do."""
+    x, y = np.log(bounds), np.log(np.maximum(exceedance, USABLE[0]))
     before, after = max(place - 1, 0), min(place + 1, len(exceedance) - 1)
     if before == after:
         return LEAST_SLOPE

@@ -13,6 +13,7 @@ from tidegate.core.evidence.options import Options
 LEAST_DISPERSION = 0.05  # where nearly every event is bad
 ENOUGH_BLOCKS = 10.0  # of history, to know how unsteady a count is
 UNKNOWN_DISPERSION = 10.0  # how many times as unsteady it may be where nothing is known
+POSSIBLE = 0.9  # margins reach at most this far (in the log) towards "all of them are bad"
 HOST_BLOCKS = 5  # blocks of history that are added up before instances are compared
 
 
@@ -37,6 +38,12 @@ class Calibration:
     def luck(self, chance: float) -> Array:
         """The log ratio that one instance exceeds by luck with its host with this chance only; Student's t."""
         return np.asarray(stdtrit(self.freedom, 1.0 - chance) * self.host_sd)
+
+
+def widened(margin: Array, luck: Array, rate: Array) -> Array:
+    """The tolerated rate ratio [R], widened for the log ratio that luck explains; at most so far that harm can be seen, which
+    it cannot be where no more than all of them are bad."""
+    return np.asarray(np.maximum(margin, np.exp(np.minimum(luck, POSSIBLE * np.log(1 / np.minimum(rate, 1.0))))))
 
 
 def calibrate(bad: Array, exposure: Array, host_sd: float, options: Options) -> Calibration:

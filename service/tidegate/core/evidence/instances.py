@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tidegate.core.evidence.calibration import Calibration
+from tidegate.core.evidence.calibration import Calibration, widened
 from tidegate.core.evidence.grid import CAP_NATS, Array, Grid, log_evalue
 from tidegate.core.evidence.likelihood import Interval, log_likelihood
 from tidegate.core.evidence.options import Options
@@ -48,9 +48,9 @@ class Instances:
             self._new, self._bad, self._exposure = new.copy(), bad * new, (exposure * new).astype(float)
             self._old_bad, self._old_exposure = old_bad.copy(), old_exposure.copy()
         else:
-            self._held, self._new = self._held | now.held, _widened(self._new, len(new)) & new
-            self._bad = _widened(self._bad, len(new)) + bad * new
-            self._exposure = _widened(self._exposure, len(new)) + exposure * new
+            self._held, self._new = self._held | now.held, _grown(self._new, len(new)) & new
+            self._bad = _grown(self._bad, len(new)) + bad * new
+            self._exposure = _grown(self._exposure, len(new)) + exposure * new
             self._old_bad, self._old_exposure = self._old_bad + old_bad, self._old_exposure + old_exposure
         self._intervals += 1
         if self._intervals == self._length:
@@ -62,10 +62,9 @@ class Instances:
         if not len(chosen):
             return
         now = Now(self._now.rate, self._now.shape, self._held)
-        luck = np.exp(self._luck * np.sqrt(1 + 1 / self._beside))
         found = log_likelihood(
             Interval(self._bad[:, chosen].T, self._exposure[:, chosen].T, self._old_bad, self._old_exposure),
-            np.maximum(self._margin(now.rate), luck),
+            widened(self._margin(now.rate), self._luck * np.sqrt(1 + 1 / self._beside), now.rate),
             now,
             self._calibration.dispersion,
             self._grid,
@@ -87,7 +86,7 @@ class Instances:
         return self._evalue
 
 
-def _widened(values: NDArray[Any], instances: int) -> NDArray[Any]:
+def _grown(values: NDArray[Any], instances: int) -> NDArray[Any]:
     """With more instances, of which nothing was seen before: [..., instances]."""
     missing = instances - values.shape[-1]
     return np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, missing)]) if missing else values

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tidegate.core.evidence.buckets import USABLE, local_slope, ratio_of_slowdown, watched_bounds
-from tidegate.core.evidence.calibration import Calibration, calibrate
+from tidegate.core.evidence.buckets import local_slope, ratio_of_slowdown, watched_bounds
+from tidegate.core.evidence.calibration import POSSIBLE, Calibration, calibrate
 from tidegate.core.evidence.grid import Array, errors_grid, latency_grid, live_grid
 from tidegate.core.evidence.options import Options
 from tidegate.core.evidence.process import Kind, Margin
@@ -17,9 +17,10 @@ LIVE_RATE = 0.002  # failed probes are never assumed to be rarer
 LIVE_ABSOLUTE, LIVE_FACTOR = 0.10, 2.0
 WARMUP_ABSOLUTE, WARMUP_FACTOR = 0.10, 10.0
 LEAST_HOST_SD = 0.02
-POSSIBLE = 0.9  # margins reach at most this far (in the log) towards "all requests are slow"
 POSSIBLE_DISTURBED = 0.7
-FAST_SHARE = 0.02  # tolerated share of requests slower than the lowest bound, where none was before
+FAST_SHARE = 0.02  # tolerated share of requests slower than a bound, where hardly any was before
+
+STEEP, FEW = 8.0, 0.1  # a slope that makes a margin of many times, and a share of slow requests that can rise so far
 
 
 def errors_kind(options: Options, margin: float | None = None) -> Kind:
@@ -78,8 +79,8 @@ def latency_bounds(
 ) -> Sequence[Bound]:
     """The bounds worth watching: `slower` [bounds] of the history's `requests` took longer than each bound [seconds].
 
-    `margin`: how much longer requests may take, as a share. Where all were faster than every bound, more than a few that
-    are slower than the lowest one are harm.
+    `margin`: how much longer requests may take, as a share. Where nearly all were faster than every bound that tells
+    anything, more than a few that are slower are harm.
     """
     tolerated = options.latency_relative if margin is None else margin
     exceedance = slower / max(requests, 1)
@@ -92,17 +93,23 @@ def latency_bounds(
 
         kind = Kind(
             latency_grid(share),
-            constant(factor(1 + tolerated)),
-            constant(factor(1 + max(tolerated, options.instance_latency_relative))),
+            at_most_possible(factor(1 + tolerated)),
+            at_most_possible(factor(1 + max(tolerated, options.instance_latency_relative))),
+            # Where nearly all slow requests may be the candidate's, whose they are says nothing; how many there are does.
+            rare=slope > STEEP and share <= FEW,
             disturbed=factor(options.disturbed_latency, POSSIBLE_DISTURBED),
         )
         found.append(Bound(place, float(bounds[place]), share, slope, kind))
-    return found or [_fast(bounds, exceedance, options)]
+    return found if any(each.exceedance > FAST_SHARE for each in found) else [_fast(bounds, exceedance, options)]
 
 
 def _fast(bounds: Array, exceedance: Array, options: Options) -> Bound:
-    """A service that is faster than any bound: requests slower than the lowest one are rare events, as errors are."""
-    fast = np.flatnonzero(exceedance <= USABLE[0])
+    """Response times within one bucket, or below the lowest: requests slower than it are rare events, as errors are.
+
+    How steep the share falls is not known there, so no margin can be told in times; and what share of all bad requests is
+    the candidate's tells little where it may be nearly all of them. Their number does.
+    """
+    fast = np.flatnonzero(exceedance <= FAST_SHARE)
     place = int(fast[0]) if len(fast) else len(bounds) - 1
     kind = Kind(
         errors_grid(), rate_margin(1.0, FAST_SHARE), rate_margin(1.0, 3 * FAST_SHARE), True, options.disturbed_errors
@@ -110,9 +117,9 @@ def _fast(bounds: Array, exceedance: Array, options: Options) -> Bound:
     return Bound(place, float(bounds[place]), max(float(exceedance[place]), 1e-6), 1.0, kind)
 
 
-def constant(ratio: float) -> Margin:
-    """A tolerated ratio that does not depend on the rate."""
-    return lambda rate: np.full_like(rate, ratio)
+def at_most_possible(ratio: float) -> Margin:
+    """A tolerated ratio; less of it while the rate is so high that nothing could exceed it."""
+    return lambda rate: np.minimum(ratio, (1 / np.minimum(rate, 1.0)) ** POSSIBLE)
 
 
 def latency_calibration(bound: Bound, slower: Array, requests: Array, options: Options) -> Calibration:

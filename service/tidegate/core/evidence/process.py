@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tidegate.core.evidence.calibration import Calibration
+from tidegate.core.evidence.calibration import Calibration, widened
 from tidegate.core.evidence.grid import CAP_NATS, Array, Grid, log_evalue
 from tidegate.core.evidence.instances import Instances
 from tidegate.core.evidence.likelihood import Interval, log_likelihood
@@ -73,8 +73,8 @@ class Process:
         now = self.rate.now()
         old_bad, old_exposure = (bad * old).sum(1), (exposure * old).sum(1).astype(float)
         compared, beside = max(1, int(new.sum())), max(1, int(old.sum()))
-        plain = self.kind.margin(now.rate)
-        self.margin = np.maximum(plain, np.exp(self._luck * np.sqrt(1 / compared + 1 / beside)))
+        luck = self._luck * np.sqrt(1 / compared + 1 / beside)
+        self.margin = widened(self.kind.margin(now.rate), luck, now.rate)
         self._join(new)
         seen = self._without_each(bad, exposure, new, old_bad, old_exposure)
         self._sums = self._sums + log_likelihood(

@@ -124,7 +124,7 @@ class Trial:
         after, ours = self._after(counted), 1.0 - self.ground.before_after_share
         whole = (1.0 - ours) * after + ours * float(beside.evalue()[0])
         needed = self.ground.options.threshold if self.ground.batches else 1.0 / self.ground.options.budget
-        blamed = self._strongest(counted, beside, after, ours) if whole >= needed else frozenset[str]()
+        blamed = self._strongest(counted, beside, after, ours, needed) if whole >= needed else frozenset[str]()
         fixed = frozenset(name for name, bad in beside.look().items() if bad[0]) if first else frozenset[str]()
         return Standing(whole, needed, ours, beside, blamed, fixed)
 
@@ -142,8 +142,9 @@ class Trial:
         return sum(arm.weight / total * arm.after_evalue() for arm in arms) if arms else 1.0
 
     @staticmethod
-    def _strongest(sources: Sequence[Source], beside: Evidence, after: float, ours: float) -> frozenset[str]:
-        """The parts that add the most; those against the time before when they are the reason."""
+    def _strongest(sources: Sequence[Source], beside: Evidence, after: float, ours: float, needed: float) -> frozenset[str]:
+        """The parts that add the most, and those that would be enough alone; those against the time before when they are
+        the reason."""
         each = ours * beside.each()[:, 0]
         if (1.0 - ours) * after > each.max(initial=0.0):
             arms = {
@@ -154,7 +155,8 @@ class Trial:
                 if arm.after is not None
             }
             return frozenset(name for name, value in arms.items() if value >= max(arms.values()) / 2)
-        return frozenset(part.name for part, value in zip(beside.parts, each, strict=True) if value >= each.max() / 2)
+        least = min(each.max() / 2, needed)
+        return frozenset(part.name for part, value in zip(beside.parts, each, strict=True) if value >= least)
 
     def _readiness(self, look: Look, standing: Standing) -> list[Finding]:
         """Told only when it is the reason: nobody asked for it by name."""
