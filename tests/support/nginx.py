@@ -148,7 +148,7 @@ def standing_ones(home: Path) -> Iterator[Callable[..., Standing]]:
 
 
 def get(address: str, path: str, method: str = "GET") -> int | None:
-    """The status; None when the answer broke off. It stays to the end of what is no answer, too: who leaves lost nothing."""
+    """The status; None when the answer broke off. It stays to the end of what is no answer: who leaves lost nothing."""
     connection = http.client.HTTPConnection(address, timeout=10)
     try:
         connection.request(method, path)

@@ -41,7 +41,7 @@ class Calibration:
 
 
 def widened(margin: Array, luck: Array, rate: Array) -> Array:
-    """The tolerated rate ratio [R], widened for the log ratio that luck explains; at most so far that harm can be seen, which
+    """The tolerated rate ratio [R], widened for the log ratio that luck explains; so far that harm can be seen, which
     it cannot be where no more than all of them are bad."""
     return np.asarray(np.maximum(margin, np.exp(np.minimum(luck, POSSIBLE * np.log(1 / np.minimum(rate, 1.0))))))
 
