@@ -6,8 +6,11 @@ import functools
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
+import structlog
+
 from tidegate.errors import DriverError
 
+logger = structlog.get_logger("tidegate.drivers")
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -24,6 +27,8 @@ def understood(kind: type[DriverError], who: str) -> Callable[[Callable[P, T]], 
             try:
                 return method(*arguments, **options)
             except SENSELESS as error:
+                # It may be a mistake of ours in reading it: then only this tells where.
+                logger.warning("an answer makes no sense", who=who, exc_info=True)
                 said = f"{type(error).__name__}: {str(error)[:200]}"
                 raise kind(f"an answer of {who} makes no sense ({said}); is it the one of the settings?") from error
 

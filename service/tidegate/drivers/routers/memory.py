@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, astuple, dataclass, field, fields
@@ -14,6 +15,9 @@ from typing import Any
 
 from tidegate.drivers.routers import files
 from tidegate.errors import RouterError
+
+LOCK_SECONDS = 15.0  # longer than any write takes; whoever holds it so long does not go on by itself
+LOCK_POLL_SECONDS = 0.01
 
 
 @dataclass(frozen=True)
@@ -50,27 +54,53 @@ class Kept:
 
 
 class Memory:
-    """A file in `directory`, with a lock that all threads and processes respect."""
+    """A file in `directory`, with a lock that all threads and processes respect.
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
+    `lock_seconds`: how long is waited for the lock. It is never taken from somebody: a process that is frozen in the middle
+    of a write would end it when it is awake.
+    """
+
+    def __init__(self, directory: Path, lock_seconds: float = LOCK_SECONDS) -> None:
+        self._directory, self._lock_seconds = directory, lock_seconds
         self._threads = threading.Lock()
 
     @contextmanager
     def locked(self) -> Iterator[dict[str, Kept]]:
-        """Be the only writer; what is remembered, by backend."""
+        """Be the only writer; what is remembered, by backend. Raises `RouterError`."""
         try:
             self._directory.mkdir(parents=True, exist_ok=True, mode=0o750)
             handle = os.open(self._directory / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         except OSError as error:
             text = f"{self._directory} cannot be used: {error.strerror}: make it a folder that Tidegate may write"
             raise RouterError(text, retryable=False) from error
+        until = time.monotonic() + self._lock_seconds
         try:
-            with self._threads:
-                fcntl.flock(handle, fcntl.LOCK_EX)
+            if not self._threads.acquire(timeout=self._lock_seconds):
+                raise self._held(handle)
+            try:
+                self._take(handle, until)
                 yield self.load()
+            finally:
+                self._threads.release()
         finally:
             os.close(handle)
+
+    def _take(self, handle: int, until: float) -> None:
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= until:
+                    raise self._held(handle) from None
+                time.sleep(LOCK_POLL_SECONDS)
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, str(os.getpid()).encode(), 0)
+
+    def _held(self, handle: int) -> RouterError:
+        by = os.pread(handle, 20, 0).decode(errors="replace") or "unknown"
+        said = f"{self._directory / 'lock'} has been held for {self._lock_seconds:g} s by process {by}"
+        return RouterError(f"{said}: when that is frozen or hangs, wake it or kill it")
 
     def load(self) -> dict[str, Kept]:
         """What is remembered; nothing at first. What another version kept besides is not taken over."""
