@@ -112,7 +112,7 @@ class Generations:
 
     def _worker(self, pid: int, master: int | None) -> Worker | None:
         words = title(pid)
-        if not words.startswith(WORKER):
+        if not words.startswith(WORKER) and not _begins(pid, words, master):
             return None
         try:
             generation = self._held(pid)
@@ -160,6 +160,11 @@ def serving(workers: Sequence[Worker]) -> Generation:
     """What new connections get: the newest that has a worker which is not leaving."""
     taking = (each.generation for each in workers if not each.leaving)
     return max(taking, key=lambda each: each.number, default=Generation())
+
+
+def _begins(pid: int, words: str, master: int | None) -> bool:
+    """Whether it is a worker that does not say so yet: it takes requests as soon as it is on the processor again."""
+    return master is not None and pid != master and words.startswith(MASTER) and parent(pid) == master
 
 
 def title(pid: int) -> str:
