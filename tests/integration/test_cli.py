@@ -15,8 +15,8 @@ import pytest
 
 from support.api import Running, compose, running
 from tidegate import wiring as wires
-from tidegate.cli.admin import beyond_allowed, engines_heard
 from tidegate.cli.exits import Exit
+from tidegate.cli.server_side import beyond_allowed, engines_heard
 from tidegate.settings import load
 
 TIDEGATE = Path(sys.executable).with_name("tidegate")

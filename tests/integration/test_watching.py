@@ -22,7 +22,7 @@ from support.api import SHOP, Running, compose, eventually, running
 from support.jenkins import FakeJenkins
 from support.outbox import outbox
 from tidegate import wiring as wires
-from tidegate.cli.admin import metrics_served
+from tidegate.cli.server_side import metrics_served
 from tidegate.core.model import Instance, InstanceState
 from tidegate.core.phases import Phase
 from tidegate.drivers.platforms.docker import DockerPlatform

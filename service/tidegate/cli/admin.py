@@ -1,47 +1,21 @@
-"""The server's own commands: serve, engine, migrate, restored, prune, check. They read the server's settings."""
+"""The server's own commands: serve, engine, migrate, restored, prune, check. They read the server's settings.
+
+What they work with is imported by each for itself: it takes a second, and no other command needs it.
+"""
 
 from __future__ import annotations
 
-import os
-import signal
-import socket
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from prometheus_client import start_http_server
 
-from tidegate import wiring as wires
 from tidegate.cli.context import Context, Output, rich_safe
 from tidegate.cli.exits import Exit
-from tidegate.errors import Refused
-from tidegate.ports import Diagnosis
-from tidegate.settings import load
-from tidegate.web import logs, server
 
 SettingsFile = Annotated[
     Path | None, typer.Option("--settings", envvar="TIDEGATE_SETTINGS", help="The server's settings, a TOML file.")
 ]
-
-
-@contextmanager
-def opened(settings: Path | None) -> Iterator[wires.Wiring]:
-    """Everything built from the settings; closed afterwards. Logs go to standard error, only answers to standard output."""
-    found = load(settings, os.environ)
-    logs.configure(found.log.level, found.log.format)
-    wiring = wires.build(found)
-    try:
-        yield wiring
-    finally:
-        wiring.close()
-
-
-def owner() -> str:
-    """A name for this process as the holder of leases: host, process and a random part, so that it is never reused."""
-    return f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
 
 
 def serve(
@@ -49,54 +23,35 @@ def serve(
     with_engine: Annotated[bool, typer.Option("--with-engine", help="Drive the rollouts in this process, too.")] = False,
 ) -> None:
     """Answer the API, until SIGTERM."""
-    server.run(load(settings, os.environ), owner() if with_engine else None)
+    from tidegate.cli import server_side
+
+    server_side.serve(settings, with_engine)
 
 
 def engine(settings: SettingsFile = None) -> None:
     """Drive the rollouts, until SIGTERM."""
-    with opened(settings) as wiring, wires.sole_engine(wiring):
-        wiring.store.prepare()
-        worker = wires.engine(wiring, owner())
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: worker.stop())
-        with metrics_served(wiring), wires.outbox(wiring), wires.pruner(wiring):
-            worker.run()
+    from tidegate.cli import server_side
 
-
-@contextmanager
-def metrics_served(wiring: wires.Wiring) -> Iterator[None]:
-    """The engine's metrics over HTTP, where the settings give them an address. Raises `Refused` when it cannot be had."""
-    listen = wiring.settings.engine.metrics_listen
-    if not listen:
-        yield
-        return
-    host, _, port = listen.rpartition(":")
-    try:
-        http, thread = start_http_server(int(port), host, wiring.meter.registry)
-    except OSError as error:
-        raise Refused(f"cannot listen on {listen}: {error}; free it, or set `engine.metrics_listen` to another") from error
-    try:
-        yield
-    finally:
-        http.shutdown()
-        http.server_close()
-        thread.join()
+    server_side.drive(settings)
 
 
 def migrate(ctx: typer.Context, settings: SettingsFile = None) -> None:
     """Bring the database's schema up to date."""
+    from tidegate.cli import server_side
+
     context: Context = ctx.obj
-    with opened(settings) as wiring:
+    with server_side.opened(settings) as wiring:
         wiring.store.migrate()
     context.line("the schema is up to date")
 
 
 def restored(ctx: typer.Context, settings: SettingsFile = None) -> None:
     """After a backup was put back, before an engine is started: proxies have seen newer fences than it knows."""
+    from tidegate.cli import server_side
+
     context: Context = ctx.obj
-    with opened(settings) as wiring, wires.sole_engine(wiring):
-        wiring.store.prepare()
-        wiring.store.restored()
+    with server_side.opened(settings) as wiring:
+        server_side.restored(wiring)
     context.line("fences go on above all that proxies have seen; engines may be started")
 
 
@@ -107,15 +62,11 @@ def prune(
     output: Output = None,
 ) -> None:
     """Forget what is older than the settings' `keep` says, now and not only when an engine does it by itself."""
+    from tidegate.cli import server_side
+
     context: Context = ctx.obj
-    with opened(settings) as wiring:
-        wiring.store.prepare()
-        pruner = wires.pruner(wiring)
-        if dry_run:
-            found = wiring.store.prune(pruner.keep(), dry_run=True)
-            samples, rollouts, releases = found.samples, found.rollouts, found.releases
-        else:
-            samples, rollouts, releases = pruner.prune()
+    with server_side.opened(settings) as wiring:
+        samples, rollouts, releases = server_side.pruned(wiring, dry_run=dry_run)
     if context.as_json(output):
         context.print_json({"dry_run": dry_run, "samples": samples, "rollouts": rollouts, "releases": releases})
     elif dry_run:
@@ -126,9 +77,11 @@ def prune(
 
 def check(ctx: typer.Context, settings: SettingsFile = None, output: Output = None) -> None:
     """Look at every configured part, and say in one table what is wrong and how to mend it."""
+    from tidegate.cli import server_side
+
     context: Context = ctx.obj
-    with opened(settings) as wiring:
-        found = [(where, line) for where, lines in _looked_at(wiring) for line in lines]
+    with server_side.opened(settings) as wiring:
+        found = [(where, line) for where, lines in server_side.looked_at(wiring) for line in lines]
     if context.as_json(output):
         rows = [{"where": w, "part": d.part, "ok": d.ok, "found": d.found, "mend": d.mend} for w, d in found]
         context.print_json(rows)
@@ -140,41 +93,3 @@ def check(ctx: typer.Context, settings: SettingsFile = None, output: Output = No
         )
     if not all(line.ok for _, line in found):
         raise typer.Exit(Exit.UNHEALTHY)
-
-
-def _looked_at(wiring: wires.Wiring) -> Iterator[tuple[str, tuple[Diagnosis, ...]]]:
-    """Each configured part with what it says of itself."""
-    database = tuple(wiring.store.check())
-    yield "server", database
-    if all(line.ok for line in database):
-        yield "server", (engines_heard(wiring),)
-    for name, parts in wiring.environments.items():
-        yield name, (beyond_allowed(wiring, name), *parts.platform.check())
-        yield name, (*([wiring.chosen[name]] if name in wiring.chosen else []), *parts.router.check())
-        if parts.metrics is None:
-            yield name, (Diagnosis("metrics", True, "none configured: services with checks are refused"),)
-        else:
-            yield name, tuple(parts.metrics.check())
-        if parts.ci is not None:
-            yield name, tuple(parts.ci.check())
-
-
-def engines_heard(wiring: wires.Wiring) -> Diagnosis:
-    """No mistake before the first start, but something to know."""
-    engines = wiring.store.engines()
-    if not engines:
-        return Diagnosis("engine", True, "warning: none is heard, so no rollout goes on; start `tidegate engine`")
-    last, silent = engines[0], max(0.0, wiring.clock() - engines[0].seen)
-    if silent > server.ENGINE_SECONDS:
-        what = f"{last.owner} was heard last {silent:.0f} s ago, and did not end as it should"
-        return Diagnosis("engine", False, what, "look at its log, and start `tidegate engine`")
-    return Diagnosis("engine", True, f"{last.owner}, Tidegate {last.version}, heard {silent:.0f} s ago")
-
-
-def beyond_allowed(wiring: wires.Wiring, name: str) -> Diagnosis:
-    """No mistake where nothing is said, but something to know."""
-    environment = wiring.settings.environments.get(name)
-    if environment is None or environment.allow is None:
-        what = f"warning: Compose files may mount all of the hosts and add any right; set [environments.{name}.allow]"
-        return Diagnosis("allowed", True, what)
-    return Diagnosis("allowed", True, "what reaches beyond a container is refused, but for what [allow] names")

@@ -16,7 +16,6 @@ from tidegate.cli.context import Context, Output, rich_safe
 from tidegate.cli.exits import Exit
 from tidegate.cli.following import STYLES
 from tidegate.core.judge.verdict import Outcome, Verdict
-from tidegate.web.views import VerdictView
 
 app = typer.Typer(help="Judge again, offline, and simulate.", no_args_is_help=True)
 
@@ -38,6 +37,7 @@ def replay(
     """Judge a rollout again from the samples that were stored, perhaps with other settings. Nothing is changed."""
     from tidegate.core.judge import replay as again  # numpy takes a while, and no other command needs it
     from tidegate.web.records import decoded
+    from tidegate.web.views import VerdictView
 
     context: Context = ctx.obj
     data = _record(context, rollout)

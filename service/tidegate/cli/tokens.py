@@ -7,10 +7,9 @@ from typing import Annotated
 
 import typer
 
-from tidegate.cli.admin import SettingsFile, opened
+from tidegate.cli.admin import SettingsFile
 from tidegate.cli.context import Context, Output
 from tidegate.core.judge.verdict import Time
-from tidegate.web.auth import new_token
 
 app = typer.Typer(help="API tokens: who may do what.", no_args_is_help=True)
 
@@ -35,6 +34,9 @@ def create(
     """Make a token and print it, once."""
     context: Context = ctx.obj
     if local:
+        from tidegate.cli.server_side import opened  # takes a second, and without --local it is not needed
+        from tidegate.web.auth import new_token
+
         expires: Time | None = time.time() + expires_days * 86_400 if expires_days is not None else None
         with opened(settings) as wiring:
             secret, token = new_token(name, scope, service or ["*"], time.time(), expires)
