@@ -23,11 +23,12 @@ fi
 # Most tests wait: for bakes, for traffic, for processes. So several files at a time, the people's stories first: they are the
 # longest, and would be alone at the end. Only what judges response times stands beside tests that are light or wait, for
 # beside three others it measures them.
-FAULTS=tests/acceptance/test_faults.py KILLED=tests/acceptance/test_killed_engine.py LIGHT="tests/unit tests/property tests/docs"
+FAULTS=tests/acceptance/test_faults.py
+WAITING="tests/acceptance/test_tending.py tests/acceptance/test_discovery.py"
 failed=
 side_by_side() { .venv/bin/python -m pytest --dist loadfile --no-loadscope-reorder --durations=30 --durations-min=1 "$@" || failed=1; }
-say "tests of verdicts, and those without parts"
-side_by_side -n 2 $FAULTS $KILLED $LIGHT
+say "tests of verdicts, and those that are light or wait"
+side_by_side -n 2 $FAULTS $WAITING tests/unit tests/property tests/docs
 say "all other tests"
-side_by_side -n 3 --ignore=$FAULTS --ignore=$KILLED tests/acceptance tests/contract tests/integration
+side_by_side -n 3 $(printf -- '--ignore=%s ' $FAULTS $WAITING) tests/acceptance tests/contract tests/integration
 [ -z "$failed" ]

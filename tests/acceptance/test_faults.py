@@ -39,7 +39,7 @@ services:
       drain: 10s
       bake: BAKE
       look: 5s
-      warmup: 10s
+      warmup: WARMUP
       checks: CHECKS
 """
 FIRST = "v1"
@@ -93,7 +93,8 @@ class Play:
         environment = {**NOISE, **fault, **({} if self.case.bad else OUTAGE)}
         text = COMPOSE.replace("ENVIRONMENT", json.dumps(environment)).replace("NAME", self.case.name)
         text = text.replace("CHECKS", self.case.checks)
-        text = text.replace("BAKE", self.case.bake if version != FIRST else "16s")  # nothing is judged in a first deploy
+        bake, warmup = (self.case.bake, "10s") if version != FIRST else ("1s", "0s")  # nothing is judged in a first deploy
+        text = text.replace("BAKE", bake).replace("WARMUP", warmup)
         text = text.replace("LISTEN", self.listen).replace("SHARED", str(self.stage.home / "shared"))
         file = self.stage.home / f"{self.case.name}-{version}.yaml"
         file.write_text(text)
