@@ -318,6 +318,11 @@ def test_pause_resume_verify_and_rollback_are_recorded(api: Running) -> None:
     assert len(api.woken) == 6
 
 
+def test_a_check_without_a_margin_is_shown_without_one(api: Running) -> None:
+    api.deploy(options="bake: 5s, checks: [errors: {}]")
+    assert [each["margin"] for each in api.call("GET", SHOP).json()["checks"]] == [None]
+
+
 def test_a_wish_with_a_key_happens_once(api: Running) -> None:
     path, etag = held(api)
     first = api.post(f"{path}/promote", key="approve-1", If_Match=etag)

@@ -264,7 +264,7 @@ class CheckView(BaseModel):
     kind: CheckKind
     query: str
     direction: Direction
-    margin: float
+    margin: float | None = Field(description="What may be lost before it matters; null: the default of its kind.")
     maximum: float | None
     minimum: float | None
     least: int
