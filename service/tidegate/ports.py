@@ -319,6 +319,9 @@ class Store(EngineStore, Protocol):
     def events(self, rollout: str, after: int = 0, limit: int = 500) -> tuple[Event, ...]:
         """Those with a number above `after`."""
 
+    def last_events(self, wanted: Collection[str]) -> Mapping[str, int]:
+        """The number of the last event of each of these rollouts; unknown ones are left out."""
+
     def verdicts(self, rollout: str) -> tuple[VerdictRow, ...]:
         """All, oldest first."""
 

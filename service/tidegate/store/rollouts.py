@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from sqlalchemy import Connection, and_, func, insert, or_, select, update
@@ -314,6 +314,12 @@ def story(connection: Connection, rollout: str, after: int, limit: int) -> tuple
     if not found:
         _row(connection, rollout)
     return found
+
+
+def last_events(connection: Connection, wanted: Collection[str]) -> dict[str, int]:
+    """The numbers of the last events."""
+    found = connection.execute(select(rollouts.c.id, rollouts.c.events).where(rollouts.c.id.in_(wanted)))
+    return {row.id: row.events for row in found}
 
 
 def judged(connection: Connection, rollout: str) -> tuple[VerdictRow, ...]:

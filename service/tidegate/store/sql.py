@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import TypeVar
@@ -279,6 +279,10 @@ class SqlStore(Transactions, Store):
     def events(self, rollout: str, after: int = 0, limit: int = 500) -> tuple[Event, ...]:
         with self._read(f"reading events of {rollout}") as connection:
             return rollouts.story(connection, rollout, after, limit)
+
+    def last_events(self, wanted: Collection[str]) -> Mapping[str, int]:
+        with self._read("looking for new events") as connection:
+            return rollouts.last_events(connection, wanted)
 
     def verdicts(self, rollout: str) -> tuple[VerdictRow, ...]:
         with self._read(f"reading verdicts of {rollout}") as connection:

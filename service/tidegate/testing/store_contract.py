@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from tidegate.core.model import Signal, SignalKind
 from tidegate.core.phases import Phase
 from tidegate.core.records import ServiceRow, Token
 from tidegate.errors import (
@@ -116,6 +117,12 @@ class CreateExam:
         assert (row.release, row.number, row.created) == (a_release(SHOP, 1), 1, clock.now)
         assert [(each.number, each.kind) for each in store.events(rollout.id)] == [(1, "created")]
         assert store.verdicts(rollout.id) == ()
+
+    def test_the_last_events_of_many_are_told_at_once(self, store: Store) -> None:
+        first, second = begin(store, SHOP), begin(store, a_service("cart"))
+        store.signal(second.id, Signal(SignalKind.PAUSE, 1.0, "ada", "why"))
+        assert store.last_events({first.id, second.id, "unknown"}) == {first.id: 1, second.id: 2}
+        assert store.last_events(()) == {}
 
     def test_the_same_key_is_answered_again(self, store: Store) -> None:
         begin(store, SHOP)

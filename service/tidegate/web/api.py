@@ -21,6 +21,7 @@ from tidegate.ports import Parts, Store
 from tidegate.web.auth import Principal
 from tidegate.web.discovered import Discovered
 from tidegate.web.failures import Failures
+from tidegate.web.long_polls import LongPolls
 from tidegate.web.problems import INVALID, TOO_MANY_WAITING, Problem
 from tidegate.wiring import Wiring
 
@@ -56,6 +57,7 @@ class Api:
     waiting: Waiting
     failures: Failures
     discovered: Discovered
+    polls: LongPolls
     engine_within_seconds: float = 0.0  # ready only while an engine was heard in this time; 0: none is expected
 
     @property

@@ -22,6 +22,7 @@ from tidegate.web.api import EXTENSION, Api, Waiting, api
 from tidegate.web.auth import authenticate
 from tidegate.web.discovered import Discovered
 from tidegate.web.failures import Failures
+from tidegate.web.long_polls import LongPolls
 from tidegate.web.metering import Metrics
 from tidegate.web.routes import SECURITY_SCHEMES
 from tidegate.web.source import source, source_of
@@ -121,7 +122,8 @@ def create_app(
     app.json = StrictJson(app)
     app.config["MAX_CONTENT_LENGTH"] = wiring.settings.web.max_body_bytes
     failures, waiting = Failures(wiring.clock), waiting or Waiting(LONG_POLLS)
-    app.extensions[EXTENSION] = Api(wiring, wake, waiting, failures, Discovered(), engine_within_seconds)
+    polls = LongPolls(wiring.store, waiting.stopping)
+    app.extensions[EXTENSION] = Api(wiring, wake, waiting, failures, Discovered(), polls, engine_within_seconds)
     app.extensions[ops.METRICS] = Metrics(wiring.store, wiring.environments, failures, wiring.clock)
     app.before_request(_begin)
     app.before_request(_authenticate)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -31,7 +30,6 @@ from tidegate.web.views import EventsView, RecordView, RolloutsView, RolloutView
 
 bp = blueprint("rollouts", "Attempts to move a service from one release to another.")
 
-LOOK_SECONDS = 0.1  # between two looks for new events while a request waits
 _XML: Any = {"application/xml": {"schema": {"type": "string"}}}
 JUNIT: ResponseDict = {"200": Said(description="JUnit's XML.", content=_XML)}
 WISHED: ResponseDict = {"202": RolloutView, **problems(400, 404, 409, 412, 413, 415)}
@@ -75,14 +73,9 @@ def list_events(path: RolloutPath, query: EventsQuery) -> Response:
 
 def _awaited(rollout: str, after: int, seconds: float) -> tuple[Event, ...]:
     """The events as soon as there are any; none when the time is over or the server ends."""
-    waiting, end = api().waiting, time.monotonic() + seconds
-    with waiting.place():
-        while True:
-            left = end - time.monotonic()
-            ended = left <= 0 or waiting.stopping.wait(min(LOOK_SECONDS, left))
-            events = api().store.events(rollout, after)
-            if events or ended:
-                return events
+    with api().waiting.place():
+        api().polls.wait(rollout, after, seconds)
+        return api().store.events(rollout, after)
 
 
 @bp.get("/rollouts/<rollout>/report", responses={"200": ReportView, **problems(404)})
