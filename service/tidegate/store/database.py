@@ -37,8 +37,12 @@ class Database(ABC):
     raw: type[Exception]
 
     @abstractmethod
-    def write(self) -> AbstractContextManager[Connection]:
-        """A transaction that writes; committed at the end of the block, rolled back when it raises."""
+    def write(self, *, lasting: bool = True) -> AbstractContextManager[Connection]:
+        """A transaction that writes; committed at the end of the block, rolled back when it raises.
+
+        One that is not `lasting` may be lost when the machine fails, but not before one that came earlier, and not when the
+        process fails. Where other machines have seen it by then, it lasts all the same.
+        """
 
     @abstractmethod
     def create(self) -> None:

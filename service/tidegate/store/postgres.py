@@ -116,7 +116,7 @@ class Postgres(Database):
         self.reading = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
+    def write(self, *, lasting: bool = True) -> Iterator[Connection]:
         with self.writing.begin() as connection:
             yield connection
 

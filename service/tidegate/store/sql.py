@@ -120,13 +120,13 @@ class SqlStore(Transactions, Store):
     # -- the engine ---------------------------------------------------------------------------------------------------
 
     def claim(self, owner: str, ttl_seconds: float) -> Claim | None:
-        with self._write("claiming a rollout") as connection:
+        with self._lease("claiming a rollout") as connection:
             now = self._now(connection)
             claim = leases.claim(connection, owner, ttl_seconds, now)
         return None if claim is None else replace(claim, since=claim.since - self._ahead(now))
 
     def beat(self, owner: str, version: str) -> None:
-        with self._write("saying that the engine is alive") as connection:
+        with self._lease("saying that the engine is alive") as connection:
             standing.beat(connection, owner, version, self._now(connection))
 
     def leave(self, owner: str) -> None:
@@ -143,11 +143,11 @@ class SqlStore(Transactions, Store):
             leases.raise_all(connection, self._now(connection))
 
     def renew(self, claim: Claim, ttl_seconds: float) -> None:
-        with self._write(f"renewing the lease on {claim.rollout}") as connection:
+        with self._lease(f"renewing the lease on {claim.rollout}") as connection:
             leases.renew(connection, claim, self._now(connection) + ttl_seconds)
 
     def release(self, claim: Claim, due: Time | None) -> None:
-        with self._write(f"giving {claim.rollout} back") as connection:
+        with self._lease(f"giving {claim.rollout} back") as connection:
             now = self._now(connection)
             leases.release(connection, claim, None if due is None else due + self._ahead(now), now)
 
@@ -216,7 +216,7 @@ class SqlStore(Transactions, Store):
     # -- between rollouts ---------------------------------------------------------------------------------------------
 
     def next_to_tend(self, environment: str, every_seconds: float) -> ServiceRow | None:
-        with self._write(f"looking for a service of {environment} to tend") as connection:
+        with self._lease(f"looking for a service of {environment} to tend") as connection:
             return services.next_to_tend(connection, environment, every_seconds, self._clock())
 
     def drifted(self, service: str, drift: Drift | None) -> None:

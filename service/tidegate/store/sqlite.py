@@ -76,14 +76,15 @@ class Sqlite(Database):
 
         event.listen(self.reading, "connect", _prepare)
         event.listen(self.reading, "begin", _begin)
-        self.writing = self.reading.execution_options(begin="BEGIN IMMEDIATE")
+        self.writing = self.reading.execution_options(begin="BEGIN IMMEDIATE", synchronous="FULL")
+        self._passing = self.reading.execution_options(begin="BEGIN IMMEDIATE", synchronous="NORMAL")
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
+    def write(self, *, lasting: bool = True) -> Iterator[Connection]:
         if not self.turn.acquire(timeout=BUSY_SECONDS):
             raise StoreError(f"other threads of this process wrote for more than {BUSY_SECONDS:g} s", retryable=True)
         try:
-            with self.writing.begin() as connection:
+            with (self.writing if lasting else self._passing).begin() as connection:
                 yield connection
         finally:
             self.turn.release()
@@ -161,11 +162,13 @@ def _prepare(connection: Any, _: object) -> None:
     (journal,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
     if journal != "wal":  # a network file system, for one, cannot
         raise StoreError("the database's file system does not allow a write-ahead log: use a local disk", retryable=False)
-    connection.execute("PRAGMA synchronous = FULL")  # a commit is on the disk when it returns
 
 
 def _begin(connection: Connection) -> None:
-    connection.exec_driver_sql(connection.get_execution_options().get("begin", "BEGIN"))
+    options = connection.get_execution_options()
+    if "synchronous" in options:  # FULL: a commit is on the disk when it returns; NORMAL: it will be with the next FULL one
+        connection.exec_driver_sql(f"PRAGMA synchronous = {options['synchronous']}")
+    connection.exec_driver_sql(options.get("begin", "BEGIN"))
 
 
 def _take(handle: int, lock: Path, path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -34,9 +34,13 @@ class Transactions:
             yield connection
 
     @contextmanager
-    def _write(self, doing: str) -> Iterator[Connection]:
-        with self._database.translated(doing), self._database.write() as connection:
+    def _write(self, doing: str, *, lasting: bool = True) -> Iterator[Connection]:
+        with self._database.translated(doing), self._database.write(lasting=lasting) as connection:
             yield connection
+
+    def _lease(self, doing: str) -> AbstractContextManager[Connection]:
+        """Who does what until when: of no use any more once the machine has failed."""
+        return self._write(doing, lasting=False)
 
     def _now(self, connection: Connection) -> Time:
         """By the clock that all engines share."""
