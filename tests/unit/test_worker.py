@@ -16,7 +16,7 @@ import pytest
 
 from support.smallworld import Interposed, SmallWorld, a_service, ask_for, claimed, settle_old, sqlite
 from tidegate.core.kinds import Kind
-from tidegate.core.model import Service
+from tidegate.core.model import Policy, Service
 from tidegate.core.phases import Phase
 from tidegate.engine.worker import Worker, WorkerOptions
 from tidegate.errors import PlatformError, StoreError
@@ -122,6 +122,20 @@ def test_fifty_rollouts_in_four_threads(store: SqlStore, world: SmallWorld) -> N
     for service in services:
         assert world.serving(service.name) == ["v2-2", "v2-2"]
     assert took < 30.0, f"{took:.1f} s"
+
+
+def test_one_that_waits_again_and_again_keeps_no_other_from_the_only_thread(store: SqlStore, world: SmallWorld) -> None:
+    slow, quick = a_service("slow", policy=Policy(drain_seconds=5.0, healthy_deadline_seconds=4.0)), a_service("quick")
+    world.never_ready = {"v2-2"}
+    for service in (slow, quick):
+        settle_old(store, world, service, time.time)
+    with working(store, world, replace(QUICK, threads=1)):
+        first = ask_for(store, slow, 2, time.time, 1)
+        eventually(lambda: "started" in kinds(store, first))
+        second = ask_for(store, quick, 3, time.time, 1)
+        eventually(ended(store, second))
+        assert store.load(first)[0].phase is Phase.RUNNING, "it still waits, and has for less than its deadline"
+    assert store.load(second)[0].phase is Phase.SUCCEEDED
 
 
 def test_two_workers_share_the_work_and_never_a_rollout(store: SqlStore, world: SmallWorld) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from time import monotonic
 
 import structlog
@@ -23,7 +24,7 @@ class Held:
         """`since` is the monotonic time just before it was claimed."""
         self.claim = claim
         self.parts: Parts | None = None  # the drivers of its environment, once they are known
-        self.about: dict[str, str] = {"rollout": claim.rollout}  # for the log
+        self.about: Mapping[str, str] = {"rollout": claim.rollout}  # for the log
         self._store, self._lease_seconds = store, lease_seconds
         self._until = since + lease_seconds
         self._lost = False

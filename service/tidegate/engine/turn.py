@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import structlog
@@ -56,7 +56,7 @@ class Memory:
     Nothing in it is needed to go on rightly: it keeps the story short, the pauses growing and the looks few.
     """
 
-    met: bool = False  # this process drove it before
+    about: Mapping[str, str] | None = None  # what the log says of it; None: this process did not drive it before
     instances: tuple[Instance, ...] | None = None
     routed: Routed | None = None
     preview: Routed | None = None

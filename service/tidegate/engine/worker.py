@@ -33,6 +33,7 @@ logger = structlog.get_logger("tidegate.engine")
 
 SHORT_WAIT_SECONDS = 0.25  # waits up to this are waited for with the claim in hand
 LONGEST_TURN_SECONDS = 5.0  # after this, the next wait of any length lets other rollouts have the thread
+CROWDED_TURN_SECONDS = 0.5  # the same where no thread is free: there may be one that nobody here knows of
 LONGEST_CLAIM_PAUSE_SECONDS = 10.0  # while the database fails
 RELEASE_PAUSES_SECONDS = (0.1, 0.4, 1.0)  # between attempts to give a claim back
 BEAT_SECONDS = 5.0  # between two signs of life in the database
@@ -231,10 +232,21 @@ class Worker:
             now = self._clock()
             if done.due is None or done.due <= now:
                 continue
-            if done.due - now > SHORT_WAIT_SECONDS or monotonic() - begun > LONGEST_TURN_SECONDS:
+            turn_seconds = monotonic() - begun
+            if done.due - now > SHORT_WAIT_SECONDS or turn_seconds > LONGEST_TURN_SECONDS:
                 return done.due
+            if self._crowded(turn_seconds):
+                return now + SHORT_WAIT_SECONDS  # or those that look again and again would be a crowd by themselves
             self._stopping.wait(done.due - now)
         return self._clock()
+
+    def _crowded(self, turn_seconds: float) -> bool:
+        """Whether another rollout needs the thread of a turn that has lasted so long."""
+        now = self._clock()
+        with self._lock:
+            if self._idle:
+                return False
+            return turn_seconds > CROWDED_TURN_SECONDS or any(due <= now for due in self._due.values())
 
     def _tick(self, held: Held) -> Tick:
         """One tick. A mistake in our own code is told, and slows down this rollout only. Raises `LeaseLost`."""
@@ -260,13 +272,13 @@ class Worker:
     def _parts(self, held: Held, memory: Memory) -> Parts | None:
         """The drivers of its environment, found once for each claim; None when this engine has no such environment."""
         if held.parts is None:
-            rollout, _ = self._store.load(held.claim.rollout)
-            held.about = context(rollout)
-            bind_contextvars(**held.about)
-            held.parts = self._environments.get(rollout.service.partition("/")[0])
-            if not memory.met:
-                memory.met = True
+            if memory.about is None:
+                rollout, _ = self._store.load(held.claim.rollout)
+                memory.about = context(rollout)
                 self._tell_takeover(held.claim, rollout)
+            held.about = memory.about
+            bind_contextvars(**held.about)
+            held.parts = self._environments.get(held.about["environment"])
         return held.parts
 
     def _tell_takeover(self, claim: Claim, rollout: Rollout) -> None:
