@@ -197,8 +197,9 @@ class EngineStore(Protocol):
     def note(self, rollout: str, events: Sequence[Event], fence: int) -> None:
         """Events alone, under the same fence."""
 
-    def looks(self, rollout: str) -> tuple[Look, ...]:
-        """Every look at the metrics that was saved, oldest first: what the judge is folded over."""
+    def looks(self, rollout: str, after: int = 0) -> tuple[Look, ...]:
+        """Every look at the metrics that was saved, oldest first, without the first `after` of them: what the judge is
+        folded over."""
 
     def pinned(self, service: str, release: str, digest: str, fence: int, rollout: str) -> None:
         """Record what the image was resolved to."""

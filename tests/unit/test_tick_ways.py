@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from support.smallworld import LIMIT, a_service, constant, sqlite
+from support.smallworld import LIMIT, a_service, claimed, constant, sqlite
 from support.ticking import Stage, another, crash_at, interposed, taken_over
 from tidegate.core.contract.values import Contract, OnBreaking
 from tidegate.core.judge.look import Look
@@ -19,6 +20,7 @@ from tidegate.core.model import Check, CheckKind, Rollout, Service, SignalKind, 
 from tidegate.core.phases import Phase
 from tidegate.core.routing import Backend, Preview
 from tidegate.core.tasks import Hook, Side, TaskState
+from tidegate.engine.tick import Memory
 from tidegate.testing.store_values import HandClock
 
 HOOKS = {name: Hook(("run", name)) for name in ("pre_deploy", "pre_promote", "post_promote")}
@@ -202,3 +204,26 @@ def test_blue_green_with_a_preview_holds_switches_and_keeps(stage: Stage) -> Non
     assert stage.phase is Phase.SUCCEEDED
     assert {each.release for each in stage.world.present()} == {"v2-2"}
     assert stage.clock() - begun > 600.0
+
+
+def test_engines_that_take_turns_judge_by_all_looks(stage: Stage) -> None:
+    stage.world.answer = constant(2.0)
+    stage.begin(a_service(replicas=1, bake_seconds=60.0, checks=(replace(LIMIT, least=6),)))
+    for owner, stage.memory in itertools.cycle({"anna": Memory(), "bert": Memory()}.items()):
+        stage.store.release(stage.claim, stage.clock())
+        stage.claim = claimed(stage.store, owner)
+        while (done := stage.tick()).due is None and stage.phase is not Phase.ROLLING_BACK:
+            ...
+        if stage.phase is Phase.ROLLING_BACK:
+            break
+        stage.clock.now = max(stage.clock.now, done.due or 0.0)
+    assert len(stage.store.looks(stage.rollout)) == 6, "as many beyond the limit as one engine needs"
+
+
+def test_an_engine_alone_reads_no_look_again(stage: Stage) -> None:
+    stage.world.answer = constant(0.1)
+    stage.begin(a_service(replicas=1, bake_seconds=60.0, checks=(LIMIT,)))
+    calls: list[str] = []
+    stage.run(**interposed(stage, calls.append))
+    assert stage.phase is Phase.SUCCEEDED
+    assert calls.count("looks") == 1

@@ -149,16 +149,27 @@ def last_words(turn: Turn, rollout: Rollout, instances: Sequence[Instance]) -> l
 def judged(turn: Turn, rollout: Rollout, seen: Seen, effect: Judge) -> tuple[Verdict, Look, Trial]:
     """Ask every question and judge the answers, with all that came before. A question without an answer harms its own check
     only. The look has to be saved with the verdict; an engine that takes over begins with the saved ones."""
-    unseen = not rollout.step.route.get(rollout.new)
-    trial = turn.memory.trial
-    if trial is None or trial.unseen is not unseen:
-        begun = _shifted(rollout, turn.clock())
-        trial = Trial.recalled(rollout, turn.store.looks(rollout.id), begun, unseen=unseen)
+    trial = _trial(turn, rollout)
     turn.memory.trial = None  # until the look is saved, this engine knows no more than the database
     now = turn.clock()
     answers = _answers(turn.parts.metrics, trial.questions(now))
     look = _look(rollout, seen, effect.final, now, answers)
     return trial.take(look), look, trial
+
+
+def _trial(turn: Turn, rollout: Rollout) -> Trial:
+    """The judge with all looks that were saved: the remembered one, with those that another engine took meanwhile."""
+    memory, unseen = turn.memory, not rollout.step.route.get(rollout.new)
+    trial = memory.trial
+    if trial is None or trial.unseen is not unseen:
+        found = turn.store.looks(rollout.id)
+        trial, memory.looks = Trial.recalled(rollout, found, _shifted(rollout, turn.clock()), unseen=unseen), len(found)
+    elif memory.passed:
+        found = turn.store.looks(rollout.id, memory.looks)
+        trial.catch_up(found)
+        memory.looks += len(found)
+    memory.passed = False
+    return trial
 
 
 def _shifted(rollout: Rollout, now: float) -> float:

@@ -80,6 +80,7 @@ def tick(
     """
     guard = guard or (lambda: store.renew(claim, LEASE_SECONDS))
     turn = Turn(claim, store, parts, clock, memory or Memory(), guard, prober)
+    turn.memory.claimed(claim.fence)
     try:
         rollout, signals = store.load(claim.rollout)
     except DriverError as error:
@@ -213,6 +214,7 @@ def _judge(turn: Turn, rollout: Rollout, signals: Sequence[Signal], seen: Seen, 
     )
     turn.save(judged(rollout, verdict), told, verdict if told else None, look)
     turn.memory.trial = trial
+    turn.memory.looks += 1
     return _paced(turn, rollout, seen, decision)
 
 

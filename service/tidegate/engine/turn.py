@@ -69,8 +69,16 @@ class Memory:
     logged: set[str] = field(default_factory=set)  # instances whose last lines were told
     step: Step | None = None
     trial: Trial | None = None  # the judge, as it was after the last look that was saved
+    looks: int = 0  # saved ones that the trial knows of
+    fence: int = 0  # of the last claim
+    passed: bool = False  # another engine had a claim since the trial's last look
     frozen: str = ""  # the freeze that was told and is waited for
     repeats: dict[Hashable, tuple[int, Time]] = field(default_factory=dict)
+
+    def claimed(self, fence: int) -> None:
+        """Under this fence now, which is one more than the last where nobody else drove the rollout meanwhile."""
+        self.passed |= fence > self.fence + 1
+        self.fence = fence
 
     def forget_look(self) -> None:
         """The next tick looks anew."""

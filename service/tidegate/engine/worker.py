@@ -37,7 +37,7 @@ CROWDED_TURN_SECONDS = 0.5  # the same where no thread is free: there may be one
 LONGEST_CLAIM_PAUSE_SECONDS = 10.0  # while the database fails
 RELEASE_PAUSES_SECONDS = (0.1, 0.4, 1.0)  # between attempts to give a claim back
 BEAT_SECONDS = 5.0  # between two signs of life in the database
-MOST_MEMORIES = 1000  # rollouts remembered
+MOST_MEMORIES = 5000  # rollouts remembered
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,9 +293,11 @@ class Worker:
 
     def _memory(self, rollout: str) -> Memory:
         with self._lock:
-            if rollout not in self._memories and len(self._memories) >= MOST_MEMORIES:
-                self._memories.pop(next(iter(self._memories)))  # the oldest: another engine ended it, most likely
-            return self._memories.setdefault(rollout, Memory())
+            found = self._memories.pop(rollout, None)
+            if found is None and len(self._memories) >= MOST_MEMORIES:
+                self._memories.pop(next(iter(self._memories)))  # longest unused: another engine ended it, most likely
+            memory = self._memories[rollout] = found or Memory()
+            return memory
 
     def _forget(self, rollout: str) -> None:
         with self._lock:

@@ -337,10 +337,10 @@ def peers(connection: Connection, rollout: str, group: str) -> tuple[Rollout, ..
     return tuple(map(rows.rollout_of, connection.execute(query)))
 
 
-def looked(connection: Connection, rollout: str) -> tuple[Look, ...]:
-    """Looks at the metrics, oldest first. Raises `UnknownRollout`."""
+def looked(connection: Connection, rollout: str, after: int) -> tuple[Look, ...]:
+    """Looks at the metrics, oldest first, without the first `after`. Raises `UnknownRollout`."""
     query = select(looks).where(looks.c.rollout == rollout).order_by(looks.c.number)
-    found = tuple(map(rows.look_of, connection.execute(query)))
+    found = tuple(map(rows.look_of, connection.execute(query.offset(after))))
     if not found:
         _row(connection, rollout)
     return found

@@ -288,9 +288,9 @@ class SqlStore(Transactions, Store):
         with self._read(f"reading verdicts of {rollout}") as connection:
             return rollouts.judged(connection, rollout)
 
-    def looks(self, rollout: str) -> tuple[Look, ...]:
+    def looks(self, rollout: str, after: int = 0) -> tuple[Look, ...]:
         with self._read(f"reading looks of {rollout}") as connection:
-            return rollouts.looked(connection, rollout)
+            return rollouts.looked(connection, rollout, after)
 
     # -- freezes and the audit log --------------------------------------------------------------------------------------
 

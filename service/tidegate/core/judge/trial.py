@@ -72,9 +72,14 @@ class Trial:
         """As it is after those of these looks that are its own; `origin` where there are none."""
         own = [look for look in looks if look.unseen is unseen]
         trial = cls(rollout, own[0].shifted if own else origin, unseen=unseen)
-        for look in own:
-            trial.take(look)
+        trial.catch_up(looks)
         return trial
+
+    def catch_up(self, looks: Sequence[Look]) -> None:
+        """Take those of these looks that are its own: somebody else has judged them already."""
+        for look in looks:
+            if look.unseen is self.unseen:
+                self.take(look)
 
     def questions(self, now: Time) -> tuple[Question, ...]:
         """All that has to be asked at this moment."""
