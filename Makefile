@@ -1,5 +1,5 @@
 # Each target does its own set-up: on a fresh Debian 12 machine as root nothing else is needed.
-.PHONY: help demo demo-stop test chaos check bench bench-dataplane bench-judge lock clean
+.PHONY: help demo demo-stop test chaos check bench bench-dataplane bench-judge bench-load lock clean
 
 help:
 	@echo 'make demo             watch a good release go through and bad ones turn back (KEEP=1 leaves it running)'
@@ -10,6 +10,7 @@ help:
 	@echo 'make bench            the benchmarks: each prints a table (ARGS="--rounds 5" for the rolling update)'
 	@echo 'make bench-dataplane  what clients lose at 200 switches of each proxy, Swarm and others: an hour (ARGS="--only haproxy")'
 	@echo 'make bench-judge      the judge beside other rules on simulated rollouts (ARGS="--grid validation --no-rivals")'
+	@echo 'make bench-load       up to 2,000 live rollouts at once, on both databases, and a day of them: half an hour (ARGS="--only sqlite")'
 	@echo 'make lock             renew the hash-checked requirements'
 
 demo:
@@ -35,6 +36,9 @@ bench-dataplane:
 
 bench-judge:
 	@bash -c '. scripts/lib.sh && need_venv dev && cd "$$ROOT" && .venv/bin/python tests/bench/bench_judge.py "$$@"' bench-judge $(ARGS)
+
+bench-load:
+	@bash -c '. scripts/lib.sh && need_packages /usr/lib/postgresql/15/bin/postgres=postgresql && need_venv dev && cd "$$ROOT" && .venv/bin/python tests/bench/bench_load.py "$$@"' bench-load $(ARGS)
 
 lock:
 	@bash scripts/lock.sh

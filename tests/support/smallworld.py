@@ -304,8 +304,8 @@ def ask_for(store: SqlStore, service: Service, number: int, clock: Clock, old: i
     return rollout.id
 
 
-def settle_old(store: SqlStore, world: SmallWorld, service: Service, clock: Clock) -> None:
-    """Release 1 serves, as if a rollout had brought it about: cheaper than to drive one."""
+def record_old(store: SqlStore, service: Service, clock: Clock) -> Claim:
+    """Release 1 serves, as far as the store knows, as if a rollout had brought it about: cheaper than to drive one."""
     rollout = ask_for(store, service, 1, clock)
     claim = claimed(store)
     store.pinned(service.key, "v1-1", digest(service.image), claim.fence, rollout)
@@ -313,6 +313,12 @@ def settle_old(store: SqlStore, world: SmallWorld, service: Service, clock: Cloc
     loaded = store.save(replace(loaded, phase=Phase.RUNNING), (), claim.fence)
     store.save(replace(loaded, phase=Phase.SUCCEEDED, finished=clock()), (), claim.fence)
     store.release(claim, None)
+    return claim
+
+
+def settle_old(store: SqlStore, world: SmallWorld, service: Service, clock: Clock) -> None:
+    """Release 1 serves: the store knows it, and the world has it."""
+    claim = record_old(store, service, clock)
     members = []
     for ordinal in range(service.replicas):
         world.count += 1
