@@ -13,7 +13,7 @@ from tidegate.core.judge.verdict import Time, Verdict
 from tidegate.core.kinds import Kind
 from tidegate.core.model import Event, Instance, InstanceState, Rollout, Seen
 from tidegate.core.phases import Phase
-from tidegate.core.records import Claim
+from tidegate.core.records import Claim, Freeze
 from tidegate.core.routing import Backend, Routed
 from tidegate.core.view import Peer
 from tidegate.engine import events
@@ -118,13 +118,17 @@ class Turn:
     memory: Memory
     guard: Callable[[], None]
     prober: Prober | None = None
+    freezes: dict[str, Freeze | None] = field(default_factory=dict)  # by environment, as far as they were asked for
 
     def frozen(self, rollout: Rollout) -> str:
-        """By whom and why its environment is frozen, else empty; asked only where something could be kept back."""
+        """By whom and why its environment is frozen, else empty; asked only where something could be kept back, once."""
         begins = rollout.phase is Phase.PENDING or (rollout.phase is Phase.RUNNING and rollout.settled is not None)
         if not begins:
             return ""
-        freeze = self.store.frozen(rollout.service.partition("/")[0])
+        environment = rollout.service.partition("/")[0]
+        if environment not in self.freezes:
+            self.freezes[environment] = self.store.frozen(environment)
+        freeze = self.freezes[environment]
         return freeze.sentence if freeze else ""
 
     def tell_frozen(self, rollout: Rollout, why: str) -> None:
