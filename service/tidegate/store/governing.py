@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from sqlalchemy import Connection, delete, insert, or_, select
+from sqlalchemy import Connection, bindparam, delete, insert, or_, select
 
 from tidegate.core.judge.verdict import Time
 from tidegate.core.records import AuditEntry, Freeze
 from tidegate.store import rows
 from tidegate.store.tables import audit, freezes
+
+_HOLDS = or_(freezes.c.until.is_(None), freezes.c.until > bindparam("now"))
+_HOLDING = select(freezes).where(_HOLDS).order_by(freezes.c.environment)  # made once: asked by every tick
 
 
 def put(connection: Connection, freeze: Freeze) -> None:
@@ -25,8 +28,7 @@ def lift(connection: Connection, environment: str) -> None:
 
 def every(connection: Connection, now: Time) -> tuple[Freeze, ...]:
     """Those that hold now, by environment."""
-    holds = or_(freezes.c.until.is_(None), freezes.c.until > now)
-    return tuple(map(rows.freeze_of, connection.execute(select(freezes).where(holds).order_by(freezes.c.environment))))
+    return tuple(map(rows.freeze_of, connection.execute(_HOLDING, {"now": now})))
 
 
 def frozen(connection: Connection, environment: str, now: Time) -> Freeze | None:

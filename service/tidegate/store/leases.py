@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import ColumnElement, Connection, Update, and_, case, or_, select, update
+from sqlalchemy import Connection, Double, String, and_, bindparam, case, func, or_, select, update
 
 from tidegate.core.judge.verdict import Time
 from tidegate.core.records import Claim
@@ -13,26 +13,47 @@ row = rollouts.c
 RESTORED_FENCES = 1_000_000  # more than anybody claims between two backups; a fence has room for two thousand of these
 
 
+# -- statements -------------------------------------------------------------------------------------------------------
+#
+# Each is made once: making one anew takes SQLAlchemy ten times as long as running it, and an engine claims, renews and
+# gives back all the time.
+
+_AT, _UNTIL, _WHO = bindparam("at", type_=Double), bindparam("until", type_=Double), bindparam("who", type_=String)
+_FREE = or_(row.lease_until.is_(None), row.lease_until <= _AT)
+_FIRST = select(row.sequence).where(is_live, row.due <= _AT, _FREE).order_by(row.due, row.sequence).limit(1)
+_CLAIM = (
+    update(rollouts)
+    .where(row.sequence == _FIRST.with_for_update(skip_locked=True).scalar_subquery())
+    .values(
+        owner=_WHO,
+        since=case((row.owner == _WHO, row.since), else_=_AT),
+        resumes=row.resumes + case((row.lease_until.is_(None), 0), else_=1),
+        lease_until=_UNTIL,
+        fence=row.fence + 1,
+        nudged=False,
+    )
+    .returning(row.id, row.fence, row.since, row.due)
+)
+#: The rollout is still driven under this fence; `held` gives the values. A lease that ran out counts until somebody else
+#: takes it.
+HELD = and_(row.id == bindparam("held_id"), row.fence == bindparam("held_fence"), row.lease_until.is_not(None))
+#: An UPDATE of the rollout that finds no row once the lease is lost.
+CHANGE = update(rollouts).where(HELD)
+_REQUIRE = select(row.sequence).where(HELD).with_for_update()
+_RENEW = CHANGE.values(lease_until=_UNTIL)
+_LATER = func.coalesce(bindparam("later", type_=Double), row.due)
+_RELEASE = CHANGE.values(lease_until=None, due=case((row.nudged, _AT), else_=_LATER))
+
+
+# -- what they are for ------------------------------------------------------------------------------------------------
+
+
 def claim(connection: Connection, owner: str, ttl_seconds: float, now: Time) -> Claim | None:
     """Take the rollout that has been due longest and that nobody holds.
 
     A lease that ran out without being given back means that its owner vanished: one more resume.
     """
-    free = or_(row.lease_until.is_(None), row.lease_until <= now)
-    first = select(row.sequence).where(is_live, row.due <= now, free).order_by(row.due, row.sequence).limit(1)
-    taken = connection.execute(
-        update(rollouts)
-        .where(row.sequence == first.with_for_update(skip_locked=True).scalar_subquery())
-        .values(
-            owner=owner,
-            since=case((row.owner == owner, row.since), else_=now),
-            resumes=row.resumes + case((row.lease_until.is_(None), 0), else_=1),
-            lease_until=now + ttl_seconds,
-            fence=row.fence + 1,
-            nudged=False,
-        )
-        .returning(row.id, row.fence, row.since, row.due)
-    ).one_or_none()
+    taken = connection.execute(_CLAIM, {"at": now, "who": owner, "until": now + ttl_seconds}).one_or_none()
     return None if taken is None else Claim(taken.id, taken.fence, taken.since, owner, taken.due)
 
 
@@ -47,20 +68,14 @@ def raise_all(connection: Connection, now: Time) -> None:
     connection.execute(update(rollouts).values(fence=row.fence + RESTORED_FENCES))
 
 
-def held(rollout: str, fence: int) -> ColumnElement[bool]:
-    """The rollout is still driven under this fence. A lease that ran out counts until somebody else takes it."""
-    return and_(row.id == rollout, row.fence == fence, row.lease_until.is_not(None))
-
-
-def change(rollout: str, fence: int) -> Update:
-    """An UPDATE of the rollout that finds no row once the lease is lost."""
-    return update(rollouts).where(held(rollout, fence))
+def held(rollout: str, fence: int) -> dict[str, object]:
+    """The values that `HELD` asks for."""
+    return {"held_id": rollout, "held_fence": fence}
 
 
 def require(connection: Connection, rollout: str, fence: int) -> None:
     """Hold the row until the transaction ends, or raise `LeaseLost`."""
-    found = connection.execute(select(row.sequence).where(held(rollout, fence)).with_for_update()).one_or_none()
-    if found is None:
+    if connection.execute(_REQUIRE, held(rollout, fence)).one_or_none() is None:
         raise lost(rollout, fence)
 
 
@@ -71,13 +86,11 @@ def lost(rollout: str, fence: int) -> LeaseLost:
 
 def renew(connection: Connection, mine: Claim, until: Time) -> None:
     """Hold it until then."""
-    if connection.execute(change(mine.rollout, mine.fence).values(lease_until=until)).rowcount != 1:
+    if connection.execute(_RENEW, {**held(mine.rollout, mine.fence), "until": until}).rowcount != 1:
         raise lost(mine.rollout, mine.fence)
 
 
 def release(connection: Connection, mine: Claim, due: Time | None, now: Time) -> None:
     """Give it back. `owner` stays, so that the same one finds its own `since` again."""
-    later = row.due if due is None else due
-    values = {"lease_until": None, "due": case((row.nudged, now), else_=later)}
-    if connection.execute(change(mine.rollout, mine.fence).values(values)).rowcount != 1:
+    if connection.execute(_RELEASE, {**held(mine.rollout, mine.fence), "later": due, "at": now}).rowcount != 1:
         raise lost(mine.rollout, mine.fence)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from sqlalchemy import Connection, and_, func, insert, or_, select, update
+from sqlalchemy import Connection, Integer, String, and_, bindparam, func, insert, or_, select, update
 
 from tidegate.core.judge.look import Look
 from tidegate.core.judge.verdict import Time, Verdict
@@ -29,6 +29,25 @@ SIGNALLED = {
     SignalKind.VERIFY: ("verify_asked", "verdict asked"),
 }
 PAUSING = {SignalKind.PAUSE: True, SignalKind.RESUME: False}
+
+# Statements of every tick and of every request that waits. Each is made once: making one anew takes SQLAlchemy ten times as
+# long as running it.
+_COUNTED = rollouts.c.events + bindparam("added", type_=Integer)
+_NEW = {name: bindparam(f"new_{name}", type_=rollouts.c[name].type) for name in rows.DRIVEN}
+_PHASE = select(rollouts.c.phase).where(leases.HELD).with_for_update()
+_SAVE = leases.CHANGE.values(**_NEW, version=rollouts.c.version + 1, events=_COUNTED).returning(
+    rollouts.c.version, rollouts.c.paused, rollouts.c.resumes, rollouts.c.events
+)
+_NOTE = leases.CHANGE.values(events=_COUNTED).returning(rollouts.c.events)
+_WANTED = bindparam("wanted", type_=String)
+_ROW = select(rollouts).where(rollouts.c.id == _WANTED)
+_WISHES = select(signals).where(signals.c.rollout == _WANTED).order_by(signals.c.number)
+_STORY = (
+    select(events)
+    .where(events.c.rollout == _WANTED, events.c.number > bindparam("after"))
+    .order_by(events.c.number)
+    .limit(bindparam("most", type_=Integer))
+)
 
 
 # -- beginning --------------------------------------------------------------------------------------------------------
@@ -139,26 +158,18 @@ def save(
     now: Time,
 ) -> Rollout:
     """State, verdict, look and events under the fence. Raises `LeaseLost`, or `IllegalMove` when it is finished already."""
-    before = connection.execute(
-        select(rollouts.c.phase).where(leases.held(rollout.id, fence)).with_for_update()
-    ).scalar_one_or_none()
+    held = leases.held(rollout.id, fence)
+    before = connection.execute(_PHASE, held).scalar_one_or_none()
     if before is None:
         raise leases.lost(rollout.id, fence)
     if not Phase(before).live:
         raise IllegalMove(f"rollout {rollout.id} is {before} and does not change any more")
-    saved = connection.execute(
-        leases.change(rollout.id, fence)
-        .values(
-            **rows.driven_values(rollout),
-            version=rollouts.c.version + 1,
-            events=rollouts.c.events + len(added),
-        )
-        .returning(rollouts.c.version, rollouts.c.paused, rollouts.c.resumes, rollouts.c.events)
-    ).one()
+    values = {f"new_{name}": value for name, value in rows.driven_values(rollout).items()}
+    saved = connection.execute(_SAVE, {**held, **values, "added": len(added)}).one()
     if verdict is not None:
-        connection.execute(insert(verdicts).values(rows.verdict_values(rollout, verdict)))
+        connection.execute(insert(verdicts), rows.verdict_values(rollout, verdict))
     if look is not None:
-        connection.execute(insert(looks).values(rows.look_values(rollout.id, look)))
+        connection.execute(insert(looks), rows.look_values(rollout.id, look))
     _append(connection, rollout.id, added, last=saved.events)
     if not rollout.phase.live:
         _conclude(connection, rollout, Phase(before), now)
@@ -186,8 +197,7 @@ def _conclude(connection: Connection, rollout: Rollout, before: Phase, now: Time
 
 def note(connection: Connection, rollout: str, added: Sequence[Event], fence: int) -> None:
     """Events alone. Raises `LeaseLost`."""
-    counted = leases.change(rollout, fence).values(events=rollouts.c.events + len(added))
-    last = connection.execute(counted.returning(rollouts.c.events)).scalar_one_or_none()
+    last = connection.execute(_NOTE, {**leases.held(rollout, fence), "added": len(added)}).scalar_one_or_none()
     if last is None:
         raise leases.lost(rollout, fence)
     _append(connection, rollout, added, last=last)
@@ -280,7 +290,7 @@ def _told(wish: Signal) -> Event:
 
 
 def _row(connection: Connection, rollout: str) -> AnyRow:
-    found = connection.execute(select(rollouts).where(rollouts.c.id == rollout)).one_or_none()
+    found = connection.execute(_ROW, {"wanted": rollout}).one_or_none()
     if found is None:
         raise UnknownRollout(f"no rollout {rollout}")
     return found
@@ -289,7 +299,7 @@ def _row(connection: Connection, rollout: str) -> AnyRow:
 def load(connection: Connection, rollout: str) -> tuple[Rollout, tuple[Signal, ...]]:
     """With its signals, oldest first. Raises `UnknownRollout`."""
     found = rows.rollout_of(_row(connection, rollout))
-    wishes = connection.execute(select(signals).where(signals.c.rollout == rollout).order_by(signals.c.number))
+    wishes = connection.execute(_WISHES, {"wanted": rollout})
     return found, tuple(map(rows.signal_of, wishes))
 
 
@@ -309,8 +319,7 @@ def page(
 
 def story(connection: Connection, rollout: str, after: int, limit: int) -> tuple[Event, ...]:
     """Events by number. Raises `UnknownRollout`."""
-    query = select(events).where(events.c.rollout == rollout, events.c.number > after).order_by(events.c.number)
-    found = tuple(map(rows.event_of, connection.execute(query.limit(limit))))
+    found = tuple(map(rows.event_of, connection.execute(_STORY, {"wanted": rollout, "after": after, "most": limit})))
     if not found:
         _row(connection, rollout)
     return found

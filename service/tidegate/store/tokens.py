@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, delete, insert, or_, select, update
+from sqlalchemy import Connection, bindparam, delete, insert, or_, select, update
 
 from tidegate.core.judge.verdict import Time
 from tidegate.core.records import Token
@@ -11,6 +11,7 @@ from tidegate.store import rows
 from tidegate.store.tables import tokens
 
 USE_IS_NOTED_EVERY_SECONDS = 60.0  # or each request would be a write
+_BY_DIGEST = select(tokens).where(tokens.c.digest == bindparam("digest"))  # made once: asked by every request
 
 
 def add(connection: Connection, token: Token) -> None:
@@ -28,7 +29,7 @@ def every(connection: Connection) -> tuple[Token, ...]:
 
 def by_digest(connection: Connection, digest: str) -> Token | None:
     """Expired ones too: who asks compares `expires`."""
-    found = connection.execute(select(tokens).where(tokens.c.digest == digest)).one_or_none()
+    found = connection.execute(_BY_DIGEST, {"digest": digest}).one_or_none()
     return None if found is None else rows.token_of(found)
 
 
