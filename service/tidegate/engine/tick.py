@@ -119,9 +119,7 @@ def _carry_out(turn: Turn, rollout: Rollout, signals: Sequence[Signal], seen: Se
     """One write or one effect."""
     match decision:
         case Wait():
-            turn.memory.forget_look()
-            turn.tell_frozen(rollout, decision.why)
-            return Tick(decision.why, decision.until)
+            return _wait(turn, rollout, decision)
         case Mark() | Move():
             return _record(turn, rollout, signals, seen, decision)
         case Pin():
@@ -132,6 +130,12 @@ def _carry_out(turn: Turn, rollout: Rollout, signals: Sequence[Signal], seen: Se
             return _run(turn, rollout, seen, decision)
         case Start() | Shift() | Stop():
             return _act(turn, rollout, seen, decision)
+
+
+def _wait(turn: Turn, rollout: Rollout, decision: Wait) -> Tick:
+    turn.memory.forget_look()
+    turn.tell_frozen(rollout, decision.why)
+    return Tick(decision.why, decision.until)
 
 
 # -- writes -----------------------------------------------------------------------------------------------------------
@@ -207,15 +211,19 @@ def _quarantined(turn: Turn, rollout: Rollout) -> Move | None:
 
 
 def _judge(turn: Turn, rollout: Rollout, signals: Sequence[Signal], seen: Seen, decision: Judge) -> Tick:
-    """Ask the metrics and record the verdict. It is told when it is news."""
+    """Ask the metrics and record the verdict. It is told when it is news.
+
+    As a rule a wait follows, for which nothing has to be read again: a signal that came meanwhile makes it due at once.
+    """
     verdict, look, trial = effects.judged(turn, rollout, seen, decision)
     told = (
         [events.verdict(verdict, rollout, seen.routed, verdict.at)] if _is_news(rollout.verdict, verdict, signals) else []
     )
-    turn.save(judged(rollout, verdict), told, verdict if told else None, look)
+    saved = turn.save(judged(rollout, verdict), told, verdict if told else None, look)
     turn.memory.trial = trial
     turn.memory.looks += 1
-    return _paced(turn, rollout, seen, decision)
+    following = _decided(turn, saved, seen, signals)
+    return _wait(turn, saved, following) if isinstance(following, Wait) else _paced(turn, rollout, seen, decision)
 
 
 def _run(turn: Turn, rollout: Rollout, seen: Seen, decision: Run) -> Tick:
