@@ -10,7 +10,7 @@ help:
 	@echo 'make bench            the benchmarks: each prints a table (ARGS="--rounds 5" for the rolling update)'
 	@echo 'make bench-dataplane  what clients lose at 200 switches of each proxy, Swarm and others: an hour (ARGS="--only haproxy")'
 	@echo 'make bench-judge      the judge beside other rules on simulated rollouts (ARGS="--grid validation --no-rivals")'
-	@echo 'make bench-load       up to 2,000 live rollouts at once, on both databases, and a day of them: half an hour (ARGS="--only sqlite")'
+	@echo 'make bench-load       up to 2,000 live rollouts at once, on both databases, and a day of them: 15 minutes (ARGS="--only sqlite")'
 	@echo 'make lock             renew the hash-checked requirements'
 
 demo:
