@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -151,12 +151,39 @@ def connections(port: int) -> int:
     return sum(1 for row in rows if row[1].endswith(f":{port:04X}") and row[3] == "01")
 
 
+@contextmanager
+def asking_again_and_again(serving: Serving) -> Iterator[None]:
+    """On one connection, as Prometheus does, until it ends."""
+    over = threading.Event()
+
+    def ask() -> None:
+        with requests.Session() as session, suppress(requests.RequestException):
+            while not over.wait(0.1):
+                session.get(f"http://127.0.0.1:{serving.port}/healthz", timeout=5)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    until(lambda: connections(serving.port) > 0, "asked")
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
 def test_a_killed_master_leaves_no_orphan(serving: Serving) -> None:
     worker = serving.worker()
-    serving.process.kill()
-    serving.process.wait()
-    until(lambda: not Path(f"/proc/{worker}").exists(), "gone", seconds=10)
+    with asking_again_and_again(serving):
+        serving.process.kill()
+        serving.process.wait()
+        until(lambda: not Path(f"/proc/{worker}").exists(), "gone", seconds=5)
     assert is_free(serving.port)
+
+
+def test_a_client_that_goes_on_asking_does_not_hold_up_the_end(serving: Serving) -> None:
+    with asking_again_and_again(serving):
+        serving.process.terminate()
+        assert serving.process.wait(timeout=5) == 0, serving.log.read_text()
 
 
 def test_a_killed_worker_is_replaced(serving: Serving) -> None:

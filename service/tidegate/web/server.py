@@ -136,6 +136,14 @@ class _Worker(PatientWorker):
         self.app.stop()
         super().handle_exit(sig, frame)
 
+    def is_parent_alive(self) -> bool:
+        """A master that was killed said nothing: end as if it had, or clients that go on asking keep the address from the
+        next one for half a minute."""
+        there = bool(super().is_parent_alive())
+        if not there:
+            self.handle_exit(signal.SIGTERM, None)
+        return there
+
 
 class _Master(Arbiter):
     """One process is all there may be, so the signals that reload or add processes are ignored."""
