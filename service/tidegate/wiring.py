@@ -65,7 +65,7 @@ def engine(wiring: Wiring, owner: str) -> Worker:
     meter, prober = wiring.meter, Prober(HttpVisitor, wiring.clock)
     store = metering.watched_store(wiring.store, meter)
     environments = {name: metering.watched_parts(parts, name, meter) for name, parts in wiring.environments.items()}
-    return Worker(store, environments, options, wiring.clock, owner, prober, meter)
+    return Worker(store, environments, options, wiring.clock, owner, prober, meter, time.monotonic)
 
 
 def outbox(wiring: Wiring) -> Outbox:

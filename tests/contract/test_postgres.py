@@ -137,6 +137,14 @@ def store_due_in(store: SqlStore) -> float:
         return float(connection.execute(text(query)).scalar_one())
 
 
+def test_what_is_due_does_not_follow_an_engine_whose_clock_jumps(store: SqlStore) -> None:
+    begin(store, SHOP)
+    mine = take(store, "anna", 30)
+    store.release(mine, time.time() + 60)
+    store.leap(-3600.0)
+    assert 45 < store_due_in(store) <= 60
+
+
 # -- many at once -----------------------------------------------------------------------------------------------------
 
 

@@ -54,6 +54,21 @@ class TestSqlite(StoreContract):
             made.migrate()
             yield made
 
+    @pytest.mark.parametrize("seconds", [3600.0, -3600.0])
+    def test_what_is_due_goes_along_with_a_clock_that_jumps(self, store: Store, clock: HandClock, seconds: float) -> None:
+        begin(store, SHOP)
+        mine = take(store, "anna", 10)
+        clock.forward(seconds)
+        store.leap(seconds)
+        assert store.claim("bert", 10) is None, "the lease lasts as long as before"
+        store.renew(mine, 10)
+        store.release(mine, clock() + 5)
+        clock.forward(seconds)
+        store.leap(seconds)
+        assert store.claim("bert", 10) is None
+        clock.forward(5)
+        assert take(store, "anna", 10).since == mine.since + 2 * seconds
+
     def test_a_sole_engine_takes_up_at_once_what_the_one_before_held(self, store: Store, clock: HandClock) -> None:
         rollout = begin(store, SHOP)
         lost = take(store, "anna", 10)

@@ -8,7 +8,7 @@ import pytest
 
 from tidegate.core.approval import Approval, Expiry, approvals, binding, opening
 from tidegate.core.deciding import decide
-from tidegate.core.decisions import Decision, Move, Pin, Wait, moved
+from tidegate.core.decisions import Decision, Judge, Move, Pin, Wait, moved
 from tidegate.core.judge.verdict import Outcome, Verdict, Window
 from tidegate.core.model import (
     FailureAction,
@@ -160,6 +160,12 @@ def test_force_sends_no_traffic_to_what_does_not_stand() -> None:
     said = decide(HELD, replace(STANDS, instances=(A0, A1, loop)), (FORCE,), NOW, 0.0)
     assert isinstance(said, Move)
     assert said.phase is Phase.ROLLING_BACK
+
+
+def test_a_verdict_that_is_wanted_by_a_clock_ahead_of_ours_is_not_asked_for_again_and_again() -> None:
+    wanted = replace(wish(kind=SignalKind.VERIFY), at=NOW + 3600.0)
+    assert isinstance(at(HELD, wanted), Wait)
+    assert isinstance(at(HELD, wanted, now=NOW + 3600.0), Judge)
 
 
 # -- the reason -----------------------------------------------------------------------------------------------------------

@@ -190,6 +190,16 @@ def test_while_blind_nothing_is_touched_and_it_is_told_once(tended: Tended, verb
     assert tended.drive() is Phase.SUCCEEDED
 
 
+def test_a_clock_that_went_back_puts_no_repair_off_until_it_was_caught_up(tended: Tended) -> None:
+    tended.world.crashing.add("v1-1")
+    tended.look(2)
+    assert tended.drive() is Phase.FAILED
+    tended.clock.now -= 3600.0
+    tended.store.leap(-3600.0)
+    tended.look(2)
+    assert tended.live is not None
+
+
 def test_a_crash_loop_is_given_up_after_three_repairs(tended: Tended) -> None:
     tended.world.crashing.add("v1-1")
     tended.look(2)

@@ -125,6 +125,26 @@ def marked(rollout: Rollout, mark: MarkKind, now: Time) -> Rollout:
             return replace(rollout, arrived=rollout.step.gate.together)
 
 
+def leapt(rollout: Rollout, seconds: float) -> Rollout:
+    """The rollout after a clock jumped: its marks as that clock would have told them."""
+
+    def then(mark: Time | None) -> Time | None:
+        return None if mark is None else mark + seconds
+
+    verdict = None if rollout.verdict is None else replace(rollout.verdict, at=rollout.verdict.at + seconds)
+    tasks = tuple(each if each.state.ended else replace(each, begun=each.begun + seconds) for each in rollout.tasks)
+    return replace(
+        rollout,
+        entered=then(rollout.entered),
+        shifted=then(rollout.shifted),
+        settled=then(rollout.settled),
+        held=then(rollout.held),
+        drain_from=then(rollout.drain_from),
+        verdict=verdict,
+        tasks=tasks,
+    )
+
+
 def moved(rollout: Rollout, to: Move, now: Time) -> Rollout:
     """The rollout after a move; raises `IllegalMove` when the phase table does not allow it.
 

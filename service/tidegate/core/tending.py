@@ -161,7 +161,7 @@ def _state(
         return DriftState.SEEN, "seen once: it may mend itself"
     if failed and newest is not None:
         pause = FIRST_PAUSE_SECONDS * 2.0 ** (failed - 1)
-        if now < (newest.finished or newest.created) + pause:
+        if 0.0 <= now - (newest.finished or newest.created) < pause:
             return DriftState.DELAYED, f"the last repair failed with: {newest.reason}"
     return DriftState.REPAIRING, ""
 

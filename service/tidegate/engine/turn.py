@@ -57,6 +57,7 @@ class Memory:
     """
 
     about: Mapping[str, str] | None = None  # what the log says of it; None: this process did not drive it before
+    apart: float | None = None  # how far the clock was from one that only goes forward, when it drove it last
     instances: tuple[Instance, ...] | None = None
     routed: Routed | None = None
     preview: Routed | None = None
@@ -83,6 +84,16 @@ class Memory:
     def forget_look(self) -> None:
         """The next tick looks anew."""
         self.instances = self.routed = self.preview = None
+
+    def leap(self, seconds: float) -> None:
+        """The clock jumped, and its moments with it. The judge begins with what was saved, for its next question asks from
+        where the last one ended."""
+        self.failing_from += seconds
+        self.told_at += seconds
+        self.stuck_from = None if self.stuck_from is None else self.stuck_from + seconds
+        self.trial = None
+        self.repeats = {}
+        self.forget_look()
 
     def are_stopping(self, gone: Collection[Instance]) -> None:
         """What the platform will say of these from now on, until they are gone."""

@@ -18,7 +18,7 @@ from tidegate.core.judge.verdict import Time
 from tidegate.core.kinds import Kind
 from tidegate.core.model import Rollout
 from tidegate.core.records import Claim
-from tidegate.engine import events
+from tidegate.engine import events, leaps
 from tidegate.engine.context import context
 from tidegate.engine.holding import Heartbeat, Held
 from tidegate.engine.metering import Meter
@@ -57,7 +57,7 @@ class Worker:
 
     `environments` are the drivers by environment; `owner` names this process, anew with each start. The store and the
     drivers are not closed: they belong to who built them. `prober` asks services from outside while their rollouts
-    are live; `meter` counts what is done.
+    are live; `meter` counts what is done. Against `steady`, which only goes forward, it is seen that the clock jumps.
     """
 
     def __init__(
@@ -69,10 +69,12 @@ class Worker:
         owner: str,
         prober: Prober | None = None,
         meter: Meter | None = None,
+        steady: Clock | None = None,
     ) -> None:
         self._store, self._environments, self._options = store, environments, options
         self._clock, self._owner, self._prober = clock, owner, prober
-        self._meter = meter or Meter()
+        self._meter, self._steady = meter or Meter(), steady or clock
+        self._apart = self._clock() - self._steady()
         self._stopping = threading.Event()
         self._bell: SimpleQueue[None] = SimpleQueue()  # its `put`, unlike an Event's `set`, may interrupt its own `get`
         self._heartbeat = Heartbeat(options.lease_seconds)
@@ -88,6 +90,7 @@ class Worker:
         logger.info("engine started", owner=self._owner, threads=self._options.threads)
         with self._heartbeat, self._watch(), ThreadPoolExecutor(self._options.threads, "rollout") as pool:
             while not self._stopping.is_set():
+                self._follow_clock()
                 self._beat()
                 begun = monotonic()
                 claim = self._claim()
@@ -117,6 +120,19 @@ class Worker:
     def wake(self) -> None:
         """Look for due rollouts now: something was asked for."""
         self._bell.put(None)
+
+    def _follow_clock(self) -> None:
+        """What is due by a clock that jumped would be due too early, or hardly ever. Rollouts follow by themselves."""
+        apart = self._clock() - self._steady()
+        if not (seconds := leaps.jumped(self._apart, apart)):
+            return
+        logger.warning("the clock jumped", seconds=round(seconds, 1))
+        try:
+            self._store.leap(seconds)
+        except DriverError as error:
+            logger.warning("the database does not follow the clock yet", error=error.message)
+            return
+        self._apart, self._beaten = apart, float("-inf")
 
     def _beat(self) -> None:
         """A sign of life from the loop that finds work, so that it tells more than that the process is there."""
@@ -257,6 +273,7 @@ class Worker:
                 known = ", ".join(sorted(self._environments)) or "none"
                 what = f"its environment is not in this engine's settings; there are: {known}"
                 return back_off(claim, self._store, self._clock, memory, what)
+            leaps.follow(claim, self._store, memory, self._clock() - self._steady(), self._clock())
             guard, prober = held.guard, self._prober
             return tick(claim, self._store, parts, self._clock, memory=memory, guard=guard, prober=prober)
         except LeaseLost:

@@ -62,6 +62,12 @@ def end_all(connection: Connection, now: Time) -> None:
     connection.execute(update(rollouts).where(is_live, row.lease_until > now).values(lease_until=now))
 
 
+def leap(connection: Connection, seconds: float) -> None:
+    """All that is told by a clock which jumped."""
+    later = {"due": row.due + seconds, "since": row.since + seconds, "lease_until": row.lease_until + seconds}
+    connection.execute(update(rollouts).where(is_live).values(later))
+
+
 def raise_all(connection: Connection, now: Time) -> None:
     """Fences far above all that were given out since the backup, and no lease of an engine of that time."""
     end_all(connection, now)

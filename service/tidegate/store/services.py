@@ -76,6 +76,11 @@ def next_to_tend(connection: Connection, environment: str, every_seconds: float,
     return None if key is None else get(connection, key)
 
 
+def leap(connection: Connection, seconds: float) -> None:
+    """The clock by which looks are due jumped."""
+    connection.execute(update(services).values(look_due=services.c.look_due + seconds))
+
+
 def drifted(connection: Connection, key: str, drift: Drift | None) -> None:
     """Record what was found, unless a rollout has begun since: what was seen is that one's doing then."""
     value = None if drift is None else rows.DRIFT.encode(drift)
