@@ -85,6 +85,7 @@ def test_killed_proxy(stage: Stage, name: str) -> None:
     before, members = stage.finish_traffic(), set(router.read(shop).members)
     kill()
     until(lambda: answered(stage.listen), 60.0)  # the engine looks at it, and starts it
+    until(lambda: any("the proxy did not run" in each["sentence"] for each in stage.report()["notes"]), 10.0)
     assert set(router.read(shop).members) == members
     stage.start_traffic(client="checking", get_ka=60, get=30, post_ka=20, post=10)
     stage.tidegate("promote", stage.service, "-m", "the proxy came back", "--no-wait")

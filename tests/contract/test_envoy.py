@@ -68,6 +68,7 @@ def test_a_killed_envoy_comes_back_with_its_route(envoy: EnvoyRouter, shop: Back
     envoy.write(other, (member(5),), 1)
     before, pid = envoy.read(shop), envoy.pid
     kill(envoy)
+    assert envoy.read(shop) == replace(before, revived=True)
     assert envoy.read(shop) == before
     assert envoy.pid != pid
     assert ids(envoy.read(other).members) == ids([member(5)])

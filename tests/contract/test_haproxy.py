@@ -62,8 +62,10 @@ def test_a_killed_haproxy_comes_back_with_its_route(owned: HAProxyRouter, shop: 
     owned.write(shop, (member(0), member(1)), 3)
     pid = owned.pid
     kill(owned)
-    assert ids(owned.read(shop).members) == ids([member(0), member(1)])
+    found = owned.read(shop)
+    assert (ids(found.members), found.revived) == (ids([member(0), member(1)]), True)
     assert owned.pid != pid
+    assert not owned.read(shop).revived
 
 
 def test_a_reload_keeps_the_route(owned: HAProxyRouter, shop: Backend) -> None:

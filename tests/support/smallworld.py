@@ -69,6 +69,7 @@ class SmallWorld:
     started: dict[str, tuple[Instance, Time]] = field(default_factory=dict)
     routed: dict[str, tuple[Member, ...]] = field(default_factory=dict)  # backend
     draining: dict[str, int | None] = field(default_factory=dict)
+    proxy_ended: bool = False  # the next look starts it
     in_flight: dict[str, int] = field(default_factory=dict)  # by release: what a member has when it leaves the route
     fences: dict[str, int] = field(default_factory=dict)
     requests: int = 0
@@ -200,7 +201,8 @@ class SmallRouter:
             world.requests += 10
             traffic = Traffic(world.requests, 0, 0)
             draining = {} if backend.name.endswith("_preview") else dict(world.draining)
-            return Routed(members, draining, {}, world.fences.get(backend.name, 0), traffic)
+            revived, world.proxy_ended = world.proxy_ended, False
+            return Routed(members, draining, {}, world.fences.get(backend.name, 0), traffic, revived=revived)
 
     def write(self, backend: Backend, members: Collection[Member], fence: int) -> None:
         world = self._world

@@ -280,6 +280,22 @@ def test_when_it_works_again_that_is_told_and_it_goes_on(stage: Stage) -> None:
     assert stage.told(Kind.RECOVERED) == ["it works again, after 1.8 s"]
 
 
+@pytest.mark.parametrize("failures", [0, 1])
+def test_a_proxy_that_had_ended_is_told_of_once_even_if_the_database_fails_meanwhile(stage: Stage, failures: int) -> None:
+    stage.begin()
+    stage.tick()
+    stage.world.proxy_ended = True
+    left = iter(range(failures))
+
+    def fails(verb: str) -> None:
+        if verb == "note" and next(left, None) is not None:
+            raise StoreError("database is locked")
+
+    stage.run(store=Interposed(stage.store, fails))
+    assert stage.phase is Phase.SUCCEEDED
+    assert stage.told(Kind.WARNING) == ["the proxy did not run and was started; requests of that time were lost"]
+
+
 def test_the_database_may_fail_at_any_moment(stage: Stage) -> None:
     stage.begin()
     chance = random.Random(7)

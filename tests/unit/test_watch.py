@@ -190,6 +190,13 @@ def test_while_blind_nothing_is_touched_and_it_is_told_once(tended: Tended, verb
     assert tended.drive() is Phase.SUCCEEDED
 
 
+def test_a_proxy_that_had_ended_is_in_the_log(tended: Tended) -> None:
+    tended.world.proxy_ended = True
+    with capture_logs() as logs:
+        assert tended.look(2) is None
+    assert [each["event"] for each in logs] == ["the proxy did not run and was started"]
+
+
 def test_a_clock_that_went_back_puts_no_repair_off_until_it_was_caught_up(tended: Tended) -> None:
     tended.world.crashing.add("v1-1")
     tended.look(2)

@@ -72,7 +72,8 @@ class Routed:
     `members` take new requests. `draining` are still known to the proxy but take none: instance (as in `Member`) to its
     requests in flight, None where the proxy cannot tell. Requests in flight on members are in `busy`. `tunnels` are those
     of `draining` and `busy` that are upgraded connections (WebSockets), where the proxy can tell them apart. `by_release`
-    has counters of releases that take requests or did, as far as the proxy counts by server.
+    has counters of releases that take requests or did, as far as the proxy counts by server. `revived`: the proxy had
+    ended, and was started by this very look.
     """
 
     members: tuple[Member, ...] = ()
@@ -82,3 +83,4 @@ class Routed:
     traffic: Traffic | None = None
     tunnels: Mapping[str, int] = field(default_factory=dict)
     by_release: Mapping[str, Traffic] = field(default_factory=dict)
+    revived: bool = False

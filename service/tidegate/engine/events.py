@@ -23,6 +23,7 @@ __all__ = [
     "pinned",
     "plain",
     "recovered",
+    "revived",
     "shifted",
     "started",
     "stopped",
@@ -190,6 +191,11 @@ def trouble(kind: Kind, sentence: str, pause_seconds: float, retryable: bool, no
 def recovered(seconds: float, now: Time) -> Event:
     """What failed works again."""
     return Event(Kind.RECOVERED, f"it works again, after {seconds:.1f} s", now, data={"seconds": _short(seconds)})
+
+
+def revived(now: Time) -> Event:
+    """The proxy had ended."""
+    return Event(Kind.WARNING, "the proxy did not run and was started; requests of that time were lost", now)
 
 
 def _short(seconds: float) -> float:

@@ -74,6 +74,7 @@ class Memory:
     fence: int = 0  # of the last claim
     passed: bool = False  # another engine had a claim since the trial's last look
     frozen: str = ""  # the freeze that was told and is waited for
+    revived: bool = False  # a look had to start the proxy, which is still to be told
     repeats: dict[Hashable, tuple[int, Time]] = field(default_factory=dict)
 
     def claimed(self, fence: int) -> None:
@@ -184,8 +185,10 @@ class Turn:
         memory, place = self.memory, backend.previewed
         if memory.routed is None:
             memory.routed = self.parts.router.read(backend)
+            memory.revived |= memory.routed.revived
         if memory.preview is None:
             memory.preview = Routed() if place is None else self.parts.router.read(place)
+            memory.revived |= memory.preview.revived
         return memory.routed, memory.preview
 
     def peers(self, rollout: Rollout) -> tuple[Peer, ...]:
@@ -236,8 +239,12 @@ def _tell(claim: Claim, store: EngineStore, event: Event) -> None:
 
 
 def recover(turn: Turn) -> None:
-    """After a tick that worked: trouble that was told is told to be over."""
+    """After a tick that worked: trouble that was told is told to be over, and a proxy that ended is told of."""
     memory = turn.memory
+    if memory.revived:
+        logger.warning("the proxy did not run and was started")
+        turn.note(events.revived(turn.clock()))
+        memory.revived = False
     if memory.failures == 0:
         return
     now = turn.clock()

@@ -100,6 +100,8 @@ class Watch:
                 self._blind[service.key] = error.message
                 logger.warning("service cannot be seen, so nothing is touched", service=service.key, error=error.message)
             return None
+        if routed.revived or preview.revived:
+            logger.warning("the proxy did not run and was started", service=service.key)
         if self._blind.pop(service.key, None) is not None:
             logger.info("service can be seen again", service=service.key)
         return Seen(instances, routed, preview)

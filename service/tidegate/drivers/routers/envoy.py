@@ -65,8 +65,10 @@ class EnvoyRouter(Router):
     # -- reading --------------------------------------------------------------------------------------------------------
 
     def read(self, backend: Backend) -> Routed:
-        if not self._process.running():
-            with self._memory.locked():
+        revived = not self._process.running()
+        if revived:
+            with self._memory.locked() as state:
+                revived = bool(state)  # before the first write there was none
                 self._process.start()
         hosts, unknown = self._agreed(backend.name)
         kept = self._memory.load().get(backend.name, Kept(backend.name))
@@ -84,6 +86,7 @@ class EnvoyRouter(Router):
             traffic=tally.whole if hosts or tally.whole.requests else None,
             tunnels={there[name][1].instance: number for name, number in tally.tunnels.items() if number and name in there},
             by_release=tally.by_release,
+            revived=revived,
         )
 
     def _agreed(self, backend: str) -> tuple[Mapping[str, Host], set[str]]:

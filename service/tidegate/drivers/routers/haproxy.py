@@ -97,8 +97,10 @@ class HAProxyRouter(Router):
 
     @understood(RouterError, "HAProxy")
     def read(self, backend: Backend) -> Routed:
-        if not self._place.running():
+        revived = not self._place.running()
+        if revived:
             with self._memory.locked() as state:
+                revived = bool(state)  # before the first write there was none
                 self._place.start(state)
         process, found, upgraded = self._looked(backend)
         there = servers(found)
@@ -114,6 +116,7 @@ class HAProxyRouter(Router):
             traffic(found, tallies),
             tunnels=upgraded,
             by_release=release_traffic(found, tallies),
+            revived=revived,
         )
 
     def _looked(self, backend: Backend) -> tuple[str, Sequence[Row], Mapping[str, int]]:

@@ -105,8 +105,10 @@ class NginxRouter(Router):
     # -- reading --------------------------------------------------------------------------------------------------------
 
     def read(self, backend: Backend) -> Routed:
-        if self.pid is None:
-            with self._memory.locked():
+        revived = self.pid is None
+        if revived:
+            with self._memory.locked() as state:
+                revived = bool(state)  # before the first write there was none
                 self._place.start()
         workers = self._workers()
         present = serving(workers)
@@ -117,7 +119,7 @@ class NginxRouter(Router):
         fence = self._memory.load().get(backend.name, Kept(backend.name)).fence
         traffic, by_release = self._log.traffic(backend.name) if self._log else (None, {})
         unknown: Mapping[str, None] = dict.fromkeys(sorted(left))
-        return Routed(members, unknown, dict.fromkeys(ids), fence, traffic, {}, by_release)
+        return Routed(members, unknown, dict.fromkeys(ids), fence, traffic, {}, by_release, revived)
 
     def _workers(self) -> tuple[Worker, ...]:
         """Those that serve a generation; none where nginx runs with a configuration without ours."""
