@@ -169,8 +169,9 @@ class EngineStore(Protocol):
     def end_leases(self) -> None:
         """Where the database allows one engine, and this is it: whoever held a lease is gone, so none is waited for."""
 
-    def leap(self, seconds: float) -> None:
-        """Where the database goes by this machine's clock, which jumped: what is due is due so much later, or earlier."""
+    def leap(self, seconds: float, ttl_seconds: float) -> None:
+        """Where the database goes by this machine's clock, which jumped: what would be due later is due now, and the leases
+        that are held last so long from now."""
 
     def renew(self, claim: Claim, ttl_seconds: float) -> None:
         """Hold it longer."""

@@ -141,7 +141,7 @@ def test_what_is_due_does_not_follow_an_engine_whose_clock_jumps(store: SqlStore
     begin(store, SHOP)
     mine = take(store, "anna", 30)
     store.release(mine, time.time() + 60)
-    store.leap(-3600.0)
+    store.leap(-3600.0, 30)
     assert 45 < store_due_in(store) <= 60
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from tidegate.core.phases import Phase
 from tidegate.core.tasks import TaskRun, TaskState
 from tidegate.engine import leaps
 from tidegate.engine.worker import Worker, WorkerOptions
+from tidegate.store.sql import SqlStore
 from tidegate.testing.store_values import HandClock, a_rollout
 
 HOUR = 3600.0
@@ -106,6 +108,19 @@ class Jumping:
         return time.time() + self.ahead
 
 
+@contextmanager
+def _driven(store: SqlStore, world: SmallWorld, clock: Jumping) -> Iterator[None]:
+    options = WorkerOptions(lease_seconds=2.0, threads=2, poll_seconds=0.05)
+    worker = Worker(store, {"demo": world.parts()}, options, clock, "anna", steady=time.monotonic)
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    try:
+        yield
+    finally:
+        worker.stop()
+        thread.join(20)
+
+
 def _await(holds: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 15.0
     while not holds():
@@ -113,23 +128,37 @@ def _await(holds: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
+@pytest.mark.parametrize("seconds", [HOUR, -HOUR])
+@pytest.mark.parametrize("verb", ["instances", "write"])
+def test_a_worker_goes_on_whenever_in_a_tick_the_clock_jumps(tmp_path: Path, verb: str, seconds: float) -> None:
+    """SQLite tells by that clock what is due, and it is the one that instances have 20 s by to become ready."""
+    clock = Jumping()
+    with sqlite(tmp_path, clock) as store:
+        world = SmallWorld(time.time, ready_after=0.3)
+        service = a_service(bake_seconds=0.5)
+        settle_old(store, world, service, clock)
+        rollout = ask_for(store, service, 2, clock, 1)
+        jumps = iter([seconds])
+
+        def jump(called: str) -> None:
+            if called == verb and store.load(rollout)[0].entered is not None:
+                clock.ahead += next(jumps, 0.0)
+
+        world.pause = jump
+        with _driven(store, world, clock):
+            _await(lambda: not store.load(rollout)[0].phase.live)
+        assert store.load(rollout)[0].phase is Phase.SUCCEEDED
+
+
 def test_a_worker_whose_clock_goes_back_does_not_wait_until_it_was_caught_up(tmp_path: Path) -> None:
-    """SQLite tells by that clock what is due."""
     clock = Jumping()
     with sqlite(tmp_path, clock) as store:
         world = SmallWorld(clock, ready_after=0.02)
         service = a_service(bake_seconds=1.0)
         settle_old(store, world, service, clock)
         rollout = ask_for(store, service, 2, clock, 1)
-        options = WorkerOptions(lease_seconds=2.0, threads=2, poll_seconds=0.05)
-        worker = Worker(store, {"demo": world.parts()}, options, clock, "anna", steady=time.monotonic)
-        thread = threading.Thread(target=worker.run)
-        thread.start()
-        try:
+        with _driven(store, world, clock):
             _await(lambda: store.load(rollout)[0].settled is not None)
             clock.ahead = -HOUR
             _await(lambda: not store.load(rollout)[0].phase.live)
-        finally:
-            worker.stop()
-            thread.join(20)
         assert store.load(rollout)[0].phase is Phase.SUCCEEDED

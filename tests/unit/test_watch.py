@@ -202,7 +202,7 @@ def test_a_clock_that_went_back_puts_no_repair_off_until_it_was_caught_up(tended
     tended.look(2)
     assert tended.drive() is Phase.FAILED
     tended.clock.now -= 3600.0
-    tended.store.leap(-3600.0)
+    tended.store.leap(-3600.0, 15.0)
     tended.look(2)
     assert tended.live is not None
 

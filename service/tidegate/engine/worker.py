@@ -128,7 +128,7 @@ class Worker:
             return
         logger.warning("the clock jumped", seconds=round(seconds, 1))
         try:
-            self._store.leap(seconds)
+            self._store.leap(seconds, self._options.lease_seconds)
         except DriverError as error:
             logger.warning("the database does not follow the clock yet", error=error.message)
             return
@@ -218,10 +218,11 @@ class Worker:
                 self._idle += 1
             self._bell.put(None)
 
-    def _give_back(self, held: Held, due: Time | None) -> None:
-        """The heartbeat lets go first, so that it does not take the end for a loss. A hiccup of the database is waited out:
-        a lease that runs out looks like an engine that died."""
+    def _give_back(self, held: Held, wait: float | None) -> None:
+        """It is due again after so many seconds, or never. The heartbeat lets go first, so that it takes the end for no
+        loss. A hiccup of the database is waited out: a lease that runs out looks like an engine that died."""
         self._heartbeat.drop(held)
+        due = None if wait is None else self._clock() + wait
         for pause in RELEASE_PAUSES_SECONDS:
             try:
                 self._store.release(held.claim, due)
@@ -237,24 +238,30 @@ class Worker:
         with self._lock:
             self._due[held.claim.rollout] = due
 
-    def _ticks(self, held: Held) -> Time | None:
-        """When it is due again; None when it is finished."""
+    def _ticks(self, held: Held) -> float | None:
+        """After how many seconds it is due again; None when it is finished."""
         begun = monotonic()
         while not self._stopping.is_set():
-            done = self._tick(held)
+            clock = self._unjumping()
+            done = self._tick(held, clock)
             self._meter.ticked(trouble=done.trouble)
             if done.finished:
                 return None
-            now = self._clock()
-            if done.due is None or done.due <= now:
+            wait = 0.0 if done.due is None else done.due - clock()
+            if wait <= 0.0:
                 continue
             turn_seconds = monotonic() - begun
-            if done.due - now > SHORT_WAIT_SECONDS or turn_seconds > LONGEST_TURN_SECONDS:
-                return done.due
+            if wait > SHORT_WAIT_SECONDS or turn_seconds > LONGEST_TURN_SECONDS:
+                return wait
             if self._crowded(turn_seconds):
-                return now + SHORT_WAIT_SECONDS  # or those that look again and again would be a crowd by themselves
-            self._stopping.wait(done.due - now)
-        return self._clock()
+                return SHORT_WAIT_SECONDS  # or those that look again and again would be a crowd by themselves
+            self._stopping.wait(wait)
+        return 0.0
+
+    def _unjumping(self) -> Clock:
+        """The clock as it goes on from now, for one tick: a jump in its middle is followed before the next one."""
+        apart = self._clock() - self._steady()
+        return lambda: self._steady() + apart
 
     def _crowded(self, turn_seconds: float) -> bool:
         """Whether another rollout needs the thread of a turn that has lasted so long."""
@@ -264,7 +271,7 @@ class Worker:
                 return False
             return turn_seconds > CROWDED_TURN_SECONDS or any(due <= now for due in self._due.values())
 
-    def _tick(self, held: Held) -> Tick:
+    def _tick(self, held: Held, clock: Clock) -> Tick:
         """One tick. A mistake in our own code is told, and slows down this rollout only. Raises `LeaseLost`."""
         claim, memory = held.claim, self._memory(held.claim.rollout)
         try:
@@ -272,19 +279,19 @@ class Worker:
             if parts is None:
                 known = ", ".join(sorted(self._environments)) or "none"
                 what = f"its environment is not in this engine's settings; there are: {known}"
-                return back_off(claim, self._store, self._clock, memory, what)
-            leaps.follow(claim, self._store, memory, self._clock() - self._steady(), self._clock())
+                return back_off(claim, self._store, clock, memory, what)
+            leaps.follow(claim, self._store, memory, clock() - self._steady(), clock())
             guard, prober = held.guard, self._prober
-            return tick(claim, self._store, parts, self._clock, memory=memory, guard=guard, prober=prober)
+            return tick(claim, self._store, parts, clock, memory=memory, guard=guard, prober=prober)
         except LeaseLost:
             raise
         except DriverError as error:
-            return back_off(claim, self._store, self._clock, memory, error.message, retryable=error.retryable)
+            return back_off(claim, self._store, clock, memory, error.message, retryable=error.retryable)
         except Exception as error:
             self._meter.faults.inc()
             logger.exception("a tick failed")
             what = f"internal error: {type(error).__name__}: {error}"
-            return back_off(claim, self._store, self._clock, memory, what, kind=Kind.FAULT)
+            return back_off(claim, self._store, clock, memory, what, kind=Kind.FAULT)
 
     def _parts(self, held: Held, memory: Memory) -> Parts | None:
         """The drivers of its environment, found once for each claim; None when this engine has no such environment."""

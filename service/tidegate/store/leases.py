@@ -62,10 +62,11 @@ def end_all(connection: Connection, now: Time) -> None:
     connection.execute(update(rollouts).where(is_live, row.lease_until > now).values(lease_until=now))
 
 
-def leap(connection: Connection, seconds: float) -> None:
-    """All that is told by a clock which jumped."""
-    later = {"due": row.due + seconds, "since": row.since + seconds, "lease_until": row.lease_until + seconds}
-    connection.execute(update(rollouts).where(is_live).values(later))
+def leap(connection: Connection, seconds: float, until: Time, now: Time) -> None:
+    """All that was told by a clock which jumped since. Whoever writes by the new one just before is not put wrong by it."""
+    connection.execute(update(rollouts).where(is_live).values(since=row.since + seconds))
+    connection.execute(update(rollouts).where(is_live, row.due > now).values(due=now))
+    connection.execute(update(rollouts).where(is_live, row.lease_until.is_not(None)).values(lease_until=until))
 
 
 def raise_all(connection: Connection, now: Time) -> None:

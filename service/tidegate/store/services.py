@@ -76,9 +76,9 @@ def next_to_tend(connection: Connection, environment: str, every_seconds: float,
     return None if key is None else get(connection, key)
 
 
-def leap(connection: Connection, seconds: float) -> None:
+def leap(connection: Connection, now: Time) -> None:
     """The clock by which looks are due jumped."""
-    connection.execute(update(services).values(look_due=services.c.look_due + seconds))
+    connection.execute(update(services).where(services.c.look_due > now).values(look_due=now))
 
 
 def drifted(connection: Connection, key: str, drift: Drift | None) -> None:

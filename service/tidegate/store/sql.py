@@ -138,12 +138,13 @@ class SqlStore(Transactions, Store):
             with self._write("ending the leases of engines that are gone") as connection:
                 leases.end_all(connection, self._now(connection))
 
-    def leap(self, seconds: float) -> None:
+    def leap(self, seconds: float, ttl_seconds: float) -> None:
         if not self._database.shared:
             with self._write("following a clock that jumped") as connection:
-                leases.leap(connection, seconds)
-                services.leap(connection, seconds)
-                deliveries.leap(connection, seconds)
+                now = self._now(connection)
+                leases.leap(connection, seconds, now + ttl_seconds, now)
+                services.leap(connection, now)
+                deliveries.leap(connection, now)
 
     def restored(self) -> None:
         with self._write("raising the fences above those that proxies have seen") as connection:
