@@ -325,6 +325,15 @@ def test_a_full_server_a_slow_lock_and_a_read_only_one(postgres: Server, monkeyp
     assert (error.retryable, "takes no more connections" in error.message) == (True, True)
 
 
+def test_a_server_that_is_made_read_only_is_obeyed_by_connections_that_were_read_from(store: SqlStore) -> None:
+    begin(store, SHOP)
+    run(store, "SET default_transaction_read_only = on")
+    store.rollouts()
+    with pytest.raises(StoreError, match="read-only") as caught:
+        store.claim("anna", 10)
+    assert caught.value.retryable
+
+
 def test_the_limits_are_set_on_every_connection(store: SqlStore) -> None:
     with store._read("testing") as connection:
         names = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "application_name")

@@ -112,6 +112,11 @@ class Postgres(Database):
             password = {} if password_file is None else {"password": _password(password_file)}
             return driver.PatientConnection.connect(*arguments, **options, **password)
 
+        @event.listens_for(engine, "checkout")
+        def obey_the_server(connection: Any, *_: object) -> None:
+            # After a read SQLAlchemy leaves READ WRITE behind, which would override a server that was made read-only.
+            connection.read_only = None
+
         self.writing = engine
         self.reading = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
 
