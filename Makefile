@@ -1,11 +1,12 @@
 # Each target does its own set-up: on a fresh Debian 12 machine as root nothing else is needed.
-.PHONY: help demo demo-stop test chaos check bench bench-dataplane bench-judge bench-load lock clean
+.PHONY: help demo demo-stop test chaos outages check bench bench-dataplane bench-judge bench-load lock clean
 
 help:
 	@echo 'make demo             watch a good release go through and bad ones turn back (KEEP=1 leaves it running)'
 	@echo 'make demo-stop        stop what KEEP=1 left running'
 	@echo 'make test             style, types and every test, against real Docker, HAProxy and Prometheus'
 	@echo 'make chaos            a hundred rollouts while engines, proxy, database, Prometheus and Docker break'
+	@echo 'make outages          every part goes away in the middle of every phase of a rollout (make test has a quarter of it)'
 	@echo 'make check            style and types only'
 	@echo 'make bench            the benchmarks: each prints a table (ARGS="--rounds 5" for the rolling update)'
 	@echo 'make bench-dataplane  what clients lose at 200 switches of each proxy, Swarm and others: an hour (ARGS="--only haproxy")'
@@ -24,6 +25,9 @@ test:
 
 chaos:
 	@CHAOS_DOCKER=1 CHAOS_ROLLOUTS="$${CHAOS_ROLLOUTS:-100}" bash scripts/test.sh -s tests/acceptance/test_chaos.py
+
+outages:
+	@OUTAGES=all bash scripts/test.sh -s tests/acceptance/test_outages.py
 
 check:
 	@bash -c '. scripts/lib.sh && need_venv dev && .venv/bin/ruff check service tests examples && .venv/bin/ruff format --check service tests examples && .venv/bin/mypy'

@@ -5,7 +5,7 @@ set -euo pipefail
 
 STATE=$(mktemp -d)
 trap 'stop_engine; rm -rf "$STATE"' EXIT
-need_packages gcc=gcc /usr/include/stdio.h=libc6-dev haproxy=haproxy nginx=nginx-light prometheus=prometheus mtail=mtail openssl=openssl ip=iproute2 groovy=groovy node=nodejs npm=npm /usr/lib/postgresql/15/bin/postgres=postgresql
+need_packages gcc=gcc /usr/include/stdio.h=libc6-dev haproxy=haproxy nginx=nginx-light prometheus=prometheus mtail=mtail openssl=openssl ip=iproute2 nsenter=util-linux mkfs.ext4=e2fsprogs mount=mount groovy=groovy node=nodejs npm=npm /usr/lib/postgresql/15/bin/postgres=postgresql
 need_venv dev
 need_engine
 

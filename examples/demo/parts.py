@@ -35,7 +35,7 @@ listen = "127.0.0.1:{tidegate}"
 
 [environments.{environment}.platform]
 driver = "docker"
-hosts = [{{ name = "local", url = "{docker}" }}]
+hosts = [{hosts}]
 
 [environments.{environment}.router]
 {router}
@@ -100,6 +100,11 @@ def mtail_command(home: Path, port: int) -> list[str]:
     return [shutil.which("mtail") or "mtail", *(f"--{name}={value}" for name, value in options.items())]
 
 
+def _inline_table(values: Mapping[str, str]) -> str:
+    """As TOML writes it."""
+    return "{ " + ", ".join(f"{name} = {json.dumps(value)}" for name, value in values.items()) + " }"
+
+
 class Stage:
     """All the parts of the demo under one folder."""
 
@@ -107,6 +112,7 @@ class Stage:
         self.home = home
         self.environment = environment
         self.state = State(str(home), {}, {})
+        self.under: tuple[str, ...] = ()  # a command that runs Tidegate's own processes: `env`, say, with what it wants
         self._load: Load | None = None
         self._children: dict[int, subprocess.Popen[bytes]] = {}
         self._commands: dict[str, list[str]] = {}
@@ -147,11 +153,17 @@ class Stage:
     # -- starting ---------------------------------------------------------------------------------------------------
 
     def start(
-        self, images: Mapping[str, Mapping[str, str]], *, engine_apart: bool = False, router: str = "haproxy"
+        self,
+        images: Mapping[str, Mapping[str, str]],
+        *,
+        engine_apart: bool = False,
+        router: str = "haproxy",
+        hosts: Sequence[Mapping[str, str]] = (),
     ) -> None:
         """Images (tag to environment), settings, Tidegate, Prometheus. What an earlier run left is stopped first.
 
         `engine_apart`: the engine is a process of its own, to be started with `start_engine`. `router`: one of `ROUTERS`.
+        `hosts`: the Docker engines; left out, the one that the environment names, on which the images are built.
         """
         self.stop()
         self.home.mkdir(parents=True, mode=0o711)  # a proxy's workers go through; what is secret has its own mode
@@ -163,11 +175,12 @@ class Stage:
             url = engine.api.base_url.replace("http+docker://localhost", "unix:///var/run/docker.sock")
         finally:
             engine.close()
+        hosts = hosts or [{"name": "local", "url": os.environ.get("DOCKER_HOST", url)}]
         values = {
             **self.state.ports,
             "home": self.home,
             "environment": self.environment,
-            "docker": os.environ.get("DOCKER_HOST", url),
+            "hosts": ", ".join(map(_inline_table, hosts)),
         }
         settings = SETTINGS.format(**values, router=ROUTERS[router].format(**values))
         (self.home / "tidegate.toml").write_text(settings)
@@ -181,12 +194,12 @@ class Stage:
         token = self.tidegate("token", "create", "demo", "--local", "--scope", "admin", server=True)
         (self.home / "token").touch(mode=0o600)
         (self.home / "token").write_text(token)
-        self._spawn("tidegate", [str(TIDEGATE), "serve", *options])
+        self._spawn("tidegate", [*self.under, str(TIDEGATE), "serve", *options])
         wait_for("Tidegate", answers(f"http://127.0.0.1:{self.state.ports['tidegate']}/readyz"))
 
     def start_engine(self, name: str = "engine") -> None:
         """The engine as a process of its own; another name for each, where the database allows several."""
-        self._spawn(name, [str(TIDEGATE), "engine"])
+        self._spawn(name, [*self.under, str(TIDEGATE), "engine"])
 
     def kill(self, name: str) -> None:
         """End a process of ours as a crash would: SIGKILL, nothing said goodbye to."""
@@ -248,9 +261,11 @@ class Stage:
             raise PartFailed(f"tidegate {' '.join(words)} ended with {done.returncode}: {done.stderr.strip()}")
         return done.stdout
 
-    def api(self, path: str) -> Any:
-        """What the API answers to a GET."""
-        request = urllib.request.Request(f"http://127.0.0.1:{self.state.ports['tidegate']}{path}")
+    def api(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        """What the API answers to a GET, or to a POST of this."""
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"http://127.0.0.1:{self.state.ports['tidegate']}{path}", data)
+        request.add_header("Content-Type", "application/json")
         request.add_header("Authorization", f"Bearer {(self.home / 'token').read_text().strip()}")
         with urllib.request.urlopen(request, timeout=30) as response:
             return json.load(response)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 
 from processes import free_port
+from support.disks import full
 from support.docker_exam import PREFIX, built, made, platform_on
 from support.docker_host import Engine, certificates, running_engine
 from support.images import demo_image
@@ -241,30 +241,14 @@ def test_a_socket_that_we_may_not_use(first: Engine) -> None:
 # -- a full disk ---------------------------------------------------------------------------------------------------------
 
 
-def fill(path: Path) -> None:
-    """Write until nothing more fits."""
-    with path.open("wb", buffering=0) as out:
-        while True:
-            try:
-                out.write(b"\0" * 65536)
-            except OSError as error:
-                if error.errno != errno.ENOSPC:
-                    raise
-                return
-
-
 def test_a_full_disk_is_told_and_nothing_is_left(second: Engine, loaded: None) -> None:
     with platform_on({"name": "small", "url": second.url}) as platform:
         release = pinned(platform, made(SERVICE, "good"))
-        filler = second.directory / "data" / "filler"
-        try:
-            fill(filler)
+        with full(second.directory / "data"):
             with pytest.raises(PlatformError, match=r"^docker small: .*the disk is full: make room there") as caught:
                 platform.start(release, [0])
             assert not caught.value.retryable
             assert [each.ok for each in platform.check() if each.part == "docker small disk"] == [False]
-        finally:
-            filler.unlink()
         awaited(platform, SERVICE, lambda seen: seen == () or seen[0].state is InstanceState.READY)
 
 

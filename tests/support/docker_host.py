@@ -17,34 +17,77 @@ from pathlib import Path
 import docker
 from docker.errors import DockerException
 
-from support.need import missing, program
+from support.need import missing, program, run
 
 START_SECONDS = 30.0
 
 
-class Engine:
-    """A private daemon. `url` is where it listens; its containers are reached at addresses of its own bridge."""
+class FarMachine:
+    """A network namespace, as another machine would be: one cable leads there, which can be cut."""
 
-    def __init__(self, directory: Path, flags: Sequence[str] = ()) -> None:
+    def __init__(self) -> None:
+        self.name = f"tg{uuid.uuid4().hex[:8]}"
+        self.network = free_network()
+        self.address = f"{self.network}.2"
+
+    def make(self) -> None:
+        """With our end of the cable at `.1` and its own at `.2`."""
+        run("ip", "netns", "add", self.name)
+        run("ip", "link", "add", self.name, "type", "veth", "peer", "name", "cable", "netns", self.name)
+        run("ip", "address", "add", f"{self.network}.1/24", "dev", self.name)
+        run("ip", "link", "set", self.name, "up")
+        run("ip", "-n", self.name, "address", "add", f"{self.address}/24", "dev", "cable")
+        for device in ("lo", "cable"):
+            run("ip", "-n", self.name, "link", "set", device, "up")
+
+    @contextmanager
+    def cut(self) -> Iterator[None]:
+        """Nothing comes through, in this block."""
+        run("ip", "-n", self.name, "link", "set", "cable", "down")
+        try:
+            yield
+        finally:
+            run("ip", "-n", self.name, "link", "set", "cable", "up")
+
+    def remove(self) -> None:
+        """What runs in it has to be ended before."""
+        subprocess.run(["ip", "netns", "delete", self.name], check=False, capture_output=True)
+
+
+def free_network() -> str:
+    """The first three numbers of one that no interface of ours has."""
+    for _ in range(20):
+        network = f"10.{random.randint(200, 250)}.{random.randint(0, 255)}"
+        if f" {network}." not in run("ip", "-o", "address"):
+            break
+    return network
+
+
+class Engine:
+    """A private daemon. `url` is where it listens; its containers are reached at addresses of its own bridge.
+
+    `machine`: where its network is, and theirs; left out, ours.
+    """
+
+    def __init__(self, directory: Path, flags: Sequence[str] = (), machine: FarMachine | None = None) -> None:
         self.directory = directory
         self.url = f"unix://{directory}/docker.sock"
         self.bridge = f"tg{uuid.uuid4().hex[:8]}"
         self._flags = flags
+        self._ip = ("ip",) if machine is None else ("ip", "-n", machine.name)
+        self._within = () if machine is None else ("nsenter", f"--net=/run/netns/{machine.name}")
         self._process: subprocess.Popen[bytes] | None = None
 
     def make_bridge(self) -> None:
         """An interface of its own; without one, several daemons would fight for docker0."""
-        _run("ip", "link", "add", self.bridge, "type", "bridge")
-        for _ in range(20):
-            network = f"10.{random.randint(200, 250)}.{random.randint(0, 255)}"
-            if f" {network}." not in _run("ip", "-o", "address"):
-                break
-        _run("ip", "address", "add", f"{network}.1/24", "dev", self.bridge)
-        _run("ip", "link", "set", self.bridge, "up")
+        run(*self._ip, "link", "add", self.bridge, "type", "bridge")
+        run(*self._ip, "address", "add", f"{free_network()}.1/24", "dev", self.bridge)
+        run(*self._ip, "link", "set", self.bridge, "up")
 
     def start(self) -> None:
         """Start it, and come back when it answers."""
         command = [
+            *self._within,
             program("dockerd"),
             *("--host", self.url, "--bridge", self.bridge, "--iptables=false", "--ip-masq=false"),
             *("--data-root", f"{self.directory}/data", "--exec-root", f"{self.directory}/exec"),
@@ -105,23 +148,24 @@ class Engine:
                         container.remove(force=True)
         finally:
             self.stop()
-            subprocess.run(["ip", "link", "delete", self.bridge], check=False, capture_output=True)
+            subprocess.run([*self._ip, "link", "delete", self.bridge], check=False, capture_output=True)
 
 
 @contextmanager
-def running_engine(*flags: str, data_megabytes: int = 0) -> Iterator[Engine]:
-    """A private engine; with `data_megabytes` on a file system of that size, which can be filled."""
+def running_engine(*flags: str, data_megabytes: int = 0, machine: FarMachine | None = None) -> Iterator[Engine]:
+    """A private engine, perhaps on another machine; with `data_megabytes` on a file system of that size, which can be
+    filled."""
     for name in ("dockerd", "containerd", "ip"):
         program(name)
     if os.geteuid() != 0:
         missing("the right to start a Docker engine (root)")
     directory = Path(tempfile.mkdtemp(prefix="tg"))
-    engine = Engine(directory, flags)
+    engine = Engine(directory, flags, machine)
     data = directory / "data"
     data.mkdir()
     try:
         if data_megabytes:
-            _run("mount", "-t", "tmpfs", "-o", f"size={data_megabytes}m", "tmpfs", str(data))
+            run("mount", "-t", "tmpfs", "-o", f"size={data_megabytes}m", "tmpfs", str(data))
         engine.make_bridge()
         engine.start()
         yield engine
@@ -134,15 +178,22 @@ def running_engine(*flags: str, data_megabytes: int = 0) -> Iterator[Engine]:
             shutil.rmtree(directory, ignore_errors=True)
 
 
+@contextmanager
+def far_machine() -> Iterator[FarMachine]:
+    """One more machine."""
+    if os.geteuid() != 0:
+        missing("the right to make a network namespace (root)")
+    machine = FarMachine()
+    try:
+        machine.make()
+        yield machine
+    finally:
+        machine.remove()
+
+
 def _unmount(path: Path) -> None:
     """The daemon may have left mounts of its own below."""
     subprocess.run(["umount", "--recursive", "--lazy", str(path)], check=False, capture_output=True)
-
-
-def _run(*words: str) -> str:
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{' '.join(words)}: {done.stderr}"
-    return done.stdout
 
 
 def certificates(directory: Path) -> None:
@@ -152,7 +203,7 @@ def certificates(directory: Path) -> None:
 
     def make(name: str, *more: str) -> None:
         files = ("-keyout", f"{directory}/{name}.key", "-out", f"{directory}/{name}.pem")
-        _run(openssl, "req", "-x509", *key, *files, "-days", "2", "-subj", f"/CN={name}", *more)
+        run(openssl, "req", "-x509", *key, *files, "-days", "2", "-subj", f"/CN={name}", *more)
 
     make("ca")
     signed = ("-CA", f"{directory}/ca.pem", "-CAkey", f"{directory}/ca.key", "-addext", "basicConstraints=CA:FALSE")

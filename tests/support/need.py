@@ -1,9 +1,10 @@
-"""A missing server is a skip on a laptop and a failure in CI."""
+"""The programs that tests use. A missing server is a skip on a laptop and a failure in CI."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 
 import pytest
 
@@ -22,3 +23,10 @@ def program(name: str) -> str:
         missing(name)
     assert found is not None
     return found
+
+
+def run(*words: str) -> str:
+    """What a command says; it has to end well."""
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{' '.join(words)}: {done.stderr}"
+    return done.stdout

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -85,12 +86,19 @@ class Server:
             assert self._process.poll() is None, (self.home / "log").read_text()
         raise AssertionError((self.home / "log").read_text())
 
-    def stop(self, signal: str = "INT") -> None:
-        """INT: at once, breaking every connection."""
+    def stop(self, how: int = signal.SIGINT) -> None:
+        """SIGINT: at once, breaking every connection. It may have ended by itself."""
         if self._process is not None:
-            subprocess.run(["kill", f"-{signal}", str(self._process.pid)], check=True)
+            self._process.send_signal(how)
             self._process.wait(30)
             self._process = None
+
+    def processes(self) -> list[int]:
+        """All that it has now, one for each connection among them."""
+        assert self._process is not None
+        main = self._process.pid
+        children = Path(f"/proc/{main}/task/{main}/children").read_text().split()
+        return [main, *map(int, children)]
 
     def url(self, database: str, user: str = OWNER) -> str:
         """As the settings name it."""
@@ -140,10 +148,10 @@ class Server:
 
 
 @contextmanager
-def running(**options: str) -> Iterator[Server]:
-    """A server for this block, with the template made."""
+def running(place: Path | None = None, **options: str) -> Iterator[Server]:
+    """A server for this block, with the template made; in a new folder below `place`, the system's for such if left out."""
     programs()
-    home = Path(tempfile.mkdtemp(prefix="tidegate-pg-"))  # short: a socket's path may have 107 characters
+    home = Path(tempfile.mkdtemp(prefix="tidegate-pg-", dir=place))  # short: a socket's path may have 107 characters
     server = Server(home, **options)
     try:
         server.start()

@@ -1,0 +1,264 @@
+"""Outages in the middle of a batch, a bake, a drain and a rollback, with traffic: real parts, each of which goes away for
+some seconds and comes back.
+
+While blind no traffic is moved, and both releases stay; afterwards the rollout goes on to its right end. No request is lost
+but what the outage itself takes, no container is left over, and a person is told. A part of the matrix is run here;
+`make outages` (`OUTAGES=all`) runs all of it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import pytest
+
+from processes import wait_for
+from support.outage_world import TRAFFIC, Ride, World, one_machine, two_machines
+from support.outages import MANY, ONE, Outage
+
+ALL = os.environ.get("OUTAGES") == "all"
+SAMPLE_SECONDS = 0.2
+SETTLE_SECONDS = 2.5  # the load generator tells its counts each second
+
+
+def batch(ride: Ride) -> None:
+    """A new container runs and is not ready yet."""
+    ride.until("started", 0)
+
+
+def bake(ride: Ride) -> None:
+    """The first step is judged."""
+    ride.until("settled", 0)
+
+
+def drain(ride: Ride) -> None:
+    """The last of the old containers has left the proxy, with requests on it."""
+    routed = ride.until("routed", 1)
+    assert routed["data"]["draining"]["connections"] > 0
+
+
+def rollback(ride: Ride) -> None:
+    """A person has turned it back, when the old release has one container left."""
+    ride.until("settled", 1)
+    ride.turn_back()
+    ride.until("rolling_back")
+
+
+#: In the order in which a rollout comes to them.
+MOMENTS: dict[str, Callable[[Ride], None]] = {"batch": batch, "bake": bake, "drain": drain, "rollback": rollback}
+Course = Mapping[str, str]  # moment to the name of what goes away then
+
+
+def courses(outages: tuple[Outage, ...], *chosen: Course) -> list[Course]:
+    """Those rollouts that are run each time; or two for each outage: to its end, and turned back."""
+    if not ALL:
+        return list(chosen)
+    names = [each.name for each in outages]
+    return [course for name in names for course in (dict.fromkeys(("batch", "bake", "drain"), name), {"rollback": name})]
+
+
+def told(course: Course) -> str:
+    """As a test is called."""
+    return ", ".join(f"{moment}: {name}" for moment, name in course.items())
+
+
+@contextmanager
+def shown(world: World) -> Iterator[None]:
+    """What a person would look at, when this fails; the traffic ends with it."""
+    try:
+        yield
+    except BaseException:
+        print(world.stage.scene())
+        raise
+    finally:
+        if world.stage.traffic() is not None:
+            world.stage.finish_traffic()
+
+
+@dataclass
+class Passage:
+    """One rollout through its outages, with traffic. `taken`: requests that were lost since nothing could have answered."""
+
+    world: World
+    ride: Ride
+    taken: int = 0
+    ready: set[str] = field(default_factory=set)
+    timers: list[threading.Timer] = field(default_factory=list)
+
+    def lost(self) -> int:
+        """Requests so far that were not answered as they should, without those."""
+        seen = self.world.stage.traffic()
+        assert seen is not None
+        return seen.lost + seen.errors - self.taken
+
+    def take(self) -> None:
+        """What is lost until the counts of this moment are told was taken."""
+
+        def told() -> None:
+            self.taken += self.lost()
+
+        self.timers.append(threading.Timer(SETTLE_SECONDS, told))
+        self.timers[-1].start()
+
+    def settled(self) -> None:
+        """Wait for that."""
+        for timer in self.timers:
+            timer.join()
+
+    def suffer(self, moment: str, outage: Outage) -> None:
+        """Come to the moment, and let it go away."""
+        MOMENTS[moment](self.ride)
+        routed, running = self.world.members(), self.world.running()
+        with outage.begin(self.world):
+            routed = self.world.members() or routed  # a part that is being stopped may still serve for a moment
+            running = {each for each in running if each.exists()}
+            end = time.monotonic() + outage.seconds
+            while time.monotonic() < end:
+                self.ready.add(f"/readyz: {self.world.ready()}")
+                if outage.still:
+                    assert self.world.members() in (routed, None), f"{moment}, {outage.name}: traffic was moved while blind"
+                    assert outage.ends_containers or all(each.exists() for each in running), "a container was stopped"
+                time.sleep(SAMPLE_SECONDS)
+        if outage.takes:
+            wait_for("the service", self.world.answers(), 60.0)
+            self.take()
+
+
+def pass_through(world: World, course: Course, outages: tuple[Outage, ...]) -> None:
+    """One rollout with what goes away at each of its moments, from the first to the right end."""
+    by_name = {each.name: each for each in outages}
+    judged = all(by_name[name].judged for name in course.values())
+    world.calm()
+    stays, before = world.serving, len(world.logged())
+    world.stage.start_traffic(**TRAFFIC)
+    passage = Passage(world, world.deploy(world.other, judged=judged))
+    for moment in MOMENTS:
+        if moment in course:
+            passage.suffer(moment, by_name[course[moment]])
+    ended = passage.ride.end()
+    passage.settled()
+    seen = world.stage.finish_traffic()
+    lost = seen.lost + seen.errors - passage.taken
+    heard = passage.ride.told() + "\n" + "\n".join(sorted(passage.ready))
+    print(f"{told(course)}: {ended}; {seen.by_outcome}, {passage.taken} taken by the outage\n{heard}")
+    assert ended == ("rolled_back" if "rollback" in course else "succeeded")
+    assert world.serving == stays if "rollback" in course else world.serving != stays
+    world.assert_whole()
+    assert lost == 0
+    for name in course.values():
+        assert re.search(by_name[name].told, heard + world.logged()[before:]), f"nobody is told of {name}"
+
+
+@contextmanager
+def vanished(world: World, version: str, host: str) -> Iterator[None]:
+    """`docker rmi` on a machine where no container has it; loaded again afterwards."""
+    tag = f"tidegate-outages:{version}"
+    saved = world.image(tag, host)
+    with world.engines[host].client() as client:
+        client.images.remove(tag, force=True)
+    try:
+        yield
+    finally:
+        world.load(tag, saved, host)
+
+
+@pytest.fixture(scope="class")
+def world(request: pytest.FixtureRequest) -> Iterator[World]:
+    """Made once for all tests of a class, as it says."""
+    with request.cls.made() as made:
+        yield made
+
+
+@pytest.mark.timeout(300)
+class TestTwoMachines:
+    """With PostgreSQL."""
+
+    made = staticmethod(two_machines)
+
+    @pytest.mark.parametrize("moment", ["batch", "bake"] if ALL else ["bake"])
+    def test_the_new_image_vanishes(self, world: World, moment: str) -> None:
+        """The next batch cannot be created where it is missing: on the machine that has an old instance less by then."""
+        world.calm()
+        stays = world.serving
+        world.stage.start_traffic(**TRAFFIC)
+        with shown(world):
+            ride = world.deploy(world.other)
+            MOMENTS[moment](ride)
+            with vanished(world, ride.version, "far"):
+                assert ride.end() == "rolled_back", ride.told()
+            seen = world.stage.finish_traffic()
+            assert re.search(r"rolling_back: docker far: .*the image is not there: pull, load or build it", ride.told())
+            assert world.serving == stays
+            world.assert_whole()
+            assert seen.by_outcome == {"ok": seen.requests}
+
+    def test_the_old_image_vanishes_on_the_way_back(self, world: World) -> None:
+        """It halts and says why, and whoever is well serves on; with the image back, a repair brings the release back."""
+        world.calm()
+        stays = world.serving
+        world.stage.start_traffic(**TRAFFIC)
+        with shown(world):
+            ride = world.deploy(world.other)
+            ride.until("settled", 1)
+            routed = world.members()
+            with vanished(world, stays, "far"):
+                ride.turn_back()
+                assert ride.end() == "failed", ride.told()
+                assert world.members() == routed
+                assert stays in world.containers().values()
+            assert re.search(r"failed: docker far: .*the image is not there: pull, load or build it", ride.told())
+            world.stage.tidegate("repair", world.stage.service, "--reason", "the image is back")
+            seen = world.stage.finish_traffic()
+            world.assert_whole()
+            assert seen.by_outcome == {"ok": seen.requests}
+
+    @pytest.mark.parametrize(
+        "course",
+        courses(
+            MANY,
+            {
+                "batch": "Docker stopped",
+                "bake": "Prometheus down",
+                "drain": "PostgreSQL stopped",
+                "rollback": "Docker stopped",
+            },
+            {"batch": "a machine cut off", "drain": "HAProxy killed"},
+            {
+                "batch": "PostgreSQL frozen",
+                "bake": "Prometheus answers half",
+                "drain": "Prometheus frozen",
+                "rollback": "PostgreSQL's disk full",
+            },
+            {"batch": "engine's clock +1 h", "bake": "PostgreSQL read-only", "drain": "engine's clock -1 h"},
+        ),
+        ids=told,
+    )
+    def test_it_ends_right(self, world: World, course: Course) -> None:
+        with shown(world):
+            pass_through(world, course, MANY)
+
+
+@pytest.mark.timeout(300)
+class TestOneMachine:
+    """With SQLite."""
+
+    made = staticmethod(one_machine)
+
+    @pytest.mark.parametrize(
+        "course",
+        courses(
+            ONE,
+            {"batch": "Docker and its containers stopped", "drain": "SQLite read-only"},
+            {"batch": "all clocks -1 h", "bake": "SQLite's disk full", "drain": "all clocks +1 h"},
+        ),
+        ids=told,
+    )
+    def test_it_ends_right(self, world: World, course: Course) -> None:
+        with shown(world):
+            pass_through(world, course, ONE)

@@ -1,0 +1,230 @@
+"""What can go away under a rollout for some seconds. Each is a block at whose end it is back."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from dataclasses import dataclass
+
+import psycopg
+
+from processes import answers, wait_for
+from support import haproxy
+from support.disks import full, read_only
+from support.outage_world import World
+from tidegate.drivers.routers.haproxy import HAProxyOptions, HAProxyRouter
+
+HALF = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 4000\r\n\r\n{"status":"success","data":{"resu'
+
+
+@dataclass(frozen=True)
+class Outage:
+    """`told` is found in what a person is told: the rollout's story, /readyz meanwhile, the log. `still`: nothing is known
+    meanwhile, so no traffic is moved and no container stopped, but by an outage that `ends_containers`. `takes`: requests
+    that come meanwhile are lost, by whatever is gone. `judged`: the rollout has checks."""
+
+    name: str
+    begin: Callable[[World], AbstractContextManager[None]]
+    told: str
+    still: bool = True
+    takes: bool = False
+    ends_containers: bool = False
+    judged: bool = True
+    seconds: float = 2.5  # less than a bake
+
+
+@contextmanager
+def docker_stopped(world: World) -> Iterator[None]:
+    engine = world.engines["near"]
+    engine.stop()
+    try:
+        yield
+    finally:
+        engine.start()
+
+
+@contextmanager
+def cable_cut(world: World) -> Iterator[None]:
+    assert world.machine is not None
+    with world.machine.cut():
+        yield
+
+
+# -- databases --------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def postgres_stopped(world: World) -> Iterator[None]:
+    assert world.server is not None
+    world.server.stop()
+    try:
+        yield
+    finally:
+        world.server.start()
+
+
+@contextmanager
+def postgres_frozen(world: World) -> Iterator[None]:
+    """All its processes: each connection has one."""
+    assert world.server is not None
+    pids = world.server.processes()
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
+@contextmanager
+def postgres_read_only(world: World) -> Iterator[None]:
+    assert world.server is not None
+    world.server.run("ALTER SYSTEM SET default_transaction_read_only = on")
+    world.server.run("SELECT pg_reload_conf()")
+    try:
+        yield
+    finally:
+        world.server.run("ALTER SYSTEM RESET default_transaction_read_only")
+        world.server.run("SELECT pg_reload_conf()")
+
+
+@contextmanager
+def postgres_full(world: World) -> Iterator[None]:
+    """Until not even its log of writes has room: it ends then, and who made room starts it again."""
+    assert world.server is not None
+    with full(world.disk):
+        for size in (1_000_000, 10_000):  # the first to need a new file of the log is refused, the next one ends the server
+            with suppress(psycopg.Error):
+                while True:
+                    world.server.run(f"SELECT pg_logical_emit_message(true, 'filler', repeat('x', {size}))")
+        yield
+    world.server.stop()
+    world.server.start()
+
+
+@contextmanager
+def sqlite_full(world: World) -> Iterator[None]:
+    """Its log of writes, too, has to grow for the next one."""
+    with closing(sqlite3.connect(world.disk / "tidegate.db")) as database:
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    with full(world.disk):
+        yield
+
+
+@contextmanager
+def sqlite_read_only(world: World) -> Iterator[None]:
+    with read_only(world.disk / "tidegate.db", world.disk / "tidegate.db-wal"):
+        yield
+
+
+# -- clock ------------------------------------------------------------------------------------------------------------
+
+
+def clock_jumps(seconds: int) -> Callable[[World], AbstractContextManager[None]]:
+    """It stays where it is then."""
+
+    @contextmanager
+    def jump(world: World) -> Iterator[None]:
+        world.clock.jump(seconds)
+        yield
+
+    return jump
+
+
+# -- Prometheus and the proxy -----------------------------------------------------------------------------------------
+
+
+@contextmanager
+def prometheus_down(world: World) -> Iterator[None]:
+    world.stage.kill("prometheus")
+    try:
+        yield
+    finally:
+        world.stage.revive("prometheus")
+    wait_for("Prometheus", answers(f"http://127.0.0.1:{world.stage.state.ports['prometheus']}/-/ready"))
+
+
+@contextmanager
+def prometheus_frozen(world: World) -> Iterator[None]:
+    pid = world.stage.state.pids["prometheus"]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+@contextmanager
+def prometheus_half(world: World) -> Iterator[None]:
+    """In its place something that begins each answer and ends it in the middle."""
+    with prometheus_down(world), _half_answers(world.stage.state.ports["prometheus"]):
+        yield
+
+
+@contextmanager
+def _half_answers(port: int) -> Iterator[None]:
+    with socket.create_server(("127.0.0.1", port), reuse_port=False) as listening:
+        thread = threading.Thread(target=_answer_half, args=(listening,))
+        thread.start()
+        try:
+            yield
+        finally:
+            listening.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+def _answer_half(listening: socket.socket) -> None:
+    while True:
+        try:
+            line, _ = listening.accept()
+        except OSError:
+            return
+        with line:
+            line.recv(65536)
+            line.sendall(HALF)
+
+
+@contextmanager
+def haproxy_killed(world: World) -> Iterator[None]:
+    """Tidegate starts it again by itself, meanwhile."""
+    haproxy.kill(HAProxyRouter(HAProxyOptions(directory=world.stage.home / "haproxy"), world.stage.environment))
+    yield
+    wait_for("the service", world.answers(), 60.0)
+
+
+BLIND = r"trouble: docker {host}: (.|\n)*recovered: "
+NOT_READY = r"/readyz: database: "
+UNKNOWN = r"verdict: .*Prometheus"
+JUMPED = r"warning: .*clock"
+
+#: With PostgreSQL and two machines.
+MANY = (
+    Outage("Docker stopped", docker_stopped, BLIND.format(host="near")),
+    Outage("a machine cut off", cable_cut, BLIND.format(host="far"), takes=True),
+    Outage("PostgreSQL stopped", postgres_stopped, NOT_READY),
+    Outage("PostgreSQL frozen", postgres_frozen, r"/readyz: no answer"),
+    Outage("PostgreSQL read-only", postgres_read_only, NOT_READY + ".*read-only"),
+    Outage("PostgreSQL's disk full", postgres_full, NOT_READY),
+    Outage("Prometheus down", prometheus_down, UNKNOWN, still=False, seconds=5.0),
+    Outage("Prometheus frozen", prometheus_frozen, UNKNOWN, still=False, seconds=5.0),
+    Outage("Prometheus answers half", prometheus_half, UNKNOWN, still=False, seconds=5.0),
+    Outage("HAProxy killed", haproxy_killed, r"warning: the proxy did not run", takes=True),
+    Outage("engine's clock +1 h", clock_jumps(3600), JUMPED, still=False, judged=False),
+    Outage("engine's clock -1 h", clock_jumps(-3600), JUMPED, still=False, judged=False),
+)
+#: With SQLite and one machine.
+ONE = (
+    Outage(
+        "Docker and its containers stopped", docker_stopped, BLIND.format(host="near"), takes=True, ends_containers=True
+    ),
+    Outage("SQLite read-only", sqlite_read_only, NOT_READY),
+    Outage("SQLite's disk full", sqlite_full, NOT_READY),
+    Outage("all clocks +1 h", clock_jumps(3600), JUMPED, still=False, judged=False),
+    Outage("all clocks -1 h", clock_jumps(-3600), JUMPED, still=False, judged=False),
+)
