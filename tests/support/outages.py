@@ -25,17 +25,20 @@ HALF = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 40
 @dataclass(frozen=True)
 class Outage:
     """`told` is found in what a person is told: the rollout's story, /readyz meanwhile, the log. `still`: nothing is known
-    meanwhile, so no traffic is moved and no container stopped, but by an outage that `ends_containers`. `takes`: requests
-    that come meanwhile are lost, by whatever is gone. `judged`: the rollout has checks."""
+    meanwhile, so no traffic is moved and no container stopped. `takes`: requests that come meanwhile are lost, by whatever
+    is gone. `judged`: the rollout has checks. `unnoticed`: when nobody asks for it, or a call under way outlasts it, so
+    that there is nothing to tell. `turns_back`: it may look like a fault of the new release: a good one is turned back
+    then."""
 
     name: str
     begin: Callable[[World], AbstractContextManager[None]]
     told: str
     still: bool = True
     takes: bool = False
-    ends_containers: bool = False
     judged: bool = True
     seconds: float = 2.5  # less than a bake
+    unnoticed: tuple[str, ...] = ()
+    turns_back: bool = False
 
 
 @contextmanager
@@ -96,7 +99,8 @@ def postgres_read_only(world: World) -> Iterator[None]:
 
 @contextmanager
 def postgres_full(world: World) -> Iterator[None]:
-    """Until not even its log of writes has room: it ends then, and who made room starts it again."""
+    """Until not even its log of writes has room: it ends then, and who made room starts it again. It may make room
+    itself for a while, when it comes up again."""
     assert world.server is not None
     with full(world.disk):
         for size in (1_000_000, 10_000):  # the first to need a new file of the log is refused, the next one ends the server
@@ -206,22 +210,27 @@ JUMPED = r"warning: .*clock"
 #: With PostgreSQL and two machines.
 MANY = (
     Outage("Docker stopped", docker_stopped, BLIND.format(host="near")),
-    Outage("a machine cut off", cable_cut, BLIND.format(host="far"), takes=True),
+    Outage("a machine cut off", cable_cut, BLIND.format(host="far"), takes=True, unnoticed=("rollback",)),
     Outage("PostgreSQL stopped", postgres_stopped, NOT_READY),
     Outage("PostgreSQL frozen", postgres_frozen, r"/readyz: no answer"),
     Outage("PostgreSQL read-only", postgres_read_only, NOT_READY + ".*read-only"),
-    Outage("PostgreSQL's disk full", postgres_full, NOT_READY),
-    Outage("Prometheus down", prometheus_down, UNKNOWN, still=False, seconds=5.0),
-    Outage("Prometheus frozen", prometheus_frozen, UNKNOWN, still=False, seconds=5.0),
-    Outage("Prometheus answers half", prometheus_half, UNKNOWN, still=False, seconds=5.0),
-    Outage("HAProxy killed", haproxy_killed, r"warning: the proxy did not run", takes=True),
+    Outage("PostgreSQL's disk full", postgres_full, NOT_READY + "|recovered: ", still=False),
+    Outage("Prometheus down", prometheus_down, UNKNOWN, still=False, seconds=5.0, unnoticed=("rollback",)),
+    Outage("Prometheus frozen", prometheus_frozen, UNKNOWN, still=False, seconds=5.0, unnoticed=("rollback",)),
+    Outage("Prometheus answers half", prometheus_half, UNKNOWN, still=False, seconds=5.0, unnoticed=("rollback",)),
+    Outage("HAProxy killed", haproxy_killed, r"warning: the proxy did not run", still=False, takes=True),
     Outage("engine's clock +1 h", clock_jumps(3600), JUMPED, still=False, judged=False),
     Outage("engine's clock -1 h", clock_jumps(-3600), JUMPED, still=False, judged=False),
 )
 #: With SQLite and one machine.
 ONE = (
     Outage(
-        "Docker and its containers stopped", docker_stopped, BLIND.format(host="near"), takes=True, ends_containers=True
+        "Docker and its containers stopped",
+        docker_stopped,
+        BLIND.format(host="near"),
+        still=False,
+        takes=True,
+        turns_back=True,
     ),
     Outage("SQLite read-only", sqlite_read_only, NOT_READY),
     Outage("SQLite's disk full", sqlite_full, NOT_READY),
