@@ -173,8 +173,7 @@ def running_engine(*flags: str, data_megabytes: int = 0, machine: FarMachine | N
         try:
             engine.clear()
         finally:
-            if data_megabytes:
-                _unmount(data)
+            _unmount(data)
             shutil.rmtree(directory, ignore_errors=True)
 
 
@@ -192,7 +191,7 @@ def far_machine() -> Iterator[FarMachine]:
 
 
 def _unmount(path: Path) -> None:
-    """The daemon may have left mounts of its own below."""
+    """The daemon may have left mounts of its own below; one whose containers outlive it leaves this very folder mounted."""
     subprocess.run(["umount", "--recursive", "--lazy", str(path)], check=False, capture_output=True)
 
 
