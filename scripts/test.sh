@@ -24,7 +24,7 @@ fi
 # longest, and would be alone at the end. Only what judges response times stands beside tests that are light or wait, for
 # beside three others it measures them.
 FAULTS=tests/acceptance/test_faults.py
-WAITING="tests/acceptance/test_tending.py tests/acceptance/test_discovery.py"
+WAITING="tests/acceptance/test_killed_engine.py tests/acceptance/test_tending.py"
 failed=
 side_by_side() { .venv/bin/python -m pytest --dist loadfile --no-loadscope-reorder --durations=30 --durations-min=1 "$@" || failed=1; }
 say "tests of verdicts, and those that are light or wait"

@@ -16,6 +16,8 @@ import docker
 
 # Below the range that outgoing connections take theirs from: no request of the traffic can be there first.
 PORTS = range(15000, 32000)
+PARTS = 4
+_given: set[int] = set()
 
 
 class PartFailed(SystemExit):
@@ -23,8 +25,11 @@ class PartFailed(SystemExit):
 
 
 def free_port(wished: int = 0) -> int:
-    """The wished port, or any free one where it is taken."""
-    for port in (wished, *random.SystemRandom().sample(PORTS, 50)):
+    """The wished port, or any free one where it is taken; never one that was given before, for whoever was given it may not
+    have it in use yet. Test processes that run side by side have a part of the ports each."""
+    part = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % PARTS
+    left = [port for port in PORTS[part::PARTS] if port not in _given]
+    for port in (wished, *random.SystemRandom().sample(left, 50)):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -32,6 +37,7 @@ def free_port(wished: int = 0) -> int:
             except OSError:
                 continue
             if port:
+                _given.add(port)
                 return port
     raise PartFailed("no free port")
 
