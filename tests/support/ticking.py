@@ -50,6 +50,15 @@ class Stage:
                 self.clock.now = max(self.clock.now, done.due)
         raise AssertionError(f"not there after {most} ticks: {self.phase}, {done.sentence}")
 
+    def advance(self, kind: Kind, most: int = 60) -> None:
+        """Tick until an event of this kind was told."""
+        for _ in range(most):
+            if kind in self.kinds():
+                return
+            done = self.tick()
+            self.clock.now = max(self.clock.now, done.due or 0.0)
+        raise AssertionError(f"no {kind} in {self.kinds()}")
+
     @property
     def phase(self) -> Phase:
         return self.store.load(self.rollout)[0].phase

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -25,9 +24,8 @@ from tidegate.core.judge.verdict import Outcome, Reason
 from tidegate.core.kinds import Kind
 from tidegate.core.model import InstanceState, SignalKind
 from tidegate.core.phases import Phase
-from tidegate.core.view import member
 from tidegate.engine.tick import tick
-from tidegate.errors import LeaseLost, MetricsError, PlatformError, RouterError, StoreError
+from tidegate.errors import LeaseLost, MetricsError, PlatformError, RouterError
 from tidegate.ports import EngineStore
 from tidegate.store.sql import SqlStore
 from tidegate.testing.store_values import HandClock
@@ -188,203 +186,6 @@ def test_a_router_that_refuses_our_fence_means_that_the_lease_is_lost(stage: Sta
     assert stage.world.serving() == ["v1-1", "v1-1"]
 
 
-# -- stopping ---------------------------------------------------------------------------------------------------------
-
-
-def advance(stage: Stage, kind: Kind, most: int = 60) -> None:
-    """Until an event of this kind was told."""
-    for _ in range(most):
-        if kind in stage.kinds():
-            return
-        done = stage.tick()
-        stage.clock.now = max(stage.clock.now, done.due or 0.0)
-    raise AssertionError(f"no {kind} in {stage.kinds()}")
-
-
-@pytest.mark.parametrize("how", ["routed", "busy", "unknown"])
-def test_stop_reads_the_proxy_again_and_leaves_what_serves(stage: Stage, how: str) -> None:
-    stage.begin()
-    while stage.kinds().count("entered") < 2:
-        stage.clock.now = max(stage.clock.now, stage.tick().due or 0.0)
-    seen: list[str] = []
-
-    def back_in_the_route(verb: str) -> None:
-        seen.append(verb)
-        if seen.count("read") == 2:  # the first was the look, the second is stop's own
-            if how == "routed":
-                stage.world.routed["shop"] = tuple(member(each) for each in stage.world.present())
-            else:
-                count = 2 if how == "busy" else None
-                stage.world.draining.update({each.id: count for each in stage.world.present("v1-1")})
-
-    parts = stage.world.parts()
-    stage.memory.forget_look()
-    stage.tick(parts=replace(parts, router=Interposed(parts.router, back_in_the_route)))
-    assert seen == ["read", "read"]
-    assert "stop" not in stage.world.calls
-    assert len(stage.world.present()) == 3
-
-
-def test_a_busy_instance_is_stopped_only_after_its_drain_time(stage: Stage) -> None:
-    stage.begin(a_service(replicas=1))
-    stage.world.in_flight["v1-1"] = 1
-    advance(stage, Kind.ROUTED)
-    shifted = stage.store.load(stage.rollout)[0].shifted
-    assert shifted is not None
-    advance(stage, Kind.STOPPED, most=200)
-    assert stage.clock() - shifted >= 5.0
-
-
-# -- trouble ----------------------------------------------------------------------------------------------------------
-
-
-def test_nothing_is_touched_while_blind_and_pauses_grow(stage: Stage) -> None:
-    stage.begin()
-    stage.tick()
-    done = len(stage.world.calls)
-    stage.world.always["read"] = RouterError("HAProxy does not answer")
-    pauses = []
-    for _ in range(8):
-        answer = stage.tick()
-        assert answer.trouble
-        assert answer.due is not None
-        pauses.append(round(answer.due - stage.clock(), 3))
-        stage.clock.now = answer.due
-    assert pauses == [0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 10.0, 10.0]
-    assert set(stage.world.calls[done:]) == {"instances", "read"}
-    assert stage.told(Kind.TROUBLE) == ["HAProxy does not answer"], "told once, not eight times"
-    assert stage.phase is Phase.RUNNING
-
-
-def test_the_same_trouble_is_told_again_after_a_minute_and_another_at_once(stage: Stage) -> None:
-    stage.begin()
-    stage.tick()
-    stage.world.always["read"] = RouterError("HAProxy does not answer")
-    stage.tick()
-    stage.clock.forward(30)
-    stage.tick()
-    stage.clock.forward(31)
-    stage.tick()
-    assert len(stage.told(Kind.TROUBLE)) == 2
-    stage.world.always["read"] = RouterError("HAProxy does not let us in")
-    stage.tick()
-    assert stage.told(Kind.TROUBLE)[-1] == "HAProxy does not let us in"
-
-
-def test_when_it_works_again_that_is_told_and_it_goes_on(stage: Stage) -> None:
-    stage.begin()
-    stage.tick()
-    stage.world.faults["instances"] = [PlatformError("the engine does not answer")] * 3
-    stage.run()
-    assert stage.phase is Phase.SUCCEEDED
-    assert stage.told(Kind.RECOVERED) == ["it works again, after 1.8 s"]
-
-
-@pytest.mark.parametrize("failures", [0, 1])
-def test_a_proxy_that_had_ended_is_told_of_once_even_if_the_database_fails_meanwhile(stage: Stage, failures: int) -> None:
-    stage.begin()
-    stage.tick()
-    stage.world.proxy_ended = True
-    left = iter(range(failures))
-
-    def fails(verb: str) -> None:
-        if verb == "note" and next(left, None) is not None:
-            raise StoreError("database is locked")
-
-    stage.run(store=Interposed(stage.store, fails))
-    assert stage.phase is Phase.SUCCEEDED
-    assert stage.told(Kind.WARNING) == ["the proxy did not run and was started; requests of that time were lost"]
-
-
-def test_the_database_may_fail_at_any_moment(stage: Stage) -> None:
-    stage.begin()
-    chance = random.Random(7)
-
-    def sometimes(verb: str) -> None:
-        if chance.random() < 0.3:
-            raise StoreError("database is locked")
-
-    parts = stage.world.parts()
-    stage.run(store=Interposed(stage.store, sometimes), parts=parts, most=2000)
-    assert stage.phase is Phase.SUCCEEDED
-    assert stage.world.serving() == ["v2-2", "v2-2"]
-
-
-@pytest.mark.parametrize("verb", ["instances", "start", "write", "read", "stop", "pin"])
-def test_what_passes_by_itself_is_waited_out(stage: Stage, verb: str) -> None:
-    stage.begin()
-    error = RouterError if verb in ("read", "write") else PlatformError
-    stage.world.faults[verb] = [error("busy")] * 3
-    stage.run()
-    assert stage.phase is Phase.SUCCEEDED
-
-
-def test_what_can_never_start_turns_back_at_once(stage: Stage) -> None:
-    stage.begin()
-    stage.world.faults["start"] = [PlatformError("no space left on the disk: free some", retryable=False)]
-    begun = stage.clock()
-    stage.run()
-    assert stage.phase is Phase.ROLLED_BACK
-    assert stage.reason == "no space left on the disk: free some"
-    assert stage.clock() - begun < 2
-    assert stage.world.serving() == ["v1-1", "v1-1"]
-
-
-def test_a_proxy_that_refuses_for_good_is_given_up_after_the_deadline(stage: Stage) -> None:
-    stage.begin()
-    advance(stage, Kind.STARTED)
-    stage.world.always["write"] = RouterError("backend shop has servers that Tidegate did not add", retryable=False)
-    begun = stage.clock()
-    stage.run(Phase.ROLLING_BACK)
-    assert 20 <= stage.clock() - begun < 40
-    assert stage.reason.startswith("traffic could not be moved for 20 s: backend shop has servers")
-    assert stage.world.serving() == ["v1-1", "v1-1"]
-    stage.run()
-    assert stage.phase is Phase.ROLLED_BACK, "nothing had to be moved for that"
-
-
-def test_blind_for_good_halts_and_leaves_the_traffic(stage: Stage) -> None:
-    stage.begin()
-    advance(stage, Kind.ROUTED)
-    stage.world.always["instances"] = PlatformError("the certificate is not ours", retryable=False)
-    stage.run()
-    assert stage.phase is Phase.FAILED
-    assert stage.reason == "halted after 20 s: the certificate is not ours"
-    assert stage.world.serving() == ["v1-1", "v2-2"], "as it was"
-
-
-def test_a_pause_stops_that_deadline(stage: Stage) -> None:
-    stage.begin()
-    advance(stage, Kind.ROUTED)
-    stage.signal(SignalKind.PAUSE)
-    stage.world.always["read"] = RouterError("no backend shop", retryable=False)
-    for _ in range(10):
-        stage.clock.now = max(stage.clock.now, stage.tick().due or 0.0) + 30
-    assert stage.phase is Phase.RUNNING
-
-
-def test_a_leftover_that_cannot_be_stopped_never_moves_traffic_back(stage: Stage) -> None:
-    stage.begin(a_service(replicas=1))
-    stage.world.always["stop"] = PlatformError("permission denied", retryable=False)
-    stage.run()
-    assert stage.phase is Phase.FAILED
-    assert stage.world.serving() == ["v2-2"]
-
-
-def test_the_same_effect_without_any_change_is_slowed_down(stage: Stage) -> None:
-    stage.begin()
-    stage.tick()
-    lazy = Interposed(stage.world.parts().platform, lambda verb: None)
-    lazy.start = lambda release, ordinals: stage.world.calls.append("start")  # type: ignore[attr-defined] # starts nothing
-    times = []
-    for _ in range(20):
-        done = stage.tick(parts=replace(stage.world.parts(), platform=lazy))
-        if stage.world.calls[-1] == "start":
-            times.append(round((done.due or stage.clock()) - stage.clock(), 3))
-        stage.clock.now = max(stage.clock.now, done.due or 0.0)
-    assert times[:10] == [0, 0, 0, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2]
-
-
 # -- what failed is heard ---------------------------------------------------------------------------------------------
 
 
@@ -422,7 +223,7 @@ def test_a_log_that_cannot_be_read_holds_nothing_up(stage: Stage) -> None:
 
 def test_a_person_who_turns_back_is_not_told_of_instances_that_were_still_starting(stage: Stage) -> None:
     stage.begin()
-    advance(stage, Kind.STARTED)
+    stage.advance(Kind.STARTED)
     stage.signal(SignalKind.ROLLBACK)
     stage.run()
     assert stage.phase is Phase.ROLLED_BACK
@@ -467,7 +268,7 @@ def test_a_bad_release_is_turned_back_before_the_bake_is_over(stage: Stage) -> N
 def test_what_is_not_known_is_inconclusive(stage: Stage, answer: Any, reason: Reason) -> None:
     stage.world.answer = answer
     stage.begin(JUDGED)
-    advance(stage, Kind.HELD, most=300)
+    stage.advance(Kind.HELD, most=300)
     last = stage.store.verdicts(stage.rollout)[-1].verdict
     assert last.outcome is Outcome.INCONCLUSIVE
     assert [each.reason for each in last.findings] == [reason]
@@ -479,7 +280,7 @@ def test_a_reason_that_we_do_not_know_counts_as_down(stage: Stage) -> None:
 
     stage.world.answer = odd
     stage.begin(JUDGED)
-    advance(stage, Kind.VERDICT, most=300)
+    stage.advance(Kind.VERDICT, most=300)
     assert stage.store.verdicts(stage.rollout)[-1].verdict.findings[0].reason is Reason.SOURCE_DOWN
 
 
@@ -497,7 +298,7 @@ def test_without_a_metrics_source_every_check_is_inconclusive(stage: Stage) -> N
 def test_a_verdict_that_is_asked_for_is_told(stage: Stage) -> None:
     stage.world.answer = constant(0.1)
     stage.begin(replace(JUDGED, bake_seconds=0.0, holds=(1,)))
-    advance(stage, Kind.HELD, most=300)
+    stage.advance(Kind.HELD, most=300)
     told = len(stage.told(Kind.VERDICT))
     stage.clock.forward(0.1)
     stage.signal(SignalKind.VERIFY)
