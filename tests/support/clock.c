@@ -1,5 +1,6 @@
 /* Preloaded into a program, its wall clock is as many seconds ahead as the file CLOCK says at that moment (a 64 bit number,
- * negative: behind). Clocks that only go forward are left alone, as when somebody sets the time.
+ * negative: behind). Clocks that only go forward are left alone, as when somebody sets the time. What it starts goes by the
+ * right one: HAProxy 2.6 itself loses requests now and then when its clock jumps.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -16,6 +17,7 @@ static volatile int64_t *ahead = &none;
 
 __attribute__((constructor)) static void begin(void) {
     const char *name = getenv("CLOCK");
+    unsetenv("LD_PRELOAD");
     int file = name ? open(name, O_RDONLY | O_CLOEXEC) : -1;
     if (file < 0) return;
     void *found = mmap(NULL, sizeof none, PROT_READ, MAP_SHARED, file, 0);

@@ -11,7 +11,7 @@ SOURCE = Path(__file__).with_name("clock.c")
 
 
 class Clock:
-    """`under` is a command that runs another one by it; its children too."""
+    """`under` is a command that runs another one by it, but not what that one starts."""
 
     def __init__(self, file: Path) -> None:
         self._file, self._ahead = file, 0
