@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import random
-import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -23,6 +22,7 @@ import pytest
 from parts import Stage
 from processes import answers, free_port, wait_for
 from support import haproxy
+from support.freezing import frozen
 from support.postgres import Server
 from tidegate.drivers.routers.haproxy import HAProxyOptions, HAProxyRouter
 from traffic import Counts, Load
@@ -148,16 +148,16 @@ class Chaos:
         found: dict[str, Callable[[], AbstractContextManager[None]]] = {
             "an engine killed": lambda: self.killed(self.chance.choice(("engine", "other"))),
             "both engines killed": self.engines_killed,
-            "an engine frozen": lambda: self.frozen(self.stage.state.pids[self.chance.choice(("engine", "other"))]),
+            "an engine frozen": lambda: frozen(self.stage.state.pids[self.chance.choice(("engine", "other"))]),
             "the server killed": self.server_killed,
             "Prometheus killed": lambda: self.killed("prometheus"),
-            "Prometheus frozen": lambda: self.frozen(self.stage.state.pids["prometheus"]),
+            "Prometheus frozen": lambda: frozen(self.stage.state.pids["prometheus"]),
             "PostgreSQL stopped": self.database_stopped,
             "HAProxy killed": self.haproxy_killed,
             "HAProxy reloaded": self.haproxy_reloaded,
         }
         if DOCKER:
-            found["Docker frozen"] = lambda: self.frozen(int(Path("/var/run/docker.pid").read_text()))
+            found["Docker frozen"] = lambda: frozen(int(Path("/var/run/docker.pid").read_text()))
         return found
 
     @contextmanager
@@ -170,14 +170,6 @@ class Chaos:
     def engines_killed(self) -> Iterator[None]:
         with self.killed("engine"), self.killed("other"):
             yield
-
-    @contextmanager
-    def frozen(self, pid: int) -> Iterator[None]:
-        os.kill(pid, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            os.kill(pid, signal.SIGCONT)
 
     @contextmanager
     def server_killed(self) -> Iterator[None]:

@@ -16,6 +16,7 @@ import psycopg
 from processes import answers, wait_for
 from support import haproxy
 from support.disks import full, read_only
+from support.freezing import frozen
 from support.outage_world import World
 from tidegate.drivers.routers.haproxy import HAProxyOptions, HAProxyRouter
 
@@ -156,12 +157,8 @@ def prometheus_down(world: World) -> Iterator[None]:
 
 @contextmanager
 def prometheus_frozen(world: World) -> Iterator[None]:
-    pid = world.stage.state.pids["prometheus"]
-    os.kill(pid, signal.SIGSTOP)
-    try:
+    with frozen(world.stage.state.pids["prometheus"]):
         yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 @contextmanager
