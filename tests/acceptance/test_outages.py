@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
@@ -25,6 +26,7 @@ from support.outages import MANY, ONE, Outage
 ALL = os.environ.get("OUTAGES") == "all"
 SAMPLE_SECONDS = 0.2
 SETTLE_SECONDS = 2.5  # the load generator tells its counts each second
+NOTICE_SECONDS = 20.0  # a call under way may last longer on a busy machine
 
 
 def batch(ride: Ride) -> None:
@@ -115,20 +117,27 @@ class Passage:
         for timer in self.timers:
             timer.join()
 
+    def look_on(self, moment: str, outage: Outage, routed: set[str] | None, running: set[Path], known: int) -> None:
+        """While it is gone: traffic goes to whom it went to, whatever ran runs, and a person is told more than was
+        `known`: so long was the story before."""
+        routed = self.world.members() or routed  # a part that is being stopped may still serve for a moment
+        running = {each for each in running if each.exists()}
+        awaited = "" if moment in outage.unnoticed else outage.until
+        begun = time.monotonic()
+        while time.monotonic() < begun + outage.seconds or (awaited and not re.search(awaited, self.ride.told()[known:])):
+            assert time.monotonic() < begun + NOTICE_SECONDS, f"{moment}, {outage.name}: nobody is told"
+            self.ready.add(f"/readyz: {self.world.ready()}")
+            if outage.still:
+                assert self.world.members() in (routed, None), f"{moment}, {outage.name}: traffic was moved while blind"
+                assert all(each.exists() for each in running), f"{moment}, {outage.name}: a container was stopped"
+            time.sleep(SAMPLE_SECONDS)
+
     def suffer(self, moment: str, outage: Outage) -> None:
         """Come to the moment, and let it go away."""
         MOMENTS[moment](self.ride)
-        routed, running = self.world.members(), self.world.running()
+        routed, running, known = self.world.members(), self.world.running(), len(self.ride.told())
         with outage.begin(self.world):
-            routed = self.world.members() or routed  # a part that is being stopped may still serve for a moment
-            running = {each for each in running if each.exists()}
-            end = time.monotonic() + outage.seconds
-            while time.monotonic() < end:
-                self.ready.add(f"/readyz: {self.world.ready()}")
-                if outage.still:
-                    assert self.world.members() in (routed, None), f"{moment}, {outage.name}: traffic was moved while blind"
-                    assert all(each.exists() for each in running), f"{moment}, {outage.name}: a container was stopped"
-                time.sleep(SAMPLE_SECONDS)
+            self.look_on(moment, outage, routed, running, known)
         if outage.takes:
             wait_for("the service", self.world.answers(), 60.0)
             self.take()

@@ -27,9 +27,9 @@ HALF = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 40
 class Outage:
     """`told` is found in what a person is told: the rollout's story, /readyz meanwhile, the log. `still`: nothing is known
     meanwhile, so no traffic is moved and no container stopped. `takes`: requests that come meanwhile are lost, by whatever
-    is gone. `judged`: the rollout has checks. `unnoticed`: when nobody asks for it, or a call under way outlasts it, so
-    that there is nothing to tell. `turns_back`: it may look like a fault of the new release: a good one is turned back
-    then."""
+    is gone. `judged`: the rollout has checks. `seconds`: at least so long; and until the story says what is found by
+    `until`, for a call under way may last. `unnoticed`: when nobody asks for it, so that there is nothing to tell.
+    `turns_back`: it may look like a fault of the new release: a good one is turned back then."""
 
     name: str
     begin: Callable[[World], AbstractContextManager[None]]
@@ -38,6 +38,7 @@ class Outage:
     takes: bool = False
     judged: bool = True
     seconds: float = 2.5  # less than a bake
+    until: str = ""
     unnoticed: tuple[str, ...] = ()
     turns_back: bool = False
 
@@ -199,22 +200,24 @@ def haproxy_killed(world: World) -> Iterator[None]:
     wait_for("the service", world.answers(), 60.0)
 
 
-BLIND = r"trouble: docker {host}: (.|\n)*recovered: "
+NEAR_BLIND = r"trouble: docker near: "
+FAR_BLIND = r"trouble: docker far: "
+SEES_AGAIN = r"(.|\n)*recovered: "
 NOT_READY = r"/readyz: database: "
 UNKNOWN = r"verdict: .*Prometheus"
 JUMPED = r"warning: .*clock"
 
 #: With PostgreSQL and two machines.
 MANY = (
-    Outage("Docker stopped", docker_stopped, BLIND.format(host="near")),
-    Outage("a machine cut off", cable_cut, BLIND.format(host="far"), takes=True, unnoticed=("rollback",)),
+    Outage("Docker stopped", docker_stopped, NEAR_BLIND + SEES_AGAIN, until=NEAR_BLIND),
+    Outage("a machine cut off", cable_cut, FAR_BLIND + SEES_AGAIN, takes=True, until=FAR_BLIND, unnoticed=("rollback",)),
     Outage("PostgreSQL stopped", postgres_stopped, NOT_READY),
     Outage("PostgreSQL frozen", postgres_frozen, r"/readyz: no answer"),
     Outage("PostgreSQL read-only", postgres_read_only, NOT_READY + ".*read-only"),
     Outage("PostgreSQL's disk full", postgres_full, NOT_READY + "|recovered: ", still=False),
-    Outage("Prometheus down", prometheus_down, UNKNOWN, still=False, seconds=5.0, unnoticed=("rollback",)),
-    Outage("Prometheus frozen", prometheus_frozen, UNKNOWN, still=False, seconds=5.0, unnoticed=("rollback",)),
-    Outage("Prometheus answers half", prometheus_half, UNKNOWN, still=False, seconds=5.0, unnoticed=("rollback",)),
+    Outage("Prometheus down", prometheus_down, UNKNOWN, still=False, until=UNKNOWN, unnoticed=("rollback",)),
+    Outage("Prometheus frozen", prometheus_frozen, UNKNOWN, still=False, until=UNKNOWN, unnoticed=("rollback",)),
+    Outage("Prometheus answers half", prometheus_half, UNKNOWN, still=False, until=UNKNOWN, unnoticed=("rollback",)),
     Outage("HAProxy killed", haproxy_killed, r"warning: the proxy did not run", still=False, takes=True),
     Outage("engine's clock +1 h", clock_jumps(3600), JUMPED, still=False, judged=False),
     Outage("engine's clock -1 h", clock_jumps(-3600), JUMPED, still=False, judged=False),
@@ -224,7 +227,8 @@ ONE = (
     Outage(
         "Docker and its containers stopped",
         docker_stopped,
-        BLIND.format(host="near"),
+        NEAR_BLIND + SEES_AGAIN,
+        until=NEAR_BLIND,
         still=False,
         takes=True,
         turns_back=True,
