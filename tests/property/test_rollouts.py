@@ -154,7 +154,7 @@ class Run:
         world.never_ready = {self.rollout.new} if case.never_ready else set()
         world.crashing = {self.rollout.new} if case.crashing else set()
         for _ in range(case.tampered):
-            self.chance.choice([world.vanish, world.forget, world.restart, world.end, world.add])()
+            self.chance.choice([world.vanish, world.forget, world.restart, world.end, world.halt, world.add])()
         return world
 
     # -- the loop -------------------------------------------------------------------------------------------------------
@@ -184,7 +184,7 @@ class Run:
 
     def _mishaps(self) -> None:
         if self.chance.random() < self.case.drift:
-            self.chance.choice([self.world.vanish, self.world.forget, self.world.restart])()
+            self.chance.choice([self.world.vanish, self.world.forget, self.world.restart, self.world.halt])()
         if self.lost is not None and self.chance.random() < 0.3:
             self._late(*self.lost)
             self.lost = None

@@ -114,6 +114,12 @@ def test_a_candidate_that_does_not_stand_turns_back(bad: Instance) -> None:
     assert not isinstance(at(tolerant, world(A0, A1, bad)), Move)
 
 
+def test_a_candidate_that_was_ended_from_outside_is_replaced() -> None:
+    stopped = replace(B0, state=InstanceState.STOPPED, detail="exited with status 143")
+    assert at(ROLLOUT, world(A0, A1, stopped)) == Stop((stopped,), "stopping b/0")
+    assert isinstance(at(ROLLOUT, world(A0, A1)), Start)
+
+
 def test_a_failed_old_instance_is_replaced() -> None:
     failed = replace(A1, state=InstanceState.FAILED)
     assert at(SHIFTED, world(A0, failed, B0, routed=(A0, B0))) == Stop((failed,), "stopping a/1")

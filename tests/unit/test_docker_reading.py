@@ -40,10 +40,10 @@ def found(state: str = "running", status: str = "Up 2 seconds", host: HostOption
     return Found(host, listed)
 
 
-def looked(memory: int = 0, **state: Any) -> dict[str, Any]:
+def looked(memory: int = 0, restart: str = "unless-stopped", **state: Any) -> dict[str, Any]:
     return {
         "State": {"ExitCode": 1, "OOMKilled": False, "Error": "", "Running": False, **state},
-        "HostConfig": {"Memory": memory},
+        "HostConfig": {"Memory": memory, "RestartPolicy": {"Name": restart}},
     }
 
 
@@ -58,7 +58,19 @@ def looked(memory: int = 0, **state: Any) -> dict[str, Any]:
         (found(), 2, None, "answered 503", InstanceState.STARTING, "restarted 2 times, answered 503"),
         (found(), 3, None, "answered 503", InstanceState.FAILED, "restarted 3 times, answered 503"),
         (found(), 0, None, None, InstanceState.STARTING, "it has no address yet"),
-        (found("exited"), 0, looked(), None, InstanceState.FAILED, "exited with status 1"),
+        (found("exited"), 0, looked(), None, InstanceState.STOPPED, "exited with status 1"),
+        (found("exited"), 0, looked(ExitCode=0), None, InstanceState.STOPPED, "exited with status 0"),
+        (found("exited"), 0, looked(restart="on-failure"), None, InstanceState.STOPPED, "exited with status 1"),
+        (found("exited"), 0, looked(restart="on-failure", ExitCode=0), None, InstanceState.FAILED, "exited with status 0"),
+        (found("exited"), 0, looked(restart="no"), None, InstanceState.FAILED, "exited with status 1"),
+        (
+            found("exited"),
+            1,
+            looked(Error="address already in use"),
+            None,
+            InstanceState.FAILED,
+            "exited with status 1, address already in use, restarted 1 time",
+        ),
         (found("dead"), 1, looked(), None, InstanceState.FAILED, "exited with status 1, restarted 1 time"),
         (found("restarting"), 1, looked(), None, InstanceState.STARTING, "restarted 1 time, exited with status 1"),
         (found("restarting"), 3, looked(), None, InstanceState.FAILED, "restarted 3 times, exited with status 1"),

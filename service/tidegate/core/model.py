@@ -186,7 +186,8 @@ class InstanceState(StrEnum):
 
     STARTING = "starting"  # exists, not ready yet
     READY = "ready"  # its probe answers
-    FAILED = "failed"  # exited, dead, or restarting again and again
+    FAILED = "failed"  # ended by itself, or restarting again and again
+    STOPPED = "stopped"  # ended from outside, by its engine or by a person: no fault of its release
     STOPPING = "stopping"  # asked to stop, not gone yet
 
 

@@ -16,7 +16,7 @@ from tidegate.core.kinds import Kind
 from tidegate.core.model import Event, Instance, InstanceState, Release, Repair, Rollout, RolloutKind, Seen, Service
 from tidegate.core.phases import Phase
 from tidegate.core.records import Drift, DriftState
-from tidegate.core.view import View, names
+from tidegate.core.view import ALIVE, View, names
 
 TIDEGATE = "tidegate"  # who asks for the repairs that nobody asked for
 LOOKS = 2  # in a row that show the same, before instances are touched
@@ -97,9 +97,11 @@ def difference(service: Service, release: Release, seen: Seen, now: Time) -> Dif
     """What a repair would change; None when all is as the release wants. An instance that runs where the proxy knows it
     and is not ready is none: it may be busy, and the proxy's own checks see to it."""
     view = View(replace(repair(service, release, "", now), phase=Phase.RUNNING), seen, (), now, now)
-    dead = [each for each in view.surplus if each.state is InstanceState.FAILED]
-    excess = [each for each in view.surplus if each not in dead and each.state is not InstanceState.STOPPING]
-    said = [f"{names(dead)} failed"] if dead else []
+    by_state = {state: [each for each in view.surplus if each.state is state] for state in InstanceState}
+    said = [
+        f"{names(by_state[state])} {state}" for state in (InstanceState.FAILED, InstanceState.STOPPED) if by_state[state]
+    ]
+    excess = [each for each in view.surplus if each.state in ALIVE]
     said += [f"{names(excess)} beyond the {release.replicas} of {release.id}"] if excess else []
     said += [f"{len(ordinals)} of {name} missing" for name, ordinals in view.missing.items()]
     standing = not said and all(view.serves(each) for each in view.target)

@@ -25,12 +25,14 @@ class Unsafe(AssertionError):
 
 @dataclass
 class Box:
-    """A container: when it becomes ready, when it ends by itself, when a stop that was asked is complete."""
+    """A container: when it becomes ready, when it ends, by itself or `halted` from outside, when a stop that was asked is
+    complete."""
 
     instance: Instance
     ready_at: Time
     ends_at: Time
     gone_at: Time | None = None
+    halted: bool = False
 
 
 @dataclass
@@ -71,7 +73,7 @@ class World:
         if box.gone_at is not None:
             state = InstanceState.STOPPING
         elif self.now >= box.ends_at:
-            state = InstanceState.FAILED
+            state = InstanceState.STOPPED if box.halted else InstanceState.FAILED
         else:
             state = InstanceState.READY if self.now >= box.ready_at else InstanceState.STARTING
         return replace(box.instance, state=state)
@@ -176,10 +178,18 @@ class World:
             self._addresses.append(self.boxes.pop(name).instance.address)
 
     def end(self) -> None:
-        """A container ends by itself, or is stopped by hand, and stays where it is; never the only one that serves."""
+        """A container ends by itself and stays where it is; never the only one that serves."""
+        if (box := self._but_the_last()) is not None:
+            box.ends_at = self.now
+
+    def halt(self) -> None:
+        """The same, from outside: by its engine, or by hand."""
+        if (box := self._but_the_last()) is not None:
+            box.ends_at, box.halted = self.now, True
+
+    def _but_the_last(self) -> Box | None:
         candidates = [name for name in self.boxes if [each.id for each in self.serving()] != [name]]
-        if candidates:
-            self.boxes[self.chance.choice(sorted(candidates))].ends_at = self.now
+        return self.boxes[self.chance.choice(sorted(candidates))] if candidates else None
 
     def add(self) -> None:
         """Somebody starts a container under one of the service's releases that nobody wants."""
@@ -198,6 +208,8 @@ class World:
             self._addresses.append(box.instance.address)
             address = f"10.1.{self.chance.randrange(255)}.{self.chance.randrange(255)}:80"
             self.flights.pop(box.instance.id, None)
+            if box.halted:
+                box.ends_at, box.halted = float("inf"), False
             box.instance, box.ready_at = replace(box.instance, address=address), self.now + 0.5
 
     def check_end(self, rollout: Rollout, old: dict[str, int], new: dict[str, int]) -> None:

@@ -138,7 +138,8 @@ def _state(found: Found, restarts: int, looked: Mapping[str, Any] | None, probed
         case "paused":
             return InstanceState.STARTING, "paused by somebody: docker unpause it"
         case "exited" | "dead":
-            return InstanceState.FAILED, _joined(_ended(run, looked), often)
+            ended = InstanceState.STOPPED if _is_stopped(found.state, run, looked) else InstanceState.FAILED
+            return ended, _joined(_ended(run, looked), often)
         case "restarting":
             failed = restarts > MOST_RESTARTS or bool(run.get("OOMKilled"))
             return InstanceState.FAILED if failed else InstanceState.STARTING, _joined(often, _ended(run, looked))
@@ -148,6 +149,15 @@ def _state(found: Found, restarts: int, looked: Mapping[str, Any] | None, probed
     if not trouble:
         return InstanceState.READY, ""
     return InstanceState.FAILED if restarts > MOST_RESTARTS else InstanceState.STARTING, _joined(often, trouble)
+
+
+def _is_stopped(state: str, run: Mapping[str, Any], looked: Mapping[str, Any] | None) -> bool:
+    """Whether somebody ended it: its engine, when it stops without `live-restore`, or a person. What ends by itself its
+    restart policy starts again, so that it never is `exited`, but with status 0 under `on-failure`."""
+    if state != "exited" or run.get("OOMKilled") or run.get("Error"):
+        return False
+    policy = (((looked or {}).get("HostConfig") or {}).get("RestartPolicy") or {}).get("Name")
+    return policy == "unless-stopped" or (policy == "on-failure" and bool(run.get("ExitCode")))
 
 
 def _joined(*phrases: str) -> str:
