@@ -50,6 +50,15 @@ class Stage:
                 self.clock.now = max(self.clock.now, done.due)
         raise AssertionError(f"not there after {most} ticks: {self.phase}, {done.sentence}")
 
+    def run_until(self, moment: float, most: int = 400) -> None:
+        """Tick until the clock is there."""
+        for _ in range(most):
+            if self.clock() >= moment:
+                return
+            done = self.tick()
+            self.clock.now = min(moment, max(self.clock.now, done.due or 0.0))
+        raise AssertionError(f"not there after {most} ticks: {self.phase}, {done.sentence}")
+
     def advance(self, kind: Kind, most: int = 60) -> None:
         """Tick until an event of this kind was told."""
         for _ in range(most):

@@ -14,7 +14,7 @@ from support.smallworld import (
     a_service,
     sqlite,
 )
-from support.ticking import Stage
+from support.ticking import Stage, interposed
 from tidegate.core.kinds import Kind
 from tidegate.core.model import SignalKind
 from tidegate.core.phases import Phase
@@ -160,6 +160,49 @@ def test_what_can_never_start_turns_back_at_once(stage: Stage) -> None:
     assert stage.reason == "no space left on the disk: free some"
     assert stage.clock() - begun < 2
     assert stage.world.serving() == ["v1-1", "v1-1"]
+
+
+@pytest.mark.parametrize("verb", ["instances", "read", "load"])
+def test_what_is_out_of_sight_for_longer_than_the_deadline_has_its_time_afterwards(stage: Stage, verb: str) -> None:
+    stage.world.never_ready.add("v2-2")
+    stage.begin()
+    stage.advance(Kind.STARTED)
+    started = stage.clock()
+    stage.run_until(started + 10.0)
+
+    def away(called: str) -> None:
+        if stage.clock() > started + 82.0:
+            stage.world.never_ready.clear()
+        if called == verb and stage.clock() < started + 70.0:
+            raise StoreError("no connection") if verb == "load" else PlatformError("no answer")
+
+    stage.run(most=2000, **interposed(stage, away))
+    assert stage.phase is Phase.SUCCEEDED, stage.reason
+
+
+def test_sight_that_comes_and_goes_does_not_put_the_deadline_off_for_ever(stage: Stage) -> None:
+    stage.world.never_ready.add("v2-2")
+    stage.begin()
+    stage.advance(Kind.STARTED)
+    begun = stage.clock()
+
+    def sometimes(called: str) -> None:
+        if called == "instances" and stage.clock() % 10.0 < 5.0:
+            raise PlatformError("no answer")
+
+    stage.run(most=2000, **interposed(stage, sometimes))
+    assert stage.phase is Phase.ROLLED_BACK
+    assert 20.0 < stage.clock() - begun < 120.0
+
+
+def test_what_goes_long_after_its_step_began_has_the_time_of_its_deadline(stage: Stage) -> None:
+    stage.begin(replace(a_service(), bake_seconds=100.0))
+    stage.advance(Kind.SETTLED)
+    stage.run_until(stage.clock() + 60.0)
+    stage.world.ready_after = 15.0
+    stage.world.started.clear()
+    stage.run(most=2000)
+    assert stage.phase is Phase.SUCCEEDED, stage.reason
 
 
 def test_a_proxy_that_refuses_for_good_is_given_up_after_the_deadline(stage: Stage) -> None:

@@ -42,8 +42,9 @@ def decide(
 ) -> Decision:
     """The single next move for a live rollout.
 
-    `seen` is the world as just read, `signals` every wish recorded so far in their order, `since` the moment this engine
-    took the rollout over, `frozen` why nothing is moved forward in its environment, `peers` the others of its group.
+    `seen` is the world as just read, `signals` every wish recorded so far in their order, `since` the moment from which
+    waiting for instances may count: when this engine took the rollout over, all stood at last, or it saw again. `frozen` is
+    why nothing is moved forward in its environment, `peers` the others of its group.
     """
     view = View(rollout, seen, signals, now, since, frozen, peers)
     ladder = PENDING if rollout.phase is Phase.PENDING else LADDER
@@ -140,7 +141,7 @@ def _candidate_failed(view: View) -> str:
 def mark_shifted(view: View) -> Decision | None:
     """Rung 3: the proxy matches and no mark says so."""
     stands = view.matches and view.preview_matches
-    if view.rollout.shifted is None and stands and not view.missing and not view.awaited:
+    if view.rollout.shifted is None and stands and view.stands:
         return Mark(MarkKind.SHIFTED, f"traffic goes to {_counts(view)}")
     return None
 

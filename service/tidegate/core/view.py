@@ -39,7 +39,7 @@ class Peer:
 
 @dataclass(frozen=True)
 class View:
-    """One rollout and the world at one moment. `since` is when this engine took the rollout over; `frozen` says by whom and
+    """One rollout and the world at one moment. Before `since` nothing counts against a deadline; `frozen` says by whom and
     why the environment is frozen, empty when it is not; `peers` are the other rollouts of its group."""
 
     rollout: Rollout
@@ -74,15 +74,15 @@ class View:
     # -- time -----------------------------------------------------------------------------------------------------
 
     @cached_property
-    def waited(self) -> float:
-        """Seconds that count against the deadline.
-
-        From the later of the step's beginning, this engine's taking over (its own downtime is not charged to the
-        release) and the last resume. Nothing counts while paused.
-        """
+    def counted_from(self) -> Time:
+        """What counts against the deadline begins with the latest of the step's beginning, `since`, and the last resume."""
         resumed = self.wished(SignalKind.RESUME)
-        start = max(self.rollout.entered or self.now, self.since, resumed.at if resumed else 0.0)
-        return 0.0 if self.rollout.paused else max(0.0, self.now - start)
+        return max(self.rollout.entered or self.now, self.since, resumed.at if resumed else 0.0)
+
+    @property
+    def waited(self) -> float:
+        """Seconds that count against the deadline; none while paused."""
+        return 0.0 if self.rollout.paused else max(0.0, self.now - self.counted_from)
 
     @property
     def overdue(self) -> bool:
@@ -223,6 +223,11 @@ class View:
             for each in self.kept
             if not self.serves(each) and not self.reached(each) and (each.id in serving or each.release == self.rollout.new)
         )
+
+    @property
+    def stands(self) -> bool:
+        """Whether no instance is waited for."""
+        return not self.missing and not self.awaited
 
     # -- proxy ----------------------------------------------------------------------------------------------------
 

@@ -84,6 +84,7 @@ def tick(
     try:
         rollout, signals = store.load(claim.rollout)
     except DriverError as error:
+        turn.memory.sees_nothing()
         return _again(turn, error)
     if not rollout.phase.live:
         return Tick(f"it is {rollout.phase} already", finished=True)
@@ -93,6 +94,7 @@ def tick(
         decision = _unseen(turn, rollout, signals)
         if decision is None:
             seen = turn.look(rollout.service, rollout.backend)
+            turn.memory.saw(View(rollout, seen, signals, turn.clock(), turn.since))
             decision = _decided(turn, rollout, seen, signals)
         done = _carry_out(turn, rollout, signals, seen or NOTHING, decision)
         recover(turn)
@@ -108,11 +110,11 @@ def _unseen(turn: Turn, rollout: Rollout, signals: Sequence[Signal]) -> Decision
     """
     if rollout.phase is Phase.PENDING:
         return _decided(turn, rollout, NOTHING, signals)
-    return worn_out(View(rollout, NOTHING, signals, turn.clock(), turn.claim.since))
+    return worn_out(View(rollout, NOTHING, signals, turn.clock(), turn.since))
 
 
 def _decided(turn: Turn, rollout: Rollout, seen: Seen, signals: Sequence[Signal]) -> Decision:
-    return decide(rollout, seen, signals, turn.clock(), turn.claim.since, turn.frozen(rollout), turn.peers(rollout))
+    return decide(rollout, seen, signals, turn.clock(), turn.since, turn.frozen(rollout), turn.peers(rollout))
 
 
 def _carry_out(turn: Turn, rollout: Rollout, signals: Sequence[Signal], seen: Seen, decision: Decision) -> Tick:
@@ -288,6 +290,8 @@ def _failed(
     error: DriverError,
 ) -> Tick:
     """What follows from a failure; see the table at the top of this file."""
+    if seen is None:
+        turn.memory.sees_nothing()
     way_out = _way_out(turn, rollout, seen, decision, error)
     if way_out is None:
         return _again(turn, error)

@@ -15,7 +15,7 @@ from tidegate.core.model import Event, Instance, InstanceState, Rollout, Seen
 from tidegate.core.phases import Phase
 from tidegate.core.records import Claim, Freeze
 from tidegate.core.routing import Backend, Routed
-from tidegate.core.view import Peer
+from tidegate.core.view import Peer, View
 from tidegate.engine import events
 from tidegate.engine.probing import Prober
 from tidegate.errors import StoreError
@@ -62,6 +62,8 @@ class Memory:
     routed: Routed | None = None
     preview: Routed | None = None
     looked: Time = 0.0
+    blind_from: Time | None = None  # the last look, while no other succeeded since
+    since: Time = float("-inf")  # waiting for instances counts from here at the earliest
     failures: int = 0  # in a row
     failing_from: Time = 0.0  # the first of them
     stuck_from: Time | None = None  # since when it fails in a way that waiting does not mend
@@ -90,6 +92,8 @@ class Memory:
         """The clock jumped, and its moments with it. The judge begins with what was saved, for its next question asks from
         where the last one ended."""
         self.failing_from += seconds
+        self.since += seconds
+        self.blind_from = None if self.blind_from is None else self.blind_from + seconds
         self.told_at += seconds
         self.stuck_from = None if self.stuck_from is None else self.stuck_from + seconds
         self.trial = None
@@ -102,6 +106,20 @@ class Memory:
             ids = {each.id for each in gone}
             stopping = (replace(each, state=InstanceState.STOPPING) if each.id in ids else each for each in self.instances)
             self.instances = tuple(stopping)
+
+    def saw(self, view: View) -> None:
+        """A look succeeded. What is waited for has the time of its deadline in our sight, from when it was last all there:
+        instances that went with their host long after the step began have it, too."""
+        if self.blind_from is not None:
+            start = view.counted_from
+            self.since = start + max(0.0, view.now - max(start, self.blind_from))
+            self.blind_from = None
+        elif view.stands:
+            self.since = view.now
+
+    def sees_nothing(self) -> None:
+        """A look failed."""
+        self.blind_from = self.looked if self.blind_from is None else self.blind_from
 
     def pause_after(self, step: Step, effect: Hashable, now: Time) -> float:
         """Seconds to wait after this effect: none as a rule, more and more when it is repeated and changes nothing."""
@@ -131,6 +149,11 @@ class Turn:
     guard: Callable[[], None]
     prober: Prober | None = None
     freezes: dict[str, Freeze | None] = field(default_factory=dict)  # by environment, as far as they were asked for
+
+    @property
+    def since(self) -> Time:
+        """From when waiting for instances counts at the earliest; this engine's own downtime does not."""
+        return max(self.claim.since, self.memory.since)
 
     def frozen(self, rollout: Rollout) -> str:
         """By whom and why its environment is frozen, else empty; asked only where something could be kept back, once."""
