@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from support.api import SHOP, Running, compose, eventually, running
 from tidegate.cli.exits import Exit
@@ -173,3 +174,12 @@ def test_stop_first_needs_more_than_one_batch(api: Running) -> None:
     assert refused.status_code == 422
     assert "would stop all at once" in refused.json()["detail"]
     assert scale(api, 3).status_code == 202
+
+
+def test_a_proxy_that_a_look_at_the_page_started_again_is_told_in_the_log(api: Running) -> None:
+    with api.engine():
+        api.until(api.deploy()["id"], "succeeded")
+    api.world.proxy_ended = True
+    with capture_logs() as said:
+        assert api.call("GET", f"{SHOP}/instances").ok
+    assert ("the proxy did not run and was started", "demo/shop") in [(each["event"], each.get("service")) for each in said]

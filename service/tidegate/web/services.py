@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import structlog
 from flask import Response
 
 from tidegate.core.model import Build, Service, Signal, SignalKind
@@ -52,6 +53,7 @@ from tidegate.web.views import (
     ServiceView,
 )
 
+log = structlog.get_logger("tidegate.web")
 bp = blueprint("services", "What is run, and where.")
 
 
@@ -122,10 +124,12 @@ def get_instances(path: ServicePath) -> Response:
     parts = api().parts(path.environment)
     row = api().store.get_service(path.key)
     try:
-        seen = parts.platform.instances(path.key), parts.router.read(row.service.backend)
+        instances, routed = parts.platform.instances(path.key), parts.router.read(row.service.backend)
     except DriverError as error:
         return answer(InstancesView(instances=None, traffic=None, problem=error.message))
-    return answer(instances_view(*seen))
+    if routed.revived:
+        log.warning("the proxy did not run and was started", service=path.key)
+    return answer(instances_view(instances, routed))
 
 
 # -- rollouts of a service ------------------------------------------------------------------------------------------------
