@@ -16,9 +16,12 @@ from random import randint
 import pytest
 from sqlalchemy import text
 
+from support.clock import Clock
+from support.haproxy import short_folder
 from support.need import program
 from support.postgres import KEEPER, Server, running
 from tidegate.core.phases import Phase
+from tidegate.core.records import Claim
 from tidegate.errors import InvalidSettings, StoreError
 from tidegate.store import postgres as module
 from tidegate.store import postgres_connection
@@ -263,3 +266,34 @@ def test_tls_is_checked_as_the_url_says(tmp_path: Path) -> None:
         assert "certificate" in error.message
         error = refused(f"{url}?sslmode=disable")
         assert (error.retryable, "pg_hba.conf" in error.message) == (False, True)
+
+
+@pytest.fixture
+def clock() -> Iterator[Clock]:
+    with short_folder() as folder:
+        folder.chmod(0o711)
+        yield Clock(folder / "clock")
+
+
+@pytest.fixture
+def by_the_clock(clock: Clock) -> Iterator[SqlStore]:
+    """A store on a server whose clock it is."""
+    with running(under=clock.under) as server, server.database() as name, closing(SqlStore(server.url(name))) as made:
+        yield made
+
+
+@pytest.mark.parametrize("seconds", [-3600, 3600])
+def test_a_database_whose_clock_jumps_puts_nothing_off(by_the_clock: SqlStore, clock: Clock, seconds: int) -> None:
+    store, other = by_the_clock, a_service("other")
+    begin(store, SHOP)
+    begin(store, other)
+    store.release(take(store, "anna"), time.time() + 60)
+    take(store, "an engine that ends now", 30)
+    clock.jump(seconds)
+    claimed: dict[str, Claim] = {}
+    deadline = time.monotonic() + 10
+    while set(claimed) != {"shop-1", "other-1"}:
+        assert time.monotonic() < deadline, f"claimed: {claimed}"
+        claimed |= {each.rollout: each for each in [store.claim("anna", 1)] if each is not None}
+        time.sleep(0.1)
+    assert all(each.since <= time.time() + 1 for each in claimed.values())

@@ -11,7 +11,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
@@ -52,7 +52,8 @@ def unprivileged(*command: str) -> list[str]:
 class Server:
     """One server; `start` and `stop` as often as a test likes."""
 
-    def __init__(self, home: Path, **options: str) -> None:
+    def __init__(self, home: Path, under: Sequence[str] = (), **options: str) -> None:
+        self._under = under
         self.home, self.data, self.options = home, home / "data", OPTIONS | options
         self._numbers = itertools.count(1)
         self._spare: list[str] = []
@@ -75,7 +76,12 @@ class Server:
         """Returns once it answers."""
         settings = [f"--{name}={value}" for name, value in self.options.items()]
         command = unprivileged(
-            str(programs() / "postgres"), "-D", str(self.data), f"--unix_socket_directories={self.home}", *settings
+            *self._under,
+            str(programs() / "postgres"),
+            "-D",
+            str(self.data),
+            f"--unix_socket_directories={self.home}",
+            *settings,
         )
         with (self.home / "log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd="/")
@@ -148,11 +154,12 @@ class Server:
 
 
 @contextmanager
-def running(place: Path | None = None, **options: str) -> Iterator[Server]:
-    """A server for this block, with the template made; in a new folder below `place`, the system's for such if left out."""
+def running(place: Path | None = None, under: Sequence[str] = (), **options: str) -> Iterator[Server]:
+    """A server for this block, with the template made; in a new folder below `place`, the system's for such if left out.
+    `under`: a command that runs it."""
     programs()
     home = Path(tempfile.mkdtemp(prefix="tidegate-pg-", dir=place))  # short: a socket's path may have 107 characters
-    server = Server(home, **options)
+    server = Server(home, under, **options)
     try:
         server.start()
         server.prepare()

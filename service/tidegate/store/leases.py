@@ -69,6 +69,14 @@ def leap(connection: Connection, seconds: float, until: Time, now: Time) -> None
     connection.execute(update(rollouts).where(is_live, row.lease_until.is_not(None)).values(lease_until=until))
 
 
+def set_back(connection: Connection, until: Time, now: Time) -> None:
+    """The clock of all engines was: what stands in its future would be due, and free, as much later. Each of them may say
+    so. (Set ahead, it ends waits and leases early, which the next look and the fences make good.)"""
+    connection.execute(update(rollouts).where(is_live, row.due > now).values(due=now))
+    connection.execute(update(rollouts).where(is_live, row.since > now).values(since=now))
+    connection.execute(update(rollouts).where(is_live, row.lease_until > until).values(lease_until=until))
+
+
 def raise_all(connection: Connection, now: Time) -> None:
     """Fences far above all that were given out since the backup, and no lease of an engine of that time."""
     end_all(connection, now)

@@ -122,7 +122,13 @@ class SqlStore(Transactions, Store):
     def claim(self, owner: str, ttl_seconds: float) -> Claim | None:
         with self._lease("claiming a rollout") as connection:
             now = self._now(connection)
+            apart, was_set_back = self._looked_at(now)
+            if was_set_back:
+                leases.set_back(connection, now + ttl_seconds, now)
+                services.leap(connection, now)
+                deliveries.leap(connection, now)
             claim = leases.claim(connection, owner, ttl_seconds, now)
+        self._apart = apart
         return None if claim is None else replace(claim, since=claim.since - self._ahead(now))
 
     def beat(self, owner: str, version: str) -> None:

@@ -16,6 +16,7 @@ from tidegate.store import databases
 from tidegate.store.database import Collision
 
 T = TypeVar("T")
+SET_BACK_SECONDS = 10.0  # a slow answer looks like it for less; what is due later by less than that is no harm
 
 
 class Transactions:
@@ -27,6 +28,7 @@ class Transactions:
         self._database = databases.connect(url, password_file)
         self._clock = clock
         self._common = common
+        self._apart: float | None = None  # how far the shared clock was from one that only goes forward
 
     @contextmanager
     def _read(self, doing: str) -> Iterator[Connection]:
@@ -52,6 +54,12 @@ class Transactions:
     def _ahead(self, now: Time) -> float:
         """How many seconds the shared clock, which says `now`, is ahead of ours."""
         return now - self._clock() if self._database.shared else 0.0
+
+    def _looked_at(self, now: Time) -> tuple[float, bool]:
+        """How far the shared clock, which says `now`, is from one that only goes forward, and whether it was set back."""
+        apart, before = now - time.monotonic(), self._apart
+        shared = self._database.shared and self._common is None
+        return apart, shared and before is not None and before - apart >= SET_BACK_SECONDS
 
     def _write_checked(self, doing: str, work: Callable[[Connection], T]) -> T:
         """When another transaction got in between, once more: the checks then see what that one wrote."""
