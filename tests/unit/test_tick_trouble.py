@@ -103,6 +103,19 @@ def test_the_same_trouble_is_told_again_after_a_minute_and_another_at_once(stage
     assert stage.told(Kind.TROUBLE)[-1] == "HAProxy does not let us in"
 
 
+def test_the_same_trouble_that_comes_again_is_told_when_it_lasts(stage: Stage) -> None:
+    stage.begin()
+    stage.tick()
+    for seconds in (1.0, 1.0, 8.0):
+        begun = stage.clock()
+        stage.world.always["read"] = RouterError("HAProxy does not answer")
+        stage.run_until(begun + seconds)
+        del stage.world.always["read"]
+        stage.signal(SignalKind.PAUSE)
+        stage.run_until(stage.clock() + 10.0)
+    assert [each for each in stage.kinds() if each in ("trouble", "recovered")] == ["trouble", "recovered"] * 2
+
+
 def test_when_it_works_again_that_is_told_and_it_goes_on(stage: Stage) -> None:
     stage.begin()
     stage.tick()

@@ -27,6 +27,7 @@ FRESH_SECONDS = 0.1  # a look this young serves the next decision too, where not
 BACKOFF_SECONDS = 0.25  # after the first failure; doubled with each further one
 LONGEST_BACKOFF_SECONDS = 10.0
 TOLD_AGAIN_SECONDS = 60.0  # the same trouble is told again after this
+LASTING_SECONDS = 5.0  # and after this when it was over in between: the story must not end with that it works again
 FREE_REPEATS = 3  # the same effect upon the same world, so often without a pause
 REPEAT_SECONDS = 0.05  # then this, doubled with each further one
 LONGEST_REPEAT_SECONDS = 5.0
@@ -246,7 +247,8 @@ def back_off(
     memory.failures += 1
     memory.stuck_from = None if retryable else now if memory.stuck_from is None else memory.stuck_from
     pause = min(LONGEST_BACKOFF_SECONDS, BACKOFF_SECONDS * 2.0 ** min(memory.failures - 1, 10))
-    if sentence != memory.told or now - memory.told_at >= TOLD_AGAIN_SECONDS:
+    lasts = memory.told_at < memory.failing_from <= now - LASTING_SECONDS
+    if sentence != memory.told or lasts or now - memory.told_at >= TOLD_AGAIN_SECONDS:
         memory.told, memory.told_at = sentence, now
         logger.warning(kind.value, error=sentence, retryable=retryable, pause_seconds=pause)
         _tell(claim, store, events.trouble(kind, sentence, pause, retryable, now))
