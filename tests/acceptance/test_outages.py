@@ -26,7 +26,7 @@ from support.outages import MANY, ONE, Outage
 ALL = os.environ.get("OUTAGES") == "all"
 SAMPLE_SECONDS = 0.2
 SETTLE_SECONDS = 2.5  # the load generator tells its counts each second
-NOTICE_SECONDS = 20.0  # a call under way may last longer on a busy machine
+NOTICE_SECONDS = 20.0  # and longer than it shall last: a call under way may last longer on a busy machine
 
 
 def batch(ride: Ride) -> None:
@@ -42,6 +42,7 @@ def bake(ride: Ride) -> None:
 def drain(ride: Ride) -> None:
     """The last of the old containers has left the proxy, with requests on it."""
     routed = ride.until("routed", 1)
+    print("DRAIN", routed["data"])
     assert routed["data"]["draining"]["connections"] > 0
 
 
@@ -64,8 +65,7 @@ def courses(outages: tuple[Outage, ...], *chosen: Course) -> list[Course]:
     found: list[Course] = []
     for each in outages:
         onwards = dict.fromkeys(("batch", "bake", "drain"), each.name)
-        found += [{moment: each.name} for moment in onwards] if each.turns_back else [onwards]
-        found.append({"rollback": each.name})
+        found += [onwards, {"rollback": each.name}]
     return found
 
 
@@ -125,7 +125,7 @@ class Passage:
         awaited = "" if moment in outage.unnoticed else outage.until
         begun = time.monotonic()
         while time.monotonic() < begun + outage.seconds or (awaited and not re.search(awaited, self.ride.told()[known:])):
-            assert time.monotonic() < begun + NOTICE_SECONDS, f"{moment}, {outage.name}: nobody is told"
+            assert time.monotonic() < begun + outage.seconds + NOTICE_SECONDS, f"{moment}, {outage.name}: nobody is told"
             self.ready.add(f"/readyz: {self.world.ready()}")
             if outage.still:
                 assert self.world.members() in (routed, None), f"{moment}, {outage.name}: traffic was moved while blind"
@@ -160,8 +160,7 @@ def pass_through(world: World, course: Course, outages: tuple[Outage, ...]) -> N
     lost = seen.lost + seen.errors - passage.taken
     heard = passage.ride.told() + "\n" + "\n".join(sorted(passage.ready))
     print(f"{told(course)}: {ended}; {seen.by_outcome}, {passage.taken} taken by the outage\n{heard}")
-    if "rollback" in course or not any(by_name[name].turns_back for name in course.values()):
-        assert ended == ("rolled_back" if "rollback" in course else "succeeded")
+    assert ended == ("rolled_back" if "rollback" in course else "succeeded")
     assert (world.serving == stays) is (ended == "rolled_back")
     world.assert_whole()
     assert lost == 0

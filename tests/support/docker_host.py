@@ -49,6 +49,16 @@ class FarMachine:
         finally:
             run("ip", "-n", self.name, "link", "set", "cable", "up")
 
+    @contextmanager
+    def muted(self) -> Iterator[None]:
+        """What is sent to it arrives, and none of its answers, in this block."""
+        away = ("route", "add", "blackhole", f"{self.network}.1/32")
+        run("ip", "-n", self.name, *away)
+        try:
+            yield
+        finally:
+            run("ip", "-n", self.name, "route", "delete", *away[2:])
+
     def remove(self) -> None:
         """What runs in it has to be ended before."""
         subprocess.run(["ip", "netns", "delete", self.name], check=False, capture_output=True)

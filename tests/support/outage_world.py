@@ -55,12 +55,13 @@ CHECKS = "checks: [{name: watched, query: sum(up), min: 1, least: 2}]"
 
 @dataclass
 class World:
-    """A stage with one service, and what is below it. `disk` is the database's."""
+    """A stage with one service, and what is below it. `disk` is the database's. SQLite goes by `clock` as well."""
 
     stage: Stage
     engines: Mapping[str, Engine]
     disk: Path
     clock: Clock
+    database_clock: Clock
     server: Server | None = None
     machine: FarMachine | None = None
 
@@ -89,6 +90,7 @@ class World:
     def calm(self) -> None:
         """The clock is right, and what a test before this one left under way is turned back."""
         self.clock.show(0)
+        self.database_clock.show(0)
         if (rollout := self.newest())["phase"] not in ENDS:
             left = Ride(self, self.other, str(rollout["id"]))
             left.turn_back()
@@ -237,7 +239,7 @@ def staged(engines: Mapping[str, Engine], disk: Path, hosts: Sequence[Mapping[st
         stage = Stage(folder / "stage", environment)
         stage.under = clock.under
         try:
-            yield World(stage, engines, disk, clock)
+            yield World(stage, engines, disk, clock, clock)
         finally:
             stage.stop()
 
@@ -260,7 +262,10 @@ def two_machines() -> Iterator[World]:
     with ExitStack() as stack:
         disk = stack.enter_context(small_disk(DISK_MEGABYTES))
         disk.joinpath("pg").mkdir()
-        server = stack.enter_context(running(disk / "pg"))
+        folder = stack.enter_context(short_folder())
+        folder.chmod(0o711)
+        clock = Clock(folder / "clock")
+        server = stack.enter_context(running(disk / "pg", clock.under))
         machine = stack.enter_context(far_machine())
         near = stack.enter_context(running_engine("--live-restore"))
         far = stack.enter_context(
@@ -275,7 +280,7 @@ def two_machines() -> Iterator[World]:
         patch.setenv("TIDEGATE_DATABASE", server.url(name))
         patch.setenv("TIDEGATE_ENGINE__LEASE_SECONDS", "3")
         world = stack.enter_context(staged({"near": near, "far": far}, disk, hosts))
-        world.server, world.machine = server, machine
+        world.server, world.machine, world.database_clock = server, machine, clock
         yield started(world, hosts)
 
 

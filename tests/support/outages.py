@@ -25,11 +25,10 @@ HALF = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 40
 
 @dataclass(frozen=True)
 class Outage:
-    """`told` is found in what a person is told: the rollout's story, /readyz meanwhile, the log. `still`: nothing is known
-    meanwhile, so no traffic is moved and no container stopped. `takes`: requests that come meanwhile are lost, by whatever
-    is gone. `judged`: the rollout has checks. `seconds`: at least so long; and until the story says what is found by
-    `until`, for a call under way may last. `unnoticed`: when nobody asks for it, so that there is nothing to tell.
-    `turns_back`: it may look like a fault of the new release: a good one is turned back then."""
+    """`told` is found in what a person is told: the rollout's story, /readyz meanwhile, the log; where it is empty there is
+    nothing to tell. `still`: nothing is known meanwhile, so no traffic is moved and no container stopped. `takes`: requests
+    that come meanwhile are lost, by whatever is gone. `judged`: the rollout has checks. `seconds`: at least so long; and
+    until the story says what is found by `until`, for a call under way may last. `unnoticed`: when nobody asks for it."""
 
     name: str
     begin: Callable[[World], AbstractContextManager[None]]
@@ -40,7 +39,6 @@ class Outage:
     seconds: float = 2.5  # less than a bake
     until: str = ""
     unnoticed: tuple[str, ...] = ()
-    turns_back: bool = False
 
 
 @contextmanager
@@ -57,6 +55,13 @@ def docker_stopped(world: World) -> Iterator[None]:
 def cable_cut(world: World) -> Iterator[None]:
     assert world.machine is not None
     with world.machine.cut():
+        yield
+
+
+@contextmanager
+def machine_muted(world: World) -> Iterator[None]:
+    assert world.machine is not None
+    with world.machine.muted():
         yield
 
 
@@ -132,12 +137,12 @@ def sqlite_read_only(world: World) -> Iterator[None]:
 # -- clock ------------------------------------------------------------------------------------------------------------
 
 
-def clock_jumps(seconds: int) -> Callable[[World], AbstractContextManager[None]]:
+def clock_jumps(seconds: int, *, database: bool = False) -> Callable[[World], AbstractContextManager[None]]:
     """It stays where it is then."""
 
     @contextmanager
     def jump(world: World) -> Iterator[None]:
-        world.clock.jump(seconds)
+        (world.database_clock if database else world.clock).jump(seconds)
         yield
 
     return jump
@@ -210,7 +215,16 @@ JUMPED = r"warning: .*clock"
 #: With PostgreSQL and two machines.
 MANY = (
     Outage("Docker stopped", docker_stopped, NEAR_BLIND + SEES_AGAIN, until=NEAR_BLIND),
+    Outage("Docker stopped for longer than the deadline", docker_stopped, NEAR_BLIND + SEES_AGAIN, seconds=25.0),
     Outage("a machine cut off", cable_cut, FAR_BLIND + SEES_AGAIN, takes=True, until=FAR_BLIND, unnoticed=("rollback",)),
+    Outage(
+        "a machine that is not heard",
+        machine_muted,
+        FAR_BLIND + SEES_AGAIN,
+        takes=True,
+        until=FAR_BLIND,
+        unnoticed=("rollback",),
+    ),
     Outage("PostgreSQL stopped", postgres_stopped, NOT_READY),
     Outage("PostgreSQL frozen", postgres_frozen, r"/readyz: no answer"),
     Outage("PostgreSQL read-only", postgres_read_only, NOT_READY + ".*read-only"),
@@ -221,6 +235,8 @@ MANY = (
     Outage("HAProxy killed", haproxy_killed, r"warning: the proxy did not run", still=False, takes=True),
     Outage("engine's clock +1 h", clock_jumps(3600), JUMPED, still=False, judged=False),
     Outage("engine's clock -1 h", clock_jumps(-3600), JUMPED, still=False, judged=False),
+    Outage("PostgreSQL's clock +1 h", clock_jumps(3600, database=True), "", still=False),
+    Outage("PostgreSQL's clock -1 h", clock_jumps(-3600, database=True), "", still=False),
 )
 #: With SQLite and one machine.
 ONE = (
@@ -231,7 +247,6 @@ ONE = (
         until=NEAR_BLIND,
         still=False,
         takes=True,
-        turns_back=True,
     ),
     Outage("SQLite read-only", sqlite_read_only, NOT_READY),
     Outage("SQLite's disk full", sqlite_full, NOT_READY),

@@ -68,7 +68,7 @@ def looked(memory: int = 0, restart: str = "unless-stopped", **state: Any) -> di
             1,
             looked(Error="address already in use"),
             None,
-            InstanceState.FAILED,
+            InstanceState.STOPPED,
             "exited with status 1, address already in use, restarted 1 time",
         ),
         (found("dead"), 1, looked(), None, InstanceState.FAILED, "exited with status 1, restarted 1 time"),

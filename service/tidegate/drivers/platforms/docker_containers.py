@@ -152,9 +152,10 @@ def _state(found: Found, restarts: int, looked: Mapping[str, Any] | None, probed
 
 
 def _is_stopped(state: str, run: Mapping[str, Any], looked: Mapping[str, Any] | None) -> bool:
-    """Whether somebody ended it: its engine, when it stops without `live-restore`, or a person. What ends by itself its
-    restart policy starts again, so that it never is `exited`, but with status 0 under `on-failure`."""
-    if state != "exited" or run.get("OOMKilled") or run.get("Error"):
+    """Whether somebody ended it: its engine, when it stops without `live-restore` or cannot start it again, or a person.
+    What ends by itself its restart policy starts again, so that it never is `exited`, but with status 0 under
+    `on-failure`."""
+    if state != "exited" or run.get("OOMKilled"):
         return False
     policy = (((looked or {}).get("HostConfig") or {}).get("RestartPolicy") or {}).get("Name")
     return policy == "unless-stopped" or (policy == "on-failure" and bool(run.get("ExitCode")))
