@@ -86,11 +86,11 @@ def pinned(platform: Platform, release: Release) -> Release:
     return replace(release, digest=platform.pin(release))
 
 
-def a_job(release: Release, hook: Hook, rollout: str = "r1") -> Job:
-    """A hook of a rollout of the release."""
+def a_job(release: Release, hook: Hook) -> Job:
+    """A hook of a rollout of the release, each time of another: its name may be the platform's only one of the kind."""
     told = {"TIDEGATE_HOOK": "pre_promote"}
     own = replace(hook, environment={**hook.environment, "DB_URL": "of the hook"})
-    return Job(rollout, release.service, "pre_promote", release, own, told)
+    return Job(f"r{uuid.uuid4().hex[:8]}", release.service, "pre_promote", release, own, told)
 
 
 def job_ended(platform: Platform, job: Job) -> JobState:
@@ -246,7 +246,7 @@ class PlatformContract:
         platform.clear(good.service, job.rollout)
 
     def test_jobs_are_cleared_with_their_rollout_alone(self, platform: Platform, releases: Releases, good: Release) -> None:
-        mine, other = a_job(good, releases.hook(0, 0)), a_job(good, releases.hook(0, 0), rollout="r2")
+        mine, other = a_job(good, releases.hook(0, 0)), a_job(good, releases.hook(0, 0))
         for job in (mine, other):
             job_ended(platform, job)
         platform.clear(good.service, mine.rollout)
