@@ -5,16 +5,19 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from support.need import missing, program, run
 
+PAUSE_SECONDS = 0.02
+
 
 def fill(path: Path) -> None:
     """Write until nothing more fits."""
-    with path.open("wb", buffering=0) as out:
+    with path.open("ab", buffering=0) as out:
         for size in (65536, 512):
             try:
                 while True:
@@ -27,13 +30,32 @@ def fill(path: Path) -> None:
 
 @contextmanager
 def full(folder: Path) -> Iterator[None]:
-    """Its disk, for this block."""
+    """Its disk, for this block: what others give back meanwhile is taken as well."""
     filler = folder / "filler"
     try:
-        fill(filler)
-        yield
+        with again_and_again(lambda: fill(filler)):
+            yield
     finally:
         filler.unlink()
+
+
+@contextmanager
+def again_and_again(act: Callable[[], None]) -> Iterator[None]:
+    """Done once before this block, and then until its end."""
+    over = threading.Event()
+
+    def go_on() -> None:
+        while not over.wait(PAUSE_SECONDS):
+            act()
+
+    act()
+    thread = threading.Thread(target=go_on)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 @contextmanager

@@ -15,11 +15,12 @@ import psycopg
 
 from processes import answers, wait_for
 from support import haproxy
-from support.disks import full, read_only
+from support.disks import again_and_again, full, read_only
 from support.freezing import frozen
 from support.outage_world import World
 from tidegate.drivers.routers.haproxy import HAProxyOptions, HAProxyRouter
 
+MOST_WRITES = 300  # of a megabyte: more than the disk has
 HALF = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 4000\r\n\r\n{"status":"success","data":{"resu'
 
 
@@ -106,17 +107,28 @@ def postgres_read_only(world: World) -> Iterator[None]:
 
 @contextmanager
 def postgres_full(world: World) -> Iterator[None]:
-    """Until not even its log of writes has room: it ends then, and who made room starts it again. It may make room
-    itself for a while, when it comes up again."""
-    assert world.server is not None
-    with full(world.disk):
-        for size in (1_000_000, 10_000):  # the first to need a new file of the log is refused, the next one ends the server
-            with suppress(psycopg.Error):
-                while True:
-                    world.server.run(f"SELECT pg_logical_emit_message(true, 'filler', repeat('x', {size}))")
-        yield
-    world.server.stop()
-    world.server.start()
+    """Until not even its log of writes has room: it ends then, and who made room starts it again."""
+    server = world.server
+    assert server is not None
+
+    def use_up() -> None:
+        with suppress(psycopg.Error), server.connected() as connection:
+            fill_log(connection)
+
+    with closing(server.connected()) as connection, full(world.disk):  # with a full disk it may take no new connection
+        fill_log(connection)
+        with again_and_again(use_up):  # it comes up again by itself, with some of its log to use
+            yield
+    server.stop()
+    server.start()
+
+
+def fill_log(connection: psycopg.Connection) -> None:
+    """Of writes. The first write to need a new file of it is refused, the next one ends the server."""
+    for size in (1_000_000, 10_000):
+        with suppress(psycopg.Error):
+            for _ in range(MOST_WRITES):
+                connection.execute("SELECT pg_logical_emit_message(true, 'filler', repeat('x', %s))", [size])
 
 
 @contextmanager
@@ -228,7 +240,7 @@ MANY = (
     Outage("PostgreSQL stopped", postgres_stopped, NOT_READY),
     Outage("PostgreSQL frozen", postgres_frozen, r"/readyz: no answer"),
     Outage("PostgreSQL read-only", postgres_read_only, NOT_READY + ".*read-only"),
-    Outage("PostgreSQL's disk full", postgres_full, NOT_READY + "|recovered: ", still=False),
+    Outage("PostgreSQL's disk full", postgres_full, NOT_READY, still=False),
     Outage("Prometheus down", prometheus_down, UNKNOWN, still=False, until=UNKNOWN, unnoticed=("rollback",)),
     Outage("Prometheus frozen", prometheus_frozen, UNKNOWN, still=False, until=UNKNOWN, unnoticed=("rollback",)),
     Outage("Prometheus answers half", prometheus_half, UNKNOWN, still=False, until=UNKNOWN, unnoticed=("rollback",)),

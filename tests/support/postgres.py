@@ -110,9 +110,13 @@ class Server:
         """As the settings name it."""
         return f"postgresql://{user}@/{database}?host={self.home}"
 
+    def connected(self, database: str = "postgres") -> psycopg.Connection:
+        """To be used as a block."""
+        return psycopg.connect(host=str(self.home), user=OWNER, dbname=database, autocommit=True)
+
     def run(self, sql: str, database: str = "postgres") -> list[tuple[object, ...]]:
         """As an administrator would; what it answers."""
-        with psycopg.connect(host=str(self.home), user=OWNER, dbname=database, autocommit=True) as connection:
+        with self.connected(database) as connection:
             cursor = connection.execute(sql.encode())
             return cursor.fetchall() if cursor.description else []
 
