@@ -17,6 +17,7 @@ from support.need import program
 from tidegate.core.routing import Backend
 from tidegate.drivers.routers.nginx import NginxOptions, NginxRouter
 from tidegate.drivers.routers.nginx_generations import Generations
+from tidegate.errors import RouterError
 from tidegate.testing.router_traffic_contract import until
 
 ADOPTED = """\
@@ -110,7 +111,11 @@ class Standing:
         """Write the first route, and have theirs use it."""
         until(lambda: self.router.pid is not None)
         for name in ("shop", "other"):
-            self.router.write(Backend(name), (), 0)
+            try:
+                self.router.write(Backend(name), (), 0)
+            except RouterError as error:
+                error.add_note((self.home / "error.log").read_text())
+                raise
         self.config.write_text(self.text)
         self.reload()
 
