@@ -20,15 +20,16 @@ if [ $# -gt 0 ]; then
     .venv/bin/python -m pytest --durations=15 --durations-min=1 "$@"
     exit
 fi
-# Most tests wait: for bakes, for traffic, for processes. So several files at a time, the people's stories first: they are the
-# longest, and would be alone at the end. Only what judges response times stands beside tests that are light or wait, for
-# beside three others it measures them.
+# Most tests wait: for bakes, for traffic, for processes. So several files at a time, the longest first, which would be alone
+# at the end. What judges response times in ten services at once stands beside tests that wait the most, and is over when
+# they are: all others keep every core busy. By their names, those that wait and those that compute are well mixed.
 FAULTS=tests/acceptance/test_faults.py
-WAITING="tests/acceptance/test_killed_engine.py tests/acceptance/test_tending.py"
+WAITING=$(printf 'tests/acceptance/test_%s.py ' outages killed_engine discovery two_engines tending)
+MIXED=$(find tests/contract tests/integration -name 'test_*.py' | sort -t / -k 3)
 failed=
 side_by_side() { .venv/bin/python -m pytest --dist loadfile --no-loadscope-reorder --durations=30 --durations-min=1 "$@" || failed=1; }
-say "tests of verdicts, and those that are light or wait"
-side_by_side -n 2 $FAULTS $WAITING tests/unit tests/property tests/docs
+say "tests of verdicts, and those that wait"
+side_by_side -n 3 $FAULTS $WAITING
 say "all other tests"
-side_by_side -n 3 $(printf -- '--ignore=%s ' $FAULTS $WAITING) tests/acceptance tests/contract tests/integration
+side_by_side -n 4 $(printf -- '--ignore=%s ' $FAULTS $WAITING) tests/acceptance $MIXED tests/property tests/unit tests/docs
 [ -z "$failed" ]
