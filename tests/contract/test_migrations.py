@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from tidegate.core.judge.verdict import Outcome
 from tidegate.core.model import Signal, SignalKind
 from tidegate.core.phases import Phase
 from tidegate.errors import StoreError
-from tidegate.store import migrations
+from tidegate.store import migrations, sqlite
 from tidegate.store.sql import SqlStore
 from tidegate.store.sqlite import Sqlite
 from tidegate.testing.store_values import a_release, a_service, begin, take
@@ -156,6 +157,21 @@ def renamed(store: SqlStore, revision: str) -> None:
     """As if a version that this one does not know had changed the schema."""
     with store._write("testing") as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = :revision"), {"revision": revision})
+
+
+def test_a_file_that_somebody_migrates_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.1)
+    url = f"sqlite:///{tmp_path}/tidegate.db"
+    with closing(SqlStore(url)) as first, closing(SqlStore(url)) as store:
+        first.migrate()
+        with ThreadPoolExecutor(1) as pool:
+            with first._database.migration():
+                waiting = pool.submit(store.migrate)
+                with pytest.raises(TimeoutError):
+                    waiting.result(1.0)
+            waiting.result(10.0)
+        with store._write("testing") as connection:
+            assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar_one() == 100, "as it was"
 
 
 def test_a_newer_schema_of_the_same_generation_is_worked_on_and_left_as_it_is(store: SqlStore) -> None:

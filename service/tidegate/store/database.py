@@ -49,8 +49,8 @@ class Database(ABC):
         """Make an empty database where that is ours to do."""
 
     @abstractmethod
-    def begin_migration(self, connection: Connection) -> None:
-        """Wait until nobody else changes the schema; until the transaction ends, nobody else does."""
+    def migration(self) -> AbstractContextManager[Connection]:
+        """A transaction that writes, as the only one that changes the schema: it waits for others, and they for it."""
 
     @abstractmethod
     def alone(self, connection: Connection, number: int) -> bool:

@@ -128,14 +128,17 @@ class Postgres(Database):
     def create(self) -> None:
         """Nothing: whoever runs the server makes the database."""
 
-    def begin_migration(self, connection: Connection) -> None:
-        held: Any = connection.connection.driver_connection
-        held.patience_seconds = MIGRATION_SECONDS + LOCK_SECONDS
-        connection.execute(text(f"SET LOCAL statement_timeout = '{MIGRATION_SECONDS:g}s'"))
-        connection.execute(text(f"SET LOCAL lock_timeout = '{MIGRATION_SECONDS:g}s'"))
-        connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": MIGRATION_LOCK})
-        # Who waits for a table makes all wait that come after: not for long, then.
-        connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_SECONDS:g}s'"))
+    @contextmanager
+    def migration(self) -> Iterator[Connection]:
+        with self.write() as connection:
+            held: Any = connection.connection.driver_connection
+            held.patience_seconds = MIGRATION_SECONDS + LOCK_SECONDS
+            connection.execute(text(f"SET LOCAL statement_timeout = '{MIGRATION_SECONDS:g}s'"))
+            connection.execute(text(f"SET LOCAL lock_timeout = '{MIGRATION_SECONDS:g}s'"))
+            connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": MIGRATION_LOCK})
+            # Who waits for a table makes all wait that come after: not for long, then.
+            connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_SECONDS:g}s'"))
+            yield connection
 
     def alone(self, connection: Connection, number: int) -> bool:
         asked = text("SELECT pg_try_advisory_xact_lock(:number)")

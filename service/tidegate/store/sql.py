@@ -63,8 +63,7 @@ class SqlStore(Transactions, Store):
     def migrate(self) -> None:
         with self._database.translated("making the database"):
             self._database.create()
-        with self._write("bringing the schema up to date") as connection:
-            self._database.begin_migration(connection)
+        with self._database.translated("bringing the schema up to date"), self._database.migration() as connection:
             migrations.upgrade(connection)
 
     def prepare(self) -> None:

@@ -22,6 +22,7 @@ from tidegate.errors import InvalidSettings, Problem, Refused, StoreError
 from tidegate.store.database import MIGRATE, Collision, Database
 
 BUSY_SECONDS = 10.0  # how long a writer waits for another one
+MIGRATION_SECONDS = 600.0  # how long a migration waits for another one
 POOL_SIZE = 8  # connections kept open; more threads than that open theirs for one transaction
 MOST_CONNECTIONS = 64
 LEAST_FREE_BYTES = 64 * 1024 * 1024  # below this `check` warns: the write-ahead log alone may grow by megabytes
@@ -94,8 +95,17 @@ class Sqlite(Database):
         self.path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
         os.close(os.open(self.path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
 
-    def begin_migration(self, connection: Connection) -> None:
-        """Nothing more: the transaction is the only one that writes."""
+    @contextmanager
+    def migration(self) -> Iterator[Connection]:
+        """Whoever has waited in vain for one that is under way would end, and be started again in vain."""
+        with self.turn, self.writing.connect() as connection:
+            held: Any = connection.connection.driver_connection
+            held.execute(f"PRAGMA busy_timeout = {MIGRATION_SECONDS * 1000:.0f}")
+            try:
+                with connection.begin():
+                    yield connection
+            finally:
+                held.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000:.0f}")
 
     def alone(self, connection: Connection, number: int) -> bool:
         return True
