@@ -11,6 +11,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import stamina
+
 from support.backends import free_port
 from support.haproxy import ended, short_folder
 from support.need import program
@@ -111,13 +113,18 @@ class Standing:
         """Write the first route, and have theirs use it."""
         until(lambda: self.router.pid is not None)
         for name in ("shop", "other"):
-            try:
-                self.router.write(Backend(name), (), 0)
-            except RouterError as error:
-                error.add_note((self.home / "error.log").read_text())
-                raise
+            for attempt in stamina.retry_context(lambda error: getattr(error, "retryable", False), attempts=3):
+                with attempt:  # as an engine would
+                    self._write(Backend(name))
         self.config.write_text(self.text)
         self.reload()
+
+    def _write(self, backend: Backend) -> None:
+        try:
+            self.router.write(backend, (), 0)
+        except RouterError as error:
+            error.add_note((self.home / "error.log").read_text())
+            raise
 
     @property
     def pid(self) -> int:
