@@ -42,7 +42,6 @@ def bake(ride: Ride) -> None:
 def drain(ride: Ride) -> None:
     """The last of the old containers has left the proxy, with requests on it."""
     routed = ride.until("routed", 1)
-    print("DRAIN", routed["data"])
     assert routed["data"]["draining"]["connections"] > 0
 
 
