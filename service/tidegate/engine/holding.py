@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from time import monotonic
 
 import structlog
 
@@ -20,31 +19,30 @@ BEATS = 3  # renewals in the time of one lease
 class Held:
     """One claim in our hands. Safe to use from the thread that drives it and from the heartbeat."""
 
-    def __init__(self, claim: Claim, store: EngineStore, lease_seconds: float, since: float) -> None:
-        """`since` is the monotonic time just before it was claimed."""
+    def __init__(self, claim: Claim, store: EngineStore, lease_seconds: float) -> None:
         self.claim = claim
         self.parts: Parts | None = None  # the drivers of its environment, once they are known
         self.about: Mapping[str, str] = {"rollout": claim.rollout}  # for the log
         self._store, self._lease_seconds = store, lease_seconds
-        self._until = since + lease_seconds
         self._lost = False
 
     def renew(self) -> None:
         """Hold it longer. Raises `LeaseLost`, `StoreError`."""
-        begun = monotonic()
         try:
             self._store.renew(self.claim, self._lease_seconds)
         except LeaseLost:
             self._lost = True
             raise
-        self._until = begun + self._lease_seconds
 
     def guard(self) -> None:
-        """Raise `LeaseLost` unless it is ours: as the heartbeat learnt or, when it is late, as the store says now."""
+        """Before each effect: raise `LeaseLost` unless the rollout is ours, `StoreError` while that cannot be written.
+
+        It is a write even when the lease is young. A database that can be read only (a full disk, say) could not record
+        what the effect did, so nothing is moved and nothing is stopped until it takes writes again.
+        """
         if self._lost:
             raise LeaseLost(f"the lease on {self.claim.rollout} with fence {self.claim.fence} was lost")
-        if self._until - monotonic() < self._lease_seconds / 2:
-            self.renew()
+        self.renew()
 
 
 class Heartbeat:

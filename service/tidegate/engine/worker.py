@@ -92,12 +92,11 @@ class Worker:
             while not self._stopping.is_set():
                 self._follow_clock()
                 self._beat()
-                begun = monotonic()
                 claim = self._claim()
                 if claim is None:
                     self._rest()
                     continue
-                held = Held(claim, self._store, self._options.lease_seconds, begun)
+                held = Held(claim, self._store, self._options.lease_seconds)
                 self._heartbeat.add(held)
                 pool.submit(self._drive, held)
         if self._prober is not None:
