@@ -12,11 +12,11 @@ import pytest
 
 from support.nginx import Standing, generations, kill, open_folder, owned_router, reload, standing_ones
 from support.stepping import Steps
+from support.waiting import eventually
 from tidegate.core.routing import Backend
 from tidegate.drivers.routers.nginx import NginxRouter
 from tidegate.drivers.routers.nginx_generations import serving
 from tidegate.testing.router_contract import ids, member
-from tidegate.testing.router_traffic_contract import until
 
 SHOP = Backend("shop")
 BEFORE = (member(0), member(1), member(2))
@@ -74,7 +74,7 @@ def test_killed_at_any_step_of_a_write(owned: NginxRouter, home: Path, shop: Bac
         owned.write(shop, AFTER, 2)
         assert set(owned.read(shop).members) == set(AFTER)
         assert in_file(file, "shop") == {each.address for each in AFTER}
-        until(lambda: not owned.read(shop).draining)
+        eventually("no process knows of an instance that left", lambda: not owned.read(shop).draining)
         (home / "nginx" / "state.json").unlink()  # the fence begins anew
     assert step > 4, "there are more steps than that"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +11,11 @@ import pytest
 from processes import free_port
 from support.backends import Backends
 from support.nginx import kill, open_folder, owned_router, reload, standing_ones
+from support.waiting import eventually
 from tidegate.core.routing import Backend, Preview
 from tidegate.drivers.routers.nginx import NginxRouter
-from tidegate.testing.router_traffic_contract import RouterTrafficContract, ask, leave, until
+from tidegate.testing.router_traffic_contract import RouterTrafficContract, ask, leave
+from tidegate.testing.websocket import WebSocket
 from traffic import Load
 
 
@@ -77,7 +78,7 @@ def test_an_adopted_one_loses_nothing_either(home: Path, apps: Backends, load: C
         there.router.write(shop, serving, 1)
         rates = {"get_ka": 100, "get": 50, "post_ka": 50, "post": 20, "slow_posts": 3, "slow_post_ms": 200}
         traffic = load(f"127.0.0.1:{there.port}", client="checking", **rates)
-        until(lambda: traffic.counts.requests > 100)
+        eventually("traffic flows", lambda: traffic.counts.requests > 100)
         for number in range(5):
             old = serving.pop(0)
             serving.append(apps.start(f"v2-{number}"))
@@ -97,7 +98,7 @@ def test_without_close_gap_idle_clients_are_cut_and_nothing_else(
         serving = [apps.start("v1-1") for _ in range(2)]
         router.write(shop, serving, 1)
         traffic = load(shop.listen, get_ka=150, get=50, post_ka=50, post=20)
-        until(lambda: traffic.counts.requests > 100)
+        eventually("traffic flows", lambda: traffic.counts.requests > 100)
         for number in range(4):
             old = serving.pop(0)
             serving.append(apps.start(f"v2-{number}"))
@@ -116,7 +117,7 @@ def test_an_instance_that_vanished_is_left_out_by_asking_another_one(
     gone = replace(there, instance="a" * 12, address=f"127.0.0.1:{free_port()}")
     owned.write(shop, (there, gone), 1)
     traffic = load(shop.listen, get=60, post_ka=60)
-    until(lambda: traffic.counts.requests > 100)
+    eventually("traffic flows", lambda: traffic.counts.requests > 100)
     seen = traffic.finish()
     assert seen.by_outcome == {"ok": seen.requests}
     assert seen.posts_sent == apps.posts()
@@ -128,8 +129,8 @@ def test_what_was_sent_is_not_sent_again(
     """Where one dies with requests on it, its clients are told so."""
     dies, stays = apps.start("v1-1"), apps.start("v1-1")
     owned.write(shop, (dies, stays), 1)
-    traffic = load(shop.listen, slow_gets=6, slow_get_ms=1000)
-    time.sleep(0.7)
+    traffic = load(shop.listen, slow_gets=6, slow_get_ms=3000)
+    eventually("requests are in flight on the one that dies", lambda: apps.in_flight(dies) > 0)
     apps.kill(dies)
     seen = traffic.finish()
     assert seen.lost >= 1
@@ -139,13 +140,16 @@ def test_what_was_sent_is_not_sent_again(
 def test_a_killed_master_leaves_workers_that_are_known_and_replaced(
     owned: NginxRouter, home: Path, shop: Backend, apps: Backends, load: Callable[..., Load]
 ) -> None:
+    """A connection that is held open keeps an old worker, so that it cannot end before the test has looked at it."""
     old, new = apps.start("v1-1"), apps.start("v2-2")
     owned.write(shop, (old,), 1)
     traffic = load(shop.listen, slow_gets=2, slow_get_ms=1500)
-    time.sleep(0.7)
-    kill(owned, home, workers_too=False)
-    owned.write(shop, (new,), 1)
-    assert owned.read(shop).draining == {old.instance: None}
-    until(lambda: owned.read(shop).draining == {})
+    with WebSocket(shop.listen, "/ws") as held:
+        eventually("slow requests are in flight", lambda: apps.in_flight(old) >= 2)
+        kill(owned, home, workers_too=False)
+        owned.write(shop, (new,), 1)
+        assert owned.read(shop).draining == {old.instance: None}
+        assert held.echo(b"still there") == b"still there"
+    eventually("the old worker has ended", lambda: owned.read(shop).draining == {})
     assert ask(shop.listen) == (200, "v2-2")
     assert traffic.finish().by_outcome.keys() <= {"ok", "refused"}, "what was in flight was answered"

@@ -16,11 +16,11 @@ import stamina
 from support.backends import free_port
 from support.haproxy import ended, short_folder
 from support.need import program
+from support.waiting import eventually
 from tidegate.core.routing import Backend
 from tidegate.drivers.routers.nginx import NginxOptions, NginxRouter
 from tidegate.drivers.routers.nginx_generations import Generations
 from tidegate.errors import RouterError
-from tidegate.testing.router_traffic_contract import until
 
 ADOPTED = """\
 worker_processes 2;
@@ -62,7 +62,7 @@ def end(pids: Collection[int | None], how: signal.Signals = signal.SIGTERM) -> N
     for pid in every:
         with suppress(ProcessLookupError):
             os.kill(pid, how)
-    until(lambda: all(ended(pid) for pid in every))
+    eventually("nginx's processes have ended", lambda: all(ended(pid) for pid in every))
 
 
 @contextmanager
@@ -79,9 +79,16 @@ def owned_router(home: Path, **options: Any) -> Iterator[NginxRouter]:
 
 
 def kill(router: NginxRouter, home: Path, *, workers_too: bool = True) -> None:
-    """SIGKILL to an owned nginx."""
-    assert router.pid is not None
-    end({router.pid, *(workers(home) if workers_too else ())}, signal.SIGKILL)
+    """SIGKILL to an owned nginx.
+
+    The master is stopped first, so that it starts no worker meanwhile. The kernel says who its children are: a worker that
+    was just started does not call itself one yet, and would go on listening.
+    """
+    master = router.pid
+    assert master is not None
+    os.kill(master, signal.SIGSTOP)
+    children = map(int, Path(f"/proc/{master}/task/{master}/children").read_text().split())
+    end({master, *([*children, *workers(home)] if workers_too else ())}, signal.SIGKILL)
 
 
 def reload(router: NginxRouter, home: Path) -> None:
@@ -89,7 +96,7 @@ def reload(router: NginxRouter, home: Path) -> None:
     before, pid = workers(home), router.pid
     assert pid is not None
     os.kill(pid, signal.SIGHUP)
-    until(lambda: bool(now := workers(home)) and not now & before)
+    eventually("new workers alone serve", lambda: bool(now := workers(home)) and not now & before)
 
 
 class Standing:
@@ -111,7 +118,7 @@ class Standing:
 
     def begin(self) -> None:
         """Write the first route, and have theirs use it."""
-        until(lambda: self.router.pid is not None)
+        eventually("nginx has written its process id", lambda: self.router.pid is not None)
         for name in ("shop", "other"):
             for attempt in stamina.retry_context(lambda error: getattr(error, "retryable", False), attempts=3):
                 with attempt:  # as an engine would

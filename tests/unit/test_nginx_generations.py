@@ -11,6 +11,7 @@ from tidegate.core.routing import Member
 from tidegate.drivers.routers import nginx_generations
 from tidegate.drivers.routers.nginx_generations import Generation, Generations, Spot, serving
 
+INIT = 2  # stands for whoever takes orphans in
 MASTER = 100
 MADE = "nginx: master process /usr/sbin/nginx -c /srv/nginx.conf"
 OLD = Generation(1, {"shop": Spot((Member("a", "v1-1", 0, "127.0.0.1:1"),))})
@@ -36,7 +37,8 @@ def shows(there: Generations) -> Callable[[int, str, int, Generation], None]:
         folder = nginx_generations.PROC / str(pid)
         (folder / "fd").mkdir(parents=True)
         (folder / "cmdline").write_text(words + "\0")
-        (folder / "stat").write_text(f"{pid} (nginx) S {parent} 1 1")
+        session = pid if parent == 1 and words == MADE else MASTER  # a master leads its own
+        (folder / "stat").write_text(f"{pid} (nginx) S {parent} {session} {session}")
         (folder / "fd" / "4").symlink_to(there.path(generation.number))
 
     return show
@@ -52,6 +54,15 @@ def test_a_worker_that_was_only_just_made_serves_too(
     found = there.workers(MASTER)
     assert {(each.pid, each.generation.number, each.leaving) for each in found} == {(101, 2, False), (102, 1, False)}
     assert serving(found) == NEW
+
+
+def test_a_worker_that_was_only_just_made_when_its_master_was_killed_serves_too(
+    there: Generations, shows: Callable[[int, str, int, Generation], None]
+) -> None:
+    """It listens at the addresses that the next master needs. It has another parent now, and still its session."""
+    shows(101, "nginx: worker process", INIT, NEW)
+    shows(102, MADE, INIT, NEW)
+    assert {worker.pid for worker in there.workers(None)} == {101, 102}
 
 
 def test_masters_are_no_workers(there: Generations, shows: Callable[[int, str, int, Generation], None]) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from tidegate.drivers.routers import haproxy_socket
 from tidegate.errors import RouterError
 
-START_SECONDS = 5.0
+START_SECONDS = 15.0
 RELOAD_SECONDS = 10.0
 PID_SECONDS = 0.5  # each reload removes the file and writes it anew, so that for a moment there is none, or an empty one
 SIGNAL_AGAIN_SECONDS = 2.0  # a signal that comes just after the start was seen to be lost

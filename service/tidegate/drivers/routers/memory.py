@@ -16,7 +16,7 @@ from typing import Any
 from tidegate.drivers.routers import files
 from tidegate.errors import RouterError
 
-LOCK_SECONDS = 15.0  # longer than any write takes; whoever holds it so long does not go on by itself
+LOCK_SECONDS = 60.0  # longer than any write takes; whoever holds it so long does not go on by itself
 LOCK_POLL_SECONDS = 0.01
 
 

@@ -163,8 +163,13 @@ def serving(workers: Sequence[Worker]) -> Generation:
 
 
 def _begins(pid: int, words: str, master: int | None) -> bool:
-    """Whether it is a worker that does not say so yet: it takes requests as soon as it is on the processor again."""
-    return master is not None and pid != master and words.startswith(MASTER) and parent(pid) == master
+    """Whether it is a worker that does not say so yet: it takes requests as soon as it is on the processor again.
+
+    Where the master was killed just after it started one, the session is what distinguishes them: a master leads its own.
+    """
+    if not words.startswith(MASTER) or pid == master:
+        return False
+    return parent(pid) == master if master is not None else session(pid) != pid
 
 
 def title(pid: int) -> str:
@@ -177,8 +182,17 @@ def title(pid: int) -> str:
 
 
 def parent(pid: int) -> int | None:
-    """Its parent's process id."""
+    """Its parent's process id; None when it is gone."""
+    return _stat(pid, 1)
+
+
+def session(pid: int) -> int | None:
+    """The process id of its session's leader; None when it is gone."""
+    return _stat(pid, 3)
+
+
+def _stat(pid: int, field: int) -> int | None:
     try:
-        return int((PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[1])
+        return int((PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[field])
     except OSError:
         return None

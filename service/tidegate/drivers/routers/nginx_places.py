@@ -23,7 +23,7 @@ from tidegate.drivers.routers.nginx_process import Process, final, waited
 from tidegate.errors import RouterError
 from tidegate.ports import Diagnosis
 
-START_SECONDS = 5.0
+START_SECONDS = 10.0  # for what takes some milliseconds on an idle machine
 
 
 class Place(Protocol):

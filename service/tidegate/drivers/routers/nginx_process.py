@@ -16,7 +16,7 @@ from tidegate.errors import RouterError
 
 COMPLAINT = re.compile(r"\[emerg\] (?:\d+#\d+: )?(.*)")
 TEST_SECONDS = 30.0
-PID_SECONDS = 0.5  # nginx writes its file just after its start
+PID_SECONDS = 5.0  # nginx writes its file after its start, as soon as it gets a processor again
 
 
 def waited(holds: Callable[[], bool], seconds: float) -> bool:
