@@ -1,13 +1,19 @@
 # Each target does its own set-up: on a fresh Debian 12 machine as root nothing else is needed.
-.PHONY: help demo demo-stop test chaos outages check bench bench-dataplane bench-judge bench-load lock clean
+.PHONY: help demo demo-stop test faults kills chaos outages check bench bench-dataplane bench-judge bench-load lock clean
 
 help:
-	@echo 'make demo             watch a good release go through and bad ones turn back (KEEP=1 leaves it running)'
+	@echo 'make demo             watch a good release go through and bad ones roll back (KEEP=1 leaves it running)'
 	@echo 'make demo-stop        stop what KEEP=1 left running'
-	@echo 'make test             style, types and every test, against real Docker, HAProxy and Prometheus'
+	@echo 'make check            style, types, docs, unit and property tests: no root, no Docker, no server; a minute or so'
+	@echo 'make test             make check, and every test against real Docker, HAProxy, nginx, Envoy, Prometheus and PostgreSQL'
+	@echo '                      (ARGS="tests/contract/test_haproxy.py -k drain": these only)'
+	@echo
+	@echo 'Longer than make test, which has a short form of each:'
+	@echo 'make faults           ten faults that an application can have, each caught; good releases go through'
+	@echo 'make kills            thirty kills of the engine at random moments'
+	@echo 'make outages          every part goes away in the middle of every phase of a rollout'
 	@echo 'make chaos            a hundred rollouts while engines, proxy, database, Prometheus and Docker break'
-	@echo 'make outages          every part goes away in the middle of every phase of a rollout (make test has a quarter of it)'
-	@echo 'make check            style and types only'
+	@echo
 	@echo 'make bench            the benchmarks: each prints a table (ARGS="--rounds 5" for the rolling update)'
 	@echo 'make bench-dataplane  what clients lose at 200 switches of each proxy, Swarm and others: an hour (ARGS="--only haproxy")'
 	@echo 'make bench-judge      the judge beside other rules on simulated rollouts (ARGS="--grid validation --no-rivals")'
@@ -18,10 +24,16 @@ demo:
 	@KEEP="$(KEEP)" bash scripts/demo.sh
 
 demo-stop:
-	@.venv/bin/python examples/demo/demo.py --stop
+	@bash scripts/demo.sh --stop
 
 test:
 	@bash scripts/test.sh $(ARGS)
+
+faults:
+	@FAULTS=all bash scripts/test.sh -s tests/acceptance/test_faults.py
+
+kills:
+	@KILLS=30 bash scripts/test.sh -s tests/acceptance/test_killed_engine.py
 
 chaos:
 	@CHAOS_DOCKER=1 CHAOS_ROLLOUTS="$${CHAOS_ROLLOUTS:-100}" bash scripts/test.sh -s tests/acceptance/test_chaos.py
@@ -30,7 +42,7 @@ outages:
 	@OUTAGES=all bash scripts/test.sh -s tests/acceptance/test_outages.py
 
 check:
-	@bash -c '. scripts/lib.sh && need_venv dev && .venv/bin/ruff check service tests examples && .venv/bin/ruff format --check service tests examples && .venv/bin/mypy'
+	@bash scripts/check.sh
 
 bench:
 	@bash scripts/bench.sh $(ARGS)

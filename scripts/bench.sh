@@ -6,10 +6,9 @@
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
-STATE=$(mktemp -d)
-trap 'stop_engine; rm -rf "$STATE"' EXIT
 need_packages gcc=gcc /usr/include/stdio.h=libc6-dev haproxy=haproxy nginx=nginx-light prometheus=prometheus mtail=mtail docker=docker.io
 need_venv dev
+begin_run bench
 need_engine
 
 cd "$ROOT"

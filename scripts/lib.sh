@@ -4,7 +4,7 @@
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 VENV=$ROOT/.venv
 STARTED_DOCKERD=
-STATE=
+RUN= # the folder of this run, once it has begun
 
 say() { printf '==> %s\n' "$*" >&2; }
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }
@@ -26,30 +26,64 @@ need_packages() {
         # Their services would take ports and run on afterwards; we start what we need ourselves.
         printf '#!/bin/sh\nexit 101\n' >$policy && chmod +x $policy && made=1
     fi
-    local failed=
+    local failed= log
+    log=$(mktemp)
     { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${lacking[@]}"; } \
-        >"${TMPDIR:-/tmp}/tidegate-apt.log" 2>&1 || failed=1
+        >"$log" 2>&1 || failed=1
     [ -n "$made" ] && rm -f $policy
-    [ -z "$failed" ] || { tail -20 "${TMPDIR:-/tmp}/tidegate-apt.log" >&2; die "apt-get failed"; }
+    [ -z "$failed" ] || { tail -20 "$log" >&2; rm -f "$log"; die "apt-get failed"; }
+    rm -f "$log"
 }
 
-# need_venv run|dev: the virtual environment with the locked packages, made anew only when the lock changed.
+# installed_stamp run|dev: the file that says that .venv has these packages, as they are locked now.
+installed_stamp() {
+    printf '%s/.installed-%s-%s' "$VENV" "$(cat "$ROOT/requirements/$1.txt" "$ROOT/pyproject.toml" | sha256sum | cut -c1-16)" "$1"
+}
+
+# need_venv run|dev: the virtual environment with the locked packages, made again only when the lock changed.
+# One that was made for `dev` has all of `run`.
 need_venv() {
-    local lock=$ROOT/requirements/$1.txt stamp
     local python=${PYTHON:-python3}
+    if [ -e "$(installed_stamp "$1")" ] || [ -e "$(installed_stamp dev)" ]; then
+        return
+    fi
     "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || {
         need_packages /usr/bin/python3.11=python3
         python=/usr/bin/python3.11
     }
     "$python" -c 'import ensurepip' 2>/dev/null || need_packages tidegate-ensurepip=python3-venv
-    stamp=$VENV/.installed-$(cat "$lock" "$ROOT/pyproject.toml" | sha256sum | cut -c1-16)-$1
-    [ -e "$stamp" ] && return
     say "installing Python packages into .venv ($1)"
     [ -x "$VENV/bin/python" ] || "$python" -m venv "$VENV"
-    "$VENV/bin/pip" install -q --disable-pip-version-check --require-hashes -r "$lock" 2> >(grep -v -E 'WARNING|DEPRECATION' >&2)
+    "$VENV/bin/pip" install -q --disable-pip-version-check --require-hashes -r "$ROOT/requirements/$1.txt" 2> >(grep -v -E 'WARNING|DEPRECATION' >&2)
     "$VENV/bin/pip" install -q --disable-pip-version-check --no-deps -e "$ROOT" 2> >(grep -v -E 'WARNING|DEPRECATION' >&2)
     rm -f "$VENV"/.installed-*
-    touch "$stamp"
+    touch "$(installed_stamp "$1")"
+}
+
+# begin_run NAME: remove what killed runs have left, and begin a run with a folder of its own, which is also TMPDIR, for whoever
+# writes there.
+# All that it starts can be found by that folder and by TIDEGATE_RUN: see scripts/leftovers.py. `end_run` is its end.
+begin_run() {
+    "$VENV/bin/python" "$ROOT/scripts/leftovers.py" sweep || true
+    local id=
+    until [ -n "$id" ] && mkdir -m 1777 "/tmp/tg-$id" 2>/dev/null; do
+        id=$(od -An -N3 -tx1 /dev/urandom | tr -d ' \n' | cut -c1-5)
+    done
+    RUN=/tmp/tg-$id
+    printf '%s %s %s\n' "$$" "$(sed 's/.*) //' /proc/$$/stat | cut -d' ' -f20)" "$1" >"$RUN/owner"
+    export TIDEGATE_RUN=$id TMPDIR=$RUN
+    trap 'status=$?; end_run; exit $status' EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+}
+
+# end_run: stop what the run has started, say what is left of it besides, and remove that, too.
+end_run() {
+    if [ -e "$RUN/kept" ]; then
+        return
+    fi
+    stop_engine
+    TMPDIR=/tmp "$VENV/bin/python" "$ROOT/scripts/leftovers.py" end "$TIDEGATE_RUN" || true
 }
 
 engine_answers() { "$VENV/bin/python" -c 'import docker; docker.from_env(timeout=10).ping()' >/dev/null 2>&1; }
@@ -62,16 +96,16 @@ need_engine() {
     engine_answers && return
     [ "$(id -u)" -eq 0 ] || die "no Docker engine answers (is your user in the group docker?), and only root can start one"
     say "no Docker engine answers: starting dockerd"
-    setsid dockerd >"$STATE/dockerd.log" 2>&1 &
+    setsid dockerd --data-root "$RUN/docker" --exec-root "$RUN/docker-exec" --pidfile "$RUN/dockerd.pid" >"$RUN/dockerd.log" 2>&1 &
     STARTED_DOCKERD=$!
     local _
-    for _ in $(seq 100); do
+    for _ in $(seq 400); do
         engine_answers && return
-        kill -0 $STARTED_DOCKERD 2>/dev/null || { tail -5 "$STATE/dockerd.log" >&2; die "dockerd did not start"; }
+        kill -0 $STARTED_DOCKERD 2>/dev/null || { tail -5 "$RUN/dockerd.log" >&2; die "dockerd did not start"; }
         sleep 0.3
     done
-    tail -5 "$STATE/dockerd.log" >&2
-    die "dockerd did not answer within 30 s"
+    tail -5 "$RUN/dockerd.log" >&2
+    die "dockerd did not answer within 120 s"
 }
 
 # stop_engine: the dockerd that need_engine started, and no other.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+
+CACHE = Path(__file__).resolve().parents[2] / ".cache" / "demo"
 
 
 def compile_c(source: Path, *flags: str) -> Path:
@@ -16,15 +17,14 @@ def compile_c(source: Path, *flags: str) -> Path:
     Raises `SystemExit` with what to do when there is no compiler or the source does not compile.
     """
     digest = hashlib.sha256(source.read_bytes() + " ".join(flags).encode()).hexdigest()[:16]
-    cache = Path(tempfile.gettempdir()) / f"tidegate-build-{os.getuid()}"
-    cache.mkdir(mode=0o700, exist_ok=True)
-    program = cache / f"{source.stem}-{digest}"
+    CACHE.mkdir(parents=True, exist_ok=True)
+    program = CACHE / f"{source.stem}-{digest}"
     if program.exists():
         return program
     compiler = shutil.which("gcc")
     if compiler is None:
         raise SystemExit("gcc is missing: apt-get install gcc libc6-dev")
-    with tempfile.NamedTemporaryFile(dir=cache, delete=False) as making:
+    with tempfile.NamedTemporaryFile(dir=CACHE, delete=False) as making:
         unfinished = Path(making.name)
     done = subprocess.run(
         [compiler, "-O2", "-Wall", "-o", str(unfinished), str(source), *flags], capture_output=True, text=True, check=False

@@ -1,10 +1,9 @@
 """The demo: real containers, HAProxy, Prometheus and Tidegate, with steady traffic through four rollouts.
 
     python examples/demo/demo.py [--keep]     run it; --keep leaves everything running
-    python examples/demo/demo.py --stop       stop what an earlier run left running
 
-`make demo` sets up what this needs. It ends with status 0 only if every rollout ended as it should and no request was
-lost by a switch.
+`make demo` sets up what this needs, and `make demo-stop` stops what was kept. It ends with status 0 only if every
+rollout ended as it should and no request was lost by a switch.
 """
 
 from __future__ import annotations
@@ -52,15 +51,11 @@ def say(text: str) -> None:
 
 
 def main() -> int:
-    """Run the demo, or stop what an earlier one left running."""
+    """Run the demo."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--keep", action="store_true", help="leave everything running")
-    options.add_argument("--stop", action="store_true", help="stop what --keep left running")
     chosen = options.parse_args()
-    stage = parts.Stage.open(HOME, "demo")
-    if chosen.stop:
-        stage.stop()
-        return 0
+    stage = parts.Stage(HOME, "demo")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     keep = False
     try:

@@ -12,7 +12,8 @@ import sys
 import time
 import urllib.request
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -81,11 +82,10 @@ scrape_configs:
 
 @dataclass
 class State:
-    """What an earlier run left running, written as soon as it is started."""
+    """The ports that the parts got, and the processes that run: part to process id."""
 
-    home: str
-    ports: dict[str, int]
-    pids: dict[str, int]
+    ports: dict[str, int] = field(default_factory=dict)
+    pids: dict[str, int] = field(default_factory=dict)
 
 
 def mtail_command(home: Path, port: int) -> list[str]:
@@ -111,19 +111,11 @@ class Stage:
     def __init__(self, home: Path, environment: str) -> None:
         self.home = home
         self.environment = environment
-        self.state = State(str(home), {}, {})
+        self.state = State()
         self.under: tuple[str, ...] = ()  # a command that runs Tidegate's own processes: `env`, say, with what it wants
         self._load: Load | None = None
         self._children: dict[int, subprocess.Popen[bytes]] = {}
         self._commands: dict[str, list[str]] = {}
-
-    @classmethod
-    def open(cls, home: Path, environment: str) -> Stage:
-        """The stage in its place, with what an earlier run recorded."""
-        stage = cls(home, environment)
-        if (home / "state.json").exists():
-            stage.state = State(**json.loads((home / "state.json").read_text()))
-        return stage
 
     @property
     def service(self) -> str:
@@ -160,12 +152,11 @@ class Stage:
         router: str = "haproxy",
         hosts: Sequence[Mapping[str, str]] = (),
     ) -> None:
-        """Images (tag to environment), settings, Tidegate, Prometheus. What an earlier run left is stopped first.
+        """Images (tag to environment), settings, Tidegate, Prometheus.
 
         `engine_apart`: the engine is a process of its own, to be started with `start_engine`. `router`: one of `ROUTERS`.
         `hosts`: the Docker engines; left out, the one that the environment names, on which the images are built.
         """
-        self.stop()
         self.home.mkdir(parents=True, mode=0o711)  # a proxy's workers go through; what is secret has its own mode
         self.state.ports = {name: free_port(port) for name, port in FIRST_PORTS.items()}
         engine = docker.from_env()
@@ -231,12 +222,11 @@ class Stage:
         wait_for("Prometheus", answers(f"http://127.0.0.1:{port}/-/ready"))
 
     def _spawn(self, name: str, command: list[str]) -> None:
-        """Start a part in a session of its own, so that --keep can leave it, and remember it at once."""
+        """Start a part in a session of its own, so that --keep can leave it."""
         with (self.home / f"{name}.log").open("ab") as log:
             part = subprocess.Popen(command, stdout=log, stderr=log, env=self._environment(), start_new_session=True)
         self._children[part.pid], self._commands[name] = part, command
         self.state.pids[name] = part.pid
-        (self.home / "state.json").write_text(json.dumps(asdict(self.state)))
 
     def _environment(self) -> dict[str, str]:
         port = self.state.ports["tidegate"]
@@ -354,12 +344,13 @@ class Stage:
 
     def stop(self) -> None:
         """Everything that was started: by process id, by Tidegate's labels, and nothing else."""
-        if self._load is not None:
-            self.finish_traffic()
-        for pid in reversed(self.state.pids.values()):
-            end(pid, self._children.pop(pid, None))
-        end_proxies(self.home)
-        if self.state.pids:
-            remove_containers(self.environment)
-        shutil.rmtree(self.home, ignore_errors=True)
-        self.state = State(str(self.home), {}, {})
+        with ExitStack() as stack:  # each of them also when one before it fails; the last one first
+            stack.callback(shutil.rmtree, self.home, ignore_errors=True)
+            if self.state.pids:
+                stack.callback(remove_containers, self.environment)
+            stack.callback(end_proxies, self.home)
+            for pid in self.state.pids.values():
+                stack.callback(end, pid, self._children.pop(pid, None))
+            if self._load is not None:
+                stack.callback(self.finish_traffic)
+            self.state = State()

@@ -3,47 +3,63 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
 import socket
 import subprocess
 import time
 import urllib.request
+import uuid
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
 import docker
+from docker.errors import APIError
 
-# Below the range that outgoing connections take theirs from: no request of the traffic can be there first.
-PORTS = range(15000, 32000)
-PARTS = 4
-_given: set[int] = set()
+RUN = os.environ.get(
+    "TIDEGATE_RUN", "00000"
+)  # of `make demo` or `make test`; scripts/leftovers.py finds by it what is left
+MAX_RESERVED = 300  # well below the files that a process may usually open
+_reserved: deque[int] = deque()
 
 
 class PartFailed(SystemExit):
     """A part did not start; says which and why."""
 
 
-def free_port(wished: int = 0) -> int:
-    """The wished port, or any free one where it is taken; never one that was given before, for whoever was given it may not
-    have it in use yet. Test processes that run side by side have a part of the ports each."""
-    part = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % PARTS
-    left = [port for port in PORTS[part::PARTS] if port not in _given]
-    for port in (wished, *random.SystemRandom().sample(left, 50)):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            if port:
-                _given.add(port)
-                return port
-    raise PartFailed("no free port")
+def unique_name(prefix: str) -> str:
+    """A name that nothing else has, by which the leftovers of a killed run are found: environments of Tidegate, network
+    devices. At most nine characters longer than `prefix`."""
+    return f"{prefix}{RUN}{uuid.uuid4().hex[:4]}"
 
 
-def wait_for(what: str, answered: Callable[[], bool], seconds: float = 30.0, pause_seconds: float = 0.1) -> None:
-    """Look until it answers; say what did not."""
+def free_port(preferred: int = 0) -> int:
+    """The preferred port, or one from the kernel where it is taken or 0; reserved while this process lives (the last 300).
+
+    A socket stays bound to it without listening, so the kernel gives the port to no outgoing connection and to nobody else
+    who asks for a free one. Servers can bind it all the same: they set SO_REUSEADDR or SO_REUSEPORT, as this socket does.
+    """
+    for port in (preferred, 0):
+        reserved = socket.socket()
+        # A port of our choice may have connections of an earlier run that linger; one of the kernel's must be nobody's.
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(port != 0))
+        try:
+            reserved.bind(("127.0.0.1", port))
+        except OSError:
+            reserved.close()
+            continue
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        found = int(reserved.getsockname()[1])
+        _reserved.append(reserved.detach())
+        if len(_reserved) > MAX_RESERVED:
+            os.close(_reserved.popleft())
+        return found
+    raise PartFailed("the kernel has no free port")
+
+
+def wait_for(what: str, answered: Callable[[], bool], seconds: float = 120.0, pause_seconds: float = 0.1) -> None:
+    """Ask until it answers. Raises `PartFailed` when it does not in time: a bound for what never comes."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if answered():
@@ -101,11 +117,24 @@ def end_proxies(home: Path) -> None:
             end(int(file.read_text().split()[0]))
 
 
-def remove_containers(environment: str) -> None:
-    """The containers of this environment, known by Tidegate's label, and no others."""
+def remove_containers(environment: str, seconds: float = 120.0) -> None:
+    """The containers of this environment, known by Tidegate's label, and no others; returns when none is left.
+
+    A container that is gone already (404) or that somebody else is removing (409) is what is wanted. Raises `PartFailed`.
+    """
     engine = docker.from_env()
     try:
-        for container in engine.containers.list(all=True, filters={"label": f"tidegate.environment={environment}"}):
-            container.remove(force=True)
+
+        def none_left() -> bool:
+            left = engine.api.containers(all=True, filters={"label": f"tidegate.environment={environment}"})
+            for container in left:
+                try:
+                    engine.api.remove_container(container["Id"], force=True, v=True)
+                except APIError as error:
+                    if error.status_code not in (404, 409):
+                        raise
+            return not left
+
+        wait_for(f"the engine, asked to remove the containers of {environment},", none_left, seconds)
     finally:
         engine.close()

@@ -12,6 +12,7 @@ from pathlib import Path
 from build import compile_c
 
 SOURCE = Path(__file__).resolve().parent / "load.c"
+FINISH_SECONDS = 120.0  # a request may take 30 s; the rest is for a slow machine
 OUTCOMES = ("ok", "status_4xx", "status_5xx", "refused", "reset", "eof_fresh", "eof_reused", "truncated", "timeout")
 
 
@@ -60,10 +61,16 @@ class Load:
         return self._newest
 
     def finish(self) -> Counts:
-        """Let requests in flight end, and return the final totals."""
+        """Let requests in flight end, and return the final totals.
+
+        Raises `subprocess.TimeoutExpired`, with the generator ended, when requests are in flight for longer than allowed.
+        """
         self._process.terminate()
-        self._process.wait(40)
-        self._reader.join(10)
+        try:
+            self._process.wait(FINISH_SECONDS)
+        finally:
+            self._process.kill()
+        self._reader.join()
         if self._process.stdout is not None:
             self._process.stdout.close()
         return self._newest

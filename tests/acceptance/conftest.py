@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Generator, Iterator
 
 import docker
@@ -11,6 +10,7 @@ from docker.errors import DockerException
 
 import parts
 from parts import Stage
+from processes import unique_name
 from support.haproxy import short_folder
 from support.need import missing, program
 
@@ -35,7 +35,7 @@ def stage(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
     for name in ("haproxy", "prometheus", "mtail", "gcc"):
         program(name)
     try:
-        engine = docker.from_env(timeout=10)
+        engine = docker.from_env(timeout=60)
         engine.ping()
         engine.close()
     except DockerException:
@@ -43,7 +43,7 @@ def stage(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
     monkeypatch.setattr(parts, "FIRST_PORTS", dict.fromkeys(parts.FIRST_PORTS, 0))  # several stages stand at a time
     with short_folder() as folder:
         folder.chmod(0o711)  # for a proxy's workers, which are another user's
-        made = Stage(folder / "stage", f"acceptance{uuid.uuid4().hex[:6]}")
+        made = Stage(folder / "stage", unique_name("acceptance"))
         try:
             yield made
         finally:

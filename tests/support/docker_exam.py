@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import docker
-from docker.errors import DockerException
+from docker.errors import APIError, DockerException
 
+from processes import free_port, unique_name
 from support.images import demo_image, remove_images
 from support.need import missing
+from support.waiting import eventually
 from tidegate.core.container import Container, Health
 from tidegate.core.model import Release
 from tidegate.core.tasks import Hook
 from tidegate.drivers.platforms.docker import DockerPlatform
 from tidegate.testing.platform_contract import ENVIRONMENT
 
-PREFIX = f"tgexam{uuid.uuid4().hex[:6]}"
+PREFIX = unique_name("tgexam")
 SOCKET = "unix:///var/run/docker.sock"
 VERSIONS: Mapping[str, Mapping[str, str]] = {
     "good": {"VERSION": "good"},
     "crashing": {"VERSION": "crashing", "CRASH_AFTER": "0"},
     "unready": {"VERSION": "unready", "READY": "never"},
 }
-CONTAINER = Container(port=8080, health=Health("/health", timeout_seconds=1.0))
+CONTAINER = Container(port=8080, health=Health("/health", timeout_seconds=30.0))
 
 
 def made(service: str, version: str, release_id: str = "v1-1", **container: Any) -> Release:
@@ -85,7 +86,7 @@ def built(client: docker.DockerClient) -> Iterator[None]:
 @contextmanager
 def platform_on(*hosts: Mapping[str, Any], **options: Any) -> Iterator[DockerPlatform]:
     """A platform over these engines; every container of the exam's environment is removed from them afterwards."""
-    chosen = DockerPlatform.Options.model_validate({"hosts": list(hosts), **options})
+    chosen = DockerPlatform.Options.model_validate({"hosts": list(hosts), "timeout_seconds": 60.0, **options})
     platform = DockerPlatform(chosen, ENVIRONMENT)
     try:
         yield platform
@@ -96,11 +97,38 @@ def platform_on(*hosts: Mapping[str, Any], **options: Any) -> Iterator[DockerPla
                 remove_containers(str(host["url"]))
 
 
-def remove_containers(url: str) -> None:
-    """Those of the exam's environment, by label."""
-    client = docker.DockerClient(base_url=url)
+@contextmanager
+def killed(client: docker.DockerClient, *ids: str) -> Iterator[None]:
+    """Kill these at the end of the block: a platform that is closed waits for those that are being stopped."""
     try:
-        for each in client.api.containers(all=True, filters={"label": f"tidegate.environment={ENVIRONMENT}"}):
-            client.api.remove_container(each["Id"], force=True, v=True)
+        yield
+    finally:
+        for container in ids:
+            client.api.kill(container)
+
+
+def free_pair() -> int:
+    """The lower of two neighbouring free ports."""
+    while free_port((first := free_port()) + 1) != first + 1:
+        pass
+    return first
+
+
+def remove_containers(url: str) -> None:
+    """Those of the exam's environment, by label. One that the engine is removing already (404, 409) is waited for."""
+    client = docker.DockerClient(base_url=url)
+
+    def none_left() -> bool:
+        left = client.api.containers(all=True, filters={"label": f"tidegate.environment={ENVIRONMENT}"})
+        for container in left:
+            try:
+                client.api.remove_container(container["Id"], force=True, v=True)
+            except APIError as error:
+                if error.status_code not in (404, 409):
+                    raise
+        return not left
+
+    try:
+        eventually("the exam's containers are removed", none_left)
     finally:
         client.close()

@@ -8,8 +8,6 @@ import shutil
 import socket
 import subprocess
 import tempfile
-import time
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,16 +15,16 @@ from pathlib import Path
 import docker
 from docker.errors import DockerException
 
+from processes import unique_name
 from support.need import missing, program, run
-
-START_SECONDS = 30.0
+from support.waiting import eventually, exit_status
 
 
 class FarMachine:
     """A network namespace, as another machine would be: one cable leads there, which can be cut."""
 
     def __init__(self) -> None:
-        self.name = f"tg{uuid.uuid4().hex[:8]}"
+        self.name = unique_name("tg")
         self.network = free_network()
         self.address = f"{self.network}.2"
 
@@ -82,7 +80,7 @@ class Engine:
     def __init__(self, directory: Path, flags: Sequence[str] = (), machine: FarMachine | None = None) -> None:
         self.directory = directory
         self.url = f"unix://{directory}/docker.sock"
-        self.bridge = f"tg{uuid.uuid4().hex[:8]}"
+        self.bridge = unique_name("tg")
         self._flags = flags
         self._ip = ("ip",) if machine is None else ("ip", "-n", machine.name)
         self._within = () if machine is None else ("nsenter", f"--net=/run/netns/{machine.name}")
@@ -105,12 +103,10 @@ class Engine:
         ]
         with (self.directory / "log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-        deadline = time.monotonic() + START_SECONDS
-        while not self._answers():
-            log_text = (self.directory / "log").read_text()[-2000:]
-            assert self._process.poll() is None, f"dockerd ended: {log_text}"
-            assert time.monotonic() < deadline, f"dockerd does not answer: {log_text}"
-            time.sleep(0.05)
+        try:
+            eventually("dockerd answers", self._answers, process=self._process, poll_seconds=0.05)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{(self.directory / 'log').read_text()[-2000:]}") from None
 
     def _answers(self) -> bool:
         with socket.socket(socket.AF_UNIX) as line:  # the SDK leaves its socket open where nothing listens
@@ -129,11 +125,10 @@ class Engine:
         if self._process is not None:
             self._process.terminate()
             try:
-                self._process.wait(timeout=30)
-            except subprocess.TimeoutExpired:
+                exit_status(self._process)
+            finally:
                 self._process.kill()
-                self._process.wait()
-            self._process = None
+                self._process = None
 
     def restart(self) -> None:
         """What a reboot or an update does."""

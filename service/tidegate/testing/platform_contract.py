@@ -17,7 +17,7 @@ Each test uses service names of its own. The fixtures close the platforms and re
 
 from __future__ import annotations
 
-import time
+import os
 import uuid
 from collections.abc import Callable, Collection
 from dataclasses import replace
@@ -29,9 +29,10 @@ from tidegate.core.model import Instance, InstanceState, Release
 from tidegate.core.tasks import Hook, Job, JobState
 from tidegate.errors import PlatformError
 from tidegate.ports import Platform
+from tidegate.testing.waiting import pause, until
 
-ENVIRONMENT = f"exam{uuid.uuid4().hex[:6]}"
-PATIENCE_SECONDS = 20.0
+# A name of its own for each run, so that runs side by side do not meet; TIDEGATE_RUN says whose leftovers these are.
+ENVIRONMENT = f"exam{os.environ.get('TIDEGATE_RUN', '00000')}{uuid.uuid4().hex[:4]}"
 Restart = Callable[[], None]
 
 
@@ -57,17 +58,17 @@ class Releases(Protocol):
         """For good releases: tells the variables TIDEGATE_HOOK and DB_URL in its log, waits so long, and ends so."""
 
 
-def awaited(
-    platform: Platform, service: str, holds: Callable[[tuple[Instance, ...]], bool], seconds: float = PATIENCE_SECONDS
-) -> tuple[Instance, ...]:
-    """Look until it holds; what was seen then."""
-    deadline = time.monotonic() + seconds
-    while True:
-        seen = platform.instances(service)
-        if holds(seen):
-            return seen
-        assert time.monotonic() < deadline, f"not within {seconds:g} s: {seen}"
-        time.sleep(0.02)
+def awaited(platform: Platform, service: str, holds: Callable[[tuple[Instance, ...]], bool]) -> tuple[Instance, ...]:
+    """Wait until this holds for the instances of a service; return them."""
+    observed: tuple[Instance, ...] = ()
+
+    def true_now() -> bool:
+        nonlocal observed
+        observed = platform.instances(service)
+        return holds(observed)
+
+    until(true_now, observed=lambda: observed)
+    return observed
 
 
 def all_ready(count: int) -> Callable[[tuple[Instance, ...]], bool]:
@@ -95,11 +96,7 @@ def a_job(release: Release, hook: Hook) -> Job:
 
 def job_ended(platform: Platform, job: Job) -> JobState:
     """Begun, and looked at until it is over."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while (stands := platform.run(job)).status is None:
-        assert time.monotonic() < deadline, stands
-        time.sleep(0.05)
-    return stands
+    return until(lambda: state if (state := platform.run(job)).status is not None else None)
 
 
 class PlatformContract:
@@ -208,7 +205,7 @@ class PlatformContract:
         other = started(platform, pinned(platform, releases.good(f"{service}-2", "v2-2")), [1])
         platform.stop([replace(other[0], release="v1-1", ordinal=0)], 0.0)
         awaited(platform, f"{service}-2", all_ready(1))
-        time.sleep(0.5)
+        pause(0.5)
         assert platform.instances(f"{service}-2") == other
 
     def test_close_waits_for_what_is_being_stopped(self, platform: Platform, closable: Platform, good: Release) -> None:
@@ -221,8 +218,6 @@ class PlatformContract:
 
     def test_a_job_runs_once_and_tells_how_it_ended(self, platform: Platform, releases: Releases, good: Release) -> None:
         job = a_job(good, releases.hook(3, 300))
-        assert platform.run(job).status is None
-        assert platform.run(job).status is None
         ended = job_ended(platform, job)
         assert ended.status == 3
         assert "TIDEGATE_HOOK=pre_promote" in ended.log
@@ -240,7 +235,8 @@ class PlatformContract:
 
     def test_a_job_is_ended_before_its_time(self, platform: Platform, releases: Releases, good: Release) -> None:
         job = a_job(good, releases.hook(0, 60_000))
-        platform.run(job)
+        assert platform.run(job).status is None
+        assert platform.run(job).status is None
         platform.end(job)
         assert job_ended(platform, job).status != 0
         platform.clear(good.service, job.rollout)
