@@ -11,7 +11,7 @@ import pytest
 
 from parts import Stage
 from processes import free_port
-from support.haproxy import until
+from support.waiting import eventually
 
 COMPOSE = """\
 services:
@@ -26,12 +26,12 @@ services:
       health: {path: /health}
       strategy: blue_green
       drain: 10s
-      keep: 20s
+      keep: ${KEEP}
       preview: {listen: "PREVIEW", header: "X-Shop-Preview: green"}
       probe: {path: /, every: 200ms}
       hooks:
         pre_deploy: hook 0 200
-        pre_promote: {command: ["smoke", "${VERSION}"], network: host, timeout: 20s}
+        pre_promote: {command: ["smoke", "${VERSION}"], network: host, timeout: 120s}
         post_promote: hook ${AFTER} 0
         on_rollback: {command: hook 0 0, release: old}
 """
@@ -42,7 +42,7 @@ IMAGES["tidegate-colours:liar"] = {"VERSION": "somebody else"}
 def asked(address: str, **headers: str) -> str:
     """Which version answers there."""
     host, _, port = address.rpartition(":")
-    line = http.client.HTTPConnection(host, int(port), timeout=5)
+    line = http.client.HTTPConnection(host, int(port), timeout=60)
     try:
         line.request("GET", "/", headers={name.replace("_", "-"): value for name, value in headers.items()})
         return line.getresponse().headers.get("X-Version", "nobody")
@@ -59,9 +59,9 @@ class Colours:
         self.file = stage.home / "compose.yaml"
         self.file.write_text(COMPOSE.replace("LISTEN", stage.listen).replace("PREVIEW", self.preview))
 
-    def deploy(self, version: str, *more: str, after: str = "0") -> None:
+    def deploy(self, version: str, after: str = "0", keep: str = "5s") -> None:
         """Ask for it, and do not wait."""
-        words = ("--no-wait", "--set", f"VERSION={version}", "--set", f"AFTER={after}", *more)
+        words = ("--no-wait", "--set", f"VERSION={version}", "--set", f"AFTER={after}", "--set", f"KEEP={keep}")
         self.stage.tidegate("deploy", self.stage.service, "-f", str(self.file), *words)
 
     def rollout(self) -> dict[str, Any]:
@@ -70,7 +70,7 @@ class Colours:
 
     def held(self) -> dict[str, Any]:
         """The rollout, once a person is waited for."""
-        until(lambda: bool(self.rollout()["hold"]), 60.0)
+        eventually("the rollout waits for a person", lambda: self.rollout()["hold"])
         return self.rollout()
 
     def keeping(self) -> bool:
@@ -92,12 +92,11 @@ def shop(stage: Stage) -> Colours:
     return made
 
 
-@pytest.mark.timeout(300)
 def test_a_colour_is_seen_before_it_serves_and_the_old_one_is_kept_for_the_way_back(shop: Colours) -> None:
     stage = shop.stage
     stage.start_traffic(get_ka=60, get=30, post_ka=20, post=10, slow_gets=3, slow_posts=2)
 
-    shop.deploy("v2")
+    shop.deploy("v2", keep="1h")
     waiting = shop.held()
     assert asked(stage.listen) == "v1", "the new colour takes no traffic"
     assert asked(shop.preview) == "v2", "and is reached at the preview's address"
@@ -109,12 +108,12 @@ def test_a_colour_is_seen_before_it_serves_and_the_old_one_is_kept_for_the_way_b
     assert any("pre_promote: passed" in line for line in waiting["hold"]["evidence"])
 
     stage.tidegate("promote", stage.service, "-m", "smoke tests are good", "--no-wait")
-    until(shop.keeping, 60.0)
+    eventually("the old colour is kept", shop.keeping)
     assert asked(stage.listen) == "v2"
     assert shop.colours() == ["v1", "v1", "v2", "v2"], "the old colour is kept warm"
     begun = time.monotonic()
     stage.tidegate("rollback", stage.service, "-m", "customers complain", "--no-wait")
-    until(lambda: asked(stage.listen) == "v1", 10.0)
+    eventually("the old colour answers", lambda: asked(stage.listen) == "v1")
     back_seconds = time.monotonic() - begun
     assert stage.await_end() == "rolled_back"
     assert shop.colours() == ["v1", "v1"]
@@ -134,7 +133,6 @@ def test_a_colour_is_seen_before_it_serves_and_the_old_one_is_kept_for_the_way_b
     assert seen.by_outcome == {"ok": seen.requests}
 
 
-@pytest.mark.timeout(300)
 def test_a_failed_smoke_test_turns_back_before_any_request_came_to_it(shop: Colours) -> None:
     stage = shop.stage
     stage.start_traffic(get_ka=60, post=10)
@@ -156,25 +154,25 @@ services:
   shop:
     image: tidegate-colours:${VERSION}
     expose: ["8080"]
-    x-tidegate: {listen: "LISTEN", health: {path: /health}, together: true, drain: 5s, healthy_deadline: 8s}
+    x-tidegate: {listen: "LISTEN", health: {path: /health}, together: true, drain: 5s, healthy_deadline: 120s}
   cart:
     image: tidegate-colours:${CART}
     expose: ["8080"]
-    x-tidegate: {listen: "OTHER", health: {path: /health}, together: true, drain: 5s, healthy_deadline: 8s}
+    x-tidegate: {listen: "OTHER", health: {path: /health}, together: true, drain: 5s, healthy_deadline: "${DEADLINE}"}
 """
 
 
-@pytest.mark.timeout(300)
 def test_services_of_one_file_are_promoted_and_turned_back_as_one(stage: Stage) -> None:
     stage.start({**IMAGES, "tidegate-colours:never": {"VERSION": "never", "READY": "never"}})
     other, file = f"127.0.0.1:{free_port()}", stage.home / "family.yaml"
     file.write_text(FAMILY.replace("LISTEN", stage.listen).replace("OTHER", other))
 
-    def deploy(version: str, cart: str) -> list[str]:
-        words = ("--no-wait", "--set", f"VERSION={version}", "--set", f"CART={cart}")
-        stage.tidegate("deploy", stage.service, "-f", str(file), *words)
+    def deploy(version: str, cart: str, deadline: str = "120s") -> list[str]:
+        variables = {"VERSION": version, "CART": cart, "DEADLINE": deadline}
+        words = [word for name, value in variables.items() for word in ("--set", f"{name}={value}")]
+        stage.tidegate("deploy", stage.service, "-f", str(file), "--no-wait", *words)
         first = stage.await_end()
-        until(lambda: both()[1]["phase"] not in ("pending", "running", "rolling_back"), 60.0)
+        eventually("the other one ends", lambda: both()[1]["phase"] not in ("pending", "running", "rolling_back"))
         return [first, both()[1]["phase"]]
 
     def both() -> list[dict[str, Any]]:
@@ -185,7 +183,7 @@ def test_services_of_one_file_are_promoted_and_turned_back_as_one(stage: Stage) 
     stage.start_traffic(get_ka=40, post=10)
     assert deploy("v2", "v2") == ["succeeded", "succeeded"]
     assert (asked(stage.listen), asked(other)) == ("v2", "v2")
-    assert deploy("v3", "never") == ["rolled_back", "rolled_back"]
+    assert deploy("v3", "never", "8s") == ["rolled_back", "rolled_back"]
     assert "together with" in both()[0]["reason"]
     assert (asked(stage.listen), asked(other)) == ("v2", "v2")
     seen = stage.finish_traffic()

@@ -15,10 +15,9 @@ import yaml
 
 import parts
 from parts import Stage
-from support.haproxy import until
+from support.waiting import eventually
 
 PAGE = Path(__file__).parents[2] / "docs" / "discovery.md"
-SECONDS = 30.0
 COMPOSE = """\
 services:
   shop:
@@ -53,7 +52,7 @@ class Seen:
 
     def targets(self, job: str) -> list[dict[str, Any]]:
         """The active targets of a job."""
-        with urlopen(f"{self._url}/targets?state=active", timeout=10) as answer:
+        with urlopen(f"{self._url}/targets?state=active", timeout=60) as answer:
             found: list[dict[str, Any]] = json.load(answer)["data"]["activeTargets"]
         return [each for each in found if each["scrapePool"] == job]
 
@@ -65,7 +64,7 @@ class Seen:
 
     def series(self, query: str) -> list[dict[str, str]]:
         """The labels of what a query finds now."""
-        with urlopen(f"{self._url}/query?query={quote(query)}", timeout=10) as answer:
+        with urlopen(f"{self._url}/query?query={quote(query)}", timeout=60) as answer:
             return [each["metric"] for each in json.load(answer)["data"]["result"]]
 
 
@@ -81,24 +80,26 @@ def held(stage: Stage) -> bool:
     return any(each["kind"] == "held" for each in stage.api(f"/v1/rollouts/{rollout['id']}/events")["events"])
 
 
-@pytest.mark.timeout(180)
 def test_prometheus_follows_a_rollout(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parts, "PROMETHEUS", configuration(stage.environment))
     stage.start({f"tidegate-discovery:{version}": {"VERSION": version} for version in ("v1", "v2")})
     seen = Seen(stage)
     deploy(stage, "v1", hold="[]")
     assert stage.await_end() == "succeeded"
-    until(lambda: seen.serving("instances") == {("v1-1", "live"): 2}, SECONDS)
-    until(lambda: seen.serving("docker") == {("v1-1", ""): 2}, SECONDS)
+    eventually("Tidegate's discovery finds v1", lambda: seen.serving("instances") == {("v1-1", "live"): 2})
+    eventually("Docker's discovery finds v1", lambda: seen.serving("docker") == {("v1-1", ""): 2})
     the_first_release_is_told(stage, seen)
     deploy(stage, "v2", hold="[1]")
-    until(lambda: held(stage), SECONDS)
-    until(lambda: set(seen.serving("instances")) == {("v1-1", "baseline"), ("v2-2", "candidate")}, SECONDS)
-    until(lambda: set(seen.serving("docker")) == {("v1-1", ""), ("v2-2", "")}, SECONDS)
+    eventually("the rollout waits for a person", lambda: held(stage))
+    eventually(
+        "Tidegate's discovery finds both",
+        lambda: set(seen.serving("instances")) == {("v1-1", "baseline"), ("v2-2", "candidate")},
+    )
+    eventually("Docker's discovery finds both", lambda: set(seen.serving("docker")) == {("v1-1", ""), ("v2-2", "")})
     stage.tidegate("promote", stage.service, "-m", "seen in Prometheus")
     assert stage.await_end() == "succeeded"
-    until(lambda: seen.serving("instances") == {("v2-2", "live"): 2}, SECONDS)
-    until(lambda: seen.serving("docker") == {("v2-2", ""): 2}, SECONDS)
+    eventually("Tidegate's discovery finds v2", lambda: seen.serving("instances") == {("v2-2", "live"): 2})
+    eventually("Docker's discovery finds v2", lambda: seen.serving("docker") == {("v2-2", ""): 2})
 
 
 def the_first_release_is_told(stage: Stage, seen: Seen) -> None:
@@ -110,9 +111,9 @@ def the_first_release_is_told(stage: Stage, seen: Seen) -> None:
         assert labels == [{**own, "job": job, "ordinal": ordinal} for ordinal in ("0", "1")]
         assert len(set(addresses)) == 2
         query = f'http_requests_total{{job="{job}",release="v1-1",code="200"}}'
-        until(lambda query=query: len(seen.series(query)) == 2, SECONDS)
+        eventually(f"{job}: both are scraped", lambda query=query: len(seen.series(query)) == 2)
     for each in seen.targets("elsewhere"):
         assert re.fullmatch(r"http://[\d.]+:9102/internal/metrics", each["scrapeUrl"])
         assert each["labels"]["version"] == "v1"
     query = 'haproxy_server_http_responses_total{release="v1-1",code="2xx"}'
-    until(lambda: sorted(each["ordinal"] for each in seen.series(query)) == ["0", "1"], SECONDS)
+    eventually("both have responses", lambda: sorted(each["ordinal"] for each in seen.series(query)) == ["0", "1"])

@@ -2,13 +2,16 @@
 
 All at the same time: a service for each, on one engine, one HAProxy and one Prometheus, with traffic of its own. Every
 release, good or bad, has errors and response times that vary; and what the good ones share fails for a while in the middle.
+
+Requests take hundreds of milliseconds, so that the tens that a busy machine adds to each do not hide what is compared; and
+`make test` runs this story by itself. It has three of the cases; `make faults` (`FAULTS=all`) has all.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,9 +22,11 @@ import pytest
 
 from parts import Stage
 from processes import free_port
+from support.waiting import eventually, pause
 from traffic import Load
 
-NOISE = {"SERVICE_MS": "10", "JITTER": "0.6", "ALWAYS_RATIO": "0.01"}
+ALL = os.environ.get("FAULTS") == "all"
+NOISE = {"SERVICE_MS": "200", "JITTER": "0.6", "ALWAYS_RATIO": "0.01"}
 OUTAGE = {"OUTAGE": "/shared/outage"}
 BUSY = {"get_ka": 120.0, "get": 30.0, "post_ka": 20.0}
 COMPOSE = """\
@@ -32,7 +37,7 @@ services:
     stop_grace_period: 5s
     volumes: ["SHARED:/shared:ro"]
     environment: ENVIRONMENT
-    deploy: {replicas: 5, update_config: {parallelism: 2, order: start-first}}
+    deploy: {replicas: 5, update_config: {parallelism: BATCH, order: start-first}}
     x-tidegate:
       listen: "LISTEN"
       health: {path: /health}
@@ -43,9 +48,9 @@ services:
       checks: CHECKS
 """
 FIRST = "v1"
-BASELINE_SECONDS = 62.0
+BASELINE_SECONDS = 62.0  # the judge compares with the last whole minute
 OUTAGE_AFTER_SECONDS, OUTAGE_SECONDS = 30.0, 15.0
-DECIDED_WITHIN_SECONDS = 200.0
+MAX_ROLLOUT_SECONDS = 900.0  # the longest one takes 150 s on an idle machine
 
 
 @dataclass(frozen=True)
@@ -58,19 +63,20 @@ class Case:
     blamed: str = ""
     bake: str = "40s"
     checks: str = "[{errors: {}}, {latency: {}}]"
-    rates: dict[str, float] = field(default_factory=lambda: {"get_ka": 60.0, "get": 20.0, "post_ka": 10.0})
+    rates: dict[str, float] = field(default_factory=lambda: {"get_ka": 40.0, "get": 10.0, "post_ka": 10.0})
+    short: bool = False  # also in the short form
 
 
 CASES = (
     Case("errors-times-5", {"ERROR_RATIO": "0.04"}, blamed="failed", rates=BUSY),
-    Case("errors-plus-5", {"ERROR_RATIO": "0.05"}, blamed="failed", rates=BUSY),
-    Case("slow-half-again", {"SLOW_FACTOR": "1.5"}, blamed="took longer", rates=BUSY),
+    Case("errors-plus-5", {"ERROR_RATIO": "0.05"}, blamed="failed", rates=BUSY, short=True),
+    Case("slow-half-again", {"SLOW_FACTOR": "1.5"}, blamed="took longer", rates=BUSY, short=True),
     Case("slow-threefold", {"SLOW_FACTOR": "3"}, blamed="took longer"),
     Case("one-bad", {"ERROR_RATIO": "0.5", "BAD_ORDINAL": "1"}, blamed="failed"),
     Case("leak", {"LEAK_MB_PER_MINUTE": "20"}, blamed="of the limit", bake="65s", checks="[{memory: {limit: 64M}}]"),
     Case("crash-loop", {"CRASH_AFTER": "4"}, blamed="restarted"),
     Case("bad-after-a-minute", {"ERROR_RATIO": "0.3", "BAD_AFTER": "60"}, blamed="failed"),
-    Case("good", {}, bad=False),
+    Case("good", {}, bad=False, short=True),
     Case("good-too", {}, bad=False),
 )
 
@@ -94,6 +100,7 @@ class Play:
         text = COMPOSE.replace("ENVIRONMENT", json.dumps(environment)).replace("NAME", self.case.name)
         text = text.replace("CHECKS", self.case.checks)
         bake, warmup = (self.case.bake, "10s") if version != FIRST else ("1s", "0s")  # nothing is judged in a first deploy
+        text = text.replace("BATCH", "2" if ALL else "3")  # three batches, or two
         text = text.replace("BAKE", bake).replace("WARMUP", warmup)
         text = text.replace("LISTEN", self.listen).replace("SHARED", str(self.stage.home / "shared"))
         file = self.stage.home / f"{self.case.name}-{version}.yaml"
@@ -106,19 +113,31 @@ class Play:
         found: dict[str, Any] = self.stage.api(f"/v1/rollouts?service={self.service}&limit=1")["rollouts"][0]
         return found
 
+    def verdicts(self) -> str:
+        """What the judge said, a line each."""
+        events = self.stage.api(f"/v1/rollouts/{self.rollout()['id']}/events?limit=500")["events"]
+        return "\n".join(str(event["sentence"]) for event in events if event["kind"] == "verdict")
+
     def report(self) -> dict[str, Any]:
         found: dict[str, Any] = self.stage.api(f"/v1/rollouts/{self.rollout()['id']}/report")
         return found
 
 
-def ended(plays: list[Play], seconds: float) -> None:
-    """Wait until every one is over; those that are not are told."""
-    deadline = time.monotonic() + seconds
-    while left := [play for play in plays if play.rollout()["phase"] in ("pending", "running", "rolling_back")]:
-        if time.monotonic() > deadline:
-            told = {play.case.name: (play.rollout()["phase"], play.rollout()["reason"]) for play in left}
-            raise AssertionError(f"not over within {seconds:g} s: {told}")
-        time.sleep(1.0)
+def all_ended(plays: list[Play]) -> None:
+    """Wait until every one is over; the error names those that are not."""
+
+    def over() -> bool:
+        return not running()
+
+    def running() -> dict[str, tuple[str, str]]:
+        rollouts = {play.case.name: play.rollout() for play in plays}
+        live = {name: each for name, each in rollouts.items() if each["phase"] in ("pending", "running", "rolling_back")}
+        return {name: (rollout["phase"], rollout["reason"]) for name, rollout in live.items()}
+
+    try:
+        eventually("every rollout has ended", over, MAX_ROLLOUT_SECONDS, poll_seconds=1.0)
+    except AssertionError as error:
+        raise AssertionError(f"{error}: {running()}") from None
 
 
 @contextmanager
@@ -141,22 +160,22 @@ def outage(shared: Path) -> Iterator[None]:
         thread.join()
 
 
-@pytest.mark.timeout(800)
+@pytest.mark.timeout(2400)
 def test_each_fault_is_caught_and_the_good_go_through(stage: Stage) -> None:
     stage.start({f"tidegate-faults:{version}": {"VERSION": version} for version in ("v1", "v2")})
     (stage.home / "shared").mkdir()
-    plays = [Play(case, stage, f"127.0.0.1:{free_port()}") for case in CASES]
+    plays = [Play(case, stage, f"127.0.0.1:{free_port()}") for case in CASES if case.short or ALL]
     for play in plays:
         play.deploy("v1", {})
-    ended(plays, 90.0)
+    all_ended(plays)
     try:
         for play in plays:
-            play.load = Load(play.listen, **play.case.rates)
-        time.sleep(BASELINE_SECONDS)
+            play.load = Load(play.listen, seconds=2 * MAX_ROLLOUT_SECONDS, **play.case.rates)
+        pause(BASELINE_SECONDS, "for the judge to know what is normal")
         with outage(stage.home / "shared"):
             for play in plays:
                 play.deploy("v2", play.case.fault)
-            ended(plays, DECIDED_WITHIN_SECONDS + 100.0)
+            all_ended(plays)
     finally:
         seen = {play.case.name: play.load.finish() for play in plays if play.load is not None}
     reports = {play.case.name: play.report() for play in plays}
@@ -165,7 +184,7 @@ def test_each_fault_is_caught_and_the_good_go_through(stage: Stage) -> None:
         print(f"{name:20} {report['phase']:12} {'–' if after is None else f'{after:.0f} s':>6}  {report['reason'][:180]}")
     for play in plays:
         report, case = reports[play.case.name], play.case
-        assert report["phase"] == ("rolled_back" if case.bad else "succeeded"), (case.name, report["reason"])
+        assert report["phase"] == ("rolled_back" if case.bad else "succeeded"), f"{case.name}: {play.verdicts()}"
         assert case.blamed in report["reason"], (case.name, report["reason"])
         if "CRASH_AFTER" not in case.fault:
             assert seen[case.name].lost == 0, (case.name, seen[case.name].by_outcome)

@@ -11,7 +11,7 @@ import pytest
 
 from parts import Stage
 from support import envoy, haproxy, nginx
-from support.haproxy import until
+from support.waiting import eventually
 from tidegate.core.routing import Backend
 from tidegate.drivers.routers.envoy import EnvoyOptions, EnvoyRouter
 from tidegate.drivers.routers.haproxy import HAProxyOptions, HAProxyRouter
@@ -50,7 +50,7 @@ PROXIES = {"haproxy": haproxy_of, "nginx": nginx_of, "envoy": envoy_of}
 
 def answered(listen: str) -> bool:
     host, _, port = listen.rpartition(":")
-    line = http.client.HTTPConnection(host, int(port), timeout=2)
+    line = http.client.HTTPConnection(host, int(port), timeout=60)
     try:
         line.request("GET", "/")
         return line.getresponse().status == 200
@@ -60,7 +60,6 @@ def answered(listen: str) -> bool:
         line.close()
 
 
-@pytest.mark.timeout(240)
 @pytest.mark.parametrize("name", list(PROXIES))
 def test_killed_proxy(stage: Stage, name: str) -> None:
     stage.start({f"tidegate-acceptance:{version}": {"VERSION": version} for version in ("v1", "v2")}, router=name)
@@ -81,17 +80,18 @@ def test_killed_proxy(stage: Stage, name: str) -> None:
     assert stage.await_end() == "succeeded"
     stage.start_traffic(client="checking", get_ka=60, get=30, post_ka=20, post=10)
     deploy("v2")
-    until(lambda: bool(rollout()["hold"]), 60.0)
+    eventually("the rollout waits for a person", lambda: rollout()["hold"])
     before, members = stage.finish_traffic(), set(router.read(shop).members)
     kill()
-    until(lambda: answered(stage.listen), 60.0)  # the engine looks at it, and starts it
-    until(lambda: any("the proxy did not run" in each["sentence"] for each in stage.report()["notes"]), 10.0)
+    eventually("the engine has started it", lambda: answered(stage.listen))
+    said = "the proxy did not run"
+    eventually("the report says so", lambda: any(said in each["sentence"] for each in stage.report()["notes"]))
     assert set(router.read(shop).members) == members
     stage.start_traffic(client="checking", get_ka=60, get=30, post_ka=20, post=10)
     stage.tidegate("promote", stage.service, "-m", "the proxy came back", "--no-wait")
     assert stage.await_end() == "succeeded"
     deploy("v1")
-    until(lambda: bool(rollout()["hold"]), 60.0)
+    eventually("the rollout waits for a person", lambda: rollout()["hold"])
     after = stage.finish_traffic()
     stage.tidegate("rollback", stage.service, "-m", "with a kill on the way", "--no-wait")
     kill()

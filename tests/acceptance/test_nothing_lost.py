@@ -5,8 +5,6 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
-import pytest
-
 from parts import Stage
 
 COMPOSE = """\
@@ -25,7 +23,6 @@ ROLLOUTS = 4  # of five switches each
 RELOADS_AFTER = (1, 3)
 
 
-@pytest.mark.timeout(400)
 def test_twenty_switches_and_two_reloads_lose_nothing(stage: Stage) -> None:
     stage.start({f"tidegate-acceptance:{version}": {"VERSION": version} for version in VERSIONS})
     counters = stage.home / "counters"

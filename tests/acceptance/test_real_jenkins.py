@@ -75,12 +75,12 @@ def test_a_story(here: Scene, story: Callable[[Scene], None]) -> None:
 def test_a_restart_of_the_controller_costs_a_pause(here: Scene) -> None:
     def restart() -> None:
         subprocess.run(RESTART, shell=True, check=True, timeout=300)
-        here.controller.eventually(lambda: here.controller.shown(here.job), "Jenkins does not come back")
+        here.controller.eventually("Jenkins comes back", lambda: here.controller.shown(here.job))
 
     stories.restarted(here, restart)
 
 
 def test_the_controller_knows_us() -> None:
     """Before all: a wrong address or token is told plainly."""
-    found = jenkins.Jenkins(URL, os.environ["JENKINS_USER"], os.environ["JENKINS_TOKEN"], timeout=20).get_whoami()
+    found = jenkins.Jenkins(URL, os.environ["JENKINS_USER"], os.environ["JENKINS_TOKEN"], timeout=60).get_whoami()
     assert found["id"].lower() == os.environ["JENKINS_USER"].lower()

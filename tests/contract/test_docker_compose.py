@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import stat
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 
 from support.docker_exam import PREFIX, SOCKET, local_engine, platform_on
 from support.need import missing
+from support.waiting import eventually
 from tidegate.core.model import InstanceState, Release
 from tidegate.drivers.platforms import docker as platform_module
 from tidegate.drivers.platforms.docker import DockerPlatform
@@ -26,6 +26,7 @@ from tidegate.web import compose
 LOCAL = {"name": "local", "url": SOCKET}
 SERVICE = f"{ENVIRONMENT}/shop"
 SECRET = "correct-horse-battery"
+GRACE_SECONDS = 0  # of a restart: no bound, but how soon the engine kills
 BACK = f"{PREFIX}back"
 
 COMPOSE = """\
@@ -121,16 +122,13 @@ def test_secrets_and_configs_are_files_of_the_container(
         assert SECRET.encode() not in (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
         volumes = [each["Name"] for each in looked["Mounts"] if each["Type"] == "volume"]
     assert bool(volumes) == bool(shape)
-    deadline = time.monotonic() + 10
-    while {each.name for each in client.volumes.list()} & set(volumes):  # they go right after their container
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    eventually("its volumes are gone", lambda: not {each.name for each in client.volumes.list()} & set(volumes))
 
 
 def test_files_survive_a_restart(client: docker.DockerClient, platform: DockerPlatform) -> None:
     """The engine starts it again by itself; nobody puts them in anew."""
     with running(client, platform, "read_only: true\n" + FILES) as (looked, _):
-        client.api.restart(looked["Id"], timeout=0)
+        client.api.restart(looked["Id"], timeout=GRACE_SECONDS)
         awaited(platform, SERVICE, all_ready(1))
         pid = client.api.inspect_container(looked["Id"])["State"]["Pid"]
         assert Path(f"/proc/{pid}/root/run/secrets/db").read_text() == f"{SECRET}\n"
@@ -295,12 +293,14 @@ def test_what_was_left_without_its_files_is_never_started(
     platform: DockerPlatform, client: docker.DockerClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody asks for it again, and whoever looks has no release at hand: it makes room for a new one."""
-    monkeypatch.setattr(platform_module, "LEFT_WANTING_SECONDS", 0.5)
+    monkeypatch.setattr(platform_module, "LEFT_WANTING_SECONDS", 3600.0)
     wanted = pinned(platform, release(FILES))
     platform._create(platform._hosts["local"], wanted, 0)
     seen = platform.instances(SERVICE)
     assert [each.state for each in seen] == [InstanceState.STARTING]
+    monkeypatch.setattr(platform_module, "LEFT_WANTING_SECONDS", 0.5)
     awaited(platform, SERVICE, lambda seen: seen == ())
+    monkeypatch.setattr(platform_module, "LEFT_WANTING_SECONDS", 3600.0)
     platform.start(wanted, [0])
     awaited(platform, SERVICE, all_ready(1))
 

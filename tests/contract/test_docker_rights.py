@@ -10,7 +10,6 @@ import os
 import re
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from docker.errors import APIError
 
 from support.docker_exam import PREFIX, SOCKET, DemoReleases, local_engine, platform_on
 from support.need import program
+from support.waiting import eventually, exit_status
 from tidegate.core.model import InstanceState, Release
 from tidegate.drivers.platforms.docker import DockerPlatform
 from tidegate.errors import PlatformError
@@ -87,15 +87,11 @@ def _guarded(folder: Path) -> Iterator[Guard]:
         command = [program("haproxy"), "-f", str(EXAMPLE), "-db"]
         process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | paths)
     try:
-        end = time.monotonic() + 10
-        while not (folder / "s").exists():
-            assert process.poll() is None, (folder / "log").read_text()
-            assert time.monotonic() < end
-            time.sleep(0.02)
+        eventually("HAProxy listens", (folder / "s").exists, process=process)
         yield Guard(f"unix://{folder}/s", folder / "log")
     finally:
         process.kill()
-        process.wait()
+        exit_status(process)
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +179,7 @@ def test_everything_else_is_refused(guard: Guard, method: str, path: str) -> Non
         request = requests.Request(method, url, json={} if method == "POST" else None)
         prepared = api.prepare_request(request)
         prepared.url = url  # as it is, also with dots
-        assert api.send(prepared, timeout=10).status_code == 403
+        assert api.send(prepared, timeout=60).status_code == 403
 
 
 def test_an_engine_behind_it_that_refuses_is_told_as_any_error(guard: Guard) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from support.backends import free_port
+from support.waiting import at_most, eventually, pause
 from support.web import Site, page, serving
 from tidegate.core.contract.values import Contract, OnBreaking, Outcome
 from tidegate.drivers.http.documents import MOST_BYTES, HttpDocuments
@@ -31,11 +32,11 @@ paths:
 """
 
 
-def fetched(site: Site, timeout_seconds: float = 5.0) -> object:
+def fetched(site: Site, timeout_seconds: float = 60.0) -> object:
     return HttpDocuments().fetch(site.address, "/openapi.json", timeout_seconds)
 
 
-def refused(site: Site, timeout_seconds: float = 5.0) -> DocumentError:
+def refused(site: Site, timeout_seconds: float = 60.0) -> DocumentError:
     with pytest.raises(DocumentError) as caught:
         fetched(site, timeout_seconds)
     return caught.value
@@ -83,7 +84,7 @@ def test_what_is_no_document_is_an_error_with_its_reason(status: int, body: byte
 
 def test_nobody_there() -> None:
     with pytest.raises(DocumentError, match="connection refused"):
-        HttpDocuments().fetch(f"127.0.0.1:{free_port()}", "/openapi.json", 1.0)
+        HttpDocuments().fetch(f"127.0.0.1:{free_port()}", "/openapi.json", 60.0)
 
 
 def test_a_body_that_breaks_off_is_no_document() -> None:
@@ -91,20 +92,18 @@ def test_a_body_that_breaks_off_is_no_document() -> None:
         assert "answered in part only" in refused(site).message
 
 
-@pytest.mark.parametrize("head", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"])
+@pytest.mark.parametrize("head", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n"])
 def test_a_byte_now_and_then_does_not_stretch_the_time(head: bytes) -> None:
-    """Each byte comes well within the limit; all of it would take far longer."""
+    """Each byte comes well within the limit; all of it would take half a day, or has no end."""
 
     def slowly() -> Iterator[bytes]:
         yield head
-        for _ in range(600):
-            time.sleep(0.05)
+        for _ in itertools.count():
+            pause(0.05, "a byte comes now and then")
             yield b"x"
 
-    with serving(lambda path: slowly()) as site:
-        begun = time.monotonic()
+    with serving(lambda path: slowly()) as site, at_most(30, "giving up"):
         assert "was not answered within 0.5 s" in refused(site, 0.5).message
-        assert time.monotonic() - begun < 10
 
 
 @contextmanager
@@ -174,7 +173,7 @@ def test_a_document_of_real_size() -> None:
 
 
 def test_fetching_leaves_no_thread_behind() -> None:
-    before = threading.active_count()
+    before = set(threading.enumerate())
     with serving(lambda path: page(404)) as site:
         fetched(site)
-    assert threading.active_count() == before
+    eventually("no other thread is left", lambda: set(threading.enumerate()) <= before)

@@ -15,8 +15,9 @@ import pytest
 from pydantic import ValidationError
 
 from processes import free_port
+from support.backends import accepts
 from support.envoy import envoy_router, kill
-from support.haproxy import until
+from support.waiting import eventually
 from tidegate.core.routing import Backend
 from tidegate.drivers.routers import envoy_switch
 from tidegate.drivers.routers.envoy import EnvoyOptions, EnvoyRouter
@@ -47,12 +48,7 @@ class TestEnvoy(RouterContract):
 
 def listens(backend: Backend) -> bool:
     """Whether somebody accepts connections there."""
-    host, _, port = backend.listen.rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), timeout=2).close()
-    except ConnectionRefusedError:
-        return False
-    return True
+    return accepts(backend.listen)
 
 
 def files(home: Path) -> dict[str, tuple[int, str]]:
@@ -174,7 +170,7 @@ def test_another_listen_moves_the_listener(envoy: EnvoyRouter, shop: Backend, ot
     moved = replace(shop, listen=f"127.0.0.1:{free_port()}")
     envoy.write(moved, (member(0), member(1)), 1)
     assert listens(moved)
-    until(lambda: not listens(shop))
+    eventually("the old address is closed", lambda: not listens(shop))
     assert ids(envoy.read(moved).members) == ids([member(0), member(1)])
     assert ids(envoy.read(other).members) == ids([member(5)])
     assert listens(other)
@@ -227,7 +223,7 @@ def test_an_address_that_was_taken_while_envoy_was_gone(envoy: EnvoyRouter, shop
     envoy.write(shop, (member(0),), 1)
     envoy.write(other, (member(5),), 1)
     kill(envoy)
-    until(lambda: not listens(shop))
+    eventually("the address is closed", lambda: not listens(shop))
     host, _, port = shop.listen.rpartition(":")
     with socket.create_server((host, int(port))):
         with pytest.raises(RouterError, match="does not listen for shop"):
@@ -246,10 +242,10 @@ def test_the_exporter_shows_nothing_but_its_counters(home: Path) -> None:
     port = free_port()
     with envoy_router(home, port) as router:
         router.write(Backend("shop", f"127.0.0.1:{free_port()}"), (member(0),), 1)
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
             assert answer.status == 200
         for path in ("/", "/stats", "/quitquitquit", "/metrics/", "/metrics/../quitquitquit"):
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
             connection.request("POST", path)
             assert connection.getresponse().status == 404, path
             connection.close()
@@ -305,7 +301,7 @@ def test_a_backend_without_listen(envoy: EnvoyRouter) -> None:
 def test_an_empty_route_answers_503(envoy: EnvoyRouter, shop: Backend) -> None:
     envoy.write(shop, (), 1)
     with pytest.raises(urllib.error.HTTPError, match="503"):
-        urllib.request.urlopen(f"http://{shop.listen}/", timeout=5)
+        urllib.request.urlopen(f"http://{shop.listen}/", timeout=60)
 
 
 def test_what_is_remembered_by_another_version(envoy: EnvoyRouter, home: Path, shop: Backend) -> None:

@@ -11,7 +11,7 @@ import pytest
 from processes import free_port
 from support.backends import Backends
 from support.envoy import before_step, kill, killed_before_step
-from support.haproxy import until
+from support.waiting import eventually
 from tidegate.core.routing import Backend, Preview
 from tidegate.drivers.routers.envoy import EnvoyRouter
 from tidegate.drivers.routers.envoy_admin import DRAINING, TAKES_NEW, Admin
@@ -20,6 +20,7 @@ from tidegate.drivers.routers.envoy_endpoints import in_file
 from tidegate.drivers.routers.members import server_name
 from tidegate.errors import RouterError
 from tidegate.testing.router_contract import ids, member
+from tidegate.testing.router_traffic_contract import leave
 from traffic import Load
 
 BEFORE = (member(0), member(1), member(2))
@@ -104,32 +105,30 @@ def test_envoy_killed_at_any_step_of_a_write(envoy: EnvoyRouter, shop: Backend) 
         assert ids(envoy.read(shop).members) in (ids(BEFORE), ids(AFTER))
         envoy.write(shop, AFTER, 1)
         assert set(envoy.read(shop).members) == set(AFTER)
-        until(lambda: not envoy.read(shop).draining)
+        eventually("nobody drains", lambda: not envoy.read(shop).draining)
     assert step > 12, "there are more steps than that"
 
 
 def test_tidegate_killed_at_any_step_of_a_switch_loses_no_request(
-    envoy: EnvoyRouter, shop: Backend, apps: Backends
+    envoy: EnvoyRouter, shop: Backend, apps: Backends, load: Callable[..., Load]
 ) -> None:
     """Who is said to be gone is killed at once, after each crash."""
     serving = apps.start("v1-1")
     envoy.write(shop, (serving,), 1)
-    load = Load(shop.listen, get_ka=150, get=50, post_ka=50, slow_gets=2, slow_get_ms=300)
-    until(lambda: load.counts.requests > 50)
+    traffic = load(shop.listen, get_ka=150, get=50, post_ka=50, slow_gets=2, slow_get_ms=300)
+    eventually("50 requests are answered", lambda: traffic.counts.requests > 50)
     for step in range(1, MOST_STEPS):
         old, serving = serving, apps.start(f"v2-{step}")
         crashed = killed_before_step(step, lambda new=serving: envoy.write(shop, (new,), 1))
         seen = envoy.read(shop)
         if old.instance not in {*ids(seen.members), *seen.draining}:
             apps.kill(old)
-        envoy.write(shop, (serving,), 1)
-        while old.instance in envoy.read(shop).draining:
-            envoy.write(shop, (serving,), 1)
+        leave(envoy, shop, [serving], old)
         if old.instance in apps.running:
             apps.kill(old)
         if not crashed:
             break
-    counts = load.finish()
+    counts = traffic.finish()
     assert step > 12, "there are more steps than that"
     assert counts.by_outcome == {"ok": counts.requests}
     assert counts.posts_sent == apps.posts()

@@ -13,8 +13,8 @@ import pytest
 from processes import free_port
 from support.backends import Backends
 from support.envoy import before_step, kill
-from support.haproxy import until
 from support.scripted import Scripted
+from support.waiting import eventually
 from tidegate.core.routing import Backend, Preview, Traffic
 from tidegate.drivers.routers.envoy import EnvoyRouter
 from tidegate.testing.router_contract import ids, member
@@ -58,36 +58,40 @@ def test_a_request_that_waits_for_a_connection_is_in_flight(envoy: EnvoyRouter, 
         old = replace(member(9), address=f"127.0.0.1:{full.getsockname()[1]}")
         envoy.write(shop, (old,), 1)
         client.request("GET", "/")
-        until(lambda: envoy.read(shop).busy == {old.instance: 1})
+        eventually("it is in flight", lambda: envoy.read(shop).busy == {old.instance: 1})
         envoy.write(shop, (new,), 1)
         assert envoy.read(shop).draining == {old.instance: 1}
-    until(lambda: envoy.read(shop).draining == {old.instance: 0})
+    eventually("nothing is in flight", lambda: envoy.read(shop).draining == {old.instance: 0})
 
 
-def test_a_whole_release_is_replaced_back_and_forth(envoy: EnvoyRouter, shop: Backend, apps: Backends) -> None:
+def test_a_whole_release_is_replaced_back_and_forth(
+    envoy: EnvoyRouter, shop: Backend, apps: Backends, load: Callable[..., Load]
+) -> None:
     old, new = [apps.start("v1-1") for _ in range(2)], [apps.start("v2-2") for _ in range(2)]
     envoy.write(shop, old, 1)
-    load = Load(shop.listen, get_ka=200, get=100, post_ka=50)
-    until(lambda: load.counts.requests > 100)
+    traffic = load(shop.listen, get_ka=200, get=100, post_ka=50)
+    eventually("100 requests are answered", lambda: traffic.counts.requests > 100)
     for number in range(30):
         envoy.write(shop, (new, old)[number % 2], 1)
-    seen = load.finish()
+    seen = traffic.finish()
     assert seen.by_outcome == {"ok": seen.requests}
     assert seen.posts_sent == apps.posts()
-    assert envoy.read(shop).traffic == Traffic(seen.requests, 0, 0)
+    eventually("all are counted", lambda: envoy.read(shop).traffic == Traffic(seen.requests, 0, 0))
 
 
-def test_every_change_is_done_at_once_also_in_a_row(envoy: EnvoyRouter, shop: Backend, apps: Backends) -> None:
+def test_every_change_is_done_at_once_also_in_a_row(
+    envoy: EnvoyRouter, shop: Backend, apps: Backends, load: Callable[..., Load]
+) -> None:
     """With a request on each that lasts, both stay known, and a switch is a change of their states alone."""
     one, two = apps.start("v1-1"), apps.start("v2-2")
     envoy.write(shop, (one, two), 1)
-    load = Load(shop.listen, slow_gets=6, slow_get_ms=2500)
-    until(lambda: all(number >= 2 for number in envoy.read(shop).busy.values()))
+    traffic = load(shop.listen, slow_gets=6, slow_get_ms=2500)
+    eventually("two are on each", lambda: all(number >= 2 for number in envoy.read(shop).busy.values()))
     for _ in range(10):
         for each in (one, two):
             envoy.write(shop, (each,), 1)
             assert {get(shop, "/")[1] for _ in range(4)} == {each.release}
-    assert set(load.finish().by_outcome) == {"ok"}
+    assert set(traffic.finish().by_outcome) == {"ok"}
 
 
 @pytest.mark.parametrize("then", ["before", "after"])
@@ -106,15 +110,15 @@ def test_envoy_killed_in_the_middle_of_a_switch(envoy: EnvoyRouter, shop: Backen
     assert get(shop, "/") == (200, "v2-2")
 
 
-def test_another_listen_cuts_nobody(envoy: EnvoyRouter, shop: Backend, apps: Backends) -> None:
+def test_another_listen_cuts_nobody(envoy: EnvoyRouter, shop: Backend, apps: Backends, load: Callable[..., Load]) -> None:
     serving = [apps.start("v1-1")]
     envoy.write(shop, serving, 1)
-    load = Load(shop.listen, client="naive", slow_gets=4, slow_get_ms=800, get_ka=50)
-    until(lambda: envoy.read(shop).busy[serving[0].instance] >= 4)
+    traffic = load(shop.listen, client="naive", slow_gets=4, slow_get_ms=800, get_ka=50)
+    eventually("four are in flight", lambda: envoy.read(shop).busy[serving[0].instance] >= 4)
     both = replace(shop, listen=shop.listen.replace("127.0.0.1", "*"))
     envoy.write(both, serving, 1)
-    until(lambda: load.counts.requests > 100)
-    assert set(load.finish().by_outcome) == {"ok"}
+    eventually("100 requests are answered", lambda: traffic.counts.requests > 100)
+    assert set(traffic.finish().by_outcome) == {"ok"}
 
 
 # -- what reaches whom -----------------------------------------------------------------------------------------------------
@@ -122,7 +126,7 @@ def test_another_listen_cuts_nobody(envoy: EnvoyRouter, shop: Backend, apps: Bac
 
 def get(backend: Backend, path: str, **headers: str) -> tuple[int | None, str | None]:
     """The status, None when the answer broke off, and who answered."""
-    connection = http.client.HTTPConnection(*backend.listen.split(":"), timeout=10)
+    connection = http.client.HTTPConnection(*backend.listen.split(":"), timeout=60)
     try:
         connection.request("GET", path, headers={name.replace("_", "-"): value for name, value in headers.items()})
         answer = connection.getresponse()
@@ -154,9 +158,9 @@ def test_a_tunnel_is_told_from_a_request(envoy: EnvoyRouter, shop: Backend, apps
         envoy.write(shop, (new,), 1)
         seen = envoy.read(shop)
         assert (seen.draining, seen.tunnels) == ({old.instance: 1}, {old.instance: 1})
-    until(lambda: envoy.read(shop).draining == {old.instance: 0})
+    eventually("nothing is in flight", lambda: envoy.read(shop).draining == {old.instance: 0})
     assert envoy.read(shop).tunnels == {}
-    until(lambda: envoy.read(shop).traffic == Traffic(1, 0, 0))
+    eventually("it is counted", lambda: envoy.read(shop).traffic == Traffic(1, 0, 0))
 
 
 # -- what is counted -------------------------------------------------------------------------------------------------------
@@ -181,14 +185,14 @@ def test_answers_that_envoy_made_up_are_lost_and_those_of_the_application_are_er
     for path, status in {**APPLICATIONS, **MADE_UP, "/200": 200, "/404": 404}.items():
         assert get(shop, path)[0] == status, path
     assert len(scripted.heads) == 10, "what was sent is never sent again"
-    until(lambda: envoy.read(shop).traffic == Traffic(10, 4, 4))
+    eventually("all are counted", lambda: envoy.read(shop).traffic == Traffic(10, 4, 4))
     assert envoy.read(shop).by_release == {"v1-1": Traffic(10, 4, 4)}
 
     envoy.write(shop, (replace(member(1, "v2-2"), address=f"127.0.0.1:{free_port()}"),), 1)
     assert get(shop, "/200")[0] == 503, "refused"
     envoy.write(shop, (), 1)
     assert get(shop, "/200")[0] == 503, "nobody there"
-    until(lambda: envoy.read(shop).traffic == Traffic(12, 6, 4))
+    eventually("all are counted", lambda: envoy.read(shop).traffic == Traffic(12, 6, 4))
     assert envoy.read(shop).by_release == {"v1-1": Traffic(10, 4, 4), "v2-2": Traffic(1, 1, 0)}
 
     kill(envoy)
@@ -198,7 +202,7 @@ def test_answers_that_envoy_made_up_are_lost_and_those_of_the_application_are_er
 def test_a_member_that_refuses_is_passed_over(envoy: EnvoyRouter, shop: Backend, apps: Backends) -> None:
     envoy.write(shop, (apps.start("v1-1"), replace(member(9), address=f"127.0.0.1:{free_port()}")), 1)
     assert [get(shop, "/")[0] for _ in range(20)] == [200] * 20
-    until(lambda: envoy.read(shop).traffic == Traffic(20, 0, 0))
+    eventually("all are counted", lambda: envoy.read(shop).traffic == Traffic(20, 0, 0))
 
 
 def test_a_client_that_goes_away_is_nobodys_fault(envoy: EnvoyRouter, shop: Backend, apps: Backends) -> None:
@@ -206,11 +210,11 @@ def test_a_client_that_goes_away_is_nobodys_fault(envoy: EnvoyRouter, shop: Back
     envoy.write(shop, (there,), 1)
     host, _, port = shop.listen.rpartition(":")
     with socket.create_connection((host, int(port))) as client:
-        client.sendall(b"GET /?ms=3000 HTTP/1.1\r\nHost: shop\r\n\r\n")
-        until(lambda: envoy.read(shop).busy[there.instance] == 1)
-    until(lambda: envoy.read(shop).busy[there.instance] == 0)
+        client.sendall(b"GET /?ms=60000 HTTP/1.1\r\nHost: shop\r\n\r\n")
+        eventually("it is in flight", lambda: envoy.read(shop).busy[there.instance] == 1)
+    eventually("it is over", lambda: envoy.read(shop).busy[there.instance] == 0)
     assert get(shop, "/")[0] == 200
-    until(lambda: envoy.read(shop).traffic == Traffic(1, 0, 0))
+    eventually("it is counted", lambda: envoy.read(shop).traffic == Traffic(1, 0, 0))
 
 
 def test_a_client_cannot_tell_envoy_what_to_do(envoy: EnvoyRouter, shop: Backend, scripted: Scripted) -> None:

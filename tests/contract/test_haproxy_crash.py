@@ -22,14 +22,15 @@ from support.haproxy import (
     kill,
     killed_before_step,
     reload,
-    until,
 )
 from support.need import program
+from support.waiting import eventually, exit_status
 from tidegate.core.routing import Backend, Preview
 from tidegate.drivers.routers import haproxy_process, haproxy_servers, haproxy_socket
 from tidegate.drivers.routers.haproxy import HAProxyOptions, HAProxyRouter
 from tidegate.drivers.routers.members import server_name
 from tidegate.testing.router_contract import ids, member
+from tidegate.testing.router_traffic_contract import leave
 from traffic import Load
 
 SHOP = Backend("shop")
@@ -74,7 +75,7 @@ def test_killed_at_any_step_of_a_write(owned: HAProxyRouter, home: Path, shop: B
         owned.write(shop, AFTER, 2)
         assert set(owned.read(shop).members) == set(AFTER)
         assert in_file(file, "shop") == ids(AFTER)
-        until(lambda: not owned.read(shop).draining)
+        eventually("nobody drains", lambda: not owned.read(shop).draining)
         (home / "haproxy" / "state.json").unlink()  # the fence begins anew
     assert step > 15, "there are more steps than that"
 
@@ -97,7 +98,7 @@ def test_killed_at_any_step_of_a_change_that_reloads(owned: HAProxyRouter, home:
         if change == "another backend":
             assert in_file(file, "shop") == ids(BEFORE)
         owned.stop_process()
-        until(lambda: owned.pid is None)
+        eventually("HAProxy has ended", lambda: owned.pid is None)
         for each in (file, home / "haproxy" / "state.json"):
             each.unlink()
     assert step > 15, "there are more steps than that"
@@ -124,13 +125,13 @@ def test_killed_at_any_step_of_an_adopted_write(standing: Callable[..., Standing
 @pytest.mark.parametrize("master", [True, False], ids=["master", "no master"])
 @pytest.mark.parametrize("wait", [True, False], ids=["reloaded", "reloading"])
 def test_reloaded_at_any_step_of_a_write(
-    standing: Callable[..., Standing], apps: Backends, wait: bool, master: bool
+    standing: Callable[..., Standing], apps: Backends, load: Callable[..., Load], wait: bool, master: bool
 ) -> None:
     """The whole route is replaced at once: were the old ones taken out without the new ones, requests would get 503."""
     there = standing(master=master)
     old, new = [apps.start("v1-1") for _ in range(2)], [apps.start("v2-2") for _ in range(2)]
     there.router.write(SHOP, old, 1)
-    load = Load(f"127.0.0.1:{there.port}", get_ka=200, get=100)
+    traffic = load(f"127.0.0.1:{there.port}", get_ka=200, get=100)
     for step in range(1, MOST_STEPS):
         there.router.write(SHOP, old, 1)
         before = there.worker()
@@ -141,13 +142,13 @@ def test_reloaded_at_any_step_of_a_write(
             break
         seen = there.router.read(SHOP)
         gone = ids([*old, *new]) - ids(seen.members) - set(seen.draining)
-        until(lambda pid=before: there.worker() != pid)
+        eventually("another worker answers", lambda pid=before: there.worker() != pid)
         assert not gone & serving(there.socket, "shop"), "told to be gone, and served again"
         there.router.write(SHOP, new, 1)
         assert ids(there.router.read(SHOP).members) == ids(new)
         assert in_file(there.config, "shop") == ids(new)
     assert step > 15, "there are more steps than that"
-    counts = load.finish()
+    counts = traffic.finish()
     assert counts.by_outcome == {"ok": counts.requests}
 
 
@@ -185,7 +186,7 @@ def test_a_new_worker_with_the_file_of_before_takes_over_at_any_step(standing: C
 def idle_client(address: str) -> Iterator[socket.socket]:
     """A client whose connection stays open after its first answer."""
     host, _, port = address.rpartition(":")
-    with socket.create_connection((host, int(port)), timeout=10) as client:
+    with socket.create_connection((host, int(port)), timeout=60) as client:
         assert b" 200 OK" in asked(client)
         yield client
 
@@ -215,7 +216,7 @@ def test_an_old_worker_may_still_send_requests_to_those_that_left(
             seen = router.read(backend)
             assert (ids(seen.members), seen.draining) == (ids([new]), {old.instance: None})
         assert b"x-version: v1-1" in asked(client), "the old worker knows no better"
-    until(lambda: router.read(backend).draining == {})
+    eventually("the old worker has ended", lambda: router.read(backend).draining == {})
     router.write(backend, (new,), 1)
     assert router.read(backend).draining == {}
 
@@ -230,7 +231,7 @@ def test_a_server_that_drains_in_the_new_process_may_be_busy_in_the_old_one(
         there.reload()
         there.ask(f"set server shop/{server_name(old)} state drain")
         assert there.router.read(SHOP).draining == {old.instance: None}, "0 in the new process proves nothing"
-    until(lambda: there.router.read(SHOP).draining == {old.instance: 0})
+    eventually("the old worker has ended", lambda: there.router.read(SHOP).draining == {old.instance: 0})
 
 
 def test_a_process_without_a_master_names_those_that_it_replaces(home: Path) -> None:
@@ -240,23 +241,26 @@ def test_a_process_without_a_master_names_those_that_it_replaces(home: Path) -> 
     router, command = HAProxyRouter(options, "test"), [program("haproxy"), "-f", str(config)]
     first = subprocess.Popen(command)
     try:
-        until(admin.exists)
+        eventually("HAProxy listens", admin.exists, process=first)
         router.write(SHOP, (member(0),), 1)
         with socket.create_connection(("127.0.0.1", port)) as client:
             second = subprocess.Popen([*command, "-x", str(admin), "-sf", str(first.pid)])
             try:
-                until(lambda: haproxy_socket.info(partial(haproxy_socket.say, admin))["Pid"] == str(second.pid))
+                answer = partial(haproxy_socket.say, admin)
+                eventually(
+                    "the second answers", lambda: haproxy_socket.info(answer)["Pid"] == str(second.pid), process=second
+                )
                 router.write(SHOP, (member(1),), 1)
                 assert router.read(SHOP).draining == {member(0).instance: None}
                 client.close()
-                assert first.wait(10) == 0
+                assert exit_status(first) == 0
                 assert router.read(SHOP).draining == {}
             finally:
                 second.kill()
-                second.wait()
+                exit_status(second)
     finally:
         first.kill()
-        first.wait()
+        exit_status(first)
 
 
 def test_where_no_process_can_be_seen_a_young_one_may_have_one_before_it(
@@ -264,7 +268,7 @@ def test_where_no_process_can_be_seen_a_young_one_may_have_one_before_it(
 ) -> None:
     there = standing()
     there.router.write(SHOP, (member(0),), 1)
-    there.router.write(SHOP, (member(1),), 1)
+    leave(there.router, SHOP, [member(1)], member(0))
     assert there.router.read(SHOP).draining == {}
     monkeypatch.setattr(haproxy_process, "PROC", tmp_path)
     assert there.router.read(SHOP).draining == {member(0).instance: None}

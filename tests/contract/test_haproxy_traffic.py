@@ -11,10 +11,11 @@ import pytest
 from processes import free_port
 from support.backends import Backends
 from support.haproxy import Standing, kill
+from support.waiting import eventually
 from tidegate.core.routing import Backend, Preview
 from tidegate.drivers.routers import haproxy_sessions
 from tidegate.drivers.routers.haproxy import HAProxyRouter
-from tidegate.testing.router_traffic_contract import RouterTrafficContract, until
+from tidegate.testing.router_traffic_contract import RouterTrafficContract
 from tidegate.testing.websocket import WebSocket
 from traffic import Load
 
@@ -42,7 +43,11 @@ class TestOwned(RouterTrafficContract):
 
     @pytest.fixture
     def disturb(self, owned: HAProxyRouter) -> Callable[[int], None]:
-        return lambda number: os.kill(owned.pid or 0, signal.SIGUSR2) if number in (5, 10, 15) else None
+        def act(number: int) -> None:
+            if number in (5, 10, 15):
+                os.kill(eventually("the master's process id is known", lambda: owned.pid), signal.SIGUSR2)
+
+        return act
 
 
 class TestAdopted(RouterTrafficContract):
@@ -82,8 +87,8 @@ def test_websockets_are_told_from_requests(
     owned.write(shop, (old,), 1)
     with WebSocket(shop.listen, "/ws") as one, WebSocket(shop.listen, "/ws") as other:
         assert one.echo(b"1") == b"1"
-        traffic = load(shop.listen, slow_gets=3, slow_get_ms=2500, slow_posts=2, slow_post_ms=2500)
-        until(lambda: owned.read(shop).busy.get(old.instance) == 7)
+        traffic = load(shop.listen, slow_gets=3, slow_get_ms=5000, slow_posts=2, slow_post_ms=5000)
+        eventually("seven are in flight", lambda: owned.read(shop).busy.get(old.instance) == 7)
         assert owned.read(shop).tunnels == {}, "nobody drains: not looked for"
         owned.write(shop, (new,), 1)
         seen = owned.read(shop)
@@ -91,8 +96,8 @@ def test_websockets_are_told_from_requests(
         monkeypatch.setattr(haproxy_sessions, "MOST_BYTES", 1000)
         assert owned.read(shop).tunnels == {}, "too many to look through"
         monkeypatch.undo()
-        until(lambda: owned.read(shop).draining == {old.instance: 2})
+        eventually("the requests are over", lambda: owned.read(shop).draining == {old.instance: 2})
         assert other.echo(b"2") == b"2"
-    until(lambda: not any(owned.read(shop).draining.values()))
+    eventually("the WebSockets are closed", lambda: not any(owned.read(shop).draining.values()))
     counts = traffic.finish()
     assert counts.by_outcome == {"ok": counts.requests}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,16 +9,22 @@ from pathlib import Path
 import pytest
 
 from processes import free_port
+from support.backends import Backends
 from support.envoy import envoy_router, kill
 from support.haproxy import short_folder
 from support.judged import Application, agrees, application, send
 from support.looks import ERRORS, LATENCY, NEW, OLD, server_of
 from support.prometheus import Bake, metrics_of, running_prometheus
+from support.waiting import eventually
 from tidegate.core.judge.verdict import Outcome, Reason
 from tidegate.core.routing import Backend, Member
 from tidegate.drivers.routers.envoy import EnvoyRouter
+from traffic import Load
 
-LONGEST_SECONDS = 60.0
+MAX_LOOKS = 40
+USUAL_MS = 200  # that the old release takes, in the mean; a busy machine adds tens
+SPREAD = "0.5"  # of the logarithm of the times
+CONNECTIONS = 40  # of which each asks again as soon as it is answered
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +53,10 @@ class Scene:
     bake: Bake
     port: int = field(default_factory=free_port)
 
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
     def route(self, apps: Mapping[str, Application]) -> None:
         """By release."""
         named = {release.replace("_", "-"): app for release, app in apps.items()}
@@ -55,7 +64,10 @@ class Scene:
             Member(server_of(release).rpartition(".")[2], release, 0, f"127.0.0.1:{app.port}")
             for release, app in named.items()
         ]
-        self.router.write(Backend(self.bake.proxy, f"127.0.0.1:{self.port}"), members, 1)
+        self.write(*members)
+
+    def write(self, *members: Member) -> None:
+        self.router.write(Backend(self.bake.proxy, self.address), members, 1)
 
     def begin(self, old: Application, new: Application) -> None:
         """The old release served 160 requests, which were scraped; now the new one is routed, too."""
@@ -71,18 +83,26 @@ class Scene:
         self.bake.scraped(1.2)
 
     def until_it_fails(self, check: str) -> None:
-        """Send requests until the judge has seen enough."""
-        deadline = time.monotonic() + LONGEST_SECONDS
-        while self.bake.look(final=False)[check].outcome is not Outcome.FAIL:
-            assert time.monotonic() < deadline, self.bake.verdicts[-1].sentence
+        """80 requests after each look, until the judge has seen enough."""
+        for _ in range(MAX_LOOKS):
+            if self.bake.look(final=False)[check].outcome is Outcome.FAIL:
+                return
             send(self.port, 80)
+            self.flushed()
+        raise AssertionError(f"after {MAX_LOOKS} looks: {self.bake.verdicts[-1].sentence}")
 
-    def long(self, check: str, seconds: float) -> None:
-        """Send requests for so long; it must not fail meanwhile."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            send(self.port, 80)
-            assert self.bake.look(final=False)[check].outcome is not Outcome.FAIL, self.bake.verdicts[-1].sentence
+    def begin_timed(self, apps: Backends, load: Callable[..., Load], milliseconds: int) -> tuple[Member, Member, int, Load]:
+        """Both releases, of which the new one takes so long, with traffic; and what the old one had answered before."""
+        old = apps.start(OLD, SERVICE_MS=str(USUAL_MS), JITTER=SPREAD)
+        new = apps.start(NEW, SERVICE_MS=str(milliseconds), JITTER=SPREAD)
+        self.write(old)
+        before = load(self.address, get_ka=10 * CONNECTIONS)
+        eventually("160 requests are answered", lambda: before.counts.requests >= 160)
+        before.finish()
+        self.flushed()
+        self.bake.begin()
+        self.write(old, new)
+        return old, new, apps.answered(old), load(self.address, get_ka=10 * CONNECTIONS)
 
 
 @pytest.fixture
@@ -136,22 +156,36 @@ def test_answers_that_break_off_are_failures_and_each_request_is_one(scene: Call
         assert found.candidate == pytest.approx(new.broken / new.requests)
 
 
-def test_a_release_that_is_three_times_as_slow_fails(scene: Callable[..., Scene]) -> None:
+def test_a_release_that_is_three_times_as_slow_fails(
+    scene: Callable[..., Scene], apps: Backends, load: Callable[..., Load]
+) -> None:
     there = scene(LATENCY)
-    with application(seconds=0.01) as old, application(seconds=0.03) as new:
-        there.begin(old, new)
-        there.until_it_fails("latency")
-        assert there.bake.settled()["latency"].reason is Reason.WORSE
+    *_, traffic = there.begin_timed(apps, load, 3 * USUAL_MS)
+
+    def fails() -> bool:
+        return there.bake.look(final=False)["latency"].outcome is Outcome.FAIL
+
+    eventually("the check fails", fails, 200.0, poll_seconds=0.5)
+    traffic.finish()
+    assert there.bake.settled()["latency"].reason is Reason.WORSE
     assert "took longer than" in there.bake.verdicts[-1].sentence
 
 
-def test_a_release_that_is_as_fast_as_before_does_not_fail(scene: Callable[..., Scene]) -> None:
+def test_a_release_that_is_as_fast_as_before_does_not_fail(
+    scene: Callable[..., Scene], apps: Backends, load: Callable[..., Load]
+) -> None:
     there = scene(LATENCY)
-    with application(seconds=0.01) as old, application(seconds=0.01) as new:
-        there.begin(old, new)
-        there.long("latency", 5)
-        there.flushed()
-        found = there.bake.settled()["latency"]
-        assert found.outcome is not Outcome.FAIL
-        assert found.candidate_count == pytest.approx(new.requests, abs=1)
-        assert found.baseline_count == pytest.approx(old.requests, abs=1)
+    old, new, before, traffic = there.begin_timed(apps, load, USUAL_MS)
+
+    def seen() -> float:
+        found = there.bake.look(final=False)["latency"]
+        assert found.outcome is not Outcome.FAIL, there.bake.verdicts[-1].sentence
+        return found.candidate_count or 0
+
+    eventually("enough requests are seen", lambda: seen() >= 500, 200.0, poll_seconds=0.5)
+    traffic.finish()
+    there.flushed()
+    found = there.bake.settled()["latency"]
+    assert found.outcome is not Outcome.FAIL
+    assert found.candidate_count == pytest.approx(apps.answered(new), abs=1)
+    assert found.baseline_count == pytest.approx(apps.answered(old) - before, abs=1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import subprocess
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,18 +15,20 @@ from support.judged import Application, agrees, application, send
 from support.looks import ERRORS, NEW, OLD, server_of
 from support.need import program
 from support.prometheus import Bake, metrics_of, running_prometheus
+from support.waiting import eventually, exit_status
 from tidegate.core.judge.verdict import Outcome, Reason
 
+MAX_LOOKS = 40
 CONFIG = """
 global
   stats socket {home}/admin.sock mode 600 level admin
 defaults
   mode http
   option http-server-close
-  timeout connect 1s
+  timeout connect 30s
   retries 0
-  timeout client 5s
-  timeout server 5s
+  timeout client 60s
+  timeout server 60s
 frontend fe
   bind 127.0.0.1:{port}
   default_backend {backend}
@@ -52,14 +53,18 @@ class Proxy:
     def start(self) -> None:
         words = [program("haproxy"), "-db", "-f", str(self._home / "haproxy.cfg")]
         self._process = subprocess.Popen(words, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline and self._process.poll() is None:
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{self._exporter}/metrics", timeout=1):
-                    return
-            except OSError:
-                time.sleep(0.02)
-        raise AssertionError("haproxy does not serve")
+        try:
+            eventually("HAProxy serves", self._serves, process=self._process)
+        except AssertionError:
+            self._process.kill()
+            raise
+
+    def _serves(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self._exporter}/metrics", timeout=60):
+                return True
+        except OSError:
+            return False
 
     def add(self, port: int) -> None:
         """A server of the new release."""
@@ -70,10 +75,7 @@ class Proxy:
     def delete(self) -> None:
         server = f"{self._backend}/{server_of(NEW)}"
         self._say(f"set server {server} state maint")
-        deadline = time.monotonic() + 5
-        while "deleted" not in self._say(f"del server {server}"):
-            assert time.monotonic() < deadline, "the server cannot be deleted"
-            time.sleep(0.02)
+        eventually("the server is deleted", lambda: "deleted" in self._say(f"del server {server}"))
 
     def _say(self, command: str) -> str:
         with socket.socket(socket.AF_UNIX) as connection:
@@ -88,7 +90,7 @@ class Proxy:
 
     def stop(self) -> None:
         self._process.terminate()
-        self._process.wait(timeout=10)
+        exit_status(self._process)
 
 
 @pytest.fixture(scope="module")
@@ -126,15 +128,22 @@ def proxy(tmp_path: Path, source: tuple[str, int], bake: Bake, old: Application)
         running.stop()
 
 
+def send_until_it_fails(bake: Bake, proxy: Proxy) -> None:
+    """40 requests after each look, until the judge has seen enough."""
+    for _ in range(MAX_LOOKS):
+        if bake.look(final=False)["errors"].outcome is Outcome.FAIL:
+            return
+        proxy.send(40)
+        bake.scraped()
+    raise AssertionError(f"after {MAX_LOOKS} looks: {bake.verdicts[-1].sentence}")
+
+
 def test_a_new_server_is_counted_from_its_first_request(bake: Bake, proxy: Proxy, old: Application) -> None:
     with application(fails_each=5) as new:
         proxy.add(new.port)
         proxy.send(400)
         agrees(bake.settled(final=False)["errors"], new, old)
-        deadline = time.monotonic() + 20
-        while bake.look(final=False)["errors"].outcome is not Outcome.FAIL:
-            assert time.monotonic() < deadline, bake.verdicts[-1].sentence
-            proxy.send(40)
+        send_until_it_fails(bake, proxy)
         found = bake.settled()["errors"]
         agrees(found, new, old)
     assert (found.reason, bake.outcome) == (Reason.WORSE, "FAIL")
@@ -171,10 +180,7 @@ def test_a_server_that_was_deleted_and_added_again_counts_all_it_did(bake: Bake,
 
 def test_a_server_that_refuses_fails(bake: Bake, proxy: Proxy) -> None:
     proxy.add(free_port())
-    deadline = time.monotonic() + 20
-    while bake.look(final=False)["errors"].outcome is not Outcome.FAIL:
-        assert time.monotonic() < deadline, bake.verdicts[-1].sentence
-        proxy.send(40)
+    send_until_it_fails(bake, proxy)
     assert bake.settled()["errors"].candidate == 1.0
     assert bake.outcome == "FAIL"
 

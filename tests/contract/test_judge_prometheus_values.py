@@ -27,18 +27,6 @@ PAST_LOAD = (95.0, 105.0)  # a gauge of the old release, in turn
 Amounts = Mapping[str, float]  # by series, as `name{labels}`
 
 
-class Growing:
-    """Counters that grow with each read of the exporter."""
-
-    def __init__(self, each: Amounts, begin: Amounts) -> None:
-        self._each, self.now = each, {**dict.fromkeys(each, 0.0), **begin}
-
-    def __call__(self) -> str:
-        for series, amount in self._each.items():
-            self.now[series] += amount
-        return text(self.now)
-
-
 def text(values: Amounts) -> str:
     """As an exporter writes it."""
     return "".join(f"{series} {value}\n" for series, value in values.items())
@@ -110,14 +98,15 @@ class Farm:
         bake.begin()
 
     def play(self, bake: Bake, each: Amounts, looks: int) -> Finding:
-        """Let it be scraped and looked at so often, or until it fails; the finding of the only check after that."""
-        self.proxy.text = traffic = Growing(each, self.shown)
+        """Let the counters grow, be scraped and looked at so often, or until it fails; the finding of the only check."""
+        self.shown = {**dict.fromkeys(each, 0.0), **self.shown}
         for _ in range(looks):
+            self.shown = {series: value + each.get(series, 0.0) for series, value in self.shown.items()}
+            self.proxy.text = text(self.shown)
             bake.scraped()
             bake.look(final=False)
             if bake.outcome == "FAIL":
                 break
-        self.proxy.text, self.shown = text(traffic.now), traffic.now
         self.past = {series: self.shown[series] for series in self.past}
         (found,) = bake.settled().values()
         assert repr(bake.replayed()) == repr(bake.verdicts)

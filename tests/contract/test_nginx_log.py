@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import socket
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,12 +21,12 @@ from support.need import program
 from support.nginx import Standing, get, open_folder, owned_router
 from support.prometheus import Bake, metrics_of, running_prometheus
 from support.scripted import Scripted
+from support.waiting import eventually, exit_status
 from tidegate.core.judge.questions import COUNTED_RESPONSES, RESPONSE_SECONDS
 from tidegate.core.judge.verdict import Reason
 from tidegate.core.routing import Backend, Member, Traffic
 from tidegate.drivers.routers.nginx import NginxRouter
 from tidegate.testing.router_contract import member
-from tidegate.testing.router_traffic_contract import until
 from traffic import Load
 
 ROOT = Path(__file__).parents[2]
@@ -67,7 +66,7 @@ def counted(router: NginxRouter, backend: Backend, requests: int) -> Traffic:
         assert traffic is not None
         return traffic
 
-    until(lambda: found().requests >= requests)
+    eventually(f"{requests} requests are counted", lambda: found().requests >= requests)
     return found()
 
 
@@ -95,10 +94,12 @@ def test_a_client_that_leaves_or_speaks_nonsense_loses_nothing(owned: NginxRoute
     """The nonsense is no request for anybody."""
     owned.write(shop, (replace(member(0), address=broken.address),), 1)
     host, _, port = shop.listen.rpartition(":")
-    for said in (b"GET /silence HTTP/1.1\r\nHost: x\r\n\r\n", b"nonsense\r\n\r\n"):
-        with socket.create_connection((host, int(port))) as client:
-            client.sendall(said)
-            time.sleep(0.2)
+    with socket.create_connection((host, int(port))) as client:
+        client.sendall(b"GET /silence HTTP/1.1\r\nHost: x\r\n\r\n")
+        eventually("the application has the request", lambda: broken.heads)
+    with socket.create_connection((host, int(port))) as client:
+        client.sendall(b"nonsense\r\n\r\n")
+        assert b" 400 " in client.recv(65536)
     assert counted(owned, shop, 1) == Traffic(1, 0, 0)
 
 
@@ -117,7 +118,7 @@ def test_the_log_is_put_aside_and_no_line_is_missed(
     with owned_router(home, log=home / "requests.log", log_turn_bytes=8_000) as router:
         router.write(shop, (apps.start("v1-1"), apps.start("v2-2")), 1)
         traffic = load(shop.listen, get=150, post_ka=150)
-        until(lambda: router.read(shop).traffic is not None and traffic.counts.requests > 900)
+        eventually("900 requests are answered", lambda: router.read(shop).traffic and traffic.counts.requests > 900)
         seen = traffic.finish()
         found = counted(router, shop, seen.requests)
         assert found == Traffic(seen.requests, 0, 0)
@@ -162,16 +163,16 @@ def running_mtail(home: Path) -> Iterator[int]:
     command = [program("mtail"), *options, "--emit_prog_label=false", "--logtostderr"]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
-        until(parts.answers(f"http://127.0.0.1:{port}/metrics"))
+        eventually("mtail answers", parts.answers(f"http://127.0.0.1:{port}/metrics"), process=process)
         yield port
     finally:
         process.terminate()
-        process.wait(10)
+        exit_status(process)
 
 
 def shown(port: int, name: str) -> dict[str, int]:
     """What mtail tells under this name, by labels."""
-    with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+    with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
         lines = [line for line in answer.read().decode().splitlines() if line.startswith(name + "{")]
     return {line.removeprefix(name).rpartition(" ")[0]: int(line.rpartition(" ")[2]) for line in lines}
 
@@ -194,7 +195,10 @@ def test_counters_and_buckets_of_each_server(home: Path, owned: NginxRouter, sho
             assert get(shop.listen, "/200") == 200
         labels = 'code="{}",proxy="shop",server="{}"'
         wanted = {("2xx", failing): 5, ("4xx", failing): 1, ("5xx", failing): 8, ("5xx", gone): 1}
-        until(lambda: sum(shown(port, COUNTED_RESPONSES).values()) >= 15)
+        last = "{" + labels.format("2xx", name(failing)) + "}"
+        eventually("the last line is read", lambda: shown(port, COUNTED_RESPONSES).get(last) == 5)
+        timed = f'{{proxy="shop",server="{name(failing)}",le="+Inf"}}'
+        eventually("the last time is read", lambda: shown(port, RESPONSE_SECONDS).get(timed) == 12)
         found = shown(port, COUNTED_RESPONSES)
         refused = found.pop("{" + labels.format("5xx", name(gone)) + "}")
         assert refused > 1, "asked first, and refused"
@@ -202,7 +206,7 @@ def test_counters_and_buckets_of_each_server(home: Path, owned: NginxRouter, sho
         assert found == {"{" + labels.format(code, name(each)) + "}": count for (code, each), count in wanted.items()}
         buckets = shown(port, RESPONSE_SECONDS)
     every = {labels: count for labels, count in buckets.items() if 'le="+Inf"' in labels}
-    assert every == {f'{{proxy="shop",server="{name(failing)}",le="+Inf"}}': 12}, "not those that never began"
+    assert every == {timed: 12}, "not those that never began"
 
 
 def test_errors_and_latency_of_a_new_release_are_found(
@@ -219,16 +223,17 @@ def test_errors_and_latency_of_a_new_release_are_found(
         old = apps.start(OLD)
         router.write(shop, (old,), 1)
         load(shop.listen, get=100, post_ka=100)
-        until(lambda: sum(shown(port, COUNTED_RESPONSES).values()) > 1500)  # what is usual, beyond the first slow ones
+        # What is usual, beyond the first slow ones.
+        eventually("1500 lines are read", lambda: sum(shown(port, COUNTED_RESPONSES).values()) > 1500)
         bake.scraped()
         bake.begin()
-        router.write(shop, (old, apps.start(NEW, ERROR_RATIO="0.3", SERVICE_MS="60")), 1)
-        deadline = time.monotonic() + 120
-        while not {"errors", "latency"} <= {
-            each for each, found in bake.look(final=False).items() if found.reason is Reason.WORSE
-        }:
-            assert time.monotonic() < deadline, bake.verdicts[-1].sentence
-            time.sleep(0.5)
+        router.write(shop, (old, apps.start(NEW, ERROR_RATIO="0.3", SERVICE_MS="400")), 1)
+
+        def both_worse() -> bool:
+            findings = bake.look(final=False)
+            return all(findings[check].reason is Reason.WORSE for check in ("errors", "latency"))
+
+        eventually("both checks find the new release worse", both_worse, 200.0, poll_seconds=0.5)
         found = bake.settled()["errors"]
     assert bake.outcome == "FAIL"
     assert found.candidate == pytest.approx(0.3, abs=0.12)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
+from threading import Barrier
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -107,13 +108,12 @@ def test_an_engine_with_a_wrong_clock_waits_as_long_as_it_meant_to(postgres_url:
     wrong = SqlStore(postgres_url, lambda: time.time() + wrong_by)
     right = SqlStore(postgres_url)
     begin(right, SHOP)
-    claim = take(wrong, "anna", 30)
-    assert abs(claim.since - (time.time() + wrong_by)) < 10, "since when, by the clock of the engine that asks"
+    claim = take(wrong, "anna", 600)
+    assert abs(claim.since - (time.time() + wrong_by)) < 600, "since when, by the clock of the engine that asks"
     assert right.claim("bert", 30) is None
-    wrong.release(claim, time.time() + wrong_by + 60)
+    wrong.release(claim, time.time() + wrong_by + 1800)
     assert right.claim("bert", 30) is None
-    again = store_due_in(right)
-    assert 45 < again <= 60
+    assert 1200 < store_due_in(right) <= 1800
     wrong.close()
     right.close()
 
@@ -127,10 +127,10 @@ def store_due_in(store: SqlStore) -> float:
 
 def test_what_is_due_does_not_follow_an_engine_whose_clock_jumps(store: SqlStore) -> None:
     begin(store, SHOP)
-    mine = take(store, "anna", 30)
-    store.release(mine, time.time() + 60)
-    store.leap(-3600.0, 30)
-    assert 45 < store_due_in(store) <= 60
+    mine = take(store, "anna", 600)
+    store.release(mine, time.time() + 1800)
+    store.leap(-3600.0, 600)
+    assert 1200 < store_due_in(store) <= 1800
 
 
 # -- many at once -----------------------------------------------------------------------------------------------------
@@ -166,6 +166,7 @@ def test_two_that_block_each_other_are_told_apart_and_the_work_is_done_again(pos
     for name in ("shop", "cart"):
         store.put_service(a_service(name))
     runs: list[str] = []
+    one_each = Barrier(2)
 
     def lock_both(first: str, second: str) -> str:
         def work(connection: object) -> str:
@@ -174,7 +175,8 @@ def test_two_that_block_each_other_are_told_apart_and_the_work_is_done_again(pos
                 connection.execute(  # type: ignore[attr-defined]  # a Connection
                     text("UPDATE services SET version = version + 1 WHERE key = :key"), {"key": f"demo/{name}"}
                 )
-                time.sleep(0.3)
+                if name == first and runs.count(first) == 1:
+                    one_each.wait(timeout=60)
             return first
 
         return store._write_checked("testing", work)

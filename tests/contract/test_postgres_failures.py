@@ -20,6 +20,7 @@ from support.clock import Clock
 from support.haproxy import short_folder
 from support.need import program
 from support.postgres import KEEPER, Server, running
+from support.waiting import at_most, eventually
 from tidegate.core.phases import Phase
 from tidegate.core.records import Claim
 from tidegate.errors import InvalidSettings, StoreError
@@ -223,7 +224,7 @@ def test_the_password_is_read_from_its_file_for_each_connection(tmp_path: Path) 
 
 def test_a_server_that_hangs_is_given_up(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its connection lives, and the limits that it should watch itself are not watched."""
-    monkeypatch.setattr(postgres_connection.PatientConnection, "patience_seconds", 1.0)
+    monkeypatch.setattr(postgres_connection.PatientConnection, "patience_seconds", 3.0)
     stopped: list[int] = []
 
     def hang(*, within: bool) -> None:
@@ -233,18 +234,17 @@ def test_a_server_that_hangs_is_given_up(store: SqlStore, monkeypatch: pytest.Mo
                 os.kill(stopped[-1], signal.SIGSTOP)
                 connection.execute(text("SELECT 1"))
 
-    begun = time.monotonic()
     try:
-        with pytest.raises(StoreError, match="said nothing") as caught:
-            hang(within=True)
-        assert caught.value.retryable
-        hang(within=False)
-        os.kill(stopped[-1], signal.SIGSTOP)
-        assert store.claim("anna", 10) is None, "a connection that hangs is replaced before it is used"
+        with at_most(60, "giving up two connections that hang"):
+            with pytest.raises(StoreError, match="said nothing") as caught:
+                hang(within=True)
+            assert caught.value.retryable
+            hang(within=False)
+            os.kill(stopped[-1], signal.SIGSTOP)
+            assert store.claim("anna", 10) is None, "a connection that hangs is replaced before it is used"
     finally:
         for pid in stopped:
             os.kill(pid, signal.SIGCONT)
-    assert time.monotonic() - begun < 10
 
 
 def test_tls_is_checked_as_the_url_says(tmp_path: Path) -> None:
@@ -287,13 +287,15 @@ def test_a_database_whose_clock_jumps_puts_nothing_off(by_the_clock: SqlStore, c
     store, other = by_the_clock, a_service("other")
     begin(store, SHOP)
     begin(store, other)
-    store.release(take(store, "anna"), time.time() + 60)
-    take(store, "an engine that ends now", 30)
+    store.release(take(store, "anna", 600), time.time() + 1800)
+    take(store, "an engine that ends now", 1800)
     clock.jump(seconds)
     claimed: dict[str, Claim] = {}
-    deadline = time.monotonic() + 10
-    while set(claimed) != {"shop-1", "other-1"}:
-        assert time.monotonic() < deadline, f"claimed: {claimed}"
-        claimed |= {each.rollout: each for each in [store.claim("anna", 1)] if each is not None}
-        time.sleep(0.1)
+
+    def both() -> bool:
+        if (claim := store.claim("anna", 1)) is not None:
+            claimed[claim.rollout] = claim
+        return set(claimed) == {"shop-1", "other-1"}
+
+    eventually("both are claimed", both, poll_seconds=0.1)
     assert all(each.since <= time.time() + 1 for each in claimed.values())

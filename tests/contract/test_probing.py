@@ -5,21 +5,30 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from processes import free_port
 from support.backends import Backends, backends
-from support.haproxy import owned_router, reload, short_folder, until
+from support.haproxy import owned_router, reload, short_folder
 from support.need import program
+from support.waiting import eventually, pause
 from support.web import page, serving
 from tidegate.core.probing import LEAST_EVERY_SECONDS, Probe, Probed, Probes, Visit, public_url
 from tidegate.core.routing import Backend
 from tidegate.drivers.http.visits import HttpVisitor
 from tidegate.drivers.routers.haproxy import HAProxyRouter
-from tidegate.engine.probing import MOST_FAILURES, MOST_PROBED, MOST_RELEASES, Prober, counted
+from tidegate.engine.probing import (
+    MOST_FAILURES,
+    MOST_PROBED,
+    MOST_RELEASES,
+    UNTOUCHED_SECONDS,
+    Prober,
+    counted,
+)
 from tidegate.ports import Visitor
 
 
@@ -51,7 +60,7 @@ def apps(tmp_path: Path) -> Iterator[Backends]:
 
 
 def probe(listen: str, path: str = "/", **changes: object) -> Probe:
-    values = {"every_seconds": 0.1, "timeout_seconds": 5.0, "slow_seconds": 5.0, "header": "X-Version", **changes}
+    values = {"every_seconds": 0.1, "timeout_seconds": 60.0, "slow_seconds": 60.0, "header": "X-Version", **changes}
     return Probe(public_url(listen, path), **values)  # type: ignore[arg-type]
 
 
@@ -74,11 +83,11 @@ def test_a_switch_and_a_reload_lose_neither_kind_of_request(
     old, new = apps.start("v1"), apps.start("v2")
     owned.write(shop, (old,), 1)
     prober.begin("r1", probe(shop.listen))
-    until(lambda: counts(prober).by_release.get("v1", Probes()).seen >= 4)
+    eventually("four probes of v1", lambda: counts(prober).by_release.get("v1", Probes()).seen >= 4)
     owned.write(shop, (old, new), 1)
     owned.write(shop, (new,), 1)
     reload(owned)
-    until(lambda: counts(prober).by_release.get("v2", Probes()).seen >= 6)
+    eventually("six probes of v2", lambda: counts(prober).by_release.get("v2", Probes()).seen >= 6)
     found = counts(prober)
     assert (found.total.failed, found.total.slow, found.failures) == (0, 0, ())
     assert sum(each.seen for each in found.by_release.values()) == found.total.seen
@@ -91,11 +100,11 @@ def test_a_killed_server_is_counted_with_the_reason(
     only = apps.start("v1")
     owned.write(shop, (only,), 1)
     prober.begin("r1", probe(shop.listen))
-    until(lambda: seen(prober) >= 2)
+    eventually("two probes", lambda: seen(prober) >= 2)
     assert counts(prober).total.failed == 0
     begun = time.time()
     apps.kill(only)
-    until(lambda: counts(prober).total.failed >= 3, 30.0)
+    eventually("three failed probes", lambda: counts(prober).total.failed >= 3)
     found = counts(prober)
     assert found.failures[-1].reason == "answered 503"
     assert all(begun - 1 < failure.at <= time.time() for failure in found.failures)
@@ -108,11 +117,11 @@ def test_slow_answers_are_counted_and_errors_are_failures_of_the_release(
     slow = apps.start("v1", SERVICE_MS="300")
     owned.write(shop, (slow,), 1)
     prober.begin("r1", probe(shop.listen, slow_seconds=0.1))
-    until(lambda: counts(prober).total.slow >= 2)
+    eventually("two slow probes", lambda: counts(prober).total.slow >= 2)
     assert counts(prober).total.failed == 0
     bad = apps.start("v2", ERROR_RATIO="1")
     owned.write(shop, (bad,), 1)
-    until(lambda: counts(prober).by_release.get("v2", Probes()).failed >= 2)
+    eventually("two failed probes of v2", lambda: counts(prober).by_release.get("v2", Probes()).failed >= 2)
     assert counts(prober).failures[0].reason == "answered 500"
     assert counts(prober).by_release["v1"].slow >= 2
 
@@ -123,7 +132,7 @@ def test_slow_answers_are_counted_and_errors_are_failures_of_the_release(
 def test_every_other_request_is_on_a_kept_connection(prober: Prober) -> None:
     with serving(lambda path: page(200)) as site:
         prober.begin("r1", probe(site.address, "/health?deep=1"))
-        until(lambda: seen(prober) >= 8)
+        eventually("eight probes", lambda: seen(prober) >= 8)
         prober.close()
         asked, connections = len(site.asked), site.connections
     assert set(site.asked) == {"/health?deep=1"}
@@ -133,7 +142,7 @@ def test_every_other_request_is_on_a_kept_connection(prober: Prober) -> None:
 def test_a_kept_connection_that_is_closed_while_idle_is_no_failure(prober: Prober) -> None:
     with serving(lambda path: page(204), hangs_up=True) as site:
         prober.begin("r1", probe(site.address))
-        until(lambda: seen(prober) >= 6)
+        eventually("six probes", lambda: seen(prober) >= 6)
         assert counts(prober).total.failed == 0
         assert site.connections >= 6
 
@@ -151,7 +160,7 @@ def test_a_kept_connection_that_is_closed_while_idle_is_no_failure(prober: Probe
 def test_what_is_no_answer_has_failed(prober: Prober, answer: list[bytes], reason: str) -> None:
     with serving(lambda path: answer) as site:
         prober.begin("r1", probe(site.address))
-        until(lambda: counts(prober).total.failed >= 3)
+        eventually("three failed probes", lambda: counts(prober).total.failed >= 3)
         assert counts(prober).total.seen == counts(prober).total.failed
         assert {failure.reason for failure in counts(prober).failures} == {reason}
 
@@ -159,25 +168,30 @@ def test_what_is_no_answer_has_failed(prober: Prober, answer: list[bytes], reaso
 def test_a_redirect_is_an_answer_and_is_not_followed(prober: Prober) -> None:
     with serving(lambda path: page(302, b"", "Location: /elsewhere")) as site:
         prober.begin("r1", probe(site.address, "/here"))
-        until(lambda: seen(prober) >= 3)
+        eventually("three probes", lambda: seen(prober) >= 3)
         assert counts(prober).total.failed == 0
         assert set(site.asked) == {"/here"}
 
 
 def test_silence_is_a_failure_after_the_timeout(prober: Prober) -> None:
+    over = threading.Event()
+
     def silent() -> Iterator[bytes]:
-        time.sleep(1.0)
+        over.wait(300)
         yield b""
 
     with serving(lambda path: silent()) as site:
-        prober.begin("r1", probe(site.address, timeout_seconds=0.2))
-        until(lambda: counts(prober).total.failed >= 2)
+        try:
+            prober.begin("r1", probe(site.address, timeout_seconds=0.2))
+            eventually("two failed probes", lambda: counts(prober).total.failed >= 2)
+        finally:
+            over.set()
     assert counts(prober).failures[0].reason == "was not answered within 0.2 s"
 
 
 def test_nobody_there(prober: Prober) -> None:
     prober.begin("r1", probe(f"127.0.0.1:{free_port()}"))
-    until(lambda: counts(prober).total.failed >= 2)
+    eventually("two failed probes", lambda: counts(prober).total.failed >= 2)
     assert counts(prober).failures[0].reason == "was not answered: connection refused"
 
 
@@ -194,7 +208,7 @@ class Counting(Visitor):
     def visit(self, *, kept: bool) -> Visit:
         self.under_way += 1
         self.most, self.visits = max(self.most, self.under_way), self.visits + 1
-        time.sleep(self.seconds)
+        pause(self.seconds, "the visit takes its time")
         self.under_way -= 1
         return Visit(self.seconds)
 
@@ -219,7 +233,7 @@ def test_it_never_goes_faster_than_it_may_not_even_to_catch_up() -> None:
     with counting(visitor) as prober:
         begun = time.monotonic()
         prober.begin("r1", probe(URL, every_seconds=0.0))
-        until(lambda: visitor.visits >= 4)
+        eventually("four visits", lambda: visitor.visits >= 4)
         assert time.monotonic() - begun >= 3 * (0.3 + LEAST_EVERY_SECONDS)
 
 
@@ -227,12 +241,12 @@ def test_one_at_a_time_for_a_service_also_from_one_rollout_to_the_next() -> None
     visitor = Counting(0.2)
     with counting(visitor) as prober:
         prober.begin("r1", probe(URL))
-        until(lambda: visitor.visits >= 1)
+        eventually("a visit", lambda: visitor.visits >= 1)
         prober.end("r1")
         assert prober.counts("r1") is None
         prober.begin("r2", probe(URL))
-        until(lambda: prober.begin("r2", probe(URL)) or prober.counts("r2") is not None)
-        until(lambda: seen_of(prober, "r2") >= 2)
+        eventually("r2 is probed", lambda: prober.begin("r2", probe(URL)) or prober.counts("r2") is not None)
+        eventually("two probes of r2", lambda: seen_of(prober, "r2") >= 2)
         assert visitor.most == 1
 
 
@@ -244,27 +258,31 @@ def test_it_stops_with_the_rollout() -> None:
     visitor = Counting()
     with counting(visitor) as prober:
         prober.begin("r1", probe(URL))
-        until(lambda: visitor.visits >= 2)
+        eventually("two visits", lambda: visitor.visits >= 2)
         prober.end("r1")
         prober.end("r1")
-        assert visitor.closed.wait(10)
+        assert visitor.closed.wait(60)
         visits = visitor.visits
-        time.sleep(0.3)
+        pause(0.3, "there is no further visit")
         assert visitor.visits == visits
 
 
 def test_one_that_nobody_speaks_of_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tidegate.engine.probing.UNTOUCHED_SECONDS", 0.3)
+    clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
+    monkeypatch.setattr("tidegate.engine.probing.time", clock)
     visitor = Counting()
     with counting(visitor) as prober:
         prober.begin("r1", probe(URL))
         for _ in range(5):
-            time.sleep(0.1)
+            clock.now += UNTOUCHED_SECONDS / 2
+            visits = visitor.visits
             prober.begin("r1", probe(URL))
+            eventually("it is probed further", lambda before=visits: visitor.visits > before + 1)
         assert not visitor.closed.is_set(), "spoken of all the time"
-        until(lambda: prober.counts("r1") is None)
+        clock.now += UNTOUCHED_SECONDS
+        eventually("it is given up", lambda: prober.counts("r1") is None)
         prober.begin("r1", probe(URL))
-        assert prober.counts("r1") is not None, "and begun anew when it is"
+        assert prober.counts("r1") is not None, "and begun again when it is"
 
 
 def test_no_more_than_so_many_rollouts() -> None:
@@ -274,7 +292,8 @@ def test_no_more_than_so_many_rollouts() -> None:
         assert prober.counts(f"r{MOST_PROBED - 1}") is not None
         assert prober.counts(f"r{MOST_PROBED}") is None
         prober.end("r0")
-        until(lambda: prober.begin("more", probe("127.0.0.1:99")) or prober.counts("more") is not None)
+        more = probe("127.0.0.1:99")
+        eventually("there is room again", lambda: prober.begin("more", more) or prober.counts("more") is not None)
 
 
 def test_a_mistake_of_ours_never_reaches_the_engine_and_is_not_repeated() -> None:
@@ -284,25 +303,25 @@ def test_a_mistake_of_ours_never_reaches_the_engine_and_is_not_repeated() -> Non
         made.append(probe)
         raise RuntimeError("no such visitor")
 
-    prober = Prober(broken, time.time)
-    for _ in range(3):
-        prober.begin("r1", probe(URL))
-        time.sleep(0.05)
-    assert counts(prober).total == Probes()
-    assert len(made) == 1
-    prober.end("r1")
-    assert prober.counts("r1") is None
-    prober.close()
+    with closing(Prober(broken, time.time)) as prober:
+        for _ in range(3):
+            prober.begin("r1", probe(URL))
+            eventually("the visitor is made", lambda: made)
+            pause(0.1, "no second one is made")
+        assert counts(prober).total == Probes()
+        assert len(made) == 1
+        prober.end("r1")
+        assert prober.counts("r1") is None
 
 
 def test_another_engine_counts_anew() -> None:
     with counting(Counting()) as first, counting(Counting()) as second:
         first.begin("r1", probe(URL))
-        until(lambda: seen(first) >= 2)
-        second.begin("r1", probe(URL))
+        eventually("two probes", lambda: seen(first) >= 2)
+        second.begin("r1", probe(URL, every_seconds=3600.0))
         assert second.counts("r2") is None
         assert counts(second).since > counts(first).since
-        assert seen(second) < seen(first) + 1
+        assert seen(second) <= 1
 
 
 # -- counting ---------------------------------------------------------------------------------------------------------

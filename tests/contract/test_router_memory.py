@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from support.waiting import exit_status
 from tidegate.drivers.routers.memory import Kept, Memory
 from tidegate.errors import RouterError
 
@@ -36,7 +37,7 @@ def another_writer(home: Path) -> Iterator[subprocess.Popen[str]]:
         yield writer
     finally:
         writer.kill()
-        writer.wait()
+        exit_status(writer)
         writer.stdout.close()
 
 
@@ -49,6 +50,7 @@ def test_a_frozen_writer_is_named_and_its_lock_is_not_taken_away(tmp_path: Path)
             with pytest.raises(RouterError, match=said) as found, memory.locked():
                 pass
             assert found.value.retryable
+    memory = Memory(tmp_path)
     with memory.locked() as state:
         memory.save({**state, "shop": Kept("shop")})
     assert list(memory.load()) == ["shop"]
@@ -60,14 +62,16 @@ def test_a_thread_that_hangs_holds_up_the_others_no_longer(tmp_path: Path) -> No
     def hang() -> None:
         with memory.locked():
             inside.set()
-            over.wait(10)
+            over.wait(300)
 
     thread = threading.Thread(target=hang)
     thread.start()
-    assert inside.wait(10)
-    with pytest.raises(RouterError, match=f"by process {os.getpid()}"), memory.locked():
-        pass
-    over.set()
-    thread.join()
-    with memory.locked() as state:
+    try:
+        assert inside.wait(60)
+        with pytest.raises(RouterError, match=f"by process {os.getpid()}"), memory.locked():
+            pass
+    finally:
+        over.set()
+        thread.join()
+    with Memory(tmp_path).locked() as state:
         assert state == {}

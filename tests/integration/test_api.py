@@ -9,8 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import requests
 
 from support.api import SHOP, Running, compose, running, verdict
+from support.waiting import at_most, eventually
 from tidegate.core.judge.verdict import Outcome
 from tidegate.core.model import FailureAction, Policy
 from tidegate.core.phases import Phase
@@ -165,9 +167,10 @@ def test_a_poll_answers_as_soon_as_something_happens(api: Running) -> None:
     timer = threading.Timer(0.3, lambda: api.save(rollout["id"], Phase.RUNNING))
     begun = time.monotonic()
     timer.start()
-    found = api.call("GET", f"/v1/rollouts/{rollout['id']}/events?after=1&wait=20").json()
+    with at_most(20, "a poll of 25 s"):
+        found = api.call("GET", f"/v1/rollouts/{rollout['id']}/events?after=1&wait=25").json()
     timer.join()
-    assert 0.2 < time.monotonic() - begun < 5
+    assert time.monotonic() - begun > 0.2
     assert [(each["number"], each["kind"]) for each in found["events"]] == [(2, "running")]
     assert found["last"] == 2
 
@@ -176,16 +179,15 @@ def test_a_poll_answers_empty_after_its_time_and_at_once_when_all_is_over(api: R
     rollout = api.deploy()
     begun = time.monotonic()
     assert api.call("GET", f"/v1/rollouts/{rollout['id']}/events?after=1&wait=0.3").json() == {"events": [], "last": 1}
-    assert 0.3 <= time.monotonic() - begun < 5
+    assert time.monotonic() - begun >= 0.3
     api.save(rollout["id"], Phase.RUNNING, Phase.SUCCEEDED)
-    begun = time.monotonic()
-    assert api.call("GET", f"/v1/rollouts/{rollout['id']}/events?after=3&wait=20").json()["events"] == []
-    assert time.monotonic() - begun < 5
+    with at_most(20, "a poll of 25 s"):
+        assert api.call("GET", f"/v1/rollouts/{rollout['id']}/events?after=3&wait=25").json()["events"] == []
 
 
 def test_too_many_polls_are_sent_away_and_the_rest_of_the_api_goes_on(api: Running) -> None:
     rollout = api.deploy()
-    path = f"/v1/rollouts/{rollout['id']}/events?after=1&wait=20"
+    path = f"/v1/rollouts/{rollout['id']}/events?after=1&wait=25"
 
     def wait() -> None:
         while api.call("GET", path).status_code == 503:
@@ -194,15 +196,18 @@ def test_too_many_polls_are_sent_away_and_the_rest_of_the_api_goes_on(api: Runni
     polls = [threading.Thread(target=wait) for _ in range(4)]
     for poll in polls:
         poll.start()
-    end = time.monotonic() + 10
-    while (refused := api.call("GET", f"/v1/rollouts/{rollout['id']}/events?after=1&wait=0.05")).status_code == 200:
-        assert time.monotonic() < end, "the polls never took all places"
+
+    def refusals() -> list[requests.Response]:
+        answer = api.call("GET", f"/v1/rollouts/{rollout['id']}/events?after=1&wait=0.05")
+        return [answer] if answer.status_code != 200 else []
+
+    (refused,) = eventually("the polls take all places", refusals)
     assert (refused.status_code, refused.headers["Retry-After"], refused.json()["code"]) == (503, "1", "too-many-waiting")
     assert api.call("GET", f"/v1/rollouts/{rollout['id']}/events").status_code == 200, "what need not wait is answered"
     api.waiting.stopping.set()
-    for poll in polls:
-        poll.join(timeout=5)
-    assert not any(poll.is_alive() for poll in polls), "a server that ends lets nobody wait"
+    with at_most(20, "polls of 25 s at a server that ends"):
+        for poll in polls:
+            poll.join()
 
 
 def test_rollouts_are_listed_in_pages_and_by_filter(api: Running) -> None:
@@ -222,11 +227,12 @@ def test_a_whole_rollout_with_the_engine_and_its_report(api: Running) -> None:
     with api.engine():
         assert api.until(api.deploy()["id"], "succeeded", "failed")["phase"] == "succeeded"
         second = api.deploy("v2", "hold: [1]")
-        while True:
-            found = api.call("GET", f"/v1/rollouts/{second['id']}")
-            if found.json()["waiting_for"]:
-                break
-            api.call("GET", f"/v1/rollouts/{second['id']}/events?after={found.json()['version']}&wait=0.2")
+
+        def waits() -> requests.Response | None:
+            answer = api.call("GET", f"/v1/rollouts/{second['id']}")
+            return answer if answer.json()["waiting_for"] else None
+
+        found = eventually("it waits for somebody", waits)
         assert (found.json()["waiting_for"], found.json()["batch"], found.json()["batches"]) == ("approval", 1, 3)
         given = api.post(f"/v1/rollouts/{second['id']}/promote", {"reason": "fine"}, If_Match=found.headers["ETag"])
         assert (given.status_code, given.json()["waiting_for"]) == (202, None)

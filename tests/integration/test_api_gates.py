@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import pytest
 
 from support.api import SHOP, Running, compose, running
+from support.waiting import eventually
 from tidegate.core.phases import Phase
 from tidegate.settings import DriverSettings, EnvironmentSettings, Settings
 
@@ -28,13 +28,13 @@ def api(tmp_path: Path) -> Iterator[Running]:
 
 def waiting(api: Running, rollout: str, step: int = 0) -> dict[str, Any]:
     """The rollout once it waits for a person at this step or a later one."""
-    end = time.monotonic() + 10
-    while time.monotonic() < end:
-        found: dict[str, Any] = api.call("GET", f"/v1/rollouts/{rollout}").json()
-        if found["hold"] and found["cursor"] >= step:
-            return found
-        time.sleep(0.02)
-    raise AssertionError(f"it does not wait: {found['phase']}, {found['reason']}")
+
+    def found() -> dict[str, Any] | None:
+        now: dict[str, Any] = api.call("GET", f"/v1/rollouts/{rollout}").json()
+        assert now["phase"] in ("pending", "running"), f"{now['phase']}: {now['reason']}"
+        return now if now["hold"] and now["cursor"] >= step else None
+
+    return dict(eventually(f"{rollout} waits for a person", found) or {})
 
 
 def held(api: Running, options: str = "hold: [1]") -> dict[str, Any]:
@@ -194,10 +194,8 @@ def test_a_freeze_keeps_back_the_next_batch_and_no_way_back(api: Running) -> Non
         rollout = held(api)
         freeze(api)
         assert promote(api, rollout).status_code == 202
-        end = time.monotonic() + 10
-        while "frozen" not in (kinds := told(api, rollout["id"])) and time.monotonic() < end:
-            time.sleep(0.05)
-        assert kinds.count("frozen") == 1
+        eventually("it is frozen", lambda: "frozen" in told(api, rollout["id"]))
+        assert told(api, rollout["id"]).count("frozen") == 1
         assert api.call("GET", f"/v1/rollouts/{rollout['id']}").json()["cursor"] == 0
         assert api.post(f"/v1/rollouts/{rollout['id']}/rollback").status_code == 202
         api.until(rollout["id"], "rolled_back")

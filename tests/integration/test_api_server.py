@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,16 +19,19 @@ import pytest
 import requests
 
 from processes import free_port
+from support.waiting import at_most, eventually, exit_status
 from tidegate.core.model import Signal, SignalKind
 from tidegate.store.sql import SqlStore
 from tidegate.testing.store_values import a_service, begin
 from tidegate.web.auth import new_token
 
+PACE_SECONDS = 0.1  # between two requests of a client that keeps asking
 PROGRAM = """
 import sys
 from pathlib import Path
 from tidegate.settings import load
 from tidegate.web import server
+server.STOP_SECONDS = 300
 server.run(load(Path(sys.argv[1]), {}), sys.argv[2] or None)
 """
 
@@ -46,7 +49,7 @@ class Serving:
     def get(self, path: str) -> requests.Response:
         """With the admin's token, on a connection of its own."""
         headers = {"Authorization": f"Bearer {self.secret}", "Connection": "close"}
-        return requests.get(f"http://127.0.0.1:{self.port}{path}", headers=headers, timeout=30)
+        return requests.get(f"http://127.0.0.1:{self.port}{path}", headers=headers, timeout=60)
 
     def worker(self) -> int:
         """The process that does the work."""
@@ -72,7 +75,7 @@ def start(folder: Path, engine: str = "") -> Serving:
         process = subprocess.Popen(command, stdout=log, stderr=log)
     made = Serving(process, port, store, secret, folder / "log")
     try:
-        until(lambda: answers(made), "ready", process)
+        eventually("it is ready", lambda: answers(made), process=process)
     except BaseException:
         stop(made)
         raise
@@ -85,7 +88,7 @@ def stop(serving: Serving) -> None:
     with suppress(OSError, AssertionError):
         worker = serving.worker()
     serving.process.kill()
-    serving.process.wait()
+    exit_status(serving.process)
     if worker is not None:
         with suppress(ProcessLookupError):
             os.kill(worker, signal.SIGKILL)
@@ -94,18 +97,8 @@ def stop(serving: Serving) -> None:
 
 def answers(serving: Serving) -> bool:
     with suppress(requests.ConnectionError):
-        return requests.get(f"http://127.0.0.1:{serving.port}/readyz", timeout=5).status_code == 200
+        return requests.get(f"http://127.0.0.1:{serving.port}/readyz", timeout=60).status_code == 200
     return False
-
-
-def until(
-    condition: Callable[[], bool], what: str, process: subprocess.Popen[bytes] | None = None, seconds: float = 15.0
-) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert process is None or process.poll() is None, f"it ended with {process.returncode} before it was {what}"
-        assert time.monotonic() < end, f"not {what} within {seconds} s"
-        time.sleep(0.02)
 
 
 @pytest.fixture(params=["", "engine-a"], ids=["api", "with-engine"])
@@ -128,27 +121,25 @@ def is_free(port: int) -> bool:
 
 def test_sigterm_ends_it_cleanly_and_lets_no_poll_hang(serving: Serving) -> None:
     rollout = begin(serving.store, a_service())
-    polls: list[requests.Response] = []
     after = 10  # beyond anything that happens here
-    path = f"/v1/rollouts/{rollout.id}/events?after={after}&wait=25"
-    poll = threading.Thread(target=lambda: polls.append(serving.get(path)))
-    poll.start()
-    until(lambda: connections(serving.port) > 0, "polled")
-    time.sleep(0.2)
-    begun = time.monotonic()
-    serving.process.terminate()
-    assert serving.process.wait(timeout=15) == 0, serving.log.read_text()
-    poll.join(timeout=5)
-    assert time.monotonic() - begun < 6
-    assert [(each.status_code, each.json()["events"]) for each in polls] == [(200, [])], "answered, not cut"
+    head = f"GET /v1/rollouts/{rollout.id}/events?after={after}&wait=25 HTTP/1.1\r\nHost: tidegate\r\n"
+    with socket.create_connection(("127.0.0.1", serving.port), timeout=60) as poll:
+        poll.sendall(f"{head}Authorization: Bearer {serving.secret}\r\nConnection: close\r\n\r\n".encode())
+        eventually("the server has read it", lambda: unread(serving.port) == [0])
+        with at_most(20, "the end of a server with a poll of 25 s"):
+            serving.process.terminate()
+            assert exit_status(serving.process) == 0, serving.log.read_text()
+        answer, _, body = b"".join(iter(lambda: poll.recv(65536), b"")).partition(b"\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 200 "), "answered, not cut"
+    assert json.loads(body)["events"] == []
     assert is_free(serving.port)
     assert [line for line in serving.lines() if line["level"] in ("error", "critical")] == []
 
 
-def connections(port: int) -> int:
-    """Established connections to the port."""
+def unread(port: int) -> list[int]:
+    """For each established connection to the port, the bytes that came and that nobody has read yet."""
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    return sum(1 for row in rows if row[1].endswith(f":{port:04X}") and row[3] == "01")
+    return [int(row[4].partition(":")[2], 16) for row in rows if row[1].endswith(f":{port:04X}") and row[3] == "01"]
 
 
 @contextmanager
@@ -158,13 +149,13 @@ def asking_again_and_again(serving: Serving) -> Iterator[None]:
 
     def ask() -> None:
         with requests.Session() as session, suppress(requests.RequestException):
-            while not over.wait(0.1):
-                session.get(f"http://127.0.0.1:{serving.port}/healthz", timeout=5)
+            while not over.wait(PACE_SECONDS):
+                session.get(f"http://127.0.0.1:{serving.port}/healthz", timeout=60)
 
     thread = threading.Thread(target=ask)
     thread.start()
-    until(lambda: connections(serving.port) > 0, "asked")
     try:
+        eventually("it is asked", lambda: unread(serving.port))
         yield
     finally:
         over.set()
@@ -175,21 +166,21 @@ def test_a_killed_master_leaves_no_orphan(serving: Serving) -> None:
     worker = serving.worker()
     with asking_again_and_again(serving):
         serving.process.kill()
-        serving.process.wait()
-        until(lambda: not Path(f"/proc/{worker}").exists(), "gone", seconds=5)
+        exit_status(serving.process)
+        eventually("its worker has ended", lambda: not Path(f"/proc/{worker}").exists())
     assert is_free(serving.port)
 
 
 def test_a_client_that_goes_on_asking_does_not_hold_up_the_end(serving: Serving) -> None:
     with asking_again_and_again(serving):
         serving.process.terminate()
-        assert serving.process.wait(timeout=5) == 0, serving.log.read_text()
+        assert exit_status(serving.process) == 0, serving.log.read_text()
 
 
 def test_a_killed_worker_is_replaced(serving: Serving) -> None:
     first = serving.worker()
     os.kill(first, signal.SIGKILL)
-    until(lambda: answers(serving) and serving.worker() != first, "replaced", serving.process)
+    eventually("it is replaced", lambda: answers(serving) and serving.worker() != first, process=serving.process)
     assert serving.get("/v1/services").status_code == 200
 
 
@@ -197,7 +188,7 @@ def test_signals_that_would_add_processes_are_ignored(serving: Serving) -> None:
     first = serving.worker()
     for each in (signal.SIGHUP, signal.SIGUSR2, signal.SIGTTIN):
         serving.process.send_signal(each)
-    until(lambda: answers(serving), "answering", serving.process)
+    eventually("it answers", lambda: answers(serving), process=serving.process)
     assert serving.worker() == first
 
 
@@ -206,9 +197,10 @@ def test_an_engine_that_is_stopped_gives_its_claims_back(tmp_path: Path) -> None
     try:
         rollout = begin(serving.store, a_service())
         # There is no environment in the settings, which the engine tells with the rollout in its hands.
-        until(lambda: '"trouble"' in serving.get(f"/v1/rollouts/{rollout.id}/events").text, "driven")
+        path = f"/v1/rollouts/{rollout.id}/events"
+        eventually("the engine has driven it", lambda: '"trouble"' in serving.get(path).text)
         serving.process.terminate()
-        assert serving.process.wait(timeout=15) == 0
+        assert exit_status(serving.process) == 0
         assert any(line["event"] == "engine stopped" for line in serving.lines())
         serving.store.signal(rollout.id, Signal(SignalKind.VERIFY, time.time(), "test"))
         claim = serving.store.claim("other", 10.0)
@@ -236,7 +228,7 @@ def test_a_second_engine_and_a_taken_address_are_told_in_a_sentence(tmp_path: Pa
 
 def run(settings: Path, engine: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", PROGRAM, str(settings), engine]
-    return subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
 def test_the_log_is_json_with_request_and_principal(serving: Serving) -> None:

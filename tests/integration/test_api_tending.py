@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from support.api import SHOP, Running, compose, eventually, running
+from support.api import SHOP, Running, compose, running
+from support.waiting import eventually
 from tidegate.cli.exits import Exit
 from tidegate.core.phases import Phase
 
@@ -44,6 +45,11 @@ def latest(api: Running) -> dict[str, Any]:
     return found
 
 
+def is_repaired(api: Running) -> bool:
+    newest = latest(api)
+    return newest["kind"] == "repair" and newest["phase"] == "succeeded"
+
+
 def remove_one(api: Running) -> None:
     """As `docker rm -f` does."""
     with api.world.lock:
@@ -62,11 +68,11 @@ def tidegate(api: Running, *words: str) -> subprocess.CompletedProcess[str]:
 
 def test_what_vanished_comes_back_by_itself(tended: Running) -> None:
     remove_one(tended)
-    eventually(lambda: latest(tended)["kind"] == "repair" and latest(tended)["phase"] == "succeeded")
+    eventually("a repair succeeds", lambda: is_repaired(tended))
     repair = latest(tended)
     assert (repair["requested_by"], repair["old"], repair["new"]) == ("tidegate", "v1-1", "v1-1")
     assert tended.world.serving() == ["v1-1"] * 3
-    eventually(lambda: shop(tended)["drift"] is None)
+    eventually("there is no drift", lambda: shop(tended)["drift"] is None)
     report = tended.call("GET", f"/v1/rollouts/{repair['id']}/report").json()
     assert "repair of v1-1 succeeded" in report["summary"]
 
@@ -75,14 +81,14 @@ def test_by_policy_it_is_shown_until_somebody_asks(api: Running) -> None:
     with api.engine(tend_seconds=TEND_SECONDS):
         api.until(api.deploy(options="drain: 1s, repair: show")["id"], "succeeded")
         remove_one(api)
-        drift = eventually(lambda: shop(api)["drift"])
+        drift = eventually("the drift is shown", lambda: shop(api)["drift"])
         assert (drift["state"], drift["sentence"]) == ("shown", "1 of v1-1 missing; 1 in the proxy that no longer runs")
         told = tidegate(api, "status", "demo/shop")
         assert "drift (shown)" in told.stdout, told.stderr
         done = tidegate(api, "repair", "demo/shop", "--reason", "it was me")
         assert done.returncode == Exit.DONE, done.stderr
         assert "repair of v1-1" in done.stdout
-        eventually(lambda: shop(api)["drift"] is None)
+        eventually("there is no drift", lambda: shop(api)["drift"] is None)
     assert api.world.serving() == ["v1-1"] * 3
 
 
@@ -106,7 +112,7 @@ def test_up_and_down_and_what_is_kept_of_it(tended: Running) -> None:
 
 def test_more_that_never_become_ready_leave_again(api: Running) -> None:
     with api.engine():
-        api.until(api.deploy(options="drain: 1s, healthy_deadline: 1s")["id"], "succeeded")
+        api.until(api.deploy(options="drain: 1s, healthy_deadline: 8s")["id"], "succeeded")
         api.world.ready_after = 3600.0
         before = {each.id for each in api.world.present()}
         with api.world.lock:
@@ -140,7 +146,7 @@ def test_a_freeze_holds_neither_back(tended: Running) -> None:
     assert tended.post(f"{SHOP}/rollouts", {"image": "shop:v2"}).json()["code"] == "frozen"
     tended.until(scale(tended, 4).json()["id"], "succeeded")
     remove_one(tended)
-    eventually(lambda: latest(tended)["kind"] == "repair" and latest(tended)["phase"] == "succeeded")
+    eventually("a repair succeeds", lambda: is_repaired(tended))
     assert tended.world.serving() == ["v1-1"] * 4
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from support.api import SHOP, Running, compose, eventually, running
+from support.api import SHOP, Running, compose, running
+from support.waiting import eventually
 from tidegate.settings import Settings, WebSettings
 from tidegate.web.auth import digest_of, new_token
 from tidegate.web.failures import FREE
@@ -54,7 +55,7 @@ def test_many_failures_are_sent_away_but_a_right_token_is_let_in(api: Running) -
     assert answers[-1].headers["Retry-After"] == "1"
     assert answers[-1].json()["code"] == "too-many-failures"
     assert api.call("GET", "/v1/services").status_code == 200, "it was in use before"
-    assert eventually(lambda: api.call("GET", "/v1/services", token=unused).status_code == 200, 5.0)
+    eventually("it is let in", lambda: api.call("GET", "/v1/services", token=unused).status_code == 200)
     text = api.call("GET", "/metrics", token="").text
     assert f"tidegate_failed_authentications_total {FREE + 1:.1f}" in text
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from support.api import SHOP, Running, running
+from support.waiting import eventually
 
 BOTH = """\
 services:
@@ -142,12 +143,20 @@ def test_an_approval_ends_the_keeping_of_the_old_colour(api: Running) -> None:
     api.until(api.deploy("v1", options)["id"], "succeeded")
     rollout = held(api, api.deploy("v2", options)["id"])
     approve(api, rollout)
-    while not (now := api.call("GET", f"/v1/rollouts/{rollout['id']}").json())["steps"][now["cursor"]]["gate"]["keeps"]:
-        assert now["phase"] == "running"
+
+    def now() -> dict[str, Any]:
+        found: dict[str, Any] = api.call("GET", f"/v1/rollouts/{rollout['id']}").json()
+        assert found["phase"] == "running"
+        return found
+
+    eventually("the old colour is kept", lambda: (found := now())["steps"][found["cursor"]]["gate"]["keeps"])
     assert {each.release for each in api.world.present()} == {"v1-1", "v2-2"}
-    body, headers = {"reason": "seen enough"}, {"Idempotency-Key": "enough", "If-Match": f'"{now["version"]}"'}
-    while api.call("POST", f"/v1/rollouts/{rollout['id']}/promote", body, headers=headers).status_code == 412:
-        now = api.call("GET", f"/v1/rollouts/{rollout['id']}").json()
-        headers["If-Match"] = f'"{now["version"]}"'
+
+    def answer() -> int:
+        headers = {"Idempotency-Key": "enough", "If-Match": f'"{now()["version"]}"'}
+        path = f"/v1/rollouts/{rollout['id']}/promote"
+        return int(api.call("POST", path, {"reason": "seen enough"}, headers=headers).status_code)
+
+    eventually("the approval is of the newest version", lambda: answer() != 412)
     api.until(rollout["id"], "succeeded")
     assert {each.release for each in api.world.present()} == {"v2-2"}

@@ -14,7 +14,7 @@ def test_codenarc_finds_no_violation_and_has_passed_over_no_file() -> None:
     for each in ("npm", "groovyc"):
         program(each)
     check = LIBRARY / "test" / "codenarc" / "check.sh"
-    done = subprocess.run(["bash", str(check)], env=java(), capture_output=True, text=True, check=False, timeout=280)
+    done = subprocess.run(["bash", str(check)], env=java(), capture_output=True, text=True, check=False, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
     sources = [*LIBRARY.glob("vars/*.groovy"), *LIBRARY.glob("src/**/*.groovy")]
     assert f"no violation in {len(sources)} files" in done.stdout

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from support.api import compose, eventually
+from support.api import compose
 from support.jenkins import FakeBuild, FakeInput, FakeJenkins
 from support.library import CHECKED, Jenkins, clicks, deploy, promote, refuses
 from support.outbox import outbox
 from support.smallworld import constant
+from support.waiting import eventually
 
 GOOD, BAD = constant(0.1), constant(2.0)
 
@@ -83,12 +83,24 @@ def test_a_decision_without_a_gate_waits_for_a_person_elsewhere(jenkins: Jenkins
 def decide(jenkins: Jenkins) -> None:
     """Somebody accepts on the command line what the checks cannot clear, as often as it is asked, and not before the build
     has seen that somebody has to."""
-    while (rollout := jenkins.latest())["phase"] in ("pending", "running") or rollout["new"] == "v1-1":
+
+    def is_over() -> bool:
+        rollout = jenkins.latest()
         if rollout["hold"]:  # perhaps no longer: then the answer is a refusal
-            time.sleep(2.0)
+            eventually("the build has seen the hold", lambda: follows_beyond(jenkins, rollout["id"], "held"))
             body = {"binding": rollout["hold"]["binding"], "on_behalf_of": "bob"}
             jenkins.api.post(f"/v1/rollouts/{rollout['id']}/promote", body)
-        time.sleep(0.05)
+        return rollout["phase"] not in ("pending", "running") and rollout["new"] != "v1-1"
+
+    eventually("the rollout is over", is_over)
+
+
+def follows_beyond(jenkins: Jenkins, rollout: str, kind: str) -> bool:
+    """Whether the build waits for what comes after the last event of this kind, or did."""
+    events = jenkins.api.call("GET", f"/v1/rollouts/{rollout}/events").json()["events"]
+    last = max(event["number"] for event in events if event["kind"] == kind)
+    polls = [line for line in jenkins.api.server.asked if f"/{rollout}/events?" in line and "wait=" in line]
+    return any(int(match[1]) >= last for poll in polls if (match := re.search(r"after=(\d+)", poll)))
 
 
 # -- no ----------------------------------------------------------------------------------------------------------------
@@ -223,7 +235,7 @@ def shown(jenkins: Jenkins, fake: FakeJenkins) -> tuple[FakeBuild, FakeInput, di
 
 def told(jenkins: Jenkins, gate: FakeInput) -> None:
     """Once the input was settled in the fake, the played one ends in the same way."""
-    eventually(lambda: gate.settled)
+    eventually("the input is settled", lambda: gate.settled)
     ((verb, parameters),) = gate.told
     answer = {"abort": True} if verb == "abort" else {"approver": "tidegate", **parameters}
     written = jenkins.folder / "answer.tmp"
@@ -247,7 +259,7 @@ def test_a_fail_while_the_gate_waits_closes_it_and_fails_the_build(jenkins: Jenk
     assert gate.told[0][0] == "abort"
     assert "v2-2 was turned back: FAIL: slow" in text
     assert "turned down in Jenkins" not in text
-    eventually(lambda: "FAIL: slow" in str(page.description))
+    eventually("the build's page tells why", lambda: "FAIL: slow" in str(page.description))
     assert jenkins.audit("rollback") == [], "nobody asked for it: the checks did"
 
 
@@ -263,4 +275,4 @@ def test_an_approval_on_the_command_line_closes_the_gate(jenkins: Jenkins, fake:
     jenkins.ends("gate: approved on the command line", build, "SUCCESS")
     assert gate.told == [("proceed", {"reason": "approved by bob: by hand"})]
     assert [each["by"] for each in jenkins.audit("promote")] == ["bob"], "the service's own click approves nothing more"
-    eventually(lambda: "succeeded" in str(page.description))
+    eventually("the build's page tells the end", lambda: "succeeded" in str(page.description))

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from support.api import SHOP, Running, compose, eventually, running
+from support.api import SHOP, Running, compose, running
 from support.jenkins import FakeBuild, FakeInput, FakeJenkins
 from support.outbox import outbox
+from support.waiting import eventually, pause
 
 JOB = "team/shop"
 
@@ -40,7 +40,12 @@ def asked(api: Running, options: str = "hold: [1]") -> str:
 
 def held(api: Running, rollout: str) -> dict[str, Any]:
     """The rollout once a person is waited for."""
-    return eventually(lambda: (found := api.call("GET", f"/v1/rollouts/{rollout}").json())["hold"] and found)
+
+    def found() -> dict[str, Any] | None:
+        now: dict[str, Any] = api.call("GET", f"/v1/rollouts/{rollout}").json()
+        return now if now["hold"] else None
+
+    return dict(eventually(f"{rollout} waits for a person", found) or {})
 
 
 def ends_with(build: FakeBuild, word: str) -> bool:
@@ -52,7 +57,7 @@ def test_the_builds_page_follows_the_rollout_to_its_end(api: Running, jenkins: F
     build = jenkins.build(JOB, 7)
     with outbox(api, jenkins, tmp_path):
         rollout = asked(api, "drain: 1s")
-        eventually(lambda: ends_with(build, "succeeded"))
+        eventually("the build's page tells the end", lambda: ends_with(build, "succeeded"))
     assert "demo/shop" in (build.description or "")
     assert f"http://tidegate.example/v1/rollouts/{rollout}/report" in (build.description or "")
 
@@ -65,7 +70,7 @@ def test_an_approval_by_api_settles_the_input(api: Running, jenkins: FakeJenkins
         hold = held(api, rollout)["hold"]
         body = {"binding": hold["binding"], "on_behalf_of": "bob", "reason": "all good"}
         assert api.post(f"/v1/rollouts/{rollout}/promote", body).status_code == 202
-        eventually(lambda: gate.settled)
+        eventually("the input is settled", lambda: gate.settled)
     ((verb, parameters),) = gate.told
     assert verb == "proceed"
     assert "bob" in parameters["reason"]
@@ -80,8 +85,8 @@ def test_a_way_back_aborts_the_input(api: Running, jenkins: FakeJenkins, tmp_pat
     with outbox(api, jenkins, tmp_path):
         held(api, rollout)
         api.post(f"/v1/rollouts/{rollout}/rollback", {"reason": "complaints"})
-        eventually(lambda: gate.settled)
-        eventually(lambda: ends_with(build, "rolled back"))
+        eventually("the input is settled", lambda: gate.settled)
+        eventually("the build's page tells the end", lambda: ends_with(build, "rolled back"))
     assert [verb for verb, _ in gate.told] == ["abort"]
     assert "complaints" in (build.description or "")
 
@@ -95,7 +100,7 @@ def test_a_jenkins_that_is_down_holds_nothing_up_and_is_told_later(
         rollout = asked(api, "drain: 1s")
         api.until(rollout, "succeeded")
         jenkins.start()
-        eventually(lambda: ends_with(build, "succeeded"))
+        eventually("the build's page tells the end", lambda: ends_with(build, "succeeded"))
 
 
 def test_an_outbox_that_ends_in_between_leaves_nothing_untold(api: Running, jenkins: FakeJenkins, tmp_path: Path) -> None:
@@ -108,11 +113,11 @@ def test_an_outbox_that_ends_in_between_leaves_nothing_untold(api: Running, jenk
     api.until(rollout, "rolled_back")
     assert build.described == before, "nobody tells it now"
     with outbox(api, jenkins, tmp_path):
-        eventually(lambda: ends_with(build, "rolled back"))
+        eventually("the build's page tells the end", lambda: ends_with(build, "rolled back"))
 
 
 def test_a_rollout_that_no_build_asked_for_is_told_to_nobody(api: Running, jenkins: FakeJenkins, tmp_path: Path) -> None:
     with outbox(api, jenkins, tmp_path):
         api.until(api.deploy("v2")["id"], "succeeded")
-        time.sleep(1.0)  # two looks of the outbox: that nothing comes can only be waited for
+        pause(1.0, "the outbox polls twice and sends nothing")
     assert jenkins.requests == []

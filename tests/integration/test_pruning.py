@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from support.waiting import eventually
 from tidegate.core.records import Pruned
 from tidegate.engine.pruning import Pruner
 from tidegate.errors import InvalidSettings
@@ -34,10 +35,7 @@ def store(postgres_url: str) -> Iterator[SqlStore]:
 def test_the_engine_prunes_by_itself(store: SqlStore) -> None:
     rollout = looked_at(store, 1)
     with Pruner(store, time.time, 30 * DAY, 90 * DAY):
-        deadline = time.monotonic() + 20
-        while store.looks(rollout):
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        eventually("its samples are gone", lambda: not store.looks(rollout))
     assert len(store.rollouts()) == 1
 
 

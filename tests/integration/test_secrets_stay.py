@@ -15,7 +15,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,10 @@ import docker
 import pytest
 import requests
 
-from processes import end_proxies, free_port, remove_containers
-from support.api import eventually
+from processes import end_proxies, free_port, remove_containers, unique_name
 from support.images import demo_image, engine_client, remove_images
 from support.need import program
+from support.waiting import eventually, exit_status
 from tidegate.errors import InvalidSettings, StoreError
 from tidegate.settings import load
 from tidegate.store.sql import SqlStore
@@ -103,7 +103,7 @@ class House:
     """The server, its environment and its client."""
 
     def __init__(self, home: Path, echo: int) -> None:
-        self.home, self.name, self.port = home, f"secrets{uuid.uuid4().hex[:6]}", free_port()
+        self.home, self.name, self.port = home, unique_name("secrets"), free_port()
         self.listen = f"127.0.0.1:{free_port()}"
         values = {"home": home, "name": self.name, "port": self.port, "echo": echo}
         values |= {"exporter": free_port(), "other": free_port()}
@@ -128,7 +128,7 @@ class House:
         """A request; its answer is one of the places to look at."""
         headers = {"Authorization": f"Bearer {self.secret}", "Idempotency-Key": uuid.uuid4().hex}
         url = f"http://127.0.0.1:{self.port}{path}"
-        answer = requests.request(method, url, json=body, headers=headers, timeout=30)
+        answer = requests.request(method, url, json=body, headers=headers, timeout=60)
         self.told[f"{method} {path} #{len(self.told)}"] = f"{answer.text} {answer.headers}"
         return answer
 
@@ -145,8 +145,10 @@ class House:
         if made.status_code != 202:
             return str(made.status_code)
         path = f"/v1/rollouts/{made.json()['id']}"
-        ended = ("succeeded", "rolled_back", "failed")
-        phase: str = eventually(lambda: (p := self.call("GET", path).json()["phase"]) in ended and p, 60.0)
+        final = ("succeeded", "rolled_back", "failed")
+        phase: str = eventually(
+            "the rollout ends", lambda: now if (now := self.call("GET", path).json()["phase"]) in final else None
+        )
         for part in ("", "/events", "/report", "/junit", "/record"):
             self.call("GET", path + part)
         return phase
@@ -156,8 +158,9 @@ class House:
         found, todo = {}, [self.process.pid]
         while todo:
             pid = todo.pop()
-            found[f"process {pid}"] = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
-            todo += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+            with suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+                found[f"process {pid}"] = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+                todo += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
         for pid in Path(self.home / "haproxy").glob("*.pid"):
             found[f"process {pid}"] = Path(f"/proc/{pid.read_text().strip()}/cmdline").read_text()
         return found
@@ -169,9 +172,12 @@ class House:
 
     def close(self) -> None:
         self.process.terminate()
-        self.process.wait(30)
-        end_proxies(self.home)
-        remove_containers(self.name)
+        try:
+            exit_status(self.process)
+        finally:
+            self.process.kill()
+            end_proxies(self.home)
+            remove_containers(self.name)
 
 
 @pytest.fixture
@@ -195,7 +201,7 @@ def house(tmp_path: Path) -> Iterator[House]:
 
 
 def test_no_secret_gets_out(house: House) -> None:
-    eventually(lambda: _is_ready(house))
+    eventually("the server is ready", lambda: _is_ready(house))
     assert house.deploy("v1") == "succeeded"
     assert house.deploy("v2", CHECK) in ("rolled_back", "failed"), "nobody could be asked how it does"
     assert house.deploy("v2", HOOK) in ("rolled_back", "failed"), "the hook could not be run"
@@ -223,7 +229,7 @@ def test_no_secret_gets_out(house: House) -> None:
         places[f"check {more}"] = done.stdout + done.stderr
         assert "prometheus" in done.stdout
         assert "Traceback" not in done.stderr
-    eventually(lambda: '"CIError' in _log(house) or "Jenkins" in _log(house))
+    eventually("the log says something of Jenkins", lambda: '"CIError' in _log(house) or "Jenkins" in _log(house))
     places |= house.files()
     assert len(places) > 50
     secrets = PLANTED | {"token": house.secret}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from support import store_worker
+from support.waiting import eventually, exit_status
 from tidegate.core.model import Rollout
 from tidegate.core.phases import Phase
 from tidegate.store.sql import SqlStore
@@ -23,7 +24,8 @@ from tidegate.testing.store_values import a_release, a_service, begin, finish
 ROLLOUTS = 20
 WORKERS = 4
 KILLS = 10
-DEADLINE_SECONDS = 90.0
+DEADLINE_SECONDS = 240.0
+WORKS_A_KILL = 6  # of about ninety works in all, each some steps of one rollout
 
 
 class Crew:
@@ -41,7 +43,8 @@ class Crew:
         owner = f"owner{self._started}"
         log = self._directory / owner
         command = [sys.executable, store_worker.__file__, self._url, owner, str(self._started), str(log)]
-        self._running[subprocess.Popen(command)] = log
+        environ = {**os.environ, "PYTHONPATH": str(Path(store_worker.__file__).parents[1])}
+        self._running[subprocess.Popen(command, env=environ)] = log
 
     def ready(self) -> list[subprocess.Popen[bytes]]:
         """Those that work already; fails when one ended by itself."""
@@ -52,7 +55,7 @@ class Crew:
         """Kill one that works, whatever it is doing, and start another."""
         victim = chance.choice(self.ready())
         victim.send_signal(signal.SIGKILL)
-        victim.wait()
+        exit_status(victim)
         del self._running[victim]
         self.hire()
 
@@ -60,14 +63,14 @@ class Crew:
         """End all, and fail unless each ended well."""
         for log in self._running.values():
             Path(f"{log}.stop").touch()
-        assert [each.wait(timeout=20) for each in self._running] == [0] * len(self._running)
+        assert [exit_status(process) for process in self._running] == [0] * len(self._running)
 
     def kill_all(self) -> None:
         """Leave nothing running."""
-        for each in self._running:
-            if each.poll() is None:
-                each.kill()
-            each.wait()
+        for process in self._running:
+            process.kill()
+        for process in self._running:
+            exit_status(process)
 
     def lines(self) -> list[list[str]]:
         """All logs: rollout, fence, outcome."""
@@ -106,24 +109,24 @@ def second_rollouts(store: SqlStore, crew: Crew) -> list[Rollout]:
         finish(store, begin(store, service), Phase.RUNNING, Phase.SUCCEEDED)
     for _ in range(WORKERS):
         crew.hire()
-    end = time.monotonic() + DEADLINE_SECONDS
-    while len(crew.ready()) < WORKERS:
-        assert time.monotonic() < end, "a worker does not begin"
-        time.sleep(0.01)
+    eventually("every worker is ready", lambda: len(crew.ready()) >= WORKERS)
     return [begin(store, service, 2, a_release(service, 1)) for service in services]
 
 
 def finish_under_kills(store: SqlStore, crew: Crew) -> int:
     """Wait until no rollout is live, killing a worker now and then; how many were killed while there was work."""
-    chance, end = random.Random(7), time.monotonic() + DEADLINE_SECONDS
-    kills, next_kill = 0, 0.0
-    while any(row.rollout for row in store.services()):
-        assert time.monotonic() < end, f"still live: {[row.rollout for row in store.services() if row.rollout]}"
-        if kills < KILLS and time.monotonic() >= next_kill and len(crew.ready()) >= 2:
+    chance, kills = random.Random(7), 0
+
+    def is_over() -> bool:
+        nonlocal kills
+        if not any(row.rollout for row in store.services()):
+            return True
+        if kills < KILLS and len(crew.lines()) >= WORKS_A_KILL * (kills + 1) and crew.ready():
             crew.kill(chance)
             kills += 1
-            next_kill = time.monotonic() + chance.uniform(0.02, 0.2)
-        time.sleep(0.01)
+        return False
+
+    eventually("no rollout is live", is_over, DEADLINE_SECONDS, poll_seconds=0.01)
     return kills
 
 

@@ -19,16 +19,21 @@ import pytest
 import requests
 
 from processes import free_port
-from support.api import eventually
 from support.need import program
+from support.waiting import at_most, eventually, exit_status
 from tidegate.cli.exits import Exit
 from tidegate.errors import InvalidSettings
 from tidegate.settings import load
 from tidegate.store.sql import SqlStore
 from tidegate.web.auth import new_token
-from tidegate.web.clients import HEAD_SECONDS
 
 THREADS = 12
+PATIENT = """
+from tidegate.cli.main import main
+from tidegate.web import clients
+clients.HEAD_SECONDS = 600.0
+main()
+"""
 TIDEGATE = Path(sys.executable).with_name("tidegate")
 
 
@@ -59,7 +64,7 @@ class Secured:
 
     def subject(self) -> str:
         """Whom the certificate names that is served now."""
-        pem = ssl.get_server_certificate(("127.0.0.1", self.port), timeout=10)
+        pem = ssl.get_server_certificate(("127.0.0.1", self.port), timeout=60)
         (self.folder / "served.pem").write_text(pem)
         asked = [program("openssl"), "x509", "-noout", "-subject", "-in", str(self.folder / "served.pem")]
         return subprocess.run(asked, check=True, capture_output=True, text=True, timeout=30).stdout
@@ -82,24 +87,25 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
     store.close()
     port = free_port()
     with (folder / "log").open("wb") as log:
-        command = [str(TIDEGATE), "serve", "--settings", str(settings(folder, port, *certificate(folder, "first")))]
+        words = ["serve", "--settings", str(settings(folder, port, *certificate(folder, "first")))]
+        command = [sys.executable, "-c", PATIENT, *words]
         process = subprocess.Popen(command, stdout=log, stderr=log)
     made = Secured(folder, port, process, secret)
     try:
-        eventually(lambda: _answers(made))
+        eventually("it answers", lambda: _answers(made))
         yield made
     finally:
         process.send_signal(signal.SIGTERM)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(20)
-        process.kill()
-        process.wait()
+        try:
+            exit_status(process)
+        finally:
+            process.kill()
 
 
 def _answers(secured: Secured) -> bool:
     assert secured.process.poll() is None, (secured.folder / "log").read_text()
     with suppress(requests.ConnectionError, requests.Timeout):
-        return requests.get(f"https://127.0.0.1:{secured.port}/readyz", timeout=5, verify=secured.folder / "first.pem").ok
+        return requests.get(f"https://127.0.0.1:{secured.port}/readyz", timeout=60, verify=secured.folder / "first.pem").ok
     return False
 
 
@@ -107,11 +113,10 @@ def test_handshakes_that_are_never_finished_take_no_thread(secured: Secured) -> 
     half_a_hello = bytes.fromhex("1603010200010001fc0303")
     with ExitStack() as lines:
         for number in range(3 * THREADS):
-            line = lines.enter_context(socket.create_connection(("127.0.0.1", secured.port), timeout=10))
+            line = lines.enter_context(socket.create_connection(("127.0.0.1", secured.port), timeout=60))
             line.sendall((b"", half_a_hello, b"GET / HTTP/1.1\r\n")[number % 3])
-        begun = time.monotonic()
-        assert _answers(secured)
-        assert time.monotonic() - begun < HEAD_SECONDS / 2, "none of them had to be given up for it"
+        with at_most(60, "an answer while handshakes take ten minutes"):
+            assert _answers(secured)
 
 
 def test_the_command_line_trusts_whom_it_is_told_to_trust(secured: Secured) -> None:
@@ -125,7 +130,7 @@ def test_the_command_line_trusts_whom_it_is_told_to_trust(secured: Secured) -> N
 
 
 def test_a_token_is_never_asked_for_in_the_clear(secured: Secured) -> None:
-    with socket.create_connection(("127.0.0.1", secured.port), timeout=10) as line:
+    with socket.create_connection(("127.0.0.1", secured.port), timeout=60) as line:
         line.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
         with suppress(ConnectionResetError):
             assert b"alive" not in line.recv(4096)
@@ -139,7 +144,7 @@ def test_versions_that_are_broken_are_refused(secured: Secured) -> None:
         context.minimum_version = ssl.TLSVersion.TLSv1
         context.maximum_version = ssl.TLSVersion.TLSv1_1
     with (
-        socket.create_connection(("127.0.0.1", secured.port), timeout=10) as line,
+        socket.create_connection(("127.0.0.1", secured.port), timeout=60) as line,
         pytest.raises(ssl.SSLError, match="alert protocol version"),
     ):
         context.wrap_socket(line)

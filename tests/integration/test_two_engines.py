@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from multiprocessing import get_context
 from pathlib import Path
@@ -23,12 +23,14 @@ import pytest
 from support import shared_world
 from support.postgres import Server
 from support.smallworld import a_service, ask_for
+from support.waiting import at_most, eventually
 from tidegate.core.kinds import Kind
 from tidegate.core.phases import Phase
 from tidegate.store.sql import SqlStore
 
-LEASE_SECONDS = 1.0
-DEADLINE_SECONDS = 60.0
+LEASE_SECONDS = (
+    2.5  # a busy machine keeps a process waiting for a second; one that is renewed late is taken over by mistake
+)
 MIDDLE, END = "in the middle", "at the end"
 #: When it falls asleep, and how far the other one is when it wakes up.
 MOMENTS = [
@@ -45,14 +47,6 @@ MOMENTS = [
 #: is told of it are two things.
 SAVED = {Kind.ENTERED: 3, Kind.ROUTED: 3, Kind.SETTLED: 3, Kind.SUCCEEDED: 1}
 DONE = {Kind.STARTED: 2, Kind.STOPPED: 2}
-
-
-def wait(what: str, found: Callable[[], object]) -> None:
-    """Until it is so."""
-    end = time.monotonic() + DEADLINE_SECONDS
-    while not found():
-        assert time.monotonic() < end, what
-        time.sleep(0.01)
 
 
 def named(when: str, verb: str, goes_on: str) -> str:
@@ -81,7 +75,7 @@ class Pair:
         with (self._home / f"engine{number}.log").open("wb") as log:
             made = subprocess.Popen([sys.executable, shared_world.__file__, *arguments], stderr=log, env=environment)
         self.engines.append(made)
-        wait("an engine that has started", lambda: "engine started" in self.log(made.pid))
+        eventually("the engine has started", lambda: "engine started" in self.log(made.pid), process=made)
         return made
 
     def begin(self, name: str) -> str:
@@ -139,18 +133,18 @@ def test_an_engine_that_slept_beyond_its_lease_changes_nothing(pair: Pair, when:
     name = named(when, verb, goes_on)
     pair.world.arm(when, verb)
     rollout = pair.begin(name)
-    wait("an engine that comes there", pair.world.stopped)
-    sleeper = pair.world.stopped()
-    wait("its sleep", lambda: state(sleeper) == "T")
+    sleeper = eventually("an engine comes there", pair.world.stopped)
+    eventually("it is stopped", lambda: state(sleeper) == "T")
     if goes_on == END:
-        wait("the other's end", lambda: pair.phase(rollout) is Phase.SUCCEEDED)
+        eventually("the other engine has finished", lambda: not pair.phase(rollout).live)
     else:
-        wait("the other's begin", lambda: pair.store.load(rollout)[0].resumes == 1)
+        eventually("the other engine has taken over", lambda: pair.store.load(rollout)[0].resumes >= 1)
     os.kill(sleeper, signal.SIGCONT)
-    wait("its being told", lambda: pair.lost(sleeper, rollout))
-    wait("the end", lambda: pair.phase(rollout) is Phase.SUCCEEDED)
+    eventually("the first engine learns that its lease is lost", lambda: pair.lost(sleeper, rollout))
+    eventually("the rollout has ended", lambda: not pair.phase(rollout).live)
 
     story = pair.store.events(rollout)
+    assert pair.phase(rollout) is Phase.SUCCEEDED, [event.sentence for event in story]
     assert [each.number for each in story] == list(range(1, len(story) + 1))
     kinds = Counter(each.kind for each in story)
     assert {kind: kinds[kind] for kind in SAVED} == SAVED
@@ -163,13 +157,12 @@ def test_an_engine_that_slept_beyond_its_lease_changes_nothing(pair: Pair, when:
 def test_the_rollouts_of_a_killed_engine_go_on_within_a_lease(pair: Pair) -> None:
     pair.world.arm("before", "write")
     rollout = pair.begin("killed")
-    wait("an engine that comes there", pair.world.stopped)
-    victim = pair.world.stopped()
-    wait("its sleep", lambda: state(victim) == "T")
+    victim = eventually("an engine comes there", pair.world.stopped)
+    eventually("it is stopped", lambda: state(victim) == "T")
     os.kill(victim, signal.SIGKILL)
     killed = time.time()
-    wait("the other's begin", lambda: pair.store.load(rollout)[0].resumes == 1)
-    waited = time.time() - killed
-    wait("the end", lambda: pair.phase(rollout) is Phase.SUCCEEDED)
-    print(f"taken over {waited:.2f} s after the kill, of a lease of {LEASE_SECONDS:g} s")
-    assert waited < LEASE_SECONDS + 3.0, "the lease, and what a busy machine takes"
+    with at_most(10 * LEASE_SECONDS, "taking over"):
+        eventually("the other engine has taken over", lambda: pair.store.load(rollout)[0].resumes >= 1)
+    print(f"taken over {time.time() - killed:.2f} s after the kill, of a lease of {LEASE_SECONDS:g} s")
+    eventually("the rollout has ended", lambda: not pair.phase(rollout).live)
+    assert pair.phase(rollout) is Phase.SUCCEEDED

@@ -18,9 +18,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from structlog.contextvars import bound_contextvars
 
 from processes import free_port
-from support.api import SHOP, Running, compose, eventually, running
+from support.api import SHOP, Running, compose, running
 from support.jenkins import FakeJenkins
 from support.outbox import outbox
+from support.waiting import eventually
 from tidegate import wiring as wires
 from tidegate.cli.server_side import metrics_served
 from tidegate.core.model import Instance, InstanceState
@@ -69,7 +70,7 @@ def test_ready_only_while_an_expected_engine_is_heard(api: Running) -> None:
     assert (answer.status_code, answer.get_json()["code"]) == (503, "not-ready")
     assert answer.get_json()["detail"] == "engine: none runs: start one with `tidegate engine`, or look at its log"
     with engine(api):
-        eventually(lambda: app.get("/readyz").status_code == 200)
+        eventually("it is ready", lambda: app.get("/readyz").status_code == 200)
         assert [each.owner for each in api.wiring.store.engines()] == ["anna"]
     assert app.get("/readyz").status_code == 503, "it ended, and said so"
     assert api.call("GET", "/readyz", token="").status_code == 200, "a server that expects none is ready"
@@ -79,7 +80,7 @@ def test_ready_only_while_an_expected_engine_is_heard(api: Running) -> None:
 def test_an_engine_that_is_silent_is_told(api: Running) -> None:
     api.wiring.store.beat("anna", "1.0")
     app = create_app(api.wiring, engine_within_seconds=0.001).test_client()
-    eventually(lambda: app.get("/readyz").status_code == 503)
+    eventually("it is not ready", lambda: app.get("/readyz").status_code == 503)
     assert "anna was heard last" in app.get("/readyz").get_json()["detail"]
 
 
@@ -125,8 +126,9 @@ def test_the_engine_counts_what_it_does(api: Running) -> None:
         api.world.always["start"] = PlatformError("no room", retryable=False)
         bad = api.deploy("v2")
         api.until(bad["id"], "rolled_back", "failed")
-        found = eventually(lambda: (now := metrics(api))["tidegate_leases_held"] == 0.0 and now)
-        assert found["tidegate_engine_silent_seconds"] < 30
+        eventually("every lease is given back", lambda: metrics(api)["tidegate_leases_held"] == 0.0)
+        found = metrics(api)
+        assert found["tidegate_engine_silent_seconds"] < 120
     assert found["tidegate_rollouts_total{environment=demo,outcome=succeeded}"] == 1.0
     assert found["tidegate_rollout_seconds_count{environment=demo,outcome=succeeded}"] == 1.0
     assert found["tidegate_rollout_seconds_sum{environment=demo,outcome=succeeded}"] > 0.0
@@ -145,13 +147,11 @@ def test_holds_and_the_outbox_are_told_in_seconds(api: Running) -> None:
     rollout = api.post(f"{SHOP}/rollouts", asked_by_a_build()).json()["id"]
     api.save(rollout, Phase.RUNNING, held=time.time() - 100.0)
     found = metrics(api)
-    assert 99.0 < found["tidegate_hold_seconds{environment=demo}"] < 160.0
+    assert 99.0 < found["tidegate_hold_seconds{environment=demo}"] < 400.0
     assert found["tidegate_live_rollouts{environment=demo,phase=running}"] == 1.0
     assert found["tidegate_outbox_rollouts"] == 1.0
-    time.sleep(0.05)
-    found = metrics(api)
-    assert found["tidegate_outbox_lag_seconds"] > 0.04
-    assert found["tidegate_overdue_seconds"] > 0.04, "no engine takes it"
+    for lag in ("tidegate_outbox_lag_seconds", "tidegate_overdue_seconds"):  # no engine takes it
+        eventually(f"{lag} grows", lambda name=lag: metrics(api)[name] > 0.04)
 
 
 def test_metrics_may_be_put_behind_a_token(tmp_path: Path) -> None:
@@ -166,12 +166,12 @@ def test_an_engine_of_its_own_serves_its_metrics(api: Running) -> None:
     settings = Settings(engine=EngineSettings(metrics_listen=address))
     wiring = wires.Wiring(settings, api.wiring.store, api.wiring.environments, time.time)
     with metrics_served(wiring):
-        found = numbers(requests.get(f"http://{address}/metrics", timeout=10).text)
+        found = numbers(requests.get(f"http://{address}/metrics", timeout=60).text)
         assert found["tidegate_ticks_total{result=done}"] == 0.0
         with pytest.raises(Refused, match=r"cannot listen on .*engine\.metrics_listen"), metrics_served(wiring):
             pass
     with pytest.raises(requests.ConnectionError):
-        requests.get(f"http://{address}/metrics", timeout=10)
+        requests.get(f"http://{address}/metrics", timeout=60)
 
 
 # -- the log ------------------------------------------------------------------------------------------------------------
@@ -202,7 +202,7 @@ def test_every_line_says_what_it_is_about(api: Running, tmp_path: Path, written:
         rollout = api.post(f"{SHOP}/rollouts", asked_by_a_build()).json()["id"]
         api.until(rollout, "succeeded")
         api.post(f"/v1/rollouts/{rollout}/pause", {"reason": "look"})
-        eventually(lambda: "the CI cannot be told yet" in written.getvalue())
+        eventually("the outbox says so", lambda: "the CI cannot be told yet" in written.getvalue())
     told = written.getvalue()
     lines = [json.loads(line) for line in told.splitlines() if line.startswith("{")]
     about = {"rollout": rollout, "environment": "demo", "service": "shop", "build": f"{JOB} #7"}

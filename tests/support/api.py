@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,6 +14,7 @@ import requests
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from support.smallworld import SmallWorld
+from support.waiting import eventually
 from tidegate.core.judge.verdict import Finding, Outcome, Reason, Verdict, Window
 from tidegate.core.model import Event, Rollout
 from tidegate.core.phases import Phase
@@ -42,16 +43,6 @@ def compose(options: str = "drain: 1s") -> str:
     return COMPOSE.replace("OPTIONS", options)
 
 
-def eventually(look: Callable[[], Any], seconds: float = 30.0) -> Any:
-    """What it says as soon as it says something."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if found := look():
-            return found
-        time.sleep(0.02)
-    raise AssertionError("not in time")
-
-
 class Quiet(WSGIRequestHandler):
     """Without a line for each request."""
 
@@ -65,7 +56,12 @@ class Served:
     def __init__(self, app: Any, waiting: Waiting, host: str = "127.0.0.1") -> None:
         self._app, self._waiting, self._host = app, waiting, host
         self._port = 0
+        self.asked: list[str] = []  # each request as it came, with its query
         self.start()
+
+    def _noted(self, environ: dict[str, Any], start_response: Any) -> Any:
+        self.asked.append(f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}?{environ['QUERY_STRING']}")
+        return self._app(environ, start_response)
 
     @property
     def url(self) -> str:
@@ -75,7 +71,7 @@ class Served:
     def start(self) -> None:
         """On a free port, and on the same one ever after."""
         self._waiting.stopping.clear()
-        self._server = make_server(self._host, self._port, self._app, threaded=True, request_handler=Quiet)
+        self._server = make_server(self._host, self._port, self._noted, threaded=True, request_handler=Quiet)
         self._server.daemon_threads = False
         self._port = self._server.server_port
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
@@ -114,7 +110,7 @@ class Running:
         headers.update(options.pop("headers", {}))
         if body is not None:
             options["json"] = body
-        return self.session.request(method, self.url + path, headers=headers, timeout=30, **options)
+        return self.session.request(method, self.url + path, headers=headers, timeout=60, **options)
 
     def post(self, path: str, body: object = None, key: str = "", **headers: str) -> requests.Response:
         """A POST with a key of its own, unless one is given."""
@@ -164,7 +160,7 @@ class Running:
     @contextmanager
     def engine(self, worker: Worker | None = None, tend_seconds: float | None = None) -> Iterator[Worker]:
         """The real engine on the small world, or another one, until the end of the block."""
-        options = WorkerOptions(lease_seconds=5.0, threads=1, poll_seconds=0.02, tend_seconds=tend_seconds)
+        options = WorkerOptions(lease_seconds=60.0, threads=1, poll_seconds=0.02, tend_seconds=tend_seconds)
         worker = worker or Worker(self.wiring.store, self.wiring.environments, options, self.wiring.clock, "test")
         thread = threading.Thread(target=worker.run)
         thread.start()
@@ -176,13 +172,22 @@ class Running:
 
     def until(self, rollout: str, *phases: str) -> dict[str, Any]:
         """Follow by long polls, as a client does, until it is in one of these phases."""
-        after, end = 0, time.monotonic() + 20
-        while time.monotonic() < end:
-            found: dict[str, Any] = self.call("GET", f"/v1/rollouts/{rollout}").json()
-            if found["phase"] in phases:
-                return found
+        after, observed = 0, dict[str, Any]()
+
+        def ended() -> dict[str, Any] | None:
+            nonlocal after, observed
+            observed = self.call("GET", f"/v1/rollouts/{rollout}").json()
+            if observed["phase"] in phases:
+                return observed
             after = self.call("GET", f"/v1/rollouts/{rollout}/events?after={after}&wait=2").json()["last"]
-        raise AssertionError(f"still {found['phase']}: {found['reason']}")
+            return None
+
+        try:
+            found = eventually(f"{rollout} is {' or '.join(phases)}", ended)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; it is {observed['phase']}: {observed['reason']}") from None
+        assert found is not None
+        return found
 
 
 def verdict(outcome: Outcome, at: float) -> Verdict:

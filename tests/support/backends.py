@@ -7,7 +7,6 @@ import os
 import socket
 import struct
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 from build import compile_c
 from processes import free_port
+from support.waiting import eventually, exit_status
 from tidegate.core.routing import Member
 from traffic import Load
 
@@ -40,23 +40,41 @@ class Backends:
         process = subprocess.Popen([str(self._program)], env={**os.environ, **environment})
         member = Member(f"{number:012x}", release, number, f"127.0.0.1:{port}")
         self.running[member.instance] = process
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                return member
-            except ConnectionRefusedError:
-                assert process.poll() is None, "the application ended"
-                time.sleep(0.005)
+        eventually("the application listens", lambda: accepts(member.address), process=process, poll_seconds=0.005)
+        return member
 
     def kill(self, member: Member) -> None:
         """SIGKILL: whatever is in flight on it is lost."""
         process = self.running.pop(member.instance)
         process.kill()
-        process.wait()
+        exit_status(process)
+
+    def in_flight(self, member: Member) -> int:
+        """Requests that this one has begun and not finished, in its own count."""
+        started, finished, *_ = self._counts(member)
+        return started - finished
+
+    def answered(self, member: Member) -> int:
+        """Requests that this one has finished, in its own count."""
+        return self._counts(member)[1]
+
+    def _counts(self, member: Member) -> tuple[int, ...]:
+        (file,) = (self._folder / str(member.ordinal)).iterdir()
+        return struct.unpack("4q", file.read_bytes())
 
     def posts(self) -> int:
         """POSTs executed by all that ever ran."""
         return sum(struct.unpack("4q", file.read_bytes())[2] for file in self._folder.glob("*/*"))
+
+
+def accepts(address: str) -> bool:
+    """Whether somebody accepts connections there."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=60).close()
+    except ConnectionRefusedError:
+        return False
+    return True
 
 
 @contextmanager
@@ -68,7 +86,8 @@ def backends(folder: Path) -> Iterator[Backends]:
     finally:
         for process in made.running.values():
             process.kill()
-            process.wait()
+        for process in made.running.values():
+            exit_status(process)
 
 
 @contextmanager

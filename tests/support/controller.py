@@ -5,6 +5,7 @@ The same code speaks to a real controller and to the fake one that plays builds 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from xml.etree import ElementTree as Xml
@@ -12,7 +13,7 @@ from xml.etree import ElementTree as Xml
 import jenkins
 import requests
 
-from support.api import eventually
+from support.waiting import eventually
 
 LIBRARY_PATH = "shared-library/"
 CREDENTIALS = "tidegate-token"
@@ -32,9 +33,9 @@ class Library:
 class Controller:
     """One user's view of a controller. Raises what python-jenkins raises."""
 
-    def __init__(self, url: str, user: str, token: str, patience_seconds: float = 180.0) -> None:
+    def __init__(self, url: str, user: str, token: str, patience_seconds: float = 300.0) -> None:
         self.url, self.user, self.token = url.rstrip("/"), user, token
-        self._server = jenkins.Jenkins(self.url, user, token, timeout=20)
+        self._server = jenkins.Jenkins(self.url, user, token, timeout=60)
         self._patience = patience_seconds
 
     # -- making what a story needs ---------------------------------------------------------------------------------------
@@ -76,7 +77,7 @@ class Controller:
     def start(self, job: str) -> None:
         """Its first build."""
         self._server.build_job(job)
-        self.eventually(lambda: self.shown(job), f"{job} does not begin")
+        self.eventually(f"{job} begins", lambda: self.shown(job))
 
     def shown(self, job: str, number: int = 1) -> dict[str, Any] | None:
         """A build as its API tells it; None before it has begun, or while Jenkins is away."""
@@ -87,7 +88,7 @@ class Controller:
 
     def input(self, job: str) -> dict[str, Any]:
         """The one that the first build waits at, once it does."""
-        found: dict[str, Any] = self.eventually(lambda: self._input(job), f"{job} waits at no input")
+        found: dict[str, Any] = self.eventually(f"{job} waits at an input", lambda: self._input(job))
         return found
 
     def refuse(self, job: str) -> None:
@@ -100,7 +101,7 @@ class Controller:
 
     def ended(self, job: str) -> str:
         """The result of the first build, once it has one."""
-        found: dict[str, Any] = self.eventually(lambda: self._ended(job), f"{job} does not end")
+        found: dict[str, Any] = self.eventually(f"{job} ends", lambda: self._ended(job))
         return str(found["result"])
 
     def log(self, job: str) -> str:
@@ -113,12 +114,9 @@ class Controller:
         busy = [each["currentExecutable"] for one in found["computer"] for each in one["executors"]]
         return [str(each["url"]) for each in busy if each and f"/job/{folder}/" in str(each.get("url"))]
 
-    def eventually(self, look: Any, otherwise: str) -> Any:
-        """What it says as soon as it says something; raises `AssertionError` with what is the matter `otherwise`."""
-        try:
-            return eventually(look, self._patience)
-        except AssertionError:
-            raise AssertionError(f"within {self._patience:g} s {otherwise}") from None
+    def eventually(self, what: str, condition: Callable[[], Any]) -> Any:
+        """As `support.waiting` has it, for as long as this controller may take."""
+        return eventually(what, condition, self._patience)
 
     def _input(self, job: str) -> dict[str, Any] | None:
         actions = (self.shown(job) or {}).get("actions", [])

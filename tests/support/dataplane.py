@@ -13,10 +13,11 @@ from typing import Any, Protocol
 from processes import free_port
 from support.backends import Backends, backends
 from support.dataplane_docker import Containers
+from support.waiting import eventually
 from tidegate.core.routing import Backend, Member
 from tidegate.drivers import registry
 from tidegate.ports import Router
-from tidegate.testing.router_traffic_contract import leave, until
+from tidegate.testing.router_traffic_contract import leave
 from traffic import Counts, Load
 
 #: Of the kill stress: many short requests, so that some are always on their way.
@@ -86,7 +87,7 @@ def killed_when_drained(router: Router, folder: Path, kills: int, client: str) -
         router.write(backend, (serving,), 1)
         load = Load(backend.listen, client=client, **BRISK)
         try:
-            until(lambda: load.counts.requests > 500)
+            eventually("500 requests are answered", lambda: load.counts.requests > 500)
             began = time.perf_counter()
             for number in range(kills):
                 serving = _replaced(router, backend, apps, serving, f"v2-{number}")

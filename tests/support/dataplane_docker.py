@@ -14,7 +14,6 @@ import shutil
 import socket
 import subprocess
 import tarfile
-import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +25,7 @@ import docker
 
 from images import demo_image
 from processes import wait_for
+from support.waiting import eventually
 from tidegate.core.routing import Member
 
 IMAGE, CHECKED, PROXY = (f"tidegate-dataplane:{tag}" for tag in ("app", "checked", "proxy"))
@@ -133,7 +133,7 @@ class Containers:
         list(self._background.map(self._stop, members))
 
     def _stop(self, member: Member) -> None:
-        self._api.stop(member.instance, timeout=5)
+        self._api.stop(member.instance, timeout=60)
         self._api.remove_container(member.instance)
 
     def close(self) -> None:
@@ -147,7 +147,7 @@ class Containers:
 def _answers(address: str) -> bool:
     host, _, port = address.rpartition(":")
     try:
-        with socket.create_connection((host, int(port)), timeout=1) as probe:
+        with socket.create_connection((host, int(port)), timeout=60) as probe:
             probe.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
             return probe.recv(64).startswith(b"HTTP/1.1 200")
     except OSError:
@@ -167,10 +167,12 @@ class Rollout:
 
     def update(self) -> float | None:
         before, self._serving = self._serving, self._containers.start(self._replicas)
-        while not all(self._containers.healthy(each) for each in self._serving):
-            time.sleep(1.0)
+        eventually("all are healthy", self._all_healthy, poll_seconds=1.0)
         self._containers.stop(before)
         return None
+
+    def _all_healthy(self) -> bool:
+        return all(self._containers.healthy(instance) for instance in self._serving)
 
 
 class Swarm:

@@ -9,9 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from support.backends import free_port
-from support.haproxy import ended, until
+from support.haproxy import ended
 from support.need import missing
 from support.stepping import Steps
+from support.waiting import eventually
 from tidegate.drivers.routers import envoy_admin
 from tidegate.drivers.routers.envoy import EnvoyOptions, EnvoyRouter
 from tidegate.drivers.routers.envoy_process import program
@@ -31,7 +32,7 @@ def envoy_router(home: Path, exporter: int = 0, threads: int = 2) -> Iterator[En
         pid = router.pid
         router.stop_process()
         if pid is not None:
-            until(lambda: ended(pid))
+            eventually("Envoy has ended", lambda: ended(pid))
 
 
 def kill(router: EnvoyRouter) -> None:
@@ -39,7 +40,7 @@ def kill(router: EnvoyRouter) -> None:
     pid = router.pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
-    until(lambda: ended(pid))
+    eventually("Envoy has ended", lambda: ended(pid))
 
 
 #: Questions to Envoy, files put in place.

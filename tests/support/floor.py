@@ -5,12 +5,13 @@ from __future__ import annotations
 import shutil
 import socket
 import subprocess
-import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import docker
+
+from support.waiting import eventually, exit_status
 
 CONFIG = """\
 global
@@ -41,8 +42,7 @@ class Floor:
         self._background = ThreadPoolExecutor(max_workers=4)
         self._leaving: list[Future[None]] = []
         self._serving: list[tuple[str, str]] = []  # (server name, container id)
-        while not self._socket.exists():
-            time.sleep(0.02)
+        eventually("HAProxy's socket is there", self._socket.exists, process=self._haproxy)
 
     def deploy(self, version: str) -> None:
         """Replace all, one by one, new before old; the stops run behind and are waited for at the end."""
@@ -60,8 +60,7 @@ class Floor:
         made = api.create_container(f"{self._image}:{version}", labels={LABEL: "1"}, host_config=api.create_host_config())
         api.start(made["Id"])
         address = api.inspect_container(made["Id"])["NetworkSettings"]["IPAddress"]
-        while not self._healthy(address):
-            time.sleep(0.002)
+        eventually(f"{address} answers", lambda: self._healthy(address), poll_seconds=0.002)
         name = made["Id"][:12]
         self._say(f"add server be/{name} {address}:8080")
         self._say(f"enable server be/{name}")
@@ -70,7 +69,7 @@ class Floor:
     @staticmethod
     def _healthy(address: str) -> bool:
         try:
-            with socket.create_connection((address, 8080), timeout=1) as probe:
+            with socket.create_connection((address, 8080), timeout=60) as probe:
                 probe.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
                 return probe.recv(64).startswith(b"HTTP/1.1 200")
         except OSError:
@@ -78,11 +77,10 @@ class Floor:
 
     def _drain(self, name: str, container: str) -> None:
         self._say(f"set server be/{name} state drain")
-        while self._sessions(name):
-            time.sleep(0.005)
+        eventually(f"{name} is drained", lambda: not self._sessions(name), poll_seconds=0.005)
         self._say(f"set server be/{name} state maint")
-        while "Server deleted" not in self._say(f"del server be/{name}"):
-            time.sleep(0.005)
+        deleted = f"del server be/{name}"
+        eventually(f"{name} is deleted", lambda: "Server deleted" in self._say(deleted), poll_seconds=0.005)
         self._leaving.append(self._background.submit(self._stop, container))
 
     def _sessions(self, name: str) -> int:
@@ -90,7 +88,7 @@ class Floor:
         return next((int(row[4] or 0) for row in rows if len(row) > 4 and row[1] == name), 0)
 
     def _stop(self, container: str) -> None:
-        self._client.api.stop(container, timeout=5)
+        self._client.api.stop(container, timeout=60)
         self._client.api.remove_container(container)
 
     def _say(self, command: str) -> str:
@@ -106,4 +104,4 @@ class Floor:
             container.remove(force=True)
         self._client.close()
         self._haproxy.terminate()
-        self._haproxy.wait(10)
+        exit_status(self._haproxy)

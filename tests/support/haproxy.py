@@ -7,16 +7,16 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from support.backends import free_port
 from support.need import program
 from support.stepping import Steps
+from support.waiting import eventually, exit_status
 from tidegate.drivers.routers import haproxy_socket
 from tidegate.drivers.routers.haproxy import HAProxyOptions, HAProxyRouter
-from tidegate.testing.router_traffic_contract import until
 
 ADOPTED = """\
 global
@@ -68,18 +68,18 @@ def owned_router(home: Path, *, log: str = "") -> Iterator[HAProxyRouter]:
         pid = router.pid
         router.stop_process()
         if pid is not None:
-            until(lambda: ended(pid))
+            eventually("HAProxy has ended", lambda: ended(pid))
 
 
 def kill(router: HAProxyRouter) -> None:
     """SIGKILL to an owned HAProxy, master and workers."""
     pid = router.pid
     assert pid is not None
-    until(lambda: bool(router.workers()))  # just after a reload the master does not answer
+    eventually("the master answers", router.workers)  # just after a reload the master does not answer
     every = (pid, *router.workers())
     for each in every:
         os.kill(each, signal.SIGKILL)
-    until(lambda: all(ended(each) for each in every))
+    eventually("master and workers have ended", lambda: all(ended(each) for each in every))
 
 
 def reload(router: HAProxyRouter) -> None:
@@ -87,7 +87,7 @@ def reload(router: HAProxyRouter) -> None:
     before, pid = router.workers(), router.pid
     assert pid is not None
     os.kill(pid, signal.SIGUSR2)
-    until(lambda: bool(set(router.workers()) - set(before)))
+    eventually("a new worker serves", lambda: set(router.workers()) - set(before))
 
 
 def hears(master: int) -> bool:
@@ -115,15 +115,19 @@ class Standing:
 
     def _start(self) -> None:
         self.process = subprocess.Popen(self._command)
-        until(lambda: hears(self.process.pid) and self.socket.exists())
+        try:
+            eventually("HAProxy listens", lambda: hears(self.process.pid) and self.socket.exists(), process=self.process)
+        except BaseException:
+            self.process.kill()
+            raise
 
     def kill(self) -> None:
         """SIGKILL to it, master and worker, as its supervisor sees; it is started again."""
         worker = self.worker()
         for each in (self.process.pid, worker):
             os.kill(each, signal.SIGKILL)
-        self.process.wait(10)
-        until(lambda: ended(worker))
+        exit_status(self.process)
+        eventually("the worker has ended", lambda: ended(worker))
         self.socket.unlink()
         self._start()
 
@@ -142,34 +146,31 @@ class Standing:
         """
         old = self.worker()
         self.begin_reload()
-        until(lambda: all(self.worker() != old for _ in range(20)))
+        eventually("the new worker alone answers", lambda: all(self.worker() != old for _ in range(20)))
         return old
 
     def begin_reload(self) -> None:
         """Without waiting for the new worker."""
-        until(lambda: hears(self.process.pid))
+        eventually("HAProxy heeds SIGUSR2", lambda: hears(self.process.pid))
         self.process.send_signal(signal.SIGUSR2)
 
     def stop(self) -> None:
         """End it, old workers too."""
         self.process.terminate()
-        self.process.wait(10)
+        exit_status(self.process)
 
 
 @contextmanager
 def standing_ones(home: Path) -> Iterator[Callable[..., Standing]]:
     """Makes them; ended at the end."""
-    made: list[Standing] = []
+    with ExitStack() as stack:
 
-    def make(**options: Any) -> Standing:
-        made.append(Standing(home, **options))
-        return made[-1]
+        def make(**options: Any) -> Standing:
+            made = Standing(home, **options)
+            stack.callback(made.stop)
+            return made
 
-    try:
         yield make
-    finally:
-        for each in made:
-            each.stop()
 
 
 #: Commands, files put in place, signals.

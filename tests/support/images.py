@@ -16,7 +16,7 @@ remove_images = images.remove_images
 
 def engine_client() -> docker.DockerClient:
     """A client of the engine that the environment names; skips, or fails in CI, where none answers."""
-    client = docker.from_env(timeout=10)
+    client = docker.from_env(timeout=60)
     try:
         client.ping()
     except DockerException:

@@ -10,7 +10,6 @@ import http.server
 import json
 import re
 import threading
-import time
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -98,8 +97,8 @@ class FakeJenkins:
     """A Jenkins that is made up; its address stays the same when it is stopped and started again.
 
     `trouble`: what is answered to every request instead, as (status, content type, body). `detour`: where every request is
-    led instead. `slow`: seconds before an answer. `before`: called before each POST is carried out. `lacking`: paths, by
-    their end, for which the user has no permission.
+    led instead. `answering`: cleared while nobody gets an answer. `before`: called before each POST is carried out.
+    `lacking`: paths, by their end, for which the user has no permission.
     """
 
     def __init__(self, user: str = "tidegate", token: str = "11fake0token0of0the0fake0jenkins") -> None:
@@ -112,7 +111,8 @@ class FakeJenkins:
         self.troubles = 0  # how many requests it concerns; 0: all
         self.detour = ""  # `{path}` stands for the path that was asked for
         self.led = "."  # where a POST leads in the end: up, to the build's page
-        self.slow = 0.0
+        self.answering = threading.Event()
+        self.answering.set()
         self.before: Callable[[str], None] = lambda path: None
         self.lacking: tuple[str, ...] = ()
         self.wrong_login = 403  # what a real one answers by its version: 401 or 403
@@ -152,6 +152,7 @@ class FakeJenkins:
 
     def stop(self) -> None:
         """Nothing listens there any more."""
+        self.answering.set()
         server, thread, self._server = self._server, self._thread, None
         if server is not None and thread is not None:
             server.shutdown()
@@ -188,7 +189,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         fake, path = self.jenkins, urlsplit(self.path).path
         fake.requests.append((self.command, path, form))
         fake.headers.append(dict(self.headers))
-        time.sleep(fake.slow)
+        fake.answering.wait(300)
         if self.command == "POST":
             fake.before(path)
         if fake.detour:
@@ -356,7 +357,7 @@ PROMOTED = Event(Kind.PROMOTED, "promoted by ann: all good", 6.0, 7, {"by": "ann
 
 def subject(fake: FakeJenkins | Controller, token: Path, **settings: object) -> JenkinsCI:
     """The driver, as an environment has it."""
-    given = {"url": fake.url, "user": fake.user, "token_file": str(token), "timeout_seconds": 2.0, **settings}
+    given = {"url": fake.url, "user": fake.user, "token_file": str(token), "timeout_seconds": 60.0, **settings}
     return JenkinsCI(JenkinsOptions.model_validate(given), "demo")
 
 

@@ -1,35 +1,35 @@
-"""What is judged: applications that fail and dawdle as they are told, behind a real proxy."""
+"""What is judged: applications that fail on order, behind a real proxy."""
 
 from __future__ import annotations
 
 import http.client
 import http.server
 import itertools
-import math
+import socket
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 
 from tidegate.core.judge.verdict import Finding
 
-GOLDEN = 0.6180339887498949  # its multiples are spread evenly between the whole numbers
-
 
 class Application:
-    """Answers each n-th request with 500, and each m-th only half, after so many seconds in the mean, some
-    much sooner and some much later; counts what it did."""
+    """Answers each n-th request with 500, and each m-th only half; counts what it did."""
 
-    def __init__(self, fails_each: int = 0, breaks_each: int = 0, seconds: float = 0.0) -> None:
+    def __init__(self, fails_each: int = 0, breaks_each: int = 0) -> None:
         self.requests = self.failed = self.broken = 0
+        self._connections: list[socket.socket] = []
         lock, numbers, application = threading.Lock(), itertools.count(1), self
 
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
-            timeout = 5.0
+
+            def setup(self) -> None:
+                super().setup()
+                application._connections.append(self.connection)
 
             def do_GET(self) -> None:
                 with lock:
@@ -39,7 +39,6 @@ class Application:
                     application.requests += 1
                     application.failed += bad
                     application.broken += half
-                time.sleep(-seconds * math.log(1 - number * GOLDEN % 1))
                 self.send_response(500 if bad else 200)
                 self.send_header("Content-Length", "10")
                 self.end_headers()
@@ -64,13 +63,16 @@ class Application:
         """Stop serving."""
         self._server.shutdown()
         self._thread.join()
+        for connection in self._connections:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
         self._server.server_close()
 
 
 @contextmanager
-def application(fails_each: int = 0, breaks_each: int = 0, seconds: float = 0.0) -> Iterator[Application]:
+def application(fails_each: int = 0, breaks_each: int = 0) -> Iterator[Application]:
     """Ended at the end."""
-    served = Application(fails_each, breaks_each, seconds)
+    served = Application(fails_each, breaks_each)
     try:
         yield served
     finally:
@@ -81,7 +83,7 @@ def send(port: int, requests: int) -> None:
     """GETs over eight kept connections."""
 
     def some(number: int) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         for _ in range(number):
             connection.request("GET", "/")
             try:

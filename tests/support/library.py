@@ -17,8 +17,9 @@ from typing import Any
 
 import pytest
 
-from support.api import Running, compose, eventually
+from support.api import Running, compose
 from support.need import missing, program
+from support.waiting import eventually
 
 LIBRARY = Path(__file__).parents[2] / "shared-library"
 CLASSPATH = f"{LIBRARY}/test/harness:{LIBRARY}/src"
@@ -79,7 +80,7 @@ class Harness:
     def close(self) -> None:
         """It ends when there is nothing more to play."""
         if self._running is not None:
-            self._running.communicate(timeout=20)
+            self._running.communicate(timeout=60)
 
 
 @contextmanager
@@ -163,7 +164,10 @@ class Jenkins:
 
     def held(self) -> dict[str, Any]:
         """The newest rollout once it waits for a person."""
-        return eventually(lambda: (found := self.latest())["new"] != "v1-1" and found["hold"] and found)
+        return eventually(
+            "the rollout waits for a person",
+            lambda: found if (found := self.latest())["new"] != "v1-1" and found["hold"] else None,
+        )
 
     def wish(self, verb: str, **body: Any) -> None:
         """Somebody else wants something of the newest rollout."""
@@ -182,7 +186,7 @@ def deploy(version: str = "v2", **more: Any) -> Step:
 
 def verify(**more: Any) -> Step:
     """The step."""
-    return "tidegateVerify", {"wait": 20, **more}
+    return "tidegateVerify", {"wait": 60, **more}
 
 
 def promote(more: dict[str, Any] | None = None, **gate: Any) -> Step:

@@ -16,6 +16,7 @@ from support.load_rollouts import HOUR_SECONDS, Callers, ask_next, environments,
 from support.load_scene import resident_mib
 from support.load_world import LoadMetrics, LoadPlatform, LoadRouter, Options
 from support.smallworld import LIMIT, SmallDocuments, SmallWorld, a_service
+from support.waiting import eventually
 from tidegate.core.judge.verdict import Time
 from tidegate.core.model import Policy, Service
 from tidegate.core.records import Claim
@@ -133,8 +134,8 @@ class Day:
         begun, found = self._clock(), list[Hour]()
         pruner = Pruner(self._store, self._clock, None, KEPT_SECONDS)
         for hour in range(1, max(hours) + 1):
-            while self._clock() < begun + hour * HOUR_SECONDS:
-                time.sleep(0.05)
+            end = begun + hour * HOUR_SECONDS
+            eventually("an hour is over", lambda end=end: self._clock() >= end, 3600.0, poll_seconds=0.05)
             pruner.prune()
             if hour in hours:
                 gc.collect()

@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
 import urllib.request
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from types import TracebackType
 
+from processes import free_port
 from support.load_rollouts import ENDED_BEFORE, Callers, ask_next, environments, is_moving, service_of, settle
 from support.load_world import DRIVER, Options
+from support.waiting import eventually, exit_status
 from tidegate.core.model import Service
 from tidegate.core.phases import Phase
 from tidegate.store.sql import SqlStore
@@ -24,15 +25,7 @@ from tidegate.web.auth import new_token
 ROOT = Path(__file__).resolve().parents[2]
 SERVER_THREADS = 256  # so that 200 may wait for events
 STAND_SECONDS = 180.0  # at most, until all rollouts are where they wait; then they are measured as they are
-START_SECONDS = 60.0  # at most, until a process listens
-END_SECONDS = 60.0  # at most, for a process that was told to end
 TICKS = re.compile(r"^tidegate_ticks_total\{.*\} ([0-9.e+]+)$", re.MULTILINE)
-
-
-def free_address() -> str:
-    """Where nobody listens now."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        return f"127.0.0.1:{listening.getsockname()[1]}"
 
 
 def resident_mib(pid: int) -> float:
@@ -54,22 +47,18 @@ class Process:
 
     def await_answer(self, path: str) -> None:
         """It listens."""
-        end = time.monotonic() + START_SECONDS
-        while not self._answers(path):
-            assert time.monotonic() < end, f"{self.address}{path} does not answer"
-            time.sleep(0.2)
+        eventually(f"{self.address}{path} answers", lambda: self._answers(path), process=self._running, poll_seconds=0.2)
 
     def _answers(self, path: str) -> bool:
-        assert self._running.poll() is None, "a process has ended by itself; its last lines are above"
         try:
-            urllib.request.urlopen(self.address + path, timeout=10).close()
+            urllib.request.urlopen(self.address + path, timeout=60).close()
         except OSError:
             return False
         return True
 
     def ticks(self) -> float:
         """How many an engine has made so far."""
-        with urllib.request.urlopen(f"{self.address}/metrics", timeout=10) as answer:
+        with urllib.request.urlopen(f"{self.address}/metrics", timeout=60) as answer:
             return sum(map(float, TICKS.findall(answer.read().decode())))
 
     def resident_mib(self) -> float:
@@ -79,7 +68,7 @@ class Process:
     def end(self) -> None:
         """Returns once it has ended."""
         self._running.send_signal(signal.SIGTERM)
-        self._running.wait(END_SECONDS)
+        exit_status(self._running)
 
 
 class Scene:
@@ -102,13 +91,13 @@ class Scene:
             self._fill()
             begun = time.monotonic()
             for number in range(self._engines):
-                engine = Process("engine", self._settings, free_address(), str(self._notes(number)))
+                engine = Process("engine", self._settings, f"127.0.0.1:{free_port()}", str(self._notes(number)))
                 held.callback(engine.end)
                 self.engines.append(engine)
             for engine in self.engines:
                 engine.await_answer("/metrics")
-            while not self._stands() and time.monotonic() - begun < STAND_SECONDS:
-                time.sleep(0.5)
+            with suppress(AssertionError):
+                eventually("all rollouts wait", self._stands, STAND_SECONDS, poll_seconds=0.5)
             self.stood_seconds = time.monotonic() - begun
             held.enter_context(Callers(self._store, self._moving()))
             self._held = held.pop_all()
@@ -129,7 +118,7 @@ class Scene:
 
     def serve(self) -> Process:
         """The server; it ends with the scene."""
-        server = Process("serve", self._settings, free_address())
+        server = Process("serve", self._settings, f"127.0.0.1:{free_port()}")
         self._held.callback(server.end)
         server.await_answer("/healthz")
         return server

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import time
 import urllib.error
 import urllib.request
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -18,13 +16,14 @@ import pytest
 
 import parts
 from parts import Stage
-from processes import answers
+from processes import answers, unique_name
 from support.clock import Clock
 from support.disks import small_disk
 from support.docker_host import Engine, FarMachine, far_machine, running_engine
 from support.haproxy import short_folder
 from support.need import program
 from support.postgres import Server, running
+from support.waiting import eventually
 
 READY_SECONDS = 1.5
 IMAGES = {f"tidegate-outages:{name}": {"VERSION": name, "READY": f"after:{READY_SECONDS}"} for name in ("v1", "v2")}
@@ -32,8 +31,9 @@ TRAFFIC = {"get_ka": 40, "get": 20, "post_ka": 20, "post": 10, "slow_gets": 6, "
 DISK_MEGABYTES = 256  # below 64 free ones Tidegate is not ready
 ENDS = ("succeeded", "rolled_back", "failed")
 SHORT_PATIENCE = {"METRICS": "1.5", "PLATFORM": "2"}  # shorter than an outage, so that one is seen as such
-PATIENCE_SECONDS = 60.0
-PAUSE_SECONDS = 0.05
+MAX_WAIT_SECONDS = 180.0
+POLL_SECONDS = 0.05
+NO_ANSWER_SECONDS = 1.0  # a server whose database hangs does not answer for longer
 COMPOSE = """\
 services:
   shop:
@@ -103,18 +103,21 @@ class World:
 
     def asked(self, path: str) -> Any:
         """What the API answers, as soon as it does."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while True:
+
+        def answered() -> list[Any]:
             try:
-                return self.stage.api(path)
+                return [self.stage.api(path)]
             except OSError:
-                assert time.monotonic() < deadline, f"{path} is not answered"
-                time.sleep(PAUSE_SECONDS)
+                return []
+
+        return eventually(f"{path} is answered", answered, MAX_WAIT_SECONDS, poll_seconds=POLL_SECONDS)[0]
 
     def ready(self) -> str:
         """What /readyz says; empty when all is well."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.stage.state.ports['tidegate']}/readyz", timeout=1):
+            with urllib.request.urlopen(
+                f"http://127.0.0.1:{self.stage.state.ports['tidegate']}/readyz", timeout=NO_ANSWER_SECONDS
+            ):
                 return ""
         except urllib.error.HTTPError as error:
             return str(json.load(error)["detail"])
@@ -194,15 +197,19 @@ class Ride:
 
     def until(self, kind: str, step: int | None = None) -> dict[str, Any]:
         """The first event of this kind, as soon as it is there."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while True:
-            for each in self.events():
-                if each["kind"] == kind and step in (None, each["data"].get("step")):
-                    return each
+
+        def found() -> dict[str, Any] | None:
+            for event in self.events():
+                if event["kind"] == kind and step in (None, event["data"].get("step")):
+                    return event
             rollout = self.world.newest()
-            assert rollout["phase"] not in ENDS, f"{rollout['phase']}, {rollout['reason']}\n{self.told()}"
-            assert time.monotonic() < deadline, f"no {kind} in\n{self.told()}"
-            time.sleep(PAUSE_SECONDS)
+            assert rollout["phase"] not in ENDS, f"it ended as {rollout['phase']}, {rollout['reason']}"
+            return None
+
+        try:
+            return eventually(f"an event {kind}", found, MAX_WAIT_SECONDS, poll_seconds=POLL_SECONDS)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.told()}") from None
 
     def turn_back(self) -> None:
         """What a person asks for."""
@@ -210,12 +217,15 @@ class Ride:
 
     def end(self) -> str:
         """The phase in which it ends."""
-        deadline = time.monotonic() + 2 * PATIENCE_SECONDS
-        while (rollout := self.world.newest())["phase"] not in ENDS:
-            late = time.monotonic() > deadline
-            assert not late, f"{rollout['phase']}, {rollout['reason']}, hold {rollout['hold']}\n{self.told()}"
-            time.sleep(PAUSE_SECONDS)
-        return str(rollout["phase"])
+
+        def phase() -> str:
+            found = str(self.world.newest()["phase"])
+            return found if found in ENDS else ""
+
+        try:
+            return eventually("the rollout has ended", phase, 2 * MAX_WAIT_SECONDS, poll_seconds=POLL_SECONDS)
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {self.world.newest()}\n{self.told()}") from None
 
 
 # -- building it ------------------------------------------------------------------------------------------------------
@@ -226,7 +236,7 @@ def staged(engines: Mapping[str, Engine], disk: Path, hosts: Sequence[Mapping[st
     """The stage, not started yet, with its first engine as the one that the environment names."""
     for name in ("haproxy", "prometheus", "mtail", "gcc"):
         program(name)
-    environment = f"outages{uuid.uuid4().hex[:6]}"
+    environment = unique_name("outages")
     with pytest.MonkeyPatch.context() as patch, short_folder() as folder:
         patch.setattr(parts, "FIRST_PORTS", dict.fromkeys(parts.FIRST_PORTS, 0))
         patch.setenv("DOCKER_HOST", hosts[0]["url"])

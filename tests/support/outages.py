@@ -214,7 +214,7 @@ def haproxy_killed(world: World) -> Iterator[None]:
     """Tidegate starts it again by itself, meanwhile."""
     haproxy.kill(HAProxyRouter(HAProxyOptions(directory=world.stage.home / "haproxy"), world.stage.environment))
     yield
-    wait_for("the service", world.answers(), 60.0)
+    wait_for("the service", world.answers())
 
 
 NEAR_BLIND = r"trouble: docker near: "

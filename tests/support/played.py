@@ -14,10 +14,10 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from xml.etree import ElementTree as Xml
 
-from support.api import eventually
 from support.controller import CREDENTIALS
 from support.jenkins import FakeBuild, FakeInput, FakeJenkins, Handler
 from support.library import Harness
+from support.waiting import eventually
 
 RECENT = "<?xml version='1.1' encoding='UTF-8'?>"
 
@@ -61,7 +61,7 @@ class PlayedJenkins(FakeJenkins):
         self._write("answer.json", json.dumps({"abort": True}))
         self._write("aborted", "")
         for thread in self._threads:
-            thread.join(60)
+            thread.join(120)
         super().stop()
 
     def begin(self, job: str) -> None:
@@ -89,12 +89,12 @@ class PlayedJenkins(FakeJenkins):
     def _watch(self, build: PlayedBuild) -> None:
         """What happens to the build here happens in the harness, and the other way round."""
         shown = self._folder / "shown.json"
-        eventually(lambda: shown.exists() or build.stopped or build.result, 60)
+        eventually("the build asks or ends", lambda: shown.exists() or build.stopped or build.result)
         if shown.exists():
             asked = json.loads(shown.read_text())
             gate = FakeInput(asked["id"], ("reason",), message=asked["message"])
             build.inputs.append(gate)
-            eventually(lambda: gate.settled or build.stopped or build.result, 60)
+            eventually("the input is settled or the build ends", lambda: gate.settled or build.stopped or build.result)
             if gate.settled:
                 ((verb, given),) = gate.told
                 ends = {"abort": True} if verb == "abort" else {"approver": self.user, **given}

@@ -20,6 +20,7 @@ import psycopg
 import pytest
 
 from support.need import missing
+from support.waiting import eventually, exit_status
 from tidegate.store.sql import SqlStore
 from tidegate.store.tables import metadata
 
@@ -85,18 +86,21 @@ class Server:
         )
         with (self.home / "log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd="/")
-        for _ in range(300):
-            ready = [str(programs() / "pg_isready"), "-q", "-h", str(self.home), "-d", "postgres"]
-            if subprocess.run(ready, check=False).returncode == 0:
-                return
-            assert self._process.poll() is None, (self.home / "log").read_text()
-        raise AssertionError((self.home / "log").read_text())
+        ready = [str(programs() / "pg_isready"), "-q", "-h", str(self.home), "-d", "postgres"]
+        try:
+            eventually(
+                "PostgreSQL is ready",
+                lambda: subprocess.run(ready, check=False).returncode == 0,
+                process=self._process,
+            )
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{(self.home / 'log').read_text()}") from None
 
     def stop(self, how: int = signal.SIGINT) -> None:
         """SIGINT: at once, breaking every connection. It may have ended by itself."""
         if self._process is not None:
             self._process.send_signal(how)
-            self._process.wait(30)
+            exit_status(self._process)
             self._process = None
 
     def processes(self) -> list[int]:

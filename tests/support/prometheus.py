@@ -8,7 +8,6 @@ import signal
 import subprocess
 import threading
 import time
-import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ from typing import Any
 from processes import free_port
 from support.looks import rollout_of
 from support.need import program
+from support.waiting import eventually, exit_status
 from tidegate.core.decisions import Judge
 from tidegate.core.judge.look import Look
 from tidegate.core.judge.trial import Trial
@@ -33,6 +33,8 @@ from tidegate.engine.turn import Memory, Turn
 from tidegate.ports import Parts
 
 SCRAPE_SECONDS = 0.2
+SCRAPE_OFFSET_SECONDS = 0.01  # a scrape's time stamp may be some milliseconds later than its begin
+REMOTE_SECONDS = 3  # that a Prometheus waits for one that it reads from
 
 
 class Exporter:
@@ -42,16 +44,15 @@ class Exporter:
         self.text: str | Callable[[], str] = ""
         self.down = False
         self.reads = 0
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
         exporter = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                with exporter._changed:
+                with exporter._lock:
                     exporter.reads += 1
                     text, down = exporter.text, exporter.down
                     body = (text if isinstance(text, str) else text()).encode()
-                    exporter._changed.notify_all()
                 self.send_response(503 if down else 200)
                 self.send_header("Content-Type", "text/plain; version=0.0.4")
                 self.send_header("Content-Length", str(len(body)))
@@ -72,15 +73,18 @@ class Exporter:
         """Where Prometheus reads it."""
         return f"127.0.0.1:{self._server.server_address[1]}"
 
-    def publish(self, text: str | Callable[[], str], *, times: int = 1) -> None:
-        """Show this text, and come back when Prometheus has stored it at least so often.
-
-        The scrapes of a target come one after the other: that another one begins means that the one before is stored.
-        """
-        with self._changed:
+    def publish(self, text: str, url: str, *, times: int = 1) -> None:
+        """Show this text, and return when the Prometheus at `url` has stored it at least so often."""
+        with self._lock:
             self.text = text
-            wanted = self.reads + times + 1
-            assert self._changed.wait_for(lambda: self.reads >= wanted, timeout=10), "Prometheus stopped scraping"
+        metrics, since = metrics_of(url), time.time() + SCRAPE_OFFSET_SECONDS
+
+        def scrapes() -> list[float]:
+            found = metrics.fetch(f'up{{instance="{self.address}"}}', Window(since - 1, time.time()))
+            return [at for series in found for at, up in series.samples if at > since and up]
+
+        what = f"Prometheus has scraped {self.address} {times} times"
+        eventually(what, lambda: len(scrapes()) >= times, poll_seconds=SCRAPE_SECONDS / 4)
 
     def close(self) -> None:
         """Stop serving."""
@@ -134,10 +138,13 @@ class Prometheus:
 
     def reaches(self) -> None:
         """Returns when each target was scraped once; it waits 5 s before the first scrape."""
-        metrics, deadline = metrics_of(self.url), time.monotonic() + 20
-        while len(metrics.fetch("up", Window(time.time() - 60, time.time()))) < self._targets:
-            assert time.monotonic() < deadline, "Prometheus does not scrape"
-            time.sleep(SCRAPE_SECONDS / 4)
+        metrics, begun = metrics_of(self.url), time.time()
+
+        def targets() -> int:
+            return len(metrics.fetch("up", Window(begun - 60, time.time())))
+
+        what = "Prometheus has scraped every target"
+        eventually(what, lambda: targets() >= self._targets, poll_seconds=SCRAPE_SECONDS / 4)
 
     def stop(self) -> None:
         """End it; its data stay."""
@@ -147,10 +154,9 @@ class Prometheus:
         process.send_signal(signal.SIGCONT)
         process.terminate()
         try:
-            process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
+            exit_status(process)
+        finally:
             process.kill()
-            process.wait()
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -158,8 +164,8 @@ class Prometheus:
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
         try:
-            while not all(_is_stopped(thread) for thread in Path(f"/proc/{self._process.pid}/task").iterdir()):
-                time.sleep(0.005)
+            tasks = Path(f"/proc/{self._process.pid}/task")
+            eventually("every thread is stopped", lambda: all(_is_stopped(thread) for thread in tasks.iterdir()))
             yield
         finally:
             self._process.send_signal(signal.SIGCONT)
@@ -180,8 +186,9 @@ def _config(
     if instances:
         jobs["instances"] = [{"targets": [address], "labels": labels} for address, labels in instances]
     scraped = [{"job_name": job, "static_configs": configs} for job, configs in jobs.items()]
-    every = {"scrape_interval": f"{int(SCRAPE_SECONDS * 1000)}ms", "scrape_timeout": "150ms", "external_labels": external}
-    read = [{"url": f"{url}/api/v1/read", "read_recent": True, "remote_timeout": "1s"} for url in remote]
+    every = {"scrape_interval": f"{int(SCRAPE_SECONDS * 1000)}ms", "external_labels": external}
+    every["scrape_timeout"] = every["scrape_interval"]
+    read = [{"url": f"{url}/api/v1/read", "read_recent": True, "remote_timeout": f"{REMOTE_SECONDS}s"} for url in remote]
     return json.dumps({"global": every, "scrape_configs": scraped, "remote_read": read})
 
 
@@ -207,15 +214,17 @@ def running_prometheus(directory: Path, targets: Mapping[str, str]) -> Iterator[
 
 
 def _await_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        assert process.poll() is None, f"prometheus ended: {log.read_text()}"
+    def ready() -> bool:
         try:
-            with urllib.request.urlopen(f"{url}/-/ready", timeout=1):
-                return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.05)
-    raise AssertionError(f"prometheus is not ready: {log.read_text()}")
+            with urllib.request.urlopen(f"{url}/-/ready", timeout=60):
+                return True
+        except OSError:
+            return False
+
+    try:
+        eventually("Prometheus is ready", ready, process=process)
+    except AssertionError as error:
+        raise AssertionError(f"{error}\n{log.read_text()}") from None
 
 
 class Canned:
@@ -263,7 +272,7 @@ class Canned:
 LOOK_SECONDS = 0.5
 
 
-def metrics_of(url: str, timeout_seconds: float = 5.0) -> PrometheusMetrics:
+def metrics_of(url: str, timeout_seconds: float = 30.0) -> PrometheusMetrics:
     """The driver, as an environment has it."""
     return PrometheusMetrics(PrometheusOptions(url=url, timeout_seconds=timeout_seconds), "demo")
 
@@ -317,13 +326,13 @@ class Bake:
 
     def scraped(self, seconds: float = 0.0, *, well: bool = True) -> None:
         """Wait until every target was scraped (`well`: and answered), in a scrape that began so many seconds from now."""
-        after, deadline = time.time() + seconds, time.monotonic() + 20
-        while time.monotonic() < deadline:
-            found = self.metrics.fetch(self.up, Window(after - 5, time.time()))
-            if found and all(any(at > after and up >= well for at, up in series.samples) for series in found):
-                return
-            time.sleep(SCRAPE_SECONDS / 4)
-        raise AssertionError("Prometheus does not scrape")
+        after = time.time() + seconds + SCRAPE_OFFSET_SECONDS
+
+        def scraped() -> bool:
+            found = self.metrics.fetch(self.up, Window(after - 60, time.time()))
+            return bool(found) and all(any(at > after and up >= well for at, up in series.samples) for series in found)
+
+        eventually("Prometheus has scraped every target", scraped, poll_seconds=SCRAPE_SECONDS / 4)
 
     @property
     def outcome(self) -> str:

@@ -48,6 +48,6 @@ class Scripted:
         """Stop serving."""
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        self._thread.join(10)
+        self._thread.join(60)
         for line in self._open:
             line.close()

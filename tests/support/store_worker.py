@@ -16,13 +16,14 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+from support.waiting import eventually, pause
 from tidegate.core.model import Event, Rollout
 from tidegate.core.phases import Phase
 from tidegate.core.records import Claim
 from tidegate.errors import LeaseLost
 from tidegate.store.sql import SqlStore
 
-LEASE_SECONDS = 0.15
+LEASE_SECONDS = 0.5
 
 
 def stepped(rollout: Rollout) -> Rollout:
@@ -39,9 +40,9 @@ def drive(store: SqlStore, claim: Claim, chance: random.Random) -> str:
     for _ in range(chance.randint(1, 3)):
         rollout, _signals = store.load(claim.rollout)
         following = stepped(rollout)
-        time.sleep(chance.uniform(0, LEASE_SECONDS / 8))
-        if chance.random() < 0.08:
-            time.sleep(LEASE_SECONDS * 3)  # somebody else may take it meanwhile
+        pause(chance.uniform(0, 0.02), "a step takes its time")
+        if chance.random() < 0.05:
+            pause(LEASE_SECONDS * 3, "the lease runs out, and another worker may take it")
         data = {"from": f"{rollout.phase} {rollout.cursor}", "fence": claim.fence, "owner": claim.owner}
         event = Event("stepped", f"step {following.cursor}", time.time(), data=data)
         store.save(following, [event], claim.fence)
@@ -56,11 +57,11 @@ def main(url: str, owner: str, seed: str, log: str) -> None:
     chance, stop = random.Random(seed), Path(log + ".stop")
     with closing(SqlStore(url)) as store, Path(log).open("a", buffering=1) as lines:
         lines.write("ready\n")
-        while not stop.exists():
-            claim = store.claim(owner, LEASE_SECONDS)
-            if claim is None:
-                time.sleep(0.005)
-                continue
+
+        def work() -> Claim | bool | None:
+            return stop.exists() or store.claim(owner, LEASE_SECONDS)
+
+        while isinstance(claim := eventually("there is work, or the end", work, poll_seconds=0.005), Claim):
             try:
                 outcome = drive(store, claim, chance)
             except LeaseLost:

@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from support.api import Running, compose, eventually
+from support.api import Running, compose
 from support.controller import Controller, Library
 from support.smallworld import constant
+from support.waiting import eventually
 
 CHECKED = "hold: [1], drain: 1s, healthy_deadline: 60s, bake: 1s, look: 1s, on_inconclusive: hold"
 CHECKS = "checks: [{name: slow, query: slow_seconds, max: 0.5, least: 1}]"
@@ -43,7 +44,7 @@ class Scene:
 
     def rollout(self) -> dict[str, Any]:
         """The pipeline's, as the service has it, once there is one. That there is one only is part of every story."""
-        return dict(self.controller.eventually(self._rollout, "no rollout began"))
+        return dict(self.controller.eventually("a rollout begins", self._rollout))
 
     def _rollout(self) -> dict[str, Any] | None:
         found = self.api.call("GET", "/v1/rollouts").json()["rollouts"]
@@ -66,7 +67,7 @@ class Scene:
         """The build and its rollout end so; its log."""
         ended, log = self.controller.ended(self.job), self.controller.log(self.job)
         assert ended == result, log
-        eventually(lambda: self.rollout()["phase"] == phase)
+        eventually(f"the rollout is {phase}", lambda: self.rollout()["phase"] == phase)
         return log
 
 
@@ -105,7 +106,7 @@ def approved_elsewhere(here: Scene) -> None:
     log = here.ends("SUCCESS", "succeeded")
     assert "promoted" in log
     told = "demo/shop v2-2 succeeded"
-    here.controller.eventually(lambda: told in here.description(), f"the description does not say: {told}")
+    here.controller.eventually(f"the description says: {told}", lambda: told in here.description())
 
 
 def refused(here: Scene) -> None:

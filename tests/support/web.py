@@ -70,7 +70,7 @@ def serving(answer: Callable[[str], Answer], *, hangs_up: bool = False) -> Itera
             with suppress(OSError):
                 line.shutdown(socket.SHUT_RDWR)
         for each in (accepting, *threads):
-            each.join(10)
+            each.join(60)
 
 
 def _complete(sent: bytes) -> bool:

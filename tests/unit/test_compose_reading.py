@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-import time
 
 import pytest
 
+from support.waiting import at_most
 from tidegate.core.reading import Reader
 from tidegate.core.spec_files import Files, raw_lines, relative_name
 from tidegate.core.spec_files import environment as environment_of
@@ -93,11 +93,9 @@ MERGING = [f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 10)}]}}" for n in ra
     ],
 )
 def test_what_is_refused_is_refused_soon(text: str, said: str) -> None:
-    begun = time.monotonic()
-    with pytest.raises(InvalidSpec) as refused:
+    with at_most(30, "refusing it"), pytest.raises(InvalidSpec) as refused:
         load(text)
     assert said in str(refused.value)
-    assert time.monotonic() - begun < 10
 
 
 NUMBERS = range(1000)
@@ -115,10 +113,8 @@ LARGE = {
 @pytest.mark.parametrize("body", LARGE.values(), ids=LARGE.keys())
 def test_a_large_file_takes_bounded_time(body: dict[str, object]) -> None:
     text = json.dumps({"services": {"shop": {"image": "x", "expose": ["80"], **body}}})
-    begun = time.monotonic()
-    with contextlib.suppress(InvalidSpec):
+    with at_most(60, "reading it"), contextlib.suppress(InvalidSpec):
         service(text, "shop", "demo", {})
-    assert time.monotonic() - begun < 10
 
 
 # -- env files -------------------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +13,7 @@ import pytest
 
 from support.smallworld import SmallWorld, a_service, ask_for, settle_old, sqlite
 from support.ticking import Stage
+from support.waiting import eventually
 from tidegate.core.decisions import leapt
 from tidegate.core.kinds import Kind
 from tidegate.core.model import Rollout
@@ -118,14 +119,7 @@ def _driven(store: SqlStore, world: SmallWorld, clock: Jumping) -> Iterator[None
         yield
     finally:
         worker.stop()
-        thread.join(20)
-
-
-def _await(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 15.0
-    while not holds():
-        assert time.monotonic() < deadline, "it never came"
-        time.sleep(0.005)
+        thread.join(60)
 
 
 @pytest.mark.parametrize("seconds", [HOUR, -HOUR])
@@ -146,7 +140,7 @@ def test_a_worker_goes_on_whenever_in_a_tick_the_clock_jumps(tmp_path: Path, ver
 
         world.pause = jump
         with _driven(store, world, clock):
-            _await(lambda: not store.load(rollout)[0].phase.live)
+            eventually("it has ended", lambda: not store.load(rollout)[0].phase.live)
         assert store.load(rollout)[0].phase is Phase.SUCCEEDED
 
 
@@ -158,7 +152,7 @@ def test_a_worker_whose_clock_goes_back_does_not_wait_until_it_was_caught_up(tmp
         settle_old(store, world, service, clock)
         rollout = ask_for(store, service, 2, clock, 1)
         with _driven(store, world, clock):
-            _await(lambda: store.load(rollout)[0].settled is not None)
+            eventually("its bake has begun", lambda: store.load(rollout)[0].settled is not None)
             clock.ahead = -HOUR
-            _await(lambda: not store.load(rollout)[0].phase.live)
+            eventually("it has ended", lambda: not store.load(rollout)[0].phase.live)
         assert store.load(rollout)[0].phase is Phase.SUCCEEDED

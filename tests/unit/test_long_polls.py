@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, cast
+from typing import cast
 
+from support.waiting import MAX_SECONDS, eventually
 from tidegate.errors import StoreError
 from tidegate.ports import Store
 from tidegate.web.long_polls import LongPolls
 
-FOR_EVER = 60.0  # longer than any test
+FOR_EVER = 280.0  # longer than any test
 
 
 class Numbers:
@@ -34,15 +34,8 @@ def waiting(numbers: Numbers, stopping: threading.Event, pool: ThreadPoolExecuto
     """A request for each, which waits for an event after the first; all of them were asked about."""
     polls = LongPolls(cast(Store, numbers), stopping)
     found: list[Future[None]] = [pool.submit(polls.wait, rollout, 1, FOR_EVER) for rollout in rollouts]
-    eventually(lambda: numbers.asked and numbers.asked[-1] >= set(rollouts))
+    eventually("all are asked about", lambda: numbers.asked and numbers.asked[-1] >= set(rollouts))
     return found
-
-
-def eventually(holds: Any) -> None:
-    end = time.monotonic() + 20
-    while not holds():
-        assert time.monotonic() < end, "it never came"
-        time.sleep(0.005)
 
 
 def test_only_those_are_woken_for_whom_there_is_something() -> None:
@@ -51,17 +44,17 @@ def test_only_those_are_woken_for_whom_there_is_something() -> None:
     with ThreadPoolExecutor(3) as pool:
         shop, again, cart = waiting(numbers, stopping, pool, "shop-1", "shop-1", "cart-1")
         numbers.last["shop-1"] = 2
-        shop.result(20)
-        again.result(20)
-        eventually(lambda: numbers.asked[-1] == {"cart-1"})
+        shop.result(MAX_SECONDS)
+        again.result(MAX_SECONDS)
+        eventually("only the other one is asked about", lambda: numbers.asked[-1] == {"cart-1"})
         assert not cart.done()
         stopping.set()
-        cart.result(20)
+        cart.result(MAX_SECONDS)
 
 
 def test_who_waits_for_what_is_unknown_is_sent_to_ask_for_it() -> None:
     with ThreadPoolExecutor(1) as pool:
-        waiting(Numbers(), threading.Event(), pool, "gone")[0].result(20)
+        waiting(Numbers(), threading.Event(), pool, "gone")[0].result(MAX_SECONDS)
 
 
 def test_a_database_that_fails_keeps_nobody_waiting() -> None:
@@ -70,7 +63,7 @@ def test_a_database_that_fails_keeps_nobody_waiting() -> None:
     with ThreadPoolExecutor(1) as pool:
         (shop,) = waiting(numbers, threading.Event(), pool, "shop-1")
         numbers.broken = True
-        shop.result(20)
+        shop.result(MAX_SECONDS)
 
 
 def test_nothing_is_asked_while_nobody_waits() -> None:
@@ -78,6 +71,6 @@ def test_nothing_is_asked_while_nobody_waits() -> None:
     numbers.last = {"shop-1": 1}
     polls = LongPolls(cast(Store, numbers), threading.Event())
     polls.wait("shop-1", 1, 0.05)
-    eventually(lambda: all(thread.name != "long-polls" for thread in threading.enumerate()))
+    eventually("no thread asks", lambda: all(thread.name != "long-polls" for thread in threading.enumerate()))
     polls.wait("shop-1", 0, FOR_EVER)
     assert numbers.asked[-1] == {"shop-1"}, "and it begins again"

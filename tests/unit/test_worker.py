@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 from support.smallworld import Interposed, SmallWorld, a_service, ask_for, claimed, settle_old, sqlite
+from support.waiting import MAX_SECONDS, at_most, eventually, pause
 from tidegate.core.kinds import Kind
 from tidegate.core.model import Policy, Service
 from tidegate.core.phases import Phase
@@ -23,8 +25,8 @@ from tidegate.errors import PlatformError, StoreError
 from tidegate.ports import Parts
 from tidegate.store.sql import SqlStore
 
-QUICK = WorkerOptions(lease_seconds=2.0, threads=4, poll_seconds=0.05)
-SLEEPY = WorkerOptions(lease_seconds=5.0, threads=2, poll_seconds=30.0)
+QUICK = WorkerOptions(lease_seconds=60.0, threads=4, poll_seconds=0.05)
+SLEEPY = WorkerOptions(lease_seconds=60.0, threads=2, poll_seconds=600.0)
 
 
 @pytest.fixture
@@ -36,6 +38,12 @@ def store(tmp_path: Path) -> Iterator[SqlStore]:
 @pytest.fixture
 def world() -> SmallWorld:
     return SmallWorld(time.time, ready_after=0.02)
+
+
+@pytest.fixture
+def beats_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that has nothing to do polls no more often than `poll_seconds` says."""
+    monkeypatch.setattr("tidegate.engine.worker.BEAT_SECONDS", 600.0)
 
 
 @contextmanager
@@ -50,7 +58,7 @@ def working(
         yield worker
     finally:
         worker.stop()
-        thread.join(20)
+        thread.join(60)
         assert not thread.is_alive(), "it did not stop"
 
 
@@ -65,16 +73,12 @@ def begin_one(store: SqlStore, world: SmallWorld, **changes: Any) -> str:
     return begin(store, world, a_service(**changes))[0]
 
 
-def eventually(holds: Callable[[], object], seconds: float = 15.0) -> None:
-    """Look until it holds."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "it never came"
-        time.sleep(0.005)
-
-
 def ended(store: SqlStore, rollout: str) -> Callable[[], bool]:
     return lambda: not store.load(rollout)[0].phase.live
+
+
+def await_ends(store: SqlStore, *rollouts: str, seconds: float = MAX_SECONDS) -> None:
+    eventually("every rollout has ended", lambda: all(ended(store, rollout)() for rollout in rollouts), seconds)
 
 
 def kinds(store: SqlStore, rollout: str) -> list[str]:
@@ -83,57 +87,57 @@ def kinds(store: SqlStore, rollout: str) -> list[str]:
 
 def free(store: SqlStore) -> bool:
     """Whether something is due and nobody holds it."""
-    claim = store.claim("probe", 5.0)
+    claim = store.claim("probe", 600.0)
     if claim is None:
         return False
     store.release(claim, time.time())
     return True
 
 
+@pytest.mark.usefixtures("beats_seldom")
 def test_it_drives_a_rollout_to_its_end_and_wakes_at_once(store: SqlStore, world: SmallWorld) -> None:
-    with working(store, world, SLEEPY) as worker:
-        time.sleep(0.1)  # it found nothing, and sleeps for half a minute
+    claims: list[str] = []
+    noting = Interposed(store, lambda verb: claims.append(verb) if verb == "claim" else None)
+    with working(noting, world, SLEEPY) as worker:
+        eventually("it looks for work", lambda: claims)
+        pause(0.1, "it finds nothing, and sleeps for ten minutes")
         rollout = begin_one(store, world)
-        begun = time.monotonic()
         worker.wake()
-        eventually(ended(store, rollout))
-        assert time.monotonic() - begun < 2.0
+        await_ends(store, rollout)
     assert store.load(rollout)[0].phase is Phase.SUCCEEDED
     assert world.serving() == ["v2-2", "v2-2"]
 
 
+@pytest.mark.usefixtures("beats_seldom")
 def test_what_it_gave_back_itself_is_taken_again_when_due(store: SqlStore, world: SmallWorld) -> None:
     """A wait too long to hold the claim for, but shorter than the poll."""
     world.faults["instances"] = [PlatformError("busy")] * 2
     rollout = begin_one(store, world)
     with working(store, world, SLEEPY):
-        eventually(ended(store, rollout), 5.0)
+        await_ends(store, rollout)
     assert store.load(rollout)[0].phase is Phase.SUCCEEDED
 
 
 def test_fifty_rollouts_in_four_threads(store: SqlStore, world: SmallWorld) -> None:
     services = [a_service(f"shop{number}") for number in range(50)]
     rollouts = begin(store, world, *services)
-    begun = time.monotonic()
     with working(store, world):
-        eventually(lambda: all(ended(store, rollout)() for rollout in rollouts), 60.0)
-    took = time.monotonic() - begun
+        await_ends(store, *rollouts, seconds=200.0)
     assert {store.load(rollout)[0].phase for rollout in rollouts} == {Phase.SUCCEEDED}
     for service in services:
         assert world.serving(service.name) == ["v2-2", "v2-2"]
-    assert took < 30.0, f"{took:.1f} s"
 
 
 def test_one_that_waits_again_and_again_keeps_no_other_from_the_only_thread(store: SqlStore, world: SmallWorld) -> None:
-    slow, quick = a_service("slow", policy=Policy(drain_seconds=5.0, healthy_deadline_seconds=4.0)), a_service("quick")
+    slow, quick = a_service("slow", policy=Policy(drain_seconds=5.0, healthy_deadline_seconds=600.0)), a_service("quick")
     world.never_ready = {"v2-2"}
     for service in (slow, quick):
         settle_old(store, world, service, time.time)
     with working(store, world, replace(QUICK, threads=1)):
         first = ask_for(store, slow, 2, time.time, 1)
-        eventually(lambda: "started" in kinds(store, first))
+        eventually("the first waits", lambda: "started" in kinds(store, first))
         second = ask_for(store, quick, 3, time.time, 1)
-        eventually(ended(store, second))
+        await_ends(store, second)
         assert store.load(first)[0].phase is Phase.RUNNING, "it still waits, and has for less than its deadline"
     assert store.load(second)[0].phase is Phase.SUCCEEDED
 
@@ -141,10 +145,30 @@ def test_one_that_waits_again_and_again_keeps_no_other_from_the_only_thread(stor
 def test_two_workers_share_the_work_and_never_a_rollout(store: SqlStore, world: SmallWorld) -> None:
     rollouts = begin(store, world, *(a_service(f"shop{number}") for number in range(10)))
     with working(store, world), working(store, world, owner="bert"):
-        eventually(lambda: all(ended(store, rollout)() for rollout in rollouts), 30.0)
+        await_ends(store, *rollouts)
     for rollout in rollouts:
         assert store.load(rollout)[0].resumes == 0
         assert kinds(store, rollout).count("entered") == 3, "no step was entered twice"
+
+
+def held_at_start(inside: threading.Event, go_on: threading.Event) -> Callable[[str], None]:
+    """The first start of instances takes until `go_on`; `inside` says that it has begun."""
+
+    def act(verb: str) -> None:
+        if verb == "start" and not inside.is_set():
+            inside.set()
+            assert go_on.wait(300)
+
+    return act
+
+
+@contextmanager
+def set_at_the_end(event: threading.Event) -> Iterator[None]:
+    """Also when the block fails: nobody is held any more."""
+    try:
+        yield
+    finally:
+        event.set()
 
 
 # -- stopping ---------------------------------------------------------------------------------------------------------
@@ -153,23 +177,17 @@ def test_two_workers_share_the_work_and_never_a_rollout(store: SqlStore, world: 
 def test_a_stop_finishes_the_effect_and_gives_the_claim_back(store: SqlStore, world: SmallWorld) -> None:
     inside, go_on = threading.Event(), threading.Event()
 
-    def pause(verb: str) -> None:
-        if verb == "start" and not inside.is_set():
-            inside.set()
-            assert go_on.wait(10)
-
-    world.pause = pause
+    world.pause = held_at_start(inside, go_on)
     rollout = begin_one(store, world)
-    with working(store, world) as worker:
-        assert inside.wait(10)
+    with working(store, world) as worker, set_at_the_end(go_on):
+        assert inside.wait(60)
         worker.stop()
-        time.sleep(0.1)
-        assert store.claim("bert", 1.0) is None, "held until the effect is done"
-        go_on.set()
+        pause(0.1, "the rollout is not given back")
+        assert store.claim("bert", 60.0) is None, "held until the effect is done"
     assert kinds(store, rollout)[-1] == "started", "the effect was finished and told, and nothing more was done"
     assert free(store)
     with working(store, world, owner="bert"):
-        eventually(ended(store, rollout))
+        await_ends(store, rollout)
     after, _ = store.load(rollout)
     assert (after.phase, after.resumes) == (Phase.SUCCEEDED, 0)
     assert Kind.TAKEN_OVER not in kinds(store, rollout)
@@ -179,11 +197,10 @@ def test_a_stop_does_not_wait_for_a_wait(store: SqlStore, world: SmallWorld) -> 
     world.never_ready.add("v2-2")
     rollout = begin_one(store, world)
     with working(store, world) as worker:
-        eventually(lambda: "started" in kinds(store, rollout))
-        begun = time.monotonic()
-        worker.stop()
-        eventually(lambda: free(store))
-    assert time.monotonic() - begun < 1.0
+        eventually("it waits", lambda: "started" in kinds(store, rollout))
+        with at_most(30, "giving it back, before its lease of 60 s runs out,"):
+            worker.stop()
+            eventually("somebody else can have it", lambda: free(store))
 
 
 def test_a_signal_handler_may_stop_it(store: SqlStore, world: SmallWorld) -> None:
@@ -204,15 +221,17 @@ def test_a_signal_handler_may_stop_it(store: SqlStore, world: SmallWorld) -> Non
 
 
 def test_the_heartbeat_keeps_the_lease_during_a_long_effect(store: SqlStore, world: SmallWorld) -> None:
-    def pause(verb: str) -> None:
-        if verb == "start":
-            time.sleep(1.2)
+    """It lasts two leases; a heartbeat may come two seconds late."""
 
-    world.pause = pause
-    options = WorkerOptions(lease_seconds=0.4, threads=2, poll_seconds=0.05)
+    def slow(verb: str) -> None:
+        if verb == "start":
+            pause(6.0, "the effect takes its time")
+
+    world.pause = slow
+    options = WorkerOptions(lease_seconds=3.0, threads=2, poll_seconds=0.05)
     rollout = begin_one(store, world, replicas=1)
     with working(store, world, options), working(store, world, options, "bert"):
-        eventually(ended(store, rollout))
+        await_ends(store, rollout)
     after, _ = store.load(rollout)
     assert (after.phase, after.resumes) == (Phase.SUCCEEDED, 0)
     assert world.calls.count("start") == 1
@@ -222,7 +241,7 @@ def test_another_worker_takes_over_from_one_that_vanished(store: SqlStore, world
     rollout = begin_one(store, world)
     claimed(store, "ghost", 0.3)  # and is never heard of again
     with working(store, world):
-        eventually(ended(store, rollout))
+        await_ends(store, rollout)
     after, _ = store.load(rollout)
     assert (after.phase, after.resumes) == (Phase.SUCCEEDED, 1)
     assert kinds(store, rollout)[1] == Kind.TAKEN_OVER
@@ -232,25 +251,20 @@ def test_one_that_lost_its_lease_in_the_middle_of_an_effect_does_no_other(store:
     """Its heartbeat does not get through, another takes over, and then its long effect comes back."""
     inside, go_on = threading.Event(), threading.Event()
 
-    def pause(verb: str) -> None:
-        if verb == "start" and not inside.is_set():
-            inside.set()
-            assert go_on.wait(10)
-
     def cut_off(verb: str) -> None:
-        if verb == "renew":
+        if verb == "renew" and inside.is_set():
             raise StoreError("no way to the database")
 
-    world.pause = pause
+    world.pause = held_at_start(inside, go_on)
     options = WorkerOptions(lease_seconds=0.3, threads=1, poll_seconds=0.05)
     rollout = begin_one(store, world)
-    with working(Interposed(store, cut_off), world, options):
-        assert inside.wait(10)
+    with working(Interposed(store, cut_off), world, options), set_at_the_end(go_on):
+        assert inside.wait(60)
         with working(store, world, owner="bert"):
-            eventually(ended(store, rollout))
+            await_ends(store, rollout)
             writes = world.calls.count("write")
             go_on.set()
-            time.sleep(0.3)
+            pause(0.3, "the first worker does not write")
         assert world.calls.count("write") == writes
     assert store.load(rollout)[0].phase is Phase.SUCCEEDED
     assert world.serving() == ["v2-2", "v2-2"]
@@ -270,7 +284,7 @@ def test_a_mistake_of_ours_is_told_and_harms_no_other_rollout(store: SqlStore, w
             return super().instances(service)
 
     with working(store, world, parts=replace(parts, platform=Broken(world))):
-        eventually(lambda: ended(store, bad)() and ended(store, good)())
+        await_ends(store, bad, good)
     assert store.load(bad)[0].phase is store.load(good)[0].phase is Phase.SUCCEEDED
     told = next(each for each in store.events(bad) if each.kind == Kind.FAULT)
     assert told.sentence == "internal error: ZeroDivisionError: a bug"
@@ -280,23 +294,25 @@ def test_a_mistake_of_ours_is_told_and_harms_no_other_rollout(store: SqlStore, w
 def test_an_environment_that_is_not_in_the_settings_is_told(store: SqlStore, world: SmallWorld) -> None:
     rollout = begin_one(store, world, environment="moon")
     with working(store, world):
-        eventually(lambda: "trouble" in kinds(store, rollout))
-        time.sleep(0.8)
+        eventually("the event is there", lambda: "trouble" in kinds(store, rollout))
+        pause(0.8, "no second event comes")
     told = [each.sentence for each in store.events(rollout) if each.kind == Kind.TROUBLE]
     assert told == ["its environment is not in this engine's settings; there are: demo"]
     assert "instances" not in world.calls
 
 
 def test_a_database_that_fails_for_a_while_is_waited_for(store: SqlStore, world: SmallWorld) -> None:
-    until = time.monotonic() + 0.5
+    left = Counter(beat=1, claim=3, load=2)
 
     def down(verb: str) -> None:
-        if time.monotonic() < until:
+        if left[verb] > 0:
+            left[verb] -= 1
             raise StoreError("disk full") if verb != "load" else RuntimeError("worse")
 
     rollout = begin_one(store, world)
     with working(Interposed(store, down), world):
-        eventually(ended(store, rollout))
+        await_ends(store, rollout)
+    assert not any(left.values())
     assert store.load(rollout)[0].phase is Phase.SUCCEEDED
 
 
@@ -309,7 +325,9 @@ def test_it_does_not_spin_when_there_is_nothing_to_do_or_nothing_works(store: Sq
 
     world.always["instances"] = PlatformError("down")
     begin_one(store, world)
+    begun = time.monotonic()
     with working(Interposed(store, count), world, WorkerOptions(poll_seconds=0.1)):
-        time.sleep(1.0)
-    assert len(claims) < 25
-    assert world.calls.count("instances") < 6
+        pause(1.0, "it polls now and then")
+    seconds = time.monotonic() - begun
+    assert len(claims) < 25 * seconds
+    assert world.calls.count("instances") < 6 * seconds

@@ -24,6 +24,7 @@ from tidegate.core.judge.stream import Counters
 from tidegate.core.judge.verdict import Reason, Window
 from tidegate.errors import MetricsError
 from tidegate.ports import Metrics
+from tidegate.testing.waiting import until
 
 Publish = Callable[[str], None]
 
@@ -92,9 +93,16 @@ class MetricsContract:
         assert len(metrics.fetch(f"{name} * 1", window)) == 2
 
     def test_in_steps_there_is_a_value_at_each_multiple(self, metrics: Metrics, publish: Publish, name: str) -> None:
+        start = time.time()
         publish(f'{name}{{part="a"}} 2\n')
-        time.sleep(2.1)
-        window = since(time.time() - 1.6)
+
+        def stored() -> float:
+            """How many seconds the samples span."""
+            return sum(series.samples[-1][0] - series.samples[0][0] for series in metrics.fetch(name, since(start)))
+
+        until(lambda: stored() >= 1.6, observed=stored)
+        first = metrics.fetch(name, since(start))[0].samples[0][0]
+        window = Window(first, first + 1.6)
         for query, value in ((name, 2.0), (f"sum({name}) * 10  # all", 20.0)):
             (series,) = metrics.fetch(query, window, 0.5)
             assert 2 <= len(series.samples) <= 4

@@ -122,7 +122,7 @@ def at_once(*works: Callable[[], T]) -> list[T | Exception]:
     barrier = Barrier(len(works))
 
     def run(work: Callable[[], T]) -> T | Exception:
-        barrier.wait(timeout=10)
+        barrier.wait(timeout=60)
         try:
             return work()
         except Exception as error:  # handed to the caller, who looks at it

@@ -15,7 +15,7 @@ BINARY, CLOSE = 0x82, 0x88  # the last frame of a message, and what it is
 class WebSocket:
     """One connection, upgraded. Leaving it closes it as the standard asks: a close frame, and the other side's."""
 
-    def __init__(self, address: str, path: str, seconds: float = 20.0) -> None:
+    def __init__(self, address: str, path: str, seconds: float = 60.0) -> None:
         host, _, port = address.rpartition(":")
         self._line = socket.create_connection((host, int(port)), timeout=seconds)
         try:
