@@ -1,5 +1,5 @@
 # Each target does its own set-up: on a fresh Debian 12 machine as root nothing else is needed.
-.PHONY: help demo demo-stop test faults kills chaos outages check bench bench-dataplane bench-judge bench-load lock clean
+.PHONY: help demo demo-stop test properties faults kills chaos outages check bench bench-dataplane bench-judge bench-load lock clean
 
 help:
 	@echo 'make demo             watch a good release go through and bad ones roll back (KEEP=1 leaves it running)'
@@ -9,6 +9,7 @@ help:
 	@echo '                      (ARGS="tests/contract/test_haproxy.py -k drain": these only)'
 	@echo
 	@echo 'Longer than make test, which has a short form of each:'
+	@echo 'make properties       20,000 random rollouts with crashes at every boundary: no root, no Docker'
 	@echo 'make faults           ten faults that an application can have, each caught; good releases go through'
 	@echo 'make kills            thirty kills of the engine at random moments'
 	@echo 'make outages          every part goes away in the middle of every phase of a rollout'
@@ -28,6 +29,9 @@ demo-stop:
 
 test:
 	@bash scripts/test.sh $(ARGS)
+
+properties:
+	@bash -c '. scripts/lib.sh && need_venv dev && cd "$$ROOT" && EXAMPLES=20000 .venv/bin/python -m pytest -n 2 tests/property/test_rollouts.py'
 
 faults:
 	@FAULTS=all bash scripts/test.sh -s tests/acceptance/test_faults.py

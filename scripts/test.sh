@@ -33,6 +33,6 @@ say "verdicts on real traffic"
 LONGEST=$(printf 'tests/acceptance/test_%s.py ' outages killed_engine tending two_engines discovery)
 MIXED=$(find tests/contract tests/integration -name 'test_*.py' | sort -t / -k 3)
 say "all other tests against the real parts"
-.venv/bin/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder --durations=40 --durations-min=1 \
-    --ignore="$FAULTS" $LONGEST tests/acceptance $MIXED || failed=1
+EXAMPLES=1200 .venv/bin/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder --durations=40 --durations-min=1 \
+    --ignore="$FAULTS" $LONGEST tests/acceptance $MIXED tests/property/test_rollouts.py || failed=1
 [ -z "$failed" ] || die "some tests failed: see above"

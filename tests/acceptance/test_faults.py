@@ -115,7 +115,7 @@ class Play:
 
     def verdicts(self) -> str:
         """What the judge said, a line each."""
-        events = self.stage.api(f"/v1/rollouts/{self.rollout()['id']}/events?limit=500")["events"]
+        events = self.stage.api(f"/v1/rollouts/{self.rollout()['id']}/events")["events"]
         return "\n".join(str(event["sentence"]) for event in events if event["kind"] == "verdict")
 
     def report(self) -> dict[str, Any]:
