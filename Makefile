@@ -20,6 +20,7 @@ help:
 	@echo 'make bench-judge      the judge beside other rules on simulated rollouts (ARGS="--grid validation --no-rivals")'
 	@echo 'make bench-load       up to 2,000 live rollouts at once, on both databases, and a day of them: 15 minutes (ARGS="--only sqlite")'
 	@echo 'make lock             renew the hash-checked requirements'
+	@echo 'make release          build and check a release in dist/ (VERSION=1.2.3; TAG=1 commits and tags it): RELEASING.md'
 
 demo:
 	@KEEP="$(KEEP)" bash scripts/demo.sh
@@ -62,6 +63,10 @@ bench-load:
 
 lock:
 	@bash scripts/lock.sh
+
+.PHONY: release
+release:
+	@VERSION="$(VERSION)" TAG="$(TAG)" bash scripts/release.sh
 
 clean:
 	rm -rf .venv .cache build dist

@@ -10,7 +10,8 @@ trap 'rm -rf "$STATE"' EXIT
 python3 -m venv "$STATE/venv" && "$STATE/venv/bin/pip" install -q pip-tools
 compile() {
     "$STATE/venv/bin/pip-compile" -q --generate-hashes --allow-unsafe --strip-extras --no-header --no-emit-index-url \
-        --no-emit-find-links --no-emit-options --no-emit-trusted-host "$@" pyproject.toml
+        --no-emit-find-links --no-emit-options --no-emit-trusted-host "$@"
 }
-compile -o requirements/run.txt
-compile --extra dev -o requirements/dev.txt
+compile -o requirements/run.txt pyproject.toml
+compile --extra dev -o requirements/dev.txt pyproject.toml
+compile -o requirements/release.txt requirements/release.in
