@@ -62,3 +62,12 @@ def test_luck_explains_no_more_than_what_leaves_harm_to_be_seen() -> None:
     margin = widened(np.full(3, 1.1), np.full(3, 10.0), rate)
     assert margin == pytest.approx([0.004**-POSSIBLE, 0.1**-POSSIBLE, 1.1])
     assert widened(np.full(3, 1.1), np.full(3, 0.2), rate) == pytest.approx([np.exp(0.2), np.exp(0.2), 1.1])
+
+
+def test_with_hardly_any_history_the_baseline_is_not_taken_for_disturbed() -> None:
+    """A thousand requests are worth more than what is assumed before any was seen."""
+    (bound, *_) = latency_bounds(np.array([0.2, 0.5]), np.array([540.0, 80.0]), 1000.0, Options())
+    known = latency_calibration(bound, np.full((1, 1, 1), 540.0), np.full((1, 1, 1), 1000.0), Options())
+    assert known.rate[0] == pytest.approx(0.54, rel=0.01)
+    none = latency_calibration(bound, np.zeros((1, 1, 1)), np.zeros((1, 1, 1)), Options())
+    assert none.rate[0] == pytest.approx(0.54), "with none it is the share by which the bound was chosen"

@@ -14,6 +14,7 @@ LEAST_DISPERSION = 0.05  # where nearly every event is bad
 ENOUGH_BLOCKS = 10.0  # of history, to know how unsteady a count is
 UNKNOWN_DISPERSION = 10.0  # how many times as unsteady it may be where nothing is known
 POSSIBLE = 0.9  # margins reach at most this far (in the log) towards "all of them are bad"
+PRIOR_RATE = 1e-3  # of errors
 HOST_BLOCKS = 5  # blocks of history that are added up before instances are compared
 
 
@@ -46,8 +47,11 @@ def widened(margin: Array, luck: Array, rate: Array) -> Array:
     return np.asarray(np.maximum(margin, np.exp(np.minimum(luck, POSSIBLE * np.log(1 / np.minimum(rate, 1.0))))))
 
 
-def calibrate(bad: Array, exposure: Array, host_sd: float, options: Options) -> Calibration:
-    """From blocks of history, both [R, blocks, instances]. Little history only widens: all is drawn to its prior."""
+def calibrate(bad: Array, exposure: Array, host_sd: float, options: Options, prior_rate: float = PRIOR_RATE) -> Calibration:
+    """From blocks of history, both [R, blocks, instances]. Little history only widens: all is drawn to its prior.
+
+    `prior_rate`, in (0, 1), is worth half a bad event: the rate that is assumed while hardly anything was seen.
+    """
     service_rate = bad.sum(2) / np.maximum(exposure.sum(2), 1)
     expected = exposure * service_rate[..., None]
     share = exposure / np.maximum(exposure.sum(2, keepdims=True), 1)
@@ -56,7 +60,7 @@ def calibrate(bad: Array, exposure: Array, host_sd: float, options: Options) -> 
     pooled = bad.sum((1, 2)) / np.maximum(seen, 1)
     dispersion = _dispersion(residual, expected, pooled, options)
     sd, freedom = _between_instances(residual, expected, dispersion, host_sd, options)
-    rate = (bad.sum((1, 2)) + 0.5) / (seen + 0.5 / 1e-3)
+    rate = (bad.sum((1, 2)) + 0.5) / (seen + 0.5 / prior_rate)
     blocks = float((exposure.sum((0, 2)) > 0).sum())
     return Calibration(rate, dispersion, sd, freedom, seen.astype(float), blocks)
 

@@ -123,5 +123,10 @@ def at_most_possible(ratio: float) -> Margin:
 
 
 def latency_calibration(bound: Bound, slower: Array, requests: Array, options: Options) -> Calibration:
-    """From blocks of history [R, blocks, instances] of requests, and of those slower than the bound."""
-    return calibrate(slower, requests, max(options.latency_host_sd * bound.slope, LEAST_HOST_SD), options)
+    """From blocks of history [R, blocks, instances] of requests, and of those slower than the bound.
+
+    The rate is drawn to the exceedance by which the bound was chosen, not to the rate of rare errors: with a minute of
+    history that would be so low that the baseline itself seems to be disturbed all the time, and nothing is compared.
+    """
+    host_sd = max(options.latency_host_sd * bound.slope, LEAST_HOST_SD)
+    return calibrate(slower, requests, host_sd, options, prior_rate=float(np.clip(bound.exceedance, 1e-6, 1.0)))
