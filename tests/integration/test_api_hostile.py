@@ -22,7 +22,7 @@ from support.api import Running, compose, running
 
 EXAMPLES = 10  # of each operation and kind
 STEPS, STORIES = 12, 80
-ROUNDS = 10  # at most: a story that went another way than one with the same beginning ends a round
+MAX_ROUNDS = 60  # a story that went another way than one with the same beginning ends a round
 BOUNDED = settings(
     max_examples=EXAMPLES,
     stateful_step_count=STEPS,
@@ -133,8 +133,18 @@ def test_every_operation_answers_as_it_says_whatever_is_sent(api: Running, mode:
     assert api.call("GET", "/v1/services/demo/shop").json()["name"] == "shop"
 
 
-def test_stories_of_many_requests_end_as_told(api: Running) -> None:
+#: What the stories must come to, so that they show something.
+DEEP = {
+    "POST /v1/services/{environment}/{service}/rollouts 202",
+    "GET /v1/rollouts/{rollout}/report 200",
+    "POST /v1/rollouts/{rollout}/resume 202",
+    "DELETE /v1/tokens/{token} 204",
+}
+
+
+def test_stories_of_many_requests_end_as_told(api: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     """What one answer names is asked for by the next request: rollouts, tokens, cursors."""
+    monkeypatch.setattr(api.world, "ready_after", 1.5)  # a rollout lasts longer than what is asked of it, on any machine
     asked: set[str] = set()
     wrong: list[BaseException] = []
     told = 0
@@ -151,27 +161,21 @@ def test_stories_of_many_requests_end_as_told(api: Running) -> None:
         def get_call_kwargs(self, case: Any) -> dict[str, Any]:
             if isinstance(case.query, dict):
                 case.query.pop("wait", None)
-            return {"headers": {"Authorization": f"Bearer {api.token}"}, "timeout": 30}
+            return {"headers": {"Authorization": f"Bearer {api.token}"}, "timeout": 60}
 
         def teardown(self) -> None:
             nonlocal told
             told += 1
 
-    for number in range(ROUNDS):
+    for number in range(MAX_ROUNDS):
         try:
-            many = settings(BOUNDED, derandomize=False, max_examples=STORIES - told)
+            many = settings(BOUNDED, derandomize=False, max_examples=max(10, STORIES - told))
             seed(number)(Stories).run(settings=many)
         except FlakyStrategyDefinition:
             # The rollouts go on meanwhile, so that the same request is answered otherwise a second later. Hypothesis gives
             # up then; it is a fault only when an answer was one.
             assert not wrong, wrong
-        if told >= STORIES:
+        if told >= STORIES and asked >= DEEP:
             break
     assert told >= STORIES
-    deep = {
-        "POST /v1/services/{environment}/{service}/rollouts 202",
-        "GET /v1/rollouts/{rollout}/report 200",
-        "POST /v1/rollouts/{rollout}/resume 202",
-        "DELETE /v1/tokens/{token} 204",
-    }
-    assert deep <= asked, sorted(asked)
+    assert asked >= DEEP, sorted(asked)
