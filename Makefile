@@ -56,7 +56,7 @@ bench-dataplane:
 	@bash scripts/bench.sh dataplane $(ARGS)
 
 bench-judge:
-	@bash -c '. scripts/lib.sh && need_venv dev && cd "$$ROOT" && .venv/bin/python tests/bench/bench_judge.py "$$@"' bench-judge $(ARGS)
+	@bash -c '. scripts/lib.sh && need_venv dev && cd "$$ROOT" && .venv/bin/python tests/bench/bench_analysis.py "$$@"' bench-judge $(ARGS)
 
 bench-load:
 	@bash -c '. scripts/lib.sh && need_packages /usr/lib/postgresql/15/bin/postgres=postgresql && need_venv dev && cd "$$ROOT" && .venv/bin/python tests/bench/bench_load.py "$$@"' bench-load $(ARGS)

@@ -41,7 +41,7 @@ DOCKER = ("dockerd", "containerd")
 
 
 @dataclass(frozen=True)
-class Run:
+class ScriptRun:
     """One call of `make demo` or `make test`."""
 
     folder: Path
@@ -75,9 +75,9 @@ class Run:
         return pid, started, name
 
 
-def runs() -> list[Run]:
+def runs() -> list[ScriptRun]:
     """All that have a folder."""
-    return [Run(path) for path in sorted(RUNS.glob("tg-?????")) if re.fullmatch(r"tg-[0-9a-f]{5}", path.name)]
+    return [ScriptRun(path) for path in sorted(RUNS.glob("tg-?????")) if re.fullmatch(r"tg-[0-9a-f]{5}", path.name)]
 
 
 # -- processes --------------------------------------------------------------------------------------------------------
@@ -110,7 +110,7 @@ def ancestors(pid: int, parent_of: dict[int, int]) -> Iterator[int]:
         pid = parent_of.get(pid, 0)
 
 
-def processes(run: Run, *, engines: bool = True) -> dict[int, str]:
+def processes(run: ScriptRun, *, engines: bool = True) -> dict[int, str]:
     """What the run has left: process id to command line. Never this script and those that called it.
 
     `engines`: also Docker engines and what runs in their containers.
@@ -125,7 +125,7 @@ def processes(run: Run, *, engines: bool = True) -> dict[int, str]:
     return {pid: command(pid) for pid in sorted(found)}
 
 
-def belongs(pid: int, run: Run) -> bool:
+def belongs(pid: int, run: ScriptRun) -> bool:
     """Whether the process says that it is of this run."""
     try:
         environment = Path(f"/proc/{pid}/environ").read_bytes()
@@ -142,7 +142,7 @@ def command(pid: int) -> str:
     return ""
 
 
-def end_processes(run: Run, *, engines: bool) -> None:
+def end_processes(run: ScriptRun, *, engines: bool) -> None:
     """SIGTERM to all of them; SIGKILL to those that do not end. dockerd gets its time to stop its containers."""
     for number, seconds in ((signal.SIGTERM, TERM_SECONDS), (signal.SIGKILL, KILL_SECONDS)):
         deadline = time.monotonic() + seconds
@@ -161,7 +161,7 @@ def end_processes(run: Run, *, engines: bool) -> None:
 # -- Docker -----------------------------------------------------------------------------------------------------------
 
 
-def docker_objects(run: Run, *, remove: bool) -> list[str]:
+def docker_objects(run: ScriptRun, *, remove: bool) -> list[str]:
     """Containers, networks and volumes in the engine of the environment; also removes them. Empty where none answers."""
     try:
         import docker
@@ -180,7 +180,7 @@ def docker_objects(run: Run, *, remove: bool) -> list[str]:
         client.close()
 
 
-def _labelled(client: docker.DockerClient, run: Run, *, remove: bool) -> Iterator[str]:  # noqa: F821 - imported where used
+def _labelled(client: docker.DockerClient, run: ScriptRun, *, remove: bool) -> Iterator[str]:  # noqa: F821 - imported where used
     by_label = {"label": "tidegate.environment"}
     for container in client.api.containers(all=True, filters=by_label):
         if _is_of(run, container["Labels"]):
@@ -199,7 +199,7 @@ def _labelled(client: docker.DockerClient, run: Run, *, remove: bool) -> Iterato
                 _gone(lambda key=volume["Name"]: client.api.remove_volume(key, force=True))
 
 
-def _is_of(run: Run, labels: dict[str, str] | None) -> bool:
+def _is_of(run: ScriptRun, labels: dict[str, str] | None) -> bool:
     environment = (labels or {}).get("tidegate.environment", "")
     return bool(re.search(rf"{run.id}[0-9a-f]{{4}}$", environment)) or (run.name == "demo" and environment == "demo")
 
@@ -227,14 +227,14 @@ def ip_json(*words: str) -> list[dict[str, str]]:
     return json.loads(done.stdout) if done.returncode == 0 and done.stdout.strip() else []
 
 
-def network_devices(run: Run) -> list[tuple[str, ...]]:
+def network_devices(run: ScriptRun) -> list[tuple[str, ...]]:
     """Namespaces and interfaces, each as `ip` names it, without the verb."""
     spaces = [("netns", space["name"]) for space in ip_json("netns", "list")]
     links = [("link", link["ifname"]) for link in ip_json("link", "show")]
     return [(kind, name) for kind, name in (*spaces, *links) if name.startswith(f"tg{run.id}")]
 
 
-def mounts(run: Run) -> list[str]:
+def mounts(run: ScriptRun) -> list[str]:
     """Mount points in the folder, the deepest first."""
     points = (line.split()[1] for line in Path("/proc/mounts").read_text().splitlines())
     unescaped = (re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), point) for point in points)
@@ -244,7 +244,7 @@ def mounts(run: Run) -> list[str]:
 # -- all of it --------------------------------------------------------------------------------------------------------
 
 
-def left_by(run: Run) -> list[str]:
+def left_by(run: ScriptRun) -> list[str]:
     """What is there of the run besides its files."""
     return [
         *(f"process {pid}: {words}" for pid, words in processes(run).items()),
@@ -254,7 +254,7 @@ def left_by(run: Run) -> list[str]:
     ]
 
 
-def remove(run: Run) -> list[str]:
+def remove(run: ScriptRun) -> list[str]:
     """Remove everything; what could not be removed."""
     end_processes(run, engines=False)  # first, for Tidegate would start again what is removed
     docker_objects(run, remove=True)
@@ -293,7 +293,7 @@ def main() -> int:
     chosen = parser.parse_args()
     failed = False
     if chosen.verb == "end":
-        run = Run(RUNS / f"tg-{chosen.run}")
+        run = ScriptRun(RUNS / f"tg-{chosen.run}")
         report("left by this run, and removed now:", left_by(run))
         failed = bool(still := remove(run))
         report("could not be removed:", still)

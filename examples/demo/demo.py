@@ -29,7 +29,7 @@ FAULTS = {"v3": {"ERROR_RATIO": "0.2"}, "v4": {"READY": "never"}}
 
 
 @dataclass(frozen=True)
-class Act:
+class DemoRollout:
     """One rollout of the demo: what is deployed, what must come of it, and what to tell the person before it."""
 
     version: str
@@ -37,11 +37,11 @@ class Act:
     story: str
 
 
-ACTS = (
-    Act("v1", "succeeded", "first deploy: 5 replicas of v1"),
-    Act("v2", "succeeded", "v2 is good: rolling in batches of 2, judged after each, goes through"),
-    Act("v3", "rolled_back", "v3 answers 20 % errors: caught in its first batch and turned back"),
-    Act("v4", "rolled_back", "v4 never becomes ready: turned back before it saw a request"),
+ROLLOUTS = (
+    DemoRollout("v1", "succeeded", "first deploy: 5 replicas of v1"),
+    DemoRollout("v2", "succeeded", "v2 is good: rolling in batches of 2, judged after each, goes through"),
+    DemoRollout("v3", "rolled_back", "v3 answers 20 % errors: caught in its first batch and turned back"),
+    DemoRollout("v4", "rolled_back", "v4 never becomes ready: turned back before it saw a request"),
 )
 
 
@@ -55,13 +55,13 @@ def main() -> int:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--keep", action="store_true", help="leave everything running")
     chosen = options.parse_args()
-    stage = parts.Stage(HOME, "demo")
+    stage = parts.DemoStack(HOME, "demo")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     keep = False
     try:
-        results = play(stage)
+        results = run_rollouts(stage)
         keep = chosen.keep
-        return conclude(results)
+        return summarise(results)
     finally:
         if keep:
             print(stage.addresses())
@@ -70,30 +70,32 @@ def main() -> int:
             stage.stop()
 
 
-def play(stage: parts.Stage) -> list[Result]:
+def run_rollouts(stage: parts.DemoStack) -> list[DemoResult]:
     """Start the parts and go through the acts with traffic flowing."""
     say("building the demo's images and starting HAProxy, Prometheus and Tidegate")
-    stage.start({f"tidegate-demo:{act.version}": {"VERSION": act.version, **FAULTS.get(act.version, {})} for act in ACTS})
+    stage.start(
+        {f"tidegate-demo:{act.version}": {"VERSION": act.version, **FAULTS.get(act.version, {})} for act in ROLLOUTS}
+    )
     print(stage.addresses(), flush=True)
-    first, *rest = ACTS
-    results = [perform(stage, first)]
+    first, *rest = ROLLOUTS
+    results = [run_rollout(stage, first)]
     stage.start_traffic()
     stage.await_baseline()
-    results += [perform(stage, act) for act in rest]
+    results += [run_rollout(stage, act) for act in rest]
     return results
 
 
 @dataclass(frozen=True)
-class Result:
+class DemoResult:
     """An act and what came of it; `traffic` is what the load generator saw meanwhile."""
 
-    act: Act
+    act: DemoRollout
     report: dict[str, object]
     traffic: Counts | None
     seconds: float
 
 
-def perform(stage: parts.Stage, act: Act) -> Result:
+def run_rollout(stage: parts.DemoStack, act: DemoRollout) -> DemoResult:
     """One rollout, shown as it happens."""
     say(act.story)
     before, start = stage.traffic(), time.monotonic()
@@ -112,10 +114,10 @@ def perform(stage: parts.Stage, act: Act) -> Result:
     )
     seconds = time.monotonic() - start
     after = stage.traffic()
-    return Result(act, stage.report(), after - before if after and before else None, seconds)
+    return DemoResult(act, stage.report(), after - before if after and before else None, seconds)
 
 
-def conclude(results: Sequence[Result]) -> int:
+def summarise(results: Sequence[DemoResult]) -> int:
     """The table, and whether all of it is as it should be."""
     say("what happened")
     head = (
@@ -139,7 +141,7 @@ def conclude(results: Sequence[Result]) -> int:
     return 1 if wrong or lost else 0
 
 
-def _row(result: Result) -> tuple[str, ...]:
+def _row(result: DemoResult) -> tuple[str, ...]:
     traffic, decided = result.traffic, result.report.get("decision_seconds")
     counts = ("–",) * 3 if traffic is None else (str(traffic.requests), str(traffic.lost), str(traffic.errors))
     after = f"{decided:.1f} s" if isinstance(decided, float | int) else "–"

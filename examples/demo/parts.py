@@ -105,7 +105,7 @@ def _inline_table(values: Mapping[str, str]) -> str:
     return "{ " + ", ".join(f"{name} = {json.dumps(value)}" for name, value in values.items()) + " }"
 
 
-class Stage:
+class DemoStack:
     """All the parts of the demo under one folder."""
 
     def __init__(self, home: Path, environment: str) -> None:
@@ -198,7 +198,7 @@ class Stage:
         child.kill()
         child.wait()
 
-    def revive(self, name: str) -> None:
+    def restart_part(self, name: str) -> None:
         """Start what was killed once more, as its supervisor would."""
         self._spawn(name, self._commands[name])
 

@@ -75,7 +75,7 @@ class Problem:
         return hash((self.path, self.message))
 
 
-class _Listed(Refused):
+class _ProblemList(Refused):
     """Several mistakes, all told at once."""
 
     def __init__(self, problems: list[Problem] | tuple[Problem, ...]) -> None:
@@ -83,11 +83,11 @@ class _Listed(Refused):
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
-class InvalidSpec(_Listed):
+class InvalidSpec(_ProblemList):
     """The specification has mistakes."""
 
 
-class InvalidSettings(_Listed):
+class InvalidSettings(_ProblemList):
     """The settings have mistakes."""
 
 
@@ -132,11 +132,11 @@ class DependencyMissing(Refused):
     """A service that this one depends on does not serve."""
 
 
-class NothingToRollBackTo(Refused):
+class NoGoodRelease(Refused):
     """No good release is known to go back to."""
 
 
-class NothingServes(Refused):
+class NoLiveRelease(Refused):
     """No release of the service serves."""
 
 
@@ -144,7 +144,7 @@ class IllegalMove(Refused):
     """This move is not allowed in the present phase."""
 
 
-class Stale(Refused):
+class VersionConflict(Refused):
     """The thing was changed since it was read; read it again."""
 
 
@@ -156,7 +156,7 @@ class NotAllowed(Refused):
     """The token does not allow this."""
 
 
-class MayNotApprove(NotAllowed):
+class ApprovalNotAllowed(NotAllowed):
     """The token allows it, but not to this person: another one may do it."""
 
 

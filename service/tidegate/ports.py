@@ -10,31 +10,32 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from tidegate.core.judge.look import Look
-from tidegate.core.judge.series import Series
-from tidegate.core.judge.verdict import Time, Verdict, Window
+from tidegate.analysis.measurement import Measurement
+from tidegate.analysis.queries import Series
+from tidegate.analysis.verdict import Verdict
+from tidegate.clock import Time, Window
+from tidegate.core.hooks import Job, JobState
 from tidegate.core.model import Build, Event, Instance, Release, Rollout, Service, Signal
 from tidegate.core.phases import Phase
-from tidegate.core.probing import Visit
+from tidegate.core.probes import ProbeResult
 from tidegate.core.records import (
     AuditEntry,
-    Beginning,
     Claim,
     Delivery,
     Drift,
     EngineRow,
     Freeze,
     Idempotency,
-    Keep,
+    NewRollout,
     Pruned,
     ReleaseRow,
+    Retention,
+    ServerStats,
     ServiceRow,
-    Standing,
     Token,
     VerdictRow,
 )
-from tidegate.core.routing import Backend, Member, Routed
-from tidegate.core.tasks import Job, JobState
+from tidegate.core.routing import Backend, Member, RouterState
 
 Clock = Callable[[], Time]
 
@@ -46,7 +47,7 @@ class Diagnosis:
     part: str  # "docker local", "haproxy", "prometheus", "database"
     ok: bool
     found: str  # version or what is wrong, one sentence
-    mend: str = ""  # what to do, one sentence; empty when ok
+    fix: str = ""  # what to do, one sentence; empty when ok
 
 
 class Platform(Protocol):
@@ -93,8 +94,8 @@ class Platform(Protocol):
 class Router(Protocol):
     """Sends traffic to instances, and is the truth about where it goes. Raises `RouterError`."""
 
-    def read(self, backend: Backend) -> Routed:
-        """What the proxy really does, asked from the proxy and not from a file. Unknown backend: an empty `Routed`."""
+    def read(self, backend: Backend) -> RouterState:
+        """What the proxy really does, asked from the proxy and not from a file. Unknown backend: an empty `RouterState`."""
 
     def write(self, backend: Backend, members: Collection[Member], fence: int) -> None:
         """Make exactly these take new requests, in the proportion of their weights. Those left out finish theirs
@@ -105,7 +106,7 @@ class Router(Protocol):
         """What `tidegate check` says of it; never raises."""
 
 
-class Metrics(Protocol):
+class MetricsSource(Protocol):
     """Answers questions. Raises `MetricsError` with a reason code."""
 
     def fetch(self, query: str, window: Window, step_seconds: float = 0.0) -> tuple[Series, ...]:
@@ -116,7 +117,7 @@ class Metrics(Protocol):
         """What `tidegate check` says of it; never raises."""
 
 
-class Documents(Protocol):
+class DocumentFetcher(Protocol):
     """Fetches what a release serves of itself. Raises `DocumentError`."""
 
     def fetch(self, address: str, path: str, timeout_seconds: float) -> Mapping[str, object] | None:
@@ -124,10 +125,10 @@ class Documents(Protocol):
         Bounded in size, and in time however slowly it comes; redirects are not followed."""
 
 
-class Visitor(Protocol):
+class ProbeClient(Protocol):
     """Asks one service as its clients do. Used by one thread at a time; never raises."""
 
-    def visit(self, *, kept: bool) -> Visit:
+    def visit(self, *, kept: bool) -> ProbeResult:
         """One GET: over a connection of its own, or over the one that was kept from the last time."""
 
     def close(self) -> None:
@@ -141,7 +142,7 @@ class Notice:
     rollout: Rollout
     event: Event
     link: str
-    wishes: tuple[Signal, ...] = ()
+    signals: tuple[Signal, ...] = ()
 
 
 class CI(Protocol):
@@ -160,16 +161,16 @@ class EngineStore(Protocol):
     def claim(self, owner: str, ttl_seconds: float) -> Claim | None:
         """A due rollout that nobody holds; None when there is none. Counts a resume when its last owner vanished."""
 
-    def beat(self, owner: str, version: str) -> None:
+    def heartbeat(self, owner: str, version: str) -> None:
         """This engine is alive and looks for work."""
 
     def leave(self, owner: str) -> None:
         """This engine ends as it should: nobody misses it."""
 
-    def end_leases(self) -> None:
+    def expire_leases(self) -> None:
         """Where the database allows one engine, and this is it: whoever held a lease is gone, so none is waited for."""
 
-    def leap(self, seconds: float, ttl_seconds: float) -> None:
+    def shift_clock(self, seconds: float, ttl_seconds: float) -> None:
         """Where the database goes by this machine's clock, which jumped: what would be due later is due now, and the leases
         that are held last so long from now."""
 
@@ -190,7 +191,7 @@ class EngineStore(Protocol):
         fence: int,
         *,
         verdict: Verdict | None = None,
-        look: Look | None = None,
+        look: Measurement | None = None,
     ) -> Rollout:
         """State, events, verdict and look in one transaction, or `LeaseLost`. Returns it with its new version.
 
@@ -201,7 +202,7 @@ class EngineStore(Protocol):
     def note(self, rollout: str, events: Sequence[Event], fence: int) -> None:
         """Events alone, under the same fence."""
 
-    def looks(self, rollout: str, after: int = 0) -> tuple[Look, ...]:
+    def looks(self, rollout: str, after: int = 0) -> tuple[Measurement, ...]:
         """Every look at the metrics that was saved, oldest first, without the first `after` of them: what the judge is
         folded over."""
 
@@ -220,11 +221,11 @@ class EngineStore(Protocol):
     def quarantined(self, service: str, digest: str) -> ReleaseRow | None:
         """The release of the service with this digest that was turned back last, unless one was good since."""
 
-    def next_to_tend(self, environment: str, every_seconds: float) -> ServiceRow | None:
+    def next_drift_check(self, environment: str, every_seconds: float) -> ServiceRow | None:
         """A service of the environment that has a live release, no live rollout, and was not given to any engine for so
         long; None when there is none."""
 
-    def drifted(self, service: str, drift: Drift | None) -> None:
+    def set_drift(self, service: str, drift: Drift | None) -> None:
         """Record how it was found between rollouts; None: as its release wants."""
 
     def create(
@@ -236,7 +237,7 @@ class EngineStore(Protocol):
         event: Event,
         *,
         audit: AuditEntry | None = None,
-        others: Sequence[Beginning] = (),
+        others: Sequence[NewRollout] = (),
     ) -> Idempotency | None:
         """Service definition, release (None when it exists already), rollout, first event and key, in one transaction;
         with those of the others of its group. A live repair of the service ends in the same transaction, unless this is
@@ -272,7 +273,7 @@ class Store(EngineStore, Protocol):
         """The database is older than the world: from now on fences are higher than any that a proxy can have seen, and no
         lease of that time is waited for. No engine may run meanwhile."""
 
-    def prune(self, keep: Keep, *, dry_run: bool = False) -> Pruned:
+    def prune(self, keep: Retention, *, dry_run: bool = False) -> Pruned:
         """Forget a little of what is old: looks first, then rollouts with all that belongs to them and the releases that
         nobody tells of any more. Never a live rollout, the newest of a service, the release that serves or the last good
         ones. Nothing while another program does it. `dry_run`: count everything, and change nothing."""
@@ -280,7 +281,7 @@ class Store(EngineStore, Protocol):
     def engines(self) -> tuple[EngineRow, ...]:
         """Those that run or ended without a word, the one heard last first."""
 
-    def standing(self) -> Standing:
+    def standing(self) -> ServerStats:
         """How the whole server stands."""
 
     def put_service(self, service: Service, version: int | None = None, *, audit: AuditEntry | None = None) -> ServiceRow:
@@ -350,7 +351,7 @@ class Store(EngineStore, Protocol):
     def delivered(self, rollout: str, number: int, lease_seconds: float) -> None:
         """The CI was told of the events up to this one; the rest stays this caller's for so long."""
 
-    def put_off(self, rollout: str, due: Time, *, failed: bool) -> None:
+    def postpone_delivery(self, rollout: str, due: Time, *, failed: bool) -> None:
         """Deliver no more of it before then."""
 
     def add_token(self, token: Token, *, audit: AuditEntry | None = None) -> None: ...
@@ -367,11 +368,11 @@ class Store(EngineStore, Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class Drivers:
     """The drivers of one environment."""
 
     platform: Platform
     router: Router
-    metrics: Metrics | None  # None: the environment has none, and services with checks are refused
-    documents: Documents
+    metrics: MetricsSource | None  # None: the environment has none, and services with checks are refused
+    documents: DocumentFetcher
     ci: CI | None = None

@@ -14,22 +14,22 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
-from tidegate.core import units
-from tidegate.core.allowed import Allowed
+from tidegate.compose import units
+from tidegate.compose.host_access import HostAccess
 from tidegate.errors import InvalidSettings, Problem
 
-PREFIX = "TIDEGATE_"
-SHORTEST_KEEP_SECONDS = 86_400.0
-PASSWORD = re.compile(r"(://[^\s/:@]*:)[^\s/]+@")
+ENVIRONMENT_PREFIX = "TIDEGATE_"
+MIN_RETENTION_SECONDS = 86_400.0
+PASSWORD_PATTERN = re.compile(r"(://[^\s/:@]*:)[^\s/]+@")
 
 
-class Part(BaseModel):
+class SettingsSection(BaseModel):
     """Settings whose unknown names are mistakes."""
 
     model_config = ConfigDict(extra="forbid")
 
 
-class EngineSettings(Part):
+class EngineSettings(SettingsSection):
     """How rollouts are driven."""
 
     lease_seconds: float = Field(default=15.0, ge=1.0, le=300.0, description="How long a vanished engine's rollouts wait.")
@@ -40,12 +40,12 @@ class EngineSettings(Part):
         pattern=r"^([^:\s]+:\d{1,5})?$",
         description="Address and port of the metrics of `tidegate engine`; empty: none.",
     )
-    tend_seconds: float = Field(
+    drift_interval_seconds: float = Field(
         default=5.0, ge=0.1, le=3600.0, description="Between two looks at a service that has no live rollout."
     )
 
 
-class WebSettings(Part):
+class WebSettings(SettingsSection):
     """How the API is served."""
 
     threads: int = Field(default=32, ge=4, le=256, description="Requests that are answered at the same time.")
@@ -67,14 +67,14 @@ class WebSettings(Part):
         return self
 
 
-class LogSettings(Part):
+class LogSettings(SettingsSection):
     """What is logged, to standard error."""
 
     level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="The least that is told.")
     format: Literal["json", "console"] = Field(default="json", description="For programs, or for people.")
 
 
-class KeepSettings(Part):
+class RetentionSettings(SettingsSection):
     """How long what is finished is kept; for ever, if nothing is said. What serves and what is live is never pruned."""
 
     samples: str = Field(default="", description="What was measured: 30d.")
@@ -83,13 +83,13 @@ class KeepSettings(Part):
     @field_validator("samples", "rollouts")
     @classmethod
     def _age(cls, found: str) -> str:
-        if found and units.seconds(found) < SHORTEST_KEEP_SECONDS:
+        if found and units.parse_duration(found) < MIN_RETENTION_SECONDS:
             raise ValueError("at least 1d, or nothing to keep it for ever")
         return found
 
     def ages(self) -> tuple[float | None, float | None]:
         """Of samples and of rollouts, in seconds. A rollout takes its samples with it."""
-        samples, rollouts = (units.seconds(each) if each else None for each in (self.samples, self.rollouts))
+        samples, rollouts = (units.parse_duration(each) if each else None for each in (self.samples, self.rollouts))
         return samples, rollouts
 
 
@@ -111,7 +111,7 @@ class RouterSettings(DriverSettings):
     driver: str = Field(default="", description="Its name in the registry; without one, `directory` is the only option.")
 
 
-class AllowSettings(Part):
+class HostAccessSettings(SettingsSection):
     """What Compose files may ask for that reaches beyond their containers; what is not said is refused."""
 
     host_mounts: list[str] = Field(default=[], description="Folders of the hosts that may be mounted, globs; all in them.")
@@ -129,9 +129,9 @@ class AllowSettings(Part):
         return found
 
     @property
-    def allowed(self) -> Allowed:
+    def allowed(self) -> HostAccess:
         """For the core."""
-        return Allowed(
+        return HostAccess(
             tuple(self.host_mounts),
             tuple(self.capabilities),
             tuple(self.security_options),
@@ -140,7 +140,7 @@ class AllowSettings(Part):
         )
 
 
-class EnvironmentSettings(Part):
+class EnvironmentSettings(SettingsSection):
     """A named place to run services."""
 
     platform: DriverSettings = Field(description="Runs instances: docker.")
@@ -150,7 +150,9 @@ class EnvironmentSettings(Part):
     )
     metrics: DriverSettings | None = Field(default=None, description="Answers the checks: prometheus.")
     ci: DriverSettings | None = Field(default=None, description="Told of what its builds asked for: jenkins.")
-    allow: AllowSettings | None = Field(default=None, description="What Compose files may ask of hosts; else everything.")
+    allow: HostAccessSettings | None = Field(
+        default=None, description="What Compose files may ask of hosts; else everything."
+    )
     roles: dict[str, list[str]] = Field(
         default={}, description="Who may approve: names of persons and of tokens, by role; a service says which it takes."
     )
@@ -159,7 +161,7 @@ class EnvironmentSettings(Part):
 class Settings(BaseSettings):
     """All of it."""
 
-    model_config = SettingsConfigDict(extra="forbid", env_prefix=PREFIX, env_nested_delimiter="__")
+    model_config = SettingsConfigDict(extra="forbid", env_prefix=ENVIRONMENT_PREFIX, env_nested_delimiter="__")
 
     database: str = Field(default="sqlite:////var/lib/tidegate/tidegate.db", description="Where rollouts are recorded.")
     database_password_file: Path | None = Field(
@@ -172,7 +174,7 @@ class Settings(BaseSettings):
     engine: EngineSettings = EngineSettings()
     web: WebSettings = WebSettings()
     log: LogSettings = LogSettings()
-    keep: KeepSettings = KeepSettings()
+    keep: RetentionSettings = RetentionSettings()
     environments: dict[str, EnvironmentSettings] = Field(default={}, description="By name.")
 
     @field_validator("environments")
@@ -201,32 +203,32 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
 
     Raises `InvalidSettings` with every mistake.
     """
-    found = _file(path) if path is not None else {}
+    found = _read_file(path) if path is not None else {}
     try:
-        return Settings(**_merged(found, _overrides(environ)))
+        return Settings(**_merge(found, _environment_overrides(environ)))
     except ValidationError as error:
-        raise InvalidSettings(problems(error)) from error
+        raise InvalidSettings(to_problems(error)) from error
 
 
-def problems(error: ValidationError, path: str = "") -> list[Problem]:
+def to_problems(error: ValidationError, path: str = "") -> list[Problem]:
     """Pydantic's mistakes as ours."""
     found = []
     for each in error.errors():
         place = ".".join([path] * bool(path) + [str(part) for part in each["loc"]])
-        value = "" if each["type"] in ("missing", "extra_forbidden") else f"; found {_shown(each['input'])}"
+        value = "" if each["type"] in ("missing", "extra_forbidden") else f"; found {_format_value(each['input'])}"
         message = "unknown setting" if each["type"] == "extra_forbidden" else each["msg"]
         found.append(Problem(place, f"{message}{value}"))
     return found
 
 
-def _shown(found: object) -> str:
+def _format_value(found: object) -> str:
     """A value; of a table only its names, and an address without its password."""
     if isinstance(found, dict):
         return f"a table of {', '.join(map(str, found)) or 'nothing'}"
-    return PASSWORD.sub(r"\1…@", repr(found))
+    return PASSWORD_PATTERN.sub(r"\1…@", repr(found))
 
 
-def _file(path: Path) -> dict[str, Any]:
+def _read_file(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text())
     except OSError as error:
@@ -235,22 +237,23 @@ def _file(path: Path) -> dict[str, Any]:
         raise InvalidSettings([Problem(str(path), f"is not TOML: {error}")]) from error
 
 
-def _overrides(environ: Mapping[str, str]) -> dict[str, Any]:
+def _environment_overrides(environ: Mapping[str, str]) -> dict[str, Any]:
     """What the environment says, read by pydantic-settings' own rules."""
     names = {
         name.lower(): value
         for name, value in environ.items()
-        if name.upper().startswith(PREFIX) and name.lower()[len(PREFIX) :].split("__")[0] in Settings.model_fields
+        if name.upper().startswith(ENVIRONMENT_PREFIX)
+        and name.lower()[len(ENVIRONMENT_PREFIX) :].split("__")[0] in Settings.model_fields
     }
     source = EnvSettingsSource(Settings)
     source.env_vars = names
     return source()
 
 
-def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     """`over` laid on `base`, level by level."""
     both = dict(base)
     for key, value in over.items():
         mine = both.get(key)
-        both[key] = _merged(mine, value) if isinstance(mine, dict) and isinstance(value, dict) else value
+        both[key] = _merge(mine, value) if isinstance(mine, dict) and isinstance(value, dict) else value
     return both

@@ -10,19 +10,19 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tidegate.drivers import choosing, registry
+from tidegate.drivers import registry, router_detection
 from tidegate.drivers.http.documents import HttpDocuments
-from tidegate.drivers.http.visits import HttpVisitor
-from tidegate.engine import metering
-from tidegate.engine.metering import Meter
+from tidegate.drivers.http.probe import HttpProbeClient
+from tidegate.engine import metrics
+from tidegate.engine.metrics import EngineMetrics
 from tidegate.engine.outbox import Outbox
-from tidegate.engine.probing import Prober
-from tidegate.engine.pruning import Pruner
+from tidegate.engine.prober import Prober
+from tidegate.engine.pruner import Pruner
 from tidegate.engine.worker import Worker, WorkerOptions
 from tidegate.errors import InvalidSettings, Problem, UnknownDriver
-from tidegate.ports import Clock, Diagnosis, Parts, Store
-from tidegate.settings import DriverSettings, EnvironmentSettings, RouterSettings, Settings, problems
-from tidegate.store.sql import SqlStore
+from tidegate.ports import Clock, Diagnosis, Drivers, Store
+from tidegate.settings import DriverSettings, EnvironmentSettings, RouterSettings, Settings, to_problems
+from tidegate.store.store import SqlStore
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class Wiring:
 
     settings: Settings
     store: Store
-    environments: Mapping[str, Parts]
+    environments: Mapping[str, Drivers]
     clock: Clock
     chosen: Mapping[str, Diagnosis] = field(default_factory=dict)  # by environment: routers that the settings do not name
-    meter: Meter = field(default_factory=Meter)  # what the engine counts, where one runs
+    meter: EngineMetrics = field(default_factory=EngineMetrics)  # what the engine counts, where one runs
 
     def close(self) -> None:
         """Let go of everything; what runs in the background is waited for."""
@@ -46,32 +46,32 @@ class Wiring:
 def build(settings: Settings, clock: Clock = time.time) -> Wiring:
     """Everything, not yet connected to anything. Raises `InvalidSettings` with every driver's mistakes."""
     found: list[Problem] = []
-    choices = {name: _choice(name, each.router, found) for name, each in settings.environments.items()}
-    environments = {name: _parts(name, each, choices[name], found) for name, each in settings.environments.items()}
+    choices = {name: _choose_router(name, each.router, found) for name, each in settings.environments.items()}
+    environments = {name: _make_drivers(name, each, choices[name], found) for name, each in settings.environments.items()}
     if found:
         raise InvalidSettings(found)
     whole = {name: parts for name, parts in environments.items() if parts is not None}
     chosen = {name: Diagnosis("router", True, each.why) for name, each in choices.items() if each is not None and each.why}
     store = SqlStore(settings.database, clock, password_file=settings.database_password_file)
-    return Wiring(settings, store, whole, clock, chosen, Meter(whole))
+    return Wiring(settings, store, whole, clock, chosen, EngineMetrics(whole))
 
 
-def engine(wiring: Wiring, owner: str) -> Worker:
+def make_engine(wiring: Wiring, owner: str) -> Worker:
     """The engine; `owner` names it as the holder of leases. To be called within `sole_engine`: where only one
     engine is allowed, those before it are gone, and their rollouts are taken up at once."""
-    wiring.store.end_leases()
+    wiring.store.expire_leases()
     wanted = wiring.settings.engine
-    options = WorkerOptions(wanted.lease_seconds, wanted.threads, wanted.poll_seconds, wanted.tend_seconds)
-    meter, prober = wiring.meter, Prober(HttpVisitor, wiring.clock)
-    store = metering.watched_store(wiring.store, meter)
-    environments = {name: metering.watched_parts(parts, name, meter) for name, parts in wiring.environments.items()}
+    options = WorkerOptions(wanted.lease_seconds, wanted.threads, wanted.poll_seconds, wanted.drift_interval_seconds)
+    meter, prober = wiring.meter, Prober(HttpProbeClient, wiring.clock)
+    store = metrics.instrument_store(wiring.store, meter)
+    environments = {name: metrics.instrument_parts(parts, name, meter) for name, parts in wiring.environments.items()}
     return Worker(store, environments, options, wiring.clock, owner, prober, meter, time.monotonic)
 
 
-def outbox(wiring: Wiring) -> Outbox:
+def make_outbox(wiring: Wiring) -> Outbox:
     """What tells the CIs; it works while it is entered."""
     cis = {
-        name: metering.watched_ci(parts.ci, name, wiring.meter)
+        name: metrics.instrument_ci(parts.ci, name, wiring.meter)
         for name, parts in wiring.environments.items()
         if parts.ci is not None
     }
@@ -80,7 +80,7 @@ def outbox(wiring: Wiring) -> Outbox:
     return Outbox(wiring.store, cis, wiring.clock, settings.address.rstrip("/") or f"{scheme}://{settings.listen}")
 
 
-def pruner(wiring: Wiring) -> Pruner:
+def make_pruner(wiring: Wiring) -> Pruner:
     """What forgets; it works while it is entered."""
     return Pruner(wiring.store, wiring.clock, *wiring.settings.keep.ages())
 
@@ -90,20 +90,20 @@ def sole_engine(wiring: Wiring) -> AbstractContextManager[None]:
     return wiring.store.sole_engine()
 
 
-def _choice(name: str, router: RouterSettings, found: list[Problem]) -> choosing.Choice | None:
+def _choose_router(name: str, router: RouterSettings, found: list[Problem]) -> router_detection.DetectedRouter | None:
     """The router's driver: that of the settings, or one that is chosen; None when none can be."""
     if router.driver:
-        return choosing.Choice(router.driver, "")
+        return router_detection.DetectedRouter(router.driver, "")
     try:
-        return choosing.router(router.options)
+        return router_detection.detect_router(router.options)
     except UnknownDriver as error:
         found.append(Problem(f"environments.{name}.router", error.message))
         return None
 
 
-def _parts(
-    name: str, environment: EnvironmentSettings, router: choosing.Choice | None, found: list[Problem]
-) -> Parts | None:
+def _make_drivers(
+    name: str, environment: EnvironmentSettings, router: router_detection.DetectedRouter | None, found: list[Problem]
+) -> Drivers | None:
     """The drivers of an environment; None, with the mistakes in `found`, when one of them cannot be made."""
     wanted = {
         "platform": environment.platform,
@@ -111,21 +111,21 @@ def _parts(
         "metrics": environment.metrics,
         "ci": environment.ci,
     }
-    options = {kind: _options(kind, name, each, found) for kind, each in wanted.items() if each is not None}
+    options = {kind: _driver_options(kind, name, each, found) for kind, each in wanted.items() if each is not None}
     if router is None or any(each is None for each in options.values()):
         return None
     made = {kind: each[0](each[1], name) for kind, each in options.items() if each is not None}
-    return Parts(made["platform"], made["router"], made.get("metrics"), HttpDocuments(), made.get("ci"))
+    return Drivers(made["platform"], made["router"], made.get("metrics"), HttpDocuments(), made.get("ci"))
 
 
-def _options(kind: str, name: str, driver: DriverSettings, found: list[Problem]) -> tuple[Any, Any] | None:
+def _driver_options(kind: str, name: str, driver: DriverSettings, found: list[Problem]) -> tuple[Any, Any] | None:
     """The driver's class and its checked options."""
     path = f"environments.{name}.{kind}"
     try:
-        made = registry.driver(kind, driver.driver)
+        made = registry.load_driver(kind, driver.driver)
         return made, made.Options.model_validate(driver.options)
     except UnknownDriver as error:
         found.append(Problem(f"{path}.driver", error.message))
     except ValidationError as error:
-        found.extend(problems(error, path))
+        found.extend(to_problems(error, path))
     return None

@@ -9,10 +9,10 @@ import pytest
 from docker.errors import DockerException
 
 import parts
-from parts import Stage
+from parts import DemoStack
 from processes import unique_name
 from support.haproxy import short_folder
-from support.need import missing, program
+from support.prerequisites import missing, program
 
 FAILED = pytest.StashKey[bool]()
 
@@ -27,7 +27,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 
 @pytest.fixture
-def stage(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+def stage(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[DemoStack]:
     """All parts under the test's folder, not started yet; ended and cleared whatever happens.
 
     What they said last is printed for a test that failed.
@@ -43,7 +43,7 @@ def stage(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
     monkeypatch.setattr(parts, "FIRST_PORTS", dict.fromkeys(parts.FIRST_PORTS, 0))  # several stages stand at a time
     with short_folder() as folder:
         folder.chmod(0o711)  # for a proxy's workers, which are another user's
-        made = Stage(folder / "stage", unique_name("acceptance"))
+        made = DemoStack(folder / "stage", unique_name("acceptance"))
         try:
             yield made
         finally:

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from parts import Stage
+from parts import DemoStack
 from processes import free_port
-from support.waiting import eventually
+from support.wait import eventually
 
 COMPOSE = """\
 services:
@@ -53,7 +53,7 @@ def asked(address: str, **headers: str) -> str:
 class Colours:
     """The shop on its stage."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: DemoStack) -> None:
         self.stage = stage
         self.preview = f"127.0.0.1:{free_port()}"
         self.file = stage.home / "compose.yaml"
@@ -84,7 +84,7 @@ class Colours:
 
 
 @pytest.fixture
-def shop(stage: Stage) -> Colours:
+def shop(stage: DemoStack) -> Colours:
     stage.start(IMAGES)
     made = Colours(stage)
     made.deploy("v1")
@@ -162,7 +162,7 @@ services:
 """
 
 
-def test_services_of_one_file_are_promoted_and_turned_back_as_one(stage: Stage) -> None:
+def test_services_of_one_file_are_promoted_and_turned_back_as_one(stage: DemoStack) -> None:
     stage.start({**IMAGES, "tidegate-colours:never": {"VERSION": "never", "READY": "never"}})
     other, file = f"127.0.0.1:{free_port()}", stage.home / "family.yaml"
     file.write_text(FAMILY.replace("LISTEN", stage.listen).replace("OTHER", other))

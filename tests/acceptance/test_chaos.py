@@ -19,13 +19,13 @@ from typing import Any
 
 import pytest
 
-from parts import Stage
+from parts import DemoStack
 from processes import answers, free_port, wait_for
 from support import haproxy
-from support.freezing import frozen
-from support.postgres import Server
-from support.waiting import eventually, pause
-from tidegate.drivers.routers.haproxy import HAProxyOptions, HAProxyRouter
+from support.frozen_process import frozen
+from support.postgres import PostgresServer
+from support.wait import eventually, pause
+from tidegate.drivers.routers.haproxy.driver import HAProxyOptions, HAProxyRouter
 from traffic import Counts, Load
 
 ROLLOUTS = int(os.environ.get("CHAOS_ROLLOUTS", "9"))
@@ -80,7 +80,7 @@ STORIES = {
 class Lane:
     """One service, its rollouts one after the other, and its traffic."""
 
-    stage: Stage
+    stage: DemoStack
     name: str
     listen: str = field(default_factory=lambda: f"127.0.0.1:{free_port()}")
     serving: str = ""
@@ -141,8 +141,8 @@ class Lane:
 class Chaos:
     """What can break; each is a block of some seconds at whose end it is whole again."""
 
-    stage: Stage
-    database: Server
+    stage: DemoStack
+    database: PostgresServer
     lanes: list[Lane]
     chance: random.Random
 
@@ -167,7 +167,7 @@ class Chaos:
     def killed(self, name: str) -> Iterator[None]:
         self.stage.kill(name)
         yield
-        self.stage.revive(name)
+        self.stage.restart_part(name)
 
     @contextmanager
     def engines_killed(self) -> Iterator[None]:
@@ -235,7 +235,7 @@ def play(lanes: list[Lane], chaos: Chaos) -> tuple[Counter[str], Counter[str]]:
     return stories, broken
 
 
-def assert_world(stage: Stage, lanes: list[Lane]) -> None:
+def assert_world(stage: DemoStack, lanes: list[Lane]) -> None:
     """Exactly the containers of what serves, and exactly these in the proxy."""
     containers: list[dict[str, Any]] = stage.containers()
     images = Counter(f"tidegate-chaos:{lane.serving}" for lane in lanes for _ in range(REPLICAS))
@@ -244,7 +244,9 @@ def assert_world(stage: Stage, lanes: list[Lane]) -> None:
 
 
 @pytest.mark.timeout(max(1800, 120 * ROLLOUTS))
-def test_every_rollout_ends_right_whatever_breaks(stage: Stage, postgres: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_rollout_ends_right_whatever_breaks(
+    stage: DemoStack, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with postgres.database() as name:
         monkeypatch.setenv("TIDEGATE_DATABASE", postgres.url(name))
         monkeypatch.setenv("TIDEGATE_ENGINE__LEASE_SECONDS", str(LEASE_SECONDS))

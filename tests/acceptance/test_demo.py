@@ -9,7 +9,7 @@ from pathlib import Path
 import docker
 import pytest
 
-from support.need import program
+from support.prerequisites import program
 
 DEMO = Path(__file__).parents[2] / "examples" / "demo" / "demo.py"
 

@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 import parts
-from parts import Stage
-from support.waiting import eventually
+from parts import DemoStack
+from support.wait import eventually
 
 PAGE = Path(__file__).parents[2] / "docs" / "discovery.md"
 COMPOSE = """\
@@ -30,7 +30,7 @@ services:
 
 
 def configuration(environment: str) -> str:
-    """All of the page's jobs, and one more with its example of another port and path; as `Stage` wants it."""
+    """All of the page's jobs, and one more with its example of another port and path; as `DemoStack` wants it."""
     text = PAGE.read_text().replace("environment=production", f"environment={environment}")
     blocks = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", text, re.S)]
     http, docker, haproxy = (job for block in blocks for job in block.get("scrape_configs", ()))
@@ -44,10 +44,10 @@ def configuration(environment: str) -> str:
     return written.replace("127.0.0.1:7070", "127.0.0.1:{tidegate}").replace("127.0.0.1:8405", "127.0.0.1:{exporter}")
 
 
-class Seen:
+class DiscoveredTargets:
     """What Prometheus has."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: DemoStack) -> None:
         self._url = f"http://127.0.0.1:{stage.state.ports['prometheus']}/api/v1"
 
     def targets(self, job: str) -> list[dict[str, Any]]:
@@ -68,22 +68,22 @@ class Seen:
             return [each["metric"] for each in json.load(answer)["data"]["result"]]
 
 
-def deploy(stage: Stage, version: str, *, hold: str) -> None:
+def deploy(stage: DemoStack, version: str, *, hold: str) -> None:
     """Ask for it, and do not wait."""
     file = stage.home / f"{version}.yaml"
     file.write_text(COMPOSE.replace("LISTEN", stage.listen).replace("HOLD", hold))
     stage.tidegate("deploy", stage.service, "-f", str(file), "--no-wait", "--set", f"VERSION={version}")
 
 
-def held(stage: Stage) -> bool:
+def held(stage: DemoStack) -> bool:
     rollout = stage.api(f"/v1/rollouts?service={stage.service}&limit=1")["rollouts"][0]
     return any(each["kind"] == "held" for each in stage.api(f"/v1/rollouts/{rollout['id']}/events")["events"])
 
 
-def test_prometheus_follows_a_rollout(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prometheus_follows_a_rollout(stage: DemoStack, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parts, "PROMETHEUS", configuration(stage.environment))
     stage.start({f"tidegate-discovery:{version}": {"VERSION": version} for version in ("v1", "v2")})
-    seen = Seen(stage)
+    seen = DiscoveredTargets(stage)
     deploy(stage, "v1", hold="[]")
     assert stage.await_end() == "succeeded"
     eventually("Tidegate's discovery finds v1", lambda: seen.serving("instances") == {("v1-1", "live"): 2})
@@ -102,7 +102,7 @@ def test_prometheus_follows_a_rollout(stage: Stage, monkeypatch: pytest.MonkeyPa
     eventually("Docker's discovery finds v2", lambda: seen.serving("docker") == {("v2-2", ""): 2})
 
 
-def the_first_release_is_told(stage: Stage, seen: Seen) -> None:
+def the_first_release_is_told(stage: DemoStack, seen: DiscoveredTargets) -> None:
     """With the labels that the checks need, however it was found; and nothing else of Tidegate's."""
     own = {"environment": stage.environment, "service": "shop", "release": "v1-1"}
     for job in ("instances", "docker"):

@@ -20,9 +20,9 @@ from typing import Any
 
 import pytest
 
-from parts import Stage
+from parts import DemoStack
 from processes import free_port
-from support.waiting import eventually, pause
+from support.wait import eventually, pause
 from traffic import Load
 
 CHOSEN = os.environ.get("FAULTS", "short").split(",")  # short, all, or names of cases
@@ -55,7 +55,7 @@ MAX_ROLLOUT_SECONDS = 900.0  # the longest one takes 150 s on an idle machine
 
 
 @dataclass(frozen=True)
-class Case:
+class FaultCase:
     """A service whose new release has this environment; `blamed`: a word that the verdict has to have."""
 
     name: str
@@ -69,20 +69,20 @@ class Case:
 
 
 CASES = (
-    Case("errors-times-5", {"ERROR_RATIO": "0.04"}, blamed="failed", rates=BUSY),
-    Case("errors-plus-5", {"ERROR_RATIO": "0.05"}, blamed="failed", rates=BUSY, short=True),
-    Case("slow-half-again", {"SLOW_FACTOR": "1.5"}, blamed="took longer", rates=BUSY, short=True),
-    Case("slow-threefold", {"SLOW_FACTOR": "3"}, blamed="took longer"),
-    Case("one-bad", {"ERROR_RATIO": "0.5", "BAD_ORDINAL": "1"}, blamed="failed"),
-    Case("leak", {"LEAK_MB_PER_MINUTE": "20"}, blamed="of the limit", bake="65s", checks="[{memory: {limit: 64M}}]"),
-    Case("crash-loop", {"CRASH_AFTER": "4"}, blamed="restarted"),
-    Case("bad-after-a-minute", {"ERROR_RATIO": "0.3", "BAD_AFTER": "60"}, blamed="failed"),
-    Case("good", {}, bad=False, short=True),
-    Case("good-too", {}, bad=False),
+    FaultCase("errors-times-5", {"ERROR_RATIO": "0.04"}, blamed="failed", rates=BUSY),
+    FaultCase("errors-plus-5", {"ERROR_RATIO": "0.05"}, blamed="failed", rates=BUSY, short=True),
+    FaultCase("slow-half-again", {"SLOW_FACTOR": "1.5"}, blamed="took longer", rates=BUSY, short=True),
+    FaultCase("slow-threefold", {"SLOW_FACTOR": "3"}, blamed="took longer"),
+    FaultCase("one-bad", {"ERROR_RATIO": "0.5", "BAD_ORDINAL": "1"}, blamed="failed"),
+    FaultCase("leak", {"LEAK_MB_PER_MINUTE": "20"}, blamed="of the limit", bake="65s", checks="[{memory: {limit: 64M}}]"),
+    FaultCase("crash-loop", {"CRASH_AFTER": "4"}, blamed="restarted"),
+    FaultCase("bad-after-a-minute", {"ERROR_RATIO": "0.3", "BAD_AFTER": "60"}, blamed="failed"),
+    FaultCase("good", {}, bad=False, short=True),
+    FaultCase("good-too", {}, bad=False),
 )
 
 
-def is_chosen(case: Case) -> bool:
+def is_chosen(case: FaultCase) -> bool:
     """Whether the case is played in this run."""
     return ALL or case.name in CHOSEN or (case.short and "short" in CHOSEN)
 
@@ -91,8 +91,8 @@ def is_chosen(case: Case) -> bool:
 class Play:
     """One case on the stage."""
 
-    case: Case
-    stage: Stage
+    case: FaultCase
+    stage: DemoStack
     listen: str
     load: Load | None = None
 
@@ -124,7 +124,7 @@ class Play:
         verdicts = self.stage.api(f"/v1/rollouts/{self.rollout()['id']}/record")["verdicts"]
         found = [(verdict["final"], finding) for verdict in verdicts for finding in verdict["findings"]]
         return "\n".join(
-            f"{'final' if final else 'early'}: {finding['check']}: {finding['sentence']}" for final, finding in found
+            f"{'final' if final else 'early'}: {finding['check']}: {finding['message']}" for final, finding in found
         )
 
     def report(self) -> dict[str, Any]:
@@ -170,7 +170,7 @@ def outage(shared: Path) -> Iterator[None]:
 
 
 @pytest.mark.timeout(2400)
-def test_each_fault_is_caught_and_the_good_go_through(stage: Stage) -> None:
+def test_each_fault_is_caught_and_the_good_go_through(stage: DemoStack) -> None:
     stage.start({f"tidegate-faults:{version}": {"VERSION": version} for version in ("v1", "v2")})
     (stage.home / "shared").mkdir()
     plays = [Play(case, stage, f"127.0.0.1:{free_port()}") for case in CASES if is_chosen(case)]

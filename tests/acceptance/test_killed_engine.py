@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from parts import Stage
-from support.waiting import pause
+from parts import DemoStack
+from support.wait import pause
 
 COMPOSE = """\
 services:
@@ -31,7 +31,7 @@ SEED = 20261123
 
 
 @pytest.mark.timeout(1500)
-def test_kill_9_at_random_moments(stage: Stage) -> None:
+def test_kill_9_at_random_moments(stage: DemoStack) -> None:
     stage.start(IMAGES, engine_apart=True)
     stage.start_engine()
     file = stage.home / "compose.yaml"
@@ -63,11 +63,11 @@ def test_kill_9_at_random_moments(stage: Stage) -> None:
     assert seen.by_outcome == {"ok": seen.requests}
 
 
-def service(stage: Stage) -> str:
+def service(stage: DemoStack) -> str:
     return f"{stage.environment}/shop"
 
 
-def kill_engine(stage: Stage, after_seconds: float) -> None:
+def kill_engine(stage: DemoStack, after_seconds: float) -> None:
     """And start it again."""
     pause(after_seconds, "the engine gets to any place of a rollout")
     stage.kill("engine")
@@ -79,13 +79,13 @@ def deadline(version: str) -> str:
     return "6s" if version == "never" else "120s"
 
 
-def run(stage: Stage, file: Path, version: str) -> str:
+def run(stage: DemoStack, file: Path, version: str) -> str:
     variables = ("--set", f"VERSION={version}", "--set", f"DEADLINE={deadline(version)}")
     stage.tidegate("deploy", service(stage), "-f", str(file), "--until", "end", *variables)
     return str(stage.report()["phase"])
 
 
-def assert_world(stage: Stage, version: str) -> None:
+def assert_world(stage: DemoStack, version: str) -> None:
     """Exactly three containers, all of this version, and exactly these in the proxy."""
     containers = stage.containers()
     assert sorted(each["image"] for each in containers) == [f"tidegate-acceptance:{version}"] * 3

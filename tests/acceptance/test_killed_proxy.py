@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from parts import Stage
+from parts import DemoStack
 from support import envoy, haproxy, nginx
-from support.waiting import eventually
+from support.wait import eventually
 from tidegate.core.routing import Backend
-from tidegate.drivers.routers.envoy import EnvoyOptions, EnvoyRouter
-from tidegate.drivers.routers.haproxy import HAProxyOptions, HAProxyRouter
-from tidegate.drivers.routers.nginx import NginxOptions, NginxRouter
+from tidegate.drivers.routers.envoy.driver import EnvoyOptions, EnvoyRouter
+from tidegate.drivers.routers.haproxy.driver import HAProxyOptions, HAProxyRouter
+from tidegate.drivers.routers.nginx.driver import NginxOptions, NginxRouter
 from tidegate.ports import Router
 
 COMPOSE = """\
@@ -30,17 +30,17 @@ services:
 """
 
 
-def haproxy_of(stage: Stage) -> tuple[Router, Callable[[], None]]:
+def haproxy_of(stage: DemoStack) -> tuple[Router, Callable[[], None]]:
     router = HAProxyRouter(HAProxyOptions(directory=stage.home / "haproxy"), stage.environment)
     return router, lambda: haproxy.kill(router)
 
 
-def nginx_of(stage: Stage) -> tuple[Router, Callable[[], None]]:
+def nginx_of(stage: DemoStack) -> tuple[Router, Callable[[], None]]:
     router = NginxRouter(NginxOptions(directory=stage.home / "nginx"), stage.environment)
     return router, lambda: nginx.kill(router, stage.home)
 
 
-def envoy_of(stage: Stage) -> tuple[Router, Callable[[], None]]:
+def envoy_of(stage: DemoStack) -> tuple[Router, Callable[[], None]]:
     router = EnvoyRouter(EnvoyOptions(directory=stage.home / "envoy"), stage.environment)
     return router, lambda: envoy.kill(router)
 
@@ -61,7 +61,7 @@ def answered(listen: str) -> bool:
 
 
 @pytest.mark.parametrize("name", list(PROXIES))
-def test_killed_proxy(stage: Stage, name: str) -> None:
+def test_killed_proxy(stage: DemoStack, name: str) -> None:
     stage.start({f"tidegate-acceptance:{version}": {"VERSION": version} for version in ("v1", "v2")}, router=name)
     router, kill = PROXIES[name](stage)
     shop = Backend("shop", stage.listen)
@@ -85,7 +85,7 @@ def test_killed_proxy(stage: Stage, name: str) -> None:
     kill()
     eventually("the engine has started it", lambda: answered(stage.listen))
     said = "the proxy did not run"
-    eventually("the report says so", lambda: any(said in each["sentence"] for each in stage.report()["notes"]))
+    eventually("the report says so", lambda: any(said in each["message"] for each in stage.report()["notes"]))
     assert set(router.read(shop).members) == members
     stage.start_traffic(client="checking", get_ka=60, get=30, post_ka=20, post=10)
     stage.tidegate("promote", stage.service, "-m", "the proxy came back", "--no-wait")

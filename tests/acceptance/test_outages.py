@@ -20,9 +20,9 @@ from pathlib import Path
 import pytest
 
 from processes import wait_for
-from support.outage_world import TRAFFIC, Ride, World, one_machine, two_machines
+from support.outage_setup import TRAFFIC, FollowedRollout, OutageSetup, one_machine, two_machines
 from support.outages import MANY, ONE, Outage
-from support.waiting import eventually
+from support.wait import eventually
 
 ALL = os.environ.get("OUTAGES") == "all"
 SAMPLE_SECONDS = 0.2
@@ -31,31 +31,31 @@ NOTICE_SECONDS = 120.0  # a call under way may last long on a busy machine
 STILL_SECONDS = 1.0  # nothing has changed for so long: what was under way when the outage began has ended
 
 
-def batch(ride: Ride) -> None:
+def batch(ride: FollowedRollout) -> None:
     """A new container runs and is not ready yet."""
     ride.until("started", 0)
 
 
-def bake(ride: Ride) -> None:
+def bake(ride: FollowedRollout) -> None:
     """The first step is judged."""
     ride.until("settled", 0)
 
 
-def drain(ride: Ride) -> None:
+def drain(ride: FollowedRollout) -> None:
     """The last of the old containers has left the proxy, with requests on it."""
     routed = ride.until("routed", 1)
     assert routed["data"]["draining"]["connections"] > 0
 
 
-def rollback(ride: Ride) -> None:
+def rollback(ride: FollowedRollout) -> None:
     """A person has turned it back, when the old release has one container left."""
     ride.until("settled", 1)
-    ride.turn_back()
+    ride.roll_back()
     ride.until("rolling_back")
 
 
 #: In the order in which a rollout comes to them.
-MOMENTS: dict[str, Callable[[Ride], None]] = {"batch": batch, "bake": bake, "drain": drain, "rollback": rollback}
+MOMENTS: dict[str, Callable[[FollowedRollout], None]] = {"batch": batch, "bake": bake, "drain": drain, "rollback": rollback}
 Course = Mapping[str, str]  # moment to the name of what goes away then
 
 
@@ -76,7 +76,7 @@ def told(course: Course) -> str:
 
 
 @contextmanager
-def shown(world: World) -> Iterator[None]:
+def shown(world: OutageSetup) -> Iterator[None]:
     """What a person would look at, when this fails; the traffic ends with it."""
     try:
         yield
@@ -92,8 +92,8 @@ def shown(world: World) -> Iterator[None]:
 class Passage:
     """One rollout through its outages, with traffic. `taken`: requests that were lost since nothing could have answered."""
 
-    world: World
-    ride: Ride
+    world: OutageSetup
+    ride: FollowedRollout
     taken: int = 0
     ready: set[str] = field(default_factory=set)
     timers: list[threading.Timer] = field(default_factory=list)
@@ -164,7 +164,7 @@ class Passage:
             self.take()
 
 
-def pass_through(world: World, course: Course, outages: tuple[Outage, ...]) -> None:
+def pass_through(world: OutageSetup, course: Course, outages: tuple[Outage, ...]) -> None:
     """One rollout with what goes away at each of its moments, from the first to the right end."""
     by_name = {each.name: each for each in outages}
     judged = all(by_name[name].judged for name in course.values())
@@ -192,7 +192,7 @@ def pass_through(world: World, course: Course, outages: tuple[Outage, ...]) -> N
 
 
 @contextmanager
-def vanished(world: World, version: str, host: str) -> Iterator[None]:
+def vanished(world: OutageSetup, version: str, host: str) -> Iterator[None]:
     """`docker rmi` on a machine where no container has it; loaded again afterwards."""
     tag = f"tidegate-outages:{version}"
     saved = world.image(tag, host)
@@ -205,7 +205,7 @@ def vanished(world: World, version: str, host: str) -> Iterator[None]:
 
 
 @pytest.fixture(scope="class")
-def world(request: pytest.FixtureRequest) -> Iterator[World]:
+def world(request: pytest.FixtureRequest) -> Iterator[OutageSetup]:
     """Made once for all tests of a class, as it says."""
     with request.cls.made() as made:
         yield made
@@ -218,7 +218,7 @@ class TestTwoMachines:
     made = staticmethod(two_machines)
 
     @pytest.mark.parametrize("moment", ["batch", "bake"] if ALL else ["bake"])
-    def test_the_new_image_vanishes(self, world: World, moment: str) -> None:
+    def test_the_new_image_vanishes(self, world: OutageSetup, moment: str) -> None:
         """The next batch cannot be created where it is missing: on the machine that has an old instance less by then."""
         world.calm()
         stays = world.serving
@@ -234,7 +234,7 @@ class TestTwoMachines:
             world.assert_whole()
             assert seen.by_outcome == {"ok": seen.requests}
 
-    def test_the_old_image_vanishes_on_the_way_back(self, world: World) -> None:
+    def test_the_old_image_vanishes_on_the_way_back(self, world: OutageSetup) -> None:
         """It halts and says why, and whoever is well serves on; with the image back, a repair brings the release back."""
         world.calm()
         stays = world.serving
@@ -244,7 +244,7 @@ class TestTwoMachines:
             ride.until("settled", 1)
             routed = world.members()
             with vanished(world, stays, "far"):
-                ride.turn_back()
+                ride.roll_back()
                 assert ride.end() == "failed", ride.told()
                 assert world.members() == routed
                 assert stays in world.containers().values()
@@ -275,7 +275,7 @@ class TestTwoMachines:
         ),
         ids=told,
     )
-    def test_it_ends_right(self, world: World, course: Course) -> None:
+    def test_it_ends_right(self, world: OutageSetup, course: Course) -> None:
         with shown(world):
             pass_through(world, course, MANY)
 
@@ -295,6 +295,6 @@ class TestOneMachine:
         ),
         ids=told,
     )
-    def test_it_ends_right(self, world: World, course: Course) -> None:
+    def test_it_ends_right(self, world: OutageSetup, course: Course) -> None:
         with shown(world):
             pass_through(world, course, ONE)

@@ -10,7 +10,7 @@
 - `TIDEGATE_HOST`: the address at which the controller reaches this machine; by default the one that leads to it.
 
 The service, its engine and its CI driver are real; what runs the instances is a small world in memory. All that is made in
-Jenkins is in one folder for each story, and removed. `tests/integration/test_jenkins_stories.py` tells the same to a fake.
+Jenkins is in one folder for each story, and removed. `tests/integration/test_jenkins_scenarios.py` tells the same to a fake.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from urllib.parse import urlsplit
 import jenkins
 import pytest
 
-from support import stories
+from support import pipeline_scenarios
 from support.api import running
 from support.controller import Controller, Library
 from support.outbox import outbox
-from support.stories import Scene
+from support.pipeline_scenarios import PipelineScenario
 
 URL = os.environ.get("JENKINS_URL", "")
 REMOTE = os.environ.get("JENKINS_LIBRARY_GIT", "")
@@ -49,7 +49,7 @@ def way_to(url: str) -> str:
 
 
 @pytest.fixture(params=["folder", "global"])
-def here(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Scene]:
+def here(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[PipelineScenario]:
     """A pipeline that is not started yet, with each kind of library."""
     if not REMOTE:
         pytest.skip("JENKINS_LIBRARY_GIT is not set: the controller has nowhere to get the library from")
@@ -63,21 +63,23 @@ def here(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Scene]:
         api = stack.enter_context(running(tmp_path, host=os.environ.get("TIDEGATE_HOST") or way_to(URL)))
         stack.enter_context(api.engine())
         stack.enter_context(outbox(api, controller, tmp_path))
-        yield stack.enter_context(stories.scene(api, controller, library, trusted=trusted))
+        yield stack.enter_context(pipeline_scenarios.scenario(api, controller, library, trusted=trusted))
 
 
-@pytest.mark.parametrize("story", [stories.approved_elsewhere, stories.refused, stories.aborted])
-def test_a_story(here: Scene, story: Callable[[Scene], None]) -> None:
+@pytest.mark.parametrize(
+    "story", [pipeline_scenarios.approved_elsewhere, pipeline_scenarios.refused, pipeline_scenarios.aborted]
+)
+def test_a_story(here: PipelineScenario, story: Callable[[PipelineScenario], None]) -> None:
     story(here)
 
 
 @pytest.mark.skipif(not RESTART, reason="JENKINS_RESTART_COMMAND is not set: nobody may restart this controller")
-def test_a_restart_of_the_controller_costs_a_pause(here: Scene) -> None:
+def test_a_restart_of_the_controller_costs_a_pause(here: PipelineScenario) -> None:
     def restart() -> None:
         subprocess.run(RESTART, shell=True, check=True, timeout=300)
         here.controller.eventually("Jenkins comes back", lambda: here.controller.shown(here.job))
 
-    stories.restarted(here, restart)
+    pipeline_scenarios.restarted(here, restart)
 
 
 def test_the_controller_knows_us() -> None:

@@ -10,10 +10,10 @@ import signal
 
 import pytest
 
-from parts import Stage
+from parts import DemoStack
 from processes import PartFailed
-from support.postgres import Server
-from support.waiting import eventually, pause
+from support.postgres import PostgresServer
+from support.wait import eventually, pause
 
 COMPOSE = """\
 services:
@@ -29,7 +29,7 @@ ROUNDS = 3
 LEASE_SECONDS = 3
 
 
-def freeze(server: Server, database: str) -> int:
+def freeze(server: PostgresServer, database: str) -> int:
     """Stop the engine that drives the rollout now; its process."""
     holder = "SELECT owner FROM rollouts WHERE phase IN ('pending', 'running') AND lease_until IS NOT NULL"
 
@@ -45,14 +45,14 @@ def freeze(server: Server, database: str) -> int:
     return eventually("an engine that holds the rollout is stopped", frozen, poll_seconds=0.005)
 
 
-def begun(stage: Stage) -> int:
+def begun(stage: DemoStack) -> int:
     """How many batches of the latest rollout have begun."""
     rollout = stage.api(f"/v1/rollouts?service={stage.service}&limit=1")["rollouts"][0]
     events = stage.api(f"/v1/rollouts/{rollout['id']}/events")["events"]
     return sum(event["kind"] == "started" for event in events)
 
 
-def ended(stage: Stage) -> str:
+def ended(stage: DemoStack) -> str:
     """How it ended. An engine that was frozen while it wrote to the proxy, which both share, holds up the other one: it is
     woken long after its lease."""
     try:
@@ -64,7 +64,7 @@ def ended(stage: Stage) -> str:
 
 
 def test_one_of_two_engines_sleeps_through_a_rollout(
-    stage: Stage, postgres: Server, monkeypatch: pytest.MonkeyPatch
+    stage: DemoStack, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with postgres.database() as name:
         monkeypatch.setenv("TIDEGATE_DATABASE", postgres.url(name))

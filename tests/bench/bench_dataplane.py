@@ -31,19 +31,19 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "examples" / "demo"))
 sys.path.insert(0, str(ROOT / "tests"))
 
-from support.dataplane import Routed, Way, counted, killed_when_drained, router_of  # noqa: E402 - in the tests' folder
+from support.dataplane import ReplacementMethod, RoutedContainers, count_posts, kill_when_drained, router_of  # noqa: E402 - in the tests' folder
 from support.dataplane_docker import Containers, build_images, rollout, swarm  # noqa: E402 - in the tests' folder
 from tidegate.drivers import registry  # noqa: E402 - after the path
 from traffic import Counts, Load  # noqa: E402 - stands in the demo's folder
 
 MIX = {"get_ka": 300.0, "get": 150.0, "post_ka": 100.0, "post": 50.0, "slow_gets": 10.0, "slow_posts": 6.0}
 REPLICAS = 2
-ROUTERS = sorted(registry.known("router"))
+ROUTERS = sorted(registry.known_drivers("router"))
 OTHERS = {"swarm": "Swarm, dnsrr, start-first", "rollout": "start double, stop old"}
 
 
 @dataclass(frozen=True)
-class Row:
+class DataplaneRow:
     """What one way came to."""
 
     name: str
@@ -56,7 +56,7 @@ class Row:
 
 
 @contextmanager
-def way_of(name: str, home: Path, counters: Path) -> Iterator[Way]:
+def way_of(name: str, home: Path, counters: Path) -> Iterator[ReplacementMethod]:
     """The way with its first instances serving; all of it is gone at the end."""
     if name == "swarm":
         with swarm(counters, REPLICAS) as found:
@@ -68,12 +68,12 @@ def way_of(name: str, home: Path, counters: Path) -> Iterator[Way]:
         containers = Containers(counters)
         try:
             with router_of(name, home) as router:
-                yield Routed(router, containers, REPLICAS)
+                yield RoutedContainers(router, containers, REPLICAS)
         finally:
             containers.close()
 
 
-def measure(name: str, chosen: argparse.Namespace) -> Row:
+def measure(name: str, chosen: argparse.Namespace) -> DataplaneRow:
     """Update again and again, under load."""
     with tempfile.TemporaryDirectory(prefix="tg") as folder:
         home, counters = Path(folder), Path(folder) / "counters"
@@ -94,8 +94,8 @@ def measure(name: str, chosen: argparse.Namespace) -> Row:
                         print(f"{name}: {len(seconds)} switches, {load.counts.by_outcome}", file=sys.stderr, flush=True)
             finally:
                 seen = load.finish()
-        posts, in_flight = counted(counters)
-    return Row(name, len(seconds), seen, posts, in_flight, switches, seconds)
+        posts, in_flight = count_posts(counters)
+    return DataplaneRow(name, len(seconds), seen, posts, in_flight, switches, seconds)
 
 
 def _enough(updates: int, seen: Counts, chosen: argparse.Namespace) -> bool:
@@ -115,7 +115,7 @@ def posts(seen: Counts, executed: int) -> str:
     return f"{seen.posts_sent:,} {sign} {executed:,}"
 
 
-def show_switches(rows: list[Row]) -> None:
+def show_switches(rows: list[DataplaneRow]) -> None:
     """The first table."""
     print(f"\n{REPLICAS} instances replaced at a time; the application dies on SIGTERM\n")
     print(
@@ -137,7 +137,7 @@ def show_kills(names: list[str], chosen: argparse.Namespace) -> None:
         with tempfile.TemporaryDirectory(prefix="tg") as folder:
             Path(folder).chmod(0o755)
             with router_of(name, Path(folder)) as router:
-                seen, executed, took = killed_when_drained(router, Path(folder) / "apps", chosen.kills, chosen.kill_client)
+                seen, executed, took = kill_when_drained(router, Path(folder) / "apps", chosen.kills, chosen.kill_client)
         print(f"| {name} | {chosen.kills} | {failed(seen)} | {posts(seen, executed)} | {took * 1000:.0f} |", flush=True)
 
 

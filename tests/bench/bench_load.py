@@ -30,9 +30,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples" / "demo"))
 
 from support import postgres
-from support.load_clients import Clients
-from support.load_day import Hour, live_a_day
-from support.load_scene import Process, Scene
+from support.load_clients import LoadClients
+from support.load_day import HourOfLoad, live_a_day
+from support.load_setup import LoadProcess, LoadSetup
 
 ENGINES = {"sqlite": 1, "postgres": 3}
 LONG_POLLS = 200
@@ -51,7 +51,7 @@ DURABLE = {
 
 
 @dataclass(frozen=True)
-class Row:
+class LoadRow:
     """What one scene came to; times in seconds, memory in MiB."""
 
     database: str
@@ -86,12 +86,12 @@ def folders() -> Iterator[tuple[Path, Path]]:
             shutil.rmtree(memory, ignore_errors=True)
 
 
-def measure(name: str, rollouts: int, seconds: float) -> Row:
+def measure(name: str, rollouts: int, seconds: float) -> LoadRow:
     """Let it come to rest, let the clients come, and look for so many seconds."""
     with folders() as (home, memory), database(name, home) as url:
-        with Scene(url, home, memory, rollouts, ENGINES[name]) as scene:
+        with LoadSetup(url, home, memory, rollouts, ENGINES[name]) as scene:
             server = scene.serve()
-            with Clients(server.address, scene.token, scene.waiting(), LONG_POLLS) as clients:
+            with LoadClients(server.address, scene.token, scene.waiting(), LONG_POLLS) as clients:
                 time.sleep(WARM_SECONDS)
                 begin, before = time.time(), _ticks(scene.engines)
                 time.sleep(seconds)
@@ -100,10 +100,10 @@ def measure(name: str, rollouts: int, seconds: float) -> Row:
         answers = [taken for at, taken in clients.times if begin <= at < end]
         late = scene.lateness(begin, end)
         speed = (after - before) / (end - begin)
-        return Row(name, rollouts, scene.stood_seconds, speed, late, answers, clients.refused, sizes, size)
+        return LoadRow(name, rollouts, scene.stood_seconds, speed, late, answers, clients.refused, sizes, size)
 
 
-def _ticks(engines: Sequence[Process]) -> float:
+def _ticks(engines: Sequence[LoadProcess]) -> float:
     return sum(each.ticks() for each in engines)
 
 
@@ -113,7 +113,7 @@ def quantile(values: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else float("nan")
 
 
-def line(row: Row) -> str:
+def line(row: LoadRow) -> str:
     """Of the table."""
     late, answers = ([f"{1000 * quantile(each, share):.0f}" for share in (0.5, 0.99)] for each in (row.late, row.answers))
     engines = " + ".join(f"{each:.0f}" for each in row.engines)
@@ -128,13 +128,13 @@ HEAD = (
 )
 
 
-def day(services: int, hours: Sequence[int]) -> list[Hour]:
+def day(services: int, hours: Sequence[int]) -> list[HourOfLoad]:
     """Of an engine in a process of its own."""
     with folders() as (_, memory), ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
         return process.submit(live_a_day, memory, services, hours).result()
 
 
-def hour_line(hour: Hour) -> str:
+def hour_line(hour: HourOfLoad) -> str:
     """Of the same table: what has no meaning there is left out."""
     what = f"a day, after {hour.number} h: {hour.ended:,} rollouts ended, {hour.kept:,} kept"
     return f"| {what} | 1 | {DAY_SERVICES} |{' – |' * 6} {hour.resident_mib:.0f} | – | – |"

@@ -27,9 +27,9 @@ sys.path.insert(0, str(ROOT / "examples" / "demo"))
 sys.path.insert(0, str(ROOT / "tests"))
 
 from images import demo_image  # noqa: E402 - stands in the demo's folder
-from parts import Stage  # noqa: E402 - stands in the demo's folder
+from parts import DemoStack  # noqa: E402 - stands in the demo's folder
 from processes import free_port  # noqa: E402 - stands in the demo's folder
-from support.floor import Floor  # noqa: E402 - stands in the tests' folder
+from support.bare_update import BareUpdate  # noqa: E402 - stands in the tests' folder
 
 COMPOSE = """\
 services:
@@ -50,11 +50,11 @@ def timed(deploy: Callable[[str], None], version: str) -> float:
     return time.perf_counter() - start
 
 
-class Tidegate:
+class TidegateUpdate:
     """The whole of it as it runs on one node: API with its engine, HAProxy, SQLite."""
 
     def __init__(self, home: Path, replicas: int) -> None:
-        self._stage = Stage(home, f"bench{uuid.uuid4().hex[:6]}")
+        self._stage = DemoStack(home, f"bench{uuid.uuid4().hex[:6]}")
         self._replicas, self._file = replicas, home / "compose.yaml"
 
     def begin(self) -> None:
@@ -90,7 +90,7 @@ class Tidegate:
         self._stage.stop()
 
 
-class Swarm:
+class SwarmUpdate:
     """`docker service update` on a one-node Swarm, endpoint mode dnsrr (the routing mesh needs IPVS)."""
 
     def __init__(self, replicas: int) -> None:
@@ -165,12 +165,12 @@ def main() -> int:
     options.add_argument("--no-swarm", action="store_true")
     chosen = options.parse_args()
     with tempfile.TemporaryDirectory() as folder, ExitStack() as started:
-        tidegate = Tidegate(Path(folder) / "tidegate", chosen.replicas)
+        tidegate = TidegateUpdate(Path(folder) / "tidegate", chosen.replicas)
         started.callback(tidegate.stop)
         tidegate.begin()
-        floor = Floor(Path(folder) / "floor", free_port(0), chosen.replicas, "tidegate-bench")
+        floor = BareUpdate(Path(folder) / "floor", free_port(0), chosen.replicas, "tidegate-bench")
         started.callback(floor.stop)
-        swarm = None if chosen.no_swarm else Swarm(chosen.replicas)
+        swarm = None if chosen.no_swarm else SwarmUpdate(chosen.replicas)
         if swarm is not None:
             started.callback(swarm.stop)
         took = measure(tidegate, floor, swarm, chosen.rounds)
@@ -179,7 +179,7 @@ def main() -> int:
     return 0
 
 
-def measure(tidegate: Tidegate, floor: Floor, swarm: Swarm | None, rounds: int) -> dict[str, list[float]]:
+def measure(tidegate: TidegateUpdate, floor: BareUpdate, swarm: SwarmUpdate | None, rounds: int) -> dict[str, list[float]]:
     """The same update by each, in turn."""
     took: dict[str, list[float]] = {"floor": [], "Tidegate": [], "Swarm": []}
     floor.deploy(VERSIONS[0])

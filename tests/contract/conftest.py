@@ -10,11 +10,11 @@ import pytest
 from processes import free_port
 from support.backends import Backends, backends, loads
 from support.envoy import envoy_router
-from support.haproxy import Standing, owned_router, short_folder, standing_ones
-from support.need import program
+from support.haproxy import ExternalHAProxy, external_haproxies, owned_router, short_folder
+from support.prerequisites import program
 from tidegate.core.routing import Backend
-from tidegate.drivers.routers.envoy import EnvoyRouter
-from tidegate.drivers.routers.haproxy import HAProxyRouter
+from tidegate.drivers.routers.envoy.driver import EnvoyRouter
+from tidegate.drivers.routers.haproxy.driver import HAProxyRouter
 from traffic import Load
 
 
@@ -33,9 +33,9 @@ def owned(home: Path) -> Iterator[HAProxyRouter]:
 
 
 @pytest.fixture
-def standing(home: Path) -> Iterator[Callable[..., Standing]]:
+def standing(home: Path) -> Iterator[Callable[..., ExternalHAProxy]]:
     """Makes a HAProxy that somebody else runs."""
-    with standing_ones(home) as make:
+    with external_haproxies(home) as make:
         yield make
 
 

@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from support.api import running
-from support.need import program
-from tidegate.engine.metering import Meter
+from support.prerequisites import program
+from tidegate.engine.metrics import EngineMetrics
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "examples" / "prometheus" / "tidegate.rules.yml"
@@ -40,7 +40,7 @@ QUIET = {
 
 
 @dataclass(frozen=True)
-class Trial:
+class AlertCase:
     """What happens to otherwise quiet series, one sample a minute, and what then fires at `minute`."""
 
     changed: dict[str, str]
@@ -55,29 +55,29 @@ def series(start: str) -> str:
 
 PROXY_ERRORS, DATABASE_ERRORS = (series(f'tidegate_driver_errors_total{{environment="{each}"') for each in ("live", ""))
 TRIALS = {
-    "all is well": Trial({}, 500),
-    "a rollout halts": Trial(
+    "all is well": AlertCase({}, 500),
+    "a rollout halts": AlertCase(
         {'tidegate_rollouts_total{environment="live",outcome="failed"}': "0x9 1x600"}, 12, "TidegateRolloutHalted"
     ),
-    "it was long ago": Trial({'tidegate_rollouts_total{environment="live",outcome="failed"}': "0x9 1x600"}, 60),
-    "one is turned back": Trial(
+    "it was long ago": AlertCase({'tidegate_rollouts_total{environment="live",outcome="failed"}': "0x9 1x600"}, 60),
+    "one is turned back": AlertCase(
         {'tidegate_rollouts_total{environment="live",outcome="rolled_back"}': "0x9 1x600"}, 12, "TidegateRolledBack"
     ),
-    "a hold of four hours": Trial({series("tidegate_hold_seconds"): "0+60x600"}, 250, "TidegateHeldTooLong"),
-    "a hold of three hours": Trial({series("tidegate_hold_seconds"): "0+60x600"}, 180),
-    "no engine": Trial({"tidegate_engine_silent_seconds": " ".join(["Inf"] * 10)}, 3, "TidegateEngineSilent"),
-    "an engine ended": Trial({"tidegate_engine_silent_seconds": "2x5 60+60x600"}, 9, "TidegateEngineSilent"),
-    "nobody takes what is due": Trial({"tidegate_overdue_seconds": "0x5 60+60x600"}, 9, "TidegateLate"),
-    "late claims": Trial({'tidegate_claim_lateness_seconds_bucket{le="1.0"}': "0+8x600"}, 30, "TidegateLate"),
-    "Jenkins is not told": Trial({"tidegate_outbox_lag_seconds": "1x5 0+60x600"}, 20, "TidegateOutboxLag"),
-    "a proxy that fails": Trial({PROXY_ERRORS: "0+6x600"}, 20, "TidegateDriverErrors"),
-    "one error": Trial({PROXY_ERRORS: "0x9 1x600"}, 12),
-    "a database that fails": Trial({DATABASE_ERRORS: "0+6x600"}, 10, "TidegateDatabaseErrors"),
-    "a database that is down": Trial({"tidegate_database_up": "1x5 0x600"}, 8, "TidegateDatabaseErrors"),
-    "a full disk": Trial({"tidegate_database_free_bytes": "1e8x600"}, 8, "TidegateDiskFull"),
-    "a fault": Trial({"tidegate_faults_total": "0x9 1x600"}, 12, "TidegateFault"),
-    "strangers": Trial({"tidegate_failed_authentications_total": "0+120x600"}, 30, "TidegateStrangers"),
-    "a server that is away": Trial({series("up"): "1x5 0x600"}, 8, "TidegateAway"),
+    "a hold of four hours": AlertCase({series("tidegate_hold_seconds"): "0+60x600"}, 250, "TidegateHeldTooLong"),
+    "a hold of three hours": AlertCase({series("tidegate_hold_seconds"): "0+60x600"}, 180),
+    "no engine": AlertCase({"tidegate_engine_silent_seconds": " ".join(["Inf"] * 10)}, 3, "TidegateEngineSilent"),
+    "an engine ended": AlertCase({"tidegate_engine_silent_seconds": "2x5 60+60x600"}, 9, "TidegateEngineSilent"),
+    "nobody takes what is due": AlertCase({"tidegate_overdue_seconds": "0x5 60+60x600"}, 9, "TidegateLate"),
+    "late claims": AlertCase({'tidegate_claim_lateness_seconds_bucket{le="1.0"}': "0+8x600"}, 30, "TidegateLate"),
+    "Jenkins is not told": AlertCase({"tidegate_outbox_lag_seconds": "1x5 0+60x600"}, 20, "TidegateOutboxLag"),
+    "a proxy that fails": AlertCase({PROXY_ERRORS: "0+6x600"}, 20, "TidegateDriverErrors"),
+    "one error": AlertCase({PROXY_ERRORS: "0x9 1x600"}, 12),
+    "a database that fails": AlertCase({DATABASE_ERRORS: "0+6x600"}, 10, "TidegateDatabaseErrors"),
+    "a database that is down": AlertCase({"tidegate_database_up": "1x5 0x600"}, 8, "TidegateDatabaseErrors"),
+    "a full disk": AlertCase({"tidegate_database_free_bytes": "1e8x600"}, 8, "TidegateDiskFull"),
+    "a fault": AlertCase({"tidegate_faults_total": "0x9 1x600"}, 12, "TidegateFault"),
+    "strangers": AlertCase({"tidegate_failed_authentications_total": "0+120x600"}, 30, "TidegateStrangers"),
+    "a server that is away": AlertCase({series("up"): "1x5 0x600"}, 8, "TidegateAway"),
 }  # fmt: skip
 
 
@@ -87,7 +87,7 @@ def rules() -> list[dict[str, Any]]:
     return found
 
 
-def asked(trial: Trial) -> dict[str, Any]:
+def asked(trial: AlertCase) -> dict[str, Any]:
     """For the tool, which would compare the words of what fires, too; so it is asked for each alert whether it fires."""
     checks = [
         {
@@ -126,7 +126,7 @@ def test_every_alert_says_what_is_wrong_and_what_to_do(rule: dict[str, Any]) -> 
 def test_the_rules_and_the_page_ask_for_what_is_there(tmp_path: Path) -> None:
     with running(tmp_path) as api:
         answer = api.call("GET", "/metrics", token="").text
-    text = answer + "".join(f"{family.name} " for family in Meter(["demo"]).registry.collect())
+    text = answer + "".join(f"{family.name} " for family in EngineMetrics(["demo"]).registry.collect())
     asked = set(re.findall(r"tidegate_[a-z_]+[a-z]", RULES.read_text().split("groups:")[1]))
     told = set(re.findall(r"`(tidegate_[a-z_]+[a-z])`", (ROOT / "docs" / "watching.md").read_text()))
     there = set(re.findall(r"tidegate_[a-z_]+[a-z]", text))

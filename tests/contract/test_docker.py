@@ -12,34 +12,34 @@ from dataclasses import replace
 import docker
 import pytest
 
-from support.docker_exam import (
+from support.docker_contract import (
     PREFIX,
     SOCKET,
     DemoReleases,
-    built,
+    build_images,
     free_pair,
-    killed,
+    kill_on_exit,
     local_engine,
-    made,
+    make_release,
     platform_on,
     remove_containers,
 )
 from support.docker_host import Engine, running_engine
 from support.images import demo_image
-from support.waiting import at_most, eventually
+from support.wait import at_most, eventually
 from tidegate.core.container import Health, HealthCommand
 from tidegate.core.model import InstanceState, Release
-from tidegate.drivers.platforms import docker as platform_module
-from tidegate.drivers.platforms.docker import DockerPlatform
+from tidegate.drivers.platforms.docker import driver as platform_module
+from tidegate.drivers.platforms.docker.driver import DockerPlatform
 from tidegate.errors import PlatformError
 from tidegate.testing.platform_contract import (
     ENVIRONMENT,
     PlatformContract,
     Restart,
     all_ready,
-    awaited,
-    pinned,
-    started,
+    pin_release,
+    start_and_wait,
+    wait_for_instances,
 )
 
 LOCAL = {"name": "local", "url": SOCKET}
@@ -55,7 +55,7 @@ def client() -> Iterator[docker.DockerClient]:
 @pytest.fixture(scope="module")
 def private() -> Iterator[Engine]:
     """An engine of the test's own, that may be restarted."""
-    with running_engine() as engine, engine.client() as client, built(client):
+    with running_engine() as engine, engine.client() as client, build_images(client):
         yield engine
 
 
@@ -68,7 +68,7 @@ def platform(client: docker.DockerClient) -> Iterator[DockerPlatform]:
 @pytest.fixture
 def good(platform: DockerPlatform) -> Release:
     """A pinned release."""
-    return pinned(platform, made(SERVICE, "good"))
+    return pin_release(platform, make_release(SERVICE, "good"))
 
 
 class TestDocker(PlatformContract):
@@ -101,7 +101,7 @@ class TestDocker(PlatformContract):
 
 
 def test_all_that_the_compose_file_said_reaches_the_engine(client: docker.DockerClient, platform: DockerPlatform) -> None:
-    release = made(
+    release = make_release(
         SERVICE,
         "good",
         environment={"VERSION": "other"},
@@ -118,7 +118,7 @@ def test_all_that_the_compose_file_said_reaches_the_engine(client: docker.Docker
         read_only=True,
         healthcheck=HealthCommand(("CMD", "/app", "healthy"), 1.0, 0.5, 2, 3.0),
     )
-    started(platform, pinned(platform, release), [4])
+    start_and_wait(platform, pin_release(platform, release), [4])
     found = client.containers.list(filters={"label": f"tidegate.environment={ENVIRONMENT}"})[0]
     config, host = found.attrs["Config"], found.attrs["HostConfig"]
     assert {
@@ -149,9 +149,9 @@ def test_an_instance_whose_own_healthcheck_is_asked(client: docker.DockerClient,
     """The application of both is ready at once. Of the first, the engine asks only after a day."""
     for version, interval in (("unchecked", "24h"), ("checked", "200ms")):
         demo_image(client, f"{PREFIX}:{version}", {}, healthcheck=interval)
-    platform.start(pinned(platform, made(SERVICE, "unchecked", "v1-1", health=Health())), [0])
-    platform.start(pinned(platform, made(SERVICE, "checked", "v2-2", health=Health())), [0])
-    seen = awaited(platform, SERVICE, lambda seen: any(each.state is InstanceState.READY for each in seen))
+    platform.start(pin_release(platform, make_release(SERVICE, "unchecked", "v1-1", health=Health())), [0])
+    platform.start(pin_release(platform, make_release(SERVICE, "checked", "v2-2", health=Health())), [0])
+    seen = wait_for_instances(platform, SERVICE, lambda seen: any(each.state is InstanceState.READY for each in seen))
     assert {each.release: (each.state, each.detail) for each in seen} == {
         "v1-1": (InstanceState.STARTING, "HEALTHCHECK says starting"),
         "v2-2": (InstanceState.READY, ""),
@@ -163,34 +163,36 @@ def test_an_instance_whose_own_healthcheck_is_asked(client: docker.DockerClient,
     [
         ({"environment": {"READY": "never"}}, "GET /health answered 503"),
         ({"environment": {"PORT": "9"}}, "connection refused on port 8080"),
-        ({"health": replace(made(SERVICE, "good").container.health, path="/nowhere")}, "GET /nowhere answered 404"),
+        ({"health": replace(make_release(SERVICE, "good").container.health, path="/nowhere")}, "GET /nowhere answered 404"),
     ],
 )
 def test_what_the_probe_saw_is_told(platform: DockerPlatform, changes: dict[str, object], detail: str) -> None:
-    platform.start(pinned(platform, made(SERVICE, "good", **changes)), [0])
-    seen = awaited(platform, SERVICE, lambda seen: seen[0].detail == detail)  # it may be refused at first
+    platform.start(pin_release(platform, make_release(SERVICE, "good", **changes)), [0])
+    seen = wait_for_instances(platform, SERVICE, lambda seen: seen[0].detail == detail)  # it may be refused at first
     assert seen[0].state is InstanceState.STARTING
 
 
 def test_a_crash_is_told_with_its_status_and_its_last_line(platform: DockerPlatform) -> None:
-    platform.start(pinned(platform, made(SERVICE, "crashing")), [0])
-    seen = awaited(platform, SERVICE, lambda seen: seen[0].state is InstanceState.FAILED and "status" in seen[0].detail)
+    platform.start(pin_release(platform, make_release(SERVICE, "crashing")), [0])
+    seen = wait_for_instances(
+        platform, SERVICE, lambda seen: seen[0].state is InstanceState.FAILED and "status" in seen[0].detail
+    )
     assert seen[0].restarts > 2
     assert "exited with status 1" in seen[0].detail
     assert platform.tail(seen[0], 1) == "fatal: ordered to crash after 0 s\n"
 
 
 def test_lack_of_memory_is_told(platform: DockerPlatform) -> None:
-    greedy = made(SERVICE, "good", memory_bytes=8 * 2**20, environment={"LEAK_MB_PER_MINUTE": "60000"})
-    platform.start(pinned(platform, greedy), [0])
-    seen = awaited(platform, SERVICE, lambda seen: "lack of memory (limit 8 MiB)" in seen[0].detail)
+    greedy = make_release(SERVICE, "good", memory_bytes=8 * 2**20, environment={"LEAK_MB_PER_MINUTE": "60000"})
+    platform.start(pin_release(platform, greedy), [0])
+    seen = wait_for_instances(platform, SERVICE, lambda seen: "lack of memory (limit 8 MiB)" in seen[0].detail)
     assert seen[0].state is InstanceState.FAILED
 
 
 def test_a_restart_that_nobody_saw_is_counted(private: Engine) -> None:
     """It was ready when last looked at, and it is ready again: only the count tells."""
     with platform_on({"name": "private", "url": private.url}) as platform, private.client() as client:
-        before = started(platform, pinned(platform, made(SERVICE, "good")), [0])[0]
+        before = start_and_wait(platform, pin_release(platform, make_release(SERVICE, "good")), [0])[0]
         container = client.containers.get(before.id)
         os.kill(container.attrs["State"]["Pid"], signal.SIGKILL)
 
@@ -200,7 +202,7 @@ def test_a_restart_that_nobody_saw_is_counted(private: Engine) -> None:
 
         eventually("the engine has restarted it", restarted)
         assert platform.instances(SERVICE)[0].restarts == 1
-        after = awaited(platform, SERVICE, all_ready(1))[0]
+        after = wait_for_instances(platform, SERVICE, all_ready(1))[0]
         assert (after.id, after.restarts) == (before.id, 1)
 
 
@@ -210,7 +212,7 @@ def test_a_restart_that_nobody_saw_is_counted(private: Engine) -> None:
 def test_what_was_left_created_is_started_by_start(platform: DockerPlatform, good: Release) -> None:
     left = platform._create(platform._hosts["local"], good, 1)
     platform.start(good, [0, 1])
-    seen = awaited(platform, SERVICE, all_ready(2))
+    seen = wait_for_instances(platform, SERVICE, all_ready(2))
     assert [each.id for each in seen if each.ordinal == 1] == [left]
 
 
@@ -218,20 +220,20 @@ def test_what_was_left_created_comes_up_by_itself(
     platform: DockerPlatform, good: Release, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody asks for it again: it counts as there."""
-    monkeypatch.setattr(platform_module, "LEFT_SECONDS", 3600.0)
+    monkeypatch.setattr(platform_module, "ORPHAN_SECONDS", 3600.0)
     left = platform._create(platform._hosts["local"], good, 0)
     first = platform.instances(SERVICE)
     assert [(each.id, each.state, each.detail) for each in first] == [
         (left, InstanceState.STARTING, "created, not started yet")
     ]
-    monkeypatch.setattr(platform_module, "LEFT_SECONDS", 0.1)
-    assert [each.id for each in awaited(platform, SERVICE, all_ready(1))] == [left]
+    monkeypatch.setattr(platform_module, "ORPHAN_SECONDS", 0.1)
+    assert [each.id for each in wait_for_instances(platform, SERVICE, all_ready(1))] == [left]
 
 
 def test_what_was_left_created_and_cannot_start_makes_room(platform: DockerPlatform, good: Release) -> None:
     broken = replace(good, container=replace(good.container, entrypoint=("/nothing",)))
     platform._create(platform._hosts["local"], broken, 0)
-    awaited(platform, SERVICE, lambda seen: seen == ())
+    wait_for_instances(platform, SERVICE, lambda seen: seen == ())
 
 
 # -- stopping --------------------------------------------------------------------------------------------------------------
@@ -241,14 +243,14 @@ def test_stop_comes_back_at_once_and_keeps_the_grace(
     client: docker.DockerClient, platform: DockerPlatform, good: Release
 ) -> None:
     stubborn = replace(good, container=replace(good.container, environment={"ON_SIGTERM": "ignore"}))
-    long, short = started(platform, stubborn, [0, 1])
-    with killed(client, long.id):
+    long, short = start_and_wait(platform, stubborn, [0, 1])
+    with kill_on_exit(client, long.id):
         with at_most(60, "a stop with a grace of ten minutes"):
             platform.stop([long], 600.0)
         begun = time.monotonic()
         platform.stop([short], 0.9)  # the engine counts whole seconds
         assert {each.state for each in platform.instances(SERVICE)} == {InstanceState.STOPPING}
-        seen = awaited(platform, SERVICE, lambda seen: len(seen) < 2)
+        seen = wait_for_instances(platform, SERVICE, lambda seen: len(seen) < 2)
         assert time.monotonic() - begun > 0.9
         assert [(each.id, each.state) for each in seen] == [(long.id, InstanceState.STOPPING)], "its grace is not over"
 
@@ -256,7 +258,7 @@ def test_stop_comes_back_at_once_and_keeps_the_grace(
 def test_containers_of_others_are_never_touched(
     client: docker.DockerClient, platform: DockerPlatform, good: Release
 ) -> None:
-    seen = started(platform, good, [0])
+    seen = start_and_wait(platform, good, [0])
     stranger = client.containers.run(f"{PREFIX}:good", detach=True, labels={"tidegate.release": "v1-1"})
     try:
         platform.stop([replace(seen[0], id=stranger.id[:12])], 0.0)
@@ -271,13 +273,13 @@ def test_containers_of_others_are_never_touched(
 
 def test_a_stop_that_failed_is_seen_again(private: Engine) -> None:
     with platform_on({"name": "private", "url": private.url}) as platform:
-        seen = started(platform, pinned(platform, made(SERVICE, "good")), [0])
+        seen = start_and_wait(platform, pin_release(platform, make_release(SERVICE, "good")), [0])
         private.stop()
         platform.stop(seen, 1.0)
         with pytest.raises(PlatformError, match="start dockerd"):
             platform.instances(SERVICE)
         private.start()
-        after = awaited(platform, SERVICE, all_ready(1))
+        after = wait_for_instances(platform, SERVICE, all_ready(1))
         assert after[0].id == seen[0].id
 
 
@@ -301,7 +303,7 @@ def test_a_stop_that_failed_is_seen_again(private: Engine) -> None:
 def test_what_cannot_be_started_says_what_to_correct_and_leaves_nothing(
     platform: DockerPlatform, changes: dict[str, object], told: str
 ) -> None:
-    release = pinned(platform, made(SERVICE, "good", **changes))
+    release = pin_release(platform, make_release(SERVICE, "good", **changes))
     with pytest.raises(PlatformError) as caught:
         platform.start(release, [0, 1])
     assert caught.value.message.count(told) == 1
@@ -315,13 +317,13 @@ def test_one_that_cannot_be_started_does_not_hold_up_the_others(private: Engine)
     first = free_pair()
     host = {"name": "private", "url": private.url, "address": "127.0.0.1", "ports": f"{first}-{first + 1}"}
     with platform_on(host) as platform:
-        release = pinned(platform, made(SERVICE, "good", environment={"ON_SIGTERM": "ignore"}))
+        release = pin_release(platform, make_release(SERVICE, "good", environment={"ON_SIGTERM": "ignore"}))
         with pytest.raises(PlatformError, match="the port is taken: end what holds it") as caught:
             platform.start(release, [0, 1, 2])
         assert not caught.value.retryable
-        seen = awaited(platform, SERVICE, all_ready(2))
+        seen = wait_for_instances(platform, SERVICE, all_ready(2))
         assert {each.address for each in seen} == {f"127.0.0.1:{first}", f"127.0.0.1:{first + 1}"}
-        with private.client() as client, killed(client, *(each.id for each in seen)):
+        with private.client() as client, kill_on_exit(client, *(each.id for each in seen)):
             platform.stop(seen, 600.0)
             with pytest.raises(PlatformError, match="the port is taken") as caught:
                 platform.start(release, [5])
@@ -336,7 +338,7 @@ def test_a_port_that_another_container_holds(private: Engine) -> None:
             port = other.ports["8080/tcp"][0]["HostPort"]
             host = {"name": "private", "url": private.url, "address": "127.0.0.1", "ports": f"{port}-{port}"}
             with platform_on(host) as platform:
-                release = pinned(platform, made(SERVICE, "good"))
+                release = pin_release(platform, make_release(SERVICE, "good"))
                 with pytest.raises(PlatformError, match="the port is taken: end what holds it") as caught:
                     platform.start(release, [0])
                 assert not caught.value.retryable
@@ -347,7 +349,7 @@ def test_a_port_that_another_container_holds(private: Engine) -> None:
 
 def test_a_network_that_is_not_there(client: docker.DockerClient) -> None:
     with platform_on(LOCAL, network="nowhere") as platform:
-        release = made(SERVICE, "good")
+        release = make_release(SERVICE, "good")
         for ask in (lambda: platform.pin(release), lambda: platform.start(release, [0])):
             with pytest.raises(PlatformError, match="docker network create") as caught:
                 ask()
@@ -384,7 +386,7 @@ def test_an_engine_that_hangs_is_given_up() -> None:
 
 
 def test_tail_of_one_that_is_gone(platform: DockerPlatform, good: Release) -> None:
-    seen = started(platform, good, [0])
+    seen = start_and_wait(platform, good, [0])
     remove_containers(SOCKET)
     with pytest.raises(PlatformError, match="is gone, and its log"):
         platform.tail(seen[0], 10)

@@ -13,15 +13,15 @@ from typing import Any
 import docker
 import pytest
 
-from support.docker_exam import PREFIX, SOCKET, local_engine, platform_on
-from support.need import missing
-from support.waiting import eventually
+from support.docker_contract import PREFIX, SOCKET, local_engine, platform_on
+from support.prerequisites import missing
+from support.wait import eventually
+from tidegate.compose import loader
 from tidegate.core.model import InstanceState, Release
-from tidegate.drivers.platforms import docker as platform_module
-from tidegate.drivers.platforms.docker import DockerPlatform
+from tidegate.drivers.platforms.docker import driver as platform_module
+from tidegate.drivers.platforms.docker.driver import DockerPlatform
 from tidegate.errors import PlatformError
-from tidegate.testing.platform_contract import ENVIRONMENT, all_ready, awaited, pinned, started
-from tidegate.web import compose
+from tidegate.testing.platform_contract import ENVIRONMENT, all_ready, pin_release, start_and_wait, wait_for_instances
 
 LOCAL = {"name": "local", "url": SOCKET}
 SERVICE = f"{ENVIRONMENT}/shop"
@@ -56,7 +56,7 @@ def release(options: str) -> Release:
     """A release of a service with these options, through all of the reading that the API does."""
     text = COMPOSE.replace("OPTIONS", options.strip().replace("\n", "\n    ")).replace("IMAGE", f"{PREFIX}:good")
     files = {"db.txt": f"{SECRET}\n".encode(), "app.env": f"FROM_FILE={SECRET}\n".encode()}
-    found = compose.service(text.replace("PREFIX", PREFIX), "shop", ENVIRONMENT, {"TOKEN": SECRET}, files)
+    found = loader.load_service(text.replace("PREFIX", PREFIX), "shop", ENVIRONMENT, {"TOKEN": SECRET}, files)
     return Release("v1-1", found.key, found.image, 1, found.container)
 
 
@@ -81,13 +81,13 @@ def platform(client: docker.DockerClient) -> Iterator[DockerPlatform]:
 @contextmanager
 def running(client: docker.DockerClient, platform: DockerPlatform, options: str) -> Iterator[tuple[dict[str, Any], Path]]:
     """What the engine says of the container, and its file system as its process sees it."""
-    instance = started(platform, pinned(platform, release(options)), [0])[0]
+    instance = start_and_wait(platform, pin_release(platform, release(options)), [0])[0]
     if os.geteuid() != 0:
         missing("the right to look into a container (root)")
     looked = client.api.inspect_container(instance.id)
     yield looked, Path(f"/proc/{looked['State']['Pid']}/root")
     platform.stop([instance], 0.0)
-    awaited(platform, SERVICE, lambda seen: seen == ())
+    wait_for_instances(platform, SERVICE, lambda seen: seen == ())
 
 
 FILES = """\
@@ -129,7 +129,7 @@ def test_files_survive_a_restart(client: docker.DockerClient, platform: DockerPl
     """The engine starts it again by itself; nobody puts them in anew."""
     with running(client, platform, "read_only: true\n" + FILES) as (looked, _):
         client.api.restart(looked["Id"], timeout=GRACE_SECONDS)
-        awaited(platform, SERVICE, all_ready(1))
+        wait_for_instances(platform, SERVICE, all_ready(1))
         pid = client.api.inspect_container(looked["Id"])["State"]["Pid"]
         assert Path(f"/proc/{pid}/root/run/secrets/db").read_text() == f"{SECRET}\n"
 
@@ -280,10 +280,10 @@ def test_what_must_be_there_and_is_not(
 def test_what_was_left_without_its_files_gets_them_from_start(
     platform: DockerPlatform, client: docker.DockerClient
 ) -> None:
-    wanted = pinned(platform, release(FILES + "networks: [back]"))
+    wanted = pin_release(platform, release(FILES + "networks: [back]"))
     left = platform._create(platform._hosts["local"], wanted, 0)
     platform.start(wanted, [0])
-    assert [each.id for each in awaited(platform, SERVICE, all_ready(1))] == [left]
+    assert [each.id for each in wait_for_instances(platform, SERVICE, all_ready(1))] == [left]
     looked = client.api.inspect_container(left)
     assert Path(f"/proc/{looked['State']['Pid']}/root/run/secrets/db").read_text() == f"{SECRET}\n"
     assert BACK in looked["NetworkSettings"]["Networks"]
@@ -293,32 +293,32 @@ def test_what_was_left_without_its_files_is_never_started(
     platform: DockerPlatform, client: docker.DockerClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody asks for it again, and whoever looks has no release at hand: it makes room for a new one."""
-    monkeypatch.setattr(platform_module, "LEFT_WANTING_SECONDS", 3600.0)
-    wanted = pinned(platform, release(FILES))
+    monkeypatch.setattr(platform_module, "INCOMPLETE_ORPHAN_SECONDS", 3600.0)
+    wanted = pin_release(platform, release(FILES))
     platform._create(platform._hosts["local"], wanted, 0)
     seen = platform.instances(SERVICE)
     assert [each.state for each in seen] == [InstanceState.STARTING]
-    monkeypatch.setattr(platform_module, "LEFT_WANTING_SECONDS", 0.5)
-    awaited(platform, SERVICE, lambda seen: seen == ())
-    monkeypatch.setattr(platform_module, "LEFT_WANTING_SECONDS", 3600.0)
+    monkeypatch.setattr(platform_module, "INCOMPLETE_ORPHAN_SECONDS", 0.5)
+    wait_for_instances(platform, SERVICE, lambda seen: seen == ())
+    monkeypatch.setattr(platform_module, "INCOMPLETE_ORPHAN_SECONDS", 3600.0)
     platform.start(wanted, [0])
-    awaited(platform, SERVICE, all_ready(1))
+    wait_for_instances(platform, SERVICE, all_ready(1))
 
 
 def test_files_that_can_be_put_in_half_way_are_put_in_again(platform: DockerPlatform) -> None:
     """A crash after some of the archives: the next start does all of it once more."""
-    wanted = pinned(platform, release("read_only: true\nnetworks: [back]\n" + FILES))
+    wanted = pin_release(platform, release("read_only: true\nnetworks: [back]\n" + FILES))
     host = platform._hosts["local"]
     left = platform._create(host, wanted, 0)
     with host._asked("testing") as api:
         host._finish(api, left, wanted)
     platform.start(wanted, [0])
-    awaited(platform, SERVICE, all_ready(1))
+    wait_for_instances(platform, SERVICE, all_ready(1))
 
 
 def test_a_removed_one_is_worth_another_try(platform: DockerPlatform) -> None:
     """Another process may have taken it for one that a crash left."""
-    wanted = pinned(platform, release(FILES))
+    wanted = pin_release(platform, release(FILES))
     host = platform._hosts["local"]
     left = platform._create(host, wanted, 0)
     host.remove(left)

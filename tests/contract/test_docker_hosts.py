@@ -13,16 +13,16 @@ from typing import Any
 import pytest
 
 from processes import free_port
-from support.disks import full
-from support.docker_exam import PREFIX, built, made, platform_on
+from support.disk import full
+from support.docker_contract import PREFIX, build_images, make_release, platform_on
 from support.docker_host import Engine, certificates, running_engine
 from support.images import demo_image
-from support.need import program
+from support.prerequisites import program
 from support.registry import Registry
 from tidegate.core.model import InstanceState
-from tidegate.drivers.platforms.docker import DockerPlatform
+from tidegate.drivers.platforms.docker.driver import DockerPlatform
 from tidegate.errors import PlatformError
-from tidegate.testing.platform_contract import ENVIRONMENT, all_ready, awaited, pinned, started
+from tidegate.testing.platform_contract import ENVIRONMENT, all_ready, pin_release, start_and_wait, wait_for_instances
 
 SERVICE = f"{ENVIRONMENT}/shop"
 NOBODY = 65_534
@@ -59,7 +59,7 @@ def second(pki: Path, secure_port: int) -> Iterator[Engine]:
 @pytest.fixture(scope="module")
 def loaded(first: Engine, second: Engine) -> Iterator[None]:
     """The same images on both, as `docker save` and `docker load` do it."""
-    with first.client() as one, second.client() as two, built(one):
+    with first.client() as one, second.client() as two, build_images(one):
         for version in ("good", "unready", "crashing"):
             two.images.load(b"".join(one.api.get_image(f"{PREFIX}:{version}")))
             [image] = [each for each in one.images.list() if f"{PREFIX}:{version}" in each.tags]
@@ -77,21 +77,21 @@ def both(first: Engine, second: Engine, loaded: None) -> Iterator[DockerPlatform
 
 
 def test_instances_are_spread_and_found_again(both: DockerPlatform) -> None:
-    release = pinned(both, made(SERVICE, "good"))
-    seen = started(both, release, range(4))
+    release = pin_release(both, make_release(SERVICE, "good"))
+    seen = start_and_wait(both, release, range(4))
     assert [(each.ordinal, each.host) for each in seen] == [(0, "one"), (1, "two"), (2, "one"), (3, "two")]
     both.start(release, range(4))
     assert both.instances(SERVICE) == seen
     both.stop([each for each in seen if each.host == "one"], 1.0)
     both.start(release, [4, 5])
-    after = awaited(both, SERVICE, all_ready(4))
+    after = wait_for_instances(both, SERVICE, all_ready(4))
     assert {each.ordinal: each.host for each in after} == {1: "two", 3: "two", 4: "one", 5: "one"}
     assert [each.ok for each in both.check() if each.part in ("docker one", "docker two")] == [True, True]
 
 
 def test_a_host_that_does_not_answer_makes_the_whole_unknown(both: DockerPlatform, second: Engine) -> None:
-    release = pinned(both, made(SERVICE, "good"))
-    started(both, release, [0, 1])
+    release = pin_release(both, make_release(SERVICE, "good"))
+    start_and_wait(both, release, [0, 1])
     second.stop()
     try:
         for ask in (lambda: both.instances(SERVICE), lambda: both.start(release, [2]), lambda: both.pin(release)):
@@ -104,7 +104,7 @@ def test_a_host_that_does_not_answer_makes_the_whole_unknown(both: DockerPlatfor
         }
     finally:
         second.start()
-    seen = awaited(both, SERVICE, all_ready(2))
+    seen = wait_for_instances(both, SERVICE, all_ready(2))
     assert Counter(each.host for each in seen) == {"one": 1, "two": 1}
 
 
@@ -115,7 +115,7 @@ def test_an_image_that_is_not_the_same_on_all_hosts(both: DockerPlatform, first:
     with pytest.raises(
         PlatformError, match=r"not the same image on every host: one has sha256:.*, two has sha256:"
     ) as caught:
-        both.pin(made(SERVICE, "differs"))
+        both.pin(make_release(SERVICE, "differs"))
     assert not caught.value.retryable
 
 
@@ -123,7 +123,7 @@ def test_an_image_that_is_missing_on_one_host(both: DockerPlatform, first: Engin
     with first.client() as client:
         demo_image(client, f"{PREFIX}:here", {})
     with pytest.raises(PlatformError, match=f"^docker two: pulling image {PREFIX}:here: it is not on this host") as caught:
-        both.pin(made(SERVICE, "here"))
+        both.pin(make_release(SERVICE, "here"))
     assert not caught.value.retryable
 
 
@@ -143,11 +143,11 @@ def tls_host(port: int, pki: Path, **files: str) -> dict[str, Any]:
 
 def test_an_engine_with_certificates(second: Engine, loaded: None, pki: Path, secure_port: int) -> None:
     with platform_on({"name": "plain", "url": second.url}), platform_on(tls_host(secure_port, pki)) as platform:
-        seen = started(platform, pinned(platform, made(SERVICE, "good")), [0])
+        seen = start_and_wait(platform, pin_release(platform, make_release(SERVICE, "good")), [0])
         assert seen[0].address.startswith("127.0.0.1:")
         assert seen[0].address != "127.0.0.1:8080"
         platform.stop(seen, 1.0)
-        awaited(platform, SERVICE, lambda seen: seen == ())
+        wait_for_instances(platform, SERVICE, lambda seen: seen == ())
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_an_engine_behind_ssh(first: Engine, loaded: None, tmp_path: Path, monke
         platform_on({"name": "near", "url": first.url}),
         platform_on(host) as platform,
     ):
-        seen = started(platform, pinned(platform, made(SERVICE, "good")), [0, 1])
+        seen = start_and_wait(platform, pin_release(platform, make_release(SERVICE, "good")), [0, 1])
         assert platform.tail(seen[0], 5) == ""
         before = len(calls.read_text().splitlines())
         for _ in range(5):
@@ -200,7 +200,7 @@ def test_an_engine_behind_ssh(first: Engine, loaded: None, tmp_path: Path, monke
         assert len(calls.read_text().splitlines()) == before, "connections are kept"
         assert calls.read_text().splitlines()[0].endswith("-l deploy -p 2222 -- far.example docker system dial-stdio")
         platform.stop(seen, 1.0)
-        awaited(platform, SERVICE, lambda seen: seen == ())
+        wait_for_instances(platform, SERVICE, lambda seen: seen == ())
 
 
 def test_what_ssh_says_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,14 +227,14 @@ def test_a_socket_that_we_may_not_use(first: Engine) -> None:
             os.setuid(NOBODY)
             options = DockerPlatform.Options.model_validate({"hosts": [{"name": "own", "url": first.url}]})
             found = DockerPlatform(options, ENVIRONMENT).check()[0]
-            os.write(writing, f"{found.ok}|{found.found}|{found.mend}".encode())
+            os.write(writing, f"{found.ok}|{found.found}|{found.fix}".encode())
         finally:
             os._exit(0)
     os.close(writing)
     with os.fdopen(reading) as pipe:
-        ok, said, mend = pipe.read().split("|")
+        ok, said, fix = pipe.read().split("|")
     os.waitpid(child, 0)
-    assert (ok, mend) == ("False", "let the user that runs Tidegate use it (group docker)")
+    assert (ok, fix) == ("False", "let the user that runs Tidegate use it (group docker)")
     assert "permission denied on the engine's socket" in said
 
 
@@ -243,13 +243,13 @@ def test_a_socket_that_we_may_not_use(first: Engine) -> None:
 
 def test_a_full_disk_is_told_and_nothing_is_left(second: Engine, loaded: None) -> None:
     with platform_on({"name": "small", "url": second.url}) as platform:
-        release = pinned(platform, made(SERVICE, "good"))
+        release = pin_release(platform, make_release(SERVICE, "good"))
         with full(second.directory / "data"):
             with pytest.raises(PlatformError, match=r"^docker small: .*the disk is full: make room there") as caught:
                 platform.start(release, [0])
             assert not caught.value.retryable
             assert [each.ok for each in platform.check() if each.part == "docker small disk"] == [False]
-        awaited(platform, SERVICE, lambda seen: seen == () or seen[0].state is InstanceState.READY)
+        wait_for_instances(platform, SERVICE, lambda seen: seen == () or seen[0].state is InstanceState.READY)
 
 
 # -- a registry ----------------------------------------------------------------------------------------------------------
@@ -260,12 +260,12 @@ def test_images_are_pulled_and_pinned_to_the_registrys_digest(both: DockerPlatfo
         with first.client() as client:
             digest = registry.put(client, f"{PREFIX}:good", "v1")
         name = f"{registry.address}/team/shop"
-        release = replace(made(SERVICE, "good"), image=f"{name}:v1")
+        release = replace(make_release(SERVICE, "good"), image=f"{name}:v1")
         assert both.pin(release) == f"{name}@{digest}"
         pulled = replace(release, digest=f"{name}@{digest}")
         with second.client() as client:
             client.images.remove(f"{name}:v1", force=True)
-        assert len(started(both, pulled, [0, 1])) == 2, "a pinned image that was removed since is pulled again"
+        assert len(start_and_wait(both, pulled, [0, 1])) == 2, "a pinned image that was removed since is pulled again"
         with pytest.raises(PlatformError, match="the registry does not have it: push it, or correct `image`") as caught:
             both.pin(replace(release, image=f"{name}:v2"))
         assert not caught.value.retryable

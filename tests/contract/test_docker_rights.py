@@ -21,14 +21,14 @@ import requests
 from docker.api.client import APIClient
 from docker.errors import APIError
 
-from support.docker_exam import PREFIX, SOCKET, DemoReleases, local_engine, platform_on
-from support.need import program
-from support.waiting import eventually, exit_status
+from support.docker_contract import PREFIX, SOCKET, DemoReleases, local_engine, platform_on
+from support.prerequisites import program
+from support.wait import eventually, exit_status
+from tidegate.compose import loader
 from tidegate.core.model import InstanceState, Release
-from tidegate.drivers.platforms.docker import DockerPlatform
+from tidegate.drivers.platforms.docker.driver import DockerPlatform
 from tidegate.errors import PlatformError
-from tidegate.testing.platform_contract import ENVIRONMENT, a_job, all_ready, awaited, job_ended, pinned
-from tidegate.web import compose
+from tidegate.testing.platform_contract import ENVIRONMENT, a_job, all_ready, pin_release, run_to_end, wait_for_instances
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "docker-socket" / "haproxy.cfg"
@@ -119,8 +119,8 @@ def platform(guard: Guard) -> Iterator[DockerPlatform]:
 
 def wanted(platform: DockerPlatform) -> Release:
     """A release with all that makes a call of its own: a secret, a network, a volume from outside."""
-    found = compose.service(COMPOSE, "rights", ENVIRONMENT, {}, {"db.txt": b"secret"})
-    return pinned(platform, Release("v1-1", found.key, found.image, 1, found.container))
+    found = loader.load_service(COMPOSE, "rights", ENVIRONMENT, {}, {"db.txt": b"secret"})
+    return pin_release(platform, Release("v1-1", found.key, found.image, 1, found.container))
 
 
 def documented() -> set[str]:
@@ -132,17 +132,19 @@ def test_what_is_documented_is_enough_and_all_of_it_is_needed(platform: DockerPl
     assert all(line.ok for line in platform.check())
     release = wanted(platform)
     platform.start(release, [0, 1])
-    first, second = awaited(platform, SERVICE, all_ready(2))
+    first, second = wait_for_instances(platform, SERVICE, all_ready(2))
     releases = DemoReleases()
-    crashing = pinned(platform, releases.crashing(f"{SERVICE}2"))
+    crashing = pin_release(platform, releases.crashing(f"{SERVICE}2"))
     platform.start(crashing, [0])
-    (failed,) = awaited(platform, crashing.service, lambda seen: any(each.state is InstanceState.FAILED for each in seen))
+    (failed,) = wait_for_instances(
+        platform, crashing.service, lambda seen: any(each.state is InstanceState.FAILED for each in seen)
+    )
     assert platform.tail(failed, 5)
-    job = a_job(pinned(platform, releases.good(SERVICE, "v1-1")), releases.hook(0, 10))
-    assert job_ended(platform, job).status == 0
+    job = a_job(pin_release(platform, releases.good(SERVICE, "v1-1")), releases.hook(0, 10))
+    assert run_to_end(platform, job).status == 0
     platform.clear(SERVICE, job.rollout)
     platform.stop([first, second, failed], 2.0)
-    awaited(platform, SERVICE, lambda seen: not seen)
+    wait_for_instances(platform, SERVICE, lambda seen: not seen)
     with pytest.raises(PlatformError, match=f"{PREFIX}:nowhere"):  # a registry is asked for what is not here
         platform.pin(releases.missing(SERVICE))
     asked = guard.asked()

@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from support.backends import free_port
-from support.waiting import at_most, eventually, pause
-from support.web import Site, page, serving
-from tidegate.core.contract.values import Contract, OnBreaking, Outcome
-from tidegate.drivers.http.documents import MOST_BYTES, HttpDocuments
-from tidegate.engine.contracts import compared
+from support.http_server import HttpSite, page, serving
+from support.wait import at_most, eventually, pause
+from tidegate.drivers.http.documents import MAX_BYTES, HttpDocuments
+from tidegate.engine.hooks import compare_apis
 from tidegate.errors import DocumentError
+from tidegate.openapi_diff.result import CompareOptions, DiffOutcome, OnBreaking
 
 OLD: dict[str, Any] = {"openapi": "3.1.0", "paths": {"/orders": {"get": {"responses": {"200": {"description": "all"}}}}}}
 NEW: dict[str, Any] = {"openapi": "3.1.0", "paths": {"/carts": {"get": {"responses": {"200": {"description": "all"}}}}}}
@@ -32,11 +32,11 @@ paths:
 """
 
 
-def fetched(site: Site, timeout_seconds: float = 60.0) -> object:
+def fetched(site: HttpSite, timeout_seconds: float = 60.0) -> object:
     return HttpDocuments().fetch(site.address, "/openapi.json", timeout_seconds)
 
 
-def refused(site: Site, timeout_seconds: float = 60.0) -> DocumentError:
+def refused(site: HttpSite, timeout_seconds: float = 60.0) -> DocumentError:
     with pytest.raises(DocumentError) as caught:
         fetched(site, timeout_seconds)
     return caught.value
@@ -58,7 +58,7 @@ def test_none_there_is_none(status: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "sentence", "retryable"),
+    ("status", "body", "message", "retryable"),
     [
         (307, b"", "answered 307: redirects are not followed", False),
         (401, b"", "answered 401", False),
@@ -70,14 +70,14 @@ def test_none_there_is_none(status: int) -> None:
         (200, b"a: &x [1]\nb: *x\n", "aliases are not read", False),
         (200, b"!!python/object/apply:os.getpid []", "answered neither JSON nor YAML", False),
         (200, b'{"a":' * 100_000, "nested too deep", False),
-        (200, b" " * (MOST_BYTES + 1), "answered more than 5,000,000 bytes", False),
+        (200, b" " * (MAX_BYTES + 1), "answered more than 5,000,000 bytes", False),
     ],
     ids=lambda value: str(value)[:20],
 )
-def test_what_is_no_document_is_an_error_with_its_reason(status: int, body: bytes, sentence: str, retryable: bool) -> None:
+def test_what_is_no_document_is_an_error_with_its_reason(status: int, body: bytes, message: str, retryable: bool) -> None:
     with serving(lambda path: page(status, body)) as site:
         error = refused(site)
-    assert sentence in error.message
+    assert message in error.message
     assert error.message.startswith(f"GET /openapi.json from {site.address} ")
     assert error.retryable is retryable
 
@@ -128,48 +128,48 @@ def comparison(old: object, new: object, policy: OnBreaking = OnBreaking.FAIL) -
         return serving(lambda path: page(404) if document is None else page(200, json.dumps(document).encode()))
 
     with release(old) as one, release(new) as other:
-        return compared(one.address, other.address, Contract("/openapi.json", policy), HttpDocuments())
+        return compare_apis(one.address, other.address, CompareOptions("/openapi.json", policy), HttpDocuments())
 
 
 def test_the_same_api_passes() -> None:
     found = comparison(OLD, OLD)
-    assert (found.outcome, found.sentence, found.changes) == (Outcome.PASSED, "no breaking change in the API", ())
+    assert (found.outcome, found.message, found.changes) == (DiffOutcome.PASSED, "no breaking change in the API", ())
 
 
 def test_a_breaking_change_fails_or_warns_by_policy() -> None:
     failed, warned = comparison(OLD, NEW), comparison(OLD, NEW, OnBreaking.WARN)
-    assert (failed.outcome, failed.stops(OnBreaking.FAIL)) == (Outcome.FAILED, True)
-    assert (warned.outcome, warned.stops(OnBreaking.WARN)) == (Outcome.WARNED, False)
-    assert failed.sentence == "1 breaking change: /orders is gone"
-    assert [change.sentence for change in failed.changes] == ["/orders is gone", "/carts is new"]
+    assert (failed.outcome, failed.stops(OnBreaking.FAIL)) == (DiffOutcome.FAILED, True)
+    assert (warned.outcome, warned.stops(OnBreaking.WARN)) == (DiffOutcome.WARNED, False)
+    assert failed.message == "1 breaking change: /orders is gone"
+    assert [change.message for change in failed.changes] == ["/orders is gone", "/carts is new"]
 
 
 def test_neither_serves_one() -> None:
     found = comparison(None, None)
-    assert (found.outcome, found.stops(OnBreaking.FAIL)) == (Outcome.SKIPPED, False)
-    assert found.sentence == "neither release serves /openapi.json: there is nothing to compare"
+    assert (found.outcome, found.stops(OnBreaking.FAIL)) == (DiffOutcome.SKIPPED, False)
+    assert found.message == "neither release serves /openapi.json: there is nothing to compare"
 
 
 @pytest.mark.parametrize(("old", "new", "which"), [(OLD, None, "new"), (None, OLD, "old")])
 def test_only_one_serves_one(old: object, new: object, which: str) -> None:
     found = comparison(old, new)
-    assert (found.outcome, found.stops(OnBreaking.FAIL), found.stops(OnBreaking.WARN)) == (Outcome.UNKNOWN, True, False)
-    assert found.sentence == f"the APIs are not compared: the {which} release does not serve /openapi.json"
+    assert (found.outcome, found.stops(OnBreaking.FAIL), found.stops(OnBreaking.WARN)) == (DiffOutcome.UNKNOWN, True, False)
+    assert found.message == f"the APIs are not compared: the {which} release does not serve /openapi.json"
 
 
 def test_a_document_that_cannot_be_had_is_never_a_pass() -> None:
     with serving(lambda path: page(200, json.dumps(OLD).encode())) as site:
-        found = compared(site.address, f"127.0.0.1:{free_port()}", Contract("/openapi.json"), HttpDocuments())
-    assert (found.outcome, found.stops(OnBreaking.FAIL)) == (Outcome.UNKNOWN, True)
-    assert "connection refused" in found.sentence
+        found = compare_apis(site.address, f"127.0.0.1:{free_port()}", CompareOptions("/openapi.json"), HttpDocuments())
+    assert (found.outcome, found.stops(OnBreaking.FAIL)) == (DiffOutcome.UNKNOWN, True)
+    assert "connection refused" in found.message
 
 
 def test_a_document_of_real_size() -> None:
     """Our own API's, 6,700 lines, against itself and against one with a path less."""
     own = json.loads((Path(__file__).parents[2] / "docs" / "openapi.json").read_text())
-    assert comparison(own, own).sentence == "no breaking change in the API"
+    assert comparison(own, own).message == "no breaking change in the API"
     less = {**own, "paths": {path: item for path, item in own["paths"].items() if path != "/healthz"}}
-    assert comparison(own, less).sentence == "1 breaking change: /healthz is gone"
+    assert comparison(own, less).message == "1 breaking change: /healthz is gone"
 
 
 def test_fetching_leaves_no_thread_behind() -> None:

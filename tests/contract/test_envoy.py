@@ -17,12 +17,12 @@ from pydantic import ValidationError
 from processes import free_port
 from support.backends import accepts
 from support.envoy import envoy_router, kill
-from support.waiting import eventually
+from support.wait import eventually
 from tidegate.core.routing import Backend
-from tidegate.drivers.routers import envoy_switch
-from tidegate.drivers.routers.envoy import EnvoyOptions, EnvoyRouter
-from tidegate.drivers.routers.envoy_admin import Admin
-from tidegate.drivers.routers.envoy_config import Files
+from tidegate.drivers.routers.envoy import apply
+from tidegate.drivers.routers.envoy.admin import EnvoyAdmin
+from tidegate.drivers.routers.envoy.config import EnvoyFiles
+from tidegate.drivers.routers.envoy.driver import EnvoyOptions, EnvoyRouter
 from tidegate.errors import RouterError
 from tidegate.testing.router_contract import RouterContract, ids, member
 
@@ -32,7 +32,7 @@ def other() -> Backend:
     return Backend("other", f"127.0.0.1:{free_port()}")
 
 
-class TestEnvoy(RouterContract):
+class TestEnvoyRouter(RouterContract):
     @pytest.fixture
     def router(self, envoy: EnvoyRouter) -> EnvoyRouter:
         return envoy
@@ -157,7 +157,7 @@ def test_a_member_leaves_when_every_thread_has_answered(home: Path, shop: Backen
 
 def at_barrier(home: Path) -> list[int]:
     """How many connections each thread took there."""
-    text = Admin(Files(home / "envoy")).ask("/stats?filter=tidegate_barrier.worker_.*cx_total")
+    text = EnvoyAdmin(EnvoyFiles(home / "envoy")).ask("/stats?filter=tidegate_barrier.worker_.*cx_total")
     return [int(line.rpartition(" ")[2]) for line in sorted(text.split("\n")) if line]
 
 
@@ -206,7 +206,7 @@ def test_another_listen_that_is_taken_leaves_the_old_one(
 ) -> None:
     envoy.write(shop, (member(0),), 1)
     if not seen:
-        monkeypatch.setattr(envoy_switch, "_require_free", lambda *_, **__: None)
+        monkeypatch.setattr(apply, "_require_free", lambda *_, **__: None)
     with pytest.raises(RouterError, match="cannot listen") as refused:
         envoy.write(replace(shop, listen=taken), (member(0),), 1)
     assert not refused.value.retryable

@@ -11,16 +11,16 @@ import pytest
 from processes import free_port
 from support.backends import Backends
 from support.envoy import before_step, kill, killed_before_step
-from support.waiting import eventually
+from support.wait import eventually
 from tidegate.core.routing import Backend, Preview
-from tidegate.drivers.routers.envoy import EnvoyRouter
-from tidegate.drivers.routers.envoy_admin import DRAINING, TAKES_NEW, Admin
-from tidegate.drivers.routers.envoy_config import Files
-from tidegate.drivers.routers.envoy_endpoints import in_file
+from tidegate.drivers.routers.envoy.admin import DRAINING, TAKES_NEW, EnvoyAdmin
+from tidegate.drivers.routers.envoy.config import EnvoyFiles
+from tidegate.drivers.routers.envoy.driver import EnvoyRouter
+from tidegate.drivers.routers.envoy.endpoints import read_endpoints
 from tidegate.drivers.routers.members import server_name
 from tidegate.errors import RouterError
 from tidegate.testing.router_contract import ids, member
-from tidegate.testing.router_traffic_contract import leave
+from tidegate.testing.router_traffic_contract import remove_and_drain
 from traffic import Load
 
 BEFORE = (member(0), member(1), member(2))
@@ -30,13 +30,15 @@ MOST_STEPS = 100
 
 def nobody_is_forgotten(router: EnvoyRouter, backend: Backend, home: Path) -> None:
     """Who is sent requests, or would be after a restart, is told to be a member, or draining at least."""
-    seen, files = router.read(backend), Files(home / "envoy")
+    seen, files = router.read(backend), EnvoyFiles(home / "envoy")
     assert seen.members
-    hosts = Admin(files).hosts(backend.name) or {}
+    hosts = EnvoyAdmin(files).hosts(backend.name) or {}
     serving = {host.member.instance for host in hosts.values() if host.takes_new and host.member}
     draining = {host.member.instance for host in hosts.values() if host.state == DRAINING and host.member}
     would_serve = {
-        name.rpartition(".")[2] for name, each in in_file(files.endpoints(backend.name)).items() if each.state == TAKES_NEW
+        name.rpartition(".")[2]
+        for name, each in read_endpoints(files.endpoints(backend.name)).items()
+        if each.state == TAKES_NEW
     }
     assert serving <= ids(seen.members)
     assert draining <= set(seen.draining)
@@ -54,7 +56,7 @@ def test_killed_at_any_step_of_a_write(envoy: EnvoyRouter, home: Path, shop: Bac
         nobody_is_forgotten(envoy, shop, home)
         envoy.write(shop, AFTER, 2)
         assert set(envoy.read(shop).members) == set(AFTER)
-        assert set(in_file(Files(home / "envoy").endpoints("shop"))) == {server_name(each) for each in AFTER}
+        assert set(read_endpoints(EnvoyFiles(home / "envoy").endpoints("shop"))) == {server_name(each) for each in AFTER}
         assert envoy.read(shop).draining == {}
         (home / "envoy" / "state.json").unlink()  # the fence begins anew
     assert step > 12, "there are more steps than that"
@@ -79,7 +81,7 @@ def test_killed_at_any_step_of_a_change_of_listeners(envoy: EnvoyRouter, home: P
         if change == "another backend":
             assert set(envoy.read(shop).members) == set(BEFORE)
         else:
-            assert {name for name in Admin(Files(home / "envoy")).listening() if name.startswith("shop@")} == {
+            assert {name for name in EnvoyAdmin(EnvoyFiles(home / "envoy")).listening() if name.startswith("shop@")} == {
                 f"shop@{changed.listen}"
             }
     assert step > 12, "there are more steps than that"
@@ -123,7 +125,7 @@ def test_tidegate_killed_at_any_step_of_a_switch_loses_no_request(
         seen = envoy.read(shop)
         if old.instance not in {*ids(seen.members), *seen.draining}:
             apps.kill(old)
-        leave(envoy, shop, [serving], old)
+        remove_and_drain(envoy, shop, [serving], old)
         if old.instance in apps.running:
             apps.kill(old)
         if not crashed:

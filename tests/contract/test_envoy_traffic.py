@@ -13,17 +13,17 @@ import pytest
 from processes import free_port
 from support.backends import Backends
 from support.envoy import before_step, kill
-from support.scripted import Scripted
-from support.waiting import eventually
+from support.scripted_server import ScriptedServer
+from support.wait import eventually
 from tidegate.core.routing import Backend, Preview, Traffic
-from tidegate.drivers.routers.envoy import EnvoyRouter
+from tidegate.drivers.routers.envoy.driver import EnvoyRouter
 from tidegate.testing.router_contract import ids, member
 from tidegate.testing.router_traffic_contract import RouterTrafficContract
 from tidegate.testing.websocket import WebSocket
 from traffic import Load
 
 
-class TestEnvoy(RouterTrafficContract):
+class TestEnvoyTraffic(RouterTrafficContract):
     switches = 15
 
     @pytest.fixture
@@ -167,8 +167,8 @@ def test_a_tunnel_is_told_from_a_request(envoy: EnvoyRouter, shop: Backend, apps
 
 
 @pytest.fixture
-def scripted() -> Iterator[Scripted]:
-    made = Scripted()
+def scripted() -> Iterator[ScriptedServer]:
+    made = ScriptedServer()
     yield made
     made.stop()
 
@@ -178,7 +178,7 @@ MADE_UP = {"/reset": 503, "/nothing": 503, "/nonsense": 502, "/cut": None}
 
 
 def test_answers_that_envoy_made_up_are_lost_and_those_of_the_application_are_errors(
-    envoy: EnvoyRouter, shop: Backend, scripted: Scripted
+    envoy: EnvoyRouter, shop: Backend, scripted: ScriptedServer
 ) -> None:
     one = replace(member(0), address=scripted.address)
     envoy.write(shop, (one,), 1)
@@ -217,7 +217,7 @@ def test_a_client_that_goes_away_is_nobodys_fault(envoy: EnvoyRouter, shop: Back
     eventually("it is counted", lambda: envoy.read(shop).traffic == Traffic(1, 0, 0))
 
 
-def test_a_client_cannot_tell_envoy_what_to_do(envoy: EnvoyRouter, shop: Backend, scripted: Scripted) -> None:
+def test_a_client_cannot_tell_envoy_what_to_do(envoy: EnvoyRouter, shop: Backend, scripted: ScriptedServer) -> None:
     envoy.write(shop, (replace(member(0), address=scripted.address),), 1)
     orders = {"X_Envoy_Retry_On": "5xx", "X_Envoy_Max_Retries": "5", "X_Envoy_Upstream_Rq_Timeout_Ms": "1"}
     assert get(shop, "/500", **orders, X_Forwarded_Proto="https")[0] == 500

@@ -15,11 +15,11 @@ from pydantic import ValidationError
 
 from processes import free_port
 from support.backends import accepts
-from support.haproxy import Standing, kill, reload
-from support.waiting import eventually
+from support.haproxy import ExternalHAProxy, kill, reload
+from support.wait import eventually
 from tidegate.core.routing import Backend
-from tidegate.drivers.routers import haproxy_places
-from tidegate.drivers.routers.haproxy import HAProxyOptions, HAProxyRouter
+from tidegate.drivers.routers.haproxy import installation
+from tidegate.drivers.routers.haproxy.driver import HAProxyOptions, HAProxyRouter
 from tidegate.errors import RouterError
 from tidegate.testing.router_contract import RouterContract, ids, member
 
@@ -29,7 +29,7 @@ def other() -> Backend:
     return Backend("other", f"127.0.0.1:{free_port()}")
 
 
-class TestOwned(RouterContract):
+class TestOwnedHAProxy(RouterContract):
     @pytest.fixture
     def router(self, owned: HAProxyRouter) -> HAProxyRouter:
         return owned
@@ -43,9 +43,9 @@ class TestOwned(RouterContract):
         return other
 
 
-class TestAdopted(RouterContract):
+class TestAdoptedHAProxy(RouterContract):
     @pytest.fixture
-    def router(self, standing: Callable[..., Standing]) -> HAProxyRouter:
+    def router(self, standing: Callable[..., ExternalHAProxy]) -> HAProxyRouter:
         return standing().router
 
     @pytest.fixture
@@ -77,7 +77,7 @@ def test_a_reload_keeps_the_route(owned: HAProxyRouter, shop: Backend) -> None:
     assert ids(owned.read(shop).members) == ids([member(1), member(2)])
 
 
-def test_an_adopted_file_keeps_the_route_and_everything_else(standing: Callable[..., Standing]) -> None:
+def test_an_adopted_file_keeps_the_route_and_everything_else(standing: Callable[..., ExternalHAProxy]) -> None:
     there = standing(servers="    # encoded long ago: caf\udce9")
     before = there.config.read_bytes().splitlines()
     there.router.write(Backend("shop"), (member(0), member(1)), 1)
@@ -207,7 +207,7 @@ def test_a_configuration_that_haproxy_cannot_take_is_taken_back(
 ) -> None:
     owned.write(shop, (member(0),), 1)
     before = (home / "haproxy" / "haproxy.cfg").read_text()
-    monkeypatch.setattr(haproxy_places, "_require_free", lambda *_, **__: None)  # as if it were taken a moment later
+    monkeypatch.setattr(installation, "_require_free", lambda *_, **__: None)  # as if it were taken a moment later
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -281,7 +281,7 @@ def test_a_backend_without_listen(owned: HAProxyRouter) -> None:
     ],
 )
 def test_a_configuration_that_cannot_be_kept_true(
-    standing: Callable[..., Standing], options: dict[str, str], said: str
+    standing: Callable[..., ExternalHAProxy], options: dict[str, str], said: str
 ) -> None:
     there = standing(**options)
     before = there.config.read_text()
@@ -291,7 +291,7 @@ def test_a_configuration_that_cannot_be_kept_true(
     assert there.config.read_text() == before
 
 
-def test_a_backend_that_is_not_there(standing: Callable[..., Standing]) -> None:
+def test_a_backend_that_is_not_there(standing: Callable[..., ExternalHAProxy]) -> None:
     there = standing()
     with pytest.raises(RouterError, match="no `backend shoe`"):
         there.router.write(Backend("shoe"), (member(0),), 1)

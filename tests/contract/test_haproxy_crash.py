@@ -15,22 +15,15 @@ import pytest
 
 from processes import free_port
 from support.backends import Backends
-from support.haproxy import (
-    ADOPTED,
-    Standing,
-    before_step,
-    kill,
-    killed_before_step,
-    reload,
-)
-from support.need import program
-from support.waiting import eventually, exit_status
+from support.haproxy import ADOPTED, ExternalHAProxy, before_step, kill, killed_before_step, reload
+from support.prerequisites import program
+from support.wait import eventually, exit_status
 from tidegate.core.routing import Backend, Preview
-from tidegate.drivers.routers import haproxy_process, haproxy_servers, haproxy_socket
-from tidegate.drivers.routers.haproxy import HAProxyOptions, HAProxyRouter
+from tidegate.drivers.routers.haproxy import process, runtime_api, servers
+from tidegate.drivers.routers.haproxy.driver import HAProxyOptions, HAProxyRouter
 from tidegate.drivers.routers.members import server_name
 from tidegate.testing.router_contract import ids, member
-from tidegate.testing.router_traffic_contract import leave
+from tidegate.testing.router_traffic_contract import remove_and_drain
 from traffic import Load
 
 SHOP = Backend("shop")
@@ -50,7 +43,7 @@ def in_file(path: Path, backend: str) -> set[str]:
 
 def serving(admin: Path, backend: str) -> set[str]:
     """The instances that the running process sends new requests to."""
-    there = haproxy_servers.servers(haproxy_socket.rows(partial(haproxy_socket.say, admin), backend))
+    there = servers.parse_servers(runtime_api.stats_rows(partial(runtime_api.send_command, admin), backend))
     return {each.member.instance for each in there if each.member and each.takes_new}
 
 
@@ -104,7 +97,7 @@ def test_killed_at_any_step_of_a_change_that_reloads(owned: HAProxyRouter, home:
     assert step > 15, "there are more steps than that"
 
 
-def test_killed_at_any_step_of_an_adopted_write(standing: Callable[..., Standing]) -> None:
+def test_killed_at_any_step_of_an_adopted_write(standing: Callable[..., ExternalHAProxy]) -> None:
     there = standing()
     for step in range(1, MOST_STEPS):
         there.router.write(SHOP, BEFORE, 1)
@@ -125,7 +118,7 @@ def test_killed_at_any_step_of_an_adopted_write(standing: Callable[..., Standing
 @pytest.mark.parametrize("master", [True, False], ids=["master", "no master"])
 @pytest.mark.parametrize("wait", [True, False], ids=["reloaded", "reloading"])
 def test_reloaded_at_any_step_of_a_write(
-    standing: Callable[..., Standing], apps: Backends, load: Callable[..., Load], wait: bool, master: bool
+    standing: Callable[..., ExternalHAProxy], apps: Backends, load: Callable[..., Load], wait: bool, master: bool
 ) -> None:
     """The whole route is replaced at once: were the old ones taken out without the new ones, requests would get 503."""
     there = standing(master=master)
@@ -152,7 +145,7 @@ def test_reloaded_at_any_step_of_a_write(
     assert counts.by_outcome == {"ok": counts.requests}
 
 
-def test_a_new_worker_with_the_file_of_before_takes_over_at_any_step(standing: Callable[..., Standing]) -> None:
+def test_a_new_worker_with_the_file_of_before_takes_over_at_any_step(standing: Callable[..., ExternalHAProxy]) -> None:
     """It reads its file some time before it takes over, and does not know what was changed in between."""
     there, missed = standing(), list[int]()
     for step in range(1, MOST_STEPS):
@@ -199,7 +192,7 @@ def asked(client: socket.socket) -> bytes:
 
 @pytest.mark.parametrize("kind", ["owned", "master", "no master"])
 def test_an_old_worker_may_still_send_requests_to_those_that_left(
-    owned: HAProxyRouter, shop: Backend, standing: Callable[..., Standing], apps: Backends, kind: str
+    owned: HAProxyRouter, shop: Backend, standing: Callable[..., ExternalHAProxy], apps: Backends, kind: str
 ) -> None:
     there = None if kind == "owned" else standing(master=kind == "master")
     router, backend = (owned, shop) if there is None else (there.router, SHOP)
@@ -222,7 +215,7 @@ def test_an_old_worker_may_still_send_requests_to_those_that_left(
 
 
 def test_a_server_that_drains_in_the_new_process_may_be_busy_in_the_old_one(
-    standing: Callable[..., Standing], apps: Backends
+    standing: Callable[..., ExternalHAProxy], apps: Backends
 ) -> None:
     there = standing()
     old, new = apps.start("v1-1"), apps.start("v2-2")
@@ -246,9 +239,9 @@ def test_a_process_without_a_master_names_those_that_it_replaces(home: Path) -> 
         with socket.create_connection(("127.0.0.1", port)) as client:
             second = subprocess.Popen([*command, "-x", str(admin), "-sf", str(first.pid)])
             try:
-                answer = partial(haproxy_socket.say, admin)
+                answer = partial(runtime_api.send_command, admin)
                 eventually(
-                    "the second answers", lambda: haproxy_socket.info(answer)["Pid"] == str(second.pid), process=second
+                    "the second answers", lambda: runtime_api.process_info(answer)["Pid"] == str(second.pid), process=second
                 )
                 router.write(SHOP, (member(1),), 1)
                 assert router.read(SHOP).draining == {member(0).instance: None}
@@ -264,13 +257,13 @@ def test_a_process_without_a_master_names_those_that_it_replaces(home: Path) -> 
 
 
 def test_where_no_process_can_be_seen_a_young_one_may_have_one_before_it(
-    standing: Callable[..., Standing], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    standing: Callable[..., ExternalHAProxy], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     there = standing()
     there.router.write(SHOP, (member(0),), 1)
-    leave(there.router, SHOP, [member(1)], member(0))
+    remove_and_drain(there.router, SHOP, [member(1)], member(0))
     assert there.router.read(SHOP).draining == {}
-    monkeypatch.setattr(haproxy_process, "PROC", tmp_path)
+    monkeypatch.setattr(process, "PROC", tmp_path)
     assert there.router.read(SHOP).draining == {member(0).instance: None}
-    monkeypatch.setattr(haproxy_process, "YOUNG_SECONDS", 0.0)
+    monkeypatch.setattr(process, "YOUNG_SECONDS", 0.0)
     assert there.router.read(SHOP).draining == {}

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from processes import free_port
-from support.haproxy import Standing, kill, reload
+from support.haproxy import ExternalHAProxy, kill, reload
 from tidegate.core.routing import Backend, Preview
-from tidegate.drivers.routers import haproxy_frontends as frontends
-from tidegate.drivers.routers.haproxy import HAProxyRouter
-from tidegate.drivers.routers.members import header_faults
+from tidegate.drivers.routers.haproxy import frontends
+from tidegate.drivers.routers.haproxy.driver import HAProxyRouter
+from tidegate.drivers.routers.members import header_problems
 from tidegate.errors import RouterError
 from tidegate.testing.router_contract import ids, member
 
@@ -58,13 +58,13 @@ def filled(router: HAProxyRouter, shop: Backend) -> bool:
 @pytest.mark.parametrize("name", ["shop", "shop_preview"])
 def test_a_frontends_name_tells_what_it_does(name: str, listen: str, header: str) -> None:
     backend = Backend(name, listen, preview=Preview(header=header))
-    told = frontends.backend_behind(frontends.name(backend))
-    assert header_faults(backend) == []
+    told = frontends.backend_behind(frontends.frontend_name(backend))
+    assert header_problems(backend) == []
     assert told is not None
     assert (told.name, told.listen) == (name, listen)
-    assert frontends.condition(told) == frontends.condition(backend)
-    assert frontends.name(told) == frontends.name(backend)
-    assert re.fullmatch(r"[A-Za-z0-9_.:-]+", frontends.name(backend)), "what HAProxy allows in a name"
+    assert frontends.preview_condition(told) == frontends.preview_condition(backend)
+    assert frontends.frontend_name(told) == frontends.frontend_name(backend)
+    assert re.fullmatch(r"[A-Za-z0-9_.:-]+", frontends.frontend_name(backend)), "what HAProxy allows in a name"
 
 
 @pytest.mark.parametrize("name", ["tidegate_exporter", "shop", "shop_preview", "shop_on_", "shop_on_8001_if_x"])
@@ -136,7 +136,7 @@ def test_a_preview_that_is_reached_nowhere(owned: HAProxyRouter) -> None:
 # -- adopted --------------------------------------------------------------------------------------------------------------
 
 
-def test_an_adopted_file_without_the_rule_is_told_what_to_add(standing: Callable[..., Standing]) -> None:
+def test_an_adopted_file_without_the_rule_is_told_what_to_add(standing: Callable[..., ExternalHAProxy]) -> None:
     there = standing()
     text = there.config.read_text()
     there.config.write_text(re.sub(r" +use_backend.*\n", "", text))
@@ -151,14 +151,14 @@ def test_an_adopted_file_without_the_rule_is_told_what_to_add(standing: Callable
     there.router.write(Backend("shop", preview=GREEN), (member(0),), 1)
 
 
-def test_an_adopted_file_without_the_previews_backend(standing: Callable[..., Standing]) -> None:
+def test_an_adopted_file_without_the_previews_backend(standing: Callable[..., ExternalHAProxy]) -> None:
     there = standing()
     there.config.write_text(there.config.read_text().replace("backend shop_preview", "backend show_preview"))
     with pytest.raises(RouterError, match="has no `backend shop_preview`: add it"):
         there.router.write(Backend("shop_preview", inside="shop"), (member(0),), 1)
 
 
-def test_an_adopted_backend_that_does_not_heed_weights(standing: Callable[..., Standing]) -> None:
+def test_an_adopted_backend_that_does_not_heed_weights(standing: Callable[..., ExternalHAProxy]) -> None:
     there = standing(balance="first")
     even = (replace(member(0), weight=7), replace(member(1), weight=7))
     there.router.write(Backend("shop"), even, 1)
@@ -168,7 +168,7 @@ def test_an_adopted_backend_that_does_not_heed_weights(standing: Callable[..., S
     assert set(there.router.read(Backend("shop")).members) == set(even)
 
 
-def test_a_default_weight_of_an_adopted_file_is_not_that_of_the_members(standing: Callable[..., Standing]) -> None:
+def test_a_default_weight_of_an_adopted_file_is_not_that_of_the_members(standing: Callable[..., ExternalHAProxy]) -> None:
     there = standing(servers="    default-server weight 50")
     members = (member(0), replace(member(1), weight=3))
     there.router.write(Backend("shop"), members, 1)

@@ -10,11 +10,11 @@ import pytest
 
 from processes import free_port
 from support.backends import Backends
-from support.haproxy import Standing, kill
-from support.waiting import eventually
+from support.haproxy import ExternalHAProxy, kill
+from support.wait import eventually
 from tidegate.core.routing import Backend, Preview
-from tidegate.drivers.routers import haproxy_sessions
-from tidegate.drivers.routers.haproxy import HAProxyRouter
+from tidegate.drivers.routers.haproxy import upgraded_connections
+from tidegate.drivers.routers.haproxy.driver import HAProxyRouter
 from tidegate.testing.router_traffic_contract import RouterTrafficContract
 from tidegate.testing.websocket import WebSocket
 from traffic import Load
@@ -22,7 +22,7 @@ from traffic import Load
 SHOP = Backend("shop")
 
 
-class TestOwned(RouterTrafficContract):
+class TestOwnedHAProxyTraffic(RouterTrafficContract):
     """With reloads in the middle."""
 
     @pytest.fixture
@@ -50,13 +50,13 @@ class TestOwned(RouterTrafficContract):
         return act
 
 
-class TestAdopted(RouterTrafficContract):
+class TestAdoptedHAProxyTraffic(RouterTrafficContract):
     @pytest.fixture
-    def there(self, standing: Callable[..., Standing]) -> Standing:
+    def there(self, standing: Callable[..., ExternalHAProxy]) -> ExternalHAProxy:
         return standing()
 
     @pytest.fixture
-    def router(self, there: Standing) -> HAProxyRouter:
+    def router(self, there: ExternalHAProxy) -> HAProxyRouter:
         return there.router
 
     @pytest.fixture
@@ -64,7 +64,7 @@ class TestAdopted(RouterTrafficContract):
         return SHOP
 
     @pytest.fixture
-    def address(self, there: Standing) -> str:
+    def address(self, there: ExternalHAProxy) -> str:
         return f"127.0.0.1:{there.port}"
 
     @pytest.fixture
@@ -76,7 +76,7 @@ class TestAdopted(RouterTrafficContract):
         return str(request.param)
 
     @pytest.fixture
-    def kill_proxy(self, there: Standing) -> Callable[[], None]:
+    def kill_proxy(self, there: ExternalHAProxy) -> Callable[[], None]:
         return there.kill
 
 
@@ -93,7 +93,7 @@ def test_websockets_are_told_from_requests(
         owned.write(shop, (new,), 1)
         seen = owned.read(shop)
         assert (seen.draining, seen.tunnels[old.instance]) == ({old.instance: 7}, 2)
-        monkeypatch.setattr(haproxy_sessions, "MOST_BYTES", 1000)
+        monkeypatch.setattr(upgraded_connections, "MAX_BYTES", 1000)
         assert owned.read(shop).tunnels == {}, "too many to look through"
         monkeypatch.undo()
         eventually("the requests are over", lambda: owned.read(shop).draining == {old.instance: 2})

@@ -22,15 +22,15 @@ from pydantic import ValidationError
 import parts
 from processes import free_port
 from support.backends import Backends, backends
-from support.freezing import frozen
+from support.frozen_process import frozen
 from support.haproxy import ended, owned_router, short_folder
-from support.need import missing, program
+from support.prerequisites import missing, program
 from support.prometheus import metrics_of, running_prometheus
-from support.waiting import eventually, exit_status
-from tidegate.core.judge.questions import RESPONSE_SECONDS, servers
-from tidegate.core.judge.verdict import Window
+from support.wait import eventually, exit_status
+from tidegate.analysis.queries import RESPONSE_SECONDS, server_selector
+from tidegate.clock import Window
 from tidegate.core.routing import Backend, Member
-from tidegate.drivers.routers.haproxy import HAProxyOptions, HAProxyRouter
+from tidegate.drivers.routers.haproxy.driver import HAProxyOptions, HAProxyRouter
 
 ROOT = Path(__file__).parents[2]
 OWN_POLL = "250ms"  # what mtail has without the option
@@ -79,7 +79,7 @@ class Mtail:
 
 
 @dataclass
-class Scene:
+class LatencySetup:
     """A HAProxy with a log, what it routes to, and who reads the log once it is started."""
 
     router: HAProxyRouter
@@ -125,17 +125,17 @@ def ask(listen: str, times: int, milliseconds: float = 0.01) -> None:
 
 
 @contextmanager
-def scene(home: Path) -> Iterator[Scene]:
+def scene(home: Path) -> Iterator[LatencySetup]:
     mtail = Mtail(home)
     with owned_router(home, log=str(home / "log.sock")) as router, backends(home / "backends") as there:
         try:
-            yield Scene(router, mtail, there, Backend("shop", f"127.0.0.1:{free_port()}", ""))
+            yield LatencySetup(router, mtail, there, Backend("shop", f"127.0.0.1:{free_port()}", ""))
         finally:
             mtail.stop()
 
 
 @pytest.fixture
-def there() -> Iterator[Scene]:
+def there() -> Iterator[LatencySetup]:
     with short_folder() as home, scene(home) as made:
         yield made
 
@@ -144,7 +144,7 @@ def name(member: Member) -> str:
     return f"{member.release}.{member.ordinal}.{member.instance}"
 
 
-def test_slow_requests_are_in_the_buckets_of_their_server(there: Scene, tmp_path: Path) -> None:
+def test_slow_requests_are_in_the_buckets_of_their_server(there: LatencySetup, tmp_path: Path) -> None:
     there.mtail.start()
     old, new = there.backends.start("v1-1"), there.backends.start("v2-4")
     with running_prometheus(tmp_path, {"haproxy-log": f"127.0.0.1:{there.mtail.port}"}) as url:
@@ -155,7 +155,7 @@ def test_slow_requests_are_in_the_buckets_of_their_server(there: Scene, tmp_path
         there.mtail.await_requests(name(old), 70)
         there.mtail.await_requests(name(new), 130)
         assert there.mtail.requests() == {name(old): 70, name(new): 130}
-        query, begun = servers((RESPONSE_SECONDS,), "shop", ("v2-4",)), time.time()
+        query, begun = server_selector((RESPONSE_SECONDS,), "shop", ("v2-4",)), time.time()
 
         def newest() -> dict[tuple[str, str], float]:
             found = metrics_of(url).fetch(query, Window(begun - 60, time.time()))
@@ -172,7 +172,7 @@ def test_slow_requests_are_in_the_buckets_of_their_server(there: Scene, tmp_path
     assert counts == sorted(counts), "cumulative"
 
 
-def backlog_seconds(there: Scene, release: str, poll: str) -> float:
+def backlog_seconds(there: LatencySetup, release: str, poll: str) -> float:
     """How long it takes mtail to read the lines that came while it was held.
 
     They are few and long: HAProxy gives up a reader that takes nothing for 5 s.
@@ -188,13 +188,13 @@ def backlog_seconds(there: Scene, release: str, poll: str) -> float:
     return seconds
 
 
-def test_lines_are_read_faster_than_with_mtails_own_poll_interval(there: Scene) -> None:
+def test_lines_are_read_faster_than_with_mtails_own_poll_interval(there: LatencySetup) -> None:
     """A poll reads 4096 bytes: with mtail's own interval the backlog takes 3 s on any machine."""
     as_the_demo, own = backlog_seconds(there, "v1-1", "5ms"), backlog_seconds(there, "v2-2", OWN_POLL)
     assert as_the_demo < own / 2
 
 
-def test_with_nobody_there_haproxy_rests_and_answers(there: Scene) -> None:
+def test_with_nobody_there_haproxy_rests_and_answers(there: LatencySetup) -> None:
     there.route(there.backends.start("v1-1"))
     there.ask(200)
     before = processor_seconds(there.worker)
@@ -207,7 +207,7 @@ def test_with_nobody_there_haproxy_rests_and_answers(there: Scene) -> None:
     there.mtail.await_requests(server, 100)
 
 
-def test_a_reader_that_hangs_holds_nobody_up(there: Scene) -> None:
+def test_a_reader_that_hangs_holds_nobody_up(there: LatencySetup) -> None:
     process = there.mtail.start()
     there.route(there.backends.start("v1-1"))
     process.send_signal(signal.SIGSTOP)
@@ -220,7 +220,7 @@ def test_a_reader_that_hangs_holds_nobody_up(there: Scene) -> None:
     there.ask(1)
 
 
-def test_the_reader_may_be_started_anew(there: Scene) -> None:
+def test_the_reader_may_be_started_anew(there: LatencySetup) -> None:
     for release, number in (("v1-1", 50), ("v2-2", 70)):
         there.mtail.start()
         server = name(there.route_and_be_read(release))

@@ -21,16 +21,16 @@ import pytest
 from alembic import command
 from sqlalchemy import Connection, inspect, make_url, text
 
-from support.postgres import Server
-from support.waiting import pause
-from tidegate.core.judge.verdict import Outcome
+from support.postgres import PostgresServer
+from support.wait import pause
+from tidegate.analysis.verdict import Outcome
 from tidegate.core.model import Signal, SignalKind
 from tidegate.core.phases import Phase
 from tidegate.errors import StoreError
 from tidegate.store import migrations, sqlite
-from tidegate.store.sql import SqlStore
 from tidegate.store.sqlite import Sqlite
-from tidegate.testing.store_values import a_release, a_service, begin, take
+from tidegate.store.store import SqlStore
+from tidegate.testing.store_fixtures import a_release, a_service, begin, claim_due
 
 Rows = list[tuple[str, dict[str, Any]]]
 SHOP = a_service()
@@ -73,7 +73,7 @@ def change(connection: Connection, found: Rows, keys: Mapping[str, tuple[str, ..
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty database of either kind."""
     if request.param == "postgres":
-        server: Server = request.getfixturevalue("postgres")
+        server: PostgresServer = request.getfixturevalue("postgres")
         return server.url(server.empty())
     found = f"sqlite:///{tmp_path}/tidegate.db"
     Sqlite(make_url(found)).create()
@@ -100,21 +100,21 @@ def assert_it_goes_on(store: SqlStore) -> None:
     assert [each.verdict.outcome for each in store.verdicts("shop-1")] == [Outcome.PASS]
     assert [each.kind for each in store.events("shop-2")] == ["created", "moved", "promoted"]
     assert [each.name for each in store.tokens()] == ["jenkins"]
-    rollout, wishes = store.load("shop-2")
-    assert [(each.kind, each.by) for each in wishes] == [(SignalKind.PROMOTE, "eva")]
+    rollout, signals = store.load("shop-2")
+    assert [(each.kind, each.by) for each in signals] == [(SignalKind.PROMOTE, "eva")]
     good = store.last_good(SHOP.key)
     assert good is not None
     assert (good.release, good.number) == (replace(a_release(SHOP, 1), digest="sha256:1"), 1)
     assert store.get_service(SHOP.key).rollout == "shop-2"
     assert len(store.looks("shop-2")) <= 1
     store.signal("shop-2", Signal(SignalKind.VERIFY, AT, "eva"))
-    claim = take(store)
+    claim = claim_due(store)
     assert (claim.rollout, claim.fence) == ("shop-2", 3)
     store.save(replace(rollout, phase=Phase.SUCCEEDED, finished=AT), (), claim.fence)
     store.release(claim, None)
     assert store.next_number(SHOP.key) == 3
     assert begin(store, SHOP, 3, a_release(SHOP, 2)).id == "shop-3"
-    assert take(store).fence == 4
+    assert claim_due(store).fence == 4
 
 
 @pytest.mark.parametrize("revision", REVISIONS)
@@ -139,7 +139,7 @@ def test_what_an_earlier_version_says_works_on_the_newest_schema(store: SqlStore
     assert_it_goes_on(store)
 
 
-def test_an_older_schema_is_refused_where_others_may_be_at_work(postgres: Server) -> None:
+def test_an_older_schema_is_refused_where_others_may_be_at_work(postgres: PostgresServer) -> None:
     with closing(SqlStore(postgres.url(postgres.empty()))) as store:
         at(store, REVISIONS[-2])
         with pytest.raises(StoreError, match="run `tidegate migrate`"):
@@ -190,7 +190,7 @@ def test_a_schema_of_the_next_generation_is_refused(store: SqlStore) -> None:
     store.migrate()
     renamed(store, "1000")
     (line,) = store.check()
-    assert (line.ok, line.mend) == (False, "run the release of Tidegate that made schema 1000, or a newer one")
+    assert (line.ok, line.fix) == (False, "run the release of Tidegate that made schema 1000, or a newer one")
     for attempt in (store.prepare, store.migrate):
         with pytest.raises(StoreError, match="1000") as caught:
             attempt()
@@ -202,7 +202,7 @@ def test_revisions_are_numbered_within_one_generation() -> None:
     assert migrations.head() == REVISIONS[-1]
 
 
-def test_an_engine_says_what_to_do_about_an_older_schema(postgres: Server) -> None:
+def test_an_engine_says_what_to_do_about_an_older_schema(postgres: PostgresServer) -> None:
     environ = os.environ | {"TIDEGATE_DATABASE": postgres.url(postgres.empty())}
     tidegate = Path(sys.executable).with_name("tidegate")
     done = subprocess.run([tidegate, "engine"], env=environ, capture_output=True, text=True, timeout=60, check=False)

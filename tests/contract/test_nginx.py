@@ -13,11 +13,11 @@ import pytest
 from pydantic import ValidationError
 
 from processes import free_port
-from support.need import missing
-from support.nginx import Standing, get, open_folder, owned_router, standing_ones
+from support.nginx import ExternalNginx, external_nginxes, get, open_folder, owned_router
+from support.prerequisites import missing
 from tidegate.core.routing import Backend
-from tidegate.drivers.routers import nginx_places
-from tidegate.drivers.routers.nginx import NginxOptions, NginxRouter
+from tidegate.drivers.routers.nginx import installation
+from tidegate.drivers.routers.nginx.driver import NginxOptions, NginxRouter
 from tidegate.errors import RouterError
 from tidegate.testing.router_contract import RouterContract, ids, member
 
@@ -39,7 +39,7 @@ def other() -> Backend:
     return Backend("other", f"127.0.0.1:{free_port()}")
 
 
-class TestOwned(RouterContract):
+class TestOwnedNginx(RouterContract):
     @pytest.fixture
     def router(self, owned: NginxRouter) -> NginxRouter:
         return owned
@@ -54,14 +54,14 @@ class TestOwned(RouterContract):
 
 
 @pytest.fixture
-def standing(home: Path) -> Iterator[Callable[..., Standing]]:
-    with standing_ones(home) as make:
+def standing(home: Path) -> Iterator[Callable[..., ExternalNginx]]:
+    with external_nginxes(home) as make:
         yield make
 
 
-class TestAdopted(RouterContract):
+class TestAdoptedNginx(RouterContract):
     @pytest.fixture
-    def router(self, standing: Callable[..., Standing]) -> NginxRouter:
+    def router(self, standing: Callable[..., ExternalNginx]) -> NginxRouter:
         return standing().router
 
     @pytest.fixture
@@ -152,7 +152,7 @@ def test_what_nginx_itself_does_not_take_is_put_back(
 ) -> None:
     owned.write(shop, (member(0),), 1)
     before = (home / "nginx" / "nginx.conf").read_text()
-    monkeypatch.setattr(nginx_places, "_require_free", lambda _: None)  # as if it were taken a moment later
+    monkeypatch.setattr(installation, "_require_free", lambda _: None)  # as if it were taken a moment later
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -165,7 +165,7 @@ def test_what_nginx_itself_does_not_take_is_put_back(
     assert ids(owned.read(shop).members) == ids([member(1)])
 
 
-def test_what_does_not_go_with_their_file_is_refused_before_it_is_there(standing: Callable[..., Standing]) -> None:
+def test_what_does_not_go_with_their_file_is_refused_before_it_is_there(standing: Callable[..., ExternalNginx]) -> None:
     there = standing()
     there.router.write(Backend("shop"), (member(0),), 1)
     before = there.include.read_text()
@@ -180,14 +180,14 @@ def test_what_does_not_go_with_their_file_is_refused_before_it_is_there(standing
     assert ids(there.router.read(Backend("shop")).members) == ids([member(0)])
 
 
-def test_a_file_that_is_not_included(standing: Callable[..., Standing]) -> None:
+def test_a_file_that_is_not_included(standing: Callable[..., ExternalNginx]) -> None:
     there = standing()
     there.config.write_text(there.text.replace("include", "# include"))
     with pytest.raises(RouterError, match=r"lacks the line `include .*tidegate\.conf;`: add it to its http section"):
         there.router.write(Backend("shop"), (member(0),), 1)
 
 
-def test_a_path_beside_their_file_may_be_a_short_one(standing: Callable[..., Standing]) -> None:
+def test_a_path_beside_their_file_may_be_a_short_one(standing: Callable[..., ExternalNginx]) -> None:
     there = standing(include="tidegate.conf")
     there.router.write(Backend("shop"), (member(0),), 1)
     assert ids(there.router.read(Backend("shop")).members) == ids([member(0)])
@@ -265,7 +265,7 @@ def test_check_of_an_owned_one(owned: NginxRouter, home: Path, shop: Backend) ->
             none.read(shop)
 
 
-def test_check_of_an_adopted_one(standing: Callable[..., Standing]) -> None:
+def test_check_of_an_adopted_one(standing: Callable[..., ExternalNginx]) -> None:
     there = standing(more="keepalive_timeout 65;")
     assert [(each.ok, each.found) for each in there.router.check()[1:]] == [
         (False, "idle clients are cut at each change of a route")

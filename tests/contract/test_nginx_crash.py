@@ -10,18 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from support.nginx import Standing, generations, kill, open_folder, owned_router, reload, standing_ones
-from support.stepping import Steps
-from support.waiting import eventually
+from support.crash_points import CrashPoints
+from support.nginx import ExternalNginx, external_nginxes, generations, kill, open_folder, owned_router, reload
+from support.wait import eventually
 from tidegate.core.routing import Backend
-from tidegate.drivers.routers.nginx import NginxRouter
-from tidegate.drivers.routers.nginx_generations import serving
+from tidegate.drivers.routers.nginx.driver import NginxRouter
+from tidegate.drivers.routers.nginx.generations import serving_generation
 from tidegate.testing.router_contract import ids, member
 
 SHOP = Backend("shop")
 BEFORE = (member(0), member(1), member(2))
 AFTER = (replace(member(1), address="127.0.0.1:30901"), member(3, "v2-2"), member(4, "v2-2"))
-STEPS = Steps(((Path, "rename"), (os, "kill")))  # files put in place, signals
+STEPS = CrashPoints(((Path, "rename"), (os, "kill")))  # files put in place, signals
 MOST_STEPS = 30
 
 
@@ -38,8 +38,8 @@ def owned(home: Path) -> Iterator[NginxRouter]:
 
 
 @pytest.fixture
-def standing(home: Path) -> Iterator[Callable[..., Standing]]:
-    with standing_ones(home) as make:
+def standing(home: Path) -> Iterator[Callable[..., ExternalNginx]]:
+    with external_nginxes(home) as make:
         yield make
 
 
@@ -79,7 +79,7 @@ def test_killed_at_any_step_of_a_write(owned: NginxRouter, home: Path, shop: Bac
     assert step > 4, "there are more steps than that"
 
 
-def test_killed_at_any_step_of_an_adopted_write(home: Path, standing: Callable[..., Standing]) -> None:
+def test_killed_at_any_step_of_an_adopted_write(home: Path, standing: Callable[..., ExternalNginx]) -> None:
     there = standing()
     for step in range(1, MOST_STEPS):
         there.router.write(SHOP, BEFORE, 1)
@@ -105,7 +105,7 @@ def test_turned_back_after_a_crash(owned: NginxRouter, home: Path, shop: Backend
     assert owned.read(shop).draining == {}
 
 
-def test_reloaded_by_somebody_at_any_step(home: Path, standing: Callable[..., Standing]) -> None:
+def test_reloaded_by_somebody_at_any_step(home: Path, standing: Callable[..., ExternalNginx]) -> None:
     there = standing()
     for step in range(1, MOST_STEPS):
         there.router.write(SHOP, BEFORE, 1)
@@ -114,7 +114,7 @@ def test_reloaded_by_somebody_at_any_step(home: Path, standing: Callable[..., St
         if not happened:
             break
         assert set(there.router.read(SHOP).members) == set(AFTER)
-        assert serving(generations(home).workers(there.pid)).spots["shop"].members == AFTER
+        assert serving_generation(generations(home).workers(there.pid)).spots["shop"].members == AFTER
     assert step > 3, "there are more steps than that"
 
 

@@ -10,11 +10,11 @@ import pytest
 
 from processes import free_port
 from support.backends import Backends
-from support.nginx import kill, open_folder, owned_router, reload, standing_ones
-from support.waiting import eventually
+from support.nginx import external_nginxes, kill, open_folder, owned_router, reload
+from support.wait import eventually
 from tidegate.core.routing import Backend, Preview
-from tidegate.drivers.routers.nginx import NginxRouter
-from tidegate.testing.router_traffic_contract import RouterTrafficContract, ask, leave
+from tidegate.drivers.routers.nginx.driver import NginxRouter
+from tidegate.testing.router_traffic_contract import RouterTrafficContract, remove_and_drain, send_request
 from tidegate.testing.websocket import WebSocket
 from traffic import Load
 
@@ -31,7 +31,7 @@ def owned(home: Path) -> Iterator[NginxRouter]:
         yield router
 
 
-class TestOwned(RouterTrafficContract):
+class TestOwnedNginxTraffic(RouterTrafficContract):
     """With reloads in the middle. nginx does not know what is on its servers."""
 
     tells_in_flight = False
@@ -72,7 +72,7 @@ class TestOwned(RouterTrafficContract):
 
 
 def test_an_adopted_one_loses_nothing_either(home: Path, apps: Backends, load: Callable[..., Load]) -> None:
-    with standing_ones(home) as make:
+    with external_nginxes(home) as make:
         there, shop = make(), Backend("shop")
         serving = [apps.start("v1-1") for _ in range(2)]
         there.router.write(shop, serving, 1)
@@ -82,7 +82,7 @@ def test_an_adopted_one_loses_nothing_either(home: Path, apps: Backends, load: C
         for number in range(5):
             old = serving.pop(0)
             serving.append(apps.start(f"v2-{number}"))
-            leave(there.router, shop, serving, old)
+            remove_and_drain(there.router, shop, serving, old)
             apps.kill(old)
             there.reload()
         seen = traffic.finish()
@@ -102,7 +102,7 @@ def test_without_close_gap_idle_clients_are_cut_and_nothing_else(
         for number in range(4):
             old = serving.pop(0)
             serving.append(apps.start(f"v2-{number}"))
-            leave(router, shop, serving, old)
+            remove_and_drain(router, shop, serving, old)
             apps.kill(old)
         seen = traffic.finish()
     assert seen.lost > 10
@@ -151,5 +151,5 @@ def test_a_killed_master_leaves_workers_that_are_known_and_replaced(
         assert owned.read(shop).draining == {old.instance: None}
         assert held.echo(b"still there") == b"still there"
     eventually("the old worker has ended", lambda: owned.read(shop).draining == {})
-    assert ask(shop.listen) == (200, "v2-2")
+    assert send_request(shop.listen) == (200, "v2-2")
     assert traffic.finish().by_outcome.keys() <= {"ok", "refused"}, "what was in flight was answered"

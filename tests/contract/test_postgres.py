@@ -13,39 +13,39 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import insert, text
 
-from support.postgres import Server
+from support.postgres import PostgresServer
 from tidegate.core.model import Signal, SignalKind
 from tidegate.errors import StoreError
 from tidegate.ports import Store
-from tidegate.store import databases, tables
-from tidegate.store.sql import SqlStore
+from tidegate.store import tables, transactions
+from tidegate.store.store import SqlStore
 from tidegate.testing.store_contract import StoreContract
-from tidegate.testing.store_group_contract import begun_together
-from tidegate.testing.store_values import (
-    HandClock,
+from tidegate.testing.store_fixtures import (
+    ManualClock,
     a_key,
     a_release,
     a_rollout,
     a_service,
     an_event,
-    at_once,
     begin,
-    take,
+    claim_due,
+    run_concurrently,
 )
+from tidegate.testing.store_group_contract import create_group
 
 SHOP = a_service()
 
 
 class TestPostgres(StoreContract):
     @pytest.fixture
-    def store(self, clock: HandClock, postgres_url: str) -> Iterator[Store]:
+    def store(self, clock: ManualClock, postgres_url: str) -> Iterator[Store]:
         with closing(SqlStore(postgres_url, clock, common=clock)) as made:
             yield made
 
     def test_leases_are_not_ended_for_there_may_be_other_engines(self, store: Store) -> None:
         begin(store, SHOP)
-        mine = take(store, "anna", 10)
-        store.end_leases()
+        mine = claim_due(store, "anna", 10)
+        store.expire_leases()
         assert store.claim("bert", 10) is None
         store.renew(mine, 10)
 
@@ -69,7 +69,7 @@ def test_the_revisions_lead_to_the_tables(store: SqlStore) -> None:
         assert compare_metadata(context, tables.metadata) == []
 
 
-def test_the_revisions_make_the_same_defaults_and_indexes_as_the_tables(postgres: Server) -> None:
+def test_the_revisions_make_the_same_defaults_and_indexes_as_the_tables(postgres: PostgresServer) -> None:
     """PostgreSQL cannot compare the defaults of JSON columns, nor Alembic the conditions of partial indexes."""
     asked = (
         "SELECT table_name, column_name, data_type, is_nullable, column_default FROM information_schema.columns"
@@ -80,20 +80,20 @@ def test_the_revisions_make_the_same_defaults_and_indexes_as_the_tables(postgres
         " WHERE connamespace = 'public'::regnamespace AND conrelid::regclass::text <> 'alembic_version'"
     )
     name = postgres.empty()
-    with closing(databases.connect(postgres.url(name))) as straight, straight.write() as connection:
+    with closing(transactions.connect(postgres.url(name))) as straight, straight.write() as connection:
         tables.metadata.create_all(connection)
     assert sorted(postgres.run(asked, "prepared"), key=str) == sorted(postgres.run(asked, name), key=str)
 
 
-def test_several_migrate_at_once(postgres: Server) -> None:
+def test_several_migrate_at_once(postgres: PostgresServer) -> None:
     stores = opened(postgres.url(postgres.empty()), 4)
-    assert at_once(*(each.migrate for each in stores)) == [None] * 4
+    assert run_concurrently(*(each.migrate for each in stores)) == [None] * 4
     assert [line.ok for line in stores[0].check()] == [True]
     for each in stores:
         each.close()
 
 
-def test_who_claims_is_served_by_the_index(store: SqlStore, postgres: Server) -> None:
+def test_who_claims_is_served_by_the_index(store: SqlStore, postgres: PostgresServer) -> None:
     with store._write("testing") as connection:
         connection.execute(text("SET LOCAL enable_seqscan = off"))
         query = "EXPLAIN SELECT 1 FROM rollouts WHERE phase IN ('pending', 'running', 'rolling_back') AND due <= 1.0"
@@ -108,7 +108,7 @@ def test_an_engine_with_a_wrong_clock_waits_as_long_as_it_meant_to(postgres_url:
     wrong = SqlStore(postgres_url, lambda: time.time() + wrong_by)
     right = SqlStore(postgres_url)
     begin(right, SHOP)
-    claim = take(wrong, "anna", 600)
+    claim = claim_due(wrong, "anna", 600)
     assert abs(claim.since - (time.time() + wrong_by)) < 600, "since when, by the clock of the engine that asks"
     assert right.claim("bert", 30) is None
     wrong.release(claim, time.time() + wrong_by + 1800)
@@ -127,9 +127,9 @@ def store_due_in(store: SqlStore) -> float:
 
 def test_what_is_due_does_not_follow_an_engine_whose_clock_jumps(store: SqlStore) -> None:
     begin(store, SHOP)
-    mine = take(store, "anna", 600)
+    mine = claim_due(store, "anna", 600)
     store.release(mine, time.time() + 1800)
-    store.leap(-3600.0, 600)
+    store.shift_clock(-3600.0, 600)
     assert 1200 < store_due_in(store) <= 1800
 
 
@@ -146,7 +146,7 @@ def test_one_key_sent_to_several_servers_at_once_makes_one_rollout(postgres_url:
         key = replace(a_key("build-7"), answer=rollout.id)
         return stores[number].create(rollout, SHOP, a_release(SHOP, 1), key, an_event())
 
-    answers = at_once(*(lambda number=number: create(number) for number in range(6)))
+    answers = run_concurrently(*(lambda number=number: create(number) for number in range(6)))
     (made,) = stores[0].rollouts()
     assert answers.count(None) == 1
     assert [each for each in answers if each is not None] == [replace(a_key("build-7"), answer=made.id)] * 5
@@ -155,14 +155,16 @@ def test_one_key_sent_to_several_servers_at_once_makes_one_rollout(postgres_url:
 
 
 def test_wishes_for_a_group_do_not_wait_for_each_other(store: SqlStore) -> None:
-    shop, cart = begun_together(store)
+    shop, cart = create_group(store)
     works = [lambda: store.signal(shop.id, Signal(SignalKind.VERIFY, 1.0, "eva"))] * 6
     works += [lambda: store.signal(cart.id, Signal(SignalKind.VERIFY, 1.0, "eva"))] * 6
-    assert not [answer for answer in at_once(*works) if isinstance(answer, Exception)]
+    assert not [answer for answer in run_concurrently(*works) if isinstance(answer, Exception)]
     assert len(store.load(shop.id)[1]) == len(store.load(cart.id)[1]) == 12
 
 
-def test_two_that_block_each_other_are_told_apart_and_the_work_is_done_again(postgres: Server, store: SqlStore) -> None:
+def test_two_that_block_each_other_are_told_apart_and_the_work_is_done_again(
+    postgres: PostgresServer, store: SqlStore
+) -> None:
     for name in ("shop", "cart"):
         store.put_service(a_service(name))
     runs: list[str] = []
@@ -181,7 +183,7 @@ def test_two_that_block_each_other_are_told_apart_and_the_work_is_done_again(pos
 
         return store._write_checked("testing", work)
 
-    assert at_once(lambda: lock_both("shop", "cart"), lambda: lock_both("cart", "shop")) == ["shop", "cart"]
+    assert run_concurrently(lambda: lock_both("shop", "cart"), lambda: lock_both("cart", "shop")) == ["shop", "cart"]
     assert len(runs) > 2
 
 

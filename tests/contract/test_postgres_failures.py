@@ -16,24 +16,19 @@ from random import randint
 import pytest
 from sqlalchemy import text
 
-from support.clock import Clock
+from support.clock import ShiftedClock
 from support.haproxy import short_folder
-from support.need import program
-from support.postgres import KEEPER, Server, running
-from support.waiting import at_most, eventually
+from support.postgres import KEEPER, PostgresServer, running
+from support.prerequisites import program
+from support.wait import at_most, eventually
 from tidegate.core.phases import Phase
 from tidegate.core.records import Claim
 from tidegate.errors import InvalidSettings, StoreError
 from tidegate.store import postgres as module
 from tidegate.store import postgres_connection
 from tidegate.store.database import Collision
-from tidegate.store.sql import SqlStore
-from tidegate.testing.store_values import (
-    a_service,
-    begin,
-    finish,
-    take,
-)
+from tidegate.store.store import SqlStore
+from tidegate.testing.store_fixtures import a_service, begin, claim_due, finish
 
 SHOP = a_service()
 SECRET = "tide-and-gate"
@@ -98,26 +93,26 @@ def test_a_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch
     assert error.retryable
 
 
-def test_no_such_database_no_such_role(postgres: Server) -> None:
+def test_no_such_database_no_such_role(postgres: PostgresServer) -> None:
     error = refused(postgres.url("nowhere"))
     assert (error.retryable, "no such database" in error.message) == (False, True)
     error = refused(postgres.url("prepared", f"nobody:{SECRET}"))
     assert (error.retryable, "refuses this role" in error.message) == (False, True)
 
 
-def test_a_database_without_tables_asks_to_be_migrated(postgres: Server) -> None:
+def test_a_database_without_tables_asks_to_be_migrated(postgres: PostgresServer) -> None:
     with closing(SqlStore(postgres.url(postgres.empty()))) as store:
         for ask in (store.rollouts, store.prepare, lambda: store.claim("anna", 10)):
             with pytest.raises(StoreError, match="tidegate migrate") as caught:
                 ask()
             assert not caught.value.retryable
         (line,) = store.check()
-        assert (line.ok, line.mend) == (False, "run `tidegate migrate`")
+        assert (line.ok, line.fix) == (False, "run `tidegate migrate`")
         store.migrate()
         store.prepare()
 
 
-def test_a_role_that_may_not_make_tables_is_told_what_it_lacks(postgres: Server) -> None:
+def test_a_role_that_may_not_make_tables_is_told_what_it_lacks(postgres: PostgresServer) -> None:
     name = postgres.empty()
     postgres.run("DO $$ BEGIN CREATE ROLE guest LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$")
     wanted = pytest.raises(StoreError, match="CREATE SCHEMA AUTHORIZATION")
@@ -126,7 +121,7 @@ def test_a_role_that_may_not_make_tables_is_told_what_it_lacks(postgres: Server)
     assert not caught.value.retryable
 
 
-def test_a_role_with_a_schema_of_its_own_can_do_everything(postgres: Server) -> None:
+def test_a_role_with_a_schema_of_its_own_can_do_everything(postgres: PostgresServer) -> None:
     name = postgres.keeper()
     with closing(SqlStore(postgres.url(name, KEEPER))) as store:
         store.migrate()
@@ -135,7 +130,7 @@ def test_a_role_with_a_schema_of_its_own_can_do_everything(postgres: Server) -> 
     assert postgres.run("SELECT DISTINCT schemaname FROM pg_tables WHERE tablename = 'rollouts'", name) == [(KEEPER,)]
 
 
-def test_a_full_server_a_slow_lock_and_a_read_only_one(postgres: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_server_a_slow_lock_and_a_read_only_one(postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
     name = postgres.empty()
     with closing(SqlStore(postgres.url(name))) as store:
         store.migrate()
@@ -176,7 +171,7 @@ def test_the_limits_are_set_on_every_connection(store: SqlStore) -> None:
 
 def test_a_value_that_cannot_be_stored_is_named(store: SqlStore) -> None:
     rollout = begin(store, SHOP)
-    claim = take(store)
+    claim = claim_due(store)
     for change in ({"cursor": 1 << 70}, {"reason": "half a \ud800 sign"}, {"reason": "a \0 sign"}, {"phase": None}):
         with pytest.raises(StoreError, match=rollout.id) as caught:
             store.save(replace(rollout, **change), (), claim.fence)  # type: ignore[arg-type]  # wrong on purpose
@@ -219,12 +214,12 @@ def test_the_password_is_read_from_its_file_for_each_connection(tmp_path: Path) 
                 store.claim("anna", 10)
             assert caught.value.retryable
             server.start()
-            assert take(store).rollout == "shop-1", "a server that was started again is served at once"
+            assert claim_due(store).rollout == "shop-1", "a server that was started again is served at once"
 
 
 def test_a_server_that_hangs_is_given_up(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its connection lives, and the limits that it should watch itself are not watched."""
-    monkeypatch.setattr(postgres_connection.PatientConnection, "patience_seconds", 3.0)
+    monkeypatch.setattr(postgres_connection.TimeLimitedConnection, "patience_seconds", 3.0)
     stopped: list[int] = []
 
     def hang(*, within: bool) -> None:
@@ -269,26 +264,26 @@ def test_tls_is_checked_as_the_url_says(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def clock() -> Iterator[Clock]:
+def clock() -> Iterator[ShiftedClock]:
     with short_folder() as folder:
         folder.chmod(0o711)
-        yield Clock(folder / "clock")
+        yield ShiftedClock(folder / "clock")
 
 
 @pytest.fixture
-def by_the_clock(clock: Clock) -> Iterator[SqlStore]:
+def by_the_clock(clock: ShiftedClock) -> Iterator[SqlStore]:
     """A store on a server whose clock it is."""
     with running(under=clock.under) as server, server.database() as name, closing(SqlStore(server.url(name))) as made:
         yield made
 
 
 @pytest.mark.parametrize("seconds", [-3600, 3600])
-def test_a_database_whose_clock_jumps_puts_nothing_off(by_the_clock: SqlStore, clock: Clock, seconds: int) -> None:
+def test_a_database_whose_clock_jumps_puts_nothing_off(by_the_clock: SqlStore, clock: ShiftedClock, seconds: int) -> None:
     store, other = by_the_clock, a_service("other")
     begin(store, SHOP)
     begin(store, other)
-    store.release(take(store, "anna", 600), time.time() + 1800)
-    take(store, "an engine that ends now", 1800)
+    store.release(claim_due(store, "anna", 600), time.time() + 1800)
+    claim_due(store, "an engine that ends now", 1800)
     clock.jump(seconds)
     claimed: dict[str, Claim] = {}
 

@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 
 from processes import free_port
-from support.looks import ERRORS, LATENCY, rollout_of
-from support.prometheus import SCRAPE_SECONDS, Canned, Exporter, running_prometheus
-from support.waiting import at_most, eventually
-from tidegate.core.judge.questions import HISTORY_SECONDS, LOOKBACK_SECONDS, Part
-from tidegate.core.judge.trial import Trial
-from tidegate.core.judge.verdict import Reason, Window
-from tidegate.drivers.metrics.prometheus import PrometheusMetrics, PrometheusOptions
+from support.measurements import ERRORS, LATENCY, rollout_of
+from support.prometheus import SCRAPE_SECONDS, CannedPrometheus, Exporter, running_prometheus
+from support.wait import at_most, eventually
+from tidegate.analysis.analysis import CanaryAnalysis
+from tidegate.analysis.queries import HISTORY_SECONDS, LOOKBACK_SECONDS, QueryPurpose
+from tidegate.analysis.verdict import Reason
+from tidegate.clock import Window
+from tidegate.drivers.metrics.prometheus.driver import PrometheusMetrics, PrometheusOptions
 from tidegate.errors import MetricsError
 from tidegate.testing.metrics_contract import MetricsContract
 
@@ -112,7 +113,7 @@ def test_a_source_that_stops_half_way_is_a_timeout() -> None:
 
 
 def test_html_with_200_is_source_down_for_good() -> None:
-    with Canned((200, "text/html", "<html>log in</html>")) as fake:
+    with CannedPrometheus((200, "text/html", "<html>log in</html>")) as fake:
         error = failure(fake.url)
     assert (error.reason, error.retryable) == (Reason.SOURCE_DOWN, False)
     assert "text/html" in error.message
@@ -121,12 +122,12 @@ def test_html_with_200_is_source_down_for_good() -> None:
 
 @pytest.mark.parametrize("body", ["[]", "null", '"x"', "{}", '{"data": {}}', '{"data": {"result": 5}}', '{"data": null}'])
 def test_json_that_is_not_prometheus_is_never_an_empty_answer(body: str) -> None:
-    with Canned((200, JSON, body)) as fake:
+    with CannedPrometheus((200, JSON, body)) as fake:
         assert failure(fake.url).reason == Reason.SOURCE_DOWN
 
 
 def test_503_is_asked_again_and_then_source_down_with_what_was_said() -> None:
-    with Canned(refusal(503, "unavailable", "compacting")) as fake:
+    with CannedPrometheus(refusal(503, "unavailable", "compacting")) as fake:
         error = failure(fake.url)
     assert error.reason == Reason.SOURCE_DOWN
     assert "compacting" in error.message
@@ -134,7 +135,7 @@ def test_503_is_asked_again_and_then_source_down_with_what_was_said() -> None:
 
 
 def test_one_503_is_survived() -> None:
-    with Canned((503, "text/plain", "busy"), success([])) as fake:
+    with CannedPrometheus((503, "text/plain", "busy"), success([])) as fake:
         assert subject(fake.url).fetch("up", NOW) == ()
     assert len(fake.requests) == 2
 
@@ -156,16 +157,16 @@ def test_one_503_is_survived() -> None:
     ],
 )
 def test_every_other_answer_has_its_reason(answer: tuple[int, str, str], reason: Reason, retryable: bool) -> None:
-    with Canned(answer) as fake:
+    with CannedPrometheus(answer) as fake:
         error = failure(fake.url)
     assert (error.reason, error.retryable) == (reason, retryable)
     assert error.message
 
 
 def test_warnings_are_told_and_infos_do_no_harm() -> None:
-    with Canned(success([], warnings=["store 2 is missing"])) as fake:
+    with CannedPrometheus(success([], warnings=["store 2 is missing"])) as fake:
         assert "store 2 is missing" in failure(fake.url).message
-    with Canned(success([], infos=["metric might not be a counter"])) as fake:
+    with CannedPrometheus(success([], infos=["metric might not be a counter"])) as fake:
         assert subject(fake.url).fetch("up", NOW) == ()
 
 
@@ -203,7 +204,7 @@ def test_a_real_prometheus_behind_a_certificate_that_is_not_trusted(tmp_path: Pa
 def test_each_call_logs_in_once_with_what_the_file_holds_now(tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text("first\n")
-    with Canned(success([])) as fake:
+    with CannedPrometheus(success([])) as fake:
         metrics = subject(fake.url, bearer_token_file=str(token))
         metrics.fetch("up", NOW)
         token.write_text("second\n")
@@ -215,7 +216,7 @@ def test_a_secret_is_in_no_error(tmp_path: Path) -> None:
     secret = tmp_path / "password"
     secret.write_text("hunter2")
     settings = {"username": "judge", "password_file": str(secret)}
-    with Canned((401, "text/plain", "no"), (200, "text/html", "x"), (500, "text/plain", "x")) as fake:
+    with CannedPrometheus((401, "text/plain", "no"), (200, "text/html", "x"), (500, "text/plain", "x")) as fake:
         said = [failure(fake.url, **settings) for _ in range(3)]
     said.append(failure(f"http://127.0.0.1:{free_port()}", **settings))
     for error in said:
@@ -228,7 +229,7 @@ def test_a_secret_is_in_no_error(tmp_path: Path) -> None:
 def test_the_processes_own_environment_does_not_apply(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     monkeypatch.setenv("no_proxy", "")
-    with Canned(success([])) as fake:
+    with CannedPrometheus(success([])) as fake:
         assert subject(fake.url).fetch("up", NOW) == ()
 
 
@@ -273,18 +274,18 @@ def test_check_says_how_to_mend_a_missing_exporter_and_a_missing_prometheus(url:
     exporter.publish("other 1\n", url)
     bad = [each for each in subject(url).check() if not each.ok]
     assert [each.part for each in bad] == ["prometheus exporter"]
-    assert "scrape_configs" in bad[0].mend
+    assert "scrape_configs" in bad[0].fix
     (down,) = subject(f"http://127.0.0.1:{free_port()}").check()
     assert not down.ok
     assert "refused" in down.found
-    assert down.mend
+    assert down.fix
 
 
 def test_check_sees_a_clock_that_is_off() -> None:
     def scalar(at: float) -> tuple[int, str, str]:
         return success([at, str(at)], "scalar")
 
-    with Canned(scalar(time.time() - 30), success({})) as fake:
+    with CannedPrometheus(scalar(time.time() - 30), success({})) as fake:
         clock = next(each for each in subject(fake.url).check() if each.part == "prometheus clock")
     assert not clock.ok
     assert "behind" in clock.found
@@ -309,14 +310,14 @@ def test_the_questions_of_the_ready_made_checks_find_their_servers(url: str, exp
     origin = time.time()
     text = "".join(lines(server, "shop") for server in ASKED | LIKE_THEM) + lines("v2-4.0.abcdefabcdef", "shop2")
     exporter.publish(text, url)
-    asked = Trial(rollout_of(ERRORS, LATENCY), origin).questions(time.time())
+    asked = CanaryAnalysis(rollout_of(ERRORS, LATENCY), origin).questions(time.time())
     assert [(each.check, each.part) for each in asked] == [
-        ("errors", Part.HISTORY), ("errors", Part.SAMPLES), ("latency", Part.HISTORY), ("latency", Part.SAMPLES)
+        ("errors", QueryPurpose.HISTORY), ("errors", QueryPurpose.SAMPLES), ("latency", QueryPurpose.HISTORY), ("latency", QueryPurpose.SAMPLES)
     ]  # fmt: skip
     assert {each.window.start for each in asked} == {origin - HISTORY_SECONDS, origin - LOOKBACK_SECONDS}
     found = {(each.check, each.part): subject(url).fetch(each.query, each.window, each.step_seconds) for each in asked}
     for check, number in (("errors", 4), ("latency", 2)):
-        there = found[check, Part.SAMPLES]
+        there = found[check, QueryPurpose.SAMPLES]
         assert {each.labels["server"] for each in there} == ASKED
         assert {each.labels["proxy"] for each in there} == {"shop"}
         assert len(there) == len(ASKED) * number

@@ -21,12 +21,22 @@ from sqlalchemy import event, insert, make_url, select, text, update
 from tidegate.core.phases import Phase
 from tidegate.errors import InvalidSettings, LeaseLost, Refused, StoreError
 from tidegate.ports import Store
-from tidegate.store import databases, tables
+from tidegate.store import tables, transactions
 from tidegate.store.database import Collision, Database
-from tidegate.store.sql import SqlStore
 from tidegate.store.sqlite import Sqlite, file_of
+from tidegate.store.store import SqlStore
 from tidegate.testing.store_contract import StoreContract
-from tidegate.testing.store_values import HandClock, a_key, a_release, a_rollout, a_service, an_event, at_once, begin, take
+from tidegate.testing.store_fixtures import (
+    ManualClock,
+    a_key,
+    a_release,
+    a_rollout,
+    a_service,
+    an_event,
+    begin,
+    claim_due,
+    run_concurrently,
+)
 
 SHOP = a_service()
 
@@ -49,28 +59,28 @@ def path_of(url: str) -> Path:
 
 class TestSqlite(StoreContract):
     @pytest.fixture
-    def store(self, clock: HandClock, tmp_path: Path) -> Iterator[Store]:
+    def store(self, clock: ManualClock, tmp_path: Path) -> Iterator[Store]:
         with closing(SqlStore(f"sqlite:///{tmp_path}/tidegate.db", clock)) as made:
             made.migrate()
             yield made
 
     @pytest.mark.parametrize("seconds", [3600.0, -3600.0])
-    def test_what_is_due_goes_along_with_a_clock_that_jumps(self, store: Store, clock: HandClock, seconds: float) -> None:
+    def test_what_is_due_goes_along_with_a_clock_that_jumps(self, store: Store, clock: ManualClock, seconds: float) -> None:
         begin(store, SHOP)
-        mine = take(store, "anna", 10)
+        mine = claim_due(store, "anna", 10)
         clock.forward(seconds)
-        store.leap(seconds, 10)
+        store.shift_clock(seconds, 10)
         assert store.claim("bert", 10) is None, "the lease lasts"
         store.renew(mine, 10)
         store.release(mine, clock() + 5)
         clock.forward(seconds)
-        store.leap(seconds, 10)
-        assert take(store, "anna", 10).since == mine.since + 2 * seconds
+        store.shift_clock(seconds, 10)
+        assert claim_due(store, "anna", 10).since == mine.since + 2 * seconds
 
-    def test_a_sole_engine_takes_up_at_once_what_the_one_before_held(self, store: Store, clock: HandClock) -> None:
+    def test_a_sole_engine_takes_up_at_once_what_the_one_before_held(self, store: Store, clock: ManualClock) -> None:
         rollout = begin(store, SHOP)
-        lost = take(store, "anna", 10)
-        store.end_leases()
+        lost = claim_due(store, "anna", 10)
+        store.expire_leases()
         taken = store.claim("bert", 10)
         assert taken is not None
         assert (taken.rollout, taken.since, taken.fence > lost.fence) == (rollout.id, clock.now, True)
@@ -100,7 +110,7 @@ def test_the_revisions_make_the_same_statements_as_the_tables(store: SqlStore, t
         """Columns and constraints in any order."""
         return sorted(" ".join(part.split()).removesuffix(" )") for part in sql.split(","))
 
-    straight = databases.connect(f"sqlite:///{tmp_path}/straight.db")
+    straight = transactions.connect(f"sqlite:///{tmp_path}/straight.db")
     straight.create()
     with closing(straight):
         with straight.writing.begin() as connection:
@@ -110,7 +120,7 @@ def test_the_revisions_make_the_same_statements_as_the_tables(store: SqlStore, t
 
 def test_a_database_may_be_migrated_by_several_at_once(url: str) -> None:
     stores = [SqlStore(url) for _ in range(4)]
-    assert at_once(*(each.migrate for each in stores)) == [None] * 4
+    assert run_concurrently(*(each.migrate for each in stores)) == [None] * 4
     assert [line.ok for line in stores[0].check()] == [True]
     for each in stores:
         each.close()
@@ -137,7 +147,7 @@ def test_one_key_sent_to_several_servers_at_once_makes_one_rollout(store: SqlSto
         key = replace(a_key("build-7"), answer=rollout.id)
         return stores[number].create(rollout, SHOP, a_release(SHOP, 1), key, an_event())
 
-    answers = at_once(*(lambda number=number: create(number) for number in range(6)))
+    answers = run_concurrently(*(lambda number=number: create(number) for number in range(6)))
     (made,) = store.rollouts()
     assert answers.count(None) == 1
     assert [each for each in answers if each is not None] == [replace(a_key("build-7"), answer=made.id)] * 5
@@ -192,7 +202,7 @@ def test_without_a_database_nothing_is_made(url: str) -> None:
             store.rollouts()
         (line,) = store.check()
     assert not caught.value.retryable
-    assert (line.ok, line.mend) == (False, "run `tidegate migrate`")
+    assert (line.ok, line.fix) == (False, "run `tidegate migrate`")
     assert not path_of(url).exists()
 
 
@@ -203,7 +213,7 @@ def test_an_empty_database_asks_to_be_migrated(url: str) -> None:
             store.claim("anna", 10)
         (line,) = store.check()
     assert not caught.value.retryable
-    assert (line.ok, line.mend) == (False, "run `tidegate migrate`")
+    assert (line.ok, line.fix) == (False, "run `tidegate migrate`")
     assert "missing" in line.found
 
 
@@ -249,7 +259,7 @@ def test_a_locked_database_is_worth_another_try(store: SqlStore, url: str) -> No
 
 def test_a_full_disk_is_named_and_nothing_is_half_written(store: SqlStore) -> None:
     rollout = begin(store, SHOP)
-    claim = take(store)
+    claim = claim_due(store)
 
     @event.listens_for(store._database.reading, "connect")
     def small(connection: sqlite3.Connection, _: object) -> None:
@@ -264,11 +274,11 @@ def test_a_full_disk_is_named_and_nothing_is_half_written(store: SqlStore) -> No
 
 
 def test_too_little_room_is_said_by_check(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tidegate.store.sqlite.LEAST_FREE_BYTES", 1 << 62)
+    monkeypatch.setattr("tidegate.store.sqlite.MIN_FREE_BYTES", 1 << 62)
     (line,) = store.check()
     assert not line.ok
     assert "free" in line.found
-    assert "make room" in line.mend
+    assert "make room" in line.fix
 
 
 def test_a_stored_value_that_cannot_be_read_is_named(store: SqlStore) -> None:
@@ -283,7 +293,7 @@ def test_a_stored_value_that_cannot_be_read_is_named(store: SqlStore) -> None:
 @pytest.mark.parametrize("change", [{"cursor": 1 << 70}, {"reason": "half a \ud800 sign"}, {"phase": None}])
 def test_a_value_that_cannot_be_stored_is_named(store: SqlStore, change: dict[str, Any]) -> None:
     rollout = begin(store, SHOP)
-    claim = take(store)
+    claim = claim_due(store)
     with pytest.raises(StoreError, match=rollout.id) as caught:
         store.save(replace(rollout, **change), (), claim.fence)
     assert not caught.value.retryable
@@ -294,7 +304,7 @@ def test_a_value_that_cannot_be_stored_is_named(store: SqlStore, change: dict[st
 
 HOLD = """
 import sys, time
-from tidegate.store.sql import SqlStore
+from tidegate.store.store import SqlStore
 with SqlStore(sys.argv[1]).sole_engine():
     print("locked", flush=True)
     time.sleep(60)

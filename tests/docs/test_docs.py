@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from tidegate.cli.exits import Exit
+from tidegate.cli.exit_codes import ExitCode
 from tidegate.cli.main import app
 
 ROOT = Path(__file__).parents[2]
@@ -38,7 +38,7 @@ def test_every_command_is_told(command: str) -> None:
 def test_every_exit_code_is_told() -> None:
     text = (ROOT / "docs" / "cli.md").read_text()
     told = {int(code) for code in re.findall(r"^\| (\d+) \|", text, re.M)}
-    assert told == {int(code) for code in Exit}
+    assert told == {int(code) for code in ExitCode}
 
 
 def test_readme_leads_to_every_page() -> None:

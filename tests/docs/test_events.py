@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from tidegate.core.kinds import Kind
+from tidegate.core.event_kinds import EventKind
 
 PAGE = Path(__file__).parents[2] / "docs" / "events.md"
 
 
 def test_every_kind_is_told_and_nothing_else() -> None:
     told = re.findall(r"^\| `([a-z_]+)`", PAGE.read_text(), re.M)
-    assert sorted(told) == sorted(Kind)
+    assert sorted(told) == sorted(EventKind)

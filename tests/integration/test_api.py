@@ -11,21 +11,21 @@ from pathlib import Path
 import pytest
 import requests
 
-from support.api import SHOP, Running, compose, running, verdict
-from support.waiting import at_most, eventually
-from tidegate.core.judge.verdict import Outcome
+from support.api import SHOP, RunningApi, compose, running, verdict
+from support.wait import at_most, eventually
+from tidegate.analysis.verdict import Outcome
 from tidegate.core.model import FailureAction, Policy
 from tidegate.core.phases import Phase
 from tidegate.errors import PlatformError
 
 
 @pytest.fixture
-def api(tmp_path: Path) -> Iterator[Running]:
+def api(tmp_path: Path) -> Iterator[RunningApi]:
     with running(tmp_path) as made:
         yield made
 
 
-def put(api: Running, version: str = "v1", **headers: str) -> tuple[int, str, dict[str, object]]:
+def put(api: RunningApi, version: str = "v1", **headers: str) -> tuple[int, str, dict[str, object]]:
     body = {"compose": compose(), "variables": {"VERSION": version}}
     answer = api.call("PUT", SHOP, body, headers=headers)
     return answer.status_code, answer.headers.get("ETag", ""), answer.json()
@@ -34,7 +34,7 @@ def put(api: Running, version: str = "v1", **headers: str) -> tuple[int, str, di
 # -- services ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_definition_is_stored_and_read_back(api: Running) -> None:
+def test_a_definition_is_stored_and_read_back(api: RunningApi) -> None:
     status, etag, said = put(api)
     assert (status, etag, said["image"], said["version"]) == (201, '"1"', "shop:v1", 1)
     assert put(api, "v2")[:2] == (200, '"2"')
@@ -46,7 +46,7 @@ def test_a_definition_is_stored_and_read_back(api: Running) -> None:
     assert "secret-value" not in found.text, "values of variables may be secrets"
 
 
-def test_a_definition_is_replaced_only_as_it_was_seen(api: Running) -> None:
+def test_a_definition_is_replaced_only_as_it_was_seen(api: RunningApi) -> None:
     etag = put(api)[1]
     assert put(api, "v2", **{"If-Match": etag})[0] == 200
     status, _, said = put(api, "v3", **{"If-Match": etag})
@@ -56,13 +56,13 @@ def test_a_definition_is_replaced_only_as_it_was_seen(api: Running) -> None:
     assert put(api, "v3", **{"If-Match": "*"})[0] == 200
 
 
-def test_what_is_not_there_has_no_version(api: Running) -> None:
+def test_what_is_not_there_has_no_version(api: RunningApi) -> None:
     status, _, said = put(api, **{"If-Match": '"1"'})
     assert (status, said["detail"]) == (412, 'demo/shop does not exist, so there is no version "1" of it')
     assert put(api, **{"If-None-Match": "*"})[0] == 201
 
 
-def test_services_are_listed_in_pages(api: Running) -> None:
+def test_services_are_listed_in_pages(api: RunningApi) -> None:
     for name in ("a", "b", "c"):
         text = compose().replace("shop:", f"{name}:", 1)
         assert api.call("PUT", f"/v1/services/demo/{name}", {"compose": text, "variables": {"VERSION": "1"}}).ok
@@ -75,7 +75,7 @@ def test_services_are_listed_in_pages(api: Running) -> None:
     assert "next" not in second.links
 
 
-def test_instances_are_told_from_platform_and_proxy(api: Running) -> None:
+def test_instances_are_told_from_platform_and_proxy(api: RunningApi) -> None:
     with api.engine():
         rollout = api.deploy()
         api.until(rollout["id"], "succeeded")
@@ -86,7 +86,7 @@ def test_instances_are_told_from_platform_and_proxy(api: Running) -> None:
         assert seen["problem"] is None
 
 
-def test_a_platform_that_does_not_answer_is_told_and_no_empty_list(api: Running) -> None:
+def test_a_platform_that_does_not_answer_is_told_and_no_empty_list(api: RunningApi) -> None:
     put(api)
     api.world.always["instances"] = PlatformError("the engine local does not answer")
     assert api.call("GET", f"{SHOP}/instances").json() == {
@@ -97,7 +97,7 @@ def test_a_platform_that_does_not_answer_is_told_and_no_empty_list(api: Running)
 # -- beginning a rollout ----------------------------------------------------------------------------------------------
 
 
-def test_a_rollout_is_planned_and_begun(api: Running) -> None:
+def test_a_rollout_is_planned_and_begun(api: RunningApi) -> None:
     body = {"compose": compose("hold: [1]"), "variables": {"VERSION": "v1"}}
     answer = api.post(f"{SHOP}/rollouts", body)
     first = answer.json()
@@ -114,12 +114,12 @@ def test_a_rollout_is_planned_and_begun(api: Running) -> None:
     assert (view["live"], view["rollout"], view["live_release"]["id"]) == ("v1-1", second["id"], "v1-1")
     assert (view["live_rollout"]["id"], [each["id"] for each in view["releases"]]) == (second["id"], ["v2-2", "v1-1"])
     events = api.call("GET", f"/v1/rollouts/{second['id']}/events").json()
-    assert [(each["number"], each["kind"], each["sentence"]) for each in events["events"]] == [
+    assert [(each["number"], each["kind"], each["message"]) for each in events["events"]] == [
         (1, "created", "rollout to v2-2 (shop:v2) asked by admin")
     ]
 
 
-def test_the_stored_definition_is_used_where_none_is_sent_and_an_image_replaces_its_own(api: Running) -> None:
+def test_the_stored_definition_is_used_where_none_is_sent_and_an_image_replaces_its_own(api: RunningApi) -> None:
     put(api)
     first = api.post(f"{SHOP}/rollouts", {}).json()
     assert first["new"] == "v1-1"
@@ -129,7 +129,7 @@ def test_the_stored_definition_is_used_where_none_is_sent_and_an_image_replaces_
     )
 
 
-def test_the_same_key_is_answered_again_and_starts_nothing(api: Running) -> None:
+def test_the_same_key_is_answered_again_and_starts_nothing(api: RunningApi) -> None:
     first = api.deploy(key="build-7")
     api.save(first["id"], Phase.RUNNING, Phase.SUCCEEDED)
     body = {"compose": compose(), "variables": {"VERSION": "v1"}}
@@ -141,7 +141,7 @@ def test_the_same_key_is_answered_again_and_starts_nothing(api: Running) -> None
     assert len(api.call("GET", f"{SHOP}/rollouts").json()["rollouts"]) == 1
 
 
-def test_the_same_key_at_once_makes_one_rollout(api: Running) -> None:
+def test_the_same_key_at_once_makes_one_rollout(api: RunningApi) -> None:
     body = {"compose": compose(), "variables": {"VERSION": "v1"}}
     answers: list[tuple[int, str]] = []
 
@@ -162,7 +162,7 @@ def test_the_same_key_at_once_makes_one_rollout(api: Running) -> None:
 # -- following --------------------------------------------------------------------------------------------------------
 
 
-def test_a_poll_answers_as_soon_as_something_happens(api: Running) -> None:
+def test_a_poll_answers_as_soon_as_something_happens(api: RunningApi) -> None:
     rollout = api.deploy()
     timer = threading.Timer(0.3, lambda: api.save(rollout["id"], Phase.RUNNING))
     begun = time.monotonic()
@@ -175,7 +175,7 @@ def test_a_poll_answers_as_soon_as_something_happens(api: Running) -> None:
     assert found["last"] == 2
 
 
-def test_a_poll_answers_empty_after_its_time_and_at_once_when_all_is_over(api: Running) -> None:
+def test_a_poll_answers_empty_after_its_time_and_at_once_when_all_is_over(api: RunningApi) -> None:
     rollout = api.deploy()
     begun = time.monotonic()
     assert api.call("GET", f"/v1/rollouts/{rollout['id']}/events?after=1&wait=0.3").json() == {"events": [], "last": 1}
@@ -185,7 +185,7 @@ def test_a_poll_answers_empty_after_its_time_and_at_once_when_all_is_over(api: R
         assert api.call("GET", f"/v1/rollouts/{rollout['id']}/events?after=3&wait=25").json()["events"] == []
 
 
-def test_too_many_polls_are_sent_away_and_the_rest_of_the_api_goes_on(api: Running) -> None:
+def test_too_many_polls_are_sent_away_and_the_rest_of_the_api_goes_on(api: RunningApi) -> None:
     rollout = api.deploy()
     path = f"/v1/rollouts/{rollout['id']}/events?after=1&wait=25"
 
@@ -210,7 +210,7 @@ def test_too_many_polls_are_sent_away_and_the_rest_of_the_api_goes_on(api: Runni
             poll.join()
 
 
-def test_rollouts_are_listed_in_pages_and_by_filter(api: Running) -> None:
+def test_rollouts_are_listed_in_pages_and_by_filter(api: RunningApi) -> None:
     ids = [api.finish(f"v{number}")["id"] for number in range(1, 4)]
     live = api.deploy("v4")["id"]
     first = api.call("GET", "/v1/rollouts?limit=3")
@@ -223,7 +223,7 @@ def test_rollouts_are_listed_in_pages_and_by_filter(api: Running) -> None:
     assert (len(exactly["rollouts"]), exactly["next"]) == (3, None)
 
 
-def test_a_whole_rollout_with_the_engine_and_its_report(api: Running) -> None:
+def test_a_whole_rollout_with_the_engine_and_its_report(api: RunningApi) -> None:
     with api.engine():
         assert api.until(api.deploy()["id"], "succeeded", "failed")["phase"] == "succeeded"
         second = api.deploy("v2", "hold: [1]")
@@ -243,7 +243,9 @@ def test_a_whole_rollout_with_the_engine_and_its_report(api: Running) -> None:
             second["id"], "succeeded", "v1-1", "v2-2",
         )  # fmt: skip
         assert [each["number"] for each in report["batches"]] == [1, 2, 3, 4]
-        assert report["wishes"] == [{"kind": "promoted", "by": "admin", "reason": "fine", "at": report["wishes"][0]["at"]}]
+        assert report["signals"] == [
+            {"kind": "promoted", "by": "admin", "reason": "fine", "at": report["signals"][0]["at"]}
+        ]
 
         back = api.post(f"{SHOP}/rollback", {"reason": "better before"}).json()
         assert (back["old"], back["new"], back["steps"][0]["gate"]["bake_seconds"]) == ("v2-2", "v1-1", 0)
@@ -254,7 +256,7 @@ def test_a_whole_rollout_with_the_engine_and_its_report(api: Running) -> None:
 # -- wishes -----------------------------------------------------------------------------------------------------------
 
 
-def held(api: Running, options: str = "hold: [1]", **changes: object) -> tuple[str, str]:
+def held(api: RunningApi, options: str = "hold: [1]", **changes: object) -> tuple[str, str]:
     """A rollout that waits after its first batch, and its ETag."""
     api.finish("v1")
     rollout = api.deploy("v2", options)
@@ -262,7 +264,7 @@ def held(api: Running, options: str = "hold: [1]", **changes: object) -> tuple[s
     return f"/v1/rollouts/{rollout['id']}", f'"{saved.version}"'
 
 
-def test_an_approval_is_bound_to_what_was_seen(api: Running) -> None:
+def test_an_approval_is_bound_to_what_was_seen(api: RunningApi) -> None:
     path, etag = held(api)
     assert api.call("GET", path).json()["waiting_for"] == "approval"
     missing = api.post(f"{path}/promote")
@@ -277,7 +279,7 @@ def test_an_approval_is_bound_to_what_was_seen(api: Running) -> None:
     assert "was approved already, by admin" in again.json()["detail"]
 
 
-def test_an_approval_in_full_is_for_every_hold_that_follows(api: Running) -> None:
+def test_an_approval_in_full_is_for_every_hold_that_follows(api: RunningApi) -> None:
     path, etag = held(api, "hold: [2]")
     refused = api.post(f"{path}/promote", If_Match=etag)
     assert refused.status_code == 409
@@ -296,7 +298,7 @@ def test_an_approval_in_full_is_for_every_hold_that_follows(api: Running) -> Non
         (Outcome.PASS, "rollback", None),
     ],
 )
-def test_an_approval_is_for_what_a_verdict_asks(api: Running, outcome: Outcome, action: str, waits: str | None) -> None:
+def test_an_approval_is_for_what_a_verdict_asks(api: RunningApi, outcome: Outcome, action: str, waits: str | None) -> None:
     policy = Policy(failure_action=FailureAction(action))
     options = "bake: 5s, checks: [{errors: {margin: 1%}}]"
     path, etag = held(api, options, verdict=verdict(outcome, time.time()))
@@ -312,7 +314,7 @@ def test_an_approval_is_for_what_a_verdict_asks(api: Running, outcome: Outcome, 
     assert answer.status_code == (202 if waits else 409), answer.text
 
 
-def test_pause_resume_verify_and_rollback_are_recorded(api: Running) -> None:
+def test_pause_resume_verify_and_rollback_are_recorded(api: RunningApi) -> None:
     path, _ = held(api, "bake: 5s, checks: [{errors: {margin: 1%}}]")
     assert api.post(f"{path}/pause", {"reason": "lunch"}).json()["paused"] is True
     assert api.call("POST", f"{path}/resume").json()["paused"] is False, "a body is not needed"
@@ -324,12 +326,12 @@ def test_pause_resume_verify_and_rollback_are_recorded(api: Running) -> None:
     assert len(api.woken) == 6
 
 
-def test_a_check_without_a_margin_is_shown_without_one(api: Running) -> None:
+def test_a_check_without_a_margin_is_shown_without_one(api: RunningApi) -> None:
     api.deploy(options="bake: 5s, checks: [errors: {}]")
     assert [each["margin"] for each in api.call("GET", SHOP).json()["checks"]] == [None]
 
 
-def test_a_wish_with_a_key_happens_once(api: Running) -> None:
+def test_a_wish_with_a_key_happens_once(api: RunningApi) -> None:
     path, etag = held(api)
     first = api.post(f"{path}/promote", key="approve-1", If_Match=etag)
     again = api.post(f"{path}/promote", key="approve-1", If_Match=etag)
@@ -337,7 +339,7 @@ def test_a_wish_with_a_key_happens_once(api: Running) -> None:
     assert again.headers["ETag"] == first.headers["ETag"]
 
 
-def test_wishes_that_make_no_sense_are_refused_with_a_sentence(api: Running) -> None:
+def test_wishes_that_make_no_sense_are_refused_with_a_sentence(api: RunningApi) -> None:
     path, etag = held(api, "drain: 1s")
     rollout = path.rpartition("/")[2]
     said = api.post(f"{path}/promote", If_Match=etag).json()
@@ -358,7 +360,7 @@ def test_wishes_that_make_no_sense_are_refused_with_a_sentence(api: Running) -> 
 # -- rolling a service back -------------------------------------------------------------------------------------------
 
 
-def test_rolling_back_turns_the_live_rollout_back(api: Running) -> None:
+def test_rolling_back_turns_the_live_rollout_back(api: RunningApi) -> None:
     live = api.deploy()
     answer = api.post(f"{SHOP}/rollback", {"reason": "typo"}, key="back-1")
     assert (answer.status_code, answer.headers["Location"]) == (202, f"/v1/rollouts/{live['id']}")
@@ -368,7 +370,7 @@ def test_rolling_back_turns_the_live_rollout_back(api: Running) -> None:
     assert len(api.call("GET", f"{SHOP}/rollouts").json()["rollouts"]) == 1, "the repeat began nothing new"
 
 
-def test_rolling_back_goes_to_the_last_good_release(api: Running) -> None:
+def test_rolling_back_goes_to_the_last_good_release(api: RunningApi) -> None:
     none = api.post(f"{SHOP}/rollback")
     assert (none.status_code, none.json()["code"]) == (404, "unknown-service")
     put(api)
@@ -383,7 +385,7 @@ def test_rolling_back_goes_to_the_last_good_release(api: Running) -> None:
     assert (back["old"], back["new"]) == ("v2-2", "v1-1")
 
 
-def test_after_a_halt_what_served_before_is_brought_up_anew(api: Running) -> None:
+def test_after_a_halt_what_served_before_is_brought_up_anew(api: RunningApi) -> None:
     api.finish("v1")
     api.finish("v2", Phase.RUNNING, Phase.ROLLING_BACK, Phase.FAILED)
     back = api.post(f"{SHOP}/rollback").json()

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from support.api import SHOP, Running, compose, running
+from support.api import SHOP, RunningApi, compose, running
 from tidegate.core.phases import Phase
 from tidegate.errors import StoreError
 
 
 @pytest.fixture
-def api(tmp_path: Path) -> Iterator[Running]:
+def api(tmp_path: Path) -> Iterator[RunningApi]:
     with running(tmp_path) as made:
         yield made
 
@@ -43,7 +43,7 @@ SPECS = {
 
 
 @pytest.mark.parametrize("name", SPECS)
-def test_a_bad_file_is_refused_with_every_mistake_and_its_place(api: Running, name: str) -> None:
+def test_a_bad_file_is_refused_with_every_mistake_and_its_place(api: RunningApi, name: str) -> None:
     text, mistakes = SPECS[name]
     for answer in (
         api.call("PUT", SHOP, body(text, VERSION="v1")),
@@ -59,7 +59,7 @@ def test_a_bad_file_is_refused_with_every_mistake_and_its_place(api: Running, na
     assert api.call("GET", "/v1/services").json()["services"] == [], "nothing was stored"
 
 
-def test_a_missing_variable_is_told_by_its_name(api: Running) -> None:
+def test_a_missing_variable_is_told_by_its_name(api: RunningApi) -> None:
     said = api.call("PUT", SHOP, body(compose())).json()
     assert [each["path"] for each in said["errors"]] == ["services.shop.image"]
     assert "VERSION" in said["detail"]
@@ -75,7 +75,7 @@ def test_checks_need_metrics(tmp_path: Path) -> None:
         )
 
 
-def test_two_services_on_one_route_are_refused(api: Running) -> None:
+def test_two_services_on_one_route_are_refused(api: RunningApi) -> None:
     assert api.call("PUT", SHOP, body(compose("route: front"), VERSION="v1")).status_code == 201
     text = compose("route: front").replace("shop:", "cart:", 1)
     for answer in (
@@ -89,7 +89,7 @@ def test_two_services_on_one_route_are_refused(api: Running) -> None:
 # -- what is there, and what is not -----------------------------------------------------------------------------------
 
 
-def test_a_second_rollout_is_refused_with_the_id_of_the_first(api: Running) -> None:
+def test_a_second_rollout_is_refused_with_the_id_of_the_first(api: RunningApi) -> None:
     live = api.deploy()["id"]
     answer = api.post(f"{SHOP}/rollouts", body(compose(), VERSION="v2"))
     said = answer.json()
@@ -111,18 +111,18 @@ def test_a_second_rollout_is_refused_with_the_id_of_the_first(api: Running) -> N
         ("GET", "/v2", "not-found", "there is nothing at /v2"),
     ],
 )
-def test_the_unknown_is_told(api: Running, method: str, path: str, code: str, detail: str) -> None:
+def test_the_unknown_is_told(api: RunningApi, method: str, path: str, code: str, detail: str) -> None:
     answer = api.call(method, path)
     said = answer.json()
     assert (answer.status_code, said["status"], said["code"], said["detail"]) == (404, 404, code, detail)
 
 
-def test_an_unknown_environment_lists_the_known_ones(api: Running) -> None:
+def test_an_unknown_environment_lists_the_known_ones(api: RunningApi) -> None:
     answer = api.post("/v1/services/prod/shop/rollouts", body(compose(), VERSION="v1"))
     assert (answer.status_code, answer.json()["detail"]) == (404, "no environment prod; known: demo, live")
 
 
-def test_without_a_file_and_without_a_definition(api: Running) -> None:
+def test_without_a_file_and_without_a_definition(api: RunningApi) -> None:
     said = api.post(f"{SHOP}/rollouts", {}).json()
     assert said["detail"] == "no service demo/shop: send its Compose file as `compose`"
     api.call("PUT", SHOP, body(compose(), VERSION="v1"))
@@ -143,7 +143,7 @@ def test_without_a_file_and_without_a_definition(api: Running) -> None:
     ],
 )
 def test_a_body_of_the_wrong_shape_is_refused_with_pointers(
-    api: Running, sent: dict[str, Any], errors: dict[str, str]
+    api: RunningApi, sent: dict[str, Any], errors: dict[str, str]
 ) -> None:
     answer = api.call("PUT", SHOP, sent)
     said = answer.json()
@@ -165,7 +165,7 @@ def test_a_body_of_the_wrong_shape_is_refused_with_pointers(
         ("cursor=bm9uZQ", "/cursor", "not a cursor of this list"),
     ],
 )
-def test_a_bad_query_is_refused(api: Running, query: str, pointer: str, detail: str) -> None:
+def test_a_bad_query_is_refused(api: RunningApi, query: str, pointer: str, detail: str) -> None:
     answer = api.call("GET", f"/v1/rollouts?{query}")
     assert answer.status_code == 422
     (error,) = answer.json()["errors"]
@@ -173,7 +173,7 @@ def test_a_bad_query_is_refused(api: Running, query: str, pointer: str, detail: 
     assert detail in error["detail"]
 
 
-def test_waits_are_bounded(api: Running) -> None:
+def test_waits_are_bounded(api: RunningApi) -> None:
     rollout = api.deploy()["id"]
     assert api.call("GET", f"/v1/rollouts/{rollout}/events?wait=26").status_code == 422
     assert api.call("GET", f"/v1/rollouts/{rollout}/events?after=-1").status_code == 422
@@ -194,13 +194,13 @@ def test_waits_are_bounded(api: Running) -> None:
         (b'{"compose": "' + b"x" * 1_100_000 + b'"}', "application/json", 413, "request-entity-too-large"),
     ],
 )
-def test_what_is_no_json_object_is_refused(api: Running, data: bytes, content_type: str, status: int, code: str) -> None:
+def test_what_is_no_json_object_is_refused(api: RunningApi, data: bytes, content_type: str, status: int, code: str) -> None:
     answer = api.call("PUT", SHOP, data=data, headers={"Content-Type": content_type})
     assert (answer.status_code, answer.json()["code"]) == (status, code)
     assert answer.headers["Content-Type"] == "application/problem+json"
 
 
-def test_a_key_is_needed_where_something_is_created(api: Running) -> None:
+def test_a_key_is_needed_where_something_is_created(api: RunningApi) -> None:
     for path in (f"{SHOP}/rollouts", f"{SHOP}/rollback"):
         answer = api.call("POST", path, {})
         assert (answer.status_code, answer.json()["code"]) == (400, "idempotency-key-needed")
@@ -208,13 +208,13 @@ def test_a_key_is_needed_where_something_is_created(api: Running) -> None:
     assert api.post(f"{SHOP}/rollouts", {}, key="no blanks").status_code == 422
 
 
-def test_a_method_that_is_not_there_names_those_that_are(api: Running) -> None:
+def test_a_method_that_is_not_there_names_those_that_are(api: RunningApi) -> None:
     answer = api.call("DELETE", SHOP)
     assert (answer.status_code, answer.json()["code"]) == (405, "method-not-allowed")
     assert "PUT" in answer.headers["Allow"]
 
 
-def test_every_problem_has_the_same_shape_and_headers(api: Running) -> None:
+def test_every_problem_has_the_same_shape_and_headers(api: RunningApi) -> None:
     answer = api.call("GET", "/v1/rollouts/abc", headers={"X-Request-ID": "build-7"})
     assert answer.json() == {
         "type": "urn:tidegate:problem:unknown-rollout",
@@ -233,7 +233,7 @@ def test_every_problem_has_the_same_shape_and_headers(api: Running) -> None:
     assert len(made_up) == 32
 
 
-def test_an_open_connection_that_sends_no_request_holds_up_nobody(api: Running) -> None:
+def test_an_open_connection_that_sends_no_request_holds_up_nobody(api: RunningApi) -> None:
     host, port = api.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))):
         assert api.call("GET", "/healthz", token="").json() == {"status": "alive"}
@@ -242,7 +242,7 @@ def test_an_open_connection_that_sends_no_request_holds_up_nobody(api: Running) 
 # -- when the server itself is at fault -------------------------------------------------------------------------------
 
 
-def test_a_fault_in_our_own_code_tells_nothing_of_it(api: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_in_our_own_code_tells_nothing_of_it(api: RunningApi, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
         raise RuntimeError("secret of the inside")
 
@@ -253,7 +253,7 @@ def test_a_fault_in_our_own_code_tells_nothing_of_it(api: Running, monkeypatch: 
     assert answer.json()["detail"] == "an internal error; the server's log has it under r1"
 
 
-def test_a_database_that_fails_is_a_reason_to_try_later(api: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_database_that_fails_is_a_reason_to_try_later(api: RunningApi, monkeypatch: pytest.MonkeyPatch) -> None:
     def locked(*_: object, **__: object) -> None:
         raise StoreError("reading: the database is locked", retryable=True)
 
@@ -267,7 +267,7 @@ def test_a_database_that_fails_is_a_reason_to_try_later(api: Running, monkeypatc
     assert "tidegate_live_rollouts" not in text, "a number that is not known is not told"
 
 
-def test_ready_says_what_is_wrong(api: Running, tmp_path: Path) -> None:
+def test_ready_says_what_is_wrong(api: RunningApi, tmp_path: Path) -> None:
     assert api.call("GET", "/readyz", token="").json() == {"status": "ready"}
     (tmp_path / "tidegate.db").rename(tmp_path / "away")
     try:
@@ -279,7 +279,7 @@ def test_ready_says_what_is_wrong(api: Running, tmp_path: Path) -> None:
         (tmp_path / "away").rename(tmp_path / "tidegate.db")
 
 
-def test_metrics_count_requests_by_route_and_rollouts_by_phase(api: Running) -> None:
+def test_metrics_count_requests_by_route_and_rollouts_by_phase(api: RunningApi) -> None:
     rollout = api.deploy()["id"]
     api.save(rollout, Phase.RUNNING)
     api.call("GET", f"/v1/rollouts/{rollout}")
@@ -296,7 +296,7 @@ def test_metrics_count_requests_by_route_and_rollouts_by_phase(api: Running) -> 
     assert rollout not in text, "labels are bounded"
 
 
-def test_every_answer_is_ascii_whatever_is_told_in_it(api: Running) -> None:
+def test_every_answer_is_ascii_whatever_is_told_in_it(api: RunningApi) -> None:
     """A client that guesses another encoding than JSON's own reads it all the same."""
     reason = "größer 🚢"
     answers = [api.deploy("v1") and api.post(f"{SHOP}/rollback", {"reason": reason})]

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from support.api import Running, running
-from tidegate.cli.exits import Exit
+from support.api import RunningApi, running
+from tidegate.cli.exit_codes import ExitCode
+from tidegate.compose.files import MAX_FILE_BYTES, MAX_FILES
 from tidegate.core.phases import Phase
-from tidegate.core.spec_files import MOST_FILE_BYTES, MOST_FILES
 
 TIDEGATE = Path(sys.executable).with_name("tidegate")
 SHOP = "/v1/services/demo/shop"
@@ -44,12 +44,12 @@ BODY = {"compose": COMPOSE, "variables": {"VERSION": "v1", "TOKEN": SECRETS[2]},
 
 
 @pytest.fixture
-def api(tmp_path: Path) -> Iterator[Running]:
+def api(tmp_path: Path) -> Iterator[RunningApi]:
     with running(tmp_path) as made:
         yield made
 
 
-def test_what_came_with_it_is_in_the_release(api: Running) -> None:
+def test_what_came_with_it_is_in_the_release(api: RunningApi) -> None:
     rollout = api.post(f"{SHOP}/rollouts", BODY)
     assert rollout.status_code == 202, rollout.text
     release = api.wiring.store.get_release("demo/shop", rollout.json()["new"]).release
@@ -61,7 +61,7 @@ def test_what_came_with_it_is_in_the_release(api: Running) -> None:
     }
 
 
-def test_secrets_are_in_no_answer_and_in_no_log(api: Running, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_secrets_are_in_no_answer_and_in_no_log(api: RunningApi, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Every page that there is, the events, the report, the record, the audit log, the errors and what is logged."""
     put = api.call("PUT", SHOP, BODY)
     with api.engine():
@@ -104,24 +104,24 @@ def test_secrets_are_in_no_answer_and_in_no_log(api: Running, tmp_path: Path, ca
         ({"./app.env": "x"}, "/files/.~1app.env/[key]", "write it as app.env"),
         ({"a": {"base64": "?"}}, "/files/a/FileBytes/base64", "must be base64"),
         ({"a": 5}, "/files/a/str", "valid string"),
-        ({f"f{number}": "x" for number in range(MOST_FILES + 1)}, "/files", "at most 50 items"),
+        ({f"f{number}": "x" for number in range(MAX_FILES + 1)}, "/files", "at most 50 items"),
     ],
 )
-def test_files_of_a_wrong_shape(api: Running, files: dict[str, Any], pointer: str, said: str) -> None:
+def test_files_of_a_wrong_shape(api: RunningApi, files: dict[str, Any], pointer: str, said: str) -> None:
     answer = api.call("PUT", SHOP, {**BODY, "files": files})
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid-request")
     told = {each["pointer"]: each["detail"] for each in answer.json()["errors"]}
     assert said in told[pointer], told
 
 
-def test_files_that_are_too_large_or_missing(api: Running) -> None:
-    sent = {**BODY, "files": {"app.env": "A=1", "secrets/db.txt": "x" * (MOST_FILE_BYTES + 1)}}
+def test_files_that_are_too_large_or_missing(api: RunningApi) -> None:
+    sent = {**BODY, "files": {"app.env": "A=1", "secrets/db.txt": "x" * (MAX_FILE_BYTES + 1)}}
     told = {each["path"]: each["detail"] for each in api.call("PUT", SHOP, sent).json()["errors"]}
     assert "allowed are 524288" in told["secrets.db.file"]
     assert "the file keys.p12 is needed" in told["configs.keys.file"]
 
 
-def test_files_without_a_compose_file(api: Running) -> None:
+def test_files_without_a_compose_file(api: RunningApi) -> None:
     api.call("PUT", SHOP, BODY)
     said = api.post(f"{SHOP}/rollouts", {"files": FILES}).json()
     assert (said["code"], said["errors"][0]["pointer"]) == ("invalid-spec", "/files")
@@ -137,7 +137,7 @@ def depending(*names: str, service: str = "shop") -> dict[str, Any]:
     return {"compose": text + f"    x-tidegate: {{listen: 8002, route: {service}, health: {{path: /}}}}\n"}
 
 
-def test_what_a_service_depends_on_must_serve_before(api: Running) -> None:
+def test_what_a_service_depends_on_must_serve_before(api: RunningApi) -> None:
     refused = api.post(f"{SHOP}/rollouts", depending("db", "cache"))
     said = refused.json()
     assert (refused.status_code, said["code"]) == (409, "dependency-missing")
@@ -150,7 +150,7 @@ def test_what_a_service_depends_on_must_serve_before(api: Running) -> None:
     assert api.post(f"{SHOP}/rollouts", depending("db")).status_code == 202
 
 
-def test_a_definition_may_be_stored_before_what_it_depends_on(api: Running) -> None:
+def test_a_definition_may_be_stored_before_what_it_depends_on(api: RunningApi) -> None:
     assert api.call("PUT", SHOP, depending("db")).status_code == 201
     assert api.post(f"{SHOP}/rollouts", {}).json()["code"] == "dependency-missing"
 
@@ -173,7 +173,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def apply(api: Running, tmp_path: Path) -> Run:
+def apply(api: RunningApi, tmp_path: Path) -> Run:
     """`tidegate apply`, from another folder than the Compose file's."""
 
     def run(file: Path) -> subprocess.CompletedProcess[str]:
@@ -194,9 +194,9 @@ def apply(api: Running, tmp_path: Path) -> Run:
     return run
 
 
-def test_the_command_collects_the_files_by_itself(api: Running, apply: Run, folder: Path) -> None:
+def test_the_command_collects_the_files_by_itself(api: RunningApi, apply: Run, folder: Path) -> None:
     done = apply(folder / "compose.yaml")
-    assert done.returncode == Exit.DONE, done.stderr
+    assert done.returncode == ExitCode.DONE, done.stderr
     container = api.wiring.store.get_service("demo/shop").service.container
     assert sorted(each.data for each in container.files) == sorted([BINARY, *(each.encode() for each in SECRETS[1:])])
     assert container.environment == {"PASSWORD": SECRETS[0]}
@@ -205,10 +205,10 @@ def test_the_command_collects_the_files_by_itself(api: Running, apply: Run, fold
 def test_a_link_within_the_folder_is_followed(apply: Run, folder: Path) -> None:
     (folder / "app.env").rename(folder / "real.env")
     (folder / "app.env").symlink_to("real.env")
-    assert apply(folder / "compose.yaml").returncode == Exit.DONE
+    assert apply(folder / "compose.yaml").returncode == ExitCode.DONE
 
 
-def test_what_leads_out_of_the_folder_is_not_read(api: Running, apply: Run, folder: Path, tmp_path: Path) -> None:
+def test_what_leads_out_of_the_folder_is_not_read(api: RunningApi, apply: Run, folder: Path, tmp_path: Path) -> None:
     (tmp_path / "outside").write_text("hunter2-outside")
     (folder / "app.env").unlink()
     (folder / "app.env").symlink_to(tmp_path / "outside")
@@ -218,7 +218,7 @@ def test_what_leads_out_of_the_folder_is_not_read(api: Running, apply: Run, fold
     (tmp_path / "db.txt").write_text("hunter2-outside")
     (folder / "keys.p12").unlink()
     done = apply(folder / "compose.yaml")
-    assert done.returncode == Exit.USAGE
+    assert done.returncode == ExitCode.USAGE
     assert done.stderr.count("leads out of") == 2
     assert "keys.p12: No such file or directory" in done.stderr
     assert "hunter2" not in done.stderr + done.stdout
@@ -228,7 +228,7 @@ def test_names_that_lead_out_are_refused_by_the_server(apply: Run, folder: Path,
     (tmp_path / "common.env").write_text("A=1")
     (folder / "compose.yaml").write_text(COMPOSE.replace("app.env", "../common.env"))
     done = apply(folder / "compose.yaml")
-    assert done.returncode == Exit.REFUSED, done.stderr
+    assert done.returncode == ExitCode.REFUSED, done.stderr
     assert "services.shop.env_file[0]: found '../common.env'" in done.stderr
 
 
@@ -237,10 +237,10 @@ def test_what_is_no_file_is_not_read(apply: Run, folder: Path, make: Callable[[P
     (folder / "app.env").unlink()
     make(folder / "app.env")
     done = apply(folder / "compose.yaml")
-    assert (done.returncode, "app.env: is no file" in done.stderr) == (Exit.USAGE, True)
+    assert (done.returncode, "app.env: is no file" in done.stderr) == (ExitCode.USAGE, True)
 
 
 def test_a_large_file_is_not_sent(apply: Run, folder: Path) -> None:
-    (folder / "keys.p12").write_bytes(b"x" * (MOST_FILE_BYTES + 1))
+    (folder / "keys.p12").write_bytes(b"x" * (MAX_FILE_BYTES + 1))
     done = apply(folder / "compose.yaml")
-    assert (done.returncode, f"keys.p12: is larger than {MOST_FILE_BYTES} bytes" in done.stderr) == (Exit.USAGE, True)
+    assert (done.returncode, f"keys.p12: is larger than {MAX_FILE_BYTES} bytes" in done.stderr) == (ExitCode.USAGE, True)

@@ -18,7 +18,7 @@ from hypothesis.errors import FlakyStrategyDefinition
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi import checks
 
-from support.api import Running, compose, running
+from support.api import RunningApi, compose, running
 
 EXAMPLES = 10  # of each operation and kind
 STEPS, STORIES = 12, 80
@@ -64,7 +64,7 @@ def is_one_of_ours(_: Any, response: Any, case: Any) -> None:
 
 
 @pytest.fixture
-def api(tmp_path: Path) -> Iterator[Running]:
+def api(tmp_path: Path) -> Iterator[RunningApi]:
     with running(tmp_path) as made, made.engine():
         made.until(made.deploy("v1")["id"], "succeeded")
         yield made
@@ -76,7 +76,7 @@ def _followed(document: dict[str, Any], parameter: str, value: str) -> dict[str,
     return {each["operationId"]: {"operationId": each["operationId"], "parameters": {parameter: value}} for each in them}
 
 
-def specification(api: Running, *modes: GenerationMode) -> Any:
+def specification(api: RunningApi, *modes: GenerationMode) -> Any:
     """The schema of the running API. Names and files are true ones now and then, so that requests come far."""
     document = api.call("GET", "/openapi.json", token="").json()
     for path, status, member, name in NAMED:
@@ -107,7 +107,7 @@ def specification(api: Running, *modes: GenerationMode) -> Any:
     return schema
 
 
-def ask(api: Running, case: Any) -> None:
+def ask(api: RunningApi, case: Any) -> None:
     if isinstance(case.query, dict):
         case.query.pop("wait", None)  # a wish to wait is granted, and tells nothing more
     answer = case.call(headers={"Authorization": f"Bearer {api.token}"}, timeout=30)
@@ -115,7 +115,7 @@ def ask(api: Running, case: Any) -> None:
 
 
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda each: each.value)
-def test_every_operation_answers_as_it_says_whatever_is_sent(api: Running, mode: GenerationMode) -> None:
+def test_every_operation_answers_as_it_says_whatever_is_sent(api: RunningApi, mode: GenerationMode) -> None:
     asked: dict[str, int] = {}
     for found in specification(api, mode).get_all_operations():
         operation = found.ok()
@@ -142,7 +142,7 @@ DEEP = {
 }
 
 
-def test_stories_of_many_requests_end_as_told(api: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stories_of_many_requests_end_as_told(api: RunningApi, monkeypatch: pytest.MonkeyPatch) -> None:
     """What one answer names is asked for by the next request: rollouts, tokens, cursors."""
     monkeypatch.setattr(api.world, "ready_after", 1.5)  # a rollout lasts longer than what is asked of it, on any machine
     asked: set[str] = set()

@@ -13,21 +13,21 @@ import jsonschema
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from support.api import SHOP, Running, compose, running
-from tidegate.web import problems
-from tidegate.web.problems import TABLE, Kind
+from support.api import SHOP, RunningApi, compose, running
+from tidegate.web import errors
+from tidegate.web.errors import PROBLEM_TYPES, ProblemType
 
 DOCS = Path(__file__).parents[2] / "docs"
 COMMITTED = DOCS / "openapi.json"
 
 
 @pytest.fixture
-def api(tmp_path: Path) -> Iterator[Running]:
+def api(tmp_path: Path) -> Iterator[RunningApi]:
     with running(tmp_path) as made:
         yield made
 
 
-def specification(api: Running) -> dict[str, Any]:
+def specification(api: RunningApi) -> dict[str, Any]:
     found: dict[str, Any] = api.call("GET", "/openapi.json", token="").json()
     return found
 
@@ -36,13 +36,13 @@ def operations(document: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]
     return [(method, path, each) for path, them in document["paths"].items() for method, each in them.items()]
 
 
-def test_it_is_valid(api: Running) -> None:
+def test_it_is_valid(api: RunningApi) -> None:
     document = specification(api)
     assert document["openapi"] == "3.1.0"
     OpenAPIV31SpecValidator(document).validate()
 
 
-def test_it_is_the_committed_one(api: Running) -> None:
+def test_it_is_the_committed_one(api: RunningApi) -> None:
     """An API changes on purpose only: `UPDATE=1 pytest tests/integration/test_api_openapi.py` writes it anew."""
     text = json.dumps(specification(api), indent=2, ensure_ascii=False) + "\n"
     if os.environ.get("UPDATE"):
@@ -50,7 +50,7 @@ def test_it_is_the_committed_one(api: Running) -> None:
     assert COMMITTED.read_text() == text
 
 
-def test_every_operation_is_named_once_and_says_what_it_does(api: Running) -> None:
+def test_every_operation_is_named_once_and_says_what_it_does(api: RunningApi) -> None:
     found = operations(specification(api))
     names = [each["operationId"] for _, _, each in found]
     assert len(set(names)) == len(names) > 20
@@ -60,7 +60,7 @@ def test_every_operation_is_named_once_and_says_what_it_does(api: Running) -> No
             assert parameter["description"], f"{method} {path}: {parameter['name']}"
 
 
-def test_what_is_needed_is_marked_so(api: Running) -> None:
+def test_what_is_needed_is_marked_so(api: RunningApi) -> None:
     needed = {
         (each["operationId"], parameter["name"])
         for _, _, each in operations(specification(api))
@@ -73,7 +73,7 @@ def test_what_is_needed_is_marked_so(api: Running) -> None:
     }  # fmt: skip
 
 
-def test_answers_are_as_it_says(api: Running) -> None:
+def test_answers_are_as_it_says(api: RunningApi) -> None:
     document = specification(api)
     with api.engine():
         first = api.deploy()
@@ -114,7 +114,7 @@ def _check(document: dict[str, Any], schema: dict[str, Any], answer: object) -> 
     jsonschema.Draft202012Validator({**schema, "components": strict}).validate(answer)
 
 
-def test_every_route_is_told_in_the_documentation(api: Running) -> None:
+def test_every_route_is_told_in_the_documentation(api: RunningApi) -> None:
     text = (DOCS / "api.md").read_text()
     told = set(re.findall(r"^\| `([A-Z]+ /[^`]*)`", text, re.M))
     assert told == {f"{method.upper()} {path}" for method, path, _ in operations(specification(api))}
@@ -124,8 +124,8 @@ def test_every_code_is_told_in_the_documentation() -> None:
     text = (DOCS / "api.md").read_text()
     rows = re.findall(r"^\| (\d{3}) \| ([^|]+) \|", text, re.M)
     told = {(int(status), code) for status, codes in rows for code in re.findall(r"`([a-z-]+)`", codes)}
-    own = {each for each in vars(problems).values() if isinstance(each, Kind)}
-    known = {(kind.status, kind.code) for kind in {*TABLE.values(), *own}}
+    own = {each for each in vars(errors).values() if isinstance(each, ProblemType)}
+    known = {(kind.status, kind.code) for kind in {*PROBLEM_TYPES.values(), *own}}
     flask = {
         (400, "bad-request"), (404, "not-found"), (405, "method-not-allowed"), (413, "request-entity-too-large"),
         (415, "unsupported-media-type"),

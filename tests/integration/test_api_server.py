@@ -19,10 +19,10 @@ import pytest
 import requests
 
 from processes import free_port
-from support.waiting import at_most, eventually, exit_status
+from support.wait import at_most, eventually, exit_status
 from tidegate.core.model import Signal, SignalKind
-from tidegate.store.sql import SqlStore
-from tidegate.testing.store_values import a_service, begin
+from tidegate.store.store import SqlStore
+from tidegate.testing.store_fixtures import a_service, begin
 from tidegate.web.auth import new_token
 
 PACE_SECONDS = 0.1  # between two requests of a client that keeps asking

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from support.api import SHOP, Running, compose, running
-from support.waiting import eventually
+from support.api import SHOP, RunningApi, compose, running
+from support.wait import eventually
 from tidegate.settings import Settings, WebSettings
-from tidegate.web.auth import digest_of, new_token
-from tidegate.web.failures import FREE
+from tidegate.web.auth import new_token, token_digest
+from tidegate.web.auth_throttle import FREE_ATTEMPTS
 
 
 @pytest.fixture
-def api(tmp_path: Path) -> Iterator[Running]:
+def api(tmp_path: Path) -> Iterator[RunningApi]:
     with running(tmp_path) as made:
         yield made
 
@@ -30,13 +30,13 @@ def api(tmp_path: Path) -> Iterator[Running]:
         ("Bearer tg_" + "x" * 43, "the token is unknown; it may have been dropped"),
     ],
 )
-def test_a_stranger_is_told_how_to_come_in(api: Running, sent: str | None, said: str) -> None:
+def test_a_stranger_is_told_how_to_come_in(api: RunningApi, sent: str | None, said: str) -> None:
     answer = api.call("GET", "/v1/services", token="", headers={"Authorization": sent} if sent else {})
     assert (answer.status_code, answer.json()["code"], answer.json()["detail"]) == (401, "unauthenticated", said)
     assert answer.headers["WWW-Authenticate"].startswith('Bearer realm="tidegate"')
 
 
-def test_everything_but_the_probes_needs_a_token(api: Running) -> None:
+def test_everything_but_the_probes_needs_a_token(api: RunningApi) -> None:
     document = api.call("GET", "/openapi.json", token="").json()
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
@@ -47,33 +47,33 @@ def test_everything_but_the_probes_needs_a_token(api: Running) -> None:
             assert answer.status_code in (401, 429), f"{method} {path}"
 
 
-def test_many_failures_are_sent_away_but_a_right_token_is_let_in(api: Running) -> None:
+def test_many_failures_are_sent_away_but_a_right_token_is_let_in(api: RunningApi) -> None:
     wrong, unused = "tg_" + "x" * 43, api.token_for("read")
     assert api.call("GET", "/v1/services").status_code == 200
-    answers = [api.call("GET", "/v1/services", token=wrong) for _ in range(FREE + 1)]
-    assert [each.status_code for each in answers] == [401] * FREE + [429]
+    answers = [api.call("GET", "/v1/services", token=wrong) for _ in range(FREE_ATTEMPTS + 1)]
+    assert [each.status_code for each in answers] == [401] * FREE_ATTEMPTS + [429]
     assert answers[-1].headers["Retry-After"] == "1"
     assert answers[-1].json()["code"] == "too-many-failures"
     assert api.call("GET", "/v1/services").status_code == 200, "it was in use before"
     eventually("it is let in", lambda: api.call("GET", "/v1/services", token=unused).status_code == 200)
     text = api.call("GET", "/metrics", token="").text
-    assert f"tidegate_failed_authentications_total {FREE + 1:.1f}" in text
+    assert f"tidegate_failed_authentications_total {FREE_ATTEMPTS + 1:.1f}" in text
 
 
-def test_who_is_sent_away_costs_no_look_into_the_database(api: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_is_sent_away_costs_no_look_into_the_database(api: RunningApi, monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[str] = []
     real = api.wiring.store.token
     monkeypatch.setattr(api.wiring.store, "token", lambda digest: looked.append(digest) or real(digest))
-    for number in range(FREE + 40):
+    for number in range(FREE_ATTEMPTS + 40):
         api.call("GET", "/v1/services", token="tg_" + f"{number:043d}")
-    assert len(looked) < FREE + 10
+    assert len(looked) < FREE_ATTEMPTS + 10
 
 
 @pytest.mark.parametrize("trusted", [True, False])
 def test_behind_a_trusted_proxy_each_client_counts_for_itself(tmp_path: Path, *, trusted: bool) -> None:
     web = WebSettings.model_validate({"trusted_proxies": ["127.0.0.0/8"] if trusted else []})
     with running(tmp_path, settings=Settings(web=web)) as api:
-        for _ in range(FREE + 1):
+        for _ in range(FREE_ATTEMPTS + 1):
             api.call("GET", "/v1/services", token="", headers={"X-Forwarded-For": "198.51.100.1"})
         other = api.call("GET", "/v1/services", token="", headers={"X-Forwarded-For": "198.51.100.2"})
         assert other.status_code == (401 if trusted else 429)
@@ -82,7 +82,7 @@ def test_behind_a_trusted_proxy_each_client_counts_for_itself(tmp_path: Path, *,
             assert api.wiring.store.audit()[0].source == "192.0.2.7"
 
 
-def test_each_scope_opens_its_own_doors(api: Running) -> None:
+def test_each_scope_opens_its_own_doors(api: RunningApi) -> None:
     api.finish("v1")
     rollout = api.deploy("v2", "hold: [1]")["id"]
     doors = {
@@ -107,7 +107,7 @@ def test_each_scope_opens_its_own_doors(api: Running) -> None:
                     assert f"lacks the scope {scope}" in answer.json()["detail"]
 
 
-def test_a_token_is_for_its_services_only(api: Running) -> None:
+def test_a_token_is_for_its_services_only(api: RunningApi) -> None:
     api.finish("v1")
     live = compose("listen: 8002").replace("listen: 8001, ", "")
     assert api.call("PUT", "/v1/services/live/shop", {"compose": live, "variables": {"VERSION": "v1"}}).ok
@@ -121,13 +121,13 @@ def test_a_token_is_for_its_services_only(api: Running) -> None:
     assert api.call("GET", "/v1/rollouts?service=demo/shop", token=token).status_code == 403
 
 
-def test_an_expired_token_is_refused(api: Running) -> None:
+def test_an_expired_token_is_refused(api: RunningApi) -> None:
     token = api.token_for("read", expires=time.time() - 1)
     answer = api.call("GET", "/v1/services", token=token)
     assert (answer.status_code, answer.json()["detail"]) == (401, "the token read has expired")
 
 
-def test_tokens_are_made_listed_and_dropped(api: Running) -> None:
+def test_tokens_are_made_listed_and_dropped(api: RunningApi) -> None:
     made = api.call("POST", "/v1/tokens", {"name": "jenkins", "scopes": ["deploy", "read"], "expires_days": 1})
     assert made.status_code == 201
     secret, token_id = made.json()["token"], made.json()["id"]
@@ -141,7 +141,7 @@ def test_tokens_are_made_listed_and_dropped(api: Running) -> None:
     assert api.call("GET", "/v1/services", token=secret).status_code == 401
 
 
-def test_an_admin_of_some_services_makes_no_tokens(api: Running) -> None:
+def test_an_admin_of_some_services_makes_no_tokens(api: RunningApi) -> None:
     token = api.token_for("admin", services=("demo/*",))
     answer = api.call("POST", "/v1/tokens", {"name": "x", "scopes": ["admin"]}, token=token)
     assert (answer.status_code, answer.json()["detail"]) == (
@@ -160,12 +160,12 @@ def test_an_admin_of_some_services_makes_no_tokens(api: Running) -> None:
         ({"name": "x", "scopes": ["read"], "services": []}, "/services"),
     ],
 )
-def test_a_bad_token_is_refused(api: Running, body: dict[str, object], pointer: str) -> None:
+def test_a_bad_token_is_refused(api: RunningApi, body: dict[str, object], pointer: str) -> None:
     answer = api.call("POST", "/v1/tokens", body)
     assert (answer.status_code, [each["pointer"] for each in answer.json()["errors"]]) == (422, [pointer])
 
 
-def test_secrets_are_not_logged_and_not_stored(api: Running, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_secrets_are_not_logged_and_not_stored(api: RunningApi, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     secret = api.call("POST", "/v1/tokens", {"name": "x", "scopes": ["read"]}).json()["token"]
     api.call("GET", "/v1/services", token=secret)
     out, err = capfd.readouterr()
@@ -173,7 +173,7 @@ def test_secrets_are_not_logged_and_not_stored(api: Running, tmp_path: Path, cap
     assert secret not in out + err
     stored = b"".join(file.read_bytes() for file in tmp_path.iterdir())
     assert secret.encode() not in stored
-    assert digest_of(secret).encode() in stored
+    assert token_digest(secret).encode() in stored
 
 
 def test_a_secret_has_256_random_bits() -> None:

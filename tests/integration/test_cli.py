@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from support.api import Running, compose, running
+from support.api import RunningApi, compose, running
 from tidegate import wiring as wires
-from tidegate.cli.exits import Exit
-from tidegate.cli.server_side import beyond_allowed, engines_heard
+from tidegate.cli.exit_codes import ExitCode
+from tidegate.cli.server import check_engines, check_host_access
 from tidegate.settings import load
 
 TIDEGATE = Path(sys.executable).with_name("tidegate")
@@ -24,13 +24,13 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def api(tmp_path: Path) -> Iterator[Running]:
+def api(tmp_path: Path) -> Iterator[RunningApi]:
     with running(tmp_path) as made, made.engine():
         yield made
 
 
 @pytest.fixture
-def tidegate(api: Running, tmp_path: Path) -> Run:
+def tidegate(api: RunningApi, tmp_path: Path) -> Run:
     """The command with the server and a token set; keywords change the environment."""
     (tmp_path / "compose.yaml").write_text(compose())
     (tmp_path / "held.yaml").write_text(compose("drain: 1s, hold: [1]"))
@@ -52,7 +52,7 @@ def deploy(tidegate: Run, version: str, file: str = "compose.yaml", *more: str) 
 
 def test_a_deploy_is_told_line_by_line(tidegate: Run) -> None:
     done = deploy(tidegate, "v1")
-    assert done.returncode == Exit.DONE, done.stderr
+    assert done.returncode == ExitCode.DONE, done.stderr
     lines = done.stdout.splitlines()
     assert "created" in lines[0]
     assert "succeeded" in lines[-1]
@@ -73,27 +73,27 @@ def test_watch_for_programs_is_a_document_a_line(tidegate: Run) -> None:
 def test_hold_promote_and_rollback(tidegate: Run) -> None:
     deploy(tidegate, "v1")
     held = deploy(tidegate, "v2", "held.yaml")
-    assert held.returncode == Exit.DONE
+    assert held.returncode == ExitCode.DONE
     assert json.loads(tidegate("status", "demo/shop", "-o", "json").stdout)["rollout"]["waiting_for"] == "approval"
     promoted = tidegate("promote", "demo/shop", "-m", "looks good")
-    assert (promoted.returncode, "succeeded" in promoted.stdout) == (Exit.DONE, True), promoted.stderr
+    assert (promoted.returncode, "succeeded" in promoted.stdout) == (ExitCode.DONE, True), promoted.stderr
     back = tidegate("rollback", "demo/shop", "-m", "no")
-    assert (back.returncode, "v1-1 serves" in back.stdout) == (Exit.DONE, True), back.stderr
+    assert (back.returncode, "v1-1 serves" in back.stdout) == (ExitCode.DONE, True), back.stderr
 
 
 def test_a_live_rollout_is_turned_back(tidegate: Run) -> None:
     deploy(tidegate, "v1")
     deploy(tidegate, "v2", "held.yaml")
     back = tidegate("rollback", "demo/shop", "-m", "no")
-    assert (back.returncode, "rolled_back" in back.stdout) == (Exit.DONE, True), back.stderr
-    assert tidegate("watch", "demo/shop").returncode == Exit.ROLLED_BACK
+    assert (back.returncode, "rolled_back" in back.stdout) == (ExitCode.DONE, True), back.stderr
+    assert tidegate("watch", "demo/shop").returncode == ExitCode.ROLLED_BACK
 
 
-def test_a_release_that_never_becomes_ready(tidegate: Run, api: Running) -> None:
+def test_a_release_that_never_becomes_ready(tidegate: Run, api: RunningApi) -> None:
     deploy(tidegate, "v1")
     api.world.crashing.add("v2-2")
     done = deploy(tidegate, "v2")
-    assert done.returncode == Exit.ROLLED_BACK
+    assert done.returncode == ExitCode.ROLLED_BACK
     assert "of the new release failed: exited with 1" in done.stdout
 
 
@@ -101,24 +101,24 @@ def test_a_second_rollout_is_refused(tidegate: Run) -> None:
     deploy(tidegate, "v1")
     deploy(tidegate, "v2", "held.yaml")
     done = deploy(tidegate, "v3")
-    assert done.returncode == Exit.REFUSED
+    assert done.returncode == ExitCode.REFUSED
     assert "live rollout" in done.stderr
 
 
 def test_a_freeze_force_and_the_audit_log(tidegate: Run) -> None:
     deploy(tidegate, "v1")
     frozen = tidegate("freeze", "demo", "--reason", "audit week")
-    assert (frozen.returncode, "audit week" in frozen.stdout) == (Exit.DONE, True), frozen.stderr
+    assert (frozen.returncode, "audit week" in frozen.stdout) == (ExitCode.DONE, True), frozen.stderr
     assert "audit week" in tidegate("freezes").stdout
     refused = deploy(tidegate, "v2")
-    assert (refused.returncode, "demo is frozen by admin: audit week" in refused.stderr) == (Exit.REFUSED, True)
+    assert (refused.returncode, "demo is frozen by admin: audit week" in refused.stderr) == (ExitCode.REFUSED, True)
     silent = deploy(tidegate, "v2", "held.yaml", "--force")
-    assert (silent.returncode, "reason" in silent.stderr) == (Exit.REFUSED, True)
+    assert (silent.returncode, "reason" in silent.stderr) == (ExitCode.REFUSED, True)
     held = deploy(tidegate, "v2", "held.yaml", "--force", "--reason", "the shop is down")
-    assert held.returncode == Exit.DONE, held.stderr
+    assert held.returncode == ExitCode.DONE, held.stderr
     on = tidegate("promote", "demo/shop", "--force", "-m", "no time")
-    assert (on.returncode, "succeeded" in on.stdout) == (Exit.DONE, True), on.stderr
-    assert tidegate("thaw", "demo").returncode == Exit.DONE
+    assert (on.returncode, "succeeded" in on.stdout) == (ExitCode.DONE, True), on.stderr
+    assert tidegate("thaw", "demo").returncode == ExitCode.DONE
     told = json.loads(tidegate("audit", "-o", "json").stdout)
     assert [each["action"] for each in told] == ["thaw", "force", "deploy by force", "freeze", "deploy"]
     assert told[1]["reason"] == "no time"
@@ -127,7 +127,7 @@ def test_a_freeze_force_and_the_audit_log(tidegate: Run) -> None:
 def test_every_mistake_of_a_file_at_once(tidegate: Run, tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text(compose("drian: 1s, hold: [9]").replace("replicas: 3", "replicas: -3"))
     done = deploy(tidegate, "v1", "bad.yaml")
-    assert done.returncode == Exit.REFUSED
+    assert done.returncode == ExitCode.REFUSED
     for said in ("services.shop.deploy.replicas: found -3", "drian: unknown key; did you mean drain?"):
         assert said in done.stderr
     again = deploy(tidegate, "v1", "bad.yaml", "-o", "json")
@@ -138,13 +138,13 @@ def test_two_services_on_one_route(tidegate: Run, tmp_path: Path) -> None:
     deploy(tidegate, "v1")
     (tmp_path / "two.yaml").write_text(compose("drain: 1s, route: shop").replace("  shop:", "  cart:"))
     done = tidegate("deploy", "demo/cart", "-f", "two.yaml", "--set", "VERSION=v1")
-    assert done.returncode == Exit.REFUSED
+    assert done.returncode == ExitCode.REFUSED
     assert "demo/shop" in done.stderr
 
 
 def test_apply_status_events_report_and_lists(tidegate: Run, tmp_path: Path) -> None:
     assert "version 1" in tidegate("apply", "demo/shop", "-f", "compose.yaml", "--set", "VERSION=v1").stdout
-    assert tidegate("deploy", "demo/shop").returncode == Exit.DONE
+    assert tidegate("deploy", "demo/shop").returncode == ExitCode.DONE
     assert "v1-1" in tidegate("services").stdout
     assert "succeeded" in tidegate("rollouts", "--service", "demo/shop").stdout
     assert "succeeded" in tidegate("events", "demo/shop").stdout
@@ -158,28 +158,28 @@ def test_tokens(tidegate: Run) -> None:
     made = tidegate("token", "create", "reader", "--scope", "read")
     secret = made.stdout.strip()
     assert secret.startswith("tg_")
-    assert tidegate("services", TIDEGATE_TOKEN=secret).returncode == Exit.DONE
+    assert tidegate("services", TIDEGATE_TOKEN=secret).returncode == ExitCode.DONE
     refused = deploy(lambda *words: tidegate(*words, TIDEGATE_TOKEN=secret), "v1")
-    assert (refused.returncode, "deploy" in refused.stderr) == (Exit.NOT_ALLOWED, True)
+    assert (refused.returncode, "deploy" in refused.stderr) == (ExitCode.NOT_ALLOWED, True)
     listed = json.loads(tidegate("token", "list", "-o", "json").stdout)
     token = next(each for each in listed if each["name"] == "reader")
-    assert tidegate("token", "drop", token["id"]).returncode == Exit.DONE
-    assert tidegate("services", TIDEGATE_TOKEN=secret).returncode == Exit.NOT_ALLOWED
+    assert tidegate("token", "drop", token["id"]).returncode == ExitCode.DONE
+    assert tidegate("services", TIDEGATE_TOKEN=secret).returncode == ExitCode.NOT_ALLOWED
 
 
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (("deploy", "shop"), Exit.USAGE, "ENVIRONMENT/shop"),
-        (("deploy", "demo/shop", "-f", "none.yaml"), Exit.USAGE, "none.yaml"),
-        (("deploy", "demo/shop", "--set", "VERSION"), Exit.USAGE, "NAME=VALUE"),
-        (("deploy", "nowhere/shop", "-f", "compose.yaml", "--set", "VERSION=1"), Exit.REFUSED, "demo"),
-        (("deploy", "demo/shop"), Exit.REFUSED, "demo/shop"),
-        (("status", "demo/shop"), Exit.REFUSED, "no rollout yet"),
-        (("fly",), Exit.USAGE, "fly"),
+        (("deploy", "shop"), ExitCode.USAGE, "ENVIRONMENT/shop"),
+        (("deploy", "demo/shop", "-f", "none.yaml"), ExitCode.USAGE, "none.yaml"),
+        (("deploy", "demo/shop", "--set", "VERSION"), ExitCode.USAGE, "NAME=VALUE"),
+        (("deploy", "nowhere/shop", "-f", "compose.yaml", "--set", "VERSION=1"), ExitCode.REFUSED, "demo"),
+        (("deploy", "demo/shop"), ExitCode.REFUSED, "demo/shop"),
+        (("status", "demo/shop"), ExitCode.REFUSED, "no rollout yet"),
+        (("fly",), ExitCode.USAGE, "fly"),
     ],
 )
-def test_what_a_wrong_command_is_told(tidegate: Run, words: tuple[str, ...], code: Exit, said: str) -> None:
+def test_what_a_wrong_command_is_told(tidegate: Run, words: tuple[str, ...], code: ExitCode, said: str) -> None:
     done = tidegate(*words)
     assert (done.returncode, said in done.stderr) == (code, True), done.stderr
 
@@ -200,11 +200,11 @@ def test_check_tells_what_is_wrong_and_how_to_mend_it(tidegate: Run, tmp_path: P
     metrics = '[environments.demo.metrics]\ndriver = "prometheus"\nurl = "http://127.0.0.1:9"\n'
     settings = unreachable(tmp_path, f'driver = "haproxy"\ndirectory = "{tmp_path}/h"\n{metrics}')
     done = tidegate("check", "--settings", str(settings), "-o", "json")
-    assert done.returncode == Exit.UNHEALTHY, done.stderr
+    assert done.returncode == ExitCode.UNHEALTHY, done.stderr
     rows = {row["part"]: row for row in json.loads(done.stdout)}
     assert [rows[part]["ok"] for part in ("database", "docker local", "prometheus")] == [False] * 3
-    assert all(row["mend"] for row in rows.values() if not row["ok"])
-    assert "tidegate migrate" in rows["database"]["mend"]
+    assert all(row["fix"] for row in rows.values() if not row["ok"])
+    assert "tidegate migrate" in rows["database"]["fix"]
 
 
 def test_check_tells_which_router_was_chosen_and_why(tidegate: Run, tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ def test_nobody_answers(tmp_path: Path) -> None:
     environment = {**os.environ, "TIDEGATE_SERVER": "http://127.0.0.1:9", "TIDEGATE_PATIENCE_SECONDS": "0.5"}
     command = [str(TIDEGATE), "services"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
-    assert done.returncode == Exit.UNREACHABLE
+    assert done.returncode == ExitCode.UNREACHABLE
     assert "no answer from http://127.0.0.1:9" in done.stderr
 
 
@@ -230,12 +230,12 @@ def test_check_tells_of_engines_and_of_what_is_allowed(tmp_path: Path) -> None:
     settings = unreachable(tmp_path, f'driver = "haproxy"\ndirectory = "{tmp_path}/h"\n')
     with closing(wires.build(load(settings, {}))) as wiring:
         wiring.store.migrate()
-        assert engines_heard(wiring).found.startswith("warning: none is heard")
-        assert beyond_allowed(wiring, "demo").found.endswith("set [environments.demo.allow]")
-        wiring.store.beat("anna", "1.0")
-        assert engines_heard(wiring).found.startswith("anna, Tidegate 1.0, heard ")
+        assert check_engines(wiring).found.startswith("warning: none is heard")
+        assert check_host_access(wiring, "demo").found.endswith("set [environments.demo.allow]")
+        wiring.store.heartbeat("anna", "1.0")
+        assert check_engines(wiring).found.startswith("anna, Tidegate 1.0, heard ")
     settings.write_text(settings.read_text() + "[environments.demo.allow]\n")
     with closing(wires.build(load(settings, {}), lambda: time.time() + 100)) as wiring:
-        silent = engines_heard(wiring)
+        silent = check_engines(wiring)
         assert (silent.ok, "was heard last 10" in silent.found) == (False, True)
-        assert "warning" not in beyond_allowed(wiring, "demo").found
+        assert "warning" not in check_host_access(wiring, "demo").found

@@ -10,22 +10,22 @@ from typing import Any
 
 import pytest
 
-from support.api import Running, running
-from support.waiting import at_most, eventually
+from support.api import RunningApi, running
+from support.wait import at_most, eventually
 from tidegate.core.model import Instance
 from tidegate.errors import PlatformError
-from tidegate.web.discovered import THREADS, Discovered
+from tidegate.web.discovery_cache import THREADS, DiscoveryCache
 
 PATH = "/v1/discovery/prometheus"
 
 
 @pytest.fixture
-def api(tmp_path: Path) -> Iterator[Running]:
+def api(tmp_path: Path) -> Iterator[RunningApi]:
     with running(tmp_path) as made:
         yield made
 
 
-def told(api: Running, query: str = "", **options: Any) -> list[dict[str, Any]]:
+def told(api: RunningApi, query: str = "", **options: Any) -> list[dict[str, Any]]:
     answer = api.call("GET", PATH + query, **options)
     assert answer.status_code == 200, answer.text
     assert answer.headers["Content-Type"] == "application/json"
@@ -33,12 +33,12 @@ def told(api: Running, query: str = "", **options: Any) -> list[dict[str, Any]]:
     return found
 
 
-def served(api: Running) -> None:
+def served(api: RunningApi) -> None:
     with api.engine():
         api.until(api.deploy()["id"], "succeeded")
 
 
-def test_every_instance_is_a_target_with_its_release(api: Running) -> None:
+def test_every_instance_is_a_target_with_its_release(api: RunningApi) -> None:
     assert told(api) == []
     served(api)
     found = told(api)
@@ -56,7 +56,7 @@ def test_every_instance_is_a_target_with_its_release(api: Running) -> None:
         assert (meta["version"], meta["state"]) == ("v1", "ready")
 
 
-def test_roles_follow_a_rollout(api: Running) -> None:
+def test_roles_follow_a_rollout(api: RunningApi) -> None:
     served(api)
     with api.engine():
         path = f"/v1/rollouts/{api.deploy('v2', 'hold: [1], drain: 1s')['id']}"
@@ -65,7 +65,7 @@ def test_roles_follow_a_rollout(api: Running) -> None:
         assert roles == {("v1-1", "baseline"), ("v2-2", "candidate")}
 
 
-def test_only_what_is_asked_for_and_may_be_read(api: Running) -> None:
+def test_only_what_is_asked_for_and_may_be_read(api: RunningApi) -> None:
     served(api)
     assert len(told(api, "?environment=demo&service=shop")) == 3
     assert len(told(api, "?service=demo/shop")) == 3
@@ -74,9 +74,9 @@ def test_only_what_is_asked_for_and_may_be_read(api: Running) -> None:
     assert api.call("GET", PATH, token="").status_code == 401
 
 
-def test_while_docker_does_not_answer_the_last_targets_stay(api: Running) -> None:
+def test_while_docker_does_not_answer_the_last_targets_stay(api: RunningApi) -> None:
     served(api)
-    wanted, known = {"demo/shop": api.wiring.environments["demo"].platform}, Discovered()
+    wanted, known = {"demo/shop": api.wiring.environments["demo"].platform}, DiscoveryCache()
     before = known.instances(wanted, 1_000.0)
     assert len(before["demo/shop"]) == 3
     api.world.always["instances"] = PlatformError("the engine is down")
@@ -99,7 +99,7 @@ class Hanging:
 
 
 def test_an_engine_that_hangs_holds_no_scrape_up() -> None:
-    platform, known = Hanging(), Discovered()
+    platform, known = Hanging(), DiscoveryCache()
     wanted: dict[str, Any] = {f"demo/shop{number}": platform for number in range(THREADS)}
     assert known.instances(wanted, 1_000.0) == dict.fromkeys(wanted, ())
     platform.free.clear()
@@ -114,7 +114,7 @@ def test_an_engine_that_hangs_holds_no_scrape_up() -> None:
     assert sorted(platform.asked) == sorted(wanted), "nobody is asked again while the answer is to come"
 
 
-def test_services_of_an_environment_that_is_gone_are_left_out(api: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_services_of_an_environment_that_is_gone_are_left_out(api: RunningApi, monkeypatch: pytest.MonkeyPatch) -> None:
     served(api)
     with monkeypatch.context() as patch:
         patch.delitem(api.wiring.environments, "demo")  # type: ignore[arg-type]  # it is a dictionary
@@ -122,7 +122,7 @@ def test_services_of_an_environment_that_is_gone_are_left_out(api: Running, monk
     assert len(told(api)) == 3
 
 
-def test_a_release_that_the_database_does_not_know_is_listed_all_the_same(api: Running) -> None:
+def test_a_release_that_the_database_does_not_know_is_listed_all_the_same(api: RunningApi) -> None:
     served(api)
     with api.world.lock:
         (name, (instance, at)) = next(iter(api.world.started.items()))
@@ -132,7 +132,7 @@ def test_a_release_that_the_database_does_not_know_is_listed_all_the_same(api: R
     assert {each["release"]: each["__meta_tidegate_version"] for each in labels} == {"v0-9": "", "v1-1": "v1"}
 
 
-def test_an_outage_that_nothing_is_known_before_is_an_error(api: Running) -> None:
+def test_an_outage_that_nothing_is_known_before_is_an_error(api: RunningApi) -> None:
     served(api)
     api.world.always["instances"] = PlatformError("the engine is down")
     answer = api.call("GET", PATH)
@@ -140,7 +140,7 @@ def test_an_outage_that_nothing_is_known_before_is_an_error(api: Running) -> Non
     assert "the engine is down" in answer.text
 
 
-def test_one_question_serves_those_that_ask_at_once(api: Running) -> None:
+def test_one_question_serves_those_that_ask_at_once(api: RunningApi) -> None:
     served(api)
     api.world.calls.clear()
     for _ in range(5):

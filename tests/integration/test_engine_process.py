@@ -16,17 +16,17 @@ import pytest
 
 from processes import end_proxies, free_port, remove_containers, unique_name
 from support.images import demo_image, engine_client, remove_images
-from support.need import program
-from support.waiting import eventually, exit_status
-from tidegate.core import planning
+from support.prerequisites import program
+from support.wait import eventually, exit_status
+from tidegate.core import planner
 from tidegate.core.container import Container, Health
-from tidegate.core.kinds import Kind
+from tidegate.core.event_kinds import EventKind
 from tidegate.core.model import Event, Policy, Release, Rollout, Service
 from tidegate.core.phases import Phase
 from tidegate.core.records import Idempotency
-from tidegate.core.report import Report, report
+from tidegate.core.report.build import Report, build_report
 from tidegate.core.routing import Backend
-from tidegate.store.sql import SqlStore
+from tidegate.store.store import SqlStore
 
 TIDEGATE = Path(sys.executable).with_name("tidegate")
 REPLICAS = 3
@@ -86,17 +86,17 @@ class House:
             service=service.key,
             old=old.id if old else None,
             new=new.id,
-            plan=planning.plan(service, old, new),
+            plan=planner.make_plan(service, old, new),
             backend=service.backend,
             created=time.time(),
             old_replicas=REPLICAS if old else 0,
             policy=service.policy,
         )
-        self.store.create(rollout, service, new, Idempotency("", "", ""), Event(Kind.CREATED, "asked", time.time()))
+        self.store.create(rollout, service, new, Idempotency("", "", ""), Event(EventKind.CREATED, "asked", time.time()))
         self.old = new
         return rollout.id
 
-    def until(self, rollout: str, kind: Kind) -> None:
+    def until(self, rollout: str, kind: EventKind) -> None:
         """An event of this kind is there."""
         try:
             eventually(
@@ -107,8 +107,8 @@ class House:
 
     def ended(self, rollout: str) -> Report:
         """Its report, once it is at its end, which must be good."""
-        self.until(rollout, Kind.SUCCEEDED)
-        return report(self.store.load(rollout)[0], self.store.events(rollout), self.store.verdicts(rollout))
+        self.until(rollout, EventKind.SUCCEEDED)
+        return build_report(self.store.load(rollout)[0], self.store.events(rollout), self.store.verdicts(rollout))
 
     def containers(self) -> list[str]:
         """The releases of all containers, whatever their state."""
@@ -149,7 +149,7 @@ def test_sigterm_finishes_the_effect_and_gives_the_rollout_back(house: House) ->
     engine = house.engine()
     house.ended(house.ask("v1"))
     rollout = house.ask("v2")
-    house.until(rollout, Kind.ROUTED)
+    house.until(rollout, EventKind.ROUTED)
     engine.send_signal(signal.SIGTERM)
     assert exit_status(engine) == 0
     claim = house.store.claim("probe", 600.0)
@@ -167,13 +167,13 @@ def test_after_sigkill_another_process_goes_on(house: House) -> None:
     engine = house.engine()
     house.ended(house.ask("v1"))
     rollout = house.ask("v2")
-    house.until(rollout, Kind.STARTED)
+    house.until(rollout, EventKind.STARTED)
     engine.kill()
     exit_status(engine)
     house.engine()
     found = house.ended(rollout)
     assert house.store.load(rollout)[0].resumes >= 1
-    assert Kind.TAKEN_OVER in [each.kind for each in found.notes]
+    assert EventKind.TAKEN_OVER in [each.kind for each in found.notes]
     assert (found.phase, found.lost) == (Phase.SUCCEEDED, 0)
     assert sorted(house.containers()) == ["v2-2"] * REPLICAS
 

@@ -16,13 +16,13 @@ import pytest
 from structlog.testing import capture_logs
 from typer.testing import CliRunner, Result
 
-from support.api import SHOP, Running, compose, running
+from support.api import SHOP, RunningApi, compose, running
 from tidegate.cli.main import app
+from tidegate.compose.loader import load_service
 from tidegate.core.model import Event
 from tidegate.core.phases import Phase
-from tidegate.core.plain import OBEYED, visible
 from tidegate.errors import InvalidSpec
-from tidegate.web.compose import service
+from tidegate.text import CONTROL_CHARS, escape
 
 OBEYED_ONES = {
     "a line break": "a\nb",
@@ -43,7 +43,7 @@ TWINS = {"a joiner": "al\u200dice", "a soft hyphen": "al\xadice", "a mark of dir
 
 
 @pytest.fixture
-def api(tmp_path: Path) -> Iterator[Running]:
+def api(tmp_path: Path) -> Iterator[RunningApi]:
     with capture_logs(), running(tmp_path) as made:  # or the log would stand among what the commands print
         yield made
 
@@ -52,7 +52,7 @@ def api(tmp_path: Path) -> Iterator[Running]:
 
 
 @pytest.mark.parametrize("text", OBEYED_ONES.values(), ids=OBEYED_ONES)
-def test_no_text_of_a_request_may_have_it(api: Running, text: str) -> None:
+def test_no_text_of_a_request_may_have_it(api: RunningApi, text: str) -> None:
     build = {"job": "team/shop", "number": 1, "url": "http://ci/"}
     deploy = {"compose": compose(), "variables": {"VERSION": "v1"}}
     wrong: dict[str, tuple[str, str, dict[str, Any]]] = {
@@ -69,18 +69,20 @@ def test_no_text_of_a_request_may_have_it(api: Running, text: str) -> None:
     for name, (method, path, body) in wrong.items():
         answer = api.call(method, path, body, headers={"Idempotency-Key": name})
         assert answer.status_code == 422, f"{name}: {answer.text}"
-        assert OBEYED.sub("", answer.json()["detail"]) == answer.json()["detail"].replace("\n", ""), "nor has the answer"
+        assert CONTROL_CHARS.sub("", answer.json()["detail"]) == answer.json()["detail"].replace("\n", ""), (
+            "nor has the answer"
+        )
     assert api.call("GET", "/v1/rollouts").json()["rollouts"] == []
 
 
 @pytest.mark.parametrize("text", TWINS.values(), ids=TWINS)
-def test_no_name_may_look_like_another(api: Running, text: str) -> None:
+def test_no_name_may_look_like_another(api: RunningApi, text: str) -> None:
     assert api.post("/v1/tokens", {"name": text, "scopes": ["read"]}).status_code == 422
     assert api.deploy()["id"]
     assert api.post(f"{SHOP}/rollback", {"on_behalf_of": text}).status_code == 422
 
 
-def test_all_other_text_is_carried_as_it_is(api: Running) -> None:
+def test_all_other_text_is_carried_as_it_is(api: RunningApi) -> None:
     """Quotes, markup, other scripts: JSON and SQL take them for what they are."""
     made = api.post(
         f"{SHOP}/rollouts",
@@ -96,7 +98,7 @@ def test_all_other_text_is_carried_as_it_is(api: Running) -> None:
     (entry,) = [each for each in api.call("GET", "/v1/audit").json()["entries"] if each["action"] == "deploy"]
     assert (entry["reason"], entry["by"], entry["build"]) == (HARMLESS, HARMLESS, f"{HARMLESS} #7")
     (event,) = api.call("GET", f"/v1/rollouts/{made.json()['id']}/events").json()["events"]
-    assert HARMLESS in event["sentence"]
+    assert HARMLESS in event["message"]
     junit = api.call("GET", f"/v1/rollouts/{made.json()['id']}/junit").text
     assert "<b>" not in junit
 
@@ -136,15 +138,15 @@ def test_what_would_end_in_a_file_or_a_command_is_refused(key: str, value: str) 
     base = {"image": "shop:v1", "expose": '["8080"]', key: value}
     text = "services:\n  shop:\n" + "".join(f"    {name}: {each}\n" for name, each in base.items())
     with pytest.raises(InvalidSpec) as refused:
-        service(text, "shop", "demo", {"V": "1\n\x1b[2J"})
+        load_service(text, "shop", "demo", {"V": "1\n\x1b[2J"})
     assert any(key in problem.path for problem in refused.value.problems)
-    assert OBEYED.sub("", refused.value.message) == refused.value.message.replace("\n", "")
+    assert CONTROL_CHARS.sub("", refused.value.message) == refused.value.message.replace("\n", "")
 
 
 # -- what others say ------------------------------------------------------------------------------------------------------
 
 
-def test_the_command_line_shows_no_command_to_a_terminal(api: Running) -> None:
+def test_the_command_line_shows_no_command_to_a_terminal(api: RunningApi) -> None:
     """A failed container's last words stand in an event and in the rollout's reason."""
     said = "".join(OBEYED_ONES.values())
     rollout = api.deploy("v1")["id"]
@@ -160,15 +162,15 @@ def test_the_command_line_shows_no_command_to_a_terminal(api: Running) -> None:
         for more in ([], ["-o", "json"]):
             done = tidegate(api, *words, *more)
             assert done.exit_code == 0, done.output
-            assert OBEYED.findall(done.stdout.replace("\n", "")) == [], f"{words} {more}"
+            assert CONTROL_CHARS.findall(done.stdout.replace("\n", "")) == [], f"{words} {more}"
             shown += done.stdout
-    assert shown.count(visible(said)[:20]) >= 2
+    assert shown.count(escape(said)[:20]) >= 2
     events = json.loads(tidegate(api, "events", rollout, "-o", "json").stdout)
-    assert events[-1]["sentence"] == event.sentence, "a program reads it as it was"
+    assert events[-1]["message"] == event.message, "a program reads it as it was"
     assert sum(line[:2].isdigit() for line in tidegate(api, "events", rollout).stdout.splitlines()) == len(events)
 
 
-def tidegate(api: Running, *words: str) -> Result:
+def tidegate(api: RunningApi, *words: str) -> Result:
     """The command in this process: only what it prints is of interest."""
     environment = {"TIDEGATE_SERVER": api.url, "TIDEGATE_TOKEN": api.token, "COLUMNS": "2000"}
     return CliRunner().invoke(app, words, env=environment)
@@ -192,7 +194,7 @@ except ValueError:
     structlog.get_logger().exception("failed")
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
-    assert OBEYED.findall(done.stderr.replace("\n", "")) == []
+    assert CONTROL_CHARS.findall(done.stderr.replace("\n", "")) == []
     assert "planted-secret" not in done.stderr
     lines = done.stderr.splitlines()
     if form == "json":

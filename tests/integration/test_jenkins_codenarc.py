@@ -6,7 +6,7 @@ import json
 import subprocess
 
 from support.library import LIBRARY, java
-from support.need import program
+from support.prerequisites import program
 
 
 def test_codenarc_finds_no_violation_and_has_passed_over_no_file() -> None:

@@ -13,9 +13,9 @@ from xml.etree import ElementTree as Xml
 import pytest
 
 from support.api import compose
+from support.fake_drivers import constant
 from support.library import CHECKED, Jenkins, clicks, command, deploy, java, promote, verify
-from support.smallworld import constant
-from support.waiting import eventually, pause
+from support.wait import eventually, pause
 
 GOOD, BAD = constant(0.1), constant(2.0)  # of a check whose limit is 0.5
 

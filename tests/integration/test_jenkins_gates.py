@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from support.api import compose
-from support.jenkins import FakeBuild, FakeInput, FakeJenkins
+from support.fake_drivers import constant
+from support.fake_jenkins import FakeBuild, FakeInput, FakeJenkins
 from support.library import CHECKED, Jenkins, clicks, deploy, promote, refuses
 from support.outbox import outbox
-from support.smallworld import constant
-from support.waiting import eventually
+from support.wait import eventually
 
 GOOD, BAD = constant(0.1), constant(2.0)
 

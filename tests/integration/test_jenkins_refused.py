@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from support.api import compose
+from support.fake_drivers import constant, digest
 from support.library import Build, Jenkins, deploy, promote, verify
-from support.smallworld import constant, digest
 
 STEPS = {
     "tidegateDeploy": deploy(),

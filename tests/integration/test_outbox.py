@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from support.api import SHOP, Running, compose, running
-from support.jenkins import FakeBuild, FakeInput, FakeJenkins
+from support.api import SHOP, RunningApi, compose, running
+from support.fake_jenkins import FakeBuild, FakeInput, FakeJenkins
 from support.outbox import outbox
-from support.waiting import eventually, pause
+from support.wait import eventually, pause
 
 JOB = "team/shop"
 
@@ -24,21 +24,21 @@ def jenkins() -> Iterator[FakeJenkins]:
 
 
 @pytest.fixture
-def api(tmp_path: Path) -> Iterator[Running]:
+def api(tmp_path: Path) -> Iterator[RunningApi]:
     """The API and an engine over a shop that serves v1."""
     with running(tmp_path) as made, made.engine():
         made.until(made.deploy("v1")["id"], "succeeded")
         yield made
 
 
-def asked(api: Running, options: str = "hold: [1]") -> str:
+def asked(api: RunningApi, options: str = "hold: [1]") -> str:
     """A rollout that build 7 asked for; its id."""
     build = {"job": JOB, "number": 7, "url": "http://ci/7/"}
     body = {"compose": compose(options), "variables": {"VERSION": "v2"}, "build": build}
     return str(api.post(f"{SHOP}/rollouts", body).json()["id"])
 
 
-def held(api: Running, rollout: str) -> dict[str, Any]:
+def held(api: RunningApi, rollout: str) -> dict[str, Any]:
     """The rollout once a person is waited for."""
 
     def found() -> dict[str, Any] | None:
@@ -53,7 +53,7 @@ def ends_with(build: FakeBuild, word: str) -> bool:
     return word in (build.description or "")
 
 
-def test_the_builds_page_follows_the_rollout_to_its_end(api: Running, jenkins: FakeJenkins, tmp_path: Path) -> None:
+def test_the_builds_page_follows_the_rollout_to_its_end(api: RunningApi, jenkins: FakeJenkins, tmp_path: Path) -> None:
     build = jenkins.build(JOB, 7)
     with outbox(api, jenkins, tmp_path):
         rollout = asked(api, "drain: 1s")
@@ -62,7 +62,7 @@ def test_the_builds_page_follows_the_rollout_to_its_end(api: Running, jenkins: F
     assert f"http://tidegate.example/v1/rollouts/{rollout}/report" in (build.description or "")
 
 
-def test_an_approval_by_api_settles_the_input(api: Running, jenkins: FakeJenkins, tmp_path: Path) -> None:
+def test_an_approval_by_api_settles_the_input(api: RunningApi, jenkins: FakeJenkins, tmp_path: Path) -> None:
     rollout = asked(api)
     gate = FakeInput(f"Tidegate-{rollout}-0-0", ("reason",))
     jenkins.build(JOB, 7, gate, other := FakeInput("Deploy-docs"))
@@ -78,7 +78,7 @@ def test_an_approval_by_api_settles_the_input(api: Running, jenkins: FakeJenkins
     assert not other.settled
 
 
-def test_a_way_back_aborts_the_input(api: Running, jenkins: FakeJenkins, tmp_path: Path) -> None:
+def test_a_way_back_aborts_the_input(api: RunningApi, jenkins: FakeJenkins, tmp_path: Path) -> None:
     rollout = asked(api)
     gate = FakeInput(f"Tidegate-{rollout}-0-0", ("reason",))
     build = jenkins.build(JOB, 7, gate)
@@ -92,7 +92,7 @@ def test_a_way_back_aborts_the_input(api: Running, jenkins: FakeJenkins, tmp_pat
 
 
 def test_a_jenkins_that_is_down_holds_nothing_up_and_is_told_later(
-    api: Running, jenkins: FakeJenkins, tmp_path: Path
+    api: RunningApi, jenkins: FakeJenkins, tmp_path: Path
 ) -> None:
     build = jenkins.build(JOB, 7)
     jenkins.stop()
@@ -103,7 +103,9 @@ def test_a_jenkins_that_is_down_holds_nothing_up_and_is_told_later(
         eventually("the build's page tells the end", lambda: ends_with(build, "succeeded"))
 
 
-def test_an_outbox_that_ends_in_between_leaves_nothing_untold(api: Running, jenkins: FakeJenkins, tmp_path: Path) -> None:
+def test_an_outbox_that_ends_in_between_leaves_nothing_untold(
+    api: RunningApi, jenkins: FakeJenkins, tmp_path: Path
+) -> None:
     build = jenkins.build(JOB, 7)
     with outbox(api, jenkins, tmp_path):
         rollout = asked(api)
@@ -116,7 +118,7 @@ def test_an_outbox_that_ends_in_between_leaves_nothing_untold(api: Running, jenk
         eventually("the build's page tells the end", lambda: ends_with(build, "rolled back"))
 
 
-def test_a_rollout_that_no_build_asked_for_is_told_to_nobody(api: Running, jenkins: FakeJenkins, tmp_path: Path) -> None:
+def test_a_rollout_that_no_build_asked_for_is_told_to_nobody(api: RunningApi, jenkins: FakeJenkins, tmp_path: Path) -> None:
     with outbox(api, jenkins, tmp_path):
         api.until(api.deploy("v2")["id"], "succeeded")
         pause(1.0, "the outbox polls twice and sends nothing")

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from support.waiting import eventually
+from support.wait import eventually
 from tidegate.core.records import Pruned
-from tidegate.engine.pruning import Pruner
+from tidegate.engine.pruner import Pruner
 from tidegate.errors import InvalidSettings
 from tidegate.settings import load
 from tidegate.store import pruning
-from tidegate.store.sql import SqlStore
+from tidegate.store.store import SqlStore
 from tidegate.testing.store_pruning_contract import EVERYTHING, looked_at
 
 TIDEGATE = Path(sys.executable).with_name("tidegate")
@@ -42,7 +42,7 @@ def test_the_engine_prunes_by_itself(store: SqlStore) -> None:
 def test_only_one_program_prunes(store: SqlStore) -> None:
     looked_at(store, 1)
     with store._write("testing") as connection:
-        assert store._database.alone(connection, pruning.TURN)
+        assert store._database.alone(connection, pruning.LOCK_NUMBER)
         assert store.prune(EVERYTHING) == Pruned(0, 0, 0, more=False)
     assert store.prune(EVERYTHING).samples == 1
 

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from support.postgres import KEEPER, Server, programs
-from support.smallworld import a_service, ask_for, claimed
-from support.ticking import Stage
-from tidegate.core.kinds import Kind
+from support.fake_drivers import a_service, claimed, request_rollout
+from support.postgres import KEEPER, PostgresServer, programs
+from support.tick_harness import TickHarness
+from tidegate.core.event_kinds import EventKind
 from tidegate.core.phases import Phase
-from tidegate.engine.turn import Memory
-from tidegate.store.sql import SqlStore
-from tidegate.testing.store_values import HandClock
+from tidegate.engine.tick_context import RolloutCache
+from tidegate.store.store import SqlStore
+from tidegate.testing.store_fixtures import ManualClock
 
 
 class Copy(ABC):
@@ -51,7 +51,7 @@ class SqliteCopy(Copy):
 
 
 class PostgresCopy(Copy):
-    def __init__(self, server: Server, folder: Path) -> None:
+    def __init__(self, server: PostgresServer, folder: Path) -> None:
         self._server, self._name, self._backup = server, server.keeper(), folder / "backup"
         self.url = server.url(self._name, KEEPER)
 
@@ -74,16 +74,16 @@ def copy(request: pytest.FixtureRequest, tmp_path: Path) -> Copy:
 
 
 @pytest.fixture
-def stage(copy: Copy) -> Iterator[Stage]:
-    clock = HandClock()
+def stage(copy: Copy) -> Iterator[TickHarness]:
+    clock = ManualClock()
     with closing(SqlStore(copy.url, clock, common=clock)) as store:
         store.migrate()
-        made = Stage(store, clock)
+        made = TickHarness(store, clock)
         yield made
         made.store.close()
 
 
-def put_back(stage: Stage, copy: Copy) -> None:
+def put_back(stage: TickHarness, copy: Copy) -> None:
     """Engines are stopped, the backup is put back, the world stays as it is."""
     stage.store.close()
     copy.restore()
@@ -93,17 +93,17 @@ def put_back(stage: Stage, copy: Copy) -> None:
     stage.store.restored()
 
 
-def goes_on(stage: Stage) -> None:
+def goes_on(stage: TickHarness) -> None:
     """An engine that remembers nothing drives it to its end."""
-    stage.claim, stage.memory = claimed(stage.store, "bert"), Memory()
+    stage.claim, stage.memory = claimed(stage.store, "bert"), RolloutCache()
     assert stage.claim.rollout == stage.rollout
     stage.run()
 
 
 @pytest.mark.parametrize("lost_ticks", [1, 4, 9, 400])
-def test_what_happened_since_the_backup_is_seen_in_the_world(stage: Stage, copy: Copy, lost_ticks: int) -> None:
+def test_what_happened_since_the_backup_is_seen_in_the_world(stage: TickHarness, copy: Copy, lost_ticks: int) -> None:
     stage.begin()
-    while Kind.SHIFTED not in stage.kinds():
+    while EventKind.SHIFTED not in stage.kinds():
         stage.tick()
     copy.back_up()
     for _ in range(lost_ticks):
@@ -119,33 +119,33 @@ def test_what_happened_since_the_backup_is_seen_in_the_world(stage: Stage, copy:
     assert stage.phase is Phase.SUCCEEDED
     assert stage.world.serving() == ["v2-2", "v2-2"]
     assert [each.release for each in stage.world.present()] == ["v2-2", "v2-2"]
-    assert Kind.TROUBLE not in stage.kinds()
+    assert EventKind.TROUBLE not in stage.kinds()
 
 
-def test_a_release_that_the_backup_does_not_know_serves_until_the_next_rollout(stage: Stage, copy: Copy) -> None:
+def test_a_release_that_the_backup_does_not_know_serves_until_the_next_rollout(stage: TickHarness, copy: Copy) -> None:
     service = a_service()
     stage.begin()
     stage.run()
     stage.store.release(stage.claim, None)
     copy.back_up()
-    stage.rollout = ask_for(stage.store, service, 3, stage.clock, old=2)
-    stage.claim, stage.memory = claimed(stage.store), Memory()
+    stage.rollout = request_rollout(stage.store, service, 3, stage.clock, old=2)
+    stage.claim, stage.memory = claimed(stage.store), RolloutCache()
     stage.run()
     put_back(stage, copy)
     assert stage.store.get_service(service.key).live == "v2-2"
     assert stage.world.serving() == ["v3-3", "v3-3"]
 
-    stage.rollout = ask_for(stage.store, service, 4, stage.clock, old=2)
+    stage.rollout = request_rollout(stage.store, service, 4, stage.clock, old=2)
     goes_on(stage)
     assert stage.phase is Phase.SUCCEEDED
     assert stage.world.serving() == ["v4-4", "v4-4"]
     assert [each.release for each in stage.world.present()] == ["v4-4", "v4-4"]
 
 
-def test_without_being_told_of_it_the_proxy_refuses_old_fences(stage: Stage, copy: Copy) -> None:
+def test_without_being_told_of_it_the_proxy_refuses_old_fences(stage: TickHarness, copy: Copy) -> None:
     """Why `tidegate restored` is needed."""
     stage.begin()
-    while Kind.SHIFTED not in stage.kinds():
+    while EventKind.SHIFTED not in stage.kinds():
         stage.tick()
     copy.back_up()
     for _ in range(5):
@@ -156,6 +156,6 @@ def test_without_being_told_of_it_the_proxy_refuses_old_fences(stage: Stage, cop
     copy.restore()
     stage.store = SqlStore(copy.url, stage.clock, common=stage.clock)
     stage.clock.forward(60)
-    stage.claim, stage.memory = claimed(stage.store, "bert"), Memory()
+    stage.claim, stage.memory = claimed(stage.store, "bert"), RolloutCache()
     stage.run()
-    assert any("too old" in each for each in stage.told(Kind.TROUBLE))
+    assert any("too old" in each for each in stage.told(EventKind.TROUBLE))

@@ -25,11 +25,11 @@ import requests
 
 from processes import end_proxies, free_port, remove_containers, unique_name
 from support.images import demo_image, engine_client, remove_images
-from support.need import program
-from support.waiting import eventually, exit_status
+from support.prerequisites import program
+from support.wait import eventually, exit_status
 from tidegate.errors import InvalidSettings, StoreError
 from tidegate.settings import load
-from tidegate.store.sql import SqlStore
+from tidegate.store.store import SqlStore
 from tidegate.web.auth import new_token
 from tidegate.wiring import build
 

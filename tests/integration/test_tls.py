@@ -19,12 +19,12 @@ import pytest
 import requests
 
 from processes import free_port
-from support.need import program
-from support.waiting import at_most, eventually, exit_status
-from tidegate.cli.exits import Exit
+from support.prerequisites import program
+from support.wait import at_most, eventually, exit_status
+from tidegate.cli.exit_codes import ExitCode
 from tidegate.errors import InvalidSettings
 from tidegate.settings import load
-from tidegate.store.sql import SqlStore
+from tidegate.store.store import SqlStore
 from tidegate.web.auth import new_token
 
 THREADS = 12
@@ -123,10 +123,10 @@ def test_the_command_line_trusts_whom_it_is_told_to_trust(secured: Secured) -> N
     known = secured.command("services", TIDEGATE_CA_FILE=str(secured.folder / "first.pem"))
     assert known.returncode == 0, known.stderr
     unknown = secured.command("services")
-    assert unknown.returncode == Exit.UNREACHABLE
+    assert unknown.returncode == ExitCode.UNREACHABLE
     assert "certificate verify failed" in unknown.stderr
     missing = secured.command("--ca-file", "/no/such.pem", "services")
-    assert (missing.returncode, "there is no file /no/such.pem" in missing.stderr) == (Exit.USAGE, True)
+    assert (missing.returncode, "there is no file /no/such.pem" in missing.stderr) == (ExitCode.USAGE, True)
 
 
 def test_a_token_is_never_asked_for_in_the_clear(secured: Secured) -> None:
@@ -170,7 +170,7 @@ def test_a_certificate_that_cannot_be_used_is_told_before_anything_is_served(tmp
     ended = subprocess.run(
         [str(TIDEGATE), "serve", "--settings", str(wrong)], capture_output=True, text=True, timeout=60, check=False
     )
-    assert ended.returncode == Exit.REFUSED
+    assert ended.returncode == ExitCode.REFUSED
     assert f"error: cannot serve TLS with {chain} and {other}" in ended.stderr
     assert "Traceback" not in ended.stderr
 

@@ -20,13 +20,13 @@ from typing import Any
 
 import pytest
 
-from support import shared_world
-from support.postgres import Server
-from support.smallworld import a_service, ask_for
-from support.waiting import at_most, eventually
-from tidegate.core.kinds import Kind
+from support import shared_drivers
+from support.fake_drivers import a_service, request_rollout
+from support.postgres import PostgresServer
+from support.wait import at_most, eventually
+from tidegate.core.event_kinds import EventKind
 from tidegate.core.phases import Phase
-from tidegate.store.sql import SqlStore
+from tidegate.store.store import SqlStore
 
 LEASE_SECONDS = (
     2.5  # a busy machine keeps a process waiting for a second; one that is renewed late is taken over by mistake
@@ -45,8 +45,8 @@ MOMENTS = [
 ]
 #: Two instances, one at a time, in three steps: what is told exactly so often, and what at most, for an effect and what
 #: is told of it are two things.
-SAVED = {Kind.ENTERED: 3, Kind.ROUTED: 3, Kind.SETTLED: 3, Kind.SUCCEEDED: 1}
-DONE = {Kind.STARTED: 2, Kind.STOPPED: 2}
+SAVED = {EventKind.ENTERED: 3, EventKind.ROUTED: 3, EventKind.SETTLED: 3, EventKind.SUCCEEDED: 1}
+DONE = {EventKind.STARTED: 2, EventKind.STOPPED: 2}
 
 
 def named(when: str, verb: str, goes_on: str) -> str:
@@ -60,7 +60,7 @@ class Pair:
     def __init__(self, url: str, home: Path) -> None:
         self.url, self._home = url, home
         self._address = str(home / "world")
-        self._manager = shared_world.Worlds(self._address, shared_world.KEY, ctx=get_context("spawn"))
+        self._manager = shared_drivers.DriversManager(self._address, shared_drivers.KEY, ctx=get_context("spawn"))
         self._manager.start()
         self.world: Any = self._manager.present()
         self.store = SqlStore(url)
@@ -73,14 +73,14 @@ class Pair:
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
         arguments = [self.url, self._address, f"engine{number}", str(LEASE_SECONDS)]
         with (self._home / f"engine{number}.log").open("wb") as log:
-            made = subprocess.Popen([sys.executable, shared_world.__file__, *arguments], stderr=log, env=environment)
+            made = subprocess.Popen([sys.executable, shared_drivers.__file__, *arguments], stderr=log, env=environment)
         self.engines.append(made)
         eventually("the engine has started", lambda: "engine started" in self.log(made.pid), process=made)
         return made
 
     def begin(self, name: str) -> str:
         """A rollout of this service; its id."""
-        return ask_for(self.store, a_service(name), 2, time.time, old=1)
+        return request_rollout(self.store, a_service(name), 2, time.time, old=1)
 
     def wake(self) -> None:
         """Let none sleep."""
@@ -110,7 +110,7 @@ class Pair:
 
 
 @pytest.fixture(scope="module")
-def engines(postgres: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+def engines(postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     with postgres.database() as name, closing(Pair(postgres.url(name), tmp_path_factory.mktemp("pair"))) as made:
         made.hire()
         made.hire()
@@ -144,12 +144,12 @@ def test_an_engine_that_slept_beyond_its_lease_changes_nothing(pair: Pair, when:
     eventually("the rollout has ended", lambda: not pair.phase(rollout).live)
 
     story = pair.store.events(rollout)
-    assert pair.phase(rollout) is Phase.SUCCEEDED, [event.sentence for event in story]
+    assert pair.phase(rollout) is Phase.SUCCEEDED, [event.message for event in story]
     assert [each.number for each in story] == list(range(1, len(story) + 1))
     kinds = Counter(each.kind for each in story)
     assert {kind: kinds[kind] for kind in SAVED} == SAVED
     assert all(kinds[kind] <= most for kind, most in DONE.items()), kinds
-    assert kinds[Kind.TAKEN_OVER] >= 1
+    assert kinds[EventKind.TAKEN_OVER] >= 1
     assert pair.world.running(f"demo/{name}") == pair.world.serving(name) == ["v2-2", "v2-2"]
     assert all(each.poll() is None for each in pair.engines)
 

@@ -13,10 +13,12 @@ from dataclasses import dataclass, field, replace
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tidegate.core import planning, tending
+from tidegate.analysis.verdict import Outcome, Verdict
+from tidegate.clock import Window
+from tidegate.core import drift, planner
 from tidegate.core.container import Container
-from tidegate.core.deciding import decide
-from tidegate.core.decisions import (
+from tidegate.core.decide import decide
+from tidegate.core.decisions import (  # fmt: skip
     Decision,
     Judge,
     Mark,
@@ -26,13 +28,13 @@ from tidegate.core.decisions import (
     Start,
     Stop,
     Wait,
-    judged,
-    marked,
-    moved,
-    ran,
-)  # fmt: skip
+    apply_mark,
+    apply_move,
+    record_task,
+    record_verdict,
+)
 from tidegate.core.decisions import Run as RunTask
-from tidegate.core.judge.verdict import Outcome, Verdict, Window
+from tidegate.core.hooks import BLOCKING, HOOKS, Hook, TaskRun, TaskState
 from tidegate.core.model import (
     Check,
     CheckKind,
@@ -48,11 +50,10 @@ from tidegate.core.model import (
     Strategy,
 )
 from tidegate.core.phases import Phase
+from tidegate.core.rollout_state import member_of
 from tidegate.core.routing import Backend, Preview
-from tidegate.core.tasks import BLOCKING, HOOKS, Hook, TaskRun, TaskState
-from tidegate.core.view import member
 from tidegate.errors import RouterError
-from tidegate.testing.world import World
+from tidegate.testing.world import SimulatedWorld
 
 EXAMPLES = int(os.environ.get("EXAMPLES", "400"))
 MOST_TICKS = 4_000
@@ -134,24 +135,24 @@ class Run:
         new = Release("b-2", service.key, "shop:2", case.new, service.container)
         old = replace(new, id="a-1", replicas=case.old) if case.old else None
         if case.kind is RolloutKind.REPAIR and old:
-            return tending.repair(service, old, "r", 1_000.0)
+            return drift.make_repair(service, old, "r", 1_000.0)
         if case.kind is RolloutKind.SCALE and old:
-            return tending.scaling(service, old, case.new, "r", 1_000.0, "ada")
+            return drift.make_scaling(service, old, case.new, "r", 1_000.0, "ada")
         return Rollout(
-            "r", service.key, old.id if old else None, new.id, planning.plan(service, old, new), service.backend, 1_000.0,
+            "r", service.key, old.id if old else None, new.id, planner.make_plan(service, old, new), service.backend, 1_000.0,
             old_replicas=case.old, batch=case.batch, in_place=case.order is Order.STOP_FIRST,
             checks=checks, policy=policy, hooks=service.hooks,
         )  # fmt: skip
 
-    def _world(self) -> World:
+    def _world(self) -> SimulatedWorld:
         case = self.case
         most = case.old + case.new if case.kind is RolloutKind.RELEASE else max(case.old, case.new)
         floor = min(case.old, case.new) - (case.batch if case.order is Order.STOP_FIRST else 0)
-        world = World(self.chance, floor=max(0, floor), ceiling=most, drain_seconds=DRAIN)
+        world = SimulatedWorld(self.chance, floor=max(0, floor), ceiling=most, drain_seconds=DRAIN)
         world.start("a-1", range(case.old))
         world.pass_time(5.0)
         seen = world.seen()
-        world.members = {each.id: member(each) for each in seen.instances}
+        world.members = {each.id: member_of(each) for each in seen.instances}
         world.never_ready = {self.rollout.new} if case.never_ready else set()
         world.crashing = {self.rollout.new} if case.crashing else set()
         for _ in range(case.tampered):
@@ -200,16 +201,16 @@ class Run:
                 world.pass_time(max(0.01, decision.until - world.now))
             case Pin():
                 there = tuple(each.id for each in world.seen().instances if each.release == self.rollout.new)
-                self.rollout = moved(replace(self.rollout, spared=there), Move(Phase.RUNNING, "pinned"), world.now)
+                self.rollout = apply_move(replace(self.rollout, spared=there), Move(Phase.RUNNING, "pinned"), world.now)
             case Mark():
-                self.rollout = marked(self.rollout, decision.mark, world.now)
+                self.rollout = apply_mark(self.rollout, decision.mark, world.now)
             case Move():
                 self.called_off = self.rollout.phase is Phase.PENDING
-                self.rollout = moved(self.rollout, decision, world.now)
+                self.rollout = apply_move(self.rollout, decision, world.now)
             case Judge():
-                self.rollout = judged(self.rollout, self._verdict(decision))
+                self.rollout = record_verdict(self.rollout, self._verdict(decision))
             case RunTask():
-                self.rollout = ran(self.rollout, self._task(decision.task))
+                self.rollout = record_task(self.rollout, self._task(decision.task))
                 world.pass_time(0.1)
             case Start() | Shift() | Stop():
                 self._effect(decision)
@@ -242,7 +243,7 @@ class Run:
         state = self.task_states.pop(0) if self.task_states else TaskState.PASSED
         if state is TaskState.FAILED and name not in BLOCKING:
             state = TaskState.WARNED
-        return replace(run, state=state, ended=now if state.ended else None, sentence=f"{name}: {state}")
+        return replace(run, state=state, ended=now if state.ended else None, message=f"{name}: {state}")
 
     def _verdict(self, decision: Judge) -> Verdict:
         outcome = self.verdicts.pop(0) if self.verdicts else Outcome.PASS

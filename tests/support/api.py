@@ -13,15 +13,16 @@ from typing import Any
 import requests
 from werkzeug.serving import WSGIRequestHandler, make_server
 
-from support.smallworld import SmallWorld
-from support.waiting import eventually
-from tidegate.core.judge.verdict import Finding, Outcome, Reason, Verdict, Window
+from support.fake_drivers import FakeEnvironment
+from support.wait import eventually
+from tidegate.analysis.verdict import Finding, Outcome, Reason, Verdict
+from tidegate.clock import Window
 from tidegate.core.model import Event, Rollout
 from tidegate.core.phases import Phase
 from tidegate.engine.worker import Worker, WorkerOptions
 from tidegate.settings import Settings
-from tidegate.store.sql import SqlStore
-from tidegate.web.api import Waiting
+from tidegate.store.store import SqlStore
+from tidegate.web.api import LongPollSlots
 from tidegate.web.app import create_app
 from tidegate.web.auth import new_token
 from tidegate.wiring import Wiring
@@ -43,17 +44,17 @@ def compose(options: str = "drain: 1s") -> str:
     return COMPOSE.replace("OPTIONS", options)
 
 
-class Quiet(WSGIRequestHandler):
+class QuietRequestHandler(WSGIRequestHandler):
     """Without a line for each request."""
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         """Nothing."""
 
 
-class Served:
+class ApiServer:
     """An app behind an HTTP server, whose address stays the same when it is stopped and started again."""
 
-    def __init__(self, app: Any, waiting: Waiting, host: str = "127.0.0.1") -> None:
+    def __init__(self, app: Any, waiting: LongPollSlots, host: str = "127.0.0.1") -> None:
         self._app, self._waiting, self._host = app, waiting, host
         self._port = 0
         self.asked: list[str] = []  # each request as it came, with its query
@@ -71,7 +72,7 @@ class Served:
     def start(self) -> None:
         """On a free port, and on the same one ever after."""
         self._waiting.stopping.clear()
-        self._server = make_server(self._host, self._port, self._noted, threaded=True, request_handler=Quiet)
+        self._server = make_server(self._host, self._port, self._noted, threaded=True, request_handler=QuietRequestHandler)
         self._server.daemon_threads = False
         self._port = self._server.server_port
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
@@ -86,13 +87,13 @@ class Served:
 
 
 @dataclass
-class Running:
+class RunningApi:
     """The server, and what stands behind it."""
 
-    server: Served
+    server: ApiServer
     wiring: Wiring
-    world: SmallWorld
-    waiting: Waiting
+    world: FakeEnvironment
+    waiting: LongPollSlots
     woken: list[float]
     token: str = ""
     session: requests.Session = field(default_factory=requests.Session)
@@ -158,9 +159,11 @@ class Running:
         return rollout
 
     @contextmanager
-    def engine(self, worker: Worker | None = None, tend_seconds: float | None = None) -> Iterator[Worker]:
+    def engine(self, worker: Worker | None = None, drift_interval_seconds: float | None = None) -> Iterator[Worker]:
         """The real engine on the small world, or another one, until the end of the block."""
-        options = WorkerOptions(lease_seconds=60.0, threads=1, poll_seconds=0.02, tend_seconds=tend_seconds)
+        options = WorkerOptions(
+            lease_seconds=60.0, threads=1, poll_seconds=0.02, drift_interval_seconds=drift_interval_seconds
+        )
         worker = worker or Worker(self.wiring.store, self.wiring.environments, options, self.wiring.clock, "test")
         thread = threading.Thread(target=worker.run)
         thread.start()
@@ -204,15 +207,15 @@ def running(
     long_polls: int = 4,
     settings: Settings | None = None,
     host: str = "127.0.0.1",
-) -> Iterator[Running]:
+) -> Iterator[RunningApi]:
     """The API on a free port."""
     store = SqlStore(f"sqlite:///{folder}/tidegate.db")
     store.migrate()
-    world = SmallWorld(time.time)
+    world = FakeEnvironment(time.time)
     wiring = Wiring(settings or Settings(), store, {"demo": world.parts(metrics=metrics), "live": world.parts()}, time.time)
-    waiting, woken = Waiting(long_polls), list[float]()
+    waiting, woken = LongPollSlots(long_polls), list[float]()
     app = create_app(wiring, lambda: woken.append(time.time()), waiting=waiting)
-    made = Running(Served(app, waiting, host), wiring, world, waiting, woken)
+    made = RunningApi(ApiServer(app, waiting, host), wiring, world, waiting, woken)
     made.token = made.token_for("admin")
     try:
         yield made

@@ -14,7 +14,7 @@ from typing import Any
 
 from build import compile_c
 from processes import free_port
-from support.waiting import eventually, exit_status
+from support.wait import eventually, exit_status
 from tidegate.core.routing import Member
 from traffic import Load
 

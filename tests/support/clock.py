@@ -11,7 +11,7 @@ from build import compile_c
 SOURCE = Path(__file__).with_name("clock.c")
 
 
-class Clock:
+class ShiftedClock:
     """`under` is a command that runs another one by it, but not what that one starts."""
 
     def __init__(self, file: Path) -> None:

@@ -13,7 +13,7 @@ from xml.etree import ElementTree as Xml
 import jenkins
 import requests
 
-from support.waiting import eventually
+from support.wait import eventually
 
 LIBRARY_PATH = "shared-library/"
 CREDENTIALS = "tidegate-token"

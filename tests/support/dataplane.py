@@ -13,18 +13,18 @@ from typing import Any, Protocol
 from processes import free_port
 from support.backends import Backends, backends
 from support.dataplane_docker import Containers
-from support.waiting import eventually
+from support.wait import eventually
 from tidegate.core.routing import Backend, Member
 from tidegate.drivers import registry
 from tidegate.ports import Router
-from tidegate.testing.router_traffic_contract import leave
+from tidegate.testing.router_traffic_contract import remove_and_drain
 from traffic import Counts, Load
 
 #: Of the kill stress: many short requests, so that some are always on their way.
 BRISK = {"get_ka": 600.0, "get": 200.0, "post_ka": 200.0, "post": 100.0, "slow_posts": 16.0, "slow_post_ms": 120.0}
 
 
-class Way(Protocol):
+class ReplacementMethod(Protocol):
     """A proxy with instances behind it. `address`: where it takes requests."""
 
     address: str
@@ -33,7 +33,7 @@ class Way(Protocol):
         """Replace every instance, new before old; seconds that the proxy's change took, where that can be told apart."""
 
 
-def counted(folder: Path) -> tuple[int, int]:
+def count_posts(folder: Path) -> tuple[int, int]:
     """POSTs executed by all applications that ever ran, and requests in flight when they were told to stop."""
     found = [struct.unpack("4q", file.read_bytes()) for file in folder.rglob("*") if file.is_file()]
     return sum(each[2] for each in found), sum(each[3] for each in found)
@@ -42,7 +42,7 @@ def counted(folder: Path) -> tuple[int, int]:
 @contextmanager
 def router_of(name: str, home: Path) -> Iterator[Router]:
     """A registered router that owns its proxy, with its files in `home` and a free port for each address it wants."""
-    driver = registry.driver("router", name)
+    driver = registry.load_driver("router", name)
     options: dict[str, Any] = {"directory": home / name}
     for option, field in driver.Options.model_fields.items():
         if re.fullmatch(r"127\.0\.0\.1:\d+", str(field.default)):
@@ -54,7 +54,7 @@ def router_of(name: str, home: Path) -> Iterator[Router]:
         router.stop_process()
 
 
-class Routed:
+class RoutedContainers:
     """Containers behind one of Tidegate's routers, replaced as the engine does it."""
 
     def __init__(self, router: Router, containers: Containers, replicas: int) -> None:
@@ -71,12 +71,12 @@ class Routed:
         self._router.write(self._backend, self._serving, 1)
         took = time.perf_counter() - began
         for old in before:
-            leave(self._router, self._backend, self._serving, old)
+            remove_and_drain(self._router, self._backend, self._serving, old)
         self._containers.stop(before)
         return took
 
 
-def killed_when_drained(router: Router, folder: Path, kills: int, client: str) -> tuple[Counts, int, float]:
+def kill_when_drained(router: Router, folder: Path, kills: int, client: str) -> tuple[Counts, int, float]:
     """One instance after the other is replaced, and killed the moment that the router says it is drained.
 
     Returns what the clients saw, the POSTs that were executed, and the seconds of a replacement.
@@ -100,6 +100,6 @@ def killed_when_drained(router: Router, folder: Path, kills: int, client: str) -
 def _replaced(router: Router, backend: Backend, apps: Backends, old: Member, release: str) -> Member:
     new = apps.start(release)
     router.write(backend, (new,), 1)
-    leave(router, backend, [new], old)
+    remove_and_drain(router, backend, [new], old)
     apps.kill(old)
     return new

@@ -25,7 +25,7 @@ import docker
 
 from images import demo_image
 from processes import wait_for
-from support.waiting import eventually
+from support.wait import eventually
 from tidegate.core.routing import Member
 
 IMAGE, CHECKED, PROXY = (f"tidegate-dataplane:{tag}" for tag in ("app", "checked", "proxy"))
@@ -154,7 +154,7 @@ def _answers(address: str) -> bool:
         return False
 
 
-class Rollout:
+class DockerRollout:
     """Start double, wait until Docker calls them healthy (asked once a second), stop the old ones at once."""
 
     def __init__(self, containers: Containers, network: str, replicas: int) -> None:
@@ -175,7 +175,7 @@ class Rollout:
         return all(self._containers.healthy(instance) for instance in self._serving)
 
 
-class Swarm:
+class SwarmService:
     """`docker service update`, all replicas at a time, new before old, a HEALTHCHECK of 1 s, monitor and delay 0."""
 
     def __init__(self, counters: Path, name: str, replicas: int) -> None:
@@ -205,13 +205,13 @@ class Swarm:
 
 
 @contextmanager
-def swarm(counters: Path, replicas: int) -> Iterator[Swarm]:
+def swarm(counters: Path, replicas: int) -> Iterator[SwarmService]:
     """Of one node, for this benchmark alone; left at the end, which removes the service and its network."""
     name = f"tidegate-dataplane-{uuid.uuid4().hex[:6]}"
     run("swarm", "init", "--advertise-addr", "127.0.0.1")
     try:
         run("network", "create", "-d", "overlay", "--attachable", name)
-        yield Swarm(counters, name, replicas)
+        yield SwarmService(counters, name, replicas)
     finally:
         _remove_labelled()
         subprocess.run(["docker", "service", "rm", name], capture_output=True, check=False)
@@ -219,13 +219,13 @@ def swarm(counters: Path, replicas: int) -> Iterator[Swarm]:
 
 
 @contextmanager
-def rollout(counters: Path, replicas: int) -> Iterator[Rollout]:
+def rollout(counters: Path, replicas: int) -> Iterator[DockerRollout]:
     """On a network of its own, which is removed at the end."""
     name = f"tidegate-dataplane-{uuid.uuid4().hex[:6]}"
     run("network", "create", name)
     containers = Containers(counters, CHECKED, name)
     try:
-        yield Rollout(containers, name, replicas)
+        yield DockerRollout(containers, name, replicas)
     finally:
         containers.close()
         run("network", "rm", name)

@@ -16,11 +16,11 @@ import docker
 from docker.errors import DockerException
 
 from processes import unique_name
-from support.need import missing, program, run
-from support.waiting import eventually, exit_status
+from support.prerequisites import missing, program, run
+from support.wait import eventually, exit_status
 
 
-class FarMachine:
+class RemoteMachine:
     """A network namespace, as another machine would be: one cable leads there, which can be cut."""
 
     def __init__(self) -> None:
@@ -77,7 +77,7 @@ class Engine:
     `machine`: where its network is, and theirs; left out, ours.
     """
 
-    def __init__(self, directory: Path, flags: Sequence[str] = (), machine: FarMachine | None = None) -> None:
+    def __init__(self, directory: Path, flags: Sequence[str] = (), machine: RemoteMachine | None = None) -> None:
         self.directory = directory
         self.url = f"unix://{directory}/docker.sock"
         self.bridge = unique_name("tg")
@@ -157,7 +157,7 @@ class Engine:
 
 
 @contextmanager
-def running_engine(*flags: str, data_megabytes: int = 0, machine: FarMachine | None = None) -> Iterator[Engine]:
+def running_engine(*flags: str, data_megabytes: int = 0, machine: RemoteMachine | None = None) -> Iterator[Engine]:
     """A private engine, perhaps on another machine; with `data_megabytes` on a file system of that size, which can be
     filled."""
     for name in ("dockerd", "containerd", "ip"):
@@ -183,11 +183,11 @@ def running_engine(*flags: str, data_megabytes: int = 0, machine: FarMachine | N
 
 
 @contextmanager
-def far_machine() -> Iterator[FarMachine]:
+def remote_machine() -> Iterator[RemoteMachine]:
     """One more machine."""
     if os.geteuid() != 0:
         missing("the right to make a network namespace (root)")
-    machine = FarMachine()
+    machine = RemoteMachine()
     try:
         machine.make()
         yield machine

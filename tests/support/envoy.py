@@ -9,19 +9,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from support.backends import free_port
+from support.crash_points import CrashPoints
 from support.haproxy import ended
-from support.need import missing
-from support.stepping import Steps
-from support.waiting import eventually
-from tidegate.drivers.routers import envoy_admin
-from tidegate.drivers.routers.envoy import EnvoyOptions, EnvoyRouter
-from tidegate.drivers.routers.envoy_process import program
+from support.prerequisites import missing
+from support.wait import eventually
+from tidegate.drivers.routers.envoy import admin
+from tidegate.drivers.routers.envoy.driver import EnvoyOptions, EnvoyRouter
+from tidegate.drivers.routers.envoy.process import find_program
 
 
 @contextmanager
 def envoy_router(home: Path, exporter: int = 0, threads: int = 2) -> Iterator[EnvoyRouter]:
     """A router that starts its own Envoy; ended at the end."""
-    if program("envoy") is None:
+    if find_program("envoy") is None:
         missing("envoy")
     exporter = exporter or free_port()
     options = EnvoyOptions(directory=home / "envoy", exporter=f"127.0.0.1:{exporter}", threads=threads)
@@ -44,5 +44,5 @@ def kill(router: EnvoyRouter) -> None:
 
 
 #: Questions to Envoy, files put in place.
-STEPS = Steps(((envoy_admin.Line, "connect"), (Path, "rename")))
+STEPS = CrashPoints(((admin.AdminConnection, "connect"), (Path, "rename")))
 before_step, killed_before_step = STEPS.before, STEPS.killed_before

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from support.backends import free_port
-from support.need import program
-from support.stepping import Steps
-from support.waiting import eventually, exit_status
-from tidegate.drivers.routers import haproxy_socket
-from tidegate.drivers.routers.haproxy import HAProxyOptions, HAProxyRouter
+from support.crash_points import CrashPoints
+from support.prerequisites import program
+from support.wait import eventually, exit_status
+from tidegate.drivers.routers.haproxy import runtime_api
+from tidegate.drivers.routers.haproxy.driver import HAProxyOptions, HAProxyRouter
 
 ADOPTED = """\
 global
@@ -98,7 +98,7 @@ def hears(master: int) -> bool:
     return started and bool(int(caught, 16) >> (signal.SIGUSR2 - 1) & 1)
 
 
-class Standing:
+class ExternalHAProxy:
     """A HAProxy that somebody else runs."""
 
     def __init__(self, home: Path, *, master: bool = False, **options: str) -> None:
@@ -133,11 +133,11 @@ class Standing:
 
     def ask(self, command: str) -> str:
         """What it answers to a command."""
-        return haproxy_socket.say(self.socket, command)
+        return runtime_api.send_command(self.socket, command)
 
     def worker(self) -> int:
         """The present worker's process id."""
-        return int(haproxy_socket.info(self.ask)["Pid"])
+        return int(runtime_api.process_info(self.ask)["Pid"])
 
     def reload(self) -> int:
         """As its owner would do it; returns the old worker when the new one alone serves.
@@ -161,12 +161,12 @@ class Standing:
 
 
 @contextmanager
-def standing_ones(home: Path) -> Iterator[Callable[..., Standing]]:
+def external_haproxies(home: Path) -> Iterator[Callable[..., ExternalHAProxy]]:
     """Makes them; ended at the end."""
     with ExitStack() as stack:
 
-        def make(**options: Any) -> Standing:
-            made = Standing(home, **options)
+        def make(**options: Any) -> ExternalHAProxy:
+            made = ExternalHAProxy(home, **options)
             stack.callback(made.stop)
             return made
 
@@ -174,5 +174,5 @@ def standing_ones(home: Path) -> Iterator[Callable[..., Standing]]:
 
 
 #: Commands, files put in place, signals.
-STEPS = Steps(((haproxy_socket, "_once"), (haproxy_socket, "_told"), (Path, "rename"), (os, "kill")))
+STEPS = CrashPoints(((runtime_api, "_once"), (runtime_api, "_told"), (Path, "rename"), (os, "kill")))
 before_step, killed_before_step = STEPS.before, STEPS.killed_before

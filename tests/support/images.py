@@ -8,7 +8,7 @@ import docker
 from docker.errors import DockerException
 
 import images
-from support.need import missing, program
+from support.prerequisites import missing, program
 
 LABEL = images.LABEL
 remove_images = images.remove_images

@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from support.api import Running, compose
-from support.need import missing, program
-from support.waiting import eventually
+from support.api import RunningApi, compose
+from support.prerequisites import missing, program
+from support.wait import eventually
 
 LIBRARY = Path(__file__).parents[2] / "shared-library"
 CLASSPATH = f"{LIBRARY}/test/harness:{LIBRARY}/src"
@@ -97,7 +97,7 @@ def harness(folder: Path) -> Iterator[Harness]:
 class Jenkins:
     """A build of a job that runs steps against the API."""
 
-    api: Running
+    api: RunningApi
     harness: Harness
     tell: Callable[[str, object], None]  # pytest's record_property
     folder: Path

@@ -17,7 +17,7 @@ PAUSE_SECONDS = 0.1  # of each of them, between an answer and the next question
 PATIENCE_SECONDS = 60.0
 
 
-class Line:
+class LoadConnection:
     """A kept connection to the server."""
 
     def __init__(self, address: str, token: str) -> None:
@@ -36,7 +36,7 @@ class Line:
         self._connection.close()
 
 
-class Clients:
+class LoadClients:
     """While it is entered, `waiting` long polls are held open and ordinary GETs are sent; `rollouts` are what they ask of,
     each with its service."""
 
@@ -49,10 +49,10 @@ class Clients:
         self.times: list[tuple[float, float]] = []  # of each ordinary answer: when it had come, and the seconds it took
         self.refused = 0  # answers other than 200, and connections that broke
 
-    def _thread(self, work: Callable[[Line, str], None], about: str) -> threading.Thread:
+    def _thread(self, work: Callable[[LoadConnection, str], None], about: str) -> threading.Thread:
         return threading.Thread(target=self._run, args=(work, about), daemon=True)
 
-    def __enter__(self) -> Clients:
+    def __enter__(self) -> LoadClients:
         for thread in self._threads:
             thread.start()
         return self
@@ -61,9 +61,9 @@ class Clients:
         """Those that wait for events are not waited for: they end with the server."""
         self._stopping.set()
 
-    def _run(self, work: Callable[[Line, str], None], about: str) -> None:
+    def _run(self, work: Callable[[LoadConnection, str], None], about: str) -> None:
         while not self._stopping.is_set():
-            line = Line(self._address, self._token)
+            line = LoadConnection(self._address, self._token)
             try:
                 work(line, about)
             except (OSError, http.client.HTTPException):
@@ -76,7 +76,7 @@ class Clients:
         if not self._stopping.is_set():
             self.refused += 1
 
-    def _poll(self, line: Line, rollout: str) -> None:
+    def _poll(self, line: LoadConnection, rollout: str) -> None:
         """Wait for events that come after all that there are; the first time not so long, so that not all ask at once."""
         wait = random.uniform(1.0, WAIT_SECONDS)
         while not self._stopping.is_set():
@@ -85,7 +85,7 @@ class Clients:
                 self._stopping.wait(PAUSE_SECONDS)
             wait = WAIT_SECONDS
 
-    def _ask(self, line: Line, seed: str) -> None:
+    def _ask(self, line: LoadConnection, seed: str) -> None:
         chance = random.Random(seed)
         for number in itertools.count():
             if self._stopping.wait(PAUSE_SECONDS):

@@ -12,26 +12,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from support.load_rollouts import HOUR_SECONDS, Callers, ask_next, environments, settle
-from support.load_scene import resident_mib
-from support.load_world import LoadMetrics, LoadPlatform, LoadRouter, Options
-from support.smallworld import LIMIT, SmallDocuments, SmallWorld, a_service
-from support.waiting import eventually
-from tidegate.core.judge.verdict import Time
+from support.fake_drivers import LIMIT, FakeDocuments, FakeEnvironment, a_service
+from support.load_drivers import LoadMetrics, LoadOptions, LoadPlatform, LoadRouter
+from support.load_rollouts import HOUR_SECONDS, RolloutRequesters, environments, request_next, settle
+from support.load_setup import resident_mib
+from support.wait import eventually
+from tidegate.clock import Time
 from tidegate.core.model import Policy, Service
 from tidegate.core.records import Claim
-from tidegate.engine.pruning import Pruner
+from tidegate.engine.pruner import Pruner
 from tidegate.engine.worker import Worker, WorkerOptions
-from tidegate.ports import Parts
-from tidegate.store.sql import SqlStore
-from tidegate.web import logs
+from tidegate.ports import Drivers
+from tidegate.store.store import SqlStore
+from tidegate.web import log_setup
 
 BAKE_SECONDS = 300.0  # of each of two batches, so that a rollout takes ten minutes
 LOOK_SECONDS = 60.0
 KEPT_SECONDS = HOUR_SECONDS  # what ended longer ago is pruned, but for the newest ten of each service
 
 
-class LeapingClock:
+class SkippingClock:
     """The real time, and all that was leapt over. A day of a thousand pauses is over when its work is done."""
 
     def __init__(self) -> None:
@@ -40,15 +40,15 @@ class LeapingClock:
     def __call__(self) -> Time:
         return time.time() + self._leapt
 
-    def leap(self, to: Time) -> None:
+    def shift_clock(self, to: Time) -> None:
         """It is that late now, if it was not yet."""
         self._leapt += max(0.0, to - self())
 
 
-class Leaping:
+class SkippingStore:
     """A store whose clock leaps to the next moment at which a rollout is due, as soon as none is due or held."""
 
-    def __init__(self, store: SqlStore, clock: LeapingClock, callers: Callers) -> None:
+    def __init__(self, store: SqlStore, clock: SkippingClock, callers: RolloutRequesters) -> None:
         self._store, self._clock, self._callers = store, clock, callers
         self._lock = threading.Lock()  # guards the two below
         self._held: set[str] = set()
@@ -65,7 +65,7 @@ class Leaping:
                 self._held.add(found.rollout)
                 self._due.pop(found.rollout, None)
             elif self._due and not self._held:
-                self._clock.leap(min(self._due.values()))
+                self._clock.shift_clock(min(self._due.values()))
         return found
 
     def release(self, claim: Claim, due: Time | None) -> None:
@@ -81,7 +81,7 @@ class Leaping:
 
 
 @dataclass(frozen=True)
-class Hour:
+class HourOfLoad:
     """How an engine stood when so many hours were over. `ended`: rollouts so far; `kept`: those that the database has."""
 
     number: int
@@ -90,24 +90,24 @@ class Hour:
     resident_mib: float
 
 
-class Day:
+class DayOfLoad:
     """An engine with its own database in `home`, and services that are rolled out without an end."""
 
     def __init__(self, home: Path, services: int) -> None:
-        self._clock = LeapingClock()
+        self._clock = SkippingClock()
         self._store = SqlStore(f"sqlite:///{home}/tidegate.db", self._clock)
-        self._options = Options(directory=home / "world", ready_seconds=0.0)
+        self._options = LoadOptions(directory=home / "world", ready_seconds=0.0)
         self._services = [_service(number) for number in range(services)]
 
-    def lived(self, hours: Sequence[int]) -> list[Hour]:
+    def lived(self, hours: Sequence[int]) -> list[HourOfLoad]:
         """Through all of these hours; how it stood at the end of each."""
         with closing(self._store):
             self._store.migrate()
             settle(self._store, self._services, self._options, self._clock)
             for service in self._services:
-                ask_next(self._store, service, 1, self._clock)
-            callers = Callers(self._store, self._services, self._clock)
-            worker = self._worker(Leaping(self._store, self._clock, callers))
+                request_next(self._store, service, 1, self._clock)
+            callers = RolloutRequesters(self._store, self._services, self._clock)
+            worker = self._worker(SkippingStore(self._store, self._clock, callers))
             thread = threading.Thread(target=worker.run)
             thread.start()
             try:
@@ -116,11 +116,11 @@ class Day:
                 worker.stop()
                 thread.join()
 
-    def _worker(self, store: Leaping) -> Worker:
+    def _worker(self, store: SkippingStore) -> Worker:
         options = WorkerOptions(threads=4, poll_seconds=0.001)  # it leaps when it looks in vain
-        documents = SmallDocuments(SmallWorld(self._clock))
+        documents = FakeDocuments(FakeEnvironment(self._clock))
         parts = {
-            name: Parts(
+            name: Drivers(
                 LoadPlatform(self._options, name),
                 LoadRouter(self._options, name),
                 LoadMetrics(self._options, name),
@@ -130,8 +130,8 @@ class Day:
         }
         return Worker(store, parts, options, self._clock, "day")  # type: ignore[arg-type]
 
-    def _watched(self, hours: Sequence[int], callers: Callers) -> list[Hour]:
-        begun, found = self._clock(), list[Hour]()
+    def _watched(self, hours: Sequence[int], callers: RolloutRequesters) -> list[HourOfLoad]:
+        begun, found = self._clock(), list[HourOfLoad]()
         pruner = Pruner(self._store, self._clock, None, KEPT_SECONDS)
         for hour in range(1, max(hours) + 1):
             end = begun + hour * HOUR_SECONDS
@@ -141,7 +141,7 @@ class Day:
                 gc.collect()
                 size = resident_mib(os.getpid())
                 kept = sum(len(self._store.rollouts(each.key, limit=1000)) for each in self._services)
-                found.append(Hour(hour, callers.ended, kept, size))
+                found.append(HourOfLoad(hour, callers.ended, kept, size))
         return found
 
 
@@ -151,7 +151,7 @@ def _service(number: int) -> Service:
     return a_service(f"s{number:05}", environment=environment, policy=policy, bake_seconds=BAKE_SECONDS, checks=(LIMIT,))
 
 
-def live_a_day(home: Path, services: int, hours: Sequence[int]) -> list[Hour]:
+def live_a_day(home: Path, services: int, hours: Sequence[int]) -> list[HourOfLoad]:
     """In a process of its own, whose memory is the engine's."""
-    logs.configure("warning", "json")
-    return Day(home, services).lived(hours)
+    log_setup.configure("warning", "json")
+    return DayOfLoad(home, services).lived(hours)

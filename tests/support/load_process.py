@@ -18,10 +18,10 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, TextIO
 
-from support.load_world import register
+from support.load_drivers import register
 from tidegate import wiring as wires
 from tidegate.cli import admin
-from tidegate.core.judge.verdict import Time
+from tidegate.clock import Time
 from tidegate.core.records import Claim
 from tidegate.settings import Settings
 
@@ -29,7 +29,7 @@ from tidegate.settings import Settings
 RECORDING = {"save", "note", "release"}
 
 
-class Noting:
+class RecordingStore:
     """A store that notes when each claimed rollout was decided upon."""
 
     def __init__(self, store: Any, notes: TextIO) -> None:
@@ -74,7 +74,7 @@ def engine(settings: Path, notes: Path) -> None:
 
         def noted(found: Settings) -> wires.Wiring:
             wiring = build(found)
-            return replace(wiring, store=Noting(wiring.store, lines))  # type: ignore[arg-type]
+            return replace(wiring, store=RecordingStore(wiring.store, lines))  # type: ignore[arg-type]
 
         wires.build = noted  # type: ignore[assignment]
         admin.engine(settings)

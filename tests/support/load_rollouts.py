@@ -7,11 +7,11 @@ import time
 from collections.abc import Collection
 from types import TracebackType
 
-from support.load_world import LoadPlatform, LoadRouter, Options
-from support.smallworld import LIMIT, a_service, ask_for, record_old
+from support.fake_drivers import LIMIT, a_service, record_old, request_rollout
+from support.load_drivers import LoadOptions, LoadPlatform, LoadRouter
 from tidegate.core.model import Policy, Service
 from tidegate.ports import Clock
-from tidegate.store.sql import SqlStore
+from tidegate.store.store import SqlStore
 
 ENVIRONMENTS = 5
 HOUR_SECONDS = 3600.0
@@ -45,7 +45,7 @@ def service_of(number: int) -> Service:
     return a_service(name, environment=environment, policy=policy, bake_seconds=HOUR_SECONDS, checks=(LIMIT,))
 
 
-def settle(store: SqlStore, services: Collection[Service], world: Options, clock: Clock) -> None:
+def settle(store: SqlStore, services: Collection[Service], world: LoadOptions, clock: Clock) -> None:
     """Their first releases serve, in the store and in the world."""
     for service in services:
         claim = record_old(store, service, clock)
@@ -53,12 +53,12 @@ def settle(store: SqlStore, services: Collection[Service], world: Options, clock
         LoadRouter(world, service.environment).settle(service, made, claim.fence)
 
 
-def ask_next(store: SqlStore, service: Service, old: int, clock: Clock) -> str:
+def request_next(store: SqlStore, service: Service, old: int, clock: Clock) -> str:
     """A rollout from the release of this number to the next; its id."""
-    return ask_for(store, service, old + 1, clock, old)
+    return request_rollout(store, service, old + 1, clock, old)
 
 
-class Callers:
+class RolloutRequesters:
     """While it is entered, each of these services is asked for its next rollout as soon as the one before has ended."""
 
     def __init__(self, store: SqlStore, services: Collection[Service], clock: Clock = time.time) -> None:
@@ -68,7 +68,7 @@ class Callers:
         self._thread = threading.Thread(target=self._run, name="callers")
         self.ended = 0  # rollouts that came to their end
 
-    def __enter__(self) -> Callers:
+    def __enter__(self) -> RolloutRequesters:
         self._thread.start()
         return self
 
@@ -91,4 +91,4 @@ class Callers:
             return
         self.ended += 1
         self._present[key] = (service, old + 1)
-        ask_next(self._store, service, old + 1, self._clock)
+        request_next(self._store, service, old + 1, self._clock)

@@ -15,11 +15,11 @@ import stamina
 
 from support.backends import free_port
 from support.haproxy import ended, short_folder
-from support.need import program
-from support.waiting import eventually
+from support.prerequisites import program
+from support.wait import eventually
 from tidegate.core.routing import Backend
-from tidegate.drivers.routers.nginx import NginxOptions, NginxRouter
-from tidegate.drivers.routers.nginx_generations import Generations
+from tidegate.drivers.routers.nginx.driver import NginxOptions, NginxRouter
+from tidegate.drivers.routers.nginx.generations import GenerationFiles
 from tidegate.errors import RouterError
 
 ADOPTED = """\
@@ -45,10 +45,10 @@ def open_folder() -> Iterator[Path]:
         yield folder
 
 
-def generations(home: Path) -> Generations:
+def generations(home: Path) -> GenerationFiles:
     """What the nginx of this folder serves, owned or adopted."""
     include = home / "tidegate.conf"
-    return Generations(home / "nginx", include if include.exists() else home / "nginx" / "nginx.conf")
+    return GenerationFiles(home / "nginx", include if include.exists() else home / "nginx" / "nginx.conf")
 
 
 def workers(home: Path) -> set[int]:
@@ -99,7 +99,7 @@ def reload(router: NginxRouter, home: Path) -> None:
     eventually("new workers alone serve", lambda: bool(now := workers(home)) and not now & before)
 
 
-class Standing:
+class ExternalNginx:
     """A nginx that somebody else runs, with a first route to nobody."""
 
     def __init__(self, home: Path, *, more: str = "keepalive_timeout 0;", include: str = "", **options: Any) -> None:
@@ -150,12 +150,12 @@ class Standing:
 
 
 @contextmanager
-def standing_ones(home: Path) -> Iterator[Callable[..., Standing]]:
+def external_nginxes(home: Path) -> Iterator[Callable[..., ExternalNginx]]:
     """Makes them; ended at the end."""
-    made: list[Standing] = []
+    made: list[ExternalNginx] = []
 
-    def make(**options: Any) -> Standing:
-        made.append(there := Standing(home, **options))
+    def make(**options: Any) -> ExternalNginx:
+        made.append(there := ExternalNginx(home, **options))
         there.begin()
         return there
 

@@ -15,12 +15,12 @@ import psycopg
 
 from processes import answers, wait_for
 from support import haproxy
-from support.disks import again_and_again, full, read_only
-from support.freezing import frozen
-from support.outage_world import World
-from tidegate.drivers.routers.haproxy import HAProxyOptions, HAProxyRouter
+from support.disk import again_and_again, full, read_only
+from support.frozen_process import frozen
+from support.outage_setup import OutageSetup
+from tidegate.drivers.routers.haproxy.driver import HAProxyOptions, HAProxyRouter
 
-MOST_WRITES = 300  # of a megabyte: more than the disk has
+MAX_WRITES = 300  # of a megabyte: more than the disk has
 HALF = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 4000\r\n\r\n{"status":"success","data":{"resu'
 
 
@@ -32,7 +32,7 @@ class Outage:
     until the story says what is found by `until`, for a call under way may last. `unnoticed`: when nobody asks for it."""
 
     name: str
-    begin: Callable[[World], AbstractContextManager[None]]
+    begin: Callable[[OutageSetup], AbstractContextManager[None]]
     told: str
     still: bool = True
     takes: bool = False
@@ -43,7 +43,7 @@ class Outage:
 
 
 @contextmanager
-def docker_stopped(world: World) -> Iterator[None]:
+def docker_stopped(world: OutageSetup) -> Iterator[None]:
     engine = world.engines["near"]
     engine.stop()
     try:
@@ -53,14 +53,14 @@ def docker_stopped(world: World) -> Iterator[None]:
 
 
 @contextmanager
-def cable_cut(world: World) -> Iterator[None]:
+def cable_cut(world: OutageSetup) -> Iterator[None]:
     assert world.machine is not None
     with world.machine.cut():
         yield
 
 
 @contextmanager
-def machine_muted(world: World) -> Iterator[None]:
+def machine_muted(world: OutageSetup) -> Iterator[None]:
     assert world.machine is not None
     with world.machine.muted():
         yield
@@ -70,7 +70,7 @@ def machine_muted(world: World) -> Iterator[None]:
 
 
 @contextmanager
-def postgres_stopped(world: World) -> Iterator[None]:
+def postgres_stopped(world: OutageSetup) -> Iterator[None]:
     assert world.server is not None
     world.server.stop()
     try:
@@ -80,7 +80,7 @@ def postgres_stopped(world: World) -> Iterator[None]:
 
 
 @contextmanager
-def postgres_frozen(world: World) -> Iterator[None]:
+def postgres_frozen(world: OutageSetup) -> Iterator[None]:
     """All its processes: each connection has one."""
     assert world.server is not None
     pids = world.server.processes()
@@ -94,7 +94,7 @@ def postgres_frozen(world: World) -> Iterator[None]:
 
 
 @contextmanager
-def postgres_read_only(world: World) -> Iterator[None]:
+def postgres_read_only(world: OutageSetup) -> Iterator[None]:
     assert world.server is not None
     world.server.run("ALTER SYSTEM SET default_transaction_read_only = on")
     world.server.run("SELECT pg_reload_conf()")
@@ -106,7 +106,7 @@ def postgres_read_only(world: World) -> Iterator[None]:
 
 
 @contextmanager
-def postgres_full(world: World) -> Iterator[None]:
+def postgres_full(world: OutageSetup) -> Iterator[None]:
     """Until not even its log of writes has room: it ends then, and who made room starts it again."""
     server = world.server
     assert server is not None
@@ -127,12 +127,12 @@ def fill_log(connection: psycopg.Connection) -> None:
     """Of writes. The first write to need a new file of it is refused, the next one ends the server."""
     for size in (1_000_000, 10_000):
         with suppress(psycopg.Error):
-            for _ in range(MOST_WRITES):
+            for _ in range(MAX_WRITES):
                 connection.execute("SELECT pg_logical_emit_message(true, 'filler', repeat('x', %s))", [size])
 
 
 @contextmanager
-def sqlite_full(world: World) -> Iterator[None]:
+def sqlite_full(world: OutageSetup) -> Iterator[None]:
     """Its log of writes, too, has to grow for the next one."""
     with closing(sqlite3.connect(world.disk / "tidegate.db")) as database:
         database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -141,7 +141,7 @@ def sqlite_full(world: World) -> Iterator[None]:
 
 
 @contextmanager
-def sqlite_read_only(world: World) -> Iterator[None]:
+def sqlite_read_only(world: OutageSetup) -> Iterator[None]:
     with read_only(world.disk / "tidegate.db", world.disk / "tidegate.db-wal"):
         yield
 
@@ -149,11 +149,11 @@ def sqlite_read_only(world: World) -> Iterator[None]:
 # -- clock ------------------------------------------------------------------------------------------------------------
 
 
-def clock_jumps(seconds: int, *, database: bool = False) -> Callable[[World], AbstractContextManager[None]]:
+def clock_jumps(seconds: int, *, database: bool = False) -> Callable[[OutageSetup], AbstractContextManager[None]]:
     """It stays where it is then."""
 
     @contextmanager
-    def jump(world: World) -> Iterator[None]:
+    def jump(world: OutageSetup) -> Iterator[None]:
         (world.database_clock if database else world.clock).jump(seconds)
         yield
 
@@ -164,23 +164,23 @@ def clock_jumps(seconds: int, *, database: bool = False) -> Callable[[World], Ab
 
 
 @contextmanager
-def prometheus_down(world: World) -> Iterator[None]:
+def prometheus_down(world: OutageSetup) -> Iterator[None]:
     world.stage.kill("prometheus")
     try:
         yield
     finally:
-        world.stage.revive("prometheus")
+        world.stage.restart_part("prometheus")
     wait_for("Prometheus", answers(f"http://127.0.0.1:{world.stage.state.ports['prometheus']}/-/ready"))
 
 
 @contextmanager
-def prometheus_frozen(world: World) -> Iterator[None]:
+def prometheus_frozen(world: OutageSetup) -> Iterator[None]:
     with frozen(world.stage.state.pids["prometheus"]):
         yield
 
 
 @contextmanager
-def prometheus_half(world: World) -> Iterator[None]:
+def prometheus_half(world: OutageSetup) -> Iterator[None]:
     """In its place something that begins each answer and ends it in the middle."""
     with prometheus_down(world), _half_answers(world.stage.state.ports["prometheus"]):
         yield
@@ -210,31 +210,38 @@ def _answer_half(listening: socket.socket) -> None:
 
 
 @contextmanager
-def haproxy_killed(world: World) -> Iterator[None]:
+def haproxy_killed(world: OutageSetup) -> Iterator[None]:
     """Tidegate starts it again by itself, meanwhile."""
     haproxy.kill(HAProxyRouter(HAProxyOptions(directory=world.stage.home / "haproxy"), world.stage.environment))
     yield
     wait_for("the service", world.answers())
 
 
-NEAR_BLIND = r"trouble: docker near: "
-FAR_BLIND = r"trouble: docker far: "
-SEES_AGAIN = r"(.|\n)*recovered: "
+NEAR_UNREACHABLE = r"trouble: docker near: "
+FAR_UNREACHABLE = r"trouble: docker far: "
+REACHABLE_AGAIN = r"(.|\n)*recovered: "
 NOT_READY = r"/readyz: database: "
 UNKNOWN = r"verdict: .*Prometheus"
 JUMPED = r"warning: .*clock"
 
 #: With PostgreSQL and two machines.
 MANY = (
-    Outage("Docker stopped", docker_stopped, NEAR_BLIND + SEES_AGAIN, until=NEAR_BLIND),
-    Outage("Docker stopped for longer than the deadline", docker_stopped, NEAR_BLIND + SEES_AGAIN, seconds=25.0),
-    Outage("a machine cut off", cable_cut, FAR_BLIND + SEES_AGAIN, takes=True, until=FAR_BLIND, unnoticed=("rollback",)),
+    Outage("Docker stopped", docker_stopped, NEAR_UNREACHABLE + REACHABLE_AGAIN, until=NEAR_UNREACHABLE),
+    Outage("Docker stopped for longer than the deadline", docker_stopped, NEAR_UNREACHABLE + REACHABLE_AGAIN, seconds=25.0),
+    Outage(
+        "a machine cut off",
+        cable_cut,
+        FAR_UNREACHABLE + REACHABLE_AGAIN,
+        takes=True,
+        until=FAR_UNREACHABLE,
+        unnoticed=("rollback",),
+    ),
     Outage(
         "a machine that is not heard",
         machine_muted,
-        FAR_BLIND + SEES_AGAIN,
+        FAR_UNREACHABLE + REACHABLE_AGAIN,
         takes=True,
-        until=FAR_BLIND,
+        until=FAR_UNREACHABLE,
         unnoticed=("rollback",),
     ),
     Outage("PostgreSQL stopped", postgres_stopped, NOT_READY),
@@ -255,8 +262,8 @@ ONE = (
     Outage(
         "Docker and its containers stopped",
         docker_stopped,
-        NEAR_BLIND + SEES_AGAIN,
-        until=NEAR_BLIND,
+        NEAR_UNREACHABLE + REACHABLE_AGAIN,
+        until=NEAR_UNREACHABLE,
         still=False,
         takes=True,
     ),

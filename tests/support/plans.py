@@ -12,7 +12,7 @@ OLD = Release("a", SERVICE.key, "shop:1", 5, SERVICE.container)
 NEW = Release("b", SERVICE.key, "shop:2", 5, SERVICE.container)
 
 
-def table(plan: Plan) -> list[str]:
+def format_plan(plan: Plan) -> list[str]:
     """`F a5 b2 R a3 b2 bake judge`."""
     return [
         " ".join(

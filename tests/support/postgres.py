@@ -19,9 +19,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from support.need import missing
-from support.waiting import eventually, exit_status
-from tidegate.store.sql import SqlStore
+from support.prerequisites import missing
+from support.wait import eventually, exit_status
+from tidegate.store.store import SqlStore
 from tidegate.store.tables import metadata
 
 OWNER = "tidegate"
@@ -50,7 +50,7 @@ def unprivileged(*command: str) -> list[str]:
     return ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", *command]
 
 
-class Server:
+class PostgresServer:
     """One server; `start` and `stop` as often as a test likes."""
 
     def __init__(self, home: Path, under: Sequence[str] = (), **options: str) -> None:
@@ -162,12 +162,12 @@ class Server:
 
 
 @contextmanager
-def running(place: Path | None = None, under: Sequence[str] = (), **options: str) -> Iterator[Server]:
+def running(place: Path | None = None, under: Sequence[str] = (), **options: str) -> Iterator[PostgresServer]:
     """A server for this block, with the template made; in a new folder below `place`, the system's for such if left out.
     `under`: a command that runs it."""
     programs()
     home = Path(tempfile.mkdtemp(prefix="tidegate-pg-", dir=place))  # short: a socket's path may have 107 characters
-    server = Server(home, under, **options)
+    server = PostgresServer(home, under, **options)
     try:
         server.start()
         server.prepare()
@@ -178,14 +178,14 @@ def running(place: Path | None = None, under: Sequence[str] = (), **options: str
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[Server]:
+def postgres() -> Iterator[PostgresServer]:
     """One for all tests."""
     with running() as server:
         yield server
 
 
 @pytest.fixture
-def postgres_url(postgres: Server) -> Iterator[str]:
+def postgres_url(postgres: PostgresServer) -> Iterator[str]:
     """A new database with the present schema."""
     with postgres.database() as name:
         yield postgres.url(name)

@@ -17,20 +17,21 @@ from pathlib import Path
 from typing import Any
 
 from processes import free_port
-from support.looks import rollout_of
-from support.need import program
-from support.waiting import eventually, exit_status
+from support.measurements import rollout_of
+from support.prerequisites import program
+from support.wait import eventually, exit_status
+from tidegate.analysis.analysis import CanaryAnalysis
+from tidegate.analysis.measurement import Measurement
+from tidegate.analysis.verdict import Finding, Verdict
+from tidegate.clock import Window
 from tidegate.core.decisions import Judge
-from tidegate.core.judge.look import Look
-from tidegate.core.judge.trial import Trial
-from tidegate.core.judge.verdict import Finding, Verdict, Window
-from tidegate.core.model import Check, Instance, Policy, Seen
+from tidegate.core.model import Check, Instance, ObservedState, Policy
 from tidegate.core.records import Claim
-from tidegate.core.routing import Backend, Routed
-from tidegate.drivers.metrics.prometheus import PrometheusMetrics, PrometheusOptions
+from tidegate.core.routing import Backend, RouterState
+from tidegate.drivers.metrics.prometheus.driver import PrometheusMetrics, PrometheusOptions
 from tidegate.engine import effects
-from tidegate.engine.turn import Memory, Turn
-from tidegate.ports import Parts
+from tidegate.engine.tick_context import RolloutCache, TickContext
+from tidegate.ports import Drivers
 
 SCRAPE_SECONDS = 0.2
 SCRAPE_OFFSET_SECONDS = 0.01  # a scrape's time stamp may be some milliseconds later than its begin
@@ -227,7 +228,7 @@ def _await_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
         raise AssertionError(f"{error}\n{log.read_text()}") from None
 
 
-class Canned:
+class CannedPrometheus:
     """A fake Prometheus for what the real one cannot be made to say: answers each request with the next recorded shape."""
 
     def __init__(self, *answers: tuple[int, str, str]) -> None:
@@ -252,7 +253,7 @@ class Canned:
         self._server.daemon_threads = False
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
 
-    def __enter__(self) -> Canned:
+    def __enter__(self) -> CannedPrometheus:
         self._thread.start()
         return self
 
@@ -269,7 +270,7 @@ class Canned:
 
 # -- judged by a real one ----------------------------------------------------------------------------------------------
 
-LOOK_SECONDS = 0.5
+INTERVAL_SECONDS = 0.5
 
 
 def metrics_of(url: str, timeout_seconds: float = 30.0) -> PrometheusMetrics:
@@ -277,7 +278,7 @@ def metrics_of(url: str, timeout_seconds: float = 30.0) -> PrometheusMetrics:
     return PrometheusMetrics(PrometheusOptions(url=url, timeout_seconds=timeout_seconds), "demo")
 
 
-class Bake:
+class AnalysisHarness:
     """A step that is judged as the engine does it. Its proxy has a name that no other test has.
 
     The warm-up is 0 unless asked for otherwise, so that the findings count every request.
@@ -287,32 +288,36 @@ class Bake:
         self.metrics, self.ahead = metrics, 0.0  # how many seconds the engine's clock is ahead
         self.up = "up"  # of the targets that are waited for
         self.proxy = f"shop-{uuid.uuid4().hex[:8]}"
-        settings = Policy(**{"look_seconds": LOOK_SECONDS, "warmup_seconds": warmup_seconds, **policy})
+        settings = Policy(**{"look_seconds": INTERVAL_SECONDS, "warmup_seconds": warmup_seconds, **policy})
         self.rollout = replace(rollout_of(*checks, policy=settings), backend=Backend(self.proxy), shifted=None)
         self.instances: tuple[Instance, ...] = ()
-        self.saved: list[Look] = []
+        self.saved: list[Measurement] = []
         self.verdicts: list[Verdict] = []
-        self._memory = Memory()
+        self._memory = RolloutCache()
 
     def begin(self) -> None:
         """The new release is routed now."""
         now = time.time()
         self.rollout = replace(self.rollout, shifted=now, settled=now)
 
-    def looks(self, _: str) -> Sequence[Look]:
+    def looks(self, _: str) -> Sequence[Measurement]:
         """What the engine asks of the store."""
         return tuple(self.saved)
 
     def take_over(self) -> None:
         """Another engine goes on: it knows the saved looks only."""
-        self._memory = Memory()
+        self._memory = RolloutCache()
 
     def look(self, *, final: bool = True) -> dict[str, Finding]:
         """One look now, by the engine's own function; the findings by check."""
-        parts: Any = Parts(platform=None, router=None, metrics=self.metrics, documents=None)  # type: ignore[arg-type]
+        parts: Any = Drivers(platform=None, router=None, metrics=self.metrics, documents=None)  # type: ignore[arg-type]
         store: Any = self
-        turn = Turn(Claim("r1", 1, 0.0, "e"), store, parts, lambda: time.time() + self.ahead, self._memory, lambda: None)
-        verdict, look, trial = effects.judged(turn, self.rollout, Seen(self.instances, Routed()), Judge(final, ""))
+        turn = TickContext(
+            Claim("r1", 1, 0.0, "e"), store, parts, lambda: time.time() + self.ahead, self._memory, lambda: None
+        )
+        verdict, look, trial = effects.analyze(
+            turn, self.rollout, ObservedState(self.instances, RouterState()), Judge(final, "")
+        )
         self._memory.trial = trial
         self.saved.append(look)
         self.verdicts.append(verdict)
@@ -341,5 +346,5 @@ class Bake:
 
     def replayed(self) -> list[Verdict]:
         """The verdicts made again from the saved looks."""
-        trial = Trial(self.rollout, self.rollout.shifted or 0.0)
+        trial = CanaryAnalysis(self.rollout, self.rollout.shifted or 0.0)
         return [trial.take(look) for look in self.saved]

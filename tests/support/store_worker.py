@@ -16,12 +16,12 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from support.waiting import eventually, pause
+from support.wait import eventually, pause
 from tidegate.core.model import Event, Rollout
 from tidegate.core.phases import Phase
 from tidegate.core.records import Claim
 from tidegate.errors import LeaseLost
-from tidegate.store.sql import SqlStore
+from tidegate.store.store import SqlStore
 
 LEASE_SECONDS = 0.5
 

@@ -12,11 +12,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from support.waiting import at_most
+from support.wait import at_most
+from tidegate.compose import loader
+from tidegate.compose import schema as compose_schema
 from tidegate.core.container import File, Log, Mount, MountKind, Network, Ulimit
 from tidegate.core.model import Service
 from tidegate.errors import InvalidSpec
-from tidegate.web import compose, compose_schema
 
 FOLDER = Path(__file__).with_name("compose")
 FILES = {
@@ -31,7 +32,7 @@ VARIABLES |= {"QUOTED": "q", "EMPTY": ""}
 
 
 def read(name: str, service: str = "shop") -> Service:
-    return compose.service((FOLDER / f"{name}.yaml").read_text(), service, "demo", VARIABLES, FILES)
+    return loader.load_service((FOLDER / f"{name}.yaml").read_text(), service, "demo", VARIABLES, FILES)
 
 
 def mistakes(name: str) -> dict[str, str]:
@@ -236,13 +237,13 @@ def test_every_file_of_the_folder_is_examined() -> None:
 )
 def test_which_files_are_needed(name: str, service: str, needed: dict[str, bool]) -> None:
     text = (FOLDER / f"{name}.yaml").read_text()
-    assert {each.name: each.required for each in compose.files_needed(text, service, VARIABLES)} == needed
+    assert {each.name: each.required for each in loader.find_referenced_files(text, service, VARIABLES)} == needed
 
 
 def test_a_file_that_did_not_come() -> None:
     text = (FOLDER / "web-worker-db.yaml").read_text()
     with pytest.raises(InvalidSpec) as refused:
-        compose.service(text, "web", "demo", VARIABLES)
+        loader.load_service(text, "web", "demo", VARIABLES)
     told = {each.path: each.message for each in refused.value.problems}
     assert set(told) == {"services.web.env_file[0]", "secrets.db_password.file"}
     assert "the file .env is needed: send it in `files`" in told["services.web.env_file[0]"]
@@ -277,7 +278,7 @@ def words(*definitions: str) -> list[str]:
 
 def told_of(body: dict[str, Any]) -> str:
     try:
-        compose.service(json.dumps({"services": {"shop": body}}), "shop", "demo", {})
+        loader.load_service(json.dumps({"services": {"shop": body}}), "shop", "demo", {})
     except InvalidSpec as refused:
         return str(refused)
     return ""
@@ -348,7 +349,7 @@ documents = st.fixed_dictionaries(
 def outcome(text: str) -> Service | InvalidSpec:
     with at_most(60, "reading it"):
         try:
-            return compose.service(text, "shop", "demo", {"A": "1", "VERSION": "v1"}, {"a": b"A=1", "b": b"\xff"})
+            return loader.load_service(text, "shop", "demo", {"A": "1", "VERSION": "v1"}, {"a": b"A=1", "b": b"\xff"})
         except InvalidSpec as refused:
             return refused
 
@@ -381,7 +382,7 @@ def test_any_env_file_is_variables_or_one_mistake_without_a_value(text: str, raw
     content = f"{text}\nSECRET={secret}${{NOWHERE}}\n".encode()
     said = ""
     try:
-        compose.service(json.dumps({"services": {"shop": body}}), "shop", "demo", {}, {"a.env": content})
+        loader.load_service(json.dumps({"services": {"shop": body}}), "shop", "demo", {}, {"a.env": content})
     except InvalidSpec as refused:
         said = str(refused)
     assert secret not in said

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import cast
 
-from support.waiting import MAX_SECONDS, eventually
+from support.wait import MAX_SECONDS, eventually
 from tidegate.errors import StoreError
 from tidegate.ports import Store
 from tidegate.web.long_polls import LongPolls

@@ -4,61 +4,61 @@ from __future__ import annotations
 
 import pytest
 
-from support.looks import ERRORS, NEW, OLD, ORIGIN, Source, play, rollout_of, server_of
-from tidegate.core.judge.look import Look
-from tidegate.core.judge.replay import changed, replayed
-from tidegate.core.judge.trial import Trial
-from tidegate.core.judge.verdict import Outcome, Verdict
+from support.measurements import ERRORS, NEW, OLD, ORIGIN, FakeMetricsSource, rollout_of, run_traffic, server_of
+from tidegate.analysis.analysis import CanaryAnalysis
+from tidegate.analysis.measurement import Measurement
+from tidegate.analysis.replay import replay, with_settings
+from tidegate.analysis.verdict import Outcome, Verdict
 from tidegate.core.model import Rollout
 from tidegate.errors import InvalidSpec
-from tidegate.web.records import decoded, encoded
+from tidegate.web.replay_record import decode, encode
 
 SERVERS = [*(server_of(OLD, n) for n in range(4)), server_of(NEW)]
 
 
-def bad_release() -> tuple[Rollout, list[Look], list[Verdict]]:
+def bad_release() -> tuple[Rollout, list[Measurement], list[Verdict]]:
     """A twentieth of the new one's requests fail, a hundredth of the old one's."""
     rollout = rollout_of(ERRORS)
-    trial = Trial(rollout, ORIGIN)
+    trial = CanaryAnalysis(rollout, ORIGIN)
     rates = lambda server, at: (50.0, 5.0 if server.startswith(NEW) else 0.5)  # noqa: E731
-    looks, verdicts = play(trial, Source(), SERVERS, rates, 120.0)
+    looks, verdicts = run_traffic(trial, FakeMetricsSource(), SERVERS, rates, 120.0)
     return rollout, looks, verdicts
 
 
 def test_a_replay_gives_the_verdicts_of_then() -> None:
     rollout, looks, verdicts = bad_release()
     assert verdicts[-1].outcome is Outcome.FAIL
-    assert replayed(rollout, looks) == verdicts
+    assert replay(rollout, looks) == verdicts
 
 
 def test_a_replay_from_a_file_gives_them_too() -> None:
     rollout, looks, verdicts = bad_release()
-    again, kept, told = decoded(encoded((rollout, tuple(looks), tuple(verdicts))))
+    again, kept, told = decode(encode((rollout, tuple(looks), tuple(verdicts))))
     assert (again, kept, told) == (rollout, tuple(looks), tuple(verdicts))
-    assert replayed(again, kept) == verdicts
+    assert replay(again, kept) == verdicts
 
 
 def test_a_wider_margin_lets_it_pass() -> None:
     rollout, looks, _ = bad_release()
     for settings in ({"margin": "20%"}, {"errors.margin": "0.2"}, {"errors.shadow": "true"}):
-        assert all(each.outcome is not Outcome.FAIL for each in replayed(changed(rollout, settings), looks)), settings
+        assert all(each.outcome is not Outcome.FAIL for each in replay(with_settings(rollout, settings), looks)), settings
 
 
 def test_a_longer_warmup_decides_later() -> None:
     rollout, looks, verdicts = bad_release()
-    later = replayed(changed(rollout, {"warmup": "25s"}), looks)
+    later = replay(with_settings(rollout, {"warmup": "25s"}), looks)
     assert verdicts[-1].outcome is Outcome.FAIL
     assert later[-1].outcome is not Outcome.FAIL
 
 
 def test_nothing_was_judged() -> None:
-    assert replayed(rollout_of(ERRORS), []) == []
+    assert replay(rollout_of(ERRORS), []) == []
 
 
 def test_every_mistake_is_told_at_once() -> None:
     settings = {"margin": "much", "latency.margin": "2%", "speed": "1", "errors.shadow": "maybe", "false_abort": "90%"}
     with pytest.raises(InvalidSpec) as refused:
-        changed(rollout_of(ERRORS), settings)
+        with_settings(rollout_of(ERRORS), settings)
     text = str(refused.value)
     for said in (
         "margin: found 'much'; allowed: a share",
@@ -73,4 +73,4 @@ def test_every_mistake_is_told_at_once() -> None:
 @pytest.mark.parametrize("data", [[], {"rollout": {}}, {"rollout": {"id": 1}, "looks": [{}], "verdicts": []}])
 def test_what_is_no_record_is_refused(data: object) -> None:
     with pytest.raises(InvalidSpec, match=r"record|\d\."):
-        decoded(data)
+        decode(data)

@@ -8,16 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from support.smallworld import LIMIT, SmallWorld, a_service, ask_for, claimed, constant, settle_old, sqlite
-from tidegate.core.judge.verdict import Outcome, Time
-from tidegate.core.kinds import Kind
+from support.fake_drivers import LIMIT, FakeEnvironment, a_service, claimed, constant, request_rollout, settle_old, sqlite
+from tidegate.analysis.verdict import Outcome
+from tidegate.clock import Time
+from tidegate.core.event_kinds import EventKind
 from tidegate.core.model import Event, Rollout, Service, Signal, SignalKind
 from tidegate.core.phases import Phase
-from tidegate.core.report import Report, report
+from tidegate.core.report.build import Report, build_report
 from tidegate.core.routing import Backend, Traffic
-from tidegate.engine.tick import Memory, tick
-from tidegate.store.sql import SqlStore
-from tidegate.testing.store_values import HandClock
+from tidegate.engine.tick import RolloutCache, tick
+from tidegate.store.store import SqlStore
+from tidegate.testing.store_fixtures import ManualClock
 
 ROLLOUT = Rollout(
     id="r1",
@@ -34,32 +35,32 @@ ROLLOUT = Rollout(
 )
 
 
-def event(kind: Kind, at: Time, counters: tuple[int, int, int] | None = None, **data: object) -> Event:
+def event(kind: EventKind, at: Time, counters: tuple[int, int, int] | None = None, **data: object) -> Event:
     """One of step 0, with the proxy's requests, lost and errors so far."""
     traffic = None if counters is None else dict(zip(("requests", "lost", "errors"), counters, strict=True))
     return Event(kind, f"it {kind}", at, data={"step": 0, "phase": "running", "traffic": traffic, **data})
 
 
 STORY = (
-    Event(Kind.CREATED, "asked for", 100.0, data={"by": "jenkins"}),
-    Event(Kind.PINNED, "resolved", 101.0),
-    event(Kind.STEPPED, 101.5),
-    event(Kind.ENTERED, 102.0, (1000, 5, 7)),
-    event(Kind.STARTED, 103.0, (1010, 5, 7), release="v2-2", ordinals=[0, 1]),
-    event(Kind.SHIFTED, 104.0, (1020, 5, 7), route={"v1-1": 3, "v2-2": 2}),
-    event(Kind.ROUTED, 104.5, (1030, 5, 7), route={"v1-1": 3, "v2-2": 2}),
-    event(Kind.SETTLED, 105.0, (1100, 6, 8)),
-    Event(Kind.PROMOTED, "promoted by ada", 110.0, data={"by": "ada", "reason": "looks good"}),
-    event(Kind.STEPPED, 115.0, (2000, 6, 18)),
-    event(Kind.ENTERED, 115.1, (2010, 6, 18), step=1),
-    event(Kind.STOPPED, 116.0, (2020, 6, 18), stopped={"v1-1": 2}),
-    event(Kind.SETTLED, 117.0, (2100, 6, 18)),
-    event(Kind.SUCCEEDED, 130.0, (2500, 7, 20)),
+    Event(EventKind.CREATED, "asked for", 100.0, data={"by": "jenkins"}),
+    Event(EventKind.PINNED, "resolved", 101.0),
+    event(EventKind.STEPPED, 101.5),
+    event(EventKind.ENTERED, 102.0, (1000, 5, 7)),
+    event(EventKind.STARTED, 103.0, (1010, 5, 7), release="v2-2", ordinals=[0, 1]),
+    event(EventKind.SHIFTED, 104.0, (1020, 5, 7), route={"v1-1": 3, "v2-2": 2}),
+    event(EventKind.ROUTED, 104.5, (1030, 5, 7), route={"v1-1": 3, "v2-2": 2}),
+    event(EventKind.SETTLED, 105.0, (1100, 6, 8)),
+    Event(EventKind.PROMOTED, "promoted by ada", 110.0, data={"by": "ada", "reason": "looks good"}),
+    event(EventKind.STEPPED, 115.0, (2000, 6, 18)),
+    event(EventKind.ENTERED, 115.1, (2010, 6, 18), step=1),
+    event(EventKind.STOPPED, 116.0, (2020, 6, 18), stopped={"v1-1": 2}),
+    event(EventKind.SETTLED, 117.0, (2100, 6, 18)),
+    event(EventKind.SUCCEEDED, 130.0, (2500, 7, 20)),
 )
 
 
 def test_a_batch_tells_its_times_and_what_it_did() -> None:
-    first, second = report(ROLLOUT, STORY, ()).batches
+    first, second = build_report(ROLLOUT, STORY, ()).batches
     assert (first.number, first.step, first.phase) == (1, 0, Phase.RUNNING)
     assert first.did == "started 2 of v2-2; traffic to 3 of v1-1, 2 of v2-2"
     assert (first.entered, first.shifted, first.settled, first.left) == (102.0, 104.5, 105.0, 115.0)
@@ -69,7 +70,7 @@ def test_a_batch_tells_its_times_and_what_it_did() -> None:
 
 
 def test_requests_are_the_differences_of_the_counters_and_none_falls_between_two_batches() -> None:
-    found = report(ROLLOUT, STORY, ())
+    found = build_report(ROLLOUT, STORY, ())
     first, second = found.batches
     assert first.switch == Traffic(100, 1, 1)
     assert first.bake == Traffic(900, 0, 10)
@@ -83,7 +84,7 @@ def test_counters_that_began_anew_are_said_to_be_unknown() -> None:
         replace(each, data={**each.data, "traffic": {"requests": 20, "lost": 0, "errors": 0}}) if each.at >= 117 else each
         for each in STORY
     ]
-    found = report(ROLLOUT, story, ())
+    found = build_report(ROLLOUT, story, ())
     first, second = found.batches
     assert first.lost == 1
     assert (second.switch, second.requests, second.lost) == (None, None, None)
@@ -96,30 +97,30 @@ def test_counters_that_began_anew_are_said_to_be_unknown() -> None:
 def test_a_restart_is_noticed_also_when_the_end_is_higher_than_the_beginning() -> None:
     story = [
         replace(each, data={**each.data, "traffic": {"requests": 3, "lost": 0, "errors": 0}})
-        if each.kind == Kind.SHIFTED
+        if each.kind == EventKind.SHIFTED
         else each
         for each in STORY
     ]
-    first = report(ROLLOUT, story, ()).batches[0]
+    first = build_report(ROLLOUT, story, ()).batches[0]
     assert first.switch is None
     assert first.bake == Traffic(900, 0, 10)
 
 
 def test_errors_that_turn_out_to_be_losses_are_no_restart() -> None:
-    story = [event(Kind.ENTERED, 1.0, (10, 0, 3)), event(Kind.SETTLED, 2.0, (20, 1, 2))]
-    assert report(ROLLOUT, story, ()).batches[0].switch == Traffic(10, 1, 0)
+    story = [event(EventKind.ENTERED, 1.0, (10, 0, 3)), event(EventKind.SETTLED, 2.0, (20, 1, 2))]
+    assert build_report(ROLLOUT, story, ()).batches[0].switch == Traffic(10, 1, 0)
 
 
 def test_without_counters_nothing_is_claimed() -> None:
     story = [replace(each, data={**each.data, "traffic": None}) for each in STORY]
-    found = report(ROLLOUT, story, ())
+    found = build_report(ROLLOUT, story, ())
     assert {each.lost for each in found.batches} == {None}
     assert {each.unknown for each in found.batches} == {"the proxy told no counters"}
     assert found.requests is None
 
 
 def test_a_rollout_that_goes_on_has_an_open_batch() -> None:
-    found = report(replace(ROLLOUT, phase=Phase.RUNNING, finished=None), STORY[:7], ())
+    found = build_report(replace(ROLLOUT, phase=Phase.RUNNING, finished=None), STORY[:7], ())
     (batch,) = found.batches
     assert (batch.left, batch.seconds, batch.settled, batch.bake) == (None, None, None, None)
     assert batch.switch == Traffic(30, 0, 0)
@@ -128,9 +129,9 @@ def test_a_rollout_that_goes_on_has_an_open_batch() -> None:
 
 
 def test_times_and_who_wished_for_what() -> None:
-    found = report(ROLLOUT, STORY, ())
+    found = build_report(ROLLOUT, STORY, ())
     assert (found.created, found.started, found.finished, found.seconds) == (100.0, 101.5, 130.0, 30.0)
-    assert [(each.kind, each.by, each.reason) for each in found.wishes] == [("promoted", "ada", "looks good")]
+    assert [(each.kind, each.by, each.reason) for each in found.signals] == [("promoted", "ada", "looks good")]
     assert (found.exposed, found.decided, found.decision_seconds) == (104.0, None, None)
     assert found.summary == (
         "demo/shop from v1-1 to v2-2 succeeded after 30.0 s, 2 steps; 1500 requests seen, 2 lost, "
@@ -139,7 +140,7 @@ def test_times_and_who_wished_for_what() -> None:
 
 
 def test_an_empty_story_is_a_report_too() -> None:
-    found = report(replace(ROLLOUT, phase=Phase.PENDING, finished=None), (), ())
+    found = build_report(replace(ROLLOUT, phase=Phase.PENDING, finished=None), (), ())
     assert found.batches == ()
     assert (found.requests, found.started) == (None, None)
     assert found.summary == "demo/shop from v1-1 to v2-2 has not begun, 0 steps; no traffic was moved"
@@ -147,44 +148,44 @@ def test_an_empty_story_is_a_report_too() -> None:
 
 def test_a_log_that_was_asked_for_twice_is_there_once() -> None:
     data = {"instance": "i1", "name": "v2-2/0", "release": "v2-2", "detail": "exited", "restarts": 2, "log": "boom"}
-    story = [Event(Kind.LOG, "v2-2/0: exited", at, data=data) for at in (1.0, 2.0)]
-    (found,) = report(ROLLOUT, story, ()).failures
+    story = [Event(EventKind.LOG, "v2-2/0: exited", at, data=data) for at in (1.0, 2.0)]
+    (found,) = build_report(ROLLOUT, story, ()).failures
     assert (found.instance, found.log, found.at) == ("v2-2/0", "boom", 1.0)
 
 
 def test_trouble_and_takeovers_are_noted() -> None:
-    story = [Event(Kind.TROUBLE, "HAProxy does not answer", 1.0), Event(Kind.TAKEN_OVER, "bert goes on", 2.0)]
-    assert [each.sentence for each in report(ROLLOUT, story, ()).notes] == ["HAProxy does not answer", "bert goes on"]
+    story = [Event(EventKind.TROUBLE, "HAProxy does not answer", 1.0), Event(EventKind.TAKEN_OVER, "bert goes on", 2.0)]
+    assert [each.message for each in build_report(ROLLOUT, story, ()).notes] == ["HAProxy does not answer", "bert goes on"]
 
 
 # -- of what the engine really tells ----------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def clock() -> HandClock:
-    return HandClock()
+def clock() -> ManualClock:
+    return ManualClock()
 
 
 @pytest.fixture
-def store(tmp_path: Path, clock: HandClock) -> Iterator[SqlStore]:
+def store(tmp_path: Path, clock: ManualClock) -> Iterator[SqlStore]:
     with sqlite(tmp_path, clock) as made:
         yield made
 
 
-def driven(store: SqlStore, clock: HandClock, world: SmallWorld, service: Service, *signals: Signal) -> Report:
+def driven(store: SqlStore, clock: ManualClock, world: FakeEnvironment, service: Service, *signals: Signal) -> Report:
     """A rollout from release 1 to release 2, driven to its end."""
     settle_old(store, world, service, clock)
-    rollout = ask_for(store, service, 2, clock, 1)
+    rollout = request_rollout(store, service, 2, clock, 1)
     for each in signals:
         store.signal(rollout, each)
-    claim, memory = claimed(store), Memory()
+    claim, memory = claimed(store), RolloutCache()
     while not (done := tick(claim, store, world.parts(), clock, memory=memory)).finished:
         clock.now = max(clock.now, done.due or clock.forward(0.001))
-    return report(store.load(rollout)[0], store.events(rollout), store.verdicts(rollout))
+    return build_report(store.load(rollout)[0], store.events(rollout), store.verdicts(rollout))
 
 
-def test_a_real_rolling_update(store: SqlStore, clock: HandClock) -> None:
-    world = SmallWorld(clock)
+def test_a_real_rolling_update(store: SqlStore, clock: ManualClock) -> None:
+    world = FakeEnvironment(clock)
     found = driven(store, clock, world, a_service())
     assert found.phase is Phase.SUCCEEDED
     assert [each.did for each in found.batches] == [
@@ -198,8 +199,8 @@ def test_a_real_rolling_update(store: SqlStore, clock: HandClock) -> None:
     assert begun == sorted(begun)
 
 
-def test_a_real_failure(store: SqlStore, clock: HandClock) -> None:
-    world = SmallWorld(clock, answer=constant(2.0))
+def test_a_real_failure(store: SqlStore, clock: ManualClock) -> None:
+    world = FakeEnvironment(clock, answer=constant(2.0))
     found = driven(store, clock, world, a_service(replicas=1, bake_seconds=30.0, checks=(LIMIT,)))
     assert found.phase is Phase.ROLLED_BACK
     assert found.decision_seconds is not None
@@ -210,8 +211,8 @@ def test_a_real_failure(store: SqlStore, clock: HandClock) -> None:
     assert found.reason in found.summary
 
 
-def test_a_real_crash_loop(store: SqlStore, clock: HandClock) -> None:
-    world = SmallWorld(clock, crashing={"v2-2"})
+def test_a_real_crash_loop(store: SqlStore, clock: ManualClock) -> None:
+    world = FakeEnvironment(clock, crashing={"v2-2"})
     found = driven(store, clock, world, a_service(replicas=1))
     assert found.phase is Phase.ROLLED_BACK
     assert (found.exposed, found.decision_seconds) == (None, None), "it never took a request"
@@ -219,9 +220,9 @@ def test_a_real_crash_loop(store: SqlStore, clock: HandClock) -> None:
     assert [each.log for each in found.failures] == ["v2-2 says no\nv2-2 says no\n"]
 
 
-def test_a_person_who_calls_it_off_is_named(store: SqlStore, clock: HandClock) -> None:
+def test_a_person_who_calls_it_off_is_named(store: SqlStore, clock: ManualClock) -> None:
     wish = Signal(SignalKind.ROLLBACK, clock(), "ada", "wrong day")
-    found = driven(store, clock, SmallWorld(clock), a_service(), wish)
+    found = driven(store, clock, FakeEnvironment(clock), a_service(), wish)
     assert found.reason == "rollback asked by ada: wrong day"
-    assert [(each.kind, each.by) for each in found.wishes] == [("rollback_asked", "ada")]
+    assert [(each.kind, each.by) for each in found.signals] == [("rollback_asked", "ada")]
     assert found.batches == ()

@@ -75,7 +75,7 @@ def test_wiring_tells_every_drivers_mistakes(tmp_path: Path) -> None:
     with pytest.raises(InvalidSettings) as refused:
         wiring.build(load(written(tmp_path, text), {}))
     said = str(refused.value)
-    known = ", ".join(sorted(registry.known("router")))
+    known = ", ".join(sorted(registry.known_drivers("router")))
     assert f"environments.demo.router.driver: there is no router driver 'haproxi'; known: {known}" in said
     assert "environments.demo.platform.host: unknown setting" in said
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tidegate.errors import TidegateError
-from tidegate.simulation.grids import PUBLISHED, InvalidGrid, of, published, read
-from tidegate.simulation.scenarios import BgNoise, Fault, Noise, Size
+from tidegate.simulation.grids import PUBLISHED, InvalidGrid, load_file, load_published, parse_grid
+from tidegate.simulation.scenarios import Fault, RolloutNoise, ServiceSize, SwitchNoise
 
 SIZE = 'name = "A", n = 4, rps = 10, p0 = 0.01, scrape = 15, window = 300'
 SMALL = f"""\
@@ -24,7 +24,7 @@ faults = [{{name = "err x2", err_mult = 2}}]
 
 def problems_of(text: str) -> dict[str, str]:
     with pytest.raises(InvalidGrid) as refused:
-        of(tomllib.loads(text))
+        parse_grid(tomllib.loads(text))
     return {problem.path: problem.message for problem in refused.value.problems}
 
 
@@ -37,7 +37,7 @@ def problems_of(text: str) -> dict[str, str]:
     ],
 )
 def test_the_published_grids(name: str, sizes: list[str], noises: int, faults: int, base: str, seed: int) -> None:
-    grid = published(name)
+    grid = load_published(name)
     assert [size.name for size in grid.sizes] == sizes
     assert (len(grid.noises), len(grid.faults)) == (noises, faults)
     assert (grid.base.name, grid.seed, grid.replicates) == (base, seed, 400)
@@ -49,9 +49,9 @@ def test_every_published_grid_is_named() -> None:
 
 
 def test_values_are_those_of_the_file() -> None:
-    grid = published("public")
-    assert grid.sizes[1] == Size("S", 5, 20, 0.005, 15, 300)
-    assert grid.base == Noise(
+    grid = load_published("public")
+    assert grid.sizes[1] == ServiceSize("S", 5, 20, 0.005, 15, 300)
+    assert grid.base == RolloutNoise(
         "mod+warm",
         sd_e=0.15,
         sd_u=0.03,
@@ -63,19 +63,19 @@ def test_values_are_those_of_the_file() -> None:
         warm_err=math.log(2),
     )
     assert grid.faults[9] == Fault("1 of k +20pp", err_pp=0.2, one_of_k=True)
-    assert published("bluegreen").base == BgNoise("mod", warm_lat=math.log(2), warm_err=math.log(1.5))
+    assert load_published("bluegreen").base == SwitchNoise("mod", warm_lat=math.log(2), warm_err=math.log(1.5))
 
 
 def test_what_may_be_left_out() -> None:
-    grid = of(tomllib.loads(SMALL))
+    grid = parse_grid(tomllib.loads(SMALL))
     assert (grid.base.name, grid.replicates) == ("mod+warm", 400)
-    without = of(tomllib.loads(SMALL.replace("mod+warm", "x").replace("faults", "#")))
+    without = parse_grid(tomllib.loads(SMALL.replace("mod+warm", "x").replace("faults", "#")))
     assert (without.base.name, without.faults) == ("calm", ())
 
 
 def test_the_base_by_name_and_as_a_table() -> None:
-    assert of(tomllib.loads(f'base = "calm"\n{SMALL}')).base.name == "calm"
-    assert of(tomllib.loads(f'{SMALL}[base]\nname = "own"\nphi = 3\n')).base == Noise("own", phi=3)
+    assert parse_grid(tomllib.loads(f'base = "calm"\n{SMALL}')).base.name == "calm"
+    assert parse_grid(tomllib.loads(f'{SMALL}[base]\nname = "own"\nphi = 3\n')).base == RolloutNoise("own", phi=3)
 
 
 def test_every_mistake_at_once() -> None:
@@ -145,7 +145,7 @@ def test_a_mistake(before: str, after: str, path: str, said: str) -> None:
 
 def test_a_shock_lies_within_what_is_watched() -> None:
     text = SMALL.replace("window = 300", "window = 100").replace(", phi = 2, warm_lat = 1.0986}", ", shock_pp = 0.1}")
-    assert of(tomllib.loads(text)).noises[1].shock_pp == 0.1
+    assert parse_grid(tomllib.loads(text)).noises[1].shock_pp == 0.1
     found = problems_of(f'mode = "bluegreen"\n{text}')
     assert found == {"noises[1].shock_len": "found 120; allowed: at most 100, the shortest window"}
 
@@ -158,16 +158,16 @@ def test_a_file_that_is_none(tmp_path: Path, text: str | None, said: str) -> Non
     if text is not None:
         file.write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(TidegateError, match=said):
-        read(file)
+        load_file(file)
 
 
 def test_a_file(tmp_path: Path) -> None:
     file = tmp_path / "grid.toml"
     file.write_text(SMALL)
-    assert read(file) == of(tomllib.loads(SMALL))
+    assert load_file(file) == parse_grid(tomllib.loads(SMALL))
 
 
-@pytest.mark.parametrize("kind", [Size, Noise, Fault, BgNoise])
+@pytest.mark.parametrize("kind", [ServiceSize, RolloutNoise, Fault, SwitchNoise])
 def test_every_field_is_told_in_the_documentation(kind: type) -> None:
     text = (Path(__file__).parents[2] / "docs" / "simulation.md").read_text()
     assert [field.name for field in fields(kind) if f"| `{field.name}` |" not in text] == []
@@ -175,5 +175,5 @@ def test_every_field_is_told_in_the_documentation(kind: type) -> None:
 
 def test_the_example_of_the_documentation() -> None:
     text = (Path(__file__).parents[2] / "docs" / "simulation.md").read_text()
-    grid = of(tomllib.loads(text.split("```toml\n")[1].split("```")[0]))
+    grid = parse_grid(tomllib.loads(text.split("```toml\n")[1].split("```")[0]))
     assert (grid.sizes[0].name, grid.base.name, grid.faults[0].err_pp) == ("shop", "ordinary", 0.02)

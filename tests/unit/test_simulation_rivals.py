@@ -8,23 +8,23 @@ import numpy as np
 import pytest
 
 from tidegate.simulation import fixed_limits
-from tidegate.simulation.deciding import Decided
-from tidegate.simulation.draws import BOUNDS
-from tidegate.simulation.generating import Generated, generate
-from tidegate.simulation.grids import published
+from tidegate.simulation.aggregates import ReleaseCounts, release_counts, watched_bounds
+from tidegate.simulation.blue_green import generate_switch
+from tidegate.simulation.compare import OTHER_METHODS, OTHER_SWITCH_METHODS
+from tidegate.simulation.distributions import BUCKET_BOUNDS
+from tidegate.simulation.generator import GeneratedRollout, generate_rollout
+from tidegate.simulation.grids import load_published
 from tidegate.simulation.mann_whitney import is_high
-from tidegate.simulation.rivals import RIVALS, SWITCH_RIVALS
-from tidegate.simulation.scenarios import NO_FAULT, BgNoise, Fault, Noise, Size
-from tidegate.simulation.sides import Side, bounds, sides
-from tidegate.simulation.switching import generate_switch
+from tidegate.simulation.result import AbortResult
+from tidegate.simulation.scenarios import NO_FAULT, Fault, RolloutNoise, ServiceSize, SwitchNoise
 
-SIZE = Size("M", 10, 200, 0.001, 10, 300)
-SHOCKED = Noise("shocked", sd_e=0.15, sd_u=0.03, ar_e=0.1, ar_u=0.02, phi=2, shock_pp=0.05, shock_n=1)
+SIZE = ServiceSize("M", 10, 200, 0.001, 10, 300)
+SHOCKED = RolloutNoise("shocked", sd_e=0.15, sd_u=0.03, ar_e=0.1, ar_u=0.02, phi=2, shock_pp=0.05, shock_n=1)
 WORSE = Fault("worse", err_mult=8, lat_mult=1.4)
 
 
-def made(noise: Noise = SHOCKED, fault: Fault = NO_FAULT, size: Size = SIZE) -> Generated:
-    return generate(size, noise, fault, 30, np.random.default_rng(7))
+def made(noise: RolloutNoise = SHOCKED, fault: Fault = NO_FAULT, size: ServiceSize = SIZE) -> GeneratedRollout:
+    return generate_rollout(size, noise, fault, 30, np.random.default_rng(7))
 
 
 @pytest.mark.parametrize(
@@ -43,12 +43,12 @@ def made(noise: Noise = SHOCKED, fault: Fault = NO_FAULT, size: Size = SIZE) -> 
     ],
 )
 def test_decisions_stay_what_they_are(rival: str, fault: Fault, aborted: int, seconds: float) -> None:
-    found = RIVALS[rival](made(fault=fault))
+    found = OTHER_METHODS[rival](made(fault=fault))
     assert (found.aborted.sum(), found.seconds[found.aborted].sum()) == (aborted, seconds)
     assert np.isinf(found.seconds[~found.aborted]).all()
 
 
-@pytest.mark.parametrize("rival", RIVALS)
+@pytest.mark.parametrize("rival", OTHER_METHODS)
 @pytest.mark.parametrize(
     "size",
     [
@@ -60,24 +60,24 @@ def test_decisions_stay_what_they_are(rival: str, fault: Fault, aborted: int, se
     ],
     ids=["short", "silent", "slow", "faultless", "least"],
 )
-def test_nothing_breaks_at_the_edges(rival: str, size: Size) -> None:
-    found = RIVALS[rival](made(size=size))
+def test_nothing_breaks_at_the_edges(rival: str, size: ServiceSize) -> None:
+    found = OTHER_METHODS[rival](made(size=size))
     assert found.aborted.shape == found.seconds.shape == (30,)
     assert (np.isfinite(found.seconds) == found.aborted).all()
 
 
 def test_the_first_moment_counts() -> None:
     condemned = np.array([[False, True, True], [False, False, False], [True, False, False]])
-    found = Decided.at_first(condemned, np.array([10.0, 20.0, 30.0]))
+    found = AbortResult.at_first(condemned, np.array([10.0, 20.0, 30.0]))
     assert found.aborted.tolist() == [True, False, True]
     assert found.seconds.tolist() == [20.0, np.inf, 10.0]
-    nothing = Decided.at_first(np.zeros((2, 0), bool), np.zeros(0))
+    nothing = AbortResult.at_first(np.zeros((2, 0), bool), np.zeros(0))
     assert (nothing.aborted.tolist(), nothing.seconds.tolist()) == ([False, False], [np.inf, np.inf])
 
 
 def test_sides_leave_out_who_warms_up() -> None:
     found = made()
-    new, old = sides(found, 60.0)
+    new, old = release_counts(found, 60.0)
     interval = 33  # 335 s: the first batch is 335 s old, the second 35 s
     assert new.requests[0, interval] == found.N[0, interval, :2].sum()
     assert old.failed[0, interval] == found.X[0, interval, 4:].sum()
@@ -85,16 +85,16 @@ def test_sides_leave_out_who_warms_up() -> None:
 
 def test_quantiles_are_those_of_prometheus() -> None:
     slower = np.array([[[80, 40, 20, 10, 4, 2, 1], [0, 0, 0, 0, 0, 0, 0]]])
-    side = Side(np.array([[100, 0]]), np.array([[0, 0]]), slower)
+    side = ReleaseCounts(np.array([[100, 0]]), np.array([[0, 0]]), slower)
     assert side.quantile(0.5)[0, 0] == pytest.approx(0.025 + 0.025 * 30 / 40)
     assert side.quantile(0.1)[0, 0] == pytest.approx(0.025 * 10 / 20)
-    assert side.quantile(0.995)[0, 0] == BOUNDS[-1]  # beyond the highest
+    assert side.quantile(0.995)[0, 0] == BUCKET_BOUNDS[-1]  # beyond the highest
     assert np.isnan(side.quantile(0.5)[0, 1])
 
 
 def test_bounds_near_the_median_and_in_the_tail() -> None:
-    found = bounds(made())
-    assert [BOUNDS[each.place] for each in found] == [0.05, 0.1, 0.5]
+    found = watched_bounds(made())
+    assert [BUCKET_BOUNDS[each.place] for each in found] == [0.05, 0.1, 0.5]
     assert found[0].exceedance == pytest.approx(0.51, abs=0.02)
     assert all(each.slope > 0.2 for each in found)
 
@@ -105,9 +105,9 @@ def test_fixed_limits_turn_back_at_the_fourth_failure() -> None:
 
 
 def test_fixed_limits_after_a_switch() -> None:
-    size, calm = replace(SIZE, window=600), BgNoise("calm", phi=1)
+    size, calm = replace(SIZE, window=600), SwitchNoise("calm", phi=1)
     for fault, expected in ((NO_FAULT, np.inf), (Fault("f", err_pp=0.1), 300.0)):
-        found = SWITCH_RIVALS["fixed limits"](generate_switch(size, calm, fault, 5, np.random.default_rng(7)))
+        found = OTHER_SWITCH_METHODS["fixed limits"](generate_switch(size, calm, fault, 5, np.random.default_rng(7)))
         assert found.seconds.tolist() == [expected] * 5
 
 
@@ -127,6 +127,6 @@ def test_high_needs_values() -> None:
     assert is_high(control, np.zeros(20))  # a ratio to nothing is not asked for
 
 
-@pytest.mark.parametrize("rival", RIVALS)
+@pytest.mark.parametrize("rival", OTHER_METHODS)
 def test_every_rival_finds_grave_harm(rival: str) -> None:
-    assert RIVALS[rival](made(published("public").noises[1], Fault("f", err_pp=0.3, lat_mult=3))).aborted.all()
+    assert OTHER_METHODS[rival](made(load_published("public").noises[1], Fault("f", err_pp=0.3, lat_mult=3))).aborted.all()

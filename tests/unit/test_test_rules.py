@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 MIN_BOUND_SECONDS = 10
 CLOCKS = {"monotonic", "perf_counter", "process_time", "time"}
-WAITING = "support/waiting.py"
+WAITING = "support/wait.py"
 BENCH = "bench/"
 Breaches = Iterator[tuple[int, str]]
 

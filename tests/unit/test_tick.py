@@ -9,36 +9,27 @@ from typing import Any
 
 import pytest
 
-from support.smallworld import (
-    LIMIT,
-    Interposed,
-    a_service,
-    claimed,
-    constant,
-    digest,
-    down,
-    sqlite,
-)
-from support.ticking import Stage, another, crash_at, interposed, taken_over
-from tidegate.core.judge.verdict import Outcome, Reason
-from tidegate.core.kinds import Kind
+from support.fake_drivers import LIMIT, Interposed, a_service, claimed, constant, digest, down, sqlite
+from support.tick_harness import TickHarness, another, crash_at, interposed, taken_over
+from tidegate.analysis.verdict import Outcome, Reason
+from tidegate.core.event_kinds import EventKind
 from tidegate.core.model import InstanceState, SignalKind
 from tidegate.core.phases import Phase
 from tidegate.engine.tick import tick
 from tidegate.errors import LeaseLost, MetricsError, PlatformError, RouterError
 from tidegate.ports import EngineStore
-from tidegate.store.sql import SqlStore
-from tidegate.testing.store_values import HandClock
+from tidegate.store.store import SqlStore
+from tidegate.testing.store_fixtures import ManualClock
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
-    clock = HandClock()
+def stage(tmp_path: Path) -> Iterator[TickHarness]:
+    clock = ManualClock()
     with sqlite(tmp_path, clock) as store:
-        yield Stage(store, clock)
+        yield TickHarness(store, clock)
 
 
-def test_a_rolling_update_replaces_all_and_tells_its_story(stage: Stage) -> None:
+def test_a_rolling_update_replaces_all_and_tells_its_story(stage: TickHarness) -> None:
     stage.begin()
     stage.run()
     assert stage.phase is Phase.SUCCEEDED
@@ -51,7 +42,7 @@ def test_a_rolling_update_replaces_all_and_tells_its_story(stage: Stage) -> None
     assert stage.kinds() == ["created", "pinned", *steps, "succeeded"]
 
 
-def test_the_image_is_pinned_before_anything_moves(stage: Stage) -> None:
+def test_the_image_is_pinned_before_anything_moves(stage: TickHarness) -> None:
     stage.begin()
     stage.tick()
     assert stage.world.calls == ["instances", "read", "pin", "write", "pin"]
@@ -63,7 +54,7 @@ def test_the_image_is_pinned_before_anything_moves(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("verb", ["pin", "read", "write", "instances"])
-def test_what_cannot_work_ends_it_before_anything_moves(stage: Stage, verb: str) -> None:
+def test_what_cannot_work_ends_it_before_anything_moves(stage: TickHarness, verb: str) -> None:
     stage.begin()
     error = PlatformError if verb in ("pin", "instances") else RouterError
     stage.world.always[verb] = error("port 8001 is taken: choose another `listen`", retryable=False)
@@ -75,7 +66,7 @@ def test_what_cannot_work_ends_it_before_anything_moves(stage: Stage, verb: str)
     assert stage.world.serving() == ["v1-1", "v1-1"]
 
 
-def test_an_old_image_that_is_gone_is_warned_of(stage: Stage) -> None:
+def test_an_old_image_that_is_gone_is_warned_of(stage: TickHarness) -> None:
     stage.begin()
     real = stage.world.did
     pins = iter([None, PlatformError("no such image", retryable=False)])
@@ -88,13 +79,13 @@ def test_an_old_image_that_is_gone_is_warned_of(stage: Stage) -> None:
     stage.world.did = did  # type: ignore[method-assign] # the second of two calls is to fail
     stage.run()
     assert stage.phase is Phase.SUCCEEDED
-    assert stage.told(Kind.WARNING) == ["turning back may fail, since v1-1 could not be started again: no such image"]
+    assert stage.told(EventKind.WARNING) == ["turning back may fail, since v1-1 could not be started again: no such image"]
 
 
 # -- crashes ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_crash_before_any_call_is_healed_by_the_next_tick(stage: Stage) -> None:
+def test_a_crash_before_any_call_is_healed_by_the_next_tick(stage: TickHarness) -> None:
     calls: list[str] = []
     plain = another(stage, a_service("plain", replicas=1))
     plain.run(**interposed(plain, calls.append))
@@ -111,7 +102,7 @@ def test_a_crash_before_any_call_is_healed_by_the_next_tick(stage: Stage) -> Non
         assert hurt.store.load(hurt.rollout)[0].resumes == 1
 
 
-def test_rollback_is_right_after_a_crash_at_each_moment_of_it(stage: Stage) -> None:
+def test_rollback_is_right_after_a_crash_at_each_moment_of_it(stage: TickHarness) -> None:
     for number in range(0, 60, 3):
         name = f"shop{number}"
         hurt = another(stage, a_service(name))
@@ -134,7 +125,7 @@ def test_rollback_is_right_after_a_crash_at_each_moment_of_it(stage: Stage) -> N
 
 
 @pytest.mark.parametrize("ticks", range(1, 12))
-def test_an_engine_that_lost_its_lease_does_nothing_more(stage: Stage, ticks: int) -> None:
+def test_an_engine_that_lost_its_lease_does_nothing_more(stage: TickHarness, ticks: int) -> None:
     stage.begin()
     for _ in range(ticks):
         stage.tick()
@@ -151,7 +142,7 @@ def test_an_engine_that_lost_its_lease_does_nothing_more(stage: Stage, ticks: in
     assert [each for each in stage.world.calls if each in ("start", "stop", "write")] == before
 
 
-def test_the_guard_is_asked_before_every_effect(stage: Stage) -> None:
+def test_the_guard_is_asked_before_every_effect(stage: TickHarness) -> None:
     stage.begin()
     asked: list[int] = []
 
@@ -167,7 +158,7 @@ def test_the_guard_is_asked_before_every_effect(stage: Stage) -> None:
         assert between in ([], ["read"]), "only the proxy is read between the guard and the effect"
 
 
-def test_a_router_that_refuses_our_fence_means_that_the_lease_is_lost(stage: Stage) -> None:
+def test_a_router_that_refuses_our_fence_means_that_the_lease_is_lost(stage: TickHarness) -> None:
     stage.begin()
     while "started" not in stage.kinds():
         stage.tick()
@@ -178,7 +169,7 @@ def test_a_router_that_refuses_our_fence_means_that_the_lease_is_lost(stage: Sta
             stage.clock.forward(20)
             stage.world.fences["shop"] = claimed(stage.store, "bert").fence
 
-    stage.memory.told, stage.memory.told_at = f"fence {stage.claim.fence} is too old", stage.clock.now + 20
+    stage.memory.told, stage.memory.event_noted_at = f"fence {stage.claim.fence} is too old", stage.clock.now + 20
     parts = stage.world.parts()
     stage.tick()  # records that the proxy is about to be written
     with pytest.raises(LeaseLost):  # although the trouble itself is not told again
@@ -189,45 +180,45 @@ def test_a_router_that_refuses_our_fence_means_that_the_lease_is_lost(stage: Sta
 # -- what failed is heard ---------------------------------------------------------------------------------------------
 
 
-def test_a_crashing_candidate_tells_its_last_lines_before_it_is_stopped(stage: Stage) -> None:
+def test_a_crashing_candidate_tells_its_last_lines_before_it_is_stopped(stage: TickHarness) -> None:
     stage.begin()
     stage.world.crashing.add("v2-2")
     stage.run()
     assert stage.phase is Phase.ROLLED_BACK
     assert "exited with 1" in stage.reason
-    logs = [each for each in stage.store.events(stage.rollout) if each.kind == Kind.LOG]
+    logs = [each for each in stage.store.events(stage.rollout) if each.kind == EventKind.LOG]
     assert [each.data["log"] for each in logs] == ["v2-2 says no\nv2-2 says no\n"]
     kinds = stage.kinds()
     assert kinds.index("log") < kinds.index("rolling_back") < kinds.index("stopped")
 
 
-def test_one_that_never_gets_ready_does_so_too(stage: Stage) -> None:
+def test_one_that_never_gets_ready_does_so_too(stage: TickHarness) -> None:
     stage.begin()
     stage.world.never_ready.add("v2-2")
     stage.run()
     assert stage.phase is Phase.ROLLED_BACK
     assert "not ready within 20 s" in stage.reason
-    assert len(stage.told(Kind.LOG)) == 1
+    assert len(stage.told(EventKind.LOG)) == 1
     assert stage.world.serving() == ["v1-1", "v1-1"]
 
 
-def test_a_log_that_cannot_be_read_holds_nothing_up(stage: Stage) -> None:
+def test_a_log_that_cannot_be_read_holds_nothing_up(stage: TickHarness) -> None:
     stage.begin()
     stage.world.crashing.add("v2-2")
     stage.world.always["tail"] = PlatformError("the engine does not answer")
     stage.run()
     assert stage.phase is Phase.ROLLED_BACK
-    log = next(each for each in stage.store.events(stage.rollout) if each.kind == Kind.LOG)
+    log = next(each for each in stage.store.events(stage.rollout) if each.kind == EventKind.LOG)
     assert log.data["log"] == "(its log could not be read: the engine does not answer)"
 
 
-def test_a_person_who_turns_back_is_not_told_of_instances_that_were_still_starting(stage: Stage) -> None:
+def test_a_person_who_turns_back_is_not_told_of_instances_that_were_still_starting(stage: TickHarness) -> None:
     stage.begin()
-    stage.advance(Kind.STARTED)
+    stage.advance(EventKind.STARTED)
     stage.signal(SignalKind.ROLLBACK)
     stage.run()
     assert stage.phase is Phase.ROLLED_BACK
-    assert stage.told(Kind.LOG) == []
+    assert stage.told(EventKind.LOG) == []
 
 
 # -- judging ----------------------------------------------------------------------------------------------------------
@@ -235,12 +226,12 @@ def test_a_person_who_turns_back_is_not_told_of_instances_that_were_still_starti
 JUDGED = a_service(replicas=1, bake_seconds=10.0, checks=(LIMIT,))
 
 
-def test_a_good_release_is_judged_and_told_once_early_and_once_at_the_end(stage: Stage) -> None:
+def test_a_good_release_is_judged_and_told_once_early_and_once_at_the_end(stage: TickHarness) -> None:
     stage.world.answer = constant(0.1)
     stage.begin(JUDGED)
     stage.run()
     assert stage.phase is Phase.SUCCEEDED
-    verdicts = [each for each in stage.store.events(stage.rollout) if each.kind == Kind.VERDICT]
+    verdicts = [each for each in stage.store.events(stage.rollout) if each.kind == EventKind.VERDICT]
     assert verdicts[-1].data["final"]
     assert verdicts[-1].data["outcome"] == "PASS"
     assert len(verdicts) <= 3, "told when it is news"
@@ -249,7 +240,7 @@ def test_a_good_release_is_judged_and_told_once_early_and_once_at_the_end(stage:
     assert stage.world.calls.count("fetch") >= 9, "asked each second all the same"
 
 
-def test_a_bad_release_is_turned_back_before_the_bake_is_over(stage: Stage) -> None:
+def test_a_bad_release_is_turned_back_before_the_bake_is_over(stage: TickHarness) -> None:
     stage.world.answer = constant(2.0)
     stage.begin(JUDGED)
     stage.run()
@@ -265,51 +256,51 @@ def test_a_bad_release_is_turned_back_before_the_bake_is_over(stage: Stage) -> N
         (lambda query, window: (), Reason.NO_DATA),
     ],
 )
-def test_what_is_not_known_is_inconclusive(stage: Stage, answer: Any, reason: Reason) -> None:
+def test_what_is_not_known_is_inconclusive(stage: TickHarness, answer: Any, reason: Reason) -> None:
     stage.world.answer = answer
     stage.begin(JUDGED)
-    stage.advance(Kind.HELD, most=300)
+    stage.advance(EventKind.HELD, most=300)
     last = stage.store.verdicts(stage.rollout)[-1].verdict
     assert last.outcome is Outcome.INCONCLUSIVE
     assert [each.reason for each in last.findings] == [reason]
 
 
-def test_a_reason_that_we_do_not_know_counts_as_down(stage: Stage) -> None:
+def test_a_reason_that_we_do_not_know_counts_as_down(stage: TickHarness) -> None:
     def odd(query: str, window: object) -> Any:
         raise MetricsError("no idea", reason="gremlins")
 
     stage.world.answer = odd
     stage.begin(JUDGED)
-    stage.advance(Kind.VERDICT, most=300)
+    stage.advance(EventKind.VERDICT, most=300)
     assert stage.store.verdicts(stage.rollout)[-1].verdict.findings[0].reason is Reason.SOURCE_DOWN
 
 
-def test_without_a_metrics_source_every_check_is_inconclusive(stage: Stage) -> None:
+def test_without_a_metrics_source_every_check_is_inconclusive(stage: TickHarness) -> None:
     stage.begin(JUDGED)
     stage.run(most=3, until=Phase.RUNNING, parts=stage.world.parts(metrics=False))
     for _ in range(300):
         done = stage.tick(parts=stage.world.parts(metrics=False))
         stage.clock.now = max(stage.clock.now, done.due or 0.0)
-        if Kind.VERDICT in stage.kinds():
+        if EventKind.VERDICT in stage.kinds():
             break
-    assert "no metrics source" in stage.told(Kind.VERDICT)[0]
+    assert "no metrics source" in stage.told(EventKind.VERDICT)[0]
 
 
-def test_a_verdict_that_is_asked_for_is_told(stage: Stage) -> None:
+def test_a_verdict_that_is_asked_for_is_told(stage: TickHarness) -> None:
     stage.world.answer = constant(0.1)
     stage.begin(replace(JUDGED, bake_seconds=0.0, holds=(1,)))
-    stage.advance(Kind.HELD, most=300)
-    told = len(stage.told(Kind.VERDICT))
+    stage.advance(EventKind.HELD, most=300)
+    told = len(stage.told(EventKind.VERDICT))
     stage.clock.forward(0.1)
     stage.signal(SignalKind.VERIFY)
     stage.tick()
-    assert len(stage.told(Kind.VERDICT)) == told + 1
+    assert len(stage.told(EventKind.VERDICT)) == told + 1
 
 
 # -- the rest ---------------------------------------------------------------------------------------------------------
 
 
-def test_engines_that_keep_dying_stop_before_they_look(stage: Stage) -> None:
+def test_engines_that_keep_dying_stop_before_they_look(stage: TickHarness) -> None:
     stage.begin(a_service(policy=replace(a_service().policy, max_resumes=1)))
     stage.tick()
     for _ in range(2):
@@ -322,7 +313,7 @@ def test_engines_that_keep_dying_stop_before_they_look(stage: Stage) -> None:
     assert "engines died 2 times" in stage.reason
 
 
-def test_a_rollback_before_anything_was_touched_needs_no_look(stage: Stage) -> None:
+def test_a_rollback_before_anything_was_touched_needs_no_look(stage: TickHarness) -> None:
     stage.begin()
     stage.world.always["instances"] = PlatformError("down")
     stage.signal(SignalKind.ROLLBACK)
@@ -330,7 +321,7 @@ def test_a_rollback_before_anything_was_touched_needs_no_look(stage: Stage) -> N
     assert stage.phase is Phase.ROLLED_BACK
 
 
-def test_a_finished_rollout_is_left_alone(stage: Stage) -> None:
+def test_a_finished_rollout_is_left_alone(stage: TickHarness) -> None:
     stage.begin()
     stage.run()
     count = len(stage.world.calls)
@@ -338,7 +329,7 @@ def test_a_finished_rollout_is_left_alone(stage: Stage) -> None:
     assert len(stage.world.calls) == count
 
 
-def test_a_young_look_serves_the_decision_after_a_mere_write(stage: Stage) -> None:
+def test_a_young_look_serves_the_decision_after_a_mere_write(stage: TickHarness) -> None:
     stage.begin()
     looks = []
     for _ in range(100):
@@ -356,13 +347,13 @@ def test_a_young_look_serves_the_decision_after_a_mere_write(stage: Stage) -> No
     assert ("shifted", ["write"]) in looks, "the same look serves to record that the proxy is written, and to write it"
 
 
-def test_states_are_told_apart_in_a_log_event(stage: Stage) -> None:
+def test_states_are_told_apart_in_a_log_event(stage: TickHarness) -> None:
     stage.begin()
     stage.world.never_ready.add("v2-2")
     stage.run()
-    log = next(each for each in stage.store.events(stage.rollout) if each.kind == Kind.LOG)
+    log = next(each for each in stage.store.events(stage.rollout) if each.kind == EventKind.LOG)
     assert log.data["state"] == InstanceState.STARTING.value
-    assert log.sentence == "v2-2/0: is starting"
+    assert log.message == "v2-2/0: is starting"
 
 
 def _is_engine_store(store: SqlStore) -> EngineStore:

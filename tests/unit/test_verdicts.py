@@ -8,24 +8,23 @@ from dataclasses import replace
 
 import pytest
 
-from support.looks import (
+from support.measurements import (
     ERRORS,
     NEW,
     OLD,
     ORIGIN,
+    FakeMetricsSource,
     Rates,
-    Source,
-    look_at,
-    play,
+    measure,
     rollout_of,
+    run_traffic,
     server_of,
     with_policy,
 )
-from tidegate.core.judge.look import Present
-from tidegate.core.judge.questions import Answer, Failure, Part, Question
-from tidegate.core.judge.series import Series
-from tidegate.core.judge.trial import Trial
-from tidegate.core.judge.verdict import Finding, Outcome, Reason, Verdict
+from tidegate.analysis.analysis import CanaryAnalysis
+from tidegate.analysis.measurement import InstanceSample
+from tidegate.analysis.queries import Query, QueryFailure, QueryPurpose, QueryResult, Series
+from tidegate.analysis.verdict import Finding, Outcome, Reason, Verdict
 from tidegate.core.model import Check, CheckKind, Direction
 
 OLDS = [server_of(OLD, n) for n in range(4)]
@@ -47,8 +46,8 @@ def steady(old: float, new: float, *, only: str = "", shock: tuple[float, float]
 
 def judged(rates: Rates, seconds: float = 180.0, *checks: Check) -> tuple[list[Verdict], Finding]:
     """All verdicts, and the last one's first finding."""
-    trial = Trial(rollout_of(*(checks or (ERRORS,)), policy=with_policy(look_seconds=5.0)), ORIGIN)
-    _, verdicts = play(trial, Source(), SERVERS, rates, seconds)
+    trial = CanaryAnalysis(rollout_of(*(checks or (ERRORS,)), policy=with_policy(look_seconds=5.0)), ORIGIN)
+    _, verdicts = run_traffic(trial, FakeMetricsSource(), SERVERS, rates, seconds)
     return verdicts, verdicts[-1].findings[0]
 
 
@@ -60,7 +59,7 @@ def test_five_times_the_errors_fail() -> None:
     assert (finding.ratio_low or 0.0) > 1.5
     assert verdicts[-1].evidence is not None
     assert verdicts[-1].crossed == verdicts[-1].at
-    assert f"to {NEW} failed" in verdicts[-1].sentence
+    assert f"to {NEW} failed" in verdicts[-1].message
 
 
 def test_the_same_errors_pass_and_say_what_would_have_been_seen() -> None:
@@ -70,7 +69,7 @@ def test_the_same_errors_pass_and_say_what_would_have_been_seen() -> None:
     assert (finding.ratio_low or 9.0) < 1.0 < (finding.ratio_high or 0.0) < 3.0
     assert 1.0 < (finding.visible or 0.0) < 5.0
     assert finding.certified
-    assert "would have been seen, and harm is ruled out" in finding.sentence
+    assert "would have been seen, and harm is ruled out" in finding.message
 
 
 def test_a_shared_shock_condemns_nobody() -> None:
@@ -81,7 +80,7 @@ def test_a_shared_shock_condemns_nobody() -> None:
 def test_where_the_baseline_was_disturbed_most_of_the_time_nothing_is_known() -> None:
     verdicts, finding = judged(steady(0.01, 0.01, shock=(60.0, 180.0)))
     assert (verdicts[-1].outcome, finding.reason) == (Outcome.INCONCLUSIVE, Reason.FEW_DATA)
-    assert f"{OLD} itself was disturbed" in finding.sentence
+    assert f"{OLD} itself was disturbed" in finding.message
 
 
 def test_one_bad_instance_is_named() -> None:
@@ -91,8 +90,8 @@ def test_one_bad_instance_is_named() -> None:
 
 
 def test_a_catastrophe_does_not_wait_for_the_warm_up() -> None:
-    trial = Trial(rollout_of(ERRORS, policy=with_policy(warmup_seconds=120.0)), ORIGIN)
-    _, verdicts = play(trial, Source(), SERVERS, steady(0.005, 0.9), 115.0)
+    trial = CanaryAnalysis(rollout_of(ERRORS, policy=with_policy(warmup_seconds=120.0)), ORIGIN)
+    _, verdicts = run_traffic(trial, FakeMetricsSource(), SERVERS, steady(0.005, 0.9), 115.0)
     assert verdicts[-1].outcome is Outcome.FAIL
     assert verdicts[-1].findings[0].blame == "warm-up"
 
@@ -100,19 +99,19 @@ def test_a_catastrophe_does_not_wait_for_the_warm_up() -> None:
 # -- unknown is never good ------------------------------------------------------------------------------------------------
 
 
-def at_the_end(source: Source, seconds: float = 60.0, **changes: int) -> Verdict:
+def at_the_end(source: FakeMetricsSource, seconds: float = 60.0, **changes: int) -> Verdict:
     """The last verdict, when the source answered as it did all the time."""
-    trial = Trial(rollout_of(ERRORS), ORIGIN)
+    trial = CanaryAnalysis(rollout_of(ERRORS), ORIGIN)
     verdict = None
     for number in range(1, int(seconds / 5) + 1):
         at = ORIGIN + 5.0 * number
-        verdict = trial.take(look_at(trial, source, at, final=at >= ORIGIN + seconds, **changes))
+        verdict = trial.take(measure(trial, source, at, final=at >= ORIGIN + seconds, **changes))
     assert verdict is not None
     return verdict
 
 
-def scraped(servers: list[str], until: float = 60.0, each: float = 50.0) -> Source:
-    source = Source()
+def scraped(servers: list[str], until: float = 60.0, each: float = 50.0) -> FakeMetricsSource:
+    source = FakeMetricsSource()
     for number in range(-1, int(until / 5) + 1):
         source.scrape(ORIGIN + 5.0 * number, dict.fromkeys(servers, (each * 5 * (number + 2), 0.0)))
     return source
@@ -121,29 +120,29 @@ def scraped(servers: list[str], until: float = 60.0, each: float = 50.0) -> Sour
 @pytest.mark.parametrize(
     ("source", "reason", "said"),
     [
-        (Source(), Reason.NO_DATA, "no series"),
+        (FakeMetricsSource(), Reason.NO_DATA, "no series"),
         (scraped(OLDS), Reason.NO_DATA, f"no series of {NEW}"),
         (scraped(SERVERS, until=20.0), Reason.STALE, "the newest sample is 40 s old"),
         (scraped(SERVERS, each=0.2), Reason.FEW_DATA, "50 are needed"),
-        (Source(down=Failure(Reason.TIMEOUT, "no answer in 5 s")), Reason.TIMEOUT, "no answer in 5 s"),
+        (FakeMetricsSource(down=QueryFailure(Reason.TIMEOUT, "no answer in 5 s")), Reason.TIMEOUT, "no answer in 5 s"),
     ],
 )
-def test_every_way_not_to_know_has_its_reason(source: Source, reason: Reason, said: str) -> None:
+def test_every_way_not_to_know_has_its_reason(source: FakeMetricsSource, reason: Reason, said: str) -> None:
     verdict = at_the_end(source)
     assert verdict.outcome is Outcome.INCONCLUSIVE
     assert verdict.findings[0].reason is reason
-    assert said in verdict.sentence
+    assert said in verdict.message
 
 
 def test_an_instance_that_is_missing_from_the_metrics() -> None:
     verdict = at_the_end(scraped(SERVERS), routed=3)
     assert (verdict.outcome, verdict.findings[0].reason) == (Outcome.INCONCLUSIVE, Reason.PARTIAL)
-    assert "2 of the 3 instances" in verdict.sentence
+    assert "2 of the 3 instances" in verdict.message
 
 
 def test_after_an_outage_of_the_source_nothing_is_lost() -> None:
     def evidence(outage: tuple[float, float]) -> tuple[float | None, list[Outcome]]:
-        source, trial, said = scraped([]), Trial(rollout_of(ERRORS), ORIGIN), []
+        source, trial, said = scraped([]), CanaryAnalysis(rollout_of(ERRORS), ORIGIN), []
         totals = {name: [0.0, 0.0] for name in SERVERS}
         source.scrape(ORIGIN, dict.fromkeys(OLDS, (0.0, 0.0)))
         for number in range(1, 25):
@@ -153,8 +152,8 @@ def test_after_an_outage_of_the_source_nothing_is_lost() -> None:
                 total[1] += 12.0 if name in NEWS else 8.0
             source.scrape(at, {name: (a, b) for name, (a, b) in totals.items()})
             blind = outage[0] <= at - ORIGIN < outage[1]
-            source.down = Failure(Reason.SOURCE_DOWN, "refused") if blind else None
-            verdict = trial.take(look_at(trial, source, at, final=number == 24, routed=2))
+            source.down = QueryFailure(Reason.SOURCE_DOWN, "refused") if blind else None
+            verdict = trial.take(measure(trial, source, at, final=number == 24, routed=2))
             said += [verdict.outcome] if blind else []
         return verdict.evidence, said
 
@@ -169,14 +168,14 @@ def test_after_an_outage_of_the_source_nothing_is_lost() -> None:
 
 def test_without_a_baseline_beside_it_the_time_before_is_the_baseline() -> None:
     def ends(new: float) -> Verdict:
-        trial, source = Trial(rollout_of(ERRORS, steps=2, olds=2), ORIGIN), Source()
-        looks = play(trial, source, SERVERS, steady(0.01, 0.01), 120.0, until_fail=False)[0]
+        trial, source = CanaryAnalysis(rollout_of(ERRORS, steps=2, olds=2), ORIGIN), FakeMetricsSource()
+        looks = run_traffic(trial, source, SERVERS, steady(0.01, 0.01), 120.0, until_fail=False)[0]
         totals = dict.fromkeys(NEWS, (100000.0, 1000.0))
         for number in range(1, 37):
             at = looks[-1].at + 5.0 * number
             totals = {name: (all_ + 250.0, bad + 250.0 * new) for name, (all_, bad) in totals.items()}
             source.scrape(at, totals)
-            look = look_at(trial, source, at, step=1, concurrent=False, final=number == 36, shifted=looks[-1].at, routed=2)
+            look = measure(trial, source, at, step=1, concurrent=False, final=number == 36, shifted=looks[-1].at, routed=2)
             verdict = trial.take(look)
             if verdict.outcome is Outcome.FAIL:
                 break
@@ -185,7 +184,7 @@ def test_without_a_baseline_beside_it_the_time_before_is_the_baseline() -> None:
     bad, good = ends(0.2), ends(0.01)
     assert (bad.outcome, bad.findings[0].blame) == (Outcome.FAIL, "before and after")
     assert good.outcome is Outcome.PASS
-    assert "this is against the time before" in good.sentence
+    assert "this is against the time before" in good.message
 
 
 def test_a_shadow_check_is_measured_and_decides_nothing() -> None:
@@ -197,20 +196,20 @@ def test_a_shadow_check_is_measured_and_decides_nothing() -> None:
     assert all(verdict.outcome is not Outcome.FAIL for verdict in verdicts)
 
 
-def asked(answers: Callable[[Question], Answer], check: Check, looks: int = 40, *more: Check) -> Verdict:
+def asked(answers: Callable[[Query], QueryResult], check: Check, looks: int = 40, *more: Check) -> Verdict:
     """The last verdict of a check of the user's own; stops at a FAIL."""
-    trial = Trial(rollout_of(check, *more), ORIGIN)
+    trial = CanaryAnalysis(rollout_of(check, *more), ORIGIN)
     for number in range(1, looks + 1):
         at = ORIGIN + 5.0 * number
         said = tuple((question, answers(question)) for question in trial.questions(at))
-        look = look_at(trial, Source(), at, final=number == looks)
+        look = measure(trial, FakeMetricsSource(), at, final=number == looks)
         verdict = trial.take(replace(look, answers=said))
         if verdict.outcome is Outcome.FAIL:
             break
     return verdict
 
 
-def one(value: float) -> Answer:
+def one(value: float) -> QueryResult:
     return (Series({}, ((ORIGIN, value),)),)
 
 
@@ -218,7 +217,7 @@ LIMIT = Check("queue", CheckKind.QUERY, "q", maximum=10.0, least=3)
 
 
 def test_a_limit_fails_after_so_many_looks_in_a_row() -> None:
-    def values(*numbers: float) -> Callable[[Question], Answer]:
+    def values(*numbers: float) -> Callable[[Query], QueryResult]:
         left = list(numbers)
         return lambda question: one(left.pop(0))
 
@@ -239,11 +238,11 @@ def test_several_series_are_no_answer() -> None:
 def test_a_compared_query_in_both_directions(direction: Direction, worse: float) -> None:
     check = Check("mine", CheckKind.QUERY, 'q{release="$release"}', direction, margin=0.1, least=3)
 
-    def answers(factor: float) -> Callable[[Question], Answer]:
-        def answer(question: Question) -> Answer:
-            if question.part is Part.HISTORY:
+    def answers(factor: float) -> Callable[[Query], QueryResult]:
+        def answer(question: Query) -> QueryResult:
+            if question.part is QueryPurpose.HISTORY:
                 return (Series({}, tuple((ORIGIN - 30.0 * n, 100.0 + n % 3) for n in range(100, 0, -1))),)
-            return one(100.0 * factor if question.part is Part.CANDIDATE else 100.0)
+            return one(100.0 * factor if question.part is QueryPurpose.CANDIDATE else 100.0)
 
         return answer
 
@@ -253,7 +252,7 @@ def test_a_compared_query_in_both_directions(direction: Direction, worse: float)
 
 
 def test_an_unknown_that_is_not_critical_holds_nothing_up() -> None:
-    down = Failure(Reason.SOURCE_DOWN, "refused")
+    down = QueryFailure(Reason.SOURCE_DOWN, "refused")
     fine = Check("fine", CheckKind.QUERY, "q", maximum=10.0, least=1)
     said = lambda question: one(1.0) if question.check == "fine" else down  # noqa: E731
     assert asked(said, replace(LIMIT, critical=False), 3, fine).outcome is Outcome.PASS
@@ -264,13 +263,13 @@ def test_an_unknown_that_is_not_critical_holds_nothing_up() -> None:
 
 
 def test_one_that_flaps_is_found_by_its_readiness() -> None:
-    trial = Trial(rollout_of(ERRORS, olds=4), ORIGIN)
+    trial = CanaryAnalysis(rollout_of(ERRORS, olds=4), ORIGIN)
     source = scraped(SERVERS, until=400.0)
     for number in range(1, 80):
         at = ORIGIN + 5.0 * number
-        present = [Present(name, OLD, n, True, 0) for n, name in enumerate(OLDS)]
-        present += [Present(name, NEW, n, number == 1 or number % 2 == 0, 0) for n, name in enumerate(NEWS)]
-        verdict = trial.take(look_at(trial, source, at, present=present, routed=2))
+        present = [InstanceSample(name, OLD, n, True, 0) for n, name in enumerate(OLDS)]
+        present += [InstanceSample(name, NEW, n, number == 1 or number % 2 == 0, 0) for n, name in enumerate(NEWS)]
+        verdict = trial.take(measure(trial, source, at, present=present, routed=2))
         if verdict.outcome is Outcome.FAIL:
             break
     assert verdict.outcome is Outcome.FAIL

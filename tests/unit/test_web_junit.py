@@ -7,11 +7,12 @@ from xml.etree import ElementTree as Xml
 
 import pytest
 
-from support.looks import rollout_of
-from tidegate.core.judge.verdict import Finding, Outcome, Reason, Verdict, Window
+from support.measurements import rollout_of
+from tidegate.analysis.verdict import Finding, Outcome, Reason, Verdict
+from tidegate.clock import Window
 from tidegate.core.model import Rollout
 from tidegate.core.phases import Phase
-from tidegate.core.report import StepVerdict, report
+from tidegate.core.report.build import StepVerdict, build_report
 from tidegate.web.junit import junit
 
 ROLLOUT = replace(
@@ -28,7 +29,7 @@ def judged(*findings: Finding, step: int = 0, phase: Phase = Phase.RUNNING, fina
 
 
 def suite(*verdicts: StepVerdict, rollout: Rollout = ROLLOUT) -> Xml.Element:
-    text = junit(report(rollout, [], verdicts))
+    text = junit(build_report(rollout, [], verdicts))
     assert text.isascii()
     (found,) = Xml.fromstring(text)
     return found
@@ -100,7 +101,7 @@ def test_there_is_always_a_case_for_the_rollout(phase: Phase, tag: str) -> None:
     "text", ["a < b & \"c\" > 'd' ]]>", "größer 🚢", "\x00\x1b[31mred\x07 \ud83d \ufffe end", "a\nb\tc"]
 )
 def test_no_text_breaks_it(text: str) -> None:
-    bad = replace(BAD, check=text, sentence=text)
+    bad = replace(BAD, check=text, message=text)
     (case,) = [each for each in suite(judged(bad)) if each.get("name") != "rollout"]
     message = str(case[0].get("message"))
     kept = "".join("\ufffd" if each in "\x00\x1b\x07\ud83d\ufffe" else each for each in text)

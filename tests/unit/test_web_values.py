@@ -8,16 +8,16 @@ from ipaddress import ip_network
 
 import pytest
 
-from tidegate.core import planning
+from tidegate.app.deployments import new_id, slug
+from tidegate.core import planner
 from tidegate.core.model import Order, Signal, SignalKind, Strategy
 from tidegate.core.phases import Phase
-from tidegate.testing.store_values import HandClock, a_release, a_rollout, a_service
-from tidegate.web.api import cursor_of, last_of
-from tidegate.web.failures import ADDRESSES, TOKENS, Failures
-from tidegate.web.server import places
+from tidegate.testing.store_fixtures import ManualClock, a_release, a_rollout, a_service
+from tidegate.web.api import decode_cursor, encode_cursor
+from tidegate.web.auth_throttle import ADDRESSES, TOKENS, AuthThrottle
+from tidegate.web.client_address import find_client_address
+from tidegate.web.server import long_poll_slots
 from tidegate.web.showing import rollout_view
-from tidegate.web.source import source_of
-from tidegate.web.starting import new_id, slug
 from tidegate.web.times import when
 
 
@@ -50,8 +50,8 @@ def test_ids_sort_by_age_and_are_short() -> None:
 
 def test_cursors_go_there_and_back() -> None:
     for last in ("demo/shop", "6b046be0bab7f3", "ä"):
-        assert last_of(cursor_of(last)) == last
-    assert last_of("") is None
+        assert decode_cursor(encode_cursor(last)) == last
+    assert decode_cursor("") is None
 
 
 def test_times_are_rfc_3339_in_utc() -> None:
@@ -60,8 +60,8 @@ def test_times_are_rfc_3339_in_utc() -> None:
 
 
 def test_failures_are_forgotten_in_time_and_bounded_in_number() -> None:
-    clock = HandClock()
-    failures = Failures(clock, free=2)
+    clock = ManualClock()
+    failures = AuthThrottle(clock, free=2)
     assert [failures.count("a") for _ in range(5)] == [0.0, 0.0, 1.0, 2.0, 4.0]
     assert (failures.count("b"), failures.wait_seconds("a"), failures.wait_seconds("b")) == (0.0, 4.0, 0.0)
     clock.forward(4)
@@ -72,14 +72,14 @@ def test_failures_are_forgotten_in_time_and_bounded_in_number() -> None:
     assert failures.count("a") == 0.0, "forgotten"
     for number in range(2 * ADDRESSES):
         failures.count(str(number))
-        failures.note_right(str(number))
+        failures.remember_valid(str(number))
     assert (len(failures._seen), len(failures._right)) == (ADDRESSES, TOKENS)
     assert failures.total == 28 + 2 * ADDRESSES
 
 
 def test_a_clock_that_is_put_back_locks_nobody_out() -> None:
-    clock = HandClock()
-    failures = Failures(clock, free=0)
+    clock = ManualClock()
+    failures = AuthThrottle(clock, free=0)
     for _ in range(10):
         failures.count("a")
     clock.now -= 86_400
@@ -88,7 +88,7 @@ def test_a_clock_that_is_put_back_locks_nobody_out() -> None:
 
 
 def test_the_addresses_of_one_ipv6_network_are_one() -> None:
-    failures = Failures(HandClock(), free=1)
+    failures = AuthThrottle(ManualClock(), free=1)
     assert [failures.count(f"2001:db8::{number}") for number in (1, 2)] == [0.0, 1.0]
     assert failures.count("2001:db8:0:1::1") == 0.0
 
@@ -107,12 +107,12 @@ def test_the_addresses_of_one_ipv6_network_are_one() -> None:
     ],
 )
 def test_a_source_is_what_trusted_proxies_say(peer: str, forwarded: str, found: str) -> None:
-    assert source_of(peer, forwarded, [ip_network("10.0.0.0/8")]) == found
-    assert source_of(peer, forwarded, []) == peer
+    assert find_client_address(peer, forwarded, [ip_network("10.0.0.0/8")]) == found
+    assert find_client_address(peer, forwarded, []) == peer
 
 
 def test_fewer_requests_wait_than_there_are_threads() -> None:
-    assert all(0 < places(threads) < threads for threads in range(4, 257))
+    assert all(0 < long_poll_slots(threads) < threads for threads in range(4, 257))
 
 
 def batches(service_order: Order, strategy: Strategy, old: bool = True) -> list[tuple[int | None, int | None]]:
@@ -133,7 +133,9 @@ def test_batches_are_counted_as_people_count_them() -> None:
 
 def test_on_the_way_back_there_are_no_batches() -> None:
     service = a_service()
-    rollout = replace(a_rollout(service, 2, a_release(service, 1)), phase=Phase.ROLLING_BACK, plan=planning.back("v1-1", 2))
+    rollout = replace(
+        a_rollout(service, 2, a_release(service, 1)), phase=Phase.ROLLING_BACK, plan=planner.rollback_plan("v1-1", 2)
+    )
     view = rollout_view(rollout)
     assert (view.batch, view.batches, view.waiting_for) == (None, None, None)
 

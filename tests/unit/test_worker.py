@@ -15,15 +15,15 @@ from typing import Any
 
 import pytest
 
-from support.smallworld import Interposed, SmallWorld, a_service, ask_for, claimed, settle_old, sqlite
-from support.waiting import MAX_SECONDS, at_most, eventually, pause
-from tidegate.core.kinds import Kind
+from support.fake_drivers import FakeEnvironment, Interposed, a_service, claimed, request_rollout, settle_old, sqlite
+from support.wait import MAX_SECONDS, at_most, eventually, pause
+from tidegate.core.event_kinds import EventKind
 from tidegate.core.model import Policy, Service
 from tidegate.core.phases import Phase
 from tidegate.engine.worker import Worker, WorkerOptions
 from tidegate.errors import PlatformError, StoreError
-from tidegate.ports import Parts
-from tidegate.store.sql import SqlStore
+from tidegate.ports import Drivers
+from tidegate.store.store import SqlStore
 
 QUICK = WorkerOptions(lease_seconds=60.0, threads=4, poll_seconds=0.05)
 SLEEPY = WorkerOptions(lease_seconds=60.0, threads=2, poll_seconds=600.0)
@@ -36,19 +36,19 @@ def store(tmp_path: Path) -> Iterator[SqlStore]:
 
 
 @pytest.fixture
-def world() -> SmallWorld:
-    return SmallWorld(time.time, ready_after=0.02)
+def world() -> FakeEnvironment:
+    return FakeEnvironment(time.time, ready_after=0.02)
 
 
 @pytest.fixture
 def beats_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that has nothing to do polls no more often than `poll_seconds` says."""
-    monkeypatch.setattr("tidegate.engine.worker.BEAT_SECONDS", 600.0)
+    monkeypatch.setattr("tidegate.engine.worker.HEARTBEAT_SECONDS", 600.0)
 
 
 @contextmanager
 def working(
-    store: Any, world: SmallWorld, options: WorkerOptions = QUICK, owner: str = "anna", parts: Parts | None = None
+    store: Any, world: FakeEnvironment, options: WorkerOptions = QUICK, owner: str = "anna", parts: Drivers | None = None
 ) -> Iterator[Worker]:
     """A worker in a thread; stopped, and waited for, at the end."""
     worker = Worker(store, {"demo": parts or world.parts()}, options, time.time, owner)
@@ -62,14 +62,14 @@ def working(
         assert not thread.is_alive(), "it did not stop"
 
 
-def begin(store: SqlStore, world: SmallWorld, *services: Service) -> list[str]:
+def begin(store: SqlStore, world: FakeEnvironment, *services: Service) -> list[str]:
     """For each a rollout from release 1, which serves, to release 2."""
     for service in services:
         settle_old(store, world, service, time.time)
-    return [ask_for(store, service, 2, time.time, 1) for service in services]
+    return [request_rollout(store, service, 2, time.time, 1) for service in services]
 
 
-def begin_one(store: SqlStore, world: SmallWorld, **changes: Any) -> str:
+def begin_one(store: SqlStore, world: FakeEnvironment, **changes: Any) -> str:
     return begin(store, world, a_service(**changes))[0]
 
 
@@ -95,7 +95,7 @@ def free(store: SqlStore) -> bool:
 
 
 @pytest.mark.usefixtures("beats_seldom")
-def test_it_drives_a_rollout_to_its_end_and_wakes_at_once(store: SqlStore, world: SmallWorld) -> None:
+def test_it_drives_a_rollout_to_its_end_and_wakes_at_once(store: SqlStore, world: FakeEnvironment) -> None:
     claims: list[str] = []
     noting = Interposed(store, lambda verb: claims.append(verb) if verb == "claim" else None)
     with working(noting, world, SLEEPY) as worker:
@@ -109,7 +109,7 @@ def test_it_drives_a_rollout_to_its_end_and_wakes_at_once(store: SqlStore, world
 
 
 @pytest.mark.usefixtures("beats_seldom")
-def test_what_it_gave_back_itself_is_taken_again_when_due(store: SqlStore, world: SmallWorld) -> None:
+def test_what_it_gave_back_itself_is_taken_again_when_due(store: SqlStore, world: FakeEnvironment) -> None:
     """A wait too long to hold the claim for, but shorter than the poll."""
     world.faults["instances"] = [PlatformError("busy")] * 2
     rollout = begin_one(store, world)
@@ -118,7 +118,7 @@ def test_what_it_gave_back_itself_is_taken_again_when_due(store: SqlStore, world
     assert store.load(rollout)[0].phase is Phase.SUCCEEDED
 
 
-def test_fifty_rollouts_in_four_threads(store: SqlStore, world: SmallWorld) -> None:
+def test_fifty_rollouts_in_four_threads(store: SqlStore, world: FakeEnvironment) -> None:
     services = [a_service(f"shop{number}") for number in range(50)]
     rollouts = begin(store, world, *services)
     with working(store, world):
@@ -128,21 +128,23 @@ def test_fifty_rollouts_in_four_threads(store: SqlStore, world: SmallWorld) -> N
         assert world.serving(service.name) == ["v2-2", "v2-2"]
 
 
-def test_one_that_waits_again_and_again_keeps_no_other_from_the_only_thread(store: SqlStore, world: SmallWorld) -> None:
+def test_one_that_waits_again_and_again_keeps_no_other_from_the_only_thread(
+    store: SqlStore, world: FakeEnvironment
+) -> None:
     slow, quick = a_service("slow", policy=Policy(drain_seconds=5.0, healthy_deadline_seconds=600.0)), a_service("quick")
     world.never_ready = {"v2-2"}
     for service in (slow, quick):
         settle_old(store, world, service, time.time)
     with working(store, world, replace(QUICK, threads=1)):
-        first = ask_for(store, slow, 2, time.time, 1)
+        first = request_rollout(store, slow, 2, time.time, 1)
         eventually("the first waits", lambda: "started" in kinds(store, first))
-        second = ask_for(store, quick, 3, time.time, 1)
+        second = request_rollout(store, quick, 3, time.time, 1)
         await_ends(store, second)
         assert store.load(first)[0].phase is Phase.RUNNING, "it still waits, and has for less than its deadline"
     assert store.load(second)[0].phase is Phase.SUCCEEDED
 
 
-def test_two_workers_share_the_work_and_never_a_rollout(store: SqlStore, world: SmallWorld) -> None:
+def test_two_workers_share_the_work_and_never_a_rollout(store: SqlStore, world: FakeEnvironment) -> None:
     rollouts = begin(store, world, *(a_service(f"shop{number}") for number in range(10)))
     with working(store, world), working(store, world, owner="bert"):
         await_ends(store, *rollouts)
@@ -174,7 +176,7 @@ def set_at_the_end(event: threading.Event) -> Iterator[None]:
 # -- stopping ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_stop_finishes_the_effect_and_gives_the_claim_back(store: SqlStore, world: SmallWorld) -> None:
+def test_a_stop_finishes_the_effect_and_gives_the_claim_back(store: SqlStore, world: FakeEnvironment) -> None:
     inside, go_on = threading.Event(), threading.Event()
 
     world.pause = held_at_start(inside, go_on)
@@ -190,10 +192,10 @@ def test_a_stop_finishes_the_effect_and_gives_the_claim_back(store: SqlStore, wo
         await_ends(store, rollout)
     after, _ = store.load(rollout)
     assert (after.phase, after.resumes) == (Phase.SUCCEEDED, 0)
-    assert Kind.TAKEN_OVER not in kinds(store, rollout)
+    assert EventKind.TAKEN_OVER not in kinds(store, rollout)
 
 
-def test_a_stop_does_not_wait_for_a_wait(store: SqlStore, world: SmallWorld) -> None:
+def test_a_stop_does_not_wait_for_a_wait(store: SqlStore, world: FakeEnvironment) -> None:
     world.never_ready.add("v2-2")
     rollout = begin_one(store, world)
     with working(store, world) as worker:
@@ -203,7 +205,7 @@ def test_a_stop_does_not_wait_for_a_wait(store: SqlStore, world: SmallWorld) -> 
             eventually("somebody else can have it", lambda: free(store))
 
 
-def test_a_signal_handler_may_stop_it(store: SqlStore, world: SmallWorld) -> None:
+def test_a_signal_handler_may_stop_it(store: SqlStore, world: FakeEnvironment) -> None:
     """`run` in the main thread, interrupted wherever it happens to be."""
     for attempt in range(20):
         worker = Worker(store, {"demo": world.parts()}, QUICK, time.time, f"anna{attempt}")
@@ -220,7 +222,7 @@ def test_a_signal_handler_may_stop_it(store: SqlStore, world: SmallWorld) -> Non
 # -- leases -----------------------------------------------------------------------------------------------------------
 
 
-def test_the_heartbeat_keeps_the_lease_during_a_long_effect(store: SqlStore, world: SmallWorld) -> None:
+def test_the_heartbeat_keeps_the_lease_during_a_long_effect(store: SqlStore, world: FakeEnvironment) -> None:
     """It lasts two leases; a heartbeat may come two seconds late."""
 
     def slow(verb: str) -> None:
@@ -237,17 +239,17 @@ def test_the_heartbeat_keeps_the_lease_during_a_long_effect(store: SqlStore, wor
     assert world.calls.count("start") == 1
 
 
-def test_another_worker_takes_over_from_one_that_vanished(store: SqlStore, world: SmallWorld) -> None:
+def test_another_worker_takes_over_from_one_that_vanished(store: SqlStore, world: FakeEnvironment) -> None:
     rollout = begin_one(store, world)
     claimed(store, "ghost", 0.3)  # and is never heard of again
     with working(store, world):
         await_ends(store, rollout)
     after, _ = store.load(rollout)
     assert (after.phase, after.resumes) == (Phase.SUCCEEDED, 1)
-    assert kinds(store, rollout)[1] == Kind.TAKEN_OVER
+    assert kinds(store, rollout)[1] == EventKind.TAKEN_OVER
 
 
-def test_one_that_lost_its_lease_in_the_middle_of_an_effect_does_no_other(store: SqlStore, world: SmallWorld) -> None:
+def test_one_that_lost_its_lease_in_the_middle_of_an_effect_does_no_other(store: SqlStore, world: FakeEnvironment) -> None:
     """Its heartbeat does not get through, another takes over, and then its long effect comes back."""
     inside, go_on = threading.Event(), threading.Event()
 
@@ -273,7 +275,7 @@ def test_one_that_lost_its_lease_in_the_middle_of_an_effect_does_no_other(store:
 # -- what goes wrong --------------------------------------------------------------------------------------------------
 
 
-def test_a_mistake_of_ours_is_told_and_harms_no_other_rollout(store: SqlStore, world: SmallWorld) -> None:
+def test_a_mistake_of_ours_is_told_and_harms_no_other_rollout(store: SqlStore, world: FakeEnvironment) -> None:
     bad, good = begin(store, world, a_service("bad"), a_service("good"))
     parts = world.parts()
 
@@ -286,23 +288,23 @@ def test_a_mistake_of_ours_is_told_and_harms_no_other_rollout(store: SqlStore, w
     with working(store, world, parts=replace(parts, platform=Broken(world))):
         await_ends(store, bad, good)
     assert store.load(bad)[0].phase is store.load(good)[0].phase is Phase.SUCCEEDED
-    told = next(each for each in store.events(bad) if each.kind == Kind.FAULT)
-    assert told.sentence == "internal error: ZeroDivisionError: a bug"
-    assert Kind.FAULT not in kinds(store, good)
+    told = next(each for each in store.events(bad) if each.kind == EventKind.FAULT)
+    assert told.message == "internal error: ZeroDivisionError: a bug"
+    assert EventKind.FAULT not in kinds(store, good)
 
 
-def test_an_environment_that_is_not_in_the_settings_is_told(store: SqlStore, world: SmallWorld) -> None:
+def test_an_environment_that_is_not_in_the_settings_is_told(store: SqlStore, world: FakeEnvironment) -> None:
     rollout = begin_one(store, world, environment="moon")
     with working(store, world):
         eventually("the event is there", lambda: "trouble" in kinds(store, rollout))
         pause(0.8, "no second event comes")
-    told = [each.sentence for each in store.events(rollout) if each.kind == Kind.TROUBLE]
+    told = [each.message for each in store.events(rollout) if each.kind == EventKind.TROUBLE]
     assert told == ["its environment is not in this engine's settings; there are: demo"]
     assert "instances" not in world.calls
 
 
-def test_a_database_that_fails_for_a_while_is_waited_for(store: SqlStore, world: SmallWorld) -> None:
-    left = Counter(beat=1, claim=3, load=2)
+def test_a_database_that_fails_for_a_while_is_waited_for(store: SqlStore, world: FakeEnvironment) -> None:
+    left = Counter(heartbeat=1, claim=3, load=2)
 
     def down(verb: str) -> None:
         if left[verb] > 0:
@@ -316,7 +318,7 @@ def test_a_database_that_fails_for_a_while_is_waited_for(store: SqlStore, world:
     assert store.load(rollout)[0].phase is Phase.SUCCEEDED
 
 
-def test_it_does_not_spin_when_there_is_nothing_to_do_or_nothing_works(store: SqlStore, world: SmallWorld) -> None:
+def test_it_does_not_spin_when_there_is_nothing_to_do_or_nothing_works(store: SqlStore, world: FakeEnvironment) -> None:
     claims: list[str] = []
 
     def count(verb: str) -> None:

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from tidegate.cli.context import Context, Output, rich_safe
-from tidegate.cli.exits import Exit
+from tidegate.cli.exit_codes import ExitCode
 
 SettingsFile = Annotated[
     Path | None, typer.Option("--settings", envvar="TIDEGATE_SETTINGS", help="The server's settings, a TOML file.")
@@ -23,35 +23,35 @@ def serve(
     with_engine: Annotated[bool, typer.Option("--with-engine", help="Drive the rollouts in this process, too.")] = False,
 ) -> None:
     """Answer the API, until SIGTERM."""
-    from tidegate.cli import server_side
+    from tidegate.cli import server
 
-    server_side.serve(settings, with_engine)
+    server.serve(settings, with_engine)
 
 
 def engine(settings: SettingsFile = None) -> None:
     """Drive the rollouts, until SIGTERM."""
-    from tidegate.cli import server_side
+    from tidegate.cli import server
 
-    server_side.drive(settings)
+    server.run_engine(settings)
 
 
 def migrate(ctx: typer.Context, settings: SettingsFile = None) -> None:
     """Bring the database's schema up to date."""
-    from tidegate.cli import server_side
+    from tidegate.cli import server
 
     context: Context = ctx.obj
-    with server_side.opened(settings) as wiring:
+    with server.open_wiring(settings) as wiring:
         wiring.store.migrate()
     context.line("the schema is up to date")
 
 
 def restored(ctx: typer.Context, settings: SettingsFile = None) -> None:
     """After a backup was put back, before an engine is started: proxies have seen newer fences than it knows."""
-    from tidegate.cli import server_side
+    from tidegate.cli import server
 
     context: Context = ctx.obj
-    with server_side.opened(settings) as wiring:
-        server_side.restored(wiring)
+    with server.open_wiring(settings) as wiring:
+        server.raise_fences(wiring)
     context.line("fences go on above all that proxies have seen; engines may be started")
 
 
@@ -62,11 +62,11 @@ def prune(
     output: Output = None,
 ) -> None:
     """Forget what is older than the settings' `keep` says, now and not only when an engine does it by itself."""
-    from tidegate.cli import server_side
+    from tidegate.cli import server
 
     context: Context = ctx.obj
-    with server_side.opened(settings) as wiring:
-        samples, rollouts, releases = server_side.pruned(wiring, dry_run=dry_run)
+    with server.open_wiring(settings) as wiring:
+        samples, rollouts, releases = server.prune(wiring, dry_run=dry_run)
     if context.as_json(output):
         context.print_json({"dry_run": dry_run, "samples": samples, "rollouts": rollouts, "releases": releases})
     elif dry_run:
@@ -77,19 +77,19 @@ def prune(
 
 def check(ctx: typer.Context, settings: SettingsFile = None, output: Output = None) -> None:
     """Look at every configured part, and say in one table what is wrong and how to mend it."""
-    from tidegate.cli import server_side
+    from tidegate.cli import server
 
     context: Context = ctx.obj
-    with server_side.opened(settings) as wiring:
-        found = [(where, line) for where, lines in server_side.looked_at(wiring) for line in lines]
+    with server.open_wiring(settings) as wiring:
+        found = [(where, line) for where, lines in server.run_checks(wiring) for line in lines]
     if context.as_json(output):
-        rows = [{"where": w, "part": d.part, "ok": d.ok, "found": d.found, "mend": d.mend} for w, d in found]
+        rows = [{"where": w, "part": d.part, "ok": d.ok, "found": d.found, "fix": d.fix} for w, d in found]
         context.print_json(rows)
     else:
         marks = {True: "[green]ok[/]", False: "[bold red]wrong[/]"}
         context.marked_table(
-            ("where", "part", "", "found", "mend"),
-            ((w, rich_safe(d.part), marks[d.ok], rich_safe(d.found), rich_safe(d.mend)) for w, d in found),
+            ("where", "part", "", "found", "fix"),
+            ((w, rich_safe(d.part), marks[d.ok], rich_safe(d.found), rich_safe(d.fix)) for w, d in found),
         )
     if not all(line.ok for _, line in found):
-        raise typer.Exit(Exit.UNHEALTHY)
+        raise typer.Exit(ExitCode.UNHEALTHY)

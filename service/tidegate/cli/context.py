@@ -14,10 +14,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from tidegate.cli.client import Client, CommandError, Json
-from tidegate.cli.exits import Exit
-from tidegate.cli.terminal import json_text
-from tidegate.core.plain import visible
+from tidegate.cli.api_client import ApiClient, CommandError, Json
+from tidegate.cli.console import json_text
+from tidegate.cli.exit_codes import ExitCode
+from tidegate.text import escape
 
 ROLLOUT_ID = re.compile(r"[0-9a-f]{12,32}")
 
@@ -47,11 +47,11 @@ class Context:
     err: Console
     ca_file: Path | None = None
 
-    def client(self) -> Client:
+    def client(self) -> ApiClient:
         """A client for the server. The token comes from the environment or a file, never from the command line."""
         if self.ca_file is not None and not self.ca_file.is_file():
-            raise CommandError(f"there is no file {self.ca_file} with authorities", Exit.USAGE)
-        return Client(self.server, self._token(), self.patience_seconds, self.ca_file)
+            raise CommandError(f"there is no file {self.ca_file} with authorities", ExitCode.USAGE)
+        return ApiClient(self.server, self._token(), self.patience_seconds, self.ca_file)
 
     def _token(self) -> str:
         if self.token_file is None:
@@ -59,7 +59,7 @@ class Context:
         try:
             return self.token_file.read_text().strip()
         except OSError as error:
-            raise CommandError(f"token file: {error}", Exit.USAGE) from error
+            raise CommandError(f"token file: {error}", ExitCode.USAGE) from error
 
     def service(self, name: str) -> str:
         """`environment/service`, with the default environment where only the service is named."""
@@ -67,7 +67,7 @@ class Context:
             return name
         if not self.environment:
             text = f"which environment? write ENVIRONMENT/{name}, or set TIDEGATE_ENVIRONMENT"
-            raise CommandError(text, Exit.USAGE)
+            raise CommandError(text, ExitCode.USAGE)
         return f"{self.environment}/{name}"
 
     def named(self, name: str) -> str:
@@ -84,7 +84,7 @@ class Context:
 
     def line(self, text: str) -> None:
         """One line for a person or a log; never wrapped, no markup read from it."""
-        self.out.print(visible(text), markup=False, highlight=False, soft_wrap=True)
+        self.out.print(escape(text), markup=False, highlight=False, soft_wrap=True)
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         """A table for people."""
@@ -102,10 +102,10 @@ class Context:
 
 def rich_safe(cell: object) -> str:
     """A cell's text with markup characters taken literally, and none that a terminal would obey."""
-    return "" if cell is None else visible(str(cell)).replace("[", "\\[")
+    return "" if cell is None else escape(str(cell)).replace("[", "\\[")
 
 
-def way_of(rollout: Json) -> str:
+def transition(rollout: Json) -> str:
     """From where to where, or what is done to the release that stays."""
     kind = rollout["kind"]
     return f"{rollout['old'] or 'nothing'} → {rollout['new']}" if kind == "release" else f"{kind} of {rollout['new']}"
@@ -113,7 +113,7 @@ def way_of(rollout: Json) -> str:
 
 def rollout_line(rollout: Json) -> str:
     """A rollout in one line."""
-    way = way_of(rollout)
+    way = transition(rollout)
     step = f"step {rollout['cursor'] + 1}/{len(rollout['steps'])}"
     pause = ", paused" if rollout.get("paused") else ""
     reason = f": {rollout['reason']}" if rollout.get("reason") else ""

@@ -10,10 +10,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from tidegate.cli.client import FINAL, Client, CommandError, Json
-from tidegate.cli.context import Context, rich_safe, way_of
-from tidegate.cli.terminal import json_text
-from tidegate.core.plain import visible
+from tidegate.cli.api_client import FINAL_PHASES, ApiClient, CommandError, Json
+from tidegate.cli.console import json_text
+from tidegate.cli.context import Context, rich_safe, transition
+from tidegate.text import escape
 
 Stop = Callable[[Json], bool]
 SHOWN_EVENTS = 8
@@ -22,7 +22,7 @@ STYLES = {"PASS": "green", "FAIL": "bold red", "INCONCLUSIVE": "yellow", "ready"
 
 def finished(rollout: Json) -> bool:
     """Until the very end."""
-    return rollout["phase"] in FINAL
+    return rollout["phase"] in FINAL_PHASES
 
 
 def held(rollout: Json) -> bool:
@@ -36,7 +36,7 @@ def judged(rollout: Json) -> bool:
     return held(rollout) or rollout["cursor"] > 0 or bool(verdict and (verdict["final"] or verdict["outcome"] == "FAIL"))
 
 
-def follow(context: Context, client: Client, rollout: Json, until: Stop, *, machine: bool) -> Json:
+def follow(context: Context, client: ApiClient, rollout: Json, until: Stop, *, machine: bool) -> Json:
     """Show what happens until `until` says enough; return the rollout as it then stands.
 
     A rollout on its way back is followed to its end, whatever was asked: the stage has failed, and how it ends matters.
@@ -50,7 +50,7 @@ def _enough(rollout: Json, until: Stop) -> bool:
     return finished(rollout) if rollout["phase"] == "rolling_back" else until(rollout)
 
 
-def _plain(context: Context, client: Client, rollout: Json, until: Stop, *, machine: bool) -> Json:
+def _plain(context: Context, client: ApiClient, rollout: Json, until: Stop, *, machine: bool) -> Json:
     """A line an event. An event is printed before the question whether that was enough."""
     after = 0
     while True:
@@ -65,10 +65,10 @@ def _plain(context: Context, client: Client, rollout: Json, until: Stop, *, mach
 
 def event_line(event: Json) -> str:
     """`14:03:07  shifted  traffic goes to …`."""
-    return f"{event['at'][11:19]}  {event['kind']:<14} {visible(event['sentence'])}"
+    return f"{event['at'][11:19]}  {event['kind']:<14} {escape(event['message'])}"
 
 
-def _live(context: Context, client: Client, rollout: Json, until: Stop) -> Json:
+def _live(context: Context, client: ApiClient, rollout: Json, until: Stop) -> Json:
     """A picture that is drawn anew with each event and each second; the story stays above it when it ends."""
     after, told = 0, list[Json]()
     with Live(console=context.out, refresh_per_second=8, transient=False) as live:
@@ -82,7 +82,7 @@ def _live(context: Context, client: Client, rollout: Json, until: Stop) -> Json:
                 return rollout
 
 
-def world(client: Client, rollout: Json) -> Json:
+def world(client: ApiClient, rollout: Json) -> Json:
     """What runs and takes traffic now; the picture goes without it when the platform does not answer."""
     try:
         return client.get(f"/v1/services/{rollout['service']}/instances")
@@ -102,7 +102,7 @@ def picture(rollout: Json, seen: Json, events: list[Json]) -> RenderableType:
 def _headline(rollout: Json) -> Text:
     text = Text()
     text.append(f"{rollout['service']}  ", style="bold")
-    text.append(f"{way_of(rollout)}  ")
+    text.append(f"{transition(rollout)}  ")
     text.append(rollout["phase"], style="bold")
     text.append("  PAUSED" if rollout.get("paused") else "", style="yellow")
     if rollout["waiting_for"] not in (None, "", "none"):
@@ -116,8 +116,8 @@ def _steps(rollout: Json) -> Text:
     """One mark for each step: done, present, to come."""
     text = Text("steps  ")
     for number, step in enumerate(rollout["steps"]):
-        here = number == rollout["cursor"] and rollout["phase"] not in FINAL
-        done = number < rollout["cursor"] or rollout["phase"] in FINAL
+        here = number == rollout["cursor"] and rollout["phase"] not in FINAL_PHASES
+        done = number < rollout["cursor"] or rollout["phase"] in FINAL_PHASES
         text.append("● " if done else "◐ " if here else "○ ", style="green" if done else "bold" if here else "dim")
         if here:
             wanted = ", ".join(f"{count} of {release}" for release, count in step["route"].items())
@@ -145,7 +145,7 @@ def _traffic(traffic: Json) -> Text:
 
 
 def _verdict(verdict: Json) -> RenderableType:
-    lines: list[Any] = [Text(f"verdict  {verdict['outcome']}  {verdict['sentence']}", style=STYLES[verdict["outcome"]])]
+    lines: list[Any] = [Text(f"verdict  {verdict['outcome']}  {verdict['message']}", style=STYLES[verdict["outcome"]])]
     for finding in verdict["findings"]:
-        lines.append(Text(f"  {finding['check']}: {finding['sentence']}", style=STYLES[finding["outcome"]]))
+        lines.append(Text(f"  {finding['check']}: {finding['message']}", style=STYLES[finding["outcome"]]))
     return Group(*lines)

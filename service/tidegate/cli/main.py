@@ -10,13 +10,13 @@ from typing import Annotated
 import typer
 
 from tidegate import __version__
-from tidegate.cli import admin, governing, judging, show, stages, tending, tokens
-from tidegate.cli.client import CommandError
+from tidegate.cli import admin, analysis, freezes, rollouts, scale_repair, status, tokens
+from tidegate.cli.api_client import CommandError
+from tidegate.cli.console import SafeConsole, json_text
 from tidegate.cli.context import Context, Format
-from tidegate.cli.exits import Exit
-from tidegate.cli.terminal import Terminal, json_text
-from tidegate.core.plain import visible
+from tidegate.cli.exit_codes import ExitCode
 from tidegate.errors import TidegateError
+from tidegate.text import escape
 
 app = typer.Typer(
     name="tidegate",
@@ -27,23 +27,23 @@ app = typer.Typer(
 )
 PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Stages": (
-        stages.deploy,
-        stages.verify,
-        stages.promote,
-        stages.rollback,
-        stages.pause,
-        stages.resume,
-        stages.watch,
+        rollouts.deploy,
+        rollouts.verify,
+        rollouts.promote,
+        rollouts.rollback,
+        rollouts.pause,
+        rollouts.resume,
+        rollouts.watch,
     ),
-    "Between rollouts": (tending.scale, tending.repair),
-    "Services and rollouts": (show.status, show.events, show.report, show.services, show.rollouts, show.apply),
-    "Freezes and audit": (governing.freeze, governing.thaw, governing.freezes, governing.audit),
+    "Between rollouts": (scale_repair.scale, scale_repair.repair),
+    "Services and rollouts": (status.status, status.events, status.report, status.services, status.rollouts, status.apply),
+    "Freezes and audit": (freezes.freeze, freezes.thaw, freezes.freezes, freezes.audit),
     "Server": (admin.serve, admin.engine, admin.migrate, admin.restored, admin.prune, admin.check),
 }
 for panel, commands in PANELS.items():
     for command in commands:
         app.command(rich_help_panel=panel)(command)
-app.add_typer(judging.app, name="judge", rich_help_panel="Services and rollouts")
+app.add_typer(analysis.app, name="judge", rich_help_panel="Services and rollouts")
 app.add_typer(tokens.app, name="token", rich_help_panel="Server")
 
 
@@ -72,7 +72,7 @@ def options(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Its version.")] = False,
 ) -> None:
     """Options that stand before the command."""
-    out, err = Terminal(), Terminal(stderr=True)
+    out, err = SafeConsole(), SafeConsole(stderr=True)
     ctx.obj = Context(server, token_file, environment, patience, output, out, err, ca_file)
 
 
@@ -81,18 +81,18 @@ def main() -> None:
     try:
         app()
     except CommandError as error:
-        _complain(str(error), error.problem)
+        _print_error(str(error), error.problem)
         sys.exit(error.code)
     except TidegateError as error:
-        _complain(error.message, {})
-        sys.exit(Exit.REFUSED)
+        _print_error(error.message, {})
+        sys.exit(ExitCode.REFUSED)
     except KeyboardInterrupt:
-        sys.exit(Exit.INTERRUPTED)
+        sys.exit(ExitCode.INTERRUPTED)
 
 
-def _complain(message: str, problem: dict[str, object]) -> None:
+def _print_error(message: str, problem: dict[str, object]) -> None:
     """The error for a person; for a program that asked for JSON also the server's problem document."""
-    sys.stderr.write(visible(f"error: {message}\n", keep="\n"))
+    sys.stderr.write(escape(f"error: {message}\n", keep="\n"))
     if problem and any(word in ("json", "-ojson", "--output=json") for word in sys.argv[1:]):
         sys.stdout.write(json_text(problem, indent=2) + "\n")
 

@@ -10,12 +10,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from tidegate.cli.client import CommandError, Json
+from tidegate.cli.api_client import CommandError, Json
+from tidegate.cli.console import SafeConsole
 from tidegate.cli.context import rich_safe
-from tidegate.cli.exits import Exit
+from tidegate.cli.exit_codes import ExitCode
 from tidegate.cli.following import STYLES
-from tidegate.cli.terminal import Terminal
-from tidegate.core.plain import visible
+from tidegate.text import escape
 
 WIDTH = 140
 
@@ -27,9 +27,9 @@ def write(file: Path, report: Json) -> None:
             file.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
             return
         with file.open("w") as out:
-            Terminal(file=out, width=WIDTH, no_color=True).print(render(report))
+            SafeConsole(file=out, width=WIDTH, no_color=True).print(render(report))
     except OSError as error:
-        raise CommandError(f"the report cannot be written: {error}", Exit.USAGE) from error
+        raise CommandError(f"the report cannot be written: {error}", ExitCode.USAGE) from error
 
 
 def render(report: Json) -> RenderableType:
@@ -43,8 +43,8 @@ def render(report: Json) -> RenderableType:
     ]
     parts += [_task(each) for each in report["tasks"]]
     parts += [_verdict(each) for each in report["verdicts"]]
-    parts += [_line(each, f"{each['kind']} by {each['by']}: {each['reason'] or '–'}") for each in report["wishes"]]
-    parts += [_line(each, f"{each['kind']}: {each['sentence']}", "yellow") for each in report["notes"]]
+    parts += [_line(each, f"{each['kind']} by {each['by']}: {each['reason'] or '–'}") for each in report["signals"]]
+    parts += [_line(each, f"{each['kind']}: {each['message']}", "yellow") for each in report["notes"]]
     parts += [_failure(each) for each in report["failures"]]
     return Group(*parts)
 
@@ -90,7 +90,7 @@ def _probe_counts(counts: Json | None) -> str:
 
 
 def _line(fact: Json, text: str, style: str = "") -> Text:
-    return Text(f"{fact['at'][11:19]}  {visible(text)}", style=style)
+    return Text(f"{fact['at'][11:19]}  {escape(text)}", style=style)
 
 
 def _known(value: object) -> str:
@@ -117,9 +117,9 @@ def _batches(batches: Sequence[Json]) -> Table:
 def _verdict(row: Json) -> RenderableType:
     verdict = row["verdict"]
     when = "at the end of the bake" if verdict["final"] else "an early look"
-    head = f"step {row['step'] + 1}, {verdict['at'][11:19]}, {when}: {verdict['outcome']}: {verdict['sentence']}"
+    head = f"step {row['step'] + 1}, {verdict['at'][11:19]}, {when}: {verdict['outcome']}: {verdict['message']}"
     lines: list[RenderableType] = [Text(head, style=STYLES[verdict["outcome"]])]
-    lines += [Text(f"    {each['check']}: {each['sentence']}") for each in verdict["findings"]]
+    lines += [Text(f"    {each['check']}: {each['message']}") for each in verdict["findings"]]
     return Group(*lines)
 
 
@@ -134,7 +134,7 @@ def _task(task: Json) -> RenderableType:
     style = {"passed": "green", "failed": "red", "warned": "yellow", "unknown": "yellow"}.get(task["state"], "")
     seconds = "still runs" if task["seconds"] is None else f"{task['seconds']:.1f} s"
     lines = [f"    {line}" for line in (*task["changes"], *task["log"].rstrip().splitlines())]
-    return Group(_line({"at": task["begun"]}, f"{task['sentence']} ({seconds})", style), *map(Text, lines))
+    return Group(_line({"at": task["begun"]}, f"{task['message']} ({seconds})", style), *map(Text, lines))
 
 
 def _failure(failure: Json) -> RenderableType:

@@ -9,7 +9,7 @@ import typer
 
 from tidegate.cli.admin import SettingsFile
 from tidegate.cli.context import Context, Output
-from tidegate.core.judge.verdict import Time
+from tidegate.clock import Time
 
 app = typer.Typer(help="API tokens: who may do what.", no_args_is_help=True)
 
@@ -34,11 +34,11 @@ def create(
     """Make a token and print it, once."""
     context: Context = ctx.obj
     if local:
-        from tidegate.cli.server_side import opened  # takes a second, and without --local it is not needed
+        from tidegate.cli.server import open_wiring  # takes a second, and without --local it is not needed
         from tidegate.web.auth import new_token
 
         expires: Time | None = time.time() + expires_days * 86_400 if expires_days is not None else None
-        with opened(settings) as wiring:
+        with open_wiring(settings) as wiring:
             secret, token = new_token(name, scope, service or ["*"], time.time(), expires)
             wiring.store.prepare()
             wiring.store.add_token(token)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from tidegate.core.judge.verdict import Time, Verdict
+from tidegate.analysis.verdict import Verdict
+from tidegate.clock import Time
+from tidegate.core.hooks import TaskRun
 from tidegate.core.model import Instance, Plan, Rollout
 from tidegate.core.phases import LIVE, Phase, move
 from tidegate.core.routing import Member
-from tidegate.core.tasks import TaskRun
 
 
 class MarkKind(StrEnum):
@@ -104,7 +105,7 @@ class Wait:
 Decision = Pin | Start | Shift | Stop | Run | Judge | Mark | Move | Wait
 
 
-def marked(rollout: Rollout, mark: MarkKind, now: Time) -> Rollout:
+def apply_mark(rollout: Rollout, mark: MarkKind, now: Time) -> Rollout:
     """The rollout with one more moment recorded."""
     match mark:
         case MarkKind.ENTERED:
@@ -125,7 +126,7 @@ def marked(rollout: Rollout, mark: MarkKind, now: Time) -> Rollout:
             return replace(rollout, arrived=rollout.step.gate.together)
 
 
-def leapt(rollout: Rollout, seconds: float) -> Rollout:
+def shift_marks(rollout: Rollout, seconds: float) -> Rollout:
     """The rollout after a clock jumped: its marks as that clock would have told them."""
 
     def then(mark: Time | None) -> Time | None:
@@ -145,7 +146,7 @@ def leapt(rollout: Rollout, seconds: float) -> Rollout:
     )
 
 
-def moved(rollout: Rollout, to: Move, now: Time) -> Rollout:
+def apply_move(rollout: Rollout, to: Move, now: Time) -> Rollout:
     """The rollout after a move; raises `IllegalMove` when the phase table does not allow it.
 
     A step that is left without a recorded shift may have shifted all the same, just before a crash: its drain counts
@@ -171,11 +172,11 @@ def moved(rollout: Rollout, to: Move, now: Time) -> Rollout:
     )
 
 
-def ran(rollout: Rollout, run: TaskRun) -> Rollout:
+def record_task(rollout: Rollout, run: TaskRun) -> Rollout:
     """The rollout with what is now known of a task."""
     return replace(rollout, tasks=(*(each for each in rollout.tasks if each.name != run.name), run))
 
 
-def judged(rollout: Rollout, verdict: Verdict) -> Rollout:
+def record_verdict(rollout: Rollout, verdict: Verdict) -> Rollout:
     """The rollout with a verdict on its present step."""
     return replace(rollout, verdict=verdict)

@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from tidegate.core.approval import Approval
+from tidegate.analysis.verdict import Outcome, Verdict
+from tidegate.clock import Time
+from tidegate.core.approvals import Approval
 from tidegate.core.container import Container
-from tidegate.core.contract.values import Contract
-from tidegate.core.judge.verdict import Outcome, Time, Verdict
+from tidegate.core.hooks import Hook, TaskRun
 from tidegate.core.phases import Phase
-from tidegate.core.probing import Probe
-from tidegate.core.routing import Backend, Routed
-from tidegate.core.tasks import Hook, TaskRun
+from tidegate.core.probes import Probe
+from tidegate.core.routing import Backend, RouterState
+from tidegate.openapi_diff.result import CompareOptions
 
 Fleet = Mapping[str, int]  # {release id: how many instances}; no zero counts, never changed once made
 
@@ -49,7 +50,7 @@ class InconclusiveAction(StrEnum):
     CONTINUE = "continue"  # go on, but never past the last step that is judged: there a person is asked
 
 
-class Repair(StrEnum):
+class RepairPolicy(StrEnum):
     """What follows when a service is found other than its release wants, between rollouts."""
 
     AUTO = "auto"  # it is brought back by a rollout of its own
@@ -151,12 +152,12 @@ class Service:
     keep_seconds: float = 0.0  # blue-green: how long the old colour is kept after it was left
     shares: tuple[float, ...] = ()  # of the new requests, for the new release, after each of the first batches; in (0, 1)
     hooks: Mapping[str, Hook] = field(default_factory=dict)  # by `tasks.HOOKS`
-    compare: Contract | None = None
+    compare: CompareOptions | None = None
     probe: Probe | None = None
     preview_bake_seconds: float = 0.0  # how long the new release is watched before it takes traffic
     together: bool = False  # rolled out as one with the other services of its file that say so
     depends_on: tuple[str, ...] = ()  # services of the same environment that must serve before
-    repair: Repair = Repair.AUTO
+    repair: RepairPolicy = RepairPolicy.AUTO
 
     @property
     def key(self) -> str:
@@ -210,12 +211,12 @@ class Instance:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class ObservedState:
     """The world at one moment. `preview` is what the proxy does at the preview's address."""
 
     instances: tuple[Instance, ...]
-    routed: Routed
-    preview: Routed = field(default_factory=Routed)
+    routed: RouterState
+    preview: RouterState = field(default_factory=RouterState)
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,7 +308,7 @@ class Rollout:
     build: Build | None = None  # that asked for it
     forced: bool = False  # asked for in spite of a freeze and of a quarantine
     hooks: Mapping[str, Hook] = field(default_factory=dict)
-    compare: Contract | None = None
+    compare: CompareOptions | None = None
     probe: Probe | None = None
     tasks: tuple[TaskRun, ...] = ()  # those that were begun, the way back's too
     group: str = ""  # of the rollouts that are promoted and turned back as one; empty: it is alone
@@ -355,7 +356,7 @@ class Event:
     """A numbered fact in a rollout's story. `number` counts from 1 in each rollout; 0 until stored."""
 
     kind: str
-    sentence: str
+    message: str
     at: Time
     number: int = 0
     data: Mapping[str, object] = field(default_factory=dict)

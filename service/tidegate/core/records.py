@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from tidegate.core.judge.verdict import Time, Verdict
+from tidegate.analysis.verdict import Verdict
+from tidegate.clock import Time
 from tidegate.core.model import Event, Release, Rollout, Service
 from tidegate.core.phases import Phase
 
@@ -22,7 +23,7 @@ class Freeze:
     until: Time | None = None
 
     @property
-    def sentence(self) -> str:
+    def message(self) -> str:
         """By whom and why."""
         return f"{self.environment} is frozen by {self.by}" + (f": {self.reason}" if self.reason else "")
 
@@ -59,7 +60,7 @@ class Delivery:
 
 
 @dataclass(frozen=True, slots=True)
-class Keep:
+class Retention:
     """What was finished before is old; None: nothing is."""
 
     samples_before: Time | None
@@ -98,15 +99,15 @@ class EngineRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class ServerStats:
     """How the whole server stands, for those who watch it."""
 
     live: Mapping[tuple[str, str], int]  # rollouts that are not finished, by environment and phase
-    held_since: Mapping[str, Time]  # by environment: since when the longest hold waits for a person
+    approval_since: Mapping[str, Time]  # by environment: since when the longest hold waits for a person
     due_since: Time | None  # since when a rollout is due that nobody drives
     leases: int  # rollouts that an engine drives at this moment
-    untold: int  # rollouts of which the CI was not told all
-    untold_since: Time | None  # when the oldest event happened that it was not told of
+    undelivered: int  # rollouts of which the CI was not told all
+    undelivered_since: Time | None  # when the oldest event happened that it was not told of
     engines: tuple[EngineRow, ...]
     free_bytes: int | None = None  # on the database's disk, where that is known
 
@@ -123,7 +124,7 @@ class Idempotency:
 
 
 @dataclass(frozen=True, slots=True)
-class Beginning:
+class NewRollout:
     """All that a new rollout brings with it. `release` is None when it exists already; `event` is its first."""
 
     rollout: Rollout
@@ -158,7 +159,7 @@ class DriftState(StrEnum):
 class Drift:
     """A service that is other than its release wants, since when, and seen so in how many looks in a row."""
 
-    sentence: str
+    message: str
     since: Time
     state: DriftState
     looks: int = 1

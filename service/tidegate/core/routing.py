@@ -66,7 +66,7 @@ class Traffic:
 
 
 @dataclass(frozen=True, slots=True)
-class Routed:
+class RouterState:
     """What the proxy really does for one backend, asked from the proxy.
 
     `members` take new requests. `draining` are still known to the proxy but take none: instance (as in `Member`) to its

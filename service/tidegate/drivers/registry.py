@@ -9,17 +9,17 @@ from typing import Any
 from tidegate.errors import UnknownDriver
 
 #: kind -> name -> "module:Class"
-KNOWN: dict[str, dict[str, str]] = {
-    "platform": {"docker": "tidegate.drivers.platforms.docker:DockerPlatform"},
+BUILT_IN_DRIVERS: dict[str, dict[str, str]] = {
+    "platform": {"docker": "tidegate.drivers.platforms.docker.driver:DockerPlatform"},
     "router": {
-        "envoy": "tidegate.drivers.routers.envoy:EnvoyRouter",
-        "haproxy": "tidegate.drivers.routers.haproxy:HAProxyRouter",
-        "nginx": "tidegate.drivers.routers.nginx:NginxRouter",
+        "envoy": "tidegate.drivers.routers.envoy.driver:EnvoyRouter",
+        "haproxy": "tidegate.drivers.routers.haproxy.driver:HAProxyRouter",
+        "nginx": "tidegate.drivers.routers.nginx.driver:NginxRouter",
     },
-    "ci": {"jenkins": "tidegate.drivers.ci.jenkins:JenkinsCI"},
-    "metrics": {"prometheus": "tidegate.drivers.metrics.prometheus:PrometheusMetrics"},
+    "ci": {"jenkins": "tidegate.drivers.ci.jenkins.driver:JenkinsCI"},
+    "metrics": {"prometheus": "tidegate.drivers.metrics.prometheus.driver:PrometheusMetrics"},
 }
-GROUPS = {
+ENTRY_POINT_GROUPS = {
     "platform": "tidegate.platforms",
     "router": "tidegate.routers",
     "metrics": "tidegate.metrics",
@@ -27,15 +27,15 @@ GROUPS = {
 }
 
 
-def driver(kind: str, name: str) -> Any:
+def load_driver(kind: str, name: str) -> Any:
     """The class of a driver, imported only now. Raises `UnknownDriver` with the known names."""
-    places = known(kind)
+    places = known_drivers(kind)
     if name not in places:
         raise UnknownDriver(f"there is no {kind} driver {name!r}; known: {', '.join(sorted(places))}")
     module, _, attribute = places[name].partition(":")
     return getattr(import_module(module), attribute)
 
 
-def known(kind: str) -> dict[str, str]:
+def known_drivers(kind: str) -> dict[str, str]:
     """Every driver of a kind, our own and installed ones."""
-    return {**{entry.name: entry.value for entry in entry_points(group=GROUPS[kind])}, **KNOWN[kind]}
+    return {**{entry.name: entry.value for entry in entry_points(group=ENTRY_POINT_GROUPS[kind])}, **BUILT_IN_DRIVERS[kind]}

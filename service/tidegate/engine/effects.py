@@ -9,27 +9,27 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
+from tidegate.analysis.analysis import CanaryAnalysis
+from tidegate.analysis.measurement import InstanceSample, Measurement
+from tidegate.analysis.queries import Query, QueryFailure, QueryResult
+from tidegate.analysis.verdict import Reason, Verdict
 from tidegate.core.decisions import Judge, Shift, Start, Stop
-from tidegate.core.judge.look import Look, Present
-from tidegate.core.judge.questions import Answer, Failure, Question
-from tidegate.core.judge.trial import Trial
-from tidegate.core.judge.verdict import Reason, Verdict
-from tidegate.core.kinds import Kind
-from tidegate.core.model import Event, Instance, InstanceState, Rollout, Seen
-from tidegate.core.routing import Backend, Member, Routed
+from tidegate.core.event_kinds import EventKind
+from tidegate.core.model import Event, Instance, InstanceState, ObservedState, Rollout
+from tidegate.core.routing import Backend, Member, RouterState
 from tidegate.engine import events
-from tidegate.engine.turn import Turn
+from tidegate.engine.tick_context import TickContext
 from tidegate.errors import MetricsError, PlatformError, RouterError, UnknownService
-from tidegate.ports import Metrics
+from tidegate.ports import MetricsSource
 
 LOG_LINES = 20
-MOST_LOGS = 3  # of one release, when it is turned back: more of the same help nobody
-FETCHES = 4  # questions asked of the metrics at a time
+MAX_LOGS = 3  # of one release, when it is turned back: more of the same help nobody
+MAX_CONCURRENT_FETCHES = 4  # questions asked of the metrics at a time
 FETCH_SECONDS = 30.0  # for all questions of one verdict; what is not answered by then counts as not known
 GRACE_SECONDS = 10.0  # for an instance of a release that the database does not know
 
 
-def pin(turn: Turn, rollout: Rollout) -> tuple[str, tuple[str, ...], list[Event]]:
+def pin(turn: TickContext, rollout: Rollout) -> tuple[str, tuple[str, ...], list[Event]]:
     """Resolve the new release's image to its digest, and see that all works that will be needed, the way back included.
 
     The proxy is told to go on as it does, which moves nothing, but finds a port that is taken or a configuration that
@@ -49,33 +49,37 @@ def pin(turn: Turn, rollout: Rollout) -> tuple[str, tuple[str, ...], list[Event]
         turn.store.pinned(rollout.service, release.id, digest, turn.claim.fence, rollout.id)
     now = turn.clock()
     there = tuple(each.id for each in seen.instances if each.release == rollout.new)
-    return digest, there, [*_way_back(turn, rollout), events.pinned(rollout, release.image, digest, now - begun, now)]
+    return (
+        digest,
+        there,
+        [*_check_old_release(turn, rollout), events.pinned(rollout, release.image, digest, now - begun, now)],
+    )
 
 
-def _way_back(turn: Turn, rollout: Rollout) -> list[Event]:
+def _check_old_release(turn: TickContext, rollout: Rollout) -> list[Event]:
     """A warning when the old release could not be started again. It does not keep the rollout from going on."""
     if rollout.old is None:
         return []
     try:
         turn.parts.platform.pin(turn.store.get_release(rollout.service, rollout.old).release)
     except (PlatformError, UnknownService) as error:
-        sentence = f"turning back may fail, since {rollout.old} could not be started again: {error.message}"
-        return [events.plain(Kind.WARNING, sentence, rollout, turn.clock())]
+        message = f"turning back may fail, since {rollout.old} could not be started again: {error.message}"
+        return [events.simple(EventKind.WARNING, message, rollout, turn.clock())]
     return []
 
 
-def start(turn: Turn, rollout: Rollout, seen: Seen, effect: Start) -> list[Event]:
+def start(turn: TickContext, rollout: Rollout, seen: ObservedState, effect: Start) -> list[Event]:
     """Create instances. Those that exist already are left alone by the platform."""
     begun = turn.clock()
     release = turn.store.get_release(rollout.service, effect.release).release
     turn.guard()
-    turn.memory.forget_look()
+    turn.memory.forget_observation()
     turn.parts.platform.start(release, effect.ordinals)
     now = turn.clock()
     return [events.started(effect, rollout, seen.routed, now - begun, now)]
 
 
-def shift(turn: Turn, rollout: Rollout, seen: Seen, effect: Shift) -> list[Event]:
+def shift(turn: TickContext, rollout: Rollout, seen: ObservedState, effect: Shift) -> list[Event]:
     """Write the proxy under our fence. A refusal may mean that another engine wrote after us, so the lease is asked."""
     begun = turn.clock()
     turn.guard()
@@ -86,7 +90,7 @@ def shift(turn: Turn, rollout: Rollout, seen: Seen, effect: Shift) -> list[Event
     return [events.shifted(effect, rollout, seen.routed, now - begun, now)]
 
 
-def _write(turn: Turn, place: Backend, members: Collection[Member]) -> None:
+def _write(turn: TickContext, place: Backend, members: Collection[Member]) -> None:
     turn.memory.routed = turn.memory.preview = None
     try:
         turn.parts.router.write(place, members, turn.claim.fence)
@@ -95,43 +99,43 @@ def _write(turn: Turn, place: Backend, members: Collection[Member]) -> None:
         raise
 
 
-def stop(turn: Turn, rollout: Rollout, effect: Stop) -> list[Event]:
+def stop(turn: TickContext, rollout: Rollout, effect: Stop) -> list[Event]:
     """Read the proxy again, and stop of these what it does not know or knows to be idle; busy ones only when overdue."""
     begun = turn.clock()
-    told = last_words(turn, rollout, [each for each in effect.instances if each.state is InstanceState.FAILED])
+    told = tail_logs(turn, rollout, [each for each in effect.instances if each.state is InstanceState.FAILED])
     grace = max(_grace(turn, rollout, release) for release in {each.release for each in effect.instances})
     turn.guard()
     turn.memory.routed = turn.memory.preview = None
-    routed, preview = turn.ask_proxy(rollout.backend)
-    gone = [each for each in effect.instances if not _serves(each, (routed, preview), overdue=effect.overdue)]
+    routed, preview = turn.read_proxy(rollout.backend)
+    gone = [each for each in effect.instances if not _is_in_use(each, (routed, preview), overdue=effect.overdue)]
     left = [each for each in effect.instances if each not in gone]
     if not gone:
-        turn.memory.forget_look()
+        turn.memory.forget_observation()
         return told
     turn.parts.platform.stop(gone, grace)
-    turn.memory.are_stopping(gone)
+    turn.memory.mark_stopping(gone)
     now = turn.clock()
     return [*told, events.stopped(gone, left, rollout, routed, now - begun, now)]
 
 
-def _serves(instance: Instance, places: Sequence[Routed], *, overdue: bool) -> bool:
+def _is_in_use(instance: Instance, places: Sequence[RouterState], *, overdue: bool) -> bool:
     """Whether it takes requests, or has some in flight that are still to be waited for. Not known counts as some."""
     if any(member.instance == instance.id for routed in places for member in routed.members):
         return True
     return not overdue and any(routed.draining.get(instance.id, 0) != 0 for routed in places)
 
 
-def _grace(turn: Turn, rollout: Rollout, release: str) -> float:
+def _grace(turn: TickContext, rollout: Rollout, release: str) -> float:
     try:
         return turn.store.get_release(rollout.service, release).release.container.stop_grace_seconds
     except UnknownService:
         return GRACE_SECONDS
 
 
-def last_words(turn: Turn, rollout: Rollout, instances: Sequence[Instance]) -> list[Event]:
+def tail_logs(turn: TickContext, rollout: Rollout, instances: Sequence[Instance]) -> list[Event]:
     """The last log lines of these, each told once, while they are still there to be asked."""
     told: list[Event] = []
-    for instance in instances[:MOST_LOGS]:
+    for instance in instances[:MAX_LOGS]:
         if instance.id in turn.memory.logged:
             continue
         try:
@@ -146,24 +150,29 @@ def last_words(turn: Turn, rollout: Rollout, instances: Sequence[Instance]) -> l
 # -- judging ----------------------------------------------------------------------------------------------------------
 
 
-def judged(turn: Turn, rollout: Rollout, seen: Seen, effect: Judge) -> tuple[Verdict, Look, Trial]:
+def analyze(
+    turn: TickContext, rollout: Rollout, seen: ObservedState, effect: Judge
+) -> tuple[Verdict, Measurement, CanaryAnalysis]:
     """Ask every question and judge the answers, with all that came before. A question without an answer harms its own check
     only. The look has to be saved with the verdict; an engine that takes over begins with the saved ones."""
-    trial = _trial(turn, rollout)
+    trial = _restore_analysis(turn, rollout)
     turn.memory.trial = None  # until the look is saved, this engine knows no more than the database
     now = turn.clock()
-    answers = _answers(turn.parts.metrics, trial.questions(now))
-    look = _look(rollout, seen, effect.final, now, answers)
+    answers = _fetch_all(turn.parts.metrics, trial.questions(now))
+    look = _measurement(rollout, seen, effect.final, now, answers)
     return trial.take(look), look, trial
 
 
-def _trial(turn: Turn, rollout: Rollout) -> Trial:
+def _restore_analysis(turn: TickContext, rollout: Rollout) -> CanaryAnalysis:
     """The judge with all looks that were saved: the remembered one, with those that another engine took meanwhile."""
     memory, unseen = turn.memory, not rollout.step.route.get(rollout.new)
     trial = memory.trial
     if trial is None or trial.unseen is not unseen:
         found = turn.store.looks(rollout.id)
-        trial, memory.looks = Trial.recalled(rollout, found, _shifted(rollout, turn.clock()), unseen=unseen), len(found)
+        trial, memory.looks = (
+            CanaryAnalysis.recalled(rollout, found, _shifted(rollout, turn.clock()), unseen=unseen),
+            len(found),
+        )
     elif memory.passed:
         found = turn.store.looks(rollout.id, memory.looks)
         trial.catch_up(found)
@@ -176,9 +185,11 @@ def _shifted(rollout: Rollout, now: float) -> float:
     return now if rollout.shifted is None else rollout.shifted
 
 
-def _look(rollout: Rollout, seen: Seen, final: bool, now: float, answers: Mapping[Question, Answer]) -> Look:
+def _measurement(
+    rollout: Rollout, seen: ObservedState, final: bool, now: float, answers: Mapping[Query, QueryResult]
+) -> Measurement:
     step = rollout.step
-    return Look(
+    return Measurement(
         at=now,
         step=rollout.cursor,
         shifted=_shifted(rollout, now),
@@ -187,7 +198,7 @@ def _look(rollout: Rollout, seen: Seen, final: bool, now: float, answers: Mappin
         routed=step.route.get(rollout.new, 0),
         final=final,
         present=tuple(
-            Present(each.id, each.release, each.ordinal, each.state is InstanceState.READY, each.restarts)
+            InstanceSample(each.id, each.release, each.ordinal, each.state is InstanceState.READY, each.restarts)
             for each in seen.instances
             if each.state is not InstanceState.STOPPING
         ),
@@ -195,32 +206,32 @@ def _look(rollout: Rollout, seen: Seen, final: bool, now: float, answers: Mappin
     )
 
 
-def _answers(metrics: Metrics | None, asked: Sequence[Question]) -> dict[Question, Answer]:
+def _fetch_all(metrics: MetricsSource | None, asked: Sequence[Query]) -> dict[Query, QueryResult]:
     """Some at a time, all within a bounded time."""
     if metrics is None:
-        return dict.fromkeys(asked, Failure(Reason.SOURCE_DOWN, "this environment has no metrics source"))
+        return dict.fromkeys(asked, QueryFailure(Reason.SOURCE_DOWN, "this environment has no metrics source"))
     if not asked:
         return {}
-    pool = ThreadPoolExecutor(min(FETCHES, len(asked)), "metrics")
+    pool = ThreadPoolExecutor(min(MAX_CONCURRENT_FETCHES, len(asked)), "metrics")
     try:
-        futures = {question: pool.submit(_fetched, metrics, question) for question in asked}
+        futures = {question: pool.submit(_fetch, metrics, question) for question in asked}
         wait(futures.values(), timeout=FETCH_SECONDS)
-        return {question: _answer(future) for question, future in futures.items()}
+        return {question: _result(future) for question, future in futures.items()}
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _answer(future: Future[Answer]) -> Answer:
+def _result(future: Future[QueryResult]) -> QueryResult:
     if future.done():
         return future.result()
-    return Failure(Reason.TIMEOUT, f"the metrics source did not answer within {FETCH_SECONDS:g} s")
+    return QueryFailure(Reason.TIMEOUT, f"the metrics source did not answer within {FETCH_SECONDS:g} s")
 
 
-def _fetched(metrics: Metrics, question: Question) -> Answer:
+def _fetch(metrics: MetricsSource, question: Query) -> QueryResult:
     try:
         return metrics.fetch(question.query, question.window, question.step_seconds)
     except MetricsError as error:
-        return Failure(_reason(error.reason), error.message)
+        return QueryFailure(_reason(error.reason), error.message)
 
 
 def _reason(code: str) -> Reason:

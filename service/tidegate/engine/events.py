@@ -5,47 +5,48 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 
+from tidegate.analysis.verdict import Verdict
+from tidegate.clock import Time
 from tidegate.core.decisions import Mark, MarkKind, Move, Shift, Start
-from tidegate.core.judge.verdict import Time, Verdict
-from tidegate.core.kinds import Kind
+from tidegate.core.event_kinds import EventKind
+from tidegate.core.hooks import TaskRun
 from tidegate.core.model import Event, Fleet, Instance, Rollout
 from tidegate.core.phases import Phase
-from tidegate.core.probing import Probed
-from tidegate.core.routing import Routed
-from tidegate.core.tasks import TaskRun
-from tidegate.core.view import names
+from tidegate.core.probes import ProbeStats
+from tidegate.core.rollout_state import format_names
+from tidegate.core.routing import RouterState
 
 __all__ = [
-    "Kind",
+    "EventKind",
+    "error",
     "log",
     "mark",
     "move",
     "pinned",
-    "plain",
+    "proxy_restarted",
     "recovered",
-    "revived",
     "shifted",
+    "simple",
     "started",
     "stopped",
     "task",
-    "trouble",
     "verdict",
     "with_probes",
 ]
 
 #: `shifting` is not told: what follows at once is.
 MARKS = {
-    MarkKind.ENTERED: Kind.ENTERED,
-    MarkKind.SHIFTED: Kind.ROUTED,
-    MarkKind.REOPENED: Kind.REOPENED,
-    MarkKind.SETTLED: Kind.SETTLED,
-    MarkKind.EXTENDED: Kind.EXTENDED,
-    MarkKind.HELD: Kind.HELD,
-    MarkKind.ARRIVED: Kind.ARRIVED,
+    MarkKind.ENTERED: EventKind.ENTERED,
+    MarkKind.SHIFTED: EventKind.ROUTED,
+    MarkKind.REOPENED: EventKind.REOPENED,
+    MarkKind.SETTLED: EventKind.SETTLED,
+    MarkKind.EXTENDED: EventKind.EXTENDED,
+    MarkKind.HELD: EventKind.HELD,
+    MarkKind.ARRIVED: EventKind.ARRIVED,
 }
 
 
-def place(rollout: Rollout, routed: Routed | None) -> dict[str, object]:
+def context_data(rollout: Rollout, routed: RouterState | None) -> dict[str, object]:
     """Which step it was in, and the proxy's cumulative counters, which the report differences; those by release are left
     out where there are none."""
     traffic = None if routed is None or routed.traffic is None else asdict(routed.traffic)
@@ -55,7 +56,7 @@ def place(rollout: Rollout, routed: Routed | None) -> dict[str, object]:
     return data
 
 
-def with_probes(told: Sequence[Event], probed: Probed | None) -> Sequence[Event]:
+def with_probes(told: Sequence[Event], probed: ProbeStats | None) -> Sequence[Event]:
     """The same, with the prober's cumulative counters where those of the proxy stand; none where it does not probe."""
     if probed is None:
         return told
@@ -68,22 +69,22 @@ def with_probes(told: Sequence[Event], probed: Probed | None) -> Sequence[Event]
     return [replace(each, data={**each.data, "probed": counts}) if "traffic" in each.data else each for each in told]
 
 
-def plain(kind: Kind, sentence: str, rollout: Rollout, now: Time) -> Event:
+def simple(kind: EventKind, message: str, rollout: Rollout, now: Time) -> Event:
     """One without data of its own."""
-    return Event(kind, sentence, now, data={"step": rollout.cursor, "phase": rollout.phase.value})
+    return Event(kind, message, now, data={"step": rollout.cursor, "phase": rollout.phase.value})
 
 
 def pinned(rollout: Rollout, image: str, digest: str, seconds: float, now: Time) -> Event:
     """The image was resolved."""
-    data = {"release": rollout.new, "image": image, "digest": digest, "seconds": _short(seconds)}
-    return Event(Kind.PINNED, f"{rollout.new}: {image} is {digest}", now, data=data)
+    data = {"release": rollout.new, "image": image, "digest": digest, "seconds": _rounded(seconds)}
+    return Event(EventKind.PINNED, f"{rollout.new}: {image} is {digest}", now, data=data)
 
 
-def mark(decision: Mark, rollout: Rollout, routed: Routed, now: Time) -> list[Event]:
+def mark(decision: Mark, rollout: Rollout, routed: RouterState, now: Time) -> list[Event]:
     """A moment of the present step was recorded; the first one tells what the step wants."""
     if decision.mark not in MARKS:
         return []
-    data, why = place(rollout, routed), decision.why
+    data, why = context_data(rollout, routed), decision.why
     if decision.mark is MarkKind.ENTERED:
         step = rollout.step
         why = f"step {rollout.cursor + 1} of {len(rollout.plan)}: traffic to {_counts(step.route)}"
@@ -97,39 +98,43 @@ def mark(decision: Mark, rollout: Rollout, routed: Routed, now: Time) -> list[Ev
     return [Event(MARKS[decision.mark], why, now, data=data)]
 
 
-def move(to: Move, rollout: Rollout, routed: Routed | None, now: Time) -> Event:
+def move(to: Move, rollout: Rollout, routed: RouterState | None, now: Time) -> Event:
     """On to the next step, another direction, or the end."""
     onwards = to.phase is rollout.phase or to.phase is Phase.RUNNING
-    kind = Kind.STEPPED if onwards else Kind(to.phase.value)
-    return Event(kind, to.why, now, data={**place(rollout, routed), "to": {"phase": to.phase.value, "step": to.cursor}})
+    kind = EventKind.STEPPED if onwards else EventKind(to.phase.value)
+    return Event(
+        kind, to.why, now, data={**context_data(rollout, routed), "to": {"phase": to.phase.value, "step": to.cursor}}
+    )
 
 
-def started(effect: Start, rollout: Rollout, routed: Routed, seconds: float, now: Time) -> Event:
+def started(effect: Start, rollout: Rollout, routed: RouterState, seconds: float, now: Time) -> Event:
     """Instances were created and started."""
-    data = {"release": effect.release, "ordinals": list(effect.ordinals), "seconds": _short(seconds)}
-    return Event(Kind.STARTED, effect.why, now, data=place(rollout, routed) | data)
+    data = {"release": effect.release, "ordinals": list(effect.ordinals), "seconds": _rounded(seconds)}
+    return Event(EventKind.STARTED, effect.why, now, data=context_data(rollout, routed) | data)
 
 
-def shifted(effect: Shift, rollout: Rollout, routed: Routed, seconds: float, now: Time) -> Event:
+def shifted(effect: Shift, rollout: Rollout, routed: RouterState, seconds: float, now: Time) -> Event:
     """The proxy was written."""
-    data = {"route": _by_release([each.release for each in effect.members]), "seconds": _short(seconds)}
+    data = {"route": _by_release([each.release for each in effect.members]), "seconds": _rounded(seconds)}
     if effect.preview:
-        return Event(Kind.PREVIEWED, effect.why, now, data={"step": rollout.cursor, "phase": rollout.phase.value} | data)
-    return Event(Kind.SHIFTED, effect.why, now, data=place(rollout, routed) | data)
+        return Event(
+            EventKind.PREVIEWED, effect.why, now, data={"step": rollout.cursor, "phase": rollout.phase.value} | data
+        )
+    return Event(EventKind.SHIFTED, effect.why, now, data=context_data(rollout, routed) | data)
 
 
 def stopped(
-    gone: Collection[Instance], left: Collection[Instance], rollout: Rollout, routed: Routed, seconds: float, now: Time
+    gone: Collection[Instance], left: Collection[Instance], rollout: Rollout, routed: RouterState, seconds: float, now: Time
 ) -> Event:
     """Instances were asked to stop; `left` are those that were not, since they take traffic or have requests in flight."""
-    sentence = f"stopping {names(gone)}" + (f"; not {names(left)}, which still serve" if left else "")
-    data: dict[str, object] = {"stopped": _by_release([each.release for each in gone]), "seconds": _short(seconds)}
+    message = f"stopping {format_names(gone)}" + (f"; not {format_names(left)}, which still serve" if left else "")
+    data: dict[str, object] = {"stopped": _by_release([each.release for each in gone]), "seconds": _rounded(seconds)}
     if any(each.id in routed.draining for each in gone):
         data["closed"] = _in_flight(routed, [each.id for each in gone])
-    return Event(Kind.STOPPED, sentence, now, data=place(rollout, routed) | data)
+    return Event(EventKind.STOPPED, message, now, data=context_data(rollout, routed) | data)
 
 
-def _in_flight(routed: Routed, instances: Collection[str]) -> dict[str, object]:
+def _in_flight(routed: RouterState, instances: Collection[str]) -> dict[str, object]:
     """What is on these now that take nothing new; `connections` None where the proxy cannot tell of one."""
     counts = [routed.draining.get(each, 0) for each in instances]
     known = [each for each in counts if each is not None]
@@ -146,13 +151,16 @@ def task(run: TaskRun, rollout: Rollout, data: Mapping[str, object] | None = Non
         "state": run.state.value,
     }
     if run.ended is None:
-        return Event(Kind.TASK_STARTED, run.sentence, run.begun, data=told)
+        return Event(EventKind.TASK_STARTED, run.message, run.begun, data=told)
     return Event(
-        Kind.TASK_ENDED, run.sentence, run.ended, data=told | {"seconds": _short(run.ended - run.begun)} | dict(data or {})
+        EventKind.TASK_ENDED,
+        run.message,
+        run.ended,
+        data=told | {"seconds": _rounded(run.ended - run.begun)} | dict(data or {}),
     )
 
 
-def verdict(found: Verdict, rollout: Rollout, routed: Routed, now: Time) -> Event:
+def verdict(found: Verdict, rollout: Rollout, routed: RouterState, now: Time) -> Event:
     """The checks were judged; an early look says so."""
     early = "" if found.final else "early look: "
     data: dict[str, object] = {
@@ -160,12 +168,12 @@ def verdict(found: Verdict, rollout: Rollout, routed: Routed, now: Time) -> Even
         "final": found.final,
         "reasons": {each.check: each.reason.value for each in found.findings},
     }
-    return Event(Kind.VERDICT, f"{early}{found.sentence}", now, data=place(rollout, routed) | data)
+    return Event(EventKind.VERDICT, f"{early}{found.message}", now, data=context_data(rollout, routed) | data)
 
 
 def log(instance: Instance, lines: str, rollout: Rollout, now: Time) -> Event:
     """The last lines of an instance that failed or never became ready."""
-    name = names([instance])
+    name = format_names([instance])
     what = instance.detail or f"is {instance.state}" + (
         f", restarted {instance.restarts} times" if instance.restarts else ""
     )
@@ -180,25 +188,25 @@ def log(instance: Instance, lines: str, rollout: Rollout, now: Time) -> Event:
         "step": rollout.cursor,
         "phase": rollout.phase.value,
     }
-    return Event(Kind.LOG, f"{name}: {what}", now, data=data)
+    return Event(EventKind.LOG, f"{name}: {what}", now, data=data)
 
 
-def trouble(kind: Kind, sentence: str, pause_seconds: float, retryable: bool, now: Time) -> Event:
+def error(kind: EventKind, message: str, pause_seconds: float, retryable: bool, now: Time) -> Event:
     """`TROUBLE` or `FAULT`: something failed, nothing was touched, and it is tried again after the pause."""
-    return Event(kind, sentence, now, data={"retryable": retryable, "pause_seconds": _short(pause_seconds)})
+    return Event(kind, message, now, data={"retryable": retryable, "pause_seconds": _rounded(pause_seconds)})
 
 
 def recovered(seconds: float, now: Time) -> Event:
     """What failed works again."""
-    return Event(Kind.RECOVERED, f"it works again, after {seconds:.1f} s", now, data={"seconds": _short(seconds)})
+    return Event(EventKind.RECOVERED, f"it works again, after {seconds:.1f} s", now, data={"seconds": _rounded(seconds)})
 
 
-def revived(now: Time) -> Event:
+def proxy_restarted(now: Time) -> Event:
     """The proxy had ended."""
-    return Event(Kind.WARNING, "the proxy did not run and was started; requests of that time were lost", now)
+    return Event(EventKind.WARNING, "the proxy did not run and was started; requests of that time were lost", now)
 
 
-def _short(seconds: float) -> float:
+def _rounded(seconds: float) -> float:
     return round(seconds, 3)
 
 

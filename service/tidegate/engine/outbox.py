@@ -13,8 +13,8 @@ from structlog.contextvars import bound_contextvars
 
 from tidegate.core.model import Event, Rollout, Signal
 from tidegate.core.records import Delivery
-from tidegate.engine.beside import Beside
-from tidegate.engine.context import context
+from tidegate.engine.background import BackgroundThread
+from tidegate.engine.log_context import log_fields
 from tidegate.errors import CIError, DriverError
 from tidegate.ports import CI, Clock, Notice, Store
 
@@ -22,11 +22,11 @@ logger = structlog.get_logger("tidegate.outbox")
 
 POLL_SECONDS = 0.5
 LEASE_SECONDS = 60.0  # another engine's outbox takes a delivery over after this
-FIRST_PAUSE_SECONDS = 1.0  # after a failure; doubled with each further one
-LONGEST_PAUSE_SECONDS = 300.0
+INITIAL_PAUSE_SECONDS = 1.0  # after a failure; doubled with each further one
+MAX_PAUSE_SECONDS = 300.0
 
 
-class Outbox(Beside):
+class Outbox(BackgroundThread):
     """Delivers while it is entered. `cis` by environment; `address` is where people reach this server."""
 
     def __init__(self, store: Store, cis: Mapping[str, CI], clock: Clock, address: str) -> None:
@@ -48,33 +48,33 @@ class Outbox(Beside):
 
     def _deliver(self, delivery: Delivery) -> None:
         """The next events of one rollout, until one cannot be delivered now."""
-        rollout, wishes = self._store.load(delivery.rollout)
-        with bound_contextvars(**context(rollout)):
-            self._tell_all(delivery, rollout, wishes)
+        rollout, signals = self._store.load(delivery.rollout)
+        with bound_contextvars(**log_fields(rollout)):
+            self._tell_all(delivery, rollout, signals)
 
-    def _tell_all(self, delivery: Delivery, rollout: Rollout, wishes: tuple[Signal, ...]) -> None:
+    def _tell_all(self, delivery: Delivery, rollout: Rollout, signals: tuple[Signal, ...]) -> None:
         for event in self._store.events(rollout.id, delivery.delivered):
             if self._stopping.is_set():
                 break
             try:
-                self._tell(rollout, event, wishes)
+                self._tell(rollout, event, signals)
             except CIError as error:
                 if error.retryable:
                     self._put_off(delivery, event, error)
                     return
                 logger.error("the CI is not told of an event", event=event.number, error=error.message)
             self._store.delivered(rollout.id, event.number, LEASE_SECONDS)
-        self._store.put_off(rollout.id, self._clock(), failed=False)
+        self._store.postpone_delivery(rollout.id, self._clock(), failed=False)
 
-    def _tell(self, rollout: Rollout, event: Event, wishes: tuple[Signal, ...]) -> None:
+    def _tell(self, rollout: Rollout, event: Event, signals: tuple[Signal, ...]) -> None:
         ci = self._cis.get(rollout.service.partition("/")[0])
         if ci is None or rollout.build is None:
             return  # the environment has none any more: there is nobody to tell
         link = f"{self._address}/v1/rollouts/{rollout.id}/report"
-        ci.report(rollout.build, Notice(rollout, event, link, wishes))
+        ci.report(rollout.build, Notice(rollout, event, link, signals))
 
     def _put_off(self, delivery: Delivery, event: Event, error: CIError) -> None:
-        pause = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(delivery.failures, 10))
+        pause = min(MAX_PAUSE_SECONDS, INITIAL_PAUSE_SECONDS * 2.0 ** min(delivery.failures, 10))
         told = {"number": event.number, "pause_seconds": pause, "error": error.message}
         logger.warning("the CI cannot be told yet", **told)
-        self._store.put_off(delivery.rollout, self._clock() + pause, failed=True)
+        self._store.postpone_delivery(delivery.rollout, self._clock() + pause, failed=True)

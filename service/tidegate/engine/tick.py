@@ -23,7 +23,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from tidegate.core.deciding import decide, worn_out
+from tidegate.analysis.verdict import Verdict
+from tidegate.core.decide import decide, limit_takeovers
 from tidegate.core.decisions import (
     Decision,
     Judge,
@@ -35,41 +36,40 @@ from tidegate.core.decisions import (
     Start,
     Stop,
     Wait,
-    judged,
-    marked,
-    moved,
-    ran,
+    apply_mark,
+    apply_move,
+    record_task,
+    record_verdict,
 )
-from tidegate.core.judge.verdict import Verdict
-from tidegate.core.model import Event, Instance, InstanceState, Rollout, Seen, Signal, SignalKind
+from tidegate.core.model import Event, Instance, InstanceState, ObservedState, Rollout, Signal, SignalKind
 from tidegate.core.phases import Phase
+from tidegate.core.planner import roll_back_or_halt
 from tidegate.core.records import Claim
-from tidegate.core.routing import Routed
-from tidegate.core.turning import give_up
-from tidegate.core.view import View
-from tidegate.engine import effects, events, tasks
-from tidegate.engine.probing import Prober
-from tidegate.engine.turn import Memory, Tick, Turn, back_off, recover
+from tidegate.core.rollout_state import RolloutState
+from tidegate.core.routing import RouterState
+from tidegate.engine import effects, events, hooks
+from tidegate.engine.prober import Prober
+from tidegate.engine.tick_context import RolloutCache, TickContext, TickResult, back_off, report_recovery
 from tidegate.errors import DriverError, StoreError
-from tidegate.ports import Clock, EngineStore, Parts
+from tidegate.ports import Clock, Drivers, EngineStore
 
-__all__ = ["Memory", "Tick", "tick"]
+__all__ = ["RolloutCache", "TickResult", "tick"]
 
 LEASE_SECONDS = 15.0  # what a lone tick renews its lease for
-MOST_RECORDED = 10  # marks and moves in one transaction
-NOTHING = Seen((), Routed())
+MAX_RECORDED = 10  # marks and moves in one transaction
+NOTHING_OBSERVED = ObservedState((), RouterState())
 
 
 def tick(
     claim: Claim,
     store: EngineStore,
-    parts: Parts,
+    parts: Drivers,
     clock: Clock,
     *,
-    memory: Memory | None = None,
+    memory: RolloutCache | None = None,
     guard: Callable[[], None] | None = None,
     prober: Prober | None = None,
-) -> Tick:
+) -> TickResult:
     """Make the single next move of the claimed rollout.
 
     `memory` is what this process remembers of it, handed in again with each tick. `guard` is asked before each effect and
@@ -79,45 +79,47 @@ def tick(
     Raises `LeaseLost`; every failure of an outside part is in the answer.
     """
     guard = guard or (lambda: store.renew(claim, LEASE_SECONDS))
-    turn = Turn(claim, store, parts, clock, memory or Memory(), guard, prober)
+    turn = TickContext(claim, store, parts, clock, memory or RolloutCache(), guard, prober)
     turn.memory.claimed(claim.fence)
     try:
         rollout, signals = store.load(claim.rollout)
     except DriverError as error:
-        turn.memory.sees_nothing()
-        return _again(turn, error)
+        turn.memory.observation_failed()
+        return _retry(turn, error)
     if not rollout.phase.live:
-        return Tick(f"it is {rollout.phase} already", finished=True)
+        return TickResult(f"it is {rollout.phase} already", finished=True)
     turn.probe(rollout)
     seen, decision = None, None
     try:
-        decision = _unseen(turn, rollout, signals)
+        decision = _decide_unobserved(turn, rollout, signals)
         if decision is None:
             seen = turn.look(rollout.service, rollout.backend)
-            turn.memory.saw(View(rollout, seen, signals, turn.clock(), turn.since))
-            decision = _decided(turn, rollout, seen, signals)
-        done = _carry_out(turn, rollout, signals, seen or NOTHING, decision)
-        recover(turn)
+            turn.memory.observed(RolloutState(rollout, seen, signals, turn.clock(), turn.since))
+            decision = _decide(turn, rollout, seen, signals)
+        done = _carry_out(turn, rollout, signals, seen or NOTHING_OBSERVED, decision)
+        report_recovery(turn)
     except DriverError as error:
-        return _failed(turn, rollout, signals, seen, decision, error)
+        return _handle_error(turn, rollout, signals, seen, decision, error)
     return done
 
 
-def _unseen(turn: Turn, rollout: Rollout, signals: Sequence[Signal]) -> Decision | None:
+def _decide_unobserved(turn: TickContext, rollout: Rollout, signals: Sequence[Signal]) -> Decision | None:
     """What can be decided without looking: all that comes before anything moves, and that engines died too often.
 
     The latter comes before the look, since it may be the look that they die of.
     """
     if rollout.phase is Phase.PENDING:
-        return _decided(turn, rollout, NOTHING, signals)
-    return worn_out(View(rollout, NOTHING, signals, turn.clock(), turn.since))
+        return _decide(turn, rollout, NOTHING_OBSERVED, signals)
+    return limit_takeovers(RolloutState(rollout, NOTHING_OBSERVED, signals, turn.clock(), turn.since))
 
 
-def _decided(turn: Turn, rollout: Rollout, seen: Seen, signals: Sequence[Signal]) -> Decision:
+def _decide(turn: TickContext, rollout: Rollout, seen: ObservedState, signals: Sequence[Signal]) -> Decision:
     return decide(rollout, seen, signals, turn.clock(), turn.since, turn.frozen(rollout), turn.peers(rollout))
 
 
-def _carry_out(turn: Turn, rollout: Rollout, signals: Sequence[Signal], seen: Seen, decision: Decision) -> Tick:
+def _carry_out(
+    turn: TickContext, rollout: Rollout, signals: Sequence[Signal], seen: ObservedState, decision: Decision
+) -> TickResult:
     """One write or one effect."""
     match decision:
         case Wait():
@@ -134,46 +136,48 @@ def _carry_out(turn: Turn, rollout: Rollout, signals: Sequence[Signal], seen: Se
             return _act(turn, rollout, seen, decision)
 
 
-def _wait(turn: Turn, rollout: Rollout, decision: Wait) -> Tick:
-    turn.memory.forget_look()
-    turn.tell_frozen(rollout, decision.why)
-    return Tick(decision.why, decision.until)
+def _wait(turn: TickContext, rollout: Rollout, decision: Wait) -> TickResult:
+    turn.memory.forget_observation()
+    turn.note_frozen(rollout, decision.why)
+    return TickResult(decision.why, decision.until)
 
 
 # -- writes -----------------------------------------------------------------------------------------------------------
 
 
-def _record(turn: Turn, rollout: Rollout, signals: Sequence[Signal], seen: Seen, decision: Mark | Move) -> Tick:
+def _record(
+    turn: TickContext, rollout: Rollout, signals: Sequence[Signal], seen: ObservedState, decision: Mark | Move
+) -> TickResult:
     """Record a moment or a move, before anything follows from it; what failed says its last words first.
 
     What is to be recorded next of the same look is recorded with it, in one transaction: that the proxy serves what the
     step wants, that all stands, that the step is left. A change of phase is always the last.
     """
     first, before, told = decision, rollout, list[Event]()
-    for _ in range(MOST_RECORDED):
+    for _ in range(MAX_RECORDED):
         now = turn.clock()
         if isinstance(decision, Mark):
             told += events.mark(decision, rollout, seen.routed, now)
-            rollout = marked(rollout, decision.mark, now)
+            rollout = apply_mark(rollout, decision.mark, now)
         else:
-            told += effects.last_words(turn, rollout, _to_be_heard(rollout, signals, seen, decision))
-            told.append(events.move(decision, rollout, None if seen is NOTHING else seen.routed, now))
-            rollout = moved(rollout, decision, now)
+            told += effects.tail_logs(turn, rollout, _instances_to_tail(rollout, signals, seen, decision))
+            told.append(events.move(decision, rollout, None if seen is NOTHING_OBSERVED else seen.routed, now))
+            rollout = apply_move(rollout, decision, now)
         if rollout.phase is not before.phase:
             break
-        following = _decided(turn, rollout, seen, signals)
+        following = _decide(turn, rollout, seen, signals)
         if not isinstance(following, Mark | Move):
             break
         decision = following
     if not rollout.phase.live:
-        tasks.clear(turn, rollout)
+        hooks.remove_containers(turn, rollout)
     turn.save(rollout, told)
     if (rollout.phase, rollout.cursor) != (before.phase, before.cursor):
-        return Tick(decision.why, finished=not rollout.phase.live)
-    return _paced(turn, rollout, seen, first)
+        return TickResult(decision.why, finished=not rollout.phase.live)
+    return _pace(turn, rollout, seen, first)
 
 
-def _to_be_heard(rollout: Rollout, signals: Sequence[Signal], seen: Seen, decision: Move) -> list[Instance]:
+def _instances_to_tail(rollout: Rollout, signals: Sequence[Signal], seen: ObservedState, decision: Move) -> list[Instance]:
     """The instances that a turn for the worse is about, the failed ones first.
 
     One that is merely not ready yet is heard only when nothing else led to the turn: no verdict and no person.
@@ -188,22 +192,22 @@ def _to_be_heard(rollout: Rollout, signals: Sequence[Signal], seen: Seen, decisi
     return failed + [each for each in ours if late and each.state is InstanceState.STARTING and each not in failed]
 
 
-def _begin(turn: Turn, rollout: Rollout) -> Tick:
+def _begin(turn: TickContext, rollout: Rollout) -> TickResult:
     """The image is known and everything answers: from here on it runs."""
     digest, spared, told = effects.pin(turn, rollout)
     rollout = replace(rollout, digest=digest, spared=spared)
     now = turn.clock()
     refused = _quarantined(turn, rollout)
     if refused is not None:
-        turn.save(moved(rollout, refused, now), [*told, events.move(refused, rollout, None, now)])
-        return Tick(refused.why, finished=True)
+        turn.save(apply_move(rollout, refused, now), [*told, events.move(refused, rollout, None, now)])
+        return TickResult(refused.why, finished=True)
     begin = Move(Phase.RUNNING, f"step 1 of {len(rollout.plan)}")
     event = events.move(begin, rollout, None, now)
-    turn.save(moved(rollout, begin, now), [*told, event])
-    return Tick(begin.why)
+    turn.save(apply_move(rollout, begin, now), [*told, event])
+    return TickResult(begin.why)
 
 
-def _quarantined(turn: Turn, rollout: Rollout) -> Move | None:
+def _quarantined(turn: TickContext, rollout: Rollout) -> Move | None:
     """What was turned back before is not tried again unless somebody insists."""
     row = None if rollout.forced else turn.store.quarantined(rollout.service, rollout.digest)
     if row is None:
@@ -212,32 +216,34 @@ def _quarantined(turn: Turn, rollout: Rollout) -> Move | None:
     return Move(Phase.ROLLED_BACK, f"{what}; deploy another one, or this one by force")
 
 
-def _judge(turn: Turn, rollout: Rollout, signals: Sequence[Signal], seen: Seen, decision: Judge) -> Tick:
+def _judge(
+    turn: TickContext, rollout: Rollout, signals: Sequence[Signal], seen: ObservedState, decision: Judge
+) -> TickResult:
     """Ask the metrics and record the verdict. It is told when it is news.
 
     As a rule a wait follows, for which nothing has to be read again: a signal that came meanwhile makes it due at once.
     """
-    verdict, look, trial = effects.judged(turn, rollout, seen, decision)
+    verdict, look, trial = effects.analyze(turn, rollout, seen, decision)
     told = (
         [events.verdict(verdict, rollout, seen.routed, verdict.at)] if _is_news(rollout.verdict, verdict, signals) else []
     )
-    saved = turn.save(judged(rollout, verdict), told, verdict if told else None, look)
+    saved = turn.save(record_verdict(rollout, verdict), told, verdict if told else None, look)
     turn.memory.trial = trial
     turn.memory.looks += 1
-    following = _decided(turn, saved, seen, signals)
-    return _wait(turn, saved, following) if isinstance(following, Wait) else _paced(turn, rollout, seen, decision)
+    following = _decide(turn, saved, seen, signals)
+    return _wait(turn, saved, following) if isinstance(following, Wait) else _pace(turn, rollout, seen, decision)
 
 
-def _run(turn: Turn, rollout: Rollout, seen: Seen, decision: Run) -> Tick:
+def _run(turn: TickContext, rollout: Rollout, seen: ObservedState, decision: Run) -> TickResult:
     """Record how the task stands, when that is news."""
-    run, told = tasks.step(turn, rollout, seen, decision)
-    turn.memory.forget_look()
+    run, told = hooks.advance(turn, rollout, seen, decision)
+    turn.memory.forget_observation()
     if told:
-        saved = turn.save(ran(rollout, run), told)
+        saved = turn.save(record_task(rollout, run), told)
         if run.state.ended:
-            tasks.clear(turn, saved)
-        return Tick(run.sentence)
-    return Tick(run.sentence, tasks.poll_after(run, turn.clock()))
+            hooks.remove_containers(turn, saved)
+        return TickResult(run.message)
+    return TickResult(run.message, hooks.next_poll(run, turn.clock()))
 
 
 def _is_news(before: Verdict | None, after: Verdict, signals: Sequence[Signal]) -> bool:
@@ -246,17 +252,17 @@ def _is_news(before: Verdict | None, after: Verdict, signals: Sequence[Signal]) 
         return True
     if any(signal.kind is SignalKind.VERIFY and before.at < signal.at <= after.at for signal in signals):
         return True
-    return _gist(before) != _gist(after)
+    return _summary(before) != _summary(after)
 
 
-def _gist(verdict: Verdict) -> object:
+def _summary(verdict: Verdict) -> object:
     return verdict.outcome, [(each.check, each.outcome, each.reason) for each in verdict.findings]
 
 
 # -- effects ----------------------------------------------------------------------------------------------------------
 
 
-def _act(turn: Turn, rollout: Rollout, seen: Seen, decision: Start | Shift | Stop) -> Tick:
+def _act(turn: TickContext, rollout: Rollout, seen: ObservedState, decision: Start | Shift | Stop) -> TickResult:
     """Do it, then tell it."""
     match decision:
         case Start():
@@ -267,59 +273,61 @@ def _act(turn: Turn, rollout: Rollout, seen: Seen, decision: Start | Shift | Sto
             told = effects.stop(turn, rollout, decision)
     if told:
         turn.note(*told)
-    return _paced(turn, rollout, seen, decision)
+    return _pace(turn, rollout, seen, decision)
 
 
-def _paced(turn: Turn, rollout: Rollout, seen: Seen, decision: Decision) -> Tick:
+def _pace(turn: TickContext, rollout: Rollout, seen: ObservedState, decision: Decision) -> TickResult:
     """Again at once; after a pause when the same is done to the same world again and again."""
     now = turn.clock()
     world = (seen.instances, seen.routed.members, frozenset(seen.routed.draining))
     pause = turn.memory.pause_after((rollout.phase, rollout.cursor), (decision, world), now)
-    return Tick(decision.why, now + pause if pause else None)
+    return TickResult(decision.why, now + pause if pause else None)
 
 
 # -- failures ---------------------------------------------------------------------------------------------------------
 
 
-def _failed(
-    turn: Turn,
+def _handle_error(
+    turn: TickContext,
     rollout: Rollout,
     signals: Sequence[Signal],
-    seen: Seen | None,
+    seen: ObservedState | None,
     decision: Decision | None,
     error: DriverError,
-) -> Tick:
+) -> TickResult:
     """What follows from a failure; see the table at the top of this file."""
     if seen is None:
-        turn.memory.sees_nothing()
-    way_out = _way_out(turn, rollout, seen, decision, error)
+        turn.memory.observation_failed()
+    way_out = _move_after_error(turn, rollout, seen, decision, error)
     if way_out is None:
-        return _again(turn, error)
+        return _retry(turn, error)
     try:
-        done = _record(turn, rollout, signals, seen or NOTHING, way_out)
+        done = _record(turn, rollout, signals, seen or NOTHING_OBSERVED, way_out)
     except DriverError as another:
-        return _again(turn, another)
-    turn.memory.failures, turn.memory.stuck_from = 0, None
+        return _retry(turn, another)
+    turn.memory.failures, turn.memory.stuck_since = 0, None
     return done
 
 
-def _way_out(turn: Turn, rollout: Rollout, seen: Seen | None, decision: Decision | None, error: DriverError) -> Move | None:
+def _move_after_error(
+    turn: TickContext, rollout: Rollout, seen: ObservedState | None, decision: Decision | None, error: DriverError
+) -> Move | None:
     """The change of direction that a failure leads to; None means to try again."""
     if error.retryable or isinstance(error, StoreError):
         return None
     if rollout.phase is Phase.PENDING:
         return Move(Phase.FAILED, error.message)
     if isinstance(decision, Start) and seen is not None:
-        return give_up(rollout, seen, error.message)
-    begun, limit = turn.memory.stuck_from, rollout.policy.healthy_deadline_seconds
+        return roll_back_or_halt(rollout, seen, error.message)
+    begun, limit = turn.memory.stuck_since, rollout.policy.healthy_deadline_seconds
     if begun is None or rollout.paused or turn.clock() - begun <= limit:
         return None
     if isinstance(decision, Shift) and seen is not None:
-        return give_up(rollout, seen, f"traffic could not be moved for {limit:g} s: {error.message}")
+        return roll_back_or_halt(rollout, seen, f"traffic could not be moved for {limit:g} s: {error.message}")
     return Move(Phase.FAILED, f"halted after {limit:g} s: {error.message}")
 
 
-def _again(turn: Turn, error: DriverError) -> Tick:
+def _retry(turn: TickContext, error: DriverError) -> TickResult:
     """Nothing is touched; look again after a pause."""
     if isinstance(error, StoreError):
         turn.memory.logged.clear()  # what was to be told with it was not

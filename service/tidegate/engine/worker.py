@@ -14,42 +14,42 @@ import structlog
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from tidegate import __version__
-from tidegate.core.judge.verdict import Time
-from tidegate.core.kinds import Kind
+from tidegate.clock import Time
+from tidegate.core.event_kinds import EventKind
 from tidegate.core.model import Rollout
 from tidegate.core.records import Claim
-from tidegate.engine import events, leaps
-from tidegate.engine.context import context
-from tidegate.engine.holding import Heartbeat, Held
-from tidegate.engine.metering import Meter
-from tidegate.engine.probing import Prober
+from tidegate.engine import clock_jumps, events
+from tidegate.engine.drift_watcher import DriftWatcher
+from tidegate.engine.leases import Heartbeat, HeldLease
+from tidegate.engine.log_context import log_fields
+from tidegate.engine.metrics import EngineMetrics
+from tidegate.engine.prober import Prober
 from tidegate.engine.tick import tick
-from tidegate.engine.turn import Memory, Tick, back_off
-from tidegate.engine.watch import Watch
+from tidegate.engine.tick_context import RolloutCache, TickResult, back_off
 from tidegate.errors import DriverError, LeaseLost
-from tidegate.ports import Clock, EngineStore, Parts
+from tidegate.ports import Clock, Drivers, EngineStore
 
 logger = structlog.get_logger("tidegate.engine")
 
 SHORT_WAIT_SECONDS = 0.25  # waits up to this are waited for with the claim in hand
-LONGEST_TURN_SECONDS = 5.0  # after this, the next wait of any length lets other rollouts have the thread
-CROWDED_TURN_SECONDS = 0.5  # the same where no thread is free: there may be one that nobody here knows of
-LONGEST_CLAIM_PAUSE_SECONDS = 10.0  # while the database fails
+MAX_TURN_SECONDS = 5.0  # after this, the next wait of any length lets other rollouts have the thread
+CONTENDED_TURN_SECONDS = 0.5  # the same where no thread is free: there may be one that nobody here knows of
+MAX_CLAIM_PAUSE_SECONDS = 10.0  # while the database fails
 RELEASE_PAUSES_SECONDS = (0.1, 0.4, 1.0)  # between attempts to give a claim back
-BEAT_SECONDS = 5.0  # between two signs of life in the database
-MOST_MEMORIES = 5000  # rollouts remembered
+HEARTBEAT_SECONDS = 5.0  # between two signs of life in the database
+MAX_CACHES = 5000  # rollouts remembered
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
     """`lease_seconds`: after this without a sign of life another engine takes over. `threads`: rollouts driven at a time.
-    `poll_seconds`: between two looks for due rollouts when nobody wakes the worker. `tend_seconds`: between two looks at a
+    `poll_seconds`: between two looks for due rollouts when nobody wakes the worker. `drift_interval_seconds`: between two looks at a
     service that has no live rollout; None: at none."""
 
     lease_seconds: float = 15.0
     threads: int = 4
     poll_seconds: float = 0.5
-    tend_seconds: float | None = None
+    drift_interval_seconds: float | None = None
 
 
 class Worker:
@@ -63,24 +63,24 @@ class Worker:
     def __init__(
         self,
         store: EngineStore,
-        environments: Mapping[str, Parts],
+        environments: Mapping[str, Drivers],
         options: WorkerOptions,
         clock: Clock,
         owner: str,
         prober: Prober | None = None,
-        meter: Meter | None = None,
+        meter: EngineMetrics | None = None,
         steady: Clock | None = None,
     ) -> None:
         self._store, self._environments, self._options = store, environments, options
         self._clock, self._owner, self._prober = clock, owner, prober
-        self._meter, self._steady = meter or Meter(), steady or clock
+        self._meter, self._steady = meter or EngineMetrics(), steady or clock
         self._apart = self._clock() - self._steady()
         self._stopping = threading.Event()
         self._bell: SimpleQueue[None] = SimpleQueue()  # its `put`, unlike an Event's `set`, may interrupt its own `get`
         self._heartbeat = Heartbeat(options.lease_seconds)
         self._lock = threading.Lock()  # guards the three below
         self._idle = options.threads
-        self._memories: dict[str, Memory] = {}
+        self._memories: dict[str, RolloutCache] = {}
         self._due: dict[str, Time] = {}  # of rollouts that were given back, as far as this process knows
         self._claim_failures = 0
         self._beaten = float("-inf")
@@ -96,7 +96,7 @@ class Worker:
                 if claim is None:
                     self._rest()
                     continue
-                held = Held(claim, self._store, self._options.lease_seconds)
+                held = HeldLease(claim, self._store, self._options.lease_seconds)
                 self._heartbeat.add(held)
                 pool.submit(self._drive, held)
         if self._prober is not None:
@@ -106,10 +106,10 @@ class Worker:
         logger.info("engine stopped", owner=self._owner)
 
     def _watch(self) -> AbstractContextManager[object]:
-        every = self._options.tend_seconds
+        every = self._options.drift_interval_seconds
         if every is None:
             return nullcontext()
-        return Watch(self._store, self._environments, self._clock, self.wake, every)
+        return DriftWatcher(self._store, self._environments, self._clock, self.wake, every)
 
     def stop(self) -> None:
         """Ask `run` to end; it returns when the present effects are done."""
@@ -123,11 +123,11 @@ class Worker:
     def _follow_clock(self) -> None:
         """What is due by a clock that jumped would be due too early, or hardly ever. Rollouts follow by themselves."""
         apart = self._clock() - self._steady()
-        if not (seconds := leaps.jumped(self._apart, apart)):
+        if not (seconds := clock_jumps.jump_seconds(self._apart, apart)):
             return
         logger.warning("the clock jumped", seconds=round(seconds, 1))
         try:
-            self._store.leap(seconds, self._options.lease_seconds)
+            self._store.shift_clock(seconds, self._options.lease_seconds)
         except DriverError as error:
             logger.warning("the database does not follow the clock yet", error=error.message)
             return
@@ -135,11 +135,11 @@ class Worker:
 
     def _beat(self) -> None:
         """A sign of life from the loop that finds work, so that it tells more than that the process is there."""
-        if monotonic() - self._beaten < BEAT_SECONDS:
+        if monotonic() - self._beaten < HEARTBEAT_SECONDS:
             return
         self._beaten = monotonic()
         try:
-            self._store.beat(self._owner, __version__)
+            self._store.heartbeat(self._owner, __version__)
         except DriverError as error:
             logger.warning("the database does not take the engine's sign of life", error=error.message)
         except Exception:
@@ -181,9 +181,9 @@ class Worker:
             return
 
     def _rest_seconds(self) -> float:
-        poll, now = min(BEAT_SECONDS, self._options.poll_seconds), self._clock()
+        poll, now = min(HEARTBEAT_SECONDS, self._options.poll_seconds), self._clock()
         if self._claim_failures:
-            return min(LONGEST_CLAIM_PAUSE_SECONDS, poll * 2.0 ** min(self._claim_failures, 10))
+            return min(MAX_CLAIM_PAUSE_SECONDS, poll * 2.0 ** min(self._claim_failures, 10))
         with self._lock:
             if not self._idle:
                 return poll
@@ -193,7 +193,7 @@ class Worker:
 
     # -- one rollout --------------------------------------------------------------------------------------------------
 
-    def _drive(self, held: Held) -> None:
+    def _drive(self, held: HeldLease) -> None:
         """Tick it while waits are short, then give it back. Whatever happens, the thread is free again afterwards."""
         claim = held.claim
         bind_contextvars(rollout=claim.rollout, fence=claim.fence)
@@ -217,7 +217,7 @@ class Worker:
                 self._idle += 1
             self._bell.put(None)
 
-    def _give_back(self, held: Held, wait: float | None) -> None:
+    def _give_back(self, held: HeldLease, wait: float | None) -> None:
         """It is due again after so many seconds, or never. The heartbeat lets go first, so that it takes the end for no
         loss. A hiccup of the database is waited out: a lease that runs out looks like an engine that died."""
         self._heartbeat.drop(held)
@@ -237,7 +237,7 @@ class Worker:
         with self._lock:
             self._due[held.claim.rollout] = due
 
-    def _ticks(self, held: Held) -> float | None:
+    def _ticks(self, held: HeldLease) -> float | None:
         """After how many seconds it is due again; None when it is finished."""
         begun = monotonic()
         while not self._stopping.is_set():
@@ -250,7 +250,7 @@ class Worker:
             if wait <= 0.0:
                 continue
             turn_seconds = monotonic() - begun
-            if wait > SHORT_WAIT_SECONDS or turn_seconds > LONGEST_TURN_SECONDS:
+            if wait > SHORT_WAIT_SECONDS or turn_seconds > MAX_TURN_SECONDS:
                 return wait
             if self._crowded(turn_seconds):
                 return SHORT_WAIT_SECONDS  # or those that look again and again would be a crowd by themselves
@@ -268,9 +268,9 @@ class Worker:
         with self._lock:
             if self._idle:
                 return False
-            return turn_seconds > CROWDED_TURN_SECONDS or any(due <= now for due in self._due.values())
+            return turn_seconds > CONTENDED_TURN_SECONDS or any(due <= now for due in self._due.values())
 
-    def _tick(self, held: Held, clock: Clock) -> Tick:
+    def _tick(self, held: HeldLease, clock: Clock) -> TickResult:
         """One tick. A mistake in our own code is told, and slows down this rollout only. Raises `LeaseLost`."""
         claim, memory = held.claim, self._memory(held.claim.rollout)
         try:
@@ -279,7 +279,7 @@ class Worker:
                 known = ", ".join(sorted(self._environments)) or "none"
                 what = f"its environment is not in this engine's settings; there are: {known}"
                 return back_off(claim, self._store, clock, memory, what)
-            leaps.follow(claim, self._store, memory, clock() - self._steady(), clock())
+            clock_jumps.adjust(claim, self._store, memory, clock() - self._steady(), clock())
             guard, prober = held.guard, self._prober
             return tick(claim, self._store, parts, clock, memory=memory, guard=guard, prober=prober)
         except LeaseLost:
@@ -290,14 +290,14 @@ class Worker:
             self._meter.faults.inc()
             logger.exception("a tick failed")
             what = f"internal error: {type(error).__name__}: {error}"
-            return back_off(claim, self._store, clock, memory, what, kind=Kind.FAULT)
+            return back_off(claim, self._store, clock, memory, what, kind=EventKind.FAULT)
 
-    def _parts(self, held: Held, memory: Memory) -> Parts | None:
+    def _parts(self, held: HeldLease, memory: RolloutCache) -> Drivers | None:
         """The drivers of its environment, found once for each claim; None when this engine has no such environment."""
         if held.parts is None:
             if memory.about is None:
                 rollout, _ = self._store.load(held.claim.rollout)
-                memory.about = context(rollout)
+                memory.about = log_fields(rollout)
                 self._tell_takeover(held.claim, rollout)
             held.about = memory.about
             bind_contextvars(**held.about)
@@ -310,16 +310,16 @@ class Worker:
             return
         what = f"{self._owner} goes on where another engine vanished"
         logger.warning(what, resumes=rollout.resumes)
-        self._store.note(rollout.id, [events.plain(Kind.TAKEN_OVER, what, rollout, self._clock())], claim.fence)
+        self._store.note(rollout.id, [events.simple(EventKind.TAKEN_OVER, what, rollout, self._clock())], claim.fence)
 
     # -- memories -----------------------------------------------------------------------------------------------------
 
-    def _memory(self, rollout: str) -> Memory:
+    def _memory(self, rollout: str) -> RolloutCache:
         with self._lock:
             found = self._memories.pop(rollout, None)
-            if found is None and len(self._memories) >= MOST_MEMORIES:
+            if found is None and len(self._memories) >= MAX_CACHES:
                 self._memories.pop(next(iter(self._memories)))  # longest unused: another engine ended it, most likely
-            memory = self._memories[rollout] = found or Memory()
+            memory = self._memories[rollout] = found or RolloutCache()
             return memory
 
     def _forget(self, rollout: str) -> None:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from tidegate.simulation.deciding import Decided
-from tidegate.simulation.draws import Mask
-from tidegate.simulation.generating import Generated
-from tidegate.simulation.sides import Side, sides
-from tidegate.simulation.switching import GeneratedSwitch
+from tidegate.simulation.aggregates import ReleaseCounts, release_counts
+from tidegate.simulation.blue_green import GeneratedSwitch
+from tidegate.simulation.distributions import Mask
+from tidegate.simulation.generator import GeneratedRollout
+from tidegate.simulation.result import AbortResult
 
-FIRST_SECONDS = 60.0  # before it is checked for the first time, a minute's data are awaited on top
-EVERY_SECONDS = 60.0
-MOST_FAILURES = 3  # one more turns back
-MOST_ERRORS = 0.01
-SLOWEST = 0.5  # seconds, of the 99th percentile
+INITIAL_DELAY_SECONDS = 60.0  # before it is checked for the first time, a minute's data are awaited on top
+INTERVAL_SECONDS = 60.0
+MAX_FAILURES = 3  # one more turns back
+MAX_ERROR_SHARE = 0.01
+MAX_LATENCY_SECONDS = 0.5  # seconds, of the 99th percentile
 
 
-def decide(made: Generated) -> Decided:
+def decide(made: GeneratedRollout) -> AbortResult:
     """Each minute, the last minute of the new release alone: errors over 1 % or the 99th percentile over 500 ms, or no
     data, is a failure; the fourth in all turns it back.
 
@@ -25,28 +25,28 @@ def decide(made: Generated) -> Decided:
     and of Flagger (`analysis`: `interval`, `threshold`, `thresholdRange`, with the built-in `request-success-rate` at 99 %
     and `request-duration` at 500 ms). Failures are counted in all, not in a row.
     """
-    new, _ = sides(made, 0.0)
-    return _checked(new, made.dt)
+    new, _ = release_counts(made, 0.0)
+    return _check_limits(new, made.dt)
 
 
-def decide_switch(made: GeneratedSwitch) -> Decided:
+def decide_switch(made: GeneratedSwitch) -> AbortResult:
     """The same from the switch on."""
     after = slice(made.switch, None)
-    return _checked(Side(made.N[:, after], made.X[:, after], made.S[:, after]), made.dt)
+    return _check_limits(ReleaseCounts(made.N[:, after], made.X[:, after], made.S[:, after]), made.dt)
 
 
-def _checked(new: Side, interval: float) -> Decided:
+def _check_limits(new: ReleaseCounts, interval: float) -> AbortResult:
     replicates, intervals = new.requests.shape
-    together = round(EVERY_SECONDS / interval)
-    checks = range(int((FIRST_SECONDS + EVERY_SECONDS) / interval) - 1, intervals, together)
+    together = round(INTERVAL_SECONDS / interval)
+    checks = range(int((INITIAL_DELAY_SECONDS + INTERVAL_SECONDS) / interval) - 1, intervals, together)
     failed = np.zeros((replicates, len(checks)), bool)
     for number, check in enumerate(checks):
-        failed[:, number] = _failed(new.within(slice(max(0, check - together + 1), check + 1)).total())
+        failed[:, number] = _exceeds_limits(new.within(slice(max(0, check - together + 1), check + 1)).total())
     seconds = (np.array(checks, dtype=np.int64) + 1) * interval
-    return Decided.at_first(failed.cumsum(1) > MOST_FAILURES, np.asarray(seconds, dtype=np.float64))
+    return AbortResult.at_first(failed.cumsum(1) > MAX_FAILURES, np.asarray(seconds, dtype=np.float64))
 
 
-def _failed(minute: Side) -> Mask:
+def _exceeds_limits(minute: ReleaseCounts) -> Mask:
     nothing = minute.requests == 0
-    slow = np.nan_to_num(minute.quantile(0.99), nan=np.inf) > SLOWEST
-    return np.asarray(nothing | (minute.failed > MOST_ERRORS * minute.requests) | slow)
+    slow = np.nan_to_num(minute.quantile(0.99), nan=np.inf) > MAX_LATENCY_SECONDS
+    return np.asarray(nothing | (minute.failed > MAX_ERROR_SHARE * minute.requests) | slow)

@@ -19,13 +19,23 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from tidegate.errors import Problem, Refused
-from tidegate.simulation.scenarios import NO_FAULT, AnyNoise, BgNoise, Count, Fault, Grid, Noise, Replicates, Size
+from tidegate.simulation.scenarios import (
+    NO_FAULT,
+    AnyNoise,
+    Count,
+    Fault,
+    Replicates,
+    RolloutNoise,
+    ScenarioGrid,
+    ServiceSize,
+    SwitchNoise,
+)
 
 #: The grids that come with Tidegate.
 PUBLISHED = ("public", "validation", "bluegreen")
-USUAL_BASE = "mod+warm"  # the noise that faults run under, where there is one of that name
-LONGEST_SHOWN = 60
-HOW_WRITTEN = {
+DEFAULT_BASE = "mod+warm"  # the noise that faults run under, where there is one of that name
+MAX_VALUE_CHARS = 60
+FORMATS = {
     "sizes": "at least one table [[sizes]]",
     "noises": "at least one table [[noises]]",
     "faults": "tables [[faults]]",
@@ -41,7 +51,7 @@ class InvalidGrid(Refused):
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
-class _File(BaseModel):
+class _GridFile(BaseModel):
     """What a file has at the top. A `base` that is a name is taken out before."""
 
     model_config = ConfigDict(extra="forbid")
@@ -49,85 +59,87 @@ class _File(BaseModel):
     mode: Literal["rolling", "bluegreen"] = Field("rolling", description='"rolling" or "bluegreen"')
     seed: Count
     replicates: Replicates = 400
-    sizes: Annotated[list[Size], Field(min_length=1)]
+    sizes: Annotated[list[ServiceSize], Field(min_length=1)]
     faults: list[Fault] = []
 
 
-class _Rolling(_File):
-    noises: Annotated[list[Noise], Field(min_length=1)]
-    base: Noise | None = None
+class _RollingGridFile(_GridFile):
+    noises: Annotated[list[RolloutNoise], Field(min_length=1)]
+    base: RolloutNoise | None = None
 
 
-class _BlueGreen(_File):
-    noises: Annotated[list[BgNoise], Field(min_length=1)]
-    base: BgNoise | None = None
+class _BlueGreenGridFile(_GridFile):
+    noises: Annotated[list[SwitchNoise], Field(min_length=1)]
+    base: SwitchNoise | None = None
 
 
-F = TypeVar("F", bound=_File)
+F = TypeVar("F", bound=_GridFile)
 
 
-def named(text: str) -> Grid[Noise] | Grid[BgNoise]:
+def load_grid(text: str) -> ScenarioGrid[RolloutNoise] | ScenarioGrid[SwitchNoise]:
     """The published grid of that name, else that of the file at that path. Raises `InvalidGrid` with every mistake."""
     if text in PUBLISHED:
-        return published(text)
+        return load_published(text)
     if not Path(text).is_file():
         known = ", ".join(PUBLISHED)
         raise InvalidGrid([Problem("grid", f'found "{text}"; allowed: the path of a TOML file, or one of {known}')])
-    return read(Path(text))
+    return load_file(Path(text))
 
 
-def published(name: str) -> Grid[Noise] | Grid[BgNoise]:
+def load_published(name: str) -> ScenarioGrid[RolloutNoise] | ScenarioGrid[SwitchNoise]:
     """One of `PUBLISHED`."""
-    return _read(resources.files("tidegate.simulation") / "grids" / f"{name}.toml")
+    return _load_file(resources.files("tidegate.simulation") / "grids" / f"{name}.toml")
 
 
-def read(path: Path) -> Grid[Noise] | Grid[BgNoise]:
+def load_file(path: Path) -> ScenarioGrid[RolloutNoise] | ScenarioGrid[SwitchNoise]:
     """The grid of a file. Raises `InvalidGrid` with every mistake."""
-    return _read(path)
+    return _load_file(path)
 
 
-def _read(file: Path | Traversable) -> Grid[Noise] | Grid[BgNoise]:
+def _load_file(file: Path | Traversable) -> ScenarioGrid[RolloutNoise] | ScenarioGrid[SwitchNoise]:
     try:
-        return of(tomllib.loads(file.read_text(encoding="utf-8")))
+        return parse_grid(tomllib.loads(file.read_text(encoding="utf-8")))
     except OSError as error:
         raise InvalidGrid([Problem(str(file), f"cannot be read: {error.strerror}")]) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidGrid([Problem(str(file), f"is not TOML: {error}")]) from error
 
 
-def of(found: Mapping[str, Any]) -> Grid[Noise] | Grid[BgNoise]:
+def parse_grid(found: Mapping[str, Any]) -> ScenarioGrid[RolloutNoise] | ScenarioGrid[SwitchNoise]:
     """The grid of a file's content. Raises `InvalidGrid` with every mistake."""
     if found.get("mode") == "bluegreen":
-        switch = _checked(found, _BlueGreen, BgNoise)
-        return _grid(switch, switch.noises, switch.base, found.get("base"))
-    rolling = _checked(found, _Rolling, Noise)
-    return _grid(rolling, rolling.noises, rolling.base, found.get("base"))
+        switch = _validate(found, _BlueGreenGridFile, SwitchNoise)
+        return _build_grid(switch, switch.noises, switch.base, found.get("base"))
+    rolling = _validate(found, _RollingGridFile, RolloutNoise)
+    return _build_grid(rolling, rolling.noises, rolling.base, found.get("base"))
 
 
-def _checked(found: Mapping[str, Any], model: type[F], kind: type) -> F:
+def _validate(found: Mapping[str, Any], model: type[F], kind: type) -> F:
     """`kind`: the dataclass of the noises."""
-    problems = [*_of_several_fields(found), *_repeated(found)]
+    problems = [*_cross_field_problems(found), *_duplicate_names(found)]
     given = {name: value for name, value in found.items() if name != "base" or not isinstance(value, str)}
     try:
         file = model.model_validate(given)
     except ValidationError as error:
-        raise InvalidGrid([*(_worded(each, given, kind) for each in error.errors()), *problems]) from error
+        raise InvalidGrid([*(_problem_of(each, given, kind) for each in error.errors()), *problems]) from error
     if problems:
         raise InvalidGrid(problems)
     return file
 
 
-def _grid(file: _File, noises: Sequence[AnyNoise], table: AnyNoise | None, base: object) -> Grid[AnyNoise]:
+def _build_grid(
+    file: _GridFile, noises: Sequence[AnyNoise], table: AnyNoise | None, base: object
+) -> ScenarioGrid[AnyNoise]:
     """The base is a table, or named, or the usual one, or the first."""
-    name = base if isinstance(base, str) else USUAL_BASE
+    name = base if isinstance(base, str) else DEFAULT_BASE
     chosen = table or next((noise for noise in noises if noise.name == name), noises[0])
-    return Grid(tuple(file.sizes), tuple(noises), tuple(file.faults), chosen, file.seed, file.replicates)
+    return ScenarioGrid(tuple(file.sizes), tuple(noises), tuple(file.faults), chosen, file.seed, file.replicates)
 
 
 # -- what concerns several fields ----------------------------------------------------------------------------------------
 
 
-def _of_several_fields(found: Mapping[str, Any]) -> Iterator[Problem]:
+def _cross_field_problems(found: Mapping[str, Any]) -> Iterator[Problem]:
     for index, size in _tables(found, "sizes"):
         window, scrape = size.get("window"), size.get("scrape")
         if isinstance(window, int | float) and isinstance(scrape, int | float) and 0 < window < scrape:
@@ -141,21 +153,21 @@ def _of_several_fields(found: Mapping[str, Any]) -> Iterator[Problem]:
         known = ", ".join(f'"{name}"' for name in names)
         yield Problem("base", f'found "{base}"; allowed: a table [base], or the name of one of the noises: {known}')
     if found.get("mode") == "bluegreen":
-        yield from _shocks(found)
+        yield from _shock_problems(found)
 
 
-def _shocks(found: Mapping[str, Any]) -> Iterator[Problem]:
+def _shock_problems(found: Mapping[str, Any]) -> Iterator[Problem]:
     """A shock lies within what is watched after the switch."""
     windows = [size.get("window") for _, size in _tables(found, "sizes")]
     shortest = min((each for each in windows if isinstance(each, int | float)), default=float("inf"))
     base = [("base", found["base"])] if isinstance(found.get("base"), Mapping) else []
     for path, noise in [*((f"noises[{index}]", each) for index, each in _tables(found, "noises")), *base]:
-        lasts = noise.get("shock_len", BgNoise.shock_len)
+        lasts = noise.get("shock_len", SwitchNoise.shock_len)
         if (noise.get("shock_pp") or noise.get("shock_lat")) and isinstance(lasts, int | float) and lasts > shortest:
             yield Problem(f"{path}.shock_len", f"found {lasts:g}; allowed: at most {shortest:g}, the shortest window")
 
 
-def _repeated(found: Mapping[str, Any]) -> Iterator[Problem]:
+def _duplicate_names(found: Mapping[str, Any]) -> Iterator[Problem]:
     for table in ("sizes", "noises", "faults"):
         names = _names(found, table)
         for name in sorted({name for name in names if names.count(name) > 1}):
@@ -177,39 +189,39 @@ def _tables(found: Mapping[str, Any], table: str) -> Iterator[tuple[int, Mapping
 # -- pydantic's mistakes in our words ------------------------------------------------------------------------------------
 
 
-def _worded(error: ErrorDetails, found: Mapping[str, Any], kind: type) -> Problem:
+def _problem_of(error: ErrorDetails, found: Mapping[str, Any], kind: type) -> Problem:
     place = error["loc"]
     path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).removeprefix(".")
     names = (each.get("name") for index, each in _tables(found, str(place[0])) if len(place) == 3 and index == place[1])
     name = next(names, None)
     within = f' (in "{name}")' if isinstance(name, str) and place[-1] != "name" else ""
-    return Problem(path, f"{_said(error, kind)}{within}")
+    return Problem(path, f"{_error_message(error, kind)}{within}")
 
 
-def _said(error: ErrorDetails, kind: type) -> str:
+def _error_message(error: ErrorDetails, kind: type) -> str:
     place = error["loc"]
     if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        return _unknown(place, kind)
+        return _unknown_field_message(place, kind)
     if error["type"] == "missing":
-        return f"is needed: {_allowed(place, kind)}"
-    return f"found {_shown(error['input'])}; allowed: {_allowed(place, kind)}"
+        return f"is needed: {_allowed_values(place, kind)}"
+    return f"found {_format_value(error['input'])}; allowed: {_allowed_values(place, kind)}"
 
 
-def _unknown(place: tuple[int | str, ...], kind: type) -> str:
-    field, owner = str(place[-1]), _owner(place, kind)
-    other, mode = (Noise, "rolling") if kind is BgNoise else (BgNoise, "bluegreen")
+def _unknown_field_message(place: tuple[int | str, ...], kind: type) -> str:
+    field, owner = str(place[-1]), _owner_class(place, kind)
+    other, mode = (RolloutNoise, "rolling") if kind is SwitchNoise else (SwitchNoise, "bluegreen")
     if owner is kind and field in get_type_hints(other):
         return f'unknown name in this mode; noises have it where mode = "{mode}"'
-    known = list(_Rolling.model_fields) if owner is None else list(get_type_hints(owner))
+    known = list(_RollingGridFile.model_fields) if owner is None else list(get_type_hints(owner))
     near = difflib.get_close_matches(field, known, n=1)
     return "unknown name; " + (f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}")
 
 
-def _allowed(place: tuple[int | str, ...], kind: type) -> str:
+def _allowed_values(place: tuple[int | str, ...], kind: type) -> str:
     """What may stand there, from the description of the field's type."""
-    owner = _owner(place, kind)
+    owner = _owner_class(place, kind)
     if owner is None:
-        return HOW_WRITTEN.get(str(place[0])) or _Rolling.model_fields[str(place[0])].description or ""
+        return FORMATS.get(str(place[0])) or _RollingGridFile.model_fields[str(place[0])].description or ""
     if isinstance(place[-1], int):
         return f"a table [[{place[0]}]]"
     hint = get_type_hints(owner, include_extras=True)[str(place[-1])]
@@ -217,15 +229,15 @@ def _allowed(place: tuple[int | str, ...], kind: type) -> str:
     return next(filter(None, described), "")
 
 
-def _owner(place: tuple[int | str, ...], kind: type) -> type | None:
+def _owner_class(place: tuple[int | str, ...], kind: type) -> type | None:
     """The dataclass of the table in which the mistake is; None at the top of the file."""
-    owners = {"sizes": Size, "noises": kind, "base": kind, "faults": Fault}
+    owners = {"sizes": ServiceSize, "noises": kind, "base": kind, "faults": Fault}
     return owners[str(place[0])] if len(place) > 1 else None
 
 
-def _shown(value: object) -> str:
+def _format_value(value: object) -> str:
     """What was found, as it stands in TOML, and not too long."""
     if isinstance(value, bool):
         return str(value).lower()
     text = f'"{value}"' if isinstance(value, str) else repr(value)
-    return text if len(text) <= LONGEST_SHOWN else f"{text[: LONGEST_SHOWN - 1]}…"
+    return text if len(text) <= MAX_VALUE_CHARS else f"{text[: MAX_VALUE_CHARS - 1]}…"

@@ -6,19 +6,26 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tidegate.simulation.draws import Counts, Floats, clumped, slower_counts, slower_shares, wandering
-from tidegate.simulation.scenarios import Noise, Size
+from tidegate.simulation.distributions import (
+    Counts,
+    Floats,
+    autoregressive_levels,
+    overdispersed_counts,
+    slow_counts,
+    slow_shares,
+)
+from tidegate.simulation.scenarios import RolloutNoise, ServiceSize
 
 BLOCK_SECONDS = 60.0
 BLOCKS = 30
-WORST_ERRORS = 0.9  # the share of failed requests stays below it
+MAX_ERROR_SHARE = 0.9  # the share of failed requests stays below it
 
 #: The mean over a block varies less than a moment does; this is about right when the time constant is a block or two.
 BLOCK_DEVIATION = 0.85
 
 
 @dataclass(frozen=True, eq=False)
-class History:
+class BaselineCounts:
     """Counts per replicate, block of 60 s, and instance [R, 30, n].
 
     Requests, failed ones, slower than each bound [R, 30, n, bounds], failed scrapes, and scrapes.
@@ -31,19 +38,21 @@ class History:
     scrapes: Counts
 
 
-def draw_history(rng: np.random.Generator, size: Size, noise: Noise, load: Floats, hosts: tuple[Floats, Floats]) -> History:
+def draw_history(
+    rng: np.random.Generator, size: ServiceSize, noise: RolloutNoise, load: Floats, hosts: tuple[Floats, Floats]
+) -> BaselineCounts:
     """`load` [R, n]: the share of the traffic of each instance. `hosts` [R, n] each: how its errors and its latency differ,
     in standard deviations."""
     quiet = replace(noise, sd_e=0, sd_u=0, ar_e=0, ar_u=0, phi=1.0) if noise.hist_quiet else noise
     shape = (len(load), BLOCKS, size.n)
     requests = rng.poisson(size.rps * BLOCK_SECONDS * load[:, None, :] * np.ones((1, BLOCKS, 1)))
-    errors = wandering(rng, shape, BLOCK_SECONDS, noise.ar_tc, quiet.ar_e) * BLOCK_DEVIATION
-    latency = wandering(rng, shape, BLOCK_SECONDS, noise.ar_tc, quiet.ar_u) * BLOCK_DEVIATION
-    share = np.minimum(WORST_ERRORS, size.p0 * np.exp(hosts[0][:, None] * quiet.sd_e + errors))
+    errors = autoregressive_levels(rng, shape, BLOCK_SECONDS, noise.ar_tc, quiet.ar_e) * BLOCK_DEVIATION
+    latency = autoregressive_levels(rng, shape, BLOCK_SECONDS, noise.ar_tc, quiet.ar_u) * BLOCK_DEVIATION
+    share = np.minimum(MAX_ERROR_SHARE, size.p0 * np.exp(hosts[0][:, None] * quiet.sd_e + errors))
     expected = np.asarray(share * requests, dtype=np.float64)
-    failed = np.minimum(clumped(rng, expected, quiet.phi), requests)
-    shares = slower_shares(size.med, size.sig, hosts[1][:, None] * quiet.sd_u + latency)
-    slower = slower_counts(rng, requests, shares)
+    failed = np.minimum(overdispersed_counts(rng, expected, quiet.phi), requests)
+    shares = slow_shares(size.med, size.sig, hosts[1][:, None] * quiet.sd_u + latency)
+    slower = slow_counts(rng, requests, shares)
     scrapes = int(BLOCK_SECONDS / size.scrape)
     missed = rng.binomial(scrapes, noise.miss_p, shape)
-    return History(requests, failed, slower, missed, np.full(shape, scrapes))
+    return BaselineCounts(requests, failed, slower, missed, np.full(shape, scrapes))

@@ -7,26 +7,26 @@ import math
 import numpy as np
 from scipy.special import ndtri
 
-from tidegate.simulation.deciding import Decided
-from tidegate.simulation.draws import Floats
-from tidegate.simulation.generating import Generated
-from tidegate.simulation.sides import Side, sides
+from tidegate.simulation.aggregates import ReleaseCounts, release_counts
+from tidegate.simulation.distributions import Floats
+from tidegate.simulation.generator import GeneratedRollout
+from tidegate.simulation.result import AbortResult
 
 WARMUP_SECONDS = 60.0
 CONFIDENCE = 0.98
 TOLERANCE = 0.25  # of the estimated difference itself, which the lower end of its interval has to exceed
-EFFECT_SIZE = 1.25  # least ratio of the means
-FEWEST = 3  # values on each side
+MIN_EFFECT_SIZE = 1.25  # least ratio of the means
+MIN_VALUES = 3  # values on each side
 
 
-def decide(made: Generated) -> Decided:
+def decide(made: GeneratedRollout) -> AbortResult:
     """At the end of each window, the new release's errors, median and 99th percentile of each scrape against the old one's,
     as unordered samples; one that is "High" turns it back, as a metric marked critical does.
 
     Source: Kayenta's `NetflixACAJudge`, classifier `MannWhitneyClassifier` with its tolerance 0.25 and confidence 0.98, and
     an `effectSize.allowedIncrease` of 1.25 (its default, 1, turns back more good releases). It also removes outliers.
     """
-    samples, controls = (_metrics(side) for side in sides(made, WARMUP_SECONDS))
+    samples, controls = (_metrics(side) for side in release_counts(made, WARMUP_SECONDS))
     window = round(made.window / made.dt)
     high = np.zeros((len(made.N), made.judged), bool)
     for number in range(made.judged):
@@ -34,10 +34,10 @@ def decide(made: Generated) -> Decided:
         for new, old in zip(samples, controls, strict=True):
             high[:, number] |= [is_high(*each) for each in zip(new[:, within], old[:, within], strict=True)]
     ends = np.arange(1, made.judged + 1) * window
-    return Decided.at_first(high, np.asarray(ends * made.dt, dtype=np.float64))
+    return AbortResult.at_first(high, np.asarray(ends * made.dt, dtype=np.float64))
 
 
-def _metrics(side: Side) -> list[Floats]:
+def _metrics(side: ReleaseCounts) -> list[Floats]:
     """[R, T] each: the share of errors, the median latency, its 99th percentile."""
     return [side.error_share(), side.quantile(0.5), side.quantile(0.99)]
 
@@ -45,7 +45,7 @@ def _metrics(side: Side) -> list[Floats]:
 def is_high(experiment: Floats, control: Floats) -> bool:
     """Whether one metric is higher in the experiment than in the control, by Kayenta's rule; NaN is left out."""
     experiment, control = experiment[~np.isnan(experiment)], control[~np.isnan(control)]
-    if len(experiment) < FEWEST or len(control) < FEWEST:
+    if len(experiment) < MIN_VALUES or len(control) < MIN_VALUES:
         return False
     differences = np.sort((experiment[:, None] - control[None]).ravel())
     if differences[0] == differences[-1]:
@@ -54,7 +54,7 @@ def is_high(experiment: Floats, control: Floats) -> bool:
     if rank < 0 or not differences[rank] > TOLERANCE * abs(np.median(differences)):
         return False
     new, old = experiment.mean(), control.mean()
-    return not (new and old) or bool(new / old >= EFFECT_SIZE)
+    return not (new and old) or bool(new / old >= MIN_EFFECT_SIZE)
 
 
 def _lower_rank(experiment: Floats, control: Floats) -> int:

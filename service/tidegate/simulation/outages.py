@@ -6,17 +6,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tidegate.simulation.course import Course
-from tidegate.simulation.draws import Floats, Mask
-from tidegate.simulation.scenarios import Fault, Noise
+from tidegate.simulation.distributions import Floats, Mask
+from tidegate.simulation.scenarios import Fault, RolloutNoise
+from tidegate.simulation.schedule import BatchSchedule
 
 UP_SECONDS = 25.0  # a crashing instance works for so long
-FIRST_BACK_OFF, LONGEST_BACK_OFF = 10.0, 300.0  # before it is started again; doubled each time (Kubernetes' rule)
-APART_SECONDS = 10.0  # instances do not crash at the same moment
+INITIAL_BACK_OFF, MAX_BACK_OFF = 10.0, 300.0  # before it is started again; doubled each time (Kubernetes' rule)
+SPREAD_SECONDS = 10.0  # instances do not crash at the same moment
 
 
 @dataclass(frozen=True, eq=False)
-class Outages:
+class InstanceOutages:
     """`down`: no sample of the interval. `crashing`: about to crash. `gone`: gets no traffic. All [R, T, n]."""
 
     down: Mask
@@ -29,7 +29,9 @@ class Outages:
         return np.asarray(shares / np.maximum(shares.sum(2, keepdims=True), 1e-9))
 
 
-def draw_outages(rng: np.random.Generator, course: Course, noise: Noise, fault: Fault, harmed: Floats) -> Outages:
+def draw_outages(
+    rng: np.random.Generator, course: BatchSchedule, noise: RolloutNoise, fault: Fault, harmed: Floats
+) -> InstanceOutages:
     """`harmed` [R, T, n]: where the fault shows."""
     replicates, intervals, instances = harmed.shape
     down = rng.random(harmed.shape) < noise.miss_p
@@ -42,19 +44,19 @@ def draw_outages(rng: np.random.Generator, course: Course, noise: Noise, fault: 
         at = rng.integers(0, intervals, (replicates, instances))
         down |= restarts[:, None] & (np.arange(intervals)[None, :, None] == at[:, None])
     gone = down & (harmed > 0) if fault.crash else np.zeros_like(down)
-    return Outages(down, crashing, gone)
+    return InstanceOutages(down, crashing, gone)
 
 
-def _crash_loop(rng: np.random.Generator, course: Course, harmed: Floats) -> tuple[Mask, Mask]:
+def _crash_loop(rng: np.random.Generator, course: BatchSchedule, harmed: Floats) -> tuple[Mask, Mask]:
     """Where instances wait to be started again, and where they are about to crash. Both [R, T, n]."""
     replicates, _, instances = harmed.shape
-    since = np.maximum(course.age, 0)[None] + rng.uniform(0, APART_SECONDS, (replicates, 1, instances))
+    since = np.maximum(course.age, 0)[None] + rng.uniform(0, SPREAD_SECONDS, (replicates, 1, instances))
     crashed, crashing = np.zeros(harmed.shape, bool), np.zeros(harmed.shape, bool)
-    started, back_off = 0.0, FIRST_BACK_OFF
+    started, back_off = 0.0, INITIAL_BACK_OFF
     while started < course.time[-1] + 60:  # beyond the end: `since` runs a little ahead of the time
         crashes = started + UP_SECONDS
         crashed |= (since >= crashes) & (since < crashes + back_off)
         crashing |= (since >= crashes - course.size.scrape) & (since < crashes)
         started += UP_SECONDS + back_off
-        back_off = min(back_off * 2, LONGEST_BACK_OFF)
+        back_off = min(back_off * 2, MAX_BACK_OFF)
     return crashed & (harmed > 0), crashing & (harmed > 0)

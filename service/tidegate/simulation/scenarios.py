@@ -25,14 +25,14 @@ Count = Annotated[int, Field(strict=True, ge=0, description="a whole number of a
 Replicates = Annotated[int, Field(strict=True, ge=1, description="a whole number of at least 1")]
 
 #: For each dataclass: a field that it does not have is a mistake.
-NO_OTHERS = ConfigDict(extra="forbid")
+STRICT = ConfigDict(extra="forbid")
 
 
 @dataclass(frozen=True)
-class Size:
+class ServiceSize:
     """A service and how it is watched."""
 
-    __pydantic_config__ = NO_OTHERS
+    __pydantic_config__ = STRICT
 
     name: Name
     n: Several  # instances
@@ -46,10 +46,10 @@ class Size:
 
 
 @dataclass(frozen=True)
-class Noise:
+class RolloutNoise:
     """Everything that may happen during a rolling update without any fault in the new release."""
 
-    __pydantic_config__ = NO_OTHERS
+    __pydantic_config__ = STRICT
 
     name: Name
     sd_e: Amount = 0.0  # differs between instances, for as long as they live: sd of the log error rate
@@ -79,7 +79,7 @@ class Noise:
 class Fault:
     """What is wrong with the new release. Several may be combined."""
 
-    __pydantic_config__ = NO_OTHERS
+    __pydantic_config__ = STRICT
 
     name: Name
     err_mult: Amount = 1.0  # factor of the error share
@@ -94,10 +94,10 @@ class Fault:
 
 
 @dataclass(frozen=True)
-class BgNoise:
+class SwitchNoise:
     """Everything that may happen around a switch of all traffic without any fault in the new release."""
 
-    __pydantic_config__ = NO_OTHERS
+    __pydantic_config__ = STRICT
 
     name: Name
     sd_s: Amount = 0.10  # wanders for the whole service (autoregressive): sd of the log error rate
@@ -115,18 +115,18 @@ class BgNoise:
 
 NO_FAULT = Fault("none")
 
-AnyNoise = TypeVar("AnyNoise", Noise, BgNoise)
+AnyNoise = TypeVar("AnyNoise", RolloutNoise, SwitchNoise)
 
 
 @dataclass(frozen=True)
-class Grid(Generic[AnyNoise]):
+class ScenarioGrid(Generic[AnyNoise]):
     """The cells of a simulation: each size with each noise and no fault, and each size with `base` and each fault.
 
-    `Grid[Noise]` is of rolling updates, judged beside the old release; `Grid[BgNoise]` of switches, judged against the
+    `ScenarioGrid[Noise]` is of rolling updates, judged beside the old release; `ScenarioGrid[BgNoise]` of switches, judged against the
     time before. `replicates` are the rollouts of a cell without fault.
     """
 
-    sizes: tuple[Size, ...]
+    sizes: tuple[ServiceSize, ...]
     noises: tuple[AnyNoise, ...]
     faults: tuple[Fault, ...]
     base: AnyNoise

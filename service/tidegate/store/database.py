@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from tidegate.core.judge.verdict import Time
+from tidegate.clock import Time
 from tidegate.errors import StoreError
 
 MIGRATE = "run `tidegate migrate`"
@@ -32,7 +32,7 @@ class Database(ABC):
     #: Programs on several machines may be at work on it at once: engines, and others that know another schema.
     shared: bool
     #: What a person does when it does not work.
-    mend: str
+    fix: str
     #: The base of its driver's errors, which come through where SQLAlchemy is not between.
     raw: type[Exception]
 
@@ -65,7 +65,7 @@ class Database(ABC):
         """Its name, version and place, for people."""
 
     @abstractmethod
-    def lack(self) -> tuple[str, str] | None:
+    def shortage(self) -> tuple[str, str] | None:
         """What is wrong already or soon, though it can be written to, and what to do."""
 
     def free_bytes(self) -> int | None:

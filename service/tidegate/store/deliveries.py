@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, insert, select, update
 
-from tidegate.core.judge.verdict import Time
+from tidegate.clock import Time
 from tidegate.core.records import Delivery
 from tidegate.store.tables import deliveries, rollouts
 
@@ -29,18 +29,18 @@ def claim(connection: Connection, until: Time, now: Time) -> Delivery | None:
     return None if found is None else Delivery(found.rollout, found.delivered, found.failures)
 
 
-def note(connection: Connection, rollout: str, number: int, until: Time) -> None:
+def record(connection: Connection, rollout: str, number: int, until: Time) -> None:
     """Told up to this event; nobody else is given what follows before `until`, so that the order holds."""
     values = {"delivered": number, "failures": 0, "due": until}
     connection.execute(update(deliveries).where(row.rollout == rollout, row.delivered < number).values(values))
 
 
-def put_off(connection: Connection, rollout: str, due: Time, *, failed: bool) -> None:
+def postpone_delivery(connection: Connection, rollout: str, due: Time, *, failed: bool) -> None:
     """Not before then."""
     more = 1 if failed else 0
     connection.execute(update(deliveries).where(row.rollout == rollout).values(due=due, failures=row.failures + more))
 
 
-def leap(connection: Connection, now: Time) -> None:
+def shift_clock(connection: Connection, now: Time) -> None:
     """The clock by which they are due jumped."""
     connection.execute(update(deliveries).where(row.due > now).values(due=now))

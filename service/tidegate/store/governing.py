@@ -6,9 +6,9 @@ from collections.abc import Collection
 
 from sqlalchemy import Connection, bindparam, delete, insert, or_, select
 
-from tidegate.core.judge.verdict import Time
+from tidegate.clock import Time
 from tidegate.core.records import AuditEntry, Freeze
-from tidegate.store import rows
+from tidegate.store import mapping
 from tidegate.store.tables import audit, freezes
 
 _HOLDS = or_(freezes.c.until.is_(None), freezes.c.until > bindparam("now"))
@@ -18,7 +18,7 @@ _HOLDING = select(freezes).where(_HOLDS).order_by(freezes.c.environment)  # made
 def put(connection: Connection, freeze: Freeze) -> None:
     """In the place of the one before, if there was one."""
     connection.execute(delete(freezes).where(freezes.c.environment == freeze.environment))
-    connection.execute(insert(freezes).values(**rows.freeze_values(freeze)))
+    connection.execute(insert(freezes).values(**mapping.freeze_values(freeze)))
 
 
 def lift(connection: Connection, environment: str) -> None:
@@ -28,7 +28,7 @@ def lift(connection: Connection, environment: str) -> None:
 
 def every(connection: Connection, now: Time) -> tuple[Freeze, ...]:
     """Those that hold now, by environment."""
-    return tuple(map(rows.freeze_of, connection.execute(_HOLDING, {"now": now})))
+    return tuple(map(mapping.freeze_of, connection.execute(_HOLDING, {"now": now})))
 
 
 def frozen(connection: Connection, environment: str, now: Time) -> Freeze | None:
@@ -39,7 +39,7 @@ def frozen(connection: Connection, environment: str, now: Time) -> Freeze | None
 def note(connection: Connection, entry: AuditEntry | None) -> None:
     """Add it, where there is one."""
     if entry is not None:
-        connection.execute(insert(audit).values(rows.audit_values(entry)))
+        connection.execute(insert(audit).values(mapping.audit_values(entry)))
 
 
 def read(
@@ -51,4 +51,4 @@ def read(
         query = query.where(audit.c.number < before)
     if subjects is not None:
         query = query.where(audit.c.subject.in_(subjects))
-    return tuple(map(rows.audit_of, connection.execute(query)))
+    return tuple(map(mapping.audit_of, connection.execute(query)))

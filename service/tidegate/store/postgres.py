@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy import URL, Connection, create_engine, event, text
 
-from tidegate.core.judge.verdict import Time
+from tidegate.clock import Time
 from tidegate.errors import InvalidSettings, Problem, StoreError
 from tidegate.store.database import MIGRATE, Collision, Database
 
@@ -24,7 +24,7 @@ STATEMENT_SECONDS = 10.0
 SILENCE_SECONDS = 15  # after this the system gives a connection up whose other end says nothing
 MIGRATION_SECONDS = 600.0  # for one statement of a migration, and for another `tidegate migrate`
 POOL_SIZE = 8  # connections kept open; more threads than that open theirs for one transaction
-MOST_CONNECTIONS = 32
+MAX_CONNECTIONS = 32
 MIGRATION_LOCK = 0x7469_6465  # any number that nothing else uses
 #: What the URL may say behind its question mark; libpq knows more, most of which is set here.
 OPTIONS = ("host", "port", "sslmode", "sslrootcert", "sslcert", "sslkey", "target_session_attrs")
@@ -41,7 +41,7 @@ _CONNECT_OPTIONS = {
 }
 
 #: SQLSTATEs (or their first two places) after which the same call may succeed: what to tell a person.
-_PASSING = {
+_RETRYABLE = {
     "08": "the connection broke",
     "25006": "the server is read-only: point `database` at the primary, or make room on its disk",
     "25P03": "the transaction was idle for too long",
@@ -53,7 +53,7 @@ _PASSING = {
     "57P": "the server is stopping or starting",
     "58": "the server's system failed to read or write",
 }
-_LASTING = {
+_PERMANENT = {
     "22": "a value cannot be stored",
     "28": "the server refuses this role: look at the password and at pg_hba.conf",
     "3D000": "there is no such database: make it with `createdb`",
@@ -86,20 +86,20 @@ _REFUSALS = {
 class Postgres(Database):
     """A server. Nothing is opened before the first transaction; `password_file` is read anew for each connection."""
 
-    connections = MOST_CONNECTIONS
+    connections = MAX_CONNECTIONS
     shared = True
-    mend = "look at the server, its log, and the `database` setting, then check again"
+    fix = "look at the server, its log, and the `database` setting, then check again"
 
     def __init__(self, url: URL, password_file: Path | None) -> None:
         """Raises `InvalidSettings`."""
         driver = _driver()
         self.raw = driver.Error
-        _refuse(url, password_file)
+        _validate(url, password_file)
         self._place = f"{url.host or url.query.get('host') or 'the local socket'}/{url.database}"
         engine = create_engine(
             url.set(drivername="postgresql+psycopg"),
             pool_size=POOL_SIZE,
-            max_overflow=MOST_CONNECTIONS - POOL_SIZE,
+            max_overflow=MAX_CONNECTIONS - POOL_SIZE,
             pool_timeout=STATEMENT_SECONDS,
             pool_pre_ping=True,  # a server that was restarted in between costs no call
             connect_args=_CONNECT_OPTIONS,
@@ -151,18 +151,18 @@ class Postgres(Database):
         version = connection.execute(text("SHOW server_version")).scalar_one()
         return f"PostgreSQL {version.split()[0]} at {self._place}"
 
-    def lack(self) -> tuple[str, str] | None:
+    def shortage(self) -> tuple[str, str] | None:
         return None
 
     def error(self, doing: str, error: BaseException | None) -> StoreError:
         """By SQLSTATE. Only the first line is told: details quote rows, and rows hold containers' environments."""
-        told = _told(error)
+        told = _first_line(error)
         state = getattr(error, "sqlstate", None) or next((code for words, code in _REFUSALS.items() if words in told), "")
         if state in ("40001", "40P01"):
             return Collision(f"{doing}: another transaction was in the way ({told})", retryable=True)
         if state.startswith("23"):
             return Collision(f"{doing}: {told}", retryable=False)
-        for known, retryable in ((_PASSING, True), (_LASTING, False)):
+        for known, retryable in ((_RETRYABLE, True), (_PERMANENT, False)):
             for code in (state, state[:3], state[:2]):
                 if code in known:
                     return StoreError(f"{doing}: {known[code]} ({told})", retryable=retryable)
@@ -186,7 +186,7 @@ def _driver() -> ModuleType:
     return postgres_connection
 
 
-def _refuse(url: URL, password_file: Path | None) -> None:
+def _validate(url: URL, password_file: Path | None) -> None:
     """All that is wrong with the settings, at once."""
     found = []
     if not url.database:
@@ -207,7 +207,7 @@ def _password(file: Path) -> str:
         raise StoreError(f"database_password_file {file} cannot be read: {error}", retryable=False) from error
 
 
-def _told(error: BaseException | None) -> str:
+def _first_line(error: BaseException | None) -> str:
     """The server's own sentence, or the client's last one."""
     primary = getattr(getattr(error, "diag", None), "message_primary", None)
     lines = str(primary or error).strip().splitlines()

@@ -8,12 +8,12 @@ from typing import Any
 
 from psycopg import Connection, Error, OperationalError
 
-__all__ = ["Error", "PatientConnection"]
+__all__ = ["Error", "TimeLimitedConnection"]
 
 PATIENCE_SECONDS = 15.0  # longer than the server's own limit for a statement: this is for a server that hangs itself
 
 
-class PatientConnection(Connection[Any]):
+class TimeLimitedConnection(Connection[Any]):
     """Closes itself when the server keeps silent for longer than `patience_seconds`; that is an `OperationalError`."""
 
     patience_seconds = PATIENCE_SECONDS

@@ -5,25 +5,35 @@ from __future__ import annotations
 from sqlalchemy import ColumnElement, Connection, Select, and_, delete, exists, func, not_, or_, select
 
 from tidegate.core.phases import LIVE
-from tidegate.core.records import Keep, Pruned
-from tidegate.store.tables import deliveries, events, idempotency, is_live, looks, releases, rollouts, services, signals
+from tidegate.core.records import Pruned, Retention
+from tidegate.store.tables import (
+    deliveries,
+    events,
+    idempotency,
+    is_live,
+    measurements,
+    releases,
+    rollouts,
+    services,
+    signals,
+)
 from tidegate.store.tables import verdicts as verdicts_table
 
-KEPT_ROLLOUTS = 10  # the newest of each service stay, however old: its fences go on from the newest
-KEPT_GOOD = 5  # good releases of each service stay, to go back to
-BATCH_LOOKS = 500  # in one transaction, so that nobody waits long
+MIN_ROLLOUTS = 10  # the newest of each service stay, however old: its fences go on from the newest
+MIN_GOOD_RELEASES = 5  # good releases of each service stay, to go back to
+BATCH_MEASUREMENTS = 500  # in one transaction, so that nobody waits long
 BATCH_ROLLOUTS = 25
-TURN = 0x7469_6466  # names this work among all that only one program does at a time
-CHILDREN = (events, verdicts_table, looks, signals, deliveries)
+LOCK_NUMBER = 0x7469_6466  # names this work among all that only one program does at a time
+ROLLOUT_TABLES = (events, verdicts_table, measurements, signals, deliveries)
 
 
-def _old_looks(keep: Keep) -> Select[tuple[int]]:
+def _old_measurements(keep: Retention) -> Select[tuple[int]]:
     ended = func.coalesce(rollouts.c.finished, rollouts.c.created)
-    joined = looks.join(rollouts, rollouts.c.id == looks.c.rollout)
-    return select(looks.c.number).select_from(joined).where(not_(is_live), ended < keep.samples_before)
+    joined = measurements.join(rollouts, rollouts.c.id == measurements.c.rollout)
+    return select(measurements.c.number).select_from(joined).where(not_(is_live), ended < keep.samples_before)
 
 
-def _old_rollouts(keep: Keep) -> Select[tuple[str]]:
+def _old_rollouts(keep: Retention) -> Select[tuple[str]]:
     """Finished, and so is its group; old, and not among the newest of its service."""
     newer, fellow = rollouts.alias("newer"), rollouts.alias("fellow")
     after = select(func.count()).select_from(newer).where(
@@ -35,7 +45,7 @@ def _old_rollouts(keep: Keep) -> Select[tuple[str]]:
     ended = func.coalesce(rollouts.c.finished, rollouts.c.created)
     return (
         select(rollouts.c.id)
-        .where(not_(is_live), ended < keep.rollouts_before, after.scalar_subquery() >= KEPT_ROLLOUTS)
+        .where(not_(is_live), ended < keep.rollouts_before, after.scalar_subquery() >= MIN_ROLLOUTS)
         .where(not_(exists(select(fellow.c.id).where(group))))
     )
 
@@ -46,7 +56,7 @@ def _unused_release(service: str) -> ColumnElement[bool]:
         select(releases.c.id)
         .where(releases.c.service == service, releases.c.good_at.is_not(None))
         .order_by(releases.c.good_at.desc(), releases.c.number.desc())
-        .limit(KEPT_GOOD)
+        .limit(MIN_GOOD_RELEASES)
     )
     told = and_(
         rollouts.c.service == releases.c.service, or_(rollouts.c.old == releases.c.id, rollouts.c.new == releases.c.id)
@@ -60,9 +70,9 @@ def _unused_release(service: str) -> ColumnElement[bool]:
     )
 
 
-def count(connection: Connection, keep: Keep) -> Pruned:
+def count(connection: Connection, keep: Retention) -> Pruned:
     """What there is to forget; the releases are known only once the rollouts are gone."""
-    samples = 0 if keep.samples_before is None else _count(connection, _old_looks(keep))
+    samples = 0 if keep.samples_before is None else _count(connection, _old_measurements(keep))
     old = 0 if keep.rollouts_before is None else _count(connection, _old_rollouts(keep))
     return Pruned(samples, old, 0, more=bool(samples or old))
 
@@ -71,12 +81,16 @@ def _count(connection: Connection, query: Select[tuple[int]] | Select[tuple[str]
     return int(connection.execute(select(func.count()).select_from(query.subquery())).scalar_one())
 
 
-def batch(connection: Connection, keep: Keep) -> Pruned:
+def batch(connection: Connection, keep: Retention) -> Pruned:
     """A little of it: samples, and only when there are no more of them, rollouts."""
     if keep.samples_before is not None:
-        numbers = connection.execute(_old_looks(keep).order_by(looks.c.number).limit(BATCH_LOOKS)).scalars().all()
+        numbers = (
+            connection.execute(_old_measurements(keep).order_by(measurements.c.number).limit(BATCH_MEASUREMENTS))
+            .scalars()
+            .all()
+        )
         if numbers:
-            connection.execute(delete(looks).where(looks.c.number.in_(numbers)))
+            connection.execute(delete(measurements).where(measurements.c.number.in_(numbers)))
             return Pruned(len(numbers), 0, 0, more=True)
     if keep.rollouts_before is None:
         return Pruned(0, 0, 0, more=False)
@@ -87,7 +101,7 @@ def batch(connection: Connection, keep: Keep) -> Pruned:
         connection.execute(keys)
         return Pruned(0, 0, 0, more=False)
     ids = [row.id for row in found]
-    for table in CHILDREN:
+    for table in ROLLOUT_TABLES:
         connection.execute(delete(table).where(table.c.rollout.in_(ids)))
     connection.execute(delete(rollouts).where(rollouts.c.id.in_(ids)))
     gone = sum(

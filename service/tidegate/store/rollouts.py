@@ -7,20 +7,29 @@ from dataclasses import replace
 
 from sqlalchemy import Connection, Integer, String, and_, bindparam, func, insert, or_, select, update
 
-from tidegate.core.judge.look import Look
-from tidegate.core.judge.verdict import Time, Verdict
-from tidegate.core.kinds import Kind
+from tidegate.analysis.measurement import Measurement
+from tidegate.analysis.verdict import Verdict
+from tidegate.clock import Time
+from tidegate.core.event_kinds import EventKind
 from tidegate.core.model import Event, Rollout, RolloutKind, Signal, SignalKind
 from tidegate.core.phases import Phase
-from tidegate.core.records import AuditEntry, Beginning, Idempotency, VerdictRow
-from tidegate.errors import IllegalMove, KeyReused, RolloutInProgress, Stale, StoreError, Superseded, UnknownRollout
-from tidegate.store import deliveries, governing, leases, rows, services
-from tidegate.store.rows import AnyRow
-from tidegate.store.tables import events, idempotency, is_live, looks, releases, rollouts, signals, verdicts
+from tidegate.core.records import AuditEntry, Idempotency, NewRollout, VerdictRow
+from tidegate.errors import (
+    IllegalMove,
+    KeyReused,
+    RolloutInProgress,
+    StoreError,
+    Superseded,
+    UnknownRollout,
+    VersionConflict,
+)
+from tidegate.store import deliveries, governing, leases, mapping, services
+from tidegate.store.mapping import AnyRow
+from tidegate.store.tables import events, idempotency, is_live, measurements, releases, rollouts, signals, verdicts
 from tidegate.store.tables import services as services_table
 
 #: What a signal is called as an event, and in its sentence.
-SIGNALLED = {
+SIGNAL_EVENTS = {
     SignalKind.PROMOTE: ("promoted", "promoted"),
     SignalKind.ROLLBACK: ("rollback_asked", "rollback asked"),
     SignalKind.PAUSE: ("paused", "paused"),
@@ -28,12 +37,12 @@ SIGNALLED = {
     SignalKind.FORCE: ("forced", "all analysis skipped"),
     SignalKind.VERIFY: ("verify_asked", "verdict asked"),
 }
-PAUSING = {SignalKind.PAUSE: True, SignalKind.RESUME: False}
+PAUSED_BY = {SignalKind.PAUSE: True, SignalKind.RESUME: False}
 
 # Statements of every tick and of every request that waits. Each is made once: making one anew takes SQLAlchemy ten times as
 # long as running it.
 _COUNTED = rollouts.c.events + bindparam("added", type_=Integer)
-_NEW = {name: bindparam(f"new_{name}", type_=rollouts.c[name].type) for name in rows.DRIVEN}
+_NEW = {name: bindparam(f"new_{name}", type_=rollouts.c[name].type) for name in mapping.ENGINE_COLUMNS}
 _PHASE = select(rollouts.c.phase).where(leases.HELD).with_for_update()
 _SAVE = leases.CHANGE.values(**_NEW, version=rollouts.c.version + 1, events=_COUNTED).returning(
     rollouts.c.version, rollouts.c.paused, rollouts.c.resumes, rollouts.c.events
@@ -41,8 +50,8 @@ _SAVE = leases.CHANGE.values(**_NEW, version=rollouts.c.version + 1, events=_COU
 _NOTE = leases.CHANGE.values(events=_COUNTED).returning(rollouts.c.events)
 _WANTED = bindparam("wanted", type_=String)
 _ROW = select(rollouts).where(rollouts.c.id == _WANTED)
-_WISHES = select(signals).where(signals.c.rollout == _WANTED).order_by(signals.c.number)
-_STORY = (
+_SIGNALS = select(signals).where(signals.c.rollout == _WANTED).order_by(signals.c.number)
+_EVENTS = (
     select(events)
     .where(events.c.rollout == _WANTED, events.c.number > bindparam("after"))
     .order_by(events.c.number)
@@ -53,7 +62,7 @@ _STORY = (
 # -- beginning --------------------------------------------------------------------------------------------------------
 
 
-def answered(connection: Connection, key: Idempotency) -> Idempotency | None:
+def find_answer(connection: Connection, key: Idempotency) -> Idempotency | None:
     """What was said to this key before; None when it is new. Raises `KeyReused` for another body. An empty key is
     always new."""
     if not key.key:
@@ -64,10 +73,10 @@ def answered(connection: Connection, key: Idempotency) -> Idempotency | None:
         return None
     if found.digest != key.digest:
         raise KeyReused(f"the idempotency key {key.key} was used before with another request; choose a new key")
-    return rows.idempotency_of(found)
+    return mapping.idempotency_of(found)
 
 
-def add(connection: Connection, new: Beginning, now: Time) -> None:
+def add(connection: Connection, new: NewRollout, now: Time) -> None:
     """Everything that a new rollout brings with it; a live repair gives way to it. Raises `RolloutInProgress`,
     `RouteTaken`, `UnknownService`."""
     rollout, service, release = new.rollout, new.service, new.release
@@ -78,23 +87,23 @@ def add(connection: Connection, new: Beginning, now: Time) -> None:
     if rollout.kind is RolloutKind.RELEASE:
         services.put(connection, service)
     else:
-        services.require_same(connection, rollout)
-    _refuse_an_older_build(connection, rollout)
-    _make_way(connection, rollout, now)
+        services.require_unchanged(connection, rollout)
+    _refuse_older_build(connection, rollout)
+    _supersede_repair(connection, rollout, now)
     if rollout.kind is not RolloutKind.REPAIR:
-        services.drifted(connection, service.key, None)
+        services.set_drift(connection, service.key, None)
     if release is None:
         services.get_release(connection, service.key, rollout.new)
     else:
         services.add_release(connection, release, now)
     unclaimed = {"nudged": False, "owner": "", "since": now, "fence": _highest_fence(connection), "due": now, "events": 1}
-    connection.execute(insert(rollouts).values(**rows.rollout_values(rollout), **unclaimed))
+    connection.execute(insert(rollouts).values(**mapping.rollout_values(rollout), **unclaimed))
     _append(connection, rollout.id, (new.event,), last=1)
     if rollout.build is not None:
         deliveries.add(connection, rollout.id, now)
 
 
-def remember(connection: Connection, key: Idempotency, now: Time) -> None:
+def store_answer(connection: Connection, key: Idempotency, now: Time) -> None:
     """What is said to this key from now on."""
     if key.key:
         values = {"scope": key.scope, "key": key.key, "digest": key.digest, "status": key.status, "answer": key.answer}
@@ -106,7 +115,7 @@ def _highest_fence(connection: Connection) -> int:
     return int(connection.execute(select(func.coalesce(func.max(rollouts.c.fence), 0))).scalar_one())
 
 
-def _make_way(connection: Connection, rollout: Rollout, now: Time) -> None:
+def _supersede_repair(connection: Connection, rollout: Rollout, now: Time) -> None:
     """A repair ends at once where something else is asked for: that starts from what is there, as the repair did. Its
     engine has lost the lease with it. Raises `RolloutInProgress` for any other live rollout."""
     service = rollout.service
@@ -122,10 +131,10 @@ def _make_way(connection: Connection, rollout: Rollout, now: Time) -> None:
     values = {"phase": Phase.ROLLED_BACK.value, "reason": why, "finished": now, "lease_until": None}
     counted = {"version": rollouts.c.version + 1, "events": rollouts.c.events + 1}
     last = connection.execute(ended.values(**values, **counted).returning(rollouts.c.events)).scalar_one()
-    _append(connection, live.id, (Event(Kind.SUPERSEDED, why, now, data={"rollout": rollout.id}),), last=last)
+    _append(connection, live.id, (Event(EventKind.SUPERSEDED, why, now, data={"rollout": rollout.id}),), last=last)
 
 
-def _refuse_an_older_build(connection: Connection, rollout: Rollout) -> None:
+def _refuse_older_build(connection: Connection, rollout: Rollout) -> None:
     """What a newer build of the same job has asked for is not undone by an older one that came late."""
     build = rollout.build
     if build is None:
@@ -154,29 +163,29 @@ def save(
     added: Sequence[Event],
     fence: int,
     verdict: Verdict | None,
-    look: Look | None,
+    look: Measurement | None,
     now: Time,
 ) -> Rollout:
     """State, verdict, look and events under the fence. Raises `LeaseLost`, or `IllegalMove` when it is finished already."""
-    held = leases.held(rollout.id, fence)
+    held = leases.lease_values(rollout.id, fence)
     before = connection.execute(_PHASE, held).scalar_one_or_none()
     if before is None:
-        raise leases.lost(rollout.id, fence)
+        raise leases.lease_lost(rollout.id, fence)
     if not Phase(before).live:
         raise IllegalMove(f"rollout {rollout.id} is {before} and does not change any more")
-    values = {f"new_{name}": value for name, value in rows.driven_values(rollout).items()}
+    values = {f"new_{name}": value for name, value in mapping.engine_values(rollout).items()}
     saved = connection.execute(_SAVE, {**held, **values, "added": len(added)}).one()
     if verdict is not None:
-        connection.execute(insert(verdicts), rows.verdict_values(rollout, verdict))
+        connection.execute(insert(verdicts), mapping.verdict_values(rollout, verdict))
     if look is not None:
-        connection.execute(insert(looks), rows.look_values(rollout.id, look))
+        connection.execute(insert(measurements), mapping.measurement_values(rollout.id, look))
     _append(connection, rollout.id, added, last=saved.events)
     if not rollout.phase.live:
-        _conclude(connection, rollout, Phase(before), now)
+        _record_outcome(connection, rollout, Phase(before), now)
     return replace(rollout, version=saved.version, paused=saved.paused, resumes=saved.resumes)
 
 
-def _conclude(connection: Connection, rollout: Rollout, before: Phase, now: Time) -> None:
+def _record_outcome(connection: Connection, rollout: Rollout, before: Phase, now: Time) -> None:
     """What the end of a rollout says of its release.
 
     One that was called off before anything was touched, or halted on its way forward, says nothing of it. Nor does a
@@ -184,7 +193,7 @@ def _conclude(connection: Connection, rollout: Rollout, before: Phase, now: Time
     """
     if rollout.kind is not RolloutKind.RELEASE:
         if rollout.kind is RolloutKind.SCALE and rollout.phase is Phase.SUCCEEDED:
-            services.scaled(connection, rollout.service, rollout.new, rollout.plan[-1].fleet[rollout.new])
+            services.set_replicas(connection, rollout.service, rollout.new, rollout.plan[-1].fleet[rollout.new])
         return
     ours = (releases.c.service == rollout.service, releases.c.id == rollout.new)
     at = now if rollout.finished is None else rollout.finished
@@ -197,16 +206,16 @@ def _conclude(connection: Connection, rollout: Rollout, before: Phase, now: Time
 
 def note(connection: Connection, rollout: str, added: Sequence[Event], fence: int) -> None:
     """Events alone. Raises `LeaseLost`."""
-    last = connection.execute(_NOTE, {**leases.held(rollout, fence), "added": len(added)}).scalar_one_or_none()
+    last = connection.execute(_NOTE, {**leases.lease_values(rollout, fence), "added": len(added)}).scalar_one_or_none()
     if last is None:
-        raise leases.lost(rollout, fence)
+        raise leases.lease_lost(rollout, fence)
     _append(connection, rollout, added, last=last)
 
 
 def _append(connection: Connection, rollout: str, added: Sequence[Event], last: int) -> None:
     """Store these as the rollout's newest, the final one under the number `last`."""
     first = last - len(added) + 1
-    values = [rows.event_values(rollout, each, number) for number, each in enumerate(added, start=first)]
+    values = [mapping.event_values(rollout, each, number) for number, each in enumerate(added, start=first)]
     if values:
         connection.execute(insert(events), values)
 
@@ -214,7 +223,7 @@ def _append(connection: Connection, rollout: str, added: Sequence[Event], last: 
 # -- wishes -----------------------------------------------------------------------------------------------------------
 
 
-def signal(
+def record_signal(
     connection: Connection,
     rollout: str,
     wish: Signal,
@@ -223,26 +232,26 @@ def signal(
     now: Time,
     audit: AuditEntry | None,
 ) -> Rollout:
-    """Record it and wake the engine. Raises `UnknownRollout`, `IllegalMove`, `Stale`, `KeyReused`."""
-    present, *fellows = _together(connection, rollout)
+    """Record it and wake the engine. Raises `UnknownRollout`, `IllegalMove`, `VersionConflict`, `KeyReused`."""
+    present, *fellows = _lock_group(connection, rollout)
     if key is not None:
-        if answered(connection, key) is not None:
-            return rows.rollout_of(present)
-        remember(connection, key, now)
+        if find_answer(connection, key) is not None:
+            return mapping.rollout_of(present)
+        store_answer(connection, key, now)
     if not Phase(present.phase).live:
         raise IllegalMove(f"rollout {rollout} is {present.phase}; {wish.kind} is for one that still goes on")
     if version is not None and version != present.version:
-        raise Stale(f"rollout {rollout} has version {present.version}, not {version}; read it again")
-    changed = _wished(connection, present, wish, now)
+        raise VersionConflict(f"rollout {rollout} has version {present.version}, not {version}; read it again")
+    changed = _apply_signal(connection, present, wish, now)
     for other in fellows:
         at_once = wish if wish.step is None else replace(wish, step=other.cursor)
-        if wish.kind is not SignalKind.PROMOTE or _waits_alike(present, other):
-            _wished(connection, other, at_once, now)
+        if wish.kind is not SignalKind.PROMOTE or _wait_at_same_point(present, other):
+            _apply_signal(connection, other, at_once, now)
     governing.note(connection, audit)
-    return rows.rollout_of(changed)
+    return mapping.rollout_of(changed)
 
 
-def _together(connection: Connection, rollout: str) -> list[AnyRow]:
+def _lock_group(connection: Connection, rollout: str) -> list[AnyRow]:
     """It, and the others of its group that still go on; held until the transaction ends. Always taken in one order, or two
     wishes for one group could wait for each other."""
     group = _row(connection, rollout).group
@@ -253,19 +262,19 @@ def _together(connection: Connection, rollout: str) -> list[AnyRow]:
     return sorted(connection.execute(query), key=lambda row: row.id != rollout)
 
 
-def _waits_alike(one: AnyRow, other: AnyRow) -> bool:
+def _wait_at_same_point(one: AnyRow, other: AnyRow) -> bool:
     """Whether both stand at the same point of their group, so that an approval of the one is for the other as well."""
-    points = {rows.rollout_of(each).step.gate.together for each in (one, other)}
+    points = {mapping.rollout_of(each).step.gate.together for each in (one, other)}
     return len(points) == 1 and points != {0}
 
 
-def _wished(connection: Connection, present: AnyRow, wish: Signal, now: Time) -> AnyRow:
+def _apply_signal(connection: Connection, present: AnyRow, wish: Signal, now: Time) -> AnyRow:
     """Record it for one rollout; the row as it is then."""
     changed = connection.execute(
         update(rollouts)
         .where(rollouts.c.id == present.id)
         .values(
-            paused=PAUSING.get(wish.kind, present.paused),
+            paused=PAUSED_BY.get(wish.kind, present.paused),
             nudged=True,
             due=now,
             version=rollouts.c.version + 1,
@@ -273,13 +282,13 @@ def _wished(connection: Connection, present: AnyRow, wish: Signal, now: Time) ->
         )
         .returning(rollouts)
     ).one()
-    connection.execute(insert(signals).values(rows.signal_values(present.id, wish)))
-    _append(connection, present.id, (_told(wish),), last=changed.events)
+    connection.execute(insert(signals).values(mapping.signal_values(present.id, wish)))
+    _append(connection, present.id, (_signal_event(wish),), last=changed.events)
     return changed
 
 
-def _told(wish: Signal) -> Event:
-    kind, words = SIGNALLED[wish.kind]
+def _signal_event(wish: Signal) -> Event:
+    kind, words = SIGNAL_EVENTS[wish.kind]
     vouched = f" (vouched for by {wish.via})" if wish.via else ""
     because = f": {wish.reason}" if wish.reason else ""
     data = {"by": wish.by, "via": wish.via, "reason": wish.reason} | ({} if wish.step is None else {"step": wish.step})
@@ -298,12 +307,12 @@ def _row(connection: Connection, rollout: str) -> AnyRow:
 
 def load(connection: Connection, rollout: str) -> tuple[Rollout, tuple[Signal, ...]]:
     """With its signals, oldest first. Raises `UnknownRollout`."""
-    found = rows.rollout_of(_row(connection, rollout))
-    wishes = connection.execute(_WISHES, {"wanted": rollout})
-    return found, tuple(map(rows.signal_of, wishes))
+    found = mapping.rollout_of(_row(connection, rollout))
+    signals = connection.execute(_SIGNALS, {"wanted": rollout})
+    return found, tuple(map(mapping.signal_of, signals))
 
 
-def page(
+def list_rollouts(
     connection: Connection, service: str | None, phase: Phase | None, before: str | None, limit: int
 ) -> tuple[Rollout, ...]:
     """The newest first. Raises `UnknownRollout` for an unknown `before`."""
@@ -314,12 +323,12 @@ def page(
         query = query.where(rollouts.c.phase == phase.value)
     if before is not None:
         query = query.where(rollouts.c.sequence < _row(connection, before).sequence)
-    return tuple(map(rows.rollout_of, connection.execute(query)))
+    return tuple(map(mapping.rollout_of, connection.execute(query)))
 
 
-def story(connection: Connection, rollout: str, after: int, limit: int) -> tuple[Event, ...]:
+def list_events(connection: Connection, rollout: str, after: int, limit: int) -> tuple[Event, ...]:
     """Events by number. Raises `UnknownRollout`."""
-    found = tuple(map(rows.event_of, connection.execute(_STORY, {"wanted": rollout, "after": after, "most": limit})))
+    found = tuple(map(mapping.event_of, connection.execute(_EVENTS, {"wanted": rollout, "after": after, "most": limit})))
     if not found:
         _row(connection, rollout)
     return found
@@ -331,10 +340,10 @@ def last_events(connection: Connection, wanted: Collection[str]) -> dict[str, in
     return {row.id: row.events for row in found}
 
 
-def judged(connection: Connection, rollout: str) -> tuple[VerdictRow, ...]:
+def list_verdicts(connection: Connection, rollout: str) -> tuple[VerdictRow, ...]:
     """Verdicts, oldest first. Raises `UnknownRollout`."""
     query = select(verdicts).where(verdicts.c.rollout == rollout).order_by(verdicts.c.number)
-    found = tuple(map(rows.verdict_of, connection.execute(query)))
+    found = tuple(map(mapping.verdict_of, connection.execute(query)))
     if not found:
         _row(connection, rollout)
     return found
@@ -343,13 +352,13 @@ def judged(connection: Connection, rollout: str) -> tuple[VerdictRow, ...]:
 def peers(connection: Connection, rollout: str, group: str) -> tuple[Rollout, ...]:
     """The other rollouts of a group, in the order in which they were created."""
     query = select(rollouts).where(rollouts.c.group == group, rollouts.c.id != rollout).order_by(rollouts.c.sequence)
-    return tuple(map(rows.rollout_of, connection.execute(query)))
+    return tuple(map(mapping.rollout_of, connection.execute(query)))
 
 
-def looked(connection: Connection, rollout: str, after: int) -> tuple[Look, ...]:
+def list_measurements(connection: Connection, rollout: str, after: int) -> tuple[Measurement, ...]:
     """Looks at the metrics, oldest first, without the first `after`. Raises `UnknownRollout`."""
-    query = select(looks).where(looks.c.rollout == rollout).order_by(looks.c.number)
-    found = tuple(map(rows.look_of, connection.execute(query.offset(after))))
+    query = select(measurements).where(measurements.c.rollout == rollout).order_by(measurements.c.number)
+    found = tuple(map(mapping.measurement_of, connection.execute(query.offset(after))))
     if not found:
         _row(connection, rollout)
     return found

@@ -6,31 +6,31 @@ from dataclasses import replace
 
 from sqlalchemy import ColumnElement, Connection, Select, and_, func, insert, or_, select, update
 
-from tidegate.core.judge.verdict import Time
+from tidegate.clock import Time
 from tidegate.core.model import Release, Rollout, Service
 from tidegate.core.records import Drift, ReleaseRow, ServiceRow
-from tidegate.errors import RolloutInProgress, RouteTaken, Stale, UnknownService
-from tidegate.store import rows
+from tidegate.errors import RolloutInProgress, RouteTaken, UnknownService, VersionConflict
+from tidegate.store import mapping
 from tidegate.store.tables import is_live, numbers, releases, rollouts, services
 
 
 def put(connection: Connection, service: Service, version: int | None = None) -> None:
     """Store or replace. The version grows when something changes; `version` 0 means that there must be none yet."""
-    values = rows.service_values(service)
+    values = mapping.service_values(service)
     found = connection.execute(
         select(services.c.version, services.c.definition).where(services.c.key == service.key).with_for_update()
     ).one_or_none()
     present = 0 if found is None else found.version
     if version is not None and version != present:
-        raise Stale(f"{service.key} has version {present}, not {version}; read it again")
-    _own_route(connection, service)
+        raise VersionConflict(f"{service.key} has version {present}, not {version}; read it again")
+    _require_free_route(connection, service)
     if found is None:
         connection.execute(insert(services).values(**values, version=1))
     elif found.definition != values["definition"]:
         connection.execute(update(services).where(services.c.key == service.key).values(**values, version=present + 1))
 
 
-def _own_route(connection: Connection, service: Service) -> None:
+def _require_free_route(connection: Connection, service: Service) -> None:
     """One backend of one proxy belongs to one service."""
     other = connection.execute(
         select(services.c.key).where(
@@ -54,51 +54,56 @@ def get(connection: Connection, key: str) -> ServiceRow:
     found = connection.execute(_with_live_rollout().where(services.c.key == key)).one_or_none()
     if found is None:
         raise UnknownService(f"no service {key}")
-    return rows.service_of(found)
+    return mapping.service_of(found)
 
 
-def every(connection: Connection) -> tuple[ServiceRow, ...]:
+def list_services(connection: Connection) -> tuple[ServiceRow, ...]:
     """All, by key."""
-    return tuple(map(rows.service_of, connection.execute(_with_live_rollout().order_by(services.c.key))))
+    return tuple(map(mapping.service_of, connection.execute(_with_live_rollout().order_by(services.c.key))))
 
 
-def next_to_tend(connection: Connection, environment: str, every_seconds: float, now: Time) -> ServiceRow | None:
+def next_drift_check(connection: Connection, environment: str, every_seconds: float, now: Time) -> ServiceRow | None:
     """Take the one whose look has been due longest: it is not due again for so long. None with a live rollout is."""
     first = (
         select(services.c.key)
-        .where(services.c.environment == environment, services.c.live.is_not(None), services.c.look_due <= now, ~_driven())
-        .order_by(services.c.look_due, services.c.key)
+        .where(
+            services.c.environment == environment,
+            services.c.live.is_not(None),
+            services.c.drift_check_due <= now,
+            ~_has_live_rollout(),
+        )
+        .order_by(services.c.drift_check_due, services.c.key)
         .limit(1)
         .with_for_update(skip_locked=True)
     )
-    taken = update(services).where(services.c.key == first.scalar_subquery()).values(look_due=now + every_seconds)
+    taken = update(services).where(services.c.key == first.scalar_subquery()).values(drift_check_due=now + every_seconds)
     key = connection.execute(taken.returning(services.c.key)).scalar_one_or_none()
     return None if key is None else get(connection, key)
 
 
-def leap(connection: Connection, now: Time) -> None:
+def shift_clock(connection: Connection, now: Time) -> None:
     """The clock by which looks are due jumped."""
-    connection.execute(update(services).where(services.c.look_due > now).values(look_due=now))
+    connection.execute(update(services).where(services.c.drift_check_due > now).values(drift_check_due=now))
 
 
-def drifted(connection: Connection, key: str, drift: Drift | None) -> None:
+def set_drift(connection: Connection, key: str, drift: Drift | None) -> None:
     """Record what was found, unless a rollout has begun since: what was seen is that one's doing then."""
-    value = None if drift is None else rows.DRIFT.encode(drift)
-    connection.execute(update(services).where(services.c.key == key, ~_driven()).values(drift=value))
+    value = None if drift is None else mapping.DRIFT.encode(drift)
+    connection.execute(update(services).where(services.c.key == key, ~_has_live_rollout()).values(drift=value))
 
 
-def _driven() -> ColumnElement[bool]:
+def _has_live_rollout() -> ColumnElement[bool]:
     return select(rollouts.c.id).where(rollouts.c.service == services.c.key, is_live).exists()
 
 
-def scaled(connection: Connection, key: str, release: str, replicas: int) -> None:
+def set_replicas(connection: Connection, key: str, release: str, replicas: int) -> None:
     """From now on the service and this release of it have so many instances."""
     ours = and_(releases.c.service == key, releases.c.id == release)
     connection.execute(update(releases).where(ours).values(replicas=replicas))
     put(connection, replace(get(connection, key).service, replicas=replicas))
 
 
-def require_same(connection: Connection, rollout: Rollout) -> None:
+def require_unchanged(connection: Connection, rollout: Rollout) -> None:
     """Raises `RolloutInProgress` where another release serves by now, or another number of it, than a rollout that stays
     with it was made for."""
     found = connection.execute(
@@ -126,7 +131,7 @@ def add_release(connection: Connection, release: Release, now: Time) -> None:
     """A new one. Its number is the one its id ends with, as `next_number` reserved it."""
     tail = release.id.rpartition("-")[2]
     number = int(tail) if tail.isdecimal() else next_number(connection, release.service)
-    connection.execute(insert(releases).values(**rows.release_values(release), number=number, created=now))
+    connection.execute(insert(releases).values(**mapping.release_values(release), number=number, created=now))
 
 
 def get_release(connection: Connection, service: str, release: str) -> ReleaseRow:
@@ -135,13 +140,13 @@ def get_release(connection: Connection, service: str, release: str) -> ReleaseRo
     found = connection.execute(select(releases).where(wanted)).one_or_none()
     if found is None:
         raise UnknownService(f"no release {release} of {service}")
-    return rows.release_of(found)
+    return mapping.release_of(found)
 
 
-def releases_of(connection: Connection, service: str, limit: int) -> tuple[ReleaseRow, ...]:
+def list_releases(connection: Connection, service: str, limit: int) -> tuple[ReleaseRow, ...]:
     """The newest first."""
     query = select(releases).where(releases.c.service == service).order_by(releases.c.number.desc()).limit(limit)
-    return tuple(map(rows.release_of, connection.execute(query)))
+    return tuple(map(mapping.release_of, connection.execute(query)))
 
 
 def pin(connection: Connection, service: str, release: str, digest: str) -> None:
@@ -160,7 +165,7 @@ def quarantined(connection: Connection, service: str, digest: str) -> ReleaseRow
     good = connection.execute(select(func.max(table.good_at)).where(*same)).scalar_one_or_none()
     if found is None or (good is not None and good > found.quarantined_at):
         return None
-    return rows.release_of(found)
+    return mapping.release_of(found)
 
 
 def last_good(connection: Connection, service: str, before: str | None) -> ReleaseRow | None:
@@ -174,4 +179,4 @@ def last_good(connection: Connection, service: str, before: str | None) -> Relea
         .limit(1)
     )
     found = connection.execute(query if before is None else query.where(table.id != before)).one_or_none()
-    return None if found is None else rows.release_of(found)
+    return None if found is None else mapping.release_of(found)

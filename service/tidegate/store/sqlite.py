@@ -17,18 +17,18 @@ from typing import Any
 
 from sqlalchemy import URL, Connection, create_engine, event
 
-from tidegate.core.judge.verdict import Time
+from tidegate.clock import Time
 from tidegate.errors import InvalidSettings, Problem, Refused, StoreError
 from tidegate.store.database import MIGRATE, Collision, Database
 
 BUSY_SECONDS = 10.0  # how long a writer waits for another one
 MIGRATION_SECONDS = 600.0  # how long a migration waits for another one
 POOL_SIZE = 8  # connections kept open; more threads than that open theirs for one transaction
-MOST_CONNECTIONS = 64
-LEAST_FREE_BYTES = 64 * 1024 * 1024  # below this `check` warns: the write-ahead log alone may grow by megabytes
+MAX_CONNECTIONS = 64
+MIN_FREE_BYTES = 64 * 1024 * 1024  # below this `check` warns: the write-ahead log alone may grow by megabytes
 
 #: Primary result codes after which the same call may succeed: what to tell a person.
-_PASSING = {
+_RETRYABLE = {
     sqlite3.SQLITE_BUSY: f"another process kept the database locked for more than {BUSY_SECONDS:g} s",
     sqlite3.SQLITE_LOCKED: "the database is locked",
     sqlite3.SQLITE_FULL: "the disk is full: make room",
@@ -37,7 +37,7 @@ _PASSING = {
     sqlite3.SQLITE_NOMEM: "out of memory",
     sqlite3.SQLITE_INTERRUPT: "the statement was interrupted",
 }
-_LASTING = {
+_PERMANENT = {
     sqlite3.SQLITE_READONLY: "the database cannot be written: look at the permissions of the file and its directory",
     sqlite3.SQLITE_CORRUPT: "the database file is damaged: restore a backup",
     sqlite3.SQLITE_NOTADB: "the file is not an SQLite database",
@@ -51,9 +51,9 @@ class Sqlite(Database):
     queue at `turn` instead, and only processes meet in the file.
     """
 
-    connections = MOST_CONNECTIONS
+    connections = MAX_CONNECTIONS
     shared = False
-    mend = "look at the file, its permissions and its disk, then check again"
+    fix = "look at the file, its permissions and its disk, then check again"
     raw = sqlite3.Error
 
     def __init__(self, url: URL) -> None:
@@ -63,7 +63,7 @@ class Sqlite(Database):
         self.reading = create_engine(
             f"sqlite:///{path}",
             pool_size=POOL_SIZE,
-            max_overflow=MOST_CONNECTIONS - POOL_SIZE,
+            max_overflow=MAX_CONNECTIONS - POOL_SIZE,
             pool_timeout=BUSY_SECONDS,
             connect_args={"timeout": BUSY_SECONDS},
             hide_parameters=True,  # an error's trace goes to the log, and what is stored may be secret
@@ -116,13 +116,13 @@ class Sqlite(Database):
     def described(self, connection: Connection) -> str:
         return f"SQLite {sqlite3.sqlite_version} at {self.path}"
 
-    def lack(self) -> tuple[str, str] | None:
+    def shortage(self) -> tuple[str, str] | None:
         if not self.path.exists():
             return f"{self.path} does not exist", MIGRATE
         free = self.free_bytes()
-        if free < LEAST_FREE_BYTES:
+        if free < MIN_FREE_BYTES:
             what = f"{self.path}: only {free // 1024**2} MiB are free on its disk"
-            return what, f"make room: {LEAST_FREE_BYTES // 1024**2} MiB at the least"
+            return what, f"make room: {MIN_FREE_BYTES // 1024**2} MiB at the least"
         return None
 
     def free_bytes(self) -> int:
@@ -135,10 +135,10 @@ class Sqlite(Database):
         if isinstance(error, sqlite3.IntegrityError):
             return Collision(f"{doing}: {error}", retryable=False)
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the rest of it only refines
-        if code in _PASSING:
-            return StoreError(f"{doing}: {_PASSING[code]} ({error})", retryable=True)
-        if code in _LASTING:
-            return StoreError(f"{doing}: {_LASTING[code]} ({error})", retryable=False)
+        if code in _RETRYABLE:
+            return StoreError(f"{doing}: {_RETRYABLE[code]} ({error})", retryable=True)
+        if code in _PERMANENT:
+            return StoreError(f"{doing}: {_PERMANENT[code]} ({error})", retryable=False)
         if str(error).startswith(("no such table", "no such column")):
             return StoreError(f"{doing}: the schema is not up to date ({error}): {MIGRATE}", retryable=False)
         return StoreError(f"{doing}: {error}", retryable=False)
@@ -151,7 +151,7 @@ class Sqlite(Database):
             self.path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
             handle = os.open(lock, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try:
-            _take(handle, lock, self.path)
+            _lock(handle, lock, self.path)
             yield
         finally:
             os.close(handle)  # the file stays: removing it would let two engines lock two files of one name
@@ -181,7 +181,7 @@ def _begin(connection: Connection) -> None:
     connection.exec_driver_sql(options.get("begin", "BEGIN"))
 
 
-def _take(handle: int, lock: Path, path: Path) -> None:
+def _lock(handle: int, lock: Path, path: Path) -> None:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

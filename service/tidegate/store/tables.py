@@ -53,7 +53,7 @@ services = Table(
     Column("definition", JSON, nullable=False),
     Column("version", Integer, nullable=False),
     Column("live", String),  # the release that serves now; releases refer to services, so this is no foreign key
-    Column("look_due", Double, nullable=False, server_default=text("0")),  # when it is looked at between rollouts
+    Column("drift_check_due", Double, nullable=False, server_default=text("0")),  # when it is looked at between rollouts
     Column("drift", JSON(none_as_null=True)),  # what was found other than it should be
     UniqueConstraint("environment", "backend"),
 )
@@ -150,7 +150,7 @@ verdicts = Table(
     Column("verdict", JSON, nullable=False),
 )
 
-looks = Table(
+measurements = Table(
     "looks",
     metadata,
     Column("number", Integer, primary_key=True, autoincrement=True),
@@ -177,7 +177,7 @@ events = Table(
     Column("rollout", String, ForeignKey("rollouts.id"), primary_key=True),
     Column("number", Integer, primary_key=True, autoincrement=False),
     Column("kind", String, nullable=False),
-    Column("sentence", String, nullable=False),
+    Column("message", String, nullable=False),
     Column("at", Double, nullable=False),
     Column("data", JSON, nullable=False),
 )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, bindparam, delete, insert, or_, select, update
 
-from tidegate.core.judge.verdict import Time
+from tidegate.clock import Time
 from tidegate.core.records import Token
 from tidegate.errors import Refused
-from tidegate.store import rows
+from tidegate.store import mapping
 from tidegate.store.tables import tokens
 
 USE_IS_NOTED_EVERY_SECONDS = 60.0  # or each request would be a write
@@ -19,18 +19,18 @@ def add(connection: Connection, token: Token) -> None:
     twin = or_(tokens.c.id == token.id, tokens.c.digest == token.digest)
     if connection.execute(select(tokens.c.id).where(twin)).first() is not None:
         raise Refused(f"token {token.id} or its secret exists already")
-    connection.execute(insert(tokens).values(**rows.token_values(token)))
+    connection.execute(insert(tokens).values(**mapping.token_values(token)))
 
 
-def every(connection: Connection) -> tuple[Token, ...]:
+def list_tokens(connection: Connection) -> tuple[Token, ...]:
     """All, oldest first."""
-    return tuple(map(rows.token_of, connection.execute(select(tokens).order_by(tokens.c.created, tokens.c.id))))
+    return tuple(map(mapping.token_of, connection.execute(select(tokens).order_by(tokens.c.created, tokens.c.id))))
 
 
 def by_digest(connection: Connection, digest: str) -> Token | None:
     """Expired ones too: who asks compares `expires`."""
     found = connection.execute(_BY_DIGEST, {"digest": digest}).one_or_none()
-    return None if found is None else rows.token_of(found)
+    return None if found is None else mapping.token_of(found)
 
 
 def use_is_due(token: Token, now: Time) -> bool:

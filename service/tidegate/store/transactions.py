@@ -8,12 +8,15 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, make_url
+from sqlalchemy.exc import ArgumentError
 
-from tidegate.core.judge.verdict import Time
+from tidegate.clock import Time
+from tidegate.errors import InvalidSettings, Problem
 from tidegate.ports import Clock
-from tidegate.store import databases
-from tidegate.store.database import Collision
+from tidegate.store.database import Collision, Database
+from tidegate.store.postgres import Postgres
+from tidegate.store.sqlite import Sqlite
 
 T = TypeVar("T")
 SET_BACK_SECONDS = 10.0  # a slow answer looks like it for less; what is due later by less than that is no harm
@@ -25,7 +28,7 @@ class Transactions:
     def __init__(
         self, url: str, clock: Clock = time.time, *, password_file: Path | None = None, common: Clock | None = None
     ) -> None:
-        self._database = databases.connect(url, password_file)
+        self._database = connect(url, password_file)
         self._clock = clock
         self._common = common
         self._apart: float | None = None  # how far the shared clock was from one that only goes forward
@@ -69,3 +72,21 @@ class Transactions:
         except Collision:
             with self._write(doing) as connection:
                 return work(connection)
+
+
+ALLOWED = "allowed: sqlite:///PATH, postgresql://USER@HOST/NAME"
+
+
+def connect(url: str, password_file: Path | None = None) -> Database:
+    """Open lazily: nothing is touched before the first transaction. Raises `InvalidSettings`, without a password in it."""
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        raise InvalidSettings([Problem("database", f"not a URL; {ALLOWED}")]) from None
+    if parsed.drivername == "postgresql":
+        return Postgres(parsed, password_file)
+    if parsed.drivername != "sqlite":
+        raise InvalidSettings([Problem("database", f"{parsed.drivername} is not supported; {ALLOWED}")])
+    if password_file is not None:
+        raise InvalidSettings([Problem("database_password_file", "SQLite has no password; leave it out")])
+    return Sqlite(parsed)

@@ -1,4 +1,4 @@
-"""The exam of every `ports.Metrics`: inherit `MetricsContract`, give the two fixtures, and pytest runs it.
+"""The exam of every `ports.MetricsSource`: inherit `MetricsContract`, give the two fixtures, and pytest runs it.
 
     class TestMine(MetricsContract):
         @pytest.fixture
@@ -19,12 +19,13 @@ from collections.abc import Callable
 
 import pytest
 
-from tidegate.core.judge.series import Series
-from tidegate.core.judge.stream import Counters
-from tidegate.core.judge.verdict import Reason, Window
+from tidegate.analysis.counters import Counters
+from tidegate.analysis.queries import Series
+from tidegate.analysis.verdict import Reason
+from tidegate.clock import Window
 from tidegate.errors import MetricsError
-from tidegate.ports import Metrics
-from tidegate.testing.waiting import until
+from tidegate.ports import MetricsSource
+from tidegate.testing.wait import wait_until
 
 Publish = Callable[[str], None]
 
@@ -34,7 +35,7 @@ def since(start: float) -> Window:
     return Window(start, time.time())
 
 
-def grown(series: tuple[Series, ...], window: Window) -> dict[str, float]:
+def counter_increases(series: tuple[Series, ...], window: Window) -> dict[str, float]:
     """How much each counter grew, by its `part` label; all of one target."""
     found: dict[str, float] = {}
     for each in Counters().feed([Series({"server": each.labels["part"]}, each.samples) for each in series]):
@@ -51,11 +52,13 @@ class MetricsContract:
         """A metric name that no other test has."""
         return f"contract_{uuid.uuid4().hex[:8]}_total"
 
-    def test_a_name_that_nothing_has_is_an_empty_answer(self, metrics: Metrics, name: str) -> None:
+    def test_a_name_that_nothing_has_is_an_empty_answer(self, metrics: MetricsSource, name: str) -> None:
         assert metrics.fetch(name, since(time.time() - 60)) == ()
         assert metrics.fetch(f"sum({name})", since(time.time() - 60)) == ()
 
-    def test_a_selector_gives_the_raw_samples_with_all_labels(self, metrics: Metrics, publish: Publish, name: str) -> None:
+    def test_a_selector_gives_the_raw_samples_with_all_labels(
+        self, metrics: MetricsSource, publish: Publish, name: str
+    ) -> None:
         start = time.time()
         for value in (5, 7, 7.5):
             publish(f'{name}{{part="a"}} {value}\n')
@@ -68,7 +71,7 @@ class MetricsContract:
         assert [at for at, _ in series.samples] == sorted({at for at, _ in series.samples})
         assert all(start - 1 <= at <= time.time() for at, _ in series.samples)
 
-    def test_only_samples_inside_the_window_come(self, metrics: Metrics, publish: Publish, name: str) -> None:
+    def test_only_samples_inside_the_window_come(self, metrics: MetricsSource, publish: Publish, name: str) -> None:
         start = time.time()
         publish(f'{name}{{part="a"}} 1\n')
         publish(f'{name}{{part="a"}} 2\n')
@@ -82,7 +85,9 @@ class MetricsContract:
         assert without_last.samples == whole.samples[:-1]
         assert metrics.fetch(name, Window(first - 20, first - 10)) == ()
 
-    def test_an_expression_gives_one_value_at_the_windows_end(self, metrics: Metrics, publish: Publish, name: str) -> None:
+    def test_an_expression_gives_one_value_at_the_windows_end(
+        self, metrics: MetricsSource, publish: Publish, name: str
+    ) -> None:
         start = time.time()
         publish(f'{name}{{part="a"}} 2\n{name}{{part="b"}} 3\n')
         window = since(start)
@@ -92,7 +97,7 @@ class MetricsContract:
         assert at == pytest.approx(window.end, abs=0.002)
         assert len(metrics.fetch(f"{name} * 1", window)) == 2
 
-    def test_in_steps_there_is_a_value_at_each_multiple(self, metrics: Metrics, publish: Publish, name: str) -> None:
+    def test_in_steps_there_is_a_value_at_each_multiple(self, metrics: MetricsSource, publish: Publish, name: str) -> None:
         start = time.time()
         publish(f'{name}{{part="a"}} 2\n')
 
@@ -100,7 +105,7 @@ class MetricsContract:
             """How many seconds the samples span."""
             return sum(series.samples[-1][0] - series.samples[0][0] for series in metrics.fetch(name, since(start)))
 
-        until(lambda: stored() >= 1.6, observed=stored)
+        wait_until(lambda: stored() >= 1.6, observed=stored)
         first = metrics.fetch(name, since(start))[0].samples[0][0]
         window = Window(first, first + 1.6)
         for query, value in ((name, 2.0), (f"sum({name}) * 10  # all", 20.0)):
@@ -109,12 +114,12 @@ class MetricsContract:
             assert {number for _, number in series.samples} == {value}
             assert all(round(at / 0.5, 6) == round(at / 0.5) for at, _ in series.samples)
 
-    def test_a_scalar_is_one_series_without_labels(self, metrics: Metrics) -> None:
+    def test_a_scalar_is_one_series_without_labels(self, metrics: MetricsSource) -> None:
         (series,) = metrics.fetch("scalar(vector(4)) + 1", since(time.time() - 1))
         assert dict(series.labels) == {}
         assert [value for _, value in series.samples] == [5.0]
 
-    def test_nan_and_inf_are_kept(self, metrics: Metrics, publish: Publish, name: str) -> None:
+    def test_nan_and_inf_are_kept(self, metrics: MetricsSource, publish: Publish, name: str) -> None:
         start = time.time()
         publish(f'{name}{{part="a"}} NaN\n{name}{{part="b"}} +Inf\n{name}{{part="c"}} -Inf\n')
         found = {each.labels["part"]: each.samples[-1][1] for each in metrics.fetch(name, since(start))}
@@ -123,14 +128,16 @@ class MetricsContract:
         ((_, value),) = metrics.fetch(f'sum({name}{{part="a"}}) / 0', since(start))[0].samples
         assert math.isnan(value)
 
-    def test_labels_with_any_character_come_back(self, metrics: Metrics, publish: Publish, name: str) -> None:
+    def test_labels_with_any_character_come_back(self, metrics: MetricsSource, publish: Publish, name: str) -> None:
         start, odd = time.time(), 'a "b" \\ c{}=,$é'
         label = odd.replace("\\", "\\\\").replace('"', '\\"')
         publish(f'{name}{{part="{label}"}} 1\n')
         (series,) = metrics.fetch(name, since(start))
         assert series.labels["part"] == odd
 
-    def test_white_space_and_comments_of_a_query_are_kept(self, metrics: Metrics, publish: Publish, name: str) -> None:
+    def test_white_space_and_comments_of_a_query_are_kept(
+        self, metrics: MetricsSource, publish: Publish, name: str
+    ) -> None:
         start = time.time()
         publish(f'{name}{{part="a"}} 2\n')
         (series,) = metrics.fetch(f"# raw\n{name}{{ part = 'a' }} # all of it", since(start))
@@ -139,14 +146,14 @@ class MetricsContract:
         assert summed.samples[-1][1] == 3.0
 
     @pytest.mark.parametrize("query", ["sum(", "nonsense{", "rate(up)", "a b", ""])
-    def test_what_is_no_query_is_refused_for_good(self, metrics: Metrics, query: str) -> None:
+    def test_what_is_no_query_is_refused_for_good(self, metrics: MetricsSource, query: str) -> None:
         with pytest.raises(MetricsError) as caught:
             metrics.fetch(query, since(time.time() - 10))
         assert caught.value.reason == Reason.BAD_QUERY
         assert not caught.value.retryable
 
     def test_counters_are_differenced_with_resets_gaps_and_new_series(
-        self, metrics: Metrics, publish: Publish, name: str
+        self, metrics: MetricsSource, publish: Publish, name: str
     ) -> None:
         def text(**parts: int) -> str:
             return "".join(f'{name}{{part="{part}"}} {value}\n' for part, value in parts.items())
@@ -157,5 +164,5 @@ class MetricsContract:
         publish(text(steady=120, reset=4, new=40))  # reset: began anew; back: gone; new: first seen with 40
         publish(text(steady=125, reset=6, new=41, back=9))  # back: began anew, though 9 is more than 8
         window = since(start)
-        found = grown(metrics.fetch(name, Window(start - 60, window.end)), window)
+        found = counter_increases(metrics.fetch(name, Window(start - 60, window.end)), window)
         assert found == {"steady": 25.0, "reset": 20.0 + 6.0, "new": 41.0, "back": 3.0 + 9.0}

@@ -25,11 +25,11 @@ from typing import Protocol
 
 import pytest
 
+from tidegate.core.hooks import Hook, Job, JobState
 from tidegate.core.model import Instance, InstanceState, Release
-from tidegate.core.tasks import Hook, Job, JobState
 from tidegate.errors import PlatformError
 from tidegate.ports import Platform
-from tidegate.testing.waiting import pause, until
+from tidegate.testing.wait import pause, wait_until
 
 # A name of its own for each run, so that runs side by side do not meet; TIDEGATE_RUN says whose leftovers these are.
 ENVIRONMENT = f"exam{os.environ.get('TIDEGATE_RUN', '00000')}{uuid.uuid4().hex[:4]}"
@@ -58,7 +58,9 @@ class Releases(Protocol):
         """For good releases: tells the variables TIDEGATE_HOOK and DB_URL in its log, waits so long, and ends so."""
 
 
-def awaited(platform: Platform, service: str, holds: Callable[[tuple[Instance, ...]], bool]) -> tuple[Instance, ...]:
+def wait_for_instances(
+    platform: Platform, service: str, holds: Callable[[tuple[Instance, ...]], bool]
+) -> tuple[Instance, ...]:
     """Wait until this holds for the instances of a service; return them."""
     observed: tuple[Instance, ...] = ()
 
@@ -67,7 +69,7 @@ def awaited(platform: Platform, service: str, holds: Callable[[tuple[Instance, .
         observed = platform.instances(service)
         return holds(observed)
 
-    until(true_now, observed=lambda: observed)
+    wait_until(true_now, observed=lambda: observed)
     return observed
 
 
@@ -76,13 +78,13 @@ def all_ready(count: int) -> Callable[[tuple[Instance, ...]], bool]:
     return lambda seen: len(seen) == count and all(each.state is InstanceState.READY for each in seen)
 
 
-def started(platform: Platform, release: Release, ordinals: Collection[int]) -> tuple[Instance, ...]:
+def start_and_wait(platform: Platform, release: Release, ordinals: Collection[int]) -> tuple[Instance, ...]:
     """These, of a service that had none, once they are ready."""
     platform.start(release, ordinals)
-    return awaited(platform, release.service, all_ready(len(ordinals)))
+    return wait_for_instances(platform, release.service, all_ready(len(ordinals)))
 
 
-def pinned(platform: Platform, release: Release) -> Release:
+def pin_release(platform: Platform, release: Release) -> Release:
     """As the engine would start it."""
     return replace(release, digest=platform.pin(release))
 
@@ -94,9 +96,9 @@ def a_job(release: Release, hook: Hook) -> Job:
     return Job(f"r{uuid.uuid4().hex[:8]}", release.service, "pre_promote", release, own, told)
 
 
-def job_ended(platform: Platform, job: Job) -> JobState:
+def run_to_end(platform: Platform, job: Job) -> JobState:
     """Begun, and looked at until it is over."""
-    return until(lambda: state if (state := platform.run(job)).status is not None else None)
+    return wait_until(lambda: state if (state := platform.run(job)).status is not None else None)
 
 
 class PlatformContract:
@@ -110,7 +112,7 @@ class PlatformContract:
     @pytest.fixture
     def good(self, platform: Platform, releases: Releases, service: str) -> Release:
         """A pinned release of the service."""
-        return pinned(platform, releases.good(service, "v1-1"))
+        return pin_release(platform, releases.good(service, "v1-1"))
 
     # -- looking --------------------------------------------------------------------------------------------------------
 
@@ -118,7 +120,7 @@ class PlatformContract:
         assert platform.instances(service) == ()
 
     def test_started_instances_become_ready_under_their_ordinals(self, platform: Platform, good: Release) -> None:
-        seen = started(platform, good, [0, 2])
+        seen = start_and_wait(platform, good, [0, 2])
         assert [(each.release, each.ordinal, each.restarts) for each in seen] == [("v1-1", 0, 0), ("v1-1", 2, 0)]
         assert all(each.address.rpartition(":")[0] for each in seen)
         assert len({each.id for each in seen}) == len({each.address for each in seen}) == 2
@@ -126,23 +128,23 @@ class PlatformContract:
 
     def test_only_instances_of_this_service_are_seen(self, platform: Platform, releases: Releases, service: str) -> None:
         longer = f"{service}-2"
-        mine = started(platform, pinned(platform, releases.good(service, "v1-1")), [0])
-        others = started(platform, pinned(platform, releases.good(longer, "v1-1")), [0, 1])
+        mine = start_and_wait(platform, pin_release(platform, releases.good(service, "v1-1")), [0])
+        others = start_and_wait(platform, pin_release(platform, releases.good(longer, "v1-1")), [0, 1])
         assert platform.instances(service) == mine
         assert {each.id for each in platform.instances(longer)} == {each.id for each in others}
 
     def test_one_that_is_never_ready_is_starting_and_says_why(
         self, platform: Platform, releases: Releases, service: str
     ) -> None:
-        platform.start(pinned(platform, releases.unready(service)), [0])
-        seen = awaited(platform, service, lambda seen: bool(seen and seen[0].address and seen[0].detail))
+        platform.start(pin_release(platform, releases.unready(service)), [0])
+        seen = wait_for_instances(platform, service, lambda seen: bool(seen and seen[0].address and seen[0].detail))
         for _ in range(5):
             assert seen[0].state is InstanceState.STARTING
             seen = platform.instances(service)
 
     def test_a_crash_looping_one_shows_failed(self, platform: Platform, releases: Releases, service: str) -> None:
-        platform.start(pinned(platform, releases.crashing(service)), [0])
-        seen = awaited(platform, service, lambda seen: bool(seen) and seen[0].state is InstanceState.FAILED)
+        platform.start(pin_release(platform, releases.crashing(service)), [0])
+        seen = wait_for_instances(platform, service, lambda seen: bool(seen) and seen[0].state is InstanceState.FAILED)
         assert seen[0].detail
         assert platform.tail(seen[0], 5).strip()
         for _ in range(5):
@@ -151,65 +153,65 @@ class PlatformContract:
     # -- starting -------------------------------------------------------------------------------------------------------
 
     def test_start_comes_back_before_they_are_ready(self, platform: Platform, releases: Releases, service: str) -> None:
-        platform.start(pinned(platform, releases.unready(service)), [0])
+        platform.start(pin_release(platform, releases.unready(service)), [0])
         assert [each.state for each in platform.instances(service)] == [InstanceState.STARTING]
 
     def test_start_twice_is_once(self, platform: Platform, good: Release) -> None:
-        before = started(platform, good, [0, 1])
+        before = start_and_wait(platform, good, [0, 1])
         platform.start(good, [0, 1])
         assert platform.instances(good.service) == before
 
     def test_start_adds_what_is_missing_and_leaves_the_rest_alone(self, platform: Platform, good: Release) -> None:
-        before = started(platform, good, [1])
+        before = start_and_wait(platform, good, [1])
         platform.start(good, [0, 1, 2])
-        after = awaited(platform, good.service, all_ready(3))
+        after = wait_for_instances(platform, good.service, all_ready(3))
         assert [each.ordinal for each in after] == [0, 1, 2]
         assert after[1].id == before[0].id
 
     def test_releases_have_ordinals_of_their_own(self, platform: Platform, releases: Releases, service: str) -> None:
-        started(platform, pinned(platform, releases.good(service, "v1-1")), [0])
-        platform.start(pinned(platform, releases.good(service, "v2-2")), [0])
-        seen = awaited(platform, service, all_ready(2))
+        start_and_wait(platform, pin_release(platform, releases.good(service, "v1-1")), [0])
+        platform.start(pin_release(platform, releases.good(service, "v2-2")), [0])
+        seen = wait_for_instances(platform, service, all_ready(2))
         assert {(each.release, each.ordinal) for each in seen} == {("v1-1", 0), ("v2-2", 0)}
 
     # -- stopping -------------------------------------------------------------------------------------------------------
 
     def test_stop_takes_the_named_ones_and_no_others(self, platform: Platform, good: Release) -> None:
-        before = started(platform, good, [0, 1, 2])
+        before = start_and_wait(platform, good, [0, 1, 2])
         platform.stop([before[1]], 5.0)
         leaving = [each for each in platform.instances(good.service) if each.id == before[1].id]
         assert all(each.state is InstanceState.STOPPING for each in leaving)
-        after = awaited(platform, good.service, lambda seen: len(seen) == 2)
+        after = wait_for_instances(platform, good.service, lambda seen: len(seen) == 2)
         assert {each.id for each in after} == {before[0].id, before[2].id}
 
     def test_stop_twice_and_of_unknown_ones_is_quiet(self, platform: Platform, good: Release) -> None:
-        before = started(platform, good, [0])
+        before = start_and_wait(platform, good, [0])
         unknown = replace(before[0], id="0123456789ab")
         platform.stop([unknown, *before], 5.0)
         platform.stop(before, 5.0)
-        awaited(platform, good.service, lambda seen: seen == ())
+        wait_for_instances(platform, good.service, lambda seen: seen == ())
         platform.stop([unknown, *before], 5.0)
         assert platform.instances(good.service) == ()
 
     def test_an_ordinal_that_is_stopping_can_be_started_again(self, platform: Platform, good: Release) -> None:
-        before = started(platform, good, [0, 1])
+        before = start_and_wait(platform, good, [0, 1])
         platform.stop([before[0]], 5.0)
         platform.start(good, [0])
-        after = awaited(platform, good.service, all_ready(2))
+        after = wait_for_instances(platform, good.service, all_ready(2))
         assert [each.ordinal for each in after] == [0, 1]
         assert after[0].id != before[0].id
         assert after[1].id == before[1].id
 
     def test_nothing_is_stopped_that_is_another_one(self, platform: Platform, releases: Releases, service: str) -> None:
         """An id that came to belong to something else: what it names is not what runs there."""
-        other = started(platform, pinned(platform, releases.good(f"{service}-2", "v2-2")), [1])
+        other = start_and_wait(platform, pin_release(platform, releases.good(f"{service}-2", "v2-2")), [1])
         platform.stop([replace(other[0], release="v1-1", ordinal=0)], 0.0)
-        awaited(platform, f"{service}-2", all_ready(1))
+        wait_for_instances(platform, f"{service}-2", all_ready(1))
         pause(0.5)
         assert platform.instances(f"{service}-2") == other
 
     def test_close_waits_for_what_is_being_stopped(self, platform: Platform, closable: Platform, good: Release) -> None:
-        started(platform, good, [0, 1])
+        start_and_wait(platform, good, [0, 1])
         closable.stop(closable.instances(good.service), 5.0)
         closable.close()
         assert platform.instances(good.service) == ()
@@ -218,18 +220,18 @@ class PlatformContract:
 
     def test_a_job_runs_once_and_tells_how_it_ended(self, platform: Platform, releases: Releases, good: Release) -> None:
         job = a_job(good, releases.hook(3, 300))
-        ended = job_ended(platform, job)
+        ended = run_to_end(platform, job)
         assert ended.status == 3
         assert "TIDEGATE_HOOK=pre_promote" in ended.log
         assert "DB_URL=of the hook" in ended.log
-        assert job_ended(platform, job) == ended, "the same job is not run again"
+        assert run_to_end(platform, job) == ended, "the same job is not run again"
         platform.clear(good.service, job.rollout)
 
     def test_a_job_is_no_instance(self, platform: Platform, releases: Releases, good: Release) -> None:
         job = a_job(good, releases.hook(0, 500))
         platform.run(job)
         assert platform.instances(good.service) == ()
-        assert len(started(platform, good, [0])) == 1
+        assert len(start_and_wait(platform, good, [0])) == 1
         platform.clear(good.service, job.rollout)
         assert len(platform.instances(good.service)) == 1
 
@@ -238,16 +240,16 @@ class PlatformContract:
         assert platform.run(job).status is None
         assert platform.run(job).status is None
         platform.end(job)
-        assert job_ended(platform, job).status != 0
+        assert run_to_end(platform, job).status != 0
         platform.clear(good.service, job.rollout)
 
     def test_jobs_are_cleared_with_their_rollout_alone(self, platform: Platform, releases: Releases, good: Release) -> None:
         mine, other = a_job(good, releases.hook(0, 0)), a_job(good, releases.hook(0, 0))
         for job in (mine, other):
-            job_ended(platform, job)
+            run_to_end(platform, job)
         platform.clear(good.service, mine.rollout)
         platform.clear(good.service, mine.rollout)
-        assert job_ended(platform, other).status == 0
+        assert run_to_end(platform, other).status == 0
         platform.clear(good.service, other.rollout)
 
     def test_a_job_that_cannot_be_started_has_ended_and_says_why(
@@ -289,9 +291,9 @@ class PlatformContract:
         self, restartable: tuple[Platform, Restart], releases: Releases, service: str
     ) -> None:
         platform, restart = restartable
-        before = started(platform, pinned(platform, releases.good(service, "v1-1")), [0, 1])
+        before = start_and_wait(platform, pin_release(platform, releases.good(service, "v1-1")), [0, 1])
         restart()
-        after = awaited(platform, service, all_ready(2))
+        after = wait_for_instances(platform, service, all_ready(2))
         assert [(each.id, each.release, each.ordinal) for each in after] == [
             (each.id, each.release, each.ordinal) for each in before
         ]
@@ -299,7 +301,7 @@ class PlatformContract:
     def test_a_refused_engine_is_an_error_and_never_an_empty_answer(
         self, refused: Platform, platform: Platform, releases: Releases, good: Release
     ) -> None:
-        instance = started(platform, good, [0])[0]
+        instance = start_and_wait(platform, good, [0])[0]
         asked: list[Callable[[], object]] = [
             lambda: refused.instances(good.service),
             lambda: refused.start(good, [0]),
@@ -318,4 +320,4 @@ class PlatformContract:
         assert all(each.ok for each in found), found
         told = refused.check()
         assert not all(each.ok for each in told)
-        assert all(each.mend for each in told if not each.ok)
+        assert all(each.fix for each in told if not each.ok)

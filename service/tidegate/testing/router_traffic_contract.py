@@ -9,8 +9,8 @@ A driver's test subclasses `RouterTrafficContract` and gives these fixtures:
 
 Two more are the same for all proxies, so that they stand beside the tests and not in the class:
 
-- `apps`: real applications, as `Apps` says;
-- `load`: makes steady traffic, as `Load` says: `load(address, client="naive", get_ka=80, post=20, slow_gets=4, …)`, rates
+- `apps`: real applications, as `SampleApplications` says;
+- `load`: makes steady traffic, as `TrafficLoad` says: `load(address, client="naive", get_ka=80, post=20, slow_gets=4, …)`, rates
   a second, and for `slow_*` how many callers, who ask for `slow_get_ms` and `slow_post_ms` one request after the other.
 
 What a proxy cannot do is said by attributes and fixtures of the class, so that it stands in its test.
@@ -32,14 +32,14 @@ from tidegate.core.routing import Backend, Member, Preview, Traffic
 from tidegate.errors import RouterError
 from tidegate.ports import Router
 from tidegate.testing.router_contract import ids, member
-from tidegate.testing.waiting import until
+from tidegate.testing.wait import wait_until
 from tidegate.testing.websocket import WebSocket
 
-MIX = {"get_ka": 120.0, "get": 60.0, "post_ka": 40.0, "post": 20.0, "slow_gets": 3.0, "slow_posts": 3.0}
+TRAFFIC_MIX = {"get_ka": 120.0, "get": 60.0, "post_ka": 40.0, "post": 20.0, "slow_gets": 3.0, "slow_posts": 3.0}
 SLOW = {"slow_get_ms": 600.0, "slow_post_ms": 800.0}
 
 
-class Apps(Protocol):
+class SampleApplications(Protocol):
     """Applications that die at once on SIGTERM and SIGKILL. They answer `/` with a head `X-Version: <release>`, take as
     long as `/?ms=…` asks, and speak WebSocket at `/ws`, sending each frame back."""
 
@@ -56,7 +56,7 @@ class Apps(Protocol):
         """POSTs executed by all that ever ran, the killed ones too."""
 
 
-class Counts(Protocol):
+class TrafficCounts(Protocol):
     """What a load generator saw. `by_outcome` has a number for each way in which requests ended; `ok` is the good one."""
 
     @property
@@ -69,19 +69,19 @@ class Counts(Protocol):
     def by_outcome(self) -> Mapping[str, int]: ...
 
 
-class Load(Protocol):
+class TrafficLoad(Protocol):
     """Traffic that runs, never retries, and counts each request. A `naive` client sends on a kept connection without
     looking whether the other side has closed it; a `checking` one looks, as most libraries do."""
 
     @property
-    def counts(self) -> Counts:
+    def counts(self) -> TrafficCounts:
         """Of at most a second ago."""
 
-    def finish(self) -> Counts:
+    def finish(self) -> TrafficCounts:
         """Let requests in flight end; all that there were."""
 
 
-def ask(address: str, **headers: str) -> tuple[int, str]:
+def send_request(address: str, **headers: str) -> tuple[int, str]:
     """Status and release of an answer; the release is empty where the proxy itself answered."""
     host, _, port = address.rpartition(":")
     with closing(http.client.HTTPConnection(host, int(port), timeout=60)) as connection:
@@ -91,7 +91,7 @@ def ask(address: str, **headers: str) -> tuple[int, str]:
         return answer.status, answer.headers.get("X-Version", "")
 
 
-def leave(router: Router, backend: Backend, members: list[Member], old: Member) -> None:
+def remove_and_drain(router: Router, backend: Backend, members: list[Member], old: Member) -> None:
     """Take one off the route, and wait until the router says that nothing can reach it any more."""
 
     def left() -> bool:
@@ -101,10 +101,10 @@ def leave(router: Router, backend: Backend, members: list[Member], old: Member) 
         return old.instance not in draining
 
     router.write(backend, members, 1)
-    until(left, observed=lambda: router.read(backend))
+    wait_until(left, observed=lambda: router.read(backend))
 
 
-def at_least(traffic: Traffic | None, requests: int) -> Traffic | None:
+def wait_for_traffic(traffic: Traffic | None, requests: int) -> Traffic | None:
     """The counts, once they have so many requests: a proxy may count a request after its client has the answer."""
     return traffic if traffic is not None and traffic.requests >= requests else None
 
@@ -153,20 +153,20 @@ class RouterTrafficContract:
         router: Router,
         backend: Backend,
         address: str,
-        apps: Apps,
-        load: Callable[..., Load],
+        apps: SampleApplications,
+        load: Callable[..., TrafficLoad],
         client: str,
         disturb: Callable[[int], None],
     ) -> None:
         """GETs and POSTs, connections kept and not, slow ones in flight; an old one is killed when nothing can reach it."""
         serving = [apps.start("v1-1") for _ in range(3)]
         router.write(backend, serving, 1)
-        traffic = load(address, client=client, **MIX, **SLOW)
-        until(lambda: traffic.counts.requests > 100)
+        traffic = load(address, client=client, **TRAFFIC_MIX, **SLOW)
+        wait_until(lambda: traffic.counts.requests > 100)
         for number in range(self.switches):
             old = serving.pop(0)
             serving.append(apps.start(f"v2-{number}"))
-            leave(router, backend, serving, old)
+            remove_and_drain(router, backend, serving, old)
             apps.kill(old)
             disturb(number)
         seen = traffic.finish()
@@ -174,13 +174,13 @@ class RouterTrafficContract:
         assert seen.posts_sent == apps.posts()
 
     def test_the_load_sees_what_a_careless_switch_loses(
-        self, router: Router, backend: Backend, address: str, apps: Apps, load: Callable[..., Load]
+        self, router: Router, backend: Backend, address: str, apps: SampleApplications, load: Callable[..., TrafficLoad]
     ) -> None:
         """The control: without the drain the same traffic is cut, so that the test above could fail."""
         serving = [apps.start("v1-1") for _ in range(2)]
         router.write(backend, serving, 1)
         traffic = load(address, slow_posts=8, slow_post_ms=500)
-        until(lambda: traffic.counts.requests > 20)
+        wait_until(lambda: traffic.counts.requests > 20)
         old = serving.pop(0)
         serving.append(apps.start("v2-2"))
         router.write(backend, serving, 1)
@@ -190,25 +190,25 @@ class RouterTrafficContract:
         assert seen.requests > seen.lost
 
     def test_one_that_left_finishes_its_requests_and_draining_shows_them(
-        self, router: Router, backend: Backend, address: str, apps: Apps, load: Callable[..., Load]
+        self, router: Router, backend: Backend, address: str, apps: SampleApplications, load: Callable[..., TrafficLoad]
     ) -> None:
         old, new = apps.start("v1-1"), apps.start("v2-2")
         router.write(backend, (old,), 1)
         traffic = load(address, slow_gets=3, slow_get_ms=3000)
         three = 3 if self.tells_in_flight else None
-        until(lambda: apps.in_flight(old) == 3)
-        until(lambda: router.read(backend).busy.get(old.instance) == three)
+        wait_until(lambda: apps.in_flight(old) == 3)
+        wait_until(lambda: router.read(backend).busy.get(old.instance) == three)
         router.write(backend, (new,), 1)
         seen_draining = router.read(backend)
         assert seen_draining.draining == {old.instance: three}
         assert not any(seen_draining.tunnels.values()), "they are plain requests"
-        leave(router, backend, [new], old)
+        remove_and_drain(router, backend, [new], old)
         apps.kill(old)
         seen = traffic.finish()
         assert seen.by_outcome == {"ok": seen.requests}, dict(seen.by_outcome)
 
     def test_a_websocket_outlives_the_switch_until_it_is_closed(
-        self, router: Router, backend: Backend, address: str, apps: Apps
+        self, router: Router, backend: Backend, address: str, apps: SampleApplications
     ) -> None:
         old, new = apps.start("v1-1"), apps.start("v2-2")
         router.write(backend, (old,), 1)
@@ -221,15 +221,21 @@ class RouterTrafficContract:
                 assert list(seen.draining) == [old.instance], "it cannot be stopped"
                 assert not self.tells_tunnels or seen.tunnels[old.instance] == 1
                 assert spoken.echo(b"after %d" % number) == b"after %d" % number
-                assert ask(address) == (200, "v2-2"), "all others are sent to the new one"
-        leave(router, backend, [new], old)
+                assert send_request(address) == (200, "v2-2"), "all others are sent to the new one"
+        remove_and_drain(router, backend, [new], old)
         apps.kill(old)
-        assert ask(address) == (200, "v2-2")
+        assert send_request(address) == (200, "v2-2")
 
     # -- what may happen to it ---------------------------------------------------------------------------------------------
 
     def test_a_killed_proxy_comes_back_with_its_route(
-        self, router: Router, backend: Backend, address: str, apps: Apps, kill_proxy: Callable[[], None], preview: Preview
+        self,
+        router: Router,
+        backend: Backend,
+        address: str,
+        apps: SampleApplications,
+        kill_proxy: Callable[[], None],
+        preview: Preview,
     ) -> None:
         backend = replace(backend, preview=preview)
         blue = backend.previewed
@@ -239,14 +245,14 @@ class RouterTrafficContract:
         router.write(backend, (new, weighty), 4)
         router.write(blue, (old,), 4)
         kill_proxy()
-        until(lambda: set(router.read(backend).members) == {new, weighty})
+        wait_until(lambda: set(router.read(backend).members) == {new, weighty})
         assert set(router.read(blue).members) == {old}
-        until(lambda: {ask(address) for _ in range(20)} <= {(200, "v2-2"), (200, "v3-3")})
+        wait_until(lambda: {send_request(address) for _ in range(20)} <= {(200, "v2-2"), (200, "v3-3")})
         with pytest.raises(RouterError, match="fence"):
             router.write(backend, (old,), 3)
 
     def test_a_bad_member_leaves_the_route_serving(
-        self, router: Router, backend: Backend, address: str, apps: Apps, load: Callable[..., Load]
+        self, router: Router, backend: Backend, address: str, apps: SampleApplications, load: Callable[..., TrafficLoad]
     ) -> None:
         good = apps.start("v1-1")
         router.write(backend, (good,), 1)
@@ -255,31 +261,33 @@ class RouterTrafficContract:
             with pytest.raises(RouterError):
                 router.write(backend, (good, replace(member(1), address=bad)), 1)
         assert ids(router.read(backend).members) == {good.instance}
-        until(lambda: traffic.counts.requests > 50)
+        wait_until(lambda: traffic.counts.requests > 50)
         seen = traffic.finish()
         assert seen.by_outcome == {"ok": seen.requests}, dict(seen.by_outcome)
 
-    def test_an_empty_route_answers_503(self, router: Router, backend: Backend, address: str, apps: Apps) -> None:
+    def test_an_empty_route_answers_503(
+        self, router: Router, backend: Backend, address: str, apps: SampleApplications
+    ) -> None:
         router.write(backend, (), 1)
-        assert ask(address) == (503, "")
+        assert send_request(address) == (503, "")
         good = apps.start("v1-1")
         router.write(backend, (good,), 1)
-        until(lambda: ask(address) == (200, "v1-1"))
-        leave(router, backend, [], good)
-        assert ask(address) == (503, "")
+        wait_until(lambda: send_request(address) == (200, "v1-1"))
+        remove_and_drain(router, backend, [], good)
+        assert send_request(address) == (503, "")
 
     # -- who is sent what --------------------------------------------------------------------------------------------------
 
     @pytest.mark.parametrize(("light", "heavy"), [(1, 1), (1, 3), (26, 230)])
     def test_weights_share_the_requests(
-        self, router: Router, backend: Backend, address: str, apps: Apps, light: int, heavy: int
+        self, router: Router, backend: Backend, address: str, apps: SampleApplications, light: int, heavy: int
     ) -> None:
         one, other = apps.start("v1-1"), apps.start("v2-2")
         router.write(backend, (one, other), 1)
-        ask(address)
+        send_request(address)
         router.write(backend, (replace(one, weight=heavy), replace(other, weight=light)), 1)
         number, share = 600, light / (light + heavy)
-        found = Counter(ask(address) for _ in range(number))
+        found = Counter(send_request(address) for _ in range(number))
         assert set(found) == {(200, "v1-1"), (200, "v2-2")}
         spread = math.sqrt(number * share * (1 - share))
         assert abs(found[200, "v2-2"] - number * share) < 5 * spread, (
@@ -296,8 +304,8 @@ class RouterTrafficContract:
         router: Router,
         backend: Backend,
         address: str,
-        apps: Apps,
-        load: Callable[..., Load],
+        apps: SampleApplications,
+        load: Callable[..., TrafficLoad],
         preview: Preview,
         way: str,
     ) -> None:
@@ -310,25 +318,33 @@ class RouterTrafficContract:
         name, value = preview.header.split(": ")
 
         def look() -> tuple[int, str]:
-            return ask(address, **{name: value}) if way == "header" else ask(preview.listen)
+            return send_request(address, **{name: value}) if way == "header" else send_request(preview.listen)
 
         traffic = load(address, get_ka=60, get=60)
-        until(lambda: look() == (200, "v2-2"))
+        wait_until(lambda: look() == (200, "v2-2"))
         assert {look() for _ in range(50)} == {(200, "v2-2")}
-        assert {ask(address) for _ in range(50)} == {(200, "v1-1")}
-        assert {ask(address, **{name: "green"}) for _ in range(5)} == {(200, "v1-1")}, "another value"
+        assert {send_request(address) for _ in range(50)} == {(200, "v1-1")}
+        assert {send_request(address, **{name: "green"}) for _ in range(5)} == {(200, "v1-1")}, "another value"
         router.write(blue, (), 1)
         assert look() == (503, ""), "never the route's own"
         seen = traffic.finish()
         assert seen.by_outcome == {"ok": seen.requests}, dict(seen.by_outcome)
         if router.read(backend).traffic is not None:
             number = seen.requests + 55
-            counted = until(lambda: at_least(router.read(backend).traffic, number), observed=lambda: router.read(backend))
+            counted = wait_until(
+                lambda: wait_for_traffic(router.read(backend).traffic, number), observed=lambda: router.read(backend)
+            )
             assert (counted.lost, counted.errors) == (0, 0), "the preview's 503 is none of the route's"
             assert counted.requests == number, "requests of the preview are none of the route's"
 
     def test_a_preview_that_takes_over_and_ends(
-        self, router: Router, backend: Backend, address: str, apps: Apps, load: Callable[..., Load], preview: Preview
+        self,
+        router: Router,
+        backend: Backend,
+        address: str,
+        apps: SampleApplications,
+        load: Callable[..., TrafficLoad],
+        preview: Preview,
     ) -> None:
         """As in a blue-green rollout: seen at the preview, then on the route, then the preview is empty and given up."""
         shown, (name, value) = replace(backend, preview=preview), preview.header.split(": ")
@@ -337,14 +353,14 @@ class RouterTrafficContract:
         old, new = apps.start("v1-1"), apps.start("v2-2")
         router.write(backend, (old,), 1)
         traffic = load(address, client="checking", get=80, slow_gets=3, slow_get_ms=300)
-        until(lambda: traffic.counts.requests > 20)
+        wait_until(lambda: traffic.counts.requests > 20)
         router.write(shown, (old,), 1)
         router.write(blue, (new,), 1)
-        until(lambda: ask(address, **{name: value}) == (200, "v2-2"))
-        leave(router, shown, [new], old)
-        leave(router, blue, [], new)
+        wait_until(lambda: send_request(address, **{name: value}) == (200, "v2-2"))
+        remove_and_drain(router, shown, [new], old)
+        remove_and_drain(router, blue, [], new)
         router.write(backend, (new,), 1)
         assert ids(router.read(backend).members) == {new.instance}
-        assert ask(address) == (200, "v2-2")
+        assert send_request(address) == (200, "v2-2")
         seen = traffic.finish()
         assert seen.by_outcome == {"ok": seen.requests}, dict(seen.by_outcome)

@@ -14,33 +14,33 @@ from tidegate.errors import (
     Refused,
     RolloutInProgress,
     RouteTaken,
-    Stale,
     StoreError,
     UnknownRollout,
     UnknownService,
+    VersionConflict,
 )
 from tidegate.ports import Store
-from tidegate.testing.store_group_contract import GroupExam
-from tidegate.testing.store_lease_contract import ClaimExam, FenceExam, SaveExam, SignalExam
-from tidegate.testing.store_pruning_contract import PruneExam
-from tidegate.testing.store_tending_contract import TendingExam
-from tidegate.testing.store_values import (
-    HandClock,
+from tidegate.testing.store_drift_contract import DriftContract
+from tidegate.testing.store_fixtures import (
+    ManualClock,
     a_key,
     a_release,
     a_rollout,
     a_service,
     an_event,
-    at_once,
     begin,
     finish,
+    run_concurrently,
 )
-from tidegate.testing.store_watch_contract import WatchExam
+from tidegate.testing.store_group_contract import GroupContract
+from tidegate.testing.store_lease_contract import ClaimContract, FenceContract, SaveContract, SignalContract
+from tidegate.testing.store_pruning_contract import PruneContract
+from tidegate.testing.store_stats_contract import StatsContract
 
 SHOP = a_service()
 
 
-class ServiceExam:
+class ServiceContract:
     """Services and releases."""
 
     def test_a_service_is_read_back_as_it_was_put(self, store: Store) -> None:
@@ -54,9 +54,9 @@ class ServiceExam:
 
     def test_a_stale_version_is_refused(self, store: Store) -> None:
         store.put_service(SHOP, version=0)
-        with pytest.raises(Stale, match="version 1"):
+        with pytest.raises(VersionConflict, match="version 1"):
             store.put_service(replace(SHOP, replicas=9), version=0)
-        with pytest.raises(Stale):
+        with pytest.raises(VersionConflict):
             store.put_service(a_service("cart"), version=1)
         assert store.put_service(replace(SHOP, replicas=9), version=1).version == 2
 
@@ -75,10 +75,10 @@ class ServiceExam:
 
     def test_numbers_grow_per_service_and_are_never_given_twice(self, store: Store) -> None:
         assert [store.next_number("demo/shop"), store.next_number("demo/shop"), store.next_number("demo/cart")] == [1, 2, 1]
-        taken = at_once(*[lambda: store.next_number("demo/shop")] * 8)
+        taken = run_concurrently(*[lambda: store.next_number("demo/shop")] * 8)
         assert sorted(number for number in taken if isinstance(number, int)) == [3, 4, 5, 6, 7, 8, 9, 10]
 
-    def test_last_good_is_the_newest_that_was_not_turned_back(self, store: Store, clock: HandClock) -> None:
+    def test_last_good_is_the_newest_that_was_not_turned_back(self, store: Store, clock: ManualClock) -> None:
         assert store.last_good(SHOP.key) is None
         for number in (1, 2, 3):
             finish(store, begin(store, SHOP, number), Phase.RUNNING, Phase.SUCCEEDED)
@@ -97,7 +97,7 @@ class ServiceExam:
         assert [row.number for row in store.releases(SHOP.key, limit=1)] == [3]
         assert store.releases("demo/none") == ()
 
-    def test_a_good_release_that_is_turned_back_later_is_good_no_more(self, store: Store, clock: HandClock) -> None:
+    def test_a_good_release_that_is_turned_back_later_is_good_no_more(self, store: Store, clock: ManualClock) -> None:
         finish(store, begin(store, SHOP), Phase.RUNNING, Phase.SUCCEEDED)
         clock.forward(1)
         again = replace(a_rollout(SHOP, 1), id="again")
@@ -106,10 +106,10 @@ class ServiceExam:
         assert store.last_good(SHOP.key) is None
 
 
-class CreateExam:
+class CreateContract:
     """How a rollout comes to be."""
 
-    def test_everything_is_there_afterwards(self, store: Store, clock: HandClock) -> None:
+    def test_everything_is_there_afterwards(self, store: Store, clock: ManualClock) -> None:
         rollout = begin(store, SHOP)
         assert store.load(rollout.id) == (rollout, ())
         assert store.get_service(SHOP.key) == ServiceRow(SHOP, 1, None, rollout.id)
@@ -151,7 +151,7 @@ class CreateExam:
             key = replace(a_key("build-7"), answer=rollout.id)
             return store.create(rollout, SHOP, a_release(SHOP, 1), key, an_event())
 
-        answers = at_once(*(lambda number=number: create(number) for number in range(6)))
+        answers = run_concurrently(*(lambda number=number: create(number) for number in range(6)))
         (made,) = store.rollouts()
         assert answers.count(None) == 1
         assert [each for each in answers if each is not None] == [replace(a_key("build-7"), answer=made.id)] * 5
@@ -167,7 +167,7 @@ class CreateExam:
         assert store.create(a_rollout(SHOP, 2), changed, a_release(SHOP, 2), a_key("2"), an_event()) is None
 
     def test_of_many_at_once_one_is_made(self, store: Store) -> None:
-        answers = at_once(*(lambda number=number: begin(store, SHOP, number) for number in range(1, 7)))
+        answers = run_concurrently(*(lambda number=number: begin(store, SHOP, number) for number in range(1, 7)))
         assert sorted(type(each).__name__ for each in answers) == ["Rollout"] + ["RolloutInProgress"] * 5
         assert len(store.rollouts()) == 1
 
@@ -188,7 +188,7 @@ class CreateExam:
             store.create(a_rollout(SHOP, 1), a_service("cart"), a_release(SHOP, 1), a_key("1"), an_event())
 
 
-class ReadExam:
+class ReadContract:
     """Lists."""
 
     def test_rollouts_are_paged_from_the_newest(self, store: Store) -> None:
@@ -216,7 +216,7 @@ class ReadExam:
                 ask("none-1")
 
 
-class TokenExam:
+class TokenContract:
     """API tokens."""
 
     def test_a_token_is_found_by_its_digest(self, store: Store) -> None:
@@ -226,7 +226,7 @@ class TokenExam:
         assert store.token("d" * 64) == token
         assert store.token("e" * 64) is None
 
-    def test_its_use_is_recorded_within_a_minute(self, store: Store, clock: HandClock) -> None:
+    def test_its_use_is_recorded_within_a_minute(self, store: Store, clock: ManualClock) -> None:
         store.add_token(Token("t1", "jenkins", "d", ("read",)))
         first = clock.now
         store.token("d")
@@ -253,28 +253,28 @@ class TokenExam:
 
 
 class StoreContract(
-    ClaimExam,
-    FenceExam,
-    SaveExam,
-    SignalExam,
-    ServiceExam,
-    CreateExam,
-    ReadExam,
-    TokenExam,
-    GroupExam,
-    PruneExam,
-    TendingExam,
-    WatchExam,
+    ClaimContract,
+    FenceContract,
+    SaveContract,
+    SignalContract,
+    ServiceContract,
+    CreateContract,
+    ReadContract,
+    TokenContract,
+    GroupContract,
+    PruneContract,
+    DriftContract,
+    StatsContract,
 ):
     """The whole exam. `store` must be empty, migrated, and tell the time by `clock`."""
 
     @pytest.fixture
-    def clock(self) -> HandClock:
+    def clock(self) -> ManualClock:
         """Stands still until a test sets it forward."""
-        return HandClock()
+        return ManualClock()
 
     @pytest.fixture
-    def store(self, clock: HandClock) -> Store:
+    def store(self, clock: ManualClock) -> Store:
         """Override this."""
         raise NotImplementedError
 

@@ -6,145 +6,145 @@ from dataclasses import replace
 
 import pytest
 
-from tidegate.core.judge.verdict import Outcome
+from tidegate.analysis.verdict import Outcome
 from tidegate.core.model import Signal, SignalKind
 from tidegate.core.phases import Phase
 from tidegate.core.records import Claim
-from tidegate.errors import IllegalMove, KeyReused, LeaseLost, Stale, UnknownRollout, UnknownService
+from tidegate.errors import IllegalMove, KeyReused, LeaseLost, UnknownRollout, UnknownService, VersionConflict
 from tidegate.ports import Store
-from tidegate.testing.store_values import (
-    HandClock,
+from tidegate.testing.store_fixtures import (
+    ManualClock,
     a_key,
     a_release,
     a_service,
     a_verdict,
     an_event,
-    at_once,
     begin,
+    claim_due,
     finish,
-    take,
+    run_concurrently,
 )
 
 SHOP = a_service()
 CART = a_service("cart")
 
 
-class ClaimExam:
+class ClaimContract:
     """Who drives what."""
 
     def test_nothing_is_due_in_an_empty_store(self, store: Store) -> None:
         assert store.claim("anna", 10) is None
 
-    def test_a_new_rollout_is_due_at_once(self, store: Store, clock: HandClock) -> None:
+    def test_a_new_rollout_is_due_at_once(self, store: Store, clock: ManualClock) -> None:
         rollout = begin(store, SHOP)
         assert store.claim("anna", 10) == Claim(rollout.id, 1, clock.now, "anna")
 
-    def test_nobody_else_gets_it_while_the_lease_lasts(self, store: Store, clock: HandClock) -> None:
+    def test_nobody_else_gets_it_while_the_lease_lasts(self, store: Store, clock: ManualClock) -> None:
         begin(store, SHOP)
-        take(store, "anna", 10)
+        claim_due(store, "anna", 10)
         clock.forward(9.9)
         assert store.claim("bert", 10) is None
         assert store.claim("anna", 10) is None
 
-    def test_the_one_due_longest_comes_first(self, store: Store, clock: HandClock) -> None:
+    def test_the_one_due_longest_comes_first(self, store: Store, clock: ManualClock) -> None:
         begin(store, SHOP)
         clock.forward(1)
         begin(store, CART)
-        first, second = take(store), take(store)
+        first, second = claim_due(store), claim_due(store)
         assert [first.rollout, second.rollout] == ["shop-1", "cart-1"]
         store.release(second, clock.now + 1)
         store.release(first, clock.now + 2)
         clock.forward(2)
-        assert [take(store).rollout, take(store).rollout] == ["cart-1", "shop-1"]
+        assert [claim_due(store).rollout, claim_due(store).rollout] == ["cart-1", "shop-1"]
 
-    def test_it_comes_back_when_it_is_due(self, store: Store, clock: HandClock) -> None:
+    def test_it_comes_back_when_it_is_due(self, store: Store, clock: ManualClock) -> None:
         begin(store, SHOP)
-        store.release(take(store), clock.now + 5)
+        store.release(claim_due(store), clock.now + 5)
         clock.forward(4.9)
         assert store.claim("anna", 10) is None
         clock.forward(0.1)
-        assert take(store).fence == 2
+        assert claim_due(store).fence == 2
 
-    def test_since_is_kept_by_the_same_owner_and_new_for_another(self, store: Store, clock: HandClock) -> None:
+    def test_since_is_kept_by_the_same_owner_and_new_for_another(self, store: Store, clock: ManualClock) -> None:
         begin(store, SHOP)
-        first = take(store, "anna")
+        first = claim_due(store, "anna")
         store.release(first, clock.forward(1))
-        again = take(store, "anna")
+        again = claim_due(store, "anna")
         assert again.since == first.since
         store.release(again, clock.forward(1))
-        other = take(store, "bert")
+        other = claim_due(store, "bert")
         assert other.since == clock.now
         store.release(other, clock.forward(1))
-        back = take(store, "anna")
+        back = claim_due(store, "anna")
         assert back.since == clock.now
         assert [first.fence, again.fence, other.fence, back.fence] == [1, 2, 3, 4]
 
-    def test_a_vanished_owner_counts_as_a_resume_and_a_release_does_not(self, store: Store, clock: HandClock) -> None:
+    def test_a_vanished_owner_counts_as_a_resume_and_a_release_does_not(self, store: Store, clock: ManualClock) -> None:
         rollout = begin(store, SHOP)
-        store.release(take(store, "anna"), clock.now)
-        take(store, "anna", 10)
+        store.release(claim_due(store, "anna"), clock.now)
+        claim_due(store, "anna", 10)
         assert store.load(rollout.id)[0].resumes == 0
         clock.forward(10)
-        assert take(store, "bert", 10).since == clock.now
+        assert claim_due(store, "bert", 10).since == clock.now
         assert store.load(rollout.id)[0].resumes == 1
 
-    def test_renewing_holds_it_longer(self, store: Store, clock: HandClock) -> None:
+    def test_renewing_holds_it_longer(self, store: Store, clock: ManualClock) -> None:
         begin(store, SHOP)
-        claim = take(store, "anna", 10)
+        claim = claim_due(store, "anna", 10)
         clock.forward(9)
         store.renew(claim, 10)
         clock.forward(9)
         assert store.claim("bert", 10) is None
         clock.forward(1)
-        assert take(store, "bert").rollout == claim.rollout
+        assert claim_due(store, "bert").rollout == claim.rollout
 
-    def test_a_finished_rollout_is_never_due(self, store: Store, clock: HandClock) -> None:
+    def test_a_finished_rollout_is_never_due(self, store: Store, clock: ManualClock) -> None:
         finish(store, begin(store, SHOP), Phase.RUNNING, Phase.SUCCEEDED)
         clock.forward(1_000_000)
         assert store.claim("anna", 10) is None
 
-    def test_a_live_rollout_given_back_without_a_time_is_not_forgotten(self, store: Store, clock: HandClock) -> None:
+    def test_a_live_rollout_given_back_without_a_time_is_not_forgotten(self, store: Store, clock: ManualClock) -> None:
         begin(store, SHOP)
-        store.release(take(store), None)
-        assert take(store).fence == 2
+        store.release(claim_due(store), None)
+        assert claim_due(store).fence == 2
 
-    def test_the_next_rollout_goes_on_with_higher_fences(self, store: Store, clock: HandClock) -> None:
+    def test_the_next_rollout_goes_on_with_higher_fences(self, store: Store, clock: ManualClock) -> None:
         """Otherwise a router that saw the last rollout's fence would refuse those of the next."""
         begin(store, SHOP)
-        store.release(take(store), clock.now)
+        store.release(claim_due(store), clock.now)
         finish(store, store.load("shop-1")[0], Phase.RUNNING, Phase.SUCCEEDED)
         begin(store, SHOP, 2, a_release(SHOP, 1))
-        assert take(store).fence == 3
+        assert claim_due(store).fence == 3
 
-    def test_a_restored_store_goes_on_above_all_fences_that_proxies_saw(self, store: Store, clock: HandClock) -> None:
+    def test_a_restored_store_goes_on_above_all_fences_that_proxies_saw(self, store: Store, clock: ManualClock) -> None:
         begin(store, SHOP)
-        before = take(store, "anna", 10)
+        before = claim_due(store, "anna", 10)
         store.restored()
-        after = take(store, "bert", 10)
+        after = claim_due(store, "bert", 10)
         assert after.fence > before.fence + 100_000
         with pytest.raises(LeaseLost):
             store.renew(before, 10)
         store.restored()
-        assert take(store, "carl", 10).fence > after.fence + 100_000
+        assert claim_due(store, "carl", 10).fence > after.fence + 100_000
 
     def test_of_many_claiming_at_once_each_gets_another(self, store: Store) -> None:
         services = [a_service(f"s{number}") for number in range(4)]
         for service in services:
             begin(store, service)
-        claims = at_once(*(lambda owner=f"o{number}": store.claim(owner, 10) for number in range(8)))
+        claims = run_concurrently(*(lambda owner=f"o{number}": store.claim(owner, 10) for number in range(8)))
         taken = [claim.rollout for claim in claims if isinstance(claim, Claim)]
         assert sorted(taken) == ["s0-1", "s1-1", "s2-1", "s3-1"]
         assert [claim for claim in claims if not isinstance(claim, Claim)] == [None] * 4
 
 
-class FenceExam:
+class FenceContract:
     """Writers that came too late."""
 
-    def test_every_late_writer_is_refused_and_changes_nothing(self, store: Store, clock: HandClock) -> None:
+    def test_every_late_writer_is_refused_and_changes_nothing(self, store: Store, clock: ManualClock) -> None:
         rollout = begin(store, SHOP)
-        late = take(store, "anna", 10)
+        late = claim_due(store, "anna", 10)
         clock.forward(10)
-        take(store, "bert", 10)
+        claim_due(store, "bert", 10)
         before = (store.load(rollout.id), store.events(rollout.id), store.verdicts(rollout.id))
         with pytest.raises(LeaseLost, match=rollout.id):
             store.save(replace(rollout, phase=Phase.RUNNING), (an_event(),), late.fence, verdict=a_verdict(Outcome.PASS))
@@ -160,44 +160,46 @@ class FenceExam:
         assert store.get_release(SHOP.key, rollout.new).release.digest == ""
         assert store.claim("carl", 10) is None, "the late release took bert's lease away"
 
-    def test_a_lease_that_ran_out_counts_until_somebody_takes_it(self, store: Store, clock: HandClock) -> None:
+    def test_a_lease_that_ran_out_counts_until_somebody_takes_it(self, store: Store, clock: ManualClock) -> None:
         rollout = begin(store, SHOP)
-        claim = take(store, "anna", 10)
+        claim = claim_due(store, "anna", 10)
         clock.forward(11)
         store.note(rollout.id, (an_event(),), claim.fence)
         store.renew(claim, 10)
         assert store.claim("bert", 10) is None
 
-    def test_what_was_given_back_is_not_written_any_more(self, store: Store, clock: HandClock) -> None:
+    def test_what_was_given_back_is_not_written_any_more(self, store: Store, clock: ManualClock) -> None:
         rollout = begin(store, SHOP)
-        claim = take(store)
+        claim = claim_due(store)
         store.release(claim, clock.now)
         with pytest.raises(LeaseLost):
             store.renew(claim, 10)
         with pytest.raises(LeaseLost):
             store.save(replace(rollout, phase=Phase.RUNNING), (), claim.fence)
-        assert take(store, "bert").fence == 2
+        assert claim_due(store, "bert").fence == 2
 
     def test_of_two_that_drive_with_one_fence_stolen_only_the_newer_gets_through(
-        self, store: Store, clock: HandClock
+        self, store: Store, clock: ManualClock
     ) -> None:
         rollout = begin(store, SHOP)
         fences = []
         for turn in range(6):
-            fences.append(take(store, f"owner{turn}", 1).fence)
+            fences.append(claim_due(store, f"owner{turn}", 1).fence)
             clock.forward(1)
         moved = replace(rollout, phase=Phase.RUNNING)
-        answers = at_once(*(lambda fence=fence: store.save(moved, (an_event(fence=fence),), fence) for fence in fences))
+        answers = run_concurrently(
+            *(lambda fence=fence: store.save(moved, (an_event(fence=fence),), fence) for fence in fences)
+        )
         assert [isinstance(answer, LeaseLost) for answer in answers] == [True] * 5 + [False]
         assert [each.data.get("fence") for each in store.events(rollout.id)] == [None, 6]
 
 
-class SaveExam:
+class SaveContract:
     """What a save writes."""
 
     def test_state_events_and_verdict_are_stored_together(self, store: Store) -> None:
         rollout = begin(store, SHOP, 1)
-        claim, verdict = take(store), a_verdict(Outcome.INCONCLUSIVE)
+        claim, verdict = claim_due(store), a_verdict(Outcome.INCONCLUSIVE)
         changed = replace(
             rollout, phase=Phase.RUNNING, entered=1.25, shifted=2.5, settled=3.0, held=4.0, drain_from=5.0,
             extensions=2, reason="so", verdict=verdict,
@@ -212,7 +214,7 @@ class SaveExam:
 
     def test_a_failing_save_leaves_nothing_behind(self, store: Store) -> None:
         rollout = begin(store, SHOP)
-        claim = take(store)
+        claim = claim_due(store)
         with pytest.raises(Exception, match="stored"):
             store.save(replace(rollout, reason="half"), (an_event(), an_event(bad=object())), claim.fence)
         assert store.load(rollout.id)[0] == rollout
@@ -220,7 +222,7 @@ class SaveExam:
 
     def test_notes_are_numbered_on_and_leave_the_version(self, store: Store) -> None:
         rollout = begin(store, SHOP)
-        claim = take(store)
+        claim = claim_due(store)
         store.note(rollout.id, [an_event("a"), an_event("b")], claim.fence)
         store.note(rollout.id, [], claim.fence)
         store.save(replace(rollout, phase=Phase.RUNNING), (an_event("c"),), claim.fence)
@@ -229,9 +231,9 @@ class SaveExam:
         assert store.events(rollout.id, after=4) == ()
         assert store.load(rollout.id)[0].version == rollout.version + 1
 
-    def test_only_what_the_engine_owns_is_written(self, store: Store, clock: HandClock) -> None:
+    def test_only_what_the_engine_owns_is_written(self, store: Store, clock: ManualClock) -> None:
         rollout = begin(store, SHOP)
-        claim = take(store)
+        claim = claim_due(store)
         store.signal(rollout.id, Signal(SignalKind.PAUSE, clock.now, "eva"))
         saved = store.save(replace(rollout, phase=Phase.RUNNING, paused=False, resumes=9, batch=7), (), claim.fence)
         stored = store.load(rollout.id)[0]
@@ -240,19 +242,19 @@ class SaveExam:
 
     def test_a_pinned_digest_is_found_in_the_release(self, store: Store) -> None:
         rollout = begin(store, SHOP)
-        claim = take(store)
+        claim = claim_due(store)
         store.pinned(SHOP.key, rollout.new, "sha256:abc", claim.fence, rollout.id)
         assert store.get_release(SHOP.key, rollout.new).release == replace(a_release(SHOP, 1), digest="sha256:abc")
         with pytest.raises(UnknownService, match="v9-9"):
             store.pinned(SHOP.key, "v9-9", "sha256:abc", claim.fence, rollout.id)
 
-    def test_success_makes_the_release_good_and_live(self, store: Store, clock: HandClock) -> None:
+    def test_success_makes_the_release_good_and_live(self, store: Store, clock: ManualClock) -> None:
         finish(store, begin(store, SHOP), Phase.RUNNING, Phase.SUCCEEDED)
         row, found = store.get_release(SHOP.key, "v1-1"), store.get_service(SHOP.key)
         assert (row.good_at, row.quarantined_at) == (clock.now, None)
         assert (found.live, found.rollout) == ("v1-1", None)
 
-    def test_turning_back_quarantines_and_keeps_the_old_one_live(self, store: Store, clock: HandClock) -> None:
+    def test_turning_back_quarantines_and_keeps_the_old_one_live(self, store: Store, clock: ManualClock) -> None:
         finish(store, begin(store, SHOP), Phase.RUNNING, Phase.SUCCEEDED)
         rollout = begin(store, SHOP, 2, a_release(SHOP, 1))
         finish(store, rollout, Phase.RUNNING, Phase.ROLLING_BACK, Phase.ROLLED_BACK)
@@ -281,7 +283,7 @@ class SaveExam:
 
     def test_a_finished_rollout_does_not_change_any_more(self, store: Store) -> None:
         rollout = begin(store, SHOP)
-        claim = take(store)
+        claim = claim_due(store)
         done = store.save(replace(rollout, phase=Phase.FAILED), (), claim.fence)
         with pytest.raises(IllegalMove, match="failed"):
             store.save(replace(done, phase=Phase.RUNNING), (), claim.fence)
@@ -290,30 +292,30 @@ class SaveExam:
         assert store.load(rollout.id)[0] == done
 
 
-class SignalExam:
+class SignalContract:
     """What people wish, and when the engine hears of it."""
 
-    def test_signals_are_read_in_their_order(self, store: Store, clock: HandClock) -> None:
+    def test_signals_are_read_in_their_order(self, store: Store, clock: ManualClock) -> None:
         rollout = begin(store, SHOP)
-        wishes = (
+        signals = (
             Signal(SignalKind.PROMOTE, clock.now, "eva", "looks good", step=0),
             Signal(SignalKind.VERIFY, clock.now, "jenkins"),
             Signal(SignalKind.ROLLBACK, clock.now - 1, "fred", "errors"),
         )
-        for wish in wishes:
+        for wish in signals:
             store.signal(rollout.id, wish)
-        assert store.load(rollout.id)[1] == wishes
+        assert store.load(rollout.id)[1] == signals
 
-    def test_each_is_told_as_an_event_with_name_and_reason(self, store: Store, clock: HandClock) -> None:
+    def test_each_is_told_as_an_event_with_name_and_reason(self, store: Store, clock: ManualClock) -> None:
         rollout = begin(store, SHOP)
         for kind in SignalKind:
             store.signal(rollout.id, Signal(kind, clock.now, "eva", f"because of {kind}"))
         told = store.events(rollout.id, after=1)
         assert [each.kind for each in told] == ["promoted", "rollback_asked", "paused", "resumed", "verify_asked", "forced"]
         assert [each.number for each in told] == [2, 3, 4, 5, 6, 7]
-        assert all("eva" in each.sentence and "because of" in each.sentence and each.at == clock.now for each in told)
+        assert all("eva" in each.message and "because of" in each.message and each.at == clock.now for each in told)
 
-    def test_pause_and_resume_set_the_flag_and_each_signal_the_version(self, store: Store, clock: HandClock) -> None:
+    def test_pause_and_resume_set_the_flag_and_each_signal_the_version(self, store: Store, clock: ManualClock) -> None:
         rollout = begin(store, SHOP)
         paused = store.signal(rollout.id, Signal(SignalKind.PAUSE, clock.now, "eva"))
         assert paused == replace(rollout, paused=True, version=rollout.version + 1)
@@ -321,7 +323,7 @@ class SignalExam:
         resumed = store.signal(rollout.id, Signal(SignalKind.RESUME, clock.now, "eva"))
         assert resumed == store.load(rollout.id)[0] == replace(rollout, version=rollout.version + 3)
 
-    def test_a_signal_with_a_key_is_recorded_once(self, store: Store, clock: HandClock) -> None:
+    def test_a_signal_with_a_key_is_recorded_once(self, store: Store, clock: ManualClock) -> None:
         rollout = begin(store, SHOP)
         wish, key = Signal(SignalKind.ROLLBACK, clock.now, "eva"), a_key("once")
         assert store.answered(key) is None
@@ -332,34 +334,34 @@ class SignalExam:
         with pytest.raises(KeyReused):
             store.signal(rollout.id, wish, key=a_key("once", digest="another body"))
 
-    def test_a_signal_that_is_refused_leaves_its_key_free(self, store: Store, clock: HandClock) -> None:
+    def test_a_signal_that_is_refused_leaves_its_key_free(self, store: Store, clock: ManualClock) -> None:
         rollout = begin(store, SHOP)
-        with pytest.raises(Stale):
+        with pytest.raises(VersionConflict):
             store.signal(rollout.id, Signal(SignalKind.PROMOTE, clock.now, "eva"), version=99, key=a_key("free"))
         assert store.answered(a_key("free")) is None
 
-    def test_a_signal_makes_a_waiting_rollout_due(self, store: Store, clock: HandClock) -> None:
+    def test_a_signal_makes_a_waiting_rollout_due(self, store: Store, clock: ManualClock) -> None:
         rollout = begin(store, SHOP)
-        store.release(take(store), clock.now + 3600)
+        store.release(claim_due(store), clock.now + 3600)
         assert store.claim("anna", 10) is None
         store.signal(rollout.id, Signal(SignalKind.PROMOTE, clock.now, "eva"))
-        assert take(store).rollout == rollout.id
+        assert claim_due(store).rollout == rollout.id
 
-    def test_a_signal_during_a_claim_is_not_slept_through(self, store: Store, clock: HandClock) -> None:
+    def test_a_signal_during_a_claim_is_not_slept_through(self, store: Store, clock: ManualClock) -> None:
         rollout = begin(store, SHOP)
-        claim = take(store)
+        claim = claim_due(store)
         loaded, _ = store.load(rollout.id)
         store.signal(rollout.id, Signal(SignalKind.ROLLBACK, clock.now, "eva"))
         store.save(replace(loaded, phase=Phase.RUNNING), (), claim.fence)  # decided without knowing of it
         store.release(claim, clock.now + 3600)
-        again = take(store)
+        again = claim_due(store)
         store.release(again, clock.now + 3600)  # heard now, and no longer due
         assert store.claim("anna", 10) is None
 
-    def test_a_stale_or_late_signal_is_refused(self, store: Store, clock: HandClock) -> None:
+    def test_a_stale_or_late_signal_is_refused(self, store: Store, clock: ManualClock) -> None:
         rollout = begin(store, SHOP)
         wish = Signal(SignalKind.PAUSE, clock.now, "eva")
-        with pytest.raises(Stale, match="version"):
+        with pytest.raises(VersionConflict, match="version"):
             store.signal(rollout.id, wish, version=rollout.version + 1)
         assert not store.load(rollout.id)[0].paused
         store.signal(rollout.id, wish, version=rollout.version)
@@ -370,13 +372,13 @@ class SignalExam:
             store.signal(rollout.id, wish)
         assert len(store.load(rollout.id)[1]) == 1
 
-    def test_signals_and_saves_at_once_lose_nothing(self, store: Store, clock: HandClock) -> None:
+    def test_signals_and_saves_at_once_lose_nothing(self, store: Store, clock: ManualClock) -> None:
         rollout = begin(store, SHOP)
-        claim = take(store)
+        claim = claim_due(store)
         running = replace(rollout, phase=Phase.RUNNING)
         works = [lambda: store.signal(rollout.id, Signal(SignalKind.VERIFY, clock.now, "eva"))] * 4
         works += [lambda: store.save(running, (an_event(), an_event()), claim.fence)] * 4
-        assert not [answer for answer in at_once(*works) if isinstance(answer, Exception)]
-        loaded, wishes = store.load(rollout.id)
-        assert (len(wishes), loaded.version - rollout.version) == (4, 8)
+        assert not [answer for answer in run_concurrently(*works) if isinstance(answer, Exception)]
+        loaded, signals = store.load(rollout.id)
+        assert (len(signals), loaded.version - rollout.version) == (4, 8)
         assert [each.number for each in store.events(rollout.id)] == list(range(1, 14))

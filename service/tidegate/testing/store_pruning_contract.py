@@ -6,40 +6,40 @@ from dataclasses import replace
 
 import pytest
 
-from tidegate.core.judge.look import Look
+from tidegate.analysis.measurement import Measurement
 from tidegate.core.model import Release
 from tidegate.core.phases import Phase
-from tidegate.core.records import Beginning, Keep, Pruned
+from tidegate.core.records import NewRollout, Pruned, Retention
 from tidegate.errors import UnknownRollout, UnknownService
 from tidegate.ports import Store
-from tidegate.testing.store_values import (
-    HandClock,
+from tidegate.testing.store_fixtures import (
+    ManualClock,
     a_key,
     a_release,
     a_rollout,
     a_service,
     an_event,
     begin,
+    claim_due,
     finish,
-    take,
 )
 
 SHOP, CART = a_service(), a_service("cart")
-EVERYTHING = Keep(1e12, 1e12)
-LOOK = Look(1_000_000.0, 0, 1_000_000.0, 1_000_000.0, True, 1, False, (), ())
+EVERYTHING = Retention(1e12, 1e12)
+LOOK = Measurement(1_000_000.0, 0, 1_000_000.0, 1_000_000.0, True, 1, False, (), ())
 
 
 def looked_at(store: Store, number: int, old: Release | None = None) -> str:
     """A rollout of the shop that was measured once and succeeded."""
     rollout = begin(store, SHOP, number, old)
-    claim = take(store)
+    claim = claim_due(store)
     running = store.save(replace(rollout, phase=Phase.RUNNING), (an_event(),), claim.fence, look=LOOK)
     store.save(replace(running, phase=Phase.SUCCEEDED), (an_event(),), claim.fence)
     store.release(claim, None)
     return rollout.id
 
 
-def prune_all(store: Store, keep: Keep) -> tuple[int, int, int]:
+def prune_all(store: Store, keep: Retention) -> tuple[int, int, int]:
     """Until there is no more: samples, rollouts, releases."""
     found = [0, 0, 0]
     for _ in range(20):
@@ -50,31 +50,31 @@ def prune_all(store: Store, keep: Keep) -> tuple[int, int, int]:
     raise AssertionError("it does not come to an end")
 
 
-class PruneExam:
+class PruneContract:
     """What is forgotten, and what never is."""
 
     def test_nothing_is_forgotten_unless_it_is_asked_for(self, store: Store) -> None:
         looked_at(store, 1)
-        assert store.prune(Keep(None, None)) == Pruned(0, 0, 0, more=False)
+        assert store.prune(Retention(None, None)) == Pruned(0, 0, 0, more=False)
 
-    def test_samples_go_by_their_own_age(self, store: Store, clock: HandClock) -> None:
+    def test_samples_go_by_their_own_age(self, store: Store, clock: ManualClock) -> None:
         first = looked_at(store, 1)
         second = begin(store, SHOP, 2, a_release(SHOP, 1))
-        claim = take(store)
+        claim = claim_due(store)
         store.save(replace(second, phase=Phase.RUNNING), (), claim.fence, look=LOOK)
-        assert store.prune(Keep(1.0, None), dry_run=True) == Pruned(0, 0, 0, more=False)
-        assert store.prune(Keep(1e12, None), dry_run=True) == Pruned(1, 0, 0, more=True)
+        assert store.prune(Retention(1.0, None), dry_run=True) == Pruned(0, 0, 0, more=False)
+        assert store.prune(Retention(1e12, None), dry_run=True) == Pruned(1, 0, 0, more=True)
         assert len(store.looks(first)) == 1
-        assert prune_all(store, Keep(1e12, None)) == (1, 0, 0)
+        assert prune_all(store, Retention(1e12, None)) == (1, 0, 0)
         assert store.looks(first) == ()
         assert len(store.looks(second.id)) == 1, "of a live rollout"
         assert len(store.events(first)) == 3
 
-    def test_old_rollouts_go_with_all_that_belongs_to_them(self, store: Store, clock: HandClock) -> None:
+    def test_old_rollouts_go_with_all_that_belongs_to_them(self, store: Store, clock: ManualClock) -> None:
         ids = [looked_at(store, 1)]
         ids += [looked_at(store, number, a_release(SHOP, number - 1)) for number in range(2, 14)]
         live = begin(store, SHOP, 14, a_release(SHOP, 13))
-        assert store.prune(Keep(None, 1.0)).rollouts == 0, "none is that old"
+        assert store.prune(Retention(None, 1.0)).rollouts == 0, "none is that old"
         assert store.prune(EVERYTHING, dry_run=True) == Pruned(13, 4, 0, more=True)
         # the live one is one of the ten newest; the fourth's release is told of by the fifth
         assert prune_all(store, EVERYTHING) == (13, 4, 3)
@@ -87,9 +87,9 @@ class PruneExam:
         with pytest.raises(UnknownService):
             store.get_release(SHOP.key, "v1-1")
         assert store.answered(a_key(ids[0])) is None
-        assert take(store).fence == 14, "fences go on"
+        assert claim_due(store).fence == 14, "fences go on"
 
-    def test_what_serves_and_the_last_good_ones_stay(self, store: Store, clock: HandClock) -> None:
+    def test_what_serves_and_the_last_good_ones_stay(self, store: Store, clock: ManualClock) -> None:
         for number in range(1, 8):
             clock.forward(1)
             looked_at(store, number, a_release(SHOP, number - 1) if number > 1 else None)
@@ -104,11 +104,11 @@ class PruneExam:
         assert good is not None
         assert good.release.id == "v6-6"
 
-    def test_a_rollout_whose_group_still_goes_on_stays(self, store: Store, clock: HandClock) -> None:
+    def test_a_rollout_whose_group_still_goes_on_stays(self, store: Store, clock: ManualClock) -> None:
         shop, cart = (replace(a_rollout(service, 1), group="both") for service in (SHOP, CART))
-        other = Beginning(cart, CART, a_release(CART, 1), an_event("created"))
+        other = NewRollout(cart, CART, a_release(CART, 1), an_event("created"))
         store.create(shop, SHOP, a_release(SHOP, 1), a_key("both"), an_event("created"), others=[other])
-        for claim in (take(store), take(store)):
+        for claim in (claim_due(store), claim_due(store)):
             if claim.rollout == shop.id:
                 store.save(replace(shop, phase=Phase.FAILED, finished=1.0), (), claim.fence)
                 store.release(claim, None)

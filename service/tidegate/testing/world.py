@@ -1,7 +1,7 @@
 """A simulated world: containers that come up, crash and vanish, a proxy with requests in flight, and the safety rules.
 
 Every effect goes through `start`, `shift` or `stop`, and each checks the rules of `docs/architecture.md` at that moment;
-a broken rule is an `Unsafe`. Time is a number that `pass_time` moves. All chance comes from the one generator that is
+a broken rule is an `SafetyViolation`. Time is a number that `pass_time` moves. All chance comes from the one generator that is
 handed in, so a seed repeats a run.
 """
 
@@ -12,19 +12,19 @@ import random
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 
-from tidegate.core.judge.verdict import Time
-from tidegate.core.model import Instance, InstanceState, Rollout, Seen
+from tidegate.clock import Time
+from tidegate.core.model import Instance, InstanceState, ObservedState, Rollout
 from tidegate.core.phases import Phase
-from tidegate.core.routing import Member, Routed
+from tidegate.core.routing import Member, RouterState
 from tidegate.errors import RouterError
 
 
-class Unsafe(AssertionError):
+class SafetyViolation(AssertionError):
     """A safety rule was broken."""
 
 
 @dataclass
-class Box:
+class SimulatedContainer:
     """A container: when it becomes ready, when it ends, by itself or `halted` from outside, when a stop that was asked is
     complete."""
 
@@ -36,7 +36,7 @@ class Box:
 
 
 @dataclass
-class World:
+class SimulatedWorld:
     """One service's containers and proxy. `floor`: the capacity that a switch must keep; `ceiling`: the most containers."""
 
     chance: random.Random
@@ -47,7 +47,7 @@ class World:
     never_ready: set[str] = field(default_factory=set)  # releases
     crashing: set[str] = field(default_factory=set)  # releases that end soon after they were started
     longest_request: float = 3.0
-    boxes: dict[str, Box] = field(default_factory=dict)
+    boxes: dict[str, SimulatedContainer] = field(default_factory=dict)
     members: dict[str, Member] = field(default_factory=dict)
     preview: dict[str, Member] = field(default_factory=dict)
     visits: dict[str, Time] = field(default_factory=dict)  # those who left the preview: until when they are busy there
@@ -59,17 +59,17 @@ class World:
 
     # -- looking --------------------------------------------------------------------------------------------------------
 
-    def seen(self) -> Seen:
+    def seen(self) -> ObservedState:
         """The world as the drivers would show it."""
         draining: dict[str, int | None] = {each: int(until > self.now) for each, (_, until) in self.flights.items()}
         busy: dict[str, int | None] = dict.fromkeys(self.members, 1)
-        return Seen(
+        return ObservedState(
             tuple(self._instance(box) for box in self.boxes.values()),
-            Routed(tuple(self.members.values()), draining, busy, self.fence),
-            Routed(tuple(self.preview.values()), {each: int(until > self.now) for each, until in self.visits.items()}),
+            RouterState(tuple(self.members.values()), draining, busy, self.fence),
+            RouterState(tuple(self.preview.values()), {each: int(until > self.now) for each, until in self.visits.items()}),
         )
 
-    def _instance(self, box: Box) -> Instance:
+    def _instance(self, box: SimulatedContainer) -> Instance:
         if box.gone_at is not None:
             state = InstanceState.STOPPING
         elif self.now >= box.ends_at:
@@ -97,7 +97,7 @@ class World:
             self._create(release, ordinal)
         living = [box for box in self.boxes.values() if box.gone_at is None and self.now < box.ends_at]
         if len(living) > self.ceiling + self.strangers:
-            raise Unsafe(f"{len(living)} containers, {self.ceiling} are allowed")
+            raise SafetyViolation(f"{len(living)} containers, {self.ceiling} are allowed")
 
     def _create(self, release: str, ordinal: int) -> None:
         name = f"c{next(self._ids):06}"
@@ -107,7 +107,9 @@ class World:
             address = f"10.0.{self.chance.randrange(255)}.{self.chance.randrange(255)}:80"
         ready = float("inf") if release in self.never_ready else self.now + self.chance.uniform(0.1, 2.0)
         ends = self.now + self.chance.uniform(0.1, 3.0) if release in self.crashing else float("inf")
-        self.boxes[name] = Box(Instance(name, release, ordinal, address, InstanceState.STARTING), ready, ends)
+        self.boxes[name] = SimulatedContainer(
+            Instance(name, release, ordinal, address, InstanceState.STARTING), ready, ends
+        )
 
     def shift(self, members: Collection[Member], fence: int) -> None:
         """Make these the route. Refuses an older fence."""
@@ -120,7 +122,7 @@ class World:
             each for name, each in wanted.items() if self.members.get(name) != each and not self._reaches(each, ready)
         ]
         if unready:
-            raise Unsafe(f"routed before it was ready: {unready}")
+            raise SafetyViolation(f"routed before it was ready: {unready}")
         for name in sorted(set(self.members) - set(wanted)):
             if not self._reaches(self.members[name], ready):
                 continue  # its requests ended with it
@@ -129,7 +131,7 @@ class World:
             del self.flights[name]
         self.members = wanted
         if len(self.serving()) < min(self.floor, len(before)):
-            raise Unsafe(f"capacity fell from {len(before)} to {len(self.serving())}, the floor is {self.floor}")
+            raise SafetyViolation(f"capacity fell from {len(before)} to {len(self.serving())}, the floor is {self.floor}")
 
     def lead_preview(self, members: Collection[Member]) -> None:
         """Make these the preview's. Who leaves it may have requests of it in flight for a moment."""
@@ -148,17 +150,17 @@ class World:
             if box is None or box.gone_at is not None:
                 continue
             if instance.id in self.members:
-                raise Unsafe(f"stopped while routed: {instance}")
+                raise SafetyViolation(f"stopped while routed: {instance}")
             if instance.id in self.preview:
-                raise Unsafe(f"stopped while the preview leads to it: {instance}")
+                raise SafetyViolation(f"stopped while the preview leads to it: {instance}")
             since, until = self.flights.get(instance.id, (self.now, self.now))
             if until > self.now and self.now - since < self.drain_seconds:
-                raise Unsafe(f"stopped with requests in flight: {instance}")
+                raise SafetyViolation(f"stopped with requests in flight: {instance}")
             self.flights.pop(instance.id, None)
             self.visits.pop(instance.id, None)
             box.gone_at = self.now + self.chance.uniform(0.0, 1.0)
         if before and not self.serving():
-            raise Unsafe("the last healthy copy was stopped")
+            raise SafetyViolation("the last healthy copy was stopped")
 
     # -- what happens by itself ---------------------------------------------------------------------------------------
 
@@ -187,7 +189,7 @@ class World:
         if (box := self._but_the_last()) is not None:
             box.ends_at, box.halted = self.now, True
 
-    def _but_the_last(self) -> Box | None:
+    def _but_the_last(self) -> SimulatedContainer | None:
         candidates = [name for name in self.boxes if [each.id for each in self.serving()] != [name]]
         return self.boxes[self.chance.choice(sorted(candidates))] if candidates else None
 
@@ -217,10 +219,12 @@ class World:
         if rollout.phase is Phase.FAILED:
             return
         if self.preview:
-            raise Unsafe(f"{rollout.phase}, and the preview still leads to {sorted(self.preview)}")
+            raise SafetyViolation(f"{rollout.phase}, and the preview still leads to {sorted(self.preview)}")
         wanted = new if rollout.phase is Phase.SUCCEEDED else old
         fleet = [box.instance.release for box in self.boxes.values() if box.gone_at is None]
         route = [each.release for each in self.members.values()]
         expected = sorted(release for release, count in wanted.items() for _ in range(count))
         if sorted(fleet) != expected or sorted(route) != expected:
-            raise Unsafe(f"{rollout.phase} with {sorted(fleet)} of which {sorted(route)} are routed, wanted {expected}")
+            raise SafetyViolation(
+                f"{rollout.phase} with {sorted(fleet)} of which {sorted(route)} are routed, wanted {expected}"
+            )

@@ -16,19 +16,19 @@ from flask import Response, current_app, g, request
 from pydantic import BaseModel
 
 from tidegate.core.records import Idempotency
-from tidegate.errors import Stale, UnknownService
-from tidegate.ports import Parts, Store
+from tidegate.errors import UnknownService, VersionConflict
+from tidegate.ports import Drivers, Store
 from tidegate.web.auth import Principal
-from tidegate.web.discovered import Discovered
-from tidegate.web.failures import Failures
+from tidegate.web.auth_throttle import AuthThrottle
+from tidegate.web.discovery_cache import DiscoveryCache
+from tidegate.web.errors import INVALID_REQUEST, TOO_MANY_WAITING, ApiProblem
 from tidegate.web.long_polls import LongPolls
-from tidegate.web.problems import INVALID, TOO_MANY_WAITING, Problem
 from tidegate.wiring import Wiring
 
 EXTENSION = "tidegate"
 
 
-class Waiting:
+class LongPollSlots:
     """The requests that wait for events: fewer than there are threads, or the rest of the API would starve."""
 
     def __init__(self, most: int) -> None:
@@ -38,10 +38,10 @@ class Waiting:
 
     @contextmanager
     def place(self) -> Iterator[None]:
-        """One of the places. Raises `Problem` when all are taken."""
+        """One of the places. Raises `ApiProblem` when all are taken."""
         if not self._places.acquire(blocking=False):
             text = f"{self._most} requests wait for events already; ask again shortly, or with wait=0"
-            raise Problem(TOO_MANY_WAITING, text, headers={"Retry-After": "1"})
+            raise ApiProblem(TOO_MANY_WAITING, text, headers={"Retry-After": "1"})
         try:
             yield
         finally:
@@ -54,9 +54,9 @@ class Api:
 
     wiring: Wiring
     wake: Callable[[], None]
-    waiting: Waiting
-    failures: Failures
-    discovered: Discovered
+    waiting: LongPollSlots
+    failures: AuthThrottle
+    discovered: DiscoveryCache
     polls: LongPolls
     engine_within_seconds: float = 0.0  # ready only while an engine was heard in this time; 0: none is expected
 
@@ -69,7 +69,7 @@ class Api:
         """Seconds since the epoch."""
         return self.wiring.clock()
 
-    def parts(self, environment: str) -> Parts:
+    def parts(self, environment: str) -> Drivers:
         """The drivers of an environment. Raises `UnknownService`, listing the known ones."""
         found = self.wiring.environments.get(environment)
         if found is None:
@@ -91,9 +91,9 @@ def principal() -> Principal:
 # -- answers ------------------------------------------------------------------------------------------------------------
 
 
-def answer(view: BaseModel, status: int = 200, *, version: int | None = None, location: str = "") -> Response:
+def respond(view: BaseModel, status: int = 200, *, version: int | None = None, location: str = "") -> Response:
     """The view as JSON; `version` becomes the ETag."""
-    return json_answer(json_text(view), status, version=version, location=location)
+    return json_response(json_text(view), status, version=version, location=location)
 
 
 def json_text(view: BaseModel) -> str:
@@ -101,7 +101,7 @@ def json_text(view: BaseModel) -> str:
     return view.model_dump_json(by_alias=True, ensure_ascii=True)
 
 
-def json_answer(text: str, status: int, *, version: int | None = None, location: str = "") -> Response:
+def json_response(text: str, status: int, *, version: int | None = None, location: str = "") -> Response:
     """JSON as it is."""
     response = Response(text, status, content_type="application/json")
     if version is not None:
@@ -111,25 +111,25 @@ def json_answer(text: str, status: int, *, version: int | None = None, location:
     return response
 
 
-def wanted_version(present: int, what: str) -> int | None:
-    """The version that `If-Match` asks for, None when it asks for none. Raises `Stale` when it is not the present one."""
+def require_version(present: int, what: str) -> int | None:
+    """The version that `If-Match` asks for, None when it asks for none. Raises `VersionConflict` when it is not the present one."""
     if "If-Match" not in request.headers or request.if_match.star_tag:
         return None
     if not request.if_match.contains(str(present)):
-        raise Stale(f'{what} is at version "{present}", not {request.headers["If-Match"]}; read it again')
+        raise VersionConflict(f'{what} is at version "{present}", not {request.headers["If-Match"]}; read it again')
     return present
 
 
 # -- pages --------------------------------------------------------------------------------------------------------------
 
 
-def cursor_of(last: str) -> str:
+def encode_cursor(last: str) -> str:
     """Where the next page begins. Opaque to clients, so that it may change."""
     return base64.urlsafe_b64encode(last.encode()).decode().rstrip("=")
 
 
-def last_of(cursor: str) -> str | None:
-    """The last one of the page before; None for the first page. Raises `Problem` for what is no cursor."""
+def decode_cursor(cursor: str) -> str | None:
+    """The last one of the page before; None for the first page. Raises `ApiProblem` for what is no cursor."""
     if not cursor:
         return None
     try:
@@ -138,13 +138,15 @@ def last_of(cursor: str) -> str | None:
         raise bad_cursor() from error
 
 
-def bad_cursor() -> Problem:
+def bad_cursor() -> ApiProblem:
     """For a cursor that none of our pages gave."""
     text = "not a cursor of this list; send `next` of the page before as it is"
-    return Problem(INVALID, f"cursor: {text}", [{"in": "query", "pointer": "/cursor", "path": "cursor", "detail": text}])
+    return ApiProblem(
+        INVALID_REQUEST, f"cursor: {text}", [{"in": "query", "pointer": "/cursor", "path": "cursor", "detail": text}]
+    )
 
 
-def linked(response: Response, cursor: str | None) -> Response:
+def with_next_link(response: Response, cursor: str | None) -> Response:
     """With `Link: rel=next`, when there is a next page."""
     if cursor is not None:
         query = urlencode({**request.args, "cursor": cursor})
@@ -155,14 +157,14 @@ def linked(response: Response, cursor: str | None) -> Response:
 # -- repeated requests ----------------------------------------------------------------------------------------------------
 
 
-def idempotency(key: str) -> Idempotency:
+def idempotency_key(key: str) -> Idempotency:
     """The client's key with what it was sent for: who, which method and path, which body."""
     body = json.dumps(request.get_json(), sort_keys=True)
     scope = f"{principal().token.id} {request.method} {request.path}"
     return Idempotency(scope, key, hashlib.sha256(body.encode()).hexdigest())
 
 
-def replayed(response: Response) -> Response:
+def mark_replayed(response: Response) -> Response:
     """The mark of an answer that was given before."""
     response.headers["Idempotency-Replayed"] = "true"
     return response

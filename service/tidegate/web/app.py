@@ -17,21 +17,22 @@ from structlog.contextvars import bind_contextvars, clear_contextvars
 from werkzeug.exceptions import BadRequest, HTTPException
 
 from tidegate import __version__
-from tidegate.web import discovery, governing, ops, problems, rollouts, services, tokens
-from tidegate.web.api import EXTENSION, Api, Waiting, api
+from tidegate.web import errors, governing
+from tidegate.web.api import EXTENSION, Api, LongPollSlots, api
 from tidegate.web.auth import authenticate
-from tidegate.web.discovered import Discovered
-from tidegate.web.failures import Failures
+from tidegate.web.auth_throttle import AuthThrottle
+from tidegate.web.client_address import client_address, find_client_address
+from tidegate.web.discovery_cache import DiscoveryCache
 from tidegate.web.long_polls import LongPolls
-from tidegate.web.metering import Metrics
-from tidegate.web.routes import SECURITY_SCHEMES
-from tidegate.web.source import source, source_of
+from tidegate.web.metrics import ServerMetrics
+from tidegate.web.openapi import SECURITY_SCHEMES
+from tidegate.web.routes import discovery, health, rollouts, services, tokens
 from tidegate.web.views import ProblemView
 from tidegate.wiring import Wiring
 
-LONG_POLLS = 24  # requests that may wait for events at a time; fewer than the server's threads
+MAX_LONG_POLLS = 24  # requests that may wait for events at a time; fewer than the server's threads
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-ABOUT = frozenset({"rollout", "environment", "service"})  # of a path: what a line of the log is about
+LOGGED_PATH_NAMES = frozenset({"rollout", "environment", "service"})  # of a path: what a line of the log is about
 HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
@@ -102,7 +103,7 @@ def create_app(
     wiring: Wiring,
     wake: Callable[[], None] = _nothing,
     *,
-    waiting: Waiting | None = None,
+    waiting: LongPollSlots | None = None,
     engine_within_seconds: float = 0.0,
 ) -> OpenAPI:
     """The WSGI app. `wake` is called after every new rollout and signal; `waiting` bounds and ends the long polls; it is
@@ -113,7 +114,7 @@ def create_app(
         servers=[Server(url="/")],
         security_schemes=SECURITY_SCHEMES,
         validation_error_model=ProblemView,
-        validation_error_callback=problems.invalid,
+        validation_error_callback=errors.invalid,
         doc_ui=False,
         static_folder=None,
     )
@@ -121,17 +122,17 @@ def create_app(
     app.request_class = ApiRequest
     app.json = StrictJson(app)
     app.config["MAX_CONTENT_LENGTH"] = wiring.settings.web.max_body_bytes
-    failures, waiting = Failures(wiring.clock), waiting or Waiting(LONG_POLLS)
+    failures, waiting = AuthThrottle(wiring.clock), waiting or LongPollSlots(MAX_LONG_POLLS)
     polls = LongPolls(wiring.store, waiting.stopping)
-    app.extensions[EXTENSION] = Api(wiring, wake, waiting, failures, Discovered(), polls, engine_within_seconds)
-    app.extensions[ops.METRICS] = Metrics(wiring.store, wiring.environments, failures, wiring.clock)
+    app.extensions[EXTENSION] = Api(wiring, wake, waiting, failures, DiscoveryCache(), polls, engine_within_seconds)
+    app.extensions[health.METRICS] = ServerMetrics(wiring.store, wiring.environments, failures, wiring.clock)
     app.before_request(_begin)
     app.before_request(_authenticate)
-    app.before_request(_want_an_object)
-    app.before_request(_want_each_once)
+    app.before_request(_require_object)
+    app.before_request(_require_single_values)
     app.after_request(_end)
-    problems.register(app)
-    for part in (services.bp, rollouts.bp, governing.bp, tokens.bp, discovery.bp, ops.bp):
+    errors.register(app)
+    for part in (services.bp, rollouts.bp, governing.bp, tokens.bp, discovery.bp, health.bp):
         app.register_api(part)
     return app
 
@@ -146,36 +147,40 @@ def _begin() -> None:
     g.request_id = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
     clear_contextvars()
     trusted = api().wiring.settings.web.trusted_proxies
-    g.source = source_of(request.remote_addr or "unknown", request.headers.get("X-Forwarded-For", ""), trusted)
-    about = {name: value for name, value in (request.view_args or {}).items() if name in ABOUT}
+    g.source = find_client_address(request.remote_addr or "unknown", request.headers.get("X-Forwarded-For", ""), trusted)
+    about = {name: value for name, value in (request.view_args or {}).items() if name in LOGGED_PATH_NAMES}
     bind_contextvars(request_id=g.request_id, source=g.source, **about)
 
 
 def _authenticate() -> None:
     """Everything but `/healthz` and its like is behind a token. What has no route goes on to its 404."""
-    if ops.is_open():
+    if health.is_public():
         return
-    g.principal = authenticate(api().store, api().now(), api().failures, request.headers.get("Authorization"), source())
+    g.principal = authenticate(
+        api().store, api().now(), api().failures, request.headers.get("Authorization"), client_address()
+    )
     bind_contextvars(principal=g.principal.name)
 
 
-def _want_an_object() -> None:
+def _require_object() -> None:
     """flask-openapi reads JSON silently, and a string as JSON once more: here both get their true answer."""
     if request.url_rule is None or request.method not in ("POST", "PUT"):
         return
     if not isinstance(request.get_json(), dict):
         detail = "the body must be a JSON object"
-        raise problems.Problem(problems.INVALID, detail, [{"in": "body", "pointer": "", "path": "", "detail": detail}])
+        raise errors.ApiProblem(
+            errors.INVALID_REQUEST, detail, [{"in": "body", "pointer": "", "path": "", "detail": detail}]
+        )
 
 
-def _want_each_once() -> None:
+def _require_single_values() -> None:
     """No parameter is a list: of one that is given twice, one value would be used and the others passed over in silence."""
     given = {name: len(values) for name, values in request.args.lists() if len(values) > 1}
     if request.url_rule is None or not given:
         return
     found = [(name, f"given {often} times; give it once") for name, often in given.items()]
     places = [{"in": "query", "pointer": f"/{name}", "path": name, "detail": text} for name, text in found]
-    raise problems.Problem(problems.INVALID, "; ".join(f"{name}: {text}" for name, text in found), places)
+    raise errors.ApiProblem(errors.INVALID_REQUEST, "; ".join(f"{name}: {text}" for name, text in found), places)
 
 
 def _end(response: Response) -> Response:
@@ -183,7 +188,7 @@ def _end(response: Response) -> Response:
     response.headers.update(HEADERS)
     response.headers["X-Request-ID"] = g.get("request_id", "")
     seconds = time.monotonic() - g.get("begun", time.monotonic())
-    current_app.extensions[ops.METRICS].count(response, seconds)
+    current_app.extensions[health.METRICS].count(response, seconds)
     fields = {
         "method": request.method,
         "route": request.url_rule.rule if request.url_rule else None,
@@ -191,6 +196,6 @@ def _end(response: Response) -> Response:
         "status": response.status_code,
         "seconds": round(seconds, 4),
     }
-    quiet = ops.is_probe() and response.status_code < 400  # probes and scrapes would fill the log
+    quiet = health.is_probe() and response.status_code < 400  # probes and scrapes would fill the log
     (log.debug if quiet else log.info)("request", **fields)
     return response

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 from flask import g
 
-from tidegate.core.approval import approvals
+from tidegate.core.approvals import given_approvals
 from tidegate.core.model import Build, Rollout, Signal
 from tidegate.core.records import AuditEntry
-from tidegate.engine.context import build_told
-from tidegate.errors import Frozen, IllegalMove, InvalidSpec, MayNotApprove, Problem, Quarantined
+from tidegate.engine.log_context import build_label
+from tidegate.errors import ApprovalNotAllowed, Frozen, IllegalMove, InvalidSpec, Problem, Quarantined
 from tidegate.web.api import api, principal
-from tidegate.web.source import source
+from tidegate.web.client_address import client_address
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +26,18 @@ class Asker:
         self, action: str, subject: str, reason: str = "", rollout: str | None = None, build: Build | None = None
     ) -> AuditEntry:
         """The line for the audit log."""
-        told = build_told(build)
+        told = build_label(build)
         return AuditEntry(
-            api().now(), action, subject, self.by, self.via, source(), reason, rollout, told, g.get("request_id", "")
+            api().now(),
+            action,
+            subject,
+            self.by,
+            self.via,
+            client_address(),
+            reason,
+            rollout,
+            told,
+            g.get("request_id", ""),
         )
 
 
@@ -50,7 +59,7 @@ def require_unfrozen(environment: str, image: str, service: str) -> None:
     """Raises `Frozen`, or `Quarantined` for an image named by its digest: a tag is resolved later, and refused then."""
     freeze = api().store.frozen(environment)
     if freeze is not None:
-        raise Frozen(f"{freeze.sentence}; wait until it is lifted, or deploy by force")
+        raise Frozen(f"{freeze.message}; wait until it is lifted, or deploy by force")
     row = api().store.quarantined(service, image)
     if row is not None:
         text = f"{image} is in quarantine: it was turned back as {row.release.id}; deploy another one, or this one by force"
@@ -58,17 +67,17 @@ def require_unfrozen(environment: str, image: str, service: str) -> None:
 
 
 def may_approve(rollout: Rollout, signals: tuple[Signal, ...], by: str) -> None:
-    """Raises `MayNotApprove` for who may not approve this rollout, `IllegalMove` for who has done so already."""
+    """Raises `ApprovalNotAllowed` for who may not approve this rollout, `IllegalMove` for who has done so already."""
     wanted = rollout.policy.approval
     if not wanted.requester and by == rollout.requested_by:
-        raise MayNotApprove(f"{by} asked for rollout {rollout.id} and so may not approve it: somebody else has to")
+        raise ApprovalNotAllowed(f"{by} asked for rollout {rollout.id} and so may not approve it: somebody else has to")
     environment = rollout.service.partition("/")[0]
     settings = api().wiring.settings.environments.get(environment)
     members = {role: settings.roles.get(role, []) if settings else [] for role in wanted.roles}
     if wanted.roles and not any(by in each for each in members.values()):
         roles = " or ".join(wanted.roles)
-        raise MayNotApprove(f"{by} may not approve rollout {rollout.id}: it takes one of the role {roles}")
-    before = next((each for each in approvals(rollout, signals) if each.by == by), None)
+        raise ApprovalNotAllowed(f"{by} may not approve rollout {rollout.id}: it takes one of the role {roles}")
+    before = next((each for each in given_approvals(rollout, signals) if each.by == by), None)
     if before is not None:
         step = f"step {rollout.cursor + 1} of {len(rollout.plan)}"
         raise IllegalMove(f"{step} of rollout {rollout.id} was approved already, by {before.by}")

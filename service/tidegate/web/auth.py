@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from tidegate import errors
-from tidegate.core.judge.verdict import Time
+from tidegate.clock import Time
 from tidegate.core.records import Token
 from tidegate.errors import InvalidSpec, NotAllowed
 from tidegate.ports import Store
-from tidegate.web.failures import Failures
-from tidegate.web.problems import TOO_MANY_FAILURES, UNAUTHENTICATED, Problem
+from tidegate.web.auth_throttle import AuthThrottle
+from tidegate.web.errors import TOO_MANY_FAILURES, UNAUTHENTICATED, ApiProblem
 
 #: Each of the others includes `read`; `admin` includes all.
 SCOPES = ("read", "deploy", "promote", "rollback", "force", "freeze", "vouch", "admin")
@@ -48,10 +48,10 @@ def new_token(
         raise InvalidSpec(found)
     secret = PREFIX + secrets.token_urlsafe(SECRET_BYTES)
     wanted = tuple(scope for scope in SCOPES if scope in scopes)
-    return secret, Token(secrets.token_hex(4), name.strip(), digest_of(secret), wanted, tuple(services), now, expires)
+    return secret, Token(secrets.token_hex(4), name.strip(), token_digest(secret), wanted, tuple(services), now, expires)
 
 
-def digest_of(secret: str) -> str:
+def token_digest(secret: str) -> str:
     """What is stored of a secret."""
     return hashlib.sha256(secret.encode()).hexdigest()
 
@@ -99,38 +99,40 @@ class Principal:
             )
 
 
-def authenticate(store: Store, now: Time, failures: Failures, header: str | None, address: str) -> Principal:
-    """The principal behind an `Authorization` header. Raises `Problem`: 401, or 429 after many failures.
+def authenticate(store: Store, now: Time, failures: AuthThrottle, header: str | None, address: str) -> Principal:
+    """The principal behind an `Authorization` header. Raises `ApiProblem`: 401, or 429 after many failures.
 
     A right token that was in use before is let in also after many failures of others at the same address: behind one proxy
     all look alike.
     """
     sent = None if header is None else _BEARER.fullmatch(header.strip())
-    digest = "" if sent is None else digest_of(sent.group(1))
+    digest = "" if sent is None else token_digest(sent.group(1))
     wait = failures.wait_seconds(address)
-    if wait and not failures.was_right(digest):
-        raise _sent_away(address, wait)
+    if wait and not failures.is_known_valid(digest):
+        raise _throttled(address, wait)
     if header is None:
-        raise _unknown("send the header Authorization: Bearer tg_…", failures, address, "")
+        raise _unauthenticated("send the header Authorization: Bearer tg_…", failures, address, "")
     if sent is None:
-        raise _unknown("the header Authorization is not of the form Bearer tg_…", failures, address, "invalid_request")
+        raise _unauthenticated(
+            "the header Authorization is not of the form Bearer tg_…", failures, address, "invalid_request"
+        )
     token = store.token(digest)
     if token is None or not hmac.compare_digest(token.digest, digest):
-        raise _unknown("the token is unknown; it may have been dropped", failures, address, "invalid_token")
+        raise _unauthenticated("the token is unknown; it may have been dropped", failures, address, "invalid_token")
     if token.expires is not None and now >= token.expires:
-        raise _unknown(f"the token {token.name} has expired", failures, address, "invalid_token")
-    failures.note_right(digest)
+        raise _unauthenticated(f"the token {token.name} has expired", failures, address, "invalid_token")
+    failures.remember_valid(digest)
     return Principal(token)
 
 
-def _unknown(detail: str, failures: Failures, address: str, code: str) -> Problem:
+def _unauthenticated(detail: str, failures: AuthThrottle, address: str, code: str) -> ApiProblem:
     wait = failures.count(address)
     if wait:
-        return _sent_away(address, wait)
+        return _throttled(address, wait)
     challenge = 'Bearer realm="tidegate"' + (f', error="{code}"' if code else "")
-    return Problem(UNAUTHENTICATED, detail, headers={"WWW-Authenticate": challenge})
+    return ApiProblem(UNAUTHENTICATED, detail, headers={"WWW-Authenticate": challenge})
 
 
-def _sent_away(address: str, wait: float) -> Problem:
+def _throttled(address: str, wait: float) -> ApiProblem:
     text = f"too many failed attempts from {address}; try again in {math.ceil(wait)} s"
-    return Problem(TOO_MANY_FAILURES, text, headers={"Retry-After": str(math.ceil(wait))})
+    return ApiProblem(TOO_MANY_FAILURES, text, headers={"Retry-After": str(math.ceil(wait))})

@@ -12,11 +12,11 @@ class DriftView(BaseModel):
     """How a service was found between rollouts, when it was other than its release wants."""
 
     since: When
-    sentence: str
+    message: str
     state: DriftState = Field(description="What is done about it; `unhealthy`: nothing any more, until somebody acts.")
     why: str = Field(description="Why nothing is done now; empty while something is.")
 
 
 def drift_view(drift: Drift) -> DriftView:
     """From the value."""
-    return DriftView(since=when(drift.since), sentence=drift.sentence, state=drift.state, why=drift.why)
+    return DriftView(since=when(drift.since), message=drift.message, state=drift.state, why=drift.why)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from flask import Response
 
 from tidegate.core.records import Freeze
-from tidegate.web.api import answer, api, bad_cursor, cursor_of, last_of, linked, principal
+from tidegate.web.api import api, bad_cursor, decode_cursor, encode_cursor, principal, respond, with_next_link
 from tidegate.web.asking import asker, require_reason
 from tidegate.web.governed import AuditView, FreezesView, FreezeView, audit_view, freeze_view
-from tidegate.web.routes import blueprint, problems
-from tidegate.web.schemas import AuditQuery, EnvironmentPath, FreezeBody
+from tidegate.web.openapi import blueprint, problems
+from tidegate.web.requests import AuditQuery, EnvironmentPath, FreezeBody
 
 bp = blueprint("governing", "Freezes, and the audit log.")
 SECONDS_AN_HOUR = 3600.0
@@ -19,7 +19,7 @@ SECONDS_AN_HOUR = 3600.0
 def list_freezes() -> Response:
     """The environments that are frozen now, of those that the token may read."""
     found = [each for each in api().store.freezes() if principal().may_in("read", each.environment)]
-    return answer(FreezesView(freezes=[freeze_view(each) for each in found]))
+    return respond(FreezesView(freezes=[freeze_view(each) for each in found]))
 
 
 @bp.put("/environments/<environment>/freeze", responses={"200": FreezeView, **problems(400, 404, 413, 415)})
@@ -32,7 +32,7 @@ def freeze(path: EnvironmentPath, body: FreezeBody) -> Response:
     until = None if body.hours is None else now + body.hours * SECONDS_AN_HOUR
     made = Freeze(path.environment, by.by, body.reason, now, until)
     api().store.freeze(made, audit=by.audit("freeze", path.environment, body.reason))
-    return answer(freeze_view(made))
+    return respond(freeze_view(made))
 
 
 @bp.delete("/environments/<environment>/freeze", responses={"204": None, **problems(404)})
@@ -52,13 +52,13 @@ def _require(environment: str) -> None:
 @bp.get("/audit", responses={"200": AuditView, **problems()})
 def read_audit(query: AuditQuery) -> Response:
     """Who asked for what, when, why and from where, the newest first, as far as the token may read it."""
-    last = last_of(query.cursor)
+    last = decode_cursor(query.cursor)
     if last is not None and not last.isdecimal():
         raise bad_cursor()
     found = api().store.audit(None if last is None else int(last), query.limit + 1, _subjects(query.subject))
     shown = found[: query.limit]
-    cursor = cursor_of(str(shown[-1].number)) if len(found) > len(shown) else None
-    return linked(answer(AuditView(entries=[audit_view(each) for each in shown], next=cursor)), cursor)
+    cursor = encode_cursor(str(shown[-1].number)) if len(found) > len(shown) else None
+    return with_next_link(respond(AuditView(entries=[audit_view(each) for each in shown], next=cursor)), cursor)
 
 
 def _subjects(wanted: str | None) -> list[str] | None:

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from tidegate.core import spec_way
-from tidegate.core.approval import approvals
+from tidegate.app import deployments
+from tidegate.compose import extension, yaml
+from tidegate.core.approvals import given_approvals
 from tidegate.core.model import Rollout, Service
 from tidegate.core.phases import Phase
-from tidegate.core.records import Beginning
+from tidegate.core.records import NewRollout
 from tidegate.errors import InvalidSpec, Problem
-from tidegate.web import compose_yaml, starting
 from tidegate.web.api import api, principal
 from tidegate.web.asking import may_approve
-from tidegate.web.schemas import DeployBody, contents
+from tidegate.web.requests import DeployBody, file_contents
 
 
 def fellows(service: Service, body: DeployBody) -> Sequence[Service]:
@@ -25,14 +25,16 @@ def fellows(service: Service, body: DeployBody) -> Sequence[Service]:
     if body.compose is None:
         text = f"{service.name} is rolled out together with others: send the Compose file that has them all"
         raise InvalidSpec([Problem("compose", text)])
-    names = spec_way.fellows(compose_yaml.load(body.compose), service.name)
+    names = extension.group_members(yaml.load(body.compose), service.name)
     if not names:
         raise InvalidSpec([Problem(path, "no other service of the file says so: say it of those that come together")])
-    files = contents(body.files)
-    return [starting.defined(api(), service.environment, name, body.compose, body.variables, files) for name in names]
+    files = file_contents(body.files)
+    return [
+        deployments.define_service(api(), service.environment, name, body.compose, body.variables, files) for name in names
+    ]
 
 
-def joined(starts: Sequence[Beginning]) -> Sequence[Beginning]:
+def joined(starts: Sequence[NewRollout]) -> Sequence[NewRollout]:
     """These as one group, which has the name of its first rollout; one alone is none."""
     if len(starts) < 2:
         return starts
@@ -47,6 +49,6 @@ def require_approvable(rollout: Rollout, by: str) -> None:
     for peer in api().store.peers(rollout.id, rollout.group):
         alike = peer.phase is Phase.RUNNING and peer.step.gate.together == rollout.step.gate.together != 0
         signals = api().store.load(peer.id)[1] if alike else ()
-        if alike and not any(each.by == by for each in approvals(peer, signals)):
+        if alike and not any(each.by == by for each in given_approvals(peer, signals)):
             principal().require("promote", peer.service)
             may_approve(peer, signals, by)

@@ -7,11 +7,11 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from tidegate.core.approval import approvals, binding, opening
-from tidegate.core.judge.verdict import Outcome
+from tidegate.analysis.verdict import Outcome
+from tidegate.core.approvals import approval_binding, deciding_approval, given_approvals
+from tidegate.core.hooks import TaskState
 from tidegate.core.model import FailureAction, Rollout, Signal, SignalKind
 from tidegate.core.phases import Phase
-from tidegate.core.tasks import TaskState
 from tidegate.web.times import When, when
 
 
@@ -66,17 +66,18 @@ def hold_view(rollout: Rollout, signals: Sequence[Signal]) -> HoldView | None:
     kind, skipped = asks(rollout), any(each.kind is SignalKind.FORCE for each in signals)
     if rollout.phase is not Phase.RUNNING or rollout.held is None or kind is None or skipped:
         return None
-    if opening(rollout, signals) is not None:
+    if deciding_approval(rollout, signals) is not None:
         return None
     wanted, policy = rollout.policy.approval, rollout.policy
     given = [
-        ApprovalView(by=each.by, via=each.via, reason=each.reason, at=when(each.at)) for each in approvals(rollout, signals)
+        ApprovalView(by=each.by, via=each.via, reason=each.reason, at=when(each.at))
+        for each in given_approvals(rollout, signals)
     ]
     return HoldView(
         name=rollout.step.gate.hold,
         kind=kind,
         step=rollout.cursor,
-        binding=binding(rollout),
+        binding=approval_binding(rollout),
         needed=wanted.needed,
         given=given,
         roles=list(wanted.roles),
@@ -101,12 +102,12 @@ def evidence(rollout: Rollout, kind: Literal["approval", "decision"]) -> list[st
     if preview is not None and rollout.step.preview:
         at = [f"at {preview.listen}"] * bool(preview.listen) + [f"with the header {preview.header}"] * bool(preview.header)
         lines.append(f"{rollout.new} is reached by its preview {' or '.join(at)}")
-    lines += [f"- {each.name}: {each.state.value}, {each.sentence}" for each in rollout.tasks if each.state.ended]
+    lines += [f"- {each.name}: {each.state.value}, {each.message}" for each in rollout.tasks if each.state.ended]
     if verdict is None:
         lines.append("no verdict: this step asks no checks" if not rollout.step.gate.judged else "no verdict yet")
         return lines
-    lines.append(verdict.sentence)
+    lines.append(verdict.message)
     for each in verdict.findings:
         shadow = " (shadow: decides nothing)" if each.shadow else ""
-        lines.append(f"- {each.check}: {each.outcome.value}, {each.sentence}{shadow}")
+        lines.append(f"- {each.check}: {each.outcome.value}, {each.message}{shadow}")
     return lines

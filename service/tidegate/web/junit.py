@@ -11,9 +11,9 @@ import re
 from collections.abc import Iterable
 from xml.etree import ElementTree as Xml
 
-from tidegate.core.judge.verdict import Finding, Outcome, Verdict
+from tidegate.analysis.verdict import Finding, Outcome, Verdict
 from tidegate.core.phases import Phase
-from tidegate.core.report import Report, StepVerdict
+from tidegate.core.report.build import Report, StepVerdict
 from tidegate.web.times import when
 
 MEDIA_TYPE = "application/xml; charset=utf-8"
@@ -57,11 +57,11 @@ def _check(suite: Xml.Element, report: Report, judged: StepVerdict, finding: Fin
     case = _case(suite, report, f"step {judged.step + 1}: {finding.check}", verdict.window.seconds)
     undecided = _undecided(verdict, finding)
     if undecided:
-        _add(case, "skipped", f"{undecided}: {finding.sentence}")
+        _add(case, "skipped", f"{undecided}: {finding.message}")
     elif finding.outcome is Outcome.FAIL:
-        _add(case, "failure", finding.sentence, verdict.sentence, type=finding.reason.value)
+        _add(case, "failure", finding.message, verdict.message, type=finding.reason.value)
     else:
-        _add(case, "system-out", text=finding.sentence)
+        _add(case, "system-out", text=finding.message)
 
 
 def _undecided(verdict: Verdict, finding: Finding) -> str:

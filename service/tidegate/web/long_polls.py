@@ -14,7 +14,7 @@ from tidegate.ports import Store
 
 log = structlog.get_logger("tidegate.web")
 
-LOOK_SECONDS = 0.1  # between two looks
+POLL_SECONDS = 0.1  # between two looks
 
 
 class _Waiter:
@@ -54,7 +54,7 @@ class LongPolls:
     def _run(self) -> None:
         while waiters := self._present():
             self._wake(waiters)
-            self._stopping.wait(LOOK_SECONDS)
+            self._stopping.wait(POLL_SECONDS)
 
     def _present(self) -> tuple[_Waiter, ...]:
         """All that wait. Where there is none the thread ends, and the next one to wait starts another."""

@@ -7,13 +7,13 @@ from dataclasses import asdict
 
 from pydantic import BaseModel, Field
 
+from tidegate.core.hooks import TaskState
 from tidegate.core.model import Event, Rollout
 from tidegate.core.phases import Phase
-from tidegate.core.probing import ProbeFailure, Probes
-from tidegate.core.report import Batch, FailureLog, Report, report
-from tidegate.core.report_counts import ProbedCounts, ReleaseTraffic
+from tidegate.core.probes import ProbeCounts, ProbeFailure
+from tidegate.core.report.build import FailureLog, Report, StepReport, build_report
+from tidegate.core.report.traffic import ProbedCounts, ReleaseTraffic
 from tidegate.core.routing import Traffic
-from tidegate.core.tasks import TaskState
 from tidegate.ports import Store
 from tidegate.web.times import When, when, when_known
 from tidegate.web.views import TrafficView, VerdictView
@@ -61,14 +61,14 @@ class DrainedView(BaseModel):
     tunnels_closed: int
 
 
-class TaskStoryView(BaseModel):
+class TaskReportView(BaseModel):
     """A hook or a comparison of both releases."""
 
     name: str
     state: TaskState
     begun: When
     seconds: float | None
-    sentence: str
+    message: str
     log: str = Field(description="Of a hook: its last lines.")
     changes: list[str] = Field(description="Of a comparison: what differs, the worst first.")
 
@@ -116,7 +116,7 @@ class FailureView(BaseModel):
     at: When
 
 
-class ToldWishView(BaseModel):
+class SignalRecordView(BaseModel):
     """What a person or Jenkins asked for."""
 
     kind: str
@@ -129,7 +129,7 @@ class NoteView(BaseModel):
     """Trouble with an outside part, a warning, or an engine that took over."""
 
     kind: str
-    sentence: str
+    message: str
     at: When
 
 
@@ -160,15 +160,15 @@ class ReportView(BaseModel):
     probe_failures: list[ProbeFailureView] = Field(description="The first few of each engine that drove the rollout.")
     batches: list[BatchView]
     verdicts: list[StepVerdictView]
-    tasks: list[TaskStoryView]
+    tasks: list[TaskReportView]
     failures: list[FailureView]
-    wishes: list[ToldWishView]
+    signals: list[SignalRecordView]
     notes: list[NoteView]
 
 
 def report_of(store: Store, rollout: Rollout) -> Report:
     """From all that is stored of it."""
-    return report(rollout, list(_events(store, rollout.id)), store.verdicts(rollout.id))
+    return build_report(rollout, list(_events(store, rollout.id)), store.verdicts(rollout.id))
 
 
 def report_view(made: Report) -> ReportView:
@@ -201,10 +201,12 @@ def report_view(made: Report) -> ReportView:
         probe_failures=[_probe_failure(each) for each in made.probe_failures],
         batches=[_batch(each) for each in made.batches],
         verdicts=verdicts,
-        tasks=[TaskStoryView(**{**asdict(each), "begun": when(each.begun)}) for each in made.tasks],
+        tasks=[TaskReportView(**{**asdict(each), "begun": when(each.begun)}) for each in made.tasks],
         failures=[_failure(each) for each in made.failures],
-        wishes=[ToldWishView(kind=each.kind, by=each.by, reason=each.reason, at=when(each.at)) for each in made.wishes],
-        notes=[NoteView(kind=each.kind, sentence=each.sentence, at=when(each.at)) for each in made.notes],
+        signals=[
+            SignalRecordView(kind=each.kind, by=each.by, reason=each.reason, at=when(each.at)) for each in made.signals
+        ],
+        notes=[NoteView(kind=each.kind, message=each.message, at=when(each.at)) for each in made.notes],
     )
 
 
@@ -227,7 +229,7 @@ def _failure(failure: FailureLog) -> FailureView:
     )
 
 
-def _batch(batch: Batch) -> BatchView:
+def _batch(batch: StepReport) -> BatchView:
     return BatchView(
         number=batch.number,
         step=batch.step,
@@ -269,7 +271,7 @@ def _probed(counts: ProbedCounts | None) -> ProbedView | None:
     return ProbedView(**dict(_probes(counts.total)), by_release=releases)
 
 
-def _probes(counts: Probes) -> ProbesView:
+def _probes(counts: ProbeCounts) -> ProbesView:
     return ProbesView(seen=counts.seen, failed=counts.failed, slow=counts.slow)
 
 

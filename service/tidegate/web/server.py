@@ -26,10 +26,10 @@ from gunicorn.glogging import Logger
 from tidegate import wiring as wires
 from tidegate.errors import Refused
 from tidegate.settings import Settings, WebSettings
-from tidegate.web import logs
-from tidegate.web.api import Waiting
+from tidegate.web import log_setup
+from tidegate.web.api import LongPollSlots
 from tidegate.web.app import create_app
-from tidegate.web.clients import PatientWorker
+from tidegate.web.slow_clients import SlowClientWorker
 
 SPARE_THREADS = 8  # that never wait for events, or long polls would starve the rest
 ENGINE_SECONDS = 30.0  # not ready when the engine in this process was not heard for so long
@@ -40,7 +40,7 @@ log = structlog.get_logger("tidegate.web")
 
 
 @dataclass(frozen=True)
-class Served:
+class ServerProcess:
     """What the working process runs. `stop` asks it to end and returns at once, also from a signal handler; `close` waits
     until it has ended."""
 
@@ -54,12 +54,12 @@ def run(settings: Settings, engine: str | None = None) -> None:
 
     Raises `Refused` when the address cannot be had or another engine runs, `StoreError` when the database does not work.
     """
-    logs.configure(settings.log.level, settings.log.format)
-    _try(settings, engine)
+    log_setup.configure(settings.log.level, settings.log.format)
+    _preflight(settings, engine)
     serve(lambda: build(settings, engine), settings.listen, settings.web)
 
 
-def _try(settings: Settings, engine: str | None) -> None:
+def _preflight(settings: Settings, engine: str | None) -> None:
     """Find out before the fork what would fail after it, so that the person is told in one sentence."""
     wiring = wires.build(settings)
     try:
@@ -71,28 +71,30 @@ def _try(settings: Settings, engine: str | None) -> None:
         wiring.close()
 
 
-def places(threads: int) -> int:
+def long_poll_slots(threads: int) -> int:
     """How many requests may wait for events at a time, of so many threads: always fewer."""
     return max(1, threads - SPARE_THREADS) if threads > SPARE_THREADS else max(1, threads // 2)
 
 
-def build(settings: Settings, engine: str | None) -> Served:
+def build(settings: Settings, engine: str | None) -> ServerProcess:
     """The app, and the engine in a thread beside it."""
     wiring = wires.build(settings)
-    waiting = Waiting(places(settings.web.threads))
+    waiting = LongPollSlots(long_poll_slots(settings.web.threads))
     held = ExitStack()
     held.callback(wiring.close)
     if engine is None:
         app = create_app(wiring, waiting=waiting, engine_within_seconds=settings.web.engine_within_seconds)
-        return Served(app, waiting.stopping.set, held.close)
+        return ServerProcess(app, waiting.stopping.set, held.close)
     try:
         held.enter_context(wires.sole_engine(wiring))
-        held.enter_context(wires.outbox(wiring))
-        held.enter_context(wires.pruner(wiring))
+        held.enter_context(wires.make_outbox(wiring))
+        held.enter_context(wires.make_pruner(wiring))
     except BaseException:
         held.close()
         raise
-    worker = wires.engine(wiring, f"{engine}-{uuid.uuid4().hex[:8]}")  # a process that replaces another has its own name
+    worker = wires.make_engine(
+        wiring, f"{engine}-{uuid.uuid4().hex[:8]}"
+    )  # a process that replaces another has its own name
     ending = threading.Event()
 
     def drive() -> None:
@@ -114,7 +116,7 @@ def build(settings: Settings, engine: str | None) -> Served:
     held.callback(stop)
     thread.start()
     within = settings.web.engine_within_seconds or ENGINE_SECONDS
-    return Served(create_app(wiring, worker.wake, waiting=waiting, engine_within_seconds=within), stop, held.close)
+    return ServerProcess(create_app(wiring, worker.wake, waiting=waiting, engine_within_seconds=within), stop, held.close)
 
 
 # -- gunicorn -----------------------------------------------------------------------------------------------------------
@@ -129,7 +131,7 @@ class _Log(Logger):
         self.error_log.propagate = True
 
 
-class _Worker(PatientWorker):
+class _Worker(SlowClientWorker):
     """Ends long polls and the engine as soon as it is asked to end, not only once the last request is answered."""
 
     def handle_exit(self, sig: int, frame: Any) -> None:
@@ -160,9 +162,9 @@ class _Master(Arbiter):
 class _Application(BaseApplication):
     """Settings of gunicorn, and what the working process serves."""
 
-    def __init__(self, build: Callable[[], Served], options: dict[str, object]) -> None:
+    def __init__(self, build: Callable[[], ServerProcess], options: dict[str, object]) -> None:
         self._build, self._options = build, options
-        self._served: Served | None = None
+        self._served: ServerProcess | None = None
         super().__init__()
 
     def load_config(self) -> None:
@@ -188,12 +190,12 @@ class _Application(BaseApplication):
         _Master(self).run()
 
 
-def serve(build: Callable[[], Served], listen: str, web: WebSettings) -> None:
+def serve(build: Callable[[], ServerProcess], listen: str, web: WebSettings) -> None:
     """Serve `host:port` until SIGTERM or SIGINT; `build` is called in the working process. Ends the process.
 
     Raises `Refused` when the address cannot be had, or the certificate cannot be used.
     """
-    _free(listen)
+    _require_free_address(listen)
     options: dict[str, object] = {
         "bind": listen,
         "workers": 1,
@@ -231,7 +233,7 @@ def _modern(_: Any, make: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
     return context
 
 
-def _free(listen: str) -> None:
+def _require_free_address(listen: str) -> None:
     """gunicorn tries a taken address for five seconds and then ends with a line in its log: here a sentence at once."""
     host, _, port = listen.rpartition(":")
     try:

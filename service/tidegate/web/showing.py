@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from tidegate.core.hooks import TaskRun
 from tidegate.core.model import Event, Instance, Rollout, Signal, Step
 from tidegate.core.phases import Phase
 from tidegate.core.records import ReleaseRow, ServiceRow, Token
-from tidegate.core.routing import Routed
-from tidegate.core.tasks import TaskRun
+from tidegate.core.routing import RouterState
 from tidegate.web.drifting import drift_view
 from tidegate.web.held import BuildView, hold_view
 from tidegate.web.times import when, when_known
@@ -82,9 +82,7 @@ def rollout_view(rollout: Rollout, signals: Sequence[Signal] = ()) -> RolloutVie
 
 
 def _task(run: TaskRun) -> TaskView:
-    return TaskView(
-        name=run.name, state=run.state, begun=when(run.begun), ended=when_known(run.ended), sentence=run.sentence
-    )
+    return TaskView(name=run.name, state=run.state, begun=when(run.begun), ended=when_known(run.ended), message=run.message)
 
 
 def _step(step: Step) -> StepView:
@@ -107,9 +105,7 @@ def _batches(rollout: Rollout) -> tuple[int | None, int | None]:
 
 def event_view(event: Event) -> EventView:
     """From the value."""
-    return EventView(
-        number=event.number, kind=event.kind, sentence=event.sentence, at=when(event.at), data=dict(event.data)
-    )
+    return EventView(number=event.number, kind=event.kind, message=event.message, at=when(event.at), data=dict(event.data))
 
 
 def service_fields(row: ServiceRow) -> ServiceView:
@@ -155,7 +151,7 @@ def release_view(row: ReleaseRow) -> ReleaseView:
     )
 
 
-def instances_view(instances: Sequence[Instance], routed: Routed) -> InstancesView:
+def instances_view(instances: Sequence[Instance], routed: RouterState) -> InstancesView:
     """The world as just read."""
     traffic = routed.traffic
     return InstancesView(
@@ -165,7 +161,7 @@ def instances_view(instances: Sequence[Instance], routed: Routed) -> InstancesVi
     )
 
 
-def _instance(instance: Instance, routed: Routed) -> InstanceView:
+def _instance(instance: Instance, routed: RouterState) -> InstanceView:
     member = any(each.instance == instance.id for each in routed.members)
     return InstanceView(
         id=instance.id,

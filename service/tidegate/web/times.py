@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from tidegate.core.judge.verdict import Time
+from tidegate.clock import Time
 
 When = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 

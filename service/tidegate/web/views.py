@@ -6,10 +6,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from tidegate.core.judge.verdict import Finding, Outcome, Reason, Verdict, Window
-from tidegate.core.model import CheckKind, Direction, Order, Repair, RolloutKind, Strategy
+from tidegate.analysis.verdict import Finding, Outcome, Reason, Verdict
+from tidegate.clock import Window
+from tidegate.core.hooks import TaskState
+from tidegate.core.model import CheckKind, Direction, Order, RepairPolicy, RolloutKind, Strategy
 from tidegate.core.phases import Phase
-from tidegate.core.tasks import TaskState
 from tidegate.web.drifting import DriftView
 from tidegate.web.held import BuildView, HoldView
 from tidegate.web.times import When, when
@@ -59,7 +60,7 @@ class FindingView(BaseModel):
     check: str
     outcome: Outcome
     reason: Reason
-    sentence: str
+    message: str
     baseline: float | None
     candidate: float | None
     limit: float | None
@@ -84,7 +85,7 @@ class FindingView(BaseModel):
             check=finding.check,
             outcome=finding.outcome,
             reason=finding.reason,
-            sentence=finding.sentence,
+            message=finding.message,
             baseline=finding.baseline,
             candidate=finding.candidate,
             limit=finding.limit,
@@ -122,7 +123,7 @@ class VerdictView(BaseModel):
     at: When
     window: WindowView
     findings: list[FindingView]
-    sentence: str
+    message: str
     final: bool
     evidence: float | None
     needed: float | None
@@ -137,7 +138,7 @@ class VerdictView(BaseModel):
             at=when(verdict.at),
             window=WindowView.of(verdict.window),
             findings=[FindingView.of(each) for each in verdict.findings],
-            sentence=verdict.sentence,
+            message=verdict.message,
             final=verdict.final,
             evidence=verdict.evidence,
             needed=verdict.needed,
@@ -183,7 +184,7 @@ class TaskView(BaseModel):
     state: TaskState
     begun: When
     ended: When | None
-    sentence: str
+    message: str
 
 
 class MarksView(BaseModel):
@@ -245,7 +246,7 @@ class EventView(BaseModel):
 
     number: int
     kind: str
-    sentence: str
+    message: str
     at: When
     data: dict[str, Any]
 
@@ -290,7 +291,7 @@ class ServiceView(BaseModel):
     version: int = Field(description="Grows with each change; the ETag.")
     live: str | None = Field(description="The release that serves.")
     rollout: str | None = Field(description="The live rollout.")
-    repair: Repair = Field(description="What follows when it is found other than its release wants.")
+    repair: RepairPolicy = Field(description="What follows when it is found other than its release wants.")
     drift: DriftView | None = Field(description="What was found; null when all is as it should be.")
     links: dict[str, str]
 

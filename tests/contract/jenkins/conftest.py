@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from support.jenkins import JOB, FakeBuild, FakeJenkins, Logs, subject
-from tidegate.drivers.ci.jenkins import JenkinsCI
+from support.fake_jenkins import JOB, FakeBuild, FakeJenkins, Logs, subject
+from tidegate.drivers.ci.jenkins.driver import JenkinsCI
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from support.jenkins import (
+from support.fake_jenkins import (
     ANN,
     GATE,
     HELD,
@@ -26,60 +26,60 @@ from support.jenkins import (
     event,
     failure,
     judged,
+    report_event,
     subject,
-    told,
 )
-from tidegate.core.judge.verdict import Outcome
-from tidegate.core.kinds import Kind
+from tidegate.analysis.verdict import Outcome
+from tidegate.core.event_kinds import EventKind
 from tidegate.core.model import Build, Rollout, SignalKind
 from tidegate.core.phases import Phase
-from tidegate.drivers.ci.jenkins import JenkinsCI
+from tidegate.drivers.ci.jenkins.driver import JenkinsCI
 
 # -- the description ---------------------------------------------------------------------------------------------------
 
 
 def test_the_description_tells_service_release_phase_verdict_and_where_to_look(ci: JenkinsCI, build: FakeBuild) -> None:
-    told(ci, ROLLOUT, Kind.CREATED)
+    report_event(ci, ROLLOUT, EventKind.CREATED)
     assert build.description == f"Tidegate: demo/shop v2-4 running, {LINK}"
-    told(ci, judged(HELD, Outcome.PASS), Kind.VERDICT)
+    report_event(ci, judged(HELD, Outcome.PASS), EventKind.VERDICT)
     assert build.description == f"Tidegate: demo/shop v2-4 running, waiting for a person (PASS), {LINK}"
-    told(ci, replace(ROLLOUT, paused=True), Kind.PAUSED)
+    report_event(ci, replace(ROLLOUT, paused=True), EventKind.PAUSED)
     assert build.description == f"Tidegate: demo/shop v2-4 running, paused, {LINK}"
 
 
 def test_a_description_that_is_right_is_not_sent_again(ci: JenkinsCI, fake: FakeJenkins, build: FakeBuild) -> None:
-    for kind in (Kind.CREATED, Kind.CREATED, Kind.PINNED, Kind.STEPPED):
-        told(ci, ROLLOUT, kind)
+    for kind in (EventKind.CREATED, EventKind.CREATED, EventKind.PINNED, EventKind.STEPPED):
+        report_event(ci, ROLLOUT, kind)
     assert len(build.described) == 1
     assert fake.posts() == ["/job/team/job/repo/job/feature%252Ffoo/12/submitDescription"]
 
 
 def test_the_reason_of_turning_back_stays_while_the_steps_back_are_taken(ci: JenkinsCI, build: FakeBuild) -> None:
-    told(ci, HELD, event(Kind.ROLLBACK_ASKED, "rollback asked by bob: it smells"))
+    report_event(ci, HELD, event(EventKind.ROLLBACK_ASKED, "rollback asked by bob: it smells"))
     assert (
         build.description
         == f"Tidegate: demo/shop v2-4 running, waiting for a person: rollback asked by bob: it smells, {LINK}"
     )
-    told(ci, TURNED, event(Kind.ROLLING_BACK, "errors: 5 % of requests failed"))
+    report_event(ci, TURNED, event(EventKind.ROLLING_BACK, "errors: 5 % of requests failed"))
     wanted = f"Tidegate: demo/shop v2-4 rolling back: errors: 5 % of requests failed, {LINK}"
     assert build.description == wanted
-    told(ci, replace(TURNED, reason="step 2 of 3"), event(Kind.STEPPED, "step 2 of 3"))
+    report_event(ci, replace(TURNED, reason="step 2 of 3"), event(EventKind.STEPPED, "step 2 of 3"))
     assert build.description == wanted
 
 
 def test_a_rollback_that_was_asked_too_late_does_not_stain_a_success(ci: JenkinsCI, build: FakeBuild) -> None:
-    told(ci, replace(ROLLOUT, phase=Phase.SUCCEEDED), event(Kind.ROLLBACK_ASKED, "rollback asked by bob"))
+    report_event(ci, replace(ROLLOUT, phase=Phase.SUCCEEDED), event(EventKind.ROLLBACK_ASKED, "rollback asked by bob"))
     assert build.description == f"Tidegate: demo/shop v2-4 succeeded, {LINK}"
 
 
 def test_what_others_wrote_stays_and_the_pipelines_own_line_is_replaced(ci: JenkinsCI, build: FakeBuild) -> None:
     build.description = f"Sprint <b>12</b>\r\nTidegate: demo/shop v2-4 pending, {LINK}\nTidegate: demo/shop v2-40 running"
-    told(ci, ROLLOUT, Kind.CREATED)
+    report_event(ci, ROLLOUT, EventKind.CREATED)
     assert (
         build.description
         == f"Sprint <b>12</b>\r\nTidegate: demo/shop v2-4 running, {LINK}\nTidegate: demo/shop v2-40 running"
     )
-    told(ci, replace(ROLLOUT, id="other", service="demo/cart"), Kind.CREATED)
+    report_event(ci, replace(ROLLOUT, id="other", service="demo/cart"), EventKind.CREATED)
     assert build.description.split("\n")[-1] == f"Tidegate: demo/cart v2-4 running, {LINK}"
     assert len(build.description.split("\n")) == 4
 
@@ -99,7 +99,7 @@ def test_hostile_names_are_shown_as_text_in_one_bounded_line(ci: JenkinsCI, buil
     rollout = replace(TURNED, service=f"demo/{name}", new=name)
     build.description = "mine"
     for _ in range(2):
-        told(ci, rollout, event(Kind.ROLLING_BACK, name), link=f"http://x/{name}")
+        report_event(ci, rollout, event(EventKind.ROLLING_BACK, name), link=f"http://x/{name}")
     first, second = str(build.description).split("\n")
     assert first == "mine"
     assert second.startswith("Tidegate: demo/")
@@ -116,7 +116,7 @@ def test_hostile_reasons_reach_an_input_unharmed(ci: JenkinsCI, build: FakeBuild
     for number, name in enumerate(HOSTILE):
         build.inputs = [FakeInput(GATE, ("reason",))]
         given = replace(ANN, by=name, reason=name, at=float(number))
-        told(ci, replace(ROLLOUT, phase=Phase.SUCCEEDED), Kind.SUCCEEDED, wishes=[given])
+        report_event(ci, replace(ROLLOUT, phase=Phase.SUCCEEDED), EventKind.SUCCEEDED, signals=[given])
         ((_, said),) = build.inputs[0].told
         assert said["reason"].startswith(f"approved by {name}"[:400])
         assert len(said["reason"]) <= 500
@@ -128,12 +128,12 @@ def test_hostile_reasons_reach_an_input_unharmed(ci: JenkinsCI, build: FakeBuild
 def test_a_step_that_went_on_elsewhere_proceeds_its_input_with_who_and_why(ci: JenkinsCI, build: FakeBuild) -> None:
     gate = FakeInput(GATE, ("reason", "comment"))
     build.inputs = [gate]
-    told(ci, HELD, PROMOTED, wishes=[ANN])
-    told(ci, HELD, PROMOTED, wishes=[ANN])
+    report_event(ci, HELD, PROMOTED, signals=[ANN])
+    report_event(ci, HELD, PROMOTED, signals=[ANN])
     assert gate.told == []  # it is still held: others may have to approve, too, and the engine has not gone on
-    told(ci, at(2), Kind.STEPPED, wishes=[ANN])
+    report_event(ci, at(2), EventKind.STEPPED, signals=[ANN])
     assert gate.told == [("proceed", {"reason": "approved by ann: all good"})]
-    told(ci, at(2), Kind.STEPPED)
+    report_event(ci, at(2), EventKind.STEPPED)
     assert len(gate.told) == 1
 
 
@@ -142,49 +142,51 @@ def test_two_approvals_are_both_named(ci: JenkinsCI, build: FakeBuild) -> None:
     bob = replace(ANN, by="bob", reason="", step=None)  # for all steps
     eve = replace(ANN, by="eve", step=0)  # for an earlier one
     refused = replace(ANN, kind=SignalKind.ROLLBACK, by="mallory")
-    told(ci, at(2), Kind.STEPPED, wishes=[eve, ANN, bob, refused])
+    report_event(ci, at(2), EventKind.STEPPED, signals=[eve, ANN, bob, refused])
     assert build.inputs[0].told == [("proceed", {"Reason": "approved by ann: all good; bob"})]
 
 
 def test_an_approval_that_is_heard_late_proceeds_at_once(ci: JenkinsCI, build: FakeBuild) -> None:
     build.inputs = [FakeInput(GATE, ("reason",))]
-    told(ci, at(2), PROMOTED, wishes=[ANN])
+    report_event(ci, at(2), PROMOTED, signals=[ANN])
     assert build.inputs[0].told == [("proceed", {"reason": "approved by ann: all good"})]
 
 
 @pytest.mark.parametrize("parameters", [(), ("comment",)])
 def test_an_input_without_a_reason_is_proceeded_empty(ci: JenkinsCI, build: FakeBuild, parameters: tuple[str, ...]) -> None:
     build.inputs = [FakeInput(GATE, parameters)]
-    told(ci, replace(ROLLOUT, phase=Phase.SUCCEEDED, held=5.0, cursor=1), Kind.SUCCEEDED)
+    report_event(ci, replace(ROLLOUT, phase=Phase.SUCCEEDED, held=5.0, cursor=1), EventKind.SUCCEEDED)
     assert build.inputs[0].told == [("proceedEmpty", {})]
 
 
 def test_an_input_whose_step_nobody_approved_is_told_what_happened(ci: JenkinsCI, build: FakeBuild) -> None:
     build.inputs = [FakeInput(GATE, ("reason",))]
-    told(ci, at(2), event(Kind.STEPPED, "step 3 of 4"))
+    report_event(ci, at(2), event(EventKind.STEPPED, "step 3 of 4"))
     assert build.inputs[0].told == [("proceed", {"reason": "settled outside of Jenkins: step 3 of 4"})]
 
 
 def test_an_input_that_a_late_pipeline_opened_is_settled_at_the_next_event(ci: JenkinsCI, build: FakeBuild) -> None:
-    told(ci, at(2), Kind.STEPPED)
+    report_event(ci, at(2), EventKind.STEPPED)
     build.inputs = [FakeInput(GATE)]  # it had asked how the rollout stands just before
-    told(ci, at(2), Kind.ENTERED)
+    report_event(ci, at(2), EventKind.ENTERED)
     assert build.inputs[0].told == [("proceedEmpty", {})]
 
 
-@pytest.mark.parametrize("kind", [Kind.STEPPED, Kind.HELD, Kind.PROMOTED, Kind.VERDICT, Kind.REOPENED])
-def test_the_input_of_the_present_step_waits_for_a_person(ci: JenkinsCI, build: FakeBuild, kind: Kind) -> None:
+@pytest.mark.parametrize(
+    "kind", [EventKind.STEPPED, EventKind.HELD, EventKind.PROMOTED, EventKind.VERDICT, EventKind.REOPENED]
+)
+def test_the_input_of_the_present_step_waits_for_a_person(ci: JenkinsCI, build: FakeBuild, kind: EventKind) -> None:
     """Even when the rollout is not held at this moment: it may be held again, and our answer would count as an approval."""
     build.inputs = [FakeInput(GATE)]
-    told(ci, HELD, kind)
-    told(ci, at(1), kind)
+    report_event(ci, HELD, kind)
+    report_event(ci, at(1), kind)
     assert build.inputs[0].told == []
 
 
 def test_a_late_event_does_not_answer_for_a_later_hold(ci: JenkinsCI, build: FakeBuild) -> None:
     early, present = FakeInput(GATE), FakeInput(f"Tidegate-{ID}-3-0")
     build.inputs = [early, present]
-    told(ci, replace(ROLLOUT, cursor=3, held=9.0), Kind.STEPPED)
+    report_event(ci, replace(ROLLOUT, cursor=3, held=9.0), EventKind.STEPPED)
     assert early.told == [("proceedEmpty", {})]
     assert present.told == []
 
@@ -203,23 +205,23 @@ def strangers() -> list[FakeInput]:
 
 
 @pytest.mark.parametrize(
-    ("rollout", "kind"), [(replace(ROLLOUT, phase=Phase.SUCCEEDED), Kind.SUCCEEDED), (TURNED, Kind.ROLLING_BACK)]
+    ("rollout", "kind"), [(replace(ROLLOUT, phase=Phase.SUCCEEDED), EventKind.SUCCEEDED), (TURNED, EventKind.ROLLING_BACK)]
 )
-def test_inputs_of_others_are_never_touched(ci: JenkinsCI, build: FakeBuild, rollout: Rollout, kind: Kind) -> None:
+def test_inputs_of_others_are_never_touched(ci: JenkinsCI, build: FakeBuild, rollout: Rollout, kind: EventKind) -> None:
     build.inputs = strangers()
-    told(ci, rollout, kind)
+    report_event(ci, rollout, kind)
     assert [each.id for each in build.inputs if each.told] == []
 
 
 def test_an_id_is_taken_as_it_is(ci: JenkinsCI, build: FakeBuild) -> None:
     build.inputs = [FakeInput("Tidegate-axb-1-0"), FakeInput("Tidegate-a.b-1-0")]
-    told(ci, replace(at(2), id="a.b"), Kind.STEPPED)
+    report_event(ci, replace(at(2), id="a.b"), EventKind.STEPPED)
     assert [each.id for each in build.inputs if each.told] == ["Tidegate-a.b-1-0"]
 
 
 def test_the_same_input_in_another_build_is_not_touched(ci: JenkinsCI, fake: FakeJenkins, build: FakeBuild) -> None:
     other = fake.build(JOB, 120, FakeInput(GATE))
-    told(ci, replace(ROLLOUT, phase=Phase.SUCCEEDED), Kind.SUCCEEDED)
+    report_event(ci, replace(ROLLOUT, phase=Phase.SUCCEEDED), EventKind.SUCCEEDED)
     assert other.inputs[0].told == []
     assert other.description is None
     assert build.description
@@ -227,7 +229,7 @@ def test_the_same_input_in_another_build_is_not_touched(ci: JenkinsCI, fake: Fak
 
 def test_an_id_with_a_small_first_letter_is_found(ci: JenkinsCI, build: FakeBuild) -> None:
     build.inputs = [FakeInput(f"t{GATE[1:]}")]
-    told(ci, at(2), Kind.STEPPED)
+    report_event(ci, at(2), EventKind.STEPPED)
     assert build.inputs[0].told == [("proceedEmpty", {})]
 
 
@@ -237,39 +239,39 @@ def test_an_id_with_a_small_first_letter_is_found(ci: JenkinsCI, build: FakeBuil
 @pytest.mark.parametrize(
     ("rollout", "kind"),
     [
-        (HELD, Kind.ROLLBACK_ASKED),
-        (TURNED, Kind.ROLLING_BACK),
-        (replace(TURNED, phase=Phase.ROLLED_BACK), Kind.ROLLED_BACK),
-        (replace(TURNED, phase=Phase.FAILED), Kind.FAILED),
-        (TURNED, Kind.PROMOTED),  # late
-        (TURNED, Kind.STEPPED),  # on the way back
+        (HELD, EventKind.ROLLBACK_ASKED),
+        (TURNED, EventKind.ROLLING_BACK),
+        (replace(TURNED, phase=Phase.ROLLED_BACK), EventKind.ROLLED_BACK),
+        (replace(TURNED, phase=Phase.FAILED), EventKind.FAILED),
+        (TURNED, EventKind.PROMOTED),  # late
+        (TURNED, EventKind.STEPPED),  # on the way back
     ],
 )
-def test_an_input_is_aborted_once(ci: JenkinsCI, build: FakeBuild, rollout: Rollout, kind: Kind) -> None:
+def test_an_input_is_aborted_once(ci: JenkinsCI, build: FakeBuild, rollout: Rollout, kind: EventKind) -> None:
     gate = FakeInput(GATE, ("reason",))
     build.inputs = [gate]
     for _ in range(2):
-        told(ci, rollout, event(kind, "because of this"))
+        report_event(ci, rollout, event(kind, "because of this"))
     assert gate.told == [("abort", {})]
-    assert ("because of this" in str(build.description)) == (kind not in (Kind.PROMOTED, Kind.STEPPED))
+    assert ("because of this" in str(build.description)) == (kind not in (EventKind.PROMOTED, EventKind.STEPPED))
 
 
 @pytest.mark.parametrize("answer", [404, 400])
-@pytest.mark.parametrize(("rollout", "kind"), [(at(2), Kind.STEPPED), (TURNED, Kind.ROLLING_BACK)])
+@pytest.mark.parametrize(("rollout", "kind"), [(at(2), EventKind.STEPPED), (TURNED, EventKind.ROLLING_BACK)])
 def test_an_input_that_was_settled_meanwhile_is_a_success(
-    ci: JenkinsCI, fake: FakeJenkins, build: FakeBuild, answer: int, rollout: Rollout, kind: Kind
+    ci: JenkinsCI, fake: FakeJenkins, build: FakeBuild, answer: int, rollout: Rollout, kind: EventKind
 ) -> None:
     gate = FakeInput(GATE)
     build.inputs, fake.settled_answer = [gate], answer
     fake.before = lambda path: None if gate.told else gate.told.append(("proceed", {}))
-    told(ci, rollout, kind)
+    report_event(ci, rollout, kind)
     assert gate.told == [("proceed", {})]
     assert build.description
 
 
 def test_a_submitter_that_is_not_us_is_told_with_what_to_do(ci: JenkinsCI, build: FakeBuild) -> None:
     build.inputs = [FakeInput(GATE, submitters=("alice",))]
-    error = failure(ci, at(2), Kind.STEPPED)
+    error = failure(ci, at(2), EventKind.STEPPED)
     assert error.retryable
     assert "You need to be alice to submit this" in error.message
     assert GATE in error.message
@@ -277,8 +279,8 @@ def test_a_submitter_that_is_not_us_is_told_with_what_to_do(ci: JenkinsCI, build
 
 
 def test_a_build_that_is_gone_is_told_once(ci: JenkinsCI, fake: FakeJenkins, logs: Logs) -> None:
-    for kind in (Kind.CREATED, Kind.STEPPED, Kind.SUCCEEDED):
-        told(ci, ROLLOUT, kind)
+    for kind in (EventKind.CREATED, EventKind.STEPPED, EventKind.SUCCEEDED):
+        report_event(ci, ROLLOUT, kind)
     assert fake.posts() == []
     assert [each["event"] for each in logs] == ["the build is gone, or may not be seen"]
     assert (logs[0]["job"], logs[0]["number"]) == (JOB, 12)
@@ -287,7 +289,7 @@ def test_a_build_that_is_gone_is_told_once(ci: JenkinsCI, fake: FakeJenkins, log
 def test_a_build_that_goes_while_it_is_told(ci: JenkinsCI, fake: FakeJenkins, build: FakeBuild) -> None:
     build.inputs = [FakeInput(GATE)]
     fake.before = lambda path: fake.builds.clear()
-    told(ci, at(2), Kind.STEPPED)
+    report_event(ci, at(2), EventKind.STEPPED)
     assert build.inputs[0].told == []
 
 
@@ -314,8 +316,8 @@ def test_an_older_build_that_waits_for_a_node_is_stopped(
     old, older = fake.build(job, 11), fake.build(job, 9)
     for each in (old, older, old):
         fake.waits_for_node(each)
-    told(stopping, ROLLOUT, Kind.CREATED, Build(job, 12))
-    told(stopping, ROLLOUT, Kind.CREATED, Build(job, 12))
+    report_event(stopping, ROLLOUT, EventKind.CREATED, Build(job, 12))
+    report_event(stopping, ROLLOUT, EventKind.CREATED, Build(job, 12))
     assert (old.stopped, older.stopped) == (1, 1)
     assert [(each["number"], each["newer"]) for each in logs] == [(9, 12), (11, 12)]
 
@@ -335,7 +337,7 @@ def test_whatever_is_not_surely_one_is_left_alone(stopping: JenkinsCI, fake: Fak
     done.building = False
     fake.waits_for_node(done)
     fake.waits_for_node(FakeBuild(JOB, 7))  # in the queue still, and gone
-    told(stopping, ROLLOUT, Kind.CREATED)
+    report_event(stopping, ROLLOUT, EventKind.CREATED)
     assert [each.number for each in (build, old, done, *others) if each.stopped] == []
 
 
@@ -344,9 +346,9 @@ def test_only_the_beginning_of_a_rollout_stops_older_builds_and_only_when_it_is_
 ) -> None:
     old = fake.build(JOB, 11)
     fake.waits_for_node(old)
-    told(ci, ROLLOUT, Kind.CREATED)
-    told(stopping, ROLLOUT, Kind.STEPPED)
-    told(stopping, replace(ROLLOUT, phase=Phase.ROLLED_BACK), Kind.CREATED)  # told late: it is over
+    report_event(ci, ROLLOUT, EventKind.CREATED)
+    report_event(stopping, ROLLOUT, EventKind.STEPPED)
+    report_event(stopping, replace(ROLLOUT, phase=Phase.ROLLED_BACK), EventKind.CREATED)  # told late: it is over
     assert old.stopped == 0
     assert "/queue/api/json" not in [path for _, path, _ in fake.requests]
 
@@ -356,7 +358,7 @@ def test_an_older_build_that_may_not_be_stopped_holds_nothing_up(
 ) -> None:
     fake.waits_for_node(fake.build(JOB, 11))
     fake.lacking = ("/stop",)
-    told(stopping, ROLLOUT, Kind.CREATED)
+    report_event(stopping, ROLLOUT, EventKind.CREATED)
     assert build.description
     (said,) = logs
     assert said["log_level"] == "warning"

@@ -7,7 +7,7 @@ import re
 
 from tidegate.core.routing import PREVIEW_HEADER, Backend, Member
 
-MOST_WEIGHT = 256
+MAX_WEIGHT = 256
 
 
 def server_name(member: Member) -> str:
@@ -15,27 +15,27 @@ def server_name(member: Member) -> str:
     return f"{member.release}.{member.ordinal}.{member.instance}"
 
 
-def member_of(name: str, address: str, weight: int = 1) -> Member | None:
+def parse_server_name(name: str, address: str, weight: int = 1) -> Member | None:
     """The other way round; None for a server that Tidegate did not add."""
     found = re.fullmatch(r"([a-z0-9-]+)\.(\d+)\.([a-z0-9]+)", name)
     return Member(found[3], found[1], int(found[2]), address, weight) if found else None
 
 
-def faults(member: Member) -> list[str]:
+def member_problems(member: Member) -> list[str]:
     """Why no proxy could take this member, told before anything is written: with a bad line it would not start again."""
     found, name = [], server_name(member)
-    if member_of(name, member.address, member.weight) != member:
+    if parse_server_name(name, member.address, member.weight) != member:
         found.append(f"{name} is no name for a server: release of [a-z0-9-], instance of [a-z0-9]")
     if not member.address:
         found.append(f"{name} has no address yet")
-    elif endpoint(member.address) is None:
+    elif parse_endpoint(member.address) is None:
         found.append(f"{name} has the address {member.address!r}: it must be ip:port")
-    if not 1 <= member.weight <= MOST_WEIGHT:
-        found.append(f"{name} has the weight {member.weight}: it must be 1 to {MOST_WEIGHT}")
+    if not 1 <= member.weight <= MAX_WEIGHT:
+        found.append(f"{name} has the weight {member.weight}: it must be 1 to {MAX_WEIGHT}")
     return found
 
 
-def endpoint(address: str) -> tuple[str, int] | None:
+def parse_endpoint(address: str) -> tuple[str, int] | None:
     """IP and port in one form; None when it is no `ip:port`."""
     host, _, port = address.rpartition(":")
     try:
@@ -45,7 +45,7 @@ def endpoint(address: str) -> tuple[str, int] | None:
     return (str(ip), int(port)) if re.fullmatch(r"[0-9]{1,5}", port) and 0 < int(port) < 65536 else None
 
 
-def header_faults(backend: Backend) -> list[str]:
+def header_problems(backend: Backend) -> list[str]:
     """Why no proxy could look for the header of this backend's preview: it stands in its file."""
     header = backend.preview.header if backend.preview else ""
     if not header or PREVIEW_HEADER.fullmatch(header):

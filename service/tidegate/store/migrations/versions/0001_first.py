@@ -142,7 +142,7 @@ def _story() -> None:
         sa.Column("rollout", sa.String(), nullable=False),
         sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("kind", sa.String(), nullable=False),
-        sa.Column("sentence", sa.String(), nullable=False),
+        sa.Column("message", sa.String(), nullable=False),
         sa.Column("at", sa.Double(), nullable=False),
         sa.Column("data", sa.JSON(), nullable=False),
         sa.ForeignKeyConstraint(["rollout"], ["rollouts.id"], name="fk_events_rollout"),

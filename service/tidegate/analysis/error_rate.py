@@ -1,0 +1,57 @@
+"""`errors`: the share of failed requests, from the proxy's counters by server. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tidegate.analysis.comparison import Comparison
+from tidegate.analysis.counter_check import ALL_REQUESTS, CounterCheck, Counts
+from tidegate.analysis.queries import (
+    CONNECTION_ERRORS,
+    COUNTED_RESPONSES,
+    ENVOY_RESPONSES,
+    RESPONSE_ERRORS,
+    RESPONSES,
+    Labels,
+    server_selector,
+)
+from tidegate.analysis.statistics.before_after import ERRORS_SD
+from tidegate.analysis.statistics.effect_grid import Array
+from tidegate.analysis.statistics.metric_models import errors_calibration, errors_model, warmup_model
+from tidegate.analysis.statistics.parameters import WEIGHTS
+
+FAILED = "failed"
+FAILED_CODES = frozenset({"5xx", "lost"})  # lost: no whole answer came, where a proxy can tell that apart
+ERROR_COUNTERS = frozenset({CONNECTION_ERRORS, RESPONSE_ERRORS})
+HARM_FACTOR, HARM_ABSOLUTE = 3.0, 0.01  # what a certificate rules out: three times the rate, and a point at least
+ERRORS, WARM_UP = "errors", "warm-up"  # the arms
+
+
+class ErrorRateCheck(CounterCheck):
+    """Answers by server and class of status: HAProxy's own counter, Envoy's, or `tidegate_responses_total`.
+
+    HAProxy does not count its own 502 and 503 as responses of the server, so connection and response errors are added.
+
+    There an answer that broke off half-way is in both counters, and so counts as two requests, of which one failed.
+    """
+
+    def selector(self) -> str:
+        names = (RESPONSES, COUNTED_RESPONSES, ENVOY_RESPONSES, CONNECTION_ERRORS, RESPONSE_ERRORS)
+        return server_selector(names, self.ground.rollout.backend.name, self.ground.releases)
+
+    def slots(self, labels: Labels) -> Sequence[str]:
+        failed = labels.get("__name__") in ERROR_COUNTERS or labels.get("code") in FAILED_CODES
+        return (ALL_REQUESTS, FAILED) if failed else (ALL_REQUESTS,)
+
+    def split(self, arm: Comparison, counts: Counts) -> tuple[Array, Array]:
+        return counts.get(FAILED, self.nothing()), counts.get(ALL_REQUESTS, self.nothing())
+
+    def prepare(self, past: Sequence[Counts]) -> Sequence[Comparison]:
+        options = self.ground.options
+        before = self.past_of(past, FAILED, lambda bad, exposure: errors_calibration(bad, exposure, options))
+        harm = max(HARM_FACTOR, 1 + HARM_ABSOLUTE / float(before.known.rate[0]))
+        kind = errors_model(options, self.check.margin)
+        return [
+            self.arm(ERRORS, WEIGHTS["errors"], kind, before, steady=ERRORS_SD, harm=harm),
+            self.arm(WARM_UP, WEIGHTS["warmup"], warmup_model(), before, steady=ERRORS_SD, harm=harm, warming=True),
+        ]

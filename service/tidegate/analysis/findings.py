@@ -1,0 +1,303 @@
+"""What is said of one check at a look: its outcome, the reason, and the evidence for people. Pure."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from tidegate.analysis import messages
+from tidegate.analysis.analysis_context import AnalysisContext
+from tidegate.analysis.comparison import Comparison, RateRatio
+from tidegate.analysis.counter_check import CounterCheck
+from tidegate.analysis.counters import STALE_SECONDS
+from tidegate.analysis.error_rate import WARM_UP
+from tidegate.analysis.instance_checks import MemoryCheck, ReadinessCheck
+from tidegate.analysis.latency import LatencyCheck
+from tidegate.analysis.measurement import Measurement
+from tidegate.analysis.queries import HISTORY_SECONDS
+from tidegate.analysis.query_check import ComparedQueryCheck, LimitCheck, QueryCheck
+from tidegate.analysis.statistics.combine import CombinedEvidence
+from tidegate.analysis.verdict import Finding, Outcome, Reason
+from tidegate.clock import Window
+from tidegate.core.model import Check
+
+Obstacle = tuple[Reason, str]
+
+
+@dataclass(frozen=True)
+class EvidenceState:
+    """The evidence of the whole rollout at a look.
+
+    `ours`: the share of it that comes from the baseline beside the candidate. `blamed`: the parts that condemn the release,
+    `fixed`: those that only the fixed look at the batch's end does.
+    """
+
+    evidence: float
+    needed: float
+    ours: float
+    beside: CombinedEvidence
+    blamed: frozenset[str]
+    fixed: frozenset[str]
+
+    def share(self, name: str) -> float:
+        """How much of the evidence is this part's, in [0, 1]."""
+        parts = {part.name: self.beside.share(part) for part in self.beside.parts}
+        return self.ours * parts.get(name, 0.0)
+
+    def condemns(self, check: str) -> str | None:
+        """The name of the part of a check that condemns the release."""
+        found = sorted(name for name in self.blamed | self.fixed if name == check or name.startswith(f"{check}/"))
+        return found[0] if found else None
+
+
+def finding_of(
+    source: CounterCheck | QueryCheck | MemoryCheck, look: Measurement, ground: AnalysisContext, standing: EvidenceState
+) -> Finding:
+    """The finding of one check."""
+    if isinstance(source, CounterCheck):
+        return _counter_finding(source, look, ground, standing)
+    if isinstance(source, LimitCheck):
+        return _limit_finding(source, look, ground)
+    if isinstance(source, ComparedQueryCheck):
+        return _query_finding(source, look, ground, standing)
+    assert isinstance(source, MemoryCheck)
+    return _memory_finding(source, look, ground, standing)
+
+
+def _finding(
+    check: Check, look: Measurement, ground: AnalysisContext, problem: Obstacle | None, message: str, **more: Any
+) -> Finding:
+    """With what is the same for all; a problem makes it inconclusive."""
+    outcome, reason = (Outcome.PASS, Reason.OK) if problem is None else (Outcome.INCONCLUSIVE, problem[0])
+    said = message if problem is None else problem[1]
+    window = Window(look.settled, look.at)
+    before = window if look.concurrent else Window(ground.origin - HISTORY_SECONDS / 4, ground.origin)
+    return Finding(
+        check.name,
+        more.pop("outcome", outcome),
+        more.pop("reason", reason),
+        f"{check.name}: {said}",
+        window=window,
+        baseline_window=None if check.is_limit else before,
+        shadow=check.shadow,
+        **more,
+    )
+
+
+# -- requests and latency -------------------------------------------------------------------------------------------------
+
+
+def _counter_finding(source: CounterCheck, look: Measurement, ground: AnalysisContext, standing: EvidenceState) -> Finding:
+    arm = _shown_comparison(source, standing)
+    condemned = standing.condemns(source.check.name)
+    problem = None if condemned else _find_obstacle(source, arm, look, ground)
+    if arm is None:
+        unknown = problem or (Reason.FEW_DATA, messages.TOO_EARLY)
+        return _finding(source.check, look, ground, unknown, "", queries=source.queries)
+    sums, ratio = arm.step, arm.ratio(_needed_evidence(arm, source.check, standing))
+    rates = _rate(sums.old_bad, sums.old_exposure), _rate(sums.bad, sums.exposure)
+    what = messages.slower_message(arm.name) if isinstance(source, LatencyCheck) else "failed"
+    message = messages.counter_message(what, sums, rates, ratio, ground, look.concurrent)
+    more: dict[str, Any] = {"outcome": Outcome.FAIL, "reason": Reason.WORSE} if condemned else {}
+    if condemned:
+        more["blame"] = _blamed_part(source, arm, condemned, look, standing)
+        message = f"{message}; {messages.blame_message(more['blame'])}"
+    elif problem is None:
+        message = f"{message}; {messages.detectable_message(ratio)}"
+    if not look.concurrent:
+        message += messages.NO_BASELINE_NOTE.format(old=ground.old)
+    return _finding(
+        source.check, look, ground, problem, message,
+        baseline=rates[0], candidate=rates[1],
+        limit=None if rates[0] is None or ratio is None else min(1.0, rates[0] * ratio.margin),
+        baseline_count=sums.old_exposure, candidate_count=sums.exposure, queries=source.queries,
+        evidence=_evidence(arm, source.check, standing), **_ratio_fields(ratio), **more,
+    )  # fmt: skip
+
+
+def _shown_comparison(source: CounterCheck, standing: EvidenceState) -> Comparison | None:
+    """The arm that is shown: the one that condemns, else the one with the most evidence; warm-up only when it condemns."""
+    condemned = standing.condemns(source.check.name)
+    named = [arm for arm in source.arms if f"{source.check.name}/{arm.name}" == condemned]
+    usual = [arm for arm in source.arms if arm.name != WARM_UP]
+    return next(iter(named), max(usual, key=lambda arm: float(arm.evalue()[0]), default=None))
+
+
+def _needed_evidence(arm: Comparison, check: Check, standing: EvidenceState) -> float:
+    share = standing.share(f"{check.name}/{arm.name}") if arm.process is not None else arm.weight
+    return standing.needed / max(share, 1e-6)
+
+
+def _evidence(arm: Comparison, check: Check, standing: EvidenceState) -> float:
+    """What the arm adds to the evidence of the rollout."""
+    return standing.share(f"{check.name}/{arm.name}") * float(arm.evalue()[0])
+
+
+def _ratio_fields(ratio: RateRatio | None) -> dict[str, Any]:
+    if ratio is None:
+        return {}
+    return {
+        "ratio": ratio.best, "ratio_low": ratio.low, "ratio_high": ratio.high,
+        "certified": ratio.certified, "visible": ratio.visible,
+    }  # fmt: skip
+
+
+def _blamed_part(source: CounterCheck, arm: Comparison, condemned: str, look: Measurement, standing: EvidenceState) -> str:
+    if condemned in standing.fixed and condemned not in standing.blamed:
+        return "fixed look"
+    if arm.name == WARM_UP:
+        return "warm-up"
+    if not look.concurrent:
+        return "before and after"
+    place = arm.worst()
+    if place is None:
+        return "all instances"
+    column = source.roster.columns[place]
+    return f"instance {column.release}/{column.ordinal}"
+
+
+def _find_obstacle(
+    source: CounterCheck, arm: Comparison | None, look: Measurement, ground: AnalysisContext
+) -> Obstacle | None:
+    """Why nothing can be said; the first that applies."""
+    if source.failure is not None:
+        return source.failure.reason, source.failure.message
+    for release in ground.releases if look.concurrent else (ground.new,):
+        if not any(column.release == release for column in source.roster.columns):
+            return Reason.NO_DATA, messages.no_series_message(release)
+    newest = source.counters.newest or 0.0
+    if look.at - newest > source.counters.stale_seconds:
+        return Reason.STALE, messages.stale_message(look.at - newest, source.counters.stale_seconds)
+    if arm is None:
+        return Reason.FEW_DATA, messages.TOO_EARLY
+    return _too_few_requests(source, arm, look, ground) or (
+        _missing_instances(source, look, ground) if look.final else None
+    )
+
+
+def _too_few_requests(source: CounterCheck, arm: Comparison, look: Measurement, ground: AnalysisContext) -> Obstacle | None:
+    least = source.check.least
+    sides = [(arm.step.exposure, ground.new)]
+    if look.concurrent:
+        sides.append((arm.step.old_exposure, ground.old))
+    elif arm.after is None or float(arm.after.calibration.exposure[0]) < least:
+        return Reason.NOT_COMPARABLE, messages.no_baseline_message(ground.old)
+    for requests, release in sides:
+        if requests < least:
+            return Reason.FEW_DATA, messages.few_requests_message(requests, release, least, ground.options.warmup_seconds)
+    if arm.step.held > arm.step.intervals / 2:
+        return Reason.FEW_DATA, messages.disturbed_baseline_message(arm.step, source.dt, ground.old)
+    return None
+
+
+def _missing_instances(source: CounterCheck, look: Measurement, ground: AnalysisContext) -> Obstacle | None:
+    """All instances of the candidate have to be seen before it is called good."""
+    oldest = look.at - source.counters.stale_seconds
+    seen = sum(1 for column in source.roster.columns if column.release == ground.new and column.last >= oldest)
+    return (
+        None if seen >= look.routed else (Reason.PARTIAL, messages.missing_instances_message(seen, look.routed, ground.new))
+    )
+
+
+def _rate(bad: float, exposure: float) -> float | None:
+    return bad / exposure if exposure > 0 else None
+
+
+# -- values, memory, readiness --------------------------------------------------------------------------------------------
+
+
+def _limit_finding(source: LimitCheck, look: Measurement, ground: AnalysisContext) -> Finding:
+    check, number = source.check, source.candidate[-1]
+    known = None if math.isnan(number) else number
+    more: dict[str, Any] = {
+        "candidate": known,
+        "limit": _nearest_limit(check, known),
+        "candidate_count": float(len(source.candidate)),
+    }
+    if source.failed:
+        message = messages.limit_message(check, number, ground.new) + f", {source.run} looks in a row"
+        return _finding(
+            check, look, ground, None, message, outcome=Outcome.FAIL, reason=Reason.LIMIT, queries=source.queries, **more
+        )
+    problem = (source.failure.reason, source.failure.message) if source.failure else None
+    if problem is None and source.run:
+        problem = (
+            Reason.FEW_DATA,
+            messages.limit_message(check, number, ground.new) + f", {source.run} of {check.least} looks",
+        )
+    return _finding(
+        check, look, ground, problem, messages.limit_message(check, number, ground.new), queries=source.queries, **more
+    )
+
+
+def _nearest_limit(check: Check, number: float | None) -> float | None:
+    """The limit that a value is held against; the one that it is nearest to when there are two."""
+    if check.maximum is None or (check.minimum is not None and number is not None and number < check.minimum):
+        return check.minimum
+    return check.maximum
+
+
+def _query_finding(
+    source: ComparedQueryCheck, look: Measurement, ground: AnalysisContext, standing: EvidenceState
+) -> Finding:
+    check, new, old = source.check, _finite_values(source.candidate), _finite_values(source.baseline)
+    values: dict[str, Any] = {
+        "baseline": _mean(old), "candidate": _mean(new), "baseline_count": float(len(old)),
+        "candidate_count": float(len(new)), "queries": source.queries,
+        "evidence": standing.share(check.name) * float(source.evalue()[0]),
+    }  # fmt: skip
+    message = messages.comparison_message(check, _mean(new), _mean(old), ground)
+    if standing.condemns(check.name):
+        return _finding(
+            check, look, ground, None, message, outcome=Outcome.FAIL, reason=Reason.WORSE, blame="all instances", **values
+        )
+    problem = (source.failure.reason, source.failure.message) if source.failure else None
+    if problem is None and not look.concurrent and "$release" not in check.query:
+        problem = Reason.NOT_COMPARABLE, messages.no_baseline_message(ground.old)
+    if problem is None and min(len(new), len(old)) < check.least:
+        problem = Reason.FEW_DATA, messages.few_values_message(min(len(new), len(old)), check.least)
+    if problem is None and _mean(old) == 0.0 and _mean(new) != 0.0:
+        problem = Reason.NOT_COMPARABLE, messages.ZERO_BASELINE
+    return _finding(check, look, ground, problem, message, **values)
+
+
+def _finite_values(numbers: list[float]) -> list[float]:
+    return [number for number in numbers if math.isfinite(number)]
+
+
+def _mean(numbers: list[float]) -> float | None:
+    return sum(numbers) / len(numbers) if numbers else None
+
+
+def _memory_finding(source: MemoryCheck, look: Measurement, ground: AnalysisContext, standing: EvidenceState) -> Finding:
+    check, shares = source.check, source.latest
+    values: dict[str, Any] = {
+        "baseline": shares.get(ground.old), "candidate": shares.get(ground.new), "queries": source.queries,
+        "evidence": standing.share(check.name) * float(source.evalue()[0]),
+    }  # fmt: skip
+    message = messages.memory_message(shares.get(ground.new), shares.get(ground.old), ground)
+    if standing.condemns(check.name):
+        return _finding(
+            check, look, ground, None, message, outcome=Outcome.FAIL, reason=Reason.WORSE, blame="all instances", **values
+        )
+    problem = (source.failure.reason, source.failure.message) if source.failure else None
+    if problem is None and ground.new not in shares:
+        problem = Reason.NO_DATA, messages.no_series_message(ground.new)
+    if problem is None and look.at - source.known_until > STALE_SECONDS:
+        problem = Reason.STALE, messages.stale_message(look.at - source.known_until, STALE_SECONDS)
+    return _finding(check, look, ground, problem, message, **values)
+
+
+def readiness_finding(
+    source: ReadinessCheck, look: Measurement, ground: AnalysisContext, standing: EvidenceState
+) -> Finding:
+    """When it condemns the release."""
+    sums = source.sums
+    rates = _rate(sums.old_bad, sums.old_exposure), _rate(sums.bad, sums.exposure)
+    message = messages.counter_message("of the probes failed", sums, rates, None, ground, look.concurrent)
+    return Finding(
+        "readiness", Outcome.FAIL, Reason.WORSE, f"readiness: {message}", rates[0], rates[1],
+        baseline_count=sums.old_exposure, candidate_count=sums.exposure, window=Window(look.settled, look.at),
+        evidence=standing.share("readiness") * float(source.evalue()[0]), blame="all instances",
+    )  # fmt: skip

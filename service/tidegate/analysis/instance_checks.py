@@ -1,0 +1,150 @@
+"""Readiness, restarts and memory of single instances. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from tidegate.analysis.analysis_context import AnalysisContext
+from tidegate.analysis.comparison import ComparisonTotals, InstanceCounts
+from tidegate.analysis.counters import InstanceIndex, IntervalSums
+from tidegate.analysis.measurement import Measurement
+from tidegate.analysis.queries import Query, QueryFailure, QueryResult, fill_query, samples_query
+from tidegate.analysis.statistics.effect_grid import Array
+from tidegate.analysis.statistics.eprocess import EProcess
+from tidegate.analysis.statistics.memory_trend import MemoryTrend
+from tidegate.analysis.statistics.metric_models import readiness_calibration, readiness_model
+from tidegate.clock import Time, Window
+from tidegate.core.model import Check
+
+COUNT, SUM = "count", "sum"
+
+
+class ReadinessCheck:
+    """Each look is a probe of each instance: bad when one that was ready is not, or was restarted since."""
+
+    def __init__(self, ground: AnalysisContext) -> None:
+        self.ground = ground
+        self.sums = ComparisonTotals()
+        self._places: dict[str, int] = {}
+        self._first: list[Time] = []
+        self._restarts: dict[str, int] = {}
+        self._batches: set[int] = set()
+        none = np.zeros((1, 30, 1))
+        self.process: EProcess | None = None
+        if ground.batches:
+            self.process = EProcess(
+                readiness_model(),
+                readiness_calibration(none, none, ground.options),
+                np.zeros(1),
+                dt=ground.rollout.policy.look_seconds,
+                batches=ground.batches,
+                planned=ground.planned,
+                options=ground.options,
+            )
+
+    def take(self, look: Measurement) -> None:
+        """One probe of all."""
+        for each in look.present:
+            if each.instance not in self._places and each.ready:
+                self._places[each.instance] = len(self._places)
+                self._first.append(look.at)
+        seen = self._seen(look)
+        self._restarts = {each.instance: each.restarts for each in look.present}
+        if self.process is None or not seen.old.any():
+            return
+        for step, at in self.ground.begun.items():
+            if step not in self._batches and look.at >= at + self.ground.options.warmup_seconds:
+                self.process.begin_batch()
+                self._batches.add(step)
+        self.process.advance(seen.bad, seen.exposure, seen.compared, seen.old)
+        self.sums.add(seen, held=False)
+
+    def _seen(self, look: Measurement) -> InstanceCounts:
+        shape = (1, len(self._places))
+        bad, exposure = np.zeros(shape), np.zeros(shape)
+        new, old = np.zeros(shape[1], bool), np.zeros(shape[1], bool)
+        for each in look.present:
+            place = self._places.get(each.instance)
+            if place is None:
+                continue
+            exposure[0, place] = 1.0
+            again = each.restarts > self._restarts.get(each.instance, each.restarts)
+            bad[0, place] = float(not each.ready or again)
+            new[place], old[place] = each.release == self.ground.new, each.release == self.ground.old
+        warm = np.array([look.at - first >= self.ground.options.warmup_seconds for first in self._first], bool)
+        return InstanceCounts(look.at, bad, exposure, new & warm, new, old)
+
+    def evalue(self) -> Array:
+        """[1]."""
+        return np.ones(1) if self.process is None else self.process.evalue()
+
+
+class MemoryCheck:
+    """A gauge of each instance as a share of `limit`, with the labels `release` and `ordinal`."""
+
+    def __init__(self, check: Check, ground: AnalysisContext) -> None:
+        self.check, self.ground = check, ground
+        self.roster = InstanceIndex(ground.releases)
+        self.dt = ground.rollout.policy.look_seconds
+        self.cells = IntervalSums(ground.origin, self.dt)
+        self.ramp = MemoryTrend(1, self.dt, max(1, ground.batches), ground.options)
+        self.failure: QueryFailure | None = None
+        self.known_until = ground.origin
+        self.queries: tuple[str, ...] = ()
+        self.latest: dict[str, float] = {}  # by release: the mean share of the limit
+        self._batches: set[int] = set()
+        self._members: set[int] = set()
+
+    def questions(self, now: Time) -> tuple[Query, ...]:
+        """What was scraped since."""
+        query = fill_query(self.check.query, self.ground.rollout, self.ground.new, Window(now - self.dt, now))
+        return (samples_query(self.check.name, query, self.known_until, now),)
+
+    def take(self, look: Measurement, answers: Iterable[tuple[Query, QueryResult]]) -> None:
+        """Take in the gauge's samples."""
+        self.failure = None
+        for question, answer in answers:
+            self.queries = (question.query,)
+            if isinstance(answer, QueryFailure):
+                self.failure = answer
+                continue
+            self.roster.seen(answer)
+            newest = self.known_until
+            for series in answer:
+                place = self.roster.place(series.labels)
+                for at, number in series.samples if place is not None else ():
+                    if at > self.known_until and np.isfinite(number):
+                        assert place is not None
+                        self.cells.add(at, SUM, place, number / (self.check.maximum or 1.0))
+                        self.cells.add(at, COUNT, place, 1.0)
+                        newest = max(newest, at)
+            self.known_until = newest
+        for start, cell in self.cells.ended(self.known_until):
+            self._advance(start, cell)
+
+    def _advance(self, start: Time, cell: Mapping[tuple[str, int], float]) -> None:
+        columns = self.roster.columns
+        gauge = np.full((1, len(columns)), np.nan)
+        for place in range(len(columns)):
+            if (COUNT, place) in cell:
+                gauge[0, place] = cell[SUM, place] / cell[COUNT, place]
+        new = np.array([column.release == self.ground.new for column in columns], bool)
+        age = np.where(new, [start - column.first for column in columns], -1.0) if columns else np.zeros(0)
+        for step, at in self.ground.begun.items():
+            members = [int(place) for place in np.flatnonzero(new) if place not in self._members]
+            if step not in self._batches and start >= at + self.ground.options.warmup_seconds and members:
+                self._batches.add(step)
+                self._members |= set(members)
+                self.ramp.begin_batch(members, int((~new).sum()))
+        for release in self.ground.releases:
+            mine = [gauge[0, place] for place, column in enumerate(columns) if column.release == release]
+            known = [number for number in mine if np.isfinite(number)]
+            if known:
+                self.latest[release] = float(np.mean(known))
+        self.ramp.advance(gauge, age)
+
+    def evalue(self) -> Array:
+        """[1]."""
+        return self.ramp.evalue()

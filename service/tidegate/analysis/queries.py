@@ -1,0 +1,111 @@
+"""The queries to the metrics source, and its results. Pure.
+
+Counters are queried raw, never through `rate` or `increase`: those miss the first jump of a new series, and so the first
+errors of a new instance. Raw samples are queried from before the last known ones, so that no increase is lost, also after
+an outage of the source. The history before the rollout comes in coarse steps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from tidegate.analysis import promql
+from tidegate.analysis.verdict import Reason
+from tidegate.clock import Time, Window
+from tidegate.core.model import Check, Rollout
+
+Labels = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Samples of one series: (time in seconds since the epoch, value), oldest first. NaN and Inf are kept."""
+
+    labels: Labels
+    samples: tuple[tuple[Time, float], ...]
+
+
+#: How much older than what is known the raw samples are asked for: room for scrape intervals of up to a minute.
+LOOKBACK_SECONDS = 120.0
+#: The most raw samples that are asked for at a time; after a longer outage the oldest part is left out.
+MAX_RANGE_SECONDS = 3600.0
+HISTORY_SECONDS = 7200.0
+HISTORY_STEP_SECONDS = 60.0
+RESPONSES = "haproxy_server_http_responses_total"
+COUNTED_RESPONSES = "tidegate_responses_total"  # of proxies that do not count by server themselves; the same labels
+CONNECTION_ERRORS = "haproxy_server_connection_errors_total"
+RESPONSE_ERRORS = "haproxy_server_response_errors_total"
+RESPONSE_SECONDS = "tidegate_response_seconds_bucket"
+ENVOY_RESPONSES = "envoy_tidegate_responses_total"  # Envoy puts its name before each of its metrics
+ENVOY_RESPONSE_MICROSECONDS = "envoy_tidegate_response_microseconds_bucket"
+
+
+class QueryPurpose(StrEnum):
+    """What a question is for."""
+
+    HISTORY = "history"  # counters before the rollout, in coarse steps
+    SAMPLES = "samples"  # counters, or a gauge of each instance, as they were scraped
+    CANDIDATE = "candidate"  # one value of the new release
+    BASELINE = "baseline"  # one value of the old release
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One query for the metrics source. `window` is what to fetch; `step_seconds`: in steps, 0 for all samples."""
+
+    check: str
+    part: QueryPurpose
+    query: str
+    window: Window
+    step_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class QueryFailure:
+    """The answer of a source that could not answer: why, and one sentence for people."""
+
+    reason: Reason
+    message: str
+
+
+QueryResult = tuple[Series, ...] | QueryFailure
+
+
+def history_query(check: str, query: str, origin: Time) -> Query:
+    """The two hours before the rollout."""
+    return Query(check, QueryPurpose.HISTORY, query, Window(origin - HISTORY_SECONDS, origin), HISTORY_STEP_SECONDS)
+
+
+def samples_query(check: str, query: str, known_until: Time, now: Time) -> Query:
+    """What was scraped since, and a little before."""
+    start = max(known_until - LOOKBACK_SECONDS, now - MAX_RANGE_SECONDS)
+    return Query(check, QueryPurpose.SAMPLES, query, Window(start, now))
+
+
+def value_query(check: Check, part: QueryPurpose, rollout: Rollout, release: str, window: Window) -> Query:
+    """The user's PromQL about one release, at the window's end.
+
+    `$service` is the Compose name of the service, `$window` whole seconds, at least one.
+    """
+    return Query(check.name, part, fill_query(check.query, rollout, release, window), window)
+
+
+def fill_query(query: str, rollout: Rollout, release: str, window: Window) -> str:
+    """The query with its placeholders replaced."""
+    name = rollout.service.rpartition("/")[2]
+    seconds = f"{max(1, math.ceil(window.seconds))}s"
+    return promql.fill_placeholders(query, {"release": release, "service": name, "window": seconds})
+
+
+def server_selector(names: Sequence[str], proxy: str, releases: Sequence[str], more: str = "") -> str:
+    """A selector for metrics of all servers of these releases: they are called `<release>.<ordinal>.<instance>`.
+
+    One query for several metrics, so that they are of the same scrapes.
+    """
+    either = "|".join(promql.escape_regex(release) for release in releases)
+    server = rf"({either})\.[0-9]+\.[a-z0-9]+"
+    metric = "|".join(names)
+    return f"{{__name__=~{promql.quote(metric)},proxy={promql.quote(proxy)},server=~{promql.quote(server)}{more}}}"

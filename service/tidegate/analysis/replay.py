@@ -1,0 +1,123 @@
+"""The same looks judged again, perhaps with other settings. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from tidegate.analysis.analysis import CanaryAnalysis
+from tidegate.analysis.measurement import Measurement
+from tidegate.analysis.verdict import Verdict
+from tidegate.compose.reader import format_value, integer, one_of
+from tidegate.compose.units import parse_duration, parse_share
+from tidegate.core.model import Check, Direction, Rollout
+from tidegate.errors import InvalidSpec, Problem
+
+Parser = Callable[[object], Any]
+
+
+def _number(value: object) -> float:
+    try:
+        return float(str(value))
+    except ValueError:
+        raise ValueError("a number") from None
+
+
+def _flag(value: object) -> bool:
+    if value in ("true", "false"):
+        return value == "true"
+    raise ValueError("true or false")
+
+
+def _count(value: object) -> int:
+    return integer(1)(int(text) if (text := str(value)).isdecimal() else value)
+
+
+def _share(value: object) -> float:
+    try:
+        return parse_share(float(str(value)))
+    except ValueError:
+        return parse_share(value)
+
+
+def _probability(value: object) -> float:
+    found = _share(value)
+    if not 0.0001 <= found <= 0.2:
+        raise ValueError("a share from 0.01% to 20%")
+    return found
+
+
+#: Of a check: `margin` (all checks) or `errors.margin` (one).
+CHECK_SETTINGS: Mapping[str, tuple[str, Parser]] = {
+    "margin": ("margin", _share),
+    "least": ("least", _count),
+    "max": ("maximum", _number),
+    "min": ("minimum", _number),
+    "direction": ("direction", one_of(Direction, Direction)),
+    "weight": ("weight", _number),
+    "critical": ("critical", _flag),
+    "shadow": ("shadow", _flag),
+}
+#: Of the whole judge.
+POLICY_SETTINGS: Mapping[str, tuple[str, Parser]] = {
+    "warmup": ("warmup_seconds", parse_duration),
+    "false_abort": ("false_abort", _probability),
+}
+
+
+def replay(rollout: Rollout, looks: Sequence[Measurement]) -> list[Verdict]:
+    """The verdict at each look. With the rollout's own settings they are those that were given then."""
+    trials: dict[bool, CanaryAnalysis] = {}
+    verdicts = []
+    for look in looks:
+        if look.unseen not in trials:
+            trials[look.unseen] = CanaryAnalysis(rollout, look.shifted, unseen=look.unseen)
+        verdicts.append(trials[look.unseen].take(look))
+    return verdicts
+
+
+def with_settings(rollout: Rollout, settings: Mapping[str, str]) -> Rollout:
+    """The rollout with other settings, such as {"margin": "2%", "latency.shadow": "true", "warmup": "30s"}.
+
+    Raises `InvalidSpec` with every mistake.
+    """
+    problems: list[Problem] = []
+    for name, text in settings.items():
+        check, _, key = name.rpartition(".")
+        if not check and key in POLICY_SETTINGS:
+            target, read = POLICY_SETTINGS[key]
+            value = _parse(name, read, text, problems)
+            rollout = replace(rollout, policy=replace(rollout.policy, **{target: value})) if value is not None else rollout
+            continue
+        rollout = _with_check_setting(rollout, name, check, key, text, problems)
+    if problems:
+        raise InvalidSpec(problems)
+    return rollout
+
+
+def _with_check_setting(rollout: Rollout, name: str, check: str, key: str, text: str, problems: list[Problem]) -> Rollout:
+    known = [each.name for each in rollout.checks]
+    if key not in CHECK_SETTINGS:
+        allowed = ", ".join([*CHECK_SETTINGS, *POLICY_SETTINGS])
+        problems.append(Problem(name, f"unknown setting; allowed: {allowed}, or CHECK.NAME for one check"))
+    elif check and check not in known:
+        problems.append(Problem(name, f"there is no check {check}; there are: {', '.join(known)}"))
+    else:
+        target, read = CHECK_SETTINGS[key]
+        value = _parse(name, read, text, problems)
+        if value is not None:
+            return replace(rollout, checks=tuple(_set_field(each, check, target, value) for each in rollout.checks))
+    return rollout
+
+
+def _set_field(check: Check, named: str, target: str, value: Any) -> Check:
+    return replace(check, **{target: value}) if named in ("", check.name) else check
+
+
+def _parse(name: str, read: Parser, text: str, problems: list[Problem]) -> Any:
+    try:
+        return read(text)
+    except ValueError as error:
+        problems.append(Problem(name, f"found {format_value(text)}; allowed: {error}"))
+        return None

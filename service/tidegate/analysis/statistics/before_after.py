@@ -1,0 +1,97 @@
+"""Evidence without a baseline beside the candidate: against the time just before the switch.
+
+What is shared and what is new cannot be told apart here: an outage of a dependency looks like a bad release. So margins are
+wider by what the service did to itself over time, and a verdict from here says what it was made from.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tidegate.analysis.statistics.calibration import MIN_DISPERSION, Calibration, widen_margin
+from tidegate.analysis.statistics.effect_grid import CAP_NATS, Array, log_evalue
+from tidegate.analysis.statistics.eprocess import MetricModel
+from tidegate.analysis.statistics.parameters import Parameters
+
+REFERENCE_SECONDS = 1800.0  # the baseline is the half hour before the switch
+HISTORY_SECONDS = 7200.0  # how much of the past tells how steady the service is
+BLOCK_SECONDS, SHORT_SECONDS = 300.0, 60.0
+ERRORS_SD, LATENCY_SD = 0.20, 0.06  # priors of the log rate over time, between a block and the half hour before it
+WEIGHTS = {"errors": 0.55, "latency": 0.45}
+DOUBT = 500.0  # exposures that the prior of a rate is worth half an event in
+
+
+def calibrate_in_time(bad: Array, exposure: Array, dt: float, prior_sd: float, options: Parameters) -> Calibration:
+    """From the service's totals [R, intervals of dt seconds] before the switch: each block against the half hour before.
+
+    `host_sd` is here the standard deviation of the log rate over time.
+    """
+    block, span = max(1, int(BLOCK_SECONDS / dt)), int(REFERENCE_SECONDS / BLOCK_SECONDS)
+    blocks, exposures = _sum_blocks(bad, block), _sum_blocks(exposure, block).astype(float)
+    before, exposure_before = _window_before(blocks, span), _window_before(exposures, span)
+    expected = exposures[:, span:] * (before + 0.5) / (exposure_before + DOUBT)
+    dispersion = _dispersion(bad, exposure, dt, options)
+    excess = (blocks[:, span:] - expected) ** 2 - dispersion[:, None] * expected * (1 + expected / np.maximum(before, 1))
+    variance = np.maximum(0, excess.sum(1) / np.maximum((expected**2).sum(1), 1e-9))
+    reliable = (prior_sd**2 / (prior_sd**2 + dispersion / np.maximum(expected.mean(1), 1e-9))) ** 2
+    found, prior = (blocks.shape[1] - span) / 3 * reliable, options.host_weight
+    sd = np.sqrt((prior * prior_sd**2 + found * variance) / (prior + found))
+    reference = int(REFERENCE_SECONDS / dt)
+    recent, seen = bad[:, -reference:].sum(1), exposure[:, -reference:].sum(1).astype(float)
+    return Calibration((recent + 0.5) / (seen + DOUBT), dispersion, sd, prior + found, seen)
+
+
+def _sum_blocks(counts: Array, length: int) -> Array:
+    """Sums of whole blocks of intervals, from the end backwards."""
+    whole = counts.shape[1] // length
+    return np.asarray(counts[:, counts.shape[1] - whole * length :].reshape(len(counts), whole, length).sum(2))
+
+
+def _window_before(blocks: Array, span: int) -> Array:
+    """For each block after the first `span`, the sum of the `span` blocks before it."""
+    running = np.concatenate([np.zeros((len(blocks), 1)), np.cumsum(blocks, 1)], 1)
+    return np.asarray(running[:, span:-1] - running[:, : -span - 1])
+
+
+def _dispersion(bad: Array, exposure: Array, dt: float, options: Parameters) -> Array:
+    """Variance over mean [R], from differences of successive minutes, drawn to its prior."""
+    minute = max(1, int(SHORT_SECONDS / dt))
+    blocks, exposures = _sum_blocks(bad, minute), _sum_blocks(exposure, minute).astype(float)
+    rate = blocks.sum(1) / np.maximum(exposures.sum(1), 1)
+    expected = exposures * rate[:, None]
+    spread = (np.diff(blocks - expected, axis=1) ** 2).sum(1)
+    found = spread / np.maximum((expected[:, 1:] + expected[:, :-1]).sum(1), 1e-9)
+    weight, prior = np.minimum(expected, 1).sum(1), options.dispersion_weight
+    drawn = (prior * options.dispersion * (1 - rate) + weight * found) / (prior + weight)
+    return np.asarray(np.maximum(drawn, np.maximum(1 - rate, MIN_DISPERSION)))
+
+
+class BeforeAfter:
+    """One count after the switch against the totals before it; fed interval by interval."""
+
+    def __init__(self, kind: MetricModel, known: Calibration, options: Parameters) -> None:
+        self.kind, self.calibration, self._options = kind, known, options
+        self.margin = widen_margin(kind.margin(known.rate), known.luck(options.host_luck), known.rate)
+        self._old_bad = np.maximum(0.0, known.rate * (known.exposure + DOUBT) - 0.5)
+        self._bad = self._exposure = np.zeros(len(known.rate))
+        self._last = self._sums = np.zeros((len(known.rate), len(kind.grid.theta)))
+
+    def advance(self, bad: Array, exposure: Array) -> None:
+        """Take in the service's totals [R] of an interval after warm-up."""
+        self._bad, self._exposure = self._bad + bad, self._exposure + exposure
+        on, total = self.kind.grid, self._bad + self._old_bad
+        weighted = self.calibration.exposure[:, None] + (self._exposure * self.margin)[:, None] * np.exp(on.theta)
+        found = self._bad[:, None] * on.theta - total[:, None] * np.log(np.maximum(weighted, 1e-9))
+        found = found / self.calibration.dispersion[:, None]
+        found = found - found[:, on.zero : on.zero + 1]
+        self._sums = self._sums + np.minimum(found - self._last, self._options.interval_nats)
+        self._last = found
+
+    def evalue(self) -> Array:
+        """[R]."""
+        return np.asarray(np.exp(np.minimum(log_evalue(self._sums, self.kind.grid), CAP_NATS)))
+
+    @property
+    def log_sums(self) -> Array:
+        """[R, K]: the log-likelihood of each theta so far."""
+        return self._sums

@@ -1,0 +1,69 @@
+"""The effect sizes that are tried, with their prior; and the e-value as their mixture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+CAP_NATS = 60.0  # beyond this, evidence is only called overwhelming; exp() must not overflow
+
+
+@dataclass(frozen=True, eq=False)
+class EffectGrid:
+    """`theta` [K]: logs of the rate ratio beyond the margin, one of them exactly 0 (at `zero`): the margin itself.
+
+    `log_prior` [K]: the alternative is exponential on theta > 0, -inf elsewhere.
+    """
+
+    theta: Array
+    zero: int
+    log_prior: Array
+
+    @property
+    def step(self) -> float:
+        """The distance between two."""
+        return float(self.theta[1] - self.theta[0])
+
+
+@lru_cache(maxsize=256)
+def make_grid(low: float, high: float, points: int, mean: float) -> EffectGrid:
+    """`points` values over [low, high], shifted so that one is 0; prior with this mean. Arguments to 3 decimals."""
+    low, high, mean = round(low, 3), round(high, 3), round(mean, 3)
+    theta = np.linspace(low, high, points)
+    zero = int(np.argmin(np.abs(theta)))
+    theta = theta - theta[zero]
+    prior = np.where(theta > 0, np.exp(-theta / mean), 0.0)
+    with np.errstate(divide="ignore"):
+        return EffectGrid(theta, zero, np.log(prior / prior.sum()))
+
+
+def errors_grid() -> EffectGrid:
+    """For rates of rare events: up to e^6 = 403 times the margin."""
+    return make_grid(-2.0, 6.0, 101, 1.0)
+
+
+def live_grid() -> EffectGrid:
+    """For failed probes."""
+    return make_grid(-2.0, 5.0, 71, 1.0)
+
+
+def latency_grid(exceedance: float) -> EffectGrid:
+    """For a share of slow requests that is `exceedance` now, and so cannot rise by more than 1/exceedance."""
+    reach = float(np.log(1.0 / exceedance))
+    return make_grid(-reach, reach, 121, max(0.1, reach / 6.0))
+
+
+def log_evalue(log_likelihood: Array, on: EffectGrid) -> Array:
+    """log of the mixture sum_k prior(theta_k) exp(log_likelihood[..., k]); the likelihood is relative to theta = 0.
+
+    A mixture of likelihood ratios is an e-process: under the null its expectation is at most 1 at any stopping time
+    (Howard et al., *Time-uniform, nonparametric, nonasymptotic confidence sequences*, 2021; Ville 1939).
+    """
+    summed = log_likelihood + on.log_prior
+    top = summed.max(-1)
+    return np.asarray(top + np.log(np.exp(summed - top[..., None]).sum(-1)))

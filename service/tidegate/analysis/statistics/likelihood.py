@@ -1,0 +1,80 @@
+"""How much one interval says for each effect size."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import gammaln
+
+from tidegate.analysis.statistics.baseline_rate import CurrentRate
+from tidegate.analysis.statistics.effect_grid import Array, EffectGrid
+from tidegate.analysis.statistics.parameters import Parameters
+
+SHOCK_SCALE, SHOCK_SIZE = 50.0, 0.25  # a disturbance is diffuse: anything up to many times the usual
+MIN_EXTRA_DISPERSION, RATE_DOUBT = 0.05, 0.02
+
+
+@dataclass(frozen=True, eq=False)
+class IntervalCounts:
+    """Bad events and exposures: of the candidate [..., R], and of the baseline [R] which all leading axes share."""
+
+    bad: Array
+    exposure: Array
+    old_bad: Array
+    old_exposure: Array
+
+
+def log_likelihood(
+    seen: IntervalCounts,
+    margin: Array,
+    now: CurrentRate,
+    dispersion: Array,
+    on: EffectGrid,
+    options: Parameters,
+    *,
+    rare: bool,
+    most: float,
+) -> Array:
+    """[..., R, K]: the log-likelihood of each theta, minus that of theta = 0, at most `most` nats.
+
+    Conditional on the total: of D bad events, O fell on the candidate, binomial with odds N1 g e^theta : N0 (Lindon &
+    Malek, *Anytime-valid inference for multinomial count data*, 2022), so that a shared disturbance cancels. Divided by the
+    dispersion and by `cut`: many events in one interval are one event. For rare events a second term asks whether the
+    total fits the baseline's rate. Nothing is said where either side had no exposure, or while the baseline is held.
+    """
+    bad, exposure = seen.bad, seen.exposure
+    total = bad + seen.old_bad
+    expected = now.rate * (exposure + seen.old_exposure)
+    cut = np.maximum(1.0, total / (options.events_free + options.events_expected * expected))
+    weighted = seen.old_exposure[..., None] + (exposure * margin)[..., None] * np.exp(on.theta)
+    share = bad[..., None] * on.theta - total[..., None] * np.log(np.maximum(weighted, 1e-9))
+    found = share / (dispersion * cut)[..., None]
+    if rare:
+        at_zero = exposure * margin + seen.old_exposure
+        found = found + _total_likelihood(total, weighted, at_zero, now, dispersion, options) / cut[..., None]
+    found = np.minimum(found - found[..., on.zero : on.zero + 1], most)
+    speaks = (exposure > 0) & (seen.old_exposure > 0) & ~now.held
+    return np.where(speaks[..., None], found, 0.0)
+
+
+def _total_likelihood(
+    total: Array, weighted: Array, at_zero: Array, now: CurrentRate, dispersion: Array, options: Parameters
+) -> Array:
+    """[..., R, K]: whether so many bad events fit the baseline's rate: negative binomial, or a diffuse shock."""
+    mean = now.rate[..., None] * weighted
+    extra = np.maximum(dispersion[..., None] - 1, MIN_EXTRA_DISPERSION) / np.maximum(mean, 1e-9)
+    size = 1 / (extra + RATE_DOUBT + 1 / now.shape[..., None])
+    usual = _log_negative_binomial(total[..., None], mean, size)
+    shock_mean = SHOCK_SCALE * (now.rate * at_zero)[..., None] + 1.0
+    shock = _log_negative_binomial(total[..., None], shock_mean, np.float64(SHOCK_SIZE))
+    chance = options.shock_chance
+    return np.asarray(np.logaddexp(math.log(1 - chance) + usual, math.log(chance) + shock))
+
+
+def _log_negative_binomial(count: Array, mean: Array, size: Array | np.float64) -> Array:
+    """log NB(count; mean, size) without the factorial of the count, which no theta changes."""
+    odds = size + mean
+    rising = np.where(count > 0, gammaln(count + size) - gammaln(size), 0.0)
+    return np.asarray(rising + size * np.log(size / odds) + count * np.log(np.maximum(mean, 1e-300) / odds))

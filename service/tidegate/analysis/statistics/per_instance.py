@@ -1,0 +1,92 @@
+"""One bad instance of many: an e-process for each instance of the candidate against all of the baseline, in blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tidegate.analysis.statistics.baseline_rate import CurrentRate
+from tidegate.analysis.statistics.calibration import Calibration, widen_margin
+from tidegate.analysis.statistics.effect_grid import CAP_NATS, Array, EffectGrid, log_evalue
+from tidegate.analysis.statistics.likelihood import IntervalCounts, log_likelihood
+from tidegate.analysis.statistics.parameters import Parameters
+
+Mask = NDArray[np.bool_]
+MAX_INTERVALS = 2  # a block adds at most as much as this many intervals
+
+
+class InstanceProcesses:
+    """`planned` instances share the evidence evenly, so that each needs `planned` times as much."""
+
+    def __init__(
+        self,
+        on: EffectGrid,
+        margin: Callable[[Array], Array],
+        calibration: Calibration,
+        dt: float,
+        planned: int,
+        rare: bool,
+        options: Parameters,
+    ) -> None:
+        self._grid, self._margin, self._calibration = on, margin, calibration
+        self._planned, self._rare, self._options = planned, rare, options
+        self._length = max(1, round(options.instance_block_seconds / dt))
+        self._luck = calibration.luck(options.host_luck / planned)
+        self._sums: dict[int, Array] = {}
+        self._intervals = 0
+        self._evalue = np.ones(len(calibration.rate))
+
+    def advance(
+        self, bad: Array, exposure: Array, new: Mask, old_bad: Array, old_exposure: Array, now: CurrentRate, beside: int
+    ) -> None:
+        """Take in an interval, [R, instances] and the baseline's sums [R]; the block ends with every n-th."""
+        if self._intervals == 0:
+            self._now, self._held, self._beside = now, now.held.copy(), beside
+            self._new, self._bad, self._exposure = new.copy(), bad * new, (exposure * new).astype(float)
+            self._old_bad, self._old_exposure = old_bad.copy(), old_exposure.copy()
+        else:
+            self._held, self._new = self._held | now.held, _pad_instances(self._new, len(new)) & new
+            self._bad = _pad_instances(self._bad, len(new)) + bad * new
+            self._exposure = _pad_instances(self._exposure, len(new)) + exposure * new
+            self._old_bad, self._old_exposure = self._old_bad + old_bad, self._old_exposure + old_exposure
+        self._intervals += 1
+        if self._intervals == self._length:
+            self._intervals = 0
+            self._end_block()
+
+    def _end_block(self) -> None:
+        chosen = np.flatnonzero(self._new)
+        if not len(chosen):
+            return
+        now = CurrentRate(self._now.rate, self._now.shape, self._held)
+        found = log_likelihood(
+            IntervalCounts(self._bad[:, chosen].T, self._exposure[:, chosen].T, self._old_bad, self._old_exposure),
+            widen_margin(self._margin(now.rate), self._luck * np.sqrt(1 + 1 / self._beside), now.rate),
+            now,
+            self._calibration.dispersion,
+            self._grid,
+            self._options,
+            rare=self._rare,
+            most=self._options.interval_nats * min(self._length, MAX_INTERVALS),
+        )
+        for place, instance in enumerate(chosen):
+            self._sums[int(instance)] = self._sums.get(int(instance), 0.0) + found[place]
+        self._evalue = sum(self.each().values(), np.zeros_like(self._evalue))
+        self._evalue = (self._evalue + max(0, self._planned - len(self._sums))) / max(self._planned, len(self._sums))
+
+    def each(self) -> dict[int, Array]:
+        """[R] for each instance seen: its e-value, before it is shared."""
+        return {key: np.exp(np.minimum(log_evalue(sums, self._grid), CAP_NATS)) for key, sums in self._sums.items()}
+
+    def evalue(self) -> Array:
+        """[R]: the mean over the planned instances; one that has not begun counts as 1."""
+        return self._evalue
+
+
+def _pad_instances(values: NDArray[Any], instances: int) -> NDArray[Any]:
+    """With more instances, of which nothing was seen before: [..., instances]."""
+    missing = instances - values.shape[-1]
+    return np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, missing)]) if missing else values

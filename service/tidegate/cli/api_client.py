@@ -1,0 +1,156 @@
+"""The API over HTTP, as the commands use it."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import requests
+import stamina
+
+from tidegate.cli.exit_codes import ExitCode
+
+Json = dict[str, Any]
+
+CONNECT_SECONDS = 5.0
+READ_SECONDS = 30.0
+LONG_POLL_SECONDS = 20
+FINAL_PHASES = frozenset({"succeeded", "rolled_back", "failed"})
+
+
+class CommandError(Exception):
+    """A command cannot go on: the sentence for the person and the exit code."""
+
+    def __init__(self, message: str, code: ExitCode, problem: Json | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.problem = problem or {}
+
+
+class ServerUnreachable(CommandError):
+    """No answer, or one that says to try later."""
+
+
+class ApiClient:
+    """One server, one token. Reads are repeated for a while when the server does not answer; writes carry a key and are
+    repeated under the same key, so that nothing happens twice."""
+
+    def __init__(self, server: str, token: str, patience_seconds: float = 30.0, ca_file: Path | None = None) -> None:
+        """`ca_file`: the authorities that may vouch for the server, instead of the system's."""
+        self._server = server.rstrip("/")
+        self._patience = patience_seconds
+        self._session = requests.Session()
+        self._session.headers.update({"Accept": "application/json", "User-Agent": "tidegate-cli"})
+        # given with each request: on a session, the variable REQUESTS_CA_BUNDLE would win
+        self._verify = None if ca_file is None else str(ca_file)
+        if token:
+            self._session.headers["Authorization"] = f"Bearer {token}"
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        self._session.close()
+
+    def get(self, path: str, **query: object) -> Json:
+        """Read."""
+        return self._patiently(lambda: self._call("GET", path, params=query))
+
+    def post(self, path: str, body: Json | None = None, *, key: str = "", if_match: str = "") -> Json:
+        """Ask for something once. `key` makes the call safe to repeat; one is made up when empty."""
+        headers = {"Idempotency-Key": key or uuid.uuid4().hex}
+        if if_match:
+            headers["If-Match"] = if_match
+        return self._patiently(lambda: self._call("POST", path, json=body or {}, headers=headers))
+
+    def put(self, path: str, body: Json) -> Json:
+        """Store."""
+        return self._patiently(lambda: self._call("PUT", path, json=body))
+
+    def delete(self, path: str) -> None:
+        """Remove."""
+        self._call("DELETE", path)
+
+    def events(self, rollout: str, after: int, wait_seconds: int = LONG_POLL_SECONDS) -> list[Json]:
+        """The events after a number; waits on the server until there is one."""
+        page = self.get(f"/v1/rollouts/{quote(rollout)}/events", after=after, wait=wait_seconds)
+        found: list[Json] = page["events"]
+        return found
+
+    def rollout(self, name: str) -> Json:
+        """A rollout by its id, or the live or latest one of `environment/service`."""
+        if "/" not in name:
+            return self.get(f"/v1/rollouts/{quote(name)}")
+        page = self.get("/v1/rollouts", service=name, limit=1)
+        if not page["rollouts"]:
+            raise CommandError(f"{name} has had no rollout yet", ExitCode.REFUSED)
+        found: Json = page["rollouts"][0]
+        return found
+
+    def story(self, rollout: str, after: int = 0) -> Iterator[tuple[Json, Json]]:
+        """Each event as it happens, with the rollout as it then stands, until the rollout is finished."""
+        while True:
+            events = self.events(rollout, after)
+            state = self.rollout(rollout)
+            for event in events:
+                after = max(after, event["number"])
+                yield event, state
+            if state["phase"] in FINAL_PHASES and not self.events(rollout, after, 0):
+                return
+
+    def _patiently(self, call: Callable[[], Json]) -> Json:
+        for attempt in stamina.retry_context(on=ServerUnreachable, attempts=None, timeout=self._patience, wait_max=3.0):
+            with attempt:
+                return call()
+        raise AssertionError("retry_context always returns or raises")
+
+    def _call(self, method: str, path: str, **options: Any) -> Json:
+        try:
+            response = self._session.request(
+                method,
+                self._server + path,
+                timeout=(CONNECT_SECONDS, READ_SECONDS),
+                allow_redirects=False,
+                verify=self._verify,
+                **options,
+            )
+        except requests.RequestException as error:
+            raise ServerUnreachable(f"no answer from {self._server}: {_cause(error)}", ExitCode.UNREACHABLE) from error
+        return _answer(response, self._server)
+
+
+def _cause(error: BaseException) -> str:
+    """The innermost reason, without the library's wrapping."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return str(error) or type(error).__name__
+
+
+def _answer(response: requests.Response, server: str) -> Json:
+    if response.status_code == 204:
+        return {}
+    try:
+        body = response.json()
+    except ValueError as error:
+        text = f"{server} answered {response.status_code} with something that is not JSON; is it a Tidegate server?"
+        raise CommandError(text, ExitCode.UNREACHABLE) from error
+    if response.ok:
+        answer: Json = body
+        if "ETag" in response.headers:
+            answer["etag"] = response.headers["ETag"]
+        return answer
+    raise _refusal(response.status_code, body)
+
+
+def _refusal(status: int, problem: Mapping[str, Any]) -> CommandError:
+    lines = [str(problem.get("detail") or problem.get("title") or f"status {status}")]
+    for each in problem.get("errors") or ():
+        line = f"{each.get('path') or each.get('pointer', '')}: {each.get('message') or each.get('detail', '')}"
+        if line not in lines[0]:
+            lines.append(f"  {line}")
+    message = "\n".join(lines)
+    if status in (502, 503, 504, 429):
+        return ServerUnreachable(message, ExitCode.UNREACHABLE, dict(problem))
+    code = ExitCode.NOT_ALLOWED if status in (401, 403) else ExitCode.REFUSED
+    return CommandError(message, code, dict(problem))

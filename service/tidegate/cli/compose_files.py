@@ -1,0 +1,54 @@
+"""The files beside a Compose file that a service takes, read to be sent along."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from pathlib import Path
+
+from tidegate.cli.api_client import CommandError, Json
+from tidegate.cli.exit_codes import ExitCode
+from tidegate.compose.files import MAX_FILE_BYTES, ReferencedFile
+from tidegate.compose.loader import find_referenced_files
+from tidegate.errors import InvalidSpec
+
+
+def collect(file: Path, text: str, service: str, variables: Mapping[str, str]) -> Json:
+    """Their contents by name. Raises `CommandError` for one that is missing, too large, or outside the file's folder."""
+    try:
+        wanted = find_referenced_files(text, service, variables)
+    except InvalidSpec:
+        return {}  # the server says what is wrong with the text
+    folder = file.resolve().parent
+    found: Json = {}
+    problems = []
+    for each in wanted:
+        try:
+            content = _content(folder, each)
+        except (OSError, ValueError) as error:
+            problems.append(f"{each.name}: {getattr(error, 'strerror', None) or error}")
+            continue
+        if content is not None:
+            found[each.name] = content
+    if problems:
+        raise CommandError("files of the Compose file:\n  " + "\n  ".join(problems), ExitCode.USAGE)
+    return found
+
+
+def _content(folder: Path, needed: ReferencedFile) -> str | Json | None:
+    """Text, or `{base64: …}` for what is no text; None for one that may be missing and is."""
+    path = (folder / needed.name).resolve()
+    if not path.is_relative_to(folder):
+        raise ValueError(f"leads out of {folder}; a link must stay inside")
+    if not needed.required and not path.exists():
+        return None
+    if path.exists() and not path.is_file():
+        raise ValueError("is no file")
+    with path.open("rb") as opened:
+        data = opened.read(MAX_FILE_BYTES + 1)
+    if len(data) > MAX_FILE_BYTES:
+        raise ValueError(f"is larger than {MAX_FILE_BYTES} bytes")
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(data).decode()}

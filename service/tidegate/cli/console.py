@@ -1,0 +1,26 @@
+"""What is printed: nothing in it is obeyed by a terminal, whoever wrote it into a name, a reason or a log."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+
+from tidegate.text import CONTROL_CHARS, escape
+
+
+class SafeConsole(Console):
+    """rich's own, which lets escape sequences in a text through."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """As rich does; what comes from rich itself, such as the moves of a live picture, stays."""
+        for each in super().render(renderable, options):
+            yield each if each.control else Segment(escape(each.text, keep="\n"), each.style)
+
+
+def json_text(answer: object, indent: int | None = None) -> str:
+    """A document that reads as it was, with what a terminal would obey in JSON's own escapes."""
+    text = json.dumps(answer, indent=indent, ensure_ascii=False)
+    return CONTROL_CHARS.sub(lambda found: found[0] if found[0] == "\n" else json.dumps(found[0])[1:-1], text)

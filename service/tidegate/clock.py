@@ -1,0 +1,27 @@
+"""Time: points in time, spans, and ids that sort by it."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+
+
+def new_id(now: Time) -> str:
+    """A rollout's id: 14 hex digits, the first nine of them the time in sixteenths of a second, so that ids sort by age."""
+    return f"{int(now * 16):09x}{secrets.randbits(20):05x}"
+
+
+Time = float  # seconds since the epoch, UTC
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A span of time, `start` and `end` in seconds since the epoch."""
+
+    start: Time
+    end: Time
+
+    @property
+    def seconds(self) -> float:
+        """Its length."""
+        return self.end - self.start

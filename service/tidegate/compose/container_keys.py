@@ -1,0 +1,313 @@
+"""How a service's containers are run: all of Compose's keys that an engine can honour. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from tidegate.compose import reader as compose_reader
+from tidegate.compose.document import ServiceDocument
+from tidegate.compose.files import ComposeFiles, read_environment, read_mounted_files, report_mount_conflicts
+from tidegate.compose.reader import Reader, boolean, integer, one_of, pairs, string_list, string_or_list, text
+from tidegate.compose.units import parse_duration, parse_size
+from tidegate.compose.volumes import read_volumes, resource_name
+from tidegate.core.container import Container, Health, HealthCommand, Limits, Log, Naming, Network, Rights, Ulimit
+
+
+def read_container(
+    root: Reader, deploy: Reader, own: Reader, document: ServiceDocument, variables: Mapping[str, str], files: ComposeFiles
+) -> Container:
+    """The container of one instance."""
+    resources = deploy.inner("resources")
+    limits, reservations = resources.inner("limits"), resources.inner("reservations")
+    mounts = read_volumes(root, document)
+    command, entrypoint = _command(root)
+    found = Container(
+        port=_port(root),
+        command=command,
+        entrypoint=entrypoint,
+        environment=read_environment(root, variables, files),
+        labels=root.take("labels", _labels, {}),
+        user=root.take("user", text, ""),
+        working_dir=root.take("working_dir", text, ""),
+        health=_health(own.inner("health")),
+        healthcheck=_healthcheck(root.inner("healthcheck")) if "healthcheck" in root else None,
+        stop_signal=root.take("stop_signal", text, ""),
+        stop_grace_seconds=root.take("stop_grace_period", parse_duration, 10.0),
+        memory_bytes=_either(root, "mem_limit", limits, "memory", parse_size, 0),
+        cpus=_either(root, "cpus", limits, "cpus", compose_reader.decimal, 0.0),
+        volumes=mounts.binds,
+        init=root.take("init", boolean, False),
+        read_only=root.take("read_only", boolean, False),
+        mounts=mounts.mounts,
+        tmpfs=mounts.tmpfs or {},
+        external_volumes=mounts.external,
+        files=read_mounted_files(root, document, variables, files),
+        limits=_limits(root, limits, reservations),
+        rights=_rights(root),
+        naming=_naming(root, document),
+        log=_log(root.inner("logging")),
+        tty=root.take("tty", boolean, False),
+        stdin_open=root.take("stdin_open", boolean, False),
+    )
+    report_mount_conflicts(root, found.files, mounts.targets, found.read_only)
+    reservations.refuse({"cpus": "an engine reserves none: cpu_shares can be honoured", "devices": "not offered"})
+    reservations.refuse({"generic_resources": "Swarm's"})
+    for reader in (limits, reservations, resources):
+        reader.finish()
+    return found
+
+
+def _either(root: Reader, key: str, inner: Reader, its_key: str, read: Callable[[object], Any], otherwise: Any) -> Any:
+    """A limit that Compose has two words for; where both are given they must say the same."""
+    old, new = root.take(key, read, otherwise), inner.take(its_key, read, otherwise)
+    if key in root and its_key in inner and old != new:
+        root.complain(key, f"says something else than {inner.at(its_key)}: leave one of them out")
+    return new or old
+
+
+# -- what is run ----------------------------------------------------------------------------------------------------------
+
+
+def _command(root: Reader) -> tuple[tuple[str, ...] | None, tuple[str, ...] | None]:
+    """`command` and `entrypoint`: null is the image's own, empty is none.
+
+    An engine takes an empty command for the image's own as long as the image's entrypoint stands.
+    """
+    command, entrypoint = (
+        root.take("command", compose_reader.command, None),
+        root.take("entrypoint", compose_reader.command, None),
+    )
+    if command == () and entrypoint is None:
+        root.complain("command", "an engine runs the image's own where it is empty: leave it out, or give an entrypoint")
+    if entrypoint == () and not command:
+        root.complain("entrypoint", "is empty, so a command is needed")
+    return command, entrypoint
+
+
+def _port(root: Reader) -> int:
+    if "expose" not in root:
+        root.complain("expose", 'is needed: the one port that takes traffic, such as ["8080"]')
+    return root.take("expose", _one_port, 0)
+
+
+def _one_port(value: object) -> int:
+    if isinstance(value, list) and len(value) == 1:
+        port = value[0].removesuffix("/tcp") if isinstance(value[0], str) else value[0]
+        return integer(1, 65535)(port)
+    raise ValueError('one port, such as ["8080"]')
+
+
+def _labels(value: object) -> dict[str, str]:
+    found = pairs(value)
+    if any(name.startswith("tidegate.") for name in found):
+        raise ValueError("labels that do not begin with tidegate.")
+    return found
+
+
+# -- health ---------------------------------------------------------------------------------------------------------------
+
+
+def _health(reader: Reader) -> Health:
+    found = Health(
+        path=reader.take("path", _path, ""),
+        port=reader.take("port", integer(1, 65535), 0),
+        timeout_seconds=reader.take("timeout", parse_duration, 2.0),
+    )
+    if reader.values and "path" not in reader:
+        reader.complain("path", "is needed, such as /health")
+    reader.finish()
+    return found
+
+
+def _path(value: object) -> str:
+    if isinstance(value, str) and re.fullmatch(r"/[!-~]*", value):
+        return value
+    raise ValueError("a path such as /health")
+
+
+def _healthcheck(reader: Reader) -> HealthCommand | None:
+    disabled = reader.take("disable", boolean, False)
+    test: tuple[str, ...] = reader.take("test", _test, tuple[str, ...]())
+    found = HealthCommand(
+        test=("NONE",) if disabled else test,
+        interval_seconds=reader.take("interval", parse_duration, 30.0),
+        timeout_seconds=reader.take("timeout", parse_duration, 30.0),
+        retries=reader.take("retries", integer(1, 1000), 3),
+        start_period_seconds=reader.take("start_period", parse_duration, 0.0),
+    )
+    reader.refuse({"start_interval": "needs Docker 25: x-tidegate.health is asked often while an instance starts"})
+    reader.finish()
+    if not disabled and not test:
+        reader.complain("test", "is needed")
+    return None if found.test in ((), ("NONE",)) else found
+
+
+def _test(value: object) -> tuple[str, ...]:
+    if isinstance(value, str) and value.strip():
+        return ("CMD-SHELL", value)
+    found = value if isinstance(value, list) and all(isinstance(word, str) for word in value) else []
+    if found == ["NONE"] or found[:1] in (["CMD"], ["CMD-SHELL"]):
+        return tuple(found)
+    raise ValueError("text, or a list that begins with CMD, CMD-SHELL or NONE")
+
+
+# -- limits and rights ----------------------------------------------------------------------------------------------------
+
+
+def _limits(root: Reader, limits: Reader, reservations: Reader) -> Limits:
+    return Limits(
+        memory_reservation_bytes=_either(root, "mem_reservation", reservations, "memory", parse_size, 0),
+        memory_swap_bytes=root.take("memswap_limit", _or_none(parse_size), 0),
+        pids=_either(root, "pids_limit", limits, "pids", _or_none(integer(0, 2**22)), 0),
+        shm_bytes=root.take("shm_size", parse_size, 0),
+        cpu_shares=root.take("cpu_shares", integer(0, 262_144), 0),
+        cpuset=root.take("cpuset", _matching(r"\d+(-\d+)?(,\d+(-\d+)?)*", "processors such as 0-2,4"), ""),
+        oom_score_adj=root.take("oom_score_adj", _score, 0),
+        ulimits=root.take("ulimits", _ulimits, ()),
+    )
+
+
+def _or_none(read: Callable[[object], int]) -> Callable[[object], int]:
+    """-1 is no limit."""
+    return lambda value: -1 if value in (-1, "-1") else read(value)
+
+
+def _score(value: object) -> int:
+    found = int(value) if isinstance(value, str) and re.fullmatch(r"-?\d{1,4}", value) else value
+    if isinstance(found, int) and not isinstance(found, bool) and -1000 <= found <= 1000:
+        return found
+    raise ValueError("a whole number from -1000 to 1000")
+
+
+def _ulimits(value: object) -> tuple[Ulimit, ...]:
+    allowed = "a mapping such as {nofile: 65536}, or with soft and hard"
+    if not isinstance(value, Mapping):
+        raise ValueError(allowed)
+    read = _or_none(integer(0, 2**40))
+    found = []
+    for name, each in value.items():
+        both = each if isinstance(each, Mapping) else {"soft": each, "hard": each}
+        if {str(key) for key in both if not str(key).startswith("x-")} != {"soft", "hard"} or not str(name).islower():
+            raise ValueError(allowed)
+        found.append(Ulimit(str(name), read(both["soft"]), read(both["hard"])))
+    return tuple(found)
+
+
+def _rights(root: Reader) -> Rights:
+    return Rights(
+        cap_add=root.take("cap_add", string_list, ()),
+        cap_drop=root.take("cap_drop", string_list, ()),
+        security_opt=root.take("security_opt", _security, ()),
+        group_add=root.take("group_add", _groups, ()),
+        devices=root.take("devices", _devices, ()),
+        sysctls=root.take("sysctls", pairs, {}),
+        ipc=root.take("ipc", one_of(str, ("private", "shareable", "none")), ""),
+    )
+
+
+def _security(value: object) -> tuple[str, ...]:
+    found = string_list(value)
+    if all(
+        re.fullmatch(r"no-new-privileges([:=]true)?|(apparmor|label)[:=](?!unconfined|disable)\S+", each) for each in found
+    ):
+        return found
+    raise ValueError("no-new-privileges:true, apparmor=PROFILE, label=…; seccomp profiles and unconfined are not offered")
+
+
+def _groups(value: object) -> tuple[str, ...]:
+    if isinstance(value, list) and all(isinstance(each, str | int) and not isinstance(each, bool) for each in value):
+        return tuple(map(str, value))
+    raise ValueError("a list of groups")
+
+
+def _devices(value: object) -> tuple[str, ...]:
+    found = tuple(_device(each) for each in value) if isinstance(value, list) else ("",)
+    if all(re.fullmatch(r"/[^:]+:/[^:]+:[rwm]{1,3}", each) for each in found):
+        return found
+    raise ValueError("a list of source:target:permissions, such as /dev/fuse:/dev/fuse:rwm")
+
+
+def _device(value: object) -> str:
+    if isinstance(value, Mapping):
+        source = value.get("source")
+        return f"{source}:{value.get('target') or source}:{value.get('permissions') or 'rwm'}"
+    parts = value.split(":") if isinstance(value, str) else []
+    return ":".join([*parts, *([parts[0], "rwm"] if len(parts) == 1 else ["rwm"] if len(parts) == 2 else [])])
+
+
+# -- names ----------------------------------------------------------------------------------------------------------------
+
+
+def _naming(root: Reader, document: ServiceDocument) -> Naming:
+    name = _matching(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,61}[A-Za-z0-9])?", "letters, digits, . and -")
+    return Naming(
+        hostname=root.take("hostname", name, ""),
+        domainname=root.take("domainname", name, ""),
+        extra_hosts=root.take("extra_hosts", _extra_hosts, ()),
+        dns=root.take("dns", string_or_list, ()),
+        dns_search=root.take("dns_search", string_or_list, ()),
+        dns_opt=root.take("dns_opt", string_list, ()),
+        networks=_networks(root, document),
+    )
+
+
+def _matching(pattern: str, allowed: str) -> Callable[[object], str]:
+    def read(value: object) -> str:
+        if isinstance(value, str) and re.fullmatch(pattern, value):
+            return value
+        raise ValueError(allowed)
+
+    return read
+
+
+def _extra_hosts(value: object) -> tuple[str, ...]:
+    allowed = "a list of name=address, or a mapping of them"
+    if isinstance(value, Mapping):
+        several = {str(name): each if isinstance(each, list) else [each] for name, each in value.items()}
+        found = [f"{name}={each}" for name, some in several.items() for each in some]
+    else:
+        found = list(string_list(value))
+    split = [re.fullmatch(r"([A-Za-z0-9_.-]+)[=:]\[?(host-gateway|[0-9A-Fa-f.:]+)\]?", each) for each in found]
+    if not all(split):
+        raise ValueError(allowed)
+    return tuple(f"{each[1]}:{each[2]}" for each in split if each)
+
+
+def _networks(root: Reader, document: ServiceDocument) -> tuple[Network, ...]:
+    """Those of the service, besides the one of the settings. Compose's own `default` is that one."""
+    asked = root.take("networks", _by_name, dict[str, object]())
+    found: list[Network] = []
+    for key, value in asked.items():
+        reader = Reader(value, root.at(f"networks.{key}"), root.problems, extensible=True)
+        aliases = reader.take("aliases", string_list, tuple[str, ...]())
+        own_name = reader.take("use_service_name_alias", boolean, True)
+        one_each = "each instance has one of its own"
+        reader.refuse({"ipv4_address": one_each, "ipv6_address": one_each, "mac_address": one_each})
+        reader.refuse(dict.fromkeys(("link_local_ips", "driver_opts", "interface_name"), "not offered"))
+        reader.refuse(dict.fromkeys(("priority", "gw_priority"), "the network of the settings is the first one"))
+        reader.finish()
+        if key in document.shared.get("networks", {}):
+            name, _ = resource_name(document, "networks", key, root.problems)
+            found.append(Network(name, (document.service, *aliases) if own_name else aliases))
+        elif key != "default":
+            reader.complain("", f"there is no {key} in the file's own networks: declare it there")
+    return tuple(found)
+
+
+def _by_name(value: object) -> dict[str, object]:
+    if isinstance(value, list) and all(isinstance(each, str) for each in value):
+        return dict.fromkeys(value)
+    if isinstance(value, Mapping):
+        return {str(name): each for name, each in value.items()}
+    raise ValueError("a list of names, or a mapping of them")
+
+
+def _log(reader: Reader) -> Log | None:
+    driver = reader.take("driver", _matching(r"[a-z][a-z0-9_./:-]*", "the name of a log driver"), "")
+    options = reader.take("options", pairs, dict[str, str]())
+    reader.finish()
+    if options and not driver:
+        reader.complain("driver", "is needed where there are options")
+    return Log(driver, options) if driver else None

@@ -1,0 +1,107 @@
+"""The parts of a Compose document that are about one service, with their variables in place. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from tidegate.compose.interpolation import interpolate
+from tidegate.compose.reader import Reader, format_value
+from tidegate.errors import InvalidSpec, Problem
+
+SHARED_SECTIONS = ("volumes", "networks", "secrets", "configs")  # of what stands beside the services
+PROJECT = re.compile(r"[a-z0-9][a-z0-9_-]*")
+SEND_CONFIG = "send what docker compose config prints, which is one whole file"
+UNSUPPORTED_AT_TOP = {"include": SEND_CONFIG, "extends": SEND_CONFIG}
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceDocument:
+    """One service, what it uses of the rest, and what the rest says of the order."""
+
+    service: str
+    body: object
+    project: str  # the top-level `name`, or empty
+    shared: Mapping[str, Mapping[str, object]]  # kind, name, definition; only what the service names
+    after: Mapping[str, tuple[str, ...]]  # every service of the file with the `depends_on` of each
+
+    @property
+    def whole(self) -> dict[str, object]:
+        """As a Compose document again, without the other services."""
+        shared = {kind: dict(each) for kind, each in self.shared.items() if each}
+        return {"services": {self.service: self.body}, **shared}
+
+
+def extract_service(raw: object, service: str, variables: Mapping[str, str], problems: list[Problem]) -> ServiceDocument:
+    """What is about the service. Raises `InvalidSpec` where there is none; other mistakes are added to `problems`."""
+    if not isinstance(raw, Mapping) or not isinstance(raw.get("services"), Mapping):
+        raise InvalidSpec([Problem("services", "a mapping of services is needed, as in a Compose file")])
+    services = {str(name): body for name, body in raw["services"].items()}
+    if service not in services:
+        known = ", ".join(services) or "none"
+        raise InvalidSpec([Problem("services", f"there is no service {service}; the file has: {known}")])
+    top = Reader(raw, "", problems, extensible=True)
+    top.tolerate("version", "name", "services", "models", "jobs")
+    top.refuse(UNSUPPORTED_AT_TOP)
+    body = interpolate(services[service], variables, problems, f"services.{service}")
+    shared = (
+        {kind: _used_definitions(top.inner(kind), body.get(kind), variables) for kind in SHARED_SECTIONS}
+        if isinstance(body, Mapping)
+        else {}
+    )
+    top.finish()
+    after = {
+        name: tuple(_referenced_names(each.get("depends_on")))
+        for name, each in services.items()
+        if isinstance(each, Mapping)
+    }
+    return ServiceDocument(service, body, _project(raw, variables, problems), shared, after)
+
+
+def _project(raw: Mapping[str, object], variables: Mapping[str, str], problems: list[Problem]) -> str:
+    name = interpolate(raw.get("name"), variables, problems, "name")
+    if name is None or (isinstance(name, str) and PROJECT.fullmatch(name)):
+        return name or ""
+    problems.append(Problem("name", f"found {format_value(name)}; allowed: a-z, 0-9, - and _"))
+    return ""
+
+
+def _used_definitions(there: Reader, named: object, variables: Mapping[str, str]) -> dict[str, object]:
+    """Of the definitions of a kind those that the service names."""
+    wanted = set(_referenced_names(named))
+    return {
+        name: interpolate(each, variables, there.problems, there.at(name))
+        for name, each in there.values.items()
+        if name in wanted
+    }
+
+
+def _referenced_names(value: object) -> Iterator[str]:
+    """The names in a list, in a list of objects with a `source`, or in a mapping."""
+    if isinstance(value, Mapping):
+        yield from map(str, value)
+    elif isinstance(value, list):
+        for each in value:
+            name = each.get("source") if isinstance(each, Mapping) else each
+            if isinstance(name, str):
+                yield name
+                yield name.partition(":")[0]
+
+
+def find_cycle(after: Mapping[str, tuple[str, ...]], start: str) -> tuple[str, ...]:
+    """The services from `start` round to itself; empty where there is no way."""
+    came_from: dict[str, str] = {}
+    waiting = [start]
+    while waiting:
+        name = waiting.pop()
+        for each in after.get(name, ()):
+            if each == start:
+                way = [name]
+                while way[-1] != start:
+                    way.append(came_from[way[-1]])
+                return (*reversed(way), start)
+            if each not in came_from:
+                came_from[each] = name
+                waiting.append(each)
+    return ()

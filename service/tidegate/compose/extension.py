@@ -1,0 +1,202 @@
+"""The keys of `x-tidegate` that say by what way a new release comes: preview, weights, hooks, comparison, keeping. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from tidegate.compose import reader as compose_reader
+from tidegate.compose.reader import Reader, boolean, image, one_of, pairs
+from tidegate.compose.units import parse_duration, parse_share
+from tidegate.core.hooks import HOOKS, Hook, ReleaseRole
+from tidegate.core.model import Strategy
+from tidegate.core.probes import MIN_INTERVAL_SECONDS, Probe, public_url
+from tidegate.core.routing import PREVIEW_HEADER, Preview
+from tidegate.openapi_diff.result import CompareOptions, OnBreaking
+
+MAX_WAIT_SECONDS = 86_400.0  # what `long_lived: wait` means: nothing waits for ever
+
+
+def read_preview(own: Reader) -> tuple[Preview | None, float]:
+    """How the new release is reached before it takes traffic (None: not at all), and for how many seconds it is watched."""
+    reader = own.inner("preview")
+    if "preview" not in own:
+        return None, 0.0
+    found = Preview(reader.take("listen", parse_listen, ""), reader.take("header", _header, ""))
+    bake = reader.take("bake", parse_duration, 0.0)
+    reader.finish()
+    if not any(key in reader for key in ("listen", "header")):
+        own.complain("preview", "needs listen (an address of its own), header (such as X-Preview: blue), or both")
+    return found, bake
+
+
+def parse_listen(value: object) -> str:
+    """An address that a proxy binds."""
+    found = re.fullmatch(r"(?:([0-9.]+|\*):)?([0-9]{1,5})", str(value)) if isinstance(value, str | int) else None
+    if found and 1 <= int(found[2]) <= 65535:
+        return str(value)
+    raise ValueError("a port such as 8001, or an address and a port such as 127.0.0.1:8001")
+
+
+def _header(value: object) -> str:
+    found = PREVIEW_HEADER.fullmatch(value) if isinstance(value, str) else None
+    if found:
+        return f"{found[1]}: {found[2]}"
+    rule = "a name of letters, digits and -, a value of these and . _ ~ + / = : @"
+    raise ValueError(f"a header such as 'X-Preview: blue': {rule}")
+
+
+def read_keep_old(own: Reader, strategy: Strategy) -> float:
+    """Seconds for which the old colour is kept warm."""
+    found = own.take("keep", parse_duration, 0.0)
+    if found and strategy is not Strategy.BLUE_GREEN:
+        own.complain("keep", "has a meaning with strategy blue_green only: there the old colour stays whole until then")
+    return found
+
+
+def read_weights(own: Reader) -> tuple[float, ...]:
+    """The new release's share of the requests after each of the first batches."""
+    return own.take("weights", _shares, ())
+
+
+def _shares(value: object) -> tuple[float, ...]:
+    found = tuple(parse_share(each) for each in value) if isinstance(value, list) and value else ()
+    if found and all(0 < each < 1 for each in found) and list(found) == sorted(found):
+        return found
+    raise ValueError("a list of shares between 0% and 100% that do not fall, such as [5%, 25%]")
+
+
+def read_compare(own: Reader) -> CompareOptions | None:
+    """The comparison of the releases' OpenAPI documents."""
+    reader = own.inner("compare")
+    if "compare" not in own:
+        return None
+    path = reader.take("openapi", _path, "")
+    if "openapi" not in reader:
+        reader.complain("openapi", "is needed: where each release serves its document, such as /openapi.json")
+    found = CompareOptions(path, reader.take("on_breaking", one_of(OnBreaking, OnBreaking), OnBreaking.FAIL))
+    reader.finish()
+    return found
+
+
+def _path(value: object) -> str:
+    if isinstance(value, str) and re.fullmatch(r"/[!-~]*", value):
+        return value
+    raise ValueError("a path such as /openapi.json")
+
+
+def read_probe(own: Reader, listen: str) -> Probe | None:
+    """How the service is asked from outside during a rollout; None: not at all."""
+    reader = own.inner("probe")
+    if "probe" not in own:
+        return None
+    base = Probe("")
+    url = reader.take("url", _url, "") or (public_url(listen, reader.take("path", _path, "/")) if listen else "")
+    reader.take("path", _path, "/")
+    if not url:
+        reader.complain(
+            "url", "is needed where the service has no `listen`: where it is asked, such as http://10.0.0.5:8001/"
+        )
+    found = Probe(
+        url=url,
+        every_seconds=reader.take("every", _probe_interval, base.every_seconds),
+        timeout_seconds=reader.take("timeout", parse_duration, base.timeout_seconds),
+        slow_seconds=reader.take("slow", parse_duration, base.slow_seconds),
+        header=reader.take("header", _token, ""),
+    )
+    reader.finish()
+    return found
+
+
+def _probe_interval(value: object) -> float:
+    found = parse_duration(value)
+    if found < MIN_INTERVAL_SECONDS:
+        raise ValueError("a duration of at least 100ms")
+    return found
+
+
+def _url(value: object) -> str:
+    if isinstance(value, str) and re.fullmatch(r"http://[A-Za-z0-9.:\[\]-]+(/[!-~]*)?", value):
+        return value
+    raise ValueError("an address such as http://10.0.0.5:8001/health")
+
+
+def _token(value: object) -> str:
+    if isinstance(value, str) and re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}", value):
+        return value
+    raise ValueError("a header's name, such as X-Version")
+
+
+def read_long_lived(own: Reader) -> float | None:
+    """Seconds for which long-lived connections are waited for; None: as long as any request."""
+    if isinstance(own.values.get("long_lived"), str):
+        return own.take("long_lived", one_of(lambda _: MAX_WAIT_SECONDS, ["wait"]), None)
+    reader = own.inner("long_lived")
+    found: float | None = reader.take("close_after", parse_duration, None)
+    if "long_lived" in own and "close_after" not in reader:
+        reader.complain("close_after", "is needed, such as 10m; or write `long_lived: wait`")
+    reader.finish()
+    return found
+
+
+def read_group(own: Reader) -> bool:
+    """Whether it is rolled out as one with the others of its file that say so."""
+    return own.take("together", boolean, False)
+
+
+def group_members(document: object, service: str) -> tuple[str, ...]:
+    """The other services of the document that are rolled out together."""
+    return tuple(name for name in _services(document) if name != service and is_in_group(document, name))
+
+
+def is_in_group(document: object, service: str) -> bool:
+    """Whether the service of the document says so."""
+    body = _services(document).get(service)
+    own = body.get("x-tidegate") if isinstance(body, Mapping) else None
+    try:
+        return isinstance(own, Mapping) and boolean(own.get("together"))
+    except ValueError:
+        return False  # told with the mistakes of that service
+
+
+def _services(document: object) -> Mapping[str, object]:
+    services = document.get("services") if isinstance(document, Mapping) else None
+    return {str(name): body for name, body in services.items()} if isinstance(services, Mapping) else {}
+
+
+def read_hooks(own: Reader) -> Mapping[str, Hook]:
+    """Every hook by its name."""
+    reader = own.inner("hooks")
+    found = {name: _hook(reader, name) for name in HOOKS if name in reader}
+    for name in HOOKS:
+        reader.inner(name) if name not in found else None
+    reader.finish()
+    return found
+
+
+def _hook(hooks: Reader, name: str) -> Hook:
+    """A command alone, or a mapping."""
+    if not isinstance(hooks.values[name], Mapping):
+        return Hook(hooks.take(name, _command, ()))
+    reader = hooks.inner(name)
+    if "command" not in reader:
+        reader.complain("command", "is needed: text, or a list of words")
+    base = Hook(())
+    found = Hook(
+        command=reader.take("command", _command, ()),
+        entrypoint=reader.take("entrypoint", compose_reader.command, None),
+        side=reader.take("release", one_of(ReleaseRole, ReleaseRole), base.side),
+        image=reader.take("image", image, ""),
+        environment=reader.take("environment", pairs, {}, secret=True),
+        timeout_seconds=reader.take("timeout", parse_duration, base.timeout_seconds),
+        host_network=reader.take("network", one_of(lambda word: word == "host", ["host", "service"]), False),
+    )
+    reader.finish()
+    return found
+
+
+def _command(value: object) -> tuple[str, ...]:
+    found = compose_reader.command(value)
+    if not found:
+        raise ValueError("text, or a list of words; not an empty one")
+    return found

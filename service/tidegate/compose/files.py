@@ -1,0 +1,314 @@
+"""What a service takes from files beside its Compose file: `env_file`, `secrets`, `configs`. Pure: their content is given.
+
+Values of env files and contents of secrets are told to nobody: no message here has one in it.
+"""
+
+from __future__ import annotations
+
+import base64
+import posixpath
+import re
+from collections import ChainMap
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from tidegate.compose.document import ServiceDocument, extract_service
+from tidegate.compose.interpolation import interpolate_text
+from tidegate.compose.reader import Reader, boolean, format_value, integer, list_of, named_values
+from tidegate.core.container import File
+from tidegate.errors import InvalidSpec, Problem
+
+MAX_FILES = 50  # of one service
+MAX_FILE_BYTES = 512 * 1024
+ENTRIES = list_of("a list of names, or of objects with a source")
+SECRETS = "/run/secrets"
+HIDDEN_FOLDERS = ("/proc", "/sys", "/dev")  # the engine mounts these itself
+ENGINE_FILES = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
+VARIABLE = re.compile(r"[A-Za-z_][\w.\-\[\]]*", re.ASCII)
+EXTERNAL = "Tidegate keeps no store of its own to take it from: give its content with file: or environment:"
+
+
+@dataclass(frozen=True, slots=True)
+class EnvVariable:
+    """One variable of an env file. `value` is None for a name alone; `literal`: nothing is replaced in it."""
+
+    number: int
+    name: str
+    value: str | None
+    literal: bool = False
+
+
+EnvReader = Callable[[str], Iterable[EnvVariable]]  # raises `ValueError` with what is wrong, without showing any value
+
+
+def parse_raw_env(text: str) -> Iterable[EnvVariable]:
+    """`format: raw`: NAME=VALUE, and what follows the sign is the value as it stands."""
+    for number, line in enumerate(text.removeprefix("\ufeff").splitlines(), 1):
+        if line.strip() and not line.lstrip().startswith("#"):
+            name, equals, value = line.lstrip().partition("=")
+            yield EnvVariable(number, name if equals else name.rstrip(), value if equals else None, literal=True)
+
+
+@dataclass(frozen=True, slots=True)
+class ComposeFiles:
+    """The files that came with the document, and who reads an env file."""
+
+    contents: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    dotenv: EnvReader = parse_raw_env
+
+
+@dataclass(frozen=True, slots=True)
+class ReferencedFile:
+    """A file that the document names."""
+
+    name: str
+    required: bool = True
+
+
+def relative_name(value: object) -> str:
+    """A name inside the Compose file's folder, `./a/../b` as `b`. Raises `ValueError`."""
+    if isinstance(value, str) and re.fullmatch(r"[^\x00-\x1f\x7f\\]{1,255}", value) and value[0] not in "/~":
+        found = posixpath.normpath(value)
+        if found not in (".", "..") and not found.startswith("../"):
+            return found
+    raise ValueError("the relative name of a file in the Compose file's folder or below")
+
+
+def referenced_files(raw: object, service: str, variables: Mapping[str, str]) -> tuple[ReferencedFile, ...]:
+    """The files that the service needs, for who is to send them. Mistakes are left to `spec.parse`."""
+    problems: list[Problem] = []
+    try:
+        document = extract_service(raw, service, variables, problems)
+    except InvalidSpec:
+        return ()
+    root = Reader(document.body, "", problems)
+    found = {each.name: each for _, each, _ in _env_files(root)}
+    for kind in ("secrets", "configs"):
+        for each in document.shared.get(kind, {}).values():
+            if isinstance(each, Mapping) and isinstance(each.get("file"), str):
+                name = Reader(each, "", problems).take("file", relative_name, "")
+                found.update({name: ReferencedFile(name)} if name else {})
+    return tuple(found.values())
+
+
+# -- variables ------------------------------------------------------------------------------------------------------------
+
+
+def read_environment(root: Reader, variables: Mapping[str, str], files: ComposeFiles) -> dict[str, str]:
+    """`read_environment` over `env_file`; of those the later over the earlier. A name alone takes the variable of that name."""
+    found: dict[str, str] = {}
+    own = root.take("environment", named_values, dict[str, str | None](), secret=True)
+    told = {name: variables.get(name) if value is None else value for name, value in own.items()}
+    for index, file, raw in _env_files(root):
+        text = _text(root, f"env_file[{index}]", file, files)
+        if text is None:
+            continue
+        first = {**{name: value for name, value in told.items() if value is not None}, **variables}
+        problem = _read_env(text, parse_raw_env if raw else files.dotenv, first, found)
+        if problem:
+            root.complain(f"env_file[{index}]", f"{file.name}: {problem}")
+    found.update({name: value for name, value in told.items() if value is not None})
+    for name in own:
+        if told[name] is None:
+            found.pop(name, None)
+    if any("\0" in name + value for name, value in found.items()):
+        root.complain("environment", "no name and no value may have a NUL in it")
+    return found
+
+
+def _read_env(text: str, read: EnvReader, first: Mapping[str, str], found: dict[str, str]) -> str:
+    """Add the variables of one file to `found`; what is wrong with it, without showing any value.
+
+    A variable in a value is looked for in `first`, then in what was found so far.
+    """
+    wrong: list[str] = []
+    try:
+        for line in read(text):
+            if not VARIABLE.fullmatch(line.name):
+                return f"line {line.number}: NAME=VALUE is needed, the name of letters, digits and _"
+            value = first.get(line.name) if line.value is None else line.value
+            if line.value is not None and not line.literal:
+                value = interpolate_text(line.value, ChainMap(first, found), wrong.append, lambda *_: UNSET_HINT)  # type: ignore[arg-type]
+            if wrong:
+                return f"line {line.number}, {line.name}: {wrong[0]}"
+            if value is not None:
+                found[line.name] = value
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+UNSET_HINT = "a variable in its value is not set: write $$ for the character, or put the value between single quotes"
+
+
+def _env_files(root: Reader) -> Iterator[tuple[int, ReferencedFile, bool]]:
+    """Each with its place and whether it is raw; of those that are wrong only the complaint."""
+    for index, each in enumerate(root.take("env_file", _one_or_more, list[object]())):
+        try:
+            yield index, *_env_file(each)
+        except ValueError as error:
+            root.complain(f"env_file[{index}]", f"found {format_value(each)}; allowed: {error}")
+
+
+def _one_or_more(value: object) -> list[object]:
+    return value if isinstance(value, list) else [value]
+
+
+def _env_file(value: object) -> tuple[ReferencedFile, bool]:
+    if not isinstance(value, Mapping):
+        return ReferencedFile(relative_name(value)), False
+    if not set(value) <= {"path", "required", "format"} or value.get("format") not in (None, "raw"):
+        raise ValueError("path, required, and format: raw")
+    return ReferencedFile(relative_name(value.get("path")), boolean(value.get("required", True))), value.get(
+        "format"
+    ) == "raw"
+
+
+def _content(root: Reader, key: str, file: ReferencedFile, files: ComposeFiles) -> bytes | None:
+    """What stands in a file; None, with a complaint where it is needed, when it did not come."""
+    found = files.contents.get(file.name)
+    if found is None and file.required:
+        root.complain(key, f"the file {file.name} is needed: send it in `files` (tidegate deploy -f sends it by itself)")
+    if found is not None and len(found) > MAX_FILE_BYTES:
+        root.complain(key, f"the file {file.name} has {len(found)} bytes; allowed are {MAX_FILE_BYTES}")
+        return None
+    return found
+
+
+def _text(root: Reader, key: str, file: ReferencedFile, files: ComposeFiles) -> str | None:
+    found = _content(root, key, file, files)
+    try:
+        return None if found is None else found.decode()
+    except UnicodeDecodeError:
+        root.complain(key, f"the file {file.name} is no text in UTF-8")
+        return None
+
+
+# -- secrets and configs ---------------------------------------------------------------------------------------------------
+
+
+def read_mounted_files(
+    root: Reader, document: ServiceDocument, variables: Mapping[str, str], files: ComposeFiles
+) -> tuple[File, ...]:
+    """Every secret and config of the service, as the file that it is in the container."""
+    found: list[File] = []
+    for kind in ("secrets", "configs"):
+        for index, entry in enumerate(root.take(kind, ENTRIES, list[object]())):
+            made = _read_mounted_file(root, kind, f"{kind}[{index}]", entry, document, variables, files)
+            if made is not None and any(made.target == each.target for each in found):
+                root.complain(f"{kind}[{index}]", f"there are two files {made.target}: give one another target")
+            found += [made] if made is not None else []
+    if len(found) > MAX_FILES:
+        root.complain("secrets", f"{len(found)} secrets and configs; allowed are {MAX_FILES}")
+    return tuple(found)
+
+
+def _read_mounted_file(
+    root: Reader,
+    kind: str,
+    key: str,
+    entry: object,
+    document: ServiceDocument,
+    variables: Mapping[str, str],
+    files: ComposeFiles,
+) -> File | None:
+    reader = Reader({"source": entry} if isinstance(entry, str) else entry, root.at(key), root.problems, extensible=True)
+    source = reader.take("source", _source, "")
+    target = reader.take("target", lambda value: _target(value, kind), "" if "target" in reader else _target(source, kind))
+    mode = reader.take("mode", _mode, 0o444)
+    uid, gid = reader.take("uid", integer(0, 2**31 - 1), 0), reader.take("gid", integer(0, 2**31 - 1), 0)
+    reader.finish()
+    definition = document.shared.get(kind, {}).get(source)
+    if source == "" or definition is None:
+        if "source" not in reader or source:
+            reader.complain("source" if not isinstance(entry, str) else "", _undeclared(kind, source))
+        return None
+    content = _defined(Reader(definition, f"{kind}.{source}", root.problems, extensible=True), kind, variables, files)
+    return None if content is None or not target else File(target, base64.b64encode(content).decode(), mode, uid, gid)
+
+
+def _undeclared(kind: str, name: str) -> str:
+    return f"there is no {name or 'such one'} in the file's own {kind}: declare it there, with a file or an environment"
+
+
+def _defined(reader: Reader, kind: str, variables: Mapping[str, str], files: ComposeFiles) -> bytes | None:
+    """The content of one, from where its definition says."""
+    reader.refuse(
+        {
+            "external": EXTERNAL,
+            "driver": EXTERNAL,
+            "driver_opts": EXTERNAL,
+            "template_driver": "contents are taken as they are",
+        }
+    )
+    reader.tolerate("name", "labels")  # Swarm's own, for a store that is not there
+    if reader.values.get("external") in (False, "false"):
+        reader.tolerate("external")
+    file = reader.take("file", relative_name, "")
+    variable = reader.take("environment", _source, "")
+    written = reader.take("content", _anything, None, secret=True) if kind == "configs" else None
+    reader.finish()
+    sources = ("file", "environment", "content")[: 3 if kind == "configs" else 2]
+    if sum(each in reader for each in (*sources, "external")) != 1:
+        reader.complain("", f"one of {', '.join(sources)} is needed")
+    if sum((file != "", variable != "", written is not None)) != 1:
+        return None
+    if file:
+        return _content(reader, "file", ReferencedFile(file), files)
+    if written is not None:
+        return written.encode()
+    if variable not in variables:
+        reader.complain("environment", f"the variable {variable} is not set; give it with --set {variable}=…")
+        return None
+    return variables[variable].encode()
+
+
+def _source(value: object) -> str:
+    if isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9._-]+", value):
+        return value
+    raise ValueError("a name of letters, digits, ., - and _")
+
+
+def _anything(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    raise ValueError("text")
+
+
+def _target(value: object, kind: str) -> str:
+    """Where it stands in the container, absolute."""
+    if isinstance(value, str) and re.fullmatch(r"[^\x00-\x1f\x7f]{1,255}", value) and not value.endswith("/"):
+        found = posixpath.normpath(posixpath.join(SECRETS if kind == "secrets" else "/", value))
+        inside = any(found == each or found.startswith(f"{each}/") for each in (*HIDDEN_FOLDERS, *ENGINE_FILES))
+        if ".." not in value.split("/") and found.strip("/") and not inside:
+            return "/" + found.lstrip("/")
+    if not value:
+        return ""
+    raise ValueError(f"the path of a file, not below {', '.join(HIDDEN_FOLDERS)}, and not one of the engine's own")
+
+
+def _mode(value: object) -> int:
+    """`0440`: YAML reads it as octal; in quotes it is octal too."""
+    if isinstance(value, str) and re.fullmatch(r"0?o?[0-7]{3,4}", value):
+        value = int(value.removeprefix("0o"), 8)
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 0o777:
+        return value
+    raise ValueError(f"an octal mode such as 0440, not {format_value(value)}")
+
+
+def report_mount_conflicts(
+    root: Reader, files: Sequence[File], mounts: Iterable[tuple[str, bool]], read_only: bool
+) -> None:
+    """What the mounts of a service would hide. Each mount with whether it is a tmpfs."""
+    hidden: dict[str, list[str]] = {}
+    for at, is_tmpfs in mounts:
+        for file in files:
+            below = f"{file.directory}/".startswith(f"{at}/") and not is_tmpfs
+            if below or at in (file.directory, file.target):
+                hidden.setdefault(at, []).append(file.target)
+    if hidden:
+        told = "; ".join(f"{', '.join(each)} would be hidden by what is mounted at {at}" for at, each in hidden.items())
+        root.complain("volumes", f"{told}: give other targets")
+    for file in files:
+        if read_only and file.directory == "/":
+            root.complain("read_only", f"{file.target} must be in a folder: set its target, such as /etc/app{file.target}")

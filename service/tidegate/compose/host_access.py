@@ -1,0 +1,80 @@
+"""What an environment lets a Compose file ask for that reaches beyond its container, up to root on the host."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from posixpath import normpath
+
+from tidegate.core.container import Container, MountKind
+from tidegate.core.model import Service
+from tidegate.errors import Problem
+
+HARMLESS_OPTIONS = frozenset({"no-new-privileges", "no-new-privileges:true", "no-new-privileges=true"})
+
+
+@dataclass(frozen=True, slots=True)
+class HostAccess:
+    """Everything that is not here is refused. `host_mounts` are folders, globs too: what lies in them is allowed with them;
+    where a link on the host leads is not looked at."""
+
+    host_mounts: tuple[str, ...] = ()
+    capabilities: tuple[str, ...] = ()
+    security_options: tuple[str, ...] = ()  # globs, besides those that take rights away
+    devices: bool = False
+    host_network: bool = False  # of hooks
+
+
+def find_denied(service: Service, allowed: HostAccess) -> list[Problem]:
+    """All that the service asks for and is not allowed to; empty when it may have everything."""
+    container, here = service.container, f"services.{service.name}"
+    found = [
+        Problem(f"{here}.volumes", _denial_message(f"the host's {source}", "host_mounts", allowed.host_mounts))
+        for source in _host_mounts(container)
+        if not _is_inside(source, allowed.host_mounts)
+    ]
+    rights = container.rights
+    known = {_capability(each) for each in allowed.capabilities}
+    found += [
+        Problem(f"{here}.cap_add", _denial_message(f"the capability {each}", "capabilities", allowed.capabilities))
+        for each in rights.cap_add
+        if _capability(each) not in known
+    ]
+    found += [
+        Problem(f"{here}.security_opt", _denial_message(each, "security_options", allowed.security_options))
+        for each in rights.security_opt
+        if each not in HARMLESS_OPTIONS and not any(fnmatchcase(each, glob) for glob in allowed.security_options)
+    ]
+    if rights.devices and not allowed.devices:
+        found.append(Problem(f"{here}.devices", _denial_message("devices of the host", "devices")))
+    found += [
+        Problem(f"{here}.x-tidegate.hooks.{name}", _denial_message("the host's network", "host_network"))
+        for name, hook in service.hooks.items()
+        if hook.host_network and not allowed.host_network
+    ]
+    return found
+
+
+def _denial_message(what: str, setting: str, values: Iterable[str] = ()) -> str:
+    listed = ", ".join(values)
+    return f"{what} is not allowed in this environment; allow.{setting} allows {listed or 'none'}"
+
+
+def _host_mounts(container: Container) -> Iterator[str]:
+    """Paths of the host."""
+    for each in container.volumes:
+        source = each.partition(":")[0]
+        if source.startswith("/"):
+            yield source
+    yield from (each.source for each in container.mounts if each.kind is MountKind.BIND)
+
+
+def _is_inside(path: str, folders: Iterable[str]) -> bool:
+    """Whether it is one of them, or below one."""
+    plain = "/" + normpath(path).lstrip("/")
+    return any(fnmatchcase(plain, each) or fnmatchcase(plain, each.rstrip("/") + "/*") for each in folders)
+
+
+def _capability(name: str) -> str:
+    return name.upper().removeprefix("CAP_")

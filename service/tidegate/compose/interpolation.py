@@ -1,0 +1,95 @@
+"""`${NAME}` in a Compose document, by the rules of the Compose specification. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+
+from tidegate.errors import Problem
+
+HEAD = re.compile(r"\$(?:(?P<escaped>\$)|(?P<plain>[A-Za-z_]\w*)|(?P<open>\{))?")
+BRACED = re.compile(r"(?P<name>[A-Za-z_]\w*)(?:(?P<rule>:?[-?+])(?P<word>.*))?", re.DOTALL)
+BOUND = re.compile(r"\$\$|\$\{|\}")
+MAX_DEPTH = 10  # defaults inside defaults
+LONE_DOLLAR = "a lone $: write $$ for the character itself"
+OWN = "x-tidegate"
+
+Complain = Callable[[str], None]
+Unset = Callable[[str, str], str]  # the variable and the file's own words to what is said
+
+
+def interpolate(value: object, variables: Mapping[str, str], problems: list[Problem], path: str) -> object:
+    """The document with every variable replaced; what cannot be is added to `problems`."""
+    if isinstance(value, str):
+        return interpolate_text(value, variables, lambda message: problems.append(Problem(path, message)))
+    if isinstance(value, list):
+        return [interpolate(each, variables, problems, f"{path}[{index}]") for index, each in enumerate(value)]
+    if isinstance(value, Mapping):
+        return {
+            key: each
+            if _is_left_alone(str(key), path)
+            else interpolate(each, variables, problems, f"{path}.{key}" if path else str(key))
+            for key, each in value.items()
+        }
+    return value
+
+
+def _is_left_alone(key: str, path: str) -> bool:
+    """PromQL has its own `$release`, `$service` and `$window`; other tools' extensions have rules of their own."""
+    return (key == "query" and f".{OWN}" in path) or (key.startswith("x-") and key != OWN)
+
+
+def unset_message(name: str, word: str) -> str:
+    """What is said of a variable that is not set."""
+    return f"the variable {name} is not set" + (f": {word}" if word else f"; give it with --set {name}=…")
+
+
+def interpolate_text(
+    text: str, variables: Mapping[str, str], complain: Complain, unset: Unset = unset_message, depth: int = 0
+) -> str:
+    """One text with its variables replaced. `unset` says what is wrong where one is not set."""
+    parts, at = [], 0
+    while (found := HEAD.search(text, at)) is not None:
+        parts.append(text[at : found.start()])
+        at = found.end()
+        if found["escaped"]:
+            parts.append("$")
+        elif found["plain"]:
+            parts.append(_value(found["plain"], "", "", variables, complain, unset, depth))
+        else:
+            end = _find_closing_brace(text, at) if found["open"] else None
+            braced = None if end is None else BRACED.fullmatch(text, at, end)
+            if end is None or braced is None or depth == MAX_DEPTH:
+                complain(LONE_DOLLAR if depth < MAX_DEPTH else f"defaults inside defaults, deeper than {MAX_DEPTH}")
+                return ""
+            parts.append(
+                _value(braced["name"], braced["rule"] or "", braced["word"] or "", variables, complain, unset, depth)
+            )
+            at = end + 1
+    return "".join(parts) + text[at:]
+
+
+def _find_closing_brace(text: str, at: int) -> int | None:
+    """Where the brace that was opened before `at` is closed."""
+    open_ones = 1
+    for found in BOUND.finditer(text, at):
+        open_ones += {"${": 1, "}": -1}.get(found[0], 0)
+        if not open_ones:
+            return found.start()
+    return None
+
+
+def _value(
+    name: str, rule: str, word: str, variables: Mapping[str, str], complain: Complain, unset: Unset, depth: int
+) -> str:
+    value = variables.get(name)
+    there = bool(value) if rule.startswith(":") else value is not None
+    if there and not rule.endswith("+"):
+        return value or ""
+    if rule.endswith("+") and not there:
+        return ""
+    said = interpolate_text(word, variables, complain, unset, depth + 1) if word else ""
+    if rule.endswith(("-", "+")):
+        return said
+    complain(unset(name, said))
+    return ""

@@ -1,0 +1,41 @@
+"""The text of a Compose file, and the files that came with it, as a service."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Mapping
+
+from dotenv import parser
+
+from tidegate.compose import extension, schema, service, yaml
+from tidegate.compose.files import ComposeFiles, EnvVariable, ReferencedFile, referenced_files
+from tidegate.core.model import Service
+
+SINGLE_QUOTED = re.compile(r"[^=]*=[^\S\r\n]*'")
+
+
+def load_service(
+    text: str, name: str, environment: str, variables: Mapping[str, str], files: Mapping[str, bytes] | None = None
+) -> Service:
+    """The service that the text defines. Raises `InvalidSpec` with every mistake."""
+    given = ComposeFiles(files or {}, parse_env_file)
+    return service.parse_service(yaml.load(text), name, environment, variables, given, schema.find_problems)
+
+
+def find_referenced_files(text: str, name: str, variables: Mapping[str, str]) -> tuple[ReferencedFile, ...]:
+    """The files beside the Compose file that the service takes, and those that come together with it. Raises `InvalidSpec`
+    where the text is not YAML."""
+    document = yaml.load(text)
+    names = (name, *(extension.group_members(document, name) if extension.is_in_group(document, name) else ()))
+    return tuple(dict.fromkeys(file for each in names for file in referenced_files(document, each, variables)))
+
+
+def parse_env_file(text: str) -> Iterator[EnvVariable]:
+    """The variables of an env file, with nothing replaced yet. Raises `ValueError` with the line of what is none."""
+    for each in parser.parse_stream(io.StringIO(text)):
+        if each.error:
+            line = each.original.line + len(each.original.string) - len(each.original.string.lstrip("\r\n"))
+            raise ValueError(f"line {line}: NAME=VALUE is needed")
+        if each.key is not None:
+            yield EnvVariable(each.original.line, each.key, each.value, bool(SINGLE_QUOTED.match(each.original.string)))

@@ -1,0 +1,219 @@
+"""Reading a mapping key by key, with every mistake kept and none fatal. Pure."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import shlex
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeVar
+
+from tidegate.errors import Problem
+
+T = TypeVar("T")
+IMAGE = r"[A-Za-z0-9][A-Za-z0-9_./:@-]*"
+MAX_IMAGE_CHARS = 255
+MAX_PROBLEMS = 200  # more help nobody
+BOOLEAN_WORDS = {"true": True, "yes": True, "on": True, "y": True, "false": False, "no": False, "off": False, "n": False}
+
+
+class Reader:
+    """One mapping of the document. Each `take` consumes a key; `finish` complains of those that nobody took."""
+
+    def __init__(self, value: object, path: str, problems: list[Problem], *, extensible: bool = False) -> None:
+        self.path, self.problems = path, problems
+        self._extensible = extensible  # Compose lets everybody add keys that begin with x-
+        self._taken: set[str] = set()
+        self._refused: dict[str, str] = {}
+        self.values: Mapping[str, object] = {}
+        if isinstance(value, Mapping):
+            self.values = {str(key): each for key, each in value.items()}
+        elif value is not None:
+            self.complain("", f"found {format_value(value)}; a mapping is needed")
+
+    def __contains__(self, key: str) -> bool:
+        return self.values.get(key) is not None
+
+    def at(self, key: str) -> str:
+        """The path of a key."""
+        return f"{self.path}.{key}" if key and self.path else key or self.path
+
+    def complain(self, key: str, message: str) -> None:
+        """Note a mistake at a key; the first one there is the cause of those that follow."""
+        if len(self.problems) < MAX_PROBLEMS and all(problem.path != self.at(key) for problem in self.problems):
+            self.problems.append(Problem(self.at(key), message))
+
+    def take(self, key: str, read: Callable[[object], T], otherwise: T, *, secret: bool = False) -> T:
+        """The value of a key through `read`, which raises `ValueError` with what is allowed. A `secret` one is not told."""
+        self._taken.add(key)
+        value = self.values.get(key)
+        if value is None:
+            return otherwise
+        try:
+            return read(value)
+        except (ValueError, OverflowError) as error:  # the latter of a whole number that no float can hold
+            self.complain(key, f"allowed: {error}" if secret else f"found {format_value(value)}; allowed: {error}")
+            return otherwise
+
+    def inner(self, key: str) -> Reader:
+        """The mapping under a key; an empty one when it is absent."""
+        self._taken.add(key)
+        return Reader(
+            self.values.get(key), self.at(key), self.problems, extensible=self._extensible and not key.startswith("x-")
+        )
+
+    def tolerate(self, *keys: str) -> None:
+        """Known words that change nothing here."""
+        self._taken.update(keys)
+
+    def refuse(self, reasons: Mapping[str, str]) -> None:
+        """Known words that cannot be honoured, each with what to do instead."""
+        self._refused.update(reasons)
+
+    def finish(self) -> None:
+        """Complain of every key that nobody took."""
+        for key in self.values:
+            if len(self.problems) >= MAX_PROBLEMS:
+                return
+            if key in self._taken or (self._extensible and key.startswith("x-") and not self._misspelt(key)):
+                continue
+            if key in self._refused:
+                self.complain(key, f"not supported: {self._refused[key]}")
+            else:
+                self.complain(key, f"unknown key{_closest_key(key, self._taken)}")
+
+    def _misspelt(self, key: str) -> bool:
+        """Whether somebody else's extension looks like one that is meant for us."""
+        return bool(difflib.get_close_matches(key, [each for each in self._taken if each.startswith("x-")], 1, 0.85))
+
+
+def _closest_key(key: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(key, list(known), 1)
+    return f"; did you mean {close[0]}?" if close else f"; known: {', '.join(sorted(known))}"
+
+
+def format_value(value: object) -> str:
+    """A value in a message, bounded."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+def text(value: object) -> str:
+    """Text that is not empty."""
+    if isinstance(value, str) and value.strip():
+        return value
+    raise ValueError("text")
+
+
+def image(value: object) -> str:
+    """The name of an image, with a tag or a digest."""
+    if isinstance(value, str) and re.fullmatch(IMAGE, value) and len(value) <= MAX_IMAGE_CHARS:
+        return value
+    raise ValueError(f"the name of an image such as registry:5000/shop:v2, of at most {MAX_IMAGE_CHARS} characters")
+
+
+def boolean(value: object) -> bool:
+    """true or false; in quotes, as interpolation gives, also the words that Compose takes for them."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.lower() in BOOLEAN_WORDS:
+        return BOOLEAN_WORDS[value.lower()]
+    raise ValueError("true or false")
+
+
+def integer(least: int, most: int = 100_000) -> Callable[[object], int]:
+    """A whole number within bounds; a number in quotes, as interpolation gives, counts."""
+
+    def read(value: object) -> int:
+        if isinstance(value, str) and value.isdigit():
+            value = int(value)
+        if isinstance(value, int) and not isinstance(value, bool) and least <= value <= most:
+            return value
+        raise ValueError(f"a whole number from {least} to {most}")
+
+    return read
+
+
+def decimal(value: object) -> float:
+    """A number that is not negative."""
+    try:
+        number = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else -1.0
+    except ValueError:
+        number = -1.0
+    if 0 <= number <= 1_000_000:
+        return number
+    raise ValueError("a number from 0 to 1000000")
+
+
+def one_of(kind: Callable[[str], T], words: Iterable[str]) -> Callable[[object], T]:
+    """One of these words."""
+    allowed = list(words)
+
+    def read(value: object) -> T:
+        if isinstance(value, str) and value in allowed:
+            return kind(value)
+        raise ValueError(", ".join(allowed))
+
+    return read
+
+
+def list_of(allowed: str) -> Callable[[object], list[object]]:
+    """A list, of whatever the reader of its entries allows."""
+
+    def read(value: object) -> list[object]:
+        if isinstance(value, list):
+            return value
+        raise ValueError(allowed)
+
+    return read
+
+
+def string_list(value: object) -> tuple[str, ...]:
+    """A list of text."""
+    if isinstance(value, list) and all(isinstance(each, str) and each for each in value):
+        return tuple(value)
+    raise ValueError("a list of text")
+
+
+def string_or_list(value: object) -> tuple[str, ...]:
+    """One text, or a list of text."""
+    return string_list([value] if isinstance(value, str) else value)
+
+
+def pairs(value: object) -> dict[str, str]:
+    """A mapping, or a list of NAME=VALUE; a name alone has an empty value."""
+    return {name: each or "" for name, each in named_values(value).items()}
+
+
+def named_values(value: object) -> dict[str, str | None]:
+    """As `pairs`, with None for a name without a value."""
+    if isinstance(value, Mapping) and all(
+        isinstance(each, str | int | float | bool) or each is None for each in value.values()
+    ):
+        found = {str(key): _scalar(each) for key, each in value.items()}
+    elif isinstance(value, list) and all(isinstance(each, str) for each in value):
+        split = [each.partition("=") for each in value]
+        found = {name: each if equals else None for name, equals, each in split}
+    else:
+        raise ValueError("a mapping of text, or a list of NAME=VALUE")
+    if "" in found:
+        raise ValueError("names that are not empty")
+    return found
+
+
+def command(value: object) -> tuple[str, ...]:
+    """A command: text, split as a shell does, or a list of words."""
+    if isinstance(value, str):
+        try:
+            return tuple(shlex.split(value))
+        except ValueError as error:
+            raise ValueError(f"text that a shell could split ({error}), or a list of words") from None
+    if isinstance(value, list) and all(isinstance(word, str) for word in value):
+        return tuple(value)
+    raise ValueError("text, or a list of words")
+
+
+def _scalar(value: object) -> str | None:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return None if value is None else str(value)

@@ -1,0 +1,203 @@
+"""A service of a Compose document with `x-tidegate`, as a `Service`. Pure; the text is loaded elsewhere.
+
+    parse(document, service, environment, variables) -> Service
+
+All mistakes are told at once, each with its path. What Compose knows and Tidegate cannot honour is refused by name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+
+from tidegate.compose import extension
+from tidegate.compose.checks import read_checks
+from tidegate.compose.container_keys import read_container
+from tidegate.compose.depends_on import read_depends_on
+from tidegate.compose.document import ServiceDocument, extract_service
+from tidegate.compose.files import ComposeFiles
+from tidegate.compose.reader import Reader, boolean, format_value, image, integer, one_of
+from tidegate.compose.units import parse_duration, parse_share
+from tidegate.compose.unsupported import reject_unsupported
+from tidegate.core.approvals import Approval, Expiry
+from tidegate.core.model import FailureAction, InconclusiveAction, Order, Policy, RepairPolicy, Service, Strategy
+from tidegate.core.routing import Backend, Preview
+from tidegate.errors import InvalidSpec, Problem
+
+NAME_PATTERN = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
+EXTENSION = "x-tidegate"
+
+SchemaCheck = Callable[[Mapping[str, object]], Iterable[Problem]]  # what a document breaks of Compose's own schema
+
+
+def parse_service(
+    document: object,
+    service: str,
+    environment: str,
+    variables: Mapping[str, str],
+    files: ComposeFiles | None = None,
+    schema: SchemaCheck = lambda _: (),
+) -> Service:
+    """The named service of the document. `files` are those that came with it. Raises `InvalidSpec` with every mistake."""
+    problems: list[Problem] = []
+    found = extract_service(document, service, variables, problems)
+    root = Reader(found.body, f"services.{service}", problems, extensible=True)
+    for what, name in (("service", service), ("environment", environment)):
+        if not NAME_PATTERN.fullmatch(name):
+            problems.append(Problem("", f"{what} {format_value(name)}: allowed are a-z, 0-9 and -, at most 40"))
+    made = _read_service(root, service, environment, found, variables, files or ComposeFiles())
+    problems += [each for each in schema(found.whole) if not any(_is_same_place(each, one) for one in problems)]
+    if problems:
+        raise InvalidSpec(sorted(set(problems), key=lambda each: each.path))
+    return made
+
+
+def _is_same_place(one: Problem, other: Problem) -> bool:
+    """Whether one stands within the other: it is the same mistake."""
+    shorter, longer = sorted((one.path, other.path), key=len)
+    return longer == shorter or (shorter != "" and longer.startswith((f"{shorter}.", f"{shorter}[")))
+
+
+def _read_service(
+    root: Reader, name: str, environment: str, document: ServiceDocument, variables: Mapping[str, str], files: ComposeFiles
+) -> Service:
+    deploy, own = root.inner("deploy"), root.inner(EXTENSION)
+    update = deploy.inner("update_config")
+    replicas = deploy.take("replicas", integer(1, 1000), 1)
+    batch = update.take("parallelism", integer(0, 1000), 1) or replicas
+    monitor = update.take("monitor", parse_duration, 0.0)
+    bake = own.take("bake", parse_duration, monitor) + update.take("delay", parse_duration, 0.0)
+    strategy = own.take("strategy", one_of(Strategy, Strategy), Strategy.ROLLING)
+    preview, preview_bake = extension.read_preview(own)
+    backend = _read_backend(own, name, preview)
+    found = Service(
+        environment=environment,
+        name=name,
+        image=root.take("image", image, ""),
+        replicas=replicas,
+        backend=backend,
+        strategy=strategy,
+        container=read_container(root, deploy, own, document, variables, files),
+        order=update.take("order", one_of(Order, Order), Order.START_FIRST),
+        batch=batch,
+        bake_seconds=bake,
+        holds=own.take("hold", _holds, ()),
+        checks=read_checks(own),
+        policy=_read_policy(own, update, bake),
+        keep_seconds=extension.read_keep_old(own, strategy),
+        shares=extension.read_weights(own),
+        hooks=extension.read_hooks(own),
+        compare=extension.read_compare(own),
+        preview_bake_seconds=preview_bake,
+        probe=extension.read_probe(own, backend.listen),
+        together=extension.read_group(own),
+        depends_on=read_depends_on(root, document),
+        repair=own.take("repair", one_of(RepairPolicy, RepairPolicy), RepairPolicy.AUTO),
+    )
+    _check_consistency(root, own, update, found)
+    reject_unsupported(root, deploy)
+    for reader in (update, deploy, own, root):
+        reader.finish()
+    return found
+
+
+def _check_consistency(root: Reader, own: Reader, update: Reader, service: Service) -> None:
+    """What each key alone cannot know."""
+    if not service.image and "image" not in root:
+        root.complain("image", "is needed")
+    if service.checks and not service.bake_seconds:
+        own.complain("bake", "is needed where there are checks: how long each batch is watched, such as 60s")
+    if service.checks and service.policy.warmup_seconds >= service.bake_seconds > 0:
+        own.complain("warmup", f"must be shorter than the bake of {service.bake_seconds:g} s, or nothing is ever compared")
+    if service.preview_bake_seconds and not any(check.is_limit for check in service.checks):
+        own.complain("preview.bake", "watches nothing: before traffic comes only checks with max or min can say anything")
+    if service.order is Order.STOP_FIRST and service.batch >= service.replicas:
+        update.complain(
+            "order", f"stop-first with parallelism {service.batch} of {service.replicas} would stop all at once"
+        )
+    if service.order is Order.STOP_FIRST and service.strategy is Strategy.BLUE_GREEN:
+        update.complain("order", "stop-first has no meaning with strategy blue_green")
+    gradual = 1 + len(service.shares)
+    last = gradual if service.strategy is Strategy.BLUE_GREEN else -(-service.replicas // service.batch)
+    if service.strategy is Strategy.ROLLING and len(service.shares) >= last:
+        own.complain("weights", f"found {len(service.shares)}; there are {last} batches, and the last one takes everything")
+    beyond = [str(number) for number in service.holds if number > last]
+    if beyond:
+        own.complain("hold", f"there is no batch {', '.join(beyond)}; there are {last}")
+
+
+def _read_backend(own: Reader, service: str, preview: Preview | None) -> Backend:
+    health = own.values.get("health")
+    path = health.get("path") if isinstance(health, Mapping) else ""
+    listen = own.take("listen", extension.parse_listen, "")
+    return Backend(own.take("route", _name, service), listen, str(path or ""), preview)
+
+
+def _name(value: object) -> str:
+    if isinstance(value, str) and NAME_PATTERN.fullmatch(value):
+        return value
+    raise ValueError("a-z, 0-9 and -, at most 40")
+
+
+def _holds(value: object) -> tuple[int, ...]:
+    if isinstance(value, list):
+        return tuple(integer(1, 1000)(each) for each in value)
+    raise ValueError("a list of the batches after which a person is asked, such as [1]")
+
+
+def _read_policy(own: Reader, update: Reader, bake_seconds: float) -> Policy:
+    base = Policy()
+    return Policy(
+        drain_seconds=own.take("drain", parse_duration, base.drain_seconds),
+        long_lived_seconds=extension.read_long_lived(own),
+        healthy_deadline_seconds=own.take("healthy_deadline", parse_duration, base.healthy_deadline_seconds),
+        max_restarts=own.take("max_restarts", integer(0), base.max_restarts),
+        max_failure_ratio=update.take("max_failure_ratio", _ratio, 0.0),
+        look_seconds=own.take("look", _positive, base.look_seconds),
+        failure_action=update.take("failure_action", one_of(FailureAction, FailureAction), base.failure_action),
+        warmup_seconds=own.take("warmup", parse_duration, min(base.warmup_seconds, bake_seconds / 3)),
+        false_abort=own.take("false_abort", _chance, base.false_abort),
+        on_inconclusive=own.take("on_inconclusive", one_of(InconclusiveAction, InconclusiveAction), base.on_inconclusive),
+        max_extensions=own.take("max_extensions", integer(0, 100), base.max_extensions),
+        hold_expires_seconds=own.take("hold_expires", parse_duration, base.hold_expires_seconds),
+        approval=_read_approval(own.inner("approval")),
+    )
+
+
+def _read_approval(reader: Reader) -> Approval:
+    base = Approval()
+    found = Approval(
+        roles=reader.take("roles", _roles, base.roles),
+        needed=reader.take("needed", integer(1, 20), base.needed),
+        requester=reader.take("requester", boolean, base.requester),
+        on_expiry=reader.take("on_expiry", one_of(Expiry, Expiry), base.on_expiry),
+    )
+    reader.finish()
+    return found
+
+
+def _roles(value: object) -> tuple[str, ...]:
+    if isinstance(value, list) and value and all(isinstance(each, str) and each.strip() for each in value):
+        return tuple(value)
+    raise ValueError("a list of roles of the environment's settings, such as [release-managers]")
+
+
+def _ratio(value: object) -> float:
+    found = parse_share(value)
+    if found > 1:
+        raise ValueError("a share from 0 to 1")
+    return found
+
+
+def _chance(value: object) -> float:
+    found = parse_share(value)
+    if not 0.0001 <= found <= 0.2:
+        raise ValueError("a share from 0.01% to 20%")
+    return found
+
+
+def _positive(value: object) -> float:
+    found = parse_duration(value)
+    if found < 0.1:
+        raise ValueError("a duration of at least 100ms")
+    return found

@@ -1,0 +1,223 @@
+"""`read_volumes` and `tmpfs` of a service. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from tidegate.compose.document import ServiceDocument
+from tidegate.compose.reader import Reader, boolean, format_value, integer, list_of, one_of, string_or_list
+from tidegate.compose.units import parse_size
+from tidegate.core.container import Mount, MountKind
+from tidegate.errors import Problem
+
+RELATIVE = (
+    "the engines' machines do not have the Compose file's folder: use an absolute path there, "
+    "or configs and secrets for single files"
+)
+OPTIONS = {"ro", "rw", "z", "Z", "nocopy", "rprivate", "private", "rshared", "shared", "rslave", "slave"}
+IGNORED = {"cached", "delegated", "consistent"}  # Docker Desktop's, without a meaning elsewhere
+TMPFS_OPTION = re.compile(
+    r"ro|rw|(no)?exec|(no)?suid|(no)?dev|(no)?atime|size=\d+[kmgKMG]?|mode=[0-7]{3,4}|uid=\d+|gid=\d+"
+)
+SHORT = "source:target or source:target:ro, the source an absolute path or a volume's name"
+UNSUPPORTED_TYPES = {"cluster": "Swarm's", "npipe": "Windows'", "image": "needs Docker 28"}
+
+
+@dataclass(frozen=True, slots=True)
+class Volumes:
+    """What is mounted: Docker's binds, what those have no words for, tmpfs with their options, and what must be there."""
+
+    binds: tuple[str, ...] = ()
+    mounts: tuple[Mount, ...] = ()
+    tmpfs: Mapping[str, str] | None = None
+    external: tuple[str, ...] = ()
+
+    @property
+    def targets(self) -> Iterator[tuple[str, bool]]:
+        """Where something is mounted, and whether it is a tmpfs."""
+        yield from ((each.split(":")[1], False) for each in self.binds)
+        yield from ((each.target, each.kind is MountKind.TMPFS) for each in self.mounts)
+        yield from ((each, True) for each in self.tmpfs or ())
+
+
+def read_volumes(root: Reader, document: ServiceDocument) -> Volumes:
+    """All of them, each with a target of its own."""
+    binds: list[str] = []
+    mounts: list[Mount] = []
+    external: list[str] = []
+    for index, entry in enumerate(root.take("volumes", list_of(f"a list of {SHORT}"), list[object]())):
+        key = f"volumes[{index}]"
+        value, options = (entry, "") if isinstance(entry, Mapping) else _to_long_form(root, key, entry)
+        if value is None:
+            continue
+        made = _read_volume(Reader(value, root.at(key), root.problems, extensible=True), options, document, external)
+        binds += [made] if isinstance(made, str) else []
+        mounts += [made] if isinstance(made, Mount) else []
+    found = Volumes(
+        tuple(binds), tuple(mounts), root.take("tmpfs", _tmpfs, dict[str, str]()), tuple(dict.fromkeys(external))
+    )
+    at = [target for target, _ in found.targets]
+    for target in sorted({each for each in at if at.count(each) > 1}):
+        root.complain("volumes", f"two are mounted at {target}: give one another target")
+    return found
+
+
+def _to_long_form(root: Reader, key: str, entry: object) -> tuple[Mapping[str, object] | None, str]:
+    """The short form in the words of the long one, and its options; None with a complaint."""
+    parts = entry.split(":") if isinstance(entry, str) else []
+    source, target = (None, parts[0]) if len(parts) == 1 else (parts[0], parts[1]) if parts else (None, "")
+    if not 1 <= len(parts) <= 3 or not target.startswith("/"):
+        root.complain(key, f"found {format_value(entry)}; allowed: {SHORT}, or an object with type, source and target")
+        return None, ""
+    options = parts[2].split(",") if len(parts) == 3 else []
+    wrong = [each for each in options if each not in OPTIONS | IGNORED]
+    if wrong:
+        root.complain(key, f"found {format_value(', '.join(wrong))}; allowed: {', '.join(sorted(OPTIONS))}")
+    kind = "bind" if source and source[0] in "/.~" else "volume"
+    kept = ",".join(each for each in options if each not in {*IGNORED, "rw"})
+    return {"type": kind, "source": source, "target": target}, kept
+
+
+def _read_volume(reader: Reader, options: str, document: ServiceDocument, external: list[str]) -> str | Mount | None:
+    """Docker's short form where it can say it all, else a `Mount`; None with a complaint."""
+    kind = reader.take("type", _kind, None)
+    target = reader.take("target", _target, "")
+    read_only = reader.take("read_only", boolean, False)
+    reader.tolerate("consistency")
+    read = {MountKind.BIND: _bind, MountKind.VOLUME: _volume, MountKind.TMPFS: _tmpfs_mount}
+    if not target and "target" not in reader:
+        reader.complain("target", "is needed: where it is mounted")
+    if kind is None or not target:
+        return None
+    made = read[kind](reader, target, ",".join(filter(None, [options, "ro" if read_only else ""])))
+    if isinstance(made, str) and kind is MountKind.VOLUME:
+        made = _with_resource_name(reader, made, document, external)
+    reader.finish()
+    return made
+
+
+def _kind(value: object) -> MountKind:
+    if isinstance(value, str) and value in UNSUPPORTED_TYPES:
+        raise ValueError(f"{', '.join(MountKind)}; {value} is {UNSUPPORTED_TYPES[value]}")
+    return one_of(MountKind, MountKind)(value)
+
+
+def _target(value: object) -> str:
+    if isinstance(value, str) and re.fullmatch(r"/[^:\x00-\x1f\x7f]{1,255}", value) and ".." not in value.split("/"):
+        return "/" + value.strip("/")
+    raise ValueError("an absolute path in the container, without a colon")
+
+
+def _bind(reader: Reader, target: str, options: str) -> str | Mount | None:
+    source = reader.take("source", _path, "")
+    own = reader.inner("bind")
+    create = own.take("create_host_path", boolean, True)
+    propagation = own.take("propagation", one_of(str, sorted(OPTIONS - {"ro", "rw", "z", "Z", "nocopy"})), "")
+    selinux = own.take("selinux", one_of(str, ("z", "Z")), "")
+    own.refuse({"recursive": "needs Docker 25"})
+    own.finish()
+    if not source:
+        if "source" not in reader:
+            reader.complain("source", "is needed: an absolute path on the engines' machines")
+        return None
+    if not create and selinux:
+        own.complain("selinux", "cannot be honoured where create_host_path is false")
+    if create:
+        return ":".join(filter(None, (source, target, ",".join(filter(None, [options, propagation, selinux])))))
+    return Mount(MountKind.BIND, target, source, "ro" in options.split(","), propagation)
+
+
+def _path(value: object) -> str:
+    if isinstance(value, str) and not value.startswith("/"):
+        raise ValueError(RELATIVE)
+    if isinstance(value, str) and re.fullmatch(r"/[^:\x00-\x1f\x7f]{0,1000}", value):
+        return value
+    raise ValueError("an absolute path on the engines' machines, without a colon")
+
+
+def _volume(reader: Reader, target: str, options: str) -> str | Mount | None:
+    own = reader.inner("volume")
+    nocopy = own.take("nocopy", boolean, False)
+    own.refuse({"subpath": "needs Docker 26", "labels": "give them where the volume is made"})
+    own.finish()
+    if "source" not in reader:
+        reader.tolerate("source")
+        if "ro" in options.split(","):
+            reader.complain("", "a volume without a name is made anew for each container: read-only, it is of no use")
+        return Mount(MountKind.VOLUME, target)
+    name = reader.take("source", _name, "")
+    return ":".join(filter(None, (name, target, ",".join(filter(None, [options, "nocopy" if nocopy else ""])))))
+
+
+def _name(value: object) -> str:
+    if isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9][\w.-]*", value):
+        return value
+    raise ValueError(f"a volume's name; {RELATIVE}" if isinstance(value, str) and "/" in value else "a volume's name")
+
+
+def _with_resource_name(reader: Reader, bind: str, document: ServiceDocument, external: list[str]) -> str | None:
+    """The same with the volume's name as the engines know it."""
+    key, _, rest = bind.partition(":")
+    if key not in document.shared.get("volumes", {}):
+        if key:
+            reader.complain("", f"there is no {key} in the file's own volumes: declare it there")
+        return None
+    name, is_external = resource_name(document, "volumes", key, reader.problems)
+    external += [name] if is_external else []
+    return f"{name}:{rest}"
+
+
+def resource_name(document: ServiceDocument, kind: str, key: str, problems: list[Problem]) -> tuple[str, bool]:
+    """How the engines know a volume or a network of the file, and whether it must be there already.
+
+    As in Compose: `name` as it stands, an external one by its key, another with the project's name before it, where the
+    file has a `name`.
+    """
+    reader = Reader(document.shared[kind][key], f"{kind}.{key}", problems, extensible=True)
+    name = reader.take("name", _name, "")
+    external = reader.take("external", _external, False)
+    told = "make it on each host, and say external: true"
+    reader.refuse(dict.fromkeys(("driver_opts", "ipam", "internal", "enable_ipv4", "enable_ipv6"), told))
+    reader.refuse({"labels": told, "attachable": told})
+    reader.take("driver", one_of(str, ("local",) if kind == "volumes" else ("bridge", "default")), "")
+    reader.finish()
+    return name or (key if external or not document.project else f"{document.project}_{key}"), external
+
+
+def _external(value: object) -> bool:
+    if isinstance(value, Mapping):
+        raise ValueError("true or false; the name stands beside it")
+    return boolean(value)
+
+
+def _tmpfs_mount(reader: Reader, target: str, options: str) -> Mount:
+    own = reader.inner("tmpfs")
+    reader.refuse({"source": "a tmpfs has none"})
+    found = Mount(
+        MountKind.TMPFS,
+        target,
+        read_only="ro" in options.split(","),
+        size_bytes=own.take("size", parse_size, 0),
+        mode=own.take("mode", _mode, 0),
+    )
+    own.finish()
+    return found
+
+
+def _mode(value: object) -> int:
+    if isinstance(value, str) and re.fullmatch(r"[0-7]{3,5}", value):
+        value = int(value, 8)
+    return integer(0, 0o7777)(value)
+
+
+def _tmpfs(value: object) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for each in string_or_list(value):
+        target, _, options = each.partition(":")
+        wrong = [one for one in options.split(",") if one and not TMPFS_OPTION.fullmatch(one)]
+        if wrong:
+            raise ValueError("a path and mount options such as /run:size=64m,mode=1777")
+        found[_target(target)] = options
+    return found

@@ -1,0 +1,213 @@
+"""Tending: what a service is found to be between rollouts, and what follows from it. Pure.
+
+Nothing here moves anything. What has to be done becomes a rollout, so that one ladder, one lease and one story serve for
+it as for a release.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from tidegate.clock import Time
+from tidegate.core import planner
+from tidegate.core.event_kinds import EventKind
+from tidegate.core.model import (
+    Event,
+    Instance,
+    InstanceState,
+    ObservedState,
+    Release,
+    RepairPolicy,
+    Rollout,
+    RolloutKind,
+    Service,
+)
+from tidegate.core.phases import Phase
+from tidegate.core.records import Drift, DriftState
+from tidegate.core.rollout_state import ALIVE, RolloutState, format_names
+
+TIDEGATE = "tidegate"  # who asks for the repairs that nobody asked for
+CONFIRMATIONS = 2  # in a row that show the same, before instances are touched
+MAX_FAILED_REPAIRS = 3  # repairs in a row, then none until somebody acts
+INITIAL_BACKOFF_SECONDS = 5.0  # after a repair that failed; doubled with each further one
+MAX_QUICK_REPAIRS = 10  # in a row that each came soon after the one before: a crash loop that is slow
+STABLE_SECONDS = 600.0  # a repair that comes later than this is news
+HISTORY_LENGTH = MAX_QUICK_REPAIRS + 1  # rollouts that `handle_drift` has to know
+
+
+# -- rollouts of a service that stays with its release ----------------------------------------------------------------
+
+
+def make_repair(service: Service, release: Release, id_: str, now: Time, by: str = TIDEGATE, via: str = "") -> Rollout:
+    """Back to what the release wants, from wherever the service stands. A freeze does not hold it back: it moves nothing
+    forward."""
+    return _same_release_rollout(service, release, release.replicas, RolloutKind.REPAIR, id_, now, by, via)
+
+
+def make_scaling(service: Service, release: Release, replicas: int, id_: str, now: Time, by: str, via: str = "") -> Rollout:
+    """The same release with another number of instances. A freeze is for releases, and does not hold it back."""
+    return _same_release_rollout(service, release, replicas, RolloutKind.SCALE, id_, now, by, via)
+
+
+def _same_release_rollout(
+    service: Service, release: Release, replicas: int, kind: RolloutKind, id_: str, now: Time, by: str, via: str
+) -> Rollout:
+    return Rollout(
+        id=id_,
+        service=service.key,
+        old=release.id,
+        new=release.id,
+        plan=planner.steady_plan(release.id, replicas),
+        backend=service.backend,
+        created=now,
+        old_replicas=release.replicas,
+        batch=service.batch,
+        policy=service.policy,
+        image=release.image,
+        requested_by=by,
+        requested_via=via,
+        forced=True,
+        probe=service.probe,
+        kind=kind,
+    )
+
+
+def created_event(rollout: Rollout, message: str) -> Event:
+    """Its first event."""
+    data = {"by": rollout.requested_by, "via": rollout.requested_via, "old": rollout.old, "new": rollout.new}
+    return Event(
+        EventKind.CREATED, message, rollout.created, data=data | {"image": rollout.image, "kind": rollout.kind.value}
+    )
+
+
+def changed_anything(rollout: Rollout) -> bool:
+    """Whether it came to move anything, rather than end before its image was known."""
+    return bool(rollout.digest) or rollout.phase is Phase.SUCCEEDED
+
+
+def with_current_backend(service: Service, history: Sequence[Rollout]) -> Service:
+    """The service with the place in the proxy where its last rollout left it, the newest first in `history`: what was
+    stored since without a deploy, or with one that touched nothing, is not in force."""
+    last = next((each for each in history if changed_anything(each)), None)
+    return service if last is None else replace(service, backend=last.backend)
+
+
+# -- what differs -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What is other than it should be. `routing`: only in the proxy, while every instance that is wanted stands ready."""
+
+    message: str
+    routing: bool
+
+
+def find_difference(service: Service, release: Release, seen: ObservedState, now: Time) -> Difference | None:
+    """What a repair would change; None when all is as the release wants. An instance that runs where the proxy knows it
+    and is not ready is none: it may be busy, and the proxy's own checks see to it."""
+    view = RolloutState(replace(make_repair(service, release, "", now), phase=Phase.RUNNING), seen, (), now, now)
+    by_state = {state: [each for each in view.surplus if each.state is state] for state in InstanceState}
+    said = [
+        f"{format_names(by_state[state])} {state}"
+        for state in (InstanceState.FAILED, InstanceState.STOPPED)
+        if by_state[state]
+    ]
+    excess = [each for each in view.surplus if each.state in ALIVE]
+    said += [f"{format_names(excess)} beyond the {release.replicas} of {release.id}"] if excess else []
+    said += [f"{len(ordinals)} of {name} missing" for name, ordinals in view.missing.items()]
+    standing = not said and all(view.serves(each) for each in view.target)
+    said += _router_differences(view)
+    return Difference("; ".join(said), standing) if said else None
+
+
+def _router_differences(view: RolloutState) -> list[str]:
+    """What the proxy does that it should not."""
+    unrouted: list[Instance] = [each for each in view.target if not view.routed(each)]
+    moved = [each for each in view.target if view.routed(each) and not view.reached(each)]
+    gone = len(set(view.members) - {each.id for each in view.alive})
+    strangers = len(set(view.members) - {each.id for each in view.target}) - gone
+    said = [f"{format_names(unrouted)} not in the proxy"] if unrouted else []
+    said += [f"{format_names(moved)} in the proxy at another address"] if moved else []
+    said += [f"{gone} in the proxy that no longer run{'s' if gone == 1 else ''}"] if gone else []
+    said += [f"{strangers} in the proxy that should not be"] if strangers else []
+    if not said and not view.missing and not view.matches:
+        said = ["the proxy has other weights"]
+    return said if view.preview_matches else [*said, "the preview leads to instances"]
+
+
+# -- what follows -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class DriftDecision:
+    """What is to be recorded, and whether a repair is asked for."""
+
+    drift: Drift | None
+    repair: bool = False
+
+
+def handle_drift(
+    service: Service, before: Drift | None, found: Difference | None, history: Sequence[Rollout], now: Time
+) -> DriftDecision:
+    """What follows from a look. `before` is what the last one recorded, `history` the service's latest rollouts, the
+    newest first, `HISTORY_LENGTH` of them or all; needed only where something was found."""
+    if found is None:
+        return DriftDecision(None)
+    since = now if before is None else before.since
+    looks = 1 if before is None or before.message != found.message else before.looks + 1
+    state, why = _drift_state(service, found, history, looks, now)
+    return DriftDecision(Drift(found.message, since, state, min(looks, CONFIRMATIONS), why), state is DriftState.REPAIRING)
+
+
+def _drift_state(
+    service: Service, found: Difference, history: Sequence[Rollout], looks: int, now: Time
+) -> tuple[DriftState, str]:
+    newest = history[0] if history else None
+    if service.repair is RepairPolicy.SHOW:
+        return DriftState.SHOWN, "its policy is to show it: `tidegate repair` brings it back"
+    if newest is not None and _has_halted(newest):
+        return DriftState.HALTED, f"rollout {newest.id} halted, so a person has to look first"
+    failed = count_failed_repairs(history)
+    if failed >= MAX_FAILED_REPAIRS:
+        return DriftState.UNHEALTHY, f"{failed} repairs in a row failed, the last with: {history[0].reason}"
+    if (quick := _count_quick_repairs(history)) >= MAX_QUICK_REPAIRS:
+        return DriftState.UNHEALTHY, f"{quick} repairs in quick succession did not last"
+    if looks < CONFIRMATIONS and not found.routing:
+        return DriftState.SEEN, "seen once: it may mend itself"
+    if failed and newest is not None:
+        pause = INITIAL_BACKOFF_SECONDS * 2.0 ** (failed - 1)
+        if 0.0 <= now - (newest.finished or newest.created) < pause:
+            return DriftState.DELAYED, f"the last repair failed with: {newest.reason}"
+    return DriftState.REPAIRING, ""
+
+
+def _has_halted(newest: Rollout) -> bool:
+    """Whether it left the service half-way."""
+    return newest.phase is Phase.FAILED and newest.kind is not RolloutKind.REPAIR and changed_anything(newest)
+
+
+def count_failed_repairs(history: Sequence[Rollout]) -> int:
+    """Repairs in a row that failed, back to the last that a person asked for."""
+    count = 0
+    for each in history:
+        if each.kind is not RolloutKind.REPAIR or each.phase is not Phase.FAILED:
+            break
+        count += 1
+        if each.requested_by != TIDEGATE:
+            break
+    return count
+
+
+def _count_quick_repairs(history: Sequence[Rollout]) -> int:
+    """Repairs by Tidegate itself up to the newest, each begun soon after the end of the one before."""
+    count = 0
+    for later, earlier in pairwise([*history, None]):
+        if later is None or later.kind is not RolloutKind.REPAIR or later.requested_by != TIDEGATE:
+            break
+        count += 1
+        if earlier is None or later.created - (earlier.finished or earlier.created) > STABLE_SECONDS:
+            break
+    return count

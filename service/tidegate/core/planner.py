@@ -1,0 +1,254 @@
+"""From a service and two releases to a plan: a list of desired states. Also the way back, and weights. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from fractions import Fraction
+
+from tidegate.core.decisions import Move
+from tidegate.core.hooks import COMPARE, ON_ROLLBACK, POST_PROMOTE, PRE_DEPLOY, PRE_PROMOTE
+from tidegate.core.model import (
+    Fleet,
+    Gate,
+    InstanceState,
+    ObservedState,
+    Order,
+    Plan,
+    Release,
+    Rollout,
+    RolloutKind,
+    Service,
+    Step,
+    Strategy,
+)
+from tidegate.core.phases import Phase
+
+APPROVAL = "promote"  # the name of the one kind of hold that plans contain
+
+
+def _fleet(*counts: tuple[str, int]) -> Fleet:
+    """A fleet without zero counts."""
+    return {release: count for release, count in counts if count > 0}
+
+
+def make_plan(service: Service, old: Release | None, new: Release) -> Plan:
+    """The way from `old` to `new` by the service's own strategy; `old` None means that nothing runs yet."""
+    if old is None:
+        way = first_deploy(service, new)
+    elif service.strategy is Strategy.BLUE_GREEN:
+        way = blue_green(service, old, new)
+    else:
+        way = rolling(service, old, new)
+    return _with_hooks(service, way)
+
+
+def _with_hooks(service: Service, way: Sequence[Step]) -> Plan:
+    """With the tasks before the first step and at the end, and the points at which a group waits for each other: before
+    traffic moves, and before anything is given up that turning back would need."""
+    steps = list(way)
+    if PRE_DEPLOY in service.hooks:
+        steps[0] = _with_gate(steps[0], replace(steps[0].gate, before=(PRE_DEPLOY,)))
+    if POST_PROMOTE in service.hooks:
+        steps[-1] = _with_gate(steps[-1], replace(steps[-1].gate, tasks=(POST_PROMOTE,)))
+    if service.together:
+        unseen = next(place for place, step in enumerate(steps) if step.preview)
+        steps[unseen] = _with_gate(steps[unseen], replace(steps[unseen].gate, together=1))
+        last = max(unseen + 1, len(steps) - 2)
+        steps[last] = _with_gate(steps[last], replace(steps[last].gate, together=2))
+    return tuple(steps)
+
+
+def _with_gate(step: Step, gate: Gate) -> Step:
+    return replace(step, gate=gate)
+
+
+def _needs_preview_step(service: Service) -> bool:
+    """Whether the new release has to stand without traffic before the first batch takes any."""
+    asked = bool(_preview_tasks(service)) or service.together or service.preview_bake_seconds > 0
+    return asked or service.backend.preview is not None
+
+
+def _preview_tasks(service: Service) -> tuple[str, ...]:
+    """What is done while the new release is up and takes no traffic."""
+    return (COMPARE,) * (service.compare is not None) + (PRE_PROMOTE,) * (PRE_PROMOTE in service.hooks)
+
+
+def _preview_step(service: Service, fleet: Fleet, route: Fleet, new: Release, hold: str = "") -> Step:
+    """The new release stands beside what serves, reached by the preview alone."""
+    bake, judged = service.preview_bake_seconds, any(check.is_limit for check in service.checks)
+    gate = Gate(bake_seconds=bake, judged=judged and bake > 0, hold=hold, tasks=_preview_tasks(service))
+    return Step(fleet=fleet, route=route, gate=gate, preview=_fleet((new.id, fleet.get(new.id, 0))))
+
+
+def rolling(service: Service, old: Release, new: Release) -> Plan:
+    """Batch by batch; the old instances of a batch stay warm until its verdict, so turning back within it is one shift."""
+    steps: list[Step] = []
+    standing = old.replicas
+    for number, done in enumerate(_replaced_counts(service.batch, old, new), start=1):
+        left = max(0, old.replicas - done)
+        arrived = min(new.replicas, done)
+        if service.order is Order.STOP_FIRST:
+            steps += _stop_first_step(old, new, left=left, arrived=min(new.replicas, done - service.batch))
+            standing = left
+        fleet = _fleet((old.id, standing), (new.id, arrived))
+        if number == 1 and _needs_preview_step(service):
+            steps.append(_preview_step(service, fleet, _fleet((old.id, standing)), new))
+        route = _fleet((old.id, left), (new.id, arrived))
+        share = _share(service, number) if len(route) > 1 else None
+        steps.append(Step(fleet=fleet, route=route, gate=_batch_gate(service, number), share=share))
+        standing = left
+    return (*steps, _final_step(new))
+
+
+def _share(service: Service, number: int) -> float | None:
+    """Of the new requests, for the new release, after batch `number`."""
+    return service.shares[number - 1] if number <= len(service.shares) else None
+
+
+def _replaced_counts(batch: int, old: Release, new: Release) -> range:
+    """How many instances are replaced after each batch: `batch`, 2·`batch`, … up to all of both releases."""
+    total = max(old.replicas, new.replicas)
+    return range(batch, total + batch, batch)
+
+
+def _stop_first_step(old: Release, new: Release, *, left: int, arrived: int) -> list[Step]:
+    """Stop-first: the old instances of the batch leave, and are gone, before the new ones come."""
+    fleet = _fleet((old.id, left), (new.id, arrived))
+    return [Step(fleet=fleet, route=fleet, gate=Gate(cleared=True))] if fleet else []
+
+
+def blue_green(service: Service, old: Release, new: Release) -> Plan:
+    """The whole new colour beside the old without traffic, a hold, one switch of all, judge; then the old colour is kept
+    warm for a while, and leaves. With shares the new colour takes these first."""
+    both = _fleet((old.id, old.replicas), (new.id, new.replicas))
+    blue, green = _fleet((old.id, old.replicas)), _fleet((new.id, new.replicas))
+    steps = [_preview_step(service, both, blue, new, APPROVAL)]
+    for number, share in enumerate(service.shares, start=1):
+        steps.append(Step(fleet=both, route=both, gate=_batch_gate(service, number), share=share))
+    steps.append(Step(fleet=both, route=green, gate=_batch_gate(service, len(service.shares) + 1)))
+    if service.keep_seconds > 0:
+        gate = Gate(bake_seconds=service.keep_seconds, judged=bool(service.checks), keeps=True)
+        steps.append(Step(fleet=both, route=green, gate=gate))
+    return (*steps, _final_step(new))
+
+
+def first_deploy(service: Service, new: Release) -> Plan:
+    """All at once. There is no baseline, so only checks against fixed limits are judged."""
+    whole = _fleet((new.id, new.replicas))
+    judged = any(check.is_limit for check in service.checks)
+    gate = Gate(bake_seconds=service.bake_seconds, judged=judged, cleared=True)
+    step = Step(fleet=whole, route=whole, gate=gate)
+    return (_preview_step(service, whole, {}, new), step) if _needs_preview_step(service) else (step,)
+
+
+def direct_rollback(service: Service, old: Release, new: Release) -> Plan:
+    """Back to a release that was good before: the service's own batches, without bake, checks, hooks or holds."""
+    alone = replace(service.backend, preview=None)
+    plain = replace(service, backend=alone, shares=(), hooks={}, compare=None, together=False, preview_bake_seconds=0.0)
+    return tuple(
+        Step(fleet=step.fleet, route=step.route, gate=Gate(cleared=step.gate.cleared)) for step in rolling(plain, old, new)
+    )
+
+
+def rollback_plan(old: str | None, replicas: int) -> Plan:
+    """Turn round from anywhere: only the old release, whole; or nothing at all after a failed first deploy."""
+    return steady_plan(old, replicas) if old else (Step(fleet={}, route={}, gate=Gate(cleared=True)),)
+
+
+def steady_plan(release: str, replicas: int) -> Plan:
+    """Exactly so many instances of this release, all of them in the route, and nothing else: what a repair and a scaling
+    lead to from wherever the service stands."""
+    whole = _fleet((release, replicas))
+    return (Step(fleet=whole, route=whole, gate=Gate(cleared=True)),)
+
+
+def with_rollback_hook(way: Plan) -> Plan:
+    """A way back at whose end the hook is run that is told of it."""
+    return (*way[:-1], _with_gate(way[-1], replace(way[-1].gate, tasks=(ON_ROLLBACK,))))
+
+
+def rollback_in_place(old: str, new: str, *, standing: int, replicas: int, present: int, batch: int) -> Plan:
+    """Turn round without room for a surge: new instances leave a batch at a time, then old ones come.
+
+    `standing` old and `present` new instances are there now; `replicas` old ones are wanted in the end. Where a place is
+    free already, because a batch was just being replaced, it is filled before anything more leaves.
+    """
+    steps: list[Step] = []
+    if present and standing + present < replicas:
+        standing = replicas - present
+        fleet = _fleet((old, standing), (new, present))
+        steps.append(Step(fleet=fleet, route=fleet, gate=Gate(cleared=True)))
+    while standing < replicas or present > 0:
+        present = max(0, present - batch)
+        fleet = _fleet((old, standing), (new, present))
+        if fleet:
+            steps.append(Step(fleet=fleet, route=fleet, gate=Gate(cleared=True)))
+        standing = min(replicas, standing + batch) if present else replicas
+        fleet = _fleet((old, standing), (new, present))
+        steps.append(Step(fleet=fleet, route=fleet, gate=Gate(cleared=True)))
+    return tuple(steps) or rollback_plan(old, replicas)
+
+
+def _batch_gate(service: Service, number: int) -> Gate:
+    """The gate after batch `number`."""
+    return Gate(
+        bake_seconds=service.bake_seconds,
+        judged=bool(service.checks),
+        hold=APPROVAL if number in service.holds else "",
+    )
+
+
+def _final_step(new: Release) -> Step:
+    """Only the new release, nothing left over."""
+    whole = _fleet((new.id, new.replicas))
+    return Step(fleet=whole, route=whole, gate=Gate(cleared=True))
+
+
+MAX_WEIGHT = 256  # what HAProxy allows; the others allow more
+
+
+def member_weights(route: Fleet, new: str, share: float | None) -> Mapping[str, int]:
+    """The weight of each instance by release, 1 to 256, so that the instances of `new` together have this share.
+
+    Without a share, or with one release alone, all weigh the same. With n new and m old instances the new ones weigh
+    share/n : (1 - share)/m; the nearest such ratio of whole numbers up to 256 is taken.
+    """
+    equal = dict.fromkeys(route, 1)
+    others = sum(count for release, count in route.items() if release != new)
+    if share is None or not others or new not in route:
+        return equal
+    ratio = Fraction(share) / route[new] * others / (1 - Fraction(share))
+    small = max(min(ratio, 1 / ratio).limit_denominator(MAX_WEIGHT), Fraction(1, MAX_WEIGHT))
+    one, other = (small.numerator, small.denominator)[:: 1 if ratio <= 1 else -1]
+    return {release: one if release == new else other for release in route}
+
+
+def roll_back_or_halt(rollout: Rollout, seen: ObservedState, reason: str) -> Move:
+    """What follows when it cannot go on: turn back; already on the way back, halt. No traffic is moved by this itself.
+
+    A repair halts at once: there is nothing to go back to, and what serves stays as it is.
+    """
+    if rollout.phase is Phase.RUNNING and rollout.kind is not RolloutKind.REPAIR:
+        return Move(Phase.ROLLING_BACK, reason, plan=plan_rollback(rollout, seen))
+    return Move(Phase.FAILED, reason)
+
+
+def plan_rollback(rollout: Rollout, seen: ObservedState) -> Plan:
+    """The plan that undoes this rollout from where the world stands."""
+    way = _plan_rollback(rollout, seen)
+    return with_rollback_hook(way) if ON_ROLLBACK in rollout.hooks else way
+
+
+def _plan_rollback(rollout: Rollout, seen: ObservedState) -> Plan:
+    if rollout.old is None or not rollout.in_place:
+        return rollback_plan(rollout.old, rollout.old_replicas)
+    there = [each.release for each in seen.instances if each.state is not InstanceState.STOPPING]
+    return rollback_in_place(
+        rollout.old,
+        rollout.new,
+        standing=min(there.count(rollout.old), rollout.old_replicas),
+        replicas=rollout.old_replicas,
+        present=there.count(rollout.new),
+        batch=rollout.batch,
+    )

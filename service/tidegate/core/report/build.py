@@ -1,0 +1,358 @@
+"""What happened in a rollout and why, from its events and verdicts. Pure.
+
+    report(rollout, events, verdicts) -> Report
+
+Requests are counted from the cumulative counters of proxy and prober, which events carry: `report_counts`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from tidegate.analysis.verdict import Verdict
+from tidegate.clock import Time
+from tidegate.core.event_kinds import EventKind
+from tidegate.core.model import Event, Rollout, RolloutKind
+from tidegate.core.phases import Phase
+from tidegate.core.probes import ProbeFailure, ProbeStats
+from tidegate.core.report.drain import DrainReport, TaskReport, drain_report, task_reports
+from tidegate.core.report.traffic import (
+    EventCounters,
+    ProbedCounts,
+    ReleaseTraffic,
+    integer,
+    mapping,
+    probe_difference,
+    read_counters,
+    sequence,
+    sum_probes,
+    sum_releases,
+    sum_traffic,
+    traffic_by_release,
+    traffic_difference,
+)
+from tidegate.core.routing import Traffic
+
+TURNING_POINTS = frozenset({EventKind.ROLLING_BACK, EventKind.FAILED})
+STEP_ENDS = TURNING_POINTS | {EventKind.STEPPED, EventKind.SUCCEEDED, EventKind.ROLLED_BACK}
+SIGNAL_KINDS = frozenset(
+    {EventKind.PROMOTED, EventKind.ROLLBACK_ASKED, EventKind.PAUSED, EventKind.RESUMED, EventKind.VERIFY_ASKED}
+)
+NOTE_KINDS = frozenset({EventKind.WARNING, EventKind.TROUBLE, EventKind.RECOVERED, EventKind.FAULT, EventKind.TAKEN_OVER})
+PHASE_PHRASES = {
+    Phase.PENDING: "has not begun",
+    Phase.RUNNING: "is on its way",
+    Phase.ROLLING_BACK: "is on its way back",
+    Phase.SUCCEEDED: "succeeded",
+    Phase.ROLLED_BACK: "was rolled back",
+    Phase.FAILED: "failed and was halted",
+}
+
+
+class StoredVerdict(Protocol):
+    """A stored verdict and the step it was for."""
+
+    @property
+    def step(self) -> int: ...
+    @property
+    def phase(self) -> Phase: ...
+    @property
+    def verdict(self) -> Verdict: ...
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """One step as it happened, from when it was entered to when it was left.
+
+    The switch lasts until all of the step stood (`settled`), the bake from there until it was left. None: not yet, or not
+    known; then `unknown` says why. `requests`, `lost` and `errors` are of both; what they count is said in
+    `routing.Traffic`. `traffic_by_release` is of both, too: empty, with the reason in `releases_unknown`, where nothing is known of
+    any. `probe_difference` is None where nobody probed.
+    """
+
+    number: int  # from 1, in the order in which they happened
+    step: int  # from 0, in the plan of that time
+    phase: Phase
+    did: str
+    entered: Time
+    shifted: Time | None
+    settled: Time | None
+    left: Time | None
+    seconds: float | None
+    switch: Traffic | None
+    bake: Traffic | None
+    requests: int | None
+    lost: int | None
+    errors: int | None
+    unknown: str = ""
+    by_release: tuple[ReleaseTraffic, ...] = ()
+    releases_unknown: str = ""
+    probed: ProbedCounts | None = None
+    drained: DrainReport | None = None  # None: nothing was in flight on what left the route
+
+
+@dataclass(frozen=True, slots=True)
+class StepVerdict:
+    """A verdict with its findings, and the step it was for."""
+
+    step: int
+    phase: Phase
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class FailureLog:
+    """The last log lines of an instance that failed or never became ready."""
+
+    instance: str  # `release/ordinal`
+    release: str
+    detail: str
+    restarts: int
+    log: str
+    at: Time
+
+
+@dataclass(frozen=True, slots=True)
+class ReportedSignal:
+    """What a person or Jenkins asked for: `promoted`, `rollback_asked`, `paused`, `resumed`, `verify_asked`."""
+
+    kind: str
+    by: str
+    reason: str
+    at: Time
+
+
+@dataclass(frozen=True, slots=True)
+class ReportNote:
+    """Trouble with an outside part, a warning, or an engine that took over."""
+
+    kind: str
+    message: str
+    at: Time
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The whole of it. Times are seconds since the epoch; None means not yet, not at all, or not known."""
+
+    rollout: str
+    service: str
+    old: str | None
+    new: str
+    requested_by: str
+    phase: Phase
+    reason: str
+    summary: str
+    created: Time
+    started: Time | None  # when the image was resolved and the first step began
+    finished: Time | None
+    seconds: float | None  # from created to finished
+    exposed: Time | None  # when the new release first took traffic
+    decided: Time | None  # when it was decided to turn back or to halt
+    decision_seconds: float | None  # from exposed to decided
+    requests: int | None
+    lost: int | None
+    errors: int | None
+    by_release: tuple[ReleaseTraffic, ...]  # empty, with the reason in the next, where nothing is known of any
+    releases_unknown: str
+    probed: ProbedCounts | None  # None: nobody probed
+    probe_failures: tuple[ProbeFailure, ...]  # the first few of each engine
+    batches: tuple[StepReport, ...]
+    verdicts: tuple[StepVerdict, ...]
+    tasks: tuple[TaskReport, ...]
+    failures: tuple[FailureLog, ...]
+    signals: tuple[ReportedSignal, ...]
+    notes: tuple[ReportNote, ...]
+
+
+def build_report(rollout: Rollout, events: Sequence[Event], verdicts: Iterable[StoredVerdict]) -> Report:
+    """`events` are all of the rollout's, by number; `verdicts` all of its, oldest first."""
+    batches = _step_reports(events, [*dict.fromkeys(each for each in (rollout.old, rollout.new) if each is not None)])
+    exposed = next((each.at for each in events if _exposes_release(each, rollout.new)), None)
+    decided = next((each.at for each in events if each.kind in TURNING_POINTS), None)
+    counts = sum_traffic([_step_traffic(each) for each in batches])
+    releases, releases_unknown = sum_releases([(each.by_release, each.releases_unknown) for each in batches])
+    return Report(
+        rollout=rollout.id,
+        service=rollout.service,
+        old=rollout.old,
+        new=rollout.new,
+        requested_by=rollout.requested_by,
+        phase=rollout.phase,
+        reason=rollout.reason,
+        summary=_summarize(rollout, batches, counts),
+        created=rollout.created,
+        started=next((each.at for each in events if each.kind == EventKind.STEPPED), None),
+        finished=rollout.finished,
+        seconds=None if rollout.finished is None else rollout.finished - rollout.created,
+        exposed=exposed,
+        decided=decided,
+        decision_seconds=None if exposed is None or decided is None else max(0.0, decided - exposed),
+        requests=None if counts is None else counts.requests,
+        lost=None if counts is None else counts.lost,
+        errors=None if counts is None else counts.errors,
+        by_release=releases,
+        releases_unknown=releases_unknown,
+        probed=sum_probes([each.probed for each in batches]),
+        probe_failures=_collect_probe_failures(events),
+        batches=batches,
+        verdicts=tuple(StepVerdict(each.step, each.phase, each.verdict) for each in verdicts),
+        tasks=task_reports(events),
+        failures=_collect_failure_logs(events),
+        signals=tuple(_reported_signal(each) for each in events if each.kind in SIGNAL_KINDS),
+        notes=tuple(ReportNote(each.kind, each.message, each.at) for each in events if each.kind in NOTE_KINDS),
+    )
+
+
+def _exposes_release(event: Event, release: str) -> bool:
+    """Whether from this event on the release takes traffic."""
+    return event.kind in (EventKind.SHIFTED, EventKind.ROUTED) and release in mapping(event, "route")
+
+
+# -- batches ----------------------------------------------------------------------------------------------------------
+
+
+def _step_reports(events: Sequence[Event], ours: Sequence[str]) -> tuple[StepReport, ...]:
+    """Each begins with an `entered`. Its counters go on from where those of the one before ended, so none is missed."""
+    found: list[StepReport] = []
+    before, last = EventCounters(), None
+    for part in _split_by_step(events):
+        seen = [read_counters(event) for event in part]
+        begin = EventCounters(before.traffic or seen[0].traffic, before.by_release or seen[0].by_release, seen[0].probed)
+        found.append(_step_report(len(found) + 1, part, [begin, *seen[1:]], last, ours))
+        before = seen[-1] if part[-1].kind in STEP_ENDS else EventCounters()
+        last = next((each.probed for each in reversed(seen) if each.probed is not None), last)
+    return tuple(found)
+
+
+def _split_by_step(events: Sequence[Event]) -> list[list[Event]]:
+    """From each `entered` to what ended the step, inclusive, or to the last event there is."""
+    parts: list[list[Event]] = []
+    inside = False
+    for event in events:
+        if event.kind == EventKind.ENTERED:
+            parts.append([])
+            inside = True
+        if inside:
+            parts[-1].append(event)
+        if event.kind in STEP_ENDS:
+            inside = False
+    return parts
+
+
+def _step_report(
+    number: int, part: Sequence[Event], seen: Sequence[EventCounters], last: ProbeStats | None, ours: Sequence[str]
+) -> StepReport:
+    """`seen` is what each event carries, the first with what the batch before ended with; `last` what the prober had."""
+    entered = part[0]
+    left = part[-1].at if part[-1].kind in STEP_ENDS else None
+    stood = max((place for place, event in enumerate(part) if event.kind == EventKind.SETTLED), default=None)
+    traffic = [each.traffic for each in seen]
+    switch, unknown = traffic_difference(traffic if stood is None else traffic[: stood + 1])
+    bake, later = (None, "") if stood is None else traffic_difference(traffic[stood:])
+    whole = sum_traffic([switch] if stood is None else [switch, bake])
+    releases, releases_unknown = traffic_by_release(seen, ours)
+    return StepReport(
+        number=number,
+        step=integer(entered.data.get("step")),
+        phase=Phase(str(entered.data.get("phase", Phase.RUNNING))),
+        did=_describe_step(part),
+        entered=entered.at,
+        shifted=next((event.at for event in part if event.kind == EventKind.ROUTED), None),
+        settled=None if stood is None else part[stood].at,
+        left=left,
+        seconds=None if left is None else left - entered.at,
+        switch=switch,
+        bake=bake,
+        requests=None if whole is None else whole.requests,
+        lost=None if whole is None else whole.lost,
+        errors=None if whole is None else whole.errors,
+        unknown=unknown or later,
+        by_release=releases,
+        releases_unknown=releases_unknown,
+        probed=probe_difference(last, [each.probed for each in seen]),
+        drained=drain_report(part),
+    )
+
+
+def _describe_step(part: Sequence[Event]) -> str:
+    """What was started, where traffic went, what was stopped."""
+    started, stopped = Counter[str](), Counter[str]()
+    route: Mapping[str, int] | None = None
+    for event in part:
+        if event.kind == EventKind.STARTED:
+            started[str(event.data.get("release"))] += len(sequence(event, "ordinals"))
+        elif event.kind == EventKind.STOPPED:
+            stopped.update(mapping(event, "stopped"))
+        elif event.kind in (EventKind.SHIFTED, EventKind.ROUTED):
+            route = mapping(event, "route")
+    told = [f"started {_format_counts(started)}"] if started else []
+    told += [f"traffic to {_format_counts(route)}"] if route is not None else []
+    told += [f"stopped {_format_counts(stopped)}"] if stopped else []
+    return "; ".join(told) or "nothing was done"
+
+
+def _format_counts(releases: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} of {release}" for release, count in sorted(releases.items())) or "nothing"
+
+
+# -- the rest ---------------------------------------------------------------------------------------------------------
+
+
+def _step_traffic(batch: StepReport) -> Traffic | None:
+    if batch.requests is None or batch.lost is None or batch.errors is None:
+        return None
+    return Traffic(batch.requests, batch.lost, batch.errors)
+
+
+def _collect_probe_failures(events: Sequence[Event]) -> tuple[ProbeFailure, ...]:
+    """Each once: every event has all that its engine kept so far."""
+    found = (failure for event in events if (seen := read_counters(event).probed) is not None for failure in seen.failures)
+    return tuple(dict.fromkeys(found))
+
+
+def _collect_failure_logs(events: Sequence[Event]) -> tuple[FailureLog, ...]:
+    """One for each instance; an engine that took over may have asked again."""
+    found: dict[str, FailureLog] = {}
+    for event in events:
+        if event.kind == EventKind.LOG:
+            data = event.data
+            told = FailureLog(
+                instance=str(data.get("name", "")),
+                release=str(data.get("release", "")),
+                detail=str(data.get("detail", "")) or event.message,
+                restarts=integer(data.get("restarts")),
+                log=str(data.get("log", "")),
+                at=event.at,
+            )
+            found.setdefault(str(data.get("instance", "")), told)
+    return tuple(found.values())
+
+
+def _reported_signal(event: Event) -> ReportedSignal:
+    return ReportedSignal(event.kind, str(event.data.get("by", "")), str(event.data.get("reason", "")), event.at)
+
+
+def _describe_target(rollout: Rollout) -> str:
+    """What it was for."""
+    if rollout.kind is RolloutKind.REPAIR:
+        return f"repair of {rollout.new}"
+    if rollout.kind is RolloutKind.SCALE:
+        return f"scaling of {rollout.new} from {rollout.old_replicas} instances"
+    return f"from {rollout.old} to {rollout.new}" if rollout.old else f"to {rollout.new}"
+
+
+def _summarize(rollout: Rollout, batches: Sequence[StepReport], counts: Traffic | None) -> str:
+    """One sentence."""
+    way = f"{rollout.service} {_describe_target(rollout)}"
+    took = "" if rollout.finished is None else f" after {rollout.finished - rollout.created:.1f} s"
+    steps = f"{len(batches)} step{'' if len(batches) == 1 else 's'}"
+    if counts is not None:
+        seen = f"{counts.requests} requests seen, {counts.lost} lost, {counts.errors} answered with an application error"
+    else:
+        seen = "how many requests were seen or lost is not known" if batches else "no traffic was moved"
+    turned = rollout.phase in (Phase.ROLLING_BACK, Phase.ROLLED_BACK, Phase.FAILED) and rollout.reason
+    return f"{way} {PHASE_PHRASES[rollout.phase]}{took}, {steps}; {seen}" + (f"; {rollout.reason}" if turned else "")

@@ -1,0 +1,216 @@
+"""Requests of a rollout, from the cumulative counters that its events carry. Pure.
+
+The proxy's begin anew when it is restarted or reloaded: a counter that became smaller makes the counts of that batch
+unknown, and the report says so. (A restart is not noticed when the new counters had outgrown the old ones by the next
+event.) The prober's begin anew with each engine, and say so themselves: they are added up, without what an engine saw after
+its last event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from tidegate.core.model import Event
+from tidegate.core.probes import ProbeCounts, ProbeFailure, ProbeStats
+from tidegate.core.routing import Traffic
+
+NO_COUNTERS = "the proxy told no counters"
+NO_RELEASE_COUNTERS = "the proxy told no counters by release"
+COUNTERS_RESET = "the proxy's counters began anew: it was restarted or reloaded"
+COUNTERS_LOST = "the proxy forgot the release's counters"
+NO_TRAFFIC = Traffic(0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class EventCounters:
+    """What one event carries. None: it does not, so it is not known."""
+
+    traffic: Traffic | None = None
+    by_release: Mapping[str, Traffic] | None = None
+    probed: ProbeStats | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseTraffic:
+    """The requests of one release. `counts` is None where they are not known; `unknown` says why."""
+
+    release: str
+    counts: Traffic | None
+    unknown: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ProbedCounts:
+    """Requests of the prober; `traffic_by_release` of those whose answer named one, in the application's own words."""
+
+    total: ProbeCounts
+    by_release: Mapping[str, ProbeCounts] = field(default_factory=dict)
+
+
+def read_counters(event: Event) -> EventCounters:
+    """The counters in an event's data."""
+    traffic = _read_traffic(event.data.get("traffic"))
+    told = event.data.get("by_release")
+    releases: dict[str, Traffic] | None = None
+    if isinstance(told, Mapping):
+        releases = {str(name): each for name, value in told.items() if (each := _read_traffic(value)) is not None}
+    elif traffic is not None and traffic.requests == 0:
+        releases = {}  # none was sent to any
+    return EventCounters(traffic, releases, _read_probe_stats(event.data.get("probed")))
+
+
+def _read_traffic(found: object) -> Traffic | None:
+    if not isinstance(found, Mapping):
+        return None
+    return Traffic(integer(found.get("requests")), integer(found.get("lost")), integer(found.get("errors")))
+
+
+def _read_probe_stats(found: object) -> ProbeStats | None:
+    if not isinstance(found, Mapping) or not isinstance(found.get("since"), int | float):
+        return None
+    releases, failures = found.get("by_release"), found.get("failures")
+    return ProbeStats(
+        since=float(found["since"]),
+        total=_read_probe_counts(found),
+        by_release={str(name): _read_probe_counts(each) for name, each in releases.items()}
+        if isinstance(releases, Mapping)
+        else {},
+        failures=tuple(
+            ProbeFailure(float(each["at"]), str(each["reason"])) for each in failures if isinstance(each, Mapping)
+        )
+        if isinstance(failures, list | tuple)
+        else (),
+    )
+
+
+def _read_probe_counts(found: object) -> ProbeCounts:
+    if not isinstance(found, Mapping):
+        return ProbeCounts()
+    return ProbeCounts(integer(found.get("seen")), integer(found.get("failed")), integer(found.get("slow")))
+
+
+# -- the proxy's counters ---------------------------------------------------------------------------------------------
+
+
+def traffic_difference(seen: Sequence[Traffic | None]) -> tuple[Traffic | None, str]:
+    """What came between the first and the last, or why that is not known.
+
+    `errors` alone may fall by a little without a restart: what counted as the application's may turn out to be lost.
+    """
+    known = [each for each in seen if each is not None]
+    if seen[0] is None:
+        return None, NO_COUNTERS
+    if _was_reset(known):
+        return None, COUNTERS_RESET
+    first, last = known[0], known[-1]
+    return Traffic(last.requests - first.requests, last.lost - first.lost, max(0, last.errors - first.errors)), ""
+
+
+def _was_reset(known: Sequence[Traffic]) -> bool:
+    return any(later.requests < earlier.requests or later.lost < earlier.lost for earlier, later in pairwise(known))
+
+
+def sum_traffic(counts: Sequence[Traffic | None]) -> Traffic | None:
+    """Of all; one that is not known makes the sum unknown."""
+    known = [each for each in counts if each is not None]
+    if not counts or len(known) < len(counts):
+        return None
+    return Traffic(
+        sum(each.requests for each in known), sum(each.lost for each in known), sum(each.errors for each in known)
+    )
+
+
+def traffic_by_release(seen: Sequence[EventCounters], ours: Collection[str]) -> tuple[tuple[ReleaseTraffic, ...], str]:
+    """What came for each release between the first and the last, or why nothing is known of any. Releases other than `ours`
+    are left out where they got nothing."""
+    if _was_reset([each.traffic for each in seen if each.traffic is not None]):
+        return (), COUNTERS_RESET
+    known = [each.by_release for each in seen if each.by_release is not None]
+    if seen[0].by_release is None or any(each.traffic is not None and each.by_release is None for each in seen):
+        return (), NO_RELEASE_COUNTERS
+    names = sorted({name for each in known for name in each})
+    found = [_release_traffic(name, [each.get(name) for each in known]) for name in names]
+    return tuple(each for each in found if each.release in ours or each.counts != NO_TRAFFIC), ""
+
+
+def _release_traffic(name: str, seen: Sequence[Traffic | None]) -> ReleaseTraffic:
+    """One that the proxy does not tell of yet got nothing; one that it told of before is not forgotten without a loss."""
+    begun = next(place for place, each in enumerate(seen) if each is not None)
+    if None in seen[begun:]:
+        return ReleaseTraffic(name, None, COUNTERS_LOST)
+    counts, unknown = traffic_difference(seen if begun == 0 else [NO_TRAFFIC, *seen[begun:]])
+    return ReleaseTraffic(name, counts, unknown)
+
+
+def sum_releases(
+    batches: Sequence[tuple[Sequence[ReleaseTraffic], str]],
+) -> tuple[tuple[ReleaseTraffic, ...], str]:
+    """Of all batches; one of which nothing is known makes the sum unknown."""
+    unknown = next((reason for _, reason in batches if reason), "" if batches else NO_RELEASE_COUNTERS)
+    if unknown:
+        return (), unknown
+    found: dict[str, list[ReleaseTraffic]] = {}
+    for releases, _ in batches:
+        for each in releases:
+            found.setdefault(each.release, []).append(each)
+    return tuple(
+        ReleaseTraffic(
+            name, sum_traffic([each.counts for each in them]), next((each.unknown for each in them if each.unknown), "")
+        )
+        for name, them in sorted(found.items())
+    ), ""
+
+
+# -- the prober's -----------------------------------------------------------------------------------------------------
+
+
+def probe_difference(last: ProbeStats | None, seen: Sequence[ProbeStats | None]) -> ProbedCounts | None:
+    """What came after `last`, which the events before had; None where nobody probed. Another engine begins at nothing."""
+    known = [each for each in seen if each is not None]
+    if not known:
+        return None
+    total, releases = ProbeCounts(), dict[str, ProbeCounts]()
+    for each in known:
+        before = last if last is not None and last.since == each.since else ProbeStats(each.since)
+        total = total.plus(each.total.minus(before.total))
+        for name, counts in each.by_release.items():
+            releases[name] = releases.get(name, ProbeCounts()).plus(
+                counts.minus(before.by_release.get(name, ProbeCounts()))
+            )
+        last = each
+    return ProbedCounts(total, {name: each for name, each in sorted(releases.items()) if each.seen})
+
+
+def sum_probes(batches: Sequence[ProbedCounts | None]) -> ProbedCounts | None:
+    """Of those batches that were probed."""
+    known = [each for each in batches if each is not None]
+    if not known:
+        return None
+    total, releases = ProbeCounts(), dict[str, ProbeCounts]()
+    for each in known:
+        total = total.plus(each.total)
+        for name, counts in each.by_release.items():
+            releases[name] = releases.get(name, ProbeCounts()).plus(counts)
+    return ProbedCounts(total, dict(sorted(releases.items())))
+
+
+# -- data of events ---------------------------------------------------------------------------------------------------
+
+
+def mapping(event: Event, name: str) -> Mapping[str, int]:
+    """Counts by name; empty where the data have none."""
+    found = event.data.get(name)
+    return {str(key): integer(value) for key, value in found.items()} if isinstance(found, Mapping) else {}
+
+
+def sequence(event: Event, name: str) -> Sequence[object]:
+    """A list; empty where the data have none."""
+    found = event.data.get(name)
+    return list(found) if isinstance(found, list | tuple) else []
+
+
+def integer(value: object) -> int:
+    """A count; 0 for anything else."""
+    return value if isinstance(value, int) else 0

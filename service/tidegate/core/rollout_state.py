@@ -1,0 +1,291 @@
+"""What the present step wants, held against what is there. Pure; all of `deciding` reads the world through this."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from tidegate.clock import Time
+from tidegate.core.approvals import deciding_approval
+from tidegate.core.hooks import TaskRun
+from tidegate.core.model import (
+    Fleet,
+    Instance,
+    InstanceState,
+    ObservedState,
+    Rollout,
+    RolloutKind,
+    Signal,
+    SignalKind,
+    Step,
+)
+from tidegate.core.phases import Phase
+from tidegate.core.planner import member_weights
+from tidegate.core.routing import Member, RouterState
+
+ALIVE = frozenset({InstanceState.STARTING, InstanceState.READY})
+
+
+def member_of(instance: Instance, weight: int = 1) -> Member:
+    """The instance as the proxy shall know it."""
+    return Member(instance.id, instance.release, instance.ordinal, instance.address, weight)
+
+
+def _is_same_member(one: Member | None, other: Member) -> bool:
+    """Whether it is the same instance at the same address, whatever it weighs."""
+    return one is not None and replace(one, weight=1) == replace(other, weight=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Another rollout of the same group."""
+
+    service: str
+    phase: Phase
+    arrived: int
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class RolloutState:
+    """One rollout and the world at one moment. Before `since` nothing counts against a deadline; `frozen` says by whom and
+    why the environment is frozen, empty when it is not; `peers` are the other rollouts of its group."""
+
+    rollout: Rollout
+    seen: ObservedState
+    signals: Sequence[Signal]
+    now: Time
+    since: Time
+    frozen: str = ""
+    peers: Sequence[Peer] = ()
+
+    @property
+    def step(self) -> Step:
+        """The present step."""
+        return self.rollout.step
+
+    # -- wishes ---------------------------------------------------------------------------------------------------
+
+    def wished(self, kind: SignalKind) -> Signal | None:
+        """The latest signal of this kind."""
+        return next((signal for signal in reversed(self.signals) if signal.kind is kind), None)
+
+    @cached_property
+    def promoted(self) -> Signal | None:
+        """The approval that opens the present step's hold, if it was given."""
+        return deciding_approval(self.rollout, self.signals)
+
+    @property
+    def forced(self) -> bool:
+        """Whether the analysis is skipped from here on, by somebody who may."""
+        return self.wished(SignalKind.FORCE) is not None
+
+    # -- time -----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def counted_from(self) -> Time:
+        """What counts against the deadline begins with the latest of the step's beginning, `since`, and the last resume."""
+        resumed = self.wished(SignalKind.RESUME)
+        return max(self.rollout.entered or self.now, self.since, resumed.at if resumed else 0.0)
+
+    @property
+    def waited(self) -> float:
+        """Seconds that count against the deadline; none while paused."""
+        return 0.0 if self.rollout.paused else max(0.0, self.now - self.counted_from)
+
+    @property
+    def overdue(self) -> bool:
+        """Whether the instances of this step had all the time they were given."""
+        return self.waited > self.rollout.policy.healthy_deadline_seconds
+
+    def _left_for(self, seconds: float) -> bool:
+        """Whether unrouted instances had so much time. Unknown beginnings count as now."""
+        start = self.rollout.drain_from
+        return start is not None and self.now - start >= seconds
+
+    @cached_property
+    def _long_lived_seconds(self) -> float:
+        policy = self.rollout.policy
+        return policy.drain_seconds if policy.long_lived_seconds is None else policy.long_lived_seconds
+
+    def released(self, instance: Instance) -> bool:
+        """Whether nothing on it is waited for any more.
+
+        Upgraded connections have their own time. Other requests have the drain time, and what is still open then counts
+        as long-lived. Where the proxy cannot tell what is on it, all the time that there is.
+        """
+        longest = max(self.rollout.policy.drain_seconds, self._long_lived_seconds)
+        return all(self._released(instance, routed, longest) for routed in (self.seen.routed, self.seen.preview))
+
+    def _released(self, instance: Instance, routed: RouterState, longest: float) -> bool:
+        count, tunnels = routed.draining.get(instance.id, 0), routed.tunnels.get(instance.id, 0)
+        if count is None or count > tunnels:
+            return self._left_for(longest)
+        return not tunnels or self._left_for(self._long_lived_seconds)
+
+    # -- instances ------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def members(self) -> dict[str, Member]:
+        """The proxy's members by instance."""
+        return {each.instance: each for each in self.seen.routed.members}
+
+    @cached_property
+    def previewed(self) -> dict[str, Member]:
+        """The preview's members by instance."""
+        return {each.instance: each for each in self.seen.preview.members}
+
+    def routed(self, instance: Instance) -> bool:
+        """Whether the proxy sends it new requests."""
+        return instance.id in self.members
+
+    def reachable(self, instance: Instance) -> bool:
+        """Whether new requests come to it at all, from the preview as well."""
+        return instance.id in self.members or instance.id in self.previewed
+
+    def reached(self, instance: Instance) -> bool:
+        """Whether these requests arrive: after a restart it may stand at another address than the proxy knows."""
+        return _is_same_member(self.members.get(instance.id), member_of(instance))
+
+    def in_flight(self, instance: Instance) -> bool:
+        """Whether the proxy still knows it, without new requests, with requests in flight or possibly so."""
+        draining, preview = self.seen.routed.draining, self.seen.preview.draining
+        return draining.get(instance.id, 0) != 0 or preview.get(instance.id, 0) != 0
+
+    @cached_property
+    def alive(self) -> tuple[Instance, ...]:
+        """Those that run or are coming up, the most useful first: ready, then already routed, then by ordinal."""
+        living = (each for each in self.seen.instances if each.state in ALIVE)
+        return tuple(sorted(living, key=self._usefulness))
+
+    def _usefulness(self, instance: Instance) -> tuple[bool, bool, int, str]:
+        return (instance.state is not InstanceState.READY, not self.reached(instance), instance.ordinal, instance.id)
+
+    @cached_property
+    def fleet(self) -> Fleet:
+        """How many of each release must exist now."""
+        return self._attainable(self.step.fleet)
+
+    @cached_property
+    def route(self) -> Fleet:
+        """How many of each release must take traffic now."""
+        return self._attainable(self.step.route)
+
+    def _attainable(self, wanted: Fleet) -> Fleet:
+        """On the way back nothing new is started or waited for: of the new release only what is ready counts. A scaling
+        has no new release: the way back leads to the same one."""
+        rollout = self.rollout
+        back = rollout.phase is Phase.ROLLING_BACK and rollout.kind is RolloutKind.RELEASE
+        if not back or rollout.new not in wanted:
+            return wanted
+        ready = sum(1 for each in self.alive if self.serves(each) and each.release == self.rollout.new)
+        return {**wanted, self.rollout.new: min(ready, wanted[self.rollout.new])}
+
+    @staticmethod
+    def serves(instance: Instance) -> bool:
+        """Whether it can take traffic."""
+        return instance.state is InstanceState.READY
+
+    @cached_property
+    def kept(self) -> tuple[Instance, ...]:
+        """The instances that make up the fleet."""
+        return self._chosen(self.fleet)
+
+    @cached_property
+    def target(self) -> tuple[Instance, ...]:
+        """The instances that shall take traffic; part of `kept`."""
+        return self._chosen(self.route)
+
+    def _chosen(self, wanted: Fleet) -> tuple[Instance, ...]:
+        chosen: list[Instance] = []
+        for release, count in wanted.items():
+            chosen += [each for each in self.alive if each.release == release][:count]
+        return tuple(chosen)
+
+    @cached_property
+    def surplus(self) -> tuple[Instance, ...]:
+        """Those that are not wanted, whatever their state, failed ones included."""
+        wanted = {each.id for each in self.kept}
+        return tuple(each for each in self.seen.instances if each.id not in wanted)
+
+    @cached_property
+    def missing(self) -> dict[str, tuple[int, ...]]:
+        """The ordinals to be started, by release: the lowest that no instance of the release holds."""
+        gaps: dict[str, tuple[int, ...]] = {}
+        for release, count in self.fleet.items():
+            lacking = count - sum(1 for each in self.kept if each.release == release)
+            if lacking > 0:
+                gaps[release] = self._free_ordinals(release, lacking)
+        return gaps
+
+    def _free_ordinals(self, release: str, count: int) -> tuple[int, ...]:
+        taken = {each.ordinal for each in self.seen.instances if each.release == release}
+        free = (ordinal for ordinal in range(len(taken) + count) if ordinal not in taken)
+        return tuple(next(free) for _ in range(count))
+
+    @cached_property
+    def awaited(self) -> tuple[Instance, ...]:
+        """Those that must become ready before the step can go on: about to serve, or of the new release."""
+        serving = {each.id for each in self.target}
+        return tuple(
+            each
+            for each in self.kept
+            if not self.serves(each) and not self.reached(each) and (each.id in serving or each.release == self.rollout.new)
+        )
+
+    @property
+    def stands(self) -> bool:
+        """Whether no instance is waited for."""
+        return not self.missing and not self.awaited
+
+    # -- proxy ----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def wanted_members(self) -> tuple[Member, ...]:
+        """The target as the proxy shall know it, with its weights."""
+        weight = member_weights(self.route, self.rollout.new, self.step.share)
+        return tuple(member_of(each, weight[each.release]) for each in self.target)
+
+    @cached_property
+    def matches(self) -> bool:
+        """Whether the proxy serves exactly the target, at the addresses and weights that hold now, and it is whole."""
+        whole = len(self.target) == sum(self.route.values())
+        return whole and set(self.members.values()) == set(self.wanted_members)
+
+    @cached_property
+    def wanted_preview(self) -> tuple[Member, ...]:
+        """Who shall be reached at the preview's address; nobody where there is none."""
+        if self.rollout.backend.preview is None:
+            return ()
+        return tuple(member_of(each) for each in self._chosen(self.step.preview) if self.serves(each))
+
+    @cached_property
+    def preview_matches(self) -> bool:
+        """Whether the preview leads to exactly these."""
+        return set(self.previewed.values()) == set(self.wanted_preview)
+
+    @cached_property
+    def living_members(self) -> tuple[Member, ...]:
+        """The proxy's members behind which an instance still runs at the same address."""
+        return self._living(self.seen.routed.members)
+
+    @cached_property
+    def living_preview(self) -> tuple[Member, ...]:
+        """The same of the preview's members."""
+        return self._living(self.seen.preview.members)
+
+    def _living(self, members: Sequence[Member]) -> tuple[Member, ...]:
+        there = {member_of(each) for each in self.alive}
+        return tuple(each for each in members if replace(each, weight=1) in there)
+
+    # -- tasks ----------------------------------------------------------------------------------------------------
+
+    def task(self, name: str) -> TaskRun | None:
+        """What is recorded of a task; None when it was not begun."""
+        return next((each for each in self.rollout.tasks if each.name == name), None)
+
+
+def format_names(instances: Iterable[Instance]) -> str:
+    """`v1-1/0, v1-1/1`: instances in a sentence."""
+    return ", ".join(f"{each.release}/{each.ordinal}" for each in instances)

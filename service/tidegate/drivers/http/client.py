@@ -1,0 +1,137 @@
+"""One HTTP connection and GETs over it, each with one time limit for all of it, however slowly the bytes come.
+
+The limits of requests and urllib3 are for each wait on the socket, so an answer of a byte a second never meets them.
+"""
+
+from __future__ import annotations
+
+import math
+import select
+import socket
+import ssl
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException, HTTPResponse, IncompleteRead
+from urllib.parse import urlsplit
+
+
+class DeadlineSocket(socket.socket):
+    """A socket that nothing is read from after its deadline."""
+
+    deadline = math.inf
+
+    def recv_into(self, *arguments: object) -> int:
+        self.settimeout(_remaining_seconds(self.deadline))
+        return super().recv_into(*arguments)  # type: ignore[arg-type]
+
+
+class DeadlineTlsSocket(ssl.SSLSocket):
+    """The same, with TLS."""
+
+    deadline = math.inf
+
+    def recv_into(self, *arguments: object) -> int:
+        self.settimeout(_remaining_seconds(self.deadline))
+        return super().recv_into(*arguments)  # type: ignore[arg-type]
+
+
+def _remaining_seconds(deadline: float) -> float | None:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return None if math.isinf(left) else left
+
+
+@dataclass(frozen=True, slots=True)
+class HttpResponse:
+    """What came: the body never longer than was asked for; `complete` says whether that was all."""
+
+    status: int
+    headers: Mapping[str, str]  # names in small letters
+    body: bytes
+    complete: bool
+
+
+class DeadlineHttpClient:
+    """A connection to where `url` leads; opened with the first GET. Not for two threads at a time."""
+
+    def __init__(self, url: str) -> None:
+        place = urlsplit(url)
+        self._secure = place.scheme == "https"
+        self._host = place.hostname or ""
+        self._port = place.port or (443 if self._secure else 80)
+        self._connection: HTTPConnection | None = None
+        self._socket: DeadlineSocket | DeadlineTlsSocket | None = None
+
+    @property
+    def usable(self) -> bool:
+        """Whether it is open, and the other side did not close it while nothing was going on."""
+        return self._socket is not None and not select.select([self._socket], [], [], 0)[0]
+
+    def get(self, path: str, timeout_seconds: float, max_bytes: int, headers: Mapping[str, str]) -> HttpResponse:
+        """Ask for `path` on this connection. It stays open where both sides want it; after an error it is closed.
+
+        Raises `OSError` (`TimeoutError` among them) and `HTTPException`.
+        """
+        deadline = time.monotonic() + timeout_seconds
+        try:
+            if not self.usable:
+                self._open(deadline)
+            assert self._connection is not None
+            assert self._socket is not None
+            self._socket.deadline = deadline
+            self._socket.settimeout(_remaining_seconds(deadline))
+            self._connection.request("GET", path, headers={"User-Agent": "tidegate", **headers})
+            return self._answer(self._connection.getresponse(), max_bytes)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let go of the connection; the next GET opens another."""
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = self._socket = None
+
+    def _open(self, deadline: float) -> None:
+        self.close()
+        made = socket.create_connection((self._host, self._port), timeout=_remaining_seconds(deadline))
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        found: DeadlineSocket | DeadlineTlsSocket = DeadlineSocket(made.family, made.type, made.proto, made.detach())
+        found.settimeout(_remaining_seconds(deadline))
+        if self._secure:
+            context = ssl.create_default_context()
+            context.sslsocket_class = DeadlineTlsSocket
+            wrapped = context.wrap_socket(found, server_hostname=self._host)
+            assert isinstance(wrapped, DeadlineTlsSocket)
+            found = wrapped
+        self._connection = HTTPConnection(self._host, self._port)
+        self._connection.sock = self._socket = found
+
+    def _answer(self, response: HTTPResponse, max_bytes: int) -> HttpResponse:
+        body = response.read(max_bytes + 1)
+        if response.length and len(body) <= max_bytes:
+            raise IncompleteRead(body, response.length)
+        complete = len(body) <= max_bytes
+        found = HttpResponse(
+            response.status, {name.lower(): value for name, value in response.getheaders()}, body[:max_bytes], complete
+        )
+        if not complete or response.will_close:
+            self.close()
+        return found
+
+
+def describe_error(error: OSError | HTTPException, timeout_seconds: float) -> str:
+    """What went wrong, in a phrase."""
+    if isinstance(error, TimeoutError):
+        return f"was not answered within {timeout_seconds:g} s"
+    if isinstance(error, ConnectionRefusedError):
+        return "was not answered: connection refused"
+    if isinstance(error, IncompleteRead):
+        return "was answered in part only"
+    if isinstance(error, ConnectionResetError | BrokenPipeError):
+        return "was cut off without an answer"
+    if isinstance(error, HTTPException):
+        return "was answered by something that is not HTTP"
+    return f"failed: {error.strerror or error}"

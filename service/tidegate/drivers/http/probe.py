@@ -1,0 +1,39 @@
+"""Visits at a service's public address, as its clients make them."""
+
+from __future__ import annotations
+
+import time
+from http.client import HTTPException
+from urllib.parse import urlsplit
+
+from tidegate.core.probes import Probe, ProbeResult
+from tidegate.drivers.http.client import DeadlineHttpClient, describe_error
+from tidegate.ports import ProbeClient
+
+MAX_BYTES = 1_000_000  # of an answer; a longer one is cut, which is no failure
+
+
+class HttpProbeClient(ProbeClient):
+    """What it promises is said in `ports.ProbeClient`."""
+
+    def __init__(self, probe: Probe) -> None:
+        place = urlsplit(probe.url)
+        self._probe = probe
+        self._path = (place.path or "/") + (f"?{place.query}" if place.query else "")
+        self._kept_client = DeadlineHttpClient(probe.url)
+
+    def visit(self, *, kept: bool) -> ProbeResult:
+        begun, line = time.monotonic(), self._kept_client if kept else DeadlineHttpClient(self._probe.url)
+        headers = {"Accept": "*/*"} if kept else {"Accept": "*/*", "Connection": "close"}
+        try:
+            answer = line.get(self._path, self._probe.timeout_seconds, MAX_BYTES, headers)
+        except (OSError, HTTPException) as error:
+            return ProbeResult(time.monotonic() - begun, describe_error(error, self._probe.timeout_seconds))
+        finally:
+            if not kept:
+                line.close()
+        trouble = "" if 200 <= answer.status < 400 else f"answered {answer.status}"
+        return ProbeResult(time.monotonic() - begun, trouble, answer.headers.get(self._probe.header.lower(), ""))
+
+    def close(self) -> None:
+        self._kept_client.close()

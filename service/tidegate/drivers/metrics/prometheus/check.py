@@ -1,0 +1,108 @@
+"""What `tidegate check` says of Prometheus."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from typing import Any
+
+from tidegate.analysis import promql
+from tidegate.analysis.queries import COUNTED_RESPONSES, ENVOY_RESPONSES, RESPONSES, Series
+from tidegate.drivers.error_translation import guard_response
+from tidegate.drivers.metrics.prometheus import decode
+from tidegate.errors import MetricsError
+from tidegate.ports import Diagnosis
+
+PART = "prometheus"
+SKEW_SECONDS = 2.0  # more than this between the clocks, and new samples look old
+SLOW_SECONDS = 15.0  # a longer scrape interval makes every verdict late
+EXPORTER_QUERY = f'group by (job, instance) ({{__name__=~"{RESPONSES}|{COUNTED_RESPONSES}|{ENVOY_RESPONSES}"}})'
+#: Where no server was ever added there are still these.
+IDLE = "haproxy_(process_start_time_seconds|frontend_status|backend_status)|envoy_server_live"
+IDLE_EXPORTER_QUERY = f'group by (job, instance) ({{__name__=~"{IDLE}"}})'
+
+RunQuery = Callable[[str, float | None], tuple[str, Any]]
+
+
+def check(url: str, ask: RunQuery, version: Callable[[], str], clock: Callable[[], float]) -> Sequence[Diagnosis]:
+    """All that can be found out; the rest is left out when Prometheus does not answer at all."""
+    try:
+        sent = clock()
+        there = _time(ask)
+        here = (sent + clock()) / 2
+        named = version()
+    except MetricsError as error:
+        return (
+            Diagnosis(PART, False, error.message, f"start Prometheus, or set `url` in the metrics settings (now {url})"),
+        )
+    found = [
+        Diagnosis(PART, True, f"{'Prometheus ' + named if named else 'a Prometheus API'} at {url}"),
+        _skew(there - here),
+    ]
+    try:
+        found += _exported(ask)
+    except MetricsError as error:
+        found.append(Diagnosis(f"{PART} exporter", False, error.message, "ask again; if it stays, see Prometheus' log"))
+    return tuple(found)
+
+
+@guard_response(MetricsError, "Prometheus")
+def _time(ask: RunQuery) -> float:
+    return _series(ask("time()", None))[0].samples[0][1]
+
+
+@guard_response(MetricsError, "Prometheus")
+def _exported(ask: RunQuery) -> list[Diagnosis]:
+    return list(_exporter(ask))
+
+
+def _series(answer: tuple[str, Any]) -> tuple[Series, ...]:
+    return decode.decode_series(*answer)
+
+
+def _skew(seconds: float) -> Diagnosis:
+    """Prometheus' clock against ours; by its own `time()`, since a Date header has whole seconds and may be a proxy's."""
+    word = "ahead of" if seconds > 0 else "behind"
+    if abs(seconds) <= SKEW_SECONDS:
+        return Diagnosis(f"{PART} clock", True, f"within {SKEW_SECONDS:g} s of ours")
+    fix = "synchronise the clocks of both machines (chrony, systemd-timesyncd)"
+    return Diagnosis(f"{PART} clock", False, f"{abs(seconds):.1f} s {word} ours", fix)
+
+
+def _exporter(ask: RunQuery) -> Iterator[Diagnosis]:
+    """Whether the proxy's exporter is scraped, and how often."""
+    part = f"{PART} exporter"
+    targets, found = _series(ask(EXPORTER_QUERY, None)), "the proxy's servers are scraped"
+    if not targets:
+        targets, found = _series(ask(IDLE_EXPORTER_QUERY, None)), "the proxy is scraped, and has no server yet"
+    if not targets:
+        fix = (
+            "let HAProxy serve its prometheus-exporter, or Envoy its `exporter`, or mtail read nginx's log, and add it to "
+            "Prometheus' scrape_configs; with HAProxy's ?scope=server nothing shows before the first server is added, with "
+            "mtail nothing before the first request"
+        )
+        yield Diagnosis(
+            part, False, f"no data of a proxy's exporter ({RESPONSES}, {COUNTED_RESPONSES} or {ENVOY_RESPONSES})", fix
+        )
+        return
+    if len(targets) > 1:
+        found += f" by {len(targets)} targets; a proxy that is scraped twice is counted twice"
+    yield Diagnosis(part, True, found)
+    for target in targets:
+        yield _interval(ask, target)
+
+
+def _interval(ask: RunQuery, target: Series) -> Diagnosis:
+    """The usual time between two scrapes of a target."""
+    matchers = ",".join(f"{name}={promql.quote(value)}" for name, value in sorted(target.labels.items()))
+    part, name = f"{PART} scrapes", target.labels.get("instance", "the exporter")
+    times = sorted(at for series in _series(ask(f"up{{{matchers}}}[5m]", None)) for at, _ in series.samples)
+    if len(times) < 2:
+        fix = "wait for a second scrape; if none comes, see Prometheus' targets page"
+        return Diagnosis(part, False, f"{name} was scraped {len(times)} times in the last 5 minutes", fix)
+    seconds = statistics.median(later - earlier for earlier, later in pairwise(times))
+    if seconds > SLOW_SECONDS:
+        fix = f"set scrape_interval to 1s to {SLOW_SECONDS:g}s: a verdict needs at least three scrapes"
+        return Diagnosis(part, False, f"{name} is scraped every {seconds:.3g} s", fix)
+    return Diagnosis(part, True, f"{name} is scraped every {seconds:.3g} s")

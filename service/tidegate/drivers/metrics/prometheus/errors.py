@@ -1,0 +1,112 @@
+"""What one exchange with Prometheus brought, and what it means when it went wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import requests
+from prometheus_api_client.exceptions import PrometheusApiClientException
+from urllib3.exceptions import ReadTimeoutError
+
+from tidegate.analysis.verdict import Reason
+from tidegate.drivers.error_translation import describe_cause, root_cause
+from tidegate.errors import MetricsError
+
+MAX_MESSAGE_CHARS = 300  # characters of what the source said
+
+
+def source_down(message: str, *, retryable: bool = True) -> MetricsError:
+    """The source cannot be used now."""
+    return MetricsError(message, reason=Reason.SOURCE_DOWN, retryable=retryable)
+
+
+@dataclass
+class PrometheusExchange:
+    """What the library drops: kept by a response hook."""
+
+    status: int = 0
+    warnings: tuple[str, ...] = ()
+    infos: tuple[str, ...] = ()  # Prometheus 3: remarks on the query, nothing is missing for them
+    result_type: str = ""
+    error_type: str = ""
+    error: str = ""
+    headers: dict[str, str] = field(default_factory=dict)
+
+    def keep(self, response: requests.Response, **_: object) -> None:
+        """Called by requests for every response, redirects included, so the last one stands."""
+        self.status, self.headers = response.status_code, dict(response.headers)
+        try:
+            body: Any = response.json()
+        except (ValueError, RecursionError):
+            body = None
+        if not isinstance(body, dict):
+            body = {}
+        self.warnings = _strings(body.get("warnings"))
+        self.infos = _strings(body.get("infos"))
+        self.error_type, self.error = str(body.get("errorType") or ""), str(body.get("error") or "")
+        data = body.get("data")
+        self.result_type = str(data.get("resultType") or "") if isinstance(data, dict) else ""
+
+
+def _strings(found: object) -> tuple[str, ...]:
+    return tuple(str(each) for each in found) if isinstance(found, list) else ()
+
+
+@contextmanager
+def translate_errors(url: str, exchange: PrometheusExchange) -> Iterator[None]:
+    """Turn every error of the library, of requests and of an odd body into a `MetricsError` with its reason.
+
+    The sentences name the address and what Prometheus itself said, never what was sent to log in.
+    """
+    try:
+        yield
+    except MetricsError:
+        raise
+    except PrometheusApiClientException:
+        raise _refused(url, exchange) from None
+    except (requests.JSONDecodeError, KeyError, TypeError):
+        raise _not_prometheus(url, exchange) from None
+    except requests.Timeout:
+        raise MetricsError(f"Prometheus at {url} did not answer in time", reason=Reason.TIMEOUT) from None
+    except requests.exceptions.SSLError as error:
+        raise source_down(
+            f"the certificate of {url} was not accepted: {describe_cause(error)}; set ca_file", retryable=False
+        ) from None
+    except requests.RequestException as error:
+        if isinstance(root_cause(error), ReadTimeoutError):  # without retries urllib3 wraps it, and requests says so less
+            raise MetricsError(f"Prometheus at {url} did not answer in time", reason=Reason.TIMEOUT) from None
+        raise source_down(f"Prometheus at {url} cannot be reached: {describe_cause(error)}") from None
+    except OSError as error:  # requests raises it bare when ca_file does not exist
+        raise source_down(f"Prometheus at {url} cannot be asked: {error}", retryable=False) from None
+
+
+def _refused(url: str, exchange: PrometheusExchange) -> MetricsError:
+    """A status other than 200."""
+    status, said = exchange.status, (exchange.error or "no reason given")[:MAX_MESSAGE_CHARS]
+    if exchange.error_type in ("bad_data", "execution"):
+        return MetricsError(f"Prometheus refused the query: {said}", reason=Reason.BAD_QUERY, retryable=False)
+    if exchange.error_type == "timeout" or status in (408, 504):
+        return MetricsError(f"Prometheus at {url} gave the query up as too slow: {said}", reason=Reason.TIMEOUT)
+    if status in (401, 403):
+        return source_down(
+            f"Prometheus at {url} refused the log-in with {status}; check username, password_file or bearer_token_file",
+            retryable=False,
+        )
+    if status in (400, 422):
+        return MetricsError(f"Prometheus refused the query with {status}: {said}", reason=Reason.BAD_QUERY, retryable=False)
+    if 400 <= status < 500 and status != 429:
+        return source_down(f"{url} answered {status} and is perhaps not Prometheus; check url", retryable=False)
+    return source_down(f"Prometheus at {url} answered {status}: {said}")
+
+
+def _not_prometheus(url: str, exchange: PrometheusExchange) -> MetricsError:
+    """A 200 whose body is not what Prometheus sends."""
+    if exchange.error:
+        return source_down(f"Prometheus at {url} answered an error: {exchange.error[:MAX_MESSAGE_CHARS]}")
+    kind = exchange.headers.get("Content-Type", "no content type")
+    return source_down(
+        f"{url} answered {exchange.status} with {kind} instead of Prometheus' JSON; check url", retryable=False
+    )

@@ -1,0 +1,57 @@
+"""What `tidegate check` says of each Docker engine, and how to mend it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from tidegate.drivers.platforms.docker.errors import DockerHostError
+from tidegate.drivers.platforms.docker.hosts import DockerHost
+from tidegate.ports import Diagnosis
+
+MIN_FREE_BYTES = 2 * 1024**3  # bytes; below, the next pull or log may fill the disk
+GIB = 1024**3
+
+
+def check_host(host: DockerHost) -> tuple[Diagnosis, ...]:
+    """Everything that can be found out of one host; never raises."""
+    part = f"docker {host.name}"
+    try:
+        version, info = host.about()
+        network = host.has("network", host.network)
+    except DockerHostError as error:
+        return (Diagnosis(part, False, f"{error.found} ({host.options.url})", error.fix or "see its log"),)
+    running = f"{info.get('ContainersRunning', 0)} of {info.get('Containers', 0)} containers run"
+    found = f"Docker {version.get('Version')}, API {version.get('ApiVersion')}, storage {info.get('Driver')}, {running}"
+    told = [Diagnosis(part, True, found), *_network(part, host, network), *_disk(part, host, info)]
+    return (*told, *_warnings(part, info))
+
+
+def _network(part: str, host: DockerHost, there: bool) -> Iterator[Diagnosis]:
+    if not there:
+        yield Diagnosis(f"{part} network", False, host.network_problem(host.network), "docker network create it there")
+    elif not host.options.address and not host.options.is_local:
+        found = "containers are to be reached at their own addresses on another machine"
+        fix = f"set hosts[].address of {host.name} to that machine's IP address, unless this machine routes to its bridge"
+        yield Diagnosis(f"{part} network", False, found, fix)
+
+
+def _disk(part: str, host: DockerHost, info: Mapping[str, Any]) -> Iterator[Diagnosis]:
+    """Known for this machine's own engine only."""
+    if not host.options.url.startswith("unix://"):
+        return
+    root = str(info.get("DockerRootDir") or "")
+    try:
+        usage = shutil.disk_usage(root)
+    except OSError:
+        return
+    found = f"{usage.free / GIB:.1f} of {usage.total / GIB:.1f} GiB free in {root}"
+    ok = usage.free >= MIN_FREE_BYTES
+    yield Diagnosis(f"{part} disk", ok, found, "" if ok else "make room: docker system df, docker image prune")
+
+
+def _warnings(part: str, info: Mapping[str, Any]) -> Iterator[Diagnosis]:
+    """Limits that this engine would not keep."""
+    if not info.get("MemoryLimit", True):
+        yield Diagnosis(f"{part} limits", False, "memory limits have no effect", "enable the memory cgroup of its kernel")

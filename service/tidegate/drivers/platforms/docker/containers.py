@@ -1,0 +1,191 @@
+"""An engine's container as an instance. Nothing is asked here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tidegate.core.model import Instance, InstanceState
+from tidegate.drivers.platforms.docker.labels import ORDINAL, PORT, PROBE, RELEASE, WANTS
+from tidegate.drivers.platforms.docker.options import DockerHostOptions
+from tidegate.drivers.platforms.readiness import ReadinessProbe
+
+SHORT_ID_CHARS = 12  # characters of an id that Docker itself shows
+MAX_RESTARTS = 2  # one that its engine restarted more often, and that is not ready, has failed
+MAX_OUTPUT_CHARS = 200  # characters of what a HEALTHCHECK printed
+
+
+@dataclass(frozen=True, slots=True)
+class ListedContainer:
+    """A container as a host's engine lists it."""
+
+    host: DockerHostOptions
+    listed: Mapping[str, Any]
+
+    @property
+    def id(self) -> str:
+        """The short id, by which Tidegate knows it."""
+        return str(self.listed["Id"])[:SHORT_ID_CHARS]
+
+    @property
+    def state(self) -> str:
+        """Docker's own word: created, running, restarting, paused, exited, removing, dead."""
+        return str(self.listed["State"])
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """What it was created with."""
+        found: Mapping[str, str] = self.listed["Labels"]
+        return found
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it carries all labels that Tidegate gives; others are somebody else's."""
+        return {RELEASE, ORDINAL, PORT} <= set(self.labels) and self.labels[ORDINAL].isdecimal()
+
+    @property
+    def is_incomplete(self) -> bool:
+        """Whether something is put into it between creating and starting it."""
+        return WANTS in self.labels
+
+    @property
+    def is_probed(self) -> bool:
+        """Whether readiness is asked from outside."""
+        return PROBE in self.labels
+
+    @property
+    def release(self) -> str:
+        """The id of the release that it runs."""
+        return self.labels[RELEASE]
+
+    @property
+    def ordinal(self) -> int:
+        """Its number within the release."""
+        return int(self.labels[ORDINAL])
+
+    @property
+    def name(self) -> str:
+        """As people read it: `v2-4/1`."""
+        return f"{self.release}/{self.ordinal}"
+
+    @property
+    def start(self) -> str:
+        """What is new with each start of the container, also by its restart policy; empty while it has no network."""
+        return next((str(each["EndpointID"]) for each in self._networks if each.get("EndpointID")), "")
+
+    @property
+    def is_young(self) -> bool:
+        """Whether it runs for less than 10 s, after which Docker itself takes a restart for a success."""
+        return bool(re.match(r"Up (Less than a second|\d seconds?)\b", str(self.listed.get("Status", ""))))
+
+    @property
+    def _networks(self) -> list[Mapping[str, Any]]:
+        """That of the settings first: the service's own others are not the proxy's."""
+        first = (self.listed.get("HostConfig") or {}).get("NetworkMode")
+        found = ((self.listed.get("NetworkSettings") or {}).get("Networks") or {}).items()
+        return [each for name, each in sorted(found, key=lambda one: one[0] != first)]
+
+    def at(self, port: int) -> tuple[str, int] | None:
+        """Where a port of the container is reached; None while it is nowhere."""
+        if self.host.address:
+            public = (each for each in self.listed.get("Ports") or () if each.get("PrivatePort") == port)
+            found = next((each["PublicPort"] for each in public if each.get("PublicPort")), None)
+            return (self.host.address, int(found)) if found else None
+        ip = next((str(each["IPAddress"]) for each in self._networks if each.get("IPAddress")), "")
+        return (ip, port) if ip else None
+
+    @property
+    def address(self) -> str:
+        """`ip:port` as the proxy reaches it, read anew each time: a restart may change it. Empty while it has none."""
+        found = self.at(int(self.labels[PORT])) if self.state == "running" else None
+        if found is None:
+            return ""
+        return f"[{found[0]}]:{found[1]}" if ":" in found[0] else f"{found[0]}:{found[1]}"
+
+    def probe(self) -> ReadinessProbe | None:
+        """What to ask it; None when it does not run, or is known by its HEALTHCHECK."""
+        rule = self.labels.get(PROBE)
+        if not rule or self.state != "running":
+            return None
+        seconds, port, path = rule.split(" ", 2)
+        at = self.at(int(port))
+        return ReadinessProbe(f"{self.id} {self.start}", at[0], at[1], path, float(seconds)) if at else None
+
+    @property
+    def health(self) -> str:
+        """What its HEALTHCHECK says: healthy, unhealthy, starting; empty when it has none."""
+        found = re.search(r"\((?:health: )?(healthy|unhealthy|starting)\)$", str(self.listed.get("Status", "")))
+        return found[1] if found else ""
+
+
+def to_instance(found: ListedContainer, restarts: int, looked: Mapping[str, Any] | None, probed: str | None) -> Instance:
+    """The instance. `looked` is the engine's full answer where it was asked for, `probed` what the probe saw (empty:
+    ready), None where it was not sent."""
+    state, detail = _state(found, restarts, looked, probed)
+    return Instance(found.id, found.release, found.ordinal, found.address, state, restarts, found.host.name, detail)
+
+
+def _state(
+    found: ListedContainer, restarts: int, looked: Mapping[str, Any] | None, probed: str | None
+) -> tuple[InstanceState, str]:
+    run = (looked or {}).get("State") or {}
+    often = f"restarted {restarts} time{'s' if restarts > 1 else ''}" if restarts else ""
+    match found.state:
+        case "removing":
+            return InstanceState.STOPPING, "being removed"
+        case "created":
+            return InstanceState.STARTING, str(run.get("Error") or "created, not started yet")
+        case "paused":
+            return InstanceState.STARTING, "paused by somebody: docker unpause it"
+        case "exited" | "dead":
+            ended = InstanceState.STOPPED if _is_stopped(found.state, run, looked) else InstanceState.FAILED
+            return ended, _join_details(_ended(run, looked), often)
+        case "restarting":
+            failed = restarts > MAX_RESTARTS or bool(run.get("OOMKilled"))
+            return InstanceState.FAILED if failed else InstanceState.STARTING, _join_details(often, _ended(run, looked))
+    trouble = _health_problem(found, run) if probed is None else probed
+    if not trouble and restarts > MAX_RESTARTS and found.is_young:
+        trouble = "answers again, for less than 10 s"  # one that crashes in a loop may be ready for a moment, each time
+    if not trouble:
+        return InstanceState.READY, ""
+    return InstanceState.FAILED if restarts > MAX_RESTARTS else InstanceState.STARTING, _join_details(often, trouble)
+
+
+def _is_stopped(state: str, run: Mapping[str, Any], looked: Mapping[str, Any] | None) -> bool:
+    """Whether somebody ended it: its engine, when it stops without `live-restore` or cannot start it again, or a person.
+    What ends by itself its restart policy starts again, so that it never is `exited`, but with status 0 under
+    `on-failure`."""
+    if state != "exited" or run.get("OOMKilled"):
+        return False
+    policy = (((looked or {}).get("HostConfig") or {}).get("RestartPolicy") or {}).get("Name")
+    return policy == "unless-stopped" or (policy == "on-failure" and bool(run.get("ExitCode")))
+
+
+def _join_details(*phrases: str) -> str:
+    return ", ".join(phrase for phrase in phrases if phrase)
+
+
+def _ended(run: Mapping[str, Any], looked: Mapping[str, Any] | None) -> str:
+    """How its last run ended."""
+    if not run or (run.get("Running") and not run.get("Restarting")):
+        return ""  # it was started again between the listing and the look
+    said = f"exited with status {run.get('ExitCode')}"
+    if run.get("OOMKilled"):
+        limit = ((looked or {}).get("HostConfig") or {}).get("Memory") or 0
+        said += f", killed for lack of memory ({f'limit {limit // 1048576} MiB' if limit else 'no limit set'})"
+    return _join_details(said, str(run.get("Error") or ""))
+
+
+def _health_problem(found: ListedContainer, run: Mapping[str, Any]) -> str:
+    """Empty when its own HEALTHCHECK says healthy, otherwise what it says."""
+    if found.is_probed:
+        return "it has no address yet"
+    if found.health == "healthy":
+        return ""
+    if not found.health:
+        return "it has no HEALTHCHECK, so readiness cannot be known"
+    last = (((run.get("Health") or {}).get("Log") or [{}])[-1]).get("Output") or ""
+    said = " ".join(str(last).split())[:MAX_OUTPUT_CHARS]
+    return f"HEALTHCHECK says {found.health}" + (f": {said}" if said else "")

@@ -1,0 +1,204 @@
+"""A release's container as an engine wants it. Nothing is asked here."""
+
+from __future__ import annotations
+
+import io
+import secrets
+import tarfile
+from collections.abc import Iterator
+from typing import Any
+
+from docker.api.client import APIClient
+from docker.types import LogConfig, Mount, Ulimit
+
+from tidegate.core.container import Container, File, MountKind
+from tidegate.core.model import Release
+from tidegate.drivers.platforms.docker.labels import ENVIRONMENT, IMAGE, ORDINAL, PORT, PROBE, RELEASE, SERVICE, WANTS
+from tidegate.drivers.platforms.docker.options import DockerHostOptions, DockerOptions
+
+NANO = 1_000_000_000
+
+
+def container_config(
+    api: APIClient, release: Release, ordinal: int, shared: DockerOptions, host: DockerHostOptions
+) -> dict[str, Any]:
+    """The arguments of the SDK's `create_container`."""
+    container = release.container
+    ports = sorted({container.port, container.health.port or container.port})
+    named = _network_aliases(container, shared.network)
+    return {
+        "image": release.digest or release.image,
+        "name": container_name(release, ordinal),
+        "labels": container_labels(release, ordinal, shared),
+        "environment": environment_variables(release, ordinal),
+        "command": _list(container.command),
+        "entrypoint": _list(container.entrypoint),
+        "user": container.user or None,
+        "working_dir": container.working_dir or None,
+        "stop_signal": container.stop_signal or None,
+        "healthcheck": _healthcheck(release),
+        "ports": ports,
+        "tty": container.tty,
+        "stdin_open": container.stdin_open,
+        "hostname": container.naming.hostname or None,
+        "domainname": container.naming.domainname or None,
+        "networking_config": {"EndpointsConfig": {shared.network: {"Aliases": named}}} if named else None,
+        "host_config": api.create_host_config(
+            network_mode=shared.network,
+            restart_policy={"Name": shared.restart},
+            port_bindings=dict.fromkeys(ports, (host.address, host.ports or None)) if host.address else None,
+            log_config=_log_config(container, shared),
+            init=container.init or None,
+            read_only=container.read_only or None,
+            **_mount_options(container),
+            **_limit_options(container),
+            **_privilege_options(container),
+        ),
+    }
+
+
+def _mount_options(container: Container) -> dict[str, Any]:
+    mounts = [
+        Mount(
+            each.target,
+            each.source or None,
+            each.kind.value,
+            each.read_only,
+            propagation=each.propagation or None,
+            tmpfs_size=each.size_bytes or None,
+            tmpfs_mode=each.mode or None,
+        )
+        for each in container.mounts
+    ]
+    mounts += [Mount(each, None, "volume") for each in volume_folders(container)]
+    return {
+        "binds": list(container.volumes) or None,
+        "mounts": mounts or None,
+        "tmpfs": dict(container.tmpfs) or None,
+    }
+
+
+def _limit_options(container: Container) -> dict[str, Any]:
+    limits = container.limits
+    return {
+        "mem_limit": container.memory_bytes or None,
+        "nano_cpus": round(container.cpus * NANO) or None,
+        "mem_reservation": limits.memory_reservation_bytes or None,
+        "memswap_limit": limits.memory_swap_bytes or None,
+        "pids_limit": limits.pids or None,
+        "shm_size": limits.shm_bytes or None,
+        "cpu_shares": limits.cpu_shares or None,
+        "cpuset_cpus": limits.cpuset or None,
+        "oom_score_adj": limits.oom_score_adj or None,
+        "ulimits": [Ulimit(name=each.name, soft=each.soft, hard=each.hard) for each in limits.ulimits] or None,
+    }
+
+
+def _privilege_options(container: Container) -> dict[str, Any]:
+    rights, naming = container.rights, container.naming
+    return {
+        "cap_add": list(rights.cap_add) or None,
+        "cap_drop": list(rights.cap_drop) or None,
+        "security_opt": list(rights.security_opt) or None,
+        "group_add": list(rights.group_add) or None,
+        "devices": list(rights.devices) or None,
+        "sysctls": dict(rights.sysctls) or None,
+        "ipc_mode": rights.ipc or None,
+        "extra_hosts": list(naming.extra_hosts) or None,
+        "dns": list(naming.dns) or None,
+        "dns_search": list(naming.dns_search) or None,
+        "dns_opt": list(naming.dns_opt) or None,
+    }
+
+
+def _log_config(container: Container, shared: DockerOptions) -> LogConfig | None:
+    """The service's own, else the one of the settings."""
+    if container.log is not None:
+        return LogConfig(type=container.log.driver, config=dict(container.log.options))
+    return LogConfig(type=shared.log_driver, config=shared.log_options) if shared.log_driver else None
+
+
+# -- networks -------------------------------------------------------------------------------------------------------------
+def _network_aliases(container: Container, network: str) -> list[str]:
+    """The names on the network of the settings, where the service names it too. Docker's own bridge knows no names."""
+    found = (each.aliases for each in container.naming.networks if each.name == network != "bridge")
+    return list(next(found, ()))
+
+
+def extra_networks(container: Container, network: str) -> Iterator[tuple[str, list[str]]]:
+    """The networks to join besides that of the settings, with the names that it has there."""
+    yield from ((each.name, list(each.aliases)) for each in container.naming.networks if each.name != network)
+
+
+# -- how it is known ------------------------------------------------------------------------------------------------------
+def container_labels(release: Release, ordinal: int, shared: DockerOptions) -> dict[str, str]:
+    """How Tidegate finds its containers again, whatever became of its database."""
+    environment, _, service = release.service.partition("/")
+    container, health = release.container, release.container.health
+    own = {ENVIRONMENT: environment, SERVICE: service, RELEASE: release.id, ORDINAL: str(ordinal), IMAGE: release.image}
+    own[PORT] = str(container.port)
+    if health.path:
+        own[PROBE] = f"{health.timeout_seconds:g} {health.port or container.port} {health.path}"
+    wants = {"files": container.files, "networks": tuple(extra_networks(container, shared.network))}
+    if any(wants.values()):
+        own[WANTS] = " ".join(word for word, each in wants.items() if each)
+    return {**container.labels, **own}
+
+
+def container_name(release: Release, ordinal: int) -> str:
+    """Never the same twice: one that is still being removed does not stand in the way."""
+    return f"tidegate-{release.service.replace('/', '-')}-{release.id}-{ordinal}-{secrets.token_hex(3)}"
+
+
+def environment_variables(release: Release, ordinal: int) -> dict[str, str]:
+    """The service's own variables, and which instance this is."""
+    own = {"TIDEGATE_SERVICE": release.service, "TIDEGATE_RELEASE": release.id, "TIDEGATE_ORDINAL": str(ordinal)}
+    return {**release.container.environment, **own}
+
+
+def _list(words: tuple[str, ...] | None) -> list[str] | None:
+    return None if words is None else list(words)
+
+
+def _healthcheck(release: Release) -> dict[str, Any] | None:
+    check = release.container.healthcheck
+    if check is None:
+        return None
+    return {
+        "test": list(check.test),
+        "interval": round(check.interval_seconds * NANO),
+        "timeout": round(check.timeout_seconds * NANO),
+        "retries": check.retries,
+        "start_period": round(check.start_period_seconds * NANO),
+    }
+
+
+def volume_folders(container: Container) -> tuple[str, ...]:
+    """The folders that need a volume of their own."""
+    hidden = [*container.tmpfs, *(each.target for each in container.mounts if each.kind is MountKind.TMPFS)]
+    found = {
+        each.directory
+        for each in container.files
+        if container.read_only or any(f"{each.directory}/".startswith(f"{at}/") for at in hidden)
+    }
+    return tuple(sorted(found))
+
+
+def build_archives(container: Container) -> Iterator[tuple[str, bytes]]:
+    """Where to unpack, and what: a tar for each of those folders, and one for all the rest."""
+    own = volume_folders(container)
+    for folder in own:
+        yield folder, _tar([each for each in container.files if each.directory == folder], folder)
+    rest = [each for each in container.files if each.directory not in own]
+    if rest:
+        yield "/", _tar(rest, "/")
+
+
+def _tar(files: list[File], folder: str) -> bytes:
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as archive:
+        for each in files:
+            entry = tarfile.TarInfo(each.target.removeprefix(folder).lstrip("/"))
+            entry.size, entry.mode, entry.uid, entry.gid = len(each.data), each.mode, each.uid, each.gid
+            archive.addfile(entry, io.BytesIO(each.data))
+    return made.getvalue()

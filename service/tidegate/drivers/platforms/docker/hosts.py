@@ -1,0 +1,223 @@
+"""One Docker engine: its clients, made when first needed, and the calls that Tidegate makes of it."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import IO, Any, Literal
+
+from docker.api.client import APIClient
+from docker.constants import MINIMUM_DOCKER_API_VERSION
+from docker.errors import APIError, ImageNotFound, NotFound
+from docker.tls import TLSConfig
+
+from tidegate.core.model import Release
+from tidegate.drivers.platforms.docker import create as making
+from tidegate.drivers.platforms.docker.containers import SHORT_ID_CHARS
+from tidegate.drivers.platforms.docker.create import build_archives
+from tidegate.drivers.platforms.docker.errors import KNOWN_PULL_ERRORS, DockerHostError, translate_errors
+from tidegate.drivers.platforms.docker.options import DockerHostOptions, DockerOptions
+from tidegate.drivers.platforms.docker.transport import EngineAdapter, last_stderr_line
+from tidegate.errors import PlatformError
+
+#: The arguments of the SDK's `create_container`, of a client and the settings of platform and host.
+Configure = Callable[[APIClient, DockerOptions, DockerHostOptions], dict[str, Any]]
+
+SLOW_CALL_SECONDS = 120.0  # creating, starting and removing on a busy machine
+MAX_CONNECTIONS = 64
+
+
+class DockerHost:
+    """An engine by its name. Every method raises `PlatformError` that names it. Safe to use from several threads."""
+
+    def __init__(self, options: DockerHostOptions, shared: DockerOptions) -> None:
+        self.options, self.name, self._shared = options, options.name, shared
+        self._lock = threading.Lock()
+        self._clients: dict[float, APIClient] = {}
+        self._stderr: IO[bytes] = tempfile.TemporaryFile(mode="a+b")  # noqa: SIM115 - what ssh says; closed by close()
+
+    # -- clients --------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _translating_errors(self, doing: str, seconds: float | None = None, **known: Any) -> Iterator[APIClient]:
+        """A client whose answers may take so long; the SDK's errors leave as ours."""
+        try:
+            with translate_errors(self.name, doing, **known):
+                yield self._client(seconds or self._shared.timeout_seconds)
+        except DockerHostError as error:
+            said = "" if isinstance(error.__cause__, APIError) else last_stderr_line(self._stderr)
+            if not said:
+                raise
+            fix = f"try: ssh {self.options.url.removeprefix('ssh://')} docker version"
+            raise DockerHostError(self.name, doing, f"ssh said: {said}", fix, retryable=True) from error.__cause__
+
+    def _client(self, seconds: float) -> APIClient:
+        with self._lock:
+            if seconds not in self._clients:
+                version = next((client.api_version for client in self._clients.values()), "")
+                self._clients[seconds] = self._new_client(seconds, version or self._version(seconds))
+            return self._clients[seconds]
+
+    def _version(self, seconds: float) -> str:
+        """The API version that the engine speaks."""
+        with self._new_client(seconds, MINIMUM_DOCKER_API_VERSION) as client:
+            try:
+                return str(client.version(api_version=False)["ApiVersion"])
+            except KeyError:
+                raise ValueError("it does not tell its API version") from None
+
+    def _new_client(self, seconds: float, version: str) -> APIClient:
+        url, tls = self.options.url, self.options.tls
+        client = APIClient(
+            base_url=url if url.startswith("tcp://") else "unix:///engine",
+            version=version,
+            timeout=seconds,  # type: ignore[arg-type]  # requests takes fractions; the stubs say int
+            tls=TLSConfig(client_cert=(str(tls.cert), str(tls.key)), ca_cert=str(tls.ca), verify=True) if tls else False,
+            max_pool_size=MAX_CONNECTIONS,
+        )
+        client.trust_env = False  # only the settings say how an engine is reached
+        if not url.startswith("tcp://"):
+            client.mount("http+docker://", EngineAdapter(url, seconds, self._stderr))
+        return client
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        with self._lock:
+            for client in self._clients.values():
+                client.close()
+            self._clients = {}
+            self._stderr.close()
+
+    # -- containers -----------------------------------------------------------------------------------------------------
+
+    def listed(self, labels: Mapping[str, str]) -> list[dict[str, Any]]:
+        """All containers with these labels, whatever their state. One call, whatever their number."""
+        wanted = [f"{name}={value}" for name, value in labels.items()]
+        with self._translating_errors("listing containers") as api:
+            return [_require_object(each) for each in api.containers(all=True, filters={"label": wanted})]
+
+    def inspected(self, container: str) -> dict[str, Any] | None:
+        """Everything about one; None when it is gone."""
+        with self._translating_errors(f"looking at container {container}") as api:
+            try:
+                return _require_object(api.inspect_container(container))
+            except NotFound:
+                return None
+
+    def create(self, what: str, configuration: Configure) -> str:
+        """Create one as `configuration` says; its short id. A pinned image that was removed since is pulled again."""
+        with self._translating_errors(f"creating {what}", SLOW_CALL_SECONDS) as api:
+            wanted = configuration(api, self._shared, self.options)
+            try:
+                made = api.create_container(**wanted)
+            except ImageNotFound:
+                if "@" not in wanted["image"]:
+                    raise
+                self.pull(wanted["image"])
+                made = api.create_container(**wanted)
+        return str(made["Id"])[:SHORT_ID_CHARS]
+
+    def start(self, container: str, what: str, release: Release | None = None) -> None:
+        """Start a created one, with its release's files and networks put in before; once more is no harm. What cannot be
+        started is removed again, so that nothing half-made is left."""
+        try:
+            with self._translating_errors(f"starting {what}", SLOW_CALL_SECONDS) as api:
+                if release is not None:
+                    self._finish(api, container, release)
+                api.start(container)
+        except PlatformError as error:
+            if isinstance(error.__cause__, APIError):
+                self.remove(container)
+            raise
+
+    def _finish(self, api: APIClient, container: str, release: Release) -> None:
+        for folder, tar in build_archives(release.container):
+            api.put_archive(container, folder, tar)
+        for network, aliases in making.extra_networks(release.container, self._shared.network):
+            try:
+                api.connect_container_to_network(container, network, aliases=aliases)
+            except APIError as error:
+                if "already exists in network" not in str(error.explanation):
+                    raise
+
+    def stop(self, container: str, grace_seconds: int) -> None:
+        """Its stop signal, and after the grace SIGKILL; gone already is fine. Comes back when it has ended."""
+        with self._translating_errors(f"stopping container {container}", SLOW_CALL_SECONDS) as api:
+            try:
+                api.stop(container, timeout=grace_seconds)
+            except NotFound:
+                return
+
+    def remove(self, container: str) -> None:
+        """With its anonymous volumes; gone already, or going, is fine."""
+        with self._translating_errors(f"removing container {container}", SLOW_CALL_SECONDS) as api:
+            try:
+                api.remove_container(container, force=True, v=True)
+            except NotFound:
+                return
+            except APIError as error:
+                if "already in progress" not in str(error.explanation):
+                    raise
+
+    def tail(self, container: str, lines: int) -> str:
+        """Its last log lines, standard output and error as they came."""
+        with self._translating_errors(f"reading the log of container {container}") as api:
+            try:
+                found: bytes = api.logs(container, stdout=True, stderr=True, tail=lines)
+            except NotFound:
+                raise PlatformError(
+                    f"docker {self.name}: container {container} is gone, and its log", retryable=False
+                ) from None
+        return found.decode(errors="replace")
+
+    # -- images, networks, the engine -------------------------------------------------------------------------------------
+
+    def image(self, reference: str) -> dict[str, Any] | None:
+        """What the engine knows of an image; None when it is not there."""
+        with self._translating_errors(f"looking at image {reference}") as api:
+            try:
+                return _require_object(api.inspect_image(reference))  # type: ignore[no-untyped-call]  # the stubs lack it
+            except ImageNotFound:
+                return None
+
+    def pull(self, reference: str) -> None:
+        """Get it from its registry, with the credentials of the Docker configuration of the user that runs Tidegate."""
+        with self._translating_errors(
+            f"pulling image {reference}", self._shared.pull_seconds, known=KNOWN_PULL_ERRORS
+        ) as api:
+            for line in api.pull(reference, stream=True, decode=True):
+                if "error" in line:
+                    raise APIError(str(line["error"]), explanation=str(line["error"]))
+
+    @property
+    def network(self) -> str:
+        """The one of the settings."""
+        return self._shared.network
+
+    def network_problem(self, name: str) -> str:
+        """What to say of a network that is not there."""
+        fix = "correct `network`" if name == self.network else "correct the Compose file"
+        return f"docker {self.name}: there is no network {name}: docker network create {name} there, or {fix}"
+
+    def has(self, kind: Literal["network", "volume"], name: str) -> bool:
+        """Whether it is there."""
+        with self._translating_errors(f"looking at {kind} {name}") as api:
+            try:
+                api.inspect_network(name) if kind == "network" else api.inspect_volume(name)
+            except NotFound:
+                return False
+        return True
+
+    def about(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What the engine says of itself: version and information."""
+        with self._translating_errors("asking the engine") as api:
+            return _require_object(api.version()), _require_object(api.info())
+
+
+def _require_object(found: Any) -> dict[str, Any]:
+    """Raises `TypeError` for what is none."""
+    if not isinstance(found, dict):
+        raise TypeError(f"found {type(found).__name__} instead of an object")
+    return found

@@ -1,0 +1,98 @@
+"""From an image's name to what is really run: the same immutable image on every host."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
+from typing import Any
+
+from tidegate.core.model import Release
+from tidegate.drivers.platforms.docker.hosts import DockerHost
+from tidegate.errors import PlatformError
+
+Images = Mapping[str, Mapping[str, Any]]  # host's name to what its engine says of the image
+
+
+def pin_image(release: Release, hosts: Sequence[DockerHost], pool: Executor) -> str:
+    """The registry's digest where every host has it, otherwise the image's id. Raises when it could not be run."""
+    wanted = release.digest or release.image
+    found = dict(
+        zip((host.name for host in hosts), pool.map(lambda host: _pull_if_missing(host, wanted), hosts), strict=True)
+    )
+    for name, image in found.items():
+        require_readiness_check(name, release, image)
+    for missing in pool.map(lambda host: _missing_resources(host, release), hosts):
+        if missing:
+            raise PlatformError(missing, retryable=False)
+    return choose_reference(wanted, found)
+
+
+def _missing_resources(host: DockerHost, release: Release) -> str:
+    """What this host has to have and has not; empty when it has all."""
+    for network in dict.fromkeys((host.network, *(each.name for each in release.container.naming.networks))):
+        if not host.has("network", network):
+            return host.network_problem(network)
+    for volume in release.container.external_volumes:
+        if not host.has("volume", volume):
+            return (
+                f"docker {host.name}: there is no volume {volume}, and the Compose file says external: docker volume "
+                f"create {volume} there, or leave external out"
+            )
+    return ""
+
+
+def _pull_if_missing(host: DockerHost, reference: str) -> Mapping[str, Any]:
+    """The image on this host, pulled when it is not there."""
+    image = host.image(reference)
+    if image is None and not reference.startswith("sha256:"):
+        host.pull(reference)
+        image = host.image(reference)
+    if image is None:
+        raise PlatformError(
+            f"docker {host.name}: there is no image {reference}: pull, load or build it there, or push it to a registry",
+            retryable=False,
+        )
+    return image
+
+
+def choose_reference(reference: str, found: Images) -> str:
+    """What all hosts can start, and what is the same on all of them."""
+    name = repository_of(reference)
+    digests: list[set[str]] = [
+        {digest for digest in image.get("RepoDigests") or () if digest.startswith(f"{name}@")} for image in found.values()
+    ]
+    shared = set.intersection(*digests)
+    if shared:
+        return min(shared)
+    ids = {str(image["Id"]) for image in found.values()}
+    if len(ids) == 1:
+        return ids.pop()
+    told = ", ".join(f"{host} has {str(image['Id'])[:19]}" for host, image in found.items())
+    raise PlatformError(
+        f"{reference} is not the same image on every host: {told}; push it to a registry and pull it on all, or load one "
+        "image on all (docker save, docker load)",
+        retryable=False,
+    )
+
+
+def repository_of(reference: str) -> str:
+    """The name without tag or digest: `host:5000/shop` of `host:5000/shop:v1`."""
+    name = reference.partition("@")[0]
+    head, _, tag = name.rpartition(":")
+    return head if head and "/" not in tag else name
+
+
+def require_readiness_check(host: str, release: Release, image: Mapping[str, Any]) -> None:
+    """Refuse what could never be known to be ready."""
+    container = release.container
+    if container.health.path:
+        return
+    own = ((image.get("Config") or {}).get("Healthcheck") or {}).get("Test") or ()
+    test = container.healthcheck.test if container.healthcheck else own
+    if test and test[0] != "NONE":
+        return
+    raise PlatformError(
+        f"docker {host}: it could never be known when {release.image} is ready: it has no HEALTHCHECK, and the service "
+        "has no health endpoint; add `x-tidegate: {health: {path: /health}}` or a `healthcheck` to the Compose file",
+        retryable=False,
+    )

@@ -1,0 +1,120 @@
+"""Hooks as containers: one for each job, named after its rollout, so that it is begun once whoever asks.
+
+A job runs with the variables, volumes, user and network of its release; it takes no traffic, is not restarted, and carries
+no label by which it could be taken for an instance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from docker.api.client import APIClient
+
+from tidegate.core.hooks import Job, JobState
+from tidegate.core.model import Release
+from tidegate.drivers.platforms.docker import create as making
+from tidegate.drivers.platforms.docker import labels
+from tidegate.drivers.platforms.docker.hosts import DockerHost
+from tidegate.drivers.platforms.docker.options import DockerHostOptions, DockerOptions
+from tidegate.errors import PlatformError
+
+HOOK_LABEL, ROLLOUT_LABEL = labels.PREFIX + "hook", labels.PREFIX + "rollout"
+MAX_LOG_LINES = 50  # of its log
+NOT_STARTED = 125  # the exit status that `docker run` has where a container cannot be started
+GRACE_SECONDS = 10
+
+
+def job_config(api: APIClient, job: Job, shared: DockerOptions, host: DockerHostOptions) -> dict[str, Any]:
+    """The arguments of the SDK's `create_container`."""
+    wanted = making.container_config(api, job.release, 0, shared, host)
+    environment, _, service = job.service.partition("/")
+    own = {labels.ENVIRONMENT: environment, labels.SERVICE: service, HOOK_LABEL: job.name, ROLLOUT_LABEL: job.rollout}
+    mine = {f"{labels.PREFIX}{word}" for word in ("release", "ordinal", "port", "probe", "image", "wants")}
+    wanted["host_config"] |= {"RestartPolicy": {"Name": "no"}, "PortBindings": {}}
+    if job.hook.host_network:
+        wanted["host_config"]["NetworkMode"] = "host"
+        wanted |= {"networking_config": None, "hostname": None, "domainname": None}
+    return wanted | {
+        "image": job.hook.image or wanted["image"],
+        "name": f"tidegate-{job.rollout}-{job.name.replace('_', '-')}",
+        "labels": {name: value for name, value in wanted["labels"].items() if name not in mine} | own,
+        "environment": {**job.release.container.environment, **job.variables, **job.hook.environment},
+        "command": list(job.hook.command),
+        "entrypoint": _entrypoint(job, wanted["entrypoint"]),
+        "healthcheck": {"test": ["NONE"]},
+        "ports": None,
+        "stop_signal": None,
+    }
+
+
+def _entrypoint(job: Job, of_release: list[str] | None) -> list[str] | None:
+    """The hook's own; else the release's, as far as it is the release's image that runs."""
+    if job.hook.entrypoint is not None:
+        return list(job.hook.entrypoint)
+    return None if job.hook.image else of_release
+
+
+def run_job(job: Job, hosts: Sequence[DockerHost]) -> JobState:
+    """As the port says; on the first host, unless it is on another one already."""
+    found = _find_containers(job.service, job.rollout, hosts, job.name)
+    host, there = found[0] if found else (hosts[0], None)
+    if there is None or there["State"] == "created":
+        try:
+            _start_job(job, host, None if there is None else str(there["Id"]))
+        except PlatformError as error:
+            if error.retryable:
+                raise
+            return JobState(NOT_STARTED, detail=error.message)
+        return JobState(None)
+    looked = host.inspected(str(there["Id"]))
+    if looked is None:
+        raise PlatformError(f"docker {host.name}: the container of {job.name} vanished; it is looked for again")
+    return _job_state(looked, host)
+
+
+def _start_job(job: Job, host: DockerHost, container: str | None) -> None:
+    if container is None:
+        if job.hook.image and host.image(job.hook.image) is None:
+            host.pull(job.hook.image)
+        container = host.create(f"{job.name} of {job.release.id}", lambda *told: job_config(told[0], job, *told[1:]))
+    host.start(container, job.name, _without_networks(job.release) if job.hook.host_network else job.release)
+
+
+def _without_networks(release: Release) -> Release:
+    """Without networks to join: what has that of its machine joins no other."""
+    naming = replace(release.container.naming, networks=())
+    return replace(release, container=replace(release.container, naming=naming))
+
+
+def _job_state(looked: Mapping[str, Any], host: DockerHost) -> JobState:
+    state = looked["State"]
+    log = host.tail(str(looked["Id"]), MAX_LOG_LINES)
+    if state["Status"] in ("running", "restarting", "paused"):
+        return JobState(None, log)
+    status = int(state.get("ExitCode") or 0)
+    detail = "killed for lack of memory" if state.get("OOMKilled") else str(state.get("Error") or "")
+    return JobState(status if status or not detail else NOT_STARTED, log, detail)
+
+
+def end_job(job: Job, hosts: Sequence[DockerHost]) -> None:
+    """As the port says."""
+    for host, there in _find_containers(job.service, job.rollout, hosts, job.name):
+        host.stop(str(there["Id"]), GRACE_SECONDS)
+
+
+def clear_jobs(service: str, rollout: str, hosts: Sequence[DockerHost]) -> None:
+    """As the port says."""
+    for host, there in _find_containers(service, rollout, hosts):
+        host.remove(str(there["Id"]))
+
+
+def _find_containers(
+    service: str, rollout: str, hosts: Sequence[DockerHost], name: str = ""
+) -> list[tuple[DockerHost, dict[str, Any]]]:
+    """The containers of the rollout's jobs, on all hosts; one host without an answer makes the whole unknown."""
+    environment, _, own = service.partition("/")
+    wanted = {labels.ENVIRONMENT: environment, labels.SERVICE: own, ROLLOUT_LABEL: rollout}
+    asked = wanted | ({HOOK_LABEL: name} if name else {})
+    return [(host, each) for host in hosts for each in host.listed(asked)]

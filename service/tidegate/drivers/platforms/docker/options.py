@@ -1,0 +1,118 @@
+"""The settings of the Docker platform: `[environments.NAME.platform]` with `driver = "docker"`."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+HOST_NAME = r"^[a-z0-9][a-z0-9-]*$"
+
+
+class DockerTlsOptions(BaseModel):
+    """The client's files for a `tcp://` engine that asks for certificates."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    ca: Path  # the authority that signed the engine's certificate
+    cert: Path
+    key: Path
+
+
+class DockerHostOptions(BaseModel):
+    """One engine, and how the proxy reaches its containers.
+
+    `address` empty: each at its own bridge address, which works where the proxy runs on the same machine or routes to the
+    bridge. Otherwise an IP address of the engine's machine: each container is published on a port of it, and reached there.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(pattern=HOST_NAME)
+    url: str = "unix:///var/run/docker.sock"  # unix:///path, tcp://host:port, ssh://[user@]host[:port]
+    address: str = ""
+    ports: str = ""  # "20000-20099": publish on ports of this range only, for a firewall; empty: any free port
+    tls: DockerTlsOptions | None = None
+
+    @field_validator("url")
+    @classmethod
+    def _is_an_engine(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme == "unix" and parts.path.startswith("/") and not parts.netloc:
+            return url
+        named = parts.hostname and not parts.hostname.startswith("-") and parts.path in ("", "/")
+        if parts.scheme == "tcp" and named and parts.port and parts.username is None:
+            return url
+        if parts.scheme == "ssh" and named and parts.password is None and not (parts.username or "").startswith("-"):
+            return url
+        raise ValueError("must be unix:///path, tcp://host:port or ssh://[user@]host[:port]")
+
+    @field_validator("address")
+    @classmethod
+    def _is_an_ip_address(cls, address: str) -> str:
+        if not address:
+            return ""
+        try:
+            found = ipaddress.ip_address(address)
+        except ValueError:
+            raise ValueError("must be an IP address of the engine's machine, or empty") from None
+        if found.is_unspecified:
+            raise ValueError("must be one address that the proxy can reach, not all of them")
+        return address
+
+    @field_validator("ports")
+    @classmethod
+    def _is_a_range(cls, ports: str) -> str:
+        found = re.fullmatch(r"(\d{1,5})-(\d{1,5})", ports)
+        if ports and not (found and 0 < int(found[1]) <= int(found[2]) < 65536):
+            raise ValueError('must be a range such as "20000-20099"')
+        return ports
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> DockerHostOptions:
+        if self.ports and not self.address:
+            raise ValueError("ports needs address: only published containers have ports of the machine")
+        if self.tls and not self.url.startswith("tcp://"):
+            raise ValueError("tls belongs to a tcp:// url")
+        return self
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the engine runs on this machine."""
+        return self.url.startswith("unix://") or urlsplit(self.url).hostname in ("localhost", "127.0.0.1", "::1")
+
+
+class DockerOptions(BaseModel):
+    """The engines of an environment, and what all its containers have in common."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    hosts: Annotated[tuple[DockerHostOptions, ...], Field(min_length=1)]
+    network: str = Field(default="bridge", pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]*$")  # exists on every host
+    restart: Literal["unless-stopped", "on-failure"] = "unless-stopped"  # so that they come back after a reboot
+    log_driver: str = "json-file"  # empty: the engine's own default, without options
+    log_options: dict[str, str] = {"max-size": "10m", "max-file": "3"}
+    timeout_seconds: float = Field(default=10.0, gt=0, le=300)  # for looking; starting and stopping may take longer
+    pull_seconds: float = Field(default=900.0, gt=0)  # the longest silence of a registry while an image is pulled
+
+    @field_validator("hosts")
+    @classmethod
+    def _have_names_of_their_own(cls, hosts: tuple[DockerHostOptions, ...]) -> tuple[DockerHostOptions, ...]:
+        names = [host.name for host in hosts]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"the name {', '.join(twice)} is given twice")
+        return hosts
+
+    @field_validator("network")
+    @classmethod
+    def _gives_each_its_address(cls, network: str) -> str:
+        if network in ("host", "none") or network.startswith("container:"):
+            raise ValueError(
+                "must give each container an address of its own: bridge, or a network made with docker network create"
+            )
+        return network

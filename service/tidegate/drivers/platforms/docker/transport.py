@@ -1,0 +1,130 @@
+"""How an engine's socket is reached, on this machine and behind SSH.
+
+The SDK's own ways leave sockets open when a connection fails, need paramiko even to offer SSH, and give SSH no time limits.
+Behind SSH each connection is one `ssh HOST docker system dial-stdio` of the system's own client, whose standard input and
+output are one socket: keys, `~/.ssh/config`, jump hosts and time limits all work as they do elsewhere.
+"""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+from collections.abc import Callable
+from typing import IO, Any
+from urllib.parse import urlsplit
+
+import urllib3.connection
+import urllib3.connectionpool
+from requests.adapters import HTTPAdapter
+
+MAX_STDERR_CHARS = 400  # characters of what ssh said
+MAX_UNIX_CONNECTIONS = 64
+MAX_SSH_CONNECTIONS = 8  # kept; each is a process, and sshd allows ten sessions at once where they share one connection
+
+
+def ssh_command(url: str, connect_seconds: float) -> list[str]:
+    """The program that speaks with the engine; it never asks for a password."""
+    parts = urlsplit(url)
+    words = ["ssh", "-o", "BatchMode=yes", "-o", f"ConnectTimeout={max(1, round(connect_seconds))}"]
+    words += ["-o", "ServerAliveInterval=10", "-o", "ServerAliveCountMax=3"]
+    words += ["-l", parts.username] if parts.username else []
+    words += ["-p", str(parts.port)] if parts.port else []
+    return [*words, "--", str(parts.hostname), "docker system dial-stdio"]
+
+
+class UnixConnection(urllib3.connection.HTTPConnection):
+    """HTTP over a socket of this machine."""
+
+    def __init__(self, path: str, seconds: float) -> None:
+        super().__init__("localhost", timeout=seconds)
+        self._path, self._seconds = path, seconds
+
+    def connect(self) -> None:
+        """Connect, or leave nothing open."""
+        made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            made.settimeout(self._seconds)
+            made.connect(self._path)
+        except OSError:
+            made.close()
+            raise
+        self.sock = made
+
+
+class SshConnection(urllib3.connection.HTTPConnection):
+    """HTTP over the standard input and output of a program."""
+
+    def __init__(self, words: list[str], stderr: IO[bytes], seconds: float) -> None:
+        super().__init__("localhost", timeout=seconds)
+        self._words, self._stderr, self._seconds = words, stderr, seconds
+        self._program: subprocess.Popen[bytes] | None = None
+
+    def connect(self) -> None:
+        """Start the program and speak through its standard input and output."""
+        ours, theirs = socket.socketpair()
+        try:
+            self._program = subprocess.Popen(
+                self._words, stdin=theirs.fileno(), stdout=theirs.fileno(), stderr=self._stderr, start_new_session=True
+            )
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        ours.settimeout(self._seconds)
+        self.sock = ours
+
+    def close(self) -> None:
+        """End the program with the connection."""
+        super().close()
+        program, self._program = self._program, None
+        if program is not None:
+            program.terminate()
+            program.wait()
+
+
+class ConnectionPool(urllib3.connectionpool.HTTPConnectionPool):
+    """Connections to one engine, kept for the next request."""
+
+    def __init__(self, new: Callable[[], urllib3.connection.HTTPConnection], seconds: float, size: int) -> None:
+        super().__init__("localhost", timeout=seconds, maxsize=size)
+        self._new = new
+
+    def _new_conn(self) -> urllib3.connection.HTTPConnection:
+        return self._new()
+
+
+class EngineAdapter(HTTPAdapter):
+    """To be mounted for `http+docker://` on the SDK's client, for `unix://` and `ssh://` addresses.
+
+    `stderr` is where the programs' standard error goes.
+    """
+
+    def __init__(self, url: str, seconds: float, stderr: IO[bytes]) -> None:
+        super().__init__()
+        if url.startswith("ssh://"):
+            words = ssh_command(url, seconds)
+            self._pool = ConnectionPool(lambda: SshConnection(words, stderr, seconds), seconds, MAX_SSH_CONNECTIONS)
+        else:
+            path = urlsplit(url).path
+            self._pool = ConnectionPool(lambda: UnixConnection(path, seconds), seconds, MAX_UNIX_CONNECTIONS)
+
+    def get_connection_with_tls_context(self, *_: Any, **__: Any) -> ConnectionPool:
+        """The one pool, whatever the address."""
+        return self._pool
+
+    def request_url(self, request: Any, proxies: Any) -> str:
+        """The path alone: no proxy is ever between."""
+        return str(request.path_url)
+
+    def close(self) -> None:
+        """Close the connections and end the programs."""
+        self._pool.close()
+        super().close()
+
+
+def last_stderr_line(stderr: IO[bytes]) -> str:
+    """What ssh said last on its standard error; empty when it said nothing."""
+    stderr.seek(0)
+    lines = stderr.read().decode(errors="replace")[-MAX_STDERR_CHARS:].strip().splitlines()
+    return lines[-1].strip() if lines else ""

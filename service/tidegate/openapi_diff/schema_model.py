@@ -1,0 +1,262 @@
+"""A schema as it is compared: `allOf` merged, `anyOf` and `oneOf` as branches, both versions' spellings made one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from tidegate.openapi_diff.documents import Node, OpenApiDocument, Undecidable
+
+TYPES = frozenset({"null", "boolean", "object", "array", "number", "integer", "string"})
+MAX_BRANCHES = 64
+MAX_NESTING = 30  # parts within parts of one schema
+SIZE_KEYS = frozenset({"minLength", "minItems", "minProperties", "maxLength", "maxItems", "maxProperties"})
+#: Compared as they stand, for it cannot be told what a difference means.
+OPAQUE_KEYWORDS = frozenset({
+    "not", "if", "then", "else", "dependentRequired", "dependentSchemas", "dependencies", "contains", "minContains",
+    "maxContains", "patternProperties", "propertyNames", "unevaluatedProperties", "unevaluatedItems", "prefixItems",
+    "contentEncoding", "contentMediaType", "contentSchema", "discriminator", "xml", "$dynamicRef", "$recursiveRef",
+})  # fmt: skip
+IMPLIED_TYPES = {"properties": "object", "additionalProperties": "object", "required": "object", "items": "array"}
+ANNOTATION_FORMATS = frozenset({"password"})  # formats that restrict nothing
+
+
+@dataclass(frozen=True, slots=True)
+class NumericBound:
+    """The least or the greatest value, itself allowed or not."""
+
+    value: float
+    exclusive: bool
+
+    def __str__(self) -> str:
+        return f"{self.value:g}{' (exclusive)' if self.exclusive else ''}"
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaShape:
+    """What one branch of a schema allows. None, empty: anything. `types` has no `integer` beside `number`.
+
+    `additional` is what holds for properties without a name of their own: None where nothing is said.
+    """
+
+    types: frozenset[str] = TYPES - {"integer"}
+    values: tuple[object, ...] | None = None
+    format: str = ""
+    minimum: NumericBound | None = None
+    maximum: NumericBound | None = None
+    multiple: float | None = None
+    sizes: Mapping[str, float] = field(default_factory=dict)
+    patterns: frozenset[str] = frozenset()
+    unique: bool = False
+    properties: Mapping[str, Node] = field(default_factory=dict)
+    required: frozenset[str] = frozenset()
+    additional: Node | None = None
+    items: Node | None = None
+    opaque: Mapping[str, Node] = field(default_factory=dict)
+
+    @property
+    def bare(self) -> bool:
+        """Whether it says nothing but its types."""
+        return self == SchemaShape(types=self.types)
+
+
+ANY_SHAPE = SchemaShape()
+
+
+def shapes_of(document: OpenApiDocument, node: Node) -> tuple[SchemaShape, ...]:
+    """The branches of a schema: a value is right when one of them allows it. Raises `Undecidable`."""
+    return _join_branches(_shapes_of(document, node, ()))
+
+
+def _shapes_of(document: OpenApiDocument, node: Node, within: tuple[str, ...]) -> tuple[SchemaShape, ...]:
+    if node.pointer in within or len(within) > MAX_NESTING:
+        raise Undecidable(f"{node.pointer} is made of itself")
+    within = (*within, node.pointer)
+    if isinstance(node.value, bool):
+        return (ANY_SHAPE,) if node.value else (SchemaShape(types=frozenset()),)
+    if not isinstance(node.value, Mapping):
+        raise Undecidable(f"{node.pointer} is not a schema")
+    if "$ref" in node.value:
+        target = document.resolve(node)
+        found = _shapes_of(document, target, within)
+        rest = {key: value for key, value in node.value.items() if key != "$ref"}
+        if not document.siblings or not rest:
+            return found
+        return _combine_all(found, _shapes_of(document, Node(rest, node.pointer + "/"), within))
+    found = (_own_shape(document, node),)
+    for part in node.sequence("allOf"):
+        found = _combine_all(found, _shapes_of(document, part, within))
+    for key in ("anyOf", "oneOf"):
+        branches = node.sequence(key)
+        if branches:
+            found = _combine_all(
+                found, _join_branches([each for part in branches for each in _shapes_of(document, part, within)])
+            )
+    if document.nullable and node.flag("nullable"):
+        found = tuple(replace(each, types=each.types | {"null"}) for each in found)
+    return found
+
+
+def _own_shape(document: OpenApiDocument, node: Node) -> SchemaShape:
+    """What it says itself."""
+    raw = node.value if isinstance(node.value, Mapping) else {}
+    values = _read_values(raw)
+    sizes = {key: number for key in raw.keys() & SIZE_KEYS if (number := _read_number(raw, key)) is not None}
+    return SchemaShape(
+        types=_read_types(node, raw, values),
+        values=values,
+        format="" if node.text("format") in ANNOTATION_FORMATS else node.text("format"),
+        minimum=_read_bound(raw, "minimum", "exclusiveMinimum", max),
+        maximum=_read_bound(raw, "maximum", "exclusiveMaximum", min),
+        multiple=_read_number(raw, "multipleOf"),
+        sizes=sizes,
+        patterns=frozenset({node.text("pattern")} - {""}),
+        unique=node.flag("uniqueItems"),
+        properties=node.mapping("properties"),
+        required=frozenset(str(each.value) for each in node.sequence("required")),
+        additional=node.get("additionalProperties"),
+        items=node.get("items"),
+        opaque={key: node.child(key, value=raw[key]) for key in sorted(raw.keys() & OPAQUE_KEYWORDS)},
+    )
+
+
+def _read_types(node: Node, raw: Mapping[str, object], values: Sequence[object] | None) -> frozenset[str]:
+    told = raw.get("type")
+    if told is None:
+        implied = {kind for key, kind in IMPLIED_TYPES.items() if key in raw}
+        found = implied or ({_type_of(value) for value in values} if values is not None else TYPES)
+    else:
+        found = {told} if isinstance(told, str) else set(told) if isinstance(told, list) else {""}
+    if not found <= TYPES:
+        raise Undecidable(f"{node.pointer} has a type that is not known: {told}")
+    return frozenset(found - {"integer"} if "number" in found else found)
+
+
+def _type_of(value: object) -> str:
+    kinds: tuple[tuple[type | tuple[type, ...], str], ...] = (
+        (bool, "boolean"), (int, "integer"), (float, "number"), (str, "string"), (Mapping, "object"), (list, "array"),
+    )  # fmt: skip
+    return next((name for kind, name in kinds if isinstance(value, kind)), "null")
+
+
+def _read_values(raw: Mapping[str, object]) -> tuple[object, ...] | None:
+    if "const" in raw:
+        return (raw["const"],)
+    told = raw.get("enum")
+    return tuple(told) if isinstance(told, list) else None
+
+
+def _read_number(raw: Mapping[str, object], key: str) -> float | None:
+    value = raw.get(key)
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _read_bound(
+    raw: Mapping[str, object], key: str, exclusive: str, tighter: Callable[[Iterable[float]], float]
+) -> NumericBound | None:
+    """`exclusiveMinimum: true` beside `minimum` in 3.0, a number of its own from 3.1 on."""
+    found = [] if (value := _read_number(raw, key)) is None else [NumericBound(value, raw.get(exclusive) is True)]
+    if (own := _read_number(raw, exclusive)) is not None:
+        found.append(NumericBound(own, True))
+    return _tightest_bound(found, tighter)
+
+
+def _tightest_bound(bounds: Sequence[NumericBound], tighter: Callable[[Iterable[float]], float]) -> NumericBound | None:
+    if not bounds:
+        return None
+    value = tighter(each.value for each in bounds)
+    return NumericBound(value, any(each.exclusive for each in bounds if each.value == value))
+
+
+# -- several schemas as one -------------------------------------------------------------------------------------------
+
+
+def _combine_all(some: Sequence[SchemaShape], others: Sequence[SchemaShape]) -> tuple[SchemaShape, ...]:
+    """All of some and of others at a time."""
+    if len(some) * len(others) > MAX_BRANCHES:
+        raise Undecidable("there are too many branches")
+    return tuple(_combine(one, other) for one in some for other in others)
+
+
+def _combine(one: SchemaShape, other: SchemaShape) -> SchemaShape:
+    if one == ANY_SHAPE:
+        return other
+    if other == ANY_SHAPE:
+        return one
+    formats = {one.format, other.format} - {""}
+    if len(formats) > 1 or (one.multiple is not None and other.multiple is not None and one.multiple != other.multiple):
+        raise Undecidable("one value has two formats or two multiples")
+    if one.opaque.keys() & other.opaque.keys():
+        raise Undecidable(f"{', '.join(sorted(one.opaque.keys() & other.opaque.keys()))} stands twice for one value")
+    return SchemaShape(
+        types=common_types(one.types, other.types),
+        values=_common_values(one.values, other.values),
+        format=next(iter(formats), ""),
+        minimum=_tightest_bound([each for each in (one.minimum, other.minimum) if each], max),
+        maximum=_tightest_bound([each for each in (one.maximum, other.maximum) if each], min),
+        multiple=one.multiple if one.multiple is not None else other.multiple,
+        sizes={key: _tightest_size(key, one, other) for key in one.sizes.keys() | other.sizes.keys()},
+        patterns=one.patterns | other.patterns,
+        unique=one.unique or other.unique,
+        properties=_merge_properties(one.properties, other.properties),
+        required=one.required | other.required,
+        additional=_merge_nodes(one.additional, other.additional),
+        items=_merge_nodes(one.items, other.items),
+        opaque={**one.opaque, **other.opaque},
+    )
+
+
+def common_types(one: frozenset[str], other: frozenset[str]) -> frozenset[str]:
+    """The types that both allow; integers are numbers, too."""
+    both = one & other
+    integers = (
+        {"integer"} if ("number" in one and "integer" in other) or ("integer" in one and "number" in other) else set()
+    )
+    return both | integers
+
+
+def _common_values(one: tuple[object, ...] | None, other: tuple[object, ...] | None) -> tuple[object, ...] | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return tuple(each for each in one if is_among(each, other))
+
+
+def is_among(value: object, values: Sequence[object]) -> bool:
+    """Whether it is one of them; true is not 1."""
+    return any(_type_of(value) == _type_of(each) and value == each for each in values)
+
+
+def _tightest_size(key: str, one: SchemaShape, other: SchemaShape) -> float:
+    told = [each.sizes[key] for each in (one, other) if key in each.sizes]
+    return max(told) if key.startswith("min") else min(told)
+
+
+def _merge_properties(one: Mapping[str, Node], other: Mapping[str, Node]) -> Mapping[str, Node]:
+    found = dict(one)
+    for name, node in other.items():
+        merged = _merge_nodes(found.get(name), node)
+        assert merged is not None
+        found[name] = merged
+    return found
+
+
+def _merge_nodes(one: Node | None, other: Node | None) -> Node | None:
+    """The one that is there; both as parts of an `allOf` that nobody wrote."""
+    if one is None or other is None or one == other:
+        return one if other is None else other
+    return Node({"allOf": [one.value, other.value]}, f"{one.pointer}&{other.pointer}")
+
+
+def _join_branches(branches: Sequence[SchemaShape]) -> tuple[SchemaShape, ...]:
+    """Branches that say nothing but types are one; `null` beside others is one more type of each of these."""
+    bare = frozenset[str]().union(*(each.types for each in branches if each.bare))
+    bare = bare - {"integer"} if "number" in bare else bare
+    others = list(dict.fromkeys(id(each) for each in branches if not each.bare))
+    kept = [each for each in branches if id(each) in others]
+    if kept and bare == {"null"}:
+        return tuple(replace(each, types=each.types | {"null"}, values=_with_null(each.values)) for each in kept)
+    return (*kept, *([SchemaShape(types=bare)] if bare or not kept else []))
+
+
+def _with_null(values: tuple[object, ...] | None) -> tuple[object, ...] | None:
+    return values if values is None or is_among(None, values) else (*values, None)

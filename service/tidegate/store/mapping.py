@@ -1,0 +1,211 @@
+"""Between the frozen values of the core and rows of the tables.
+
+A stored value with an unknown or a missing part is refused, not patched up: pydantic raises `ValidationError`, which
+leaves the store as a `StoreError`. A part that has a default may be missing, so that an older row is still read after
+a newer release has added one.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Mapping
+from typing import Any, Generic, TypeVar
+
+from pydantic import ConfigDict, TypeAdapter
+from sqlalchemy import Row
+
+from tidegate.analysis.measurement import Measurement
+from tidegate.analysis.verdict import Verdict
+from tidegate.core.model import Event, Release, Rollout, RolloutKind, Service, Signal
+from tidegate.core.phases import Phase
+from tidegate.core.records import AuditEntry, Drift, Freeze, Idempotency, ReleaseRow, ServiceRow, Token, VerdictRow
+
+T = TypeVar("T")
+AnyRow = Row[Any]
+Values = dict[str, Any]  # by column
+
+# JSON has no word for NaN and infinity, and PostgreSQL refuses them: they are kept as strings.
+CONFIG = ConfigDict(extra="forbid", ser_json_inf_nan="strings", hide_input_in_errors=True)
+
+
+class Codec(Generic[T]):
+    """One kind of value to JSON-able data and back.
+
+    It is named inside a tuple: pydantic takes a configuration for that and hands it down, but refuses one for a
+    dataclass, and the core's dataclasses know nothing of pydantic.
+    """
+
+    def __init__(self, adapter: TypeAdapter[tuple[T]]) -> None:
+        self._adapter = adapter
+
+    def encode(self, value: T) -> Any:
+        """Dicts, lists, strings, numbers, None."""
+        return json.loads(self._adapter.dump_json((value,)))[0]
+
+    def text(self, value: T) -> bytes:
+        """As JSON."""
+        return self._adapter.dump_json((value,))
+
+    def of_text(self, text: bytes) -> T:
+        """The value; raises pydantic's `ValidationError` on unknown, missing or mistyped parts."""
+        return self._adapter.validate_json(text)[0]
+
+    def decode(self, data: Any) -> T:
+        """The value; raises pydantic's `ValidationError` on unknown, missing or mistyped parts."""
+        return self._adapter.validate_python((data,))[0]
+
+
+ROLLOUT = Codec(TypeAdapter(tuple[Rollout], config=CONFIG))
+SERVICE = Codec(TypeAdapter(tuple[Service], config=CONFIG))
+RELEASE = Codec(TypeAdapter(tuple[Release], config=CONFIG))
+VERDICT = Codec(TypeAdapter(tuple[Verdict], config=CONFIG))
+MEASUREMENT = Codec(TypeAdapter(tuple[Measurement], config=CONFIG))
+SIGNAL = Codec(TypeAdapter(tuple[Signal], config=CONFIG))
+EVENT = Codec(TypeAdapter(tuple[Event], config=CONFIG))
+DRIFT = Codec(TypeAdapter(tuple[Drift], config=CONFIG))
+FREEZE = Codec(TypeAdapter(tuple[Freeze], config=CONFIG))
+AUDIT = Codec(TypeAdapter(tuple[AuditEntry], config=CONFIG))
+TOKEN = Codec(TypeAdapter(tuple[Token], config=CONFIG))
+
+#: The columns of a rollout that the engine writes while it drives it.
+ENGINE_COLUMNS = (
+    "plan", "digest", "phase", "cursor", "reason", "entered", "shifted", "settled", "held", "drain_from", "extensions",
+    "verdict", "tasks", "arrived", "finished", "spared",
+)  # fmt: skip
+_ROLLOUT_FIELDS = frozenset(Rollout.__dataclass_fields__)
+_RELEASE_FIELDS = frozenset(Release.__dataclass_fields__)
+
+
+def _select_fields(row: AnyRow, fields: frozenset[str]) -> Mapping[str, Any]:
+    """The columns of the row that are fields of the value."""
+    return {name: value for name, value in row._mapping.items() if name in fields}
+
+
+def rollout_values(rollout: Rollout) -> Values:
+    """Every column that comes from the value."""
+    values: Values = ROLLOUT.encode(rollout)
+    return values
+
+
+def engine_values(rollout: Rollout) -> Values:
+    """The columns that a save writes."""
+    values = rollout_values(rollout)
+    return {name: values[name] for name in ENGINE_COLUMNS}
+
+
+def rollout_of(row: AnyRow) -> Rollout:
+    """From a row of `rollouts`."""
+    return ROLLOUT.decode(_select_fields(row, _ROLLOUT_FIELDS))
+
+
+def service_values(service: Service) -> Values:
+    """The columns that come from the definition."""
+    return {
+        "key": service.key,
+        "environment": service.environment,
+        "backend": service.backend.name,
+        "definition": SERVICE.encode(service),
+    }
+
+
+def service_of(row: AnyRow) -> ServiceRow:
+    """From a row of `services` joined with id and kind of its live rollout as `rollout` and `rollout_kind`."""
+    drift = None if row.drift is None else DRIFT.decode(row.drift)
+    repairing = row.rollout_kind == RolloutKind.REPAIR.value
+    return ServiceRow(SERVICE.decode(row.definition), row.version, row.live, row.rollout, repairing, drift)
+
+
+def release_values(release: Release) -> Values:
+    """All columns but `number` and the times."""
+    values: Values = RELEASE.encode(release)
+    return values
+
+
+def release_of(row: AnyRow) -> ReleaseRow:
+    """From a row of `releases`."""
+    release = RELEASE.decode(_select_fields(row, _RELEASE_FIELDS))
+    return ReleaseRow(release, row.number, row.created, row.good_at, row.quarantined_at)
+
+
+def verdict_values(rollout: Rollout, verdict: Verdict) -> Values:
+    """A row of `verdicts`, for the present step."""
+    return {
+        "rollout": rollout.id,
+        "step": rollout.cursor,
+        "phase": rollout.phase.value,
+        "verdict": VERDICT.encode(verdict),
+    }
+
+
+def verdict_of(row: AnyRow) -> VerdictRow:
+    """From a row of `verdicts`."""
+    return VerdictRow(row.step, Phase(row.phase), VERDICT.decode(row.verdict))
+
+
+def measurement_values(rollout: str, look: Measurement) -> Values:
+    """A row of `looks`. What was measured is many numbers that are alike: compressed, they take about a tenth."""
+    return {"rollout": rollout, "look": zlib.compress(MEASUREMENT.text(look))}
+
+
+def measurement_of(row: AnyRow) -> Measurement:
+    """From a row of `looks`."""
+    return MEASUREMENT.of_text(zlib.decompress(row.look))
+
+
+def signal_values(rollout: str, signal: Signal) -> Values:
+    """A row of `signals`; its number is given by the database."""
+    return {"rollout": rollout, **SIGNAL.encode(signal)}
+
+
+def signal_of(row: AnyRow) -> Signal:
+    """From a row of `signals`."""
+    return SIGNAL.decode(_select_fields(row, frozenset(Signal.__dataclass_fields__)))
+
+
+def event_values(rollout: str, event: Event, number: int) -> Values:
+    """A row of `events`."""
+    return {**EVENT.encode(event), "rollout": rollout, "number": number}
+
+
+def event_of(row: AnyRow) -> Event:
+    """From a row of `events`."""
+    return EVENT.decode(_select_fields(row, frozenset(Event.__dataclass_fields__)))
+
+
+def token_values(token: Token) -> Values:
+    """A row of `tokens`."""
+    values: Values = TOKEN.encode(token)
+    return values
+
+
+def token_of(row: AnyRow) -> Token:
+    """From a row of `tokens`."""
+    return TOKEN.decode(_select_fields(row, frozenset(Token.__dataclass_fields__)))
+
+
+def freeze_values(freeze: Freeze) -> Values:
+    """A row of `freezes`."""
+    values: Values = FREEZE.encode(freeze)
+    return values
+
+
+def freeze_of(row: AnyRow) -> Freeze:
+    """From a row of `freezes`."""
+    return FREEZE.decode(_select_fields(row, frozenset(Freeze.__dataclass_fields__)))
+
+
+def audit_values(entry: AuditEntry) -> Values:
+    """A row of `audit`; its number is given by the database."""
+    values: Values = AUDIT.encode(entry)
+    return {name: value for name, value in values.items() if name != "number"}
+
+
+def audit_of(row: AnyRow) -> AuditEntry:
+    """From a row of `audit`."""
+    return AUDIT.decode(_select_fields(row, frozenset(AuditEntry.__dataclass_fields__)))
+
+
+def idempotency_of(row: AnyRow) -> Idempotency:
+    """From a row of `idempotency`."""
+    return Idempotency(row.scope, row.key, row.digest, row.status, row.answer)

@@ -1,0 +1,95 @@
+"""What every store must tell those who watch the server; part of `StoreContract`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tidegate.core.model import Build
+from tidegate.core.phases import Phase
+from tidegate.core.records import EngineRow
+from tidegate.ports import Store
+from tidegate.testing.store_fixtures import (
+    ManualClock,
+    a_key,
+    a_release,
+    a_rollout,
+    a_service,
+    an_event,
+    begin,
+    claim_due,
+    finish,
+)
+
+SHOP, CART = a_service(), a_service("cart")
+STEPS = (Phase.RUNNING, Phase.SUCCEEDED)
+
+
+def built(store: Store, number: int = 1) -> str:
+    """A rollout of the shop that a build asked for."""
+    rollout = replace(a_rollout(SHOP, number), build=Build("team/shop", number))
+    assert store.create(rollout, SHOP, a_release(SHOP, number), a_key(rollout.id), an_event("created")) is None
+    return rollout.id
+
+
+class StatsContract:
+    """Engines, and how all stands."""
+
+    def test_engines_are_heard_until_they_leave(self, store: Store, clock: ManualClock) -> None:
+        assert store.engines() == ()
+        store.heartbeat("anna", "1.0")
+        first = clock.now
+        clock.forward(3)
+        store.heartbeat("bert", "1.1")
+        assert store.engines() == (EngineRow("bert", clock.now, "1.1"), EngineRow("anna", first, "1.0"))
+        clock.forward(3)
+        store.heartbeat("anna", "1.0")
+        assert store.engines()[0] == EngineRow("anna", clock.now, "1.0")
+        store.leave("anna")
+        store.leave("nobody")
+        assert [each.owner for each in store.engines()] == ["bert"]
+
+    def test_an_engine_that_is_long_gone_is_forgotten(self, store: Store, clock: ManualClock) -> None:
+        store.heartbeat("anna", "1.0")
+        clock.forward(90_000)
+        store.heartbeat("bert", "1.0")
+        assert [each.owner for each in store.engines()] == ["bert"]
+
+    def test_nothing_stands_in_an_empty_store(self, store: Store) -> None:
+        found = store.standing()
+        assert (found.live, found.approval_since, found.due_since, found.leases) == ({}, {}, None, 0)
+        assert (found.undelivered, found.undelivered_since, found.engines) == (0, None, ())
+
+    def test_live_rollouts_are_counted_by_environment_and_phase(self, store: Store) -> None:
+        finish(store, begin(store, SHOP), *STEPS)
+        begin(store, CART)
+        begin(store, a_service("web", environment="live"))
+        claim = claim_due(store)
+        rollout, _ = store.load(claim.rollout)
+        store.save(replace(rollout, phase=Phase.RUNNING, held=7.0), (), claim.fence)
+        found = store.standing()
+        assert found.live == {("demo", "running"): 1, ("live", "pending"): 1}
+        assert (found.approval_since, found.leases) == ({"demo": 7.0}, 1)
+
+    def test_what_is_due_and_nobody_drives_is_overdue(self, store: Store, clock: ManualClock) -> None:
+        begin(store, SHOP)
+        due = clock.now
+        clock.forward(30)
+        assert store.standing().due_since == due
+        claim = claim_due(store)
+        assert (claim.due, store.standing().due_since) == (due, None)
+        clock.forward(11)
+        assert store.standing().due_since == due, "its owner vanished"
+        store.release(claim_due(store), clock.now + 5)
+        assert store.standing().due_since is None, "it waits, which is right"
+
+    def test_what_the_ci_was_not_told_is_counted(self, store: Store) -> None:
+        rollout = built(store)
+        begin(store, CART)  # nobody's build
+        claim = claim_due(store)
+        store.note(rollout, (replace(an_event("later"), at=2_000_000.0),), claim.fence)
+        found = store.standing()
+        assert (found.undelivered, found.undelivered_since) == (1, an_event().at)
+        store.delivered(rollout, 1, 60.0)
+        assert (store.standing().undelivered, store.standing().undelivered_since) == (1, 2_000_000.0)
+        store.delivered(rollout, 2, 60.0)
+        assert (store.standing().undelivered, store.standing().undelivered_since) == (0, None)

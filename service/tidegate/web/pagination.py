@@ -1,0 +1,46 @@
+"""Pages of rollouts."""
+
+from __future__ import annotations
+
+from flask import Response
+
+from tidegate.core.model import Rollout
+from tidegate.core.phases import Phase
+from tidegate.errors import UnknownRollout
+from tidegate.web.api import api, bad_cursor, decode_cursor, encode_cursor, principal, respond, with_next_link
+from tidegate.web.requests import MAX_ROWS, ServiceRolloutsQuery
+from tidegate.web.showing import rollout_view
+from tidegate.web.views import RolloutsView, RolloutView
+
+
+def listed_rollout(rollout: Rollout) -> RolloutView:
+    """A rollout in a list. Its signals matter only while it is held."""
+    held = rollout.phase is Phase.RUNNING and rollout.held is not None
+    return rollout_view(rollout, api().store.load(rollout.id)[1] if held else ())
+
+
+def rollouts_page(service: str | None, query: ServiceRolloutsQuery) -> Response:
+    """Those that the token may read, the newest first."""
+    found = _allowed(service, query.phase, decode_cursor(query.cursor), query.limit + 1)
+    page = found[: query.limit]
+    cursor = encode_cursor(page[-1].id) if len(found) > len(page) else None
+    return with_next_link(respond(RolloutsView(rollouts=[listed_rollout(each) for each in page], next=cursor)), cursor)
+
+
+def _allowed(service: str | None, phase: Phase | None, before: str | None, wanted: int) -> list[Rollout]:
+    """At most `wanted` of them; those of other people's services are passed over."""
+    found: list[Rollout] = []
+    while len(found) < wanted:
+        rows = _rows(service, phase, before)
+        found += [each for each in rows if principal().may("read", each.service)]
+        if len(rows) < MAX_ROWS:
+            break
+        before = rows[-1].id
+    return found[:wanted]
+
+
+def _rows(service: str | None, phase: Phase | None, before: str | None) -> tuple[Rollout, ...]:
+    try:
+        return api().store.rollouts(service, phase, before, MAX_ROWS)
+    except UnknownRollout as error:
+        raise bad_cursor() from error

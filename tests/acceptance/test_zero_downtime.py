@@ -1,0 +1,57 @@
+"""No request is lost by a switch, and none is executed twice, with an application that dies at once on SIGTERM."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+from parts import DemoStack
+
+COMPOSE = """\
+services:
+  shop:
+    image: tidegate-acceptance:${VERSION}
+    expose: ["8080"]
+    environment: {SERVICE_MS: "5", ON_SIGTERM: exit, COUNTERS: /counters}
+    volumes: ["COUNTERS:/counters"]
+    stop_grace_period: 5s
+    deploy: {replicas: 5, update_config: {parallelism: 1, order: start-first}}
+    x-tidegate: {listen: "LISTEN", health: {path: /health}, drain: 20s, healthy_deadline: 60s}
+"""
+VERSIONS = ("v1", "v2")
+ROLLOUTS = 4  # of five switches each
+RELOADS_AFTER = (1, 3)
+
+
+def test_twenty_switches_and_two_reloads_lose_nothing(stage: DemoStack) -> None:
+    stage.start({f"tidegate-acceptance:{version}": {"VERSION": version} for version in VERSIONS})
+    counters = stage.home / "counters"
+    counters.mkdir()
+    file = stage.home / "compose.yaml"
+    file.write_text(COMPOSE.replace("COUNTERS:/", f"{counters}:/").replace("LISTEN", stage.listen))
+    deploy(stage, file, "v1")
+    stage.start_traffic(get_ka=120, get=60, post_ka=40, post=20, slow_gets=6, slow_posts=4)
+    for number in range(1, ROLLOUTS + 1):
+        deploy(stage, file, VERSIONS[number % 2])
+        if number in RELOADS_AFTER:
+            stage.reload_haproxy()
+    seen = stage.finish_traffic()
+    posts = posts_executed(counters)
+
+    print(f"{ROLLOUTS * 5} switches, {len(RELOADS_AFTER)} reloads: {seen.by_outcome}; POSTs executed {posts}")
+    assert seen.requests > 5_000, "too little traffic to show anything"
+    assert seen.by_outcome == {"ok": seen.requests}, "every request by its outcome"
+    assert seen.posts_sent == posts, "POSTs sent and POSTs executed"
+
+
+def deploy(stage: DemoStack, file: Path, version: str) -> None:
+    """One rollout to the end, which must be good."""
+    stage.tidegate("deploy", f"{stage.environment}/shop", "-f", str(file), "--until", "end", "--set", f"VERSION={version}")
+    report = stage.report()
+    assert report["phase"] == "succeeded", report["reason"]
+    assert [batch["lost"] for batch in report["batches"] if batch["lost"]] == [], "the proxy's own counters agree"
+
+
+def posts_executed(folder: Path) -> int:
+    """The sum over all processes that ever ran; each keeps four numbers in a file that survives its end."""
+    return sum(struct.unpack("4q", file.read_bytes())[2] for file in folder.iterdir())

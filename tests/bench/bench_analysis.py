@@ -1,0 +1,62 @@
+"""How often a judge turns back a good release, and how soon a bad one: Tidegate's and others, on simulated rollouts.
+
+    python tests/bench/bench_analysis.py --grid public [--replicates 400] [--jobs 2] [--sizes S M] [--scenarios mod "err x2"]
+                                      [--only null|fault] [--no-rivals] [--json FILE]
+
+`--grid` is public, validation, bluegreen, or the path of a TOML file (docs/simulation.md). Prints the tables, and a line
+for each judge; how far it is goes to stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy is loaded: each cell has a process of its own
+
+from tidegate.errors import TidegateError
+from tidegate.simulation import compare, grids
+
+
+def options() -> argparse.Namespace:
+    """What the command line says."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--grid", default="public")
+    parser.add_argument("--replicates", type=int)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count())
+    parser.add_argument("--sizes", nargs="+", default=[])
+    parser.add_argument("--scenarios", nargs="+", default=[])
+    parser.add_argument("--only", choices=["null", "fault"])
+    parser.add_argument("--no-rivals", action="store_true")
+    parser.add_argument("--json", type=Path, help="where the cells are written, too")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Run and print."""
+    chosen = options()
+    wanted = compare.RunOptions(
+        replicates=chosen.replicates,
+        jobs=chosen.jobs,
+        only=chosen.only,
+        sizes=frozenset(chosen.sizes),
+        scenarios=frozenset(chosen.scenarios),
+        rivals=not chosen.no_rivals,
+    )
+    begun = time.monotonic()
+    try:
+        found = compare.compare(grids.load_grid(chosen.grid), wanted, lambda text: print(text, file=sys.stderr))
+    except TidegateError as error:
+        raise SystemExit(error.message) from error
+    print(f"{found.text()}\n\n({time.monotonic() - begun:.0f} s)")
+    if chosen.json is not None:
+        chosen.json.write_text(json.dumps(found.rows(), indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,354 @@
+"""The Jenkins driver when a FAKE Jenkins is down, slow, in the way or not what it should be, and what is said of it."""
+
+from __future__ import annotations
+
+import base64
+import logging
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from processes import free_port
+from support.fake_jenkins import (
+    ANN,
+    GATE,
+    HELD,
+    JOB,
+    PROMOTED,
+    ROLLOUT,
+    FakeBuild,
+    FakeInput,
+    FakeJenkins,
+    Logs,
+    at,
+    failure,
+    report_event,
+    subject,
+)
+from support.wait import at_most
+from tidegate.core.event_kinds import EventKind
+from tidegate.core.model import Build
+from tidegate.drivers.ci.jenkins.client import JenkinsClient
+from tidegate.drivers.ci.jenkins.driver import JenkinsCI
+from tidegate.drivers.ci.jenkins.options import JenkinsOptions
+from tidegate.errors import CIError
+from tidegate.ports import Diagnosis
+
+# -- a Jenkins that does not answer, or answers something else ---------------------------------------------------------
+
+
+def test_a_jenkins_that_is_down_for_a_while_is_told_when_it_is_back(
+    ci: JenkinsCI, fake: FakeJenkins, build: FakeBuild
+) -> None:
+    build.inputs = [FakeInput(GATE, ("reason",))]
+    report_event(ci, HELD, PROMOTED)
+    fake.stop()
+    for _ in range(2):
+        error = failure(ci, at(2), EventKind.STEPPED)
+        assert error.retryable
+        assert "cannot be reached" in error.message
+        assert "refused" in error.message
+        assert "0x" not in error.message
+    fake.start()
+    report_event(ci, at(2), EventKind.STEPPED, signals=[ANN])
+    assert build.inputs[0].told == [("proceed", {"reason": "approved by ann: all good"})]
+    assert "v2-4 running" in str(build.description)
+
+
+def test_a_jenkins_that_is_too_slow_is_tried_again_later(fake: FakeJenkins, token: Path, build: FakeBuild) -> None:
+    fake.answering.clear()
+    with at_most(30, "giving up"):
+        error = failure(subject(fake, token, timeout_seconds=0.3))
+    assert error.retryable
+    assert "did not answer in time" in error.message
+
+
+def test_a_jenkins_that_accepts_and_never_answers(fake: FakeJenkins, token: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        ci = subject(fake, token, url=f"http://127.0.0.1:{silent.getsockname()[1]}", timeout_seconds=0.3)
+        assert "did not answer in time" in failure(ci).message
+
+
+def test_a_get_is_tried_again_within_bounds_and_a_post_never(ci: JenkinsCI, fake: FakeJenkins, build: FakeBuild) -> None:
+    fake.trouble, fake.troubles = (503, "text/html", "<p>Please wait while Jenkins is getting ready to work"), 2
+    report_event(ci, ROLLOUT, EventKind.CREATED)
+    assert build.description
+    assert [method for method, _, _ in fake.requests] == ["GET", "GET", "GET", "POST"]
+
+    def trouble(path: str) -> None:
+        fake.trouble = (503, "text/html", "no")
+
+    fake.requests.clear()
+    fake.before, build.description = trouble, None
+    assert failure(ci).retryable
+    assert [method for method, _, _ in fake.requests] == ["GET", "POST"]
+    fake.requests.clear()
+    assert failure(ci).retryable
+    assert [method for method, _, _ in fake.requests] == ["GET"] * 3
+
+
+PAGE = """<!DOCTYPE html><html><head><title>Oops</title></head><body class="x"><script>var a = "<p>";</script>
+<!-- <p>secret</p> --><h1>Oops!</h1><p>A problem occurred &amp; was logged.</p>{}</body></html>"""
+
+
+@pytest.mark.parametrize(
+    ("status", "retryable"),
+    [(500, True), (502, True), (503, True), (504, True), (429, True), (401, True), (403, True), (400, False), (405, False)],
+)
+def test_every_error_page_is_one_short_sentence(ci: JenkinsCI, fake: FakeJenkins, status: int, retryable: bool) -> None:
+    fake.trouble = (status, "text/html", PAGE.replace("{}", "more " * 50_000))
+    error = failure(ci)
+    assert error.retryable is retryable
+    assert str(status) in error.message
+    assert len(error.message) < 500
+    assert "\n" not in error.message
+    assert "<" not in error.message
+    assert "secret" not in error.message
+    assert ("Oops! A problem occurred & was logged. more" in error.message) == (status not in (401, 403))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (200, "text/html", "<html>log in</html>"),
+        (200, "application/json", "[]"),
+        (200, "application/json", "null"),
+        (200, "application/json", '{"actions": ['),
+        (204, "text/plain", ""),
+    ],
+)
+def test_what_is_not_jenkins_json_is_tried_again(ci: JenkinsCI, fake: FakeJenkins, answer: tuple[int, str, str]) -> None:
+    fake.trouble = answer
+    error = failure(ci)
+    assert error.retryable
+    assert "instead of Jenkins' JSON" in error.message
+    assert fake.posts() == []
+
+
+@pytest.mark.parametrize("body", ['{"actions": 5, "description": 7}', '{"actions": [{"executions": [{}, 3]}, null]}', "{}"])
+def test_json_of_an_odd_shape_has_no_inputs(ci: JenkinsCI, fake: FakeJenkins, body: str) -> None:
+    fake.trouble, fake.troubles = (200, "application/json", body), 1
+    fake.build(JOB, 12, FakeInput(GATE))
+    report_event(ci, at(2), EventKind.STEPPED)
+    assert all("/input/" not in path for path in fake.posts())
+
+
+DETOURS = [
+    "https://sso.example/login?to=x",
+    "http://127.0.0.1:1{path}",
+    "/login",
+    "http://127.0.0.1:1/",
+    "https://127.0.0.1{path}",
+    "https://elsewhere.example/job/team/",
+]
+
+
+@pytest.mark.parametrize("where", DETOURS)
+def test_a_redirect_is_never_followed(ci: JenkinsCI, fake: FakeJenkins, build: FakeBuild, where: str) -> None:
+    """Neither to a log-in page nor to https, where a POST would arrive as a GET."""
+    fake.detour = where
+    error = failure(ci)
+    assert error.retryable
+    assert "check url" in error.message
+    assert where.partition("{")[0].partition("?")[0] in error.message
+    assert len(fake.requests) == 1
+
+
+@pytest.mark.parametrize("where", DETOURS)
+def test_a_post_that_is_led_elsewhere_has_failed(ci: JenkinsCI, fake: FakeJenkins, build: FakeBuild, where: str) -> None:
+    fake.before = lambda path: setattr(fake, "detour", where)
+    error = failure(ci)
+    assert error.retryable
+    assert "check url" in error.message
+    assert build.description is None
+
+
+@pytest.mark.parametrize("where", [".", "./", "/job/team/job/repo/job/feature%252Ffoo/12/"])
+def test_jenkins_own_redirect_after_a_post_is_success(
+    ci: JenkinsCI, fake: FakeJenkins, build: FakeBuild, where: str
+) -> None:
+    fake.led = where
+    report_event(ci, ROLLOUT, EventKind.CREATED)
+    assert [method for method, _, _ in fake.requests] == ["GET", "POST"]
+
+
+@pytest.mark.parametrize("job", ["../../x", "a/../b", "", "/x", "x/", ".", "a//b", "new\nline"])
+def test_a_job_that_cannot_be_one_is_never_asked_for(ci: JenkinsCI, fake: FakeJenkins, job: str) -> None:
+    error = failure(ci, build=Build(job, 1))
+    assert not error.retryable
+    assert fake.requests == []
+
+
+def test_the_address_in_the_request_is_not_trusted(ci: JenkinsCI, fake: FakeJenkins, build: FakeBuild) -> None:
+    with FakeJenkins().running() as other:
+        report_event(ci, ROLLOUT, EventKind.CREATED, Build(JOB, 12, f"{other.url}/job/x/1/"))
+    assert other.requests == []
+    assert build.description
+
+
+def test_a_jenkins_below_a_path(fake: FakeJenkins, token: Path) -> None:
+    fake.build("shop", 1)
+    error = None
+    try:
+        report_event(subject(fake, token, url=f"{fake.url}/ci/"), ROLLOUT, EventKind.CREATED, Build("shop", 1))
+    except CIError as raised:
+        error = raised
+    assert error is not None  # nothing of Jenkins is there
+    assert {path for _, path, _ in fake.requests} == {"/ci/job/shop/1/api/json", "/ci/me/api/json"}
+
+
+# -- who we are --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_wrong_token_is_told_and_may_be_mended(
+    ci: JenkinsCI, fake: FakeJenkins, token: Path, build: FakeBuild, status: int
+) -> None:
+    fake.wrong_login = status
+    token.write_text("of-yesterday")
+    error = failure(ci)
+    assert error.retryable
+    assert str(status) in error.message
+    assert "API token, not a password" in error.message
+    token.write_text(fake.token)  # read at each use
+    report_event(ci, ROLLOUT, EventKind.CREATED)
+    assert build.description
+
+
+def test_a_missing_permission_is_named(ci: JenkinsCI, fake: FakeJenkins, build: FakeBuild) -> None:
+    fake.lacking = ("/submitDescription",)
+    error = failure(ci)
+    assert error.retryable
+    assert "the permission hudson.model.Item.Cancel is missing" in error.message
+
+
+def test_the_token_may_be_in_a_variable(fake: FakeJenkins, build: FakeBuild, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {"url": fake.url, "user": fake.user, "token_env": "JENKINS_TOKEN_OF_TEST"}
+    ci = JenkinsCI(JenkinsOptions.model_validate(given), "demo")
+    assert "there is no environment variable JENKINS_TOKEN_OF_TEST" in failure(ci).message
+    monkeypatch.setenv("JENKINS_TOKEN_OF_TEST", fake.token)
+    report_event(ci, ROLLOUT, EventKind.CREATED)
+    assert build.description
+
+
+def test_the_token_is_in_no_error_no_log_and_no_representation(
+    fake: FakeJenkins, tmp_path: Path, logs: Logs, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    secret = "11c0ffee11c0ffee11c0ffee"
+    sent = base64.b64encode(f"tidegate:{secret}".encode()).decode()
+    file = tmp_path / "other"
+    file.write_text(secret)
+    ci = subject(fake, file, stop_obsolete=True)
+    errors = [failure(ci)]  # the fake's page repeats the header that was sent
+    for status in (400, 401, 403, 404, 418, 500, 503):
+        fake.trouble = (status, f"text/{secret}", f"<p>{secret} {sent}</p>")
+        errors.append(failure(ci))
+    fake.trouble = (200, f"text/{secret}", secret)
+    errors.append(failure(ci))
+    for value in (f"{secret}\nmore", f"{secret}\x00", ""):
+        file.write_text(value)
+        errors.append(failure(ci))
+    misplaced = {"url": fake.url, "user": fake.user, "token_env": secret}
+    errors.append(failure(JenkinsCI(JenkinsOptions.model_validate(misplaced), "demo")))
+    fake.stop()
+    file.write_text(secret)
+    errors.append(failure(ci))
+    client = JenkinsClient(ci._options)
+    found: Sequence[object] = [*errors, *ci.check(), ci, vars(ci), ci._options, client, vars(client), logs, caplog.text]
+    for each in found:
+        assert secret not in repr(each)
+        assert sent not in repr(each)
+
+
+def test_the_processes_own_environment_does_not_apply(
+    ci: JenkinsCI, fake: FakeJenkins, build: FakeBuild, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    monkeypatch.setenv("no_proxy", "")
+    monkeypatch.setenv("JENKINS_API_EXTRA_HEADERS", "X-Extra: 1")
+    report_event(ci, ROLLOUT, EventKind.CREATED)
+    assert build.description
+    assert len(fake.headers) == 2
+    assert all("X-Extra" not in each for each in fake.headers)
+
+
+def test_a_certificate_file_that_is_not_there(fake: FakeJenkins, token: Path, tmp_path: Path) -> None:
+    missing = tmp_path / "no-ca.pem"
+    assert str(missing) in failure(subject(fake, token, url="https://127.0.0.1:1", ca_file=str(missing))).message
+
+
+def test_a_jenkins_without_tls_behind_https(fake: FakeJenkins, token: Path) -> None:
+    error = failure(subject(fake, token, url=fake.url.replace("http:", "https:")))
+    assert error.retryable
+    assert "certificate" in error.message
+
+
+GIVEN = {"url": "http://jenkins:8080", "user": "tidegate", "token_file": "token"}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"url": "jenkins:8080"},
+        {"url": "http://user:secret@jenkins"},
+        {"url": "http://jenkins/?x=1"},
+        {"user": ""},
+        {"user": "a:b"},
+        {"token_env": "TOKEN"},
+        {"token_file": None},
+        {"token": "x"},
+        {"timeout_seconds": 0},
+        {"verify": False},
+    ],
+)
+def test_settings_that_cannot_be_meant_are_refused(settings: dict[str, object]) -> None:
+    JenkinsOptions.model_validate(GIVEN)
+    with pytest.raises(ValueError):
+        JenkinsOptions.model_validate({**GIVEN, **settings})
+
+
+# -- what `tidegate check` says ----------------------------------------------------------------------------------------
+
+
+def test_check_tells_the_version_and_the_user(ci: JenkinsCI, fake: FakeJenkins) -> None:
+    assert ci.check() == (
+        Diagnosis("jenkins", True, f"Jenkins 2.528 at {fake.url}"),
+        Diagnosis("jenkins user", True, "known there as tidegate"),
+    )
+
+
+def test_check_says_how_to_mend_each_trouble(ci: JenkinsCI, fake: FakeJenkins, token: Path) -> None:
+    def bad(word: str, fix: str) -> None:
+        (line,) = ci.check()
+        assert not line.ok
+        assert word in line.found
+        assert fix in line.fix
+
+    token.write_text("wrong")
+    bad("403", "API token for tidegate")
+    token.unlink()
+    bad("cannot be read", "API token for tidegate")
+    token.write_text(fake.token)
+    fake.trouble = (503, "text/html", "starting")
+    bad("503", "start Jenkins, or set `url`")
+    fake.trouble = (200, "text/html", "<html>a shop</html>")
+    bad("instead of Jenkins' JSON", "set `url`")
+    fake.stop()
+    bad("refused", f"now {fake.url}")
+
+
+def test_check_sees_another_user(ci: JenkinsCI, fake: FakeJenkins) -> None:
+    fake.trouble = (200, "application/json", '{"id": "anonymous"}')
+    there, user = ci.check()
+    assert there.ok
+    assert "a Jenkins API" in there.found
+    assert not user.ok
+    assert "anonymous" in user.found
+
+
+def test_check_of_a_place_where_nothing_is(fake: FakeJenkins, token: Path) -> None:
+    (line,) = subject(fake, token, url=f"http://127.0.0.1:{free_port()}").check()
+    assert not line.ok

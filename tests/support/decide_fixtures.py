@@ -1,0 +1,40 @@
+"""A rollout half-way, a world, and what is decided then."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tidegate.core.decide import decide
+from tidegate.core.decisions import Decision
+from tidegate.core.model import Gate, Instance, InstanceState, ObservedState, Policy, Rollout, Signal, SignalKind, Step
+from tidegate.core.phases import Phase
+from tidegate.core.rollout_state import member_of
+from tidegate.core.routing import Backend, RouterState
+
+NOW = 1_000.0
+POLICY = Policy(drain_seconds=30.0, healthy_deadline_seconds=60.0, look_seconds=5.0, hold_expires_seconds=100.0)
+STEP = Step({"a": 2, "b": 1}, {"a": 1, "b": 1}, Gate(bake_seconds=20.0, judged=True))
+END = Step({"b": 2}, {"b": 2}, Gate(cleared=True))
+ROLLOUT = Rollout(
+    "r", "demo/shop", "a", "b", (STEP, END), Backend("shop"), NOW - 50.0, old_replicas=2, phase=Phase.RUNNING,
+    entered=NOW - 10.0, policy=POLICY,
+)  # fmt: skip
+
+
+def instance(release: str, ordinal: int, state: InstanceState = InstanceState.READY, **more: Any) -> Instance:
+    return Instance(f"{release}{ordinal}", release, ordinal, f"10.0.0.{ordinal}:{80 + (release == 'b')}", state, **more)
+
+
+A0, A1, B0 = instance("a", 0), instance("a", 1), instance("b", 0)
+
+
+def world(*instances: Instance, routed: tuple[Instance, ...] = (A0, A1), **draining: int | None) -> ObservedState:
+    return ObservedState(instances, RouterState(tuple(member_of(each) for each in routed), draining))
+
+
+def at(rollout: Rollout, seen: ObservedState, *signals: Signal, now: float = NOW, since: float = 0.0) -> Decision:
+    return decide(rollout, seen, signals, now, since)
+
+
+def signal(kind: SignalKind, step: int | None = 0, when: float = NOW) -> Signal:
+    return Signal(kind, when, "ada", "why", step)

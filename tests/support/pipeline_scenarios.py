@@ -1,0 +1,141 @@
+"""What people do with a pipeline in Jenkins, from deploy to the end: told once, for a real controller and a fake one."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from support.api import RunningApi, compose
+from support.controller import Controller, Library
+from support.fake_drivers import constant
+from support.wait import eventually
+
+CHECKED = "hold: [1], drain: 1s, healthy_deadline: 60s, bake: 1s, look: 1s, on_inconclusive: hold"
+CHECKS = "checks: [{name: slow, query: slow_seconds, max: 0.5, least: 1}]"
+JENKINSFILE = """\
+@Library('NAME') _
+stage('Deploy') {
+    tidegateDeploy server: 'SERVER', service: 'demo/shop', variables: [VERSION: 'v2'], compose: '''COMPOSE'''
+}
+stage('Verify') {
+    tidegateVerify server: 'SERVER', wait: 60
+}
+stage('Promote') {
+    tidegatePromote server: 'SERVER', gate: [timeout: '20m', message: 'To production?']
+}
+"""
+
+
+@dataclass(frozen=True)
+class PipelineScenario:
+    """A pipeline that is not started yet, in a folder with all it needs, over a shop that serves v1."""
+
+    api: RunningApi
+    controller: Controller
+    job: str
+
+    @property
+    def folder(self) -> str:
+        """In which all of the scene is."""
+        return self.job.partition("/")[0]
+
+    def rollout(self) -> dict[str, Any]:
+        """The pipeline's, as the service has it, once there is one. That there is one only is part of every story."""
+        return dict(self.controller.eventually("a rollout begins", self._rollout))
+
+    def _rollout(self) -> dict[str, Any] | None:
+        found = self.api.call("GET", "/v1/rollouts").json()["rollouts"]
+        mine = [each for each in found if each["build"] and each["build"]["job"] == self.job]
+        assert len(mine) <= 1, "a build starts one rollout, whatever happens to it"
+        return next(iter(mine), None)
+
+    def description(self) -> str:
+        """Of the build, as its page shows it."""
+        return str((self.controller.shown(self.job) or {}).get("description"))
+
+    def approve(self) -> None:
+        """Somebody approves on the command line, and not in Jenkins."""
+        rollout = self.rollout()
+        body = {"binding": rollout["hold"]["binding"], "on_behalf_of": "bob", "reason": "by hand"}
+        answer = self.api.post(f"/v1/rollouts/{rollout['id']}/promote", body)
+        assert answer.status_code == 202, answer.text
+
+    def ends(self, result: str, phase: str) -> str:
+        """The build and its rollout end so; its log."""
+        ended, log = self.controller.ended(self.job), self.controller.log(self.job)
+        assert ended == result, log
+        eventually(f"the rollout is {phase}", lambda: self.rollout()["phase"] == phase)
+        return log
+
+
+@contextmanager
+def scenario(api: RunningApi, controller: Controller, library: Library, *, trusted: bool) -> Iterator[PipelineScenario]:
+    """Made, and removed whatever happens."""
+    folder = f"tidegate-acceptance-{uuid.uuid4().hex[:8]}"
+    api.world.answer = constant(0.1)
+    api.until(api.deploy("v1")["id"], "succeeded")
+    script = JENKINSFILE.replace("NAME", library.name).replace("SERVER", api.url)
+    controller.make_folder(folder, None if trusted else library)
+    try:
+        if trusted:
+            controller.trust(library)
+        controller.make_secret(folder, api.token_for("deploy", "promote", "rollback", "vouch", services=("demo/*",)))
+        controller.make_pipeline(f"{folder}/shop", script.replace("COMPOSE", compose(f"{CHECKED}, {CHECKS}")))
+        yield PipelineScenario(api, controller, f"{folder}/shop")
+    finally:
+        if trusted:
+            controller.forget(library)
+        controller.remove(folder)
+
+
+# -- the stories ---------------------------------------------------------------------------------------------------------
+
+
+def approved_elsewhere(here: PipelineScenario) -> None:
+    """Deploy, verify, and an approval on the command line: the service closes the input, and no executor was held."""
+    here.controller.start(here.job)
+    gate = here.controller.input(here.job)
+    assert gate["id"].startswith("Tidegate-")
+    assert "requests seen" in gate["input"]["message"]
+    assert "PASS" in gate["input"]["message"]
+    assert here.controller.executing(here.folder) == [], "a gate that waits holds no executor"
+    here.approve()
+    log = here.ends("SUCCESS", "succeeded")
+    assert "promoted" in log
+    told = "demo/shop v2-2 succeeded"
+    here.controller.eventually(f"the description says: {told}", lambda: told in here.description())
+
+
+def refused(here: PipelineScenario) -> None:
+    """Somebody aborts the input: the rollout is turned back, and the build ends as aborted after it."""
+    here.controller.start(here.job)
+    here.controller.refuse(here.job)
+    log = here.ends("ABORTED", "rolled_back")
+    assert "turned down in Jenkins" in log
+
+
+def aborted(here: PipelineScenario) -> None:
+    """The build is aborted while its release does not stand yet, and holds no executor until then."""
+    here.api.world.never_ready.add("v2-2")
+    here.controller.start(here.job)
+    here.rollout()
+    assert here.controller.executing(here.folder) == [], "a rollout that runs holds no executor"
+    here.controller.stop(here.job)
+    here.ends("ABORTED", "rolled_back")
+
+
+def restarted(here: PipelineScenario, restart: Callable[[], None]) -> None:
+    """Jenkins is restarted, or killed, while a release does not stand yet, and again while the gate waits."""
+    here.api.world.never_ready.add("v2-2")
+    here.controller.start(here.job)
+    here.rollout()
+    restart()
+    here.api.world.never_ready.clear()
+    before = here.controller.input(here.job)["id"]
+    restart()
+    assert here.controller.input(here.job)["id"] == before, "the same input, as it was"
+    here.approve()
+    here.ends("SUCCESS", "succeeded")

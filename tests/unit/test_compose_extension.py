@@ -1,0 +1,113 @@
+"""The keys of `x-tidegate` that say by what way a new release comes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tidegate.compose import service
+from tidegate.compose.files import ComposeFiles
+from tidegate.core.hooks import Hook, ReleaseRole
+from tidegate.core.model import RepairPolicy, Service
+from tidegate.core.probes import Probe
+from tidegate.core.routing import Preview
+from tidegate.errors import InvalidSpec
+from tidegate.openapi_diff.result import CompareOptions, OnBreaking
+
+
+def parsed(**own: Any) -> Service:
+    body = {"image": "shop:1", "expose": ["8080"], "deploy": {"replicas": 4}, "x-tidegate": {"listen": "8001", **own}}
+    return service.parse_service({"services": {"shop": body}}, "shop", "demo", {}, ComposeFiles({}))
+
+
+def mistakes(**own: Any) -> dict[str, str]:
+    with pytest.raises(InvalidSpec) as caught:
+        parsed(**own)
+    return {each.path.removeprefix("services.shop.x-tidegate."): each.message for each in caught.value.problems}
+
+
+def test_all_of_them() -> None:
+    found = parsed(
+        strategy="blue_green",
+        preview={"listen": "127.0.0.1:8002", "header": "X-Preview:blue"},
+        keep="10m",
+        weights=["1%", 0.25],
+        together=True,
+        hooks={
+            "pre_deploy": "migrate 'to the end'",
+            "pre_promote": {"command": ["smoke"], "release": "old", "timeout": "20s", "network": "host", "entrypoint": []},
+        },
+        compare={"openapi": "/openapi.json", "on_breaking": "warn"},
+        long_lived={"close_after": "10m"},
+        probe={"path": "/health", "every": "250ms", "header": "X-Version"},
+        hold=[1, 3],
+    )
+    assert found.backend.preview == Preview("127.0.0.1:8002", "X-Preview: blue")
+    assert (found.keep_seconds, found.shares, found.together) == (600.0, (0.01, 0.25), True)
+    assert found.hooks == {
+        "pre_deploy": Hook(("migrate", "to the end")),
+        "pre_promote": Hook(("smoke",), (), ReleaseRole.OLD, timeout_seconds=20.0, host_network=True),
+    }
+    assert found.compare == CompareOptions("/openapi.json", OnBreaking.WARN)
+    assert found.policy.long_lived_seconds == 600.0
+    assert found.probe == Probe("http://127.0.0.1:8001/health", 0.25, header="X-Version")
+
+
+def test_what_follows_from_drift() -> None:
+    assert (parsed().repair, parsed(repair="show").repair) == (RepairPolicy.AUTO, RepairPolicy.SHOW)
+    assert "auto" in mistakes(repair="never")["repair"]
+
+
+def test_none_of_them() -> None:
+    found = parsed()
+    assert (found.backend.preview, found.compare, found.probe, found.hooks) == (None, None, None, {})
+    assert found.policy.long_lived_seconds is None
+
+
+def test_waiting_is_bounded() -> None:
+    assert parsed(long_lived="wait").policy.long_lived_seconds == 86_400.0
+
+
+@pytest.mark.parametrize(
+    ("own", "where", "told"),
+    [
+        ({"preview": {}}, "preview", "needs listen"),
+        ({"preview": {"listen": "x"}}, "preview.listen", "8001"),
+        ({"preview": {"header": "X-Preview: a b"}}, "preview.header", "letters, digits"),
+        ({"preview": {"header": 'X": {'}}, "preview.header", "letters, digits"),
+        ({"preview": {"listen": 8002, "bake": "10s"}}, "preview.bake", "watches nothing"),
+        ({"preview": {"header": "X: y", "listne": 8002}}, "preview.listne", "did you mean listen"),
+        ({"keep": "1m"}, "keep", "blue_green only"),
+        ({"weights": ["50%", "10%"]}, "weights", "do not fall"),
+        ({"weights": ["100%"]}, "weights", "between 0% and 100%"),
+        ({"weights": ["1%", "2%", "3%", "4%"]}, "weights", "4 batches"),
+        ({"together": "perhaps"}, "together", "true or false"),
+        ({"hooks": {"before": "x"}}, "hooks.before", "known: on_rollback"),
+        ({"hooks": {"pre_deploy": ""}}, "hooks.pre_deploy", "not an empty one"),
+        ({"hooks": {"pre_deploy": "'"}}, "hooks.pre_deploy", "shell"),
+        ({"hooks": {"pre_deploy": {"timeout": "1m"}}}, "hooks.pre_deploy.command", "is needed"),
+        ({"hooks": {"pre_deploy": {"command": "x", "network": "bridge"}}}, "hooks.pre_deploy.network", "host, service"),
+        ({"compare": {"on_breaking": "warn"}}, "compare.openapi", "is needed"),
+        ({"compare": {"openapi": "openapi.json"}}, "compare.openapi", "a path"),
+        ({"long_lived": {}}, "long_lived.close_after", "is needed"),
+        ({"long_lived": "for ever"}, "long_lived", "wait"),
+        ({"probe": {"every": "10ms"}}, "probe.every", "100ms"),
+        ({"probe": {"url": "ftp://x"}}, "probe.url", "an address"),
+    ],
+)
+def test_mistakes_say_where_and_what_is_allowed(own: dict[str, Any], where: str, told: str) -> None:
+    found = mistakes(**own)
+    assert list(found) == [where]
+    assert told in found[where]
+
+
+def test_all_mistakes_at_once() -> None:
+    assert (
+        len(mistakes(keep="1m", weights=[2], together=1, hooks={"x": "y"}, compare={}, long_lived={}, probe={"q": 1})) == 7
+    )
+
+
+def test_a_probe_needs_an_address() -> None:
+    with pytest.raises(InvalidSpec, match="where it is asked"):
+        parsed(listen=None, probe={"path": "/"})

@@ -1,0 +1,221 @@
+"""A service from a Compose document: what is read, and what each mistake is told."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tidegate.compose.service import parse_service
+from tidegate.compose.yaml import load
+from tidegate.core.model import CheckKind, Direction, FailureAction, Order, Strategy
+from tidegate.errors import InvalidSpec
+
+GOOD = """\
+services:
+  shop:
+    image: registry.example/shop:${VERSION}
+    command: serve --name "a b"
+    expose: ["8080"]
+    environment: {DB: x, FLAG: true, EMPTY: null}
+    healthcheck: {test: [CMD, /app/healthy], interval: 2s, retries: 5}
+    stop_grace_period: 1m30s
+    volumes: ["/data:/data:ro"]
+    deploy:
+      replicas: 5
+      update_config: {parallelism: 2, order: start-first, monitor: 60s, failure_action: pause, max_failure_ratio: 0.2}
+      resources: {limits: {memory: 64M, cpus: "0.5"}}
+    x-tidegate:
+      listen: 127.0.0.1:8001
+      health: {path: /health, timeout: 500ms}
+      hold: [1]
+      checks:
+        - errors: {margin: 0.5%}
+        - latency: {margin: 20%}
+        - {name: failures, query: 'rate(failed_total{release="$release"}[1m])', direction: lower}
+        - {name: queue, query: max(queue), max: 100}
+  other: {image: x}
+"""
+SMALL: dict[str, Any] = {"image": "shop:v1", "expose": ["8080"], "deploy": {"replicas": 4}}
+
+
+def read(body: object) -> Any:
+    return parse_service({"services": {"shop": body}}, "shop", "demo", {"VERSION": "v2"})
+
+
+def problems(body: object) -> dict[str, str]:
+    with pytest.raises(InvalidSpec) as refused:
+        read(body)
+    return {problem.path.removeprefix("services.shop."): problem.message for problem in refused.value.problems}
+
+
+def test_a_whole_service() -> None:
+    shop = parse_service(load(GOOD), "shop", "demo", {"VERSION": "v2"})
+    assert (shop.key, shop.image, shop.replicas, shop.batch) == ("demo/shop", "registry.example/shop:v2", 5, 2)
+    assert (shop.strategy, shop.order, shop.bake_seconds, shop.holds) == (Strategy.ROLLING, Order.START_FIRST, 60.0, (1,))
+    assert shop.container.command == ("serve", "--name", "a b")
+    assert dict(shop.container.environment) == {"DB": "x", "FLAG": "true"}  # a name alone that is no variable is unset
+    assert shop.container.stop_grace_seconds == 90.0
+    assert (shop.container.memory_bytes, shop.container.cpus) == (64 * 1024**2, 0.5)
+    assert shop.container.healthcheck is not None
+    assert shop.container.healthcheck.test == ("CMD", "/app/healthy")
+    assert (shop.container.health.path, shop.container.health.timeout_seconds) == ("/health", 0.5)
+    assert (shop.backend.name, shop.backend.listen) == ("shop", "127.0.0.1:8001")
+    assert (shop.policy.failure_action, shop.policy.max_failure_ratio) == (FailureAction.PAUSE, 0.2)
+    errors, latency, failures, queue = shop.checks
+    assert (errors.kind, errors.margin) == (CheckKind.ERRORS, pytest.approx(0.005))
+    assert (latency.kind, latency.margin) == (CheckKind.LATENCY, pytest.approx(0.2))
+    assert (failures.direction, "$release" in failures.query) == (Direction.LOWER, True)
+    assert queue.maximum == 100.0
+
+
+@pytest.mark.parametrize(
+    ("change", "path", "said"),
+    [
+        (lambda b: b.update(imag="x"), "imag", "unknown key; did you mean image?"),
+        (lambda b: b.update(image=5), "image", "found 5; allowed: the name of an image"),
+        (lambda b: b.pop("image"), "image", "is needed"),
+        (lambda b: b.pop("expose"), "expose", "is needed"),
+        (lambda b: b.update(expose=["80", "81"]), "expose", "one port"),
+        (lambda b: b.update(ports=["1:2"]), "ports", "x-tidegate.listen"),
+        (lambda b: b.update(build="."), "build", "build the image before"),
+        (lambda b: b["deploy"].update(replicas=0), "deploy.replicas", "from 1"),
+        (lambda b: b["deploy"].update(update_config={"parallelism": -1}), "deploy.update_config.parallelism", "from 0"),
+        (
+            lambda b: b["deploy"].update(update_config={"order": "x"}),
+            "deploy.update_config.order",
+            "start-first, stop-first",
+        ),
+        (
+            lambda b: b["deploy"].update(update_config={"order": "stop-first", "parallelism": 4}),
+            "deploy.update_config.order",
+            "would stop all at once",
+        ),
+        (lambda b: b["deploy"].update(update_config={"delay": 5}), "deploy.update_config.delay", "a duration"),
+        (lambda b: b.update(volumes=["./x:/y"]), "volumes[0].source", "absolute path"),
+        (lambda b: b.update(labels={"tidegate.release": "x"}), "labels", "not begin with tidegate."),
+        (lambda b: b.update({"x-tidegate": {"hold": [9]}}), "x-tidegate.hold", "there is no batch 9; there are 4"),
+        (lambda b: b.update({"x-tidegate": {"checks": [{"errors": {}}]}}), "x-tidegate.bake", "is needed"),
+        (lambda b: b.update({"x-tidegate": {"listen": "nowhere"}}), "x-tidegate.listen", "a port such as 8001"),
+        (lambda b: b.update({"x-tidegate": {"health": {"port": 1}}}), "x-tidegate.health.path", "is needed"),
+        (lambda b: b.update({"x-tidegate": {"stratgy": "rolling"}}), "x-tidegate.stratgy", "did you mean strategy?"),
+        (
+            lambda b: b.update({"x-tidegate": {"bake": "1s", "checks": [{"latency": {"quantile": 0.99}}]}}),
+            "x-tidegate.checks[0].latency.quantile",
+            "all of the distribution",
+        ),
+        (
+            lambda b: b.update({"x-tidegate": {"bake": "1s", "checks": [{"latency": {"histogram": "seconds_sum"}}]}}),
+            "x-tidegate.checks[0].latency.histogram",
+            "the buckets of a classic histogram",
+        ),
+        (
+            lambda b: b.update({"x-tidegate": {"bake": "1s", "checks": [{"memory": {"query": "sum(x)", "limit": "1M"}}]}}),
+            "x-tidegate.checks[0].memory.query",
+            "a metric with matchers and nothing else",
+        ),
+        (
+            lambda b: b.update({"x-tidegate": {"bake": "1s", "checks": [{"memory": {}}]}}),
+            "x-tidegate.checks[0].memory.limit",
+            "is needed",
+        ),
+        (
+            lambda b: b.update({"x-tidegate": {"bake": "1s", "checks": [{"errors": {"shadow": "maybe"}}]}}),
+            "x-tidegate.checks[0].errors.shadow",
+            "true or false",
+        ),
+        (
+            lambda b: b.update({"x-tidegate": {"bake": "30s", "warmup": "30s", "checks": [{"errors": {}}]}}),
+            "x-tidegate.warmup",
+            "must be shorter than the bake of 30 s",
+        ),
+        (lambda b: b.update({"x-tidegate": {"false_abort": "50%"}}), "x-tidegate.false_abort", "from 0.01% to 20%"),
+        (lambda b: b.update({"x-tidegate": {"on_inconclusive": "pass"}}), "x-tidegate.on_inconclusive", "extend, hold"),
+        (
+            lambda b: b.update({"x-tidegate": {"bake": "1s", "checks": [{"name": "a", "query": "up"}]}}),
+            "x-tidegate.checks[0].query",
+            "must contain $release",
+        ),
+        (
+            lambda b: b.update({"x-tidegate": {"bake": "1s", "checks": [{"errors": {}}, {"errors": {}}]}}),
+            "x-tidegate.checks",
+            "two checks are named errors",
+        ),
+    ],
+)
+def test_each_mistake(change: Callable[[dict[str, Any]], None], path: str, said: str) -> None:
+    body = copy.deepcopy(SMALL)
+    change(body)
+    assert said in problems(body)[path]
+
+
+def test_all_mistakes_at_once() -> None:
+    found = problems({"imag": "x", "deploy": {"replicas": -1}, "expose": []})
+    assert set(found) == {"imag", "image", "deploy.replicas", "expose"}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("${VERSION}", "v2"),
+        ("$VERSION", "v2"),
+        ("${NONE:-x}", "x"),
+        ("${NONE-x}", "x"),
+        ("${VERSION:+y}", "y"),
+        ("a$$b", "a$b"),
+    ],
+)
+def test_interpolation(text: str, value: str) -> None:
+    assert read({**SMALL, "user": text}).container.user == value
+
+
+def test_an_unset_variable() -> None:
+    assert "NONE is not set; give it with --set NONE=…" in problems({**SMALL, "user": "${NONE}"})["user"]
+    assert "NONE is not set: say who" in problems({**SMALL, "user": "${NONE:?say who}"})["user"]
+
+
+@pytest.mark.parametrize("document", [None, [], "x", {"services": []}, {"services": {"other": {}}}])
+def test_what_is_no_compose_file(document: object) -> None:
+    with pytest.raises(InvalidSpec):
+        parse_service(document, "shop", "demo", {})
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("a: 1\na: 2", "stands twice"), ("[", "line 1"), ("a: !!python/none x", "line 1")]
+)
+def test_what_is_no_yaml(text: str, said: str) -> None:
+    with pytest.raises(InvalidSpec, match=said):
+        load(text)
+
+
+def test_aliases_that_grow_without_bounds() -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9)]
+    with pytest.raises(InvalidSpec, match="aliases"):
+        load("\n".join(lines))
+
+
+scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8)
+anything = st.recursive(
+    scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner), max_leaves=8
+)
+KEYS = ["image", "expose", "command", "environment", "deploy", "healthcheck", "volumes", "x-tidegate", "user"]
+INNER = ["replicas", "update_config", "checks", "hold", "bake", "health", "listen", "parallelism", "order", "test"]
+bodies = st.dictionaries(st.sampled_from(KEYS), anything | st.dictionaries(st.sampled_from(INNER), anything))
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a loaded machine takes its time
+@given(bodies)
+def test_no_document_breaks_the_reader(body: dict[str, object]) -> None:
+    """Whatever stands in the file, it is a service with sane values or a list of mistakes."""
+    try:
+        shop = read({**SMALL, **body})
+    except InvalidSpec:
+        return
+    assert shop.replicas >= 1
+    assert shop.batch >= 1
+    assert shop.bake_seconds >= 0

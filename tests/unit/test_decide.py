@@ -1,0 +1,289 @@
+"""Each rung of the ladder, and every wait and deadline that was wrong once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from support.decide_fixtures import A0, A1, B0, END, NOW, POLICY, ROLLOUT, STEP, at, instance, signal, world
+from tidegate.analysis.verdict import Outcome, Verdict
+from tidegate.clock import Window
+from tidegate.core import planner
+from tidegate.core.decisions import Judge, Mark, MarkKind, Move, Pin, Shift, Start, Stop, Wait, apply_mark, apply_move
+from tidegate.core.model import FailureAction, Gate, InconclusiveAction, Instance, InstanceState, ObservedState, SignalKind
+from tidegate.core.phases import Phase
+from tidegate.core.rollout_state import member_of
+from tidegate.core.routing import Member, RouterState
+from tidegate.errors import IllegalMove
+
+
+def verdict(outcome: Outcome, when: float = NOW, *, final: bool = True) -> Verdict:
+    return Verdict(outcome, when, Window(when - 20, when), (), f"judged {outcome}", final)
+
+
+SHIFTED = replace(ROLLOUT, shifted=NOW - 5.0, drain_from=NOW - 5.0)
+SETTLED = replace(SHIFTED, settled=NOW - 30.0)
+STANDS = world(A0, A1, B0, routed=(A0, B0))
+
+
+def test_pending_pins_first() -> None:
+    pending = replace(ROLLOUT, phase=Phase.PENDING)
+    assert isinstance(at(pending, world()), Pin)
+    assert at(pending, world(), signal(SignalKind.ROLLBACK)) == Move(Phase.ROLLED_BACK, "rollback asked by ada: why")
+    assert isinstance(at(replace(pending, paused=True), world()), Wait)
+
+
+def test_a_new_step_is_marked() -> None:
+    assert at(replace(ROLLOUT, entered=None), STANDS) == Mark(MarkKind.ENTERED, "step entered")
+
+
+def test_missing_instances_are_started_at_free_ordinals() -> None:
+    assert at(ROLLOUT, world(A0, A1)) == Start("b", (0,), "starting 1 of b")
+    assert at(ROLLOUT, world(A1, B0, routed=(A1,))) == Start("a", (0,), "starting 1 of a")
+
+
+def test_what_is_not_ready_is_waited_for() -> None:
+    said = at(ROLLOUT, world(A0, A1, replace(B0, state=InstanceState.STARTING)))
+    assert isinstance(said, Wait)
+    assert "b/0" in said.why
+
+
+def test_ready_instances_are_shifted_to() -> None:
+    said = at(ROLLOUT, world(A0, A1, B0))
+    assert isinstance(said, Shift)
+    assert {each.instance for each in said.members} == {"a0", "b0"}
+
+
+def test_an_earlier_drain_time_is_forgotten_before_the_proxy_is_written() -> None:
+    """Else one that this shift takes out could be cut at once, if the shift itself is never recorded."""
+    said = at(replace(ROLLOUT, drain_from=NOW - 99.0), world(A0, A1, B0))
+    assert said == Mark(MarkKind.SHIFTING, "about to write the proxy")
+    after = apply_mark(replace(ROLLOUT, drain_from=NOW - 99.0), MarkKind.SHIFTING, NOW)
+    assert isinstance(at(after, world(A0, A1, B0)), Shift)
+    died = world(replace(A0, address="elsewhere", state=InstanceState.STARTING), A1, B0, routed=(A0, B0), a1=1)
+    assert not isinstance(at(after, died), Stop)
+
+
+def test_a_matching_proxy_is_marked() -> None:
+    assert at(ROLLOUT, STANDS) == Mark(MarkKind.SHIFTED, "traffic goes to 1 of a, 1 of b")
+    assert at(SHIFTED, STANDS) == Mark(MarkKind.SETTLED, "all stands as wanted")
+
+
+def test_an_idle_unrouted_one_is_struck_from_the_proxy() -> None:
+    said = at(SETTLED, world(A0, A1, B0, routed=(A0, B0), a1=0))
+    assert isinstance(said, Shift)
+    assert {each.instance for each in said.members} == {"a0", "b0"}
+
+
+def test_surplus_is_stopped_only_when_idle_or_drained() -> None:
+    last = replace(SHIFTED, cursor=1)
+    b1 = instance("b", 1)
+    idle = world(A0, B0, b1, routed=(B0, b1))
+    busy = world(A0, B0, b1, routed=(B0, b1), a0=3)
+    unknown = world(A0, B0, b1, routed=(B0, b1), a0=None)
+    assert at(last, idle) == Stop((A0,), "stopping a/0")
+    for seen in (busy, unknown):
+        assert not isinstance(at(last, seen), Stop)
+        assert isinstance(at(replace(last, drain_from=NOW - 30.0), seen), Stop)
+        assert not isinstance(at(replace(last, drain_from=None), seen), Stop), "an unknown beginning counts as now"
+
+
+def test_a_routed_surplus_is_never_stopped() -> None:
+    last = replace(SHIFTED, cursor=1, drain_from=0.0)
+    assert not isinstance(at(last, world(A0, B0, routed=(A0, B0))), Stop)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [replace(B0, state=InstanceState.FAILED, detail="ended with 1"), replace(B0, restarts=3)],
+    ids=["failed", "restarts"],
+)
+def test_a_candidate_that_does_not_stand_turns_back(bad: Instance) -> None:
+    said = at(ROLLOUT, world(A0, A1, bad))
+    assert isinstance(said, Move)
+    assert (said.phase, said.plan) == (Phase.ROLLING_BACK, planner.rollback_plan("a", 2))
+    tolerant = replace(ROLLOUT, policy=replace(POLICY, max_failure_ratio=1.0))
+    assert not isinstance(at(tolerant, world(A0, A1, bad)), Move)
+
+
+def test_a_candidate_that_was_ended_from_outside_is_replaced() -> None:
+    stopped = replace(B0, state=InstanceState.STOPPED, detail="exited with status 143")
+    assert at(ROLLOUT, world(A0, A1, stopped)) == Stop((stopped,), "stopping b/0")
+    assert isinstance(at(ROLLOUT, world(A0, A1)), Start)
+
+
+def test_a_failed_old_instance_is_replaced() -> None:
+    failed = replace(A1, state=InstanceState.FAILED)
+    assert at(SHIFTED, world(A0, failed, B0, routed=(A0, B0))) == Stop((failed,), "stopping a/1")
+
+
+def test_a_dead_member_leaves_the_route_but_never_the_last() -> None:
+    assert at(SHIFTED, world(A0, A1, routed=(A0, B0))) == Shift((member_of(A0),), "taking out 1 that no longer run")
+    gone = at(SHIFTED, world(A1, routed=(B0,)))
+    assert not isinstance(gone, Shift)
+
+
+def test_drift_opens_the_step_again() -> None:
+    said = at(SETTLED, world(A0, A1, B0, routed=(A0,)))
+    assert isinstance(said, Mark)
+    assert said.mark is MarkKind.REOPENED
+    again = apply_mark(SETTLED, said.mark, NOW)
+    assert (again.shifted, again.settled, again.drain_from, again.verdict) == (None, None, None, None)
+
+
+# -- deadlines ------------------------------------------------------------------------------------------------------------
+
+
+LATE = world(A0, A1, replace(B0, state=InstanceState.STARTING, detail="GET /health answered 503"))
+
+
+def test_past_the_deadline_it_turns_back_with_what_was_seen() -> None:
+    said = at(replace(ROLLOUT, entered=NOW - 61.0), LATE)
+    assert isinstance(said, Move)
+    assert said.phase is Phase.ROLLING_BACK
+    assert "b/0 not ready within 60 s: GET /health answered 503" in said.why
+
+
+def test_the_engines_own_downtime_is_not_charged() -> None:
+    assert isinstance(at(replace(ROLLOUT, entered=NOW - 600.0), LATE, since=NOW - 5.0), Wait)
+
+
+def test_deadlines_stop_while_paused_and_begin_anew() -> None:
+    late = replace(ROLLOUT, entered=NOW - 600.0)
+    assert isinstance(at(replace(late, paused=True), LATE), Wait)
+    assert isinstance(at(late, LATE, signal(SignalKind.RESUME, when=NOW - 10.0)), Wait)
+
+
+def test_on_the_way_back_giving_up_halts_and_moves_nothing() -> None:
+    back = replace(ROLLOUT, phase=Phase.ROLLING_BACK, plan=planner.rollback_plan("a", 2), entered=NOW - 61.0)
+    said = at(back, world(A0, replace(A1, state=InstanceState.STARTING), B0, routed=(A0, B0)))
+    assert isinstance(said, Move)
+    assert said.phase is Phase.FAILED
+
+
+def test_engines_that_keep_dying_are_bounded() -> None:
+    said = at(replace(ROLLOUT, resumes=51), STANDS)
+    assert isinstance(said, Move)
+    assert said.phase is Phase.FAILED
+
+
+# -- the gate -------------------------------------------------------------------------------------------------------------
+
+
+def test_it_bakes_and_looks() -> None:
+    early = replace(SHIFTED, settled=NOW - 2.0)
+    assert at(early, STANDS) == Wait(NOW + 3.0, "baking, 18 s to go")
+    looked = at(replace(early, settled=NOW - 5.0), STANDS)
+    assert looked == Judge(False, "asking the metrics")
+
+
+def test_the_end_of_the_bake_is_judged_for_good() -> None:
+    said = at(replace(SETTLED, settled=NOW - 20.0, verdict=verdict(Outcome.PASS, NOW - 1.0, final=False)), STANDS)
+    assert isinstance(said, Judge)
+    assert said.final
+
+
+def test_a_fail_turns_back_at_once() -> None:
+    said = at(replace(SETTLED, settled=NOW - 5.0, verdict=verdict(Outcome.FAIL, final=False)), STANDS)
+    assert isinstance(said, Move)
+    assert (said.phase, said.why) == (Phase.ROLLING_BACK, "judged FAIL")
+
+
+def test_a_fail_may_ask_a_person_or_be_passed_over() -> None:
+    failed = replace(SETTLED, verdict=verdict(Outcome.FAIL))
+    pausing = replace(failed, policy=replace(POLICY, failure_action=FailureAction.PAUSE))
+    assert isinstance(at(pausing, STANDS), Mark)
+    held = replace(pausing, held=NOW - 1.0)
+    assert isinstance(at(held, STANDS), Wait)
+    assert at(held, STANDS, signal(SignalKind.PROMOTE)) == Move(Phase.RUNNING, "step 2 of 2", cursor=1)
+    passing = replace(failed, policy=replace(POLICY, failure_action=FailureAction.CONTINUE))
+    assert isinstance(at(passing, STANDS), Move)
+
+
+def test_inconclusive_is_extended_then_asked_then_turned_back() -> None:
+    unsure = replace(SETTLED, verdict=verdict(Outcome.INCONCLUSIVE))
+    assert at(unsure, STANDS) == Mark(MarkKind.EXTENDED, "inconclusive, baking longer")
+    often = replace(unsure, extensions=2, settled=NOW - 90.0)
+    assert isinstance(at(often, STANDS), Mark)
+    assert at(often, STANDS) == Mark(MarkKind.HELD, "inconclusive, waiting for a person: promote or roll back")
+    expired = replace(often, held=NOW - 101.0)
+    said = at(expired, STANDS)
+    assert isinstance(said, Move)
+    assert (said.phase, "nobody answered" in said.why) == (Phase.ROLLING_BACK, True)
+    assert isinstance(at(replace(expired, paused=True), STANDS), Wait)
+
+
+def test_a_hold_is_bound_to_its_step() -> None:
+    step = replace(STEP, gate=Gate(hold="promote"))
+    held = replace(SETTLED, plan=(step, END), held=NOW - 1.0)
+    assert isinstance(at(held, STANDS), Wait)
+    assert isinstance(at(held, STANDS, signal(SignalKind.PROMOTE, 1)), Wait)
+    assert isinstance(at(held, STANDS, signal(SignalKind.PROMOTE, 0)), Move)
+    assert isinstance(at(held, STANDS, signal(SignalKind.PROMOTE, None)), Move)
+
+
+def test_checks_go_on_while_a_person_is_waited_for() -> None:
+    step = replace(STEP, gate=replace(STEP.gate, hold="promote"))
+    held = replace(SETTLED, plan=(step, END), held=NOW - 9.0, verdict=verdict(Outcome.PASS, NOW - 6.0))
+    assert isinstance(at(held, STANDS), Wait), "seldom while nothing but a person is waited for"
+    assert isinstance(at(replace(held, verdict=verdict(Outcome.PASS, NOW - 30.0)), STANDS), Judge)
+
+
+@pytest.mark.parametrize(
+    ("action", "later", "does"),
+    [
+        ("hold", False, MarkKind.HELD),
+        ("continue", False, MarkKind.HELD),
+        ("continue", True, None),
+        ("rollback", False, None),
+    ],
+)
+def test_what_follows_when_nothing_can_be_said(action: str, later: bool, does: MarkKind | None) -> None:
+    policy = replace(POLICY, on_inconclusive=InconclusiveAction(action))
+    plan = (STEP, STEP, END) if later else (STEP, END)
+    said = at(replace(SETTLED, plan=plan, policy=policy, verdict=verdict(Outcome.INCONCLUSIVE)), STANDS)
+    if does is not None:
+        assert isinstance(said, Mark)
+        assert said.mark is does
+    else:
+        assert isinstance(said, Move)
+        assert said.phase is (Phase.ROLLING_BACK if action == "rollback" else Phase.RUNNING)
+
+
+def test_somebody_may_ask_for_a_verdict() -> None:
+    fresh = replace(SETTLED, settled=NOW - 2.0, verdict=verdict(Outcome.PASS, NOW - 1.0, final=False))
+    assert isinstance(at(fresh, STANDS, signal(SignalKind.VERIFY)), Judge)
+    assert isinstance(at(fresh, STANDS), Wait)
+
+
+def test_paused_goes_no_further() -> None:
+    done = replace(SETTLED, paused=True, verdict=verdict(Outcome.PASS))
+    assert isinstance(at(done, STANDS), Wait)
+    assert isinstance(at(replace(ROLLOUT, paused=True), world(A0, A1, B0)), Wait), "no traffic is moved"
+
+
+def test_the_end() -> None:
+    b1 = instance("b", 1)
+    last = replace(SETTLED, cursor=1, settled=NOW - 1.0)
+    assert at(last, world(B0, b1, routed=(B0, b1))) == Move(Phase.SUCCEEDED, "b serves")
+    leaving = replace(A0, state=InstanceState.STOPPING)
+    assert isinstance(at(last, world(leaving, B0, b1, routed=(B0, b1))), Wait), "nothing may be left over"
+    back = replace(last, phase=Phase.ROLLING_BACK, plan=planner.rollback_plan("a", 2), cursor=0, reason="judged FAIL")
+    assert at(back, world(A0, A1)) == Move(Phase.ROLLED_BACK, "judged FAIL")
+
+
+def test_a_member_knows_its_address() -> None:
+    moved_on = replace(B0, address="10.0.9.9:80")
+    seen = ObservedState((A0, A1, moved_on), RouterState((member_of(A0), Member("b0", "b", 0, B0.address))))
+    assert at(SHIFTED, seen) == Shift((member_of(A0),), "taking out 1 that no longer run")
+
+
+def test_leaving_a_step_without_a_mark_drains_from_now() -> None:
+    left = apply_move(replace(ROLLOUT, shifted=None, drain_from=NOW - 99.0), Move(Phase.RUNNING, "on", cursor=1), NOW)
+    assert (left.drain_from, left.entered, left.verdict) == (NOW, None, None)
+
+
+def test_what_the_table_does_not_list_is_refused() -> None:
+    with pytest.raises(IllegalMove, match="a rollout that is succeeded cannot become running"):
+        apply_move(replace(ROLLOUT, phase=Phase.SUCCEEDED), Move(Phase.RUNNING, "again"), NOW)

@@ -1,0 +1,315 @@
+"""What an engine says, as instances, images, settings and errors. Listings are as a real engine gave them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import requests
+from docker.errors import APIError
+from pydantic import ValidationError
+
+from tidegate.core.container import Container, Health, HealthCommand
+from tidegate.core.model import InstanceState, Release
+from tidegate.drivers.platforms.docker.containers import ListedContainer, to_instance
+from tidegate.drivers.platforms.docker.create import container_name
+from tidegate.drivers.platforms.docker.errors import KNOWN_PULL_ERRORS, refusal_error
+from tidegate.drivers.platforms.docker.images import choose_reference, repository_of, require_readiness_check
+from tidegate.drivers.platforms.docker.options import DockerHostOptions, DockerOptions
+from tidegate.drivers.platforms.docker.transport import ssh_command
+from tidegate.errors import PlatformError
+
+LABELS = {"tidegate.release": "v1-1", "tidegate.ordinal": "3", "tidegate.port": "8080", "tidegate.probe": "2 8081 /ready"}
+HERE, THERE = DockerHostOptions(name="a"), DockerHostOptions(name="b", address="192.0.2.7")
+
+
+def found(
+    state: str = "running", status: str = "Up 2 seconds", host: DockerHostOptions = HERE, **labels: str | None
+) -> ListedContainer:
+    chosen = {**LABELS, **{f"tidegate.{key}": value for key, value in labels.items()}}
+    listed: dict[str, Any] = {
+        "Id": "0123456789abcdef0123",
+        "State": state,
+        "Status": status,
+        "Labels": {key: value for key, value in chosen.items() if value is not None},
+        "NetworkSettings": {"Networks": {"bridge": {"IPAddress": "172.17.0.5", "EndpointID": "e1"}}},
+        "Ports": [
+            {"PrivatePort": 8080, "Type": "tcp"},
+            {"IP": "192.0.2.7", "PrivatePort": 8080, "PublicPort": 20001, "Type": "tcp"},
+            {"IP": "192.0.2.7", "PrivatePort": 8081, "PublicPort": 20002, "Type": "tcp"},
+        ],
+    }
+    return ListedContainer(host, listed)
+
+
+def looked(memory: int = 0, restart: str = "unless-stopped", **state: Any) -> dict[str, Any]:
+    return {
+        "State": {"ExitCode": 1, "OOMKilled": False, "Error": "", "Running": False, **state},
+        "HostConfig": {"Memory": memory, "RestartPolicy": {"Name": restart}},
+    }
+
+
+@pytest.mark.parametrize(
+    ("seen", "restarts", "answer", "probed", "state", "detail"),
+    [
+        (found(), 0, None, "", InstanceState.READY, ""),
+        (found(status="Up 10 seconds"), 3, None, "", InstanceState.READY, ""),
+        (found(), 2, None, "", InstanceState.READY, ""),
+        (found(), 3, None, "", InstanceState.FAILED, "restarted 3 times, answers again, for less than 10 s"),
+        (found(), 0, None, "answered 503", InstanceState.STARTING, "answered 503"),
+        (found(), 2, None, "answered 503", InstanceState.STARTING, "restarted 2 times, answered 503"),
+        (found(), 3, None, "answered 503", InstanceState.FAILED, "restarted 3 times, answered 503"),
+        (found(), 0, None, None, InstanceState.STARTING, "it has no address yet"),
+        (found("exited"), 0, looked(), None, InstanceState.STOPPED, "exited with status 1"),
+        (found("exited"), 0, looked(ExitCode=0), None, InstanceState.STOPPED, "exited with status 0"),
+        (found("exited"), 0, looked(restart="on-failure"), None, InstanceState.STOPPED, "exited with status 1"),
+        (found("exited"), 0, looked(restart="on-failure", ExitCode=0), None, InstanceState.FAILED, "exited with status 0"),
+        (found("exited"), 0, looked(restart="no"), None, InstanceState.FAILED, "exited with status 1"),
+        (
+            found("exited"),
+            1,
+            looked(Error="address already in use"),
+            None,
+            InstanceState.STOPPED,
+            "exited with status 1, address already in use, restarted 1 time",
+        ),
+        (found("dead"), 1, looked(), None, InstanceState.FAILED, "exited with status 1, restarted 1 time"),
+        (found("restarting"), 1, looked(), None, InstanceState.STARTING, "restarted 1 time, exited with status 1"),
+        (found("restarting"), 3, looked(), None, InstanceState.FAILED, "restarted 3 times, exited with status 1"),
+        (
+            found("restarting"),
+            1,
+            looked(64 * 2**20, OOMKilled=True, ExitCode=137),
+            None,
+            InstanceState.FAILED,
+            "restarted 1 time, exited with status 137, killed for lack of memory (limit 64 MiB)",
+        ),
+        (found("created"), 0, looked(ExitCode=0), None, InstanceState.STARTING, "created, not started yet"),
+        (found("paused"), 0, None, None, InstanceState.STARTING, "paused by somebody: docker unpause it"),
+        (found("removing"), 0, None, None, InstanceState.STOPPING, "being removed"),
+        (found(status="Up 1 second (healthy)", probe=None), 0, None, None, InstanceState.READY, ""),
+        (
+            found(status="Up 1 second (health: starting)", probe=None),
+            0,
+            looked(Running=True, Health={"Log": []}),
+            None,
+            InstanceState.STARTING,
+            "HEALTHCHECK says starting",
+        ),
+        (
+            found(status="Up 1 second (unhealthy)", probe=None),
+            0,
+            looked(Running=True, Health={"Log": [{"Output": "old"}, {"Output": "no\n database"}]}),
+            None,
+            InstanceState.STARTING,
+            "HEALTHCHECK says unhealthy: no database",
+        ),
+        (found(probe=None), 0, None, None, InstanceState.STARTING, "it has no HEALTHCHECK, so readiness cannot be known"),
+    ],
+)
+def test_states(
+    seen: ListedContainer,
+    restarts: int,
+    answer: dict[str, Any] | None,
+    probed: str | None,
+    state: InstanceState,
+    detail: str,
+) -> None:
+    instance = to_instance(seen, restarts, answer, probed)
+    assert (instance.state, instance.detail, instance.restarts) == (state, detail, restarts)
+    assert (instance.id, instance.release, instance.ordinal, instance.host) == ("0123456789ab", "v1-1", 3, "a")
+
+
+def test_addresses() -> None:
+    assert found().address == "172.17.0.5:8080"
+    assert found(host=THERE).address == "192.0.2.7:20001"
+    assert found("exited").address == ""
+    assert found(host=DockerHostOptions(name="c", address="2001:db8::7")).address == "[2001:db8::7]:20001"
+    [here, there] = [each.probe() for each in (found(), found(host=THERE))]
+    assert here
+    assert (here.host, here.port, here.path, here.timeout_seconds) == ("172.17.0.5", 8081, "/ready", 2.0)
+    assert there
+    assert (there.host, there.port) == ("192.0.2.7", 20002)
+    assert found(probe=None).probe() is None
+    assert found("restarting").probe() is None
+
+
+@pytest.mark.parametrize("missing", ["release", "ordinal", "port"])
+def test_what_lacks_a_label_is_not_ours(missing: str) -> None:
+    assert found().is_complete
+    assert not found(**{missing: None}).is_complete
+    assert not found(ordinal="first").is_complete
+
+
+RELEASE = Release("v1-1", "demo/shop", "shop:v1", 1, Container(port=8080, health=Health("/health")))
+
+
+def test_names_are_never_the_same_twice() -> None:
+    made = {container_name(RELEASE, 2) for _ in range(50)}
+    assert len(made) == 50
+    assert all(each.startswith("tidegate-demo-shop-v1-1-2-") for each in made)
+
+
+# -- images ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("reference", "repo"),
+    [
+        ("shop", "shop"),
+        ("shop:v1", "shop"),
+        ("host:5000/shop", "host:5000/shop"),
+        ("host:5000/team/shop:v1", "host:5000/team/shop"),
+        ("host/shop:v1@sha256:aa", "host/shop"),
+        ("host/shop@sha256:aa", "host/shop"),
+    ],
+)
+def test_repository(reference: str, repo: str) -> None:
+    assert repository_of(reference) == repo
+
+
+def test_the_digest_that_all_hosts_share_is_taken() -> None:
+    one = {"Id": "sha256:1", "RepoDigests": ["other@sha256:a", "shop@sha256:b", "shop@sha256:c"]}
+    two = {"Id": "sha256:1", "RepoDigests": ["shop@sha256:c"]}
+    assert choose_reference("shop:v1", {"x": one, "y": two}) == "shop@sha256:c"
+    assert choose_reference("shop:v1", {"x": one, "y": {"Id": "sha256:1"}}) == "sha256:1"
+    assert choose_reference("shop:v1", {"x": {"Id": "sha256:1", "RepoDigests": None}}) == "sha256:1"
+    with pytest.raises(PlatformError, match="x has sha256:1, y has sha256:2"):
+        choose_reference("shop:v1", {"x": {"Id": "sha256:1"}, "y": {"Id": "sha256:2"}})
+
+
+@pytest.mark.parametrize(
+    ("container", "image", "fine"),
+    [
+        (Container(port=1, health=Health("/")), {}, True),
+        (Container(port=1), {}, False),
+        (Container(port=1), {"Config": {"Healthcheck": {"Test": ["CMD", "/x"]}}}, True),
+        (Container(port=1), {"Config": {"Healthcheck": {"Test": ["NONE"]}}}, False),
+        (Container(port=1, healthcheck=HealthCommand(("CMD", "/x"))), {}, True),
+        (Container(port=1, healthcheck=HealthCommand(("NONE",))), {"Config": {"Healthcheck": {"Test": ["CMD"]}}}, False),
+    ],
+)
+def test_readiness_must_be_knowable(container: Container, image: dict[str, Any], fine: bool) -> None:
+    release = Release("v1-1", "demo/shop", "shop:v1", 1, container)
+    if fine:
+        require_readiness_check("a", release, image)
+    else:
+        with pytest.raises(PlatformError, match=r"docker a: .*shop:v1.*x-tidegate"):
+            require_readiness_check("a", release, image)
+
+
+# -- settings --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        {"url": "unix:///run/docker.sock"},
+        {"url": "tcp://10.0.0.7:2376", "address": "10.0.0.7", "ports": "20000-20010"},
+        {"url": "ssh://deploy@far.example"},
+        {"url": "ssh://far.example:2222", "address": "2001:db8::7"},
+    ],
+)
+def test_hosts(host: dict[str, str]) -> None:
+    assert DockerOptions.model_validate({"hosts": [{"name": "a", **host}]}).hosts[0].url == host["url"]
+
+
+@pytest.mark.parametrize(
+    ("host", "told"),
+    [
+        ({"url": "docker.sock"}, "must be unix:///path"),
+        ({"url": "unix://docker.sock"}, "must be unix:///path"),
+        ({"url": "tcp://10.0.0.7"}, "must be unix:///path"),
+        ({"url": "http://10.0.0.7:2375"}, "must be unix:///path"),
+        ({"url": "ssh://-oProxyCommand=x"}, "must be unix:///path"),
+        ({"url": "ssh://me:secret@far"}, "must be unix:///path"),
+        ({"name": "Big Host"}, "should match pattern"),
+        ({"address": "far.example"}, "must be an IP address"),
+        ({"address": "0.0.0.0"}, "must be one address that the proxy can reach"),
+        ({"address": "10.0.0.7", "ports": "20"}, "must be a range"),
+        ({"address": "10.0.0.7", "ports": "30-20"}, "must be a range"),
+        ({"ports": "20-30"}, "ports needs address"),
+        ({"tls": {"ca": "a", "cert": "b", "key": "c"}}, "tls belongs to a tcp:// url"),
+        ({"colour": "blue"}, "Extra inputs"),
+    ],
+)
+def test_hosts_that_are_refused(host: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValidationError, match=told):
+        DockerOptions.model_validate({"hosts": [{"name": "a", **host}]})
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"hosts": []}, "at least 1"),
+        ({"hosts": [{"name": "a"}, {"name": "a"}]}, "the name a is given twice"),
+        ({"hosts": [{"name": "a"}], "network": "host"}, "an address of its own"),
+        ({"hosts": [{"name": "a"}], "restart": "always"}, "unless-stopped"),
+        ({"hosts": [{"name": "a"}], "timeout_seconds": 0}, "greater than 0"),
+    ],
+)
+def test_options_that_are_refused(options: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValidationError, match=told):
+        DockerOptions.model_validate(options)
+
+
+def test_ssh_never_asks_and_takes_nothing_for_an_option() -> None:
+    words = ssh_command("ssh://deploy@far.example:2222", 10)
+    assert words[-3:] == ["--", "far.example", "docker system dial-stdio"]
+    assert "BatchMode=yes" in words
+    assert words[words.index("-l") + 1] == "deploy"
+    assert words[words.index("-p") + 1] == "2222"
+
+
+# -- errors ----------------------------------------------------------------------------------------------------------------
+
+
+def answer(status: int, said: str) -> APIError:
+    response = requests.Response()
+    response.status_code = status
+    return APIError("failed", response=response, explanation=said)
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "told", "retryable"),
+    [
+        (500, "Bind for 0.0.0.0:80 failed: port is already allocated", "the port is taken: end what holds it", False),
+        (500, "listen tcp4 127.0.0.1:1: bind: address already in use", "the port is taken: end what holds it", False),
+        (500, "write /var/lib/docker/x: no space left on device", "the disk is full: make room there", False),
+        (409, 'Conflict. The container name "/x" is already in use by container "y"', "a container with this name", True),
+        (409, "removal of container x is already in progress", "it is being removed", True),
+        (500, "something broke", "the engine refused it with status 500: something broke", True),
+        (400, "invalid thing", "the engine refused it with status 400: invalid thing", False),
+        (404, "network shop not found", "the network does not exist: docker network create", False),
+        (500, "failed to initialize logging driver: x", "the log driver refuses", False),
+    ],
+)
+def test_refusals(status: int, said: str, told: str, retryable: bool) -> None:
+    error = refusal_error("a", "starting v1-1", answer(status, said))
+    assert error.message.startswith(f"docker a: starting v1-1: {told}")
+    assert said in error.message
+    assert error.retryable is retryable
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (
+            "pull access denied for shop, repository does not exist or may require 'docker login'",
+            "the registry does not let us",
+        ),
+        ("unauthorized: authentication required", "the registry does not let us"),
+        ("manifest for host/shop:v9 not found: manifest unknown", "the registry does not have it"),
+        ('Get "https://host/v2/": dial tcp: lookup host: no such host', "its registry does not answer"),
+        ('Get "https://host/v2/": net/http: TLS handshake timeout', "its registry does not answer"),
+        (
+            "no matching manifest for linux/arm64/v8 in the manifest list entries",
+            "the registry has it for other processors",
+        ),
+        ("write /var/lib/docker/tmp/x: no space left on device", "the disk is full"),
+    ],
+)
+def test_refused_pulls(said: str, told: str) -> None:
+    error = refusal_error("a", "pulling image shop:v1", answer(500, said), KNOWN_PULL_ERRORS)
+    assert told in error.message
+    assert not error.retryable

@@ -1,0 +1,329 @@
+"""The watch between rollouts: what it finds, when it asks for a repair, when it gives up. With the real store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from support.fake_drivers import a_release, a_service, claimed, request_rollout, settle_old, sqlite
+from support.tick_harness import TickHarness
+from tidegate.core import drift as core_drift
+from tidegate.core.event_kinds import EventKind
+from tidegate.core.model import InstanceState, RepairPolicy, RolloutKind, Service
+from tidegate.core.phases import Phase
+from tidegate.core.records import Drift, DriftState
+from tidegate.core.rollout_state import member_of
+from tidegate.core.routing import Backend, Preview
+from tidegate.engine.drift_watcher import INTERVAL_SECONDS, NO_KEY, DriftWatcher
+from tidegate.engine.tick import RolloutCache
+from tidegate.errors import PlatformError, RouterError
+from tidegate.testing.store_fixtures import ManualClock
+
+
+class Tended(TickHarness):
+    """A service that serves release 1, an engine that is driven by hand, and the watch."""
+
+    service: Service
+    woken: int = 0
+
+    def settle(self, **changes: object) -> None:
+        self.service = a_service(**changes)
+        settle_old(self.store, self.world, self.service, self.clock)
+        self.watch = DriftWatcher(self.store, {"demo": self.world.parts()}, self.clock, self.wake)
+
+    def wake(self) -> None:
+        self.woken += 1
+
+    def look(self, times: int = 1) -> Drift | None:
+        """So many looks, each when it is due."""
+        for _ in range(times):
+            self.clock.forward(INTERVAL_SECONDS)
+            assert self.watch.look("demo")
+        return self.store.get_service(self.service.key).drift
+
+    @property
+    def live(self) -> str | None:
+        return self.store.get_service(self.service.key).rollout
+
+    def drive(self) -> Phase:
+        """The live rollout to its end."""
+        assert self.live is not None, "nothing was asked for"
+        self.rollout, self.memory, self.claim = self.live, RolloutCache(), claimed(self.store)
+        self.run()
+        self.store.release(self.claim, None)
+        return self.phase
+
+    def remove(self, ordinal: int = 0) -> None:
+        """As `docker rm -f` does."""
+        with self.world.lock:
+            del self.world.started[next(each.id for each in self.world.present() if each.ordinal == ordinal)]
+
+    def whole(self) -> bool:
+        """Whether all is as release 1 wants, and nothing else is there."""
+        present = self.world.present()
+        routed = {each.instance for each in self.world.routed["shop"]}
+        return [each.release for each in present] == ["v1-1"] * 2 and routed == {each.id for each in present}
+
+
+@pytest.fixture
+def tended(tmp_path: Path) -> Iterator[Tended]:
+    clock = ManualClock()
+    with sqlite(tmp_path, clock) as store:
+        made = Tended(store, clock)
+        made.settle()
+        yield made
+
+
+def test_nothing_is_done_where_nothing_differs(tended: Tended) -> None:
+    assert tended.look(3) is None
+    assert tended.live is None
+    assert {*tended.world.calls} == {"instances", "read"}
+
+
+def test_a_vanished_instance_comes_back_when_it_was_missed_twice(tended: Tended) -> None:
+    tended.remove()
+    drift = tended.look()
+    assert drift is not None
+    assert (drift.state, tended.live) == (DriftState.SEEN, None)
+    since = drift.since
+    again = tended.look()
+    assert again is not None
+    assert (again.state, again.since) == (DriftState.REPAIRING, since)
+    assert tended.woken == 1
+    assert tended.drive() is Phase.SUCCEEDED
+    rollout, _ = tended.store.load(tended.rollout)
+    assert (rollout.kind, rollout.requested_by, rollout.old) == (RolloutKind.REPAIR, "tidegate", "v1-1")
+    assert "1 of v1-1 missing" in tended.told(EventKind.CREATED)[0]
+    assert tended.whole()
+    assert tended.look() is None
+
+
+def test_what_mends_itself_is_let_alone(tended: Tended) -> None:
+    gone = tended.world.started.popitem()
+    assert tended.look() is not None
+    tended.world.started[gone[0]] = gone[1]
+    assert tended.look() is None
+    assert tended.store.rollouts(tended.service.key)[0].kind is RolloutKind.RELEASE
+
+
+def test_another_difference_is_looked_at_twice_again(tended: Tended) -> None:
+    gone = tended.world.started.popitem()
+    tended.look()
+    tended.world.started[gone[0]] = gone[1]
+    stranger = replace(gone[1][0], id="i9999", ordinal=7, address="10.0.0.99:80")
+    tended.world.started["i9999"] = (stranger, gone[1][1])
+    drift = tended.look()
+    assert drift is not None
+    assert (drift.state, drift.looks) == (DriftState.SEEN, 1)
+    assert "v1-1/7 beyond the 2 of v1-1" in drift.message
+    tended.look()
+    assert tended.drive() is Phase.SUCCEEDED
+    assert tended.whole()
+
+
+def test_a_forgetful_proxy_is_told_at_the_first_look(tended: Tended) -> None:
+    tended.world.routed.clear()
+    tended.world.fences.clear()
+    drift = tended.look()
+    assert drift is not None
+    assert drift.message == "v1-1/0, v1-1/1 not in the proxy"
+    assert tended.drive() is Phase.SUCCEEDED
+    assert tended.whole()
+    assert "start" not in tended.world.calls
+
+
+def test_another_address_another_weight_and_strangers_in_the_proxy_are_found(tended: Tended) -> None:
+    one, two = (member_of(each) for each in tended.world.present())
+    for members, said in (
+        ((replace(one, address="10.9.9.9:80"), two), "v1-1/0 in the proxy at another address"),
+        ((replace(one, weight=7), two), "the proxy has other weights"),
+        ((one, two, replace(two, instance="i777")), "1 in the proxy that no longer runs"),
+    ):
+        tended.world.routed["shop"] = members
+        drift = tended.look()
+        assert drift is not None
+        assert drift.message == said
+        assert tended.drive() is Phase.SUCCEEDED
+        assert tended.whole()
+
+
+def test_a_preview_that_still_leads_somewhere_is_ended(tmp_path: Path) -> None:
+    clock = ManualClock()
+    with sqlite(tmp_path, clock) as store:
+        tended = Tended(store, clock)
+        tended.settle(backend=replace(a_service().backend, preview=Preview("8002")))
+        tended.world.routed["shop_preview"] = (member_of(tended.world.present()[0]),)
+        drift = tended.look()
+        assert drift is not None
+        assert drift.message == "the preview leads to instances"
+        assert tended.drive() is Phase.SUCCEEDED
+        assert tended.world.routed["shop_preview"] == ()
+
+
+def test_by_policy_it_is_only_shown(tmp_path: Path) -> None:
+    clock = ManualClock()
+    with sqlite(tmp_path, clock) as store:
+        tended = Tended(store, clock)
+        tended.settle(repair=RepairPolicy.SHOW)
+        tended.remove()
+        drift = tended.look(5)
+        assert drift is not None
+        assert (drift.state, tended.live) == (DriftState.SHOWN, None)
+        assert drift.since == 1_000_000.0 + INTERVAL_SECONDS
+
+
+@pytest.mark.parametrize(("verb", "error"), [("instances", PlatformError("no daemon")), ("read", RouterError("no proxy"))])
+def test_while_blind_nothing_is_touched_and_it_is_told_once(tended: Tended, verb: str, error: Exception) -> None:
+    tended.remove()
+    tended.world.always[verb] = error
+    with capture_logs() as logs:
+        assert tended.look(4) is None
+    assert [each["event"] for each in logs] == ["service cannot be seen, so nothing is touched"]
+    assert tended.live is None
+    del tended.world.always[verb]
+    tended.look(2)
+    assert tended.drive() is Phase.SUCCEEDED
+
+
+def test_a_proxy_that_had_ended_is_in_the_log(tended: Tended) -> None:
+    tended.world.proxy_ended = True
+    with capture_logs() as logs:
+        assert tended.look(2) is None
+    assert [each["event"] for each in logs] == ["the proxy did not run and was started"]
+
+
+def test_a_clock_that_went_back_puts_no_repair_off_until_it_was_caught_up(tended: Tended) -> None:
+    tended.world.crashing.add("v1-1")
+    tended.look(2)
+    assert tended.drive() is Phase.FAILED
+    tended.clock.now -= 3600.0
+    tended.store.shift_clock(-3600.0, 15.0)
+    tended.look(2)
+    assert tended.live is not None
+
+
+def test_a_crash_loop_is_given_up_after_three_repairs(tended: Tended) -> None:
+    tended.world.crashing.add("v1-1")
+    tended.look(2)
+    begun = []
+    with capture_logs() as logs:
+        for _ in range(3):
+            assert tended.drive() is Phase.FAILED
+            begun.append(tended.clock.now)
+            for _ in range(40):
+                if tended.live is None:
+                    drift = tended.look()
+    assert drift is not None
+    assert drift.state is DriftState.UNHEALTHY
+    assert "3 repairs in a row failed" in drift.why
+    assert "exited with 1" in drift.why
+    assert [each["log_level"] for each in logs if each["event"] == "service is unhealthy"] == ["warning"]
+    gaps = [later - earlier for earlier, later in pairwise(begun)]
+    assert gaps[0] >= core_drift.INITIAL_BACKOFF_SECONDS
+    assert gaps[1] >= 2 * core_drift.INITIAL_BACKOFF_SECONDS
+    assert tended.world.serving() == ["v1-1", "v1-1"], "what was in the proxy stays there"
+    starts = tended.world.calls.count("start")
+    tended.look(200)
+    assert (tended.live, tended.world.calls.count("start")) == (None, starts)
+
+
+def given_up(tended: Tended) -> None:
+    """Three repairs have failed."""
+    tended.world.crashing.add("v1-1")
+    for _ in range(100):
+        tended.drive() if tended.live else tended.look()
+    tended.world.crashing.clear()
+    tended.remove()
+
+
+def test_a_person_who_acts_begins_anew(tended: Tended) -> None:
+    given_up(tended)
+    drift = tended.look(3)
+    assert drift is not None
+    assert (drift.state, tended.live) == (DriftState.UNHEALTHY, None)
+    asked = core_drift.make_repair(tended.service, a_release(tended.service, 1), "asked", tended.clock(), "ada")
+    tended.store.create(asked, tended.service, None, NO_KEY, core_drift.created_event(asked, "asked by ada"))
+    assert tended.drive() is Phase.SUCCEEDED
+    assert tended.look() is None
+    tended.remove(1)
+    tended.look(2)
+    assert tended.drive() is Phase.SUCCEEDED, "and after it, by itself again"
+
+
+def test_repairs_that_do_not_last_end_too(tended: Tended) -> None:
+    """Each one succeeds, and soon after an instance is gone again."""
+    for _ in range(core_drift.MAX_QUICK_REPAIRS):
+        tended.remove(min(each.ordinal for each in tended.world.present()))
+        tended.look(2)
+        assert tended.drive() is Phase.SUCCEEDED
+        tended.look()
+    tended.remove(min(each.ordinal for each in tended.world.present()))
+    tended.clock.forward(10 * core_drift.STABLE_SECONDS)
+    drift = tended.look(5)
+    assert drift is not None
+    assert (drift.state, tended.live) == (DriftState.UNHEALTHY, None)
+    assert "10 repairs in quick succession" in drift.why
+
+
+def test_what_is_only_stored_is_not_in_force(tended: Tended) -> None:
+    elsewhere = Backend("elsewhere", "8009", preview=Preview("8010"))
+    tended.store.put_service(replace(tended.service, backend=elsewhere, replicas=9))
+    assert tended.look(2) is None
+    tended.world.always["pin"] = PlatformError("no such image", retryable=False)
+    request_rollout(tended.store, replace(tended.service, backend=elsewhere), 2, tended.clock, 1)
+    assert tended.drive() is Phase.FAILED, "before anything moved"
+    del tended.world.always["pin"]
+    assert tended.look(2) is None
+    tended.remove()
+    tended.look(2)
+    assert tended.drive() is Phase.SUCCEEDED
+    assert tended.whole()
+    assert "elsewhere" not in tended.world.routed
+
+
+def test_what_a_halted_rollout_left_is_for_a_person(tended: Tended) -> None:
+    rollout = request_rollout(tended.store, tended.service, 2, tended.clock, 1)
+    claim = claimed(tended.store)
+    loaded, _ = tended.store.load(rollout)
+    loaded = tended.store.save(replace(loaded, phase=Phase.RUNNING, digest="sha256:b"), (), claim.fence)
+    tended.store.save(replace(loaded, phase=Phase.FAILED, finished=tended.clock()), (), claim.fence)
+    tended.store.release(claim, None)
+    tended.remove()
+    drift = tended.look(5)
+    assert drift is not None
+    assert (drift.state, tended.live) == (DriftState.HALTED, None)
+
+
+def test_a_service_that_is_driven_is_not_looked_at(tended: Tended) -> None:
+    tended.clock.forward(INTERVAL_SECONDS)
+    request_rollout(tended.store, tended.service, 2, tended.clock, 1)
+    assert not tended.watch.look("demo")
+    assert tended.world.calls == []
+
+
+def test_a_deploy_takes_over_what_a_repair_began(tended: Tended) -> None:
+    tended.remove()
+    tended.look(2)
+    repair = tended.live
+    assert repair is not None
+    stale = Tended(tended.store, tended.clock)
+    stale.world, stale.claim = tended.world, claimed(tended.store)
+    for _ in range(8):
+        stale.tick()
+    request_rollout(tended.store, tended.service, 2, tended.clock, 1)
+    assert tended.live == "shop-2"
+    assert stale.tick().finished, "its engine finds it ended"
+    assert tended.drive() is Phase.SUCCEEDED
+    assert tended.world.serving() == ["v2-2", "v2-2"]
+    assert {each.release for each in tended.world.present()} == {"v2-2"}
+
+
+def test_an_instance_that_is_busy_where_the_proxy_knows_it_is_no_difference(tended: Tended) -> None:
+    tended.world.never_ready.add("v1-1")
+    assert {each.state for each in tended.world.present()} == {InstanceState.STARTING}
+    assert tended.look(3) is None

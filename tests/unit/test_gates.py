@@ -1,0 +1,178 @@
+"""The way out of a step: who has to approve, what a freeze keeps back, what somebody may skip, what silence leads to."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tidegate.analysis.verdict import Outcome, Verdict
+from tidegate.clock import Window
+from tidegate.core.approvals import Approval, Expiry, approval_binding, deciding_approval, given_approvals
+from tidegate.core.decide import decide
+from tidegate.core.decisions import Decision, Judge, Move, Pin, Wait, apply_move
+from tidegate.core.model import (
+    FailureAction,
+    Gate,
+    Instance,
+    InstanceState,
+    ObservedState,
+    Policy,
+    Rollout,
+    Signal,
+    SignalKind,
+    Step,
+)
+from tidegate.core.phases import Phase
+from tidegate.core.rollout_state import member_of
+from tidegate.core.routing import Backend, RouterState
+
+NOW = 1_000.0
+POLICY = Policy(look_seconds=5.0, hold_expires_seconds=100.0)
+FIRST = Step({"a": 2, "b": 1}, {"a": 1, "b": 1}, Gate(bake_seconds=20.0, judged=True, hold="promote"))
+SECOND = Step({"a": 1, "b": 2}, {"b": 2}, Gate(bake_seconds=20.0, judged=True))
+END = Step({"b": 2}, {"b": 2}, Gate(cleared=True))
+HELD = Rollout(
+    "r", "demo/shop", "a", "b", (FIRST, SECOND, END), Backend("shop"), NOW - 500.0, old_replicas=2, phase=Phase.RUNNING,
+    entered=NOW - 90.0, shifted=NOW - 80.0, settled=NOW - 70.0, drain_from=NOW - 80.0, held=NOW - 50.0, policy=POLICY,
+    verdict=Verdict(Outcome.PASS, NOW - 1.0, Window(NOW - 20, NOW), (), "all well", True), digest="sha256:1",
+)  # fmt: skip
+A0, A1, B0 = (
+    Instance(f"{release}{ordinal}", release, ordinal, f"10.0.0.{ordinal}:{port}", InstanceState.READY)
+    for release, ordinal, port in (("a", 0, 80), ("a", 1, 80), ("b", 0, 81))
+)
+STANDS = ObservedState((A0, A1, B0), RouterState((member_of(A0), member_of(B0))))
+FROZEN = "demo is frozen by ann: audit week"
+
+
+def at(rollout: Rollout, *signals: Signal, frozen: str = "", now: float = NOW) -> Decision:
+    return decide(rollout, STANDS, signals, now, 0.0, frozen)
+
+
+def wish(by: str = "ann", kind: SignalKind = SignalKind.PROMOTE, step: int | None = 0) -> Signal:
+    return Signal(kind, NOW, by, "why", step)
+
+
+def needing(count: int) -> Rollout:
+    return replace(HELD, policy=replace(POLICY, approval=Approval(needed=count)))
+
+
+def judged(outcome: Outcome, rollout: Rollout = HELD) -> Rollout:
+    return replace(rollout, verdict=Verdict(outcome, NOW - 1.0, Window(NOW - 20, NOW), (), f"judged {outcome}", True))
+
+
+def goes_on(decision: Decision) -> bool:
+    return isinstance(decision, Move) and decision.phase is Phase.RUNNING and decision.cursor == 1
+
+
+# -- who has to approve ---------------------------------------------------------------------------------------------------
+
+
+def test_each_person_counts_once_and_only_for_the_step() -> None:
+    rollout = needing(2)
+    assert isinstance(at(rollout, wish("ann")), Wait)
+    assert isinstance(at(rollout, wish("ann"), wish("ann")), Wait)
+    assert isinstance(at(rollout, wish("ann"), wish("bob", step=1)), Wait)
+    assert isinstance(at(rollout, wish("ann"), wish("bob", SignalKind.RESUME)), Wait)
+    assert goes_on(at(rollout, wish("ann"), wish("bob")))
+    assert goes_on(at(rollout, wish("ann", step=None), wish("bob")))
+
+
+def test_the_approval_that_opens_is_the_last_that_was_needed() -> None:
+    given = (wish("ann"), wish("ann"), wish("bob"), wish("eve"))
+    assert [each.by for each in given_approvals(HELD, given)] == ["ann", "bob", "eve"]
+    opened = deciding_approval(needing(2), given)
+    assert opened is not None
+    assert opened.by == "bob"
+
+
+def test_what_an_approval_is_bound_to_changes_with_what_was_seen_and_not_with_a_look() -> None:
+    bound = approval_binding(HELD)
+    assert approval_binding(judged(Outcome.INCONCLUSIVE)) == bound
+    assert approval_binding(replace(HELD, version=99, held=NOW)) == bound
+    others = (
+        replace(HELD, digest="sha256:2"),
+        replace(HELD, cursor=1),
+        replace(HELD, id="another"),
+        replace(HELD, plan=(FIRST, END)),
+        replace(HELD, phase=Phase.ROLLING_BACK),
+    )
+    assert len({bound, *map(approval_binding, others)}) == 1 + len(others)
+
+
+# -- silence --------------------------------------------------------------------------------------------------------------
+
+
+def expired(action: Expiry, rollout: Rollout = HELD) -> Decision:
+    policy = replace(rollout.policy, approval=Approval(on_expiry=action))
+    return at(replace(rollout, policy=policy, held=NOW - 101.0))
+
+
+def test_silence_leads_where_it_was_said_to() -> None:
+    back = expired(Expiry.ROLLBACK)
+    assert isinstance(back, Move)
+    assert back.phase is Phase.ROLLING_BACK
+    assert isinstance(expired(Expiry.WAIT), Wait)
+    assert goes_on(expired(Expiry.PROMOTE))
+
+
+@pytest.mark.parametrize("outcome", [Outcome.FAIL, Outcome.INCONCLUSIVE])
+def test_what_is_bad_or_not_known_never_goes_on_by_itself(outcome: Outcome) -> None:
+    policy = replace(POLICY, failure_action=FailureAction.PAUSE, max_extensions=0)
+    said = expired(Expiry.PROMOTE, judged(outcome, replace(HELD, policy=policy)))
+    assert isinstance(said, Move)
+    assert said.phase is Phase.ROLLING_BACK
+
+
+# -- freezes --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_freeze_keeps_back_the_start_and_the_next_batch() -> None:
+    pending = replace(HELD, phase=Phase.PENDING)
+    assert at(pending, frozen=FROZEN) == Wait(NOW + 5.0, FROZEN)
+    assert isinstance(at(replace(pending, forced=True), frozen=FROZEN), Pin)
+    assert at(HELD, wish(), frozen=FROZEN) == Wait(NOW + 5.0, FROZEN)
+    assert goes_on(at(replace(HELD, forced=True), wish(), frozen=FROZEN))
+
+
+def test_a_freeze_keeps_no_way_back_and_no_end() -> None:
+    back = at(HELD, wish(kind=SignalKind.ROLLBACK), frozen=FROZEN)
+    assert isinstance(back, Move)
+    assert back.phase is Phase.ROLLING_BACK
+    last = Step({"a": 2, "b": 1}, {"a": 1, "b": 1})
+    over = at(replace(HELD, plan=(last,)), frozen=FROZEN)
+    assert isinstance(over, Move)
+    assert over.phase is Phase.SUCCEEDED
+
+
+# -- force ----------------------------------------------------------------------------------------------------------------
+
+FORCE = wish(kind=SignalKind.FORCE, step=None)
+
+
+@pytest.mark.parametrize("outcome", list(Outcome))
+def test_force_goes_on_whatever_was_judged_and_in_spite_of_a_freeze(outcome: Outcome) -> None:
+    assert goes_on(at(judged(outcome), FORCE, frozen=FROZEN))
+    assert goes_on(at(replace(HELD, verdict=None, settled=NOW - 1.0), FORCE)), "nor is the bake waited for"
+
+
+def test_force_sends_no_traffic_to_what_does_not_stand() -> None:
+    loop = replace(B0, state=InstanceState.FAILED, restarts=9, detail="exited with status 1")
+    said = decide(HELD, replace(STANDS, instances=(A0, A1, loop)), (FORCE,), NOW, 0.0)
+    assert isinstance(said, Move)
+    assert said.phase is Phase.ROLLING_BACK
+
+
+def test_a_verdict_that_is_wanted_by_a_clock_ahead_of_ours_is_not_asked_for_again_and_again() -> None:
+    wanted = replace(wish(kind=SignalKind.VERIFY), at=NOW + 3600.0)
+    assert isinstance(at(HELD, wanted), Wait)
+    assert isinstance(at(HELD, wanted, now=NOW + 3600.0), Judge)
+
+
+# -- the reason -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_way_back_of_several_steps_goes_on_telling_why_it_turned() -> None:
+    turned = apply_move(HELD, Move(Phase.ROLLING_BACK, "5 % of requests failed", plan=(FIRST, SECOND)), NOW)
+    further = apply_move(turned, Move(Phase.ROLLING_BACK, "step 2 of 2", cursor=1), NOW)
+    assert (further.cursor, further.reason) == (1, "5 % of requests failed")

@@ -1,0 +1,183 @@
+"""Running the cells of a grid, and the tables that tell what was found."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tidegate.simulation import fixed_limits, independent_requests
+from tidegate.simulation.generator import GeneratedRollout
+from tidegate.simulation.grids import InvalidGrid, load_grid, load_published, parse_grid
+from tidegate.simulation.result import AbortResult
+from tidegate.simulation.runner import GridCell, run, run_switches
+from tidegate.simulation.tables import detections, false_aborts, rows, summary
+
+GRID: Any = parse_grid(
+    tomllib.loads("""\
+seed = 7
+replicates = 220
+sizes = [
+  {name = "A", n = 4, rps = 20, p0 = 0.01, scrape = 15, window = 120, batches = 2},
+  {name = "B", n = 6, rps = 20, p0 = 0.01, scrape = 15, window = 120, batches = 2},
+]
+noises = [{name = "calm"}, {name = "mod", phi = 2}]
+faults = [{name = "broken", err_pp = 0.5}, {name = "late", err_pp = 0.5, onset = 60}]
+""")
+)
+SWITCHES: Any = parse_grid(
+    tomllib.loads("""\
+mode = "bluegreen"
+seed = 7
+replicates = 60
+sizes = [{name = "A", n = 4, rps = 20, p0 = 0.001, scrape = 15, window = 600, sig = 0.5}]
+noises = [{name = "calm", phi = 1}]
+faults = [{name = "broken", err_pp = 0.5}]
+""")
+)
+DECIDERS = {"fixed": fixed_limits.decide, "evidence": independent_requests.decide}
+
+
+def at_once(made: GeneratedRollout) -> AbortResult:
+    """Turns every other rollout back, the n-th of them after n seconds."""
+    number = np.arange(len(made.N))
+    return AbortResult(number % 2 == 1, np.where(number % 2 == 1, number / 2 + 0.5, np.inf))
+
+
+def test_the_cells_and_their_order() -> None:
+    cells = run(GRID, DECIDERS, 5)
+    expected = [("calm", "none"), ("mod", "none"), ("calm", "broken"), ("calm", "late")]
+    assert [(each.size, each.noise, each.fault, each.decider) for each in cells] == [
+        (size, noise, fault, decider) for size in "AB" for noise, fault in expected for decider in DECIDERS
+    ]
+    assert [each.good for each in cells[:8:2]] == [True, True, False, False]
+
+
+def test_replicates() -> None:
+    assert [each.replicates for each in run(GRID, {"x": at_once}, sizes=["A"])] == [220, 220, 110, 110]
+    assert [each.replicates for each in run(GRID, {"x": at_once}, 30, sizes=["A"])] == [30, 30, 100, 100]
+
+
+def test_times_are_counted_from_the_onset() -> None:
+    cells = run(GRID, {"x": at_once}, sizes=["A"], only="fault")
+    assert [each.aborted for each in cells] == [0.5, 0.5]
+    assert [(each.median_seconds, round(each.slow_seconds or 0, 6)) for each in cells] == [(28.0, 49.6), (-32.0, -10.4)]
+
+
+def test_a_selection_has_the_same_rollouts() -> None:
+    whole = run(GRID, DECIDERS, 20)
+    some = run(GRID, DECIDERS, 20, sizes=["B"], scenarios=["mod", "late"])
+    assert some == [each for each in whole if each.size == "B" and (each.noise == "mod" or each.fault == "late")]
+    assert run(GRID, DECIDERS, 20, only="null") == [each for each in whole if each.good]
+    assert run(GRID, DECIDERS, 20, only="fault") == [each for each in whole if not each.good]
+
+
+def test_processes_change_nothing() -> None:
+    told: list[tuple[int, int, Sequence[GridCell]]] = []
+    parallel = run(GRID, DECIDERS, 20, jobs=2, progress=lambda *each: told.append(each))
+    assert parallel == run(GRID, DECIDERS, 20)
+    assert [(done, of_all) for done, of_all, _ in told] == [(number, 8) for number in range(1, 9)]
+    assert sorted(map(repr, (cell for _, _, cells in told for cell in cells))) == sorted(map(repr, parallel))
+
+
+def test_a_published_cell_stays_what_it_is() -> None:
+    grid: Any = load_published("public")
+    cells = run(grid, DECIDERS, 60, sizes=["S"], scenarios=["neighbour", "err x2"])
+    assert [(each.fault, each.decider, round(each.aborted, 4), each.median_seconds) for each in cells] == [
+        ("none", "fixed", 0.9333, 660.0),
+        ("none", "evidence", 0.3167, 330.0),
+        ("err x2", "fixed", 1.0, 480.0),
+        ("err x2", "evidence", 0.58, 607.5),
+    ]
+
+
+def test_large_services_are_made_in_steps() -> None:
+    grid = replace(
+        GRID, sizes=(replace(GRID.sizes[0], n=400, scrape=1.0, window=120.0),), noises=GRID.noises[:1], faults=()
+    )
+    steps: list[int] = []
+
+    def seen(made: GeneratedRollout) -> AbortResult:
+        steps.append(len(made.N))
+        return at_once(made)
+
+    run(grid, {"x": seen}, 40)
+    assert steps == [25, 15]
+
+
+def test_switches() -> None:
+    cells = run_switches(SWITCHES, {"fixed": fixed_limits.decide_switch})
+    assert [(each.fault, each.replicates, each.aborted, each.median_seconds) for each in cells] == [
+        ("none", 60, 0.0, None),
+        ("broken", 100, 1.0, 300.0),
+    ]
+    assert run_switches(SWITCHES, {"fixed": fixed_limits.decide_switch}, jobs=2) == cells
+
+
+@pytest.mark.parametrize(("what", "known"), [("sizes", "A, B"), ("scenarios", "calm, mod, broken, late")])
+def test_unknown_names_are_refused(what: str, known: str) -> None:
+    with pytest.raises(InvalidGrid, match=f'{what}: found "Z"; known are {known}'):
+        run(GRID, DECIDERS, 5, **{what: ["Z"]})
+
+
+def test_grids_by_name_and_by_path(tmp_path: Path) -> None:
+    assert load_grid("public") == load_published("public")
+    file = tmp_path / "own.toml"
+    file.write_text(
+        'seed = 1\nsizes = [{name = "A", n = 2, rps = 1, p0 = 0, scrape = 5, window = 60}]\nnoises = [{name = "n"}]\n'
+    )
+    assert load_grid(str(file)).seed == 1
+    with pytest.raises(InvalidGrid, match="allowed: the path of a TOML file, or one of public, validation, bluegreen"):
+        load_grid("publik")
+
+
+def cell(size: str, noise: str, fault: str, decider: str, aborted: float, median: float | None = None) -> GridCell:
+    return GridCell(size, noise, fault, decider, 400, aborted, median, median)
+
+
+CELLS = [
+    cell("S", "calm", "none", "ours", 0.0),
+    cell("S", "calm", "none", "a | b", 0.025, 60.0),
+    cell("S", "mod", "none", "ours", 0.005, 30.0),
+    cell("S", "mod", "none", "a | b", 0.5, 60.0),
+    cell("S", "base", "err x2", "ours", 0.98, 119.6),
+    cell("S", "base", "err x2", "a | b", 0.0),
+]
+
+
+def test_tables() -> None:
+    assert false_aborts(CELLS).splitlines() == [
+        "| size | noise | ours | a \\| b |",
+        "| --- | --- | --- | --- |",
+        "| S | calm | 0.0 | 2.5 |",
+        "| S | mod | 0.5 | 50.0 |",
+    ]
+    assert detections(CELLS).splitlines()[2:] == ["| S | err x2 | 98 % 120 | 0 % |"]
+
+
+def test_summary() -> None:
+    assert summary(CELLS) == [
+        "ours: false aborts 0.25 % in the mean, at most 0.5 % (S, mod), over 1 % in 0 of 2 cells",
+        "a | b: false aborts 26.25 % in the mean, at most 50.0 % (S, mod), over 1 % in 2 of 2 cells",
+    ]
+    assert summary(CELLS[:1]) == ["ours: false aborts 0.00 % in the mean, at most 0.0 %, over 1 % in 0 of 1 cells"]
+
+
+def test_rows_are_json() -> None:
+    found = json.loads(json.dumps(rows(CELLS), allow_nan=False))
+    assert found[0] == {
+        "size": "S",
+        "noise": "calm",
+        "fault": "none",
+        "decider": "ours",
+        "replicates": 400,
+        "aborted": 0.0,
+        "median_seconds": None,
+        "slow_seconds": None,
+    }
