@@ -10,7 +10,7 @@
 - `TIDEGATE_HOST`: the address at which the controller reaches this machine; by default the one that leads to it.
 
 The service, its engine and its CI driver are real; what runs the instances is a small world in memory. All that is made in
-Jenkins is in one folder for each story, and removed. `tests/integration/test_jenkins_scenarios.py` tells the same to a fake.
+Jenkins is in one folder for each story, and removed. `tests/integration/test_jenkins_scenarios.py` tells it to a fake.
 """
 
 from __future__ import annotations

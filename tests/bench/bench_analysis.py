@@ -1,7 +1,7 @@
 """How often a judge turns back a good release, and how soon a bad one: Tidegate's and others, on simulated rollouts.
 
-    python tests/bench/bench_analysis.py --grid public [--replicates 400] [--jobs 2] [--sizes S M] [--scenarios mod "err x2"]
-                                      [--only null|fault] [--no-rivals] [--json FILE]
+    python tests/bench/bench_analysis.py --grid public [--replicates 400] [--jobs 2] [--sizes S M]
+                                      [--scenarios mod "err x2"] [--only null|fault] [--no-rivals] [--json FILE]
 
 `--grid` is public, validation, bluegreen, or the path of a TOML file (docs/simulation.md). Prints the tables, and a line
 for each judge; how far it is goes to stderr.

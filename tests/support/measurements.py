@@ -83,8 +83,8 @@ def _in_steps(samples: Sequence[tuple[float, float]], question: Query) -> list[t
 
 
 def measure(
-    trial: CanaryAnalysis, source: FakeMetricsSource, at: float, *, step: int = 0, concurrent: bool = True, final: bool = False,
-    shifted: float = ORIGIN, present: Iterable[InstanceSample] = (), routed: int = 1,
+    trial: CanaryAnalysis, source: FakeMetricsSource, at: float, *, step: int = 0, concurrent: bool = True,
+    final: bool = False, shifted: float = ORIGIN, present: Iterable[InstanceSample] = (), routed: int = 1,
 ) -> Measurement:  # fmt: skip
     """A look: every question answered by the source."""
     answers = tuple((question, source.answer(question)) for question in trial.questions(at))
@@ -95,8 +95,8 @@ Rates = Callable[[str, float], tuple[float, float]]  # (server, time) -> request
 
 
 def run_traffic(
-    trial: CanaryAnalysis, source: FakeMetricsSource, servers: Sequence[str], rates: Rates, seconds: float, *, every: float = 5.0,
-    until_fail: bool = True, step: int = 0,
+    trial: CanaryAnalysis, source: FakeMetricsSource, servers: Sequence[str], rates: Rates, seconds: float, *,
+    every: float = 5.0, until_fail: bool = True, step: int = 0,
 ) -> tuple[list[Measurement], list[Verdict]]:  # fmt: skip
     """Steady traffic, scraped at each look; the last one is at the end of the bake."""
     totals = {server: [1000.0, 0.0] if server.startswith(OLD) else [0.0, 0.0] for server in servers}

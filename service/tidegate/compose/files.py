@@ -95,7 +95,7 @@ def referenced_files(raw: object, service: str, variables: Mapping[str, str]) ->
 
 
 def read_environment(root: Reader, variables: Mapping[str, str], files: ComposeFiles) -> dict[str, str]:
-    """`read_environment` over `env_file`; of those the later over the earlier. A name alone takes the variable of that name."""
+    """`environment` over `env_file`; of those the later over the earlier. A name alone takes the variable of that name."""
     found: dict[str, str] = {}
     own = root.take("environment", named_values, dict[str, str | None](), secret=True)
     told = {name: variables.get(name) if value is None else value for name, value in own.items()}

@@ -10,8 +10,8 @@ A driver's test subclasses `RouterTrafficContract` and gives these fixtures:
 Two more are the same for all proxies, so that they stand beside the tests and not in the class:
 
 - `apps`: real applications, as `SampleApplications` says;
-- `load`: makes steady traffic, as `TrafficLoad` says: `load(address, client="naive", get_ka=80, post=20, slow_gets=4, …)`, rates
-  a second, and for `slow_*` how many callers, who ask for `slow_get_ms` and `slow_post_ms` one request after the other.
+- `load`: makes steady traffic, as `TrafficLoad` says: `load(address, client="naive", get_ka=80, post=20, slow_gets=4, …)`,
+  rates a second, and for `slow_*` how many callers, who ask for `slow_get_ms` and `slow_post_ms`, one after the other.
 
 What a proxy cannot do is said by attributes and fixtures of the class, so that it stands in its test.
 """

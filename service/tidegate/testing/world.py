@@ -1,8 +1,8 @@
 """A simulated world: containers that come up, crash and vanish, a proxy with requests in flight, and the safety rules.
 
 Every effect goes through `start`, `shift` or `stop`, and each checks the rules of `docs/architecture.md` at that moment;
-a broken rule is an `SafetyViolation`. Time is a number that `pass_time` moves. All chance comes from the one generator that is
-handed in, so a seed repeats a run.
+a broken rule is a `SafetyViolation`. Time is a number that `pass_time` moves. All chance comes from the one generator that
+is handed in, so a seed repeats a run.
 """
 
 from __future__ import annotations

@@ -128,9 +128,8 @@ class AdoptedConfig:
                 f"`balance {balance[1]}` cannot add servers at run time: use one of {', '.join(sorted(DYNAMIC_ALGORITHMS))}"
             )
         if balance and balance[1] == WEIGHTLESS_ALGORITHM and len({each.weight for each in members}) > 1:
-            found.append(
-                f"`balance {WEIGHTLESS_ALGORITHM}` does not heed weights: use one of {', '.join(sorted(DYNAMIC_ALGORITHMS - {WEIGHTLESS_ALGORITHM}))}"
-            )
+            others = ", ".join(sorted(DYNAMIC_ALGORITHMS - {WEIGHTLESS_ALGORITHM}))
+            found.append(f"`balance {WEIGHTLESS_ALGORITHM}` does not heed weights: use one of {others}")
         if backend.previewed and (condition := frontends.preview_condition(backend)):
             name = backend.previewed.name
             if not re.search(rf"^\s*use_backend\s+({re.escape(name)}\b|%\[)", text, re.M):
