@@ -1,4 +1,4 @@
-"""The server's own commands: serve, engine, migrate, restored, prune, check. They read the server's settings.
+"""The server's own commands: serve, engine, db, prune, check. They read the server's settings.
 
 What they work with is imported by each for itself: it takes a second, and no other command needs it.
 """
@@ -13,6 +13,7 @@ import typer
 from tidegate.cli.context import Context, Output, rich_safe
 from tidegate.cli.exit_codes import ExitCode
 
+db = typer.Typer(help="The database's schema, and a restored backup.", no_args_is_help=True)
 SettingsFile = Annotated[
     Path | None, typer.Option("--settings", envvar="TIDEGATE_SETTINGS", help="The server's settings, a TOML file.")
 ]
@@ -35,6 +36,7 @@ def engine(settings: SettingsFile = None) -> None:
     server.run_engine(settings)
 
 
+@db.command()
 def migrate(ctx: typer.Context, settings: SettingsFile = None) -> None:
     """Bring the database's schema up to date."""
     from tidegate.cli import server
@@ -45,7 +47,8 @@ def migrate(ctx: typer.Context, settings: SettingsFile = None) -> None:
     context.line("the schema is up to date")
 
 
-def restored(ctx: typer.Context, settings: SettingsFile = None) -> None:
+@db.command()
+def after_restore(ctx: typer.Context, settings: SettingsFile = None) -> None:
     """After a backup was put back, before an engine is started: proxies have seen newer fences than it knows."""
     from tidegate.cli import server
 

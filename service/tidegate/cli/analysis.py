@@ -1,4 +1,4 @@
-"""`tidegate judge`: judge a rollout again from what was measured, and simulate how often the judge is wrong."""
+"""`tidegate analysis`: judge a rollout again from what was measured, and simulate how often the judge is wrong."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tidegate.analysis.verdict import Outcome, Verdict
 from tidegate.cli.api_client import CommandError, Json
 from tidegate.cli.context import Context, Output, rich_safe
 from tidegate.cli.exit_codes import ExitCode
-from tidegate.cli.following import STYLES
+from tidegate.cli.watch import STYLES
 
 app = typer.Typer(help="Judge again, offline, and simulate.", no_args_is_help=True)
 
@@ -37,7 +37,7 @@ def replay(
     """Judge a rollout again from the samples that were stored, perhaps with other settings. Nothing is changed."""
     from tidegate.analysis import replay as again  # numpy takes a while, and no other command needs it
     from tidegate.web.replay_record import decode
-    from tidegate.web.views import VerdictView
+    from tidegate.web.views.verdict import VerdictView
 
     context: Context = ctx.obj
     data = _record(context, rollout)

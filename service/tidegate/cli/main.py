@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from tidegate import __version__
-from tidegate.cli import admin, analysis, freezes, rollouts, scale_repair, status, tokens
+from tidegate.cli import admin, analysis, audit, freezes, report, rollouts, scale_repair, status, tokens, watch
 from tidegate.cli.api_client import CommandError
 from tidegate.cli.console import SafeConsole, json_text
 from tidegate.cli.context import Context, Format
@@ -33,17 +33,18 @@ PANELS: dict[str, tuple[Callable[..., None], ...]] = {
         rollouts.rollback,
         rollouts.pause,
         rollouts.resume,
-        rollouts.watch,
+        watch.watch,
     ),
     "Between rollouts": (scale_repair.scale, scale_repair.repair),
-    "Services and rollouts": (status.status, status.events, status.report, status.services, status.rollouts, status.apply),
-    "Freezes and audit": (freezes.freeze, freezes.thaw, freezes.freezes, freezes.audit),
-    "Server": (admin.serve, admin.engine, admin.migrate, admin.restored, admin.prune, admin.check),
+    "Services and rollouts": (status.status, status.events, report.report, status.services, status.rollouts, status.apply),
+    "Freezes and audit": (freezes.freeze, freezes.thaw, freezes.freezes, audit.audit),
+    "Server": (admin.serve, admin.engine, admin.prune, admin.check),
 }
 for panel, commands in PANELS.items():
     for command in commands:
         app.command(rich_help_panel=panel)(command)
-app.add_typer(analysis.app, name="judge", rich_help_panel="Services and rollouts")
+app.add_typer(analysis.app, name="analysis", rich_help_panel="Services and rollouts")
+app.add_typer(admin.db, name="db", rich_help_panel="Server")
 app.add_typer(tokens.app, name="token", rich_help_panel="Server")
 
 

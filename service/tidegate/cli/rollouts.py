@@ -9,17 +9,11 @@ from typing import Annotated
 
 import typer
 
-from tidegate.cli import compose_files, following
+from tidegate.cli import compose_files, watch
 from tidegate.cli.api_client import FINAL_PHASES, ApiClient, CommandError, Json
+from tidegate.cli.arguments import ComposeFile, Reason, RolloutName, ServiceName, Variables, Wait
 from tidegate.cli.context import Context, Output, rollout_line
 from tidegate.cli.exit_codes import BY_OUTCOME, BY_PHASE, ExitCode
-
-RolloutName = Annotated[str, typer.Argument(metavar="ROLLOUT|SERVICE", help="A rollout's id, or ENVIRONMENT/SERVICE.")]
-ServiceName = Annotated[str, typer.Argument(metavar="SERVICE", help="ENVIRONMENT/SERVICE.")]
-Reason = Annotated[str, typer.Option("--reason", "-m", help="Why; kept with the rollout.")]
-Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Follow until it ends, or only ask for it.")]
-ComposeFile = Annotated[Path | None, typer.Option("--file", "-f", help="The Compose file; else the stored definition.")]
-Variables = Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A variable of the Compose file.")]
 
 
 class Until(StrEnum):
@@ -30,7 +24,7 @@ class Until(StrEnum):
     END = "end"
 
 
-STOP_CONDITIONS = {Until.VERDICT: following.judged, Until.HOLD: following.held, Until.END: following.finished}
+STOP_CONDITIONS = {Until.VERDICT: watch.has_verdict, Until.HOLD: watch.needs_approval, Until.END: watch.is_finished}
 
 
 def variables(pairs: list[str] | None) -> dict[str, str]:
@@ -76,14 +70,14 @@ def deploy(
 
 
 def finish(
-    context: Context, client: ApiClient, rollout: Json, until: following.Stop, *, wait: bool, output: Output = None
+    context: Context, client: ApiClient, rollout: Json, until: watch.StopCondition, *, wait: bool, output: Output = None
 ) -> None:
     """Follow if asked to, print how it stands, and end with its exit code."""
     machine = context.as_json(output)
     if wait:
         try:
             rollout = (
-                following.follow(context, client, rollout, until, machine=False)
+                watch.follow(context, client, rollout, until, machine=False)
                 if not machine
                 else _wait_silently(client, rollout, until)
             )
@@ -97,10 +91,10 @@ def finish(
     raise typer.Exit(BY_PHASE.get(rollout["phase"], ExitCode.DONE))
 
 
-def _wait_silently(client: ApiClient, rollout: Json, until: following.Stop) -> Json:
+def _wait_silently(client: ApiClient, rollout: Json, until: watch.StopCondition) -> Json:
     """Wait without printing: one JSON document is all that a program shall read."""
     after = 0
-    while not (following.finished(rollout) if rollout["phase"] == "rolling_back" else until(rollout)):
+    while not (watch.is_finished(rollout) if rollout["phase"] == "rolling_back" else until(rollout)):
         events = client.events(rollout["id"], after)
         after = events[-1]["number"] if events else after
         rollout = client.rollout(rollout["id"])
@@ -122,7 +116,7 @@ def verify(ctx: typer.Context, name: RolloutName, output: Output = None) -> None
     if context.as_json(output):
         context.print_json(verdict)
     else:
-        context.out.print(following.picture(rollout, following.world(client, rollout), []))
+        context.out.print(watch.render(rollout, watch.fetch_instances(client, rollout), []))
     raise typer.Exit(BY_OUTCOME[verdict["outcome"]])
 
 
@@ -164,7 +158,7 @@ def promote(
         context,
         client,
         rollout,
-        lambda now: following.finished(now) or (following.held(now) and (now["cursor"] > here or _more_needed(now))),
+        lambda now: watch.is_finished(now) or (watch.needs_approval(now) and (now["cursor"] > here or _more_needed(now))),
         wait=wait,
         output=output,
     )
@@ -191,7 +185,7 @@ def rollback(
     else:
         rollout = client.post(f"/v1/rollouts/{name}/rollback", {"reason": reason})
     try:
-        finish(context, client, rollout, following.finished, wait=wait, output=output)
+        finish(context, client, rollout, watch.is_finished, wait=wait, output=output)
     except typer.Exit as ended:
         if ended.exit_code == ExitCode.ROLLED_BACK:
             raise typer.Exit(ExitCode.DONE) from None
@@ -217,18 +211,3 @@ def _signal(ctx: typer.Context, name: str, wish: str, reason: str, output: Outpu
         context.print_json(rollout)
     else:
         context.line(rollout_line(rollout))
-
-
-def watch(ctx: typer.Context, name: RolloutName, output: Output = None) -> None:
-    """Follow a rollout to its end: live on a terminal, plain lines elsewhere, JSON lines with -o json."""
-    context: Context = ctx.obj
-    client = context.client()
-    rollout = client.rollout(context.named(name))
-    machine = context.as_json(output)
-    try:
-        rollout = following.follow(context, client, rollout, following.finished, machine=machine)
-    except KeyboardInterrupt:
-        raise typer.Exit(ExitCode.INTERRUPTED) from None
-    if not machine:
-        context.line(rollout_line(rollout))
-    raise typer.Exit(BY_PHASE[rollout["phase"]])

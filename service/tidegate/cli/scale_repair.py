@@ -6,10 +6,11 @@ from typing import Annotated
 
 import typer
 
-from tidegate.cli import following
+from tidegate.cli import watch
 from tidegate.cli.api_client import ApiClient, Json
+from tidegate.cli.arguments import Reason, ServiceName, Wait
 from tidegate.cli.context import Context, Output
-from tidegate.cli.rollouts import Reason, ServiceName, Wait, finish
+from tidegate.cli.rollouts import finish
 
 Key = Annotated[str, typer.Option(help="Idempotency key: the same key never starts a second rollout.")]
 
@@ -38,7 +39,7 @@ def _change(ctx: typer.Context, service: str, action: str, body: Json, *, wait: 
     context: Context = ctx.obj
     client, name = context.client(), context.service(service)
     rollout = client.post(f"/v1/services/{name}/{action}", body, key=key)
-    finish(context, client, rollout, following.finished, wait=wait, output=output)
+    finish(context, client, rollout, watch.is_finished, wait=wait, output=output)
 
 
 def drift_of(client: ApiClient, service: str) -> Json | None:

@@ -76,7 +76,7 @@ def raise_fences(wiring: wires.Wiring) -> None:
     """Fences go on above all that proxies have seen. Raises `Refused` while an engine works on the file."""
     with wires.sole_engine(wiring):
         wiring.store.prepare()
-        wiring.store.restored()
+        wiring.store.raise_fences()
 
 
 def prune(wiring: wires.Wiring, *, dry_run: bool) -> tuple[int, int, int]:

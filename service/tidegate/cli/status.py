@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from tidegate.cli import following, reporting, scale_repair
+from tidegate.cli import scale_repair, watch
 from tidegate.cli.api_client import CommandError
+from tidegate.cli.arguments import ComposeFile, RolloutName, ServiceName, Variables
 from tidegate.cli.context import Context, Output, rollout_line
 from tidegate.cli.exit_codes import ExitCode
-from tidegate.cli.rollouts import ComposeFile, RolloutName, ServiceName, Variables, compose_body
+from tidegate.cli.rollouts import compose_body
 
 
 def apply(
@@ -34,7 +34,7 @@ def status(ctx: typer.Context, name: RolloutName, output: Output = None) -> None
     context: Context = ctx.obj
     client = context.client()
     rollout = client.rollout(context.named(name))
-    world = following.world(client, rollout)
+    world = watch.fetch_instances(client, rollout)
     drift = scale_repair.drift_of(client, rollout["service"])
     if context.as_json(output):
         context.print_json({"rollout": rollout, "drift": drift, **world})
@@ -42,7 +42,7 @@ def status(ctx: typer.Context, name: RolloutName, output: Output = None) -> None
     context.line(rollout_line(rollout))
     if drift is not None:
         context.line(scale_repair.drift_line(drift))
-    context.out.print(following.picture(rollout, world, client.events(rollout["id"], 0, 0)[-following.SHOWN_EVENTS :]))
+    context.out.print(watch.render(rollout, world, client.events(rollout["id"], 0, 0)[-watch.SHOWN_EVENTS :]))
 
 
 def events(
@@ -59,7 +59,7 @@ def events(
         context.print_json(found)
         return
     for event in found:
-        context.line(following.event_line(event))
+        context.line(watch.event_line(event))
 
 
 def services(ctx: typer.Context, output: Output = None) -> None:
@@ -91,22 +91,3 @@ def rollouts(
         return
     columns = ("id", "service", "old", "new", "phase", "created", "reason")
     context.table(columns, ([row[column] for column in columns] for row in found))
-
-
-def report(
-    ctx: typer.Context,
-    name: RolloutName,
-    file: Annotated[Path | None, typer.Option("--file", "-f", help="Write it there, as JSON if it ends so.")] = None,
-    output: Output = None,
-) -> None:
-    """What happened and why: batches, verdicts with their evidence, requests seen and lost in each switch."""
-    context: Context = ctx.obj
-    client = context.client()
-    answer = client.get(f"/v1/rollouts/{client.rollout(context.named(name))['id']}/report")
-    if file is not None:
-        reporting.write(file, answer)
-        context.line(f"written to {file}")
-    elif context.as_json(output):
-        context.print_json(answer)
-    else:
-        context.out.print(reporting.render(answer))

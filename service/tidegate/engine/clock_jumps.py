@@ -11,29 +11,31 @@ from tidegate.core.decisions import shift_marks
 from tidegate.core.event_kinds import EventKind
 from tidegate.core.records import Claim
 from tidegate.engine import events
-from tidegate.engine.tick_context import RolloutCache
+from tidegate.engine.rollout_cache import RolloutCache
 from tidegate.ports import EngineStore
 
 JUMP_SECONDS = 1.0  # less than this harms nothing that is waited for
 
 
-def jump_seconds(before: float, apart: float) -> float:
-    """By how much, when the clock was `before` and is `apart` seconds from one that only goes forward; 0: not at all."""
-    seconds = apart - before
+def jump_seconds(before: float, clock_offset: float) -> float:
+    """By how much, when the clock was `before` and is `clock_offset` seconds from one that only goes forward; 0: not at all."""
+    seconds = clock_offset - before
     return seconds if abs(seconds) >= JUMP_SECONDS else 0.0
 
 
-def adjust(claim: Claim, store: EngineStore, memory: RolloutCache, apart: float, now: Time) -> None:
+def adjust(claim: Claim, store: EngineStore, cache: RolloutCache, clock_offset: float, now: Time) -> None:
     """Before anything is decided by a clock that jumped since this process last drove the rollout. Raises `LeaseLost`,
     `StoreError`; then it is still to be done."""
-    before = apart if memory.apart is None else memory.apart
-    if seconds := jump_seconds(before, apart):
+    before = clock_offset if cache.clock_offset is None else cache.clock_offset
+    if seconds := jump_seconds(before, clock_offset):
         rollout, _ = store.load(claim.rollout)
         if rollout.phase.live:
-            way = "ahead" if seconds > 0 else "back"
-            what = f"the engine's clock jumped {way} by {abs(seconds):.0f} s; all waits take as long as they should"
-            told = events.simple(EventKind.WARNING, what, rollout, now)
-            store.save(shift_marks(rollout, seconds), [told], claim.fence)
-        memory.shift_clock(seconds)
-        before = apart
-    memory.apart = before
+            direction = "ahead" if seconds > 0 else "back"
+            message = (
+                f"the engine's clock jumped {direction} by {abs(seconds):.0f} s; all waits take as long as they should"
+            )
+            event = events.simple(EventKind.WARNING, message, rollout, now)
+            store.save(shift_marks(rollout, seconds), [event], claim.fence)
+        cache.shift_clock(seconds)
+        before = clock_offset
+    cache.clock_offset = before

@@ -12,7 +12,7 @@ from types import TracebackType
 
 import structlog
 
-from tidegate.clock import new_id
+from tidegate.app import drift_repair
 from tidegate.core import drift
 from tidegate.core.model import ObservedState, Service
 from tidegate.core.records import Drift, DriftState, Idempotency, ServiceRow
@@ -28,7 +28,7 @@ NO_KEY = Idempotency("", "", "")
 
 
 class DriftWatcher:
-    """Works while it is entered. `wake` is called when a repair was asked for. `every_seconds`: between two looks at one
+    """Works while it is entered. `wake` is called when a repair was asked for. `interval_seconds`: between two looks at one
     service."""
 
     def __init__(
@@ -37,12 +37,12 @@ class DriftWatcher:
         environments: Mapping[str, Drivers],
         clock: Clock,
         wake: Callable[[], None],
-        every_seconds: float = INTERVAL_SECONDS,
+        interval_seconds: float = INTERVAL_SECONDS,
     ) -> None:
         self._store, self._environments, self._clock, self._wake = store, environments, clock, wake
-        self._every_seconds = every_seconds
+        self._interval_seconds = interval_seconds
         self._stopping = threading.Event()
-        self._blind: dict[str, str] = {}  # by service: what was told of why it cannot be looked at
+        self._unobservable: dict[str, str] = {}  # by service: why it cannot be observed, as logged
         self._threads = [threading.Thread(target=self._run, args=(name,), name=f"watch-{name}") for name in environments]
 
     def __enter__(self) -> DriftWatcher:
@@ -56,73 +56,65 @@ class DriftWatcher:
             thread.join()
 
     def _run(self, environment: str) -> None:
-        told = ""
+        logged_error = ""
         pause = PAUSE_SECONDS
         while not self._stopping.wait(pause):
             try:
-                looked = self.look(environment)
-                told, pause = "", PAUSE_SECONDS if looked else min(1.0, self._every_seconds / 2)
+                checked = self.check_next(environment)
+                logged_error, pause = "", PAUSE_SECONDS if checked else min(1.0, self._interval_seconds / 2)
             except DriverError as error:
-                if told != error.message:
-                    logger.warning("services cannot be tended", environment=environment, error=error.message)
-                told, pause = error.message, self._every_seconds
+                if logged_error != error.message:
+                    logger.warning("services cannot be checked", environment=environment, error=error.message)
+                logged_error, pause = error.message, self._interval_seconds
             except Exception:  # a mistake of ours with one service must not end the watch over all others
-                logger.exception("services cannot be tended", environment=environment)
-                pause = self._every_seconds
+                logger.exception("services cannot be checked", environment=environment)
+                pause = self._interval_seconds
 
-    def look(self, environment: str) -> bool:
+    def check_next(self, environment: str) -> bool:
         """Look at the service that has waited longest; False when none is due. Raises `StoreError`."""
-        row = self._store.next_drift_check(environment, self._every_seconds)
+        row = self._store.next_drift_check(environment, self._interval_seconds)
         if row is None or row.live is None:
             return False
-        service = self._in_force(row.service)
-        seen = self._seen(service, self._environments[environment])
+        service = drift_repair.service_in_force(self._store, row.service)
+        seen = self._observe(service, self._environments[environment])
         if seen is not None:
-            self._tend(row, service, row.live, seen)
+            self._handle(row, service, row.live, seen)
         return True
 
-    def _in_force(self, service: Service) -> Service:
-        """As its last rollout left it; that is the newest one as a rule."""
-        history = self._store.rollouts(service.key, limit=1)
-        if not any(map(drift.changed_anything, history)):
-            history = self._store.rollouts(service.key, limit=drift.HISTORY_LENGTH)
-        return drift.with_current_backend(service, history)
-
-    def _seen(self, service: Service, parts: Drivers) -> ObservedState | None:
+    def _observe(self, service: Service, drivers: Drivers) -> ObservedState | None:
         """The world; None while blind, of which the log tells once."""
         backend, place = service.backend, service.backend.previewed
         try:
-            instances = parts.platform.instances(service.key)
-            routed = parts.router.read(backend)
-            preview = RouterState() if place is None else parts.router.read(place)
+            instances = drivers.platform.instances(service.key)
+            routed = drivers.router.read(backend)
+            preview = RouterState() if place is None else drivers.router.read(place)
         except DriverError as error:
-            if self._blind.get(service.key) != error.message:
-                self._blind[service.key] = error.message
+            if self._unobservable.get(service.key) != error.message:
+                self._unobservable[service.key] = error.message
                 logger.warning("service cannot be seen, so nothing is touched", service=service.key, error=error.message)
             return None
         if routed.revived or preview.revived:
             logger.warning("the proxy did not run and was started", service=service.key)
-        if self._blind.pop(service.key, None) is not None:
+        if self._unobservable.pop(service.key, None) is not None:
             logger.info("service can be seen again", service=service.key)
         return ObservedState(instances, routed, preview)
 
-    def _tend(self, row: ServiceRow, service: Service, live: str, seen: ObservedState) -> None:
+    def _handle(self, row: ServiceRow, service: Service, live: str, seen: ObservedState) -> None:
         """Record what follows, then ask for the repair: one that is not asked for, because we die here, is at the next
         look."""
         now = self._clock()
         release = self._store.get_release(service.key, live).release
         found = drift.find_difference(service, release, seen, now)
         history = () if found is None else self._store.rollouts(service.key, limit=drift.HISTORY_LENGTH)
-        tended = drift.handle_drift(service, row.drift, found, history, now)
-        if tended.drift != row.drift:
-            self._store.set_drift(service.key, tended.drift)
-            _log_change(service.key, row.drift, tended.drift)
-        if not tended.repair or tended.drift is None:
+        decision = drift.handle_drift(service, row.drift, found, history, now)
+        if decision.drift != row.drift:
+            self._store.set_drift(service.key, decision.drift)
+            _log_change(service.key, row.drift, decision.drift)
+        if not decision.repair or decision.drift is None:
             return
-        rollout = drift.make_repair(service, release, new_id(now), now)
-        event = drift.created_event(rollout, f"repair of {release.id}: {tended.drift.message}")
+        new = drift_repair.new_repair(service, release, now, f"repair of {release.id}: {decision.drift.message}")
         try:
-            self._store.create(rollout, service, None, NO_KEY, event)
+            self._store.create(new.rollout, new.service, None, NO_KEY, new.event)
         except Refused as error:
             logger.info("no repair is begun", service=service.key, why=error.message)
             return

@@ -29,7 +29,7 @@ FETCH_SECONDS = 30.0  # for all questions of one verdict; what is not answered b
 GRACE_SECONDS = 10.0  # for an instance of a release that the database does not know
 
 
-def pin(turn: TickContext, rollout: Rollout) -> tuple[str, tuple[str, ...], list[Event]]:
+def pin(context: TickContext, rollout: Rollout) -> tuple[str, tuple[str, ...], list[Event]]:
     """Resolve the new release's image to its digest, and see that all works that will be needed, the way back included.
 
     The proxy is told to go on as it does, which moves nothing, but finds a port that is taken or a configuration that
@@ -37,85 +37,85 @@ def pin(turn: TickContext, rollout: Rollout) -> tuple[str, tuple[str, ...], list
 
     Also gives the instances of this release that are there already.
     """
-    platform, begun = turn.parts.platform, turn.clock()
-    seen = turn.look(rollout.service, rollout.backend)
-    release = turn.store.get_release(rollout.service, rollout.new).release
+    platform, begun = context.drivers.platform, context.clock()
+    seen = context.observe(rollout.service, rollout.backend)
+    release = context.store.get_release(rollout.service, rollout.new).release
     digest = platform.pin(release)
-    turn.guard()
-    _write(turn, rollout.backend, seen.routed.members)
+    context.guard()
+    _write(context, rollout.backend, seen.routed.members)
     if rollout.backend.previewed is not None:
-        _write(turn, rollout.backend.previewed, seen.preview.members)
+        _write(context, rollout.backend.previewed, seen.preview.members)
     if digest != release.digest:
-        turn.store.pinned(rollout.service, release.id, digest, turn.claim.fence, rollout.id)
-    now = turn.clock()
+        context.store.pinned(rollout.service, release.id, digest, context.claim.fence, rollout.id)
+    now = context.clock()
     there = tuple(each.id for each in seen.instances if each.release == rollout.new)
     return (
         digest,
         there,
-        [*_check_old_release(turn, rollout), events.pinned(rollout, release.image, digest, now - begun, now)],
+        [*_check_old_release(context, rollout), events.pinned(rollout, release.image, digest, now - begun, now)],
     )
 
 
-def _check_old_release(turn: TickContext, rollout: Rollout) -> list[Event]:
+def _check_old_release(context: TickContext, rollout: Rollout) -> list[Event]:
     """A warning when the old release could not be started again. It does not keep the rollout from going on."""
     if rollout.old is None:
         return []
     try:
-        turn.parts.platform.pin(turn.store.get_release(rollout.service, rollout.old).release)
+        context.drivers.platform.pin(context.store.get_release(rollout.service, rollout.old).release)
     except (PlatformError, UnknownService) as error:
         message = f"turning back may fail, since {rollout.old} could not be started again: {error.message}"
-        return [events.simple(EventKind.WARNING, message, rollout, turn.clock())]
+        return [events.simple(EventKind.WARNING, message, rollout, context.clock())]
     return []
 
 
-def start(turn: TickContext, rollout: Rollout, seen: ObservedState, effect: Start) -> list[Event]:
+def start(context: TickContext, rollout: Rollout, seen: ObservedState, effect: Start) -> list[Event]:
     """Create instances. Those that exist already are left alone by the platform."""
-    begun = turn.clock()
-    release = turn.store.get_release(rollout.service, effect.release).release
-    turn.guard()
-    turn.memory.forget_observation()
-    turn.parts.platform.start(release, effect.ordinals)
-    now = turn.clock()
+    begun = context.clock()
+    release = context.store.get_release(rollout.service, effect.release).release
+    context.guard()
+    context.cache.forget_observation()
+    context.drivers.platform.start(release, effect.ordinals)
+    now = context.clock()
     return [events.started(effect, rollout, seen.routed, now - begun, now)]
 
 
-def shift(turn: TickContext, rollout: Rollout, seen: ObservedState, effect: Shift) -> list[Event]:
+def shift(context: TickContext, rollout: Rollout, seen: ObservedState, effect: Shift) -> list[Event]:
     """Write the proxy under our fence. A refusal may mean that another engine wrote after us, so the lease is asked."""
-    begun = turn.clock()
-    turn.guard()
+    begun = context.clock()
+    context.guard()
     place = rollout.backend.previewed if effect.preview else rollout.backend
     assert place is not None, "a preview is only written where there is one"
-    _write(turn, place, effect.members)
-    now = turn.clock()
+    _write(context, place, effect.members)
+    now = context.clock()
     return [events.shifted(effect, rollout, seen.routed, now - begun, now)]
 
 
-def _write(turn: TickContext, place: Backend, members: Collection[Member]) -> None:
-    turn.memory.routed = turn.memory.preview = None
+def _write(context: TickContext, place: Backend, members: Collection[Member]) -> None:
+    context.cache.router = context.cache.preview = None
     try:
-        turn.parts.router.write(place, members, turn.claim.fence)
+        context.drivers.router.write(place, members, context.claim.fence)
     except RouterError:
-        turn.note()  # raises LeaseLost when it is so
+        context.note()  # raises LeaseLost when it is so
         raise
 
 
-def stop(turn: TickContext, rollout: Rollout, effect: Stop) -> list[Event]:
+def stop(context: TickContext, rollout: Rollout, effect: Stop) -> list[Event]:
     """Read the proxy again, and stop of these what it does not know or knows to be idle; busy ones only when overdue."""
-    begun = turn.clock()
-    told = tail_logs(turn, rollout, [each for each in effect.instances if each.state is InstanceState.FAILED])
-    grace = max(_grace(turn, rollout, release) for release in {each.release for each in effect.instances})
-    turn.guard()
-    turn.memory.routed = turn.memory.preview = None
-    routed, preview = turn.read_proxy(rollout.backend)
+    begun = context.clock()
+    new_events = tail_logs(context, rollout, [each for each in effect.instances if each.state is InstanceState.FAILED])
+    grace = max(_grace(context, rollout, release) for release in {each.release for each in effect.instances})
+    context.guard()
+    context.cache.router = context.cache.preview = None
+    routed, preview = context.read_proxy(rollout.backend)
     gone = [each for each in effect.instances if not _is_in_use(each, (routed, preview), overdue=effect.overdue)]
     left = [each for each in effect.instances if each not in gone]
     if not gone:
-        turn.memory.forget_observation()
-        return told
-    turn.parts.platform.stop(gone, grace)
-    turn.memory.mark_stopping(gone)
-    now = turn.clock()
-    return [*told, events.stopped(gone, left, rollout, routed, now - begun, now)]
+        context.cache.forget_observation()
+        return new_events
+    context.drivers.platform.stop(gone, grace)
+    context.cache.mark_stopping(gone)
+    now = context.clock()
+    return [*new_events, events.stopped(gone, left, rollout, routed, now - begun, now)]
 
 
 def _is_in_use(instance: Instance, places: Sequence[RouterState], *, overdue: bool) -> bool:
@@ -125,59 +125,59 @@ def _is_in_use(instance: Instance, places: Sequence[RouterState], *, overdue: bo
     return not overdue and any(routed.draining.get(instance.id, 0) != 0 for routed in places)
 
 
-def _grace(turn: TickContext, rollout: Rollout, release: str) -> float:
+def _grace(context: TickContext, rollout: Rollout, release: str) -> float:
     try:
-        return turn.store.get_release(rollout.service, release).release.container.stop_grace_seconds
+        return context.store.get_release(rollout.service, release).release.container.stop_grace_seconds
     except UnknownService:
         return GRACE_SECONDS
 
 
-def tail_logs(turn: TickContext, rollout: Rollout, instances: Sequence[Instance]) -> list[Event]:
+def tail_logs(context: TickContext, rollout: Rollout, instances: Sequence[Instance]) -> list[Event]:
     """The last log lines of these, each told once, while they are still there to be asked."""
-    told: list[Event] = []
+    new_events: list[Event] = []
     for instance in instances[:MAX_LOGS]:
-        if instance.id in turn.memory.logged:
+        if instance.id in context.cache.tailed:
             continue
         try:
-            lines = turn.parts.platform.tail(instance, LOG_LINES)
+            lines = context.drivers.platform.tail(instance, LOG_LINES)
         except PlatformError as error:
             lines = f"(its log could not be read: {error.message})"
-        turn.memory.logged.add(instance.id)
-        told.append(events.log(instance, lines, rollout, turn.clock()))
-    return told
+        context.cache.tailed.add(instance.id)
+        new_events.append(events.log(instance, lines, rollout, context.clock()))
+    return new_events
 
 
 # -- judging ----------------------------------------------------------------------------------------------------------
 
 
 def analyze(
-    turn: TickContext, rollout: Rollout, seen: ObservedState, effect: Judge
+    context: TickContext, rollout: Rollout, seen: ObservedState, effect: Judge
 ) -> tuple[Verdict, Measurement, CanaryAnalysis]:
     """Ask every question and judge the answers, with all that came before. A question without an answer harms its own check
     only. The look has to be saved with the verdict; an engine that takes over begins with the saved ones."""
-    trial = _restore_analysis(turn, rollout)
-    turn.memory.trial = None  # until the look is saved, this engine knows no more than the database
-    now = turn.clock()
-    answers = _fetch_all(turn.parts.metrics, trial.questions(now))
+    trial = _restore_analysis(context, rollout)
+    context.cache.analysis = None  # until the look is saved, this engine knows no more than the database
+    now = context.clock()
+    answers = _fetch_all(context.drivers.metrics, trial.questions(now))
     look = _measurement(rollout, seen, effect.final, now, answers)
     return trial.take(look), look, trial
 
 
-def _restore_analysis(turn: TickContext, rollout: Rollout) -> CanaryAnalysis:
+def _restore_analysis(context: TickContext, rollout: Rollout) -> CanaryAnalysis:
     """The judge with all looks that were saved: the remembered one, with those that another engine took meanwhile."""
-    memory, unseen = turn.memory, not rollout.step.route.get(rollout.new)
-    trial = memory.trial
+    cache, unseen = context.cache, not rollout.step.route.get(rollout.new)
+    trial = cache.analysis
     if trial is None or trial.unseen is not unseen:
-        found = turn.store.looks(rollout.id)
-        trial, memory.looks = (
-            CanaryAnalysis.recalled(rollout, found, _shifted(rollout, turn.clock()), unseen=unseen),
+        found = context.store.looks(rollout.id)
+        trial, cache.measurements = (
+            CanaryAnalysis.recalled(rollout, found, _shifted(rollout, context.clock()), unseen=unseen),
             len(found),
         )
-    elif memory.passed:
-        found = turn.store.looks(rollout.id, memory.looks)
+    elif cache.interrupted:
+        found = context.store.looks(rollout.id, cache.measurements)
         trial.catch_up(found)
-        memory.looks += len(found)
-    memory.passed = False
+        cache.measurements += len(found)
+    cache.interrupted = False
     return trial
 
 

@@ -36,13 +36,13 @@ __all__ = [
 
 #: `shifting` is not told: what follows at once is.
 MARKS = {
-    MarkKind.ENTERED: EventKind.ENTERED,
-    MarkKind.SHIFTED: EventKind.ROUTED,
-    MarkKind.REOPENED: EventKind.REOPENED,
-    MarkKind.SETTLED: EventKind.SETTLED,
-    MarkKind.EXTENDED: EventKind.EXTENDED,
-    MarkKind.HELD: EventKind.HELD,
-    MarkKind.ARRIVED: EventKind.ARRIVED,
+    MarkKind.STEP_STARTED: EventKind.STEP_STARTED,
+    MarkKind.TRAFFIC_CONFIRMED: EventKind.TRAFFIC_CONFIRMED,
+    MarkKind.TRAFFIC_DIVERGED: EventKind.TRAFFIC_DIVERGED,
+    MarkKind.STEP_READY: EventKind.STEP_READY,
+    MarkKind.BAKE_EXTENDED: EventKind.BAKE_EXTENDED,
+    MarkKind.WAITING_FOR_APPROVAL: EventKind.WAITING_FOR_APPROVAL,
+    MarkKind.WAITING_FOR_GROUP: EventKind.WAITING_FOR_GROUP,
 }
 
 
@@ -85,15 +85,15 @@ def mark(decision: Mark, rollout: Rollout, routed: RouterState, now: Time) -> li
     if decision.mark not in MARKS:
         return []
     data, why = context_data(rollout, routed), decision.why
-    if decision.mark is MarkKind.ENTERED:
+    if decision.mark is MarkKind.STEP_STARTED:
         step = rollout.step
         why = f"step {rollout.cursor + 1} of {len(rollout.plan)}: traffic to {_counts(step.route)}"
         data |= {"steps": len(rollout.plan), "fleet": dict(step.fleet), "route": dict(step.route)}
-    elif decision.mark is MarkKind.SHIFTED:
+    elif decision.mark is MarkKind.TRAFFIC_CONFIRMED:
         data |= {"route": _by_release([each.release for each in routed.members])}
         if routed.draining:
             data["draining"] = _in_flight(routed, routed.draining)
-    elif decision.mark is MarkKind.HELD:
+    elif decision.mark is MarkKind.WAITING_FOR_APPROVAL:
         data |= {"hold": rollout.step.gate.hold}
     return [Event(MARKS[decision.mark], why, now, data=data)]
 
@@ -101,7 +101,7 @@ def mark(decision: Mark, rollout: Rollout, routed: RouterState, now: Time) -> li
 def move(to: Move, rollout: Rollout, routed: RouterState | None, now: Time) -> Event:
     """On to the next step, another direction, or the end."""
     onwards = to.phase is rollout.phase or to.phase is Phase.RUNNING
-    kind = EventKind.STEPPED if onwards else EventKind(to.phase.value)
+    kind = EventKind.STEP_ADVANCED if onwards else EventKind(to.phase.value)
     return Event(
         kind, to.why, now, data={**context_data(rollout, routed), "to": {"phase": to.phase.value, "step": to.cursor}}
     )
@@ -118,9 +118,9 @@ def shifted(effect: Shift, rollout: Rollout, routed: RouterState, seconds: float
     data = {"route": _by_release([each.release for each in effect.members]), "seconds": _rounded(seconds)}
     if effect.preview:
         return Event(
-            EventKind.PREVIEWED, effect.why, now, data={"step": rollout.cursor, "phase": rollout.phase.value} | data
+            EventKind.PREVIEW_SHIFTED, effect.why, now, data={"step": rollout.cursor, "phase": rollout.phase.value} | data
         )
-    return Event(EventKind.SHIFTED, effect.why, now, data=context_data(rollout, routed) | data)
+    return Event(EventKind.TRAFFIC_SHIFTED, effect.why, now, data=context_data(rollout, routed) | data)
 
 
 def stopped(
@@ -188,7 +188,7 @@ def log(instance: Instance, lines: str, rollout: Rollout, now: Time) -> Event:
         "step": rollout.cursor,
         "phase": rollout.phase.value,
     }
-    return Event(EventKind.LOG, f"{name}: {what}", now, data=data)
+    return Event(EventKind.INSTANCE_LOG, f"{name}: {what}", now, data=data)
 
 
 def error(kind: EventKind, message: str, pause_seconds: float, retryable: bool, now: Time) -> Event:

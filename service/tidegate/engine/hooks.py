@@ -30,12 +30,12 @@ STATES = {
 }
 
 
-def advance(turn: TickContext, rollout: Rollout, seen: ObservedState, effect: Run) -> tuple[TaskRun, list[Event]]:
+def advance(context: TickContext, rollout: Rollout, seen: ObservedState, effect: Run) -> tuple[TaskRun, list[Event]]:
     """Begin the task, or see how it stands: what is to be recorded of it, and what is to be told."""
     before = next((each for each in rollout.tasks if each.name == effect.task), None)
     if effect.task == COMPARE:
-        return _run_comparison(turn, rollout, seen)
-    return _hook(turn, rollout, seen, effect.task, before)
+        return _run_comparison(context, rollout, seen)
+    return _hook(context, rollout, seen, effect.task, before)
 
 
 def next_poll(run: TaskRun, now: Time) -> Time:
@@ -43,31 +43,31 @@ def next_poll(run: TaskRun, now: Time) -> Time:
     return now + min(MAX_POLL_SECONDS, max(0.05, (now - run.begun) / 10))
 
 
-def remove_containers(turn: TickContext, rollout: Rollout) -> None:
+def remove_containers(context: TickContext, rollout: Rollout) -> None:
     """Leave no container of a hook behind."""
     if any(each.name != COMPARE for each in rollout.tasks):
-        turn.guard()
-        turn.parts.platform.clear(rollout.service, rollout.id)
+        context.guard()
+        context.drivers.platform.clear(rollout.service, rollout.id)
 
 
 # -- hooks ------------------------------------------------------------------------------------------------------------
 def _hook(
-    turn: TickContext, rollout: Rollout, seen: ObservedState, name: str, before: TaskRun | None
+    context: TickContext, rollout: Rollout, seen: ObservedState, name: str, before: TaskRun | None
 ) -> tuple[TaskRun, list[Event]]:
     """Recorded as begun before it is: so its time counts from the first attempt, whatever happens to the engine."""
     if before is None:
-        begun = TaskRun(name, TaskState.RUNNING, turn.clock(), message=f"{name} runs")
+        begun = TaskRun(name, TaskState.RUNNING, context.clock(), message=f"{name} runs")
         return begun, [events.task(begun, rollout)]
-    job = _job(turn, rollout, seen, name)
-    turn.guard()
-    stands = turn.parts.platform.run(job)
-    now, limit = turn.clock(), job.hook.timeout_seconds
+    job = _job(context, rollout, seen, name)
+    context.guard()
+    stands = context.drivers.platform.run(job)
+    now, limit = context.clock(), job.hook.timeout_seconds
     if stands.status is None:
         if now - before.begun <= limit:
             return before, []
-        turn.guard()
-        turn.parts.platform.end(job)
-        stands = turn.parts.platform.run(job)
+        context.guard()
+        context.drivers.platform.end(job)
+        stands = context.drivers.platform.run(job)
         return _ended(before, rollout, f"{name} did not end within {limit:g} s", stands.log, now)
     if stands.status == 0:
         done = TaskRun(name, TaskState.PASSED, before.begun, now, f"{name} succeeded")
@@ -83,10 +83,10 @@ def _ended(begun: TaskRun, rollout: Rollout, message: str, log: str, now: Time) 
     return done, [events.task(done, rollout, {"log": log})]
 
 
-def _job(turn: TickContext, rollout: Rollout, seen: ObservedState, name: str) -> Job:
+def _job(context: TickContext, rollout: Rollout, seen: ObservedState, name: str) -> Job:
     hook = rollout.hooks[name]
     wanted = rollout.old if hook.side is ReleaseRole.OLD and rollout.old else rollout.new
-    release = turn.store.get_release(rollout.service, wanted).release
+    release = context.store.get_release(rollout.service, wanted).release
     return Job(rollout.id, rollout.service, name, release, hook, _variables(rollout, seen, name))
 
 
@@ -117,20 +117,20 @@ def _url(listen: str) -> str:
 
 
 # -- comparing --------------------------------------------------------------------------------------------------------
-def _run_comparison(turn: TickContext, rollout: Rollout, seen: ObservedState) -> tuple[TaskRun, list[Event]]:
+def _run_comparison(context: TickContext, rollout: Rollout, seen: ObservedState) -> tuple[TaskRun, list[Event]]:
     """It takes a moment only, so it begins and ends at once."""
     assert rollout.compare is not None
-    now = turn.clock()
-    found = _comparison(turn, rollout, seen)
+    now = context.clock()
+    found = _comparison(context, rollout, seen)
     state = STATES[found.outcome]
     if state is TaskState.UNKNOWN and not found.stops(rollout.compare.on_breaking):
         state = TaskState.WARNED
-    done = TaskRun(COMPARE, state, now, turn.clock(), found.message)
+    done = TaskRun(COMPARE, state, now, context.clock(), found.message)
     changes = [f"{each.effect.value}: {each.message} ({each.path})" for each in found.changes[:MAX_CHANGES]]
     return done, [events.task(done, rollout, {"changes": changes, "more": len(found.changes) - len(changes)})]
 
 
-def _comparison(turn: TickContext, rollout: Rollout, seen: ObservedState) -> DiffResult:
+def _comparison(context: TickContext, rollout: Rollout, seen: ObservedState) -> DiffResult:
     """One instance of each release is asked."""
     assert rollout.compare is not None
     if rollout.old is None:
@@ -139,7 +139,7 @@ def _comparison(turn: TickContext, rollout: Rollout, seen: ObservedState) -> Dif
     if not old or not new:
         lacking = rollout.new if old else rollout.old
         return DiffResult(DiffOutcome.UNKNOWN, f"the APIs are not compared: no instance of {lacking} is ready to be asked")
-    return compare_apis(old, new, rollout.compare, turn.parts.documents)
+    return compare_apis(old, new, rollout.compare, context.drivers.documents)
 
 
 def _address(seen: ObservedState, release: str | None) -> str:

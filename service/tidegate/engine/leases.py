@@ -21,8 +21,8 @@ class HeldLease:
 
     def __init__(self, claim: Claim, store: EngineStore, lease_seconds: float) -> None:
         self.claim = claim
-        self.parts: Drivers | None = None  # the drivers of its environment, once they are known
-        self.about: Mapping[str, str] = {"rollout": claim.rollout}  # for the log
+        self.drivers: Drivers | None = None  # the drivers of its environment, once they are known
+        self.log_fields: Mapping[str, str] = {"rollout": claim.rollout}  # for the log
         self._store, self._lease_seconds = store, lease_seconds
         self._lost = False
 
@@ -83,7 +83,7 @@ class Heartbeat:
 
     def _renew(self, held: HeldLease) -> None:
         """What cannot be renewed now may be renewed at the next beat; before an effect the lease is asked in any case."""
-        log = logger.bind(fence=held.claim.fence, **held.about)
+        log = logger.bind(fence=held.claim.fence, **held.log_fields)
         try:
             held.renew()
         except LeaseLost:

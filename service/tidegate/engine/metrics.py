@@ -63,13 +63,13 @@ class EngineMetrics:
             registry=own,
         )
         self._ticks = Counter("tidegate_ticks", "Ticks, by whether an outside part failed.", ["result"], registry=own)
-        self.faults = Counter("tidegate_faults", "Errors in Tidegate itself.", registry=own)
-        self.held = Gauge("tidegate_leases_held", "Rollouts that this engine drives now.", registry=own)
-        self.lost = Counter("tidegate_leases_lost", "Leases that another engine took meanwhile.", registry=own)
+        self.internal_errors = Counter("tidegate_internal_errors", "Errors in Tidegate itself.", registry=own)
+        self.leases_held = Gauge("tidegate_leases_held", "Rollouts that this engine drives now.", registry=own)
+        self.leases_lost = Counter("tidegate_leases_lost", "Leases that another engine took meanwhile.", registry=own)
         self._begin(environments)
 
     def _begin(self, environments: Collection[str]) -> None:
-        for result in ("done", "trouble"):
+        for result in ("ok", "error"):
             self._ticks.labels(result)
         for environment in environments:
             for phase in OUTCOMES:
@@ -86,9 +86,9 @@ class EngineMetrics:
         """A rollout was taken, so long after it was due."""
         self._lateness.observe(max(0.0, late_seconds))
 
-    def ticked(self, *, trouble: bool) -> None:
+    def ticked(self, *, failed: bool) -> None:
         """A tick was made."""
-        self._ticks.labels("trouble" if trouble else "done").inc()
+        self._ticks.labels("error" if failed else "ok").inc()
 
     def failed(self, environment: str, error: DriverError) -> None:
         """An outside part failed."""
@@ -150,12 +150,12 @@ def instrument_ci(ci: CI, environment: str, meter: EngineMetrics) -> CI:
     return cast(CI, Instrumented(ci, environment, meter))
 
 
-def instrument_parts(parts: Drivers, environment: str, meter: EngineMetrics) -> Drivers:
+def instrument_parts(drivers: Drivers, environment: str, meter: EngineMetrics) -> Drivers:
     """The drivers of an environment, counted."""
     return replace(
-        parts,
-        platform=cast(Platform, Instrumented(parts.platform, environment, meter)),
-        router=cast(Router, Instrumented(parts.router, environment, meter)),
-        metrics=None if parts.metrics is None else cast(MetricsSource, Instrumented(parts.metrics, environment, meter)),
-        documents=cast(DocumentFetcher, Instrumented(parts.documents, environment, meter)),
+        drivers,
+        platform=cast(Platform, Instrumented(drivers.platform, environment, meter)),
+        router=cast(Router, Instrumented(drivers.router, environment, meter)),
+        metrics=None if drivers.metrics is None else cast(MetricsSource, Instrumented(drivers.metrics, environment, meter)),
+        documents=cast(DocumentFetcher, Instrumented(drivers.documents, environment, meter)),
     )

@@ -50,31 +50,31 @@ class Outbox(BackgroundThread):
         """The next events of one rollout, until one cannot be delivered now."""
         rollout, signals = self._store.load(delivery.rollout)
         with bound_contextvars(**log_fields(rollout)):
-            self._tell_all(delivery, rollout, signals)
+            self._deliver_events(delivery, rollout, signals)
 
-    def _tell_all(self, delivery: Delivery, rollout: Rollout, signals: tuple[Signal, ...]) -> None:
+    def _deliver_events(self, delivery: Delivery, rollout: Rollout, signals: tuple[Signal, ...]) -> None:
         for event in self._store.events(rollout.id, delivery.delivered):
             if self._stopping.is_set():
                 break
             try:
-                self._tell(rollout, event, signals)
+                self._deliver_event(rollout, event, signals)
             except CIError as error:
                 if error.retryable:
-                    self._put_off(delivery, event, error)
+                    self._postpone(delivery, event, error)
                     return
                 logger.error("the CI is not told of an event", event=event.number, error=error.message)
             self._store.delivered(rollout.id, event.number, LEASE_SECONDS)
         self._store.postpone_delivery(rollout.id, self._clock(), failed=False)
 
-    def _tell(self, rollout: Rollout, event: Event, signals: tuple[Signal, ...]) -> None:
+    def _deliver_event(self, rollout: Rollout, event: Event, signals: tuple[Signal, ...]) -> None:
         ci = self._cis.get(rollout.service.partition("/")[0])
         if ci is None or rollout.build is None:
             return  # the environment has none any more: there is nobody to tell
         link = f"{self._address}/v1/rollouts/{rollout.id}/report"
         ci.report(rollout.build, Notice(rollout, event, link, signals))
 
-    def _put_off(self, delivery: Delivery, event: Event, error: CIError) -> None:
+    def _postpone(self, delivery: Delivery, event: Event, error: CIError) -> None:
         pause = min(MAX_PAUSE_SECONDS, INITIAL_PAUSE_SECONDS * 2.0 ** min(delivery.failures, 10))
-        told = {"number": event.number, "pause_seconds": pause, "error": error.message}
-        logger.warning("the CI cannot be told yet", **told)
+        fields = {"number": event.number, "pause_seconds": pause, "error": error.message}
+        logger.warning("the CI cannot be told yet", **fields)
         self._store.postpone_delivery(delivery.rollout, self._clock() + pause, failed=True)

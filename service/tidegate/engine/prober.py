@@ -35,7 +35,7 @@ class _ProbedRollout:
 
     probe: Probe
     counts: ProbeStats
-    touched: float
+    last_used: float
     stopping: threading.Event = field(default_factory=threading.Event)
     thread: threading.Thread | None = None
 
@@ -46,42 +46,42 @@ class Prober:
     def __init__(self, visitor: Callable[[Probe], ProbeClient], clock: Clock) -> None:
         self._visitor, self._clock = visitor, clock
         self._lock = threading.Lock()
-        self._all: dict[str, _ProbedRollout] = {}
+        self._rollouts: dict[str, _ProbedRollout] = {}
 
     def begin(self, rollout: str, probe: Probe) -> None:
         """Probe it from now on. To be repeated while the rollout is driven: one that nobody speaks of is given up, and one
         whose address is still asked for the rollout before waits for that to end."""
         with self._lock:
-            found = self._all.get(rollout)
+            found = self._rollouts.get(rollout)
             if found is not None:
-                found.touched = time.monotonic()
+                found.last_used = time.monotonic()
                 return
-            if len(self._all) >= MAX_ROLLOUTS or any(each.probe.url == probe.url for each in self._all.values()):
+            if len(self._rollouts) >= MAX_ROLLOUTS or any(each.probe.url == probe.url for each in self._rollouts.values()):
                 return
             made = _ProbedRollout(probe, ProbeStats(self._clock()), time.monotonic())
             made.thread = threading.Thread(target=self._run, args=(rollout, made), name="prober", daemon=True)
-            self._all[rollout] = made
+            self._rollouts[rollout] = made
             made.thread.start()
 
     def counts(self, rollout: str) -> ProbeStats | None:
         """What was counted so far; None for a rollout that is not probed: not known."""
         with self._lock:
-            found = self._all.get(rollout)
+            found = self._rollouts.get(rollout)
             return None if found is None or found.stopping.is_set() else found.counts
 
     def end(self, rollout: str) -> None:
         """Probe it no more and forget it; does not wait. No error when it is not probed."""
         with self._lock:
-            found = self._all.get(rollout)
+            found = self._rollouts.get(rollout)
             if found is not None:
                 found.stopping.set()
                 if found.thread is None:
-                    del self._all[rollout]
+                    del self._rollouts[rollout]
 
     def close(self) -> None:
         """End all. Requests that are still on their way are waited for a little."""
         with self._lock:
-            left = list(self._all.values())
+            left = list(self._rollouts.values())
         for each in left:
             each.stopping.set()
         deadline = time.monotonic() + CLOSE_SECONDS
@@ -100,12 +100,12 @@ class Prober:
         with self._lock:
             probing.thread = None
             if not broken or probing.stopping.is_set():
-                del self._all[rollout]
+                del self._rollouts[rollout]
 
     def _probe(self, probing: _ProbedRollout) -> None:
         visitor, kept = self._visitor(probing.probe), False
         try:
-            while not probing.stopping.is_set() and time.monotonic() - probing.touched < ABANDONED_SECONDS:
+            while not probing.stopping.is_set() and time.monotonic() - probing.last_used < ABANDONED_SECONDS:
                 begun = time.monotonic()
                 self._count(probing, visitor.visit(kept=kept))
                 kept = not kept

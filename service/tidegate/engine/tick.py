@@ -49,7 +49,8 @@ from tidegate.core.rollout_state import RolloutState
 from tidegate.core.routing import RouterState
 from tidegate.engine import effects, events, hooks
 from tidegate.engine.prober import Prober
-from tidegate.engine.tick_context import RolloutCache, TickContext, TickResult, back_off, report_recovery
+from tidegate.engine.rollout_cache import RolloutCache
+from tidegate.engine.tick_context import TickContext, TickResult, back_off, report_recovery
 from tidegate.errors import DriverError, StoreError
 from tidegate.ports import Clock, Drivers, EngineStore
 
@@ -63,82 +64,82 @@ NOTHING_OBSERVED = ObservedState((), RouterState())
 def tick(
     claim: Claim,
     store: EngineStore,
-    parts: Drivers,
+    drivers: Drivers,
     clock: Clock,
     *,
-    memory: RolloutCache | None = None,
+    cache: RolloutCache | None = None,
     guard: Callable[[], None] | None = None,
     prober: Prober | None = None,
 ) -> TickResult:
     """Make the single next move of the claimed rollout.
 
-    `memory` is what this process remembers of it, handed in again with each tick. `guard` is asked before each effect and
+    `cache` is what this process remembers of it, handed in again with each tick. `guard` is asked before each effect and
     raises `LeaseLost` when the rollout is not ours any more; left out, the store is asked. `prober` asks the service from
     outside meanwhile.
 
     Raises `LeaseLost`; every failure of an outside part is in the answer.
     """
     guard = guard or (lambda: store.renew(claim, LEASE_SECONDS))
-    turn = TickContext(claim, store, parts, clock, memory or RolloutCache(), guard, prober)
-    turn.memory.claimed(claim.fence)
+    context = TickContext(claim, store, drivers, clock, cache or RolloutCache(), guard, prober)
+    context.cache.record_claim(claim.fence)
     try:
         rollout, signals = store.load(claim.rollout)
     except DriverError as error:
-        turn.memory.observation_failed()
-        return _retry(turn, error)
+        context.cache.record_failed_observation()
+        return _retry(context, error)
     if not rollout.phase.live:
         return TickResult(f"it is {rollout.phase} already", finished=True)
-    turn.probe(rollout)
+    context.probe(rollout)
     seen, decision = None, None
     try:
-        decision = _decide_unobserved(turn, rollout, signals)
+        decision = _decide_unobserved(context, rollout, signals)
         if decision is None:
-            seen = turn.look(rollout.service, rollout.backend)
-            turn.memory.observed(RolloutState(rollout, seen, signals, turn.clock(), turn.since))
-            decision = _decide(turn, rollout, seen, signals)
-        done = _carry_out(turn, rollout, signals, seen or NOTHING_OBSERVED, decision)
-        report_recovery(turn)
+            seen = context.observe(rollout.service, rollout.backend)
+            context.cache.record_observation(RolloutState(rollout, seen, signals, context.clock(), context.since))
+            decision = _decide(context, rollout, seen, signals)
+        done = _carry_out(context, rollout, signals, seen or NOTHING_OBSERVED, decision)
+        report_recovery(context)
     except DriverError as error:
-        return _handle_error(turn, rollout, signals, seen, decision, error)
+        return _handle_error(context, rollout, signals, seen, decision, error)
     return done
 
 
-def _decide_unobserved(turn: TickContext, rollout: Rollout, signals: Sequence[Signal]) -> Decision | None:
+def _decide_unobserved(context: TickContext, rollout: Rollout, signals: Sequence[Signal]) -> Decision | None:
     """What can be decided without looking: all that comes before anything moves, and that engines died too often.
 
     The latter comes before the look, since it may be the look that they die of.
     """
     if rollout.phase is Phase.PENDING:
-        return _decide(turn, rollout, NOTHING_OBSERVED, signals)
-    return limit_takeovers(RolloutState(rollout, NOTHING_OBSERVED, signals, turn.clock(), turn.since))
+        return _decide(context, rollout, NOTHING_OBSERVED, signals)
+    return limit_takeovers(RolloutState(rollout, NOTHING_OBSERVED, signals, context.clock(), context.since))
 
 
-def _decide(turn: TickContext, rollout: Rollout, seen: ObservedState, signals: Sequence[Signal]) -> Decision:
-    return decide(rollout, seen, signals, turn.clock(), turn.since, turn.frozen(rollout), turn.peers(rollout))
+def _decide(context: TickContext, rollout: Rollout, seen: ObservedState, signals: Sequence[Signal]) -> Decision:
+    return decide(rollout, seen, signals, context.clock(), context.since, context.frozen(rollout), context.peers(rollout))
 
 
 def _carry_out(
-    turn: TickContext, rollout: Rollout, signals: Sequence[Signal], seen: ObservedState, decision: Decision
+    context: TickContext, rollout: Rollout, signals: Sequence[Signal], seen: ObservedState, decision: Decision
 ) -> TickResult:
     """One write or one effect."""
     match decision:
         case Wait():
-            return _wait(turn, rollout, decision)
+            return _wait(context, rollout, decision)
         case Mark() | Move():
-            return _record(turn, rollout, signals, seen, decision)
+            return _record(context, rollout, signals, seen, decision)
         case Pin():
-            return _begin(turn, rollout)
+            return _begin(context, rollout)
         case Judge():
-            return _judge(turn, rollout, signals, seen, decision)
+            return _judge(context, rollout, signals, seen, decision)
         case Run():
-            return _run(turn, rollout, seen, decision)
+            return _run(context, rollout, seen, decision)
         case Start() | Shift() | Stop():
-            return _act(turn, rollout, seen, decision)
+            return _act(context, rollout, seen, decision)
 
 
-def _wait(turn: TickContext, rollout: Rollout, decision: Wait) -> TickResult:
-    turn.memory.forget_observation()
-    turn.note_frozen(rollout, decision.why)
+def _wait(context: TickContext, rollout: Rollout, decision: Wait) -> TickResult:
+    context.cache.forget_observation()
+    context.note_frozen(rollout, decision.why)
     return TickResult(decision.why, decision.until)
 
 
@@ -146,35 +147,35 @@ def _wait(turn: TickContext, rollout: Rollout, decision: Wait) -> TickResult:
 
 
 def _record(
-    turn: TickContext, rollout: Rollout, signals: Sequence[Signal], seen: ObservedState, decision: Mark | Move
+    context: TickContext, rollout: Rollout, signals: Sequence[Signal], seen: ObservedState, decision: Mark | Move
 ) -> TickResult:
     """Record a moment or a move, before anything follows from it; what failed says its last words first.
 
     What is to be recorded next of the same look is recorded with it, in one transaction: that the proxy serves what the
     step wants, that all stands, that the step is left. A change of phase is always the last.
     """
-    first, before, told = decision, rollout, list[Event]()
+    first, before, new_events = decision, rollout, list[Event]()
     for _ in range(MAX_RECORDED):
-        now = turn.clock()
+        now = context.clock()
         if isinstance(decision, Mark):
-            told += events.mark(decision, rollout, seen.routed, now)
+            new_events += events.mark(decision, rollout, seen.routed, now)
             rollout = apply_mark(rollout, decision.mark, now)
         else:
-            told += effects.tail_logs(turn, rollout, _instances_to_tail(rollout, signals, seen, decision))
-            told.append(events.move(decision, rollout, None if seen is NOTHING_OBSERVED else seen.routed, now))
+            new_events += effects.tail_logs(context, rollout, _instances_to_tail(rollout, signals, seen, decision))
+            new_events.append(events.move(decision, rollout, None if seen is NOTHING_OBSERVED else seen.routed, now))
             rollout = apply_move(rollout, decision, now)
         if rollout.phase is not before.phase:
             break
-        following = _decide(turn, rollout, seen, signals)
+        following = _decide(context, rollout, seen, signals)
         if not isinstance(following, Mark | Move):
             break
         decision = following
     if not rollout.phase.live:
-        hooks.remove_containers(turn, rollout)
-    turn.save(rollout, told)
+        hooks.remove_containers(context, rollout)
+    context.save(rollout, new_events)
     if (rollout.phase, rollout.cursor) != (before.phase, before.cursor):
         return TickResult(decision.why, finished=not rollout.phase.live)
-    return _pace(turn, rollout, seen, first)
+    return _pace(context, rollout, seen, first)
 
 
 def _instances_to_tail(rollout: Rollout, signals: Sequence[Signal], seen: ObservedState, decision: Move) -> list[Instance]:
@@ -192,24 +193,24 @@ def _instances_to_tail(rollout: Rollout, signals: Sequence[Signal], seen: Observ
     return failed + [each for each in ours if late and each.state is InstanceState.STARTING and each not in failed]
 
 
-def _begin(turn: TickContext, rollout: Rollout) -> TickResult:
+def _begin(context: TickContext, rollout: Rollout) -> TickResult:
     """The image is known and everything answers: from here on it runs."""
-    digest, spared, told = effects.pin(turn, rollout)
+    digest, spared, new_events = effects.pin(context, rollout)
     rollout = replace(rollout, digest=digest, spared=spared)
-    now = turn.clock()
-    refused = _quarantined(turn, rollout)
+    now = context.clock()
+    refused = _quarantined(context, rollout)
     if refused is not None:
-        turn.save(apply_move(rollout, refused, now), [*told, events.move(refused, rollout, None, now)])
+        context.save(apply_move(rollout, refused, now), [*new_events, events.move(refused, rollout, None, now)])
         return TickResult(refused.why, finished=True)
     begin = Move(Phase.RUNNING, f"step 1 of {len(rollout.plan)}")
     event = events.move(begin, rollout, None, now)
-    turn.save(apply_move(rollout, begin, now), [*told, event])
+    context.save(apply_move(rollout, begin, now), [*new_events, event])
     return TickResult(begin.why)
 
 
-def _quarantined(turn: TickContext, rollout: Rollout) -> Move | None:
+def _quarantined(context: TickContext, rollout: Rollout) -> Move | None:
     """What was turned back before is not tried again unless somebody insists."""
-    row = None if rollout.forced else turn.store.quarantined(rollout.service, rollout.digest)
+    row = None if rollout.forced else context.store.quarantined(rollout.service, rollout.digest)
     if row is None:
         return None
     what = f"{rollout.image} is in quarantine: this image was turned back as {row.release.id}"
@@ -217,33 +218,33 @@ def _quarantined(turn: TickContext, rollout: Rollout) -> Move | None:
 
 
 def _judge(
-    turn: TickContext, rollout: Rollout, signals: Sequence[Signal], seen: ObservedState, decision: Judge
+    context: TickContext, rollout: Rollout, signals: Sequence[Signal], seen: ObservedState, decision: Judge
 ) -> TickResult:
     """Ask the metrics and record the verdict. It is told when it is news.
 
     As a rule a wait follows, for which nothing has to be read again: a signal that came meanwhile makes it due at once.
     """
-    verdict, look, trial = effects.analyze(turn, rollout, seen, decision)
-    told = (
+    verdict, look, trial = effects.analyze(context, rollout, seen, decision)
+    new_events = (
         [events.verdict(verdict, rollout, seen.routed, verdict.at)] if _is_news(rollout.verdict, verdict, signals) else []
     )
-    saved = turn.save(record_verdict(rollout, verdict), told, verdict if told else None, look)
-    turn.memory.trial = trial
-    turn.memory.looks += 1
-    following = _decide(turn, saved, seen, signals)
-    return _wait(turn, saved, following) if isinstance(following, Wait) else _pace(turn, rollout, seen, decision)
+    saved = context.save(record_verdict(rollout, verdict), new_events, verdict if new_events else None, look)
+    context.cache.analysis = trial
+    context.cache.measurements += 1
+    following = _decide(context, saved, seen, signals)
+    return _wait(context, saved, following) if isinstance(following, Wait) else _pace(context, rollout, seen, decision)
 
 
-def _run(turn: TickContext, rollout: Rollout, seen: ObservedState, decision: Run) -> TickResult:
+def _run(context: TickContext, rollout: Rollout, seen: ObservedState, decision: Run) -> TickResult:
     """Record how the task stands, when that is news."""
-    run, told = hooks.advance(turn, rollout, seen, decision)
-    turn.memory.forget_observation()
-    if told:
-        saved = turn.save(record_task(rollout, run), told)
+    run, new_events = hooks.advance(context, rollout, seen, decision)
+    context.cache.forget_observation()
+    if new_events:
+        saved = context.save(record_task(rollout, run), new_events)
         if run.state.ended:
-            hooks.remove_containers(turn, saved)
+            hooks.remove_containers(context, saved)
         return TickResult(run.message)
-    return TickResult(run.message, hooks.next_poll(run, turn.clock()))
+    return TickResult(run.message, hooks.next_poll(run, context.clock()))
 
 
 def _is_news(before: Verdict | None, after: Verdict, signals: Sequence[Signal]) -> bool:
@@ -262,25 +263,25 @@ def _summary(verdict: Verdict) -> object:
 # -- effects ----------------------------------------------------------------------------------------------------------
 
 
-def _act(turn: TickContext, rollout: Rollout, seen: ObservedState, decision: Start | Shift | Stop) -> TickResult:
+def _act(context: TickContext, rollout: Rollout, seen: ObservedState, decision: Start | Shift | Stop) -> TickResult:
     """Do it, then tell it."""
     match decision:
         case Start():
-            told = effects.start(turn, rollout, seen, decision)
+            new_events = effects.start(context, rollout, seen, decision)
         case Shift():
-            told = effects.shift(turn, rollout, seen, decision)
+            new_events = effects.shift(context, rollout, seen, decision)
         case Stop():
-            told = effects.stop(turn, rollout, decision)
-    if told:
-        turn.note(*told)
-    return _pace(turn, rollout, seen, decision)
+            new_events = effects.stop(context, rollout, decision)
+    if new_events:
+        context.note(*new_events)
+    return _pace(context, rollout, seen, decision)
 
 
-def _pace(turn: TickContext, rollout: Rollout, seen: ObservedState, decision: Decision) -> TickResult:
+def _pace(context: TickContext, rollout: Rollout, seen: ObservedState, decision: Decision) -> TickResult:
     """Again at once; after a pause when the same is done to the same world again and again."""
-    now = turn.clock()
+    now = context.clock()
     world = (seen.instances, seen.routed.members, frozenset(seen.routed.draining))
-    pause = turn.memory.pause_after((rollout.phase, rollout.cursor), (decision, world), now)
+    pause = context.cache.pause_after((rollout.phase, rollout.cursor), (decision, world), now)
     return TickResult(decision.why, now + pause if pause else None)
 
 
@@ -288,7 +289,7 @@ def _pace(turn: TickContext, rollout: Rollout, seen: ObservedState, decision: De
 
 
 def _handle_error(
-    turn: TickContext,
+    context: TickContext,
     rollout: Rollout,
     signals: Sequence[Signal],
     seen: ObservedState | None,
@@ -297,20 +298,20 @@ def _handle_error(
 ) -> TickResult:
     """What follows from a failure; see the table at the top of this file."""
     if seen is None:
-        turn.memory.observation_failed()
-    way_out = _move_after_error(turn, rollout, seen, decision, error)
+        context.cache.record_failed_observation()
+    way_out = _move_after_error(context, rollout, seen, decision, error)
     if way_out is None:
-        return _retry(turn, error)
+        return _retry(context, error)
     try:
-        done = _record(turn, rollout, signals, seen or NOTHING_OBSERVED, way_out)
+        done = _record(context, rollout, signals, seen or NOTHING_OBSERVED, way_out)
     except DriverError as another:
-        return _retry(turn, another)
-    turn.memory.failures, turn.memory.stuck_since = 0, None
+        return _retry(context, another)
+    context.cache.failures, context.cache.stuck_since = 0, None
     return done
 
 
 def _move_after_error(
-    turn: TickContext, rollout: Rollout, seen: ObservedState | None, decision: Decision | None, error: DriverError
+    context: TickContext, rollout: Rollout, seen: ObservedState | None, decision: Decision | None, error: DriverError
 ) -> Move | None:
     """The change of direction that a failure leads to; None means to try again."""
     if error.retryable or isinstance(error, StoreError):
@@ -319,16 +320,16 @@ def _move_after_error(
         return Move(Phase.FAILED, error.message)
     if isinstance(decision, Start) and seen is not None:
         return roll_back_or_halt(rollout, seen, error.message)
-    begun, limit = turn.memory.stuck_since, rollout.policy.healthy_deadline_seconds
-    if begun is None or rollout.paused or turn.clock() - begun <= limit:
+    begun, limit = context.cache.stuck_since, rollout.policy.healthy_deadline_seconds
+    if begun is None or rollout.paused or context.clock() - begun <= limit:
         return None
     if isinstance(decision, Shift) and seen is not None:
         return roll_back_or_halt(rollout, seen, f"traffic could not be moved for {limit:g} s: {error.message}")
     return Move(Phase.FAILED, f"halted after {limit:g} s: {error.message}")
 
 
-def _retry(turn: TickContext, error: DriverError) -> TickResult:
+def _retry(context: TickContext, error: DriverError) -> TickResult:
     """Nothing is touched; look again after a pause."""
     if isinstance(error, StoreError):
-        turn.memory.logged.clear()  # what was to be told with it was not
-    return back_off(turn.claim, turn.store, turn.clock, turn.memory, error.message, retryable=error.retryable)
+        context.cache.tailed.clear()  # what was to be told with it was not
+    return back_off(context.claim, context.store, context.clock, context.cache, error.message, retryable=error.retryable)

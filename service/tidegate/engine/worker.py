@@ -24,8 +24,9 @@ from tidegate.engine.leases import Heartbeat, HeldLease
 from tidegate.engine.log_context import log_fields
 from tidegate.engine.metrics import EngineMetrics
 from tidegate.engine.prober import Prober
+from tidegate.engine.rollout_cache import RolloutCache
 from tidegate.engine.tick import tick
-from tidegate.engine.tick_context import RolloutCache, TickResult, back_off
+from tidegate.engine.tick_context import TickResult, back_off
 from tidegate.errors import DriverError, LeaseLost
 from tidegate.ports import Clock, Drivers, EngineStore
 
@@ -74,27 +75,27 @@ class Worker:
         self._store, self._environments, self._options = store, environments, options
         self._clock, self._owner, self._prober = clock, owner, prober
         self._meter, self._steady = meter or EngineMetrics(), steady or clock
-        self._apart = self._clock() - self._steady()
+        self._clock_offset = self._clock() - self._steady()
         self._stopping = threading.Event()
-        self._bell: SimpleQueue[None] = SimpleQueue()  # its `put`, unlike an Event's `set`, may interrupt its own `get`
+        self._wakeups: SimpleQueue[None] = SimpleQueue()  # its `put`, unlike an Event's `set`, may interrupt its own `get`
         self._heartbeat = Heartbeat(options.lease_seconds)
         self._lock = threading.Lock()  # guards the three below
         self._idle = options.threads
-        self._memories: dict[str, RolloutCache] = {}
+        self._caches: dict[str, RolloutCache] = {}
         self._due: dict[str, Time] = {}  # of rollouts that were given back, as far as this process knows
         self._claim_failures = 0
-        self._beaten = float("-inf")
+        self._last_heartbeat = float("-inf")
 
     def run(self) -> None:
         """Drive what is due until `stop`; then finish the effects that go on and give all claims back."""
         logger.info("engine started", owner=self._owner, threads=self._options.threads)
-        with self._heartbeat, self._watch(), ThreadPoolExecutor(self._options.threads, "rollout") as pool:
+        with self._heartbeat, self._drift_watcher(), ThreadPoolExecutor(self._options.threads, "rollout") as pool:
             while not self._stopping.is_set():
-                self._follow_clock()
-                self._beat()
+                self._adjust_for_clock_jump()
+                self._send_heartbeat()
                 claim = self._claim()
                 if claim is None:
-                    self._rest()
+                    self._wait_for_work()
                     continue
                 held = HeldLease(claim, self._store, self._options.lease_seconds)
                 self._heartbeat.add(held)
@@ -105,7 +106,7 @@ class Worker:
             self._store.leave(self._owner)
         logger.info("engine stopped", owner=self._owner)
 
-    def _watch(self) -> AbstractContextManager[object]:
+    def _drift_watcher(self) -> AbstractContextManager[object]:
         every = self._options.drift_interval_seconds
         if every is None:
             return nullcontext()
@@ -114,16 +115,16 @@ class Worker:
     def stop(self) -> None:
         """Ask `run` to end; it returns when the present effects are done."""
         self._stopping.set()
-        self._bell.put(None)
+        self._wakeups.put(None)
 
     def wake(self) -> None:
         """Look for due rollouts now: something was asked for."""
-        self._bell.put(None)
+        self._wakeups.put(None)
 
-    def _follow_clock(self) -> None:
+    def _adjust_for_clock_jump(self) -> None:
         """What is due by a clock that jumped would be due too early, or hardly ever. Rollouts follow by themselves."""
-        apart = self._clock() - self._steady()
-        if not (seconds := clock_jumps.jump_seconds(self._apart, apart)):
+        clock_offset = self._clock() - self._steady()
+        if not (seconds := clock_jumps.jump_seconds(self._clock_offset, clock_offset)):
             return
         logger.warning("the clock jumped", seconds=round(seconds, 1))
         try:
@@ -131,13 +132,13 @@ class Worker:
         except DriverError as error:
             logger.warning("the database does not follow the clock yet", error=error.message)
             return
-        self._apart, self._beaten = apart, float("-inf")
+        self._clock_offset, self._last_heartbeat = clock_offset, float("-inf")
 
-    def _beat(self) -> None:
+    def _send_heartbeat(self) -> None:
         """A sign of life from the loop that finds work, so that it tells more than that the process is there."""
-        if monotonic() - self._beaten < HEARTBEAT_SECONDS:
+        if monotonic() - self._last_heartbeat < HEARTBEAT_SECONDS:
             return
-        self._beaten = monotonic()
+        self._last_heartbeat = monotonic()
         try:
             self._store.heartbeat(self._owner, __version__)
         except DriverError as error:
@@ -171,16 +172,16 @@ class Worker:
                 self._due.pop(claim.rollout, None)
         return claim
 
-    def _rest(self) -> None:
+    def _wait_for_work(self) -> None:
         """Until somebody rings, something known is due, or it is time to look anyway."""
         try:
-            self._bell.get(timeout=self._rest_seconds())
+            self._wakeups.get(timeout=self._wait_seconds())
             while True:
-                self._bell.get_nowait()
+                self._wakeups.get_nowait()
         except Empty:
             return
 
-    def _rest_seconds(self) -> float:
+    def _wait_seconds(self) -> float:
         poll, now = min(HEARTBEAT_SECONDS, self._options.poll_seconds), self._clock()
         if self._claim_failures:
             return min(MAX_CLAIM_PAUSE_SECONDS, poll * 2.0 ** min(self._claim_failures, 10))
@@ -197,27 +198,27 @@ class Worker:
         """Tick it while waits are short, then give it back. Whatever happens, the thread is free again afterwards."""
         claim = held.claim
         bind_contextvars(rollout=claim.rollout, fence=claim.fence)
-        self._meter.held.inc()
+        self._meter.leases_held.inc()
         try:
-            self._give_back(held, self._ticks(held))
+            self._release(held, self._tick_while_due(held))
         except LeaseLost:
-            self._meter.lost.inc()
+            self._meter.leases_lost.inc()
             logger.warning("lease lost, another engine drives it now")
-            self._forget(claim.rollout)
+            self._drop_cache(claim.rollout)
         except DriverError as error:
             logger.warning("it could not be given back, its lease will run out", error=error.message)
         except Exception:
-            self._meter.faults.inc()
+            self._meter.internal_errors.inc()
             logger.exception("it could not be driven, its lease will run out")
         finally:
             self._heartbeat.drop(held)
-            self._meter.held.dec()
+            self._meter.leases_held.dec()
             clear_contextvars()
             with self._lock:
                 self._idle += 1
-            self._bell.put(None)
+            self._wakeups.put(None)
 
-    def _give_back(self, held: HeldLease, wait: float | None) -> None:
+    def _release(self, held: HeldLease, wait: float | None) -> None:
         """It is due again after so many seconds, or never. The heartbeat lets go first, so that it takes the end for no
         loss. A hiccup of the database is waited out: a lease that runs out looks like an engine that died."""
         self._heartbeat.drop(held)
@@ -232,18 +233,18 @@ class Worker:
         else:
             self._store.release(held.claim, due)
         if due is None:
-            self._forget(held.claim.rollout)
+            self._drop_cache(held.claim.rollout)
             return
         with self._lock:
             self._due[held.claim.rollout] = due
 
-    def _ticks(self, held: HeldLease) -> float | None:
+    def _tick_while_due(self, held: HeldLease) -> float | None:
         """After how many seconds it is due again; None when it is finished."""
         begun = monotonic()
         while not self._stopping.is_set():
-            clock = self._unjumping()
+            clock = self._jump_free_clock()
             done = self._tick(held, clock)
-            self._meter.ticked(trouble=done.trouble)
+            self._meter.ticked(failed=done.failed)
             if done.finished:
                 return None
             wait = 0.0 if done.due is None else done.due - clock()
@@ -252,17 +253,17 @@ class Worker:
             turn_seconds = monotonic() - begun
             if wait > SHORT_WAIT_SECONDS or turn_seconds > MAX_TURN_SECONDS:
                 return wait
-            if self._crowded(turn_seconds):
+            if self._is_contended(turn_seconds):
                 return SHORT_WAIT_SECONDS  # or those that look again and again would be a crowd by themselves
             self._stopping.wait(wait)
         return 0.0
 
-    def _unjumping(self) -> Clock:
+    def _jump_free_clock(self) -> Clock:
         """The clock as it goes on from now, for one tick: a jump in its middle is followed before the next one."""
-        apart = self._clock() - self._steady()
-        return lambda: self._steady() + apart
+        clock_offset = self._clock() - self._steady()
+        return lambda: self._steady() + clock_offset
 
-    def _crowded(self, turn_seconds: float) -> bool:
+    def _is_contended(self, turn_seconds: float) -> bool:
         """Whether another rollout needs the thread of a turn that has lasted so long."""
         now = self._clock()
         with self._lock:
@@ -272,39 +273,39 @@ class Worker:
 
     def _tick(self, held: HeldLease, clock: Clock) -> TickResult:
         """One tick. A mistake in our own code is told, and slows down this rollout only. Raises `LeaseLost`."""
-        claim, memory = held.claim, self._memory(held.claim.rollout)
+        claim, cache = held.claim, self._cache_of(held.claim.rollout)
         try:
-            parts = self._parts(held, memory)
-            if parts is None:
+            drivers = self._drivers(held, cache)
+            if drivers is None:
                 known = ", ".join(sorted(self._environments)) or "none"
                 what = f"its environment is not in this engine's settings; there are: {known}"
-                return back_off(claim, self._store, clock, memory, what)
-            clock_jumps.adjust(claim, self._store, memory, clock() - self._steady(), clock())
+                return back_off(claim, self._store, clock, cache, what)
+            clock_jumps.adjust(claim, self._store, cache, clock() - self._steady(), clock())
             guard, prober = held.guard, self._prober
-            return tick(claim, self._store, parts, clock, memory=memory, guard=guard, prober=prober)
+            return tick(claim, self._store, drivers, clock, cache=cache, guard=guard, prober=prober)
         except LeaseLost:
             raise
         except DriverError as error:
-            return back_off(claim, self._store, clock, memory, error.message, retryable=error.retryable)
+            return back_off(claim, self._store, clock, cache, error.message, retryable=error.retryable)
         except Exception as error:
-            self._meter.faults.inc()
+            self._meter.internal_errors.inc()
             logger.exception("a tick failed")
-            what = f"internal error: {type(error).__name__}: {error}"
-            return back_off(claim, self._store, clock, memory, what, kind=EventKind.FAULT)
+            message = f"internal error: {type(error).__name__}: {error}"
+            return back_off(claim, self._store, clock, cache, message, kind=EventKind.INTERNAL_ERROR)
 
-    def _parts(self, held: HeldLease, memory: RolloutCache) -> Drivers | None:
+    def _drivers(self, held: HeldLease, cache: RolloutCache) -> Drivers | None:
         """The drivers of its environment, found once for each claim; None when this engine has no such environment."""
-        if held.parts is None:
-            if memory.about is None:
+        if held.drivers is None:
+            if cache.log_fields is None:
                 rollout, _ = self._store.load(held.claim.rollout)
-                memory.about = log_fields(rollout)
-                self._tell_takeover(held.claim, rollout)
-            held.about = memory.about
-            bind_contextvars(**held.about)
-            held.parts = self._environments.get(held.about["environment"])
-        return held.parts
+                cache.log_fields = log_fields(rollout)
+                self._note_takeover(held.claim, rollout)
+            held.log_fields = cache.log_fields
+            bind_contextvars(**held.log_fields)
+            held.drivers = self._environments.get(held.log_fields["environment"])
+        return held.drivers
 
-    def _tell_takeover(self, claim: Claim, rollout: Rollout) -> None:
+    def _note_takeover(self, claim: Claim, rollout: Rollout) -> None:
         """Only where an engine vanished: handing over in the ordinary way is no news."""
         if not rollout.resumes or not rollout.phase.live:
             return
@@ -314,16 +315,16 @@ class Worker:
 
     # -- memories -----------------------------------------------------------------------------------------------------
 
-    def _memory(self, rollout: str) -> RolloutCache:
+    def _cache_of(self, rollout: str) -> RolloutCache:
         with self._lock:
-            found = self._memories.pop(rollout, None)
-            if found is None and len(self._memories) >= MAX_CACHES:
-                self._memories.pop(next(iter(self._memories)))  # longest unused: another engine ended it, most likely
-            memory = self._memories[rollout] = found or RolloutCache()
-            return memory
+            found = self._caches.pop(rollout, None)
+            if found is None and len(self._caches) >= MAX_CACHES:
+                self._caches.pop(next(iter(self._caches)))  # longest unused: another engine ended it, most likely
+            cache = self._caches[rollout] = found or RolloutCache()
+            return cache
 
-    def _forget(self, rollout: str) -> None:
+    def _drop_cache(self, rollout: str) -> None:
         with self._lock:
-            self._memories.pop(rollout, None)
+            self._caches.pop(rollout, None)
         if self._prober is not None:
             self._prober.end(rollout)

@@ -16,7 +16,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from tidegate.clock import Time
 from tidegate.errors import StoreError
 
-MIGRATE = "run `tidegate migrate`"
+MIGRATE = "run `tidegate db migrate`"
 
 
 class Collision(StoreError):

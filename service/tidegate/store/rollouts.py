@@ -23,7 +23,7 @@ from tidegate.errors import (
     UnknownRollout,
     VersionConflict,
 )
-from tidegate.store import deliveries, governing, leases, mapping, services
+from tidegate.store import audit_log, deliveries, leases, mapping, services
 from tidegate.store.mapping import AnyRow
 from tidegate.store.tables import events, idempotency, is_live, measurements, releases, rollouts, signals, verdicts
 from tidegate.store.tables import services as services_table
@@ -31,11 +31,11 @@ from tidegate.store.tables import services as services_table
 #: What a signal is called as an event, and in its sentence.
 SIGNAL_EVENTS = {
     SignalKind.PROMOTE: ("promoted", "promoted"),
-    SignalKind.ROLLBACK: ("rollback_asked", "rollback asked"),
+    SignalKind.ROLLBACK: ("rollback_requested", "rollback asked"),
     SignalKind.PAUSE: ("paused", "paused"),
     SignalKind.RESUME: ("resumed", "resumed"),
     SignalKind.FORCE: ("forced", "all analysis skipped"),
-    SignalKind.VERIFY: ("verify_asked", "verdict asked"),
+    SignalKind.VERIFY: ("verify_requested", "verdict asked"),
 }
 PAUSED_BY = {SignalKind.PAUSE: True, SignalKind.RESUME: False}
 
@@ -247,7 +247,7 @@ def record_signal(
         at_once = wish if wish.step is None else replace(wish, step=other.cursor)
         if wish.kind is not SignalKind.PROMOTE or _wait_at_same_point(present, other):
             _apply_signal(connection, other, at_once, now)
-    governing.note(connection, audit)
+    audit_log.record(connection, audit)
     return mapping.rollout_of(changed)
 
 

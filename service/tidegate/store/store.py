@@ -33,7 +33,7 @@ from tidegate.core.records import (
 )
 from tidegate.errors import StoreError
 from tidegate.ports import Diagnosis, Store
-from tidegate.store import deliveries, governing, leases, migrations, pruning, rollouts, services, stats, tokens
+from tidegate.store import audit_log, deliveries, freezes, leases, migrations, pruning, rollouts, services, stats, tokens
 from tidegate.store.database import touch
 from tidegate.store.transactions import Transactions
 
@@ -142,7 +142,7 @@ class SqlStore(Transactions, Store):
                 services.shift_clock(connection, now)
                 deliveries.shift_clock(connection, now)
 
-    def restored(self) -> None:
+    def raise_fences(self) -> None:
         with self._write("raising the fences above those that proxies have seen") as connection:
             leases.raise_fences(connection, self._now(connection))
 
@@ -185,7 +185,7 @@ class SqlStore(Transactions, Store):
     def put_service(self, service: Service, version: int | None = None, *, audit: AuditEntry | None = None) -> ServiceRow:
         def put(connection: Connection) -> ServiceRow:
             services.put(connection, service, version)
-            governing.note(connection, audit)
+            audit_log.record(connection, audit)
             return services.get(connection, service.key)
 
         return self._write_checked(f"storing service {service.key}", put)
@@ -251,7 +251,7 @@ class SqlStore(Transactions, Store):
                 rollouts.store_answer(connection, key, now)  # first: the same key sent twice at once meets here
                 for each in (NewRollout(rollout, service, release, event), *others):
                     rollouts.add(connection, each, now)
-                governing.note(connection, audit)
+                audit_log.record(connection, audit)
             return said
 
         return self._write_checked(f"creating rollout {rollout.id}", add)
@@ -300,29 +300,29 @@ class SqlStore(Transactions, Store):
 
     def frozen(self, environment: str) -> Freeze | None:
         with self._read(f"reading the freeze of {environment}") as connection:
-            return governing.frozen(connection, environment, self._clock())
+            return freezes.find_active(connection, environment, self._clock())
 
     def freezes(self) -> tuple[Freeze, ...]:
         with self._read("listing freezes") as connection:
-            return governing.every(connection, self._clock())
+            return freezes.list_active(connection, self._clock())
 
     def freeze(self, freeze: Freeze, *, audit: AuditEntry | None = None) -> None:
         def put(connection: Connection) -> None:
-            governing.put(connection, freeze)
-            governing.note(connection, audit)
+            freezes.put(connection, freeze)
+            audit_log.record(connection, audit)
 
         self._write_checked(f"freezing {freeze.environment}", put)
 
     def thaw(self, environment: str, *, audit: AuditEntry | None = None) -> None:
         with self._write(f"lifting the freeze of {environment}") as connection:
-            governing.lift(connection, environment)
-            governing.note(connection, audit)
+            freezes.lift(connection, environment)
+            audit_log.record(connection, audit)
 
     def audit(
         self, before: int | None = None, limit: int = 50, subjects: Collection[str] | None = None
     ) -> tuple[AuditEntry, ...]:
         with self._read("reading the audit log") as connection:
-            return governing.read(connection, before, limit, subjects)
+            return audit_log.list_entries(connection, before, limit, subjects)
 
     # -- what a CI is told --------------------------------------------------------------------------------------------
 
@@ -345,7 +345,7 @@ class SqlStore(Transactions, Store):
     def add_token(self, token: Token, *, audit: AuditEntry | None = None) -> None:
         def add(connection: Connection) -> None:
             tokens.add(connection, token)
-            governing.note(connection, audit)
+            audit_log.record(connection, audit)
 
         self._write_checked("adding a token", add)
 
@@ -365,7 +365,7 @@ class SqlStore(Transactions, Store):
     def drop_token(self, token_id: str, *, audit: AuditEntry | None = None) -> None:
         with self._write("dropping a token") as connection:
             tokens.drop(connection, token_id)
-            governing.note(connection, audit)
+            audit_log.record(connection, audit)
 
     def close(self) -> None:
         self._database.close()

@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from tidegate.core.records import Idempotency
 from tidegate.errors import UnknownService, VersionConflict
 from tidegate.ports import Drivers, Store
+from tidegate.settings import Settings
 from tidegate.web.auth import Principal
 from tidegate.web.auth_throttle import AuthThrottle
 from tidegate.web.discovery_cache import DiscoveryCache
@@ -31,21 +32,21 @@ EXTENSION = "tidegate"
 class LongPollSlots:
     """The requests that wait for events: fewer than there are threads, or the rest of the API would starve."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._places = threading.BoundedSemaphore(most)
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._slots = threading.BoundedSemaphore(limit)
         self.stopping = threading.Event()  # set when the server ends: nobody waits any longer
 
     @contextmanager
-    def place(self) -> Iterator[None]:
-        """One of the places. Raises `ApiProblem` when all are taken."""
-        if not self._places.acquire(blocking=False):
-            text = f"{self._most} requests wait for events already; ask again shortly, or with wait=0"
+    def acquire(self) -> Iterator[None]:
+        """Take one of the slots. Raises `ApiProblem` when all are taken."""
+        if not self._slots.acquire(blocking=False):
+            text = f"{self._limit} requests wait for events already; ask again shortly, or with wait=0"
             raise ApiProblem(TOO_MANY_WAITING, text, headers={"Retry-After": "1"})
         try:
             yield
         finally:
-            self._places.release()
+            self._slots.release()
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,10 @@ class Api:
 
     wiring: Wiring
     wake: Callable[[], None]
-    waiting: LongPollSlots
-    failures: AuthThrottle
-    discovered: DiscoveryCache
-    polls: LongPolls
+    long_poll_slots: LongPollSlots
+    auth_throttle: AuthThrottle
+    discovery_cache: DiscoveryCache
+    long_polls: LongPolls
     engine_within_seconds: float = 0.0  # ready only while an engine was heard in this time; 0: none is expected
 
     @property
@@ -65,11 +66,16 @@ class Api:
         """The database."""
         return self.wiring.store
 
+    @property
+    def settings(self) -> Settings:
+        """The server's settings."""
+        return self.wiring.settings
+
     def now(self) -> float:
         """Seconds since the epoch."""
         return self.wiring.clock()
 
-    def parts(self, environment: str) -> Drivers:
+    def drivers(self, environment: str) -> Drivers:
         """The drivers of an environment. Raises `UnknownService`, listing the known ones."""
         found = self.wiring.environments.get(environment)
         if found is None:

@@ -17,7 +17,7 @@ from structlog.contextvars import bind_contextvars, clear_contextvars
 from werkzeug.exceptions import BadRequest, HTTPException
 
 from tidegate import __version__
-from tidegate.web import errors, governing
+from tidegate.web import errors
 from tidegate.web.api import EXTENSION, Api, LongPollSlots, api
 from tidegate.web.auth import authenticate
 from tidegate.web.auth_throttle import AuthThrottle
@@ -26,8 +26,8 @@ from tidegate.web.discovery_cache import DiscoveryCache
 from tidegate.web.long_polls import LongPolls
 from tidegate.web.metrics import ServerMetrics
 from tidegate.web.openapi import SECURITY_SCHEMES
-from tidegate.web.routes import discovery, health, rollouts, services, tokens
-from tidegate.web.views import ProblemView
+from tidegate.web.routes import audit, discovery, freezes, health, rollouts, services, tokens
+from tidegate.web.views.problem import ProblemView
 from tidegate.wiring import Wiring
 
 MAX_LONG_POLLS = 24  # requests that may wait for events at a time; fewer than the server's threads
@@ -132,7 +132,7 @@ def create_app(
     app.before_request(_require_single_values)
     app.after_request(_end)
     errors.register(app)
-    for part in (services.bp, rollouts.bp, governing.bp, tokens.bp, discovery.bp, health.bp):
+    for part in (services.bp, rollouts.bp, freezes.bp, audit.bp, tokens.bp, discovery.bp, health.bp):
         app.register_api(part)
     return app
 

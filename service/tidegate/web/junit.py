@@ -14,7 +14,7 @@ from xml.etree import ElementTree as Xml
 from tidegate.analysis.verdict import Finding, Outcome, Verdict
 from tidegate.core.phases import Phase
 from tidegate.core.report.build import Report, StepVerdict
-from tidegate.web.times import when
+from tidegate.web.views.timestamps import timestamp
 
 MEDIA_TYPE = "application/xml; charset=utf-8"
 NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # what XML 1.0 has no way to write
@@ -24,7 +24,7 @@ def junit(report: Report) -> str:
     """The document, in ASCII."""
     suites = Xml.Element("testsuites", name="tidegate")
     suite = Xml.SubElement(
-        suites, "testsuite", name=_plain(f"{report.service} {report.new}"), timestamp=when(report.created)
+        suites, "testsuite", name=_plain(f"{report.service} {report.new}"), timestamp=timestamp(report.created)
     )
     _rollout(suite, report)
     for judged in _last_of_each_step(report.verdicts):

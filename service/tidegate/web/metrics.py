@@ -84,17 +84,19 @@ class _StatsCollector(Collector):
             stand = self._store.standing()
         except StoreError:
             return [_gauge("database_up", "Whether the database answers.", 0.0)]
-        return [_gauge("database_up", "Whether the database answers.", 1.0), *self._told(stand, self._clock())]
+        return [_gauge("database_up", "Whether the database answers.", 1.0), *self._families(stand, self._clock())]
 
-    def _told(self, stand: ServerStats, now: Time) -> Iterable[Metric]:
+    def _families(self, stand: ServerStats, now: Time) -> Iterable[Metric]:
         yield self._live(stand)
         holds = GaugeMetricFamily(
-            "tidegate_hold_seconds", "How long the longest hold waits for a person.", labels=["environment"]
+            "tidegate_approval_wait_seconds", "How long the longest hold waits for a person.", labels=["environment"]
         )
         for environment in self._known(stand.approval_since):
             holds.add_metric([environment], _since(stand.approval_since.get(environment), now))
         yield holds
-        yield _gauge("overdue_seconds", "How long a rollout is due that no engine takes.", _since(stand.due_since, now))
+        yield _gauge(
+            "rollouts_overdue_seconds", "How long a rollout is due that no engine takes.", _since(stand.due_since, now)
+        )
         yield _gauge("leases", "Rollouts that an engine drives at this moment.", stand.leases)
         yield _gauge("outbox_rollouts", "Rollouts of which the CI was not told all.", stand.undelivered)
         yield _gauge(
@@ -102,7 +104,7 @@ class _StatsCollector(Collector):
         )
         seen = stand.engines[0].seen if stand.engines else float("-inf")
         yield _gauge(
-            "engine_silent_seconds", "Since an engine was heard last; infinite where none is.", max(0.0, now - seen)
+            "engine_heartbeat_age_seconds", "Since an engine was heard last; infinite where none is.", max(0.0, now - seen)
         )
         if stand.free_bytes is not None:
             yield _gauge("database_free_bytes", "Room on the database's disk.", stand.free_bytes)
@@ -121,8 +123,8 @@ class _StatsCollector(Collector):
         return sorted({*self._environments, *more})
 
 
-def _gauge(name: str, said: str, value: float) -> Metric:
-    return GaugeMetricFamily(f"tidegate_{name}", said, value=value)
+def _gauge(name: str, description: str, value: float) -> Metric:
+    return GaugeMetricFamily(f"tidegate_{name}", description, value=value)
 
 
 def _since(begun: Time | None, now: Time) -> float:

@@ -40,15 +40,15 @@ def problems(*statuses: int) -> ResponseDict:
     return {str(each): problem(_DESCRIPTIONS[str(each)]) for each in chosen}
 
 
-def problem(said: str) -> Response:
+def problem(description: str) -> Response:
     """An error, for the specification."""
     content: Any = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemView"}}}
-    return Response(description=said, content=content)
+    return Response(description=description, content=content)
 
 
-def blueprint(name: str, said: str) -> APIBlueprint:
+def blueprint(name: str, description: str) -> APIBlueprint:
     """A part of the API, all of it under `/v1` and behind a token."""
     return APIBlueprint(
-        name, __name__, url_prefix="/v1", abp_tags=[Tag(name=name, description=said)], abp_security=SECURED,
+        name, __name__, url_prefix="/v1", abp_tags=[Tag(name=name, description=description)], abp_security=SECURED,
         operation_id_callback=lambda *, bp_name, name, path, method: name,
     )  # fmt: skip

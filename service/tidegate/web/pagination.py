@@ -9,8 +9,7 @@ from tidegate.core.phases import Phase
 from tidegate.errors import UnknownRollout
 from tidegate.web.api import api, bad_cursor, decode_cursor, encode_cursor, principal, respond, with_next_link
 from tidegate.web.requests import MAX_ROWS, ServiceRolloutsQuery
-from tidegate.web.showing import rollout_view
-from tidegate.web.views import RolloutsView, RolloutView
+from tidegate.web.views.rollout import RolloutsView, RolloutView, rollout_view
 
 
 def listed_rollout(rollout: Rollout) -> RolloutView:

@@ -6,12 +6,21 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from tidegate.analysis.measurement import Measurement
 from tidegate.analysis.verdict import Verdict
 from tidegate.core.model import Rollout
 from tidegate.errors import InvalidSpec, Problem
+
+
+class RecordView(BaseModel):
+    """What `tidegate analysis replay` reads: values as the judge has them, times in seconds since the epoch."""
+
+    rollout: dict[str, Any]
+    looks: list[dict[str, Any]]
+    verdicts: list[dict[str, Any]]
+
 
 ReplayRecord = tuple[Rollout, tuple[Measurement, ...], tuple[Verdict, ...]]  # the verdicts are those that were told
 _ADAPTER: TypeAdapter[ReplayRecord] = TypeAdapter(

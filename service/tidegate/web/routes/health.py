@@ -10,11 +10,18 @@ from flask_openapi import APIBlueprint, OpenAPI, Tag
 from flask_openapi import Response as Said
 from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from pydantic import BaseModel
 
 from tidegate.web.api import api, json_response, respond
 from tidegate.web.errors import NOT_READY, ApiProblem
 from tidegate.web.openapi import ResponseDict, problem
-from tidegate.web.views import StateView
+
+
+class StateView(BaseModel):
+    """Whether it is alive or ready."""
+
+    status: str
+
 
 METRICS = "tidegate-metrics"
 bp = APIBlueprint(

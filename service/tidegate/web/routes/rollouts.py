@@ -1,4 +1,4 @@
-"""Rollouts: list, look, follow, and the wishes: verify, promote, rollback, pause, resume."""
+"""Rollouts: list, look, follow, and signals: verify, promote, rollback, pause, resume."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from flask import Response
-from flask_openapi import Response as Said
+from flask_openapi import Response as ResponseSpec
 
-from tidegate.core.approvals import approval_binding, deciding_approval
+from tidegate.app import approvals
+from tidegate.app.context import AppContext
+from tidegate.core.approvals import approval_binding
 from tidegate.core.model import Event, Rollout, Signal, SignalKind
 from tidegate.core.phases import Phase
 from tidegate.core.records import Idempotency
 from tidegate.errors import IllegalMove, VersionConflict
-from tidegate.web import groups, log_setup
+from tidegate.web import log_setup
 from tidegate.web.api import api, idempotency_key, mark_replayed, principal, require_version, respond
-from tidegate.web.asking import asker, may_approve, require_reason
 from tidegate.web.errors import IF_MATCH_NEEDED, ApiProblem
-from tidegate.web.held import asks
+from tidegate.web.identity import identify_requester, require_reason
 from tidegate.web.junit import MEDIA_TYPE, junit
 from tidegate.web.openapi import ResponseDict, blueprint, problems
 from tidegate.web.pagination import rollouts_page
-from tidegate.web.replay_record import encode
-from tidegate.web.reporting import ReportView, report_of, report_view
+from tidegate.web.replay_record import RecordView, encode
 from tidegate.web.requests import EventsQuery, PromoteBody, RolloutPath, RolloutsQuery, SignalBody, SignalHeader
-from tidegate.web.showing import event_view, rollout_view
-from tidegate.web.views import EventsView, RecordView, RolloutsView, RolloutView
+from tidegate.web.views.report import ReportView, load_report, report_view
+from tidegate.web.views.rollout import EventsView, RolloutsView, RolloutView, event_view, rollout_view
 
 bp = blueprint("rollouts", "Attempts to move a service from one release to another.")
 
 _XML: Any = {"application/xml": {"schema": {"type": "string"}}}
-JUNIT: ResponseDict = {"200": Said(description="JUnit's XML.", content=_XML)}
+JUNIT: ResponseDict = {"200": ResponseSpec(description="JUnit's XML.", content=_XML)}
 SIGNAL_RESPONSES: ResponseDict = {"202": RolloutView, **problems(400, 404, 409, 412, 413, 415)}
 
 
@@ -66,15 +66,15 @@ def list_events(path: RolloutPath, query: EventsQuery) -> Response:
     rollout, _ = _load(path)
     events = api().store.events(rollout.id, query.after)
     if not events and query.wait > 0 and rollout.phase.live:
-        events = _awaited(rollout.id, query.after, query.wait)
+        events = _wait_for_events(rollout.id, query.after, query.wait)
     last = events[-1].number if events else query.after
     return respond(EventsView(events=[event_view(each) for each in events], last=last))
 
 
-def _awaited(rollout: str, after: int, seconds: float) -> tuple[Event, ...]:
+def _wait_for_events(rollout: str, after: int, seconds: float) -> tuple[Event, ...]:
     """The events as soon as there are any; none when the time is over or the server ends."""
-    with api().waiting.place():
-        api().polls.wait(rollout, after, seconds)
+    with api().long_poll_slots.acquire():
+        api().long_polls.wait(rollout, after, seconds)
         return api().store.events(rollout, after)
 
 
@@ -82,32 +82,32 @@ def _awaited(rollout: str, after: int, seconds: float) -> tuple[Event, ...]:
 def get_report(path: RolloutPath) -> Response:
     """What happened and why: batches, verdicts with their evidence, requests seen and lost in each switch."""
     rollout, _ = _load(path)
-    return respond(report_view(report_of(api().store, rollout)))
+    return respond(report_view(load_report(api().store, rollout)))
 
 
 @bp.get("/rollouts/<rollout>/junit", responses=JUNIT | problems(404))
 def get_junit(path: RolloutPath) -> Response:
     """The checks as JUnit's XML, for CI servers: a case for each check and step, and one for the rollout."""
     rollout, _ = _load(path)
-    return Response(junit(report_of(api().store, rollout)), content_type=MEDIA_TYPE)
+    return Response(junit(load_report(api().store, rollout)), content_type=MEDIA_TYPE)
 
 
 @bp.get("/rollouts/<rollout>/record", responses={"200": RecordView, **problems(404)})
 def get_record(path: RolloutPath) -> Response:
     """All that it was judged from: the rollout, every look at the metrics with its samples, and the verdicts."""
     rollout, _ = _load(path)
-    told = tuple(each.verdict for each in api().store.verdicts(rollout.id))
-    return respond(RecordView.model_validate(encode((rollout, api().store.looks(rollout.id), told))))
+    verdicts = tuple(each.verdict for each in api().store.verdicts(rollout.id))
+    return respond(RecordView.model_validate(encode((rollout, api().store.looks(rollout.id), verdicts))))
 
 
-# -- wishes ---------------------------------------------------------------------------------------------------------------
+# -- signals ---------------------------------------------------------------------------------------------------------------
 
 
 @bp.post("/rollouts/<rollout>/promote", responses={**SIGNAL_RESPONSES, **problems(400, 404, 409, 412, 413, 415, 428)})
 def promote(path: RolloutPath, header: SignalHeader, body: PromoteBody) -> Response:
     """Approve what the present step waits for, and go on; with `full` every hold that follows, too.
 
-    With `force` on to the end without bakes, checks and holds. The approval is for what was seen: `approval_binding`, or If-Match.
+    With `force` on to the end without bakes, checks and holds. The approval is for what was seen: `binding`, or If-Match.
     """
     if body.force:
         require_reason(body.reason, "skip the analysis")
@@ -115,7 +115,7 @@ def promote(path: RolloutPath, header: SignalHeader, body: PromoteBody) -> Respo
     if header.if_match is None and not body.binding:
         text = "send what the approval is for: `binding` of the hold, or the header If-Match with the ETag that was seen"
         raise ApiProblem(IF_MATCH_NEEDED, text)
-    check: SignalCheck = _require_approvable_in_full if body.full else _require_approvable
+    check: SignalCheck = approvals.require_approvable_in_full if body.full else approvals.require_approvable
     return _signal(
         path, header, SignalRequest(SignalKind.PROMOTE, "promote", check, bound=not body.full, binding=body.binding), body
     )
@@ -145,13 +145,13 @@ def resume(path: RolloutPath, header: SignalHeader, body: SignalBody) -> Respons
     return _signal(path, header, SignalRequest(SignalKind.RESUME, "deploy"), body)
 
 
-SignalCheck = Callable[[Rollout, tuple[Signal, ...], str], None]
+SignalCheck = Callable[[AppContext, Rollout, tuple[Signal, ...], str], None]
 
 
 @dataclass(frozen=True, slots=True)
 class SignalRequest:
     """What is asked. `check` raises when it makes no sense now, or this person may not; `bound` ties it to the present
-    step; `approval_binding` is what it was given for."""
+    step; `binding` is what it was given for."""
 
     kind: SignalKind
     scope: str
@@ -160,33 +160,33 @@ class SignalRequest:
     binding: str = ""
 
 
-def _signal(path: RolloutPath, header: SignalHeader, wish: SignalRequest, body: SignalBody) -> Response:
+def _signal(path: RolloutPath, header: SignalHeader, wanted: SignalRequest, body: SignalBody) -> Response:
     """Record it, with its line in the audit log."""
     rollout, signals = api().store.load(path.rollout)
     log_setup.bind_rollout(rollout)
-    principal().require(wish.scope, rollout.service)
-    by = asker(body.on_behalf_of, rollout.service)
+    principal().require(wanted.scope, rollout.service)
+    by = identify_requester(body.on_behalf_of, rollout.service)
     key = idempotency_key(header.key) if header.key else None
     if key is not None and api().store.answered(key) is not None:
         return mark_replayed(_current_state(rollout, signals))
     version = require_version(rollout.version, f"rollout {rollout.id}")
-    if wish.check is not None:
-        wish.check(rollout, signals, by.by)
-    if wish.kind is SignalKind.PROMOTE:
-        groups.require_approvable(rollout, by.by)
-    if wish.binding and wish.binding != approval_binding(rollout):
+    if wanted.check is not None:
+        wanted.check(api(), rollout, signals, by.by)
+    if wanted.kind is SignalKind.PROMOTE:
+        approvals.require_group_approver(api(), rollout, by.by, lambda key: principal().require("promote", key))
+    if wanted.binding and wanted.binding != approval_binding(rollout):
         raise VersionConflict(
             f"rollout {rollout.id} has moved on since: the approval was for another step, plan or digest; read it again"
         )
-    step = rollout.cursor if wish.bound else None
-    signal = Signal(wish.kind, api().now(), by.by, body.reason, step, by.via)
-    told = by.audit(wish.kind.value, rollout.service, body.reason, rollout.id, rollout.build)
-    api().store.signal(rollout.id, signal, version, key and _answered_with(key, rollout), audit=told)
+    step = rollout.cursor if wanted.bound else None
+    signal = Signal(wanted.kind, api().now(), by.by, body.reason, step, by.via)
+    audit = by.audit(wanted.kind.value, rollout.service, body.reason, rollout.id, rollout.build)
+    api().store.signal(rollout.id, signal, version, key and _with_answer(key, rollout), audit=audit)
     api().wake()
     return _current_state(*api().store.load(rollout.id))
 
 
-def _answered_with(key: Idempotency, rollout: Rollout) -> Idempotency:
+def _with_answer(key: Idempotency, rollout: Rollout) -> Idempotency:
     return replace(key, status=202, answer=rollout.id)
 
 
@@ -194,46 +194,16 @@ def _current_state(rollout: Rollout, signals: Sequence[Signal]) -> Response:
     return respond(rollout_view(rollout, signals), 202, version=rollout.version)
 
 
-# -- whether a wish makes sense -------------------------------------------------------------------------------------------
+# -- whether a signal makes sense -------------------------------------------------------------------------------------------
 
 
-def _require_approvable(rollout: Rollout, signals: tuple[Signal, ...], by: str) -> None:
-    """Raises `IllegalMove` when the present step asks nothing of a person, or enough have approved it already."""
-    _require_running(rollout)
-    place = f"step {rollout.cursor + 1} of {len(rollout.plan)}"
-    before = deciding_approval(rollout, signals)
-    if before is not None:
-        raise IllegalMove(f"{place} of rollout {rollout.id} was approved already, by {before.by}")
-    if asks(rollout) is None and not rollout.step.gate.keeps:  # there it ends the keeping of the old release
-        raise IllegalMove(f"nothing waits for approval: {place} of rollout {rollout.id} goes on by itself{_later(rollout)}")
-    may_approve(rollout, signals, by)
-
-
-def _require_approvable_in_full(rollout: Rollout, signals: tuple[Signal, ...], by: str) -> None:
-    """Raises `IllegalMove` when neither the present nor any later step asks a person."""
-    _require_running(rollout)
-    if asks(rollout) is None and not any(step.gate.hold for step in rollout.plan[rollout.cursor :]):
-        raise IllegalMove(f"nothing waits for approval: rollout {rollout.id} has no hold any more and goes on by itself")
-    may_approve(rollout, signals, by)
-
-
-def _require_forceable(rollout: Rollout, _: tuple[Signal, ...], __: str) -> None:
+def _require_forceable(_: AppContext, rollout: Rollout, __: tuple[Signal, ...], ___: str) -> None:
     """Raises `IllegalMove` when it is not on its way forward."""
     if rollout.phase not in (Phase.PENDING, Phase.RUNNING):
         raise IllegalMove(f"rollout {rollout.id} is {rollout.phase}: there is no analysis to skip")
 
 
-def _require_running(rollout: Rollout) -> None:
-    if rollout.phase is not Phase.RUNNING:
-        raise IllegalMove(f"rollout {rollout.id} is {rollout.phase}: nothing waits for approval")
-
-
-def _later(rollout: Rollout) -> str:
-    later = [number for number in range(rollout.cursor + 1, len(rollout.plan)) if rollout.plan[number].gate.hold]
-    return f"; the next hold is after step {later[0] + 1}" if later else ", and no hold follows"
-
-
-def _require_checks(rollout: Rollout, _: tuple[Signal, ...], __: str) -> None:
+def _require_checks(_: AppContext, rollout: Rollout, __: tuple[Signal, ...], ___: str) -> None:
     """Raises `IllegalMove` when the present step asks no checks: waiting for a verdict would never end."""
     if rollout.phase.live and not rollout.step.gate.judged:
         place = f"step {rollout.cursor + 1} of {len(rollout.plan)}"

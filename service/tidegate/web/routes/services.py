@@ -8,12 +8,12 @@ from dataclasses import replace
 import structlog
 from flask import Response
 
-from tidegate.app import deployments
-from tidegate.app.deployments import RolloutRequest
+from tidegate.app import deployments, drift_repair, groups
+from tidegate.app.context import RolloutRequest
 from tidegate.core.model import Build, Service, Signal, SignalKind
 from tidegate.core.records import AuditEntry, Idempotency, NewRollout, ServiceRow
 from tidegate.errors import DriverError, RolloutInProgress, Superseded, UnknownService, VersionConflict
-from tidegate.web import groups, log_setup
+from tidegate.web import log_setup
 from tidegate.web.api import (
     Api,
     api,
@@ -28,8 +28,8 @@ from tidegate.web.api import (
     respond,
     with_next_link,
 )
-from tidegate.web.asking import asker, require_reason, require_unfrozen
 from tidegate.web.errors import PROBLEM_TYPES, ApiProblem
+from tidegate.web.identity import identify_requester, require_reason
 from tidegate.web.openapi import blueprint, problems
 from tidegate.web.pagination import rollouts_page
 from tidegate.web.requests import (
@@ -44,14 +44,15 @@ from tidegate.web.requests import (
     SignalBody,
     file_contents,
 )
-from tidegate.web.showing import instances_view, release_view, rollout_view, service_fields
-from tidegate.web.views import (
+from tidegate.web.views.rollout import RolloutsView, RolloutView, rollout_view
+from tidegate.web.views.service import (
     InstancesView,
-    RolloutsView,
-    RolloutView,
     ServiceDetailView,
     ServicesView,
     ServiceView,
+    instances_view,
+    release_view,
+    service_view,
 )
 
 log = structlog.get_logger("tidegate.web")
@@ -65,7 +66,7 @@ def list_services(query: PageQuery) -> Response:
     rows = [row for row in api().store.services() if row.service.key > after and principal().may("read", row.service.key)]
     shown = rows[: query.limit]
     cursor = encode_cursor(shown[-1].service.key) if len(rows) > len(shown) else None
-    return with_next_link(respond(ServicesView(services=[service_fields(row) for row in shown], next=cursor)), cursor)
+    return with_next_link(respond(ServicesView(services=[service_view(row) for row in shown], next=cursor)), cursor)
 
 
 @bp.get("/services/<environment>/<service>", responses={"200": ServiceDetailView, **problems(404)})
@@ -73,11 +74,11 @@ def get_service(path: ServicePath) -> Response:
     """A service with the release that serves, the live rollout, and its latest releases."""
     principal().require("read", path.key)
     store = api().store
-    api().parts(path.environment)
+    api().drivers(path.environment)
     row = store.get_service(path.key)
     releases = store.releases(path.key)
     view = ServiceDetailView(
-        **service_fields(row).model_dump(),
+        **service_view(row).model_dump(),
         live_release=None if row.live is None else release_view(store.get_release(path.key, row.live)),
         live_rollout=None if row.rollout is None else rollout_view(*store.load(row.rollout)),
         releases=[release_view(each) for each in releases],
@@ -94,15 +95,15 @@ def put_service(path: ServicePath, header: PutHeader, body: ServiceBody) -> Resp
     principal().require("deploy", path.key)
     files = file_contents(body.files)
     service = deployments.define_service(api(), path.environment, path.service, body.compose, body.variables, files)
-    present = found_service(api(), path.key)
+    present = find_service(api(), path.key)
     version = _version_to_put(path.key, present, header)
-    row = api().store.put_service(service, version, audit=asker("", path.key).audit("define", path.key))
-    view = service_fields(row)
+    row = api().store.put_service(service, version, audit=identify_requester("", path.key).audit("define", path.key))
+    view = service_view(row)
     status = 201 if present is None else 200
     return respond(view, status, version=row.version, location=view.links["self"] if status == 201 else "")
 
 
-def found_service(one: Api, key: str) -> ServiceRow | None:
+def find_service(one: Api, key: str) -> ServiceRow | None:
     """The service, or None."""
     try:
         return one.store.get_service(key)
@@ -122,10 +123,10 @@ def _version_to_put(key: str, present: ServiceRow | None, header: PutHeader) -> 
 def get_instances(path: ServicePath) -> Response:
     """What runs and takes traffic now, asked from the platform and the proxy."""
     principal().require("read", path.key)
-    parts = api().parts(path.environment)
+    drivers = api().drivers(path.environment)
     row = api().store.get_service(path.key)
     try:
-        instances, routed = parts.platform.instances(path.key), parts.router.read(row.service.backend)
+        instances, routed = drivers.platform.instances(path.key), drivers.router.read(row.service.backend)
     except DriverError as error:
         return respond(InstancesView(instances=None, traffic=None, problem=error.message))
     if routed.revived:
@@ -152,24 +153,25 @@ def deploy(path: ServicePath, header: KeyHeader, body: DeployBody) -> Response:
     """Start a rollout to a new release. Answers at once; follow it by its events."""
     principal().require("deploy", path.key)
     key = idempotency_key(header.key)
-    said = api().store.answered(key)
-    if said is not None:
-        return _replay(said)
-    row = found_service(api(), path.key)
-    by = asker(body.on_behalf_of, path.key)
-    service = _wanted(path, row, body)
-    every = [service, *groups.fellows(service, body)]
-    for each in every:
-        _require_allowed(each, body)
+    stored = api().store.answered(key)
+    if stored is not None:
+        return _replay(stored)
+    row = find_service(api(), path.key)
+    by = identify_requester(body.on_behalf_of, path.key)
+    service = _requested_service(path, row, body)
+    files = file_contents(body.files)
+    members = [service, *groups.other_services(api(), service, body.compose, body.variables, files)]
+    for member in members:
+        _require_allowed(member, body)
     build = None if body.build is None else Build(**body.build.model_dump())
     if build is None:
         _require_no_live_rollout(row)  # with a build the store says it: first of all whether a newer one came before
-    asked = RolloutRequest(by.by, by.via, body.reason, build, body.force)
-    names = [each.name for each in every]
-    starts = [deployments.deploy_new(api(), found_service(api(), each.key), each, asked, names) for each in every]
+    wanted = RolloutRequest(by.by, by.via, body.reason, build, body.force)
+    names = [member.name for member in members]
+    rollouts = [deployments.deploy_new(api(), find_service(api(), member.key), member, wanted, names) for member in members]
     action = "deploy by force" if body.force else "deploy"
-    told = by.audit(action, path.key, body.reason, starts[0].rollout.id, build)
-    return _create(groups.joined(starts), key, told)
+    audit = by.audit(action, path.key, body.reason, rollouts[0].rollout.id, build)
+    return _create(groups.form_group(rollouts), key, audit)
 
 
 def _require_allowed(service: Service, body: DeployBody) -> None:
@@ -179,16 +181,16 @@ def _require_allowed(service: Service, body: DeployBody) -> None:
         principal().require("force", service.key)
         require_reason(body.reason, "deploy by force")
     else:
-        require_unfrozen(service.environment, service.image, service.key)
+        deployments.require_deployable(api(), service.environment, service.image, service.key)
 
 
-def _wanted(path: ServicePath, row: ServiceRow | None, body: DeployBody) -> Service:
+def _requested_service(path: ServicePath, row: ServiceRow | None, body: DeployBody) -> Service:
     """What is asked for: the given definition or the stored one, with another image where one is named."""
     if body.compose is not None:
         files = file_contents(body.files)
         service = deployments.define_service(api(), path.environment, path.service, body.compose, body.variables, files)
     else:
-        api().parts(path.environment)
+        api().drivers(path.environment)
         if row is None:
             raise UnknownService(f"no service {path.key}: send its Compose file as `compose`")
         deployments.require_no_values(body.variables, body.files)
@@ -204,18 +206,18 @@ def rollback_service(path: ServicePath, header: KeyHeader, body: SignalBody) -> 
     """Turn the live rollout back; with none live, or a repair, start one to the last good release."""
     principal().require("rollback", path.key)
     key = idempotency_key(header.key)
-    said = api().store.answered(key)
-    if said is not None:
-        return _replay(said)
-    api().parts(path.environment)
+    stored = api().store.answered(key)
+    if stored is not None:
+        return _replay(stored)
+    api().drivers(path.environment)
     row = api().store.get_service(path.key)
-    by = asker(body.on_behalf_of, path.key)
+    by = identify_requester(body.on_behalf_of, path.key)
     if row.rollout is None or row.repairing:
-        start = deployments.roll_back_to_last_good(api(), row, RolloutRequest(by.by, by.via, body.reason))
-        return _create([start], key, by.audit("rollback", path.key, body.reason, start.rollout.id))
-    wish = Signal(SignalKind.ROLLBACK, api().now(), by.by, body.reason, via=by.via)
-    told = by.audit("rollback", path.key, body.reason, row.rollout)
-    rollout = api().store.signal(row.rollout, wish, key=replace(key, status=202, answer=row.rollout), audit=told)
+        new = deployments.roll_back_to_last_good(api(), row, RolloutRequest(by.by, by.via, body.reason))
+        return _create([new], key, by.audit("rollback", path.key, body.reason, new.rollout.id))
+    signal = Signal(SignalKind.ROLLBACK, api().now(), by.by, body.reason, via=by.via)
+    audit = by.audit("rollback", path.key, body.reason, row.rollout)
+    rollout = api().store.signal(row.rollout, signal, key=replace(key, status=202, answer=row.rollout), audit=audit)
     log_setup.bind_rollout(rollout)
     api().wake()
     view = rollout_view(rollout)
@@ -229,7 +231,7 @@ def rollback_service(path: ServicePath, header: KeyHeader, body: SignalBody) -> 
 def scale_service(path: ServicePath, header: KeyHeader, body: ScaleBody) -> Response:
     """Start a rollout of what serves to another number of instances."""
     return _keep_release(
-        path, header, body, "scale", lambda row, asked: deployments.scale(api(), row, body.replicas, asked)
+        path, header, body, "scale", lambda row, request: drift_repair.scale(api(), row, body.replicas, request)
     )
 
 
@@ -239,7 +241,7 @@ def scale_service(path: ServicePath, header: KeyHeader, body: ScaleBody) -> Resp
 )
 def repair_service(path: ServicePath, header: KeyHeader, body: SignalBody) -> Response:
     """Bring what serves back to what it should be now; repairs that were given up begin anew."""
-    return _keep_release(path, header, body, "repair", lambda row, asked: deployments.repair(api(), row, asked))
+    return _keep_release(path, header, body, "repair", lambda row, request: drift_repair.repair(api(), row, request))
 
 
 def _keep_release(
@@ -252,51 +254,53 @@ def _keep_release(
     """A rollout that stays with the release that serves."""
     principal().require("deploy", path.key)
     key = idempotency_key(header.key)
-    said = api().store.answered(key)
-    if said is not None:
-        return _replay(said)
-    api().parts(path.environment)
-    by = asker(body.on_behalf_of, path.key)
-    start = make(api().store.get_service(path.key), RolloutRequest(by.by, by.via, body.reason))
-    return _create([start], key, by.audit(action, path.key, body.reason, start.rollout.id))
+    stored = api().store.answered(key)
+    if stored is not None:
+        return _replay(stored)
+    api().drivers(path.environment)
+    by = identify_requester(body.on_behalf_of, path.key)
+    new = make(api().store.get_service(path.key), RolloutRequest(by.by, by.via, body.reason))
+    return _create([new], key, by.audit(action, path.key, body.reason, new.rollout.id))
 
 
 def _require_no_live_rollout(row: ServiceRow | None) -> None:
     """Before anything is planned: what is live now is known only when no rollout is under way."""
     if row is not None and row.rollout is not None and not row.repairing:
         text = f"{row.service.key} has a live rollout, {row.rollout}: wait for its end, promote it or roll it back first"
-        raise in_progress(text, row.rollout)
+        raise _in_progress(text, row.rollout)
 
 
-def in_progress(text: str, rollout: str | None) -> ApiProblem:
+def _in_progress(text: str, rollout: str | None) -> ApiProblem:
     """409 with the id of the live rollout."""
     return ApiProblem(PROBLEM_TYPES[RolloutInProgress], text, more={} if rollout is None else {"rollout": rollout})
 
 
-def _create(starts: Sequence[NewRollout], key: Idempotency, told: AuditEntry) -> Response:
+def _create(rollouts: Sequence[NewRollout], key: Idempotency, audit: AuditEntry) -> Response:
     """Create them, in one transaction with the key and the answer, which is the first."""
-    start, rollout = starts[0], starts[0].rollout
+    first, rollout = rollouts[0], rollouts[0].rollout
     log_setup.bind_rollout(rollout)
     text = json_text(rollout_view(rollout))
     try:
-        answered, others = replace(key, status=202, answer=text), starts[1:]
-        said = api().store.create(rollout, start.service, start.release, answered, start.event, audit=told, others=others)
+        answered, others = replace(key, status=202, answer=text), rollouts[1:]
+        stored = api().store.create(
+            rollout, first.service, first.release, answered, first.event, audit=audit, others=others
+        )
     except Superseded as error:
         raise ApiProblem(PROBLEM_TYPES[Superseded], error.message, more={"rollout": error.rollout}) from error
     except RolloutInProgress as error:
-        row = found_service(api(), rollout.service)
-        raise in_progress(error.message, None if row is None else row.rollout) from error
-    if said is not None:
-        return _replay(said)
+        row = find_service(api(), rollout.service)
+        raise _in_progress(error.message, None if row is None else row.rollout) from error
+    if stored is not None:
+        return _replay(stored)
     api().wake()
     return json_response(text, 202, version=rollout.version, location=f"/v1/rollouts/{rollout.id}")
 
 
-def _replay(said: Idempotency) -> Response:
+def _replay(stored: Idempotency) -> Response:
     """The stored answer again; for a signal only its rollout's id was stored, and it is shown as it now stands."""
-    if not said.answer.startswith("{"):
-        rollout, signals = api().store.load(said.answer)
+    if not stored.answer.startswith("{"):
+        rollout, signals = api().store.load(stored.answer)
         view = rollout_view(rollout, signals)
-        return mark_replayed(respond(view, said.status, version=rollout.version, location=view.links["self"]))
-    view = RolloutView.model_validate_json(said.answer)
-    return mark_replayed(json_response(said.answer, said.status, version=view.version, location=view.links["self"]))
+        return mark_replayed(respond(view, stored.status, version=rollout.version, location=view.links["self"]))
+    view = RolloutView.model_validate_json(stored.answer)
+    return mark_replayed(json_response(stored.answer, stored.status, version=view.version, location=view.links["self"]))

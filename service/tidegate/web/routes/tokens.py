@@ -6,15 +6,14 @@ from flask import Response
 from werkzeug.exceptions import NotFound
 
 from tidegate.web.api import api, principal, respond
-from tidegate.web.asking import asker
 from tidegate.web.auth import new_token
+from tidegate.web.identity import identify_requester
 from tidegate.web.openapi import blueprint, problems
 from tidegate.web.requests import TokenBody, TokenPath
-from tidegate.web.showing import token_view
-from tidegate.web.views import NewTokenView, TokensView
+from tidegate.web.views.token import NewTokenView, TokensView, token_view
 
 bp = blueprint("tokens", "Who may do what.")
-SECONDS_A_DAY = 86_400.0
+SECONDS_PER_DAY = 86_400.0
 
 
 @bp.post("/tokens", responses={"201": NewTokenView, **problems(400, 413, 415)})
@@ -22,10 +21,10 @@ def create_token(body: TokenBody) -> Response:
     """Make a token. Its secret is in this answer and nowhere else, so a repeated request makes another one."""
     principal().require_admin()
     now = api().now()
-    expires = None if body.expires_days is None else now + body.expires_days * SECONDS_A_DAY
+    expires = None if body.expires_days is None else now + body.expires_days * SECONDS_PER_DAY
     secret, token = new_token(body.name, body.scopes, body.services, now, expires)
-    told = f"scopes {', '.join(token.scopes)}; services {', '.join(token.services)}"
-    api().store.add_token(token, audit=asker("", "*").audit("create token", token.name, told))
+    description = f"scopes {', '.join(token.scopes)}; services {', '.join(token.services)}"
+    api().store.add_token(token, audit=identify_requester("", "*").audit("create token", token.name, description))
     view = NewTokenView(**token_view(token).model_dump(), token=secret)
     return respond(view, 201, location=f"/v1/tokens/{token.id}")
 
@@ -44,5 +43,5 @@ def drop_token(path: TokenPath) -> Response:
     name = next((each.name for each in api().store.tokens() if each.id == path.token), None)
     if name is None:
         raise NotFound
-    api().store.drop_token(path.token, audit=asker("", "*").audit("drop token", name))
+    api().store.drop_token(path.token, audit=identify_requester("", "*").audit("drop token", name))
     return Response(status=204)

@@ -1,4 +1,4 @@
-"""What a rollout waits for a person with: who may answer, until when, and what speaks for and against it."""
+"""An approval that a rollout waits for, as the API shows it."""
 
 from __future__ import annotations
 
@@ -7,73 +7,48 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from tidegate.analysis.verdict import Outcome
-from tidegate.core.approvals import approval_binding, deciding_approval, given_approvals
-from tidegate.core.hooks import TaskState
-from tidegate.core.model import FailureAction, Rollout, Signal, SignalKind
-from tidegate.core.phases import Phase
-from tidegate.web.times import When, when
+from tidegate.app.approvals import Answer, awaited_answer
+from tidegate.core.approvals import approval_binding, given_approvals
+from tidegate.core.model import Rollout, Signal
+from tidegate.web.views.timestamps import Timestamp, timestamp
 
 
-class ApprovalView(BaseModel):
+class GivenApprovalView(BaseModel):
     """One that was given."""
 
     by: str
     via: str = Field(description="The token that vouched for this person; empty: it is the token itself.")
     reason: str
-    at: When
+    at: Timestamp
 
 
-class HoldView(BaseModel):
+class ApprovalView(BaseModel):
     """What a person is waited for, and what it takes."""
 
     name: str = Field(description="As the plan calls it; empty where the judge asks.")
-    kind: Literal["approval", "decision"]
+    kind: Answer
     step: int
     binding: str = Field(description="Send it with promote: it says which digest, plan and step the approval is for.")
     needed: int = Field(description="How many different people.")
-    given: list[ApprovalView]
+    given: list[GivenApprovalView]
     roles: list[str] = Field(description="Of which an approver must have one; none: whoever may promote.")
     requester_may_approve: bool
-    expires: When | None
+    expires: Timestamp | None
     on_expiry: Literal["rollback", "promote", "wait"]
     evidence: list[str] = Field(description="What speaks for and against it, in plain lines for people.")
 
 
-class BuildView(BaseModel):
-    """The build that asked."""
-
-    job: str
-    number: int
-    url: str
-
-
-def asks(rollout: Rollout) -> Literal["approval", "decision"] | None:
-    """What the present step asks of a person, be it now or once it has baked: `approval`, `decision`, or nothing."""
-    verdict = rollout.verdict
-    if rollout.failed_verdict:
-        return "decision" if rollout.policy.failure_action is FailureAction.PAUSE else None
-    if rollout.step.gate.judged and verdict is not None and verdict.outcome is Outcome.INCONCLUSIVE and verdict.final:
-        return "decision"
-    states = {each.name: each.state for each in rollout.tasks}
-    if any(states.get(name) is TaskState.UNKNOWN for name in rollout.step.gate.tasks):
-        return "decision"
-    return "approval" if rollout.step.gate.hold else None
-
-
-def hold_view(rollout: Rollout, signals: Sequence[Signal]) -> HoldView | None:
-    """None while nobody is waited for: not held, enough have approved, or the analysis is skipped."""
-    kind, skipped = asks(rollout), any(each.kind is SignalKind.FORCE for each in signals)
-    if rollout.phase is not Phase.RUNNING or rollout.held is None or kind is None or skipped:
-        return None
-    if deciding_approval(rollout, signals) is not None:
+def approval_view(rollout: Rollout, signals: Sequence[Signal]) -> ApprovalView | None:
+    """None while nobody is waited for."""
+    kind = awaited_answer(rollout, signals)
+    if kind is None or rollout.held is None:
         return None
     wanted, policy = rollout.policy.approval, rollout.policy
     given = [
-        ApprovalView(by=each.by, via=each.via, reason=each.reason, at=when(each.at))
+        GivenApprovalView(by=each.by, via=each.via, reason=each.reason, at=timestamp(each.at))
         for each in given_approvals(rollout, signals)
     ]
-    return HoldView(
+    return ApprovalView(
         name=rollout.step.gate.hold,
         kind=kind,
         step=rollout.cursor,
@@ -82,13 +57,13 @@ def hold_view(rollout: Rollout, signals: Sequence[Signal]) -> HoldView | None:
         given=given,
         roles=list(wanted.roles),
         requester_may_approve=wanted.requester,
-        expires=None if wanted.on_expiry.value == "wait" else when(rollout.held + policy.hold_expires_seconds),
+        expires=None if wanted.on_expiry.value == "wait" else timestamp(rollout.held + policy.hold_expires_seconds),
         on_expiry=wanted.on_expiry.value,
         evidence=evidence(rollout, kind),
     )
 
 
-def evidence(rollout: Rollout, kind: Literal["approval", "decision"]) -> list[str]:
+def evidence(rollout: Rollout, kind: Answer) -> list[str]:
     """Plain lines for who decides: what it is about, the verdict, each check, and what could not have been seen."""
     place = f"step {rollout.cursor + 1} of {len(rollout.plan)}"
     share = ", ".join(f"{count} of {release}" for release, count in rollout.step.route.items()) or "nothing"

@@ -1,4 +1,4 @@
-"""The shapes of freezes and of the audit log."""
+"""Freezes and the audit log as the API shows them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pydantic import BaseModel, Field
 
 from tidegate.core.records import AuditEntry, Freeze
-from tidegate.web.times import When, when, when_known
+from tidegate.web.views.timestamps import Timestamp, optional_timestamp, timestamp
 
 
 class FreezeView(BaseModel):
@@ -16,8 +16,8 @@ class FreezeView(BaseModel):
     environment: str
     by: str
     reason: str
-    at: When
-    until: When | None
+    at: Timestamp
+    until: Timestamp | None
 
 
 class FreezesView(BaseModel):
@@ -32,8 +32,8 @@ def freeze_view(freeze: Freeze) -> FreezeView:
         environment=freeze.environment,
         by=freeze.by,
         reason=freeze.reason,
-        at=when(freeze.at),
-        until=when_known(freeze.until),
+        at=timestamp(freeze.at),
+        until=optional_timestamp(freeze.until),
     )
 
 
@@ -41,7 +41,7 @@ class AuditEntryView(BaseModel):
     """Who asked for what, when, why and from where."""
 
     number: int
-    at: When
+    at: Timestamp
     action: str
     subject: str
     by: str
@@ -62,4 +62,4 @@ class AuditView(BaseModel):
 
 def audit_view(entry: AuditEntry) -> AuditEntryView:
     """From the value."""
-    return AuditEntryView(**{**asdict(entry), "at": when(entry.at)})
+    return AuditEntryView(**{**asdict(entry), "at": timestamp(entry.at)})

@@ -5,52 +5,59 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import typer
 from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from tidegate.cli.api_client import FINAL_PHASES, ApiClient, CommandError, Json
+from tidegate.cli.arguments import RolloutName
 from tidegate.cli.console import json_text
-from tidegate.cli.context import Context, rich_safe, transition
+from tidegate.cli.context import Context, Output, rich_safe, rollout_line, transition
+from tidegate.cli.exit_codes import BY_PHASE, ExitCode
 from tidegate.text import escape
 
-Stop = Callable[[Json], bool]
+StopCondition = Callable[[Json], bool]
 SHOWN_EVENTS = 8
 STYLES = {"PASS": "green", "FAIL": "bold red", "INCONCLUSIVE": "yellow", "ready": "green", "failed": "bold red"}
 
 
-def finished(rollout: Json) -> bool:
+def is_finished(rollout: Json) -> bool:
     """Until the very end."""
     return rollout["phase"] in FINAL_PHASES
 
 
-def held(rollout: Json) -> bool:
+def needs_approval(rollout: Json) -> bool:
     """Until a person is asked, or the end."""
-    return finished(rollout) or rollout["waiting_for"] not in (None, "", "none")
+    return is_finished(rollout) or rollout["waiting_for"] not in (None, "", "none")
 
 
-def judged(rollout: Json) -> bool:
+def has_verdict(rollout: Json) -> bool:
     """Until the first verdict that counts, a hold, or the end."""
     verdict = rollout.get("verdict")
-    return held(rollout) or rollout["cursor"] > 0 or bool(verdict and (verdict["final"] or verdict["outcome"] == "FAIL"))
+    return (
+        needs_approval(rollout)
+        or rollout["cursor"] > 0
+        or bool(verdict and (verdict["final"] or verdict["outcome"] == "FAIL"))
+    )
 
 
-def follow(context: Context, client: ApiClient, rollout: Json, until: Stop, *, machine: bool) -> Json:
+def follow(context: Context, client: ApiClient, rollout: Json, until: StopCondition, *, machine: bool) -> Json:
     """Show what happens until `until` says enough; return the rollout as it then stands.
 
     A rollout on its way back is followed to its end, whatever was asked: the stage has failed, and how it ends matters.
     """
     if machine or not context.out.is_terminal:
-        return _plain(context, client, rollout, until, machine=machine)
-    return _live(context, client, rollout, until)
+        return _print_events(context, client, rollout, until, machine=machine)
+    return _follow_live(context, client, rollout, until)
 
 
-def _enough(rollout: Json, until: Stop) -> bool:
-    return finished(rollout) if rollout["phase"] == "rolling_back" else until(rollout)
+def _enough(rollout: Json, until: StopCondition) -> bool:
+    return is_finished(rollout) if rollout["phase"] == "rolling_back" else until(rollout)
 
 
-def _plain(context: Context, client: ApiClient, rollout: Json, until: Stop, *, machine: bool) -> Json:
+def _print_events(context: Context, client: ApiClient, rollout: Json, until: StopCondition, *, machine: bool) -> Json:
     """A line an event. An event is printed before the question whether that was enough."""
     after = 0
     while True:
@@ -68,7 +75,7 @@ def event_line(event: Json) -> str:
     return f"{event['at'][11:19]}  {event['kind']:<14} {escape(event['message'])}"
 
 
-def _live(context: Context, client: ApiClient, rollout: Json, until: Stop) -> Json:
+def _follow_live(context: Context, client: ApiClient, rollout: Json, until: StopCondition) -> Json:
     """A picture that is drawn anew with each event and each second; the story stays above it when it ends."""
     after, told = 0, list[Json]()
     with Live(console=context.out, refresh_per_second=8, transient=False) as live:
@@ -77,12 +84,12 @@ def _live(context: Context, client: ApiClient, rollout: Json, until: Stop) -> Js
             rollout = client.rollout(rollout["id"])
             told += events
             after = told[-1]["number"] if told else 0
-            live.update(picture(rollout, world(client, rollout), told[-SHOWN_EVENTS:]))
+            live.update(render(rollout, fetch_instances(client, rollout), told[-SHOWN_EVENTS:]))
             if _enough(rollout, until) and not events:
                 return rollout
 
 
-def world(client: ApiClient, rollout: Json) -> Json:
+def fetch_instances(client: ApiClient, rollout: Json) -> Json:
     """What runs and takes traffic now; the picture goes without it when the platform does not answer."""
     try:
         return client.get(f"/v1/services/{rollout['service']}/instances")
@@ -90,7 +97,7 @@ def world(client: ApiClient, rollout: Json) -> Json:
         return {"instances": None, "traffic": None, "problem": str(error)}
 
 
-def picture(rollout: Json, seen: Json, events: list[Json]) -> RenderableType:
+def render(rollout: Json, seen: Json, events: list[Json]) -> RenderableType:
     """One screen: where it stands, the batches, the instances, the traffic, the verdict and the last events."""
     parts: list[RenderableType] = [_headline(rollout), _steps(rollout), _fleet(seen)]
     if rollout.get("verdict"):
@@ -149,3 +156,18 @@ def _verdict(verdict: Json) -> RenderableType:
     for finding in verdict["findings"]:
         lines.append(Text(f"  {finding['check']}: {finding['message']}", style=STYLES[finding["outcome"]]))
     return Group(*lines)
+
+
+def watch(ctx: typer.Context, name: RolloutName, output: Output = None) -> None:
+    """Follow a rollout to its end: live on a terminal, plain lines elsewhere, JSON lines with -o json."""
+    context: Context = ctx.obj
+    client = context.client()
+    rollout = client.rollout(context.named(name))
+    machine = context.as_json(output)
+    try:
+        rollout = follow(context, client, rollout, is_finished, machine=machine)
+    except KeyboardInterrupt:
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
+    if not machine:
+        context.line(rollout_line(rollout))
+    raise typer.Exit(BY_PHASE[rollout["phase"]])

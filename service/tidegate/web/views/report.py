@@ -1,4 +1,4 @@
-"""The report of a rollout as the API tells it."""
+"""The report of a rollout as the API shows it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from tidegate.core.report.build import FailureLog, Report, StepReport, build_rep
 from tidegate.core.report.traffic import ProbedCounts, ReleaseTraffic
 from tidegate.core.routing import Traffic
 from tidegate.ports import Store
-from tidegate.web.times import When, when, when_known
-from tidegate.web.views import TrafficView, VerdictView
+from tidegate.web.views.service import TrafficView
+from tidegate.web.views.timestamps import Timestamp, optional_timestamp, timestamp
+from tidegate.web.views.verdict import VerdictView
 
 PAGE = 500
 
@@ -48,7 +49,7 @@ class ProbedView(ProbesView):
 class ProbeFailureView(BaseModel):
     """A request of the prober that failed."""
 
-    at: When
+    at: Timestamp
     reason: str
 
 
@@ -66,7 +67,7 @@ class TaskReportView(BaseModel):
 
     name: str
     state: TaskState
-    begun: When
+    begun: Timestamp
     seconds: float | None
     message: str
     log: str = Field(description="Of a hook: its last lines.")
@@ -80,10 +81,10 @@ class BatchView(BaseModel):
     step: int = Field(description="From 0, in the plan of that time.")
     phase: Phase
     did: str
-    entered: When
-    shifted: When | None
-    settled: When | None
-    left: When | None
+    entered: Timestamp
+    shifted: Timestamp | None
+    settled: Timestamp | None
+    left: Timestamp | None
     seconds: float | None
     switch: TrafficView | None = Field(description="From the step's beginning until all of it stood.")
     bake: TrafficView | None = Field(description="From there until it was left.")
@@ -113,7 +114,7 @@ class FailureView(BaseModel):
     detail: str
     restarts: int
     log: str
-    at: When
+    at: Timestamp
 
 
 class SignalRecordView(BaseModel):
@@ -122,7 +123,7 @@ class SignalRecordView(BaseModel):
     kind: str
     by: str
     reason: str
-    at: When
+    at: Timestamp
 
 
 class NoteView(BaseModel):
@@ -130,7 +131,7 @@ class NoteView(BaseModel):
 
     kind: str
     message: str
-    at: When
+    at: Timestamp
 
 
 class ReportView(BaseModel):
@@ -144,12 +145,12 @@ class ReportView(BaseModel):
     phase: Phase
     reason: str
     summary: str
-    created: When
-    started: When | None
-    finished: When | None
+    created: Timestamp
+    started: Timestamp | None
+    finished: Timestamp | None
     seconds: float | None = Field(description="From created to finished.")
-    exposed: When | None = Field(description="When the new release first took traffic.")
-    decided: When | None = Field(description="When it was decided to turn back or to halt.")
+    exposed: Timestamp | None = Field(description="When the new release first took traffic.")
+    decided: Timestamp | None = Field(description="When it was decided to turn back or to halt.")
     decision_seconds: float | None = Field(description="From exposed to decided.")
     requests: int | None
     lost: int | None
@@ -166,7 +167,7 @@ class ReportView(BaseModel):
     notes: list[NoteView]
 
 
-def report_of(store: Store, rollout: Rollout) -> Report:
+def load_report(store: Store, rollout: Rollout) -> Report:
     """From all that is stored of it."""
     return build_report(rollout, list(_events(store, rollout.id)), store.verdicts(rollout.id))
 
@@ -185,12 +186,12 @@ def report_view(made: Report) -> ReportView:
         phase=made.phase,
         reason=made.reason,
         summary=made.summary,
-        created=when(made.created),
-        started=when_known(made.started),
-        finished=when_known(made.finished),
+        created=timestamp(made.created),
+        started=optional_timestamp(made.started),
+        finished=optional_timestamp(made.finished),
         seconds=made.seconds,
-        exposed=when_known(made.exposed),
-        decided=when_known(made.decided),
+        exposed=optional_timestamp(made.exposed),
+        decided=optional_timestamp(made.decided),
         decision_seconds=made.decision_seconds,
         requests=made.requests,
         lost=made.lost,
@@ -201,12 +202,12 @@ def report_view(made: Report) -> ReportView:
         probe_failures=[_probe_failure(each) for each in made.probe_failures],
         batches=[_batch(each) for each in made.batches],
         verdicts=verdicts,
-        tasks=[TaskReportView(**{**asdict(each), "begun": when(each.begun)}) for each in made.tasks],
+        tasks=[TaskReportView(**{**asdict(each), "begun": timestamp(each.begun)}) for each in made.tasks],
         failures=[_failure(each) for each in made.failures],
         signals=[
-            SignalRecordView(kind=each.kind, by=each.by, reason=each.reason, at=when(each.at)) for each in made.signals
+            SignalRecordView(kind=each.kind, by=each.by, reason=each.reason, at=timestamp(each.at)) for each in made.signals
         ],
-        notes=[NoteView(kind=each.kind, message=each.message, at=when(each.at)) for each in made.notes],
+        notes=[NoteView(kind=each.kind, message=each.message, at=timestamp(each.at)) for each in made.notes],
     )
 
 
@@ -225,7 +226,7 @@ def _failure(failure: FailureLog) -> FailureView:
         detail=failure.detail,
         restarts=failure.restarts,
         log=failure.log,
-        at=when(failure.at),
+        at=timestamp(failure.at),
     )
 
 
@@ -235,10 +236,10 @@ def _batch(batch: StepReport) -> BatchView:
         step=batch.step,
         phase=batch.phase,
         did=batch.did,
-        entered=when(batch.entered),
-        shifted=when_known(batch.shifted),
-        settled=when_known(batch.settled),
-        left=when_known(batch.left),
+        entered=timestamp(batch.entered),
+        shifted=optional_timestamp(batch.shifted),
+        settled=optional_timestamp(batch.settled),
+        left=optional_timestamp(batch.left),
         seconds=batch.seconds,
         switch=_traffic(batch.switch),
         bake=_traffic(batch.bake),
@@ -276,7 +277,7 @@ def _probes(counts: ProbeCounts) -> ProbesView:
 
 
 def _probe_failure(failure: ProbeFailure) -> ProbeFailureView:
-    return ProbeFailureView(at=when(failure.at), reason=failure.reason)
+    return ProbeFailureView(at=timestamp(failure.at), reason=failure.reason)
 
 
 def _traffic(traffic: Traffic | None) -> TrafficView | None:

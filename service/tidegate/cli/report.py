@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
+import typer
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from tidegate.cli.api_client import CommandError, Json
+from tidegate.cli.arguments import RolloutName
 from tidegate.cli.console import SafeConsole
-from tidegate.cli.context import rich_safe
+from tidegate.cli.context import Context, Output, rich_safe
 from tidegate.cli.exit_codes import ExitCode
-from tidegate.cli.following import STYLES
+from tidegate.cli.watch import STYLES
 from tidegate.text import escape
 
 WIDTH = 140
@@ -140,3 +143,22 @@ def _task(task: Json) -> RenderableType:
 def _failure(failure: Json) -> RenderableType:
     head = Text(f"last lines of {failure['instance']} ({failure['detail'] or 'no detail'})", style="bold red")
     return Group(head, Text(failure["log"].rstrip() or "(none)"))
+
+
+def report(
+    ctx: typer.Context,
+    name: RolloutName,
+    file: Annotated[Path | None, typer.Option("--file", "-f", help="Write it there, as JSON if it ends so.")] = None,
+    output: Output = None,
+) -> None:
+    """What happened and why: batches, verdicts with their evidence, requests seen and lost in each switch."""
+    context: Context = ctx.obj
+    client = context.client()
+    answer = client.get(f"/v1/rollouts/{client.rollout(context.named(name))['id']}/report")
+    if file is not None:
+        write(file, answer)
+        context.line(f"written to {file}")
+    elif context.as_json(output):
+        context.print_json(answer)
+    else:
+        context.out.print(render(answer))

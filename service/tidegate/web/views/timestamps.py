@@ -9,14 +9,14 @@ from pydantic import Field
 
 from tidegate.clock import Time
 
-When = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+Timestamp = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 
 
-def when(time: Time) -> str:
+def timestamp(time: Time) -> str:
     """`2026-11-23T16:12:03.123Z`."""
     return datetime.fromtimestamp(time, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def when_known(time: Time | None) -> str | None:
+def optional_timestamp(time: Time | None) -> str | None:
     """The same, where it may not have happened."""
-    return None if time is None else when(time)
+    return None if time is None else timestamp(time)

@@ -1,0 +1,28 @@
+"""`tidegate audit`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tidegate.cli.context import Context, Output
+
+
+def audit(
+    ctx: typer.Context,
+    subject: Annotated[
+        str, typer.Argument(help="Only of this ENVIRONMENT/SERVICE, environment or token; all if left out.")
+    ] = "",
+    limit: Annotated[int, typer.Option(min=1, max=200)] = 50,
+    output: Output = None,
+) -> None:
+    """Who asked for what, when, why and from where, the newest first."""
+    context: Context = ctx.obj
+    query = {"subject": subject} if subject else {}
+    found = context.client().get("/v1/audit", limit=limit, **query)["entries"]
+    if context.as_json(output):
+        context.print_json(found)
+        return
+    columns = ("at", "action", "subject", "by", "via", "source", "reason", "rollout", "build")
+    context.table(columns, ([row[column] for column in columns] for row in found))

@@ -1,0 +1,36 @@
+"""The audit log."""
+
+from __future__ import annotations
+
+from flask import Response
+
+from tidegate.web.api import api, bad_cursor, decode_cursor, encode_cursor, principal, respond, with_next_link
+from tidegate.web.openapi import blueprint, problems
+from tidegate.web.requests import AuditQuery
+from tidegate.web.views.audit import AuditView, audit_view
+
+bp = blueprint("audit", "Who requested what, when, why and from where.")
+
+
+@bp.get("/audit", responses={"200": AuditView, **problems()})
+def read_audit(query: AuditQuery) -> Response:
+    """Who asked for what, when, why and from where, the newest first, as far as the token may read it."""
+    last = decode_cursor(query.cursor)
+    if last is not None and not last.isdecimal():
+        raise bad_cursor()
+    found = api().store.audit(None if last is None else int(last), query.limit + 1, _subjects(query.subject))
+    shown = found[: query.limit]
+    cursor = encode_cursor(str(shown[-1].number)) if len(found) > len(shown) else None
+    return with_next_link(respond(AuditView(entries=[audit_view(each) for each in shown], next=cursor)), cursor)
+
+
+def _subjects(wanted: str | None) -> list[str] | None:
+    """What is shown: the one asked for, or all; a token for some services sees these only, and no environment or token."""
+    who = principal()
+    if wanted is not None and "/" in wanted:
+        who.require("read", wanted)
+        return [wanted]
+    if who.may("read", "*"):
+        return None if wanted is None else [wanted]
+    seen = [each.service.key for each in api().store.services() if who.may("read", each.service.key)]
+    return seen if wanted is None else []

@@ -1,0 +1,49 @@
+"""Freezes: list, set, lift."""
+
+from __future__ import annotations
+
+from flask import Response
+
+from tidegate.core.records import Freeze
+from tidegate.web.api import api, principal, respond
+from tidegate.web.identity import identify_requester, require_reason
+from tidegate.web.openapi import blueprint, problems
+from tidegate.web.requests import EnvironmentPath, FreezeBody
+from tidegate.web.views.audit import FreezesView, FreezeView, freeze_view
+
+bp = blueprint("freezes", "Environments in which nothing moves forward.")
+SECONDS_PER_HOUR = 3600.0
+
+
+@bp.get("/freezes", responses={"200": FreezesView, **problems()})
+def list_freezes() -> Response:
+    """The environments that are frozen now, of those that the token may read."""
+    found = [each for each in api().store.freezes() if principal().may_in("read", each.environment)]
+    return respond(FreezesView(freezes=[freeze_view(each) for each in found]))
+
+
+@bp.put("/environments/<environment>/freeze", responses={"200": FreezeView, **problems(400, 404, 413, 415)})
+def freeze(path: EnvironmentPath, body: FreezeBody) -> Response:
+    """Freeze an environment: no rollout begins there, and those under way begin no further batch. Ways back stay open."""
+    _require(path.environment)
+    require_reason(body.reason, "freeze an environment")
+    by = identify_requester(body.on_behalf_of, f"{path.environment}/*")
+    now = api().now()
+    until = None if body.hours is None else now + body.hours * SECONDS_PER_HOUR
+    made = Freeze(path.environment, by.by, body.reason, now, until)
+    api().store.freeze(made, audit=by.audit("freeze", path.environment, body.reason))
+    return respond(freeze_view(made))
+
+
+@bp.delete("/environments/<environment>/freeze", responses={"204": None, **problems(404)})
+def thaw(path: EnvironmentPath) -> Response:
+    """Lift the freeze; no error when there is none."""
+    _require(path.environment)
+    api().store.thaw(path.environment, audit=identify_requester("", path.environment).audit("thaw", path.environment))
+    api().wake()
+    return Response(status=204)
+
+
+def _require(environment: str) -> None:
+    principal().require("freeze", f"{environment}/*")
+    api().drivers(environment)

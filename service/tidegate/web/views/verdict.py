@@ -1,0 +1,118 @@
+"""A verdict as the API shows it."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel
+
+from tidegate.analysis.verdict import Finding, Outcome, Reason, Verdict
+from tidegate.clock import Window
+from tidegate.web.views.timestamps import Timestamp, timestamp
+
+
+class WindowView(BaseModel):
+    """A span of time."""
+
+    start: Timestamp
+    end: Timestamp
+
+    @staticmethod
+    def of(window: Window) -> WindowView:
+        """From the value."""
+        return WindowView(start=timestamp(window.start), end=timestamp(window.end))
+
+
+class FindingView(BaseModel):
+    """The answer of one check, with its evidence. Ratios in [0, 1], durations in seconds, null where unknown.
+
+    `ratio`: candidate over baseline, between `ratio_low` and `ratio_high` (0.95, at any time). `evidence`: what the check
+    adds to the rollout's. `certified`: harm is ruled out. `visible`: the smallest ratio that would have been seen.
+    """
+
+    check: str
+    outcome: Outcome
+    reason: Reason
+    message: str
+    baseline: float | None
+    candidate: float | None
+    limit: float | None
+    baseline_count: float | None
+    candidate_count: float | None
+    queries: list[str]
+    baseline_window: WindowView | None
+    window: WindowView | None
+    ratio: float | None
+    ratio_low: float | None
+    ratio_high: float | None
+    evidence: float | None
+    blame: str
+    certified: bool | None
+    visible: float | None
+    shadow: bool
+
+    @staticmethod
+    def of(finding: Finding) -> FindingView:
+        """From the value."""
+        return FindingView(
+            check=finding.check,
+            outcome=finding.outcome,
+            reason=finding.reason,
+            message=finding.message,
+            baseline=finding.baseline,
+            candidate=finding.candidate,
+            limit=finding.limit,
+            baseline_count=finding.baseline_count,
+            candidate_count=finding.candidate_count,
+            queries=list(finding.queries),
+            baseline_window=finding.baseline_window and WindowView.of(finding.baseline_window),
+            window=finding.window and WindowView.of(finding.window),
+            ratio=finding.ratio,
+            ratio_low=finding.ratio_low,
+            ratio_high=finding.ratio_high,
+            evidence=finding.evidence,
+            blame=finding.blame,
+            certified=finding.certified,
+            visible=finding.visible,
+            shadow=finding.shadow,
+        )
+
+
+class PointView(BaseModel):
+    """The evidence at a moment."""
+
+    at: Timestamp
+    evidence: float
+
+
+class VerdictView(BaseModel):
+    """The answer of all checks. `final`: of the end of the bake; of earlier looks only a FAIL counts.
+
+    `evidence`: the e-value of the whole rollout so far, `course` how it went; the release is turned back when it reaches
+    `needed`, which it first did at `crossed`.
+    """
+
+    outcome: Outcome
+    at: Timestamp
+    window: WindowView
+    findings: list[FindingView]
+    message: str
+    final: bool
+    evidence: float | None
+    needed: float | None
+    course: list[PointView]
+    crossed: Timestamp | None
+
+    @staticmethod
+    def of(verdict: Verdict) -> VerdictView:
+        """From the value."""
+        return VerdictView(
+            outcome=verdict.outcome,
+            at=timestamp(verdict.at),
+            window=WindowView.of(verdict.window),
+            findings=[FindingView.of(each) for each in verdict.findings],
+            message=verdict.message,
+            final=verdict.final,
+            evidence=verdict.evidence,
+            needed=verdict.needed,
+            course=[PointView(at=timestamp(at), evidence=evidence) for at, evidence in verdict.course],
+            crossed=None if verdict.crossed is None else timestamp(verdict.crossed),
+        )
