@@ -25,7 +25,7 @@ services:
     expose: ["8080"]
     stop_grace_period: 2s
     deploy: {replicas: 2, update_config: {parallelism: 1, order: start-first}}
-    x-tidegate: {listen: "LISTEN", health: {path: /health}, drain: 5s, hold: HOLD}
+    x-tidegate: {listen: "LISTEN", health: {path: /health}, drain_timeout: 5s, approval: {after: HOLD}}
 """
 
 
@@ -77,7 +77,9 @@ def deploy(stage: DemoStack, version: str, *, hold: str) -> None:
 
 def held(stage: DemoStack) -> bool:
     rollout = stage.api(f"/v1/rollouts?service={stage.service}&limit=1")["rollouts"][0]
-    return any(each["kind"] == "held" for each in stage.api(f"/v1/rollouts/{rollout['id']}/events")["events"])
+    return any(
+        each["kind"] == "waiting_for_approval" for each in stage.api(f"/v1/rollouts/{rollout['id']}/events")["events"]
+    )
 
 
 def test_prometheus_follows_a_rollout(stage: DemoStack, monkeypatch: pytest.MonkeyPatch) -> None:

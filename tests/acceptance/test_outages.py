@@ -38,18 +38,18 @@ def batch(ride: FollowedRollout) -> None:
 
 def bake(ride: FollowedRollout) -> None:
     """The first step is judged."""
-    ride.until("settled", 0)
+    ride.until("step_ready", 0)
 
 
 def drain(ride: FollowedRollout) -> None:
     """The last of the old containers has left the proxy, with requests on it."""
-    routed = ride.until("routed", 1)
+    routed = ride.until("traffic_confirmed", 1)
     assert routed["data"]["draining"]["connections"] > 0
 
 
 def rollback(ride: FollowedRollout) -> None:
     """A person has turned it back, when the old release has one container left."""
-    ride.until("settled", 1)
+    ride.until("step_ready", 1)
     ride.roll_back()
     ride.until("rolling_back")
 
@@ -241,7 +241,7 @@ class TestTwoMachines:
         world.stage.start_traffic(**TRAFFIC)
         with shown(world):
             ride = world.deploy(world.other)
-            ride.until("settled", 1)
+            ride.until("step_ready", 1)
             routed = world.members()
             with vanished(world, stays, "far"):
                 ride.roll_back()

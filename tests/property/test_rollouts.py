@@ -139,7 +139,8 @@ class Run:
         if case.kind is RolloutKind.SCALE and old:
             return drift.make_scaling(service, old, case.new, "r", 1_000.0, "ada")
         return Rollout(
-            "r", service.key, old.id if old else None, new.id, planner.make_plan(service, old, new), service.backend, 1_000.0,
+            "r", service.key, old.id if old else None, new.id, planner.make_plan(service, old, new), service.backend,
+            1_000.0,
             old_replicas=case.old, batch=case.batch, in_place=case.order is Order.STOP_FIRST,
             checks=checks, policy=policy, hooks=service.hooks,
         )  # fmt: skip

@@ -44,7 +44,7 @@ def drive(store: SqlStore, claim: Claim, chance: random.Random) -> str:
         if chance.random() < 0.05:
             pause(LEASE_SECONDS * 3, "the lease runs out, and another worker may take it")
         data = {"from": f"{rollout.phase} {rollout.cursor}", "fence": claim.fence, "owner": claim.owner}
-        event = Event("stepped", f"step {following.cursor}", time.time(), data=data)
+        event = Event("step_advanced", f"step {following.cursor}", time.time(), data=data)
         store.save(following, [event], claim.fence)
         if not following.phase.live:
             break

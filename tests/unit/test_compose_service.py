@@ -32,7 +32,7 @@ services:
     x-tidegate:
       listen: 127.0.0.1:8001
       health: {path: /health, timeout: 500ms}
-      hold: [1]
+      approval: {after: [1]}
       checks:
         - errors: {margin: 0.5%}
         - latency: {margin: 20%}

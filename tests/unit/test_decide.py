@@ -35,7 +35,7 @@ def test_pending_pins_first() -> None:
 
 
 def test_a_new_step_is_marked() -> None:
-    assert at(replace(ROLLOUT, entered=None), STANDS) == Mark(MarkKind.ENTERED, "step entered")
+    assert at(replace(ROLLOUT, entered=None), STANDS) == Mark(MarkKind.STEP_STARTED, "step entered")
 
 
 def test_missing_instances_are_started_at_free_ordinals() -> None:
@@ -58,16 +58,16 @@ def test_ready_instances_are_shifted_to() -> None:
 def test_an_earlier_drain_time_is_forgotten_before_the_proxy_is_written() -> None:
     """Else one that this shift takes out could be cut at once, if the shift itself is never recorded."""
     said = at(replace(ROLLOUT, drain_from=NOW - 99.0), world(A0, A1, B0))
-    assert said == Mark(MarkKind.SHIFTING, "about to write the proxy")
-    after = apply_mark(replace(ROLLOUT, drain_from=NOW - 99.0), MarkKind.SHIFTING, NOW)
+    assert said == Mark(MarkKind.SHIFTING_TRAFFIC, "about to write the proxy")
+    after = apply_mark(replace(ROLLOUT, drain_from=NOW - 99.0), MarkKind.SHIFTING_TRAFFIC, NOW)
     assert isinstance(at(after, world(A0, A1, B0)), Shift)
     died = world(replace(A0, address="elsewhere", state=InstanceState.STARTING), A1, B0, routed=(A0, B0), a1=1)
     assert not isinstance(at(after, died), Stop)
 
 
 def test_a_matching_proxy_is_marked() -> None:
-    assert at(ROLLOUT, STANDS) == Mark(MarkKind.SHIFTED, "traffic goes to 1 of a, 1 of b")
-    assert at(SHIFTED, STANDS) == Mark(MarkKind.SETTLED, "all stands as wanted")
+    assert at(ROLLOUT, STANDS) == Mark(MarkKind.TRAFFIC_CONFIRMED, "traffic goes to 1 of a, 1 of b")
+    assert at(SHIFTED, STANDS) == Mark(MarkKind.STEP_READY, "all stands as wanted")
 
 
 def test_an_idle_unrouted_one_is_struck_from_the_proxy() -> None:
@@ -127,7 +127,7 @@ def test_a_dead_member_leaves_the_route_but_never_the_last() -> None:
 def test_drift_opens_the_step_again() -> None:
     said = at(SETTLED, world(A0, A1, B0, routed=(A0,)))
     assert isinstance(said, Mark)
-    assert said.mark is MarkKind.REOPENED
+    assert said.mark is MarkKind.TRAFFIC_DIVERGED
     again = apply_mark(SETTLED, said.mark, NOW)
     assert (again.shifted, again.settled, again.drain_from, again.verdict) == (None, None, None, None)
 
@@ -203,10 +203,12 @@ def test_a_fail_may_ask_a_person_or_be_passed_over() -> None:
 
 def test_inconclusive_is_extended_then_asked_then_turned_back() -> None:
     unsure = replace(SETTLED, verdict=verdict(Outcome.INCONCLUSIVE))
-    assert at(unsure, STANDS) == Mark(MarkKind.EXTENDED, "inconclusive, baking longer")
+    assert at(unsure, STANDS) == Mark(MarkKind.BAKE_EXTENDED, "inconclusive, baking longer")
     often = replace(unsure, extensions=2, settled=NOW - 90.0)
     assert isinstance(at(often, STANDS), Mark)
-    assert at(often, STANDS) == Mark(MarkKind.HELD, "inconclusive, waiting for a person: promote or roll back")
+    assert at(often, STANDS) == Mark(
+        MarkKind.WAITING_FOR_APPROVAL, "inconclusive, waiting for a person: promote or roll back"
+    )
     expired = replace(often, held=NOW - 101.0)
     said = at(expired, STANDS)
     assert isinstance(said, Move)
@@ -233,8 +235,8 @@ def test_checks_go_on_while_a_person_is_waited_for() -> None:
 @pytest.mark.parametrize(
     ("action", "later", "does"),
     [
-        ("hold", False, MarkKind.HELD),
-        ("continue", False, MarkKind.HELD),
+        ("hold", False, MarkKind.WAITING_FOR_APPROVAL),
+        ("continue", False, MarkKind.WAITING_FOR_APPROVAL),
         ("continue", True, None),
         ("rollback", False, None),
     ],

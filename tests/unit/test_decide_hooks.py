@@ -51,7 +51,7 @@ def test_the_preview_leads_to_the_new_release_before_it_takes_traffic() -> None:
 def test_the_step_stands_only_when_the_preview_leads_there() -> None:
     decision = at(FIRST, world(A0, A1, B0, preview=(B0,)))
     assert isinstance(decision, Mark)
-    assert decision.mark is MarkKind.SHIFTED
+    assert decision.mark is MarkKind.TRAFFIC_CONFIRMED
 
 
 def test_without_a_preview_in_its_backend_there_is_none_to_lead() -> None:
@@ -118,7 +118,7 @@ def test_the_hook_comes_before_the_person() -> None:
     assert decision.task == "pre_promote"
     held = at(replace(STANDS, tasks=(ended("pre_promote", TaskState.PASSED),)), stands)
     assert isinstance(held, Mark)
-    assert held.mark is MarkKind.HELD
+    assert held.mark is MarkKind.WAITING_FOR_APPROVAL
 
 
 @pytest.mark.parametrize("name", ["pre_deploy", "pre_promote", "compare"])
@@ -243,14 +243,14 @@ def test_a_group_waits_until_all_have_arrived_and_then_asks_a_person() -> None:
     late = Peer("demo/worker", Phase.RUNNING, 0)
     arrived = beside(JOINED, late)
     assert isinstance(arrived, Mark)
-    assert arrived.mark is MarkKind.ARRIVED
+    assert arrived.mark is MarkKind.WAITING_FOR_GROUP
     here = replace(JOINED, arrived=1)
     waits = beside(here, late)
     assert isinstance(waits, Wait)
     assert "demo/worker" in waits.why
     held = beside(here, replace(late, arrived=1))
     assert isinstance(held, Mark)
-    assert held.mark is MarkKind.HELD
+    assert held.mark is MarkKind.WAITING_FOR_APPROVAL
 
 
 @pytest.mark.parametrize("phase", [Phase.ROLLING_BACK, Phase.ROLLED_BACK, Phase.FAILED])

@@ -44,17 +44,17 @@ def event(kind: EventKind, at: Time, counters: tuple[int, int, int] | None = Non
 STORY = (
     Event(EventKind.CREATED, "asked for", 100.0, data={"by": "jenkins"}),
     Event(EventKind.PINNED, "resolved", 101.0),
-    event(EventKind.STEPPED, 101.5),
-    event(EventKind.ENTERED, 102.0, (1000, 5, 7)),
+    event(EventKind.STEP_ADVANCED, 101.5),
+    event(EventKind.STEP_STARTED, 102.0, (1000, 5, 7)),
     event(EventKind.STARTED, 103.0, (1010, 5, 7), release="v2-2", ordinals=[0, 1]),
-    event(EventKind.SHIFTED, 104.0, (1020, 5, 7), route={"v1-1": 3, "v2-2": 2}),
-    event(EventKind.ROUTED, 104.5, (1030, 5, 7), route={"v1-1": 3, "v2-2": 2}),
-    event(EventKind.SETTLED, 105.0, (1100, 6, 8)),
+    event(EventKind.TRAFFIC_SHIFTED, 104.0, (1020, 5, 7), route={"v1-1": 3, "v2-2": 2}),
+    event(EventKind.TRAFFIC_CONFIRMED, 104.5, (1030, 5, 7), route={"v1-1": 3, "v2-2": 2}),
+    event(EventKind.STEP_READY, 105.0, (1100, 6, 8)),
     Event(EventKind.PROMOTED, "promoted by ada", 110.0, data={"by": "ada", "reason": "looks good"}),
-    event(EventKind.STEPPED, 115.0, (2000, 6, 18)),
-    event(EventKind.ENTERED, 115.1, (2010, 6, 18), step=1),
+    event(EventKind.STEP_ADVANCED, 115.0, (2000, 6, 18)),
+    event(EventKind.STEP_STARTED, 115.1, (2010, 6, 18), step=1),
     event(EventKind.STOPPED, 116.0, (2020, 6, 18), stopped={"v1-1": 2}),
-    event(EventKind.SETTLED, 117.0, (2100, 6, 18)),
+    event(EventKind.STEP_READY, 117.0, (2100, 6, 18)),
     event(EventKind.SUCCEEDED, 130.0, (2500, 7, 20)),
 )
 
@@ -97,7 +97,7 @@ def test_counters_that_began_anew_are_said_to_be_unknown() -> None:
 def test_a_restart_is_noticed_also_when_the_end_is_higher_than_the_beginning() -> None:
     story = [
         replace(each, data={**each.data, "traffic": {"requests": 3, "lost": 0, "errors": 0}})
-        if each.kind == EventKind.SHIFTED
+        if each.kind == EventKind.TRAFFIC_SHIFTED
         else each
         for each in STORY
     ]
@@ -107,7 +107,7 @@ def test_a_restart_is_noticed_also_when_the_end_is_higher_than_the_beginning() -
 
 
 def test_errors_that_turn_out_to_be_losses_are_no_restart() -> None:
-    story = [event(EventKind.ENTERED, 1.0, (10, 0, 3)), event(EventKind.SETTLED, 2.0, (20, 1, 2))]
+    story = [event(EventKind.STEP_STARTED, 1.0, (10, 0, 3)), event(EventKind.STEP_READY, 2.0, (20, 1, 2))]
     assert build_report(ROLLOUT, story, ()).batches[0].switch == Traffic(10, 1, 0)
 
 
@@ -148,13 +148,16 @@ def test_an_empty_story_is_a_report_too() -> None:
 
 def test_a_log_that_was_asked_for_twice_is_there_once() -> None:
     data = {"instance": "i1", "name": "v2-2/0", "release": "v2-2", "detail": "exited", "restarts": 2, "log": "boom"}
-    story = [Event(EventKind.LOG, "v2-2/0: exited", at, data=data) for at in (1.0, 2.0)]
+    story = [Event(EventKind.INSTANCE_LOG, "v2-2/0: exited", at, data=data) for at in (1.0, 2.0)]
     (found,) = build_report(ROLLOUT, story, ()).failures
     assert (found.instance, found.log, found.at) == ("v2-2/0", "boom", 1.0)
 
 
 def test_trouble_and_takeovers_are_noted() -> None:
-    story = [Event(EventKind.TROUBLE, "HAProxy does not answer", 1.0), Event(EventKind.TAKEN_OVER, "bert goes on", 2.0)]
+    story = [
+        Event(EventKind.DRIVER_ERROR, "HAProxy does not answer", 1.0),
+        Event(EventKind.TAKEN_OVER, "bert goes on", 2.0),
+    ]
     assert [each.message for each in build_report(ROLLOUT, story, ()).notes] == ["HAProxy does not answer", "bert goes on"]
 
 
@@ -224,5 +227,5 @@ def test_a_person_who_calls_it_off_is_named(store: SqlStore, clock: ManualClock)
     wish = Signal(SignalKind.ROLLBACK, clock(), "ada", "wrong day")
     found = driven(store, clock, FakeEnvironment(clock), a_service(), wish)
     assert found.reason == "rollback asked by ada: wrong day"
-    assert [(each.kind, each.by) for each in found.signals] == [("rollback_asked", "ada")]
+    assert [(each.kind, each.by) for each in found.signals] == [("rollback_requested", "ada")]
     assert found.batches == ()

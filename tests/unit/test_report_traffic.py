@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from tidegate.cli.reporting import render
+from tidegate.cli.report import render
 from tidegate.clock import Time
 from tidegate.core.decisions import Move
 from tidegate.core.event_kinds import EventKind
@@ -23,7 +23,7 @@ from tidegate.core.report.build import Report, build_report
 from tidegate.core.report.traffic import ReleaseTraffic, read_counters
 from tidegate.core.routing import Backend, RouterState, Traffic
 from tidegate.engine import events
-from tidegate.web.reporting import report_of, report_view
+from tidegate.web.views.report import load_report, report_view
 
 ROLLOUT = Rollout("r1", "demo/shop", "v1-1", "v2-2", (), Backend("shop"), 100.0, phase=Phase.SUCCEEDED, finished=130.0)
 OLD, NEW = "v1-1", "v2-2"
@@ -53,12 +53,12 @@ def rows(found: tuple[ReleaseTraffic, ...]) -> dict[str, Traffic | str]:
 
 
 STORY = (
-    event(EventKind.ENTERED, 1.0, (100, 1, 2), {OLD: (100, 1, 2)}),
-    event(EventKind.ROUTED, 2.0, (120, 1, 2), {OLD: (120, 1, 2)}),
-    event(EventKind.SETTLED, 3.0, (150, 1, 4), {OLD: (140, 1, 2), NEW: (10, 0, 2)}),
-    event(EventKind.STEPPED, 4.0, (250, 2, 8), {OLD: (200, 1, 3), NEW: (50, 1, 5)}),
-    event(EventKind.ENTERED, 4.1, (260, 2, 8), {OLD: (205, 1, 3), NEW: (55, 1, 5)}),
-    event(EventKind.SETTLED, 5.0, (300, 2, 9), {OLD: (210, 1, 3), NEW: (90, 1, 6)}),
+    event(EventKind.STEP_STARTED, 1.0, (100, 1, 2), {OLD: (100, 1, 2)}),
+    event(EventKind.TRAFFIC_CONFIRMED, 2.0, (120, 1, 2), {OLD: (120, 1, 2)}),
+    event(EventKind.STEP_READY, 3.0, (150, 1, 4), {OLD: (140, 1, 2), NEW: (10, 0, 2)}),
+    event(EventKind.STEP_ADVANCED, 4.0, (250, 2, 8), {OLD: (200, 1, 3), NEW: (50, 1, 5)}),
+    event(EventKind.STEP_STARTED, 4.1, (260, 2, 8), {OLD: (205, 1, 3), NEW: (55, 1, 5)}),
+    event(EventKind.STEP_READY, 5.0, (300, 2, 9), {OLD: (210, 1, 3), NEW: (90, 1, 6)}),
     event(EventKind.SUCCEEDED, 6.0, (400, 2, 9), {OLD: (210, 1, 3), NEW: (190, 1, 6)}),
 )
 
@@ -78,26 +78,26 @@ def test_each_batch_and_the_whole_have_their_requests_by_release() -> None:
 
 def test_a_proxy_that_does_not_count_by_release_is_said_so() -> None:
     found = told(*(replace(each, data={**each.data, "by_release": None}) for each in STORY))
-    assert "by_release" not in event(EventKind.SETTLED, 1.0, (1, 0, 0)).data
+    assert "by_release" not in event(EventKind.STEP_READY, 1.0, (1, 0, 0)).data
     assert {each.releases_unknown for each in found.batches} == {"the proxy told no counters by release"}
     assert (found.by_release, found.releases_unknown) == ((), "the proxy told no counters by release")
     assert found.requests is not None, "the whole is known all the same"
 
 
 def test_counts_by_release_that_are_lacking_in_one_event_are_not_known() -> None:
-    found = told(*STORY[:2], event(EventKind.SETTLED, 3.0, (150, 1, 4)), STORY[3])
+    found = told(*STORY[:2], event(EventKind.STEP_READY, 3.0, (150, 1, 4)), STORY[3])
     assert found.batches[0].releases_unknown == "the proxy told no counters by release"
 
 
 def test_a_first_deploy_begins_with_no_release_at_all() -> None:
-    story = [event(EventKind.ENTERED, 1.0, (0, 0, 0)), event(EventKind.SETTLED, 2.0, (30, 0, 0), {NEW: (30, 0, 0)})]
+    story = [event(EventKind.STEP_STARTED, 1.0, (0, 0, 0)), event(EventKind.STEP_READY, 2.0, (30, 0, 0), {NEW: (30, 0, 0)})]
     found = build_report(replace(ROLLOUT, old=None), story, ())
     assert rows(found.by_release) == {NEW: Traffic(30, 0, 0)}
 
 
 def test_counters_that_began_anew_are_unknown_by_release_too() -> None:
     """Even where those of the new release look well, for they may be of after the restart only."""
-    found = told(*STORY[:3], event(EventKind.STEPPED, 4.0, (40, 0, 0), {NEW: (40, 0, 0)}), *STORY[4:5])
+    found = told(*STORY[:3], event(EventKind.STEP_ADVANCED, 4.0, (40, 0, 0), {NEW: (40, 0, 0)}), *STORY[4:5])
     first = found.batches[0]
     assert first.by_release == ()
     assert first.releases_unknown == "the proxy's counters began anew: it was restarted or reloaded"
@@ -105,13 +105,13 @@ def test_counters_that_began_anew_are_unknown_by_release_too() -> None:
 
 
 def test_one_release_whose_counters_are_gone_is_unknown_alone() -> None:
-    found = told(*STORY[:3], event(EventKind.STEPPED, 4.0, (250, 2, 8), {NEW: (50, 1, 5)}))
+    found = told(*STORY[:3], event(EventKind.STEP_ADVANCED, 4.0, (250, 2, 8), {NEW: (50, 1, 5)}))
     assert rows(found.batches[0].by_release) == {OLD: "the proxy forgot the release's counters", NEW: Traffic(50, 1, 5)}
     assert rows(found.by_release)[OLD] == "the proxy forgot the release's counters"
 
 
 def test_one_release_whose_counter_fell_is_unknown_alone() -> None:
-    found = told(*STORY[:3], event(EventKind.STEPPED, 4.0, (250, 2, 8), {OLD: (3, 0, 0), NEW: (50, 1, 5)}))
+    found = told(*STORY[:3], event(EventKind.STEP_ADVANCED, 4.0, (250, 2, 8), {OLD: (3, 0, 0), NEW: (50, 1, 5)}))
     assert rows(found.batches[0].by_release)[NEW] == Traffic(50, 1, 5)
     assert "began anew" in str(rows(found.batches[0].by_release)[OLD])
 
@@ -133,11 +133,11 @@ def probed(since: Time, seen: int, failed: int = 0, slow: int = 0, **by: Counts)
 
 def with_probes(*counted: ProbeStats | None) -> list[Event]:
     kinds = (
-        EventKind.ENTERED,
-        EventKind.SETTLED,
-        EventKind.STEPPED,
-        EventKind.ENTERED,
-        EventKind.SETTLED,
+        EventKind.STEP_STARTED,
+        EventKind.STEP_READY,
+        EventKind.STEP_ADVANCED,
+        EventKind.STEP_STARTED,
+        EventKind.STEP_READY,
         EventKind.SUCCEEDED,
     )
     return [event(kind, float(at), None, None, each) for at, (kind, each) in enumerate(zip(kinds, counted, strict=True))]
@@ -183,7 +183,7 @@ def test_what_nobody_probed_is_not_known() -> None:
 
 @pytest.mark.parametrize("junk", [None, 7, "text", {}, {"since": "now"}, {"since": 1.0, "by_release": 3, "failures": 4}])
 def test_data_of_another_shape_are_read_as_far_as_they_go(junk: object) -> None:
-    found = read_counters(Event(EventKind.SETTLED, "", 1.0, data={"traffic": junk, "by_release": junk, "probed": junk}))
+    found = read_counters(Event(EventKind.STEP_READY, "", 1.0, data={"traffic": junk, "by_release": junk, "probed": junk}))
     assert found.probed is None or found.probed == ProbeStats(1.0)
 
 
@@ -194,7 +194,7 @@ def shown(*story: Event) -> tuple[dict[str, Any], str]:
     """As the API tells it, and as `tidegate report` prints it."""
     numbered = [replace(each, number=number) for number, each in enumerate(story, 1)]
     store: Any = SimpleNamespace(events=lambda rollout, after, limit: numbered[after:], verdicts=lambda rollout: ())
-    answer = report_view(report_of(store, ROLLOUT)).model_dump(mode="json")
+    answer = report_view(load_report(store, ROLLOUT)).model_dump(mode="json")
     out = io.StringIO()
     Console(file=out, width=150, no_color=True).print(render(answer))
     return answer, out.getvalue()
@@ -223,7 +223,7 @@ def test_the_report_tells_it_by_release() -> None:
 
 
 def test_the_report_says_what_is_not_known() -> None:
-    answer, text = shown(event(EventKind.ENTERED, 1.0, (5, 0, 0)), event(EventKind.SUCCEEDED, 2.0, (9, 0, 0)))
+    answer, text = shown(event(EventKind.STEP_STARTED, 1.0, (5, 0, 0)), event(EventKind.SUCCEEDED, 2.0, (9, 0, 0)))
     assert answer["by_release"] == []
     assert answer["releases_unknown"] == "the proxy told no counters by release"
     assert "by release: the proxy told no counters by release" in text
@@ -231,7 +231,10 @@ def test_the_report_says_what_is_not_known() -> None:
 
 
 def test_probes_stand_where_the_proxys_counters_do() -> None:
-    step, plain = events.move(Move(Phase.RUNNING, "on"), ROLLOUT, RouterState(), 1.0), Event(EventKind.TROUBLE, "down", 1.0)
+    step, plain = (
+        events.move(Move(Phase.RUNNING, "on"), ROLLOUT, RouterState(), 1.0),
+        Event(EventKind.DRIVER_ERROR, "down", 1.0),
+    )
     counted, alone = events.with_probes([step, plain], probed(0.5, 3))
     assert counted.data["probed"] == {"since": 0.5, "seen": 3, "failed": 0, "slow": 0, "by_release": {}, "failures": []}
     assert alone == plain

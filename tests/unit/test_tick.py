@@ -35,10 +35,15 @@ def test_a_rolling_update_replaces_all_and_tells_its_story(stage: TickHarness) -
     assert stage.phase is Phase.SUCCEEDED
     assert stage.world.serving() == ["v2-2", "v2-2"]
     assert {each.release for each in stage.world.present()} == {"v2-2"}
-    first = ["entered", "started", "shifted", "routed", "settled"]
-    second = ["entered", "stopped", "started", "shifted", "routed", "settled"]
-    last = ["entered", "routed", "stopped", "settled"]  # the old ones of a batch stay warm until the next step
-    steps = ["stepped", *first, "stepped", *second, "stepped", *last]
+    first = ["step_started", "started", "traffic_shifted", "traffic_confirmed", "step_ready"]
+    second = ["step_started", "stopped", "started", "traffic_shifted", "traffic_confirmed", "step_ready"]
+    last = [
+        "step_started",
+        "traffic_confirmed",
+        "stopped",
+        "step_ready",
+    ]  # the old ones of a batch stay warm until the next step
+    steps = ["step_advanced", *first, "step_advanced", *second, "step_advanced", *last]
     assert stage.kinds() == ["created", "pinned", *steps, "succeeded"]
 
 
@@ -186,10 +191,10 @@ def test_a_crashing_candidate_tells_its_last_lines_before_it_is_stopped(stage: T
     stage.run()
     assert stage.phase is Phase.ROLLED_BACK
     assert "exited with 1" in stage.reason
-    logs = [each for each in stage.store.events(stage.rollout) if each.kind == EventKind.LOG]
+    logs = [each for each in stage.store.events(stage.rollout) if each.kind == EventKind.INSTANCE_LOG]
     assert [each.data["log"] for each in logs] == ["v2-2 says no\nv2-2 says no\n"]
     kinds = stage.kinds()
-    assert kinds.index("log") < kinds.index("rolling_back") < kinds.index("stopped")
+    assert kinds.index("instance_log") < kinds.index("rolling_back") < kinds.index("stopped")
 
 
 def test_one_that_never_gets_ready_does_so_too(stage: TickHarness) -> None:
@@ -198,7 +203,7 @@ def test_one_that_never_gets_ready_does_so_too(stage: TickHarness) -> None:
     stage.run()
     assert stage.phase is Phase.ROLLED_BACK
     assert "not ready within 20 s" in stage.reason
-    assert len(stage.told(EventKind.LOG)) == 1
+    assert len(stage.told(EventKind.INSTANCE_LOG)) == 1
     assert stage.world.serving() == ["v1-1", "v1-1"]
 
 
@@ -208,7 +213,7 @@ def test_a_log_that_cannot_be_read_holds_nothing_up(stage: TickHarness) -> None:
     stage.world.always["tail"] = PlatformError("the engine does not answer")
     stage.run()
     assert stage.phase is Phase.ROLLED_BACK
-    log = next(each for each in stage.store.events(stage.rollout) if each.kind == EventKind.LOG)
+    log = next(each for each in stage.store.events(stage.rollout) if each.kind == EventKind.INSTANCE_LOG)
     assert log.data["log"] == "(its log could not be read: the engine does not answer)"
 
 
@@ -218,7 +223,7 @@ def test_a_person_who_turns_back_is_not_told_of_instances_that_were_still_starti
     stage.signal(SignalKind.ROLLBACK)
     stage.run()
     assert stage.phase is Phase.ROLLED_BACK
-    assert stage.told(EventKind.LOG) == []
+    assert stage.told(EventKind.INSTANCE_LOG) == []
 
 
 # -- judging ----------------------------------------------------------------------------------------------------------
@@ -259,7 +264,7 @@ def test_a_bad_release_is_turned_back_before_the_bake_is_over(stage: TickHarness
 def test_what_is_not_known_is_inconclusive(stage: TickHarness, answer: Any, reason: Reason) -> None:
     stage.world.answer = answer
     stage.begin(JUDGED)
-    stage.advance(EventKind.HELD, most=300)
+    stage.advance(EventKind.WAITING_FOR_APPROVAL, most=300)
     last = stage.store.verdicts(stage.rollout)[-1].verdict
     assert last.outcome is Outcome.INCONCLUSIVE
     assert [each.reason for each in last.findings] == [reason]
@@ -289,7 +294,7 @@ def test_without_a_metrics_source_every_check_is_inconclusive(stage: TickHarness
 def test_a_verdict_that_is_asked_for_is_told(stage: TickHarness) -> None:
     stage.world.answer = constant(0.1)
     stage.begin(replace(JUDGED, bake_seconds=0.0, holds=(1,)))
-    stage.advance(EventKind.HELD, most=300)
+    stage.advance(EventKind.WAITING_FOR_APPROVAL, most=300)
     told = len(stage.told(EventKind.VERDICT))
     stage.clock.forward(0.1)
     stage.signal(SignalKind.VERIFY)
@@ -340,18 +345,20 @@ def test_a_young_look_serves_the_decision_after_a_mere_write(stage: TickHarness)
             break
         stage.clock.now = max(stage.clock.now, done.due or 0.0)
     assert ("stopped", ["read", "stop"]) in looks, "just looked, for the move to this step"
-    assert ("entered", ["read"]) in looks, "the proxy was written, the instances were not touched"
-    assert ("entered", []) not in looks
+    assert ("step_started", ["read"]) in looks, "the proxy was written, the instances were not touched"
+    assert ("step_started", []) not in looks
     assert ("started", ["start"]) in looks, "what was asked to stop is known to be stopping"
     assert ("started", ["instances", "read"]) in looks, "of what was started a new look is taken"
-    assert ("shifted", ["write"]) in looks, "the same look serves to record that the proxy is written, and to write it"
+    assert ("traffic_shifted", ["write"]) in looks, (
+        "the same look serves to record that the proxy is written, and to write it"
+    )
 
 
 def test_states_are_told_apart_in_a_log_event(stage: TickHarness) -> None:
     stage.begin()
     stage.world.never_ready.add("v2-2")
     stage.run()
-    log = next(each for each in stage.store.events(stage.rollout) if each.kind == EventKind.LOG)
+    log = next(each for each in stage.store.events(stage.rollout) if each.kind == EventKind.INSTANCE_LOG)
     assert log.data["state"] == InstanceState.STARTING.value
     assert log.message == "v2-2/0: is starting"
 

@@ -32,7 +32,7 @@ def stage(tmp_path: Path) -> Iterator[TickHarness]:
 @pytest.mark.parametrize("how", ["routed", "busy", "unknown"])
 def test_stop_reads_the_proxy_again_and_leaves_what_serves(stage: TickHarness, how: str) -> None:
     stage.begin()
-    while stage.kinds().count("entered") < 2:
+    while stage.kinds().count("step_started") < 2:
         stage.clock.now = max(stage.clock.now, stage.tick().due or 0.0)
     seen: list[str] = []
 
@@ -56,7 +56,7 @@ def test_stop_reads_the_proxy_again_and_leaves_what_serves(stage: TickHarness, h
 def test_a_busy_instance_is_stopped_only_after_its_drain_time(stage: TickHarness) -> None:
     stage.begin(a_service(replicas=1))
     stage.world.in_flight["v1-1"] = 1
-    stage.advance(EventKind.ROUTED)
+    stage.advance(EventKind.TRAFFIC_CONFIRMED)
     shifted = stage.store.load(stage.rollout)[0].shifted
     assert shifted is not None
     stage.advance(EventKind.STOPPED, most=200)
@@ -80,7 +80,7 @@ def test_nothing_is_touched_while_blind_and_pauses_grow(stage: TickHarness) -> N
         stage.clock.now = answer.due
     assert pauses == [0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 10.0, 10.0]
     assert set(stage.world.calls[done:]) == {"instances", "read"}
-    assert stage.told(EventKind.TROUBLE) == ["HAProxy does not answer"], "told once, not eight times"
+    assert stage.told(EventKind.DRIVER_ERROR) == ["HAProxy does not answer"], "told once, not eight times"
     assert stage.phase is Phase.RUNNING
 
 
@@ -93,10 +93,10 @@ def test_the_same_trouble_is_told_again_after_a_minute_and_another_at_once(stage
     stage.tick()
     stage.clock.forward(31)
     stage.tick()
-    assert len(stage.told(EventKind.TROUBLE)) == 2
+    assert len(stage.told(EventKind.DRIVER_ERROR)) == 2
     stage.world.always["read"] = RouterError("HAProxy does not let us in")
     stage.tick()
-    assert stage.told(EventKind.TROUBLE)[-1] == "HAProxy does not let us in"
+    assert stage.told(EventKind.DRIVER_ERROR)[-1] == "HAProxy does not let us in"
 
 
 def test_the_same_trouble_that_comes_again_is_told_when_it_lasts(stage: TickHarness) -> None:
@@ -109,7 +109,7 @@ def test_the_same_trouble_that_comes_again_is_told_when_it_lasts(stage: TickHarn
         del stage.world.always["read"]
         stage.signal(SignalKind.PAUSE)
         stage.run_until(stage.clock() + 10.0)
-    assert [each for each in stage.kinds() if each in ("trouble", "recovered")] == ["trouble", "recovered"] * 2
+    assert [each for each in stage.kinds() if each in ("driver_error", "recovered")] == ["driver_error", "recovered"] * 2
 
 
 def test_when_it_works_again_that_is_told_and_it_goes_on(stage: TickHarness) -> None:
@@ -208,7 +208,7 @@ def test_sight_that_comes_and_goes_does_not_put_the_deadline_off_for_ever(stage:
 
 def test_what_goes_long_after_its_step_began_has_the_time_of_its_deadline(stage: TickHarness) -> None:
     stage.begin(replace(a_service(), bake_seconds=100.0))
-    stage.advance(EventKind.SETTLED)
+    stage.advance(EventKind.STEP_READY)
     stage.run_until(stage.clock() + 60.0)
     stage.world.ready_after = 15.0
     stage.world.started.clear()
@@ -231,7 +231,7 @@ def test_a_proxy_that_refuses_for_good_is_given_up_after_the_deadline(stage: Tic
 
 def test_blind_for_good_halts_and_leaves_the_traffic(stage: TickHarness) -> None:
     stage.begin()
-    stage.advance(EventKind.ROUTED)
+    stage.advance(EventKind.TRAFFIC_CONFIRMED)
     stage.world.always["instances"] = PlatformError("the certificate is not ours", retryable=False)
     stage.run()
     assert stage.phase is Phase.FAILED
@@ -241,7 +241,7 @@ def test_blind_for_good_halts_and_leaves_the_traffic(stage: TickHarness) -> None
 
 def test_a_pause_stops_that_deadline(stage: TickHarness) -> None:
     stage.begin()
-    stage.advance(EventKind.ROUTED)
+    stage.advance(EventKind.TRAFFIC_CONFIRMED)
     stage.signal(SignalKind.PAUSE)
     stage.world.always["read"] = RouterError("no backend shop", retryable=False)
     for _ in range(10):

@@ -50,9 +50,12 @@ def test_the_hooks_run_in_their_places(stage: TickHarness) -> None:
     stage.run()
     assert stage.phase is Phase.SUCCEEDED
     assert stage.world.begun == ["pre_deploy", "pre_promote", "post_promote"]
-    told = [kind for kind in stage.kinds() if kind in ("task_ended", "started", "previewed", "shifted", "stopped")]
+    told = [
+        kind for kind in stage.kinds() if kind in ("task_ended", "started", "preview_shifted", "traffic_shifted", "stopped")
+    ]
     assert told == [
-        "task_ended", "started", "previewed", "task_ended", "shifted", "previewed", "stopped", "task_ended",
+        "task_ended", "started", "preview_shifted", "task_ended", "traffic_shifted", "preview_shifted", "stopped",
+        "task_ended",
     ]  # fmt: skip
     assert stage.world.jobs == {}, "no container of a hook is left"
     logs = [each.data.get("log") for each in stage.store.events(stage.rollout) if each.kind == EventKind.TASK_ENDED]
@@ -70,7 +73,7 @@ def test_a_failed_hook_turns_back_before_traffic_moves(stage: TickHarness) -> No
     assert {each.release for each in stage.world.present()} == {"v1-1"}
     assert stage.world.routed["shop_preview"] == ()
     assert stage.world.jobs == {}
-    assert "shifted" not in stage.kinds(), "the service's own traffic was never touched"
+    assert "traffic_shifted" not in stage.kinds(), "the service's own traffic was never touched"
 
 
 def test_hooks_after_the_switch_only_warn(stage: TickHarness) -> None:
@@ -131,7 +134,7 @@ def test_limits_are_asked_about_before_traffic_comes(stage: TickHarness, value: 
     first = next(each for each in stage.store.looks(stage.rollout))
     assert first.unseen
     assert {question.check for question, _ in first.answers} == {"slow"}, "nothing is compared without traffic"
-    exposed = "shifted" in stage.kinds()
+    exposed = "traffic_shifted" in stage.kinds()
     assert exposed is (phase is Phase.SUCCEEDED)
     verdicts = [each.verdict for each in stage.store.verdicts(stage.rollout)]
     assert replay(*_recorded(stage))[-1].outcome is verdicts[-1].outcome
@@ -172,15 +175,15 @@ def test_what_both_releases_promise_is_compared_before_traffic_moves(
     assert (stage.phase, states(stage)["compare"]) == (phase, state)
     if phase is Phase.ROLLED_BACK:
         assert "/b" in stage.reason
-        assert "shifted" not in stage.kinds()
+        assert "traffic_shifted" not in stage.kinds()
 
 
 def test_where_the_promise_is_not_known_a_person_is_asked(stage: TickHarness) -> None:
     stage.world.documents["v1-1"] = document("/a")
     stage.begin(hooked(hooks={}, compare=CompareOptions("/openapi.json")))
-    while "held" not in stage.kinds():
+    while "waiting_for_approval" not in stage.kinds():
         stage.tick()
-    assert "does not serve /openapi.json" in stage.told(EventKind.HELD)[0]
+    assert "does not serve /openapi.json" in stage.told(EventKind.WAITING_FOR_APPROVAL)[0]
     stage.signal(SignalKind.PROMOTE)
     stage.run()
     assert stage.phase is Phase.SUCCEEDED
@@ -188,7 +191,7 @@ def test_where_the_promise_is_not_known_a_person_is_asked(stage: TickHarness) ->
 
 def test_blue_green_with_a_preview_holds_switches_and_keeps(stage: TickHarness) -> None:
     stage.begin(hooked(strategy=Strategy.BLUE_GREEN, keep_seconds=600.0, hooks={}))
-    while "held" not in stage.kinds():
+    while "waiting_for_approval" not in stage.kinds():
         stage.tick()
     assert stage.world.serving() == ["v1-1"]
     assert [each.release for each in stage.world.routed["shop_preview"]] == ["v2-2"]

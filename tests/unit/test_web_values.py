@@ -17,8 +17,8 @@ from tidegate.web.api import decode_cursor, encode_cursor
 from tidegate.web.auth_throttle import ADDRESSES, TOKENS, AuthThrottle
 from tidegate.web.client_address import find_client_address
 from tidegate.web.server import long_poll_slots
-from tidegate.web.showing import rollout_view
-from tidegate.web.times import when
+from tidegate.web.views.rollout import rollout_view
+from tidegate.web.views.timestamps import timestamp
 
 
 @pytest.mark.parametrize(
@@ -55,8 +55,8 @@ def test_cursors_go_there_and_back() -> None:
 
 
 def test_times_are_rfc_3339_in_utc() -> None:
-    assert when(1_790_000_000.5) == "2026-09-21T14:13:20.500Z"
-    assert when(0.0) == "1970-01-01T00:00:00.000Z"
+    assert timestamp(1_790_000_000.5) == "2026-09-21T14:13:20.500Z"
+    assert timestamp(0.0) == "1970-01-01T00:00:00.000Z"
 
 
 def test_failures_are_forgotten_in_time_and_bounded_in_number() -> None:

@@ -150,7 +150,7 @@ def test_two_workers_share_the_work_and_never_a_rollout(store: SqlStore, world: 
         await_ends(store, *rollouts)
     for rollout in rollouts:
         assert store.load(rollout)[0].resumes == 0
-        assert kinds(store, rollout).count("entered") == 3, "no step was entered twice"
+        assert kinds(store, rollout).count("step_started") == 3, "no step was entered twice"
 
 
 def held_at_start(inside: threading.Event, go_on: threading.Event) -> Callable[[str], None]:
@@ -281,24 +281,24 @@ def test_a_mistake_of_ours_is_told_and_harms_no_other_rollout(store: SqlStore, w
 
     class Broken(type(parts.platform)):  # type: ignore[misc] # whatever stands behind the port
         def instances(self, service: str) -> Any:
-            if service == "demo/bad" and "fault" not in kinds(store, bad):
+            if service == "demo/bad" and "internal_error" not in kinds(store, bad):
                 raise ZeroDivisionError("a bug")
             return super().instances(service)
 
     with working(store, world, parts=replace(parts, platform=Broken(world))):
         await_ends(store, bad, good)
     assert store.load(bad)[0].phase is store.load(good)[0].phase is Phase.SUCCEEDED
-    told = next(each for each in store.events(bad) if each.kind == EventKind.FAULT)
+    told = next(each for each in store.events(bad) if each.kind == EventKind.INTERNAL_ERROR)
     assert told.message == "internal error: ZeroDivisionError: a bug"
-    assert EventKind.FAULT not in kinds(store, good)
+    assert EventKind.INTERNAL_ERROR not in kinds(store, good)
 
 
 def test_an_environment_that_is_not_in_the_settings_is_told(store: SqlStore, world: FakeEnvironment) -> None:
     rollout = begin_one(store, world, environment="moon")
     with working(store, world):
-        eventually("the event is there", lambda: "trouble" in kinds(store, rollout))
+        eventually("the event is there", lambda: "driver_error" in kinds(store, rollout))
         pause(0.8, "no second event comes")
-    told = [each.message for each in store.events(rollout) if each.kind == EventKind.TROUBLE]
+    told = [each.message for each in store.events(rollout) if each.kind == EventKind.DRIVER_ERROR]
     assert told == ["its environment is not in this engine's settings; there are: demo"]
     assert "instances" not in world.calls
 

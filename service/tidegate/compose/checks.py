@@ -1,4 +1,4 @@
-"""The `read_checks` of a service. Pure."""
+"""The `checks` of a service. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`read_depends_on`: which services must serve before this one. Pure."""
+"""`depends_on`: which services must serve before this one. Pure."""
 
 from __future__ import annotations
 

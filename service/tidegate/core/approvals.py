@@ -22,12 +22,17 @@ class Expiry(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """What a hold asks for. `roles`: of which an approver must have one; none: whoever may promote. `needed`: how many
-    different people. `requester`: whether who asked for the rollout may approve it."""
+    """When a rollout waits for approval, and for whose.
 
+    `after`: the batches, from 1, after which it waits. `roles`: of which an approver must have one; none: whoever may
+    promote. `needed`: how many different people. `requester`: whether who asked for the rollout may approve it.
+    """
+
+    after: tuple[int, ...] = ()
     roles: tuple[str, ...] = ()
     needed: int = 1
     requester: bool = True
+    expires_seconds: float = 86_400.0
     on_expiry: Expiry = Expiry.ROLLBACK
 
 

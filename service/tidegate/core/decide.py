@@ -95,7 +95,7 @@ def limit_takeovers(view: RolloutState) -> Decision | None:
 
 def enter_step(view: RolloutState) -> Decision | None:
     """Rung 1: a new step."""
-    return Mark(MarkKind.ENTERED, "step entered") if view.rollout.entered is None else None
+    return Mark(MarkKind.STEP_STARTED, "step entered") if view.rollout.entered is None else None
 
 
 def roll_back(view: RolloutState) -> Decision | None:
@@ -154,7 +154,7 @@ def mark_traffic_shifted(view: RolloutState) -> Decision | None:
     """Rung 3: the proxy matches and no mark says so."""
     stands = view.matches and view.preview_matches
     if view.rollout.shifted is None and stands and view.stands:
-        return Mark(MarkKind.SHIFTED, f"traffic goes to {_format_counts(view)}")
+        return Mark(MarkKind.TRAFFIC_CONFIRMED, f"traffic goes to {_format_counts(view)}")
     return None
 
 
@@ -240,9 +240,9 @@ def shift_traffic(view: RolloutState) -> Decision | None:
     if view.rollout.paused:
         return Wait(view.now + view.rollout.policy.look_seconds, "paused before moving traffic")
     if view.rollout.shifted is not None or view.rollout.settled is not None:
-        return Mark(MarkKind.REOPENED, "the proxy no longer serves what this step wants")
+        return Mark(MarkKind.TRAFFIC_DIVERGED, "the proxy no longer serves what this step wants")
     if view.rollout.drain_from is not None:
-        return Mark(MarkKind.SHIFTING, "about to write the proxy")
+        return Mark(MarkKind.SHIFTING_TRAFFIC, "about to write the proxy")
     return Shift(view.wanted_members, f"moving traffic to {_format_counts(view)}")
 
 
@@ -260,7 +260,7 @@ def _format_counts(view: RolloutState) -> str:
 
 def settle_step(view: RolloutState) -> Decision | None:
     """Rung 8: all stands as wanted."""
-    return Mark(MarkKind.SETTLED, "all stands as wanted") if view.rollout.settled is None else None
+    return Mark(MarkKind.STEP_READY, "all stands as wanted") if view.rollout.settled is None else None
 
 
 Rule = Callable[[RolloutState], Decision | None]

@@ -16,14 +16,16 @@ from tidegate.core.routing import Member
 class MarkKind(StrEnum):
     """The moments of a step that are recorded."""
 
-    ENTERED = "entered"
-    SHIFTING = "shifting"  # the proxy is about to be written: no earlier drain time counts for those who now leave it
-    SHIFTED = "shifted"
-    REOPENED = "reopened"  # the proxy has to be written again: what counted from the old shift starts anew
-    SETTLED = "settled"
-    EXTENDED = "extended"  # another bake, because the verdict was inconclusive
-    HELD = "held"  # a person is waited for
-    ARRIVED = "arrived"  # at a point where the rollouts of its group wait for each other
+    STEP_STARTED = "step_started"
+    SHIFTING_TRAFFIC = (
+        "shifting_traffic"  # the proxy is about to be written: no earlier drain time counts for those who now leave it
+    )
+    TRAFFIC_CONFIRMED = "traffic_confirmed"
+    TRAFFIC_DIVERGED = "traffic_diverged"  # the proxy has to be written again: what counted from the old shift starts anew
+    STEP_READY = "step_ready"
+    BAKE_EXTENDED = "bake_extended"  # another bake, because the verdict was inconclusive
+    WAITING_FOR_APPROVAL = "waiting_for_approval"  # a person is waited for
+    WAITING_FOR_GROUP = "waiting_for_group"  # at a point where the rollouts of its group wait for each other
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,21 +110,21 @@ Decision = Pin | Start | Shift | Stop | Run | Judge | Mark | Move | Wait
 def apply_mark(rollout: Rollout, mark: MarkKind, now: Time) -> Rollout:
     """The rollout with one more moment recorded."""
     match mark:
-        case MarkKind.ENTERED:
+        case MarkKind.STEP_STARTED:
             return replace(rollout, entered=now)
-        case MarkKind.SHIFTING:
+        case MarkKind.SHIFTING_TRAFFIC:
             return replace(rollout, drain_from=None)
-        case MarkKind.SHIFTED:
+        case MarkKind.TRAFFIC_CONFIRMED:
             return replace(rollout, shifted=now, drain_from=now)
-        case MarkKind.REOPENED:
+        case MarkKind.TRAFFIC_DIVERGED:
             return replace(rollout, shifted=None, settled=None, drain_from=None, extensions=0, verdict=None, held=None)
-        case MarkKind.SETTLED:
+        case MarkKind.STEP_READY:
             return replace(rollout, settled=now)
-        case MarkKind.EXTENDED:
+        case MarkKind.BAKE_EXTENDED:
             return replace(rollout, extensions=rollout.extensions + 1)
-        case MarkKind.HELD:
+        case MarkKind.WAITING_FOR_APPROVAL:
             return replace(rollout, held=now)
-        case MarkKind.ARRIVED:
+        case MarkKind.WAITING_FOR_GROUP:
             return replace(rollout, arrived=rollout.step.gate.together)
 
 

@@ -95,7 +95,7 @@ def extend_bake(view: RolloutState) -> Decision | None:
         return None
     if view.rollout.extensions >= policy.max_extensions:
         return None
-    return Mark(MarkKind.EXTENDED, "inconclusive, baking longer")
+    return Mark(MarkKind.BAKE_EXTENDED, "inconclusive, baking longer")
 
 
 def is_inconclusive(view: RolloutState) -> bool:
@@ -112,8 +112,8 @@ def wait_for_approval(view: RolloutState) -> Decision | None:
     if not why or _is_approved(view):
         return None
     if view.rollout.held is None:
-        return Mark(MarkKind.HELD, why)
-    end = view.rollout.held + view.rollout.policy.hold_expires_seconds
+        return Mark(MarkKind.WAITING_FOR_APPROVAL, why)
+    end = view.rollout.held + view.rollout.policy.approval.expires_seconds
     if view.now < end or view.rollout.paused:
         return _wait_and_observe(view, min(max(end, view.now + 1.0), _next_measurement(view)), why)
     return _expire_approval(view, why)
@@ -230,6 +230,6 @@ def wait_for_group(view: RolloutState) -> Decision | None:
     if not point or view.rollout.phase is not Phase.RUNNING:
         return None
     if view.rollout.arrived < point:
-        return Mark(MarkKind.ARRIVED, f"at point {point} of its group")
+        return Mark(MarkKind.WAITING_FOR_GROUP, f"at point {point} of its group")
     late = [each.service for each in view.peers if each.arrived < point and each.phase is not Phase.SUCCEEDED]
     return Wait(view.now + 0.5, f"waiting for {', '.join(late)}") if late else None

@@ -45,7 +45,7 @@ class InconclusiveAction(StrEnum):
     """What follows when the bake is over and the judge cannot say."""
 
     EXTEND = "extend"  # bake again, `max_extensions` times at most, then hold
-    HOLD = "hold"  # wait for a person, `hold_expires_seconds` at most, then turn back
+    PAUSE = "pause"  # wait for a person, `approval.expires_seconds` at most, then roll back
     ROLLBACK = "rollback"
     CONTINUE = "continue"  # go on, but never past the last step that is judged: there a person is asked
 
@@ -127,7 +127,6 @@ class Policy:
     failure_action: FailureAction = FailureAction.ROLLBACK
     on_inconclusive: InconclusiveAction = InconclusiveAction.EXTEND
     max_extensions: int = 2  # how many more bakes an INCONCLUSIVE verdict is given
-    hold_expires_seconds: float = 86_400.0  # a hold that nobody answers turns back after this
     approval: Approval = field(default_factory=Approval)
     max_resumes: int = 50  # how often engines may have died while driving one rollout
 
@@ -146,7 +145,6 @@ class Service:
     order: Order = Order.START_FIRST
     batch: int = 1
     bake_seconds: float = 0.0
-    holds: tuple[int, ...] = ()  # numbers of the batches (from 1) after which a person is asked
     checks: tuple[Check, ...] = ()
     policy: Policy = Policy()
     keep_seconds: float = 0.0  # blue-green: how long the old colour is kept after it was left

@@ -195,7 +195,7 @@ def _batch_gate(service: Service, number: int) -> Gate:
     return Gate(
         bake_seconds=service.bake_seconds,
         judged=bool(service.checks),
-        hold=APPROVAL if number in service.holds else "",
+        hold=APPROVAL if number in service.policy.approval.after else "",
     )
 
 

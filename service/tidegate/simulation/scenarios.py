@@ -122,8 +122,8 @@ AnyNoise = TypeVar("AnyNoise", RolloutNoise, SwitchNoise)
 class ScenarioGrid(Generic[AnyNoise]):
     """The cells of a simulation: each size with each noise and no fault, and each size with `base` and each fault.
 
-    `ScenarioGrid[Noise]` is of rolling updates, judged beside the old release; `ScenarioGrid[BgNoise]` of switches, judged against the
-    time before. `replicates` are the rollouts of a cell without fault.
+    `ScenarioGrid[RolloutNoise]` is for rolling updates, compared with the old release; `ScenarioGrid[SwitchNoise]` for
+    blue-green switches, compared with the time before. `replicates` are the rollouts of a cell without fault.
     """
 
     sizes: tuple[ServiceSize, ...]

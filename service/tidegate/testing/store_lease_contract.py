@@ -119,12 +119,12 @@ class ClaimContract:
     def test_a_restored_store_goes_on_above_all_fences_that_proxies_saw(self, store: Store, clock: ManualClock) -> None:
         begin(store, SHOP)
         before = claim_due(store, "anna", 10)
-        store.restored()
+        store.raise_fences()
         after = claim_due(store, "bert", 10)
         assert after.fence > before.fence + 100_000
         with pytest.raises(LeaseLost):
             store.renew(before, 10)
-        store.restored()
+        store.raise_fences()
         assert claim_due(store, "carl", 10).fence > after.fence + 100_000
 
     def test_of_many_claiming_at_once_each_gets_another(self, store: Store) -> None:
@@ -311,7 +311,14 @@ class SignalContract:
         for kind in SignalKind:
             store.signal(rollout.id, Signal(kind, clock.now, "eva", f"because of {kind}"))
         told = store.events(rollout.id, after=1)
-        assert [each.kind for each in told] == ["promoted", "rollback_asked", "paused", "resumed", "verify_asked", "forced"]
+        assert [each.kind for each in told] == [
+            "promoted",
+            "rollback_requested",
+            "paused",
+            "resumed",
+            "verify_requested",
+            "forced",
+        ]
         assert [each.number for each in told] == [2, 3, 4, 5, 6, 7]
         assert all("eva" in each.message and "because of" in each.message and each.at == clock.now for each in told)
 

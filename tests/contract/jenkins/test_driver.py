@@ -48,14 +48,14 @@ def test_the_description_tells_service_release_phase_verdict_and_where_to_look(c
 
 
 def test_a_description_that_is_right_is_not_sent_again(ci: JenkinsCI, fake: FakeJenkins, build: FakeBuild) -> None:
-    for kind in (EventKind.CREATED, EventKind.CREATED, EventKind.PINNED, EventKind.STEPPED):
+    for kind in (EventKind.CREATED, EventKind.CREATED, EventKind.PINNED, EventKind.STEP_ADVANCED):
         report_event(ci, ROLLOUT, kind)
     assert len(build.described) == 1
     assert fake.posts() == ["/job/team/job/repo/job/feature%252Ffoo/12/submitDescription"]
 
 
 def test_the_reason_of_turning_back_stays_while_the_steps_back_are_taken(ci: JenkinsCI, build: FakeBuild) -> None:
-    report_event(ci, HELD, event(EventKind.ROLLBACK_ASKED, "rollback asked by bob: it smells"))
+    report_event(ci, HELD, event(EventKind.ROLLBACK_REQUESTED, "rollback asked by bob: it smells"))
     assert (
         build.description
         == f"Tidegate: demo/shop v2-4 running, waiting for a person: rollback asked by bob: it smells, {LINK}"
@@ -63,12 +63,12 @@ def test_the_reason_of_turning_back_stays_while_the_steps_back_are_taken(ci: Jen
     report_event(ci, TURNED, event(EventKind.ROLLING_BACK, "errors: 5 % of requests failed"))
     wanted = f"Tidegate: demo/shop v2-4 rolling back: errors: 5 % of requests failed, {LINK}"
     assert build.description == wanted
-    report_event(ci, replace(TURNED, reason="step 2 of 3"), event(EventKind.STEPPED, "step 2 of 3"))
+    report_event(ci, replace(TURNED, reason="step 2 of 3"), event(EventKind.STEP_ADVANCED, "step 2 of 3"))
     assert build.description == wanted
 
 
 def test_a_rollback_that_was_asked_too_late_does_not_stain_a_success(ci: JenkinsCI, build: FakeBuild) -> None:
-    report_event(ci, replace(ROLLOUT, phase=Phase.SUCCEEDED), event(EventKind.ROLLBACK_ASKED, "rollback asked by bob"))
+    report_event(ci, replace(ROLLOUT, phase=Phase.SUCCEEDED), event(EventKind.ROLLBACK_REQUESTED, "rollback asked by bob"))
     assert build.description == f"Tidegate: demo/shop v2-4 succeeded, {LINK}"
 
 
@@ -131,9 +131,9 @@ def test_a_step_that_went_on_elsewhere_proceeds_its_input_with_who_and_why(ci: J
     report_event(ci, HELD, PROMOTED, signals=[ANN])
     report_event(ci, HELD, PROMOTED, signals=[ANN])
     assert gate.told == []  # it is still held: others may have to approve, too, and the engine has not gone on
-    report_event(ci, at(2), EventKind.STEPPED, signals=[ANN])
+    report_event(ci, at(2), EventKind.STEP_ADVANCED, signals=[ANN])
     assert gate.told == [("proceed", {"reason": "approved by ann: all good"})]
-    report_event(ci, at(2), EventKind.STEPPED)
+    report_event(ci, at(2), EventKind.STEP_ADVANCED)
     assert len(gate.told) == 1
 
 
@@ -142,7 +142,7 @@ def test_two_approvals_are_both_named(ci: JenkinsCI, build: FakeBuild) -> None:
     bob = replace(ANN, by="bob", reason="", step=None)  # for all steps
     eve = replace(ANN, by="eve", step=0)  # for an earlier one
     refused = replace(ANN, kind=SignalKind.ROLLBACK, by="mallory")
-    report_event(ci, at(2), EventKind.STEPPED, signals=[eve, ANN, bob, refused])
+    report_event(ci, at(2), EventKind.STEP_ADVANCED, signals=[eve, ANN, bob, refused])
     assert build.inputs[0].told == [("proceed", {"Reason": "approved by ann: all good; bob"})]
 
 
@@ -161,19 +161,26 @@ def test_an_input_without_a_reason_is_proceeded_empty(ci: JenkinsCI, build: Fake
 
 def test_an_input_whose_step_nobody_approved_is_told_what_happened(ci: JenkinsCI, build: FakeBuild) -> None:
     build.inputs = [FakeInput(GATE, ("reason",))]
-    report_event(ci, at(2), event(EventKind.STEPPED, "step 3 of 4"))
+    report_event(ci, at(2), event(EventKind.STEP_ADVANCED, "step 3 of 4"))
     assert build.inputs[0].told == [("proceed", {"reason": "settled outside of Jenkins: step 3 of 4"})]
 
 
 def test_an_input_that_a_late_pipeline_opened_is_settled_at_the_next_event(ci: JenkinsCI, build: FakeBuild) -> None:
-    report_event(ci, at(2), EventKind.STEPPED)
+    report_event(ci, at(2), EventKind.STEP_ADVANCED)
     build.inputs = [FakeInput(GATE)]  # it had asked how the rollout stands just before
-    report_event(ci, at(2), EventKind.ENTERED)
+    report_event(ci, at(2), EventKind.STEP_STARTED)
     assert build.inputs[0].told == [("proceedEmpty", {})]
 
 
 @pytest.mark.parametrize(
-    "kind", [EventKind.STEPPED, EventKind.HELD, EventKind.PROMOTED, EventKind.VERDICT, EventKind.REOPENED]
+    "kind",
+    [
+        EventKind.STEP_ADVANCED,
+        EventKind.WAITING_FOR_APPROVAL,
+        EventKind.PROMOTED,
+        EventKind.VERDICT,
+        EventKind.TRAFFIC_DIVERGED,
+    ],
 )
 def test_the_input_of_the_present_step_waits_for_a_person(ci: JenkinsCI, build: FakeBuild, kind: EventKind) -> None:
     """Even when the rollout is not held at this moment: it may be held again, and our answer would count as an approval."""
@@ -186,7 +193,7 @@ def test_the_input_of_the_present_step_waits_for_a_person(ci: JenkinsCI, build: 
 def test_a_late_event_does_not_answer_for_a_later_hold(ci: JenkinsCI, build: FakeBuild) -> None:
     early, present = FakeInput(GATE), FakeInput(f"Tidegate-{ID}-3-0")
     build.inputs = [early, present]
-    report_event(ci, replace(ROLLOUT, cursor=3, held=9.0), EventKind.STEPPED)
+    report_event(ci, replace(ROLLOUT, cursor=3, held=9.0), EventKind.STEP_ADVANCED)
     assert early.told == [("proceedEmpty", {})]
     assert present.told == []
 
@@ -215,7 +222,7 @@ def test_inputs_of_others_are_never_touched(ci: JenkinsCI, build: FakeBuild, rol
 
 def test_an_id_is_taken_as_it_is(ci: JenkinsCI, build: FakeBuild) -> None:
     build.inputs = [FakeInput("Tidegate-axb-1-0"), FakeInput("Tidegate-a.b-1-0")]
-    report_event(ci, replace(at(2), id="a.b"), EventKind.STEPPED)
+    report_event(ci, replace(at(2), id="a.b"), EventKind.STEP_ADVANCED)
     assert [each.id for each in build.inputs if each.told] == ["Tidegate-a.b-1-0"]
 
 
@@ -229,7 +236,7 @@ def test_the_same_input_in_another_build_is_not_touched(ci: JenkinsCI, fake: Fak
 
 def test_an_id_with_a_small_first_letter_is_found(ci: JenkinsCI, build: FakeBuild) -> None:
     build.inputs = [FakeInput(f"t{GATE[1:]}")]
-    report_event(ci, at(2), EventKind.STEPPED)
+    report_event(ci, at(2), EventKind.STEP_ADVANCED)
     assert build.inputs[0].told == [("proceedEmpty", {})]
 
 
@@ -239,12 +246,12 @@ def test_an_id_with_a_small_first_letter_is_found(ci: JenkinsCI, build: FakeBuil
 @pytest.mark.parametrize(
     ("rollout", "kind"),
     [
-        (HELD, EventKind.ROLLBACK_ASKED),
+        (HELD, EventKind.ROLLBACK_REQUESTED),
         (TURNED, EventKind.ROLLING_BACK),
         (replace(TURNED, phase=Phase.ROLLED_BACK), EventKind.ROLLED_BACK),
         (replace(TURNED, phase=Phase.FAILED), EventKind.FAILED),
         (TURNED, EventKind.PROMOTED),  # late
-        (TURNED, EventKind.STEPPED),  # on the way back
+        (TURNED, EventKind.STEP_ADVANCED),  # on the way back
     ],
 )
 def test_an_input_is_aborted_once(ci: JenkinsCI, build: FakeBuild, rollout: Rollout, kind: EventKind) -> None:
@@ -253,11 +260,11 @@ def test_an_input_is_aborted_once(ci: JenkinsCI, build: FakeBuild, rollout: Roll
     for _ in range(2):
         report_event(ci, rollout, event(kind, "because of this"))
     assert gate.told == [("abort", {})]
-    assert ("because of this" in str(build.description)) == (kind not in (EventKind.PROMOTED, EventKind.STEPPED))
+    assert ("because of this" in str(build.description)) == (kind not in (EventKind.PROMOTED, EventKind.STEP_ADVANCED))
 
 
 @pytest.mark.parametrize("answer", [404, 400])
-@pytest.mark.parametrize(("rollout", "kind"), [(at(2), EventKind.STEPPED), (TURNED, EventKind.ROLLING_BACK)])
+@pytest.mark.parametrize(("rollout", "kind"), [(at(2), EventKind.STEP_ADVANCED), (TURNED, EventKind.ROLLING_BACK)])
 def test_an_input_that_was_settled_meanwhile_is_a_success(
     ci: JenkinsCI, fake: FakeJenkins, build: FakeBuild, answer: int, rollout: Rollout, kind: EventKind
 ) -> None:
@@ -271,7 +278,7 @@ def test_an_input_that_was_settled_meanwhile_is_a_success(
 
 def test_a_submitter_that_is_not_us_is_told_with_what_to_do(ci: JenkinsCI, build: FakeBuild) -> None:
     build.inputs = [FakeInput(GATE, submitters=("alice",))]
-    error = failure(ci, at(2), EventKind.STEPPED)
+    error = failure(ci, at(2), EventKind.STEP_ADVANCED)
     assert error.retryable
     assert "You need to be alice to submit this" in error.message
     assert GATE in error.message
@@ -279,7 +286,7 @@ def test_a_submitter_that_is_not_us_is_told_with_what_to_do(ci: JenkinsCI, build
 
 
 def test_a_build_that_is_gone_is_told_once(ci: JenkinsCI, fake: FakeJenkins, logs: Logs) -> None:
-    for kind in (EventKind.CREATED, EventKind.STEPPED, EventKind.SUCCEEDED):
+    for kind in (EventKind.CREATED, EventKind.STEP_ADVANCED, EventKind.SUCCEEDED):
         report_event(ci, ROLLOUT, kind)
     assert fake.posts() == []
     assert [each["event"] for each in logs] == ["the build is gone, or may not be seen"]
@@ -289,7 +296,7 @@ def test_a_build_that_is_gone_is_told_once(ci: JenkinsCI, fake: FakeJenkins, log
 def test_a_build_that_goes_while_it_is_told(ci: JenkinsCI, fake: FakeJenkins, build: FakeBuild) -> None:
     build.inputs = [FakeInput(GATE)]
     fake.before = lambda path: fake.builds.clear()
-    report_event(ci, at(2), EventKind.STEPPED)
+    report_event(ci, at(2), EventKind.STEP_ADVANCED)
     assert build.inputs[0].told == []
 
 
@@ -347,7 +354,7 @@ def test_only_the_beginning_of_a_rollout_stops_older_builds_and_only_when_it_is_
     old = fake.build(JOB, 11)
     fake.waits_for_node(old)
     report_event(ci, ROLLOUT, EventKind.CREATED)
-    report_event(stopping, ROLLOUT, EventKind.STEPPED)
+    report_event(stopping, ROLLOUT, EventKind.STEP_ADVANCED)
     report_event(stopping, replace(ROLLOUT, phase=Phase.ROLLED_BACK), EventKind.CREATED)  # told late: it is over
     assert old.stopped == 0
     assert "/queue/api/json" not in [path for _, path, _ in fake.requests]

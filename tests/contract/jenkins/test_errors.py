@@ -46,13 +46,13 @@ def test_a_jenkins_that_is_down_for_a_while_is_told_when_it_is_back(
     report_event(ci, HELD, PROMOTED)
     fake.stop()
     for _ in range(2):
-        error = failure(ci, at(2), EventKind.STEPPED)
+        error = failure(ci, at(2), EventKind.STEP_ADVANCED)
         assert error.retryable
         assert "cannot be reached" in error.message
         assert "refused" in error.message
         assert "0x" not in error.message
     fake.start()
-    report_event(ci, at(2), EventKind.STEPPED, signals=[ANN])
+    report_event(ci, at(2), EventKind.STEP_ADVANCED, signals=[ANN])
     assert build.inputs[0].told == [("proceed", {"reason": "approved by ann: all good"})]
     assert "v2-4 running" in str(build.description)
 
@@ -131,7 +131,7 @@ def test_what_is_not_jenkins_json_is_tried_again(ci: JenkinsCI, fake: FakeJenkin
 def test_json_of_an_odd_shape_has_no_inputs(ci: JenkinsCI, fake: FakeJenkins, body: str) -> None:
     fake.trouble, fake.troubles = (200, "application/json", body), 1
     fake.build(JOB, 12, FakeInput(GATE))
-    report_event(ci, at(2), EventKind.STEPPED)
+    report_event(ci, at(2), EventKind.STEP_ADVANCED)
     assert all("/input/" not in path for path in fake.posts())
 
 

@@ -37,11 +37,13 @@ from tidegate.core.report.traffic import (
 from tidegate.core.routing import Traffic
 
 TURNING_POINTS = frozenset({EventKind.ROLLING_BACK, EventKind.FAILED})
-STEP_ENDS = TURNING_POINTS | {EventKind.STEPPED, EventKind.SUCCEEDED, EventKind.ROLLED_BACK}
+STEP_ENDS = TURNING_POINTS | {EventKind.STEP_ADVANCED, EventKind.SUCCEEDED, EventKind.ROLLED_BACK}
 SIGNAL_KINDS = frozenset(
-    {EventKind.PROMOTED, EventKind.ROLLBACK_ASKED, EventKind.PAUSED, EventKind.RESUMED, EventKind.VERIFY_ASKED}
+    {EventKind.PROMOTED, EventKind.ROLLBACK_REQUESTED, EventKind.PAUSED, EventKind.RESUMED, EventKind.VERIFY_REQUESTED}
 )
-NOTE_KINDS = frozenset({EventKind.WARNING, EventKind.TROUBLE, EventKind.RECOVERED, EventKind.FAULT, EventKind.TAKEN_OVER})
+NOTE_KINDS = frozenset(
+    {EventKind.WARNING, EventKind.DRIVER_ERROR, EventKind.RECOVERED, EventKind.INTERNAL_ERROR, EventKind.TAKEN_OVER}
+)
 PHASE_PHRASES = {
     Phase.PENDING: "has not begun",
     Phase.RUNNING: "is on its way",
@@ -69,8 +71,8 @@ class StepReport:
 
     The switch lasts until all of the step stood (`settled`), the bake from there until it was left. None: not yet, or not
     known; then `unknown` says why. `requests`, `lost` and `errors` are of both; what they count is said in
-    `routing.Traffic`. `traffic_by_release` is of both, too: empty, with the reason in `releases_unknown`, where nothing is known of
-    any. `probe_difference` is None where nobody probed.
+    `routing.Traffic`. `by_release` is of both, too: empty, with the reason in `releases_unknown`, where nothing is known of
+    any. `probed` is None where nobody probed.
     """
 
     number: int  # from 1, in the order in which they happened
@@ -185,7 +187,7 @@ def build_report(rollout: Rollout, events: Sequence[Event], verdicts: Iterable[S
         reason=rollout.reason,
         summary=_summarize(rollout, batches, counts),
         created=rollout.created,
-        started=next((each.at for each in events if each.kind == EventKind.STEPPED), None),
+        started=next((each.at for each in events if each.kind == EventKind.STEP_ADVANCED), None),
         finished=rollout.finished,
         seconds=None if rollout.finished is None else rollout.finished - rollout.created,
         exposed=exposed,
@@ -209,7 +211,7 @@ def build_report(rollout: Rollout, events: Sequence[Event], verdicts: Iterable[S
 
 def _exposes_release(event: Event, release: str) -> bool:
     """Whether from this event on the release takes traffic."""
-    return event.kind in (EventKind.SHIFTED, EventKind.ROUTED) and release in mapping(event, "route")
+    return event.kind in (EventKind.TRAFFIC_SHIFTED, EventKind.TRAFFIC_CONFIRMED) and release in mapping(event, "route")
 
 
 # -- batches ----------------------------------------------------------------------------------------------------------
@@ -233,7 +235,7 @@ def _split_by_step(events: Sequence[Event]) -> list[list[Event]]:
     parts: list[list[Event]] = []
     inside = False
     for event in events:
-        if event.kind == EventKind.ENTERED:
+        if event.kind == EventKind.STEP_STARTED:
             parts.append([])
             inside = True
         if inside:
@@ -249,7 +251,7 @@ def _step_report(
     """`seen` is what each event carries, the first with what the batch before ended with; `last` what the prober had."""
     entered = part[0]
     left = part[-1].at if part[-1].kind in STEP_ENDS else None
-    stood = max((place for place, event in enumerate(part) if event.kind == EventKind.SETTLED), default=None)
+    stood = max((place for place, event in enumerate(part) if event.kind == EventKind.STEP_READY), default=None)
     traffic = [each.traffic for each in seen]
     switch, unknown = traffic_difference(traffic if stood is None else traffic[: stood + 1])
     bake, later = (None, "") if stood is None else traffic_difference(traffic[stood:])
@@ -261,7 +263,7 @@ def _step_report(
         phase=Phase(str(entered.data.get("phase", Phase.RUNNING))),
         did=_describe_step(part),
         entered=entered.at,
-        shifted=next((event.at for event in part if event.kind == EventKind.ROUTED), None),
+        shifted=next((event.at for event in part if event.kind == EventKind.TRAFFIC_CONFIRMED), None),
         settled=None if stood is None else part[stood].at,
         left=left,
         seconds=None if left is None else left - entered.at,
@@ -287,7 +289,7 @@ def _describe_step(part: Sequence[Event]) -> str:
             started[str(event.data.get("release"))] += len(sequence(event, "ordinals"))
         elif event.kind == EventKind.STOPPED:
             stopped.update(mapping(event, "stopped"))
-        elif event.kind in (EventKind.SHIFTED, EventKind.ROUTED):
+        elif event.kind in (EventKind.TRAFFIC_SHIFTED, EventKind.TRAFFIC_CONFIRMED):
             route = mapping(event, "route")
     told = [f"started {_format_counts(started)}"] if started else []
     told += [f"traffic to {_format_counts(route)}"] if route is not None else []
@@ -318,7 +320,7 @@ def _collect_failure_logs(events: Sequence[Event]) -> tuple[FailureLog, ...]:
     """One for each instance; an engine that took over may have asked again."""
     found: dict[str, FailureLog] = {}
     for event in events:
-        if event.kind == EventKind.LOG:
+        if event.kind == EventKind.INSTANCE_LOG:
             data = event.data
             told = FailureLog(
                 instance=str(data.get("name", "")),

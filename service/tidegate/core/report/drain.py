@@ -38,7 +38,10 @@ class TaskReport:
 
 def drain_report(part: Sequence[Event]) -> DrainReport | None:
     """Of the events of one step; None where nothing left the route."""
-    left, closed = _event_data(part, EventKind.ROUTED, "draining"), _event_data(part, EventKind.STOPPED, "closed")
+    left, closed = (
+        _event_data(part, EventKind.TRAFFIC_CONFIRMED, "draining"),
+        _event_data(part, EventKind.STOPPED, "closed"),
+    )
     if not left and not closed:
         return None
     before, after = (_sum_known([each.get("connections") for each in found]) for found in (left, closed))

@@ -43,7 +43,7 @@ class ReleaseTraffic:
 
 @dataclass(frozen=True, slots=True)
 class ProbedCounts:
-    """Requests of the prober; `traffic_by_release` of those whose answer named one, in the application's own words."""
+    """Requests of the prober; `by_release` of those whose answer named one, in the application's own words."""
 
     total: ProbeCounts
     by_release: Mapping[str, ProbeCounts] = field(default_factory=dict)

@@ -36,7 +36,7 @@ class Rollback implements Serializable {
         Map answer = session.client.post(Keys.servicePath(service) + '/rollback', body, session.key('/rollback'))
         Map begun = session.client.wanted(answer)
         Map rollout = session.follower.follow(begun.id, 'end', null)
-        boolean turned = Rollouts.told(session.client.events(begun.id, 0, false), 'rollback_asked')
+        boolean turned = Rollouts.told(session.client.events(begun.id, 0, false), 'rollback_requested')
         return session.outcome.returned(rollout, turned)
     }
 }

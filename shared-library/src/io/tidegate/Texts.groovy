@@ -13,7 +13,7 @@ class Texts implements Serializable {
     static String event(Map event) {
         String line = event.at.substring(11, 19) + '  ' + event.kind.padRight(14) + ' ' + event.sentence
         Map data = event.data ?: [:]
-        return event.kind == 'log' && data.log ? line + '\n' + indented(data.log.toString()) : line
+        return event.kind == 'instance_log' && data.log ? line + '\n' + indented(data.log.toString()) : line
     }
 
     /** An answer that is no good one: the detail, its code, and every mistake. */

@@ -22,7 +22,7 @@ REASON = "reason"  # the parameter that takes it, in any case
 MAX_REASON_CHARS = 500  # characters
 
 ROLLBACK_PHASES = frozenset({Phase.ROLLING_BACK, Phase.ROLLED_BACK, Phase.FAILED})
-ROLLBACK_EVENTS = frozenset({EventKind.ROLLBACK_ASKED, EventKind.ROLLING_BACK, EventKind.ROLLED_BACK, EventKind.FAILED})
+ROLLBACK_EVENTS = frozenset({EventKind.ROLLBACK_REQUESTED, EventKind.ROLLING_BACK, EventKind.ROLLED_BACK, EventKind.FAILED})
 
 
 class InputAnswer(StrEnum):
