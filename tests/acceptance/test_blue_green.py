@@ -25,8 +25,8 @@ services:
       listen: "LISTEN"
       health: {path: /health}
       strategy: blue_green
-      drain: 10s
-      keep: ${KEEP}
+      drain_timeout: 10s
+      keep_old: ${KEEP}
       preview: {listen: "PREVIEW", header: "X-Shop-Preview: green"}
       probe: {path: /, every: 200ms}
       hooks:
@@ -154,11 +154,11 @@ services:
   shop:
     image: tidegate-colours:${VERSION}
     expose: ["8080"]
-    x-tidegate: {listen: "LISTEN", health: {path: /health}, together: true, drain: 5s, healthy_deadline: 120s}
+    x-tidegate: {listen: "LISTEN", health: {path: /health}, group: true, drain_timeout: 5s, healthy_deadline: 120s}
   cart:
     image: tidegate-colours:${CART}
     expose: ["8080"]
-    x-tidegate: {listen: "OTHER", health: {path: /health}, together: true, drain: 5s, healthy_deadline: "${DEADLINE}"}
+    x-tidegate: {listen: "OTHER", health: {path: /health}, group: true, drain_timeout: 5s, healthy_deadline: "${DEADLINE}"}
 """
 
 

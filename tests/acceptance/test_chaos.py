@@ -44,12 +44,12 @@ services:
     x-tidegate:
       listen: "LISTEN"
       health: {path: /health}
-      drain: 10s
+      drain_timeout: 10s
       healthy_deadline: DEADLINE
-      hold: [HOLD]
+      approval: {after: [HOLD]}
       bake: 2s
-      look: 1s
-      checks: [{name: watched, query: sum(up), min: 1, least: 2}]
+      interval: 1s
+      checks: [{name: watched, query: sum(up), min: 1, min_samples: 2}]
 """
 IMAGES = {
     "tidegate-chaos:v1": {"VERSION": "v1"},

@@ -28,7 +28,7 @@ services:
     volumes: ["COUNTERS:/counters"]
     stop_grace_period: 2s
     deploy: {replicas: 2}
-    x-tidegate: {listen: "LISTEN", health: {path: /health}, drain: 10s, healthy_deadline: 30s}
+    x-tidegate: {listen: "LISTEN", health: {path: /health}, drain_timeout: 10s, healthy_deadline: 30s}
 """
 GRACE_SECONDS = 1  # of a stop by hand: no bound, but how soon the engine kills
 ENOUGH_REQUESTS = 100  # to show that none is lost

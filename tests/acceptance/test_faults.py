@@ -42,9 +42,9 @@ services:
     x-tidegate:
       listen: "LISTEN"
       health: {path: /health}
-      drain: 10s
+      drain_timeout: 10s
       bake: BAKE
-      look: 5s
+      interval: 5s
       warmup: WARMUP
       checks: CHECKS
 """

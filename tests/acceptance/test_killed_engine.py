@@ -18,7 +18,7 @@ services:
     expose: ["8080"]
     stop_grace_period: 5s
     deploy: {replicas: 3, update_config: {parallelism: 1, order: start-first}}
-    x-tidegate: {listen: "LISTEN", health: {path: /health}, drain: 10s, healthy_deadline: "${DEADLINE}"}
+    x-tidegate: {listen: "LISTEN", health: {path: /health}, drain_timeout: 10s, healthy_deadline: "${DEADLINE}"}
 """
 IMAGES = {
     "tidegate-acceptance:v1": {"VERSION": "v1"},

@@ -22,7 +22,7 @@ services:
     expose: ["8080"]
     stop_grace_period: 5s
     deploy: {replicas: 3, update_config: {parallelism: 1, order: start-first}}
-    x-tidegate: {listen: "LISTEN", health: {path: /health}, drain: 10s, healthy_deadline: 120s, bake: 2s}
+    x-tidegate: {listen: "LISTEN", health: {path: /health}, drain_timeout: 10s, healthy_deadline: 120s, bake: 2s}
 """
 IMAGES = {f"tidegate-acceptance:{version}": {"VERSION": version} for version in ("v1", "v2")}
 ROUNDS = 3

@@ -16,7 +16,7 @@ services:
     volumes: ["COUNTERS:/counters"]
     stop_grace_period: 5s
     deploy: {replicas: 5, update_config: {parallelism: 1, order: start-first}}
-    x-tidegate: {listen: "LISTEN", health: {path: /health}, drain: 20s, healthy_deadline: 60s}
+    x-tidegate: {listen: "LISTEN", health: {path: /health}, drain_timeout: 20s, healthy_deadline: 60s}
 """
 VERSIONS = ("v1", "v2")
 ROLLOUTS = 4  # of five switches each

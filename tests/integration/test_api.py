@@ -98,7 +98,7 @@ def test_a_platform_that_does_not_answer_is_told_and_no_empty_list(api: RunningA
 
 
 def test_a_rollout_is_planned_and_begun(api: RunningApi) -> None:
-    body = {"compose": compose("hold: [1]"), "variables": {"VERSION": "v1"}}
+    body = {"compose": compose("approval: {after: [1]}"), "variables": {"VERSION": "v1"}}
     answer = api.post(f"{SHOP}/rollouts", body)
     first = answer.json()
     assert (answer.status_code, answer.headers["Location"]) == (202, f"/v1/rollouts/{first['id']}")
@@ -106,7 +106,7 @@ def test_a_rollout_is_planned_and_begun(api: RunningApi) -> None:
     assert len(api.woken) == 1
     api.save(first["id"], Phase.RUNNING, Phase.SUCCEEDED)
 
-    second = api.deploy("v2", "hold: [1]")
+    second = api.deploy("v2", "approval: {after: [1]}")
     assert (second["old"], second["new"], len(second["steps"]), second["batches"]) == ("v1-1", "v2-2", 4, 3)
     assert second["steps"][0]["fleet"] == {"v1-1": 3, "v2-2": 1}
     assert second["steps"][0]["gate"]["hold"] == "promote"
@@ -226,7 +226,7 @@ def test_rollouts_are_listed_in_pages_and_by_filter(api: RunningApi) -> None:
 def test_a_whole_rollout_with_the_engine_and_its_report(api: RunningApi) -> None:
     with api.engine():
         assert api.until(api.deploy()["id"], "succeeded", "failed")["phase"] == "succeeded"
-        second = api.deploy("v2", "hold: [1]")
+        second = api.deploy("v2", "approval: {after: [1]}")
 
         def waits() -> requests.Response | None:
             answer = api.call("GET", f"/v1/rollouts/{second['id']}")
@@ -256,7 +256,7 @@ def test_a_whole_rollout_with_the_engine_and_its_report(api: RunningApi) -> None
 # -- wishes -----------------------------------------------------------------------------------------------------------
 
 
-def held(api: RunningApi, options: str = "hold: [1]", **changes: object) -> tuple[str, str]:
+def held(api: RunningApi, options: str = "approval: {after: [1]}", **changes: object) -> tuple[str, str]:
     """A rollout that waits after its first batch, and its ETag."""
     api.finish("v1")
     rollout = api.deploy("v2", options)
@@ -280,7 +280,7 @@ def test_an_approval_is_bound_to_what_was_seen(api: RunningApi) -> None:
 
 
 def test_an_approval_in_full_is_for_every_hold_that_follows(api: RunningApi) -> None:
-    path, etag = held(api, "hold: [2]")
+    path, etag = held(api, "approval: {after: [2]}")
     refused = api.post(f"{path}/promote", If_Match=etag)
     assert refused.status_code == 409
     assert refused.json()["detail"].endswith("goes on by itself; the next hold is after step 2")
@@ -322,7 +322,7 @@ def test_pause_resume_verify_and_rollback_are_recorded(api: RunningApi) -> None:
     etag = api.post(f"{path}/rollback", {"reason": "no"}).headers["ETag"]
     assert api.call("GET", path).headers["ETag"] == etag
     kinds = [each["kind"] for each in api.call("GET", f"{path}/events?after=2").json()["events"]]
-    assert kinds == ["paused", "resumed", "verify_asked", "rollback_asked"]
+    assert kinds == ["paused", "resumed", "verify_requested", "rollback_requested"]
     assert len(api.woken) == 6
 
 
@@ -340,7 +340,7 @@ def test_a_wish_with_a_key_happens_once(api: RunningApi) -> None:
 
 
 def test_wishes_that_make_no_sense_are_refused_with_a_sentence(api: RunningApi) -> None:
-    path, etag = held(api, "drain: 1s")
+    path, etag = held(api, "drain_timeout: 1s")
     rollout = path.rpartition("/")[2]
     said = api.post(f"{path}/promote", If_Match=etag).json()
     assert said["detail"] == (

@@ -37,7 +37,7 @@ def waiting(api: RunningApi, rollout: str, step: int = 0) -> dict[str, Any]:
     return dict(eventually(f"{rollout} waits for a person", found) or {})
 
 
-def held(api: RunningApi, options: str = "hold: [1]") -> dict[str, Any]:
+def held(api: RunningApi, options: str = "approval: {after: [1]}") -> dict[str, Any]:
     """A rollout over v1 that waits for approval after its first batch."""
     api.until(api.deploy("v1")["id"], "succeeded")
     return waiting(api, api.deploy("v2", options)["id"])
@@ -60,7 +60,7 @@ def deploy(api: RunningApi, version: str, **more: Any) -> Any:
 
 def test_a_hold_tells_what_it_takes_and_what_speaks_for_it(api: RunningApi) -> None:
     with api.engine():
-        rollout = held(api, "hold: [1], approval: {roles: [two], needed: 2, requester: false}")
+        rollout = held(api, "approval: {after: [1], roles: [two], needed: 2, requester: false}")
     hold = rollout["hold"]
     assert (hold["kind"], hold["step"], hold["needed"], hold["given"]) == ("approval", 0, 2, [])
     assert (hold["roles"], hold["requester_may_approve"], hold["on_expiry"]) == (["two"], False, "rollback")
@@ -75,7 +75,7 @@ def test_a_hold_tells_what_it_takes_and_what_speaks_for_it(api: RunningApi) -> N
 
 def test_as_many_different_people_as_are_needed_let_it_on(api: RunningApi) -> None:
     with api.engine():
-        rollout = held(api, "hold: [1], approval: {roles: [two], needed: 2}")
+        rollout = held(api, "approval: {after: [1], roles: [two], needed: 2}")
         first = promote(api, rollout, on_behalf_of="alice", reason="looks good")
         assert first.status_code == 202
         assert [(each["by"], each["via"], each["reason"]) for each in first.json()["hold"]["given"]] == [
@@ -94,7 +94,7 @@ def test_as_many_different_people_as_are_needed_let_it_on(api: RunningApi) -> No
 def test_who_asked_may_not_approve_where_that_is_wanted(api: RunningApi) -> None:
     with api.engine():
         api.until(api.deploy("v1")["id"], "succeeded")
-        body = {"compose": compose("hold: [1], approval: {requester: false}"), "variables": {"VERSION": "v2"}}
+        body = {"compose": compose("approval: {after: [1], requester: false}"), "variables": {"VERSION": "v2"}}
         answer = api.post(f"{SHOP}/rollouts", {**body, "on_behalf_of": "alice"})
         assert (answer.json()["requested_by"], answer.json()["requested_via"]) == ("alice", "admin")
         rollout = waiting(api, answer.json()["id"])
@@ -118,7 +118,7 @@ def test_only_a_token_that_may_vouch_speaks_for_a_person(api: RunningApi) -> Non
 
 def test_an_approval_is_for_the_digest_the_plan_and_the_step_that_were_seen(api: RunningApi) -> None:
     with api.engine():
-        rollout = held(api, "hold: [1, 2]")
+        rollout = held(api, "approval: {after: [1, 2]}")
         assert promote(api, rollout).status_code == 202
         now = waiting(api, rollout["id"], step=1)
         late = promote(api, rollout)
@@ -133,7 +133,7 @@ def test_an_approval_is_for_the_digest_the_plan_and_the_step_that_were_seen(api:
 def test_a_hold_that_nobody_answers_ends_as_was_wanted(api: RunningApi, action: str, phase: str) -> None:
     with api.engine():
         api.until(api.deploy("v1")["id"], "succeeded")
-        rollout = api.deploy("v2", f"hold: [1], hold_expires: 300ms, approval: {{on_expiry: {action}}}")
+        rollout = api.deploy("v2", f"approval: {{after: [1], expires: 300ms, on_expiry: {action}}}")
         assert api.until(rollout["id"], "succeeded", "rolled_back")["phase"] == phase
 
 
@@ -234,7 +234,7 @@ def test_force_takes_its_scope_and_a_reason(api: RunningApi) -> None:
 def test_force_skips_bakes_and_holds_to_the_end(api: RunningApi) -> None:
     with api.engine():
         api.until(api.deploy("v1")["id"], "succeeded")
-        rollout = api.deploy("v2", "hold: [1, 2, 3], bake: 1h")
+        rollout = api.deploy("v2", "approval: {after: [1, 2, 3]}, bake: 1h")
         silent = api.post(f"/v1/rollouts/{rollout['id']}/promote", {"force": True})
         assert (silent.status_code, [each["path"] for each in silent.json()["errors"]]) == (422, ["reason"])
         assert api.post(f"/v1/rollouts/{rollout['id']}/promote", {"force": True, "reason": "fire"}).status_code == 202

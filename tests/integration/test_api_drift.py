@@ -79,7 +79,7 @@ def test_what_vanished_comes_back_by_itself(tended: RunningApi) -> None:
 
 def test_by_policy_it_is_shown_until_somebody_asks(api: RunningApi) -> None:
     with api.engine(drift_interval_seconds=TEND_SECONDS):
-        api.until(api.deploy(options="drain: 1s, repair: show")["id"], "succeeded")
+        api.until(api.deploy(options="drain_timeout: 1s, repair: show")["id"], "succeeded")
         remove_one(api)
         drift = eventually("the drift is shown", lambda: shop(api)["drift"])
         assert (drift["state"], drift["message"]) == ("shown", "1 of v1-1 missing; 1 in the proxy that no longer runs")
@@ -112,7 +112,7 @@ def test_up_and_down_and_what_is_kept_of_it(tended: RunningApi) -> None:
 
 def test_more_that_never_become_ready_leave_again(api: RunningApi) -> None:
     with api.engine():
-        api.until(api.deploy(options="drain: 1s, healthy_deadline: 8s")["id"], "succeeded")
+        api.until(api.deploy(options="drain_timeout: 1s, healthy_deadline: 8s")["id"], "succeeded")
         api.world.ready_after = 3600.0
         before = {each.id for each in api.world.present()}
         with api.world.lock:
@@ -164,7 +164,7 @@ def test_what_cannot_be_asked(api: RunningApi) -> None:
 
 
 def test_a_scaling_stays_where_the_last_rollout_led(tended: RunningApi) -> None:
-    stored = compose("drain: 1s, route: elsewhere")
+    stored = compose("drain_timeout: 1s, route: elsewhere")
     assert tended.call("PUT", SHOP, {"compose": stored, "variables": {"VERSION": "v9"}}, headers={"If-Match": '"1"'}).ok
     tended.until(scale(tended, 4).json()["id"], "succeeded")
     assert tended.world.serving("shop") == ["v1-1"] * 4

@@ -30,7 +30,7 @@ services:
     env_file: [app.env]
     secrets: [db, token]
     configs: [{source: keys, target: /etc/shop/keys.p12}]
-    x-tidegate: {listen: 8001, health: {path: /health}, drain: 1s}
+    x-tidegate: {listen: 8001, health: {path: /health}, drain_timeout: 1s}
 secrets: {db: {file: secrets/db.txt}, token: {environment: TOKEN}}
 configs: {keys: {file: keys.p12}}
 """

@@ -16,15 +16,15 @@ services:
   shop:
     image: shop:${VERSION}
     expose: ["8080"]
-    x-tidegate: {listen: 8001, health: {path: /health}, together: true, OPTIONS}
+    x-tidegate: {listen: 8001, health: {path: /health}, group: true, OPTIONS}
   worker:
     image: worker:${VERSION}
     expose: ["8080"]
-    x-tidegate: {listen: 8002, health: {path: /health}, together: true, route: worker, OPTIONS}
+    x-tidegate: {listen: 8002, health: {path: /health}, group: true, route: worker, OPTIONS}
   database:
     image: postgres:15
 """
-GROUP = "drain: 1s, strategy: blue_green"
+GROUP = "drain_timeout: 1s, strategy: blue_green"
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_nobody_approves_what_they_may_not(api: RunningApi) -> None:
 
 
 def test_together_needs_the_file_and_another_service(api: RunningApi) -> None:
-    alone = BOTH.replace("OPTIONS", GROUP).replace("together: true, route: worker, ", "route: worker, ")
+    alone = BOTH.replace("OPTIONS", GROUP).replace("group: true, route: worker, ", "route: worker, ")
     answer = api.post(f"{SHOP}/rollouts", {"compose": alone, "variables": {"VERSION": "v1"}})
     assert answer.status_code == 422
     assert "no other service" in answer.text
@@ -118,7 +118,7 @@ def test_together_needs_the_file_and_another_service(api: RunningApi) -> None:
 
 def test_the_gate_shows_preview_and_tasks_and_a_failed_one_turns_back(api: RunningApi) -> None:
     options = (
-        "drain: 1s, strategy: blue_green, preview: {listen: 8003, header: 'X-Preview: blue'}, "
+        "drain_timeout: 1s, strategy: blue_green, preview: {listen: 8003, header: 'X-Preview: blue'}, "
         "hooks: {pre_deploy: migrate up, pre_promote: {command: [smoke], timeout: 30s}}"
     )
     api.until(api.deploy("v1", options)["id"], "succeeded")
@@ -139,7 +139,7 @@ def test_the_gate_shows_preview_and_tasks_and_a_failed_one_turns_back(api: Runni
 
 
 def test_an_approval_ends_the_keeping_of_the_old_colour(api: RunningApi) -> None:
-    options = "drain: 1s, strategy: blue_green, keep: 1h"
+    options = "drain_timeout: 1s, strategy: blue_green, keep_old: 1h"
     api.until(api.deploy("v1", options)["id"], "succeeded")
     rollout = held(api, api.deploy("v2", options)["id"])
     approve(api, rollout)

@@ -198,7 +198,7 @@ def test_an_engine_that_is_stopped_gives_its_claims_back(tmp_path: Path) -> None
         rollout = begin(serving.store, a_service())
         # There is no environment in the settings, which the engine tells with the rollout in its hands.
         path = f"/v1/rollouts/{rollout.id}/events"
-        eventually("the engine has driven it", lambda: '"trouble"' in serving.get(path).text)
+        eventually("the engine has driven it", lambda: '"driver_error"' in serving.get(path).text)
         serving.process.terminate()
         assert exit_status(serving.process) == 0
         assert any(line["event"] == "engine stopped" for line in serving.lines())

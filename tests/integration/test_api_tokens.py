@@ -84,7 +84,7 @@ def test_behind_a_trusted_proxy_each_client_counts_for_itself(tmp_path: Path, *,
 
 def test_each_scope_opens_its_own_doors(api: RunningApi) -> None:
     api.finish("v1")
-    rollout = api.deploy("v2", "hold: [1]")["id"]
+    rollout = api.deploy("v2", "approval: {after: [1]}")["id"]
     doors = {
         "read": [("GET", SHOP), ("GET", f"{SHOP}/instances"), ("GET", f"/v1/rollouts/{rollout}")],
         "deploy": [("PUT", SHOP), ("POST", f"{SHOP}/rollouts"), ("POST", f"/v1/rollouts/{rollout}/verify")]

@@ -33,7 +33,7 @@ def api(tmp_path: Path) -> Iterator[RunningApi]:
 def tidegate(api: RunningApi, tmp_path: Path) -> Run:
     """The command with the server and a token set; keywords change the environment."""
     (tmp_path / "compose.yaml").write_text(compose())
-    (tmp_path / "held.yaml").write_text(compose("drain: 1s, hold: [1]"))
+    (tmp_path / "held.yaml").write_text(compose("drain_timeout: 1s, approval: {after: [1]}"))
 
     def run(*words: str, **environ: str) -> subprocess.CompletedProcess[str]:
         own = {"TIDEGATE_SERVER": api.url, "TIDEGATE_TOKEN": api.token, "COLUMNS": "200"}
@@ -125,7 +125,7 @@ def test_a_freeze_force_and_the_audit_log(tidegate: Run) -> None:
 
 
 def test_every_mistake_of_a_file_at_once(tidegate: Run, tmp_path: Path) -> None:
-    (tmp_path / "bad.yaml").write_text(compose("drian: 1s, hold: [9]").replace("replicas: 3", "replicas: -3"))
+    (tmp_path / "bad.yaml").write_text(compose("drian: 1s, approval: {after: [9]}").replace("replicas: 3", "replicas: -3"))
     done = deploy(tidegate, "v1", "bad.yaml")
     assert done.returncode == ExitCode.REFUSED
     for said in ("services.shop.deploy.replicas: found -3", "drian: unknown key; did you mean drain?"):
@@ -136,7 +136,7 @@ def test_every_mistake_of_a_file_at_once(tidegate: Run, tmp_path: Path) -> None:
 
 def test_two_services_on_one_route(tidegate: Run, tmp_path: Path) -> None:
     deploy(tidegate, "v1")
-    (tmp_path / "two.yaml").write_text(compose("drain: 1s, route: shop").replace("  shop:", "  cart:"))
+    (tmp_path / "two.yaml").write_text(compose("drain_timeout: 1s, route: shop").replace("  shop:", "  cart:"))
     done = tidegate("deploy", "demo/cart", "-f", "two.yaml", "--set", "VERSION=v1")
     assert done.returncode == ExitCode.REFUSED
     assert "demo/shop" in done.stderr
@@ -204,7 +204,7 @@ def test_check_tells_what_is_wrong_and_how_to_mend_it(tidegate: Run, tmp_path: P
     rows = {row["part"]: row for row in json.loads(done.stdout)}
     assert [rows[part]["ok"] for part in ("database", "docker local", "prometheus")] == [False] * 3
     assert all(row["fix"] for row in rows.values() if not row["ok"])
-    assert "tidegate migrate" in rows["database"]["fix"]
+    assert "tidegate db migrate" in rows["database"]["fix"]
 
 
 def test_check_tells_which_router_was_chosen_and_why(tidegate: Run, tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def test_every_instance_is_a_target_with_its_release(api: RunningApi) -> None:
 def test_roles_follow_a_rollout(api: RunningApi) -> None:
     served(api)
     with api.engine():
-        path = f"/v1/rollouts/{api.deploy('v2', 'hold: [1], drain: 1s')['id']}"
+        path = f"/v1/rollouts/{api.deploy('v2', 'approval: {after: [1]}, drain_timeout: 1s')['id']}"
         eventually("it waits for a person", lambda: api.call("GET", path).json()["hold"])
         roles = {(each["labels"]["release"], each["labels"]["__meta_tidegate_role"]) for each in told(api)}
         assert roles == {("v1-1", "baseline"), ("v2-2", "candidate")}

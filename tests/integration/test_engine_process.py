@@ -149,7 +149,7 @@ def test_sigterm_finishes_the_effect_and_gives_the_rollout_back(house: House) ->
     engine = house.engine()
     house.ended(house.ask("v1"))
     rollout = house.ask("v2")
-    house.until(rollout, EventKind.ROUTED)
+    house.until(rollout, EventKind.TRAFFIC_CONFIRMED)
     engine.send_signal(signal.SIGTERM)
     assert exit_status(engine) == 0
     claim = house.store.claim("probe", 600.0)

@@ -154,7 +154,7 @@ def test_the_command_line_shows_no_command_to_a_terminal(api: RunningApi) -> Non
     api.save(rollout, Phase.RUNNING)
     claim = store.claim("test", 30.0)
     assert claim is not None
-    event = Event("trouble", f"the hook said: {said}", api.wiring.clock())
+    event = Event("driver_error", f"the hook said: {said}", api.wiring.clock())
     driven, _ = store.load(rollout)
     store.save(driven, [event], claim.fence)
     shown = ""

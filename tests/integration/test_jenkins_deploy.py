@@ -30,7 +30,7 @@ def test_a_deploy_ends_at_the_hold(jenkins: Jenkins) -> None:
 
 
 def test_a_deploy_without_a_hold_ends_with_the_release_in_service(jenkins: Jenkins) -> None:
-    jenkins.compose = compose("drain: 1s")
+    jenkins.compose = compose("drain_timeout: 1s")
     build = jenkins.build(deploy())
     jenkins.ends("deploy: to the end", build, "SUCCESS")
     assert (build["returned"]["phase"], build["returned"]["approvals"]) == ("succeeded", [])
@@ -52,7 +52,7 @@ def test_an_answer_that_is_lost_starts_no_second_rollout(jenkins: Jenkins, match
 
 
 def test_a_release_that_never_stands_fails_the_build_with_the_reason(jenkins: Jenkins) -> None:
-    jenkins.compose = compose("drain: 1s, healthy_deadline: 2s")
+    jenkins.compose = compose("drain_timeout: 1s, healthy_deadline: 2s")
     jenkins.api.world.never_ready.add("v2-2")
     build = jenkins.build(deploy(archive=True))
     text = jenkins.ends("deploy: rolled back, it is never ready", build, "FAILURE")
@@ -63,9 +63,9 @@ def test_a_release_that_never_stands_fails_the_build_with_the_reason(jenkins: Je
     assert (suite.get("tests"), suite.get("failures")) == ("1", "1")
 
 
-def checked(jenkins: Jenkins, answer: Any = None, hold: str = "hold: [1]") -> None:
+def checked(jenkins: Jenkins, answer: Any = None, hold: str = "approval: {after: [1]}") -> None:
     """From now on what the builds deploy is judged, and the metrics say this; nothing, where it is not told."""
-    jenkins.compose = compose(f"{hold}, drain: 1s, {CHECKED}")
+    jenkins.compose = compose(f"{hold}, drain_timeout: 1s, {CHECKED}")
     if answer is not None:
         jenkins.api.world.answer = answer
 
@@ -129,7 +129,7 @@ def test_the_whole_way_in_one_step(jenkins: Jenkins) -> None:
 
 
 def test_the_whole_way_when_a_person_accepts_what_is_not_known(jenkins: Jenkins) -> None:
-    checked(jenkins, hold="hold: [3]")
+    checked(jenkins, hold="approval: {after: [3]}")
     options = deploy()[1] | {"gate": True, "wait": 20}
     build = jenkins.build(("tidegatePipeline", options), script=[clicks()] * 4)
     text = jenkins.ends("pipeline: inconclusive, and accepted by a person", build, "UNSTABLE")
@@ -162,7 +162,7 @@ def test_a_rollback_of_the_builds_own_rollout(jenkins: Jenkins) -> None:
 
 
 def test_a_rollback_of_one_that_serves_is_refused_with_the_way_out(jenkins: Jenkins) -> None:
-    jenkins.compose = compose("drain: 1s")
+    jenkins.compose = compose("drain_timeout: 1s")
     build = jenkins.build(deploy(), ("tidegateRollback", {}))
     assert "tidegateRollback service: 'demo/shop'" in jenkins.ends("rollback: too late", build, "FAILURE")
 
@@ -259,7 +259,7 @@ def test_every_step_keeps_the_conventions() -> None:
 
 
 def test_files_beside_the_compose_file_come_with_it(jenkins: Jenkins) -> None:
-    text = compose("drain: 1s").replace("    environment:", "    env_file: app.env\n    environment:")
+    text = compose("drain_timeout: 1s").replace("    environment:", "    env_file: app.env\n    environment:")
     files = {"shop/compose.yaml": text, "shop/app.env": "COLOUR=blau\n"}
     build = jenkins.build(deploy(file="shop/compose.yaml", files=["app.env"]), files=files)
     jenkins.ends("deploy: with the files that the Compose file names", build, "SUCCESS")
@@ -269,7 +269,7 @@ def test_files_beside_the_compose_file_come_with_it(jenkins: Jenkins) -> None:
 
 
 def test_a_failed_hook_is_told_with_what_it_printed(jenkins: Jenkins) -> None:
-    jenkins.compose = compose("drain: 1s, hooks: {pre_promote: smoke}")
+    jenkins.compose = compose("drain_timeout: 1s, hooks: {pre_promote: smoke}")
     jenkins.api.world.statuses["pre_promote"] = 3
     text = jenkins.ends("deploy: rolled back, a hook failed", jenkins.build(deploy()), "FAILURE")
     assert "pre_promote failed: exit status 3" in text

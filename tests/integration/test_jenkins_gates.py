@@ -34,7 +34,7 @@ def test_approved_at_the_gate_it_goes_to_the_end(jenkins: Jenkins) -> None:
 
 
 def test_the_gate_shows_the_evidence_and_the_requests(jenkins: Jenkins) -> None:
-    jenkins.compose = compose(f"hold: [1], drain: 1s, {CHECKED}")
+    jenkins.compose = compose(f"approval: {{after: [1]}}, drain_timeout: 1s, {CHECKED}")
     jenkins.api.world.answer = GOOD
     jenkins.build(deploy())
     report = jenkins.api.call("GET", f"/v1/rollouts/{jenkins.latest()['id']}/report").json()
@@ -74,7 +74,7 @@ def test_a_plan_without_a_gate_is_approved_by_the_build_itself(jenkins: Jenkins)
 
 
 def test_a_decision_without_a_gate_waits_for_a_person_elsewhere(jenkins: Jenkins) -> None:
-    jenkins.compose = compose(f"drain: 1s, {CHECKED}")
+    jenkins.compose = compose(f"drain_timeout: 1s, {CHECKED}")
     build = jenkins.build(deploy(), ("tidegatePromote", {}), meanwhile=lambda: decide(jenkins))
     text = jenkins.ends("promote: without a gate, decided elsewhere", build, "UNSTABLE")
     assert "Waiting for a person's decision" in text
@@ -87,7 +87,9 @@ def decide(jenkins: Jenkins) -> None:
     def is_over() -> bool:
         rollout = jenkins.latest()
         if rollout["hold"]:  # perhaps no longer: then the answer is a refusal
-            eventually("the build has seen the hold", lambda: follows_beyond(jenkins, rollout["id"], "held"))
+            eventually(
+                "the build has seen the hold", lambda: follows_beyond(jenkins, rollout["id"], "waiting_for_approval")
+            )
             body = {"binding": rollout["hold"]["binding"], "on_behalf_of": "bob"}
             jenkins.api.post(f"/v1/rollouts/{rollout['id']}/promote", body)
         return rollout["phase"] not in ("pending", "running") and rollout["new"] != "v1-1"
@@ -134,7 +136,7 @@ def test_a_gate_that_nobody_answers_in_time(jenkins: Jenkins, choice: str, phase
 
 
 def test_the_services_own_deadline_fails_the_build(jenkins: Jenkins) -> None:
-    jenkins.compose = compose("hold: [1], hold_expires: 1s, drain: 1s")
+    jenkins.compose = compose("approval: {after: [1], expires: 1s}, drain_timeout: 1s")
     build = jenkins.build(deploy(), promote(), script=[refuses(after=2)])
     text = jenkins.ends("gate: the service's own deadline is over", build, "FAILURE")
     assert "nobody answered in time" in text
@@ -158,7 +160,7 @@ def test_a_build_that_is_aborted_behind_the_gate_asks_for_the_way_back(jenkins: 
 
 
 def test_who_is_not_of_the_role_is_told_so_and_another_may(jenkins: Jenkins) -> None:
-    jenkins.compose = compose("hold: [1], drain: 1s, approval: {roles: [release-managers]}")
+    jenkins.compose = compose("approval: {after: [1], roles: [release-managers]}, drain_timeout: 1s")
     build = jenkins.build(deploy(), promote(), script=[clicks("mallory"), clicks("bob")])
     text = jenkins.ends("gate: not of the role, then another person", build, "SUCCESS")
     assert "mallory may not approve" in text
@@ -167,7 +169,7 @@ def test_who_is_not_of_the_role_is_told_so_and_another_may(jenkins: Jenkins) -> 
 
 
 def test_who_asked_may_not_approve_where_that_is_wanted(jenkins: Jenkins) -> None:
-    jenkins.compose = compose("hold: [1], drain: 1s, approval: {requester: false}")
+    jenkins.compose = compose("approval: {after: [1], requester: false}, drain_timeout: 1s")
     causes = [{"userId": "alice"}]
     script = [clicks("alice"), clicks("bob")]
     build = jenkins.build(deploy(onBehalfOf=True), promote(), script=script, causes=causes)
@@ -177,7 +179,7 @@ def test_who_asked_may_not_approve_where_that_is_wanted(jenkins: Jenkins) -> Non
 
 
 def test_five_people_who_may_not_end_the_build(jenkins: Jenkins) -> None:
-    jenkins.compose = compose("hold: [1], drain: 1s, approval: {roles: [release-managers]}")
+    jenkins.compose = compose("approval: {after: [1], roles: [release-managers]}, drain_timeout: 1s")
     build = jenkins.build(deploy(), promote(), script=[clicks("mallory")] * 9)
     jenkins.ends("gate: nobody of the role", build, "FAILURE")
     assert len(build["inputs"]) == 5
@@ -193,7 +195,7 @@ def test_a_token_that_may_not_approve_fails_at_once(jenkins: Jenkins) -> None:
 
 
 def test_two_people_are_asked_one_after_the_other(jenkins: Jenkins) -> None:
-    jenkins.compose = compose("hold: [1], drain: 1s, approval: {needed: 2}")
+    jenkins.compose = compose("approval: {after: [1], needed: 2}, drain_timeout: 1s")
     script = [clicks("alice"), clicks("alice"), clicks("bob")]
     build = jenkins.build(deploy(), promote(), script=script)
     text = jenkins.ends("gate: 2 of 2 people, one of them twice", build, "SUCCESS")
@@ -204,7 +206,7 @@ def test_two_people_are_asked_one_after_the_other(jenkins: Jenkins) -> None:
 
 def test_what_has_changed_since_it_was_shown_is_asked_for_anew(jenkins: Jenkins) -> None:
     """The first hold is approved elsewhere; the click is not taken for an approval of the next one."""
-    jenkins.compose = compose("hold: [1, 2], drain: 1s")
+    jenkins.compose = compose("approval: {after: [1, 2]}, drain_timeout: 1s")
     jenkins.build(deploy())
     rollout = jenkins.held()
     body = {"binding": rollout["hold"]["binding"], "on_behalf_of": "bob"}
@@ -244,7 +246,7 @@ def told(jenkins: Jenkins, gate: FakeInput) -> None:
 
 
 def test_a_fail_while_the_gate_waits_closes_it_and_fails_the_build(jenkins: Jenkins, fake: FakeJenkins) -> None:
-    jenkins.compose = compose(f"hold: [1], drain: 1s, {CHECKED}")
+    jenkins.compose = compose(f"approval: {{after: [1]}}, drain_timeout: 1s, {CHECKED}")
     jenkins.api.world.answer = GOOD
     jenkins.build(deploy())
     page, gate, ends = shown(jenkins, fake)

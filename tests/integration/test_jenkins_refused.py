@@ -21,9 +21,9 @@ STEPS = {
 
 def held(jenkins: Jenkins) -> str:
     """The id of a rollout of somebody else that waits for approval and is judged."""
-    checks = "checks: [{name: slow, query: slow_seconds, max: 0.5, least: 1}], bake: 1s, look: 1s, on_inconclusive: hold"
+    checks = "checks: [{name: slow, query: slow_seconds, max: 0.5, min_samples: 1}], bake: 1s, interval: 1s, on_inconclusive: pause"
     jenkins.api.world.answer = constant(0.1)
-    jenkins.api.deploy("v2", f"hold: [1], drain: 1s, {checks}")
+    jenkins.api.deploy("v2", f"approval: {{after: [1]}}, drain_timeout: 1s, {checks}")
     return str(jenkins.held()["id"])
 
 
@@ -46,7 +46,7 @@ def test_a_wrong_token_and_one_without_the_scope_fail_at_once(jenkins: Jenkins, 
 
 
 def another_under_way(jenkins: Jenkins) -> Build:
-    jenkins.api.deploy("v3", "hold: [1]")
+    jenkins.api.deploy("v3", "approval: {after: [1]}")
     return jenkins.build(deploy())
 
 
@@ -81,7 +81,7 @@ def unknown_rollout(jenkins: Jenkins) -> Build:
 
 
 def a_key_used_for_something_else(jenkins: Jenkins) -> Build:
-    jenkins.compose = compose("drain: 1s")
+    jenkins.compose = compose("drain_timeout: 1s")
     jenkins.build(deploy())
     return jenkins.build(deploy("v3"))
 
@@ -112,7 +112,7 @@ def test_what_is_refused_says_why(jenkins: Jenkins, play: Callable[[Jenkins], Bu
 
 
 def test_a_newer_build_takes_over_once_the_older_one_is_through(jenkins: Jenkins) -> None:
-    jenkins.compose = compose("drain: 1s")
+    jenkins.compose = compose("drain_timeout: 1s")
     jenkins.build(deploy())
     jenkins.number = 8
     jenkins.ends("deploy: by the next build", jenkins.build(deploy("v3")), "SUCCESS")
@@ -159,7 +159,7 @@ def test_a_credential_that_is_not_there(jenkins: Jenkins) -> None:
 
 def turned_back(jenkins: Jenkins) -> None:
     """v2 was tried and turned back, and could stand now."""
-    jenkins.compose = compose("drain: 1s, healthy_deadline: 1s")
+    jenkins.compose = compose("drain_timeout: 1s, healthy_deadline: 1s")
     jenkins.api.world.never_ready.add("v2-2")
     jenkins.build(deploy())
     assert jenkins.latest()["phase"] == "rolled_back"

@@ -97,16 +97,16 @@ def test_all_that_may_be_alerted_on_is_there_before_it_happens(tmp_path: Path) -
         "tidegate_driver_errors_total{environment=demo,part=router,retryable=false}",
         "tidegate_driver_errors_total{environment=,part=database,retryable=true}",
         "tidegate_verdicts_total{environment=demo,outcome=FAIL}",
-        "tidegate_hold_seconds{environment=demo}",
+        "tidegate_approval_wait_seconds{environment=demo}",
         "tidegate_live_rollouts{environment=live,phase=running}",
         "tidegate_leases_lost_total",
         "tidegate_failed_authentications_total",
         "tidegate_outbox_lag_seconds",
-        "tidegate_overdue_seconds",
-        "tidegate_faults_total",
+        "tidegate_rollouts_overdue_seconds",
+        "tidegate_internal_errors_total",
     ):
         assert found[name] == 0.0, name
-    assert found["tidegate_engine_silent_seconds"] == float("inf"), "none was ever heard"
+    assert found["tidegate_engine_heartbeat_age_seconds"] == float("inf"), "none was ever heard"
     assert found["tidegate_database_up"] == 1.0
     assert found["tidegate_database_free_bytes"] > 0
 
@@ -126,14 +126,14 @@ def _wired(api: RunningApi) -> wires.Wiring:
 def test_the_engine_counts_what_it_does(api: RunningApi) -> None:
     with engine(api):
         api.world.faults["instances"] = [PlatformError("busy")] * 2
-        good = api.deploy("v1", "drain: 1s, hooks: {pre_deploy: {command: [migrate]}}")
+        good = api.deploy("v1", "drain_timeout: 1s, hooks: {pre_deploy: {command: [migrate]}}")
         api.until(good["id"], "succeeded")
         api.world.always["start"] = PlatformError("no room", retryable=False)
         bad = api.deploy("v2")
         api.until(bad["id"], "rolled_back", "failed")
         eventually("every lease is given back", lambda: metrics(api)["tidegate_leases_held"] == 0.0)
         found = metrics(api)
-        assert found["tidegate_engine_silent_seconds"] < 120
+        assert found["tidegate_engine_heartbeat_age_seconds"] < 120
     assert found["tidegate_rollouts_total{environment=demo,outcome=succeeded}"] == 1.0
     assert found["tidegate_rollout_seconds_count{environment=demo,outcome=succeeded}"] == 1.0
     assert found["tidegate_rollout_seconds_sum{environment=demo,outcome=succeeded}"] > 0.0
@@ -152,10 +152,10 @@ def test_holds_and_the_outbox_are_told_in_seconds(api: RunningApi) -> None:
     rollout = api.post(f"{SHOP}/rollouts", asked_by_a_build()).json()["id"]
     api.save(rollout, Phase.RUNNING, held=time.time() - 100.0)
     found = metrics(api)
-    assert 99.0 < found["tidegate_hold_seconds{environment=demo}"] < 400.0
+    assert 99.0 < found["tidegate_approval_wait_seconds{environment=demo}"] < 400.0
     assert found["tidegate_live_rollouts{environment=demo,phase=running}"] == 1.0
     assert found["tidegate_outbox_rollouts"] == 1.0
-    for lag in ("tidegate_outbox_lag_seconds", "tidegate_overdue_seconds"):  # no engine takes it
+    for lag in ("tidegate_outbox_lag_seconds", "tidegate_rollouts_overdue_seconds"):  # no engine takes it
         eventually(f"{lag} grows", lambda name=lag: metrics(api)[name] > 0.04)
 
 
@@ -184,7 +184,7 @@ def test_an_engine_of_its_own_serves_its_metrics(api: RunningApi) -> None:
 
 def asked_by_a_build() -> dict[str, object]:
     build = {"job": JOB, "number": 7, "url": "http://ci/7/"}
-    return {"compose": compose("hold: [1]"), "variables": {"VERSION": "v1"}, "build": build}
+    return {"compose": compose("approval: {after: [1]}"), "variables": {"VERSION": "v1"}, "build": build}
 
 
 @pytest.fixture
@@ -211,7 +211,7 @@ def test_every_line_says_what_it_is_about(api: RunningApi, tmp_path: Path, writt
     told = written.getvalue()
     lines = [json.loads(line) for line in told.splitlines() if line.startswith("{")]
     about = {"rollout": rollout, "environment": "demo", "service": "shop", "build": f"{JOB} #7"}
-    trouble = [line for line in lines if line["event"] == "trouble"]
+    trouble = [line for line in lines if line["event"] == "driver_error"]
     assert trouble, "the engine told nothing"
     for line in trouble:
         assert about.items() <= line.items()

@@ -31,7 +31,7 @@ def api(tmp_path: Path) -> Iterator[RunningApi]:
         yield made
 
 
-def asked(api: RunningApi, options: str = "hold: [1]") -> str:
+def asked(api: RunningApi, options: str = "approval: {after: [1]}") -> str:
     """A rollout that build 7 asked for; its id."""
     build = {"job": JOB, "number": 7, "url": "http://ci/7/"}
     body = {"compose": compose(options), "variables": {"VERSION": "v2"}, "build": build}
@@ -56,7 +56,7 @@ def ends_with(build: FakeBuild, word: str) -> bool:
 def test_the_builds_page_follows_the_rollout_to_its_end(api: RunningApi, jenkins: FakeJenkins, tmp_path: Path) -> None:
     build = jenkins.build(JOB, 7)
     with outbox(api, jenkins, tmp_path):
-        rollout = asked(api, "drain: 1s")
+        rollout = asked(api, "drain_timeout: 1s")
         eventually("the build's page tells the end", lambda: ends_with(build, "succeeded"))
     assert "demo/shop" in (build.description or "")
     assert f"http://tidegate.example/v1/rollouts/{rollout}/report" in (build.description or "")
@@ -97,7 +97,7 @@ def test_a_jenkins_that_is_down_holds_nothing_up_and_is_told_later(
     build = jenkins.build(JOB, 7)
     jenkins.stop()
     with outbox(api, jenkins, tmp_path):
-        rollout = asked(api, "drain: 1s")
+        rollout = asked(api, "drain_timeout: 1s")
         api.until(rollout, "succeeded")
         jenkins.start()
         eventually("the build's page tells the end", lambda: ends_with(build, "succeeded"))

@@ -18,7 +18,7 @@ from support.postgres import KEEPER, PostgresServer, programs
 from support.tick_harness import TickHarness
 from tidegate.core.event_kinds import EventKind
 from tidegate.core.phases import Phase
-from tidegate.engine.tick_context import RolloutCache
+from tidegate.engine.rollout_cache import RolloutCache
 from tidegate.store.store import SqlStore
 from tidegate.testing.store_fixtures import ManualClock
 
@@ -90,7 +90,7 @@ def put_back(stage: TickHarness, copy: Copy) -> None:
     stage.clock.forward(60)
     stage.store = SqlStore(copy.url, stage.clock, common=stage.clock)
     stage.store.prepare()
-    stage.store.restored()
+    stage.store.raise_fences()
 
 
 def goes_on(stage: TickHarness) -> None:
@@ -103,7 +103,7 @@ def goes_on(stage: TickHarness) -> None:
 @pytest.mark.parametrize("lost_ticks", [1, 4, 9, 400])
 def test_what_happened_since_the_backup_is_seen_in_the_world(stage: TickHarness, copy: Copy, lost_ticks: int) -> None:
     stage.begin()
-    while EventKind.SHIFTED not in stage.kinds():
+    while EventKind.TRAFFIC_SHIFTED not in stage.kinds():
         stage.tick()
     copy.back_up()
     for _ in range(lost_ticks):
@@ -119,7 +119,7 @@ def test_what_happened_since_the_backup_is_seen_in_the_world(stage: TickHarness,
     assert stage.phase is Phase.SUCCEEDED
     assert stage.world.serving() == ["v2-2", "v2-2"]
     assert [each.release for each in stage.world.present()] == ["v2-2", "v2-2"]
-    assert EventKind.TROUBLE not in stage.kinds()
+    assert EventKind.DRIVER_ERROR not in stage.kinds()
 
 
 def test_a_release_that_the_backup_does_not_know_serves_until_the_next_rollout(stage: TickHarness, copy: Copy) -> None:
@@ -143,9 +143,9 @@ def test_a_release_that_the_backup_does_not_know_serves_until_the_next_rollout(s
 
 
 def test_without_being_told_of_it_the_proxy_refuses_old_fences(stage: TickHarness, copy: Copy) -> None:
-    """Why `tidegate restored` is needed."""
+    """Why `tidegate db after-restore` is needed."""
     stage.begin()
-    while EventKind.SHIFTED not in stage.kinds():
+    while EventKind.TRAFFIC_SHIFTED not in stage.kinds():
         stage.tick()
     copy.back_up()
     for _ in range(5):
@@ -158,4 +158,4 @@ def test_without_being_told_of_it_the_proxy_refuses_old_fences(stage: TickHarnes
     stage.clock.forward(60)
     stage.claim, stage.memory = claimed(stage.store, "bert"), RolloutCache()
     stage.run()
-    assert any("too old" in each for each in stage.told(EventKind.TROUBLE))
+    assert any("too old" in each for each in stage.told(EventKind.DRIVER_ERROR))

@@ -74,12 +74,14 @@ services:
     environment: {{FROM_VARIABLE: "${{PASSWORD}}", WRITTEN: "{PLANTED["environment"]}"}}
     secrets: [key]
     configs: [settings]
-    x-tidegate: {{listen: "LISTEN", health: {{path: /health}}, drain: 1s, MORE}}
+    x-tidegate: {{listen: "LISTEN", health: {{path: /health}}, drain_timeout: 1s, MORE}}
 secrets: {{key: {{file: key.txt}}}}
 configs: {{settings: {{content: "{PLANTED["config"]}"}}}}
 """
 HOOK = f"hooks: {{pre_deploy: {{command: [/nothing-there], environment: {{TOKEN: {PLANTED['hook']}}}}}}}"
-CHECK = "bake: 2s, look: 500ms, warmup: 0s, on_inconclusive: rollback, max_extensions: 0, checks: [{errors: {margin: 1%}}]"
+CHECK = (
+    "bake: 2s, interval: 500ms, warmup: 0s, on_inconclusive: rollback, max_extensions: 0, checks: [{errors: {margin: 1%}}]"
+)
 
 
 class Repeating(http.server.BaseHTTPRequestHandler):
@@ -132,7 +134,7 @@ class House:
         self.told[f"{method} {path} #{len(self.told)}"] = f"{answer.text} {answer.headers}"
         return answer
 
-    def deploy(self, version: str, more: str = "keep: 0s", **odd: Any) -> str:
+    def deploy(self, version: str, more: str = "keep_old: 0s", **odd: Any) -> str:
         """A rollout, to its end; how it ended."""
         text = COMPOSE.replace("NAME", self.name).replace("LISTEN", self.listen).replace("MORE", more)
         body = {

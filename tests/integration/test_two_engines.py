@@ -45,7 +45,7 @@ MOMENTS = [
 ]
 #: Two instances, one at a time, in three steps: what is told exactly so often, and what at most, for an effect and what
 #: is told of it are two things.
-SAVED = {EventKind.ENTERED: 3, EventKind.ROUTED: 3, EventKind.SETTLED: 3, EventKind.SUCCEEDED: 1}
+SAVED = {EventKind.STEP_STARTED: 3, EventKind.TRAFFIC_CONFIRMED: 3, EventKind.STEP_READY: 3, EventKind.SUCCEEDED: 1}
 DONE = {EventKind.STARTED: 2, EventKind.STOPPED: 2}
 
 
