@@ -269,11 +269,11 @@ class Store(EngineStore, Protocol):
     def check(self) -> Sequence[Diagnosis]:
         """What `tidegate check` says of it; never raises."""
 
-    def restored(self) -> None:
+    def raise_fences(self) -> None:
         """The database is older than the world: from now on fences are higher than any that a proxy can have seen, and no
         lease of that time is waited for. No engine may run meanwhile."""
 
-    def prune(self, keep: Retention, *, dry_run: bool = False) -> Pruned:
+    def prune(self, retention: Retention, *, dry_run: bool = False) -> Pruned:
         """Forget a little of what is old: looks first, then rollouts with all that belongs to them and the releases that
         nobody tells of any more. Never a live rollout, the newest of a service, the release that serves or the last good
         ones. Nothing while another program does it. `dry_run`: count everything, and change nothing."""

@@ -174,7 +174,7 @@ class Settings(BaseSettings):
     engine: EngineSettings = EngineSettings()
     web: WebSettings = WebSettings()
     log: LogSettings = LogSettings()
-    keep: RetentionSettings = RetentionSettings()
+    retention: RetentionSettings = RetentionSettings()
     environments: dict[str, EnvironmentSettings] = Field(default={}, description="By name.")
 
     @field_validator("environments")

@@ -82,7 +82,7 @@ def make_outbox(wiring: Wiring) -> Outbox:
 
 def make_pruner(wiring: Wiring) -> Pruner:
     """What forgets; it works while it is entered."""
-    return Pruner(wiring.store, wiring.clock, *wiring.settings.keep.ages())
+    return Pruner(wiring.store, wiring.clock, *wiring.settings.retention.ages())
 
 
 def sole_engine(wiring: Wiring) -> AbstractContextManager[None]:

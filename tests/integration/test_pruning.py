@@ -49,7 +49,7 @@ def test_only_one_program_prunes(store: SqlStore) -> None:
 
 def test_by_hand(store: SqlStore, postgres_url: str) -> None:
     def prune(*options: str) -> dict[str, object]:
-        environ = os.environ | {"TIDEGATE_DATABASE": postgres_url, "TIDEGATE_KEEP__SAMPLES": "30d"}
+        environ = os.environ | {"TIDEGATE_DATABASE": postgres_url, "TIDEGATE_RETENTION__SAMPLES": "30d"}
         done = subprocess.run([TIDEGATE, "prune", "-o", "json", *options], env=environ, capture_output=True, check=True)
         return dict(json.loads(done.stdout))
 
@@ -60,8 +60,8 @@ def test_by_hand(store: SqlStore, postgres_url: str) -> None:
 
 
 def test_ages_are_durations_of_a_day_at_least() -> None:
-    assert load(None, {}).keep.ages() == (None, None)
-    found = load(None, {"TIDEGATE_KEEP__SAMPLES": "30d", "TIDEGATE_KEEP__ROLLOUTS": "90d"})
-    assert found.keep.ages() == (30 * DAY, 90 * DAY)
-    with pytest.raises(InvalidSettings, match=r"(?s)keep.samples.*duration.*keep.rollouts.*at least 1d"):
-        load(None, {"TIDEGATE_KEEP__SAMPLES": "soon", "TIDEGATE_KEEP__ROLLOUTS": "5m"})
+    assert load(None, {}).retention.ages() == (None, None)
+    found = load(None, {"TIDEGATE_RETENTION__SAMPLES": "30d", "TIDEGATE_RETENTION__ROLLOUTS": "90d"})
+    assert found.retention.ages() == (30 * DAY, 90 * DAY)
+    with pytest.raises(InvalidSettings, match=r"(?s)retention.samples.*duration.*retention.rollouts.*at least 1d"):
+        load(None, {"TIDEGATE_RETENTION__SAMPLES": "soon", "TIDEGATE_RETENTION__ROLLOUTS": "5m"})

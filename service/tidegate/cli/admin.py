@@ -64,7 +64,7 @@ def prune(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how much it would be.")] = False,
     output: Output = None,
 ) -> None:
-    """Forget what is older than the settings' `keep` says, now and not only when an engine does it by itself."""
+    """Forget what is older than the settings' `retention` says, now and not only when an engine does it by itself."""
     from tidegate.cli import server
 
     context: Context = ctx.obj

@@ -85,7 +85,7 @@ def prune(wiring: wires.Wiring, *, dry_run: bool) -> tuple[int, int, int]:
     pruner = wires.make_pruner(wiring)
     if not dry_run:
         return pruner.prune()
-    found = wiring.store.prune(pruner.keep(), dry_run=True)
+    found = wiring.store.prune(pruner.retention(), dry_run=True)
     return found.samples, found.rollouts, found.releases
 
 

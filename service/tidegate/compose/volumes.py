@@ -1,4 +1,4 @@
-"""`read_volumes` and `tmpfs` of a service. Pure."""
+"""`volumes` and `tmpfs` of a service. Pure."""
 
 from __future__ import annotations
 

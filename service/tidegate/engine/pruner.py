@@ -35,7 +35,7 @@ class Pruner(BackgroundThread):
                 logger.exception("pruning failed")
             self._stopping.wait(INTERVAL_SECONDS)
 
-    def keep(self) -> Retention:
+    def retention(self) -> Retention:
         """What is old now."""
         now = self._clock()
         ages = (self._samples_seconds, self._rollouts_seconds)
@@ -43,9 +43,9 @@ class Pruner(BackgroundThread):
 
     def prune(self) -> tuple[int, int, int]:
         """Batch after batch, until nothing is left or another engine does it; how many samples, rollouts, releases."""
-        keep, samples, rollouts, releases = self.keep(), 0, 0, 0
+        retention, samples, rollouts, releases = self.retention(), 0, 0, 0
         while not self._stopping.is_set():
-            done = self._store.prune(keep)
+            done = self._store.prune(retention)
             samples, rollouts, releases = samples + done.samples, rollouts + done.rollouts, releases + done.releases
             if not done.more:
                 break

@@ -27,13 +27,13 @@ LOCK_NUMBER = 0x7469_6466  # names this work among all that only one program doe
 ROLLOUT_TABLES = (events, verdicts_table, measurements, signals, deliveries)
 
 
-def _old_measurements(keep: Retention) -> Select[tuple[int]]:
+def _old_measurements(retention: Retention) -> Select[tuple[int]]:
     ended = func.coalesce(rollouts.c.finished, rollouts.c.created)
     joined = measurements.join(rollouts, rollouts.c.id == measurements.c.rollout)
-    return select(measurements.c.number).select_from(joined).where(not_(is_live), ended < keep.samples_before)
+    return select(measurements.c.number).select_from(joined).where(not_(is_live), ended < retention.samples_before)
 
 
-def _old_rollouts(keep: Retention) -> Select[tuple[str]]:
+def _old_rollouts(retention: Retention) -> Select[tuple[str]]:
     """Finished, and so is its group; old, and not among the newest of its service."""
     newer, fellow = rollouts.alias("newer"), rollouts.alias("fellow")
     after = select(func.count()).select_from(newer).where(
@@ -45,7 +45,7 @@ def _old_rollouts(keep: Retention) -> Select[tuple[str]]:
     ended = func.coalesce(rollouts.c.finished, rollouts.c.created)
     return (
         select(rollouts.c.id)
-        .where(not_(is_live), ended < keep.rollouts_before, after.scalar_subquery() >= MIN_ROLLOUTS)
+        .where(not_(is_live), ended < retention.rollouts_before, after.scalar_subquery() >= MIN_ROLLOUTS)
         .where(not_(exists(select(fellow.c.id).where(group))))
     )
 
@@ -70,10 +70,10 @@ def _unused_release(service: str) -> ColumnElement[bool]:
     )
 
 
-def count(connection: Connection, keep: Retention) -> Pruned:
+def count(connection: Connection, retention: Retention) -> Pruned:
     """What there is to forget; the releases are known only once the rollouts are gone."""
-    samples = 0 if keep.samples_before is None else _count(connection, _old_measurements(keep))
-    old = 0 if keep.rollouts_before is None else _count(connection, _old_rollouts(keep))
+    samples = 0 if retention.samples_before is None else _count(connection, _old_measurements(retention))
+    old = 0 if retention.rollouts_before is None else _count(connection, _old_rollouts(retention))
     return Pruned(samples, old, 0, more=bool(samples or old))
 
 
@@ -81,23 +81,23 @@ def _count(connection: Connection, query: Select[tuple[int]] | Select[tuple[str]
     return int(connection.execute(select(func.count()).select_from(query.subquery())).scalar_one())
 
 
-def batch(connection: Connection, keep: Retention) -> Pruned:
+def batch(connection: Connection, retention: Retention) -> Pruned:
     """A little of it: samples, and only when there are no more of them, rollouts."""
-    if keep.samples_before is not None:
+    if retention.samples_before is not None:
         numbers = (
-            connection.execute(_old_measurements(keep).order_by(measurements.c.number).limit(BATCH_MEASUREMENTS))
+            connection.execute(_old_measurements(retention).order_by(measurements.c.number).limit(BATCH_MEASUREMENTS))
             .scalars()
             .all()
         )
         if numbers:
             connection.execute(delete(measurements).where(measurements.c.number.in_(numbers)))
             return Pruned(len(numbers), 0, 0, more=True)
-    if keep.rollouts_before is None:
+    if retention.rollouts_before is None:
         return Pruned(0, 0, 0, more=False)
-    first = _old_rollouts(keep).add_columns(rollouts.c.service).order_by(rollouts.c.sequence).limit(BATCH_ROLLOUTS)
+    first = _old_rollouts(retention).add_columns(rollouts.c.service).order_by(rollouts.c.sequence).limit(BATCH_ROLLOUTS)
     found = connection.execute(first.with_for_update(of=rollouts, skip_locked=True)).all()
     if not found:
-        keys = delete(idempotency).where(idempotency.c.created < keep.rollouts_before)
+        keys = delete(idempotency).where(idempotency.c.created < retention.rollouts_before)
         connection.execute(keys)
         return Pruned(0, 0, 0, more=False)
     ids = [row.id for row in found]

@@ -89,14 +89,14 @@ class SqlStore(Transactions, Store):
             touch(connection)
         return Diagnosis("database", True, f"{where}, schema {schema}")
 
-    def prune(self, keep: Retention, *, dry_run: bool = False) -> Pruned:
+    def prune(self, retention: Retention, *, dry_run: bool = False) -> Pruned:
         if dry_run:
             with self._read("counting what is old") as connection:
-                return pruning.count(connection, keep)
+                return pruning.count(connection, retention)
         with self._write("pruning what is old") as connection:
             if not self._database.alone(connection, pruning.LOCK_NUMBER):
                 return Pruned(0, 0, 0, more=False)
-            return pruning.batch(connection, keep)
+            return pruning.batch(connection, retention)
 
     def engines(self) -> tuple[EngineRow, ...]:
         with self._read("listing engines") as connection:

@@ -39,11 +39,11 @@ def looked_at(store: Store, number: int, old: Release | None = None) -> str:
     return rollout.id
 
 
-def prune_all(store: Store, keep: Retention) -> tuple[int, int, int]:
+def prune_all(store: Store, retention: Retention) -> tuple[int, int, int]:
     """Until there is no more: samples, rollouts, releases."""
     found = [0, 0, 0]
     for _ in range(20):
-        done = store.prune(keep)
+        done = store.prune(retention)
         found = [found[0] + done.samples, found[1] + done.rollouts, found[2] + done.releases]
         if not done.more:
             return found[0], found[1], found[2]
