@@ -181,7 +181,7 @@ class DemoStack:
         self._start_prometheus()
 
     def _start_tidegate(self, options: Sequence[str]) -> None:
-        self.tidegate("migrate", server=True)
+        self.tidegate("db", "migrate", server=True)
         token = self.tidegate("token", "create", "demo", "--local", "--scope", "admin", server=True)
         (self.home / "token").touch(mode=0o600)
         (self.home / "token").write_text(token)

@@ -142,7 +142,7 @@ def test_what_an_earlier_version_says_works_on_the_newest_schema(store: SqlStore
 def test_an_older_schema_is_refused_where_others_may_be_at_work(postgres: PostgresServer) -> None:
     with closing(SqlStore(postgres.url(postgres.empty()))) as store:
         at(store, REVISIONS[-2])
-        with pytest.raises(StoreError, match="run `tidegate migrate`"):
+        with pytest.raises(StoreError, match="run `tidegate db migrate`"):
             store.prepare()
         store.migrate()
         store.prepare()
@@ -208,5 +208,5 @@ def test_an_engine_says_what_to_do_about_an_older_schema(postgres: PostgresServe
     done = subprocess.run([tidegate, "engine"], env=environ, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert "its schema is missing" in done.stderr
-    assert "run `tidegate migrate`" in done.stderr
-    subprocess.run([tidegate, "migrate"], env=environ, capture_output=True, timeout=60, check=True)
+    assert "run `tidegate db migrate`" in done.stderr
+    subprocess.run([tidegate, "db", "migrate"], env=environ, capture_output=True, timeout=60, check=True)

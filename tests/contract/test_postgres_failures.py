@@ -103,11 +103,11 @@ def test_no_such_database_no_such_role(postgres: PostgresServer) -> None:
 def test_a_database_without_tables_asks_to_be_migrated(postgres: PostgresServer) -> None:
     with closing(SqlStore(postgres.url(postgres.empty()))) as store:
         for ask in (store.rollouts, store.prepare, lambda: store.claim("anna", 10)):
-            with pytest.raises(StoreError, match="tidegate migrate") as caught:
+            with pytest.raises(StoreError, match="tidegate db migrate") as caught:
                 ask()
             assert not caught.value.retryable
         (line,) = store.check()
-        assert (line.ok, line.fix) == (False, "run `tidegate migrate`")
+        assert (line.ok, line.fix) == (False, "run `tidegate db migrate`")
         store.migrate()
         store.prepare()
 

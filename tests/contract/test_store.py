@@ -198,22 +198,22 @@ def test_other_urls_are_refused(url: str) -> None:
 
 def test_without_a_database_nothing_is_made(url: str) -> None:
     with closing(SqlStore(url)) as store:
-        with pytest.raises(StoreError, match="tidegate migrate") as caught:
+        with pytest.raises(StoreError, match="tidegate db migrate") as caught:
             store.rollouts()
         (line,) = store.check()
     assert not caught.value.retryable
-    assert (line.ok, line.fix) == (False, "run `tidegate migrate`")
+    assert (line.ok, line.fix) == (False, "run `tidegate db migrate`")
     assert not path_of(url).exists()
 
 
 def test_an_empty_database_asks_to_be_migrated(url: str) -> None:
     Sqlite(make_url(url)).create()
     with closing(SqlStore(url)) as store:
-        with pytest.raises(StoreError, match="tidegate migrate") as caught:
+        with pytest.raises(StoreError, match="tidegate db migrate") as caught:
             store.claim("anna", 10)
         (line,) = store.check()
     assert not caught.value.retryable
-    assert (line.ok, line.fix) == (False, "run `tidegate migrate`")
+    assert (line.ok, line.fix) == (False, "run `tidegate db migrate`")
     assert "missing" in line.found
 
 

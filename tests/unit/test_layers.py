@@ -22,7 +22,7 @@ ALLOWED: dict[str, set[str]] = {
     "compose": {"core", "openapi_diff"},
     "settings": {"compose"},
     "ports": {"core", "analysis"},
-    "engine": {"core", "ports", "analysis", "openapi_diff"},
+    "engine": {"core", "ports", "analysis", "openapi_diff", "app"},
     "store": {"core", "ports", "analysis"},
     "drivers": {"core", "ports", "analysis"},
     "testing": {"core", "ports", "analysis"},
