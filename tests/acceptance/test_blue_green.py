@@ -70,13 +70,13 @@ class Colours:
 
     def held(self) -> dict[str, Any]:
         """The rollout, once a person is waited for."""
-        eventually("the rollout waits for a person", lambda: self.rollout()["hold"])
+        eventually("the rollout waits for a person", lambda: self.rollout()["approval"])
         return self.rollout()
 
     def keeping(self) -> bool:
         """Whether the old colour is kept warm now."""
         now = self.rollout()
-        return bool(now["steps"][now["cursor"]]["gate"]["keeps"] and now["marks"]["settled"])
+        return bool(now["steps"][now["cursor"]]["gate"]["keep_old"] and now["marks"]["step_ready"])
 
     def colours(self) -> list[str]:
         """The versions of all containers."""
@@ -105,7 +105,7 @@ def test_a_colour_is_seen_before_it_serves_and_the_old_one_is_kept_for_the_way_b
         ("pre_deploy", "passed"),
         ("pre_promote", "passed"),
     ]
-    assert any("pre_promote: passed" in line for line in waiting["hold"]["evidence"])
+    assert any("pre_promote: passed" in line for line in waiting["approval"]["evidence"])
 
     stage.tidegate("promote", stage.service, "-m", "smoke tests are good", "--no-wait")
     eventually("the old colour is kept", shop.keeping)

@@ -113,12 +113,12 @@ class Lane:
         """Say what a person says at a hold; the story, when it is over."""
         assert self.story is not None
         rollout = self.stage.api(f"/v1/rollouts?service={self.service}&limit=1")["rollouts"][0]
-        if self.story.asked and rollout["hold"] and not self.answered:
+        if self.story.asked and rollout["approval"] and not self.answered:
             self.stage.tidegate(self.story.asked, self.service, "-m", "as the story goes", "--no-wait")
             self.answered = True
         if rollout["phase"] not in ("succeeded", "rolled_back", "failed"):
             in_time = time.monotonic() < self.deadline
-            assert in_time, (self.name, self.story, rollout["phase"], rollout["reason"], rollout["hold"])
+            assert in_time, (self.name, self.story, rollout["phase"], rollout["reason"], rollout["approval"])
             return None
         assert rollout["phase"] == self.story.ends, (self.name, self.story, rollout["phase"], rollout["reason"])
         if self.story.ends == "succeeded":

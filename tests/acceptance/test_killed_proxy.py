@@ -80,7 +80,7 @@ def test_killed_proxy(stage: DemoStack, name: str) -> None:
     assert stage.await_end() == "succeeded"
     stage.start_traffic(client="checking", get_ka=60, get=30, post_ka=20, post=10)
     deploy("v2")
-    eventually("the rollout waits for a person", lambda: rollout()["hold"])
+    eventually("the rollout waits for a person", lambda: rollout()["approval"])
     before, members = stage.finish_traffic(), set(router.read(shop).members)
     kill()
     eventually("the engine has started it", lambda: answered(stage.listen))
@@ -91,7 +91,7 @@ def test_killed_proxy(stage: DemoStack, name: str) -> None:
     stage.tidegate("promote", stage.service, "-m", "the proxy came back", "--no-wait")
     assert stage.await_end() == "succeeded"
     deploy("v1")
-    eventually("the rollout waits for a person", lambda: rollout()["hold"])
+    eventually("the rollout waits for a person", lambda: rollout()["approval"])
     after = stage.finish_traffic()
     stage.tidegate("rollback", stage.service, "-m", "with a kill on the way", "--no-wait")
     kill()

@@ -38,7 +38,7 @@ services:
     expose: ["8080"]
     stop_grace_period: 5s
     deploy: {{replicas: {replicas}, update_config: {{parallelism: 1, order: start-first}}}}
-    x-tidegate: {{listen: "{listen}", health: {{path: /health}}, drain: 10s}}
+    x-tidegate: {{listen: "{listen}", health: {{path: /health}}, drain_timeout: 10s}}
 """
 VERSIONS = ("a", "b")
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from tidegate.analysis.verdict import Outcome, Verdict
 from tidegate.clock import Window
 from tidegate.core import drift, planner
+from tidegate.core.approvals import Approval
 from tidegate.core.container import Container
 from tidegate.core.decide import decide
 from tidegate.core.decisions import (  # fmt: skip
@@ -71,7 +72,7 @@ class Case:
     old: int = 3  # 0: the first deploy
     new: int = 3
     batch: int = 1
-    holds: bool = False
+    approvals: bool = False
     judged: bool = False
     verdicts: tuple[Outcome, ...] = (Outcome.PASS,)
     action: FailureAction = FailureAction.ROLLBACK
@@ -122,13 +123,13 @@ class Run:
             look_seconds=2.0,
             failure_action=case.action,
             max_extensions=1,
-            hold_expires_seconds=60.0,
+            approval=Approval(after=(1,) if case.approvals else (), expires_seconds=60.0),
             max_resumes=300,
         )
         backend = Backend("shop", preview=Preview("8002") if case.preview else None)
         service = Service(
             "demo", "shop", "shop:2", case.new, Container(80), backend, case.strategy, case.order, case.batch,
-            bake_seconds=5.0 if case.judged else 0.0, holds=(1,) if case.holds else (), checks=checks, policy=policy,
+            bake_seconds=5.0 if case.judged else 0.0, checks=checks, policy=policy,
             keep_seconds=30.0 if case.keep else 0.0, shares=case.shares,
             hooks={name: Hook(("true",)) for name in HOOKS} if case.tasks else {},
         )  # fmt: skip
@@ -292,7 +293,7 @@ cases = st.builds(
     old=st.integers(0, 5),
     new=st.integers(1, 5),
     batch=st.integers(1, 5),
-    holds=st.booleans(),
+    approvals=st.booleans(),
     judged=st.booleans(),
     verdicts=st.lists(st.sampled_from(list(Outcome)), max_size=12).map(tuple),
     action=st.sampled_from(list(FailureAction)),
@@ -338,7 +339,7 @@ def test_every_rollout_is_safe_and_ends(case: Case) -> None:
     if not (
         case.tasks
         or case.judged
-        or case.holds
+        or case.approvals
         or case.drift
         or case.rollback_at is not None
         or case.strategy is Strategy.BLUE_GREEN

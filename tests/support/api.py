@@ -39,7 +39,7 @@ services:
 SHOP = "/v1/services/demo/shop"
 
 
-def compose(options: str = "drain: 1s") -> str:
+def compose(options: str = "drain_timeout: 1s") -> str:
     """The shop's Compose file, with these under `x-tidegate`."""
     return COMPOSE.replace("OPTIONS", options)
 
@@ -122,7 +122,7 @@ class RunningApi:
         }
         return self.call("POST", path, {} if body is None else body, headers=sent)
 
-    def deploy(self, version: str = "v1", options: str = "drain: 1s", **more: Any) -> dict[str, Any]:
+    def deploy(self, version: str = "v1", options: str = "drain_timeout: 1s", **more: Any) -> dict[str, Any]:
         """A new rollout of the shop, which must be accepted."""
         body = {"compose": compose(options), "variables": {"VERSION": version}}
         answer = self.post(f"{SHOP}/rollouts", body, **more)

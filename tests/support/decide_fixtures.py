@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tidegate.core.approvals import Approval
 from tidegate.core.decide import decide
 from tidegate.core.decisions import Decision
 from tidegate.core.model import Gate, Instance, InstanceState, ObservedState, Policy, Rollout, Signal, SignalKind, Step
@@ -12,7 +13,9 @@ from tidegate.core.rollout_state import member_of
 from tidegate.core.routing import Backend, RouterState
 
 NOW = 1_000.0
-POLICY = Policy(drain_seconds=30.0, healthy_deadline_seconds=60.0, look_seconds=5.0, hold_expires_seconds=100.0)
+POLICY = Policy(
+    drain_seconds=30.0, healthy_deadline_seconds=60.0, look_seconds=5.0, approval=Approval(expires_seconds=100.0)
+)
 STEP = Step({"a": 2, "b": 1}, {"a": 1, "b": 1}, Gate(bake_seconds=20.0, judged=True))
 END = Step({"b": 2}, {"b": 2}, Gate(cleared=True))
 ROLLOUT = Rollout(

@@ -24,8 +24,10 @@ from support.wait import eventually
 LIBRARY = Path(__file__).parents[2] / "shared-library"
 CLASSPATH = f"{LIBRARY}/test/harness:{LIBRARY}/src"
 OUTCOME = "outcome of a build"  # the property of a test that has its line in the table
-OPTIONS = "hold: [1], drain: 1s, healthy_deadline: 20s"
-CHECKED = "bake: 1s, look: 1s, on_inconclusive: hold, checks: [{name: slow, query: slow_seconds, max: 0.5, least: 1}]"
+OPTIONS = "approval: {after: [1]}, drain_timeout: 1s, healthy_deadline: 20s"
+CHECKED = (
+    "bake: 1s, interval: 1s, on_inconclusive: pause, checks: [{name: slow, query: slow_seconds, max: 0.5, min_samples: 1}]"
+)
 
 Build = dict[str, Any]
 Step = tuple[str, dict[str, Any]]
@@ -166,7 +168,7 @@ class Jenkins:
         """The newest rollout once it waits for a person."""
         return eventually(
             "the rollout waits for a person",
-            lambda: found if (found := self.latest())["new"] != "v1-1" and found["hold"] else None,
+            lambda: found if (found := self.latest())["new"] != "v1-1" and found["approval"] else None,
         )
 
     def wish(self, verb: str, **body: Any) -> None:
@@ -176,7 +178,7 @@ class Jenkins:
 
     def approve(self, by: str) -> None:
         """Somebody approves elsewhere what is waited for."""
-        self.wish("promote", binding=self.held()["hold"]["binding"], on_behalf_of=by, reason="by hand")
+        self.wish("promote", binding=self.held()["approval"]["binding"], on_behalf_of=by, reason="by hand")
 
 
 def deploy(version: str = "v2", **more: Any) -> Step:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Collection
+from dataclasses import replace
 from types import TracebackType
 
 from support.fake_drivers import LIMIT, a_service, record_old, request_rollout
 from support.load_drivers import LoadOptions, LoadPlatform, LoadRouter
+from tidegate.core.approvals import Approval
 from tidegate.core.model import Policy, Service
 from tidegate.ports import Clock
 from tidegate.store.store import SqlStore
@@ -41,7 +43,8 @@ def service_of(number: int) -> Service:
         bake = MOVING_BAKES_SECONDS[number // 10 % len(MOVING_BAKES_SECONDS)]
         return a_service(name, environment=environment, policy=policy, bake_seconds=bake)
     if number % 10 < 5:
-        return a_service(name, environment=environment, policy=policy, holds=(1,))
+        approval = Approval(after=(1,))
+        return a_service(name, environment=environment, policy=replace(policy, approval=approval))
     return a_service(name, environment=environment, policy=policy, bake_seconds=HOUR_SECONDS, checks=(LIMIT,))
 
 

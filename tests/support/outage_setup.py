@@ -44,13 +44,13 @@ services:
     x-tidegate:
       listen: "LISTEN"
       health: {path: /health}
-      drain: 10s
+      drain_timeout: 10s
       healthy_deadline: 20s
       bake: 3s
-      look: 1s
+      interval: 1s
       CHECKS
 """
-CHECKS = "checks: [{name: watched, query: sum(up), min: 1, least: 2}]"
+CHECKS = "checks: [{name: watched, query: sum(up), min: 1, min_samples: 2}]"
 
 
 @dataclass

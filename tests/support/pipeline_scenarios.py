@@ -13,8 +13,8 @@ from support.controller import Controller, Library
 from support.fake_drivers import constant
 from support.wait import eventually
 
-CHECKED = "hold: [1], drain: 1s, healthy_deadline: 60s, bake: 1s, look: 1s, on_inconclusive: hold"
-CHECKS = "checks: [{name: slow, query: slow_seconds, max: 0.5, least: 1}]"
+CHECKED = "approval: {after: [1]}, drain_timeout: 1s, healthy_deadline: 60s, bake: 1s, interval: 1s, on_inconclusive: pause"
+CHECKS = "checks: [{name: slow, query: slow_seconds, max: 0.5, min_samples: 1}]"
 JENKINSFILE = """\
 @Library('NAME') _
 stage('Deploy') {
@@ -59,7 +59,7 @@ class PipelineScenario:
     def approve(self) -> None:
         """Somebody approves on the command line, and not in Jenkins."""
         rollout = self.rollout()
-        body = {"binding": rollout["hold"]["binding"], "on_behalf_of": "bob", "reason": "by hand"}
+        body = {"binding": rollout["approval"]["binding"], "on_behalf_of": "bob", "reason": "by hand"}
         answer = self.api.post(f"/v1/rollouts/{rollout['id']}/promote", body)
         assert answer.status_code == 202, answer.text
 

@@ -30,7 +30,8 @@ from tidegate.core.records import Claim
 from tidegate.core.routing import Backend, RouterState
 from tidegate.drivers.metrics.prometheus.driver import PrometheusMetrics, PrometheusOptions
 from tidegate.engine import effects
-from tidegate.engine.tick_context import RolloutCache, TickContext
+from tidegate.engine.rollout_cache import RolloutCache
+from tidegate.engine.tick_context import TickContext
 from tidegate.ports import Drivers
 
 SCRAPE_SECONDS = 0.2

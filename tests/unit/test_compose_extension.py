@@ -31,9 +31,9 @@ def test_all_of_them() -> None:
     found = parsed(
         strategy="blue_green",
         preview={"listen": "127.0.0.1:8002", "header": "X-Preview:blue"},
-        keep="10m",
+        keep_old="10m",
         weights=["1%", 0.25],
-        together=True,
+        group=True,
         hooks={
             "pre_deploy": "migrate 'to the end'",
             "pre_promote": {"command": ["smoke"], "release": "old", "timeout": "20s", "network": "host", "entrypoint": []},
@@ -41,7 +41,7 @@ def test_all_of_them() -> None:
         compare={"openapi": "/openapi.json", "on_breaking": "warn"},
         long_lived={"close_after": "10m"},
         probe={"path": "/health", "every": "250ms", "header": "X-Version"},
-        hold=[1, 3],
+        approval={"after": [1, 3], "expires": "2h"},
     )
     assert found.backend.preview == Preview("127.0.0.1:8002", "X-Preview: blue")
     assert (found.keep_seconds, found.shares, found.together) == (600.0, (0.01, 0.25), True)
@@ -49,6 +49,7 @@ def test_all_of_them() -> None:
         "pre_deploy": Hook(("migrate", "to the end")),
         "pre_promote": Hook(("smoke",), (), ReleaseRole.OLD, timeout_seconds=20.0, host_network=True),
     }
+    assert (found.policy.approval.after, found.policy.approval.expires_seconds) == ((1, 3), 7200.0)
     assert found.compare == CompareOptions("/openapi.json", OnBreaking.WARN)
     assert found.policy.long_lived_seconds == 600.0
     assert found.probe == Probe("http://127.0.0.1:8001/health", 0.25, header="X-Version")
@@ -78,11 +79,11 @@ def test_waiting_is_bounded() -> None:
         ({"preview": {"header": 'X": {'}}, "preview.header", "letters, digits"),
         ({"preview": {"listen": 8002, "bake": "10s"}}, "preview.bake", "watches nothing"),
         ({"preview": {"header": "X: y", "listne": 8002}}, "preview.listne", "did you mean listen"),
-        ({"keep": "1m"}, "keep", "blue_green only"),
+        ({"keep_old": "1m"}, "keep_old", "blue_green only"),
         ({"weights": ["50%", "10%"]}, "weights", "do not fall"),
         ({"weights": ["100%"]}, "weights", "between 0% and 100%"),
         ({"weights": ["1%", "2%", "3%", "4%"]}, "weights", "4 batches"),
-        ({"together": "perhaps"}, "together", "true or false"),
+        ({"group": "perhaps"}, "group", "true or false"),
         ({"hooks": {"before": "x"}}, "hooks.before", "known: on_rollback"),
         ({"hooks": {"pre_deploy": ""}}, "hooks.pre_deploy", "not an empty one"),
         ({"hooks": {"pre_deploy": "'"}}, "hooks.pre_deploy", "shell"),
@@ -104,7 +105,7 @@ def test_mistakes_say_where_and_what_is_allowed(own: dict[str, Any], where: str,
 
 def test_all_mistakes_at_once() -> None:
     assert (
-        len(mistakes(keep="1m", weights=[2], together=1, hooks={"x": "y"}, compare={}, long_lived={}, probe={"q": 1})) == 7
+        len(mistakes(keep_old="1m", weights=[2], group=1, hooks={"x": "y"}, compare={}, long_lived={}, probe={"q": 1})) == 7
     )
 
 

@@ -56,7 +56,8 @@ def problems(body: object) -> dict[str, str]:
 def test_a_whole_service() -> None:
     shop = parse_service(load(GOOD), "shop", "demo", {"VERSION": "v2"})
     assert (shop.key, shop.image, shop.replicas, shop.batch) == ("demo/shop", "registry.example/shop:v2", 5, 2)
-    assert (shop.strategy, shop.order, shop.bake_seconds, shop.holds) == (Strategy.ROLLING, Order.START_FIRST, 60.0, (1,))
+    assert (shop.strategy, shop.order, shop.bake_seconds) == (Strategy.ROLLING, Order.START_FIRST, 60.0)
+    assert shop.policy.approval.after == (1,)
     assert shop.container.command == ("serve", "--name", "a b")
     assert dict(shop.container.environment) == {"DB": "x", "FLAG": "true"}  # a name alone that is no variable is unset
     assert shop.container.stop_grace_seconds == 90.0
@@ -98,7 +99,11 @@ def test_a_whole_service() -> None:
         (lambda b: b["deploy"].update(update_config={"delay": 5}), "deploy.update_config.delay", "a duration"),
         (lambda b: b.update(volumes=["./x:/y"]), "volumes[0].source", "absolute path"),
         (lambda b: b.update(labels={"tidegate.release": "x"}), "labels", "not begin with tidegate."),
-        (lambda b: b.update({"x-tidegate": {"hold": [9]}}), "x-tidegate.hold", "there is no batch 9; there are 4"),
+        (
+            lambda b: b.update({"x-tidegate": {"approval": {"after": [9]}}}),
+            "x-tidegate.approval.after",
+            "there is no batch 9; there are 4",
+        ),
         (lambda b: b.update({"x-tidegate": {"checks": [{"errors": {}}]}}), "x-tidegate.bake", "is needed"),
         (lambda b: b.update({"x-tidegate": {"listen": "nowhere"}}), "x-tidegate.listen", "a port such as 8001"),
         (lambda b: b.update({"x-tidegate": {"health": {"port": 1}}}), "x-tidegate.health.path", "is needed"),
@@ -134,7 +139,7 @@ def test_a_whole_service() -> None:
             "must be shorter than the bake of 30 s",
         ),
         (lambda b: b.update({"x-tidegate": {"false_abort": "50%"}}), "x-tidegate.false_abort", "from 0.01% to 20%"),
-        (lambda b: b.update({"x-tidegate": {"on_inconclusive": "pass"}}), "x-tidegate.on_inconclusive", "extend, hold"),
+        (lambda b: b.update({"x-tidegate": {"on_inconclusive": "pass"}}), "x-tidegate.on_inconclusive", "extend, pause"),
         (
             lambda b: b.update({"x-tidegate": {"bake": "1s", "checks": [{"name": "a", "query": "up"}]}}),
             "x-tidegate.checks[0].query",

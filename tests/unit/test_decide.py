@@ -235,7 +235,7 @@ def test_checks_go_on_while_a_person_is_waited_for() -> None:
 @pytest.mark.parametrize(
     ("action", "later", "does"),
     [
-        ("hold", False, MarkKind.WAITING_FOR_APPROVAL),
+        ("pause", False, MarkKind.WAITING_FOR_APPROVAL),
         ("continue", False, MarkKind.WAITING_FOR_APPROVAL),
         ("continue", True, None),
         ("rollback", False, None),

@@ -9,6 +9,7 @@ import pytest
 from support.decide_fixtures import A0, A1, B0, NOW, POLICY, ROLLOUT, at, instance, signal
 from tidegate.analysis.verdict import Outcome, Verdict
 from tidegate.clock import Window
+from tidegate.core.approvals import Approval
 from tidegate.core.decide import decide
 from tidegate.core.decisions import Decision, Mark, MarkKind, Move, Run, Shift, Start, Stop, Wait
 from tidegate.core.hooks import TaskRun, TaskState
@@ -276,7 +277,7 @@ def test_one_that_is_over_and_good_is_not_waited_for() -> None:
 def test_the_world_is_looked_at_in_a_long_bake_and_while_a_person_is_waited_for() -> None:
     stands = world(A0, A1, B0, preview=(B0,))
     held = replace(STANDS, tasks=(ended("pre_promote", TaskState.PASSED),), held=NOW)
-    waits = at(replace(held, policy=replace(POLICY, hold_expires_seconds=86_400.0)), stands)
+    waits = at(replace(held, policy=replace(POLICY, approval=Approval(expires_seconds=86_400.0))), stands)
     kept = at(replace(KEPT, verdict=said(Outcome.PASS)), SERVES)
     for decision in (waits, kept):
         assert isinstance(decision, Wait)

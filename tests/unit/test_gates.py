@@ -28,7 +28,7 @@ from tidegate.core.rollout_state import member_of
 from tidegate.core.routing import Backend, RouterState
 
 NOW = 1_000.0
-POLICY = Policy(look_seconds=5.0, hold_expires_seconds=100.0)
+POLICY = Policy(look_seconds=5.0, approval=Approval(expires_seconds=100.0))
 FIRST = Step({"a": 2, "b": 1}, {"a": 1, "b": 1}, Gate(bake_seconds=20.0, judged=True, hold="promote"))
 SECOND = Step({"a": 1, "b": 2}, {"b": 2}, Gate(bake_seconds=20.0, judged=True))
 END = Step({"b": 2}, {"b": 2}, Gate(cleared=True))

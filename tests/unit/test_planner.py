@@ -9,6 +9,7 @@ import pytest
 from support.plans import NEW, OLD, SERVICE, format_plan
 from tidegate.core import planner
 from tidegate.core.model import Check, CheckKind, Order, Strategy
+from tidegate.testing.store_fixtures import with_approval
 
 
 def test_rolling() -> None:
@@ -21,7 +22,7 @@ def test_rolling() -> None:
 
 
 def test_rolling_with_holds() -> None:
-    plan = format_plan(planner.make_plan(replace(SERVICE, holds=(1, 3)), OLD, NEW))
+    plan = format_plan(planner.make_plan(with_approval(SERVICE, 1, 3), OLD, NEW))
     assert [line.endswith("hold") for line in plan] == [True, False, True, False]
 
 
@@ -54,7 +55,7 @@ def test_the_first_deploy_is_all_at_once_and_judged_only_against_limits() -> Non
 
 
 def test_direct_has_neither_bake_nor_checks_nor_holds() -> None:
-    plan = planner.direct_rollback(replace(SERVICE, holds=(1,)), OLD, NEW)
+    plan = planner.direct_rollback(with_approval(SERVICE, 1), OLD, NEW)
     assert format_plan(plan) == ["F a5 b2 R a3 b2", "F a3 b4 R a1 b4", "F a1 b5 R b5", "F b5 R b5 cleared"]
 
 

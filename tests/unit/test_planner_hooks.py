@@ -10,6 +10,7 @@ from tidegate.core.hooks import HOOKS, Hook
 from tidegate.core.model import Check, CheckKind, Order, Service, Strategy
 from tidegate.core.routing import Preview
 from tidegate.openapi_diff.result import CompareOptions
+from tidegate.testing.store_fixtures import with_approval
 
 HOOKED = {name: Hook(("true",)) for name in HOOKS}
 BLUE_GREEN = replace(SERVICE, strategy=Strategy.BLUE_GREEN)
@@ -30,7 +31,7 @@ def test_the_old_colour_is_kept_after_the_switch_and_goes_on_being_judged() -> N
 
 
 def test_a_colour_that_comes_by_shares() -> None:
-    service = replace(BLUE_GREEN, shares=(0.05, 0.5), holds=(1, 3))
+    service = with_approval(replace(BLUE_GREEN, shares=(0.05, 0.5)), 1, 3)
     assert format_plan(planner.make_plan(service, OLD, NEW)) == [
         "F a5 b5 R a5 P b5 hold",
         "F a5 b5 R a5 b5 share 0.05 bake judge hold",

@@ -19,7 +19,7 @@ from tidegate.engine.tick import tick
 from tidegate.errors import LeaseLost, MetricsError, PlatformError, RouterError
 from tidegate.ports import EngineStore
 from tidegate.store.store import SqlStore
-from tidegate.testing.store_fixtures import ManualClock
+from tidegate.testing.store_fixtures import ManualClock, with_approval
 
 
 @pytest.fixture
@@ -293,7 +293,7 @@ def test_without_a_metrics_source_every_check_is_inconclusive(stage: TickHarness
 
 def test_a_verdict_that_is_asked_for_is_told(stage: TickHarness) -> None:
     stage.world.answer = constant(0.1)
-    stage.begin(replace(JUDGED, bake_seconds=0.0, holds=(1,)))
+    stage.begin(with_approval(replace(JUDGED, bake_seconds=0.0), 1))
     stage.advance(EventKind.WAITING_FOR_APPROVAL, most=300)
     told = len(stage.told(EventKind.VERDICT))
     stage.clock.forward(0.1)

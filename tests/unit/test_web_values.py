@@ -12,7 +12,7 @@ from tidegate.app.deployments import new_id, slug
 from tidegate.core import planner
 from tidegate.core.model import Order, Signal, SignalKind, Strategy
 from tidegate.core.phases import Phase
-from tidegate.testing.store_fixtures import ManualClock, a_release, a_rollout, a_service
+from tidegate.testing.store_fixtures import ManualClock, a_release, a_rollout, a_service, with_approval
 from tidegate.web.api import decode_cursor, encode_cursor
 from tidegate.web.auth_throttle import ADDRESSES, TOKENS, AuthThrottle
 from tidegate.web.client_address import find_client_address
@@ -116,7 +116,7 @@ def test_fewer_requests_wait_than_there_are_threads() -> None:
 
 
 def batches(service_order: Order, strategy: Strategy, old: bool = True) -> list[tuple[int | None, int | None]]:
-    service = replace(a_service(replicas=3), order=service_order, strategy=strategy, holds=())
+    service = with_approval(replace(a_service(replicas=3), order=service_order, strategy=strategy))
     new = a_release(service, 2)
     rollout = a_rollout(service, 2, a_release(service, 1) if old else None)
     assert rollout.new == new.id

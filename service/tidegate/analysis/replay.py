@@ -11,7 +11,7 @@ from tidegate.analysis.measurement import Measurement
 from tidegate.analysis.verdict import Verdict
 from tidegate.compose.reader import format_value, integer, one_of
 from tidegate.compose.units import parse_duration, parse_share
-from tidegate.core.model import Check, Direction, Rollout
+from tidegate.core.model import CheckKind, Direction, Rollout
 from tidegate.errors import InvalidSpec, Problem
 
 Parser = Callable[[object], Any]
@@ -51,13 +51,19 @@ def _probability(value: object) -> float:
 #: Of a check: `margin` (all checks) or `errors.margin` (one).
 CHECK_SETTINGS: Mapping[str, tuple[str, Parser]] = {
     "margin": ("margin", _share),
-    "least": ("least", _count),
+    "min_requests": ("least", _count),
+    "min_samples": ("least", _count),
     "max": ("maximum", _number),
     "min": ("minimum", _number),
     "direction": ("direction", one_of(Direction, Direction)),
     "weight": ("weight", _number),
     "critical": ("critical", _flag),
     "shadow": ("shadow", _flag),
+}
+#: Settings that checks of these kinds only have; all checks have the others.
+KINDS_OF_SETTING: Mapping[str, tuple[CheckKind, ...]] = {
+    "min_requests": (CheckKind.ERRORS, CheckKind.LATENCY),
+    "min_samples": (CheckKind.QUERY,),
 }
 #: Of the whole judge.
 POLICY_SETTINGS: Mapping[str, tuple[str, Parser]] = {
@@ -98,21 +104,24 @@ def with_settings(rollout: Rollout, settings: Mapping[str, str]) -> Rollout:
 
 def _with_check_setting(rollout: Rollout, name: str, check: str, key: str, text: str, problems: list[Problem]) -> Rollout:
     known = [each.name for each in rollout.checks]
+    kinds = KINDS_OF_SETTING.get(key, tuple(CheckKind))
     if key not in CHECK_SETTINGS:
         allowed = ", ".join([*CHECK_SETTINGS, *POLICY_SETTINGS])
         problems.append(Problem(name, f"unknown setting; allowed: {allowed}, or CHECK.NAME for one check"))
     elif check and check not in known:
         problems.append(Problem(name, f"there is no check {check}; there are: {', '.join(known)}"))
+    elif check and any(each.name == check and each.kind not in kinds for each in rollout.checks):
+        problems.append(Problem(name, f"{check} has no {key}: only checks of the kind {' or '.join(kinds)} have it"))
     else:
         target, read = CHECK_SETTINGS[key]
         value = _parse(name, read, text, problems)
         if value is not None:
-            return replace(rollout, checks=tuple(_set_field(each, check, target, value) for each in rollout.checks))
+            checks = (
+                replace(each, **{target: value}) if check in ("", each.name) and each.kind in kinds else each
+                for each in rollout.checks
+            )
+            return replace(rollout, checks=tuple(checks))
     return rollout
-
-
-def _set_field(check: Check, named: str, target: str, value: Any) -> Check:
-    return replace(check, **{target: value}) if named in ("", check.name) else check
 
 
 def _parse(name: str, read: Parser, text: str, problems: list[Problem]) -> Any:

@@ -19,7 +19,7 @@ def other_services(
     """The other services of the Compose file that are in the group of this one. Raises `InvalidSpec`."""
     if not service.together:
         return ()
-    path = f"services.{service.name}.x-tidegate.together"
+    path = f"services.{service.name}.x-tidegate.group"
     if compose is None:
         text = f"{service.name} is rolled out together with others: send the Compose file that has them all"
         raise InvalidSpec([Problem("compose", text)])

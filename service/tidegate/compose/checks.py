@@ -42,19 +42,21 @@ def _read_check(own: Reader, index: int, entry: object) -> Check:
 
 def _read_errors(own: Reader) -> Check:
     """The share of failed requests."""
-    margin, least = own.take("margin", parse_share, None), own.take("least", integer(1), 50)
-    return Check(own.take("name", _name, "errors"), CheckKind.ERRORS, margin=margin, least=least, **_common_options(own))
+    margin, min_requests = own.take("margin", parse_share, None), own.take("min_requests", integer(1), 50)
+    return Check(
+        own.take("name", _name, "errors"), CheckKind.ERRORS, margin=margin, least=min_requests, **_common_options(own)
+    )
 
 
 def _read_latency(own: Reader) -> Check:
     """Response times, from the proxy's log or the application's own histogram."""
-    margin, least = own.take("margin", parse_share, None), own.take("least", integer(1), 50)
+    margin, min_requests = own.take("margin", parse_share, None), own.take("min_requests", integer(1), 50)
     return Check(
         own.take("name", _name, "latency"),
         CheckKind.LATENCY,
         query=own.take("histogram", _buckets, ""),
         margin=margin,
-        least=least,
+        least=min_requests,
         **_common_options(own),
     )
 
@@ -103,7 +105,7 @@ def _read_query(reader: Reader) -> Check:
         margin=reader.take("margin", parse_share, DEFAULT_MARGIN),
         maximum=reader.take("max", _number, None),
         minimum=reader.take("min", _number, None),
-        least=reader.take("least", integer(1), 3),
+        least=reader.take("min_samples", integer(1), 3),
         weight=reader.take("weight", _weight, 1.0),
         **_common_options(reader),
     )

@@ -48,9 +48,9 @@ def _header(value: object) -> str:
 
 def read_keep_old(own: Reader, strategy: Strategy) -> float:
     """Seconds for which the old colour is kept warm."""
-    found = own.take("keep", parse_duration, 0.0)
+    found = own.take("keep_old", parse_duration, 0.0)
     if found and strategy is not Strategy.BLUE_GREEN:
-        own.complain("keep", "has a meaning with strategy blue_green only: there the old colour stays whole until then")
+        own.complain("keep_old", "has a meaning with strategy blue_green only: there the old colour stays whole until then")
     return found
 
 
@@ -141,7 +141,7 @@ def read_long_lived(own: Reader) -> float | None:
 
 def read_group(own: Reader) -> bool:
     """Whether it is rolled out as one with the others of its file that say so."""
-    return own.take("together", boolean, False)
+    return own.take("group", boolean, False)
 
 
 def group_members(document: object, service: str) -> tuple[str, ...]:
@@ -154,7 +154,7 @@ def is_in_group(document: object, service: str) -> bool:
     body = _services(document).get(service)
     own = body.get("x-tidegate") if isinstance(body, Mapping) else None
     try:
-        return isinstance(own, Mapping) and boolean(own.get("together"))
+        return isinstance(own, Mapping) and boolean(own.get("group"))
     except ValueError:
         return False  # told with the mistakes of that service
 

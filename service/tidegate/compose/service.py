@@ -1,6 +1,6 @@
 """A service of a Compose document with `x-tidegate`, as a `Service`. Pure; the text is loaded elsewhere.
 
-    parse(document, service, environment, variables) -> Service
+    parse_service(document, service, environment, variables) -> Service
 
 All mistakes are told at once, each with its path. What Compose knows and Tidegate cannot honour is refused by name.
 """
@@ -68,6 +68,8 @@ def _read_service(
     monitor = update.take("monitor", parse_duration, 0.0)
     bake = own.take("bake", parse_duration, monitor) + update.take("delay", parse_duration, 0.0)
     strategy = own.take("strategy", one_of(Strategy, Strategy), Strategy.ROLLING)
+    shares = extension.read_weights(own)
+    batches = 1 + len(shares) if strategy is Strategy.BLUE_GREEN else -(-replicas // batch)
     preview, preview_bake = extension.read_preview(own)
     backend = _read_backend(own, name, preview)
     found = Service(
@@ -81,11 +83,10 @@ def _read_service(
         order=update.take("order", one_of(Order, Order), Order.START_FIRST),
         batch=batch,
         bake_seconds=bake,
-        holds=own.take("hold", _holds, ()),
         checks=read_checks(own),
-        policy=_read_policy(own, update, bake),
+        policy=_read_policy(own, update, bake, batches),
         keep_seconds=extension.read_keep_old(own, strategy),
-        shares=extension.read_weights(own),
+        shares=shares,
         hooks=extension.read_hooks(own),
         compare=extension.read_compare(own),
         preview_bake_seconds=preview_bake,
@@ -94,14 +95,14 @@ def _read_service(
         depends_on=read_depends_on(root, document),
         repair=own.take("repair", one_of(RepairPolicy, RepairPolicy), RepairPolicy.AUTO),
     )
-    _check_consistency(root, own, update, found)
+    _check_consistency(root, own, update, found, batches)
     reject_unsupported(root, deploy)
     for reader in (update, deploy, own, root):
         reader.finish()
     return found
 
 
-def _check_consistency(root: Reader, own: Reader, update: Reader, service: Service) -> None:
+def _check_consistency(root: Reader, own: Reader, update: Reader, service: Service, batches: int) -> None:
     """What each key alone cannot know."""
     if not service.image and "image" not in root:
         root.complain("image", "is needed")
@@ -117,13 +118,13 @@ def _check_consistency(root: Reader, own: Reader, update: Reader, service: Servi
         )
     if service.order is Order.STOP_FIRST and service.strategy is Strategy.BLUE_GREEN:
         update.complain("order", "stop-first has no meaning with strategy blue_green")
-    gradual = 1 + len(service.shares)
-    last = gradual if service.strategy is Strategy.BLUE_GREEN else -(-service.replicas // service.batch)
-    if service.strategy is Strategy.ROLLING and len(service.shares) >= last:
-        own.complain("weights", f"found {len(service.shares)}; there are {last} batches, and the last one takes everything")
-    beyond = [str(number) for number in service.holds if number > last]
+    if service.strategy is Strategy.ROLLING and len(service.shares) >= batches:
+        own.complain(
+            "weights", f"found {len(service.shares)}; there are {batches} batches, and the last one takes everything"
+        )
+    beyond = [str(number) for number in service.policy.approval.after if number > batches]
     if beyond:
-        own.complain("hold", f"there is no batch {', '.join(beyond)}; there are {last}")
+        own.complain("approval.after", f"there is no batch {', '.join(beyond)}; there are {batches}")
 
 
 def _read_backend(own: Reader, service: str, preview: Preview | None) -> Backend:
@@ -139,37 +140,45 @@ def _name(value: object) -> str:
     raise ValueError("a-z, 0-9 and -, at most 40")
 
 
-def _holds(value: object) -> tuple[int, ...]:
-    if isinstance(value, list):
-        return tuple(integer(1, 1000)(each) for each in value)
-    raise ValueError("a list of the batches after which a person is asked, such as [1]")
+def _batches(count: int) -> Callable[[object], tuple[int, ...]]:
+    """Numbers of batches; `all` is each of them."""
+
+    def read(value: object) -> tuple[int, ...]:
+        if value == "all":
+            return tuple(range(1, count + 1))
+        if isinstance(value, list):
+            return tuple(integer(1, 1000)(each) for each in value)
+        raise ValueError("a list of the batches after which a person is asked, such as [1], or all")
+
+    return read
 
 
-def _read_policy(own: Reader, update: Reader, bake_seconds: float) -> Policy:
+def _read_policy(own: Reader, update: Reader, bake_seconds: float, batches: int) -> Policy:
     base = Policy()
     return Policy(
-        drain_seconds=own.take("drain", parse_duration, base.drain_seconds),
+        drain_seconds=own.take("drain_timeout", parse_duration, base.drain_seconds),
         long_lived_seconds=extension.read_long_lived(own),
         healthy_deadline_seconds=own.take("healthy_deadline", parse_duration, base.healthy_deadline_seconds),
         max_restarts=own.take("max_restarts", integer(0), base.max_restarts),
         max_failure_ratio=update.take("max_failure_ratio", _ratio, 0.0),
-        look_seconds=own.take("look", _positive, base.look_seconds),
+        look_seconds=own.take("interval", _positive, base.look_seconds),
         failure_action=update.take("failure_action", one_of(FailureAction, FailureAction), base.failure_action),
         warmup_seconds=own.take("warmup", parse_duration, min(base.warmup_seconds, bake_seconds / 3)),
         false_abort=own.take("false_abort", _chance, base.false_abort),
         on_inconclusive=own.take("on_inconclusive", one_of(InconclusiveAction, InconclusiveAction), base.on_inconclusive),
         max_extensions=own.take("max_extensions", integer(0, 100), base.max_extensions),
-        hold_expires_seconds=own.take("hold_expires", parse_duration, base.hold_expires_seconds),
-        approval=_read_approval(own.inner("approval")),
+        approval=_read_approval(own.inner("approval"), batches),
     )
 
 
-def _read_approval(reader: Reader) -> Approval:
+def _read_approval(reader: Reader, batches: int) -> Approval:
     base = Approval()
     found = Approval(
+        after=reader.take("after", _batches(batches), base.after),
         roles=reader.take("roles", _roles, base.roles),
         needed=reader.take("needed", integer(1, 20), base.needed),
         requester=reader.take("requester", boolean, base.requester),
+        expires_seconds=reader.take("expires", parse_duration, base.expires_seconds),
         on_expiry=reader.take("on_expiry", one_of(Expiry, Expiry), base.on_expiry),
     )
     reader.finish()

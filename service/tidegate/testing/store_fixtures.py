@@ -11,6 +11,7 @@ from typing import TypeVar
 from tidegate.analysis.verdict import Finding, Outcome, Reason, Verdict
 from tidegate.clock import Time, Window
 from tidegate.core import planner
+from tidegate.core.approvals import Approval
 from tidegate.core.container import Container
 from tidegate.core.model import Check, CheckKind, Event, Policy, Release, Rollout, Service
 from tidegate.core.phases import Phase
@@ -46,10 +47,14 @@ def a_service(name: str = "shop", *, environment: str = "demo", route: str = "",
         container=Container(8080, environment={"COLOUR": "blau", "EMPTY": ""}, volumes=("data:/data:ro",)),
         backend=Backend(route or name, listen="8001", health_path="/health"),
         bake_seconds=2.5,
-        holds=(1,),
         checks=(Check("errors", CheckKind.ERRORS, margin=0.005), Check("slow", CheckKind.QUERY, "q", maximum=0.25)),
-        policy=Policy(drain_seconds=7.0),
+        policy=Policy(drain_seconds=7.0, approval=Approval(after=(1,))),
     )
+
+
+def with_approval(service: Service, *after: int) -> Service:
+    """The same, with rollouts that wait for approval after these batches."""
+    return replace(service, policy=replace(service.policy, approval=replace(service.policy.approval, after=after)))
 
 
 def a_release(service: Service, number: int) -> Release:

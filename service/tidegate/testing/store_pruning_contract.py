@@ -26,14 +26,14 @@ from tidegate.testing.store_fixtures import (
 
 SHOP, CART = a_service(), a_service("cart")
 EVERYTHING = Retention(1e12, 1e12)
-LOOK = Measurement(1_000_000.0, 0, 1_000_000.0, 1_000_000.0, True, 1, False, (), ())
+MEASUREMENT = Measurement(1_000_000.0, 0, 1_000_000.0, 1_000_000.0, True, 1, False, (), ())
 
 
 def looked_at(store: Store, number: int, old: Release | None = None) -> str:
     """A rollout of the shop that was measured once and succeeded."""
     rollout = begin(store, SHOP, number, old)
     claim = claim_due(store)
-    running = store.save(replace(rollout, phase=Phase.RUNNING), (an_event(),), claim.fence, look=LOOK)
+    running = store.save(replace(rollout, phase=Phase.RUNNING), (an_event(),), claim.fence, measurement=MEASUREMENT)
     store.save(replace(running, phase=Phase.SUCCEEDED), (an_event(),), claim.fence)
     store.release(claim, None)
     return rollout.id
@@ -61,13 +61,13 @@ class PruneContract:
         first = looked_at(store, 1)
         second = begin(store, SHOP, 2, a_release(SHOP, 1))
         claim = claim_due(store)
-        store.save(replace(second, phase=Phase.RUNNING), (), claim.fence, look=LOOK)
+        store.save(replace(second, phase=Phase.RUNNING), (), claim.fence, measurement=MEASUREMENT)
         assert store.prune(Retention(1.0, None), dry_run=True) == Pruned(0, 0, 0, more=False)
         assert store.prune(Retention(1e12, None), dry_run=True) == Pruned(1, 0, 0, more=True)
-        assert len(store.looks(first)) == 1
+        assert len(store.measurements(first)) == 1
         assert prune_all(store, Retention(1e12, None)) == (1, 0, 0)
-        assert store.looks(first) == ()
-        assert len(store.looks(second.id)) == 1, "of a live rollout"
+        assert store.measurements(first) == ()
+        assert len(store.measurements(second.id)) == 1, "of a live rollout"
         assert len(store.events(first)) == 3
 
     def test_old_rollouts_go_with_all_that_belongs_to_them(self, store: Store, clock: ManualClock) -> None:

@@ -43,7 +43,7 @@ def approval_view(rollout: Rollout, signals: Sequence[Signal]) -> ApprovalView |
     kind = awaited_answer(rollout, signals)
     if kind is None or rollout.held is None:
         return None
-    wanted, policy = rollout.policy.approval, rollout.policy
+    wanted = rollout.policy.approval
     given = [
         GivenApprovalView(by=each.by, via=each.via, reason=each.reason, at=timestamp(each.at))
         for each in given_approvals(rollout, signals)
@@ -57,7 +57,7 @@ def approval_view(rollout: Rollout, signals: Sequence[Signal]) -> ApprovalView |
         given=given,
         roles=list(wanted.roles),
         requester_may_approve=wanted.requester,
-        expires=None if wanted.on_expiry.value == "wait" else timestamp(rollout.held + policy.hold_expires_seconds),
+        expires=None if wanted.on_expiry.value == "wait" else timestamp(rollout.held + wanted.expires_seconds),
         on_expiry=wanted.on_expiry.value,
         evidence=evidence(rollout, kind),
     )

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pydantic import BaseModel, Field
 
 from tidegate.core.model import (
+    Check,
     CheckKind,
     Direction,
     Instance,
@@ -47,7 +48,7 @@ class CheckView(BaseModel):
     margin: float | None = Field(description="What may be lost before it matters; null: the default of its kind.")
     maximum: float | None
     minimum: float | None
-    least: int
+    min_samples: int = Field(description="Requests or values below which nothing is said.")
 
 
 class ServiceView(BaseModel):
@@ -61,7 +62,7 @@ class ServiceView(BaseModel):
     order: Order
     batch: int
     bake_seconds: float
-    holds: list[int]
+    approval_after: list[int] = Field(description="The batches after which a rollout waits for approval.")
     checks: list[CheckView]
     port: int
     variables: list[str]
@@ -148,8 +149,8 @@ def service_view(row: ServiceRow) -> ServiceView:
         order=service.order,
         batch=service.batch,
         bake_seconds=service.bake_seconds,
-        holds=list(service.holds),
-        checks=[CheckView(**asdict(each)) for each in service.checks],
+        approval_after=list(service.policy.approval.after),
+        checks=[_check(check) for check in service.checks],
         port=service.container.port,
         variables=sorted(service.container.environment),
         route=service.backend.name,
@@ -160,6 +161,19 @@ def service_view(row: ServiceRow) -> ServiceView:
         repair=service.repair,
         drift=row.drift and drift_view(row.drift),
         links={"self": here, "rollouts": f"{here}/rollouts", "instances": f"{here}/instances"},
+    )
+
+
+def _check(check: Check) -> CheckView:
+    return CheckView(
+        name=check.name,
+        kind=check.kind,
+        query=check.query,
+        direction=check.direction,
+        margin=check.margin,
+        maximum=check.maximum,
+        minimum=check.minimum,
+        min_samples=check.least,
     )
 
 
