@@ -191,7 +191,7 @@ class EngineStore(Protocol):
         fence: int,
         *,
         verdict: Verdict | None = None,
-        look: Measurement | None = None,
+        measurement: Measurement | None = None,
     ) -> Rollout:
         """State, events, verdict and look in one transaction, or `LeaseLost`. Returns it with its new version.
 
@@ -202,7 +202,7 @@ class EngineStore(Protocol):
     def note(self, rollout: str, events: Sequence[Event], fence: int) -> None:
         """Events alone, under the same fence."""
 
-    def looks(self, rollout: str, after: int = 0) -> tuple[Measurement, ...]:
+    def measurements(self, rollout: str, after: int = 0) -> tuple[Measurement, ...]:
         """Every look at the metrics that was saved, oldest first, without the first `after` of them: what the judge is
         folded over."""
 

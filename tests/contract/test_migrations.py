@@ -106,7 +106,7 @@ def assert_it_goes_on(store: SqlStore) -> None:
     assert good is not None
     assert (good.release, good.number) == (replace(a_release(SHOP, 1), digest="sha256:1"), 1)
     assert store.get_service(SHOP.key).rollout == "shop-2"
-    assert len(store.looks("shop-2")) <= 1
+    assert len(store.measurements("shop-2")) <= 1
     store.signal("shop-2", Signal(SignalKind.VERIFY, AT, "eva"))
     claim = claim_due(store)
     assert (claim.rollout, claim.fence) == ("shop-2", 3)

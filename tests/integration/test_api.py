@@ -109,7 +109,7 @@ def test_a_rollout_is_planned_and_begun(api: RunningApi) -> None:
     second = api.deploy("v2", "approval: {after: [1]}")
     assert (second["old"], second["new"], len(second["steps"]), second["batches"]) == ("v1-1", "v2-2", 4, 3)
     assert second["steps"][0]["fleet"] == {"v1-1": 3, "v2-2": 1}
-    assert second["steps"][0]["gate"]["hold"] == "promote"
+    assert second["steps"][0]["gate"]["approval"] == "promote"
     view = api.call("GET", SHOP).json()
     assert (view["live"], view["rollout"], view["live_release"]["id"]) == ("v1-1", second["id"], "v1-1")
     assert (view["live_rollout"]["id"], [each["id"] for each in view["releases"]]) == (second["id"], ["v2-2", "v1-1"])

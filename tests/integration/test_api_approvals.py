@@ -32,7 +32,7 @@ def waiting(api: RunningApi, rollout: str, step: int = 0) -> dict[str, Any]:
     def found() -> dict[str, Any] | None:
         now: dict[str, Any] = api.call("GET", f"/v1/rollouts/{rollout}").json()
         assert now["phase"] in ("pending", "running"), f"{now['phase']}: {now['reason']}"
-        return now if now["hold"] and now["cursor"] >= step else None
+        return now if now["approval"] and now["cursor"] >= step else None
 
     return dict(eventually(f"{rollout} waits for a person", found) or {})
 
@@ -45,7 +45,7 @@ def held(api: RunningApi, options: str = "approval: {after: [1]}") -> dict[str, 
 
 def promote(api: RunningApi, rollout: dict[str, Any], **body: Any) -> Any:
     """An approval for what was seen."""
-    binding = rollout["hold"]["binding"] if rollout["hold"] else "0" * 16
+    binding = rollout["approval"]["binding"] if rollout["approval"] else "0" * 16
     return api.post(f"/v1/rollouts/{rollout['id']}/promote", {"binding": binding, **body})
 
 
@@ -61,13 +61,13 @@ def deploy(api: RunningApi, version: str, **more: Any) -> Any:
 def test_a_hold_tells_what_it_takes_and_what_speaks_for_it(api: RunningApi) -> None:
     with api.engine():
         rollout = held(api, "approval: {after: [1], roles: [two], needed: 2, requester: false}")
-    hold = rollout["hold"]
-    assert (hold["kind"], hold["step"], hold["needed"], hold["given"]) == ("approval", 0, 2, [])
-    assert (hold["roles"], hold["requester_may_approve"], hold["on_expiry"]) == (["two"], False, "rollback")
-    assert hold["expires"] > rollout["marks"]["held"]
+    approval = rollout["approval"]
+    assert (approval["kind"], approval["step"], approval["needed"], approval["given"]) == ("approval", 0, 2, [])
+    assert (approval["roles"], approval["requester_may_approve"], approval["on_expiry"]) == (["two"], False, "rollback")
+    assert approval["expires"] > rollout["marks"]["waiting_for_approval"]
     assert rollout["digest"]
     assert rollout["image"] == "shop:v2"
-    told = "\n".join(hold["evidence"])
+    told = "\n".join(approval["evidence"])
     assert rollout["digest"] in told
     assert "shop:v2" in told
     assert "no verdict" in told
@@ -78,7 +78,7 @@ def test_as_many_different_people_as_are_needed_let_it_on(api: RunningApi) -> No
         rollout = held(api, "approval: {after: [1], roles: [two], needed: 2}")
         first = promote(api, rollout, on_behalf_of="alice", reason="looks good")
         assert first.status_code == 202
-        assert [(each["by"], each["via"], each["reason"]) for each in first.json()["hold"]["given"]] == [
+        assert [(each["by"], each["via"], each["reason"]) for each in first.json()["approval"]["given"]] == [
             ("alice", "admin", "looks good")
         ]
         again = promote(api, rollout, on_behalf_of="alice")
@@ -88,7 +88,7 @@ def test_as_many_different_people_as_are_needed_let_it_on(api: RunningApi) -> No
         assert (stranger.status_code, stranger.json()["code"]) == (403, "may-not-approve")
         assert "two" in stranger.json()["detail"]
         assert promote(api, rollout, on_behalf_of="bob").status_code == 202
-        assert api.until(rollout["id"], "succeeded")["hold"] is None
+        assert api.until(rollout["id"], "succeeded")["approval"] is None
 
 
 def test_who_asked_may_not_approve_where_that_is_wanted(api: RunningApi) -> None:
@@ -108,7 +108,7 @@ def test_only_a_token_that_may_vouch_speaks_for_a_person(api: RunningApi) -> Non
     with api.engine():
         rollout = held(api)
         plain, vouching = api.token_for("promote"), api.token_for("promote", "vouch")
-        body = {"binding": rollout["hold"]["binding"], "on_behalf_of": "alice"}
+        body = {"binding": rollout["approval"]["binding"], "on_behalf_of": "alice"}
         path = f"/v1/rollouts/{rollout['id']}/promote"
         refused = api.call("POST", path, body, token=plain)
         assert (refused.status_code, refused.json()["code"]) == (403, "not-allowed")

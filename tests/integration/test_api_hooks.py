@@ -54,14 +54,14 @@ def held(api: RunningApi, rollout: str) -> dict[str, Any]:
     after = 0
     for _ in range(100):
         found: dict[str, Any] = api.call("GET", f"/v1/rollouts/{rollout}").json()
-        if found["hold"]:
+        if found["approval"]:
             return found
         after = api.call("GET", f"/v1/rollouts/{rollout}/events?after={after}&wait=1").json()["last"]
     raise AssertionError(f"not held: {found}")
 
 
 def approve(api: RunningApi, rollout: dict[str, Any], token: str = "") -> Any:
-    body = {"binding": rollout["hold"]["binding"]}
+    body = {"binding": rollout["approval"]["binding"]}
     more = {"token": token} if token else {}
     return api.call(
         "POST", f"/v1/rollouts/{rollout['id']}/promote", body, headers={"Idempotency-Key": rollout["id"]}, **more
@@ -74,7 +74,7 @@ def test_both_are_brought_up_promoted_and_finished_as_one(api: RunningApi) -> No
     assert first[0]["group"] == first[1]["group"] == first[0]["id"]
     ask(api, "v2", service="worker")
     waiting = [held(api, latest(api, name)["id"]) for name in ("shop", "worker")]
-    assert [each["marks"]["held"] is not None for each in waiting] == [True, True]
+    assert [each["marks"]["waiting_for_approval"] is not None for each in waiting] == [True, True]
     assert approve(api, waiting[0]).status_code == 202
     done = both(api, "succeeded")
     assert [each["image"] for each in done] == ["shop:v2", "worker:v2"]
@@ -128,7 +128,7 @@ def test_the_gate_shows_preview_and_tasks_and_a_failed_one_turns_back(api: Runni
         ("pre_deploy", "passed"),
         ("pre_promote", "passed"),
     ]
-    evidence = "\n".join(shown["hold"]["evidence"])
+    evidence = "\n".join(shown["approval"]["evidence"])
     assert "at 8003 or with the header X-Preview: blue" in evidence
     assert "pre_promote: passed" in evidence
     api.post(f"/v1/rollouts/{shown['id']}/rollback")
@@ -149,7 +149,7 @@ def test_an_approval_ends_the_keeping_of_the_old_colour(api: RunningApi) -> None
         assert found["phase"] == "running"
         return found
 
-    eventually("the old colour is kept", lambda: (found := now())["steps"][found["cursor"]]["gate"]["keeps"])
+    eventually("the old colour is kept", lambda: (found := now())["steps"][found["cursor"]]["gate"]["keep_old"])
     assert {each.release for each in api.world.present()} == {"v1-1", "v2-2"}
 
     def answer() -> int:

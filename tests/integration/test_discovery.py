@@ -60,7 +60,7 @@ def test_roles_follow_a_rollout(api: RunningApi) -> None:
     served(api)
     with api.engine():
         path = f"/v1/rollouts/{api.deploy('v2', 'approval: {after: [1]}, drain_timeout: 1s')['id']}"
-        eventually("it waits for a person", lambda: api.call("GET", path).json()["hold"])
+        eventually("it waits for a person", lambda: api.call("GET", path).json()["approval"])
         roles = {(each["labels"]["release"], each["labels"]["__meta_tidegate_role"]) for each in told(api)}
         assert roles == {("v1-1", "baseline"), ("v2-2", "candidate")}
 

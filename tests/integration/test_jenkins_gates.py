@@ -86,11 +86,11 @@ def decide(jenkins: Jenkins) -> None:
 
     def is_over() -> bool:
         rollout = jenkins.latest()
-        if rollout["hold"]:  # perhaps no longer: then the answer is a refusal
+        if rollout["approval"]:  # perhaps no longer: then the answer is a refusal
             eventually(
                 "the build has seen the hold", lambda: follows_beyond(jenkins, rollout["id"], "waiting_for_approval")
             )
-            body = {"binding": rollout["hold"]["binding"], "on_behalf_of": "bob"}
+            body = {"binding": rollout["approval"]["binding"], "on_behalf_of": "bob"}
             jenkins.api.post(f"/v1/rollouts/{rollout['id']}/promote", body)
         return rollout["phase"] not in ("pending", "running") and rollout["new"] != "v1-1"
 
@@ -123,7 +123,7 @@ def test_a_gate_that_is_refused_and_detached_leaves_the_rollout_waiting(jenkins:
     build = jenkins.build(deploy(), promote({"onAbort": "detach"}), script=[refuses()])
     text = jenkins.ends("gate: rejected, onAbort: 'detach'", build, "ABORTED")
     assert "goes on by itself" in text
-    assert jenkins.held()["hold"]["given"] == []
+    assert jenkins.held()["approval"]["given"] == []
 
 
 @pytest.mark.parametrize(("choice", "phase"), [("rollback", "rolled_back"), ("detach", "running")])
@@ -209,7 +209,7 @@ def test_what_has_changed_since_it_was_shown_is_asked_for_anew(jenkins: Jenkins)
     jenkins.compose = compose("approval: {after: [1, 2]}, drain_timeout: 1s")
     jenkins.build(deploy())
     rollout = jenkins.held()
-    body = {"binding": rollout["hold"]["binding"], "on_behalf_of": "bob"}
+    body = {"binding": rollout["approval"]["binding"], "on_behalf_of": "bob"}
     request = {"path": f"/v1/rollouts/{rollout['id']}/promote", "token": jenkins.api.token, "body": body}
     late = clicks(meanwhile=[{**request, "headers": {"Idempotency-Key": "bob"}}], after=2)
     build = jenkins.build(deploy(), promote(), script=[late, clicks("alice")])

@@ -21,9 +21,9 @@ STEPS = {
 
 def held(jenkins: Jenkins) -> str:
     """The id of a rollout of somebody else that waits for approval and is judged."""
-    checks = "checks: [{name: slow, query: slow_seconds, max: 0.5, min_samples: 1}], bake: 1s, interval: 1s, on_inconclusive: pause"
+    checks = "checks: [{name: slow, query: slow_seconds, max: 0.5, min_samples: 1}], bake: 1s, interval: 1s"
     jenkins.api.world.answer = constant(0.1)
-    jenkins.api.deploy("v2", f"approval: {{after: [1]}}, drain_timeout: 1s, {checks}")
+    jenkins.api.deploy("v2", f"approval: {{after: [1]}}, drain_timeout: 1s, on_inconclusive: pause, {checks}")
     return str(jenkins.held()["id"])
 
 
@@ -97,7 +97,7 @@ def nothing_to_go_back_to(jenkins: Jenkins) -> Build:
         (another_builds_rollout, "FAILURE", "asked for by team/shop #7 http://ci/7/"),
         (an_older_build, "NOT_BUILT", "superseded"),
         (frozen, "FAILURE", "audit week"),
-        (bad_file, "FAILURE", "services.shop.x-tidegate.drian"),
+        (bad_file, "FAILURE", "services.shop.x-tidegate.drian_timeout"),
         (unknown_service, "FAILURE", "unknown-service"),
         (unknown_rollout, "FAILURE", "unknown-rollout"),
         (a_key_used_for_something_else, "FAILURE", "key-reused"),
@@ -129,7 +129,7 @@ def test_all_mistakes_in_the_options_are_told_at_once(jenkins: Jenkins) -> None:
     mistaken = deploy(servcie="x", until="soon", patience="long", archive=True, file=None, force=True)
     build = jenkins.build(mistaken, files=None)
     text = jenkins.ends("deploy: mistaken options", build, "FAILURE")
-    for each in ("no option servcie; the options are service, file", "until: verdict or hold or end, not soon"):
+    for each in ("no option servcie; the options are service, file", "until: verdict or approval or end, not soon"):
         assert each in text
     for each in ("patience: a whole number of seconds", "archive: needs a workspace", "reason: needed with force"):
         assert each in text

@@ -43,7 +43,7 @@ def held(api: RunningApi, rollout: str) -> dict[str, Any]:
 
     def found() -> dict[str, Any] | None:
         now: dict[str, Any] = api.call("GET", f"/v1/rollouts/{rollout}").json()
-        return now if now["hold"] else None
+        return now if now["approval"] else None
 
     return dict(eventually(f"{rollout} waits for a person", found) or {})
 
@@ -67,8 +67,8 @@ def test_an_approval_by_api_settles_the_input(api: RunningApi, jenkins: FakeJenk
     gate = FakeInput(f"Tidegate-{rollout}-0-0", ("reason",))
     jenkins.build(JOB, 7, gate, other := FakeInput("Deploy-docs"))
     with outbox(api, jenkins, tmp_path):
-        hold = held(api, rollout)["hold"]
-        body = {"binding": hold["binding"], "on_behalf_of": "bob", "reason": "all good"}
+        approval = held(api, rollout)["approval"]
+        body = {"binding": approval["binding"], "on_behalf_of": "bob", "reason": "all good"}
         assert api.post(f"/v1/rollouts/{rollout}/promote", body).status_code == 202
         eventually("the input is settled", lambda: gate.settled)
     ((verb, parameters),) = gate.told

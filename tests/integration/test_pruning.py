@@ -35,7 +35,7 @@ def store(postgres_url: str) -> Iterator[SqlStore]:
 def test_the_engine_prunes_by_itself(store: SqlStore) -> None:
     rollout = looked_at(store, 1)
     with Pruner(store, time.time, 30 * DAY, 90 * DAY):
-        eventually("its samples are gone", lambda: not store.looks(rollout))
+        eventually("its samples are gone", lambda: not store.measurements(rollout))
     assert len(store.rollouts()) == 1
 
 
@@ -56,7 +56,7 @@ def test_by_hand(store: SqlStore, postgres_url: str) -> None:
     looked_at(store, 1)
     assert prune("--dry-run") == {"dry_run": True, "samples": 1, "rollouts": 0, "releases": 0}
     assert prune() == {"dry_run": False, "samples": 1, "rollouts": 0, "releases": 0}
-    assert store.looks("shop-1") == ()
+    assert store.measurements("shop-1") == ()
 
 
 def test_ages_are_durations_of_a_day_at_least() -> None:

@@ -70,7 +70,7 @@ def test_every_mistake_is_told_at_once() -> None:
         assert said in text, said
 
 
-@pytest.mark.parametrize("data", [[], {"rollout": {}}, {"rollout": {"id": 1}, "looks": [{}], "verdicts": []}])
+@pytest.mark.parametrize("data", [[], {"rollout": {}}, {"rollout": {"id": 1}, "measurements": [{}], "verdicts": []}])
 def test_what_is_no_record_is_refused(data: object) -> None:
     with pytest.raises(InvalidSpec, match=r"record|\d\."):
         decode(data)

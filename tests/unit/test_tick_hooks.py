@@ -131,7 +131,7 @@ def test_limits_are_asked_about_before_traffic_comes(stage: TickHarness, value: 
     stage.world.answer = constant(value)
     stage.run()
     assert stage.phase is phase
-    first = next(each for each in stage.store.looks(stage.rollout))
+    first = next(each for each in stage.store.measurements(stage.rollout))
     assert first.unseen
     assert {question.check for question, _ in first.answers} == {"slow"}, "nothing is compared without traffic"
     exposed = "traffic_shifted" in stage.kinds()
@@ -141,7 +141,7 @@ def test_limits_are_asked_about_before_traffic_comes(stage: TickHarness, value: 
 
 
 def _recorded(stage: TickHarness) -> tuple[Rollout, tuple[Measurement, ...]]:
-    return stage.store.load(stage.rollout)[0], stage.store.looks(stage.rollout)
+    return stage.store.load(stage.rollout)[0], stage.store.measurements(stage.rollout)
 
 
 def document(*paths: str) -> dict[str, object]:
@@ -220,7 +220,7 @@ def test_engines_that_take_turns_judge_by_all_looks(stage: TickHarness) -> None:
         if stage.phase is Phase.ROLLING_BACK:
             break
         stage.clock.now = max(stage.clock.now, done.due or 0.0)
-    assert len(stage.store.looks(stage.rollout)) == 6, "as many beyond the limit as one engine needs"
+    assert len(stage.store.measurements(stage.rollout)) == 6, "as many beyond the limit as one engine needs"
 
 
 def test_an_engine_alone_reads_no_look_again(stage: TickHarness) -> None:
@@ -229,4 +229,4 @@ def test_an_engine_alone_reads_no_look_again(stage: TickHarness) -> None:
     calls: list[str] = []
     stage.run(**interposed(stage, calls.append))
     assert stage.phase is Phase.SUCCEEDED
-    assert calls.count("looks") == 1
+    assert calls.count("measurements") == 1

@@ -43,25 +43,25 @@ def replay(
     data = _record(context, rollout)
     if save is not None:
         _save(save, data)
-    driven, looks, told = decode(data)
-    if not looks:
+    driven, measurements, recorded = decode(data)
+    if not measurements:
         raise CommandError(f"{driven.id} was never judged: there is nothing to judge again", ExitCode.USAGE)
-    verdicts = again.replay(again.with_settings(driven, _pairs(settings or [])), looks)
+    verdicts = again.replay(again.with_settings(driven, _pairs(settings or [])), measurements)
     ended = next((each for each in verdicts if each.outcome is Outcome.FAIL), verdicts[-1])
     if context.as_json(output):
         context.print_json(
             {
                 "rollout": driven.id,
-                "looks": len(looks),
-                "told": None if not told else VerdictView.of(told[-1]).model_dump(mode="json"),
+                "measurements": len(measurements),
+                "recorded": None if not recorded else VerdictView.of(recorded[-1]).model_dump(mode="json"),
                 "replayed": VerdictView.of(ended).model_dump(mode="json"),
                 "course": [{"at": each.at, "outcome": each.outcome, "evidence": each.evidence} for each in verdicts],
             }
         )
         return
     context.out.print(_course(verdicts))
-    if told:
-        context.out.print(_line("then", told[-1]))
+    if recorded:
+        context.out.print(_line("then", recorded[-1]))
     context.out.print(_line("now", ended))
     for finding in ended.findings:
         context.out.print(Text(f"  {finding.message}", style=STYLES[finding.outcome.value]))

@@ -20,11 +20,11 @@ class Until(StrEnum):
     """How far `deploy` follows."""
 
     VERDICT = "verdict"
-    HOLD = "hold"
+    APPROVAL = "approval"
     END = "end"
 
 
-STOP_CONDITIONS = {Until.VERDICT: watch.has_verdict, Until.HOLD: watch.needs_approval, Until.END: watch.is_finished}
+STOP_CONDITIONS = {Until.VERDICT: watch.has_verdict, Until.APPROVAL: watch.needs_approval, Until.END: watch.is_finished}
 
 
 def variables(pairs: list[str] | None) -> dict[str, str]:
@@ -53,7 +53,9 @@ def deploy(
     file: ComposeFile = None,
     sets: Variables = None,
     image: Annotated[str, typer.Option(help="This image instead of the one in the file.")] = "",
-    until: Annotated[Until, typer.Option(help="Follow to the first verdict, the first hold, or the end.")] = Until.HOLD,
+    until: Annotated[
+        Until, typer.Option(help="Follow to the first verdict, the first approval it waits for, or the end.")
+    ] = Until.APPROVAL,
     wait: Wait = True,
     key: Annotated[str, typer.Option(help="Idempotency key: the same key never starts a second rollout.")] = "",
     force: Annotated[bool, typer.Option("--force", help="In spite of a freeze or a quarantine; needs --reason.")] = False,
@@ -148,10 +150,10 @@ def promote(
     client = context.client()
     rollout = client.rollout(context.named(name))
     current = client.get(f"/v1/rollouts/{rollout['id']}")
-    hold = current.get("hold")
-    binding = {"binding": hold["binding"]} if hold else {}
+    approval = current.get("approval")
+    binding = {"binding": approval["binding"]} if approval else {}
     body = {"reason": reason, "full": full, "force": force, **binding}
-    if_match = "" if hold else current["etag"]
+    if_match = "" if approval else current["etag"]
     rollout = client.post(f"/v1/rollouts/{rollout['id']}/promote", body, if_match=if_match)
     here = current["cursor"]
     finish(
@@ -166,7 +168,7 @@ def promote(
 
 def _more_needed(rollout: Json) -> bool:
     """Whether this approval was one of several that are needed."""
-    return bool(rollout["hold"] and rollout["hold"]["given"])
+    return bool(rollout["approval"] and rollout["approval"]["given"])
 
 
 def rollback(

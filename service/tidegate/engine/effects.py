@@ -168,13 +168,13 @@ def _restore_analysis(context: TickContext, rollout: Rollout) -> CanaryAnalysis:
     cache, unseen = context.cache, not rollout.step.route.get(rollout.new)
     trial = cache.analysis
     if trial is None or trial.unseen is not unseen:
-        found = context.store.looks(rollout.id)
+        found = context.store.measurements(rollout.id)
         trial, cache.measurements = (
             CanaryAnalysis.recalled(rollout, found, _shifted(rollout, context.clock()), unseen=unseen),
             len(found),
         )
     elif cache.interrupted:
-        found = context.store.looks(rollout.id, cache.measurements)
+        found = context.store.measurements(rollout.id, cache.measurements)
         trial.catch_up(found)
         cache.measurements += len(found)
     cache.interrupted = False

@@ -94,7 +94,7 @@ def mark(decision: Mark, rollout: Rollout, routed: RouterState, now: Time) -> li
         if routed.draining:
             data["draining"] = _in_flight(routed, routed.draining)
     elif decision.mark is MarkKind.WAITING_FOR_APPROVAL:
-        data |= {"hold": rollout.step.gate.hold}
+        data |= {"approval": rollout.step.gate.hold}
     return [Event(MARKS[decision.mark], why, now, data=data)]
 
 

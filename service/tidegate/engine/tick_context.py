@@ -92,7 +92,7 @@ class TickContext:
     ) -> Rollout:
         """The rollout as it now stands, under our fence. Raises `LeaseLost`."""
         new_events = self._with_probes(new_events)
-        return self.store.save(rollout, new_events, self.claim.fence, verdict=verdict, look=measurement)
+        return self.store.save(rollout, new_events, self.claim.fence, verdict=verdict, measurement=measurement)
 
     def _with_probes(self, new_events: Sequence[Event]) -> Sequence[Event]:
         prober = self.prober

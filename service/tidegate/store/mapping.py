@@ -143,14 +143,14 @@ def verdict_of(row: AnyRow) -> VerdictRow:
     return VerdictRow(row.step, Phase(row.phase), VERDICT.decode(row.verdict))
 
 
-def measurement_values(rollout: str, look: Measurement) -> Values:
-    """A row of `looks`. What was measured is many numbers that are alike: compressed, they take about a tenth."""
-    return {"rollout": rollout, "look": zlib.compress(MEASUREMENT.text(look))}
+def measurement_values(rollout: str, measurement: Measurement) -> Values:
+    """A row of `measurements`. What was measured is many numbers that are alike: compressed, they take about a tenth."""
+    return {"rollout": rollout, "measurement": zlib.compress(MEASUREMENT.text(measurement))}
 
 
 def measurement_of(row: AnyRow) -> Measurement:
-    """From a row of `looks`."""
-    return MEASUREMENT.of_text(zlib.decompress(row.look))
+    """From a row of `measurements`."""
+    return MEASUREMENT.of_text(zlib.decompress(row.measurement))
 
 
 def signal_values(rollout: str, signal: Signal) -> Values:

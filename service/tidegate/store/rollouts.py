@@ -163,7 +163,7 @@ def save(
     added: Sequence[Event],
     fence: int,
     verdict: Verdict | None,
-    look: Measurement | None,
+    measurement: Measurement | None,
     now: Time,
 ) -> Rollout:
     """State, verdict, look and events under the fence. Raises `LeaseLost`, or `IllegalMove` when it is finished already."""
@@ -177,8 +177,8 @@ def save(
     saved = connection.execute(_SAVE, {**held, **values, "added": len(added)}).one()
     if verdict is not None:
         connection.execute(insert(verdicts), mapping.verdict_values(rollout, verdict))
-    if look is not None:
-        connection.execute(insert(measurements), mapping.measurement_values(rollout.id, look))
+    if measurement is not None:
+        connection.execute(insert(measurements), mapping.measurement_values(rollout.id, measurement))
     _append(connection, rollout.id, added, last=saved.events)
     if not rollout.phase.live:
         _record_outcome(connection, rollout, Phase(before), now)

@@ -112,13 +112,13 @@ class SqlStore(Transactions, Store):
     def claim(self, owner: str, ttl_seconds: float) -> Claim | None:
         with self._lease("claiming a rollout") as connection:
             now = self._now(connection)
-            apart, was_set_back = self._looked_at(now)
+            clock_offset, was_set_back = self._clock_state(now)
             if was_set_back:
                 leases.clock_set_back(connection, now + ttl_seconds, now)
                 services.shift_clock(connection, now)
                 deliveries.shift_clock(connection, now)
             claim = leases.claim(connection, owner, ttl_seconds, now)
-        self._apart = apart
+        self._clock_offset = clock_offset
         return None if claim is None else replace(claim, since=claim.since - self._ahead(now))
 
     def heartbeat(self, owner: str, version: str) -> None:
@@ -166,10 +166,10 @@ class SqlStore(Transactions, Store):
         fence: int,
         *,
         verdict: Verdict | None = None,
-        look: Measurement | None = None,
+        measurement: Measurement | None = None,
     ) -> Rollout:
         with self._write(f"saving rollout {rollout.id}") as connection:
-            return rollouts.save(connection, rollout, events, fence, verdict, look, self._clock())
+            return rollouts.save(connection, rollout, events, fence, verdict, measurement, self._clock())
 
     def note(self, rollout: str, events: Sequence[Event], fence: int) -> None:
         with self._write(f"noting events of {rollout}") as connection:
@@ -292,8 +292,8 @@ class SqlStore(Transactions, Store):
         with self._read(f"reading verdicts of {rollout}") as connection:
             return rollouts.list_verdicts(connection, rollout)
 
-    def looks(self, rollout: str, after: int = 0) -> tuple[Measurement, ...]:
-        with self._read(f"reading looks of {rollout}") as connection:
+    def measurements(self, rollout: str, after: int = 0) -> tuple[Measurement, ...]:
+        with self._read(f"reading measurements of {rollout}") as connection:
             return rollouts.list_measurements(connection, rollout, after)
 
     # -- freezes and the audit log --------------------------------------------------------------------------------------

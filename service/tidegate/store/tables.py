@@ -151,11 +151,11 @@ verdicts = Table(
 )
 
 measurements = Table(
-    "looks",
+    "measurements",
     metadata,
     Column("number", Integer, primary_key=True, autoincrement=True),
     Column("rollout", String, ForeignKey("rollouts.id"), nullable=False, index=True),
-    Column("look", LargeBinary, nullable=False),  # compressed JSON
+    Column("measurement", LargeBinary, nullable=False),  # compressed JSON
 )
 
 signals = Table(

@@ -31,7 +31,7 @@ class Transactions:
         self._database = connect(url, password_file)
         self._clock = clock
         self._common = common
-        self._apart: float | None = None  # how far the shared clock was from one that only goes forward
+        self._clock_offset: float | None = None  # how far the shared clock was from one that only goes forward
 
     @contextmanager
     def _read(self, doing: str) -> Iterator[Connection]:
@@ -58,11 +58,11 @@ class Transactions:
         """How many seconds the shared clock, which says `now`, is ahead of ours."""
         return now - self._clock() if self._database.shared else 0.0
 
-    def _looked_at(self, now: Time) -> tuple[float, bool]:
+    def _clock_state(self, now: Time) -> tuple[float, bool]:
         """How far the shared clock, which says `now`, is from one that only goes forward, and whether it was set back."""
-        apart, before = now - time.monotonic(), self._apart
+        offset, before = now - time.monotonic(), self._clock_offset
         shared = self._database.shared and self._common is None
-        return apart, shared and before is not None and before - apart >= SET_BACK_SECONDS
+        return offset, shared and before is not None and before - offset >= SET_BACK_SECONDS
 
     def _write_checked(self, doing: str, work: Callable[[Connection], T]) -> T:
         """When another transaction got in between, once more: the checks then see what that one wrote."""

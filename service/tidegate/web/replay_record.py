@@ -18,7 +18,7 @@ class RecordView(BaseModel):
     """What `tidegate analysis replay` reads: values as the judge has them, times in seconds since the epoch."""
 
     rollout: dict[str, Any]
-    looks: list[dict[str, Any]]
+    measurements: list[dict[str, Any]]
     verdicts: list[dict[str, Any]]
 
 
@@ -32,16 +32,16 @@ def encode(record: ReplayRecord) -> dict[str, Any]:
     """As JSON-able data. Of hooks' variables only the names: the values may be secrets, and nothing is judged from them."""
     driven, measured, told = record
     hooks = {name: replace(hook, environment=dict.fromkeys(hook.environment, "…")) for name, hook in driven.hooks.items()}
-    rollout, looks, verdicts = json.loads(_ADAPTER.dump_json((replace(driven, hooks=hooks), measured, told)))
-    return {"rollout": rollout, "looks": looks, "verdicts": verdicts}
+    rollout, measurements, verdicts = json.loads(_ADAPTER.dump_json((replace(driven, hooks=hooks), measured, told)))
+    return {"rollout": rollout, "measurements": measurements, "verdicts": verdicts}
 
 
 def decode(data: object) -> ReplayRecord:
     """From what `encode` made. Raises `InvalidSpec` with every mistake."""
-    if not isinstance(data, dict) or not {"rollout", "looks", "verdicts"} <= set(data):
-        raise InvalidSpec([Problem("record", "is no record of a rollout: it needs rollout, looks and verdicts")])
+    if not isinstance(data, dict) or not {"rollout", "measurements", "verdicts"} <= set(data):
+        raise InvalidSpec([Problem("record", "is no record of a rollout: it needs rollout, measurements and verdicts")])
     try:
-        return _ADAPTER.validate_python((data["rollout"], data["looks"], data["verdicts"]))
+        return _ADAPTER.validate_python((data["rollout"], data["measurements"], data["verdicts"]))
     except ValidationError as error:
         problems = [Problem(".".join(map(str, each["loc"])), each["msg"]) for each in error.errors()]
         raise InvalidSpec(problems) from None

@@ -97,7 +97,7 @@ def get_record(path: RolloutPath) -> Response:
     """All that it was judged from: the rollout, every look at the metrics with its samples, and the verdicts."""
     rollout, _ = _load(path)
     verdicts = tuple(each.verdict for each in api().store.verdicts(rollout.id))
-    return respond(RecordView.model_validate(encode((rollout, api().store.looks(rollout.id), verdicts))))
+    return respond(RecordView.model_validate(encode((rollout, api().store.measurements(rollout.id), verdicts))))
 
 
 # -- signals ---------------------------------------------------------------------------------------------------------------

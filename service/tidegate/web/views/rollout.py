@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 from tidegate.core.hooks import TaskRun, TaskState
 from tidegate.core.model import (
     Event,
+    Gate,
     Rollout,
     RolloutKind,
     Signal,
@@ -26,13 +27,13 @@ class GateView(BaseModel):
     """What must hold to leave a step."""
 
     bake_seconds: float
-    judged: bool
-    hold: str
-    cleared: bool
-    keeps: bool = Field(default=False, description="The bake only keeps the old release warm; promote ends it.")
+    analyzed: bool = Field(description="Whether the checks are judged before the step is left.")
+    approval: str = Field(description="The approval that is waited for; empty: none.")
+    surplus_gone: bool = Field(description="Whether it waits until no surplus instance is left.")
+    keep_old: bool = Field(default=False, description="The bake only keeps the old release warm; promote ends it.")
     before: list[str] = Field(default=[], description="Tasks that come before anything of the step.")
     tasks: list[str] = Field(default=[], description="Tasks that are done once it stands.")
-    together: int = Field(default=0, description="The point at which the rollouts of a group wait for each other.")
+    group_point: int = Field(default=0, description="The point at which the rollouts of a group wait for each other.")
 
 
 class StepView(BaseModel):
@@ -65,10 +66,10 @@ class TaskView(BaseModel):
 class MarksView(BaseModel):
     """When the present step was entered, first matched by the proxy, stood, and began to wait for a person."""
 
-    entered: Timestamp | None
-    shifted: Timestamp | None
-    settled: Timestamp | None
-    held: Timestamp | None
+    step_started: Timestamp | None
+    traffic_confirmed: Timestamp | None
+    step_ready: Timestamp | None
+    waiting_for_approval: Timestamp | None
 
 
 class BuildView(BaseModel):
@@ -98,7 +99,7 @@ class RolloutView(BaseModel):
         description="What a person is waited for: `approval` (a hold of the plan) or `decision` (an inconclusive verdict,"
         " or a FAIL with failure_action pause). Both are given with promote, or turned down with rollback."
     )
-    hold: ApprovalView | None = Field(description="While a person is waited for.")
+    approval: ApprovalView | None = Field(description="While a person is waited for.")
     forced: bool = Field(description="Asked for in spite of a freeze and of a quarantine.")
     image: str = Field(description="Of the new release.")
     digest: str = Field(description="What the image was resolved to; empty until then.")
@@ -143,7 +144,7 @@ class EventsView(BaseModel):
 
 def rollout_view(rollout: Rollout, signals: Sequence[Signal] = ()) -> RolloutView:
     """`signals` are needed only while the rollout is held: an approval that was given is not waited for."""
-    hold = approval_view(rollout, signals)
+    approval = approval_view(rollout, signals)
     batch, batches = _batches(rollout)
     here = f"/v1/rollouts/{rollout.id}"
     return RolloutView(
@@ -159,8 +160,8 @@ def rollout_view(rollout: Rollout, signals: Sequence[Signal] = ()) -> RolloutVie
         steps=[_step(each) for each in rollout.plan],
         batch=batch,
         batches=batches,
-        waiting_for=hold and hold.kind,
-        hold=hold,
+        waiting_for=approval and approval.kind,
+        approval=approval,
         forced=rollout.forced,
         image=rollout.image,
         digest=rollout.digest,
@@ -169,10 +170,10 @@ def rollout_view(rollout: Rollout, signals: Sequence[Signal] = ()) -> RolloutVie
         preview=rollout.backend.preview and PreviewView(**asdict(rollout.backend.preview)),
         group=rollout.group,
         marks=MarksView(
-            entered=optional_timestamp(rollout.entered),
-            shifted=optional_timestamp(rollout.shifted),
-            settled=optional_timestamp(rollout.settled),
-            held=optional_timestamp(rollout.held),
+            step_started=optional_timestamp(rollout.entered),
+            traffic_confirmed=optional_timestamp(rollout.shifted),
+            step_ready=optional_timestamp(rollout.settled),
+            waiting_for_approval=optional_timestamp(rollout.held),
         ),
         extensions=rollout.extensions,
         verdict=rollout.verdict and VerdictView.of(rollout.verdict),
@@ -197,9 +198,21 @@ def _task(run: TaskRun) -> TaskView:
 
 
 def _step(step: Step) -> StepView:
-    gate = GateView(**asdict(step.gate))
     preview, share = dict(step.preview), step.share
-    return StepView(fleet=dict(step.fleet), route=dict(step.route), gate=gate, preview=preview, share=share)
+    return StepView(fleet=dict(step.fleet), route=dict(step.route), gate=_gate(step.gate), preview=preview, share=share)
+
+
+def _gate(gate: Gate) -> GateView:
+    return GateView(
+        bake_seconds=gate.bake_seconds,
+        analyzed=gate.judged,
+        approval=gate.hold,
+        surplus_gone=gate.cleared,
+        keep_old=gate.keeps,
+        before=list(gate.before),
+        tasks=list(gate.tasks),
+        group_point=gate.together,
+    )
 
 
 def _batches(rollout: Rollout) -> tuple[int | None, int | None]:

@@ -22,7 +22,7 @@ class Follower implements Serializable {
         }
     }
 
-    /** Until the `verdict`, the `hold` or the `end`; one that turns back is followed to its end. As it then stands. */
+    /** Until the `verdict`, the `approval` or the `end`; one that turns back is followed to its end. As it then stands. */
     Map follow(String id, String until, Map passing) {
         Map rollout = client.rollout(id)
         while (!Rollouts.reached(rollout, until, passing)) {

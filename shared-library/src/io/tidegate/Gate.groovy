@@ -35,9 +35,9 @@ class Gate implements Serializable {
     }
 
     private input(Map rollout, Map report, String link) {
-        Map hold = rollout.hold
+        Map approval = rollout.approval
         Map question = [
-            id                : 'Tidegate-' + rollout.id + '-' + hold.step + '-' + hold.given.size(),
+            id                : 'Tidegate-' + rollout.id + '-' + approval.step + '-' + approval.given.size(),
             message           : Texts.question(rollout, report, link, options.message ?: heading(rollout)),
             ok                : options.ok ?: 'Promote',
             submitterParameter: 'approver',
@@ -54,7 +54,7 @@ class Gate implements Serializable {
     }
 
     private String heading(Map rollout) {
-        String what = rollout.hold.kind == 'decision' ? 'The checks could not clear it. Promote ' : 'Promote '
+        String what = rollout.approval.kind == 'decision' ? 'The checks could not clear it. Promote ' : 'Promote '
         return what + rollout.new + ' of ' + rollout.service + '?'
     }
 

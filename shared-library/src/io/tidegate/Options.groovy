@@ -72,7 +72,7 @@ class Options implements Serializable {
         Map values = [
             server: env.server, credentials: 'tidegate-token', stage: env.stage ?: step, patience: 300, onAbort: 'rollback',
             variables: [:], files: [], reason: '', force: false, archive: false, wait: 600,
-            until: step == 'tidegateDeploy' ? 'hold' : 'end',
+            until: step == 'tidegateDeploy' ? 'approval' : 'end',
         ]
         List<String> named = ['tidegateVerify', 'tidegatePromote', 'tidegateRollback']
         return named.contains(step) ? values + [rollout: env.rollout] : values
@@ -88,7 +88,7 @@ class Options implements Serializable {
             case 'onAbort':
                 return oneOf(name, value, ['rollback', 'detach'])
             case 'until':
-                return oneOf(name, value, step == 'tidegateDeploy' ? ['verdict', 'hold', 'end'] : ['hold', 'end'])
+                return oneOf(name, value, step == 'tidegateDeploy' ? ['verdict', 'approval', 'end'] : ['approval', 'end'])
             case 'onBehalfOf':
                 return value == true || text(value) ? '' : "onBehalfOf: a person's name, or true for who started the build"
             case 'variables':

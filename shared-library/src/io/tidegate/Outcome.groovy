@@ -27,8 +27,8 @@ class Outcome implements Serializable {
         if (Rollouts.finished(rollout)) {
             script.error(lost(rollout))
         }
-        if (Rollouts.held(rollout)) {
-            script.echo("${rollout.service}: ${rollout.new} waits for ${rollout.hold.kind}: ${client.link(rollout)}")
+        if (Rollouts.waiting(rollout)) {
+            script.echo("${rollout.service}: ${rollout.new} waits for ${rollout.approval.kind}: ${client.link(rollout)}")
         }
         return Rollouts.summary(rollout, client.link(rollout))
     }
@@ -37,8 +37,8 @@ class Outcome implements Serializable {
     Map judged(Map rollout, String doubt) {
         describe(rollout)
         archive(rollout)
-        Map verdict = doubt.isEmpty() ? rollout.verdict : [outcome: 'INCONCLUSIVE', sentence: 'INCONCLUSIVE: ' + doubt]
-        String text = "${rollout.service}: ${rollout.new}: ${verdict.sentence}"
+        Map verdict = doubt.isEmpty() ? rollout.verdict : [outcome: 'INCONCLUSIVE', message: 'INCONCLUSIVE: ' + doubt]
+        String text = "${rollout.service}: ${rollout.new}: ${verdict.message}"
         if (verdict.outcome == 'FAIL') {
             script.error(text + '\n' + Texts.indented(evidence(rollout)))
         }
@@ -47,7 +47,7 @@ class Outcome implements Serializable {
         } else {
             script.unstable(text)
         }
-        return Rollouts.summary(rollout, client.link(rollout)) + [verdict: verdict.outcome, sentence: verdict.sentence]
+        return Rollouts.summary(rollout, client.link(rollout)) + [verdict: verdict.outcome, message: verdict.message]
     }
 
     /** The end of a stage that wants the old release: the new one `turned` back, or a rollout that leads there. */
@@ -104,7 +104,7 @@ class Outcome implements Serializable {
             } else if (['extended', 'reopened'].contains(event.kind)) {
                 last = null
             } else if (['stepped', 'succeeded'].contains(event.kind) && last != null) {
-                accepted.add(last.sentence)
+                accepted.add(last.message)
                 last = null
             }
         }

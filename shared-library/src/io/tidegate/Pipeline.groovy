@@ -12,8 +12,8 @@ class Pipeline implements Serializable {
 
     Map run() {
         Map rollout = session.client.within {
-            Map begun = new Deploy(session).followed('hold')
-            Rollouts.held(begun) ? judged(begun.id) : begun
+            Map begun = new Deploy(session).followed('approval')
+            Rollouts.waiting(begun) ? judged(begun.id) : begun
         }
         return new Promote(session).passed(rollout)
     }
@@ -22,7 +22,7 @@ class Pipeline implements Serializable {
     private Map judged(String id) {
         new Verify(session).judged(id)
         return session.guarded(id) {
-            session.follower.follow(id, 'hold', null)
+            session.follower.follow(id, 'approval', null)
         }
     }
 }

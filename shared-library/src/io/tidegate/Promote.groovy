@@ -11,7 +11,7 @@ class Promote implements Serializable {
     private static final int MOST_REFUSALS = 5 // of people who may not approve; then it is no mistake of theirs
 
     final Session session
-    Map place = null // the hold that is being passed
+    Map place = null // the approval that is being passed
     long opened = 0 // when it was first shown
     boolean given = false // the build's own approval of it
     int refused = 0
@@ -25,7 +25,7 @@ class Promote implements Serializable {
         String id = session.options.rollout
         Map rollout = session.client.within {
             session.follower.skip(id)
-            session.guarded(id) { session.follower.follow(id, 'hold', null) }
+            session.guarded(id) { session.follower.follow(id, 'approval', null) }
         }
         return passed(rollout)
     }
@@ -33,12 +33,12 @@ class Promote implements Serializable {
     /** Through this hold, or through all that follow. */
     Map passed(Map begun) {
         Map rollout = begun
-        Map first = rollout.hold
+        Map first = rollout.approval
         while (!Rollouts.finished(rollout)) {
-            if (session.options.until == 'hold' && !Rollouts.samePlace(first, rollout.hold)) {
+            if (session.options.until == 'approval' && !Rollouts.samePlace(first, rollout.approval)) {
                 break
             }
-            arrive(rollout.hold)
+            arrive(rollout.approval)
             rollout = session.options.gate ? asked(rollout) : ungated(rollout)
         }
         Map last = rollout
@@ -47,31 +47,31 @@ class Promote implements Serializable {
         }
     }
 
-    private void arrive(Map hold) {
-        if (!Rollouts.samePlace(place, hold)) {
+    private void arrive(Map approval) {
+        if (!Rollouts.samePlace(place, approval)) {
             opened = new Date().getTime()
             given = false
             refused = 0
         }
-        place = hold
+        place = approval
     }
 
     // -- without a gate -----------------------------------------------------------------------------------------------
 
     /** A decision is a person's: what the checks could not clear, the build does not clear either. */
     private Map ungated(Map rollout) {
-        boolean mine = rollout.hold.kind == 'approval' && !given
+        boolean mine = rollout.approval.kind == 'approval' && !given
         given = given || mine
         return session.client.within {
             if (mine) {
-                Map said = promoted(rollout.hold.binding, rollout, session.person(), session.reason())
+                Map said = promoted(rollout.approval.binding, rollout, session.person(), session.reason())
                 if (!settledElsewhere(said)) {
                     session.client.wanted(said)
                 }
             } else {
-                session.script.echo("Waiting for a person's ${rollout.hold.kind}: ${session.client.link(rollout)}")
+                session.script.echo("Waiting for a person's ${rollout.approval.kind}: ${session.client.link(rollout)}")
             }
-            session.guarded(rollout.id) { session.follower.follow(rollout.id, 'hold', rollout.hold) }
+            session.guarded(rollout.id) { session.follower.follow(rollout.id, 'approval', rollout.approval) }
         }
     }
 
@@ -97,14 +97,14 @@ class Promote implements Serializable {
 
     private Map answered(Map shown, Map answer) {
         Map now = session.client.rollout(shown.id)
-        if (!Rollouts.samePlace(shown.hold, now.hold)) {
-            session.script.echo(Rollouts.held(now) ? 'It stands otherwise by now' : 'It was settled elsewhere')
-            return session.follower.follow(now.id, 'hold', null)
+        if (!Rollouts.samePlace(shown.approval, now.approval)) {
+            session.script.echo(Rollouts.waiting(now) ? 'It stands otherwise by now' : 'It was settled elsewhere')
+            return session.follower.follow(now.id, 'approval', null)
         }
         session.script.echo("Approved by ${answer.approver}${answer.reason ? ': ' + answer.reason : ''}")
-        Map said = promoted(shown.hold.binding, now, answer.approver, answer.reason ?: session.reason())
+        Map said = promoted(shown.approval.binding, now, answer.approver, answer.reason ?: session.reason())
         if (said.status < 300) {
-            return session.follower.follow(now.id, 'hold', now.hold)
+            return session.follower.follow(now.id, 'approval', now.approval)
         }
         refused++
         if (!settledElsewhere(said) && (said.body.code != 'may-not-approve' || refused >= MOST_REFUSALS)) {
@@ -112,7 +112,7 @@ class Promote implements Serializable {
         }
         // another person may be the right one, and what has changed is shown anew
         session.script.echo(Texts.refusal(said, session.client.server))
-        return session.follower.follow(now.id, 'hold', null)
+        return session.follower.follow(now.id, 'approval', null)
     }
 
     /** Nobody approved in time, somebody said no, or the service closed the input since it turned back. */
@@ -120,10 +120,10 @@ class Promote implements Serializable {
         Map now = session.client.rollout(shown.id)
         Map gate = session.options.gate
         boolean expired = gate.timeout > 0 && left() <= 1
-        boolean waits = Rollouts.held(now) && now.hold.step == shown.hold.step
+        boolean waits = Rollouts.waiting(now) && now.approval.step == shown.approval.step
         if (Rollouts.turned(now) || (expired && !waits)) {
             session.script.echo('It was settled elsewhere')
-            return session.follower.follow(now.id, 'hold', null)
+            return session.follower.follow(now.id, 'approval', null)
         }
         if (!waits || (!expired && session.options.onAbort == 'detach')) {
             throw thrown // the build was aborted, though the gate was open by then
@@ -150,8 +150,8 @@ class Promote implements Serializable {
 
     /** Bound to what was shown: nothing else is approved. Each approval of a hold has a key of its own. */
     private Map promoted(String binding, Map rollout, String person, String reason) {
-        Map hold = rollout.hold
-        String key = session.key('/promote-' + hold.step + '-' + hold.kind + '-' + hold.given.size())
+        Map approval = rollout.approval
+        String key = session.key('/promote-' + approval.step + '-' + approval.kind + '-' + approval.given.size())
         Map body = session.wish(reason, person) + [binding: binding]
         return session.client.post('/v1/rollouts/' + rollout.id + '/promote', body, key)
     }

@@ -18,11 +18,11 @@ class Rollouts implements Serializable {
     }
 
     @NonCPS
-    static boolean held(Map rollout) {
-        return rollout.hold != null
+    static boolean waiting(Map rollout) {
+        return rollout.approval != null
     }
 
-    /** Whether following may stop: at the `verdict`, the `hold`, or the `end`. A hold that is `passing` is passed over. */
+    /** Whether following may stop: at the `verdict`, the `approval`, or the `end`. A hold that is `passing` is passed over. */
     @NonCPS
     static boolean reached(Map rollout, String until, Map passing) {
         if (finished(rollout)) {
@@ -31,8 +31,8 @@ class Rollouts implements Serializable {
         if (rollout.phase == 'rolling_back' || until == 'end') {
             return false // the stage has failed, and how that ends matters whatever was asked
         }
-        if (held(rollout)) {
-            return !unchanged(passing, rollout.hold)
+        if (waiting(rollout)) {
+            return !unchanged(passing, rollout.approval)
         }
         Map verdict = rollout.verdict
         boolean counts = verdict != null && (verdict.final || verdict.outcome == 'FAIL')
@@ -78,9 +78,9 @@ class Rollouts implements Serializable {
             digest  : rollout.digest,
             phase   : rollout.phase,
             reason  : rollout.reason,
-            waiting : rollout.hold == null ? null : rollout.hold.kind,
+            waiting : rollout.approval == null ? null : rollout.approval.kind,
             verdict : verdict.outcome,
-            sentence: verdict.sentence,
+            message: verdict.message,
             link    : link,
         ]
     }

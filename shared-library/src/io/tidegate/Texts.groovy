@@ -11,7 +11,7 @@ class Texts implements Serializable {
     /** `14:03:07  shifted        traffic goes to v2-4`; an instance's last log lines stand below. */
     @NonCPS
     static String event(Map event) {
-        String line = event.at.substring(11, 19) + '  ' + event.kind.padRight(14) + ' ' + event.sentence
+        String line = event.at.substring(11, 19) + '  ' + event.kind.padRight(14) + ' ' + event.message
         Map data = event.data ?: [:]
         return event.kind == 'instance_log' && data.log ? line + '\n' + indented(data.log.toString()) : line
     }
@@ -59,30 +59,30 @@ class Texts implements Serializable {
     /** What a person decides on. */
     @NonCPS
     static String question(Map rollout, Map report, String link, String message) {
-        Map hold = rollout.hold
+        Map approval = rollout.approval
         List lines = [message]
-        lines.addAll(hold.evidence ?: [])
+        lines.addAll(approval.evidence ?: [])
         lines.add(requests(report))
-        if (hold.needed > 1) {
-            lines.add("Approvals: ${hold.given.size()} of ${hold.needed}${givers(hold)}".toString())
+        if (approval.needed > 1) {
+            lines.add("Approvals: ${approval.given.size()} of ${approval.needed}${givers(approval)}".toString())
         }
-        if (hold.roles) {
-            lines.add('Who may: ' + hold.roles.join(', '))
+        if (approval.roles) {
+            lines.add('Who may: ' + approval.roles.join(', '))
         }
-        if (hold.requester_may_approve == false && rollout.requested_by) {
+        if (approval.requester_may_approve == false && rollout.requested_by) {
             lines.add('Asked for by ' + rollout.requested_by + ', who may not approve it')
         }
-        if (hold.expires) {
-            lines.add('Expires ' + hold.expires + '; then: ' + hold.on_expiry)
+        if (approval.expires) {
+            lines.add('Expires ' + approval.expires + '; then: ' + approval.on_expiry)
         }
         lines.add(link)
         return lines.join('\n')
     }
 
     @NonCPS
-    private static String givers(Map hold) {
+    private static String givers(Map approval) {
         List names = []
-        for (Map each in hold.given) {
+        for (Map each in approval.given) {
             names.add(each.by)
         }
         return names.isEmpty() ? '' : ', given by ' + names.join(', ')
@@ -94,7 +94,7 @@ class Texts implements Serializable {
         List lines = []
         for (Map each in (report.verdicts ?: [])) {
             if (each.verdict.outcome != 'PASS') {
-                lines.add(each.verdict.sentence)
+                lines.add(each.verdict.message)
                 addFindings(lines, each.verdict.findings ?: [])
             }
         }
@@ -142,7 +142,7 @@ class Texts implements Serializable {
     private static void addTasks(List lines, List tasks) {
         for (Map each in tasks) {
             if (each.state != 'passed' && each.state != 'running') {
-                lines.add(each.sentence)
+                lines.add(each.message)
                 String more = each.changes ? each.changes.join('\n') : each.log
                 if (more) {
                     lines.add(indented(more))
@@ -155,7 +155,7 @@ class Texts implements Serializable {
     private static void addFindings(List lines, List findings) {
         for (Map each in findings) {
             if (each.outcome != 'PASS') {
-                lines.add('  ' + each.check + ': ' + each.sentence)
+                lines.add('  ' + each.check + ': ' + each.message)
             }
         }
     }
@@ -170,7 +170,7 @@ class Texts implements Serializable {
                 lines.add(line)
             }
         }
-        String phase = rollout.hold == null ? rollout.phase.replace('_', ' ') : 'waits for a person'
+        String phase = rollout.approval == null ? rollout.phase.replace('_', ' ') : 'waits for a person'
         lines.add(beginning + phase + ', ' + link)
         return lines.join('\n')
     }
