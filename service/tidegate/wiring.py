@@ -112,7 +112,7 @@ def _make_drivers(
         "ci": environment.ci,
     }
     options = {kind: _driver_options(kind, name, each, found) for kind, each in wanted.items() if each is not None}
-    if router is None or any(each is None for each in options.values()):
+    if router is None or any(option is None for option in options.values()):
         return None
     made = {kind: each[0](each[1], name) for kind, each in options.items() if each is not None}
     return Drivers(made["platform"], made["router"], made.get("metrics"), HttpDocuments(), made.get("ci"))

@@ -56,13 +56,13 @@ def _validate_approval(context: AppContext, service: Service) -> None:
     wanted, path = service.policy.approval, f"services.{service.name}.x-tidegate.approval"
     settings = context.settings.environments.get(service.environment)
     known = settings.roles if settings else {}
-    unknown = [each for each in wanted.roles if each not in known]
+    unknown = [role for role in wanted.roles if role not in known]
     if unknown:
         text = (
             f"found {', '.join(unknown)}; the environment {service.environment} has: {', '.join(sorted(known)) or 'none'}"
         )
         raise InvalidSpec([Problem(f"{path}.roles", text)])
-    members = {name for each in wanted.roles for name in known[each]}
+    members = {name for role in wanted.roles for name in known[role]}
     if wanted.roles and len(members) < wanted.needed:
         text = f"found {wanted.needed}; only {len(members)} have the role {' or '.join(wanted.roles)}"
         raise InvalidSpec([Problem(f"{path}.needed", text)])

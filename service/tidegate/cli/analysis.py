@@ -47,7 +47,7 @@ def replay(
     if not measurements:
         raise CommandError(f"{driven.id} was never judged: there is nothing to judge again", ExitCode.USAGE)
     verdicts = again.replay(again.with_settings(driven, _pairs(settings or [])), measurements)
-    ended = next((each for each in verdicts if each.outcome is Outcome.FAIL), verdicts[-1])
+    ended = next((verdict for verdict in verdicts if verdict.outcome is Outcome.FAIL), verdicts[-1])
     if context.as_json(output):
         context.print_json(
             {
@@ -55,7 +55,9 @@ def replay(
                 "measurements": len(measurements),
                 "recorded": None if not recorded else VerdictView.of(recorded[-1]).model_dump(mode="json"),
                 "replayed": VerdictView.of(ended).model_dump(mode="json"),
-                "course": [{"at": each.at, "outcome": each.outcome, "evidence": each.evidence} for each in verdicts],
+                "course": [
+                    {"at": verdict.at, "outcome": verdict.outcome, "evidence": verdict.evidence} for verdict in verdicts
+                ],
             }
         )
         return
@@ -89,10 +91,10 @@ def _save(file: Path, data: Json) -> None:
 
 
 def _pairs(settings: Sequence[str]) -> dict[str, str]:
-    wrong = [each for each in settings if "=" not in each]
+    wrong = [setting for setting in settings if "=" not in setting]
     if wrong:
         raise CommandError(f"--set needs NAME=VALUE; found: {', '.join(wrong)}", ExitCode.USAGE)
-    return {name: value for name, _, value in (each.partition("=") for each in settings)}
+    return {name: value for name, _, value in (setting.partition("=") for setting in settings)}
 
 
 def _line(when: str, verdict: Verdict) -> Text:
@@ -104,21 +106,21 @@ def _course(verdicts: Sequence[Verdict]) -> Table:
     for column in ("seconds", "outcome", "evidence", "needed"):
         table.add_column(column, justify="right")
     begun = verdicts[0].at
-    for each in _thinned(verdicts):
-        evidence = "–" if each.evidence is None else f"{each.evidence:.3g}"
-        needed = "–" if each.needed is None else f"{each.needed:g}"
-        row = (f"{each.at - begun:.0f}", each.outcome.value, evidence, needed)
-        table.add_row(*(rich_safe(cell) for cell in row), style=STYLES[each.outcome.value])
+    for verdict in _thinned(verdicts):
+        evidence = "–" if verdict.evidence is None else f"{verdict.evidence:.3g}"
+        needed = "–" if verdict.needed is None else f"{verdict.needed:g}"
+        row = (f"{verdict.at - begun:.0f}", verdict.outcome.value, evidence, needed)
+        table.add_row(*(rich_safe(cell) for cell in row), style=STYLES[verdict.outcome.value])
     return table
 
 
-def _thinned(verdicts: Sequence[Verdict], most: int = 20) -> Sequence[Verdict]:
+def _thinned(verdicts: Sequence[Verdict], limit: int = 20) -> Sequence[Verdict]:
     """The first, the last, and some between; and wherever the outcome changes."""
-    each = max(1, len(verdicts) // most)
+    stride = max(1, len(verdicts) // limit)
     return [
         verdict
         for number, verdict in enumerate(verdicts)
-        if number % each == 0
+        if number % stride == 0
         or number == len(verdicts) - 1
         or (number and verdict.outcome is not verdicts[number - 1].outcome)
     ]

@@ -75,8 +75,8 @@ class ApiClient:
     def events(self, rollout: str, after: int, wait_seconds: int = LONG_POLL_SECONDS) -> list[Json]:
         """The events after a number; waits on the server until there is one."""
         page = self.get(f"/v1/rollouts/{quote(rollout)}/events", after=after, wait=wait_seconds)
-        found: list[Json] = page["events"]
-        return found
+        events: list[Json] = page["events"]
+        return events
 
     def rollout(self, name: str) -> Json:
         """A rollout by its id, or the live or latest one of `environment/service`."""
@@ -145,8 +145,8 @@ def _answer(response: requests.Response, server: str) -> Json:
 
 def _refusal(status: int, problem: Mapping[str, Any]) -> CommandError:
     lines = [str(problem.get("detail") or problem.get("title") or f"status {status}")]
-    for each in problem.get("errors") or ():
-        line = f"{each.get('path') or each.get('pointer', '')}: {each.get('message') or each.get('detail', '')}"
+    for mistake in problem.get("errors") or ():
+        line = f"{mistake.get('path') or mistake.get('pointer', '')}: {mistake.get('message') or mistake.get('detail', '')}"
         if line not in lines[0]:
             lines.append(f"  {line}")
     message = "\n".join(lines)

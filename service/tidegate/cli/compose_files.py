@@ -16,23 +16,23 @@ from tidegate.errors import InvalidSpec
 def collect(file: Path, text: str, service: str, variables: Mapping[str, str]) -> Json:
     """Their contents by name. Raises `CommandError` for one that is missing, too large, or outside the file's folder."""
     try:
-        wanted = find_referenced_files(text, service, variables)
+        files = find_referenced_files(text, service, variables)
     except InvalidSpec:
         return {}  # the server says what is wrong with the text
     folder = file.resolve().parent
-    found: Json = {}
+    contents: Json = {}
     problems = []
-    for each in wanted:
+    for referenced in files:
         try:
-            content = _content(folder, each)
+            content = _content(folder, referenced)
         except (OSError, ValueError) as error:
-            problems.append(f"{each.name}: {getattr(error, 'strerror', None) or error}")
+            problems.append(f"{referenced.name}: {getattr(error, 'strerror', None) or error}")
             continue
         if content is not None:
-            found[each.name] = content
+            contents[referenced.name] = content
     if problems:
         raise CommandError("files of the Compose file:\n  " + "\n  ".join(problems), ExitCode.USAGE)
-    return found
+    return contents
 
 
 def _content(folder: Path, needed: ReferencedFile) -> str | Json | None:

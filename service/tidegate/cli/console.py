@@ -16,8 +16,8 @@ class SafeConsole(Console):
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """As rich does; what comes from rich itself, such as the moves of a live picture, stays."""
-        for each in super().render(renderable, options):
-            yield each if each.control else Segment(escape(each.text, keep="\n"), each.style)
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(escape(segment.text, keep="\n"), segment.style)
 
 
 def json_text(answer: object, indent: int | None = None) -> str:

@@ -38,17 +38,21 @@ def write(file: Path, report: Json) -> None:
 def render(report: Json) -> RenderableType:
     """What happened, the batches, the verdicts with their evidence, what people asked, what failed."""
     parts: list[RenderableType] = [Text(report["summary"], style="bold"), _facts(report), _batches(report["batches"])]
-    parts += [_line(each, f"a probe {each['reason']}", "red") for each in report["probe_failures"]]
     parts += [
-        _line({"at": each["entered"]}, f"step {each['step'] + 1}: {_drained(each['drained'])}")
-        for each in report["batches"]
-        if each["drained"]
+        _line(probe_failure, f"a probe {probe_failure['reason']}", "red") for probe_failure in report["probe_failures"]
     ]
-    parts += [_task(each) for each in report["tasks"]]
-    parts += [_verdict(each) for each in report["verdicts"]]
-    parts += [_line(each, f"{each['kind']} by {each['by']}: {each['reason'] or '–'}") for each in report["signals"]]
-    parts += [_line(each, f"{each['kind']}: {each['message']}", "yellow") for each in report["notes"]]
-    parts += [_failure(each) for each in report["failures"]]
+    parts += [
+        _line({"at": batch["entered"]}, f"step {batch['step'] + 1}: {_drained(batch['drained'])}")
+        for batch in report["batches"]
+        if batch["drained"]
+    ]
+    parts += [_task(task) for task in report["tasks"]]
+    parts += [_verdict(verdict) for verdict in report["verdicts"]]
+    parts += [
+        _line(signal, f"{signal['kind']} by {signal['by']}: {signal['reason'] or '–'}") for signal in report["signals"]
+    ]
+    parts += [_line(note, f"{note['kind']}: {note['message']}", "yellow") for note in report["notes"]]
+    parts += [_failure(failure) for failure in report["failures"]]
     return Group(*parts)
 
 
@@ -58,8 +62,8 @@ def _facts(report: Json) -> Text:
     decided = "" if after is None else f", decided {after:.1f} s after first exposure"
     counts = f"requests {_known(report['requests'])}, lost {_known(report['lost'])}, errors {_known(report['errors'])}"
     way = f"{report['old'] or 'nothing'} → {report['new']}"
-    told = f"{seconds}{decided}; {counts}; {_probes(report['probed'])}"
-    return Text("\n".join([f"{report['service']}  {way}  asked by {report['requested_by']}", told, *_totals(report)]))
+    totals = f"{seconds}{decided}; {counts}; {_probes(report['probed'])}"
+    return Text("\n".join([f"{report['service']}  {way}  asked by {report['requested_by']}", totals, *_totals(report)]))
 
 
 def _totals(report: Json) -> list[str]:
@@ -71,17 +75,17 @@ def _totals(report: Json) -> list[str]:
 
 def _by_release(counted: Json) -> list[tuple[str, Json | None, Json | None]]:
     """What proxy and prober say of each release that one of them knows."""
-    proxied = {each["release"]: each for each in counted["by_release"]}
+    proxied = {row["release"]: row for row in counted["by_release"]}
     probed = counted["probed"]["by_release"] if counted["probed"] else {}
     return [(name, proxied.get(name), probed.get(name)) for name in dict.fromkeys([*proxied, *probed])]
 
 
 def _release(row: Json | None, probed: Json | None) -> list[str]:
-    told = []
+    parts = []
     if row is not None:
         counts = ", ".join(f"{name} {_known(row[name])}" for name in ("requests", "lost", "errors"))
-        told.append(counts + (f" ({row['unknown']})" if row["unknown"] else ""))
-    return told + ([_probes(probed)] if probed is not None else [])
+        parts.append(counts + (f" ({row['unknown']})" if row["unknown"] else ""))
+    return parts + ([_probes(probed)] if probed is not None else [])
 
 
 def _probes(counts: Json | None) -> str:
@@ -104,16 +108,16 @@ def _batches(batches: Sequence[Json]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("#", "what", "began", "seconds", "requests", "lost", "errors", "probes", ""):
         table.add_column(column, overflow="fold")
-    for each in batches:
-        counts = [_known(each[name]) for name in ("requests", "lost", "errors")]
-        seconds = "–" if each["seconds"] is None else f"{each['seconds']:.1f}"
-        probes = _probe_counts(each["probed"])
-        row = (each["number"], each["did"], each["entered"][11:19], seconds, *counts, probes, each["unknown"])
-        table.add_row(*(rich_safe(cell) for cell in row), style="red" if each["lost"] else "")
-        for name, told, probed in _by_release(each):
-            of = ["–" if told is None else _known(told[key]) for key in ("requests", "lost", "errors")]
-            below = ("", f"  of {name}", "", "", *of, _probe_counts(probed), told and told["unknown"])
-            table.add_row(*(rich_safe(cell) for cell in below), style="dim")
+    for batch in batches:
+        counts = [_known(batch[name]) for name in ("requests", "lost", "errors")]
+        seconds = "–" if batch["seconds"] is None else f"{batch['seconds']:.1f}"
+        probes = _probe_counts(batch["probed"])
+        row = (batch["number"], batch["did"], batch["entered"][11:19], seconds, *counts, probes, batch["unknown"])
+        table.add_row(*(rich_safe(cell) for cell in row), style="red" if batch["lost"] else "")
+        for name, row_, probed in _by_release(batch):
+            release_counts = ["–" if row_ is None else _known(row_[key]) for key in ("requests", "lost", "errors")]
+            release_row = ("", f"  of {name}", "", "", *release_counts, _probe_counts(probed), row_ and row_["unknown"])
+            table.add_row(*(rich_safe(cell) for cell in release_row), style="dim")
     return table
 
 
@@ -122,7 +126,7 @@ def _verdict(row: Json) -> RenderableType:
     when = "at the end of the bake" if verdict["final"] else "an early look"
     head = f"step {row['step'] + 1}, {verdict['at'][11:19]}, {when}: {verdict['outcome']}: {verdict['message']}"
     lines: list[RenderableType] = [Text(head, style=STYLES[verdict["outcome"]])]
-    lines += [Text(f"    {each['check']}: {each['message']}") for each in verdict["findings"]]
+    lines += [Text(f"    {finding['check']}: {finding['message']}") for finding in verdict["findings"]]
     return Group(*lines)
 
 

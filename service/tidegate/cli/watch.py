@@ -138,11 +138,18 @@ def _fleet(seen: Json) -> RenderableType:
     table = Table(box=None, pad_edge=False, header_style="dim")
     for column in ("release", "instance", "state", "traffic", "in flight", ""):
         table.add_column(column)
-    for each in sorted(seen["instances"], key=lambda one: (one["release"], one["ordinal"])):
-        traffic = "yes" if each["routed"] else "draining" if each.get("draining") else "–"
-        flight = each.get("in_flight")
-        row = (each["release"], each["ordinal"], each["state"], traffic, "–" if flight is None else flight, each["detail"])
-        table.add_row(*(rich_safe(cell) for cell in row), style=STYLES.get(each["state"], "yellow"))
+    for instance in sorted(seen["instances"], key=lambda one: (one["release"], one["ordinal"])):
+        traffic = "yes" if instance["routed"] else "draining" if instance.get("draining") else "–"
+        flight = instance.get("in_flight")
+        row = (
+            instance["release"],
+            instance["ordinal"],
+            instance["state"],
+            traffic,
+            "–" if flight is None else flight,
+            instance["detail"],
+        )
+        table.add_row(*(rich_safe(cell) for cell in row), style=STYLES.get(instance["state"], "yellow"))
     return Group(table, _traffic(seen["traffic"])) if seen["traffic"] else table
 
 

@@ -48,7 +48,7 @@ def pin(context: TickContext, rollout: Rollout) -> tuple[str, tuple[str, ...], l
     if digest != release.digest:
         context.store.pinned(rollout.service, release.id, digest, context.claim.fence, rollout.id)
     now = context.clock()
-    there = tuple(each.id for each in seen.instances if each.release == rollout.new)
+    there = tuple(instance.id for instance in seen.instances if instance.release == rollout.new)
     return (
         digest,
         there,
@@ -102,13 +102,17 @@ def _write(context: TickContext, place: Backend, members: Collection[Member]) ->
 def stop(context: TickContext, rollout: Rollout, effect: Stop) -> list[Event]:
     """Read the proxy again, and stop of these what it does not know or knows to be idle; busy ones only when overdue."""
     begun = context.clock()
-    new_events = tail_logs(context, rollout, [each for each in effect.instances if each.state is InstanceState.FAILED])
-    grace = max(_grace(context, rollout, release) for release in {each.release for each in effect.instances})
+    new_events = tail_logs(
+        context, rollout, [instance for instance in effect.instances if instance.state is InstanceState.FAILED]
+    )
+    grace = max(_grace(context, rollout, release) for release in {instance.release for instance in effect.instances})
     context.guard()
     context.cache.router = context.cache.preview = None
     routed, preview = context.read_proxy(rollout.backend)
-    gone = [each for each in effect.instances if not _is_in_use(each, (routed, preview), overdue=effect.overdue)]
-    left = [each for each in effect.instances if each not in gone]
+    gone = [
+        instance for instance in effect.instances if not _is_in_use(instance, (routed, preview), overdue=effect.overdue)
+    ]
+    left = [instance for instance in effect.instances if instance not in gone]
     if not gone:
         context.cache.forget_observation()
         return new_events
@@ -198,9 +202,11 @@ def _measurement(
         routed=step.route.get(rollout.new, 0),
         final=final,
         present=tuple(
-            InstanceSample(each.id, each.release, each.ordinal, each.state is InstanceState.READY, each.restarts)
-            for each in seen.instances
-            if each.state is not InstanceState.STOPPING
+            InstanceSample(
+                instance.id, instance.release, instance.ordinal, instance.state is InstanceState.READY, instance.restarts
+            )
+            for instance in seen.instances
+            if instance.state is not InstanceState.STOPPING
         ),
         answers=tuple(answers.items()),
     )

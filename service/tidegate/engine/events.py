@@ -56,17 +56,17 @@ def context_data(rollout: Rollout, routed: RouterState | None) -> dict[str, obje
     return data
 
 
-def with_probes(told: Sequence[Event], probed: ProbeStats | None) -> Sequence[Event]:
+def with_probes(events: Sequence[Event], probed: ProbeStats | None) -> Sequence[Event]:
     """The same, with the prober's cumulative counters where those of the proxy stand; none where it does not probe."""
     if probed is None:
-        return told
+        return events
     counts = {
         "since": probed.since,
         **asdict(probed.total),
-        "by_release": {release: asdict(each) for release, each in probed.by_release.items()},
-        "failures": [asdict(each) for each in probed.failures],
+        "by_release": {release: asdict(event) for release, event in probed.by_release.items()},
+        "failures": [asdict(failure) for failure in probed.failures],
     }
-    return [replace(each, data={**each.data, "probed": counts}) if "traffic" in each.data else each for each in told]
+    return [replace(event, data={**event.data, "probed": counts}) if "traffic" in event.data else event for event in events]
 
 
 def simple(kind: EventKind, message: str, rollout: Rollout, now: Time) -> Event:
@@ -90,7 +90,7 @@ def mark(decision: Mark, rollout: Rollout, routed: RouterState, now: Time) -> li
         why = f"step {rollout.cursor + 1} of {len(rollout.plan)}: traffic to {_counts(step.route)}"
         data |= {"steps": len(rollout.plan), "fleet": dict(step.fleet), "route": dict(step.route)}
     elif decision.mark is MarkKind.TRAFFIC_CONFIRMED:
-        data |= {"route": _by_release([each.release for each in routed.members])}
+        data |= {"route": _by_release([member.release for member in routed.members])}
         if routed.draining:
             data["draining"] = _in_flight(routed, routed.draining)
     elif decision.mark is MarkKind.WAITING_FOR_APPROVAL:
@@ -115,7 +115,7 @@ def started(effect: Start, rollout: Rollout, routed: RouterState, seconds: float
 
 def shifted(effect: Shift, rollout: Rollout, routed: RouterState, seconds: float, now: Time) -> Event:
     """The proxy was written."""
-    data = {"route": _by_release([each.release for each in effect.members]), "seconds": _rounded(seconds)}
+    data = {"route": _by_release([member.release for member in effect.members]), "seconds": _rounded(seconds)}
     if effect.preview:
         return Event(
             EventKind.PREVIEW_SHIFTED, effect.why, now, data={"step": rollout.cursor, "phase": rollout.phase.value} | data
@@ -128,35 +128,38 @@ def stopped(
 ) -> Event:
     """Instances were asked to stop; `left` are those that were not, since they take traffic or have requests in flight."""
     message = f"stopping {format_names(gone)}" + (f"; not {format_names(left)}, which still serve" if left else "")
-    data: dict[str, object] = {"stopped": _by_release([each.release for each in gone]), "seconds": _rounded(seconds)}
-    if any(each.id in routed.draining for each in gone):
-        data["closed"] = _in_flight(routed, [each.id for each in gone])
+    data: dict[str, object] = {
+        "stopped": _by_release([instance.release for instance in gone]),
+        "seconds": _rounded(seconds),
+    }
+    if any(instance.id in routed.draining for instance in gone):
+        data["closed"] = _in_flight(routed, [instance.id for instance in gone])
     return Event(EventKind.STOPPED, message, now, data=context_data(rollout, routed) | data)
 
 
 def _in_flight(routed: RouterState, instances: Collection[str]) -> dict[str, object]:
     """What is on these now that take nothing new; `connections` None where the proxy cannot tell of one."""
-    counts = [routed.draining.get(each, 0) for each in instances]
-    known = [each for each in counts if each is not None]
-    tunnels = sum(routed.tunnels.get(each, 0) for each in instances)
+    counts = [routed.draining.get(instance, 0) for instance in instances]
+    known = [count for count in counts if count is not None]
+    tunnels = sum(routed.tunnels.get(instance, 0) for instance in instances)
     return {"connections": sum(known) if len(known) == len(counts) else None, "tunnels": tunnels}
 
 
 def task(run: TaskRun, rollout: Rollout, data: Mapping[str, object] | None = None) -> Event:
     """A hook or a comparison began, or ended."""
-    told: dict[str, object] = {
+    fields: dict[str, object] = {
         "step": rollout.cursor,
         "phase": rollout.phase.value,
         "task": run.name,
         "state": run.state.value,
     }
     if run.ended is None:
-        return Event(EventKind.TASK_STARTED, run.message, run.begun, data=told)
+        return Event(EventKind.TASK_STARTED, run.message, run.begun, data=fields)
     return Event(
         EventKind.TASK_ENDED,
         run.message,
         run.ended,
-        data=told | {"seconds": _rounded(run.ended - run.begun)} | dict(data or {}),
+        data=fields | {"seconds": _rounded(run.ended - run.begun)} | dict(data or {}),
     )
 
 
@@ -166,7 +169,7 @@ def verdict(found: Verdict, rollout: Rollout, routed: RouterState, now: Time) ->
     data: dict[str, object] = {
         "outcome": found.outcome.value,
         "final": found.final,
-        "reasons": {each.check: each.reason.value for each in found.findings},
+        "reasons": {finding.check: finding.reason.value for finding in found.findings},
     }
     return Event(EventKind.VERDICT, f"{early}{found.message}", now, data=context_data(rollout, routed) | data)
 
@@ -211,7 +214,7 @@ def _rounded(seconds: float) -> float:
 
 
 def _by_release(releases: Sequence[str]) -> dict[str, int]:
-    return {each: releases.count(each) for each in sorted(set(releases))}
+    return {release: releases.count(release) for release in sorted(set(releases))}
 
 
 def _counts(route: Fleet) -> str:

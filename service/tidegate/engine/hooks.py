@@ -32,7 +32,7 @@ STATES = {
 
 def advance(context: TickContext, rollout: Rollout, seen: ObservedState, effect: Run) -> tuple[TaskRun, list[Event]]:
     """Begin the task, or see how it stands: what is to be recorded of it, and what is to be told."""
-    before = next((each for each in rollout.tasks if each.name == effect.task), None)
+    before = next((task for task in rollout.tasks if task.name == effect.task), None)
     if effect.task == COMPARE:
         return _run_comparison(context, rollout, seen)
     return _hook(context, rollout, seen, effect.task, before)
@@ -45,7 +45,7 @@ def next_poll(run: TaskRun, now: Time) -> Time:
 
 def remove_containers(context: TickContext, rollout: Rollout) -> None:
     """Leave no container of a hook behind."""
-    if any(each.name != COMPARE for each in rollout.tasks):
+    if any(task.name != COMPARE for task in rollout.tasks):
         context.guard()
         context.drivers.platform.clear(rollout.service, rollout.id)
 
@@ -60,20 +60,20 @@ def _hook(
         return begun, [events.task(begun, rollout)]
     job = _job(context, rollout, seen, name)
     context.guard()
-    stands = context.drivers.platform.run(job)
+    state = context.drivers.platform.run(job)
     now, limit = context.clock(), job.hook.timeout_seconds
-    if stands.status is None:
+    if state.status is None:
         if now - before.begun <= limit:
             return before, []
         context.guard()
         context.drivers.platform.end(job)
-        stands = context.drivers.platform.run(job)
-        return _ended(before, rollout, f"{name} did not end within {limit:g} s", stands.log, now)
-    if stands.status == 0:
+        state = context.drivers.platform.run(job)
+        return _ended(before, rollout, f"{name} did not end within {limit:g} s", state.log, now)
+    if state.status == 0:
         done = TaskRun(name, TaskState.PASSED, before.begun, now, f"{name} succeeded")
-        return done, [events.task(done, rollout, {"log": stands.log})]
-    why = stands.detail or f"exit status {stands.status}"
-    return _ended(before, rollout, f"{name} failed: {why}", stands.log, now)
+        return done, [events.task(done, rollout, {"log": state.log})]
+    why = state.detail or f"exit status {state.status}"
+    return _ended(before, rollout, f"{name} failed: {why}", state.log, now)
 
 
 def _ended(begun: TaskRun, rollout: Rollout, message: str, log: str, now: Time) -> tuple[TaskRun, list[Event]]:
@@ -93,7 +93,7 @@ def _job(context: TickContext, rollout: Rollout, seen: ObservedState, name: str)
 def _variables(rollout: Rollout, seen: ObservedState, name: str) -> Mapping[str, str]:
     """What a hook is told, besides its own environment."""
     backend = rollout.backend
-    told = {
+    variables = {
         "TIDEGATE_HOOK": name,
         "TIDEGATE_SERVICE": rollout.service,
         "TIDEGATE_ROLLOUT": rollout.id,
@@ -102,10 +102,14 @@ def _variables(rollout: Rollout, seen: ObservedState, name: str) -> Mapping[str,
         "TIDEGATE_URL": _url(backend.listen),
     }
     if backend.preview is not None:
-        told["TIDEGATE_PREVIEW_URL"] = _url(backend.preview.listen)
-        told["TIDEGATE_PREVIEW_HEADER"] = backend.preview.header
-    ready = [each.address for each in seen.instances if each.release == rollout.new and each.state is InstanceState.READY]
-    return {**told, "TIDEGATE_INSTANCES": ",".join(ready)}
+        variables["TIDEGATE_PREVIEW_URL"] = _url(backend.preview.listen)
+        variables["TIDEGATE_PREVIEW_HEADER"] = backend.preview.header
+    ready = [
+        instance.address
+        for instance in seen.instances
+        if instance.release == rollout.new and instance.state is InstanceState.READY
+    ]
+    return {**variables, "TIDEGATE_INSTANCES": ",".join(ready)}
 
 
 def _url(listen: str) -> str:
@@ -121,13 +125,13 @@ def _run_comparison(context: TickContext, rollout: Rollout, seen: ObservedState)
     """It takes a moment only, so it begins and ends at once."""
     assert rollout.compare is not None
     now = context.clock()
-    found = _comparison(context, rollout, seen)
-    state = STATES[found.outcome]
-    if state is TaskState.UNKNOWN and not found.stops(rollout.compare.on_breaking):
+    result = _comparison(context, rollout, seen)
+    state = STATES[result.outcome]
+    if state is TaskState.UNKNOWN and not result.stops(rollout.compare.on_breaking):
         state = TaskState.WARNED
-    done = TaskRun(COMPARE, state, now, context.clock(), found.message)
-    changes = [f"{each.effect.value}: {each.message} ({each.path})" for each in found.changes[:MAX_CHANGES]]
-    return done, [events.task(done, rollout, {"changes": changes, "more": len(found.changes) - len(changes)})]
+    done = TaskRun(COMPARE, state, now, context.clock(), result.message)
+    changes = [f"{change.effect.value}: {change.message} ({change.path})" for change in result.changes[:MAX_CHANGES]]
+    return done, [events.task(done, rollout, {"changes": changes, "more": len(result.changes) - len(changes)})]
 
 
 def _comparison(context: TickContext, rollout: Rollout, seen: ObservedState) -> DiffResult:
@@ -143,8 +147,10 @@ def _comparison(context: TickContext, rollout: Rollout, seen: ObservedState) -> 
 
 
 def _address(seen: ObservedState, release: str | None) -> str:
-    ready = (each for each in seen.instances if each.release == release and each.state is InstanceState.READY)
-    return next((each.address for each in ready if each.address), "")
+    ready = (
+        instance for instance in seen.instances if instance.release == release and instance.state is InstanceState.READY
+    )
+    return next((instance.address for instance in ready if instance.address), "")
 
 
 DOCUMENT_TIMEOUT_SECONDS = 10.0  # for each document

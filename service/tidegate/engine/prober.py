@@ -52,41 +52,43 @@ class Prober:
         """Probe it from now on. To be repeated while the rollout is driven: one that nobody speaks of is given up, and one
         whose address is still asked for the rollout before waits for that to end."""
         with self._lock:
-            found = self._rollouts.get(rollout)
-            if found is not None:
-                found.last_used = time.monotonic()
+            known = self._rollouts.get(rollout)
+            if known is not None:
+                known.last_used = time.monotonic()
                 return
-            if len(self._rollouts) >= MAX_ROLLOUTS or any(each.probe.url == probe.url for each in self._rollouts.values()):
+            if len(self._rollouts) >= MAX_ROLLOUTS or any(
+                other.probe.url == probe.url for other in self._rollouts.values()
+            ):
                 return
-            made = _ProbedRollout(probe, ProbeStats(self._clock()), time.monotonic())
-            made.thread = threading.Thread(target=self._run, args=(rollout, made), name="prober", daemon=True)
-            self._rollouts[rollout] = made
-            made.thread.start()
+            new = _ProbedRollout(probe, ProbeStats(self._clock()), time.monotonic())
+            new.thread = threading.Thread(target=self._run, args=(rollout, new), name="prober", daemon=True)
+            self._rollouts[rollout] = new
+            new.thread.start()
 
     def counts(self, rollout: str) -> ProbeStats | None:
         """What was counted so far; None for a rollout that is not probed: not known."""
         with self._lock:
-            found = self._rollouts.get(rollout)
-            return None if found is None or found.stopping.is_set() else found.counts
+            known = self._rollouts.get(rollout)
+            return None if known is None or known.stopping.is_set() else known.counts
 
     def end(self, rollout: str) -> None:
         """Probe it no more and forget it; does not wait. No error when it is not probed."""
         with self._lock:
-            found = self._rollouts.get(rollout)
-            if found is not None:
-                found.stopping.set()
-                if found.thread is None:
+            known = self._rollouts.get(rollout)
+            if known is not None:
+                known.stopping.set()
+                if known.thread is None:
                     del self._rollouts[rollout]
 
     def close(self) -> None:
         """End all. Requests that are still on their way are waited for a little."""
         with self._lock:
-            left = list(self._rollouts.values())
-        for each in left:
-            each.stopping.set()
+            rollouts = list(self._rollouts.values())
+        for rollout in rollouts:
+            rollout.stopping.set()
         deadline = time.monotonic() + CLOSE_SECONDS
-        for each in left:
-            if (thread := each.thread) is not None:
+        for rollout in rollouts:
+            if (thread := rollout.thread) is not None:
                 thread.join(max(0.0, deadline - time.monotonic()))
 
     def _run(self, rollout: str, probing: _ProbedRollout) -> None:

@@ -39,7 +39,7 @@ class Pruner(BackgroundThread):
         """What is old now."""
         now = self._clock()
         ages = (self._samples_seconds, self._rollouts_seconds)
-        return Retention(*(None if each is None else now - each for each in ages))
+        return Retention(*(None if age is None else now - age for age in ages))
 
     def prune(self) -> tuple[int, int, int]:
         """Batch after batch, until nothing is left or another engine does it; how many samples, rollouts, releases."""

@@ -74,8 +74,11 @@ class RolloutCache:
     def mark_stopping(self, gone: Collection[Instance]) -> None:
         """What the platform will say of these from now on, until they are gone."""
         if self.instances is not None:
-            ids = {each.id for each in gone}
-            stopping = (replace(each, state=InstanceState.STOPPING) if each.id in ids else each for each in self.instances)
+            ids = {instance.id for instance in gone}
+            stopping = (
+                replace(instance, state=InstanceState.STOPPING) if instance.id in ids else instance
+                for instance in self.instances
+            )
             self.instances = tuple(stopping)
 
     def record_observation(self, view: RolloutState) -> None:

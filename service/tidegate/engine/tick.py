@@ -188,9 +188,11 @@ def _instances_to_tail(rollout: Rollout, signals: Sequence[Signal], seen: Observ
     driven = rollout.new if rollout.phase is Phase.RUNNING else rollout.old
     asked = any(signal.kind is SignalKind.ROLLBACK for signal in signals)
     late = rollout.phase is Phase.ROLLING_BACK or not (asked or rollout.failed_verdict)
-    ours = [each for each in seen.instances if each.release == driven]
-    failed = [each for each in ours if each.state is InstanceState.FAILED or each.restarts > 0]
-    return failed + [each for each in ours if late and each.state is InstanceState.STARTING and each not in failed]
+    ours = [instance for instance in seen.instances if instance.release == driven]
+    failed = [instance for instance in ours if instance.state is InstanceState.FAILED or instance.restarts > 0]
+    return failed + [
+        instance for instance in ours if late and instance.state is InstanceState.STARTING and instance not in failed
+    ]
 
 
 def _begin(context: TickContext, rollout: Rollout) -> TickResult:
@@ -257,7 +259,7 @@ def _is_news(before: Verdict | None, after: Verdict, signals: Sequence[Signal]) 
 
 
 def _summary(verdict: Verdict) -> object:
-    return verdict.outcome, [(each.check, each.outcome, each.reason) for each in verdict.findings]
+    return verdict.outcome, [(finding.check, finding.outcome, finding.reason) for finding in verdict.findings]
 
 
 # -- effects ----------------------------------------------------------------------------------------------------------

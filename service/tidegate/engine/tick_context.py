@@ -129,7 +129,7 @@ class TickContext:
         if not rollout.group:
             return ()
         others = self.store.peers(rollout.id, rollout.group)
-        return tuple(Peer(each.service, each.phase, each.arrived, each.reason) for each in others)
+        return tuple(Peer(other.service, other.phase, other.arrived, other.reason) for other in others)
 
 
 # -- errors -----------------------------------------------------------------------------------------------------------

@@ -96,8 +96,10 @@ class Database(ABC):
         except PoolTimeout as error:
             raise StoreError(f"{doing}: all {self.connections} connections are in use", retryable=True) from error
         except ValidationError as error:
-            found = "; ".join(f"{'.'.join(map(str, each['loc'][1:]))}: {each['msg']}" for each in error.errors())
-            raise StoreError(f"{doing}: a stored value cannot be read: {found}", retryable=False) from error
+            mistakes = "; ".join(
+                f"{'.'.join(map(str, mistake['loc'][1:]))}: {mistake['msg']}" for mistake in error.errors()
+            )
+            raise StoreError(f"{doing}: a stored value cannot be read: {mistakes}", retryable=False) from error
         except (PydanticSerializationError, UnicodeError, OverflowError) as error:
             raise StoreError(f"{doing}: a value cannot be stored: {error}", retryable=False) from error
         except (SQLAlchemyError, CommandError) as error:

@@ -31,4 +31,4 @@ def list_active(connection: Connection, now: Time) -> tuple[Freeze, ...]:
 
 def find_active(connection: Connection, environment: str, now: Time) -> Freeze | None:
     """The one that holds now."""
-    return next((each for each in list_active(connection, now) if each.environment == environment), None)
+    return next((freeze for freeze in list_active(connection, now) if freeze.environment == environment), None)

@@ -40,7 +40,7 @@ def _old_rollouts(retention: Retention) -> Select[tuple[str]]:
         newer.c.service == rollouts.c.service, newer.c.sequence > rollouts.c.sequence
     )  # fmt: skip
     group = and_(
-        fellow.c.group == rollouts.c.group, rollouts.c.group != "", fellow.c.phase.in_([each.value for each in LIVE])
+        fellow.c.group == rollouts.c.group, rollouts.c.group != "", fellow.c.phase.in_([phase.value for phase in LIVE])
     )
     ended = func.coalesce(rollouts.c.finished, rollouts.c.created)
     return (

@@ -68,12 +68,12 @@ def find_answer(connection: Connection, key: Idempotency) -> Idempotency | None:
     if not key.key:
         return None
     wanted = (idempotency.c.scope == key.scope, idempotency.c.key == key.key)
-    found = connection.execute(select(idempotency).where(*wanted)).one_or_none()
-    if found is None:
+    row = connection.execute(select(idempotency).where(*wanted)).one_or_none()
+    if row is None:
         return None
-    if found.digest != key.digest:
+    if row.digest != key.digest:
         raise KeyReused(f"the idempotency key {key.key} was used before with another request; choose a new key")
-    return mapping.idempotency_of(found)
+    return mapping.idempotency_of(row)
 
 
 def add(connection: Connection, new: NewRollout, now: Time) -> None:
@@ -226,7 +226,7 @@ def _append(connection: Connection, rollout: str, added: Sequence[Event], last: 
 def record_signal(
     connection: Connection,
     rollout: str,
-    wish: Signal,
+    new_signal: Signal,
     version: int | None,
     key: Idempotency | None,
     now: Time,
@@ -239,13 +239,13 @@ def record_signal(
             return mapping.rollout_of(present)
         store_answer(connection, key, now)
     if not Phase(present.phase).live:
-        raise IllegalMove(f"rollout {rollout} is {present.phase}; {wish.kind} is for one that still goes on")
+        raise IllegalMove(f"rollout {rollout} is {present.phase}; {new_signal.kind} is for one that still goes on")
     if version is not None and version != present.version:
         raise VersionConflict(f"rollout {rollout} has version {present.version}, not {version}; read it again")
-    changed = _apply_signal(connection, present, wish, now)
+    changed = _apply_signal(connection, present, new_signal, now)
     for other in fellows:
-        at_once = wish if wish.step is None else replace(wish, step=other.cursor)
-        if wish.kind is not SignalKind.PROMOTE or _wait_at_same_point(present, other):
+        at_once = new_signal if new_signal.step is None else replace(new_signal, step=other.cursor)
+        if new_signal.kind is not SignalKind.PROMOTE or _wait_at_same_point(present, other):
             _apply_signal(connection, other, at_once, now)
     audit_log.record(connection, audit)
     return mapping.rollout_of(changed)
@@ -264,17 +264,17 @@ def _lock_group(connection: Connection, rollout: str) -> list[AnyRow]:
 
 def _wait_at_same_point(one: AnyRow, other: AnyRow) -> bool:
     """Whether both stand at the same point of their group, so that an approval of the one is for the other as well."""
-    points = {mapping.rollout_of(each).step.gate.together for each in (one, other)}
+    points = {mapping.rollout_of(row).step.gate.together for row in (one, other)}
     return len(points) == 1 and points != {0}
 
 
-def _apply_signal(connection: Connection, present: AnyRow, wish: Signal, now: Time) -> AnyRow:
+def _apply_signal(connection: Connection, row: AnyRow, new_signal: Signal, now: Time) -> AnyRow:
     """Record it for one rollout; the row as it is then."""
     changed = connection.execute(
         update(rollouts)
-        .where(rollouts.c.id == present.id)
+        .where(rollouts.c.id == row.id)
         .values(
-            paused=PAUSED_BY.get(wish.kind, present.paused),
+            paused=PAUSED_BY.get(new_signal.kind, row.paused),
             nudged=True,
             due=now,
             version=rollouts.c.version + 1,
@@ -282,17 +282,19 @@ def _apply_signal(connection: Connection, present: AnyRow, wish: Signal, now: Ti
         )
         .returning(rollouts)
     ).one()
-    connection.execute(insert(signals).values(mapping.signal_values(present.id, wish)))
-    _append(connection, present.id, (_signal_event(wish),), last=changed.events)
+    connection.execute(insert(signals).values(mapping.signal_values(row.id, new_signal)))
+    _append(connection, row.id, (_signal_event(new_signal),), last=changed.events)
     return changed
 
 
-def _signal_event(wish: Signal) -> Event:
-    kind, words = SIGNAL_EVENTS[wish.kind]
-    vouched = f" (vouched for by {wish.via})" if wish.via else ""
-    because = f": {wish.reason}" if wish.reason else ""
-    data = {"by": wish.by, "via": wish.via, "reason": wish.reason} | ({} if wish.step is None else {"step": wish.step})
-    return Event(kind, f"{words} by {wish.by}{vouched}{because}", wish.at, data=data)
+def _signal_event(new_signal: Signal) -> Event:
+    kind, words = SIGNAL_EVENTS[new_signal.kind]
+    vouched = f" (vouched for by {new_signal.via})" if new_signal.via else ""
+    because = f": {new_signal.reason}" if new_signal.reason else ""
+    data = {"by": new_signal.by, "via": new_signal.via, "reason": new_signal.reason} | (
+        {} if new_signal.step is None else {"step": new_signal.step}
+    )
+    return Event(kind, f"{words} by {new_signal.by}{vouched}{because}", new_signal.at, data=data)
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------

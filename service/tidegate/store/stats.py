@@ -27,8 +27,8 @@ def remove_engine(connection: Connection, owner: str) -> None:
 
 def list_engines(connection: Connection) -> tuple[EngineRow, ...]:
     """Every engine that did not end as it should, the one heard last first."""
-    found = connection.execute(select(engines).order_by(engines.c.seen.desc(), engines.c.owner))
-    return tuple(EngineRow(each.owner, each.seen, each.version) for each in found)
+    rows = connection.execute(select(engines).order_by(engines.c.seen.desc(), engines.c.owner))
+    return tuple(EngineRow(row.owner, row.seen, row.version) for row in rows)
 
 
 def read(connection: Connection, now: Time) -> ServerStats:

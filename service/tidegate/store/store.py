@@ -249,8 +249,8 @@ class SqlStore(Transactions, Store):
             if said is None:
                 now = self._now(connection)
                 rollouts.store_answer(connection, key, now)  # first: the same key sent twice at once meets here
-                for each in (NewRollout(rollout, service, release, event), *others):
-                    rollouts.add(connection, each, now)
+                for other in (NewRollout(rollout, service, release, event), *others):
+                    rollouts.add(connection, other, now)
                 audit_log.record(connection, audit)
             return said
 

@@ -55,7 +55,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"the name {next(each for each in names if names.count(each) > 1)!r} stands twice in an object")
+        raise ValueError(f"the name {next(name for name in names if names.count(name) > 1)!r} stands twice in an object")
     return found
 
 

@@ -35,7 +35,7 @@ def new_token(
 ) -> tuple[str, Token]:
     """A secret, shown once and stored nowhere, and the token to store. Raises `InvalidSpec` with every mistake."""
     known = ", ".join(SCOPES)
-    found = [errors.Problem("scopes", f"unknown: {each}; known: {known}") for each in scopes if each not in SCOPES]
+    found = [errors.Problem("scopes", f"unknown: {scope}; known: {known}") for scope in scopes if scope not in SCOPES]
     if not name.strip():
         found.append(errors.Problem("name", "is needed: it stands in every rollout as who asked for it"))
     if not scopes:
@@ -73,7 +73,7 @@ class Principal:
 
     def may_in(self, scope: str, environment: str) -> bool:
         """Whether this is allowed on any service of the environment."""
-        globs = (each.partition("/")[0] for each in self.token.services)
+        globs = (service.partition("/")[0] for service in self.token.services)
         return self._has(scope) and any(fnmatchcase(environment, glob) for glob in globs)
 
     def _has(self, scope: str) -> bool:

@@ -16,11 +16,11 @@ def find_client_address(peer: str, forwarded: str, trusted: Networks) -> str:
     Anybody may send the header; so it is read from its end, and only as far as trusted proxies wrote it.
     """
     found = peer
-    for each in reversed(forwarded.split(",") if forwarded else []):
+    for part in reversed(forwarded.split(",") if forwarded else []):
         if not _is_trusted(found, trusted):
             break
         try:
-            found = str(ipaddress.ip_address(each.strip()))
+            found = str(ipaddress.ip_address(part.strip()))
         except ValueError:
             break
     return found

@@ -93,7 +93,7 @@ def response(problem: ApiProblem) -> Response:
         "code": problem.kind.code,
     }
     if problem.errors:
-        document["errors"] = [{name: escape(text, keep="\n") for name, text in each.items()} for each in problem.errors]
+        document["errors"] = [{name: escape(text, keep="\n") for name, text in error.items()} for error in problem.errors]
     answer = Response(json.dumps(document | dict(problem.more)), problem.kind.status)
     answer.content_type = MEDIA_TYPE
     answer.headers.extend(dict(problem.headers))
@@ -109,17 +109,17 @@ def problem_of(error: errors.TidegateError) -> ApiProblem:
     if kind.status == 500:
         log.error("internal error", error=error.message, kind=type(error).__name__)
         return ApiProblem(kind, f"an internal error; the server's log has it under {g.get('request_id', 'unknown')}")
-    found = [_pointed(each) for each in error.problems] if isinstance(error, errors.InvalidSpec) else []
+    mistakes = [_pointed(problem) for problem in error.problems] if isinstance(error, errors.InvalidSpec) else []
     retryable = isinstance(error, errors.DriverError) and error.retryable
-    return ApiProblem(kind, error.message, found, {"Retry-After": str(RETRY_AFTER_SECONDS)} if retryable else {})
+    return ApiProblem(kind, error.message, mistakes, {"Retry-After": str(RETRY_AFTER_SECONDS)} if retryable else {})
 
 
-def _pointed(each: errors.Problem) -> dict[str, str]:
+def _pointed(problem: errors.Problem) -> dict[str, str]:
     """A mistake inside the Compose text, or in the request itself where it has none: `pointer` says where in the request,
     `path` where in the text."""
     inside = "compose" in (request.get_json(silent=True) or {})
-    pointer = "/compose" if inside else _pointer(tuple(each.path.split(".")))
-    return {"in": "body", "pointer": pointer, "path": each.path, "detail": each.message}
+    pointer = "/compose" if inside else _pointer(tuple(problem.path.split(".")))
+    return {"in": "body", "pointer": pointer, "path": problem.path, "detail": problem.message}
 
 
 # -- mistakes in the request --------------------------------------------------------------------------------------------
@@ -128,16 +128,23 @@ def _pointed(each: errors.Problem) -> dict[str, str]:
 def invalid(error: ValidationError) -> Response:
     """The callback of flask-openapi. Which part of the request it was is told by the model's name."""
     place = next((part for part in ("query", "path", "header") if error.title.lower().endswith(part)), "body")
-    found = [
-        {"in": place, "pointer": _pointer(each["loc"]), "path": ".".join(map(str, each["loc"])), "detail": _detail(each)}
-        for each in error.errors()
+    mistakes = [
+        {
+            "in": place,
+            "pointer": _pointer(mistake["loc"]),
+            "path": ".".join(map(str, mistake["loc"])),
+            "detail": _detail(mistake),
+        }
+        for mistake in error.errors()
     ]
     needed = {"/Idempotency-Key": KEY_NEEDED, "/If-Match": IF_MATCH_NEEDED}
-    for each, raw in zip(found, error.errors(), strict=True):
-        if place == "header" and raw["type"] == "missing" and each["pointer"] in needed:
-            return response(ApiProblem(needed[each["pointer"]], NEEDED_BECAUSE[each["pointer"]]))
-    detail = "\n".join(f"{each['path']}: {each['detail']}" if each["path"] else each["detail"] for each in found)
-    return response(ApiProblem(INVALID_REQUEST, detail, found))
+    for mistake, raw in zip(mistakes, error.errors(), strict=True):
+        if place == "header" and raw["type"] == "missing" and mistake["pointer"] in needed:
+            return response(ApiProblem(needed[mistake["pointer"]], NEEDED_BECAUSE[mistake["pointer"]]))
+    detail = "\n".join(
+        f"{mistake['path']}: {mistake['detail']}" if mistake["path"] else mistake["detail"] for mistake in mistakes
+    )
+    return response(ApiProblem(INVALID_REQUEST, detail, mistakes))
 
 
 NEEDED_BECAUSE = {
@@ -152,16 +159,20 @@ def _pointer(location: tuple[int | str, ...]) -> str:
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in location)
 
 
-def _detail(each: Any) -> str:
+def _detail(mistake: Any) -> str:
     """What is wrong and what was found, in one sentence."""
-    if each["type"] == "extra_forbidden":
+    if mistake["type"] == "extra_forbidden":
         return "unknown name"
-    if each["type"] == "missing":
+    if mistake["type"] == "missing":
         return "is needed"
-    if each["loc"][:1] in (("files",), ("variables",), ("compose",)):  # they may be secrets, and error answers end in logs
-        return f"{each['msg'][0].lower()}{each['msg'][1:]}"
-    found = json.dumps(each["input"], ensure_ascii=False, default=str)
-    return f"{each['msg'][0].lower()}{each['msg'][1:]}, found {found if len(found) <= 80 else found[:77] + '…'}"
+    if mistake["loc"][:1] in (
+        ("files",),
+        ("variables",),
+        ("compose",),
+    ):  # they may be secrets, and error answers end in logs
+        return f"{mistake['msg'][0].lower()}{mistake['msg'][1:]}"
+    found = json.dumps(mistake["input"], ensure_ascii=False, default=str)
+    return f"{mistake['msg'][0].lower()}{mistake['msg'][1:]}, found {found if len(found) <= 80 else found[:77] + '…'}"
 
 
 # -- handlers -----------------------------------------------------------------------------------------------------------
@@ -190,13 +201,13 @@ def _http_error_response(error: HTTPException) -> Response:
 
 
 def _http_detail(error: HTTPException, status: int) -> str:
-    said = {
+    details = {
         404: f"there is nothing at {request.path}",
         405: f"{request.method} is not possible at {request.path}",
         413: f"the request is too large: at most {request.max_content_length} bytes",
         415: "the body must be JSON: send the header Content-Type: application/json",
     }
-    return said.get(status) or error.description or HTTP_STATUS_CODES.get(status, "Error")
+    return details.get(status) or error.description or HTTP_STATUS_CODES.get(status, "Error")
 
 
 def _internal_error_response(error: Exception) -> Response:

@@ -38,7 +38,7 @@ def junit(report: Report) -> str:
 
 def _last_of_each_step(verdicts: Iterable[StepVerdict]) -> list[StepVerdict]:
     """On the way forward; what a step was left with is its last verdict."""
-    last = {each.step: each for each in verdicts if each.phase is Phase.RUNNING}
+    last = {verdict.step: verdict for verdict in verdicts if verdict.phase is Phase.RUNNING}
     return [last[step] for step in sorted(last)]
 
 
@@ -87,8 +87,8 @@ def _add(case: Xml.Element, tag: str, message: str = "", text: str = "", **more:
 
 def _count(suite: Xml.Element) -> None:
     cases = suite.findall("testcase")
-    counted = {tag: sum(each.find(tag) is not None for each in cases) for tag in ("failure", "skipped")}
-    seconds = sum(float(each.get("time", "0")) for each in cases if each.get("name") != "rollout")
+    counted = {tag: sum(case.find(tag) is not None for case in cases) for tag in ("failure", "skipped")}
+    seconds = sum(float(case.get("time", "0")) for case in cases if case.get("name") != "rollout")
     suite.attrib |= {
         "tests": str(len(cases)),
         "failures": str(counted["failure"]),

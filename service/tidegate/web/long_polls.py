@@ -66,12 +66,12 @@ class LongPolls:
     def _wake(self, waiters: Iterable[_Waiter]) -> None:
         """Those for whom there is something. An unknown rollout, and a failure, are told by what is asked for next."""
         ending = self._stopping.is_set()
-        last = {} if ending else self._last({each.rollout for each in waiters})
-        woken = {each for each in waiters if last.get(each.rollout, each.after + 1) > each.after}
+        last = {} if ending else self._last({waiter.rollout for waiter in waiters})
+        woken = {waiter for waiter in waiters if last.get(waiter.rollout, waiter.after + 1) > waiter.after}
         with self._lock:
             self._waiters -= woken
-        for each in woken:
-            each.woken.set()
+        for waiter in woken:
+            waiter.woken.set()
 
     def _last(self, rollouts: set[str]) -> dict[str, int]:
         try:

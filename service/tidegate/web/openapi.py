@@ -36,8 +36,8 @@ _DESCRIPTIONS = {
 
 def problems(*statuses: int) -> ResponseDict:
     """The errors of a route, for the specification. Every secured route has 401, 403, 422, 429, 500 and 503."""
-    chosen = sorted({401, 403, 422, 429, 500, 503, *statuses})
-    return {str(each): problem(_DESCRIPTIONS[str(each)]) for each in chosen}
+    codes = sorted({401, 403, 422, 429, 500, 503, *statuses})
+    return {str(status): problem(_DESCRIPTIONS[str(status)]) for status in codes}
 
 
 def problem(description: str) -> Response:

@@ -20,22 +20,24 @@ def listed_rollout(rollout: Rollout) -> RolloutView:
 
 def rollouts_page(service: str | None, query: ServiceRolloutsQuery) -> Response:
     """Those that the token may read, the newest first."""
-    found = _allowed(service, query.phase, decode_cursor(query.cursor), query.limit + 1)
-    page = found[: query.limit]
-    cursor = encode_cursor(page[-1].id) if len(found) > len(page) else None
-    return with_next_link(respond(RolloutsView(rollouts=[listed_rollout(each) for each in page], next=cursor)), cursor)
+    rollouts = _allowed(service, query.phase, decode_cursor(query.cursor), query.limit + 1)
+    page = rollouts[: query.limit]
+    cursor = encode_cursor(page[-1].id) if len(rollouts) > len(page) else None
+    return with_next_link(
+        respond(RolloutsView(rollouts=[listed_rollout(rollout) for rollout in page], next=cursor)), cursor
+    )
 
 
-def _allowed(service: str | None, phase: Phase | None, before: str | None, wanted: int) -> list[Rollout]:
+def _allowed(service: str | None, phase: Phase | None, before: str | None, count: int) -> list[Rollout]:
     """At most `wanted` of them; those of other people's services are passed over."""
-    found: list[Rollout] = []
-    while len(found) < wanted:
+    rollouts: list[Rollout] = []
+    while len(rollouts) < count:
         rows = _rows(service, phase, before)
-        found += [each for each in rows if principal().may("read", each.service)]
+        rollouts += [row for row in rows if principal().may("read", row.service)]
         if len(rows) < MAX_ROWS:
             break
         before = rows[-1].id
-    return found[:wanted]
+    return rollouts[:count]
 
 
 def _rows(service: str | None, phase: Phase | None, before: str | None) -> tuple[Rollout, ...]:

@@ -30,9 +30,13 @@ _ADAPTER: TypeAdapter[ReplayRecord] = TypeAdapter(
 
 def encode(record: ReplayRecord) -> dict[str, Any]:
     """As JSON-able data. Of hooks' variables only the names: the values may be secrets, and nothing is judged from them."""
-    driven, measured, told = record
-    hooks = {name: replace(hook, environment=dict.fromkeys(hook.environment, "…")) for name, hook in driven.hooks.items()}
-    rollout, measurements, verdicts = json.loads(_ADAPTER.dump_json((replace(driven, hooks=hooks), measured, told)))
+    driven_rollout, measured, told_verdicts = record
+    hooks = {
+        name: replace(hook, environment=dict.fromkeys(hook.environment, "…")) for name, hook in driven_rollout.hooks.items()
+    }
+    rollout, measurements, verdicts = json.loads(
+        _ADAPTER.dump_json((replace(driven_rollout, hooks=hooks), measured, told_verdicts))
+    )
     return {"rollout": rollout, "measurements": measurements, "verdicts": verdicts}
 
 
@@ -43,5 +47,5 @@ def decode(data: object) -> ReplayRecord:
     try:
         return _ADAPTER.validate_python((data["rollout"], data["measurements"], data["verdicts"]))
     except ValidationError as error:
-        problems = [Problem(".".join(map(str, each["loc"])), each["msg"]) for each in error.errors()]
+        problems = [Problem(".".join(map(str, mistake["loc"])), mistake["msg"]) for mistake in error.errors()]
         raise InvalidSpec(problems) from None

@@ -80,17 +80,17 @@ def build(settings: Settings, engine: str | None) -> ServerProcess:
     """The app, and the engine in a thread beside it."""
     wiring = wires.build(settings)
     waiting = LongPollSlots(long_poll_slots(settings.web.threads))
-    held = ExitStack()
-    held.callback(wiring.close)
+    stack = ExitStack()
+    stack.callback(wiring.close)
     if engine is None:
         app = create_app(wiring, waiting=waiting, engine_within_seconds=settings.web.engine_within_seconds)
-        return ServerProcess(app, waiting.stopping.set, held.close)
+        return ServerProcess(app, waiting.stopping.set, stack.close)
     try:
-        held.enter_context(wires.sole_engine(wiring))
-        held.enter_context(wires.make_outbox(wiring))
-        held.enter_context(wires.make_pruner(wiring))
+        stack.enter_context(wires.sole_engine(wiring))
+        stack.enter_context(wires.make_outbox(wiring))
+        stack.enter_context(wires.make_pruner(wiring))
     except BaseException:
-        held.close()
+        stack.close()
         raise
     worker = wires.make_engine(
         wiring, f"{engine}-{uuid.uuid4().hex[:8]}"
@@ -112,11 +112,11 @@ def build(settings: Settings, engine: str | None) -> ServerProcess:
         waiting.stopping.set()
         worker.stop()
 
-    held.callback(thread.join)
-    held.callback(stop)
+    stack.callback(thread.join)
+    stack.callback(stop)
     thread.start()
     within = settings.web.engine_within_seconds or ENGINE_SECONDS
-    return ServerProcess(create_app(wiring, worker.wake, waiting=waiting, engine_within_seconds=within), stop, held.close)
+    return ServerProcess(create_app(wiring, worker.wake, waiting=waiting, engine_within_seconds=within), stop, stack.close)
 
 
 # -- gunicorn -----------------------------------------------------------------------------------------------------------
@@ -155,8 +155,8 @@ class _Master(Arbiter):
 
     def init_signals(self) -> None:
         super().init_signals()
-        for each in self.IGNORED:
-            signal.signal(each, signal.SIG_IGN)
+        for number in self.IGNORED:
+            signal.signal(number, signal.SIG_IGN)
 
 
 class _Application(BaseApplication):

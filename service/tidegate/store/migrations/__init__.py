@@ -49,7 +49,7 @@ def unfit(found: str | None) -> tuple[str, str] | None:
 
 def known() -> frozenset[str]:
     """All revisions that this program has."""
-    return frozenset(each.revision for each in ScriptDirectory.from_config(configuration()).walk_revisions())
+    return frozenset(revision.revision for revision in ScriptDirectory.from_config(configuration()).walk_revisions())
 
 
 def current(connection: Connection) -> str | None:

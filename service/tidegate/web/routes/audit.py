@@ -19,18 +19,18 @@ def read_audit(query: AuditQuery) -> Response:
     if last is not None and not last.isdecimal():
         raise bad_cursor()
     found = api().store.audit(None if last is None else int(last), query.limit + 1, _subjects(query.subject))
-    shown = found[: query.limit]
-    cursor = encode_cursor(str(shown[-1].number)) if len(found) > len(shown) else None
-    return with_next_link(respond(AuditView(entries=[audit_view(each) for each in shown], next=cursor)), cursor)
+    entries = found[: query.limit]
+    cursor = encode_cursor(str(entries[-1].number)) if len(found) > len(entries) else None
+    return with_next_link(respond(AuditView(entries=[audit_view(entry) for entry in entries], next=cursor)), cursor)
 
 
 def _subjects(wanted: str | None) -> list[str] | None:
-    """What is shown: the one asked for, or all; a token for some services sees these only, and no environment or token."""
+    """What is entries: the one asked for, or all; a token for some services sees these only, and no environment or token."""
     who = principal()
     if wanted is not None and "/" in wanted:
         who.require("read", wanted)
         return [wanted]
     if who.may("read", "*"):
         return None if wanted is None else [wanted]
-    seen = [each.service.key for each in api().store.services() if who.may("read", each.service.key)]
-    return seen if wanted is None else []
+    readable = [row.service.key for row in api().store.services() if who.may("read", row.service.key)]
+    return readable if wanted is None else []

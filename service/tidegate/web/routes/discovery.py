@@ -60,25 +60,25 @@ def _wanted(row: ServiceRow, query: TargetsQuery) -> bool:
 
 
 def _targets(row: ServiceRow, instances: Sequence[Instance]) -> list[TargetView]:
-    present = [each for each in instances if each.address and each.state is not InstanceState.STOPPING]
-    versions, roles = _versions(row.service.key, {each.release for each in present}), _roles(row)
+    present = [instance for instance in instances if instance.address and instance.state is not InstanceState.STOPPING]
+    versions, roles = _versions(row.service.key, {instance.release for instance in present}), _roles(row)
     targets = []
-    for each in present:
+    for instance in present:
         own = {
             "environment": row.service.environment,
             "service": row.service.name,
-            "release": each.release,
-            "ordinal": str(each.ordinal),
+            "release": instance.release,
+            "ordinal": str(instance.ordinal),
         }
         more = {
-            "version": versions[each.release],
-            "instance": each.id,
-            "host": each.host,
-            "role": roles.get(each.release, "left"),
-            "state": each.state.value,
+            "version": versions[instance.release],
+            "instance": instance.id,
+            "host": instance.host,
+            "role": roles.get(instance.release, "left"),
+            "state": instance.state.value,
         }
         meta = {f"__meta_tidegate_{name}": value for name, value in {**own, **more}.items()}
-        targets.append(TargetView(targets=[each.address], labels={**own, **meta}))
+        targets.append(TargetView(targets=[instance.address], labels={**own, **meta}))
     return targets
 
 

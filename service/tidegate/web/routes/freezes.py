@@ -18,8 +18,8 @@ SECONDS_PER_HOUR = 3600.0
 @bp.get("/freezes", responses={"200": FreezesView, **problems()})
 def list_freezes() -> Response:
     """The environments that are frozen now, of those that the token may read."""
-    found = [each for each in api().store.freezes() if principal().may_in("read", each.environment)]
-    return respond(FreezesView(freezes=[freeze_view(each) for each in found]))
+    freezes = [freeze for freeze in api().store.freezes() if principal().may_in("read", freeze.environment)]
+    return respond(FreezesView(freezes=[freeze_view(freeze) for freeze in freezes]))
 
 
 @bp.put("/environments/<environment>/freeze", responses={"200": FreezeView, **problems(400, 404, 413, 415)})

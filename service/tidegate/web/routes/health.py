@@ -47,7 +47,7 @@ def healthz() -> Response:
 @bp.get("/readyz", responses={"200": StateView, **_NOT_READY})
 def readyz() -> Response:
     """Whether the database answers, its schema is up to date, and an engine is heard where one is expected."""
-    wrong = [f"{each.part}: {each.found}: {each.fix}" for each in api().store.check() if not each.ok]
+    wrong = [f"{line.part}: {line.found}: {line.fix}" for line in api().store.check() if not line.ok]
     if not wrong and api().engine_within_seconds:
         wrong = _missing_engine(api().engine_within_seconds)
     if wrong:

@@ -68,7 +68,7 @@ def list_events(path: RolloutPath, query: EventsQuery) -> Response:
     if not events and query.wait > 0 and rollout.phase.live:
         events = _wait_for_events(rollout.id, query.after, query.wait)
     last = events[-1].number if events else query.after
-    return respond(EventsView(events=[event_view(each) for each in events], last=last))
+    return respond(EventsView(events=[event_view(event) for event in events], last=last))
 
 
 def _wait_for_events(rollout: str, after: int, seconds: float) -> tuple[Event, ...]:
@@ -96,7 +96,7 @@ def get_junit(path: RolloutPath) -> Response:
 def get_record(path: RolloutPath) -> Response:
     """All that it was judged from: the rollout, every look at the metrics with its samples, and the verdicts."""
     rollout, _ = _load(path)
-    verdicts = tuple(each.verdict for each in api().store.verdicts(rollout.id))
+    verdicts = tuple(row.verdict for row in api().store.verdicts(rollout.id))
     return respond(RecordView.model_validate(encode((rollout, api().store.measurements(rollout.id), verdicts))))
 
 

@@ -81,7 +81,7 @@ def get_service(path: ServicePath) -> Response:
         **service_view(row).model_dump(),
         live_release=None if row.live is None else release_view(store.get_release(path.key, row.live)),
         live_rollout=None if row.rollout is None else rollout_view(*store.load(row.rollout)),
-        releases=[release_view(each) for each in releases],
+        releases=[release_view(release) for release in releases],
     )
     return respond(view, version=row.version)
 

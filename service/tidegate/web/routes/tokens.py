@@ -33,14 +33,14 @@ def create_token(body: TokenBody) -> Response:
 def list_tokens() -> Response:
     """All tokens, without their secrets."""
     principal().require_admin()
-    return respond(TokensView(tokens=[token_view(each) for each in api().store.tokens()]))
+    return respond(TokensView(tokens=[token_view(token) for token in api().store.tokens()]))
 
 
 @bp.delete("/tokens/<token>", responses={"204": None, **problems(404)})
 def drop_token(path: TokenPath) -> Response:
     """End a token at once."""
     principal().require_admin()
-    name = next((each.name for each in api().store.tokens() if each.id == path.token), None)
+    name = next((token.name for token in api().store.tokens() if token.id == path.token), None)
     if name is None:
         raise NotFound
     api().store.drop_token(path.token, audit=identify_requester("", "*").audit("drop token", name))

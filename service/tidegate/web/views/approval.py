@@ -45,8 +45,8 @@ def approval_view(rollout: Rollout, signals: Sequence[Signal]) -> ApprovalView |
         return None
     wanted = rollout.policy.approval
     given = [
-        GivenApprovalView(by=each.by, via=each.via, reason=each.reason, at=timestamp(each.at))
-        for each in given_approvals(rollout, signals)
+        GivenApprovalView(by=approval.by, via=approval.via, reason=approval.reason, at=timestamp(approval.at))
+        for approval in given_approvals(rollout, signals)
     ]
     return ApprovalView(
         name=rollout.step.gate.hold,
@@ -77,12 +77,12 @@ def evidence(rollout: Rollout, kind: Answer) -> list[str]:
     if preview is not None and rollout.step.preview:
         at = [f"at {preview.listen}"] * bool(preview.listen) + [f"with the header {preview.header}"] * bool(preview.header)
         lines.append(f"{rollout.new} is reached by its preview {' or '.join(at)}")
-    lines += [f"- {each.name}: {each.state.value}, {each.message}" for each in rollout.tasks if each.state.ended]
+    lines += [f"- {task.name}: {task.state.value}, {task.message}" for task in rollout.tasks if task.state.ended]
     if verdict is None:
         lines.append("no verdict: this step asks no checks" if not rollout.step.gate.judged else "no verdict yet")
         return lines
     lines.append(verdict.message)
-    for each in verdict.findings:
-        shadow = " (shadow: decides nothing)" if each.shadow else ""
-        lines.append(f"- {each.check}: {each.outcome.value}, {each.message}{shadow}")
+    for finding in verdict.findings:
+        shadow = " (shadow: decides nothing)" if finding.shadow else ""
+        lines.append(f"- {finding.check}: {finding.outcome.value}, {finding.message}{shadow}")
     return lines

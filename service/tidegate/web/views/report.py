@@ -172,42 +172,44 @@ def load_report(store: Store, rollout: Rollout) -> Report:
     return build_report(rollout, list(_events(store, rollout.id)), store.verdicts(rollout.id))
 
 
-def report_view(made: Report) -> ReportView:
+def report_view(report: Report) -> ReportView:
     """From the value."""
     verdicts = [
-        StepVerdictView(step=each.step, phase=each.phase, verdict=VerdictView.of(each.verdict)) for each in made.verdicts
+        StepVerdictView(step=verdict.step, phase=verdict.phase, verdict=VerdictView.of(verdict.verdict))
+        for verdict in report.verdicts
     ]
     return ReportView(
-        rollout=made.rollout,
-        service=made.service,
-        old=made.old,
-        new=made.new,
-        requested_by=made.requested_by,
-        phase=made.phase,
-        reason=made.reason,
-        summary=made.summary,
-        created=timestamp(made.created),
-        started=optional_timestamp(made.started),
-        finished=optional_timestamp(made.finished),
-        seconds=made.seconds,
-        exposed=optional_timestamp(made.exposed),
-        decided=optional_timestamp(made.decided),
-        decision_seconds=made.decision_seconds,
-        requests=made.requests,
-        lost=made.lost,
-        errors=made.errors,
-        by_release=[_release(each) for each in made.by_release],
-        releases_unknown=made.releases_unknown,
-        probed=_probed(made.probed),
-        probe_failures=[_probe_failure(each) for each in made.probe_failures],
-        batches=[_batch(each) for each in made.batches],
+        rollout=report.rollout,
+        service=report.service,
+        old=report.old,
+        new=report.new,
+        requested_by=report.requested_by,
+        phase=report.phase,
+        reason=report.reason,
+        summary=report.summary,
+        created=timestamp(report.created),
+        started=optional_timestamp(report.started),
+        finished=optional_timestamp(report.finished),
+        seconds=report.seconds,
+        exposed=optional_timestamp(report.exposed),
+        decided=optional_timestamp(report.decided),
+        decision_seconds=report.decision_seconds,
+        requests=report.requests,
+        lost=report.lost,
+        errors=report.errors,
+        by_release=[_release(row) for row in report.by_release],
+        releases_unknown=report.releases_unknown,
+        probed=_probed(report.probed),
+        probe_failures=[_probe_failure(probe_failure) for probe_failure in report.probe_failures],
+        batches=[_batch(batch) for batch in report.batches],
         verdicts=verdicts,
-        tasks=[TaskReportView(**{**asdict(each), "begun": timestamp(each.begun)}) for each in made.tasks],
-        failures=[_failure(each) for each in made.failures],
+        tasks=[TaskReportView(**{**asdict(task), "begun": timestamp(task.begun)}) for task in report.tasks],
+        failures=[_failure(failure) for failure in report.failures],
         signals=[
-            SignalRecordView(kind=each.kind, by=each.by, reason=each.reason, at=timestamp(each.at)) for each in made.signals
+            SignalRecordView(kind=signal.kind, by=signal.by, reason=signal.reason, at=timestamp(signal.at))
+            for signal in report.signals
         ],
-        notes=[NoteView(kind=each.kind, message=each.message, at=timestamp(each.at)) for each in made.notes],
+        notes=[NoteView(kind=note.kind, message=note.message, at=timestamp(note.at)) for note in report.notes],
     )
 
 
@@ -247,7 +249,7 @@ def _batch(batch: StepReport) -> BatchView:
         lost=batch.lost,
         errors=batch.errors,
         unknown=batch.unknown,
-        by_release=[_release(each) for each in batch.by_release],
+        by_release=[_release(row) for row in batch.by_release],
         releases_unknown=batch.releases_unknown,
         probed=_probed(batch.probed),
         drained=batch.drained and DrainedView(**asdict(batch.drained)),

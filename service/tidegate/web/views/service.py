@@ -196,14 +196,14 @@ def instances_view(instances: Sequence[Instance], routed: RouterState) -> Instan
     """The world as just read."""
     traffic = routed.traffic
     return InstancesView(
-        instances=[_instance(each, routed) for each in instances],
+        instances=[_instance(instance, routed) for instance in instances],
         traffic=traffic and TrafficView(**asdict(traffic)),
         problem=None,
     )
 
 
 def _instance(instance: Instance, routed: RouterState) -> InstanceView:
-    member = any(each.instance == instance.id for each in routed.members)
+    is_member = any(other.instance == instance.id for other in routed.members)
     return InstanceView(
         id=instance.id,
         release=instance.release,
@@ -213,7 +213,7 @@ def _instance(instance: Instance, routed: RouterState) -> InstanceView:
         state=instance.state.value,
         restarts=instance.restarts,
         detail=instance.detail,
-        routed=member,
+        routed=is_member,
         draining=instance.id in routed.draining,
-        in_flight=routed.busy.get(instance.id) if member else routed.draining.get(instance.id),
+        in_flight=routed.busy.get(instance.id) if is_member else routed.draining.get(instance.id),
     )

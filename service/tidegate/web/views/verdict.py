@@ -108,7 +108,7 @@ class VerdictView(BaseModel):
             outcome=verdict.outcome,
             at=timestamp(verdict.at),
             window=WindowView.of(verdict.window),
-            findings=[FindingView.of(each) for each in verdict.findings],
+            findings=[FindingView.of(finding) for finding in verdict.findings],
             message=verdict.message,
             final=verdict.final,
             evidence=verdict.evidence,
