@@ -34,7 +34,7 @@ class DemoRollout:
 
     version: str
     ends: str
-    story: str
+    text: str
 
 
 ROLLOUTS = (
@@ -97,7 +97,7 @@ class DemoResult:
 
 def run_rollout(stage: parts.DemoStack, act: DemoRollout) -> DemoResult:
     """One rollout, shown as it happens."""
-    say(act.story)
+    say(act.text)
     before, start = stage.traffic(), time.monotonic()
     stage.tidegate(
         "deploy",

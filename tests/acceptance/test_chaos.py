@@ -59,7 +59,7 @@ IMAGES = {
 
 
 @dataclass(frozen=True)
-class Story:
+class RolloutCase:
     """What one rollout is: `asked` is what a person says at its hold, `ends` the right end."""
 
     name: str
@@ -67,12 +67,12 @@ class Story:
     asked: str = ""
 
 
-FIRST = Story("the first", "succeeded")
-STORIES = {
-    Story("good", "succeeded"): 5,
-    Story("never ready", "rolled_back"): 1,
-    Story("promoted at its hold", "succeeded", "promote"): 2,
-    Story("turned back at its hold", "rolled_back", "rollback"): 2,
+FIRST = RolloutCase("the first", "succeeded")
+CASES = {
+    RolloutCase("good", "succeeded"): 5,
+    RolloutCase("never ready", "rolled_back"): 1,
+    RolloutCase("promoted at its hold", "succeeded", "promote"): 2,
+    RolloutCase("turned back at its hold", "rolled_back", "rollback"): 2,
 }
 
 
@@ -85,7 +85,7 @@ class Lane:
     listen: str = field(default_factory=lambda: f"127.0.0.1:{free_port()}")
     serving: str = ""
     version: str = ""
-    story: Story | None = None
+    case: RolloutCase | None = None
     answered: bool = False
     deadline: float = 0.0
     refused: set[str] = field(default_factory=set)
@@ -96,36 +96,36 @@ class Lane:
     def service(self) -> str:
         return f"{self.stage.environment}/{self.name}"
 
-    def deploy(self, story: Story) -> None:
+    def deploy(self, case: RolloutCase) -> None:
         """Ask for the next one, and do not wait."""
-        self.story, self.answered, self.deadline = story, False, time.monotonic() + MAX_ROLLOUT_SECONDS
-        self.version = "never" if story.name == "never ready" else "v2" if self.serving == "v1" else "v1"
+        self.case, self.answered, self.deadline = case, False, time.monotonic() + MAX_ROLLOUT_SECONDS
+        self.version = "never" if case.name == "never ready" else "v2" if self.serving == "v1" else "v1"
         text = COMPOSE.replace("NAME", self.name).replace("LISTEN", self.listen)
         # What is never ready ends soon. All others have time to become ready also when the engines are away for long.
         text = text.replace("DEADLINE", "15s" if self.version == "never" else "120s")
         file = self.stage.home / f"{self.name}.yaml"
-        file.write_text(text.replace("HOLD", "1" if story.asked else ""))
+        file.write_text(text.replace("HOLD", "1" if case.asked else ""))
         insisted = ("--force", "--reason", "once more") if self.version in self.refused else ()
         words = ("-f", str(file), "--no-wait", "--set", f"VERSION={self.version}", *insisted)
         self.stage.tidegate("deploy", self.service, *words)
 
-    def step(self) -> Story | None:
-        """Say what a person says at a hold; the story, when it is over."""
-        assert self.story is not None
+    def step(self) -> RolloutCase | None:
+        """Say what a person says at a hold; the case, when it is over."""
+        assert self.case is not None
         rollout = self.stage.api(f"/v1/rollouts?service={self.service}&limit=1")["rollouts"][0]
-        if self.story.asked and rollout["approval"] and not self.answered:
-            self.stage.tidegate(self.story.asked, self.service, "-m", "as the story goes", "--no-wait")
+        if self.case.asked and rollout["approval"] and not self.answered:
+            self.stage.tidegate(self.case.asked, self.service, "-m", "as the case goes", "--no-wait")
             self.answered = True
         if rollout["phase"] not in ("succeeded", "rolled_back", "failed"):
             in_time = time.monotonic() < self.deadline
-            assert in_time, (self.name, self.story, rollout["phase"], rollout["reason"], rollout["approval"])
+            assert in_time, (self.name, self.case, rollout["phase"], rollout["reason"], rollout["approval"])
             return None
-        assert rollout["phase"] == self.story.ends, (self.name, self.story, rollout["phase"], rollout["reason"])
-        if self.story.ends == "succeeded":
+        assert rollout["phase"] == self.case.ends, (self.name, self.case, rollout["phase"], rollout["reason"])
+        if self.case.ends == "succeeded":
             self.serving = self.version
         else:
             self.refused.add(self.version)
-        over, self.story = self.story, None
+        over, self.case = self.case, None
         return over
 
     def begin_traffic(self) -> None:
@@ -210,18 +210,18 @@ class Chaos:
 
 
 def play(lanes: list[Lane], chaos: Chaos) -> tuple[Counter[str], Counter[str]]:
-    """All the rollouts, with a fault every few seconds; how often which story ended, and what broke."""
-    stories: Counter[str] = Counter()
+    """All the rollouts, with a fault every few seconds; how often which case ended, and what broke."""
+    outcomes: Counter[str] = Counter()
     broken: Counter[str] = Counter()
     faults, asked, quiet_until = chaos.faults(), 0, 0.0
 
     def over() -> bool:
         nonlocal asked, quiet_until
         for lane in lanes:
-            if lane.story and (ended := lane.step()):
-                stories[ended.name] += 1
-            if not lane.story and asked < ROLLOUTS:
-                lane.deploy(chaos.chance.choices(list(STORIES), list(STORIES.values()))[0])
+            if lane.case and (ended := lane.step()):
+                outcomes[ended.name] += 1
+            if not lane.case and asked < ROLLOUTS:
+                lane.deploy(chaos.chance.choices(list(CASES), list(CASES.values()))[0])
                 asked += 1
         if time.monotonic() > quiet_until:
             name = chaos.chance.choice(list(faults))
@@ -229,13 +229,13 @@ def play(lanes: list[Lane], chaos: Chaos) -> tuple[Counter[str], Counter[str]]:
             with faults[name]():
                 pause(chaos.chance.uniform(0.5, LEASE_SECONDS + 2.0), "the fault lasts")
             quiet_until = time.monotonic() + chaos.chance.uniform(1.0, 4.0)
-        return asked == ROLLOUTS and not any(lane.story for lane in lanes)
+        return asked == ROLLOUTS and not any(lane.case for lane in lanes)
 
     eventually("every rollout has ended", over, ROLLOUTS * MAX_ROLLOUT_SECONDS, poll_seconds=0.2)
-    return stories, broken
+    return outcomes, broken
 
 
-def assert_world(stage: DemoStack, lanes: list[Lane]) -> None:
+def assert_observed_state(stage: DemoStack, lanes: list[Lane]) -> None:
     """Exactly the containers of what serves, and exactly these in the proxy."""
     containers: list[dict[str, Any]] = stage.containers()
     images = Counter(f"tidegate-chaos:{lane.serving}" for lane in lanes for _ in range(REPLICAS))
@@ -257,17 +257,17 @@ def test_every_rollout_ends_right_whatever_breaks(
         lanes = [Lane(stage, f"shop{number}") for number in range(LANES)]
         for lane in lanes:
             lane.deploy(FIRST)
-        eventually("the first ones serve", lambda: not [lane for lane in lanes if lane.story and not lane.step()])
+        eventually("the first ones serve", lambda: not [lane for lane in lanes if lane.case and not lane.step()])
         for lane in lanes:
             lane.begin_traffic()
         try:
-            stories, broken = play(lanes, Chaos(stage, postgres, lanes, random.Random(SEED)))
+            outcomes, broken = play(lanes, Chaos(stage, postgres, lanes, random.Random(SEED)))
         finally:
             for lane in lanes:
                 lane.pause_traffic()
         seen = sum((Counter(counts.by_outcome) for lane in lanes for counts in lane.seen), Counter[str]())
-        print(f"seed {SEED}\nrollouts: {dict(stories)}\nfaults: {dict(broken)}\nrequests: {dict(seen)}")
-        assert stories.total() == ROLLOUTS
-        assert_world(stage, lanes)
+        print(f"seed {SEED}\nrollouts: {dict(outcomes)}\nfaults: {dict(broken)}\nrequests: {dict(seen)}")
+        assert outcomes.total() == ROLLOUTS
+        assert_observed_state(stage, lanes)
         assert set(seen) == {"ok"}, dict(seen)
         stage.stop()

@@ -33,7 +33,7 @@ services:
 GRACE_SECONDS = 1  # of a stop by hand: no bound, but how soon the engine kills
 ENOUGH_REQUESTS = 100  # to show that none is lost
 RATES = {"get_ka": 60.0, "get": 30.0, "post_ka": 20.0, "slow_gets": 2.0}
-MOST_FAILED = 3
+MAX_FAILED = 3
 
 
 def shop(stage: DemoStack) -> dict[str, Any]:
@@ -111,10 +111,10 @@ def crash_loop(stage: DemoStack, counters: Path, replicas: int) -> None:
     by_hand(stage, lambda container: container.remove(force=True))()
     eventually("it is unhealthy", lambda: (shop(stage)["drift"] or {}).get("state") == "unhealthy", 200.0)
     failed = [each for each in rollouts(stage) if each["phase"] == "failed"]
-    assert [each["kind"] for each in failed] == ["repair"] * MOST_FAILED
+    assert [each["kind"] for each in failed] == ["repair"] * MAX_FAILED
     print(f"given up: {shop(stage)['drift']['why']}")
     pause(3.0, "no further repair is tried")
-    assert len([each for each in rollouts(stage) if each["kind"] == "repair" and each["phase"] == "failed"]) == MOST_FAILED
+    assert len([each for each in rollouts(stage) if each["kind"] == "repair" and each["phase"] == "failed"]) == MAX_FAILED
     assert len(stage.members()) == replicas - 1, "who still serves goes on"
     assert lost_while(stage).lost == 0
     (counters / "live").mkdir()

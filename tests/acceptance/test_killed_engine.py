@@ -26,7 +26,7 @@ IMAGES = {
     "tidegate-acceptance:never": {"VERSION": "never", "READY": "never"},
 }
 KILLS = int(os.environ.get("KILLS", "8"))  # `make kills` has thirty
-LONGEST_SECONDS = 2.5  # a rollout of three takes about two
+MAX_SECONDS = 2.5  # a rollout of three takes about two
 SEED = 20261123
 
 
@@ -50,13 +50,13 @@ def test_kill_9_at_random_moments(stage: DemoStack) -> None:
         words = ("--no-wait", "--set", f"VERSION={version}", "--set", f"DEADLINE={deadline(version)}", *insisted)
         stage.tidegate("deploy", service(stage), "-f", str(file), *words)
         for _ in range(moments.choice((1, 2))):
-            kill_engine(stage, moments.uniform(0.0, LONGEST_SECONDS))
+            kill_engine(stage, moments.uniform(0.0, MAX_SECONDS))
             kills += 1
         phase = stage.await_end()
         ends.append(f"{version}:{phase}")
         assert phase == ("rolled_back" if version == "never" else "succeeded"), stage.report()["reason"]
         serving = serving if version == "never" else version
-        assert_world(stage, serving)
+        assert_observed_state(stage, serving)
 
     seen = stage.finish_traffic()
     print(f"{kills} kills in {len(ends)} rollouts: {ends}; {seen.by_outcome}")
@@ -85,7 +85,7 @@ def run(stage: DemoStack, file: Path, version: str) -> str:
     return str(stage.report()["phase"])
 
 
-def assert_world(stage: DemoStack, version: str) -> None:
+def assert_observed_state(stage: DemoStack, version: str) -> None:
     """Exactly three containers, all of this version, and exactly these in the proxy."""
     containers = stage.containers()
     assert sorted(each["image"] for each in containers) == [f"tidegate-acceptance:{version}"] * 3

@@ -70,7 +70,7 @@ def courses(outages: tuple[Outage, ...], *chosen: Course) -> list[Course]:
     return found
 
 
-def told(course: Course) -> str:
+def describe(course: Course) -> str:
     """As a test is called."""
     return ", ".join(f"{moment}: {name}" for moment, name in course.items())
 
@@ -131,7 +131,7 @@ class Passage:
             if outage.still:
                 assert self.world.members() in (routed, None), f"{moment}, {outage.name}: traffic was moved while blind"
                 assert all(each.exists() for each in running), f"{moment}, {outage.name}: a container was stopped"
-            told = not awaited or re.search(awaited, self.ride.told()[known:])
+            told = not awaited or re.search(awaited, self.ride.messages()[known:])
             return bool(told) and time.monotonic() >= begun + outage.seconds
 
         what = f"{moment}, {outage.name}: it lasted {outage.seconds:g} s and somebody was told"
@@ -156,7 +156,7 @@ class Passage:
     def suffer(self, moment: str, outage: Outage) -> None:
         """Come to the moment, and let it go away."""
         MOMENTS[moment](self.ride)
-        routed, running, known = self.world.members(), self.world.running(), len(self.ride.told())
+        routed, running, known = self.world.members(), self.world.running(), len(self.ride.messages())
         with outage.begin(self.world):
             self.look_on(moment, outage, routed, running, known)
         if outage.takes:
@@ -179,16 +179,16 @@ def pass_through(world: OutageSetup, course: Course, outages: tuple[Outage, ...]
     passage.settled()
     seen = world.stage.finish_traffic()
     lost = seen.lost + seen.errors - passage.taken
-    heard = passage.ride.told() + "\n" + "\n".join(sorted(passage.ready))
-    print(f"{told(course)}: {ended}; {seen.by_outcome}, {passage.taken} taken by the outage\n{heard}")
+    heard = passage.ride.messages() + "\n" + "\n".join(sorted(passage.ready))
+    print(f"{describe(course)}: {ended}; {seen.by_outcome}, {passage.taken} taken by the outage\n{heard}")
     assert ended == ("rolled_back" if "rollback" in course else "succeeded")
     assert (world.serving == stays) is (ended == "rolled_back")
-    world.assert_whole()
+    world.assert_intact()
     assert lost == 0
     heard += world.logged()[before:]
     for moment, name in course.items():
         outage = by_name[name]
-        assert moment in outage.unnoticed or re.search(outage.told, heard), f"nobody is told of {name}"
+        assert moment in outage.unnoticed or re.search(outage.pattern, heard), f"nobody is told of {name}"
 
 
 @contextmanager
@@ -227,11 +227,11 @@ class TestTwoMachines:
             ride = world.deploy(world.other)
             MOMENTS[moment](ride)
             with vanished(world, ride.version, "far"):
-                assert ride.end() == "rolled_back", ride.told()
+                assert ride.end() == "rolled_back", ride.messages()
             seen = world.stage.finish_traffic()
-            assert re.search(r"rolling_back: docker far: .*the image is not there: pull, load or build it", ride.told())
+            assert re.search(r"rolling_back: docker far: .*the image is not there: pull, load or build it", ride.messages())
             assert world.serving == stays
-            world.assert_whole()
+            world.assert_intact()
             assert seen.by_outcome == {"ok": seen.requests}
 
     def test_the_old_image_vanishes_on_the_way_back(self, world: OutageSetup) -> None:
@@ -245,13 +245,13 @@ class TestTwoMachines:
             routed = world.members()
             with vanished(world, stays, "far"):
                 ride.roll_back()
-                assert ride.end() == "failed", ride.told()
+                assert ride.end() == "failed", ride.messages()
                 assert world.members() == routed
                 assert stays in world.containers().values()
-            assert re.search(r"failed: docker far: .*the image is not there: pull, load or build it", ride.told())
+            assert re.search(r"failed: docker far: .*the image is not there: pull, load or build it", ride.messages())
             world.stage.tidegate("repair", world.stage.service, "--reason", "the image is back")
             seen = world.stage.finish_traffic()
-            world.assert_whole()
+            world.assert_intact()
             assert seen.by_outcome == {"ok": seen.requests}
 
     @pytest.mark.parametrize(
@@ -273,7 +273,7 @@ class TestTwoMachines:
             },
             {"batch": "engine's clock +1 h", "bake": "PostgreSQL read-only", "drain": "engine's clock -1 h"},
         ),
-        ids=told,
+        ids=describe,
     )
     def test_it_ends_right(self, world: OutageSetup, course: Course) -> None:
         with shown(world):
@@ -293,7 +293,7 @@ class TestOneMachine:
             {"batch": "SQLite read-only", "bake": "Docker and its containers stopped"},
             {"batch": "all clocks -1 h", "bake": "SQLite's disk full", "drain": "all clocks +1 h"},
         ),
-        ids=told,
+        ids=describe,
     )
     def test_it_ends_right(self, world: OutageSetup, course: Course) -> None:
         with shown(world):

@@ -67,10 +67,10 @@ def here(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[PipelineSce
 
 
 @pytest.mark.parametrize(
-    "story", [pipeline_scenarios.approved_elsewhere, pipeline_scenarios.refused, pipeline_scenarios.aborted]
+    "run_scenario", [pipeline_scenarios.approved_elsewhere, pipeline_scenarios.refused, pipeline_scenarios.aborted]
 )
-def test_a_story(here: PipelineScenario, story: Callable[[PipelineScenario], None]) -> None:
-    story(here)
+def test_a_scenario(here: PipelineScenario, run_scenario: Callable[[PipelineScenario], None]) -> None:
+    run_scenario(here)
 
 
 @pytest.mark.skipif(not RESTART, reason="JENKINS_RESTART_COMMAND is not set: nobody may restart this controller")

@@ -100,7 +100,7 @@ def measure(name: str, rollouts: int, seconds: float) -> LoadRow:
         answers = [taken for at, taken in clients.times if begin <= at < end]
         late = scene.lateness(begin, end)
         speed = (after - before) / (end - begin)
-        return LoadRow(name, rollouts, scene.stood_seconds, speed, late, answers, clients.refused, sizes, size)
+        return LoadRow(name, rollouts, scene.settle_seconds, speed, late, answers, clients.refused, sizes, size)
 
 
 def _ticks(engines: Sequence[LoadProcess]) -> float:

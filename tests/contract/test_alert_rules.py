@@ -63,12 +63,18 @@ TRIALS = {
     "one is turned back": AlertCase(
         {'tidegate_rollouts_total{environment="live",outcome="rolled_back"}': "0x9 1x600"}, 12, "TidegateRolledBack"
     ),
-    "a hold of four hours": AlertCase({series("tidegate_approval_wait_seconds"): "0+60x600"}, 250, "TidegateApprovalOverdue"),
+    "a hold of four hours": AlertCase(
+        {series("tidegate_approval_wait_seconds"): "0+60x600"}, 250, "TidegateApprovalOverdue"
+    ),
     "a hold of three hours": AlertCase({series("tidegate_approval_wait_seconds"): "0+60x600"}, 180),
     "no engine": AlertCase({"tidegate_engine_heartbeat_age_seconds": " ".join(["Inf"] * 10)}, 3, "TidegateEngineDown"),
     "an engine ended": AlertCase({"tidegate_engine_heartbeat_age_seconds": "2x5 60+60x600"}, 9, "TidegateEngineDown"),
-    "nobody takes what is due": AlertCase({"tidegate_rollouts_overdue_seconds": "0x5 60+60x600"}, 9, "TidegateRolloutsOverdue"),
-    "late claims": AlertCase({'tidegate_claim_lateness_seconds_bucket{le="1.0"}': "0+8x600"}, 30, "TidegateRolloutsOverdue"),
+    "nobody takes what is due": AlertCase(
+        {"tidegate_rollouts_overdue_seconds": "0x5 60+60x600"}, 9, "TidegateRolloutsOverdue"
+    ),
+    "late claims": AlertCase(
+        {'tidegate_claim_lateness_seconds_bucket{le="1.0"}': "0+8x600"}, 30, "TidegateRolloutsOverdue"
+    ),
     "Jenkins is not told": AlertCase({"tidegate_outbox_lag_seconds": "1x5 0+60x600"}, 20, "TidegateOutboxLag"),
     "a proxy that fails": AlertCase({PROXY_ERRORS: "0+6x600"}, 20, "TidegateDriverErrors"),
     "one error": AlertCase({PROXY_ERRORS: "0x9 1x600"}, 12),

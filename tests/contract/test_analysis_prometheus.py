@@ -163,12 +163,12 @@ def test_each_request_counts_once(bakes: Callable[..., AnalysisHarness], farm: C
     bake.begin()
     for counts in after:
         farm.show(bake, counts)
-        bake.look(final=False)
+        bake.measure(final=False)
         bake.take_over()
     found = bake.settled()["errors"]
     assert counted(found) == (requests, pytest.approx(failed / requests), old, pytest.approx(old_failed / old))
     assert found.reason in (Reason.OK, Reason.WORSE)
-    assert counted(bake.look()["errors"]) == counted(found)
+    assert counted(bake.measure()["errors"]) == counted(found)
 
 
 def test_what_warms_up_is_not_compared_yet(bakes: Callable[..., AnalysisHarness], farm: CounterExporters) -> None:
@@ -197,7 +197,7 @@ def test_what_is_scraped_twice_is_evidence_once(
     farm.exporter.text = traffic = SteadyTraffic(bake.proxy, {A: (10, 0), N: (9, 0.2)})
     for _ in range(10):
         bake.scraped()
-        assert bake.look(final=False)["errors"].outcome != Outcome.FAIL
+        assert bake.measure(final=False)["errors"].outcome != Outcome.FAIL
     farm.exporter.text = text(bake.proxy, traffic.counts)
     for each in (bake, single):
         each.scraped()
@@ -225,7 +225,7 @@ def test_a_prometheus_that_was_stopped_is_no_pass_and_nothing_it_scraped_is_lost
     farm.other.stop()
     farm.exporter.text = text(bake.proxy, {A: (20, 0), N: (20, 1)})  # the proxy was restarted meanwhile
     for final in (False, True):
-        found = bake.look(final=final)["errors"]
+        found = bake.measure(final=final)["errors"]
         assert (found.reason, found.outcome, bake.outcome) == (Reason.SOURCE_DOWN, "INCONCLUSIVE", "INCONCLUSIVE")
         assert "refused" in found.message
     bake.take_over()
@@ -247,7 +247,7 @@ def test_a_prometheus_that_does_not_answer_is_a_timeout_and_catches_up(
         farm.exporter.text = text(bake.proxy, {A: (1200, 0), N: (150, 0)})
         patient, bake.metrics = bake.metrics, metrics_of(farm.other.url, 0.7)
         with at_most(60, "giving up"):
-            found = bake.look()["errors"]
+            found = bake.measure()["errors"]
         assert (found.reason, bake.outcome) == (Reason.TIMEOUT, "INCONCLUSIVE")
         bake.metrics = patient
     found = bake.settled()["errors"]
@@ -263,7 +263,7 @@ def test_a_partial_answer_is_no_answer(bakes: Callable[..., AnalysisHarness], fa
     with farm.other.held():
         farm.exporter.text = text(bake.proxy, {A: (1300, 0), N: (250, 0)})
         bakes(farm.plain).scraped()
-        found = bake.look()["errors"]
+        found = bake.measure()["errors"]
         assert (found.reason, found.outcome, bake.outcome) == (Reason.PARTIAL, "INCONCLUSIVE", "INCONCLUSIVE")
         assert "remote_read" in found.message
     found = bake.settled()["errors"]
@@ -279,9 +279,9 @@ def test_old_samples_are_stale(bakes: Callable[..., AnalysisHarness], farm: Coun
     assert bake.settled()["errors"].outcome is Outcome.PASS
     farm.show(bake, None)
     bake.ahead = 20.0
-    assert bake.look()["errors"].outcome is Outcome.PASS
+    assert bake.measure()["errors"].outcome is Outcome.PASS
     bake.ahead = 32.0
-    found = bake.look()["errors"]
+    found = bake.measure()["errors"]
     assert (found.reason, found.outcome, bake.outcome) == (Reason.STALE, "INCONCLUSIVE", "INCONCLUSIVE")
 
 
@@ -306,6 +306,6 @@ def test_many_servers_are_counted_within_a_look(bakes: Callable[..., AnalysisHar
         farm.show(bake, dict.fromkeys(old, (1000 + number, 0)) | dict.fromkeys(new, (number, 0)))
     bake.scraped(0.5)
     with at_most(60, "a look at 300 servers"):
-        found = bake.look()["errors"]
+        found = bake.measure()["errors"]
     assert counted(found) == (300, 0.0, 600, 0.0)
     assert bake.outcome == "PASS"

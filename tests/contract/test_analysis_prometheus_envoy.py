@@ -85,7 +85,7 @@ class EnvoyScrapeSetup:
     def until_it_fails(self, check: str) -> None:
         """80 requests after each look, until the judge has seen enough."""
         for _ in range(MAX_LOOKS):
-            if self.bake.look(final=False)[check].outcome is Outcome.FAIL:
+            if self.bake.measure(final=False)[check].outcome is Outcome.FAIL:
                 return
             send(self.port, 80)
             self.flushed()
@@ -163,7 +163,7 @@ def test_a_release_that_is_three_times_as_slow_fails(
     *_, traffic = there.begin_timed(apps, load, 3 * USUAL_MS)
 
     def fails() -> bool:
-        return there.bake.look(final=False)["latency"].outcome is Outcome.FAIL
+        return there.bake.measure(final=False)["latency"].outcome is Outcome.FAIL
 
     eventually("the check fails", fails, 200.0, poll_seconds=0.5)
     traffic.finish()
@@ -178,7 +178,7 @@ def test_a_release_that_is_as_fast_as_before_does_not_fail(
     old, new, before, traffic = there.begin_timed(apps, load, USUAL_MS)
 
     def seen() -> float:
-        found = there.bake.look(final=False)["latency"]
+        found = there.bake.measure(final=False)["latency"]
         assert found.outcome is not Outcome.FAIL, there.bake.verdicts[-1].message
         return found.candidate_count or 0
 

@@ -131,7 +131,7 @@ def proxy(tmp_path: Path, source: tuple[str, int], bake: AnalysisHarness, old: A
 def send_until_it_fails(bake: AnalysisHarness, proxy: Proxy) -> None:
     """40 requests after each look, until the judge has seen enough."""
     for _ in range(MAX_LOOKS):
-        if bake.look(final=False)["errors"].outcome is Outcome.FAIL:
+        if bake.measure(final=False)["errors"].outcome is Outcome.FAIL:
             return
         proxy.send(40)
         bake.scraped()

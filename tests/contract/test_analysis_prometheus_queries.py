@@ -104,7 +104,7 @@ class GaugeExporters:
             self.shown = {series: value + each.get(series, 0.0) for series, value in self.shown.items()}
             self.proxy.text = text(self.shown)
             bake.scraped()
-            bake.look(final=False)
+            bake.measure(final=False)
             if bake.outcome == "FAIL":
                 break
         self.past = {series: self.shown[series] for series in self.past}
@@ -186,7 +186,7 @@ def test_the_applications_own_histogram(farm: GaugeExporters) -> None:
     for number in range(1, 6):
         show(100 * number, 1000 + 60 * number)
         bake.scraped()
-        bake.look(final=False)
+        bake.measure(final=False)
     found = bake.settled()["latency"]
     assert (found.candidate_count, found.baseline_count) == (pytest.approx(500), pytest.approx(2 * 300))
     assert (found.reason, bake.outcome) == (Reason.OK, "PASS")
@@ -256,7 +256,7 @@ def test_limits_and_every_answer_that_is_no_number(farm: GaugeExporters) -> None
     farm.proxy.text = gauges("queue", "shop", {NEW: 7, OLD: 100})
     bake.scraped()
     for column in (1, 2):
-        found = bake.look(final=False)
+        found = bake.measure(final=False)
         assert [(check.query, str(found[check.name].reason)) for check in checks] == [
             (row[0].query, row[column]) for row in LIMITS
         ]
@@ -269,7 +269,7 @@ def test_a_query_that_is_refused_holds_a_good_release_up_when_it_is_critical(far
     bake.begin()
     farm.proxy.text = gauges("queue", "shop", {NEW: 7})
     bake.scraped()
-    assert bake.look()["bad"].outcome is Outcome.INCONCLUSIVE
+    assert bake.measure()["bad"].outcome is Outcome.INCONCLUSIVE
     assert bake.outcome == ("INCONCLUSIVE" if critical else "PASS")
 
 
@@ -288,10 +288,10 @@ def test_old_against_new(farm: GaugeExporters, value: float, direction: Directio
     bake.scraped()
     bake.begin()
     there, bake.metrics = bake.metrics, metrics_of(f"http://127.0.0.1:{free_port()}", 0.2)
-    assert bake.look(final=False)["own"].reason is Reason.SOURCE_DOWN
+    assert bake.measure(final=False)["own"].reason is Reason.SOURCE_DOWN
     bake.metrics = there
     for _ in range(30):
-        found = bake.look(final=False)["own"]
+        found = bake.measure(final=False)["own"]
     assert (found.baseline, found.candidate, bake.outcome) == (100.0, value, outcome)
     parts = [[question.part for question, _ in look.answers] for look in bake.saved]
     assert [QueryPurpose.HISTORY in each for each in parts] == [True, True, *[False] * 29], (
@@ -319,7 +319,7 @@ def test_any_name_is_quoted(farm: GaugeExporters, name: str, quote: str) -> None
     farm.proxy.text = gauges("queue", name, {name: 3}) + gauges("queue", "other", {name: 40})
     bake.scraped()
     bake.begin()
-    assert {each.check: each.candidate for each in bake.look().values()} == {"own": 3.0, "others": 40.0}
+    assert {each.check: each.candidate for each in bake.measure().values()} == {"own": 3.0, "others": 40.0}
     assert bake.outcome == "PASS"
 
 
@@ -327,7 +327,7 @@ def test_a_name_in_back_quotes_cannot_end_them(farm: GaugeExporters) -> None:
     bake = farm.bake(own("max(queue{service=`$service`})", maximum=5))
     bake.rollout = replace(bake.rollout, service=f"demo/{ESCAPING[2]}")
     bake.begin()
-    assert bake.look()["own"].reason is Reason.NO_DATA
+    assert bake.measure()["own"].reason is Reason.NO_DATA
 
 
 def test_a_releases_name_is_no_pattern(farm: GaugeExporters) -> None:

@@ -310,7 +310,7 @@ def test_files_that_can_be_put_in_half_way_are_put_in_again(platform: DockerPlat
     wanted = pin_release(platform, release("read_only: true\nnetworks: [back]\n" + FILES))
     host = platform._hosts["local"]
     left = platform._create(host, wanted, 0)
-    with host._asked("testing") as api:
+    with host._translating_errors("testing") as api:
         host._finish(api, left, wanted)
     platform.start(wanted, [0])
     wait_for_instances(platform, SERVICE, all_ready(1))

@@ -297,9 +297,9 @@ def test_envoy(garbage: MalformedServer, answer: bytes) -> None:
     for call in (
         lambda: admin.hosts("shop"),
         admin.listening,
-        lambda: admin.taken("eds"),
-        lambda: admin.refused("eds"),
-        lambda: admin.refusal("shop"),
+        lambda: admin.accepted_version("eds"),
+        lambda: admin.rejected_updates("eds"),
+        lambda: admin.rejection_reason("shop"),
     ):
         with expected(RouterError):
             call()

@@ -22,7 +22,7 @@ SHOP = Backend("shop")
 BEFORE = (member(0), member(1), member(2))
 AFTER = (replace(member(1), address="127.0.0.1:30901"), member(3, "v2-2"), member(4, "v2-2"))
 STEPS = CrashPoints(((Path, "rename"), (os, "kill")))  # files put in place, signals
-MOST_STEPS = 30
+MAX_STEPS = 30
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def nobody_is_forgotten(router: NginxRouter, backend: Backend, home: Path, file:
 @pytest.mark.parametrize("then", ["goes on", "is killed", "is reloaded"])
 def test_killed_at_any_step_of_a_write(owned: NginxRouter, home: Path, shop: Backend, then: str) -> None:
     file = home / "nginx" / "nginx.conf"
-    for step in range(1, MOST_STEPS):
+    for step in range(1, MAX_STEPS):
         owned.write(shop, BEFORE, 1)
         if not STEPS.killed_before(step, lambda: owned.write(shop, AFTER, 2)):
             break
@@ -81,7 +81,7 @@ def test_killed_at_any_step_of_a_write(owned: NginxRouter, home: Path, shop: Bac
 
 def test_killed_at_any_step_of_an_adopted_write(home: Path, standing: Callable[..., ExternalNginx]) -> None:
     there = standing()
-    for step in range(1, MOST_STEPS):
+    for step in range(1, MAX_STEPS):
         there.router.write(SHOP, BEFORE, 1)
         if not STEPS.killed_before(step, lambda: there.router.write(SHOP, AFTER, 1)):
             break
@@ -107,7 +107,7 @@ def test_turned_back_after_a_crash(owned: NginxRouter, home: Path, shop: Backend
 
 def test_reloaded_by_somebody_at_any_step(home: Path, standing: Callable[..., ExternalNginx]) -> None:
     there = standing()
-    for step in range(1, MOST_STEPS):
+    for step in range(1, MAX_STEPS):
         there.router.write(SHOP, BEFORE, 1)
         with STEPS.before(step, there.reload) as happened:
             there.router.write(SHOP, AFTER, 1)

@@ -234,7 +234,7 @@ def test_errors_and_latency_of_a_new_release_are_found(
         router.write(shop, (old, apps.start(NEW, ERROR_RATIO="0.3", SERVICE_MS="400")), 1)
 
         def both_worse() -> bool:
-            findings = bake.look(final=False)
+            findings = bake.measure(final=False)
             return all(findings[check].reason is Reason.WORSE for check in ("errors", "latency"))
 
         eventually("both checks find the new release worse", both_worse, 200.0, poll_seconds=0.5)

@@ -125,10 +125,11 @@ def test_a_freeze_force_and_the_audit_log(tidegate: Run) -> None:
 
 
 def test_every_mistake_of_a_file_at_once(tidegate: Run, tmp_path: Path) -> None:
-    (tmp_path / "bad.yaml").write_text(compose("drian: 1s, approval: {after: [9]}").replace("replicas: 3", "replicas: -3"))
+    text = compose("drian_timeout: 1s, approval: {after: [9]}")
+    (tmp_path / "bad.yaml").write_text(text.replace("replicas: 3", "replicas: -3"))
     done = deploy(tidegate, "v1", "bad.yaml")
     assert done.returncode == ExitCode.REFUSED
-    for said in ("services.shop.deploy.replicas: found -3", "drian: unknown key; did you mean drain?"):
+    for said in ("services.shop.deploy.replicas: found -3", "drian_timeout: unknown key; did you mean drain_timeout?"):
         assert said in done.stderr
     again = deploy(tidegate, "v1", "bad.yaml", "-o", "json")
     assert json.loads(again.stdout)["status"] == 422

@@ -191,7 +191,7 @@ def test_an_aborted_build_that_is_detached_leaves_the_rollout_alone(jenkins: Jen
     abort = [{"abort": {"step": "httpRequest", "match": "GET .*/events.*wait", "call": 2}}]
     build = jenkins.build(deploy(onAbort="detach"), script=abort)
     jenkins.ends("deploy: aborted, onAbort: 'detach'", build, "ABORTED")
-    assert jenkins.held()["phase"] == "running"
+    assert jenkins.waiting()["phase"] == "running"
     assert jenkins.audit("rollback") == []
 
 

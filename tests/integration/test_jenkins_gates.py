@@ -123,7 +123,7 @@ def test_a_gate_that_is_refused_and_detached_leaves_the_rollout_waiting(jenkins:
     build = jenkins.build(deploy(), promote({"onAbort": "detach"}), script=[refuses()])
     text = jenkins.ends("gate: rejected, onAbort: 'detach'", build, "ABORTED")
     assert "goes on by itself" in text
-    assert jenkins.held()["approval"]["given"] == []
+    assert jenkins.waiting()["approval"]["given"] == []
 
 
 @pytest.mark.parametrize(("choice", "phase"), [("rollback", "rolled_back"), ("detach", "running")])
@@ -183,7 +183,7 @@ def test_five_people_who_may_not_end_the_build(jenkins: Jenkins) -> None:
     build = jenkins.build(deploy(), promote(), script=[clicks("mallory")] * 9)
     jenkins.ends("gate: nobody of the role", build, "FAILURE")
     assert len(build["inputs"]) == 5
-    assert jenkins.held()
+    assert jenkins.waiting()
 
 
 def test_a_token_that_may_not_approve_fails_at_once(jenkins: Jenkins) -> None:
@@ -208,7 +208,7 @@ def test_what_has_changed_since_it_was_shown_is_asked_for_anew(jenkins: Jenkins)
     """The first hold is approved elsewhere; the click is not taken for an approval of the next one."""
     jenkins.compose = compose("approval: {after: [1, 2]}, drain_timeout: 1s")
     jenkins.build(deploy())
-    rollout = jenkins.held()
+    rollout = jenkins.waiting()
     body = {"binding": rollout["approval"]["binding"], "on_behalf_of": "bob"}
     request = {"path": f"/v1/rollouts/{rollout['id']}/promote", "token": jenkins.api.token, "body": body}
     late = clicks(meanwhile=[{**request, "headers": {"Idempotency-Key": "bob"}}], after=2)
@@ -230,7 +230,7 @@ def fake(jenkins: Jenkins) -> Iterator[FakeJenkins]:
 
 def shown(jenkins: Jenkins, fake: FakeJenkins) -> tuple[FakeBuild, FakeInput, dict[str, Any]]:
     """The build's input as the fake has it, and the entry of the script whose input ends as this one does."""
-    rollout = jenkins.held()
+    rollout = jenkins.waiting()
     gate = FakeInput(f"Tidegate-{rollout['id']}-0-0", ("reason",))
     return fake.build(jenkins.job, jenkins.number, gate), gate, {"input": {"file": str(jenkins.folder / "answer.json")}}
 
@@ -238,7 +238,7 @@ def shown(jenkins: Jenkins, fake: FakeJenkins) -> tuple[FakeBuild, FakeInput, di
 def told(jenkins: Jenkins, gate: FakeInput) -> None:
     """Once the input was settled in the fake, the played one ends in the same way."""
     eventually("the input is settled", lambda: gate.settled)
-    ((verb, parameters),) = gate.told
+    ((verb, parameters),) = gate.answers
     answer = {"abort": True} if verb == "abort" else {"approver": "tidegate", **parameters}
     written = jenkins.folder / "answer.tmp"
     written.write_text(json.dumps(answer))
@@ -253,12 +253,12 @@ def test_a_fail_while_the_gate_waits_closes_it_and_fails_the_build(jenkins: Jenk
 
     def worse() -> None:
         jenkins.api.world.answer = BAD
-        jenkins.wish("verify")
+        jenkins.signal("verify")
         told(jenkins, gate)
 
     build = jenkins.build(deploy(), promote(), script=[ends], meanwhile=worse)
     text = jenkins.ends("gate: a FAIL while it is open", build, "FAILURE")
-    assert gate.told[0][0] == "abort"
+    assert gate.answers[0][0] == "abort"
     assert "v2-2 was turned back: FAIL: slow" in text
     assert "turned down in Jenkins" not in text
     eventually("the build's page tells why", lambda: "FAIL: slow" in str(page.description))
@@ -275,6 +275,6 @@ def test_an_approval_on_the_command_line_closes_the_gate(jenkins: Jenkins, fake:
 
     build = jenkins.build(deploy(), promote(), script=[ends], meanwhile=approved)
     jenkins.ends("gate: approved on the command line", build, "SUCCESS")
-    assert gate.told == [("proceed", {"reason": "approved by bob: by hand"})]
+    assert gate.answers == [("proceed", {"reason": "approved by bob: by hand"})]
     assert [each["by"] for each in jenkins.audit("promote")] == ["bob"], "the service's own click approves nothing more"
     eventually("the build's page tells the end", lambda: "succeeded" in str(page.description))

@@ -24,7 +24,7 @@ def held(jenkins: Jenkins) -> str:
     checks = "checks: [{name: slow, query: slow_seconds, max: 0.5, min_samples: 1}], bake: 1s, interval: 1s"
     jenkins.api.world.answer = constant(0.1)
     jenkins.api.deploy("v2", f"approval: {{after: [1]}}, drain_timeout: 1s, on_inconclusive: pause, {checks}")
-    return str(jenkins.held()["id"])
+    return str(jenkins.waiting()["id"])
 
 
 @pytest.mark.parametrize("step", STEPS)

@@ -45,11 +45,11 @@ def here(request: pytest.FixtureRequest, fake: PlayedJenkins, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    "story", [pipeline_scenarios.approved_elsewhere, pipeline_scenarios.refused, pipeline_scenarios.aborted]
+    "run_scenario", [pipeline_scenarios.approved_elsewhere, pipeline_scenarios.refused, pipeline_scenarios.aborted]
 )
-def test_a_story(here: PipelineScenario, story: object) -> None:
-    assert callable(story)
-    story(here)
+def test_a_scenario(here: PipelineScenario, run_scenario: object) -> None:
+    assert callable(run_scenario)
+    run_scenario(here)
 
 
 def test_nothing_is_left_behind(here: PipelineScenario, fake: PlayedJenkins) -> None:

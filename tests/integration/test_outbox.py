@@ -71,7 +71,7 @@ def test_an_approval_by_api_settles_the_input(api: RunningApi, jenkins: FakeJenk
         body = {"binding": approval["binding"], "on_behalf_of": "bob", "reason": "all good"}
         assert api.post(f"/v1/rollouts/{rollout}/promote", body).status_code == 202
         eventually("the input is settled", lambda: gate.settled)
-    ((verb, parameters),) = gate.told
+    ((verb, parameters),) = gate.answers
     assert verb == "proceed"
     assert "bob" in parameters["reason"]
     assert "all good" in parameters["reason"]
@@ -87,7 +87,7 @@ def test_a_way_back_aborts_the_input(api: RunningApi, jenkins: FakeJenkins, tmp_
         api.post(f"/v1/rollouts/{rollout}/rollback", {"reason": "complaints"})
         eventually("the input is settled", lambda: gate.settled)
         eventually("the build's page tells the end", lambda: ends_with(build, "rolled back"))
-    assert [verb for verb, _ in gate.told] == ["abort"]
+    assert [verb for verb, _ in gate.answers] == ["abort"]
     assert "complaints" in (build.description or "")
 
 

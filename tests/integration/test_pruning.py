@@ -20,7 +20,7 @@ from tidegate.errors import InvalidSettings
 from tidegate.settings import load
 from tidegate.store import pruning
 from tidegate.store.store import SqlStore
-from tidegate.testing.store_pruning_contract import EVERYTHING, looked_at
+from tidegate.testing.store_pruning_contract import EVERYTHING, measured_rollout
 
 TIDEGATE = Path(sys.executable).with_name("tidegate")
 DAY = 86_400.0
@@ -33,14 +33,14 @@ def store(postgres_url: str) -> Iterator[SqlStore]:
 
 
 def test_the_engine_prunes_by_itself(store: SqlStore) -> None:
-    rollout = looked_at(store, 1)
+    rollout = measured_rollout(store, 1)
     with Pruner(store, time.time, 30 * DAY, 90 * DAY):
         eventually("its samples are gone", lambda: not store.measurements(rollout))
     assert len(store.rollouts()) == 1
 
 
 def test_only_one_program_prunes(store: SqlStore) -> None:
-    looked_at(store, 1)
+    measured_rollout(store, 1)
     with store._write("testing") as connection:
         assert store._database.alone(connection, pruning.LOCK_NUMBER)
         assert store.prune(EVERYTHING) == Pruned(0, 0, 0, more=False)
@@ -53,7 +53,7 @@ def test_by_hand(store: SqlStore, postgres_url: str) -> None:
         done = subprocess.run([TIDEGATE, "prune", "-o", "json", *options], env=environ, capture_output=True, check=True)
         return dict(json.loads(done.stdout))
 
-    looked_at(store, 1)
+    measured_rollout(store, 1)
     assert prune("--dry-run") == {"dry_run": True, "samples": 1, "rollouts": 0, "releases": 0}
     assert prune() == {"dry_run": False, "samples": 1, "rollouts": 0, "releases": 0}
     assert store.measurements("shop-1") == ()

@@ -158,4 +158,4 @@ def test_without_being_told_of_it_the_proxy_refuses_old_fences(stage: TickHarnes
     stage.clock.forward(60)
     stage.claim, stage.memory = claimed(stage.store, "bert"), RolloutCache()
     stage.run()
-    assert any("too old" in each for each in stage.told(EventKind.DRIVER_ERROR))
+    assert any("too old" in each for each in stage.messages(EventKind.DRIVER_ERROR))

@@ -153,7 +153,7 @@ class Run:
         world = SimulatedWorld(self.chance, floor=max(0, floor), ceiling=most, drain_seconds=DRAIN)
         world.start("a-1", range(case.old))
         world.pass_time(5.0)
-        seen = world.seen()
+        seen = world.observe()
         world.members = {each.id: member_of(each) for each in seen.instances}
         world.never_ready = {self.rollout.new} if case.never_ready else set()
         world.crashing = {self.rollout.new} if case.crashing else set()
@@ -172,7 +172,7 @@ class Run:
             self._mishaps()
             self._tick()
             assert self.world.now < 1_000.0 + LONGEST_SECONDS, f"no end: {self.rollout}"
-        raise AssertionError(f"it spins: {self.rollout} {self.world.seen()}")
+        raise AssertionError(f"it spins: {self.rollout} {self.world.observe()}")
 
     def _wishes(self, tick: int) -> None:
         now, case = self.world.now, self.case
@@ -202,7 +202,7 @@ class Run:
             case Wait():
                 world.pass_time(max(0.01, decision.until - world.now))
             case Pin():
-                there = tuple(each.id for each in world.seen().instances if each.release == self.rollout.new)
+                there = tuple(each.id for each in world.observe().instances if each.release == self.rollout.new)
                 self.rollout = apply_move(replace(self.rollout, spared=there), Move(Phase.RUNNING, "pinned"), world.now)
             case Mark():
                 self.rollout = apply_mark(self.rollout, decision.mark, world.now)
@@ -220,7 +220,7 @@ class Run:
                 self._dies(None)
 
     def _decide(self) -> Decision:
-        return decide(self.rollout, self.world.seen(), self.signals, self.world.now, self.since)
+        return decide(self.rollout, self.world.observe(), self.signals, self.world.now, self.since)
 
     def _effect(self, effect: Start | Shift | Stop) -> None:
         match effect:
@@ -277,7 +277,7 @@ class Run:
                 except RouterError:
                     return
             case Stop():
-                seen = world.seen().routed
+                seen = world.observe().routed
                 routed = {each.instance for each in seen.members}
                 busy = {each for each, count in seen.draining.items() if count != 0}
                 left = routed | busy | set(world.preview)

@@ -43,7 +43,7 @@ class FakeInput:
     id: str
     parameters: tuple[str, ...] = ()
     submitters: tuple[str, ...] = ()
-    told: list[tuple[str, dict[str, str]]] = field(default_factory=list)  # (proceed, proceedEmpty or abort, parameters)
+    answers: list[tuple[str, dict[str, str]]] = field(default_factory=list)  # (proceed, proceedEmpty or abort, parameters)
     message: str = "?"
 
     def __post_init__(self) -> None:
@@ -52,7 +52,7 @@ class FakeInput:
     @property
     def settled(self) -> bool:
         """Whether it was answered."""
-        return bool(self.told)
+        return bool(self.answers)
 
     def shown(self) -> dict[str, Any]:
         """As the build's `api/json` tells it while it waits."""
@@ -97,8 +97,9 @@ class FakeBuild:
 class FakeJenkins:
     """A Jenkins that is made up; its address stays the same when it is stopped and started again.
 
-    `trouble`: what is answered to every request instead, as (status, content type, body). `detour`: where every request is
-    led instead. `answering`: cleared while nobody gets an answer. `before`: called before each POST is carried out.
+    `error_response`: what is answered to every request instead, as (status, content type, body). `detour`: where
+    every request is led instead. `answering`: cleared while nobody gets an answer. `before`: called before each POST is
+    carried out.
     `lacking`: paths, by their end, for which the user has no permission.
     """
 
@@ -108,8 +109,8 @@ class FakeJenkins:
         self.queue: list[dict[str, Any]] = []
         self.requests: list[tuple[str, str, dict[str, str]]] = []  # method, path, form
         self.headers: list[dict[str, str]] = []  # of each request
-        self.trouble: tuple[int, str, str] | None = None
-        self.troubles = 0  # how many requests it concerns; 0: all
+        self.error_response: tuple[int, str, str] | None = None
+        self.error_count = 0  # how many requests it concerns; 0: all
         self.detour = ""  # `{path}` stands for the path that was asked for
         self.led = "."  # where a POST leads in the end: up, to the build's page
         self.answering = threading.Event()
@@ -195,11 +196,11 @@ class FakeJenkinsHandler(http.server.BaseHTTPRequestHandler):
             fake.before(path)
         if fake.detour:
             self._send(302, "", more={"Location": fake.detour.replace("{path}", self.path)})
-        elif fake.trouble is not None:
-            status, kind, body = fake.trouble
-            if fake.troubles:
-                fake.troubles -= 1
-                fake.trouble = fake.trouble if fake.troubles else None
+        elif fake.error_response is not None:
+            status, kind, body = fake.error_response
+            if fake.error_count:
+                fake.error_count -= 1
+                fake.error_response = fake.error_response if fake.error_count else None
             self._send(status, body, kind)
         elif self._may(path):
             self._route(unquote(path).lstrip("/"), form)
@@ -271,7 +272,7 @@ class FakeJenkinsHandler(http.server.BaseHTTPRequestHandler):
             if not set(given) <= set(found.parameters):
                 self._send(500, "<html><body>Oops! No such parameter definition</body></html>")
                 return
-            found.told.append((verb, given))
+            found.answers.append((verb, given))
             build.building = verb != "abort"
             self._send(200, "")
 
@@ -350,8 +351,8 @@ JOB = "team/repo/feature%2Ffoo"
 GATE = f"Tidegate-{ID}-1-0"  # asks about the second step
 BUILD = Build(JOB, 12, "http://jenkins.example/job/team/job/repo/job/feature%252Ffoo/12/")
 ROLLOUT = replace(rollout_of(steps=4), id=ID, shifted=None, settled=None)
-HELD = replace(ROLLOUT, cursor=1, held=5.0)
-TURNED = replace(ROLLOUT, phase=Phase.ROLLING_BACK, reason="errors: 5 % of requests failed")
+WAITING = replace(ROLLOUT, cursor=1, held=5.0)
+ROLLED_BACK = replace(ROLLOUT, phase=Phase.ROLLING_BACK, reason="errors: 5 % of requests failed")
 ANN = Signal(SignalKind.PROMOTE, 6.0, "ann", "all good", 1)
 PROMOTED = Event(EventKind.PROMOTED, "promoted by ann: all good", 6.0, 7, {"by": "ann", "reason": "all good", "step": 1})
 

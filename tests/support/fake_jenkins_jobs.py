@@ -96,7 +96,7 @@ class PlayedJenkins(FakeJenkins):
             build.inputs.append(gate)
             eventually("the input is settled or the build ends", lambda: gate.settled or build.stopped or build.result)
             if gate.settled:
-                ((verb, given),) = gate.told
+                ((verb, given),) = gate.answers
                 ends = {"abort": True} if verb == "abort" else {"approver": self.user, **given}
                 self._write("answer.json", json.dumps(ends))
         if build.stopped:

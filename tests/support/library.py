@@ -101,7 +101,7 @@ class Jenkins:
 
     api: RunningApi
     harness: Harness
-    tell: Callable[[str, object], None]  # pytest's record_property
+    record: Callable[[str, object], None]  # pytest's record_property
     folder: Path
     number: int = 7
     job: str = "team/shop"
@@ -144,7 +144,7 @@ class Jenkins:
         """It must have ended so; its log and error, for further looks. One line of the table at the end."""
         text = "\n".join([*build["echo"], *build["unstable"], str(build["error"] or "")])
         said = str(build["error"] or next(iter(build["unstable"]), "")).partition("\n")[0]
-        self.tell(OUTCOME, (what, build["result"], said))
+        self.record(OUTCOME, (what, build["result"], said))
         assert build["result"] == result, text
         return text
 
@@ -164,21 +164,21 @@ class Jenkins:
         entries = self.api.call("GET", "/v1/audit").json()["entries"]
         return [each for each in reversed(entries) if each["action"] == action]
 
-    def held(self) -> dict[str, Any]:
+    def waiting(self) -> dict[str, Any]:
         """The newest rollout once it waits for a person."""
         return eventually(
             "the rollout waits for a person",
             lambda: found if (found := self.latest())["new"] != "v1-1" and found["approval"] else None,
         )
 
-    def wish(self, verb: str, **body: Any) -> None:
+    def signal(self, verb: str, **body: Any) -> None:
         """Somebody else wants something of the newest rollout."""
         answer = self.api.post(f"/v1/rollouts/{self.latest()['id']}/{verb}", body)
         assert answer.status_code == 202, answer.text
 
     def approve(self, by: str) -> None:
         """Somebody approves elsewhere what is waited for."""
-        self.wish("promote", binding=self.held()["approval"]["binding"], on_behalf_of=by, reason="by hand")
+        self.signal("promote", binding=self.waiting()["approval"]["binding"], on_behalf_of=by, reason="by hand")
 
 
 def deploy(version: str = "v2", **more: Any) -> Step:

@@ -27,8 +27,8 @@ from tidegate.store.store import SqlStore
 from tidegate.web import log_setup
 
 BAKE_SECONDS = 300.0  # of each of two batches, so that a rollout takes ten minutes
-LOOK_SECONDS = 60.0
-KEPT_SECONDS = HOUR_SECONDS  # what ended longer ago is pruned, but for the newest ten of each service
+INTERVAL_SECONDS = 60.0
+RETENTION_SECONDS = HOUR_SECONDS  # what ended longer ago is pruned, but for the newest ten of each service
 
 
 class SkippingClock:
@@ -132,7 +132,7 @@ class DayOfLoad:
 
     def _watched(self, hours: Sequence[int], callers: RolloutRequesters) -> list[HourOfLoad]:
         begun, found = self._clock(), list[HourOfLoad]()
-        pruner = Pruner(self._store, self._clock, None, KEPT_SECONDS)
+        pruner = Pruner(self._store, self._clock, None, RETENTION_SECONDS)
         for hour in range(1, max(hours) + 1):
             end = begun + hour * HOUR_SECONDS
             eventually("an hour is over", lambda end=end: self._clock() >= end, 3600.0, poll_seconds=0.05)
@@ -146,7 +146,7 @@ class DayOfLoad:
 
 
 def _service(number: int) -> Service:
-    policy = Policy(drain_seconds=5.0, look_seconds=LOOK_SECONDS)
+    policy = Policy(drain_seconds=5.0, look_seconds=INTERVAL_SECONDS)
     environment = environments()[number % len(environments())]
     return a_service(f"s{number:05}", environment=environment, policy=policy, bake_seconds=BAKE_SECONDS, checks=(LIMIT,))
 

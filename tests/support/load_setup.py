@@ -83,7 +83,7 @@ class LoadSetup:
         self._store = SqlStore(url)
         self.token = ""
         self.engines: list[LoadProcess] = []
-        self.stood_seconds = 0.0  # from the start of the engines until all stood where they wait
+        self.settle_seconds = 0.0  # from the start of the engines until all stood where they wait
 
     def __enter__(self) -> LoadSetup:
         with ExitStack() as held:  # so that nothing is left over when something does not start
@@ -97,8 +97,8 @@ class LoadSetup:
             for engine in self.engines:
                 engine.await_answer("/metrics")
             with suppress(AssertionError):
-                eventually("all rollouts wait", self._stands, SETTLE_SECONDS, poll_seconds=0.5)
-            self.stood_seconds = time.monotonic() - begun
+                eventually("all rollouts wait", self._is_settled, SETTLE_SECONDS, poll_seconds=0.5)
+            self.settle_seconds = time.monotonic() - begun
             held.enter_context(RolloutRequesters(self._store, self._moving()))
             self._held = held.pop_all()
         return self
@@ -139,7 +139,7 @@ class LoadSetup:
     def _moving(self) -> list[Service]:
         return [service for number, service in enumerate(self._services) if is_moving(number)]
 
-    def _stands(self) -> bool:
+    def _is_settled(self) -> bool:
         """Nothing is pending any more, and what waits stands settled in the step where it waits."""
         if any(phase == Phase.PENDING.value for _, phase in self._store.standing().live):
             return False

@@ -70,7 +70,7 @@ class OutageSetup:
     @property
     def serving(self) -> str:
         """The version of the release that serves."""
-        return str(self.asked(f"/v1/services/{self.stage.service}")["live"]).partition("-")[0]
+        return str(self.get(f"/v1/services/{self.stage.service}")["live"]).partition("-")[0]
 
     @property
     def other(self) -> str:
@@ -98,10 +98,10 @@ class OutageSetup:
 
     def newest(self) -> dict[str, Any]:
         """The latest rollout; waits for a server that does not answer."""
-        found: dict[str, Any] = self.asked(f"/v1/rollouts?service={self.stage.service}&limit=1")["rollouts"][0]
+        found: dict[str, Any] = self.get(f"/v1/rollouts?service={self.stage.service}&limit=1")["rollouts"][0]
         return found
 
-    def asked(self, path: str) -> Any:
+    def get(self, path: str) -> Any:
         """What the API answers, as soon as it does."""
 
         def answered() -> list[Any]:
@@ -157,7 +157,7 @@ class OutageSetup:
         rows = [line.split(",") for line in told if line.startswith("shop,")]
         return {row[1].rsplit(".", 1)[1] for row in rows if not row[17].startswith(("MAINT", "DRAIN"))}
 
-    def assert_whole(self) -> None:
+    def assert_intact(self) -> None:
         """Exactly the containers of what serves, and exactly these in the proxy."""
         found = self.containers()
         assert Counter(found.values()) == {self.serving: 2}, found
@@ -188,10 +188,10 @@ class FollowedRollout:
     id: str
 
     def events(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self.world.asked(f"/v1/rollouts/{self.id}/events")["events"]
+        found: list[dict[str, Any]] = self.world.get(f"/v1/rollouts/{self.id}/events")["events"]
         return found
 
-    def told(self) -> str:
+    def messages(self) -> str:
         """Its story, a line an event."""
         return "\n".join(f"{each['kind']}: {each['message']}" for each in self.events())
 
@@ -209,7 +209,7 @@ class FollowedRollout:
         try:
             return eventually(f"an event {kind}", found, MAX_WAIT_SECONDS, poll_seconds=POLL_SECONDS)
         except AssertionError as error:
-            raise AssertionError(f"{error}\n{self.told()}") from None
+            raise AssertionError(f"{error}\n{self.messages()}") from None
 
     def roll_back(self) -> None:
         """What a person asks for."""
@@ -225,7 +225,7 @@ class FollowedRollout:
         try:
             return eventually("the rollout has ended", phase, 2 * MAX_WAIT_SECONDS, poll_seconds=POLL_SECONDS)
         except AssertionError as error:
-            raise AssertionError(f"{error}: {self.world.newest()}\n{self.told()}") from None
+            raise AssertionError(f"{error}: {self.world.newest()}\n{self.messages()}") from None
 
 
 # -- building it ------------------------------------------------------------------------------------------------------

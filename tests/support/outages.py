@@ -26,14 +26,14 @@ HALF = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 40
 
 @dataclass(frozen=True)
 class Outage:
-    """`told` is found in what a person is told: the rollout's story, /readyz meanwhile, the log; where it is empty there is
+    """`pattern` is found in what a person is told: the rollout's events, /readyz meanwhile, the log; empty, there is
     nothing to tell. `still`: nothing is known meanwhile, so no traffic is moved and no container stopped. `takes`: requests
     that come meanwhile are lost, by whatever is gone. `judged`: the rollout has checks. `seconds`: at least so long; and
     until the story says what is found by `until`, for a call under way may last. `unnoticed`: when nobody asks for it."""
 
     name: str
     begin: Callable[[OutageSetup], AbstractContextManager[None]]
-    told: str
+    pattern: str
     still: bool = True
     takes: bool = False
     judged: bool = True

@@ -301,7 +301,7 @@ class AnalysisHarness:
         now = time.time()
         self.rollout = replace(self.rollout, shifted=now, settled=now)
 
-    def looks(self, _: str) -> Sequence[Measurement]:
+    def measurements(self, _: str) -> Sequence[Measurement]:
         """What the engine asks of the store."""
         return tuple(self.saved)
 
@@ -309,7 +309,7 @@ class AnalysisHarness:
         """Another engine goes on: it knows the saved looks only."""
         self._memory = RolloutCache()
 
-    def look(self, *, final: bool = True) -> dict[str, Finding]:
+    def measure(self, *, final: bool = True) -> dict[str, Finding]:
         """One look now, by the engine's own function; the findings by check."""
         parts: Any = Drivers(platform=None, router=None, metrics=self.metrics, documents=None)  # type: ignore[arg-type]
         store: Any = self
@@ -328,7 +328,7 @@ class AnalysisHarness:
         """A look when all that was shown before is in intervals that are over."""
         self.scraped()
         self.scraped(self.rollout.policy.look_seconds)
-        return self.look(final=final)
+        return self.measure(final=final)
 
     def scraped(self, seconds: float = 0.0, *, well: bool = True) -> None:
         """Wait until every target was scraped (`well`: and answered), in a scrape that began so many seconds from now."""

@@ -87,7 +87,7 @@ class TickHarness:
     def kinds(self) -> list[str]:
         return [each.kind for each in self.store.events(self.rollout)]
 
-    def told(self, kind: EventKind) -> list[str]:
+    def messages(self, kind: EventKind) -> list[str]:
         return [each.message for each in self.store.events(self.rollout) if each.kind == kind]
 
     def signal(self, kind: SignalKind) -> None:

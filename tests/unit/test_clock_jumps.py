@@ -65,7 +65,7 @@ def test_a_bake_takes_as_long_as_it_was_meant_to(stage: TickHarness, seconds: fl
     stage.clock.now = end + 0.1
     stage.run(Phase.SUCCEEDED)
     way = "ahead" if seconds > 0 else "back"
-    assert stage.told(EventKind.WARNING) == [
+    assert stage.messages(EventKind.WARNING) == [
         f"the engine's clock jumped {way} by 3600 s; all waits take as long as they should"
     ]
 

@@ -261,15 +261,15 @@ def test_contents_are_not_in_what_is_printed() -> None:
 
 
 def schema() -> dict[str, Any]:
-    text = (resources.files("tidegate.web") / compose_schema.FILE).read_bytes()
+    text = (resources.files("tidegate.compose") / compose_schema.FILE).read_bytes()
     found: dict[str, Any] = json.loads(text)
     return found
 
 
 def test_the_schema_is_the_one_that_was_taken() -> None:
-    text = (resources.files("tidegate.web") / compose_schema.FILE).read_bytes()
+    text = (resources.files("tidegate.compose") / compose_schema.FILE).read_bytes()
     assert hashlib.sha256(text).hexdigest() == compose_schema.SHA256
-    assert "Apache License" in (resources.files("tidegate.web") / "compose-spec.LICENSE").read_text()
+    assert "Apache License" in (resources.files("tidegate.compose") / "compose-spec.LICENSE").read_text()
 
 
 def words(*definitions: str) -> list[str]:

@@ -84,7 +84,8 @@ def test_an_old_image_that_is_gone_is_warned_of(stage: TickHarness) -> None:
     stage.world.did = did  # type: ignore[method-assign] # the second of two calls is to fail
     stage.run()
     assert stage.phase is Phase.SUCCEEDED
-    assert stage.told(EventKind.WARNING) == ["turning back may fail, since v1-1 could not be started again: no such image"]
+    message = "turning back may fail, since v1-1 could not be started again: no such image"
+    assert stage.messages(EventKind.WARNING) == [message]
 
 
 # -- crashes ----------------------------------------------------------------------------------------------------------
@@ -203,7 +204,7 @@ def test_one_that_never_gets_ready_does_so_too(stage: TickHarness) -> None:
     stage.run()
     assert stage.phase is Phase.ROLLED_BACK
     assert "not ready within 20 s" in stage.reason
-    assert len(stage.told(EventKind.INSTANCE_LOG)) == 1
+    assert len(stage.messages(EventKind.INSTANCE_LOG)) == 1
     assert stage.world.serving() == ["v1-1", "v1-1"]
 
 
@@ -223,7 +224,7 @@ def test_a_person_who_turns_back_is_not_told_of_instances_that_were_still_starti
     stage.signal(SignalKind.ROLLBACK)
     stage.run()
     assert stage.phase is Phase.ROLLED_BACK
-    assert stage.told(EventKind.INSTANCE_LOG) == []
+    assert stage.messages(EventKind.INSTANCE_LOG) == []
 
 
 # -- judging ----------------------------------------------------------------------------------------------------------
@@ -288,18 +289,18 @@ def test_without_a_metrics_source_every_check_is_inconclusive(stage: TickHarness
         stage.clock.now = max(stage.clock.now, done.due or 0.0)
         if EventKind.VERDICT in stage.kinds():
             break
-    assert "no metrics source" in stage.told(EventKind.VERDICT)[0]
+    assert "no metrics source" in stage.messages(EventKind.VERDICT)[0]
 
 
 def test_a_verdict_that_is_asked_for_is_told(stage: TickHarness) -> None:
     stage.world.answer = constant(0.1)
     stage.begin(with_approval(replace(JUDGED, bake_seconds=0.0), 1))
     stage.advance(EventKind.WAITING_FOR_APPROVAL, most=300)
-    told = len(stage.told(EventKind.VERDICT))
+    told = len(stage.messages(EventKind.VERDICT))
     stage.clock.forward(0.1)
     stage.signal(SignalKind.VERIFY)
     stage.tick()
-    assert len(stage.told(EventKind.VERDICT)) == told + 1
+    assert len(stage.messages(EventKind.VERDICT)) == told + 1
 
 
 # -- the rest ---------------------------------------------------------------------------------------------------------

@@ -80,7 +80,7 @@ def test_nothing_is_touched_while_blind_and_pauses_grow(stage: TickHarness) -> N
         stage.clock.now = answer.due
     assert pauses == [0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 10.0, 10.0]
     assert set(stage.world.calls[done:]) == {"instances", "read"}
-    assert stage.told(EventKind.DRIVER_ERROR) == ["HAProxy does not answer"], "told once, not eight times"
+    assert stage.messages(EventKind.DRIVER_ERROR) == ["HAProxy does not answer"], "told once, not eight times"
     assert stage.phase is Phase.RUNNING
 
 
@@ -93,10 +93,10 @@ def test_the_same_trouble_is_told_again_after_a_minute_and_another_at_once(stage
     stage.tick()
     stage.clock.forward(31)
     stage.tick()
-    assert len(stage.told(EventKind.DRIVER_ERROR)) == 2
+    assert len(stage.messages(EventKind.DRIVER_ERROR)) == 2
     stage.world.always["read"] = RouterError("HAProxy does not let us in")
     stage.tick()
-    assert stage.told(EventKind.DRIVER_ERROR)[-1] == "HAProxy does not let us in"
+    assert stage.messages(EventKind.DRIVER_ERROR)[-1] == "HAProxy does not let us in"
 
 
 def test_the_same_trouble_that_comes_again_is_told_when_it_lasts(stage: TickHarness) -> None:
@@ -118,7 +118,7 @@ def test_when_it_works_again_that_is_told_and_it_goes_on(stage: TickHarness) -> 
     stage.world.faults["instances"] = [PlatformError("the engine does not answer")] * 3
     stage.run()
     assert stage.phase is Phase.SUCCEEDED
-    assert stage.told(EventKind.RECOVERED) == ["it works again, after 1.8 s"]
+    assert stage.messages(EventKind.RECOVERED) == ["it works again, after 1.8 s"]
 
 
 @pytest.mark.parametrize("failures", [0, 1])
@@ -136,7 +136,7 @@ def test_a_proxy_that_had_ended_is_told_of_once_even_if_the_database_fails_meanw
 
     stage.run(store=Interposed(stage.store, fails))
     assert stage.phase is Phase.SUCCEEDED
-    assert stage.told(EventKind.WARNING) == ["the proxy did not run and was started; requests of that time were lost"]
+    assert stage.messages(EventKind.WARNING) == ["the proxy did not run and was started; requests of that time were lost"]
 
 
 def test_the_database_may_fail_at_any_moment(stage: TickHarness) -> None:

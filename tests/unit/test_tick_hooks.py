@@ -183,7 +183,7 @@ def test_where_the_promise_is_not_known_a_person_is_asked(stage: TickHarness) ->
     stage.begin(hooked(hooks={}, compare=CompareOptions("/openapi.json")))
     while "waiting_for_approval" not in stage.kinds():
         stage.tick()
-    assert "does not serve /openapi.json" in stage.told(EventKind.WAITING_FOR_APPROVAL)[0]
+    assert "does not serve /openapi.json" in stage.messages(EventKind.WAITING_FOR_APPROVAL)[0]
     stage.signal(SignalKind.PROMOTE)
     stage.run()
     assert stage.phase is Phase.SUCCEEDED

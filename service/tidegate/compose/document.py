@@ -27,7 +27,7 @@ class ServiceDocument:
     after: Mapping[str, tuple[str, ...]]  # every service of the file with the `depends_on` of each
 
     @property
-    def whole(self) -> dict[str, object]:
+    def as_document(self) -> dict[str, object]:
         """As a Compose document again, without the other services."""
         shared = {kind: dict(each) for kind, each in self.shared.items() if each}
         return {"services": {self.service: self.body}, **shared}

@@ -27,14 +27,14 @@ def interpolate(value: object, variables: Mapping[str, str], problems: list[Prob
     if isinstance(value, Mapping):
         return {
             key: each
-            if _is_left_alone(str(key), path)
+            if _is_excluded(str(key), path)
             else interpolate(each, variables, problems, f"{path}.{key}" if path else str(key))
             for key, each in value.items()
         }
     return value
 
 
-def _is_left_alone(key: str, path: str) -> bool:
+def _is_excluded(key: str, path: str) -> bool:
     """PromQL has its own `$release`, `$service` and `$window`; other tools' extensions have rules of their own."""
     return (key == "query" and f".{OWN}" in path) or (key.startswith("x-") and key != OWN)
 

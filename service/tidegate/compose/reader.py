@@ -23,7 +23,7 @@ class Reader:
     def __init__(self, value: object, path: str, problems: list[Problem], *, extensible: bool = False) -> None:
         self.path, self.problems = path, problems
         self._extensible = extensible  # Compose lets everybody add keys that begin with x-
-        self._taken: set[str] = set()
+        self._known_keys: set[str] = set()
         self._refused: dict[str, str] = {}
         self.values: Mapping[str, object] = {}
         if isinstance(value, Mapping):
@@ -45,7 +45,7 @@ class Reader:
 
     def take(self, key: str, read: Callable[[object], T], otherwise: T, *, secret: bool = False) -> T:
         """The value of a key through `read`, which raises `ValueError` with what is allowed. A `secret` one is not told."""
-        self._taken.add(key)
+        self._known_keys.add(key)
         value = self.values.get(key)
         if value is None:
             return otherwise
@@ -57,14 +57,14 @@ class Reader:
 
     def inner(self, key: str) -> Reader:
         """The mapping under a key; an empty one when it is absent."""
-        self._taken.add(key)
+        self._known_keys.add(key)
         return Reader(
             self.values.get(key), self.at(key), self.problems, extensible=self._extensible and not key.startswith("x-")
         )
 
     def tolerate(self, *keys: str) -> None:
         """Known words that change nothing here."""
-        self._taken.update(keys)
+        self._known_keys.update(keys)
 
     def refuse(self, reasons: Mapping[str, str]) -> None:
         """Known words that cannot be honoured, each with what to do instead."""
@@ -75,16 +75,16 @@ class Reader:
         for key in self.values:
             if len(self.problems) >= MAX_PROBLEMS:
                 return
-            if key in self._taken or (self._extensible and key.startswith("x-") and not self._misspelt(key)):
+            if key in self._known_keys or (self._extensible and key.startswith("x-") and not self._misspelt(key)):
                 continue
             if key in self._refused:
                 self.complain(key, f"not supported: {self._refused[key]}")
             else:
-                self.complain(key, f"unknown key{_closest_key(key, self._taken)}")
+                self.complain(key, f"unknown key{_closest_key(key, self._known_keys)}")
 
     def _misspelt(self, key: str) -> bool:
         """Whether somebody else's extension looks like one that is meant for us."""
-        return bool(difflib.get_close_matches(key, [each for each in self._taken if each.startswith("x-")], 1, 0.85))
+        return bool(difflib.get_close_matches(key, [each for each in self._known_keys if each.startswith("x-")], 1, 0.85))
 
 
 def _closest_key(key: str, known: Iterable[str]) -> str:
@@ -121,15 +121,15 @@ def boolean(value: object) -> bool:
     raise ValueError("true or false")
 
 
-def integer(least: int, most: int = 100_000) -> Callable[[object], int]:
+def integer(minimum: int, maximum: int = 100_000) -> Callable[[object], int]:
     """A whole number within bounds; a number in quotes, as interpolation gives, counts."""
 
     def read(value: object) -> int:
         if isinstance(value, str) and value.isdigit():
             value = int(value)
-        if isinstance(value, int) and not isinstance(value, bool) and least <= value <= most:
+        if isinstance(value, int) and not isinstance(value, bool) and minimum <= value <= maximum:
             return value
-        raise ValueError(f"a whole number from {least} to {most}")
+        raise ValueError(f"a whole number from {minimum} to {maximum}")
 
     return read
 

@@ -46,7 +46,7 @@ def parse_service(
         if not NAME_PATTERN.fullmatch(name):
             problems.append(Problem("", f"{what} {format_value(name)}: allowed are a-z, 0-9 and -, at most 40"))
     made = _read_service(root, service, environment, found, variables, files or ComposeFiles())
-    problems += [each for each in schema(found.whole) if not any(_is_same_place(each, one) for one in problems)]
+    problems += [each for each in schema(found.as_document) if not any(_is_same_place(each, one) for one in problems)]
     if problems:
         raise InvalidSpec(sorted(set(problems), key=lambda each: each.path))
     return made

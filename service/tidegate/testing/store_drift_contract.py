@@ -30,7 +30,7 @@ SHOP, CART = a_service(), a_service("cart")
 DRIFT = Drift("1 of v1-1 missing", 5.0, DriftState.SEEN)
 
 
-def serving(store: Store, service: Service = SHOP) -> None:
+def create_live_service(store: Store, service: Service = SHOP) -> None:
     """Release 1 serves."""
     finish(store, begin(store, service), Phase.RUNNING, Phase.SUCCEEDED)
 
@@ -51,8 +51,8 @@ class DriftContract:
     """Looks, drift, repairs that give way, scaling."""
 
     def test_a_service_is_given_out_once_in_a_while(self, store: Store, clock: ManualClock) -> None:
-        serving(store)
-        serving(store, CART)
+        create_live_service(store)
+        create_live_service(store, CART)
         given = [store.next_drift_check("demo", 5.0) for _ in range(3)]
         assert {each.service.key for each in given if each} == {SHOP.key, CART.key}
         assert given[2] is None
@@ -61,18 +61,18 @@ class DriftContract:
         assert store.next_drift_check("demo", 5.0) is not None
 
     def test_two_that_look_at_once_do_not_get_the_same(self, store: Store) -> None:
-        serving(store)
+        create_live_service(store)
         found = run_concurrently(*[lambda: store.next_drift_check("demo", 5.0)] * 4)
         assert [each is None for each in found].count(False) == 1
 
     def test_one_that_serves_nothing_or_is_driven_is_not_given_out(self, store: Store) -> None:
         store.put_service(CART)
-        serving(store)
+        create_live_service(store)
         begin(store, SHOP, 2, a_release(SHOP, 1))
         assert store.next_drift_check("demo", 5.0) is None
 
     def test_what_was_found_is_kept_until_something_is_asked_for(self, store: Store) -> None:
-        serving(store)
+        create_live_service(store)
         store.set_drift(SHOP.key, DRIFT)
         assert store.get_service(SHOP.key).drift == store.services()[0].drift == DRIFT
         repairing(store)
@@ -83,7 +83,7 @@ class DriftContract:
         assert store.get_service(SHOP.key).drift is None, "what is seen in the middle of a rollout is its doing"
 
     def test_a_repair_gives_way_at_once(self, store: Store) -> None:
-        serving(store)
+        create_live_service(store)
         repairing(store)
         claim = claim_due(store)
         row = store.get_service(SHOP.key)
@@ -105,7 +105,7 @@ class DriftContract:
         assert claim_due(store).fence > claim.fence, "a router refuses what the repair's engine still writes"
 
     def test_it_goes_on_where_the_other_one_is_refused(self, store: Store) -> None:
-        serving(store)
+        create_live_service(store)
         repairing(store)
         begin(store, CART)
         other = a_rollout(SHOP, 2, a_release(SHOP, 1))
@@ -115,7 +115,7 @@ class DriftContract:
         assert store.load("repair")[0].phase is Phase.PENDING
 
     def test_a_repair_does_not_drive_anything_else_out(self, store: Store) -> None:
-        serving(store)
+        create_live_service(store)
         repairing(store)
         with pytest.raises(RolloutInProgress, match="repair"):
             repairing(store, "another")
@@ -124,14 +124,14 @@ class DriftContract:
             repairing(store, "late")
 
     def test_a_repair_says_nothing_of_its_release(self, store: Store) -> None:
-        serving(store)
+        create_live_service(store)
         before = store.get_release(SHOP.key, "v1-1")
         finish(store, repairing(store), Phase.RUNNING, Phase.FAILED)
         finish(store, repairing(store, "again"), Phase.RUNNING, Phase.SUCCEEDED)
         assert store.get_release(SHOP.key, "v1-1") == before
 
     def test_a_scaling_counts_when_it_succeeded(self, store: Store) -> None:
-        serving(store)
+        create_live_service(store)
         store.put_service(replace(SHOP, image="shop:v9"))
         store.create(scaling(7), SHOP, None, a_key("k"), an_event("created"))
         assert store.get_service(SHOP.key).service.replicas == SHOP.replicas
@@ -140,7 +140,7 @@ class DriftContract:
         assert store.get_release(SHOP.key, "v1-1").release.replicas == 7
 
     def test_a_scaling_that_was_turned_back_changes_nothing(self, store: Store) -> None:
-        serving(store)
+        create_live_service(store)
         store.create(scaling(7), SHOP, None, a_key("k"), an_event("created"))
         finish(store, store.load("scale")[0], Phase.RUNNING, Phase.ROLLING_BACK, Phase.ROLLED_BACK)
         assert store.get_service(SHOP.key).service == SHOP
@@ -148,7 +148,7 @@ class DriftContract:
         assert (row.release.replicas, row.quarantined_at) == (SHOP.replicas, None)
 
     def test_what_was_made_for_another_release_or_number_is_refused(self, store: Store) -> None:
-        serving(store)
+        create_live_service(store)
         late = scaling(5)
         finish(store, _stored(store, scaling(7)), Phase.RUNNING, Phase.SUCCEEDED)
         with pytest.raises(RolloutInProgress, match="came first"):

@@ -29,7 +29,7 @@ EVERYTHING = Retention(1e12, 1e12)
 MEASUREMENT = Measurement(1_000_000.0, 0, 1_000_000.0, 1_000_000.0, True, 1, False, (), ())
 
 
-def looked_at(store: Store, number: int, old: Release | None = None) -> str:
+def measured_rollout(store: Store, number: int, old: Release | None = None) -> str:
     """A rollout of the shop that was measured once and succeeded."""
     rollout = begin(store, SHOP, number, old)
     claim = claim_due(store)
@@ -54,11 +54,11 @@ class PruneContract:
     """What is forgotten, and what never is."""
 
     def test_nothing_is_forgotten_unless_it_is_asked_for(self, store: Store) -> None:
-        looked_at(store, 1)
+        measured_rollout(store, 1)
         assert store.prune(Retention(None, None)) == Pruned(0, 0, 0, more=False)
 
     def test_samples_go_by_their_own_age(self, store: Store, clock: ManualClock) -> None:
-        first = looked_at(store, 1)
+        first = measured_rollout(store, 1)
         second = begin(store, SHOP, 2, a_release(SHOP, 1))
         claim = claim_due(store)
         store.save(replace(second, phase=Phase.RUNNING), (), claim.fence, measurement=MEASUREMENT)
@@ -71,8 +71,8 @@ class PruneContract:
         assert len(store.events(first)) == 3
 
     def test_old_rollouts_go_with_all_that_belongs_to_them(self, store: Store, clock: ManualClock) -> None:
-        ids = [looked_at(store, 1)]
-        ids += [looked_at(store, number, a_release(SHOP, number - 1)) for number in range(2, 14)]
+        ids = [measured_rollout(store, 1)]
+        ids += [measured_rollout(store, number, a_release(SHOP, number - 1)) for number in range(2, 14)]
         live = begin(store, SHOP, 14, a_release(SHOP, 13))
         assert store.prune(Retention(None, 1.0)).rollouts == 0, "none is that old"
         assert store.prune(EVERYTHING, dry_run=True) == Pruned(13, 4, 0, more=True)
@@ -92,7 +92,7 @@ class PruneContract:
     def test_what_serves_and_the_last_good_ones_stay(self, store: Store, clock: ManualClock) -> None:
         for number in range(1, 8):
             clock.forward(1)
-            looked_at(store, number, a_release(SHOP, number - 1) if number > 1 else None)
+            measured_rollout(store, number, a_release(SHOP, number - 1) if number > 1 else None)
         for number in range(8, 20):
             clock.forward(1)
             rollout = begin(store, SHOP, number, a_release(SHOP, 7))

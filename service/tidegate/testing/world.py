@@ -31,7 +31,7 @@ class SimulatedContainer:
     instance: Instance
     ready_at: Time
     ends_at: Time
-    gone_at: Time | None = None
+    removed_at: Time | None = None
     halted: bool = False
 
 
@@ -46,7 +46,7 @@ class SimulatedWorld:
     now: Time = 1_000.0
     never_ready: set[str] = field(default_factory=set)  # releases
     crashing: set[str] = field(default_factory=set)  # releases that end soon after they were started
-    longest_request: float = 3.0
+    max_request_seconds: float = 3.0
     boxes: dict[str, SimulatedContainer] = field(default_factory=dict)
     members: dict[str, Member] = field(default_factory=dict)
     preview: dict[str, Member] = field(default_factory=dict)
@@ -59,7 +59,7 @@ class SimulatedWorld:
 
     # -- looking --------------------------------------------------------------------------------------------------------
 
-    def seen(self) -> ObservedState:
+    def observe(self) -> ObservedState:
         """The world as the drivers would show it."""
         draining: dict[str, int | None] = {each: int(until > self.now) for each, (_, until) in self.flights.items()}
         busy: dict[str, int | None] = dict.fromkeys(self.members, 1)
@@ -70,7 +70,7 @@ class SimulatedWorld:
         )
 
     def _instance(self, box: SimulatedContainer) -> Instance:
-        if box.gone_at is not None:
+        if box.removed_at is not None:
             state = InstanceState.STOPPING
         elif self.now >= box.ends_at:
             state = InstanceState.STOPPED if box.halted else InstanceState.FAILED
@@ -78,9 +78,9 @@ class SimulatedWorld:
             state = InstanceState.READY if self.now >= box.ready_at else InstanceState.STARTING
         return replace(box.instance, state=state)
 
-    def serving(self) -> list[Instance]:
+    def serving_instances(self) -> list[Instance]:
         """The members behind which a ready instance stands."""
-        ready = {each.id: each for each in self.seen().instances if each.state is InstanceState.READY}
+        ready = {each.id: each for each in self.observe().instances if each.state is InstanceState.READY}
         return [ready[each.instance] for each in self.members.values() if self._reaches(each, ready)]
 
     @staticmethod
@@ -91,11 +91,11 @@ class SimulatedWorld:
 
     def start(self, release: str, ordinals: Collection[int], *, stale: bool = False) -> None:
         """Create those that do not exist. `stale`: by an engine that has lost the rollout."""
-        there = {b.instance.ordinal for b in self.boxes.values() if b.instance.release == release and b.gone_at is None}
+        there = {b.instance.ordinal for b in self.boxes.values() if b.instance.release == release and b.removed_at is None}
         for ordinal in sorted(set(ordinals) - there):
             self.strangers += stale
             self._create(release, ordinal)
-        living = [box for box in self.boxes.values() if box.gone_at is None and self.now < box.ends_at]
+        living = [box for box in self.boxes.values() if box.removed_at is None and self.now < box.ends_at]
         if len(living) > self.ceiling + self.strangers:
             raise SafetyViolation(f"{len(living)} containers, {self.ceiling} are allowed")
 
@@ -116,8 +116,8 @@ class SimulatedWorld:
         if fence < self.fence:
             raise RouterError("the fence is too old", retryable=False)
         self.fence = fence
-        before, wanted = self.serving(), {each.instance: each for each in members}
-        ready = {each.id: each for each in self.seen().instances if each.state is InstanceState.READY}
+        before, wanted = self.serving_instances(), {each.instance: each for each in members}
+        ready = {each.id: each for each in self.observe().instances if each.state is InstanceState.READY}
         unready = [
             each for name, each in wanted.items() if self.members.get(name) != each and not self._reaches(each, ready)
         ]
@@ -126,12 +126,13 @@ class SimulatedWorld:
         for name in sorted(set(self.members) - set(wanted)):
             if not self._reaches(self.members[name], ready):
                 continue  # its requests ended with it
-            self.flights[name] = (self.now, self.now + self.chance.uniform(0.0, self.longest_request))
+            self.flights[name] = (self.now, self.now + self.chance.uniform(0.0, self.max_request_seconds))
         for name in [name for name, (_, until) in self.flights.items() if until <= self.now or name in wanted]:
             del self.flights[name]
         self.members = wanted
-        if len(self.serving()) < min(self.floor, len(before)):
-            raise SafetyViolation(f"capacity fell from {len(before)} to {len(self.serving())}, the floor is {self.floor}")
+        capacity = len(self.serving_instances())
+        if capacity < min(self.floor, len(before)):
+            raise SafetyViolation(f"capacity fell from {len(before)} to {capacity}, the floor is {self.floor}")
 
     def lead_preview(self, members: Collection[Member]) -> None:
         """Make these the preview's. Who leaves it may have requests of it in flight for a moment."""
@@ -144,10 +145,10 @@ class SimulatedWorld:
 
     def stop(self, instances: Collection[Instance]) -> None:
         """Stop these; they are gone a little later."""
-        before = self.serving()
+        before = self.serving_instances()
         for instance in instances:
             box = self.boxes.get(instance.id)
-            if box is None or box.gone_at is not None:
+            if box is None or box.removed_at is not None:
                 continue
             if instance.id in self.members:
                 raise SafetyViolation(f"stopped while routed: {instance}")
@@ -158,8 +159,8 @@ class SimulatedWorld:
                 raise SafetyViolation(f"stopped with requests in flight: {instance}")
             self.flights.pop(instance.id, None)
             self.visits.pop(instance.id, None)
-            box.gone_at = self.now + self.chance.uniform(0.0, 1.0)
-        if before and not self.serving():
+            box.removed_at = self.now + self.chance.uniform(0.0, 1.0)
+        if before and not self.serving_instances():
             raise SafetyViolation("the last healthy copy was stopped")
 
     # -- what happens by itself ---------------------------------------------------------------------------------------
@@ -168,13 +169,13 @@ class SimulatedWorld:
         """Let time pass; what was stopped goes, and its address becomes free."""
         self.now += max(0.0, seconds)
         for name, box in list(self.boxes.items()):
-            if box.gone_at is not None and box.gone_at <= self.now:
+            if box.removed_at is not None and box.removed_at <= self.now:
                 self._addresses.append(box.instance.address)
                 del self.boxes[name]
 
     def vanish(self) -> None:
         """A container disappears, unless it is the only one that serves."""
-        candidates = [name for name in self.boxes if [each.id for each in self.serving()] != [name]]
+        candidates = [name for name in self.boxes if [each.id for each in self.serving_instances()] != [name]]
         if candidates:
             name = self.chance.choice(sorted(candidates))
             self._addresses.append(self.boxes.pop(name).instance.address)
@@ -190,7 +191,7 @@ class SimulatedWorld:
             box.ends_at, box.halted = self.now, True
 
     def _but_the_last(self) -> SimulatedContainer | None:
-        candidates = [name for name in self.boxes if [each.id for each in self.serving()] != [name]]
+        candidates = [name for name in self.boxes if [each.id for each in self.serving_instances()] != [name]]
         return self.boxes[self.chance.choice(sorted(candidates))] if candidates else None
 
     def add(self) -> None:
@@ -221,7 +222,7 @@ class SimulatedWorld:
         if self.preview:
             raise SafetyViolation(f"{rollout.phase}, and the preview still leads to {sorted(self.preview)}")
         wanted = new if rollout.phase is Phase.SUCCEEDED else old
-        fleet = [box.instance.release for box in self.boxes.values() if box.gone_at is None]
+        fleet = [box.instance.release for box in self.boxes.values() if box.removed_at is None]
         route = [each.release for each in self.members.values()]
         expected = sorted(release for release, count in wanted.items() for _ in range(count))
         if sorted(fleet) != expected or sorted(route) != expected:

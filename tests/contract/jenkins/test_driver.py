@@ -10,14 +10,14 @@ import pytest
 from support.fake_jenkins import (
     ANN,
     GATE,
-    HELD,
     ID,
     JOB,
     LINK,
     PLACEHOLDER,
     PROMOTED,
+    ROLLED_BACK,
     ROLLOUT,
-    TURNED,
+    WAITING,
     FakeBuild,
     FakeInput,
     FakeJenkins,
@@ -41,7 +41,7 @@ from tidegate.drivers.ci.jenkins.driver import JenkinsCI
 def test_the_description_tells_service_release_phase_verdict_and_where_to_look(ci: JenkinsCI, build: FakeBuild) -> None:
     report_event(ci, ROLLOUT, EventKind.CREATED)
     assert build.description == f"Tidegate: demo/shop v2-4 running, {LINK}"
-    report_event(ci, judged(HELD, Outcome.PASS), EventKind.VERDICT)
+    report_event(ci, judged(WAITING, Outcome.PASS), EventKind.VERDICT)
     assert build.description == f"Tidegate: demo/shop v2-4 running, waiting for a person (PASS), {LINK}"
     report_event(ci, replace(ROLLOUT, paused=True), EventKind.PAUSED)
     assert build.description == f"Tidegate: demo/shop v2-4 running, paused, {LINK}"
@@ -55,15 +55,15 @@ def test_a_description_that_is_right_is_not_sent_again(ci: JenkinsCI, fake: Fake
 
 
 def test_the_reason_of_turning_back_stays_while_the_steps_back_are_taken(ci: JenkinsCI, build: FakeBuild) -> None:
-    report_event(ci, HELD, event(EventKind.ROLLBACK_REQUESTED, "rollback asked by bob: it smells"))
+    report_event(ci, WAITING, event(EventKind.ROLLBACK_REQUESTED, "rollback asked by bob: it smells"))
     assert (
         build.description
         == f"Tidegate: demo/shop v2-4 running, waiting for a person: rollback asked by bob: it smells, {LINK}"
     )
-    report_event(ci, TURNED, event(EventKind.ROLLING_BACK, "errors: 5 % of requests failed"))
+    report_event(ci, ROLLED_BACK, event(EventKind.ROLLING_BACK, "errors: 5 % of requests failed"))
     wanted = f"Tidegate: demo/shop v2-4 rolling back: errors: 5 % of requests failed, {LINK}"
     assert build.description == wanted
-    report_event(ci, replace(TURNED, reason="step 2 of 3"), event(EventKind.STEP_ADVANCED, "step 2 of 3"))
+    report_event(ci, replace(ROLLED_BACK, reason="step 2 of 3"), event(EventKind.STEP_ADVANCED, "step 2 of 3"))
     assert build.description == wanted
 
 
@@ -96,7 +96,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_names_are_shown_as_text_in_one_bounded_line(ci: JenkinsCI, build: FakeBuild, name: str) -> None:
-    rollout = replace(TURNED, service=f"demo/{name}", new=name)
+    rollout = replace(ROLLED_BACK, service=f"demo/{name}", new=name)
     build.description = "mine"
     for _ in range(2):
         report_event(ci, rollout, event(EventKind.ROLLING_BACK, name), link=f"http://x/{name}")
@@ -117,7 +117,7 @@ def test_hostile_reasons_reach_an_input_unharmed(ci: JenkinsCI, build: FakeBuild
         build.inputs = [FakeInput(GATE, ("reason",))]
         given = replace(ANN, by=name, reason=name, at=float(number))
         report_event(ci, replace(ROLLOUT, phase=Phase.SUCCEEDED), EventKind.SUCCEEDED, signals=[given])
-        ((_, said),) = build.inputs[0].told
+        ((_, said),) = build.inputs[0].answers
         assert said["reason"].startswith(f"approved by {name}"[:400])
         assert len(said["reason"]) <= 500
 
@@ -128,13 +128,13 @@ def test_hostile_reasons_reach_an_input_unharmed(ci: JenkinsCI, build: FakeBuild
 def test_a_step_that_went_on_elsewhere_proceeds_its_input_with_who_and_why(ci: JenkinsCI, build: FakeBuild) -> None:
     gate = FakeInput(GATE, ("reason", "comment"))
     build.inputs = [gate]
-    report_event(ci, HELD, PROMOTED, signals=[ANN])
-    report_event(ci, HELD, PROMOTED, signals=[ANN])
-    assert gate.told == []  # it is still held: others may have to approve, too, and the engine has not gone on
+    report_event(ci, WAITING, PROMOTED, signals=[ANN])
+    report_event(ci, WAITING, PROMOTED, signals=[ANN])
+    assert gate.answers == []  # it is still held: others may have to approve, too, and the engine has not gone on
     report_event(ci, at(2), EventKind.STEP_ADVANCED, signals=[ANN])
-    assert gate.told == [("proceed", {"reason": "approved by ann: all good"})]
+    assert gate.answers == [("proceed", {"reason": "approved by ann: all good"})]
     report_event(ci, at(2), EventKind.STEP_ADVANCED)
-    assert len(gate.told) == 1
+    assert len(gate.answers) == 1
 
 
 def test_two_approvals_are_both_named(ci: JenkinsCI, build: FakeBuild) -> None:
@@ -143,33 +143,33 @@ def test_two_approvals_are_both_named(ci: JenkinsCI, build: FakeBuild) -> None:
     eve = replace(ANN, by="eve", step=0)  # for an earlier one
     refused = replace(ANN, kind=SignalKind.ROLLBACK, by="mallory")
     report_event(ci, at(2), EventKind.STEP_ADVANCED, signals=[eve, ANN, bob, refused])
-    assert build.inputs[0].told == [("proceed", {"Reason": "approved by ann: all good; bob"})]
+    assert build.inputs[0].answers == [("proceed", {"Reason": "approved by ann: all good; bob"})]
 
 
 def test_an_approval_that_is_heard_late_proceeds_at_once(ci: JenkinsCI, build: FakeBuild) -> None:
     build.inputs = [FakeInput(GATE, ("reason",))]
     report_event(ci, at(2), PROMOTED, signals=[ANN])
-    assert build.inputs[0].told == [("proceed", {"reason": "approved by ann: all good"})]
+    assert build.inputs[0].answers == [("proceed", {"reason": "approved by ann: all good"})]
 
 
 @pytest.mark.parametrize("parameters", [(), ("comment",)])
 def test_an_input_without_a_reason_is_proceeded_empty(ci: JenkinsCI, build: FakeBuild, parameters: tuple[str, ...]) -> None:
     build.inputs = [FakeInput(GATE, parameters)]
     report_event(ci, replace(ROLLOUT, phase=Phase.SUCCEEDED, held=5.0, cursor=1), EventKind.SUCCEEDED)
-    assert build.inputs[0].told == [("proceedEmpty", {})]
+    assert build.inputs[0].answers == [("proceedEmpty", {})]
 
 
 def test_an_input_whose_step_nobody_approved_is_told_what_happened(ci: JenkinsCI, build: FakeBuild) -> None:
     build.inputs = [FakeInput(GATE, ("reason",))]
     report_event(ci, at(2), event(EventKind.STEP_ADVANCED, "step 3 of 4"))
-    assert build.inputs[0].told == [("proceed", {"reason": "settled outside of Jenkins: step 3 of 4"})]
+    assert build.inputs[0].answers == [("proceed", {"reason": "settled outside of Jenkins: step 3 of 4"})]
 
 
 def test_an_input_that_a_late_pipeline_opened_is_settled_at_the_next_event(ci: JenkinsCI, build: FakeBuild) -> None:
     report_event(ci, at(2), EventKind.STEP_ADVANCED)
     build.inputs = [FakeInput(GATE)]  # it had asked how the rollout stands just before
     report_event(ci, at(2), EventKind.STEP_STARTED)
-    assert build.inputs[0].told == [("proceedEmpty", {})]
+    assert build.inputs[0].answers == [("proceedEmpty", {})]
 
 
 @pytest.mark.parametrize(
@@ -185,17 +185,17 @@ def test_an_input_that_a_late_pipeline_opened_is_settled_at_the_next_event(ci: J
 def test_the_input_of_the_present_step_waits_for_a_person(ci: JenkinsCI, build: FakeBuild, kind: EventKind) -> None:
     """Even when the rollout is not held at this moment: it may be held again, and our answer would count as an approval."""
     build.inputs = [FakeInput(GATE)]
-    report_event(ci, HELD, kind)
+    report_event(ci, WAITING, kind)
     report_event(ci, at(1), kind)
-    assert build.inputs[0].told == []
+    assert build.inputs[0].answers == []
 
 
 def test_a_late_event_does_not_answer_for_a_later_hold(ci: JenkinsCI, build: FakeBuild) -> None:
     early, present = FakeInput(GATE), FakeInput(f"Tidegate-{ID}-3-0")
     build.inputs = [early, present]
     report_event(ci, replace(ROLLOUT, cursor=3, held=9.0), EventKind.STEP_ADVANCED)
-    assert early.told == [("proceedEmpty", {})]
-    assert present.told == []
+    assert early.answers == [("proceedEmpty", {})]
+    assert present.answers == []
 
 
 def strangers() -> list[FakeInput]:
@@ -212,24 +212,25 @@ def strangers() -> list[FakeInput]:
 
 
 @pytest.mark.parametrize(
-    ("rollout", "kind"), [(replace(ROLLOUT, phase=Phase.SUCCEEDED), EventKind.SUCCEEDED), (TURNED, EventKind.ROLLING_BACK)]
+    ("rollout", "kind"),
+    [(replace(ROLLOUT, phase=Phase.SUCCEEDED), EventKind.SUCCEEDED), (ROLLED_BACK, EventKind.ROLLING_BACK)],
 )
 def test_inputs_of_others_are_never_touched(ci: JenkinsCI, build: FakeBuild, rollout: Rollout, kind: EventKind) -> None:
     build.inputs = strangers()
     report_event(ci, rollout, kind)
-    assert [each.id for each in build.inputs if each.told] == []
+    assert [each.id for each in build.inputs if each.answers] == []
 
 
 def test_an_id_is_taken_as_it_is(ci: JenkinsCI, build: FakeBuild) -> None:
     build.inputs = [FakeInput("Tidegate-axb-1-0"), FakeInput("Tidegate-a.b-1-0")]
     report_event(ci, replace(at(2), id="a.b"), EventKind.STEP_ADVANCED)
-    assert [each.id for each in build.inputs if each.told] == ["Tidegate-a.b-1-0"]
+    assert [each.id for each in build.inputs if each.answers] == ["Tidegate-a.b-1-0"]
 
 
 def test_the_same_input_in_another_build_is_not_touched(ci: JenkinsCI, fake: FakeJenkins, build: FakeBuild) -> None:
     other = fake.build(JOB, 120, FakeInput(GATE))
     report_event(ci, replace(ROLLOUT, phase=Phase.SUCCEEDED), EventKind.SUCCEEDED)
-    assert other.inputs[0].told == []
+    assert other.inputs[0].answers == []
     assert other.description is None
     assert build.description
 
@@ -237,7 +238,7 @@ def test_the_same_input_in_another_build_is_not_touched(ci: JenkinsCI, fake: Fak
 def test_an_id_with_a_small_first_letter_is_found(ci: JenkinsCI, build: FakeBuild) -> None:
     build.inputs = [FakeInput(f"t{GATE[1:]}")]
     report_event(ci, at(2), EventKind.STEP_ADVANCED)
-    assert build.inputs[0].told == [("proceedEmpty", {})]
+    assert build.inputs[0].answers == [("proceedEmpty", {})]
 
 
 # -- a rollout that turns back or ends otherwise -----------------------------------------------------------------------
@@ -246,12 +247,12 @@ def test_an_id_with_a_small_first_letter_is_found(ci: JenkinsCI, build: FakeBuil
 @pytest.mark.parametrize(
     ("rollout", "kind"),
     [
-        (HELD, EventKind.ROLLBACK_REQUESTED),
-        (TURNED, EventKind.ROLLING_BACK),
-        (replace(TURNED, phase=Phase.ROLLED_BACK), EventKind.ROLLED_BACK),
-        (replace(TURNED, phase=Phase.FAILED), EventKind.FAILED),
-        (TURNED, EventKind.PROMOTED),  # late
-        (TURNED, EventKind.STEP_ADVANCED),  # on the way back
+        (WAITING, EventKind.ROLLBACK_REQUESTED),
+        (ROLLED_BACK, EventKind.ROLLING_BACK),
+        (replace(ROLLED_BACK, phase=Phase.ROLLED_BACK), EventKind.ROLLED_BACK),
+        (replace(ROLLED_BACK, phase=Phase.FAILED), EventKind.FAILED),
+        (ROLLED_BACK, EventKind.PROMOTED),  # late
+        (ROLLED_BACK, EventKind.STEP_ADVANCED),  # on the way back
     ],
 )
 def test_an_input_is_aborted_once(ci: JenkinsCI, build: FakeBuild, rollout: Rollout, kind: EventKind) -> None:
@@ -259,20 +260,20 @@ def test_an_input_is_aborted_once(ci: JenkinsCI, build: FakeBuild, rollout: Roll
     build.inputs = [gate]
     for _ in range(2):
         report_event(ci, rollout, event(kind, "because of this"))
-    assert gate.told == [("abort", {})]
+    assert gate.answers == [("abort", {})]
     assert ("because of this" in str(build.description)) == (kind not in (EventKind.PROMOTED, EventKind.STEP_ADVANCED))
 
 
 @pytest.mark.parametrize("answer", [404, 400])
-@pytest.mark.parametrize(("rollout", "kind"), [(at(2), EventKind.STEP_ADVANCED), (TURNED, EventKind.ROLLING_BACK)])
+@pytest.mark.parametrize(("rollout", "kind"), [(at(2), EventKind.STEP_ADVANCED), (ROLLED_BACK, EventKind.ROLLING_BACK)])
 def test_an_input_that_was_settled_meanwhile_is_a_success(
     ci: JenkinsCI, fake: FakeJenkins, build: FakeBuild, answer: int, rollout: Rollout, kind: EventKind
 ) -> None:
     gate = FakeInput(GATE)
     build.inputs, fake.settled_answer = [gate], answer
-    fake.before = lambda path: None if gate.told else gate.told.append(("proceed", {}))
+    fake.before = lambda path: None if gate.answers else gate.answers.append(("proceed", {}))
     report_event(ci, rollout, kind)
-    assert gate.told == [("proceed", {})]
+    assert gate.answers == [("proceed", {})]
     assert build.description
 
 
@@ -297,13 +298,13 @@ def test_a_build_that_goes_while_it_is_told(ci: JenkinsCI, fake: FakeJenkins, bu
     build.inputs = [FakeInput(GATE)]
     fake.before = lambda path: fake.builds.clear()
     report_event(ci, at(2), EventKind.STEP_ADVANCED)
-    assert build.inputs[0].told == []
+    assert build.inputs[0].answers == []
 
 
 def test_a_404_of_something_else_than_jenkins_is_not_taken_for_a_build_that_is_gone(
     ci: JenkinsCI, fake: FakeJenkins
 ) -> None:
-    fake.trouble = (404, "text/html", "<html>nginx</html>")
+    fake.error_response = (404, "text/html", "<html>nginx</html>")
     assert failure(ci).retryable
 
 

@@ -14,10 +14,10 @@ from processes import free_port
 from support.fake_jenkins import (
     ANN,
     GATE,
-    HELD,
     JOB,
     PROMOTED,
     ROLLOUT,
+    WAITING,
     FakeBuild,
     FakeInput,
     FakeJenkins,
@@ -43,7 +43,7 @@ def test_a_jenkins_that_is_down_for_a_while_is_told_when_it_is_back(
     ci: JenkinsCI, fake: FakeJenkins, build: FakeBuild
 ) -> None:
     build.inputs = [FakeInput(GATE, ("reason",))]
-    report_event(ci, HELD, PROMOTED)
+    report_event(ci, WAITING, PROMOTED)
     fake.stop()
     for _ in range(2):
         error = failure(ci, at(2), EventKind.STEP_ADVANCED)
@@ -53,7 +53,7 @@ def test_a_jenkins_that_is_down_for_a_while_is_told_when_it_is_back(
         assert "0x" not in error.message
     fake.start()
     report_event(ci, at(2), EventKind.STEP_ADVANCED, signals=[ANN])
-    assert build.inputs[0].told == [("proceed", {"reason": "approved by ann: all good"})]
+    assert build.inputs[0].answers == [("proceed", {"reason": "approved by ann: all good"})]
     assert "v2-4 running" in str(build.description)
 
 
@@ -72,16 +72,16 @@ def test_a_jenkins_that_accepts_and_never_answers(fake: FakeJenkins, token: Path
 
 
 def test_a_get_is_tried_again_within_bounds_and_a_post_never(ci: JenkinsCI, fake: FakeJenkins, build: FakeBuild) -> None:
-    fake.trouble, fake.troubles = (503, "text/html", "<p>Please wait while Jenkins is getting ready to work"), 2
+    fake.error_response, fake.error_count = (503, "text/html", "<p>Please wait while Jenkins is getting ready to work"), 2
     report_event(ci, ROLLOUT, EventKind.CREATED)
     assert build.description
     assert [method for method, _, _ in fake.requests] == ["GET", "GET", "GET", "POST"]
 
-    def trouble(path: str) -> None:
-        fake.trouble = (503, "text/html", "no")
+    def fail(path: str) -> None:
+        fake.error_response = (503, "text/html", "no")
 
     fake.requests.clear()
-    fake.before, build.description = trouble, None
+    fake.before, build.description = fail, None
     assert failure(ci).retryable
     assert [method for method, _, _ in fake.requests] == ["GET", "POST"]
     fake.requests.clear()
@@ -98,7 +98,7 @@ PAGE = """<!DOCTYPE html><html><head><title>Oops</title></head><body class="x"><
     [(500, True), (502, True), (503, True), (504, True), (429, True), (401, True), (403, True), (400, False), (405, False)],
 )
 def test_every_error_page_is_one_short_sentence(ci: JenkinsCI, fake: FakeJenkins, status: int, retryable: bool) -> None:
-    fake.trouble = (status, "text/html", PAGE.replace("{}", "more " * 50_000))
+    fake.error_response = (status, "text/html", PAGE.replace("{}", "more " * 50_000))
     error = failure(ci)
     assert error.retryable is retryable
     assert str(status) in error.message
@@ -120,7 +120,7 @@ def test_every_error_page_is_one_short_sentence(ci: JenkinsCI, fake: FakeJenkins
     ],
 )
 def test_what_is_not_jenkins_json_is_tried_again(ci: JenkinsCI, fake: FakeJenkins, answer: tuple[int, str, str]) -> None:
-    fake.trouble = answer
+    fake.error_response = answer
     error = failure(ci)
     assert error.retryable
     assert "instead of Jenkins' JSON" in error.message
@@ -129,7 +129,7 @@ def test_what_is_not_jenkins_json_is_tried_again(ci: JenkinsCI, fake: FakeJenkin
 
 @pytest.mark.parametrize("body", ['{"actions": 5, "description": 7}', '{"actions": [{"executions": [{}, 3]}, null]}', "{}"])
 def test_json_of_an_odd_shape_has_no_inputs(ci: JenkinsCI, fake: FakeJenkins, body: str) -> None:
-    fake.trouble, fake.troubles = (200, "application/json", body), 1
+    fake.error_response, fake.error_count = (200, "application/json", body), 1
     fake.build(JOB, 12, FakeInput(GATE))
     report_event(ci, at(2), EventKind.STEP_ADVANCED)
     assert all("/input/" not in path for path in fake.posts())
@@ -244,9 +244,9 @@ def test_the_token_is_in_no_error_no_log_and_no_representation(
     ci = subject(fake, file, stop_obsolete=True)
     errors = [failure(ci)]  # the fake's page repeats the header that was sent
     for status in (400, 401, 403, 404, 418, 500, 503):
-        fake.trouble = (status, f"text/{secret}", f"<p>{secret} {sent}</p>")
+        fake.error_response = (status, f"text/{secret}", f"<p>{secret} {sent}</p>")
         errors.append(failure(ci))
-    fake.trouble = (200, f"text/{secret}", secret)
+    fake.error_response = (200, f"text/{secret}", secret)
     errors.append(failure(ci))
     for value in (f"{secret}\nmore", f"{secret}\x00", ""):
         file.write_text(value)
@@ -332,16 +332,16 @@ def test_check_says_how_to_mend_each_trouble(ci: JenkinsCI, fake: FakeJenkins, t
     token.unlink()
     bad("cannot be read", "API token for tidegate")
     token.write_text(fake.token)
-    fake.trouble = (503, "text/html", "starting")
+    fake.error_response = (503, "text/html", "starting")
     bad("503", "start Jenkins, or set `url`")
-    fake.trouble = (200, "text/html", "<html>a shop</html>")
+    fake.error_response = (200, "text/html", "<html>a shop</html>")
     bad("instead of Jenkins' JSON", "set `url`")
     fake.stop()
     bad("refused", f"now {fake.url}")
 
 
 def test_check_sees_another_user(ci: JenkinsCI, fake: FakeJenkins) -> None:
-    fake.trouble = (200, "application/json", '{"id": "anonymous"}')
+    fake.error_response = (200, "application/json", '{"id": "anonymous"}')
     there, user = ci.check()
     assert there.ok
     assert "a Jenkins API" in there.found

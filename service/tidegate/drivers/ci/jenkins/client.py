@@ -79,9 +79,9 @@ class JenkinsClient:
             found = str(self._server.get_whoami()["id"])
         return JenkinsIdentity(found, self.exchange.headers.get("X-Jenkins", ""))
 
-    def said(self) -> str:
+    def response_text(self) -> str:
         """The reason that Jenkins gave in its last answer, as plain text without secrets."""
-        return self._errors.said(self.exchange)
+        return self._errors.response_text(self.exchange)
 
     def _get_once(self, path: str, tree: str) -> dict[str, Any]:
         request = requests.Request("GET", f"{self._options.url}/{path}api/json", params={"tree": tree})

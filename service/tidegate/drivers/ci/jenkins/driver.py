@@ -36,7 +36,7 @@ class JenkinsCI:
     def __init__(self, options: JenkinsOptions, environment: str) -> None:
         self._options = options
         self._environment = environment
-        self._gone: dict[tuple[str, int], None] = {}
+        self._missing_builds: dict[tuple[str, int], None] = {}
 
     @guard_response(CIError, "Jenkins")
     def report(self, build: Build, notice: Notice) -> None:
@@ -126,7 +126,7 @@ class JenkinsCI:
 
     def _require_settled(self, client: JenkinsClient, path: str, waiting: PendingInput, notice: Notice) -> None:
         """Jenkins refuses an input that was settled meanwhile and one that is not ours to settle in the same way."""
-        said = client.said()
+        said = client.response_text()
         found = client.get(path, inputs.TREE)
         if waiting.id in [each.id for each in inputs.find_pending_inputs(found, notice.rollout.id)]:
             raise CIError(
@@ -150,10 +150,10 @@ class JenkinsCI:
 
     def _is_first_miss(self, build: Build) -> None:
         key = (build.job, build.number)
-        if key not in self._gone:
-            self._gone[key] = None
+        if key not in self._missing_builds:
+            self._missing_builds[key] = None
             logger.warning(
                 "the build is gone, or may not be seen", job=build.job, number=build.number, user=self._options.user
             )
-        if len(self._gone) > MAX_REMEMBERED_BUILDS:
-            self._gone.clear()
+        if len(self._missing_builds) > MAX_REMEMBERED_BUILDS:
+            self._missing_builds.clear()

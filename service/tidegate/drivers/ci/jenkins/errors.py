@@ -42,18 +42,18 @@ class JenkinsExchange:
     """The last answer, which the library mostly drops: kept by a response hook."""
 
     status: int = 0
-    asked: str = ""  # the address
+    url_requested: str = ""  # the address
     text: str = ""  # of an error page, from its beginning
     headers: requests.structures.CaseInsensitiveDict[str] = field(default_factory=requests.structures.CaseInsensitiveDict)
 
     def keep(self, response: requests.Response, **_: object) -> None:
         """Called by requests for every response."""
-        self.status, self.asked, self.headers = response.status_code, str(response.url), response.headers
+        self.status, self.url_requested, self.headers = response.status_code, str(response.url), response.headers
         self.text = response.content[:MAX_READ_BYTES].decode("utf-8", "replace") if response.status_code >= 400 else ""
 
     def forget(self) -> None:
         """Before the next request: what it brings must not be mixed with what was before."""
-        self.status, self.asked, self.text, self.headers = 0, "", "", requests.structures.CaseInsensitiveDict()
+        self.status, self.url_requested, self.text, self.headers = 0, "", "", requests.structures.CaseInsensitiveDict()
 
     @property
     def redirect(self) -> str:
@@ -63,10 +63,12 @@ class JenkinsExchange:
         """
         if not 300 <= self.status < 400:
             return ""
-        target = urljoin(self.asked, self.headers.get("Location", ""))
-        there, asked = urlsplit(target), urlsplit(self.asked)
-        upwards = asked.path.startswith(there.path) and there.path != asked.path and "/job/" in there.path
-        return "" if upwards and there.hostname == asked.hostname else target
+        target = urljoin(self.url_requested, self.headers.get("Location", ""))
+        target_url, requested = urlsplit(target), urlsplit(self.url_requested)
+        upwards = (
+            requested.path.startswith(target_url.path) and target_url.path != requested.path and "/job/" in target_url.path
+        )
+        return "" if upwards and target_url.hostname == requested.hostname else target
 
 
 @dataclass(frozen=True, repr=False)
@@ -108,11 +110,11 @@ class JenkinsErrors:
 
     def refusal_error(self, exchange: JenkinsExchange) -> JenkinsRefusal:
         """A status other than 2xx."""
-        status, said = exchange.status, self.said(exchange)
+        status, said = exchange.status, self.response_text(exchange)
         if status in (401, 403, 407):
             return JenkinsRefusal(self._strip_secrets(self._permission_error(exchange)), status=status)
         if status == 404:
-            page = exchange.asked.partition("?")[0]
+            page = exchange.url_requested.partition("?")[0]
             return JenkinsRefusal(
                 self._strip_secrets(f"Jenkins has no {page}, or {self.user} may not see it"), status=status
             )
@@ -131,7 +133,7 @@ class JenkinsErrors:
         kind = self._strip_secrets(exchange.headers.get("Content-Type", "no content type"))
         return CIError(f"{self.url} answered {exchange.status} with {kind} instead of Jenkins' JSON; check url")
 
-    def said(self, exchange: JenkinsExchange) -> str:
+    def response_text(self, exchange: JenkinsExchange) -> str:
         """What Jenkins gave as the reason, as plain text."""
         body = exchange.text[max(0, exchange.text.lower().find("<body")) :][:MAX_BODY_CHARS]
         page = html.unescape(MARKUP.sub(" ", body))

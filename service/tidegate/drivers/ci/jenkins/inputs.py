@@ -54,8 +54,8 @@ def find_pending_inputs(build: Mapping[str, Any], rollout: str) -> tuple[Pending
         for each in _dicts(action.get("executions")):
             name = ours.fullmatch(str(each.get("id")))
             if name and not each.get("settled"):
-                asked = each.get("input")
-                parameters = _dicts(asked.get("parameters")) if isinstance(asked, dict) else ()
+                input_step = each.get("input")
+                parameters = _dicts(input_step.get("parameters")) if isinstance(input_step, dict) else ()
                 found.append(PendingInput(name[0], int(name[1]), tuple(str(one.get("name")) for one in parameters)))
     return tuple(found)
 

@@ -21,7 +21,7 @@ def check_host(host: DockerHost) -> tuple[Diagnosis, ...]:
         version, info = host.about()
         network = host.has("network", host.network)
     except DockerHostError as error:
-        return (Diagnosis(part, False, f"{error.found} ({host.options.url})", error.fix or "see its log"),)
+        return (Diagnosis(part, False, f"{error.problem} ({host.options.url})", error.fix or "see its log"),)
     running = f"{info.get('ContainersRunning', 0)} of {info.get('Containers', 0)} containers run"
     found = f"Docker {version.get('Version')}, API {version.get('ApiVersion')}, storage {info.get('Driver')}, {running}"
     told = [Diagnosis(part, True, found), *_network(part, host, network), *_disk(part, host, info)]

@@ -17,11 +17,11 @@ from tidegate.errors import PlatformError
 
 
 class DockerHostError(PlatformError):
-    """What an engine did not do: `found` says what is wrong, `fix` what to do (empty where it is not known)."""
+    """What an engine did not do: `problem` says what is wrong, `fix` what to do (empty where it is not known)."""
 
-    def __init__(self, host: str, doing: str, found: str, fix: str, *, retryable: bool) -> None:
-        super().__init__(": ".join(part for part in (f"docker {host}", doing, found, fix) if part), retryable=retryable)
-        self.found, self.fix = found, fix
+    def __init__(self, host: str, doing: str, problem: str, fix: str, *, retryable: bool) -> None:
+        super().__init__(": ".join(part for part in (f"docker {host}", doing, problem, fix) if part), retryable=retryable)
+        self.problem, self.fix = problem, fix
 
 
 class PortInUse(DockerHostError):

@@ -40,7 +40,7 @@ class DockerHostOptions(BaseModel):
 
     @field_validator("url")
     @classmethod
-    def _is_an_engine(cls, url: str) -> str:
+    def _is_engine_url(cls, url: str) -> str:
         parts = urlsplit(url)
         if parts.scheme == "unix" and parts.path.startswith("/") and not parts.netloc:
             return url
@@ -53,7 +53,7 @@ class DockerHostOptions(BaseModel):
 
     @field_validator("address")
     @classmethod
-    def _is_an_ip_address(cls, address: str) -> str:
+    def _is_ip_address(cls, address: str) -> str:
         if not address:
             return ""
         try:
@@ -66,14 +66,14 @@ class DockerHostOptions(BaseModel):
 
     @field_validator("ports")
     @classmethod
-    def _is_a_range(cls, ports: str) -> str:
+    def _is_port_range(cls, ports: str) -> str:
         found = re.fullmatch(r"(\d{1,5})-(\d{1,5})", ports)
         if ports and not (found and 0 < int(found[1]) <= int(found[2]) < 65536):
             raise ValueError('must be a range such as "20000-20099"')
         return ports
 
     @model_validator(mode="after")
-    def _fits_together(self) -> DockerHostOptions:
+    def _is_consistent(self) -> DockerHostOptions:
         if self.ports and not self.address:
             raise ValueError("ports needs address: only published containers have ports of the machine")
         if self.tls and not self.url.startswith("tcp://"):
@@ -101,7 +101,7 @@ class DockerOptions(BaseModel):
 
     @field_validator("hosts")
     @classmethod
-    def _have_names_of_their_own(cls, hosts: tuple[DockerHostOptions, ...]) -> tuple[DockerHostOptions, ...]:
+    def _have_unique_names(cls, hosts: tuple[DockerHostOptions, ...]) -> tuple[DockerHostOptions, ...]:
         names = [host.name for host in hosts]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
@@ -110,7 +110,7 @@ class DockerOptions(BaseModel):
 
     @field_validator("network")
     @classmethod
-    def _gives_each_its_address(cls, network: str) -> str:
+    def _is_bridge_network(cls, network: str) -> str:
         if network in ("host", "none") or network.startswith("container:"):
             raise ValueError(
                 "must give each container an address of its own: bridge, or a network made with docker network create"

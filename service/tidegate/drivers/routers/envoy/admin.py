@@ -107,24 +107,24 @@ class EnvoyAdmin:
         return None
 
     @guard_response(RouterError, "Envoy")
-    def listening(self) -> set[str]:
+    def active_listeners(self) -> set[str]:
         """The names of the listeners that serve."""
         return {each["name"] for each in self._json("/listeners?format=json").get("listener_statuses", [])}
 
     @guard_response(RouterError, "Envoy")
-    def taken(self, stat: str) -> str:
+    def accepted_version(self, stat: str) -> str:
         """The version of a file that it took last, by the name of its counters."""
         found = re.search(rf'^{re.escape(stat)}\.version_text: "(.*)"$', self.ask("/stats?filter=version_text$"), re.M)
         return found[1] if found else ""
 
     @guard_response(RouterError, "Envoy")
-    def refused(self, stat: str) -> int:
+    def rejected_updates(self, stat: str) -> int:
         """How often it could not take a file, by the name of its counters."""
         found = re.search(rf"^{re.escape(stat)}\.update_rejected: (\d+)$", self.ask("/stats?filter=update_rejected$"), re.M)
         return int(found[1]) if found else 0
 
     @guard_response(RouterError, "Envoy")
-    def refusal(self, listener: str) -> str:
+    def rejection_reason(self, listener: str) -> str:
         """Why it could not take the newest state of a listener; empty when it could."""
         found = self._json("/config_dump?resource=dynamic_listeners").get("configs", [])
         errors = [each["error_state"] for each in found if "error_state" in each]

@@ -44,8 +44,8 @@ class EnvoyUpdate:
         """Have all requests at its address go to it, and those for its preview to that."""
         path, name = self._files.routes(self._backend.name), self._backend.name
         version = _write_resources(path, [config.routes_resource(self._backend)])
-        if any(_is_listener_of(each, name) for each in self._admin.listening()):
-            self._await_taken(f"http.{name}.rds.{name}", version, path)
+        if any(_is_listener_of(each, name) for each in self._admin.active_listeners()):
+            self._await_accepted(f"http.{name}.rds.{name}", version, path)
 
     def listen(self, exporter: str) -> None:
         """Have it listened for at its address, and nowhere else; the old address is given up when the new one serves."""
@@ -56,7 +56,7 @@ class EnvoyUpdate:
             self._ensure_listeners(kept, config.EXPORTER, [*kept[1:], *mine])
             return
         wanted = config.listener_config(self._backend, self._files)
-        if wanted["name"] not in self._admin.listening():
+        if wanted["name"] not in self._admin.active_listeners():
             ours = [str(each["name"]).partition("@")[2] for each in mine]
             _require_free(self._backend, beside_itself=any(_overlap(each, self._backend.listen) for each in ours))
             old = [each for each in mine if each["name"] != wanted["name"]]
@@ -99,19 +99,19 @@ class EnvoyUpdate:
     def _await_endpoints(self) -> None:
         wanted = endpoints.read_endpoints(self._path)
 
-        def taken() -> bool:
+        def is_accepted() -> bool:
             hosts = self._admin.hosts(self._backend.name)
             return hosts is not None and wanted == {
                 each.name: endpoints.endpoint_of_host(each, each.state) for each in hosts.values()
             }
 
-        self._await(taken, self._path)
+        self._await(is_accepted, self._path)
 
     def _ensure_clusters(self, names: Sequence[str]) -> None:
         there = {each["name"]: each for each in endpoints.read_resources(self._files.clusters)}
         every = {**there, **{name: config.cluster_config(name, self._files) for name in names}}
         version = _write_resources(self._files.clusters, [every[name] for name in sorted(every)])
-        self._await_taken("cluster_manager.cds", version, self._files.clusters)
+        self._await_accepted("cluster_manager.cds", version, self._files.clusters)
 
     def _ensure_listeners(
         self, wanted: Sequence[config.Resource], proof: str, otherwise: Sequence[config.Resource]
@@ -121,35 +121,35 @@ class EnvoyUpdate:
         Envoy takes those that it can, and refuses the whole when there is one that it cannot: another service's, too, whose
         address somebody took while Envoy was gone.
         """
-        path, refused = self._files.listeners, self._admin.refused("listener_manager.lds")
+        path, refused = self._files.listeners, self._admin.rejected_updates("listener_manager.lds")
         before, version = read(path), _write_resources(path, _sort_by_name(wanted))
-        if read(path) == before and self._admin.taken("listener_manager.lds") != version:
+        if read(path) == before and self._admin.accepted_version("listener_manager.lds") != version:
             replace(path, before)  # refused the last time; it is tried again
 
-        def taken() -> bool:
-            if self._admin.taken("listener_manager.lds") == version:
+        def is_accepted() -> bool:
+            if self._admin.accepted_version("listener_manager.lds") == version:
                 return True
-            if self._admin.refused("listener_manager.lds") == refused:
+            if self._admin.rejected_updates("listener_manager.lds") == refused:
                 return False
-            if said := self._admin.refusal(proof):
+            if said := self._admin.rejection_reason(proof):
                 _write_resources(path, _sort_by_name(otherwise))
                 raise RouterError(f"Envoy cannot listen as {proof}, the old address goes on: {said}", retryable=False)
-            return proof in self._admin.listening()
+            return proof in self._admin.active_listeners()
 
-        self._await(taken, path)
+        self._await(is_accepted, path)
 
-    def _await_taken(self, stat: str, version: str, path: Path) -> None:
-        self._await(lambda: self._admin.taken(stat) == version, path)
+    def _await_accepted(self, stat: str, version: str, path: Path) -> None:
+        self._await(lambda: self._admin.accepted_version(stat) == version, path)
 
     @staticmethod
-    def _await(taken: Callable[[], bool], path: Path) -> None:
+    def _await(accepted: Callable[[], bool], path: Path) -> None:
         try:
-            wait_until(taken, RETRY_SECONDS, "")
+            wait_until(accepted, RETRY_SECONDS, "")
         except RouterError as error:
             if not error.retryable:
                 raise
             replace(path, read(path))
-            wait_until(taken, ACCEPT_SECONDS - RETRY_SECONDS, f"Envoy does not take {path}: its log is beside it")
+            wait_until(accepted, ACCEPT_SECONDS - RETRY_SECONDS, f"Envoy does not take {path}: its log is beside it")
 
 
 def _is_listener_of(listener: str, backend: str) -> bool:

@@ -82,7 +82,7 @@ class EnvoyRouter(Router):
             draining=draining,
             busy={one.instance: host.requests for host, one in there.values() if host.takes_new},
             fence=kept.fence,
-            traffic=tally.whole if hosts or tally.whole.requests else None,
+            traffic=tally.total if hosts or tally.total.requests else None,
             tunnels={there[name][1].instance: number for name, number in tally.tunnels.items() if number and name in there},
             by_release=tally.by_release,
             revived=revived,
@@ -113,7 +113,7 @@ class EnvoyRouter(Router):
         """Whether one of the addresses that it shall have is served; another one may just be tried."""
         names = {str(each["name"]) for each in endpoints.read_resources(self._files.listeners)}
         mine = {name for name in names if name.partition("@")[0] == backend}
-        return not mine or bool(mine & self._admin.listening())
+        return not mine or bool(mine & self._admin.active_listeners())
 
     # -- writing --------------------------------------------------------------------------------------------------------
 

@@ -95,7 +95,7 @@ LOG_OPTIONS = {"flush_log_on_tunnel_successfully_established": True}
 class BackendStats:
     """How requests ended: all that the backend was sent, and by release; and the tunnels that are open now, by server."""
 
-    whole: Traffic = NO_TRAFFIC
+    total: Traffic = NO_TRAFFIC
     by_release: dict[str, Traffic] = field(default_factory=dict)
     tunnels: dict[str, int] = field(default_factory=dict)
 
@@ -117,7 +117,7 @@ def _add_count(found: BackendStats, name: str, labels: Mapping[str, str], number
     if name == "tunnels":
         found.tunnels[server] = number
     elif name == "requests_total":
-        found.whole = _add_traffic(found.whole, one)
+        found.total = _add_traffic(found.total, one)
     elif release:  # empty where nobody was there to be sent it
         found.by_release[release] = _add_traffic(found.by_release.get(release, NO_TRAFFIC), one)
 

@@ -21,7 +21,7 @@ class HAProxyUpdate:
     def __init__(self, ask: RunCommand, backend: Backend, wanted: Mapping[str, Member]) -> None:
         self._ask = ask
         self._backend = backend.name
-        self._wanted = wanted
+        self._target = wanted
         self.running = self._servers()
         if foreign := [name for name, server in self.running.items() if server.member is None]:
             text = f"backend {self._backend} has servers that Tidegate did not add ({', '.join(foreign)}): remove them"
@@ -31,12 +31,12 @@ class HAProxyUpdate:
         """Whether the wanted ones take new requests at their addresses with their weights, and nobody else does."""
         taking = {name: each for name, each in self.running.items() if each.takes_new}
         return {name: (parse_endpoint(each.address), each.weight) for name, each in taking.items()} == {
-            name: (parse_endpoint(each.address), each.weight) for name, each in self._wanted.items()
+            name: (parse_endpoint(each.address), each.weight) for name, each in self._target.items()
         }
 
     def add_members(self) -> None:
         """Have the wanted ones take new requests, whatever a crash or a drain left of them."""
-        for name, member in self._wanted.items():
+        for name, member in self._target.items():
             server, present = f"{self._backend}/{name}", self.running.get(name)
             if present is None:
                 self._command(f"add server {server} {member.address} weight {member.weight}", "New server registered.")
@@ -82,7 +82,7 @@ class HAProxyUpdate:
         return self._ask(f"del server {server}").strip() == "Server deleted."
 
     def _removed_servers(self) -> list[str]:
-        return [name for name in self.running if name not in self._wanted]
+        return [name for name in self.running if name not in self._target]
 
     def _servers(self) -> dict[str, HAProxyServer]:
         if not (found := stats_rows(self._ask, self._backend)):

@@ -68,7 +68,7 @@ class HAProxyOptions(BaseModel):
     master: Path | None = None
 
     @model_validator(mode="after")
-    def _whole(self) -> HAProxyOptions:
+    def _check_mode(self) -> HAProxyOptions:
         if self.mode == "adopted" and (self.socket is None or self.config is None):
             raise ValueError("mode adopted needs socket (its stats socket, level admin) and config (its file)")
         if self.log and not LOG_ADDRESS.fullmatch(self.log):

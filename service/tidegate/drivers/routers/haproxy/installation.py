@@ -86,7 +86,7 @@ class OwnedHAProxy:
                 text = f"{backend.name} needs `listen` or `header`: how it is reached"
             raise RouterError(text, retryable=False)
         self.start(state)
-        if self._serves(backend):
+        if self._is_serving(backend):
             return
         sections = self._sections(state)
         before, there = sections.get(backend.name, (None, ()))
@@ -97,7 +97,7 @@ class OwnedHAProxy:
             self._file.path, self._file.render({**sections, backend.name: (backend, there)}), self._accepted
         )
         try:
-            self._process.reload(lambda: self._serves(backend))
+            self._process.reload(lambda: self._is_serving(backend))
         except RouterError:
             atomic_files.replace(self._file.path, present)
             raise
@@ -116,7 +116,7 @@ class OwnedHAProxy:
     def warnings(self) -> Sequence[Diagnosis]:
         return ()
 
-    def _serves(self, backend: Backend) -> bool:
+    def _is_serving(self, backend: Backend) -> bool:
         """Whether the running process has the backend, behind a frontend at this very address if any, and no other."""
         with RuntimeSession(self.admin) as process:
             found = all_stats_rows(process.ask)

@@ -62,7 +62,7 @@ class NginxOptions(BaseModel):
     pid: Path = Path("/run/nginx.pid")
 
     @model_validator(mode="after")
-    def _whole(self) -> NginxOptions:
+    def _check_mode(self) -> NginxOptions:
         if self.mode == "adopted" and (self.config is None or self.include is None):
             raise ValueError(
                 "mode adopted needs config (its nginx.conf) and include (the file of Tidegate's that it includes)"

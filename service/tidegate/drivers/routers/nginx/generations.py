@@ -43,14 +43,14 @@ class Generation:
     spots: Mapping[str, BackendRoute] = field(default_factory=dict)
 
     @property
-    def told(self) -> str:
+    def serialized(self) -> str:
         """What it does, in one line."""
         return json.dumps({name: asdict(spot) for name, spot in self.spots.items()})
 
     @property
     def comment(self) -> str:
         """As it stands in its configuration."""
-        return f"# generation {self.number}: {self.told}"
+        return f"# generation {self.number}: {self.serialized}"
 
     def differs_from(self, backend: str, members: Collection[str]) -> set[str]:
         """Instances that it sends requests to, for this backend, besides these."""
@@ -91,9 +91,9 @@ class GenerationFiles:
             raise RouterError(text, retryable=False) from error
         path = self.path(generation.number)
         if not path.exists():
-            atomic_files.replace(path, generation.told)
+            atomic_files.replace(path, generation.serialized)
         elif not path.stat().st_size:
-            path.write_text(generation.told)  # nginx made it, and has it open
+            path.write_text(generation.serialized)  # nginx made it, and has it open
 
     def in_file(self) -> Generation:
         """The one that nginx would serve after a reload or a restart; 0 where the file is none of ours."""

@@ -84,10 +84,10 @@ class OwnedNginx:
         self.generations.save(there)
         self._end_orphans()
         self.process.start(["-c", str(self.path), "-e", str(self._errors)])
-        if not wait_until(self._serves, START_SECONDS):
+        if not wait_until(self._is_serving, START_SECONDS):
             raise RouterError("nginx was started and has no workers")
 
-    def _serves(self) -> bool:
+    def _is_serving(self) -> bool:
         return any(not each.leaving for each in self.generations.workers(self.process.pid))
 
     def _make_folder(self) -> None:
@@ -112,7 +112,7 @@ class OwnedNginx:
         orphans = [each.pid for each in self.generations.workers(None) if not each.leaving]
         for pid in orphans:
             os.kill(pid, signal.SIGQUIT)
-        if orphans and not wait_until(lambda: not self._serves(), START_SECONDS):
+        if orphans and not wait_until(lambda: not self._is_serving(), START_SECONDS):
             raise RouterError(f"nginx's workers {orphans} have no master and do not end")
 
     def ensure(self, backend: Backend, present: Generation) -> None:

@@ -36,7 +36,7 @@ class LoggedRequests:
         self.lost += times * (outcome == LOST)
         self.errors += times * (outcome == ERROR)
 
-    def told(self) -> Traffic:
+    def traffic(self) -> Traffic:
         """As the port has it."""
         return Traffic(self.requests, self.lost, self.errors)
 
@@ -84,7 +84,7 @@ class RequestLog:
                 raise RouterError(f"{self._path} cannot be read: {error.strerror}", retryable=False) from error
             releases = self._by_release.get(backend, {})
             every = self._by_backend.get(backend, LoggedRequests())
-            return every.told(), {release: counted.told() for release, counted in sorted(releases.items())}
+            return every.traffic(), {release: counted.traffic() for release, counted in sorted(releases.items())}
 
     def _read(self) -> None:
         found: dict[int, ReadPosition] = {}
