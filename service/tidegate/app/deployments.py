@@ -71,9 +71,9 @@ def _validate_approval(context: AppContext, service: Service) -> None:
 def require_no_values(variables: Mapping[str, object], files: Mapping[str, object]) -> None:
     """Raises `InvalidSpec` for variables and files without a Compose file to put them into."""
     text = "are for the text in `compose`, which is not there; the stored definition has its values already"
-    found = [name for name, each in (("files", files), ("variables", variables)) if each]
-    if found:
-        raise InvalidSpec([Problem(name, text) for name in found])
+    given = [name for name, values in (("files", files), ("variables", variables)) if values]
+    if given:
+        raise InvalidSpec([Problem(name, text) for name in given])
 
 
 def tag(image: str) -> str:

@@ -84,15 +84,15 @@ def check(ctx: typer.Context, settings: SettingsFile = None, output: Output = No
 
     context: Context = ctx.obj
     with server.open_wiring(settings) as wiring:
-        found = [(where, line) for where, lines in server.run_checks(wiring) for line in lines]
+        diagnoses = [(where, line) for where, lines in server.run_checks(wiring) for line in lines]
     if context.as_json(output):
-        rows = [{"where": w, "part": d.part, "ok": d.ok, "found": d.found, "fix": d.fix} for w, d in found]
+        rows = [{"where": w, "part": d.part, "ok": d.ok, "found": d.found, "fix": d.fix} for w, d in diagnoses]
         context.print_json(rows)
     else:
         marks = {True: "[green]ok[/]", False: "[bold red]wrong[/]"}
         context.marked_table(
             ("where", "part", "", "found", "fix"),
-            ((w, rich_safe(d.part), marks[d.ok], rich_safe(d.found), rich_safe(d.fix)) for w, d in found),
+            ((w, rich_safe(d.part), marks[d.ok], rich_safe(d.found), rich_safe(d.fix)) for w, d in diagnoses),
         )
-    if not all(line.ok for _, line in found):
+    if not all(line.ok for _, line in diagnoses):
         raise typer.Exit(ExitCode.UNHEALTHY)

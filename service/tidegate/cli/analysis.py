@@ -74,10 +74,10 @@ def _record(context: Context, name: str) -> Json:
     file = Path(name)
     if file.suffix == ".json" and file.is_file():
         try:
-            found: Json = json.loads(file.read_text())
+            record: Json = json.loads(file.read_text())
         except (OSError, ValueError) as error:
             raise CommandError(f"{file} cannot be read: {error}", ExitCode.USAGE) from error
-        return found
+        return record
     client = context.client()
     answer: Json = client.get(f"/v1/rollouts/{client.rollout(context.named(name))['id']}/record")
     return answer
@@ -144,8 +144,8 @@ def simulate(
     wanted = compare.RunOptions(
         replicates, jobs, sizes=frozenset(size or ()), scenarios=frozenset(scenario or ()), rivals=rivals
     )
-    found = compare.compare(grids.load_grid(grid), wanted, lambda text: context.err.print(text, style="dim"))
+    result = compare.compare(grids.load_grid(grid), wanted, lambda text: context.err.print(text, style="dim"))
     if context.as_json(output):
-        context.print_json(found.rows())
+        context.print_json(result.rows())
     else:
-        context.out.print(found.text(), markup=False, highlight=False, soft_wrap=True)
+        context.out.print(result.text(), markup=False, highlight=False, soft_wrap=True)

@@ -85,8 +85,8 @@ class ApiClient:
         page = self.get("/v1/rollouts", service=name, limit=1)
         if not page["rollouts"]:
             raise CommandError(f"{name} has had no rollout yet", ExitCode.REFUSED)
-        found: Json = page["rollouts"][0]
-        return found
+        newest: Json = page["rollouts"][0]
+        return newest
 
     def story(self, rollout: str, after: int = 0) -> Iterator[tuple[Json, Json]]:
         """Each event as it happens, with the rollout as it then stands, until the rollout is finished."""

@@ -20,9 +20,9 @@ def audit(
     """Who asked for what, when, why and from where, the newest first."""
     context: Context = ctx.obj
     query = {"subject": subject} if subject else {}
-    found = context.client().get("/v1/audit", limit=limit, **query)["entries"]
+    entries = context.client().get("/v1/audit", limit=limit, **query)["entries"]
     if context.as_json(output):
-        context.print_json(found)
+        context.print_json(entries)
         return
     columns = ("at", "action", "subject", "by", "via", "source", "reason", "rollout", "build")
-    context.table(columns, ([row[column] for column in columns] for row in found))
+    context.table(columns, ([row[column] for column in columns] for row in entries))

@@ -23,4 +23,4 @@ class SafeConsole(Console):
 def json_text(answer: object, indent: int | None = None) -> str:
     """A document that reads as it was, with what a terminal would obey in JSON's own escapes."""
     text = json.dumps(answer, indent=indent, ensure_ascii=False)
-    return CONTROL_CHARS.sub(lambda found: found[0] if found[0] == "\n" else json.dumps(found[0])[1:-1], text)
+    return CONTROL_CHARS.sub(lambda match: match[0] if match[0] == "\n" else json.dumps(match[0])[1:-1], text)

@@ -22,12 +22,12 @@ def freeze(
     """Nothing moves forward in an environment: no rollout begins, those under way begin no further batch."""
     context: Context = ctx.obj
     body = {"reason": reason} | ({} if hours is None else {"hours": hours})
-    made = context.client().put(f"/v1/environments/{quote(environment, safe='')}/freeze", body)
+    created = context.client().put(f"/v1/environments/{quote(environment, safe='')}/freeze", body)
     if context.as_json(output):
-        context.print_json(made)
+        context.print_json(created)
     else:
-        until = f", until {made['until']}" if made["until"] else ""
-        context.line(f"{environment} is frozen by {made['by']}: {made['reason']}{until}")
+        until = f", until {created['until']}" if created["until"] else ""
+        context.line(f"{environment} is frozen by {created['by']}: {created['reason']}{until}")
 
 
 def thaw(ctx: typer.Context, environment: Environment) -> None:
@@ -40,9 +40,9 @@ def thaw(ctx: typer.Context, environment: Environment) -> None:
 def freezes(ctx: typer.Context, output: Output = None) -> None:
     """The environments that are frozen now."""
     context: Context = ctx.obj
-    found = context.client().get("/v1/freezes")["freezes"]
+    active = context.client().get("/v1/freezes")["freezes"]
     if context.as_json(output):
-        context.print_json(found)
+        context.print_json(active)
         return
     columns = ("environment", "by", "reason", "at", "until")
-    context.table(columns, ([row[column] for column in columns] for row in found))
+    context.table(columns, ([row[column] for column in columns] for row in active))

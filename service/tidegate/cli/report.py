@@ -114,9 +114,20 @@ def _batches(batches: Sequence[Json]) -> Table:
         probes = _probe_counts(batch["probed"])
         row = (batch["number"], batch["did"], batch["entered"][11:19], seconds, *counts, probes, batch["unknown"])
         table.add_row(*(rich_safe(cell) for cell in row), style="red" if batch["lost"] else "")
-        for name, row_, probed in _by_release(batch):
-            release_counts = ["–" if row_ is None else _known(row_[key]) for key in ("requests", "lost", "errors")]
-            release_row = ("", f"  of {name}", "", "", *release_counts, _probe_counts(probed), row_ and row_["unknown"])
+        for name, counts_of_release, probed in _by_release(batch):
+            release_counts = [
+                "–" if counts_of_release is None else _known(counts_of_release[key])
+                for key in ("requests", "lost", "errors")
+            ]
+            release_row = (
+                "",
+                f"  of {name}",
+                "",
+                "",
+                *release_counts,
+                _probe_counts(probed),
+                counts_of_release and counts_of_release["unknown"],
+            )
             table.add_row(*(rich_safe(cell) for cell in release_row), style="dim")
     return table
 

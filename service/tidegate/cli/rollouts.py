@@ -204,11 +204,11 @@ def resume(ctx: typer.Context, name: RolloutName, reason: Reason = "", output: O
     _signal(ctx, name, "resume", reason, output)
 
 
-def _signal(ctx: typer.Context, name: str, wish: str, reason: str, output: Output) -> None:
+def _signal(ctx: typer.Context, name: str, kind: str, reason: str, output: Output) -> None:
     context: Context = ctx.obj
     client = context.client()
     rollout = client.rollout(context.named(name))
-    rollout = client.post(f"/v1/rollouts/{rollout['id']}/{wish}", {"reason": reason})
+    rollout = client.post(f"/v1/rollouts/{rollout['id']}/{kind}", {"reason": reason})
     if context.as_json(output):
         context.print_json(rollout)
     else:

@@ -44,8 +44,8 @@ def _change(ctx: typer.Context, service: str, action: str, body: Json, *, wait: 
 
 def drift_of(client: ApiClient, service: str) -> Json | None:
     """How it was found between rollouts, when that is other than it should be."""
-    found: Json | None = client.get(f"/v1/services/{service}")["drift"]
-    return found
+    drift: Json | None = client.get(f"/v1/services/{service}")["drift"]
+    return drift
 
 
 def drift_line(drift: Json) -> str:

@@ -22,9 +22,9 @@ from tidegate.web import log_setup, server
 @contextmanager
 def open_wiring(settings: Path | None) -> Iterator[wires.Wiring]:
     """Everything built from the settings; closed afterwards. Logs go to standard error, only answers to standard output."""
-    found = load(settings, os.environ)
-    log_setup.configure(found.log.level, found.log.format)
-    wiring = wires.build(found)
+    loaded = load(settings, os.environ)
+    log_setup.configure(loaded.log.level, loaded.log.format)
+    wiring = wires.build(loaded)
     try:
         yield wiring
     finally:
@@ -85,8 +85,8 @@ def prune(wiring: wires.Wiring, *, dry_run: bool) -> tuple[int, int, int]:
     pruner = wires.make_pruner(wiring)
     if not dry_run:
         return pruner.prune()
-    found = wiring.store.prune(pruner.retention(), dry_run=True)
-    return found.samples, found.rollouts, found.releases
+    counts = wiring.store.prune(pruner.retention(), dry_run=True)
+    return counts.samples, counts.rollouts, counts.releases
 
 
 def run_checks(wiring: wires.Wiring) -> Iterator[tuple[str, tuple[Diagnosis, ...]]]:

@@ -54,23 +54,23 @@ def events(
     """A rollout's story so far."""
     context: Context = ctx.obj
     client = context.client()
-    found = client.events(client.rollout(context.named(name))["id"], after, 0)
+    page = client.events(client.rollout(context.named(name))["id"], after, 0)
     if context.as_json(output):
-        context.print_json(found)
+        context.print_json(page)
         return
-    for event in found:
+    for event in page:
         context.line(watch.event_line(event))
 
 
 def services(ctx: typer.Context, output: Output = None) -> None:
     """All services, what serves, and what is on its way."""
     context: Context = ctx.obj
-    found = context.client().get("/v1/services")["services"]
+    page = context.client().get("/v1/services")["services"]
     if context.as_json(output):
-        context.print_json(found)
+        context.print_json(page)
         return
     columns = ("service", "replicas", "strategy", "live", "rollout")
-    rows = ((f"{s['environment']}/{s['name']}", s["replicas"], s["strategy"], s["live"], s["rollout"]) for s in found)
+    rows = ((f"{s['environment']}/{s['name']}", s["replicas"], s["strategy"], s["live"], s["rollout"]) for s in page)
     context.table(columns, rows)
 
 
@@ -85,9 +85,9 @@ def rollouts(
     context: Context = ctx.obj
     wanted = {"service": context.service(service) if service else "", "phase": phase}
     query = {name: value for name, value in wanted.items() if value}
-    found = context.client().get("/v1/rollouts", limit=limit, **query)["rollouts"]
+    page = context.client().get("/v1/rollouts", limit=limit, **query)["rollouts"]
     if context.as_json(output):
-        context.print_json(found)
+        context.print_json(page)
         return
     columns = ("id", "service", "old", "new", "phase", "created", "reason")
-    context.table(columns, ([row[column] for column in columns] for row in found))
+    context.table(columns, ([row[column] for column in columns] for row in page))

@@ -56,12 +56,12 @@ def create(
 def list_(ctx: typer.Context, output: Output = None) -> None:
     """All tokens, without their secrets."""
     context: Context = ctx.obj
-    found = context.client().get("/v1/tokens")["tokens"]
+    listed = context.client().get("/v1/tokens")["tokens"]
     if context.as_json(output):
-        context.print_json(found)
+        context.print_json(listed)
         return
     columns = ("id", "name", "scopes", "services", "created", "expires", "last_used")
-    rows = ([", ".join(cell) if isinstance(cell := row[column], list) else cell for column in columns] for row in found)
+    rows = ([", ".join(cell) if isinstance(cell := row[column], list) else cell for column in columns] for row in listed)
     context.table(columns, rows)
 
 

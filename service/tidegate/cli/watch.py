@@ -77,14 +77,14 @@ def event_line(event: Json) -> str:
 
 def _follow_live(context: Context, client: ApiClient, rollout: Json, until: StopCondition) -> Json:
     """A picture that is drawn anew with each event and each second; the story stays above it when it ends."""
-    after, told = 0, list[Json]()
+    after, all_events = 0, list[Json]()
     with Live(console=context.out, refresh_per_second=8, transient=False) as live:
         while True:
             events = client.events(rollout["id"], after, 1)
             rollout = client.rollout(rollout["id"])
-            told += events
-            after = told[-1]["number"] if told else 0
-            live.update(render(rollout, fetch_instances(client, rollout), told[-SHOWN_EVENTS:]))
+            all_events += events
+            after = all_events[-1]["number"] if all_events else 0
+            live.update(render(rollout, fetch_instances(client, rollout), all_events[-SHOWN_EVENTS:]))
             if _enough(rollout, until) and not events:
                 return rollout
 
@@ -97,9 +97,9 @@ def fetch_instances(client: ApiClient, rollout: Json) -> Json:
         return {"instances": None, "traffic": None, "problem": str(error)}
 
 
-def render(rollout: Json, seen: Json, events: list[Json]) -> RenderableType:
+def render(rollout: Json, observed: Json, events: list[Json]) -> RenderableType:
     """One screen: where it stands, the batches, the instances, the traffic, the verdict and the last events."""
-    parts: list[RenderableType] = [_headline(rollout), _steps(rollout), _fleet(seen)]
+    parts: list[RenderableType] = [_headline(rollout), _steps(rollout), _fleet(observed)]
     if rollout.get("verdict"):
         parts.append(_verdict(rollout["verdict"]))
     parts += [Text(event_line(event), style="dim", no_wrap=True, overflow="ellipsis") for event in events]
@@ -132,13 +132,13 @@ def _steps(rollout: Json) -> Text:
     return text
 
 
-def _fleet(seen: Json) -> RenderableType:
-    if seen["instances"] is None:
-        return Text(f"instances unknown: {seen['problem']}", style="yellow")
+def _fleet(observed: Json) -> RenderableType:
+    if observed["instances"] is None:
+        return Text(f"instances unknown: {observed['problem']}", style="yellow")
     table = Table(box=None, pad_edge=False, header_style="dim")
     for column in ("release", "instance", "state", "traffic", "in flight", ""):
         table.add_column(column)
-    for instance in sorted(seen["instances"], key=lambda one: (one["release"], one["ordinal"])):
+    for instance in sorted(observed["instances"], key=lambda one: (one["release"], one["ordinal"])):
         traffic = "yes" if instance["routed"] else "draining" if instance.get("draining") else "–"
         flight = instance.get("in_flight")
         row = (
@@ -150,7 +150,7 @@ def _fleet(seen: Json) -> RenderableType:
             instance["detail"],
         )
         table.add_row(*(rich_safe(cell) for cell in row), style=STYLES.get(instance["state"], "yellow"))
-    return Group(table, _traffic(seen["traffic"])) if seen["traffic"] else table
+    return Group(table, _traffic(observed["traffic"])) if observed["traffic"] else table
 
 
 def _traffic(traffic: Json) -> Text:

@@ -18,7 +18,7 @@ JUMP_SECONDS = 1.0  # less than this harms nothing that is waited for
 
 
 def jump_seconds(before: float, clock_offset: float) -> float:
-    """By how much, when the clock was `before` and is `clock_offset` seconds from one that only goes forward; 0: not at all."""
+    """By how much the clock jumped: its offset from a monotonic clock was `before` and is `clock_offset`. 0: it did not."""
     seconds = clock_offset - before
     return seconds if abs(seconds) >= JUMP_SECONDS else 0.0
 

@@ -76,9 +76,9 @@ class DriftWatcher:
         if row is None or row.live is None:
             return False
         service = drift_repair.service_in_force(self._store, row.service)
-        seen = self._observe(service, self._environments[environment])
-        if seen is not None:
-            self._handle(row, service, row.live, seen)
+        observed = self._observe(service, self._environments[environment])
+        if observed is not None:
+            self._handle(row, service, row.live, observed)
         return True
 
     def _observe(self, service: Service, drivers: Drivers) -> ObservedState | None:
@@ -99,14 +99,14 @@ class DriftWatcher:
             logger.info("service can be seen again", service=service.key)
         return ObservedState(instances, routed, preview)
 
-    def _handle(self, row: ServiceRow, service: Service, live: str, seen: ObservedState) -> None:
+    def _handle(self, row: ServiceRow, service: Service, live: str, observed: ObservedState) -> None:
         """Record what follows, then ask for the repair: one that is not asked for, because we die here, is at the next
         look."""
         now = self._clock()
         release = self._store.get_release(service.key, live).release
-        found = drift.find_difference(service, release, seen, now)
-        history = () if found is None else self._store.rollouts(service.key, limit=drift.HISTORY_LENGTH)
-        decision = drift.handle_drift(service, row.drift, found, history, now)
+        difference = drift.find_difference(service, release, observed, now)
+        history = () if difference is None else self._store.rollouts(service.key, limit=drift.HISTORY_LENGTH)
+        decision = drift.handle_drift(service, row.drift, difference, history, now)
         if decision.drift != row.drift:
             self._store.set_drift(service.key, decision.drift)
             _log_change(service.key, row.drift, decision.drift)

@@ -38,17 +38,17 @@ def pin(context: TickContext, rollout: Rollout) -> tuple[str, tuple[str, ...], l
     Also gives the instances of this release that are there already.
     """
     platform, begun = context.drivers.platform, context.clock()
-    seen = context.observe(rollout.service, rollout.backend)
+    observed = context.observe(rollout.service, rollout.backend)
     release = context.store.get_release(rollout.service, rollout.new).release
     digest = platform.pin(release)
     context.guard()
-    _write(context, rollout.backend, seen.routed.members)
+    _write(context, rollout.backend, observed.routed.members)
     if rollout.backend.previewed is not None:
-        _write(context, rollout.backend.previewed, seen.preview.members)
+        _write(context, rollout.backend.previewed, observed.preview.members)
     if digest != release.digest:
         context.store.pinned(rollout.service, release.id, digest, context.claim.fence, rollout.id)
     now = context.clock()
-    there = tuple(instance.id for instance in seen.instances if instance.release == rollout.new)
+    there = tuple(instance.id for instance in observed.instances if instance.release == rollout.new)
     return (
         digest,
         there,
@@ -68,7 +68,7 @@ def _check_old_release(context: TickContext, rollout: Rollout) -> list[Event]:
     return []
 
 
-def start(context: TickContext, rollout: Rollout, seen: ObservedState, effect: Start) -> list[Event]:
+def start(context: TickContext, rollout: Rollout, observed: ObservedState, effect: Start) -> list[Event]:
     """Create instances. Those that exist already are left alone by the platform."""
     begun = context.clock()
     release = context.store.get_release(rollout.service, effect.release).release
@@ -76,10 +76,10 @@ def start(context: TickContext, rollout: Rollout, seen: ObservedState, effect: S
     context.cache.forget_observation()
     context.drivers.platform.start(release, effect.ordinals)
     now = context.clock()
-    return [events.started(effect, rollout, seen.routed, now - begun, now)]
+    return [events.started(effect, rollout, observed.routed, now - begun, now)]
 
 
-def shift(context: TickContext, rollout: Rollout, seen: ObservedState, effect: Shift) -> list[Event]:
+def shift(context: TickContext, rollout: Rollout, observed: ObservedState, effect: Shift) -> list[Event]:
     """Write the proxy under our fence. A refusal may mean that another engine wrote after us, so the lease is asked."""
     begun = context.clock()
     context.guard()
@@ -87,7 +87,7 @@ def shift(context: TickContext, rollout: Rollout, seen: ObservedState, effect: S
     assert place is not None, "a preview is only written where there is one"
     _write(context, place, effect.members)
     now = context.clock()
-    return [events.shifted(effect, rollout, seen.routed, now - begun, now)]
+    return [events.shifted(effect, rollout, observed.routed, now - begun, now)]
 
 
 def _write(context: TickContext, place: Backend, members: Collection[Member]) -> None:
@@ -155,7 +155,7 @@ def tail_logs(context: TickContext, rollout: Rollout, instances: Sequence[Instan
 
 
 def analyze(
-    context: TickContext, rollout: Rollout, seen: ObservedState, effect: Judge
+    context: TickContext, rollout: Rollout, observed: ObservedState, effect: Judge
 ) -> tuple[Verdict, Measurement, CanaryAnalysis]:
     """Ask every question and judge the answers, with all that came before. A question without an answer harms its own check
     only. The look has to be saved with the verdict; an engine that takes over begins with the saved ones."""
@@ -163,8 +163,8 @@ def analyze(
     context.cache.analysis = None  # until the look is saved, this engine knows no more than the database
     now = context.clock()
     answers = _fetch_all(context.drivers.metrics, trial.questions(now))
-    look = _measurement(rollout, seen, effect.final, now, answers)
-    return trial.take(look), look, trial
+    measurement = _measurement(rollout, observed, effect.final, now, answers)
+    return trial.take(measurement), measurement, trial
 
 
 def _restore_analysis(context: TickContext, rollout: Rollout) -> CanaryAnalysis:
@@ -172,15 +172,15 @@ def _restore_analysis(context: TickContext, rollout: Rollout) -> CanaryAnalysis:
     cache, unseen = context.cache, not rollout.step.route.get(rollout.new)
     trial = cache.analysis
     if trial is None or trial.unseen is not unseen:
-        found = context.store.measurements(rollout.id)
+        saved = context.store.measurements(rollout.id)
         trial, cache.measurements = (
-            CanaryAnalysis.recalled(rollout, found, _shifted(rollout, context.clock()), unseen=unseen),
-            len(found),
+            CanaryAnalysis.recalled(rollout, saved, _shifted(rollout, context.clock()), unseen=unseen),
+            len(saved),
         )
     elif cache.interrupted:
-        found = context.store.measurements(rollout.id, cache.measurements)
-        trial.catch_up(found)
-        cache.measurements += len(found)
+        saved = context.store.measurements(rollout.id, cache.measurements)
+        trial.catch_up(saved)
+        cache.measurements += len(saved)
     cache.interrupted = False
     return trial
 
@@ -190,7 +190,7 @@ def _shifted(rollout: Rollout, now: float) -> float:
 
 
 def _measurement(
-    rollout: Rollout, seen: ObservedState, final: bool, now: float, answers: Mapping[Query, QueryResult]
+    rollout: Rollout, observed: ObservedState, final: bool, now: float, answers: Mapping[Query, QueryResult]
 ) -> Measurement:
     step = rollout.step
     return Measurement(
@@ -205,22 +205,22 @@ def _measurement(
             InstanceSample(
                 instance.id, instance.release, instance.ordinal, instance.state is InstanceState.READY, instance.restarts
             )
-            for instance in seen.instances
+            for instance in observed.instances
             if instance.state is not InstanceState.STOPPING
         ),
         answers=tuple(answers.items()),
     )
 
 
-def _fetch_all(metrics: MetricsSource | None, asked: Sequence[Query]) -> dict[Query, QueryResult]:
+def _fetch_all(metrics: MetricsSource | None, queries: Sequence[Query]) -> dict[Query, QueryResult]:
     """Some at a time, all within a bounded time."""
     if metrics is None:
-        return dict.fromkeys(asked, QueryFailure(Reason.SOURCE_DOWN, "this environment has no metrics source"))
-    if not asked:
+        return dict.fromkeys(queries, QueryFailure(Reason.SOURCE_DOWN, "this environment has no metrics source"))
+    if not queries:
         return {}
-    pool = ThreadPoolExecutor(min(MAX_CONCURRENT_FETCHES, len(asked)), "metrics")
+    pool = ThreadPoolExecutor(min(MAX_CONCURRENT_FETCHES, len(queries)), "metrics")
     try:
-        futures = {question: pool.submit(_fetch, metrics, question) for question in asked}
+        futures = {question: pool.submit(_fetch, metrics, question) for question in queries}
         wait(futures.values(), timeout=FETCH_SECONDS)
         return {question: _result(future) for question, future in futures.items()}
     finally:

@@ -163,15 +163,15 @@ def task(run: TaskRun, rollout: Rollout, data: Mapping[str, object] | None = Non
     )
 
 
-def verdict(found: Verdict, rollout: Rollout, routed: RouterState, now: Time) -> Event:
+def verdict(made: Verdict, rollout: Rollout, routed: RouterState, now: Time) -> Event:
     """The checks were judged; an early look says so."""
-    early = "" if found.final else "early look: "
+    early = "" if made.final else "early look: "
     data: dict[str, object] = {
-        "outcome": found.outcome.value,
-        "final": found.final,
-        "reasons": {finding.check: finding.reason.value for finding in found.findings},
+        "outcome": made.outcome.value,
+        "final": made.final,
+        "reasons": {finding.check: finding.reason.value for finding in made.findings},
     }
-    return Event(EventKind.VERDICT, f"{early}{found.message}", now, data=context_data(rollout, routed) | data)
+    return Event(EventKind.VERDICT, f"{early}{made.message}", now, data=context_data(rollout, routed) | data)
 
 
 def log(instance: Instance, lines: str, rollout: Rollout, now: Time) -> Event:

@@ -30,12 +30,12 @@ STATES = {
 }
 
 
-def advance(context: TickContext, rollout: Rollout, seen: ObservedState, effect: Run) -> tuple[TaskRun, list[Event]]:
+def advance(context: TickContext, rollout: Rollout, observed: ObservedState, effect: Run) -> tuple[TaskRun, list[Event]]:
     """Begin the task, or see how it stands: what is to be recorded of it, and what is to be told."""
     before = next((task for task in rollout.tasks if task.name == effect.task), None)
     if effect.task == COMPARE:
-        return _run_comparison(context, rollout, seen)
-    return _hook(context, rollout, seen, effect.task, before)
+        return _run_comparison(context, rollout, observed)
+    return _hook(context, rollout, observed, effect.task, before)
 
 
 def next_poll(run: TaskRun, now: Time) -> Time:
@@ -52,13 +52,13 @@ def remove_containers(context: TickContext, rollout: Rollout) -> None:
 
 # -- hooks ------------------------------------------------------------------------------------------------------------
 def _hook(
-    context: TickContext, rollout: Rollout, seen: ObservedState, name: str, before: TaskRun | None
+    context: TickContext, rollout: Rollout, observed: ObservedState, name: str, before: TaskRun | None
 ) -> tuple[TaskRun, list[Event]]:
     """Recorded as begun before it is: so its time counts from the first attempt, whatever happens to the engine."""
     if before is None:
         begun = TaskRun(name, TaskState.RUNNING, context.clock(), message=f"{name} runs")
         return begun, [events.task(begun, rollout)]
-    job = _job(context, rollout, seen, name)
+    job = _job(context, rollout, observed, name)
     context.guard()
     state = context.drivers.platform.run(job)
     now, limit = context.clock(), job.hook.timeout_seconds
@@ -83,14 +83,14 @@ def _ended(begun: TaskRun, rollout: Rollout, message: str, log: str, now: Time) 
     return done, [events.task(done, rollout, {"log": log})]
 
 
-def _job(context: TickContext, rollout: Rollout, seen: ObservedState, name: str) -> Job:
+def _job(context: TickContext, rollout: Rollout, observed: ObservedState, name: str) -> Job:
     hook = rollout.hooks[name]
     wanted = rollout.old if hook.side is ReleaseRole.OLD and rollout.old else rollout.new
     release = context.store.get_release(rollout.service, wanted).release
-    return Job(rollout.id, rollout.service, name, release, hook, _variables(rollout, seen, name))
+    return Job(rollout.id, rollout.service, name, release, hook, _variables(rollout, observed, name))
 
 
-def _variables(rollout: Rollout, seen: ObservedState, name: str) -> Mapping[str, str]:
+def _variables(rollout: Rollout, observed: ObservedState, name: str) -> Mapping[str, str]:
     """What a hook is told, besides its own environment."""
     backend = rollout.backend
     variables = {
@@ -106,7 +106,7 @@ def _variables(rollout: Rollout, seen: ObservedState, name: str) -> Mapping[str,
         variables["TIDEGATE_PREVIEW_HEADER"] = backend.preview.header
     ready = [
         instance.address
-        for instance in seen.instances
+        for instance in observed.instances
         if instance.release == rollout.new and instance.state is InstanceState.READY
     ]
     return {**variables, "TIDEGATE_INSTANCES": ",".join(ready)}
@@ -121,11 +121,11 @@ def _url(listen: str) -> str:
 
 
 # -- comparing --------------------------------------------------------------------------------------------------------
-def _run_comparison(context: TickContext, rollout: Rollout, seen: ObservedState) -> tuple[TaskRun, list[Event]]:
+def _run_comparison(context: TickContext, rollout: Rollout, observed: ObservedState) -> tuple[TaskRun, list[Event]]:
     """It takes a moment only, so it begins and ends at once."""
     assert rollout.compare is not None
     now = context.clock()
-    result = _comparison(context, rollout, seen)
+    result = _comparison(context, rollout, observed)
     state = STATES[result.outcome]
     if state is TaskState.UNKNOWN and not result.stops(rollout.compare.on_breaking):
         state = TaskState.WARNED
@@ -134,21 +134,21 @@ def _run_comparison(context: TickContext, rollout: Rollout, seen: ObservedState)
     return done, [events.task(done, rollout, {"changes": changes, "more": len(result.changes) - len(changes)})]
 
 
-def _comparison(context: TickContext, rollout: Rollout, seen: ObservedState) -> DiffResult:
+def _comparison(context: TickContext, rollout: Rollout, observed: ObservedState) -> DiffResult:
     """One instance of each release is asked."""
     assert rollout.compare is not None
     if rollout.old is None:
         return DiffResult(DiffOutcome.SKIPPED, "nothing served before, so there is nothing to compare")
-    old, new = (_address(seen, release) for release in (rollout.old, rollout.new))
+    old, new = (_address(observed, release) for release in (rollout.old, rollout.new))
     if not old or not new:
         lacking = rollout.new if old else rollout.old
         return DiffResult(DiffOutcome.UNKNOWN, f"the APIs are not compared: no instance of {lacking} is ready to be asked")
     return compare_apis(old, new, rollout.compare, context.drivers.documents)
 
 
-def _address(seen: ObservedState, release: str | None) -> str:
+def _address(observed: ObservedState, release: str | None) -> str:
     ready = (
-        instance for instance in seen.instances if instance.release == release and instance.state is InstanceState.READY
+        instance for instance in observed.instances if instance.release == release and instance.state is InstanceState.READY
     )
     return next((instance.address for instance in ready if instance.address), "")
 

@@ -90,17 +90,17 @@ def tick(
     if not rollout.phase.live:
         return TickResult(f"it is {rollout.phase} already", finished=True)
     context.probe(rollout)
-    seen, decision = None, None
+    observed, decision = None, None
     try:
         decision = _decide_unobserved(context, rollout, signals)
         if decision is None:
-            seen = context.observe(rollout.service, rollout.backend)
-            context.cache.record_observation(RolloutState(rollout, seen, signals, context.clock(), context.since))
-            decision = _decide(context, rollout, seen, signals)
-        done = _carry_out(context, rollout, signals, seen or NOTHING_OBSERVED, decision)
+            observed = context.observe(rollout.service, rollout.backend)
+            context.cache.record_observation(RolloutState(rollout, observed, signals, context.clock(), context.since))
+            decision = _decide(context, rollout, observed, signals)
+        done = _carry_out(context, rollout, signals, observed or NOTHING_OBSERVED, decision)
         report_recovery(context)
     except DriverError as error:
-        return _handle_error(context, rollout, signals, seen, decision, error)
+        return _handle_error(context, rollout, signals, observed, decision, error)
     return done
 
 
@@ -114,27 +114,29 @@ def _decide_unobserved(context: TickContext, rollout: Rollout, signals: Sequence
     return limit_takeovers(RolloutState(rollout, NOTHING_OBSERVED, signals, context.clock(), context.since))
 
 
-def _decide(context: TickContext, rollout: Rollout, seen: ObservedState, signals: Sequence[Signal]) -> Decision:
-    return decide(rollout, seen, signals, context.clock(), context.since, context.frozen(rollout), context.peers(rollout))
+def _decide(context: TickContext, rollout: Rollout, observed: ObservedState, signals: Sequence[Signal]) -> Decision:
+    return decide(
+        rollout, observed, signals, context.clock(), context.since, context.frozen(rollout), context.peers(rollout)
+    )
 
 
 def _carry_out(
-    context: TickContext, rollout: Rollout, signals: Sequence[Signal], seen: ObservedState, decision: Decision
+    context: TickContext, rollout: Rollout, signals: Sequence[Signal], observed: ObservedState, decision: Decision
 ) -> TickResult:
     """One write or one effect."""
     match decision:
         case Wait():
             return _wait(context, rollout, decision)
         case Mark() | Move():
-            return _record(context, rollout, signals, seen, decision)
+            return _record(context, rollout, signals, observed, decision)
         case Pin():
             return _begin(context, rollout)
         case Judge():
-            return _judge(context, rollout, signals, seen, decision)
+            return _judge(context, rollout, signals, observed, decision)
         case Run():
-            return _run(context, rollout, seen, decision)
+            return _run(context, rollout, observed, decision)
         case Start() | Shift() | Stop():
-            return _act(context, rollout, seen, decision)
+            return _act(context, rollout, observed, decision)
 
 
 def _wait(context: TickContext, rollout: Rollout, decision: Wait) -> TickResult:
@@ -147,7 +149,7 @@ def _wait(context: TickContext, rollout: Rollout, decision: Wait) -> TickResult:
 
 
 def _record(
-    context: TickContext, rollout: Rollout, signals: Sequence[Signal], seen: ObservedState, decision: Mark | Move
+    context: TickContext, rollout: Rollout, signals: Sequence[Signal], observed: ObservedState, decision: Mark | Move
 ) -> TickResult:
     """Record a moment or a move, before anything follows from it; what failed says its last words first.
 
@@ -158,15 +160,17 @@ def _record(
     for _ in range(MAX_RECORDED):
         now = context.clock()
         if isinstance(decision, Mark):
-            new_events += events.mark(decision, rollout, seen.routed, now)
+            new_events += events.mark(decision, rollout, observed.routed, now)
             rollout = apply_mark(rollout, decision.mark, now)
         else:
-            new_events += effects.tail_logs(context, rollout, _instances_to_tail(rollout, signals, seen, decision))
-            new_events.append(events.move(decision, rollout, None if seen is NOTHING_OBSERVED else seen.routed, now))
+            new_events += effects.tail_logs(context, rollout, _instances_to_tail(rollout, signals, observed, decision))
+            new_events.append(
+                events.move(decision, rollout, None if observed is NOTHING_OBSERVED else observed.routed, now)
+            )
             rollout = apply_move(rollout, decision, now)
         if rollout.phase is not before.phase:
             break
-        following = _decide(context, rollout, seen, signals)
+        following = _decide(context, rollout, observed, signals)
         if not isinstance(following, Mark | Move):
             break
         decision = following
@@ -175,10 +179,12 @@ def _record(
     context.save(rollout, new_events)
     if (rollout.phase, rollout.cursor) != (before.phase, before.cursor):
         return TickResult(decision.why, finished=not rollout.phase.live)
-    return _pace(context, rollout, seen, first)
+    return _pace(context, rollout, observed, first)
 
 
-def _instances_to_tail(rollout: Rollout, signals: Sequence[Signal], seen: ObservedState, decision: Move) -> list[Instance]:
+def _instances_to_tail(
+    rollout: Rollout, signals: Sequence[Signal], observed: ObservedState, decision: Move
+) -> list[Instance]:
     """The instances that a turn for the worse is about, the failed ones first.
 
     One that is merely not ready yet is heard only when nothing else led to the turn: no verdict and no person.
@@ -186,9 +192,9 @@ def _instances_to_tail(rollout: Rollout, signals: Sequence[Signal], seen: Observ
     if decision.phase not in (Phase.ROLLING_BACK, Phase.FAILED) or decision.phase is rollout.phase:
         return []
     driven = rollout.new if rollout.phase is Phase.RUNNING else rollout.old
-    asked = any(signal.kind is SignalKind.ROLLBACK for signal in signals)
-    late = rollout.phase is Phase.ROLLING_BACK or not (asked or rollout.failed_verdict)
-    ours = [instance for instance in seen.instances if instance.release == driven]
+    requested = any(signal.kind is SignalKind.ROLLBACK for signal in signals)
+    late = rollout.phase is Phase.ROLLING_BACK or not (requested or rollout.failed_verdict)
+    ours = [instance for instance in observed.instances if instance.release == driven]
     failed = [instance for instance in ours if instance.state is InstanceState.FAILED or instance.restarts > 0]
     return failed + [
         instance for instance in ours if late and instance.state is InstanceState.STARTING and instance not in failed
@@ -220,26 +226,28 @@ def _quarantined(context: TickContext, rollout: Rollout) -> Move | None:
 
 
 def _judge(
-    context: TickContext, rollout: Rollout, signals: Sequence[Signal], seen: ObservedState, decision: Judge
+    context: TickContext, rollout: Rollout, signals: Sequence[Signal], observed: ObservedState, decision: Judge
 ) -> TickResult:
     """Ask the metrics and record the verdict. It is told when it is news.
 
     As a rule a wait follows, for which nothing has to be read again: a signal that came meanwhile makes it due at once.
     """
-    verdict, look, trial = effects.analyze(context, rollout, seen, decision)
+    verdict, measurement, trial = effects.analyze(context, rollout, observed, decision)
     new_events = (
-        [events.verdict(verdict, rollout, seen.routed, verdict.at)] if _is_news(rollout.verdict, verdict, signals) else []
+        [events.verdict(verdict, rollout, observed.routed, verdict.at)]
+        if _is_news(rollout.verdict, verdict, signals)
+        else []
     )
-    saved = context.save(record_verdict(rollout, verdict), new_events, verdict if new_events else None, look)
+    saved = context.save(record_verdict(rollout, verdict), new_events, verdict if new_events else None, measurement)
     context.cache.analysis = trial
     context.cache.measurements += 1
-    following = _decide(context, saved, seen, signals)
-    return _wait(context, saved, following) if isinstance(following, Wait) else _pace(context, rollout, seen, decision)
+    following = _decide(context, saved, observed, signals)
+    return _wait(context, saved, following) if isinstance(following, Wait) else _pace(context, rollout, observed, decision)
 
 
-def _run(context: TickContext, rollout: Rollout, seen: ObservedState, decision: Run) -> TickResult:
+def _run(context: TickContext, rollout: Rollout, observed: ObservedState, decision: Run) -> TickResult:
     """Record how the task stands, when that is news."""
-    run, new_events = hooks.advance(context, rollout, seen, decision)
+    run, new_events = hooks.advance(context, rollout, observed, decision)
     context.cache.forget_observation()
     if new_events:
         saved = context.save(record_task(rollout, run), new_events)
@@ -265,24 +273,24 @@ def _summary(verdict: Verdict) -> object:
 # -- effects ----------------------------------------------------------------------------------------------------------
 
 
-def _act(context: TickContext, rollout: Rollout, seen: ObservedState, decision: Start | Shift | Stop) -> TickResult:
+def _act(context: TickContext, rollout: Rollout, observed: ObservedState, decision: Start | Shift | Stop) -> TickResult:
     """Do it, then tell it."""
     match decision:
         case Start():
-            new_events = effects.start(context, rollout, seen, decision)
+            new_events = effects.start(context, rollout, observed, decision)
         case Shift():
-            new_events = effects.shift(context, rollout, seen, decision)
+            new_events = effects.shift(context, rollout, observed, decision)
         case Stop():
             new_events = effects.stop(context, rollout, decision)
     if new_events:
         context.note(*new_events)
-    return _pace(context, rollout, seen, decision)
+    return _pace(context, rollout, observed, decision)
 
 
-def _pace(context: TickContext, rollout: Rollout, seen: ObservedState, decision: Decision) -> TickResult:
+def _pace(context: TickContext, rollout: Rollout, observed: ObservedState, decision: Decision) -> TickResult:
     """Again at once; after a pause when the same is done to the same world again and again."""
     now = context.clock()
-    world = (seen.instances, seen.routed.members, frozenset(seen.routed.draining))
+    world = (observed.instances, observed.routed.members, frozenset(observed.routed.draining))
     pause = context.cache.pause_after((rollout.phase, rollout.cursor), (decision, world), now)
     return TickResult(decision.why, now + pause if pause else None)
 
@@ -294,18 +302,18 @@ def _handle_error(
     context: TickContext,
     rollout: Rollout,
     signals: Sequence[Signal],
-    seen: ObservedState | None,
+    observed: ObservedState | None,
     decision: Decision | None,
     error: DriverError,
 ) -> TickResult:
     """What follows from a failure; see the table at the top of this file."""
-    if seen is None:
+    if observed is None:
         context.cache.record_failed_observation()
-    way_out = _move_after_error(context, rollout, seen, decision, error)
+    way_out = _move_after_error(context, rollout, observed, decision, error)
     if way_out is None:
         return _retry(context, error)
     try:
-        done = _record(context, rollout, signals, seen or NOTHING_OBSERVED, way_out)
+        done = _record(context, rollout, signals, observed or NOTHING_OBSERVED, way_out)
     except DriverError as another:
         return _retry(context, another)
     context.cache.failures, context.cache.stuck_since = 0, None
@@ -313,20 +321,20 @@ def _handle_error(
 
 
 def _move_after_error(
-    context: TickContext, rollout: Rollout, seen: ObservedState | None, decision: Decision | None, error: DriverError
+    context: TickContext, rollout: Rollout, observed: ObservedState | None, decision: Decision | None, error: DriverError
 ) -> Move | None:
     """The change of direction that a failure leads to; None means to try again."""
     if error.retryable or isinstance(error, StoreError):
         return None
     if rollout.phase is Phase.PENDING:
         return Move(Phase.FAILED, error.message)
-    if isinstance(decision, Start) and seen is not None:
-        return roll_back_or_halt(rollout, seen, error.message)
+    if isinstance(decision, Start) and observed is not None:
+        return roll_back_or_halt(rollout, observed, error.message)
     begun, limit = context.cache.stuck_since, rollout.policy.healthy_deadline_seconds
     if begun is None or rollout.paused or context.clock() - begun <= limit:
         return None
-    if isinstance(decision, Shift) and seen is not None:
-        return roll_back_or_halt(rollout, seen, f"traffic could not be moved for {limit:g} s: {error.message}")
+    if isinstance(decision, Shift) and observed is not None:
+        return roll_back_or_halt(rollout, observed, f"traffic could not be moved for {limit:g} s: {error.message}")
     return Move(Phase.FAILED, f"halted after {limit:g} s: {error.message}")
 
 

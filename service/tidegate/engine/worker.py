@@ -44,8 +44,8 @@ MAX_CACHES = 5000  # rollouts remembered
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
     """`lease_seconds`: after this without a sign of life another engine takes over. `threads`: rollouts driven at a time.
-    `poll_seconds`: between two looks for due rollouts when nobody wakes the worker. `drift_interval_seconds`: between two looks at a
-    service that has no live rollout; None: at none."""
+    `poll_seconds`: between two looks for due rollouts when nobody wakes the worker. `drift_interval_seconds`: between two
+    checks of a service that has no live rollout; None: no checks."""
 
     lease_seconds: float = 15.0
     threads: int = 4
@@ -317,10 +317,10 @@ class Worker:
 
     def _cache_of(self, rollout: str) -> RolloutCache:
         with self._lock:
-            found = self._caches.pop(rollout, None)
-            if found is None and len(self._caches) >= MAX_CACHES:
+            known = self._caches.pop(rollout, None)
+            if known is None and len(self._caches) >= MAX_CACHES:
                 self._caches.pop(next(iter(self._caches)))  # longest unused: another engine ended it, most likely
-            cache = self._caches[rollout] = found or RolloutCache()
+            cache = self._caches[rollout] = known or RolloutCache()
             return cache
 
     def _drop_cache(self, rollout: str) -> None:

@@ -20,13 +20,13 @@ def claim(connection: Connection, until: Time, now: Time) -> Delivery | None:
     """The one that is due longest and has something to tell; nobody else is given it before `until`."""
     behind = select(rollouts.c.events).where(rollouts.c.id == row.rollout).scalar_subquery() > row.delivered
     first = select(row.rollout).where(row.due <= now, behind).order_by(row.due).limit(1)
-    found = connection.execute(
+    claimed = connection.execute(
         update(deliveries)
         .where(row.rollout == first.with_for_update(skip_locked=True).scalar_subquery())
         .values(due=until)
         .returning(row.rollout, row.delivered, row.failures)
     ).one_or_none()
-    return None if found is None else Delivery(found.rollout, found.delivered, found.failures)
+    return None if claimed is None else Delivery(claimed.rollout, claimed.delivered, claimed.failures)
 
 
 def record(connection: Connection, rollout: str, number: int, until: Time) -> None:

@@ -34,8 +34,8 @@ _CLAIM = (
     )
     .returning(row.id, row.fence, row.since, row.due)
 )
-#: The rollout is still driven under this fence; `lease_values` gives the values. A lease that ran out counts until somebody else
-#: takes it.
+#: The rollout is still driven under this fence; `lease_values` gives the values. A lease that ran out counts until somebody
+#: else takes it.
 HELD = and_(row.id == bindparam("held_id"), row.fence == bindparam("held_fence"), row.lease_until.is_not(None))
 #: An UPDATE of the rollout that finds no row once the lease is lost.
 CHANGE = update(rollouts).where(HELD)

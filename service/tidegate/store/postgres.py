@@ -141,8 +141,8 @@ class Postgres(Database):
             yield connection
 
     def alone(self, connection: Connection, number: int) -> bool:
-        asked = text("SELECT pg_try_advisory_xact_lock(:number)")
-        return bool(connection.execute(asked, {"number": number}).scalar_one())
+        query = text("SELECT pg_try_advisory_xact_lock(:number)")
+        return bool(connection.execute(query, {"number": number}).scalar_one())
 
     def now(self, connection: Connection) -> Time | None:
         return float(connection.execute(text("SELECT extract(epoch FROM clock_timestamp())::float8")).scalar_one())
@@ -156,19 +156,19 @@ class Postgres(Database):
 
     def error(self, doing: str, error: BaseException | None) -> StoreError:
         """By SQLSTATE. Only the first line is told: details quote rows, and rows hold containers' environments."""
-        told = _first_line(error)
-        state = getattr(error, "sqlstate", None) or next((code for words, code in _REFUSALS.items() if words in told), "")
+        line = _first_line(error)
+        state = getattr(error, "sqlstate", None) or next((code for words, code in _REFUSALS.items() if words in line), "")
         if state in ("40001", "40P01"):
-            return Collision(f"{doing}: another transaction was in the way ({told})", retryable=True)
+            return Collision(f"{doing}: another transaction was in the way ({line})", retryable=True)
         if state.startswith("23"):
-            return Collision(f"{doing}: {told}", retryable=False)
+            return Collision(f"{doing}: {line}", retryable=False)
         for known, retryable in ((_RETRYABLE, True), (_PERMANENT, False)):
             for code in (state, state[:3], state[:2]):
                 if code in known:
-                    return StoreError(f"{doing}: {known[code]} ({told})", retryable=retryable)
+                    return StoreError(f"{doing}: {known[code]} ({line})", retryable=retryable)
         if not state and isinstance(error, self.raw) and type(error).__name__ in ("OperationalError", "ConnectionTimeout"):
-            return StoreError(f"{doing}: no connection to {self._place} ({told})", retryable=True)
-        return StoreError(f"{doing}: {told}", retryable=False)
+            return StoreError(f"{doing}: no connection to {self._place} ({line})", retryable=True)
+        return StoreError(f"{doing}: {line}", retryable=False)
 
     @contextmanager
     def sole_engine(self) -> Iterator[None]:
@@ -188,16 +188,16 @@ def _driver() -> ModuleType:
 
 def _validate(url: URL, password_file: Path | None) -> None:
     """All that is wrong with the settings, at once."""
-    found = []
+    problems = []
     if not url.database:
-        found.append(Problem("database", "the name of the database is missing, like postgresql://tidegate@db/tidegate"))
+        problems.append(Problem("database", "the name of the database is missing, like postgresql://tidegate@db/tidegate"))
     unknown = sorted(set(url.query) - set(OPTIONS))
     if unknown:
-        found.append(Problem("database", f"unknown options {', '.join(unknown)}; allowed: {', '.join(OPTIONS)}"))
+        problems.append(Problem("database", f"unknown options {', '.join(unknown)}; allowed: {', '.join(OPTIONS)}"))
     if url.password is not None and password_file is not None:
-        found.append(Problem("database_password_file", "the URL has a password already: leave one of the two out"))
-    if found:
-        raise InvalidSettings(found)
+        problems.append(Problem("database_password_file", "the URL has a password already: leave one of the two out"))
+    if problems:
+        raise InvalidSettings(problems)
 
 
 def _password(file: Path) -> str:

@@ -58,13 +58,13 @@ def _unused_release(service: str) -> ColumnElement[bool]:
         .order_by(releases.c.good_at.desc(), releases.c.number.desc())
         .limit(MIN_GOOD_RELEASES)
     )
-    told = and_(
+    referred_to = and_(
         rollouts.c.service == releases.c.service, or_(rollouts.c.old == releases.c.id, rollouts.c.new == releases.c.id)
     )
     serves = and_(services.c.key == releases.c.service, services.c.live == releases.c.id)
     return and_(
         releases.c.service == service,
-        not_(exists(select(rollouts.c.id).where(told))),
+        not_(exists(select(rollouts.c.id).where(referred_to))),
         not_(exists(select(services.c.key).where(serves))),
         releases.c.id.not_in(newest),
     )
@@ -95,17 +95,17 @@ def batch(connection: Connection, retention: Retention) -> Pruned:
     if retention.rollouts_before is None:
         return Pruned(0, 0, 0, more=False)
     first = _old_rollouts(retention).add_columns(rollouts.c.service).order_by(rollouts.c.sequence).limit(BATCH_ROLLOUTS)
-    found = connection.execute(first.with_for_update(of=rollouts, skip_locked=True)).all()
-    if not found:
+    rows = connection.execute(first.with_for_update(of=rollouts, skip_locked=True)).all()
+    if not rows:
         keys = delete(idempotency).where(idempotency.c.created < retention.rollouts_before)
         connection.execute(keys)
         return Pruned(0, 0, 0, more=False)
-    ids = [row.id for row in found]
+    ids = [row.id for row in rows]
     for table in ROLLOUT_TABLES:
         connection.execute(delete(table).where(table.c.rollout.in_(ids)))
     connection.execute(delete(rollouts).where(rollouts.c.id.in_(ids)))
     gone = sum(
         connection.execute(delete(releases).where(_unused_release(service))).rowcount
-        for service in sorted({row.service for row in found})
+        for service in sorted({row.service for row in rows})
     )
     return Pruned(0, len(ids), gone, more=True)

@@ -147,11 +147,11 @@ def _refuse_older_build(connection: Connection, rollout: Rollout) -> None:
         .order_by(table.sequence.desc())
         .limit(1)
     )
-    found = connection.execute(newer).one_or_none()
-    if found is not None:
-        number = found.build["number"]
-        text = f"build {build.number} of {build.job} is superseded: build {number} has asked for rollout {found.id} already"
-        raise Superseded(text, rollout=found.id)
+    row = connection.execute(newer).one_or_none()
+    if row is not None:
+        number = row.build["number"]
+        text = f"build {build.number} of {build.job} is superseded: build {number} has asked for rollout {row.id} already"
+        raise Superseded(text, rollout=row.id)
 
 
 # -- driving ----------------------------------------------------------------------------------------------------------
@@ -301,17 +301,17 @@ def _signal_event(new_signal: Signal) -> Event:
 
 
 def _row(connection: Connection, rollout: str) -> AnyRow:
-    found = connection.execute(_ROW, {"wanted": rollout}).one_or_none()
-    if found is None:
+    row = connection.execute(_ROW, {"wanted": rollout}).one_or_none()
+    if row is None:
         raise UnknownRollout(f"no rollout {rollout}")
-    return found
+    return row
 
 
 def load(connection: Connection, rollout: str) -> tuple[Rollout, tuple[Signal, ...]]:
     """With its signals, oldest first. Raises `UnknownRollout`."""
-    found = mapping.rollout_of(_row(connection, rollout))
+    loaded = mapping.rollout_of(_row(connection, rollout))
     signals = connection.execute(_SIGNALS, {"wanted": rollout})
-    return found, tuple(map(mapping.signal_of, signals))
+    return loaded, tuple(map(mapping.signal_of, signals))
 
 
 def list_rollouts(
@@ -330,25 +330,25 @@ def list_rollouts(
 
 def list_events(connection: Connection, rollout: str, after: int, limit: int) -> tuple[Event, ...]:
     """Events by number. Raises `UnknownRollout`."""
-    found = tuple(map(mapping.event_of, connection.execute(_EVENTS, {"wanted": rollout, "after": after, "most": limit})))
-    if not found:
+    page = tuple(map(mapping.event_of, connection.execute(_EVENTS, {"wanted": rollout, "after": after, "most": limit})))
+    if not page:
         _row(connection, rollout)
-    return found
+    return page
 
 
 def last_events(connection: Connection, wanted: Collection[str]) -> dict[str, int]:
     """The numbers of the last events."""
-    found = connection.execute(select(rollouts.c.id, rollouts.c.events).where(rollouts.c.id.in_(wanted)))
-    return {row.id: row.events for row in found}
+    rows = connection.execute(select(rollouts.c.id, rollouts.c.events).where(rollouts.c.id.in_(wanted)))
+    return {row.id: row.events for row in rows}
 
 
 def list_verdicts(connection: Connection, rollout: str) -> tuple[VerdictRow, ...]:
     """Verdicts, oldest first. Raises `UnknownRollout`."""
     query = select(verdicts).where(verdicts.c.rollout == rollout).order_by(verdicts.c.number)
-    found = tuple(map(mapping.verdict_of, connection.execute(query)))
-    if not found:
+    recorded = tuple(map(mapping.verdict_of, connection.execute(query)))
+    if not recorded:
         _row(connection, rollout)
-    return found
+    return recorded
 
 
 def peers(connection: Connection, rollout: str, group: str) -> tuple[Rollout, ...]:
@@ -360,7 +360,7 @@ def peers(connection: Connection, rollout: str, group: str) -> tuple[Rollout, ..
 def list_measurements(connection: Connection, rollout: str, after: int) -> tuple[Measurement, ...]:
     """Looks at the metrics, oldest first, without the first `after`. Raises `UnknownRollout`."""
     query = select(measurements).where(measurements.c.rollout == rollout).order_by(measurements.c.number)
-    found = tuple(map(mapping.measurement_of, connection.execute(query.offset(after))))
-    if not found:
+    saved = tuple(map(mapping.measurement_of, connection.execute(query.offset(after))))
+    if not saved:
         _row(connection, rollout)
-    return found
+    return saved

@@ -17,16 +17,16 @@ from tidegate.store.tables import is_live, numbers, releases, rollouts, services
 def put(connection: Connection, service: Service, version: int | None = None) -> None:
     """Store or replace. The version grows when something changes; `version` 0 means that there must be none yet."""
     values = mapping.service_values(service)
-    found = connection.execute(
+    stored = connection.execute(
         select(services.c.version, services.c.definition).where(services.c.key == service.key).with_for_update()
     ).one_or_none()
-    present = 0 if found is None else found.version
+    present = 0 if stored is None else stored.version
     if version is not None and version != present:
         raise VersionConflict(f"{service.key} has version {present}, not {version}; read it again")
     _require_free_route(connection, service)
-    if found is None:
+    if stored is None:
         connection.execute(insert(services).values(**values, version=1))
-    elif found.definition != values["definition"]:
+    elif stored.definition != values["definition"]:
         connection.execute(update(services).where(services.c.key == service.key).values(**values, version=present + 1))
 
 
@@ -45,16 +45,16 @@ def _require_free_route(connection: Connection, service: Service) -> None:
 
 def _with_live_rollout() -> Select[tuple[object, ...]]:
     live = and_(rollouts.c.service == services.c.key, is_live)
-    found = select(services, rollouts.c.id.label("rollout"), rollouts.c.kind.label("rollout_kind"))
-    return found.select_from(services).outerjoin(rollouts, live)
+    query = select(services, rollouts.c.id.label("rollout"), rollouts.c.kind.label("rollout_kind"))
+    return query.select_from(services).outerjoin(rollouts, live)
 
 
 def get(connection: Connection, key: str) -> ServiceRow:
     """Raises `UnknownService`."""
-    found = connection.execute(_with_live_rollout().where(services.c.key == key)).one_or_none()
-    if found is None:
+    row = connection.execute(_with_live_rollout().where(services.c.key == key)).one_or_none()
+    if row is None:
         raise UnknownService(f"no service {key}")
-    return mapping.service_of(found)
+    return mapping.service_of(row)
 
 
 def list_services(connection: Connection) -> tuple[ServiceRow, ...]:
@@ -106,11 +106,11 @@ def set_replicas(connection: Connection, key: str, release: str, replicas: int) 
 def require_unchanged(connection: Connection, rollout: Rollout) -> None:
     """Raises `RolloutInProgress` where another release serves by now, or another number of it, than a rollout that stays
     with it was made for."""
-    found = connection.execute(
+    live = connection.execute(
         select(services.c.live).where(services.c.key == rollout.service).with_for_update()
     ).scalar_one_or_none()
     if (
-        found != rollout.new
+        live != rollout.new
         or get_release(connection, rollout.service, rollout.new).release.replicas != rollout.old_replicas
     ):
         raise RolloutInProgress(f"another rollout of {rollout.service} came first; look at it again")
@@ -137,10 +137,10 @@ def add_release(connection: Connection, release: Release, now: Time) -> None:
 def get_release(connection: Connection, service: str, release: str) -> ReleaseRow:
     """Raises `UnknownService`, with the release in its message."""
     wanted = and_(releases.c.service == service, releases.c.id == release)
-    found = connection.execute(select(releases).where(wanted)).one_or_none()
-    if found is None:
+    row = connection.execute(select(releases).where(wanted)).one_or_none()
+    if row is None:
         raise UnknownService(f"no release {release} of {service}")
-    return mapping.release_of(found)
+    return mapping.release_of(row)
 
 
 def list_releases(connection: Connection, service: str, limit: int) -> tuple[ReleaseRow, ...]:
@@ -161,11 +161,11 @@ def quarantined(connection: Connection, service: str, digest: str) -> ReleaseRow
     table = releases.c
     same = (table.service == service, table.digest == digest)
     query = select(releases).where(*same, table.quarantined_at.is_not(None)).order_by(table.quarantined_at.desc()).limit(1)
-    found = connection.execute(query).one_or_none()
+    row = connection.execute(query).one_or_none()
     good = connection.execute(select(func.max(table.good_at)).where(*same)).scalar_one_or_none()
-    if found is None or (good is not None and good > found.quarantined_at):
+    if row is None or (good is not None and good > row.quarantined_at):
         return None
-    return mapping.release_of(found)
+    return mapping.release_of(row)
 
 
 def last_good(connection: Connection, service: str, before: str | None) -> ReleaseRow | None:
@@ -178,5 +178,5 @@ def last_good(connection: Connection, service: str, before: str | None) -> Relea
         .order_by(table.good_at.desc(), table.number.desc())
         .limit(1)
     )
-    found = connection.execute(query if before is None else query.where(table.id != before)).one_or_none()
-    return None if found is None else mapping.release_of(found)
+    row = connection.execute(query if before is None else query.where(table.id != before)).one_or_none()
+    return None if row is None else mapping.release_of(row)

@@ -35,9 +35,9 @@ def read(connection: Connection, now: Time) -> ServerStats:
     """Counted by the database: no rollout is read."""
     live = select(services.c.environment, row.phase, func.count(), func.min(row.held))
     live = live.join(services, services.c.key == row.service).where(is_live)
-    found = connection.execute(live.group_by(services.c.environment, row.phase)).all()
+    counts = connection.execute(live.group_by(services.c.environment, row.phase)).all()
     holds: dict[str, Time] = {}
-    for environment, _, _, since in found:
+    for environment, _, _, since in counts:
         if since is not None:
             holds[environment] = min(since, holds.get(environment, since))
     free = or_(row.lease_until.is_(None), row.lease_until <= now)
@@ -50,7 +50,7 @@ def read(connection: Connection, now: Time) -> ServerStats:
         .join(events, and_(events.c.rollout == row.id, events.c.number == deliveries.c.delivered + 1))
     ).one()
     return ServerStats(
-        live={(environment, phase): count for environment, phase, count, _ in found},
+        live={(environment, phase): count for environment, phase, count, _ in counts},
         approval_since=holds,
         due_since=overdue,
         leases=held,

@@ -104,8 +104,8 @@ class SqlStore(Transactions, Store):
 
     def standing(self) -> ServerStats:
         with self._read("looking how all stands") as connection:
-            found = stats.read(connection, self._now(connection))
-        return replace(found, free_bytes=self._database.free_bytes())
+            counted = stats.read(connection, self._now(connection))
+        return replace(counted, free_bytes=self._database.free_bytes())
 
     # -- the engine ---------------------------------------------------------------------------------------------------
 
@@ -245,14 +245,14 @@ class SqlStore(Transactions, Store):
         others: Sequence[NewRollout] = (),
     ) -> Idempotency | None:
         def add(connection: Connection) -> Idempotency | None:
-            said = rollouts.find_answer(connection, key)
-            if said is None:
+            stored = rollouts.find_answer(connection, key)
+            if stored is None:
                 now = self._now(connection)
                 rollouts.store_answer(connection, key, now)  # first: the same key sent twice at once meets here
                 for other in (NewRollout(rollout, service, release, event), *others):
                     rollouts.add(connection, other, now)
                 audit_log.record(connection, audit)
-            return said
+            return stored
 
         return self._write_checked(f"creating rollout {rollout.id}", add)
 
@@ -355,12 +355,12 @@ class SqlStore(Transactions, Store):
 
     def token(self, digest: str) -> Token | None:
         with self._read("looking a token up") as connection:
-            found = tokens.by_digest(connection, digest)
+            stored = tokens.by_digest(connection, digest)
         now = self._clock()
-        if found is not None and tokens.use_is_due(found, now):
+        if stored is not None and tokens.use_is_due(stored, now):
             with self._write("noting a token's use") as connection:
-                tokens.note_use(connection, found, now)
-        return found
+                tokens.note_use(connection, stored, now)
+        return stored
 
     def drop_token(self, token_id: str, *, audit: AuditEntry | None = None) -> None:
         with self._write("dropping a token") as connection:

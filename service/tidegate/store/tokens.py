@@ -29,8 +29,8 @@ def list_tokens(connection: Connection) -> tuple[Token, ...]:
 
 def by_digest(connection: Connection, digest: str) -> Token | None:
     """Expired ones too: who asks compares `expires`."""
-    found = connection.execute(_BY_DIGEST, {"digest": digest}).one_or_none()
-    return None if found is None else mapping.token_of(found)
+    row = connection.execute(_BY_DIGEST, {"digest": digest}).one_or_none()
+    return None if row is None else mapping.token_of(row)
 
 
 def use_is_due(token: Token, now: Time) -> bool:

@@ -77,11 +77,11 @@ class Api:
 
     def drivers(self, environment: str) -> Drivers:
         """The drivers of an environment. Raises `UnknownService`, listing the known ones."""
-        found = self.wiring.environments.get(environment)
-        if found is None:
+        drivers = self.wiring.environments.get(environment)
+        if drivers is None:
             known = ", ".join(sorted(self.wiring.environments)) or "none"
             raise UnknownService(f"no environment {environment}; known: {known}")
-        return found
+        return drivers
 
 
 def api() -> Api:
@@ -118,7 +118,7 @@ def json_response(text: str, status: int, *, version: int | None = None, locatio
 
 
 def require_version(present: int, what: str) -> int | None:
-    """The version that `If-Match` asks for, None when it asks for none. Raises `VersionConflict` when it is not the present one."""
+    """The version that `If-Match` asks for, None without one. Raises `VersionConflict` when it is not the present one."""
     if "If-Match" not in request.headers or request.if_match.star_tag:
         return None
     if not request.if_match.contains(str(present)):

@@ -52,11 +52,11 @@ class StrictJson(DefaultJSONProvider):
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    members = dict(pairs)
+    if len(members) < len(pairs):
         names = [name for name, _ in pairs]
         raise ValueError(f"the name {next(name for name in names if names.count(name) > 1)!r} stands twice in an object")
-    return found
+    return members
 
 
 def _constant(name: str) -> float:
@@ -70,14 +70,14 @@ class ApiRequest(Request):
         """As Flask's; raises its 400 also for what the server that we run in makes of a body with broken chunks."""
         broken = "the body cannot be read: it is cut off, or its chunks are broken"
         try:
-            found = super().get_data(cache, as_text, parse_form_data)  # type: ignore[call-overload]
+            data = super().get_data(cache, as_text, parse_form_data)  # type: ignore[call-overload]
         except HTTPException:
             raise
         except Exception as error:  # each server has its own; all of them are about what the client sent
             raise BadRequest(broken) from error
-        if not as_text and len(found) < (self.content_length or 0):
+        if not as_text and len(data) < (self.content_length or 0):
             raise BadRequest(broken)
-        return found
+        return data
 
     def on_json_loading_failed(self, e: ValueError | None) -> Any:
         """Raises Flask's 400 with what is wrong, or its 415."""
@@ -178,9 +178,9 @@ def _require_single_values() -> None:
     given = {name: len(values) for name, values in request.args.lists() if len(values) > 1}
     if request.url_rule is None or not given:
         return
-    found = [(name, f"given {often} times; give it once") for name, often in given.items()]
-    places = [{"in": "query", "pointer": f"/{name}", "path": name, "detail": text} for name, text in found]
-    raise errors.ApiProblem(errors.INVALID_REQUEST, "; ".join(f"{name}: {text}" for name, text in found), places)
+    mistakes = [(name, f"given {often} times; give it once") for name, often in given.items()]
+    places = [{"in": "query", "pointer": f"/{name}", "path": name, "detail": text} for name, text in mistakes]
+    raise errors.ApiProblem(errors.INVALID_REQUEST, "; ".join(f"{name}: {text}" for name, text in mistakes), places)
 
 
 def _end(response: Response) -> Response:

@@ -35,17 +35,17 @@ def new_token(
 ) -> tuple[str, Token]:
     """A secret, shown once and stored nowhere, and the token to store. Raises `InvalidSpec` with every mistake."""
     known = ", ".join(SCOPES)
-    found = [errors.Problem("scopes", f"unknown: {scope}; known: {known}") for scope in scopes if scope not in SCOPES]
+    mistakes = [errors.Problem("scopes", f"unknown: {scope}; known: {known}") for scope in scopes if scope not in SCOPES]
     if not name.strip():
-        found.append(errors.Problem("name", "is needed: it stands in every rollout as who asked for it"))
+        mistakes.append(errors.Problem("name", "is needed: it stands in every rollout as who asked for it"))
     if not scopes:
-        found.append(errors.Problem("scopes", f"at least one is needed: {known}"))
+        mistakes.append(errors.Problem("scopes", f"at least one is needed: {known}"))
     if not services or not all(services):
-        found.append(errors.Problem("services", "globs over environment/service are needed; * means all"))
+        mistakes.append(errors.Problem("services", "globs over environment/service are needed; * means all"))
     if expires is not None and expires <= now:
-        found.append(errors.Problem("expires", "must lie in the future"))
-    if found:
-        raise InvalidSpec(found)
+        mistakes.append(errors.Problem("expires", "must lie in the future"))
+    if mistakes:
+        raise InvalidSpec(mistakes)
     secret = PREFIX + secrets.token_urlsafe(SECRET_BYTES)
     wanted = tuple(scope for scope in SCOPES if scope in scopes)
     return secret, Token(secrets.token_hex(4), name.strip(), token_digest(secret), wanted, tuple(services), now, expires)
@@ -82,8 +82,8 @@ class Principal:
     def require(self, scope: str, service: str) -> None:
         """Raises `NotAllowed`, naming what is missing."""
         if not self._has(scope):
-            found = ", ".join(self.token.scopes) or "none"
-            raise NotAllowed(f"the token {self.name} lacks the scope {scope} for {service}; it has: {found}")
+            scopes = ", ".join(self.token.scopes) or "none"
+            raise NotAllowed(f"the token {self.name} lacks the scope {scope} for {service}; it has: {scopes}")
         if not self.may(scope, service):
             globs = ", ".join(self.token.services)
             raise NotAllowed(f"the token {self.name} has the scope {scope}, but not for {service}; only for: {globs}")
@@ -91,8 +91,8 @@ class Principal:
     def require_admin(self) -> None:
         """For tokens, which concern all services: one bound to some of them could otherwise make itself a wider one."""
         if "admin" not in self.token.scopes:
-            found = ", ".join(self.token.scopes) or "none"
-            raise NotAllowed(f"the token {self.name} lacks the scope admin; it has: {found}")
+            scopes = ", ".join(self.token.scopes) or "none"
+            raise NotAllowed(f"the token {self.name} lacks the scope admin; it has: {scopes}")
         if "*" not in self.token.services:
             raise NotAllowed(
                 f"the token {self.name} is for {', '.join(self.token.services)} only; tokens are for all services"

@@ -15,15 +15,15 @@ def find_client_address(peer: str, forwarded: str, trusted: Networks) -> str:
 
     Anybody may send the header; so it is read from its end, and only as far as trusted proxies wrote it.
     """
-    found = peer
+    address = peer
     for part in reversed(forwarded.split(",") if forwarded else []):
-        if not _is_trusted(found, trusted):
+        if not _is_trusted(address, trusted):
             break
         try:
-            found = str(ipaddress.ip_address(part.strip()))
+            address = str(ipaddress.ip_address(part.strip()))
         except ValueError:
             break
-    return found
+    return address
 
 
 def _is_trusted(address: str, trusted: Networks) -> bool:

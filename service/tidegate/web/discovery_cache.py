@@ -40,15 +40,15 @@ class DiscoveryCache:
 
     def _question(self, service: str, platform: Platform, now: Time) -> Future[Instances]:
         with self._lock:
-            asked = self._asked.get(service)
-            if asked is None or asked.done():
-                asked = self._asked[service] = self._pool.submit(self._ask, service, platform, now)
-            return asked
+            pending = self._asked.get(service)
+            if pending is None or pending.done():
+                pending = self._asked[service] = self._pool.submit(self._ask, service, platform, now)
+            return pending
 
     def _ask(self, service: str, platform: Platform, now: Time) -> Instances:
-        found = platform.instances(service)
-        self._said[service] = now, found
-        return found
+        instances = platform.instances(service)
+        self._said[service] = now, instances
+        return instances
 
     def _found(self, service: str, question: Future[Instances] | None, now: Time) -> Instances:
         kept = now - self._at(service) <= STALE_SECONDS

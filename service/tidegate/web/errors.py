@@ -171,8 +171,8 @@ def _detail(mistake: Any) -> str:
         ("compose",),
     ):  # they may be secrets, and error answers end in logs
         return f"{mistake['msg'][0].lower()}{mistake['msg'][1:]}"
-    found = json.dumps(mistake["input"], ensure_ascii=False, default=str)
-    return f"{mistake['msg'][0].lower()}{mistake['msg'][1:]}, found {found if len(found) <= 80 else found[:77] + '…'}"
+    value = json.dumps(mistake["input"], ensure_ascii=False, default=str)
+    return f"{mistake['msg'][0].lower()}{mistake['msg'][1:]}, found {value if len(value) <= 80 else value[:77] + '…'}"
 
 
 # -- handlers -----------------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ class Requester:
         self, action: str, subject: str, reason: str = "", rollout: str | None = None, build: Build | None = None
     ) -> AuditEntry:
         """The line for the audit log."""
-        told = build_label(build)
+        label = build_label(build)
         return AuditEntry(
             api().now(),
             action,
@@ -35,7 +35,7 @@ class Requester:
             client_address(),
             reason,
             rollout,
-            told,
+            label,
             g.get("request_id", ""),
         )
 

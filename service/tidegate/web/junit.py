@@ -81,8 +81,8 @@ def _case(suite: Xml.Element, report: Report, name: str, seconds: float | None) 
 
 
 def _add(case: Xml.Element, tag: str, message: str = "", text: str = "", **more: str) -> None:
-    told = {"message": _plain(message), **more} if message else more
-    Xml.SubElement(case, tag, told).text = _plain(text)
+    attributes = {"message": _plain(message), **more} if message else more
+    Xml.SubElement(case, tag, attributes).text = _plain(text)
 
 
 def _count(suite: Xml.Element) -> None:

@@ -81,41 +81,43 @@ class _StatsCollector(Collector):
     def collect(self) -> Iterable[Metric]:
         """Every family."""
         try:
-            stand = self._store.standing()
+            stats = self._store.standing()
         except StoreError:
             return [_gauge("database_up", "Whether the database answers.", 0.0)]
-        return [_gauge("database_up", "Whether the database answers.", 1.0), *self._families(stand, self._clock())]
+        return [_gauge("database_up", "Whether the database answers.", 1.0), *self._families(stats, self._clock())]
 
-    def _families(self, stand: ServerStats, now: Time) -> Iterable[Metric]:
-        yield self._live(stand)
+    def _families(self, stats: ServerStats, now: Time) -> Iterable[Metric]:
+        yield self._live(stats)
         holds = GaugeMetricFamily(
             "tidegate_approval_wait_seconds", "How long the longest hold waits for a person.", labels=["environment"]
         )
-        for environment in self._known(stand.approval_since):
-            holds.add_metric([environment], _since(stand.approval_since.get(environment), now))
+        for environment in self._known(stats.approval_since):
+            holds.add_metric([environment], _since(stats.approval_since.get(environment), now))
         yield holds
         yield _gauge(
-            "rollouts_overdue_seconds", "How long a rollout is due that no engine takes.", _since(stand.due_since, now)
+            "rollouts_overdue_seconds", "How long a rollout is due that no engine takes.", _since(stats.due_since, now)
         )
-        yield _gauge("leases", "Rollouts that an engine drives at this moment.", stand.leases)
-        yield _gauge("outbox_rollouts", "Rollouts of which the CI was not told all.", stand.undelivered)
+        yield _gauge("leases", "Rollouts that an engine drives at this moment.", stats.leases)
+        yield _gauge("outbox_rollouts", "Rollouts of which the CI was not told all.", stats.undelivered)
         yield _gauge(
-            "outbox_lag_seconds", "Age of the oldest event that the CI was not told.", _since(stand.undelivered_since, now)
+            "outbox_lag_seconds", "Age of the oldest event that the CI was not told.", _since(stats.undelivered_since, now)
         )
-        seen = stand.engines[0].seen if stand.engines else float("-inf")
+        heartbeat_at = stats.engines[0].seen if stats.engines else float("-inf")
         yield _gauge(
-            "engine_heartbeat_age_seconds", "Since an engine was heard last; infinite where none is.", max(0.0, now - seen)
+            "engine_heartbeat_age_seconds",
+            "Since an engine was heard last; infinite where none is.",
+            max(0.0, now - heartbeat_at),
         )
-        if stand.free_bytes is not None:
-            yield _gauge("database_free_bytes", "Room on the database's disk.", stand.free_bytes)
+        if stats.free_bytes is not None:
+            yield _gauge("database_free_bytes", "Room on the database's disk.", stats.free_bytes)
 
-    def _live(self, stand: ServerStats) -> Metric:
+    def _live(self, stats: ServerStats) -> Metric:
         family = GaugeMetricFamily(
             "tidegate_live_rollouts", "Rollouts that are not finished.", labels=["environment", "phase"]
         )
-        for environment in self._known(name for name, _ in stand.live):
+        for environment in self._known(name for name, _ in stats.live):
             for phase in sorted(LIVE):
-                family.add_metric([environment, phase.value], stand.live.get((environment, phase.value), 0))
+                family.add_metric([environment, phase.value], stats.live.get((environment, phase.value), 0))
         return family
 
     def _known(self, more: Iterable[str]) -> list[str]:

@@ -237,9 +237,9 @@ def _require_free_address(listen: str) -> None:
     """gunicorn tries a taken address for five seconds and then ends with a line in its log: here a sentence at once."""
     host, _, port = listen.rpartition(":")
     try:
-        found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
-        with socket.socket(found[0][0], socket.SOCK_STREAM) as probe:
+        addresses = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+        with socket.socket(addresses[0][0], socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(found[0][4])
+            probe.bind(addresses[0][4])
     except (OSError, ValueError) as error:
         raise Refused(f"cannot listen on {listen}: {error}; free it, or set `listen` to another address") from error

@@ -64,9 +64,9 @@ class ClientConnection(socket.socket):
     def recv(self, buflen: int = CHUNK, flags: int = 0) -> bytes:
         """From what came before, else from the client, until the time is over. Raises `ConnectionResetError` then."""
         if self.came:
-            found = bytes(self.came[:buflen])
+            buffered = bytes(self.came[:buflen])
             del self.came[:buflen]
-            return found
+            return buffered
         self._until = self._until or time.monotonic() + BODY_SECONDS
         self.settimeout(max(0.001, self._until - time.monotonic()))
         try:

@@ -27,12 +27,12 @@ def configuration(connection: Connection | None = None) -> Config:
 def upgrade(connection: Connection) -> None:
     """Bring the schema to `head`; a newer one that fits is left alone. Raises Alembic's `CommandError` for one that does
     not fit."""
-    found = current(connection)
-    if found is None or found in known() or unfit(found) is not None:
+    revision = current(connection)
+    if revision is None or revision in known() or unfit(revision) is not None:
         command.upgrade(configuration(connection), "head")
 
 
-def unfit(found: str | None) -> tuple[str, str] | None:
+def unfit(revision: str | None) -> tuple[str, str] | None:
     """Why this program cannot work on a schema of this revision, and what to do; None when it can.
 
     Within a generation, the first digit of a revision, a change only adds, and what is added has a default: so the
@@ -40,11 +40,11 @@ def unfit(found: str | None) -> tuple[str, str] | None:
     begins the next generation.
     """
     wanted = head()
-    if found == wanted or (found is not None and found not in known() and found[:1] == wanted[:1]):
+    if revision == wanted or (revision is not None and revision not in known() and revision[:1] == wanted[:1]):
         return None
-    what = f"its schema is {found or 'missing'}, {wanted} is needed"
-    newer = found is not None and found not in known()
-    return what, f"run the release of Tidegate that made schema {found}, or a newer one" if newer else MIGRATE
+    what = f"its schema is {revision or 'missing'}, {wanted} is needed"
+    newer = revision is not None and revision not in known()
+    return what, f"run the release of Tidegate that made schema {revision}, or a newer one" if newer else MIGRATE
 
 
 def known() -> frozenset[str]:

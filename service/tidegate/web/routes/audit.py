@@ -18,14 +18,14 @@ def read_audit(query: AuditQuery) -> Response:
     last = decode_cursor(query.cursor)
     if last is not None and not last.isdecimal():
         raise bad_cursor()
-    found = api().store.audit(None if last is None else int(last), query.limit + 1, _subjects(query.subject))
-    entries = found[: query.limit]
-    cursor = encode_cursor(str(entries[-1].number)) if len(found) > len(entries) else None
+    page = api().store.audit(None if last is None else int(last), query.limit + 1, _subjects(query.subject))
+    entries = page[: query.limit]
+    cursor = encode_cursor(str(entries[-1].number)) if len(page) > len(entries) else None
     return with_next_link(respond(AuditView(entries=[audit_view(entry) for entry in entries], next=cursor)), cursor)
 
 
 def _subjects(wanted: str | None) -> list[str] | None:
-    """What is entries: the one asked for, or all; a token for some services sees these only, and no environment or token."""
+    """What is shown: the one asked for, or all; a token for some services sees these only, and no environment or token."""
     who = principal()
     if wanted is not None and "/" in wanted:
         who.require("read", wanted)

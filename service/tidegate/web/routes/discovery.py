@@ -55,8 +55,8 @@ def _wanted(row: ServiceRow, query: TargetsQuery) -> bool:
     service = row.service
     if service.environment not in api().wiring.environments:  # it was taken out of the settings, and nobody can be asked
         return False
-    asked = query.environment in ("", service.environment) and query.service in ("", service.name, service.key)
-    return asked and principal().may("read", service.key)
+    matches = query.environment in ("", service.environment) and query.service in ("", service.name, service.key)
+    return matches and principal().may("read", service.key)
 
 
 def _targets(row: ServiceRow, instances: Sequence[Instance]) -> list[TargetView]:

@@ -30,9 +30,9 @@ def freeze(path: EnvironmentPath, body: FreezeBody) -> Response:
     by = identify_requester(body.on_behalf_of, f"{path.environment}/*")
     now = api().now()
     until = None if body.hours is None else now + body.hours * SECONDS_PER_HOUR
-    made = Freeze(path.environment, by.by, body.reason, now, until)
-    api().store.freeze(made, audit=by.audit("freeze", path.environment, body.reason))
-    return respond(freeze_view(made))
+    new = Freeze(path.environment, by.by, body.reason, now, until)
+    api().store.freeze(new, audit=by.audit("freeze", path.environment, body.reason))
+    return respond(freeze_view(new))
 
 
 @bp.delete("/environments/<environment>/freeze", responses={"204": None, **problems(404)})

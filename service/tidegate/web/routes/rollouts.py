@@ -194,7 +194,7 @@ def _current_state(rollout: Rollout, signals: Sequence[Signal]) -> Response:
     return respond(rollout_view(rollout, signals), 202, version=rollout.version)
 
 
-# -- whether a signal makes sense -------------------------------------------------------------------------------------------
+# -- whether a signal makes sense -----------------------------------------------------------------------------------------
 
 
 def _require_forceable(_: AppContext, rollout: Rollout, __: tuple[Signal, ...], ___: str) -> None:
