@@ -95,7 +95,7 @@ def put_back(stage: TickHarness, copy: Copy) -> None:
 
 def goes_on(stage: TickHarness) -> None:
     """An engine that remembers nothing drives it to its end."""
-    stage.claim, stage.memory = claimed(stage.store, "bert"), RolloutCache()
+    stage.claim, stage.cache = claimed(stage.store, "bert"), RolloutCache()
     assert stage.claim.rollout == stage.rollout
     stage.run()
 
@@ -129,7 +129,7 @@ def test_a_release_that_the_backup_does_not_know_serves_until_the_next_rollout(s
     stage.store.release(stage.claim, None)
     copy.back_up()
     stage.rollout = request_rollout(stage.store, service, 3, stage.clock, old=2)
-    stage.claim, stage.memory = claimed(stage.store), RolloutCache()
+    stage.claim, stage.cache = claimed(stage.store), RolloutCache()
     stage.run()
     put_back(stage, copy)
     assert stage.store.get_service(service.key).live == "v2-2"
@@ -156,6 +156,6 @@ def test_without_being_told_of_it_the_proxy_refuses_old_fences(stage: TickHarnes
     copy.restore()
     stage.store = SqlStore(copy.url, stage.clock, common=stage.clock)
     stage.clock.forward(60)
-    stage.claim, stage.memory = claimed(stage.store, "bert"), RolloutCache()
+    stage.claim, stage.cache = claimed(stage.store, "bert"), RolloutCache()
     stage.run()
     assert any("too old" in each for each in stage.messages(EventKind.DRIVER_ERROR))

@@ -294,7 +294,7 @@ class AnalysisHarness:
         self.instances: tuple[Instance, ...] = ()
         self.saved: list[Measurement] = []
         self.verdicts: list[Verdict] = []
-        self._memory = RolloutCache()
+        self._cache = RolloutCache()
 
     def begin(self) -> None:
         """The new release is routed now."""
@@ -307,19 +307,19 @@ class AnalysisHarness:
 
     def take_over(self) -> None:
         """Another engine goes on: it knows the saved looks only."""
-        self._memory = RolloutCache()
+        self._cache = RolloutCache()
 
     def measure(self, *, final: bool = True) -> dict[str, Finding]:
         """One look now, by the engine's own function; the findings by check."""
         parts: Any = Drivers(platform=None, router=None, metrics=self.metrics, documents=None)  # type: ignore[arg-type]
         store: Any = self
-        turn = TickContext(
-            Claim("r1", 1, 0.0, "e"), store, parts, lambda: time.time() + self.ahead, self._memory, lambda: None
+        context = TickContext(
+            Claim("r1", 1, 0.0, "e"), store, parts, lambda: time.time() + self.ahead, self._cache, lambda: None
         )
         verdict, look, trial = effects.analyze(
-            turn, self.rollout, ObservedState(self.instances, RouterState()), Judge(final, "")
+            context, self.rollout, ObservedState(self.instances, RouterState()), Judge(final, "")
         )
-        self._memory.trial = trial
+        self._cache.analysis = trial
         self.saved.append(look)
         self.verdicts.append(verdict)
         return {finding.check: finding for finding in verdict.findings}

@@ -32,7 +32,7 @@ class TickHarness:
     def __init__(self, store: SqlStore, clock: ManualClock) -> None:
         self.store, self.clock = store, clock
         self.world = FakeEnvironment(clock)
-        self.memory = RolloutCache()
+        self.cache = RolloutCache()
         self.claim = Claim("", 0, 0.0, "")
         self.rollout = ""
 
@@ -46,7 +46,7 @@ class TickHarness:
 
     def tick(self, *, parts: Drivers | None = None, store: Any = None) -> TickResult:
         self.clock.forward(0.001)
-        return tick(self.claim, store or self.store, parts or self.world.parts(), self.clock, memory=self.memory)
+        return tick(self.claim, store or self.store, parts or self.world.parts(), self.clock, cache=self.cache)
 
     def run(self, until: Phase | None = None, *, most: int = 400, **changed: Any) -> TickResult:
         """Tick to the end, to a phase, or fail."""
@@ -85,10 +85,10 @@ class TickHarness:
         return self.store.load(self.rollout)[0].reason
 
     def kinds(self) -> list[str]:
-        return [each.kind for each in self.store.events(self.rollout)]
+        return [event.kind for event in self.store.events(self.rollout)]
 
     def messages(self, kind: EventKind) -> list[str]:
-        return [each.message for each in self.store.events(self.rollout) if each.kind == kind]
+        return [event.message for event in self.store.events(self.rollout) if event.kind == kind]
 
     def signal(self, kind: SignalKind) -> None:
         self.store.signal(self.rollout, Signal(kind, self.clock(), "ada", "because"))
@@ -112,7 +112,7 @@ def another(stage: TickHarness, service: Service) -> TickHarness:
 def taken_over(stage: TickHarness) -> None:
     """By an engine that remembers nothing, once the lease has run out."""
     stage.clock.forward(20)
-    stage.claim, stage.memory = claimed(stage.store, "bert"), RolloutCache()
+    stage.claim, stage.cache = claimed(stage.store, "bert"), RolloutCache()
 
 
 def crash_at(stage: TickHarness, number: int) -> None:

@@ -40,7 +40,7 @@ def rollout_of(stage: TickHarness) -> Rollout:
 
 
 def follow(stage: TickHarness, apart: float) -> None:
-    clock_jumps.adjust(stage.claim, stage.store, stage.memory, apart, stage.clock())
+    clock_jumps.adjust(stage.claim, stage.store, stage.cache, apart, stage.clock())
 
 
 def baking(stage: TickHarness) -> float:
@@ -89,10 +89,10 @@ def test_small_steps_add_up(stage: TickHarness) -> None:
 
 def test_what_trouble_is_counted_from_goes_along(stage: TickHarness) -> None:
     baking(stage)
-    stage.memory.stuck_since = stage.memory.failing_since = stage.clock()
+    stage.cache.stuck_since = stage.cache.failing_since = stage.clock()
     stage.clock.now -= HOUR
     follow(stage, -HOUR)
-    assert stage.memory.stuck_since == stage.memory.failing_since == pytest.approx(stage.clock())
+    assert stage.cache.stuck_since == stage.cache.failing_since == pytest.approx(stage.clock())
 
 
 def test_a_task_that_has_ended_stays_as_it_was() -> None:

@@ -43,7 +43,7 @@ class Tended(TickHarness):
         """So many looks, each when it is due."""
         for _ in range(times):
             self.clock.forward(INTERVAL_SECONDS)
-            assert self.watch.look("demo")
+            assert self.watch.check_next("demo")
         return self.store.get_service(self.service.key).drift
 
     @property
@@ -53,7 +53,7 @@ class Tended(TickHarness):
     def drive(self) -> Phase:
         """The live rollout to its end."""
         assert self.live is not None, "nothing was asked for"
-        self.rollout, self.memory, self.claim = self.live, RolloutCache(), claimed(self.store)
+        self.rollout, self.cache, self.claim = self.live, RolloutCache(), claimed(self.store)
         self.run()
         self.store.release(self.claim, None)
         return self.phase
@@ -302,7 +302,7 @@ def test_what_a_halted_rollout_left_is_for_a_person(tended: Tended) -> None:
 def test_a_service_that_is_driven_is_not_looked_at(tended: Tended) -> None:
     tended.clock.forward(INTERVAL_SECONDS)
     request_rollout(tended.store, tended.service, 2, tended.clock, 1)
-    assert not tended.watch.look("demo")
+    assert not tended.watch.check_next("demo")
     assert tended.world.calls == []
 
 

@@ -181,8 +181,8 @@ def driven(store: SqlStore, clock: ManualClock, world: FakeEnvironment, service:
     rollout = request_rollout(store, service, 2, clock, 1)
     for each in signals:
         store.signal(rollout, each)
-    claim, memory = claimed(store), RolloutCache()
-    while not (done := tick(claim, store, world.parts(), clock, memory=memory)).finished:
+    claim, cache = claimed(store), RolloutCache()
+    while not (done := tick(claim, store, world.parts(), clock, cache=cache)).finished:
         clock.now = max(clock.now, done.due or clock.forward(0.001))
     return build_report(store.load(rollout)[0], store.events(rollout), store.verdicts(rollout))
 

@@ -175,7 +175,7 @@ def test_a_router_that_refuses_our_fence_means_that_the_lease_is_lost(stage: Tic
             stage.clock.forward(20)
             stage.world.fences["shop"] = claimed(stage.store, "bert").fence
 
-    stage.memory.told, stage.memory.event_noted_at = f"fence {stage.claim.fence} is too old", stage.clock.now + 20
+    stage.cache.last_error, stage.cache.event_noted_at = f"fence {stage.claim.fence} is too old", stage.clock.now + 20
     parts = stage.world.parts()
     stage.tick()  # records that the proxy is about to be written
     with pytest.raises(LeaseLost):  # although the trouble itself is not told again

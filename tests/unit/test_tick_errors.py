@@ -46,7 +46,7 @@ def test_stop_reads_the_proxy_again_and_leaves_what_serves(stage: TickHarness, h
                 stage.world.draining.update({each.id: count for each in stage.world.present("v1-1")})
 
     parts = stage.world.parts()
-    stage.memory.forget_observation()
+    stage.cache.forget_observation()
     stage.tick(parts=replace(parts, router=Interposed(parts.router, back_in_the_route)))
     assert seen == ["read", "read"]
     assert "stop" not in stage.world.calls
@@ -74,7 +74,7 @@ def test_nothing_is_touched_while_blind_and_pauses_grow(stage: TickHarness) -> N
     pauses = []
     for _ in range(8):
         answer = stage.tick()
-        assert answer.trouble
+        assert answer.failed
         assert answer.due is not None
         pauses.append(round(answer.due - stage.clock(), 3))
         stage.clock.now = answer.due

@@ -212,7 +212,7 @@ def test_blue_green_with_a_preview_holds_switches_and_keeps(stage: TickHarness) 
 def test_engines_that_take_turns_judge_by_all_looks(stage: TickHarness) -> None:
     stage.world.answer = constant(2.0)
     stage.begin(a_service(replicas=1, bake_seconds=60.0, checks=(replace(LIMIT, least=6),)))
-    for owner, stage.memory in itertools.cycle({"anna": RolloutCache(), "bert": RolloutCache()}.items()):
+    for owner, stage.cache in itertools.cycle({"anna": RolloutCache(), "bert": RolloutCache()}.items()):
         stage.store.release(stage.claim, stage.clock())
         stage.claim = claimed(stage.store, owner)
         while (done := stage.tick()).due is None and stage.phase is not Phase.ROLLING_BACK:
