@@ -80,7 +80,7 @@ class Colours:
 
     def colours(self) -> list[str]:
         """The versions of all containers."""
-        return sorted(each["image"].rpartition(":")[2] for each in self.stage.containers())
+        return sorted(container["image"].rpartition(":")[2] for container in self.stage.containers())
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_a_colour_is_seen_before_it_serves_and_the_old_one_is_kept_for_the_way_b
     assert asked(stage.listen) == "v1", "the new colour takes no traffic"
     assert asked(shop.preview) == "v2", "and is reached at the preview's address"
     assert asked(stage.listen, X_Shop_Preview="green") == "v2", "and by its header"
-    assert [(each["name"], each["state"]) for each in waiting["tasks"]] == [
+    assert [(task["name"], task["state"]) for task in waiting["tasks"]] == [
         ("pre_deploy", "passed"),
         ("pre_promote", "passed"),
     ]
@@ -117,15 +117,15 @@ def test_a_colour_is_seen_before_it_serves_and_the_old_one_is_kept_for_the_way_b
     back_seconds = time.monotonic() - begun
     assert stage.await_end() == "rolled_back"
     assert shop.colours() == ["v1", "v1"]
-    switches = [each for each in stage.report()["batches"] if each["phase"] == "rolling_back"]
-    assert all("started" not in each["did"] for each in switches), "turning back was one switch"
+    switches = [batch for batch in stage.report()["batches"] if batch["phase"] == "rolling_back"]
+    assert all("started" not in switch["did"] for switch in switches), "turning back was one switch"
 
     shop.deploy("v3", after="1")
     shop.held()
     stage.tidegate("promote", stage.service, "-m", "good this time", "--no-wait")
     assert stage.await_end() == "succeeded"
     assert shop.colours() == ["v3", "v3"]
-    assert [each["state"] for each in shop.rollout()["tasks"]] == ["passed", "passed", "warned"]
+    assert [task["state"] for task in shop.rollout()["tasks"]] == ["passed", "passed", "warned"]
     assert asked(shop.preview) == "nobody", "the preview is closed again"
 
     seen = stage.finish_traffic()
@@ -144,7 +144,8 @@ def test_a_failed_smoke_test_turns_back_before_any_request_came_to_it(shop: Colo
     assert report["exposed"] is None
     assert shop.colours() == ["v1", "v1"]
     assert seen.by_outcome == {"ok": seen.requests}
-    log = [each for each in stage.api(f"/v1/rollouts/{report['rollout']}/events")["events"] if each["kind"] == "task_ended"]
+    events = stage.api(f"/v1/rollouts/{report['rollout']}/events")["events"]
+    log = [event for event in events if event["kind"] == "task_ended"]
     assert "x-version: somebody else" in log[1]["data"]["log"].lower(), "what the hook printed is in the story"
     assert [each["data"]["task"] for each in log] == ["pre_deploy", "pre_promote", "on_rollback"]
 

@@ -239,8 +239,8 @@ def assert_observed_state(stage: DemoStack, lanes: list[Lane]) -> None:
     """Exactly the containers of what serves, and exactly these in the proxy."""
     containers: list[dict[str, Any]] = stage.containers()
     images = Counter(f"tidegate-chaos:{lane.serving}" for lane in lanes for _ in range(REPLICAS))
-    assert Counter(each["image"] for each in containers) == images
-    assert {each["id"] for each in containers} == set().union(*(stage.members(lane.name) for lane in lanes))
+    assert Counter(container["image"] for container in containers) == images
+    assert {container["id"] for container in containers} == set().union(*(stage.members(lane.name) for lane in lanes))
 
 
 @pytest.mark.timeout(max(1800, 120 * ROLLOUTS))

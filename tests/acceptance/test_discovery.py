@@ -58,7 +58,7 @@ class DiscoveredTargets:
 
     def serving(self, job: str) -> Counter[tuple[str, str]]:
         """(release, role) of the targets that answer; without a role where the job knows none."""
-        answering = [each for each in self.targets(job) if each["health"] == "up"]
+        answering = [target for target in self.targets(job) if target["health"] == "up"]
         role = "__meta_tidegate_role"
         return Counter((each["labels"]["release"], each["discoveredLabels"].get(role, "")) for each in answering)
 
@@ -78,7 +78,7 @@ def deploy(stage: DemoStack, version: str, *, hold: str) -> None:
 def held(stage: DemoStack) -> bool:
     rollout = stage.api(f"/v1/rollouts?service={stage.service}&limit=1")["rollouts"][0]
     return any(
-        each["kind"] == "waiting_for_approval" for each in stage.api(f"/v1/rollouts/{rollout['id']}/events")["events"]
+        event["kind"] == "waiting_for_approval" for event in stage.api(f"/v1/rollouts/{rollout['id']}/events")["events"]
     )
 
 
@@ -108,14 +108,14 @@ def the_first_release_is_told(stage: DemoStack, seen: DiscoveredTargets) -> None
     """With the labels that the checks need, however it was found; and nothing else of Tidegate's."""
     own = {"environment": stage.environment, "service": "shop", "release": "v1-1"}
     for job in ("instances", "docker"):
-        labels = sorted((each["labels"] for each in seen.targets(job)), key=lambda each: str(each["ordinal"]))
-        addresses = [each.pop("instance") for each in labels]
+        labels = sorted((target["labels"] for target in seen.targets(job)), key=lambda each: str(each["ordinal"]))
+        addresses = [label.pop("instance") for label in labels]
         assert labels == [{**own, "job": job, "ordinal": ordinal} for ordinal in ("0", "1")]
         assert len(set(addresses)) == 2
         query = f'http_requests_total{{job="{job}",release="v1-1",code="200"}}'
         eventually(f"{job}: both are scraped", lambda query=query: len(seen.series(query)) == 2)
-    for each in seen.targets("elsewhere"):
-        assert re.fullmatch(r"http://[\d.]+:9102/internal/metrics", each["scrapeUrl"])
-        assert each["labels"]["version"] == "v1"
+    for target in seen.targets("elsewhere"):
+        assert re.fullmatch(r"http://[\d.]+:9102/internal/metrics", target["scrapeUrl"])
+        assert target["labels"]["version"] == "v1"
     query = 'haproxy_server_http_responses_total{release="v1-1",code="2xx"}'
     eventually("both have responses", lambda: sorted(each["ordinal"] for each in seen.series(query)) == ["0", "1"])

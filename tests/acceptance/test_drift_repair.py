@@ -110,11 +110,12 @@ def crash_loop(stage: DemoStack, counters: Path, replicas: int) -> None:
     shutil.rmtree(counters / "live")
     by_hand(stage, lambda container: container.remove(force=True))()
     eventually("it is unhealthy", lambda: (shop(stage)["drift"] or {}).get("state") == "unhealthy", 200.0)
-    failed = [each for each in rollouts(stage) if each["phase"] == "failed"]
+    failed = [rollout for rollout in rollouts(stage) if rollout["phase"] == "failed"]
     assert [each["kind"] for each in failed] == ["repair"] * MAX_FAILED
     print(f"given up: {shop(stage)['drift']['why']}")
     pause(3.0, "no further repair is tried")
-    assert len([each for each in rollouts(stage) if each["kind"] == "repair" and each["phase"] == "failed"]) == MAX_FAILED
+    repairs = [rollout for rollout in rollouts(stage) if rollout["kind"] == "repair"]
+    assert len([rollout for rollout in repairs if rollout["phase"] == "failed"]) == MAX_FAILED
     assert len(stage.members()) == replicas - 1, "who still serves goes on"
     assert lost_while(stage).lost == 0
     (counters / "live").mkdir()

@@ -88,5 +88,5 @@ def run(stage: DemoStack, file: Path, version: str) -> str:
 def assert_observed_state(stage: DemoStack, version: str) -> None:
     """Exactly three containers, all of this version, and exactly these in the proxy."""
     containers = stage.containers()
-    assert sorted(each["image"] for each in containers) == [f"tidegate-acceptance:{version}"] * 3
-    assert {each["id"] for each in containers} == stage.members()
+    assert sorted(container["image"] for container in containers) == [f"tidegate-acceptance:{version}"] * 3
+    assert {container["id"] for container in containers} == stage.members()

@@ -85,7 +85,7 @@ def test_killed_proxy(stage: DemoStack, name: str) -> None:
     kill()
     eventually("the engine has started it", lambda: answered(stage.listen))
     said = "the proxy did not run"
-    eventually("the report says so", lambda: any(said in each["message"] for each in stage.report()["notes"]))
+    eventually("the report says so", lambda: any(said in note["message"] for note in stage.report()["notes"]))
     assert set(router.read(shop).members) == members
     stage.start_traffic(client="checking", get_ka=60, get=30, post_ka=20, post=10)
     stage.tidegate("promote", stage.service, "-m", "the proxy came back", "--no-wait")
@@ -96,8 +96,8 @@ def test_killed_proxy(stage: DemoStack, name: str) -> None:
     stage.tidegate("rollback", stage.service, "-m", "with a kill on the way", "--no-wait")
     kill()
     assert stage.await_end() == "rolled_back"
-    assert {each.release for each in router.read(shop).members} == {rollout()["old"]}
-    assert {each["image"] for each in stage.containers()} == {"tidegate-acceptance:v2"}
+    assert {member.release for member in router.read(shop).members} == {rollout()["old"]}
+    assert {container["image"] for container in stage.containers()} == {"tidegate-acceptance:v2"}
     print(f"{name}: {before.by_outcome}, {after.by_outcome}")
     assert before.by_outcome == {"ok": before.requests}
     assert after.by_outcome == {"ok": after.requests}

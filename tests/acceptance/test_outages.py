@@ -64,9 +64,9 @@ def courses(outages: tuple[Outage, ...], *chosen: Course) -> list[Course]:
     if not ALL:
         return list(chosen)
     found: list[Course] = []
-    for each in outages:
-        onwards = dict.fromkeys(("batch", "bake", "drain"), each.name)
-        found += [onwards, {"rollback": each.name}]
+    for outage in outages:
+        onwards = dict.fromkeys(("batch", "bake", "drain"), outage.name)
+        found += [onwards, {"rollback": outage.name}]
     return found
 
 

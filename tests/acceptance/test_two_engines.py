@@ -89,7 +89,7 @@ def test_one_of_two_engines_sleeps_through_a_rollout(
             finally:
                 os.kill(sleeper, signal.SIGCONT)
             pause(1.0, "the engine that wakes up changes nothing")
-            told = [each["kind"] for each in stage.report()["notes"]]
+            told = [note["kind"] for note in stage.report()["notes"]]
             taken_over += "taken_over" in told
             found = stage.containers()
             assert sorted(each["image"] for each in found) == [f"tidegate-acceptance:{version}"] * 3

@@ -96,7 +96,7 @@ def measure(name: str, rollouts: int, seconds: float) -> LoadRow:
                 begin, before = time.time(), _ticks(scene.engines)
                 time.sleep(seconds)
                 end, after = time.time(), _ticks(scene.engines)
-                sizes, size = [each.resident_mib() for each in scene.engines], server.resident_mib()
+                sizes, size = [engine.resident_mib() for engine in scene.engines], server.resident_mib()
         answers = [taken for at, taken in clients.times if begin <= at < end]
         late = scene.lateness(begin, end)
         speed = (after - before) / (end - begin)
@@ -104,7 +104,7 @@ def measure(name: str, rollouts: int, seconds: float) -> LoadRow:
 
 
 def _ticks(engines: Sequence[LoadProcess]) -> float:
-    return sum(each.ticks() for each in engines)
+    return sum(engine.ticks() for engine in engines)
 
 
 def quantile(values: Sequence[float], share: float) -> float:
@@ -116,7 +116,7 @@ def quantile(values: Sequence[float], share: float) -> float:
 def line(row: LoadRow) -> str:
     """Of the table."""
     late, answers = ([f"{1000 * quantile(each, share):.0f}" for share in (0.5, 0.99)] for each in (row.late, row.answers))
-    engines = " + ".join(f"{each:.0f}" for each in row.engines)
+    engines = " + ".join(f"{engine:.0f}" for engine in row.engines)
     cells = [row.database, str(len(row.engines)), f"{row.rollouts:,}", f"{row.decisions:.0f}", *late, *answers]
     cells += [str(row.refused), engines, f"{row.server:.0f}", f"{row.stood:.0f}"]
     return f"| {' | '.join(cells)} |"

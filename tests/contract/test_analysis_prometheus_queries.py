@@ -126,8 +126,8 @@ def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GaugeExporters]:
         with started(prometheus):
             yield GaugeExporters(proxy, instances, prometheus, dict(total(3600.0)))
     finally:
-        for each in (proxy, *instances.values()):
-            each.close()
+        for instance in (proxy, *instances.values()):
+            instance.close()
 
 
 # -- latency -----------------------------------------------------------------------------------------------------------
@@ -294,10 +294,10 @@ def test_old_against_new(farm: GaugeExporters, value: float, direction: Directio
         found = bake.measure(final=False)["own"]
     assert (found.baseline, found.candidate, bake.outcome) == (100.0, value, outcome)
     parts = [[question.part for question, _ in look.answers] for look in bake.saved]
-    assert [QueryPurpose.HISTORY in each for each in parts] == [True, True, *[False] * 29], (
+    assert [QueryPurpose.HISTORY in part for part in parts] == [True, True, *[False] * 29], (
         "it is asked until it is answered"
     )
-    ((asked, series),) = [each for each in bake.saved[1].answers if each[0].part is QueryPurpose.HISTORY]
+    ((asked, series),) = [answer for answer in bake.saved[1].answers if answer[0].part is QueryPurpose.HISTORY]
     ((past,),) = [(each.samples,) for each in series]
     assert asked.step_seconds == 30.0
     assert len(past) >= 115

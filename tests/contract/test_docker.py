@@ -227,7 +227,7 @@ def test_what_was_left_created_comes_up_by_itself(
         (left, InstanceState.STARTING, "created, not started yet")
     ]
     monkeypatch.setattr(platform_module, "ORPHAN_SECONDS", 0.1)
-    assert [each.id for each in wait_for_instances(platform, SERVICE, all_ready(1))] == [left]
+    assert [instance.id for instance in wait_for_instances(platform, SERVICE, all_ready(1))] == [left]
 
 
 def test_what_was_left_created_and_cannot_start_makes_room(platform: DockerPlatform, good: Release) -> None:
@@ -249,7 +249,7 @@ def test_stop_comes_back_at_once_and_keeps_the_grace(
             platform.stop([long], 600.0)
         begun = time.monotonic()
         platform.stop([short], 0.9)  # the engine counts whole seconds
-        assert {each.state for each in platform.instances(SERVICE)} == {InstanceState.STOPPING}
+        assert {instance.state for instance in platform.instances(SERVICE)} == {InstanceState.STOPPING}
         seen = wait_for_instances(platform, SERVICE, lambda seen: len(seen) < 2)
         assert time.monotonic() - begun > 0.9
         assert [(each.id, each.state) for each in seen] == [(long.id, InstanceState.STOPPING)], "its grace is not over"

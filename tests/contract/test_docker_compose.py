@@ -120,7 +120,7 @@ def test_secrets_and_configs_are_files_of_the_container(
         assert SECRET not in json.dumps(client.api.containers(filters={"id": looked["Id"]}))
         process = Path(f"/proc/{looked['State']['Pid']}")
         assert SECRET.encode() not in (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
-        volumes = [each["Name"] for each in looked["Mounts"] if each["Type"] == "volume"]
+        volumes = [mount["Name"] for mount in looked["Mounts"] if mount["Type"] == "volume"]
     assert bool(volumes) == bool(shape)
     eventually("its volumes are gone", lambda: not {each.name for each in client.volumes.list()} & set(volumes))
 
@@ -201,7 +201,7 @@ def test_all_that_is_honoured_is_there(client: docker.DockerClient, platform: Do
         }
         assert {key: host[key] for key in expected} == expected
         assert [each.removeprefix("CAP_") for each in host["CapAdd"]] == ["NET_BIND_SERVICE"]
-        assert {each["Name"]: (each["Soft"], each["Hard"]) for each in host["Ulimits"]} == {
+        assert {ulimit["Name"]: (ulimit["Soft"], ulimit["Hard"]) for ulimit in host["Ulimits"]} == {
             "nofile": (2048, 2048),
             "core": (0, 0),
         }
@@ -212,7 +212,7 @@ def test_all_that_is_honoured_is_there(client: docker.DockerClient, platform: Do
             True,
         )
         assert {f"FROM_FILE={SECRET}", "PLAIN=x"} <= set(config["Env"])
-        there = {each["Destination"]: (each["Type"], each["RW"], each.get("Name", "")) for each in looked["Mounts"]}
+        there = {mount["Destination"]: (mount["Type"], mount["RW"], mount.get("Name", "")) for mount in looked["Mounts"]}
         assert there["/kept"] == ("volume", True, f"{PREFIX}kept")
         assert there["/outside"] == ("volume", False, f"{PREFIX}outside")
         assert (there["/host-etc"][:2], there["/host-usr"][:2]) == (("bind", False), ("bind", False))
@@ -283,7 +283,7 @@ def test_what_was_left_without_its_files_gets_them_from_start(
     wanted = pin_release(platform, release(FILES + "networks: [back]"))
     left = platform._create(platform._hosts["local"], wanted, 0)
     platform.start(wanted, [0])
-    assert [each.id for each in wait_for_instances(platform, SERVICE, all_ready(1))] == [left]
+    assert [instance.id for instance in wait_for_instances(platform, SERVICE, all_ready(1))] == [left]
     looked = client.api.inspect_container(left)
     assert Path(f"/proc/{looked['State']['Pid']}/root/run/secrets/db").read_text() == f"{SECRET}\n"
     assert BACK in looked["NetworkSettings"]["Networks"]

@@ -53,7 +53,7 @@ def listens(backend: Backend) -> bool:
 
 def files(home: Path) -> dict[str, tuple[int, str]]:
     """Everything that Tidegate wrote for Envoy: a file that was put in place again is another one."""
-    return {each.name: (each.stat().st_ino, each.read_text()) for each in (home / "envoy").glob("*.json")}
+    return {path.name: (path.stat().st_ino, path.read_text()) for path in (home / "envoy").glob("*.json")}
 
 
 # -- the files are the truth -----------------------------------------------------------------------------------------------

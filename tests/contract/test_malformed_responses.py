@@ -54,9 +54,9 @@ class MalformedServer:
         tcp.bind(("127.0.0.1", 0))
         self.port: int = tcp.getsockname()[1]
         self._listeners = [unix, tcp]
-        for each in self._listeners:
-            each.listen(64)
-            threading.Thread(target=self._accept, args=(each,), daemon=True).start()
+        for listener in self._listeners:
+            listener.listen(64)
+            threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
 
     def _accept(self, listener: socket.socket) -> None:
         with suppress(OSError):
@@ -72,9 +72,9 @@ class MalformedServer:
             line.recv(65536)
 
     def close(self) -> None:
-        for each in self._listeners:
-            each.shutdown(socket.SHUT_RDWR)
-            each.close()
+        for listener in self._listeners:
+            listener.shutdown(socket.SHUT_RDWR)
+            listener.close()
 
 
 @pytest.fixture(scope="module")

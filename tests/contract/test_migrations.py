@@ -97,11 +97,11 @@ def assert_it_goes_on(store: SqlStore) -> None:
     (line,) = store.check()
     assert line.ok, line
     assert [each.id for each in store.rollouts()] == ["shop-2", "shop-1"]
-    assert [each.verdict.outcome for each in store.verdicts("shop-1")] == [Outcome.PASS]
-    assert [each.kind for each in store.events("shop-2")] == ["created", "moved", "promoted"]
-    assert [each.name for each in store.tokens()] == ["jenkins"]
+    assert [verdict.verdict.outcome for verdict in store.verdicts("shop-1")] == [Outcome.PASS]
+    assert [event.kind for event in store.events("shop-2")] == ["created", "moved", "promoted"]
+    assert [token.name for token in store.tokens()] == ["jenkins"]
     rollout, signals = store.load("shop-2")
-    assert [(each.kind, each.by) for each in signals] == [(SignalKind.PROMOTE, "eva")]
+    assert [(signal.kind, signal.by) for signal in signals] == [(SignalKind.PROMOTE, "eva")]
     good = store.last_good(SHOP.key)
     assert good is not None
     assert (good.release, good.number) == (replace(a_release(SHOP, 1), digest="sha256:1"), 1)
@@ -198,7 +198,7 @@ def test_a_schema_of_the_next_generation_is_refused(store: SqlStore) -> None:
 
 
 def test_revisions_are_numbered_within_one_generation() -> None:
-    assert {each[0] for each in REVISIONS} == {migrations.head()[0]}
+    assert {revision[0] for revision in REVISIONS} == {migrations.head()[0]}
     assert migrations.head() == REVISIONS[-1]
 
 

@@ -176,7 +176,7 @@ def test_what_does_not_go_with_their_file_is_refused_before_it_is_there(standing
     assert not refused.value.retryable
     assert there.include.read_text() == before
     assert there.config.read_text() == theirs
-    assert sorted(each.name for each in there.home.glob(".*")) == [], "no drafts are left"
+    assert sorted(path.name for path in there.home.glob(".*")) == [], "no drafts are left"
     assert ids(there.router.read(Backend("shop")).members) == ids([member(0)])
 
 

@@ -54,7 +54,7 @@ def nobody_is_forgotten(router: NginxRouter, backend: Backend, home: Path, file:
     seen = router.read(backend)
     assert seen.members
     there = generations(home).workers(router.pid)  # after: whoever ends in between is told too much, never too little
-    sent = {each.instance for one in there for each in one.generation.spots[backend.name].members}
+    sent = {member.instance for one in there for member in one.generation.spots[backend.name].members}
     assert sent <= ids(seen.members) | {*seen.draining}
     told = {each.address: each.instance for each in (*BEFORE, *AFTER)}
     assert {told[address] for address in in_file(file, backend.name)} <= ids(seen.members) | {*seen.draining}
@@ -134,8 +134,8 @@ def test_a_file_that_somebody_put_back_is_mended_by_the_next_write(owned: NginxR
 
 def test_a_removed_folder_does_not_hide_what_is_served(owned: NginxRouter, home: Path, shop: Backend) -> None:
     owned.write(shop, (member(0),), 7)
-    for each in (*(home / "nginx" / "generations").iterdir(), home / "nginx" / "state.json"):
-        each.unlink()
+    for path in (*(home / "nginx" / "generations").iterdir(), home / "nginx" / "state.json"):
+        path.unlink()
     assert ids(owned.read(shop).members) == ids([member(0)])
     owned.write(shop, (member(1),), 1)
     reload(owned, home)
@@ -150,7 +150,7 @@ def test_generations_that_nobody_serves_are_removed(owned: NginxRouter, home: Pa
 
 def test_an_unchanged_write_reloads_nothing(owned: NginxRouter, home: Path, shop: Backend) -> None:
     owned.write(shop, BEFORE, 1)
-    before = {each.pid for each in generations(home).workers(owned.pid)}
+    before = {worker.pid for worker in generations(home).workers(owned.pid)}
     owned.write(shop, BEFORE[::-1], 2)
-    assert {each.pid for each in generations(home).workers(owned.pid)} == before
+    assert {worker.pid for worker in generations(home).workers(owned.pid)} == before
     assert owned.read(shop).fence == 2

@@ -87,7 +87,7 @@ def test_the_revisions_make_the_same_defaults_and_indexes_as_the_tables(postgres
 
 def test_several_migrate_at_once(postgres: PostgresServer) -> None:
     stores = opened(postgres.url(postgres.empty()), 4)
-    assert run_concurrently(*(each.migrate for each in stores)) == [None] * 4
+    assert run_concurrently(*(store.migrate for store in stores)) == [None] * 4
     assert [line.ok for line in stores[0].check()] == [True]
     for each in stores:
         each.close()
@@ -149,7 +149,7 @@ def test_one_key_sent_to_several_servers_at_once_makes_one_rollout(postgres_url:
     answers = run_concurrently(*(lambda number=number: create(number) for number in range(6)))
     (made,) = stores[0].rollouts()
     assert answers.count(None) == 1
-    assert [each for each in answers if each is not None] == [replace(a_key("build-7"), answer=made.id)] * 5
+    assert [answer for answer in answers if answer is not None] == [replace(a_key("build-7"), answer=made.id)] * 5
     for each in stores:
         each.close()
 

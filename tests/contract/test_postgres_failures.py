@@ -43,8 +43,8 @@ def store(postgres_url: str) -> Iterator[SqlStore]:
 def run(store: SqlStore, *statements: str) -> None:
     """In one transaction of the store's."""
     with store._write("testing") as connection:
-        for each in statements:
-            connection.execute(text(each))
+        for statement in statements:
+            connection.execute(text(statement))
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,7 @@ def test_the_revisions_make_the_same_statements_as_the_tables(store: SqlStore, t
 
 def test_a_database_may_be_migrated_by_several_at_once(url: str) -> None:
     stores = [SqlStore(url) for _ in range(4)]
-    assert run_concurrently(*(each.migrate for each in stores)) == [None] * 4
+    assert run_concurrently(*(store.migrate for store in stores)) == [None] * 4
     assert [line.ok for line in stores[0].check()] == [True]
     for each in stores:
         each.close()
@@ -150,7 +150,7 @@ def test_one_key_sent_to_several_servers_at_once_makes_one_rollout(store: SqlSto
     answers = run_concurrently(*(lambda number=number: create(number) for number in range(6)))
     (made,) = store.rollouts()
     assert answers.count(None) == 1
-    assert [each for each in answers if each is not None] == [replace(a_key("build-7"), answer=made.id)] * 5
+    assert [answer for answer in answers if answer is not None] == [replace(a_key("build-7"), answer=made.id)] * 5
     for each in stores:
         each.close()
 
@@ -173,7 +173,7 @@ def test_nobody_else_may_read_the_file(store: SqlStore, url: str) -> None:
     begin(store, SHOP)
     files = list(path_of(url).parent.iterdir())
     assert len(files) == 3  # with the write-ahead log and its index
-    assert [oct(each.stat().st_mode & 0o777) for each in files] == [oct(0o600)] * 3
+    assert [oct(file.stat().st_mode & 0o777) for file in files] == [oct(0o600)] * 3
 
 
 # -- failures ---------------------------------------------------------------------------------------------------------

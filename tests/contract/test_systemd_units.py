@@ -42,5 +42,5 @@ def test_it_is_well_protected(unit: Path) -> None:
 
 
 def test_a_restart_leaves_an_owned_proxy_alone() -> None:
-    (text,) = [each.read_text() for each in UNITS if each.name == "tidegate.service"]
+    (text,) = [unit.read_text() for unit in UNITS if unit.name == "tidegate.service"]
     assert "\nKillMode=process\n" in text

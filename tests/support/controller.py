@@ -111,7 +111,7 @@ class Controller:
     def executing(self, folder: str) -> list[str]:
         """The addresses of the folder's builds that hold an executor now."""
         found = self._get("computer/", "busyExecutors,computer[executors[currentExecutable[url]]]")
-        busy = [each["currentExecutable"] for one in found["computer"] for each in one["executors"]]
+        busy = [executor["currentExecutable"] for one in found["computer"] for executor in one["executors"]]
         return [str(each["url"]) for each in busy if each and f"/job/{folder}/" in str(each.get("url"))]
 
     def eventually(self, what: str, condition: Callable[[], Any]) -> Any:
@@ -120,7 +120,7 @@ class Controller:
 
     def _input(self, job: str) -> dict[str, Any] | None:
         actions = (self.shown(job) or {}).get("actions", [])
-        return next((one for each in actions if each for one in each.get("executions", [])), None)
+        return next((one for action in actions if action for one in action.get("executions", [])), None)
 
     def _ended(self, job: str) -> dict[str, Any] | None:
         found = self.shown(job)
@@ -136,7 +136,7 @@ class Controller:
 
 
 def _path(job: str) -> str:
-    return "".join(f"job/{each}/" for each in job.split("/"))
+    return "".join(f"job/{part}/" for part in job.split("/"))
 
 
 # -- what jobs are made of -----------------------------------------------------------------------------------------------

@@ -102,8 +102,8 @@ class Containers:
     def start(self, number: int) -> list[Member]:
         """So many more, once all answer."""
         members = list(self._background.map(lambda _: self._start(), range(number)))
-        for each in members:
-            wait_for(each.address, lambda at=each.address: _answers(at), pause_seconds=0.005)
+        for member in members:
+            wait_for(member.address, lambda at=member.address: _answers(at), pause_seconds=0.005)
         return members
 
     def _start(self) -> Member:
@@ -232,5 +232,5 @@ def rollout(counters: Path, replicas: int) -> Iterator[DockerRollout]:
 
 
 def _remove_labelled() -> None:
-    for each in run("ps", "-aq", "--filter", f"label={LABEL}").split():
-        run("rm", "-f", each)
+    for part in run("ps", "-aq", "--filter", f"label={LABEL}").split():
+        run("rm", "-f", part)

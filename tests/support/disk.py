@@ -61,7 +61,7 @@ def again_and_again(act: Callable[[], None]) -> Iterator[None]:
 @contextmanager
 def read_only(*files: Path) -> Iterator[None]:
     """Not even root, and who has them open, may write them in this block. Needs ext4."""
-    names = [str(each) for each in files]
+    names = [str(file) for file in files]
     run("chattr", "+i", *names)
     try:
         yield

@@ -151,7 +151,7 @@ class FakePlatform:
         world = self._world
         world.did("stop")
         with world.lock:
-            routed = {each.instance for members in world.routed.values() for each in members}
+            routed = {member.instance for members in world.routed.values() for member in members}
             for instance in instances:
                 assert instance.id not in routed, GONE_IDS
                 world.started.pop(instance.id, None)

@@ -230,7 +230,7 @@ class FakeJenkinsHandler(http.server.BaseHTTPRequestHandler):
         if self.command == "POST" and path == "queue/cancelItem":
             self._cancel(int(parse_qs(urlsplit(self.path).query)["id"][0]))
             return
-        found = next((each for each in fake.builds.values() if path.startswith(unquote(each.path))), None)
+        found = next((build for build in fake.builds.values() if path.startswith(unquote(build.path))), None)
         if found is None:
             self._not_found()
         elif self.command == "GET" and path == f"{unquote(found.path)}api/json":

@@ -69,8 +69,8 @@ def serving(answer: Callable[[str], Answer], *, hangs_up: bool = False) -> Itera
         for line in lines:
             with suppress(OSError):
                 line.shutdown(socket.SHUT_RDWR)
-        for each in (accepting, *threads):
-            each.join(60)
+        for thread in (accepting, *threads):
+            thread.join(60)
 
 
 def _complete(sent: bytes) -> bool:

@@ -162,7 +162,7 @@ class Jenkins:
     def audit(self, action: str) -> list[dict[str, Any]]:
         """The lines of the audit log about it, the oldest first."""
         entries = self.api.call("GET", "/v1/audit").json()["entries"]
-        return [each for each in reversed(entries) if each["action"] == action]
+        return [entry for entry in reversed(entries) if entry["action"] == action]
 
     def waiting(self) -> dict[str, Any]:
         """The newest rollout once it waits for a person."""

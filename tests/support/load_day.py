@@ -140,7 +140,7 @@ class DayOfLoad:
             if hour in hours:
                 gc.collect()
                 size = resident_mib(os.getpid())
-                kept = sum(len(self._store.rollouts(each.key, limit=1000)) for each in self._services)
+                kept = sum(len(self._store.rollouts(service.key, limit=1000)) for service in self._services)
                 found.append(HourOfLoad(hour, callers.ended, kept, size))
         return found
 

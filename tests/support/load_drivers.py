@@ -88,12 +88,12 @@ class LoadPlatform:
     def start(self, release: Release, ordinals: Collection[int]) -> None:
         found: list[Made] = self._made.get(release.service, [])
         there = {each.ordinal for each, _ in found if each.release == release.id}
-        new = [(_instance(release.id, each, release.service), time.time()) for each in set(ordinals) - there]
+        new = [(_instance(release.id, ordinal, release.service), time.time()) for ordinal in set(ordinals) - there]
         self._made.put(release.service, found + new)
 
     def stop(self, instances: Collection[Instance], grace_seconds: float) -> None:
-        gone = {each.id for each in instances}
-        for service in {each.host for each in instances}:
+        gone = {instance.id for instance in instances}
+        for service in {instance.host for instance in instances}:
             self._made.put(service, [made for made in self._made.get(service, []) if made[0].id not in gone])
 
     def run(self, job: Job) -> JobState:
@@ -126,7 +126,7 @@ class LoadRouter:
 
     def settle(self, service: Service, instances: Sequence[Instance], fence: int) -> None:
         """These serve."""
-        self.write(service.backend, [member_of(each) for each in instances], fence)
+        self.write(service.backend, [member_of(instance) for instance in instances], fence)
 
     def read(self, backend: Backend) -> RouterState:
         members, fence = self._routes.get(backend.name, ((), 0))

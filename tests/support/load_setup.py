@@ -32,7 +32,7 @@ def resident_mib(pid: int) -> float:
     """The memory of a process and of those that it started, in MiB."""
     status = Path(f"/proc/{pid}/status").read_text()
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return int(status.split("VmRSS:")[1].split()[0]) / 1024 + sum(resident_mib(int(each)) for each in children)
+    return int(status.split("VmRSS:")[1].split()[0]) / 1024 + sum(resident_mib(int(child)) for child in children)
 
 
 class LoadProcess:

@@ -53,7 +53,7 @@ def generations(home: Path) -> GenerationFiles:
 
 def workers(home: Path) -> set[int]:
     """The processes that serve one of the generations in this folder."""
-    return {each.pid for each in generations(home).workers(None)}
+    return {worker.pid for worker in generations(home).workers(None)}
 
 
 def end(pids: Collection[int | None], how: signal.Signals = signal.SIGTERM) -> None:

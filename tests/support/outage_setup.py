@@ -131,8 +131,8 @@ class OutageSetup:
         found = {}
         for engine in self.engines.values():
             with engine.client() as client:
-                for each in client.api.containers(all=True, filters={"label": "tidegate.image"}):
-                    found[each["Id"][:12]] = each["Labels"]["tidegate.image"].rpartition(":")[2]
+                for container in client.api.containers(all=True, filters={"label": "tidegate.image"}):
+                    found[container["Id"][:12]] = container["Labels"]["tidegate.image"].rpartition(":")[2]
         return found
 
     def running(self) -> set[Path]:
@@ -140,8 +140,8 @@ class OutageSetup:
         found = set()
         for engine in self.engines.values():
             with engine.client() as client:
-                for each in client.api.containers(filters={"label": "tidegate.image"}):
-                    found.add(Path("/proc", str(client.api.inspect_container(each["Id"])["State"]["Pid"])))
+                for container in client.api.containers(filters={"label": "tidegate.image"}):
+                    found.add(Path("/proc", str(client.api.inspect_container(container["Id"])["State"]["Pid"])))
         return found
 
     def logged(self) -> str:
@@ -193,7 +193,7 @@ class FollowedRollout:
 
     def messages(self) -> str:
         """Its story, a line an event."""
-        return "\n".join(f"{each['kind']}: {each['message']}" for each in self.events())
+        return "\n".join(f"{event['kind']}: {event['message']}" for event in self.events())
 
     def until(self, kind: str, step: int | None = None) -> dict[str, Any]:
         """The first event of this kind, as soon as it is there."""

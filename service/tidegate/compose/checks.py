@@ -29,7 +29,7 @@ def read_checks(own: Reader) -> tuple[Check, ...]:
 
 def _read_check(own: Reader, index: int, entry: object) -> Check:
     reader = Reader(entry, own.at(f"checks[{index}]"), own.problems)
-    kind = next((each for each in BUILT_IN_CHECKS if each.value in reader.values), None)
+    kind = next((kind for kind in BUILT_IN_CHECKS if kind.value in reader.values), None)
     if kind is None:
         return _read_query(reader)
     inner = reader.inner(kind.value)
@@ -112,7 +112,7 @@ def _read_query(reader: Reader) -> Check:
     reader.finish()
     for key in ("name", "query"):
         if key not in reader:
-            known = ", ".join(each.value for each in BUILT_IN_CHECKS)
+            known = ", ".join(kind.value for kind in BUILT_IN_CHECKS)
             reader.complain(key, f"is needed for a check of your own; ready-made are: {known}")
     if check.query and not check.is_limit and RELEASE not in check.query and "${release}" not in check.query:
         reader.complain("query", f"must contain {RELEASE}, so that it can be asked for both releases; or give max or min")

@@ -249,7 +249,7 @@ def _defined(reader: Reader, kind: str, variables: Mapping[str, str], files: Com
     written = reader.take("content", _anything, None, secret=True) if kind == "configs" else None
     reader.finish()
     sources = ("file", "environment", "content")[: 3 if kind == "configs" else 2]
-    if sum(each in reader for each in (*sources, "external")) != 1:
+    if sum(source in reader for source in (*sources, "external")) != 1:
         reader.complain("", f"one of {', '.join(sources)} is needed")
     if sum((file != "", variable != "", written is not None)) != 1:
         return None
@@ -279,7 +279,7 @@ def _target(value: object, kind: str) -> str:
     """Where it stands in the container, absolute."""
     if isinstance(value, str) and re.fullmatch(r"[^\x00-\x1f\x7f]{1,255}", value) and not value.endswith("/"):
         found = posixpath.normpath(posixpath.join(SECRETS if kind == "secrets" else "/", value))
-        inside = any(found == each or found.startswith(f"{each}/") for each in (*HIDDEN_FOLDERS, *ENGINE_FILES))
+        inside = any(found == folder or found.startswith(f"{folder}/") for folder in (*HIDDEN_FOLDERS, *ENGINE_FILES))
         if ".." not in value.split("/") and found.strip("/") and not inside:
             return "/" + found.lstrip("/")
     if not value:

@@ -35,7 +35,7 @@ def find_denied(service: Service, allowed: HostAccess) -> list[Problem]:
         if not _is_inside(source, allowed.host_mounts)
     ]
     rights = container.rights
-    known = {_capability(each) for each in allowed.capabilities}
+    known = {_capability(capability) for capability in allowed.capabilities}
     found += [
         Problem(f"{here}.cap_add", _denial_message(f"the capability {each}", "capabilities", allowed.capabilities))
         for each in rights.cap_add
@@ -63,17 +63,17 @@ def _denial_message(what: str, setting: str, values: Iterable[str] = ()) -> str:
 
 def _host_mounts(container: Container) -> Iterator[str]:
     """Paths of the host."""
-    for each in container.volumes:
-        source = each.partition(":")[0]
+    for volume in container.volumes:
+        source = volume.partition(":")[0]
         if source.startswith("/"):
             yield source
-    yield from (each.source for each in container.mounts if each.kind is MountKind.BIND)
+    yield from (mount.source for mount in container.mounts if mount.kind is MountKind.BIND)
 
 
 def _is_inside(path: str, folders: Iterable[str]) -> bool:
     """Whether it is one of them, or below one."""
     plain = "/" + normpath(path).lstrip("/")
-    return any(fnmatchcase(plain, each) or fnmatchcase(plain, each.rstrip("/") + "/*") for each in folders)
+    return any(fnmatchcase(plain, folder) or fnmatchcase(plain, folder.rstrip("/") + "/*") for folder in folders)
 
 
 def _capability(name: str) -> str:

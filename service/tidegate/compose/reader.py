@@ -84,7 +84,9 @@ class Reader:
 
     def _misspelt(self, key: str) -> bool:
         """Whether somebody else's extension looks like one that is meant for us."""
-        return bool(difflib.get_close_matches(key, [each for each in self._known_keys if each.startswith("x-")], 1, 0.85))
+        return bool(
+            difflib.get_close_matches(key, [known for known in self._known_keys if known.startswith("x-")], 1, 0.85)
+        )
 
 
 def _closest_key(key: str, known: Iterable[str]) -> str:

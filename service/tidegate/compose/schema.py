@@ -37,7 +37,7 @@ def validator() -> Any:
 def _unique(_: Any, wanted: bool, instance: object, __: Any) -> Iterator[ValidationError]:
     """As the library's own, which compares each entry with each other: 8 s for a thousand objects."""
     entries = instance if wanted and isinstance(instance, list) else []
-    if len({json.dumps(each, sort_keys=True) for each in entries}) < len(entries):
+    if len({json.dumps(entry, sort_keys=True) for entry in entries}) < len(entries):
         yield ValidationError("entries stand twice")
 
 
@@ -65,7 +65,7 @@ def _closest_branch(error: ValidationError, path: str) -> Iterator[Problem]:
     branches: dict[int, list[ValidationError]] = {}
     for each in error.context or ():
         branches.setdefault(int(each.relative_schema_path[0]), []).append(each)
-    tried = [each for each in branches.values() if not any(_is_another_type(one) for one in each)]
+    tried = [branch for branch in branches.values() if not any(_is_another_type(one) for one in branch)]
     if len(tried) == 1:
         for each in tried[0]:
             yield from _problems_of(each)
@@ -80,8 +80,8 @@ def _is_another_type(error: ValidationError) -> bool:
 
 
 def _types(schemas: Iterable[Any]) -> Iterator[str]:
-    for each in schemas:
-        inner = validator().schema["$defs"][each["$ref"].removeprefix("#/$defs/")] if "$ref" in each else each
+    for schema in schemas:
+        inner = validator().schema["$defs"][schema["$ref"].removeprefix("#/$defs/")] if "$ref" in schema else schema
         if "oneOf" in inner:
             yield from _types(inner["oneOf"])
         else:

@@ -37,9 +37,9 @@ class Volumes:
     @property
     def targets(self) -> Iterator[tuple[str, bool]]:
         """Where something is mounted, and whether it is a tmpfs."""
-        yield from ((each.split(":")[1], False) for each in self.binds)
-        yield from ((each.target, each.kind is MountKind.TMPFS) for each in self.mounts)
-        yield from ((each, True) for each in self.tmpfs or ())
+        yield from ((bind.split(":")[1], False) for bind in self.binds)
+        yield from ((mount.target, mount.kind is MountKind.TMPFS) for mount in self.mounts)
+        yield from ((mount, True) for mount in self.tmpfs or ())
 
 
 def read_volumes(root: Reader, document: ServiceDocument) -> Volumes:
@@ -72,11 +72,11 @@ def _to_long_form(root: Reader, key: str, entry: object) -> tuple[Mapping[str, o
         root.complain(key, f"found {format_value(entry)}; allowed: {SHORT}, or an object with type, source and target")
         return None, ""
     options = parts[2].split(",") if len(parts) == 3 else []
-    wrong = [each for each in options if each not in OPTIONS | IGNORED]
+    wrong = [option for option in options if option not in OPTIONS | IGNORED]
     if wrong:
         root.complain(key, f"found {format_value(', '.join(wrong))}; allowed: {', '.join(sorted(OPTIONS))}")
     kind = "bind" if source and source[0] in "/.~" else "volume"
-    kept = ",".join(each for each in options if each not in {*IGNORED, "rw"})
+    kept = ",".join(option for option in options if option not in {*IGNORED, "rw"})
     return {"type": kind, "source": source, "target": target}, kept
 
 

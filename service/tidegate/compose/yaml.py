@@ -97,8 +97,8 @@ def _count_values(node: yaml.Node, sizes: dict[int, int]) -> int:
     elif isinstance(node, yaml.ScalarNode) and UNPRINTABLE.search(node.value):
         raise _yaml_error(node.start_mark, "half a character: \\ud800 to \\udfff are none by themselves")
     size = 1
-    for each in _children(node):
-        size += _count_values(each, sizes)
+    for child in _children(node):
+        size += _count_values(child, sizes)
         if size > MAX_NODES:
             raise _yaml_error(node.start_mark, f"more than {MAX_NODES} values with its aliases resolved")
     sizes[id(node)] = size

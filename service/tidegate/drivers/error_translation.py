@@ -41,7 +41,7 @@ def root_cause(error: BaseException) -> BaseException:
     """The first reason of all, below what urllib3 and requests wrap around it."""
     following: object = getattr(error, "reason", None)
     if not isinstance(following, BaseException):
-        following = next((each for each in error.args if isinstance(each, BaseException)), None)
+        following = next((arg for arg in error.args if isinstance(arg, BaseException)), None)
     return root_cause(following) if isinstance(following, BaseException) else error
 
 

@@ -131,7 +131,7 @@ class PlatformContract:
         mine = start_and_wait(platform, pin_release(platform, releases.good(service, "v1-1")), [0])
         others = start_and_wait(platform, pin_release(platform, releases.good(longer, "v1-1")), [0, 1])
         assert platform.instances(service) == mine
-        assert {each.id for each in platform.instances(longer)} == {each.id for each in others}
+        assert {instance.id for instance in platform.instances(longer)} == {other.id for other in others}
 
     def test_one_that_is_never_ready_is_starting_and_says_why(
         self, platform: Platform, releases: Releases, service: str
@@ -154,7 +154,7 @@ class PlatformContract:
 
     def test_start_comes_back_before_they_are_ready(self, platform: Platform, releases: Releases, service: str) -> None:
         platform.start(pin_release(platform, releases.unready(service)), [0])
-        assert [each.state for each in platform.instances(service)] == [InstanceState.STARTING]
+        assert [instance.state for instance in platform.instances(service)] == [InstanceState.STARTING]
 
     def test_start_twice_is_once(self, platform: Platform, good: Release) -> None:
         before = start_and_wait(platform, good, [0, 1])
@@ -179,7 +179,7 @@ class PlatformContract:
     def test_stop_takes_the_named_ones_and_no_others(self, platform: Platform, good: Release) -> None:
         before = start_and_wait(platform, good, [0, 1, 2])
         platform.stop([before[1]], 5.0)
-        leaving = [each for each in platform.instances(good.service) if each.id == before[1].id]
+        leaving = [instance for instance in platform.instances(good.service) if instance.id == before[1].id]
         assert all(each.state is InstanceState.STOPPING for each in leaving)
         after = wait_for_instances(platform, good.service, lambda seen: len(seen) == 2)
         assert {each.id for each in after} == {before[0].id, before[2].id}

@@ -23,7 +23,7 @@ def member(number: int, release: str = "v1-1", port: int = 0) -> Member:
 def ids(members: object) -> set[str]:
     """The instances of members."""
     assert isinstance(members, tuple | list)
-    return {each.instance for each in members}
+    return {member.instance for member in members}
 
 
 class RouterContract:

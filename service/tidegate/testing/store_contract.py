@@ -115,7 +115,7 @@ class CreateContract:
         assert store.get_service(SHOP.key) == ServiceRow(SHOP, 1, None, rollout.id)
         row = store.get_release(SHOP.key, "v1-1")
         assert (row.release, row.number, row.created) == (a_release(SHOP, 1), 1, clock.now)
-        assert [(each.number, each.kind) for each in store.events(rollout.id)] == [(1, "created")]
+        assert [(event.number, event.kind) for event in store.events(rollout.id)] == [(1, "created")]
         assert store.verdicts(rollout.id) == ()
 
     def test_the_last_events_of_many_are_told_at_once(self, store: Store) -> None:
@@ -154,7 +154,7 @@ class CreateContract:
         answers = run_concurrently(*(lambda number=number: create(number) for number in range(6)))
         (made,) = store.rollouts()
         assert answers.count(None) == 1
-        assert [each for each in answers if each is not None] == [replace(a_key("build-7"), answer=made.id)] * 5
+        assert [answer for answer in answers if answer is not None] == [replace(a_key("build-7"), answer=made.id)] * 5
 
     def test_a_service_has_one_live_rollout(self, store: Store) -> None:
         first = begin(store, SHOP)
@@ -168,7 +168,7 @@ class CreateContract:
 
     def test_of_many_at_once_one_is_made(self, store: Store) -> None:
         answers = run_concurrently(*(lambda number=number: begin(store, SHOP, number) for number in range(1, 7)))
-        assert sorted(type(each).__name__ for each in answers) == ["Rollout"] + ["RolloutInProgress"] * 5
+        assert sorted(type(answer).__name__ for answer in answers) == ["Rollout"] + ["RolloutInProgress"] * 5
         assert len(store.rollouts()) == 1
 
     def test_a_taken_route_is_refused(self, store: Store) -> None:
@@ -199,7 +199,7 @@ class ReadContract:
         begin(store, SHOP, 4)
 
         def ids(**wanted: object) -> list[str]:
-            return [each.id for each in store.rollouts(**wanted)]  # type: ignore[arg-type]  # passed through
+            return [rollout.id for rollout in store.rollouts(**wanted)]  # type: ignore[arg-type]  # passed through
 
         assert ids() == ["shop-4", "cart-3", "shop-3", "cart-2", "shop-2", "cart-1", "shop-1"]
         assert ids(limit=2) == ["shop-4", "cart-3"]

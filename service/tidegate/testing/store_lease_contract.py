@@ -191,7 +191,7 @@ class FenceContract:
             *(lambda fence=fence: store.save(moved, (an_event(fence=fence),), fence) for fence in fences)
         )
         assert [isinstance(answer, LeaseLost) for answer in answers] == [True] * 5 + [False]
-        assert [each.data.get("fence") for each in store.events(rollout.id)] == [None, 6]
+        assert [event.data.get("fence") for event in store.events(rollout.id)] == [None, 6]
 
 
 class SaveContract:
@@ -207,7 +207,8 @@ class SaveContract:
         saved = store.save(changed, (an_event("one"), an_event("two", n=1)), claim.fence, verdict=verdict)
         assert saved == replace(changed, version=rollout.version + 1)
         assert store.load(rollout.id) == (saved, ())
-        assert [(each.number, each.kind) for each in store.events(rollout.id)] == [(1, "created"), (2, "one"), (3, "two")]
+        events = [(event.number, event.kind) for event in store.events(rollout.id)]
+        assert events == [(1, "created"), (2, "one"), (3, "two")]
         assert [(each.step, each.phase, each.verdict) for each in store.verdicts(rollout.id)] == [
             (0, Phase.RUNNING, verdict)
         ]
@@ -226,8 +227,8 @@ class SaveContract:
         store.note(rollout.id, [an_event("a"), an_event("b")], claim.fence)
         store.note(rollout.id, [], claim.fence)
         store.save(replace(rollout, phase=Phase.RUNNING), (an_event("c"),), claim.fence)
-        assert [(each.number, each.kind) for each in store.events(rollout.id, after=1)] == [(2, "a"), (3, "b"), (4, "c")]
-        assert [each.number for each in store.events(rollout.id, after=1, limit=2)] == [2, 3]
+        assert [(event.number, event.kind) for event in store.events(rollout.id, after=1)] == [(2, "a"), (3, "b"), (4, "c")]
+        assert [event.number for event in store.events(rollout.id, after=1, limit=2)] == [2, 3]
         assert store.events(rollout.id, after=4) == ()
         assert store.load(rollout.id)[0].version == rollout.version + 1
 
@@ -388,4 +389,4 @@ class SignalContract:
         assert not [answer for answer in run_concurrently(*works) if isinstance(answer, Exception)]
         loaded, signals = store.load(rollout.id)
         assert (len(signals), loaded.version - rollout.version) == (4, 8)
-        assert [each.number for each in store.events(rollout.id)] == list(range(1, 14))
+        assert [event.number for event in store.events(rollout.id)] == list(range(1, 14))

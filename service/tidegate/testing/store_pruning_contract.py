@@ -78,7 +78,7 @@ class PruneContract:
         assert store.prune(EVERYTHING, dry_run=True) == Pruned(13, 4, 0, more=True)
         # the live one is one of the ten newest; the fourth's release is told of by the fifth
         assert prune_all(store, EVERYTHING) == (13, 4, 3)
-        assert [each.id for each in store.rollouts()] == [live.id, *reversed(ids[4:])]
+        assert [rollout.id for rollout in store.rollouts()] == [live.id, *reversed(ids[4:])]
         for gone in ids[:4]:
             for ask in (store.load, store.events, store.verdicts, store.looks):
                 with pytest.raises(UnknownRollout):
@@ -115,5 +115,5 @@ class PruneContract:
         for number in range(2, 13):
             finish(store, begin(store, SHOP, number), Phase.FAILED)
         prune_all(store, EVERYTHING)
-        kept = [each.id for each in store.rollouts(service=SHOP.key)]
+        kept = [rollout.id for rollout in store.rollouts(service=SHOP.key)]
         assert kept == [f"shop-{number}" for number in range(12, 2, -1)] + ["shop-1"]

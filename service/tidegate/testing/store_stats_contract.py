@@ -46,13 +46,13 @@ class StatsContract:
         assert store.engines()[0] == EngineRow("anna", clock.now, "1.0")
         store.leave("anna")
         store.leave("nobody")
-        assert [each.owner for each in store.engines()] == ["bert"]
+        assert [engine.owner for engine in store.engines()] == ["bert"]
 
     def test_an_engine_that_is_long_gone_is_forgotten(self, store: Store, clock: ManualClock) -> None:
         store.heartbeat("anna", "1.0")
         clock.forward(90_000)
         store.heartbeat("bert", "1.0")
-        assert [each.owner for each in store.engines()] == ["bert"]
+        assert [engine.owner for engine in store.engines()] == ["bert"]
 
     def test_nothing_stands_in_an_empty_store(self, store: Store) -> None:
         found = store.standing()

@@ -80,8 +80,8 @@ class SimulatedWorld:
 
     def serving_instances(self) -> list[Instance]:
         """The members behind which a ready instance stands."""
-        ready = {each.id: each for each in self.observe().instances if each.state is InstanceState.READY}
-        return [ready[each.instance] for each in self.members.values() if self._reaches(each, ready)]
+        ready = {instance.id: instance for instance in self.observe().instances if instance.state is InstanceState.READY}
+        return [ready[member.instance] for member in self.members.values() if self._reaches(member, ready)]
 
     @staticmethod
     def _reaches(member: Member, ready: dict[str, Instance]) -> bool:
@@ -116,8 +116,8 @@ class SimulatedWorld:
         if fence < self.fence:
             raise RouterError("the fence is too old", retryable=False)
         self.fence = fence
-        before, wanted = self.serving_instances(), {each.instance: each for each in members}
-        ready = {each.id: each for each in self.observe().instances if each.state is InstanceState.READY}
+        before, wanted = self.serving_instances(), {member.instance: member for member in members}
+        ready = {instance.id: instance for instance in self.observe().instances if instance.state is InstanceState.READY}
         unready = [
             each for name, each in wanted.items() if self.members.get(name) != each and not self._reaches(each, ready)
         ]
@@ -136,7 +136,7 @@ class SimulatedWorld:
 
     def lead_preview(self, members: Collection[Member]) -> None:
         """Make these the preview's. Who leaves it may have requests of it in flight for a moment."""
-        wanted = {each.instance: each for each in members}
+        wanted = {member.instance: member for member in members}
         for name in sorted(set(self.preview) - set(wanted)):
             self.visits[name] = self.now + self.chance.uniform(0.0, 0.5)
         for name in [name for name, until in self.visits.items() if until <= self.now or name in wanted]:
@@ -175,7 +175,7 @@ class SimulatedWorld:
 
     def vanish(self) -> None:
         """A container disappears, unless it is the only one that serves."""
-        candidates = [name for name in self.boxes if [each.id for each in self.serving_instances()] != [name]]
+        candidates = [name for name in self.boxes if [member.id for member in self.serving_instances()] != [name]]
         if candidates:
             name = self.chance.choice(sorted(candidates))
             self._addresses.append(self.boxes.pop(name).instance.address)
@@ -191,7 +191,7 @@ class SimulatedWorld:
             box.ends_at, box.halted = self.now, True
 
     def _but_the_last(self) -> SimulatedContainer | None:
-        candidates = [name for name in self.boxes if [each.id for each in self.serving_instances()] != [name]]
+        candidates = [name for name in self.boxes if [member.id for member in self.serving_instances()] != [name]]
         return self.boxes[self.chance.choice(sorted(candidates))] if candidates else None
 
     def add(self) -> None:
@@ -223,7 +223,7 @@ class SimulatedWorld:
             raise SafetyViolation(f"{rollout.phase}, and the preview still leads to {sorted(self.preview)}")
         wanted = new if rollout.phase is Phase.SUCCEEDED else old
         fleet = [box.instance.release for box in self.boxes.values() if box.removed_at is None]
-        route = [each.release for each in self.members.values()]
+        route = [member.release for member in self.members.values()]
         expected = sorted(release for release, count in wanted.items() for _ in range(count))
         if sorted(fleet) != expected or sorted(route) != expected:
             raise SafetyViolation(

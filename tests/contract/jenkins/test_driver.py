@@ -290,7 +290,7 @@ def test_a_build_that_is_gone_is_told_once(ci: JenkinsCI, fake: FakeJenkins, log
     for kind in (EventKind.CREATED, EventKind.STEP_ADVANCED, EventKind.SUCCEEDED):
         report_event(ci, ROLLOUT, kind)
     assert fake.posts() == []
-    assert [each["event"] for each in logs] == ["the build is gone, or may not be seen"]
+    assert [log["event"] for log in logs] == ["the build is gone, or may not be seen"]
     assert (logs[0]["job"], logs[0]["number"]) == (JOB, 12)
 
 
@@ -327,15 +327,15 @@ def test_an_older_build_that_waits_for_a_node_is_stopped(
     report_event(stopping, ROLLOUT, EventKind.CREATED, Build(job, 12))
     report_event(stopping, ROLLOUT, EventKind.CREATED, Build(job, 12))
     assert (old.stopped, older.stopped) == (1, 1)
-    assert [(each["number"], each["newer"]) for each in logs] == [(9, 12), (11, 12)]
+    assert [(log["number"], log["newer"]) for log in logs] == [(9, 12), (11, 12)]
 
 
 def test_whatever_is_not_surely_one_is_left_alone(stopping: JenkinsCI, fake: FakeJenkins, build: FakeBuild) -> None:
     old = fake.build(JOB, 11)
     others = [fake.build(JOB, 13), fake.build("team/repo/feature%2Ffoobar", 3), fake.build("team/repo/feature/foo", 3)]
     others += [fake.build("feature%2Ffoo", 3), fake.build(f"x/{JOB}", 3)]
-    for each in (build, *others):
-        fake.waits_for_node(each)
+    for other in (build, *others):
+        fake.waits_for_node(other)
     fake.waits_for_node(old, _class="org.jenkinsci.plugins.workflow.job.WorkflowJob")
     fake.waits_for_node(old, url=f"http://elsewhere/{old.path}")
     fake.waits_for_node(old, url=f"{old.path}x/")
@@ -346,7 +346,7 @@ def test_whatever_is_not_surely_one_is_left_alone(stopping: JenkinsCI, fake: Fak
     fake.waits_for_node(done)
     fake.waits_for_node(FakeBuild(JOB, 7))  # in the queue still, and gone
     report_event(stopping, ROLLOUT, EventKind.CREATED)
-    assert [each.number for each in (build, old, done, *others) if each.stopped] == []
+    assert [other.number for other in (build, old, done, *others) if other.stopped] == []
 
 
 def test_only_the_beginning_of_a_rollout_stops_older_builds_and_only_when_it_is_wished(

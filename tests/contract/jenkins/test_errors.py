@@ -272,7 +272,7 @@ def test_the_processes_own_environment_does_not_apply(
     report_event(ci, ROLLOUT, EventKind.CREATED)
     assert build.description
     assert len(fake.headers) == 2
-    assert all("X-Extra" not in each for each in fake.headers)
+    assert all("X-Extra" not in header for header in fake.headers)
 
 
 def test_a_certificate_file_that_is_not_there(fake: FakeJenkins, token: Path, tmp_path: Path) -> None:

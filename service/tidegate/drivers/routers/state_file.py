@@ -121,7 +121,7 @@ class RouterStateFile:
 
 
 def _parse_backend(found: Mapping[str, Any]) -> BackendState:
-    known = {each.name for each in fields(BackendState)}
+    known = {field.name for field in fields(BackendState)}
     kept = BackendState(**{key: value for key, value in found.items() if key in known})
     kept.counts = {name: RequestCounts(**counted) for name, counted in found.get("counts", {}).items()}
     return kept

@@ -26,9 +26,9 @@ def find_obsolete_builds(queue: Mapping[str, Any], build: Build) -> tuple[int, .
     job = f"job/{'/job/'.join(build.job.split('/'))}"
     items = queue.get("items")
     found = {
-        _build_number(each.get("task"), job)
-        for each in (items if isinstance(items, list) else ())
-        if isinstance(each, dict)
+        _build_number(item.get("task"), job)
+        for item in (items if isinstance(items, list) else ())
+        if isinstance(item, dict)
     }
     return tuple(sorted(number for number in found if 0 < number < build.number))
 

@@ -30,9 +30,9 @@ def format_line(rollout: Rollout, reason: str, link: str) -> str:
 def replace_line(description: str, rollout: Rollout, new: str) -> str:
     """The description with the rollout's line replaced, or added at the end."""
     beginning, lines, done = _line_prefix(rollout), [], False
-    for each in description.split("\n") if description else []:
-        if not each.startswith(beginning):
-            lines.append(each)
+    for existing in description.split("\n") if description else []:
+        if not existing.startswith(beginning):
+            lines.append(existing)
         elif not done:
             lines.append(new)
             done = True

@@ -128,7 +128,7 @@ class JenkinsCI:
         """Jenkins refuses an input that was settled meanwhile and one that is not ours to settle in the same way."""
         said = client.response_text()
         found = client.get(path, inputs.TREE)
-        if waiting.id in [each.id for each in inputs.find_pending_inputs(found, notice.rollout.id)]:
+        if waiting.id in [pending.id for pending in inputs.find_pending_inputs(found, notice.rollout.id)]:
             raise CIError(
                 f"Jenkins does not let {self._options.user} answer the input {waiting.id}: {said}; make it one of the"
                 " submitters or an administrator, and it works at the next try"

@@ -75,7 +75,9 @@ def choose_answer(waiting: PendingInput, rollout: Rollout, event: Event) -> Inpu
 
 def format_reason(waiting: PendingInput, notice: Notice) -> str:
     """Why this input is proceeded: "approved by NAME: REASON" of all who approved its step, elsewhere."""
-    given = (each for each in notice.signals if each.kind is SignalKind.PROMOTE and each.step in (None, waiting.step))
+    given = (
+        signal for signal in notice.signals if signal.kind is SignalKind.PROMOTE and signal.step in (None, waiting.step)
+    )
     names = [f"{each.by}: {each.reason}" if each.reason else each.by for each in given]
     text = f"approved by {'; '.join(names)}" if names else f"settled outside of Jenkins: {notice.event.message}"
     return text if len(text) <= MAX_REASON_CHARS else text[: MAX_REASON_CHARS - 1] + "…"

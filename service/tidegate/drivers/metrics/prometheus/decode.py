@@ -36,7 +36,7 @@ def _one(found: Any) -> Series:
             retryable=False,
         )
     samples = found["values"] if "values" in found else [found["value"]]
-    return Series(dict(found["metric"]), tuple(_sample(each) for each in samples))
+    return Series(dict(found["metric"]), tuple(_sample(sample) for sample in samples))
 
 
 def _sample(pair: Any) -> tuple[float, float]:

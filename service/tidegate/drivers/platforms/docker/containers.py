@@ -73,7 +73,7 @@ class ListedContainer:
     @property
     def start(self) -> str:
         """What is new with each start of the container, also by its restart policy; empty while it has no network."""
-        return next((str(each["EndpointID"]) for each in self._networks if each.get("EndpointID")), "")
+        return next((str(network["EndpointID"]) for network in self._networks if network.get("EndpointID")), "")
 
     @property
     def is_young(self) -> bool:
@@ -93,7 +93,7 @@ class ListedContainer:
             public = (each for each in self.listed.get("Ports") or () if each.get("PrivatePort") == port)
             found = next((each["PublicPort"] for each in public if each.get("PublicPort")), None)
             return (self.host.address, int(found)) if found else None
-        ip = next((str(each["IPAddress"]) for each in self._networks if each.get("IPAddress")), "")
+        ip = next((str(network["IPAddress"]) for network in self._networks if network.get("IPAddress")), "")
         return (ip, port) if ip else None
 
     @property

@@ -60,17 +60,17 @@ def container_config(
 def _mount_options(container: Container) -> dict[str, Any]:
     mounts = [
         Mount(
-            each.target,
-            each.source or None,
-            each.kind.value,
-            each.read_only,
-            propagation=each.propagation or None,
-            tmpfs_size=each.size_bytes or None,
-            tmpfs_mode=each.mode or None,
+            mount.target,
+            mount.source or None,
+            mount.kind.value,
+            mount.read_only,
+            propagation=mount.propagation or None,
+            tmpfs_size=mount.size_bytes or None,
+            tmpfs_mode=mount.mode or None,
         )
-        for each in container.mounts
+        for mount in container.mounts
     ]
-    mounts += [Mount(each, None, "volume") for each in volume_folders(container)]
+    mounts += [Mount(folder, None, "volume") for folder in volume_folders(container)]
     return {
         "binds": list(container.volumes) or None,
         "mounts": mounts or None,
@@ -90,7 +90,7 @@ def _limit_options(container: Container) -> dict[str, Any]:
         "cpu_shares": limits.cpu_shares or None,
         "cpuset_cpus": limits.cpuset or None,
         "oom_score_adj": limits.oom_score_adj or None,
-        "ulimits": [Ulimit(name=each.name, soft=each.soft, hard=each.hard) for each in limits.ulimits] or None,
+        "ulimits": [Ulimit(name=ulimit.name, soft=ulimit.soft, hard=ulimit.hard) for ulimit in limits.ulimits] or None,
     }
 
 
@@ -175,11 +175,11 @@ def _healthcheck(release: Release) -> dict[str, Any] | None:
 
 def volume_folders(container: Container) -> tuple[str, ...]:
     """The folders that need a volume of their own."""
-    hidden = [*container.tmpfs, *(each.target for each in container.mounts if each.kind is MountKind.TMPFS)]
+    hidden = [*container.tmpfs, *(mount.target for mount in container.mounts if mount.kind is MountKind.TMPFS)]
     found = {
-        each.directory
-        for each in container.files
-        if container.read_only or any(f"{each.directory}/".startswith(f"{at}/") for at in hidden)
+        file.directory
+        for file in container.files
+        if container.read_only or any(f"{file.directory}/".startswith(f"{at}/") for at in hidden)
     }
     return tuple(sorted(found))
 
@@ -188,8 +188,8 @@ def build_archives(container: Container) -> Iterator[tuple[str, bytes]]:
     """Where to unpack, and what: a tar for each of those folders, and one for all the rest."""
     own = volume_folders(container)
     for folder in own:
-        yield folder, _tar([each for each in container.files if each.directory == folder], folder)
-    rest = [each for each in container.files if each.directory not in own]
+        yield folder, _tar([file for file in container.files if file.directory == folder], folder)
+    rest = [file for file in container.files if file.directory not in own]
     if rest:
         yield "/", _tar(rest, "/")
 
@@ -197,8 +197,8 @@ def build_archives(container: Container) -> Iterator[tuple[str, bytes]]:
 def _tar(files: list[File], folder: str) -> bytes:
     made = io.BytesIO()
     with tarfile.open(fileobj=made, mode="w") as archive:
-        for each in files:
-            entry = tarfile.TarInfo(each.target.removeprefix(folder).lstrip("/"))
-            entry.size, entry.mode, entry.uid, entry.gid = len(each.data), each.mode, each.uid, each.gid
-            archive.addfile(entry, io.BytesIO(each.data))
+        for file in files:
+            entry = tarfile.TarInfo(file.target.removeprefix(folder).lstrip("/"))
+            entry.size, entry.mode, entry.uid, entry.gid = len(file.data), file.mode, file.uid, file.gid
+            archive.addfile(entry, io.BytesIO(file.data))
     return made.getvalue()

@@ -50,7 +50,7 @@ class DockerPlatform:
 
     def __init__(self, options: DockerOptions, environment: str) -> None:
         self._environment = environment
-        self._hosts = {each.name: DockerHost(each, options) for each in options.hosts}
+        self._hosts = {host.name: DockerHost(host, options) for host in options.hosts}
         self._pool = ThreadPoolExecutor(MAX_THREADS, "docker")
         self._background = ThreadPoolExecutor(
             MAX_PARALLEL_STOPS, "docker-background"

@@ -96,7 +96,7 @@ class DockerHost:
         """All containers with these labels, whatever their state. One call, whatever their number."""
         wanted = [f"{name}={value}" for name, value in labels.items()]
         with self._translating_errors("listing containers") as api:
-            return [_require_object(each) for each in api.containers(all=True, filters={"label": wanted})]
+            return [_require_object(container) for container in api.containers(all=True, filters={"label": wanted})]
 
     def inspected(self, container: str) -> dict[str, Any] | None:
         """Everything about one; None when it is gone."""

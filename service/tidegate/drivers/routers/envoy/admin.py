@@ -128,7 +128,7 @@ class EnvoyAdmin:
         """Why it could not take the newest state of a listener; empty when it could."""
         found = self._json("/config_dump?resource=dynamic_listeners").get("configs", [])
         errors = [each["error_state"] for each in found if "error_state" in each]
-        mine = (str(each["details"]) for each in errors if each["failed_configuration"]["name"] == listener)
+        mine = (str(error["details"]) for error in errors if error["failed_configuration"]["name"] == listener)
         return next(mine, "")
 
     @guard_response(RouterError, "Envoy")
@@ -174,7 +174,7 @@ class EnvoyAdmin:
 
 def _parse_host(told: Mapping[str, Any]) -> UpstreamHost:
     where = told["address"]["socket_address"]
-    numbers = {each["name"]: int(each.get("value", 0)) for each in told["stats"]}
+    numbers = {stat["name"]: int(stat.get("value", 0)) for stat in told["stats"]}
     address = f"[{where['address']}]" if ":" in where["address"] else where["address"]
     return UpstreamHost(
         told.get("hostname", ""),

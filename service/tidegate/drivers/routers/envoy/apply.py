@@ -30,7 +30,7 @@ class EnvoyUpdate:
 
     def add_members(self, members: Collection[Member]) -> None:
         """Have exactly these take new requests; the others that are there take none."""
-        there = {each.name: endpoints.endpoint_of_host(each, each.state) for each in self._hosts().values()}
+        there = {host.name: endpoints.endpoint_of_host(host, host.state) for host in self._hosts().values()}
         present = {**endpoints.read_endpoints(self._path), **there}
         self._write_endpoints(endpoints.target_endpoints(members, present))
         inner = config.header_preview(self._backend)
@@ -44,12 +44,13 @@ class EnvoyUpdate:
         """Have all requests at its address go to it, and those for its preview to that."""
         path, name = self._files.routes(self._backend.name), self._backend.name
         version = _write_resources(path, [config.routes_resource(self._backend)])
-        if any(_is_listener_of(each, name) for each in self._admin.active_listeners()):
+        if any(_is_listener_of(active, name) for active in self._admin.active_listeners()):
             self._await_accepted(f"http.{name}.rds.{name}", version, path)
 
     def listen(self, exporter: str) -> None:
         """Have it listened for at its address, and nowhere else; the old address is given up when the new one serves."""
-        present = [each for each in endpoints.read_resources(self._files.listeners) if each["name"] != config.EXPORTER]
+        resources = endpoints.read_resources(self._files.listeners)
+        present = [resource for resource in resources if resource["name"] != config.EXPORTER]
         mine = [each for each in present if _is_listener_of(each["name"], self._backend.name)]
         kept = [config.exporter_listener(exporter), *(each for each in present if each not in mine)]
         if not self._backend.listen:
@@ -58,7 +59,7 @@ class EnvoyUpdate:
         wanted = config.listener_config(self._backend, self._files)
         if wanted["name"] not in self._admin.active_listeners():
             ours = [str(each["name"]).partition("@")[2] for each in mine]
-            _require_free(self._backend, beside_itself=any(_overlap(each, self._backend.listen) for each in ours))
+            _require_free(self._backend, beside_itself=any(_overlap(listen, self._backend.listen) for listen in ours))
             old = [each for each in mine if each["name"] != wanted["name"]]
             self._ensure_listeners([*kept, *old, wanted], wanted["name"], [*kept, *old])
         self._ensure_listeners([*kept, wanted], wanted["name"], [*kept, *mine])
@@ -102,13 +103,13 @@ class EnvoyUpdate:
         def is_accepted() -> bool:
             hosts = self._admin.hosts(self._backend.name)
             return hosts is not None and wanted == {
-                each.name: endpoints.endpoint_of_host(each, each.state) for each in hosts.values()
+                host.name: endpoints.endpoint_of_host(host, host.state) for host in hosts.values()
             }
 
         self._await(is_accepted, self._path)
 
     def _ensure_clusters(self, names: Sequence[str]) -> None:
-        there = {each["name"]: each for each in endpoints.read_resources(self._files.clusters)}
+        there = {resource["name"]: resource for resource in endpoints.read_resources(self._files.clusters)}
         every = {**there, **{name: config.cluster_config(name, self._files) for name in names}}
         version = _write_resources(self._files.clusters, [every[name] for name in sorted(every)])
         self._await_accepted("cluster_manager.cds", version, self._files.clusters)

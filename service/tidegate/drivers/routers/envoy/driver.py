@@ -107,11 +107,11 @@ class EnvoyRouter(Router):
         return hosts or {}, {name for name in told if name not in there}
 
     def _has_cluster(self, backend: str) -> bool:
-        return any(each["name"] == backend for each in endpoints.read_resources(self._files.clusters))
+        return any(resource["name"] == backend for resource in endpoints.read_resources(self._files.clusters))
 
     def _is_listening(self, backend: str) -> bool:
         """Whether one of the addresses that it shall have is served; another one may just be tried."""
-        names = {str(each["name"]) for each in endpoints.read_resources(self._files.listeners)}
+        names = {str(resource["name"]) for resource in endpoints.read_resources(self._files.listeners)}
         mine = {name for name in names if name.partition("@")[0] == backend}
         return not mine or bool(mine & self._admin.active_listeners())
 

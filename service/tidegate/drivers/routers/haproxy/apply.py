@@ -87,7 +87,7 @@ class HAProxyUpdate:
     def _servers(self) -> dict[str, HAProxyServer]:
         if not (found := stats_rows(self._ask, self._backend)):
             raise ProcessReplaced(f"the process that answers has no backend {self._backend}; another one has")
-        return {each.name: each for each in parse_servers(found)}
+        return {server.name: server for server in parse_servers(found)}
 
     def _command(self, command: str, expected: str) -> None:
         said = self._ask(command).strip()

@@ -28,7 +28,7 @@ WEIGHTLESS_ALGORITHM = "first"  # of these: fills one server after the other
 
 def server_lines(members: Iterable[Member]) -> list[str]:
     """One `server` line each. The weight always stands there: a `default-server` of an adopted file may have another."""
-    return [f"server {server_name(each)} {each.address} weight {each.weight}" for each in members]
+    return [f"server {server_name(member)} {member.address} weight {member.weight}" for member in members]
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class AdoptedConfig:
             found.append(
                 f"`balance {balance[1]}` cannot add servers at run time: use one of {', '.join(sorted(DYNAMIC_ALGORITHMS))}"
             )
-        if balance and balance[1] == WEIGHTLESS_ALGORITHM and len({each.weight for each in members}) > 1:
+        if balance and balance[1] == WEIGHTLESS_ALGORITHM and len({member.weight for member in members}) > 1:
             others = ", ".join(sorted(DYNAMIC_ALGORITHMS - {WEIGHTLESS_ALGORITHM}))
             found.append(f"`balance {WEIGHTLESS_ALGORITHM}` does not heed weights: use one of {others}")
         if backend.previewed and (condition := frontends.preview_condition(backend)):

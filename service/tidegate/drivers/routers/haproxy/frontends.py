@@ -47,4 +47,4 @@ def backend_behind(frontend: str) -> Backend | None:
 
 def frontends_of(backend: str, proxies: Collection[str]) -> set[str]:
     """The frontends of a backend among the proxies of a process."""
-    return {each for each in proxies if each.startswith(f"{backend}_on_")}
+    return {proxy for proxy in proxies if proxy.startswith(f"{backend}_on_")}

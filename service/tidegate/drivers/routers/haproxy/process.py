@@ -191,7 +191,7 @@ def find_predecessors(pid: int) -> frozenset[int] | None:
         replaced |= _replaced_processes(
             parent
         )  # first: from when it names nobody there any more, the new worker is there to be seen
-        every = (int(each.name) for each in PROC.iterdir() if each.name.isdecimal())
+        every = (int(path.name) for path in PROC.iterdir() if path.name.isdecimal())
         replaced |= {each for each in every if each != pid and _parent(each) == parent}
     return frozenset(each for each in replaced if _is_haproxy(each))
 

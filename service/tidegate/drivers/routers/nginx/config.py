@@ -30,7 +30,7 @@ class NginxFrame:
 
 def backend_route(backend: Backend, members: Collection[Member]) -> BackendRoute:
     """The backend as a configuration has it, in the one order and form that makes equal things equal."""
-    there = tuple(sorted((_normalise(each) for each in members), key=server_name))
+    there = tuple(sorted((_normalise(member) for member in members), key=server_name))
     return BackendRoute(there, backend.listen, backend.preview.header if backend.preview else "")
 
 
@@ -58,7 +58,7 @@ def _render(template: str, frame: NginxFrame, generation: Generation, file: Path
     for name, each in list(spots.items()):
         if each.header:
             spots.setdefault(name + PREVIEW, BackendRoute())  # what the header leads to; without members it answers 503
-    servers = {_normalise(each).address: server_name(each) for place in spots.values() for each in place.members}
+    servers = {_normalise(member).address: server_name(member) for place in spots.values() for member in place.members}
     return TEMPLATES.get_template(template).render(
         frame=frame, comment=generation.comment, file=file, spots=spots, servers=servers,
         bind=bind_address, variable=route_variable, header=parse_header,
@@ -100,4 +100,4 @@ def _member_problems(member: Member) -> Iterator[str]:
 
 def members_without_address(members: Collection[Member]) -> list[str]:
     """Those without an address, which may come yet."""
-    return [f"{server_name(each)} has no address yet" for each in members if not each.address]
+    return [f"{server_name(member)} has no address yet" for member in members if not member.address]

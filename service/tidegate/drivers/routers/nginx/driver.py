@@ -121,9 +121,9 @@ class NginxRouter(Router):
         workers = self._workers()
         present = serving_generation(workers)
         members = present.spots.get(backend.name, BackendRoute()).members
-        ids = {each.instance for each in members}
-        others = [*(each.generation for each in workers), self._generations.in_file()]
-        left = {instance for each in others for instance in each.differs_from(backend.name, ids)}
+        ids = {member.instance for member in members}
+        others = [*(worker.generation for worker in workers), self._generations.in_file()]
+        left = {instance for other in others for instance in other.differs_from(backend.name, ids)}
         fence = self._memory.load().get(backend.name, BackendState(backend.name)).fence
         traffic, by_release = self._log.traffic(backend.name) if self._log else (None, {})
         unknown: Mapping[str, None] = dict.fromkeys(sorted(left))
@@ -169,13 +169,13 @@ class NginxRouter(Router):
 
     def _is_applied(self, present: Generation, spots: Mapping[str, BackendRoute]) -> bool:
         """Whether this is what every worker does that takes new connections, and what the file says."""
-        numbers = {each.generation.number for each in self._workers() if not each.leaving}
+        numbers = {worker.generation.number for worker in self._workers() if not worker.leaving}
         same = numbers == {present.number} and present.spots == spots
         return same and atomic_files.read(self._installation.path) == self._installation.render(present)
 
     def _switch(self, spots: Mapping[str, BackendRoute]) -> None:
         """From the file to the proof. What nginx does not take is put back, and the old configuration goes on."""
-        used = self._generations.numbers() | {each.generation.number for each in self._workers()}
+        used = self._generations.numbers() | {worker.generation.number for worker in self._workers()}
         new = Generation(max(used, default=0) + 1, spots)
         text, before = self._installation.render(new), atomic_files.read(self._installation.path)
         self._generations.save(new)
@@ -194,12 +194,13 @@ class NginxRouter(Router):
             else:
                 self._installation.path.unlink(missing_ok=True)
             raise
-        wait_until(lambda: {each.generation.number for each in self._workers()} == {new.number}, IDLE_SECONDS)
-        self._generations.forget({new.number, *(each.generation.number for each in self._workers())})
+        wait_until(lambda: {worker.generation.number for worker in self._workers()} == {new.number}, IDLE_SECONDS)
+        self._generations.forget({new.number, *(worker.generation.number for worker in self._workers())})
 
     def _await_single_generation(self, number: int) -> bool:
         """Whether this generation, and no other, gets new connections."""
-        return {each.generation.number for each in self._generations.workers(self.pid) if not each.leaving} == {number}
+        workers = self._generations.workers(self.pid)
+        return {worker.generation.number for worker in workers if not worker.leaving} == {number}
 
     # -- around ---------------------------------------------------------------------------------------------------------
 

@@ -54,7 +54,7 @@ class Generation:
 
     def differs_from(self, backend: str, members: Collection[str]) -> set[str]:
         """Instances that it sends requests to, for this backend, besides these."""
-        return {each.instance for each in self.spots.get(backend, BackendRoute()).members} - set(members)
+        return {member.instance for member in self.spots.get(backend, BackendRoute()).members} - set(members)
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class GenerationFiles:
 
     def numbers(self) -> set[int]:
         """Those that have a file."""
-        found = (NUMBERED.fullmatch(each.name) for each in self.folder.glob("*.json"))
+        found = (NUMBERED.fullmatch(path.name) for path in self.folder.glob("*.json"))
         return {int(each[1]) for each in found if each}
 
     def save(self, generation: Generation) -> None:
@@ -147,7 +147,7 @@ def _parse_generation(number: int, text: str) -> Generation:
     try:
         found = json.loads(text)
         spots = {
-            name: BackendRoute(tuple(Member(**each) for each in spot["members"]), spot["listen"], spot["header"])
+            name: BackendRoute(tuple(Member(**member) for member in spot["members"]), spot["listen"], spot["header"])
             for name, spot in found.items()
         }
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -158,7 +158,7 @@ def _parse_generation(number: int, text: str) -> Generation:
 
 def serving_generation(workers: Sequence[NginxWorker]) -> Generation:
     """What new connections get: the newest that has a worker which is not leaving."""
-    taking = (each.generation for each in workers if not each.leaving)
+    taking = (worker.generation for worker in workers if not worker.leaving)
     return max(taking, key=lambda each: each.number, default=Generation())
 
 

@@ -88,7 +88,7 @@ class OwnedNginx:
             raise RouterError("nginx was started and has no workers")
 
     def _is_serving(self) -> bool:
-        return any(not each.leaving for each in self.generations.workers(self.process.pid))
+        return any(not worker.leaving for worker in self.generations.workers(self.process.pid))
 
     def _make_folder(self) -> None:
         """Open to nginx's workers, which may be of another user."""
@@ -109,7 +109,7 @@ class OwnedNginx:
 
     def _end_orphans(self) -> None:
         """Workers whose master was killed go on, at its addresses: let them finish, so that a new one can listen there."""
-        orphans = [each.pid for each in self.generations.workers(None) if not each.leaving]
+        orphans = [worker.pid for worker in self.generations.workers(None) if not worker.leaving]
         for pid in orphans:
             os.kill(pid, signal.SIGQUIT)
         if orphans and not wait_until(lambda: not self._is_serving(), START_SECONDS):
@@ -194,7 +194,7 @@ class AdoptedNginx:
     def _include_line(self, text: str) -> re.Match[str] | None:
         """The line that includes our file, as nginx understands its path."""
         lines = re.finditer(r"^([ \t]*include[ \t]+[\"']?)([^\s;\"']+)", text, re.M)
-        return next((each for each in lines if self.main.parent / each[2] == self.path), None)
+        return next((line for line in lines if self.main.parent / line[2] == self.path), None)
 
     def test(self, text: str) -> None:
         """In a copy of their file, which lies beside it, since what it includes is sought from there."""
