@@ -30,7 +30,7 @@ FILES = [
 
 def sleeps(tree: ast.AST) -> Breaches:
     """`time.sleep`, called or handed on."""
-    instead = "wait with support.waiting.eventually; where nothing can be waited for, pause(seconds, why)"
+    instead = "wait with support.wait.eventually; where nothing can be waited for, pause(seconds, why)"
     for node in ast.walk(tree):
         is_attribute = isinstance(node, ast.Attribute) and node.attr == "sleep" and is_named(node.value, {"time"})
         is_import = isinstance(node, ast.ImportFrom) and node.module == "time" and "sleep" in names_of(node)
@@ -41,7 +41,7 @@ def sleeps(tree: ast.AST) -> Breaches:
 def short_bounds(tree: ast.AST) -> Breaches:
     """A bound in seconds, written as a number, that a busy machine may exceed."""
     instead = (
-        "write 60 for a safety net, or use support.waiting.exit_status or at_most; a time limit that is tested, "
+        "write 60 for a safety net, or use support.wait.exit_status or at_most; a time limit that is tested, "
         "or a pace, is a constant with a comment"
     )
     for node in ast.walk(tree):
@@ -53,7 +53,7 @@ def short_bounds(tree: ast.AST) -> Breaches:
 
 def upper_bounds_on_elapsed_time(tree: ast.AST) -> Breaches:
     """`time.monotonic() - begun < limit`, also by a name for the difference. Lower bounds are no matter."""
-    instead = "put the block into `with support.waiting.at_most(seconds, what)`, or count something instead"
+    instead = "put the block into `with support.wait.at_most(seconds, what)`, or count something instead"
     for scope in ast.walk(tree):
         if not isinstance(scope, ast.FunctionDef | ast.AsyncFunctionDef | ast.Module):
             continue
@@ -73,7 +73,7 @@ def polling_loops(tree: ast.AST) -> Breaches:
     """A `while` with a pause or a deadline in it."""
     for node in ast.walk(tree):
         if isinstance(node, ast.While) and any(is_pause_or_clock(inner) for inner in ast.walk(node)):
-            yield node.lineno, "a polling loop: support.waiting.eventually(what, condition) is the only one"
+            yield node.lineno, "a polling loop: support.wait.eventually(what, condition) is the only one"
 
 
 def chosen_ports(tree: ast.AST) -> Breaches:
