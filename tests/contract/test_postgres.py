@@ -198,4 +198,4 @@ def test_a_read_sees_one_moment(store: SqlStore) -> None:
 
 def test_a_read_cannot_write(store: SqlStore) -> None:
     with pytest.raises(StoreError, match="read-only"), store._read("testing") as connection:
-        connection.execute(insert(tables.numbers).values(service="demo/shop", last=1))
+        connection.execute(insert(tables.release_numbers).values(service="demo/shop", last=1))

@@ -111,7 +111,7 @@ def check_engines(wiring: wires.Wiring) -> Diagnosis:
     engines = wiring.store.engines()
     if not engines:
         return Diagnosis("engine", True, "warning: none is heard, so no rollout goes on; start `tidegate engine`")
-    last, silent = engines[0], max(0.0, wiring.clock() - engines[0].seen)
+    last, silent = engines[0], max(0.0, wiring.clock() - engines[0].heartbeat_at)
     if silent > server.ENGINE_SECONDS:
         what = f"{last.owner} was heard last {silent:.0f} s ago, and did not end as it should"
         return Diagnosis("engine", False, what, "look at its log, and start `tidegate engine`")

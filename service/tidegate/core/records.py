@@ -94,7 +94,7 @@ class EngineRow:
     """An engine, when it last said that it looks for work, and its version of Tidegate."""
 
     owner: str
-    seen: Time
+    heartbeat_at: Time
     version: str
 
 

@@ -18,7 +18,7 @@ def add(connection: Connection, rollout: str, now: Time) -> None:
 
 def claim(connection: Connection, until: Time, now: Time) -> Delivery | None:
     """The one that is due longest and has something to tell; nobody else is given it before `until`."""
-    behind = select(rollouts.c.events).where(rollouts.c.id == row.rollout).scalar_subquery() > row.delivered
+    behind = select(rollouts.c.last_event).where(rollouts.c.id == row.rollout).scalar_subquery() > row.delivered
     first = select(row.rollout).where(row.due <= now, behind).order_by(row.due).limit(1)
     claimed = connection.execute(
         update(deliveries)

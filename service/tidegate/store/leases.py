@@ -30,7 +30,7 @@ _CLAIM = (
         resumes=row.resumes + case((row.lease_until.is_(None), 0), else_=1),
         lease_until=_UNTIL,
         fence=row.fence + 1,
-        nudged=False,
+        signalled=False,
     )
     .returning(row.id, row.fence, row.since, row.due)
 )
@@ -42,7 +42,7 @@ CHANGE = update(rollouts).where(HELD)
 _REQUIRE = select(row.sequence).where(HELD).with_for_update()
 _RENEW = CHANGE.values(lease_until=_UNTIL)
 _LATER = func.coalesce(bindparam("later", type_=Double), row.due)
-_RELEASE = CHANGE.values(lease_until=None, due=case((row.nudged, _AT), else_=_LATER))
+_RELEASE = CHANGE.values(lease_until=None, due=case((row.signalled, _AT), else_=_LATER))
 
 
 # -- what they are for ------------------------------------------------------------------------------------------------

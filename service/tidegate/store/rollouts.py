@@ -41,13 +41,13 @@ PAUSED_BY = {SignalKind.PAUSE: True, SignalKind.RESUME: False}
 
 # Statements of every tick and of every request that waits. Each is made once: making one anew takes SQLAlchemy ten times as
 # long as running it.
-_COUNTED = rollouts.c.events + bindparam("added", type_=Integer)
+_LAST_EVENT = rollouts.c.last_event + bindparam("added", type_=Integer)
 _NEW = {name: bindparam(f"new_{name}", type_=rollouts.c[name].type) for name in mapping.ENGINE_COLUMNS}
 _PHASE = select(rollouts.c.phase).where(leases.HELD).with_for_update()
-_SAVE = leases.CHANGE.values(**_NEW, version=rollouts.c.version + 1, events=_COUNTED).returning(
-    rollouts.c.version, rollouts.c.paused, rollouts.c.resumes, rollouts.c.events
+_SAVE = leases.CHANGE.values(**_NEW, version=rollouts.c.version + 1, last_event=_LAST_EVENT).returning(
+    rollouts.c.version, rollouts.c.paused, rollouts.c.resumes, rollouts.c.last_event
 )
-_NOTE = leases.CHANGE.values(events=_COUNTED).returning(rollouts.c.events)
+_NOTE = leases.CHANGE.values(last_event=_LAST_EVENT).returning(rollouts.c.last_event)
 _WANTED = bindparam("wanted", type_=String)
 _ROW = select(rollouts).where(rollouts.c.id == _WANTED)
 _SIGNALS = select(signals).where(signals.c.rollout == _WANTED).order_by(signals.c.number)
@@ -96,7 +96,14 @@ def add(connection: Connection, new: NewRollout, now: Time) -> None:
         services.get_release(connection, service.key, rollout.new)
     else:
         services.add_release(connection, release, now)
-    unclaimed = {"nudged": False, "owner": "", "since": now, "fence": _highest_fence(connection), "due": now, "events": 1}
+    unclaimed = {
+        "signalled": False,
+        "owner": "",
+        "since": now,
+        "fence": _highest_fence(connection),
+        "due": now,
+        "last_event": 1,
+    }
     connection.execute(insert(rollouts).values(**mapping.rollout_values(rollout), **unclaimed))
     _append(connection, rollout.id, (new.event,), last=1)
     if rollout.build is not None:
@@ -129,8 +136,8 @@ def _supersede_repair(connection: Connection, rollout: Rollout, now: Time) -> No
     why = f"rollout {rollout.id} takes over what this repair began"
     ended = update(rollouts).where(rollouts.c.id == live.id)
     values = {"phase": Phase.ROLLED_BACK.value, "reason": why, "finished": now, "lease_until": None}
-    counted = {"version": rollouts.c.version + 1, "events": rollouts.c.events + 1}
-    last = connection.execute(ended.values(**values, **counted).returning(rollouts.c.events)).scalar_one()
+    counted = {"version": rollouts.c.version + 1, "last_event": rollouts.c.last_event + 1}
+    last = connection.execute(ended.values(**values, **counted).returning(rollouts.c.last_event)).scalar_one()
     _append(connection, live.id, (Event(EventKind.SUPERSEDED, why, now, data={"rollout": rollout.id}),), last=last)
 
 
@@ -179,7 +186,7 @@ def save(
         connection.execute(insert(verdicts), mapping.verdict_values(rollout, verdict))
     if measurement is not None:
         connection.execute(insert(measurements), mapping.measurement_values(rollout.id, measurement))
-    _append(connection, rollout.id, added, last=saved.events)
+    _append(connection, rollout.id, added, last=saved.last_event)
     if not rollout.phase.live:
         _record_outcome(connection, rollout, Phase(before), now)
     return replace(rollout, version=saved.version, paused=saved.paused, resumes=saved.resumes)
@@ -275,15 +282,15 @@ def _apply_signal(connection: Connection, row: AnyRow, new_signal: Signal, now: 
         .where(rollouts.c.id == row.id)
         .values(
             paused=PAUSED_BY.get(new_signal.kind, row.paused),
-            nudged=True,
+            signalled=True,
             due=now,
             version=rollouts.c.version + 1,
-            events=rollouts.c.events + 1,
+            last_event=rollouts.c.last_event + 1,
         )
         .returning(rollouts)
     ).one()
     connection.execute(insert(signals).values(mapping.signal_values(row.id, new_signal)))
-    _append(connection, row.id, (_signal_event(new_signal),), last=changed.events)
+    _append(connection, row.id, (_signal_event(new_signal),), last=changed.last_event)
     return changed
 
 
@@ -338,8 +345,8 @@ def list_events(connection: Connection, rollout: str, after: int, limit: int) ->
 
 def last_events(connection: Connection, wanted: Collection[str]) -> dict[str, int]:
     """The numbers of the last events."""
-    rows = connection.execute(select(rollouts.c.id, rollouts.c.events).where(rollouts.c.id.in_(wanted)))
-    return {row.id: row.events for row in rows}
+    rows = connection.execute(select(rollouts.c.id, rollouts.c.last_event).where(rollouts.c.id.in_(wanted)))
+    return {row.id: row.last_event for row in rows}
 
 
 def list_verdicts(connection: Connection, rollout: str) -> tuple[VerdictRow, ...]:

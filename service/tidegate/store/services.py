@@ -11,7 +11,7 @@ from tidegate.core.model import Release, Rollout, Service
 from tidegate.core.records import Drift, ReleaseRow, ServiceRow
 from tidegate.errors import RolloutInProgress, RouteTaken, UnknownService, VersionConflict
 from tidegate.store import mapping
-from tidegate.store.tables import is_live, numbers, releases, rollouts, services
+from tidegate.store.tables import is_live, release_numbers, releases, rollouts, services
 
 
 def put(connection: Connection, service: Service, version: int | None = None) -> None:
@@ -119,10 +119,13 @@ def require_unchanged(connection: Connection, rollout: Rollout) -> None:
 def next_number(connection: Connection, service: str) -> int:
     """Count on. Two that make the first row at once collide, and the second is run again."""
     number: int | None = connection.execute(
-        update(numbers).where(numbers.c.service == service).values(last=numbers.c.last + 1).returning(numbers.c.last)
+        update(release_numbers)
+        .where(release_numbers.c.service == service)
+        .values(last=release_numbers.c.last + 1)
+        .returning(release_numbers.c.last)
     ).scalar_one_or_none()
     if number is None:
-        connection.execute(insert(numbers).values(service=service, last=1))
+        connection.execute(insert(release_numbers).values(service=service, last=1))
         return 1
     return number
 

@@ -14,10 +14,10 @@ row = rollouts.c
 
 def heartbeat(connection: Connection, owner: str, version: str, now: Time) -> None:
     """The engine is alive; those that are long gone are struck out."""
-    values = {"seen": now, "version": version}
+    values = {"heartbeat_at": now, "version": version}
     if connection.execute(update(engines).where(engines.c.owner == owner).values(values)).rowcount != 1:
         connection.execute(insert(engines).values(owner=owner, **values))
-        connection.execute(delete(engines).where(engines.c.seen < now - ENGINE_EXPIRY_SECONDS))
+        connection.execute(delete(engines).where(engines.c.heartbeat_at < now - ENGINE_EXPIRY_SECONDS))
 
 
 def remove_engine(connection: Connection, owner: str) -> None:
@@ -27,8 +27,8 @@ def remove_engine(connection: Connection, owner: str) -> None:
 
 def list_engines(connection: Connection) -> tuple[EngineRow, ...]:
     """Every engine that did not end as it should, the one heard last first."""
-    rows = connection.execute(select(engines).order_by(engines.c.seen.desc(), engines.c.owner))
-    return tuple(EngineRow(row.owner, row.seen, row.version) for row in rows)
+    rows = connection.execute(select(engines).order_by(engines.c.heartbeat_at.desc(), engines.c.owner))
+    return tuple(EngineRow(row.owner, row.heartbeat_at, row.version) for row in rows)
 
 
 def read(connection: Connection, now: Time) -> ServerStats:
@@ -46,7 +46,7 @@ def read(connection: Connection, now: Time) -> ServerStats:
     undelivered = connection.execute(
         select(func.count(), func.min(events.c.at))
         .select_from(deliveries)
-        .join(rollouts, and_(row.id == deliveries.c.rollout, row.events > deliveries.c.delivered))
+        .join(rollouts, and_(row.id == deliveries.c.rollout, row.last_event > deliveries.c.delivered))
         .join(events, and_(events.c.rollout == row.id, events.c.number == deliveries.c.delivered + 1))
     ).one()
     return ServerStats(

@@ -19,7 +19,6 @@ from sqlalchemy import (
     String,
     Table,
     UniqueConstraint,
-    false,
     literal_column,
     text,
 )
@@ -37,8 +36,8 @@ metadata = MetaData(
 
 #: Release numbers handed out so far. Apart from `services`, because the first release is numbered before its service
 #: is stored.
-numbers = Table(
-    "numbers",
+release_numbers = Table(
+    "release_numbers",
     metadata,
     Column("service", String, primary_key=True),
     Column("last", Integer, nullable=False),
@@ -90,18 +89,18 @@ rollouts = Table(
     Column("in_place", Boolean, nullable=False),
     Column("checks", JSON, nullable=False),
     Column("policy", JSON, nullable=False),
-    Column("image", String, nullable=False, server_default=text("''")),
+    Column("image", String, nullable=False),
     Column("requested_by", String, nullable=False),
-    Column("requested_via", String, nullable=False, server_default=text("''")),
+    Column("requested_via", String, nullable=False),
     Column("build", JSON(none_as_null=True)),
-    Column("forced", Boolean, nullable=False, server_default=false()),
-    Column("hooks", JSON, nullable=False, server_default=text("'{}'")),
+    Column("forced", Boolean, nullable=False),
+    Column("hooks", JSON, nullable=False),
     Column("compare", JSON(none_as_null=True)),
     Column("probe", JSON(none_as_null=True)),
-    Column("group", String, nullable=False, server_default=text("''"), index=True),
-    Column("kind", String, nullable=False, server_default=text("'release'")),
+    Column("group", String, nullable=False, index=True),
+    Column("kind", String, nullable=False),
     # where it stands; written by the engine that holds the lease
-    Column("digest", String, nullable=False, server_default=text("''")),
+    Column("digest", String, nullable=False),
     Column("phase", String, nullable=False),
     Column("cursor", Integer, nullable=False),
     Column("reason", String, nullable=False),
@@ -112,13 +111,13 @@ rollouts = Table(
     Column("drain_from", Double),
     Column("extensions", Integer, nullable=False),
     Column("verdict", JSON(none_as_null=True)),
-    Column("tasks", JSON, nullable=False, server_default=text("'[]'")),
-    Column("arrived", Integer, nullable=False, server_default=text("0")),
+    Column("tasks", JSON, nullable=False),
+    Column("arrived", Integer, nullable=False),
     Column("finished", Double),
-    Column("spared", JSON, nullable=False, server_default=text("'[]'")),
+    Column("spared", JSON, nullable=False),
     # written by signals
     Column("paused", Boolean, nullable=False),
-    Column("nudged", Boolean, nullable=False),  # a signal came since the last claim
+    Column("signalled", Boolean, nullable=False),  # a signal came since the last claim
     # who drives it
     Column("owner", String, nullable=False),  # the last one; kept over a release, so that `since` can be kept too
     Column("since", Double, nullable=False),  # when this owner took it over from another
@@ -128,7 +127,7 @@ rollouts = Table(
     Column("resumes", Integer, nullable=False),
     # counters
     Column("version", Integer, nullable=False),
-    Column("events", Integer, nullable=False),  # the number of the last event
+    Column("last_event", Integer, nullable=False),  # the number of the last event
     ForeignKeyConstraint(["service", "old"], ["releases.service", "releases.id"], name="fk_rollouts_old"),
     ForeignKeyConstraint(["service", "new"], ["releases.service", "releases.id"], name="fk_rollouts_new"),
 )
@@ -168,7 +167,7 @@ signals = Table(
     Column("by", String, nullable=False),
     Column("reason", String, nullable=False),
     Column("step", Integer),
-    Column("via", String, nullable=False, server_default=text("''")),
+    Column("via", String, nullable=False),
 )
 
 events = Table(
@@ -224,7 +223,7 @@ engines = Table(
     "engines",
     metadata,
     Column("owner", String, primary_key=True),
-    Column("seen", Double, nullable=False),
+    Column("heartbeat_at", Double, nullable=False),
     Column("version", String, nullable=False),
 )
 

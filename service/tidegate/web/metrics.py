@@ -102,7 +102,7 @@ class _StatsCollector(Collector):
         yield _gauge(
             "outbox_lag_seconds", "Age of the oldest event that the CI was not told.", _since(stats.undelivered_since, now)
         )
-        heartbeat_at = stats.engines[0].seen if stats.engines else float("-inf")
+        heartbeat_at = stats.engines[0].heartbeat_at if stats.engines else float("-inf")
         yield _gauge(
             "engine_heartbeat_age_seconds",
             "Since an engine was heard last; infinite where none is.",

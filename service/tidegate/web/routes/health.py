@@ -58,7 +58,7 @@ def readyz() -> Response:
 def _missing_engine(within_seconds: float) -> list[str]:
     """What is wrong with the engines, as far as they are heard."""
     engines = api().store.engines()
-    silent = api().now() - engines[0].seen if engines else float("inf")
+    silent = api().now() - engines[0].heartbeat_at if engines else float("inf")
     if silent <= within_seconds:
         return []
     heard = f"{engines[0].owner} was heard last {silent:.0f} s ago" if engines else "none runs"

@@ -1,6 +1,8 @@
-"""The first schema."""
+"""The schema."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import sqlalchemy as sa
 from alembic import op
@@ -11,8 +13,21 @@ branch_labels = None
 depends_on = None
 
 TABLES = (
-    "numbers", "services", "releases", "rollouts", "verdicts", "signals", "events", "tokens", "idempotency",
-)  # fmt: skip
+    "release_numbers",
+    "services",
+    "releases",
+    "rollouts",
+    "verdicts",
+    "measurements",
+    "signals",
+    "events",
+    "freezes",
+    "audit",
+    "deliveries",
+    "engines",
+    "tokens",
+    "idempotency",
+)
 LIVE = sa.text("phase IN ('pending', 'running', 'rolling_back')")
 
 
@@ -20,7 +35,8 @@ def upgrade() -> None:
     """Make every table, those that others refer to first."""
     _services()
     _rollouts()
-    _story()
+    _history()
+    _operations()
     _clients()
 
 
@@ -32,10 +48,10 @@ def downgrade() -> None:
 
 def _services() -> None:
     op.create_table(
-        "numbers",
+        "release_numbers",
         sa.Column("service", sa.String(), nullable=False),
         sa.Column("last", sa.Integer(), nullable=False),
-        sa.PrimaryKeyConstraint("service", name="pk_numbers"),
+        sa.PrimaryKeyConstraint("service", name="pk_release_numbers"),
     )
     op.create_table(
         "services",
@@ -45,6 +61,8 @@ def _services() -> None:
         sa.Column("definition", sa.JSON(), nullable=False),
         sa.Column("version", sa.Integer(), nullable=False),
         sa.Column("live", sa.String(), nullable=True),
+        sa.Column("drift_check_due", sa.Double(), server_default=sa.text("0"), nullable=False),
+        sa.Column("drift", sa.JSON(none_as_null=True), nullable=True),
         sa.PrimaryKeyConstraint("key", name="pk_services"),
         sa.UniqueConstraint("environment", "backend", name="uq_services_environment"),
     )
@@ -68,6 +86,23 @@ def _services() -> None:
 def _rollouts() -> None:
     op.create_table(
         "rollouts",
+        *_request_columns(),
+        *_state_columns(),
+        sa.ForeignKeyConstraint(["service", "new"], ["releases.service", "releases.id"], name="fk_rollouts_new"),
+        sa.ForeignKeyConstraint(["service", "old"], ["releases.service", "releases.id"], name="fk_rollouts_old"),
+        sa.ForeignKeyConstraint(["service"], ["services.key"], name="fk_rollouts_service"),
+        sa.PrimaryKeyConstraint("sequence", name="pk_rollouts"),
+        sa.UniqueConstraint("id", name="uq_rollouts_id"),
+    )
+    op.create_index("due_rollouts", "rollouts", ["due"], sqlite_where=LIVE, postgresql_where=LIVE)
+    op.create_index("ix_rollouts_group", "rollouts", ["group"])
+    op.create_index("one_live_rollout", "rollouts", ["service"], unique=True, sqlite_where=LIVE, postgresql_where=LIVE)
+    op.create_index("rollouts_of_service", "rollouts", ["service", "sequence"])
+
+
+def _request_columns() -> list[sa.Column[Any]]:
+    """What was requested."""
+    return [
         sa.Column("sequence", sa.Integer(), autoincrement=True, nullable=False),
         sa.Column("id", sa.String(), nullable=False),
         sa.Column("service", sa.String(), nullable=False),
@@ -81,7 +116,23 @@ def _rollouts() -> None:
         sa.Column("in_place", sa.Boolean(), nullable=False),
         sa.Column("checks", sa.JSON(), nullable=False),
         sa.Column("policy", sa.JSON(), nullable=False),
+        sa.Column("image", sa.String(), nullable=False),
         sa.Column("requested_by", sa.String(), nullable=False),
+        sa.Column("requested_via", sa.String(), nullable=False),
+        sa.Column("build", sa.JSON(none_as_null=True), nullable=True),
+        sa.Column("forced", sa.Boolean(), nullable=False),
+        sa.Column("hooks", sa.JSON(), nullable=False),
+        sa.Column("compare", sa.JSON(none_as_null=True), nullable=True),
+        sa.Column("probe", sa.JSON(none_as_null=True), nullable=True),
+        sa.Column("group", sa.String(), nullable=False),
+        sa.Column("kind", sa.String(), nullable=False),
+    ]
+
+
+def _state_columns() -> list[sa.Column[Any]]:
+    """Where it is, and which engine drives it."""
+    return [
+        sa.Column("digest", sa.String(), nullable=False),
         sa.Column("phase", sa.String(), nullable=False),
         sa.Column("cursor", sa.Integer(), nullable=False),
         sa.Column("reason", sa.String(), nullable=False),
@@ -92,9 +143,12 @@ def _rollouts() -> None:
         sa.Column("drain_from", sa.Double(), nullable=True),
         sa.Column("extensions", sa.Integer(), nullable=False),
         sa.Column("verdict", sa.JSON(none_as_null=True), nullable=True),
+        sa.Column("tasks", sa.JSON(), nullable=False),
+        sa.Column("arrived", sa.Integer(), nullable=False),
         sa.Column("finished", sa.Double(), nullable=True),
+        sa.Column("spared", sa.JSON(), nullable=False),
         sa.Column("paused", sa.Boolean(), nullable=False),
-        sa.Column("nudged", sa.Boolean(), nullable=False),
+        sa.Column("signalled", sa.Boolean(), nullable=False),
         sa.Column("owner", sa.String(), nullable=False),
         sa.Column("since", sa.Double(), nullable=False),
         sa.Column("lease_until", sa.Double(), nullable=True),
@@ -102,19 +156,11 @@ def _rollouts() -> None:
         sa.Column("due", sa.Double(), nullable=False),
         sa.Column("resumes", sa.Integer(), nullable=False),
         sa.Column("version", sa.Integer(), nullable=False),
-        sa.Column("events", sa.Integer(), nullable=False),
-        sa.ForeignKeyConstraint(["service", "new"], ["releases.service", "releases.id"], name="fk_rollouts_new"),
-        sa.ForeignKeyConstraint(["service", "old"], ["releases.service", "releases.id"], name="fk_rollouts_old"),
-        sa.ForeignKeyConstraint(["service"], ["services.key"], name="fk_rollouts_service"),
-        sa.PrimaryKeyConstraint("sequence", name="pk_rollouts"),
-        sa.UniqueConstraint("id", name="uq_rollouts_id"),
-    )
-    op.create_index("one_live_rollout", "rollouts", ["service"], unique=True, sqlite_where=LIVE, postgresql_where=LIVE)
-    op.create_index("due_rollouts", "rollouts", ["due"], sqlite_where=LIVE, postgresql_where=LIVE)
-    op.create_index("rollouts_of_service", "rollouts", ["service", "sequence"])
+        sa.Column("last_event", sa.Integer(), nullable=False),
+    ]
 
 
-def _story() -> None:
+def _history() -> None:
     op.create_table(
         "verdicts",
         sa.Column("number", sa.Integer(), autoincrement=True, nullable=False),
@@ -125,6 +171,16 @@ def _story() -> None:
         sa.ForeignKeyConstraint(["rollout"], ["rollouts.id"], name="fk_verdicts_rollout"),
         sa.PrimaryKeyConstraint("number", name="pk_verdicts"),
     )
+    op.create_index("ix_verdicts_rollout", "verdicts", ["rollout"])
+    op.create_table(
+        "measurements",
+        sa.Column("number", sa.Integer(), autoincrement=True, nullable=False),
+        sa.Column("rollout", sa.String(), nullable=False),
+        sa.Column("measurement", sa.LargeBinary(), nullable=False),
+        sa.ForeignKeyConstraint(["rollout"], ["rollouts.id"], name="fk_measurements_rollout"),
+        sa.PrimaryKeyConstraint("number", name="pk_measurements"),
+    )
+    op.create_index("ix_measurements_rollout", "measurements", ["rollout"])
     op.create_table(
         "signals",
         sa.Column("number", sa.Integer(), autoincrement=True, nullable=False),
@@ -134,9 +190,11 @@ def _story() -> None:
         sa.Column("by", sa.String(), nullable=False),
         sa.Column("reason", sa.String(), nullable=False),
         sa.Column("step", sa.Integer(), nullable=True),
+        sa.Column("via", sa.String(), nullable=False),
         sa.ForeignKeyConstraint(["rollout"], ["rollouts.id"], name="fk_signals_rollout"),
         sa.PrimaryKeyConstraint("number", name="pk_signals"),
     )
+    op.create_index("ix_signals_rollout", "signals", ["rollout"])
     op.create_table(
         "events",
         sa.Column("rollout", sa.String(), nullable=False),
@@ -148,8 +206,51 @@ def _story() -> None:
         sa.ForeignKeyConstraint(["rollout"], ["rollouts.id"], name="fk_events_rollout"),
         sa.PrimaryKeyConstraint("rollout", "number", name="pk_events"),
     )
-    op.create_index("ix_verdicts_rollout", "verdicts", ["rollout"])
-    op.create_index("ix_signals_rollout", "signals", ["rollout"])
+
+
+def _operations() -> None:
+    op.create_table(
+        "freezes",
+        sa.Column("environment", sa.String(), nullable=False),
+        sa.Column("by", sa.String(), nullable=False),
+        sa.Column("reason", sa.String(), nullable=False),
+        sa.Column("at", sa.Double(), nullable=False),
+        sa.Column("until", sa.Double(), nullable=True),
+        sa.PrimaryKeyConstraint("environment", name="pk_freezes"),
+    )
+    op.create_table(
+        "audit",
+        sa.Column("number", sa.Integer(), autoincrement=True, nullable=False),
+        sa.Column("at", sa.Double(), nullable=False),
+        sa.Column("action", sa.String(), nullable=False),
+        sa.Column("subject", sa.String(), nullable=False),
+        sa.Column("by", sa.String(), nullable=False),
+        sa.Column("via", sa.String(), nullable=False),
+        sa.Column("source", sa.String(), nullable=False),
+        sa.Column("reason", sa.String(), nullable=False),
+        sa.Column("rollout", sa.String(), nullable=True),
+        sa.Column("build", sa.String(), nullable=False),
+        sa.Column("request", sa.String(), nullable=False),
+        sa.PrimaryKeyConstraint("number", name="pk_audit"),
+    )
+    op.create_index("ix_audit_subject", "audit", ["subject"])
+    op.create_table(
+        "deliveries",
+        sa.Column("rollout", sa.String(), nullable=False),
+        sa.Column("delivered", sa.Integer(), nullable=False),
+        sa.Column("failures", sa.Integer(), nullable=False),
+        sa.Column("due", sa.Double(), nullable=False),
+        sa.ForeignKeyConstraint(["rollout"], ["rollouts.id"], name="fk_deliveries_rollout"),
+        sa.PrimaryKeyConstraint("rollout", name="pk_deliveries"),
+    )
+    op.create_index("ix_deliveries_due", "deliveries", ["due"])
+    op.create_table(
+        "engines",
+        sa.Column("owner", sa.String(), nullable=False),
+        sa.Column("heartbeat_at", sa.Double(), nullable=False),
+        sa.Column("version", sa.String(), nullable=False),
+        sa.PrimaryKeyConstraint("owner", name="pk_engines"),
+    )
 
 
 def _clients() -> None:
