@@ -214,7 +214,7 @@ def running(
     world = FakeEnvironment(time.time)
     wiring = Wiring(settings or Settings(), store, {"demo": world.parts(metrics=metrics), "live": world.parts()}, time.time)
     waiting, woken = LongPollSlots(long_polls), list[float]()
-    app = create_app(wiring, lambda: woken.append(time.time()), waiting=waiting)
+    app = create_app(wiring, lambda: woken.append(time.time()), long_poll_slots=waiting)
     made = RunningApi(ApiServer(app, waiting, host), wiring, world, waiting, woken)
     made.token = made.token_for("admin")
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -55,18 +55,18 @@ class ApiClient:
 
     def get(self, path: str, **query: object) -> Json:
         """Read."""
-        return self._patiently(lambda: self._call("GET", path, params=query))
+        return self._with_retries(lambda: self._call("GET", path, params=query))
 
     def post(self, path: str, body: Json | None = None, *, key: str = "", if_match: str = "") -> Json:
         """Ask for something once. `key` makes the call safe to repeat; one is made up when empty."""
         headers = {"Idempotency-Key": key or uuid.uuid4().hex}
         if if_match:
             headers["If-Match"] = if_match
-        return self._patiently(lambda: self._call("POST", path, json=body or {}, headers=headers))
+        return self._with_retries(lambda: self._call("POST", path, json=body or {}, headers=headers))
 
     def put(self, path: str, body: Json) -> Json:
         """Store."""
-        return self._patiently(lambda: self._call("PUT", path, json=body))
+        return self._with_retries(lambda: self._call("PUT", path, json=body))
 
     def delete(self, path: str) -> None:
         """Remove."""
@@ -88,18 +88,7 @@ class ApiClient:
         newest: Json = page["rollouts"][0]
         return newest
 
-    def story(self, rollout: str, after: int = 0) -> Iterator[tuple[Json, Json]]:
-        """Each event as it happens, with the rollout as it then stands, until the rollout is finished."""
-        while True:
-            events = self.events(rollout, after)
-            state = self.rollout(rollout)
-            for event in events:
-                after = max(after, event["number"])
-                yield event, state
-            if state["phase"] in FINAL_PHASES and not self.events(rollout, after, 0):
-                return
-
-    def _patiently(self, call: Callable[[], Json]) -> Json:
+    def _with_retries(self, call: Callable[[], Json]) -> Json:
         for attempt in stamina.retry_context(on=ServerUnreachable, attempts=None, timeout=self._patience, wait_max=3.0):
             with attempt:
                 return call()

@@ -50,5 +50,5 @@ def drift_of(client: ApiClient, service: str) -> Json | None:
 
 def drift_line(drift: Json) -> str:
     """One line for a person."""
-    why = f": {drift['why']}" if drift["why"] else ""
-    return f"drift ({drift['state']}) since {drift['since'][:19]}: {drift['message']}{why}"
+    reason = f": {drift['reason']}" if drift["reason"] else ""
+    return f"drift ({drift['state']}) since {drift['since'][:19]}: {drift['message']}{reason}"

@@ -72,7 +72,7 @@ def _print_events(context: Context, client: ApiClient, rollout: Json, until: Sto
 
 def event_line(event: Json) -> str:
     """`14:03:07  shifted  traffic goes to …`."""
-    return f"{event['at'][11:19]}  {event['kind']:<14} {escape(event['message'])}"
+    return f"{event['at'][11:19]}  {event['kind']:<20} {escape(event['message'])}"
 
 
 def _follow_live(context: Context, client: ApiClient, rollout: Json, until: StopCondition) -> Json:

@@ -103,11 +103,14 @@ def create_app(
     wiring: Wiring,
     wake: Callable[[], None] = _nothing,
     *,
-    waiting: LongPollSlots | None = None,
+    long_poll_slots: LongPollSlots | None = None,
     engine_within_seconds: float = 0.0,
 ) -> OpenAPI:
-    """The WSGI app. `wake` is called after every new rollout and signal; `waiting` bounds and ends the long polls; it is
-    ready only while an engine was heard within so many seconds, where one is expected at all."""
+    """The WSGI app.
+
+    `wake` is called after every new rollout and signal. `long_poll_slots` bounds and ends the long polls. The server is
+    ready only while an engine sent a heartbeat within `engine_within_seconds`; 0: no engine is needed.
+    """
     app = OpenAPI(
         "tidegate",
         info=Info(title="Tidegate", version=__version__, description="Moves a service between releases without downtime."),
@@ -122,10 +125,10 @@ def create_app(
     app.request_class = ApiRequest
     app.json = StrictJson(app)
     app.config["MAX_CONTENT_LENGTH"] = wiring.settings.web.max_body_bytes
-    failures, waiting = AuthThrottle(wiring.clock), waiting or LongPollSlots(MAX_LONG_POLLS)
-    polls = LongPolls(wiring.store, waiting.stopping)
-    app.extensions[EXTENSION] = Api(wiring, wake, waiting, failures, DiscoveryCache(), polls, engine_within_seconds)
-    app.extensions[health.METRICS] = ServerMetrics(wiring.store, wiring.environments, failures, wiring.clock)
+    throttle, slots = AuthThrottle(wiring.clock), long_poll_slots or LongPollSlots(MAX_LONG_POLLS)
+    polls = LongPolls(wiring.store, slots.stopping)
+    app.extensions[EXTENSION] = Api(wiring, wake, slots, throttle, DiscoveryCache(), polls, engine_within_seconds)
+    app.extensions[health.METRICS] = ServerMetrics(wiring.store, wiring.environments, throttle, wiring.clock)
     app.before_request(_begin)
     app.before_request(_authenticate)
     app.before_request(_require_object)
@@ -157,7 +160,7 @@ def _authenticate() -> None:
     if health.is_public():
         return
     g.principal = authenticate(
-        api().store, api().now(), api().failures, request.headers.get("Authorization"), client_address()
+        api().store, api().now(), api().auth_throttle, request.headers.get("Authorization"), client_address()
     )
     bind_contextvars(principal=g.principal.name)
 

@@ -99,7 +99,7 @@ class Principal:
             )
 
 
-def authenticate(store: Store, now: Time, failures: AuthThrottle, header: str | None, address: str) -> Principal:
+def authenticate(store: Store, now: Time, throttle: AuthThrottle, header: str | None, address: str) -> Principal:
     """The principal behind an `Authorization` header. Raises `ApiProblem`: 401, or 429 after many failures.
 
     A right token that was in use before is let in also after many failures of others at the same address: behind one proxy
@@ -107,26 +107,26 @@ def authenticate(store: Store, now: Time, failures: AuthThrottle, header: str | 
     """
     sent = None if header is None else _BEARER.fullmatch(header.strip())
     digest = "" if sent is None else token_digest(sent.group(1))
-    wait = failures.wait_seconds(address)
-    if wait and not failures.is_known_valid(digest):
+    wait = throttle.wait_seconds(address)
+    if wait and not throttle.is_known_valid(digest):
         raise _throttled(address, wait)
     if header is None:
-        raise _unauthenticated("send the header Authorization: Bearer tg_…", failures, address, "")
+        raise _unauthenticated("send the header Authorization: Bearer tg_…", throttle, address, "")
     if sent is None:
         raise _unauthenticated(
-            "the header Authorization is not of the form Bearer tg_…", failures, address, "invalid_request"
+            "the header Authorization is not of the form Bearer tg_…", throttle, address, "invalid_request"
         )
     token = store.token(digest)
     if token is None or not hmac.compare_digest(token.digest, digest):
-        raise _unauthenticated("the token is unknown; it may have been dropped", failures, address, "invalid_token")
+        raise _unauthenticated("the token is unknown; it may have been dropped", throttle, address, "invalid_token")
     if token.expires is not None and now >= token.expires:
-        raise _unauthenticated(f"the token {token.name} has expired", failures, address, "invalid_token")
-    failures.remember_valid(digest)
+        raise _unauthenticated(f"the token {token.name} has expired", throttle, address, "invalid_token")
+    throttle.remember_valid(digest)
     return Principal(token)
 
 
-def _unauthenticated(detail: str, failures: AuthThrottle, address: str, code: str) -> ApiProblem:
-    wait = failures.count(address)
+def _unauthenticated(detail: str, throttle: AuthThrottle, address: str, code: str) -> ApiProblem:
+    wait = throttle.count(address)
     if wait:
         return _throttled(address, wait)
     challenge = 'Bearer realm="tidegate"' + (f', error="{code}"' if code else "")

@@ -27,7 +27,7 @@ KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "P
 class ServerMetrics:
     """What the web counts, in `registry`."""
 
-    def __init__(self, store: Store, environments: Collection[str], failures: AuthThrottle, clock: Clock = time) -> None:
+    def __init__(self, store: Store, environments: Collection[str], throttle: AuthThrottle, clock: Clock = time) -> None:
         self.registry = own = CollectorRegistry()
         self._requests = Counter(
             "tidegate_api_requests",
@@ -43,7 +43,7 @@ class ServerMetrics:
             registry=own,
         )
         Gauge("tidegate_build_info", "The version that runs.", ["version"], registry=own).labels(__version__).set(1)
-        own.register(_AuthFailureCollector(lambda: failures.total))
+        own.register(_AuthFailureCollector(lambda: throttle.total))
         own.register(_StatsCollector(store, environments, clock))
 
     def count(self, response: Response, seconds: float) -> None:

@@ -79,12 +79,12 @@ def long_poll_slots(threads: int) -> int:
 def build(settings: Settings, engine: str | None) -> ServerProcess:
     """The app, and the engine in a thread beside it."""
     wiring = wires.build(settings)
-    waiting = LongPollSlots(long_poll_slots(settings.web.threads))
+    slots = LongPollSlots(long_poll_slots(settings.web.threads))
     stack = ExitStack()
     stack.callback(wiring.close)
     if engine is None:
-        app = create_app(wiring, waiting=waiting, engine_within_seconds=settings.web.engine_within_seconds)
-        return ServerProcess(app, waiting.stopping.set, stack.close)
+        app = create_app(wiring, long_poll_slots=slots, engine_within_seconds=settings.web.engine_within_seconds)
+        return ServerProcess(app, slots.stopping.set, stack.close)
     try:
         stack.enter_context(wires.sole_engine(wiring))
         stack.enter_context(wires.make_outbox(wiring))
@@ -109,14 +109,16 @@ def build(settings: Settings, engine: str | None) -> ServerProcess:
 
     def stop() -> None:
         ending.set()
-        waiting.stopping.set()
+        slots.stopping.set()
         worker.stop()
 
     stack.callback(thread.join)
     stack.callback(stop)
     thread.start()
     within = settings.web.engine_within_seconds or ENGINE_SECONDS
-    return ServerProcess(create_app(wiring, worker.wake, waiting=waiting, engine_within_seconds=within), stop, stack.close)
+    return ServerProcess(
+        create_app(wiring, worker.wake, long_poll_slots=slots, engine_within_seconds=within), stop, stack.close
+    )
 
 
 # -- gunicorn -----------------------------------------------------------------------------------------------------------

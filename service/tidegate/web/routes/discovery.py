@@ -47,7 +47,7 @@ def prometheus_targets(query: TargetsQuery) -> Response:
     rows = [row for row in api().store.services() if _wanted(row, query)]
     environments = api().wiring.environments
     platforms = {row.service.key: environments[row.service.environment].platform for row in rows}
-    instances = api().discovered.instances(platforms, api().now())
+    instances = api().discovery_cache.instances(platforms, api().now())
     return respond(TargetsView([target for row in rows for target in _targets(row, instances[row.service.key])]))
 
 

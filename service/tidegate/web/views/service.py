@@ -30,12 +30,12 @@ class DriftView(BaseModel):
     since: Timestamp
     message: str
     state: DriftState = Field(description="What is done about it; `unhealthy`: nothing any more, until somebody acts.")
-    why: str = Field(description="Why nothing is done now; empty while something is.")
+    reason: str = Field(description="Why nothing is done now; empty while something is.")
 
 
 def drift_view(drift: Drift) -> DriftView:
     """From the value."""
-    return DriftView(since=timestamp(drift.since), message=drift.message, state=drift.state, why=drift.why)
+    return DriftView(since=timestamp(drift.since), message=drift.message, state=drift.state, reason=drift.why)
 
 
 class CheckView(BaseModel):

@@ -11,7 +11,7 @@ class Texts implements Serializable {
     /** `14:03:07  shifted        traffic goes to v2-4`; an instance's last log lines stand below. */
     @NonCPS
     static String event(Map event) {
-        String line = event.at.substring(11, 19) + '  ' + event.kind.padRight(14) + ' ' + event.message
+        String line = event.at.substring(11, 19) + '  ' + event.kind.padRight(20) + ' ' + event.message
         Map data = event.data ?: [:]
         return event.kind == 'instance_log' && data.log ? line + '\n' + indented(data.log.toString()) : line
     }
