@@ -20,11 +20,11 @@ DEFAULT_MARGIN = 0.10  # of a compared query
 
 def read_checks(own: Reader) -> tuple[Check, ...]:
     """Every check of the list; their names must differ."""
-    found = tuple(_read_check(own, index, entry) for index, entry in enumerate(own.take("checks", LIST, list[object]())))
-    names = [check.name for check in found]
+    checks = tuple(_read_check(own, index, entry) for index, entry in enumerate(own.take("checks", LIST, list[object]())))
+    names = [check.name for check in checks]
     for name in sorted({name for name in names if names.count(name) > 1}):
         own.complain("checks", f"two checks are named {name}: give one of them another name")
-    return found
+    return checks
 
 
 def _read_check(own: Reader, index: int, entry: object) -> Check:
@@ -63,7 +63,7 @@ def _read_latency(own: Reader) -> Check:
 
 def _read_memory(own: Reader) -> Check:
     """A gauge of each instance, and its limit in the gauge's own unit."""
-    found = Check(
+    check = Check(
         own.take("name", _name, "memory"),
         CheckKind.MEMORY,
         query=own.take("query", _selector, MEMORY),
@@ -71,9 +71,9 @@ def _read_memory(own: Reader) -> Check:
         least=1,
         **_common_options(own),
     )
-    if found.maximum is None and "limit" not in own:
+    if check.maximum is None and "limit" not in own:
         own.complain("limit", "is needed: what an instance may use, such as 256M")
-    return found
+    return check
 
 
 def _common_options(own: Reader) -> dict[str, Any]:
@@ -82,17 +82,17 @@ def _common_options(own: Reader) -> dict[str, Any]:
 
 
 def _selector(value: object) -> str:
-    found = text(value)
-    if not promql.is_selector(found):
+    selector = text(value)
+    if not promql.is_selector(selector):
         raise ValueError('a metric with matchers and nothing else, such as process_resident_memory_bytes{job="shop"}')
-    return found
+    return selector
 
 
 def _buckets(value: object) -> str:
-    found = _selector(value)
-    if not found.partition("{")[0].strip().endswith("_bucket"):
+    selector = _selector(value)
+    if not selector.partition("{")[0].strip().endswith("_bucket"):
         raise ValueError("the buckets of a classic histogram, such as http_request_duration_seconds_bucket")
-    return found
+    return selector
 
 
 def _read_query(reader: Reader) -> Check:

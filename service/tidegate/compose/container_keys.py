@@ -23,7 +23,7 @@ def read_container(
     limits, reservations = resources.inner("limits"), resources.inner("reservations")
     mounts = read_volumes(root, document)
     command, entrypoint = _command(root)
-    found = Container(
+    container = Container(
         port=_port(root),
         command=command,
         entrypoint=entrypoint,
@@ -51,12 +51,12 @@ def read_container(
         tty=root.take("tty", boolean, False),
         stdin_open=root.take("stdin_open", boolean, False),
     )
-    report_mount_conflicts(root, found.files, mounts.targets, found.read_only)
+    report_mount_conflicts(root, container.files, mounts.targets, container.read_only)
     reservations.refuse({"cpus": "an engine reserves none: cpu_shares can be honoured", "devices": "not offered"})
     reservations.refuse({"generic_resources": "Swarm's"})
     for reader in (limits, reservations, resources):
         reader.finish()
-    return found
+    return container
 
 
 def _either(root: Reader, key: str, inner: Reader, its_key: str, read: Callable[[object], Any], otherwise: Any) -> Any:
@@ -100,17 +100,17 @@ def _one_port(value: object) -> int:
 
 
 def _labels(value: object) -> dict[str, str]:
-    found = pairs(value)
-    if any(name.startswith("tidegate.") for name in found):
+    labels = pairs(value)
+    if any(name.startswith("tidegate.") for name in labels):
         raise ValueError("labels that do not begin with tidegate.")
-    return found
+    return labels
 
 
 # -- health ---------------------------------------------------------------------------------------------------------------
 
 
 def _health(reader: Reader) -> Health:
-    found = Health(
+    health = Health(
         path=reader.take("path", _path, ""),
         port=reader.take("port", integer(1, 65535), 0),
         timeout_seconds=reader.take("timeout", parse_duration, 2.0),
@@ -118,7 +118,7 @@ def _health(reader: Reader) -> Health:
     if reader.values and "path" not in reader:
         reader.complain("path", "is needed, such as /health")
     reader.finish()
-    return found
+    return health
 
 
 def _path(value: object) -> str:
@@ -130,7 +130,7 @@ def _path(value: object) -> str:
 def _healthcheck(reader: Reader) -> HealthCommand | None:
     disabled = reader.take("disable", boolean, False)
     test: tuple[str, ...] = reader.take("test", _test, tuple[str, ...]())
-    found = HealthCommand(
+    command = HealthCommand(
         test=("NONE",) if disabled else test,
         interval_seconds=reader.take("interval", parse_duration, 30.0),
         timeout_seconds=reader.take("timeout", parse_duration, 30.0),
@@ -141,15 +141,15 @@ def _healthcheck(reader: Reader) -> HealthCommand | None:
     reader.finish()
     if not disabled and not test:
         reader.complain("test", "is needed")
-    return None if found.test in ((), ("NONE",)) else found
+    return None if command.test in ((), ("NONE",)) else command
 
 
 def _test(value: object) -> tuple[str, ...]:
     if isinstance(value, str) and value.strip():
         return ("CMD-SHELL", value)
-    found = value if isinstance(value, list) and all(isinstance(word, str) for word in value) else []
-    if found == ["NONE"] or found[:1] in (["CMD"], ["CMD-SHELL"]):
-        return tuple(found)
+    words = value if isinstance(value, list) and all(isinstance(word, str) for word in value) else []
+    if words == ["NONE"] or words[:1] in (["CMD"], ["CMD-SHELL"]):
+        return tuple(words)
     raise ValueError("text, or a list that begins with CMD, CMD-SHELL or NONE")
 
 
@@ -175,9 +175,9 @@ def _or_none(read: Callable[[object], int]) -> Callable[[object], int]:
 
 
 def _score(value: object) -> int:
-    found = int(value) if isinstance(value, str) and re.fullmatch(r"-?\d{1,4}", value) else value
-    if isinstance(found, int) and not isinstance(found, bool) and -1000 <= found <= 1000:
-        return found
+    score = int(value) if isinstance(value, str) and re.fullmatch(r"-?\d{1,4}", value) else value
+    if isinstance(score, int) and not isinstance(score, bool) and -1000 <= score <= 1000:
+        return score
     raise ValueError("a whole number from -1000 to 1000")
 
 
@@ -186,13 +186,13 @@ def _ulimits(value: object) -> tuple[Ulimit, ...]:
     if not isinstance(value, Mapping):
         raise ValueError(allowed)
     read = _or_none(integer(0, 2**40))
-    found = []
-    for name, each in value.items():
-        both = each if isinstance(each, Mapping) else {"soft": each, "hard": each}
+    ulimits = []
+    for name, limit in value.items():
+        both = limit if isinstance(limit, Mapping) else {"soft": limit, "hard": limit}
         if {str(key) for key in both if not str(key).startswith("x-")} != {"soft", "hard"} or not str(name).islower():
             raise ValueError(allowed)
-        found.append(Ulimit(str(name), read(both["soft"]), read(both["hard"])))
-    return tuple(found)
+        ulimits.append(Ulimit(str(name), read(both["soft"]), read(both["hard"])))
+    return tuple(ulimits)
 
 
 def _rights(root: Reader) -> Rights:
@@ -208,24 +208,25 @@ def _rights(root: Reader) -> Rights:
 
 
 def _security(value: object) -> tuple[str, ...]:
-    found = string_list(value)
+    options = string_list(value)
     if all(
-        re.fullmatch(r"no-new-privileges([:=]true)?|(apparmor|label)[:=](?!unconfined|disable)\S+", each) for each in found
+        re.fullmatch(r"no-new-privileges([:=]true)?|(apparmor|label)[:=](?!unconfined|disable)\S+", option)
+        for option in options
     ):
-        return found
+        return options
     raise ValueError("no-new-privileges:true, apparmor=PROFILE, label=…; seccomp profiles and unconfined are not offered")
 
 
 def _groups(value: object) -> tuple[str, ...]:
-    if isinstance(value, list) and all(isinstance(each, str | int) and not isinstance(each, bool) for each in value):
+    if isinstance(value, list) and all(isinstance(group, str | int) and not isinstance(group, bool) for group in value):
         return tuple(map(str, value))
     raise ValueError("a list of groups")
 
 
 def _devices(value: object) -> tuple[str, ...]:
-    found = tuple(_device(each) for each in value) if isinstance(value, list) else ("",)
-    if all(re.fullmatch(r"/[^:]+:/[^:]+:[rwm]{1,3}", each) for each in found):
-        return found
+    devices = tuple(_device(device) for device in value) if isinstance(value, list) else ("",)
+    if all(re.fullmatch(r"/[^:]+:/[^:]+:[rwm]{1,3}", device) for device in devices):
+        return devices
     raise ValueError("a list of source:target:permissions, such as /dev/fuse:/dev/fuse:rwm")
 
 
@@ -265,21 +266,21 @@ def _matching(pattern: str, allowed: str) -> Callable[[object], str]:
 def _extra_hosts(value: object) -> tuple[str, ...]:
     allowed = "a list of name=address, or a mapping of them"
     if isinstance(value, Mapping):
-        several = {str(name): each if isinstance(each, list) else [each] for name, each in value.items()}
-        found = [f"{name}={each}" for name, some in several.items() for each in some]
+        several = {str(name): entry if isinstance(entry, list) else [entry] for name, entry in value.items()}
+        entries = [f"{name}={entry}" for name, some in several.items() for entry in some]
     else:
-        found = list(string_list(value))
-    split = [re.fullmatch(r"([A-Za-z0-9_.-]+)[=:]\[?(host-gateway|[0-9A-Fa-f.:]+)\]?", each) for each in found]
+        entries = list(string_list(value))
+    split = [re.fullmatch(r"([A-Za-z0-9_.-]+)[=:]\[?(host-gateway|[0-9A-Fa-f.:]+)\]?", entry) for entry in entries]
     if not all(split):
         raise ValueError(allowed)
-    return tuple(f"{each[1]}:{each[2]}" for each in split if each)
+    return tuple(f"{entry[1]}:{entry[2]}" for entry in split if entry)
 
 
 def _networks(root: Reader, document: ServiceDocument) -> tuple[Network, ...]:
     """Those of the service, besides the one of the settings. Compose's own `default` is that one."""
-    asked = root.take("networks", _by_name, dict[str, object]())
-    found: list[Network] = []
-    for key, value in asked.items():
+    networks = root.take("networks", _by_name, dict[str, object]())
+    joined: list[Network] = []
+    for key, value in networks.items():
         reader = Reader(value, root.at(f"networks.{key}"), root.problems, extensible=True)
         aliases = reader.take("aliases", string_list, tuple[str, ...]())
         own_name = reader.take("use_service_name_alias", boolean, True)
@@ -290,10 +291,10 @@ def _networks(root: Reader, document: ServiceDocument) -> tuple[Network, ...]:
         reader.finish()
         if key in document.shared.get("networks", {}):
             name, _ = resource_name(document, "networks", key, root.problems)
-            found.append(Network(name, (document.service, *aliases) if own_name else aliases))
+            joined.append(Network(name, (document.service, *aliases) if own_name else aliases))
         elif key != "default":
             reader.complain("", f"there is no {key} in the file's own networks: declare it there")
-    return tuple(found)
+    return tuple(joined)
 
 
 def _by_name(value: object) -> dict[str, object]:

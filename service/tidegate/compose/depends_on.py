@@ -13,9 +13,9 @@ COMPLETED = "service_completed_successfully"
 
 def read_depends_on(root: Reader, document: ServiceDocument) -> tuple[str, ...]:
     """The names that are required; in the file, and not in a circle."""
-    asked = root.take("depends_on", _by_name, dict[str, object]())
-    found = []
-    for name, value in asked.items():
+    conditions = root.take("depends_on", _by_name, dict[str, object]())
+    names = []
+    for name, value in conditions.items():
         reader = Reader(value, root.at(f"depends_on.{name}"), root.problems, extensible=True)
         reader.take("condition", _condition, "")
         required = reader.take("required", boolean, True)
@@ -24,11 +24,11 @@ def read_depends_on(root: Reader, document: ServiceDocument) -> tuple[str, ...]:
         reader.finish()
         if required and name not in document.after:
             reader.complain("", f"there is no service {name} in the file")
-        found += [name] if required else []
+        names += [name] if required else []
     way = find_cycle(document.after, document.service)
     if way:
         root.complain("depends_on", f"goes in a circle: {' → '.join(way)}")
-    return tuple(found)
+    return tuple(names)
 
 
 def _by_name(value: object) -> dict[str, object]:

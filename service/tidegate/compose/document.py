@@ -29,7 +29,7 @@ class ServiceDocument:
     @property
     def as_document(self) -> dict[str, object]:
         """As a Compose document again, without the other services."""
-        shared = {kind: dict(each) for kind, each in self.shared.items() if each}
+        shared = {kind: dict(definitions) for kind, definitions in self.shared.items() if definitions}
         return {"services": {self.service: self.body}, **shared}
 
 
@@ -52,9 +52,9 @@ def extract_service(raw: object, service: str, variables: Mapping[str, str], pro
     )
     top.finish()
     after = {
-        name: tuple(_referenced_names(each.get("depends_on")))
-        for name, each in services.items()
-        if isinstance(each, Mapping)
+        name: tuple(_referenced_names(definition.get("depends_on")))
+        for name, definition in services.items()
+        if isinstance(definition, Mapping)
     }
     return ServiceDocument(service, body, _project(raw, variables, problems), shared, after)
 
@@ -67,12 +67,12 @@ def _project(raw: Mapping[str, object], variables: Mapping[str, str], problems: 
     return ""
 
 
-def _used_definitions(there: Reader, named: object, variables: Mapping[str, str]) -> dict[str, object]:
+def _used_definitions(section: Reader, named: object, variables: Mapping[str, str]) -> dict[str, object]:
     """Of the definitions of a kind those that the service names."""
     wanted = set(_referenced_names(named))
     return {
-        name: interpolate(each, variables, there.problems, there.at(name))
-        for name, each in there.values.items()
+        name: interpolate(definition, variables, section.problems, section.at(name))
+        for name, definition in section.values.items()
         if name in wanted
     }
 
@@ -82,8 +82,8 @@ def _referenced_names(value: object) -> Iterator[str]:
     if isinstance(value, Mapping):
         yield from map(str, value)
     elif isinstance(value, list):
-        for each in value:
-            name = each.get("source") if isinstance(each, Mapping) else each
+        for entry in value:
+            name = entry.get("source") if isinstance(entry, Mapping) else entry
             if isinstance(name, str):
                 yield name
                 yield name.partition(":")[0]
@@ -95,13 +95,13 @@ def find_cycle(after: Mapping[str, tuple[str, ...]], start: str) -> tuple[str, .
     waiting = [start]
     while waiting:
         name = waiting.pop()
-        for each in after.get(name, ()):
-            if each == start:
-                way = [name]
-                while way[-1] != start:
-                    way.append(came_from[way[-1]])
-                return (*reversed(way), start)
-            if each not in came_from:
-                came_from[each] = name
-                waiting.append(each)
+        for dependency in after.get(name, ()):
+            if dependency == start:
+                path = [name]
+                while path[-1] != start:
+                    path.append(came_from[path[-1]])
+                return (*reversed(path), start)
+            if dependency not in came_from:
+                came_from[dependency] = name
+                waiting.append(dependency)
     return ()

@@ -22,36 +22,36 @@ def read_preview(own: Reader) -> tuple[Preview | None, float]:
     reader = own.inner("preview")
     if "preview" not in own:
         return None, 0.0
-    found = Preview(reader.take("listen", parse_listen, ""), reader.take("header", _header, ""))
+    preview = Preview(reader.take("listen", parse_listen, ""), reader.take("header", _header, ""))
     bake = reader.take("bake", parse_duration, 0.0)
     reader.finish()
     if not any(key in reader for key in ("listen", "header")):
         own.complain("preview", "needs listen (an address of its own), header (such as X-Preview: blue), or both")
-    return found, bake
+    return preview, bake
 
 
 def parse_listen(value: object) -> str:
     """An address that a proxy binds."""
-    found = re.fullmatch(r"(?:([0-9.]+|\*):)?([0-9]{1,5})", str(value)) if isinstance(value, str | int) else None
-    if found and 1 <= int(found[2]) <= 65535:
+    match = re.fullmatch(r"(?:([0-9.]+|\*):)?([0-9]{1,5})", str(value)) if isinstance(value, str | int) else None
+    if match and 1 <= int(match[2]) <= 65535:
         return str(value)
     raise ValueError("a port such as 8001, or an address and a port such as 127.0.0.1:8001")
 
 
 def _header(value: object) -> str:
-    found = PREVIEW_HEADER.fullmatch(value) if isinstance(value, str) else None
-    if found:
-        return f"{found[1]}: {found[2]}"
+    match = PREVIEW_HEADER.fullmatch(value) if isinstance(value, str) else None
+    if match:
+        return f"{match[1]}: {match[2]}"
     rule = "a name of letters, digits and -, a value of these and . _ ~ + / = : @"
     raise ValueError(f"a header such as 'X-Preview: blue': {rule}")
 
 
 def read_keep_old(own: Reader, strategy: Strategy) -> float:
     """Seconds for which the old colour is kept warm."""
-    found = own.take("keep_old", parse_duration, 0.0)
-    if found and strategy is not Strategy.BLUE_GREEN:
+    duration = own.take("keep_old", parse_duration, 0.0)
+    if duration and strategy is not Strategy.BLUE_GREEN:
         own.complain("keep_old", "has a meaning with strategy blue_green only: there the old colour stays whole until then")
-    return found
+    return duration
 
 
 def read_weights(own: Reader) -> tuple[float, ...]:
@@ -60,9 +60,9 @@ def read_weights(own: Reader) -> tuple[float, ...]:
 
 
 def _shares(value: object) -> tuple[float, ...]:
-    found = tuple(parse_share(each) for each in value) if isinstance(value, list) and value else ()
-    if found and all(0 < each < 1 for each in found) and list(found) == sorted(found):
-        return found
+    shares = tuple(parse_share(share) for share in value) if isinstance(value, list) and value else ()
+    if shares and all(0 < share < 1 for share in shares) and list(shares) == sorted(shares):
+        return shares
     raise ValueError("a list of shares between 0% and 100% that do not fall, such as [5%, 25%]")
 
 
@@ -74,9 +74,9 @@ def read_compare(own: Reader) -> CompareOptions | None:
     path = reader.take("openapi", _path, "")
     if "openapi" not in reader:
         reader.complain("openapi", "is needed: where each release serves its document, such as /openapi.json")
-    found = CompareOptions(path, reader.take("on_breaking", one_of(OnBreaking, OnBreaking), OnBreaking.FAIL))
+    options = CompareOptions(path, reader.take("on_breaking", one_of(OnBreaking, OnBreaking), OnBreaking.FAIL))
     reader.finish()
-    return found
+    return options
 
 
 def _path(value: object) -> str:
@@ -97,7 +97,7 @@ def read_probe(own: Reader, listen: str) -> Probe | None:
         reader.complain(
             "url", "is needed where the service has no `listen`: where it is asked, such as http://10.0.0.5:8001/"
         )
-    found = Probe(
+    probe = Probe(
         url=url,
         every_seconds=reader.take("every", _probe_interval, base.every_seconds),
         timeout_seconds=reader.take("timeout", parse_duration, base.timeout_seconds),
@@ -105,14 +105,14 @@ def read_probe(own: Reader, listen: str) -> Probe | None:
         header=reader.take("header", _token, ""),
     )
     reader.finish()
-    return found
+    return probe
 
 
 def _probe_interval(value: object) -> float:
-    found = parse_duration(value)
-    if found < MIN_INTERVAL_SECONDS:
+    interval = parse_duration(value)
+    if interval < MIN_INTERVAL_SECONDS:
         raise ValueError("a duration of at least 100ms")
-    return found
+    return interval
 
 
 def _url(value: object) -> str:
@@ -132,11 +132,11 @@ def read_long_lived(own: Reader) -> float | None:
     if isinstance(own.values.get("long_lived"), str):
         return own.take("long_lived", one_of(lambda _: MAX_WAIT_SECONDS, ["wait"]), None)
     reader = own.inner("long_lived")
-    found: float | None = reader.take("close_after", parse_duration, None)
+    duration: float | None = reader.take("close_after", parse_duration, None)
     if "long_lived" in own and "close_after" not in reader:
         reader.complain("close_after", "is needed, such as 10m; or write `long_lived: wait`")
     reader.finish()
-    return found
+    return duration
 
 
 def read_group(own: Reader) -> bool:
@@ -167,11 +167,11 @@ def _services(document: object) -> Mapping[str, object]:
 def read_hooks(own: Reader) -> Mapping[str, Hook]:
     """Every hook by its name."""
     reader = own.inner("hooks")
-    found = {name: _hook(reader, name) for name in HOOKS if name in reader}
+    result = {name: _hook(reader, name) for name in HOOKS if name in reader}
     for name in HOOKS:
-        reader.inner(name) if name not in found else None
+        reader.inner(name) if name not in result else None
     reader.finish()
-    return found
+    return result
 
 
 def _hook(hooks: Reader, name: str) -> Hook:
@@ -182,7 +182,7 @@ def _hook(hooks: Reader, name: str) -> Hook:
     if "command" not in reader:
         reader.complain("command", "is needed: text, or a list of words")
     base = Hook(())
-    found = Hook(
+    hook = Hook(
         command=reader.take("command", _command, ()),
         entrypoint=reader.take("entrypoint", compose_reader.command, None),
         side=reader.take("release", one_of(ReleaseRole, ReleaseRole), base.side),
@@ -192,11 +192,11 @@ def _hook(hooks: Reader, name: str) -> Hook:
         host_network=reader.take("network", one_of(lambda word: word == "host", ["host", "service"]), False),
     )
     reader.finish()
-    return found
+    return hook
 
 
 def _command(value: object) -> tuple[str, ...]:
-    found = compose_reader.command(value)
-    if not found:
+    words = compose_reader.command(value)
+    if not words:
         raise ValueError("text, or a list of words; not an empty one")
-    return found
+    return words

@@ -68,9 +68,9 @@ class ReferencedFile:
 def relative_name(value: object) -> str:
     """A name inside the Compose file's folder, `./a/../b` as `b`. Raises `ValueError`."""
     if isinstance(value, str) and re.fullmatch(r"[^\x00-\x1f\x7f\\]{1,255}", value) and value[0] not in "/~":
-        found = posixpath.normpath(value)
-        if found not in (".", "..") and not found.startswith("../"):
-            return found
+        normalised = posixpath.normpath(value)
+        if normalised not in (".", "..") and not normalised.startswith("../"):
+            return normalised
     raise ValueError("the relative name of a file in the Compose file's folder or below")
 
 
@@ -82,13 +82,13 @@ def referenced_files(raw: object, service: str, variables: Mapping[str, str]) ->
     except InvalidSpec:
         return ()
     root = Reader(document.body, "", problems)
-    found = {each.name: each for _, each, _ in _env_files(root)}
+    referenced = {definition.name: definition for _, definition, _ in _env_files(root)}
     for kind in ("secrets", "configs"):
-        for each in document.shared.get(kind, {}).values():
-            if isinstance(each, Mapping) and isinstance(each.get("file"), str):
-                name = Reader(each, "", problems).take("file", relative_name, "")
-                found.update({name: ReferencedFile(name)} if name else {})
-    return tuple(found.values())
+        for definition in document.shared.get(kind, {}).values():
+            if isinstance(definition, Mapping) and isinstance(definition.get("file"), str):
+                name = Reader(definition, "", problems).take("file", relative_name, "")
+                referenced.update({name: ReferencedFile(name)} if name else {})
+    return tuple(referenced.values())
 
 
 # -- variables ------------------------------------------------------------------------------------------------------------
@@ -96,27 +96,27 @@ def referenced_files(raw: object, service: str, variables: Mapping[str, str]) ->
 
 def read_environment(root: Reader, variables: Mapping[str, str], files: ComposeFiles) -> dict[str, str]:
     """`environment` over `env_file`; of those the later over the earlier. A name alone takes the variable of that name."""
-    found: dict[str, str] = {}
+    values: dict[str, str] = {}
     own = root.take("environment", named_values, dict[str, str | None](), secret=True)
-    told = {name: variables.get(name) if value is None else value for name, value in own.items()}
+    own_values = {name: variables.get(name) if value is None else value for name, value in own.items()}
     for index, file, raw in _env_files(root):
         text = _text(root, f"env_file[{index}]", file, files)
         if text is None:
             continue
-        first = {**{name: value for name, value in told.items() if value is not None}, **variables}
-        problem = _read_env(text, parse_raw_env if raw else files.dotenv, first, found)
+        first = {**{name: value for name, value in own_values.items() if value is not None}, **variables}
+        problem = _read_env(text, parse_raw_env if raw else files.dotenv, first, values)
         if problem:
             root.complain(f"env_file[{index}]", f"{file.name}: {problem}")
-    found.update({name: value for name, value in told.items() if value is not None})
+    values.update({name: value for name, value in own_values.items() if value is not None})
     for name in own:
-        if told[name] is None:
-            found.pop(name, None)
-    if any("\0" in name + value for name, value in found.items()):
+        if own_values[name] is None:
+            values.pop(name, None)
+    if any("\0" in name + value for name, value in values.items()):
         root.complain("environment", "no name and no value may have a NUL in it")
-    return found
+    return values
 
 
-def _read_env(text: str, read: EnvReader, first: Mapping[str, str], found: dict[str, str]) -> str:
+def _read_env(text: str, read: EnvReader, first: Mapping[str, str], values: dict[str, str]) -> str:
     """Add the variables of one file to `found`; what is wrong with it, without showing any value.
 
     A variable in a value is looked for in `first`, then in what was found so far.
@@ -128,11 +128,11 @@ def _read_env(text: str, read: EnvReader, first: Mapping[str, str], found: dict[
                 return f"line {line.number}: NAME=VALUE is needed, the name of letters, digits and _"
             value = first.get(line.name) if line.value is None else line.value
             if line.value is not None and not line.literal:
-                value = interpolate_text(line.value, ChainMap(first, found), wrong.append, lambda *_: UNSET_HINT)  # type: ignore[arg-type]
+                value = interpolate_text(line.value, ChainMap(first, values), wrong.append, lambda *_: UNSET_HINT)  # type: ignore[arg-type]
             if wrong:
                 return f"line {line.number}, {line.name}: {wrong[0]}"
             if value is not None:
-                found[line.name] = value
+                values[line.name] = value
     except ValueError as error:
         return str(error)
     return ""
@@ -143,11 +143,11 @@ UNSET_HINT = "a variable in its value is not set: write $$ for the character, or
 
 def _env_files(root: Reader) -> Iterator[tuple[int, ReferencedFile, bool]]:
     """Each with its place and whether it is raw; of those that are wrong only the complaint."""
-    for index, each in enumerate(root.take("env_file", _one_or_more, list[object]())):
+    for index, entry in enumerate(root.take("env_file", _one_or_more, list[object]())):
         try:
-            yield index, *_env_file(each)
+            yield index, *_env_file(entry)
         except ValueError as error:
-            root.complain(f"env_file[{index}]", f"found {format_value(each)}; allowed: {error}")
+            root.complain(f"env_file[{index}]", f"found {format_value(entry)}; allowed: {error}")
 
 
 def _one_or_more(value: object) -> list[object]:
@@ -166,19 +166,19 @@ def _env_file(value: object) -> tuple[ReferencedFile, bool]:
 
 def _content(root: Reader, key: str, file: ReferencedFile, files: ComposeFiles) -> bytes | None:
     """What stands in a file; None, with a complaint where it is needed, when it did not come."""
-    found = files.contents.get(file.name)
-    if found is None and file.required:
+    content = files.contents.get(file.name)
+    if content is None and file.required:
         root.complain(key, f"the file {file.name} is needed: send it in `files` (tidegate deploy -f sends it by itself)")
-    if found is not None and len(found) > MAX_FILE_BYTES:
-        root.complain(key, f"the file {file.name} has {len(found)} bytes; allowed are {MAX_FILE_BYTES}")
+    if content is not None and len(content) > MAX_FILE_BYTES:
+        root.complain(key, f"the file {file.name} has {len(content)} bytes; allowed are {MAX_FILE_BYTES}")
         return None
-    return found
+    return content
 
 
 def _text(root: Reader, key: str, file: ReferencedFile, files: ComposeFiles) -> str | None:
-    found = _content(root, key, file, files)
+    content = _content(root, key, file, files)
     try:
-        return None if found is None else found.decode()
+        return None if content is None else content.decode()
     except UnicodeDecodeError:
         root.complain(key, f"the file {file.name} is no text in UTF-8")
         return None
@@ -191,16 +191,16 @@ def read_mounted_files(
     root: Reader, document: ServiceDocument, variables: Mapping[str, str], files: ComposeFiles
 ) -> tuple[File, ...]:
     """Every secret and config of the service, as the file that it is in the container."""
-    found: list[File] = []
+    mounted: list[File] = []
     for kind in ("secrets", "configs"):
         for index, entry in enumerate(root.take(kind, ENTRIES, list[object]())):
-            made = _read_mounted_file(root, kind, f"{kind}[{index}]", entry, document, variables, files)
-            if made is not None and any(made.target == each.target for each in found):
-                root.complain(f"{kind}[{index}]", f"there are two files {made.target}: give one another target")
-            found += [made] if made is not None else []
-    if len(found) > MAX_FILES:
-        root.complain("secrets", f"{len(found)} secrets and configs; allowed are {MAX_FILES}")
-    return tuple(found)
+            file = _read_mounted_file(root, kind, f"{kind}[{index}]", entry, document, variables, files)
+            if file is not None and any(file.target == other.target for other in mounted):
+                root.complain(f"{kind}[{index}]", f"there are two files {file.target}: give one another target")
+            mounted += [file] if file is not None else []
+    if len(mounted) > MAX_FILES:
+        root.complain("secrets", f"{len(mounted)} secrets and configs; allowed are {MAX_FILES}")
+    return tuple(mounted)
 
 
 def _read_mounted_file(
@@ -278,10 +278,10 @@ def _anything(value: object) -> str:
 def _target(value: object, kind: str) -> str:
     """Where it stands in the container, absolute."""
     if isinstance(value, str) and re.fullmatch(r"[^\x00-\x1f\x7f]{1,255}", value) and not value.endswith("/"):
-        found = posixpath.normpath(posixpath.join(SECRETS if kind == "secrets" else "/", value))
-        inside = any(found == folder or found.startswith(f"{folder}/") for folder in (*HIDDEN_FOLDERS, *ENGINE_FILES))
-        if ".." not in value.split("/") and found.strip("/") and not inside:
-            return "/" + found.lstrip("/")
+        path = posixpath.normpath(posixpath.join(SECRETS if kind == "secrets" else "/", value))
+        inside = any(path == folder or path.startswith(f"{folder}/") for folder in (*HIDDEN_FOLDERS, *ENGINE_FILES))
+        if ".." not in value.split("/") and path.strip("/") and not inside:
+            return "/" + path.lstrip("/")
     if not value:
         return ""
     raise ValueError(f"the path of a file, not below {', '.join(HIDDEN_FOLDERS)}, and not one of the engine's own")
@@ -307,8 +307,10 @@ def report_mount_conflicts(
             if below or at in (file.directory, file.target):
                 hidden.setdefault(at, []).append(file.target)
     if hidden:
-        told = "; ".join(f"{', '.join(each)} would be hidden by what is mounted at {at}" for at, each in hidden.items())
-        root.complain("volumes", f"{told}: give other targets")
+        message = "; ".join(
+            f"{', '.join(targets)} would be hidden by what is mounted at {at}" for at, targets in hidden.items()
+        )
+        root.complain("volumes", f"{message}: give other targets")
     for file in files:
         if read_only and file.directory == "/":
             root.complain("read_only", f"{file.target} must be in a folder: set its target, such as /etc/app{file.target}")

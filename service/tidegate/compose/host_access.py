@@ -29,31 +29,31 @@ class HostAccess:
 def find_denied(service: Service, allowed: HostAccess) -> list[Problem]:
     """All that the service asks for and is not allowed to; empty when it may have everything."""
     container, here = service.container, f"services.{service.name}"
-    found = [
+    problems = [
         Problem(f"{here}.volumes", _denial_message(f"the host's {source}", "host_mounts", allowed.host_mounts))
         for source in _host_mounts(container)
         if not _is_inside(source, allowed.host_mounts)
     ]
     rights = container.rights
     known = {_capability(capability) for capability in allowed.capabilities}
-    found += [
-        Problem(f"{here}.cap_add", _denial_message(f"the capability {each}", "capabilities", allowed.capabilities))
-        for each in rights.cap_add
-        if _capability(each) not in known
+    problems += [
+        Problem(f"{here}.cap_add", _denial_message(f"the capability {value}", "capabilities", allowed.capabilities))
+        for value in rights.cap_add
+        if _capability(value) not in known
     ]
-    found += [
-        Problem(f"{here}.security_opt", _denial_message(each, "security_options", allowed.security_options))
-        for each in rights.security_opt
-        if each not in HARMLESS_OPTIONS and not any(fnmatchcase(each, glob) for glob in allowed.security_options)
+    problems += [
+        Problem(f"{here}.security_opt", _denial_message(value, "security_options", allowed.security_options))
+        for value in rights.security_opt
+        if value not in HARMLESS_OPTIONS and not any(fnmatchcase(value, glob) for glob in allowed.security_options)
     ]
     if rights.devices and not allowed.devices:
-        found.append(Problem(f"{here}.devices", _denial_message("devices of the host", "devices")))
-    found += [
+        problems.append(Problem(f"{here}.devices", _denial_message("devices of the host", "devices")))
+    problems += [
         Problem(f"{here}.x-tidegate.hooks.{name}", _denial_message("the host's network", "host_network"))
         for name, hook in service.hooks.items()
         if hook.host_network and not allowed.host_network
     ]
-    return found
+    return problems
 
 
 def _denial_message(what: str, setting: str, values: Iterable[str] = ()) -> str:

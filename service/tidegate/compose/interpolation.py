@@ -23,13 +23,13 @@ def interpolate(value: object, variables: Mapping[str, str], problems: list[Prob
     if isinstance(value, str):
         return interpolate_text(value, variables, lambda message: problems.append(Problem(path, message)))
     if isinstance(value, list):
-        return [interpolate(each, variables, problems, f"{path}[{index}]") for index, each in enumerate(value)]
+        return [interpolate(item, variables, problems, f"{path}[{index}]") for index, item in enumerate(value)]
     if isinstance(value, Mapping):
         return {
-            key: each
+            key: item
             if _is_excluded(str(key), path)
-            else interpolate(each, variables, problems, f"{path}.{key}" if path else str(key))
-            for key, each in value.items()
+            else interpolate(item, variables, problems, f"{path}.{key}" if path else str(key))
+            for key, item in value.items()
         }
     return value
 
@@ -49,15 +49,15 @@ def interpolate_text(
 ) -> str:
     """One text with its variables replaced. `unset` says what is wrong where one is not set."""
     parts, at = [], 0
-    while (found := HEAD.search(text, at)) is not None:
-        parts.append(text[at : found.start()])
-        at = found.end()
-        if found["escaped"]:
+    while (match := HEAD.search(text, at)) is not None:
+        parts.append(text[at : match.start()])
+        at = match.end()
+        if match["escaped"]:
             parts.append("$")
-        elif found["plain"]:
-            parts.append(_value(found["plain"], "", "", variables, complain, unset, depth))
+        elif match["plain"]:
+            parts.append(_value(match["plain"], "", "", variables, complain, unset, depth))
         else:
-            end = _find_closing_brace(text, at) if found["open"] else None
+            end = _find_closing_brace(text, at) if match["open"] else None
             braced = None if end is None else BRACED.fullmatch(text, at, end)
             if end is None or braced is None or depth == MAX_DEPTH:
                 complain(LONE_DOLLAR if depth < MAX_DEPTH else f"defaults inside defaults, deeper than {MAX_DEPTH}")
@@ -72,10 +72,10 @@ def interpolate_text(
 def _find_closing_brace(text: str, at: int) -> int | None:
     """Where the brace that was opened before `at` is closed."""
     open_ones = 1
-    for found in BOUND.finditer(text, at):
-        open_ones += {"${": 1, "}": -1}.get(found[0], 0)
+    for match in BOUND.finditer(text, at):
+        open_ones += {"${": 1, "}": -1}.get(match[0], 0)
         if not open_ones:
-            return found.start()
+            return match.start()
     return None
 
 
@@ -83,13 +83,13 @@ def _value(
     name: str, rule: str, word: str, variables: Mapping[str, str], complain: Complain, unset: Unset, depth: int
 ) -> str:
     value = variables.get(name)
-    there = bool(value) if rule.startswith(":") else value is not None
-    if there and not rule.endswith("+"):
+    is_set = bool(value) if rule.startswith(":") else value is not None
+    if is_set and not rule.endswith("+"):
         return value or ""
-    if rule.endswith("+") and not there:
+    if rule.endswith("+") and not is_set:
         return ""
-    said = interpolate_text(word, variables, complain, unset, depth + 1) if word else ""
+    message = interpolate_text(word, variables, complain, unset, depth + 1) if word else ""
     if rule.endswith(("-", "+")):
-        return said
-    complain(unset(name, said))
+        return message
+    complain(unset(name, message))
     return ""

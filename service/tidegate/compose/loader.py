@@ -28,14 +28,18 @@ def find_referenced_files(text: str, name: str, variables: Mapping[str, str]) ->
     where the text is not YAML."""
     document = yaml.load(text)
     names = (name, *(extension.group_members(document, name) if extension.is_in_group(document, name) else ()))
-    return tuple(dict.fromkeys(file for each in names for file in referenced_files(document, each, variables)))
+    return tuple(
+        dict.fromkeys(file for service_name in names for file in referenced_files(document, service_name, variables))
+    )
 
 
 def parse_env_file(text: str) -> Iterator[EnvVariable]:
     """The variables of an env file, with nothing replaced yet. Raises `ValueError` with the line of what is none."""
-    for each in parser.parse_stream(io.StringIO(text)):
-        if each.error:
-            line = each.original.line + len(each.original.string) - len(each.original.string.lstrip("\r\n"))
+    for binding in parser.parse_stream(io.StringIO(text)):
+        if binding.error:
+            line = binding.original.line + len(binding.original.string) - len(binding.original.string.lstrip("\r\n"))
             raise ValueError(f"line {line}: NAME=VALUE is needed")
-        if each.key is not None:
-            yield EnvVariable(each.original.line, each.key, each.value, bool(SINGLE_QUOTED.match(each.original.string)))
+        if binding.key is not None:
+            yield EnvVariable(
+                binding.original.line, binding.key, binding.value, bool(SINGLE_QUOTED.match(binding.original.string))
+            )

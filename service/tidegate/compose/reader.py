@@ -27,7 +27,7 @@ class Reader:
         self._refused: dict[str, str] = {}
         self.values: Mapping[str, object] = {}
         if isinstance(value, Mapping):
-            self.values = {str(key): each for key, each in value.items()}
+            self.values = {str(key): item for key, item in value.items()}
         elif value is not None:
             self.complain("", f"found {format_value(value)}; a mapping is needed")
 
@@ -172,7 +172,7 @@ def list_of(allowed: str) -> Callable[[object], list[object]]:
 
 def string_list(value: object) -> tuple[str, ...]:
     """A list of text."""
-    if isinstance(value, list) and all(isinstance(each, str) and each for each in value):
+    if isinstance(value, list) and all(isinstance(item, str) and item for item in value):
         return tuple(value)
     raise ValueError("a list of text")
 
@@ -184,23 +184,23 @@ def string_or_list(value: object) -> tuple[str, ...]:
 
 def pairs(value: object) -> dict[str, str]:
     """A mapping, or a list of NAME=VALUE; a name alone has an empty value."""
-    return {name: each or "" for name, each in named_values(value).items()}
+    return {name: item or "" for name, item in named_values(value).items()}
 
 
 def named_values(value: object) -> dict[str, str | None]:
     """As `pairs`, with None for a name without a value."""
     if isinstance(value, Mapping) and all(
-        isinstance(each, str | int | float | bool) or each is None for each in value.values()
+        isinstance(item, str | int | float | bool) or item is None for item in value.values()
     ):
-        found = {str(key): _scalar(each) for key, each in value.items()}
-    elif isinstance(value, list) and all(isinstance(each, str) for each in value):
-        split = [each.partition("=") for each in value]
-        found = {name: each if equals else None for name, equals, each in split}
+        result = {str(key): _scalar(item) for key, item in value.items()}
+    elif isinstance(value, list) and all(isinstance(item, str) for item in value):
+        split = [item.partition("=") for item in value]
+        result = {name: item if equals else None for name, equals, item in split}
     else:
         raise ValueError("a mapping of text, or a list of NAME=VALUE")
-    if "" in found:
+    if "" in result:
         raise ValueError("names that are not empty")
-    return found
+    return result
 
 
 def command(value: object) -> tuple[str, ...]:

@@ -43,8 +43,8 @@ def _unique(_: Any, wanted: bool, instance: object, __: Any) -> Iterator[Validat
 
 def find_problems(document: Mapping[str, object]) -> tuple[Problem, ...]:
     """Each mistake once, at the innermost place that is wrong."""
-    found = {each.path: each for error in validator().iter_errors(document) for each in _problems_of(error)}
-    return tuple(found.values())
+    problems = {problem.path: problem for error in validator().iter_errors(document) for problem in _problems_of(error)}
+    return tuple(problems.values())
 
 
 def _problems_of(error: ValidationError) -> Iterator[Problem]:
@@ -63,12 +63,12 @@ def _problems_of(error: ValidationError) -> Iterator[Problem]:
 def _closest_branch(error: ValidationError, path: str) -> Iterator[Problem]:
     """Of several ways to write a thing the one that was tried: the one of the value's own type."""
     branches: dict[int, list[ValidationError]] = {}
-    for each in error.context or ():
-        branches.setdefault(int(each.relative_schema_path[0]), []).append(each)
+    for nested in error.context or ():
+        branches.setdefault(int(nested.relative_schema_path[0]), []).append(nested)
     tried = [branch for branch in branches.values() if not any(_is_another_type(one) for one in branch)]
     if len(tried) == 1:
-        for each in tried[0]:
-            yield from _problems_of(each)
+        for nested in tried[0]:
+            yield from _problems_of(nested)
     else:
         yield Problem(
             path, _found_prefix(error, path) + f"allowed: {' or '.join(dict.fromkeys(_types(error.validator_value)))}"
@@ -108,12 +108,12 @@ def _format_message(error: ValidationError, path: str) -> str:
         "pattern": lambda: f"what fits {wanted}",
     }
     keyword = str(error.validator)
-    said = (
+    message = (
         f"allowed: {allowed[keyword]()}"
         if keyword in allowed
         else f"Compose's schema has {keyword}: {format_value(wanted)}"
     )
-    return _found_prefix(error, path) + said
+    return _found_prefix(error, path) + message
 
 
 def _found_prefix(error: ValidationError, path: str) -> str:
@@ -123,6 +123,6 @@ def _found_prefix(error: ValidationError, path: str) -> str:
 def format_path(path: Iterable[str | int]) -> str:
     """`services.shop.volumes[0].source`, as people read it."""
     text = ""
-    for each in path:
-        text += f"[{each}]" if isinstance(each, int) else f".{each}" if text else str(each)
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
     return text

@@ -40,16 +40,18 @@ def parse_service(
 ) -> Service:
     """The named service of the document. `files` are those that came with it. Raises `InvalidSpec` with every mistake."""
     problems: list[Problem] = []
-    found = extract_service(document, service, variables, problems)
-    root = Reader(found.body, f"services.{service}", problems, extensible=True)
+    extracted = extract_service(document, service, variables, problems)
+    root = Reader(extracted.body, f"services.{service}", problems, extensible=True)
     for what, name in (("service", service), ("environment", environment)):
         if not NAME_PATTERN.fullmatch(name):
             problems.append(Problem("", f"{what} {format_value(name)}: allowed are a-z, 0-9 and -, at most 40"))
-    made = _read_service(root, service, environment, found, variables, files or ComposeFiles())
-    problems += [each for each in schema(found.as_document) if not any(_is_same_place(each, one) for one in problems)]
+    result = _read_service(root, service, environment, extracted, variables, files or ComposeFiles())
+    problems += [
+        problem for problem in schema(extracted.as_document) if not any(_is_same_place(problem, one) for one in problems)
+    ]
     if problems:
-        raise InvalidSpec(sorted(set(problems), key=lambda each: each.path))
-    return made
+        raise InvalidSpec(sorted(set(problems), key=lambda problem: problem.path))
+    return result
 
 
 def _is_same_place(one: Problem, other: Problem) -> bool:
@@ -72,7 +74,7 @@ def _read_service(
     batches = 1 + len(shares) if strategy is Strategy.BLUE_GREEN else -(-replicas // batch)
     preview, preview_bake = extension.read_preview(own)
     backend = _read_backend(own, name, preview)
-    found = Service(
+    result = Service(
         environment=environment,
         name=name,
         image=root.take("image", image, ""),
@@ -95,11 +97,11 @@ def _read_service(
         depends_on=read_depends_on(root, document),
         repair=own.take("repair", one_of(RepairPolicy, RepairPolicy), RepairPolicy.AUTO),
     )
-    _check_consistency(root, own, update, found, batches)
+    _check_consistency(root, own, update, result, batches)
     reject_unsupported(root, deploy)
     for reader in (update, deploy, own, root):
         reader.finish()
-    return found
+    return result
 
 
 def _check_consistency(root: Reader, own: Reader, update: Reader, service: Service, batches: int) -> None:
@@ -147,7 +149,7 @@ def _batches(count: int) -> Callable[[object], tuple[int, ...]]:
         if value == "all":
             return tuple(range(1, count + 1))
         if isinstance(value, list):
-            return tuple(integer(1, 1000)(each) for each in value)
+            return tuple(integer(1, 1000)(number) for number in value)
         raise ValueError("a list of the batches after which a person is asked, such as [1], or all")
 
     return read
@@ -173,7 +175,7 @@ def _read_policy(own: Reader, update: Reader, bake_seconds: float, batches: int)
 
 def _read_approval(reader: Reader, batches: int) -> Approval:
     base = Approval()
-    found = Approval(
+    approval = Approval(
         after=reader.take("after", _batches(batches), base.after),
         roles=reader.take("roles", _roles, base.roles),
         needed=reader.take("needed", integer(1, 20), base.needed),
@@ -182,31 +184,31 @@ def _read_approval(reader: Reader, batches: int) -> Approval:
         on_expiry=reader.take("on_expiry", one_of(Expiry, Expiry), base.on_expiry),
     )
     reader.finish()
-    return found
+    return approval
 
 
 def _roles(value: object) -> tuple[str, ...]:
-    if isinstance(value, list) and value and all(isinstance(each, str) and each.strip() for each in value):
+    if isinstance(value, list) and value and all(isinstance(role, str) and role.strip() for role in value):
         return tuple(value)
     raise ValueError("a list of roles of the environment's settings, such as [release-managers]")
 
 
 def _ratio(value: object) -> float:
-    found = parse_share(value)
-    if found > 1:
+    ratio = parse_share(value)
+    if ratio > 1:
         raise ValueError("a share from 0 to 1")
-    return found
+    return ratio
 
 
 def _chance(value: object) -> float:
-    found = parse_share(value)
-    if not 0.0001 <= found <= 0.2:
+    probability = parse_share(value)
+    if not 0.0001 <= probability <= 0.2:
         raise ValueError("a share from 0.01% to 20%")
-    return found
+    return probability
 
 
 def _positive(value: object) -> float:
-    found = parse_duration(value)
-    if found < 0.1:
+    duration = parse_duration(value)
+    if duration < 0.1:
         raise ValueError("a duration of at least 100ms")
-    return found
+    return duration

@@ -17,9 +17,9 @@ def parse_duration(value: object) -> float:
     if isinstance(value, str):
         parts = re.findall(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h|d)", value)
         if parts and "".join(number + unit for number, unit in parts) == value:
-            found = sum(float(number) * SECONDS[unit] for number, unit in parts)
-            if found <= MAX_SECONDS:
-                return found
+            total = sum(float(number) * SECONDS[unit] for number, unit in parts)
+            if total <= MAX_SECONDS:
+                return total
     raise ValueError("a duration such as 30s, 1m30s or 500ms")
 
 
@@ -27,10 +27,10 @@ def parse_size(value: object) -> int:
     """`64M`, `1g`, or a number of bytes."""
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_BYTES:
         return value
-    found = re.fullmatch(r"(\d{1,18}(?:\.\d{1,9})?) ?([kmgt]?)i?b?", value.lower()) if isinstance(value, str) else None
-    if found is None:
+    match = re.fullmatch(r"(\d{1,18}(?:\.\d{1,9})?) ?([kmgt]?)i?b?", value.lower()) if isinstance(value, str) else None
+    if match is None:
         raise ValueError("a size such as 64M or 1g")
-    found_bytes = int(float(found[1]) * BYTES[found[2]]) if "." in found[1] else int(found[1]) * BYTES[found[2]]
+    found_bytes = int(float(match[1]) * BYTES[match[2]]) if "." in match[1] else int(match[1]) * BYTES[match[2]]
     if found_bytes > MAX_BYTES:
         raise ValueError("a size such as 64M or 1g, of less than 8 EiB")
     return found_bytes
@@ -42,8 +42,8 @@ def parse_share(value: object) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool):
         number = float(value)
     elif isinstance(value, str):
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(%?)", value)
-        number = float(found[1]) / (100 if found[2] else 1) if found else None
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(%?)", value)
+        number = float(match[1]) / (100 if match[2] else 1) if match else None
     if number is None or not 0 <= number <= 100:
         raise ValueError("a share such as 0.5% or 0.005")
     return number

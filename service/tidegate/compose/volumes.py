@@ -55,13 +55,13 @@ def read_volumes(root: Reader, document: ServiceDocument) -> Volumes:
         made = _read_volume(Reader(value, root.at(key), root.problems, extensible=True), options, document, external)
         binds += [made] if isinstance(made, str) else []
         mounts += [made] if isinstance(made, Mount) else []
-    found = Volumes(
+    volumes = Volumes(
         tuple(binds), tuple(mounts), root.take("tmpfs", _tmpfs, dict[str, str]()), tuple(dict.fromkeys(external))
     )
-    at = [target for target, _ in found.targets]
-    for target in sorted({each for each in at if at.count(each) > 1}):
+    at = [target for target, _ in volumes.targets]
+    for target in sorted({duplicate for duplicate in at if at.count(duplicate) > 1}):
         root.complain("volumes", f"two are mounted at {target}: give one another target")
-    return found
+    return volumes
 
 
 def _to_long_form(root: Reader, key: str, entry: object) -> tuple[Mapping[str, object] | None, str]:
@@ -91,11 +91,11 @@ def _read_volume(reader: Reader, options: str, document: ServiceDocument, extern
         reader.complain("target", "is needed: where it is mounted")
     if kind is None or not target:
         return None
-    made = read[kind](reader, target, ",".join(filter(None, [options, "ro" if read_only else ""])))
-    if isinstance(made, str) and kind is MountKind.VOLUME:
-        made = _with_resource_name(reader, made, document, external)
+    volume = read[kind](reader, target, ",".join(filter(None, [options, "ro" if read_only else ""])))
+    if isinstance(volume, str) and kind is MountKind.VOLUME:
+        volume = _with_resource_name(reader, volume, document, external)
     reader.finish()
-    return made
+    return volume
 
 
 def _kind(value: object) -> MountKind:
@@ -178,9 +178,9 @@ def resource_name(document: ServiceDocument, kind: str, key: str, problems: list
     reader = Reader(document.shared[kind][key], f"{kind}.{key}", problems, extensible=True)
     name = reader.take("name", _name, "")
     external = reader.take("external", _external, False)
-    told = "make it on each host, and say external: true"
-    reader.refuse(dict.fromkeys(("driver_opts", "ipam", "internal", "enable_ipv4", "enable_ipv6"), told))
-    reader.refuse({"labels": told, "attachable": told})
+    advice = "make it on each host, and say external: true"
+    reader.refuse(dict.fromkeys(("driver_opts", "ipam", "internal", "enable_ipv4", "enable_ipv6"), advice))
+    reader.refuse({"labels": advice, "attachable": advice})
     reader.take("driver", one_of(str, ("local",) if kind == "volumes" else ("bridge", "default")), "")
     reader.finish()
     return name or (key if external or not document.project else f"{document.project}_{key}"), external
@@ -195,7 +195,7 @@ def _external(value: object) -> bool:
 def _tmpfs_mount(reader: Reader, target: str, options: str) -> Mount:
     own = reader.inner("tmpfs")
     reader.refuse({"source": "a tmpfs has none"})
-    found = Mount(
+    mount = Mount(
         MountKind.TMPFS,
         target,
         read_only="ro" in options.split(","),
@@ -203,7 +203,7 @@ def _tmpfs_mount(reader: Reader, target: str, options: str) -> Mount:
         mode=own.take("mode", _mode, 0),
     )
     own.finish()
-    return found
+    return mount
 
 
 def _mode(value: object) -> int:
@@ -213,11 +213,11 @@ def _mode(value: object) -> int:
 
 
 def _tmpfs(value: object) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for each in string_or_list(value):
-        target, _, options = each.partition(":")
+    mounts: dict[str, str] = {}
+    for entry in string_or_list(value):
+        target, _, options = entry.partition(":")
         wrong = [one for one in options.split(",") if one and not TMPFS_OPTION.fullmatch(one)]
         if wrong:
             raise ValueError("a path and mount options such as /run:size=64m,mode=1777")
-        found[_target(target)] = options
-    return found
+        mounts[_target(target)] = options
+    return mounts

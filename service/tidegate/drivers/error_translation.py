@@ -29,8 +29,8 @@ def guard_response(kind: type[DriverError], who: str) -> Callable[[Callable[P, T
             except MALFORMED as error:
                 # It may be a mistake of ours in reading it: then only this tells where.
                 logger.warning("an answer makes no sense", who=who, exc_info=True)
-                said = f"{type(error).__name__}: {str(error)[:200]}"
-                raise kind(f"an answer of {who} makes no sense ({said}); is it the one of the settings?") from error
+                message = f"{type(error).__name__}: {str(error)[:200]}"
+                raise kind(f"an answer of {who} makes no sense ({message}); is it the one of the settings?") from error
 
         return call
 

@@ -36,29 +36,29 @@ def detect_router(options: Mapping[str, Any]) -> DetectedRouter:
             f"name the `driver` that {', '.join(others)} is meant for; without one only `directory` is known"
         )
     known = registry.known_drivers("router")
-    there = {name: registry.load_driver("router", name) for name in DETECTION_ORDER if name in known}
-    homes = {name: Path(options.get("directory") or _default(made, "directory")) for name, made in there.items()}
+    drivers = {name: registry.load_driver("router", name) for name in DETECTION_ORDER if name in known}
+    homes = {name: Path(options.get("directory") or _default(driver, "directory")) for name, driver in drivers.items()}
     if owners := [name for name, home in homes.items() if _exists(home / DETECTION_ORDER[name][0])]:
         return _router_of_files(owners, homes)
-    for name, made in there.items():
-        if made.installed(_default(made, "binary")):
-            before = list(there)[: list(there).index(name)]
+    for name, driver in drivers.items():
+        if driver.installed(_default(driver, "binary")):
+            before = list(drivers)[: list(drivers).index(name)]
             lacking = f", and {' and '.join(before)} is not" if before else ""
             return DetectedRouter(name, f"{name}, since it is installed{lacking}; set `driver` to have another")
-    wanted = ", ".join(DETECTION_ORDER[name][1] for name in there)
+    wanted = ", ".join(DETECTION_ORDER[name][1] for name in drivers)
     raise UnknownDriver(f"no proxy is installed: install one of {wanted}, or name a `driver`")
 
 
 def _router_of_files(owners: Sequence[str], homes: Mapping[str, Path]) -> DetectedRouter:
     if len(owners) > 1:
-        found = " and ".join(f"{name} ({homes[name]})" for name in owners)
-        raise UnknownDriver(f"there are files of {found}: name the `driver` that is meant")
+        locations = " and ".join(f"{name} ({homes[name]})" for name in owners)
+        raise UnknownDriver(f"there are files of {locations}: name the `driver` that is meant")
     (name,) = owners
     return DetectedRouter(name, f"{name}, since its files are in {homes[name]}; set `driver` to have another")
 
 
-def _default(made: Any, option: str) -> Any:
-    return made.Options.model_fields[option].default
+def _default(driver: Any, option: str) -> Any:
+    return driver.Options.model_fields[option].default
 
 
 def _exists(path: Path) -> bool:

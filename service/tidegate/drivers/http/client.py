@@ -37,10 +37,10 @@ class DeadlineTlsSocket(ssl.SSLSocket):
 
 
 def _remaining_seconds(deadline: float) -> float | None:
-    left = deadline - time.monotonic()
-    if left <= 0:
+    remaining = deadline - time.monotonic()
+    if remaining <= 0:
         raise TimeoutError
-    return None if math.isinf(left) else left
+    return None if math.isinf(remaining) else remaining
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,30 +96,32 @@ class DeadlineHttpClient:
 
     def _open(self, deadline: float) -> None:
         self.close()
-        made = socket.create_connection((self._host, self._port), timeout=_remaining_seconds(deadline))
-        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        found: DeadlineSocket | DeadlineTlsSocket = DeadlineSocket(made.family, made.type, made.proto, made.detach())
-        found.settimeout(_remaining_seconds(deadline))
+        plain = socket.create_connection((self._host, self._port), timeout=_remaining_seconds(deadline))
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connected: DeadlineSocket | DeadlineTlsSocket = DeadlineSocket(
+            plain.family, plain.type, plain.proto, plain.detach()
+        )
+        connected.settimeout(_remaining_seconds(deadline))
         if self._secure:
             context = ssl.create_default_context()
             context.sslsocket_class = DeadlineTlsSocket
-            wrapped = context.wrap_socket(found, server_hostname=self._host)
+            wrapped = context.wrap_socket(connected, server_hostname=self._host)
             assert isinstance(wrapped, DeadlineTlsSocket)
-            found = wrapped
+            connected = wrapped
         self._connection = HTTPConnection(self._host, self._port)
-        self._connection.sock = self._socket = found
+        self._connection.sock = self._socket = connected
 
     def _answer(self, response: HTTPResponse, max_bytes: int) -> HttpResponse:
         body = response.read(max_bytes + 1)
         if response.length and len(body) <= max_bytes:
             raise IncompleteRead(body, response.length)
         complete = len(body) <= max_bytes
-        found = HttpResponse(
+        result = HttpResponse(
             response.status, {name.lower(): value for name, value in response.getheaders()}, body[:max_bytes], complete
         )
         if not complete or response.will_close:
             self.close()
-        return found
+        return result
 
 
 def describe_error(error: OSError | HTTPException, timeout_seconds: float) -> str:

@@ -43,13 +43,13 @@ def _parse_response(what: str, answer: HttpResponse) -> Mapping[str, object]:
     if not answer.complete:
         raise DocumentError(f"{what} answered more than {MAX_BYTES:,} bytes", retryable=False)
     try:
-        found = _parse_body(answer.body)
+        document = _parse_body(answer.body)
     except (ValueError, yaml.YAMLError, RecursionError) as error:
         reason = "it is nested too deep" if isinstance(error, RecursionError) else " ".join(str(error).split())[:200]
         raise DocumentError(f"{what} answered neither JSON nor YAML: {reason}", retryable=False) from error
-    if not isinstance(found, Mapping):
+    if not isinstance(document, Mapping):
         raise DocumentError(f"{what} answered no object", retryable=False)
-    return found
+    return document
 
 
 def _parse_body(body: bytes) -> object:
@@ -63,7 +63,7 @@ def _parse_body(body: bytes) -> object:
 def _to_json_values(value: object) -> object:
     """As JSON would have it: keys are texts (`200:` is not), and so are dates."""
     if isinstance(value, dict):
-        return {str(key): _to_json_values(each) for key, each in value.items()}
+        return {str(key): _to_json_values(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_to_json_values(each) for each in value]
+        return [_to_json_values(item) for item in value]
     return value if value is None or isinstance(value, str | int | float) else str(value)

@@ -23,17 +23,17 @@ class HttpProbeClient(ProbeClient):
         self._kept_client = DeadlineHttpClient(probe.url)
 
     def visit(self, *, kept: bool) -> ProbeResult:
-        begun, line = time.monotonic(), self._kept_client if kept else DeadlineHttpClient(self._probe.url)
+        started, line = time.monotonic(), self._kept_client if kept else DeadlineHttpClient(self._probe.url)
         headers = {"Accept": "*/*"} if kept else {"Accept": "*/*", "Connection": "close"}
         try:
             answer = line.get(self._path, self._probe.timeout_seconds, MAX_BYTES, headers)
         except (OSError, HTTPException) as error:
-            return ProbeResult(time.monotonic() - begun, describe_error(error, self._probe.timeout_seconds))
+            return ProbeResult(time.monotonic() - started, describe_error(error, self._probe.timeout_seconds))
         finally:
             if not kept:
                 line.close()
-        trouble = "" if 200 <= answer.status < 400 else f"answered {answer.status}"
-        return ProbeResult(time.monotonic() - begun, trouble, answer.headers.get(self._probe.header.lower(), ""))
+        failure = "" if 200 <= answer.status < 400 else f"answered {answer.status}"
+        return ProbeResult(time.monotonic() - started, failure, answer.headers.get(self._probe.header.lower(), ""))
 
     def close(self) -> None:
         self._kept_client.close()

@@ -46,10 +46,10 @@ class ReadinessProber:
         }
         due = [probe for probe in probes if probe.key not in fresh]
         answers = map(probe_instance, due) if len(due) == 1 else self._pool.map(probe_instance, due)
-        said = dict(zip((probe.key for probe in due), answers, strict=True))
+        results = dict(zip((probe.key for probe in due), answers, strict=True))
         with self._lock:
-            self._ready[service] = fresh | {key: now for key, trouble in said.items() if not trouble}
-        return {probe.key: said.get(probe.key, "") for probe in probes}
+            self._ready[service] = fresh | {key: now for key, problem in results.items() if not problem}
+        return {probe.key: results.get(probe.key, "") for probe in probes}
 
     def close(self) -> None:
         """Wait for the last answers."""
@@ -82,10 +82,10 @@ def _status_line(probe: ReadinessProbe, deadline: float) -> bytes:
         line.sendall(f"{head}Accept: */*\r\nConnection: close\r\n\r\n".encode())
         answer = b""
         while b"\n" not in answer and len(answer) < MAX_STATUS_LINE_BYTES:
-            left = deadline - time.monotonic()
-            if left <= 0:
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
                 raise TimeoutError
-            line.settimeout(left)
+            line.settimeout(remaining)
             got = line.recv(MAX_STATUS_LINE_BYTES)
             if not got:
                 break

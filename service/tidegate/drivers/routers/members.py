@@ -17,22 +17,22 @@ def server_name(member: Member) -> str:
 
 def parse_server_name(name: str, address: str, weight: int = 1) -> Member | None:
     """The other way round; None for a server that Tidegate did not add."""
-    found = re.fullmatch(r"([a-z0-9-]+)\.(\d+)\.([a-z0-9]+)", name)
-    return Member(found[3], found[1], int(found[2]), address, weight) if found else None
+    match = re.fullmatch(r"([a-z0-9-]+)\.(\d+)\.([a-z0-9]+)", name)
+    return Member(match[3], match[1], int(match[2]), address, weight) if match else None
 
 
 def member_problems(member: Member) -> list[str]:
     """Why no proxy could take this member, told before anything is written: with a bad line it would not start again."""
-    found, name = [], server_name(member)
+    problems, name = [], server_name(member)
     if parse_server_name(name, member.address, member.weight) != member:
-        found.append(f"{name} is no name for a server: release of [a-z0-9-], instance of [a-z0-9]")
+        problems.append(f"{name} is no name for a server: release of [a-z0-9-], instance of [a-z0-9]")
     if not member.address:
-        found.append(f"{name} has no address yet")
+        problems.append(f"{name} has no address yet")
     elif parse_endpoint(member.address) is None:
-        found.append(f"{name} has the address {member.address!r}: it must be ip:port")
+        problems.append(f"{name} has the address {member.address!r}: it must be ip:port")
     if not 1 <= member.weight <= MAX_WEIGHT:
-        found.append(f"{name} has the weight {member.weight}: it must be 1 to {MAX_WEIGHT}")
-    return found
+        problems.append(f"{name} has the weight {member.weight}: it must be 1 to {MAX_WEIGHT}")
+    return problems
 
 
 def parse_endpoint(address: str) -> tuple[str, int] | None:

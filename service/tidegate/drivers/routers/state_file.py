@@ -99,15 +99,15 @@ class RouterStateFile:
 
     def _lock_error(self, handle: int) -> RouterError:
         by = os.pread(handle, 20, 0).decode(errors="replace") or "unknown"
-        said = f"{self._directory / 'lock'} has been held for {self._lock_seconds:g} s by process {by}"
-        return RouterError(f"{said}: when that is frozen or hangs, wake it or kill it")
+        message = f"{self._directory / 'lock'} has been held for {self._lock_seconds:g} s by process {by}"
+        return RouterError(f"{message}: when that is frozen or hangs, wake it or kill it")
 
     def load(self) -> dict[str, BackendState]:
         """What is remembered; nothing at first. What another version kept besides is not taken over."""
         path = self._directory / "state.json"
         try:
-            found = json.loads(path.read_text())
-            return {name: _parse_backend(each) for name, each in found.items()}
+            document = json.loads(path.read_text())
+            return {name: _parse_backend(backend) for name, backend in document.items()}
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, AttributeError, TypeError) as error:
@@ -120,8 +120,8 @@ class RouterStateFile:
         atomic_files.replace(self._directory / "state.json", text)
 
 
-def _parse_backend(found: Mapping[str, Any]) -> BackendState:
+def _parse_backend(document: Mapping[str, Any]) -> BackendState:
     known = {field.name for field in fields(BackendState)}
-    kept = BackendState(**{key: value for key, value in found.items() if key in known})
-    kept.counts = {name: RequestCounts(**counted) for name, counted in found.get("counts", {}).items()}
+    kept = BackendState(**{key: value for key, value in document.items() if key in known})
+    kept.counts = {name: RequestCounts(**counted) for name, counted in document.get("counts", {}).items()}
     return kept

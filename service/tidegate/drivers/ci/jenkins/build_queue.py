@@ -25,12 +25,12 @@ def find_obsolete_builds(queue: Mapping[str, Any], build: Build) -> tuple[int, .
     """
     job = f"job/{'/job/'.join(build.job.split('/'))}"
     items = queue.get("items")
-    found = {
+    numbers = {
         _build_number(item.get("task"), job)
         for item in (items if isinstance(items, list) else ())
         if isinstance(item, dict)
     }
-    return tuple(sorted(number for number in found if 0 < number < build.number))
+    return tuple(sorted(number for number in numbers if 0 < number < build.number))
 
 
 def _build_number(task: object, job: str) -> int:

@@ -76,8 +76,8 @@ class JenkinsClient:
     def login(self) -> JenkinsIdentity:
         """Proof that it is Jenkins who answers, and that it knows us. The version comes in a header of the same answer."""
         with self._errors.translate_errors(self.exchange):
-            found = str(self._server.get_whoami()["id"])
-        return JenkinsIdentity(found, self.exchange.headers.get("X-Jenkins", ""))
+            user = str(self._server.get_whoami()["id"])
+        return JenkinsIdentity(user, self.exchange.headers.get("X-Jenkins", ""))
 
     def response_text(self) -> str:
         """The reason that Jenkins gave in its last answer, as plain text without secrets."""
@@ -86,11 +86,11 @@ class JenkinsClient:
     def _get_once(self, path: str, tree: str) -> dict[str, Any]:
         request = requests.Request("GET", f"{self._options.url}/{path}api/json", params={"tree": tree})
         with self._errors.translate_errors(self.exchange):
-            found = self._server.jenkins_request(request).json()
+            document = self._server.jenkins_request(request).json()
         self._require_no_redirect()
-        if not isinstance(found, dict):
+        if not isinstance(document, dict):
             raise self._errors.not_jenkins_error(self.exchange)
-        return found
+        return document
 
     def _require_no_redirect(self) -> None:
         if self.exchange.redirect:

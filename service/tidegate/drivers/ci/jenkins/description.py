@@ -21,10 +21,10 @@ MAX_NAME_CHARS, MAX_REASON_CHARS, MAX_LINK_CHARS = (
 def format_line(rollout: Rollout, reason: str, link: str) -> str:
     """`Tidegate: demo/shop v2-4 rolling back (FAIL): why, http://…`"""
     outcome = f" ({rollout.verdict.outcome.value})" if rollout.verdict is not None else ""
-    said = f"{_format_phase(rollout)}{outcome}"
-    said += f": {_single_line(reason, MAX_REASON_CHARS)}" if reason else ""
-    said += f", {_single_line(link, MAX_LINK_CHARS)}" if link else ""
-    return _line_prefix(rollout) + html.escape(said, quote=False)
+    text = f"{_format_phase(rollout)}{outcome}"
+    text += f": {_single_line(reason, MAX_REASON_CHARS)}" if reason else ""
+    text += f", {_single_line(link, MAX_LINK_CHARS)}" if link else ""
+    return _line_prefix(rollout) + html.escape(text, quote=False)
 
 
 def replace_line(description: str, rollout: Rollout, new: str) -> str:
@@ -58,5 +58,5 @@ def _format_phase(rollout: Rollout) -> str:
 
 def _single_line(text: str, longest: int) -> str:
     """One line of it without what cannot be printed."""
-    flat = " ".join("".join(each if each.isprintable() else " " for each in text).split())
+    flat = " ".join("".join(character if character.isprintable() else " " for character in text).split())
     return flat if len(flat) <= longest else flat[: longest - 1] + "…"

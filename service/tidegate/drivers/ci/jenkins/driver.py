@@ -62,11 +62,11 @@ class JenkinsCI:
         except CIError as error:
             return (Diagnosis(PART, False, error.message, self._fix_for(client)),)
         version = f"Jenkins {login.version}" if login.version else "a Jenkins API"
-        there = Diagnosis(PART, True, f"{version} at {options.url}")
+        diagnosis = Diagnosis(PART, True, f"{version} at {options.url}")
         if login.user.lower() != options.user.lower():
             fix = "set user to the id of the user whose API token it is"
-            return there, Diagnosis(f"{PART} user", False, f"known there as {login.user}, not as {options.user}", fix)
-        return there, Diagnosis(f"{PART} user", True, f"known there as {login.user}")
+            return diagnosis, Diagnosis(f"{PART} user", False, f"known there as {login.user}, not as {options.user}", fix)
+        return diagnosis, Diagnosis(f"{PART} user", True, f"known there as {login.user}")
 
     def _fix_for(self, client: JenkinsClient | None) -> str:
         """What to do when nobody could be asked who we are."""
@@ -84,10 +84,10 @@ class JenkinsCI:
 
     def _update_build(self, client: JenkinsClient, build: Build, notice: Notice) -> None:
         path, rollout = build_path(build), notice.rollout
-        found = client.get(path, f"description,{inputs.TREE}")
-        for waiting in inputs.find_pending_inputs(found, rollout.id):
+        page = client.get(path, f"description,{inputs.TREE}")
+        for waiting in inputs.find_pending_inputs(page, rollout.id):
             self._settle_inputs(client, build, waiting, notice)
-        self._update_description(client, path, str(found.get("description") or ""), notice)
+        self._update_description(client, path, str(page.get("description") or ""), notice)
         if self._options.stop_obsolete and notice.event.kind == EventKind.CREATED and rollout.phase.live:
             self._stop_obsolete_builds(client, build)
 
@@ -126,11 +126,11 @@ class JenkinsCI:
 
     def _require_settled(self, client: JenkinsClient, path: str, waiting: PendingInput, notice: Notice) -> None:
         """Jenkins refuses an input that was settled meanwhile and one that is not ours to settle in the same way."""
-        said = client.response_text()
-        found = client.get(path, inputs.TREE)
-        if waiting.id in [pending.id for pending in inputs.find_pending_inputs(found, notice.rollout.id)]:
+        reason = client.response_text()
+        page = client.get(path, inputs.TREE)
+        if waiting.id in [pending.id for pending in inputs.find_pending_inputs(page, notice.rollout.id)]:
             raise CIError(
-                f"Jenkins does not let {self._options.user} answer the input {waiting.id}: {said}; make it one of the"
+                f"Jenkins does not let {self._options.user} answer the input {waiting.id}: {reason}; make it one of the"
                 " submitters or an administrator, and it works at the next try"
             )
 
@@ -139,8 +139,8 @@ class JenkinsCI:
         for number in build_queue.find_obsolete_builds(client.get("queue/", build_queue.TREE), build):
             about = {"job": build.job, "number": number, "newer": build.number}
             try:
-                found = client.get(build_path(Build(build.job, number)), "number,building")
-                if found.get("number") == number and found.get("building") is True:
+                page = client.get(build_path(Build(build.job, number)), "number,building")
+                if page.get("number") == number and page.get("building") is True:
                     client.stop(build.job, number)
                     logger.info("an older build that waited for a node was stopped", **about)
             except JenkinsRefusal as error:

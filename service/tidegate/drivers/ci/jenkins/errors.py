@@ -110,7 +110,7 @@ class JenkinsErrors:
 
     def refusal_error(self, exchange: JenkinsExchange) -> JenkinsRefusal:
         """A status other than 2xx."""
-        status, said = exchange.status, self.response_text(exchange)
+        status, reason = exchange.status, self.response_text(exchange)
         if status in (401, 403, 407):
             return JenkinsRefusal(self._strip_secrets(self._permission_error(exchange)), status=status)
         if status == 404:
@@ -119,7 +119,7 @@ class JenkinsErrors:
                 self._strip_secrets(f"Jenkins has no {page}, or {self.user} may not see it"), status=status
             )
         again = status in BUSY_STATUSES or status >= 500 or status == 0
-        return JenkinsRefusal(f"Jenkins at {self.url} answered {status}: {said}", status=status, retryable=again)
+        return JenkinsRefusal(f"Jenkins at {self.url} answered {status}: {reason}", status=status, retryable=again)
 
     def redirect_error(self, exchange: JenkinsExchange) -> JenkinsRefusal:
         """A redirect that is not Jenkins' own."""
@@ -159,5 +159,5 @@ class JenkinsErrors:
         sent = base64.b64encode(f"{self.user}:{self.token}".encode()).decode()
         for secret in (self.token, sent):
             text = text.replace(secret, "…")
-        line = " ".join("".join(each if each.isprintable() else " " for each in text).split())
+        line = " ".join("".join(character if character.isprintable() else " " for character in text).split())
         return line if len(line) <= MAX_MESSAGE_CHARS else line[: MAX_MESSAGE_CHARS - 1] + "…"

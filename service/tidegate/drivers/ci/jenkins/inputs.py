@@ -49,15 +49,15 @@ class PendingInput:
 def find_pending_inputs(build: Mapping[str, Any], rollout: str) -> tuple[PendingInput, ...]:
     """Those of this rollout, out of what Jenkins told of a build."""
     ours = re.compile(rf"Tidegate-{re.escape(rollout)}-(\d+)-\d+")
-    found = []
+    pending = []
     for action in _dicts(build.get("actions")):
-        for each in _dicts(action.get("executions")):
-            name = ours.fullmatch(str(each.get("id")))
-            if name and not each.get("settled"):
-                input_step = each.get("input")
+        for execution in _dicts(action.get("executions")):
+            name = ours.fullmatch(str(execution.get("id")))
+            if name and not execution.get("settled"):
+                input_step = execution.get("input")
                 parameters = _dicts(input_step.get("parameters")) if isinstance(input_step, dict) else ()
-                found.append(PendingInput(name[0], int(name[1]), tuple(str(one.get("name")) for one in parameters)))
-    return tuple(found)
+                pending.append(PendingInput(name[0], int(name[1]), tuple(str(one.get("name")) for one in parameters)))
+    return tuple(pending)
 
 
 def choose_answer(waiting: PendingInput, rollout: Rollout, event: Event) -> InputAnswer | None:
@@ -83,6 +83,6 @@ def format_reason(waiting: PendingInput, notice: Notice) -> str:
     return text if len(text) <= MAX_REASON_CHARS else text[: MAX_REASON_CHARS - 1] + "…"
 
 
-def _dicts(found: object) -> Iterator[dict[str, Any]]:
+def _dicts(value: object) -> Iterator[dict[str, Any]]:
     """The objects of a list; nothing when it is none."""
-    return (each for each in (found if isinstance(found, list) else ()) if isinstance(each, dict))
+    return (item for item in (value if isinstance(value, list) else ()) if isinstance(item, dict))

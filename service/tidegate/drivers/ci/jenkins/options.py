@@ -47,12 +47,12 @@ class JenkinsOptions(BaseModel):
 
     def token(self) -> str:
         """The token as it is now. Raises `CIError`, whose message names the setting and never what it holds."""
-        found = (
+        token = (
             _read_token_file(self.token_file) if self.token_file is not None else _read_token_variable(self.token_env or "")
         )
-        if not found or not found.isprintable():
+        if not token or not token.isprintable():
             raise CIError(f"{'token_file' if self.token_file else 'token_env'} must hold one line, an API token of Jenkins")
-        return found
+        return token
 
 
 def _read_token_file(file: Path) -> str:

@@ -29,22 +29,22 @@ def check(url: str, ask: RunQuery, version: Callable[[], str], clock: Callable[[
     """All that can be found out; the rest is left out when Prometheus does not answer at all."""
     try:
         sent = clock()
-        there = _time(ask)
+        server_time = _time(ask)
         here = (sent + clock()) / 2
         named = version()
     except MetricsError as error:
         return (
             Diagnosis(PART, False, error.message, f"start Prometheus, or set `url` in the metrics settings (now {url})"),
         )
-    found = [
+    diagnoses = [
         Diagnosis(PART, True, f"{'Prometheus ' + named if named else 'a Prometheus API'} at {url}"),
-        _skew(there - here),
+        _skew(server_time - here),
     ]
     try:
-        found += _exported(ask)
+        diagnoses += _exported(ask)
     except MetricsError as error:
-        found.append(Diagnosis(f"{PART} exporter", False, error.message, "ask again; if it stays, see Prometheus' log"))
-    return tuple(found)
+        diagnoses.append(Diagnosis(f"{PART} exporter", False, error.message, "ask again; if it stays, see Prometheus' log"))
+    return tuple(diagnoses)
 
 
 @guard_response(MetricsError, "Prometheus")
@@ -73,9 +73,9 @@ def _skew(seconds: float) -> Diagnosis:
 def _exporter(ask: RunQuery) -> Iterator[Diagnosis]:
     """Whether the proxy's exporter is scraped, and how often."""
     part = f"{PART} exporter"
-    targets, found = _series(ask(EXPORTER_QUERY, None)), "the proxy's servers are scraped"
+    targets, message = _series(ask(EXPORTER_QUERY, None)), "the proxy's servers are scraped"
     if not targets:
-        targets, found = _series(ask(IDLE_EXPORTER_QUERY, None)), "the proxy is scraped, and has no server yet"
+        targets, message = _series(ask(IDLE_EXPORTER_QUERY, None)), "the proxy is scraped, and has no server yet"
     if not targets:
         fix = (
             "let HAProxy serve its prometheus-exporter, or Envoy its `exporter`, or mtail read nginx's log, and add it to "
@@ -87,8 +87,8 @@ def _exporter(ask: RunQuery) -> Iterator[Diagnosis]:
         )
         return
     if len(targets) > 1:
-        found += f" by {len(targets)} targets; a proxy that is scraped twice is counted twice"
-    yield Diagnosis(part, True, found)
+        message += f" by {len(targets)} targets; a proxy that is scraped twice is counted twice"
+    yield Diagnosis(part, True, message)
     for target in targets:
         yield _interval(ask, target)
 

@@ -21,22 +21,22 @@ def decode_series(kind: str, result: Any) -> tuple[Series, ...]:
     try:
         if kind == "scalar":
             return (Series({}, (_sample(result),)),)
-        return tuple(_one(each) for each in result)
+        return tuple(_one(item) for item in result)
     except MALFORMED:
         raise MetricsError(
             f"Prometheus answered a {kind or 'result'} that cannot be read", reason=Reason.SOURCE_DOWN, retryable=False
         ) from None
 
 
-def _one(found: Any) -> Series:
-    if "histogram" in found or "histograms" in found:
+def _one(item: Any) -> Series:
+    if "histogram" in item or "histograms" in item:
         raise MetricsError(
             "the query answers with native histograms, not with numbers; apply histogram_quantile() or histogram_sum()",
             reason=Reason.BAD_QUERY,
             retryable=False,
         )
-    samples = found["values"] if "values" in found else [found["value"]]
-    return Series(dict(found["metric"]), tuple(_sample(sample) for sample in samples))
+    samples = item["values"] if "values" in item else [item["value"]]
+    return Series(dict(item["metric"]), tuple(_sample(sample) for sample in samples))
 
 
 def _sample(pair: Any) -> tuple[float, float]:
@@ -47,12 +47,12 @@ def _sample(pair: Any) -> tuple[float, float]:
 def clip_to_window(series: tuple[Series, ...], window: Window) -> tuple[Series, ...]:
     """Cut to the window, both ends included, whatever this version thinks of the ends of a range (3.0 changed it)."""
     cut = (
-        Series(each.labels, tuple(sample for sample in each.samples if window.start <= sample[0] <= window.end))
-        for each in series
+        Series(one.labels, tuple(sample for sample in one.samples if window.start <= sample[0] <= window.end))
+        for one in series
     )
-    return tuple(each for each in cut if each.samples)
+    return tuple(one for one in cut if one.samples)
 
 
 def latest_samples(series: tuple[Series, ...]) -> tuple[Series, ...]:
     """One sample a series: the user may have asked for a range by himself."""
-    return tuple(Series(each.labels, each.samples[-1:]) for each in series if each.samples)
+    return tuple(Series(one.labels, one.samples[-1:]) for one in series if one.samples)

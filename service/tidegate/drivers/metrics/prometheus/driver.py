@@ -87,10 +87,10 @@ class PrometheusMetrics:
         The sample just before the window, which differencing a counter needs, comes only when the window that is asked
         for reaches back to it: the judge's questions do.
         """
-        asked, several = query, step_seconds > 0 or promql.is_selector(query)
+        full_query, several = query, step_seconds > 0 or promql.is_selector(query)
         if several:
-            asked = promql.range_query(query, max(1, math.ceil(1000 * window.seconds) + 1), round(1000 * step_seconds))
-        kind, result = self._ask(asked, window.end)
+            full_query = promql.range_query(query, max(1, math.ceil(1000 * window.seconds) + 1), round(1000 * step_seconds))
+        kind, result = self._ask(full_query, window.end)
         series = decode.decode_series(kind, result)
         return decode.clip_to_window(series, window) if several else decode.latest_samples(series)
 

@@ -51,8 +51,8 @@ class PrometheusExchange:
         self.result_type = str(data.get("resultType") or "") if isinstance(data, dict) else ""
 
 
-def _strings(found: object) -> tuple[str, ...]:
-    return tuple(str(each) for each in found) if isinstance(found, list) else ()
+def _strings(value: object) -> tuple[str, ...]:
+    return tuple(str(item) for item in value) if isinstance(value, list) else ()
 
 
 @contextmanager
@@ -85,21 +85,23 @@ def translate_errors(url: str, exchange: PrometheusExchange) -> Iterator[None]:
 
 def _refused(url: str, exchange: PrometheusExchange) -> MetricsError:
     """A status other than 200."""
-    status, said = exchange.status, (exchange.error or "no reason given")[:MAX_MESSAGE_CHARS]
+    status, reason = exchange.status, (exchange.error or "no reason given")[:MAX_MESSAGE_CHARS]
     if exchange.error_type in ("bad_data", "execution"):
-        return MetricsError(f"Prometheus refused the query: {said}", reason=Reason.BAD_QUERY, retryable=False)
+        return MetricsError(f"Prometheus refused the query: {reason}", reason=Reason.BAD_QUERY, retryable=False)
     if exchange.error_type == "timeout" or status in (408, 504):
-        return MetricsError(f"Prometheus at {url} gave the query up as too slow: {said}", reason=Reason.TIMEOUT)
+        return MetricsError(f"Prometheus at {url} gave the query up as too slow: {reason}", reason=Reason.TIMEOUT)
     if status in (401, 403):
         return source_down(
             f"Prometheus at {url} refused the log-in with {status}; check username, password_file or bearer_token_file",
             retryable=False,
         )
     if status in (400, 422):
-        return MetricsError(f"Prometheus refused the query with {status}: {said}", reason=Reason.BAD_QUERY, retryable=False)
+        return MetricsError(
+            f"Prometheus refused the query with {status}: {reason}", reason=Reason.BAD_QUERY, retryable=False
+        )
     if 400 <= status < 500 and status != 429:
         return source_down(f"{url} answered {status} and is perhaps not Prometheus; check url", retryable=False)
-    return source_down(f"Prometheus at {url} answered {status}: {said}")
+    return source_down(f"Prometheus at {url} answered {status}: {reason}")
 
 
 def _not_prometheus(url: str, exchange: PrometheusExchange) -> MetricsError:

@@ -23,18 +23,18 @@ def check_host(host: DockerHost) -> tuple[Diagnosis, ...]:
     except DockerHostError as error:
         return (Diagnosis(part, False, f"{error.problem} ({host.options.url})", error.fix or "see its log"),)
     running = f"{info.get('ContainersRunning', 0)} of {info.get('Containers', 0)} containers run"
-    found = f"Docker {version.get('Version')}, API {version.get('ApiVersion')}, storage {info.get('Driver')}, {running}"
-    told = [Diagnosis(part, True, found), *_network(part, host, network), *_disk(part, host, info)]
-    return (*told, *_warnings(part, info))
+    summary = f"Docker {version.get('Version')}, API {version.get('ApiVersion')}, storage {info.get('Driver')}, {running}"
+    diagnoses = [Diagnosis(part, True, summary), *_network(part, host, network), *_disk(part, host, info)]
+    return (*diagnoses, *_warnings(part, info))
 
 
-def _network(part: str, host: DockerHost, there: bool) -> Iterator[Diagnosis]:
-    if not there:
+def _network(part: str, host: DockerHost, exists: bool) -> Iterator[Diagnosis]:
+    if not exists:
         yield Diagnosis(f"{part} network", False, host.network_problem(host.network), "docker network create it there")
     elif not host.options.address and not host.options.is_local:
-        found = "containers are to be reached at their own addresses on another machine"
+        problem = "containers are to be reached at their own addresses on another machine"
         fix = f"set hosts[].address of {host.name} to that machine's IP address, unless this machine routes to its bridge"
-        yield Diagnosis(f"{part} network", False, found, fix)
+        yield Diagnosis(f"{part} network", False, problem, fix)
 
 
 def _disk(part: str, host: DockerHost, info: Mapping[str, Any]) -> Iterator[Diagnosis]:
@@ -46,9 +46,9 @@ def _disk(part: str, host: DockerHost, info: Mapping[str, Any]) -> Iterator[Diag
         usage = shutil.disk_usage(root)
     except OSError:
         return
-    found = f"{usage.free / GIB:.1f} of {usage.total / GIB:.1f} GiB free in {root}"
+    summary = f"{usage.free / GIB:.1f} of {usage.total / GIB:.1f} GiB free in {root}"
     ok = usage.free >= MIN_FREE_BYTES
-    yield Diagnosis(f"{part} disk", ok, found, "" if ok else "make room: docker system df, docker image prune")
+    yield Diagnosis(f"{part} disk", ok, summary, "" if ok else "make room: docker system df, docker image prune")
 
 
 def _warnings(part: str, info: Mapping[str, Any]) -> Iterator[Diagnosis]:

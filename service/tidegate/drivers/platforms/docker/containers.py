@@ -37,8 +37,8 @@ class ListedContainer:
     @property
     def labels(self) -> Mapping[str, str]:
         """What it was created with."""
-        found: Mapping[str, str] = self.listed["Labels"]
-        return found
+        values: Mapping[str, str] = self.listed["Labels"]
+        return values
 
     @property
     def is_complete(self) -> bool:
@@ -84,25 +84,25 @@ class ListedContainer:
     def _networks(self) -> list[Mapping[str, Any]]:
         """That of the settings first: the service's own others are not the proxy's."""
         first = (self.listed.get("HostConfig") or {}).get("NetworkMode")
-        found = ((self.listed.get("NetworkSettings") or {}).get("Networks") or {}).items()
-        return [each for name, each in sorted(found, key=lambda one: one[0] != first)]
+        networks = ((self.listed.get("NetworkSettings") or {}).get("Networks") or {}).items()
+        return [network for name, network in sorted(networks, key=lambda one: one[0] != first)]
 
     def at(self, port: int) -> tuple[str, int] | None:
         """Where a port of the container is reached; None while it is nowhere."""
         if self.host.address:
-            public = (each for each in self.listed.get("Ports") or () if each.get("PrivatePort") == port)
-            found = next((each["PublicPort"] for each in public if each.get("PublicPort")), None)
-            return (self.host.address, int(found)) if found else None
+            public = (entry for entry in self.listed.get("Ports") or () if entry.get("PrivatePort") == port)
+            published = next((entry["PublicPort"] for entry in public if entry.get("PublicPort")), None)
+            return (self.host.address, int(published)) if published else None
         ip = next((str(network["IPAddress"]) for network in self._networks if network.get("IPAddress")), "")
         return (ip, port) if ip else None
 
     @property
     def address(self) -> str:
         """`ip:port` as the proxy reaches it, read anew each time: a restart may change it. Empty while it has none."""
-        found = self.at(int(self.labels[PORT])) if self.state == "running" else None
-        if found is None:
+        address = self.at(int(self.labels[PORT])) if self.state == "running" else None
+        if address is None:
             return ""
-        return f"[{found[0]}]:{found[1]}" if ":" in found[0] else f"{found[0]}:{found[1]}"
+        return f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
 
     def probe(self) -> ReadinessProbe | None:
         """What to ask it; None when it does not run, or is known by its HEALTHCHECK."""
@@ -116,23 +116,27 @@ class ListedContainer:
     @property
     def health(self) -> str:
         """What its HEALTHCHECK says: healthy, unhealthy, starting; empty when it has none."""
-        found = re.search(r"\((?:health: )?(healthy|unhealthy|starting)\)$", str(self.listed.get("Status", "")))
-        return found[1] if found else ""
+        match = re.search(r"\((?:health: )?(healthy|unhealthy|starting)\)$", str(self.listed.get("Status", "")))
+        return match[1] if match else ""
 
 
-def to_instance(found: ListedContainer, restarts: int, looked: Mapping[str, Any] | None, probed: str | None) -> Instance:
+def to_instance(
+    container: ListedContainer, restarts: int, details: Mapping[str, Any] | None, probed: str | None
+) -> Instance:
     """The instance. `looked` is the engine's full answer where it was asked for, `probed` what the probe saw (empty:
     ready), None where it was not sent."""
-    state, detail = _state(found, restarts, looked, probed)
-    return Instance(found.id, found.release, found.ordinal, found.address, state, restarts, found.host.name, detail)
+    state, detail = _state(container, restarts, details, probed)
+    return Instance(
+        container.id, container.release, container.ordinal, container.address, state, restarts, container.host.name, detail
+    )
 
 
 def _state(
-    found: ListedContainer, restarts: int, looked: Mapping[str, Any] | None, probed: str | None
+    container: ListedContainer, restarts: int, details: Mapping[str, Any] | None, probed: str | None
 ) -> tuple[InstanceState, str]:
-    run = (looked or {}).get("State") or {}
+    run = (details or {}).get("State") or {}
     often = f"restarted {restarts} time{'s' if restarts > 1 else ''}" if restarts else ""
-    match found.state:
+    match container.state:
         case "removing":
             return InstanceState.STOPPING, "being removed"
         case "created":
@@ -140,26 +144,26 @@ def _state(
         case "paused":
             return InstanceState.STARTING, "paused by somebody: docker unpause it"
         case "exited" | "dead":
-            ended = InstanceState.STOPPED if _is_stopped(found.state, run, looked) else InstanceState.FAILED
-            return ended, _join_details(_ended(run, looked), often)
+            ended = InstanceState.STOPPED if _is_stopped(container.state, run, details) else InstanceState.FAILED
+            return ended, _join_details(_ended(run, details), often)
         case "restarting":
             failed = restarts > MAX_RESTARTS or bool(run.get("OOMKilled"))
-            return InstanceState.FAILED if failed else InstanceState.STARTING, _join_details(often, _ended(run, looked))
-    trouble = _health_problem(found, run) if probed is None else probed
-    if not trouble and restarts > MAX_RESTARTS and found.is_young:
-        trouble = "answers again, for less than 10 s"  # one that crashes in a loop may be ready for a moment, each time
-    if not trouble:
+            return InstanceState.FAILED if failed else InstanceState.STARTING, _join_details(often, _ended(run, details))
+    problem = _health_problem(container, run) if probed is None else probed
+    if not problem and restarts > MAX_RESTARTS and container.is_young:
+        problem = "answers again, for less than 10 s"  # one that crashes in a loop may be ready for a moment, each time
+    if not problem:
         return InstanceState.READY, ""
-    return InstanceState.FAILED if restarts > MAX_RESTARTS else InstanceState.STARTING, _join_details(often, trouble)
+    return InstanceState.FAILED if restarts > MAX_RESTARTS else InstanceState.STARTING, _join_details(often, problem)
 
 
-def _is_stopped(state: str, run: Mapping[str, Any], looked: Mapping[str, Any] | None) -> bool:
+def _is_stopped(state: str, run: Mapping[str, Any], details: Mapping[str, Any] | None) -> bool:
     """Whether somebody ended it: its engine, when it stops without `live-restore` or cannot start it again, or a person.
     What ends by itself its restart policy starts again, so that it never is `exited`, but with status 0 under
     `on-failure`."""
     if state != "exited" or run.get("OOMKilled"):
         return False
-    policy = (((looked or {}).get("HostConfig") or {}).get("RestartPolicy") or {}).get("Name")
+    policy = (((details or {}).get("HostConfig") or {}).get("RestartPolicy") or {}).get("Name")
     return policy == "unless-stopped" or (policy == "on-failure" and bool(run.get("ExitCode")))
 
 
@@ -167,25 +171,25 @@ def _join_details(*phrases: str) -> str:
     return ", ".join(phrase for phrase in phrases if phrase)
 
 
-def _ended(run: Mapping[str, Any], looked: Mapping[str, Any] | None) -> str:
+def _ended(run: Mapping[str, Any], details: Mapping[str, Any] | None) -> str:
     """How its last run ended."""
     if not run or (run.get("Running") and not run.get("Restarting")):
         return ""  # it was started again between the listing and the look
-    said = f"exited with status {run.get('ExitCode')}"
+    message = f"exited with status {run.get('ExitCode')}"
     if run.get("OOMKilled"):
-        limit = ((looked or {}).get("HostConfig") or {}).get("Memory") or 0
-        said += f", killed for lack of memory ({f'limit {limit // 1048576} MiB' if limit else 'no limit set'})"
-    return _join_details(said, str(run.get("Error") or ""))
+        limit = ((details or {}).get("HostConfig") or {}).get("Memory") or 0
+        message += f", killed for lack of memory ({f'limit {limit // 1048576} MiB' if limit else 'no limit set'})"
+    return _join_details(message, str(run.get("Error") or ""))
 
 
-def _health_problem(found: ListedContainer, run: Mapping[str, Any]) -> str:
+def _health_problem(container: ListedContainer, run: Mapping[str, Any]) -> str:
     """Empty when its own HEALTHCHECK says healthy, otherwise what it says."""
-    if found.is_probed:
+    if container.is_probed:
         return "it has no address yet"
-    if found.health == "healthy":
+    if container.health == "healthy":
         return ""
-    if not found.health:
+    if not container.health:
         return "it has no HEALTHCHECK, so readiness cannot be known"
     last = (((run.get("Health") or {}).get("Log") or [{}])[-1]).get("Output") or ""
-    said = " ".join(str(last).split())[:MAX_OUTPUT_CHARS]
-    return f"HEALTHCHECK says {found.health}" + (f": {said}" if said else "")
+    output = " ".join(str(last).split())[:MAX_OUTPUT_CHARS]
+    return f"HEALTHCHECK says {container.health}" + (f": {output}" if output else "")

@@ -121,13 +121,13 @@ def _log_config(container: Container, shared: DockerOptions) -> LogConfig | None
 # -- networks -------------------------------------------------------------------------------------------------------------
 def _network_aliases(container: Container, network: str) -> list[str]:
     """The names on the network of the settings, where the service names it too. Docker's own bridge knows no names."""
-    found = (each.aliases for each in container.naming.networks if each.name == network != "bridge")
-    return list(next(found, ()))
+    aliases = (extra.aliases for extra in container.naming.networks if extra.name == network != "bridge")
+    return list(next(aliases, ()))
 
 
 def extra_networks(container: Container, network: str) -> Iterator[tuple[str, list[str]]]:
     """The networks to join besides that of the settings, with the names that it has there."""
-    yield from ((each.name, list(each.aliases)) for each in container.naming.networks if each.name != network)
+    yield from ((extra.name, list(extra.aliases)) for extra in container.naming.networks if extra.name != network)
 
 
 # -- how it is known ------------------------------------------------------------------------------------------------------
@@ -141,7 +141,7 @@ def container_labels(release: Release, ordinal: int, shared: DockerOptions) -> d
         own[PROBE] = f"{health.timeout_seconds:g} {health.port or container.port} {health.path}"
     wants = {"files": container.files, "networks": tuple(extra_networks(container, shared.network))}
     if any(wants.values()):
-        own[WANTS] = " ".join(word for word, each in wants.items() if each)
+        own[WANTS] = " ".join(word for word, wanted in wants.items() if wanted)
     return {**container.labels, **own}
 
 
@@ -176,12 +176,12 @@ def _healthcheck(release: Release) -> dict[str, Any] | None:
 def volume_folders(container: Container) -> tuple[str, ...]:
     """The folders that need a volume of their own."""
     hidden = [*container.tmpfs, *(mount.target for mount in container.mounts if mount.kind is MountKind.TMPFS)]
-    found = {
+    folders = {
         file.directory
         for file in container.files
         if container.read_only or any(f"{file.directory}/".startswith(f"{at}/") for at in hidden)
     }
-    return tuple(sorted(found))
+    return tuple(sorted(folders))
 
 
 def build_archives(container: Container) -> Iterator[tuple[str, bytes]]:
@@ -195,10 +195,10 @@ def build_archives(container: Container) -> Iterator[tuple[str, bytes]]:
 
 
 def _tar(files: list[File], folder: str) -> bytes:
-    made = io.BytesIO()
-    with tarfile.open(fileobj=made, mode="w") as archive:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
         for file in files:
             entry = tarfile.TarInfo(file.target.removeprefix(folder).lstrip("/"))
             entry.size, entry.mode, entry.uid, entry.gid = len(file.data), file.mode, file.uid, file.gid
             archive.addfile(entry, io.BytesIO(file.data))
-    return made.getvalue()
+    return buffer.getvalue()

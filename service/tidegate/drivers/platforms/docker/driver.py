@@ -69,18 +69,33 @@ class DockerPlatform:
         """As the port says. One that a crash left created but not started is started now, in the background."""
         with self._lock:
             stopping = set(self._stopping)
-        found = self._list_containers(service)
+        containers = self._list_containers(service)
         with self._lock:
             stopping |= set(self._stopping)
-            unsure = [each for each in found if each.id not in stopping and not self._is_fully_known(each)]
-        looked = dict(zip((each.id for each in unsure), self._map(self._inspect, unsure), strict=True))
-        there = [each for each in found if looked.get(each.id, {}) is not None]  # None: gone meanwhile
-        self._count_restarts(there, looked)
-        probes = {each.id: probe for each in there if each.id not in stopping and (probe := each.probe()) is not None}
-        said = self._prober.ask(service, list(probes.values()))
-        self._start_orphans([each for each in there if each.state == "created" and each.id not in stopping])
-        seen = {id_: said[probe.key] for id_, probe in probes.items()}
-        return tuple(self._instance(each, looked.get(each.id), seen.get(each.id), stopping) for each in there)
+            unsure = [
+                container
+                for container in containers
+                if container.id not in stopping and not self._is_fully_known(container)
+            ]
+        details = dict(zip((container.id for container in unsure), self._map(self._inspect, unsure), strict=True))
+        present = [
+            container for container in containers if details.get(container.id, {}) is not None
+        ]  # None: gone meanwhile
+        self._count_restarts(present, details)
+        probes = {
+            container.id: probe
+            for container in present
+            if container.id not in stopping and (probe := container.probe()) is not None
+        }
+        probed = self._prober.ask(service, list(probes.values()))
+        self._start_orphans(
+            [container for container in present if container.state == "created" and container.id not in stopping]
+        )
+        readiness = {id_: probed[probe.key] for id_, probe in probes.items()}
+        return tuple(
+            self._instance(container, details.get(container.id), readiness.get(container.id), stopping)
+            for container in present
+        )
 
     def _list_containers(self, service: str) -> list[ListedContainer]:
         """All containers of the service, by release and ordinal. One host without an answer makes the whole unknown."""
@@ -88,38 +103,40 @@ class DockerPlatform:
         wanted = {labels.ENVIRONMENT: environment, labels.SERVICE: name}
         hosts = list(self._hosts.values())
         answers = zip(hosts, self._map(lambda host: host.listed(wanted), hosts), strict=True)
-        found = [ListedContainer(host.options, each) for host, listed in answers for each in listed]
-        return sorted((each for each in found if each.is_complete), key=lambda each: (each.release, each.ordinal, each.id))
+        containers = [ListedContainer(host.options, entry) for host, listed in answers for entry in listed]
+        return sorted(
+            (entry for entry in containers if entry.is_complete), key=lambda entry: (entry.release, entry.ordinal, entry.id)
+        )
 
     def _map(self, function: Callable[[In], Out], values: Sequence[In]) -> Iterable[Out]:
         """Side by side; alone it is quicker without another thread."""
         return map(function, values) if len(values) < 2 else self._pool.map(function, values)
 
-    def _inspect(self, found: ListedContainer) -> dict[str, Any] | None:
-        return self._hosts[found.host.name].inspected(found.id)
+    def _inspect(self, container: ListedContainer) -> dict[str, Any] | None:
+        return self._hosts[container.host.name].inspected(container.id)
 
-    def _is_fully_known(self, found: ListedContainer) -> bool:
+    def _is_fully_known(self, container: ListedContainer) -> bool:
         """Whether the listing says all: it runs, its restarts were counted in this very start, and nothing ails it."""
-        if found.state == "removing":
+        if container.state == "removing":
             return True
-        counted = found.start and self._restarts.get(found.id, ("", 0))[0] == found.start
-        return found.state == "running" and bool(counted) and (found.is_probed or found.health == "healthy")
+        counted = container.start and self._restarts.get(container.id, ("", 0))[0] == container.start
+        return container.state == "running" and bool(counted) and (container.is_probed or container.health == "healthy")
 
-    def _count_restarts(self, found: Sequence[ListedContainer], looked: Mapping[str, dict[str, Any] | None]) -> None:
+    def _count_restarts(self, containers: Sequence[ListedContainer], details: Mapping[str, dict[str, Any] | None]) -> None:
         """The number holds for as long as the container's network endpoint is the same: each start has its own."""
         with self._lock:
-            for each in found:
-                answer = looked.get(each.id)
+            for container in containers:
+                answer = details.get(container.id)
                 if answer is not None:
-                    self._restarts[each.id] = (each.start, int(answer.get("RestartCount") or 0))
+                    self._restarts[container.id] = (container.start, int(answer.get("RestartCount") or 0))
 
     def _instance(
-        self, found: ListedContainer, looked: Mapping[str, Any] | None, probed: str | None, stopping: Collection[str]
+        self, container: ListedContainer, details: Mapping[str, Any] | None, probed: str | None, stopping: Collection[str]
     ) -> Instance:
         with self._lock:
-            restarts = self._restarts.get(found.id, ("", 0))[1]
-        instance = containers.to_instance(found, restarts, looked, probed)
-        return replace(instance, state=InstanceState.STOPPING, detail="") if found.id in stopping else instance
+            restarts = self._restarts.get(container.id, ("", 0))[1]
+        instance = containers.to_instance(container, restarts, details, probed)
+        return replace(instance, state=InstanceState.STOPPING, detail="") if container.id in stopping else instance
 
     # -- starting -------------------------------------------------------------------------------------------------------
 
@@ -131,15 +148,20 @@ class DockerPlatform:
     @guard_response(PlatformError, "Docker")
     def start(self, release: Release, ordinals: Collection[int]) -> None:
         """As the port says: spread over the hosts, those with the fewest instances of the service first."""
-        found = self._list_containers(release.service)
+        containers = self._list_containers(release.service)
         with self._lock:
-            remaining = [each for each in found if each.id not in self._stopping and each.state != "removing"]
-        same = [each for each in remaining if each.release == release.id]
-        left = [each for each in same if each.state == "created" and each.ordinal in set(ordinals)]
-        missing = sorted(set(ordinals) - {each.ordinal for each in same})
+            remaining = [
+                container
+                for container in containers
+                if container.id not in self._stopping and container.state != "removing"
+            ]
+        same = [container for container in remaining if container.release == release.id]
+        orphans = [container for container in same if container.state == "created" and container.ordinal in set(ordinals)]
+        missing = sorted(set(ordinals) - {container.ordinal for container in same})
         placed = zip(missing, self._choose_hosts(remaining, release, len(missing)), strict=True)
         futures = [
-            self._pool.submit(self._launch, self._hosts[each.host.name], each.id, release.id, release) for each in left
+            self._pool.submit(self._launch, self._hosts[container.host.name], container.id, release.id, release)
+            for container in orphans
         ]
         futures += [self._pool.submit(self._create_and_start, host, release, ordinal) for ordinal, host in placed]
         _raise_combined([error for future in futures if (error := future.exception()) is not None])
@@ -147,9 +169,9 @@ class DockerPlatform:
     def _choose_hosts(self, remaining: Sequence[ListedContainer], release: Release, count: int) -> list[DockerHost]:
         """A host for each new one: fewest of the service, then fewest of the release, then the order of the settings."""
         load = {name: [0, 0] for name in self._hosts}
-        for each in remaining:
-            load[each.host.name][0] += 1
-            load[each.host.name][1] += each.release == release.id
+        for container in remaining:
+            load[container.host.name][0] += 1
+            load[container.host.name][1] += container.release == release.id
         chosen = []
         for _ in range(count):
             name = min(load, key=lambda one: load[one])
@@ -186,31 +208,31 @@ class DockerPlatform:
         asked for again, and the error is told then.
         """
         now = time.monotonic()
-        for each in created:
+        for container in created:
             with self._lock:
-                since = now - self._orphans.setdefault(each.id, now)
+                since = now - self._orphans.setdefault(container.id, now)
                 due = (
-                    since >= (INCOMPLETE_ORPHAN_SECONDS if each.is_incomplete else ORPHAN_SECONDS)
-                    and each.id not in self._launching
+                    since >= (INCOMPLETE_ORPHAN_SECONDS if container.is_incomplete else ORPHAN_SECONDS)
+                    and container.id not in self._launching
                 )
                 if due:
-                    del self._orphans[each.id]
-                    self._launching.add(each.id)
+                    del self._orphans[container.id]
+                    self._launching.add(container.id)
             if due:
-                self._background.submit(copy_context().run, self._start_orphan, each)
+                self._background.submit(copy_context().run, self._start_orphan, container)
 
-    def _start_orphan(self, left: ListedContainer) -> None:
-        told = log.bind(instance=left.id, name=left.name, host=left.host.name)
-        host = self._hosts[left.host.name]
+    def _start_orphan(self, orphan: ListedContainer) -> None:
+        bound_log = log.bind(instance=orphan.id, name=orphan.name, host=orphan.host.name)
+        host = self._hosts[orphan.host.name]
         try:
-            if left.is_incomplete:
-                self._remove_orphan(host, left.id)
-                told.info("removed what was left created without its files or networks")
+            if orphan.is_incomplete:
+                self._remove_orphan(host, orphan.id)
+                bound_log.info("removed what was left created without its files or networks")
             else:
-                self._launch(host, left.id, left.name)
-                told.info("started what was left created")
+                self._launch(host, orphan.id, orphan.name)
+                bound_log.info("started what was left created")
         except PlatformError as error:
-            told.warning("what was left created could not be started", error=error.message)
+            bound_log.warning("what was left created could not be started", error=error.message)
 
     def _remove_orphan(self, host: DockerHost, container: str) -> None:
         try:
@@ -232,34 +254,34 @@ class DockerPlatform:
 
     def _stop_one(self, instance: Instance, grace_seconds: int) -> None:
         """When it fails the instance shows up again, and so is asked to stop again."""
-        told = log.bind(instance=instance.id, name=f"{instance.release}/{instance.ordinal}", host=instance.host)
+        bound_log = log.bind(instance=instance.id, name=f"{instance.release}/{instance.ordinal}", host=instance.host)
         try:
             host = self._hosts.get(instance.host)
-            looked = host.inspected(instance.id) if host else None
-            if host is None or looked is None:
-                told.info("nothing to stop: it is gone")
-            elif not self._is_ours(instance, looked):
-                told.error("not stopped: the container with this id is another one")
+            details = host.inspected(instance.id) if host else None
+            if host is None or details is None:
+                bound_log.info("nothing to stop: it is gone")
+            elif not self._is_ours(instance, details):
+                bound_log.error("not stopped: the container with this id is another one")
             else:
                 host.stop(instance.id, grace_seconds)
                 host.remove(instance.id)
         except PlatformError as error:
-            told.warning("it could not be stopped", error=error.message)
+            bound_log.warning("it could not be stopped", error=error.message)
         finally:
             with self._lock:
                 del self._stopping[instance.id]
                 self._restarts.pop(instance.id, None)
                 self._orphans.pop(instance.id, None)
 
-    def _is_ours(self, instance: Instance, looked: Mapping[str, Any]) -> bool:
+    def _is_ours(self, instance: Instance, details: Mapping[str, Any]) -> bool:
         """Nothing is ever stopped but what carries this very instance's labels."""
-        told = (looked.get("Config") or {}).get("Labels") or {}
+        actual = (details.get("Config") or {}).get("Labels") or {}
         wanted = {
             labels.ENVIRONMENT: self._environment,
             labels.RELEASE: instance.release,
             labels.ORDINAL: str(instance.ordinal),
         }
-        return wanted.items() <= told.items()
+        return wanted.items() <= actual.items()
 
     # -- around ---------------------------------------------------------------------------------------------------------
 
@@ -288,7 +310,7 @@ class DockerPlatform:
 
     def check(self) -> Sequence[Diagnosis]:
         """As the port says."""
-        return tuple(each for told in self._pool.map(check_host, self._hosts.values()) for each in told)
+        return tuple(diagnosis for diagnoses in self._pool.map(check_host, self._hosts.values()) for diagnosis in diagnoses)
 
     def close(self) -> None:
         """As the port says."""

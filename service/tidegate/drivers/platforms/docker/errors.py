@@ -123,26 +123,26 @@ def refusal_error(
     host: str, doing: str, error: APIError, known: tuple[tuple[str, str, bool], ...] = KNOWN_ERRORS
 ) -> PlatformError:
     """The engine answered, and said no."""
-    said = str(error.explanation or error).strip()
+    response = str(error.explanation or error).strip()
     for pattern, meaning, retryable in known:
-        if re.search(pattern, said, re.IGNORECASE):
-            found, _, fix = meaning.partition(": ")
-            kind = PortInUse if found == PORT_IN_USE else DockerHostError
-            return kind(host, doing, found, f"{fix} (it said: {said})" if fix else said, retryable=retryable)
+        if re.search(pattern, response, re.IGNORECASE):
+            problem, _, fix = meaning.partition(": ")
+            kind = PortInUse if problem == PORT_IN_USE else DockerHostError
+            return kind(host, doing, problem, f"{fix} (it said: {response})" if fix else response, retryable=retryable)
     status = error.response.status_code if error.response is not None else 500
     retryable = status >= 500 or status == 409
-    return DockerHostError(host, doing, f"the engine refused it with status {status}: {said}", "", retryable=retryable)
+    return DockerHostError(host, doing, f"the engine refused it with status {status}: {response}", "", retryable=retryable)
 
 
 def unreachable_error(host: str, doing: str, error: BaseException) -> PlatformError:
     """The engine did not answer, or not in its own language."""
     cause = root_cause(error)
-    said = str(cause) or type(cause).__name__
-    for kind, found, fix, retryable in CONNECTION_ERRORS:
+    response = str(cause) or type(cause).__name__
+    for kind, problem, fix, retryable in CONNECTION_ERRORS:
         if isinstance(cause, kind):
-            return DockerHostError(host, doing, found.format(said=said), fix, retryable=retryable)
+            return DockerHostError(host, doing, problem.format(said=response), fix, retryable=retryable)
     return DockerHostError(
-        host, doing, f"no answer ({said})", "is the engine running, and is hosts[].url right?", retryable=True
+        host, doing, f"no answer ({response})", "is the engine running, and is hosts[].url right?", retryable=True
     )
 
 

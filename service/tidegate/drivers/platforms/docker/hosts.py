@@ -47,11 +47,11 @@ class DockerHost:
             with translate_errors(self.name, doing, **known):
                 yield self._client(seconds or self._shared.timeout_seconds)
         except DockerHostError as error:
-            said = "" if isinstance(error.__cause__, APIError) else last_stderr_line(self._stderr)
-            if not said:
+            stderr = "" if isinstance(error.__cause__, APIError) else last_stderr_line(self._stderr)
+            if not stderr:
                 raise
             fix = f"try: ssh {self.options.url.removeprefix('ssh://')} docker version"
-            raise DockerHostError(self.name, doing, f"ssh said: {said}", fix, retryable=True) from error.__cause__
+            raise DockerHostError(self.name, doing, f"ssh said: {stderr}", fix, retryable=True) from error.__cause__
 
     def _client(self, seconds: float) -> APIClient:
         with self._lock:
@@ -111,13 +111,13 @@ class DockerHost:
         with self._translating_errors(f"creating {what}", SLOW_CALL_SECONDS) as api:
             wanted = configuration(api, self._shared, self.options)
             try:
-                made = api.create_container(**wanted)
+                created = api.create_container(**wanted)
             except ImageNotFound:
                 if "@" not in wanted["image"]:
                     raise
                 self.pull(wanted["image"])
-                made = api.create_container(**wanted)
-        return str(made["Id"])[:SHORT_ID_CHARS]
+                created = api.create_container(**wanted)
+        return str(created["Id"])[:SHORT_ID_CHARS]
 
     def start(self, container: str, what: str, release: Release | None = None) -> None:
         """Start a created one, with its release's files and networks put in before; once more is no harm. What cannot be
@@ -165,12 +165,12 @@ class DockerHost:
         """Its last log lines, standard output and error as they came."""
         with self._translating_errors(f"reading the log of container {container}") as api:
             try:
-                found: bytes = api.logs(container, stdout=True, stderr=True, tail=lines)
+                output: bytes = api.logs(container, stdout=True, stderr=True, tail=lines)
             except NotFound:
                 raise PlatformError(
                     f"docker {self.name}: container {container} is gone, and its log", retryable=False
                 ) from None
-        return found.decode(errors="replace")
+        return output.decode(errors="replace")
 
     # -- images, networks, the engine -------------------------------------------------------------------------------------
 
@@ -216,8 +216,8 @@ class DockerHost:
             return _require_object(api.version()), _require_object(api.info())
 
 
-def _require_object(found: Any) -> dict[str, Any]:
+def _require_object(value: Any) -> dict[str, Any]:
     """Raises `TypeError` for what is none."""
-    if not isinstance(found, dict):
-        raise TypeError(f"found {type(found).__name__} instead of an object")
-    return found
+    if not isinstance(value, dict):
+        raise TypeError(f"found {type(value).__name__} instead of an object")
+    return value

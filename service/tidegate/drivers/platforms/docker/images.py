@@ -16,20 +16,20 @@ Images = Mapping[str, Mapping[str, Any]]  # host's name to what its engine says 
 def pin_image(release: Release, hosts: Sequence[DockerHost], pool: Executor) -> str:
     """The registry's digest where every host has it, otherwise the image's id. Raises when it could not be run."""
     wanted = release.digest or release.image
-    found = dict(
+    images = dict(
         zip((host.name for host in hosts), pool.map(lambda host: _pull_if_missing(host, wanted), hosts), strict=True)
     )
-    for name, image in found.items():
+    for name, image in images.items():
         require_readiness_check(name, release, image)
     for missing in pool.map(lambda host: _missing_resources(host, release), hosts):
         if missing:
             raise PlatformError(missing, retryable=False)
-    return choose_reference(wanted, found)
+    return choose_reference(wanted, images)
 
 
 def _missing_resources(host: DockerHost, release: Release) -> str:
     """What this host has to have and has not; empty when it has all."""
-    for network in dict.fromkeys((host.network, *(each.name for each in release.container.naming.networks))):
+    for network in dict.fromkeys((host.network, *(extra.name for extra in release.container.naming.networks))):
         if not host.has("network", network):
             return host.network_problem(network)
     for volume in release.container.external_volumes:
@@ -55,19 +55,19 @@ def _pull_if_missing(host: DockerHost, reference: str) -> Mapping[str, Any]:
     return image
 
 
-def choose_reference(reference: str, found: Images) -> str:
+def choose_reference(reference: str, images: Images) -> str:
     """What all hosts can start, and what is the same on all of them."""
     name = repository_of(reference)
     digests: list[set[str]] = [
-        {digest for digest in image.get("RepoDigests") or () if digest.startswith(f"{name}@")} for image in found.values()
+        {digest for digest in image.get("RepoDigests") or () if digest.startswith(f"{name}@")} for image in images.values()
     ]
     shared = set.intersection(*digests)
     if shared:
         return min(shared)
-    ids = {str(image["Id"]) for image in found.values()}
+    ids = {str(image["Id"]) for image in images.values()}
     if len(ids) == 1:
         return ids.pop()
-    told = ", ".join(f"{host} has {str(image['Id'])[:19]}" for host, image in found.items())
+    told = ", ".join(f"{host} has {str(image['Id'])[:19]}" for host, image in images.items())
     raise PlatformError(
         f"{reference} is not the same image on every host: {told}; push it to a registry and pull it on all, or load one "
         "image on all (docker save, docker load)",

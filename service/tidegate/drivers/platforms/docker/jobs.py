@@ -58,27 +58,29 @@ def _entrypoint(job: Job, of_release: list[str] | None) -> list[str] | None:
 
 def run_job(job: Job, hosts: Sequence[DockerHost]) -> JobState:
     """As the port says; on the first host, unless it is on another one already."""
-    found = _find_containers(job.service, job.rollout, hosts, job.name)
-    host, there = found[0] if found else (hosts[0], None)
-    if there is None or there["State"] == "created":
+    matching = _find_containers(job.service, job.rollout, hosts, job.name)
+    host, existing = matching[0] if matching else (hosts[0], None)
+    if existing is None or existing["State"] == "created":
         try:
-            _start_job(job, host, None if there is None else str(there["Id"]))
+            _start_job(job, host, None if existing is None else str(existing["Id"]))
         except PlatformError as error:
             if error.retryable:
                 raise
             return JobState(NOT_STARTED, detail=error.message)
         return JobState(None)
-    looked = host.inspected(str(there["Id"]))
-    if looked is None:
+    details = host.inspected(str(existing["Id"]))
+    if details is None:
         raise PlatformError(f"docker {host.name}: the container of {job.name} vanished; it is looked for again")
-    return _job_state(looked, host)
+    return _job_state(details, host)
 
 
 def _start_job(job: Job, host: DockerHost, container: str | None) -> None:
     if container is None:
         if job.hook.image and host.image(job.hook.image) is None:
             host.pull(job.hook.image)
-        container = host.create(f"{job.name} of {job.release.id}", lambda *told: job_config(told[0], job, *told[1:]))
+        container = host.create(
+            f"{job.name} of {job.release.id}", lambda *arguments: job_config(arguments[0], job, *arguments[1:])
+        )
     host.start(container, job.name, _without_networks(job.release) if job.hook.host_network else job.release)
 
 
@@ -88,9 +90,9 @@ def _without_networks(release: Release) -> Release:
     return replace(release, container=replace(release.container, naming=naming))
 
 
-def _job_state(looked: Mapping[str, Any], host: DockerHost) -> JobState:
-    state = looked["State"]
-    log = host.tail(str(looked["Id"]), MAX_LOG_LINES)
+def _job_state(details: Mapping[str, Any], host: DockerHost) -> JobState:
+    state = details["State"]
+    log = host.tail(str(details["Id"]), MAX_LOG_LINES)
     if state["Status"] in ("running", "restarting", "paused"):
         return JobState(None, log)
     status = int(state.get("ExitCode") or 0)
@@ -100,14 +102,14 @@ def _job_state(looked: Mapping[str, Any], host: DockerHost) -> JobState:
 
 def end_job(job: Job, hosts: Sequence[DockerHost]) -> None:
     """As the port says."""
-    for host, there in _find_containers(job.service, job.rollout, hosts, job.name):
-        host.stop(str(there["Id"]), GRACE_SECONDS)
+    for host, container in _find_containers(job.service, job.rollout, hosts, job.name):
+        host.stop(str(container["Id"]), GRACE_SECONDS)
 
 
 def clear_jobs(service: str, rollout: str, hosts: Sequence[DockerHost]) -> None:
     """As the port says."""
-    for host, there in _find_containers(service, rollout, hosts):
-        host.remove(str(there["Id"]))
+    for host, container in _find_containers(service, rollout, hosts):
+        host.remove(str(container["Id"]))
 
 
 def _find_containers(
@@ -116,5 +118,5 @@ def _find_containers(
     """The containers of the rollout's jobs, on all hosts; one host without an answer makes the whole unknown."""
     environment, _, own = service.partition("/")
     wanted = {labels.ENVIRONMENT: environment, labels.SERVICE: own, ROLLOUT_LABEL: rollout}
-    asked = wanted | ({HOOK_LABEL: name} if name else {})
-    return [(host, each) for host in hosts for each in host.listed(asked)]
+    label_filter = wanted | ({HOOK_LABEL: name} if name else {})
+    return [(host, container) for host in hosts for container in host.listed(label_filter)]

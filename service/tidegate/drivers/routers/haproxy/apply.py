@@ -29,9 +29,9 @@ class HAProxyUpdate:
 
     def done(self) -> bool:
         """Whether the wanted ones take new requests at their addresses with their weights, and nobody else does."""
-        taking = {name: each for name, each in self.running.items() if each.takes_new}
-        return {name: (parse_endpoint(each.address), each.weight) for name, each in taking.items()} == {
-            name: (parse_endpoint(each.address), each.weight) for name, each in self._target.items()
+        taking = {name: server for name, server in self.running.items() if server.takes_new}
+        return {name: (parse_endpoint(server.address), server.weight) for name, server in taking.items()} == {
+            name: (parse_endpoint(server.address), server.weight) for name, server in self._target.items()
         }
 
     def add_members(self) -> None:
@@ -52,9 +52,9 @@ class HAProxyUpdate:
     def _change_address(self, server: str, member: Member) -> None:
         """The same instance at another address: its container was restarted, nothing is at the old one any more."""
         host, _, port = member.address.rpartition(":")
-        said = self._ask(f"set server {server} addr {host.strip('[]')} port {port}").strip()
-        if "changed from" not in said and "no need to change" not in said:
-            raise RouterError(f"HAProxy did not change the address of {server}: {said}")
+        response = self._ask(f"set server {server} addr {host.strip('[]')} port {port}").strip()
+        if "changed from" not in response and "no need to change" not in response:
+            raise RouterError(f"HAProxy did not change the address of {server}: {response}")
 
     def drain(self) -> None:
         """Have the others take nothing new."""
@@ -64,16 +64,16 @@ class HAProxyUpdate:
 
     def remove_drained(self, first: Callable[[Sequence[HAProxyServer]], None]) -> None:
         """Delete the others as far as they are idle, waiting for a moment. `first` is told whose counters end."""
-        left, deadline = self._removed_servers(), time.monotonic() + REMOVE_POLL_SECONDS
-        while left:
-            there = self._servers()
-            idle = [there[name] for name in left if name in there and there[name].sessions == 0]
+        leaving, deadline = self._removed_servers(), time.monotonic() + REMOVE_POLL_SECONDS
+        while leaving:
+            servers = self._servers()
+            idle = [servers[name] for name in leaving if name in servers and servers[name].sessions == 0]
             first(idle)
-            struck = {each.name for each in idle if self._delete(f"{self._backend}/{each.name}")}
-            left = [name for name in left if name in there and name not in struck]
+            removed = {server.name for server in idle if self._delete(f"{self._backend}/{server.name}")}
+            leaving = [name for name in leaving if name in servers and name not in removed]
             if time.monotonic() >= deadline:
                 return
-            if left:
+            if leaving:
                 time.sleep(0.005)
 
     def _delete(self, server: str) -> bool:
@@ -85,11 +85,11 @@ class HAProxyUpdate:
         return [name for name in self.running if name not in self._target]
 
     def _servers(self) -> dict[str, HAProxyServer]:
-        if not (found := stats_rows(self._ask, self._backend)):
+        if not (rows := stats_rows(self._ask, self._backend)):
             raise ProcessReplaced(f"the process that answers has no backend {self._backend}; another one has")
-        return {server.name: server for server in parse_servers(found)}
+        return {server.name: server for server in parse_servers(rows)}
 
     def _command(self, command: str, expected: str) -> None:
-        said = self._ask(command).strip()
-        if said != expected:
-            raise RouterError(f"HAProxy answered `{said}` to `{command}`", retryable="ermission" not in said)
+        response = self._ask(command).strip()
+        if response != expected:
+            raise RouterError(f"HAProxy answered `{response}` to `{command}`", retryable="ermission" not in response)

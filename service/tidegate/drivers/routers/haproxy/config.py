@@ -75,8 +75,8 @@ def check_config(path: Path, binary: str) -> None:
     than a switch."""
     done = subprocess.run([binary, "-c", "-f", str(path)], capture_output=True, text=True, check=False, timeout=30)
     if done.returncode:
-        said = " ".join(line for line in done.stderr.splitlines() if "ALERT" in line) or done.stderr.strip()
-        raise RouterError(f"HAProxy refuses the configuration, nothing was changed: {said}", retryable=False)
+        message = " ".join(line for line in done.stderr.splitlines() if "ALERT" in line) or done.stderr.strip()
+        raise RouterError(f"HAProxy refuses the configuration, nothing was changed: {message}", retryable=False)
 
 
 @dataclass(frozen=True)
@@ -118,23 +118,23 @@ class AdoptedConfig:
         text = self.read()
         start, end = self.section(text, backend.name)
         section = BLOCK.sub("", text[start:end])
-        found = []
+        messages = []
         foreign = re.findall(r"^\s*(?:server|server-template)\s+(\S+)", section, re.M)
         if foreign:
-            found.append(f"`backend {backend.name}` has servers of its own ({', '.join(foreign)}): remove them")
+            messages.append(f"`backend {backend.name}` has servers of its own ({', '.join(foreign)}): remove them")
         balance = re.search(r"^\s*balance\s+([a-z-]+)", section, re.M)
         if balance and balance[1] not in DYNAMIC_ALGORITHMS:
-            found.append(
+            messages.append(
                 f"`balance {balance[1]}` cannot add servers at run time: use one of {', '.join(sorted(DYNAMIC_ALGORITHMS))}"
             )
         if balance and balance[1] == WEIGHTLESS_ALGORITHM and len({member.weight for member in members}) > 1:
             others = ", ".join(sorted(DYNAMIC_ALGORITHMS - {WEIGHTLESS_ALGORITHM}))
-            found.append(f"`balance {WEIGHTLESS_ALGORITHM}` does not heed weights: use one of {others}")
+            messages.append(f"`balance {WEIGHTLESS_ALGORITHM}` does not heed weights: use one of {others}")
         if backend.previewed and (condition := frontends.preview_condition(backend)):
             name = backend.previewed.name
             if not re.search(rf"^\s*use_backend\s+({re.escape(name)}\b|%\[)", text, re.M):
                 line = f"use_backend {name} if {{ {condition} }}"
-                found.append(f"no frontend sends to the preview: add `backend {name}`, and `{line}` to the frontend")
+                messages.append(f"no frontend sends to the preview: add `backend {name}`, and `{line}` to the frontend")
         if not os.access(self.path, os.W_OK) or not os.access(self.path.parent, os.W_OK):
-            found.append(f"{self.path} and its folder must be writable, so that a reload keeps the route")
-        return found
+            messages.append(f"{self.path} and its folder must be writable, so that a reload keeps the route")
+        return messages

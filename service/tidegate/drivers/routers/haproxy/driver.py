@@ -116,22 +116,22 @@ class HAProxyRouter(Router):
             with self._memory.locked() as state:
                 revived = bool(state)  # before the first write there was none
                 self._installation.start(state)
-        process, found, upgraded = self._read_statistics(backend)
-        there = parse_servers(found)
+        process, rows, upgraded_connections = self._read_statistics(backend)
+        servers = parse_servers(rows)
         kept = self._memory.load().get(
             backend.name, BackendState(backend.name)
         )  # after the rows: it has who is missing there
-        members = tuple(each.member for each in there if each.takes_new and each.member)
-        busy = {each.member.instance: each.sessions for each in there if each.takes_new and each.member}
-        tallies = counts_by_release(there, kept.counts if kept.process == process else {})
+        members = tuple(server.member for server in servers if server.takes_new and server.member)
+        busy = {server.member.instance: server.sessions for server in servers if server.takes_new and server.member}
+        tallies = counts_by_release(servers, kept.counts if kept.process == process else {})
         return RouterState(
             members,
-            self._draining(there, kept, process),
+            self._draining(servers, kept, process),
             busy,
             kept.fence,
-            backend_traffic(found, tallies),
-            tunnels=upgraded,
-            by_release=release_traffic(found, tallies),
+            backend_traffic(rows, tallies),
+            tunnels=upgraded_connections,
+            by_release=release_traffic(rows, tallies),
             revived=revived,
         )
 
@@ -141,8 +141,8 @@ class HAProxyRouter(Router):
         while True:
             try:
                 with self._current_session() as one:
-                    process, found = process_identity(one.ask), stats_rows(one.ask, backend.name)
-                    return process, found, count_upgraded_connections(one, backend.name, parse_servers(found))
+                    process, rows = process_identity(one.ask), stats_rows(one.ask, backend.name)
+                    return process, rows, count_upgraded_connections(one, backend.name, parse_servers(rows))
             except ProcessReplaced:
                 if time.monotonic() >= deadline:
                     raise
@@ -158,19 +158,21 @@ class HAProxyRouter(Router):
                 raise ProcessReplaced("HAProxy was reloaded, and the process of before still answers")
             yield one
 
-    def _draining(self, there: Sequence[HAProxyServer], kept: BackendState, process: str) -> dict[str, int | None]:
+    def _draining(self, servers: Sequence[HAProxyServer], kept: BackendState, process: str) -> dict[str, int | None]:
         """Those that take nothing new, with their requests in flight.
 
         After a reload the old process answers its idle clients' next request with the servers that it knew. So while there
         is one, nobody can tell how many requests are on those that left, not even on those that were deleted since.
         """
-        serving = {each.name for each in there if each.takes_new}
+        serving = {server.name for server in servers if server.takes_new}
         draining: dict[str, int | None] = {
-            each.member.instance: each.sessions for each in there if not each.takes_new and each.member
+            server.member.instance: server.sessions for server in servers if not server.takes_new and server.member
         }
-        left = ({each.name for each in there} | set(kept.known)) - serving
-        if left and (has_old_processes(self._installation.admin, self._installation.master) or self._process() != process):
-            draining.update((each.instance, None) for name in left if (each := parse_server_name(name, "")))
+        leaving = ({server.name for server in servers} | set(kept.known)) - serving
+        if leaving and (
+            has_old_processes(self._installation.admin, self._installation.master) or self._process() != process
+        ):
+            draining.update((server.instance, None) for name in leaving if (server := parse_server_name(name, "")))
         return draining
 
     def _process(self) -> str:
@@ -204,7 +206,7 @@ class HAProxyRouter(Router):
         kept = state[backend.name]
 
         def keep_counts(idle: Sequence[HAProxyServer]) -> None:
-            if counted := {each.name: each.tally for each in idle if each.tally != RequestCounts()}:
+            if counted := {server.name: server.tally for server in idle if server.tally != RequestCounts()}:
                 kept.counts.update(counted)
                 self._memory.save(state)
 
@@ -230,16 +232,16 @@ class HAProxyRouter(Router):
         kept.known = sorted({*running, *wanted, *(kept.known if old else ())})
         if kept.process != process:
             kept.process, kept.counts = process, {}
-        there = {name: tally for name, tally in kept.counts.items() if name in running}
+        present = {name: tally for name, tally in kept.counts.items() if name in running}
         deleted = {name: tally for name, tally in kept.counts.items() if name not in running}
-        kept.counts = {**there, **counts_by_release((), deleted)}
+        kept.counts = {**present, **counts_by_release((), deleted)}
 
     # -- around ---------------------------------------------------------------------------------------------------------
 
     def check(self) -> Sequence[Diagnosis]:
         try:
-            if (found := self._installation.missing()) is not None:
-                return (found,)
+            if (problem := self._installation.missing()) is not None:
+                return (problem,)
             return (Diagnosis("haproxy", True, self._about()), *self._installation.warnings())
         except RouterError as error:
             fix = "start HAProxy, or correct router.socket and router.config"

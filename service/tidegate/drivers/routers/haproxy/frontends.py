@@ -22,8 +22,8 @@ def preview_condition(backend: Backend) -> str:
 
 def _header_match(backend: Backend) -> tuple[str, str]:
     """The name in small letters, for which HAProxy looks whatever is sent, and the value."""
-    found = PREVIEW_HEADER.fullmatch(backend.preview.header) if backend.preview else None
-    return (found[1].lower(), found[2]) if found else ("", "")
+    match = PREVIEW_HEADER.fullmatch(backend.preview.header) if backend.preview else None
+    return (match[1].lower(), match[2]) if match else ("", "")
 
 
 def frontend_name(backend: Backend) -> str:
@@ -32,17 +32,17 @@ def frontend_name(backend: Backend) -> str:
         return ""
     listening = f"{backend.name}_on_" + re.sub(r"[^A-Za-z0-9_.:-]", "_", backend.listen.removeprefix("*:"))
     field, value = _header_match(backend)
-    told = re.sub(r"[^A-Za-z0-9.-]", lambda found: f":{ord(found[0]):02x}", value)
-    return f"{listening}_if_{field}_is_{told}" if field else listening
+    escaped = re.sub(r"[^A-Za-z0-9.-]", lambda match: f":{ord(match[0]):02x}", value)
+    return f"{listening}_if_{field}_is_{escaped}" if field else listening
 
 
 def backend_behind(frontend: str) -> Backend | None:
     """The other way round; None for another frontend, and for an address that its name does not tell."""
-    found = NAME.fullmatch(frontend)
-    if found is None:
+    match = NAME.fullmatch(frontend)
+    if match is None:
         return None
-    value = re.sub(r":([0-9a-f]{2})", lambda code: chr(int(code[1], 16)), found[4] or "")
-    return Backend(found[1], found[2], preview=Preview(header=f"{found[3]}: {value}") if found[3] else None)
+    value = re.sub(r":([0-9a-f]{2})", lambda code: chr(int(code[1], 16)), match[4] or "")
+    return Backend(match[1], match[2], preview=Preview(header=f"{match[3]}: {value}") if match[3] else None)
 
 
 def frontends_of(backend: str, proxies: Collection[str]) -> set[str]:

@@ -89,12 +89,12 @@ class OwnedHAProxy:
         if self._is_serving(backend):
             return
         sections = self._sections(state)
-        before, there = sections.get(backend.name, (None, ()))
+        before, members_before = sections.get(backend.name, (None, ()))
         if backend.listen:
             _require_free(backend, beside_itself=before is not None and _addresses_overlap(before.listen, backend.listen))
         present = atomic_files.read(self._file.path)
         atomic_files.replace(
-            self._file.path, self._file.render({**sections, backend.name: (backend, there)}), self._accepted
+            self._file.path, self._file.render({**sections, backend.name: (backend, members_before)}), self._accepted
         )
         try:
             self._process.reload(lambda: self._is_serving(backend))
@@ -119,9 +119,9 @@ class OwnedHAProxy:
     def _is_serving(self, backend: Backend) -> bool:
         """Whether the running process has the backend, behind a frontend at this very address if any, and no other."""
         with RuntimeSession(self.admin) as process:
-            found = all_stats_rows(process.ask)
+            rows = all_stats_rows(process.ask)
         wanted = {frontends.frontend_name(backend)} - {""}
-        return backend.name in found and frontends.frontends_of(backend.name, found) == wanted
+        return backend.name in rows and frontends.frontends_of(backend.name, rows) == wanted
 
     def _sections(self, state: Mapping[str, BackendState]) -> dict[str, tuple[Backend, Sequence[Member]]]:
         """Every backend and who takes new requests there, asked from the running process.
@@ -129,17 +129,17 @@ class OwnedHAProxy:
         Not from the file, which a crash may have left behind what the process does; and not from what is remembered, which
         somebody may have removed.
         """
-        found = all_stats_rows(partial(send_command, self.admin))
+        rows = all_stats_rows(partial(send_command, self.admin))
         backends = _recorded_backends(state)
-        for proxy in found:
-            told = frontends.backend_behind(proxy) or (Backend(proxy) if frontends.PREVIEW.fullmatch(proxy) else None)
-            if told and (
-                told.name not in backends or (told.listen and frontends.frontend_name(backends[told.name]) != proxy)
+        for proxy in rows:
+            known = frontends.backend_behind(proxy) or (Backend(proxy) if frontends.PREVIEW.fullmatch(proxy) else None)
+            if known and (
+                known.name not in backends or (known.listen and frontends.frontend_name(backends[known.name]) != proxy)
             ):
-                backends[told.name] = told
-        there = {name: parse_servers(found.get(name, ())) for name in backends}
+                backends[known.name] = known
+        servers = {name: parse_servers(rows.get(name, ())) for name in backends}
         return {
-            name: (backends[name], [each.member for each in there[name] if each.takes_new and each.member])
+            name: (backends[name], [server.member for server in servers[name] if server.takes_new and server.member])
             for name in backends
         }
 
@@ -195,7 +195,7 @@ class AdoptedHAProxy:
 
 def _addresses_overlap(one: str, other: str) -> bool:
     """Whether who listens at the one takes the other, too."""
-    hosts, ports = zip(*(bind_address(each).rpartition(":")[::2] for each in (one, other)), strict=True)
+    hosts, ports = zip(*(bind_address(listen).rpartition(":")[::2] for listen in (one, other)), strict=True)
     return ports[0] == ports[1] and ("*" in hosts or hosts[0] == hosts[1])
 
 

@@ -88,8 +88,8 @@ class HAProxyProcess:
         except subprocess.TimeoutExpired as error:
             raise RouterError("HAProxy was started and did not go to the background within 30 s") from error
         if done.returncode:
-            said = " ".join(line for line in done.stderr.splitlines() if "ALERT" in line) or done.stderr.strip()
-            raise RouterError(f"HAProxy does not start: {said}", retryable=False)
+            message = " ".join(line for line in done.stderr.splitlines() if "ALERT" in line) or done.stderr.strip()
+            raise RouterError(f"HAProxy does not start: {message}", retryable=False)
         self._await(self.answers, START_SECONDS, "HAProxy was started and does not answer")
         self._await(lambda: bool(self.workers()), START_SECONDS, "HAProxy's master does not answer")
 
@@ -105,11 +105,11 @@ class HAProxyProcess:
             nonlocal signalled
             if signalled and _is_proven(proof):
                 return True
-            told = count_reloads(self.master)
-            if before is not None and told is not None and told != before and told[1]:
+            counts = count_reloads(self.master)
+            if before is not None and counts is not None and counts != before and counts[1]:
                 text = "HAProxy cannot take the new configuration; the old one goes on serving"
                 raise RouterError(text, retryable=False)  # at each attempt the old one may listen nowhere for a second
-            if not signalled or (told == before and time.monotonic() - signalled >= SIGNAL_RETRY_SECONDS):
+            if not signalled or (counts == before and time.monotonic() - signalled >= SIGNAL_RETRY_SECONDS):
                 os.kill(pid, signal.SIGUSR2)
                 signalled = time.monotonic()
             return False
@@ -142,10 +142,10 @@ def list_workers(master: Path) -> tuple[tuple[int, ...], tuple[int, ...]] | None
 def count_reloads(master: Path) -> tuple[int, int] | None:
     """How often a master has read its configuration anew, and how often in vain since it last could; None as above."""
     try:
-        found = re.search(r"^\d+ +master +(\d+) \[failed: (\d+)\]", runtime_api.send_command(master, "show proc"), re.M)
+        match = re.search(r"^\d+ +master +(\d+) \[failed: (\d+)\]", runtime_api.send_command(master, "show proc"), re.M)
     except RouterError:
         return None
-    return (int(found[1]), int(found[2])) if found else None
+    return (int(match[1]), int(match[2])) if match else None
 
 
 def _is_proven(proof: Callable[[], bool]) -> bool:
@@ -169,12 +169,12 @@ def has_old_processes(admin: Path, master: Path | None) -> bool:
     The master knows; without its socket the process table does; and where neither can be seen (another machine's or
     container's processes), a process that has run for long has none before it. Raises `RouterError`.
     """
-    told = list_workers(master) if master is not None else None
-    if told is not None:
-        return bool(told[1])
+    workers = list_workers(master) if master is not None else None
+    if workers is not None:
+        return bool(workers[1])
     about = runtime_api.process_info(partial(runtime_api.send_command, admin))
-    seen = find_predecessors(int(about["Pid"]))
-    return bool(seen) if seen is not None else int(about["Uptime_sec"]) < YOUNG_SECONDS
+    predecessors = find_predecessors(int(about["Pid"]))
+    return bool(predecessors) if predecessors is not None else int(about["Uptime_sec"]) < YOUNG_SECONDS
 
 
 def find_predecessors(pid: int) -> frozenset[int] | None:
@@ -192,8 +192,8 @@ def find_predecessors(pid: int) -> frozenset[int] | None:
             parent
         )  # first: from when it names nobody there any more, the new worker is there to be seen
         every = (int(path.name) for path in PROC.iterdir() if path.name.isdecimal())
-        replaced |= {each for each in every if each != pid and _parent(each) == parent}
-    return frozenset(each for each in replaced if _is_haproxy(each))
+        replaced |= {other for other in every if other != pid and _parent(other) == parent}
+    return frozenset(other for other in replaced if _is_haproxy(other))
 
 
 def _replaced_processes(pid: int) -> set[int]:
@@ -207,13 +207,13 @@ def _command_line(pid: int) -> list[str]:
     """What it was started with; empty when there is no such process, or only its remains."""
     deadline = time.monotonic() + EXEC_SECONDS
     try:
-        while not (found := (PROC / str(pid) / "cmdline").read_bytes()):
+        while not (words := (PROC / str(pid) / "cmdline").read_bytes()):
             if _stat(pid)[0] in "ZX" or time.monotonic() >= deadline:
                 return []
             time.sleep(0.001)
     except OSError:
         return []
-    return found.decode(errors="replace").split("\0")[:-1]
+    return words.decode(errors="replace").split("\0")[:-1]
 
 
 def _stat(pid: int) -> list[str]:

@@ -92,13 +92,13 @@ class RuntimeSession:
     def ask(self, command: str, max_bytes: int = sys.maxsize) -> str:
         """What it answers. Raises `ResponseTooLong` beyond `max_bytes`, and the conversation is over."""
         try:
-            said = _read_response(self._line, command, max_bytes)
+            response = _read_response(self._line, command, max_bytes)
         except OSError as error:
             self._line.close()
             raise ProcessReplaced(f"HAProxy does not answer to the end: {error.strerror or error}") from error
-        if said.strip() == PROXY_DISABLED:
+        if response.strip() == PROXY_DISABLED:
             raise ProcessReplaced("HAProxy is being reloaded")
-        return said
+        return response
 
 
 def _connect_interactive(path: Path) -> socket.socket:
@@ -131,10 +131,10 @@ def stats_rows(ask: RunCommand, proxy: str, kinds: int = SERVER | BACKEND) -> li
 
 def all_stats_rows(ask: RunCommand) -> dict[str, list[Mapping[str, str]]]:
     """The statistics of all frontends, backends and servers, by the name of the proxy."""
-    found: dict[str, list[Mapping[str, str]]] = {}
+    by_proxy: dict[str, list[Mapping[str, str]]] = {}
     for row in _parse_table(ask(f"show stat -1 {FRONTEND | BACKEND | SERVER} -1")):
-        found.setdefault(row["pxname"], []).append(row)
-    return found
+        by_proxy.setdefault(row["pxname"], []).append(row)
+    return by_proxy
 
 
 def _parse_table(text: str) -> list[dict[str, str]]:

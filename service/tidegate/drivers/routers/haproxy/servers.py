@@ -31,7 +31,7 @@ class HAProxyServer:
         return not self.status.startswith(("DRAIN", "MAINT"))
 
 
-def parse_servers(found: Sequence[StatsRow]) -> list[HAProxyServer]:
+def parse_servers(rows: Sequence[StatsRow]) -> list[HAProxyServer]:
     """The servers among a backend's rows."""
     return [
         HAProxyServer(
@@ -43,14 +43,14 @@ def parse_servers(found: Sequence[StatsRow]) -> list[HAProxyServer]:
             _parse_counts(row),
             parse_server_name(row["svname"], row["addr"], counter_value(row, "uweight")),
         )
-        for row in found
+        for row in rows
         if row["svname"] not in ("BACKEND", "FRONTEND")
     ]
 
 
-def backend_row(found: Sequence[StatsRow]) -> StatsRow | None:
+def backend_row(rows: Sequence[StatsRow]) -> StatsRow | None:
     """The backend's own row; its counters outlive its servers."""
-    return next((row for row in found if row["svname"] == "BACKEND"), None)
+    return next((row for row in rows if row["svname"] == "BACKEND"), None)
 
 
 def _parse_counts(row: StatsRow) -> RequestCounts:
@@ -62,39 +62,41 @@ def _parse_counts(row: StatsRow) -> RequestCounts:
     return RequestCounts(answered, counter_value(row, "hrsp_5xx"), refused, broken, max(0, silent))
 
 
-def counts_by_release(found: Iterable[HAProxyServer], of_deleted: Mapping[str, RequestCounts]) -> dict[str, RequestCounts]:
+def counts_by_release(
+    servers: Iterable[HAProxyServer], of_deleted: Mapping[str, RequestCounts]
+) -> dict[str, RequestCounts]:
     """The sums of the servers that are there, and of those that were deleted.
 
     `of_deleted` is by server, or by release where the server's name may come again.
     """
-    there = {server.name: server.tally for server in found}
+    counts = {server.name: server.tally for server in servers}
     sums: dict[str, RequestCounts] = {}
-    for name, tally in {**of_deleted, **there}.items():
+    for name, tally in {**of_deleted, **counts}.items():
         member = parse_server_name(name, "")
         release = member.release if member else name
         sums[release] = sums.get(release, RequestCounts()) + tally
     return sums
 
 
-def backend_traffic(found: Sequence[StatsRow], tallies: Mapping[str, RequestCounts]) -> Traffic | None:
+def backend_traffic(rows: Sequence[StatsRow], tallies: Mapping[str, RequestCounts]) -> Traffic | None:
     """How the requests of a backend ended; None when HAProxy does not count them (another mode than http). `srv_abrt` are
     the answers that broke off after their head."""
-    row = backend_row(found)
+    row = backend_row(rows)
     if row is None or row.get("mode") != "http":
         return None
     lost = counter_value(row, "econ") + counter_value(row, "srv_abrt") + _generated_responses(row, tallies)
     return Traffic(counter_value(row, "req_tot"), lost, _count_errors(row, tallies))
 
 
-def release_traffic(found: Sequence[StatsRow], tallies: Mapping[str, RequestCounts]) -> dict[str, Traffic]:
+def release_traffic(rows: Sequence[StatsRow], tallies: Mapping[str, RequestCounts]) -> dict[str, Traffic]:
     """The same by release. A request that another server answered in the end is that one's alone, and one for which there
     was no server is nobody's."""
-    row = backend_row(found)
+    row = backend_row(rows)
     if row is None or row.get("mode") != "http":
         return {}
-    most, sums = _generated_responses(row, tallies), {}
+    generated, sums = _generated_responses(row, tallies), {}
     for release, tally in tallies.items():
-        silent = min(tally.silent, most)
+        silent = min(tally.silent, generated)
         lost = tally.refused + tally.broken + silent
         sums[release] = Traffic(tally.answered + tally.refused + silent, lost, tally.errors)
     return sums
@@ -111,5 +113,5 @@ def _generated_responses(row: StatsRow, tallies: Mapping[str, RequestCounts]) ->
     So they are the 5xx that are left when those of the servers and the failed connections (`econ`, each a 503) are taken
     away, and never more than `eresp` has.
     """
-    left = counter_value(row, "hrsp_5xx") - _count_errors(row, tallies) - counter_value(row, "econ")
-    return max(0, min(left, counter_value(row, "eresp") - counter_value(row, "srv_abrt")))
+    unexplained = counter_value(row, "hrsp_5xx") - _count_errors(row, tallies) - counter_value(row, "econ")
+    return max(0, min(unexplained, counter_value(row, "eresp") - counter_value(row, "srv_abrt")))

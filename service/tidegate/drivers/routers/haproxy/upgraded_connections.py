@@ -17,14 +17,14 @@ UPGRADED_SESSION = re.compile(r"^0x\S+ .* be=(\S+) srv=(\S+) .* rq\[[^\]]*\ban=0
 MAX_BYTES = 4 << 20  # of `show sess`: some 15,000 sessions, 5 µs each
 
 
-def count_upgraded_connections(process: RuntimeSession, backend: str, there: Sequence[HAProxyServer]) -> dict[str, int]:
+def count_upgraded_connections(process: RuntimeSession, backend: str, servers: Sequence[HAProxyServer]) -> dict[str, int]:
     """How many there are on each instance. Looked for only when a server that drains has sessions, for HAProxy tells all of
     all backends; nothing where that is too much. The last question of a conversation."""
-    if not any(each.sessions for each in there if not each.takes_new):
+    if not any(one.sessions for one in servers if not one.takes_new):
         return {}
     try:
-        said = process.ask("show sess", MAX_BYTES)
+        sessions = process.ask("show sess", MAX_BYTES)
     except ResponseTooLong:
         return {}
-    found = Counter(server for at, server in UPGRADED_SESSION.findall(said) if at == backend)
-    return {each.member.instance: min(found[each.name], each.sessions) for each in there if each.member}
+    counts = Counter(server for at, server in UPGRADED_SESSION.findall(sessions) if at == backend)
+    return {one.member.instance: min(counts[one.name], one.sessions) for one in servers if one.member}

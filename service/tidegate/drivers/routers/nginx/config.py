@@ -30,8 +30,8 @@ class NginxFrame:
 
 def backend_route(backend: Backend, members: Collection[Member]) -> BackendRoute:
     """The backend as a configuration has it, in the one order and form that makes equal things equal."""
-    there = tuple(sorted((_normalise(member) for member in members), key=server_name))
-    return BackendRoute(there, backend.listen, backend.preview.header if backend.preview else "")
+    ordered = tuple(sorted((_normalise(member) for member in members), key=server_name))
+    return BackendRoute(ordered, backend.listen, backend.preview.header if backend.preview else "")
 
 
 def _normalise(member: Member) -> Member:
@@ -55,8 +55,8 @@ def render_config(frame: NginxFrame, generation: Generation, file: Path) -> str:
 
 def _render(template: str, frame: NginxFrame, generation: Generation, file: Path) -> str:
     spots = dict(sorted(generation.spots.items()))
-    for name, each in list(spots.items()):
-        if each.header:
+    for name, spot in list(spots.items()):
+        if spot.header:
             spots.setdefault(name + PREVIEW, BackendRoute())  # what the header leads to; without members it answers 503
     servers = {_normalise(member).address: server_name(member) for place in spots.values() for member in place.members}
     return TEMPLATES.get_template(template).render(
@@ -84,7 +84,7 @@ def config_problems(backend: Backend, members: Collection[Member]) -> Iterator[s
     for member in members:
         yield from _member_problems(member)
     addresses = [member.address for member in members if member.address]
-    for address in sorted({each for each in addresses if addresses.count(each) > 1}):
+    for address in sorted({duplicate for duplicate in addresses if addresses.count(duplicate) > 1}):
         yield f"two members have the address {address}"
 
 

@@ -123,24 +123,24 @@ class NginxRouter(Router):
         members = present.spots.get(backend.name, BackendRoute()).members
         ids = {member.instance for member in members}
         others = [*(worker.generation for worker in workers), self._generations.in_file()]
-        left = {instance for other in others for instance in other.differs_from(backend.name, ids)}
+        leaving = {instance for other in others for instance in other.differs_from(backend.name, ids)}
         fence = self._memory.load().get(backend.name, BackendState(backend.name)).fence
         traffic, by_release = self._log.traffic(backend.name) if self._log else (None, {})
-        unknown: Mapping[str, None] = dict.fromkeys(sorted(left))
+        unknown: Mapping[str, None] = dict.fromkeys(sorted(leaving))
         return RouterState(members, unknown, dict.fromkeys(ids), fence, traffic, {}, by_release, revived)
 
     def _workers(self) -> tuple[NginxWorker, ...]:
         """Those that serve a generation; none where nginx runs with a configuration without ours."""
-        found: tuple[NginxWorker, ...] = ()
+        workers: tuple[NginxWorker, ...] = ()
 
         def seen() -> bool:
-            nonlocal found
-            found = self._generations.workers(self.pid)
-            return any(not each.leaving for each in found)
+            nonlocal workers
+            workers = self._generations.workers(self.pid)
+            return any(not worker.leaving for worker in workers)
 
         if not wait_until(seen, WORKERS_SECONDS if self._generations.in_file().number else 0.0) and self.pid is None:
             raise RouterError("nginx has ended just now")
-        return found
+        return workers
 
     # -- writing --------------------------------------------------------------------------------------------------------
 
@@ -206,11 +206,11 @@ class NginxRouter(Router):
 
     def check(self) -> Sequence[Diagnosis]:
         try:
-            if (found := self._installation.missing()) is not None:
-                return (found,)
+            if (problem := self._installation.missing()) is not None:
+                return (problem,)
             present = serving_generation(self._workers())
-            told = f"{self._version()}, process {self.pid}, generation {present.number}"
-            return (Diagnosis("nginx", True, told), *self._installation.warnings())
+            summary = f"{self._version()}, process {self.pid}, generation {present.number}"
+            return (Diagnosis("nginx", True, summary), *self._installation.warnings())
         except RouterError as error:
             return (Diagnosis("nginx", False, error.message, "docs/nginx.md says what it needs"),)
 

@@ -79,8 +79,8 @@ class GenerationFiles:
 
     def numbers(self) -> set[int]:
         """Those that have a file."""
-        found = (NUMBERED.fullmatch(path.name) for path in self.folder.glob("*.json"))
-        return {int(each[1]) for each in found if each}
+        matches = (NUMBERED.fullmatch(path.name) for path in self.folder.glob("*.json"))
+        return {int(match[1]) for match in matches if match}
 
     def save(self, generation: Generation) -> None:
         """Before nginx is told to serve it, or where somebody removed the file."""
@@ -97,8 +97,8 @@ class GenerationFiles:
 
     def in_file(self) -> Generation:
         """The one that nginx would serve after a reload or a restart; 0 where the file is none of ours."""
-        found = COMMENT.search(atomic_files.read(self._configuration))
-        return _parse_generation(int(found[1]), found[2]) if found else Generation()
+        match = COMMENT.search(atomic_files.read(self._configuration))
+        return _parse_generation(int(match[1]), match[2]) if match else Generation()
 
     def forget(self, kept: Collection[int]) -> None:
         """Remove the others' files."""
@@ -107,8 +107,8 @@ class GenerationFiles:
 
     def workers(self, master: int | None) -> tuple[NginxWorker, ...]:
         """The processes that serve one of these, also those whose master was killed. Raises `RouterError`."""
-        found = (self._worker(int(each), master) for each in os.listdir(PROC) if each.isdecimal())
-        return tuple(each for each in found if each is not None)
+        candidates = (self._worker(int(name), master) for name in os.listdir(PROC) if name.isdecimal())
+        return tuple(name for name in candidates if name is not None)
 
     def _worker(self, pid: int, master: int | None) -> NginxWorker | None:
         words = process_title(pid)
@@ -129,37 +129,37 @@ class GenerationFiles:
         return None if generation is None else NginxWorker(pid, generation, SHUTTING_DOWN in words)
 
     def _held_files(self, pid: int) -> Generation | None:
-        there = PROC / str(pid) / "fd"
-        for each in sorted(os.listdir(there), key=int):  # logs are opened first, and connections may be many
-            where = Path(os.readlink(there / each).removesuffix(" (deleted)"))
+        folder = PROC / str(pid) / "fd"
+        for each in sorted(os.listdir(folder), key=int):  # logs are opened first, and connections may be many
+            where = Path(os.readlink(folder / each).removesuffix(" (deleted)"))
             number = NUMBERED.fullmatch(where.name)
             if number and where.parent == self.folder:
-                return self._parse_cached(int(number[1]), (there / each).read_text())
+                return self._parse_cached(int(number[1]), (folder / each).read_text())
         return None
 
     def _parse_cached(self, number: int, text: str) -> Generation:
         """nginx makes the file anew, and empty, where it was removed before a reload."""
-        there = Generation() if text else self.in_file()
-        return there if there.number == number else _parse_generation(number, text)
+        generation = Generation() if text else self.in_file()
+        return generation if generation.number == number else _parse_generation(number, text)
 
 
 def _parse_generation(number: int, text: str) -> Generation:
     try:
-        found = json.loads(text)
+        document = json.loads(text)
         spots = {
             name: BackendRoute(tuple(Member(**member) for member in spot["members"]), spot["listen"], spot["header"])
-            for name, spot in found.items()
+            for name, spot in document.items()
         }
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        said = f"what nginx's generation {number} does cannot be understood: {error}: stop nginx and remove its folder"
-        raise RouterError(f"{said}, to begin with nothing routed", retryable=False) from error
+        message = f"what nginx's generation {number} does cannot be understood: {error}: stop nginx and remove its folder"
+        raise RouterError(f"{message}, to begin with nothing routed", retryable=False) from error
     return Generation(number, spots)
 
 
 def serving_generation(workers: Sequence[NginxWorker]) -> Generation:
     """What new connections get: the newest that has a worker which is not leaving."""
     taking = (worker.generation for worker in workers if not worker.leaving)
-    return max(taking, key=lambda each: each.number, default=Generation())
+    return max(taking, key=lambda generation: generation.number, default=Generation())
 
 
 def _is_starting_worker(pid: int, words: str, master: int | None) -> bool:

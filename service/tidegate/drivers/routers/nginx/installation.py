@@ -77,11 +77,11 @@ class OwnedNginx:
         if self.process.pid is not None:
             return
         self._make_folder()
-        there = self.generations.in_file()
-        if not there.number:
-            there = Generation(max(self.generations.numbers(), default=0) + 1)
-            atomic_files.replace(self.path, self.render(there))
-        self.generations.save(there)
+        present = self.generations.in_file()
+        if not present.number:
+            present = Generation(max(self.generations.numbers(), default=0) + 1)
+            atomic_files.replace(self.path, self.render(present))
+        self.generations.save(present)
         self._end_orphans()
         self.process.start(["-c", str(self.path), "-e", str(self._errors)])
         if not wait_until(self._is_serving, START_SECONDS):
@@ -100,7 +100,7 @@ class OwnedNginx:
             text = f"{self.frame.directory} cannot be used: {error.strerror}: make it a folder that Tidegate may write"
             raise RouterError(text, retryable=False) from error
         above = {*self.frame.directory.parents, *(Path(self.frame.log).parents if self.frame.log else ())}
-        closed = sorted(str(each) for each in above if each.exists() and not each.stat().st_mode & 0o001)
+        closed = sorted(str(folder) for folder in above if folder.exists() and not folder.stat().st_mode & 0o001)
         if self.frame.user and closed:
             text = (
                 f"nginx's user {self.frame.user} cannot enter {', '.join(closed)}: chmod o+x, or choose another directory"
@@ -180,12 +180,12 @@ class AdoptedNginx:
             raise RouterError("; ".join(problems), retryable=False)
 
     def _problems(self) -> list[str]:
-        found = []
+        problems = []
         if self._include_line(atomic_files.read(self.main)) is None:
-            found.append(self._missing_include)
+            problems.append(self._missing_include)
         if not os.access(self.path.parent, os.W_OK) or not os.access(self.main.parent, os.W_OK):
-            found.append(f"the folders of {self.path} and {self.main} must be writable")
-        return found
+            problems.append(f"the folders of {self.path} and {self.main} must be writable")
+        return problems
 
     @property
     def _missing_include(self) -> str:
@@ -223,16 +223,16 @@ class AdoptedNginx:
 
     def warnings(self) -> Sequence[Diagnosis]:
         text = self.process.shown(["-c", str(self.main)])
-        found = []
+        diagnoses = []
         if not re.search(r"^\s*keepalive_timeout\s+0\b", text, re.M):
             fix = "add `keepalive_timeout 0;` to its http section (docs/nginx.md has the price)"
-            found.append(Diagnosis("nginx config", False, "idle clients are cut at each change of a route", fix))
+            diagnoses.append(Diagnosis("nginx config", False, "idle clients are cut at each change of a route", fix))
         if re.search(r"^\s*worker_shutdown_timeout\b", text, re.M):
             fix = "remove `worker_shutdown_timeout`"
-            found.append(
+            diagnoses.append(
                 Diagnosis("nginx config", False, "requests that last longer are cut at each change of a route", fix)
             )
-        return found
+        return diagnoses
 
 
 def program_missing(binary: str) -> Diagnosis:
@@ -254,7 +254,7 @@ def _draft_file(path: Path, text: str) -> Iterator[str]:
 
 def _addresses_overlap(one: str, other: str) -> bool:
     """Whether both cannot be listened on at once."""
-    (host, _, port), (its_host, _, its_port) = (bind_address(each).rpartition(":") for each in (one, other))
+    (host, _, port), (its_host, _, its_port) = (bind_address(listen).rpartition(":") for listen in (one, other))
     return port == its_port and (host == its_host or "*" in (host, its_host))
 
 

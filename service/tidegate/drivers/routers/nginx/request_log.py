@@ -87,14 +87,14 @@ class RequestLog:
             return every.traffic(), {release: counted.traffic() for release, counted in sorted(releases.items())}
 
     def _read(self) -> None:
-        found: dict[int, ReadPosition] = {}
+        positions: dict[int, ReadPosition] = {}
         for path in (self._rotated_path, self._path):
             with suppress(FileNotFoundError), path.open("rb") as file:  # nginx makes it
                 inode = os.fstat(file.fileno()).st_ino
                 if path == self._path or inode in self._positions:
-                    found[inode] = self._positions.get(inode, ReadPosition())
-                    self._take(found[inode].lines(file))
-        self._positions = found
+                    positions[inode] = self._positions.get(inode, ReadPosition())
+                    self._take(positions[inode].lines(file))
+        self._positions = positions
         self._rotate()
 
     def _take(self, blocks: Iterator[bytes]) -> None:
