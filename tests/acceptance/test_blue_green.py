@@ -117,8 +117,8 @@ def test_a_colour_is_seen_before_it_serves_and_the_old_one_is_kept_for_the_way_b
     back_seconds = time.monotonic() - begun
     assert stage.await_end() == "rolled_back"
     assert shop.colours() == ["v1", "v1"]
-    switches = [batch for batch in stage.report()["batches"] if batch["phase"] == "rolling_back"]
-    assert all("started" not in switch["did"] for switch in switches), "turning back was one switch"
+    switches = [batch for batch in stage.report()["steps"] if batch["phase"] == "rolling_back"]
+    assert all("started" not in switch["actions"] for switch in switches), "turning back was one switch"
 
     shop.deploy("v3", after="1")
     shop.held()
@@ -141,7 +141,7 @@ def test_a_failed_smoke_test_turns_back_before_any_request_came_to_it(shop: Colo
     seen = stage.finish_traffic()
     report = stage.report()
     assert "pre_promote failed: exit status 1" in report["reason"]
-    assert report["exposed"] is None
+    assert report["exposed_at"] is None
     assert shop.colours() == ["v1", "v1"]
     assert seen.by_outcome == {"ok": seen.requests}
     events = stage.api(f"/v1/rollouts/{report['rollout']}/events")["events"]

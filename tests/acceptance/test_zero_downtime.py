@@ -49,7 +49,7 @@ def deploy(stage: DemoStack, file: Path, version: str) -> None:
     stage.tidegate("deploy", f"{stage.environment}/shop", "-f", str(file), "--until", "end", "--set", f"VERSION={version}")
     report = stage.report()
     assert report["phase"] == "succeeded", report["reason"]
-    assert [batch["lost"] for batch in report["batches"] if batch["lost"]] == [], "the proxy's own counters agree"
+    assert [batch["lost"] for batch in report["steps"] if batch["lost"]] == [], "the proxy's own counters agree"
 
 
 def posts_executed(folder: Path) -> int:

@@ -242,7 +242,7 @@ def test_a_whole_rollout_with_the_engine_and_its_report(api: RunningApi) -> None
         assert (report["rollout"], report["phase"], report["old"], report["new"]) == (
             second["id"], "succeeded", "v1-1", "v2-2",
         )  # fmt: skip
-        assert [each["number"] for each in report["batches"]] == [1, 2, 3, 4]
+        assert [each["number"] for each in report["steps"]] == [1, 2, 3, 4]
         assert report["signals"] == [
             {"kind": "promoted", "by": "admin", "reason": "fine", "at": report["signals"][0]["at"]}
         ]

@@ -205,15 +205,15 @@ def test_the_report_tells_it_by_release() -> None:
         EventKind.SUCCEEDED, 6.0, (400, 2, 9), {OLD: (210, 1, 3), NEW: (190, 1, 6)}, probed(0.5, 20, 1, 2, v2=(12, 0, 2))
     )
     answer, text = shown(*STORY[:-1], end)
-    assert answer["by_release"][0] == {"release": OLD, "requests": 110, "lost": 0, "errors": 1, "unknown": ""}
+    assert answer["by_release"][0] == {"release": OLD, "requests": 110, "lost": 0, "errors": 1, "unknown_reason": ""}
     assert answer["probed"] == {
-        "seen": 20,
+        "requests": 20,
         "failed": 1,
         "slow": 2,
-        "by_release": {"v2": {"seen": 12, "failed": 0, "slow": 2}},
+        "by_release": {"v2": {"requests": 12, "failed": 0, "slow": 2}},
     }
     assert answer["probe_failures"] == [{"at": "1970-01-01T00:00:00.500Z", "reason": "answered 503"}]
-    assert answer["batches"][0]["probed"] is None
+    assert answer["steps"][0]["probed"] is None
     lines = text.splitlines()
     assert "v1-1: requests 110, lost 0, errors 1" in lines
     assert "v2-2: requests 190, lost 1, errors 6" in lines
@@ -236,6 +236,6 @@ def test_probes_stand_where_the_proxys_counters_do() -> None:
         Event(EventKind.DRIVER_ERROR, "down", 1.0),
     )
     counted, alone = events.with_probes([step, plain], probed(0.5, 3))
-    assert counted.data["probed"] == {"since": 0.5, "seen": 3, "failed": 0, "slow": 0, "by_release": {}, "failures": []}
+    assert counted.data["probed"] == {"since": 0.5, "requests": 3, "failed": 0, "slow": 0, "by_release": {}, "failures": []}
     assert alone == plain
     assert events.with_probes([step, plain], None) == [step, plain]

@@ -55,13 +55,13 @@ def replay(
                 "measurements": len(measurements),
                 "recorded": None if not recorded else VerdictView.of(recorded[-1]).model_dump(mode="json"),
                 "replayed": VerdictView.of(ended).model_dump(mode="json"),
-                "course": [
+                "evidence_history": [
                     {"at": verdict.at, "outcome": verdict.outcome, "evidence": verdict.evidence} for verdict in verdicts
                 ],
             }
         )
         return
-    context.out.print(_course(verdicts))
+    context.out.print(_evidence_table(verdicts))
     if recorded:
         context.out.print(_line("then", recorded[-1]))
     context.out.print(_line("now", ended))
@@ -101,9 +101,9 @@ def _line(when: str, verdict: Verdict) -> Text:
     return Text(f"{when:5} {verdict.message}", style=STYLES[verdict.outcome.value])
 
 
-def _course(verdicts: Sequence[Verdict]) -> Table:
+def _evidence_table(verdicts: Sequence[Verdict]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("seconds", "outcome", "evidence", "needed"):
+    for column in ("seconds", "outcome", "evidence", "threshold"):
         table.add_column(column, justify="right")
     begun = verdicts[0].at
     for verdict in _thinned(verdicts):

@@ -37,13 +37,13 @@ def write(file: Path, report: Json) -> None:
 
 def render(report: Json) -> RenderableType:
     """What happened, the batches, the verdicts with their evidence, what people asked, what failed."""
-    parts: list[RenderableType] = [Text(report["summary"], style="bold"), _facts(report), _batches(report["batches"])]
+    parts: list[RenderableType] = [Text(report["summary"], style="bold"), _facts(report), _batches(report["steps"])]
     parts += [
         _line(probe_failure, f"a probe {probe_failure['reason']}", "red") for probe_failure in report["probe_failures"]
     ]
     parts += [
-        _line({"at": batch["entered"]}, f"step {batch['step'] + 1}: {_drained(batch['drained'])}")
-        for batch in report["batches"]
+        _line({"at": batch["started_at"]}, f"step {batch['step'] + 1}: {_drained(batch['drained'])}")
+        for batch in report["steps"]
         if batch["drained"]
     ]
     parts += [_task(task) for task in report["tasks"]]
@@ -69,7 +69,7 @@ def _facts(report: Json) -> Text:
 def _totals(report: Json) -> list[str]:
     """A line for each release, over the whole rollout; or why there is none."""
     if report["releases_unknown"]:
-        return [f"by release: {report['releases_unknown']}"] if report["batches"] else []
+        return [f"by release: {report['releases_unknown']}"] if report["steps"] else []
     return [f"{name}: {'; '.join(_release(row, probed))}" for name, row, probed in _by_release(report)]
 
 
@@ -84,7 +84,7 @@ def _release(row: Json | None, probed: Json | None) -> list[str]:
     parts = []
     if row is not None:
         counts = ", ".join(f"{name} {_known(row[name])}" for name in ("requests", "lost", "errors"))
-        parts.append(counts + (f" ({row['unknown']})" if row["unknown"] else ""))
+        parts.append(counts + (f" ({row['unknown_reason']})" if row["unknown_reason"] else ""))
     return parts + ([_probes(probed)] if probed is not None else [])
 
 
@@ -93,7 +93,7 @@ def _probes(counts: Json | None) -> str:
 
 
 def _probe_counts(counts: Json | None) -> str:
-    return "–" if counts is None else f"{counts['seen']}, {counts['failed']} failed, {counts['slow']} slow"
+    return "–" if counts is None else f"{counts['requests']}, {counts['failed']} failed, {counts['slow']} slow"
 
 
 def _line(fact: Json, text: str, style: str = "") -> Text:
@@ -112,7 +112,15 @@ def _batches(batches: Sequence[Json]) -> Table:
         counts = [_known(batch[name]) for name in ("requests", "lost", "errors")]
         seconds = "–" if batch["seconds"] is None else f"{batch['seconds']:.1f}"
         probes = _probe_counts(batch["probed"])
-        row = (batch["number"], batch["did"], batch["entered"][11:19], seconds, *counts, probes, batch["unknown"])
+        row = (
+            batch["number"],
+            batch["actions"],
+            batch["started_at"][11:19],
+            seconds,
+            *counts,
+            probes,
+            batch["unknown_reason"],
+        )
         table.add_row(*(rich_safe(cell) for cell in row), style="red" if batch["lost"] else "")
         for name, counts_of_release, probed in _by_release(batch):
             release_counts = [
@@ -126,7 +134,7 @@ def _batches(batches: Sequence[Json]) -> Table:
                 "",
                 *release_counts,
                 _probe_counts(probed),
-                counts_of_release and counts_of_release["unknown"],
+                counts_of_release and counts_of_release["unknown_reason"],
             )
             table.add_row(*(rich_safe(cell) for cell in release_row), style="dim")
     return table
@@ -142,9 +150,9 @@ def _verdict(row: Json) -> RenderableType:
 
 
 def _drained(counts: Json) -> str:
-    waited, closed = _known(counts["waited"]), _known(counts["closed"])
-    tunnels = counts["tunnels_waited"] + counts["tunnels_closed"]
-    upgraded = f" ({tunnels} of them upgraded connections, {counts['tunnels_closed']} closed)" if tunnels else ""
+    waited, closed = _known(counts["finished"]), _known(counts["closed"])
+    tunnels = counts["upgraded_finished"] + counts["upgraded_closed"]
+    upgraded = f" ({tunnels} of them upgraded connections, {counts['upgraded_closed']} closed)" if tunnels else ""
     return f"in flight on what left: {waited} waited for, {closed} closed{upgraded}"
 
 
@@ -152,7 +160,7 @@ def _task(task: Json) -> RenderableType:
     style = {"passed": "green", "failed": "red", "warned": "yellow", "unknown": "yellow"}.get(task["state"], "")
     seconds = "still runs" if task["seconds"] is None else f"{task['seconds']:.1f} s"
     lines = [f"    {line}" for line in (*task["changes"], *task["log"].rstrip().splitlines())]
-    return Group(_line({"at": task["begun"]}, f"{task['message']} ({seconds})", style), *map(Text, lines))
+    return Group(_line({"at": task["started_at"]}, f"{task['message']} ({seconds})", style), *map(Text, lines))
 
 
 def _failure(failure: Json) -> RenderableType:

@@ -12,7 +12,7 @@ from tidegate.core.event_kinds import EventKind
 from tidegate.core.hooks import TaskRun
 from tidegate.core.model import Event, Fleet, Instance, Rollout
 from tidegate.core.phases import Phase
-from tidegate.core.probes import ProbeStats
+from tidegate.core.probes import ProbeCounts, ProbeStats
 from tidegate.core.rollout_state import format_names
 from tidegate.core.routing import RouterState
 
@@ -62,11 +62,15 @@ def with_probes(events: Sequence[Event], probed: ProbeStats | None) -> Sequence[
         return events
     counts = {
         "since": probed.since,
-        **asdict(probed.total),
-        "by_release": {release: asdict(event) for release, event in probed.by_release.items()},
+        **_probe_counts(probed.total),
+        "by_release": {release: _probe_counts(counted) for release, counted in probed.by_release.items()},
         "failures": [asdict(failure) for failure in probed.failures],
     }
     return [replace(event, data={**event.data, "probed": counts}) if "traffic" in event.data else event for event in events]
+
+
+def _probe_counts(counts: ProbeCounts) -> dict[str, object]:
+    return {"requests": counts.seen, "failed": counts.failed, "slow": counts.slow}
 
 
 def simple(kind: EventKind, message: str, rollout: Rollout, now: Time) -> Event:

@@ -88,7 +88,7 @@ def _read_probe_stats(found: object) -> ProbeStats | None:
 def _read_probe_counts(found: object) -> ProbeCounts:
     if not isinstance(found, Mapping):
         return ProbeCounts()
-    return ProbeCounts(integer(found.get("seen")), integer(found.get("failed")), integer(found.get("slow")))
+    return ProbeCounts(integer(found.get("requests")), integer(found.get("failed")), integer(found.get("slow")))
 
 
 # -- the proxy's counters ---------------------------------------------------------------------------------------------

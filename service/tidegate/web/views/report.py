@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
 
 from pydantic import BaseModel, Field
 
@@ -12,6 +11,7 @@ from tidegate.core.model import Event, Rollout
 from tidegate.core.phases import Phase
 from tidegate.core.probes import ProbeCounts, ProbeFailure
 from tidegate.core.report.build import FailureLog, Report, StepReport, build_report
+from tidegate.core.report.drain import DrainReport, TaskReport
 from tidegate.core.report.traffic import ProbedCounts, ReleaseTraffic
 from tidegate.core.routing import Traffic
 from tidegate.ports import Store
@@ -29,13 +29,13 @@ class ReleaseTrafficView(BaseModel):
     requests: int | None
     lost: int | None
     errors: int | None
-    unknown: str
+    unknown_reason: str
 
 
 class ProbesView(BaseModel):
     """Requests of the prober."""
 
-    seen: int
+    requests: int
     failed: int = Field(description="Not answered in time, or with other than 2xx and 3xx.")
     slow: int = Field(description="Answered, and more slowly than the probe's `slow`.")
 
@@ -56,10 +56,10 @@ class ProbeFailureView(BaseModel):
 class DrainedView(BaseModel):
     """What was in flight on the instances that left the route. Null where the proxy cannot tell."""
 
-    waited: int | None = Field(description="Ended by themselves.")
+    finished: int | None = Field(description="Ended by themselves.")
     closed: int | None = Field(description="Still there when their time was over.")
-    tunnels_waited: int = Field(description="Of those, upgraded connections, as far as the proxy tells them apart.")
-    tunnels_closed: int
+    upgraded_finished: int = Field(description="Of those, upgraded connections, as far as the proxy tells them apart.")
+    upgraded_closed: int
 
 
 class TaskReportView(BaseModel):
@@ -67,7 +67,7 @@ class TaskReportView(BaseModel):
 
     name: str
     state: TaskState
-    begun: Timestamp
+    started_at: Timestamp
     seconds: float | None
     message: str
     log: str = Field(description="Of a hook: its last lines.")
@@ -80,18 +80,18 @@ class BatchView(BaseModel):
     number: int = Field(description="From 1, in the order in which they happened.")
     step: int = Field(description="From 0, in the plan of that time.")
     phase: Phase
-    did: str
-    entered: Timestamp
-    shifted: Timestamp | None
-    settled: Timestamp | None
-    left: Timestamp | None
+    actions: str
+    started_at: Timestamp
+    traffic_confirmed_at: Timestamp | None
+    ready_at: Timestamp | None
+    ended_at: Timestamp | None
     seconds: float | None
     switch: TrafficView | None = Field(description="From the step's beginning until all of it stood.")
     bake: TrafficView | None = Field(description="From there until it was left.")
     requests: int | None
     lost: int | None
     errors: int | None
-    unknown: str
+    unknown_reason: str
     by_release: list[ReleaseTrafficView] = Field(description="Of switch and bake. Empty where not known.")
     releases_unknown: str = Field(description="Why nothing is known by release; empty where it is.")
     probed: ProbedView | None = Field(description="Null where nobody probed.")
@@ -149,8 +149,8 @@ class ReportView(BaseModel):
     started: Timestamp | None
     finished: Timestamp | None
     seconds: float | None = Field(description="From created to finished.")
-    exposed: Timestamp | None = Field(description="When the new release first took traffic.")
-    decided: Timestamp | None = Field(description="When it was decided to turn back or to halt.")
+    exposed_at: Timestamp | None = Field(description="When the new release first took traffic.")
+    decided_at: Timestamp | None = Field(description="When it was decided to turn back or to halt.")
     decision_seconds: float | None = Field(description="From exposed to decided.")
     requests: int | None
     lost: int | None
@@ -159,7 +159,7 @@ class ReportView(BaseModel):
     releases_unknown: str = Field(description="Why nothing is known by release; empty where it is.")
     probed: ProbedView | None = Field(description="Null where nobody probed.")
     probe_failures: list[ProbeFailureView] = Field(description="The first few of each engine that drove the rollout.")
-    batches: list[BatchView]
+    steps: list[BatchView]
     verdicts: list[StepVerdictView]
     tasks: list[TaskReportView]
     failures: list[FailureView]
@@ -191,8 +191,8 @@ def report_view(report: Report) -> ReportView:
         started=optional_timestamp(report.started),
         finished=optional_timestamp(report.finished),
         seconds=report.seconds,
-        exposed=optional_timestamp(report.exposed),
-        decided=optional_timestamp(report.decided),
+        exposed_at=optional_timestamp(report.exposed),
+        decided_at=optional_timestamp(report.decided),
         decision_seconds=report.decision_seconds,
         requests=report.requests,
         lost=report.lost,
@@ -201,9 +201,9 @@ def report_view(report: Report) -> ReportView:
         releases_unknown=report.releases_unknown,
         probed=_probed(report.probed),
         probe_failures=[_probe_failure(probe_failure) for probe_failure in report.probe_failures],
-        batches=[_batch(batch) for batch in report.batches],
+        steps=[_batch(batch) for batch in report.batches],
         verdicts=verdicts,
-        tasks=[TaskReportView(**{**asdict(task), "begun": timestamp(task.begun)}) for task in report.tasks],
+        tasks=[_task(task) for task in report.tasks],
         failures=[_failure(failure) for failure in report.failures],
         signals=[
             SignalRecordView(kind=signal.kind, by=signal.by, reason=signal.reason, at=timestamp(signal.at))
@@ -237,22 +237,43 @@ def _batch(batch: StepReport) -> BatchView:
         number=batch.number,
         step=batch.step,
         phase=batch.phase,
-        did=batch.did,
-        entered=timestamp(batch.entered),
-        shifted=optional_timestamp(batch.shifted),
-        settled=optional_timestamp(batch.settled),
-        left=optional_timestamp(batch.left),
+        actions=batch.did,
+        started_at=timestamp(batch.entered),
+        traffic_confirmed_at=optional_timestamp(batch.shifted),
+        ready_at=optional_timestamp(batch.settled),
+        ended_at=optional_timestamp(batch.left),
         seconds=batch.seconds,
         switch=_traffic(batch.switch),
         bake=_traffic(batch.bake),
         requests=batch.requests,
         lost=batch.lost,
         errors=batch.errors,
-        unknown=batch.unknown,
+        unknown_reason=batch.unknown,
         by_release=[_release(row) for row in batch.by_release],
         releases_unknown=batch.releases_unknown,
         probed=_probed(batch.probed),
-        drained=batch.drained and DrainedView(**asdict(batch.drained)),
+        drained=None if batch.drained is None else _drained(batch.drained),
+    )
+
+
+def _task(task: TaskReport) -> TaskReportView:
+    return TaskReportView(
+        name=task.name,
+        state=task.state,
+        started_at=timestamp(task.begun),
+        seconds=task.seconds,
+        message=task.message,
+        log=task.log,
+        changes=list(task.changes),
+    )
+
+
+def _drained(drained: DrainReport) -> DrainedView:
+    return DrainedView(
+        finished=drained.waited,
+        closed=drained.closed,
+        upgraded_finished=drained.tunnels_waited,
+        upgraded_closed=drained.tunnels_closed,
     )
 
 
@@ -263,7 +284,7 @@ def _release(row: ReleaseTraffic) -> ReleaseTrafficView:
         requests=None if counts is None else counts.requests,
         lost=None if counts is None else counts.lost,
         errors=None if counts is None else counts.errors,
-        unknown=row.unknown,
+        unknown_reason=row.unknown,
     )
 
 
@@ -275,7 +296,7 @@ def _probed(counts: ProbedCounts | None) -> ProbedView | None:
 
 
 def _probes(counts: ProbeCounts) -> ProbesView:
-    return ProbesView(seen=counts.seen, failed=counts.failed, slow=counts.slow)
+    return ProbesView(requests=counts.seen, failed=counts.failed, slow=counts.slow)
 
 
 def _probe_failure(failure: ProbeFailure) -> ProbeFailureView:

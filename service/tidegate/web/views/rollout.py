@@ -58,8 +58,8 @@ class TaskView(BaseModel):
 
     name: str
     state: TaskState
-    begun: Timestamp
-    ended: Timestamp | None
+    started_at: Timestamp
+    ended_at: Timestamp | None
     message: str
 
 
@@ -193,7 +193,11 @@ def rollout_view(rollout: Rollout, signals: Sequence[Signal] = ()) -> RolloutVie
 
 def _task(run: TaskRun) -> TaskView:
     return TaskView(
-        name=run.name, state=run.state, begun=timestamp(run.begun), ended=optional_timestamp(run.ended), message=run.message
+        name=run.name,
+        state=run.state,
+        started_at=timestamp(run.begun),
+        ended_at=optional_timestamp(run.ended),
+        message=run.message,
     )
 
 

@@ -25,7 +25,7 @@ class FindingView(BaseModel):
     """The answer of one check, with its evidence. Ratios in [0, 1], durations in seconds, null where unknown.
 
     `ratio`: candidate over baseline, between `ratio_low` and `ratio_high` (0.95, at any time). `evidence`: what the check
-    adds to the rollout's. `certified`: harm is ruled out. `visible`: the smallest ratio that would have been seen.
+    adds to the rollout's. `harm_ruled_out`: harm is ruled out. `min_detectable_ratio`: the smallest ratio that would have been seen.
     """
 
     check: str
@@ -44,9 +44,9 @@ class FindingView(BaseModel):
     ratio_low: float | None
     ratio_high: float | None
     evidence: float | None
-    blame: str
-    certified: bool | None
-    visible: float | None
+    blamed_part: str
+    harm_ruled_out: bool | None
+    min_detectable_ratio: float | None
     shadow: bool
 
     @staticmethod
@@ -69,9 +69,9 @@ class FindingView(BaseModel):
             ratio_low=finding.ratio_low,
             ratio_high=finding.ratio_high,
             evidence=finding.evidence,
-            blame=finding.blame,
-            certified=finding.certified,
-            visible=finding.visible,
+            blamed_part=finding.blame,
+            harm_ruled_out=finding.certified,
+            min_detectable_ratio=finding.visible,
             shadow=finding.shadow,
         )
 
@@ -86,8 +86,8 @@ class PointView(BaseModel):
 class VerdictView(BaseModel):
     """The answer of all checks. `final`: of the end of the bake; of earlier looks only a FAIL counts.
 
-    `evidence`: the e-value of the whole rollout so far, `course` how it went; the release is turned back when it reaches
-    `needed`, which it first did at `crossed`.
+    `evidence`: the e-value of the whole rollout so far, `evidence_history` how it went; the release is turned back when it reaches
+    `threshold`, which it first did at `threshold_reached_at`.
     """
 
     outcome: Outcome
@@ -97,9 +97,9 @@ class VerdictView(BaseModel):
     message: str
     final: bool
     evidence: float | None
-    needed: float | None
-    course: list[PointView]
-    crossed: Timestamp | None
+    threshold: float | None
+    evidence_history: list[PointView]
+    threshold_reached_at: Timestamp | None
 
     @staticmethod
     def of(verdict: Verdict) -> VerdictView:
@@ -112,7 +112,7 @@ class VerdictView(BaseModel):
             message=verdict.message,
             final=verdict.final,
             evidence=verdict.evidence,
-            needed=verdict.needed,
-            course=[PointView(at=timestamp(at), evidence=evidence) for at, evidence in verdict.course],
-            crossed=None if verdict.crossed is None else timestamp(verdict.crossed),
+            threshold=verdict.needed,
+            evidence_history=[PointView(at=timestamp(at), evidence=evidence) for at, evidence in verdict.course],
+            threshold_reached_at=None if verdict.crossed is None else timestamp(verdict.crossed),
         )

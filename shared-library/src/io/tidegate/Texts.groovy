@@ -114,9 +114,9 @@ class Texts implements Serializable {
             return 'requests seen ' + report.requests + ', lost ' + report.lost + byRelease(report)
         }
         List causes = []
-        for (Map each in (report.batches ?: [])) {
-            if (each.unknown && !causes.contains(each.unknown)) {
-                causes.add(each.unknown)
+        for (Map each in (report.steps ?: [])) {
+            if (each.unknown_reason && !causes.contains(each.unknown_reason)) {
+                causes.add(each.unknown_reason)
             }
         }
         return 'requests seen and lost: not known' + (causes.isEmpty() ? '' : ', ' + causes.join('; '))
@@ -132,7 +132,7 @@ class Texts implements Serializable {
         }
         Map probed = report.probed
         if (probed) {
-            told.add("probes: ${probed.seen} sent, ${probed.failed} failed, ${probed.slow} slow".toString())
+            told.add("probes: ${probed.requests} sent, ${probed.failed} failed, ${probed.slow} slow".toString())
         }
         return told.isEmpty() ? '' : ' (' + told.join('; ') + ')'
     }
