@@ -25,7 +25,7 @@ class FindingView(BaseModel):
     """The answer of one check, with its evidence. Ratios in [0, 1], durations in seconds, null where unknown.
 
     `ratio`: candidate over baseline, between `ratio_low` and `ratio_high` (0.95, at any time). `evidence`: what the check
-    adds to the rollout's. `harm_ruled_out`: harm is ruled out. `min_detectable_ratio`: the smallest ratio that would have been seen.
+    adds to the rollout's. `min_detectable_ratio`: the smallest ratio that would have been detected.
     """
 
     check: str
@@ -84,10 +84,10 @@ class PointView(BaseModel):
 
 
 class VerdictView(BaseModel):
-    """The answer of all checks. `final`: of the end of the bake; of earlier looks only a FAIL counts.
+    """The answer of all checks. `final`: of the end of the bake; of earlier measurements only a FAIL counts.
 
-    `evidence`: the e-value of the whole rollout so far, `evidence_history` how it went; the release is turned back when it reaches
-    `threshold`, which it first did at `threshold_reached_at`.
+    `evidence`: the e-value of the whole rollout so far, `evidence_history` its course. The release is rolled back when it
+    reaches `threshold`, which it first did at `threshold_reached_at`.
     """
 
     outcome: Outcome
