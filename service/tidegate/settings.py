@@ -203,22 +203,22 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
 
     Raises `InvalidSettings` with every mistake.
     """
-    found = _read_file(path) if path is not None else {}
+    result = _read_file(path) if path is not None else {}
     try:
-        return Settings(**_merge(found, _environment_overrides(environ)))
+        return Settings(**_merge(result, _environment_overrides(environ)))
     except ValidationError as error:
         raise InvalidSettings(to_problems(error)) from error
 
 
 def to_problems(error: ValidationError, path: str = "") -> list[Problem]:
     """Pydantic's mistakes as ours."""
-    found = []
+    result = []
     for each in error.errors():
         place = ".".join([path] * bool(path) + [str(part) for part in each["loc"]])
         value = "" if each["type"] in ("missing", "extra_forbidden") else f"; found {_format_value(each['input'])}"
         message = "unknown setting" if each["type"] == "extra_forbidden" else each["msg"]
-        found.append(Problem(place, f"{message}{value}"))
-    return found
+        result.append(Problem(place, f"{message}{value}"))
+    return result
 
 
 def _format_value(found: object) -> str:

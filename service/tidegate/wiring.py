@@ -45,13 +45,20 @@ class Wiring:
 
 def build(settings: Settings, clock: Clock = time.time) -> Wiring:
     """Everything, not yet connected to anything. Raises `InvalidSettings` with every driver's mistakes."""
-    found: list[Problem] = []
-    choices = {name: _choose_router(name, each.router, found) for name, each in settings.environments.items()}
-    environments = {name: _make_drivers(name, each, choices[name], found) for name, each in settings.environments.items()}
-    if found:
-        raise InvalidSettings(found)
+    problems: list[Problem] = []
+    choices = {
+        name: _choose_router(name, environment.router, problems) for name, environment in settings.environments.items()
+    }
+    environments = {
+        name: _make_drivers(name, environment, choices[name], problems)
+        for name, environment in settings.environments.items()
+    }
+    if problems:
+        raise InvalidSettings(problems)
     whole = {name: parts for name, parts in environments.items() if parts is not None}
-    chosen = {name: Diagnosis("router", True, each.why) for name, each in choices.items() if each is not None and each.why}
+    chosen = {
+        name: Diagnosis("router", True, choice.why) for name, choice in choices.items() if choice is not None and choice.why
+    }
     store = SqlStore(settings.database, clock, password_file=settings.database_password_file)
     return Wiring(settings, store, whole, clock, chosen, EngineMetrics(whole))
 
@@ -114,7 +121,7 @@ def _make_drivers(
     options = {kind: _driver_options(kind, name, each, found) for kind, each in wanted.items() if each is not None}
     if router is None or any(option is None for option in options.values()):
         return None
-    made = {kind: each[0](each[1], name) for kind, each in options.items() if each is not None}
+    made = {kind: option[0](option[1], name) for kind, option in options.items() if option is not None}
     return Drivers(made["platform"], made["router"], made.get("metrics"), HttpDocuments(), made.get("ci"))
 
 

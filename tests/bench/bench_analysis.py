@@ -49,12 +49,12 @@ def main() -> int:
     )
     begun = time.monotonic()
     try:
-        found = compare.compare(grids.load_grid(chosen.grid), wanted, lambda text: print(text, file=sys.stderr))
+        result = compare.compare(grids.load_grid(chosen.grid), wanted, lambda text: print(text, file=sys.stderr))
     except TidegateError as error:
         raise SystemExit(error.message) from error
-    print(f"{found.text()}\n\n({time.monotonic() - begun:.0f} s)")
+    print(f"{result.text()}\n\n({time.monotonic() - begun:.0f} s)")
     if chosen.json is not None:
-        chosen.json.write_text(json.dumps(found.rows(), indent=1) + "\n")
+        chosen.json.write_text(json.dumps(result.rows(), indent=1) + "\n")
     return 0
 
 

@@ -53,9 +53,9 @@ class Made(FakeMetricsSource):
             times = [question.window.end] if question.part is not QueryPurpose.HISTORY else range(0)
             return (Series({}, tuple((at, 5.0) for at in times)),)
         wanted = {"errors": "haproxy_server_http", "latency": RESPONSE_SECONDS, "memory": "memory_bytes"}[question.check]
-        found = super().answer(question)
-        assert isinstance(found, tuple)
-        return tuple(each for each in found if each.labels["__name__"].startswith(wanted))
+        result = super().answer(question)
+        assert isinstance(result, tuple)
+        return tuple(each for each in result if each.labels["__name__"].startswith(wanted))
 
 
 def main() -> int:

@@ -91,10 +91,10 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
 def operations(draw: st.DrawFn) -> dict[str, Any]:
     names = draw(st.lists(st.sampled_from(NAMES), unique=True, max_size=2))
     parameters = [{"name": name, "in": "query", "required": draw(st.booleans()), "schema": draw(SCHEMAS)} for name in names]
-    found: dict[str, Any] = {"parameters": parameters, "responses": {"200": content(draw(SCHEMAS))}}
+    result: dict[str, Any] = {"parameters": parameters, "responses": {"200": content(draw(SCHEMAS))}}
     if draw(st.booleans()):
-        found["requestBody"] = {"required": draw(st.booleans()), **content(draw(SCHEMAS))}
-    return found
+        result["requestBody"] = {"required": draw(st.booleans()), **content(draw(SCHEMAS))}
+    return result
 
 
 def content(schema: Schema) -> dict[str, Any]:
@@ -157,12 +157,12 @@ def closed(schema: Any) -> Any:
         return [closed(each) for each in schema]
     if not isinstance(schema, dict):
         return schema
-    found = {key: closed(each) for key, each in schema.items()}
+    result = {key: closed(each) for key, each in schema.items()}
     kind = schema.get("type")
     named = "object" in (kind if isinstance(kind, list) else [kind]) and not isinstance(
-        found.get("additionalProperties"), dict
+        result.get("additionalProperties"), dict
     )
-    return {**found, "additionalProperties": False} if named else found
+    return {**result, "additionalProperties": False} if named else result
 
 
 @st.composite

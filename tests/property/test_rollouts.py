@@ -154,7 +154,7 @@ class Run:
         world.start("a-1", range(case.old))
         world.pass_time(5.0)
         seen = world.observe()
-        world.members = {each.id: member_of(each) for each in seen.instances}
+        world.members = {instance.id: member_of(instance) for instance in seen.instances}
         world.never_ready = {self.rollout.new} if case.never_ready else set()
         world.crashing = {self.rollout.new} if case.crashing else set()
         for _ in range(case.tampered):
@@ -202,7 +202,7 @@ class Run:
             case Wait():
                 world.pass_time(max(0.01, decision.until - world.now))
             case Pin():
-                there = tuple(each.id for each in world.observe().instances if each.release == self.rollout.new)
+                there = tuple(instance.id for instance in world.observe().instances if instance.release == self.rollout.new)
                 self.rollout = apply_move(replace(self.rollout, spared=there), Move(Phase.RUNNING, "pinned"), world.now)
             case Mark():
                 self.rollout = apply_mark(self.rollout, decision.mark, world.now)
@@ -236,7 +236,7 @@ class Run:
     def _task(self, name: str) -> TaskRun:
         """A task runs once; how it ends is up to the case. One that was begun by an engine that died goes on."""
         now = self.world.now
-        run = next((each for each in self.rollout.tasks if each.name == name), None)
+        run = next((task for task in self.rollout.tasks if task.name == name), None)
         if run is None:
             assert name not in self.begun, f"{name} was begun twice"
             self.begun.append(name)
@@ -278,10 +278,10 @@ class Run:
                     return
             case Stop():
                 seen = world.observe().routed
-                routed = {each.instance for each in seen.members}
+                routed = {member.instance for member in seen.members}
                 busy = {each for each, count in seen.draining.items() if count != 0}
                 left = routed | busy | set(world.preview)
-                world.stop([each for each in effect.instances if each.id not in left])
+                world.stop([instance for instance in effect.instances if instance.id not in left])
 
 
 chances = st.sampled_from([0.0, 0.0, 0.02, 0.1, 0.3])

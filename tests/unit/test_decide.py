@@ -52,7 +52,7 @@ def test_what_is_not_ready_is_waited_for() -> None:
 def test_ready_instances_are_shifted_to() -> None:
     said = at(ROLLOUT, world(A0, A1, B0))
     assert isinstance(said, Shift)
-    assert {each.instance for each in said.members} == {"a0", "b0"}
+    assert {member.instance for member in said.members} == {"a0", "b0"}
 
 
 def test_an_earlier_drain_time_is_forgotten_before_the_proxy_is_written() -> None:
@@ -73,7 +73,7 @@ def test_a_matching_proxy_is_marked() -> None:
 def test_an_idle_unrouted_one_is_struck_from_the_proxy() -> None:
     said = at(SETTLED, world(A0, A1, B0, routed=(A0, B0), a1=0))
     assert isinstance(said, Shift)
-    assert {each.instance for each in said.members} == {"a0", "b0"}
+    assert {member.instance for member in said.members} == {"a0", "b0"}
 
 
 def test_surplus_is_stopped_only_when_idle_or_drained() -> None:

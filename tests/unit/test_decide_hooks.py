@@ -88,11 +88,11 @@ def test_a_share_is_written_as_weights_and_read_back() -> None:
     rollout = replace(ROLLOUT, plan=(step, END))
     decision = at(rollout, world(A0, A1, B0))
     assert isinstance(decision, Shift)
-    weight = {each.instance: each.weight for each in decision.members}
+    weight = {member.instance: member.weight for member in decision.members}
     assert weight["b0"] / (weight["b0"] + weight["a0"] + weight["a1"]) == pytest.approx(0.05, rel=0.01)
     done = at(rollout, ObservedState((A0, A1, B0), RouterState(decision.members)))
     assert isinstance(done, Mark)
-    equal = ObservedState((A0, A1, B0), RouterState(tuple(replace(each, weight=1) for each in decision.members)))
+    equal = ObservedState((A0, A1, B0), RouterState(tuple(replace(member, weight=1) for member in decision.members)))
     assert isinstance(at(rollout, equal), Shift)
 
 

@@ -80,7 +80,7 @@ def test_each_person_counts_once_and_only_for_the_step() -> None:
 
 def test_the_approval_that_opens_is_the_last_that_was_needed() -> None:
     given = (wish("ann"), wish("ann"), wish("bob"), wish("eve"))
-    assert [each.by for each in given_approvals(HELD, given)] == ["ann", "bob", "eve"]
+    assert [given_approval.by for given_approval in given_approvals(HELD, given)] == ["ann", "bob", "eve"]
     opened = deciding_approval(needing(2), given)
     assert opened is not None
     assert opened.by == "bob"

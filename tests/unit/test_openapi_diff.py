@@ -111,9 +111,9 @@ RULES: list[tuple[dict[str, object], Effect, str]] = [
 
 @pytest.mark.parametrize(("changes", "effect", "message"), RULES, ids=[f"{n}" for n in range(len(RULES))])
 def test_each_rule(changes: dict[str, object], effect: Effect, message: str) -> None:
-    found = diff_documents(API, edit_document(changes))
-    assert worst_effect(found) in ({effect} if effect is not COMPATIBLE else {COMPATIBLE, None}), found
-    assert any(message in change.message and change.effect is effect for change in found) or not message, found
+    result = diff_documents(API, edit_document(changes))
+    assert worst_effect(result) in ({effect} if effect is not COMPATIBLE else {COMPATIBLE, None}), result
+    assert any(message in change.message and change.effect is effect for change in result) or not message, result
 
 
 def test_what_is_taken_back_is_no_change() -> None:
@@ -123,8 +123,8 @@ def test_what_is_taken_back_is_no_change() -> None:
 def test_a_body_that_was_not_there_is_newly_required() -> None:
     before = edit_document({f"{PATH}/put/requestBody": ABSENT})
     assert diff_documents(before, API) == ()
-    (found,) = diff_documents(before, edit_document({f"{PATH}/put/requestBody/required": True}))
-    assert (found.effect, found.message) == (BREAKING, "PUT /orders/{id}: the body is newly required")
+    (result,) = diff_documents(before, edit_document({f"{PATH}/put/requestBody/required": True}))
+    assert (result.effect, result.message) == (BREAKING, "PUT /orders/{id}: the body is newly required")
 
 
 def secured(*wanted: dict[str, list[str]], kind: str = "oauth2") -> dict[str, Any]:
@@ -145,8 +145,8 @@ def secured(*wanted: dict[str, list[str]], kind: str = "oauth2") -> dict[str, An
     ],
 )
 def test_what_was_shown_must_still_be_enough(old: list[Any], new: list[Any], breaks: bool) -> None:
-    found = diff_documents(secured(*old), secured(*new))
-    assert {change.message for change in found} == (
+    result = diff_documents(secured(*old), secured(*new))
+    assert {change.message for change in result} == (
         {f"{method} /orders/{{id}}: what was shown to get in is not enough any more" for method in ("GET", "PUT")}
         if breaks
         else set()
@@ -162,14 +162,14 @@ def test_callbacks_that_stay_are_no_change_also_where_they_lead_to_themselves() 
     body = {"requestBody": {"content": {"application/json": {"schema": {"$ref": f"#{ORDER}"}}}}}
     with_callback = edit_document({f"{PATH}/put/callbacks": {"done": {"{$request.body#/url}": {"post": body}}}})
     assert diff_documents(with_callback, copy.deepcopy(with_callback)) == ()
-    found = diff_documents(with_callback, edit_document({f"{ORDER}/properties/id/maximum": 5}, with_callback))
-    assert [(change.effect, "`callbacks`" in change.message) for change in found] == [(UNKNOWN, True)]
+    result = diff_documents(with_callback, edit_document({f"{ORDER}/properties/id/maximum": 5}, with_callback))
+    assert [(change.effect, "`callbacks`" in change.message) for change in result] == [(UNKNOWN, True)]
 
 
 def test_a_change_names_its_place_in_the_new_document() -> None:
-    (found,) = diff_documents(API, edit_document({f"{DRAFT}/properties/item/maxLength": 20}))
-    assert (found.path, found.breaking) == (f"{DRAFT}/properties/item", True)
-    assert found.message == "PUT /orders/{id}: the body.item: maxLength was 40, is 20"
+    (result,) = diff_documents(API, edit_document({f"{DRAFT}/properties/item/maxLength": 20}))
+    assert (result.path, result.breaking) == (f"{DRAFT}/properties/item", True)
+    assert result.message == "PUT /orders/{id}: the body.item: maxLength was 40, is 20"
 
 
 # -- one outcome of all -----------------------------------------------------------------------------------------------
@@ -192,10 +192,10 @@ def change(effect: Effect, number: int = 1) -> ApiChange:
     ],
 )
 def test_the_worst_says_it(effects: list[Effect], policy: OnBreaking, outcome: DiffOutcome, stops: bool) -> None:
-    found = conclude([change(each) for each in effects], policy)
-    assert (found.outcome, found.stops(policy)) == (outcome, stops)
+    result = conclude([change(effect) for effect in effects], policy)
+    assert (result.outcome, result.stops(policy)) == (outcome, stops)
 
 
 def test_the_sentence_names_some_and_counts_the_rest() -> None:
-    found: DiffResult = conclude([change(BREAKING, number) for number in range(5)], OnBreaking.FAIL)
-    assert found.message == "5 breaking changes: breaking 0; breaking 1; breaking 2; and 2 more"
+    diff_result: DiffResult = conclude([change(BREAKING, number) for number in range(5)], OnBreaking.FAIL)
+    assert diff_result.message == "5 breaking changes: breaking 0; breaking 1; breaking 2; and 2 more"

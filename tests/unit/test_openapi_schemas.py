@@ -29,9 +29,9 @@ from tidegate.openapi_diff.result import ApiChange
 @pytest.mark.parametrize("old", [{"swagger": "2.0", "paths": {}}, {"openapi": "4.0.0"}, {}, {"openapi": 3}])
 def test_other_versions_are_not_compared(old: dict[str, object]) -> None:
     for pair in ((old, API), (API, old)):
-        (found,) = diff_documents(*pair)
-        assert found.effect is UNKNOWN
-        assert found.message.startswith("cannot tell: only OpenAPI 3.0 to 3.2 is compared, and it says ")
+        (result,) = diff_documents(*pair)
+        assert result.effect is UNKNOWN
+        assert result.message.startswith("cannot tell: only OpenAPI 3.0 to 3.2 is compared, and it says ")
 
 
 def test_both_versions_spellings_mean_the_same() -> None:
@@ -64,8 +64,8 @@ def test_what_a_version_does_not_know_says_nothing() -> None:
 def test_a_part_of_all_is_as_good_as_the_whole() -> None:
     other = edit_document({f"{PATH}/put/requestBody/content/application~1json/schema": {"allOf": [{"$ref": f"#{DRAFT}"}]}})
     assert diff_documents(API, other) == diff_documents(other, API) == ()
-    (found,) = diff_documents(API, edit_document({f"{DRAFT}/required": ["item", "count"]}, other))
-    assert found.breaking
+    (result,) = diff_documents(API, edit_document({f"{DRAFT}/required": ["item", "count"]}, other))
+    assert result.breaking
 
 
 def test_of_several_parts_the_tightest_holds() -> None:
@@ -93,15 +93,15 @@ def test_a_map_of_values_is_compared_by_its_values() -> None:
     assert "item.*: maximum was free, is 5" in diff_documents(counting({"type": "integer"}), counting(small))[0].message
     assert "additionalProperties was true, is false" in diff_documents(counting(True), counting(False))[0].message
     named = {"type": "object", "properties": {"a": {"type": "string"}}}
-    (found,) = diff_documents(counting(small), edit_document({f"{DRAFT}/properties/item": named}))
-    assert (found.effect, found.message) == (BREAKING, "PUT /orders/{id}: the body.item.a: type was integer, is string")
+    (result,) = diff_documents(counting(small), edit_document({f"{DRAFT}/properties/item": named}))
+    assert (result.effect, result.message) == (BREAKING, "PUT /orders/{id}: the body.item.a: type was integer, is string")
 
 
 def test_a_class_of_answers_or_the_default_covers_a_code() -> None:
     answers = API["paths"]["/orders/{id}"]["get"]["responses"]
     for code in ("2XX", "default"):
-        (found,) = diff_documents(API, edit_document({f"{PATH}/get/responses": {code: answers["200"], "404": {}}}))
-        assert (found.effect, found.message) == (WARNING, f"GET /orders/{{id}}: answer {code} is new"), (
+        (result,) = diff_documents(API, edit_document({f"{PATH}/get/responses": {code: answers["200"], "404": {}}}))
+        assert (result.effect, result.message) == (WARNING, f"GET /orders/{{id}}: answer {code} is new"), (
             "others may come, too"
         )
     assert worst_effect(diff_documents(API, edit_document({f"{PATH}/get/responses/302": {}}))) is WARNING
@@ -142,8 +142,8 @@ def test_a_branch_more_is_no_harm_and_the_order_is_none() -> None:
 
 
 def test_a_type_that_no_branch_has_any_more_breaks() -> None:
-    (found,) = diff_documents(branches(CARD, CASH, TEXT), branches(CARD, CASH))
-    assert (found.effect, found.message) == (
+    (result,) = diff_documents(branches(CARD, CASH, TEXT), branches(CARD, CASH))
+    assert (result.effect, result.message) == (
         BREAKING,
         "PUT /orders/{id}: the body.item: type was object or string, is object",
     )
@@ -151,17 +151,17 @@ def test_a_type_that_no_branch_has_any_more_breaks() -> None:
 
 def test_a_branch_that_fits_none_cannot_be_told() -> None:
     stricter = {**CASH, "required": ["cash", "currency"]}
-    (found,) = diff_documents(branches(CARD, CASH), branches(CARD, stricter))
-    assert found.effect is UNKNOWN
-    assert "cannot tell whether one of 2 branches still fits" in found.message
+    (result,) = diff_documents(branches(CARD, CASH), branches(CARD, stricter))
+    assert result.effect is UNKNOWN
+    assert "cannot tell whether one of 2 branches still fits" in result.message
 
 
 def test_what_is_to_look_at_in_the_branch_that_fits_is_told() -> None:
     def answering(*values: str) -> dict[str, Any]:
         return edit_document({f"{ORDER}/properties/note": {"oneOf": [{"type": "integer"}, {"enum": list(values)}]}})
 
-    (found,) = diff_documents(answering("a"), answering("a", "b"))
-    assert (found.effect, found.message) == (WARNING, "GET /orders/{id}: answer 200.note: 'b' is new")
+    (result,) = diff_documents(answering("a"), answering("a", "b"))
+    assert (result.effect, result.message) == (WARNING, "GET /orders/{id}: answer 200.note: 'b' is new")
 
 
 def test_of_branches_that_fit_the_best_is_taken() -> None:
@@ -174,8 +174,8 @@ def test_of_branches_that_fit_the_best_is_taken() -> None:
 
 
 def test_a_schema_within_itself_comes_to_an_end_and_is_told_once() -> None:
-    found = diff_documents(API, edit_document({f"{ORDER}/properties/note": {"type": "integer"}}))
-    assert [change.message for change in found] == ["GET /orders/{id}: answer 200.note: type was string, is integer"]
+    result = diff_documents(API, edit_document({f"{ORDER}/properties/note": {"type": "integer"}}))
+    assert [change.message for change in result] == ["GET /orders/{id}: answer 200.note: type was string, is integer"]
 
 
 def test_references_that_lead_to_each_other_cannot_be_told() -> None:
@@ -183,8 +183,8 @@ def test_references_that_lead_to_each_other_cannot_be_told() -> None:
         "/components/schemas/A": {"$ref": "#/components/schemas/B"},
         "/components/schemas/B": {"$ref": "#/components/schemas/A"},
     }
-    (found,) = diff_documents(API, edit_document({**ring, f"{DRAFT}/properties/item": {"$ref": "#/components/schemas/A"}}))
-    assert (found.effect, "do not come to an end" in found.message) == (UNKNOWN, True)
+    (result,) = diff_documents(API, edit_document({**ring, f"{DRAFT}/properties/item": {"$ref": "#/components/schemas/A"}}))
+    assert (result.effect, "do not come to an end" in result.message) == (UNKNOWN, True)
 
 
 def deep(levels: int) -> dict[str, Any]:
@@ -196,14 +196,14 @@ def deep(levels: int) -> dict[str, Any]:
 
 @pytest.mark.parametrize("levels", [100, 3000])
 def test_what_is_too_deep_cannot_be_told(levels: int) -> None:
-    (found,) = diff_documents(deep(levels), deep(levels))
-    assert found.effect is UNKNOWN
+    (result,) = diff_documents(deep(levels), deep(levels))
+    assert result.effect is UNKNOWN
 
 
 def test_many_branches_of_many_cannot_be_told() -> None:
     wide: dict[str, Any] = {"allOf": [{"anyOf": [{"type": "object", "required": [f"{n}"]} for n in range(9)]}] * 3}
-    (found,) = diff_documents(API, edit_document({f"{DRAFT}/properties/item": wide}))
-    assert "too many branches" in found.message
+    (result,) = diff_documents(API, edit_document({f"{DRAFT}/properties/item": wide}))
+    assert "too many branches" in result.message
 
 
 MISSHAPED: list[Callable[[object], dict[str, object]]] = [
@@ -228,6 +228,6 @@ def test_a_misshapen_document_is_never_good_and_never_an_exception(
     place: Callable[[object], dict[str, object]], junk: object
 ) -> None:
     other = edit_document(place(junk))
-    for found in (diff_documents(API, other), diff_documents(other, other)):
-        assert all(isinstance(change, ApiChange) for change in found)
+    for result in (diff_documents(API, other), diff_documents(other, other)):
+        assert all(isinstance(change, ApiChange) for change in result)
     assert worst_effect(diff_documents(API, other)) not in (None, COMPATIBLE) or junk in (None, {"a": 1})

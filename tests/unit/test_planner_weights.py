@@ -36,8 +36,8 @@ def test_a_canary_of_one_beside_four(share: float, found: dict[str, int]) -> Non
 @given(st.integers(1, 50), st.integers(1, 50), st.floats(0.01, 0.99))
 def test_weights_are_whole_and_the_share_is_near(old: int, new: int, share: float) -> None:
     route = {"a": old, "b": new}
-    found = dict(member_weights(route, "b", share))
-    assert all(1 <= each <= MAX_WEIGHT for each in found.values())
+    result = dict(member_weights(route, "b", share))
+    assert all(1 <= each <= MAX_WEIGHT for each in result.values())
     ratio = share / new * old / (1 - share)
     if 1 / MAX_WEIGHT <= ratio <= MAX_WEIGHT:
-        assert share_of(route, "b", found) == pytest.approx(share, rel=0.02, abs=0.02)
+        assert share_of(route, "b", result) == pytest.approx(share, rel=0.02, abs=0.02)

@@ -70,13 +70,13 @@ def test_a_batch_tells_its_times_and_what_it_did() -> None:
 
 
 def test_requests_are_the_differences_of_the_counters_and_none_falls_between_two_batches() -> None:
-    found = build_report(ROLLOUT, STORY, ())
-    first, second = found.batches
+    result = build_report(ROLLOUT, STORY, ())
+    first, second = result.batches
     assert first.switch == Traffic(100, 1, 1)
     assert first.bake == Traffic(900, 0, 10)
     assert second.switch == Traffic(100, 0, 0), "counted from where the first batch ended, not from its own beginning"
     assert second.bake == Traffic(400, 1, 2)
-    assert (found.requests, found.lost, found.errors) == (1500, 2, 13) == (2500 - 1000, 7 - 5, 20 - 7)
+    assert (result.requests, result.lost, result.errors) == (1500, 2, 13) == (2500 - 1000, 7 - 5, 20 - 7)
 
 
 def test_counters_that_began_anew_are_said_to_be_unknown() -> None:
@@ -84,14 +84,14 @@ def test_counters_that_began_anew_are_said_to_be_unknown() -> None:
         replace(each, data={**each.data, "traffic": {"requests": 20, "lost": 0, "errors": 0}}) if each.at >= 117 else each
         for each in STORY
     ]
-    found = build_report(ROLLOUT, story, ())
-    first, second = found.batches
+    result = build_report(ROLLOUT, story, ())
+    first, second = result.batches
     assert first.lost == 1
     assert (second.switch, second.requests, second.lost) == (None, None, None)
     assert second.bake == Traffic(0, 0, 0)
     assert second.unknown == "the proxy's counters began anew: it was restarted or reloaded"
-    assert found.lost is None, "a sum with an unknown in it is unknown"
-    assert "not known" in found.summary
+    assert result.lost is None, "a sum with an unknown in it is unknown"
+    assert "not known" in result.summary
 
 
 def test_a_restart_is_noticed_also_when_the_end_is_higher_than_the_beginning() -> None:
@@ -113,44 +113,44 @@ def test_errors_that_turn_out_to_be_losses_are_no_restart() -> None:
 
 def test_without_counters_nothing_is_claimed() -> None:
     story = [replace(each, data={**each.data, "traffic": None}) for each in STORY]
-    found = build_report(ROLLOUT, story, ())
-    assert {each.lost for each in found.batches} == {None}
-    assert {each.unknown for each in found.batches} == {"the proxy told no counters"}
-    assert found.requests is None
+    result = build_report(ROLLOUT, story, ())
+    assert {batch.lost for batch in result.batches} == {None}
+    assert {batch.unknown for batch in result.batches} == {"the proxy told no counters"}
+    assert result.requests is None
 
 
 def test_a_rollout_that_goes_on_has_an_open_batch() -> None:
-    found = build_report(replace(ROLLOUT, phase=Phase.RUNNING, finished=None), STORY[:7], ())
-    (batch,) = found.batches
+    result = build_report(replace(ROLLOUT, phase=Phase.RUNNING, finished=None), STORY[:7], ())
+    (batch,) = result.batches
     assert (batch.left, batch.seconds, batch.settled, batch.bake) == (None, None, None, None)
     assert batch.switch == Traffic(30, 0, 0)
-    assert found.seconds is None
-    assert "is on its way" in found.summary
+    assert result.seconds is None
+    assert "is on its way" in result.summary
 
 
 def test_times_and_who_wished_for_what() -> None:
-    found = build_report(ROLLOUT, STORY, ())
-    assert (found.created, found.started, found.finished, found.seconds) == (100.0, 101.5, 130.0, 30.0)
-    assert [(each.kind, each.by, each.reason) for each in found.signals] == [("promoted", "ada", "looks good")]
-    assert (found.exposed, found.decided, found.decision_seconds) == (104.0, None, None)
-    assert found.summary == (
+    result = build_report(ROLLOUT, STORY, ())
+    assert (result.created, result.started, result.finished, result.seconds) == (100.0, 101.5, 130.0, 30.0)
+    assert [(signal.kind, signal.by, signal.reason) for signal in result.signals] == [("promoted", "ada", "looks good")]
+    assert (result.exposed, result.decided, result.decision_seconds) == (104.0, None, None)
+    assert result.summary == (
         "demo/shop from v1-1 to v2-2 succeeded after 30.0 s, 2 steps; 1500 requests seen, 2 lost, "
         "13 answered with an application error"
     )
 
 
 def test_an_empty_story_is_a_report_too() -> None:
-    found = build_report(replace(ROLLOUT, phase=Phase.PENDING, finished=None), (), ())
-    assert found.batches == ()
-    assert (found.requests, found.started) == (None, None)
-    assert found.summary == "demo/shop from v1-1 to v2-2 has not begun, 0 steps; no traffic was moved"
+    result = build_report(replace(ROLLOUT, phase=Phase.PENDING, finished=None), (), ())
+    assert result.batches == ()
+    assert (result.requests, result.started) == (None, None)
+    assert result.summary == "demo/shop from v1-1 to v2-2 has not begun, 0 steps; no traffic was moved"
 
 
 def test_a_log_that_was_asked_for_twice_is_there_once() -> None:
     data = {"instance": "i1", "name": "v2-2/0", "release": "v2-2", "detail": "exited", "restarts": 2, "log": "boom"}
     story = [Event(EventKind.INSTANCE_LOG, "v2-2/0: exited", at, data=data) for at in (1.0, 2.0)]
-    (found,) = build_report(ROLLOUT, story, ()).failures
-    assert (found.instance, found.log, found.at) == ("v2-2/0", "boom", 1.0)
+    (result,) = build_report(ROLLOUT, story, ()).failures
+    assert (result.instance, result.log, result.at) == ("v2-2/0", "boom", 1.0)
 
 
 def test_trouble_and_takeovers_are_noted() -> None:
@@ -158,7 +158,7 @@ def test_trouble_and_takeovers_are_noted() -> None:
         Event(EventKind.DRIVER_ERROR, "HAProxy does not answer", 1.0),
         Event(EventKind.TAKEN_OVER, "bert goes on", 2.0),
     ]
-    assert [each.message for each in build_report(ROLLOUT, story, ()).notes] == ["HAProxy does not answer", "bert goes on"]
+    assert [note.message for note in build_report(ROLLOUT, story, ()).notes] == ["HAProxy does not answer", "bert goes on"]
 
 
 # -- of what the engine really tells ----------------------------------------------------------------------------------
@@ -179,8 +179,8 @@ def driven(store: SqlStore, clock: ManualClock, world: FakeEnvironment, service:
     """A rollout from release 1 to release 2, driven to its end."""
     settle_old(store, world, service, clock)
     rollout = request_rollout(store, service, 2, clock, 1)
-    for each in signals:
-        store.signal(rollout, each)
+    for signal in signals:
+        store.signal(rollout, signal)
     claim, cache = claimed(store), RolloutCache()
     while not (done := tick(claim, store, world.parts(), clock, cache=cache)).finished:
         clock.now = max(clock.now, done.due or clock.forward(0.001))
@@ -189,43 +189,43 @@ def driven(store: SqlStore, clock: ManualClock, world: FakeEnvironment, service:
 
 def test_a_real_rolling_update(store: SqlStore, clock: ManualClock) -> None:
     world = FakeEnvironment(clock)
-    found = driven(store, clock, world, a_service())
-    assert found.phase is Phase.SUCCEEDED
-    assert [each.did for each in found.batches] == [
+    result = driven(store, clock, world, a_service())
+    assert result.phase is Phase.SUCCEEDED
+    assert [batch.did for batch in result.batches] == [
         "started 1 of v2-2; traffic to 1 of v1-1, 1 of v2-2",
         "started 1 of v2-2; traffic to 2 of v2-2; stopped 1 of v1-1",
         "traffic to 2 of v2-2; stopped 1 of v1-1",
     ]
-    assert all(each.lost == 0 and each.requests for each in found.batches)
-    assert all(each.settled and each.left and each.seconds is not None for each in found.batches)
-    begun = [each.entered for each in found.batches]
+    assert all(batch.lost == 0 and batch.requests for batch in result.batches)
+    assert all(batch.settled and batch.left and batch.seconds is not None for batch in result.batches)
+    begun = [batch.entered for batch in result.batches]
     assert begun == sorted(begun)
 
 
 def test_a_real_failure(store: SqlStore, clock: ManualClock) -> None:
     world = FakeEnvironment(clock, answer=constant(2.0))
-    found = driven(store, clock, world, a_service(replicas=1, bake_seconds=30.0, checks=(LIMIT,)))
-    assert found.phase is Phase.ROLLED_BACK
-    assert found.decision_seconds is not None
-    assert 1.0 <= found.decision_seconds < 10.0, "from the first request it could get to the decision"
-    assert [each.phase for each in found.batches] == [Phase.RUNNING, Phase.ROLLING_BACK]
-    assert found.verdicts[-1].verdict.outcome is Outcome.FAIL
-    assert found.verdicts[-1].verdict.findings[0].check == "slow"
-    assert found.reason in found.summary
+    result = driven(store, clock, world, a_service(replicas=1, bake_seconds=30.0, checks=(LIMIT,)))
+    assert result.phase is Phase.ROLLED_BACK
+    assert result.decision_seconds is not None
+    assert 1.0 <= result.decision_seconds < 10.0, "from the first request it could get to the decision"
+    assert [batch.phase for batch in result.batches] == [Phase.RUNNING, Phase.ROLLING_BACK]
+    assert result.verdicts[-1].verdict.outcome is Outcome.FAIL
+    assert result.verdicts[-1].verdict.findings[0].check == "slow"
+    assert result.reason in result.summary
 
 
 def test_a_real_crash_loop(store: SqlStore, clock: ManualClock) -> None:
     world = FakeEnvironment(clock, crashing={"v2-2"})
-    found = driven(store, clock, world, a_service(replicas=1))
-    assert found.phase is Phase.ROLLED_BACK
-    assert (found.exposed, found.decision_seconds) == (None, None), "it never took a request"
-    assert found.decided is not None
-    assert [each.log for each in found.failures] == ["v2-2 says no\nv2-2 says no\n"]
+    result = driven(store, clock, world, a_service(replicas=1))
+    assert result.phase is Phase.ROLLED_BACK
+    assert (result.exposed, result.decision_seconds) == (None, None), "it never took a request"
+    assert result.decided is not None
+    assert [failure.log for failure in result.failures] == ["v2-2 says no\nv2-2 says no\n"]
 
 
 def test_a_person_who_calls_it_off_is_named(store: SqlStore, clock: ManualClock) -> None:
     wish = Signal(SignalKind.ROLLBACK, clock(), "ada", "wrong day")
-    found = driven(store, clock, FakeEnvironment(clock), a_service(), wish)
-    assert found.reason == "rollback asked by ada: wrong day"
-    assert [(each.kind, each.by) for each in found.signals] == [("rollback_requested", "ada")]
-    assert found.batches == ()
+    result = driven(store, clock, FakeEnvironment(clock), a_service(), wish)
+    assert result.reason == "rollback asked by ada: wrong day"
+    assert [(signal.kind, signal.by) for signal in result.signals] == [("rollback_requested", "ada")]
+    assert result.batches == ()

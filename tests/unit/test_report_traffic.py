@@ -64,56 +64,56 @@ STORY = (
 
 
 def test_each_batch_and_the_whole_have_their_requests_by_release() -> None:
-    found = told(*STORY)
-    first, second = found.batches
+    result = told(*STORY)
+    first, second = result.batches
     assert rows(first.by_release) == {OLD: Traffic(100, 0, 1), NEW: Traffic(50, 1, 5)}
     assert rows(second.by_release) == {OLD: Traffic(10, 0, 0), NEW: Traffic(140, 0, 1)}, "from where the first batch ended"
-    assert rows(found.by_release) == {OLD: Traffic(110, 0, 1), NEW: Traffic(190, 1, 6)}
-    assert [each.releases_unknown for each in found.batches] == ["", ""]
-    for batch in found.batches:
+    assert rows(result.by_release) == {OLD: Traffic(110, 0, 1), NEW: Traffic(190, 1, 6)}
+    assert [batch.releases_unknown for batch in result.batches] == ["", ""]
+    for batch in result.batches:
         known = [each.counts for each in batch.by_release if each.counts is not None]
         assert sum(each.requests for each in known) == batch.requests
         assert sum(each.lost for each in known) == batch.lost
 
 
 def test_a_proxy_that_does_not_count_by_release_is_said_so() -> None:
-    found = told(*(replace(each, data={**each.data, "by_release": None}) for each in STORY))
+    result = told(*(replace(each, data={**each.data, "by_release": None}) for each in STORY))
     assert "by_release" not in event(EventKind.STEP_READY, 1.0, (1, 0, 0)).data
-    assert {each.releases_unknown for each in found.batches} == {"the proxy told no counters by release"}
-    assert (found.by_release, found.releases_unknown) == ((), "the proxy told no counters by release")
-    assert found.requests is not None, "the whole is known all the same"
+    assert {batch.releases_unknown for batch in result.batches} == {"the proxy told no counters by release"}
+    assert (result.by_release, result.releases_unknown) == ((), "the proxy told no counters by release")
+    assert result.requests is not None, "the whole is known all the same"
 
 
 def test_counts_by_release_that_are_lacking_in_one_event_are_not_known() -> None:
-    found = told(*STORY[:2], event(EventKind.STEP_READY, 3.0, (150, 1, 4)), STORY[3])
-    assert found.batches[0].releases_unknown == "the proxy told no counters by release"
+    result = told(*STORY[:2], event(EventKind.STEP_READY, 3.0, (150, 1, 4)), STORY[3])
+    assert result.batches[0].releases_unknown == "the proxy told no counters by release"
 
 
 def test_a_first_deploy_begins_with_no_release_at_all() -> None:
     story = [event(EventKind.STEP_STARTED, 1.0, (0, 0, 0)), event(EventKind.STEP_READY, 2.0, (30, 0, 0), {NEW: (30, 0, 0)})]
-    found = build_report(replace(ROLLOUT, old=None), story, ())
-    assert rows(found.by_release) == {NEW: Traffic(30, 0, 0)}
+    result = build_report(replace(ROLLOUT, old=None), story, ())
+    assert rows(result.by_release) == {NEW: Traffic(30, 0, 0)}
 
 
 def test_counters_that_began_anew_are_unknown_by_release_too() -> None:
     """Even where those of the new release look well, for they may be of after the restart only."""
-    found = told(*STORY[:3], event(EventKind.STEP_ADVANCED, 4.0, (40, 0, 0), {NEW: (40, 0, 0)}), *STORY[4:5])
-    first = found.batches[0]
+    result = told(*STORY[:3], event(EventKind.STEP_ADVANCED, 4.0, (40, 0, 0), {NEW: (40, 0, 0)}), *STORY[4:5])
+    first = result.batches[0]
     assert first.by_release == ()
     assert first.releases_unknown == "the proxy's counters began anew: it was restarted or reloaded"
-    assert found.releases_unknown == first.releases_unknown, "a sum with an unknown in it is unknown"
+    assert result.releases_unknown == first.releases_unknown, "a sum with an unknown in it is unknown"
 
 
 def test_one_release_whose_counters_are_gone_is_unknown_alone() -> None:
-    found = told(*STORY[:3], event(EventKind.STEP_ADVANCED, 4.0, (250, 2, 8), {NEW: (50, 1, 5)}))
-    assert rows(found.batches[0].by_release) == {OLD: "the proxy forgot the release's counters", NEW: Traffic(50, 1, 5)}
-    assert rows(found.by_release)[OLD] == "the proxy forgot the release's counters"
+    result = told(*STORY[:3], event(EventKind.STEP_ADVANCED, 4.0, (250, 2, 8), {NEW: (50, 1, 5)}))
+    assert rows(result.batches[0].by_release) == {OLD: "the proxy forgot the release's counters", NEW: Traffic(50, 1, 5)}
+    assert rows(result.by_release)[OLD] == "the proxy forgot the release's counters"
 
 
 def test_one_release_whose_counter_fell_is_unknown_alone() -> None:
-    found = told(*STORY[:3], event(EventKind.STEP_ADVANCED, 4.0, (250, 2, 8), {OLD: (3, 0, 0), NEW: (50, 1, 5)}))
-    assert rows(found.batches[0].by_release)[NEW] == Traffic(50, 1, 5)
-    assert "began anew" in str(rows(found.batches[0].by_release)[OLD])
+    result = told(*STORY[:3], event(EventKind.STEP_ADVANCED, 4.0, (250, 2, 8), {OLD: (3, 0, 0), NEW: (50, 1, 5)}))
+    assert rows(result.batches[0].by_release)[NEW] == Traffic(50, 1, 5)
+    assert "began anew" in str(rows(result.batches[0].by_release)[OLD])
 
 
 def test_releases_of_long_ago_are_left_out() -> None:
@@ -152,39 +152,44 @@ def test_probes_are_differenced_by_batch_and_none_falls_between_two() -> None:
         probed(0.5, 12, 1, 2, v1=(5, 0, 0), v2=(6, 0, 2)),
         probed(0.5, 20, 3, 2, v1=(5, 0, 0), v2=(12, 0, 2)),
     )
-    found = told(*story)
-    first, second = (each.probed for each in found.batches)
+    result = told(*story)
+    first, second = (batch.probed for batch in result.batches)
     assert first is not None
     assert second is not None
     assert (first.total, second.total) == (ProbeCounts(9, 1, 2), ProbeCounts(11, 2, 0))
     assert first.by_release == {"v1": ProbeCounts(5, 0, 0), "v2": ProbeCounts(3, 0, 2)}
     assert second.by_release == {"v2": ProbeCounts(9, 0, 0)}
-    assert found.probed is not None
-    assert (found.probed.total, found.probed.by_release["v2"]) == (ProbeCounts(20, 3, 2), ProbeCounts(12, 0, 2))
-    assert [each.at for each in found.probe_failures] == [0.5, 1.5, 2.5], "each once"
+    assert result.probed is not None
+    assert (result.probed.total, result.probed.by_release["v2"]) == (ProbeCounts(20, 3, 2), ProbeCounts(12, 0, 2))
+    assert [probe_failure.at for probe_failure in result.probe_failures] == [0.5, 1.5, 2.5], "each once"
 
 
 def test_another_engine_counts_anew_and_is_added() -> None:
     story = with_probes(
         probed(0.5, 5), probed(0.5, 10, 1), probed(2.5, 4), probed(2.5, 5), probed(5.5, 3, 1), probed(5.5, 4, 1)
     )
-    found = told(*story)
-    assert [each.probed and each.probed.total for each in found.batches] == [ProbeCounts(14, 1, 0), ProbeCounts(5, 1, 0)]
-    assert found.probed is not None
-    assert found.probed.total == ProbeCounts(10 + 5 + 4, 2, 0)
-    assert [each.at for each in found.probe_failures] == [0.5, 5.5]
+    result = told(*story)
+    assert [batch.probed and batch.probed.total for batch in result.batches] == [
+        ProbeCounts(14, 1, 0),
+        ProbeCounts(5, 1, 0),
+    ]
+    assert result.probed is not None
+    assert result.probed.total == ProbeCounts(10 + 5 + 4, 2, 0)
+    assert [probe_failure.at for probe_failure in result.probe_failures] == [0.5, 5.5]
 
 
 def test_what_nobody_probed_is_not_known() -> None:
-    found = told(*with_probes(None, None, None, probed(3.5, 1), None, probed(3.5, 7)))
-    assert [each.probed and each.probed.total for each in found.batches] == [None, ProbeCounts(7, 0, 0)]
+    result = told(*with_probes(None, None, None, probed(3.5, 1), None, probed(3.5, 7)))
+    assert [batch.probed and batch.probed.total for batch in result.batches] == [None, ProbeCounts(7, 0, 0)]
     assert told(*with_probes(*[None] * 6)).probed is None
 
 
 @pytest.mark.parametrize("junk", [None, 7, "text", {}, {"since": "now"}, {"since": 1.0, "by_release": 3, "failures": 4}])
 def test_data_of_another_shape_are_read_as_far_as_they_go(junk: object) -> None:
-    found = read_counters(Event(EventKind.STEP_READY, "", 1.0, data={"traffic": junk, "by_release": junk, "probed": junk}))
-    assert found.probed is None or found.probed == ProbeStats(1.0)
+    counters = read_counters(
+        Event(EventKind.STEP_READY, "", 1.0, data={"traffic": junk, "by_release": junk, "probed": junk})
+    )
+    assert counters.probed is None or counters.probed == ProbeStats(1.0)
 
 
 # -- as people see it -------------------------------------------------------------------------------------------------

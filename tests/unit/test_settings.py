@@ -34,15 +34,15 @@ def test_defaults_without_a_file() -> None:
 
 
 def test_a_file(tmp_path: Path) -> None:
-    found = load(written(tmp_path, WHOLE), {})
-    assert (found.engine.threads, found.engine.lease_seconds) == (8, 15.0)
-    assert found.environments["demo"].platform.options == {"hosts": [{"name": "local"}]}
+    result = load(written(tmp_path, WHOLE), {})
+    assert (result.engine.threads, result.engine.lease_seconds) == (8, 15.0)
+    assert result.environments["demo"].platform.options == {"hosts": [{"name": "local"}]}
 
 
 def test_the_environment_overrides_the_file(tmp_path: Path) -> None:
     environ = {"TIDEGATE_ENGINE__LEASE_SECONDS": "30", "TIDEGATE_LISTEN": "127.0.0.1:1", "PATH": "/bin"}
-    found = load(written(tmp_path, WHOLE), environ)
-    assert (found.engine.lease_seconds, found.engine.threads, found.listen) == (30.0, 8, "127.0.0.1:1")
+    result = load(written(tmp_path, WHOLE), environ)
+    assert (result.engine.lease_seconds, result.engine.threads, result.listen) == (30.0, 8, "127.0.0.1:1")
 
 
 def test_variables_of_the_command_line_are_no_settings() -> None:

@@ -45,28 +45,28 @@ def switched(noise: SwitchNoise, fault: Fault = NO_FAULT) -> GeneratedSwitch:
 
 
 def test_shapes() -> None:
-    found = made(replicates=3)
+    result = made(replicates=3)
     rollout, history = (3, 80, 5), (3, 30, 5)  # four judged batches of 20 intervals; 30 blocks of a minute
-    assert {each.shape for each in (found.N, found.X, found.miss, found.mem)} == {rollout}
-    assert {each.shape for each in (found.Hn, found.He, found.Hm, found.Hmn)} == {history}
-    assert (found.S.shape, found.Hs.shape) == ((*rollout, len(BUCKET_BOUNDS)), (*history, len(BUCKET_BOUNDS)))
-    assert (found.age.shape, found.t.shape) == ((80, 5), (80,))
-    assert (found.dt, found.window, found.n, found.judged) == (15, 300, 5, 4)
-    assert found.batch.tolist() == [0, 1, 2, 3, 4]
+    assert {each.shape for each in (result.N, result.X, result.miss, result.mem)} == {rollout}
+    assert {each.shape for each in (result.Hn, result.He, result.Hm, result.Hmn)} == {history}
+    assert (result.S.shape, result.Hs.shape) == ((*rollout, len(BUCKET_BOUNDS)), (*history, len(BUCKET_BOUNDS)))
+    assert (result.age.shape, result.t.shape) == ((80, 5), (80,))
+    assert (result.dt, result.window, result.n, result.judged) == (15, 300, 5, 4)
+    assert result.batch.tolist() == [0, 1, 2, 3, 4]
 
 
 def test_batches_of_several_and_an_odd_rest() -> None:
-    found = made(size=replace(SIZE, n=7, batches=3), replicates=1)
-    assert (found.batch.tolist(), found.judged) == ([0, 0, 0, 1, 1, 1, 2], 2)
-    assert (found.age[0] >= 0).tolist() == [True] * 3 + [False] * 4
+    result = made(size=replace(SIZE, n=7, batches=3), replicates=1)
+    assert (result.batch.tolist(), result.judged) == ([0, 0, 0, 1, 1, 1, 2], 2)
+    assert (result.age[0] >= 0).tolist() == [True] * 3 + [False] * 4
 
 
 def test_counts_are_possible() -> None:
-    found = made(EVERYTHING, COMBINED)
-    assert (found.X <= found.N).all()
-    assert (found.S[..., 0] <= found.N).all()
-    assert (np.diff(found.S) <= 0).all()
-    assert not found.N[found.miss == 1].any()
+    result = made(EVERYTHING, COMBINED)
+    assert (result.X <= result.N).all()
+    assert (result.S[..., 0] <= result.N).all()
+    assert (np.diff(result.S) <= 0).all()
+    assert not result.N[result.miss == 1].any()
 
 
 @pytest.mark.parametrize(
@@ -79,8 +79,8 @@ def test_counts_are_possible() -> None:
     ],
 )
 def test_a_seed_gives_the_same_numbers_for_good(noise: RolloutNoise, fault: Fault, sums: tuple[int, ...]) -> None:
-    found = made(noise, fault)
-    assert (found.N.sum(), found.X.sum(), found.S[..., 1].sum(), found.miss.sum()) == sums
+    result = made(noise, fault)
+    assert (result.N.sum(), result.X.sum(), result.S[..., 1].sum(), result.miss.sum()) == sums
 
 
 @pytest.mark.parametrize(
@@ -91,22 +91,22 @@ def test_a_seed_gives_the_same_numbers_for_good(noise: RolloutNoise, fault: Faul
     ],
 )
 def test_a_seed_gives_the_same_switches_for_good(noise: SwitchNoise, fault: Fault, sums: tuple[int, ...]) -> None:
-    found = switched(noise, fault)
-    assert (found.N.shape, found.S.shape, found.switch) == ((20, 520), (20, 520, len(BUCKET_BOUNDS)), 480)
-    assert (found.N.sum(), found.X.sum(), found.S[..., 1].sum()) == sums
+    result = switched(noise, fault)
+    assert (result.N.shape, result.S.shape, result.switch) == ((20, 520), (20, 520, len(BUCKET_BOUNDS)), 480)
+    assert (result.N.sum(), result.X.sum(), result.S[..., 1].sum()) == sums
 
 
 def test_a_fault_harms_the_new_release_only_and_from_its_onset_on() -> None:
-    found = made(fault=Fault("f", err_pp=0.3, onset=150))
-    share = found.X.sum(0) / found.N.sum(0)
-    harmed = (found.age >= 0) & (found.t >= 150)[:, None]
+    result = made(fault=Fault("f", err_pp=0.3, onset=150))
+    share = result.X.sum(0) / result.N.sum(0)
+    harmed = (result.age >= 0) & (result.t >= 150)[:, None]
     assert share[harmed].mean() == pytest.approx(0.305, abs=0.01)
     assert share[~harmed].mean() == pytest.approx(0.005, abs=0.001)
 
 
 def test_one_of_several() -> None:
-    found = made(fault=Fault("f", err_pp=0.5, one_of_k=True), size=replace(SIZE, n=10))
-    bad = (found.X.sum(1) / found.N.sum(1)) > 0.2
+    result = made(fault=Fault("f", err_pp=0.5, one_of_k=True), size=replace(SIZE, n=10))
+    bad = (result.X.sum(1) / result.N.sum(1)) > 0.2
     assert bad.sum(1).tolist() == [1] * 20
     assert not bad[:, 2:].any()
     assert bad[:, :2].any(0).all()
@@ -125,22 +125,22 @@ def test_latency_and_its_tail() -> None:
 
 
 def test_a_shared_shock_hits_both_releases() -> None:
-    found = made(replace(CALM, shock_pp=0.3, shock_n=1, shock_sens=0))
-    during = found.X.sum(2) / found.N.sum(2) > 0.1
+    result = made(replace(CALM, shock_pp=0.3, shock_n=1, shock_sens=0))
+    during = result.X.sum(2) / result.N.sum(2) > 0.1
     assert 4 <= during.sum(1).mean() <= 12  # 60 to 180 s
-    new = found.age >= 0
+    new = result.age >= 0
     for side in (new, ~new):
-        share = np.where(side, found.X, 0).sum(2)[during].sum() / np.where(side, found.N, 0).sum(2)[during].sum()
+        share = np.where(side, result.X, 0).sum(2)[during].sum() / np.where(side, result.N, 0).sum(2)[during].sum()
         assert share == pytest.approx(0.3, abs=0.03)
 
 
 def test_a_crash_loop_moves_the_traffic_to_the_others() -> None:
-    found = made(fault=Fault("f", crash=True))
-    first = found.N[:, :20].sum((0, 1)) / found.N[:, :20].sum()
+    result = made(fault=Fault("f", crash=True))
+    first = result.N[:, :20].sum((0, 1)) / result.N[:, :20].sum()
     assert first[0] < 0.1
     assert first[1:].min() > 0.2
-    assert found.miss[:, :, 0].mean() > 0.5
-    assert not found.miss[:, :, 4].any()
+    assert result.miss[:, :, 0].mean() > 0.5
+    assert not result.miss[:, :, 4].any()
 
 
 def test_a_leak_grows() -> None:
@@ -157,7 +157,7 @@ def test_a_quiet_history_shows_nothing_of_the_noise() -> None:
 
 def test_a_switch_changes_all_traffic() -> None:
     calm = SwitchNoise("calm", sd_s=0, sd_l=0, phi=1, drift=0, warm_lat=0, warm_err=0)
-    found = switched(calm, Fault("f", err_pp=0.2, onset=120))
-    share = found.X.sum(0) / found.N.sum(0)
-    assert share[: found.switch + 8].mean() == pytest.approx(0.005, abs=0.001)
-    assert share[found.switch + 8 :].mean() == pytest.approx(0.205, abs=0.01)
+    result = switched(calm, Fault("f", err_pp=0.2, onset=120))
+    share = result.X.sum(0) / result.N.sum(0)
+    assert share[: result.switch + 8].mean() == pytest.approx(0.005, abs=0.001)
+    assert share[result.switch + 8 :].mean() == pytest.approx(0.205, abs=0.01)

@@ -139,15 +139,15 @@ one_of_k = "yes"
 )
 def test_a_mistake(before: str, after: str, path: str, said: str) -> None:
     assert before in SMALL
-    found = problems_of(SMALL.replace(before, after, 1))
-    assert found[path].startswith(said)
+    result = problems_of(SMALL.replace(before, after, 1))
+    assert result[path].startswith(said)
 
 
 def test_a_shock_lies_within_what_is_watched() -> None:
     text = SMALL.replace("window = 300", "window = 100").replace(", phi = 2, warm_lat = 1.0986}", ", shock_pp = 0.1}")
     assert parse_grid(tomllib.loads(text)).noises[1].shock_pp == 0.1
-    found = problems_of(f'mode = "bluegreen"\n{text}')
-    assert found == {"noises[1].shock_len": "found 120; allowed: at most 100, the shortest window"}
+    result = problems_of(f'mode = "bluegreen"\n{text}')
+    assert result == {"noises[1].shock_len": "found 120; allowed: at most 100, the shortest window"}
 
 
 @pytest.mark.parametrize(

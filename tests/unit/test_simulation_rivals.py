@@ -43,9 +43,9 @@ def made(noise: RolloutNoise = SHOCKED, fault: Fault = NO_FAULT, size: ServiceSi
     ],
 )
 def test_decisions_stay_what_they_are(rival: str, fault: Fault, aborted: int, seconds: float) -> None:
-    found = OTHER_METHODS[rival](made(fault=fault))
-    assert (found.aborted.sum(), found.seconds[found.aborted].sum()) == (aborted, seconds)
-    assert np.isinf(found.seconds[~found.aborted]).all()
+    result = OTHER_METHODS[rival](made(fault=fault))
+    assert (result.aborted.sum(), result.seconds[result.aborted].sum()) == (aborted, seconds)
+    assert np.isinf(result.seconds[~result.aborted]).all()
 
 
 @pytest.mark.parametrize("rival", OTHER_METHODS)
@@ -61,26 +61,26 @@ def test_decisions_stay_what_they_are(rival: str, fault: Fault, aborted: int, se
     ids=["short", "silent", "slow", "faultless", "least"],
 )
 def test_nothing_breaks_at_the_edges(rival: str, size: ServiceSize) -> None:
-    found = OTHER_METHODS[rival](made(size=size))
-    assert found.aborted.shape == found.seconds.shape == (30,)
-    assert (np.isfinite(found.seconds) == found.aborted).all()
+    result = OTHER_METHODS[rival](made(size=size))
+    assert result.aborted.shape == result.seconds.shape == (30,)
+    assert (np.isfinite(result.seconds) == result.aborted).all()
 
 
 def test_the_first_moment_counts() -> None:
     condemned = np.array([[False, True, True], [False, False, False], [True, False, False]])
-    found = AbortResult.at_first(condemned, np.array([10.0, 20.0, 30.0]))
-    assert found.aborted.tolist() == [True, False, True]
-    assert found.seconds.tolist() == [20.0, np.inf, 10.0]
+    result = AbortResult.at_first(condemned, np.array([10.0, 20.0, 30.0]))
+    assert result.aborted.tolist() == [True, False, True]
+    assert result.seconds.tolist() == [20.0, np.inf, 10.0]
     nothing = AbortResult.at_first(np.zeros((2, 0), bool), np.zeros(0))
     assert (nothing.aborted.tolist(), nothing.seconds.tolist()) == ([False, False], [np.inf, np.inf])
 
 
 def test_sides_leave_out_who_warms_up() -> None:
-    found = made()
-    new, old = release_counts(found, 60.0)
+    result = made()
+    new, old = release_counts(result, 60.0)
     interval = 33  # 335 s: the first batch is 335 s old, the second 35 s
-    assert new.requests[0, interval] == found.N[0, interval, :2].sum()
-    assert old.failed[0, interval] == found.X[0, interval, 4:].sum()
+    assert new.requests[0, interval] == result.N[0, interval, :2].sum()
+    assert old.failed[0, interval] == result.X[0, interval, 4:].sum()
 
 
 def test_quantiles_are_those_of_prometheus() -> None:
@@ -93,22 +93,22 @@ def test_quantiles_are_those_of_prometheus() -> None:
 
 
 def test_bounds_near_the_median_and_in_the_tail() -> None:
-    found = watched_bounds(made())
-    assert [BUCKET_BOUNDS[each.place] for each in found] == [0.05, 0.1, 0.5]
-    assert found[0].exceedance == pytest.approx(0.51, abs=0.02)
-    assert all(each.slope > 0.2 for each in found)
+    result = watched_bounds(made())
+    assert [BUCKET_BOUNDS[each.place] for each in result] == [0.05, 0.1, 0.5]
+    assert result[0].exceedance == pytest.approx(0.51, abs=0.02)
+    assert all(each.slope > 0.2 for each in result)
 
 
 def test_fixed_limits_turn_back_at_the_fourth_failure() -> None:
-    found = fixed_limits.decide(made(replace(SHOCKED, shock_n=0), Fault("f", err_pp=0.1)))
-    assert found.seconds.tolist() == [300.0] * 30  # looked at after 120, 180, 240 and 300 s
+    result = fixed_limits.decide(made(replace(SHOCKED, shock_n=0), Fault("f", err_pp=0.1)))
+    assert result.seconds.tolist() == [300.0] * 30  # looked at after 120, 180, 240 and 300 s
 
 
 def test_fixed_limits_after_a_switch() -> None:
     size, calm = replace(SIZE, window=600), SwitchNoise("calm", phi=1)
     for fault, expected in ((NO_FAULT, np.inf), (Fault("f", err_pp=0.1), 300.0)):
-        found = OTHER_SWITCH_METHODS["fixed limits"](generate_switch(size, calm, fault, 5, np.random.default_rng(7)))
-        assert found.seconds.tolist() == [expected] * 5
+        result = OTHER_SWITCH_METHODS["fixed limits"](generate_switch(size, calm, fault, 5, np.random.default_rng(7)))
+        assert result.seconds.tolist() == [expected] * 5
 
 
 def test_high_needs_a_clear_difference_and_its_size() -> None:

@@ -53,10 +53,10 @@ def at_once(made: GeneratedRollout) -> AbortResult:
 def test_the_cells_and_their_order() -> None:
     cells = run(GRID, DECIDERS, 5)
     expected = [("calm", "none"), ("mod", "none"), ("calm", "broken"), ("calm", "late")]
-    assert [(each.size, each.noise, each.fault, each.decider) for each in cells] == [
+    assert [(cell.size, cell.noise, cell.fault, cell.decider) for cell in cells] == [
         (size, noise, fault, decider) for size in "AB" for noise, fault in expected for decider in DECIDERS
     ]
-    assert [each.good for each in cells[:8:2]] == [True, True, False, False]
+    assert [cell.good for cell in cells[:8:2]] == [True, True, False, False]
 
 
 def test_replicates() -> None:
@@ -66,8 +66,8 @@ def test_replicates() -> None:
 
 def test_times_are_counted_from_the_onset() -> None:
     cells = run(GRID, {"x": at_once}, sizes=["A"], only="fault")
-    assert [each.aborted for each in cells] == [0.5, 0.5]
-    assert [(each.median_seconds, round(each.slow_seconds or 0, 6)) for each in cells] == [(28.0, 49.6), (-32.0, -10.4)]
+    assert [cell.aborted for cell in cells] == [0.5, 0.5]
+    assert [(cell.median_seconds, round(cell.slow_seconds or 0, 6)) for cell in cells] == [(28.0, 49.6), (-32.0, -10.4)]
 
 
 def test_a_selection_has_the_same_rollouts() -> None:
@@ -79,17 +79,17 @@ def test_a_selection_has_the_same_rollouts() -> None:
 
 
 def test_processes_change_nothing() -> None:
-    told: list[tuple[int, int, Sequence[GridCell]]] = []
-    parallel = run(GRID, DECIDERS, 20, jobs=2, progress=lambda *each: told.append(each))
+    grid_cells: list[tuple[int, int, Sequence[GridCell]]] = []
+    parallel = run(GRID, DECIDERS, 20, jobs=2, progress=lambda *each: grid_cells.append(each))
     assert parallel == run(GRID, DECIDERS, 20)
-    assert [(done, of_all) for done, of_all, _ in told] == [(number, 8) for number in range(1, 9)]
-    assert sorted(map(repr, (cell for _, _, cells in told for cell in cells))) == sorted(map(repr, parallel))
+    assert [(done, of_all) for done, of_all, _ in grid_cells] == [(number, 8) for number in range(1, 9)]
+    assert sorted(map(repr, (cell for _, _, cells in grid_cells for cell in cells))) == sorted(map(repr, parallel))
 
 
 def test_a_published_cell_stays_what_it_is() -> None:
     grid: Any = load_published("public")
     cells = run(grid, DECIDERS, 60, sizes=["S"], scenarios=["neighbour", "err x2"])
-    assert [(each.fault, each.decider, round(each.aborted, 4), each.median_seconds) for each in cells] == [
+    assert [(cell.fault, cell.decider, round(cell.aborted, 4), cell.median_seconds) for cell in cells] == [
         ("none", "fixed", 0.9333, 660.0),
         ("none", "evidence", 0.3167, 330.0),
         ("err x2", "fixed", 1.0, 480.0),
@@ -113,7 +113,7 @@ def test_large_services_are_made_in_steps() -> None:
 
 def test_switches() -> None:
     cells = run_switches(SWITCHES, {"fixed": fixed_limits.decide_switch})
-    assert [(each.fault, each.replicates, each.aborted, each.median_seconds) for each in cells] == [
+    assert [(cell.fault, cell.replicates, cell.aborted, cell.median_seconds) for cell in cells] == [
         ("none", 60, 0.0, None),
         ("broken", 100, 1.0, 300.0),
     ]
@@ -170,8 +170,8 @@ def test_summary() -> None:
 
 
 def test_rows_are_json() -> None:
-    found = json.loads(json.dumps(rows(CELLS), allow_nan=False))
-    assert found[0] == {
+    document = json.loads(json.dumps(rows(CELLS), allow_nan=False))
+    assert document[0] == {
         "size": "S",
         "noise": "calm",
         "fault": "none",

@@ -34,12 +34,12 @@ def ln_e(rows: Sequence[Row], known: dict[str, float], *, rare: bool = True) -> 
     process = EProcess(kind, calibration, per_second, dt=DT, batches=1, planned=0, options=Parameters())
     process.begin_batch()
     new = np.array([True, False, False, False, False])
-    found = []
+    result = []
     for row in rows:
         process.advance(np.array([row], float), np.full((1, 5), 100.0), new, ~new)
         assert process.margin[0] == pytest.approx(known["margin"], abs=5e-5)
-        found.append(float(np.log(process.evalue()[0])))
-    return found
+        result.append(float(np.log(process.evalue()[0])))
+    return result
 
 
 @pytest.mark.parametrize(

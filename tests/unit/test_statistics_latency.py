@@ -19,8 +19,8 @@ REPLICATES = 100
 def bound_of(*shares: float) -> LatencyBound:
     """The only one that is watched, when so many requests exceed the first limits."""
     slower = np.array([*shares, *([0.0] * (len(LIMITS) - len(shares)))]) * HISTORY
-    (found,) = latency_bounds(LIMITS, slower, HISTORY, Parameters())
-    return found
+    (result,) = latency_bounds(LIMITS, slower, HISTORY, Parameters())
+    return result
 
 
 def found_after(bound: LatencyBound, before: float, old: float, new: float, seconds: float = 60.0) -> tuple[float, float]:

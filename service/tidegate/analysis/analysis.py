@@ -90,7 +90,7 @@ class CanaryAnalysis:
         """The verdict at a look, from it and all before it. Before the bake is over only a FAIL has an effect."""
         self._note(look)
         for source in self._sources:
-            source.take(look, [(asked, said) for asked, said in look.answers if asked.check == source.check.name])
+            source.take(look, [(asked, answer) for asked, answer in look.answers if asked.check == source.check.name])
         self._live.take(look)
         first = look.final and look.concurrent and look.step not in self._looked
         self._looked |= {look.step} if first else set()
@@ -137,9 +137,9 @@ class CanaryAnalysis:
 
     def _evidence(self, sources: Sequence[CheckAnalysis]) -> CombinedEvidence:
         queries = sum(source.check.weight for source in sources if isinstance(source, ComparedQueryCheck)) or 1.0
-        found = [part for source in sources for part in _evidence_parts(source, queries)]
+        result = [part for source in sources for part in _evidence_parts(source, queries)]
         live = EvidencePart(READINESS, WEIGHTS["live"], self._live)  # counts beside what is asked for
-        return CombinedEvidence([*found, live], max(1, self.ground.batches), self.ground.options)
+        return CombinedEvidence([*result, live], max(1, self.ground.batches), self.ground.options)
 
     @staticmethod
     def _after(sources: Sequence[CheckAnalysis]) -> float:
@@ -201,8 +201,8 @@ def _evidence_parts(source: CheckAnalysis, queries: float) -> list[EvidencePart]
     if isinstance(source, CounterCheck):
         kind = source.check.kind.value
         whole = WEIGHTS[kind] + (WEIGHTS["warmup"] if source.check.kind is CheckKind.ERRORS else 0.0)
-        found = [EvidencePart(f"{name}/{arm.name}", arm.weight, arm, _fixed_test_process(arm)) for arm in source.arms]
-        return found or [EvidencePart(name, whole, _NoEvidence())]
+        result = [EvidencePart(f"{name}/{arm.name}", arm.weight, arm, _fixed_test_process(arm)) for arm in source.arms]
+        return result or [EvidencePart(name, whole, _NoEvidence())]
     if isinstance(source, MemoryCheck):
         return [EvidencePart(name, WEIGHTS["memory"], source)]
     if isinstance(source, ComparedQueryCheck):

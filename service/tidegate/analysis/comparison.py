@@ -159,7 +159,7 @@ class Comparison:
         """The place of the instance that condemns the release alone, where that is stronger than all of them together."""
         if self.process is None or self.process.alone is None:
             return None
-        alone = {place: float(found[0]) for place, found in self.process.alone.each().items()}
+        alone = {place: float(result[0]) for place, result in self.process.alone.each().items()}
         if not alone or self.process.alone.evalue()[0] <= self.process.group_evalue()[0]:
             return None
         return max(alone, key=lambda place: alone[place])

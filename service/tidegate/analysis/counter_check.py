@@ -147,17 +147,21 @@ class CounterCheck(ABC):
 
     def _counts(self, cell: Mapping[tuple[str, int], float]) -> Counts:
         """By slot: [1, instances], 0 where there is nothing."""
-        found: dict[str, Array] = {}
+        result: dict[str, Array] = {}
         for (slot, place), amount in cell.items():
-            found.setdefault(slot, np.zeros((1, len(self.roster.columns))))[0, place] = amount
-        return found
+            result.setdefault(slot, np.zeros((1, len(self.roster.columns))))[0, place] = amount
+        return result
 
     def _advance(self, start: Time, cell: Mapping[tuple[str, int], float]) -> None:
         assert self.cells is not None
         columns, end, warmup = self.roster.columns, start + self.cells.dt, self.ground.options.warmup_seconds
         there = [column.first <= end and column.last >= start for column in columns]
-        new = np.array([here and each.release == self.ground.new for here, each in zip(there, columns, strict=True)], bool)
-        old = np.array([here and each.release == self.ground.old for here, each in zip(there, columns, strict=True)], bool)
+        new = np.array(
+            [here and column.release == self.ground.new for here, column in zip(there, columns, strict=True)], bool
+        )
+        old = np.array(
+            [here and column.release == self.ground.old for here, column in zip(there, columns, strict=True)], bool
+        )
         warm = np.array([end - column.first >= warmup for column in columns], bool)
         counts = self._counts(cell)
         for arm in self.arms:

@@ -81,7 +81,7 @@ class Counters:
             labels, newest = series.labels, series.samples[-1][0] if series.samples else None
             reporter = target_of(labels) if "server" in labels else newest
             reporters.setdefault(labels.get("server") or _instance_name(labels), set()).add(reporter)
-        return max((len(each) for each in reporters.values()), default=1)
+        return max((len(reporter) for reporter in reporters.values()), default=1)
 
     def _differences(self, there: _ScrapeTarget, group: Iterable[Series]) -> Iterator[tuple[Labels, Time, float]]:
         scrapes: dict[Time, list[tuple[Key, Labels, float]]] = {}
@@ -211,11 +211,11 @@ class IntervalSums:
 
     def waiting(self) -> Mapping[tuple[str, int], float]:
         """The sums of all intervals that were not handed out yet."""
-        found: dict[tuple[str, int], float] = {}
+        result: dict[tuple[str, int], float] = {}
         for cell in self._open.values():
             for key, amount in cell.items():
-                found[key] = found.get(key, 0.0) + amount
-        return found
+                result[key] = result.get(key, 0.0) + amount
+        return result
 
     def ended(self, until: Time) -> Iterator[tuple[Time, Mapping[tuple[str, int], float]]]:
         """Each interval that is over, with its beginning; empty ones too."""

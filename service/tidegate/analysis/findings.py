@@ -47,8 +47,8 @@ class EvidenceState:
 
     def condemns(self, check: str) -> str | None:
         """The name of the part of a check that condemns the release."""
-        found = sorted(name for name in self.blamed | self.fixed if name == check or name.startswith(f"{check}/"))
-        return found[0] if found else None
+        result = sorted(name for name in self.blamed | self.fixed if name == check or name.startswith(f"{check}/"))
+        return result[0] if result else None
 
 
 def finding_of(

@@ -74,8 +74,8 @@ class LatencyCheck(CounterCheck):
         self._labels = sorted((slot for slot in sums if slot != ALL_REQUESTS and float(slot) > 0), key=float)
         if sums.get(ALL_REQUESTS, 0.0) < MIN_REQUESTS or not self._labels:
             return ()
-        limits = np.array([float(each) for each in self._labels])
-        slower = np.array([sums[ALL_REQUESTS] - sums[each] for each in self._labels])
+        limits = np.array([float(label) for label in self._labels])
+        slower = np.array([sums[ALL_REQUESTS] - sums[label] for label in self._labels])
         self.bounds = latency_bounds(limits, slower, sums[ALL_REQUESTS], self.ground.options, self.check.margin)
         return [self._arm(bound, past) for bound in self.bounds]
 

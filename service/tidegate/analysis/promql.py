@@ -19,10 +19,10 @@ _PLACEHOLDER = re.compile(r"\$(release|service|window)\b")
 
 def is_selector(query: str) -> bool:
     """Whether it is a metric name with matchers and nothing else: no range, offset, function or operator."""
-    found = _SELECTOR.fullmatch(query)
-    if found is None or (found["name"] is None and found["braces"] is None):
+    match = _SELECTOR.fullmatch(query)
+    if match is None or (match["name"] is None and match["braces"] is None):
         return False
-    return found["braces"] is not None or found["name"].lower() not in _NUMBERS
+    return match["braces"] is not None or match["name"].lower() not in _NUMBERS
 
 
 def add_matchers(selector: str, matchers: str) -> str:

@@ -43,7 +43,7 @@ class QueryCheck:
 
     def take(self, look: Measurement, answers: Iterable[tuple[Query, QueryResult]]) -> None:
         """Take in the answers to this check's questions."""
-        self.failure, found, self.queries = None, dict[QueryPurpose, float](), ()
+        self.failure, result, self.queries = None, dict[QueryPurpose, float](), ()
         for question, answer in answers:
             if question.part is QueryPurpose.HISTORY:
                 self._recall(answer)
@@ -53,8 +53,8 @@ class QueryCheck:
             if isinstance(number, QueryFailure):
                 self.failure = self.failure or number
             else:
-                found[question.part] = number
-        self.seen(found.get(QueryPurpose.CANDIDATE, math.nan), found.get(QueryPurpose.BASELINE, math.nan))
+                result[question.part] = number
+        self.seen(result.get(QueryPurpose.CANDIDATE, math.nan), result.get(QueryPurpose.BASELINE, math.nan))
 
     def _recall(self, answer: QueryResult) -> None:
         """What the history says."""

@@ -42,10 +42,10 @@ def _share(value: object) -> float:
 
 
 def _probability(value: object) -> float:
-    found = _share(value)
-    if not 0.0001 <= found <= 0.2:
+    result = _share(value)
+    if not 0.0001 <= result <= 0.2:
         raise ValueError("a share from 0.01% to 20%")
-    return found
+    return result
 
 
 #: Of a check: `margin` (all checks) or `errors.margin` (one).
@@ -103,7 +103,7 @@ def with_settings(rollout: Rollout, settings: Mapping[str, str]) -> Rollout:
 
 
 def _with_check_setting(rollout: Rollout, name: str, check: str, key: str, text: str, problems: list[Problem]) -> Rollout:
-    known = [each.name for each in rollout.checks]
+    known = [check.name for check in rollout.checks]
     kinds = KINDS_OF_SETTING.get(key, tuple(CheckKind))
     if key not in CHECK_SETTINGS:
         allowed = ", ".join([*CHECK_SETTINGS, *POLICY_SETTINGS])

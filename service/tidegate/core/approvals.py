@@ -39,9 +39,9 @@ class Approval:
 def given_approvals(rollout: Rollout, signals: Sequence[Signal]) -> tuple[Signal, ...]:
     """Those given for the present step, the first of each person."""
     first: dict[str, Signal] = {}
-    for each in signals:
-        if each.kind == "promote" and each.step in (None, rollout.cursor):
-            first.setdefault(each.by, each)
+    for signal in signals:
+        if signal.kind == "promote" and signal.step in (None, rollout.cursor):
+            first.setdefault(signal.by, signal)
     return tuple(first.values())
 
 

@@ -60,8 +60,8 @@ def decide(
     """
     view = RolloutState(rollout, seen, signals, now, since, frozen, peers)
     ladder = PENDING_RULES if rollout.phase is Phase.PENDING else RULES
-    found = (rung(view) for rung in ladder)
-    return next(decision for decision in found if decision is not None)
+    result = (rung(view) for rung in ladder)
+    return next(decision for decision in result if decision is not None)
 
 
 # -- before anything moves --------------------------------------------------------------------------------------------
@@ -103,8 +103,8 @@ def roll_back(view: RolloutState) -> Decision | None:
     if view.rollout.phase is not Phase.RUNNING:
         return None
     asked = view.wished(SignalKind.ROLLBACK)
-    found = (_failed_analysis, _inconclusive_analysis, _failed_candidate, failed_task, rolled_back_peer)
-    reason = _rollback_reason(asked) if asked else next((said for look in found if (said := look(view))), "")
+    result = (_failed_analysis, _inconclusive_analysis, _failed_candidate, failed_task, rolled_back_peer)
+    reason = _rollback_reason(asked) if asked else next((said for look in result if (said := look(view))), "")
     return roll_back_or_halt(view.rollout, view.seen, reason) if reason else None
 
 
@@ -132,11 +132,11 @@ def _failed_candidate(view: RolloutState) -> str:
     """One sentence when more instances of the new release have failed than are tolerated."""
     rollout, policy = view.rollout, view.rollout.policy
     failed = [
-        each
-        for each in view.seen.instances
-        if each.release == rollout.new
-        and each.id not in rollout.spared
-        and (each.state is InstanceState.FAILED or each.restarts > policy.max_restarts)
+        instance
+        for instance in view.seen.instances
+        if instance.release == rollout.new
+        and instance.id not in rollout.spared
+        and (instance.state is InstanceState.FAILED or instance.restarts > policy.max_restarts)
     ]
     tolerated = policy.max_failure_ratio * view.step.fleet.get(rollout.new, 0)
     if len(failed) <= tolerated:
@@ -168,7 +168,7 @@ def remove_dead_members(view: RolloutState) -> Decision | None:
         return Shift(preview, "taking those out of the preview that no longer run", preview=True)
     if not living or len(living) == len(view.members):
         return None
-    gone = sorted(set(view.members) - {each.instance for each in living})
+    gone = sorted(set(view.members) - {member.instance for member in living})
     return Shift(living, f"taking out {len(gone)} that no longer run")
 
 
@@ -187,9 +187,9 @@ def remove_drained_members(view: RolloutState) -> Decision | None:
 def stop_surplus(view: RolloutState) -> Decision | None:
     """Rung 4: neither wanted nor routed, and idle or drained. Frees room before anything new is started."""
     free = [
-        each
-        for each in view.surplus
-        if not view.reachable(each) and each.state is not InstanceState.STOPPING and view.released(each)
+        instance
+        for instance in view.surplus
+        if not view.reachable(instance) and instance.state is not InstanceState.STOPPING and view.released(instance)
     ]
     if not free:
         return None
@@ -212,7 +212,7 @@ def start_missing(view: RolloutState) -> Decision | None:
 
 def _wait_for_room(view: RolloutState) -> Decision | None:
     """Without room for a surge, what is leaving must be gone before anything new comes."""
-    if view.rollout.in_place and view.surplus and not any(view.reachable(each) for each in view.surplus):
+    if view.rollout.in_place and view.surplus and not any(view.reachable(instance) for instance in view.surplus):
         return poll_soon(view, f"waiting for {format_names(view.surplus)} to be gone")
     return None
 
@@ -222,7 +222,7 @@ def wait_until_ready(view: RolloutState) -> Decision | None:
     if not view.awaited:
         return None
     if view.overdue:
-        detail = next((each.detail for each in view.awaited if each.detail), "")
+        detail = next((instance.detail for instance in view.awaited if instance.detail), "")
         return roll_back_or_halt(
             view.rollout, view.seen, _deadline_message(view, f"{format_names(view.awaited)} not ready", detail)
         )
@@ -250,7 +250,9 @@ def shift_preview(view: RolloutState) -> Decision | None:
     """The preview does not lead where it shall; the service's own traffic is not touched by it."""
     if view.preview_matches:
         return None
-    to = format_names(each for each in view.alive if any(each.id == wanted.instance for wanted in view.wanted_preview))
+    to = format_names(
+        instance for instance in view.alive if any(instance.id == wanted.instance for wanted in view.wanted_preview)
+    )
     return Shift(view.wanted_preview, f"the preview leads to {to or 'nothing'}", preview=True)
 
 

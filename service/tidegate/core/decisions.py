@@ -135,7 +135,7 @@ def shift_marks(rollout: Rollout, seconds: float) -> Rollout:
         return None if mark is None else mark + seconds
 
     verdict = None if rollout.verdict is None else replace(rollout.verdict, at=rollout.verdict.at + seconds)
-    tasks = tuple(each if each.state.ended else replace(each, begun=each.begun + seconds) for each in rollout.tasks)
+    tasks = tuple(task if task.state.ended else replace(task, begun=task.begun + seconds) for task in rollout.tasks)
     return replace(
         rollout,
         entered=then(rollout.entered),
@@ -176,7 +176,7 @@ def apply_move(rollout: Rollout, to: Move, now: Time) -> Rollout:
 
 def record_task(rollout: Rollout, run: TaskRun) -> Rollout:
     """The rollout with what is now known of a task."""
-    return replace(rollout, tasks=(*(each for each in rollout.tasks if each.name != run.name), run))
+    return replace(rollout, tasks=(*(task for task in rollout.tasks if task.name != run.name), run))
 
 
 def record_verdict(rollout: Rollout, verdict: Verdict) -> Rollout:

@@ -109,26 +109,26 @@ def find_difference(service: Service, release: Release, seen: ObservedState, now
     """What a repair would change; None when all is as the release wants. An instance that runs where the proxy knows it
     and is not ready is none: it may be busy, and the proxy's own checks see to it."""
     view = RolloutState(replace(make_repair(service, release, "", now), phase=Phase.RUNNING), seen, (), now, now)
-    by_state = {state: [each for each in view.surplus if each.state is state] for state in InstanceState}
+    by_state = {state: [instance for instance in view.surplus if instance.state is state] for state in InstanceState}
     said = [
         f"{format_names(by_state[state])} {state}"
         for state in (InstanceState.FAILED, InstanceState.STOPPED)
         if by_state[state]
     ]
-    excess = [each for each in view.surplus if each.state in ALIVE]
+    excess = [instance for instance in view.surplus if instance.state in ALIVE]
     said += [f"{format_names(excess)} beyond the {release.replicas} of {release.id}"] if excess else []
     said += [f"{len(ordinals)} of {name} missing" for name, ordinals in view.missing.items()]
-    standing = not said and all(view.serves(each) for each in view.target)
+    standing = not said and all(view.serves(instance) for instance in view.target)
     said += _router_differences(view)
     return Difference("; ".join(said), standing) if said else None
 
 
 def _router_differences(view: RolloutState) -> list[str]:
     """What the proxy does that it should not."""
-    unrouted: list[Instance] = [each for each in view.target if not view.routed(each)]
-    moved = [each for each in view.target if view.routed(each) and not view.reached(each)]
-    gone = len(set(view.members) - {each.id for each in view.alive})
-    strangers = len(set(view.members) - {each.id for each in view.target}) - gone
+    unrouted: list[Instance] = [instance for instance in view.target if not view.routed(instance)]
+    moved = [instance for instance in view.target if view.routed(instance) and not view.reached(instance)]
+    gone = len(set(view.members) - {instance.id for instance in view.alive})
+    strangers = len(set(view.members) - {instance.id for instance in view.target}) - gone
     said = [f"{format_names(unrouted)} not in the proxy"] if unrouted else []
     said += [f"{format_names(moved)} in the proxy at another address"] if moved else []
     said += [f"{gone} in the proxy that no longer run{'s' if gone == 1 else ''}"] if gone else []

@@ -65,7 +65,7 @@ def _wait_and_observe(view: RolloutState, until: Time, why: str) -> Wait:
 def _keep_old_ended(view: RolloutState) -> bool:
     """Whether somebody ends the keeping. An approval of all holds does not: that the old release is kept is none."""
     kind, step = SignalKind.PROMOTE, view.rollout.cursor
-    return any(each.kind is kind and each.step == step for each in view.signals)
+    return any(signal.kind is kind and signal.step == step for signal in view.signals)
 
 
 def _next_measurement(view: RolloutState) -> Time:
@@ -80,7 +80,9 @@ def wait_for_drain(view: RolloutState) -> Decision | None:
     kept_busy = [each for each in view.kept if not view.reachable(each) and not view.released(each)]
     if kept_busy:
         return poll_soon(view, f"draining {format_names(kept_busy)}")
-    leaving = [each for each in view.surplus if each.state is not InstanceState.STOPPING or view.step.gate.cleared]
+    leaving = [
+        instance for instance in view.surplus if instance.state is not InstanceState.STOPPING or view.step.gate.cleared
+    ]
     if leaving:
         return poll_soon(view, f"waiting for {format_names(leaving)} to be gone")
     if view.step.gate.cleared and (view.seen.routed.draining or view.seen.preview.draining):
@@ -203,7 +205,7 @@ def _next_task(view: RolloutState, names: Sequence[str]) -> Decision | None:
 def failed_task(view: RolloutState) -> str:
     """One sentence when a task failed that traffic must not be moved after."""
     return next(
-        (each.message for each in view.rollout.tasks if each.state is TaskState.FAILED and each.name in BLOCKING), ""
+        (task.message for task in view.rollout.tasks if task.state is TaskState.FAILED and task.name in BLOCKING), ""
     )
 
 
@@ -218,7 +220,7 @@ NOT_FORWARD = frozenset({Phase.ROLLING_BACK, Phase.ROLLED_BACK, Phase.FAILED})
 
 def rolled_back_peer(view: RolloutState) -> str:
     """One sentence when another one of the group turned back."""
-    turned = next((each for each in view.peers if each.phase in NOT_FORWARD), None)
+    turned = next((peer for peer in view.peers if peer.phase in NOT_FORWARD), None)
     if turned is None:
         return ""
     return f"together with {turned.service}, which turned back" + (f": {turned.reason}" if turned.reason else "")
@@ -231,5 +233,5 @@ def wait_for_group(view: RolloutState) -> Decision | None:
         return None
     if view.rollout.arrived < point:
         return Mark(MarkKind.WAITING_FOR_GROUP, f"at point {point} of its group")
-    late = [each.service for each in view.peers if each.arrived < point and each.phase is not Phase.SUCCEEDED]
+    late = [peer.service for peer in view.peers if peer.arrived < point and peer.phase is not Phase.SUCCEEDED]
     return Wait(view.now + 0.5, f"waiting for {', '.join(late)}") if late else None

@@ -243,7 +243,7 @@ def plan_rollback(rollout: Rollout, seen: ObservedState) -> Plan:
 def _plan_rollback(rollout: Rollout, seen: ObservedState) -> Plan:
     if rollout.old is None or not rollout.in_place:
         return rollback_plan(rollout.old, rollout.old_replicas)
-    there = [each.release for each in seen.instances if each.state is not InstanceState.STOPPING]
+    there = [instance.release for instance in seen.instances if instance.state is not InstanceState.STOPPING]
     return rollback_in_place(
         rollout.old,
         rollout.new,

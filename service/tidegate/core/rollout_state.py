@@ -129,12 +129,12 @@ class RolloutState:
     @cached_property
     def members(self) -> dict[str, Member]:
         """The proxy's members by instance."""
-        return {each.instance: each for each in self.seen.routed.members}
+        return {member.instance: member for member in self.seen.routed.members}
 
     @cached_property
     def previewed(self) -> dict[str, Member]:
         """The preview's members by instance."""
-        return {each.instance: each for each in self.seen.preview.members}
+        return {member.instance: member for member in self.seen.preview.members}
 
     def routed(self, instance: Instance) -> bool:
         """Whether the proxy sends it new requests."""
@@ -156,7 +156,7 @@ class RolloutState:
     @cached_property
     def alive(self) -> tuple[Instance, ...]:
         """Those that run or are coming up, the most useful first: ready, then already routed, then by ordinal."""
-        living = (each for each in self.seen.instances if each.state in ALIVE)
+        living = (instance for instance in self.seen.instances if instance.state in ALIVE)
         return tuple(sorted(living, key=self._usefulness))
 
     def _usefulness(self, instance: Instance) -> tuple[bool, bool, int, str]:
@@ -179,7 +179,7 @@ class RolloutState:
         back = rollout.phase is Phase.ROLLING_BACK and rollout.kind is RolloutKind.RELEASE
         if not back or rollout.new not in wanted:
             return wanted
-        ready = sum(1 for each in self.alive if self.serves(each) and each.release == self.rollout.new)
+        ready = sum(1 for instance in self.alive if self.serves(instance) and instance.release == self.rollout.new)
         return {**wanted, self.rollout.new: min(ready, wanted[self.rollout.new])}
 
     @staticmethod
@@ -200,14 +200,14 @@ class RolloutState:
     def _chosen(self, wanted: Fleet) -> tuple[Instance, ...]:
         chosen: list[Instance] = []
         for release, count in wanted.items():
-            chosen += [each for each in self.alive if each.release == release][:count]
+            chosen += [instance for instance in self.alive if instance.release == release][:count]
         return tuple(chosen)
 
     @cached_property
     def surplus(self) -> tuple[Instance, ...]:
         """Those that are not wanted, whatever their state, failed ones included."""
         wanted = {each.id for each in self.kept}
-        return tuple(each for each in self.seen.instances if each.id not in wanted)
+        return tuple(instance for instance in self.seen.instances if instance.id not in wanted)
 
     @cached_property
     def missing(self) -> dict[str, tuple[int, ...]]:
@@ -220,14 +220,14 @@ class RolloutState:
         return gaps
 
     def _free_ordinals(self, release: str, count: int) -> tuple[int, ...]:
-        taken = {each.ordinal for each in self.seen.instances if each.release == release}
+        taken = {instance.ordinal for instance in self.seen.instances if instance.release == release}
         free = (ordinal for ordinal in range(len(taken) + count) if ordinal not in taken)
         return tuple(next(free) for _ in range(count))
 
     @cached_property
     def awaited(self) -> tuple[Instance, ...]:
         """Those that must become ready before the step can go on: about to serve, or of the new release."""
-        serving = {each.id for each in self.target}
+        serving = {instance.id for instance in self.target}
         return tuple(
             each
             for each in self.kept
@@ -245,7 +245,7 @@ class RolloutState:
     def wanted_members(self) -> tuple[Member, ...]:
         """The target as the proxy shall know it, with its weights."""
         weight = member_weights(self.route, self.rollout.new, self.step.share)
-        return tuple(member_of(each, weight[each.release]) for each in self.target)
+        return tuple(member_of(instance, weight[instance.release]) for instance in self.target)
 
     @cached_property
     def matches(self) -> bool:
@@ -276,16 +276,16 @@ class RolloutState:
         return self._living(self.seen.preview.members)
 
     def _living(self, members: Sequence[Member]) -> tuple[Member, ...]:
-        there = {member_of(each) for each in self.alive}
-        return tuple(each for each in members if replace(each, weight=1) in there)
+        there = {member_of(instance) for instance in self.alive}
+        return tuple(member for member in members if replace(member, weight=1) in there)
 
     # -- tasks ----------------------------------------------------------------------------------------------------
 
     def task(self, name: str) -> TaskRun | None:
         """What is recorded of a task; None when it was not begun."""
-        return next((each for each in self.rollout.tasks if each.name == name), None)
+        return next((task for task in self.rollout.tasks if task.name == name), None)
 
 
 def format_names(instances: Iterable[Instance]) -> str:
     """`v1-1/0, v1-1/1`: instances in a sentence."""
-    return ", ".join(f"{each.release}/{each.ordinal}" for each in instances)
+    return ", ".join(f"{instance.release}/{instance.ordinal}" for instance in instances)

@@ -127,7 +127,7 @@ class _DocumentDiff:
 
     def _body(self, words: str, both: NodePair) -> Iterator[ApiChange]:
         old, new = (
-            None if (found := each.get("requestBody")) is None else document.resolve(found)
+            None if (result := each.get("requestBody")) is None else document.resolve(result)
             for document, each in zip(self.documents, both, strict=True)
         )
         if new is not None and new.flag("required") and (old is None or not old.flag("required")):
@@ -142,9 +142,9 @@ class _DocumentDiff:
     def _answers(self, words: str, both: NodePair) -> Iterator[ApiChange]:
         old, new = (each.mapping("responses") for each in both)
         for code, node in old.items():
-            found, told = _covering_response(code, new), f"{words}: answer {code}"
-            if found is not None:
-                yield from self._answer(told, (self.documents[0].resolve(node), self.documents[1].resolve(found)))
+            result, told = _covering_response(code, new), f"{words}: answer {code}"
+            if result is not None:
+                yield from self._answer(told, (self.documents[0].resolve(node), self.documents[1].resolve(result)))
             elif code.startswith("x-"):
                 continue
             else:
@@ -173,12 +173,12 @@ class _DocumentDiff:
     def _contents(self, words: str, both: NodePair, use: Usage) -> Iterator[ApiChange]:
         old, new = (document.media(each) for document, each in zip(self.documents, both, strict=True))
         for media, node in old.items():
-            found = _covering_media(media, new)
-            if found is None:
+            result = _covering_media(media, new)
+            if result is None:
                 yield ApiChange(Effect.BREAKING, node.pointer, f"{words} is not {media} any more")
                 continue
-            yield from self._schemas(words, (node.get("schema"), found.get("schema")), found, use)
-            yield from self._apart("encoding", (node, found), words)
+            yield from self._schemas(words, (node.get("schema"), result.get("schema")), result, use)
+            yield from self._apart("encoding", (node, result), words)
 
     def _schemas(self, words: str, both: tuple[Node | None, Node | None], place: Node, use: Usage) -> Iterator[ApiChange]:
         old, new = (each or Node(ANY_SCHEMA.value, f"{place.pointer}/schema") for each in both)

@@ -41,21 +41,21 @@ class Node:
 
     def mapping(self, key: str) -> Mapping[str, Node]:
         """The values below a key by name; empty where it is absent. Raises `Undecidable` for anything but an object."""
-        found = self.get(key)
-        if found is None:
+        result = self.get(key)
+        if result is None:
             return {}
-        if not isinstance(found.value, Mapping):
-            raise Undecidable(f"{found.pointer} is not an object")
-        return {str(name): found.child(str(name), value=value) for name, value in found.value.items()}
+        if not isinstance(result.value, Mapping):
+            raise Undecidable(f"{result.pointer} is not an object")
+        return {str(name): result.child(str(name), value=value) for name, value in result.value.items()}
 
     def sequence(self, key: str) -> Sequence[Node]:
         """The values of a list; empty where it is absent. Raises `Undecidable` for anything but a list."""
-        found = self.get(key)
-        if found is None:
+        result = self.get(key)
+        if result is None:
             return ()
-        if not isinstance(found.value, Sequence) or isinstance(found.value, str):
-            raise Undecidable(f"{found.pointer} is not a list")
-        return tuple(found.child(str(place), value=value) for place, value in enumerate(found.value))
+        if not isinstance(result.value, Sequence) or isinstance(result.value, str):
+            raise Undecidable(f"{result.pointer} is not a list")
+        return tuple(result.child(str(place), value=value) for place, value in enumerate(result.value))
 
     def flag(self, key: str) -> bool:
         """Whether it says true."""
@@ -63,8 +63,8 @@ class Node:
 
     def text(self, key: str) -> str:
         """A text; empty where there is none."""
-        found = self.value.get(key) if isinstance(self.value, Mapping) else None
-        return found if isinstance(found, str) else ""
+        result = self.value.get(key) if isinstance(self.value, Mapping) else None
+        return result if isinstance(result, str) else ""
 
 
 class OpenApiDocument:
@@ -106,31 +106,31 @@ class OpenApiDocument:
     @cached_property
     def bases(self) -> frozenset[str]:
         """The paths below which it says to be served; hosts are left out, for they name the proxy or an instance."""
-        found = {_base_path(server) for server in self.root.sequence("servers")}
-        return frozenset(found or {""})
+        result = {_base_path(server) for server in self.root.sequence("servers")}
+        return frozenset(result or {""})
 
     @cached_property
     def paths(self) -> Mapping[str, tuple[str, Node]]:
         """By template with nameless variables (`/orders/{}`): the path as it is written, and its item."""
-        found: dict[str, tuple[str, Node]] = {}
+        nodes: dict[str, tuple[str, Node]] = {}
         for path, item in self.root.mapping("paths").items():
             if path.startswith("x-"):
                 continue
             template = re.sub(r"\{[^}]*\}", "{}", path)
-            if template in found:
-                raise Undecidable(f"{found[template][0]} and {path} are the same path")
-            found[template] = (path, self.resolve(item))
-        return found
+            if template in nodes:
+                raise Undecidable(f"{nodes[template][0]} and {path} are the same path")
+            nodes[template] = (path, self.resolve(item))
+        return nodes
 
     def operations(self, item: Node) -> Mapping[str, Node]:
         """By method, in capitals."""
-        found = {method: item.get(method) for method in METHODS}
-        return {method.upper(): each for method, each in found.items() if each is not None}
+        result = {method: item.get(method) for method in METHODS}
+        return {method.upper(): each for method, each in result.items() if each is not None}
 
     def parameters(self, path: str, item: Node, operation: Node) -> Mapping[tuple[str, str], Node]:
         """By where they are and their name; those of a path by their place in it, headers in small letters."""
         variables = re.findall(r"\{([^}]*)\}", path)
-        found: dict[tuple[str, str], Node] = {}
+        nodes: dict[tuple[str, str], Node] = {}
         for node in (*item.sequence("parameters"), *operation.sequence("parameters")):
             each = self.resolve(node)
             where, name = each.text("in"), each.text("name")
@@ -138,8 +138,8 @@ class OpenApiDocument:
                 name = name.lower()
             elif where == "path" and name in variables:
                 name = str(variables.index(name))
-            found[where, name] = each
-        return found
+            nodes[where, name] = each
+        return nodes
 
     def security(self, operation: Node) -> Sequence[Mapping[str, frozenset[str]]]:
         """What a client must show, as alternatives: scopes by the definition of each scheme. None at all: nothing."""

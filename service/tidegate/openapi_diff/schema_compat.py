@@ -83,13 +83,13 @@ class SchemaComparer:
             self._known[key] = ()
             self._depth += 1
             try:
-                found = tuple(dict.fromkeys(self._compared(pair, use)))
+                result = tuple(dict.fromkeys(self._compared(pair, use)))
             finally:
                 self._depth -= 1
         except Undecidable as reason:
-            found = (ApiChange(Effect.UNKNOWN, pair.new.pointer, f"{pair.words}: cannot tell: {reason}"),)
-        self._known[key] = found
-        return found
+            result = (ApiChange(Effect.UNKNOWN, pair.new.pointer, f"{pair.words}: cannot tell: {reason}"),)
+        self._known[key] = result
+        return result
 
     def _compared(self, pair: SchemaPair, use: Usage) -> Iterator[ApiChange]:
         old, new = shapes_of(self.old, pair.old), shapes_of(self.new, pair.new)
@@ -219,8 +219,8 @@ def _resolved_pointer(document: OpenApiDocument, node: Node) -> str:
 
 
 def _all_types(branches: Sequence[SchemaShape]) -> frozenset[str]:
-    found = frozenset[str]().union(*(each.types for each in branches))
-    return found - {"integer"} if "number" in found else found
+    result = frozenset[str]().union(*(branch.types for branch in branches))
+    return result - {"integer"} if "number" in result else result
 
 
 def _lost_types(sent: frozenset[str], known: frozenset[str]) -> frozenset[str]:

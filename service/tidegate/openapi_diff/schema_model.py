@@ -78,23 +78,23 @@ def _shapes_of(document: OpenApiDocument, node: Node, within: tuple[str, ...]) -
         raise Undecidable(f"{node.pointer} is not a schema")
     if "$ref" in node.value:
         target = document.resolve(node)
-        found = _shapes_of(document, target, within)
+        result = _shapes_of(document, target, within)
         rest = {key: value for key, value in node.value.items() if key != "$ref"}
         if not document.siblings or not rest:
-            return found
-        return _combine_all(found, _shapes_of(document, Node(rest, node.pointer + "/"), within))
-    found = (_own_shape(document, node),)
+            return result
+        return _combine_all(result, _shapes_of(document, Node(rest, node.pointer + "/"), within))
+    result = (_own_shape(document, node),)
     for part in node.sequence("allOf"):
-        found = _combine_all(found, _shapes_of(document, part, within))
+        result = _combine_all(result, _shapes_of(document, part, within))
     for key in ("anyOf", "oneOf"):
         branches = node.sequence(key)
         if branches:
-            found = _combine_all(
-                found, _join_branches([each for part in branches for each in _shapes_of(document, part, within)])
+            result = _combine_all(
+                result, _join_branches([each for part in branches for each in _shapes_of(document, part, within)])
             )
     if document.nullable and node.flag("nullable"):
-        found = tuple(replace(each, types=each.types | {"null"}) for each in found)
-    return found
+        result = tuple(replace(each, types=each.types | {"null"}) for each in result)
+    return result
 
 
 def _own_shape(document: OpenApiDocument, node: Node) -> SchemaShape:
@@ -121,15 +121,15 @@ def _own_shape(document: OpenApiDocument, node: Node) -> SchemaShape:
 
 
 def _read_types(node: Node, raw: Mapping[str, object], values: Sequence[object] | None) -> frozenset[str]:
-    told = raw.get("type")
-    if told is None:
+    type_ = raw.get("type")
+    if type_ is None:
         implied = {kind for key, kind in IMPLIED_TYPES.items() if key in raw}
-        found = implied or ({_type_of(value) for value in values} if values is not None else TYPES)
+        result = implied or ({_type_of(value) for value in values} if values is not None else TYPES)
     else:
-        found = {told} if isinstance(told, str) else set(told) if isinstance(told, list) else {""}
-    if not found <= TYPES:
-        raise Undecidable(f"{node.pointer} has a type that is not known: {told}")
-    return frozenset(found - {"integer"} if "number" in found else found)
+        result = {type_} if isinstance(type_, str) else set(type_) if isinstance(type_, list) else {""}
+    if not result <= TYPES:
+        raise Undecidable(f"{node.pointer} has a type that is not known: {type_}")
+    return frozenset(result - {"integer"} if "number" in result else result)
 
 
 def _type_of(value: object) -> str:
@@ -155,17 +155,17 @@ def _read_bound(
     raw: Mapping[str, object], key: str, exclusive: str, tighter: Callable[[Iterable[float]], float]
 ) -> NumericBound | None:
     """`exclusiveMinimum: true` beside `minimum` in 3.0, a number of its own from 3.1 on."""
-    found = [] if (value := _read_number(raw, key)) is None else [NumericBound(value, raw.get(exclusive) is True)]
+    result = [] if (value := _read_number(raw, key)) is None else [NumericBound(value, raw.get(exclusive) is True)]
     if (own := _read_number(raw, exclusive)) is not None:
-        found.append(NumericBound(own, True))
-    return _tightest_bound(found, tighter)
+        result.append(NumericBound(own, True))
+    return _tightest_bound(result, tighter)
 
 
 def _tightest_bound(bounds: Sequence[NumericBound], tighter: Callable[[Iterable[float]], float]) -> NumericBound | None:
     if not bounds:
         return None
-    value = tighter(each.value for each in bounds)
-    return NumericBound(value, any(each.exclusive for each in bounds if each.value == value))
+    value = tighter(bound.value for bound in bounds)
+    return NumericBound(value, any(bound.exclusive for bound in bounds if bound.value == value))
 
 
 # -- several schemas as one -------------------------------------------------------------------------------------------
@@ -232,12 +232,12 @@ def _tightest_size(key: str, one: SchemaShape, other: SchemaShape) -> float:
 
 
 def _merge_properties(one: Mapping[str, Node], other: Mapping[str, Node]) -> Mapping[str, Node]:
-    found = dict(one)
+    result = dict(one)
     for name, node in other.items():
-        merged = _merge_nodes(found.get(name), node)
+        merged = _merge_nodes(result.get(name), node)
         assert merged is not None
-        found[name] = merged
-    return found
+        result[name] = merged
+    return result
 
 
 def _merge_nodes(one: Node | None, other: Node | None) -> Node | None:
@@ -249,10 +249,10 @@ def _merge_nodes(one: Node | None, other: Node | None) -> Node | None:
 
 def _join_branches(branches: Sequence[SchemaShape]) -> tuple[SchemaShape, ...]:
     """Branches that say nothing but types are one; `null` beside others is one more type of each of these."""
-    bare = frozenset[str]().union(*(each.types for each in branches if each.bare))
+    bare = frozenset[str]().union(*(branch.types for branch in branches if branch.bare))
     bare = bare - {"integer"} if "number" in bare else bare
-    others = list(dict.fromkeys(id(each) for each in branches if not each.bare))
-    kept = [each for each in branches if id(each) in others]
+    others = list(dict.fromkeys(id(branch) for branch in branches if not branch.bare))
+    kept = [branch for branch in branches if id(branch) in others]
     if kept and bare == {"null"}:
         return tuple(replace(each, types=each.types | {"null"}, values=_with_null(each.values)) for each in kept)
     return (*kept, *([SchemaShape(types=bare)] if bare or not kept else []))

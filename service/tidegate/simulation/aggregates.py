@@ -46,8 +46,8 @@ class ReleaseCounts:
         low = np.where(inside > 0, BUCKET_BOUNDS[below], 0.0)
         low_count = np.where(inside > 0, _take_bound(up_to, below), 0)
         part = np.clip((rank - low_count) / np.maximum(_take_bound(up_to, inside) - low_count, 1), 0, 1)
-        found = np.where(bucket > last, BUCKET_BOUNDS[-1], low + (BUCKET_BOUNDS[inside] - low) * part)
-        return np.where(self.requests > 0, found, np.nan)
+        result = np.where(bucket > last, BUCKET_BOUNDS[-1], low + (BUCKET_BOUNDS[inside] - low) * part)
+        return np.where(self.requests > 0, result, np.nan)
 
 
 def _take_bound(counts: Counts, place: Counts) -> Counts:

@@ -50,13 +50,13 @@ def _capital(bad: Counts, old_bad: Counts, tolerated: Floats, old_requests: Coun
     """[R, T]: what is left of 1. `tolerated` [R, T]: the new release's requests times the margin."""
     won = _winnings(bad, old_bad, tolerated, old_requests)
     starts = [_start(made, number) for number in range(made.judged)]
-    found: Floats = np.zeros(won.shape)
+    result: Floats = np.zeros(won.shape)
     interval = np.arange(won.shape[1])[None]
     for start in starts:
         for stake in STAKES:
             logs = np.cumsum(np.where(interval >= start, np.log1p(stake * won), 0), 1)
-            found = found + np.exp(np.minimum(logs, CAP_NATS)) / (len(STAKES) * len(starts))
-    return found
+            result = result + np.exp(np.minimum(logs, CAP_NATS)) / (len(STAKES) * len(starts))
+    return result
 
 
 def _start(made: GeneratedRollout, number: int) -> int:

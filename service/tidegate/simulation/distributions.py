@@ -35,11 +35,11 @@ def autoregressive_levels(
         return np.zeros(shape)
     kept = math.exp(-interval / time_constant)
     pushes = rng.standard_normal((steps, replicates, instances)) * deviation * math.sqrt(1 - kept * kept)
-    found = np.empty((steps, replicates, instances))
-    found[0] = rng.standard_normal((replicates, instances)) * deviation
+    result = np.empty((steps, replicates, instances))
+    result[0] = rng.standard_normal((replicates, instances)) * deviation
     for step in range(1, steps):
-        found[step] = kept * found[step - 1] + pushes[step]
-    return found.transpose(1, 0, 2)
+        result[step] = kept * result[step - 1] + pushes[step]
+    return result.transpose(1, 0, 2)
 
 
 def overdispersed_counts(rng: np.random.Generator, expected: Floats, dispersion: float) -> Counts:
@@ -59,11 +59,11 @@ def slow_shares(
     requests, the latency is multiplied by `tail_factor`.
     """
     distance = np.log(BUCKET_BOUNDS) - math.log(median) - shift[..., None]
-    found = _slower(distance, spread)
+    result = _slower(distance, spread)
     if tail_share is not None and np.any(tail_share):
         share = tail_share[..., None]
-        found = (1 - share) * found + share * _slower(distance - math.log(tail_factor), spread)
-    return found
+        result = (1 - share) * result + share * _slower(distance - math.log(tail_factor), spread)
+    return result
 
 
 def _slower(distance: Floats, spread: float) -> Floats:
@@ -77,11 +77,11 @@ def slow_counts(rng: np.random.Generator, requests: Counts, shares: Floats) -> C
 
     Those slower than a bound are drawn among those slower than the bound before, so the counts never rise.
     """
-    found = np.empty((*requests.shape, shares.shape[-1]), dtype=np.int64)
+    result = np.empty((*requests.shape, shares.shape[-1]), dtype=np.int64)
     left, before = requests, np.ones(requests.shape)
     for bound in range(shares.shape[-1]):
         chance = np.clip(shares[..., bound] / np.maximum(before, 1e-300), 0, 1)
         left = rng.binomial(left, chance)
-        found[..., bound] = left
+        result[..., bound] = left
         before = shares[..., bound]
-    return found
+    return result

@@ -157,18 +157,18 @@ def _shocks(rng: np.random.Generator, course: BatchSchedule, noise: RolloutNoise
 
 def _one_of(rng: np.random.Generator, replicates: int, instances: int, candidates: int) -> Floats:
     """[R, 1, n]: 1 for one instance of the first `candidates`, 0 for the others."""
-    found = np.zeros((replicates, 1, instances))
-    found[np.arange(replicates), 0, rng.integers(0, candidates, replicates)] = 1
-    return found
+    result = np.zeros((replicates, 1, instances))
+    result[np.arange(replicates), 0, rng.integers(0, candidates, replicates)] = 1
+    return result
 
 
 def _faulty_instances(rng: np.random.Generator, course: BatchSchedule, fault: Fault, replicates: int) -> Floats:
     """[R, T, n]: 1 where the fault shows."""
     shows = course.is_new & (course.time[:, None] >= fault.onset)
-    found = np.broadcast_to(shows[None], (replicates, *shows.shape)).astype(float)
+    result = np.broadcast_to(shows[None], (replicates, *shows.shape)).astype(float)
     if not fault.one_of_k:
-        return found
-    return found * _one_of(rng, replicates, course.size.n, int((course.batch == 0).sum()))
+        return result
+    return result * _one_of(rng, replicates, course.size.n, int((course.batch == 0).sum()))
 
 
 def _traffic(rng: np.random.Generator, course: BatchSchedule, noise: RolloutNoise, replicates: int) -> Floats:

@@ -121,7 +121,7 @@ def _validate(found: Mapping[str, Any], model: type[F], kind: type) -> F:
     try:
         file = model.model_validate(given)
     except ValidationError as error:
-        raise InvalidGrid([*(_problem_of(each, given, kind) for each in error.errors()), *problems]) from error
+        raise InvalidGrid([*(_problem_of(detail, given, kind) for detail in error.errors()), *problems]) from error
     if problems:
         raise InvalidGrid(problems)
     return file
@@ -159,9 +159,9 @@ def _cross_field_problems(found: Mapping[str, Any]) -> Iterator[Problem]:
 def _shock_problems(found: Mapping[str, Any]) -> Iterator[Problem]:
     """A shock lies within what is watched after the switch."""
     windows = [size.get("window") for _, size in _tables(found, "sizes")]
-    shortest = min((each for each in windows if isinstance(each, int | float)), default=float("inf"))
+    shortest = min((window for window in windows if isinstance(window, int | float)), default=float("inf"))
     base = [("base", found["base"])] if isinstance(found.get("base"), Mapping) else []
-    for path, noise in [*((f"noises[{index}]", each) for index, each in _tables(found, "noises")), *base]:
+    for path, noise in [*((f"noises[{index}]", table) for index, table in _tables(found, "noises")), *base]:
         lasts = noise.get("shock_len", SwitchNoise.shock_len)
         if (noise.get("shock_pp") or noise.get("shock_lat")) and isinstance(lasts, int | float) and lasts > shortest:
             yield Problem(f"{path}.shock_len", f"found {lasts:g}; allowed: at most {shortest:g}, the shortest window")
@@ -175,15 +175,15 @@ def _duplicate_names(found: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def _names(found: Mapping[str, Any], table: str) -> list[str]:
-    return [each["name"] for _, each in _tables(found, table) if isinstance(each.get("name"), str)]
+    return [table["name"] for _, table in _tables(found, table) if isinstance(table.get("name"), str)]
 
 
 def _tables(found: Mapping[str, Any], table: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """The tables of an array of them with their places, as far as they are tables."""
     entries = found.get(table)
-    for index, each in enumerate(entries if isinstance(entries, list) else []):
-        if isinstance(each, Mapping):
-            yield index, each
+    for index, entry in enumerate(entries if isinstance(entries, list) else []):
+        if isinstance(entry, Mapping):
+            yield index, entry
 
 
 # -- pydantic's mistakes in our words ------------------------------------------------------------------------------------
@@ -192,7 +192,7 @@ def _tables(found: Mapping[str, Any], table: str) -> Iterator[tuple[int, Mapping
 def _problem_of(error: ErrorDetails, found: Mapping[str, Any], kind: type) -> Problem:
     place = error["loc"]
     path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).removeprefix(".")
-    names = (each.get("name") for index, each in _tables(found, str(place[0])) if len(place) == 3 and index == place[1])
+    names = (table.get("name") for index, table in _tables(found, str(place[0])) if len(place) == 3 and index == place[1])
     name = next(names, None)
     within = f' (in "{name}")' if isinstance(name, str) and place[-1] != "name" else ""
     return Problem(path, f"{_error_message(error, kind)}{within}")

@@ -73,12 +73,12 @@ def _evidence(
     logs = np.cumsum(_log_likelihood(bad, old_bad, new.requests, old.requests, prior), 1)
     begins = [round((number * made.window + WARMUP_SECONDS) / made.dt) for number in range(made.judged)]
     begins = [begin for begin in begins if begin < logs.shape[1]]
-    found = np.zeros(logs.shape[:2])
+    result = np.zeros(logs.shape[:2])
     for number, begin in enumerate(begins):
         before = logs[:, begin - 1][:, None] if begin else 0.0
-        found[:, :begin] += _weight(number, len(begins))
-        found[:, begin:] += _weight(number, len(begins)) * _mixed(logs[:, begin:] - before, prior)
-    return np.asarray(np.minimum(found, math.exp(CAP_NATS)))
+        result[:, :begin] += _weight(number, len(begins))
+        result[:, begin:] += _weight(number, len(begins)) * _mixed(logs[:, begin:] - before, prior)
+    return np.asarray(np.minimum(result, math.exp(CAP_NATS)))
 
 
 def _weight(number: int, processes: int) -> float:
@@ -92,13 +92,13 @@ def _log_likelihood(bad: Counts, old_bad: Counts, requests: Counts, old_requests
     together = (bad + old_bad)[..., None]
     expected = old_requests[..., None] + requests[..., None] * np.exp(prior.theta)
     equal = np.maximum((requests + old_requests)[..., None], 1e-9)
-    found = bad[..., None] * prior.theta - together * np.log(np.maximum(expected, 1e-9) / equal)
-    return np.where(((requests > 0) & (old_requests > 0))[..., None], found, 0.0)
+    result = bad[..., None] * prior.theta - together * np.log(np.maximum(expected, 1e-9) / equal)
+    return np.where(((requests > 0) & (old_requests > 0))[..., None], result, 0.0)
 
 
 def _mixed(logs: Floats, prior: EffectPrior) -> Floats:
     """The mixture over theta of likelihood ratios [..., K], which is an e-value."""
     weighted = logs + prior.log_weight
     top = weighted.max(-1)
-    found = top + np.log(np.exp(weighted - top[..., None]).sum(-1))
-    return np.asarray(np.exp(np.minimum(found, CAP_NATS)))
+    result = top + np.log(np.exp(weighted - top[..., None]).sum(-1))
+    return np.asarray(np.exp(np.minimum(result, CAP_NATS)))

@@ -49,14 +49,14 @@ def _more_errors(new: ReleaseCounts, old: ReleaseCounts) -> Mask:
 
 def _slower(new: ReleaseCounts, old: ReleaseCounts) -> Mask:
     """[R, K]: by the t-test of all scrapes up to each."""
-    found: Mask = np.zeros(new.requests.shape, dtype=np.bool_)
+    result: Mask = np.zeros(new.requests.shape, dtype=np.bool_)
     scrapes = np.arange(1, new.requests.shape[1] + 1)
     critical = student_t.ppf(1 - ALPHA, np.maximum(2 * (scrapes - 1), 1))
     for share in QUANTILES:
         mean, error = _so_far(new.quantile(share))
         old_mean, old_error = _so_far(old.quantile(share))
-        found |= (mean - old_mean) / np.sqrt(error + old_error) > critical
-    return np.asarray(found & (scrapes >= MIN_SCRAPES))
+        result |= (mean - old_mean) / np.sqrt(error + old_error) > critical
+    return np.asarray(result & (scrapes >= MIN_SCRAPES))
 
 
 def _so_far(latency: Floats) -> tuple[Floats, Floats]:

@@ -117,7 +117,7 @@ def _tasks(
     names = [noise.name for noise in grid.noises] + [fault.name for fault in grid.faults]
     _require_known(sizes, [size.name for size in grid.sizes], "sizes")
     _require_known(scenarios, names, "scenarios")
-    found = []
+    result = []
     for place, size in enumerate(grid.sizes):
         if sizes and size.name not in sizes:
             continue
@@ -125,13 +125,13 @@ def _tasks(
         if only != "fault":
             for number, noise in enumerate(grid.noises):
                 if not scenarios or noise.name in scenarios:
-                    found.append(_CellTask(size, noise, NO_FAULT, each, grid.seed, first + number))
+                    result.append(_CellTask(size, noise, NO_FAULT, each, grid.seed, first + number))
         if only != "null":
             for number, fault in enumerate(grid.faults, FIRST_FAULT_SEED):
                 if not scenarios or fault.name in scenarios:
                     fewer = max(MIN_FAULTY, each // 2)
-                    found.append(_CellTask(size, grid.base, fault, fewer, grid.seed, first + number))
-    return found
+                    result.append(_CellTask(size, grid.base, fault, fewer, grid.seed, first + number))
+    return result
 
 
 def _require_known(wanted: Collection[str], known: Sequence[str], what: str) -> None:
@@ -172,13 +172,13 @@ def _run_tasks(
     progress: Progress | None,
 ) -> list[GridCell]:
     """The largest services first, so that no process is left alone with one at the end."""
-    found: dict[int, list[GridCell]] = {}
+    grid_cells: dict[int, list[GridCell]] = {}
     order = sorted(range(len(tasks)), key=lambda place: -tasks[place].size.n)
     for place, cells in _run_each(order, tasks, rollouts, deciders, jobs):
-        found[place] = cells
+        grid_cells[place] = cells
         if progress is not None:
-            progress(len(found), len(tasks), cells)
-    return [cell for place in range(len(tasks)) for cell in found[place]]
+            progress(len(grid_cells), len(tasks), cells)
+    return [cell for place in range(len(tasks)) for cell in grid_cells[place]]
 
 
 def _run_each(

@@ -34,11 +34,11 @@ def calibrate_in_time(bad: Array, exposure: Array, dt: float, prior_sd: float, o
     excess = (blocks[:, span:] - expected) ** 2 - dispersion[:, None] * expected * (1 + expected / np.maximum(before, 1))
     variance = np.maximum(0, excess.sum(1) / np.maximum((expected**2).sum(1), 1e-9))
     reliable = (prior_sd**2 / (prior_sd**2 + dispersion / np.maximum(expected.mean(1), 1e-9))) ** 2
-    found, prior = (blocks.shape[1] - span) / 3 * reliable, options.host_weight
-    sd = np.sqrt((prior * prior_sd**2 + found * variance) / (prior + found))
+    result, prior = (blocks.shape[1] - span) / 3 * reliable, options.host_weight
+    sd = np.sqrt((prior * prior_sd**2 + result * variance) / (prior + result))
     reference = int(REFERENCE_SECONDS / dt)
     recent, seen = bad[:, -reference:].sum(1), exposure[:, -reference:].sum(1).astype(float)
-    return Calibration((recent + 0.5) / (seen + DOUBT), dispersion, sd, prior + found, seen)
+    return Calibration((recent + 0.5) / (seen + DOUBT), dispersion, sd, prior + result, seen)
 
 
 def _sum_blocks(counts: Array, length: int) -> Array:
@@ -60,9 +60,9 @@ def _dispersion(bad: Array, exposure: Array, dt: float, options: Parameters) -> 
     rate = blocks.sum(1) / np.maximum(exposures.sum(1), 1)
     expected = exposures * rate[:, None]
     spread = (np.diff(blocks - expected, axis=1) ** 2).sum(1)
-    found = spread / np.maximum((expected[:, 1:] + expected[:, :-1]).sum(1), 1e-9)
+    result = spread / np.maximum((expected[:, 1:] + expected[:, :-1]).sum(1), 1e-9)
     weight, prior = np.minimum(expected, 1).sum(1), options.dispersion_weight
-    drawn = (prior * options.dispersion * (1 - rate) + weight * found) / (prior + weight)
+    drawn = (prior * options.dispersion * (1 - rate) + weight * result) / (prior + weight)
     return np.asarray(np.maximum(drawn, np.maximum(1 - rate, MIN_DISPERSION)))
 
 
@@ -81,11 +81,11 @@ class BeforeAfter:
         self._bad, self._exposure = self._bad + bad, self._exposure + exposure
         on, total = self.kind.grid, self._bad + self._old_bad
         weighted = self.calibration.exposure[:, None] + (self._exposure * self.margin)[:, None] * np.exp(on.theta)
-        found = self._bad[:, None] * on.theta - total[:, None] * np.log(np.maximum(weighted, 1e-9))
-        found = found / self.calibration.dispersion[:, None]
-        found = found - found[:, on.zero : on.zero + 1]
-        self._sums = self._sums + np.minimum(found - self._last, self._options.interval_nats)
-        self._last = found
+        result = self._bad[:, None] * on.theta - total[:, None] * np.log(np.maximum(weighted, 1e-9))
+        result = result / self.calibration.dispersion[:, None]
+        result = result - result[:, on.zero : on.zero + 1]
+        self._sums = self._sums + np.minimum(result - self._last, self._options.interval_nats)
+        self._last = result
 
     def evalue(self) -> Array:
         """[R]."""

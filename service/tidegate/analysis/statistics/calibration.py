@@ -73,10 +73,10 @@ def _dispersion(residual: Array, expected: Array, rate: Array, options: Paramete
     Drawn to the prior with the weight of some events, and never below that of independent requests, 1 - rate.
     """
     spread = (np.diff(residual, axis=1) ** 2).sum((1, 2))
-    found = spread / np.maximum((expected[:, 1:] + expected[:, :-1]).sum((1, 2)), 1e-9)
+    result = spread / np.maximum((expected[:, 1:] + expected[:, :-1]).sum((1, 2)), 1e-9)
     weight = np.minimum(expected, 1).sum((1, 2))
     prior = options.dispersion_weight
-    drawn = (prior * options.dispersion * (1 - rate) + weight * found) / (prior + weight)
+    drawn = (prior * options.dispersion * (1 - rate) + weight * result) / (prior + weight)
     return np.asarray(np.maximum(drawn, np.maximum(1 - rate, MIN_DISPERSION)))
 
 
@@ -93,7 +93,7 @@ def _instance_deviation(
     variance = np.maximum(0, excess / np.maximum((mean**2).sum((1, 2)), 1e-9))
     per_instance = expected.sum(1).mean(1)
     reliable = (prior_sd**2 / (prior_sd**2 + dispersion / np.maximum(per_instance, 1e-9))) ** 2
-    found = (instances - 1) * reliable
+    result = (instances - 1) * reliable
     prior = options.host_weight
-    sd = np.sqrt((prior * prior_sd**2 + found * variance) / (prior + found))
-    return np.asarray(sd), np.asarray(prior + found)
+    sd = np.sqrt((prior * prior_sd**2 + result * variance) / (prior + result))
+    return np.asarray(sd), np.asarray(prior + result)

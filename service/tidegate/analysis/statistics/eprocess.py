@@ -114,15 +114,15 @@ class EProcess:
 
     def _group(self) -> Array:
         """[1 + J, R]: the mean over the batches' processes; one that has not begun counts as 1."""
-        found = np.zeros(self._sums.shape[:2])
+        result = np.zeros(self._sums.shape[:2])
         for number in range(self._batches):
             weight = self._weight(number)
             if number < len(self._begins):
                 since = log_evalue(self._sums - self._begins[number], self.kind.grid)
-                found += weight * np.exp(np.minimum(since, CAP_NATS))
+                result += weight * np.exp(np.minimum(since, CAP_NATS))
             else:
-                found += weight
-        return np.maximum(found, 1e-300)
+                result += weight
+        return np.maximum(result, 1e-300)
 
     def _weight(self, number: int) -> float:
         if self._batches == 1:
@@ -132,10 +132,10 @@ class EProcess:
 
     def group_evalue(self) -> Array:
         """[R]: of all instances together, and not much more than without any one of them."""
-        found = self._group()
-        if not self._several or len(found) == 1:
-            return np.asarray(found[0])
-        return np.asarray(np.minimum(found[0], self.options.leave_out_factor * found[1:].min(0)))
+        result = self._group()
+        if not self._several or len(result) == 1:
+            return np.asarray(result[0])
+        return np.asarray(np.minimum(result[0], self.options.leave_out_factor * result[1:].min(0)))
 
     def evalue(self) -> Array:
         """[R]: the e-value of this count. Half of it is the group's, half the single instances'."""
@@ -150,10 +150,10 @@ class EProcess:
     @property
     def log_ratio(self) -> Array:
         """[R]: the greatest log-likelihood of harm (theta >= 0), bounded by leave-one-out as the e-value is."""
-        found = self._sums[..., self.kind.grid.zero :].max(-1)
-        if not self._several or len(found) == 1:
-            return np.asarray(found[0])
-        return np.asarray(np.minimum(found[0], found[1:].min(0) + np.log(self.options.leave_out_factor)))
+        result = self._sums[..., self.kind.grid.zero :].max(-1)
+        if not self._several or len(result) == 1:
+            return np.asarray(result[0])
+        return np.asarray(np.minimum(result[0], result[1:].min(0) + np.log(self.options.leave_out_factor)))
 
     @property
     def effective(self) -> Array:

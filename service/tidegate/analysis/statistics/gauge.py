@@ -75,10 +75,10 @@ class GaugeComparison:
     def _end_block(self, mean: Array) -> None:
         spread, freedom = self._spread()
         beyond = mean - self._margin
-        found = _log_student((beyond[:, None] - EFFECTS) / spread[:, None], freedom)
-        found = found - _log_student(beyond / spread, freedom)[:, None]
-        found = np.minimum(self._known.independent[:, None] * found, MAX_NATS)
-        self._sums = self._sums + np.where(np.isfinite(found), found, 0.0)
+        result = _log_student((beyond[:, None] - EFFECTS) / spread[:, None], freedom)
+        result = result - _log_student(beyond / spread, freedom)[:, None]
+        result = np.minimum(self._known.independent[:, None] * result, MAX_NATS)
+        self._sums = self._sums + np.where(np.isfinite(result), result, 0.0)
         self._blocks = [*self._blocks[-29:], mean]
 
     def _spread(self) -> tuple[Array, float]:

@@ -50,13 +50,13 @@ def log_likelihood(
     cut = np.maximum(1.0, total / (options.events_free + options.events_expected * expected))
     weighted = seen.old_exposure[..., None] + (exposure * margin)[..., None] * np.exp(on.theta)
     share = bad[..., None] * on.theta - total[..., None] * np.log(np.maximum(weighted, 1e-9))
-    found = share / (dispersion * cut)[..., None]
+    result = share / (dispersion * cut)[..., None]
     if rare:
         at_zero = exposure * margin + seen.old_exposure
-        found = found + _total_likelihood(total, weighted, at_zero, now, dispersion, options) / cut[..., None]
-    found = np.minimum(found - found[..., on.zero : on.zero + 1], most)
+        result = result + _total_likelihood(total, weighted, at_zero, now, dispersion, options) / cut[..., None]
+    result = np.minimum(result - result[..., on.zero : on.zero + 1], most)
     speaks = (exposure > 0) & (seen.old_exposure > 0) & ~now.held
-    return np.where(speaks[..., None], found, 0.0)
+    return np.where(speaks[..., None], result, 0.0)
 
 
 def _total_likelihood(

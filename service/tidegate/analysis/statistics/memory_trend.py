@@ -78,8 +78,8 @@ class MemoryTrend:
 
     def evalue(self) -> Array:
         """[R]: the mean over the planned batches; one that is not settled counts as 1."""
-        found = sum((batch.evalue for batch in self._batches), 0.0 * self._ones)
-        return np.asarray((found + max(0, self._planned - len(self._batches))) / max(self._planned, len(self._batches), 1))
+        result = sum((batch.evalue for batch in self._batches), 0.0 * self._ones)
+        return np.asarray((result + max(0, self._planned - len(self._batches))) / max(self._planned, len(self._batches), 1))
 
 
 def _student_density(x: Array, scale: float) -> Array:

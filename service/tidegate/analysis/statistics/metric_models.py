@@ -61,8 +61,8 @@ def errors_calibration(bad: Array, exposure: Array, options: Parameters) -> Cali
 
 def readiness_calibration(bad: Array, exposure: Array, options: Parameters) -> Calibration:
     """From blocks of history [R, blocks, instances]."""
-    found = calibrate(bad, exposure, options.live_host_sd, options)
-    return replace(found, rate=np.maximum(found.rate, MIN_READINESS_RATE))
+    result = calibrate(bad, exposure, options.live_host_sd, options)
+    return replace(result, rate=np.maximum(result.rate, MIN_READINESS_RATE))
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +87,7 @@ def latency_bounds(
     """
     tolerated = options.latency_relative if margin is None else margin
     exceedance = slower / max(requests, 1)
-    found = []
+    result = []
     for place in watched_bounds(exceedance):
         slope, share = local_slope(bounds, exceedance, place), float(exceedance[place])
 
@@ -102,8 +102,8 @@ def latency_bounds(
             rare=slope > STEEP_SLOPE and share <= FEW_SLOW_SHARE,
             disturbed=factor(options.disturbed_latency, MAX_DISTURBED_SHARE),
         )
-        found.append(LatencyBound(place, float(bounds[place]), share, slope, kind))
-    return found if any(each.exceedance > FAST_SHARE for each in found) else [_fast_bound(bounds, exceedance, options)]
+        result.append(LatencyBound(place, float(bounds[place]), share, slope, kind))
+    return result if any(each.exceedance > FAST_SHARE for each in result) else [_fast_bound(bounds, exceedance, options)]
 
 
 def _fast_bound(bounds: Array, exceedance: Array, options: Parameters) -> LatencyBound:

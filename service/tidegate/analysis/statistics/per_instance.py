@@ -62,7 +62,7 @@ class InstanceProcesses:
         if not len(chosen):
             return
         now = CurrentRate(self._now.rate, self._now.shape, self._held)
-        found = log_likelihood(
+        result = log_likelihood(
             IntervalCounts(self._bad[:, chosen].T, self._exposure[:, chosen].T, self._old_bad, self._old_exposure),
             widen_margin(self._margin(now.rate), self._luck * np.sqrt(1 + 1 / self._beside), now.rate),
             now,
@@ -73,7 +73,7 @@ class InstanceProcesses:
             most=self._options.interval_nats * min(self._length, MAX_INTERVALS),
         )
         for place, instance in enumerate(chosen):
-            self._sums[int(instance)] = self._sums.get(int(instance), 0.0) + found[place]
+            self._sums[int(instance)] = self._sums.get(int(instance), 0.0) + result[place]
         self._evalue = sum(self.each().values(), np.zeros_like(self._evalue))
         self._evalue = (self._evalue + max(0, self._planned - len(self._sums))) / max(self._planned, len(self._sums))
 

@@ -173,10 +173,10 @@ class Report:
 def build_report(rollout: Rollout, events: Sequence[Event], verdicts: Iterable[StoredVerdict]) -> Report:
     """`events` are all of the rollout's, by number; `verdicts` all of its, oldest first."""
     batches = _step_reports(events, [*dict.fromkeys(each for each in (rollout.old, rollout.new) if each is not None)])
-    exposed = next((each.at for each in events if _exposes_release(each, rollout.new)), None)
-    decided = next((each.at for each in events if each.kind in TURNING_POINTS), None)
-    counts = sum_traffic([_step_traffic(each) for each in batches])
-    releases, releases_unknown = sum_releases([(each.by_release, each.releases_unknown) for each in batches])
+    exposed = next((event.at for event in events if _exposes_release(event, rollout.new)), None)
+    decided = next((event.at for event in events if event.kind in TURNING_POINTS), None)
+    counts = sum_traffic([_step_traffic(batch) for batch in batches])
+    releases, releases_unknown = sum_releases([(batch.by_release, batch.releases_unknown) for batch in batches])
     return Report(
         rollout=rollout.id,
         service=rollout.service,
@@ -187,7 +187,7 @@ def build_report(rollout: Rollout, events: Sequence[Event], verdicts: Iterable[S
         reason=rollout.reason,
         summary=_summarize(rollout, batches, counts),
         created=rollout.created,
-        started=next((each.at for each in events if each.kind == EventKind.STEP_ADVANCED), None),
+        started=next((event.at for event in events if event.kind == EventKind.STEP_ADVANCED), None),
         finished=rollout.finished,
         seconds=None if rollout.finished is None else rollout.finished - rollout.created,
         exposed=exposed,
@@ -198,14 +198,14 @@ def build_report(rollout: Rollout, events: Sequence[Event], verdicts: Iterable[S
         errors=None if counts is None else counts.errors,
         by_release=releases,
         releases_unknown=releases_unknown,
-        probed=sum_probes([each.probed for each in batches]),
+        probed=sum_probes([batch.probed for batch in batches]),
         probe_failures=_collect_probe_failures(events),
         batches=batches,
-        verdicts=tuple(StepVerdict(each.step, each.phase, each.verdict) for each in verdicts),
+        verdicts=tuple(StepVerdict(verdict.step, verdict.phase, verdict.verdict) for verdict in verdicts),
         tasks=task_reports(events),
         failures=_collect_failure_logs(events),
-        signals=tuple(_reported_signal(each) for each in events if each.kind in SIGNAL_KINDS),
-        notes=tuple(ReportNote(each.kind, each.message, each.at) for each in events if each.kind in NOTE_KINDS),
+        signals=tuple(_reported_signal(event) for event in events if event.kind in SIGNAL_KINDS),
+        notes=tuple(ReportNote(event.kind, event.message, event.at) for event in events if event.kind in NOTE_KINDS),
     )
 
 
@@ -219,15 +219,15 @@ def _exposes_release(event: Event, release: str) -> bool:
 
 def _step_reports(events: Sequence[Event], ours: Sequence[str]) -> tuple[StepReport, ...]:
     """Each begins with an `entered`. Its counters go on from where those of the one before ended, so none is missed."""
-    found: list[StepReport] = []
+    step_reports: list[StepReport] = []
     before, last = EventCounters(), None
     for part in _split_by_step(events):
         seen = [read_counters(event) for event in part]
         begin = EventCounters(before.traffic or seen[0].traffic, before.by_release or seen[0].by_release, seen[0].probed)
-        found.append(_step_report(len(found) + 1, part, [begin, *seen[1:]], last, ours))
+        step_reports.append(_step_report(len(step_reports) + 1, part, [begin, *seen[1:]], last, ours))
         before = seen[-1] if part[-1].kind in STEP_ENDS else EventCounters()
         last = next((each.probed for each in reversed(seen) if each.probed is not None), last)
-    return tuple(found)
+    return tuple(step_reports)
 
 
 def _split_by_step(events: Sequence[Event]) -> list[list[Event]]:
@@ -312,13 +312,13 @@ def _step_traffic(batch: StepReport) -> Traffic | None:
 
 def _collect_probe_failures(events: Sequence[Event]) -> tuple[ProbeFailure, ...]:
     """Each once: every event has all that its engine kept so far."""
-    found = (failure for event in events if (seen := read_counters(event).probed) is not None for failure in seen.failures)
-    return tuple(dict.fromkeys(found))
+    result = (failure for event in events if (seen := read_counters(event).probed) is not None for failure in seen.failures)
+    return tuple(dict.fromkeys(result))
 
 
 def _collect_failure_logs(events: Sequence[Event]) -> tuple[FailureLog, ...]:
     """One for each instance; an engine that took over may have asked again."""
-    found: dict[str, FailureLog] = {}
+    failure_logs: dict[str, FailureLog] = {}
     for event in events:
         if event.kind == EventKind.INSTANCE_LOG:
             data = event.data
@@ -330,8 +330,8 @@ def _collect_failure_logs(events: Sequence[Event]) -> tuple[FailureLog, ...]:
                 log=str(data.get("log", "")),
                 at=event.at,
             )
-            found.setdefault(str(data.get("instance", "")), told)
-    return tuple(found.values())
+            failure_logs.setdefault(str(data.get("instance", "")), told)
+    return tuple(failure_logs.values())
 
 
 def _reported_signal(event: Event) -> ReportedSignal:

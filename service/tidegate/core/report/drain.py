@@ -44,34 +44,34 @@ def drain_report(part: Sequence[Event]) -> DrainReport | None:
     )
     if not left and not closed:
         return None
-    before, after = (_sum_known([each.get("connections") for each in found]) for found in (left, closed))
-    tunnels, cut = (sum(integer(each.get("tunnels")) for each in found) for found in (left, closed))
+    before, after = (_sum_known([each.get("connections") for each in result]) for result in (left, closed))
+    tunnels, cut = (sum(integer(each.get("tunnels")) for each in result) for result in (left, closed))
     waited = None if before is None or after is None else max(0, before - after)
     return DrainReport(waited, after, max(0, tunnels - cut), cut)
 
 
 def _event_data(part: Sequence[Event], kind: EventKind, name: str) -> list[Mapping[str, object]]:
-    found = [event.data.get(name) for event in part if event.kind == kind]
-    return [each for each in found if isinstance(each, Mapping)]
+    result = [event.data.get(name) for event in part if event.kind == kind]
+    return [each for each in result if isinstance(each, Mapping)]
 
 
 def _sum_known(counts: Sequence[object]) -> int | None:
     """The sum; one that is not known makes it unknown."""
-    return None if None in counts else sum(integer(each) for each in counts)
+    return None if None in counts else sum(integer(count) for count in counts)
 
 
 def task_reports(events: Sequence[Event]) -> tuple[TaskReport, ...]:
     """Each that was begun, in their order; an engine that took over tells of an end only once."""
-    found: dict[str, TaskReport] = {}
+    task_reports: dict[str, TaskReport] = {}
     for event in events:
         if event.kind not in (EventKind.TASK_STARTED, EventKind.TASK_ENDED):
             continue
         name, ended = str(event.data.get("task")), event.kind == EventKind.TASK_ENDED
         seconds = event.data.get("seconds")
         taken = float(seconds) if isinstance(seconds, int | float) else 0.0
-        begun = found[name].begun if name in found else event.at - taken
+        begun = task_reports[name].begun if name in task_reports else event.at - taken
         changes = tuple(str(each) for each in sequence(event, "changes"))
         state = TaskState(str(event.data.get("state")))
         log = str(event.data.get("log", ""))
-        found[name] = TaskReport(name, state, begun, taken if ended else None, event.message, log, changes)
-    return tuple(found.values())
+        task_reports[name] = TaskReport(name, state, begun, taken if ended else None, event.message, log, changes)
+    return tuple(task_reports.values())

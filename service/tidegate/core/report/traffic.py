@@ -74,11 +74,13 @@ def _read_probe_stats(found: object) -> ProbeStats | None:
     return ProbeStats(
         since=float(found["since"]),
         total=_read_probe_counts(found),
-        by_release={str(name): _read_probe_counts(each) for name, each in releases.items()}
+        by_release={str(name): _read_probe_counts(release) for name, release in releases.items()}
         if isinstance(releases, Mapping)
         else {},
         failures=tuple(
-            ProbeFailure(float(each["at"]), str(each["reason"])) for each in failures if isinstance(each, Mapping)
+            ProbeFailure(float(failure["at"]), str(failure["reason"]))
+            for failure in failures
+            if isinstance(failure, Mapping)
         )
         if isinstance(failures, list | tuple)
         else (),
@@ -114,7 +116,7 @@ def _was_reset(known: Sequence[Traffic]) -> bool:
 
 def sum_traffic(counts: Sequence[Traffic | None]) -> Traffic | None:
     """Of all; one that is not known makes the sum unknown."""
-    known = [each for each in counts if each is not None]
+    known = [count for count in counts if count is not None]
     if not counts or len(known) < len(counts):
         return None
     return Traffic(
@@ -131,8 +133,8 @@ def traffic_by_release(seen: Sequence[EventCounters], ours: Collection[str]) -> 
     if seen[0].by_release is None or any(each.traffic is not None and each.by_release is None for each in seen):
         return (), NO_RELEASE_COUNTERS
     names = sorted({name for each in known for name in each})
-    found = [_release_traffic(name, [each.get(name) for each in known]) for name in names]
-    return tuple(each for each in found if each.release in ours or each.counts != NO_TRAFFIC), ""
+    result = [_release_traffic(name, [each.get(name) for each in known]) for name in names]
+    return tuple(each for each in result if each.release in ours or each.counts != NO_TRAFFIC), ""
 
 
 def _release_traffic(name: str, seen: Sequence[Traffic | None]) -> ReleaseTraffic:
@@ -151,15 +153,15 @@ def sum_releases(
     unknown = next((reason for _, reason in batches if reason), "" if batches else NO_RELEASE_COUNTERS)
     if unknown:
         return (), unknown
-    found: dict[str, list[ReleaseTraffic]] = {}
+    release_traffics: dict[str, list[ReleaseTraffic]] = {}
     for releases, _ in batches:
-        for each in releases:
-            found.setdefault(each.release, []).append(each)
+        for release in releases:
+            release_traffics.setdefault(release.release, []).append(release)
     return tuple(
         ReleaseTraffic(
             name, sum_traffic([each.counts for each in them]), next((each.unknown for each in them if each.unknown), "")
         )
-        for name, them in sorted(found.items())
+        for name, them in sorted(release_traffics.items())
     ), ""
 
 
@@ -185,7 +187,7 @@ def probe_difference(last: ProbeStats | None, seen: Sequence[ProbeStats | None])
 
 def sum_probes(batches: Sequence[ProbedCounts | None]) -> ProbedCounts | None:
     """Of those batches that were probed."""
-    known = [each for each in batches if each is not None]
+    known = [batch for batch in batches if batch is not None]
     if not known:
         return None
     total, releases = ProbeCounts(), dict[str, ProbeCounts]()
@@ -201,14 +203,14 @@ def sum_probes(batches: Sequence[ProbedCounts | None]) -> ProbedCounts | None:
 
 def mapping(event: Event, name: str) -> Mapping[str, int]:
     """Counts by name; empty where the data have none."""
-    found = event.data.get(name)
-    return {str(key): integer(value) for key, value in found.items()} if isinstance(found, Mapping) else {}
+    result = event.data.get(name)
+    return {str(key): integer(value) for key, value in result.items()} if isinstance(result, Mapping) else {}
 
 
 def sequence(event: Event, name: str) -> Sequence[object]:
     """A list; empty where the data have none."""
-    found = event.data.get(name)
-    return list(found) if isinstance(found, list | tuple) else []
+    result = event.data.get(name)
+    return list(result) if isinstance(result, list | tuple) else []
 
 
 def integer(value: object) -> int:
