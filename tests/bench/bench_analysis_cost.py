@@ -90,22 +90,22 @@ def run(instances: int, minutes: float, look: float) -> tuple[list[float], int]:
     servers = [server_of(release, n) for release in (OLD, NEW) for n in range(half)]
     spent: list[float] = []
     before = tracemalloc.get_traced_memory()[0]
-    trial = CanaryAnalysis(rollout_of(*CHECKS, olds=half, policy=policy), ORIGIN)
+    analysis = CanaryAnalysis(rollout_of(*CHECKS, olds=half, policy=policy), ORIGIN)
     for number in range(1, int(minutes * 60 / look) + 1):
-        seen = look_of(trial, servers, half, number, look)
+        seen = look_of(analysis, servers, half, number, look)
         begun = time.process_time()
-        trial.take(seen)
+        analysis.take(seen)
         spent.append(1000 * (time.process_time() - begun))
         del seen
     return spent, tracemalloc.get_traced_memory()[0] - before
 
 
-def look_of(trial: CanaryAnalysis, servers: list[str], half: int, number: int, look: float) -> Measurement:
+def look_of(analysis: CanaryAnalysis, servers: list[str], half: int, number: int, look: float) -> Measurement:
     """The n-th look, with the scrapes since a little before the one before it."""
     source, at = Made(), ORIGIN + number * look
     for back in (2, 1, 0):
         source.fill(servers if number > back else servers[:half], at - back * look, (number - back) * look)
-    answers = tuple((question, source.answer(question)) for question in trial.questions(at))
+    answers = tuple((question, source.answer(question)) for question in analysis.questions(at))
     return Measurement(at, 0, ORIGIN, ORIGIN, True, half, False, (), answers)
 
 

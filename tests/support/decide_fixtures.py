@@ -35,8 +35,8 @@ def world(*instances: Instance, routed: tuple[Instance, ...] = (A0, A1), **drain
     return ObservedState(instances, RouterState(tuple(member_of(each) for each in routed), draining))
 
 
-def at(rollout: Rollout, seen: ObservedState, *signals: Signal, now: float = NOW, since: float = 0.0) -> Decision:
-    return decide(rollout, seen, signals, now, since)
+def at(rollout: Rollout, observed: ObservedState, *signals: Signal, now: float = NOW, since: float = 0.0) -> Decision:
+    return decide(rollout, observed, signals, now, since)
 
 
 def signal(kind: SignalKind, step: int | None = 0, when: float = NOW) -> Signal:

@@ -83,11 +83,11 @@ def _in_steps(samples: Sequence[tuple[float, float]], question: Query) -> list[t
 
 
 def measure(
-    trial: CanaryAnalysis, source: FakeMetricsSource, at: float, *, step: int = 0, concurrent: bool = True,
+    analysis: CanaryAnalysis, source: FakeMetricsSource, at: float, *, step: int = 0, concurrent: bool = True,
     final: bool = False, shifted: float = ORIGIN, present: Iterable[InstanceSample] = (), routed: int = 1,
 ) -> Measurement:  # fmt: skip
     """A look: every question answered by the source."""
-    answers = tuple((question, source.answer(question)) for question in trial.questions(at))
+    answers = tuple((question, source.answer(question)) for question in analysis.questions(at))
     return Measurement(at, step, shifted, shifted, concurrent, routed, final, tuple(present), answers)
 
 
@@ -95,7 +95,7 @@ Rates = Callable[[str, float], tuple[float, float]]  # (server, time) -> request
 
 
 def run_traffic(
-    trial: CanaryAnalysis, source: FakeMetricsSource, servers: Sequence[str], rates: Rates, seconds: float, *,
+    analysis: CanaryAnalysis, source: FakeMetricsSource, servers: Sequence[str], rates: Rates, seconds: float, *,
     every: float = 5.0, until_fail: bool = True, step: int = 0,
 ) -> tuple[list[Measurement], list[Verdict]]:  # fmt: skip
     """Steady traffic, scraped at each look; the last one is at the end of the bake."""
@@ -110,8 +110,8 @@ def run_traffic(
             total[0] += requests * every
             total[1] += failed * every
         source.scrape(at, {name: (a, b) for name, (a, b) in totals.items()})
-        looks.append(measure(trial, source, at, final=at >= ORIGIN + seconds, step=step))
-        verdicts.append(trial.take(looks[-1]))
+        looks.append(measure(analysis, source, at, final=at >= ORIGIN + seconds, step=step))
+        verdicts.append(analysis.take(looks[-1]))
         if until_fail and verdicts[-1].outcome == "FAIL":
             break
     return looks, verdicts

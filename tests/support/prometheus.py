@@ -316,10 +316,10 @@ class AnalysisHarness:
         context = TickContext(
             Claim("r1", 1, 0.0, "e"), store, parts, lambda: time.time() + self.ahead, self._cache, lambda: None
         )
-        verdict, look, trial = effects.analyze(
+        verdict, look, analysis = effects.analyze(
             context, self.rollout, ObservedState(self.instances, RouterState()), Judge(final, "")
         )
-        self._cache.analysis = trial
+        self._cache.analysis = analysis
         self.saved.append(look)
         self.verdicts.append(verdict)
         return {finding.check: finding for finding in verdict.findings}
@@ -347,5 +347,5 @@ class AnalysisHarness:
 
     def replayed(self) -> list[Verdict]:
         """The verdicts made again from the saved looks."""
-        trial = CanaryAnalysis(self.rollout, self.rollout.shifted or 0.0)
-        return [trial.take(look) for look in self.saved]
+        analysis = CanaryAnalysis(self.rollout, self.rollout.shifted or 0.0)
+        return [analysis.take(look) for look in self.saved]

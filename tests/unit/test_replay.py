@@ -19,9 +19,9 @@ SERVERS = [*(server_of(OLD, n) for n in range(4)), server_of(NEW)]
 def bad_release() -> tuple[Rollout, list[Measurement], list[Verdict]]:
     """A twentieth of the new one's requests fail, a hundredth of the old one's."""
     rollout = rollout_of(ERRORS)
-    trial = CanaryAnalysis(rollout, ORIGIN)
+    analysis = CanaryAnalysis(rollout, ORIGIN)
     rates = lambda server, at: (50.0, 5.0 if server.startswith(NEW) else 0.5)  # noqa: E731
-    looks, verdicts = run_traffic(trial, FakeMetricsSource(), SERVERS, rates, 120.0)
+    looks, verdicts = run_traffic(analysis, FakeMetricsSource(), SERVERS, rates, 120.0)
     return rollout, looks, verdicts
 
 

@@ -31,7 +31,7 @@ def ln_e(rows: Sequence[Row], known: dict[str, float], *, rare: bool = True) -> 
         disturbed=1.5 if rare else 1.15,
     )
     per_second = np.array([400.0 / DT])
-    process = EProcess(kind, calibration, per_second, dt=DT, batches=1, planned=0, options=Parameters())
+    process = EProcess(kind, calibration, per_second, dt=DT, batches=1, planned=0, parameters=Parameters())
     process.begin_batch()
     new = np.array([True, False, False, False, False])
     result = []

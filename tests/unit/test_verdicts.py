@@ -46,8 +46,8 @@ def steady(old: float, new: float, *, only: str = "", shock: tuple[float, float]
 
 def judged(rates: Rates, seconds: float = 180.0, *checks: Check) -> tuple[list[Verdict], Finding]:
     """All verdicts, and the last one's first finding."""
-    trial = CanaryAnalysis(rollout_of(*(checks or (ERRORS,)), policy=with_policy(look_seconds=5.0)), ORIGIN)
-    _, verdicts = run_traffic(trial, FakeMetricsSource(), SERVERS, rates, seconds)
+    analysis = CanaryAnalysis(rollout_of(*(checks or (ERRORS,)), policy=with_policy(look_seconds=5.0)), ORIGIN)
+    _, verdicts = run_traffic(analysis, FakeMetricsSource(), SERVERS, rates, seconds)
     return verdicts, verdicts[-1].findings[0]
 
 
@@ -90,8 +90,8 @@ def test_one_bad_instance_is_named() -> None:
 
 
 def test_a_catastrophe_does_not_wait_for_the_warm_up() -> None:
-    trial = CanaryAnalysis(rollout_of(ERRORS, policy=with_policy(warmup_seconds=120.0)), ORIGIN)
-    _, verdicts = run_traffic(trial, FakeMetricsSource(), SERVERS, steady(0.005, 0.9), 115.0)
+    analysis = CanaryAnalysis(rollout_of(ERRORS, policy=with_policy(warmup_seconds=120.0)), ORIGIN)
+    _, verdicts = run_traffic(analysis, FakeMetricsSource(), SERVERS, steady(0.005, 0.9), 115.0)
     assert verdicts[-1].outcome is Outcome.FAIL
     assert verdicts[-1].findings[0].blame == "warm-up"
 
@@ -101,11 +101,11 @@ def test_a_catastrophe_does_not_wait_for_the_warm_up() -> None:
 
 def at_the_end(source: FakeMetricsSource, seconds: float = 60.0, **changes: int) -> Verdict:
     """The last verdict, when the source answered as it did all the time."""
-    trial = CanaryAnalysis(rollout_of(ERRORS), ORIGIN)
+    analysis = CanaryAnalysis(rollout_of(ERRORS), ORIGIN)
     verdict = None
     for number in range(1, int(seconds / 5) + 1):
         at = ORIGIN + 5.0 * number
-        verdict = trial.take(measure(trial, source, at, final=at >= ORIGIN + seconds, **changes))
+        verdict = analysis.take(measure(analysis, source, at, final=at >= ORIGIN + seconds, **changes))
     assert verdict is not None
     return verdict
 
@@ -142,7 +142,7 @@ def test_an_instance_that_is_missing_from_the_metrics() -> None:
 
 def test_after_an_outage_of_the_source_nothing_is_lost() -> None:
     def evidence(outage: tuple[float, float]) -> tuple[float | None, list[Outcome]]:
-        source, trial, said = scraped([]), CanaryAnalysis(rollout_of(ERRORS), ORIGIN), []
+        source, analysis, said = scraped([]), CanaryAnalysis(rollout_of(ERRORS), ORIGIN), []
         totals = {name: [0.0, 0.0] for name in SERVERS}
         source.scrape(ORIGIN, dict.fromkeys(OLDS, (0.0, 0.0)))
         for number in range(1, 25):
@@ -153,7 +153,7 @@ def test_after_an_outage_of_the_source_nothing_is_lost() -> None:
             source.scrape(at, {name: (a, b) for name, (a, b) in totals.items()})
             blind = outage[0] <= at - ORIGIN < outage[1]
             source.down = QueryFailure(Reason.SOURCE_DOWN, "refused") if blind else None
-            verdict = trial.take(measure(trial, source, at, final=number == 24, routed=2))
+            verdict = analysis.take(measure(analysis, source, at, final=number == 24, routed=2))
             said += [verdict.outcome] if blind else []
         return verdict.evidence, said
 
@@ -168,15 +168,17 @@ def test_after_an_outage_of_the_source_nothing_is_lost() -> None:
 
 def test_without_a_baseline_beside_it_the_time_before_is_the_baseline() -> None:
     def ends(new: float) -> Verdict:
-        trial, source = CanaryAnalysis(rollout_of(ERRORS, steps=2, olds=2), ORIGIN), FakeMetricsSource()
-        looks = run_traffic(trial, source, SERVERS, steady(0.01, 0.01), 120.0, until_fail=False)[0]
+        analysis, source = CanaryAnalysis(rollout_of(ERRORS, steps=2, olds=2), ORIGIN), FakeMetricsSource()
+        looks = run_traffic(analysis, source, SERVERS, steady(0.01, 0.01), 120.0, until_fail=False)[0]
         totals = dict.fromkeys(NEWS, (100000.0, 1000.0))
         for number in range(1, 37):
             at = looks[-1].at + 5.0 * number
             totals = {name: (all_ + 250.0, bad + 250.0 * new) for name, (all_, bad) in totals.items()}
             source.scrape(at, totals)
-            look = measure(trial, source, at, step=1, concurrent=False, final=number == 36, shifted=looks[-1].at, routed=2)
-            verdict = trial.take(look)
+            look = measure(
+                analysis, source, at, step=1, concurrent=False, final=number == 36, shifted=looks[-1].at, routed=2
+            )
+            verdict = analysis.take(look)
             if verdict.outcome is Outcome.FAIL:
                 break
         return verdict
@@ -198,12 +200,12 @@ def test_a_shadow_check_is_measured_and_decides_nothing() -> None:
 
 def asked(answers: Callable[[Query], QueryResult], check: Check, looks: int = 40, *more: Check) -> Verdict:
     """The last verdict of a check of the user's own; stops at a FAIL."""
-    trial = CanaryAnalysis(rollout_of(check, *more), ORIGIN)
+    analysis = CanaryAnalysis(rollout_of(check, *more), ORIGIN)
     for number in range(1, looks + 1):
         at = ORIGIN + 5.0 * number
-        said = tuple((question, answers(question)) for question in trial.questions(at))
-        look = measure(trial, FakeMetricsSource(), at, final=number == looks)
-        verdict = trial.take(replace(look, answers=said))
+        said = tuple((question, answers(question)) for question in analysis.questions(at))
+        look = measure(analysis, FakeMetricsSource(), at, final=number == looks)
+        verdict = analysis.take(replace(look, answers=said))
         if verdict.outcome is Outcome.FAIL:
             break
     return verdict
@@ -263,13 +265,13 @@ def test_an_unknown_that_is_not_critical_holds_nothing_up() -> None:
 
 
 def test_one_that_flaps_is_found_by_its_readiness() -> None:
-    trial = CanaryAnalysis(rollout_of(ERRORS, olds=4), ORIGIN)
+    analysis = CanaryAnalysis(rollout_of(ERRORS, olds=4), ORIGIN)
     source = scraped(SERVERS, until=400.0)
     for number in range(1, 80):
         at = ORIGIN + 5.0 * number
         present = [InstanceSample(name, OLD, n, True, 0) for n, name in enumerate(OLDS)]
         present += [InstanceSample(name, NEW, n, number == 1 or number % 2 == 0, 0) for n, name in enumerate(NEWS)]
-        verdict = trial.take(measure(trial, source, at, present=present, routed=2))
+        verdict = analysis.take(measure(analysis, source, at, present=present, routed=2))
         if verdict.outcome is Outcome.FAIL:
             break
     assert verdict.outcome is Outcome.FAIL

@@ -60,70 +60,74 @@ class CanaryAnalysis:
         self.unseen = unseen
         self.ground = AnalysisContext(rollout, parameters_of(rollout.policy), origin)
         alone = unseen or rollout.old is None
-        asked = [check for check in rollout.checks if not alone or check.is_limit]
-        self._left_out = [check.name for check in rollout.checks if check not in asked]
-        self._sources = [_make_check(check, self.ground) for check in asked]
+        query = [check for check in rollout.checks if not alone or check.is_limit]
+        self._left_out = [check.name for check in rollout.checks if check not in query]
+        self._sources = [_make_check(check, self.ground) for check in query]
         self._live = ReadinessCheck(self.ground)
         self._course: list[tuple[Time, float]] = []
         self._looked: set[int] = set()
         self.crossed: Time | None = None
 
     @classmethod
-    def recalled(cls, rollout: Rollout, looks: Sequence[Measurement], origin: Time, *, unseen: bool) -> CanaryAnalysis:
+    def recalled(
+        cls, rollout: Rollout, measurements: Sequence[Measurement], origin: Time, *, unseen: bool
+    ) -> CanaryAnalysis:
         """As it is after those of these looks that are its own; `origin` where there are none."""
-        own = [look for look in looks if look.unseen is unseen]
-        trial = cls(rollout, own[0].shifted if own else origin, unseen=unseen)
-        trial.catch_up(looks)
-        return trial
+        own = [measurement for measurement in measurements if measurement.unseen is unseen]
+        analysis = cls(rollout, own[0].shifted if own else origin, unseen=unseen)
+        analysis.catch_up(measurements)
+        return analysis
 
-    def catch_up(self, looks: Sequence[Measurement]) -> None:
+    def catch_up(self, measurements: Sequence[Measurement]) -> None:
         """Take those of these looks that are its own: somebody else has judged them already."""
-        for look in looks:
-            if look.unseen is self.unseen:
-                self.take(look)
+        for measurement in measurements:
+            if measurement.unseen is self.unseen:
+                self.take(measurement)
 
     def questions(self, now: Time) -> tuple[Query, ...]:
         """All that has to be asked at this moment."""
-        return tuple(question for source in self._sources for question in source.questions(now))
+        return tuple(query for source in self._sources for query in source.questions(now))
 
-    def take(self, look: Measurement) -> Verdict:
+    def take(self, measurement: Measurement) -> Verdict:
         """The verdict at a look, from it and all before it. Before the bake is over only a FAIL has an effect."""
-        self._note(look)
+        self._note(measurement)
         for source in self._sources:
-            source.take(look, [(asked, answer) for asked, answer in look.answers if asked.check == source.check.name])
-        self._live.take(look)
-        first = look.final and look.concurrent and look.step not in self._looked
-        self._looked |= {look.step} if first else set()
-        standing, shadow = self._standing(look, first, shadow=False), self._standing(look, first, shadow=True)
+            source.take(
+                measurement, [(query, answer) for query, answer in measurement.answers if query.check == source.check.name]
+            )
+        self._live.take(measurement)
+        first = measurement.final and measurement.concurrent and measurement.step not in self._looked
+        self._looked |= {measurement.step} if first else set()
+        evidence, shadow = self._standing(measurement, first, shadow=False), self._standing(measurement, first, shadow=True)
         told = [
-            findings.finding_of(source, look, self.ground, shadow if source.check.shadow else standing)
+            findings.finding_of(source, measurement, self.ground, shadow if source.check.shadow else evidence)
             for source in self._sources
         ]
-        told += self._readiness(look, standing)
-        self._remember(look.at, standing)
+        told += self._readiness(measurement, evidence)
+        self._remember(measurement.at, evidence)
         outcome = combine_outcomes(told, self._critical())
         message = messages.verdict_message(outcome, told, self._left_out)
-        window = Window(look.settled, look.at)
+        window = Window(measurement.settled, measurement.at)
         return Verdict(
-            outcome, look.at, window, tuple(told), message, look.final, standing.evidence, standing.needed,
+            outcome, measurement.at, window, tuple(told), message, measurement.final, evidence.evidence, evidence.needed,
             tuple(self._course), self.crossed,
         )  # fmt: skip
 
-    def _note(self, look: Measurement) -> None:
-        ground = self.ground
+    def _note(self, measurement: Measurement) -> None:
+        context = self.ground
         if self.unseen:
             return
-        if look.concurrent:
-            ground.begun.setdefault(look.step, look.shifted)
-        elif ground.switched is None:
-            ground.switched = look.shifted
+        if measurement.concurrent:
+            context.begun.setdefault(measurement.step, measurement.shifted)
+        elif context.switched is None:
+            context.switched = measurement.shifted
 
     def _critical(self) -> dict[str, Check]:
         return {source.check.name: source.check for source in self._sources}
 
     # -- the evidence -----------------------------------------------------------------------------------------------------
 
-    def _standing(self, look: Measurement, first: bool, *, shadow: bool) -> EvidenceState:
+    def _standing(self, measurement: Measurement, first: bool, *, shadow: bool) -> EvidenceState:
         """How far the evidence is, and whose it is; that of shadow checks apart. `first`: the first look at a batch's end,
         when the one fixed look is taken."""
         counted = [source for source in self._sources if source.check.shadow is shadow]
@@ -144,11 +148,17 @@ class CanaryAnalysis:
     @staticmethod
     def _after(sources: Sequence[CheckAnalysis]) -> float:
         """The e-value against the time before the switch."""
-        arms = [
-            arm for source in sources if isinstance(source, CounterCheck) for arm in source.arms if arm.after is not None
+        comparisons = [
+            comparison
+            for source in sources
+            if isinstance(source, CounterCheck)
+            for comparison in source.arms
+            if comparison.after is not None
         ]
-        total = sum(arm.weight for arm in arms)
-        return sum(arm.weight / total * arm.after_evalue() for arm in arms) if arms else 1.0
+        total = sum(comparison.weight for comparison in comparisons)
+        return (
+            sum(comparison.weight / total * comparison.after_evalue() for comparison in comparisons) if comparisons else 1.0
+        )
 
     @staticmethod
     def _strongest(
@@ -158,41 +168,41 @@ class CanaryAnalysis:
         the reason."""
         each = ours * beside.each()[:, 0]
         if (1.0 - ours) * after > each.max(initial=0.0):
-            arms = {
-                f"{source.check.name}/{arm.name}": arm.after_evalue()
+            comparisons = {
+                f"{source.check.name}/{comparison.name}": comparison.after_evalue()
                 for source in sources
                 if isinstance(source, CounterCheck)
-                for arm in source.arms
-                if arm.after is not None
+                for comparison in source.arms
+                if comparison.after is not None
             }
-            return frozenset(name for name, value in arms.items() if value >= max(arms.values()) / 2)
-        least = min(each.max() / 2, needed)
-        return frozenset(part.name for part, value in zip(beside.parts, each, strict=True) if value >= least)
+            return frozenset(name for name, value in comparisons.items() if value >= max(comparisons.values()) / 2)
+        min_samples = min(each.max() / 2, needed)
+        return frozenset(part.name for part, value in zip(beside.parts, each, strict=True) if value >= min_samples)
 
-    def _readiness(self, look: Measurement, standing: EvidenceState) -> list[Finding]:
+    def _readiness(self, measurement: Measurement, evidence: EvidenceState) -> list[Finding]:
         """Told only when it is the reason: nobody asked for it by name."""
-        if READINESS not in standing.blamed:
+        if READINESS not in evidence.blamed:
             return []
-        return [findings.readiness_finding(self._live, look, self.ground, standing)]
+        return [findings.readiness_finding(self._live, measurement, self.ground, evidence)]
 
-    def _remember(self, at: Time, standing: EvidenceState) -> None:
-        if (standing.blamed or standing.fixed) and self.crossed is None:
+    def _remember(self, at: Time, evidence: EvidenceState) -> None:
+        if (evidence.blamed or evidence.fixed) and self.crossed is None:
             self.crossed = at
-        self._course.append((at, standing.evidence))
+        self._course.append((at, evidence.evidence))
         if len(self._course) > MAX_HISTORY_POINTS:
             del self._course[1:-1:2]
 
 
-def _make_check(check: Check, ground: AnalysisContext) -> CheckAnalysis:
+def _make_check(check: Check, context: AnalysisContext) -> CheckAnalysis:
     match check.kind:
         case CheckKind.ERRORS:
-            return ErrorRateCheck(check, ground)
+            return ErrorRateCheck(check, context)
         case CheckKind.LATENCY:
-            return LatencyCheck(check, ground)
+            return LatencyCheck(check, context)
         case CheckKind.MEMORY:
-            return MemoryCheck(check, ground)
+            return MemoryCheck(check, context)
         case CheckKind.QUERY:
-            return LimitCheck(check, ground) if check.is_limit else ComparedQueryCheck(check, ground)
+            return LimitCheck(check, context) if check.is_limit else ComparedQueryCheck(check, context)
 
 
 def _evidence_parts(source: CheckAnalysis, queries: float) -> list[EvidencePart]:
@@ -201,7 +211,10 @@ def _evidence_parts(source: CheckAnalysis, queries: float) -> list[EvidencePart]
     if isinstance(source, CounterCheck):
         kind = source.check.kind.value
         whole = WEIGHTS[kind] + (WEIGHTS["warmup"] if source.check.kind is CheckKind.ERRORS else 0.0)
-        result = [EvidencePart(f"{name}/{arm.name}", arm.weight, arm, _fixed_test_process(arm)) for arm in source.arms]
+        result = [
+            EvidencePart(f"{name}/{comparison.name}", comparison.weight, comparison, _fixed_test_process(comparison))
+            for comparison in source.arms
+        ]
         return result or [EvidencePart(name, whole, _NoEvidence())]
     if isinstance(source, MemoryCheck):
         return [EvidencePart(name, WEIGHTS["memory"], source)]
@@ -210,8 +223,8 @@ def _evidence_parts(source: CheckAnalysis, queries: float) -> list[EvidencePart]
     return []
 
 
-def _fixed_test_process(arm: Comparison) -> EProcess | None:
-    return None if arm.name == WARM_UP else arm.process
+def _fixed_test_process(comparison: Comparison) -> EProcess | None:
+    return None if comparison.name == WARM_UP else comparison.process
 
 
 def combine_outcomes(told: Sequence[Finding], checks: dict[str, Check]) -> Outcome:

@@ -42,14 +42,14 @@ class ComparisonTotals:
     intervals: int = 0
     held: int = 0  # intervals that said nothing, because the baseline itself was disturbed
 
-    def add(self, seen: InstanceCounts, *, held: bool) -> None:
+    def add(self, counts: InstanceCounts, *, held: bool) -> None:
         """One more interval."""
-        self.intervals += bool(seen.compared.any())
-        self.held += held and bool(seen.compared.any())
-        self.bad += float((seen.bad * seen.compared).sum())
-        self.exposure += float((seen.exposure * seen.compared).sum())
-        self.old_bad += float((seen.bad * seen.old).sum())
-        self.old_exposure += float((seen.exposure * seen.old).sum())
+        self.intervals += bool(counts.compared.any())
+        self.held += held and bool(counts.compared.any())
+        self.bad += float((counts.bad * counts.compared).sum())
+        self.exposure += float((counts.exposure * counts.compared).sum())
+        self.old_bad += float((counts.bad * counts.old).sum())
+        self.old_exposure += float((counts.exposure * counts.old).sum())
 
 
 @dataclass(eq=False)
@@ -64,14 +64,14 @@ class BaselineHistory:
     options: Parameters
     _minute: int | None = None
 
-    def add(self, seen: InstanceCounts) -> None:
+    def add(self, counts: InstanceCounts) -> None:
         """An interval with the old release beside the new one."""
-        minute = int(seen.start // MINUTE)
+        minute = int(counts.start // MINUTE)
         if minute != self._minute:
             self._minute = minute
             self.bad, self.exposure = (np.pad(each, ((0, 0), (0, 1))) for each in (self.bad, self.exposure))
-        self.bad[0, -1] += float((seen.bad * seen.old).sum())
-        self.exposure[0, -1] += float((seen.exposure * seen.old).sum())
+        self.bad[0, -1] += float((counts.bad * counts.old).sum())
+        self.exposure[0, -1] += float((counts.exposure * counts.old).sum())
 
     def compared(self) -> BeforeAfter:
         """The evidence against these totals."""
@@ -105,7 +105,7 @@ class Comparison:
         self,
         name: str,
         weight: float,
-        ground: AnalysisContext,
+        context: AnalysisContext,
         process: EProcess | None,
         before: BaselineHistory | None,
         *,
@@ -115,32 +115,32 @@ class Comparison:
         self.name, self.weight, self.process = name, weight, process
         self.after: BeforeAfter | None = None  # once nothing of the old release serves any more
         self._before = before
-        self._ground, self._warming, self._harm = ground, warming, harm
+        self._ground, self._warming, self._harm = context, warming, harm
         self._batches: set[int] = set()
         self.all, self.step = ComparisonTotals(), ComparisonTotals()  # of the whole rollout, and of the present step
 
-    def advance(self, seen: InstanceCounts) -> None:
+    def advance(self, counts: InstanceCounts) -> None:
         """Take in an interval."""
         if self._warming:
-            seen = InstanceCounts(seen.start, seen.bad, seen.exposure, seen.new, seen.new, seen.old)
-        if self.process is not None and seen.old.any():
-            self._begin(seen.start)
-            self.process.advance(seen.bad, seen.exposure, seen.compared, seen.old)
+            counts = InstanceCounts(counts.start, counts.bad, counts.exposure, counts.new, counts.new, counts.old)
+        if self.process is not None and counts.old.any():
+            self._begin(counts.start)
+            self.process.advance(counts.bad, counts.exposure, counts.compared, counts.old)
         if self._before is not None:
-            self._compare_with_before(self._before, seen)
-        held = self.process is not None and bool(seen.old.any()) and bool(self.process.held[0])
-        self.all.add(seen, held=held)
-        self.step.add(seen, held=held)
+            self._compare_with_before(self._before, counts)
+        held = self.process is not None and bool(counts.old.any()) and bool(self.process.held[0])
+        self.all.add(counts, held=held)
+        self.step.add(counts, held=held)
 
-    def _compare_with_before(self, before: BaselineHistory, seen: InstanceCounts) -> None:
+    def _compare_with_before(self, before: BaselineHistory, counts: InstanceCounts) -> None:
         """The old release's totals until the switch; the new one's after it, once it is warm."""
         switched = self._ground.switched
-        if switched is None or seen.start < switched:
-            before.add(seen)
+        if switched is None or counts.start < switched:
+            before.add(counts)
             return
         self.after = self.after or before.compared()
-        if seen.start >= switched + self._ground.options.warmup_seconds:
-            self.after.advance((seen.bad * seen.new).sum(1), (seen.exposure * seen.new).sum(1).astype(float))
+        if counts.start >= switched + self._ground.options.warmup_seconds:
+            self.after.advance((counts.bad * counts.new).sum(1), (counts.exposure * counts.new).sum(1).astype(float))
 
     def _begin(self, start: Time) -> None:
         """A process begins with each batch, when its instances are warm; that of warm-up once, at once."""

@@ -51,15 +51,15 @@ class CountHistory:
 class CounterCheck(ABC):
     """Fed with looks. What a kind of check adds: its selectors, the slots of a series, and its arms."""
 
-    def __init__(self, check: Check, ground: AnalysisContext) -> None:
-        self.check, self.ground = check, ground
-        self.counters, self.roster = Counters(), InstanceIndex([ground.old, ground.new])
+    def __init__(self, check: Check, context: AnalysisContext) -> None:
+        self.check, self.ground = check, context
+        self.counters, self.roster = Counters(), InstanceIndex([context.old, context.new])
         self.cells: IntervalSums | None = None
         self.past: Sequence[Mapping[tuple[str, int], float]] = ()  # the history's minutes
         self.recalled = False
         self.failure: QueryFailure | None = None
         self.arms: Sequence[Comparison] = ()
-        self.known_until: Time = ground.origin
+        self.known_until: Time = context.origin
         self.queries: tuple[str, ...] = ()
         self._early: list[Increase] = []  # before the scrape interval is known
         self._step = -1
@@ -81,8 +81,8 @@ class CounterCheck(ABC):
 
     def questions(self, now: Time) -> tuple[Query, ...]:
         """The history until it was answered, and what is new."""
-        asked = [] if self.recalled else [history_query(self.check.name, self.history_selector(), self.ground.origin)]
-        return (*asked, samples_query(self.check.name, self.selector(), self.known_until, now))
+        query = [] if self.recalled else [history_query(self.check.name, self.history_selector(), self.ground.origin)]
+        return (*query, samples_query(self.check.name, self.selector(), self.known_until, now))
 
     # -- taken in ---------------------------------------------------------------------------------------------------------
 
@@ -95,28 +95,28 @@ class CounterCheck(ABC):
         """The arms, from minutes of history; none while too little is known."""
 
     @abstractmethod
-    def split(self, arm: Comparison, counts: Counts) -> tuple[Array, Array]:
+    def split(self, comparison: Comparison, counts: Counts) -> tuple[Array, Array]:
         """(bad events, exposures) of an arm."""
 
-    def take(self, look: Measurement, answers: Iterable[tuple[Query, QueryResult]]) -> None:
+    def take(self, measurement: Measurement, answers: Iterable[tuple[Query, QueryResult]]) -> None:
         """Take in the answers to this check's questions."""
         self.failure = None
-        for question, answer in answers:
+        for query, answer in answers:
             if isinstance(answer, QueryFailure):
                 self.failure = self.failure or answer
-            elif question.part is QueryPurpose.HISTORY:
+            elif query.part is QueryPurpose.HISTORY:
                 self._recall(answer)
             else:
-                self.queries = (question.query,)
-                self._feed(answer, look.at)
-        if look.step != self._step:
-            self._step = look.step
-            for arm in self.arms:
-                arm.step = ComparisonTotals()
+                self.queries = (query.query,)
+                self._feed(answer, measurement.at)
+        if measurement.step != self._step:
+            self._step = measurement.step
+            for comparison in self.arms:
+                comparison.step = ComparisonTotals()
         if self.recalled and self.cells is not None and not self.arms:
             self.arms = self.prepare([self._counts(cell) for cell in self.past])
         if self.arms and self.cells is not None:
-            for start, cell in self.cells.ended(self.counters.complete_until(look.at)):
+            for start, cell in self.cells.ended(self.counters.complete_until(measurement.at)):
                 self._advance(start, cell)
 
     def _recall(self, found: Sequence[Series]) -> None:
@@ -164,15 +164,15 @@ class CounterCheck(ABC):
         )
         warm = np.array([end - column.first >= warmup for column in columns], bool)
         counts = self._counts(cell)
-        for arm in self.arms:
-            bad, exposure = self.split(arm, counts)
-            arm.advance(InstanceCounts(start, bad, exposure, new & warm, new, old))
+        for comparison in self.arms:
+            bad, exposure = self.split(comparison, counts)
+            comparison.advance(InstanceCounts(start, bad, exposure, new & warm, new, old))
 
     def arm(
         self,
         name: str,
         weight: float,
-        kind: MetricModel,
+        model: MetricModel,
         past: CountHistory,
         *,
         steady: float,
@@ -181,16 +181,16 @@ class CounterCheck(ABC):
     ) -> Comparison:
         """One arm with its evidence beside a baseline and after the switch. `steady`: the prior of the log rate's standard
         deviation over time."""
-        ground, options = self.ground, self.ground.options
+        context, options = self.ground, self.ground.options
         beside = before = None
-        if ground.batches:
-            batches = 1 if warming else ground.batches
+        if context.batches:
+            batches = 1 if warming else context.batches
             beside = EProcess(
-                kind, past.known, past.per_second, dt=self.dt, batches=batches, planned=ground.planned, options=options
+                model, past.known, past.per_second, dt=self.dt, batches=batches, planned=context.planned, parameters=options
             )
         if not warming:
-            before = BaselineHistory(kind, past.bad, past.exposure, steady, options)
-        return Comparison(name, weight, ground, beside, before, warming=warming, harm=harm)
+            before = BaselineHistory(model, past.bad, past.exposure, steady, options)
+        return Comparison(name, weight, context, beside, before, warming=warming, harm=harm)
 
     # -- of the history ---------------------------------------------------------------------------------------------------
 

@@ -43,7 +43,7 @@ class ErrorRateCheck(CounterCheck):
         failed = labels.get("__name__") in ERROR_COUNTERS or labels.get("code") in FAILED_CODES
         return (ALL_REQUESTS, FAILED) if failed else (ALL_REQUESTS,)
 
-    def split(self, arm: Comparison, counts: Counts) -> tuple[Array, Array]:
+    def split(self, comparison: Comparison, counts: Counts) -> tuple[Array, Array]:
         return counts.get(FAILED, self.nothing()), counts.get(ALL_REQUESTS, self.nothing())
 
     def prepare(self, past: Sequence[Counts]) -> Sequence[Comparison]:

@@ -52,27 +52,30 @@ class EvidenceState:
 
 
 def finding_of(
-    source: CounterCheck | QueryCheck | MemoryCheck, look: Measurement, ground: AnalysisContext, standing: EvidenceState
+    source: CounterCheck | QueryCheck | MemoryCheck,
+    measurement: Measurement,
+    context: AnalysisContext,
+    evidence: EvidenceState,
 ) -> Finding:
     """The finding of one check."""
     if isinstance(source, CounterCheck):
-        return _counter_finding(source, look, ground, standing)
+        return _counter_finding(source, measurement, context, evidence)
     if isinstance(source, LimitCheck):
-        return _limit_finding(source, look, ground)
+        return _limit_finding(source, measurement, context)
     if isinstance(source, ComparedQueryCheck):
-        return _query_finding(source, look, ground, standing)
+        return _query_finding(source, measurement, context, evidence)
     assert isinstance(source, MemoryCheck)
-    return _memory_finding(source, look, ground, standing)
+    return _memory_finding(source, measurement, context, evidence)
 
 
 def _finding(
-    check: Check, look: Measurement, ground: AnalysisContext, problem: Obstacle | None, message: str, **more: Any
+    check: Check, measurement: Measurement, context: AnalysisContext, problem: Obstacle | None, message: str, **more: Any
 ) -> Finding:
     """With what is the same for all; a problem makes it inconclusive."""
     outcome, reason = (Outcome.PASS, Reason.OK) if problem is None else (Outcome.INCONCLUSIVE, problem[0])
     said = message if problem is None else problem[1]
-    window = Window(look.settled, look.at)
-    before = window if look.concurrent else Window(ground.origin - HISTORY_SECONDS / 4, ground.origin)
+    window = Window(measurement.settled, measurement.at)
+    before = window if measurement.concurrent else Window(context.origin - HISTORY_SECONDS / 4, context.origin)
     return Finding(
         check.name,
         more.pop("outcome", outcome),
@@ -88,50 +91,52 @@ def _finding(
 # -- requests and latency -------------------------------------------------------------------------------------------------
 
 
-def _counter_finding(source: CounterCheck, look: Measurement, ground: AnalysisContext, standing: EvidenceState) -> Finding:
-    arm = _shown_comparison(source, standing)
-    condemned = standing.condemns(source.check.name)
-    problem = None if condemned else _find_obstacle(source, arm, look, ground)
-    if arm is None:
+def _counter_finding(
+    source: CounterCheck, measurement: Measurement, context: AnalysisContext, evidence: EvidenceState
+) -> Finding:
+    comparison = _shown_comparison(source, evidence)
+    condemned = evidence.condemns(source.check.name)
+    problem = None if condemned else _find_obstacle(source, comparison, measurement, context)
+    if comparison is None:
         unknown = problem or (Reason.FEW_DATA, messages.TOO_EARLY)
-        return _finding(source.check, look, ground, unknown, "", queries=source.queries)
-    sums, ratio = arm.step, arm.ratio(_needed_evidence(arm, source.check, standing))
+        return _finding(source.check, measurement, context, unknown, "", queries=source.queries)
+    sums, ratio = comparison.step, comparison.ratio(_needed_evidence(comparison, source.check, evidence))
     rates = _rate(sums.old_bad, sums.old_exposure), _rate(sums.bad, sums.exposure)
-    what = messages.slower_message(arm.name) if isinstance(source, LatencyCheck) else "failed"
-    message = messages.counter_message(what, sums, rates, ratio, ground, look.concurrent)
+    what = messages.slower_message(comparison.name) if isinstance(source, LatencyCheck) else "failed"
+    message = messages.counter_message(what, sums, rates, ratio, context, measurement.concurrent)
     more: dict[str, Any] = {"outcome": Outcome.FAIL, "reason": Reason.WORSE} if condemned else {}
     if condemned:
-        more["blame"] = _blamed_part(source, arm, condemned, look, standing)
+        more["blame"] = _blamed_part(source, comparison, condemned, measurement, evidence)
         message = f"{message}; {messages.blame_message(more['blame'])}"
     elif problem is None:
         message = f"{message}; {messages.detectable_message(ratio)}"
-    if not look.concurrent:
-        message += messages.NO_BASELINE_NOTE.format(old=ground.old)
+    if not measurement.concurrent:
+        message += messages.NO_BASELINE_NOTE.format(old=context.old)
     return _finding(
-        source.check, look, ground, problem, message,
+        source.check, measurement, context, problem, message,
         baseline=rates[0], candidate=rates[1],
         limit=None if rates[0] is None or ratio is None else min(1.0, rates[0] * ratio.margin),
         baseline_count=sums.old_exposure, candidate_count=sums.exposure, queries=source.queries,
-        evidence=_evidence(arm, source.check, standing), **_ratio_fields(ratio), **more,
+        evidence=_evidence(comparison, source.check, evidence), **_ratio_fields(ratio), **more,
     )  # fmt: skip
 
 
-def _shown_comparison(source: CounterCheck, standing: EvidenceState) -> Comparison | None:
+def _shown_comparison(source: CounterCheck, evidence: EvidenceState) -> Comparison | None:
     """The arm that is shown: the one that condemns, else the one with the most evidence; warm-up only when it condemns."""
-    condemned = standing.condemns(source.check.name)
-    named = [arm for arm in source.arms if f"{source.check.name}/{arm.name}" == condemned]
-    usual = [arm for arm in source.arms if arm.name != WARM_UP]
-    return next(iter(named), max(usual, key=lambda arm: float(arm.evalue()[0]), default=None))
+    condemned = evidence.condemns(source.check.name)
+    named = [comparison for comparison in source.arms if f"{source.check.name}/{comparison.name}" == condemned]
+    usual = [comparison for comparison in source.arms if comparison.name != WARM_UP]
+    return next(iter(named), max(usual, key=lambda comparison: float(comparison.evalue()[0]), default=None))
 
 
-def _needed_evidence(arm: Comparison, check: Check, standing: EvidenceState) -> float:
-    share = standing.share(f"{check.name}/{arm.name}") if arm.process is not None else arm.weight
-    return standing.needed / max(share, 1e-6)
+def _needed_evidence(comparison: Comparison, check: Check, evidence: EvidenceState) -> float:
+    share = evidence.share(f"{check.name}/{comparison.name}") if comparison.process is not None else comparison.weight
+    return evidence.needed / max(share, 1e-6)
 
 
-def _evidence(arm: Comparison, check: Check, standing: EvidenceState) -> float:
+def _evidence(comparison: Comparison, check: Check, evidence: EvidenceState) -> float:
     """What the arm adds to the evidence of the rollout."""
-    return standing.share(f"{check.name}/{arm.name}") * float(arm.evalue()[0])
+    return evidence.share(f"{check.name}/{comparison.name}") * float(comparison.evalue()[0])
 
 
 def _ratio_fields(ratio: RateRatio | None) -> dict[str, Any]:
@@ -143,14 +148,16 @@ def _ratio_fields(ratio: RateRatio | None) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _blamed_part(source: CounterCheck, arm: Comparison, condemned: str, look: Measurement, standing: EvidenceState) -> str:
-    if condemned in standing.fixed and condemned not in standing.blamed:
+def _blamed_part(
+    source: CounterCheck, comparison: Comparison, condemned: str, measurement: Measurement, evidence: EvidenceState
+) -> str:
+    if condemned in evidence.fixed and condemned not in evidence.blamed:
         return "fixed look"
-    if arm.name == WARM_UP:
+    if comparison.name == WARM_UP:
         return "warm-up"
-    if not look.concurrent:
+    if not measurement.concurrent:
         return "before and after"
-    place = arm.worst()
+    place = comparison.worst()
     if place is None:
         return "all instances"
     column = source.roster.columns[place]
@@ -158,45 +165,51 @@ def _blamed_part(source: CounterCheck, arm: Comparison, condemned: str, look: Me
 
 
 def _find_obstacle(
-    source: CounterCheck, arm: Comparison | None, look: Measurement, ground: AnalysisContext
+    source: CounterCheck, comparison: Comparison | None, measurement: Measurement, context: AnalysisContext
 ) -> Obstacle | None:
     """Why nothing can be said; the first that applies."""
     if source.failure is not None:
         return source.failure.reason, source.failure.message
-    for release in ground.releases if look.concurrent else (ground.new,):
+    for release in context.releases if measurement.concurrent else (context.new,):
         if not any(column.release == release for column in source.roster.columns):
             return Reason.NO_DATA, messages.no_series_message(release)
     newest = source.counters.newest or 0.0
-    if look.at - newest > source.counters.stale_seconds:
-        return Reason.STALE, messages.stale_message(look.at - newest, source.counters.stale_seconds)
-    if arm is None:
+    if measurement.at - newest > source.counters.stale_seconds:
+        return Reason.STALE, messages.stale_message(measurement.at - newest, source.counters.stale_seconds)
+    if comparison is None:
         return Reason.FEW_DATA, messages.TOO_EARLY
-    return _too_few_requests(source, arm, look, ground) or (
-        _missing_instances(source, look, ground) if look.final else None
+    return _too_few_requests(source, comparison, measurement, context) or (
+        _missing_instances(source, measurement, context) if measurement.final else None
     )
 
 
-def _too_few_requests(source: CounterCheck, arm: Comparison, look: Measurement, ground: AnalysisContext) -> Obstacle | None:
-    least = source.check.least
-    sides = [(arm.step.exposure, ground.new)]
-    if look.concurrent:
-        sides.append((arm.step.old_exposure, ground.old))
-    elif arm.after is None or float(arm.after.calibration.exposure[0]) < least:
-        return Reason.NOT_COMPARABLE, messages.no_baseline_message(ground.old)
+def _too_few_requests(
+    source: CounterCheck, comparison: Comparison, measurement: Measurement, context: AnalysisContext
+) -> Obstacle | None:
+    min_samples = source.check.least
+    sides = [(comparison.step.exposure, context.new)]
+    if measurement.concurrent:
+        sides.append((comparison.step.old_exposure, context.old))
+    elif comparison.after is None or float(comparison.after.calibration.exposure[0]) < min_samples:
+        return Reason.NOT_COMPARABLE, messages.no_baseline_message(context.old)
     for requests, release in sides:
-        if requests < least:
-            return Reason.FEW_DATA, messages.few_requests_message(requests, release, least, ground.options.warmup_seconds)
-    if arm.step.held > arm.step.intervals / 2:
-        return Reason.FEW_DATA, messages.disturbed_baseline_message(arm.step, source.dt, ground.old)
+        if requests < min_samples:
+            return Reason.FEW_DATA, messages.few_requests_message(
+                requests, release, min_samples, context.options.warmup_seconds
+            )
+    if comparison.step.held > comparison.step.intervals / 2:
+        return Reason.FEW_DATA, messages.disturbed_baseline_message(comparison.step, source.dt, context.old)
     return None
 
 
-def _missing_instances(source: CounterCheck, look: Measurement, ground: AnalysisContext) -> Obstacle | None:
+def _missing_instances(source: CounterCheck, measurement: Measurement, context: AnalysisContext) -> Obstacle | None:
     """All instances of the candidate have to be seen before it is called good."""
-    oldest = look.at - source.counters.stale_seconds
-    seen = sum(1 for column in source.roster.columns if column.release == ground.new and column.last >= oldest)
+    oldest = measurement.at - source.counters.stale_seconds
+    seen = sum(1 for column in source.roster.columns if column.release == context.new and column.last >= oldest)
     return (
-        None if seen >= look.routed else (Reason.PARTIAL, messages.missing_instances_message(seen, look.routed, ground.new))
+        None
+        if seen >= measurement.routed
+        else (Reason.PARTIAL, messages.missing_instances_message(seen, measurement.routed, context.new))
     )
 
 
@@ -207,7 +220,7 @@ def _rate(bad: float, exposure: float) -> float | None:
 # -- values, memory, readiness --------------------------------------------------------------------------------------------
 
 
-def _limit_finding(source: LimitCheck, look: Measurement, ground: AnalysisContext) -> Finding:
+def _limit_finding(source: LimitCheck, measurement: Measurement, context: AnalysisContext) -> Finding:
     check, number = source.check, source.candidate[-1]
     known = None if math.isnan(number) else number
     more: dict[str, Any] = {
@@ -216,18 +229,32 @@ def _limit_finding(source: LimitCheck, look: Measurement, ground: AnalysisContex
         "candidate_count": float(len(source.candidate)),
     }
     if source.failed:
-        message = messages.limit_message(check, number, ground.new) + f", {source.run} looks in a row"
+        message = messages.limit_message(check, number, context.new) + f", {source.run} looks in a row"
         return _finding(
-            check, look, ground, None, message, outcome=Outcome.FAIL, reason=Reason.LIMIT, queries=source.queries, **more
+            check,
+            measurement,
+            context,
+            None,
+            message,
+            outcome=Outcome.FAIL,
+            reason=Reason.LIMIT,
+            queries=source.queries,
+            **more,
         )
     problem = (source.failure.reason, source.failure.message) if source.failure else None
     if problem is None and source.run:
         problem = (
             Reason.FEW_DATA,
-            messages.limit_message(check, number, ground.new) + f", {source.run} of {check.least} looks",
+            messages.limit_message(check, number, context.new) + f", {source.run} of {check.least} looks",
         )
     return _finding(
-        check, look, ground, problem, messages.limit_message(check, number, ground.new), queries=source.queries, **more
+        check,
+        measurement,
+        context,
+        problem,
+        messages.limit_message(check, number, context.new),
+        queries=source.queries,
+        **more,
     )
 
 
@@ -239,27 +266,35 @@ def _nearest_limit(check: Check, number: float | None) -> float | None:
 
 
 def _query_finding(
-    source: ComparedQueryCheck, look: Measurement, ground: AnalysisContext, standing: EvidenceState
+    source: ComparedQueryCheck, measurement: Measurement, context: AnalysisContext, evidence: EvidenceState
 ) -> Finding:
     check, new, old = source.check, _finite_values(source.candidate), _finite_values(source.baseline)
     values: dict[str, Any] = {
         "baseline": _mean(old), "candidate": _mean(new), "baseline_count": float(len(old)),
         "candidate_count": float(len(new)), "queries": source.queries,
-        "evidence": standing.share(check.name) * float(source.evalue()[0]),
+        "evidence": evidence.share(check.name) * float(source.evalue()[0]),
     }  # fmt: skip
-    message = messages.comparison_message(check, _mean(new), _mean(old), ground)
-    if standing.condemns(check.name):
+    message = messages.comparison_message(check, _mean(new), _mean(old), context)
+    if evidence.condemns(check.name):
         return _finding(
-            check, look, ground, None, message, outcome=Outcome.FAIL, reason=Reason.WORSE, blame="all instances", **values
+            check,
+            measurement,
+            context,
+            None,
+            message,
+            outcome=Outcome.FAIL,
+            reason=Reason.WORSE,
+            blame="all instances",
+            **values,
         )
     problem = (source.failure.reason, source.failure.message) if source.failure else None
-    if problem is None and not look.concurrent and "$release" not in check.query:
-        problem = Reason.NOT_COMPARABLE, messages.no_baseline_message(ground.old)
+    if problem is None and not measurement.concurrent and "$release" not in check.query:
+        problem = Reason.NOT_COMPARABLE, messages.no_baseline_message(context.old)
     if problem is None and min(len(new), len(old)) < check.least:
         problem = Reason.FEW_DATA, messages.few_values_message(min(len(new), len(old)), check.least)
     if problem is None and _mean(old) == 0.0 and _mean(new) != 0.0:
         problem = Reason.NOT_COMPARABLE, messages.ZERO_BASELINE
-    return _finding(check, look, ground, problem, message, **values)
+    return _finding(check, measurement, context, problem, message, **values)
 
 
 def _finite_values(numbers: list[float]) -> list[float]:
@@ -270,34 +305,44 @@ def _mean(numbers: list[float]) -> float | None:
     return sum(numbers) / len(numbers) if numbers else None
 
 
-def _memory_finding(source: MemoryCheck, look: Measurement, ground: AnalysisContext, standing: EvidenceState) -> Finding:
+def _memory_finding(
+    source: MemoryCheck, measurement: Measurement, context: AnalysisContext, evidence: EvidenceState
+) -> Finding:
     check, shares = source.check, source.latest
     values: dict[str, Any] = {
-        "baseline": shares.get(ground.old), "candidate": shares.get(ground.new), "queries": source.queries,
-        "evidence": standing.share(check.name) * float(source.evalue()[0]),
+        "baseline": shares.get(context.old), "candidate": shares.get(context.new), "queries": source.queries,
+        "evidence": evidence.share(check.name) * float(source.evalue()[0]),
     }  # fmt: skip
-    message = messages.memory_message(shares.get(ground.new), shares.get(ground.old), ground)
-    if standing.condemns(check.name):
+    message = messages.memory_message(shares.get(context.new), shares.get(context.old), context)
+    if evidence.condemns(check.name):
         return _finding(
-            check, look, ground, None, message, outcome=Outcome.FAIL, reason=Reason.WORSE, blame="all instances", **values
+            check,
+            measurement,
+            context,
+            None,
+            message,
+            outcome=Outcome.FAIL,
+            reason=Reason.WORSE,
+            blame="all instances",
+            **values,
         )
     problem = (source.failure.reason, source.failure.message) if source.failure else None
-    if problem is None and ground.new not in shares:
-        problem = Reason.NO_DATA, messages.no_series_message(ground.new)
-    if problem is None and look.at - source.known_until > STALE_SECONDS:
-        problem = Reason.STALE, messages.stale_message(look.at - source.known_until, STALE_SECONDS)
-    return _finding(check, look, ground, problem, message, **values)
+    if problem is None and context.new not in shares:
+        problem = Reason.NO_DATA, messages.no_series_message(context.new)
+    if problem is None and measurement.at - source.known_until > STALE_SECONDS:
+        problem = Reason.STALE, messages.stale_message(measurement.at - source.known_until, STALE_SECONDS)
+    return _finding(check, measurement, context, problem, message, **values)
 
 
 def readiness_finding(
-    source: ReadinessCheck, look: Measurement, ground: AnalysisContext, standing: EvidenceState
+    source: ReadinessCheck, measurement: Measurement, context: AnalysisContext, evidence: EvidenceState
 ) -> Finding:
     """When it condemns the release."""
     sums = source.sums
     rates = _rate(sums.old_bad, sums.old_exposure), _rate(sums.bad, sums.exposure)
-    message = messages.counter_message("of the probes failed", sums, rates, None, ground, look.concurrent)
+    message = messages.counter_message("of the probes failed", sums, rates, None, context, measurement.concurrent)
     return Finding(
         "readiness", Outcome.FAIL, Reason.WORSE, f"readiness: {message}", rates[0], rates[1],
-        baseline_count=sums.old_exposure, candidate_count=sums.exposure, window=Window(look.settled, look.at),
-        evidence=standing.share("readiness") * float(source.evalue()[0]), blame="all instances",
+        baseline_count=sums.old_exposure, candidate_count=sums.exposure, window=Window(measurement.settled, measurement.at),
+        evidence=evidence.share("readiness") * float(source.evalue()[0]), blame="all instances",
     )  # fmt: skip

@@ -24,8 +24,8 @@ COUNT, SUM = "count", "sum"
 class ReadinessCheck:
     """Each look is a probe of each instance: bad when one that was ready is not, or was restarted since."""
 
-    def __init__(self, ground: AnalysisContext) -> None:
-        self.ground = ground
+    def __init__(self, context: AnalysisContext) -> None:
+        self.ground = context
         self.sums = ComparisonTotals()
         self._places: dict[str, int] = {}
         self._first: list[Time] = []
@@ -33,39 +33,39 @@ class ReadinessCheck:
         self._batches: set[int] = set()
         none = np.zeros((1, 30, 1))
         self.process: EProcess | None = None
-        if ground.batches:
+        if context.batches:
             self.process = EProcess(
                 readiness_model(),
-                readiness_calibration(none, none, ground.options),
+                readiness_calibration(none, none, context.options),
                 np.zeros(1),
-                dt=ground.rollout.policy.look_seconds,
-                batches=ground.batches,
-                planned=ground.planned,
-                options=ground.options,
+                dt=context.rollout.policy.look_seconds,
+                batches=context.batches,
+                planned=context.planned,
+                parameters=context.options,
             )
 
-    def take(self, look: Measurement) -> None:
+    def take(self, measurement: Measurement) -> None:
         """One probe of all."""
-        for each in look.present:
+        for each in measurement.present:
             if each.instance not in self._places and each.ready:
                 self._places[each.instance] = len(self._places)
-                self._first.append(look.at)
-        seen = self._seen(look)
-        self._restarts = {each.instance: each.restarts for each in look.present}
+                self._first.append(measurement.at)
+        seen = self._seen(measurement)
+        self._restarts = {each.instance: each.restarts for each in measurement.present}
         if self.process is None or not seen.old.any():
             return
         for step, at in self.ground.begun.items():
-            if step not in self._batches and look.at >= at + self.ground.options.warmup_seconds:
+            if step not in self._batches and measurement.at >= at + self.ground.options.warmup_seconds:
                 self.process.begin_batch()
                 self._batches.add(step)
         self.process.advance(seen.bad, seen.exposure, seen.compared, seen.old)
         self.sums.add(seen, held=False)
 
-    def _seen(self, look: Measurement) -> InstanceCounts:
+    def _seen(self, measurement: Measurement) -> InstanceCounts:
         shape = (1, len(self._places))
         bad, exposure = np.zeros(shape), np.zeros(shape)
         new, old = np.zeros(shape[1], bool), np.zeros(shape[1], bool)
-        for each in look.present:
+        for each in measurement.present:
             place = self._places.get(each.instance)
             if place is None:
                 continue
@@ -73,8 +73,8 @@ class ReadinessCheck:
             again = each.restarts > self._restarts.get(each.instance, each.restarts)
             bad[0, place] = float(not each.ready or again)
             new[place], old[place] = each.release == self.ground.new, each.release == self.ground.old
-        warm = np.array([look.at - first >= self.ground.options.warmup_seconds for first in self._first], bool)
-        return InstanceCounts(look.at, bad, exposure, new & warm, new, old)
+        warm = np.array([measurement.at - first >= self.ground.options.warmup_seconds for first in self._first], bool)
+        return InstanceCounts(measurement.at, bad, exposure, new & warm, new, old)
 
     def evalue(self) -> Array:
         """[1]."""
@@ -84,14 +84,14 @@ class ReadinessCheck:
 class MemoryCheck:
     """A gauge of each instance as a share of `limit`, with the labels `release` and `ordinal`."""
 
-    def __init__(self, check: Check, ground: AnalysisContext) -> None:
-        self.check, self.ground = check, ground
-        self.roster = InstanceIndex(ground.releases)
-        self.dt = ground.rollout.policy.look_seconds
-        self.cells = IntervalSums(ground.origin, self.dt)
-        self.ramp = MemoryTrend(1, self.dt, max(1, ground.batches), ground.options)
+    def __init__(self, check: Check, context: AnalysisContext) -> None:
+        self.check, self.ground = check, context
+        self.roster = InstanceIndex(context.releases)
+        self.dt = context.rollout.policy.look_seconds
+        self.cells = IntervalSums(context.origin, self.dt)
+        self.ramp = MemoryTrend(1, self.dt, max(1, context.batches), context.options)
         self.failure: QueryFailure | None = None
-        self.known_until = ground.origin
+        self.known_until = context.origin
         self.queries: tuple[str, ...] = ()
         self.latest: dict[str, float] = {}  # by release: the mean share of the limit
         self._batches: set[int] = set()
@@ -102,11 +102,11 @@ class MemoryCheck:
         query = fill_query(self.check.query, self.ground.rollout, self.ground.new, Window(now - self.dt, now))
         return (samples_query(self.check.name, query, self.known_until, now),)
 
-    def take(self, look: Measurement, answers: Iterable[tuple[Query, QueryResult]]) -> None:
+    def take(self, measurement: Measurement, answers: Iterable[tuple[Query, QueryResult]]) -> None:
         """Take in the gauge's samples."""
         self.failure = None
-        for question, answer in answers:
-            self.queries = (question.query,)
+        for query, answer in answers:
+            self.queries = (query.query,)
             if isinstance(answer, QueryFailure):
                 self.failure = answer
                 continue

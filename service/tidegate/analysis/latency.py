@@ -48,13 +48,13 @@ class LatencyCheck(CounterCheck):
         return self._buckets("")
 
     def _buckets(self, more: str) -> str:
-        ground = self.ground
+        context = self.ground
         if not self.check.query:
             names = (RESPONSE_SECONDS, ENVOY_RESPONSE_MICROSECONDS)
-            return server_selector(names, ground.rollout.backend.name, ground.releases, f",{more}" if more else "")
-        either = "|".join(promql.escape_regex(release) for release in ground.releases)
+            return server_selector(names, context.rollout.backend.name, context.releases, f",{more}" if more else "")
+        either = "|".join(promql.escape_regex(release) for release in context.releases)
         matchers = f"release=~{promql.quote(either)}" + (f",{more}" if more else "")
-        return promql.add_matchers(fill_query(self.check.query, ground.rollout, "", Window(0.0, 1.0)), matchers)
+        return promql.add_matchers(fill_query(self.check.query, context.rollout, "", Window(0.0, 1.0)), matchers)
 
     def slots(self, labels: Labels) -> Sequence[str]:
         bound = labels.get("le", "")
@@ -62,9 +62,9 @@ class LatencyCheck(CounterCheck):
             return (ALL_REQUESTS,)
         return (f"{float(bound) / MICRO:g}",) if labels.get("__name__") == ENVOY_RESPONSE_MICROSECONDS else (bound,)
 
-    def split(self, arm: Comparison, counts: Counts) -> tuple[Array, Array]:
+    def split(self, comparison: Comparison, counts: Counts) -> tuple[Array, Array]:
         every = counts.get(ALL_REQUESTS, self.nothing())
-        return np.maximum(0.0, every - counts.get(arm.name, self.nothing())), every
+        return np.maximum(0.0, every - counts.get(comparison.name, self.nothing())), every
 
     def prepare(self, past: Sequence[Counts]) -> Sequence[Comparison]:
         assert self.cells is not None

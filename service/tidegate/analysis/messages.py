@@ -33,13 +33,13 @@ def counter_message(
     sums: ComparisonTotals,
     rates: tuple[float | None, float | None],
     ratio: RateRatio | None,
-    ground: AnalysisContext,
+    context: AnalysisContext,
     concurrent: bool,
 ) -> str:
     """Both sides, and what the ratio can be."""
-    told = [f"{_percent(rates[1])} of {_count(sums.exposure)} requests to {ground.new} {what}"]
+    told = [f"{_percent(rates[1])} of {_count(sums.exposure)} requests to {context.new} {what}"]
     if concurrent:
-        told.append(f"{_percent(rates[0])} of {_count(sums.old_exposure)} to {ground.old}")
+        told.append(f"{_percent(rates[0])} of {_count(sums.old_exposure)} to {context.old}")
     if ratio is None:
         return ", ".join(told)
     return f"{', '.join(told)}; {_ratio_bounds(ratio)}, more than {_percent(ratio.rate * ratio.margin)} is too many"
@@ -88,9 +88,9 @@ def stale_message(age: float, allowed: float) -> str:
     return f"the newest sample is {age:.0f} s old, more than {allowed:.0f} s"
 
 
-def few_requests_message(requests: float, release: str, least: int, warmup: float) -> str:
+def few_requests_message(requests: float, release: str, min_samples: int, warmup: float) -> str:
     """Too few requests."""
-    return f"{_count(requests)} requests to {release} (after {warmup:g} s of warm-up), {least} are needed"
+    return f"{_count(requests)} requests to {release} (after {warmup:g} s of warm-up), {min_samples} are needed"
 
 
 def disturbed_baseline_message(sums: ComparisonTotals, dt: float, old: str) -> str:
@@ -101,9 +101,9 @@ def disturbed_baseline_message(sums: ComparisonTotals, dt: float, old: str) -> s
     )
 
 
-def few_values_message(number: int, least: int) -> str:
+def few_values_message(number: int, min_samples: int) -> str:
     """Too few values."""
-    return f"{number} values, {least} are needed"
+    return f"{number} values, {min_samples} are needed"
 
 
 def no_baseline_message(old: str) -> str:
@@ -126,18 +126,18 @@ def limit_message(check: Check, number: float, release: str) -> str:
     return f"{number:.6g} for {release}, {' and '.join(bounds)} is allowed"
 
 
-def comparison_message(check: Check, new: float | None, old: float | None, ground: AnalysisContext) -> str:
+def comparison_message(check: Check, new: float | None, old: float | None, context: AnalysisContext) -> str:
     """Two values and the margin."""
     word = "more" if check.direction is Direction.LOWER else "less"
     return (
-        f"{_number(new)} for {ground.new}, {_number(old)} for {ground.old}; "
+        f"{_number(new)} for {context.new}, {_number(old)} for {context.old}; "
         f"{100 * (check.margin or 0.0):.3g} % {word} is allowed"
     )
 
 
-def memory_message(new: float | None, old: float | None, ground: AnalysisContext) -> str:
+def memory_message(new: float | None, old: float | None, context: AnalysisContext) -> str:
     """Shares of the limit."""
-    return f"{_percent(new)} of the limit for {ground.new}, {_percent(old)} for {ground.old}"
+    return f"{_percent(new)} of the limit for {context.new}, {_percent(old)} for {context.old}"
 
 
 def _percent(ratio: float | None) -> str:

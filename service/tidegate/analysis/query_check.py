@@ -25,8 +25,8 @@ MAX_WINDOW_SECONDS = 600.0
 class QueryCheck:
     """What a query answered at each look. `failure`: why it did not, at the last one."""
 
-    def __init__(self, check: Check, ground: AnalysisContext) -> None:
-        self.check, self.ground = check, ground
+    def __init__(self, check: Check, context: AnalysisContext) -> None:
+        self.check, self.ground = check, context
         self.failure: QueryFailure | None = None
         self.candidate: list[float] = []
         self.baseline: list[float] = []
@@ -41,19 +41,19 @@ class QueryCheck:
         """About the new release."""
         return (value_query(self.check, QueryPurpose.CANDIDATE, self.ground.rollout, self.ground.new, self.window(now)),)
 
-    def take(self, look: Measurement, answers: Iterable[tuple[Query, QueryResult]]) -> None:
+    def take(self, measurement: Measurement, answers: Iterable[tuple[Query, QueryResult]]) -> None:
         """Take in the answers to this check's questions."""
         self.failure, result, self.queries = None, dict[QueryPurpose, float](), ()
-        for question, answer in answers:
-            if question.part is QueryPurpose.HISTORY:
+        for query, answer in answers:
+            if query.part is QueryPurpose.HISTORY:
                 self._recall(answer)
                 continue
-            self.queries = (*self.queries, question.query)
+            self.queries = (*self.queries, query.query)
             number = single_value(answer)
             if isinstance(number, QueryFailure):
                 self.failure = self.failure or number
             else:
-                result[question.part] = number
+                result[query.part] = number
         self.seen(result.get(QueryPurpose.CANDIDATE, math.nan), result.get(QueryPurpose.BASELINE, math.nan))
 
     def _recall(self, answer: QueryResult) -> None:
@@ -109,14 +109,14 @@ class ComparedQueryCheck(QueryCheck):
     _levels: GaugeComparison | None = None
 
     def questions(self, now: Time) -> tuple[Query, ...]:
-        ground, window = self.ground, self.window(now)
+        context, window = self.ground, self.window(now)
         asked = [
             *super().questions(now),
-            value_query(self.check, QueryPurpose.BASELINE, ground.rollout, ground.old, window),
+            value_query(self.check, QueryPurpose.BASELINE, context.rollout, context.old, window),
         ]
         if not self.recalled:
-            query = fill_query(self.check.query, ground.rollout, ground.old, Window(0.0, BLOCK_SECONDS))
-            span = Window(ground.origin - HISTORY_SECONDS, ground.origin)
+            query = fill_query(self.check.query, context.rollout, context.old, Window(0.0, BLOCK_SECONDS))
+            span = Window(context.origin - HISTORY_SECONDS, context.origin)
             asked.append(Query(self.check.name, QueryPurpose.HISTORY, query, span, BLOCK_SECONDS))
         return tuple(asked)
 
@@ -130,11 +130,11 @@ class ComparedQueryCheck(QueryCheck):
     def seen(self, candidate: float, baseline: float) -> None:
         super().seen(candidate, baseline)
         if self._levels is None and self.recalled:
-            options, look = self.ground.options, self.ground.rollout.policy.look_seconds
+            options, interval = self.ground.options, self.ground.rollout.policy.look_seconds
             worse = 1.0 if self.check.direction is Direction.LOWER else -1.0
             luck = float(stdtrit(options.host_weight, 1 - options.host_luck))
             margin = self.check.margin or 0.0
-            self._levels = GaugeComparison(look, margin, worse, luck, estimate_noise(self._past))
+            self._levels = GaugeComparison(interval, margin, worse, luck, estimate_noise(self._past))
         if self._levels is not None:
             self._levels.advance(np.array([candidate]), np.array([baseline]))
 

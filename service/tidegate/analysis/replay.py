@@ -72,14 +72,14 @@ POLICY_SETTINGS: Mapping[str, tuple[str, Parser]] = {
 }
 
 
-def replay(rollout: Rollout, looks: Sequence[Measurement]) -> list[Verdict]:
+def replay(rollout: Rollout, measurements: Sequence[Measurement]) -> list[Verdict]:
     """The verdict at each look. With the rollout's own settings they are those that were given then."""
-    trials: dict[bool, CanaryAnalysis] = {}
+    analyses: dict[bool, CanaryAnalysis] = {}
     verdicts = []
-    for look in looks:
-        if look.unseen not in trials:
-            trials[look.unseen] = CanaryAnalysis(rollout, look.shifted, unseen=look.unseen)
-        verdicts.append(trials[look.unseen].take(look))
+    for measurement in measurements:
+        if measurement.unseen not in analyses:
+            analyses[measurement.unseen] = CanaryAnalysis(rollout, measurement.shifted, unseen=measurement.unseen)
+        verdicts.append(analyses[measurement.unseen].take(measurement))
     return verdicts
 
 

@@ -105,37 +105,37 @@ class Difference:
     routing: bool
 
 
-def find_difference(service: Service, release: Release, seen: ObservedState, now: Time) -> Difference | None:
+def find_difference(service: Service, release: Release, observed: ObservedState, now: Time) -> Difference | None:
     """What a repair would change; None when all is as the release wants. An instance that runs where the proxy knows it
     and is not ready is none: it may be busy, and the proxy's own checks see to it."""
-    view = RolloutState(replace(make_repair(service, release, "", now), phase=Phase.RUNNING), seen, (), now, now)
-    by_state = {state: [instance for instance in view.surplus if instance.state is state] for state in InstanceState}
-    said = [
+    current = RolloutState(replace(make_repair(service, release, "", now), phase=Phase.RUNNING), observed, (), now, now)
+    by_state = {state: [instance for instance in current.surplus if instance.state is state] for state in InstanceState}
+    differences = [
         f"{format_names(by_state[state])} {state}"
         for state in (InstanceState.FAILED, InstanceState.STOPPED)
         if by_state[state]
     ]
-    excess = [instance for instance in view.surplus if instance.state in ALIVE]
-    said += [f"{format_names(excess)} beyond the {release.replicas} of {release.id}"] if excess else []
-    said += [f"{len(ordinals)} of {name} missing" for name, ordinals in view.missing.items()]
-    standing = not said and all(view.serves(instance) for instance in view.target)
-    said += _router_differences(view)
-    return Difference("; ".join(said), standing) if said else None
+    excess = [instance for instance in current.surplus if instance.state in ALIVE]
+    differences += [f"{format_names(excess)} beyond the {release.replicas} of {release.id}"] if excess else []
+    differences += [f"{len(ordinals)} of {name} missing" for name, ordinals in current.missing.items()]
+    standing = not differences and all(current.serves(instance) for instance in current.target)
+    differences += _router_differences(current)
+    return Difference("; ".join(differences), standing) if differences else None
 
 
-def _router_differences(view: RolloutState) -> list[str]:
+def _router_differences(state: RolloutState) -> list[str]:
     """What the proxy does that it should not."""
-    unrouted: list[Instance] = [instance for instance in view.target if not view.routed(instance)]
-    moved = [instance for instance in view.target if view.routed(instance) and not view.reached(instance)]
-    gone = len(set(view.members) - {instance.id for instance in view.alive})
-    strangers = len(set(view.members) - {instance.id for instance in view.target}) - gone
-    said = [f"{format_names(unrouted)} not in the proxy"] if unrouted else []
-    said += [f"{format_names(moved)} in the proxy at another address"] if moved else []
-    said += [f"{gone} in the proxy that no longer run{'s' if gone == 1 else ''}"] if gone else []
-    said += [f"{strangers} in the proxy that should not be"] if strangers else []
-    if not said and not view.missing and not view.matches:
-        said = ["the proxy has other weights"]
-    return said if view.preview_matches else [*said, "the preview leads to instances"]
+    unrouted: list[Instance] = [instance for instance in state.target if not state.routed(instance)]
+    moved = [instance for instance in state.target if state.routed(instance) and not state.reached(instance)]
+    gone = len(set(state.members) - {instance.id for instance in state.alive})
+    strangers = len(set(state.members) - {instance.id for instance in state.target}) - gone
+    differences = [f"{format_names(unrouted)} not in the proxy"] if unrouted else []
+    differences += [f"{format_names(moved)} in the proxy at another address"] if moved else []
+    differences += [f"{gone} in the proxy that no longer run{'s' if gone == 1 else ''}"] if gone else []
+    differences += [f"{strangers} in the proxy that should not be"] if strangers else []
+    if not differences and not state.missing and not state.matches:
+        differences = ["the proxy has other weights"]
+    return differences if state.preview_matches else [*differences, "the preview leads to instances"]
 
 
 # -- what follows -----------------------------------------------------------------------------------------------------
@@ -150,20 +150,22 @@ class DriftDecision:
 
 
 def handle_drift(
-    service: Service, before: Drift | None, found: Difference | None, history: Sequence[Rollout], now: Time
+    service: Service, before: Drift | None, difference: Difference | None, history: Sequence[Rollout], now: Time
 ) -> DriftDecision:
     """What follows from a look. `before` is what the last one recorded, `history` the service's latest rollouts, the
     newest first, `HISTORY_LENGTH` of them or all; needed only where something was found."""
-    if found is None:
+    if difference is None:
         return DriftDecision(None)
     since = now if before is None else before.since
-    looks = 1 if before is None or before.message != found.message else before.looks + 1
-    state, why = _drift_state(service, found, history, looks, now)
-    return DriftDecision(Drift(found.message, since, state, min(looks, CONFIRMATIONS), why), state is DriftState.REPAIRING)
+    confirmations = 1 if before is None or before.message != difference.message else before.looks + 1
+    state, reason = _drift_state(service, difference, history, confirmations, now)
+    return DriftDecision(
+        Drift(difference.message, since, state, min(confirmations, CONFIRMATIONS), reason), state is DriftState.REPAIRING
+    )
 
 
 def _drift_state(
-    service: Service, found: Difference, history: Sequence[Rollout], looks: int, now: Time
+    service: Service, difference: Difference, history: Sequence[Rollout], confirmations: int, now: Time
 ) -> tuple[DriftState, str]:
     newest = history[0] if history else None
     if service.repair is RepairPolicy.SHOW:
@@ -175,7 +177,7 @@ def _drift_state(
         return DriftState.UNHEALTHY, f"{failed} repairs in a row failed, the last with: {history[0].reason}"
     if (quick := _count_quick_repairs(history)) >= MAX_QUICK_REPAIRS:
         return DriftState.UNHEALTHY, f"{quick} repairs in quick succession did not last"
-    if looks < CONFIRMATIONS and not found.routing:
+    if confirmations < CONFIRMATIONS and not difference.routing:
         return DriftState.SEEN, "seen once: it may mend itself"
     if failed and newest is not None:
         pause = INITIAL_BACKOFF_SECONDS * 2.0 ** (failed - 1)
@@ -192,11 +194,11 @@ def _has_halted(newest: Rollout) -> bool:
 def count_failed_repairs(history: Sequence[Rollout]) -> int:
     """Repairs in a row that failed, back to the last that a person asked for."""
     count = 0
-    for each in history:
-        if each.kind is not RolloutKind.REPAIR or each.phase is not Phase.FAILED:
+    for rollout in history:
+        if rollout.kind is not RolloutKind.REPAIR or rollout.phase is not Phase.FAILED:
             break
         count += 1
-        if each.requested_by != TIDEGATE:
+        if rollout.requested_by != TIDEGATE:
             break
     return count
 

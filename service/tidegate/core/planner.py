@@ -224,26 +224,26 @@ def member_weights(route: Fleet, new: str, share: float | None) -> Mapping[str, 
     return {release: one if release == new else other for release in route}
 
 
-def roll_back_or_halt(rollout: Rollout, seen: ObservedState, reason: str) -> Move:
+def roll_back_or_halt(rollout: Rollout, observed: ObservedState, reason: str) -> Move:
     """What follows when it cannot go on: turn back; already on the way back, halt. No traffic is moved by this itself.
 
     A repair halts at once: there is nothing to go back to, and what serves stays as it is.
     """
     if rollout.phase is Phase.RUNNING and rollout.kind is not RolloutKind.REPAIR:
-        return Move(Phase.ROLLING_BACK, reason, plan=plan_rollback(rollout, seen))
+        return Move(Phase.ROLLING_BACK, reason, plan=plan_rollback(rollout, observed))
     return Move(Phase.FAILED, reason)
 
 
-def plan_rollback(rollout: Rollout, seen: ObservedState) -> Plan:
+def plan_rollback(rollout: Rollout, observed: ObservedState) -> Plan:
     """The plan that undoes this rollout from where the world stands."""
-    way = _plan_rollback(rollout, seen)
+    way = _plan_rollback(rollout, observed)
     return with_rollback_hook(way) if ON_ROLLBACK in rollout.hooks else way
 
 
-def _plan_rollback(rollout: Rollout, seen: ObservedState) -> Plan:
+def _plan_rollback(rollout: Rollout, observed: ObservedState) -> Plan:
     if rollout.old is None or not rollout.in_place:
         return rollback_plan(rollout.old, rollout.old_replicas)
-    there = [instance.release for instance in seen.instances if instance.state is not InstanceState.STOPPING]
+    there = [instance.release for instance in observed.instances if instance.state is not InstanceState.STOPPING]
     return rollback_in_place(
         rollout.old,
         rollout.new,

@@ -159,30 +159,30 @@ def analyze(
 ) -> tuple[Verdict, Measurement, CanaryAnalysis]:
     """Ask every question and judge the answers, with all that came before. A question without an answer harms its own check
     only. The look has to be saved with the verdict; an engine that takes over begins with the saved ones."""
-    trial = _restore_analysis(context, rollout)
+    analysis = _restore_analysis(context, rollout)
     context.cache.analysis = None  # until the look is saved, this engine knows no more than the database
     now = context.clock()
-    answers = _fetch_all(context.drivers.metrics, trial.questions(now))
+    answers = _fetch_all(context.drivers.metrics, analysis.questions(now))
     measurement = _measurement(rollout, observed, effect.final, now, answers)
-    return trial.take(measurement), measurement, trial
+    return analysis.take(measurement), measurement, analysis
 
 
 def _restore_analysis(context: TickContext, rollout: Rollout) -> CanaryAnalysis:
     """The judge with all looks that were saved: the remembered one, with those that another engine took meanwhile."""
     cache, unseen = context.cache, not rollout.step.route.get(rollout.new)
-    trial = cache.analysis
-    if trial is None or trial.unseen is not unseen:
+    analysis = cache.analysis
+    if analysis is None or analysis.unseen is not unseen:
         saved = context.store.measurements(rollout.id)
-        trial, cache.measurements = (
+        analysis, cache.measurements = (
             CanaryAnalysis.recalled(rollout, saved, _shifted(rollout, context.clock()), unseen=unseen),
             len(saved),
         )
     elif cache.interrupted:
         saved = context.store.measurements(rollout.id, cache.measurements)
-        trial.catch_up(saved)
+        analysis.catch_up(saved)
         cache.measurements += len(saved)
     cache.interrupted = False
-    return trial
+    return analysis
 
 
 def _shifted(rollout: Rollout, now: float) -> float:

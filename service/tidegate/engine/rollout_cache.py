@@ -81,15 +81,15 @@ class RolloutCache:
             )
             self.instances = tuple(stopping)
 
-    def record_observation(self, view: RolloutState) -> None:
+    def record_observation(self, state: RolloutState) -> None:
         """A look succeeded. What is waited for has the time of its deadline in our sight, from when it was last all there:
         instances that went with their host long after the step began have it, too."""
         if self.unobserved_since is not None:
-            start = view.counted_from
-            self.since = start + max(0.0, view.now - max(start, self.unobserved_since))
+            start = state.counted_from
+            self.since = start + max(0.0, state.now - max(start, self.unobserved_since))
             self.unobserved_since = None
-        elif view.stands:
-            self.since = view.now
+        elif state.stands:
+            self.since = state.now
 
     def record_failed_observation(self) -> None:
         """A look failed."""

@@ -232,14 +232,14 @@ def _judge(
 
     As a rule a wait follows, for which nothing has to be read again: a signal that came meanwhile makes it due at once.
     """
-    verdict, measurement, trial = effects.analyze(context, rollout, observed, decision)
+    verdict, measurement, analysis = effects.analyze(context, rollout, observed, decision)
     new_events = (
         [events.verdict(verdict, rollout, observed.routed, verdict.at)]
         if _is_news(rollout.verdict, verdict, signals)
         else []
     )
     saved = context.save(record_verdict(rollout, verdict), new_events, verdict if new_events else None, measurement)
-    context.cache.analysis = trial
+    context.cache.analysis = analysis
     context.cache.measurements += 1
     following = _decide(context, saved, observed, signals)
     return _wait(context, saved, following) if isinstance(following, Wait) else _pace(context, rollout, observed, decision)

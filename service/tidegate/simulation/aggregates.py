@@ -55,15 +55,15 @@ def _take_bound(counts: Counts, place: Counts) -> Counts:
     return np.asarray(np.take_along_axis(counts, place[..., None], -1)[..., 0])
 
 
-def release_counts(made: GeneratedRollout, warmup_seconds: float) -> tuple[ReleaseCounts, ReleaseCounts]:
+def release_counts(rollouts: GeneratedRollout, warmup_seconds: float) -> tuple[ReleaseCounts, ReleaseCounts]:
     """The new release, without instances younger than the warm-up, and the old one."""
-    return _sum_instances(made, made.age >= warmup_seconds), _sum_instances(made, made.age < 0)
+    return _sum_instances(rollouts, rollouts.age >= warmup_seconds), _sum_instances(rollouts, rollouts.age < 0)
 
 
-def _sum_instances(made: GeneratedRollout, whose: Mask) -> ReleaseCounts:
+def _sum_instances(rollouts: GeneratedRollout, whose: Mask) -> ReleaseCounts:
     """`whose` [T, n]: the instances that count."""
-    requests, failed = (made.N * whose).sum(2), (made.X * whose).sum(2)
-    return ReleaseCounts(requests, failed, (made.S * whose[..., None]).sum(2))
+    requests, failed = (rollouts.N * whose).sum(2), (rollouts.X * whose).sum(2)
+    return ReleaseCounts(requests, failed, (rollouts.S * whose[..., None]).sum(2))
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,9 @@ class WatchedBound:
     slope: float  # -d log(exceedance) / d log(latency): by how much more exceed it when all gets slower
 
 
-def watched_bounds(made: GeneratedRollout) -> list[WatchedBound]:
+def watched_bounds(rollouts: GeneratedRollout) -> list[WatchedBound]:
     """Those whose exceedance in the history is nearest to each of WANTED_EXCEEDANCES; none twice."""
-    exceedance = made.Hs.sum((0, 1, 2)) / max(1, made.Hn.sum())
+    exceedance = rollouts.Hs.sum((0, 1, 2)) / max(1, rollouts.Hn.sum())
     chosen: list[int] = []
     for wanted in WATCHED_SHARES:
         useful = [place for place, share in enumerate(exceedance) if place not in chosen and 1e-5 < share < 0.9]

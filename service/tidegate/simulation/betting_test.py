@@ -20,7 +20,7 @@ STAKES = (0.1, 0.25, 0.5, 0.9)  # of the capital
 CAP_NATS = 60.0  # beyond this, evidence is only called overwhelming; exp() must not overflow
 
 
-def decide(made: GeneratedRollout) -> AbortResult:
+def decide(rollouts: GeneratedRollout) -> AbortResult:
     """Bets, in each interval, that the new release has more of the bad events (failed requests; those slower than each of
     three bounds) than its share of the requests, margin included. Each interval counts once, however many events it has, so
     clumped errors are no evidence. The capital, averaged over stakes and over a start with each batch, turns back when it
@@ -28,17 +28,17 @@ def decide(made: GeneratedRollout) -> AbortResult:
 
     Source: Waudby-Smith & Ramdas, *Estimating means of bounded random variables by betting* (JRSS B, 2024).
     """
-    new, old = release_counts(made, WARMUP_SECONDS)
-    known = watched_bounds(made)
-    rate = np.maximum(made.He.sum((1, 2)) / np.maximum(made.Hn.sum((1, 2)), 1), 1e-5)[:, None]
+    new, old = release_counts(rollouts, WARMUP_SECONDS)
+    known = watched_bounds(rollouts)
+    rate = np.maximum(rollouts.He.sum((1, 2)) / np.maximum(rollouts.Hn.sum((1, 2)), 1), 1e-5)[:, None]
     tolerated = np.asarray(np.maximum(ERRORS_FACTOR, 1 + ERRORS_ADDED / rate) * new.requests, dtype=np.float64)
-    capital = ERRORS_WEIGHT * _capital(new.failed, old.failed, tolerated, old.requests, made)
+    capital = ERRORS_WEIGHT * _capital(new.failed, old.failed, tolerated, old.requests, rollouts)
     for bound in known:
         bad, old_bad = new.slower[..., bound.place], old.slower[..., bound.place]
         tolerated = np.asarray(_latency_margin(bound) * new.requests, dtype=np.float64)
-        won = _capital(bad, old_bad, tolerated, old.requests, made)
+        won = _capital(bad, old_bad, tolerated, old.requests, rollouts)
         capital = capital + LATENCY_WEIGHT / len(known) * won
-    return AbortResult.at_first(capital >= 1 / ALPHA, np.arange(1, capital.shape[1] + 1) * made.dt)
+    return AbortResult.at_first(capital >= 1 / ALPHA, np.arange(1, capital.shape[1] + 1) * rollouts.dt)
 
 
 def _latency_margin(bound: WatchedBound) -> float:
@@ -46,10 +46,10 @@ def _latency_margin(bound: WatchedBound) -> float:
     return math.exp(bound.slope * math.log(LATENCY_FACTOR))
 
 
-def _capital(bad: Counts, old_bad: Counts, tolerated: Floats, old_requests: Counts, made: GeneratedRollout) -> Floats:
+def _capital(bad: Counts, old_bad: Counts, tolerated: Floats, old_requests: Counts, rollouts: GeneratedRollout) -> Floats:
     """[R, T]: what is left of 1. `tolerated` [R, T]: the new release's requests times the margin."""
     won = _winnings(bad, old_bad, tolerated, old_requests)
-    starts = [_start(made, number) for number in range(made.judged)]
+    starts = [_start(rollouts, number) for number in range(rollouts.judged)]
     result: Floats = np.zeros(won.shape)
     interval = np.arange(won.shape[1])[None]
     for start in starts:
@@ -59,9 +59,9 @@ def _capital(bad: Counts, old_bad: Counts, tolerated: Floats, old_requests: Coun
     return result
 
 
-def _start(made: GeneratedRollout, number: int) -> int:
+def _start(rollouts: GeneratedRollout, number: int) -> int:
     """The interval in which the batch is warm."""
-    return number * round(made.window / made.dt) + int(WARMUP_SECONDS / made.dt)
+    return number * round(rollouts.window / rollouts.dt) + int(WARMUP_SECONDS / rollouts.dt)
 
 
 def _winnings(bad: Counts, old_bad: Counts, tolerated: Floats, old_requests: Counts) -> Floats:

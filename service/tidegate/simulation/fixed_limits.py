@@ -17,7 +17,7 @@ MAX_ERROR_SHARE = 0.01
 MAX_LATENCY_SECONDS = 0.5  # seconds, of the 99th percentile
 
 
-def decide(made: GeneratedRollout) -> AbortResult:
+def decide(rollouts: GeneratedRollout) -> AbortResult:
     """Each minute, the last minute of the new release alone: errors over 1 % or the 99th percentile over 500 ms, or no
     data, is a failure; the fourth in all turns it back.
 
@@ -25,14 +25,14 @@ def decide(made: GeneratedRollout) -> AbortResult:
     and of Flagger (`analysis`: `interval`, `threshold`, `thresholdRange`, with the built-in `request-success-rate` at 99 %
     and `request-duration` at 500 ms). Failures are counted in all, not in a row.
     """
-    new, _ = release_counts(made, 0.0)
-    return _check_limits(new, made.dt)
+    new, _ = release_counts(rollouts, 0.0)
+    return _check_limits(new, rollouts.dt)
 
 
-def decide_switch(made: GeneratedSwitch) -> AbortResult:
+def decide_switch(rollouts: GeneratedSwitch) -> AbortResult:
     """The same from the switch on."""
-    after = slice(made.switch, None)
-    return _check_limits(ReleaseCounts(made.N[:, after], made.X[:, after], made.S[:, after]), made.dt)
+    after = slice(rollouts.switch, None)
+    return _check_limits(ReleaseCounts(rollouts.N[:, after], rollouts.X[:, after], rollouts.S[:, after]), rollouts.dt)
 
 
 def _check_limits(new: ReleaseCounts, interval: float) -> AbortResult:

@@ -114,20 +114,20 @@ def _host_levels(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[Floa
 
 
 def _levels(
-    rng: np.random.Generator, course: BatchSchedule, noise: RolloutNoise, old: tuple[Floats, Floats]
+    rng: np.random.Generator, schedule: BatchSchedule, noise: RolloutNoise, old: tuple[Floats, Floats]
 ) -> _InstanceLevels:
     """Hosts, wandering, drift, shocks, warm-up and a noisy neighbour. A replaced instance lands on another host."""
     replicates, instances = old[0].shape
-    shape = (replicates, course.intervals, instances)
+    shape = (replicates, schedule.intervals, instances)
     new = _host_levels(rng, old[0].shape)
     parts = []
     for before, after, host, own in ((old[0], new[0], noise.sd_e, noise.ar_e), (old[1], new[1], noise.sd_u, noise.ar_u)):
-        lasting = np.where(course.is_new, after[:, None] * host, before[:, None] * host)
-        parts.append(lasting + autoregressive_levels(rng, shape, course.size.scrape, noise.ar_tc, own))
-    drift = _drift(course, noise)
+        lasting = np.where(schedule.is_new, after[:, None] * host, before[:, None] * host)
+        parts.append(lasting + autoregressive_levels(rng, shape, schedule.size.scrape, noise.ar_tc, own))
+    drift = _drift(schedule, noise)
     errors, latency = parts[0] + drift / 2, parts[1] + drift / 3
-    added, latency = _shocks(rng, course, noise, latency)
-    fading = course.fading(noise.warm_tc)
+    added, latency = _shocks(rng, schedule, noise, latency)
+    fading = schedule.fading(noise.warm_tc)
     latency, errors = latency + noise.warm_lat * fading, errors + noise.warm_err * fading
     if noise.bad_lat or noise.bad_err:
         bad = _one_of(rng, replicates, instances, instances)
@@ -135,18 +135,20 @@ def _levels(
     return _InstanceLevels(errors, latency, added)
 
 
-def _drift(course: BatchSchedule, noise: RolloutNoise) -> Floats:
+def _drift(schedule: BatchSchedule, noise: RolloutNoise) -> Floats:
     """[1, T, 1]: the part of the drift that is reached."""
-    return np.asarray(noise.drift * (course.time / course.time[-1])[None, :, None])
+    return np.asarray(noise.drift * (schedule.time / schedule.time[-1])[None, :, None])
 
 
-def _shocks(rng: np.random.Generator, course: BatchSchedule, noise: RolloutNoise, latency: Floats) -> tuple[Floats, Floats]:
+def _shocks(
+    rng: np.random.Generator, schedule: BatchSchedule, noise: RolloutNoise, latency: Floats
+) -> tuple[Floats, Floats]:
     """Outages of something that all instances depend on: the error share they add, and the latency with them."""
     replicates, intervals, instances = latency.shape
     added: Floats = np.zeros((replicates, intervals, 1))
-    time = course.time[None]
+    time = schedule.time[None]
     for _ in range(noise.shock_n):
-        begins = rng.uniform(0, max(course.time[-1] - noise.shock_len, 1), replicates)
+        begins = rng.uniform(0, max(schedule.time[-1] - noise.shock_len, 1), replicates)
         lasts = noise.shock_len * rng.uniform(0.5, 1.5, replicates)
         during = ((time >= begins[:, None]) & (time < (begins + lasts)[:, None]))[..., None]
         suffers = np.exp(rng.standard_normal((replicates, 1, instances)) * noise.shock_sens)
@@ -162,20 +164,20 @@ def _one_of(rng: np.random.Generator, replicates: int, instances: int, candidate
     return result
 
 
-def _faulty_instances(rng: np.random.Generator, course: BatchSchedule, fault: Fault, replicates: int) -> Floats:
+def _faulty_instances(rng: np.random.Generator, schedule: BatchSchedule, fault: Fault, replicates: int) -> Floats:
     """[R, T, n]: 1 where the fault shows."""
-    shows = course.is_new & (course.time[:, None] >= fault.onset)
+    shows = schedule.is_new & (schedule.time[:, None] >= fault.onset)
     result = np.broadcast_to(shows[None], (replicates, *shows.shape)).astype(float)
     if not fault.one_of_k:
         return result
-    return result * _one_of(rng, replicates, course.size.n, int((course.batch == 0).sum()))
+    return result * _one_of(rng, replicates, schedule.size.n, int((schedule.batch == 0).sum()))
 
 
-def _traffic(rng: np.random.Generator, course: BatchSchedule, noise: RolloutNoise, replicates: int) -> Floats:
+def _traffic(rng: np.random.Generator, schedule: BatchSchedule, noise: RolloutNoise, replicates: int) -> Floats:
     """[R, T, 1]: requests that are expected in an interval, of all instances."""
-    size = course.size
-    wanders = autoregressive_levels(rng, (replicates, course.intervals, 1), size.scrape, LOAD_SECONDS, LOAD_DEVIATION)
-    return np.asarray(size.rps * size.scrape * np.exp(_drift(course, noise) * 0.6) * np.exp(wanders))
+    size = schedule.size
+    wanders = autoregressive_levels(rng, (replicates, schedule.intervals, 1), size.scrape, LOAD_SECONDS, LOAD_DEVIATION)
+    return np.asarray(size.rps * size.scrape * np.exp(_drift(schedule, noise) * 0.6) * np.exp(wanders))
 
 
 def _error_share(
@@ -188,13 +190,13 @@ def _error_share(
     return np.where(outages.crashing, np.maximum(share, MIN_CRASH_ERROR_SHARE), share)
 
 
-def _memory(rng: np.random.Generator, course: BatchSchedule, fault: Fault, harmed: Floats) -> Floats:
+def _memory(rng: np.random.Generator, schedule: BatchSchedule, fault: Fault, harmed: Floats) -> Floats:
     """[R, T, n]: a new instance grows within minutes from a fifth of its limit to a half; a leak grows on."""
     replicates, intervals, instances = harmed.shape
-    since = np.maximum(course.age, 0)
-    usual = np.where(course.is_new, 0.5 - 0.3 * np.exp(-since / 60), 0.5)[None]
+    since = np.maximum(schedule.age, 0)
+    usual = np.where(schedule.is_new, 0.5 - 0.3 * np.exp(-since / 60), 0.5)[None]
     wanders = autoregressive_levels(
-        rng, (replicates, intervals, instances), course.size.scrape, MEMORY_SECONDS, MEMORY_DEVIATION
+        rng, (replicates, intervals, instances), schedule.size.scrape, MEMORY_SECONDS, MEMORY_DEVIATION
     )
     leaked = harmed * fault.leak * since[None] / 60
     return np.asarray(usual + wanders + leaked + 0.01 * rng.standard_normal((replicates, 1, instances)))

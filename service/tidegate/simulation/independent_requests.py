@@ -19,7 +19,7 @@ FIRST_WEIGHT = 0.25  # of the process that starts with the first batch
 CAP_NATS = 60.0  # beyond this, evidence is only called overwhelming; exp() must not overflow
 
 
-def decide(made: GeneratedRollout) -> AbortResult:
+def decide(rollouts: GeneratedRollout) -> AbortResult:
     """Whether the new release has a greater share of the bad events of an interval than of its requests: failed ones, and
     those slower than each of three bounds. A mixture of likelihood ratios of the binomial, given the total; one process
     starts with each batch; their weighted mean turns back when it reaches 1/ALPHA.
@@ -28,14 +28,16 @@ def decide(made: GeneratedRollout) -> AbortResult:
     detection in software deployments through sequential testing* (KDD 2022). No margin, and no allowance for clumped errors
     or for instances that differ.
     """
-    new, old = release_counts(made, WARMUP_SECONDS)
-    known = watched_bounds(made)
-    evidence = ERRORS_WEIGHT * _evidence(new.failed, old.failed, new, old, errors_prior(), made)
+    new, old = release_counts(rollouts, WARMUP_SECONDS)
+    known = watched_bounds(rollouts)
+    evidence = ERRORS_WEIGHT * _evidence(new.failed, old.failed, new, old, errors_prior(), rollouts)
     for bound in known:
-        slow = _evidence(new.slower[..., bound.place], old.slower[..., bound.place], new, old, latency_prior(bound), made)
+        slow = _evidence(
+            new.slower[..., bound.place], old.slower[..., bound.place], new, old, latency_prior(bound), rollouts
+        )
         evidence = evidence + LATENCY_WEIGHT / len(known) * slow
     evidence = evidence / (ERRORS_WEIGHT + LATENCY_WEIGHT)
-    return AbortResult.at_first(evidence >= 1 / ALPHA, np.arange(1, evidence.shape[1] + 1) * made.dt)
+    return AbortResult.at_first(evidence >= 1 / ALPHA, np.arange(1, evidence.shape[1] + 1) * rollouts.dt)
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,11 +69,11 @@ def latency_prior(bound: WatchedBound) -> EffectPrior:
 
 
 def _evidence(
-    bad: Counts, old_bad: Counts, new: ReleaseCounts, old: ReleaseCounts, prior: EffectPrior, made: GeneratedRollout
+    bad: Counts, old_bad: Counts, new: ReleaseCounts, old: ReleaseCounts, prior: EffectPrior, rollouts: GeneratedRollout
 ) -> Floats:
     """[R, T]: the mean e-value of the processes; one that has not begun counts as 1."""
     logs = np.cumsum(_log_likelihood(bad, old_bad, new.requests, old.requests, prior), 1)
-    begins = [round((number * made.window + WARMUP_SECONDS) / made.dt) for number in range(made.judged)]
+    begins = [round((number * rollouts.window + WARMUP_SECONDS) / rollouts.dt) for number in range(rollouts.judged)]
     begins = [begin for begin in begins if begin < logs.shape[1]]
     result = np.zeros(logs.shape[:2])
     for number, begin in enumerate(begins):

@@ -19,22 +19,22 @@ MIN_EFFECT_SIZE = 1.25  # least ratio of the means
 MIN_VALUES = 3  # values on each side
 
 
-def decide(made: GeneratedRollout) -> AbortResult:
+def decide(rollouts: GeneratedRollout) -> AbortResult:
     """At the end of each window, the new release's errors, median and 99th percentile of each scrape against the old one's,
     as unordered samples; one that is "High" turns it back, as a metric marked critical does.
 
     Source: Kayenta's `NetflixACAJudge`, classifier `MannWhitneyClassifier` with its tolerance 0.25 and confidence 0.98, and
     an `effectSize.allowedIncrease` of 1.25 (its default, 1, turns back more good releases). It also removes outliers.
     """
-    samples, controls = (_metrics(side) for side in release_counts(made, WARMUP_SECONDS))
-    window = round(made.window / made.dt)
-    high = np.zeros((len(made.N), made.judged), bool)
-    for number in range(made.judged):
-        within = slice(number * window + int(WARMUP_SECONDS / made.dt), (number + 1) * window)
+    samples, controls = (_metrics(side) for side in release_counts(rollouts, WARMUP_SECONDS))
+    window = round(rollouts.window / rollouts.dt)
+    high = np.zeros((len(rollouts.N), rollouts.judged), bool)
+    for number in range(rollouts.judged):
+        within = slice(number * window + int(WARMUP_SECONDS / rollouts.dt), (number + 1) * window)
         for new, old in zip(samples, controls, strict=True):
             high[:, number] |= [is_high(*each) for each in zip(new[:, within], old[:, within], strict=True)]
-    ends = np.arange(1, made.judged + 1) * window
-    return AbortResult.at_first(high, np.asarray(ends * made.dt, dtype=np.float64))
+    ends = np.arange(1, rollouts.judged + 1) * window
+    return AbortResult.at_first(high, np.asarray(ends * rollouts.dt, dtype=np.float64))
 
 
 def _metrics(side: ReleaseCounts) -> list[Floats]:

@@ -30,14 +30,14 @@ class InstanceOutages:
 
 
 def draw_outages(
-    rng: np.random.Generator, course: BatchSchedule, noise: RolloutNoise, fault: Fault, harmed: Floats
+    rng: np.random.Generator, schedule: BatchSchedule, noise: RolloutNoise, fault: Fault, harmed: Floats
 ) -> InstanceOutages:
     """`harmed` [R, T, n]: where the fault shows."""
     replicates, intervals, instances = harmed.shape
     down = rng.random(harmed.shape) < noise.miss_p
     crashing = np.zeros(harmed.shape, bool)
     if fault.crash:
-        crashed, crashing = _crash_loop(rng, course, harmed)
+        crashed, crashing = _crash_loop(rng, schedule, harmed)
         down |= crashed
     if noise.reset_p:
         restarts = rng.random((replicates, instances)) < noise.reset_p
@@ -47,16 +47,16 @@ def draw_outages(
     return InstanceOutages(down, crashing, gone)
 
 
-def _crash_loop(rng: np.random.Generator, course: BatchSchedule, harmed: Floats) -> tuple[Mask, Mask]:
+def _crash_loop(rng: np.random.Generator, schedule: BatchSchedule, harmed: Floats) -> tuple[Mask, Mask]:
     """Where instances wait to be started again, and where they are about to crash. Both [R, T, n]."""
     replicates, _, instances = harmed.shape
-    since = np.maximum(course.age, 0)[None] + rng.uniform(0, SPREAD_SECONDS, (replicates, 1, instances))
+    since = np.maximum(schedule.age, 0)[None] + rng.uniform(0, SPREAD_SECONDS, (replicates, 1, instances))
     crashed, crashing = np.zeros(harmed.shape, bool), np.zeros(harmed.shape, bool)
     started, back_off = 0.0, INITIAL_BACK_OFF
-    while started < course.time[-1] + 60:  # beyond the end: `since` runs a little ahead of the time
+    while started < schedule.time[-1] + 60:  # beyond the end: `since` runs a little ahead of the time
         crashes = started + UP_SECONDS
         crashed |= (since >= crashes) & (since < crashes + back_off)
-        crashing |= (since >= crashes - course.size.scrape) & (since < crashes)
+        crashing |= (since >= crashes - schedule.size.scrape) & (since < crashes)
         started += UP_SECONDS + back_off
         back_off = min(back_off * 2, MAX_BACK_OFF)
     return crashed & (harmed > 0), crashing & (harmed > 0)

@@ -18,22 +18,22 @@ QUANTILES = (0.5, 0.99)
 MIN_LATENCY = 1e-4  # seconds; a log is taken
 
 
-def decide(made: GeneratedRollout) -> AbortResult:
+def decide(rollouts: GeneratedRollout) -> AbortResult:
     """From the warm-up of each batch on, after every scrape: one-sided at 1 %, a pooled z-test of the two error shares so
     far, and Welch's t-test of the log median and log 99th percentile of each scrape so far.
 
     Source: textbook tests (Welch 1947), used as dashboards invite to: looked at until one of them is significant. The level
     holds for one look, not for many (Armitage, McPherson & Rowe 1969; Johari et al., *Peeking at A/B tests*, KDD 2017).
     """
-    new, old = release_counts(made, WARMUP_SECONDS)
-    intervals, window = made.N.shape[1], round(made.window / made.dt)
-    worse = np.zeros(made.N.shape[:2], bool)
-    for number in range(made.judged):
-        within = slice(number * window + int(WARMUP_SECONDS / made.dt), (number + 1) * window)
+    new, old = release_counts(rollouts, WARMUP_SECONDS)
+    intervals, window = rollouts.N.shape[1], round(rollouts.window / rollouts.dt)
+    worse = np.zeros(rollouts.N.shape[:2], bool)
+    for number in range(rollouts.judged):
+        within = slice(number * window + int(WARMUP_SECONDS / rollouts.dt), (number + 1) * window)
         if within.start < min(within.stop, intervals):
             worse[:, within] = _more_errors(new.within(within), old.within(within))
             worse[:, within] |= _slower(new.within(within), old.within(within))
-    return AbortResult.at_first(worse, np.arange(1, intervals + 1) * made.dt)
+    return AbortResult.at_first(worse, np.arange(1, intervals + 1) * rollouts.dt)
 
 
 def _more_errors(new: ReleaseCounts, old: ReleaseCounts) -> Mask:

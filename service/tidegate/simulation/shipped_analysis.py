@@ -19,53 +19,57 @@ from tidegate.simulation.result import AbortResult
 DEFAULT_PARAMETERS = Parameters()
 
 
-def analyze(made: GeneratedRollout, options: Parameters = DEFAULT_PARAMETERS) -> AbortResult:
+def analyze(rollouts: GeneratedRollout, parameters: Parameters = DEFAULT_PARAMETERS) -> AbortResult:
     """When the judge turns each rolling update back, if it does."""
-    fed = _AnalysisRun(made, options)
-    replicates, intervals = made.N.shape[:2]
+    fed = _AnalysisRun(rollouts, parameters)
+    replicates, intervals = rollouts.N.shape[:2]
     seconds = np.full(replicates, np.inf)
-    ends = {min(round((number + 1) * made.window / made.dt), intervals) - 1 for number in range(made.judged)}
+    ends = {min(round((number + 1) * rollouts.window / rollouts.dt), intervals) - 1 for number in range(rollouts.judged)}
     for interval in range(intervals):
         fed.begin(interval)
         fed.advance(interval)
         now = fed.evidence.crossed()
         if interval in ends:
             now = now | np.any(list(fed.evidence.look().values()), axis=0)
-        seconds = np.where(now & np.isinf(seconds), (interval + 1) * made.dt, seconds)
+        seconds = np.where(now & np.isinf(seconds), (interval + 1) * rollouts.dt, seconds)
     return AbortResult(np.isfinite(seconds), seconds)
 
 
-def analyze_switch(made: GeneratedSwitch, options: Parameters = DEFAULT_PARAMETERS) -> AbortResult:
+def analyze_switch(rollouts: GeneratedSwitch, parameters: Parameters = DEFAULT_PARAMETERS) -> AbortResult:
     """When the judge turns a switch of all traffic back, if it does, with only the time before to compare with."""
-    past = made.N[:, : made.switch]
-    slower = made.S[:, : made.switch].sum((0, 1))
-    bounds = metric_models.latency_bounds(BUCKET_BOUNDS, slower.astype(float), float(past.sum()), options)
+    past = rollouts.N[:, : rollouts.switch]
+    slower = rollouts.S[:, : rollouts.switch].sum((0, 1))
+    bounds = metric_models.latency_bounds(BUCKET_BOUNDS, slower.astype(float), float(past.sum()), parameters)
     weights = before_after.WEIGHTS
-    arms = [
+    comparisons = [
         (
             weights["errors"],
-            made.X,
-            _before(made, made.X, metric_models.errors_model(options), before_after.ERRORS_SD, options),
+            rollouts.X,
+            _before(rollouts, rollouts.X, metric_models.errors_model(parameters), before_after.ERRORS_SD, parameters),
         )
     ]
     for bound in bounds:
-        counts = made.S[..., bound.place]
+        counts = rollouts.S[..., bound.place]
         steady = max(before_after.LATENCY_SD * bound.slope, metric_models.MIN_HOST_SD)
-        arms.append((weights["latency"] / len(bounds), counts, _before(made, counts, bound.kind, steady, options)))
-    begin = made.switch + int(options.warmup_seconds / made.dt)
-    seconds = np.full(len(made.N), np.inf)
-    for interval in range(begin, made.N.shape[1]):
-        for _, counts, arm in arms:
-            arm.advance(_floats(counts[:, interval]), _floats(made.N[:, interval]))
-        evidence = sum(weight * arm.evalue() for weight, _, arm in arms)
-        crossed = (evidence >= 1 / options.budget) & np.isinf(seconds)
-        seconds = np.where(crossed, (interval + 1 - made.switch) * made.dt, seconds)
+        comparisons.append(
+            (weights["latency"] / len(bounds), counts, _before(rollouts, counts, bound.kind, steady, parameters))
+        )
+    begin = rollouts.switch + int(parameters.warmup_seconds / rollouts.dt)
+    seconds = np.full(len(rollouts.N), np.inf)
+    for interval in range(begin, rollouts.N.shape[1]):
+        for _, counts, comparison in comparisons:
+            comparison.advance(_floats(counts[:, interval]), _floats(rollouts.N[:, interval]))
+        evidence = sum(weight * comparison.evalue() for weight, _, comparison in comparisons)
+        crossed = (evidence >= 1 / parameters.budget) & np.isinf(seconds)
+        seconds = np.where(crossed, (interval + 1 - rollouts.switch) * rollouts.dt, seconds)
     return AbortResult(np.isfinite(seconds), seconds)
 
 
-def _before(made: GeneratedSwitch, counts: Counts, kind: MetricModel, steady: float, options: Parameters) -> BeforeAfter:
-    bad, exposure = _floats(counts[:, : made.switch]), _floats(made.N[:, : made.switch])
-    return BeforeAfter(kind, calibrate_in_time(bad, exposure, made.dt, steady, options), options)
+def _before(
+    rollouts: GeneratedSwitch, counts: Counts, model: MetricModel, steady: float, parameters: Parameters
+) -> BeforeAfter:
+    bad, exposure = _floats(counts[:, : rollouts.switch]), _floats(rollouts.N[:, : rollouts.switch])
+    return BeforeAfter(model, calibrate_in_time(bad, exposure, rollouts.dt, steady, parameters), parameters)
 
 
 def _floats(counts: Counts) -> Floats:
@@ -75,38 +79,38 @@ def _floats(counts: Counts) -> Floats:
 class _AnalysisRun:
     """The evidence of one set of simulated rollouts."""
 
-    def __init__(self, made: GeneratedRollout, options: Parameters) -> None:
-        self._made, self._options = made, options
-        self._planned = int((made.batch < made.judged).sum())
-        past, requests = _floats(made.Hn), _floats(made.N)
-        failed = metric_models.errors_calibration(_floats(made.He), past, options)
-        missed = metric_models.readiness_calibration(_floats(made.Hm), _floats(made.Hmn), options)
-        self.ramp = MemoryTrend(len(requests), made.dt, made.judged, options)
-        self.errors = self._process(metric_models.errors_model(options), failed, requests)
+    def __init__(self, rollouts: GeneratedRollout, parameters: Parameters) -> None:
+        self._made, self._options = rollouts, parameters
+        self._planned = int((rollouts.batch < rollouts.judged).sum())
+        past, requests = _floats(rollouts.Hn), _floats(rollouts.N)
+        failed = metric_models.errors_calibration(_floats(rollouts.He), past, parameters)
+        missed = metric_models.readiness_calibration(_floats(rollouts.Hm), _floats(rollouts.Hmn), parameters)
+        self.ramp = MemoryTrend(len(requests), rollouts.dt, rollouts.judged, parameters)
+        self.errors = self._process(metric_models.errors_model(parameters), failed, requests)
         self.warmup = self._process(metric_models.warmup_model(), failed, requests, batches=1)
         self.live = self._process(metric_models.readiness_model(), missed, np.ones_like(requests))
-        slower = _floats(made.Hs.sum((0, 1, 2)))
-        self.bounds = metric_models.latency_bounds(BUCKET_BOUNDS, slower, float(made.Hn.sum()), options)
+        slower = _floats(rollouts.Hs.sum((0, 1, 2)))
+        self.bounds = metric_models.latency_bounds(BUCKET_BOUNDS, slower, float(rollouts.Hn.sum()), parameters)
         self.latency = [
             self._process(
                 bound.kind,
-                metric_models.latency_calibration(bound, _floats(made.Hs[..., bound.place]), past, options),
+                metric_models.latency_calibration(bound, _floats(rollouts.Hs[..., bound.place]), past, parameters),
                 requests,
             )
             for bound in self.bounds
         ]
-        self.evidence = CombinedEvidence(self._parts(), made.judged, options)
+        self.evidence = CombinedEvidence(self._parts(), rollouts.judged, parameters)
 
-    def _process(self, kind: MetricModel, known: Calibration, exposure: Floats, batches: int | None = None) -> EProcess:
+    def _process(self, model: MetricModel, known: Calibration, exposure: Floats, batches: int | None = None) -> EProcess:
         made = self._made
         return EProcess(
-            kind,
+            model,
             known,
             (exposure[:, 0] * (made.age[0] < 0)).sum(1) / made.dt,
             dt=made.dt,
             batches=made.judged if batches is None else batches,
             planned=self._planned,
-            options=self._options,
+            parameters=self._options,
         )
 
     def _parts(self) -> list[EvidencePart]:

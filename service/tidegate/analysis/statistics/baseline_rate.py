@@ -29,17 +29,22 @@ class BaselineRate:
     """A gamma filter with forgetting, seeded with the history; and the watch on the baseline's own disturbances."""
 
     def __init__(
-        self, calibration: Calibration, exposure_per_second: Array, dt: float, options: Parameters, disturbed: float | None
+        self,
+        calibration: Calibration,
+        exposure_per_second: Array,
+        dt: float,
+        parameters: Parameters,
+        disturbed: float | None,
     ) -> None:
-        self._known, self._options, self._dt, self._disturbed = calibration, options, dt, disturbed
+        self._known, self._options, self._dt, self._disturbed = calibration, parameters, dt, disturbed
         self._inverse = 1 / np.maximum(calibration.rate, MIN_RATE)
-        span = exposure_per_second * options.rate_halflife_seconds * GAMMA_SPAN
+        span = exposure_per_second * parameters.rate_halflife_seconds * GAMMA_SPAN
         seeded = np.minimum(calibration.exposure, span)
         self._shape, self._size = calibration.rate * seeded + 0.5, seeded + 0.5 * self._inverse
         self._recent_bad = self._recent = self._last_bad = self._last = np.zeros_like(seeded)
         self._cooling = np.zeros_like(seeded)
-        self._forget = 0.5 ** (dt / options.rate_halflife_seconds)
-        self._forget_recent = 0.5 ** (dt / options.disturbed_halflife_seconds)
+        self._forget = 0.5 ** (dt / parameters.rate_halflife_seconds)
+        self._forget_recent = 0.5 ** (dt / parameters.disturbed_halflife_seconds)
 
     def now(self) -> CurrentRate:
         """Before the next interval; only past intervals count."""

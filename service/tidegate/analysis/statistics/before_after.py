@@ -21,7 +21,7 @@ WEIGHTS = {"errors": 0.55, "latency": 0.45}
 DOUBT = 500.0  # exposures that the prior of a rate is worth half an event in
 
 
-def calibrate_in_time(bad: Array, exposure: Array, dt: float, prior_sd: float, options: Parameters) -> Calibration:
+def calibrate_in_time(bad: Array, exposure: Array, dt: float, prior_sd: float, parameters: Parameters) -> Calibration:
     """From the service's totals [R, intervals of dt seconds] before the switch: each block against the half hour before.
 
     `host_sd` is here the standard deviation of the log rate over time.
@@ -30,11 +30,11 @@ def calibrate_in_time(bad: Array, exposure: Array, dt: float, prior_sd: float, o
     blocks, exposures = _sum_blocks(bad, block), _sum_blocks(exposure, block).astype(float)
     before, exposure_before = _window_before(blocks, span), _window_before(exposures, span)
     expected = exposures[:, span:] * (before + 0.5) / (exposure_before + DOUBT)
-    dispersion = _dispersion(bad, exposure, dt, options)
+    dispersion = _dispersion(bad, exposure, dt, parameters)
     excess = (blocks[:, span:] - expected) ** 2 - dispersion[:, None] * expected * (1 + expected / np.maximum(before, 1))
     variance = np.maximum(0, excess.sum(1) / np.maximum((expected**2).sum(1), 1e-9))
     reliable = (prior_sd**2 / (prior_sd**2 + dispersion / np.maximum(expected.mean(1), 1e-9))) ** 2
-    result, prior = (blocks.shape[1] - span) / 3 * reliable, options.host_weight
+    result, prior = (blocks.shape[1] - span) / 3 * reliable, parameters.host_weight
     sd = np.sqrt((prior * prior_sd**2 + result * variance) / (prior + result))
     reference = int(REFERENCE_SECONDS / dt)
     recent, seen = bad[:, -reference:].sum(1), exposure[:, -reference:].sum(1).astype(float)
@@ -53,7 +53,7 @@ def _window_before(blocks: Array, span: int) -> Array:
     return np.asarray(running[:, span:-1] - running[:, : -span - 1])
 
 
-def _dispersion(bad: Array, exposure: Array, dt: float, options: Parameters) -> Array:
+def _dispersion(bad: Array, exposure: Array, dt: float, parameters: Parameters) -> Array:
     """Variance over mean [R], from differences of successive minutes, drawn to its prior."""
     minute = max(1, int(SHORT_SECONDS / dt))
     blocks, exposures = _sum_blocks(bad, minute), _sum_blocks(exposure, minute).astype(float)
@@ -61,20 +61,20 @@ def _dispersion(bad: Array, exposure: Array, dt: float, options: Parameters) -> 
     expected = exposures * rate[:, None]
     spread = (np.diff(blocks - expected, axis=1) ** 2).sum(1)
     result = spread / np.maximum((expected[:, 1:] + expected[:, :-1]).sum(1), 1e-9)
-    weight, prior = np.minimum(expected, 1).sum(1), options.dispersion_weight
-    drawn = (prior * options.dispersion * (1 - rate) + weight * result) / (prior + weight)
+    weight, prior = np.minimum(expected, 1).sum(1), parameters.dispersion_weight
+    drawn = (prior * parameters.dispersion * (1 - rate) + weight * result) / (prior + weight)
     return np.asarray(np.maximum(drawn, np.maximum(1 - rate, MIN_DISPERSION)))
 
 
 class BeforeAfter:
     """One count after the switch against the totals before it; fed interval by interval."""
 
-    def __init__(self, kind: MetricModel, known: Calibration, options: Parameters) -> None:
-        self.kind, self.calibration, self._options = kind, known, options
-        self.margin = widen_margin(kind.margin(known.rate), known.luck(options.host_luck), known.rate)
-        self._old_bad = np.maximum(0.0, known.rate * (known.exposure + DOUBT) - 0.5)
-        self._bad = self._exposure = np.zeros(len(known.rate))
-        self._last = self._sums = np.zeros((len(known.rate), len(kind.grid.theta)))
+    def __init__(self, model: MetricModel, calibration: Calibration, parameters: Parameters) -> None:
+        self.kind, self.calibration, self._options = model, calibration, parameters
+        self.margin = widen_margin(model.margin(calibration.rate), calibration.luck(parameters.host_luck), calibration.rate)
+        self._old_bad = np.maximum(0.0, calibration.rate * (calibration.exposure + DOUBT) - 0.5)
+        self._bad = self._exposure = np.zeros(len(calibration.rate))
+        self._last = self._sums = np.zeros((len(calibration.rate), len(model.grid.theta)))
 
     def advance(self, bad: Array, exposure: Array) -> None:
         """Take in the service's totals [R] of an interval after warm-up."""

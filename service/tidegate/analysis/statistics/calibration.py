@@ -48,7 +48,7 @@ def widen_margin(margin: Array, luck: Array, rate: Array) -> Array:
 
 
 def calibrate(
-    bad: Array, exposure: Array, host_sd: float, options: Parameters, prior_rate: float = PRIOR_RATE
+    bad: Array, exposure: Array, host_sd: float, parameters: Parameters, prior_rate: float = PRIOR_RATE
 ) -> Calibration:
     """From blocks of history, both [R, blocks, instances]. Little history only widens: all is drawn to its prior.
 
@@ -60,14 +60,14 @@ def calibrate(
     residual = (bad - expected) / np.sqrt(np.maximum(1 - share, 1e-3))
     seen = exposure.sum((1, 2))
     pooled = bad.sum((1, 2)) / np.maximum(seen, 1)
-    dispersion = _dispersion(residual, expected, pooled, options)
-    sd, freedom = _instance_deviation(residual, expected, dispersion, host_sd, options)
+    dispersion = _dispersion(residual, expected, pooled, parameters)
+    sd, freedom = _instance_deviation(residual, expected, dispersion, host_sd, parameters)
     rate = (bad.sum((1, 2)) + 0.5) / (seen + 0.5 / prior_rate)
     blocks = float((exposure.sum((0, 2)) > 0).sum())
     return Calibration(rate, dispersion, sd, freedom, seen.astype(float), blocks)
 
 
-def _dispersion(residual: Array, expected: Array, rate: Array, options: Parameters) -> Array:
+def _dispersion(residual: Array, expected: Array, rate: Array, parameters: Parameters) -> Array:
     """Variance over mean, [R], from differences of successive blocks, so that a slow drift does not count.
 
     Drawn to the prior with the weight of some events, and never below that of independent requests, 1 - rate.
@@ -75,13 +75,13 @@ def _dispersion(residual: Array, expected: Array, rate: Array, options: Paramete
     spread = (np.diff(residual, axis=1) ** 2).sum((1, 2))
     result = spread / np.maximum((expected[:, 1:] + expected[:, :-1]).sum((1, 2)), 1e-9)
     weight = np.minimum(expected, 1).sum((1, 2))
-    prior = options.dispersion_weight
-    drawn = (prior * options.dispersion * (1 - rate) + weight * result) / (prior + weight)
+    prior = parameters.dispersion_weight
+    drawn = (prior * parameters.dispersion * (1 - rate) + weight * result) / (prior + weight)
     return np.asarray(np.maximum(drawn, np.maximum(1 - rate, MIN_DISPERSION)))
 
 
 def _instance_deviation(
-    residual: Array, expected: Array, dispersion: Array, prior_sd: float, options: Parameters
+    residual: Array, expected: Array, dispersion: Array, prior_sd: float, parameters: Parameters
 ) -> tuple[Array, Array]:
     """Standard deviation of the log rate between instances, and its degrees of freedom; by moments, drawn to the prior."""
     replicates, blocks, instances = residual.shape
@@ -94,6 +94,6 @@ def _instance_deviation(
     per_instance = expected.sum(1).mean(1)
     reliable = (prior_sd**2 / (prior_sd**2 + dispersion / np.maximum(per_instance, 1e-9))) ** 2
     result = (instances - 1) * reliable
-    prior = options.host_weight
+    prior = parameters.host_weight
     sd = np.sqrt((prior * prior_sd**2 + result * variance) / (prior + result))
     return np.asarray(sd), np.asarray(prior + result)

@@ -41,9 +41,9 @@ class CombinedEvidence:
     (Ville's inequality), however often it is looked at; the fixed looks take the rest of the budget.
     """
 
-    def __init__(self, parts: Sequence[EvidencePart], batches: int, options: Parameters) -> None:
+    def __init__(self, parts: Sequence[EvidencePart], batches: int, parameters: Parameters) -> None:
         self.parts = tuple(parts)
-        self._batches, self._options = batches, options
+        self._batches, self._options = batches, parameters
         self._whole = sum(part.weight for part in parts)
 
     def share(self, part: EvidencePart) -> float:

@@ -58,12 +58,12 @@ def latency_grid(exceedance: float) -> EffectGrid:
     return make_grid(-reach, reach, 121, max(0.1, reach / 6.0))
 
 
-def log_evalue(log_likelihood: Array, on: EffectGrid) -> Array:
+def log_evalue(log_likelihood: Array, grid: EffectGrid) -> Array:
     """log of the mixture sum_k prior(theta_k) exp(log_likelihood[..., k]); the likelihood is relative to theta = 0.
 
     A mixture of likelihood ratios is an e-process: under the null its expectation is at most 1 at any stopping time
     (Howard et al., *Time-uniform, nonparametric, nonasymptotic confidence sequences*, 2021; Ville 1939).
     """
-    summed = log_likelihood + on.log_prior
+    summed = log_likelihood + grid.log_prior
     top = summed.max(-1)
     return np.asarray(top + np.log(np.exp(summed - top[..., None]).sum(-1)))

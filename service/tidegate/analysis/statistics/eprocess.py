@@ -39,30 +39,30 @@ class EProcess:
 
     def __init__(
         self,
-        kind: MetricModel,
+        model: MetricModel,
         calibration: Calibration,
         exposure_per_second: Array,
         *,
         dt: float,
         batches: int,
         planned: int,
-        options: Parameters,
+        parameters: Parameters,
     ) -> None:
-        self.kind, self.calibration, self.options = kind, calibration, options
-        self.rate = BaselineRate(calibration, exposure_per_second, dt, options, kind.disturbed)
+        self.kind, self.calibration, self.options = model, calibration, parameters
+        self.rate = BaselineRate(calibration, exposure_per_second, dt, parameters, model.disturbed)
         self._batches = batches
-        replicates, points = len(calibration.rate), len(kind.grid.theta)
+        replicates, points = len(calibration.rate), len(model.grid.theta)
         self._sums: Array = np.zeros((1, replicates, points))  # the first for all, one more for each instance left out
         self._begins: list[Array] = []
         self._left_out: list[int] = []
         self._several = False
         self._effective = np.zeros(replicates)
         self.held: Mask = np.zeros(replicates, bool)  # whether the last interval said nothing: the baseline was disturbed
-        self._luck = calibration.luck(options.host_luck)
+        self._luck = calibration.luck(parameters.host_luck)
         self.margin: Array = np.ones(replicates)  # that applied last
         self.alone = None
-        if kind.margin_alone is not None and planned:
-            self.alone = InstanceProcesses(kind.grid, kind.margin_alone, calibration, dt, planned, kind.rare, options)
+        if model.margin_alone is not None and planned:
+            self.alone = InstanceProcesses(model.grid, model.margin_alone, calibration, dt, planned, model.rare, parameters)
 
     def begin_batch(self) -> None:
         """A batch of the candidate is from now on compared: a process starts with it."""
@@ -85,7 +85,7 @@ class EProcess:
             self.kind.grid,
             self.options,
             rare=self.kind.rare,
-            most=self.options.interval_nats,
+            max_nats=self.options.interval_nats,
         )
         self._several = int(new.sum()) >= 2
         self.held = now.held

@@ -54,12 +54,12 @@ class GaugeComparison:
     """`margin`: what may be lost, relative to the baseline's value; `worse` is +1 where higher is worse, else -1. `luck`:
     how many standard deviations the hosts of the two releases may differ by."""
 
-    def __init__(self, dt: float, margin: float, worse: float, luck: float, known: GaugeNoise) -> None:
+    def __init__(self, dt: float, margin: float, worse: float, luck: float, noise: GaugeNoise) -> None:
         self._length = max(1, round(BLOCK_SECONDS / dt))
-        self._known, self._margin, self._worse = known, margin + luck * HOST_DIFFERENCE, worse
+        self._known, self._margin, self._worse = noise, margin + luck * HOST_DIFFERENCE, worse
         self._values: list[Array] = []
         self._blocks: list[Array] = []
-        self._sums = np.zeros((len(known.spread), len(EFFECTS)))
+        self._sums = np.zeros((len(noise.spread), len(EFFECTS)))
 
     def advance(self, candidate: Array, baseline: Array) -> None:
         """Take in one look's values [R]; NaN where there is none."""

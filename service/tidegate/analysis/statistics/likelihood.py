@@ -27,40 +27,40 @@ class IntervalCounts:
 
 
 def log_likelihood(
-    seen: IntervalCounts,
+    counts: IntervalCounts,
     margin: Array,
     now: CurrentRate,
     dispersion: Array,
-    on: EffectGrid,
-    options: Parameters,
+    grid: EffectGrid,
+    parameters: Parameters,
     *,
     rare: bool,
-    most: float,
+    max_nats: float,
 ) -> Array:
-    """[..., R, K]: the log-likelihood of each theta, minus that of theta = 0, at most `most` nats.
+    """[..., R, K]: the log-likelihood of each theta, minus that of theta = 0, at most `max_nats` nats.
 
     Conditional on the total: of D bad events, O fell on the candidate, binomial with odds N1 g e^theta : N0 (Lindon &
     Malek, *Anytime-valid inference for multinomial count data*, 2022), so that a shared disturbance cancels. Divided by the
     dispersion and by `cut`: many events in one interval are one event. For rare events a second term asks whether the
     total fits the baseline's rate. Nothing is said where either side had no exposure, or while the baseline is held.
     """
-    bad, exposure = seen.bad, seen.exposure
-    total = bad + seen.old_bad
-    expected = now.rate * (exposure + seen.old_exposure)
-    cut = np.maximum(1.0, total / (options.events_free + options.events_expected * expected))
-    weighted = seen.old_exposure[..., None] + (exposure * margin)[..., None] * np.exp(on.theta)
-    share = bad[..., None] * on.theta - total[..., None] * np.log(np.maximum(weighted, 1e-9))
+    bad, exposure = counts.bad, counts.exposure
+    total = bad + counts.old_bad
+    expected = now.rate * (exposure + counts.old_exposure)
+    cut = np.maximum(1.0, total / (parameters.events_free + parameters.events_expected * expected))
+    weighted = counts.old_exposure[..., None] + (exposure * margin)[..., None] * np.exp(grid.theta)
+    share = bad[..., None] * grid.theta - total[..., None] * np.log(np.maximum(weighted, 1e-9))
     result = share / (dispersion * cut)[..., None]
     if rare:
-        at_zero = exposure * margin + seen.old_exposure
-        result = result + _total_likelihood(total, weighted, at_zero, now, dispersion, options) / cut[..., None]
-    result = np.minimum(result - result[..., on.zero : on.zero + 1], most)
-    speaks = (exposure > 0) & (seen.old_exposure > 0) & ~now.held
+        at_zero = exposure * margin + counts.old_exposure
+        result = result + _total_likelihood(total, weighted, at_zero, now, dispersion, parameters) / cut[..., None]
+    result = np.minimum(result - result[..., grid.zero : grid.zero + 1], max_nats)
+    speaks = (exposure > 0) & (counts.old_exposure > 0) & ~now.held
     return np.where(speaks[..., None], result, 0.0)
 
 
 def _total_likelihood(
-    total: Array, weighted: Array, at_zero: Array, now: CurrentRate, dispersion: Array, options: Parameters
+    total: Array, weighted: Array, at_zero: Array, now: CurrentRate, dispersion: Array, parameters: Parameters
 ) -> Array:
     """[..., R, K]: whether so many bad events fit the baseline's rate: negative binomial, or a diffuse shock."""
     mean = now.rate[..., None] * weighted
@@ -69,7 +69,7 @@ def _total_likelihood(
     usual = _log_negative_binomial(total[..., None], mean, size)
     shock_mean = SHOCK_SCALE * (now.rate * at_zero)[..., None] + 1.0
     shock = _log_negative_binomial(total[..., None], shock_mean, np.float64(SHOCK_SIZE))
-    chance = options.shock_chance
+    chance = parameters.shock_chance
     return np.asarray(np.logaddexp(math.log(1 - chance) + usual, math.log(chance) + shock))
 
 

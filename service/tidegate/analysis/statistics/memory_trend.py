@@ -31,10 +31,10 @@ class _TrendBatch:
 class MemoryTrend:
     """Fed with a gauge as a share of its limit; the change of new instances is compared with that of old ones."""
 
-    def __init__(self, replicates: int, dt: float, batches: int, options: Parameters) -> None:
+    def __init__(self, replicates: int, dt: float, batches: int, parameters: Parameters) -> None:
         self._length = max(1, round(BLOCK_SECONDS / dt))
         self._block_seconds = self._length * dt
-        self._settled = MIN_WARMUPS * options.warmup_seconds
+        self._settled = MIN_WARMUPS * parameters.warmup_seconds
         self._planned, self._batches = batches, list[_TrendBatch]()
         self._ones = np.ones(replicates)
         self._sum: Array | None = None

@@ -26,15 +26,15 @@ STEEP_SLOPE, FEW_SLOW_SHARE = (
 )  # a slope that makes a margin of many times, and a share of slow requests that can rise so far
 
 
-def errors_model(options: Parameters, margin: float | None = None) -> MetricModel:
+def errors_model(parameters: Parameters, margin: float | None = None) -> MetricModel:
     """Failed requests among requests; `margin`: how much the share may be higher, a ratio in [0, 1]."""
-    absolute = options.errors_absolute if margin is None else margin
+    absolute = parameters.errors_absolute if margin is None else margin
     return MetricModel(
         errors_grid(),
-        rate_margin(1 + options.errors_relative, absolute),
-        rate_margin(1 + options.instance_errors_relative, max(absolute, options.instance_errors_absolute)),
+        rate_margin(1 + parameters.errors_relative, absolute),
+        rate_margin(1 + parameters.instance_errors_relative, max(absolute, parameters.instance_errors_absolute)),
         rare=True,
-        disturbed=options.disturbed_errors,
+        disturbed=parameters.disturbed_errors,
     )
 
 
@@ -54,14 +54,14 @@ def rate_margin(factor: float, absolute: float) -> Margin:
     return lambda rate: np.maximum(factor, 1 + absolute / rate)
 
 
-def errors_calibration(bad: Array, exposure: Array, options: Parameters) -> Calibration:
+def errors_calibration(bad: Array, exposure: Array, parameters: Parameters) -> Calibration:
     """From blocks of history [R, blocks, instances]."""
-    return calibrate(bad, exposure, options.errors_host_sd, options)
+    return calibrate(bad, exposure, parameters.errors_host_sd, parameters)
 
 
-def readiness_calibration(bad: Array, exposure: Array, options: Parameters) -> Calibration:
+def readiness_calibration(bad: Array, exposure: Array, parameters: Parameters) -> Calibration:
     """From blocks of history [R, blocks, instances]."""
-    result = calibrate(bad, exposure, options.live_host_sd, options)
+    result = calibrate(bad, exposure, parameters.live_host_sd, parameters)
     return replace(result, rate=np.maximum(result.rate, MIN_READINESS_RATE))
 
 
@@ -78,14 +78,14 @@ class LatencyBound:
 
 
 def latency_bounds(
-    bounds: Array, slower: Array, requests: float, options: Parameters, margin: float | None = None
+    bounds: Array, slower: Array, requests: float, parameters: Parameters, margin: float | None = None
 ) -> Sequence[LatencyBound]:
     """The bounds worth watching: `slower` [bounds] of the history's `requests` took longer than each bound [seconds].
 
     `margin`: how much longer requests may take, as a share. Where nearly all were faster than every bound that tells
     anything, more than a few that are slower are harm.
     """
-    tolerated = options.latency_relative if margin is None else margin
+    tolerated = parameters.latency_relative if margin is None else margin
     exceedance = slower / max(requests, 1)
     result = []
     for place in watched_bounds(exceedance):
@@ -97,16 +97,16 @@ def latency_bounds(
         kind = MetricModel(
             latency_grid(share),
             capped_margin(factor(1 + tolerated)),
-            capped_margin(factor(1 + max(tolerated, options.instance_latency_relative))),
+            capped_margin(factor(1 + max(tolerated, parameters.instance_latency_relative))),
             # Where nearly all slow requests may be the candidate's, whose they are says nothing; how many there are does.
             rare=slope > STEEP_SLOPE and share <= FEW_SLOW_SHARE,
-            disturbed=factor(options.disturbed_latency, MAX_DISTURBED_SHARE),
+            disturbed=factor(parameters.disturbed_latency, MAX_DISTURBED_SHARE),
         )
         result.append(LatencyBound(place, float(bounds[place]), share, slope, kind))
-    return result if any(each.exceedance > FAST_SHARE for each in result) else [_fast_bound(bounds, exceedance, options)]
+    return result if any(each.exceedance > FAST_SHARE for each in result) else [_fast_bound(bounds, exceedance, parameters)]
 
 
-def _fast_bound(bounds: Array, exceedance: Array, options: Parameters) -> LatencyBound:
+def _fast_bound(bounds: Array, exceedance: Array, parameters: Parameters) -> LatencyBound:
     """Response times within one bucket, or below the lowest: requests slower than it are rare events, as errors are.
 
     How steep the share falls is not known there, so no margin can be told in times; and what share of all bad requests is
@@ -115,7 +115,7 @@ def _fast_bound(bounds: Array, exceedance: Array, options: Parameters) -> Latenc
     fast = np.flatnonzero(exceedance <= FAST_SHARE)
     place = int(fast[0]) if len(fast) else len(bounds) - 1
     kind = MetricModel(
-        errors_grid(), rate_margin(1.0, FAST_SHARE), rate_margin(1.0, 3 * FAST_SHARE), True, options.disturbed_errors
+        errors_grid(), rate_margin(1.0, FAST_SHARE), rate_margin(1.0, 3 * FAST_SHARE), True, parameters.disturbed_errors
     )
     return LatencyBound(place, float(bounds[place]), max(float(exceedance[place]), 1e-6), 1.0, kind)
 
@@ -125,11 +125,11 @@ def capped_margin(ratio: float) -> Margin:
     return lambda rate: np.minimum(ratio, (1 / np.minimum(rate, 1.0)) ** MAX_MARGIN_SHARE)
 
 
-def latency_calibration(bound: LatencyBound, slower: Array, requests: Array, options: Parameters) -> Calibration:
+def latency_calibration(bound: LatencyBound, slower: Array, requests: Array, parameters: Parameters) -> Calibration:
     """From blocks of history [R, blocks, instances] of requests, and of those slower than the bound.
 
     The rate is drawn to the exceedance by which the bound was chosen, not to the rate of rare errors: with a minute of
     history that would be so low that the baseline itself seems to be disturbed all the time, and nothing is compared.
     """
-    host_sd = max(options.latency_host_sd * bound.slope, MIN_HOST_SD)
-    return calibrate(slower, requests, host_sd, options, prior_rate=float(np.clip(bound.exceedance, 1e-6, 1.0)))
+    host_sd = max(parameters.latency_host_sd * bound.slope, MIN_HOST_SD)
+    return calibrate(slower, requests, host_sd, parameters, prior_rate=float(np.clip(bound.exceedance, 1e-6, 1.0)))

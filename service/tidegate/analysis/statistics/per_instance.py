@@ -23,18 +23,18 @@ class InstanceProcesses:
 
     def __init__(
         self,
-        on: EffectGrid,
+        grid: EffectGrid,
         margin: Callable[[Array], Array],
         calibration: Calibration,
         dt: float,
         planned: int,
         rare: bool,
-        options: Parameters,
+        parameters: Parameters,
     ) -> None:
-        self._grid, self._margin, self._calibration = on, margin, calibration
-        self._planned, self._rare, self._options = planned, rare, options
-        self._length = max(1, round(options.instance_block_seconds / dt))
-        self._luck = calibration.luck(options.host_luck / planned)
+        self._grid, self._margin, self._calibration = grid, margin, calibration
+        self._planned, self._rare, self._options = planned, rare, parameters
+        self._length = max(1, round(parameters.instance_block_seconds / dt))
+        self._luck = calibration.luck(parameters.host_luck / planned)
         self._sums: dict[int, Array] = {}
         self._intervals = 0
         self._evalue = np.ones(len(calibration.rate))
@@ -70,7 +70,7 @@ class InstanceProcesses:
             self._grid,
             self._options,
             rare=self._rare,
-            most=self._options.interval_nats * min(self._length, MAX_INTERVALS),
+            max_nats=self._options.interval_nats * min(self._length, MAX_INTERVALS),
         )
         for place, instance in enumerate(chosen):
             self._sums[int(instance)] = self._sums.get(int(instance), 0.0) + result[place]
