@@ -174,5 +174,5 @@ def external_haproxies(home: Path) -> Iterator[Callable[..., ExternalHAProxy]]:
 
 
 #: Commands, files put in place, signals.
-STEPS = CrashPoints(((runtime_api, "_once"), (runtime_api, "_told"), (Path, "rename"), (os, "kill")))
+STEPS = CrashPoints(((runtime_api, "_send_once"), (runtime_api, "_read_response"), (Path, "rename"), (os, "kill")))
 before_step, killed_before_step = STEPS.before, STEPS.killed_before

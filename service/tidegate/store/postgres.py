@@ -110,7 +110,7 @@ class Postgres(Database):
         @event.listens_for(engine, "do_connect")
         def open_patiently(_: object, __: object, arguments: list[Any], options: dict[str, Any]) -> Any:
             password = {} if password_file is None else {"password": _password(password_file)}
-            return driver.PatientConnection.connect(*arguments, **options, **password)
+            return driver.TimeLimitedConnection.connect(*arguments, **options, **password)
 
         @event.listens_for(engine, "checkout")
         def obey_the_server(connection: Any, *_: object) -> None:
