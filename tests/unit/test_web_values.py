@@ -13,9 +13,9 @@ from tidegate.core import planner
 from tidegate.core.model import Order, Signal, SignalKind, Strategy
 from tidegate.core.phases import Phase
 from tidegate.testing.store_fixtures import ManualClock, a_release, a_rollout, a_service, with_approval
-from tidegate.web.api import decode_cursor, encode_cursor
 from tidegate.web.auth_throttle import ADDRESSES, TOKENS, AuthThrottle
 from tidegate.web.client_address import find_client_address
+from tidegate.web.pagination import decode_cursor, encode_cursor
 from tidegate.web.server import long_poll_slots
 from tidegate.web.views.rollout import rollout_view
 from tidegate.web.views.timestamps import timestamp

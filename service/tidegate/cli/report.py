@@ -13,9 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from tidegate.cli.api_client import CommandError, Json
-from tidegate.cli.arguments import RolloutName
 from tidegate.cli.console import SafeConsole
-from tidegate.cli.context import Context, Output, rich_safe
+from tidegate.cli.context import Context, Output, RolloutName, rich_safe
 from tidegate.cli.exit_codes import ExitCode
 from tidegate.cli.watch import STYLES
 from tidegate.text import escape

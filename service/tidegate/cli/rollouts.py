@@ -11,8 +11,17 @@ import typer
 
 from tidegate.cli import compose_files, watch
 from tidegate.cli.api_client import FINAL_PHASES, ApiClient, CommandError, Json
-from tidegate.cli.arguments import ComposeFile, Reason, RolloutName, ServiceName, Variables, Wait
-from tidegate.cli.context import Context, Output, rollout_line
+from tidegate.cli.context import (
+    ComposeFile,
+    Context,
+    Output,
+    Reason,
+    RolloutName,
+    ServiceName,
+    Variables,
+    Wait,
+    rollout_line,
+)
 from tidegate.cli.exit_codes import BY_OUTCOME, BY_PHASE, ExitCode
 
 

@@ -8,8 +8,7 @@ import typer
 
 from tidegate.cli import watch
 from tidegate.cli.api_client import ApiClient, Json
-from tidegate.cli.arguments import Reason, ServiceName, Wait
-from tidegate.cli.context import Context, Output
+from tidegate.cli.context import Context, Output, Reason, ServiceName, Wait
 from tidegate.cli.rollouts import finish
 
 Key = Annotated[str, typer.Option(help="Idempotency key: the same key never starts a second rollout.")]

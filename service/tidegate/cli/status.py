@@ -8,8 +8,7 @@ import typer
 
 from tidegate.cli import scale_repair, watch
 from tidegate.cli.api_client import CommandError
-from tidegate.cli.arguments import ComposeFile, RolloutName, ServiceName, Variables
-from tidegate.cli.context import Context, Output, rollout_line
+from tidegate.cli.context import ComposeFile, Context, Output, RolloutName, ServiceName, Variables, rollout_line
 from tidegate.cli.exit_codes import ExitCode
 from tidegate.cli.rollouts import compose_body
 

@@ -12,9 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from tidegate.cli.api_client import FINAL_PHASES, ApiClient, CommandError, Json
-from tidegate.cli.arguments import RolloutName
 from tidegate.cli.console import json_text
-from tidegate.cli.context import Context, Output, rich_safe, rollout_line, transition
+from tidegate.cli.context import Context, Output, RolloutName, rich_safe, rollout_line, transition
 from tidegate.cli.exit_codes import BY_PHASE, ExitCode
 from tidegate.text import escape
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import threading
@@ -10,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import cast
-from urllib.parse import urlencode
 
 from flask import Response, current_app, g, request
 from pydantic import BaseModel
@@ -22,7 +20,7 @@ from tidegate.settings import Settings
 from tidegate.web.auth import Principal
 from tidegate.web.auth_throttle import AuthThrottle
 from tidegate.web.discovery_cache import DiscoveryCache
-from tidegate.web.errors import INVALID_REQUEST, TOO_MANY_WAITING, ApiProblem
+from tidegate.web.errors import TOO_MANY_WAITING, ApiProblem
 from tidegate.web.long_polls import LongPolls
 from tidegate.wiring import Wiring
 
@@ -124,40 +122,6 @@ def require_version(present: int, what: str) -> int | None:
     if not request.if_match.contains(str(present)):
         raise VersionConflict(f'{what} is at version "{present}", not {request.headers["If-Match"]}; read it again')
     return present
-
-
-# -- pages --------------------------------------------------------------------------------------------------------------
-
-
-def encode_cursor(last: str) -> str:
-    """Where the next page begins. Opaque to clients, so that it may change."""
-    return base64.urlsafe_b64encode(last.encode()).decode().rstrip("=")
-
-
-def decode_cursor(cursor: str) -> str | None:
-    """The last one of the page before; None for the first page. Raises `ApiProblem` for what is no cursor."""
-    if not cursor:
-        return None
-    try:
-        return base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
-    except ValueError as error:  # binascii's and Unicode's own are kinds of it, and what is not ASCII is a plain one
-        raise bad_cursor() from error
-
-
-def bad_cursor() -> ApiProblem:
-    """For a cursor that none of our pages gave."""
-    text = "not a cursor of this list; send `next` of the page before as it is"
-    return ApiProblem(
-        INVALID_REQUEST, f"cursor: {text}", [{"in": "query", "pointer": "/cursor", "path": "cursor", "detail": text}]
-    )
-
-
-def with_next_link(response: Response, cursor: str | None) -> Response:
-    """With `Link: rel=next`, when there is a next page."""
-    if cursor is not None:
-        query = urlencode({**request.args, "cursor": cursor})
-        response.headers["Link"] = f'<{request.path}?{query}>; rel="next"'
-    return response
 
 
 # -- repeated requests ----------------------------------------------------------------------------------------------------

@@ -23,11 +23,11 @@ from tidegate.web.auth import authenticate
 from tidegate.web.auth_throttle import AuthThrottle
 from tidegate.web.client_address import client_address, find_client_address
 from tidegate.web.discovery_cache import DiscoveryCache
+from tidegate.web.errors import ProblemView
 from tidegate.web.long_polls import LongPolls
 from tidegate.web.metrics import ServerMetrics
 from tidegate.web.openapi import SECURITY_SCHEMES
 from tidegate.web.routes import audit, discovery, freezes, health, rollouts, services, tokens
-from tidegate.web.views.problem import ProblemView
 from tidegate.wiring import Wiring
 
 MAX_LONG_POLLS = 24  # requests that may wait for events at a time; fewer than the server's threads

@@ -5,16 +5,39 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import structlog
 from flask import Flask, Response, g, request
-from pydantic import ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.http import HTTP_STATUS_CODES
 
 from tidegate import errors
 from tidegate.text import escape
+
+
+class MistakeView(BaseModel):
+    """One mistake in a request."""
+
+    in_: Literal["body", "query", "path", "header"] = Field(alias="in")
+    pointer: str = Field(description="A JSON Pointer into that part of the request.")
+    path: str = Field(description="The same for people; for a Compose file the place inside its text.")
+    detail: str
+
+
+class ProblemView(BaseModel):
+    """An error, RFC 9457."""
+
+    type: str
+    title: str
+    status: int
+    detail: str = Field(description="What is wrong and what to do, for people.")
+    instance: str = Field(description="The request; the server's log has the same id.")
+    code: str = Field(description="For programs; never changes.")
+    errors: list[MistakeView] = Field(default=[], description="Every mistake in the request.")
+    rollout: str | None = Field(default=None, description="With rollout-in-progress: the live rollout's id.")
+
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 1  # Retry-After where waiting may help
@@ -61,7 +84,6 @@ PROBLEM_TYPES: dict[type[errors.TidegateError], ProblemType] = {
     errors.StoreError: ProblemType(503, "store-error", "The database failed"),
     errors.LeaseLost: ProblemType(500, "lease-lost", "Internal error"),
 }
-
 INVALID_REQUEST = ProblemType(422, "invalid-request", "The request has mistakes")
 UNAUTHENTICATED = ProblemType(401, "unauthenticated", "A valid token is needed")
 TOO_MANY_FAILURES = ProblemType(429, "too-many-failures", "Too many failed attempts")

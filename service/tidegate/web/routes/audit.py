@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from flask import Response
 
-from tidegate.web.api import api, bad_cursor, decode_cursor, encode_cursor, principal, respond, with_next_link
+from tidegate.web.api import api, principal, respond
 from tidegate.web.openapi import blueprint, problems
+from tidegate.web.pagination import bad_cursor, decode_cursor, encode_cursor, with_next_link
 from tidegate.web.requests import AuditQuery
 from tidegate.web.views.audit import AuditView, audit_view
 

@@ -17,8 +17,6 @@ from tidegate.web import log_setup
 from tidegate.web.api import (
     Api,
     api,
-    decode_cursor,
-    encode_cursor,
     idempotency_key,
     json_response,
     json_text,
@@ -26,12 +24,11 @@ from tidegate.web.api import (
     principal,
     require_version,
     respond,
-    with_next_link,
 )
 from tidegate.web.errors import PROBLEM_TYPES, ApiProblem
 from tidegate.web.identity import identify_requester, require_reason
 from tidegate.web.openapi import blueprint, problems
-from tidegate.web.pagination import rollouts_page
+from tidegate.web.pagination import decode_cursor, encode_cursor, rollouts_page, with_next_link
 from tidegate.web.requests import (
     DeployBody,
     KeyHeader,

@@ -3,14 +3,41 @@
 from __future__ import annotations
 
 from flask import Response
+from pydantic import BaseModel
 from werkzeug.exceptions import NotFound
 
+from tidegate.core.records import Token
 from tidegate.web.api import api, principal, respond
 from tidegate.web.auth import new_token
 from tidegate.web.identity import identify_requester
 from tidegate.web.openapi import blueprint, problems
 from tidegate.web.requests import TokenBody, TokenPath
-from tidegate.web.views.token import NewTokenView, TokensView, token_view
+from tidegate.web.views.timestamps import Timestamp, optional_timestamp, timestamp
+
+
+class TokenView(BaseModel):
+    """A token, without its secret."""
+
+    id: str
+    name: str
+    scopes: list[str]
+    services: list[str]
+    created: Timestamp
+    expires: Timestamp | None
+    last_used: Timestamp | None
+
+
+class NewTokenView(TokenView):
+    """A new token with its secret, which is never shown again."""
+
+    token: str
+
+
+class TokensView(BaseModel):
+    """All tokens."""
+
+    tokens: list[TokenView]
+
 
 bp = blueprint("tokens", "Who may do what.")
 SECONDS_PER_DAY = 86_400.0
@@ -45,3 +72,16 @@ def drop_token(path: TokenPath) -> Response:
         raise NotFound
     api().store.drop_token(path.token, audit=identify_requester("", "*").audit("drop token", name))
     return Response(status=204)
+
+
+def token_view(token: Token) -> TokenView:
+    """A token without its secret."""
+    return TokenView(
+        id=token.id,
+        name=token.name,
+        scopes=list(token.scopes),
+        services=list(token.services),
+        created=timestamp(token.created),
+        expires=optional_timestamp(token.expires),
+        last_used=optional_timestamp(token.last_used),
+    )
