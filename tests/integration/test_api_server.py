@@ -37,7 +37,7 @@ server.run(load(Path(sys.argv[1]), {}), sys.argv[2] or None)
 
 
 @dataclass
-class Serving:
+class ServedApi:
     """A running `serve`."""
 
     process: subprocess.Popen[bytes]
@@ -62,7 +62,7 @@ class Serving:
         return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
 
 
-def start(folder: Path, engine: str = "") -> Serving:
+def start(folder: Path, engine: str = "") -> ServedApi:
     store = SqlStore(f"sqlite:///{folder}/tidegate.db")
     store.migrate()
     secret, token = new_token("admin", ["admin"], ["*"], time.time())
@@ -73,7 +73,7 @@ def start(folder: Path, engine: str = "") -> Serving:
     with (folder / "log").open("wb") as log:
         command = [sys.executable, "-c", PROGRAM, str(settings), engine]
         process = subprocess.Popen(command, stdout=log, stderr=log)
-    made = Serving(process, port, store, secret, folder / "log")
+    made = ServedApi(process, port, store, secret, folder / "log")
     try:
         eventually("it is ready", lambda: answers(made), process=process)
     except BaseException:
@@ -82,7 +82,7 @@ def start(folder: Path, engine: str = "") -> Serving:
     return made
 
 
-def stop(serving: Serving) -> None:
+def stop(serving: ServedApi) -> None:
     """Whatever is left of it."""
     worker = None
     with suppress(OSError, AssertionError):
@@ -95,14 +95,14 @@ def stop(serving: Serving) -> None:
     serving.store.close()
 
 
-def answers(serving: Serving) -> bool:
+def answers(serving: ServedApi) -> bool:
     with suppress(requests.ConnectionError):
         return requests.get(f"http://127.0.0.1:{serving.port}/readyz", timeout=60).status_code == 200
     return False
 
 
 @pytest.fixture(params=["", "engine-a"], ids=["api", "with-engine"])
-def serving(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Serving]:
+def serving(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ServedApi]:
     made = start(tmp_path, request.param)
     try:
         yield made
@@ -119,7 +119,7 @@ def is_free(port: int) -> bool:
     return False
 
 
-def test_sigterm_ends_it_cleanly_and_lets_no_poll_hang(serving: Serving) -> None:
+def test_sigterm_ends_it_cleanly_and_lets_no_poll_hang(serving: ServedApi) -> None:
     rollout = begin(serving.store, a_service())
     after = 10  # beyond anything that happens here
     head = f"GET /v1/rollouts/{rollout.id}/events?after={after}&wait=25 HTTP/1.1\r\nHost: tidegate\r\n"
@@ -143,7 +143,7 @@ def unread(port: int) -> list[int]:
 
 
 @contextmanager
-def asking_again_and_again(serving: Serving) -> Iterator[None]:
+def asking_again_and_again(serving: ServedApi) -> Iterator[None]:
     """On one connection, as Prometheus does, until it ends."""
     over = threading.Event()
 
@@ -162,7 +162,7 @@ def asking_again_and_again(serving: Serving) -> Iterator[None]:
         thread.join()
 
 
-def test_a_killed_master_leaves_no_orphan(serving: Serving) -> None:
+def test_a_killed_master_leaves_no_orphan(serving: ServedApi) -> None:
     worker = serving.worker()
     with asking_again_and_again(serving):
         serving.process.kill()
@@ -171,20 +171,20 @@ def test_a_killed_master_leaves_no_orphan(serving: Serving) -> None:
     assert is_free(serving.port)
 
 
-def test_a_client_that_goes_on_asking_does_not_hold_up_the_end(serving: Serving) -> None:
+def test_a_client_that_goes_on_asking_does_not_hold_up_the_end(serving: ServedApi) -> None:
     with asking_again_and_again(serving):
         serving.process.terminate()
         assert exit_status(serving.process) == 0, serving.log.read_text()
 
 
-def test_a_killed_worker_is_replaced(serving: Serving) -> None:
+def test_a_killed_worker_is_replaced(serving: ServedApi) -> None:
     first = serving.worker()
     os.kill(first, signal.SIGKILL)
     eventually("it is replaced", lambda: answers(serving) and serving.worker() != first, process=serving.process)
     assert serving.get("/v1/services").status_code == 200
 
 
-def test_signals_that_would_add_processes_are_ignored(serving: Serving) -> None:
+def test_signals_that_would_add_processes_are_ignored(serving: ServedApi) -> None:
     first = serving.worker()
     for each in (signal.SIGHUP, signal.SIGUSR2, signal.SIGTTIN):
         serving.process.send_signal(each)
@@ -231,7 +231,7 @@ def run(settings: Path, engine: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_the_log_is_json_with_request_and_principal(serving: Serving) -> None:
+def test_the_log_is_json_with_request_and_principal(serving: ServedApi) -> None:
     assert serving.get("/v1/rollouts/none").status_code == 404
     (line,) = [line for line in serving.lines() if line.get("path") == "/v1/rollouts/none"]
     assert (line["event"], line["status"], line["principal"], line["method"]) == ("request", 404, "admin", "GET")

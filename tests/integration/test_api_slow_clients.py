@@ -33,7 +33,7 @@ server.run(load(Path(sys.argv[1]), {}))
 
 
 @dataclass
-class Serving:
+class SlowClientServer:
     """A running `serve` with few threads."""
 
     port: int
@@ -63,21 +63,21 @@ class Serving:
 
 
 @pytest.fixture(scope="module")
-def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlowClientServer]:
     """It waits ten minutes for a request: whoever is answered before is not held up by those who send nothing."""
     with running(tmp_path_factory.mktemp("serving"), 600.0) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
-def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlowClientServer]:
     """It waits three seconds for a request."""
     with running(tmp_path_factory.mktemp("impatient"), 3.0) as made:
         yield made
 
 
 @contextmanager
-def running(folder: Path, request_seconds: float) -> Iterator[Serving]:
+def running(folder: Path, request_seconds: float) -> Iterator[SlowClientServer]:
     database = f"sqlite:///{folder}/tidegate.db"
     store = SqlStore(database)
     store.migrate()
@@ -89,7 +89,7 @@ def running(folder: Path, request_seconds: float) -> Iterator[Serving]:
     with (folder / "log").open("wb") as log:
         command = [sys.executable, "-c", PROGRAM, str(settings), str(request_seconds)]
         process = subprocess.Popen(command, stdout=log, stderr=log)
-    made = Serving(port, secret, folder / "log")
+    made = SlowClientServer(port, secret, folder / "log")
     try:
         eventually("it answers", lambda: _answers(made), process=process)
         yield made
@@ -99,7 +99,7 @@ def running(folder: Path, request_seconds: float) -> Iterator[Serving]:
         exit_status(process)
 
 
-def _answers(serving: Serving) -> bool:
+def _answers(serving: SlowClientServer) -> bool:
     with suppress(requests.ConnectionError):
         return serving.ask().status_code == 200
     return False
@@ -141,7 +141,7 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("request_", MALFORMED.values(), ids=MALFORMED)
-def test_what_two_servers_could_read_differently_is_refused(serving: Serving, request_: bytes) -> None:
+def test_what_two_servers_could_read_differently_is_refused(serving: SlowClientServer, request_: bytes) -> None:
     line, _, rest = request_.partition(b"\r\n")
     answer = serving.say(line + b"\r\n" + serving.head + rest)
     assert 400 <= status(answer) < 500 or status(answer) in (501, 505), answer
@@ -174,7 +174,7 @@ ODD = {
 
 
 @pytest.mark.parametrize(("request_", "wanted"), ODD.values(), ids=ODD)
-def test_what_is_odd_has_one_plain_answer(serving: Serving, request_: bytes, wanted: int) -> None:
+def test_what_is_odd_has_one_plain_answer(serving: SlowClientServer, request_: bytes, wanted: int) -> None:
     line, _, rest = request_.partition(b"\r\n")
     with serving.connect() as connection:
         connection.sendall(line + b"\r\n" + serving.head + b"Connection: close\r\n" + rest)
@@ -189,12 +189,12 @@ def test_what_is_odd_has_one_plain_answer(serving: Serving, request_: bytes, wan
         assert json.loads(body)["status"] == wanted
 
 
-def test_two_tokens_are_none(serving: Serving) -> None:
+def test_two_tokens_are_none(serving: SlowClientServer) -> None:
     answer = serving.say(LIST + serving.head + b"Authorization: Bearer other\r\nConnection: close\r\n\r\n")
     assert status(answer) == 401
 
 
-def test_what_follows_a_body_is_a_request_of_its_own(serving: Serving) -> None:
+def test_what_follows_a_body_is_a_request_of_its_own(serving: SlowClientServer) -> None:
     """And needs a token of its own."""
     first = WISH + serving.head + JSON + b"Content-Length: 15\r\n\r\n" + BODY
     answer = serving.say(first + b"GET /v1/tokens HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
@@ -225,7 +225,7 @@ JSONS = {
 
 
 @pytest.mark.parametrize("body", JSONS.values(), ids=JSONS)
-def test_odd_json_is_refused(serving: Serving, body: bytes) -> None:
+def test_odd_json_is_refused(serving: SlowClientServer, body: bytes) -> None:
     head = b"PUT /v1/environments/demo/freeze HTTP/1.1\r\n" + serving.head + JSON + b"Connection: close\r\n"
     answer = serving.say(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
     assert status(answer) in (400, 422), answer[:500]
@@ -235,7 +235,7 @@ def test_odd_json_is_refused(serving: Serving, body: bytes) -> None:
 # -- slow ones ------------------------------------------------------------------------------------------------------------
 
 
-def halves(serving: Serving, held: ExitStack) -> list[socket.socket]:
+def halves(serving: SlowClientServer, held: ExitStack) -> list[socket.socket]:
     """Three times as many as there are threads, each with the beginning of a request."""
     lines = [held.enter_context(serving.connect()) for _ in range(3 * THREADS)]
     for line in lines:
@@ -243,7 +243,7 @@ def halves(serving: Serving, held: ExitStack) -> list[socket.socket]:
     return lines
 
 
-def test_half_a_request_takes_no_thread(serving: Serving) -> None:
+def test_half_a_request_takes_no_thread(serving: SlowClientServer) -> None:
     """Each sends a little now and then."""
     with ExitStack() as held, at_most(60, "two requests while others take ten minutes"):
         lines = halves(serving, held)
@@ -253,7 +253,7 @@ def test_half_a_request_takes_no_thread(serving: Serving) -> None:
         assert serving.ask().status_code == 200
 
 
-def test_half_a_request_is_cut_off(impatient: Serving) -> None:
+def test_half_a_request_is_cut_off(impatient: SlowClientServer) -> None:
     with ExitStack() as held:
         lines = halves(impatient, held)
         with suppress(ConnectionError):
@@ -270,7 +270,7 @@ def is_cut_off(line: socket.socket) -> bool:
         return True
 
 
-def test_connections_that_say_nothing_take_no_thread(serving: Serving) -> None:
+def test_connections_that_say_nothing_take_no_thread(serving: SlowClientServer) -> None:
     """gunicorn's own wait for a first byte is 5 s: with these, 100 s in all."""
     with ExitStack() as held, at_most(50, "a request while other clients are silent"):
         for _ in range(20 * THREADS):
@@ -278,7 +278,7 @@ def test_connections_that_say_nothing_take_no_thread(serving: Serving) -> None:
         assert serving.ask().status_code == 200
 
 
-def test_clients_that_do_not_hang_up_stop_nothing(serving: Serving) -> None:
+def test_clients_that_do_not_hang_up_stop_nothing(serving: SlowClientServer) -> None:
     """The answer has come, the connection is half closed, and they stay. gunicorn waits 2 s for each: 120 s in all."""
     with ExitStack() as held, at_most(60, "60 requests of clients that do not hang up"):
         for _ in range(60):
@@ -288,7 +288,7 @@ def test_clients_that_do_not_hang_up_stop_nothing(serving: Serving) -> None:
         assert serving.ask().status_code == 200
 
 
-def test_a_body_that_never_comes_holds_nobody_up_without_a_token(serving: Serving) -> None:
+def test_a_body_that_never_comes_holds_nobody_up_without_a_token(serving: SlowClientServer) -> None:
     """gunicorn itself waits 5 s for each: 150 s in all."""
     with ExitStack() as held, at_most(60, "a request while other bodies never come"):
         lines = [held.enter_context(serving.connect()) for _ in range(30 * THREADS)]
@@ -298,13 +298,13 @@ def test_a_body_that_never_comes_holds_nobody_up_without_a_token(serving: Servin
         assert [status(line.recv(65536)) in (401, 429) for line in lines] == [True] * len(lines)
 
 
-def test_a_body_that_never_comes_is_given_up_with_one(impatient: Serving) -> None:
+def test_a_body_that_never_comes_is_given_up_with_one(impatient: SlowClientServer) -> None:
     with impatient.connect() as line:
         line.sendall(f"PUT {SHOP} HTTP/1.1\r\n".encode() + impatient.head + JSON + b"Content-Length: 100000\r\n\r\n{")
         assert status(line.recv(65536)) == 400
 
 
-def test_all_of_that_is_one_line_of_json_each_in_the_log(serving: Serving, impatient: Serving) -> None:
+def test_all_of_that_is_one_line_of_json_each_in_the_log(serving: SlowClientServer, impatient: SlowClientServer) -> None:
     """Runs last in this file: nothing above could make a line of its own, or an error of ours."""
     levels = {json.loads(line)["level"] for line in impatient.log.read_text().splitlines()}
     assert not levels & {"error", "critical"}

@@ -47,7 +47,7 @@ exporter = "127.0.0.1:{exporter}"
 """
 
 
-class House:
+class EngineInstallation:
     """A database, an environment of its own, and engine processes."""
 
     def __init__(self, home: Path) -> None:
@@ -129,11 +129,11 @@ class House:
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
+def installation(tmp_path: Path) -> Iterator[EngineInstallation]:
     program("haproxy")
     program("gcc")
     client = engine_client()
-    made = House(tmp_path)
+    made = EngineInstallation(tmp_path)
     tags = [f"{made.name}:{version}" for version in ("v1", "v2")]
     try:
         for tag in tags:
@@ -145,43 +145,43 @@ def house(tmp_path: Path) -> Iterator[House]:
         client.close()
 
 
-def test_sigterm_finishes_the_effect_and_gives_the_rollout_back(house: House) -> None:
-    engine = house.engine()
-    house.ended(house.ask("v1"))
-    rollout = house.ask("v2")
-    house.until(rollout, EventKind.TRAFFIC_CONFIRMED)
+def test_sigterm_finishes_the_effect_and_gives_the_rollout_back(installation: EngineInstallation) -> None:
+    engine = installation.engine()
+    installation.ended(installation.ask("v1"))
+    rollout = installation.ask("v2")
+    installation.until(rollout, EventKind.TRAFFIC_CONFIRMED)
     engine.send_signal(signal.SIGTERM)
     assert exit_status(engine) == 0
-    claim = house.store.claim("probe", 600.0)
+    claim = installation.store.claim("probe", 600.0)
     assert claim is not None, "given back, without waiting for its lease to run out"
-    house.store.release(claim, time.time())
+    installation.store.release(claim, time.time())
 
-    house.engine()
-    found = house.ended(rollout)
-    assert house.store.load(rollout)[0].resumes == 0
+    installation.engine()
+    found = installation.ended(rollout)
+    assert installation.store.load(rollout)[0].resumes == 0
     assert [each.kind for each in found.notes] == []
-    assert sorted(house.containers()) == ["v2-2"] * REPLICAS
+    assert sorted(installation.containers()) == ["v2-2"] * REPLICAS
 
 
-def test_after_sigkill_another_process_goes_on(house: House) -> None:
-    engine = house.engine()
-    house.ended(house.ask("v1"))
-    rollout = house.ask("v2")
-    house.until(rollout, EventKind.STARTED)
+def test_after_sigkill_another_process_goes_on(installation: EngineInstallation) -> None:
+    engine = installation.engine()
+    installation.ended(installation.ask("v1"))
+    rollout = installation.ask("v2")
+    installation.until(rollout, EventKind.STARTED)
     engine.kill()
     exit_status(engine)
-    house.engine()
-    found = house.ended(rollout)
-    assert house.store.load(rollout)[0].resumes >= 1
+    installation.engine()
+    found = installation.ended(rollout)
+    assert installation.store.load(rollout)[0].resumes >= 1
     assert EventKind.TAKEN_OVER in [each.kind for each in found.notes]
     assert (found.phase, found.lost) == (Phase.SUCCEEDED, 0)
-    assert sorted(house.containers()) == ["v2-2"] * REPLICAS
+    assert sorted(installation.containers()) == ["v2-2"] * REPLICAS
 
 
-def test_a_second_engine_on_the_same_file_is_refused(house: House) -> None:
-    house.engine()
-    house.ended(house.ask("v1"))
-    second = house.engine()
+def test_a_second_engine_on_the_same_file_is_refused(installation: EngineInstallation) -> None:
+    installation.engine()
+    installation.ended(installation.ask("v1"))
+    second = installation.engine()
     assert exit_status(second) != 0
-    assert "SQLite allows one engine" in (house.home / "engine.log").read_text()
-    assert house.processes[0].poll() is None
+    assert "SQLite allows one engine" in (installation.home / "engine.log").read_text()
+    assert installation.processes[0].poll() is None

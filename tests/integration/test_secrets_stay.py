@@ -101,7 +101,7 @@ class Repeating(http.server.BaseHTTPRequestHandler):
         """Nothing."""
 
 
-class House:
+class SecretsInstallation:
     """The server, its environment and its client."""
 
     def __init__(self, home: Path, echo: int) -> None:
@@ -183,13 +183,13 @@ class House:
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
+def installation(tmp_path: Path) -> Iterator[SecretsInstallation]:
     program("haproxy")
     program("gcc")
     client = engine_client()
     echo = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Repeating)
     threading.Thread(target=echo.serve_forever).start()
-    made = House(tmp_path, echo.server_port)
+    made = SecretsInstallation(tmp_path, echo.server_port)
     try:
         for version in ("v1", "v2"):
             demo_image(client, f"{made.name}:{version}", {"VERSION": version})
@@ -202,11 +202,11 @@ def house(tmp_path: Path) -> Iterator[House]:
         echo.server_close()
 
 
-def test_no_secret_gets_out(house: House) -> None:
-    eventually("the server is ready", lambda: _is_ready(house))
-    assert house.deploy("v1") == "succeeded"
-    assert house.deploy("v2", CHECK) in ("rolled_back", "failed"), "nobody could be asked how it does"
-    assert house.deploy("v2", HOOK) in ("rolled_back", "failed"), "the hook could not be run"
+def test_no_secret_gets_out(installation: SecretsInstallation) -> None:
+    eventually("the server is ready", lambda: _is_ready(installation))
+    assert installation.deploy("v1") == "succeeded"
+    assert installation.deploy("v2", CHECK) in ("rolled_back", "failed"), "nobody could be asked how it does"
+    assert installation.deploy("v2", HOOK) in ("rolled_back", "failed"), "the hook could not be run"
     for odd in (
         {"variables": {"PASSWORD": [PLANTED["variable"]]}},
         {"variables": {PLANTED["variable"] + "\n": "x"}},
@@ -217,24 +217,31 @@ def test_no_secret_gets_out(house: House) -> None:
         {"compose": COMPOSE.replace("environment: {", "environment: {A: [1], ")},
         {"compose": COMPOSE.replace("content: ", "content: [5], x: ")},
     ):
-        assert house.deploy("v1", **odd) == "422", odd
-    house.call("POST", f"/v1/services/{house.name}/shop/rollback", {})
-    service = f"/v1/services/{house.name}/shop"
+        assert installation.deploy("v1", **odd) == "422", odd
+    installation.call("POST", f"/v1/services/{installation.name}/shop/rollback", {})
+    service = f"/v1/services/{installation.name}/shop"
     for path in ("/v1/services", service, f"{service}/instances", f"{service}/rollouts", "/v1/rollouts", "/v1/audit"):
-        assert house.call("GET", path).status_code == 200
+        assert installation.call("GET", path).status_code == 200
     for path in ("/v1/tokens", "/v1/freezes", "/v1/discovery/prometheus", "/metrics", "/readyz", "/openapi.json"):
-        assert house.call("GET", path).status_code == 200
-    places = house.told | house.processes() | _labels(house)
-    command = [str(TIDEGATE), "check", "--settings", str(house.settings)]
+        assert installation.call("GET", path).status_code == 200
+    places = installation.told | installation.processes() | _labels(installation)
+    command = [str(TIDEGATE), "check", "--settings", str(installation.settings)]
     for more in ([], ["-o", "json"]):
-        done = subprocess.run([*command, *more], capture_output=True, text=True, env=house.environ, timeout=60, check=False)
+        done = subprocess.run(
+            [*command, *more], capture_output=True, text=True, env=installation.environ, timeout=60, check=False
+        )
         places[f"check {more}"] = done.stdout + done.stderr
         assert "prometheus" in done.stdout
         assert "Traceback" not in done.stderr
-    eventually("the log says something of Jenkins", lambda: '"CIError' in _log(house) or "Jenkins" in _log(house))
-    places |= house.files()
+
+    def log_names_jenkins() -> bool:
+        log = _log(installation)
+        return '"CIError' in log or "Jenkins" in log
+
+    eventually("the log says something of Jenkins", log_names_jenkins)
+    places |= installation.files()
     assert len(places) > 50
-    secrets = PLANTED | {"token": house.secret}
+    secrets = PLANTED | {"token": installation.secret}
     secrets |= {
         f"sent-{name}": base64.b64encode(f"u:{PLANTED[name]}".encode()).decode() for name in ("jenkins", "prometheus")
     }
@@ -242,21 +249,21 @@ def test_no_secret_gets_out(house: House) -> None:
     assert found == []
 
 
-def _is_ready(house: House) -> bool:
+def _is_ready(installation: SecretsInstallation) -> bool:
     try:
-        return house.call("GET", "/readyz").status_code == 200
+        return installation.call("GET", "/readyz").status_code == 200
     except requests.ConnectionError:
         return False
 
 
-def _log(house: House) -> str:
-    return (house.home / "log").read_text()
+def _log(installation: SecretsInstallation) -> str:
+    return (installation.home / "log").read_text()
 
 
-def _labels(house: House) -> dict[str, str]:
+def _labels(installation: SecretsInstallation) -> dict[str, str]:
     """All that the engine tells of the containers but their variables, which are theirs."""
     with closing(docker.from_env()) as engine:
-        found = engine.containers.list(all=True, filters={"label": f"tidegate.environment={house.name}"})
+        found = engine.containers.list(all=True, filters={"label": f"tidegate.environment={installation.name}"})
         told = {}
         for each in found:
             config = {name: value for name, value in each.attrs["Config"].items() if name != "Env"}

@@ -25,6 +25,7 @@ from tidegate.core.decisions import (  # fmt: skip
     Mark,
     Move,
     Pin,
+    Run,
     Shift,
     Start,
     Stop,
@@ -34,7 +35,6 @@ from tidegate.core.decisions import (  # fmt: skip
     record_task,
     record_verdict,
 )
-from tidegate.core.decisions import Run as RunTask
 from tidegate.core.hooks import BLOCKING, HOOKS, Hook, TaskRun, TaskState
 from tidegate.core.model import (
     Check,
@@ -93,8 +93,8 @@ class Case:
 
 
 @dataclass
-class Run:
-    """An engine that may die, and its world."""
+class SimulatedRollout:
+    """A rollout in a simulated world, driven by an engine that may die."""
 
     case: Case
     chance: random.Random = field(init=False)
@@ -211,7 +211,7 @@ class Run:
                 self.rollout = apply_move(self.rollout, decision, world.now)
             case Judge():
                 self.rollout = record_verdict(self.rollout, self._verdict(decision))
-            case RunTask():
+            case Run():
                 self.rollout = record_task(self.rollout, self._task(decision.task))
                 world.pass_time(0.1)
             case Start() | Shift() | Stop():
@@ -328,7 +328,7 @@ def sane(case: Case) -> Case:
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(cases)
 def test_every_rollout_is_safe_and_ends(case: Case) -> None:
-    run = Run(case)
+    run = SimulatedRollout(case)
     ended = run.play()
     if run.called_off and case.drift:
         return  # before it touched anything: what vanished by itself until then is not this rollout's to repair
@@ -368,7 +368,7 @@ staying = st.builds(
 @settings(max_examples=EXAMPLES // 2, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(staying)
 def test_every_repair_and_scaling_is_safe_and_ends_with_exactly_what_is_wanted(case: Case) -> None:
-    run = Run(case)
+    run = SimulatedRollout(case)
     ended = run.play()
     if run.called_off and (case.drift or case.tampered):
         return  # what was other than it should be still is
@@ -379,6 +379,6 @@ def test_every_repair_and_scaling_is_safe_and_ends_with_exactly_what_is_wanted(c
 
 def test_crashes_were_injected() -> None:
     """The property above could pass by never meeting a crash."""
-    runs = [Run(Case(seed, crash=0.3)) for seed in range(50)]
+    runs = [SimulatedRollout(Case(seed, crash=0.3)) for seed in range(50)]
     assert all(run.play().phase is Phase.SUCCEEDED for run in runs)
     assert sum(run.crashes for run in runs) > 300
