@@ -296,7 +296,7 @@ def test_envoy(garbage: MalformedServer, answer: bytes) -> None:
     admin = EnvoyAdmin(config.EnvoyFiles(garbage.path.parent))
     for call in (
         lambda: admin.hosts("shop"),
-        admin.listening,
+        admin.active_listeners,
         lambda: admin.accepted_version("eds"),
         lambda: admin.rejected_updates("eds"),
         lambda: admin.rejection_reason("shop"),

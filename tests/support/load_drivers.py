@@ -67,7 +67,7 @@ class LoadPlatform:
 
     Options = LoadOptions
 
-    def __init__(self, options: Options, environment: str) -> None:
+    def __init__(self, options: LoadOptions, environment: str) -> None:
         self._made = ValueFiles(options.directory / environment / "instances")
         self._ready_seconds = options.ready_seconds
 
@@ -121,7 +121,7 @@ class LoadRouter:
 
     Options = LoadOptions
 
-    def __init__(self, options: Options, environment: str) -> None:
+    def __init__(self, options: LoadOptions, environment: str) -> None:
         self._routes = ValueFiles(options.directory / environment / "routes")
 
     def settle(self, service: Service, instances: Sequence[Instance], fence: int) -> None:
@@ -147,7 +147,7 @@ class LoadMetrics:
 
     Options = LoadOptions
 
-    def __init__(self, options: Options, environment: str) -> None: ...
+    def __init__(self, options: LoadOptions, environment: str) -> None: ...
 
     def fetch(self, query: str, window: Window, step_seconds: float = 0.0) -> tuple[Series, ...]:
         return (Series({}, ((window.end, MEASURED),)),)

@@ -98,7 +98,7 @@ def test_a_vanished_instance_comes_back_when_it_was_missed_twice(tended: Tended)
     assert tended.drive() is Phase.SUCCEEDED
     rollout, _ = tended.store.load(tended.rollout)
     assert (rollout.kind, rollout.requested_by, rollout.old) == (RolloutKind.REPAIR, "tidegate", "v1-1")
-    assert "1 of v1-1 missing" in tended.told(EventKind.CREATED)[0]
+    assert "1 of v1-1 missing" in tended.messages(EventKind.CREATED)[0]
     assert tended.whole()
     assert tended.look() is None
 

@@ -54,7 +54,7 @@ def wish(by: str = "ann", kind: SignalKind = SignalKind.PROMOTE, step: int | Non
 
 
 def needing(count: int) -> Rollout:
-    return replace(HELD, policy=replace(POLICY, approval=Approval(needed=count)))
+    return replace(HELD, policy=replace(POLICY, approval=replace(POLICY.approval, needed=count)))
 
 
 def judged(outcome: Outcome, rollout: Rollout = HELD) -> Rollout:
@@ -104,7 +104,7 @@ def test_what_an_approval_is_bound_to_changes_with_what_was_seen_and_not_with_a_
 
 
 def expired(action: Expiry, rollout: Rollout = HELD) -> Decision:
-    policy = replace(rollout.policy, approval=Approval(on_expiry=action))
+    policy = replace(rollout.policy, approval=replace(rollout.policy.approval, on_expiry=action))
     return at(replace(rollout, policy=policy, held=NOW - 101.0))
 
 

@@ -80,7 +80,7 @@ class PruneContract:
         assert prune_all(store, EVERYTHING) == (13, 4, 3)
         assert [rollout.id for rollout in store.rollouts()] == [live.id, *reversed(ids[4:])]
         for gone in ids[:4]:
-            for ask in (store.load, store.events, store.verdicts, store.looks):
+            for ask in (store.load, store.events, store.verdicts, store.measurements):
                 with pytest.raises(UnknownRollout):
                     ask(gone)
         assert [row.number for row in store.releases(SHOP.key)] == list(range(14, 3, -1))
