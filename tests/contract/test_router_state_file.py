@@ -20,8 +20,8 @@ from tidegate.errors import RouterError
 WRITER = """\
 import sys, time
 from pathlib import Path
-from tidegate.drivers.routers.state_file import Memory
-with Memory(Path(sys.argv[1])).locked():
+from tidegate.drivers.routers.state_file import RouterStateFile
+with RouterStateFile(Path(sys.argv[1])).locked():
     print("writes", flush=True)
     time.sleep(60)
 """

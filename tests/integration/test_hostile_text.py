@@ -181,8 +181,8 @@ def test_one_event_is_one_line_of_the_log(form: str) -> None:
     """Of our own and of a library's log, and a traceback tells no variable's value."""
     program = f"""
 import logging, structlog
-from tidegate.web import logs
-logs.configure("debug", {form!r})
+from tidegate.web import log_setup
+log_setup.configure("debug", {form!r})
 said = {"".join(OBEYED_ONES.values())!r}
 structlog.get_logger().info("told", said=said, more=[said])
 logging.getLogger("library").warning("told %s", said)

@@ -1,6 +1,6 @@
 """A Jenkins controller as the stories need it, by python-jenkins: folders, libraries, secrets, pipelines, builds, inputs.
 
-The same code speaks to a real controller and to the fake one that plays builds (`support.played`).
+The same code speaks to a real controller and to the fake one that plays builds (`support.fake_jenkins_jobs`).
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ class Controller:
         return [str(each["url"]) for each in busy if each and f"/job/{folder}/" in str(each.get("url"))]
 
     def eventually(self, what: str, condition: Callable[[], Any]) -> Any:
-        """As `support.waiting` has it, for as long as this controller may take."""
+        """As `support.wait` has it, for as long as this controller may take."""
         return eventually(what, condition, self._patience)
 
     def _input(self, job: str) -> dict[str, Any] | None:

@@ -1,6 +1,6 @@
 """A small world that several engine processes share: it lives in a process of its own, and says who has to stop when.
 
-    shared_world.py URL ADDRESS OWNER LEASE_SECONDS
+    shared_drivers.py URL ADDRESS OWNER LEASE_SECONDS
 
 runs a real engine on it, with a real store, until SIGTERM.
 """

@@ -8,8 +8,7 @@ import json
 import pytest
 
 from support.wait import at_most
-from tidegate.compose.files import ComposeFiles, parse_raw_env, relative_name
-from tidegate.compose.files import read_environment as environment_of
+from tidegate.compose.files import ComposeFiles, parse_raw_env, read_environment, relative_name
 from tidegate.compose.loader import load_service, parse_env_file
 from tidegate.compose.reader import Reader
 from tidegate.compose.yaml import load
@@ -127,7 +126,7 @@ def variables(*texts: str, environment: object = None, raw: bool = False, **give
     entries = [{"path": name, "format": "raw"} if raw else name for name in names]
     root = Reader({"env_file": entries, "environment": environment}, "shop", problems)
     contents = {name: text.encode() for name, text in zip(names, texts, strict=True)}
-    found = environment_of(root, given, ComposeFiles(contents, parse_env_file))
+    found = read_environment(root, given, ComposeFiles(contents, parse_env_file))
     if problems:
         raise InvalidSpec(problems)
     return found

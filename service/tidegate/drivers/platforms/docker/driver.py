@@ -20,8 +20,7 @@ import structlog
 from tidegate.core.hooks import Job, JobState
 from tidegate.core.model import Instance, InstanceState, Release
 from tidegate.drivers.error_translation import guard_response
-from tidegate.drivers.platforms.docker import containers, jobs, labels
-from tidegate.drivers.platforms.docker import create as making
+from tidegate.drivers.platforms.docker import containers, create, jobs, labels
 from tidegate.drivers.platforms.docker.check import check_host
 from tidegate.drivers.platforms.docker.containers import ListedContainer
 from tidegate.drivers.platforms.docker.errors import PortInUse
@@ -183,7 +182,7 @@ class DockerPlatform:
         self._launch(host, self._create(host, release, ordinal), release.id, release)
 
     def _create(self, host: DockerHost, release: Release, ordinal: int) -> str:
-        return host.create(release.id, lambda api, *options: making.container_config(api, release, ordinal, *options))
+        return host.create(release.id, lambda api, *options: create.container_config(api, release, ordinal, *options))
 
     def _launch(self, host: DockerHost, container: str, what: str, release: Release | None = None) -> None:
         """Start a created one. Raises `PlatformError`, and then it is removed again."""

@@ -14,7 +14,7 @@ from docker.errors import APIError, ImageNotFound, NotFound
 from docker.tls import TLSConfig
 
 from tidegate.core.model import Release
-from tidegate.drivers.platforms.docker import create as making
+from tidegate.drivers.platforms.docker import create
 from tidegate.drivers.platforms.docker.containers import SHORT_ID_CHARS
 from tidegate.drivers.platforms.docker.create import build_archives
 from tidegate.drivers.platforms.docker.errors import KNOWN_PULL_ERRORS, DockerHostError, translate_errors
@@ -135,7 +135,7 @@ class DockerHost:
     def _finish(self, api: APIClient, container: str, release: Release) -> None:
         for folder, tar in build_archives(release.container):
             api.put_archive(container, folder, tar)
-        for network, aliases in making.extra_networks(release.container, self._shared.network):
+        for network, aliases in create.extra_networks(release.container, self._shared.network):
             try:
                 api.connect_container_to_network(container, network, aliases=aliases)
             except APIError as error:

@@ -14,8 +14,7 @@ from docker.api.client import APIClient
 
 from tidegate.core.hooks import Job, JobState
 from tidegate.core.model import Release
-from tidegate.drivers.platforms.docker import create as making
-from tidegate.drivers.platforms.docker import labels
+from tidegate.drivers.platforms.docker import create, labels
 from tidegate.drivers.platforms.docker.hosts import DockerHost
 from tidegate.drivers.platforms.docker.options import DockerHostOptions, DockerOptions
 from tidegate.errors import PlatformError
@@ -28,7 +27,7 @@ GRACE_SECONDS = 10
 
 def job_config(api: APIClient, job: Job, shared: DockerOptions, host: DockerHostOptions) -> dict[str, Any]:
     """The arguments of the SDK's `create_container`."""
-    wanted = making.container_config(api, job.release, 0, shared, host)
+    wanted = create.container_config(api, job.release, 0, shared, host)
     environment, _, service = job.service.partition("/")
     own = {labels.ENVIRONMENT: environment, labels.SERVICE: service, HOOK_LABEL: job.name, ROLLOUT_LABEL: job.rollout}
     mine = {f"{labels.PREFIX}{word}" for word in ("release", "ordinal", "port", "probe", "image", "wants")}

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tidegate.core.routing import Backend
-from tidegate.drivers.routers.envoy import stats as counting
+from tidegate.drivers.routers.envoy import stats
 from tidegate.drivers.routers.members import bind_address
 
 Resource = dict[str, Any]
@@ -71,7 +71,7 @@ def bootstrap_config(files: EnvoyFiles) -> str:
         },
         "stats_flush_interval": "1s",  # histograms are as old as this when they are read
         "stats_eviction_interval": f"{SERIES_RETENTION_SECONDS}s",
-        "stats_config": counting.STATS_CONFIG,
+        "stats_config": stats.STATS_CONFIG,
     }
     return json.dumps(whole, indent=1) + "\n"
 
@@ -85,7 +85,7 @@ def _barrier(path: Path) -> Resource:
 
 def exporter_listener(listen: str) -> Resource:
     """Tidegate's counters, and nothing else of the admin interface, for Prometheus."""
-    to_admin = {"cluster": ADMIN, "prefix_rewrite": counting.EXPORTER_PATH, "timeout": "10s"}
+    to_admin = {"cluster": ADMIN, "prefix_rewrite": stats.EXPORTER_PATH, "timeout": "10s"}
     manager = _plain_manager(EXPORTER, {"match": {"path": "/metrics"}, "route": to_admin})
     return {"@type": LISTENER, **_listener(EXPORTER, parse_listen(listen), manager)}
 
@@ -100,8 +100,8 @@ def listener_config(backend: Backend, files: EnvoyFiles) -> Resource:
     manager = {
         "stat_prefix": backend.name,
         "rds": {"route_config_name": backend.name, "config_source": _watched_path(files.routes(backend.name))},
-        "access_log": counting.ACCESS_LOGS,
-        "access_log_options": counting.LOG_OPTIONS,
+        "access_log": stats.ACCESS_LOGS,
+        "access_log_options": stats.LOG_OPTIONS,
         "stream_idle_timeout": f"{IDLE_TIMEOUT_SECONDS}s",
         "request_headers_timeout": "60s",
         "upgrade_configs": [{"upgrade_type": "websocket"}],

@@ -16,8 +16,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from tidegate.core.routing import Backend, Member, RouterState
-from tidegate.drivers.routers.envoy import config, endpoints
-from tidegate.drivers.routers.envoy import stats as counting
+from tidegate.drivers.routers.envoy import config, endpoints, stats
 from tidegate.drivers.routers.envoy.admin import EnvoyAdmin, UpstreamHost
 from tidegate.drivers.routers.envoy.apply import EnvoyUpdate
 from tidegate.drivers.routers.envoy.process import INSTALL_HINT, EnvoyProcess, find_program
@@ -72,7 +71,7 @@ class EnvoyRouter(Router):
         hosts, unknown = self._await_hosts(backend.name)
         kept = self._memory.load().get(backend.name, BackendState(backend.name))
         known = {host.name: (host, member) for host in hosts.values() if (member := host.member) is not None}
-        tally = counting.parse_stats(self._admin.ask(counting.STATS_PATH), backend.name)
+        tally = stats.parse_stats(self._admin.ask(stats.STATS_PATH), backend.name)
         draining: dict[str, int | None] = {
             one.instance: host.requests for host, one in known.values() if not host.takes_new
         }

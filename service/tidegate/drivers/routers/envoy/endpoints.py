@@ -9,8 +9,7 @@ from pathlib import Path
 
 from tidegate.core.routing import Backend, Member
 from tidegate.drivers.routers.atomic_files import read
-from tidegate.drivers.routers.envoy import config
-from tidegate.drivers.routers.envoy import stats as counting
+from tidegate.drivers.routers.envoy import config, stats
 from tidegate.drivers.routers.envoy.admin import DRAINING, TAKES_NEW, UpstreamHost
 from tidegate.drivers.routers.members import header_problems, member_problems, parse_endpoint, server_name
 from tidegate.errors import RouterError
@@ -33,7 +32,7 @@ class Endpoint:
             "health_status": self.state,
             "load_balancing_weight": self.weight,
             "endpoint": {"hostname": self.name, "address": config.socket_address(host, port)},
-            "metadata": {"filter_metadata": {counting.PREFIX: {"server": self.name}}},
+            "metadata": {"filter_metadata": {stats.PREFIX: {"server": self.name}}},
         }
 
 
