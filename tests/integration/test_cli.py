@@ -1,4 +1,4 @@
-"""The command line as a person or a script uses it: a process, a real server, real exit codes."""
+"""The command line as a user or a script runs it: a real process, a real server, real exit codes."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def api(tmp_path: Path) -> Iterator[RunningApi]:
-    with running(tmp_path) as made, made.engine():
-        yield made
+    with running(tmp_path) as api, api.engine():
+        yield api
 
 
 @pytest.fixture
 def tidegate(api: RunningApi, tmp_path: Path) -> Run:
-    """The command with the server and a token set; keywords change the environment."""
+    """Run the command with the server and a token set; keyword arguments change the environment."""
     (tmp_path / "compose.yaml").write_text(compose())
-    (tmp_path / "held.yaml").write_text(compose("drain_timeout: 1s, approval: {after: [1]}"))
+    (tmp_path / "approval.yaml").write_text(compose("drain_timeout: 1s, approval: {after: [1]}"))
 
     def run(*words: str, **environ: str) -> subprocess.CompletedProcess[str]:
         own = {"TIDEGATE_SERVER": api.url, "TIDEGATE_TOKEN": api.token, "COLUMNS": "200"}
@@ -50,7 +50,7 @@ def deploy(tidegate: Run, version: str, file: str = "compose.yaml", *more: str) 
     return tidegate("deploy", "demo/shop", "-f", file, "--set", f"VERSION={version}", *more)
 
 
-def test_a_deploy_is_told_line_by_line(tidegate: Run) -> None:
+def test_deploy_prints_one_line_per_event(tidegate: Run) -> None:
     done = deploy(tidegate, "v1")
     assert done.returncode == ExitCode.DONE, done.stderr
     lines = done.stdout.splitlines()
@@ -59,21 +59,21 @@ def test_a_deploy_is_told_line_by_line(tidegate: Run) -> None:
     assert "v1-1 serves" in lines[-1]
 
 
-def test_json_is_one_document(tidegate: Run) -> None:
+def test_deploy_prints_one_json_document(tidegate: Run) -> None:
     done = deploy(tidegate, "v1", "compose.yaml", "-o", "json")
     assert json.loads(done.stdout)["phase"] == "succeeded"
 
 
-def test_watch_for_programs_is_a_document_a_line(tidegate: Run) -> None:
+def test_watch_prints_one_json_document_per_event(tidegate: Run) -> None:
     deploy(tidegate, "v1")
     done = tidegate("watch", "demo/shop", "-o", "json")
     assert [json.loads(line)["number"] for line in done.stdout.splitlines()][:3] == [1, 2, 3]
 
 
-def test_hold_promote_and_rollback(tidegate: Run) -> None:
+def test_approval_promote_and_rollback(tidegate: Run) -> None:
     deploy(tidegate, "v1")
-    held = deploy(tidegate, "v2", "held.yaml")
-    assert held.returncode == ExitCode.DONE
+    waiting = deploy(tidegate, "v2", "approval.yaml")
+    assert waiting.returncode == ExitCode.DONE
     assert json.loads(tidegate("status", "demo/shop", "-o", "json").stdout)["rollout"]["waiting_for"] == "approval"
     promoted = tidegate("promote", "demo/shop", "-m", "looks good")
     assert (promoted.returncode, "succeeded" in promoted.stdout) == (ExitCode.DONE, True), promoted.stderr
@@ -81,15 +81,15 @@ def test_hold_promote_and_rollback(tidegate: Run) -> None:
     assert (back.returncode, "v1-1 serves" in back.stdout) == (ExitCode.DONE, True), back.stderr
 
 
-def test_a_live_rollout_is_turned_back(tidegate: Run) -> None:
+def test_rollback_of_a_live_rollout(tidegate: Run) -> None:
     deploy(tidegate, "v1")
-    deploy(tidegate, "v2", "held.yaml")
+    deploy(tidegate, "v2", "approval.yaml")
     back = tidegate("rollback", "demo/shop", "-m", "no")
     assert (back.returncode, "rolled_back" in back.stdout) == (ExitCode.DONE, True), back.stderr
     assert tidegate("watch", "demo/shop").returncode == ExitCode.ROLLED_BACK
 
 
-def test_a_release_that_never_becomes_ready(tidegate: Run, api: RunningApi) -> None:
+def test_deploy_of_a_release_that_never_becomes_ready(tidegate: Run, api: RunningApi) -> None:
     deploy(tidegate, "v1")
     api.world.crashing.add("v2-2")
     done = deploy(tidegate, "v2")
@@ -97,9 +97,9 @@ def test_a_release_that_never_becomes_ready(tidegate: Run, api: RunningApi) -> N
     assert "of the new release failed: exited with 1" in done.stdout
 
 
-def test_a_second_rollout_is_refused(tidegate: Run) -> None:
+def test_a_second_live_rollout_is_refused(tidegate: Run) -> None:
     deploy(tidegate, "v1")
-    deploy(tidegate, "v2", "held.yaml")
+    deploy(tidegate, "v2", "approval.yaml")
     done = deploy(tidegate, "v3")
     assert done.returncode == ExitCode.REFUSED
     assert "live rollout" in done.stderr
@@ -112,30 +112,30 @@ def test_a_freeze_force_and_the_audit_log(tidegate: Run) -> None:
     assert "audit week" in tidegate("freezes").stdout
     refused = deploy(tidegate, "v2")
     assert (refused.returncode, "demo is frozen by admin: audit week" in refused.stderr) == (ExitCode.REFUSED, True)
-    silent = deploy(tidegate, "v2", "held.yaml", "--force")
+    silent = deploy(tidegate, "v2", "approval.yaml", "--force")
     assert (silent.returncode, "reason" in silent.stderr) == (ExitCode.REFUSED, True)
-    held = deploy(tidegate, "v2", "held.yaml", "--force", "--reason", "the shop is down")
-    assert held.returncode == ExitCode.DONE, held.stderr
-    on = tidegate("promote", "demo/shop", "--force", "-m", "no time")
-    assert (on.returncode, "succeeded" in on.stdout) == (ExitCode.DONE, True), on.stderr
+    forced = deploy(tidegate, "v2", "approval.yaml", "--force", "--reason", "the shop is down")
+    assert forced.returncode == ExitCode.DONE, forced.stderr
+    promoted = tidegate("promote", "demo/shop", "--force", "-m", "no time")
+    assert (promoted.returncode, "succeeded" in promoted.stdout) == (ExitCode.DONE, True), promoted.stderr
     assert tidegate("thaw", "demo").returncode == ExitCode.DONE
-    told = json.loads(tidegate("audit", "-o", "json").stdout)
-    assert [each["action"] for each in told] == ["thaw", "force", "deploy by force", "freeze", "deploy"]
-    assert told[1]["reason"] == "no time"
+    entries = json.loads(tidegate("audit", "-o", "json").stdout)
+    assert [entry["action"] for entry in entries] == ["thaw", "force", "deploy by force", "freeze", "deploy"]
+    assert entries[1]["reason"] == "no time"
 
 
-def test_every_mistake_of_a_file_at_once(tidegate: Run, tmp_path: Path) -> None:
+def test_all_mistakes_of_a_compose_file_are_reported_at_once(tidegate: Run, tmp_path: Path) -> None:
     text = compose("drian_timeout: 1s, approval: {after: [9]}")
     (tmp_path / "bad.yaml").write_text(text.replace("replicas: 3", "replicas: -3"))
     done = deploy(tidegate, "v1", "bad.yaml")
     assert done.returncode == ExitCode.REFUSED
-    for said in ("services.shop.deploy.replicas: found -3", "drian_timeout: unknown key; did you mean drain_timeout?"):
-        assert said in done.stderr
+    for message in ("services.shop.deploy.replicas: found -3", "drian_timeout: unknown key; did you mean drain_timeout?"):
+        assert message in done.stderr
     again = deploy(tidegate, "v1", "bad.yaml", "-o", "json")
     assert json.loads(again.stdout)["status"] == 422
 
 
-def test_two_services_on_one_route(tidegate: Run, tmp_path: Path) -> None:
+def test_two_services_on_one_route_are_refused(tidegate: Run, tmp_path: Path) -> None:
     deploy(tidegate, "v1")
     (tmp_path / "two.yaml").write_text(compose("drain_timeout: 1s, route: shop").replace("  shop:", "  cart:"))
     done = tidegate("deploy", "demo/cart", "-f", "two.yaml", "--set", "VERSION=v1")
@@ -163,30 +163,30 @@ def test_tokens(tidegate: Run) -> None:
     refused = deploy(lambda *words: tidegate(*words, TIDEGATE_TOKEN=secret), "v1")
     assert (refused.returncode, "deploy" in refused.stderr) == (ExitCode.NOT_ALLOWED, True)
     listed = json.loads(tidegate("token", "list", "-o", "json").stdout)
-    token = next(each for each in listed if each["name"] == "reader")
+    token = next(token for token in listed if token["name"] == "reader")
     assert tidegate("token", "drop", token["id"]).returncode == ExitCode.DONE
     assert tidegate("services", TIDEGATE_TOKEN=secret).returncode == ExitCode.NOT_ALLOWED
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("words", "code", "message"),
     [
         (("deploy", "shop"), ExitCode.USAGE, "ENVIRONMENT/shop"),
         (("deploy", "demo/shop", "-f", "none.yaml"), ExitCode.USAGE, "none.yaml"),
         (("deploy", "demo/shop", "--set", "VERSION"), ExitCode.USAGE, "NAME=VALUE"),
         (("deploy", "nowhere/shop", "-f", "compose.yaml", "--set", "VERSION=1"), ExitCode.REFUSED, "demo"),
         (("deploy", "demo/shop"), ExitCode.REFUSED, "demo/shop"),
-        (("status", "demo/shop"), ExitCode.REFUSED, "no rollout yet"),
+        (("status", "demo/shop"), ExitCode.REFUSED, "No rollout of demo/shop exists yet"),
         (("fly",), ExitCode.USAGE, "fly"),
     ],
 )
-def test_what_a_wrong_command_is_told(tidegate: Run, words: tuple[str, ...], code: ExitCode, said: str) -> None:
+def test_errors_of_wrong_commands(tidegate: Run, words: tuple[str, ...], code: ExitCode, message: str) -> None:
     done = tidegate(*words)
-    assert (done.returncode, said in done.stderr) == (code, True), done.stderr
+    assert (done.returncode, message in done.stderr) == (code, True), done.stderr
 
 
 def unreachable(folder: Path, router: str) -> Path:
-    """Settings of a server whose Docker is not there, with this router."""
+    """Settings of a server whose Docker socket does not exist, with this router."""
     settings = folder / "tidegate.toml"
     settings.write_text(
         f'database = "sqlite:///{folder}/other.db"\n'
@@ -197,7 +197,7 @@ def unreachable(folder: Path, router: str) -> Path:
     return settings
 
 
-def test_check_tells_what_is_wrong_and_how_to_mend_it(tidegate: Run, tmp_path: Path) -> None:
+def test_check_reports_what_is_wrong_and_how_to_fix_it(tidegate: Run, tmp_path: Path) -> None:
     metrics = '[environments.demo.metrics]\ndriver = "prometheus"\nurl = "http://127.0.0.1:9"\n'
     settings = unreachable(tmp_path, f'driver = "haproxy"\ndirectory = "{tmp_path}/h"\n{metrics}')
     done = tidegate("check", "--settings", str(settings), "-o", "json")
@@ -208,7 +208,7 @@ def test_check_tells_what_is_wrong_and_how_to_mend_it(tidegate: Run, tmp_path: P
     assert "tidegate db migrate" in rows["database"]["fix"]
 
 
-def test_check_tells_which_router_was_chosen_and_why(tidegate: Run, tmp_path: Path) -> None:
+def test_check_reports_which_router_was_chosen_and_why(tidegate: Run, tmp_path: Path) -> None:
     (tmp_path / "router").mkdir()
     (tmp_path / "router" / "haproxy.cfg").touch()
     settings = unreachable(tmp_path, f'directory = "{tmp_path}/router"\n')
@@ -219,24 +219,24 @@ def test_check_tells_which_router_was_chosen_and_why(tidegate: Run, tmp_path: Pa
     assert "haproxy" in rows
 
 
-def test_nobody_answers(tmp_path: Path) -> None:
+def test_an_unreachable_server(tmp_path: Path) -> None:
     environment = {**os.environ, "TIDEGATE_SERVER": "http://127.0.0.1:9", "TIDEGATE_PATIENCE_SECONDS": "0.5"}
     command = [str(TIDEGATE), "services"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == ExitCode.UNREACHABLE
-    assert "no answer from http://127.0.0.1:9" in done.stderr
+    assert "Cannot reach http://127.0.0.1:9: " in done.stderr
 
 
-def test_check_tells_of_engines_and_of_what_is_allowed(tmp_path: Path) -> None:
+def test_check_reports_engines_and_host_access(tmp_path: Path) -> None:
     settings = unreachable(tmp_path, f'driver = "haproxy"\ndirectory = "{tmp_path}/h"\n')
     with closing(wires.build(load(settings, {}))) as wiring:
         wiring.store.migrate()
-        assert check_engines(wiring).found.startswith("warning: none is heard")
-        assert check_host_access(wiring, "demo").found.endswith("set [environments.demo.allow]")
+        assert check_engines(wiring).found.startswith("Warning: no engine is running")
+        assert check_host_access(wiring, "demo").found.endswith("Set [environments.demo.allow] to restrict them.")
         wiring.store.heartbeat("anna", "1.0")
-        assert check_engines(wiring).found.startswith("anna, Tidegate 1.0, heard ")
+        assert check_engines(wiring).found.startswith("anna, Tidegate 1.0, last heartbeat ")
     settings.write_text(settings.read_text() + "[environments.demo.allow]\n")
     with closing(wires.build(load(settings, {}), lambda: time.time() + 100)) as wiring:
         silent = check_engines(wiring)
-        assert (silent.ok, "was heard last 10" in silent.found) == (False, True)
-        assert "warning" not in check_host_access(wiring, "demo").found
+        assert (silent.ok, "Last heartbeat from anna was 10" in silent.found) == (False, True)
+        assert "Warning" not in check_host_access(wiring, "demo").found

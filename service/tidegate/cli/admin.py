@@ -1,6 +1,6 @@
-"""The server's own commands: serve, engine, db, prune, check. They read the server's settings.
+"""`tidegate serve`, `engine`, `db`, `prune` and `check`. They read the server's settings.
 
-What they work with is imported by each for itself: it takes a second, and no other command needs it.
+Each imports `tidegate.cli.server` itself: the import takes a second, and no other command needs it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import typer
 from tidegate.cli.context import Context, Output, rich_safe
 from tidegate.cli.exit_codes import ExitCode
 
-db = typer.Typer(help="The database's schema, and a restored backup.", no_args_is_help=True)
+db = typer.Typer(help="Migrate the database, and prepare it after a restore.", no_args_is_help=True)
 SettingsFile = Annotated[
     Path | None, typer.Option("--settings", envvar="TIDEGATE_SETTINGS", help="The server's settings, a TOML file.")
 ]
@@ -21,16 +21,16 @@ SettingsFile = Annotated[
 
 def serve(
     settings: SettingsFile = None,
-    with_engine: Annotated[bool, typer.Option("--with-engine", help="Drive the rollouts in this process, too.")] = False,
+    with_engine: Annotated[bool, typer.Option("--with-engine", help="Also run an engine in this process.")] = False,
 ) -> None:
-    """Answer the API, until SIGTERM."""
+    """Run the API server until SIGTERM."""
     from tidegate.cli import server
 
     server.serve(settings, with_engine)
 
 
 def engine(settings: SettingsFile = None) -> None:
-    """Drive the rollouts, until SIGTERM."""
+    """Run an engine, which drives the rollouts, until SIGTERM."""
     from tidegate.cli import server
 
     server.run_engine(settings)
@@ -38,33 +38,34 @@ def engine(settings: SettingsFile = None) -> None:
 
 @db.command()
 def migrate(ctx: typer.Context, settings: SettingsFile = None) -> None:
-    """Bring the database's schema up to date."""
+    """Migrate the database to the current schema."""
     from tidegate.cli import server
 
     context: Context = ctx.obj
     with server.open_wiring(settings) as wiring:
         wiring.store.migrate()
-    context.line("the schema is up to date")
+    context.line("The database schema is up to date.")
 
 
 @db.command()
 def after_restore(ctx: typer.Context, settings: SettingsFile = None) -> None:
-    """After a backup was put back, before an engine is started: proxies have seen newer fences than it knows."""
+    """Run once after restoring a backup, before starting any engine: raises the fencing tokens above those the proxies
+    have seen."""
     from tidegate.cli import server
 
     context: Context = ctx.obj
     with server.open_wiring(settings) as wiring:
         server.raise_fences(wiring)
-    context.line("fences go on above all that proxies have seen; engines may be started")
+    context.line("Fencing tokens raised. You can start the engines now.")
 
 
 def prune(
     ctx: typer.Context,
     settings: SettingsFile = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how much it would be.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be deleted, delete nothing.")] = False,
     output: Output = None,
 ) -> None:
-    """Forget what is older than the settings' `retention` says, now and not only when an engine does it by itself."""
+    """Delete data older than the `[retention]` settings now instead of waiting for the hourly cleanup."""
     from tidegate.cli import server
 
     context: Context = ctx.obj
@@ -73,18 +74,20 @@ def prune(
     if context.as_json(output):
         context.print_json({"dry_run": dry_run, "samples": samples, "rollouts": rollouts, "releases": releases})
     elif dry_run:
-        context.line(f"would be pruned: {samples} samples, {rollouts} rollouts, and the releases that none tells of then")
+        context.line(
+            f"Would delete {samples} samples and {rollouts} rollouts, and any release no remaining rollout refers to."
+        )
     else:
-        context.line(f"pruned: {samples} samples, {rollouts} rollouts, {releases} releases")
+        context.line(f"Deleted {samples} samples, {rollouts} rollouts and {releases} releases.")
 
 
 def check(ctx: typer.Context, settings: SettingsFile = None, output: Output = None) -> None:
-    """Look at every configured part, and say in one table what is wrong and how to mend it."""
+    """Check every configured part: print what is wrong and how to fix it. Exits 8 when something is wrong."""
     from tidegate.cli import server
 
     context: Context = ctx.obj
     with server.open_wiring(settings) as wiring:
-        diagnoses = [(where, line) for where, lines in server.run_checks(wiring) for line in lines]
+        diagnoses = [(where, diagnosis) for where, group in server.run_checks(wiring) for diagnosis in group]
     if context.as_json(output):
         rows = [{"where": w, "part": d.part, "ok": d.ok, "found": d.found, "fix": d.fix} for w, d in diagnoses]
         context.print_json(rows)
@@ -94,5 +97,5 @@ def check(ctx: typer.Context, settings: SettingsFile = None, output: Output = No
             ("where", "part", "", "found", "fix"),
             ((w, rich_safe(d.part), marks[d.ok], rich_safe(d.found), rich_safe(d.fix)) for w, d in diagnoses),
         )
-    if not all(line.ok for _, line in diagnoses):
+    if not all(diagnosis.ok for _, diagnosis in diagnoses):
         raise typer.Exit(ExitCode.UNHEALTHY)

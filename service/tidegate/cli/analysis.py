@@ -1,4 +1,4 @@
-"""`tidegate analysis`: judge a rollout again from what was measured, and simulate how often the judge is wrong."""
+"""`tidegate analysis`: replay a rollout's analysis from its stored samples, and simulate the analysis."""
 
 from __future__ import annotations
 
@@ -17,12 +17,17 @@ from tidegate.cli.context import Context, Output, rich_safe
 from tidegate.cli.exit_codes import ExitCode
 from tidegate.cli.watch import STYLES
 
-app = typer.Typer(help="Judge again, offline, and simulate.", no_args_is_help=True)
+app = typer.Typer(help="Replay the analysis of a rollout, and simulate its error rates.", no_args_is_help=True)
 
-RecordName = Annotated[str, typer.Argument(help="The rollout's id, or a service for its latest one; or a file of --save.")]
+RecordName = Annotated[
+    str, typer.Argument(help="A rollout's ID, a service for its latest rollout, or a file written by --save.")
+]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", help="margin=2%, errors.margin=2%, latency.shadow=true, warmup=30s, false_abort=5%; repeatable."),
+    typer.Option(
+        "--set",
+        help="Change a setting, such as margin=2%, errors.margin=2%, latency.shadow=true or false_abort=5%; repeatable.",
+    ),
 ]
 
 
@@ -31,11 +36,12 @@ def replay(
     ctx: typer.Context,
     rollout: RecordName,
     settings: Settings = None,
-    save: Annotated[Path | None, typer.Option("--save", help="Keep all that was measured in this file, as JSON.")] = None,
+    save: Annotated[Path | None, typer.Option("--save", help="Write the stored samples to this JSON file.")] = None,
     output: Output = None,
 ) -> None:
-    """Judge a rollout again from the samples that were stored, perhaps with other settings. Nothing is changed."""
-    from tidegate.analysis import replay as again  # numpy takes a while, and no other command needs it
+    """Repeat the analysis of a rollout from its stored samples, optionally with other settings. Changes nothing."""
+    from tidegate.analysis.replay import replay as repeat  # numpy is slow to import, and no other command needs it
+    from tidegate.analysis.replay import with_settings
     from tidegate.web.replay_record import decode
     from tidegate.web.views.verdict import VerdictView
 
@@ -43,18 +49,18 @@ def replay(
     data = _record(context, rollout)
     if save is not None:
         _save(save, data)
-    driven, measurements, recorded = decode(data)
+    analyzed, measurements, recorded = decode(data)
     if not measurements:
-        raise CommandError(f"{driven.id} was never judged: there is nothing to judge again", ExitCode.USAGE)
-    verdicts = again.replay(again.with_settings(driven, _pairs(settings or [])), measurements)
-    ended = next((verdict for verdict in verdicts if verdict.outcome is Outcome.FAIL), verdicts[-1])
+        raise CommandError(f"Cannot replay {analyzed.id}: it has no stored measurements.", ExitCode.USAGE)
+    verdicts = repeat(with_settings(analyzed, _pairs(settings or [])), measurements)
+    decisive = next((verdict for verdict in verdicts if verdict.outcome is Outcome.FAIL), verdicts[-1])
     if context.as_json(output):
         context.print_json(
             {
-                "rollout": driven.id,
+                "rollout": analyzed.id,
                 "measurements": len(measurements),
                 "recorded": None if not recorded else VerdictView.of(recorded[-1]).model_dump(mode="json"),
-                "replayed": VerdictView.of(ended).model_dump(mode="json"),
+                "replayed": VerdictView.of(decisive).model_dump(mode="json"),
                 "evidence_history": [
                     {"at": verdict.at, "outcome": verdict.outcome, "evidence": verdict.evidence} for verdict in verdicts
                 ],
@@ -63,20 +69,20 @@ def replay(
         return
     context.out.print(_evidence_table(verdicts))
     if recorded:
-        context.out.print(_line("then", recorded[-1]))
-    context.out.print(_line("now", ended))
-    for finding in ended.findings:
+        context.out.print(_verdict_line("recorded", recorded[-1]))
+    context.out.print(_verdict_line("replayed", decisive))
+    for finding in decisive.findings:
         context.out.print(Text(f"  {finding.message}", style=STYLES[finding.outcome.value]))
 
 
 def _record(context: Context, name: str) -> Json:
-    """From a file where there is one of that name, else from the server."""
+    """Read the record from the file `name` if it exists, otherwise from the server."""
     file = Path(name)
     if file.suffix == ".json" and file.is_file():
         try:
             record: Json = json.loads(file.read_text())
         except (OSError, ValueError) as error:
-            raise CommandError(f"{file} cannot be read: {error}", ExitCode.USAGE) from error
+            raise CommandError(f"Cannot read {file}: {error}.", ExitCode.USAGE) from error
         return record
     client = context.client()
     answer: Json = client.get(f"/v1/rollouts/{client.rollout(context.named(name))['id']}/record")
@@ -87,35 +93,35 @@ def _save(file: Path, data: Json) -> None:
     try:
         file.write_text(json.dumps(data, ensure_ascii=False) + "\n")
     except OSError as error:
-        raise CommandError(f"{file} cannot be written: {error.strerror}", ExitCode.USAGE) from error
+        raise CommandError(f"Cannot write {file}: {error.strerror}.", ExitCode.USAGE) from error
 
 
 def _pairs(settings: Sequence[str]) -> dict[str, str]:
     wrong = [setting for setting in settings if "=" not in setting]
     if wrong:
-        raise CommandError(f"--set needs NAME=VALUE; found: {', '.join(wrong)}", ExitCode.USAGE)
+        raise CommandError(f"Invalid --set: expected NAME=VALUE, found {', '.join(wrong)}.", ExitCode.USAGE)
     return {name: value for name, _, value in (setting.partition("=") for setting in settings)}
 
 
-def _line(when: str, verdict: Verdict) -> Text:
-    return Text(f"{when:5} {verdict.message}", style=STYLES[verdict.outcome.value])
+def _verdict_line(label: str, verdict: Verdict) -> Text:
+    return Text(f"{label}  {verdict.message}", style=STYLES[verdict.outcome.value])
 
 
 def _evidence_table(verdicts: Sequence[Verdict]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("seconds", "outcome", "evidence", "threshold"):
         table.add_column(column, justify="right")
-    begun = verdicts[0].at
+    start = verdicts[0].at
     for verdict in _thinned(verdicts):
         evidence = "–" if verdict.evidence is None else f"{verdict.evidence:.3g}"
-        needed = "–" if verdict.needed is None else f"{verdict.needed:g}"
-        row = (f"{verdict.at - begun:.0f}", verdict.outcome.value, evidence, needed)
+        threshold = "–" if verdict.needed is None else f"{verdict.needed:.3g}"
+        row = (f"{verdict.at - start:.0f}", verdict.outcome.value, evidence, threshold)
         table.add_row(*(rich_safe(cell) for cell in row), style=STYLES[verdict.outcome.value])
     return table
 
 
 def _thinned(verdicts: Sequence[Verdict], limit: int = 20) -> Sequence[Verdict]:
-    """The first, the last, and some between; and wherever the outcome changes."""
+    """About `limit` verdicts evenly spaced, with the first, the last, and every change of the outcome."""
     stride = max(1, len(verdicts) // limit)
     return [
         verdict
@@ -129,22 +135,24 @@ def _thinned(verdicts: Sequence[Verdict], limit: int = 20) -> Sequence[Verdict]:
 @app.command()
 def simulate(
     ctx: typer.Context,
-    grid: Annotated[str, typer.Option("--grid", help="A TOML file, or one of: public, validation, bluegreen.")],
-    replicates: Annotated[int | None, typer.Option(min=1, help="Rollouts a cell, instead of the grid's own.")] = None,
-    jobs: Annotated[int | None, typer.Option(min=1, help="Processes; as many as there are processors if left out.")] = None,
-    size: Annotated[list[str] | None, typer.Option("--size", help="Only these sizes; may be repeated.")] = None,
-    scenario: Annotated[list[str] | None, typer.Option("--scenario", help="Only these noises and faults.")] = None,
-    rivals: Annotated[bool, typer.Option("--rivals", help="Beside it the rules of other tools.")] = False,
+    grid: Annotated[str, typer.Option("--grid", help="A TOML file, or a built-in grid: public, validation, bluegreen.")],
+    replicates: Annotated[int | None, typer.Option(min=1, help="Rollouts per cell. Default: the grid's.")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Number of processes. Default: number of processors.")] = None,
+    size: Annotated[list[str] | None, typer.Option("--size", help="Simulate only these sizes; repeatable.")] = None,
+    scenario: Annotated[
+        list[str] | None, typer.Option("--scenario", help="Simulate only these scenarios; repeatable.")
+    ] = None,
+    rivals: Annotated[bool, typer.Option("--rivals", help="Compare with the rules of other tools.")] = False,
     output: Output = None,
 ) -> None:
-    """How often the judge turns back a good release, and how soon a bad one, in simulated rollouts."""
-    from tidegate.simulation import compare, grids  # numpy takes a while, and no other command needs it
+    """Simulate rollouts: how often the analysis rolls back a good release, and how soon a bad one."""
+    from tidegate.simulation import compare, grids  # numpy is slow to import, and no other command needs it
 
     context: Context = ctx.obj
-    wanted = compare.RunOptions(
+    run_options = compare.RunOptions(
         replicates, jobs, sizes=frozenset(size or ()), scenarios=frozenset(scenario or ()), rivals=rivals
     )
-    result = compare.compare(grids.load_grid(grid), wanted, lambda text: context.err.print(text, style="dim"))
+    result = compare.compare(grids.load_grid(grid), run_options, lambda text: context.err.print(text, style="dim"))
     if context.as_json(output):
         context.print_json(result.rows())
     else:

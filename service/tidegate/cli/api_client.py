@@ -1,4 +1,4 @@
-"""The API over HTTP, as the commands use it."""
+"""HTTP client for the Tidegate API."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import requests
 import stamina
 
 from tidegate.cli.exit_codes import ExitCode
+from tidegate.core.phases import Phase
 
 Json = dict[str, Any]
 
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 30.0
 LONG_POLL_SECONDS = 20
-FINAL_PHASES = frozenset({"succeeded", "rolled_back", "failed"})
 
 
 class CommandError(Exception):
-    """A command cannot go on: the sentence for the person and the exit code."""
+    """A command failed: the message for the user, the exit code, and the server's problem document if there is one."""
 
     def __init__(self, message: str, code: ExitCode, problem: Json | None = None) -> None:
         super().__init__(message)
@@ -31,60 +31,65 @@ class CommandError(Exception):
 
 
 class ServerUnreachable(CommandError):
-    """No answer, or one that says to try later."""
+    """The server did not respond, or responded that it is temporarily unavailable. The request is retried."""
 
 
 class ApiClient:
-    """One server, one token. Reads are repeated for a while when the server does not answer; writes carry a key and are
-    repeated under the same key, so that nothing happens twice."""
+    """One server, one token.
+
+    Requests are retried for `patience_seconds` while the server is unreachable. A POST keeps its idempotency key, so the
+    server never acts twice.
+    """
 
     def __init__(self, server: str, token: str, patience_seconds: float = 30.0, ca_file: Path | None = None) -> None:
-        """`ca_file`: the authorities that may vouch for the server, instead of the system's."""
+        """`ca_file`: PEM file with the CA certificates to trust instead of the system's."""
         self._server = server.rstrip("/")
         self._patience = patience_seconds
         self._session = requests.Session()
         self._session.headers.update({"Accept": "application/json", "User-Agent": "tidegate-cli"})
-        # given with each request: on a session, the variable REQUESTS_CA_BUNDLE would win
+        # passed with each request: REQUESTS_CA_BUNDLE would override a session's value
         self._verify = None if ca_file is None else str(ca_file)
         if token:
             self._session.headers["Authorization"] = f"Bearer {token}"
 
     def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         self._session.close()
 
     def get(self, path: str, **query: object) -> Json:
-        """Read."""
+        """GET a document."""
         return self._with_retries(lambda: self._call("GET", path, params=query))
 
     def post(self, path: str, body: Json | None = None, *, key: str = "", if_match: str = "") -> Json:
-        """Ask for something once. `key` makes the call safe to repeat; one is made up when empty."""
+        """POST with an idempotency key; empty: a random one."""
         headers = {"Idempotency-Key": key or uuid.uuid4().hex}
         if if_match:
             headers["If-Match"] = if_match
         return self._with_retries(lambda: self._call("POST", path, json=body or {}, headers=headers))
 
     def put(self, path: str, body: Json) -> Json:
-        """Store."""
+        """PUT a document."""
         return self._with_retries(lambda: self._call("PUT", path, json=body))
 
     def delete(self, path: str) -> None:
-        """Remove."""
+        """DELETE a document."""
         self._call("DELETE", path)
 
     def events(self, rollout: str, after: int, wait_seconds: int = LONG_POLL_SECONDS) -> list[Json]:
-        """The events after a number; waits on the server until there is one."""
+        """Return the events after number `after`. The server waits up to `wait_seconds` for the first one."""
         page = self.get(f"/v1/rollouts/{quote(rollout)}/events", after=after, wait=wait_seconds)
         events: list[Json] = page["events"]
         return events
 
     def rollout(self, name: str) -> Json:
-        """A rollout by its id, or the live or latest one of `environment/service`."""
+        """Return a rollout by its ID, or the latest one of `environment/service`."""
         if "/" not in name:
             return self.get(f"/v1/rollouts/{quote(name)}")
         page = self.get("/v1/rollouts", service=name, limit=1)
         if not page["rollouts"]:
-            raise CommandError(f"{name} has had no rollout yet", ExitCode.REFUSED)
+            raise CommandError(
+                f"No rollout of {name} exists yet. Start one with `tidegate deploy {name}`.", ExitCode.REFUSED
+            )
         newest: Json = page["rollouts"][0]
         return newest
 
@@ -105,12 +110,20 @@ class ApiClient:
                 **options,
             )
         except requests.RequestException as error:
-            raise ServerUnreachable(f"no answer from {self._server}: {_cause(error)}", ExitCode.UNREACHABLE) from error
+            raise ServerUnreachable(
+                f"Cannot reach {self._server}: {_root_cause(error)}. Is the server running? Check --server.",
+                ExitCode.UNREACHABLE,
+            ) from error
         return _answer(response, self._server)
 
 
-def _cause(error: BaseException) -> str:
-    """The innermost reason, without the library's wrapping."""
+def is_final(rollout: Json) -> bool:
+    """Whether the rollout has ended."""
+    return not Phase(rollout["phase"]).live
+
+
+def _root_cause(error: BaseException) -> str:
+    """The message of the innermost exception."""
     while error.__context__ is not None:
         error = error.__context__
     return str(error) or type(error).__name__
@@ -122,7 +135,10 @@ def _answer(response: requests.Response, server: str) -> Json:
     try:
         body = response.json()
     except ValueError as error:
-        text = f"{server} answered {response.status_code} with something that is not JSON; is it a Tidegate server?"
+        text = (
+            f"{server} responded with status {response.status_code} but without JSON."
+            " It is probably not a Tidegate server. Check --server."
+        )
         raise CommandError(text, ExitCode.UNREACHABLE) from error
     if response.ok:
         answer: Json = body

@@ -1,4 +1,4 @@
-"""`tidegate audit`."""
+"""`tidegate audit`: the audit log."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ from tidegate.cli.context import Context, Output
 def audit(
     ctx: typer.Context,
     subject: Annotated[
-        str, typer.Argument(help="Only of this ENVIRONMENT/SERVICE, environment or token; all if left out.")
+        str, typer.Argument(help="Show only this ENVIRONMENT/SERVICE, environment or token. Default: all.")
     ] = "",
     limit: Annotated[int, typer.Option(min=1, max=200)] = 50,
     output: Output = None,
 ) -> None:
-    """Who asked for what, when, why and from where, the newest first."""
+    """Show who requested what, when, why and from where; newest first."""
     context: Context = ctx.obj
     query = {"subject": subject} if subject else {}
     entries = context.client().get("/v1/audit", limit=limit, **query)["entries"]
     if context.as_json(output):
         context.print_json(entries)
         return
-    columns = ("at", "action", "subject", "by", "via", "source", "reason", "rollout", "build")
-    context.table(columns, ([row[column] for column in columns] for row in entries))
+    context.table(("at", "action", "subject", "by", "via", "source", "reason", "rollout", "build"), entries)

@@ -1,4 +1,4 @@
-"""The files beside a Compose file that a service takes, read to be sent along."""
+"""Reads the files that a Compose file refers to (`env_file`, `secrets`, `configs`), to send them with the request."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tidegate.errors import InvalidSpec
 
 
 def collect(file: Path, text: str, service: str, variables: Mapping[str, str]) -> Json:
-    """Their contents by name. Raises `CommandError` for one that is missing, too large, or outside the file's folder."""
+    """Return the contents by name. Raise `CommandError` for a file that is missing, too large or outside the folder."""
     try:
         files = find_referenced_files(text, service, variables)
     except InvalidSpec:
-        return {}  # the server says what is wrong with the text
+        return {}  # the server reports what is wrong with the text
     folder = file.resolve().parent
     contents: Json = {}
     problems = []
@@ -31,23 +31,23 @@ def collect(file: Path, text: str, service: str, variables: Mapping[str, str]) -
         if content is not None:
             contents[referenced.name] = content
     if problems:
-        raise CommandError("files of the Compose file:\n  " + "\n  ".join(problems), ExitCode.USAGE)
+        raise CommandError(f"Cannot read files that {file} refers to:\n  " + "\n  ".join(problems), ExitCode.USAGE)
     return contents
 
 
 def _content(folder: Path, needed: ReferencedFile) -> str | Json | None:
-    """Text, or `{base64: …}` for what is no text; None for one that may be missing and is."""
+    """Text, or `{base64: …}` for binary content; None for an optional file that does not exist."""
     path = (folder / needed.name).resolve()
     if not path.is_relative_to(folder):
-        raise ValueError(f"leads out of {folder}; a link must stay inside")
+        raise ValueError(f"is outside {folder}; move it inside that folder, links included")
     if not needed.required and not path.exists():
         return None
     if path.exists() and not path.is_file():
-        raise ValueError("is no file")
+        raise ValueError("is not a regular file")
     with path.open("rb") as opened:
         data = opened.read(MAX_FILE_BYTES + 1)
     if len(data) > MAX_FILE_BYTES:
-        raise ValueError(f"is larger than {MAX_FILE_BYTES} bytes")
+        raise ValueError(f"is larger than the limit of {MAX_FILE_BYTES} bytes")
     try:
         return data.decode()
     except UnicodeDecodeError:

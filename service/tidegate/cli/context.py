@@ -1,10 +1,10 @@
-"""What every command is given: where the server is, who asks, and how the answer shall look."""
+"""Options and output shared by all commands: server address, token, output format, tables."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -15,28 +15,27 @@ from rich.console import Console
 from rich.table import Table
 
 from tidegate.cli.api_client import ApiClient, CommandError, Json
-from tidegate.cli.console import json_text
+from tidegate.cli.console import json_text, relative_time
 from tidegate.cli.exit_codes import ExitCode
 from tidegate.text import escape
 
 ROLLOUT_ID = re.compile(r"[0-9a-f]{12,32}")
+TIMES = frozenset({"at", "created", "expires", "last_used", "since", "until"})  # columns with ISO 8601 timestamps
 
 
 class Format(StrEnum):
-    """How answers are printed."""
+    """Output format."""
 
     TEXT = "text"
     JSON = "json"
 
 
-Output = Annotated[
-    Format | None, typer.Option("--output", "-o", help="How to print the answer: text for people, json for programs.")
-]
+Output = Annotated[Format | None, typer.Option("--output", "-o", help="Output format: text for people, json for programs.")]
 
 
 @dataclass
 class Context:
-    """The options that stand before the command."""
+    """The options given before the command, and the consoles to print to."""
 
     server: str
     token_file: Path | None
@@ -48,9 +47,11 @@ class Context:
     ca_file: Path | None = None
 
     def client(self) -> ApiClient:
-        """A client for the server. The token comes from the environment or a file, never from the command line."""
+        """Return a client for the server. The token comes from the environment or a file, never from the command line."""
         if self.ca_file is not None and not self.ca_file.is_file():
-            raise CommandError(f"there is no file {self.ca_file} with authorities", ExitCode.USAGE)
+            raise CommandError(
+                f"Cannot read the CA file {self.ca_file}: no such file. Set --ca-file to a PEM file.", ExitCode.USAGE
+            )
         return ApiClient(self.server, self._token(), self.patience_seconds, self.ca_file)
 
     def _token(self) -> str:
@@ -59,39 +60,42 @@ class Context:
         try:
             return self.token_file.read_text().strip()
         except OSError as error:
-            raise CommandError(f"token file: {error}", ExitCode.USAGE) from error
+            raise CommandError(
+                f"Cannot read the token file {self.token_file}: {error.strerror or error}. Check --token-file.",
+                ExitCode.USAGE,
+            ) from error
 
     def service(self, name: str) -> str:
-        """`environment/service`, with the default environment where only the service is named."""
+        """Return `environment/service`, adding the default environment to a bare service name."""
         if "/" in name:
             return name
         if not self.environment:
-            text = f"which environment? write ENVIRONMENT/{name}, or set TIDEGATE_ENVIRONMENT"
+            text = f"No environment given for {name}. Write ENVIRONMENT/{name}, or set TIDEGATE_ENVIRONMENT."
             raise CommandError(text, ExitCode.USAGE)
         return f"{self.environment}/{name}"
 
     def named(self, name: str) -> str:
-        """A rollout's id as it is; a service's name made whole."""
+        """Return a rollout's ID unchanged, a service's name with its environment."""
         return name if ROLLOUT_ID.fullmatch(name) else self.service(name)
 
     def as_json(self, output: Format | None) -> bool:
-        """Whether this answer is for a program."""
+        """Whether to print JSON: the command's own --output wins over the one before the command."""
         return (output or self.output) is Format.JSON
 
     def print_json(self, answer: object) -> None:
-        """The answer for a program, one document, unstyled and unwrapped."""
+        """Print one JSON document, unstyled and unwrapped."""
         self.out.file.write(json_text(answer, indent=2) + "\n")
 
     def line(self, text: str) -> None:
-        """One line for a person or a log; never wrapped, no markup read from it."""
+        """Print one line of text, unwrapped, without interpreting markup."""
         self.out.print(escape(text), markup=False, highlight=False, soft_wrap=True)
 
-    def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-        """A table for people."""
-        self.marked_table(columns, ([rich_safe(cell) for cell in row] for row in rows))
+    def table(self, columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
+        """Print a table with these fields of each row; timestamps as relative times, lists joined by commas."""
+        self.marked_table(columns, ([rich_safe(_cell(column, row[column])) for column in columns] for row in rows))
 
     def marked_table(self, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-        """A table whose cells are rich markup."""
+        """Print a table whose cells contain rich markup."""
         table = Table(box=None, pad_edge=False, header_style="bold")
         for column in columns:
             table.add_column(column, overflow="fold")
@@ -100,29 +104,40 @@ class Context:
         self.out.print(table)
 
 
+def _cell(column: str, value: object) -> object:
+    if column in TIMES:
+        return relative_time(str(value)) if value else ""
+    return ", ".join(map(str, value)) if isinstance(value, list) else value
+
+
 def rich_safe(cell: object) -> str:
-    """A cell's text with markup characters taken literally, and none that a terminal would obey."""
+    """Return a cell's text with rich markup and control characters escaped."""
     return "" if cell is None else escape(str(cell)).replace("[", "\\[")
 
 
-def transition(rollout: Json) -> str:
-    """From where to where, or what is done to the release that stays."""
+def format_transition(rollout: Json) -> str:
+    """`v1-3 → v2-4`, or for a rollout that keeps its release `scale of v2-4`."""
     kind = rollout["kind"]
     return f"{rollout['old'] or 'nothing'} → {rollout['new']}" if kind == "release" else f"{kind} of {rollout['new']}"
 
 
-def rollout_line(rollout: Json) -> str:
-    """A rollout in one line."""
-    way = transition(rollout)
+def format_rollout(rollout: Json) -> str:
+    """One line: ID, service, releases, phase, step and reason."""
     step = f"step {rollout['cursor'] + 1}/{len(rollout['steps'])}"
-    pause = ", paused" if rollout.get("paused") else ""
-    reason = f": {rollout['reason']}" if rollout.get("reason") else ""
-    return f"{rollout['id']}  {rollout['service']}  {way}  {rollout['phase']} ({step}{pause}){reason}"
+    pause = ", paused" if rollout["paused"] else ""
+    reason = f": {rollout['reason']}" if rollout["reason"] else ""
+    return (
+        f"{rollout['id']}  {rollout['service']}  {format_transition(rollout)}  {rollout['phase']} ({step}{pause}){reason}"
+    )
 
 
-RolloutName = Annotated[str, typer.Argument(metavar="ROLLOUT|SERVICE", help="A rollout's id, or ENVIRONMENT/SERVICE.")]
+RolloutName = Annotated[
+    str, typer.Argument(metavar="ROLLOUT|SERVICE", help="A rollout's ID, or ENVIRONMENT/SERVICE for its latest rollout.")
+]
 ServiceName = Annotated[str, typer.Argument(metavar="SERVICE", help="ENVIRONMENT/SERVICE.")]
-Reason = Annotated[str, typer.Option("--reason", "-m", help="Why; kept with the rollout.")]
-Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Follow until it ends, or only ask for it.")]
-ComposeFile = Annotated[Path | None, typer.Option("--file", "-f", help="The Compose file; else the stored definition.")]
-Variables = Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A variable of the Compose file.")]
+Reason = Annotated[str, typer.Option("--reason", "-m", help="Reason, recorded with the rollout and in the audit log.")]
+Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the rollout, or return as soon as it is accepted.")]
+ComposeFile = Annotated[Path | None, typer.Option("--file", "-f", help="The Compose file. Default: the stored definition.")]
+Variables = Annotated[
+    list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Set a variable of the Compose file; repeatable.")
+]

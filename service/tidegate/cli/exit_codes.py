@@ -1,4 +1,4 @@
-"""The exit codes of every command, the same everywhere."""
+"""The exit codes of all commands."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """What a command ends with."""
+    """How a command ended."""
 
-    DONE = 0  # did what was asked; a rollout succeeded, or a verdict is PASS
-    REFUSED = 1  # the server or the input says no; nothing was changed
-    USAGE = 2  # the command line is wrong
-    ROLLED_BACK = 3  # the rollout was turned back, or the verdict is FAIL
-    FAILED = 4  # the rollout halted; a person must look
+    DONE = 0  # the command succeeded: the rollout succeeded, or the verdict is PASS
+    REFUSED = 1  # the input is invalid or the server refused it; nothing was changed
+    USAGE = 2  # invalid command line
+    ROLLED_BACK = 3  # the rollout rolled back, or the verdict is FAIL
+    FAILED = 4  # the rollout halted; a person must intervene
     INCONCLUSIVE = 5  # the verdict is INCONCLUSIVE
-    UNREACHABLE = 6  # no answer from the server in time; what it does goes on
-    NOT_ALLOWED = 7  # no token, a wrong one, or one without the scope
-    UNHEALTHY = 8  # `tidegate check` found something wrong
-    INTERRUPTED = 130  # Ctrl-C; what the server does goes on
+    UNREACHABLE = 6  # the server did not respond in time; its rollouts continue
+    NOT_ALLOWED = 7  # the token is missing, invalid, or lacks the scope
+    UNHEALTHY = 8  # `tidegate check` found a problem
+    INTERRUPTED = 130  # Ctrl-C; rollouts continue
 
 
-#: The phase that a rollout ended in, as an exit code.
+#: The exit code for each final phase of a rollout.
 BY_PHASE = {
     "succeeded": ExitCode.DONE,
     "rolled_back": ExitCode.ROLLED_BACK,
     "failed": ExitCode.FAILED,
 }
 
-#: A verdict's outcome, as an exit code.
+#: The exit code for each outcome of a verdict.
 BY_OUTCOME = {
     "PASS": ExitCode.DONE,
     "FAIL": ExitCode.ROLLED_BACK,

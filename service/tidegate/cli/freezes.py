@@ -1,4 +1,4 @@
-"""Freezes, and who asked for what."""
+"""`tidegate freeze`, `thaw` and `freezes`."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ import typer
 
 from tidegate.cli.context import Context, Output
 
-Environment = Annotated[str, typer.Argument(metavar="ENVIRONMENT", help="As the server's settings name it.")]
+Environment = Annotated[str, typer.Argument(metavar="ENVIRONMENT", help="Environment name from the server's settings.")]
 
 
 def freeze(
     ctx: typer.Context,
     environment: Environment,
-    reason: Annotated[str, typer.Option(help="Told to whoever is kept from deploying.")],
-    hours: Annotated[float | None, typer.Option(min=0.0, help="Until it ends by itself; never if left out.")] = None,
+    reason: Annotated[str, typer.Option(help="Shown to everyone whose deploy is refused.")],
+    hours: Annotated[
+        float | None, typer.Option(min=0.0, help="Lift the freeze automatically after this many hours. Default: never.")
+    ] = None,
     output: Output = None,
 ) -> None:
-    """Nothing moves forward in an environment: no rollout begins, those under way begin no further batch."""
+    """Freeze an environment: no rollout starts, and running ones start no further batch. Rollbacks stay possible."""
     context: Context = ctx.obj
     body = {"reason": reason} | ({} if hours is None else {"hours": hours})
     created = context.client().put(f"/v1/environments/{quote(environment, safe='')}/freeze", body)
@@ -31,18 +33,17 @@ def freeze(
 
 
 def thaw(ctx: typer.Context, environment: Environment) -> None:
-    """Lift the freeze of an environment."""
+    """Lift the freeze of an environment. Rollouts that wait for it continue."""
     context: Context = ctx.obj
     context.client().delete(f"/v1/environments/{quote(environment, safe='')}/freeze")
-    context.line(f"{environment} is not frozen")
+    context.line(f"{environment} is no longer frozen.")
 
 
 def freezes(ctx: typer.Context, output: Output = None) -> None:
-    """The environments that are frozen now."""
+    """List the environments that are frozen now."""
     context: Context = ctx.obj
     active = context.client().get("/v1/freezes")["freezes"]
     if context.as_json(output):
         context.print_json(active)
         return
-    columns = ("environment", "by", "reason", "at", "until")
-    context.table(columns, ([row[column] for column in columns] for row in active))
+    context.table(("environment", "by", "reason", "at", "until"), active)

@@ -1,4 +1,4 @@
-"""`tidegate`: the command line. `docs/cli.md` tells every command, option and exit code."""
+"""`tidegate`: the command line. `docs/cli.md` documents the commands and exit codes."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from tidegate.text import escape
 
 app = typer.Typer(
     name="tidegate",
-    help="Moves a service from one release to the next without downtime.",
+    help="Deploys services on plain Docker without downtime: rolling or blue-green, with checks, approvals and rollback.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 PANELS: dict[str, tuple[Callable[..., None], ...]] = {
-    "Stages": (
+    "Rollouts": (
         rollouts.deploy,
         rollouts.verify,
         rollouts.promote,
@@ -35,21 +35,21 @@ PANELS: dict[str, tuple[Callable[..., None], ...]] = {
         rollouts.resume,
         watch.watch,
     ),
-    "Between rollouts": (scale_repair.scale, scale_repair.repair),
-    "Services and rollouts": (status.status, status.events, report.report, status.services, status.rollouts, status.apply),
+    "Scale and repair": (scale_repair.scale, scale_repair.repair),
+    "Inspect": (status.status, status.events, report.report, status.services, status.rollouts, status.apply),
     "Freezes and audit": (freezes.freeze, freezes.thaw, freezes.freezes, audit.audit),
     "Server": (admin.serve, admin.engine, admin.prune, admin.check),
 }
 for panel, commands in PANELS.items():
     for command in commands:
         app.command(rich_help_panel=panel)(command)
-app.add_typer(analysis.app, name="analysis", rich_help_panel="Services and rollouts")
+app.add_typer(analysis.app, name="analysis", rich_help_panel="Inspect")
 app.add_typer(admin.db, name="db", rich_help_panel="Server")
 app.add_typer(tokens.app, name="token", rich_help_panel="Server")
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         sys.stdout.write(f"tidegate {__version__}\n")
         raise typer.Exit
 
@@ -57,28 +57,37 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def options(
     ctx: typer.Context,
-    server: Annotated[str, typer.Option(envvar="TIDEGATE_SERVER", help="The server's address.")] = "http://127.0.0.1:7070",
+    server: Annotated[str, typer.Option(envvar="TIDEGATE_SERVER", help="URL of the server.")] = "http://127.0.0.1:7070",
     token_file: Annotated[
-        Path | None, typer.Option(envvar="TIDEGATE_TOKEN_FILE", help="File with the API token; or set TIDEGATE_TOKEN.")
+        Path | None,
+        typer.Option(
+            envvar="TIDEGATE_TOKEN_FILE", help="File that contains the API token. Alternative: the variable TIDEGATE_TOKEN."
+        ),
     ] = None,
     ca_file: Annotated[
-        Path | None, typer.Option(envvar="TIDEGATE_CA_FILE", help="Authorities that may vouch for the server, a PEM file.")
+        Path | None, typer.Option(envvar="TIDEGATE_CA_FILE", help="PEM file with the CA certificates to trust.")
     ] = None,
-    environment: Annotated[str, typer.Option(envvar="TIDEGATE_ENVIRONMENT", help="For services named without one.")] = "",
+    environment: Annotated[
+        str, typer.Option(envvar="TIDEGATE_ENVIRONMENT", help="Default environment for services named without one.")
+    ] = "",
     patience: Annotated[
         float,
-        typer.Option(envvar="TIDEGATE_PATIENCE_SECONDS", min=0.0, help="Seconds that a silent server is asked again."),
+        typer.Option(
+            envvar="TIDEGATE_PATIENCE_SECONDS", min=0.0, help="Keep retrying an unreachable server for this many seconds."
+        ),
     ] = 30.0,
-    output: Annotated[Format, typer.Option("--output", "-o", help="text or json.")] = Format.TEXT,
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Its version.")] = False,
+    output: Annotated[Format, typer.Option("--output", "-o", help="Output format: text or json.")] = Format.TEXT,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
 ) -> None:
-    """Options that stand before the command."""
+    """Deploys services on plain Docker without downtime: rolling or blue-green, with checks, approvals and rollback."""
     out, err = SafeConsole(), SafeConsole(stderr=True)
     ctx.obj = Context(server, token_file, environment, patience, output, out, err, ca_file)
 
 
 def main() -> None:
-    """Run the command and end the process with its exit code."""
+    """Run the command and exit with its code."""
     try:
         app()
     except CommandError as error:
@@ -92,8 +101,8 @@ def main() -> None:
 
 
 def _print_error(message: str, problem: dict[str, object]) -> None:
-    """The error for a person; for a program that asked for JSON also the server's problem document."""
-    sys.stderr.write(escape(f"error: {message}\n", keep="\n"))
+    """Print the error to standard error; with JSON output also the server's problem document to standard output."""
+    sys.stderr.write(escape(f"Error: {message}\n", keep="\n"))
     if problem and any(word in ("json", "-ojson", "--output=json") for word in sys.argv[1:]):
         sys.stdout.write(json_text(problem, indent=2) + "\n")
 

@@ -1,4 +1,4 @@
-"""A rollout's report on a terminal and as a file."""
+"""`tidegate report`: a rollout's report on the terminal or in a file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WIDTH = 140
 
 
 def write(file: Path, report: Json) -> None:
-    """As JSON where the file's name ends so, otherwise as text."""
+    """Write the report: as JSON if the file's name ends in `.json`, otherwise as text."""
     try:
         if file.suffix == ".json":
             file.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
@@ -31,14 +31,15 @@ def write(file: Path, report: Json) -> None:
         with file.open("w") as out:
             SafeConsole(file=out, width=WIDTH, no_color=True).print(render(report))
     except OSError as error:
-        raise CommandError(f"the report cannot be written: {error}", ExitCode.USAGE) from error
+        raise CommandError(f"Cannot write the report to {file}: {error.strerror or error}.", ExitCode.USAGE) from error
 
 
 def render(report: Json) -> RenderableType:
-    """What happened, the batches, the verdicts with their evidence, what people asked, what failed."""
+    """Summary, batches, failed probes, drains, hooks, verdicts with their evidence, requests of people, failures."""
     parts: list[RenderableType] = [Text(report["summary"], style="bold"), _facts(report), _batches(report["steps"])]
     parts += [
-        _line(probe_failure, f"a probe {probe_failure['reason']}", "red") for probe_failure in report["probe_failures"]
+        _line(probe_failure, f"Probe failed: {probe_failure['reason']}", "red")
+        for probe_failure in report["probe_failures"]
     ]
     parts += [
         _line({"at": batch["started_at"]}, f"step {batch['step'] + 1}: {_drained(batch['drained'])}")
@@ -48,7 +49,8 @@ def render(report: Json) -> RenderableType:
     parts += [_task(task) for task in report["tasks"]]
     parts += [_verdict(verdict) for verdict in report["verdicts"]]
     parts += [
-        _line(signal, f"{signal['kind']} by {signal['by']}: {signal['reason'] or '–'}") for signal in report["signals"]
+        _line(signal, f"{signal['kind']} by {signal['by']}: {signal['reason'] or 'no reason given'}")
+        for signal in report["signals"]
     ]
     parts += [_line(note, f"{note['kind']}: {note['message']}", "yellow") for note in report["notes"]]
     parts += [_failure(failure) for failure in report["failures"]]
@@ -56,30 +58,32 @@ def render(report: Json) -> RenderableType:
 
 
 def _facts(report: Json) -> Text:
-    seconds = "not finished" if report["seconds"] is None else f"{report['seconds']:.1f} s"
-    after = report["decision_seconds"]
-    decided = "" if after is None else f", decided {after:.1f} s after first exposure"
+    duration = "not finished" if report["seconds"] is None else f"{report['seconds']:.1f} s"
+    decision = report["decision_seconds"]
+    decided = "" if decision is None else f", decided {decision:.1f} s after the first request"
     counts = f"requests {_known(report['requests'])}, lost {_known(report['lost'])}, errors {_known(report['errors'])}"
-    way = f"{report['old'] or 'nothing'} → {report['new']}"
-    totals = f"{seconds}{decided}; {counts}; {_probes(report['probed'])}"
-    return Text("\n".join([f"{report['service']}  {way}  asked by {report['requested_by']}", totals, *_totals(report)]))
+    releases = f"{report['old'] or 'nothing'} → {report['new']}"
+    totals = f"{duration}{decided}; {counts}; {_probes(report['probed'])}"
+    return Text(
+        "\n".join([f"{report['service']}  {releases}  requested by {report['requested_by']}", totals, *_totals(report)])
+    )
 
 
 def _totals(report: Json) -> list[str]:
-    """A line for each release, over the whole rollout; or why there is none."""
+    """One line per release with its totals, or the reason why they are unknown."""
     if report["releases_unknown"]:
         return [f"by release: {report['releases_unknown']}"] if report["steps"] else []
-    return [f"{name}: {'; '.join(_release(row, probed))}" for name, row, probed in _by_release(report)]
+    return [f"{name}: {'; '.join(_release_totals(row, probed))}" for name, row, probed in _by_release(report)]
 
 
 def _by_release(counted: Json) -> list[tuple[str, Json | None, Json | None]]:
-    """What proxy and prober say of each release that one of them knows."""
+    """Per release: its name, the proxy's counts and the prober's counts; None where one of them has none."""
     proxied = {row["release"]: row for row in counted["by_release"]}
     probed = counted["probed"]["by_release"] if counted["probed"] else {}
     return [(name, proxied.get(name), probed.get(name)) for name in dict.fromkeys([*proxied, *probed])]
 
 
-def _release(row: Json | None, probed: Json | None) -> list[str]:
+def _release_totals(row: Json | None, probed: Json | None) -> list[str]:
     parts = []
     if row is not None:
         counts = ", ".join(f"{name} {_known(row[name])}" for name in ("requests", "lost", "errors"))
@@ -95,8 +99,8 @@ def _probe_counts(counts: Json | None) -> str:
     return "–" if counts is None else f"{counts['requests']}, {counts['failed']} failed, {counts['slow']} slow"
 
 
-def _line(fact: Json, text: str, style: str = "") -> Text:
-    return Text(f"{fact['at'][11:19]}  {escape(text)}", style=style)
+def _line(record: Json, text: str, style: str = "") -> Text:
+    return Text(f"{record['at'][11:19]}  {escape(text)}", style=style)
 
 
 def _known(value: object) -> str:
@@ -105,7 +109,7 @@ def _known(value: object) -> str:
 
 def _batches(batches: Sequence[Json]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("#", "what", "began", "seconds", "requests", "lost", "errors", "probes", ""):
+    for column in ("#", "actions", "started", "seconds", "requests", "lost", "errors", "probes", ""):
         table.add_column(column, overflow="fold")
     for batch in batches:
         counts = [_known(batch[name]) for name in ("requests", "lost", "errors")]
@@ -141,7 +145,7 @@ def _batches(batches: Sequence[Json]) -> Table:
 
 def _verdict(row: Json) -> RenderableType:
     verdict = row["verdict"]
-    when = "at the end of the bake" if verdict["final"] else "an early look"
+    when = "at the end of the bake" if verdict["final"] else "during the bake"
     head = f"step {row['step'] + 1}, {verdict['at'][11:19]}, {when}: {verdict['outcome']}: {verdict['message']}"
     lines: list[RenderableType] = [Text(head, style=STYLES[verdict["outcome"]])]
     lines += [Text(f"    {finding['check']}: {finding['message']}") for finding in verdict["findings"]]
@@ -149,37 +153,39 @@ def _verdict(row: Json) -> RenderableType:
 
 
 def _drained(counts: Json) -> str:
-    waited, closed = _known(counts["finished"]), _known(counts["closed"])
-    tunnels = counts["upgraded_finished"] + counts["upgraded_closed"]
-    upgraded = f" ({tunnels} of them upgraded connections, {counts['upgraded_closed']} closed)" if tunnels else ""
-    return f"in flight on what left: {waited} waited for, {closed} closed{upgraded}"
+    finished, closed = _known(counts["finished"]), _known(counts["closed"])
+    count = counts["upgraded_finished"] + counts["upgraded_closed"]
+    upgraded = f" ({count} of them upgraded connections, {counts['upgraded_closed']} closed)" if count else ""
+    return f"Drained requests: {finished} finished, {closed} closed{upgraded}"
 
 
 def _task(task: Json) -> RenderableType:
     style = {"passed": "green", "failed": "red", "warned": "yellow", "unknown": "yellow"}.get(task["state"], "")
-    seconds = "still runs" if task["seconds"] is None else f"{task['seconds']:.1f} s"
+    seconds = "still running" if task["seconds"] is None else f"{task['seconds']:.1f} s"
     lines = [f"    {line}" for line in (*task["changes"], *task["log"].rstrip().splitlines())]
     return Group(_line({"at": task["started_at"]}, f"{task['message']} ({seconds})", style), *map(Text, lines))
 
 
 def _failure(failure: Json) -> RenderableType:
-    head = Text(f"last lines of {failure['instance']} ({failure['detail'] or 'no detail'})", style="bold red")
+    head = Text(f"Last log lines of {failure['instance']} ({failure['detail'] or 'no detail'})", style="bold red")
     return Group(head, Text(failure["log"].rstrip() or "(none)"))
 
 
 def report(
     ctx: typer.Context,
     name: RolloutName,
-    file: Annotated[Path | None, typer.Option("--file", "-f", help="Write it there, as JSON if it ends so.")] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", "-f", help="Write the report to this file, as JSON if the name ends in .json.")
+    ] = None,
     output: Output = None,
 ) -> None:
-    """What happened and why: batches, verdicts with their evidence, requests seen and lost in each switch."""
+    """Show what happened and why: batches, verdicts with their evidence, requests and losses per batch and release."""
     context: Context = ctx.obj
     client = context.client()
     answer = client.get(f"/v1/rollouts/{client.rollout(context.named(name))['id']}/report")
     if file is not None:
         write(file, answer)
-        context.line(f"written to {file}")
+        context.line(f"Wrote the report to {file}.")
     elif context.as_json(output):
         context.print_json(answer)
     else:

@@ -1,4 +1,4 @@
-"""The stages of a rollout and the wishes in between: deploy, verify, promote, rollback, pause, resume, watch."""
+"""`tidegate deploy`, `verify`, `promote`, `rollback`, `pause` and `resume`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from tidegate.cli import compose_files, watch
-from tidegate.cli.api_client import FINAL_PHASES, ApiClient, CommandError, Json
+from tidegate.cli.api_client import ApiClient, CommandError, Json, is_final
 from tidegate.cli.context import (
     ComposeFile,
     Context,
@@ -20,13 +20,13 @@ from tidegate.cli.context import (
     ServiceName,
     Variables,
     Wait,
-    rollout_line,
+    format_rollout,
 )
 from tidegate.cli.exit_codes import BY_OUTCOME, BY_PHASE, ExitCode
 
 
 class Until(StrEnum):
-    """How far `deploy` follows."""
+    """How far `deploy` follows the rollout."""
 
     VERDICT = "verdict"
     APPROVAL = "approval"
@@ -37,21 +37,23 @@ STOP_CONDITIONS = {Until.VERDICT: watch.has_verdict, Until.APPROVAL: watch.needs
 
 
 def variables(pairs: list[str] | None) -> dict[str, str]:
-    """`NAME=VALUE` options as a mapping; every malformed one is named."""
+    """Parse `NAME=VALUE` options. Raise `CommandError` that names every malformed one."""
     wrong = [pair for pair in pairs or () if "=" not in pair]
     if wrong:
-        raise CommandError(f"--set wants NAME=VALUE, found: {', '.join(wrong)}", ExitCode.USAGE)
+        raise CommandError(f"Invalid --set: expected NAME=VALUE, found {', '.join(wrong)}.", ExitCode.USAGE)
     return dict(pair.split("=", 1) for pair in pairs or ())
 
 
 def compose_body(file: Path | None, pairs: list[str] | None, service: str) -> Json:
-    """The part of a request that defines a service: the Compose file, its variables, and the files that it names."""
+    """The part of a request that defines a service: the Compose file, its variables, and the files it refers to."""
     body: Json = {"variables": variables(pairs)}
     if file is not None:
         try:
             body["compose"] = file.read_text()
         except (OSError, UnicodeDecodeError) as error:
-            raise CommandError(f"Compose file: {error}", ExitCode.USAGE) from error
+            raise CommandError(
+                f"Cannot read the Compose file {file}: {getattr(error, 'strerror', None) or error}.", ExitCode.USAGE
+            ) from error
         body["files"] = compose_files.collect(file, body["compose"], service.rpartition("/")[2], body["variables"])
     return body
 
@@ -61,13 +63,15 @@ def deploy(
     service: ServiceName,
     file: ComposeFile = None,
     sets: Variables = None,
-    image: Annotated[str, typer.Option(help="This image instead of the one in the file.")] = "",
+    image: Annotated[str, typer.Option(help="Image to deploy instead of the one in the Compose file.")] = "",
     until: Annotated[
-        Until, typer.Option(help="Follow to the first verdict, the first approval it waits for, or the end.")
+        Until, typer.Option(help="Follow until the first verdict, the first approval, or the end.")
     ] = Until.APPROVAL,
     wait: Wait = True,
-    key: Annotated[str, typer.Option(help="Idempotency key: the same key never starts a second rollout.")] = "",
-    force: Annotated[bool, typer.Option("--force", help="In spite of a freeze or a quarantine; needs --reason.")] = False,
+    key: Annotated[str, typer.Option(help="Idempotency key: requests with the same key start one rollout only.")] = "",
+    force: Annotated[
+        bool, typer.Option("--force", help="Deploy despite a freeze or a quarantine; requires --reason.")
+    ] = False,
     reason: Reason = "",
     output: Output = None,
 ) -> None:
@@ -83,47 +87,38 @@ def deploy(
 def finish(
     context: Context, client: ApiClient, rollout: Json, until: watch.StopCondition, *, wait: bool, output: Output = None
 ) -> None:
-    """Follow if asked to, print how it stands, and end with its exit code."""
+    """Follow the rollout if `wait`, print its state, and exit with the code for it. With JSON, print one document only."""
     machine = context.as_json(output)
     if wait:
         try:
-            rollout = (
-                watch.follow(context, client, rollout, until, machine=False)
-                if not machine
-                else _wait_silently(client, rollout, until)
-            )
+            if machine:
+                rollout = watch.follow(client, rollout, until, lambda event: None)
+            else:
+                rollout = watch.show_progress(context, client, rollout, until)
         except KeyboardInterrupt:
-            context.err.print(f"\nstopped watching; the rollout goes on: tidegate watch {rollout['id']}", highlight=False)
+            text = f"\nStopped watching; the rollout continues. Watch it again: tidegate watch {rollout['id']}"
+            context.err.print(text, highlight=False)
             raise typer.Exit(ExitCode.INTERRUPTED) from None
     if machine:
         context.print_json(rollout)
     else:
-        context.line(rollout_line(rollout))
+        context.line(format_rollout(rollout))
     raise typer.Exit(BY_PHASE.get(rollout["phase"], ExitCode.DONE))
 
 
-def _wait_silently(client: ApiClient, rollout: Json, until: watch.StopCondition) -> Json:
-    """Wait without printing: one JSON document is all that a program shall read."""
-    after = 0
-    while not (watch.is_finished(rollout) if rollout["phase"] == "rolling_back" else until(rollout)):
-        events = client.events(rollout["id"], after)
-        after = events[-1]["number"] if events else after
-        rollout = client.rollout(rollout["id"])
-    return rollout
-
-
 def verify(ctx: typer.Context, name: RolloutName, output: Output = None) -> None:
-    """Judge now, and tell the verdict of the present step with its evidence."""
+    """Run the checks of the current step now and print the verdict with its evidence."""
     context: Context = ctx.obj
     client = context.client()
     rollout = client.rollout(context.named(name))
-    if rollout["phase"] not in FINAL_PHASES:
-        before = (rollout.get("verdict") or {}).get("at")
+    if not is_final(rollout):
+        before = (rollout["verdict"] or {}).get("at")
         client.post(f"/v1/rollouts/{rollout['id']}/verify")
         rollout = _await_verdict(client, rollout["id"], before)
-    verdict = rollout.get("verdict")
+    verdict = rollout["verdict"]
     if verdict is None:
-        raise CommandError("no verdict: this step asks no checks, or has not settled yet", ExitCode.INCONCLUSIVE)
+        text = "No verdict: this step runs no checks, or its instances are not ready yet. See `tidegate status`."
+        raise CommandError(text, ExitCode.INCONCLUSIVE)
     if context.as_json(output):
         context.print_json(verdict)
     else:
@@ -132,13 +127,13 @@ def verify(ctx: typer.Context, name: RolloutName, output: Output = None) -> None
 
 
 def _await_verdict(client: ApiClient, rollout_id: str, before: str | None, seconds: float = 60.0) -> Json:
-    """The rollout once it has a newer verdict than `before`, or has ended."""
+    """Return the rollout when it has a newer verdict than `before` or has ended, after `seconds` at the latest."""
     deadline = time.monotonic() + seconds
     while True:
         rollout = client.rollout(rollout_id)
-        verdict = rollout.get("verdict")
+        verdict = rollout["verdict"]
         newer = verdict is not None and verdict["at"] != before
-        if newer or rollout["phase"] in FINAL_PHASES or time.monotonic() > deadline:
+        if newer or is_final(rollout) or time.monotonic() > deadline:
             return rollout
         time.sleep(0.25)
 
@@ -147,14 +142,14 @@ def promote(
     ctx: typer.Context,
     name: RolloutName,
     reason: Reason = "",
-    full: Annotated[bool, typer.Option("--full", help="Give every hold that follows, too.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Also give every later approval.")] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="On to the end without bakes, checks and holds; needs --reason.")
+        bool, typer.Option("--force", help="Skip all bakes, checks and approvals up to the end; requires --reason.")
     ] = False,
     wait: Wait = True,
     output: Output = None,
 ) -> None:
-    """Approve what the rollout waits for, and follow it to the next hold or the end."""
+    """Give the approval that the rollout waits for, and follow it to the next approval or the end."""
     context: Context = ctx.obj
     client = context.client()
     rollout = client.rollout(context.named(name))
@@ -164,19 +159,19 @@ def promote(
     body = {"reason": reason, "full": full, "force": force, **binding}
     if_match = "" if approval else current["etag"]
     rollout = client.post(f"/v1/rollouts/{rollout['id']}/promote", body, if_match=if_match)
-    here = current["cursor"]
+    cursor = current["cursor"]
     finish(
         context,
         client,
         rollout,
-        lambda now: watch.is_finished(now) or (watch.needs_approval(now) and (now["cursor"] > here or _more_needed(now))),
+        lambda now: watch.is_finished(now) or (watch.needs_approval(now) and (now["cursor"] > cursor or _more_needed(now))),
         wait=wait,
         output=output,
     )
 
 
 def _more_needed(rollout: Json) -> bool:
-    """Whether this approval was one of several that are needed."""
+    """Whether this was one of several approvals that the step needs."""
     return bool(rollout["approval"] and rollout["approval"]["given"])
 
 
@@ -185,10 +180,10 @@ def rollback(
     name: RolloutName,
     reason: Reason = "",
     wait: Wait = True,
-    key: Annotated[str, typer.Option(help="Idempotency key, for a rollback of a finished rollout.")] = "",
+    key: Annotated[str, typer.Option(help="Idempotency key, for a rollback to the last good release.")] = "",
     output: Output = None,
 ) -> None:
-    """Turn a live rollout back; with none live, start one to the last good release. Exit 0 when that is done."""
+    """Roll back the live rollout; if none is live, return to the last good release. Exits 0 when that has succeeded."""
     context: Context = ctx.obj
     client = context.client()
     if "/" in context.named(name):
@@ -204,12 +199,12 @@ def rollback(
 
 
 def pause(ctx: typer.Context, name: RolloutName, reason: Reason = "", output: Output = None) -> None:
-    """Hold still: no traffic is moved and no step begun until `resume`. Deadlines stop."""
+    """Pause the rollout: no traffic moves and no new step starts until `resume`. Deadlines stop."""
     _signal(ctx, name, "pause", reason, output)
 
 
 def resume(ctx: typer.Context, name: RolloutName, reason: Reason = "", output: Output = None) -> None:
-    """Go on after a pause."""
+    """Resume a paused rollout."""
     _signal(ctx, name, "resume", reason, output)
 
 
@@ -221,4 +216,4 @@ def _signal(ctx: typer.Context, name: str, kind: str, reason: str, output: Outpu
     if context.as_json(output):
         context.print_json(rollout)
     else:
-        context.line(rollout_line(rollout))
+        context.line(format_rollout(rollout))

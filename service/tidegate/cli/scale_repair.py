@@ -1,4 +1,4 @@
-"""Changing what serves without another release: scale, repair; and how a service was found."""
+"""`tidegate scale` and `repair`: change the running instances without a new release."""
 
 from __future__ import annotations
 
@@ -8,29 +8,30 @@ import typer
 
 from tidegate.cli import watch
 from tidegate.cli.api_client import ApiClient, Json
+from tidegate.cli.console import relative_time
 from tidegate.cli.context import Context, Output, Reason, ServiceName, Wait
 from tidegate.cli.rollouts import finish
 
-Key = Annotated[str, typer.Option(help="Idempotency key: the same key never starts a second rollout.")]
+Key = Annotated[str, typer.Option(help="Idempotency key: requests with the same key start one rollout only.")]
 
 
 def scale(
     ctx: typer.Context,
     service: ServiceName,
-    replicas: Annotated[int, typer.Argument(min=1, max=1000, metavar="N", help="How many instances are wanted.")],
+    replicas: Annotated[int, typer.Argument(min=1, max=1000, metavar="N", help="The number of instances.")],
     reason: Reason = "",
     wait: Wait = True,
     key: Key = "",
     output: Output = None,
 ) -> None:
-    """Give what serves more or fewer instances, and follow it. The next deploy with a Compose file follows the file."""
+    """Change the number of running instances and wait for completion. The next deploy uses the Compose file's number."""
     _change(ctx, service, "scale", {"replicas": replicas, "reason": reason}, wait=wait, key=key, output=output)
 
 
 def repair(
     ctx: typer.Context, service: ServiceName, reason: Reason = "", wait: Wait = True, key: Key = "", output: Output = None
 ) -> None:
-    """Bring what serves back to what it should be, also where Tidegate gave that up, and follow it to the end."""
+    """Restore a drifted service to its release, even if automatic repair has stopped, and wait for completion."""
     _change(ctx, service, "repair", {"reason": reason}, wait=wait, key=key, output=output)
 
 
@@ -41,13 +42,13 @@ def _change(ctx: typer.Context, service: str, action: str, body: Json, *, wait: 
     finish(context, client, rollout, watch.is_finished, wait=wait, output=output)
 
 
-def drift_of(client: ApiClient, service: str) -> Json | None:
-    """How it was found between rollouts, when that is other than it should be."""
+def fetch_drift(client: ApiClient, service: str) -> Json | None:
+    """The service's drift from its release between rollouts; None: there is none."""
     drift: Json | None = client.get(f"/v1/services/{service}")["drift"]
     return drift
 
 
-def drift_line(drift: Json) -> str:
-    """One line for a person."""
+def format_drift(drift: Json) -> str:
+    """One line: state, since when, what differs, and why it is not repaired."""
     reason = f": {drift['reason']}" if drift["reason"] else ""
-    return f"drift ({drift['state']}) since {drift['since'][:19]}: {drift['message']}{reason}"
+    return f"drift ({drift['state']}) {relative_time(drift['since'])}: {drift['message']}{reason}"

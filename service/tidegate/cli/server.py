@@ -1,4 +1,4 @@
-"""What the server's own commands work with. Importing it takes a second: only who needs it does."""
+"""The work of `tidegate serve`, `engine`, `db`, `prune` and `check`. Importing it takes a second, so it happens late."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tidegate.web import log_setup, server
 
 @contextmanager
 def open_wiring(settings: Path | None) -> Iterator[wires.Wiring]:
-    """Everything built from the settings; closed afterwards. Logs go to standard error, only answers to standard output."""
+    """Build all parts from the settings and close them afterwards. Logs go to standard error, output to standard output."""
     loaded = load(settings, os.environ)
     log_setup.configure(loaded.log.level, loaded.log.format)
     wiring = wires.build(loaded)
@@ -32,17 +32,17 @@ def open_wiring(settings: Path | None) -> Iterator[wires.Wiring]:
 
 
 def owner() -> str:
-    """A name for this process as the holder of leases: host, process and a random part, so that it is never reused."""
+    """A unique name for this process as a holder of leases: host, process ID and a random part."""
     return f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
 
 
 def serve(settings: Path | None, with_engine: bool) -> None:
-    """Answer the API, until SIGTERM."""
+    """Run the API server, with an engine if asked to, until SIGTERM."""
     server.run(load(settings, os.environ), owner() if with_engine else None)
 
 
 def run_engine(settings: Path | None) -> None:
-    """Drive the rollouts, until SIGTERM."""
+    """Run an engine until SIGTERM."""
     with open_wiring(settings) as wiring, wires.sole_engine(wiring):
         wiring.store.prepare()
         worker = wires.make_engine(wiring, owner())
@@ -54,7 +54,7 @@ def run_engine(settings: Path | None) -> None:
 
 @contextmanager
 def serve_metrics(wiring: wires.Wiring) -> Iterator[None]:
-    """The engine's metrics over HTTP, where the settings give them an address. Raises `Refused` when it cannot be had."""
+    """Serve the engine's metrics on `engine.metrics_listen`, if set. Raise `Refused` when the address is not available."""
     listen = wiring.settings.engine.metrics_listen
     if not listen:
         yield
@@ -63,7 +63,9 @@ def serve_metrics(wiring: wires.Wiring) -> Iterator[None]:
     try:
         http, thread = start_http_server(int(port), host, wiring.meter.registry)
     except OSError as error:
-        raise Refused(f"cannot listen on {listen}: {error}; free it, or set `engine.metrics_listen` to another") from error
+        raise Refused(
+            f"Cannot serve metrics on {listen}: {error}. Free the address, or change `engine.metrics_listen`."
+        ) from error
     try:
         yield
     finally:
@@ -73,14 +75,17 @@ def serve_metrics(wiring: wires.Wiring) -> Iterator[None]:
 
 
 def raise_fences(wiring: wires.Wiring) -> None:
-    """Fences go on above all that proxies have seen. Raises `Refused` while an engine works on the file."""
+    """Raise the fencing tokens above those the proxies have seen. Raise `Refused` while an engine uses the SQLite file."""
     with wires.sole_engine(wiring):
         wiring.store.prepare()
         wiring.store.raise_fences()
 
 
 def prune(wiring: wires.Wiring, *, dry_run: bool) -> tuple[int, int, int]:
-    """How many samples, rollouts and releases are forgotten now; `dry_run`: would be, releases not counted."""
+    """Delete data older than the retention; return the numbers of samples, rollouts and releases.
+
+    With `dry_run` nothing is deleted, and the number of releases is not known.
+    """
     wiring.store.prepare()
     pruner = wires.make_pruner(wiring)
     if not dry_run:
@@ -90,16 +95,16 @@ def prune(wiring: wires.Wiring, *, dry_run: bool) -> tuple[int, int, int]:
 
 
 def run_checks(wiring: wires.Wiring) -> Iterator[tuple[str, tuple[Diagnosis, ...]]]:
-    """Each configured part with what it says of itself."""
+    """Check every configured part; yield where it is configured and its diagnoses."""
     database = tuple(wiring.store.check())
     yield "server", database
-    if all(line.ok for line in database):
+    if all(diagnosis.ok for diagnosis in database):
         yield "server", (check_engines(wiring),)
     for name, parts in wiring.environments.items():
         yield name, (check_host_access(wiring, name), *parts.platform.check())
         yield name, (*([wiring.chosen[name]] if name in wiring.chosen else []), *parts.router.check())
         if parts.metrics is None:
-            yield name, (Diagnosis("metrics", True, "none configured: services with checks are refused"),)
+            yield name, (Diagnosis("metrics", True, "not configured; services with checks are refused"),)
         else:
             yield name, tuple(parts.metrics.check())
         if parts.ci is not None:
@@ -107,21 +112,25 @@ def run_checks(wiring: wires.Wiring) -> Iterator[tuple[str, tuple[Diagnosis, ...
 
 
 def check_engines(wiring: wires.Wiring) -> Diagnosis:
-    """No mistake before the first start, but something to know."""
+    """The latest heartbeat. No engine at all is a warning, since none runs before the first start."""
     engines = wiring.store.engines()
     if not engines:
-        return Diagnosis("engine", True, "warning: none is heard, so no rollout goes on; start `tidegate engine`")
-    last, silent = engines[0], max(0.0, wiring.clock() - engines[0].heartbeat_at)
-    if silent > server.ENGINE_SECONDS:
-        what = f"{last.owner} was heard last {silent:.0f} s ago, and did not end as it should"
-        return Diagnosis("engine", False, what, "look at its log, and start `tidegate engine`")
-    return Diagnosis("engine", True, f"{last.owner}, Tidegate {last.version}, heard {silent:.0f} s ago")
+        text = "Warning: no engine is running, so rollouts will not progress. Start `tidegate engine`."
+        return Diagnosis("engine", True, text)
+    latest, age = engines[0], max(0.0, wiring.clock() - engines[0].heartbeat_at)
+    if age > server.ENGINE_SECONDS:
+        text = f"Last heartbeat from {latest.owner} was {age:.0f} s ago; it did not shut down cleanly."
+        return Diagnosis("engine", False, text, "Check its log and start `tidegate engine`.")
+    return Diagnosis("engine", True, f"{latest.owner}, Tidegate {latest.version}, last heartbeat {age:.0f} s ago")
 
 
 def check_host_access(wiring: wires.Wiring, name: str) -> Diagnosis:
-    """No mistake where nothing is said, but something to know."""
+    """Whether Compose files are restricted. Unrestricted is the default, so it is a warning."""
     environment = wiring.settings.environments.get(name)
     if environment is None or environment.allow is None:
-        what = f"warning: Compose files may mount all of the hosts and add any right; set [environments.{name}.allow]"
-        return Diagnosis("allowed", True, what)
-    return Diagnosis("allowed", True, "what reaches beyond a container is refused, but for what [allow] names")
+        text = (
+            "Warning: Compose files may mount any host path and add any capability."
+            f" Set [environments.{name}.allow] to restrict them."
+        )
+        return Diagnosis("host access", True, text)
+    return Diagnosis("host access", True, f"restricted to what [environments.{name}.allow] lists")

@@ -1,4 +1,4 @@
-"""`tidegate token`: API tokens. `create --local` works on the database itself, for the first one."""
+"""`tidegate token`: API tokens. `create --local` writes to the database directly, for the first token."""
 
 from __future__ import annotations
 
@@ -11,30 +11,34 @@ from tidegate.cli.admin import SettingsFile
 from tidegate.cli.context import Context, Output
 from tidegate.clock import Time
 
-app = typer.Typer(help="API tokens: who may do what.", no_args_is_help=True)
+app = typer.Typer(help="Create, list and delete API tokens.", no_args_is_help=True)
 
 Scopes = Annotated[
-    list[str], typer.Option("--scope", help="read, deploy, promote, rollback, force, freeze, vouch or admin.")
+    list[str], typer.Option("--scope", help="read, deploy, promote, rollback, force, freeze, vouch or admin; repeatable.")
 ]
-Services = Annotated[list[str] | None, typer.Option("--service", help="Glob over ENVIRONMENT/SERVICE; may be repeated.")]
-Days = Annotated[float | None, typer.Option("--expires-days", min=0.0, help="Days until it ends; never if left out.")]
+Services = Annotated[
+    list[str] | None, typer.Option("--service", help="Glob for ENVIRONMENT/SERVICE; repeatable. Default: all services.")
+]
+Days = Annotated[
+    float | None, typer.Option("--expires-days", min=0.0, help="Days until the token expires. Default: never.")
+]
 
 
 @app.command()
 def create(
     ctx: typer.Context,
-    name: Annotated[str, typer.Argument(help="Whose it is; stands in the audit as who did it.")],
+    name: Annotated[str, typer.Argument(help="Owner name, recorded in the audit log.")],
     scope: Scopes,
     service: Services = None,
     expires_days: Days = None,
-    local: Annotated[bool, typer.Option("--local", help="In the database itself, without a server.")] = False,
+    local: Annotated[bool, typer.Option("--local", help="Write to the database directly, without a server.")] = False,
     settings: SettingsFile = None,
     output: Output = None,
 ) -> None:
-    """Make a token and print it, once."""
+    """Create a token and print it. It cannot be shown again."""
     context: Context = ctx.obj
     if local:
-        from tidegate.cli.server import open_wiring  # takes a second, and without --local it is not needed
+        from tidegate.cli.server import open_wiring  # takes a second to import, and only --local needs it
         from tidegate.web.auth import new_token
 
         expires: Time | None = time.time() + expires_days * 86_400 if expires_days is not None else None
@@ -54,20 +58,18 @@ def create(
 
 @app.command("list")
 def list_(ctx: typer.Context, output: Output = None) -> None:
-    """All tokens, without their secrets."""
+    """List all tokens, without their secrets."""
     context: Context = ctx.obj
     listed = context.client().get("/v1/tokens")["tokens"]
     if context.as_json(output):
         context.print_json(listed)
         return
-    columns = ("id", "name", "scopes", "services", "created", "expires", "last_used")
-    rows = ([", ".join(cell) if isinstance(cell := row[column], list) else cell for column in columns] for row in listed)
-    context.table(columns, rows)
+    context.table(("id", "name", "scopes", "services", "created", "expires", "last_used"), listed)
 
 
 @app.command()
 def drop(ctx: typer.Context, token_id: Annotated[str, typer.Argument(metavar="ID")]) -> None:
-    """End a token at once."""
+    """Delete a token. It stops working immediately."""
     context: Context = ctx.obj
     context.client().delete(f"/v1/tokens/{token_id}")
-    context.line(f"{token_id} is gone")
+    context.line(f"Deleted token {token_id}.")

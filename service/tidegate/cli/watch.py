@@ -1,4 +1,4 @@
-"""Following a rollout: live on a terminal, plain lines elsewhere, one JSON document a line for programs."""
+"""Follow a rollout: live on a terminal, one line per event elsewhere, one JSON document per event for programs."""
 
 from __future__ import annotations
 
@@ -11,30 +11,31 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from tidegate.cli.api_client import FINAL_PHASES, ApiClient, CommandError, Json
-from tidegate.cli.console import json_text
-from tidegate.cli.context import Context, Output, RolloutName, rich_safe, rollout_line, transition
+from tidegate.cli.api_client import ApiClient, CommandError, Json, is_final
+from tidegate.cli.console import json_text, relative_time
+from tidegate.cli.context import Context, Output, RolloutName, format_rollout, format_transition, rich_safe
 from tidegate.cli.exit_codes import BY_PHASE, ExitCode
 from tidegate.text import escape
 
 StopCondition = Callable[[Json], bool]
+EventSink = Callable[[Json], None]
 SHOWN_EVENTS = 8
 STYLES = {"PASS": "green", "FAIL": "bold red", "INCONCLUSIVE": "yellow", "ready": "green", "failed": "bold red"}
 
 
 def is_finished(rollout: Json) -> bool:
-    """Until the very end."""
-    return rollout["phase"] in FINAL_PHASES
+    """Stop at the end of the rollout."""
+    return is_final(rollout)
 
 
 def needs_approval(rollout: Json) -> bool:
-    """Until a person is asked, or the end."""
-    return is_finished(rollout) or rollout["waiting_for"] not in (None, "", "none")
+    """Stop when a person has to approve or decide, or at the end."""
+    return is_final(rollout) or rollout["approval"] is not None
 
 
 def has_verdict(rollout: Json) -> bool:
-    """Until the first verdict that counts, a hold, or the end."""
-    verdict = rollout.get("verdict")
+    """Stop at the first verdict that counts (final, or FAIL), at an approval, or at the end."""
+    verdict = rollout["verdict"]
     return (
         needs_approval(rollout)
         or rollout["cursor"] > 0
@@ -42,40 +43,24 @@ def has_verdict(rollout: Json) -> bool:
     )
 
 
-def follow(context: Context, client: ApiClient, rollout: Json, until: StopCondition, *, machine: bool) -> Json:
-    """Show what happens until `until` says enough; return the rollout as it then stands.
+def follow(client: ApiClient, rollout: Json, until: StopCondition, on_event: EventSink) -> Json:
+    """Pass every event to `on_event` until `until` holds; return the rollout as it is then.
 
-    A rollout on its way back is followed to its end, whatever was asked: the stage has failed, and how it ends matters.
+    A rollout that is rolling back is followed to its end: the command has failed, and how the rollback ends matters.
     """
-    if machine or not context.out.is_terminal:
-        return _print_events(context, client, rollout, until, machine=machine)
-    return _follow_live(context, client, rollout, until)
-
-
-def _enough(rollout: Json, until: StopCondition) -> bool:
-    return is_finished(rollout) if rollout["phase"] == "rolling_back" else until(rollout)
-
-
-def _print_events(context: Context, client: ApiClient, rollout: Json, until: StopCondition, *, machine: bool) -> Json:
-    """A line an event. An event is printed before the question whether that was enough."""
     after = 0
     while True:
         events = client.events(rollout["id"], after)
         rollout = client.rollout(rollout["id"])
         for event in events:
             after = event["number"]
-            context.line(json_text(event) if machine else event_line(event))
-        if _enough(rollout, until) and not client.events(rollout["id"], after, 0):
+            on_event(event)
+        if _should_stop(rollout, until) and not client.events(rollout["id"], after, 0):
             return rollout
 
 
-def event_line(event: Json) -> str:
-    """`14:03:07  shifted  traffic goes to …`."""
-    return f"{event['at'][11:19]}  {event['kind']:<20} {escape(event['message'])}"
-
-
-def _follow_live(context: Context, client: ApiClient, rollout: Json, until: StopCondition) -> Json:
-    """A picture that is drawn anew with each event and each second; the story stays above it when it ends."""
+def follow_live(context: Context, client: ApiClient, rollout: Json, until: StopCondition) -> Json:
+    """Like `follow`, but redraw the whole status on the terminal with each event and each second."""
     after, all_events = 0, list[Json]()
     with Live(console=context.out, refresh_per_second=8, transient=False) as live:
         while True:
@@ -84,12 +69,41 @@ def _follow_live(context: Context, client: ApiClient, rollout: Json, until: Stop
             all_events += events
             after = all_events[-1]["number"] if all_events else 0
             live.update(render(rollout, fetch_instances(client, rollout), all_events[-SHOWN_EVENTS:]))
-            if _enough(rollout, until) and not events:
+            if _should_stop(rollout, until) and not events:
                 return rollout
 
 
+def show_progress(context: Context, client: ApiClient, rollout: Json, until: StopCondition) -> Json:
+    """Follow for a person: live on a terminal, one line per event elsewhere."""
+    if context.out.is_terminal:
+        return follow_live(context, client, rollout, until)
+    return follow(client, rollout, until, lambda event: context.line(format_event(event)))
+
+
+def _should_stop(rollout: Json, until: StopCondition) -> bool:
+    return is_final(rollout) if rollout["phase"] == "rolling_back" else until(rollout)
+
+
+def format_event(event: Json) -> str:
+    """`14:03:07  traffic_shifted      Traffic goes to …`."""
+    return f"{event['at'][11:19]}  {event['kind']:<20} {escape(event['message'])}"
+
+
+def format_waiting(rollout: Json) -> str:
+    """What the rollout waits for, since when, until when, and what happens then; empty when it waits for nothing."""
+    approval = rollout["approval"]
+    if approval is None:
+        return ""
+    since = relative_time(rollout["marks"]["waiting_for_approval"])
+    if approval["expires"] is None:
+        return f"for {approval['kind']}, since {since}, without a deadline"
+    return (
+        f"for {approval['kind']}, since {since}, until {relative_time(approval['expires'])}; then: {approval['on_expiry']}"
+    )
+
+
 def fetch_instances(client: ApiClient, rollout: Json) -> Json:
-    """What runs and takes traffic now; the picture goes without it when the platform does not answer."""
+    """The instances and the traffic now. An error is returned as `problem`, so the rest can still be shown."""
     try:
         return client.get(f"/v1/services/{rollout['service']}/instances")
     except CommandError as error:
@@ -97,55 +111,56 @@ def fetch_instances(client: ApiClient, rollout: Json) -> Json:
 
 
 def render(rollout: Json, observed: Json, events: list[Json]) -> RenderableType:
-    """One screen: where it stands, the batches, the instances, the traffic, the verdict and the last events."""
-    parts: list[RenderableType] = [_headline(rollout), _steps(rollout), _fleet(observed)]
-    if rollout.get("verdict"):
+    """One screen: phase, what it waits for, steps, instances, traffic, verdict and the latest events."""
+    parts: list[RenderableType] = [_headline(rollout)]
+    if waiting := format_waiting(rollout):
+        parts.append(Text(f"waiting  {escape(waiting)}", style="yellow"))
+    parts += [_steps(rollout), _instances(observed)]
+    if rollout["verdict"]:
         parts.append(_verdict(rollout["verdict"]))
-    parts += [Text(event_line(event), style="dim", no_wrap=True, overflow="ellipsis") for event in events]
+    parts += [Text(format_event(event), style="dim", no_wrap=True, overflow="ellipsis") for event in events]
     return Group(*parts)
 
 
 def _headline(rollout: Json) -> Text:
     text = Text()
     text.append(f"{rollout['service']}  ", style="bold")
-    text.append(f"{transition(rollout)}  ")
+    text.append(f"{format_transition(rollout)}  ")
     text.append(rollout["phase"], style="bold")
-    text.append("  PAUSED" if rollout.get("paused") else "", style="yellow")
-    if rollout["waiting_for"] not in (None, "", "none"):
-        text.append(f"  waiting for {rollout['waiting_for']}", style="yellow")
-    if rollout.get("reason"):
+    text.append("  PAUSED" if rollout["paused"] else "", style="yellow")
+    if rollout["reason"]:
         text.append(f"  {rollout['reason']}", style="dim")
     return text
 
 
 def _steps(rollout: Json) -> Text:
-    """One mark for each step: done, present, to come."""
+    """One mark per step: done, current, to come."""
     text = Text("steps  ")
     for number, step in enumerate(rollout["steps"]):
-        here = number == rollout["cursor"] and rollout["phase"] not in FINAL_PHASES
-        done = number < rollout["cursor"] or rollout["phase"] in FINAL_PHASES
-        text.append("● " if done else "◐ " if here else "○ ", style="green" if done else "bold" if here else "dim")
-        if here:
-            wanted = ", ".join(f"{count} of {release}" for release, count in step["route"].items())
-            text.append(f"(traffic to {wanted or 'nothing'}) ", style="bold")
+        current = number == rollout["cursor"] and not is_final(rollout)
+        done = number < rollout["cursor"] or is_final(rollout)
+        text.append("● " if done else "◐ " if current else "○ ", style="green" if done else "bold" if current else "dim")
+        if current:
+            targets = ", ".join(f"{count} of {release}" for release, count in step["route"].items())
+            text.append(f"(traffic to {targets or 'nothing'}) ", style="bold")
     return text
 
 
-def _fleet(observed: Json) -> RenderableType:
+def _instances(observed: Json) -> RenderableType:
     if observed["instances"] is None:
         return Text(f"instances unknown: {observed['problem']}", style="yellow")
     table = Table(box=None, pad_edge=False, header_style="dim")
     for column in ("release", "instance", "state", "traffic", "in flight", ""):
         table.add_column(column)
-    for instance in sorted(observed["instances"], key=lambda one: (one["release"], one["ordinal"])):
+    for instance in sorted(observed["instances"], key=lambda instance: (instance["release"], instance["ordinal"])):
         traffic = "yes" if instance["routed"] else "draining" if instance.get("draining") else "–"
-        flight = instance.get("in_flight")
+        in_flight = instance.get("in_flight")
         row = (
             instance["release"],
             instance["ordinal"],
             instance["state"],
             traffic,
-            "–" if flight is None else flight,
+            "–" if in_flight is None else in_flight,
             instance["detail"],
         )
         table.add_row(*(rich_safe(cell) for cell in row), style=STYLES.get(instance["state"], "yellow"))
@@ -165,15 +180,18 @@ def _verdict(verdict: Json) -> RenderableType:
 
 
 def watch(ctx: typer.Context, name: RolloutName, output: Output = None) -> None:
-    """Follow a rollout to its end: live on a terminal, plain lines elsewhere, JSON lines with -o json."""
+    """Follow a rollout to its end: live on a terminal, one line per event elsewhere, JSON lines with -o json."""
     context: Context = ctx.obj
     client = context.client()
     rollout = client.rollout(context.named(name))
     machine = context.as_json(output)
     try:
-        rollout = follow(context, client, rollout, is_finished, machine=machine)
+        if machine:
+            rollout = follow(client, rollout, is_finished, lambda event: context.line(json_text(event)))
+        else:
+            rollout = show_progress(context, client, rollout, is_finished)
     except KeyboardInterrupt:
         raise typer.Exit(ExitCode.INTERRUPTED) from None
     if not machine:
-        context.line(rollout_line(rollout))
+        context.line(format_rollout(rollout))
     raise typer.Exit(BY_PHASE[rollout["phase"]])
