@@ -15,7 +15,7 @@ from tidegate.analysis.queries import Series
 from tidegate.analysis.verdict import Verdict
 from tidegate.clock import Time, Window
 from tidegate.core.hooks import Job, JobState
-from tidegate.core.model import Build, Event, Instance, Release, Rollout, Service, Signal
+from tidegate.core.model import DEFAULT_MAX_RESTARTS, Build, Event, Instance, Release, Rollout, Service, Signal
 from tidegate.core.phases import Phase
 from tidegate.core.probes import ProbeResult
 from tidegate.core.records import (
@@ -60,9 +60,12 @@ class Platform(Protocol):
         be known.
         """
 
-    def instances(self, service: str) -> tuple[Instance, ...]:
-        """All of this service that exist on any host, stopped and failed ones included. A host that does not answer
-        is an error, never an empty answer."""
+    def instances(self, service: str, max_restarts: int = DEFAULT_MAX_RESTARTS) -> tuple[Instance, ...]:
+        """All instances of this service on all hosts, stopped and failed ones included.
+
+        `max_restarts`: an instance that is not ready and has restarted more often is `failed`; one that has restarted
+        as often or less is `starting`. A host that does not answer is an error, never an empty answer.
+        """
 
     def start(self, release: Release, ordinals: Collection[int]) -> None:
         """Create and start these side by side; asks, and does not wait for ready. An ordinal that exists already,

@@ -153,7 +153,7 @@ def test_an_instance_whose_own_healthcheck_is_asked(client: docker.DockerClient,
     platform.start(pin_release(platform, make_release(SERVICE, "checked", "v2-2", health=Health())), [0])
     seen = wait_for_instances(platform, SERVICE, lambda seen: any(each.state is InstanceState.READY for each in seen))
     assert {each.release: (each.state, each.detail) for each in seen} == {
-        "v1-1": (InstanceState.STARTING, "HEALTHCHECK says starting"),
+        "v1-1": (InstanceState.STARTING, "HEALTHCHECK reports starting"),
         "v2-2": (InstanceState.READY, ""),
     }
 
@@ -182,10 +182,28 @@ def test_a_crash_is_told_with_its_status_and_its_last_line(platform: DockerPlatf
     assert platform.tail(seen[0], 1) == "fatal: ordered to crash after 0 s\n"
 
 
-def test_lack_of_memory_is_told(platform: DockerPlatform) -> None:
+@pytest.mark.parametrize("max_restarts", [0, 4])
+def test_a_crash_loop_fails_after_max_restarts(platform: DockerPlatform, max_restarts: int) -> None:
+    platform.start(pin_release(platform, make_release(SERVICE, "crashing")), [0])
+    observed: list[tuple[int, InstanceState]] = []
+
+    def failed() -> bool:
+        instance = platform.instances(SERVICE, max_restarts)[0]
+        observed.append((instance.restarts, instance.state))
+        return instance.state is InstanceState.FAILED
+
+    eventually("the container has failed", failed)
+    assert {state for restarts, state in observed if restarts <= max_restarts} <= {
+        InstanceState.STARTING,
+        InstanceState.READY,
+    }
+    assert observed[-1][0] > max_restarts
+
+
+def test_out_of_memory_is_reported_with_the_limit(platform: DockerPlatform) -> None:
     greedy = make_release(SERVICE, "good", memory_bytes=8 * 2**20, environment={"LEAK_MB_PER_MINUTE": "60000"})
     platform.start(pin_release(platform, greedy), [0])
-    seen = wait_for_instances(platform, SERVICE, lambda seen: "lack of memory (limit 8 MiB)" in seen[0].detail)
+    seen = wait_for_instances(platform, SERVICE, lambda seen: "out of memory (limit 8 MiB)" in seen[0].detail)
     assert seen[0].state is InstanceState.FAILED
 
 

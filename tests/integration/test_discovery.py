@@ -92,7 +92,7 @@ class Hanging:
         self.free, self.asked = threading.Event(), list[str]()
         self.free.set()
 
-    def instances(self, service: str) -> tuple[Instance, ...]:
+    def instances(self, service: str, max_restarts: int = 0) -> tuple[Instance, ...]:
         self.asked.append(service)
         assert self.free.wait(300)
         return ()

@@ -18,7 +18,18 @@ from tidegate.clock import Time, Window
 from tidegate.core import planner
 from tidegate.core.container import Container
 from tidegate.core.hooks import Job, JobState
-from tidegate.core.model import Check, CheckKind, Event, Instance, InstanceState, Policy, Release, Rollout, Service
+from tidegate.core.model import (
+    DEFAULT_MAX_RESTARTS,
+    Check,
+    CheckKind,
+    Event,
+    Instance,
+    InstanceState,
+    Policy,
+    Release,
+    Rollout,
+    Service,
+)
 from tidegate.core.phases import Phase
 from tidegate.core.records import Claim, Idempotency
 from tidegate.core.rollout_state import member_of
@@ -125,7 +136,7 @@ class FakePlatform:
         self._world.did("pin")
         return digest(release.image)
 
-    def instances(self, service: str) -> tuple[Instance, ...]:
+    def instances(self, service: str, max_restarts: int = DEFAULT_MAX_RESTARTS) -> tuple[Instance, ...]:
         self._world.did("instances")
         return tuple(each for each in self._world.present() if each.host == service)
 

@@ -21,7 +21,7 @@ from support.fake_drivers import digest
 from tidegate.analysis.queries import Series
 from tidegate.clock import Time, Window
 from tidegate.core.hooks import Job, JobState
-from tidegate.core.model import Instance, InstanceState, Release, Service
+from tidegate.core.model import DEFAULT_MAX_RESTARTS, Instance, InstanceState, Release, Service
 from tidegate.core.rollout_state import member_of
 from tidegate.core.routing import Backend, Member, RouterState, Traffic
 from tidegate.drivers import registry
@@ -80,7 +80,7 @@ class LoadPlatform:
     def pin(self, release: Release) -> str:
         return digest(release.image)
 
-    def instances(self, service: str) -> tuple[Instance, ...]:
+    def instances(self, service: str, max_restarts: int = DEFAULT_MAX_RESTARTS) -> tuple[Instance, ...]:
         ready = time.time() - self._ready_seconds
         found: list[Made] = self._made.get(service, [])
         return tuple(replace(each, state=InstanceState.READY) if since <= ready else each for each, since in found)

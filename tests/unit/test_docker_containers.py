@@ -50,16 +50,16 @@ def looked(memory: int = 0, restart: str = "unless-stopped", **state: Any) -> di
 
 
 @pytest.mark.parametrize(
-    ("seen", "restarts", "answer", "probed", "state", "detail"),
+    ("container", "restarts", "details", "probed", "state", "detail"),
     [
         (found(), 0, None, "", InstanceState.READY, ""),
         (found(status="Up 10 seconds"), 3, None, "", InstanceState.READY, ""),
         (found(), 2, None, "", InstanceState.READY, ""),
-        (found(), 3, None, "", InstanceState.FAILED, "restarted 3 times, answers again, for less than 10 s"),
+        (found(), 3, None, "", InstanceState.FAILED, "restarted 3 times, ready for less than 10 s since the last restart"),
         (found(), 0, None, "answered 503", InstanceState.STARTING, "answered 503"),
         (found(), 2, None, "answered 503", InstanceState.STARTING, "restarted 2 times, answered 503"),
         (found(), 3, None, "answered 503", InstanceState.FAILED, "restarted 3 times, answered 503"),
-        (found(), 0, None, None, InstanceState.STARTING, "it has no address yet"),
+        (found(), 0, None, None, InstanceState.STARTING, "no address yet"),
         (found("exited"), 0, looked(), None, InstanceState.STOPPED, "exited with status 1"),
         (found("exited"), 0, looked(ExitCode=0), None, InstanceState.STOPPED, "exited with status 0"),
         (found("exited"), 0, looked(restart="on-failure"), None, InstanceState.STOPPED, "exited with status 1"),
@@ -82,10 +82,10 @@ def looked(memory: int = 0, restart: str = "unless-stopped", **state: Any) -> di
             looked(64 * 2**20, OOMKilled=True, ExitCode=137),
             None,
             InstanceState.FAILED,
-            "restarted 1 time, exited with status 137, killed for lack of memory (limit 64 MiB)",
+            "restarted 1 time, exited with status 137, out of memory (limit 64 MiB)",
         ),
         (found("created"), 0, looked(ExitCode=0), None, InstanceState.STARTING, "created, not started yet"),
-        (found("paused"), 0, None, None, InstanceState.STARTING, "paused by somebody: docker unpause it"),
+        (found("paused"), 0, None, None, InstanceState.STARTING, "paused outside Tidegate; run docker unpause"),
         (found("removing"), 0, None, None, InstanceState.STOPPING, "being removed"),
         (found(status="Up 1 second (healthy)", probe=None), 0, None, None, InstanceState.READY, ""),
         (
@@ -94,7 +94,7 @@ def looked(memory: int = 0, restart: str = "unless-stopped", **state: Any) -> di
             looked(Running=True, Health={"Log": []}),
             None,
             InstanceState.STARTING,
-            "HEALTHCHECK says starting",
+            "HEALTHCHECK reports starting",
         ),
         (
             found(status="Up 1 second (unhealthy)", probe=None),
@@ -102,22 +102,32 @@ def looked(memory: int = 0, restart: str = "unless-stopped", **state: Any) -> di
             looked(Running=True, Health={"Log": [{"Output": "old"}, {"Output": "no\n database"}]}),
             None,
             InstanceState.STARTING,
-            "HEALTHCHECK says unhealthy: no database",
+            "HEALTHCHECK reports unhealthy: no database",
         ),
-        (found(probe=None), 0, None, None, InstanceState.STARTING, "it has no HEALTHCHECK, so readiness cannot be known"),
+        (found(probe=None), 0, None, None, InstanceState.STARTING, "readiness unknown: the container has no HEALTHCHECK"),
     ],
 )
 def test_states(
-    seen: ListedContainer,
+    container: ListedContainer,
     restarts: int,
-    answer: dict[str, Any] | None,
+    details: dict[str, Any] | None,
     probed: str | None,
     state: InstanceState,
     detail: str,
 ) -> None:
-    instance = to_instance(seen, restarts, answer, probed)
+    instance = to_instance(container, restarts, details, probed, max_restarts=2)
     assert (instance.state, instance.detail, instance.restarts) == (state, detail, restarts)
     assert (instance.id, instance.release, instance.ordinal, instance.host) == ("0123456789ab", "v1-1", 3, "a")
+
+
+@pytest.mark.parametrize("max_restarts", [0, 1, 5])
+@pytest.mark.parametrize("container", [found(), found("restarting")], ids=["running", "restarting"])
+def test_max_restarts_separates_starting_from_failed(container: ListedContainer, max_restarts: int) -> None:
+    states = [
+        to_instance(container, restarts, looked(), "answered 503", max_restarts).state
+        for restarts in (max_restarts, max_restarts + 1)
+    ]
+    assert states == [InstanceState.STARTING, InstanceState.FAILED]
 
 
 def test_addresses() -> None:

@@ -280,10 +280,10 @@ def test_a_mistake_of_ours_is_told_and_harms_no_other_rollout(store: SqlStore, w
     parts = world.parts()
 
     class Broken(type(parts.platform)):  # type: ignore[misc] # whatever stands behind the port
-        def instances(self, service: str) -> Any:
+        def instances(self, service: str, *options: Any) -> Any:
             if service == "demo/bad" and "internal_error" not in kinds(store, bad):
                 raise ZeroDivisionError("a bug")
-            return super().instances(service)
+            return super().instances(service, *options)
 
     with working(store, world, parts=replace(parts, platform=Broken(world))):
         await_ends(store, bad, good)

@@ -18,6 +18,8 @@ from tidegate.openapi_diff.result import CompareOptions
 
 Fleet = Mapping[str, int]  # {release id: how many instances}; no zero counts, never changed once made
 
+DEFAULT_MAX_RESTARTS = 2
+
 
 class Strategy(StrEnum):
     """The rule that turns a service and two releases into a plan."""
@@ -119,7 +121,7 @@ class Policy:
     drain_seconds: float = 30.0  # the longest that requests in flight are waited for
     long_lived_seconds: float | None = None  # the same for what is open longer than `drain`, and for upgraded connections
     healthy_deadline_seconds: float = 120.0  # for instances to be started and ready
-    max_restarts: int = 2  # a candidate instance that restarted more often has failed
+    max_restarts: int = DEFAULT_MAX_RESTARTS  # a candidate instance that restarted more often has failed
     max_failure_ratio: float = 0.0  # share of candidate instances that may fail and be replaced, in [0, 1]
     look_seconds: float = 5.0  # between two looks at the metrics; also the shortest interval that counts as one
     warmup_seconds: float = 60.0  # an instance younger than this is not compared yet

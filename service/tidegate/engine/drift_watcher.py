@@ -1,7 +1,7 @@
-"""The watch over services between rollouts. It looks, records what it found, and asks for a repair; it moves nothing.
+"""Drift detection between rollouts: observe each service, record the drift, and create a repair rollout.
 
-A thread for each environment, so that one whose platform or proxy does not answer keeps no other waiting. A service is
-given to one engine at a time by the store, and looks are spread: never more of them at a time than environments.
+There is one thread for each environment, so that an unreachable platform or proxy delays no other environment. The store
+gives each service to one engine at a time, so at most one check runs for each environment.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from tidegate.ports import Clock, Drivers, EngineStore
 
 logger = structlog.get_logger("tidegate.engine")
 
-INTERVAL_SECONDS = 5.0  # between two looks at the same service
-PAUSE_SECONDS = 0.05  # between two looks at all
+INTERVAL_SECONDS = 5.0  # between two checks of the same service
+PAUSE_SECONDS = 0.05  # between the checks of two services
 NO_KEY = Idempotency("", "", "")
 
 
 class DriftWatcher:
-    """Works while it is entered. `wake` is called when a repair was asked for. `interval_seconds`: between two looks at one
-    service."""
+    """Checks services inside its `with` block. `wake` is called after a repair was created; `interval_seconds` is the time
+    between two checks of the same service."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class DriftWatcher:
         self._store, self._environments, self._clock, self._wake = store, environments, clock, wake
         self._interval_seconds = interval_seconds
         self._stopping = threading.Event()
-        self._unobservable: dict[str, str] = {}  # by service: why it cannot be observed, as logged
+        self._unobservable: dict[str, str] = {}  # by service key: the error that was logged
         self._threads = [threading.Thread(target=self._run, args=(name,), name=f"watch-{name}") for name in environments]
 
     def __enter__(self) -> DriftWatcher:
@@ -64,14 +64,14 @@ class DriftWatcher:
                 logged_error, pause = "", PAUSE_SECONDS if checked else min(1.0, self._interval_seconds / 2)
             except DriverError as error:
                 if logged_error != error.message:
-                    logger.warning("services cannot be checked", environment=environment, error=error.message)
+                    logger.warning("cannot check services for drift", environment=environment, error=error.message)
                 logged_error, pause = error.message, self._interval_seconds
-            except Exception:  # a mistake of ours with one service must not end the watch over all others
-                logger.exception("services cannot be checked", environment=environment)
+            except Exception:  # a bug that one service triggers must not stop the checks of the others
+                logger.exception("cannot check services for drift", environment=environment)
                 pause = self._interval_seconds
 
     def check_next(self, environment: str) -> bool:
-        """Look at the service that has waited longest; False when none is due. Raises `StoreError`."""
+        """Check the service whose check has been due longest; False when none is due. Raises `StoreError`."""
         row = self._store.next_drift_check(environment, self._interval_seconds)
         if row is None or row.live is None:
             return False
@@ -82,26 +82,25 @@ class DriftWatcher:
         return True
 
     def _observe(self, service: Service, drivers: Drivers) -> ObservedState | None:
-        """The world; None while blind, of which the log tells once."""
+        """The observed state; None when the platform or the proxy fails, which is logged once for each error."""
         backend, place = service.backend, service.backend.previewed
         try:
-            instances = drivers.platform.instances(service.key)
+            instances = drivers.platform.instances(service.key, service.policy.max_restarts)
             routed = drivers.router.read(backend)
             preview = RouterState() if place is None else drivers.router.read(place)
         except DriverError as error:
             if self._unobservable.get(service.key) != error.message:
                 self._unobservable[service.key] = error.message
-                logger.warning("service cannot be seen, so nothing is touched", service=service.key, error=error.message)
+                logger.warning("cannot observe service; leaving it untouched", service=service.key, error=error.message)
             return None
         if routed.revived or preview.revived:
-            logger.warning("the proxy did not run and was started", service=service.key)
+            logger.warning("the proxy was down and has been restarted", service=service.key)
         if self._unobservable.pop(service.key, None) is not None:
-            logger.info("service can be seen again", service=service.key)
+            logger.info("service can be observed again", service=service.key)
         return ObservedState(instances, routed, preview)
 
     def _handle(self, row: ServiceRow, service: Service, live: str, observed: ObservedState) -> None:
-        """Record what follows, then ask for the repair: one that is not asked for, because we die here, is at the next
-        look."""
+        """Record the drift, then create the repair. If this process dies in between, the next check creates it."""
         now = self._clock()
         release = self._store.get_release(service.key, live).release
         difference = drift.find_difference(service, release, observed, now)
@@ -116,15 +115,15 @@ class DriftWatcher:
         try:
             self._store.create(new.rollout, new.service, None, NO_KEY, new.event)
         except Refused as error:
-            logger.info("no repair is begun", service=service.key, why=error.message)
+            logger.info("did not start a repair", service=service.key, reason=error.message)
             return
         self._wake()
 
 
 def _log_change(service: str, before: Drift | None, drift: Drift | None) -> None:
-    """What is news, in the log: an alert hangs on `service is unhealthy`."""
+    """Log a change of the drift state. Alerts may match `service is unhealthy`."""
     if drift is None:
-        logger.info("service is as it should be again", service=service)
+        logger.info("service matches its release again", service=service)
     elif before is None or before.state is not drift.state:
         if drift.state is DriftState.UNHEALTHY:
             logger.warning("service is unhealthy", service=service, found=drift.message, why=drift.why)

@@ -1,7 +1,7 @@
-"""What the engine does to the world, one call at a time. Each checks the lease and what it depends on just before.
+"""The engine's effects on the platform and the proxy. Each one checks the lease immediately before it acts.
 
-An effect of an engine that lost its lease does no harm: `write` carries the fence, `stop` names its instances and leaves
-what takes traffic or has requests in flight, `start` leaves alone what exists.
+An effect of an engine that has lost its lease is harmless: `write` carries the fencing token, `stop` names its instances
+and skips those that receive traffic or have requests in flight, and `start` skips instances that exist.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from tidegate.errors import MetricsError, PlatformError, RouterError, UnknownSer
 from tidegate.ports import MetricsSource
 
 LOG_LINES = 20
-MAX_LOGS = 3  # of one release, when it is turned back: more of the same help nobody
-MAX_CONCURRENT_FETCHES = 4  # questions asked of the metrics at a time
-FETCH_SECONDS = 30.0  # for all questions of one verdict; what is not answered by then counts as not known
-GRACE_SECONDS = 10.0  # for an instance of a release that the database does not know
+MAX_LOGS = 3  # instances whose log is recorded when a release is rolled back
+MAX_CONCURRENT_FETCHES = 4  # concurrent queries to the metrics source
+FETCH_SECONDS = 30.0  # for all queries of one verdict; a query without a result by then is inconclusive
+GRACE_SECONDS = 10.0  # stop timeout for an instance whose release is not in the database
 
 
 def pin(context: TickContext, rollout: Rollout) -> tuple[str, tuple[str, ...], list[Event]]:
-    """Resolve the new release's image to its digest, and see that all works that will be needed, the way back included.
+    """Resolve the new release's image to its digest, and check everything that the rollout and a rollback need.
 
-    The proxy is told to go on as it does, which moves nothing, but finds a port that is taken or a configuration that
-    cannot be kept true. Raises `DriverError` for anything that would keep the rollout from going on.
+    The proxy is written with its present members. That moves no traffic, but detects a port in use and a configuration
+    that the proxy rejects. Raises `DriverError` for everything that would stop the rollout.
 
-    Also gives the instances of this release that are there already.
+    Returns the digest, the ids of the instances of this release that exist already, and the events.
     """
     platform, begun = context.drivers.platform, context.clock()
-    observed = context.observe(rollout.service, rollout.backend)
+    observed = context.observe(rollout)
     release = context.store.get_release(rollout.service, rollout.new).release
     digest = platform.pin(release)
     context.guard()
@@ -57,19 +57,19 @@ def pin(context: TickContext, rollout: Rollout) -> tuple[str, tuple[str, ...], l
 
 
 def _check_old_release(context: TickContext, rollout: Rollout) -> list[Event]:
-    """A warning when the old release could not be started again. It does not keep the rollout from going on."""
+    """A warning when the old release could not be started again. The rollout continues all the same."""
     if rollout.old is None:
         return []
     try:
         context.drivers.platform.pin(context.store.get_release(rollout.service, rollout.old).release)
     except (PlatformError, UnknownService) as error:
-        message = f"turning back may fail, since {rollout.old} could not be started again: {error.message}"
+        message = f"A rollback may fail: {rollout.old} could not be started again: {error.message}"
         return [events.simple(EventKind.WARNING, message, rollout, context.clock())]
     return []
 
 
 def start(context: TickContext, rollout: Rollout, observed: ObservedState, effect: Start) -> list[Event]:
-    """Create instances. Those that exist already are left alone by the platform."""
+    """Create instances. The platform skips those that exist already."""
     begun = context.clock()
     release = context.store.get_release(rollout.service, effect.release).release
     context.guard()
@@ -80,7 +80,7 @@ def start(context: TickContext, rollout: Rollout, observed: ObservedState, effec
 
 
 def shift(context: TickContext, rollout: Rollout, observed: ObservedState, effect: Shift) -> list[Event]:
-    """Write the proxy under our fence. A refusal may mean that another engine wrote after us, so the lease is asked."""
+    """Write the proxy's members with our fencing token. After an error, check the lease: another engine may have written."""
     begun = context.clock()
     context.guard()
     place = rollout.backend.previewed if effect.preview else rollout.backend
@@ -95,12 +95,13 @@ def _write(context: TickContext, place: Backend, members: Collection[Member]) ->
     try:
         context.drivers.router.write(place, members, context.claim.fence)
     except RouterError:
-        context.note()  # raises LeaseLost when it is so
+        context.note()  # raises LeaseLost when another engine drives the rollout
         raise
 
 
 def stop(context: TickContext, rollout: Rollout, effect: Stop) -> list[Event]:
-    """Read the proxy again, and stop of these what it does not know or knows to be idle; busy ones only when overdue."""
+    """Read the proxy again, then stop the instances that it does not route to and that are idle; busy ones only if
+    overdue."""
     begun = context.clock()
     new_events = tail_logs(
         context, rollout, [instance for instance in effect.instances if instance.state is InstanceState.FAILED]
@@ -123,7 +124,7 @@ def stop(context: TickContext, rollout: Rollout, effect: Stop) -> list[Event]:
 
 
 def _is_in_use(instance: Instance, places: Sequence[RouterState], *, overdue: bool) -> bool:
-    """Whether it takes requests, or has some in flight that are still to be waited for. Not known counts as some."""
+    """Whether it receives requests, or has some in flight that must be waited for. An unknown number counts as some."""
     if any(member.instance == instance.id for routed in places for member in routed.members):
         return True
     return not overdue and any(routed.draining.get(instance.id, 0) != 0 for routed in places)
@@ -137,7 +138,7 @@ def _grace(context: TickContext, rollout: Rollout, release: str) -> float:
 
 
 def tail_logs(context: TickContext, rollout: Rollout, instances: Sequence[Instance]) -> list[Event]:
-    """The last log lines of these, each told once, while they are still there to be asked."""
+    """An event with the last log lines of each instance, once for each, while the instances still exist."""
     new_events: list[Event] = []
     for instance in instances[:MAX_LOGS]:
         if instance.id in context.cache.tailed:
@@ -145,22 +146,25 @@ def tail_logs(context: TickContext, rollout: Rollout, instances: Sequence[Instan
         try:
             lines = context.drivers.platform.tail(instance, LOG_LINES)
         except PlatformError as error:
-            lines = f"(its log could not be read: {error.message})"
+            lines = f"(cannot read the log: {error.message})"
         context.cache.tailed.add(instance.id)
         new_events.append(events.log(instance, lines, rollout, context.clock()))
     return new_events
 
 
-# -- judging ----------------------------------------------------------------------------------------------------------
+# -- analysis ---------------------------------------------------------------------------------------------------------
 
 
 def analyze(
     context: TickContext, rollout: Rollout, observed: ObservedState, effect: Judge
 ) -> tuple[Verdict, Measurement, CanaryAnalysis]:
-    """Ask every question and judge the answers, with all that came before. A question without an answer harms its own check
-    only. The look has to be saved with the verdict; an engine that takes over begins with the saved ones."""
+    """Run all queries and evaluate their results together with the earlier measurements.
+
+    A failed query makes only its own check inconclusive. The caller saves the measurement together with the verdict: an
+    engine that takes over restores the analysis from the saved measurements.
+    """
     analysis = _restore_analysis(context, rollout)
-    context.cache.analysis = None  # until the look is saved, this engine knows no more than the database
+    context.cache.analysis = None  # until the measurement is saved, the database has the truth
     now = context.clock()
     answers = _fetch_all(context.drivers.metrics, analysis.questions(now))
     measurement = _measurement(rollout, observed, effect.final, now, answers)
@@ -168,7 +172,7 @@ def analyze(
 
 
 def _restore_analysis(context: TickContext, rollout: Rollout) -> CanaryAnalysis:
-    """The judge with all looks that were saved: the remembered one, with those that another engine took meanwhile."""
+    """The analysis with all saved measurements: the cached one, plus those that another engine saved meanwhile."""
     cache, unseen = context.cache, not rollout.step.route.get(rollout.new)
     analysis = cache.analysis
     if analysis is None or analysis.unseen is not unseen:
@@ -213,9 +217,9 @@ def _measurement(
 
 
 def _fetch_all(metrics: MetricsSource | None, queries: Sequence[Query]) -> dict[Query, QueryResult]:
-    """Some at a time, all within a bounded time."""
+    """Run the queries, some concurrently, all within `FETCH_SECONDS`."""
     if metrics is None:
-        return dict.fromkeys(queries, QueryFailure(Reason.SOURCE_DOWN, "this environment has no metrics source"))
+        return dict.fromkeys(queries, QueryFailure(Reason.SOURCE_DOWN, "this environment has no metrics source; set one in the settings"))
     if not queries:
         return {}
     pool = ThreadPoolExecutor(min(MAX_CONCURRENT_FETCHES, len(queries)), "metrics")
@@ -241,7 +245,7 @@ def _fetch(metrics: MetricsSource, question: Query) -> QueryResult:
 
 
 def _reason(code: str) -> Reason:
-    """A driver of somebody else may use another code; then the source is simply down."""
+    """The reason for a driver's error code. A third-party driver may use an unknown code: it counts as source down."""
     try:
         return Reason(code)
     except ValueError:

@@ -94,7 +94,7 @@ def tick(
     try:
         decision = _decide_unobserved(context, rollout, signals)
         if decision is None:
-            observed = context.observe(rollout.service, rollout.backend)
+            observed = context.observe(rollout)
             context.cache.record_observation(RolloutState(rollout, observed, signals, context.clock(), context.since))
             decision = _decide(context, rollout, observed, signals)
         done = _carry_out(context, rollout, signals, observed or NOTHING_OBSERVED, decision)

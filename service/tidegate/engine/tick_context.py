@@ -103,15 +103,15 @@ class TickContext:
         if self.prober is not None and rollout.probe is not None and rollout.phase is not Phase.PENDING:
             self.prober.begin(rollout.id, rollout.probe)
 
-    def observe(self, service: str, backend: Backend) -> ObservedState:
+    def observe(self, rollout: Rollout) -> ObservedState:
         """The world, asked from the world; a very young look at what was not touched since serves again."""
         cache, now = self.cache, self.clock()
         if not 0.0 <= now - cache.observed_at < MAX_OBSERVATION_AGE_SECONDS:
             cache.forget_observation()
         if cache.instances is None:
             cache.observed_at = now
-            cache.instances = self.drivers.platform.instances(service)
-        return ObservedState(cache.instances, *self.read_proxy(backend))
+            cache.instances = self.drivers.platform.instances(rollout.service, rollout.policy.max_restarts)
+        return ObservedState(cache.instances, *self.read_proxy(rollout.backend))
 
     def read_proxy(self, backend: Backend) -> tuple[RouterState, RouterState]:
         """What the proxy does for the service and for its preview, as far as it was not just asked."""

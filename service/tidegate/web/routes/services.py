@@ -1,4 +1,4 @@
-"""Services: define, list, look, start a rollout, roll back."""
+"""Routes of services: define, list, read, deploy, roll back, scale and repair."""
 
 from __future__ import annotations
 
@@ -53,22 +53,22 @@ from tidegate.web.views.service import (
 )
 
 log = structlog.get_logger("tidegate.web")
-bp = blueprint("services", "What is run, and where.")
+bp = blueprint("services", "Services and their deployments.")
 
 
 @bp.get("/services", responses={"200": ServicesView, **problems()})
 def list_services(query: PageQuery) -> Response:
-    """All services that the token may read, by name."""
+    """All services that the token may read, sorted by name."""
     after = decode_cursor(query.cursor) or ""
     rows = [row for row in api().store.services() if row.service.key > after and principal().may("read", row.service.key)]
-    shown = rows[: query.limit]
-    cursor = encode_cursor(shown[-1].service.key) if len(rows) > len(shown) else None
-    return with_next_link(respond(ServicesView(services=[service_view(row) for row in shown], next=cursor)), cursor)
+    page = rows[: query.limit]
+    cursor = encode_cursor(page[-1].service.key) if len(rows) > len(page) else None
+    return with_next_link(respond(ServicesView(services=[service_view(row) for row in page], next=cursor)), cursor)
 
 
 @bp.get("/services/<environment>/<service>", responses={"200": ServiceDetailView, **problems(404)})
 def get_service(path: ServicePath) -> Response:
-    """A service with the release that serves, the live rollout, and its latest releases."""
+    """A service with its live release, its current rollout and its latest releases."""
     principal().require("read", path.key)
     store = api().store
     api().drivers(path.environment)
@@ -88,46 +88,49 @@ def get_service(path: ServicePath) -> Response:
     responses={"200": ServiceView, "201": ServiceView, **problems(400, 404, 409, 412, 413, 415)},
 )
 def put_service(path: ServicePath, header: PutHeader, body: ServiceBody) -> Response:
-    """Store a service's definition without deploying it. 201 when there was none, 200 when it was replaced."""
+    """Store the definition of a service without deploying it. 201 if it is new, 200 if it replaces another."""
     principal().require("deploy", path.key)
     files = file_contents(body.files)
     service = deployments.define_service(api(), path.environment, path.service, body.compose, body.variables, files)
-    present = find_service(api(), path.key)
-    version = _version_to_put(path.key, present, header)
+    current = find_service(api(), path.key)
+    version = _version_to_put(path.key, current, header)
     row = api().store.put_service(service, version, audit=identify_requester("", path.key).audit("define", path.key))
     view = service_view(row)
-    status = 201 if present is None else 200
+    status = 201 if current is None else 200
     return respond(view, status, version=row.version, location=view.links["self"] if status == 201 else "")
 
 
-def find_service(one: Api, key: str) -> ServiceRow | None:
+def find_service(context: Api, key: str) -> ServiceRow | None:
     """The service, or None."""
     try:
-        return one.store.get_service(key)
+        return context.store.get_service(key)
     except UnknownService:
         return None
 
 
-def _version_to_put(key: str, present: ServiceRow | None, header: PutHeader) -> int | None:
+def _version_to_put(key: str, current: ServiceRow | None, header: PutHeader) -> int | None:
     if header.if_none_match is not None:
         return 0
-    if header.if_match is not None and present is None:
-        raise VersionConflict(f"{key} does not exist, so there is no version {header.if_match} of it")
-    return None if present is None else require_version(present.version, key)
+    if header.if_match is not None and current is None:
+        raise VersionConflict(
+            f"{key} does not exist, so it has no version {header.if_match}. Remove If-Match to create it."
+        )
+    return None if current is None else require_version(current.version, key)
 
 
 @bp.get("/services/<environment>/<service>/instances", responses={"200": InstancesView, **problems(404)})
 def get_instances(path: ServicePath) -> Response:
-    """What runs and takes traffic now, asked from the platform and the proxy."""
+    """The instances and the traffic now, read from the platform and the proxy."""
     principal().require("read", path.key)
     drivers = api().drivers(path.environment)
     row = api().store.get_service(path.key)
     try:
-        instances, routed = drivers.platform.instances(path.key), drivers.router.read(row.service.backend)
+        instances = drivers.platform.instances(path.key, row.service.policy.max_restarts)
+        routed = drivers.router.read(row.service.backend)
     except DriverError as error:
         return respond(InstancesView(instances=None, traffic=None, problem=error.message))
     if routed.revived:
-        log.warning("the proxy did not run and was started", service=path.key)
+        log.warning("proxy was down and has been restarted", service=path.key)
     return respond(instances_view(instances, routed))
 
 
@@ -136,7 +139,7 @@ def get_instances(path: ServicePath) -> Response:
 
 @bp.get("/services/<environment>/<service>/rollouts", responses={"200": RolloutsView, **problems(404)})
 def list_service_rollouts(path: ServicePath, query: ServiceRolloutsQuery) -> Response:
-    """The rollouts of a service, the newest first."""
+    """The rollouts of a service, newest first."""
     principal().require("read", path.key)
     api().store.get_service(path.key)
     return rollouts_page(path.key, query)
@@ -147,7 +150,7 @@ def list_service_rollouts(path: ServicePath, query: ServiceRolloutsQuery) -> Res
     responses={"202": RolloutView, **problems(400, 404, 409, 413, 415)},
 )
 def deploy(path: ServicePath, header: KeyHeader, body: DeployBody) -> Response:
-    """Start a rollout to a new release. Answers at once; follow it by its events."""
+    """Start a rollout to a new release. Responds at once; follow the rollout by its events."""
     principal().require("deploy", path.key)
     key = idempotency_key(header.key)
     stored = api().store.answered(key)
@@ -162,17 +165,19 @@ def deploy(path: ServicePath, header: KeyHeader, body: DeployBody) -> Response:
         _require_allowed(member, body)
     build = None if body.build is None else Build(**body.build.model_dump())
     if build is None:
-        _require_no_live_rollout(row)  # with a build the store says it: first of all whether a newer one came before
-    wanted = RolloutRequest(by.by, by.via, body.reason, build, body.force)
+        _require_no_live_rollout(row)  # with a build, the store first checks for a newer build
+    request = RolloutRequest(by.by, by.via, body.reason, build, body.force)
     names = [member.name for member in members]
-    rollouts = [deployments.deploy_new(api(), find_service(api(), member.key), member, wanted, names) for member in members]
+    rollouts = [
+        deployments.deploy_new(api(), find_service(api(), member.key), member, request, names) for member in members
+    ]
     action = "deploy by force" if body.force else "deploy"
     audit = by.audit(action, path.key, body.reason, rollouts[0].rollout.id, build)
     return _create(groups.form_group(rollouts), key, audit)
 
 
 def _require_allowed(service: Service, body: DeployBody) -> None:
-    """Raises `NotAllowed`, `Frozen`, `Quarantined`; by force only the first."""
+    """Raises `NotAllowed`, and without force also `Frozen` and `Quarantined`."""
     principal().require("deploy", service.key)
     if body.force:
         principal().require("force", service.key)
@@ -182,14 +187,14 @@ def _require_allowed(service: Service, body: DeployBody) -> None:
 
 
 def _requested_service(path: ServicePath, row: ServiceRow | None, body: DeployBody) -> Service:
-    """What is asked for: the given definition or the stored one, with another image where one is named."""
+    """The service to deploy: the sent definition or the stored one, with `image` replacing its image."""
     if body.compose is not None:
         files = file_contents(body.files)
         service = deployments.define_service(api(), path.environment, path.service, body.compose, body.variables, files)
     else:
         api().drivers(path.environment)
         if row is None:
-            raise UnknownService(f"no service {path.key}: send its Compose file as `compose`")
+            raise UnknownService(f"Unknown service {path.key}. Send its Compose file as `compose`.")
         deployments.require_no_values(body.variables, body.files)
         service = deployments.validate_service(api(), row.service)
     return service if body.image is None else replace(service, image=body.image)
@@ -200,7 +205,7 @@ def _requested_service(path: ServicePath, row: ServiceRow | None, body: DeployBo
     responses={"202": RolloutView, **problems(400, 404, 409, 413, 415)},
 )
 def rollback_service(path: ServicePath, header: KeyHeader, body: SignalBody) -> Response:
-    """Turn the live rollout back; with none live, or a repair, start one to the last good release."""
+    """Roll back the current rollout. Without one, or during a repair, start a rollout to the last good release."""
     principal().require("rollback", path.key)
     key = idempotency_key(header.key)
     stored = api().store.answered(key)
@@ -226,7 +231,7 @@ def rollback_service(path: ServicePath, header: KeyHeader, body: SignalBody) -> 
     responses={"202": RolloutView, **problems(400, 404, 409, 413, 415)},
 )
 def scale_service(path: ServicePath, header: KeyHeader, body: ScaleBody) -> Response:
-    """Start a rollout of what serves to another number of instances."""
+    """Start a rollout that changes the number of instances of the live release."""
     return _keep_release(
         path, header, body, "scale", lambda row, request: drift_repair.scale(api(), row, body.replicas, request)
     )
@@ -237,7 +242,7 @@ def scale_service(path: ServicePath, header: KeyHeader, body: ScaleBody) -> Resp
     responses={"202": RolloutView, **problems(400, 404, 409, 413, 415)},
 )
 def repair_service(path: ServicePath, header: KeyHeader, body: SignalBody) -> Response:
-    """Bring what serves back to what it should be now; repairs that were given up begin anew."""
+    """Restore a drifted service to its release, even if automatic repair has stopped."""
     return _keep_release(path, header, body, "repair", lambda row, request: drift_repair.repair(api(), row, request))
 
 
@@ -248,7 +253,7 @@ def _keep_release(
     action: str,
     make: Callable[[ServiceRow, RolloutRequest], NewRollout],
 ) -> Response:
-    """A rollout that stays with the release that serves."""
+    """Start a rollout that keeps the live release."""
     principal().require("deploy", path.key)
     key = idempotency_key(header.key)
     stored = api().store.answered(key)
@@ -261,19 +266,21 @@ def _keep_release(
 
 
 def _require_no_live_rollout(row: ServiceRow | None) -> None:
-    """Before anything is planned: what is live now is known only when no rollout is under way."""
+    """Raises `ApiProblem` during a rollout: the release to start from is known only once it has ended."""
     if row is not None and row.rollout is not None and not row.repairing:
-        text = f"{row.service.key} has a live rollout, {row.rollout}: wait for its end, promote it or roll it back first"
-        raise _in_progress(text, row.rollout)
+        detail = (
+            f"{row.service.key} has an unfinished rollout, {row.rollout}. Wait for it, promote it or roll it back first."
+        )
+        raise _in_progress(detail, row.rollout)
 
 
-def _in_progress(text: str, rollout: str | None) -> ApiProblem:
-    """409 with the id of the live rollout."""
-    return ApiProblem(PROBLEM_TYPES[RolloutInProgress], text, more={} if rollout is None else {"rollout": rollout})
+def _in_progress(detail: str, rollout: str | None) -> ApiProblem:
+    """The problem with the ID of the unfinished rollout."""
+    return ApiProblem(PROBLEM_TYPES[RolloutInProgress], detail, more={} if rollout is None else {"rollout": rollout})
 
 
 def _create(rollouts: Sequence[NewRollout], key: Idempotency, audit: AuditEntry) -> Response:
-    """Create them, in one transaction with the key and the answer, which is the first."""
+    """Create the rollouts in one transaction with the key and the response, which shows the first."""
     first, rollout = rollouts[0], rollouts[0].rollout
     log_setup.bind_rollout(rollout)
     text = json_text(rollout_view(rollout))
@@ -294,7 +301,7 @@ def _create(rollouts: Sequence[NewRollout], key: Idempotency, audit: AuditEntry)
 
 
 def _replay(stored: Idempotency) -> Response:
-    """The stored answer again; for a signal only its rollout's id was stored, and it is shown as it now stands."""
+    """The stored response. For a signal only the rollout's ID is stored, and its current state is returned."""
     if not stored.answer.startswith("{"):
         rollout, signals = api().store.load(stored.answer)
         view = rollout_view(rollout, signals)

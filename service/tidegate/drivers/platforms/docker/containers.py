@@ -1,4 +1,4 @@
-"""An engine's container as an instance. Nothing is asked here."""
+"""Translates a container as Docker lists it into an `Instance`. Pure."""
 
 from __future__ import annotations
 
@@ -12,83 +12,82 @@ from tidegate.drivers.platforms.docker.labels import ORDINAL, PORT, PROBE, RELEA
 from tidegate.drivers.platforms.docker.options import DockerHostOptions
 from tidegate.drivers.platforms.readiness import ReadinessProbe
 
-SHORT_ID_CHARS = 12  # characters of an id that Docker itself shows
-MAX_RESTARTS = 2  # one that its engine restarted more often, and that is not ready, has failed
-MAX_OUTPUT_CHARS = 200  # characters of what a HEALTHCHECK printed
+SHORT_ID_CHARS = 12  # the length of the ids that `docker ps` prints
+MAX_OUTPUT_CHARS = 200  # of the output of a HEALTHCHECK
 
 
 @dataclass(frozen=True, slots=True)
 class ListedContainer:
-    """A container as a host's engine lists it."""
+    """One entry of Docker's container list (`GET /containers/json`), and the host that it is on."""
 
     host: DockerHostOptions
     listed: Mapping[str, Any]
 
     @property
     def id(self) -> str:
-        """The short id, by which Tidegate knows it."""
+        """The short container id, which is the instance's id."""
         return str(self.listed["Id"])[:SHORT_ID_CHARS]
 
     @property
     def state(self) -> str:
-        """Docker's own word: created, running, restarting, paused, exited, removing, dead."""
+        """Docker's state: created, running, restarting, paused, exited, removing or dead."""
         return str(self.listed["State"])
 
     @property
     def labels(self) -> Mapping[str, str]:
-        """What it was created with."""
+        """The container's labels."""
         values: Mapping[str, str] = self.listed["Labels"]
         return values
 
     @property
     def is_complete(self) -> bool:
-        """Whether it carries all labels that Tidegate gives; others are somebody else's."""
+        """Whether it has all labels that Tidegate sets. Containers without them are ignored."""
         return {RELEASE, ORDINAL, PORT} <= set(self.labels) and self.labels[ORDINAL].isdecimal()
 
     @property
     def is_incomplete(self) -> bool:
-        """Whether something is put into it between creating and starting it."""
+        """Whether files or networks are added to it between creation and start."""
         return WANTS in self.labels
 
     @property
     def is_probed(self) -> bool:
-        """Whether readiness is asked from outside."""
+        """Whether readiness is decided by an HTTP probe rather than by a HEALTHCHECK."""
         return PROBE in self.labels
 
     @property
     def release(self) -> str:
-        """The id of the release that it runs."""
+        """The id of the container's release."""
         return self.labels[RELEASE]
 
     @property
     def ordinal(self) -> int:
-        """Its number within the release."""
+        """The instance's number within the release."""
         return int(self.labels[ORDINAL])
 
     @property
     def name(self) -> str:
-        """As people read it: `v2-4/1`."""
+        """The display name: release and ordinal, such as `v2-4/1`."""
         return f"{self.release}/{self.ordinal}"
 
     @property
     def start(self) -> str:
-        """What is new with each start of the container, also by its restart policy; empty while it has no network."""
+        """A value that changes with each start of the container, restarts included; empty while it has no network."""
         return next((str(network["EndpointID"]) for network in self._networks if network.get("EndpointID")), "")
 
     @property
     def is_young(self) -> bool:
-        """Whether it runs for less than 10 s, after which Docker itself takes a restart for a success."""
+        """Whether it has run for less than 10 s, the time after which Docker counts a restart as successful."""
         return bool(re.match(r"Up (Less than a second|\d seconds?)\b", str(self.listed.get("Status", ""))))
 
     @property
     def _networks(self) -> list[Mapping[str, Any]]:
-        """That of the settings first: the service's own others are not the proxy's."""
+        """The container's networks; the one in the settings first, because the proxy uses it."""
         first = (self.listed.get("HostConfig") or {}).get("NetworkMode")
         networks = ((self.listed.get("NetworkSettings") or {}).get("Networks") or {}).items()
         return [network for name, network in sorted(networks, key=lambda one: one[0] != first)]
 
     def at(self, port: int) -> tuple[str, int] | None:
-        """Where a port of the container is reached; None while it is nowhere."""
+        """(host, port) at which a port of the container is reachable; None while it has no address."""
         if self.host.address:
             public = (entry for entry in self.listed.get("Ports") or () if entry.get("PrivatePort") == port)
             published = next((entry["PublicPort"] for entry in public if entry.get("PublicPort")), None)
@@ -98,14 +97,14 @@ class ListedContainer:
 
     @property
     def address(self) -> str:
-        """`ip:port` as the proxy reaches it, read anew each time: a restart may change it. Empty while it has none."""
+        """`ip:port` as the proxy reaches it; empty while it has none. A restart may change it."""
         address = self.at(int(self.labels[PORT])) if self.state == "running" else None
         if address is None:
             return ""
         return f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
 
     def probe(self) -> ReadinessProbe | None:
-        """What to ask it; None when it does not run, or is known by its HEALTHCHECK."""
+        """The readiness probe; None when the container is not running or has a HEALTHCHECK instead."""
         rule = self.labels.get(PROBE)
         if not rule or self.state != "running":
             return None
@@ -115,52 +114,67 @@ class ListedContainer:
 
     @property
     def health(self) -> str:
-        """What its HEALTHCHECK says: healthy, unhealthy, starting; empty when it has none."""
+        """The status of its HEALTHCHECK: healthy, unhealthy or starting; empty when it has none."""
         match = re.search(r"\((?:health: )?(healthy|unhealthy|starting)\)$", str(self.listed.get("Status", "")))
         return match[1] if match else ""
 
 
 def to_instance(
-    container: ListedContainer, restarts: int, details: Mapping[str, Any] | None, probed: str | None
+    container: ListedContainer,
+    restarts: int,
+    details: Mapping[str, Any] | None,
+    probed: str | None,
+    max_restarts: int,
 ) -> Instance:
-    """The instance. `looked` is the engine's full answer where it was asked for, `probed` what the probe saw (empty:
-    ready), None where it was not sent."""
-    state, detail = _state(container, restarts, details, probed)
+    """The container as an instance.
+
+    `details`: Docker's full description of the container, if it was requested. `probed`: the result of the readiness probe
+    (empty: ready), or None if none was sent. `max_restarts`: a container that is not ready and has restarted more often has
+    failed.
+    """
+    state, detail = _state(container, restarts, details, probed, max_restarts)
     return Instance(
         container.id, container.release, container.ordinal, container.address, state, restarts, container.host.name, detail
     )
 
 
 def _state(
-    container: ListedContainer, restarts: int, details: Mapping[str, Any] | None, probed: str | None
+    container: ListedContainer,
+    restarts: int,
+    details: Mapping[str, Any] | None,
+    probed: str | None,
+    max_restarts: int,
 ) -> tuple[InstanceState, str]:
     run = (details or {}).get("State") or {}
-    often = f"restarted {restarts} time{'s' if restarts > 1 else ''}" if restarts else ""
+    restarted = f"restarted {restarts} time{'s' if restarts > 1 else ''}" if restarts else ""
+    not_ready = InstanceState.FAILED if restarts > max_restarts else InstanceState.STARTING
     match container.state:
         case "removing":
             return InstanceState.STOPPING, "being removed"
         case "created":
             return InstanceState.STARTING, str(run.get("Error") or "created, not started yet")
         case "paused":
-            return InstanceState.STARTING, "paused by somebody: docker unpause it"
+            return InstanceState.STARTING, "paused outside Tidegate; run docker unpause"
         case "exited" | "dead":
             ended = InstanceState.STOPPED if _is_stopped(container.state, run, details) else InstanceState.FAILED
-            return ended, _join_details(_ended(run, details), often)
+            return ended, _join_details(_ended(run, details), restarted)
         case "restarting":
-            failed = restarts > MAX_RESTARTS or bool(run.get("OOMKilled"))
-            return InstanceState.FAILED if failed else InstanceState.STARTING, _join_details(often, _ended(run, details))
+            state = InstanceState.FAILED if run.get("OOMKilled") else not_ready
+            return state, _join_details(restarted, _ended(run, details))
     problem = _health_problem(container, run) if probed is None else probed
-    if not problem and restarts > MAX_RESTARTS and container.is_young:
-        problem = "answers again, for less than 10 s"  # one that crashes in a loop may be ready for a moment, each time
+    if not problem and restarts > max_restarts and container.is_young:
+        problem = "ready for less than 10 s since the last restart"  # a crash loop may be ready briefly after each start
     if not problem:
         return InstanceState.READY, ""
-    return InstanceState.FAILED if restarts > MAX_RESTARTS else InstanceState.STARTING, _join_details(often, problem)
+    return not_ready, _join_details(restarted, problem)
 
 
 def _is_stopped(state: str, run: Mapping[str, Any], details: Mapping[str, Any] | None) -> bool:
-    """Whether somebody ended it: its engine, when it stops without `live-restore` or cannot start it again, or a person.
-    What ends by itself its restart policy starts again, so that it never is `exited`, but with status 0 under
-    `on-failure`."""
+    """Whether it was stopped from outside: by a person, or by a Docker daemon that shut down or could not restart it.
+
+    A container that ends by itself is restarted by its restart policy and so never stays `exited`, except with status 0
+    under `on-failure`.
+    """
     if state != "exited" or run.get("OOMKilled"):
         return False
     policy = (((details or {}).get("HostConfig") or {}).get("RestartPolicy") or {}).get("Name")
@@ -172,24 +186,24 @@ def _join_details(*phrases: str) -> str:
 
 
 def _ended(run: Mapping[str, Any], details: Mapping[str, Any] | None) -> str:
-    """How its last run ended."""
+    """How its last run ended; empty if it has been started again since it was listed."""
     if not run or (run.get("Running") and not run.get("Restarting")):
-        return ""  # it was started again between the listing and the look
+        return ""
     message = f"exited with status {run.get('ExitCode')}"
     if run.get("OOMKilled"):
         limit = ((details or {}).get("HostConfig") or {}).get("Memory") or 0
-        message += f", killed for lack of memory ({f'limit {limit // 1048576} MiB' if limit else 'no limit set'})"
+        message += f", out of memory ({f'limit {limit // 1048576} MiB' if limit else 'no limit set'})"
     return _join_details(message, str(run.get("Error") or ""))
 
 
 def _health_problem(container: ListedContainer, run: Mapping[str, Any]) -> str:
-    """Empty when its own HEALTHCHECK says healthy, otherwise what it says."""
+    """Why it is not ready; empty when its HEALTHCHECK reports healthy."""
     if container.is_probed:
-        return "it has no address yet"
+        return "no address yet"
     if container.health == "healthy":
         return ""
     if not container.health:
-        return "it has no HEALTHCHECK, so readiness cannot be known"
+        return "readiness unknown: the container has no HEALTHCHECK"
     last = (((run.get("Health") or {}).get("Log") or [{}])[-1]).get("Output") or ""
     output = " ".join(str(last).split())[:MAX_OUTPUT_CHARS]
-    return f"HEALTHCHECK says {container.health}" + (f": {output}" if output else "")
+    return f"HEALTHCHECK reports {container.health}" + (f": {output}" if output else "")

@@ -1,7 +1,7 @@
-"""Instances as containers on one or more Docker engines, known by their labels.
+"""Runs instances as containers on one or more Docker hosts and finds them by their labels.
 
-Nothing is remembered here that matters after a crash: what exists is asked from the engines each time. What is kept are the
-instances that are being stopped just now, who was ready a moment ago, and how often a container was restarted.
+Keeps no state that matters after a crash: every read lists the containers again. In memory it holds only the instances
+being stopped, which instances were ready within the last second, and the restart counts of running containers.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from typing import Any, TypeVar
 import structlog
 
 from tidegate.core.hooks import Job, JobState
-from tidegate.core.model import Instance, InstanceState, Release
+from tidegate.core.model import DEFAULT_MAX_RESTARTS, Instance, InstanceState, Release
 from tidegate.drivers.error_translation import guard_response
-from tidegate.drivers.platforms.docker import containers, create, jobs, labels
+from tidegate.drivers.platforms.docker import create, jobs, labels
 from tidegate.drivers.platforms.docker.check import check_host
-from tidegate.drivers.platforms.docker.containers import ListedContainer
+from tidegate.drivers.platforms.docker.containers import ListedContainer, to_instance
 from tidegate.drivers.platforms.docker.errors import PortInUse
 from tidegate.drivers.platforms.docker.hosts import DockerHost
 from tidegate.drivers.platforms.docker.images import pin_image
@@ -34,9 +34,9 @@ from tidegate.ports import Diagnosis
 log = structlog.get_logger("tidegate.docker")
 
 MAX_THREADS = 16
-MAX_PARALLEL_STOPS = 64  # at once; each waits for its container's grace and costs nothing meanwhile
-ORPHAN_SECONDS = 1.0  # a container that is created and not started for longer was left so by a crash
-INCOMPLETE_ORPHAN_SECONDS = 15.0  # as above, where files or networks come in between: another process may be at it
+MAX_PARALLEL_STOPS = 64  # each thread sleeps for the container's grace period
+ORPHAN_SECONDS = 1.0  # a container that stays "created" for longer was left behind by a crash
+INCOMPLETE_ORPHAN_SECONDS = 15.0  # the same for containers that need files or networks: another process may be adding them
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -51,21 +51,19 @@ class DockerPlatform:
         self._environment = environment
         self._hosts = {host.name: DockerHost(host, options) for host in options.hosts}
         self._pool = ThreadPoolExecutor(MAX_THREADS, "docker")
-        self._background = ThreadPoolExecutor(
-            MAX_PARALLEL_STOPS, "docker-background"
-        )  # its lines of the log are about what asked
+        self._background = ThreadPoolExecutor(MAX_PARALLEL_STOPS, "docker-background")
         self._prober = ReadinessProber()
         self._lock = threading.Lock()
-        self._stopping: dict[str, str] = {}  # id to host
-        self._launching: set[str] = set()  # created here, being started
-        self._orphans: dict[str, float] = {}  # seen created and not started, since when
-        self._restarts: dict[str, tuple[str, int]] = {}  # id to the start it was counted in, and the count
+        self._stopping: dict[str, str] = {}  # container id: host
+        self._launching: set[str] = set()  # ids of containers created here and not started yet
+        self._orphans: dict[str, float] = {}  # container id: monotonic time when it was first found created, not started
+        self._restarts: dict[str, tuple[str, int]] = {}  # container id: (start the count belongs to, restart count)
 
-    # -- looking --------------------------------------------------------------------------------------------------------
+    # -- reading --------------------------------------------------------------------------------------------------------
 
     @guard_response(PlatformError, "Docker")
-    def instances(self, service: str) -> tuple[Instance, ...]:
-        """As the port says. One that a crash left created but not started is started now, in the background."""
+    def instances(self, service: str, max_restarts: int = DEFAULT_MAX_RESTARTS) -> tuple[Instance, ...]:
+        """See `ports.Platform`. Containers that a crash left in state "created" are started in the background."""
         with self._lock:
             stopping = set(self._stopping)
         containers = self._list_containers(service)
@@ -79,7 +77,7 @@ class DockerPlatform:
         details = dict(zip((container.id for container in unsure), self._map(self._inspect, unsure), strict=True))
         present = [
             container for container in containers if details.get(container.id, {}) is not None
-        ]  # None: gone meanwhile
+        ]  # None: removed since
         self._count_restarts(present, details)
         probes = {
             container.id: probe
@@ -91,13 +89,23 @@ class DockerPlatform:
             [container for container in present if container.state == "created" and container.id not in stopping]
         )
         readiness = {id_: probed[probe.key] for id_, probe in probes.items()}
-        return tuple(
-            self._instance(container, details.get(container.id), readiness.get(container.id), stopping)
+        instances = [
+            to_instance(
+                container,
+                self._restart_count(container.id),
+                details.get(container.id),
+                readiness.get(container.id),
+                max_restarts,
+            )
             for container in present
+        ]
+        return tuple(
+            replace(instance, state=InstanceState.STOPPING, detail="") if instance.id in stopping else instance
+            for instance in instances
         )
 
     def _list_containers(self, service: str) -> list[ListedContainer]:
-        """All containers of the service, by release and ordinal. One host without an answer makes the whole unknown."""
+        """All containers of the service, ordered by release and ordinal. Raises if any host does not answer."""
         environment, _, name = service.partition("/")
         wanted = {labels.ENVIRONMENT: environment, labels.SERVICE: name}
         hosts = list(self._hosts.values())
@@ -108,45 +116,41 @@ class DockerPlatform:
         )
 
     def _map(self, function: Callable[[In], Out], values: Sequence[In]) -> Iterable[Out]:
-        """Side by side; alone it is quicker without another thread."""
+        """Call `function` in parallel; a single value is handled in the calling thread, which is faster."""
         return map(function, values) if len(values) < 2 else self._pool.map(function, values)
 
     def _inspect(self, container: ListedContainer) -> dict[str, Any] | None:
         return self._hosts[container.host.name].inspected(container.id)
 
     def _is_fully_known(self, container: ListedContainer) -> bool:
-        """Whether the listing says all: it runs, its restarts were counted in this very start, and nothing ails it."""
+        """Whether the listing is enough: the container is healthy, and its restarts were counted since its last start."""
         if container.state == "removing":
             return True
         counted = container.start and self._restarts.get(container.id, ("", 0))[0] == container.start
         return container.state == "running" and bool(counted) and (container.is_probed or container.health == "healthy")
 
     def _count_restarts(self, containers: Sequence[ListedContainer], details: Mapping[str, dict[str, Any] | None]) -> None:
-        """The number holds for as long as the container's network endpoint is the same: each start has its own."""
+        """Remember restart counts. A count is valid while the network endpoint is the same; each start has a new one."""
         with self._lock:
             for container in containers:
                 answer = details.get(container.id)
                 if answer is not None:
                     self._restarts[container.id] = (container.start, int(answer.get("RestartCount") or 0))
 
-    def _instance(
-        self, container: ListedContainer, details: Mapping[str, Any] | None, probed: str | None, stopping: Collection[str]
-    ) -> Instance:
+    def _restart_count(self, container: str) -> int:
         with self._lock:
-            restarts = self._restarts.get(container.id, ("", 0))[1]
-        instance = containers.to_instance(container, restarts, details, probed)
-        return replace(instance, state=InstanceState.STOPPING, detail="") if container.id in stopping else instance
+            return self._restarts.get(container, ("", 0))[1]
 
     # -- starting -------------------------------------------------------------------------------------------------------
 
     @guard_response(PlatformError, "Docker")
     def pin(self, release: Release) -> str:
-        """As the port says."""
+        """See `ports.Platform`."""
         return pin_image(release, list(self._hosts.values()), self._pool)
 
     @guard_response(PlatformError, "Docker")
     def start(self, release: Release, ordinals: Collection[int]) -> None:
-        """As the port says: spread over the hosts, those with the fewest instances of the service first."""
+        """See `ports.Platform`. New instances go to the hosts with the fewest instances of the service."""
         containers = self._list_containers(release.service)
         with self._lock:
             remaining = [
@@ -166,7 +170,7 @@ class DockerPlatform:
         _raise_combined([error for future in futures if (error := future.exception()) is not None])
 
     def _choose_hosts(self, remaining: Sequence[ListedContainer], release: Release, count: int) -> list[DockerHost]:
-        """A host for each new one: fewest of the service, then fewest of the release, then the order of the settings."""
+        """A host for each new instance: fewest instances of the service, then of the release, then settings order."""
         load = {name: [0, 0] for name in self._hosts}
         for container in remaining:
             load[container.host.name][0] += 1
@@ -185,13 +189,13 @@ class DockerPlatform:
         return host.create(release.id, lambda api, *options: create.container_config(api, release, ordinal, *options))
 
     def _launch(self, host: DockerHost, container: str, what: str, release: Release | None = None) -> None:
-        """Start a created one. Raises `PlatformError`, and then it is removed again."""
+        """Start a created container; remove it and raise `PlatformError` if it cannot be started."""
         with self._lock:
             self._launching.add(container)
         try:
             host.start(container, what, release)
         except PortInUse as error:
-            with self._lock:  # one of ours that is being stopped there may be what holds it
+            with self._lock:  # the port may belong to a container that is being stopped on this host
                 leaving = host.name in self._stopping.values()
             if leaving:
                 raise PlatformError(error.message, retryable=True) from error
@@ -201,10 +205,10 @@ class DockerPlatform:
                 self._launching.discard(container)
 
     def _start_orphans(self, created: Sequence[ListedContainer]) -> None:
-        """Start what a crash left between creating and starting, and remove what wants its files or networks before.
+        """Start containers that a crash left in state "created"; remove those that lack files or networks.
 
-        The engine takes a second start as none. What cannot be started is removed, so that its ordinal is missing and is
-        asked for again, and the error is told then.
+        Starting a running container is a no-op for Docker. A container that cannot be started is removed: its ordinal is
+        then missing, the engine starts it again, and that call reports the error.
         """
         now = time.monotonic()
         for container in created:
@@ -226,12 +230,12 @@ class DockerPlatform:
         try:
             if orphan.is_incomplete:
                 self._remove_orphan(host, orphan.id)
-                bound_log.info("removed what was left created without its files or networks")
+                bound_log.info('Removed a container that a crash had left in state "created" without its files or networks')
             else:
                 self._launch(host, orphan.id, orphan.name)
-                bound_log.info("started what was left created")
+                bound_log.info('Started a container that a crash had left in state "created"')
         except PlatformError as error:
-            bound_log.warning("what was left created could not be started", error=error.message)
+            bound_log.warning('Cannot start a container that a crash left in state "created"', error=error.message)
 
     def _remove_orphan(self, host: DockerHost, container: str) -> None:
         try:
@@ -243,7 +247,7 @@ class DockerPlatform:
     # -- stopping -------------------------------------------------------------------------------------------------------
 
     def stop(self, instances: Collection[Instance], grace_seconds: float) -> None:
-        """As the port says: comes back at once."""
+        """See `ports.Platform`. Returns immediately."""
         for instance in instances:
             with self._lock:
                 if instance.id in self._stopping:
@@ -252,20 +256,20 @@ class DockerPlatform:
             self._background.submit(copy_context().run, self._stop_one, instance, math.ceil(grace_seconds))
 
     def _stop_one(self, instance: Instance, grace_seconds: int) -> None:
-        """When it fails the instance shows up again, and so is asked to stop again."""
+        """Stop and remove one container. After a failure the instance is listed again, and the engine stops it again."""
         bound_log = log.bind(instance=instance.id, name=f"{instance.release}/{instance.ordinal}", host=instance.host)
         try:
             host = self._hosts.get(instance.host)
             details = host.inspected(instance.id) if host else None
             if host is None or details is None:
-                bound_log.info("nothing to stop: it is gone")
+                bound_log.info("Nothing to stop: the container no longer exists")
             elif not self._is_ours(instance, details):
-                bound_log.error("not stopped: the container with this id is another one")
+                bound_log.error("Not stopping: the container now behind this ID is not ours")
             else:
                 host.stop(instance.id, grace_seconds)
                 host.remove(instance.id)
         except PlatformError as error:
-            bound_log.warning("it could not be stopped", error=error.message)
+            bound_log.warning("Cannot stop the container; the next reconciliation retries", error=error.message)
         finally:
             with self._lock:
                 del self._stopping[instance.id]
@@ -273,7 +277,7 @@ class DockerPlatform:
                 self._orphans.pop(instance.id, None)
 
     def _is_ours(self, instance: Instance, details: Mapping[str, Any]) -> bool:
-        """Nothing is ever stopped but what carries this very instance's labels."""
+        """Whether the container carries the labels of exactly this instance; no other container is ever stopped."""
         actual = (details.get("Config") or {}).get("Labels") or {}
         wanted = {
             labels.ENVIRONMENT: self._environment,
@@ -282,37 +286,40 @@ class DockerPlatform:
         }
         return wanted.items() <= actual.items()
 
-    # -- around ---------------------------------------------------------------------------------------------------------
+    # -- logs, jobs, checks ---------------------------------------------------------------------------------------------
 
     @guard_response(PlatformError, "Docker")
     def tail(self, instance: Instance, lines: int) -> str:
-        """As the port says. Raises `PlatformError` when it is gone."""
+        """See `ports.Platform`. Raises `PlatformError` when the container no longer exists."""
         host = self._hosts.get(instance.host)
         if host is None:
-            raise PlatformError(f"no host {instance.host} in the settings, so no log of {instance.id}", retryable=False)
+            raise PlatformError(
+                f"Cannot read the log of {instance.id}: its host {instance.host!r} is not in platform.hosts",
+                retryable=False,
+            )
         return host.tail(instance.id, lines)
 
     @guard_response(PlatformError, "Docker")
     def run(self, job: Job) -> JobState:
-        """As the port says."""
+        """See `ports.Platform`."""
         return jobs.run_job(job, tuple(self._hosts.values()))
 
     @guard_response(PlatformError, "Docker")
     def end(self, job: Job) -> None:
-        """As the port says."""
+        """See `ports.Platform`."""
         jobs.end_job(job, tuple(self._hosts.values()))
 
     @guard_response(PlatformError, "Docker")
     def clear(self, service: str, rollout: str) -> None:
-        """As the port says."""
+        """See `ports.Platform`."""
         jobs.clear_jobs(service, rollout, tuple(self._hosts.values()))
 
     def check(self) -> Sequence[Diagnosis]:
-        """As the port says."""
+        """See `ports.Platform`."""
         return tuple(diagnosis for diagnoses in self._pool.map(check_host, self._hosts.values()) for diagnosis in diagnoses)
 
     def close(self) -> None:
-        """As the port says."""
+        """See `ports.Platform`."""
         self._background.shutdown(wait=True)
         self._pool.shutdown(wait=True)
         self._prober.close()
@@ -321,7 +328,7 @@ class DockerPlatform:
 
 
 def _raise_combined(errors: Sequence[BaseException]) -> None:
-    """One error for all that went wrong side by side, each sentence once. Waiting helps only if it helps all of them."""
+    """Raise one error for all failures of a parallel call, each message once; retryable only if all of them are."""
     if not errors:
         return
     retryable = True

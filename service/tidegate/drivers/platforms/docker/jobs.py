@@ -95,7 +95,7 @@ def _job_state(details: Mapping[str, Any], host: DockerHost) -> JobState:
     if state["Status"] in ("running", "restarting", "paused"):
         return JobState(None, log)
     status = int(state.get("ExitCode") or 0)
-    detail = "killed for lack of memory" if state.get("OOMKilled") else str(state.get("Error") or "")
+    detail = "out of memory" if state.get("OOMKilled") else str(state.get("Error") or "")
     return JobState(status if status or not detail else NOT_STARTED, log, detail)
 
 
