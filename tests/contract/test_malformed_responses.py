@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
+from support.store_fixtures import a_release, a_rollout, a_service
 from support.wait import at_most
 from tidegate.clock import Window
 from tidegate.core.event_kinds import EventKind
@@ -31,7 +32,6 @@ from tidegate.drivers.routers.envoy.admin import EnvoyAdmin
 from tidegate.drivers.routers.haproxy.driver import HAProxyOptions, HAProxyRouter
 from tidegate.errors import CIError, DocumentError, DriverError, MetricsError, PlatformError, RouterError
 from tidegate.ports import Notice
-from tidegate.testing.store_fixtures import a_release, a_rollout, a_service
 
 BOUNDED = settings(
     max_examples=40,

@@ -22,6 +22,7 @@ from alembic import command
 from sqlalchemy import Connection, inspect, make_url, text
 
 from support.postgres import PostgresServer
+from support.store_fixtures import a_release, a_service, begin, claim_due
 from support.wait import pause
 from tidegate.analysis.verdict import Outcome
 from tidegate.core.model import Signal, SignalKind
@@ -30,7 +31,6 @@ from tidegate.errors import StoreError
 from tidegate.store import migrations, sqlite
 from tidegate.store.sqlite import Sqlite
 from tidegate.store.store import SqlStore
-from tidegate.testing.store_fixtures import a_release, a_service, begin, claim_due
 
 Rows = list[tuple[str, dict[str, Any]]]
 SHOP = a_service()
@@ -42,7 +42,10 @@ def rows_of(revision: str) -> Rows:
     """Table and columns; what the database numbers itself is left out."""
     found = json.loads((STORED / f"{revision}.json").read_text())
     rows = [(table, row) for table, each in found.items() for row in each]
-    return [(table, row | ({"measurement": bytes.fromhex(row["measurement"])} if table == "measurements" else {})) for table, row in rows]
+    return [
+        (table, row | ({"measurement": bytes.fromhex(row["measurement"])} if table == "measurements" else {}))
+        for table, row in rows
+    ]
 
 
 REVISIONS = sorted(migrations.known())

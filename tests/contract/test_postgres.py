@@ -14,13 +14,8 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import insert, text
 
 from support.postgres import PostgresServer
-from tidegate.core.model import Signal, SignalKind
-from tidegate.errors import StoreError
-from tidegate.ports import Store
-from tidegate.store import tables, transactions
-from tidegate.store.store import SqlStore
-from tidegate.testing.store_contract import StoreContract
-from tidegate.testing.store_fixtures import (
+from support.store_contract import StoreContract
+from support.store_fixtures import (
     ManualClock,
     a_key,
     a_release,
@@ -31,7 +26,12 @@ from tidegate.testing.store_fixtures import (
     claim_due,
     run_concurrently,
 )
-from tidegate.testing.store_group_contract import create_group
+from support.store_group_contract import create_group
+from tidegate.core.model import Signal, SignalKind
+from tidegate.errors import StoreError
+from tidegate.ports import Store
+from tidegate.store import tables, transactions
+from tidegate.store.store import SqlStore
 
 SHOP = a_service()
 

@@ -20,6 +20,7 @@ from support.clock import ShiftedClock
 from support.haproxy import short_folder
 from support.postgres import KEEPER, PostgresServer, running
 from support.prerequisites import program
+from support.store_fixtures import a_service, begin, claim_due, finish
 from support.wait import at_most, eventually
 from tidegate.core.phases import Phase
 from tidegate.core.records import Claim
@@ -28,7 +29,6 @@ from tidegate.store import postgres as module
 from tidegate.store import postgres_connection
 from tidegate.store.database import Collision
 from tidegate.store.store import SqlStore
-from tidegate.testing.store_fixtures import a_service, begin, claim_due, finish
 
 SHOP = a_service()
 SECRET = "tide-and-gate"

@@ -18,15 +18,8 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import event, insert, make_url, select, text, update
 
-from tidegate.core.phases import Phase
-from tidegate.errors import InvalidSettings, LeaseLost, Refused, StoreError
-from tidegate.ports import Store
-from tidegate.store import tables, transactions
-from tidegate.store.database import Collision, Database
-from tidegate.store.sqlite import Sqlite, file_of
-from tidegate.store.store import SqlStore
-from tidegate.testing.store_contract import StoreContract
-from tidegate.testing.store_fixtures import (
+from support.store_contract import StoreContract
+from support.store_fixtures import (
     ManualClock,
     a_key,
     a_release,
@@ -37,6 +30,13 @@ from tidegate.testing.store_fixtures import (
     claim_due,
     run_concurrently,
 )
+from tidegate.core.phases import Phase
+from tidegate.errors import InvalidSettings, LeaseLost, Refused, StoreError
+from tidegate.ports import Store
+from tidegate.store import tables, transactions
+from tidegate.store.database import Collision, Database
+from tidegate.store.sqlite import Sqlite, file_of
+from tidegate.store.store import SqlStore
 
 SHOP = a_service()
 

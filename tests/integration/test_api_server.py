@@ -19,10 +19,10 @@ import pytest
 import requests
 
 from processes import free_port
+from support.store_fixtures import a_service, begin
 from support.wait import at_most, eventually, exit_status
 from tidegate.core.model import Signal, SignalKind
 from tidegate.store.store import SqlStore
-from tidegate.testing.store_fixtures import a_service, begin
 from tidegate.web.auth import new_token
 
 PACE_SECONDS = 0.1  # between two requests of a client that keeps asking
@@ -216,7 +216,7 @@ def test_a_second_engine_and_a_taken_address_are_told_in_a_sentence(tmp_path: Pa
         settings = tmp_path / "settings.toml"
         taken = run(settings, "")
         assert taken.returncode != 0
-        assert f"cannot listen on 127.0.0.1:{serving.port}" in taken.stderr
+        assert f"Cannot listen on 127.0.0.1:{serving.port}" in taken.stderr
         settings.write_text(settings.read_text().replace(str(serving.port), str(free_port())))
         second = run(settings, "engine-b")
         assert second.returncode != 0

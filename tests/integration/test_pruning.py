@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from support.store_pruning_contract import EVERYTHING, measured_rollout
 from support.wait import eventually
 from tidegate.core.records import Pruned
 from tidegate.engine.pruner import Pruner
@@ -20,7 +21,6 @@ from tidegate.errors import InvalidSettings
 from tidegate.settings import load
 from tidegate.store import pruning
 from tidegate.store.store import SqlStore
-from tidegate.testing.store_pruning_contract import EVERYTHING, measured_rollout
 
 TIDEGATE = Path(sys.executable).with_name("tidegate")
 DAY = 86_400.0

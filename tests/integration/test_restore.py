@@ -15,12 +15,12 @@ import pytest
 
 from support.fake_drivers import a_service, claimed, request_rollout
 from support.postgres import KEEPER, PostgresServer, programs
+from support.store_fixtures import ManualClock
 from support.tick_harness import TickHarness
 from tidegate.core.event_kinds import EventKind
 from tidegate.core.phases import Phase
 from tidegate.engine.rollout_cache import RolloutCache
 from tidegate.store.store import SqlStore
-from tidegate.testing.store_fixtures import ManualClock
 
 
 class Copy(ABC):

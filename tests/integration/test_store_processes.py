@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 
 from support import store_worker
+from support.store_fixtures import a_release, a_service, begin, finish
 from support.wait import eventually, exit_status
 from tidegate.core.model import Rollout
 from tidegate.core.phases import Phase
 from tidegate.store.store import SqlStore
-from tidegate.testing.store_fixtures import a_release, a_service, begin, finish
 
 ROLLOUTS = 20
 WORKERS = 4

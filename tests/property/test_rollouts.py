@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from support.simulated_environment import SimulatedEnvironment
 from tidegate.analysis.verdict import Outcome, Verdict
 from tidegate.clock import Window
 from tidegate.core import drift, planner
@@ -54,7 +55,6 @@ from tidegate.core.phases import Phase
 from tidegate.core.rollout_state import member_of
 from tidegate.core.routing import Backend, Preview
 from tidegate.errors import RouterError
-from tidegate.testing.world import SimulatedWorld
 
 EXAMPLES = int(os.environ.get("EXAMPLES", "400"))
 MOST_TICKS = 4_000
@@ -146,11 +146,11 @@ class SimulatedRollout:
             checks=checks, policy=policy, hooks=service.hooks,
         )  # fmt: skip
 
-    def _world(self) -> SimulatedWorld:
+    def _world(self) -> SimulatedEnvironment:
         case = self.case
         most = case.old + case.new if case.kind is RolloutKind.RELEASE else max(case.old, case.new)
         floor = min(case.old, case.new) - (case.batch if case.order is Order.STOP_FIRST else 0)
-        world = SimulatedWorld(self.chance, floor=max(0, floor), ceiling=most, drain_seconds=DRAIN)
+        world = SimulatedEnvironment(self.chance, floor=max(0, floor), ceiling=most, drain_seconds=DRAIN)
         world.start("a-1", range(case.old))
         world.pass_time(5.0)
         seen = world.observe()

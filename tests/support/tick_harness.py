@@ -16,6 +16,7 @@ from support.fake_drivers import (
     request_rollout,
     settle_old,
 )
+from support.store_fixtures import ManualClock
 from tidegate.core.event_kinds import EventKind
 from tidegate.core.model import Service, Signal, SignalKind
 from tidegate.core.phases import Phase
@@ -23,7 +24,6 @@ from tidegate.core.records import Claim
 from tidegate.engine.tick import RolloutCache, TickResult, tick
 from tidegate.ports import Drivers
 from tidegate.store.store import SqlStore
-from tidegate.testing.store_fixtures import ManualClock
 
 
 class TickHarness:

@@ -11,6 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from support.fake_drivers import a_release, a_service, claimed, request_rollout, settle_old, sqlite
+from support.store_fixtures import ManualClock
 from support.tick_harness import TickHarness
 from tidegate.core import drift as core_drift
 from tidegate.core.event_kinds import EventKind
@@ -22,7 +23,6 @@ from tidegate.core.routing import Backend, Preview
 from tidegate.engine.drift_watcher import INTERVAL_SECONDS, NO_KEY, DriftWatcher
 from tidegate.engine.tick import RolloutCache
 from tidegate.errors import PlatformError, RouterError
-from tidegate.testing.store_fixtures import ManualClock
 
 
 class Tended(TickHarness):
@@ -194,7 +194,7 @@ def test_a_proxy_that_had_ended_is_in_the_log(tended: Tended) -> None:
     tended.world.proxy_ended = True
     with capture_logs() as logs:
         assert tended.look(2) is None
-    assert [each["event"] for each in logs] == ["the proxy did not run and was started"]
+    assert [each["event"] for each in logs] == ["the proxy was down and has been restarted"]
 
 
 def test_a_clock_that_went_back_puts_no_repair_off_until_it_was_caught_up(tended: Tended) -> None:

@@ -14,13 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from support.store_fixtures import a_release, a_rollout, a_service
 from tidegate.analysis.verdict import Finding, Outcome, Reason, Verdict
 from tidegate.clock import Window
 from tidegate.core.model import Event, Release, Rollout, Service, Signal, Step
 from tidegate.core.records import Token
 from tidegate.store import mapping, tables
 from tidegate.store.mapping import Codec
-from tidegate.testing.store_fixtures import a_release, a_rollout, a_service
 
 T = TypeVar("T")
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)

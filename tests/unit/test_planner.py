@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from support.plans import NEW, OLD, SERVICE, format_plan
+from support.store_fixtures import with_approval
 from tidegate.core import planner
 from tidegate.core.model import Check, CheckKind, Order, Strategy
-from tidegate.testing.store_fixtures import with_approval
 
 
 def test_rolling() -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from support.plans import NEW, OLD, SERVICE, format_plan
+from support.store_fixtures import with_approval
 from tidegate.core import planner
 from tidegate.core.hooks import HOOKS, Hook
 from tidegate.core.model import Check, CheckKind, Order, Service, Strategy
 from tidegate.core.routing import Preview
 from tidegate.openapi_diff.result import CompareOptions
-from tidegate.testing.store_fixtures import with_approval
 
 HOOKED = {name: Hook(("true",)) for name in HOOKS}
 BLUE_GREEN = replace(SERVICE, strategy=Strategy.BLUE_GREEN)

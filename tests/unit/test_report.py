@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from support.fake_drivers import LIMIT, FakeEnvironment, a_service, claimed, constant, request_rollout, settle_old, sqlite
+from support.store_fixtures import ManualClock
 from tidegate.analysis.verdict import Outcome
 from tidegate.clock import Time
 from tidegate.core.event_kinds import EventKind
@@ -18,7 +19,6 @@ from tidegate.core.report.build import Report, build_report
 from tidegate.core.routing import Backend, Traffic
 from tidegate.engine.tick import RolloutCache, tick
 from tidegate.store.store import SqlStore
-from tidegate.testing.store_fixtures import ManualClock
 
 ROLLOUT = Rollout(
     id="r1",

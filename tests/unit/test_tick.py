@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from support.fake_drivers import LIMIT, Interposed, a_service, claimed, constant, digest, down, sqlite
+from support.store_fixtures import ManualClock, with_approval
 from support.tick_harness import TickHarness, another, crash_at, interposed, taken_over
 from tidegate.analysis.verdict import Outcome, Reason
 from tidegate.core.event_kinds import EventKind
@@ -19,7 +20,6 @@ from tidegate.engine.tick import tick
 from tidegate.errors import LeaseLost, MetricsError, PlatformError, RouterError
 from tidegate.ports import EngineStore
 from tidegate.store.store import SqlStore
-from tidegate.testing.store_fixtures import ManualClock, with_approval
 
 
 @pytest.fixture

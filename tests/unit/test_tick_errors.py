@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from support.fake_drivers import Interposed, a_service, sqlite
+from support.store_fixtures import ManualClock
 from support.tick_harness import TickHarness, interposed
 from tidegate.core.event_kinds import EventKind
 from tidegate.core.model import SignalKind
 from tidegate.core.phases import Phase
 from tidegate.core.rollout_state import member_of
 from tidegate.errors import PlatformError, RouterError, StoreError
-from tidegate.testing.store_fixtures import ManualClock
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ def test_when_it_works_again_that_is_told_and_it_goes_on(stage: TickHarness) -> 
     stage.world.faults["instances"] = [PlatformError("the engine does not answer")] * 3
     stage.run()
     assert stage.phase is Phase.SUCCEEDED
-    assert stage.messages(EventKind.RECOVERED) == ["it works again, after 1.8 s"]
+    assert stage.messages(EventKind.RECOVERED) == ["Recovered after 1.8 s."]
 
 
 @pytest.mark.parametrize("failures", [0, 1])
@@ -136,7 +136,7 @@ def test_a_proxy_that_had_ended_is_told_of_once_even_if_the_database_fails_meanw
 
     stage.run(store=Interposed(stage.store, fails))
     assert stage.phase is Phase.SUCCEEDED
-    assert stage.messages(EventKind.WARNING) == ["the proxy did not run and was started; requests of that time were lost"]
+    assert stage.messages(EventKind.WARNING) == ["The proxy was down and has been restarted; requests in between failed."]
 
 
 def test_the_database_may_fail_at_any_moment(stage: TickHarness) -> None:
@@ -223,7 +223,7 @@ def test_a_proxy_that_refuses_for_good_is_given_up_after_the_deadline(stage: Tic
     begun = stage.clock()
     stage.run(Phase.ROLLING_BACK)
     assert 20 <= stage.clock() - begun < 40
-    assert stage.reason.startswith("traffic could not be moved for 20 s: backend shop has servers")
+    assert stage.reason.startswith("Cannot move traffic for 20 s: backend shop has servers")
     assert stage.world.serving() == ["v1-1", "v1-1"]
     stage.run()
     assert stage.phase is Phase.ROLLED_BACK, "nothing had to be moved for that"
@@ -235,7 +235,7 @@ def test_blind_for_good_halts_and_leaves_the_traffic(stage: TickHarness) -> None
     stage.world.always["instances"] = PlatformError("the certificate is not ours", retryable=False)
     stage.run()
     assert stage.phase is Phase.FAILED
-    assert stage.reason == "halted after 20 s: the certificate is not ours"
+    assert stage.reason == "Halted after 20 s of errors: the certificate is not ours"
     assert stage.world.serving() == ["v1-1", "v2-2"], "as it was"
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from support.fake_drivers import LIMIT, a_service, claimed, constant, sqlite
+from support.store_fixtures import ManualClock
 from support.tick_harness import TickHarness, another, crash_at, interposed, taken_over
 from tidegate.analysis.measurement import Measurement
 from tidegate.analysis.replay import replay
@@ -21,7 +22,6 @@ from tidegate.core.phases import Phase
 from tidegate.core.routing import Backend, Preview
 from tidegate.engine.tick import RolloutCache
 from tidegate.openapi_diff.result import CompareOptions, OnBreaking
-from tidegate.testing.store_fixtures import ManualClock
 
 HOOKS = {name: Hook(("run", name)) for name in ("pre_deploy", "pre_promote", "post_promote")}
 BACK = {"on_rollback": Hook(("run", "back"), side=ReleaseRole.OLD)}
@@ -91,7 +91,7 @@ def test_a_hook_that_does_not_end_is_ended(stage: TickHarness) -> None:
     begun = stage.clock()
     stage.run()
     assert stage.phase is Phase.ROLLED_BACK
-    assert "pre_promote did not end within 30 s" in stage.reason
+    assert "Hook pre_promote did not finish within 30 s." in stage.reason
     assert "end" in stage.world.calls
     assert stage.clock() - begun < 60.0
 

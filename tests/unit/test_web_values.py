@@ -8,11 +8,11 @@ from ipaddress import ip_network
 
 import pytest
 
+from support.store_fixtures import ManualClock, a_release, a_rollout, a_service, with_approval
 from tidegate.app.deployments import new_id, slug
 from tidegate.core import planner
 from tidegate.core.model import Order, Signal, SignalKind, Strategy
 from tidegate.core.phases import Phase
-from tidegate.testing.store_fixtures import ManualClock, a_release, a_rollout, a_service, with_approval
 from tidegate.web.auth_throttle import ADDRESSES, TOKENS, AuthThrottle
 from tidegate.web.client_address import find_client_address
 from tidegate.web.pagination import decode_cursor, encode_cursor

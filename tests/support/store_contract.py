@@ -6,6 +6,22 @@ from dataclasses import replace
 
 import pytest
 
+from support.store_drift_contract import DriftContract
+from support.store_fixtures import (
+    ManualClock,
+    a_key,
+    a_release,
+    a_rollout,
+    a_service,
+    an_event,
+    begin,
+    finish,
+    run_concurrently,
+)
+from support.store_group_contract import GroupContract
+from support.store_lease_contract import ClaimContract, FenceContract, SaveContract, SignalContract
+from support.store_pruning_contract import PruneContract
+from support.store_stats_contract import StatsContract
 from tidegate.core.model import Signal, SignalKind
 from tidegate.core.phases import Phase
 from tidegate.core.records import ServiceRow, Token
@@ -20,22 +36,6 @@ from tidegate.errors import (
     VersionConflict,
 )
 from tidegate.ports import Store
-from tidegate.testing.store_drift_contract import DriftContract
-from tidegate.testing.store_fixtures import (
-    ManualClock,
-    a_key,
-    a_release,
-    a_rollout,
-    a_service,
-    an_event,
-    begin,
-    finish,
-    run_concurrently,
-)
-from tidegate.testing.store_group_contract import GroupContract
-from tidegate.testing.store_lease_contract import ClaimContract, FenceContract, SaveContract, SignalContract
-from tidegate.testing.store_pruning_contract import PruneContract
-from tidegate.testing.store_stats_contract import StatsContract
 
 SHOP = a_service()
 

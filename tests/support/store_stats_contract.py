@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tidegate.core.model import Build
-from tidegate.core.phases import Phase
-from tidegate.core.records import EngineRow
-from tidegate.ports import Store
-from tidegate.testing.store_fixtures import (
+from support.store_fixtures import (
     ManualClock,
     a_key,
     a_release,
@@ -19,6 +15,10 @@ from tidegate.testing.store_fixtures import (
     claim_due,
     finish,
 )
+from tidegate.core.model import Build
+from tidegate.core.phases import Phase
+from tidegate.core.records import EngineRow
+from tidegate.ports import Store
 
 SHOP, CART = a_service(), a_service("cart")
 STEPS = (Phase.RUNNING, Phase.SUCCEEDED)

@@ -6,13 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from tidegate.analysis.verdict import Outcome
-from tidegate.core.model import Signal, SignalKind
-from tidegate.core.phases import Phase
-from tidegate.core.records import Claim
-from tidegate.errors import IllegalMove, KeyReused, LeaseLost, UnknownRollout, UnknownService, VersionConflict
-from tidegate.ports import Store
-from tidegate.testing.store_fixtures import (
+from support.store_fixtures import (
     ManualClock,
     a_key,
     a_release,
@@ -24,6 +18,12 @@ from tidegate.testing.store_fixtures import (
     finish,
     run_concurrently,
 )
+from tidegate.analysis.verdict import Outcome
+from tidegate.core.model import Signal, SignalKind
+from tidegate.core.phases import Phase
+from tidegate.core.records import Claim
+from tidegate.errors import IllegalMove, KeyReused, LeaseLost, UnknownRollout, UnknownService, VersionConflict
+from tidegate.ports import Store
 
 SHOP = a_service()
 CART = a_service("cart")

@@ -36,7 +36,7 @@ class SimulatedContainer:
 
 
 @dataclass
-class SimulatedWorld:
+class SimulatedEnvironment:
     """One service's containers and proxy. `floor`: the capacity that a switch must keep; `ceiling`: the most containers."""
 
     chance: random.Random

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 
+from support.store_fixtures import a_key, a_release, a_rollout, a_service, an_event, begin, claim_due
 from tidegate.core.hooks import Hook, TaskRun, TaskState
 from tidegate.core.model import Gate, Rollout, Signal, SignalKind
 from tidegate.core.phases import Phase
 from tidegate.core.records import NewRollout
 from tidegate.errors import RolloutInProgress, UnknownRollout
 from tidegate.ports import Store
-from tidegate.testing.store_fixtures import a_key, a_release, a_rollout, a_service, an_event, begin, claim_due
 
 SHOP, CART = a_service(), a_service("cart")
 

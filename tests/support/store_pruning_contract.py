@@ -6,13 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from tidegate.analysis.measurement import Measurement
-from tidegate.core.model import Release
-from tidegate.core.phases import Phase
-from tidegate.core.records import NewRollout, Pruned, Retention
-from tidegate.errors import UnknownRollout, UnknownService
-from tidegate.ports import Store
-from tidegate.testing.store_fixtures import (
+from support.store_fixtures import (
     ManualClock,
     a_key,
     a_release,
@@ -23,6 +17,12 @@ from tidegate.testing.store_fixtures import (
     claim_due,
     finish,
 )
+from tidegate.analysis.measurement import Measurement
+from tidegate.core.model import Release
+from tidegate.core.phases import Phase
+from tidegate.core.records import NewRollout, Pruned, Retention
+from tidegate.errors import UnknownRollout, UnknownService
+from tidegate.ports import Store
 
 SHOP, CART = a_service(), a_service("cart")
 EVERYTHING = Retention(1e12, 1e12)

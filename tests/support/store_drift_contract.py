@@ -7,13 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from tidegate.core import drift
-from tidegate.core.model import Rollout, Service
-from tidegate.core.phases import Phase
-from tidegate.core.records import Drift, DriftState, NewRollout
-from tidegate.errors import LeaseLost, RolloutInProgress
-from tidegate.ports import Store
-from tidegate.testing.store_fixtures import (
+from support.store_fixtures import (
     ManualClock,
     a_key,
     a_release,
@@ -25,6 +19,12 @@ from tidegate.testing.store_fixtures import (
     finish,
     run_concurrently,
 )
+from tidegate.core import drift
+from tidegate.core.model import Rollout, Service
+from tidegate.core.phases import Phase
+from tidegate.core.records import Drift, DriftState, NewRollout
+from tidegate.errors import LeaseLost, RolloutInProgress
+from tidegate.ports import Store
 
 SHOP, CART = a_service(), a_service("cart")
 DRIFT = Drift("1 of v1-1 missing", 5.0, DriftState.SEEN)
