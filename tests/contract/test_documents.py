@@ -147,14 +147,14 @@ def test_a_breaking_change_fails_or_warns_by_policy() -> None:
 def test_neither_serves_one() -> None:
     found = comparison(None, None)
     assert (found.outcome, found.stops(OnBreaking.FAIL)) == (DiffOutcome.SKIPPED, False)
-    assert found.message == "neither release serves /openapi.json: there is nothing to compare"
+    assert found.message == "OpenAPI not compared: neither release serves /openapi.json."
 
 
 @pytest.mark.parametrize(("old", "new", "which"), [(OLD, None, "new"), (None, OLD, "old")])
 def test_only_one_serves_one(old: object, new: object, which: str) -> None:
     found = comparison(old, new)
     assert (found.outcome, found.stops(OnBreaking.FAIL), found.stops(OnBreaking.WARN)) == (DiffOutcome.UNKNOWN, True, False)
-    assert found.message == f"the APIs are not compared: the {which} release does not serve /openapi.json"
+    assert found.message == f"OpenAPI not compared: the {which} release does not serve /openapi.json."
 
 
 def test_a_document_that_cannot_be_had_is_never_a_pass() -> None:

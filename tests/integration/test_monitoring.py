@@ -68,7 +68,7 @@ def test_ready_only_while_an_expected_engine_is_heard(api: RunningApi) -> None:
     app = create_app(api.wiring, engine_within_seconds=30.0).test_client()
     answer = app.get("/readyz")
     assert (answer.status_code, answer.get_json()["code"]) == (503, "not-ready")
-    assert answer.get_json()["detail"] == "engine: none runs: start one with `tidegate engine`, or look at its log"
+    assert answer.get_json()["detail"] == "engine: no engine is running: start `tidegate engine` or check its log"
     with engine(api):
         eventually("it is ready", lambda: app.get("/readyz").status_code == 200)
         assert [each.owner for each in api.wiring.store.engines()] == ["anna"]
@@ -81,7 +81,7 @@ def test_an_engine_that_is_silent_is_told(api: RunningApi) -> None:
     api.wiring.store.heartbeat("anna", "1.0")
     app = create_app(api.wiring, engine_within_seconds=0.001).test_client()
     eventually("it is not ready", lambda: app.get("/readyz").status_code == 503)
-    assert "anna was heard last" in app.get("/readyz").get_json()["detail"]
+    assert "last heartbeat, from anna" in app.get("/readyz").get_json()["detail"]
 
 
 # -- metrics ------------------------------------------------------------------------------------------------------------
@@ -207,7 +207,7 @@ def test_every_line_says_what_it_is_about(api: RunningApi, tmp_path: Path, writt
         rollout = api.post(f"{SHOP}/rollouts", asked_by_a_build()).json()["id"]
         api.until(rollout, "succeeded")
         api.post(f"/v1/rollouts/{rollout}/pause", {"reason": "look"})
-        eventually("the outbox says so", lambda: "the CI cannot be told yet" in written.getvalue())
+        eventually("the outbox logs it", lambda: "cannot deliver an event to the CI; will retry" in written.getvalue())
     told = written.getvalue()
     lines = [json.loads(line) for line in told.splitlines() if line.startswith("{")]
     about = {"rollout": rollout, "environment": "demo", "service": "shop", "build": f"{JOB} #7"}
@@ -216,7 +216,7 @@ def test_every_line_says_what_it_is_about(api: RunningApi, tmp_path: Path, writt
     for line in trouble:
         assert about.items() <= line.items()
         assert line["fence"] >= 1
-    undelivered = [line for line in lines if line["event"] == "the CI cannot be told yet"]
+    undelivered = [line for line in lines if line["event"] == "cannot deliver an event to the CI; will retry"]
     assert undelivered, "the outbox told nothing"
     assert all(about.items() <= line.items() for line in undelivered)
     asked = [line for line in lines if line["event"] == "request" and line["method"] == "POST"]

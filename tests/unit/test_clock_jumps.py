@@ -65,9 +65,7 @@ def test_a_bake_takes_as_long_as_it_was_meant_to(stage: TickHarness, seconds: fl
     stage.clock.now = end + 0.1
     stage.run(Phase.SUCCEEDED)
     way = "forward" if seconds > 0 else "back"
-    assert stage.messages(EventKind.WARNING) == [
-        f"Engine clock jumped {way} 3600 s; timers were adjusted."
-    ]
+    assert stage.messages(EventKind.WARNING) == [f"Engine clock jumped {way} 3600 s; timers were adjusted."]
 
 
 def test_what_is_no_jump_changes_nothing(stage: TickHarness) -> None:

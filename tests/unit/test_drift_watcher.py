@@ -183,7 +183,7 @@ def test_while_blind_nothing_is_touched_and_it_is_told_once(tended: Tended, verb
     tended.world.always[verb] = error
     with capture_logs() as logs:
         assert tended.look(4) is None
-    assert [each["event"] for each in logs] == ["service cannot be seen, so nothing is touched"]
+    assert [each["event"] for each in logs] == ["cannot observe service; leaving it untouched"]
     assert tended.live is None
     del tended.world.always[verb]
     tended.look(2)

@@ -84,7 +84,7 @@ def test_an_old_image_that_is_gone_is_warned_of(stage: TickHarness) -> None:
     stage.world.did = did  # type: ignore[method-assign] # the second of two calls is to fail
     stage.run()
     assert stage.phase is Phase.SUCCEEDED
-    message = "turning back may fail, since v1-1 could not be started again: no such image"
+    message = "A rollback may fail: v1-1 could not be started again: no such image"
     assert stage.messages(EventKind.WARNING) == [message]
 
 
@@ -215,7 +215,7 @@ def test_a_log_that_cannot_be_read_holds_nothing_up(stage: TickHarness) -> None:
     stage.run()
     assert stage.phase is Phase.ROLLED_BACK
     log = next(each for each in stage.store.events(stage.rollout) if each.kind == EventKind.INSTANCE_LOG)
-    assert log.data["log"] == "(its log could not be read: the engine does not answer)"
+    assert log.data["log"] == "(cannot read the log: the engine does not answer)"
 
 
 def test_a_person_who_turns_back_is_not_told_of_instances_that_were_still_starting(stage: TickHarness) -> None:

@@ -289,7 +289,7 @@ def test_a_mistake_of_ours_is_told_and_harms_no_other_rollout(store: SqlStore, w
         await_ends(store, bad, good)
     assert store.load(bad)[0].phase is store.load(good)[0].phase is Phase.SUCCEEDED
     told = next(each for each in store.events(bad) if each.kind == EventKind.INTERNAL_ERROR)
-    assert told.message == "internal error: ZeroDivisionError: a bug"
+    assert told.message == "Internal error: ZeroDivisionError: a bug"
     assert EventKind.INTERNAL_ERROR not in kinds(store, good)
 
 
@@ -299,7 +299,7 @@ def test_an_environment_that_is_not_in_the_settings_is_told(store: SqlStore, wor
         eventually("the event is there", lambda: "driver_error" in kinds(store, rollout))
         pause(0.8, "no second event comes")
     told = [each.message for each in store.events(rollout) if each.kind == EventKind.DRIVER_ERROR]
-    assert told == ["its environment is not in this engine's settings; there are: demo"]
+    assert told == ["Environment moon is not in this engine's settings (it has: demo). Add it."]
     assert "instances" not in world.calls
 
 

@@ -1,4 +1,4 @@
-"""Work that goes on beside the worker, in a thread of its own."""
+"""A background thread that runs for as long as a `with` block."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ T = TypeVar("T", bound="BackgroundThread")
 
 
 class BackgroundThread(ABC):
-    """Runs while it is entered; leaving it waits for what goes on."""
+    """A thread that starts when the `with` block begins. Leaving the block waits for the work in progress."""
 
     def __init__(self, name: str) -> None:
         self._stopping = threading.Event()
@@ -27,4 +27,4 @@ class BackgroundThread(ABC):
 
     @abstractmethod
     def _run(self) -> None:
-        """Until `_stopping` is set. Raises nothing."""
+        """Work until `_stopping` is set. Must not raise."""

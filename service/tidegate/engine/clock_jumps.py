@@ -1,7 +1,7 @@
-"""A clock that jumps under a running engine: set by hand, by a time service, or while the machine slept.
+"""Jumps of the system clock under a running engine: set by hand, by a time service, or after the machine slept.
 
-What was recorded before stands in the time of before. It is moved by as much, so that a bake, a drain and a deadline take
-as long as they were meant to: a jump ahead would end them at once, and one back hold them up for as long.
+Recorded times refer to the clock before the jump. They are moved by the same amount, so that a bake, a drain and a deadline
+keep their length: without this, a jump forward would end them at once and a jump back would delay them.
 """
 
 from __future__ import annotations
@@ -14,26 +14,27 @@ from tidegate.engine import events
 from tidegate.engine.rollout_cache import RolloutCache
 from tidegate.ports import EngineStore
 
-JUMP_SECONDS = 1.0  # less than this harms nothing that is waited for
+JUMP_SECONDS = 1.0  # smaller jumps are ignored: they change no wait noticeably
 
 
 def jump_seconds(before: float, clock_offset: float) -> float:
-    """By how much the clock jumped: its offset from a monotonic clock was `before` and is `clock_offset`. 0: it did not."""
+    """The size of the jump, 0 when there was none. `before` and `clock_offset` are the clock's offsets from a monotonic
+    clock, in seconds."""
     seconds = clock_offset - before
     return seconds if abs(seconds) >= JUMP_SECONDS else 0.0
 
 
 def adjust(claim: Claim, store: EngineStore, cache: RolloutCache, clock_offset: float, now: Time) -> None:
-    """Before anything is decided by a clock that jumped since this process last drove the rollout. Raises `LeaseLost`,
-    `StoreError`; then it is still to be done."""
+    """Move the rollout's recorded times if the clock jumped since this process last drove it. Call it before deciding.
+
+    Raises `LeaseLost` and `StoreError`; the adjustment is then repeated with the next tick.
+    """
     before = clock_offset if cache.clock_offset is None else cache.clock_offset
     if seconds := jump_seconds(before, clock_offset):
         rollout, _ = store.load(claim.rollout)
         if rollout.phase.live:
-            direction = "ahead" if seconds > 0 else "back"
-            message = (
-                f"the engine's clock jumped {direction} by {abs(seconds):.0f} s; all waits take as long as they should"
-            )
+            direction = "forward" if seconds > 0 else "back"
+            message = f"Engine clock jumped {direction} {abs(seconds):.0f} s; timers were adjusted."
             event = events.simple(EventKind.WARNING, message, rollout, now)
             store.save(shift_marks(rollout, seconds), [event], claim.fence)
         cache.shift_clock(seconds)

@@ -86,18 +86,18 @@ class DriftWatcher:
         backend, place = service.backend, service.backend.previewed
         try:
             instances = drivers.platform.instances(service.key, service.policy.max_restarts)
-            routed = drivers.router.read(backend)
+            router_state = drivers.router.read(backend)
             preview = RouterState() if place is None else drivers.router.read(place)
         except DriverError as error:
             if self._unobservable.get(service.key) != error.message:
                 self._unobservable[service.key] = error.message
                 logger.warning("cannot observe service; leaving it untouched", service=service.key, error=error.message)
             return None
-        if routed.revived or preview.revived:
+        if router_state.revived or preview.revived:
             logger.warning("the proxy was down and has been restarted", service=service.key)
         if self._unobservable.pop(service.key, None) is not None:
             logger.info("service can be observed again", service=service.key)
-        return ObservedState(instances, routed, preview)
+        return ObservedState(instances, router_state, preview)
 
     def _handle(self, row: ServiceRow, service: Service, live: str, observed: ObservedState) -> None:
         """Record the drift, then create the repair. If this process dies in between, the next check creates it."""
@@ -126,6 +126,6 @@ def _log_change(service: str, before: Drift | None, drift: Drift | None) -> None
         logger.info("service matches its release again", service=service)
     elif before is None or before.state is not drift.state:
         if drift.state is DriftState.UNHEALTHY:
-            logger.warning("service is unhealthy", service=service, found=drift.message, why=drift.why)
+            logger.warning("service is unhealthy", service=service, drift=drift.message, reason=drift.why)
         elif drift.state is not DriftState.SEEN:
-            logger.info("service has drifted", service=service, found=drift.message, state=drift.state, why=drift.why)
+            logger.info("service has drifted", service=service, drift=drift.message, state=drift.state, reason=drift.why)

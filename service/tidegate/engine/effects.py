@@ -80,14 +80,14 @@ def start(context: TickContext, rollout: Rollout, observed: ObservedState, effec
 
 
 def shift(context: TickContext, rollout: Rollout, observed: ObservedState, effect: Shift) -> list[Event]:
-    """Write the proxy's members with our fencing token. After an error, check the lease: another engine may have written."""
+    """Write the proxy's members with our fencing token. After an error check the lease: another engine may have written."""
     begun = context.clock()
     context.guard()
     place = rollout.backend.previewed if effect.preview else rollout.backend
     assert place is not None, "a preview is only written where there is one"
     _write(context, place, effect.members)
     now = context.clock()
-    return [events.shifted(effect, rollout, observed.routed, now - begun, now)]
+    return [events.traffic_shifted(effect, rollout, observed.routed, now - begun, now)]
 
 
 def _write(context: TickContext, place: Backend, members: Collection[Member]) -> None:
@@ -109,9 +109,11 @@ def stop(context: TickContext, rollout: Rollout, effect: Stop) -> list[Event]:
     grace = max(_grace(context, rollout, release) for release in {instance.release for instance in effect.instances})
     context.guard()
     context.cache.router = context.cache.preview = None
-    routed, preview = context.read_proxy(rollout.backend)
+    router_state, preview = context.read_proxy(rollout.backend)
     gone = [
-        instance for instance in effect.instances if not _is_in_use(instance, (routed, preview), overdue=effect.overdue)
+        instance
+        for instance in effect.instances
+        if not _is_in_use(instance, (router_state, preview), overdue=effect.overdue)
     ]
     left = [instance for instance in effect.instances if instance not in gone]
     if not gone:
@@ -120,14 +122,14 @@ def stop(context: TickContext, rollout: Rollout, effect: Stop) -> list[Event]:
     context.drivers.platform.stop(gone, grace)
     context.cache.mark_stopping(gone)
     now = context.clock()
-    return [*new_events, events.stopped(gone, left, rollout, routed, now - begun, now)]
+    return [*new_events, events.stopped(gone, left, rollout, router_state, now - begun, now)]
 
 
 def _is_in_use(instance: Instance, places: Sequence[RouterState], *, overdue: bool) -> bool:
     """Whether it receives requests, or has some in flight that must be waited for. An unknown number counts as some."""
-    if any(member.instance == instance.id for routed in places for member in routed.members):
+    if any(member.instance == instance.id for router_state in places for member in router_state.members):
         return True
-    return not overdue and any(routed.draining.get(instance.id, 0) != 0 for routed in places)
+    return not overdue and any(router_state.draining.get(instance.id, 0) != 0 for router_state in places)
 
 
 def _grace(context: TickContext, rollout: Rollout, release: str) -> float:
@@ -178,7 +180,7 @@ def _restore_analysis(context: TickContext, rollout: Rollout) -> CanaryAnalysis:
     if analysis is None or analysis.unseen is not unseen:
         saved = context.store.measurements(rollout.id)
         analysis, cache.measurements = (
-            CanaryAnalysis.recalled(rollout, saved, _shifted(rollout, context.clock()), unseen=unseen),
+            CanaryAnalysis.recalled(rollout, saved, _traffic_shifted_at(rollout, context.clock()), unseen=unseen),
             len(saved),
         )
     elif cache.interrupted:
@@ -189,7 +191,7 @@ def _restore_analysis(context: TickContext, rollout: Rollout) -> CanaryAnalysis:
     return analysis
 
 
-def _shifted(rollout: Rollout, now: float) -> float:
+def _traffic_shifted_at(rollout: Rollout, now: float) -> float:
     return now if rollout.shifted is None else rollout.shifted
 
 
@@ -200,7 +202,7 @@ def _measurement(
     return Measurement(
         at=now,
         step=rollout.cursor,
-        shifted=_shifted(rollout, now),
+        shifted=_traffic_shifted_at(rollout, now),
         settled=now if rollout.settled is None else rollout.settled,
         concurrent=rollout.old is not None and rollout.old in step.route and rollout.new in step.route,
         routed=step.route.get(rollout.new, 0),
@@ -219,7 +221,9 @@ def _measurement(
 def _fetch_all(metrics: MetricsSource | None, queries: Sequence[Query]) -> dict[Query, QueryResult]:
     """Run the queries, some concurrently, all within `FETCH_SECONDS`."""
     if metrics is None:
-        return dict.fromkeys(queries, QueryFailure(Reason.SOURCE_DOWN, "this environment has no metrics source; set one in the settings"))
+        return dict.fromkeys(
+            queries, QueryFailure(Reason.SOURCE_DOWN, "this environment has no metrics source; set one in the settings")
+        )
     if not queries:
         return {}
     pool = ThreadPoolExecutor(min(MAX_CONCURRENT_FETCHES, len(queries)), "metrics")

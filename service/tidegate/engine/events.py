@@ -1,4 +1,4 @@
-"""How each event is made: its kind, one sentence and its data. `docs/events.md` tells users of them."""
+"""Builders of the events: each gives an event its kind, its message and its data. `docs/events.md` documents them."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ __all__ = [
     "pinned",
     "proxy_restarted",
     "recovered",
-    "shifted",
     "simple",
     "started",
     "stopped",
     "task",
+    "traffic_shifted",
     "verdict",
     "with_probes",
 ]
 
-#: `shifting` is not told: what follows at once is.
+#: The mark `shifting` has no event: the shift that follows at once has one.
 MARKS = {
     MarkKind.STEP_STARTED: EventKind.STEP_STARTED,
     MarkKind.TRAFFIC_CONFIRMED: EventKind.TRAFFIC_CONFIRMED,
@@ -46,18 +46,18 @@ MARKS = {
 }
 
 
-def context_data(rollout: Rollout, routed: RouterState | None) -> dict[str, object]:
-    """Which step it was in, and the proxy's cumulative counters, which the report differences; those by release are left
-    out where there are none."""
-    traffic = None if routed is None or routed.traffic is None else asdict(routed.traffic)
+def context_data(rollout: Rollout, router_state: RouterState | None) -> dict[str, object]:
+    """The step and phase, and the proxy's cumulative counters, of which the report takes differences. `by_release` is left
+    out when the proxy has no counters by release."""
+    traffic = None if router_state is None or router_state.traffic is None else asdict(router_state.traffic)
     data: dict[str, object] = {"step": rollout.cursor, "phase": rollout.phase.value, "traffic": traffic}
-    if routed is not None and routed.by_release:
-        data["by_release"] = {release: asdict(each) for release, each in routed.by_release.items()}
+    if router_state is not None and router_state.by_release:
+        data["by_release"] = {release: asdict(stats) for release, stats in router_state.by_release.items()}
     return data
 
 
 def with_probes(events: Sequence[Event], probed: ProbeStats | None) -> Sequence[Event]:
-    """The same, with the prober's cumulative counters where those of the proxy stand; none where it does not probe."""
+    """The events, with the prober's cumulative counters added to each that has counters of the proxy."""
     if probed is None:
         return events
     counts = {
@@ -74,83 +74,89 @@ def _probe_counts(counts: ProbeCounts) -> dict[str, object]:
 
 
 def simple(kind: EventKind, message: str, rollout: Rollout, now: Time) -> Event:
-    """One without data of its own."""
+    """An event with only the step and phase as its data."""
     return Event(kind, message, now, data={"step": rollout.cursor, "phase": rollout.phase.value})
 
 
 def pinned(rollout: Rollout, image: str, digest: str, seconds: float, now: Time) -> Event:
-    """The image was resolved."""
+    """The image was resolved to a digest."""
     data = {"release": rollout.new, "image": image, "digest": digest, "seconds": _rounded(seconds)}
-    return Event(EventKind.PINNED, f"{rollout.new}: {image} is {digest}", now, data=data)
+    return Event(EventKind.PINNED, f"Image of {rollout.new} pinned: {image} is {digest}.", now, data=data)
 
 
-def mark(decision: Mark, rollout: Rollout, routed: RouterState, now: Time) -> list[Event]:
-    """A moment of the present step was recorded; the first one tells what the step wants."""
+def mark(decision: Mark, rollout: Rollout, router_state: RouterState, now: Time) -> list[Event]:
+    """A mark of the present step was recorded. The first one carries the target of the step."""
     if decision.mark not in MARKS:
         return []
-    data, why = context_data(rollout, routed), decision.why
+    data, why = context_data(rollout, router_state), decision.why
     if decision.mark is MarkKind.STEP_STARTED:
         step = rollout.step
-        why = f"step {rollout.cursor + 1} of {len(rollout.plan)}: traffic to {_counts(step.route)}"
+        why = f"Step {rollout.cursor + 1} of {len(rollout.plan)}: traffic to {_counts(step.route)}."
         data |= {"steps": len(rollout.plan), "fleet": dict(step.fleet), "route": dict(step.route)}
     elif decision.mark is MarkKind.TRAFFIC_CONFIRMED:
-        data |= {"route": _by_release([member.release for member in routed.members])}
-        if routed.draining:
-            data["draining"] = _in_flight(routed, routed.draining)
+        data |= {"route": _by_release([member.release for member in router_state.members])}
+        if router_state.draining:
+            data["draining"] = _in_flight(router_state, router_state.draining)
     elif decision.mark is MarkKind.WAITING_FOR_APPROVAL:
         data |= {"approval": rollout.step.gate.hold}
     return [Event(MARKS[decision.mark], why, now, data=data)]
 
 
-def move(to: Move, rollout: Rollout, routed: RouterState | None, now: Time) -> Event:
-    """On to the next step, another direction, or the end."""
+def move(to: Move, rollout: Rollout, router_state: RouterState | None, now: Time) -> Event:
+    """The rollout moved to the next step, changed its direction, or ended."""
     onwards = to.phase is rollout.phase or to.phase is Phase.RUNNING
     kind = EventKind.STEP_ADVANCED if onwards else EventKind(to.phase.value)
     return Event(
-        kind, to.why, now, data={**context_data(rollout, routed), "to": {"phase": to.phase.value, "step": to.cursor}}
+        kind, to.why, now, data={**context_data(rollout, router_state), "to": {"phase": to.phase.value, "step": to.cursor}}
     )
 
 
-def started(effect: Start, rollout: Rollout, routed: RouterState, seconds: float, now: Time) -> Event:
+def started(effect: Start, rollout: Rollout, router_state: RouterState, seconds: float, now: Time) -> Event:
     """Instances were created and started."""
     data = {"release": effect.release, "ordinals": list(effect.ordinals), "seconds": _rounded(seconds)}
-    return Event(EventKind.STARTED, effect.why, now, data=context_data(rollout, routed) | data)
+    return Event(EventKind.STARTED, effect.why, now, data=context_data(rollout, router_state) | data)
 
 
-def shifted(effect: Shift, rollout: Rollout, routed: RouterState, seconds: float, now: Time) -> Event:
+def traffic_shifted(effect: Shift, rollout: Rollout, router_state: RouterState, seconds: float, now: Time) -> Event:
     """The proxy was written."""
     data = {"route": _by_release([member.release for member in effect.members]), "seconds": _rounded(seconds)}
     if effect.preview:
         return Event(
             EventKind.PREVIEW_SHIFTED, effect.why, now, data={"step": rollout.cursor, "phase": rollout.phase.value} | data
         )
-    return Event(EventKind.TRAFFIC_SHIFTED, effect.why, now, data=context_data(rollout, routed) | data)
+    return Event(EventKind.TRAFFIC_SHIFTED, effect.why, now, data=context_data(rollout, router_state) | data)
 
 
 def stopped(
-    gone: Collection[Instance], left: Collection[Instance], rollout: Rollout, routed: RouterState, seconds: float, now: Time
+    gone: Collection[Instance],
+    left: Collection[Instance],
+    rollout: Rollout,
+    router_state: RouterState,
+    seconds: float,
+    now: Time,
 ) -> Event:
-    """Instances were asked to stop; `left` are those that were not, since they take traffic or have requests in flight."""
-    message = f"stopping {format_names(gone)}" + (f"; not {format_names(left)}, which still serve" if left else "")
+    """Instances were asked to stop. `left` were skipped, because they receive traffic or have requests in flight."""
+    skipped = f" Not stopping {format_names(left)}: still serving requests." if left else ""
+    message = f"Stopping {format_names(gone)}.{skipped}"
     data: dict[str, object] = {
         "stopped": _by_release([instance.release for instance in gone]),
         "seconds": _rounded(seconds),
     }
-    if any(instance.id in routed.draining for instance in gone):
-        data["closed"] = _in_flight(routed, [instance.id for instance in gone])
-    return Event(EventKind.STOPPED, message, now, data=context_data(rollout, routed) | data)
+    if any(instance.id in router_state.draining for instance in gone):
+        data["closed"] = _in_flight(router_state, [instance.id for instance in gone])
+    return Event(EventKind.STOPPED, message, now, data=context_data(rollout, router_state) | data)
 
 
-def _in_flight(routed: RouterState, instances: Collection[str]) -> dict[str, object]:
-    """What is on these now that take nothing new; `connections` None where the proxy cannot tell of one."""
-    counts = [routed.draining.get(instance, 0) for instance in instances]
+def _in_flight(router_state: RouterState, instances: Collection[str]) -> dict[str, object]:
+    """What draining instances still serve; `connections` is None when the proxy does not know it for one of them."""
+    counts = [router_state.draining.get(instance, 0) for instance in instances]
     known = [count for count in counts if count is not None]
-    tunnels = sum(routed.tunnels.get(instance, 0) for instance in instances)
+    tunnels = sum(router_state.tunnels.get(instance, 0) for instance in instances)
     return {"connections": sum(known) if len(known) == len(counts) else None, "tunnels": tunnels}
 
 
 def task(run: TaskRun, rollout: Rollout, data: Mapping[str, object] | None = None) -> Event:
-    """A hook or a comparison began, or ended."""
+    """A hook or an OpenAPI comparison started or ended."""
     fields: dict[str, object] = {
         "step": rollout.cursor,
         "phase": rollout.phase.value,
@@ -167,19 +173,19 @@ def task(run: TaskRun, rollout: Rollout, data: Mapping[str, object] | None = Non
     )
 
 
-def verdict(made: Verdict, rollout: Rollout, routed: RouterState, now: Time) -> Event:
-    """The checks were judged; an early look says so."""
-    early = "" if made.final else "early look: "
+def verdict(made: Verdict, rollout: Rollout, router_state: RouterState, now: Time) -> Event:
+    """The checks were evaluated. The message of an interim verdict says that it is one."""
+    early = "" if made.final else "Interim: "
     data: dict[str, object] = {
         "outcome": made.outcome.value,
         "final": made.final,
         "reasons": {finding.check: finding.reason.value for finding in made.findings},
     }
-    return Event(EventKind.VERDICT, f"{early}{made.message}", now, data=context_data(rollout, routed) | data)
+    return Event(EventKind.VERDICT, f"{early}{made.message}", now, data=context_data(rollout, router_state) | data)
 
 
 def log(instance: Instance, lines: str, rollout: Rollout, now: Time) -> Event:
-    """The last lines of an instance that failed or never became ready."""
+    """The last log lines of an instance that failed or never became ready."""
     name = format_names([instance])
     what = instance.detail or f"is {instance.state}" + (
         f", restarted {instance.restarts} times" if instance.restarts else ""
@@ -199,18 +205,18 @@ def log(instance: Instance, lines: str, rollout: Rollout, now: Time) -> Event:
 
 
 def error(kind: EventKind, message: str, pause_seconds: float, retryable: bool, now: Time) -> Event:
-    """`TROUBLE` or `FAULT`: something failed, nothing was touched, and it is tried again after the pause."""
+    """`DRIVER_ERROR` or `INTERNAL_ERROR`: a tick failed and changed nothing; it is retried after the pause."""
     return Event(kind, message, now, data={"retryable": retryable, "pause_seconds": _rounded(pause_seconds)})
 
 
 def recovered(seconds: float, now: Time) -> Event:
-    """What failed works again."""
-    return Event(EventKind.RECOVERED, f"it works again, after {seconds:.1f} s", now, data={"seconds": _rounded(seconds)})
+    """The first tick after errors that succeeded."""
+    return Event(EventKind.RECOVERED, f"Recovered after {seconds:.1f} s.", now, data={"seconds": _rounded(seconds)})
 
 
 def proxy_restarted(now: Time) -> Event:
-    """The proxy had ended."""
-    return Event(EventKind.WARNING, "the proxy did not run and was started; requests of that time were lost", now)
+    """Reading the proxy's state had to start it."""
+    return Event(EventKind.WARNING, "The proxy was down and has been restarted; requests in between failed.", now)
 
 
 def _rounded(seconds: float) -> float:

@@ -1,7 +1,7 @@
-"""Doing the tasks of a step: hooks as short-lived containers, and the comparison of what two releases promise.
+"""The tasks of a step: hooks, which run as short-lived containers, and the comparison of two releases' OpenAPI documents.
 
-A hook is known to its platform by rollout and name, so that an engine that takes over finds the one that was begun, or how
-it ended: no hook runs twice. What came of it is saved before its container is removed.
+The platform identifies a hook by rollout and name, so an engine that takes over finds the running hook or its exit status:
+no hook runs twice. The result is saved before the container is removed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tidegate.openapi_diff.result import CompareOptions, DiffOutcome, DiffResult
 from tidegate.ports import DocumentFetcher
 
 MAX_POLL_SECONDS = 2.0
-MAX_CHANGES = 20  # of a comparison, in the event
+MAX_CHANGES = 20  # in the event of one comparison
 STATES = {
     DiffOutcome.PASSED: TaskState.PASSED,
     DiffOutcome.SKIPPED: TaskState.PASSED,
@@ -31,7 +31,7 @@ STATES = {
 
 
 def advance(context: TickContext, rollout: Rollout, observed: ObservedState, effect: Run) -> tuple[TaskRun, list[Event]]:
-    """Begin the task, or see how it stands: what is to be recorded of it, and what is to be told."""
+    """Start the task or poll it; returns its state and the events to record."""
     before = next((task for task in rollout.tasks if task.name == effect.task), None)
     if effect.task == COMPARE:
         return _run_comparison(context, rollout, observed)
@@ -39,12 +39,12 @@ def advance(context: TickContext, rollout: Rollout, observed: ObservedState, eff
 
 
 def next_poll(run: TaskRun, now: Time) -> Time:
-    """When to look at one that still runs: soon in the beginning, less often the longer it takes."""
+    """When to poll a running task again: often at first, up to `MAX_POLL_SECONDS` later."""
     return now + min(MAX_POLL_SECONDS, max(0.05, (now - run.begun) / 10))
 
 
 def remove_containers(context: TickContext, rollout: Rollout) -> None:
-    """Leave no container of a hook behind."""
+    """Remove the containers of the rollout's hooks."""
     if any(task.name != COMPARE for task in rollout.tasks):
         context.guard()
         context.drivers.platform.clear(rollout.service, rollout.id)
@@ -54,9 +54,9 @@ def remove_containers(context: TickContext, rollout: Rollout) -> None:
 def _hook(
     context: TickContext, rollout: Rollout, observed: ObservedState, name: str, before: TaskRun | None
 ) -> tuple[TaskRun, list[Event]]:
-    """Recorded as begun before it is: so its time counts from the first attempt, whatever happens to the engine."""
+    """Run or poll one hook. It is recorded as started first, so that its timeout counts from the first attempt."""
     if before is None:
-        begun = TaskRun(name, TaskState.RUNNING, context.clock(), message=f"{name} runs")
+        begun = TaskRun(name, TaskState.RUNNING, context.clock(), message=f"Hook {name} started.")
         return begun, [events.task(begun, rollout)]
     job = _job(context, rollout, observed, name)
     context.guard()
@@ -68,16 +68,16 @@ def _hook(
         context.guard()
         context.drivers.platform.end(job)
         state = context.drivers.platform.run(job)
-        return _ended(before, rollout, f"{name} did not end within {limit:g} s", state.log, now)
+        return _ended(before, rollout, f"Hook {name} did not finish within {limit:g} s.", state.log, now)
     if state.status == 0:
-        done = TaskRun(name, TaskState.PASSED, before.begun, now, f"{name} succeeded")
+        done = TaskRun(name, TaskState.PASSED, before.begun, now, f"Hook {name} succeeded.")
         return done, [events.task(done, rollout, {"log": state.log})]
     why = state.detail or f"exit status {state.status}"
-    return _ended(before, rollout, f"{name} failed: {why}", state.log, now)
+    return _ended(before, rollout, f"Hook {name} failed: {why}.", state.log, now)
 
 
 def _ended(begun: TaskRun, rollout: Rollout, message: str, log: str, now: Time) -> tuple[TaskRun, list[Event]]:
-    """One that failed. Where traffic was moved already that is no reason to turn back, but one to tell."""
+    """A hook that failed. After traffic has moved, a failed hook is a warning and does not roll back."""
     state = TaskState.FAILED if begun.name in BLOCKING else TaskState.WARNED
     done = TaskRun(begun.name, state, begun.begun, now, message)
     return done, [events.task(done, rollout, {"log": log})]
@@ -91,7 +91,7 @@ def _job(context: TickContext, rollout: Rollout, observed: ObservedState, name: 
 
 
 def _variables(rollout: Rollout, observed: ObservedState, name: str) -> Mapping[str, str]:
-    """What a hook is told, besides its own environment."""
+    """The environment variables that every hook gets in addition to its own."""
     backend = rollout.backend
     variables = {
         "TIDEGATE_HOOK": name,
@@ -113,16 +113,16 @@ def _variables(rollout: Rollout, observed: ObservedState, name: str) -> Mapping[
 
 
 def _url(listen: str) -> str:
-    """Where an owned proxy listens; a port alone is on every address of its machine."""
+    """The URL of a listening address; a port without a host becomes one of the local machine."""
     if not listen:
         return ""
     host, _, port = listen.rpartition(":")
     return f"http://{host if host not in ('', '*') else '127.0.0.1'}:{port}"
 
 
-# -- comparing --------------------------------------------------------------------------------------------------------
+# -- OpenAPI ----------------------------------------------------------------------------------------------------------
 def _run_comparison(context: TickContext, rollout: Rollout, observed: ObservedState) -> tuple[TaskRun, list[Event]]:
-    """It takes a moment only, so it begins and ends at once."""
+    """Compare at once: it is short enough for one tick."""
     assert rollout.compare is not None
     now = context.clock()
     result = _comparison(context, rollout, observed)
@@ -135,14 +135,14 @@ def _run_comparison(context: TickContext, rollout: Rollout, observed: ObservedSt
 
 
 def _comparison(context: TickContext, rollout: Rollout, observed: ObservedState) -> DiffResult:
-    """One instance of each release is asked."""
+    """Compare the documents of one instance of each release."""
     assert rollout.compare is not None
     if rollout.old is None:
-        return DiffResult(DiffOutcome.SKIPPED, "nothing served before, so there is nothing to compare")
+        return DiffResult(DiffOutcome.SKIPPED, "OpenAPI not compared: this is the first release.")
     old, new = (_address(observed, release) for release in (rollout.old, rollout.new))
     if not old or not new:
         lacking = rollout.new if old else rollout.old
-        return DiffResult(DiffOutcome.UNKNOWN, f"the APIs are not compared: no instance of {lacking} is ready to be asked")
+        return DiffResult(DiffOutcome.UNKNOWN, f"OpenAPI not compared: no instance of {lacking} is ready.")
     return compare_apis(old, new, rollout.compare, context.drivers.documents)
 
 
@@ -157,16 +157,18 @@ DOCUMENT_TIMEOUT_SECONDS = 10.0  # for each document
 
 
 def compare_apis(old_address: str, new_address: str, wanted: CompareOptions, documents: DocumentFetcher) -> DiffResult:
-    """What the new release's document breaks of the old one's. Never raises: a document that could not be had makes the
-    outcome `UNKNOWN`, which `DiffResult.stops` takes for a breaking change where such a one fails."""
+    """The incompatible changes of the new release's document. Never raises.
+
+    A document that cannot be fetched gives the outcome `UNKNOWN`; `DiffResult.stops` decides whether that stops a rollout.
+    """
     try:
         old = documents.fetch(old_address, wanted.path, DOCUMENT_TIMEOUT_SECONDS)
         new = documents.fetch(new_address, wanted.path, DOCUMENT_TIMEOUT_SECONDS)
     except DocumentError as error:
-        return DiffResult(DiffOutcome.UNKNOWN, f"the APIs are not compared: {error.message}")
+        return DiffResult(DiffOutcome.UNKNOWN, f"OpenAPI not compared: {error.message}")
     if old is None and new is None:
-        return DiffResult(DiffOutcome.SKIPPED, f"neither release serves {wanted.path}: there is nothing to compare")
+        return DiffResult(DiffOutcome.SKIPPED, f"OpenAPI not compared: neither release serves {wanted.path}.")
     if old is None or new is None:
         what = "the old release does not serve" if old is None else "the new release does not serve"
-        return DiffResult(DiffOutcome.UNKNOWN, f"the APIs are not compared: {what} {wanted.path}")
+        return DiffResult(DiffOutcome.UNKNOWN, f"OpenAPI not compared: {what} {wanted.path}.")
     return conclude(diff_documents(old, new), wanted.on_breaking)

@@ -1,4 +1,4 @@
-"""The rollouts that this engine holds, and the heartbeat that keeps them."""
+"""The leases that this engine holds on rollouts, and the thread that renews them."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from tidegate.ports import Drivers, EngineStore
 
 logger = structlog.get_logger("tidegate.engine")
 
-RENEWALS_PER_LEASE = 3  # renewals in the time of one lease
+RENEWALS_PER_LEASE = 3  # in the duration of one lease
 
 
 class HeldLease:
-    """One claim in our hands. Safe to use from the thread that drives it and from the heartbeat."""
+    """The lease on one claimed rollout. The thread that drives the rollout and the heartbeat may both use it."""
 
     def __init__(self, claim: Claim, store: EngineStore, lease_seconds: float) -> None:
         self.claim = claim
-        self.drivers: Drivers | None = None  # the drivers of its environment, once they are known
-        self.log_fields: Mapping[str, str] = {"rollout": claim.rollout}  # for the log
+        self.drivers: Drivers | None = None  # the drivers of the rollout's environment, once loaded
+        self.log_fields: Mapping[str, str] = {"rollout": claim.rollout}
         self._store, self._lease_seconds = store, lease_seconds
         self._lost = False
 
     def renew(self) -> None:
-        """Hold it longer. Raises `LeaseLost`, `StoreError`."""
+        """Extend the lease. Raises `LeaseLost`, `StoreError`."""
         try:
             self._store.renew(self.claim, self._lease_seconds)
         except LeaseLost:
@@ -35,22 +35,24 @@ class HeldLease:
             raise
 
     def guard(self) -> None:
-        """Before each effect: raise `LeaseLost` unless the rollout is ours, `StoreError` while that cannot be written.
+        """Check the lease before an effect: raises `LeaseLost` when it is lost, `StoreError` when it cannot be renewed.
 
-        It is a write even when the lease is young. A database that can be read only (a full disk, say) could not record
-        what the effect did, so nothing is moved and nothing is stopped until it takes writes again.
+        Always writes, even when the lease is fresh: a read-only database (for example on a full disk) could not record the
+        effect, so nothing may change until it accepts writes again.
         """
         if self._lost:
-            raise LeaseLost(f"the lease on {self.claim.rollout} with fence {self.claim.fence} was lost")
+            raise LeaseLost(
+                f"Lease on {self.claim.rollout} (fencing token {self.claim.fence}) is lost; another engine drives it."
+            )
         self.renew()
 
 
 class Heartbeat:
-    """Renews every lease that is held, also while its thread is busy with a long effect."""
+    """Renews all leases of this engine, also while their threads are busy with long effects."""
 
     def __init__(self, lease_seconds: float) -> None:
         self._pause = lease_seconds / RENEWALS_PER_LEASE
-        self._held: dict[str, HeldLease] = {}
+        self._leases: dict[str, HeldLease] = {}
         self._lock = threading.Lock()
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
@@ -63,32 +65,32 @@ class Heartbeat:
         self._ending.set()
         self._thread.join()
 
-    def add(self, held: HeldLease) -> None:
-        """Keep it from now on."""
+    def add(self, lease: HeldLease) -> None:
+        """Renew this lease from now on."""
         with self._lock:
-            self._held[held.claim.rollout] = held
+            self._leases[lease.claim.rollout] = lease
 
-    def drop(self, held: HeldLease) -> None:
-        """It was given back, or lost."""
+    def drop(self, lease: HeldLease) -> None:
+        """Stop renewing this lease: it was released or lost."""
         with self._lock:
-            if self._held.get(held.claim.rollout) is held:
-                del self._held[held.claim.rollout]
+            if self._leases.get(lease.claim.rollout) is lease:
+                del self._leases[lease.claim.rollout]
 
     def _run(self) -> None:
         while not self._ending.wait(self._pause):
             with self._lock:
-                present = tuple(self._held.values())
-            for held in present:
-                self._renew(held)
+                present = tuple(self._leases.values())
+            for lease in present:
+                self._renew(lease)
 
-    def _renew(self, held: HeldLease) -> None:
-        """What cannot be renewed now may be renewed at the next beat; before an effect the lease is asked in any case."""
-        log = logger.bind(fence=held.claim.fence, **held.log_fields)
+    def _renew(self, lease: HeldLease) -> None:
+        """Renew one lease. A failure is retried with the next heartbeat; `guard` checks the lease before each effect."""
+        log = logger.bind(fence=lease.claim.fence, **lease.log_fields)
         try:
-            held.renew()
+            lease.renew()
         except LeaseLost:
-            self.drop(held)  # silent: it may have been given back meanwhile; its own thread tells if not
+            self.drop(lease)  # not logged: it may just have been released; otherwise its own thread logs it
         except DriverError as error:
-            log.warning("a lease could not be renewed", error=error.message)
+            log.warning("cannot renew the lease", error=error.message)
         except Exception:
-            log.exception("a lease could not be renewed")
+            log.exception("cannot renew the lease")

@@ -1,4 +1,4 @@
-"""What a line of the log says of the rollout that it is about."""
+"""The fields that identify a rollout in log lines."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from tidegate.core.model import Build, Rollout
 
 
 def build_label(build: Build | None) -> str:
-    """The build that asked for it, as people read it; empty where none did."""
+    """The CI build that requested a rollout, as `job #number`; empty when no build did."""
     return f"{build.job} #{build.number}" if build else ""
 
 
 def log_fields(rollout: Rollout) -> dict[str, str]:
-    """To be bound to the log. Names and numbers only: whatever else a rollout has may be secret."""
+    """Fields to bind to the logger. Names and numbers only, since other fields of a rollout may contain secrets."""
     environment, _, service = rollout.service.partition("/")
     about = {"rollout": rollout.id, "environment": environment, "service": service}
     return about | ({"build": build_label(rollout.build)} if rollout.build else {})

@@ -1,6 +1,6 @@
-"""The engine's own numbers, for Prometheus. Labels are environments and words of closed lists, never names or ids.
+"""The engine's Prometheus metrics. Label values are environments and fixed words, never names of services or ids.
 
-A `Instrumented` part or store behaves as the one that it stands before, and has its errors counted.
+An `Instrumented` driver or store behaves like the one that it wraps and counts its errors.
 """
 
 from __future__ import annotations
@@ -33,10 +33,9 @@ LATENESSES = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0)
 
 
 class EngineMetrics:
-    """What one engine process counts. For many threads.
+    """The metrics of one engine process. Thread-safe.
 
-    What may be counted of these `environments` is there from the beginning, with 0: Prometheus takes no notice of the first
-    step of a series that appears with it.
+    The series of these `environments` start at 0: `increase()` misses the first increment of a series that appears with it.
     """
 
     def __init__(self, environments: Collection[str] = ()) -> None:
@@ -44,28 +43,37 @@ class EngineMetrics:
         on = ["environment", "outcome"]
         self._rollouts = Counter("tidegate_rollouts", "Rollouts that ended, by outcome.", on, registry=own)
         self._seconds = Histogram(
-            "tidegate_rollout_seconds", "From asking for a rollout to its end.", on, buckets=DURATIONS, registry=own
+            "tidegate_rollout_seconds",
+            "Time from the request for a rollout to its end.",
+            on,
+            buckets=DURATIONS,
+            registry=own,
         )
-        self._verdicts = Counter("tidegate_verdicts", "Verdicts that were news, by outcome.", on, registry=own)
+        self._verdicts = Counter(
+            "tidegate_verdicts", "Verdicts whose outcome or reasons changed, by outcome.", on, registry=own
+        )
         self._tasks = Counter(
-            "tidegate_hooks", "Hooks and comparisons that came to a state.", ["environment", "state"], registry=own
+            "tidegate_hooks",
+            "Hooks and OpenAPI comparisons, by the state that they reached.",
+            ["environment", "state"],
+            registry=own,
         )
         self._errors = Counter(
             "tidegate_driver_errors",
-            "Errors of outside parts; environment is empty for the database.",
+            "Errors of drivers and of the database, for which environment is empty.",
             ["environment", "part", "retryable"],
             registry=own,
         )
         self._lateness = Histogram(
             "tidegate_claim_lateness_seconds",
-            "From the moment a rollout was due until an engine took it.",
+            "Time from when a rollout was due until an engine claimed it.",
             buckets=LATENESSES,
             registry=own,
         )
-        self._ticks = Counter("tidegate_ticks", "Ticks, by whether an outside part failed.", ["result"], registry=own)
-        self.internal_errors = Counter("tidegate_internal_errors", "Errors in Tidegate itself.", registry=own)
-        self.leases_held = Gauge("tidegate_leases_held", "Rollouts that this engine drives now.", registry=own)
-        self.leases_lost = Counter("tidegate_leases_lost", "Leases that another engine took meanwhile.", registry=own)
+        self._ticks = Counter("tidegate_ticks", "Ticks, by whether a driver failed.", ["result"], registry=own)
+        self.internal_errors = Counter("tidegate_internal_errors", "Errors in Tidegate itself: bugs.", registry=own)
+        self.leases_held = Gauge("tidegate_leases_held", "Rollouts that this engine is driving.", registry=own)
+        self.leases_lost = Counter("tidegate_leases_lost", "Leases that another engine took over.", registry=own)
         self._begin(environments)
 
     def _begin(self, environments: Collection[str]) -> None:
@@ -83,20 +91,20 @@ class EngineMetrics:
                     self._errors.labels(environment, part, retryable)
 
     def claimed(self, late_seconds: float) -> None:
-        """A rollout was taken, so long after it was due."""
+        """Count a claimed rollout; `late_seconds` is how long it had been due."""
         self._lateness.observe(max(0.0, late_seconds))
 
     def ticked(self, *, failed: bool) -> None:
-        """A tick was made."""
+        """Count a tick."""
         self._ticks.labels("error" if failed else "ok").inc()
 
     def failed(self, environment: str, error: DriverError) -> None:
-        """An outside part failed."""
+        """Count an error of a driver or of the database."""
         part = next((name for kind, name in PARTS.items() if isinstance(error, kind)), "other")
         self._errors.labels("" if part == "database" else environment, part, str(error.retryable).lower()).inc()
 
     def saved(self, rollout: Rollout, events: Sequence[Event], verdict: Verdict | None) -> None:
-        """This was recorded."""
+        """Count what was saved: the verdict, the tasks and the end of the rollout."""
         environment = rollout.service.partition("/")[0]
         if verdict is not None:
             self._verdicts.labels(environment, verdict.outcome.value).inc()
@@ -111,7 +119,7 @@ class EngineMetrics:
 
 
 class Instrumented:
-    """Stands before a part, or the store, and has every `DriverError` counted that it raises."""
+    """Wraps a driver or the store and counts every `DriverError` that it raises."""
 
     def __init__(self, inner: object, environment: str, meter: EngineMetrics) -> None:
         self._inner, self._environment, self._meter = inner, environment, meter
@@ -132,7 +140,7 @@ class Instrumented:
 
 
 class _InstrumentedStore(Instrumented):
-    """Counts what was recorded, too."""
+    """Also counts what is saved."""
 
     def save(self, rollout: Rollout, events: Sequence[Event], fence: int, **more: Any) -> Rollout:
         saved: Rollout = self._counting(cast(EngineStore, self._inner).save)(rollout, events, fence, **more)
@@ -141,17 +149,17 @@ class _InstrumentedStore(Instrumented):
 
 
 def instrument_store(store: EngineStore, meter: EngineMetrics) -> EngineStore:
-    """The store, counted."""
+    """The store with its errors and saves counted."""
     return cast(EngineStore, _InstrumentedStore(store, "", meter))
 
 
 def instrument_ci(ci: CI, environment: str, meter: EngineMetrics) -> CI:
-    """The CI, counted."""
+    """The CI driver with its errors counted."""
     return cast(CI, Instrumented(ci, environment, meter))
 
 
 def instrument_parts(drivers: Drivers, environment: str, meter: EngineMetrics) -> Drivers:
-    """The drivers of an environment, counted."""
+    """The drivers of an environment with their errors counted."""
     return replace(
         drivers,
         platform=cast(Platform, Instrumented(drivers.platform, environment, meter)),

@@ -1,7 +1,7 @@
-"""The outbox: hands the events of rollouts to the CI whose builds asked for them, at least once and in order.
+"""The outbox: delivers the events of a rollout to the CI whose build requested it, in order and at least once.
 
-It runs beside the worker in a thread of its own, so a CI that is slow or down never holds a rollout up. What was delivered
-is recorded after it was: a crash in between delivers once more.
+It has its own thread, so a CI that is slow or down never delays a rollout. A delivery is recorded after it was made; a
+crash in between repeats it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MAX_PAUSE_SECONDS = 300.0
 
 
 class Outbox(BackgroundThread):
-    """Delivers while it is entered. `cis` by environment; `address` is where people reach this server."""
+    """Delivers events inside its `with` block. `cis` is by environment; `address` is the public URL of this server."""
 
     def __init__(self, store: Store, cis: Mapping[str, CI], clock: Clock, address: str) -> None:
         super().__init__("outbox")
@@ -41,13 +41,13 @@ class Outbox(BackgroundThread):
                     self._deliver(delivery)
                     continue
             except DriverError as error:
-                logger.warning("the outbox cannot work", error=error.message)
-            except Exception:  # a mistake of ours with one delivery must not end those of all others
-                logger.exception("the outbox failed")
+                logger.warning("cannot read the outbox", error=error.message)
+            except Exception:  # a bug that one delivery triggers must not stop the others
+                logger.exception("delivery to the CI failed unexpectedly")
             self._stopping.wait(POLL_SECONDS)
 
     def _deliver(self, delivery: Delivery) -> None:
-        """The next events of one rollout, until one cannot be delivered now."""
+        """Deliver the pending events of one rollout, up to the first that fails."""
         rollout, signals = self._store.load(delivery.rollout)
         with bound_contextvars(**log_fields(rollout)):
             self._deliver_events(delivery, rollout, signals)
@@ -62,19 +62,19 @@ class Outbox(BackgroundThread):
                 if error.retryable:
                     self._postpone(delivery, event, error)
                     return
-                logger.error("the CI is not told of an event", event=event.number, error=error.message)
+                logger.error("skipped an event that the CI rejected", event=event.number, error=error.message)
             self._store.delivered(rollout.id, event.number, LEASE_SECONDS)
         self._store.postpone_delivery(rollout.id, self._clock(), failed=False)
 
     def _deliver_event(self, rollout: Rollout, event: Event, signals: tuple[Signal, ...]) -> None:
         ci = self._cis.get(rollout.service.partition("/")[0])
         if ci is None or rollout.build is None:
-            return  # the environment has none any more: there is nobody to tell
+            return  # the environment no longer has a CI
         link = f"{self._address}/v1/rollouts/{rollout.id}/report"
         ci.report(rollout.build, Notice(rollout, event, link, signals))
 
     def _postpone(self, delivery: Delivery, event: Event, error: CIError) -> None:
         pause = min(MAX_PAUSE_SECONDS, INITIAL_PAUSE_SECONDS * 2.0 ** min(delivery.failures, 10))
         fields = {"number": event.number, "pause_seconds": pause, "error": error.message}
-        logger.warning("the CI cannot be told yet", **fields)
+        logger.warning("cannot deliver an event to the CI; will retry", **fields)
         self._store.postpone_delivery(delivery.rollout, self._clock() + pause, failed=True)

@@ -1,10 +1,10 @@
-"""The prober: asks services from outside while their rollouts are live, as their clients do, and counts what comes.
+"""The prober: sends requests to services during their rollouts, as their clients do, and counts the responses.
 
-Gentle and bounded: one request at a time for a rollout, never two closer than a tenth of a second, and none is made up for.
-Every other request goes over a new connection, the rest over one that is kept: a switch must lose neither. What it counts
-is for the report and decides nothing. It never raises into the engine.
+For each rollout it sends one request at a time, at most ten in a second, and does not make up for delays. It alternates
+between a new and a kept-alive connection, since a switch must lose neither. The counts appear in the report and decide
+nothing. It never raises into the engine.
 
-An engine that takes a rollout over begins to count anew, which `ProbeStats.since` tells.
+An engine that takes over a rollout starts counting from zero; `ProbeStats.since` has the start time.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from tidegate.ports import Clock, ProbeClient
 
 logger = structlog.get_logger("tidegate.probing")
 
-MAX_ROLLOUTS = 32  # rollouts at a time; of more nothing is counted
-MAX_RELEASES = 16  # names that answers give
+MAX_ROLLOUTS = 32  # probed concurrently; further rollouts are not probed
+MAX_RELEASES = 16  # release names taken from responses
 MAX_NAME_LENGTH = 100
-MAX_FAILURES = 5  # told with their reason, of one rollout
-ABANDONED_SECONDS = 3600.0  # without a word of the rollout: another engine drives it, most likely
-CLOSE_SECONDS = 5.0  # at most, for requests that are still on their way when all ends
+MAX_FAILURES = 5  # recorded with their reason, for each rollout
+ABANDONED_SECONDS = 3600.0  # not ticked for so long: another engine probably drives the rollout
+CLOSE_SECONDS = 5.0  # at most, for requests in flight on shutdown
 
 
 @dataclass
 class _ProbedRollout:
-    """One rollout that is being probed, or was until its last request is done."""
+    """A rollout being probed, until its last request is done."""
 
     probe: Probe
     counts: ProbeStats
@@ -41,7 +41,7 @@ class _ProbedRollout:
 
 
 class Prober:
-    """Probes the rollouts that it is told of, each in a thread of its own. All of it may be called from any thread."""
+    """Probes rollouts, each in its own thread. Thread-safe."""
 
     def __init__(self, visitor: Callable[[Probe], ProbeClient], clock: Clock) -> None:
         self._visitor, self._clock = visitor, clock
@@ -49,8 +49,8 @@ class Prober:
         self._rollouts: dict[str, _ProbedRollout] = {}
 
     def begin(self, rollout: str, probe: Probe) -> None:
-        """Probe it from now on. To be repeated while the rollout is driven: one that nobody speaks of is given up, and one
-        whose address is still asked for the rollout before waits for that to end."""
+        """Start probing a rollout. Call it with every tick: a rollout without calls for `ABANDONED_SECONDS` is dropped, and
+        one whose URL is still probed for another rollout starts when that one ends."""
         with self._lock:
             known = self._rollouts.get(rollout)
             if known is not None:
@@ -66,13 +66,13 @@ class Prober:
             new.thread.start()
 
     def counts(self, rollout: str) -> ProbeStats | None:
-        """What was counted so far; None for a rollout that is not probed: not known."""
+        """The counts so far; None for a rollout that is not probed."""
         with self._lock:
             known = self._rollouts.get(rollout)
             return None if known is None or known.stopping.is_set() else known.counts
 
     def end(self, rollout: str) -> None:
-        """Probe it no more and forget it; does not wait. No error when it is not probed."""
+        """Stop probing a rollout and drop its counts; does not wait. Does nothing when it is not probed."""
         with self._lock:
             known = self._rollouts.get(rollout)
             if known is not None:
@@ -81,7 +81,7 @@ class Prober:
                     del self._rollouts[rollout]
 
     def close(self) -> None:
-        """End all. Requests that are still on their way are waited for a little."""
+        """Stop all probing; waits up to `CLOSE_SECONDS` for requests in flight."""
         with self._lock:
             rollouts = list(self._rollouts.values())
         for rollout in rollouts:
@@ -92,13 +92,13 @@ class Prober:
                 thread.join(max(0.0, deadline - time.monotonic()))
 
     def _run(self, rollout: str, probing: _ProbedRollout) -> None:
-        """Until it is told to stop, or nobody spoke of the rollout for long. A mistake of ours is not made again."""
+        """Probe until stopped or abandoned. After an unexpected error the rollout is not probed again."""
         broken = False
         try:
             self._probe(probing)
         except Exception:
             broken = True
-            logger.exception("it is not probed", rollout=rollout, url=probing.probe.url)
+            logger.exception("probing failed; stopped for this rollout", rollout=rollout, url=probing.probe.url)
         with self._lock:
             probing.thread = None
             if not broken or probing.stopping.is_set():
@@ -124,7 +124,7 @@ class Prober:
 
 
 def add_result(before: ProbeStats, probe: Probe, visit: ProbeResult, now: float) -> ProbeStats:
-    """With one more request, which ended now."""
+    """The counts with one more request, which ended at `now`."""
     failed = bool(visit.trouble)
     one = ProbeCounts(1, int(failed), int(not failed and visit.seconds > probe.slow_seconds))
     failures = before.failures

@@ -1,4 +1,4 @@
-"""Forgets what is old, now and then, in a thread of its own beside the worker."""
+"""The hourly cleanup of data older than the retention settings."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from tidegate.ports import Clock, Store
 logger = structlog.get_logger("tidegate.pruning")
 
 INTERVAL_SECONDS = 3600.0
-BATCH_PAUSE_SECONDS = 0.2  # two batches, so that others come in between
+BATCH_PAUSE_SECONDS = 0.2  # between two batches, to let other writers in
 
 
 class Pruner(BackgroundThread):
-    """Prunes while it is entered: shortly after the start, and then each hour. None: it is kept for ever."""
+    """Prunes inside its `with` block, at the start and then every hour. Ages are in seconds; None keeps data for ever."""
 
     def __init__(self, store: Store, clock: Clock, samples_seconds: float | None, rollouts_seconds: float | None) -> None:
         super().__init__("pruner")
@@ -30,19 +30,20 @@ class Pruner(BackgroundThread):
             try:
                 self.prune()
             except DriverError as error:
-                logger.warning("what is old could not be pruned", error=error.message)
+                logger.warning("cannot delete old data", error=error.message)
             except Exception:
                 logger.exception("pruning failed")
             self._stopping.wait(INTERVAL_SECONDS)
 
     def retention(self) -> Retention:
-        """What is old now."""
+        """The points in time before which data is deleted now."""
         now = self._clock()
         ages = (self._samples_seconds, self._rollouts_seconds)
         return Retention(*(None if age is None else now - age for age in ages))
 
     def prune(self) -> tuple[int, int, int]:
-        """Batch after batch, until nothing is left or another engine does it; how many samples, rollouts, releases."""
+        """Delete in batches until nothing is left or another engine prunes. Returns the numbers of samples, rollouts and
+        releases deleted."""
         retention, samples, rollouts, releases = self.retention(), 0, 0, 0
         while not self._stopping.is_set():
             done = self._store.prune(retention)
@@ -51,5 +52,5 @@ class Pruner(BackgroundThread):
                 break
             self._stopping.wait(BATCH_PAUSE_SECONDS)
         if samples or rollouts:
-            logger.info("pruned", samples=samples, rollouts=rollouts, releases=releases)
+            logger.info("deleted old data", samples=samples, rollouts=rollouts, releases=releases)
         return samples, rollouts, releases

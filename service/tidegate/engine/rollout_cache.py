@@ -1,4 +1,4 @@
-"""What a process remembers of a rollout between ticks."""
+"""The state that an engine process caches for a rollout between ticks."""
 
 from __future__ import annotations
 
@@ -12,56 +12,56 @@ from tidegate.core.phases import Phase
 from tidegate.core.rollout_state import RolloutState
 from tidegate.core.routing import RouterState
 
-MAX_OBSERVATION_AGE_SECONDS = 0.1  # a look this young serves the next decision too, where nothing was done to what it shows
-FREE_REPEATS = 3  # the same effect upon the same world, so often without a pause
-REPEAT_SECONDS = 0.05  # then this, doubled with each further one
+MAX_OBSERVATION_AGE_SECONDS = 0.1  # a younger observation is reused if no effect changed what it shows
+FREE_REPEATS = 3  # repeats of an effect on the same observed state without a pause
+REPEAT_SECONDS = 0.05  # the pause after that, doubled with each further repeat
 MAX_REPEAT_SECONDS = 5.0
-MAX_REPEATS = 200  # different effects remembered in one step
+MAX_REPEATS = 200  # different effects remembered for one step
 Position = tuple[Phase, int]
 
 
 @dataclass
 class RolloutCache:
-    """What one process remembers of one rollout between ticks.
+    """What one process remembers about one rollout between ticks.
 
-    Nothing in it is needed to go on rightly: it keeps the story short, the pauses growing and the looks few.
+    Correctness never depends on it. It avoids repeated events, lets pauses grow, and saves observations.
     """
 
-    log_fields: Mapping[str, str] | None = None  # what the log says of it; None: this process did not drive it before
-    clock_offset: float | None = None  # how far the clock was from one that only goes forward, when it drove it last
+    log_fields: Mapping[str, str] | None = None  # None: this process has not driven the rollout yet
+    clock_offset: float | None = None  # from the clock to the monotonic clock, at the last tick
     instances: tuple[Instance, ...] | None = None
     router: RouterState | None = None
     preview: RouterState | None = None
     observed_at: Time = 0.0
-    unobserved_since: Time | None = None  # the last look, while no other succeeded since
+    unobserved_since: Time | None = None  # the last observation before observing began to fail
     since: Time = float("-inf")  # waiting for instances counts from here at the earliest
-    failures: int = 0  # in a row
+    failures: int = 0  # consecutive
     failing_since: Time = 0.0  # the first of them
-    stuck_since: Time | None = None  # since when it fails in a way that waiting does not mend
+    stuck_since: Time | None = None  # the first of consecutive failures that a retry cannot fix
     last_error: str = ""
     event_noted_at: Time = float("-inf")
-    tailed: set[str] = field(default_factory=set)  # instances whose last lines were told
+    tailed: set[str] = field(default_factory=set)  # ids of instances whose last log lines were recorded
     step: Position | None = None
-    analysis: CanaryAnalysis | None = None  # the judge, as it was after the last look that was saved
-    measurements: int = 0  # saved ones that the trial knows of
+    analysis: CanaryAnalysis | None = None  # as of the last saved measurement
+    measurements: int = 0  # saved ones that `analysis` contains
     fence: int = 0  # of the last claim
-    interrupted: bool = False  # another engine had a claim since the trial's last look
-    frozen: str = ""  # the freeze that was told and is waited for
-    proxy_restarted: bool = False  # a look had to start the proxy, which is still to be told
+    interrupted: bool = False  # another engine held a claim since the last measurement in `analysis`
+    frozen: str = ""  # the freeze that the rollout waits for and that an event was recorded for
+    proxy_restarted: bool = False  # an observation restarted the proxy; the event is still to be recorded
     repeats: dict[Hashable, tuple[int, Time]] = field(default_factory=dict)
 
     def record_claim(self, fence: int) -> None:
-        """Under this fence now, which is one more than the last where nobody else drove the rollout meanwhile."""
+        """Note the present fencing token. A gap to the previous one means that another engine drove the rollout."""
         self.interrupted |= fence > self.fence + 1
         self.fence = fence
 
     def forget_observation(self) -> None:
-        """The next tick looks anew."""
+        """Make the next tick observe the platform and the proxy again."""
         self.instances = self.router = self.preview = None
 
     def shift_clock(self, seconds: float) -> None:
-        """The clock jumped, and its moments with it. The judge begins with what was saved, for its next question asks from
-        where the last one ended."""
+        """Move all times by a jump of the clock. The analysis is restored from the saved measurements, because its next
+        query starts where the last one ended."""
         self.failing_since += seconds
         self.since += seconds
         self.unobserved_since = None if self.unobserved_since is None else self.unobserved_since + seconds
@@ -72,7 +72,7 @@ class RolloutCache:
         self.forget_observation()
 
     def mark_stopping(self, gone: Collection[Instance]) -> None:
-        """What the platform will say of these from now on, until they are gone."""
+        """Show these instances as stopping until they are gone, as the platform will."""
         if self.instances is not None:
             ids = {instance.id for instance in gone}
             stopping = (
@@ -82,8 +82,8 @@ class RolloutCache:
             self.instances = tuple(stopping)
 
     def record_observation(self, state: RolloutState) -> None:
-        """A look succeeded. What is waited for has the time of its deadline in our sight, from when it was last all there:
-        instances that went with their host long after the step began have it, too."""
+        """Observing succeeded. The deadline for instances counts only time in which they could be observed, from when all
+        were last there: so instances lost with their host long after the start of the step get the full deadline."""
         if self.unobserved_since is not None:
             start = state.counted_from
             self.since = start + max(0.0, state.now - max(start, self.unobserved_since))
@@ -92,16 +92,16 @@ class RolloutCache:
             self.since = state.now
 
     def record_failed_observation(self) -> None:
-        """A look failed."""
+        """Observing failed."""
         self.unobserved_since = self.observed_at if self.unobserved_since is None else self.unobserved_since
 
     def pause_after(self, step: Position, effect: Hashable, now: Time) -> float:
-        """Seconds to wait after this effect: none as a rule, more and more when it is repeated and changes nothing."""
+        """Seconds to wait after this effect: usually 0, growing when an effect is repeated and changes nothing."""
         if step != self.step or len(self.repeats) > MAX_REPEATS:
             self.step, self.repeats = step, {}
         count, last = self.repeats.get(effect, (0, now))
         if now - last > max(2 * _repeat_pause(count), MAX_REPEAT_SECONDS / 10):
-            count = 0  # it is repeated, but slowly
+            count = 0  # repeated, but slowly enough
         self.repeats[effect] = (count + 1, now)
         return _repeat_pause(count + 1)
 

@@ -1,21 +1,21 @@
-"""One tick of one rollout: load, look, decide, then either one write or one effect.
+"""One tick of one rollout: load, observe, decide, then either one write or one effect.
 
-Everything that matters is in the database and in the world, so a crash anywhere is healed by the next tick.
+All state is in the database, the platform and the proxy, so the next tick recovers from a crash at any point.
 
-What follows from a failure of an outside part:
+What happens when a driver fails:
 
-| What failed | Waiting may help | Waiting does not help |
+| Failure of | Retryable error | Other error |
 |---|---|---|
-| anything, before anything moved | again, with growing pauses | `failed`, with the part's sentence |
-| looking | again; nothing is touched while blind | again; after the healthy deadline `failed`: halted, traffic stays |
-| `Start` | again, until its deadline | gives up at once: turns back, or on the way back halts |
-| `Shift` | again | again; after the healthy deadline gives up |
-| `Stop` | again | again; after the healthy deadline `failed`: a leftover is no reason to move traffic |
-| the metrics | only its check is inconclusive | the same |
-| the database | again; nothing is touched | the same |
+| anything, while pending | retry with growing pauses | `failed`, with the driver's message |
+| observing | retry; nothing is changed meanwhile | retry; after the healthy deadline `failed`: halted, traffic stays |
+| `Start` | retry until its deadline | roll back at once; during a rollback halt |
+| `Shift` | retry | retry; after the healthy deadline roll back or halt |
+| `Stop` | retry | retry; after the healthy deadline `failed`: a leftover instance is no reason to move traffic |
+| the metrics | the check is inconclusive | the same |
+| the database | retry; nothing is changed | the same |
 
-A refused `Shift` also asks whether the lease is still ours, for a router refuses a fence older than the last it saw. The
-deadline counts from the first of the failures in this process, and not while paused.
+A rejected `Shift` also checks the lease, since a router rejects a fencing token older than the last one that it saw. The
+deadline counts from the first of consecutive failures in this process, and not while paused.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ from tidegate.ports import Clock, Drivers, EngineStore
 
 __all__ = ["RolloutCache", "TickResult", "tick"]
 
-LEASE_SECONDS = 15.0  # what a lone tick renews its lease for
+LEASE_SECONDS = 15.0  # renewal when no `guard` is given
 MAX_RECORDED = 10  # marks and moves in one transaction
 NOTHING_OBSERVED = ObservedState((), RouterState())
 
@@ -71,13 +71,13 @@ def tick(
     guard: Callable[[], None] | None = None,
     prober: Prober | None = None,
 ) -> TickResult:
-    """Make the single next move of the claimed rollout.
+    """Make the next single move of the claimed rollout.
 
-    `cache` is what this process remembers of it, handed in again with each tick. `guard` is asked before each effect and
-    raises `LeaseLost` when the rollout is not ours any more; left out, the store is asked. `prober` asks the service from
-    outside meanwhile.
+    `cache` is this process's state of the rollout; pass the same one to every tick. `guard` is called before every effect
+    and raises `LeaseLost` when another engine drives the rollout; by default it renews the lease in the store. `prober`
+    probes the service meanwhile.
 
-    Raises `LeaseLost`; every failure of an outside part is in the answer.
+    Raises `LeaseLost`. Errors of drivers and of the database are in the result.
     """
     guard = guard or (lambda: store.renew(claim, LEASE_SECONDS))
     context = TickContext(claim, store, drivers, clock, cache or RolloutCache(), guard, prober)
@@ -88,7 +88,7 @@ def tick(
         context.cache.record_failed_observation()
         return _retry(context, error)
     if not rollout.phase.live:
-        return TickResult(f"it is {rollout.phase} already", finished=True)
+        return TickResult(f"rollout has ended: {rollout.phase}", finished=True)
     context.probe(rollout)
     observed, decision = None, None
     try:
@@ -105,9 +105,9 @@ def tick(
 
 
 def _decide_unobserved(context: TickContext, rollout: Rollout, signals: Sequence[Signal]) -> Decision | None:
-    """What can be decided without looking: all that comes before anything moves, and that engines died too often.
+    """The decision, where it needs no observation: everything while pending, and the limit of takeovers.
 
-    The latter comes before the look, since it may be the look that they die of.
+    The latter comes before observing, because observing may be what engines crash on.
     """
     if rollout.phase is Phase.PENDING:
         return _decide(context, rollout, NOTHING_OBSERVED, signals)
@@ -151,10 +151,10 @@ def _wait(context: TickContext, rollout: Rollout, decision: Wait) -> TickResult:
 def _record(
     context: TickContext, rollout: Rollout, signals: Sequence[Signal], observed: ObservedState, decision: Mark | Move
 ) -> TickResult:
-    """Record a moment or a move, before anything follows from it; what failed says its last words first.
+    """Record a mark or a move before anything follows from it, with the last log lines of failed instances.
 
-    What is to be recorded next of the same look is recorded with it, in one transaction: that the proxy serves what the
-    step wants, that all stands, that the step is left. A change of phase is always the last.
+    Further marks and moves that follow from the same observation go into the same transaction: traffic confirmed, step
+    ready, step left. A change of phase is always the last.
     """
     first, before, new_events = decision, rollout, list[Event]()
     for _ in range(MAX_RECORDED):
@@ -185,9 +185,9 @@ def _record(
 def _instances_to_tail(
     rollout: Rollout, signals: Sequence[Signal], observed: ObservedState, decision: Move
 ) -> list[Instance]:
-    """The instances that a turn for the worse is about, the failed ones first.
+    """The instances whose log explains a rollback or a failure, the failed ones first.
 
-    One that is merely not ready yet is heard only when nothing else led to the turn: no verdict and no person.
+    Instances that are only not ready yet are included when neither a verdict nor a person caused the change.
     """
     if decision.phase not in (Phase.ROLLING_BACK, Phase.FAILED) or decision.phase is rollout.phase:
         return []
@@ -202,7 +202,7 @@ def _instances_to_tail(
 
 
 def _begin(context: TickContext, rollout: Rollout) -> TickResult:
-    """The image is known and everything answers: from here on it runs."""
+    """Pin the image, check the drivers, and start the rollout."""
     digest, spared, new_events = effects.pin(context, rollout)
     rollout = replace(rollout, digest=digest, spared=spared)
     now = context.clock()
@@ -217,20 +217,20 @@ def _begin(context: TickContext, rollout: Rollout) -> TickResult:
 
 
 def _quarantined(context: TickContext, rollout: Rollout) -> Move | None:
-    """What was turned back before is not tried again unless somebody insists."""
+    """The end of the rollout when its image is in quarantine and the request does not force it."""
     row = None if rollout.forced else context.store.quarantined(rollout.service, rollout.digest)
     if row is None:
         return None
-    what = f"{rollout.image} is in quarantine: this image was turned back as {row.release.id}"
-    return Move(Phase.ROLLED_BACK, f"{what}; deploy another one, or this one by force")
+    what = f"Not deployed: {rollout.image} is in quarantine, because {row.release.id} with this image was rolled back."
+    return Move(Phase.ROLLED_BACK, f"{what} Deploy another image, or use --force.")
 
 
 def _judge(
     context: TickContext, rollout: Rollout, signals: Sequence[Signal], observed: ObservedState, decision: Judge
 ) -> TickResult:
-    """Ask the metrics and record the verdict. It is told when it is news.
+    """Query the metrics and record the verdict, with an event when it changed.
 
-    As a rule a wait follows, for which nothing has to be read again: a signal that came meanwhile makes it due at once.
+    Usually a wait follows, which needs no new observation: a signal that arrived meanwhile makes the rollout due at once.
     """
     verdict, measurement, analysis = effects.analyze(context, rollout, observed, decision)
     new_events = (
@@ -246,7 +246,7 @@ def _judge(
 
 
 def _run(context: TickContext, rollout: Rollout, observed: ObservedState, decision: Run) -> TickResult:
-    """Record how the task stands, when that is news."""
+    """Start or poll a task, and record a change of its state."""
     run, new_events = hooks.advance(context, rollout, observed, decision)
     context.cache.forget_observation()
     if new_events:
@@ -258,7 +258,7 @@ def _run(context: TickContext, rollout: Rollout, observed: ObservedState, decisi
 
 
 def _is_news(before: Verdict | None, after: Verdict, signals: Sequence[Signal]) -> bool:
-    """Whether the outcome or a reason changed, it is the first final one, or somebody asked for it."""
+    """Whether the outcome or a reason changed, the verdict is the first final one, or a person asked to verify."""
     if before is None or (after.final and not before.final):
         return True
     if any(signal.kind is SignalKind.VERIFY and before.at < signal.at <= after.at for signal in signals):
@@ -274,7 +274,7 @@ def _summary(verdict: Verdict) -> object:
 
 
 def _act(context: TickContext, rollout: Rollout, observed: ObservedState, decision: Start | Shift | Stop) -> TickResult:
-    """Do it, then tell it."""
+    """Carry out the effect, then record its events."""
     match decision:
         case Start():
             new_events = effects.start(context, rollout, observed, decision)
@@ -288,10 +288,10 @@ def _act(context: TickContext, rollout: Rollout, observed: ObservedState, decisi
 
 
 def _pace(context: TickContext, rollout: Rollout, observed: ObservedState, decision: Decision) -> TickResult:
-    """Again at once; after a pause when the same is done to the same world again and again."""
+    """Tick again at once, or after a pause when the same effect on the same observed state repeats."""
     now = context.clock()
-    world = (observed.instances, observed.routed.members, frozenset(observed.routed.draining))
-    pause = context.cache.pause_after((rollout.phase, rollout.cursor), (decision, world), now)
+    state = (observed.instances, observed.routed.members, frozenset(observed.routed.draining))
+    pause = context.cache.pause_after((rollout.phase, rollout.cursor), (decision, state), now)
     return TickResult(decision.why, now + pause if pause else None)
 
 
@@ -306,7 +306,7 @@ def _handle_error(
     decision: Decision | None,
     error: DriverError,
 ) -> TickResult:
-    """What follows from a failure; see the table at the top of this file."""
+    """The result after an error; see the table at the top of this file."""
     if observed is None:
         context.cache.record_failed_observation()
     way_out = _move_after_error(context, rollout, observed, decision, error)
@@ -323,7 +323,7 @@ def _handle_error(
 def _move_after_error(
     context: TickContext, rollout: Rollout, observed: ObservedState | None, decision: Decision | None, error: DriverError
 ) -> Move | None:
-    """The change of direction that a failure leads to; None means to try again."""
+    """The rollback or halt that an error leads to; None means retry."""
     if error.retryable or isinstance(error, StoreError):
         return None
     if rollout.phase is Phase.PENDING:
@@ -334,12 +334,12 @@ def _move_after_error(
     if begun is None or rollout.paused or context.clock() - begun <= limit:
         return None
     if isinstance(decision, Shift) and observed is not None:
-        return roll_back_or_halt(rollout, observed, f"traffic could not be moved for {limit:g} s: {error.message}")
-    return Move(Phase.FAILED, f"halted after {limit:g} s: {error.message}")
+        return roll_back_or_halt(rollout, observed, f"Cannot move traffic for {limit:g} s: {error.message}")
+    return Move(Phase.FAILED, f"Halted after {limit:g} s of errors: {error.message}")
 
 
 def _retry(context: TickContext, error: DriverError) -> TickResult:
-    """Nothing is touched; look again after a pause."""
+    """Change nothing and retry after a pause."""
     if isinstance(error, StoreError):
-        context.cache.tailed.clear()  # what was to be told with it was not
+        context.cache.tailed.clear()  # the log events of this tick may not have been saved
     return back_off(context.claim, context.store, context.clock, context.cache, error.message, retryable=error.retryable)

@@ -1,4 +1,4 @@
-"""What a tick works with, what it remembers, and what it answers."""
+"""The context and the result of a tick, and the back-off after errors."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from tidegate.ports import Clock, Drivers, EngineStore
 logger = structlog.get_logger("tidegate.engine")
 BACKOFF_SECONDS = 0.25  # after the first failure; doubled with each further one
 MAX_BACKOFF_SECONDS = 10.0
-REPEATED_EVENT_SECONDS = 60.0  # the same trouble is told again after this
-LASTING_ERROR_SECONDS = 5.0  # and after this when it was over in between: the story must not end with that it works again
+REPEATED_EVENT_SECONDS = 60.0  # the event of a lasting error is repeated after this
+LASTING_ERROR_SECONDS = 5.0  # or after this following a recovery, so that "recovered" is not the last event
 
 
 @dataclass(frozen=True, slots=True)
 class TickResult:
-    """What came of a tick.
+    """The result of a tick.
 
-    `due` is when to look again; None means at once. `finished`: never again. `failed`: an outside part, or Tidegate
-    itself, failed.
+    `due` is when to tick again; None means at once. `finished`: the rollout has ended. `failed`: a driver, the database or
+    Tidegate itself failed.
     """
 
     message: str
@@ -45,7 +45,7 @@ class TickResult:
 
 @dataclass(frozen=True)
 class TickContext:
-    """What a tick works with. `guard` raises `LeaseLost` when the rollout is no longer ours to drive."""
+    """What a tick works with. `guard` raises `LeaseLost` when another engine drives the rollout."""
 
     claim: Claim
     store: EngineStore
@@ -54,15 +54,15 @@ class TickContext:
     cache: RolloutCache
     guard: Callable[[], None]
     prober: Prober | None = None
-    freezes: dict[str, Freeze | None] = field(default_factory=dict)  # by environment, as far as they were asked for
+    freezes: dict[str, Freeze | None] = field(default_factory=dict)  # by environment, loaded on demand
 
     @property
     def since(self) -> Time:
-        """From when waiting for instances counts at the earliest; this engine's own downtime does not."""
+        """Waiting for instances counts from here at the earliest, so that the downtime of engines does not count."""
         return max(self.claim.since, self.cache.since)
 
     def frozen(self, rollout: Rollout) -> str:
-        """By whom and why its environment is frozen, else empty; asked only where something could be kept back, once."""
+        """The message of the freeze of its environment, else empty. Loaded once, and only where a freeze has an effect."""
         begins = rollout.phase is Phase.PENDING or (rollout.phase is Phase.RUNNING and rollout.settled is not None)
         if not begins:
             return ""
@@ -80,7 +80,7 @@ class TickContext:
         self.cache.frozen = waits
 
     def note(self, *new_events: Event) -> None:
-        """Events alone, under our fence. Raises `LeaseLost`."""
+        """Record events under the fencing token. Raises `LeaseLost`."""
         self.store.note(self.claim.rollout, self._with_probes(new_events), self.claim.fence)
 
     def save(
@@ -90,7 +90,7 @@ class TickContext:
         verdict: Verdict | None = None,
         measurement: Measurement | None = None,
     ) -> Rollout:
-        """The rollout as it now stands, under our fence. Raises `LeaseLost`."""
+        """Save the rollout with its events under the fencing token. Raises `LeaseLost`."""
         new_events = self._with_probes(new_events)
         return self.store.save(rollout, new_events, self.claim.fence, verdict=verdict, measurement=measurement)
 
@@ -99,12 +99,12 @@ class TickContext:
         return new_events if prober is None else events.with_probes(new_events, prober.counts(self.claim.rollout))
 
     def probe(self, rollout: Rollout) -> None:
-        """Ask the service from outside while the rollout moves anything; what it counts decides nothing."""
+        """Probe the service once the rollout runs. The counts decide nothing."""
         if self.prober is not None and rollout.probe is not None and rollout.phase is not Phase.PENDING:
             self.prober.begin(rollout.id, rollout.probe)
 
     def observe(self, rollout: Rollout) -> ObservedState:
-        """The world, asked from the world; a very young look at what was not touched since serves again."""
+        """The observed state of the platform and the proxy; very recent observations without an effect since are reused."""
         cache, now = self.cache, self.clock()
         if not 0.0 <= now - cache.observed_at < MAX_OBSERVATION_AGE_SECONDS:
             cache.forget_observation()
@@ -114,7 +114,7 @@ class TickContext:
         return ObservedState(cache.instances, *self.read_proxy(rollout.backend))
 
     def read_proxy(self, backend: Backend) -> tuple[RouterState, RouterState]:
-        """What the proxy does for the service and for its preview, as far as it was not just asked."""
+        """The proxy's state for the service and for its preview, from the cache where it is fresh."""
         cache, place = self.cache, backend.previewed
         if cache.router is None:
             cache.router = self.drivers.router.read(backend)
@@ -125,7 +125,7 @@ class TickContext:
         return cache.router, cache.preview
 
     def peers(self, rollout: Rollout) -> tuple[Peer, ...]:
-        """The other rollouts of its group, as they stand."""
+        """The other rollouts of its group."""
         if not rollout.group:
             return ()
         others = self.store.peers(rollout.id, rollout.group)
@@ -145,9 +145,9 @@ def back_off(
     kind: EventKind = EventKind.DRIVER_ERROR,
     retryable: bool = True,
 ) -> TickResult:
-    """Something failed and nothing was touched: tell it, but not the same again and again, and pause, each time longer.
+    """Record an error of a tick that changed nothing, without repeating the same event, and pause longer each time.
 
-    Raises `LeaseLost`: what failed may have failed because another engine drives the rollout by now.
+    Raises `LeaseLost`, which may be what caused the error.
     """
     now = clock()
     cache.forget_observation()
@@ -165,18 +165,18 @@ def back_off(
 
 
 def _note(claim: Claim, store: EngineStore, event: Event) -> None:
-    """Note it if the database can; the log has it in any case."""
+    """Record the event; when the database fails, the log has it."""
     try:
         store.note(claim.rollout, [event], claim.fence)
     except StoreError as error:
-        logger.warning("the database does not take the event", error=error.message)
+        logger.warning("cannot write the event to the database", error=error.message)
 
 
 def report_recovery(context: TickContext) -> None:
-    """After a tick that worked: trouble that was told is told to be over, and a proxy that ended is told of."""
+    """After a tick without errors: record the recovery from recorded errors, and a restart of the proxy."""
     cache = context.cache
     if cache.proxy_restarted:
-        logger.warning("the proxy did not run and was started")
+        logger.warning("the proxy was down and has been restarted")
         context.note(events.proxy_restarted(context.clock()))
         cache.proxy_restarted = False
     if cache.failures == 0:

@@ -1,4 +1,4 @@
-"""The engine: claims due rollouts and ticks them in a few threads until it is asked to stop."""
+"""The engine's main loop: claims due rollouts and ticks them in a thread pool until it is stopped."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ from tidegate.ports import Clock, Drivers, EngineStore
 
 logger = structlog.get_logger("tidegate.engine")
 
-SHORT_WAIT_SECONDS = 0.25  # waits up to this are waited for with the claim in hand
-MAX_TURN_SECONDS = 5.0  # after this, the next wait of any length lets other rollouts have the thread
-CONTENDED_TURN_SECONDS = 0.5  # the same where no thread is free: there may be one that nobody here knows of
+SHORT_WAIT_SECONDS = 0.25  # a claim is kept over waits up to this
+MAX_TURN_SECONDS = 5.0  # after this, the next wait of any length gives the thread to other rollouts
+CONTENDED_TURN_SECONDS = 0.5  # the same while no thread is idle: rollouts unknown to this process may be due
 MAX_CLAIM_PAUSE_SECONDS = 10.0  # while the database fails
-RELEASE_PAUSES_SECONDS = (0.1, 0.4, 1.0)  # between attempts to give a claim back
-HEARTBEAT_SECONDS = 5.0  # between two signs of life in the database
-MAX_CACHES = 5000  # rollouts remembered
+RELEASE_PAUSES_SECONDS = (0.1, 0.4, 1.0)  # between attempts to release a claim
+HEARTBEAT_SECONDS = 5.0  # between two heartbeats of the engine in the database
+MAX_CACHES = 5000  # rollouts with cached state
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
-    """`lease_seconds`: after this without a sign of life another engine takes over. `threads`: rollouts driven at a time.
-    `poll_seconds`: between two looks for due rollouts when nobody wakes the worker. `drift_interval_seconds`: between two
-    checks of a service that has no live rollout; None: no checks."""
+    """`lease_seconds`: how long before another engine takes over from one that has died. `threads`: rollouts driven
+    concurrently. `poll_seconds`: between two queries for due rollouts while nothing wakes the worker.
+    `drift_interval_seconds`: between two drift checks of a service without a live rollout; None disables them."""
 
     lease_seconds: float = 15.0
     threads: int = 4
@@ -56,9 +56,9 @@ class WorkerOptions:
 class Worker:
     """Drives rollouts. `run` blocks; `stop` and `wake` may be called from any thread and from a signal handler.
 
-    `environments` are the drivers by environment; `owner` names this process, anew with each start. The store and the
-    drivers are not closed: they belong to who built them. `prober` asks services from outside while their rollouts
-    are live; `meter` counts what is done. Against `steady`, which only goes forward, it is seen that the clock jumps.
+    `environments` are the drivers by environment; `owner` identifies this process and is new with each start. The caller
+    closes the store and the drivers. `prober` probes services during their rollouts; `meter` has the metrics. `steady` is a
+    monotonic clock, against which jumps of `clock` are detected.
     """
 
     def __init__(
@@ -82,12 +82,12 @@ class Worker:
         self._lock = threading.Lock()  # guards the three below
         self._idle = options.threads
         self._caches: dict[str, RolloutCache] = {}
-        self._due: dict[str, Time] = {}  # of rollouts that were given back, as far as this process knows
+        self._due: dict[str, Time] = {}  # by rollout, of those that this process released
         self._claim_failures = 0
         self._last_heartbeat = float("-inf")
 
     def run(self) -> None:
-        """Drive what is due until `stop`; then finish the effects that go on and give all claims back."""
+        """Drive due rollouts until `stop`; then finish the effects in progress and release all claims."""
         logger.info("engine started", owner=self._owner, threads=self._options.threads)
         with self._heartbeat, self._drift_watcher(), ThreadPoolExecutor(self._options.threads, "rollout") as pool:
             while not self._stopping.is_set():
@@ -97,12 +97,12 @@ class Worker:
                 if claim is None:
                     self._wait_for_work()
                     continue
-                held = HeldLease(claim, self._store, self._options.lease_seconds)
-                self._heartbeat.add(held)
-                pool.submit(self._drive, held)
+                lease = HeldLease(claim, self._store, self._options.lease_seconds)
+                self._heartbeat.add(lease)
+                pool.submit(self._drive, lease)
         if self._prober is not None:
             self._prober.close()
-        with suppress(DriverError):  # it is missed, then, which is true
+        with suppress(DriverError):  # the engine is then reported as not shut down cleanly, which is true
             self._store.leave(self._owner)
         logger.info("engine stopped", owner=self._owner)
 
@@ -113,43 +113,43 @@ class Worker:
         return DriftWatcher(self._store, self._environments, self._clock, self.wake, every)
 
     def stop(self) -> None:
-        """Ask `run` to end; it returns when the present effects are done."""
+        """Make `run` return as soon as the effects in progress are done."""
         self._stopping.set()
         self._wakeups.put(None)
 
     def wake(self) -> None:
-        """Look for due rollouts now: something was asked for."""
+        """Query for due rollouts now."""
         self._wakeups.put(None)
 
     def _adjust_for_clock_jump(self) -> None:
-        """What is due by a clock that jumped would be due too early, or hardly ever. Rollouts follow by themselves."""
+        """Move due times and leases in the database after a jump of the clock. Rollouts are adjusted with their ticks."""
         clock_offset = self._clock() - self._steady()
         if not (seconds := clock_jumps.jump_seconds(self._clock_offset, clock_offset)):
             return
-        logger.warning("the clock jumped", seconds=round(seconds, 1))
+        logger.warning("the system clock jumped", seconds=round(seconds, 1))
         try:
             self._store.shift_clock(seconds, self._options.lease_seconds)
         except DriverError as error:
-            logger.warning("the database does not follow the clock yet", error=error.message)
+            logger.warning("cannot adjust times in the database to the clock jump; will retry", error=error.message)
             return
         self._clock_offset, self._last_heartbeat = clock_offset, float("-inf")
 
     def _send_heartbeat(self) -> None:
-        """A sign of life from the loop that finds work, so that it tells more than that the process is there."""
+        """Write the engine's heartbeat. The loop that claims work sends it, so that it proves more than a live process."""
         if monotonic() - self._last_heartbeat < HEARTBEAT_SECONDS:
             return
         self._last_heartbeat = monotonic()
         try:
             self._store.heartbeat(self._owner, __version__)
         except DriverError as error:
-            logger.warning("the database does not take the engine's sign of life", error=error.message)
+            logger.warning("cannot write the engine heartbeat to the database", error=error.message)
         except Exception:
-            logger.exception("the database does not take the engine's sign of life")
+            logger.exception("cannot write the engine heartbeat to the database")
 
     # -- finding work -------------------------------------------------------------------------------------------------
 
     def _claim(self) -> Claim | None:
-        """A due rollout, when there is a thread for it."""
+        """A due rollout, when a thread is idle."""
         with self._lock:
             if not self._idle:
                 return None
@@ -157,11 +157,11 @@ class Worker:
             claim = self._store.claim(self._owner, self._options.lease_seconds)
         except DriverError as error:
             self._claim_failures += 1
-            logger.warning("no rollout can be claimed", error=error.message)
+            logger.warning("cannot claim rollouts", error=error.message)
             return None
         except Exception:
             self._claim_failures += 1
-            logger.exception("no rollout can be claimed")
+            logger.exception("cannot claim rollouts")
             return None
         self._claim_failures = 0
         if claim is not None:
@@ -173,7 +173,7 @@ class Worker:
         return claim
 
     def _wait_for_work(self) -> None:
-        """Until somebody rings, something known is due, or it is time to look anyway."""
+        """Wait until `wake`, until a known rollout is due, or for the poll interval."""
         try:
             self._wakeups.get(timeout=self._wait_seconds())
             while True:
@@ -194,56 +194,59 @@ class Worker:
 
     # -- one rollout --------------------------------------------------------------------------------------------------
 
-    def _drive(self, held: HeldLease) -> None:
-        """Tick it while waits are short, then give it back. Whatever happens, the thread is free again afterwards."""
-        claim = held.claim
+    def _drive(self, lease: HeldLease) -> None:
+        """Tick a rollout while its waits are short, then release it. The thread is idle again afterwards in any case."""
+        claim = lease.claim
         bind_contextvars(rollout=claim.rollout, fence=claim.fence)
         self._meter.leases_held.inc()
         try:
-            self._release(held, self._tick_while_due(held))
+            self._release(lease, self._tick_while_due(lease))
         except LeaseLost:
             self._meter.leases_lost.inc()
-            logger.warning("lease lost, another engine drives it now")
+            logger.warning("lease lost; another engine drives the rollout")
             self._drop_cache(claim.rollout)
         except DriverError as error:
-            logger.warning("it could not be given back, its lease will run out", error=error.message)
+            logger.warning("cannot release the lease; it will expire", error=error.message)
         except Exception:
             self._meter.internal_errors.inc()
-            logger.exception("it could not be driven, its lease will run out")
+            logger.exception("driving the rollout failed; its lease will expire")
         finally:
-            self._heartbeat.drop(held)
+            self._heartbeat.drop(lease)
             self._meter.leases_held.dec()
             clear_contextvars()
             with self._lock:
                 self._idle += 1
             self._wakeups.put(None)
 
-    def _release(self, held: HeldLease, wait: float | None) -> None:
-        """It is due again after so many seconds, or never. The heartbeat lets go first, so that it takes the end for no
-        loss. A hiccup of the database is waited out: a lease that runs out looks like an engine that died."""
-        self._heartbeat.drop(held)
+    def _release(self, lease: HeldLease, wait: float | None) -> None:
+        """Release the lease; the rollout is due again after `wait` seconds, or never for None.
+
+        Renewal stops first, so that it does not report the release as a lost lease. Short failures of the database are
+        retried, because an expired lease looks like a dead engine.
+        """
+        self._heartbeat.drop(lease)
         due = None if wait is None else self._clock() + wait
         for pause in RELEASE_PAUSES_SECONDS:
             try:
-                self._store.release(held.claim, due)
+                self._store.release(lease.claim, due)
                 break
             except DriverError as error:
-                logger.warning("it could not be given back yet", error=error.message)
+                logger.warning("cannot release the lease; retrying", error=error.message)
                 self._stopping.wait(pause)
         else:
-            self._store.release(held.claim, due)
+            self._store.release(lease.claim, due)
         if due is None:
-            self._drop_cache(held.claim.rollout)
+            self._drop_cache(lease.claim.rollout)
             return
         with self._lock:
-            self._due[held.claim.rollout] = due
+            self._due[lease.claim.rollout] = due
 
-    def _tick_while_due(self, held: HeldLease) -> float | None:
-        """After how many seconds it is due again; None when it is finished."""
+    def _tick_while_due(self, lease: HeldLease) -> float | None:
+        """Tick until the next wait is long; returns it in seconds, or None when the rollout has ended."""
         begun = monotonic()
         while not self._stopping.is_set():
             clock = self._jump_free_clock()
-            done = self._tick(held, clock)
+            done = self._tick(lease, clock)
             self._meter.ticked(failed=done.failed)
             if done.finished:
                 return None
@@ -254,34 +257,35 @@ class Worker:
             if wait > SHORT_WAIT_SECONDS or turn_seconds > MAX_TURN_SECONDS:
                 return wait
             if self._is_contended(turn_seconds):
-                return SHORT_WAIT_SECONDS  # or those that look again and again would be a crowd by themselves
+                return SHORT_WAIT_SECONDS  # rollouts that poll often would otherwise keep all threads busy
             self._stopping.wait(wait)
         return 0.0
 
     def _jump_free_clock(self) -> Clock:
-        """The clock as it goes on from now, for one tick: a jump in its middle is followed before the next one."""
+        """The clock without jumps for one tick: a jump in the middle of a tick is handled before the next one."""
         clock_offset = self._clock() - self._steady()
         return lambda: self._steady() + clock_offset
 
     def _is_contended(self, turn_seconds: float) -> bool:
-        """Whether another rollout needs the thread of a turn that has lasted so long."""
+        """Whether another rollout needs the thread of a turn that has lasted `turn_seconds`."""
         now = self._clock()
         with self._lock:
             if self._idle:
                 return False
             return turn_seconds > CONTENDED_TURN_SECONDS or any(due <= now for due in self._due.values())
 
-    def _tick(self, held: HeldLease, clock: Clock) -> TickResult:
-        """One tick. A mistake in our own code is told, and slows down this rollout only. Raises `LeaseLost`."""
-        claim, cache = held.claim, self._cache_of(held.claim.rollout)
+    def _tick(self, lease: HeldLease, clock: Clock) -> TickResult:
+        """One tick. An unexpected error is recorded and delays only this rollout. Raises `LeaseLost`."""
+        claim, cache = lease.claim, self._cache_of(lease.claim.rollout)
         try:
-            drivers = self._drivers(held, cache)
+            drivers = self._drivers(lease, cache)
             if drivers is None:
                 known = ", ".join(sorted(self._environments)) or "none"
-                what = f"its environment is not in this engine's settings; there are: {known}"
+                environment = lease.log_fields["environment"]
+                what = f"Environment {environment} is not in this engine's settings (it has: {known}). Add it."
                 return back_off(claim, self._store, clock, cache, what)
             clock_jumps.adjust(claim, self._store, cache, clock() - self._steady(), clock())
-            guard, prober = held.guard, self._prober
+            guard, prober = lease.guard, self._prober
             return tick(claim, self._store, drivers, clock, cache=cache, guard=guard, prober=prober)
         except LeaseLost:
             raise
@@ -289,37 +293,37 @@ class Worker:
             return back_off(claim, self._store, clock, cache, error.message, retryable=error.retryable)
         except Exception as error:
             self._meter.internal_errors.inc()
-            logger.exception("a tick failed")
-            message = f"internal error: {type(error).__name__}: {error}"
+            logger.exception("a tick failed unexpectedly")
+            message = f"Internal error: {type(error).__name__}: {error}"
             return back_off(claim, self._store, clock, cache, message, kind=EventKind.INTERNAL_ERROR)
 
-    def _drivers(self, held: HeldLease, cache: RolloutCache) -> Drivers | None:
-        """The drivers of its environment, found once for each claim; None when this engine has no such environment."""
-        if held.drivers is None:
+    def _drivers(self, lease: HeldLease, cache: RolloutCache) -> Drivers | None:
+        """The drivers of the rollout's environment, looked up once for each claim; None when this engine has none."""
+        if lease.drivers is None:
             if cache.log_fields is None:
-                rollout, _ = self._store.load(held.claim.rollout)
+                rollout, _ = self._store.load(lease.claim.rollout)
                 cache.log_fields = log_fields(rollout)
-                self._note_takeover(held.claim, rollout)
-            held.log_fields = cache.log_fields
-            bind_contextvars(**held.log_fields)
-            held.drivers = self._environments.get(held.log_fields["environment"])
-        return held.drivers
+                self._note_takeover(lease.claim, rollout)
+            lease.log_fields = cache.log_fields
+            bind_contextvars(**lease.log_fields)
+            lease.drivers = self._environments.get(lease.log_fields["environment"])
+        return lease.drivers
 
     def _note_takeover(self, claim: Claim, rollout: Rollout) -> None:
-        """Only where an engine vanished: handing over in the ordinary way is no news."""
+        """Record that this engine took over after the lease of another one expired; a normal handover is not recorded."""
         if not rollout.resumes or not rollout.phase.live:
             return
-        what = f"{self._owner} goes on where another engine vanished"
-        logger.warning(what, resumes=rollout.resumes)
+        what = f"{self._owner} took over after the previous engine's lease expired."
+        logger.warning("took over after the previous engine's lease expired", takeovers=rollout.resumes)
         self._store.note(rollout.id, [events.simple(EventKind.TAKEN_OVER, what, rollout, self._clock())], claim.fence)
 
-    # -- memories -----------------------------------------------------------------------------------------------------
+    # -- caches -------------------------------------------------------------------------------------------------------
 
     def _cache_of(self, rollout: str) -> RolloutCache:
         with self._lock:
             known = self._caches.pop(rollout, None)
             if known is None and len(self._caches) >= MAX_CACHES:
-                self._caches.pop(next(iter(self._caches)))  # longest unused: another engine ended it, most likely
+                self._caches.pop(next(iter(self._caches)))  # the longest unused one: another engine probably ended it
             cache = self._caches[rollout] = known or RolloutCache()
             return cache
 
