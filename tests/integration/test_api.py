@@ -17,6 +17,7 @@ from tidegate.analysis.verdict import Outcome
 from tidegate.core.model import FailureAction, Policy
 from tidegate.core.phases import Phase
 from tidegate.errors import PlatformError
+from tidegate.web.routes import rollouts as rollout_routes
 
 
 @pytest.fixture
@@ -51,14 +52,17 @@ def test_a_definition_is_replaced_only_as_it_was_seen(api: RunningApi) -> None:
     assert put(api, "v2", **{"If-Match": etag})[0] == 200
     status, _, said = put(api, "v3", **{"If-Match": etag})
     assert (status, said["code"]) == (412, "stale")
-    assert said["detail"] == 'demo/shop is at version "2", not "1"; read it again'
+    assert said["detail"] == 'demo/shop is at version "2", but If-Match is "1". Read it again and retry.'
     assert put(api, "v3", **{"If-None-Match": "*"})[0] == 412
     assert put(api, "v3", **{"If-Match": "*"})[0] == 200
 
 
 def test_what_is_not_there_has_no_version(api: RunningApi) -> None:
     status, _, said = put(api, **{"If-Match": '"1"'})
-    assert (status, said["detail"]) == (412, 'demo/shop does not exist, so there is no version "1" of it')
+    assert (status, said["detail"]) == (
+        412,
+        'demo/shop does not exist, so it has no version "1". Remove If-Match to create it.',
+    )
     assert put(api, **{"If-None-Match": "*"})[0] == 201
 
 
@@ -178,11 +182,54 @@ def test_a_poll_answers_as_soon_as_something_happens(api: RunningApi) -> None:
 def test_a_poll_answers_empty_after_its_time_and_at_once_when_all_is_over(api: RunningApi) -> None:
     rollout = api.deploy()
     begun = time.monotonic()
-    assert api.call("GET", f"/v1/rollouts/{rollout['id']}/events?after=1&wait=0.3").json() == {"events": [], "last": 1}
+    assert api.call("GET", f"/v1/rollouts/{rollout['id']}/events?after=1&wait=0.3").json() == {
+        "events": [], "last": 1, "reached": False,
+    }  # fmt: skip
     assert time.monotonic() - begun >= 0.3
     api.save(rollout["id"], Phase.RUNNING, Phase.SUCCEEDED)
     with at_most(20, "a poll of 25 s"):
         assert api.call("GET", f"/v1/rollouts/{rollout['id']}/events?after=3&wait=25").json()["events"] == []
+
+
+def poll(api: RunningApi, rollout: str, until: str, after: int = 1000) -> bool:
+    """Whether the rollout has reached `until`, without waiting."""
+    return bool(api.call("GET", f"/v1/rollouts/{rollout}/events?after={after}&until={until}").json()["reached"])
+
+
+def test_a_poll_reports_how_far_the_rollout_has_come(api: RunningApi) -> None:
+    api.finish("v1")
+    rollout = api.deploy("v2", "approval: {after: [1]}")["id"]
+    everything = ("verdict", "approval", "end")
+    assert [poll(api, rollout, until) for until in everything] == [False, False, False]
+    api.save(rollout, Phase.RUNNING, verdict=replace(verdict(Outcome.PASS, time.time()), final=False))
+    assert not poll(api, rollout, "verdict"), "an interim PASS does not count"
+    api.save(rollout, Phase.RUNNING, verdict=replace(verdict(Outcome.FAIL, time.time()), final=False))
+    assert [poll(api, rollout, until) for until in everything] == [True, False, False]
+    saved = api.save(rollout, Phase.RUNNING, verdict=None, held=time.time())
+    assert [poll(api, rollout, until) for until in everything] == [True, True, False]
+    assert api.post(f"/v1/rollouts/{rollout}/promote", If_Match=f'"{saved.version}"').status_code == 202
+    assert [poll(api, rollout, until) for until in everything] == [False, False, False], "the approval has been given"
+    api.save(rollout, Phase.RUNNING, cursor=1, held=None)
+    assert [poll(api, rollout, until) for until in everything] == [True, False, False], "the first step is done"
+    api.save(rollout, Phase.ROLLING_BACK, cursor=1, verdict=verdict(Outcome.FAIL, time.time()))
+    assert [poll(api, rollout, until) for until in everything] == [False, False, False], "how the rollback ends matters"
+    api.save(rollout, Phase.ROLLED_BACK)
+    assert [poll(api, rollout, until) for until in everything] == [True, True, True]
+
+
+def test_a_poll_waits_no_longer_once_it_is_reached(api: RunningApi) -> None:
+    api.finish("v1")
+    rollout = api.deploy("v2", "approval: {after: [1]}")["id"]
+    api.save(rollout, Phase.RUNNING, held=time.time())
+    with at_most(20, "a poll of 25 s"):
+        assert api.call("GET", f"/v1/rollouts/{rollout}/events?after=1000&wait=25&until=approval").json()["reached"]
+
+
+def test_a_poll_is_not_complete_before_its_last_page(api: RunningApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rollout_routes, "MAX_EVENTS", 2)
+    rollout = api.finish("v1")["id"]
+    pages = [api.call("GET", f"/v1/rollouts/{rollout}/events?after={after}").json() for after in (0, 2)]
+    assert [(len(page["events"]), page["last"], page["reached"]) for page in pages] == [(2, 2, False), (1, 3, True)]
 
 
 def test_too_many_polls_are_sent_away_and_the_rest_of_the_api_goes_on(api: RunningApi) -> None:
@@ -268,7 +315,7 @@ def test_an_approval_is_bound_to_what_was_seen(api: RunningApi) -> None:
     path, etag = held(api)
     assert api.call("GET", path).json()["waiting_for"] == "approval"
     missing = api.post(f"{path}/promote")
-    assert (missing.status_code, missing.json()["code"]) == (428, "if-match-needed")
+    assert (missing.status_code, missing.json()["code"]) == (428, "if-match-required")
     stale = api.post(f"{path}/promote", If_Match='"0"')
     assert (stale.status_code, stale.json()["code"]) == (412, "stale")
     given = api.post(f"{path}/promote", If_Match=etag)
@@ -303,7 +350,7 @@ def test_an_approval_is_for_what_a_verdict_asks(api: RunningApi, outcome: Outcom
     options = "bake: 5s, checks: [{errors: {margin: 1%}}]"
     path, etag = held(api, options, verdict=verdict(outcome, time.time()))
     found = api.wiring.store.load(path.rpartition("/")[2])[0]
-    assert found.step.gate.judged
+    assert found.step.gate.analyzed
     with pytest.MonkeyPatch.context() as patch:  # the policy is no column that an engine writes
         load = api.wiring.store.load
         patch.setattr(api.wiring.store, "load", lambda name: (replace(load(name)[0], policy=policy), load(name)[1]))
@@ -348,7 +395,7 @@ def test_wishes_that_make_no_sense_are_refused_with_a_sentence(api: RunningApi) 
     )
     full = api.post(f"{path}/promote", {"full": True}, If_Match=etag).json()
     assert full["detail"].startswith("nothing waits for approval")
-    assert "asks no checks" in api.post(f"{path}/verify").json()["detail"]
+    assert "has no checks" in api.post(f"{path}/verify").json()["detail"]
     done = api.save(rollout, Phase.SUCCEEDED)
     for wish in ("pause", "resume", "verify", "rollback"):
         answer = api.post(f"{path}/{wish}")
@@ -374,10 +421,10 @@ def test_rolling_back_goes_to_the_last_good_release(api: RunningApi) -> None:
     none = api.post(f"{SHOP}/rollback")
     assert (none.status_code, none.json()["code"]) == (404, "unknown-service")
     put(api)
-    assert api.post(f"{SHOP}/rollback").json()["code"] == "nothing-to-roll-back-to"
+    assert api.post(f"{SHOP}/rollback").json()["code"] == "no-good-release"
     api.finish("v1")
     only = api.post(f"{SHOP}/rollback")
-    assert (only.status_code, only.json()["code"]) == (409, "nothing-to-roll-back-to")
+    assert (only.status_code, only.json()["code"]) == (409, "no-good-release")
     assert only.json()["detail"] == "v1-1 is the only good release of demo/shop: deploy another one instead"
     api.finish("v2")
     api.finish("v3", Phase.RUNNING, Phase.ROLLING_BACK, Phase.ROLLED_BACK)

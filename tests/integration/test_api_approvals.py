@@ -124,7 +124,7 @@ def test_an_approval_is_for_the_digest_the_plan_and_the_step_that_were_seen(api:
         late = promote(api, rollout)
         assert (late.status_code, late.json()["code"]) == (412, "stale")
         bare = api.post(f"/v1/rollouts/{rollout['id']}/promote", {})
-        assert (bare.status_code, bare.json()["code"]) == (428, "if-match-needed")
+        assert (bare.status_code, bare.json()["code"]) == (428, "if-match-required")
         assert promote(api, now).status_code == 202
         api.until(rollout["id"], "succeeded")
 

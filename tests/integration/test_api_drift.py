@@ -153,8 +153,8 @@ def test_a_freeze_holds_neither_back(tended: RunningApi) -> None:
 def test_what_cannot_be_asked(api: RunningApi) -> None:
     assert scale(api, 3).status_code == 404
     api.call("PUT", SHOP, {"compose": compose(), "variables": {"VERSION": "v1"}})
-    assert scale(api, 3).json()["code"] == "nothing-serves"
-    assert api.post(f"{SHOP}/repair").json()["code"] == "nothing-serves"
+    assert scale(api, 3).json()["code"] == "no-live-release"
+    assert api.post(f"{SHOP}/repair").json()["code"] == "no-live-release"
     api.finish("v1")
     for wrong in (0, -1, 1001, "3", 2.5, None):
         assert scale(api, wrong).status_code == 422
@@ -188,4 +188,4 @@ def test_a_proxy_that_a_look_at_the_page_started_again_is_told_in_the_log(api: R
     api.world.proxy_ended = True
     with capture_logs() as said:
         assert api.call("GET", f"{SHOP}/instances").ok
-    assert ("the proxy did not run and was started", "demo/shop") in [(each["event"], each.get("service")) for each in said]
+    assert ("proxy was down and has been restarted", "demo/shop") in [(each["event"], each.get("service")) for each in said]

@@ -83,7 +83,7 @@ def test_two_services_on_one_route_are_refused(api: RunningApi) -> None:
         api.post("/v1/services/demo/cart/rollouts", body(text, VERSION="v1")),
     ):
         assert (answer.status_code, answer.json()["code"]) == (409, "route-taken")
-        assert answer.json()["detail"] == "route front of demo belongs to demo/shop; choose another route"
+        assert answer.json()["detail"] == "Route front in demo belongs to demo/shop. Choose another route."
 
 
 # -- what is there, and what is not -----------------------------------------------------------------------------------
@@ -94,21 +94,23 @@ def test_a_second_rollout_is_refused_with_the_id_of_the_first(api: RunningApi) -
     answer = api.post(f"{SHOP}/rollouts", body(compose(), VERSION="v2"))
     said = answer.json()
     assert (answer.status_code, said["code"], said["rollout"]) == (409, "rollout-in-progress", live)
-    assert said["detail"] == (f"demo/shop has a live rollout, {live}: wait for its end, promote it or roll it back first")
+    assert said["detail"] == (
+        f"demo/shop has an unfinished rollout, {live}. Wait for it, promote it or roll it back first."
+    )
 
 
 @pytest.mark.parametrize(
     ("method", "path", "code", "detail"),
     [
         ("GET", "/v1/services/nowhere/shop", "unknown-service", "no environment nowhere; known: demo, live"),
-        ("GET", "/v1/services/demo/none", "unknown-service", "no service demo/none"),
-        ("GET", "/v1/services/demo/none/rollouts", "unknown-service", "no service demo/none"),
-        ("GET", "/v1/rollouts/abc", "unknown-rollout", "no rollout abc"),
-        ("GET", "/v1/rollouts/abc/events", "unknown-rollout", "no rollout abc"),
-        ("GET", "/v1/rollouts/abc/report", "unknown-rollout", "no rollout abc"),
-        ("POST", "/v1/rollouts/abc/pause", "unknown-rollout", "no rollout abc"),
-        ("DELETE", "/v1/tokens/abc", "not-found", "there is nothing at /v1/tokens/abc"),
-        ("GET", "/v2", "not-found", "there is nothing at /v2"),
+        ("GET", "/v1/services/demo/none", "unknown-service", "No service demo/none."),
+        ("GET", "/v1/services/demo/none/rollouts", "unknown-service", "No service demo/none."),
+        ("GET", "/v1/rollouts/abc", "unknown-rollout", "No rollout abc."),
+        ("GET", "/v1/rollouts/abc/events", "unknown-rollout", "No rollout abc."),
+        ("GET", "/v1/rollouts/abc/report", "unknown-rollout", "No rollout abc."),
+        ("POST", "/v1/rollouts/abc/pause", "unknown-rollout", "No rollout abc."),
+        ("DELETE", "/v1/tokens/abc", "not-found", "Nothing is at /v1/tokens/abc."),
+        ("GET", "/v2", "not-found", "Nothing is at /v2."),
     ],
 )
 def test_the_unknown_is_told(api: RunningApi, method: str, path: str, code: str, detail: str) -> None:
@@ -124,7 +126,7 @@ def test_an_unknown_environment_lists_the_known_ones(api: RunningApi) -> None:
 
 def test_without_a_file_and_without_a_definition(api: RunningApi) -> None:
     said = api.post(f"{SHOP}/rollouts", {}).json()
-    assert said["detail"] == "no service demo/shop: send its Compose file as `compose`"
+    assert said["detail"] == "Unknown service demo/shop. Send its Compose file as `compose`."
     api.call("PUT", SHOP, body(compose(), VERSION="v1"))
     said = api.post(f"{SHOP}/rollouts", {"variables": {"VERSION": "v2"}}).json()
     assert (said["code"], said["errors"][0]["pointer"]) == ("invalid-spec", "/variables")
@@ -136,10 +138,10 @@ def test_without_a_file_and_without_a_definition(api: RunningApi) -> None:
 @pytest.mark.parametrize(
     ("sent", "errors"),
     [
-        ({}, {"/compose": "is needed"}),
+        ({}, {"/compose": "is required"}),
         ({"compose": 7}, {"/compose": "input should be a valid string"}),
         ({"compose": "x", "variables": {"A": 1}}, {"/variables/A": "input should be a valid string"}),
-        ({"compose": "x", "a/b~": 1, "imagee": ""}, {"/a~1b~0": "unknown name", "/imagee": "unknown name"}),
+        ({"compose": "x", "a/b~": 1, "imagee": ""}, {"/a~1b~0": "unknown field", "/imagee": "unknown field"}),
     ],
 )
 def test_a_body_of_the_wrong_shape_is_refused_with_pointers(
@@ -155,14 +157,14 @@ def test_a_body_of_the_wrong_shape_is_refused_with_pointers(
 @pytest.mark.parametrize(
     ("query", "pointer", "detail"),
     [
-        ("limit=0", "/limit", 'input should be greater than or equal to 1, found "0"'),
-        ("limit=201", "/limit", 'input should be less than or equal to 200, found "201"'),
+        ("limit=0", "/limit", 'input should be greater than or equal to 1, got "0"'),
+        ("limit=201", "/limit", 'input should be less than or equal to 200, got "201"'),
         ("phase=done", "/phase", "'pending', 'running', 'rolling_back'"),
-        ("page=2", "/page", "unknown name"),
-        ("cursor=%21", "/cursor", "not a cursor of this list"),
-        ("limit=1&limit=2", "/limit", "given 2 times; give it once"),
-        ("cursor=abcd", "/cursor", "not a cursor of this list"),
-        ("cursor=bm9uZQ", "/cursor", "not a cursor of this list"),
+        ("page=2", "/page", "unknown field"),
+        ("cursor=%21", "/cursor", "invalid cursor"),
+        ("limit=1&limit=2", "/limit", "sent 2 times; send it once"),
+        ("cursor=abcd", "/cursor", "invalid cursor"),
+        ("cursor=bm9uZQ", "/cursor", "invalid cursor"),
     ],
 )
 def test_a_bad_query_is_refused(api: RunningApi, query: str, pointer: str, detail: str) -> None:
@@ -203,7 +205,7 @@ def test_what_is_no_json_object_is_refused(api: RunningApi, data: bytes, content
 def test_a_key_is_needed_where_something_is_created(api: RunningApi) -> None:
     for path in (f"{SHOP}/rollouts", f"{SHOP}/rollback"):
         answer = api.call("POST", path, {})
-        assert (answer.status_code, answer.json()["code"]) == (400, "idempotency-key-needed")
+        assert (answer.status_code, answer.json()["code"]) == (400, "idempotency-key-required")
         assert "Idempotency-Key" in answer.json()["detail"]
     assert api.post(f"{SHOP}/rollouts", {}, key="no blanks").status_code == 422
 
@@ -218,9 +220,9 @@ def test_every_problem_has_the_same_shape_and_headers(api: RunningApi) -> None:
     answer = api.call("GET", "/v1/rollouts/abc", headers={"X-Request-ID": "build-7"})
     assert answer.json() == {
         "type": "urn:tidegate:problem:unknown-rollout",
-        "title": "No such rollout",
+        "title": "Unknown rollout",
         "status": 404,
-        "detail": "no rollout abc",
+        "detail": "No rollout abc.",
         "instance": "urn:tidegate:request:build-7",
         "code": "unknown-rollout",
     }
@@ -250,7 +252,7 @@ def test_a_fault_in_our_own_code_tells_nothing_of_it(api: RunningApi, monkeypatc
     answer = api.call("GET", "/v1/rollouts/abc", headers={"X-Request-ID": "r1"})
     assert (answer.status_code, answer.json()["code"]) == (500, "internal")
     assert "secret" not in answer.text
-    assert answer.json()["detail"] == "an internal error; the server's log has it under r1"
+    assert answer.json()["detail"] == "Internal error. Look for request_id r1 in the server's log."
 
 
 def test_a_database_that_fails_is_a_reason_to_try_later(api: RunningApi, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -219,7 +219,7 @@ def test_what_leads_out_of_the_folder_is_not_read(api: RunningApi, apply: Run, f
     (folder / "keys.p12").unlink()
     done = apply(folder / "compose.yaml")
     assert done.returncode == ExitCode.USAGE
-    assert done.stderr.count("leads out of") == 2
+    assert done.stderr.count("is outside") == 2
     assert "keys.p12: No such file or directory" in done.stderr
     assert "hunter2" not in done.stderr + done.stdout
 
@@ -237,10 +237,13 @@ def test_what_is_no_file_is_not_read(apply: Run, folder: Path, make: Callable[[P
     (folder / "app.env").unlink()
     make(folder / "app.env")
     done = apply(folder / "compose.yaml")
-    assert (done.returncode, "app.env: is no file" in done.stderr) == (ExitCode.USAGE, True)
+    assert (done.returncode, "app.env: is not a regular file" in done.stderr) == (ExitCode.USAGE, True)
 
 
 def test_a_large_file_is_not_sent(apply: Run, folder: Path) -> None:
     (folder / "keys.p12").write_bytes(b"x" * (MAX_FILE_BYTES + 1))
     done = apply(folder / "compose.yaml")
-    assert (done.returncode, f"keys.p12: is larger than {MAX_FILE_BYTES} bytes" in done.stderr) == (ExitCode.USAGE, True)
+    assert (done.returncode, f"keys.p12: is larger than the limit of {MAX_FILE_BYTES} bytes" in done.stderr) == (
+        ExitCode.USAGE,
+        True,
+    )

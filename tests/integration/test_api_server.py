@@ -205,7 +205,7 @@ def test_an_engine_that_is_stopped_gives_its_claims_back(tmp_path: Path) -> None
         serving.store.signal(rollout.id, Signal(SignalKind.VERIFY, time.time(), "test"))
         claim = serving.store.claim("other", 10.0)
         assert claim is not None, "nobody holds it, long before the lease would have run out"
-        assert serving.store.load(rollout.id)[0].resumes == 0, "it was given back, not lost"
+        assert serving.store.load(rollout.id)[0].takeovers == 0, "it was given back, not lost"
     finally:
         stop(serving)
 
@@ -220,7 +220,7 @@ def test_a_second_engine_and_a_taken_address_are_told_in_a_sentence(tmp_path: Pa
         settings.write_text(settings.read_text().replace(str(serving.port), str(free_port())))
         second = run(settings, "engine-b")
         assert second.returncode != 0
-        assert "an engine runs on" in second.stderr
+        assert "Another engine (process" in second.stderr
         assert "stop it first" in second.stderr
     finally:
         stop(serving)

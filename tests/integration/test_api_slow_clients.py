@@ -26,8 +26,8 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from tidegate.settings import load
-from tidegate.web import clients, server
-clients.HEAD_SECONDS = clients.BODY_SECONDS = float(sys.argv[2])
+from tidegate.web import server, slow_clients
+slow_clients.HEAD_SECONDS = slow_clients.BODY_SECONDS = float(sys.argv[2])
 server.run(load(Path(sys.argv[1]), {}))
 """
 

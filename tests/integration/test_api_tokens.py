@@ -24,10 +24,10 @@ def api(tmp_path: Path) -> Iterator[RunningApi]:
 @pytest.mark.parametrize(
     ("sent", "said"),
     [
-        (None, "send the header Authorization: Bearer tg_…"),
-        ("Bearer", "the header Authorization is not of the form Bearer tg_…"),
-        ("Basic YTpi", "the header Authorization is not of the form Bearer tg_…"),
-        ("Bearer tg_" + "x" * 43, "the token is unknown; it may have been dropped"),
+        (None, "Missing token. Send the header Authorization: Bearer tg_…"),
+        ("Bearer", "Malformed Authorization header. Expected: Bearer tg_…"),
+        ("Basic YTpi", "Malformed Authorization header. Expected: Bearer tg_…"),
+        ("Bearer tg_" + "x" * 43, "Unknown token. It may have been revoked."),
     ],
 )
 def test_a_stranger_is_told_how_to_come_in(api: RunningApi, sent: str | None, said: str) -> None:
@@ -116,7 +116,7 @@ def test_a_token_is_for_its_services_only(api: RunningApi) -> None:
     assert api.call("GET", "/v1/rollouts", token=token).json()["rollouts"] == []
     refused = api.call("GET", SHOP, token=token)
     assert (refused.status_code, refused.json()["detail"]) == (
-        403, "the token deploy has the scope read, but not for demo/shop; only for: live/*",
+        403, "Token deploy has the scope read, but not for demo/shop. Its services: live/*.",
     )  # fmt: skip
     assert api.call("GET", "/v1/rollouts?service=demo/shop", token=token).status_code == 403
 
@@ -124,7 +124,7 @@ def test_a_token_is_for_its_services_only(api: RunningApi) -> None:
 def test_an_expired_token_is_refused(api: RunningApi) -> None:
     token = api.token_for("read", expires=time.time() - 1)
     answer = api.call("GET", "/v1/services", token=token)
-    assert (answer.status_code, answer.json()["detail"]) == (401, "the token read has expired")
+    assert (answer.status_code, answer.json()["detail"]) == (401, "Token read has expired.")
 
 
 def test_tokens_are_made_listed_and_dropped(api: RunningApi) -> None:
@@ -145,7 +145,7 @@ def test_an_admin_of_some_services_makes_no_tokens(api: RunningApi) -> None:
     token = api.token_for("admin", services=("demo/*",))
     answer = api.call("POST", "/v1/tokens", {"name": "x", "scopes": ["admin"]}, token=token)
     assert (answer.status_code, answer.json()["detail"]) == (
-        403, "the token admin is for demo/* only; tokens are for all services",
+        403, "Token admin is limited to demo/*. Managing tokens requires a token for *.",
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""What the service or the library refuses: each tells why, starts nothing, and names the way out; and what force is for."""
+"""Requests that the service or the library refuses: each error gives the reason, nothing is started; and `force`."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ STEPS = {
 }
 
 
-def held(jenkins: Jenkins) -> str:
-    """The id of a rollout of somebody else that waits for approval and is judged."""
+def waiting_rollout(jenkins: Jenkins) -> str:
+    """The ID of another requester's rollout that waits for approval and has checks."""
     checks = "checks: [{name: slow, query: slow_seconds, max: 0.5, min_samples: 1}], bake: 1s, interval: 1s"
     jenkins.api.world.answer = constant(0.1)
     jenkins.api.deploy("v2", f"approval: {{after: [1]}}, drain_timeout: 1s, on_inconclusive: pause, {checks}")
@@ -29,23 +29,23 @@ def held(jenkins: Jenkins) -> str:
 
 @pytest.mark.parametrize("step", STEPS)
 def test_a_wrong_token_and_one_without_the_scope_fail_at_once(jenkins: Jenkins, step: str) -> None:
-    rollout = held(jenkins)
+    rollout = waiting_rollout(jenkins)
     name, given = STEPS[step]
     options = {key: rollout if value == "ROLLOUT" else value for key, value in given.items()}
     wrong = jenkins.build((name, options), credentials={"tidegate-token": "tg_" + "x" * 43})
-    text = jenkins.ends(f"{step}: 401, a wrong token", wrong, "FAILURE")
+    text = jenkins.expect(f"{step}: 401, a wrong token", wrong, "FAILURE")
     assert "401" in text
-    assert wrong["sleeps"] == [], "asking again helps nobody"
+    assert wrong["sleeps"] == [], "a retry would not help"
     jenkins.scopes = ("read",)
     weak = jenkins.build((name, options))
-    text = jenkins.ends(f"{step}: 403, the scope is missing", weak, "FAILURE")
+    text = jenkins.expect(f"{step}: 403, the scope is missing", weak, "FAILURE")
     assert "403" in text
     assert "lacks the scope" in text
     assert weak["sleeps"] == []
     assert jenkins.latest()["phase"] == "running"
 
 
-def another_under_way(jenkins: Jenkins) -> Build:
+def another_live_rollout(jenkins: Jenkins) -> Build:
     jenkins.api.deploy("v3", "approval: {after: [1]}")
     return jenkins.build(deploy())
 
@@ -80,85 +80,89 @@ def unknown_rollout(jenkins: Jenkins) -> Build:
     return jenkins.build(("tidegatePromote", {"rollout": "none"}))
 
 
-def a_key_used_for_something_else(jenkins: Jenkins) -> Build:
+def a_key_used_for_another_request(jenkins: Jenkins) -> Build:
     jenkins.compose = compose("drain_timeout: 1s")
     jenkins.build(deploy())
     return jenkins.build(deploy("v3"))
 
 
-def nothing_to_go_back_to(jenkins: Jenkins) -> Build:
+def no_earlier_release(jenkins: Jenkins) -> Build:
     return jenkins.build(("tidegateRollback", {"service": "demo/shop"}))
 
 
 @pytest.mark.parametrize(
-    ("play", "result", "told"),
+    ("run_build", "result", "message"),
     [
-        (another_under_way, "FAILURE", "asked for by admin"),
-        (another_builds_rollout, "FAILURE", "asked for by team/shop #7 http://ci/7/"),
+        (another_live_rollout, "FAILURE", "requested by admin"),
+        (another_builds_rollout, "FAILURE", "requested by team/shop #7 http://ci/7/"),
         (an_older_build, "NOT_BUILT", "superseded"),
         (frozen, "FAILURE", "audit week"),
         (bad_file, "FAILURE", "services.shop.x-tidegate.drian_timeout"),
         (unknown_service, "FAILURE", "unknown-service"),
         (unknown_rollout, "FAILURE", "unknown-rollout"),
-        (a_key_used_for_something_else, "FAILURE", "key-reused"),
-        (nothing_to_go_back_to, "FAILURE", "nothing-to-roll-back-to"),
+        (a_key_used_for_another_request, "FAILURE", "key-reused"),
+        (no_earlier_release, "FAILURE", "no-good-release"),
     ],
 )
-def test_what_is_refused_says_why(jenkins: Jenkins, play: Callable[[Jenkins], Build], result: str, told: str) -> None:
-    build = play(jenkins)
-    text = jenkins.ends(f"refused: {play.__name__.replace('_', ' ')}", build, result)
-    assert told in text
+def test_a_refusal_gives_the_reason(
+    jenkins: Jenkins, run_build: Callable[[Jenkins], Build], result: str, message: str
+) -> None:
+    build = run_build(jenkins)
+    text = jenkins.expect(f"refused: {run_build.__name__.replace('_', ' ')}", build, result)
+    assert message in text
     assert build["sleeps"] == []
 
 
-def test_a_newer_build_takes_over_once_the_older_one_is_through(jenkins: Jenkins) -> None:
+def test_an_older_build_cannot_deploy_after_a_newer_one(jenkins: Jenkins) -> None:
     jenkins.compose = compose("drain_timeout: 1s")
     jenkins.build(deploy())
     jenkins.number = 8
-    jenkins.ends("deploy: by the next build", jenkins.build(deploy("v3")), "SUCCESS")
+    jenkins.expect("deploy: by the next build", jenkins.build(deploy("v3")), "SUCCESS")
     jenkins.number = 7
-    text = jenkins.ends("deploy: the older build once more", jenkins.build(deploy("v4", stage="again")), "NOT_BUILT")
-    assert "a newer build came first" in text
+    text = jenkins.expect("deploy: the older build again", jenkins.build(deploy("v4", stage="again")), "NOT_BUILT")
+    assert "a newer build was first" in text
     assert "build 8 has asked" in text
 
 
 # -- options -----------------------------------------------------------------------------------------------------------
 
 
-def test_all_mistakes_in_the_options_are_told_at_once(jenkins: Jenkins) -> None:
+def test_all_mistakes_in_the_options_are_reported_at_once(jenkins: Jenkins) -> None:
     mistaken = deploy(servcie="x", until="soon", patience="long", archive=True, file=None, force=True)
     build = jenkins.build(mistaken, files=None)
-    text = jenkins.ends("deploy: mistaken options", build, "FAILURE")
-    for each in ("no option servcie; the options are service, file", "until: verdict or approval or end, not soon"):
-        assert each in text
-    for each in ("patience: a whole number of seconds", "archive: needs a workspace", "reason: needed with force"):
-        assert each in text
+    text = jenkins.expect("deploy: mistaken options", build, "FAILURE")
+    unknown = "unknown option servcie; the options are service, file"
+    for mistake in (unknown, "until: expected verdict or approval or end, not soon"):
+        assert mistake in text
+    required = ("archive: requires a workspace", "reason: required with force")
+    for mistake in ("patience: expected a whole number of seconds", *required):
+        assert mistake in text
     assert build["requests"] == []
 
 
-def test_a_mistake_in_the_gate_is_told_before_anything_happens(jenkins: Jenkins) -> None:
+def test_mistakes_in_the_gate_are_reported_before_any_request(jenkins: Jenkins) -> None:
     build = jenkins.build(promote(timeout="soon", subitter="ops"))
-    text = jenkins.ends("promote: mistaken gate", build, "FAILURE")
-    assert "gate: timeout: minutes" in text
-    assert "gate: there is no subitter; there are submitter, timeout" in text
-    assert "rollout: no tidegateDeploy of this build came before" in text
+    text = jenkins.expect("promote: mistaken gate", build, "FAILURE")
+    assert "gate: timeout: expected minutes" in text
+    assert "gate: unknown option subitter; the options are submitter, timeout" in text
+    assert "rollout: missing, because no tidegateDeploy ran before in this build" in text
 
 
-def test_a_verify_before_any_deploy_says_what_is_missing(jenkins: Jenkins) -> None:
-    text = jenkins.ends("verify: nothing was deployed", jenkins.build(verify()), "FAILURE")
-    assert "no tidegateDeploy of this build came before" in text
+def test_a_verify_before_any_deploy(jenkins: Jenkins) -> None:
+    text = jenkins.expect("verify: nothing was deployed", jenkins.build(verify()), "FAILURE")
+    assert "no tidegateDeploy ran before in this build" in text
 
 
-def test_a_credential_that_is_not_there(jenkins: Jenkins) -> None:
+def test_a_missing_credential(jenkins: Jenkins) -> None:
     build = jenkins.build(deploy(credentials="tidegate-other"))
-    assert "tidegate-other" in jenkins.ends("deploy: no such credential", build, "FAILURE")
+    assert "tidegate-other" in jenkins.expect("deploy: no such credential", build, "FAILURE")
 
 
 # -- quarantine and force ----------------------------------------------------------------------------------------------
 
 
-def turned_back(jenkins: Jenkins) -> None:
-    """v2 was tried and turned back, and could stand now."""
+def roll_back_v2(jenkins: Jenkins) -> None:
+    """Deploy v2, which never becomes ready and rolls back."""
     jenkins.compose = compose("drain_timeout: 1s, healthy_deadline: 1s")
     jenkins.api.world.never_ready.add("v2-2")
     jenkins.build(deploy())
@@ -166,40 +170,40 @@ def turned_back(jenkins: Jenkins) -> None:
     jenkins.number = 8
 
 
-def test_what_was_turned_back_is_in_quarantine(jenkins: Jenkins) -> None:
-    turned_back(jenkins)
+def test_a_release_that_rolled_back_is_in_quarantine(jenkins: Jenkins) -> None:
+    roll_back_v2(jenkins)
     by_digest = jenkins.build(("tidegateDeploy", {"service": "demo/shop", "image": digest("shop:v2")}))
-    assert "(409 quarantined)" in jenkins.ends("deploy: in quarantine, by its digest", by_digest, "FAILURE")
+    assert "(409 quarantined)" in jenkins.expect("deploy: in quarantine, by its digest", by_digest, "FAILURE")
     jenkins.number = 9
-    text = jenkins.ends("deploy: in quarantine", jenkins.build(deploy()), "FAILURE")
+    text = jenkins.expect("deploy: in quarantine", jenkins.build(deploy()), "FAILURE")
     assert "quarantine" in text
     assert jenkins.api.world.present("v2-3") == [], "it was never started"
 
 
-def test_force_takes_the_scope_and_leaves_a_loud_line(jenkins: Jenkins) -> None:
-    turned_back(jenkins)
+def test_force_requires_the_scope_and_is_audited(jenkins: Jenkins) -> None:
+    roll_back_v2(jenkins)
     jenkins.api.call("PUT", "/v1/environments/demo/freeze", {"reason": "audit week"})
     weak = jenkins.build(deploy(force=True, reason="the shop is down"))
-    text = jenkins.ends("deploy: force without its scope", weak, "FAILURE")
+    text = jenkins.expect("deploy: force without its scope", weak, "FAILURE")
     assert "lacks the scope force" in text
     jenkins.scopes = (*jenkins.scopes, "force")
     build = jenkins.build(deploy(force=True, reason="the shop is down", onBehalfOf="carol"))
-    jenkins.ends("deploy: by force, frozen and in quarantine", build, "SUCCESS")
-    (line,) = jenkins.audit("deploy by force")
-    assert (line["by"], line["reason"], line["build"]) == ("carol", "the shop is down", "team/shop #8")
+    jenkins.expect("deploy: by force, frozen and in quarantine", build, "SUCCESS")
+    (entry,) = jenkins.audit("deploy by force")
+    assert (entry["by"], entry["reason"], entry["build"]) == ("carol", "the shop is down", "team/shop #8")
     assert jenkins.latest()["forced"] is True
 
 
-# -- the service speaks another encoding than it says, or is somebody else ---------------------------------------------
+# -- wrong addresses ---------------------------------------------------------------------------------------------------
 
 
-def test_an_address_where_something_else_answers(jenkins: Jenkins) -> None:
+def test_an_address_of_something_else(jenkins: Jenkins) -> None:
     build = jenkins.build(deploy(server=f"{jenkins.api.url}/nothing/here"))
-    assert "404" in jenkins.ends("deploy: a wrong address", build, "FAILURE")
+    assert "404" in jenkins.expect("deploy: a wrong address", build, "FAILURE")
 
 
-def test_an_unknown_host_is_asked_again_for_a_while(jenkins: Jenkins) -> None:
+def test_an_unknown_host_is_retried(jenkins: Jenkins) -> None:
     build = jenkins.build(deploy(server="http://tidegate.invalid", patience=20))
-    text = jenkins.ends("deploy: an unknown host", build, "FAILURE")
+    text = jenkins.expect("deploy: an unknown host", build, "FAILURE")
     assert "UnknownHostException" in text
     assert len(build["sleeps"]) > 2

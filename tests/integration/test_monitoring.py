@@ -140,8 +140,8 @@ def test_the_engine_counts_what_it_does(api: RunningApi) -> None:
     assert found["tidegate_driver_errors_total{environment=demo,part=platform,retryable=true}"] == 2.0
     assert found["tidegate_driver_errors_total{environment=demo,part=platform,retryable=false}"] >= 1.0
     assert found["tidegate_hooks_total{environment=demo,state=passed}"] == 1.0
-    assert found["tidegate_ticks_total{result=done}"] > 5.0
-    assert found["tidegate_ticks_total{result=trouble}"] >= 2.0
+    assert found["tidegate_ticks_total{result=ok}"] > 5.0
+    assert found["tidegate_ticks_total{result=error}"] >= 2.0
     assert found["tidegate_claim_lateness_seconds_count"] >= 2.0
     text = api.call("GET", "/metrics", token="").text
     for each in (good["id"], bad["id"], "shop"):
@@ -172,7 +172,7 @@ def test_an_engine_of_its_own_serves_its_metrics(api: RunningApi) -> None:
     wiring = wires.Wiring(settings, api.wiring.store, api.wiring.environments, time.time)
     with serve_metrics(wiring):
         found = numbers(requests.get(f"http://{address}/metrics", timeout=60).text)
-        assert found["tidegate_ticks_total{result=done}"] == 0.0
+        assert found["tidegate_ticks_total{result=ok}"] == 0.0
         with pytest.raises(Refused, match=r"cannot listen on .*engine\.metrics_listen"), serve_metrics(wiring):
             pass
     with pytest.raises(requests.ConnectionError):

@@ -30,8 +30,8 @@ from tidegate.web.auth import new_token
 THREADS = 12
 PATIENT = """
 from tidegate.cli.main import main
-from tidegate.web import clients
-clients.HEAD_SECONDS = 600.0
+from tidegate.web import slow_clients
+slow_clients.HEAD_SECONDS = 600.0
 main()
 """
 TIDEGATE = Path(sys.executable).with_name("tidegate")
@@ -171,7 +171,7 @@ def test_a_certificate_that_cannot_be_used_is_told_before_anything_is_served(tmp
         [str(TIDEGATE), "serve", "--settings", str(wrong)], capture_output=True, text=True, timeout=60, check=False
     )
     assert ended.returncode == ExitCode.REFUSED
-    assert f"error: cannot serve TLS with {chain} and {other}" in ended.stderr
+    assert f"error: Cannot load the TLS certificate {chain} and key {other}" in ended.stderr
     assert "Traceback" not in ended.stderr
 
 

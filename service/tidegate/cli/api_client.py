@@ -12,7 +12,7 @@ import requests
 import stamina
 
 from tidegate.cli.exit_codes import ExitCode
-from tidegate.core.phases import Phase
+from tidegate.core.phases import Phase, Until
 
 Json = dict[str, Any]
 
@@ -77,9 +77,12 @@ class ApiClient:
 
     def events(self, rollout: str, after: int, wait_seconds: int = LONG_POLL_SECONDS) -> list[Json]:
         """Return the events after number `after`. The server waits up to `wait_seconds` for the first one."""
-        page = self.get(f"/v1/rollouts/{quote(rollout)}/events", after=after, wait=wait_seconds)
-        events: list[Json] = page["events"]
+        events: list[Json] = self.poll_events(rollout, after, Until.END, wait_seconds)["events"]
         return events
+
+    def poll_events(self, rollout: str, after: int, until: Until, wait_seconds: int = LONG_POLL_SECONDS) -> Json:
+        """Return the page of events after number `after`, and whether the rollout has `reached` `until`."""
+        return self.get(f"/v1/rollouts/{quote(rollout)}/events", after=after, wait=wait_seconds, until=until.value)
 
     def rollout(self, name: str) -> Json:
         """Return a rollout by its ID, or the latest one of `environment/service`."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -23,17 +22,7 @@ from tidegate.cli.context import (
     format_rollout,
 )
 from tidegate.cli.exit_codes import BY_OUTCOME, BY_PHASE, ExitCode
-
-
-class Until(StrEnum):
-    """How far `deploy` follows the rollout."""
-
-    VERDICT = "verdict"
-    APPROVAL = "approval"
-    END = "end"
-
-
-STOP_CONDITIONS = {Until.VERDICT: watch.has_verdict, Until.APPROVAL: watch.needs_approval, Until.END: watch.is_finished}
+from tidegate.core.phases import Until
 
 
 def variables(pairs: list[str] | None) -> dict[str, str]:
@@ -81,12 +70,10 @@ def deploy(
     body = compose_body(file, sets, name) | ({"image": image} if image else {})
     body |= {"force": force, "reason": reason}
     rollout = client.post(f"/v1/services/{name}/rollouts", body, key=key)
-    finish(context, client, rollout, STOP_CONDITIONS[until], wait=wait, output=output)
+    finish(context, client, rollout, until, wait=wait, output=output)
 
 
-def finish(
-    context: Context, client: ApiClient, rollout: Json, until: watch.StopCondition, *, wait: bool, output: Output = None
-) -> None:
+def finish(context: Context, client: ApiClient, rollout: Json, until: Until, *, wait: bool, output: Output = None) -> None:
     """Follow the rollout if `wait`, print its state, and exit with the code for it. With JSON, print one document only."""
     machine = context.as_json(output)
     if wait:
@@ -159,20 +146,7 @@ def promote(
     body = {"reason": reason, "full": full, "force": force, **binding}
     if_match = "" if approval else current["etag"]
     rollout = client.post(f"/v1/rollouts/{rollout['id']}/promote", body, if_match=if_match)
-    cursor = current["cursor"]
-    finish(
-        context,
-        client,
-        rollout,
-        lambda now: watch.is_finished(now) or (watch.needs_approval(now) and (now["cursor"] > cursor or _more_needed(now))),
-        wait=wait,
-        output=output,
-    )
-
-
-def _more_needed(rollout: Json) -> bool:
-    """Whether this was one of several approvals that the step needs."""
-    return bool(rollout["approval"] and rollout["approval"]["given"])
+    finish(context, client, rollout, Until.APPROVAL, wait=wait, output=output)
 
 
 def rollback(
@@ -191,7 +165,7 @@ def rollback(
     else:
         rollout = client.post(f"/v1/rollouts/{name}/rollback", {"reason": reason})
     try:
-        finish(context, client, rollout, watch.is_finished, wait=wait, output=output)
+        finish(context, client, rollout, Until.END, wait=wait, output=output)
     except typer.Exit as ended:
         if ended.exit_code == ExitCode.ROLLED_BACK:
             raise typer.Exit(ExitCode.DONE) from None

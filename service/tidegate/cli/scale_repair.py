@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from tidegate.cli import watch
 from tidegate.cli.api_client import ApiClient, Json
 from tidegate.cli.console import relative_time
 from tidegate.cli.context import Context, Output, Reason, ServiceName, Wait
 from tidegate.cli.rollouts import finish
+from tidegate.core.phases import Until
 
 Key = Annotated[str, typer.Option(help="Idempotency key: requests with the same key start one rollout only.")]
 
@@ -39,7 +39,7 @@ def _change(ctx: typer.Context, service: str, action: str, body: Json, *, wait: 
     context: Context = ctx.obj
     client, name = context.client(), context.service(service)
     rollout = client.post(f"/v1/services/{name}/{action}", body, key=key)
-    finish(context, client, rollout, watch.is_finished, wait=wait, output=output)
+    finish(context, client, rollout, Until.END, wait=wait, output=output)
 
 
 def fetch_drift(client: ApiClient, service: str) -> Json | None:

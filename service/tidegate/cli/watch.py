@@ -15,73 +15,43 @@ from tidegate.cli.api_client import ApiClient, CommandError, Json, is_final
 from tidegate.cli.console import json_text, relative_time
 from tidegate.cli.context import Context, Output, RolloutName, format_rollout, format_transition, rich_safe
 from tidegate.cli.exit_codes import BY_PHASE, ExitCode
+from tidegate.core.phases import Until
 from tidegate.text import escape
 
-StopCondition = Callable[[Json], bool]
 EventSink = Callable[[Json], None]
 SHOWN_EVENTS = 8
 STYLES = {"PASS": "green", "FAIL": "bold red", "INCONCLUSIVE": "yellow", "ready": "green", "failed": "bold red"}
 
 
-def is_finished(rollout: Json) -> bool:
-    """Stop at the end of the rollout."""
-    return is_final(rollout)
-
-
-def needs_approval(rollout: Json) -> bool:
-    """Stop when a person has to approve or decide, or at the end."""
-    return is_final(rollout) or rollout["approval"] is not None
-
-
-def has_verdict(rollout: Json) -> bool:
-    """Stop at the first verdict that counts (final, or FAIL), at an approval, or at the end."""
-    verdict = rollout["verdict"]
-    return (
-        needs_approval(rollout)
-        or rollout["cursor"] > 0
-        or bool(verdict and (verdict["final"] or verdict["outcome"] == "FAIL"))
-    )
-
-
-def follow(client: ApiClient, rollout: Json, until: StopCondition, on_event: EventSink) -> Json:
-    """Pass every event to `on_event` until `until` holds; return the rollout as it is then.
-
-    A rollout that is rolling back is followed to its end: the command has failed, and how the rollback ends matters.
-    """
-    after = 0
-    while True:
-        events = client.events(rollout["id"], after)
-        rollout = client.rollout(rollout["id"])
-        for event in events:
-            after = event["number"]
+def follow(client: ApiClient, rollout: Json, until: Until, on_event: EventSink) -> Json:
+    """Pass every event to `on_event` until the server reports that `until` is reached; return the rollout as it is then."""
+    after, reached = 0, False
+    while not reached:
+        page = client.poll_events(rollout["id"], after, until)
+        after, reached = page["last"], page["reached"]
+        for event in page["events"]:
             on_event(event)
-        if _should_stop(rollout, until) and not client.events(rollout["id"], after, 0):
-            return rollout
+    return client.rollout(rollout["id"])
 
 
-def follow_live(context: Context, client: ApiClient, rollout: Json, until: StopCondition) -> Json:
+def follow_live(context: Context, client: ApiClient, rollout: Json, until: Until) -> Json:
     """Like `follow`, but redraw the whole status on the terminal with each event and each second."""
-    after, all_events = 0, list[Json]()
+    after, reached, all_events = 0, False, list[Json]()
     with Live(console=context.out, refresh_per_second=8, transient=False) as live:
-        while True:
-            events = client.events(rollout["id"], after, 1)
+        while not reached:
+            page = client.poll_events(rollout["id"], after, until, 1)
+            after, reached = page["last"], page["reached"]
+            all_events += page["events"]
             rollout = client.rollout(rollout["id"])
-            all_events += events
-            after = all_events[-1]["number"] if all_events else 0
             live.update(render(rollout, fetch_instances(client, rollout), all_events[-SHOWN_EVENTS:]))
-            if _should_stop(rollout, until) and not events:
-                return rollout
+    return rollout
 
 
-def show_progress(context: Context, client: ApiClient, rollout: Json, until: StopCondition) -> Json:
+def show_progress(context: Context, client: ApiClient, rollout: Json, until: Until) -> Json:
     """Follow for a person: live on a terminal, one line per event elsewhere."""
     if context.out.is_terminal:
         return follow_live(context, client, rollout, until)
     return follow(client, rollout, until, lambda event: context.line(format_event(event)))
-
-
-def _should_stop(rollout: Json, until: StopCondition) -> bool:
-    return is_final(rollout) if rollout["phase"] == "rolling_back" else until(rollout)
 
 
 def format_event(event: Json) -> str:
@@ -187,9 +157,9 @@ def watch(ctx: typer.Context, name: RolloutName, output: Output = None) -> None:
     machine = context.as_json(output)
     try:
         if machine:
-            rollout = follow(client, rollout, is_finished, lambda event: context.line(json_text(event)))
+            rollout = follow(client, rollout, Until.END, lambda event: context.line(json_text(event)))
         else:
-            rollout = show_progress(context, client, rollout, is_finished)
+            rollout = show_progress(context, client, rollout, Until.END)
     except KeyboardInterrupt:
         raise typer.Exit(ExitCode.INTERRUPTED) from None
     if not machine:

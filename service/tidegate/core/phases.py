@@ -46,3 +46,11 @@ def move(now: Phase, to: Phase) -> Phase:
     if (now, to) not in LEGAL:
         raise IllegalMove(f"a rollout that is {now} cannot become {to}")
     return to
+
+
+class Until(StrEnum):
+    """How far to follow a rollout. Each value also ends at the next one, and at the end of the rollout."""
+
+    VERDICT = "verdict"  # the first verdict that counts: final, or FAIL
+    APPROVAL = "approval"  # the first approval or decision that a person has to make
+    END = "end"  # the rollout has ended

@@ -1,4 +1,4 @@
-"""What every handler is given, and the manners that all share: pages, ETags, repeated requests."""
+"""What every route handler uses: the application context, JSON responses, ETags and idempotency keys."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ EXTENSION = "tidegate"
 
 
 class LongPollSlots:
-    """The requests that wait for events: fewer than there are threads, or the rest of the API would starve."""
+    """Limits how many requests wait for events at a time, so that threads remain for all other requests."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._slots = threading.BoundedSemaphore(limit)
-        self.stopping = threading.Event()  # set when the server ends: nobody waits any longer
+        self.stopping = threading.Event()  # set when the server stops: no request waits any longer
 
     @contextmanager
     def acquire(self) -> Iterator[None]:
-        """Take one of the slots. Raises `ApiProblem` when all are taken."""
+        """Hold one slot while the context is open. Raises `ApiProblem` when all slots are taken."""
         if not self._slots.acquire(blocking=False):
-            text = f"{self._limit} requests wait for events already; ask again shortly, or with wait=0"
-            raise ApiProblem(TOO_MANY_WAITING, text, headers={"Retry-After": "1"})
+            detail = f"All {self._limit} long-poll slots are in use. Retry after 1 s, or send wait=0."
+            raise ApiProblem(TOO_MANY_WAITING, detail, headers={"Retry-After": "1"})
         try:
             yield
         finally:
@@ -49,7 +49,7 @@ class LongPollSlots:
 
 @dataclass(frozen=True)
 class Api:
-    """Everything that handlers need. `wake` makes an engine in this process look at once."""
+    """What route handlers need. `wake` makes an engine in this process look for work immediately."""
 
     wiring: Wiring
     wake: Callable[[], None]
@@ -57,7 +57,7 @@ class Api:
     auth_throttle: AuthThrottle
     discovery_cache: DiscoveryCache
     long_polls: LongPolls
-    engine_within_seconds: float = 0.0  # ready only while an engine was heard in this time; 0: none is expected
+    engine_within_seconds: float = 0.0  # ready only with a heartbeat this recent; 0: no check
 
     @property
     def store(self) -> Store:
@@ -83,30 +83,30 @@ class Api:
 
 
 def api() -> Api:
-    """Of the present app."""
+    """The context of the current app."""
     return cast(Api, current_app.extensions[EXTENSION])
 
 
 def principal() -> Principal:
-    """Who asks."""
+    """The authenticated principal of the current request."""
     return cast(Principal, g.principal)
 
 
-# -- answers ------------------------------------------------------------------------------------------------------------
+# -- responses ----------------------------------------------------------------------------------------------------------
 
 
 def respond(view: BaseModel, status: int = 200, *, version: int | None = None, location: str = "") -> Response:
-    """The view as JSON; `version` becomes the ETag."""
+    """The view as a JSON response; `version` becomes the ETag."""
     return json_response(json_text(view), status, version=version, location=location)
 
 
 def json_text(view: BaseModel) -> str:
-    """In ASCII, which every client reads alike: some guess another encoding than JSON's own. Infinity becomes null."""
+    """The view as ASCII JSON, because some clients do not assume UTF-8. Infinity becomes null."""
     return view.model_dump_json(by_alias=True, ensure_ascii=True)
 
 
 def json_response(text: str, status: int, *, version: int | None = None, location: str = "") -> Response:
-    """JSON as it is."""
+    """A response with JSON text that is ready to send."""
     response = Response(text, status, content_type="application/json")
     if version is not None:
         response.set_etag(str(version))
@@ -115,26 +115,28 @@ def json_response(text: str, status: int, *, version: int | None = None, locatio
     return response
 
 
-def require_version(present: int, what: str) -> int | None:
-    """The version that `If-Match` asks for, None without one. Raises `VersionConflict` when it is not the present one."""
+def require_version(current: int, subject: str) -> int | None:
+    """The version that `If-Match` requires, or None without one. Raises `VersionConflict` unless it is `current`."""
     if "If-Match" not in request.headers or request.if_match.star_tag:
         return None
-    if not request.if_match.contains(str(present)):
-        raise VersionConflict(f'{what} is at version "{present}", not {request.headers["If-Match"]}; read it again')
-    return present
+    if not request.if_match.contains(str(current)):
+        raise VersionConflict(
+            f'{subject} is at version "{current}", but If-Match is {request.headers["If-Match"]}. Read it again and retry.'
+        )
+    return current
 
 
-# -- repeated requests ----------------------------------------------------------------------------------------------------
+# -- idempotent requests --------------------------------------------------------------------------------------------------
 
 
 def idempotency_key(key: str) -> Idempotency:
-    """The client's key with what it was sent for: who, which method and path, which body."""
+    """The client's key, scoped to its token, method and path, with a hash of the body."""
     body = json.dumps(request.get_json(), sort_keys=True)
     scope = f"{principal().token.id} {request.method} {request.path}"
     return Idempotency(scope, key, hashlib.sha256(body.encode()).hexdigest())
 
 
 def mark_replayed(response: Response) -> Response:
-    """The mark of an answer that was given before."""
+    """Mark a response as the repetition of an earlier one."""
     response.headers["Idempotency-Replayed"] = "true"
     return response

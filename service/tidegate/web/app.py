@@ -1,4 +1,4 @@
-"""The Flask app: the API's parts, and what happens before and after every request."""
+"""The Flask app: blueprints, request parsing, and the steps before and after every request."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from tidegate.web.openapi import SECURITY_SCHEMES
 from tidegate.web.routes import audit, discovery, freezes, health, rollouts, services, tokens
 from tidegate.wiring import Wiring
 
-MAX_LONG_POLLS = 24  # requests that may wait for events at a time; fewer than the server's threads
+MAX_LONG_POLLS = 24  # concurrent requests that wait for events; less than the server's threads
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-LOGGED_PATH_NAMES = frozenset({"rollout", "environment", "service"})  # of a path: what a line of the log is about
+LOGGED_PATH_NAMES = frozenset({"rollout", "environment", "service"})  # path parameters that become log fields
 HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
@@ -43,10 +43,10 @@ log = structlog.get_logger("tidegate.web")
 
 
 class StrictJson(DefaultJSONProvider):
-    """JSON in UTF-8 that every reader takes for the same: no name twice in an object, no NaN."""
+    """JSON in UTF-8 without duplicate keys, NaN or Infinity, which parsers interpret differently."""
 
     def loads(self, s: str | bytes, **kwargs: Any) -> Any:
-        """Raises `ValueError` with what is wrong."""
+        """The parsed value. Raises `ValueError`."""
         text = s if isinstance(s, str) else s.decode()
         return json.loads(text, object_pairs_hook=_object, parse_constant=_constant, **kwargs)
 
@@ -55,38 +55,38 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"the name {next(name for name in names if names.count(name) > 1)!r} stands twice in an object")
+        raise ValueError(f"duplicate key {next(name for name in names if names.count(name) > 1)!r}")
     return members
 
 
 def _constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not valid JSON")
 
 
 class ApiRequest(Request):
-    """A POST or PUT without a body counts as one with `{}`, so that `curl -X POST …/pause` works."""
+    """A POST or PUT without a body is read as `{}`, so that `curl -X POST …/pause` works."""
 
     def get_data(self, cache: bool = True, as_text: bool = False, parse_form_data: bool = False) -> Any:
-        """As Flask's; raises its 400 also for what the server that we run in makes of a body with broken chunks."""
-        broken = "the body cannot be read: it is cut off, or its chunks are broken"
+        """The body. Raises `BadRequest` when it is incomplete or its chunked encoding is invalid."""
+        incomplete = "Cannot read the request body: it is incomplete, or its chunked encoding is invalid."
         try:
             data = super().get_data(cache, as_text, parse_form_data)  # type: ignore[call-overload]
         except HTTPException:
             raise
-        except Exception as error:  # each server has its own; all of them are about what the client sent
-            raise BadRequest(broken) from error
+        except Exception as error:  # each WSGI server raises its own class for an invalid body
+            raise BadRequest(incomplete) from error
         if not as_text and len(data) < (self.content_length or 0):
-            raise BadRequest(broken)
+            raise BadRequest(incomplete)
         return data
 
     def on_json_loading_failed(self, e: ValueError | None) -> Any:
-        """Raises Flask's 400 with what is wrong, or its 415."""
+        """Raises `BadRequest` with the parser's message, or Flask's 415 for another content type."""
         if e is None:
             return super().on_json_loading_failed(e)
-        raise BadRequest(f"the body is not as JSON has to be: {e}") from e
+        raise BadRequest(f"The body is not valid JSON: {e}.") from e
 
     def get_json(self, force: bool = False, silent: bool = False, cache: bool = True) -> Any:
-        """As Flask's; raises its 400 for what is no JSON and 415 for another content type."""
+        """The parsed body. Raises `BadRequest` for invalid JSON, Flask's 415 for another content type."""
         if not self.content_type and not self.get_data():
             return {}
         try:
@@ -96,7 +96,7 @@ class ApiRequest(Request):
 
 
 def _nothing() -> None:
-    """Nobody to wake: the engine is another process and looks by itself."""
+    """No engine runs in this process; engines elsewhere poll the database."""
 
 
 def create_app(
@@ -108,8 +108,8 @@ def create_app(
 ) -> OpenAPI:
     """The WSGI app.
 
-    `wake` is called after every new rollout and signal. `long_poll_slots` bounds and ends the long polls. The server is
-    ready only while an engine sent a heartbeat within `engine_within_seconds`; 0: no engine is needed.
+    `wake` is called after every new rollout and signal. `long_poll_slots` limits the long polls and ends them at shutdown.
+    The server is ready only while an engine's last heartbeat is at most `engine_within_seconds` old; 0 disables the check.
     """
     app = OpenAPI(
         "tidegate",
@@ -144,19 +144,19 @@ def create_app(
 
 
 def _begin() -> None:
-    """A request id: the caller's, where it is harmless in a log, or a new one; and what the request is about."""
-    g.begun = time.monotonic()
+    """Set the request ID (the caller's if it is safe to log, else a new one), the client address and the log fields."""
+    g.started = time.monotonic()
     given = request.headers.get("X-Request-ID", "")
     g.request_id = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
     clear_contextvars()
     trusted = api().wiring.settings.web.trusted_proxies
     g.source = find_client_address(request.remote_addr or "unknown", request.headers.get("X-Forwarded-For", ""), trusted)
-    about = {name: value for name, value in (request.view_args or {}).items() if name in LOGGED_PATH_NAMES}
-    bind_contextvars(request_id=g.request_id, source=g.source, **about)
+    path_fields = {name: value for name, value in (request.view_args or {}).items() if name in LOGGED_PATH_NAMES}
+    bind_contextvars(request_id=g.request_id, source=g.source, **path_fields)
 
 
 def _authenticate() -> None:
-    """Everything but `/healthz` and its like is behind a token. What has no route goes on to its 404."""
+    """Require a token for every route except the public ones. A path without a route is left to its 404."""
     if health.is_public():
         return
     g.principal = authenticate(
@@ -166,31 +166,31 @@ def _authenticate() -> None:
 
 
 def _require_object() -> None:
-    """flask-openapi reads JSON silently, and a string as JSON once more: here both get their true answer."""
+    """Reject a body that is not a JSON object: flask-openapi ignores parse errors and parses a JSON string twice."""
     if request.url_rule is None or request.method not in ("POST", "PUT"):
         return
     if not isinstance(request.get_json(), dict):
-        detail = "the body must be a JSON object"
+        detail = "The body must be a JSON object."
         raise errors.ApiProblem(
             errors.INVALID_REQUEST, detail, [{"in": "body", "pointer": "", "path": "", "detail": detail}]
         )
 
 
 def _require_single_values() -> None:
-    """No parameter is a list: of one that is given twice, one value would be used and the others passed over in silence."""
-    given = {name: len(values) for name, values in request.args.lists() if len(values) > 1}
-    if request.url_rule is None or not given:
+    """Reject a query parameter that is sent twice: no parameter is a list, so other values would be ignored."""
+    repeated = {name: len(values) for name, values in request.args.lists() if len(values) > 1}
+    if request.url_rule is None or not repeated:
         return
-    mistakes = [(name, f"given {often} times; give it once") for name, often in given.items()]
+    mistakes = [(name, f"sent {count} times; send it once") for name, count in repeated.items()]
     places = [{"in": "query", "pointer": f"/{name}", "path": name, "detail": text} for name, text in mistakes]
     raise errors.ApiProblem(errors.INVALID_REQUEST, "; ".join(f"{name}: {text}" for name, text in mistakes), places)
 
 
 def _end(response: Response) -> Response:
-    """Headers, metrics and one line in the log."""
+    """Add the security headers, count the request and log it."""
     response.headers.update(HEADERS)
     response.headers["X-Request-ID"] = g.get("request_id", "")
-    seconds = time.monotonic() - g.get("begun", time.monotonic())
+    seconds = time.monotonic() - g.get("started", time.monotonic())
     current_app.extensions[health.METRICS].count(response, seconds)
     fields = {
         "method": request.method,
@@ -199,6 +199,6 @@ def _end(response: Response) -> Response:
         "status": response.status_code,
         "seconds": round(seconds, 4),
     }
-    quiet = health.is_probe() and response.status_code < 400  # probes and scrapes would fill the log
+    quiet = health.is_probe() and response.status_code < 400  # probes and scrapes would flood the log
     (log.debug if quiet else log.info)("request", **fields)
     return response

@@ -1,7 +1,7 @@
-"""Who asks, and what they may do: bearer tokens with scopes.
+"""Authentication by bearer token, and authorization by scopes.
 
-A token is `tg_` and 256 random bits; the store has its SHA-256 only. That is enough: what cannot be guessed needs no slow
-hash.
+A token is `tg_` followed by 256 random bits in base64url. The store holds only its SHA-256: a random secret of that length
+needs no slow password hash.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tidegate.ports import Store
 from tidegate.web.auth_throttle import AuthThrottle
 from tidegate.web.errors import TOO_MANY_FAILURES, UNAUTHENTICATED, ApiProblem
 
-#: Each of the others includes `read`; `admin` includes all.
+#: Every other scope includes `read`; `admin` includes all scopes.
 SCOPES = ("read", "deploy", "promote", "rollback", "force", "freeze", "vouch", "admin")
 PREFIX = "tg_"
 SECRET_BYTES = 32
@@ -33,46 +33,50 @@ _BEARER = re.compile(r"Bearer +(tg_[A-Za-z0-9_-]{43})", re.IGNORECASE)
 def new_token(
     name: str, scopes: Sequence[str], services: Sequence[str], now: Time, expires: Time | None = None
 ) -> tuple[str, Token]:
-    """A secret, shown once and stored nowhere, and the token to store. Raises `InvalidSpec` with every mistake."""
+    """A secret, which is never stored, and the token to store. Raises `InvalidSpec` with every mistake."""
     known = ", ".join(SCOPES)
-    mistakes = [errors.Problem("scopes", f"unknown: {scope}; known: {known}") for scope in scopes if scope not in SCOPES]
+    mistakes = [
+        errors.Problem("scopes", f"unknown scope {scope}; expected one of: {known}")
+        for scope in scopes
+        if scope not in SCOPES
+    ]
     if not name.strip():
-        mistakes.append(errors.Problem("name", "is needed: it stands in every rollout as who asked for it"))
+        mistakes.append(errors.Problem("name", "is required: rollouts and the audit log show it as the requester"))
     if not scopes:
-        mistakes.append(errors.Problem("scopes", f"at least one is needed: {known}"))
+        mistakes.append(errors.Problem("scopes", f"at least one is required: {known}"))
     if not services or not all(services):
-        mistakes.append(errors.Problem("services", "globs over environment/service are needed; * means all"))
+        mistakes.append(errors.Problem("services", "at least one glob over environment/service is required; * matches all"))
     if expires is not None and expires <= now:
-        mistakes.append(errors.Problem("expires", "must lie in the future"))
+        mistakes.append(errors.Problem("expires", "must be in the future"))
     if mistakes:
         raise InvalidSpec(mistakes)
     secret = PREFIX + secrets.token_urlsafe(SECRET_BYTES)
-    wanted = tuple(scope for scope in SCOPES if scope in scopes)
-    return secret, Token(secrets.token_hex(4), name.strip(), token_digest(secret), wanted, tuple(services), now, expires)
+    granted = tuple(scope for scope in SCOPES if scope in scopes)
+    return secret, Token(secrets.token_hex(4), name.strip(), token_digest(secret), granted, tuple(services), now, expires)
 
 
 def token_digest(secret: str) -> str:
-    """What is stored of a secret."""
+    """The SHA-256 of a secret in hex, which is what the store holds."""
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who asks."""
+    """The owner of the token that a request was sent with."""
 
     token: Token
 
     @property
     def name(self) -> str:
-        """What stands in events and rollouts."""
+        """The name that events, rollouts and the audit log show."""
         return self.token.name
 
     def may(self, scope: str, service: str) -> bool:
-        """Whether this is allowed on `environment/service`."""
+        """Whether the token has `scope` for `environment/service`."""
         return self._has(scope) and any(fnmatchcase(service, glob) for glob in self.token.services)
 
     def may_in(self, scope: str, environment: str) -> bool:
-        """Whether this is allowed on any service of the environment."""
+        """Whether the token has `scope` for any service of the environment."""
         globs = (service.partition("/")[0] for service in self.token.services)
         return self._has(scope) and any(fnmatchcase(environment, glob) for glob in globs)
 
@@ -80,47 +84,50 @@ class Principal:
         return "admin" in self.token.scopes or scope in self.token.scopes or (scope == "read" and bool(self.token.scopes))
 
     def require(self, scope: str, service: str) -> None:
-        """Raises `NotAllowed`, naming what is missing."""
+        """Raises `NotAllowed` unless the token has `scope` for `environment/service`."""
         if not self._has(scope):
             scopes = ", ".join(self.token.scopes) or "none"
-            raise NotAllowed(f"the token {self.name} lacks the scope {scope} for {service}; it has: {scopes}")
+            raise NotAllowed(f"Token {self.name} lacks the scope {scope} for {service}. Its scopes: {scopes}.")
         if not self.may(scope, service):
             globs = ", ".join(self.token.services)
-            raise NotAllowed(f"the token {self.name} has the scope {scope}, but not for {service}; only for: {globs}")
+            raise NotAllowed(f"Token {self.name} has the scope {scope}, but not for {service}. Its services: {globs}.")
 
     def require_admin(self) -> None:
-        """For tokens, which concern all services: one bound to some of them could otherwise make itself a wider one."""
+        """Raises `NotAllowed` unless the token has `admin` for all services.
+
+        An admin of some services could otherwise create a token for all of them.
+        """
         if "admin" not in self.token.scopes:
             scopes = ", ".join(self.token.scopes) or "none"
-            raise NotAllowed(f"the token {self.name} lacks the scope admin; it has: {scopes}")
+            raise NotAllowed(f"Token {self.name} lacks the scope admin. Its scopes: {scopes}.")
         if "*" not in self.token.services:
             raise NotAllowed(
-                f"the token {self.name} is for {', '.join(self.token.services)} only; tokens are for all services"
+                f"Token {self.name} is limited to {', '.join(self.token.services)}. Managing tokens requires a token for *."
             )
 
 
 def authenticate(store: Store, now: Time, throttle: AuthThrottle, header: str | None, address: str) -> Principal:
-    """The principal behind an `Authorization` header. Raises `ApiProblem`: 401, or 429 after many failures.
+    """The principal of an `Authorization` header. Raises `ApiProblem`: 401, or 429 after many failures.
 
-    A right token that was in use before is let in also after many failures of others at the same address: behind one proxy
-    all look alike.
+    A valid token that was used before is accepted even while its address is blocked, because clients behind one proxy share
+    an address.
     """
-    sent = None if header is None else _BEARER.fullmatch(header.strip())
-    digest = "" if sent is None else token_digest(sent.group(1))
+    bearer = None if header is None else _BEARER.fullmatch(header.strip())
+    digest = "" if bearer is None else token_digest(bearer.group(1))
     wait = throttle.wait_seconds(address)
     if wait and not throttle.is_known_valid(digest):
         raise _throttled(address, wait)
     if header is None:
-        raise _unauthenticated("send the header Authorization: Bearer tg_…", throttle, address, "")
-    if sent is None:
+        raise _unauthenticated("Missing token. Send the header Authorization: Bearer tg_…", throttle, address, "")
+    if bearer is None:
         raise _unauthenticated(
-            "the header Authorization is not of the form Bearer tg_…", throttle, address, "invalid_request"
+            "Malformed Authorization header. Expected: Bearer tg_…", throttle, address, "invalid_request"
         )
     token = store.token(digest)
     if token is None or not hmac.compare_digest(token.digest, digest):
-        raise _unauthenticated("the token is unknown; it may have been dropped", throttle, address, "invalid_token")
+        raise _unauthenticated("Unknown token. It may have been revoked.", throttle, address, "invalid_token")
     if token.expires is not None and now >= token.expires:
-        raise _unauthenticated(f"the token {token.name} has expired", throttle, address, "invalid_token")
+        raise _unauthenticated(f"Token {token.name} has expired.", throttle, address, "invalid_token")
     throttle.remember_valid(digest)
     return Principal(token)
 
@@ -134,5 +141,5 @@ def _unauthenticated(detail: str, throttle: AuthThrottle, address: str, code: st
 
 
 def _throttled(address: str, wait: float) -> ApiProblem:
-    text = f"too many failed attempts from {address}; try again in {math.ceil(wait)} s"
-    return ApiProblem(TOO_MANY_FAILURES, text, headers={"Retry-After": str(math.ceil(wait))})
+    detail = f"Too many failed authentication attempts from {address}. Retry in {math.ceil(wait)} s."
+    return ApiProblem(TOO_MANY_FAILURES, detail, headers={"Retry-After": str(math.ceil(wait))})

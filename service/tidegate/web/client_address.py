@@ -1,4 +1,4 @@
-"""Where a request comes from: the address at the other end, or what a proxy that is trusted says of it."""
+"""The address of a client: the peer's address, or the one that a trusted proxy reports."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ Networks = Collection[ipaddress.IPv4Network | ipaddress.IPv6Network]
 
 
 def find_client_address(peer: str, forwarded: str, trusted: Networks) -> str:
-    """The address nearest to us that is no trusted proxy, of `X-Forwarded-For` and the peer.
+    """The last address in `X-Forwarded-For` plus `peer` that is not a trusted proxy.
 
-    Anybody may send the header; so it is read from its end, and only as far as trusted proxies wrote it.
+    Any client can send the header, so it is read from its end and only while the entry came from a trusted proxy.
     """
     address = peer
     for part in reversed(forwarded.split(",") if forwarded else []):
@@ -34,5 +34,5 @@ def _is_trusted(address: str, trusted: Networks) -> bool:
 
 
 def client_address() -> str:
-    """Of the present request."""
+    """The client address of the current request."""
     return str(g.get("source", "unknown"))

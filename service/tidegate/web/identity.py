@@ -1,4 +1,4 @@
-"""Who makes a request, on whose behalf, and its entry in the audit log."""
+"""The requester of a change, on whose behalf it was sent, and its audit entry."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tidegate.web.client_address import client_address
 
 @dataclass(frozen=True, slots=True)
 class Requester:
-    """`by` is a person or a token's name; `via` the token that vouched for the person, else empty."""
+    """`by` is a person or a token's name; `via` is the token that vouched for the person, or empty."""
 
     by: str
     via: str = ""
@@ -24,7 +24,7 @@ class Requester:
     def audit(
         self, action: str, subject: str, reason: str = "", rollout: str | None = None, build: Build | None = None
     ) -> AuditEntry:
-        """The line for the audit log."""
+        """The audit entry of this change."""
         label = build_label(build)
         return AuditEntry(
             api().now(),
@@ -41,14 +41,14 @@ class Requester:
 
 
 def identify_requester(on_behalf_of: str, subject: str) -> Requester:
-    """The token itself, or the person for whom it asks: a claim, which needs the scope `vouch`. Raises `NotAllowed`."""
+    """The token itself, or the person it names, which requires the scope `vouch`. Raises `NotAllowed`."""
     if not on_behalf_of:
         return Requester(principal().name)
     principal().require("vouch", subject)
     return Requester(on_behalf_of, principal().name)
 
 
-def require_reason(reason: str, what: str) -> None:
-    """Raises `InvalidSpec` when there is none."""
+def require_reason(reason: str, action: str) -> None:
+    """Raises `InvalidSpec` when `reason` is blank."""
     if not reason.strip():
-        raise InvalidSpec([Problem("reason", f"is needed to {what}: it stands in the audit log")])
+        raise InvalidSpec([Problem("reason", f"is required to {action}; it is recorded in the audit log")])

@@ -1,4 +1,4 @@
-"""The log: one line each on standard error, of our own and of the libraries alike."""
+"""Logging setup: one line per event on standard error, for Tidegate and its libraries."""
 
 from __future__ import annotations
 
@@ -22,37 +22,37 @@ _SHARED: tuple[Processor, ...] = (
 
 
 def bind_rollout(rollout: Rollout) -> None:
-    """Whatever this request logs from here on is about this rollout."""
+    """Add the fields of `rollout` to every log line of the current request."""
     bind_contextvars(**log_fields(rollout))
 
 
-def _visible(_: object, __: str, fields: EventDict) -> EventDict:
-    """One event is one line also for people, but for its traceback."""
+def _escape_fields(_: object, __: str, fields: EventDict) -> EventDict:
+    """Escape control characters, so that an event without a traceback is one line."""
     return {
-        name: escape(each, keep="\n" if name == "exception" else "") if isinstance(each, str) else each
-        for name, each in fields.items()
+        name: escape(value, keep="\n" if name == "exception" else "") if isinstance(value, str) else value
+        for name, value in fields.items()
     }
 
 
 def configure(level: str = "info", form: Literal["json", "console"] = "json") -> None:
-    """For a whole process, once, at its start. `form` json is for programs, console for people."""
-    least = logging.getLevelNamesMapping()[level.upper()]
+    """Configure logging of the process; call once at its start. `form` is `json` for programs or `console` for people."""
+    minimum = logging.getLevelNamesMapping()[level.upper()]
     if form == "json":
         end: list[Processor] = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     else:
         renderer = structlog.dev.ConsoleRenderer(
             timestamp_key="at",
             colors=sys.stderr.isatty(),
-            exception_formatter=structlog.dev.plain_traceback,  # the default shows the values of variables, secrets too
+            exception_formatter=structlog.dev.plain_traceback,  # the default prints local variables, which may hold secrets
         )
-        end = [structlog.processors.format_exc_info, _visible, renderer]
+        end = [structlog.processors.format_exc_info, _escape_fields, renderer]
     structlog.configure(
         processors=[*_SHARED, *end],
-        wrapper_class=structlog.make_filtering_bound_logger(least),
+        wrapper_class=structlog.make_filtering_bound_logger(minimum),
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
     )
     handler = logging.StreamHandler(sys.stderr)
     meta = structlog.stdlib.ProcessorFormatter.remove_processors_meta
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=_SHARED, processors=[meta, *end]))
-    logging.basicConfig(handlers=[handler], level=least, force=True)
+    logging.basicConfig(handlers=[handler], level=minimum, force=True)

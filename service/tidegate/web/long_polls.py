@@ -1,6 +1,6 @@
-"""The requests that wait for events, and the one look for all of them.
+"""Long polls: requests that wait for events, served by one shared database query per interval.
 
-Were each to look for itself, some hundred of them would keep the server busy with that alone.
+If each request polled the database itself, a hundred waiting requests would occupy the server.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from tidegate.ports import Store
 
 log = structlog.get_logger("tidegate.web")
 
-POLL_SECONDS = 0.1  # between two looks
+POLL_SECONDS = 0.1  # between two queries
 
 
 class _Waiter:
-    """One request. It waits for events of `rollout` with a number above `after`."""
+    """A request that waits for events of `rollout` with a number above `after`."""
 
     def __init__(self, rollout: str, after: int) -> None:
         self.rollout, self.after = rollout, after
@@ -26,20 +26,22 @@ class _Waiter:
 
 
 class LongPolls:
-    """Wakes each request when there is something for it. Looks in a thread of its own, which is there while anybody waits.
+    """Wakes each request when its rollout has new events. A thread polls the database while any request waits.
 
-    `stopping` is set when the server ends: then nobody waits any longer.
+    `stopping` is set when the server stops, which wakes every request.
     """
 
     def __init__(self, store: Store, stopping: threading.Event) -> None:
         self._store, self._stopping = store, stopping
-        self._lock = threading.Lock()  # guards the two below
+        self._lock = threading.Lock()  # guards the two attributes below
         self._waiters: set[_Waiter] = set()
         self._thread: threading.Thread | None = None
 
     def wait(self, rollout: str, after: int, seconds: float) -> None:
-        """Returns when the rollout has an event with a number above `after`, when the time is over, when the server ends,
-        or when the database fails, which whoever asks it next is told."""
+        """Wait until the rollout has an event with a number above `after`, `seconds` have passed or the server stops.
+
+        Also returns when the rollout is unknown or the database fails; the caller's next query raises the error.
+        """
         mine = _Waiter(rollout, after)
         with self._lock:
             self._waiters.add(mine)
@@ -57,14 +59,14 @@ class LongPolls:
             self._stopping.wait(POLL_SECONDS)
 
     def _present(self) -> tuple[_Waiter, ...]:
-        """All that wait. Where there is none the thread ends, and the next one to wait starts another."""
+        """All waiters. Without any the thread ends, and the next waiter starts a new one."""
         with self._lock:
             if not self._waiters:
                 self._thread = None
             return tuple(self._waiters)
 
     def _wake(self, waiters: Iterable[_Waiter]) -> None:
-        """Those for whom there is something. An unknown rollout, and a failure, are told by what is asked for next."""
+        """Wake every waiter whose rollout has new events, is unknown or cannot be read."""
         ending = self._stopping.is_set()
         last = {} if ending else self._last({waiter.rollout for waiter in waiters})
         woken = {waiter for waiter in waiters if last.get(waiter.rollout, waiter.after + 1) > waiter.after}
@@ -77,5 +79,5 @@ class LongPolls:
         try:
             return dict(self._store.last_events(rollouts))
         except Exception as error:
-            log.warning("nothing can be waited for", error=str(error))
+            log.warning("long poll failed: could not read events", error=str(error))
             return {}

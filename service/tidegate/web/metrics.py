@@ -1,6 +1,6 @@
-"""The server's own numbers, for Prometheus: its requests, and how all stands in the database.
+"""The server's Prometheus metrics: its requests, and the state of rollouts in the database.
 
-Labels are environments, routes and words of closed lists: never a service's name, a path or an id.
+Label values are environments, routes and fixed words, never service names, paths or IDs, so their number is bounded.
 """
 
 from __future__ import annotations
@@ -25,29 +25,31 @@ KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "P
 
 
 class ServerMetrics:
-    """What the web counts, in `registry`."""
+    """Metrics of the API server, in `registry`."""
 
     def __init__(self, store: Store, environments: Collection[str], throttle: AuthThrottle, clock: Clock = time) -> None:
         self.registry = own = CollectorRegistry()
         self._requests = Counter(
             "tidegate_api_requests",
-            "Requests answered, by method, route and status.",
+            "API requests by method, route and status.",
             ["method", "route", "status"],
             registry=own,
         )
         self._seconds = Histogram(
             "tidegate_api_request_seconds",
-            "Time to answer; a request for events may wait on purpose.",
+            "Duration of API requests; long polls for events wait up to 25 s.",
             ["route"],
             buckets=(0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 30.0),
             registry=own,
         )
-        Gauge("tidegate_build_info", "The version that runs.", ["version"], registry=own).labels(__version__).set(1)
+        Gauge("tidegate_build_info", "The running version, in the label version.", ["version"], registry=own).labels(
+            __version__
+        ).set(1)
         own.register(_AuthFailureCollector(lambda: throttle.total))
         own.register(_StatsCollector(store, environments, clock))
 
     def count(self, response: Response, seconds: float) -> None:
-        """One request was answered."""
+        """Count a completed request."""
         route = request.url_rule.rule if request.url_rule else "none"
         method = request.method if request.method in KNOWN_METHODS else "other"
         self._requests.labels(method, route, str(response.status_code)).inc()
@@ -55,79 +57,86 @@ class ServerMetrics:
 
 
 class _AuthFailureCollector(Collector):
-    """Attempts to authenticate that failed, counted where they are limited."""
+    """The number of failed authentication attempts, which the throttle counts."""
 
     def __init__(self, total: Callable[[], int]) -> None:
         self._total = total
 
     def collect(self) -> Iterable[Metric]:
-        """One counter."""
-        family = Metric("tidegate_failed_authentications", "Attempts with no token or a wrong one.", "counter")
+        """The counter."""
+        family = Metric("tidegate_failed_authentications", "Authentication attempts without a valid token.", "counter")
         family.add_sample("tidegate_failed_authentications_total", {}, self._total())
         return [family]
 
 
 class _StatsCollector(Collector):
-    """Asks the database when it is asked itself. A number that is not known is not told: while the database fails, only
-    that it fails."""
+    """Reads the database at every scrape. While the database is down, only `tidegate_database_up` is exported, so that no
+    stale value is reported."""
 
     def __init__(self, store: Store, environments: Collection[str], clock: Clock) -> None:
         self._store, self._environments, self._clock = store, environments, clock
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing, without asking the database."""
+        """No metric, so that registration does not query the database."""
         return []
 
     def collect(self) -> Iterable[Metric]:
-        """Every family."""
+        """Every metric family."""
         try:
-            stats = self._store.standing()
+            stats = self._store.stats()
         except StoreError:
-            return [_gauge("database_up", "Whether the database answers.", 0.0)]
-        return [_gauge("database_up", "Whether the database answers.", 1.0), *self._families(stats, self._clock())]
+            return [_gauge("database_up", "Whether the database responds (1) or not (0).", 0.0)]
+        return [
+            _gauge("database_up", "Whether the database responds (1) or not (0).", 1.0),
+            *self._families(stats, self._clock()),
+        ]
 
     def _families(self, stats: ServerStats, now: Time) -> Iterable[Metric]:
         yield self._live(stats)
-        holds = GaugeMetricFamily(
-            "tidegate_approval_wait_seconds", "How long the longest hold waits for a person.", labels=["environment"]
+        approvals = GaugeMetricFamily(
+            "tidegate_approval_wait_seconds", "Age of the oldest pending approval.", labels=["environment"]
         )
         for environment in self._known(stats.approval_since):
-            holds.add_metric([environment], _since(stats.approval_since.get(environment), now))
-        yield holds
+            approvals.add_metric([environment], _since(stats.approval_since.get(environment), now))
+        yield approvals
         yield _gauge(
-            "rollouts_overdue_seconds", "How long a rollout is due that no engine takes.", _since(stats.due_since, now)
+            "rollouts_overdue_seconds",
+            "How long the oldest due rollout has not been claimed.",
+            _since(stats.due_since, now),
         )
-        yield _gauge("leases", "Rollouts that an engine drives at this moment.", stats.leases)
-        yield _gauge("outbox_rollouts", "Rollouts of which the CI was not told all.", stats.undelivered)
+        yield _gauge("leases", "Rollouts that an engine is processing now.", stats.leases)
+        yield _gauge("outbox_rollouts", "Rollouts with events not yet delivered to the CI.", stats.undelivered)
         yield _gauge(
-            "outbox_lag_seconds", "Age of the oldest event that the CI was not told.", _since(stats.undelivered_since, now)
+            "outbox_lag_seconds",
+            "Age of the oldest event not yet delivered to the CI.",
+            _since(stats.undelivered_since, now),
         )
         heartbeat_at = stats.engines[0].heartbeat_at if stats.engines else float("-inf")
         yield _gauge(
             "engine_heartbeat_age_seconds",
-            "Since an engine was heard last; infinite where none is.",
+            "Seconds since the last engine heartbeat; infinite without an engine.",
             max(0.0, now - heartbeat_at),
         )
         if stats.free_bytes is not None:
-            yield _gauge("database_free_bytes", "Room on the database's disk.", stats.free_bytes)
+            yield _gauge("database_free_bytes", "Free bytes on the disk of the database.", stats.free_bytes)
 
     def _live(self, stats: ServerStats) -> Metric:
         family = GaugeMetricFamily(
-            "tidegate_live_rollouts", "Rollouts that are not finished.", labels=["environment", "phase"]
+            "tidegate_live_rollouts", "Unfinished rollouts by environment and phase.", labels=["environment", "phase"]
         )
         for environment in self._known(name for name, _ in stats.live):
             for phase in sorted(LIVE):
                 family.add_metric([environment, phase.value], stats.live.get((environment, phase.value), 0))
         return family
 
-    def _known(self, more: Iterable[str]) -> list[str]:
-        """The environments of the settings, and those that only the database has."""
-        return sorted({*self._environments, *more})
+    def _known(self, stored: Iterable[str]) -> list[str]:
+        """The environments in the settings and any others in the database."""
+        return sorted({*self._environments, *stored})
 
 
 def _gauge(name: str, description: str, value: float) -> Metric:
     return GaugeMetricFamily(f"tidegate_{name}", description, value=value)
 
 
-def _since(begun: Time | None, now: Time) -> float:
-    return 0.0 if begun is None else max(0.0, now - begun)
+def _since(start: Time | None, now: Time) -> float:
+    return 0.0 if start is None else max(0.0, now - start)

@@ -1,4 +1,4 @@
-"""Pages of lists: cursors, links to the next page, and the list of rollouts."""
+"""Pagination: cursors, links to the next page, and pages of rollouts."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from tidegate.web.views.rollout import RolloutsView, RolloutView, rollout_view
 
 
 def listed_rollout(rollout: Rollout) -> RolloutView:
-    """A rollout in a list. Its signals matter only while it is held."""
-    held = rollout.phase is Phase.RUNNING and rollout.held is not None
-    return rollout_view(rollout, api().store.load(rollout.id)[1] if held else ())
+    """The view of a rollout in a list. Its signals are read only while it waits for approval."""
+    waiting = rollout.phase is Phase.RUNNING and rollout.approval_since is not None
+    return rollout_view(rollout, api().store.load(rollout.id)[1] if waiting else ())
 
 
 def rollouts_page(service: str | None, query: ServiceRolloutsQuery) -> Response:
-    """Those that the token may read, the newest first."""
+    """A page of the rollouts that the token may read, newest first."""
     rollouts = _allowed(service, query.phase, decode_cursor(query.cursor), query.limit + 1)
     page = rollouts[: query.limit]
     cursor = encode_cursor(page[-1].id) if len(rollouts) > len(page) else None
@@ -33,7 +33,7 @@ def rollouts_page(service: str | None, query: ServiceRolloutsQuery) -> Response:
 
 
 def _allowed(service: str | None, phase: Phase | None, before: str | None, count: int) -> list[Rollout]:
-    """At most `wanted` of them; those of other people's services are passed over."""
+    """At most `count` rollouts, without those the token may not read."""
     rollouts: list[Rollout] = []
     while len(rollouts) < count:
         rows = _rows(service, phase, before)
@@ -52,30 +52,30 @@ def _rows(service: str | None, phase: Phase | None, before: str | None) -> tuple
 
 
 def encode_cursor(last: str) -> str:
-    """Where the next page begins. Opaque to clients, so that it may change."""
+    """The cursor of the page after the item `last`. Clients must treat it as opaque."""
     return base64.urlsafe_b64encode(last.encode()).decode().rstrip("=")
 
 
 def decode_cursor(cursor: str) -> str | None:
-    """The last one of the page before; None for the first page. Raises `ApiProblem` for what is no cursor."""
+    """The last item of the previous page, or None for the first page. Raises `ApiProblem` for an invalid cursor."""
     if not cursor:
         return None
     try:
         return base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
-    except ValueError as error:  # binascii's and Unicode's own are kinds of it, and what is not ASCII is a plain one
+    except ValueError as error:  # base class of binascii.Error and UnicodeError
         raise bad_cursor() from error
 
 
 def bad_cursor() -> ApiProblem:
-    """For a cursor that none of our pages gave."""
-    text = "not a cursor of this list; send `next` of the page before as it is"
+    """The problem for a cursor that no page returned."""
+    text = "invalid cursor; send `next` of the previous page unchanged"
     return ApiProblem(
         INVALID_REQUEST, f"cursor: {text}", [{"in": "query", "pointer": "/cursor", "path": "cursor", "detail": text}]
     )
 
 
 def with_next_link(response: Response, cursor: str | None) -> Response:
-    """With `Link: rel=next`, when there is a next page."""
+    """Add the header `Link: rel="next"` if there is a next page."""
     if cursor is not None:
         query = urlencode({**request.args, "cursor": cursor})
         response.headers["Link"] = f'<{request.path}?{query}>; rel="next"'

@@ -1,4 +1,4 @@
-"""All that a rollout was judged from, as one JSON document: to be judged again anywhere, without a server."""
+"""The replay record: all inputs of a rollout's analysis as one JSON document, to repeat the analysis without a server."""
 
 from __future__ import annotations
 
@@ -15,35 +15,33 @@ from tidegate.errors import InvalidSpec, Problem
 
 
 class RecordView(BaseModel):
-    """What `tidegate analysis replay` reads: values as the judge has them, times in seconds since the epoch."""
+    """The input of `tidegate analysis replay`. Times are in seconds since the epoch."""
 
     rollout: dict[str, Any]
     measurements: list[dict[str, Any]]
     verdicts: list[dict[str, Any]]
 
 
-ReplayRecord = tuple[Rollout, tuple[Measurement, ...], tuple[Verdict, ...]]  # the verdicts are those that were told
+ReplayRecord = tuple[Rollout, tuple[Measurement, ...], tuple[Verdict, ...]]  # the verdicts are those that were recorded
 _ADAPTER: TypeAdapter[ReplayRecord] = TypeAdapter(
     ReplayRecord, config=ConfigDict(extra="forbid", ser_json_inf_nan="strings")
 )
 
 
 def encode(record: ReplayRecord) -> dict[str, Any]:
-    """As JSON-able data. Of hooks' variables only the names: the values may be secrets, and nothing is judged from them."""
-    driven_rollout, measured, told_verdicts = record
-    hooks = {
-        name: replace(hook, environment=dict.fromkeys(hook.environment, "…")) for name, hook in driven_rollout.hooks.items()
-    }
-    rollout, measurements, verdicts = json.loads(
-        _ADAPTER.dump_json((replace(driven_rollout, hooks=hooks), measured, told_verdicts))
-    )
-    return {"rollout": rollout, "measurements": measurements, "verdicts": verdicts}
+    """The record as JSON data. Values of hook variables are omitted, because they may be secrets."""
+    rollout, measurements, verdicts = record
+    hooks = {name: replace(hook, environment=dict.fromkeys(hook.environment, "…")) for name, hook in rollout.hooks.items()}
+    values = json.loads(_ADAPTER.dump_json((replace(rollout, hooks=hooks), measurements, verdicts)))
+    return dict(zip(("rollout", "measurements", "verdicts"), values, strict=True))
 
 
 def decode(data: object) -> ReplayRecord:
-    """From what `encode` made. Raises `InvalidSpec` with every mistake."""
+    """The record in the data that `encode` returned. Raises `InvalidSpec` with every mistake."""
     if not isinstance(data, dict) or not {"rollout", "measurements", "verdicts"} <= set(data):
-        raise InvalidSpec([Problem("record", "is no record of a rollout: it needs rollout, measurements and verdicts")])
+        raise InvalidSpec(
+            [Problem("record", "not a replay record; it must have the keys rollout, measurements and verdicts")]
+        )
     try:
         return _ADAPTER.validate_python((data["rollout"], data["measurements"], data["verdicts"]))
     except ValidationError as error:

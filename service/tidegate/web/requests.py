@@ -1,4 +1,4 @@
-"""The shapes of requests. The API's words are the core's words."""
+"""Models of request bodies, paths, queries and headers."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from tidegate import text
 from tidegate.compose.files import MAX_FILES, relative_name
 from tidegate.compose.reader import IMAGE, MAX_IMAGE_CHARS
-from tidegate.core.phases import Phase
+from tidegate.core.phases import Phase, Until
 
 MAX_WAIT_SECONDS = 25.0
 MAX_ROWS = 200
 MAX_REPLICAS = 1000  # as in a Compose file
-Line = Annotated[str, Field(pattern=text.LINE_PATTERN)]  # it ends up in logs and on terminals
+Line = Annotated[str, Field(pattern=text.LINE_PATTERN)]  # shown in logs and on terminals
 Name = Annotated[str, Field(pattern=text.NAME_PATTERN)]
-Word = Annotated[str, Field(pattern=r"^[^\x00]*$")]  # no database takes a NUL
+Word = Annotated[str, Field(pattern=r"^[^\x00]*$")]  # databases do not accept NUL
 
 
 class Body(BaseModel):
-    """A request's JSON: unknown names and wrong types are refused."""
+    """A JSON body. Unknown fields and other types are rejected."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-def _own_name(name: str) -> str:
+def _normalized_name(name: str) -> str:
     if relative_name(name) != name:
         raise ValueError(f"write it as {relative_name(name)}")
     return name
@@ -43,33 +43,36 @@ def _base64(text: str) -> str:
 
 
 class FileBytes(Body):
-    """A file that is no text in UTF-8."""
+    """A file that is not UTF-8 text."""
 
-    base64: Annotated[str, AfterValidator(_base64)] = Field(description="Its content, in base64.")
+    base64: Annotated[str, AfterValidator(_base64)] = Field(description="The content in base64.")
 
 
-FileName = Annotated[str, AfterValidator(_own_name)]
+FileName = Annotated[str, AfterValidator(_normalized_name)]
 FilesField = Annotated[
     dict[FileName, str | FileBytes],
     Field(
         default={},
         max_length=MAX_FILES,
-        description="The files that the Compose file names in env_file, secrets and configs, by their names relative to it:"
-        " their text, or {base64: …}. Never answered by any call.",
+        description="The files named by env_file, secrets and configs in the Compose file: a map from the name, relative to"
+        " the Compose file, to the text or to {base64: …}. No response contains them.",
     ),
 ]
 
 
 def file_contents(files: Mapping[str, str | FileBytes]) -> dict[str, bytes]:
-    """What stands in each file."""
-    return {name: each.encode() if isinstance(each, str) else base64.b64decode(each.base64) for name, each in files.items()}
+    """The bytes of each file."""
+    return {
+        name: content.encode() if isinstance(content, str) else base64.b64decode(content.base64)
+        for name, content in files.items()
+    }
 
 
 class ServiceBody(Body):
-    """A service's definition."""
+    """The definition of a service."""
 
-    compose: str = Field(min_length=1, description="The Compose file, as text.")
-    variables: dict[Word, Word] = Field(default={}, description="Values of the file's ${NAME}s.")
+    compose: str = Field(min_length=1, description="The text of the Compose file.")
+    variables: dict[Word, Word] = Field(default={}, description="Values for ${NAME} in the Compose file.")
     files: FilesField
 
 
@@ -78,95 +81,103 @@ Person = Annotated[
     Field(
         default="",
         max_length=100,
-        description="The person for whom it is asked: a claim, which needs the scope `vouch`. Left out: the token itself.",
+        description="The person on whose behalf the token acts; requires the scope `vouch`. Default: the token itself.",
     ),
 ]
-ReasonField = Annotated[Line, Field(default="", max_length=500, description="Kept with the rollout and in the audit log.")]
+ReasonField = Annotated[
+    Line, Field(default="", max_length=500, description="Recorded with the rollout and in the audit log.")
+]
 
 
 class BuildBody(Body):
-    """The build that asks."""
+    """The CI build that sends the request."""
 
-    job: Name = Field(min_length=1, max_length=500, description="The job as Jenkins names it: env.JOB_NAME.")
-    number: int = Field(ge=1, le=2**53, description="env.BUILD_NUMBER.")
+    job: Name = Field(min_length=1, max_length=500, description="The full name of the job: env.JOB_NAME.")
+    number: int = Field(ge=1, le=2**53, description="The build number: env.BUILD_NUMBER.")
     url: Line = Field(
-        default="", max_length=1000, pattern=r"^(https?://[!-~]*)?$", description="The build's page: env.BUILD_URL."
+        default="", max_length=1000, pattern=r"^(https?://[!-~]*)?$", description="The URL of the build: env.BUILD_URL."
     )
 
 
 class DeployBody(Body):
-    """What shall be brought up. Without `compose` the stored definition."""
+    """What to deploy. Without `compose`, the stored definition is used."""
 
-    compose: str | None = Field(default=None, min_length=1, description="The Compose file, as text.")
-    variables: dict[Word, Word] = Field(default={}, description="Values of the file's ${NAME}s.")
+    compose: str | None = Field(default=None, min_length=1, description="The text of the Compose file.")
+    variables: dict[Word, Word] = Field(default={}, description="Values for ${NAME} in the Compose file.")
     files: FilesField
     image: str | None = Field(
         default=None,
         max_length=MAX_IMAGE_CHARS,
         pattern=f"^{IMAGE}$",
-        description="This image instead of the one defined.",
+        description="Deploy this image instead of the one in the definition.",
     )
-    build: BuildBody | None = Field(default=None, description="Told of what becomes of it; an older build is then refused.")
+    build: BuildBody | None = Field(
+        default=None, description="The build to report progress to; older builds of its job are refused afterwards."
+    )
     on_behalf_of: Person
     force: bool = Field(
-        default=False, description="In spite of a freeze and of a quarantine; needs the scope `force` and a reason."
+        default=False, description="Ignore freezes and quarantine; requires the scope `force` and a reason."
     )
     reason: ReasonField
 
 
 class SignalBody(Body):
-    """Why it is asked for."""
+    """The reason for a signal."""
 
     reason: ReasonField
     on_behalf_of: Person
 
 
 class ScaleBody(SignalBody):
-    """How many instances are wanted."""
+    """The new number of instances."""
 
-    replicas: int = Field(ge=1, le=MAX_REPLICAS, description="Of the release that serves.")
+    replicas: int = Field(ge=1, le=MAX_REPLICAS, description="The number of instances of the live release.")
 
 
 class PromoteBody(SignalBody):
     """An approval."""
 
-    full: bool = Field(default=False, description="Give every hold that follows, too.")
+    full: bool = Field(default=False, description="Also approve every later step of the rollout.")
     force: bool = Field(
         default=False,
-        description="On to the end without any bake, check or hold; needs the scope `force` and a reason.",
+        description="Skip all remaining bakes, checks and approvals; requires the scope `force` and a reason.",
     )
     binding: str = Field(
         default="",
         max_length=64,
-        description="`binding` of the hold that it is for: unlike the ETag it stays while the checks go on being judged.",
+        description="`approval.binding` of what is approved. Unlike the ETag, it does not change with each verdict.",
     )
 
 
 class FreezeBody(Body):
-    """Why an environment is frozen, and for how long."""
+    """A freeze of an environment."""
 
-    reason: Line = Field(min_length=1, max_length=500, description="Told to whoever is kept from deploying.")
+    reason: Line = Field(min_length=1, max_length=500, description="Shown to everyone whose deployment is refused.")
     on_behalf_of: Person
-    hours: float | None = Field(default=None, gt=0, le=8_760, description="Until it ends by itself; never if left out.")
+    hours: float | None = Field(
+        default=None, gt=0, le=8_760, description="Hours until the freeze ends. Default: until it is lifted."
+    )
 
 
 class TokenBody(Body):
     """A new token."""
 
-    name: Name = Field(min_length=1, max_length=100, description="Whose it is; stands in rollouts as who asked.")
+    name: Name = Field(min_length=1, max_length=100, description="The owner, shown as the requester of rollouts.")
     scopes: list[Literal["read", "deploy", "promote", "rollback", "force", "freeze", "vouch", "admin"]] = Field(
-        min_length=1, description="Each of the others includes read; admin includes all."
+        min_length=1, description="Every other scope includes read; admin includes all."
     )
     services: list[Annotated[Line, Field(min_length=1, max_length=200)]] = Field(
         default=["*"], min_length=1, description="Globs over environment/service."
     )
-    expires_days: float | None = Field(default=None, gt=0, le=36_500, description="Days until it ends; never if left out.")
+    expires_days: float | None = Field(
+        default=None, gt=0, le=36_500, description="Days until the token expires. Default: never."
+    )
 
 
 class ServicePath(BaseModel):
-    """A service."""
+    """The path of a service."""
 
-    environment: Word = Field(description="One of the environments in the server's settings.")
+    environment: Word = Field(description="An environment in the server's settings.")
     service: Word = Field(description="The service's name in that environment.")
 
     @property
@@ -176,85 +187,94 @@ class ServicePath(BaseModel):
 
 
 class EnvironmentPath(BaseModel):
-    """An environment."""
+    """The path of an environment."""
 
-    environment: Word = Field(description="One of the environments in the server's settings.")
+    environment: Word = Field(description="An environment in the server's settings.")
 
 
 class RolloutPath(BaseModel):
-    """A rollout."""
+    """The path of a rollout."""
 
-    rollout: Word = Field(description="Its id.")
+    rollout: Word = Field(description="The ID of the rollout.")
 
 
 class TokenPath(BaseModel):
-    """A token."""
+    """The path of a token."""
 
-    token: Word = Field(description="Its id.")
+    token: Word = Field(description="The ID of the token.")
 
 
 class PageQuery(BaseModel):
-    """Which part of a list."""
+    """A page of a list."""
 
     model_config = ConfigDict(extra="forbid")
 
-    limit: int = Field(default=50, ge=1, le=MAX_ROWS, description="How many at most.")
-    cursor: str = Field(default="", description="Where to go on: `next` of the page before.")
+    limit: int = Field(default=50, ge=1, le=MAX_ROWS, description="Maximum number of items.")
+    cursor: str = Field(default="", description="`next` of the previous page.")
 
 
 class AuditQuery(PageQuery):
-    """Which part of the audit log."""
+    """A page of the audit log, optionally of one subject."""
 
-    subject: Word | None = Field(default=None, description="Only of this environment/service, environment or token.")
-
-
-class ServiceRolloutsQuery(PageQuery):
-    """Which rollouts of a service."""
-
-    phase: Phase | None = Field(default=None, description="Only in this phase.")
-
-
-class RolloutsQuery(ServiceRolloutsQuery):
-    """Which rollouts."""
-
-    service: Word | None = Field(default=None, description="Only of this environment/service.")
-
-
-class EventsQuery(BaseModel):
-    """Which events, and how long to wait for one."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    after: int = Field(default=0, ge=0, le=2**53, description="Only those with a higher number.")
-    wait: float = Field(
-        default=0.0, ge=0, le=MAX_WAIT_SECONDS, description="Seconds to wait when there is nothing new yet."
+    subject: Word | None = Field(
+        default=None, description="Only entries of this environment/service, environment or token."
     )
 
 
-_KEY_PATTERN = r"^[\x21-\x7e]{1,200}$"
-_KEY = "Of your own choice, the same when the request is repeated: it then never happens twice."
-_SEEN = "The ETag of the rollout as it was seen; refused with 412 when it has changed since."
+class ServiceRolloutsQuery(PageQuery):
+    """A page of the rollouts of a service."""
+
+    phase: Phase | None = Field(default=None, description="Only rollouts in this phase.")
+
+
+class RolloutsQuery(ServiceRolloutsQuery):
+    """A page of all rollouts."""
+
+    service: Word | None = Field(default=None, description="Only rollouts of this environment/service.")
+
+
+class EventsQuery(BaseModel):
+    """Which events, and how long to wait for new ones."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    after: int = Field(default=0, ge=0, le=2**53, description="Only events with a higher number.")
+    wait: float = Field(
+        default=0.0, ge=0, le=MAX_WAIT_SECONDS, description="Seconds to wait if there is no such event yet."
+    )
+    until: Until = Field(
+        default=Until.END,
+        description="What `reached` in the response means: the first verdict that counts (final, or FAIL), the first"
+        " approval or decision, or the end. Each also ends at the next one.",
+    )
+
+
+_KEY_PATTERN = r"^[\x21-\x7e]{1,1000}$"
+_KEY = "A value of your choice. A repeated request with the same value takes effect once."
+_ETAG = "The ETag of the rollout; the request fails with 412 if the rollout has changed since."
 
 
 class KeyHeader(BaseModel):
-    """For a request that creates."""
+    """Headers of a request that creates a rollout."""
 
     key: str = Field(alias="Idempotency-Key", pattern=_KEY_PATTERN, description=_KEY)
 
 
 class SignalHeader(BaseModel):
-    """For a wish."""
+    """Headers of a signal."""
 
     key: str | None = Field(default=None, alias="Idempotency-Key", pattern=_KEY_PATTERN, description=_KEY)
-    if_match: str | None = Field(default=None, alias="If-Match", description=_SEEN)
+    if_match: str | None = Field(default=None, alias="If-Match", description=_ETAG)
 
 
 class PutHeader(BaseModel):
-    """For storing a definition."""
+    """Headers of a request that stores a definition."""
 
     if_match: str | None = Field(
-        default=None, alias="If-Match", description="The ETag of the definition to replace; 412 when it is another by now."
+        default=None,
+        alias="If-Match",
+        description="The ETag of the definition to replace; fails with 412 if it has changed since.",
     )
     if_none_match: Literal["*"] | None = Field(
-        default=None, alias="If-None-Match", description="`*`: only when there is no such service yet."
+        default=None, alias="If-None-Match", description="`*`: store only if the service does not exist."
     )

@@ -1,7 +1,7 @@
-"""`tidegate serve`: gunicorn with one process and threads, and the engine in that process where it is wanted.
+"""`tidegate serve`: gunicorn with one threaded worker process, which can also run the engine.
 
-gunicorn's master only watches over the process that does the work. Everything is built after the fork, so that no
-connection, thread or lock is shared between the two; a process that died is replaced, and looks at the world anew.
+The gunicorn master only supervises the worker and replaces it when it dies. Everything is built after the fork, so that
+the two share no connection, thread or lock.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from tidegate.web.api import LongPollSlots
 from tidegate.web.app import create_app
 from tidegate.web.slow_clients import SlowClientWorker
 
-SPARE_THREADS = 8  # that never wait for events, or long polls would starve the rest
-ENGINE_SECONDS = 30.0  # not ready when the engine in this process was not heard for so long
-STOP_SECONDS = 30  # for requests and ticks under way, then they are killed
-RESTART_SECONDS = 1.0  # an engine that fails at once is not started again at once
-HEARTBEAT_SECONDS = 60  # a process that gives no sign of life so long is replaced
+SPARE_THREADS = 8  # threads that long polls never take
+ENGINE_SECONDS = 30.0  # maximum age of the heartbeat of an engine in this process
+STOP_SECONDS = 30  # how long shutdown waits for running requests and ticks
+RESTART_SECONDS = 1.0  # delay before a failed engine is restarted
+HEARTBEAT_SECONDS = 60  # a worker silent for longer is replaced
 log = structlog.get_logger("tidegate.web")
 
 
 @dataclass(frozen=True)
 class ServerProcess:
-    """What the working process runs. `stop` asks it to end and returns at once, also from a signal handler; `close` waits
-    until it has ended."""
+    """What the worker process runs. `stop` requests the end and returns at once, also from a signal handler; `close` waits
+    for the end."""
 
     app: Flask
     stop: Callable[[], None]
@@ -50,9 +50,9 @@ class ServerProcess:
 
 
 def run(settings: Settings, engine: str | None = None) -> None:
-    """Answer the API until SIGTERM; with an engine of this name, drive the rollouts too. Ends the process.
+    """Serve the API until SIGTERM, then exit the process. With an engine name, also run an engine of that name.
 
-    Raises `Refused` when the address cannot be had or another engine runs, `StoreError` when the database does not work.
+    Raises `Refused` when the address is in use or another engine runs, `StoreError` when the database fails.
     """
     log_setup.configure(settings.log.level, settings.log.format)
     _preflight(settings, engine)
@@ -60,7 +60,7 @@ def run(settings: Settings, engine: str | None = None) -> None:
 
 
 def _preflight(settings: Settings, engine: str | None) -> None:
-    """Find out before the fork what would fail after it, so that the person is told in one sentence."""
+    """Check before the fork what would fail after it, so that the command reports one clear error."""
     wiring = wires.build(settings)
     try:
         with ExitStack() as stack:
@@ -72,12 +72,12 @@ def _preflight(settings: Settings, engine: str | None) -> None:
 
 
 def long_poll_slots(threads: int) -> int:
-    """How many requests may wait for events at a time, of so many threads: always fewer."""
+    """The number of long-poll slots for a server with `threads` threads; always less than `threads`."""
     return max(1, threads - SPARE_THREADS) if threads > SPARE_THREADS else max(1, threads // 2)
 
 
 def build(settings: Settings, engine: str | None) -> ServerProcess:
-    """The app, and the engine in a thread beside it."""
+    """The app, with an engine in a background thread if `engine` is its name."""
     wiring = wires.build(settings)
     slots = LongPollSlots(long_poll_slots(settings.web.threads))
     stack = ExitStack()
@@ -92,20 +92,19 @@ def build(settings: Settings, engine: str | None) -> ServerProcess:
     except BaseException:
         stack.close()
         raise
-    worker = wires.make_engine(
-        wiring, f"{engine}-{uuid.uuid4().hex[:8]}"
-    )  # a process that replaces another has its own name
+    owner = f"{engine}-{uuid.uuid4().hex[:8]}"  # unique, so that a replaced process does not share its leases
+    worker = wires.make_engine(wiring, owner)
     ending = threading.Event()
 
-    def drive() -> None:
+    def run_engine() -> None:
         try:
             worker.run()
         finally:
             if not ending.wait(RESTART_SECONDS):
-                log.error("the engine ended by itself; this process ends too, and is replaced")
+                log.error("engine stopped unexpectedly; restarting the server process")
                 os.kill(os.getpid(), signal.SIGTERM)
 
-    thread = threading.Thread(target=drive, name="engine")
+    thread = threading.Thread(target=run_engine, name="engine")
 
     def stop() -> None:
         ending.set()
@@ -125,7 +124,7 @@ def build(settings: Settings, engine: str | None) -> ServerProcess:
 
 
 class _Log(Logger):
-    """gunicorn's own lines go the way of all others."""
+    """Sends gunicorn's log lines through the root logger."""
 
     def setup(self, cfg: Any) -> None:
         super().setup(cfg)
@@ -134,23 +133,22 @@ class _Log(Logger):
 
 
 class _Worker(SlowClientWorker):
-    """Ends long polls and the engine as soon as it is asked to end, not only once the last request is answered."""
+    """Stops long polls and the engine on SIGTERM, before it waits for running requests."""
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         self.app.stop()
         super().handle_exit(sig, frame)
 
     def is_parent_alive(self) -> bool:
-        """A master that was killed said nothing: end as if it had, or clients that go on asking keep the address from the
-        next one for half a minute."""
-        there = bool(super().is_parent_alive())
-        if not there:
+        """Shut down if the master was killed: kept-alive connections would hold the address until the graceful timeout."""
+        alive = bool(super().is_parent_alive())
+        if not alive:
             self.handle_exit(signal.SIGTERM, None)
-        return there
+        return alive
 
 
 class _Master(Arbiter):
-    """One process is all there may be, so the signals that reload or add processes are ignored."""
+    """Ignores the signals that reload or add workers: there is always exactly one."""
 
     SIGNALS = (signal.SIGQUIT, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
     IGNORED = (signal.SIGHUP, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU, signal.SIGWINCH)
@@ -162,7 +160,7 @@ class _Master(Arbiter):
 
 
 class _Application(BaseApplication):
-    """Settings of gunicorn, and what the working process serves."""
+    """The gunicorn settings and the app of the worker process."""
 
     def __init__(self, build: Callable[[], ServerProcess], options: dict[str, object]) -> None:
         self._build, self._options = build, options
@@ -178,12 +176,12 @@ class _Application(BaseApplication):
         return self._served.app
 
     def stop(self) -> None:
-        """In the working process: ask what is served to end."""
+        """Request the end, in the worker process."""
         if self._served is not None:
             self._served.stop()
 
     def close(self, *_: object) -> None:
-        """In the working process, before it ends."""
+        """Stop and wait for the end, in the worker process before it exits."""
         if self._served is not None:
             self._served.stop()
             self._served.close()
@@ -193,9 +191,9 @@ class _Application(BaseApplication):
 
 
 def serve(build: Callable[[], ServerProcess], listen: str, web: WebSettings) -> None:
-    """Serve `host:port` until SIGTERM or SIGINT; `build` is called in the working process. Ends the process.
+    """Serve `host:port` until SIGTERM or SIGINT, then exit the process. `build` is called in the worker process.
 
-    Raises `Refused` when the address cannot be had, or the certificate cannot be used.
+    Raises `Refused` when the address is in use or the certificate cannot be loaded.
     """
     _require_free_address(listen)
     options: dict[str, object] = {
@@ -216,27 +214,27 @@ def serve(build: Callable[[], ServerProcess], listen: str, web: WebSettings) -> 
 
 
 def _tls(web: WebSettings) -> dict[str, object]:
-    """gunicorn reads both files anew for each connection, so that a renewed certificate needs no restart. It would also say
-    only to each client that it cannot use them: here a sentence at once."""
+    """gunicorn's TLS options. It loads both files for every connection, so that a renewed certificate needs no restart, and
+    would report an invalid file only then; this checks them at startup."""
     if web.certificate is None or web.key is None:
         return {}
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(web.certificate, web.key)
     except (OSError, ssl.SSLError) as error:
-        what = f"cannot serve TLS with {web.certificate} and {web.key}: {error}"
-        raise Refused(f"{what}; set `web.certificate` and `web.key` to a chain and its key in PEM") from error
+        reason = f"Cannot load the TLS certificate {web.certificate} and key {web.key}: {error}."
+        raise Refused(f"{reason} Set web.certificate to a PEM chain and web.key to its private key.") from error
     return {"certfile": str(web.certificate), "keyfile": str(web.key), "ssl_context": _modern}
 
 
 def _modern(_: Any, make: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
-    """What gunicorn makes, without the versions that are broken."""
+    """gunicorn's TLS context, restricted to TLS 1.2 and later."""
     context = make()
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
 
 
 def _require_free_address(listen: str) -> None:
-    """gunicorn tries a taken address for five seconds and then ends with a line in its log: here a sentence at once."""
+    """Fail at once if the address is in use; gunicorn would retry for 5 s and then only log it."""
     host, _, port = listen.rpartition(":")
     try:
         addresses = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
@@ -244,4 +242,4 @@ def _require_free_address(listen: str) -> None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(addresses[0][4])
     except (OSError, ValueError) as error:
-        raise Refused(f"cannot listen on {listen}: {error}; free it, or set `listen` to another address") from error
+        raise Refused(f"Cannot listen on {listen}: {error}. Free the address, or set `listen` to another one.") from error

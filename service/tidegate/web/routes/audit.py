@@ -1,4 +1,4 @@
-"""The audit log."""
+"""Routes of the audit log."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ bp = blueprint("audit", "Who requested what, when, why and from where.")
 
 @bp.get("/audit", responses={"200": AuditView, **problems()})
 def read_audit(query: AuditQuery) -> Response:
-    """Who asked for what, when, why and from where, the newest first, as far as the token may read it."""
+    """The audit log, newest first, limited to what the token may read."""
     last = decode_cursor(query.cursor)
     if last is not None and not last.isdecimal():
         raise bad_cursor()
@@ -25,13 +25,13 @@ def read_audit(query: AuditQuery) -> Response:
     return with_next_link(respond(AuditView(entries=[audit_view(entry) for entry in entries], next=cursor)), cursor)
 
 
-def _subjects(wanted: str | None) -> list[str] | None:
-    """What is shown: the one asked for, or all; a token for some services sees these only, and no environment or token."""
-    who = principal()
-    if wanted is not None and "/" in wanted:
-        who.require("read", wanted)
-        return [wanted]
-    if who.may("read", "*"):
-        return None if wanted is None else [wanted]
-    readable = [row.service.key for row in api().store.services() if who.may("read", row.service.key)]
-    return readable if wanted is None else []
+def _subjects(subject: str | None) -> list[str] | None:
+    """The subjects to show; None for all. A token limited to some services sees only these, no environments or tokens."""
+    reader = principal()
+    if subject is not None and "/" in subject:
+        reader.require("read", subject)
+        return [subject]
+    if reader.may("read", "*"):
+        return None if subject is None else [subject]
+    readable = [row.service.key for row in api().store.services() if reader.may("read", row.service.key)]
+    return readable if subject is None else []

@@ -1,4 +1,4 @@
-"""Freezes: list, set, lift."""
+"""Routes of freezes: list, set, lift."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from tidegate.web.openapi import blueprint, problems
 from tidegate.web.requests import EnvironmentPath, FreezeBody
 from tidegate.web.views.audit import FreezesView, FreezeView, freeze_view
 
-bp = blueprint("freezes", "Environments in which nothing moves forward.")
+bp = blueprint("freezes", "Environments where deployments are blocked.")
 SECONDS_PER_HOUR = 3600.0
 
 
 @bp.get("/freezes", responses={"200": FreezesView, **problems()})
 def list_freezes() -> Response:
-    """The environments that are frozen now, of those that the token may read."""
+    """The frozen environments that the token may read."""
     freezes = [freeze for freeze in api().store.freezes() if principal().may_in("read", freeze.environment)]
     return respond(FreezesView(freezes=[freeze_view(freeze) for freeze in freezes]))
 
 
 @bp.put("/environments/<environment>/freeze", responses={"200": FreezeView, **problems(400, 404, 413, 415)})
 def freeze(path: EnvironmentPath, body: FreezeBody) -> Response:
-    """Freeze an environment: no rollout begins there, and those under way begin no further batch. Ways back stay open."""
+    """Freeze an environment: no rollout starts, and running ones start no further batch. Rollbacks remain possible."""
     _require(path.environment)
     require_reason(body.reason, "freeze an environment")
     by = identify_requester(body.on_behalf_of, f"{path.environment}/*")
@@ -37,9 +37,9 @@ def freeze(path: EnvironmentPath, body: FreezeBody) -> Response:
 
 @bp.delete("/environments/<environment>/freeze", responses={"204": None, **problems(404)})
 def thaw(path: EnvironmentPath) -> Response:
-    """Lift the freeze; no error when there is none."""
+    """Lift the freeze of an environment. Succeeds if there is none."""
     _require(path.environment)
-    api().store.thaw(path.environment, audit=identify_requester("", path.environment).audit("thaw", path.environment))
+    api().store.unfreeze(path.environment, audit=identify_requester("", path.environment).audit("thaw", path.environment))
     api().wake()
     return Response(status=204)
 

@@ -129,7 +129,7 @@ def get_instances(path: ServicePath) -> Response:
         routed = drivers.router.read(row.service.backend)
     except DriverError as error:
         return respond(InstancesView(instances=None, traffic=None, problem=error.message))
-    if routed.revived:
+    if routed.restarted:
         log.warning("proxy was down and has been restarted", service=path.key)
     return respond(instances_view(instances, routed))
 
@@ -153,7 +153,7 @@ def deploy(path: ServicePath, header: KeyHeader, body: DeployBody) -> Response:
     """Start a rollout to a new release. Responds at once; follow the rollout by its events."""
     principal().require("deploy", path.key)
     key = idempotency_key(header.key)
-    stored = api().store.answered(key)
+    stored = api().store.find_answer(key)
     if stored is not None:
         return _replay(stored)
     row = find_service(api(), path.key)
@@ -208,7 +208,7 @@ def rollback_service(path: ServicePath, header: KeyHeader, body: SignalBody) -> 
     """Roll back the current rollout. Without one, or during a repair, start a rollout to the last good release."""
     principal().require("rollback", path.key)
     key = idempotency_key(header.key)
-    stored = api().store.answered(key)
+    stored = api().store.find_answer(key)
     if stored is not None:
         return _replay(stored)
     api().drivers(path.environment)
@@ -219,7 +219,7 @@ def rollback_service(path: ServicePath, header: KeyHeader, body: SignalBody) -> 
         return _create([new], key, by.audit("rollback", path.key, body.reason, new.rollout.id))
     signal = Signal(SignalKind.ROLLBACK, api().now(), by.by, body.reason, via=by.via)
     audit = by.audit("rollback", path.key, body.reason, row.rollout)
-    rollout = api().store.signal(row.rollout, signal, key=replace(key, status=202, answer=row.rollout), audit=audit)
+    rollout = api().store.signal(row.rollout, signal, key=replace(key, status=202, response=row.rollout), audit=audit)
     log_setup.bind_rollout(rollout)
     api().wake()
     view = rollout_view(rollout)
@@ -256,7 +256,7 @@ def _keep_release(
     """Start a rollout that keeps the live release."""
     principal().require("deploy", path.key)
     key = idempotency_key(header.key)
-    stored = api().store.answered(key)
+    stored = api().store.find_answer(key)
     if stored is not None:
         return _replay(stored)
     api().drivers(path.environment)
@@ -285,7 +285,7 @@ def _create(rollouts: Sequence[NewRollout], key: Idempotency, audit: AuditEntry)
     log_setup.bind_rollout(rollout)
     text = json_text(rollout_view(rollout))
     try:
-        answered, others = replace(key, status=202, answer=text), rollouts[1:]
+        answered, others = replace(key, status=202, response=text), rollouts[1:]
         stored = api().store.create(
             rollout, first.service, first.release, answered, first.event, audit=audit, others=others
         )
@@ -302,9 +302,9 @@ def _create(rollouts: Sequence[NewRollout], key: Idempotency, audit: AuditEntry)
 
 def _replay(stored: Idempotency) -> Response:
     """The stored response. For a signal only the rollout's ID is stored, and its current state is returned."""
-    if not stored.answer.startswith("{"):
-        rollout, signals = api().store.load(stored.answer)
+    if not stored.response.startswith("{"):
+        rollout, signals = api().store.load(stored.response)
         view = rollout_view(rollout, signals)
         return mark_replayed(respond(view, stored.status, version=rollout.version, location=view.links["self"]))
-    view = RolloutView.model_validate_json(stored.answer)
-    return mark_replayed(json_response(stored.answer, stored.status, version=view.version, location=view.links["self"]))
+    view = RolloutView.model_validate_json(stored.response)
+    return mark_replayed(json_response(stored.response, stored.status, version=view.version, location=view.links["self"]))

@@ -1,4 +1,4 @@
-"""API tokens: make, list, drop. For `admin` over all services only."""
+"""Routes of API tokens: create, list, revoke. They require `admin` for all services."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class TokenView(BaseModel):
 
 
 class NewTokenView(TokenView):
-    """A new token with its secret, which is never shown again."""
+    """A new token with its secret, which is shown only once."""
 
     token: str
 
@@ -39,13 +39,13 @@ class TokensView(BaseModel):
     tokens: list[TokenView]
 
 
-bp = blueprint("tokens", "Who may do what.")
+bp = blueprint("tokens", "API tokens and their scopes.")
 SECONDS_PER_DAY = 86_400.0
 
 
 @bp.post("/tokens", responses={"201": NewTokenView, **problems(400, 413, 415)})
 def create_token(body: TokenBody) -> Response:
-    """Make a token. Its secret is in this answer and nowhere else, so a repeated request makes another one."""
+    """Create a token. The secret is only in this response, so repeating the request creates another token."""
     principal().require_admin()
     now = api().now()
     expires = None if body.expires_days is None else now + body.expires_days * SECONDS_PER_DAY
@@ -58,24 +58,24 @@ def create_token(body: TokenBody) -> Response:
 
 @bp.get("/tokens", responses={"200": TokensView, **problems()})
 def list_tokens() -> Response:
-    """All tokens, without their secrets."""
+    """All tokens without their secrets."""
     principal().require_admin()
     return respond(TokensView(tokens=[token_view(token) for token in api().store.tokens()]))
 
 
 @bp.delete("/tokens/<token>", responses={"204": None, **problems(404)})
 def drop_token(path: TokenPath) -> Response:
-    """End a token at once."""
+    """Revoke a token immediately."""
     principal().require_admin()
     name = next((token.name for token in api().store.tokens() if token.id == path.token), None)
     if name is None:
         raise NotFound
-    api().store.drop_token(path.token, audit=identify_requester("", "*").audit("drop token", name))
+    api().store.delete_token(path.token, audit=identify_requester("", "*").audit("drop token", name))
     return Response(status=204)
 
 
 def token_view(token: Token) -> TokenView:
-    """A token without its secret."""
+    """The view of a token, without its secret."""
     return TokenView(
         id=token.id,
         name=token.name,

@@ -41,7 +41,7 @@ class ApprovalView(BaseModel):
 def approval_view(rollout: Rollout, signals: Sequence[Signal]) -> ApprovalView | None:
     """None while nobody is waited for."""
     kind = awaited_answer(rollout, signals)
-    if kind is None or rollout.held is None:
+    if kind is None or rollout.approval_since is None:
         return None
     wanted = rollout.policy.approval
     given = [
@@ -49,7 +49,7 @@ def approval_view(rollout: Rollout, signals: Sequence[Signal]) -> ApprovalView |
         for approval in given_approvals(rollout, signals)
     ]
     return ApprovalView(
-        name=rollout.step.gate.hold,
+        name=rollout.step.gate.approval,
         kind=kind,
         step=rollout.cursor,
         binding=approval_binding(rollout),
@@ -57,7 +57,7 @@ def approval_view(rollout: Rollout, signals: Sequence[Signal]) -> ApprovalView |
         given=given,
         roles=list(wanted.roles),
         requester_may_approve=wanted.requester,
-        expires=None if wanted.on_expiry.value == "wait" else timestamp(rollout.held + wanted.expires_seconds),
+        expires=None if wanted.on_expiry.value == "wait" else timestamp(rollout.approval_since + wanted.expires_seconds),
         on_expiry=wanted.on_expiry.value,
         evidence=evidence(rollout, kind),
     )
@@ -79,7 +79,7 @@ def evidence(rollout: Rollout, kind: Answer) -> list[str]:
         lines.append(f"{rollout.new} is reached by its preview {' or '.join(at)}")
     lines += [f"- {task.name}: {task.state.value}, {task.message}" for task in rollout.tasks if task.state.ended]
     if verdict is None:
-        lines.append("no verdict: this step asks no checks" if not rollout.step.gate.judged else "no verdict yet")
+        lines.append("no verdict: this step asks no checks" if not rollout.step.gate.analyzed else "no verdict yet")
         return lines
     lines.append(verdict.message)
     for finding in verdict.findings:

@@ -191,8 +191,8 @@ def report_view(report: Report) -> ReportView:
         started=optional_timestamp(report.started),
         finished=optional_timestamp(report.finished),
         seconds=report.seconds,
-        exposed_at=optional_timestamp(report.exposed),
-        decided_at=optional_timestamp(report.decided),
+        exposed_at=optional_timestamp(report.exposed_at),
+        decided_at=optional_timestamp(report.decided_at),
         decision_seconds=report.decision_seconds,
         requests=report.requests,
         lost=report.lost,
@@ -201,7 +201,7 @@ def report_view(report: Report) -> ReportView:
         releases_unknown=report.releases_unknown,
         probed=_probed(report.probed),
         probe_failures=[_probe_failure(probe_failure) for probe_failure in report.probe_failures],
-        steps=[_batch(batch) for batch in report.batches],
+        steps=[_batch(batch) for batch in report.steps],
         verdicts=verdicts,
         tasks=[_task(task) for task in report.tasks],
         failures=[_failure(failure) for failure in report.failures],
@@ -237,18 +237,18 @@ def _batch(batch: StepReport) -> BatchView:
         number=batch.number,
         step=batch.step,
         phase=batch.phase,
-        actions=batch.did,
-        started_at=timestamp(batch.entered),
-        traffic_confirmed_at=optional_timestamp(batch.shifted),
-        ready_at=optional_timestamp(batch.settled),
-        ended_at=optional_timestamp(batch.left),
+        actions=batch.actions,
+        started_at=timestamp(batch.started_at),
+        traffic_confirmed_at=optional_timestamp(batch.traffic_confirmed_at),
+        ready_at=optional_timestamp(batch.ready_at),
+        ended_at=optional_timestamp(batch.ended_at),
         seconds=batch.seconds,
         switch=_traffic(batch.switch),
         bake=_traffic(batch.bake),
         requests=batch.requests,
         lost=batch.lost,
         errors=batch.errors,
-        unknown_reason=batch.unknown,
+        unknown_reason=batch.unknown_reason,
         by_release=[_release(row) for row in batch.by_release],
         releases_unknown=batch.releases_unknown,
         probed=_probed(batch.probed),
@@ -260,7 +260,7 @@ def _task(task: TaskReport) -> TaskReportView:
     return TaskReportView(
         name=task.name,
         state=task.state,
-        started_at=timestamp(task.begun),
+        started_at=timestamp(task.started_at),
         seconds=task.seconds,
         message=task.message,
         log=task.log,
@@ -270,10 +270,10 @@ def _task(task: TaskReport) -> TaskReportView:
 
 def _drained(drained: DrainReport) -> DrainedView:
     return DrainedView(
-        finished=drained.waited,
+        finished=drained.finished,
         closed=drained.closed,
-        upgraded_finished=drained.tunnels_waited,
-        upgraded_closed=drained.tunnels_closed,
+        upgraded_finished=drained.upgraded_finished,
+        upgraded_closed=drained.upgraded_closed,
     )
 
 
@@ -284,7 +284,7 @@ def _release(row: ReleaseTraffic) -> ReleaseTrafficView:
         requests=None if counts is None else counts.requests,
         lost=None if counts is None else counts.lost,
         errors=None if counts is None else counts.errors,
-        unknown_reason=row.unknown,
+        unknown_reason=row.unknown_reason,
     )
 
 
@@ -296,7 +296,7 @@ def _probed(counts: ProbedCounts | None) -> ProbedView | None:
 
 
 def _probes(counts: ProbeCounts) -> ProbesView:
-    return ProbesView(requests=counts.seen, failed=counts.failed, slow=counts.slow)
+    return ProbesView(requests=counts.requests, failed=counts.failed, slow=counts.slow)
 
 
 def _probe_failure(failure: ProbeFailure) -> ProbeFailureView:

@@ -139,7 +139,8 @@ class EventsView(BaseModel):
     """Events, oldest first."""
 
     events: list[EventView]
-    last: int = Field(description="Send it as `after` to go on from here.")
+    last: int = Field(description="The number of the last event; send it as `after` to get the next ones.")
+    reached: bool = Field(description="Whether the rollout has reached `until` and `events` holds the last event.")
 
 
 def rollout_view(rollout: Rollout, signals: Sequence[Signal] = ()) -> RolloutView:
@@ -170,10 +171,10 @@ def rollout_view(rollout: Rollout, signals: Sequence[Signal] = ()) -> RolloutVie
         preview=rollout.backend.preview and PreviewView(**asdict(rollout.backend.preview)),
         group=rollout.group,
         marks=MarksView(
-            step_started=optional_timestamp(rollout.entered),
-            traffic_confirmed=optional_timestamp(rollout.shifted),
-            step_ready=optional_timestamp(rollout.settled),
-            waiting_for_approval=optional_timestamp(rollout.held),
+            step_started=optional_timestamp(rollout.step_started_at),
+            traffic_confirmed=optional_timestamp(rollout.traffic_confirmed_at),
+            step_ready=optional_timestamp(rollout.step_ready_at),
+            waiting_for_approval=optional_timestamp(rollout.approval_since),
         ),
         extensions=rollout.extensions,
         verdict=rollout.verdict and VerdictView.of(rollout.verdict),
@@ -195,8 +196,8 @@ def _task(run: TaskRun) -> TaskView:
     return TaskView(
         name=run.name,
         state=run.state,
-        started_at=timestamp(run.begun),
-        ended_at=optional_timestamp(run.ended),
+        started_at=timestamp(run.started_at),
+        ended_at=optional_timestamp(run.ended_at),
         message=run.message,
     )
 
@@ -209,13 +210,13 @@ def _step(step: Step) -> StepView:
 def _gate(gate: Gate) -> GateView:
     return GateView(
         bake_seconds=gate.bake_seconds,
-        analyzed=gate.judged,
-        approval=gate.hold,
-        surplus_gone=gate.cleared,
-        keep_old=gate.keeps,
-        before=list(gate.before),
+        analyzed=gate.analyzed,
+        approval=gate.approval,
+        surplus_gone=gate.surplus_gone,
+        keep_old=gate.keeps_old,
+        before=list(gate.tasks_before),
         tasks=list(gate.tasks),
-        group_point=gate.together,
+        group_point=gate.group_point,
     )
 
 
@@ -226,7 +227,7 @@ def _batches(rollout: Rollout) -> tuple[int | None, int | None]:
     bring = [
         number
         for number, step in enumerate(rollout.plan)
-        if step.route.get(rollout.new) and (not step.gate.cleared or number == 0)
+        if step.route.get(rollout.new) and (not step.gate.surplus_gone or number == 0)
     ]
     return sum(1 for number in bring if number <= rollout.cursor), len(bring)
 

@@ -35,7 +35,7 @@ class DriftView(BaseModel):
 
 def drift_view(drift: Drift) -> DriftView:
     """From the value."""
-    return DriftView(since=timestamp(drift.since), message=drift.message, state=drift.state, reason=drift.why)
+    return DriftView(since=timestamp(drift.since), message=drift.message, state=drift.state, reason=drift.reason)
 
 
 class CheckView(BaseModel):
@@ -173,7 +173,7 @@ def _check(check: Check) -> CheckView:
         margin=check.margin,
         maximum=check.maximum,
         minimum=check.minimum,
-        min_samples=check.least,
+        min_samples=check.min_samples,
     )
 
 

@@ -69,9 +69,9 @@ class FindingView(BaseModel):
             ratio_low=finding.ratio_low,
             ratio_high=finding.ratio_high,
             evidence=finding.evidence,
-            blamed_part=finding.blame,
-            harm_ruled_out=finding.certified,
-            min_detectable_ratio=finding.visible,
+            blamed_part=finding.blamed_part,
+            harm_ruled_out=finding.harm_ruled_out,
+            min_detectable_ratio=finding.min_detectable_ratio,
             shadow=finding.shadow,
         )
 
@@ -112,7 +112,7 @@ class VerdictView(BaseModel):
             message=verdict.message,
             final=verdict.final,
             evidence=verdict.evidence,
-            threshold=verdict.needed,
-            evidence_history=[PointView(at=timestamp(at), evidence=evidence) for at, evidence in verdict.course],
-            threshold_reached_at=None if verdict.crossed is None else timestamp(verdict.crossed),
+            threshold=verdict.threshold,
+            evidence_history=[PointView(at=timestamp(at), evidence=evidence) for at, evidence in verdict.evidence_history],
+            threshold_reached_at=None if verdict.threshold_reached_at is None else timestamp(verdict.threshold_reached_at),
         )
