@@ -64,7 +64,7 @@ def test_a_killed_envoy_comes_back_with_its_route(envoy: EnvoyRouter, shop: Back
     envoy.write(other, (member(5),), 1)
     before, pid = envoy.read(shop), envoy.pid
     kill(envoy)
-    assert envoy.read(shop) == replace(before, revived=True)
+    assert envoy.read(shop) == replace(before, restarted=True)
     assert envoy.read(shop) == before
     assert envoy.pid != pid
     assert ids(envoy.read(other).members) == ids([member(5)])
@@ -334,7 +334,7 @@ def test_a_program_that_is_no_envoy(home: Path, shop: Backend) -> None:
 
 def test_what_check_says(envoy: EnvoyRouter, shop: Backend) -> None:
     (said,) = envoy.check()
-    assert (said.ok, said.found) == (True, "not running yet: it is started with the first rollout")
+    assert (said.ok, said.found) == (True, "not running yet; the first rollout starts it")
     envoy.write(shop, (member(0),), 1)
     (said,) = envoy.check()
     assert said.ok

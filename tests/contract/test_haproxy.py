@@ -65,9 +65,9 @@ def test_a_killed_haproxy_comes_back_with_its_route(owned: HAProxyRouter, shop: 
     pid = owned.pid
     kill(owned)
     found = owned.read(shop)
-    assert (ids(found.members), found.revived) == (ids([member(0), member(1)]), True)
+    assert (ids(found.members), found.restarted) == (ids([member(0), member(1)]), True)
     assert owned.pid != pid
-    assert not owned.read(shop).revived
+    assert not owned.read(shop).restarted
 
 
 def test_a_reload_keeps_the_route(owned: HAProxyRouter, shop: Backend) -> None:
@@ -307,7 +307,7 @@ def test_nobody_answers(tmp_path: Path) -> None:
 
 
 def test_options_that_contradict_each_other(tmp_path: Path) -> None:
-    with pytest.raises(ValidationError, match="needs socket"):
+    with pytest.raises(ValidationError, match="requires socket"):
         HAProxyOptions(mode="adopted")
     with pytest.raises(ValidationError, match="for mode adopted"):
         HAProxyOptions(mode="owned", socket=tmp_path)

@@ -287,7 +287,7 @@ def test_logs_that_lead_nowhere_are_refused(log: str, said: str) -> None:
 
 
 def test_an_adopted_haproxy_logs_as_its_own_file_says() -> None:
-    with pytest.raises(ValidationError, match="log is for mode owned"):
+    with pytest.raises(ValidationError, match="log requires mode owned"):
         HAProxyOptions(mode="adopted", socket=Path("/s"), config=Path("/c"), log="/tmp/log.sock")
 
 

@@ -253,7 +253,7 @@ def test_options_that_cannot_be(options: dict[str, str], said: str) -> None:
 
 def test_check_of_an_owned_one(owned: NginxRouter, home: Path, shop: Backend) -> None:
     assert [(each.ok, each.found) for each in owned.check()] == [
-        (True, "not running yet: it is started with the first rollout")
+        (True, "not running yet; the first rollout starts it")
     ]
     owned.write(shop, (member(0),), 1)
     (one,) = owned.check()

@@ -54,7 +54,7 @@ def nobody_is_forgotten(router: NginxRouter, backend: Backend, home: Path, file:
     seen = router.read(backend)
     assert seen.members
     there = generations(home).workers(router.pid)  # after: whoever ends in between is told too much, never too little
-    sent = {member.instance for one in there for member in one.generation.spots[backend.name].members}
+    sent = {member.instance for one in there for member in one.generation.routes[backend.name].members}
     assert sent <= ids(seen.members) | {*seen.draining}
     told = {each.address: each.instance for each in (*BEFORE, *AFTER)}
     assert {told[address] for address in in_file(file, backend.name)} <= ids(seen.members) | {*seen.draining}
@@ -114,7 +114,7 @@ def test_reloaded_by_somebody_at_any_step(home: Path, standing: Callable[..., Ex
         if not happened:
             break
         assert set(there.router.read(SHOP).members) == set(AFTER)
-        assert serving_generation(generations(home).workers(there.pid)).spots["shop"].members == AFTER
+        assert serving_generation(generations(home).workers(there.pid)).routes["shop"].members == AFTER
     assert step > 3, "there are more steps than that"
 
 

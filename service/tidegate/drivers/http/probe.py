@@ -22,7 +22,7 @@ class HttpProbeClient(ProbeClient):
         self._path = (place.path or "/") + (f"?{place.query}" if place.query else "")
         self._kept_client = DeadlineHttpClient(probe.url)
 
-    def visit(self, *, kept: bool) -> ProbeResult:
+    def probe(self, *, kept: bool) -> ProbeResult:
         started, line = time.monotonic(), self._kept_client if kept else DeadlineHttpClient(self._probe.url)
         headers = {"Accept": "*/*"} if kept else {"Accept": "*/*", "Connection": "close"}
         try:

@@ -1,4 +1,4 @@
-"""Files that a proxy reads: templates, and changes that a crash leaves whole."""
+"""Files that a proxy reads: templates, and atomic replacement."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ TEMPLATES = jinja2.Environment(
     trim_blocks=True,
     lstrip_blocks=True,
     keep_trailing_newline=True,
-    autoescape=False,  # not HTML; the names that go in are checked by `core.spec`
+    autoescape=False,  # not HTML; `compose` and `members` validate the names
 )
 
 
 def replace(path: Path, text: str, accepted: Callable[[Path], None] = lambda draft: None) -> None:
-    """Put a new file in the old one's place, with its owner and rights, careful of a crash. `accepted` raises when the
-    proxy does not take the draft; then nothing is changed. Raises `RouterError`."""
-    path = path.resolve()  # a link stays one
+    """Replace the file atomically, keeping its owner and mode. Raises `RouterError`.
+
+    `accepted` receives the draft and raises if the proxy rejects it; the file is then unchanged.
+    """
+    path = path.resolve()  # a symbolic link is kept
     try:
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as draft:
             draft.write(text.encode(errors="surrogateescape"))
@@ -40,23 +42,23 @@ def replace(path: Path, text: str, accepted: Callable[[Path], None] = lambda dra
             name.unlink(missing_ok=True)
         _sync_folder(path.parent)
     except OSError as error:
-        raise RouterError(f"{path} cannot be written: {error.strerror or error}", retryable=False) from error
+        raise RouterError(f"Cannot write {path}: {error.strerror or error}", retryable=False) from error
 
 
 def update(path: Path, text: str) -> None:
-    """Replace it when it has another text: a crash, or somebody's editor, may have left it behind or ahead."""
+    """Replace the file if its text differs, which a crash or an editor may have caused."""
     if read(path) != text:
         replace(path, text)
 
 
 def read(path: Path) -> str:
-    """Its text, in whatever encoding its comments are; nothing when there is no such file. Raises `RouterError`."""
+    """The file's text, in any encoding; empty if it does not exist. Raises `RouterError`."""
     try:
         return path.read_bytes().decode(errors="surrogateescape")
     except FileNotFoundError:
         return ""
     except OSError as error:
-        raise RouterError(f"{path} cannot be read: {error.strerror or error}", retryable=False) from error
+        raise RouterError(f"Cannot read {path}: {error.strerror or error}", retryable=False) from error
 
 
 def _copy_owner_and_mode(path: Path, old: os.stat_result) -> None:
@@ -67,7 +69,7 @@ def _copy_owner_and_mode(path: Path, old: os.stat_result) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """A rename is on the disk only when its folder is."""
+    """A rename is durable only after its directory has been synced."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)

@@ -1,4 +1,4 @@
-"""What is remembered beside a proxy: fences, listening addresses, who may be known to it. One writer at a time."""
+"""The state file of a proxy: fences, listen addresses and the servers its processes may know. One writer at a time."""
 
 from __future__ import annotations
 
@@ -16,20 +16,19 @@ from typing import Any
 from tidegate.drivers.routers import atomic_files
 from tidegate.errors import RouterError
 
-LOCK_SECONDS = 60.0  # longer than any write takes; whoever holds it so long does not go on by itself
+LOCK_SECONDS = 60.0  # longer than any write takes: a process that holds the lock for longer is frozen
 LOCK_POLL_SECONDS = 0.01
 
 
 @dataclass(frozen=True)
 class RequestCounts:
-    """The counters of a server, or the sums of several. `silent`: requests without any answer, as far as its own numbers
-    tell; they may be fewer."""
+    """Request counters of one server, or the sums of several."""
 
     answered: int = 0
-    errors: int = 0  # of the answered ones, with 5xx
-    refused: int = 0
-    broken: int = 0  # of the answered ones, broken off after the head
-    silent: int = 0
+    errors: int = 0  # answered with 5xx; included in `answered`
+    refused: int = 0  # connections that the server refused
+    broken: int = 0  # broken off after the response headers; included in `answered`
+    silent: int = 0  # without any response; an upper bound
 
     def __add__(self, other: RequestCounts) -> RequestCounts:
         return RequestCounts(*(one + more for one, more in zip(astuple(self), astuple(other), strict=True)))
@@ -37,27 +36,35 @@ class RequestCounts:
 
 @dataclass
 class BackendState:
-    """One backend.
+    """The recorded state of one backend.
 
-    `known` are the servers that any process of HAProxy may know, one of an earlier configuration too.
-    `counts` are those of servers that were deleted from the process called `process`: HAProxy's own end with them. By name
-    while the deletion may still fail, then in one sum for the release, since a name may come again.
+    `known`: servers that any HAProxy process may know, including processes of an earlier configuration. `counts`: counters
+    of servers deleted from the process `process`, because HAProxy drops them with the server; by server name until the
+    deletion is certain, then summed by release, because a server name may be used again.
     """
 
     name: str
     listen: str = ""
-    header: str = ""  # of its preview, when that is reached at the same address
-    fence: int = 0
+    header: str = ""  # `Name: value` of the preview that shares the backend's address
+    fence: int = 0  # the highest fencing token that has written this backend
     known: list[str] = field(default_factory=list)
     counts: dict[str, RequestCounts] = field(default_factory=dict)
     process: str = ""
 
+    def require_current(self, fence: int) -> None:
+        """Raise `RouterError` if a newer engine has written this backend."""
+        if fence < self.fence:
+            raise RouterError(
+                f"Not writing backend {self.name}: fence {fence} is outdated, a newer engine has written with {self.fence}",
+                retryable=False,
+            )
+
 
 class RouterStateFile:
-    """A file in `directory`, with a lock that all threads and processes respect.
+    """`directory`/state.json, protected by a lock between threads and processes.
 
-    `lock_seconds`: how long is waited for the lock. It is never taken from somebody: a process that is frozen in the middle
-    of a write would end it when it is awake.
+    `lock_seconds`: how long to wait for the lock. The lock is never broken: a frozen holder would finish its write when it
+    resumes.
     """
 
     def __init__(self, directory: Path, lock_seconds: float = LOCK_SECONDS) -> None:
@@ -66,12 +73,12 @@ class RouterStateFile:
 
     @contextmanager
     def locked(self) -> Iterator[dict[str, BackendState]]:
-        """Be the only writer; what is remembered, by backend. Raises `RouterError`."""
+        """Hold the lock and yield the recorded state by backend. Raises `RouterError`."""
         try:
             self._directory.mkdir(parents=True, exist_ok=True, mode=0o750)
             handle = os.open(self._directory / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            text = f"{self._directory} cannot be used: {error.strerror}: make it a folder that Tidegate may write"
+            text = f"Cannot use the directory {self._directory}: {error.strerror}. Make it writable for Tidegate's user."
             raise RouterError(text, retryable=False) from error
         until = time.monotonic() + self._lock_seconds
         try:
@@ -98,12 +105,12 @@ class RouterStateFile:
         os.pwrite(handle, str(os.getpid()).encode(), 0)
 
     def _lock_error(self, handle: int) -> RouterError:
-        by = os.pread(handle, 20, 0).decode(errors="replace") or "unknown"
-        message = f"{self._directory / 'lock'} has been held for {self._lock_seconds:g} s by process {by}"
-        return RouterError(f"{message}: when that is frozen or hangs, wake it or kill it")
+        holder = os.pread(handle, 20, 0).decode(errors="replace") or "unknown"
+        message = f"Cannot lock {self._directory / 'lock'}: process {holder} has held it for {self._lock_seconds:g} s"
+        return RouterError(f"{message}. If that process is frozen, resume or kill it.")
 
     def load(self) -> dict[str, BackendState]:
-        """What is remembered; nothing at first. What another version kept besides is not taken over."""
+        """The recorded state by backend; empty before the first write. Unknown keys of other versions are dropped."""
         path = self._directory / "state.json"
         try:
             document = json.loads(path.read_text())
@@ -111,11 +118,11 @@ class RouterStateFile:
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, AttributeError, TypeError) as error:
-            text = f"{path} cannot be read: {error}: restore it, or remove it to begin with fence 0"
+            text = f"Cannot read {path}: {error}. Restore it, or remove it to start with fence 0."
             raise RouterError(text, retryable=False) from error
 
     def save(self, state: Mapping[str, BackendState]) -> None:
-        """Write it, careful of a crash in the middle."""
+        """Replace the file atomically."""
         text = json.dumps({name: asdict(kept) for name, kept in state.items()}, indent=1)
         atomic_files.replace(self._directory / "state.json", text)
 

@@ -51,7 +51,7 @@ def _format_phase(rollout: Rollout) -> str:
     phase = rollout.phase.value.replace("_", " ")
     if rollout.paused and rollout.phase.live:
         return f"{phase}, paused"
-    if rollout.phase is Phase.RUNNING and rollout.held is not None:
+    if rollout.phase is Phase.RUNNING and rollout.approval_since is not None:
         return f"{phase}, waiting for a person"
     return phase
 

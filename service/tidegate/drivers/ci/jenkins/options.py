@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from tidegate.drivers.http.urls import BaseUrl
 from tidegate.errors import CIError
 
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -19,25 +19,13 @@ class JenkinsOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    url: str  # Jenkins' root, http(s)://host:port, with a path where it has one
+    url: BaseUrl  # Jenkins' root, http(s)://host:port, with a path where it has one
     user: str = Field(pattern=r"^[^:\s]+$")  # may read the jobs, update and cancel their builds
     token_file: Path | None = None  # holds the user's API token in one line
     token_env: str | None = None  # the name of an environment variable with it
     timeout_seconds: float = Field(default=10.0, gt=0, le=300)
     ca_file: Path | None = None  # the authorities that are trusted, instead of the system's
     stop_obsolete: bool = False  # older builds of a job that wait for a node are stopped; where a job serves one service
-
-    @field_validator("url")
-    @classmethod
-    def _is_http(cls, url: str) -> str:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("must be http://host:port or https://host:port")
-        if parts.username is not None or parts.password is not None:
-            raise ValueError("must not contain a user or password; give user and token_file")
-        if parts.query or parts.fragment:
-            raise ValueError("must end with the host, port and path")
-        return url.rstrip("/")
 
     @model_validator(mode="after")
     def _has_one_token(self) -> JenkinsOptions:

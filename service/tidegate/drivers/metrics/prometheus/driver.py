@@ -12,12 +12,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import requests
 import stamina
 from prometheus_api_client import PrometheusConnect
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from urllib3.util.retry import Retry
 
 from tidegate.analysis import promql
@@ -25,6 +24,7 @@ from tidegate.analysis.queries import Series
 from tidegate.analysis.verdict import Reason
 from tidegate.clock import Window
 from tidegate.drivers.error_translation import MALFORMED, guard_response
+from tidegate.drivers.http.urls import BaseUrl
 from tidegate.drivers.metrics.prometheus import check as prometheus_check
 from tidegate.drivers.metrics.prometheus import decode
 from tidegate.drivers.metrics.prometheus.errors import PrometheusExchange, source_down, translate_errors
@@ -39,25 +39,13 @@ class PrometheusOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    url: str  # http(s)://host:port, with a path where a proxy needs one
+    url: BaseUrl  # http(s)://host:port, with a path where a proxy needs one
     timeout_seconds: float = Field(default=5.0, gt=0, le=300)
     username: str | None = None
     password_file: Path | None = None
     bearer_token_file: Path | None = None
     ca_file: Path | None = None  # the authorities that are trusted, instead of the system's
     verify: bool = True  # False: any certificate is accepted
-
-    @field_validator("url")
-    @classmethod
-    def _is_http(cls, url: str) -> str:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("must be http://host:port or https://host:port")
-        if parts.username is not None or parts.password is not None:
-            raise ValueError("must not contain a user or password; give username and password_file")
-        if parts.query or parts.fragment:
-            raise ValueError("must end with the host, port and path")
-        return url.rstrip("/")
 
     @model_validator(mode="after")
     def _is_one_way_to_log_in(self) -> PrometheusOptions:

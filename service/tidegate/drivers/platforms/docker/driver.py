@@ -289,7 +289,7 @@ class DockerPlatform:
     # -- logs, jobs, checks ---------------------------------------------------------------------------------------------
 
     @guard_response(PlatformError, "Docker")
-    def tail(self, instance: Instance, lines: int) -> str:
+    def tail_logs(self, instance: Instance, lines: int) -> str:
         """See `ports.Platform`. Raises `PlatformError` when the container no longer exists."""
         host = self._hosts.get(instance.host)
         if host is None:
@@ -300,17 +300,17 @@ class DockerPlatform:
         return host.tail(instance.id, lines)
 
     @guard_response(PlatformError, "Docker")
-    def run(self, job: Job) -> JobState:
+    def run_job(self, job: Job) -> JobState:
         """See `ports.Platform`."""
         return jobs.run_job(job, tuple(self._hosts.values()))
 
     @guard_response(PlatformError, "Docker")
-    def end(self, job: Job) -> None:
+    def stop_job(self, job: Job) -> None:
         """See `ports.Platform`."""
         jobs.end_job(job, tuple(self._hosts.values()))
 
     @guard_response(PlatformError, "Docker")
-    def clear(self, service: str, rollout: str) -> None:
+    def remove_jobs(self, service: str, rollout: str) -> None:
         """See `ports.Platform`."""
         jobs.clear_jobs(service, rollout, tuple(self._hosts.values()))
 

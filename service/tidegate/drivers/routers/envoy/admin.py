@@ -1,4 +1,4 @@
-"""Envoy's admin interface on its unix socket: what Envoy does, and a proof that all its threads do it."""
+"""Envoy's admin API on its Unix socket: Envoy's state, and a barrier that proves that all threads have applied it."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from tidegate.errors import RouterError
 
 RESPONSE_SECONDS = 5.0
 BARRIER_SECONDS = 5.0
-TAKES_NEW, DRAINING = "HEALTHY", "DRAINING"  # Envoy's own words
+TAKES_NEW, DRAINING = "HEALTHY", "DRAINING"  # Envoy's names of the health states
 
 
 @dataclass(frozen=True)
 class UpstreamHost:
-    """An endpoint as Envoy knows it."""
+    """An endpoint as Envoy reports it."""
 
     name: str
     address: str
     state: str
     weight: int
-    requests: int  # those on it, and those that wait for a connection to it
+    requests: int  # active, and queued for a connection
 
     @property
     def member(self) -> Member | None:
@@ -41,12 +41,12 @@ class UpstreamHost:
 
     @property
     def takes_new(self) -> bool:
-        """Whether it is sent new requests."""
+        """Whether it receives new requests."""
         return self.state == TAKES_NEW
 
 
 class AdminConnection(http.client.HTTPConnection):
-    """HTTP on a unix socket."""
+    """HTTP over a Unix socket."""
 
     def __init__(self, path: Path) -> None:
         super().__init__("localhost", timeout=RESPONSE_SECONDS)
@@ -59,34 +59,32 @@ class AdminConnection(http.client.HTTPConnection):
 
 
 class EnvoyAdmin:
-    """Questions to one Envoy. Each raises `RouterError` when it does not answer."""
+    """Queries to one Envoy. Every method raises `RouterError` if Envoy does not answer."""
 
     def __init__(self, files: config.EnvoyFiles) -> None:
         self._files = files
 
     @guard_response(RouterError, "Envoy")
     def ask(self, path: str) -> str:
-        """The answer to a GET."""
-        line = AdminConnection(self._files.admin)
+        """The body of the response to a GET."""
+        connection = AdminConnection(self._files.admin)
         try:
-            line.request("GET", path)
-            answer = line.getresponse()
-            text = answer.read().decode()
+            connection.request("GET", path)
+            response = connection.getresponse()
+            text = response.read().decode()
         except PermissionError as error:
-            message = (
-                f"permission denied at {self._files.admin}: the user that runs Tidegate must be allowed to use the socket"
-            )
+            message = f"Permission denied at {self._files.admin}. Give the user that runs Tidegate access to the socket."
             raise RouterError(message, retryable=False) from error
         except (OSError, http.client.HTTPException) as error:
-            raise RouterError(f"no Envoy answers at {self._files.admin}: {error}") from error
+            raise RouterError(f"Envoy does not answer at {self._files.admin}: {error}") from error
         finally:
-            line.close()
-        if answer.status != 200:
-            raise RouterError(f"Envoy answered {answer.status} to {path}: {text.strip()}")
+            connection.close()
+        if response.status != 200:
+            raise RouterError(f"Envoy answered {response.status} to {path}: {text.strip()}")
         return text
 
     def ready(self) -> bool:
-        """Whether it runs, with all its files read."""
+        """Whether Envoy runs and has read all its files."""
         try:
             return self.ask("/ready").strip() == "LIVE"
         except RouterError:
@@ -94,13 +92,13 @@ class EnvoyAdmin:
 
     @guard_response(RouterError, "Envoy")
     def version(self) -> str:
-        """Such as `1.40.0`."""
+        """Envoy's version, such as `1.40.0`."""
         words = str(self._json("/server_info").get("version", "")).split("/")
         return words[1] if len(words) > 1 else "unknown"
 
     @guard_response(RouterError, "Envoy")
     def hosts(self, backend: str) -> dict[str, UpstreamHost] | None:
-        """The endpoints of a backend by name; None when Envoy does not know the backend."""
+        """The endpoints of a backend by name; None if Envoy does not have the backend."""
         for cluster in self._json("/clusters?format=json").get("cluster_statuses", []):
             if cluster["name"] == backend:
                 return {host.name: host for host in map(_parse_host, cluster.get("host_statuses", []))}
@@ -108,24 +106,24 @@ class EnvoyAdmin:
 
     @guard_response(RouterError, "Envoy")
     def active_listeners(self) -> set[str]:
-        """The names of the listeners that serve."""
+        """The names of the active listeners."""
         return {listener["name"] for listener in self._json("/listeners?format=json").get("listener_statuses", [])}
 
     @guard_response(RouterError, "Envoy")
     def accepted_version(self, stat: str) -> str:
-        """The version of a file that it took last, by the name of its counters."""
+        """The version of a file that Envoy applied last; `stat` is the prefix of the file's counters."""
         match = re.search(rf'^{re.escape(stat)}\.version_text: "(.*)"$', self.ask("/stats?filter=version_text$"), re.M)
         return match[1] if match else ""
 
     @guard_response(RouterError, "Envoy")
     def rejected_updates(self, stat: str) -> int:
-        """How often it could not take a file, by the name of its counters."""
+        """How often Envoy has rejected a file; `stat` is the prefix of the file's counters."""
         match = re.search(rf"^{re.escape(stat)}\.update_rejected: (\d+)$", self.ask("/stats?filter=update_rejected$"), re.M)
         return int(match[1]) if match else 0
 
     @guard_response(RouterError, "Envoy")
     def rejection_reason(self, listener: str) -> str:
-        """Why it could not take the newest state of a listener; empty when it could."""
+        """Why Envoy rejected the last state of a listener; empty if it did not."""
         configs = self._json("/config_dump?resource=dynamic_listeners").get("configs", [])
         errors = [entry["error_state"] for entry in configs if "error_state" in entry]
         mine = (str(error["details"]) for error in errors if error["failed_configuration"]["name"] == listener)
@@ -133,34 +131,34 @@ class EnvoyAdmin:
 
     @guard_response(RouterError, "Envoy")
     def barrier(self) -> None:
-        """Returns when each worker thread has done what it had been told before.
+        """Return when every worker thread has applied all earlier changes.
 
-        A thread is told of a change, and of a new connection, by the same queue; so one that has answered a request on a
-        connection which is newer than the change knows the change.
+        A thread receives changes and new connections through the same queue. A thread that has answered on a connection
+        made after a change has therefore applied that change.
         """
         before, deadline = self._connections(), time.monotonic() + BARRIER_SECONDS
         while True:
-            with ExitStack() as held:
+            with ExitStack() as connections:
                 for _ in before:
-                    line = AdminConnection(self._files.barrier)
-                    held.callback(line.close)
-                    self._request_barrier(line)
+                    connection = AdminConnection(self._files.barrier)
+                    connections.callback(connection.close)
+                    self._request_barrier(connection)
                 after = self._connections()
             if before and all(after.get(name, 0) > number for name, number in before.items()):
                 return
             if time.monotonic() >= deadline:
-                raise RouterError("not all threads of Envoy answer")
+                raise RouterError(f"Not all threads of Envoy answered within {BARRIER_SECONDS:g} s")
 
     @staticmethod
-    def _request_barrier(line: AdminConnection) -> None:
+    def _request_barrier(connection: AdminConnection) -> None:
         try:
-            line.request("GET", "/")
-            line.getresponse().read()
+            connection.request("GET", "/")
+            connection.getresponse().read()
         except (OSError, http.client.HTTPException) as error:
-            raise RouterError(f"a thread of Envoy does not answer: {error}") from error
+            raise RouterError(f"A thread of Envoy does not answer at the barrier socket: {error}") from error
 
     def _connections(self) -> dict[str, int]:
-        """How many connections each worker thread took at the barrier."""
+        """The number of connections that each worker thread has accepted at the barrier, by counter name."""
         text = self.ask(rf"/stats?filter=^listener\.{config.BARRIER}\.worker_.*cx_total$")
         return {name: int(value) for name, value in re.findall(r"^(\S+): (\d+)$", text, re.M)}
 
@@ -168,7 +166,7 @@ class EnvoyAdmin:
         try:
             document: Mapping[str, Any] = json.loads(self.ask(path))
         except ValueError as error:
-            raise RouterError(f"Envoy's answer to {path} is not JSON") from error
+            raise RouterError(f"Envoy's response to {path} is not JSON") from error
         return document
 
 
@@ -186,7 +184,7 @@ def _parse_host(status: Mapping[str, Any]) -> UpstreamHost:
 
 
 def wait_until(holds: Callable[[], bool], seconds: float, otherwise: str) -> None:
-    """Look until it holds; `RouterError` when it does not in time."""
+    """Poll `holds` until it is true; raise `RouterError(otherwise)` after `seconds`."""
     deadline = time.monotonic() + seconds
     while not holds():
         if time.monotonic() >= deadline:

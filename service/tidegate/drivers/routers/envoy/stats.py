@@ -1,10 +1,10 @@
-"""What Envoy counts for us: each request once, when it is over, by backend, server and how it ended.
+"""Request counters in Envoy: each request once, when it ends, by backend, server and outcome.
 
-Envoy has no such counters of its own: those by cluster know no server, those by endpoint neither status nor histogram, and
-both count the answers that Envoy made up as the application's. So its access log is one that counts.
+Envoy's own counters are not enough: those by cluster have no server, those by endpoint neither status nor histogram, and
+both count responses that Envoy generated as the application's. The counters here are made by access loggers instead.
 
-How a request ended: `1xx` to `5xx` is what the application answered; `lost` is a request without a whole answer of the
-application: refused, reset, broken off, nobody there. A client that went away before is nobody's fault, and not counted.
+Outcomes: `1xx` to `5xx` is the status of the application's response. `lost` is a request without a complete response of
+the application: refused, reset, broken off, or no member. A request whose client disconnected first is not counted.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ LOGGER, CONFIG = "envoy.access_loggers.stats", "envoy.extensions.access_loggers.
 SCOPE = {"prefix": PREFIX, "enable_eviction": True}
 EXPORTER_PATH = f"/stats/prometheus?usedonly&filter=^({PREFIX}%5C.response|server%5C.live$)"
 STATS_PATH = f"/stats/prometheus?usedonly&filter=^{PREFIX}%5C.(responses_total|requests_total|tunnels)"
-#: Microseconds; the same bounds as those of the histogram that is made from HAProxy's log.
+#: Milliseconds; the same bounds as in examples/mtail/haproxy.mtail.
 BUCKET_BOUNDS = [1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500, 700, 1000, 1500, 2000, 3000, 5000, 10000]
 STATS_CONFIG = {
     "histogram_bucket_settings": [
         {"match": {"prefix": f"{PREFIX}.response_"}, "buckets": [1000 * bound for bound in BUCKET_BOUNDS]},
     ]
 }
-#: A tunnel ends when either side closes it, whatever that is called.
+#: An upgraded connection (101) may be closed by either side and is complete in any case.
 COMPLETE_RESPONSE = "response.code_details == 'via_upstream' || response.code == 101"
 BROKEN_RESPONSE = f"!({COMPLETE_RESPONSE}) && !response.code_details.startsWith('downstream_')"
-_AT_THE_END = {"log_type_filter": {"types": ["DownstreamEnd"]}}  # and not when a tunnel begins, too
+_AT_THE_END = {"log_type_filter": {"types": ["DownstreamEnd"]}}  # not also when an upgraded connection begins
 
 NO_TRAFFIC = Traffic(0, 0, 0)
 
@@ -57,7 +57,10 @@ def _counter(name: str, *tags: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _log(code: str, *only: Mapping[str, Any], timed: bool) -> dict[str, Any]:
-    """One that counts requests which ended like this; by server, and in sums that outlive the servers."""
+    """An access logger that counts matching requests by server, and in sums that outlive the servers.
+
+    `timed`: also record the seconds to the first byte of the response in a histogram.
+    """
     how = {"name": "code", "value_format": code}
     counts: dict[str, Any] = {
         "@type": f"{TYPE}{CONFIG}",
@@ -77,7 +80,7 @@ def _response_log(hundreds: int) -> dict[str, Any]:
 
 
 def _upgraded_connection_log() -> dict[str, Any]:
-    """One that knows how many connections are upgraded ones now."""
+    """An access logger with a gauge of currently open upgraded connections."""
     during = {"add_log_type": "DownstreamTunnelSuccessfullyEstablished", "sub_log_type": "DownstreamEnd"}
     gauge = {"stat": {"name": "tunnels", "tags": [_PROXY, _SERVER]}, "value_fixed": 1, "add_subtract": during}
     return {"name": LOGGER, "typed_config": {"@type": f"{TYPE}{CONFIG}", "stats_scope": SCOPE, "gauges": [gauge]}}
@@ -93,7 +96,7 @@ LOG_OPTIONS = {"flush_log_on_tunnel_successfully_established": True}
 
 @dataclass
 class BackendStats:
-    """How requests ended: all that the backend was sent, and by release; and the tunnels that are open now, by server."""
+    """Outcomes of a backend's requests, in total and by release, and its open upgraded connections by server name."""
 
     total: Traffic = NO_TRAFFIC
     by_release: dict[str, Traffic] = field(default_factory=dict)
@@ -101,7 +104,7 @@ class BackendStats:
 
 
 def parse_stats(exported: str, backend: str) -> BackendStats:
-    """From Envoy's counters."""
+    """The statistics of a backend from Envoy's metrics in Prometheus' text format."""
     stats = BackendStats()
     for family in text_string_to_metric_families(exported):
         for sample in family.samples:
@@ -118,7 +121,7 @@ def _add_count(stats: BackendStats, name: str, labels: Mapping[str, str], number
         stats.tunnels[server] = number
     elif name == "requests_total":
         stats.total = _add_traffic(stats.total, one)
-    elif release:  # empty where nobody was there to be sent it
+    elif release:  # empty for a request without any member
         stats.by_release[release] = _add_traffic(stats.by_release.get(release, NO_TRAFFIC), one)
 
 

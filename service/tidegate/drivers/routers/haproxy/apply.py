@@ -1,4 +1,4 @@
-"""From what a process of HAProxy does to what it shall do, in commands. Whatever was left half done is a beginning, too."""
+"""Changes a running HAProxy process to the target route by runtime commands, starting from any state a crash left."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from tidegate.drivers.routers.haproxy.servers import HAProxyServer, parse_server
 from tidegate.drivers.routers.members import parse_endpoint
 from tidegate.errors import RouterError
 
-REMOVE_POLL_SECONDS = 0.05  # how long it is waited for servers to become idle; the rest is for a later write
+REMOVE_POLL_SECONDS = 0.05  # how long a write waits for servers to become idle; a later write removes the rest
 
 
 class HAProxyUpdate:
-    """One change of one backend. `ask` speaks to one and the same process: nobody is taken out of another than the new ones
-    were added to. Raises `RouterError`, and `ProcessReplaced` when a reload ends it."""
+    """One change of one backend.
+
+    `ask` sends commands to one and the same process, so that servers are removed only from the process to which the new
+    ones were added. Raises `RouterError`, and `ProcessReplaced` if a reload ends that process.
+    """
 
     def __init__(self, ask: RunCommand, backend: Backend, wanted: Mapping[str, Member]) -> None:
         self._ask = ask
@@ -24,18 +27,21 @@ class HAProxyUpdate:
         self._target = wanted
         self.running = self._servers()
         if foreign := [name for name, server in self.running.items() if server.member is None]:
-            text = f"backend {self._backend} has servers that Tidegate did not add ({', '.join(foreign)}): remove them"
-            raise RouterError(text, retryable=False)
+            raise RouterError(
+                f"Cannot route backend {self._backend}: it has servers that Tidegate did not add ({', '.join(foreign)}). "
+                "Remove them.",
+                retryable=False,
+            )
 
     def done(self) -> bool:
-        """Whether the wanted ones take new requests at their addresses with their weights, and nobody else does."""
+        """Whether exactly the target servers take new requests, with the target addresses and weights."""
         taking = {name: server for name, server in self.running.items() if server.takes_new}
         return {name: (parse_endpoint(server.address), server.weight) for name, server in taking.items()} == {
             name: (parse_endpoint(server.address), server.weight) for name, server in self._target.items()
         }
 
     def add_members(self) -> None:
-        """Have the wanted ones take new requests, whatever a crash or a drain left of them."""
+        """Make the target servers take new requests, whatever state a crash or a drain left them in."""
         for name, member in self._target.items():
             server, present = f"{self._backend}/{name}", self.running.get(name)
             if present is None:
@@ -50,20 +56,23 @@ class HAProxyUpdate:
                 self._command(f"set server {server} state ready", "")
 
     def _change_address(self, server: str, member: Member) -> None:
-        """The same instance at another address: its container was restarted, nothing is at the old one any more."""
+        """Change the address of an instance whose container was restarted; nothing listens at the old address any more."""
         host, _, port = member.address.rpartition(":")
         response = self._ask(f"set server {server} addr {host.strip('[]')} port {port}").strip()
         if "changed from" not in response and "no need to change" not in response:
-            raise RouterError(f"HAProxy did not change the address of {server}: {response}")
+            raise RouterError(f"HAProxy did not change the address of {server} to {member.address}: {response}")
 
     def drain(self) -> None:
-        """Have the others take nothing new."""
+        """Stop sending new requests to all other servers."""
         for name in self._removed_servers():
             if self.running[name].takes_new:
                 self._command(f"set server {self._backend}/{name} state drain", "")
 
     def remove_drained(self, first: Callable[[Sequence[HAProxyServer]], None]) -> None:
-        """Delete the others as far as they are idle, waiting for a moment. `first` is told whose counters end."""
+        """Delete the other servers that are idle, polling for up to `REMOVE_POLL_SECONDS`.
+
+        `first` is called with the idle servers before they are deleted, because their counters end then.
+        """
         leaving, deadline = self._removed_servers(), time.monotonic() + REMOVE_POLL_SECONDS
         while leaving:
             servers = self._servers()
@@ -77,7 +86,7 @@ class HAProxyUpdate:
                 time.sleep(0.005)
 
     def _delete(self, server: str) -> bool:
-        """Maint only now: before, connections that become idle would not be closed, and hold the deletion up for long."""
+        """Delete one server. `maint` comes last: set earlier, it would keep idle connections open and delay deletion."""
         self._command(f"set server {server} state maint", "")
         return self._ask(f"del server {server}").strip() == "Server deleted."
 
@@ -86,10 +95,10 @@ class HAProxyUpdate:
 
     def _servers(self) -> dict[str, HAProxyServer]:
         if not (rows := stats_rows(self._ask, self._backend)):
-            raise ProcessReplaced(f"the process that answers has no backend {self._backend}; another one has")
+            raise ProcessReplaced(f"The HAProxy process that answers has no backend {self._backend}")
         return {server.name: server for server in parse_servers(rows)}
 
     def _command(self, command: str, expected: str) -> None:
         response = self._ask(command).strip()
         if response != expected:
-            raise RouterError(f"HAProxy answered `{response}` to `{command}`", retryable="ermission" not in response)
+            raise RouterError(f"HAProxy rejected `{command}`: {response}", retryable="ermission" not in response)

@@ -1,6 +1,6 @@
-"""HAProxy's configuration file: whole where Tidegate owns it, a marked block of servers where it stands already.
+"""HAProxy's configuration file: written whole in mode owned; a marked block of servers per backend in mode adopted.
 
-The file is the truth for restarts and reloads; it is replaced by an atomic rename, and only with what HAProxy accepts.
+HAProxy uses the file for restarts and reloads. It is replaced by an atomic rename, and only after HAProxy accepted it.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ SECTION = re.compile(
 )
 BLOCK = re.compile(r"^[ \t]*# tidegate: begin [^\n]*\n.*?^[ \t]*# tidegate: end [^\n]*\n", re.M | re.S)
 DYNAMIC_ALGORITHMS = {"roundrobin", "leastconn", "first", "random"}
-WEIGHTLESS_ALGORITHM = "first"  # of these: fills one server after the other
+WEIGHTLESS_ALGORITHM = "first"  # the only dynamic algorithm that ignores weights
 
 
 def server_lines(members: Iterable[Member]) -> list[str]:
-    """One `server` line each. The weight always stands there: a `default-server` of an adopted file may have another."""
+    """One `server` line per member, always with its weight: an adopted file may set another one in `default-server`."""
     return [f"server {server_name(member)} {member.address} weight {member.weight}" for member in members]
 
 
 @dataclass(frozen=True)
 class OwnedConfig:
-    """The file that Tidegate writes whole."""
+    """The file of mode owned."""
 
     directory: Path
     exporter: str
@@ -45,11 +45,11 @@ class OwnedConfig:
         return self.directory / "haproxy.cfg"
 
     def render(self, backends: Mapping[str, tuple[Backend, Sequence[Member]]]) -> str:
-        """The configuration with these backends and their servers. A preview that a frontend sends to is there, too."""
+        """The configuration with these backends and their servers, and the previews that their frontends refer to."""
         wanted = dict(backends)
         for backend, _ in backends.values():
-            if frontends.preview_condition(backend) and backend.previewed:
-                wanted.setdefault(backend.previewed.name, (backend.previewed, ()))
+            if frontends.preview_condition(backend) and backend.preview_backend:
+                wanted.setdefault(backend.preview_backend.name, (backend.preview_backend, ()))
         sections = [
             {
                 "name": backend.name,
@@ -66,42 +66,44 @@ class OwnedConfig:
 
 
 def log_address(log: str) -> str:
-    """A path is a unix socket."""
+    """HAProxy's notation of the log's address: a path is a Unix socket."""
     return f"unix@{log}" if log.startswith("/") else log
 
 
 def check_config(path: Path, binary: str) -> None:
-    """HAProxy's own check of the file. Raises `RouterError` with its words. Server lines alone need none: it takes longer
-    than a switch."""
+    """Have HAProxy check the file (`haproxy -c`). Raises `RouterError` with HAProxy's message.
+
+    Not used when only server lines change: the check takes longer than the change itself.
+    """
     done = subprocess.run([binary, "-c", "-f", str(path)], capture_output=True, text=True, check=False, timeout=30)
     if done.returncode:
         message = " ".join(line for line in done.stderr.splitlines() if "ALERT" in line) or done.stderr.strip()
-        raise RouterError(f"HAProxy refuses the configuration, nothing was changed: {message}", retryable=False)
+        raise RouterError(f"HAProxy rejected the configuration; nothing was changed: {message}", retryable=False)
 
 
 @dataclass(frozen=True)
 class AdoptedConfig:
-    """A file of somebody else's, in which Tidegate keeps a marked block of servers in each of its backends."""
+    """An existing file in which Tidegate maintains a marked block of servers in each backend that it routes."""
 
     path: Path
 
     def read(self) -> str:
-        """The whole file."""
+        """The text of the file. Raises `RouterError` if it is missing or empty."""
         text = read(self.path)
         if not text:
-            raise RouterError(f"{self.path} is missing or empty: correct router.config", retryable=False)
+            raise RouterError(f"{self.path} is missing or empty. Correct router.config.", retryable=False)
         return text
 
     def section(self, text: str, backend: str) -> tuple[int, int]:
-        """Where the section of the backend begins and ends."""
+        """The offsets at which the backend's section begins and ends."""
         begins = re.search(rf"^(backend|listen)[ \t]+{re.escape(backend)}[ \t]*(#.*)?$", text, re.M)
         if begins is None:
-            raise RouterError(f"{self.path} has no `backend {backend}`: add it, and reload HAProxy", retryable=False)
+            raise RouterError(f"{self.path} has no `backend {backend}`. Add it and reload HAProxy.", retryable=False)
         following = SECTION.search(text, begins.end())
         return begins.start(), following.start() if following else len(text)
 
     def with_servers(self, backend: str, members: Sequence[Member]) -> str:
-        """The file with these servers in the block of the backend; the block is made where there is none yet."""
+        """The file's text with these servers in the backend's block, which is added if it is missing."""
         text = self.read()
         start, end = self.section(text, backend)
         section = text[start:end]
@@ -114,27 +116,27 @@ class AdoptedConfig:
         return text[:start] + section + text[end:]
 
     def problems(self, backend: Backend, members: Sequence[Member]) -> list[str]:
-        """Why the file cannot be kept true for this backend: each with what to change."""
+        """Why Tidegate cannot maintain this backend in the file; each message says what to change."""
         text = self.read()
         start, end = self.section(text, backend.name)
         section = BLOCK.sub("", text[start:end])
         messages = []
         foreign = re.findall(r"^\s*(?:server|server-template)\s+(\S+)", section, re.M)
         if foreign:
-            messages.append(f"`backend {backend.name}` has servers of its own ({', '.join(foreign)}): remove them")
+            messages.append(f"`backend {backend.name}` has servers of its own ({', '.join(foreign)}); remove them")
         balance = re.search(r"^\s*balance\s+([a-z-]+)", section, re.M)
         if balance and balance[1] not in DYNAMIC_ALGORITHMS:
             messages.append(
-                f"`balance {balance[1]}` cannot add servers at run time: use one of {', '.join(sorted(DYNAMIC_ALGORITHMS))}"
+                f"`balance {balance[1]}` cannot add servers at run time; use one of {', '.join(sorted(DYNAMIC_ALGORITHMS))}"
             )
         if balance and balance[1] == WEIGHTLESS_ALGORITHM and len({member.weight for member in members}) > 1:
             others = ", ".join(sorted(DYNAMIC_ALGORITHMS - {WEIGHTLESS_ALGORITHM}))
-            messages.append(f"`balance {WEIGHTLESS_ALGORITHM}` does not heed weights: use one of {others}")
-        if backend.previewed and (condition := frontends.preview_condition(backend)):
-            name = backend.previewed.name
+            messages.append(f"`balance {WEIGHTLESS_ALGORITHM}` ignores weights; use one of {others}")
+        if backend.preview_backend and (condition := frontends.preview_condition(backend)):
+            name = backend.preview_backend.name
             if not re.search(rf"^\s*use_backend\s+({re.escape(name)}\b|%\[)", text, re.M):
                 line = f"use_backend {name} if {{ {condition} }}"
-                messages.append(f"no frontend sends to the preview: add `backend {name}`, and `{line}` to the frontend")
+                messages.append(f"no frontend routes to the preview; add `backend {name}`, and `{line}` to the frontend")
         if not os.access(self.path, os.W_OK) or not os.access(self.path.parent, os.W_OK):
-            messages.append(f"{self.path} and its folder must be writable, so that a reload keeps the route")
+            messages.append(f"{self.path} and its directory must be writable, so that a reload keeps the route")
         return messages

@@ -1,11 +1,12 @@
-"""HAProxy as a router: servers are added, drained and deleted at run time; the file is the truth for restarts.
+"""Routes traffic with HAProxy: adds, drains and deletes servers at run time, and keeps the file for restarts.
 
-The order is what was measured to lose nothing (docs/haproxy.md): add and enable; write the file; drain; and only when no
-request is on a server: maint, del. HAProxy refuses `del server` while anything is on it, so "Server deleted." is the proof
-that no request is there and none can come.
+The order of commands was measured to lose no request (docs/haproxy.md): add and enable; write the file; drain; and only
+when a server has no request left: maint, del. HAProxy refuses `del server` while a server has a request or a connection,
+so "Server deleted." proves that it has none and can get none.
 
-Wherever a crash ends it, two things hold. Who is in the file, or takes new requests in a process of HAProxy, is either a
-member or draining as `read` tells it, so that nobody stops it; and the next `write` begins with what it finds.
+After a crash at any step two properties hold. Every server that is in the file, or takes new requests in any HAProxy
+process, is reported by `read` as a member or as draining, so the engine does not stop it. And the next `write` starts from
+what it finds.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator, model_validator
 
 from tidegate.core.routing import Backend, Member, RouterState
 from tidegate.drivers.error_translation import guard_response
@@ -46,48 +47,58 @@ from tidegate.drivers.routers.haproxy.servers import (
 )
 from tidegate.drivers.routers.haproxy.upgraded_connections import count_upgraded_connections
 from tidegate.drivers.routers.members import header_problems, member_problems, parse_server_name, server_name
+from tidegate.drivers.routers.socket_paths import require_socket_path
 from tidegate.drivers.routers.state_file import BackendState, RequestCounts, RouterStateFile
 from tidegate.errors import RouterError
 from tidegate.ports import Diagnosis, Router
 
-LOG_ADDRESS = re.compile(r"/[^\s\"'#]{1,100}|[A-Za-z0-9.:\[\]-]+:\d{1,5}")
-RELOAD_RETRY_SECONDS = 5.0  # how long a write begins again and again because HAProxy is reloaded in the middle of it
+MAX_SOCKET_PATH_BYTES = 97  # of 107 HAProxy keeps 10 for the temporary name of a socket that it is about to replace
+CHECKED_SOCKET = "master.sock"  # the longest name of its sockets
+LOG_ADDRESS = re.compile(r"/[^\s\"'#]{1,96}|[A-Za-z0-9.:\[\]-]+:\d{1,5}")
+RELOAD_RETRY_SECONDS = 5.0  # how long reads and writes are repeated when HAProxy is reloaded while they run
 
 
 class HAProxyOptions(BaseModel):
-    """`owned`: Tidegate writes `directory`/haproxy.cfg and starts HAProxy. `adopted`: one that stands there already."""
+    """`owned`: Tidegate writes `directory`/haproxy.cfg and runs HAProxy. `adopted`: Tidegate uses a running HAProxy."""
 
     model_config = ConfigDict(extra="forbid")
     mode: Literal["owned", "adopted"] = "owned"
-    directory: Path = Path("/var/lib/tidegate/haproxy")  # adopted: only what is remembered is kept there
+    directory: Path = Path("/var/lib/tidegate/haproxy")  # adopted: holds Tidegate's state file only
     exporter: str = "127.0.0.1:8405"
-    log: str = ""  # who is told a line for each request: a unix socket's path, or host:port; empty: nobody
+    log: str = ""  # receiver of one line per request: the path of a Unix socket, or host:port; empty: no log
     binary: str = "haproxy"
     socket: Path | None = None
     config: Path | None = None
     master: Path | None = None
 
+    @field_validator("directory")
+    @classmethod
+    def _has_room_for_sockets(cls, directory: Path, info: ValidationInfo) -> Path:
+        if info.data.get("mode") == "owned":
+            require_socket_path(directory, CHECKED_SOCKET, MAX_SOCKET_PATH_BYTES, "HAProxy")
+        return directory
+
     @model_validator(mode="after")
     def _check_mode(self) -> HAProxyOptions:
         if self.mode == "adopted" and (self.socket is None or self.config is None):
-            raise ValueError("mode adopted needs socket (its stats socket, level admin) and config (its file)")
+            raise ValueError("mode adopted requires socket (a stats socket with level admin) and config (HAProxy's file)")
         if self.log and not LOG_ADDRESS.fullmatch(self.log):
-            raise ValueError("log must be the absolute path of a unix socket, or host:port")
+            raise ValueError("log must be the absolute path of a Unix socket (at most 97 characters), or host:port")
         if self.mode == "adopted" and self.log:
-            raise ValueError("log is for mode owned; in your own file the lines of docs/latency.md do it")
+            raise ValueError("log requires mode owned; in mode adopted add the log lines of docs/latency.md to your file")
         if self.mode == "owned" and (self.socket or self.config or self.master):
-            raise ValueError("socket, config and master are for mode adopted; mode owned makes its own in directory")
+            raise ValueError("socket, config and master require mode adopted; mode owned creates its own in directory")
         return self
 
 
 class HAProxyRouter(Router):
-    """What each verb promises is said in `ports.Router`."""
+    """See `ports.Router` for the contract of each method."""
 
     Options = HAProxyOptions
 
     @staticmethod
     def installed(binary: str) -> bool:
-        """Whether the program is there."""
+        """Whether the program is installed."""
         return shutil.which(binary) is not None
 
     def __init__(self, options: HAProxyOptions, environment: str) -> None:
@@ -100,11 +111,11 @@ class HAProxyRouter(Router):
 
     @property
     def pid(self) -> int | None:
-        """The master process of an owned HAProxy; None while it does not run."""
+        """The process id of an owned HAProxy's master process; None while it is not running."""
         return self._installation.pid
 
     def workers(self) -> tuple[int, ...]:
-        """The process ids of the workers that take new connections; empty where no master can be asked."""
+        """The process ids of the workers that accept new connections; empty where there is no master socket."""
         return (list_workers(self._installation.master) or ((), ()))[0] if self._installation.master is not None else ()
 
     # -- reading --------------------------------------------------------------------------------------------------------
@@ -114,13 +125,13 @@ class HAProxyRouter(Router):
         revived = not self._installation.running()
         if revived:
             with self._memory.locked() as state:
-                revived = bool(state)  # before the first write there was none
+                revived = bool(state)  # False before the first write: HAProxy has not run yet
                 self._installation.start(state)
         process, rows, upgraded_connections = self._read_statistics(backend)
         servers = parse_servers(rows)
         kept = self._memory.load().get(
             backend.name, BackendState(backend.name)
-        )  # after the rows: it has who is missing there
+        )  # loaded after the rows, so that it contains servers that are missing there
         members = tuple(server.member for server in servers if server.takes_new and server.member)
         busy = {server.member.instance: server.sessions for server in servers if server.takes_new and server.member}
         tallies = counts_by_release(servers, kept.counts if kept.process == process else {})
@@ -132,11 +143,11 @@ class HAProxyRouter(Router):
             backend_traffic(rows, tallies),
             tunnels=upgraded_connections,
             by_release=release_traffic(rows, tallies),
-            revived=revived,
+            restarted=revived,
         )
 
     def _read_statistics(self, backend: Backend) -> tuple[str, Sequence[StatsRow], Mapping[str, int]]:
-        """Which process it is, the rows of the backend there, and its upgraded connections."""
+        """The identity of the current process, the backend's rows, and its upgraded connections by instance."""
         deadline = time.monotonic() + RELOAD_RETRY_SECONDS
         while True:
             try:
@@ -150,19 +161,22 @@ class HAProxyRouter(Router):
 
     @contextmanager
     def _current_session(self) -> Iterator[RuntimeSession]:
-        """A conversation with the present process. For a moment after a reload the one before answers, too: where the
-        master knows that it is that one, `ProcessReplaced`."""
+        """A session with the current process.
+
+        For a moment after a reload the previous process answers too; raises `ProcessReplaced` if the master reports that it
+        is the previous one.
+        """
         with RuntimeSession(self._installation.admin) as one:
             workers = self.workers()
             if workers and int(process_info(one.ask)["Pid"]) not in workers:
-                raise ProcessReplaced("HAProxy was reloaded, and the process of before still answers")
+                raise ProcessReplaced("HAProxy was reloaded, and its previous process still answers")
             yield one
 
     def _draining(self, servers: Sequence[HAProxyServer], kept: BackendState, process: str) -> dict[str, int | None]:
-        """Those that take nothing new, with their requests in flight.
+        """Instances that take no new requests, with their requests in flight (None: unknown).
 
-        After a reload the old process answers its idle clients' next request with the servers that it knew. So while there
-        is one, nobody can tell how many requests are on those that left, not even on those that were deleted since.
+        After a reload the old process serves the next request of its idle clients with the servers it knew. While an old
+        process exists, the number of requests on removed servers, even deleted ones, is therefore unknown.
         """
         serving = {server.name for server in servers if server.takes_new}
         draining: dict[str, int | None] = {
@@ -186,10 +200,7 @@ class HAProxyRouter(Router):
         wanted = {server_name(member): member for member in sorted(members, key=server_name)}
         with self._memory.locked() as state:
             kept = state.setdefault(backend.name, BackendState(backend.name))
-            if fence < kept.fence:
-                raise RouterError(
-                    f"fence {fence} is too old for backend {backend.name}: {kept.fence} has written since", retryable=False
-                )
+            kept.require_current(fence)
             self._installation.ensure(backend, list(wanted.values()), state)
             kept.listen, kept.fence = backend.listen, fence
             kept.header = backend.preview.header if backend.preview else ""
@@ -197,12 +208,13 @@ class HAProxyRouter(Router):
             while not self._apply(backend, wanted, state):
                 if time.monotonic() >= deadline:
                     raise RouterError(
-                        f"HAProxy does not come to do as written for {backend.name}: is it reloaded all the time?"
+                        f"HAProxy did not apply the route of {backend.name} within {RELOAD_RETRY_SECONDS:g} s. Check "
+                        "whether something reloads it continuously."
                     )
                 time.sleep(0.01)
 
     def _apply(self, backend: Backend, wanted: Mapping[str, Member], state: Mapping[str, BackendState]) -> bool:
-        """Lead the process from what it does to what is wanted; False when a reload has put another one in its place."""
+        """Change the current process to the target; False if a reload replaced it meanwhile."""
         kept = state[backend.name]
 
         def keep_counts(idle: Sequence[HAProxyServer]) -> None:
@@ -216,7 +228,7 @@ class HAProxyRouter(Router):
                 self._record_known_servers({*switch.running}, {*wanted}, process_identity(one.ask), kept)
                 self._memory.save(state)
                 switch.add_members()
-                self._installation.keep(backend, list(wanted.values()), state)
+                self._installation.save(backend, list(wanted.values()), state)
                 switch.drain()
                 switch.remove_drained(keep_counts)
             with self._current_session() as one:
@@ -225,10 +237,10 @@ class HAProxyRouter(Router):
             return False
 
     def _record_known_servers(self, running: Set[str], wanted: Set[str], process: str, kept: BackendState) -> None:
-        """Who may be known to a process of HAProxy, before that comes about: `read` must not miss one after a crash."""
+        """Record the servers that a process may know before it learns them, so that `read` finds them after a crash."""
         old = has_old_processes(
             self._installation.admin, self._installation.master
-        )  # after `running`, which a reload could have emptied
+        )  # checked after `running` was read, because a reload may empty that
         kept.known = sorted({*running, *wanted, *(kept.known if old else ())})
         if kept.process != process:
             kept.process, kept.counts = process, {}
@@ -236,7 +248,7 @@ class HAProxyRouter(Router):
         deleted = {name: tally for name, tally in kept.counts.items() if name not in running}
         kept.counts = {**present, **counts_by_release((), deleted)}
 
-    # -- around ---------------------------------------------------------------------------------------------------------
+    # -- checks ---------------------------------------------------------------------------------------------------------
 
     def check(self) -> Sequence[Diagnosis]:
         try:
@@ -253,14 +265,14 @@ class HAProxyRouter(Router):
         return f"{about['Version']}, process {about['Pid']}, up {about['Uptime']}"
 
     def stop_process(self) -> None:
-        """End an owned HAProxy, and with it all traffic: for demos, tests and taking a machine down."""
+        """Stop an owned HAProxy and with it all traffic: for demos, tests and decommissioning a machine."""
         pid = self._installation.pid
         if pid is not None:
             os.kill(pid, signal.SIGTERM)
 
 
 def _validate_members(backend: Backend, members: Collection[Member]) -> None:
-    """All of them at once, before anything is written. An address that is lacking yet may come."""
+    """Raise `RouterError` with every problem; retryable if the only problem is an address that is not known yet."""
     problems = [*header_problems(backend), *(problem for member in members for problem in member_problems(member))]
     if problems:
         raise RouterError("; ".join(problems), retryable=len(problems) == sum(not member.address for member in members))

@@ -1,6 +1,6 @@
 """The frontends of an owned HAProxy: where they listen, and which requests they send to a preview.
 
-A frontend's name tells all of that, so that the running process can be asked for it, and a reload be proved by it.
+All of this is encoded in a frontend's name, so that it can be read from the running process and a reload can be verified.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ PREVIEW = re.compile(r"[a-z0-9-]+_preview")
 
 
 def preview_condition(backend: Backend) -> str:
-    """Which requests go to the backend's preview instead; empty where none do."""
+    """The HAProxy condition of requests that go to the backend's preview; empty if none do."""
     name, value = _header_match(backend)
     return f"req.hdr({name}) -m str {value}" if name else ""
 
 
 def _header_match(backend: Backend) -> tuple[str, str]:
-    """The name in small letters, for which HAProxy looks whatever is sent, and the value."""
+    """The header's name in lower case (HAProxy matches any case), and its value."""
     match = PREVIEW_HEADER.fullmatch(backend.preview.header) if backend.preview else None
     return (match[1].lower(), match[2]) if match else ("", "")
 
 
 def frontend_name(backend: Backend) -> str:
-    """The frontend of an owned backend, with its address and the condition of its preview; empty where it has none."""
+    """The name of a backend's frontend, with its address and preview condition; empty if it has no listen address."""
     if not backend.listen:
         return ""
     listening = f"{backend.name}_on_" + re.sub(r"[^A-Za-z0-9_.:-]", "_", backend.listen.removeprefix("*:"))
@@ -37,7 +37,7 @@ def frontend_name(backend: Backend) -> str:
 
 
 def backend_behind(frontend: str) -> Backend | None:
-    """The other way round; None for another frontend, and for an address that its name does not tell."""
+    """The backend of a frontend with this name; None for other frontends and for addresses that no name can encode."""
     match = NAME.fullmatch(frontend)
     if match is None:
         return None
@@ -46,5 +46,5 @@ def backend_behind(frontend: str) -> Backend | None:
 
 
 def frontends_of(backend: str, proxies: Collection[str]) -> set[str]:
-    """The frontends of a backend among the proxies of a process."""
+    """The backend's frontends among the names of a process's proxies."""
     return {proxy for proxy in proxies if proxy.startswith(f"{backend}_on_")}

@@ -1,6 +1,7 @@
-"""The HAProxy that Tidegate starts: a master process of its own, which outlives Tidegate, since traffic must.
+"""The HAProxy that Tidegate starts, and the old processes of a reload.
 
-And the old processes of a reload, which still answer their clients with the servers that they knew.
+HAProxy runs as a master process that outlives Tidegate, so that traffic continues without it. An old process still serves
+its clients with the servers that it knew.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ from tidegate.errors import RouterError
 
 START_SECONDS = 15.0
 RELOAD_SECONDS = 10.0
-PID_SECONDS = 0.5  # each reload removes the file and writes it anew, so that for a moment there is none, or an empty one
-SIGNAL_RETRY_SECONDS = 2.0  # a signal that comes just after the start was seen to be lost
-YOUNG_SECONDS = 120.0  # where old processes cannot be seen: for so long after a start there may be one
-EXEC_SECONDS = 0.2  # while a master becomes itself anew, which it does at each reload, its command line is empty
+PID_SECONDS = 0.5  # during a reload the pid file is missing or empty for a moment
+SIGNAL_RETRY_SECONDS = 2.0  # a signal sent just after the start can get lost
+YOUNG_SECONDS = 120.0  # where old processes are invisible: a process younger than this may have replaced one
+EXEC_SECONDS = 0.2  # at each reload the master executes itself again, and its command line is empty for a moment
 PROC = Path("/proc")
 
 
@@ -42,12 +43,12 @@ class HAProxyProcess:
 
     @property
     def master(self) -> Path:
-        """The master's socket, which knows old workers."""
+        """The master's socket, which lists old workers."""
         return self.directory / "master.sock"
 
     @property
     def pid(self) -> int | None:
-        """The master's process id, when that process is a HAProxy of this directory."""
+        """The master's process id; None unless that process is the HAProxy of this directory."""
         deadline = time.monotonic() + PID_SECONDS
         while (pid := self._pid_file_pid()) is None and self.admin.exists() and time.monotonic() < deadline:
             time.sleep(0.005)
@@ -61,7 +62,7 @@ class HAProxyProcess:
             return None
 
     def answers(self) -> bool:
-        """Whether the running process can be spoken to now."""
+        """Whether a process answers at the runtime socket now."""
         try:
             runtime_api.send_command(self.admin, "show info", gap_seconds=0.0)
         except RouterError:
@@ -69,7 +70,7 @@ class HAProxyProcess:
         return True
 
     def start(self) -> None:
-        """Start it from its file and wait until it answers."""
+        """Start HAProxy with its file and wait until it answers."""
         command = [self.binary, "-W", "-D", "-f", str(self.directory / "haproxy.cfg")]
         command += ["-p", str(self.directory / "haproxy.pid"), "-S", f"{self.master},mode,600,level,admin"]
         try:
@@ -83,41 +84,45 @@ class HAProxyProcess:
                 timeout=30,
             )
         except OSError as error:
-            text = f"HAProxy does not start: {self.binary}: {error.strerror}: install haproxy, or set router.binary"
+            text = f"Cannot start HAProxy ({self.binary}): {error.strerror}. Install haproxy, or set router.binary."
             raise RouterError(text, retryable=False) from error
         except subprocess.TimeoutExpired as error:
-            raise RouterError("HAProxy was started and did not go to the background within 30 s") from error
+            raise RouterError("HAProxy was started but did not detach within 30 s") from error
         if done.returncode:
             message = " ".join(line for line in done.stderr.splitlines() if "ALERT" in line) or done.stderr.strip()
-            raise RouterError(f"HAProxy does not start: {message}", retryable=False)
-        self._await(self.answers, START_SECONDS, "HAProxy was started and does not answer")
-        self._await(lambda: bool(self.workers()), START_SECONDS, "HAProxy's master does not answer")
+            raise RouterError(f"Cannot start HAProxy: {message}", retryable=False)
+        late = f"HAProxy was started but does not answer within {START_SECONDS:g} s"
+        self._await(self.answers, START_SECONDS, f"{late} at {self.admin}")
+        self._await(lambda: bool(self.workers()), START_SECONDS, f"{late} at {self.master}")
 
     def reload(self, proof: Callable[[], bool]) -> None:
-        """Have the file read again by a new worker, and wait until `proof`, asked of the process, holds."""
+        """Reload the file with a new worker and wait until `proof`, a query to the process, is true."""
         pid = self.pid
         if pid is None:
-            text = f"HAProxy cannot be reloaded: {self.directory / 'haproxy.pid'} does not name its master process"
+            text = f"Cannot reload HAProxy: {self.directory / 'haproxy.pid'} does not contain its master's process id"
             raise RouterError(text, retryable=False)
         before, signalled = count_reloads(self.master), 0.0
 
-        def came() -> bool:
+        def is_reloaded() -> bool:
             nonlocal signalled
             if signalled and _is_proven(proof):
                 return True
             counts = count_reloads(self.master)
             if before is not None and counts is not None and counts != before and counts[1]:
-                text = "HAProxy cannot take the new configuration; the old one goes on serving"
-                raise RouterError(text, retryable=False)  # at each attempt the old one may listen nowhere for a second
+                text = "HAProxy failed to load the new configuration and keeps serving the old one. See HAProxy's log."
+                raise RouterError(
+                    text, retryable=False
+                )  # during each attempt the old process may listen nowhere for a second
             if not signalled or (counts == before and time.monotonic() - signalled >= SIGNAL_RETRY_SECONDS):
                 os.kill(pid, signal.SIGUSR2)
                 signalled = time.monotonic()
             return False
 
-        self._await(came, RELOAD_SECONDS, "HAProxy did not take the new configuration; the old one goes on serving")
+        late = f"HAProxy did not load the new configuration within {RELOAD_SECONDS:g} s and keeps serving the old one"
+        self._await(is_reloaded, RELOAD_SECONDS, late)
 
     def workers(self) -> tuple[int, ...]:
-        """The present workers' process ids; empty while the master does not answer, as around a reload."""
+        """The current workers' process ids; empty while the master does not answer, as during a reload."""
         return (list_workers(self.master) or ((), ()))[0]
 
     @staticmethod
@@ -130,7 +135,7 @@ class HAProxyProcess:
 
 
 def list_workers(master: Path) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
-    """Present and old workers, as a master process tells; None when it does not answer."""
+    """The process ids of current and of old workers, as the master reports them; None when it does not answer."""
     try:
         text = runtime_api.send_command(master, "show proc", gap_seconds=0.5)
     except RouterError:
@@ -140,7 +145,7 @@ def list_workers(master: Path) -> tuple[tuple[int, ...], tuple[int, ...]] | None
 
 
 def count_reloads(master: Path) -> tuple[int, int] | None:
-    """How often a master has read its configuration anew, and how often in vain since it last could; None as above."""
+    """(reloads, failed reloads since the last successful one) of a master; None when it does not answer."""
     try:
         match = re.search(r"^\d+ +master +(\d+) \[failed: (\d+)\]", runtime_api.send_command(master, "show proc"), re.M)
     except RouterError:
@@ -149,7 +154,7 @@ def count_reloads(master: Path) -> tuple[int, int] | None:
 
 
 def _is_proven(proof: Callable[[], bool]) -> bool:
-    """Not while nobody answers, as for a moment around a reload."""
+    """The value of `proof`; False while no process answers, as for a moment during a reload."""
     try:
         return proof()
     except RouterError as error:
@@ -164,10 +169,10 @@ def _parse_workers(text: str) -> tuple[int, ...]:
 
 
 def has_old_processes(admin: Path, master: Path | None) -> bool:
-    """Whether a process of an earlier configuration still answers clients, or may do so as far as can be known.
+    """Whether a process of an earlier configuration still serves clients, or may do so.
 
-    The master knows; without its socket the process table does; and where neither can be seen (another machine's or
-    container's processes), a process that has run for long has none before it. Raises `RouterError`.
+    The master's socket lists old workers; without it the process table does. Where neither is visible (another machine or
+    container), a process that has run for `YOUNG_SECONDS` is assumed to have none before it. Raises `RouterError`.
     """
     workers = list_workers(master) if master is not None else None
     if workers is not None:
@@ -178,33 +183,31 @@ def has_old_processes(admin: Path, master: Path | None) -> bool:
 
 
 def find_predecessors(pid: int) -> frozenset[int] | None:
-    """Other processes of the HAProxy whose present worker this is; None when it is not to be seen from here.
+    """The other processes of the HAProxy with this current worker; None when they are not visible from here.
 
-    Itself is one of them as soon as its master reads the configuration anew, for what is read then may be older than the
-    last change, and be served after it.
+    The worker itself is included as soon as its master reloads, because the configuration that is read then may be older
+    than the last change.
     """
     if not _is_haproxy(pid):
         return None
     replaced = _replaced_processes(pid) - {pid}
     parent = _parent(pid)
     if parent is not None and _is_haproxy(parent):
-        replaced |= _replaced_processes(
-            parent
-        )  # first: from when it names nobody there any more, the new worker is there to be seen
+        replaced |= _replaced_processes(parent)  # read first: once it names none, the new worker is visible below
         every = (int(path.name) for path in PROC.iterdir() if path.name.isdecimal())
         replaced |= {other for other in every if other != pid and _parent(other) == parent}
     return frozenset(other for other in replaced if _is_haproxy(other))
 
 
 def _replaced_processes(pid: int) -> set[int]:
-    """The processes that it was started to take over from."""
+    """The processes that this process was started to replace."""
     command = _command_line(pid)
     begin = next((place + 1 for place, word in enumerate(command) if word in ("-sf", "-st")), len(command))
     return {int(word) for word in takewhile(str.isdecimal, command[begin:])}
 
 
 def _command_line(pid: int) -> list[str]:
-    """What it was started with; empty when there is no such process, or only its remains."""
+    """The process's command line; empty if it does not exist or is a zombie."""
     deadline = time.monotonic() + EXEC_SECONDS
     try:
         while not (words := (PROC / str(pid) / "cmdline").read_bytes()):
@@ -217,7 +220,7 @@ def _command_line(pid: int) -> list[str]:
 
 
 def _stat(pid: int) -> list[str]:
-    """What the process table says of it after its name: state, parent, …"""
+    """The fields of /proc/PID/stat after the name: state, parent, …"""
     return (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
 
 

@@ -1,4 +1,4 @@
-"""HAProxy's runtime socket: single questions, and conversations with one process."""
+"""HAProxy's runtime API on its Unix socket: single commands, and sessions with one process."""
 
 from __future__ import annotations
 
@@ -13,27 +13,25 @@ from typing import TypeVar
 from tidegate.errors import RouterError
 
 RESPONSE_SECONDS = 5.0
-RELOAD_GAP_SECONDS = 1.0  # while a new process takes the socket over, it is refused for a moment
-PROXY_DISABLED = (
-    "Proxy is disabled."  # said for a moment by the process that a reload replaces, while the new one answers, too
-)
+RELOAD_GAP_SECONDS = 1.0  # connections are refused for a moment while a new process takes over the socket
+PROXY_DISABLED = "Proxy is disabled."  # the response of a process that is being replaced by a reload
 PROMPT = b"\n> "
-SERVER, BACKEND, FRONTEND = 4, 2, 1  # HAProxy's own numbers for kinds of rows
+SERVER, BACKEND, FRONTEND = 4, 2, 1  # the row types of `show stat`
 
-RunCommand = Callable[[str], str]  # a command to its answer
+RunCommand = Callable[[str], str]  # sends a command and returns the response
 T = TypeVar("T")
 
 
 class ProcessReplaced(RouterError):
-    """The process that was spoken to is gone, or is being replaced by another."""
+    """The HAProxy process has ended or is being replaced by a reload."""
 
 
 class ResponseTooLong(RouterError):
-    """HAProxy's answer is longer than what it was asked for."""
+    """HAProxy's response is longer than the caller allows."""
 
 
 def send_command(path: Path, command: str, gap_seconds: float = RELOAD_GAP_SECONDS) -> str:
-    """What HAProxy answers. Raises `RouterError` (retryable) when nobody does."""
+    """Send one command and return the response. Raises `RouterError`, retryable if no process answers."""
     return _retry_over_reload(path, lambda: _send_once(path, command), gap_seconds)
 
 
@@ -44,93 +42,93 @@ def _retry_over_reload(path: Path, attempt: Callable[[], T], gap_seconds: float)
             return attempt()
         except (ConnectionError, FileNotFoundError) as error:
             if time.monotonic() >= deadline:
-                raise RouterError(f"no HAProxy answers at {path}: {error.strerror or error}") from error
+                raise RouterError(f"HAProxy does not answer at {path}: {error.strerror or error}") from error
             time.sleep(0.02)
         except PermissionError as error:
-            text = f"permission denied at {path}: the user that runs Tidegate must be allowed to use the socket"
+            text = f"Permission denied at {path}. Give the user that runs Tidegate access to the socket."
             raise RouterError(text, retryable=False) from error
         except OSError as error:
-            raise RouterError(f"HAProxy at {path} does not answer: {error}") from error
+            raise RouterError(f"HAProxy does not answer at {path}: {error}") from error
 
 
 def _send_once(path: Path, command: str) -> str:
-    with _connect(path) as line:
-        line.sendall(command.encode() + b"\n")
-        line.shutdown(socket.SHUT_WR)  # after a reload an answer never ends otherwise
-        answer = b"".join(iter(lambda: line.recv(65536), b""))
-    if not answer:  # even the consent without words is a line; without it nobody knows what was done
-        raise ConnectionResetError("the connection ended without an answer")
-    return answer.decode(errors="replace")
+    with _connect(path) as connection:
+        connection.sendall(command.encode() + b"\n")
+        connection.shutdown(socket.SHUT_WR)  # after a reload a response would otherwise never end
+        response = b"".join(iter(lambda: connection.recv(65536), b""))
+    if not response:  # even an empty response has a line end; without it the outcome of the command is unknown
+        raise ConnectionResetError("the connection ended without a response")
+    return response.decode(errors="replace")
 
 
 def _connect(path: Path) -> socket.socket:
-    line = socket.socket(socket.AF_UNIX)
+    connection = socket.socket(socket.AF_UNIX)
     try:
-        line.settimeout(RESPONSE_SECONDS)
-        line.connect(str(path))
+        connection.settimeout(RESPONSE_SECONDS)
+        connection.connect(str(path))
     except OSError:
-        line.close()
+        connection.close()
         raise
-    return line
+    return connection
 
 
 class RuntimeSession:
-    """Several commands to one and the same process. While a reload is under way two of them answer at the same path.
+    """An interactive connection to one process, for several commands. During a reload two processes share the path.
 
-    Raises `RouterError` when nobody is there, and `ProcessReplaced` when it ends before its time.
+    Raises `RouterError` when no process answers, and `ProcessReplaced` when the process ends during the session.
     """
 
     def __init__(self, path: Path) -> None:
-        self._line = _retry_over_reload(path, lambda: _connect_interactive(path), RELOAD_GAP_SECONDS)
+        self._connection = _retry_over_reload(path, lambda: _connect_interactive(path), RELOAD_GAP_SECONDS)
 
     def __enter__(self) -> RuntimeSession:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._line.close()
+        self._connection.close()
 
     def ask(self, command: str, max_bytes: int = sys.maxsize) -> str:
-        """What it answers. Raises `ResponseTooLong` beyond `max_bytes`, and the conversation is over."""
+        """The response to a command. Beyond `max_bytes` the session is closed and `ResponseTooLong` raised."""
         try:
-            response = _read_response(self._line, command, max_bytes)
+            response = _read_response(self._connection, command, max_bytes)
         except OSError as error:
-            self._line.close()
-            raise ProcessReplaced(f"HAProxy does not answer to the end: {error.strerror or error}") from error
+            self._connection.close()
+            raise ProcessReplaced(f"HAProxy closed the connection during a response: {error.strerror or error}") from error
         if response.strip() == PROXY_DISABLED:
             raise ProcessReplaced("HAProxy is being reloaded")
         return response
 
 
 def _connect_interactive(path: Path) -> socket.socket:
-    line = _connect(path)
+    connection = _connect(path)
     try:
-        _read_response(line, "prompt")
+        _read_response(connection, "prompt")
     except OSError:
-        line.close()
+        connection.close()
         raise
-    return line
+    return connection
 
 
-def _read_response(line: socket.socket, command: str, max_bytes: int = sys.maxsize) -> str:
-    line.sendall(command.encode() + b"\n")
-    answer = bytearray()
-    while not answer.endswith(PROMPT):
-        answer += (more := line.recv(65536))
+def _read_response(connection: socket.socket, command: str, max_bytes: int = sys.maxsize) -> str:
+    connection.sendall(command.encode() + b"\n")
+    response = bytearray()
+    while not response.endswith(PROMPT):
+        response += (more := connection.recv(65536))
         if not more:
-            raise ConnectionResetError("the connection ended without an answer")
-        if len(answer) > max_bytes:
-            line.close()
-            raise ResponseTooLong(f"HAProxy answers `{command}` with more than {max_bytes} bytes")
-    return answer.removesuffix(PROMPT).decode(errors="replace")
+            raise ConnectionResetError("the connection ended without a response")
+        if len(response) > max_bytes:
+            connection.close()
+            raise ResponseTooLong(f"HAProxy's response to `{command}` is longer than {max_bytes:,} bytes")
+    return response.removesuffix(PROMPT).decode(errors="replace")
 
 
 def stats_rows(ask: RunCommand, proxy: str, kinds: int = SERVER | BACKEND) -> list[Mapping[str, str]]:
-    """The statistics of a backend and its servers by column name; empty when there is no such backend."""
+    """The statistics rows of a backend and its servers, by column name; empty if HAProxy has no such backend."""
     return [row for row in _parse_table(ask(f"show stat {proxy} {kinds} -1")) if row["pxname"] == proxy]
 
 
 def all_stats_rows(ask: RunCommand) -> dict[str, list[Mapping[str, str]]]:
-    """The statistics of all frontends, backends and servers, by the name of the proxy."""
+    """The statistics rows of all frontends, backends and servers, by proxy name."""
     by_proxy: dict[str, list[Mapping[str, str]]] = {}
     for row in _parse_table(ask(f"show stat -1 {FRONTEND | BACKEND | SERVER} -1")):
         by_proxy.setdefault(row["pxname"], []).append(row)
@@ -142,17 +140,17 @@ def _parse_table(text: str) -> list[dict[str, str]]:
 
 
 def process_info(ask: RunCommand) -> Mapping[str, str]:
-    """What the process says of itself, by name."""
+    """The fields of `show info`."""
     lines = ask("show info").splitlines()
     return dict(line.split(": ", 1) for line in lines if ": " in line)
 
 
 def process_identity(ask: RunCommand) -> str:
-    """Which process it is; its counters begin with it."""
+    """An identifier of the process. All of HAProxy's counters start at 0 with a new process."""
     about = process_info(ask)
     return f"{about['Pid']} since {about.get('Start_time_sec', '?')}"
 
 
 def counter_value(row: Mapping[str, str], column: str) -> int:
-    """A counter; HAProxy leaves out what it does not count."""
+    """A counter of a row; 0 where HAProxy leaves it empty."""
     return int(row.get(column) or 0)

@@ -1,4 +1,4 @@
-"""What HAProxy's statistics say of a backend: its servers, and how its requests ended."""
+"""HAProxy's statistics of a backend: its servers, and the outcomes of its requests. Pure."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ class HAProxyServer:
 
     name: str
     address: str
-    weight: int  # as it was set; while it drains or starts slowly HAProxy reckons with another one
+    weight: int  # the configured weight; HAProxy uses a lower one during slow start
     status: str
-    sessions: int  # requests on it, and those that are queued for it
+    sessions: int  # active and queued requests
     tally: RequestCounts
-    member: Member | None  # None: Tidegate did not add it
+    member: Member | None  # None: Tidegate did not add the server
 
     @property
     def takes_new(self) -> bool:
-        """Whether it is sent new requests. One that HAProxy's own checks find down still belongs to the route."""
+        """Whether it is in rotation. A server that HAProxy's own health checks find down still is."""
         return not self.status.startswith(("DRAIN", "MAINT"))
 
 
 def parse_servers(rows: Sequence[StatsRow]) -> list[HAProxyServer]:
-    """The servers among a backend's rows."""
+    """The servers in the rows of a backend."""
     return [
         HAProxyServer(
             row["svname"],
@@ -49,13 +49,16 @@ def parse_servers(rows: Sequence[StatsRow]) -> list[HAProxyServer]:
 
 
 def backend_row(rows: Sequence[StatsRow]) -> StatsRow | None:
-    """The backend's own row; its counters outlive its servers."""
+    """The row of the backend itself, whose counters include deleted servers."""
     return next((row for row in rows if row["svname"] == "BACKEND"), None)
 
 
 def _parse_counts(row: StatsRow) -> RequestCounts:
-    """Of a server's row. `eresp` counts a reset twice, and a broken body, too; `stot` each attempt, and those whose client
-    left. Neither alone tells the silent ones, which are no more than either has beyond what is known."""
+    """The counters of a server's row.
+
+    HAProxy has no counter of requests without a response. `eresp` counts a reset twice and includes broken bodies; `stot`
+    counts every attempt and requests whose client left. `silent` is the smaller of the two unexplained remainders.
+    """
     answered, refused, broken = counter_value(row, "req_tot"), counter_value(row, "econ"), counter_value(row, "srv_abrt")
     attempts = counter_value(row, "stot") - counter_value(row, "wretr") - counter_value(row, "wredis")
     silent = min(counter_value(row, "eresp") - broken, attempts - answered - refused)
@@ -65,9 +68,9 @@ def _parse_counts(row: StatsRow) -> RequestCounts:
 def counts_by_release(
     servers: Iterable[HAProxyServer], of_deleted: Mapping[str, RequestCounts]
 ) -> dict[str, RequestCounts]:
-    """The sums of the servers that are there, and of those that were deleted.
+    """The sums by release of existing and of deleted servers.
 
-    `of_deleted` is by server, or by release where the server's name may come again.
+    `of_deleted` has server names as keys, or release ids where a server name may be used again.
     """
     counts = {server.name: server.tally for server in servers}
     sums: dict[str, RequestCounts] = {}
@@ -79,8 +82,10 @@ def counts_by_release(
 
 
 def backend_traffic(rows: Sequence[StatsRow], tallies: Mapping[str, RequestCounts]) -> Traffic | None:
-    """How the requests of a backend ended; None when HAProxy does not count them (another mode than http). `srv_abrt` are
-    the answers that broke off after their head."""
+    """The outcomes of a backend's requests; None if the backend is not in mode http, where HAProxy does not count them.
+
+    `srv_abrt` are the responses that broke off after their headers.
+    """
     row = backend_row(rows)
     if row is None or row.get("mode") != "http":
         return None
@@ -89,8 +94,11 @@ def backend_traffic(rows: Sequence[StatsRow], tallies: Mapping[str, RequestCount
 
 
 def release_traffic(rows: Sequence[StatsRow], tallies: Mapping[str, RequestCounts]) -> dict[str, Traffic]:
-    """The same by release. A request that another server answered in the end is that one's alone, and one for which there
-    was no server is nobody's."""
+    """The same by release.
+
+    A retried request counts only for the server that answered it in the end; one for which there was no server counts for
+    no release.
+    """
     row = backend_row(rows)
     if row is None or row.get("mode") != "http":
         return {}
@@ -107,11 +115,10 @@ def _count_errors(row: StatsRow, tallies: Mapping[str, RequestCounts]) -> int:
 
 
 def _generated_responses(row: StatsRow, tallies: Mapping[str, RequestCounts]) -> int:
-    """The answers that HAProxy made up because a server gave none, for which it has no counter.
+    """The number of 5xx responses that HAProxy generated because a server gave no response; HAProxy has no such counter.
 
-    `hrsp_5xx` of the backend has the application's 5xx among them, and `eresp` counts a reset twice and a broken body, too.
-    So they are the 5xx that are left when those of the servers and the failed connections (`econ`, each a 503) are taken
-    away, and never more than `eresp` has.
+    `hrsp_5xx` of the backend includes the applications' own 5xx; `eresp` counts a reset twice and includes broken bodies.
+    The number is `hrsp_5xx` less the servers' 5xx and the failed connections (`econ`, each a 503), at most `eresp`.
     """
     unexplained = counter_value(row, "hrsp_5xx") - _count_errors(row, tallies) - counter_value(row, "econ")
     return max(0, min(unexplained, counter_value(row, "eresp") - counter_value(row, "srv_abrt")))

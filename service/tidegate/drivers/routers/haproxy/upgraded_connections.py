@@ -1,7 +1,7 @@
-"""Which of a backend's sessions are upgraded connections (WebSockets, CONNECT): they end when their client likes.
+"""Counts a backend's upgraded connections (WebSockets, CONNECT), which stay open until one side closes them.
 
-HAProxy has no counter for them. A request that is still one has an analyser on one of its two channels, until its body has
-passed; an upgraded connection has none on either, for there is nothing left to be looked at.
+HAProxy has no counter for them. In `show sess` a request has an analyser on at least one of its two channels until its body
+has passed; an upgraded connection has none on either (`an=00h`).
 """
 
 from __future__ import annotations
@@ -14,12 +14,15 @@ from tidegate.drivers.routers.haproxy.runtime_api import ResponseTooLong, Runtim
 from tidegate.drivers.routers.haproxy.servers import HAProxyServer
 
 UPGRADED_SESSION = re.compile(r"^0x\S+ .* be=(\S+) srv=(\S+) .* rq\[[^\]]*\ban=00h[^\]]*\] rp\[[^\]]*\ban=00h", re.M)
-MAX_BYTES = 4 << 20  # of `show sess`: some 15,000 sessions, 5 µs each
+MAX_BYTES = 4 << 20  # of the response to `show sess`: about 15,000 sessions
 
 
 def count_upgraded_connections(process: RuntimeSession, backend: str, servers: Sequence[HAProxyServer]) -> dict[str, int]:
-    """How many there are on each instance. Looked for only when a server that drains has sessions, for HAProxy tells all of
-    all backends; nothing where that is too much. The last question of a conversation."""
+    """The number of upgraded connections by instance; empty if unknown.
+
+    Queried only while a draining server has sessions, because `show sess` lists all sessions of all backends; unknown if
+    that is longer than `MAX_BYTES`. Must be the last command of a session.
+    """
     if not any(one.sessions for one in servers if not one.takes_new):
         return {}
     try:

@@ -1,10 +1,10 @@
-"""nginx as a router: each change of a route is a new configuration, and it is proved who serves it.
+"""Routes traffic with nginx: each change is a new configuration, and the driver verifies which processes serve it.
 
-nginx has no way to change upstreams while it runs. So a write puts a file in place and has it read again: new workers take
-over, the old ones finish their requests and end. It is done when a worker has the new configuration and none takes new
-connections with another; an instance that left is drained when no process that knows it is left (`nginx_generations`).
+nginx cannot change upstreams at run time. A write replaces the file and reloads it: new workers take over, and the old ones
+finish their requests and exit. The write is complete when a worker has the new configuration and no worker accepts new
+connections with another one. A removed instance is drained when no process that knows it is left (see `generations`).
 
-Wherever a crash ends it, `read` tells of everybody that any process knows, or that the file would bring back.
+After a crash at any step `read` reports every instance that any process knows or that the file would bring back.
 """
 
 from __future__ import annotations
@@ -38,24 +38,24 @@ from tidegate.errors import RouterError
 from tidegate.ports import Diagnosis, Router
 
 RELOAD_SECONDS = 10.0
-PENDING_SECONDS = 1.0  # a reload that somebody asked for just before his end comes about within this time
-IDLE_SECONDS = 0.3  # how long it is waited for old workers that have nothing to do
-WORKERS_SECONDS = 2.0  # nginx replaces a worker that was killed
+PENDING_SECONDS = 1.0  # a reload that an earlier process requested just before it crashed takes effect within this time
+IDLE_SECONDS = 0.3  # how long a write waits for idle old workers to exit
+WORKERS_SECONDS = 2.0  # nginx replaces a killed worker within this time
 SAFE_PATH = re.compile(r"/[A-Za-z0-9_./+@,=-]*")
 STATUS_ADDRESS = r"^((\d{1,3}\.){3}\d{1,3}|\*):\d{1,5}$"
 
 
 class NginxOptions(BaseModel):
-    """`owned`: Tidegate writes `directory`/nginx.conf and starts nginx. `adopted`: one that stands there already."""
+    """`owned`: Tidegate writes `directory`/nginx.conf and runs nginx. `adopted`: Tidegate uses a running nginx."""
 
     model_config = ConfigDict(extra="forbid")
     mode: Literal["owned", "adopted"] = "owned"
     directory: Path = Path("/var/lib/tidegate/nginx")
-    status: str = Field(default="127.0.0.1:8406", pattern=STATUS_ADDRESS)  # answers 503 for those that have no members
-    log: Path | None = None  # a line for each request; adopted: where your own `access_log` leads
-    log_rotate_bytes: int = Field(default=64 * 2**20, ge=1)  # owned: when it is put aside for a new one
-    close_gap: bool = True  # owned
-    user: str = Field(default="www-data", pattern=r"^[a-z_][a-z0-9_-]*( [a-z_][a-z0-9_-]*)?$")  # owned, started by root
+    status: str = Field(default="127.0.0.1:8406", pattern=STATUS_ADDRESS)  # answers 503 for backends without members
+    log: Path | None = None  # one line per request; adopted: the file of your own `access_log`
+    log_rotate_bytes: int = Field(default=64 * 2**20, ge=1)  # owned: rotate the log at this size
+    close_gap: bool = True  # owned: close a client's connection after each response
+    user: str = Field(default="www-data", pattern=r"^[a-z_][a-z0-9_-]*( [a-z_][a-z0-9_-]*)?$")  # owned, if run as root
     binary: str = "nginx"
     config: Path | None = None
     include: Path | None = None
@@ -65,27 +65,27 @@ class NginxOptions(BaseModel):
     def _check_mode(self) -> NginxOptions:
         if self.mode == "adopted" and (self.config is None or self.include is None):
             raise ValueError(
-                "mode adopted needs config (its nginx.conf) and include (the file of Tidegate's that it includes)"
+                "mode adopted requires config (your nginx.conf) and include (the file of Tidegate that it includes)"
             )
         if self.mode == "owned" and (self.config or self.include or "pid" in self.model_fields_set):
-            raise ValueError("config, include and pid are for mode adopted; mode owned makes its own in directory")
+            raise ValueError("config, include and pid require mode adopted; mode owned creates its own in directory")
         for name in ("directory", "log", "config", "include"):
             path = getattr(self, name)
             if path is not None and not SAFE_PATH.fullmatch(str(path)):
                 raise ValueError(
-                    f"{name} is {str(path)!r}: it must be an absolute path of letters, digits and _ . / + @ , = -"
+                    f"{name} is {str(path)!r}; it must be an absolute path of letters, digits and _ . / + @ , = -"
                 )
         return self
 
 
 class NginxRouter(Router):
-    """What each verb promises is said in `ports.Router`."""
+    """See `ports.Router` for the contract of each method."""
 
     Options = NginxOptions
 
     @staticmethod
     def installed(binary: str) -> bool:
-        """Whether the program is there."""
+        """Whether the program is installed."""
         return shutil.which(binary) is not None
 
     def __init__(self, options: NginxOptions, environment: str) -> None:
@@ -107,7 +107,7 @@ class NginxRouter(Router):
 
     @property
     def pid(self) -> int | None:
-        """The master process; None while it does not run."""
+        """The master's process id; None while it is not running."""
         return self._installation.process.pid
 
     # -- reading --------------------------------------------------------------------------------------------------------
@@ -116,11 +116,11 @@ class NginxRouter(Router):
         revived = self.pid is None
         if revived:
             with self._memory.locked() as state:
-                revived = bool(state)  # before the first write there was none
+                revived = bool(state)  # False before the first write: nginx has not run yet
                 self._installation.start()
         workers = self._workers()
         present = serving_generation(workers)
-        members = present.spots.get(backend.name, BackendRoute()).members
+        members = present.routes.get(backend.name, BackendRoute()).members
         ids = {member.instance for member in members}
         others = [*(worker.generation for worker in workers), self._generations.in_file()]
         leaving = {instance for other in others for instance in other.differs_from(backend.name, ids)}
@@ -130,16 +130,17 @@ class NginxRouter(Router):
         return RouterState(members, unknown, dict.fromkeys(ids), fence, traffic, {}, by_release, revived)
 
     def _workers(self) -> tuple[NginxWorker, ...]:
-        """Those that serve a generation; none where nginx runs with a configuration without ours."""
+        """The workers that serve a generation; empty if nginx runs a configuration without Tidegate's part."""
         workers: tuple[NginxWorker, ...] = ()
 
-        def seen() -> bool:
+        def has_serving_worker() -> bool:
             nonlocal workers
             workers = self._generations.workers(self.pid)
             return any(not worker.leaving for worker in workers)
 
-        if not wait_until(seen, WORKERS_SECONDS if self._generations.in_file().number else 0.0) and self.pid is None:
-            raise RouterError("nginx has ended just now")
+        seconds = WORKERS_SECONDS if self._generations.in_file().number else 0.0
+        if not wait_until(has_serving_worker, seconds) and self.pid is None:
+            raise RouterError("nginx has just exited; the next read starts it again")
         return workers
 
     # -- writing --------------------------------------------------------------------------------------------------------
@@ -148,10 +149,7 @@ class NginxRouter(Router):
         _validate_members(backend, members)
         with self._memory.locked() as state:
             kept = state.setdefault(backend.name, BackendState(backend.name))
-            if fence < kept.fence:
-                raise RouterError(
-                    f"fence {fence} is too old for backend {backend.name}: {kept.fence} has written since", retryable=False
-                )
+            kept.require_current(fence)
             self._installation.start()
             wait_until(
                 lambda: serving_generation(self._workers()).number == self._generations.in_file().number, PENDING_SECONDS
@@ -163,20 +161,20 @@ class NginxRouter(Router):
             if fence > kept.fence:
                 kept.fence = fence
                 self._memory.save(state)
-            spots = {**present.spots, backend.name: config.backend_route(backend, members)}
-            if not self._is_applied(present, spots):
-                self._switch(spots)
+            routes = {**present.routes, backend.name: config.backend_route(backend, members)}
+            if not self._is_applied(present, routes):
+                self._switch(routes)
 
-    def _is_applied(self, present: Generation, spots: Mapping[str, BackendRoute]) -> bool:
-        """Whether this is what every worker does that takes new connections, and what the file says."""
+    def _is_applied(self, present: Generation, routes: Mapping[str, BackendRoute]) -> bool:
+        """Whether all workers that accept connections, and the file, have exactly these routes."""
         numbers = {worker.generation.number for worker in self._workers() if not worker.leaving}
-        same = numbers == {present.number} and present.spots == spots
+        same = numbers == {present.number} and present.routes == routes
         return same and atomic_files.read(self._installation.path) == self._installation.render(present)
 
-    def _switch(self, spots: Mapping[str, BackendRoute]) -> None:
-        """From the file to the proof. What nginx does not take is put back, and the old configuration goes on."""
+    def _switch(self, routes: Mapping[str, BackendRoute]) -> None:
+        """Write, reload and verify. If nginx rejects the configuration the old file is restored."""
         used = self._generations.numbers() | {worker.generation.number for worker in self._workers()}
-        new = Generation(max(used, default=0) + 1, spots)
+        new = Generation(max(used, default=0) + 1, routes)
         text, before = self._installation.render(new), atomic_files.read(self._installation.path)
         self._generations.save(new)
         self._installation.test(text)
@@ -185,9 +183,9 @@ class NginxRouter(Router):
             complaint = self._installation.reload()
             wait_until(lambda: self._await_single_generation(new.number) or bool(complaint()), RELOAD_SECONDS)
             if not self._await_single_generation(new.number):
-                why = complaint()
-                text = "nginx did not take the new configuration; the old one goes on serving: "
-                raise RouterError(text + (why or "its error log may say why"), retryable=not why)
+                reason = complaint()
+                text = "nginx did not load the new configuration and keeps serving the old one: "
+                raise RouterError(text + (reason or "see its error log"), retryable=not reason)
         except RouterError:
             if before:
                 atomic_files.replace(self._installation.path, before)
@@ -198,11 +196,11 @@ class NginxRouter(Router):
         self._generations.forget({new.number, *(worker.generation.number for worker in self._workers())})
 
     def _await_single_generation(self, number: int) -> bool:
-        """Whether this generation, and no other, gets new connections."""
+        """Whether new connections go to this generation only."""
         workers = self._generations.workers(self.pid)
         return {worker.generation.number for worker in workers if not worker.leaving} == {number}
 
-    # -- around ---------------------------------------------------------------------------------------------------------
+    # -- checks ---------------------------------------------------------------------------------------------------------
 
     def check(self) -> Sequence[Diagnosis]:
         try:
@@ -212,7 +210,7 @@ class NginxRouter(Router):
             summary = f"{self._version()}, process {self.pid}, generation {present.number}"
             return (Diagnosis("nginx", True, summary), *self._installation.warnings())
         except RouterError as error:
-            return (Diagnosis("nginx", False, error.message, "docs/nginx.md says what it needs"),)
+            return (Diagnosis("nginx", False, error.message, "see docs/nginx.md for what Tidegate requires"),)
 
     def _version(self) -> str:
         done = subprocess.run(
@@ -221,13 +219,13 @@ class NginxRouter(Router):
         return done.stderr.strip().rpartition("nginx/")[2]
 
     def stop_process(self) -> None:
-        """End an owned nginx, and with it all traffic: for demos, tests and taking a machine down."""
+        """Stop an owned nginx and with it all traffic: for demos, tests and decommissioning a machine."""
         if self.pid is not None and isinstance(self._installation, OwnedNginx):
             os.kill(self.pid, signal.SIGTERM)
 
 
 def _validate_members(backend: Backend, members: Collection[Member]) -> None:
-    """All of them at once, before anything is written. An address that is lacking yet may come."""
-    wrong, lacking = list(config.config_problems(backend, members)), config.members_without_address(members)
-    if wrong or lacking:
-        raise RouterError("; ".join([*wrong, *lacking]), retryable=not wrong)
+    """Raise `RouterError` with every problem; retryable if the only problem is an address that is not known yet."""
+    problems, unknown = list(config.config_problems(backend, members)), config.members_without_address(members)
+    if problems or unknown:
+        raise RouterError("; ".join([*problems, *unknown]), retryable=not problems)

@@ -1,10 +1,10 @@
-"""Generations of nginx's configuration, and which of its processes serves which.
+"""Generations of nginx's configuration, and which nginx process serves which generation.
 
-nginx has no interface that could be asked. But each configuration has a file of its own, as a log that nothing is ever
-written to: so a process that serves the configuration holds that file open, and the kernel tells which one it is. In it
-stands where the configuration sends traffic. What is read is bound to the process, not to what a file of ours says by now:
-it is true after a crash of Tidegate, after a reload by somebody else, and when the file was replaced or removed. The same
-stands in a comment of the configuration, so that its file alone is enough to start from.
+nginx has no API to query. Each configuration therefore names a file of its own as a log that nothing is written to: every
+process that serves the configuration keeps this file open, and /proc shows which one it is. The file contains the
+configuration's routes. The information belongs to the process and not to a file on disk, so it is also correct after a
+crash of Tidegate, after a reload by somebody else, and when the file was replaced or removed. The routes are also in a
+comment of the configuration, so that the configuration file alone is enough to start from.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ COMMENT = re.compile(r"^# generation (\d+): (\{.*\})$", re.M)
 
 @dataclass(frozen=True)
 class BackendRoute:
-    """One backend in a configuration. `header`: requests with it at this address go to the backend's preview."""
+    """The route of one backend. `header`: requests with it at the same address go to the backend's preview."""
 
     members: tuple[Member, ...] = ()
     listen: str = ""
@@ -37,29 +37,29 @@ class BackendRoute:
 
 @dataclass(frozen=True)
 class Generation:
-    """What a configuration does, by backend. Numbers grow; 0 is the one before any was written."""
+    """The routes of one configuration, by backend. Numbers increase; 0 means that none has been written yet."""
 
     number: int = 0
-    spots: Mapping[str, BackendRoute] = field(default_factory=dict)
+    routes: Mapping[str, BackendRoute] = field(default_factory=dict)
 
     @property
     def serialized(self) -> str:
-        """What it does, in one line."""
-        return json.dumps({name: asdict(spot) for name, spot in self.spots.items()})
+        """The routes as one line of JSON."""
+        return json.dumps({name: asdict(route) for name, route in self.routes.items()})
 
     @property
     def comment(self) -> str:
-        """As it stands in its configuration."""
+        """The comment in the configuration file."""
         return f"# generation {self.number}: {self.serialized}"
 
     def differs_from(self, backend: str, members: Collection[str]) -> set[str]:
-        """Instances that it sends requests to, for this backend, besides these."""
-        return {member.instance for member in self.spots.get(backend, BackendRoute()).members} - set(members)
+        """Instances of this backend in the generation that are not among `members` (instance ids)."""
+        return {member.instance for member in self.routes.get(backend, BackendRoute()).members} - set(members)
 
 
 @dataclass(frozen=True)
 class NginxWorker:
-    """A process of nginx that serves a generation. One that is `leaving` takes no new connections."""
+    """An nginx worker process and the generation that it serves. A `leaving` worker accepts no new connections."""
 
     pid: int
     generation: Generation
@@ -67,46 +67,46 @@ class NginxWorker:
 
 
 class GenerationFiles:
-    """Their files, in `directory`; and the one that is in the file `configuration`."""
+    """The files of generations in `directory`/generations, and the generation in the file `configuration`."""
 
     def __init__(self, directory: Path, configuration: Path) -> None:
         self.folder = (directory / "generations").resolve()
         self._configuration = configuration
 
     def path(self, number: int) -> Path:
-        """Where the one with this number is, for nginx to hold open."""
+        """The file of a generation, which nginx keeps open."""
         return self.folder / f"{number}.json"
 
     def numbers(self) -> set[int]:
-        """Those that have a file."""
+        """The numbers of generations that have a file."""
         matches = (NUMBERED.fullmatch(path.name) for path in self.folder.glob("*.json"))
         return {int(match[1]) for match in matches if match}
 
     def save(self, generation: Generation) -> None:
-        """Before nginx is told to serve it, or where somebody removed the file."""
+        """Write the file before nginx serves the generation, or if somebody removed it."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o755)
         except OSError as error:
-            text = f"{self.folder} cannot be made: {error.strerror}: make it a folder that Tidegate may write"
+            text = f"Cannot create {self.folder}: {error.strerror}. Make its parent writable for Tidegate's user."
             raise RouterError(text, retryable=False) from error
         path = self.path(generation.number)
         if not path.exists():
             atomic_files.replace(path, generation.serialized)
         elif not path.stat().st_size:
-            path.write_text(generation.serialized)  # nginx made it, and has it open
+            path.write_text(generation.serialized)  # nginx created it and has it open
 
     def in_file(self) -> Generation:
-        """The one that nginx would serve after a reload or a restart; 0 where the file is none of ours."""
+        """The generation that nginx would serve after a reload or restart; number 0 if Tidegate did not write the file."""
         match = COMMENT.search(atomic_files.read(self._configuration))
         return _parse_generation(int(match[1]), match[2]) if match else Generation()
 
     def forget(self, kept: Collection[int]) -> None:
-        """Remove the others' files."""
+        """Remove the files of all other generations."""
         for number in self.numbers() - set(kept):
             self.path(number).unlink(missing_ok=True)
 
     def workers(self, master: int | None) -> tuple[NginxWorker, ...]:
-        """The processes that serve one of these, also those whose master was killed. Raises `RouterError`."""
+        """The workers that serve a generation, including those whose master was killed. Raises `RouterError`."""
         candidates = (self._worker(int(name), master) for name in os.listdir(PROC) if name.isdecimal())
         return tuple(name for name in candidates if name is not None)
 
@@ -118,27 +118,30 @@ class GenerationFiles:
             generation = self._held_files(pid)
         except PermissionError as error:
             if master is None or parent_pid(pid) != master:
-                return None  # somebody else's nginx
+                return None  # another nginx
             text = (
-                f"it cannot be seen what nginx's process {pid} serves: run Tidegate as root or as nginx's user, and in a "
-                "container with the capability SYS_PTRACE"
+                f"Permission denied reading the open files of nginx's process {pid}. Run Tidegate as root or as nginx's "
+                "user, and in a container with the capability SYS_PTRACE."
             )
             raise RouterError(text, retryable=False) from error
-        except (FileNotFoundError, ProcessLookupError):  # it ended meanwhile
+        except (FileNotFoundError, ProcessLookupError):  # the process has ended
             return None
         return None if generation is None else NginxWorker(pid, generation, SHUTTING_DOWN in words)
 
     def _held_files(self, pid: int) -> Generation | None:
         folder = PROC / str(pid) / "fd"
-        for each in sorted(os.listdir(folder), key=int):  # logs are opened first, and connections may be many
-            where = Path(os.readlink(folder / each).removesuffix(" (deleted)"))
-            number = NUMBERED.fullmatch(where.name)
-            if number and where.parent == self.folder:
-                return self._parse_cached(int(number[1]), (folder / each).read_text())
+        for descriptor in sorted(os.listdir(folder), key=int):  # logs come first; there may be many connections
+            target = Path(os.readlink(folder / descriptor).removesuffix(" (deleted)"))
+            number = NUMBERED.fullmatch(target.name)
+            if number and target.parent == self.folder:
+                return self._parse_cached(int(number[1]), (folder / descriptor).read_text())
         return None
 
     def _parse_cached(self, number: int, text: str) -> Generation:
-        """nginx makes the file anew, and empty, where it was removed before a reload."""
+        """The generation in a file; from the configuration if the file is empty.
+
+        nginx creates an empty file if it was removed before a reload.
+        """
         generation = Generation() if text else self.in_file()
         return generation if generation.number == number else _parse_generation(number, text)
 
@@ -146,26 +149,26 @@ class GenerationFiles:
 def _parse_generation(number: int, text: str) -> Generation:
     try:
         document = json.loads(text)
-        spots = {
-            name: BackendRoute(tuple(Member(**member) for member in spot["members"]), spot["listen"], spot["header"])
-            for name, spot in document.items()
+        routes = {
+            name: BackendRoute(tuple(Member(**member) for member in route["members"]), route["listen"], route["header"])
+            for name, route in document.items()
         }
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        message = f"what nginx's generation {number} does cannot be understood: {error}: stop nginx and remove its folder"
-        raise RouterError(f"{message}, to begin with nothing routed", retryable=False) from error
-    return Generation(number, spots)
+        text = f"Cannot parse nginx's generation {number}: {error}. Stop nginx and remove its directory to start empty."
+        raise RouterError(text, retryable=False) from error
+    return Generation(number, routes)
 
 
 def serving_generation(workers: Sequence[NginxWorker]) -> Generation:
-    """What new connections get: the newest that has a worker which is not leaving."""
+    """The generation of new connections: the newest one with a worker that is not leaving."""
     taking = (worker.generation for worker in workers if not worker.leaving)
     return max(taking, key=lambda generation: generation.number, default=Generation())
 
 
 def _is_starting_worker(pid: int, words: str, master: int | None) -> bool:
-    """Whether it is a worker that does not say so yet: it takes requests as soon as it is on the processor again.
+    """Whether the process is a worker that has not set its title yet; it may accept requests at any moment.
 
-    Where the master was killed just after it started one, the session is what distinguishes them: a master leads its own.
+    If the master was killed just after forking it, only the session tells them apart: a master leads its own session.
     """
     if not words.startswith(MASTER) or pid == master:
         return False
@@ -173,21 +176,21 @@ def _is_starting_worker(pid: int, words: str, master: int | None) -> bool:
 
 
 def process_title(pid: int) -> str:
-    """What a process calls itself; nothing when it is gone."""
+    """The title of a process; empty if it does not exist."""
     try:
-        with open(f"{PROC}/{pid}/cmdline", "rb", buffering=0) as file:  # of every process there is: so in the quickest way
+        with open(f"{PROC}/{pid}/cmdline", "rb", buffering=0) as file:  # unbuffered: called for every process
             return (file.read(4096) or b"").decode(errors="replace").rstrip("\0 ")
     except OSError:
         return ""
 
 
 def parent_pid(pid: int) -> int | None:
-    """Its parent's process id; None when it is gone."""
+    """The process id of its parent; None if the process does not exist."""
     return _stat(pid, 1)
 
 
 def session_leader_pid(pid: int) -> int | None:
-    """The process id of its session's leader; None when it is gone."""
+    """The process id of its session's leader; None if the process does not exist."""
     return _stat(pid, 3)
 
 

@@ -1,4 +1,4 @@
-"""The two ways in which a nginx stands there: owned, file and process, or adopted, with one include file of ours."""
+"""The two modes of nginx: owned (Tidegate writes the file and runs the process) and adopted (one include file)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,47 +15,47 @@ from typing import Protocol
 
 from tidegate.core.routing import Backend
 from tidegate.drivers.routers import atomic_files
-from tidegate.drivers.routers.members import bind_address
+from tidegate.drivers.routers.listen_addresses import addresses_overlap, require_free
 from tidegate.drivers.routers.nginx import config
 from tidegate.drivers.routers.nginx.generations import Generation, GenerationFiles
 from tidegate.drivers.routers.nginx.process import NginxProcess, reload_error, wait_until
 from tidegate.errors import RouterError
 from tidegate.ports import Diagnosis
 
-START_SECONDS = 10.0  # for what takes some milliseconds on an idle machine
+START_SECONDS = 10.0
 
 
 class NginxInstallation(Protocol):
-    """Where the file is and who runs the process."""
+    """nginx's file and process."""
 
     path: Path
     process: NginxProcess
 
     def render(self, generation: Generation) -> str:
-        """The file's text."""
+        """The file's text for a generation."""
 
     def start(self) -> None:
-        """Have it run, as far as that is ours to see to. Raises `RouterError`."""
+        """Start nginx unless it runs; in mode adopted raise `RouterError` if it does not."""
 
     def ensure(self, backend: Backend, present: Generation) -> None:
-        """The backend can be served, or `RouterError` before anything is changed."""
+        """Raise `RouterError`, before anything is changed, if the backend cannot be served."""
 
     def test(self, text: str) -> None:
-        """What nginx itself says of this text in the file's place, before it is there. Raises `RouterError`."""
+        """Have nginx check this text in place of the file (`nginx -t`). Raises `RouterError`."""
 
     def reload(self) -> Callable[[], str]:
-        """Have the file read again. Gives what tells why nginx would not take it; nothing as long as it may yet."""
+        """Reload the file. Returns a function for the reason why nginx rejected it; empty while nginx may still accept."""
 
     def missing(self) -> Diagnosis | None:
-        """Why there is nobody to be asked."""
+        """Why nginx cannot be queried; None if it can."""
 
     def warnings(self) -> Sequence[Diagnosis]:
-        """What works and could be better."""
+        """Settings that work but lose requests or features."""
 
 
 @dataclass
 class OwnedNginx:
-    """Tidegate writes the whole file and starts the process."""
+    """Mode owned: Tidegate writes the whole file and starts the process."""
 
     frame: config.NginxFrame
     generations: GenerationFiles
@@ -85,51 +84,58 @@ class OwnedNginx:
         self._end_orphans()
         self.process.start(["-c", str(self.path), "-e", str(self._errors)])
         if not wait_until(self._is_serving, START_SECONDS):
-            raise RouterError("nginx was started and has no workers")
+            raise RouterError(f"nginx was started but has no worker within {START_SECONDS:g} s; see {self._errors}")
 
     def _is_serving(self) -> bool:
         return any(not worker.leaving for worker in self.generations.workers(self.process.pid))
 
     def _make_folder(self) -> None:
-        """Open to nginx's workers, which may be of another user."""
+        """Create the directory so that nginx's workers, which may run as another user, can enter it."""
         try:
             self.frame.directory.mkdir(parents=True, exist_ok=True, mode=0o755)
             if self.frame.user:
                 self.frame.directory.chmod(0o755)
         except OSError as error:
-            text = f"{self.frame.directory} cannot be used: {error.strerror}: make it a folder that Tidegate may write"
+            text = (
+                f"Cannot use the directory {self.frame.directory}: {error.strerror}. Make it writable for Tidegate's user."
+            )
             raise RouterError(text, retryable=False) from error
         above = {*self.frame.directory.parents, *(Path(self.frame.log).parents if self.frame.log else ())}
         closed = sorted(str(folder) for folder in above if folder.exists() and not folder.stat().st_mode & 0o001)
         if self.frame.user and closed:
             text = (
-                f"nginx's user {self.frame.user} cannot enter {', '.join(closed)}: chmod o+x, or choose another directory"
+                f"nginx's user {self.frame.user} cannot enter {', '.join(closed)}. Run chmod o+x on it, or choose another "
+                "directory."
             )
             raise RouterError(text, retryable=False)
 
     def _end_orphans(self) -> None:
-        """Workers whose master was killed go on, at its addresses: let them finish, so that a new one can listen there."""
+        """Ask workers whose master was killed to exit: they still hold the listen addresses that a new nginx needs."""
         orphans = [worker.pid for worker in self.generations.workers(None) if not worker.leaving]
         for pid in orphans:
             os.kill(pid, signal.SIGQUIT)
         if orphans and not wait_until(lambda: not self._is_serving(), START_SECONDS):
-            raise RouterError(f"nginx's workers {orphans} have no master and do not end")
+            raise RouterError(
+                f"nginx's workers {orphans} have no master and did not exit within {START_SECONDS:g} s; kill them"
+            )
 
     def ensure(self, backend: Backend, present: Generation) -> None:
-        if not backend.listen and not backend.inside:
-            text = f"{backend.name} needs `x-tidegate.listen`: where nginx shall listen for it"
-            raise RouterError(text, retryable=False)
-        here = {name: spot.listen for name, spot in present.spots.items() if spot.listen}
-        if not backend.listen or here.get(backend.name) == backend.listen:
+        if not backend.listen and not backend.parent:
+            raise RouterError(
+                f"Cannot route {backend.name}: it has no listen address. Set `x-tidegate.listen` in the Compose file.",
+                retryable=False,
+            )
+        addresses = {name: route.listen for name, route in present.routes.items() if route.listen}
+        if not backend.listen or addresses.get(backend.name) == backend.listen:
             return
-        for name, listen in {**here, "nginx itself": self.frame.status}.items():
-            if _addresses_overlap(listen, backend.listen):
-                text = (
-                    f"nginx listens on {listen} for {name}, and cannot listen on {backend.listen} for {backend.name}, too: "
-                    "choose another `listen`"
+        for name, listen in {**addresses, "its status page": self.frame.status}.items():
+            if addresses_overlap(listen, backend.listen):
+                raise RouterError(
+                    f"nginx cannot listen on {backend.listen} for {backend.name}: it listens on {listen} for {name}. "
+                    "Choose another `listen`.",
+                    retryable=False,
                 )
-                raise RouterError(text, retryable=False)
-        _require_free(backend)
+        require_free(backend, "nginx")
 
     def test(self, text: str) -> None:
         with _draft_file(self.path, text) as draft:
@@ -144,18 +150,18 @@ class OwnedNginx:
         if shutil.which(self.binary) is None:
             return program_missing(self.binary)
         if self.process.pid is None:
-            return Diagnosis("nginx", True, "not running yet: it is started with the first rollout")
+            return Diagnosis("nginx", True, "not running yet; the first rollout starts it")
         return None
 
     def warnings(self) -> Sequence[Diagnosis]:
         if self.frame.close_gap:
             return ()
-        return (Diagnosis("nginx config", True, "close_gap is off: idle clients are cut at each change of a route"),)
+        return (Diagnosis("nginx config", True, "close_gap is off: each route change closes idle client connections"),)
 
 
 @dataclass
 class AdoptedNginx:
-    """Somebody else's nginx, whose file `main` includes ours."""
+    """Mode adopted: an nginx that others manage, whose file `main` includes Tidegate's file `path`."""
 
     frame: config.NginxFrame
     generations: GenerationFiles
@@ -171,9 +177,11 @@ class AdoptedNginx:
         return config.render_routes(self.frame, generation, self.generations.path(generation.number))
 
     def start(self) -> None:
-        """Whoever owns it starts it."""
+        """Raise `RouterError` if nginx is not running: others start it."""
         if self.process.pid is None:
-            raise RouterError(f"nginx does not run: {self.pid_file} does not name its master process; start nginx")
+            raise RouterError(
+                f"nginx is not running: {self.pid_file} does not contain its master's process id. Start nginx."
+            )
 
     def ensure(self, backend: Backend, present: Generation) -> None:
         if problems := self._problems():
@@ -184,20 +192,20 @@ class AdoptedNginx:
         if self._include_line(atomic_files.read(self.main)) is None:
             problems.append(self._missing_include)
         if not os.access(self.path.parent, os.W_OK) or not os.access(self.main.parent, os.W_OK):
-            problems.append(f"the folders of {self.path} and {self.main} must be writable")
+            problems.append(f"the directories of {self.path} and {self.main} must be writable for Tidegate's user")
         return problems
 
     @property
     def _missing_include(self) -> str:
-        return f"{self.main} lacks the line `include {self.path};`: add it to its http section"
+        return f"{self.main} does not include Tidegate's file; add `include {self.path};` to its http section"
 
     def _include_line(self, text: str) -> re.Match[str] | None:
-        """The line that includes our file, as nginx understands its path."""
+        """The line that includes Tidegate's file, with its path resolved as nginx resolves it."""
         lines = re.finditer(r"^([ \t]*include[ \t]+[\"']?)([^\s;\"']+)", text, re.M)
         return next((line for line in lines if self.main.parent / line[2] == self.path), None)
 
     def test(self, text: str) -> None:
-        """In a copy of their file, which lies beside it, since what it includes is sought from there."""
+        """Check a copy of the main file in the same directory, because nginx resolves includes from there."""
         main = atomic_files.read(self.main)
         line = self._include_line(main)
         if line is None:
@@ -210,61 +218,46 @@ class AdoptedNginx:
 
     def reload(self) -> Callable[[], str]:
         self.process.reload()
-        return str  # their log is theirs
+        return str  # no reason: their error log is not read
 
     def missing(self) -> Diagnosis | None:
         if shutil.which(self.binary) is None:
             return program_missing(self.binary)
         if self.process.pid is None:
-            return Diagnosis("nginx", False, f"{self.pid_file} names no nginx", "start nginx, or correct router.pid")
+            problem = f"not running: {self.pid_file} does not contain the process id of an nginx master"
+            return Diagnosis("nginx", False, problem, "start nginx, or correct router.pid")
         if problems := self._problems():
-            return Diagnosis("nginx config", False, "; ".join(problems), "correct it, or router.config and router.include")
+            return Diagnosis(
+                "nginx config", False, "; ".join(problems), "fix this, or correct router.config and router.include"
+            )
         return None
 
     def warnings(self) -> Sequence[Diagnosis]:
-        text = self.process.shown(["-c", str(self.main)])
+        text = self.process.full_config(["-c", str(self.main)])
         diagnoses = []
         if not re.search(r"^\s*keepalive_timeout\s+0\b", text, re.M):
-            fix = "add `keepalive_timeout 0;` to its http section (docs/nginx.md has the price)"
-            diagnoses.append(Diagnosis("nginx config", False, "idle clients are cut at each change of a route", fix))
+            fix = "add `keepalive_timeout 0;` to the http section (docs/nginx.md describes the cost)"
+            diagnoses.append(Diagnosis("nginx config", False, "each route change closes idle client connections", fix))
         if re.search(r"^\s*worker_shutdown_timeout\b", text, re.M):
             fix = "remove `worker_shutdown_timeout`"
             diagnoses.append(
-                Diagnosis("nginx config", False, "requests that last longer are cut at each change of a route", fix)
+                Diagnosis("nginx config", False, "each route change cuts requests that last longer than it", fix)
             )
         return diagnoses
 
 
 def program_missing(binary: str) -> Diagnosis:
-    """Without it nothing can be checked or started."""
-    return Diagnosis("nginx", False, f"no program {binary}", "install nginx, or set router.binary")
+    """The diagnosis of a missing nginx program."""
+    return Diagnosis("nginx", False, f"program {binary} not found", "install nginx, or set router.binary")
 
 
 @contextmanager
 def _draft_file(path: Path, text: str) -> Iterator[str]:
-    """A file beside the path, with this text; removed when left."""
+    """A temporary file with this text in the directory of `path`."""
     try:
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-") as draft:
             draft.write(text.encode(errors="surrogateescape"))
             draft.flush()
             yield draft.name
     except OSError as error:
-        raise RouterError(f"{path.parent} cannot be written: {error.strerror}", retryable=False) from error
-
-
-def _addresses_overlap(one: str, other: str) -> bool:
-    """Whether both cannot be listened on at once."""
-    (host, _, port), (its_host, _, its_port) = (bind_address(listen).rpartition(":") for listen in (one, other))
-    return port == its_port and (host == its_host or "*" in (host, its_host))
-
-
-def _require_free(backend: Backend) -> None:
-    """Refuse an address that somebody else has, before nginx is touched: its own check does not find it."""
-    host, _, port = bind_address(backend.listen).rpartition(":")
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host.removeprefix("*"), int(port)))
-        except OSError as error:
-            text = f"nginx cannot listen on {backend.listen} for {backend.name}: {error.strerror}: choose another `listen`"
-            raise RouterError(text, retryable=False) from error
+        raise RouterError(f"Cannot write to {path.parent}: {error.strerror}", retryable=False) from error

@@ -1,4 +1,4 @@
-"""nginx's master process: found, started, told to read its configuration again. It outlives Tidegate, as traffic must."""
+"""nginx's master process: finds, starts and reloads it. It outlives Tidegate, so that traffic continues without it."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from tidegate.errors import RouterError
 
 EMERG_LINE = re.compile(r"\[emerg\] (?:\d+#\d+: )?(.*)")
 TEST_SECONDS = 30.0
-PID_SECONDS = 5.0  # nginx writes its file after its start, as soon as it gets a processor again
+PID_SECONDS = 5.0  # nginx writes its pid file a moment after it has detached
 
 
 def wait_until(holds: Callable[[], bool], seconds: float) -> bool:
-    """Whether it comes about in time."""
+    """Poll `holds`; True as soon as it is true, False after `seconds`."""
     deadline = time.monotonic() + seconds
     while not holds():
         if time.monotonic() >= deadline:
@@ -31,7 +31,7 @@ def wait_until(holds: Callable[[], bool], seconds: float) -> bool:
 
 @dataclass(frozen=True)
 class NginxProcess:
-    """The nginx of a file with a process id. `word`: what its command line must have, where it is ours."""
+    """The nginx of a pid file. `word`: text that its process title must contain, in mode owned."""
 
     binary: str
     pid_file: Path
@@ -39,7 +39,7 @@ class NginxProcess:
 
     @property
     def pid(self) -> int | None:
-        """The master, when it runs."""
+        """The master's process id; None if it is not running."""
         try:
             pid = int(self.pid_file.read_text())
         except (OSError, ValueError):
@@ -48,54 +48,56 @@ class NginxProcess:
         return pid if words.startswith(MASTER) and self.word in words else None
 
     def start(self, options: Sequence[str]) -> None:
-        """Start it. Raises `RouterError` with nginx's own words."""
-        self._run(options, "nginx does not start")
+        """Start nginx. Raises `RouterError` with nginx's message."""
+        self._run(options, "Cannot start nginx")
         if not wait_until(lambda: self.pid is not None, PID_SECONDS):
-            raise RouterError("nginx was started and has no master process")
+            raise RouterError(f"nginx was started but has no master process within {PID_SECONDS:g} s")
 
     def test(self, options: Sequence[str]) -> None:
-        """nginx's own check of a configuration."""
-        self._run(["-t", "-q", *options], "nginx refuses the configuration, nothing was changed")
+        """Have nginx check a configuration (`nginx -t`). Raises `RouterError` with nginx's message."""
+        self._run(["-t", "-q", *options], "nginx rejected the configuration; nothing was changed")
 
-    def shown(self, options: Sequence[str]) -> str:
-        """A configuration with all that it includes."""
-        return self._run(["-T", "-q", *options], "nginx does not show its configuration")
+    def full_config(self, options: Sequence[str]) -> str:
+        """A configuration with everything that it includes (`nginx -T`)."""
+        return self._run(["-T", "-q", *options], "Cannot read nginx's configuration")
 
     def reload(self) -> None:
-        """Have the configuration read again. That it was is for the caller to see: a bad one is only logged."""
+        """Ask nginx to reload its configuration. The caller must verify the result: nginx only logs a rejection."""
         pid = self.pid
         if pid is None:
-            raise RouterError(f"nginx does not run: {self.pid_file} does not name its master process")
+            raise RouterError(f"nginx is not running: {self.pid_file} does not contain its master's process id")
         try:
             os.kill(pid, signal.SIGHUP)
         except ProcessLookupError as error:
-            raise RouterError("nginx has ended just now") from error
+            raise RouterError("nginx has just exited") from error
         except PermissionError as error:
-            text = f"nginx's master process {pid} cannot be told to reload: run Tidegate as its user, or as root"
+            text = (
+                f"Permission denied sending a reload to nginx's master process {pid}. Run Tidegate as its user or as root."
+            )
             raise RouterError(text, retryable=False) from error
 
-    def _run(self, options: Sequence[str], otherwise: str) -> str:
+    def _run(self, options: Sequence[str], failure: str) -> str:
         command = [self.binary, *options]
         try:
             done = subprocess.run(
                 command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=TEST_SECONDS
             )
         except OSError as error:
-            text = f"{otherwise}: {self.binary}: {error.strerror}: install nginx, or set router.binary"
+            text = f"{failure} ({self.binary}): {error.strerror}. Install nginx, or set router.binary."
             raise RouterError(text, retryable=False) from error
         except subprocess.TimeoutExpired as error:
-            raise RouterError(f"{otherwise}: no answer within {TEST_SECONDS:g} s") from error
+            raise RouterError(f"{failure}: no response within {TEST_SECONDS:g} s") from error
         if done.returncode:
-            raise RouterError(f"{otherwise}: {error_messages(done.stderr)}", retryable=False)
+            raise RouterError(f"{failure}: {error_messages(done.stderr)}", retryable=False)
         return done.stdout
 
 
 def error_messages(text: str) -> str:
-    """What nginx complains of, without the lines that go with it."""
+    """nginx's error messages, without warnings and repetitions."""
     return "; ".join(dict.fromkeys(EMERG_LINE.findall(text))) or text.strip()
 
 
 def reload_error(text: str) -> str:
-    """Why a configuration was not taken; nothing while nginx tries again to listen where somebody else does."""
+    """Why a configuration was rejected; empty while nginx retries a listen address that is in use."""
     lines = EMERG_LINE.findall(text)
     return error_messages(text) if any(not line.startswith("bind()") for line in lines) else ""

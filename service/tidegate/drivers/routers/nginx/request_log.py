@@ -1,4 +1,4 @@
-"""The lines that nginx writes for each request, counted: nginx itself counts nothing by upstream."""
+"""Counts the lines that nginx logs for each request, because nginx has no counters by upstream."""
 
 from __future__ import annotations
 
@@ -24,31 +24,31 @@ LOST, ERROR = "lost", "5xx"
 
 @dataclass
 class LoggedRequests:
-    """So many requests, by how they ended."""
+    """Request counts by outcome."""
 
     requests: int = 0
     lost: int = 0
     errors: int = 0
 
     def add(self, outcome: str, times: int) -> None:
-        """So many more that ended so."""
+        """Count `times` requests with this outcome."""
         self.requests += times
         self.lost += times * (outcome == LOST)
         self.errors += times * (outcome == ERROR)
 
     def traffic(self) -> Traffic:
-        """As the port has it."""
+        """The counts as a value of the port."""
         return Traffic(self.requests, self.lost, self.errors)
 
 
 @dataclass
 class ReadPosition:
-    """How far a file was read, in whole lines."""
+    """How far a file has been read, in whole lines."""
 
     offset: int = 0
 
     def lines(self, file: BinaryIO) -> Iterator[bytes]:
-        """What came since, in blocks of lines. It begins anew where the file was emptied."""
+        """The lines added since the last call, in blocks; all lines if the file was truncated."""
         if os.fstat(file.fileno()).st_size < self.offset:
             self.offset = 0
         file.seek(self.offset)
@@ -60,10 +60,10 @@ class ReadPosition:
 
 
 class RequestLog:
-    """A log that is read on from where it was read to. `rotate_bytes`: where it is ours, it is put aside at that size.
+    """The request log, read incrementally. `rotate_bytes`: in mode owned, rotate the log at this size.
 
-    The counts begin with the log as this process finds it, like those of a proxy that was restarted. The log that was put
-    aside is read on, too, since workers write to it until they have opened the new one.
+    Counts start at 0 with this process, like those of a restarted proxy. A rotated log is read further, because workers
+    write to it until they have opened the new one.
     """
 
     def __init__(self, path: Path, process: NginxProcess, rotate_bytes: int | None) -> None:
@@ -76,15 +76,15 @@ class RequestLog:
         self._lock = threading.Lock()
 
     def traffic(self, backend: str) -> tuple[Traffic, Mapping[str, Traffic]]:
-        """How the requests for a backend ended, all and by release. Raises `RouterError`."""
+        """The outcomes of a backend's requests: in total, and by release. Raises `RouterError`."""
         with self._lock:
             try:
                 self._read()
             except OSError as error:
-                raise RouterError(f"{self._path} cannot be read: {error.strerror}", retryable=False) from error
+                raise RouterError(f"Cannot read {self._path}: {error.strerror}", retryable=False) from error
             releases = self._by_release.get(backend, {})
-            every = self._by_backend.get(backend, LoggedRequests())
-            return every.traffic(), {release: counted.traffic() for release, counted in sorted(releases.items())}
+            total = self._by_backend.get(backend, LoggedRequests())
+            return total.traffic(), {release: counts.traffic() for release, counts in sorted(releases.items())}
 
     def _read(self) -> None:
         positions: dict[int, ReadPosition] = {}
@@ -103,9 +103,9 @@ class RequestLog:
                 self._count(backend.decode(), server.decode(), outcome.decode(), times)
 
     def _rotate(self) -> None:
-        """Put it aside when it is large, in the place of the one before, and have nginx open a new one.
+        """Rotate the log when it is large, replacing the previous rotated log, and have nginx open a new one.
 
-        There is always one: mtail leaves out the beginning of a file that was not there for a moment.
+        The path always exists: mtail skips the beginning of a file that was missing for a moment.
         """
         pid = self._process.pid
         if self._rotate_bytes is None or pid is None:
