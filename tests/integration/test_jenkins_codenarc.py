@@ -1,4 +1,4 @@
-"""CodeNarc's rules for what Jenkins transforms (CPS), over the whole shared library."""
+"""CodeNarc's rules for code that Jenkins transforms (CPS), on the whole shared library."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from support.library import LIBRARY, java
 from support.prerequisites import program
 
 
-def test_codenarc_finds_no_violation_and_has_passed_over_no_file() -> None:
-    """The script fails, too, when a rule does not find its own mistake in `sample/`."""
-    for each in ("npm", "groovyc"):
-        program(each)
+def test_codenarc_finds_no_violation_and_skips_no_file() -> None:
+    """The script also fails when a rule does not find its mistake in `sample/`."""
+    for name in ("npm", "groovyc"):
+        program(name)
     check = LIBRARY / "test" / "codenarc" / "check.sh"
     done = subprocess.run(["bash", str(check)], env=java(), capture_output=True, text=True, check=False, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -21,8 +21,8 @@ def test_codenarc_finds_no_violation_and_has_passed_over_no_file() -> None:
 
 
 def test_the_lock_has_hashes_and_names_no_registry() -> None:
-    """It is used behind any registry."""
+    """So that it works with any registry."""
     text = (LIBRARY / "test" / "codenarc" / "package-lock.json").read_text()
-    packages = {name: each for name, each in json.loads(text)["packages"].items() if name}
-    assert all(each["integrity"].startswith("sha512-") for each in packages.values())
+    packages = {name: package for name, package in json.loads(text)["packages"].items() if name}
+    assert all(package["integrity"].startswith("sha512-") for package in packages.values())
     assert "resolved" not in text

@@ -1,6 +1,6 @@
-"""The stories that are told to a real controller where there is one, told to a FAKE one whose builds the harness plays.
+"""The scenarios for a real controller, run against a FAKE one whose builds the harness simulates.
 
-So all that they do is tried: the jobs that they make, the addresses that they ask, and what they expect of the service.
+This tests the scenarios themselves: the jobs they create, the URLs they request, and what they expect of the service.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ LIBRARY = Library("https://git.example.com/team's/tidegate.git?a=1&b=<2>", "v1")
 
 @pytest.fixture
 def fake(harness: Harness, tmp_path: Path) -> Iterator[PlayedJenkins]:
-    """It runs."""
-    with PlayedJenkins(harness, tmp_path).running() as made:
-        yield made
+    """A FAKE controller that simulates builds."""
+    with PlayedJenkins(harness, tmp_path).running() as fake:
+        yield fake
 
 
 @pytest.fixture(params=["folder", "global"])
 def here(request: pytest.FixtureRequest, fake: PlayedJenkins, tmp_path: Path) -> Iterator[PipelineScenario]:
-    """With each kind of library."""
+    """With a folder library and with a global one."""
     controller = Controller(fake.url, fake.user, fake.token, patience_seconds=200.0)
     with ExitStack() as stack:
         api = stack.enter_context(running(tmp_path))
@@ -52,7 +52,7 @@ def test_a_scenario(here: PipelineScenario, run_scenario: object) -> None:
     run_scenario(here)
 
 
-def test_nothing_is_left_behind(here: PipelineScenario, fake: PlayedJenkins) -> None:
+def test_everything_is_removed(here: PipelineScenario, fake: PlayedJenkins) -> None:
     assert set(fake.jobs) == {here.folder, here.job}
     here.controller.remove(here.job)
     assert set(fake.jobs) == {here.folder}
@@ -62,36 +62,36 @@ def test_nothing_is_left_behind(here: PipelineScenario, fake: PlayedJenkins) -> 
     here.controller.make_pipeline(here.job, "echo 'again'")
 
 
-def test_a_controller_that_comes_back_goes_on_where_it_was(here: PipelineScenario, fake: PlayedJenkins) -> None:
-    """What is played is not lost when the fake is away: that a real one keeps its builds is for the real one to show."""
+def test_a_controller_that_restarts(here: PipelineScenario, fake: PlayedJenkins) -> None:
+    """Simulated builds survive a restart of the fake. Only a real controller can show that it saves its builds."""
 
-    def away() -> None:
+    def restart() -> None:
         super(PlayedJenkins, fake).stop()
         fake.start()
 
-    pipeline_scenarios.restarted(here, away)
+    pipeline_scenarios.restarted(here, restart)
 
 
 def test_the_suite_for_a_real_controller_runs(fake: PlayedJenkins) -> None:
-    """As it is started by hand, with one story and the fake in the place of the real one."""
-    told = {"JENKINS_URL": fake.url, "JENKINS_USER": fake.user, "JENKINS_TOKEN": fake.token}
-    told |= {"JENKINS_LIBRARY_GIT": LIBRARY.remote, "JENKINS_RESTART_COMMAND": ""}
+    """As a person starts it, with one scenario and the fake in place of the real controller."""
+    variables = {"JENKINS_URL": fake.url, "JENKINS_USER": fake.user, "JENKINS_TOKEN": fake.token}
+    variables |= {"JENKINS_LIBRARY_GIT": LIBRARY.remote, "JENKINS_RESTART_COMMAND": ""}
     suite = Path(__file__).parents[1] / "acceptance" / "test_real_jenkins.py"
     words = [sys.executable, "-m", "pytest", "-q", str(suite), "-k", "knows_us or (refused and global)"]
-    done = subprocess.run(words, env={**os.environ, **told}, capture_output=True, text=True, check=False, timeout=600)
+    done = subprocess.run(words, env={**os.environ, **variables}, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stdout
     assert "2 passed" in done.stdout
 
 
-# -- what jobs are made of -----------------------------------------------------------------------------------------------
+# -- job definitions -----------------------------------------------------------------------------------------------------
 
 
-def test_what_is_made_says_what_was_meant() -> None:
+def test_job_definitions_contain_their_settings() -> None:
     script = "echo '<&>' // ü"
     pipeline = Xml.fromstring(pipeline_xml(script).removeprefix(RECENT))
     assert (pipeline.findtext("definition/script"), pipeline.findtext("definition/sandbox")) == (script, "true")
-    made = Xml.fromstring(folder_xml(LIBRARY).removeprefix(RECENT))
-    (library,) = made.iter("org.jenkinsci.plugins.workflow.libs.LibraryConfiguration")
+    folder = Xml.fromstring(folder_xml(LIBRARY).removeprefix(RECENT))
+    (library,) = folder.iter("org.jenkinsci.plugins.workflow.libs.LibraryConfiguration")
     assert library.findtext("retriever/scm/remote") == LIBRARY.remote
     assert library.findtext("retriever/libraryPath") == "shared-library/"
     assert list(Xml.fromstring(folder_xml(None).removeprefix(RECENT)).iter("libraries")) == []

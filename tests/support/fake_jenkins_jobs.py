@@ -82,7 +82,7 @@ class PlayedJenkins(FakeJenkins):
             "credentials": self.jobs[build.job.partition("/")[0]].secrets,
             "script": [{"input": {"shown": shown, "file": answer}}, {"abort": {"file": aborted}}],
         }
-        played = self._harness.play(scenario)
+        played = self._harness.run(scenario)
         build.log = "\n".join([*played["echo"], *played["unstable"], str(played["error"] or "")])
         build.result = played["result"]
 

@@ -1,7 +1,7 @@
-"""The shared library's real steps, played by the harness in `shared-library/test` against a live service.
+"""Runs the shared library's real steps against a live service, with the harness in `shared-library/test`.
 
-`httpRequest` makes real requests; Jenkins' own steps are played. One Groovy plays all builds, one after another, so that it
-is started once.
+`httpRequest` makes real requests; Jenkins' own steps are simulated. One Groovy process runs all builds one after another,
+because starting it is slow.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from support.wait import eventually
 
 LIBRARY = Path(__file__).parents[2] / "shared-library"
 CLASSPATH = f"{LIBRARY}/test/harness:{LIBRARY}/src"
-OUTCOME = "outcome of a build"  # the property of a test that has its line in the table
+OUTCOME = "outcome of a build"  # the test property that becomes a line of the table
 OPTIONS = "approval: {after: [1]}, drain_timeout: 1s, healthy_deadline: 20s"
 CHECKED = (
     "bake: 1s, interval: 1s, on_inconclusive: pause, checks: [{name: slow, query: slow_seconds, max: 0.5, min_samples: 1}]"
@@ -34,7 +34,7 @@ Step = tuple[str, dict[str, Any]]
 
 
 def java() -> dict[str, str]:
-    """The environment for Groovy: the Java that Debian's was made for."""
+    """The environment for Groovy: Debian's Groovy requires Java 17."""
     homes = sorted(Path("/usr/lib/jvm").glob("java-17-openjdk-*")) or [Path("/usr/lib/jvm/default-java")]
     if not homes[0].exists():
         missing("a Java 17 in /usr/lib/jvm")
@@ -42,20 +42,20 @@ def java() -> dict[str, str]:
 
 
 def command(script: str) -> list[str]:
-    """Groovy on a script of the harness."""
+    """The command line that runs a script of the harness."""
     return [program("groovy"), "-cp", CLASSPATH, str(LIBRARY / "test" / script)]
 
 
 class Harness:
-    """A Groovy that plays builds."""
+    """A Groovy process that simulates builds."""
 
     def __init__(self, errors: Path) -> None:
         self._errors = errors
         self._running: subprocess.Popen[str] | None = None
 
-    def play(self, scenario: dict[str, Any], meanwhile: Callable[[], object] | None = None) -> Build:
-        """What became of a build; `meanwhile` happens while it runs."""
-        process = self._running = self._running or self._started()
+    def run(self, scenario: dict[str, Any], meanwhile: Callable[[], object] | None = None) -> Build:
+        """Run a build and return its result; call `meanwhile` while it runs."""
+        process = self._running = self._running or self._start()
         assert process.stdin is not None
         assert process.stdout is not None
         try:
@@ -64,40 +64,40 @@ class Harness:
             if meanwhile is not None:
                 meanwhile()
             line = process.stdout.readline()
-        except BaseException:  # nobody waits for this build any more, and the next one begins afresh
+        except BaseException:  # the next build needs a new process, because this one is still busy
             self._running = None
             process.kill()
             process.communicate()
             raise
         if not line:
             raise AssertionError(self._errors.read_text())
-        found: Build = json.loads(line)
-        return found
+        build: Build = json.loads(line)
+        return build
 
-    def _started(self) -> subprocess.Popen[str]:
+    def _start(self) -> subprocess.Popen[str]:
         words, pipe = command("harness/run.groovy"), subprocess.PIPE
         with self._errors.open("w") as file:
             return subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=file, env=java(), text=True)
 
     def close(self) -> None:
-        """It ends when there is nothing more to play."""
+        """Close the standard input, which ends the process."""
         if self._running is not None:
             self._running.communicate(timeout=60)
 
 
 @contextmanager
 def harness(folder: Path) -> Iterator[Harness]:
-    """One that runs."""
-    made = Harness(folder / "groovy.log")
+    """A harness whose errors go to `groovy.log` in the folder."""
+    running = Harness(folder / "groovy.log")
     try:
-        yield made
+        yield running
     finally:
-        made.close()
+        running.close()
 
 
 @dataclass
 class Jenkins:
-    """A build of a job that runs steps against the API."""
+    """A job whose builds run steps against the API."""
 
     api: RunningApi
     harness: Harness
@@ -116,7 +116,7 @@ class Jenkins:
         meanwhile: Callable[[], object] | None = None,
         **more: Any,
     ) -> Build:
-        """What became of a build with these steps."""
+        """Run a build with these steps and return its result."""
         scenario = {
             "steps": [
                 {"stage": step.removeprefix("tidegate"), "step": step, "options": options} for step, options in steps
@@ -132,81 +132,81 @@ class Jenkins:
             "scale": 0.02,
             "script": script or [],
         }
-        return self.harness.play({**scenario, **more}, meanwhile)
+        return self.harness.run({**scenario, **more}, meanwhile)
 
     def _token(self) -> str:
-        """One for all builds: the service knows a repeated request by it, too."""
+        """One token for all builds, because the service recognises a repeated request by its token, too."""
         if self.scopes not in self.tokens:
             self.tokens[self.scopes] = self.api.token_for(*self.scopes)
         return self.tokens[self.scopes]
 
-    def ends(self, what: str, build: Build, result: str) -> str:
-        """It must have ended so; its log and error, for further looks. One line of the table at the end."""
+    def expect(self, case: str, build: Build, result: str) -> str:
+        """Assert the build's result, record a line of the table, and return the log with the error."""
         text = "\n".join([*build["echo"], *build["unstable"], str(build["error"] or "")])
-        said = str(build["error"] or next(iter(build["unstable"]), "")).partition("\n")[0]
-        self.record(OUTCOME, (what, build["result"], said))
+        message = str(build["error"] or next(iter(build["unstable"]), "")).partition("\n")[0]
+        self.record(OUTCOME, (case, build["result"], message))
         assert build["result"] == result, text
         return text
 
-    # -- what the service has by now -----------------------------------------------------------------------------------
+    # -- the service's state -------------------------------------------------------------------------------------------
 
     def latest(self) -> dict[str, Any]:
         """The newest rollout."""
-        found: dict[str, Any] = self.api.call("GET", "/v1/rollouts?limit=1").json()["rollouts"][0]
-        return found
+        rollout: dict[str, Any] = self.api.call("GET", "/v1/rollouts?limit=1").json()["rollouts"][0]
+        return rollout
 
     def count(self) -> int:
-        """How many rollouts there were."""
+        """The number of rollouts so far."""
         return len(self.api.call("GET", "/v1/rollouts").json()["rollouts"])
 
     def audit(self, action: str) -> list[dict[str, Any]]:
-        """The lines of the audit log about it, the oldest first."""
+        """The entries of the audit log with this action, the oldest first."""
         entries = self.api.call("GET", "/v1/audit").json()["entries"]
         return [entry for entry in reversed(entries) if entry["action"] == action]
 
     def waiting(self) -> dict[str, Any]:
-        """The newest rollout once it waits for a person."""
+        """Wait until the newest rollout needs an approval, and return it."""
         return eventually(
             "the rollout waits for a person",
-            lambda: found if (found := self.latest())["new"] != "v1-1" and found["approval"] else None,
+            lambda: rollout if (rollout := self.latest())["new"] != "v1-1" and rollout["approval"] else None,
         )
 
     def signal(self, verb: str, **body: Any) -> None:
-        """Somebody else wants something of the newest rollout."""
-        answer = self.api.post(f"/v1/rollouts/{self.latest()['id']}/{verb}", body)
-        assert answer.status_code == 202, answer.text
+        """Send a signal to the newest rollout from outside Jenkins."""
+        response = self.api.post(f"/v1/rollouts/{self.latest()['id']}/{verb}", body)
+        assert response.status_code == 202, response.text
 
     def approve(self, by: str) -> None:
-        """Somebody approves elsewhere what is waited for."""
+        """Give the approval from outside Jenkins."""
         self.signal("promote", binding=self.waiting()["approval"]["binding"], on_behalf_of=by, reason="by hand")
 
 
 def deploy(version: str = "v2", **more: Any) -> Step:
-    """The step."""
+    """tidegateDeploy of the shop."""
     return "tidegateDeploy", {"service": "demo/shop", "file": "compose.yaml", "variables": {"VERSION": version}, **more}
 
 
 def verify(**more: Any) -> Step:
-    """The step."""
+    """tidegateVerify."""
     return "tidegateVerify", {"wait": 60, **more}
 
 
 def promote(more: dict[str, Any] | None = None, **gate: Any) -> Step:
-    """The step with a gate; `more` are its other options."""
+    """tidegatePromote with a gate; `more` are its other options."""
     return "tidegatePromote", {"gate": {"submitter": "ops", "timeout": "1h", **gate}, **(more or {})}
 
 
-def clicks(approver: str = "alice", reason: str = "looks good", **more: Any) -> dict[str, Any]:
-    """Somebody answers the next input."""
+def approves(approver: str = "alice", reason: str = "looks good", **more: Any) -> dict[str, Any]:
+    """A person answers the next input."""
     return {"input": {"approver": approver, "reason": reason, **more}}
 
 
-def refuses(**more: Any) -> dict[str, Any]:
-    """Somebody aborts the next input."""
+def rejects(**more: Any) -> dict[str, Any]:
+    """A person aborts the next input."""
     return {"input": {"abort": True, **more}}
 
 
 def table(reports: list[pytest.TestReport]) -> list[str]:
-    """A line for each build that a test has told of, in the order of the tests."""
-    told = [value for report in reports for name, value in report.user_properties if name == OUTCOME]
-    return [f"{what:58} {result:9} {said[:110]}".rstrip() for what, result, said in told]
+    """One line per build that a test has recorded, in the order of the tests."""
+    outcomes = [value for report in reports for name, value in report.user_properties if name == OUTCOME]
+    return [f"{case:58} {result:9} {message[:110]}".rstrip() for case, result, message in outcomes]

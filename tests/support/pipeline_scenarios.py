@@ -99,7 +99,7 @@ def approved_elsewhere(here: PipelineScenario) -> None:
     here.controller.start(here.job)
     gate = here.controller.input(here.job)
     assert gate["id"].startswith("Tidegate-")
-    assert "requests seen" in gate["input"]["message"]
+    assert "Requests: " in gate["input"]["message"]
     assert "PASS" in gate["input"]["message"]
     assert here.controller.executing(here.folder) == [], "a gate that waits holds no executor"
     here.approve()
@@ -114,7 +114,7 @@ def refused(here: PipelineScenario) -> None:
     here.controller.start(here.job)
     here.controller.refuse(here.job)
     log = here.ends("ABORTED", "rolled_back")
-    assert "turned down in Jenkins" in log
+    assert "rejected in Jenkins" in log
 
 
 def aborted(here: PipelineScenario) -> None:

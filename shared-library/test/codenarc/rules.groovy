@@ -1,4 +1,4 @@
-// CodeNarc's rules for what Jenkins transforms (CPS). They fire only for the file names that they are told.
+// CodeNarc's rules for code that Jenkins transforms (CPS). Each rule needs the file names it applies to.
 ruleset {
     Map<String, Object> here = [applyToFileNames: '*.groovy']
     Map<String, Object> calls = here + [cpsScriptVariableName: 'script', cpsPackages: ['io.tidegate']]

@@ -1,35 +1,35 @@
 /*
- * Plays builds with the real library: a scenario a line on the standard input, what came of it as a line of JSON each.
+ * Simulates builds with the real library: reads one scenario per line, prints one result per line, both as JSON.
  *     groovy -cp shared-library/test/harness:shared-library/src shared-library/test/harness/run.groovy <SCENARIOS
- * Each is a build of its own. README.md has the format.
+ * README.md has the format.
  */
 import groovy.json.JsonOutput
 import groovy.json.JsonSlurper
+import jenkins.AbortException
+import jenkins.Build
+import jenkins.PipelineScript
 import org.codehaus.groovy.control.CompilerConfiguration
 import org.codehaus.groovy.runtime.StackTraceUtils
 import org.jenkinsci.plugins.workflow.steps.FlowInterruptedException
-import played.Build
-import played.Failed
-import played.PlayedScript
 
 File vars = new File(new File(getClass().protectionDomain.codeSource.location.toURI()).parentFile.parentFile.parentFile, 'vars')
 
-/** A step of the library by its name, or a Jenkinsfile by its text. */
-Script loaded(File vars, Object source, Build build) {
-    CompilerConfiguration settings = new CompilerConfiguration(scriptBaseClass: PlayedScript.name, sourceEncoding: 'UTF-8')
+/** Compiles a step of the library, given its name, or a Jenkinsfile, given its file. */
+Script load(File vars, Object source, Build build) {
+    CompilerConfiguration settings = new CompilerConfiguration(scriptBaseClass: PipelineScript.name, sourceEncoding: 'UTF-8')
     Binding binding = new Binding(build: build, env: build.env, currentBuild: build.currentBuild)
     GroovyShell shell = new GroovyShell(getClass().classLoader, binding, settings)
     return shell.parse(source instanceof File ? source : new File(vars, source + '.groovy'))
 }
 
-/** The steps of the library are the script's own methods, as in Jenkins. */
-void written(File vars, String jenkinsfile, Build build) {
+/** Runs a Jenkinsfile with the library's steps. */
+void runJenkinsfile(File vars, String jenkinsfile, Build build) {
     File file = File.createTempFile('Jenkinsfile', '.groovy')
     try {
         file.setText(jenkinsfile.replaceFirst(/(?m)^@Library\(.*\) _$/, ''), 'UTF-8')
-        Script script = loaded(vars, file, build)
-        script.binding.setVariable(PlayedScript.LIBRARY) { String step, List arguments ->
-            new File(vars, step + '.groovy').exists() ? [loaded(vars, step, build).call(*arguments)] : []
+        Script script = load(vars, file, build)
+        script.binding.setVariable(PipelineScript.LIBRARY) { String step, List arguments ->
+            new File(vars, step + '.groovy').exists() ? [load(vars, step, build).call(*arguments)] : []
         }
         script.run()
     } finally {
@@ -37,25 +37,25 @@ void written(File vars, String jenkinsfile, Build build) {
     }
 }
 
-Map played(File vars, Map scenario) {
+Map simulate(File vars, Map scenario) {
     Build build = new Build(scenario)
     List returned = []
     String error = null
     try {
         if (scenario.jenkinsfile) {
-            written(vars, scenario.jenkinsfile, build)
+            runJenkinsfile(vars, scenario.jenkinsfile, build)
         }
         List<Map> steps = scenario.steps ?: []
-        for (Map each in steps) {
-            build.env.fill(each.stage ? [STAGE_NAME: each.stage] : [:])
-            Map answer = loaded(vars, each.step, build).call(each.options ?: [:])
-            build.kept.check(each.step, answer)
-            returned << answer
+        for (Map call in steps) {
+            build.env.fill(call.stage ? [STAGE_NAME: call.stage] : [:])
+            Map result = load(vars, call.step, build).call(call.options ?: [:])
+            build.savedState.check(call.step, result)
+            returned << result
         }
     } catch (FlowInterruptedException interruption) {
         build.currentBuild.result = 'ABORTED'
         error = interruption.message
-    } catch (Failed failure) {
+    } catch (AbortException failure) {
         build.currentBuild.result = 'FAILURE'
         error = failure.message
     } catch (Throwable problem) {
@@ -63,7 +63,7 @@ Map played(File vars, Map scenario) {
         error = problem.toString()
         StackTraceUtils.sanitize(problem).printStackTrace()
     }
-    return build.told + [
+    return build.record + [
         result     : build.currentBuild.result,
         error      : error,
         returned   : returned.isEmpty() ? null : returned.last(),
@@ -74,6 +74,6 @@ Map played(File vars, Map scenario) {
 }
 
 System.in.eachLine('UTF-8') { line ->
-    println JsonOutput.toJson(played(vars, new JsonSlurper().parseText(line)))
+    println JsonOutput.toJson(simulate(vars, new JsonSlurper().parseText(line)))
     System.out.flush()
 }

@@ -4,14 +4,14 @@ import com.cloudbees.groovy.cps.NonCPS
 import org.jenkinsci.plugins.workflow.steps.FlowInterruptedException
 
 /**
- * The service's HTTP API by the `httpRequest` step, which needs no node. Requests are short, and each may be repeated:
- * a GET by nature, a POST because it carries an Idempotency-Key. So a restart of Jenkins or of the service costs a pause.
+ * HTTP client for the Tidegate API. It uses the `httpRequest` step, which needs no node. Requests are short, and each is
+ * safe to repeat: a GET by nature, a POST by its Idempotency-Key. A restart of Jenkins or of the service causes a delay only.
  */
 class Client implements Serializable {
     private static final long serialVersionUID = 1L
     private static final int REQUEST_SECONDS = 30
-    private static final int WAIT_SECONDS = 20 // how long the service may think about news; below any proxy's patience
-    private static final int LONGEST_PAUSE = 15
+    private static final int WAIT_SECONDS = 20 // how long the service holds a poll for events; shorter than proxy timeouts
+    private static final int MAX_PAUSE_SECONDS = 15
 
     final script
     final String server
@@ -25,85 +25,86 @@ class Client implements Serializable {
         this.patience = options.patience
     }
 
-    /** With the token at hand. It is not bound while a person is waited for, and kept in no field that Jenkins saves. */
-    def within(Closure work) {
+    /** Runs `work` with the token bound. The token is not bound during an input, and in no field that Jenkins saves. */
+    def withToken(Closure work) {
         return script.withCredentials([script.string(credentialsId: credentials, variable: 'TIDEGATE_TOKEN')]) {
             work()
         }
     }
 
     Map rollout(String id) {
-        return wanted(ask('GET', '/v1/rollouts/' + id, null, ''))
+        return requireBody(request('GET', '/v1/rollouts/' + id, null, ''))
     }
 
     List events(String id, int after, boolean wait) {
         String path = '/v1/rollouts/' + id + '/events?after=' + after + (wait ? '&wait=' + WAIT_SECONDS : '')
-        return wanted(ask('GET', path, null, '')).events
+        return requireBody(request('GET', path, null, '')).events
     }
 
-    /** What happened and why; empty when there is none, since it shall never stand in the way of what it explains. */
+    /** The rollout's report; empty when it is unavailable, because a missing report must not fail the build. */
     Map report(String id) {
-        Map answer = ask('GET', '/v1/rollouts/' + id + '/report', null, '')
-        return answer.status == 200 ? answer.body : [:]
+        Map response = request('GET', '/v1/rollouts/' + id + '/report', null, '')
+        return response.status == 200 ? response.body : [:]
     }
 
-    /** The answer as it is: `status`, `body` as a map, and `text`. */
+    /** The response, whatever its status: `status`, `body` as a map, and `text`. */
     Map get(String path) {
-        return ask('GET', path, null, '')
+        return request('GET', path, null, '')
     }
 
     Map post(String path, Map body, String key) {
-        return ask('POST', path, body, key)
+        return request('POST', path, body, key)
     }
 
-    /** The body of an answer that must be a good one. */
-    Map wanted(Map answer) {
-        if (answer.status >= 300) {
-            script.error(Texts.refusal(answer, server))
+    /** The body of a successful response. Any other response fails the build. */
+    Map requireBody(Map response) {
+        if (response.status >= 300) {
+            script.error(Messages.refusal(response, server))
         }
-        return answer.body
+        return response.body
     }
 
-    /** Where people look at it. */
+    /** The URL of a rollout, for people. */
     @NonCPS
     String link(Map rollout) {
         Map links = rollout.links ?: [:]
         return server + (links.page ?: links.self ?: '/v1/rollouts/' + rollout.id)
     }
 
-    /** Ask until there is an answer, with growing pauses, as long as the patience lasts. */
-    private Map ask(String mode, String path, Map body, String key) {
+    /** Repeats a request with growing pauses until the service responds, for at most `patience` seconds. */
+    private Map request(String method, String path, Map body, String key) {
         int spent = 0
         int pause = 1
-        boolean quiet = true
+        boolean reported = false
         while (true) {
-            long begun = new Date().getTime()
-            Map answer = attempt(mode, path, body, key)
-            if (!silent(mode, answer)) {
-                if (!quiet) {
-                    script.echo('Tidegate answers again')
+            long start = new Date().getTime()
+            Map response = attempt(method, path, body, key)
+            if (!isUnavailable(method, response)) {
+                if (reported) {
+                    script.echo('Tidegate responds again.')
                 }
-                return answer
+                return response
             }
-            spent += spentSince(begun)
+            spent += secondsSince(start)
             if (spent + pause > patience) {
-                script.error(Texts.silence(server, answer, patience))
+                script.error(Messages.unavailable(server, response, patience))
             }
-            if (quiet) {
-                script.echo("No answer from Tidegate at ${server} (${Texts.told(answer)}); asked again for ${patience} s at most")
-                quiet = false
+            if (!reported) {
+                String cause = Messages.describe(response)
+                script.echo("No response from Tidegate at ${server} (${cause}). Retrying for up to ${patience} s.")
+                reported = true
             }
             script.sleep(time: pause, unit: 'SECONDS')
             spent += pause
-            pause = Math.min(pause * 2, LONGEST_PAUSE)
+            pause = Math.min(pause * 2, MAX_PAUSE_SECONDS)
         }
     }
 
-    private Map attempt(String mode, String path, Map body, String key) {
+    private Map attempt(String method, String path, Map body, String key) {
         try {
             def response = script.httpRequest(
                 url: server + path,
-                httpMode: mode,
+                httpMode: method,
                 contentType: 'APPLICATION_JSON',
                 requestBody: body == null ? '' : Json.write(body),
                 customHeaders: headers(script.env.TIDEGATE_TOKEN, key),
@@ -114,39 +115,39 @@ class Client implements Serializable {
         } catch (FlowInterruptedException interruption) {
             throw interruption
         } catch (Exception failure) {
-            return [status: 0, body: [:], text: failure.toString()] // in flight while Jenkins restarted, for one
+            return [status: 0, body: [:], text: failure.toString()] // for example a request in flight when Jenkins restarted
         }
     }
 
-    /** Concatenated, not interpolated: Jenkins warns of secrets in interpolated strings. */
+    /** Concatenated, not interpolated: Jenkins warns about secrets in interpolated strings. */
     @NonCPS
     private static List headers(String token, String key) {
-        List found = [[name: 'Authorization', value: 'Bearer ' + token, maskValue: true]]
+        List headers = [[name: 'Authorization', value: 'Bearer ' + token, maskValue: true]]
         if (!key.isEmpty()) {
-            found.add([name: 'Idempotency-Key', value: key])
+            headers.add([name: 'Idempotency-Key', value: key])
         }
-        return found
+        return headers
     }
 
     /**
-     * Whether there was no answer of the service at all, or one that asks for patience. The plugin tells a refused
-     * connection as 408, and an unknown host as 404 with its own text.
+     * Whether the service did not respond, or asked to retry later. The plugin reports a refused connection as status 408,
+     * and an unknown host as status 404 with a text of its own.
      */
     @NonCPS
-    private static boolean silent(String mode, Map answer) {
-        if ([0, 408, 429, 502, 503, 504].contains(answer.status)) {
+    private static boolean isUnavailable(String method, Map response) {
+        if ([0, 408, 429, 502, 503, 504].contains(response.status)) {
             return true
         }
-        if (answer.status == 404) {
-            return answer.body.isEmpty() && answer.text != null && answer.text.contains('UnknownHostException')
+        if (response.status == 404) {
+            return response.body.isEmpty() && response.text != null && response.text.contains('UnknownHostException')
         }
-        return mode == 'GET' && answer.status == 500
+        return method == 'GET' && response.status == 500
     }
 
-    /** Seconds; never more than one request may take, since Jenkins itself may have been away meanwhile. */
+    /** Capped at the timeout of one request, because Jenkins itself may have been down in between. */
     @NonCPS
-    private static int spentSince(long begun) {
-        long seconds = Math.round((double) (new Date().getTime() - begun) / 1000.0d)
+    private static int secondsSince(long start) {
+        long seconds = Math.round((double) (new Date().getTime() - start) / 1000.0d)
         return (int) Math.min(seconds, (long) REQUEST_SECONDS)
     }
 }

@@ -2,7 +2,7 @@ package io.tidegate
 
 import org.jenkinsci.plugins.workflow.steps.FlowInterruptedException
 
-/** Starts a rollout, or takes up the one that this build has started, and follows it. */
+/** Starts a rollout, or continues with the one that this build has started, and follows it. */
 class Deploy implements Serializable {
     private static final long serialVersionUID = 1L
 
@@ -13,33 +13,34 @@ class Deploy implements Serializable {
     }
 
     Map run() {
-        return session.client.within {
-            session.outcome.concluded(followed(session.options.until))
+        return session.client.withToken {
+            session.outcome.conclude(follow(session.options.until))
         }
     }
 
-    /** The rollout once it was followed far enough. */
-    Map followed(String until) {
-        Map rollout = started()
+    /** Starts the rollout and returns it at `until`. */
+    Map follow(String until) {
+        Map rollout = start()
         session.script.env.TIDEGATE_ROLLOUT = rollout.id
         session.script.echo("Rollout ${rollout.id} of ${rollout.service} to ${rollout.new}: ${session.client.link(rollout)}")
-        return session.guarded(rollout.id) {
+        return session.handlingAbort(rollout.id) {
             session.follower.follow(rollout.id, until, null)
         }
     }
 
-    private Map started() {
-        Map asked = body()
+    private Map start() {
+        Map body = requestBody()
         try {
-            Map answer = session.client.post(Keys.servicePath(session.options.service) + '/rollouts', asked, session.key(''))
-            return answer.status < 300 ? answer.body : takenUp(answer)
+            String path = Keys.servicePath(session.options.service) + '/rollouts'
+            Map response = session.client.post(path, body, session.key(''))
+            return response.status < 300 ? response.body : attach(response)
         } catch (FlowInterruptedException interruption) {
-            leaveWhatBegan()
+            abandonStarted()
             throw interruption
         }
     }
 
-    private Map body() {
+    private Map requestBody() {
         Map options = session.options
         Map body = [build: session.build()]
         String compose = options.compose
@@ -48,7 +49,7 @@ class Deploy implements Serializable {
         }
         if (compose != null) {
             body.compose = compose
-            body.variables = Texts.asText(options.variables)
+            body.variables = Messages.asText(options.variables)
             body.files = files(options)
         }
         if (options.image != null) {
@@ -61,55 +62,56 @@ class Deploy implements Serializable {
             body.force = true
         }
         if (!options.reason.isEmpty()) {
-            body.reason = Texts.oneLine(options.reason)
+            body.reason = Messages.singleLine(options.reason)
         }
         return body
     }
 
-    /** What the Compose file names beside itself. Read as bytes: nobody knows here what they are. */
+    /** The files that the Compose file refers to, read as bytes because they may be binary. */
     private Map files(Map options) {
         if (options.files instanceof Map) {
             return options.files
         }
         String folder = Keys.folder(options.file)
-        Map read = [:]
+        Map contents = [:]
         for (String name in options.files) {
-            read.put(name, [base64: session.script.readFile(file: folder + name, encoding: 'Base64')])
+            contents.put(name, [base64: session.script.readFile(file: folder + name, encoding: 'Base64')])
         }
-        return read
+        return contents
     }
 
-    /** A refusal may be no reason to fail: the live rollout may be our own. */
-    private Map takenUp(Map answer) {
-        String code = answer.body.code
+    /** After a refusal: returns the live rollout if this build has started it, otherwise fails the build. */
+    private Map attach(Map response) {
+        String code = response.body.code
         if (code == 'superseded') {
             session.script.currentBuild.result = 'NOT_BUILT'
-            session.script.error('Not deployed, a newer build came first: ' + answer.body.detail)
+            session.script.error('Not deployed, because a newer build was first: ' + response.body.detail)
         }
-        if (code != 'rollout-in-progress' || answer.body.rollout == null) {
-            session.script.error(Texts.refusal(answer, session.client.server))
+        if (code != 'rollout-in-progress' || response.body.rollout == null) {
+            session.script.error(Messages.refusal(response, session.client.server))
         }
-        Map live = session.client.rollout(answer.body.rollout)
+        Map live = session.client.rollout(response.body.rollout)
         boolean same = session.options.image == null || session.options.image == live.image
         if (!Rollouts.ownedBy(live, session.build().job, session.build().number) || !same) {
-            session.script.error(Texts.refusal(answer, session.client.server) + Texts.owner(live, session.client.link(live)))
+            String refusal = Messages.refusal(response, session.client.server)
+            session.script.error(refusal + Messages.owner(live, session.client.link(live)))
         }
-        session.script.echo("Rollout ${live.id} was started by this build already; following it")
+        session.script.echo("This build has already started rollout ${live.id}. Following it.")
         return live
     }
 
-    /** Aborted while asking: whether the service had heard it already is found out by what is live. */
-    private void leaveWhatBegan() {
+    /** The build was aborted during the request: handles the rollout if the service started it all the same. */
+    private void abandonStarted() {
         try {
             session.script.timeout(time: 60, unit: 'SECONDS') {
-                Map answer = session.client.get(Keys.servicePath(session.options.service))
-                Map live = answer.status == 200 ? answer.body.live_rollout : null
+                Map response = session.client.get(Keys.servicePath(session.options.service))
+                Map live = response.status == 200 ? response.body.live_rollout : null
                 if (live != null && Rollouts.ownedBy(live, session.build().job, session.build().number)) {
-                    session.leave(live.id)
+                    session.handleAbort(live.id)
                 }
             }
         } catch (Exception failure) {
-            session.script.echo("The build was aborted; whether a rollout began is not known: ${failure.getMessage()}")
+            session.script.echo("The build was aborted. Unknown whether a rollout has started: ${failure.getMessage()}")
         }
     }
 }

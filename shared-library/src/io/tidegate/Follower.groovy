@@ -1,20 +1,20 @@
 package io.tidegate
 
-/** Follows a rollout by its events and prints a line for each, once. */
+/** Follows a rollout by its events and prints each event once. */
 class Follower implements Serializable {
     private static final long serialVersionUID = 1L
 
     final script
     final Client client
-    int printed = 0 // the number of the last event in the log
+    int printed = 0 // number of the last event in the log
 
     Follower(script, Client client) {
         this.script = script
         this.client = client
     }
 
-    /** A later stage does not tell the story of the earlier ones again. */
-    void skip(String id) {
+    /** Marks the events so far as printed: an earlier stage of the build has printed them. */
+    void skipPast(String id) {
         List events = client.events(id, printed, false)
         while (!events.isEmpty()) {
             printed = events[events.size() - 1].number
@@ -22,18 +22,21 @@ class Follower implements Serializable {
         }
     }
 
-    /** Until the `verdict`, the `approval` or the `end`; one that turns back is followed to its end. As it then stands. */
-    Map follow(String id, String until, Map passing) {
+    /**
+     * Follows to the `verdict`, the `approval` or the `end` and returns the rollout. A rollout that rolls back is followed to
+     * its end. The approval `given` by this build does not stop it.
+     */
+    Map follow(String id, String until, Map given) {
         Map rollout = client.rollout(id)
-        while (!Rollouts.reached(rollout, until, passing)) {
-            tell(client.events(id, printed, true))
+        while (!Rollouts.reached(rollout, until, given)) {
+            printEvents(client.events(id, printed, true))
             rollout = client.rollout(id)
         }
-        tell(client.events(id, printed, false)) // what came between the last look and now
+        printEvents(client.events(id, printed, false)) // events since the last poll
         return rollout
     }
 
-    /** Until there is a newer verdict than the one of `before`, or the end, or `seconds` are over. */
+    /** Follows until the verdict is newer than that of `before`, until the end, or for `seconds`. */
     Map followToVerdict(String id, Map before, int seconds) {
         long end = new Date().getTime() + seconds * 1000L
         String old = before.verdict == null ? '' : before.verdict.at
@@ -42,17 +45,17 @@ class Follower implements Serializable {
             if (rollout.verdict != null && rollout.verdict.at != old) {
                 break
             }
-            tell(client.events(id, printed, true))
+            printEvents(client.events(id, printed, true))
             rollout = client.rollout(id)
         }
-        tell(client.events(id, printed, false))
+        printEvents(client.events(id, printed, false))
         return rollout
     }
 
-    private void tell(List events) {
-        for (int each = 0; each < events.size(); each++) {
-            script.echo(Texts.event(events[each]))
-            printed = events[each].number
+    private void printEvents(List events) {
+        for (int index = 0; index < events.size(); index++) {
+            script.echo(Messages.event(events[index]))
+            printed = events[index].number
         }
     }
 }

@@ -1,6 +1,6 @@
 package io.tidegate
 
-/** Asks a person in Jenkins, with the evidence before them. It holds no executor unless the stage does. */
+/** Asks a person in Jenkins to approve and shows the evidence. Occupies no executor unless its stage does. */
 class Gate implements Serializable {
     private static final long serialVersionUID = 1L
 
@@ -12,10 +12,10 @@ class Gate implements Serializable {
         this.options = options
     }
 
-    /** What the person answered: `approver` and `reason`. An abort and the timeout are thrown as `input` does. */
-    Map ask(Map rollout, Map report, String link, int seconds) {
+    /** Returns `approver` and `reason`. An abort and the timeout are thrown as `input` throws them. */
+    Map open(Map rollout, Map report, String link, int seconds) {
         if (script.env.NODE_NAME && script.env.WORKSPACE) {
-            script.echo("This gate holds an executor of ${script.env.NODE_NAME}; with `agent none` on its stage it would not")
+            script.echo("This gate occupies an executor of ${script.env.NODE_NAME}. Put its stage under `agent none` to free it.")
         }
         milestone()
         def answer = null
@@ -36,29 +36,29 @@ class Gate implements Serializable {
 
     private input(Map rollout, Map report, String link) {
         Map approval = rollout.approval
-        Map question = [
+        Map parameters = [
             id                : 'Tidegate-' + rollout.id + '-' + approval.step + '-' + approval.given.size(),
-            message           : Texts.question(rollout, report, link, options.message ?: heading(rollout)),
+            message           : Messages.question(rollout, report, link, options.message ?: heading(rollout)),
             ok                : options.ok ?: 'Promote',
             submitterParameter: 'approver',
         ]
         if (options.submitter) {
-            question.submitter = options.submitter
+            parameters.submitter = options.submitter
         }
         if (options.reason) {
-            question.parameters = [
-                script.string(name: 'reason', defaultValue: '', description: 'Why; kept with the rollout'),
+            parameters.parameters = [
+                script.string(name: 'reason', defaultValue: '', description: 'Reason, recorded with the rollout'),
             ]
         }
-        return script.input(question)
+        return script.input(parameters)
     }
 
     private String heading(Map rollout) {
-        String what = rollout.approval.kind == 'decision' ? 'The checks could not clear it. Promote ' : 'Promote '
-        return what + rollout.new + ' of ' + rollout.service + '?'
+        String start = rollout.approval.kind == 'decision' ? 'The checks did not pass. Promote ' : 'Promote '
+        return start + rollout.new + ' of ' + rollout.service + '?'
     }
 
-    /** An older build that waits is ended when a newer one comes by. Milestones are not possible inside `parallel`. */
+    /** A newer build that passes here ends an older one that waits. Jenkins allows no milestones inside `parallel`. */
     private void milestone() {
         if (options.milestone) {
             script.milestone()

@@ -5,43 +5,43 @@ import groovy.json.JsonOutput
 import groovy.json.JsonSlurper
 
 /**
- * JSON as plain lists and maps, which a build can keep across a restart. `JsonSlurper` is the parser that the sandbox
- * allows; what it returns cannot be kept, so it is copied before it leaves here.
+ * JSON as plain lists and maps, which Jenkins can save across a restart. The sandbox allows `JsonSlurper` only, and its
+ * results cannot be saved, so they are copied.
  */
 class Json implements Serializable {
     private static final long serialVersionUID = 1L
 
-    /** The object in the text; an empty map when it is anything else, such as the error page of a proxy. */
+    /** The JSON object in `text`; an empty map for anything else, such as the error page of a proxy. */
     @NonCPS
     static Map read(String text) {
         if (text == null || text.trim().isEmpty()) {
             return [:]
         }
         try {
-            Object found = plain(new JsonSlurper().parseText(text))
-            return found instanceof Map ? found : [:]
+            Object value = plain(new JsonSlurper().parseText(text))
+            return value instanceof Map ? value : [:]
         } catch (Exception ignored) {
             return [:]
         }
     }
 
     @NonCPS
-    private static Object plain(Object found) {
-        if (found instanceof Map) {
+    private static Object plain(Object value) {
+        if (value instanceof Map) {
             Map copy = [:]
-            for (Object name in found.keySet()) {
-                copy.put(name.toString(), plain(found.get(name)))
+            for (Object name in value.keySet()) {
+                copy.put(name.toString(), plain(value.get(name)))
             }
             return copy
         }
-        if (found instanceof List) {
+        if (value instanceof List) {
             List copy = []
-            for (Object each in found) {
-                copy.add(plain(each))
+            for (Object item in value) {
+                copy.add(plain(item))
             }
             return copy
         }
-        return found
+        return value
     }
 
     @NonCPS

@@ -2,59 +2,59 @@ package io.tidegate
 
 import com.cloudbees.groovy.cps.NonCPS
 
-/** What a step was asked for: every name known and every value of its kind, or one error that tells all mistakes. */
+/** The options of a step. All mistakes in them are reported in one error. */
 class Options implements Serializable {
     private static final long serialVersionUID = 1L
 
-    /** The options of a step with their defaults filled in. */
-    static Map checked(script, String step, Map given) {
+    /** The options with defaults filled in. Mistakes fail the build. */
+    static Map checked(script, String step, Map options) {
         Map env = [
             server   : script.env.TIDEGATE_URL,
             rollout  : script.env.TIDEGATE_ROLLOUT,
             stage    : script.env.STAGE_NAME,
             workspace: script.env.WORKSPACE,
         ]
-        Map read = read(step, given, env)
-        if (!read.mistakes.isEmpty()) {
-            script.error(step + ': ' + read.mistakes.join('\n' + step + ': '))
+        Map result = read(step, options, env)
+        if (!result.mistakes.isEmpty()) {
+            script.error(step + ': ' + result.mistakes.join('\n' + step + ': '))
         }
-        return read.values
+        return result.values
     }
 
-    /** The names that a step takes, in the order of its help. */
+    /** The options of each step, in the order of its help. */
     @NonCPS
     static List<String> known(String step) {
-        List<String> what = ['service', 'file', 'compose', 'files', 'image', 'variables', 'force', 'reason', 'onBehalfOf']
-        List<String> where = ['server', 'credentials', 'stage', 'patience']
+        List<String> release = ['service', 'file', 'compose', 'files', 'image', 'variables', 'force', 'reason', 'onBehalfOf']
+        List<String> common = ['server', 'credentials', 'stage', 'patience']
         switch (step) {
-            case 'tidegateDeploy': return what + ['until', 'onAbort', 'archive'] + where
-            case 'tidegateVerify': return ['rollout', 'wait', 'reason', 'onAbort', 'archive'] + where
+            case 'tidegateDeploy': return release + ['until', 'onAbort', 'archive'] + common
+            case 'tidegateVerify': return ['rollout', 'wait', 'reason', 'onAbort', 'archive'] + common
             case 'tidegatePromote':
-                return ['rollout', 'gate', 'until', 'reason', 'onBehalfOf', 'onAbort', 'archive'] + where
-            case 'tidegateRollback': return ['rollout', 'service', 'reason', 'onBehalfOf', 'archive'] + where
-            default: return what + ['gate', 'wait', 'onAbort', 'archive'] + where
+                return ['rollout', 'gate', 'until', 'reason', 'onBehalfOf', 'onAbort', 'archive'] + common
+            case 'tidegateRollback': return ['rollout', 'service', 'reason', 'onBehalfOf', 'archive'] + common
+            default: return release + ['gate', 'wait', 'onAbort', 'archive'] + common
         }
     }
 
-    /** The names inside `gate`. */
+    /** The options of `gate`. */
     @NonCPS
     static List<String> knownOfGate() {
         return ['submitter', 'timeout', 'onTimeout', 'reason', 'message', 'ok', 'milestone']
     }
 
     @NonCPS
-    static Map read(String step, Map given, Map env) {
+    static Map read(String step, Map options, Map env) {
         List<String> mistakes = []
         List<String> known = known(step)
         Map values = defaults(step, env)
-        for (Object each in given.keySet()) {
-            String name = each.toString()
+        for (Object key in options.keySet()) {
+            String name = key.toString()
             if (!known.contains(name)) {
-                mistakes.add("there is no option ${name}; the options are ${known.join(', ')}".toString())
-            } else if (given.get(each) != null) {
-                String mistake = mistakeIn(step, name, given.get(each))
+                mistakes.add("unknown option ${name}; the options are ${known.join(', ')}".toString())
+            } else if (options.get(key) != null) {
+                String mistake = mistakeIn(step, name, options.get(key))
                 if (mistake.isEmpty()) {
-                    values.put(name, taken(given.get(each)))
+                    values.put(name, storable(options.get(key)))
                 } else {
                     mistakes.add(mistake)
                 }
@@ -63,7 +63,7 @@ class Options implements Serializable {
         if (values.gate) {
             values.gate = gate(values.gate == true ? [:] : values.gate, mistakes)
         }
-        mistakes.addAll(missing(step, values, env, given))
+        mistakes.addAll(missing(step, values, env, options))
         return [values: values, mistakes: mistakes]
     }
 
@@ -74,40 +74,40 @@ class Options implements Serializable {
             variables: [:], files: [], reason: '', force: false, archive: false, wait: 600,
             until: step == 'tidegateDeploy' ? 'approval' : 'end',
         ]
-        List<String> named = ['tidegateVerify', 'tidegatePromote', 'tidegateRollback']
-        return named.contains(step) ? values + [rollout: env.rollout] : values
+        List<String> ofRollout = ['tidegateVerify', 'tidegatePromote', 'tidegateRollback']
+        return ofRollout.contains(step) ? values + [rollout: env.rollout] : values
     }
 
     @NonCPS
     private static String mistakeIn(String step, String name, Object value) {
         switch (name) {
             case ['force', 'archive']:
-                return value instanceof Boolean ? '' : name + ': true or false, not ' + value
+                return value instanceof Boolean ? '' : name + ': expected true or false, not ' + value
             case ['patience', 'wait']:
-                return value instanceof Integer && value >= 0 ? '' : name + ': a whole number of seconds, not ' + value
+                return value instanceof Integer && value >= 0 ? '' : name + ': expected a whole number of seconds, not ' + value
             case 'onAbort':
                 return oneOf(name, value, ['rollback', 'detach'])
             case 'until':
                 return oneOf(name, value, step == 'tidegateDeploy' ? ['verdict', 'approval', 'end'] : ['approval', 'end'])
             case 'onBehalfOf':
-                return value == true || text(value) ? '' : "onBehalfOf: a person's name, or true for who started the build"
+                return value == true || text(value) ? '' : "onBehalfOf: expected a user ID, or true for the user who started the build"
             case 'variables':
                 return mistakeInVariables(value)
             case 'files':
                 return mistakeInFiles(value)
             case 'gate':
                 boolean kind = value instanceof Map || value instanceof Boolean
-                return kind ? '' : 'gate: a map such as [submitter: \'ops\'], or true'
+                return kind ? '' : 'gate: expected a map such as [submitter: \'ops\'], or true'
             case 'server':
-                boolean address = value.toString().matches('https?://\\S+')
-                return address ? '' : "server: a URL that begins with http, not '${value}'".toString()
+                boolean url = value.toString().matches('https?://\\S+')
+                return url ? '' : "server: expected a URL that starts with http:// or https://, not '${value}'".toString()
             case 'reason':
-                return value instanceof CharSequence ? '' : 'reason: a text, not ' + value
+                return value instanceof CharSequence ? '' : 'reason: expected text, not ' + value
             case 'service':
-                boolean whole = value.toString().matches('[^/\\s]+/[^/\\s]+')
-                return whole ? '' : "service: environment/name such as 'production/shop', not '${value}'".toString()
+                boolean valid = value.toString().matches('[^/\\s]+/[^/\\s]+')
+                return valid ? '' : "service: expected environment/name such as 'production/shop', not '${value}'".toString()
             default:
-                return text(value) ? '' : name + ': a text that is not empty'
+                return text(value) ? '' : name + ': expected text that is not empty'
         }
     }
 
@@ -118,13 +118,13 @@ class Options implements Serializable {
 
     @NonCPS
     private static String oneOf(String name, Object value, List<String> choices) {
-        return choices.contains(value.toString()) ? '' : name + ': ' + choices.join(' or ') + ', not ' + value
+        return choices.contains(value.toString()) ? '' : name + ': expected ' + choices.join(' or ') + ', not ' + value
     }
 
     @NonCPS
     private static String mistakeInVariables(Object value) {
         if (!(value instanceof Map)) {
-            return 'variables: a map such as [VERSION: \'v2\'], not ' + value
+            return 'variables: expected a map such as [VERSION: \'v2\'], not ' + value
         }
         List<String> empty = []
         for (Object name in value.keySet()) {
@@ -138,23 +138,23 @@ class Options implements Serializable {
     @NonCPS
     private static String mistakeInFiles(Object value) {
         if (!(value instanceof Map) && !(value instanceof List)) {
-            return "files: a list of paths beside the Compose file such as ['app.env'], or a map of their texts, not " + value
+            return "files: expected a list of paths such as ['app.env'], or a map of file names to contents, not " + value
         }
-        for (Object each in (value instanceof Map ? value.keySet() : value)) {
-            if (!text(each) || (value instanceof Map && !(value.get(each) instanceof CharSequence))) {
-                return 'files: names, and in a map their texts, not ' + each
+        for (Object name in (value instanceof Map ? value.keySet() : value)) {
+            if (!text(name) || (value instanceof Map && !(value.get(name) instanceof CharSequence))) {
+                return 'files: expected file names, and in a map their contents as text, not ' + name
             }
         }
         return ''
     }
 
-    /** As Jenkins can keep it: no interpolated strings, neither as values nor as keys. */
+    /** A copy that Jenkins can save: without interpolated strings in values or keys. */
     @NonCPS
-    private static Object taken(Object value) {
+    private static Object storable(Object value) {
         if (value instanceof List) {
             List listed = []
-            for (Object each in value) {
-                listed.add(taken(each))
+            for (Object item in value) {
+                listed.add(storable(item))
             }
             return listed
         }
@@ -163,69 +163,69 @@ class Options implements Serializable {
         }
         Map copy = [:]
         for (Object name in value.keySet()) {
-            copy.put(name.toString(), taken(value.get(name)))
+            copy.put(name.toString(), storable(value.get(name)))
         }
         return copy
     }
 
     @NonCPS
-    private static List<String> missing(String step, Map values, Map env, Map given) {
+    private static List<String> missing(String step, Map values, Map env, Map options) {
         List<String> mistakes = []
         List<String> known = known(step)
-        if (values.server == null && given.server == null) {
-            mistakes.add('server: the URL of Tidegate, here or in the environment as TIDEGATE_URL')
+        if (values.server == null && options.server == null) {
+            mistakes.add('server: missing; give the URL of Tidegate here or in the environment variable TIDEGATE_URL')
         }
         if (known.contains('compose')) {
-            mistakes.addAll(missingForDeploy(values, env, given))
+            mistakes.addAll(missingForDeploy(values, env, options))
         } else if (values.rollout == null && (!known.contains('service') || values.service == null)) {
             String or = known.contains('service') ? ', or service' : ''
-            mistakes.add('rollout: no tidegateDeploy of this build came before; name the rollout' + or)
+            mistakes.add('rollout: missing, because no tidegateDeploy ran before in this build; give rollout' + or)
         }
         if (values.force && values.reason.isEmpty()) {
-            mistakes.add('reason: needed with force')
+            mistakes.add('reason: required with force')
         }
         if (values.archive && !env.workspace) {
-            mistakes.add('archive: needs a workspace; call the step inside an agent')
+            mistakes.add('archive: requires a workspace; call the step inside an agent')
         }
         return mistakes
     }
 
     @NonCPS
-    private static List<String> missingForDeploy(Map values, Map env, Map given) {
+    private static List<String> missingForDeploy(Map values, Map env, Map options) {
         List<String> mistakes = []
-        if (given.service == null) {
-            mistakes.add("service: which one, as environment/name such as 'production/shop'")
+        if (options.service == null) {
+            mistakes.add("service: missing; give environment/name such as 'production/shop'")
         }
         if (values.file != null && values.compose != null) {
-            mistakes.add('file and compose: the path of the Compose file or its text, not both')
+            mistakes.add('file and compose: give the path of the Compose file or its text, not both')
         }
         if (values.file != null && !env.workspace) {
-            mistakes.add('file: needs a workspace; call the step inside an agent, or give the text as compose')
+            mistakes.add('file: requires a workspace; call the step inside an agent, or give the text as compose')
         }
         if (values.files instanceof List && !values.files.isEmpty() && values.file == null) {
-            mistakes.add('files: paths are beside the Compose file; give file, or their texts in a map')
+            mistakes.add('files: paths are relative to the Compose file; also give file, or give the contents in a map')
         }
         if (values.files instanceof Map && values.file == null && values.compose == null) {
-            mistakes.add('files: they belong to a Compose file; give file or compose')
+            mistakes.add('files: require a Compose file; also give file or compose')
         }
         if (!values.variables.isEmpty() && values.file == null && values.compose == null) {
-            mistakes.add('variables: they fill in a Compose file; give file or compose')
+            mistakes.add('variables: require a Compose file; also give file or compose')
         }
         return mistakes
     }
 
     @NonCPS
-    private static Map gate(Map given, List<String> mistakes) {
+    private static Map gate(Map options, List<String> mistakes) {
         Map values = [
             submitter: '', timeout: null, onTimeout: 'rollback', reason: true, message: '', ok: '', milestone: true,
         ]
-        for (String name in given.keySet()) {
+        for (String name in options.keySet()) {
             if (!knownOfGate().contains(name)) {
-                mistakes.add("gate: there is no ${name}; there are ${knownOfGate().join(', ')}".toString())
-            } else if (given.get(name) != null) {
-                String mistake = mistakeInGate(name, given.get(name))
+                mistakes.add("gate: unknown option ${name}; the options are ${knownOfGate().join(', ')}".toString())
+            } else if (options.get(name) != null) {
+                String mistake = mistakeInGate(name, options.get(name))
                 mistakes.addAll(mistake.isEmpty() ? [] : ['gate: ' + mistake])
-                values.put(name, given.get(name))
+                values.put(name, options.get(name))
             }
         }
         values.timeout = values.timeout == null ? 0 : Math.max(0, seconds(values.timeout))
@@ -236,18 +236,18 @@ class Options implements Serializable {
     private static String mistakeInGate(String name, Object value) {
         switch (name) {
             case ['reason', 'milestone']:
-                return value instanceof Boolean ? '' : name + ': true or false, not ' + value
+                return value instanceof Boolean ? '' : name + ': expected true or false, not ' + value
             case 'onTimeout':
                 return oneOf(name, value, ['rollback', 'detach'])
             case 'timeout':
-                boolean form = seconds(value) > 0
-                return form ? '' : "timeout: minutes, a text such as '4h', or [time: 4, unit: 'HOURS'], not " + value
+                boolean valid = seconds(value) > 0
+                return valid ? '' : "timeout: expected minutes, '4h', or [time: 4, unit: 'HOURS'], not " + value
             default:
-                return text(value) ? '' : name + ': a text that is not empty'
+                return text(value) ? '' : name + ': expected text that is not empty'
         }
     }
 
-    /** Of the forms that `timeout` takes; -1 of any other. */
+    /** The seconds of a `timeout`; -1: it is invalid. */
     @NonCPS
     private static int seconds(Object value) {
         Map units = [s: 1, m: 60, h: 3600, d: 86_400, SECONDS: 1, MINUTES: 60, HOURS: 3600, DAYS: 86_400]
@@ -258,11 +258,11 @@ class Options implements Serializable {
             boolean known = value.time instanceof Integer && units.containsKey(value.unit ?: 'MINUTES') && value.size() <= 2
             return known ? value.time * units.get(value.unit ?: 'MINUTES') : -1
         }
-        String form = value.toString()
-        if (!form.matches('[0-9]{1,6}[smhd]')) {
+        String text = value.toString()
+        if (!text.matches('[0-9]{1,6}[smhd]')) {
             return -1
         }
-        int last = form.length() - 1
-        return Integer.parseInt(form.substring(0, last)) * units.get(form.substring(last))
+        int last = text.length() - 1
+        return Integer.parseInt(text.substring(0, last)) * units.get(text.substring(last))
     }
 }

@@ -3,7 +3,7 @@ package io.tidegate
 import com.cloudbees.groovy.cps.NonCPS
 import org.jenkinsci.plugins.workflow.steps.FlowInterruptedException
 
-/** From how a rollout stands to how the build stands. Unknown is never good: it is UNSTABLE. */
+/** Sets the build's result from the rollout's state. An unknown result is never a success: it is UNSTABLE. */
 class Outcome implements Serializable {
     private static final long serialVersionUID = 1L
 
@@ -17,15 +17,14 @@ class Outcome implements Serializable {
         this.options = options
     }
 
-    /** The end of a stage that wants the new release: held and succeeded are good, anything else is an error. */
-    Map concluded(Map rollout) {
-        describe(rollout)
+    /** Ends a stage that deploys: a rollout that succeeded or waits for approval is a success, any other end an error. */
+    Map conclude(Map rollout) {
         archive(rollout)
         if (rollout.phase == 'succeeded') {
-            return succeeded(rollout)
+            return succeed(rollout)
         }
         if (Rollouts.finished(rollout)) {
-            script.error(lost(rollout))
+            script.error(failure(rollout))
         }
         if (Rollouts.waiting(rollout)) {
             script.echo("${rollout.service}: ${rollout.new} waits for ${rollout.approval.kind}: ${client.link(rollout)}")
@@ -33,14 +32,13 @@ class Outcome implements Serializable {
         return Rollouts.summary(rollout, client.link(rollout))
     }
 
-    /** The answer of the checks; without one, the `doubt`. */
-    Map judged(Map rollout, String doubt) {
-        describe(rollout)
+    /** Ends a stage that verifies. A `problem` that is not empty says why there is no verdict. */
+    Map reportVerdict(Map rollout, String problem) {
         archive(rollout)
-        Map verdict = doubt.isEmpty() ? rollout.verdict : [outcome: 'INCONCLUSIVE', message: 'INCONCLUSIVE: ' + doubt]
+        Map verdict = problem.isEmpty() ? rollout.verdict : [outcome: 'INCONCLUSIVE', message: 'INCONCLUSIVE: ' + problem]
         String text = "${rollout.service}: ${rollout.new}: ${verdict.message}"
         if (verdict.outcome == 'FAIL') {
-            script.error(text + '\n' + Texts.indented(evidence(rollout)))
+            script.error(text + '\n' + Messages.indented(evidence(rollout)))
         }
         if (verdict.outcome == 'PASS') {
             script.echo(text)
@@ -50,75 +48,67 @@ class Outcome implements Serializable {
         return Rollouts.summary(rollout, client.link(rollout)) + [verdict: verdict.outcome, message: verdict.message]
     }
 
-    /** The end of a stage that wants the old release: the new one `turned` back, or a rollout that leads there. */
-    Map returned(Map rollout, boolean turned) {
-        describe(rollout)
+    /** Ends a stage that rolls back. `requested`: this rollout was rolled back, otherwise it leads to the older release. */
+    Map reportRollback(Map rollout, boolean requested) {
         archive(rollout)
-        if (rollout.phase == 'failed' || (rollout.phase == 'rolled_back' && !turned)) {
-            script.error(lost(rollout))
+        if (rollout.phase == 'failed' || (rollout.phase == 'rolled_back' && !requested)) {
+            script.error(failure(rollout))
         }
         script.echo("${rollout.service}: ${rollout.phase}: ${rollout.reason}")
         return Rollouts.summary(rollout, client.link(rollout))
     }
 
-    /** The end of a stage at whose gate somebody said no: it was `turned back`, and the build ends as Jenkins wants it. */
-    Map aborted(Map rollout, FlowInterruptedException interruption) {
-        describe(rollout)
+    /** Ends a stage whose gate was rejected. The rollout has rolled back; the build ends as ABORTED. */
+    Map abort(Map rollout, FlowInterruptedException interruption) {
         archive(rollout)
-        script.echo(lost(rollout))
+        script.echo(failure(rollout))
         throw interruption
     }
 
-    /** Why it is not serving, with the evidence. */
-    String lost(Map rollout) {
+    /** Why the rollout did not succeed, with the evidence. */
+    String failure(Map rollout) {
         String headline = rollout.phase == 'rolled_back'
-            ? "${rollout.service}: ${rollout.new} was turned back: ${rollout.reason}"
-            : "${rollout.service}: ${rollout.new} ${rollout.phase}, a person must look: ${rollout.reason}"
-        return headline + '\n' + Texts.indented(evidence(rollout))
+            ? "${rollout.service}: ${rollout.new} was rolled back: ${rollout.reason}"
+            : "${rollout.service}: the rollout to ${rollout.new} ${rollout.phase} and needs manual action: ${rollout.reason}"
+        return headline + '\n' + Messages.indented(evidence(rollout))
     }
 
-    private Map succeeded(Map rollout) {
-        Map told = story(client.events(rollout.id, 0, false))
-        String serves = "${rollout.service}: ${rollout.new} serves"
-        if (told.accepted.isEmpty()) {
-            script.echo(serves)
+    private Map succeed(Map rollout) {
+        Map decisions = decisions(client.events(rollout.id, 0, false))
+        String text = "${rollout.service}: ${rollout.new} is live"
+        if (decisions.accepted.isEmpty()) {
+            script.echo(text)
         } else {
-            script.unstable("${serves}, though the checks could not clear it: ${told.accepted.join('; ')}")
+            script.unstable("${text}, although its checks did not pass: ${decisions.accepted.join('; ')}")
         }
-        return Rollouts.summary(rollout, client.link(rollout)) + [approvals: told.approvals]
+        return Rollouts.summary(rollout, client.link(rollout)) + [approvals: decisions.approvals]
     }
 
-    /** Who approved, and the verdicts that the rollout went on from without a PASS. */
+    /** The `approvals` given, and the verdicts other than PASS that were `accepted`: the rollout continued after them. */
     @NonCPS
-    private static Map story(List events) {
+    private static Map decisions(List events) {
         List approvals = []
         List accepted = []
-        Map last = null
+        Map pending = null
         for (Map event in events) {
             Map data = event.data ?: [:]
             if (event.kind == 'verdict') {
                 boolean counts = data.outcome == 'FAIL' || (data.outcome == 'INCONCLUSIVE' && data.final)
-                last = counts ? event : null
+                pending = counts ? event : null
             } else if (event.kind == 'promoted') {
                 approvals.add([by: data.by, reason: data.reason, at: event.at])
-            } else if (['extended', 'reopened'].contains(event.kind)) {
-                last = null
-            } else if (['stepped', 'succeeded'].contains(event.kind) && last != null) {
-                accepted.add(last.message)
-                last = null
+            } else if (['bake_extended', 'traffic_diverged'].contains(event.kind)) {
+                pending = null
+            } else if (['step_advanced', 'succeeded'].contains(event.kind) && pending != null) {
+                accepted.add(pending.message)
+                pending = null
             }
         }
         return [approvals: approvals, accepted: accepted]
     }
 
     private String evidence(Map rollout) {
-        return (Texts.evidence(client.report(rollout.id)) + [client.link(rollout)]).join('\n')
-    }
-
-    /** One line of the description is this rollout's; the service's CI driver begins it in the same way. */
-    private void describe(Map rollout) {
-        String before = script.currentBuild.description ?: ''
-        script.currentBuild.description = Texts.described(before, rollout, client.link(rollout))
+        return (Messages.evidence(client.report(rollout.id)) + [client.link(rollout)]).join('\n')
     }
 
     private void archive(Map rollout) {
@@ -129,7 +119,7 @@ class Outcome implements Serializable {
             if (checks.status == 200) {
                 script.writeFile(file: 'tidegate-checks.xml', text: checks.text, encoding: 'UTF-8')
             } else {
-                script.echo('No tidegate-checks.xml: ' + Texts.refusal(checks, client.server))
+                script.echo('Cannot write tidegate-checks.xml: ' + Messages.refusal(checks, client.server))
             }
             script.archiveArtifacts(artifacts: 'tidegate.json, tidegate-checks.xml')
         }

@@ -1,6 +1,6 @@
 package io.tidegate
 
-/** Deploy, verify and promote as one. */
+/** Deploys, verifies and promotes in one step. */
 class Pipeline implements Serializable {
     private static final long serialVersionUID = 1L
 
@@ -11,17 +11,17 @@ class Pipeline implements Serializable {
     }
 
     Map run() {
-        Map rollout = session.client.within {
-            Map begun = new Deploy(session).followed('approval')
-            Rollouts.waiting(begun) ? judged(begun.id) : begun
+        Map rollout = session.client.withToken {
+            Map deployed = new Deploy(session).follow('approval')
+            Rollouts.waiting(deployed) ? verify(deployed.id) : deployed
         }
-        return new Promote(session).passed(rollout)
+        return new Promote(session).promoteAll(rollout)
     }
 
-    /** Who decides shall see how it stands now, not how it stood when the hold began. The log tells the verdict. */
-    private Map judged(String id) {
-        new Verify(session).judged(id)
-        return session.guarded(id) {
+    /** Runs the checks again, so that the person decides on a current verdict. The log has the verdict. */
+    private Map verify(String id) {
+        new Verify(session).verify(id)
+        return session.handlingAbort(id) {
             session.follower.follow(id, 'approval', null)
         }
     }

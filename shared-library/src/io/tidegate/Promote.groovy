@@ -3,19 +3,19 @@ package io.tidegate
 import org.jenkinsci.plugins.workflow.steps.FlowInterruptedException
 
 /**
- * Leads a rollout through its holds: with a gate each opens an input, without one the plan's approvals are given by the
- * build itself. What the service says has the last word, since it may have been settled there meanwhile.
+ * Leads a rollout through its approvals. With a gate each approval opens an input; without one the build gives the plan's
+ * approvals itself. The service has the final say, because it may have been decided there meanwhile.
  */
 class Promote implements Serializable {
     private static final long serialVersionUID = 1L
-    private static final int MOST_REFUSALS = 5 // of people who may not approve; then it is no mistake of theirs
+    private static final int MAX_REFUSALS = 5 // of approvers who are not permitted to approve; then the build fails
 
     final Session session
-    Map place = null // the approval that is being passed
-    long opened = 0 // when it was first shown
-    boolean given = false // the build's own approval of it
-    int refused = 0
-    FlowInterruptedException interruption = null // somebody said no
+    Map current = null // the approval that the rollout waits for
+    long openedAt = 0 // when the build first reached it, in milliseconds
+    boolean given = false // whether the build has approved it itself
+    int refusals = 0
+    FlowInterruptedException interruption = null // the gate was rejected
 
     Promote(Session session) {
         this.session = session
@@ -23,150 +23,153 @@ class Promote implements Serializable {
 
     Map run() {
         String id = session.options.rollout
-        Map rollout = session.client.within {
-            session.follower.skip(id)
-            session.guarded(id) { session.follower.follow(id, 'approval', null) }
+        Map rollout = session.client.withToken {
+            session.follower.skipPast(id)
+            session.handlingAbort(id) { session.follower.follow(id, 'approval', null) }
         }
-        return passed(rollout)
+        return promoteAll(rollout)
     }
 
-    /** Through this hold, or through all that follow. */
-    Map passed(Map begun) {
-        Map rollout = begun
+    /** Passes this approval, or with `until: 'end'` all approvals. */
+    Map promoteAll(Map start) {
+        Map rollout = start
         Map first = rollout.approval
         while (!Rollouts.finished(rollout)) {
-            if (session.options.until == 'approval' && !Rollouts.samePlace(first, rollout.approval)) {
+            if (session.options.until == 'approval' && !Rollouts.sameApproval(first, rollout.approval)) {
                 break
             }
-            arrive(rollout.approval)
-            rollout = session.options.gate ? asked(rollout) : ungated(rollout)
+            arriveAt(rollout.approval)
+            rollout = session.options.gate ? passGate(rollout) : passWithoutGate(rollout)
         }
         Map last = rollout
-        return session.client.within {
-            interruption == null ? session.outcome.concluded(last) : session.outcome.aborted(last, interruption)
+        return session.client.withToken {
+            interruption == null ? session.outcome.conclude(last) : session.outcome.abort(last, interruption)
         }
     }
 
-    private void arrive(Map approval) {
-        if (!Rollouts.samePlace(place, approval)) {
-            opened = new Date().getTime()
+    private void arriveAt(Map approval) {
+        if (!Rollouts.sameApproval(current, approval)) {
+            openedAt = new Date().getTime()
             given = false
-            refused = 0
+            refusals = 0
         }
-        place = approval
+        current = approval
     }
 
     // -- without a gate -----------------------------------------------------------------------------------------------
 
-    /** A decision is a person's: what the checks could not clear, the build does not clear either. */
-    private Map ungated(Map rollout) {
-        boolean mine = rollout.approval.kind == 'approval' && !given
-        given = given || mine
-        return session.client.within {
-            if (mine) {
-                Map said = promoted(rollout.approval.binding, rollout, session.person(), session.reason())
-                if (!settledElsewhere(said)) {
-                    session.client.wanted(said)
+    /** The build approves what the plan asks for. A decision about a verdict that is not PASS is left to a person. */
+    private Map passWithoutGate(Map rollout) {
+        boolean approves = rollout.approval.kind == 'approval' && !given
+        given = given || approves
+        return session.client.withToken {
+            if (approves) {
+                Map response = promote(rollout.approval.binding, rollout, session.person(), session.reason())
+                if (!decidedElsewhere(response)) {
+                    session.client.requireBody(response)
                 }
             } else {
-                session.script.echo("Waiting for a person's ${rollout.approval.kind}: ${session.client.link(rollout)}")
+                String link = session.client.link(rollout)
+                session.script.echo("Waiting for the ${rollout.approval.kind} of a person outside Jenkins: ${link}")
             }
-            session.guarded(rollout.id) { session.follower.follow(rollout.id, 'approval', rollout.approval) }
+            session.handlingAbort(rollout.id) { session.follower.follow(rollout.id, 'approval', rollout.approval) }
         }
     }
 
     // -- with a gate --------------------------------------------------------------------------------------------------
 
-    /** One input, and what came of it. */
-    private Map asked(Map rollout) {
-        Map report = session.client.within {
-            session.guarded(rollout.id) { session.client.report(rollout.id) }
+    /** Opens one input and returns the rollout after it. */
+    private Map passGate(Map rollout) {
+        Map report = session.client.withToken {
+            session.handlingAbort(rollout.id) { session.client.report(rollout.id) }
         }
         Map answer = null
         FlowInterruptedException thrown = null
         try {
             Gate gate = new Gate(session.script, session.options.gate)
-            answer = gate.ask(rollout, report, session.client.link(rollout), left())
+            answer = gate.open(rollout, report, session.client.link(rollout), secondsLeft())
         } catch (FlowInterruptedException interrupted) {
-            thrown = interrupted // what it means depends on how the rollout stands now
+            thrown = interrupted // its meaning depends on the rollout's state now
         }
-        return session.client.within {
-            session.guarded(rollout.id) { thrown == null ? answered(rollout, answer) : unanswered(rollout, thrown) }
+        return session.client.withToken {
+            session.handlingAbort(rollout.id) { thrown == null ? approve(rollout, answer) : reject(rollout, thrown) }
         }
     }
 
-    private Map answered(Map shown, Map answer) {
+    private Map approve(Map shown, Map answer) {
         Map now = session.client.rollout(shown.id)
-        if (!Rollouts.samePlace(shown.approval, now.approval)) {
-            session.script.echo(Rollouts.waiting(now) ? 'It stands otherwise by now' : 'It was settled elsewhere')
+        if (!Rollouts.sameApproval(shown.approval, now.approval)) {
+            session.script.echo(Rollouts.waiting(now)
+                ? 'The rollout changed while the gate was open'
+                : 'The approval was decided outside Jenkins')
             return session.follower.follow(now.id, 'approval', null)
         }
         session.script.echo("Approved by ${answer.approver}${answer.reason ? ': ' + answer.reason : ''}")
-        Map said = promoted(shown.approval.binding, now, answer.approver, answer.reason ?: session.reason())
-        if (said.status < 300) {
+        Map response = promote(shown.approval.binding, now, answer.approver, answer.reason ?: session.reason())
+        if (response.status < 300) {
             return session.follower.follow(now.id, 'approval', now.approval)
         }
-        refused++
-        if (!settledElsewhere(said) && (said.body.code != 'may-not-approve' || refused >= MOST_REFUSALS)) {
-            session.client.wanted(said)
+        refusals++
+        if (!decidedElsewhere(response) && (response.body.code != 'may-not-approve' || refusals >= MAX_REFUSALS)) {
+            session.client.requireBody(response)
         }
-        // another person may be the right one, and what has changed is shown anew
-        session.script.echo(Texts.refusal(said, session.client.server))
+        // the gate opens again: for another person, or with what has changed
+        session.script.echo(Messages.refusal(response, session.client.server))
         return session.follower.follow(now.id, 'approval', null)
     }
 
-    /** Nobody approved in time, somebody said no, or the service closed the input since it turned back. */
-    private Map unanswered(Map shown, FlowInterruptedException thrown) {
+    /** The input ended without an approval: it timed out, was rejected, or the service closed it. */
+    private Map reject(Map shown, FlowInterruptedException thrown) {
         Map now = session.client.rollout(shown.id)
         Map gate = session.options.gate
-        boolean expired = gate.timeout > 0 && left() <= 1
+        boolean timedOut = gate.timeout > 0 && secondsLeft() <= 1
         boolean waits = Rollouts.waiting(now) && now.approval.step == shown.approval.step
-        if (Rollouts.turned(now) || (expired && !waits)) {
-            session.script.echo('It was settled elsewhere')
+        if (Rollouts.unsuccessful(now) || (timedOut && !waits)) {
+            session.script.echo('The approval was decided outside Jenkins')
             return session.follower.follow(now.id, 'approval', null)
         }
-        if (!waits || (!expired && session.options.onAbort == 'detach')) {
-            throw thrown // the build was aborted, though the gate was open by then
+        if (!waits || (!timedOut && session.options.onAbort == 'detach')) {
+            throw thrown // the build was aborted while the gate was open
         }
-        String why = expired ? 'nobody approved within ' + Texts.duration(gate.timeout) : 'turned down in Jenkins'
-        if (expired && gate.onTimeout == 'detach') {
-            session.script.error("${now.new}: ${why}; it still waits: ${session.client.link(now)}")
+        String reason = timedOut ? 'no approval within ' + Messages.duration(gate.timeout) : 'rejected in Jenkins'
+        if (timedOut && gate.onTimeout == 'detach') {
+            session.script.error("${now.new}: ${reason}. The rollout still waits: ${session.client.link(now)}")
         }
-        interruption = expired ? null : thrown
-        return turnedDown(now, why)
+        interruption = timedOut ? null : thrown
+        return rollBack(now, reason)
     }
 
-    private Map turnedDown(Map rollout, String why) {
-        String reason = 'Jenkins: ' + session.script.env.JOB_NAME + ' #' + session.script.env.BUILD_NUMBER + ': ' + why
-        Map said = session.rollback(rollout.id, '/gate', reason, '')
-        if (!settledElsewhere(said)) {
-            session.client.wanted(said)
+    private Map rollBack(Map rollout, String cause) {
+        String reason = 'Jenkins: ' + session.script.env.JOB_NAME + ' #' + session.script.env.BUILD_NUMBER + ': ' + cause
+        Map response = session.rollback(rollout.id, '/gate', reason, '')
+        if (!decidedElsewhere(response)) {
+            session.client.requireBody(response)
         }
-        session.script.echo(why)
+        session.script.echo("Rolling back ${rollout.new}: ${cause}")
         return session.follower.follow(rollout.id, 'end', null)
     }
 
     // -- both ---------------------------------------------------------------------------------------------------------
 
-    /** Bound to what was shown: nothing else is approved. Each approval of a hold has a key of its own. */
-    private Map promoted(String binding, Map rollout, String person, String reason) {
+    /** Approves what was shown and nothing else: `binding` says what. Each approval has a key of its own. */
+    private Map promote(String binding, Map rollout, String person, String reason) {
         Map approval = rollout.approval
         String key = session.key('/promote-' + approval.step + '-' + approval.kind + '-' + approval.given.size())
-        Map body = session.wish(reason, person) + [binding: binding]
+        Map body = session.signalBody(reason, person) + [binding: binding]
         return session.client.post('/v1/rollouts/' + rollout.id + '/promote', body, key)
     }
 
-    private boolean settledElsewhere(Map said) {
-        return said.status == 412 || said.body.code == 'illegal-move'
+    private boolean decidedElsewhere(Map response) {
+        return response.status == 412 || response.body.code == 'illegal-move'
     }
 
-    /** Seconds until the gate's time is over; 0 when it has none. */
-    private int left() {
-        int whole = session.options.gate.timeout
-        if (whole == 0) {
+    /** Seconds until the gate times out, at least 1; 0: it never does. */
+    private int secondsLeft() {
+        int timeout = session.options.gate.timeout
+        if (timeout == 0) {
             return 0
         }
-        long gone = Math.round((double) (new Date().getTime() - opened) / 1000.0d)
-        return (int) Math.max(1L, whole - gone)
+        long elapsed = Math.round((double) (new Date().getTime() - openedAt) / 1000.0d)
+        return (int) Math.max(1L, timeout - elapsed)
     }
 }

@@ -2,7 +2,7 @@ package io.tidegate
 
 import com.cloudbees.groovy.cps.NonCPS
 
-/** Questions to a rollout as the service tells it. */
+/** Questions about a rollout as the API shows it. */
 class Rollouts implements Serializable {
     private static final long serialVersionUID = 1L
 
@@ -11,9 +11,9 @@ class Rollouts implements Serializable {
         return ['succeeded', 'rolled_back', 'failed'].contains(rollout.phase)
     }
 
-    /** Whether it goes back, has gone back, or was halted. */
+    /** Whether it rolls back, has rolled back, or was halted. */
     @NonCPS
-    static boolean turned(Map rollout) {
+    static boolean unsuccessful(Map rollout) {
         return ['rolling_back', 'rolled_back', 'failed'].contains(rollout.phase)
     }
 
@@ -22,42 +22,42 @@ class Rollouts implements Serializable {
         return rollout.approval != null
     }
 
-    /** Whether following may stop: at the `verdict`, the `approval`, or the `end`. A hold that is `passing` is passed over. */
+    /** Whether to stop following: at the `verdict`, the `approval` or the `end`. The approval `given` does not count. */
     @NonCPS
-    static boolean reached(Map rollout, String until, Map passing) {
+    static boolean reached(Map rollout, String until, Map given) {
         if (finished(rollout)) {
             return true
         }
         if (rollout.phase == 'rolling_back' || until == 'end') {
-            return false // the stage has failed, and how that ends matters whatever was asked
+            return false // the stage has failed, and how the rollback ends matters
         }
         if (waiting(rollout)) {
-            return !unchanged(passing, rollout.approval)
+            return !unchanged(given, rollout.approval)
         }
         Map verdict = rollout.verdict
         boolean counts = verdict != null && (verdict.final || verdict.outcome == 'FAIL')
         return until == 'verdict' && (rollout.cursor > 0 || counts)
     }
 
-    /** Whether a hold is the one that was shown, and nobody has approved it since. */
+    /** Whether it is still the same approval, and nobody has approved since. */
     @NonCPS
-    static boolean unchanged(Map shown, Map now) {
-        return samePlace(shown, now) && shown.given.size() == now.given.size()
+    static boolean unchanged(Map before, Map now) {
+        return sameApproval(before, now) && before.given.size() == now.given.size()
     }
 
     @NonCPS
-    static boolean samePlace(Map shown, Map now) {
-        return shown != null && now != null && shown.step == now.step && shown.kind == now.kind
+    static boolean sameApproval(Map before, Map now) {
+        return before != null && now != null && before.step == now.step && before.kind == now.kind
     }
 
-    /** Whether a rollout was asked for by this very build. */
+    /** Whether this build requested the rollout. */
     @NonCPS
     static boolean ownedBy(Map rollout, String job, int number) {
         return rollout.build != null && rollout.build.job == job && rollout.build.number == number
     }
 
     @NonCPS
-    static boolean told(List events, String kind) {
+    static boolean hasEvent(List events, String kind) {
         for (Map event in events) {
             if (event.kind == kind) {
                 return true
@@ -66,22 +66,22 @@ class Rollouts implements Serializable {
         return false
     }
 
-    /** What a step returns: small, plain, and the same for all of them. */
+    /** What every step returns. */
     @NonCPS
     static Map summary(Map rollout, String link) {
         Map verdict = rollout.verdict ?: [:]
         return [
-            rollout : rollout.id,
-            service : rollout.service,
-            release : rollout.new,
-            image   : rollout.image,
-            digest  : rollout.digest,
-            phase   : rollout.phase,
-            reason  : rollout.reason,
-            waiting : rollout.approval == null ? null : rollout.approval.kind,
-            verdict : verdict.outcome,
+            rollout: rollout.id,
+            service: rollout.service,
+            release: rollout.new,
+            image  : rollout.image,
+            digest : rollout.digest,
+            phase  : rollout.phase,
+            reason : rollout.reason,
+            waiting: rollout.approval == null ? null : rollout.approval.kind,
+            verdict: verdict.outcome,
             message: verdict.message,
-            link    : link,
+            link   : link,
         ]
     }
 }

@@ -2,10 +2,10 @@ package io.tidegate
 
 import org.jenkinsci.plugins.workflow.steps.FlowInterruptedException
 
-/** What one call of a step works with: the script that runs, its options, and the parts that talk to the service. */
+/** The context of one call of a step: the running script, the options, and the parts that use the API. */
 class Session implements Serializable {
     private static final long serialVersionUID = 1L
-    private static final int ABORT_SECONDS = 60 // an aborted build shall end soon, even when the service is silent
+    private static final int ABORT_SECONDS = 60 // an aborted build must end soon, even when the service does not respond
 
     final script
     final String step
@@ -23,25 +23,26 @@ class Session implements Serializable {
         this.outcome = new Outcome(script, client, options)
     }
 
-    static Session of(script, String step, Map given) {
-        return new Session(script, step, Options.checked(script, step, given))
+    static Session of(script, String step, Map options) {
+        return new Session(script, step, Options.checked(script, step, options))
     }
 
-    /** This build, as the service knows it. */
+    /** This build, as the API represents it. */
     Map build() {
         return [job: script.env.JOB_NAME, number: Integer.parseInt(script.env.BUILD_NUMBER), url: script.env.BUILD_URL ?: '']
     }
 
-    String key(String what) {
-        return Keys.of(script.env.JOB_NAME, script.env.BUILD_NUMBER, options.stage + what)
+    /** The Idempotency-Key of a request; `suffix` tells the requests of one stage apart. */
+    String key(String suffix) {
+        return Keys.of(script.env.JOB_NAME, script.env.BUILD_NUMBER, options.stage + suffix)
     }
 
-    /** The reason that was given, or which build asks. */
+    /** The given reason, or the name of the build. */
     String reason() {
-        return Texts.oneLine(options.reason ?: 'Jenkins: ' + script.env.JOB_NAME + ' #' + script.env.BUILD_NUMBER)
+        return Messages.singleLine(options.reason ?: 'Jenkins: ' + script.env.JOB_NAME + ' #' + script.env.BUILD_NUMBER)
     }
 
-    /** For whom it is asked; empty when the token shall speak for itself. */
+    /** The person on whose behalf to act; empty: the token acts for itself. */
     String person() {
         if (options.onBehalfOf != true) {
             return options.onBehalfOf ?: ''
@@ -50,45 +51,45 @@ class Session implements Serializable {
         return causes.isEmpty() ? '' : causes[0].userId ?: ''
     }
 
-    /** A wish's body. */
-    Map wish(String reason, String person) {
-        Map body = [reason: Texts.oneLine(reason)]
+    /** The body of a promote, rollback or verify request. */
+    Map signalBody(String reason, String person) {
+        Map body = [reason: Messages.singleLine(reason)]
         if (!person.isEmpty()) {
             body.on_behalf_of = person
         }
         return body
     }
 
-    Map rollback(String id, String what, String reason, String person) {
-        return client.post('/v1/rollouts/' + id + '/rollback', wish(reason, person), key(what))
+    Map rollback(String id, String suffix, String reason, String person) {
+        return client.post('/v1/rollouts/' + id + '/rollback', signalBody(reason, person), key(suffix))
     }
 
-    /** When the build is aborted meanwhile, the rollout is turned back or left alone, and the abort goes on. */
-    Map guarded(String id, Closure work) {
+    /** Runs `work`. If the build is aborted meanwhile, handles the rollout and rethrows the abort. */
+    Map handlingAbort(String id, Closure work) {
         try {
             return work()
         } catch (FlowInterruptedException interruption) {
-            leave(id)
+            handleAbort(id)
             throw interruption
         }
     }
 
-    /** What an aborted build does about its rollout. It never hides the abort, so it throws nothing itself. */
-    void leave(String id) {
+    /** Rolls back the rollout of an aborted build, or leaves it alone. Throws nothing, which would hide the abort. */
+    void handleAbort(String id) {
         if (options.onAbort == 'detach') {
-            script.echo("The build was aborted; rollout ${id} goes on by itself")
+            script.echo("The build was aborted. Rollout ${id} continues without it.")
             return
         }
         try {
             script.timeout(time: ABORT_SECONDS, unit: 'SECONDS') {
-                String why = 'Jenkins: ' + script.env.JOB_NAME + ' #' + script.env.BUILD_NUMBER + ' was aborted'
-                Map answer = rollback(id, '/abort', why, '')
-                script.echo(answer.status < 300
-                    ? "The build was aborted; rollout ${id} is being turned back"
-                    : "The build was aborted. ${Texts.refusal(answer, client.server)}")
+                String reason = 'Jenkins: ' + script.env.JOB_NAME + ' #' + script.env.BUILD_NUMBER + ' was aborted'
+                Map response = rollback(id, '/abort', reason, '')
+                script.echo(response.status < 300
+                    ? "The build was aborted. Rolling back rollout ${id}."
+                    : "The build was aborted. ${Messages.refusal(response, client.server)}")
             }
         } catch (Exception failure) {
-            script.echo("The build was aborted, and rollout ${id} could not be turned back: ${failure.getMessage()}")
+            script.echo("The build was aborted, and rollout ${id} could not be rolled back: ${failure.getMessage()}")
         }
     }
 }

@@ -1,6 +1,6 @@
 package io.tidegate
 
-/** Has the present step judged now. */
+/** Runs the checks of the current step now. */
 class Verify implements Serializable {
     private static final long serialVersionUID = 1L
 
@@ -11,33 +11,34 @@ class Verify implements Serializable {
     }
 
     Map run() {
-        return session.client.within {
-            session.follower.skip(session.options.rollout)
-            Map found = judged(session.options.rollout)
-            Rollouts.finished(found.rollout)
-                ? session.outcome.concluded(found.rollout)
-                : session.outcome.judged(found.rollout, found.doubt)
+        return session.client.withToken {
+            session.follower.skipPast(session.options.rollout)
+            Map result = verify(session.options.rollout)
+            Rollouts.finished(result.rollout)
+                ? session.outcome.conclude(result.rollout)
+                : session.outcome.reportVerdict(result.rollout, result.problem)
         }
     }
 
-    /** The `rollout` with a new verdict, or as it ended; and the `doubt`, empty when there is a verdict. */
-    Map judged(String id) {
+    /** Returns the `rollout` with a new verdict or at its end; `problem` says why there is no verdict, else it is empty. */
+    Map verify(String id) {
         Map before = session.client.rollout(id)
         if (Rollouts.finished(before)) {
-            return [rollout: before, doubt: '']
+            return [rollout: before, problem: '']
         }
-        Map answer = session.client.post('/v1/rollouts/' + id + '/verify', session.wish(session.reason(), ''), '')
-        if (answer.body.code == 'illegal-move') {
-            return [rollout: session.client.rollout(id), doubt: answer.body.detail]
+        Map body = session.signalBody(session.reason(), '')
+        Map response = session.client.post('/v1/rollouts/' + id + '/verify', body, '')
+        if (response.body.code == 'illegal-move') {
+            return [rollout: session.client.rollout(id), problem: response.body.detail]
         }
-        session.client.wanted(answer)
-        Map rollout = session.guarded(id) { awaited(id, before) }
-        boolean fresh = rollout.verdict != null && (before.verdict == null || rollout.verdict.at != before.verdict.at)
-        return [rollout: rollout, doubt: fresh ? '' : 'no verdict within ' + Texts.duration(session.options.wait)]
+        session.client.requireBody(response)
+        Map rollout = session.handlingAbort(id) { awaitVerdict(id, before) }
+        boolean isNew = rollout.verdict != null && (before.verdict == null || rollout.verdict.at != before.verdict.at)
+        return [rollout: rollout, problem: isNew ? '' : 'no verdict within ' + Messages.duration(session.options.wait)]
     }
 
-    /** A FAIL turns the rollout back, or waits for a person, in the engine's next moment. */
-    private Map awaited(String id, Map before) {
+    /** After a FAIL the engine rolls back or waits for a person a moment later, so it is followed until then. */
+    private Map awaitVerdict(String id, Map before) {
         Map rollout = session.follower.followToVerdict(id, before, session.options.wait)
         boolean failed = rollout.verdict != null && rollout.verdict.outcome == 'FAIL'
         return failed ? session.follower.follow(id, 'approval', null) : rollout

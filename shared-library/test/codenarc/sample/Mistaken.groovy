@@ -3,20 +3,20 @@ package sample
 import com.cloudbees.groovy.cps.NonCPS
 import io.tidegate.Follower
 
-/** Makes the mistake of each rule once: the rules are trusted only as long as they find them all here. */
+/** Contains one mistake per rule: the check fails when a rule does not find its mistake here. */
 class Mistaken {
     def script
 
     String toString() {
-        return "${ -> 'evaluated when it is too late' }"
+        return "${ -> 'evaluated too late' }"
     }
 
     @NonCPS
-    void tell() {
-        new Follower(null, null).skip('r1')
+    void callStep() {
+        new Follower(null, null).skipPast('r1')
     }
 
-    void kept() {
+    void holdThread() {
         Thread thread = new Thread()
         script.echo(thread.name)
         [2, 1].sort { it }

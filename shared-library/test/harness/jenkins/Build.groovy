@@ -1,26 +1,26 @@
-package played
+package jenkins
 
 import groovy.json.JsonOutput
 import groovy.json.JsonSlurper
 import org.jenkinsci.plugins.workflow.steps.FlowInterruptedException
 
-/** A build that plays a scenario: each step is a method here, and everything it did is told at the end. */
+/** A simulated build. Each Jenkins step is a method here; `record` collects what the build did. */
 class Build {
     private static final Map UNITS = [SECONDS: 1, MINUTES: 60, HOURS: 3600, DAYS: 86_400]
 
     final Map scenario
     final Env env = new Env()
     final CurrentBuild currentBuild = new CurrentBuild()
-    final Kept kept
-    final Map told = [echo: [], inputs: [], milestones: 0, requests: [], sleeps: [], unstable: [], written: [:], archived: []]
-    private final List<Map> events // of the scenario: inputs, aborts and restarts that are still to come
-    private final List<Double> deadlines = [] // of the enclosing `timeout` blocks, in the scenario's time
-    private double clock = 0
+    final SavedState savedState
+    final Map record = [echo: [], inputs: [], milestones: 0, requests: [], sleeps: [], unstable: [], written: [:], archived: []]
+    private final List<Map> events // inputs, aborts and restarts of the scenario that are still to come
+    private final List<Double> deadlines = [] // of the enclosing `timeout` blocks, on `clock`
+    private double clock = 0 // simulated seconds
 
     Build(Map scenario) {
         this.scenario = scenario
         this.events = (scenario.script ?: []).collect { new LinkedHashMap(it) }
-        this.kept = new Kept((scenario.credentials ?: [:]).values())
+        this.savedState = new SavedState((scenario.credentials ?: [:]).values())
         env.fill([JOB_NAME: 'shop', BUILD_NUMBER: '1', BUILD_URL: 'http://jenkins.example/job/shop/1/'])
         env.fill(scenario.files == null ? [:] : [WORKSPACE: '/workspace'])
         env.fill(scenario.env ?: [:])
@@ -28,38 +28,38 @@ class Build {
     }
 
     Object step(String name, List arguments) {
-        kept.check(name, arguments)
-        String told = about(name, arguments)
-        happens('abort', name, told) { throw new FlowInterruptedException('aborted') }
-        overdue()
+        savedState.check(name, arguments)
+        String subject = subjectOf(name, arguments)
+        interrupt('abort', name, subject) { throw new FlowInterruptedException('aborted') }
+        checkDeadlines()
         Object result = this.invokeMethod('_' + name, arguments as Object[])
-        happens('restart', name, told) { throw new IllegalStateException('Jenkins was restarted meanwhile') }
-        kept.check(name, result)
+        interrupt('restart', name, subject) { throw new IllegalStateException('Jenkins restarted') }
+        savedState.check(name, result)
         return result
     }
 
-    /** `GET /v1/rollouts/…` for a request, the id for an input; for the scenario's `match`. */
-    private static String about(String name, List arguments) {
+    /** What `match` of a scenario is compared with: `GET /v1/rollouts/…` for a request, the ID for an input. */
+    private static String subjectOf(String name, List arguments) {
         if (name == 'httpRequest') {
             return arguments[0].httpMode + ' ' + new URL(arguments[0].url).file
         }
         return name == 'input' ? arguments[0].id : ''
     }
 
-    /** An `abort` or a `restart` of the scenario comes at the `call`-th call of its step that matches. */
-    private void happens(String kind, String name, String told, Closure what) {
+    /** Runs `action` if the scenario has an `abort` or `restart` for this call: the `call`-th one that matches. */
+    private void interrupt(String kind, String name, String subject, Closure action) {
         Map due = events.find { it[kind]?.file && new File(it[kind].file).exists() }
-        events.findAll { it[kind] && !it[kind].file && it[kind].step == name && told =~ (it[kind].match ?: '') }.each {
-            it.seen = (it.seen ?: 0) + 1
-            due = it.seen == (it[kind].call ?: 1) ? it : due
+        events.findAll { it[kind] && !it[kind].file && it[kind].step == name && subject =~ (it[kind].match ?: '') }.each {
+            it.calls = (it.calls ?: 0) + 1
+            due = it.calls == (it[kind].call ?: 1) ? it : due
         }
         if (due != null) {
             events.remove(due)
-            what()
+            action()
         }
     }
 
-    private void overdue() {
+    private void checkDeadlines() {
         if (deadlines && clock > deadlines.min()) {
             throw new FlowInterruptedException('timeout')
         }
@@ -71,15 +71,15 @@ class Build {
         if ((scenario.credentials ?: [:]).values().any { message.toString().contains(it) }) {
             throw new IllegalStateException('the token is in the log')
         }
-        told.echo << message.toString()
+        record.echo << message.toString()
     }
 
     void _error(Object message) {
-        throw new Failed(message.toString())
+        throw new AbortException(message.toString())
     }
 
     void _unstable(Object message) {
-        told.unstable << message.toString()
+        record.unstable << message.toString()
         currentBuild.result = 'UNSTABLE'
     }
 
@@ -89,12 +89,12 @@ class Build {
     }
 
     void _milestone() {
-        told.milestones++
+        record.milestones++
     }
 
     void _sleep(Map options) {
         double seconds = options.time * UNITS[options.unit]
-        told.sleeps << seconds
+        record.sleeps << seconds
         clock += seconds
         Thread.sleep((long) (seconds * 1000 * (scenario.scale ?: 1)))
     }
@@ -112,12 +112,12 @@ class Build {
         return options
     }
 
-    Object _withCredentials(List wanted, Closure body) {
+    Object _withCredentials(List bindings, Closure body) {
         Map<String, String> bound = [:]
-        wanted.each {
+        bindings.each {
             String secret = (scenario.credentials ?: [:])[it.credentialsId]
             if (secret == null) {
-                throw new Failed("Could not find credentials entry with ID '${it.credentialsId}'")
+                throw new AbortException("Could not find credentials entry with ID '${it.credentialsId}'")
             }
             bound[it.variable] = secret
         }
@@ -130,10 +130,10 @@ class Build {
     }
 
     Object _httpRequest(Map options) {
-        long begun = System.currentTimeMillis()
-        def response = Http.ask(options)
-        clock += (System.currentTimeMillis() - begun) / 1000.0
-        told.requests << [
+        long start = System.currentTimeMillis()
+        def response = HttpRequest.send(options)
+        clock += (System.currentTimeMillis() - start) / 1000.0
+        record.requests << [
             method: options.httpMode,
             path  : new URL(options.url).file,
             status: response.status,
@@ -144,10 +144,10 @@ class Build {
     }
 
     Object _input(Map options) {
-        told.inputs << (options + [bound: env.bound()])
+        record.inputs << (options + [bound: env.bound()])
         Map answer = events.find { it.input }
         if (answer == null) {
-            throw new Failed("nobody answers the input ${options.id}")
+            throw new AbortException("the scenario has no answer for the input ${options.id}")
         }
         events.remove(answer)
         if (answer.input.shown) {
@@ -155,7 +155,7 @@ class Build {
             shown.setText(JsonOutput.toJson([id: options.id, message: options.message]), 'UTF-8')
             shown.renameTo(answer.input.shown)
         }
-        return Answer.of(answer.input, options, env, deadlines ? deadlines.min() - clock : 0)
+        return InputAnswer.of(answer.input, options, env, deadlines ? deadlines.min() - clock : 0)
     }
 
     String _readFile(Map options) {
@@ -167,10 +167,10 @@ class Build {
     }
 
     void _writeFile(Map options) {
-        told.written[options.file] = options.text
+        record.written[options.file] = options.text
     }
 
     void _archiveArtifacts(Map options) {
-        told.archived << options.artifacts
+        record.archived << options.artifacts
     }
 }

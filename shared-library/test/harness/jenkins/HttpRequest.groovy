@@ -1,12 +1,12 @@
-package played
+package jenkins
 
-/** The `httpRequest` step as http_request 1.25 does it, with a real request. */
-class Http {
+/** The `httpRequest` step as http_request 1.25 implements it, with a real request. */
+class HttpRequest {
     private static final List<String> PARAMETERS = [
         'url', 'httpMode', 'contentType', 'requestBody', 'customHeaders', 'validResponseCodes', 'timeout', 'quiet',
     ]
 
-    static Response ask(Map options) {
+    static Response send(Map options) {
         List<String> unknown = options.keySet().findAll { !PARAMETERS.contains(it) } as List
         if (unknown) {
             throw new IllegalArgumentException("httpRequest has no ${unknown.join(', ')}")
@@ -14,16 +14,16 @@ class Http {
         if (options.customHeaders.any { it.name == 'Authorization' && !(it.maskValue && it.value instanceof String) }) {
             throw new IllegalArgumentException('the token must be masked and not interpolated')
         }
-        Response response = send(options)
+        Response response = exchange(options)
         if (options.validResponseCodes != '100:599' && response.status >= 400) {
-            throw new Failed("Fail: Status code ${response.status} is not in the accepted range")
+            throw new AbortException("Fail: Status code ${response.status} is not in the accepted range")
         }
         return response
     }
 
-    private static Response send(Map options) {
+    private static Response exchange(Map options) {
         if (!(options.requestBody ==~ /\p{ASCII}*/)) {
-            throw new IllegalArgumentException('in which encoding the body is sent is the affair of the plugin: keep to ASCII')
+            throw new IllegalArgumentException('the body must be ASCII, because the plugin chooses the encoding')
         }
         try {
             HttpURLConnection connection = (HttpURLConnection) new URL(options.url).openConnection()
@@ -45,7 +45,7 @@ class Http {
         }
     }
 
-    /** The declared one; else what the media type is known to have; else the controller's own, which may be any. */
+    /** The declared charset, or that of the media type, or the controller's default, which can be any. */
     private static String charset(String contentType) {
         List<String> parts = (contentType ?: '').toLowerCase().split(';')*.trim()
         String declared = parts.find { it.startsWith('charset=') }

@@ -1,11 +1,11 @@
-package played
+package jenkins
 
 import groovy.transform.CompileStatic
 
-/** Writes objects as Jenkins does; the script itself it keeps in its own way. */
+/** Serialises as Jenkins does. Jenkins saves the script itself in another way. */
 @CompileStatic
-class Output extends ObjectOutputStream {
-    Output(OutputStream target) {
+class StateOutput extends ObjectOutputStream {
+    StateOutput(OutputStream target) {
         super(target)
         enableReplaceObject(true)
     }

@@ -1,6 +1,6 @@
-package played
+package jenkins
 
-/** `env`: what was set, the credentials of the enclosing blocks before it; null for what nobody set. */
+/** `env`: the credentials of the enclosing blocks first, then the variables that were set; null for any other. */
 class Env implements Serializable {
     private static final long serialVersionUID = 1L
     private final Map<String, String> values = [:]

@@ -1,38 +1,38 @@
-package played
+package jenkins
 
 import groovy.json.JsonOutput
 import groovy.json.JsonSlurper
 import org.jenkinsci.plugins.workflow.steps.FlowInterruptedException
 
-/** How an input of the scenario ends: approved by somebody, aborted, or its time runs out. */
-class Answer {
+/** Ends an input as the scenario says: approved by a person, aborted, or timed out. */
+class InputAnswer {
     static Object of(Map answer, Map options, Env env, double left) {
-        (answer.meanwhile ?: []).each { meanwhile(it, env) }
+        (answer.meanwhile ?: []).each { request(it, env) }
         Thread.sleep((long) ((answer.after ?: 0) * 1000))
         if (answer.file) {
-            return of(fromOutside(new File(answer.file)), options, env, left)
+            return of(awaitFile(new File(answer.file)), options, env, left)
         }
         if (answer.abort) {
             throw new FlowInterruptedException('rejected')
         }
         if (answer.expire) {
-            Thread.sleep((long) (left * 1000)) // really: the library looks at the clock
+            Thread.sleep((long) (left * 1000)) // in real time, because the library reads the clock
             throw new FlowInterruptedException('timeout')
         }
-        boolean form = options.parameters && answer.form != false // `proceedEmpty` gives the submitter only
+        boolean form = options.parameters && answer.form != false // `proceedEmpty` returns the submitter only
         return form ? [approver: answer.approver, reason: answer.reason ?: ''] : answer.approver
     }
 
-    /** The answer that somebody else writes into a file, which is waited for. */
-    private static Map fromOutside(File file) {
+    /** Waits for the answer that a test writes into a file. */
+    private static Map awaitFile(File file) {
         while (!file.exists()) {
             Thread.sleep(20)
         }
         return new JsonSlurper().parse(file, 'UTF-8')
     }
 
-    /** A request that somebody else makes while the input is open. */
-    private static void meanwhile(Map request, Env env) {
+    /** Another client's request while the input is open. */
+    private static void request(Map request, Env env) {
         String path = request.path.replace('{rollout}', env.TIDEGATE_ROLLOUT ?: '')
         HttpURLConnection connection = (HttpURLConnection) new URL(env.TIDEGATE_URL + path).openConnection()
         connection.requestMethod = request.method ?: 'POST'
@@ -42,7 +42,7 @@ class Answer {
         connection.doOutput = true
         connection.outputStream.withStream { it.write(JsonOutput.toJson(request.body ?: [:]).bytes) }
         if (connection.responseCode >= 300) {
-            throw new IllegalStateException("meanwhile: ${request.path}: ${connection.responseCode}")
+            throw new IllegalStateException("request while the input was open: ${request.path}: status ${connection.responseCode}")
         }
     }
 }

@@ -1,0 +1,200 @@
+package io.tidegate
+
+import com.cloudbees.groovy.cps.NonCPS
+
+/** The texts that people read, in one place, so that the log, the gate and the errors agree. */
+class Messages implements Serializable {
+    private static final long serialVersionUID = 1L
+    private static final int MAX_REASON = 500 // limit of the API, in characters
+    private static final int MAX_LINES = 25
+
+    /** `14:03:07  traffic_shifted      Traffic goes to v2-4`; the last log lines of an instance follow indented. */
+    @NonCPS
+    static String event(Map event) {
+        String line = event.at.substring(11, 19) + '  ' + event.kind.padRight(20) + ' ' + event.message
+        Map data = event.data ?: [:]
+        return event.kind == 'instance_log' && data.log ? line + '\n' + indented(data.log.toString()) : line
+    }
+
+    /** An error response: its detail, code and every error in it. */
+    @NonCPS
+    static String refusal(Map response, String server) {
+        Map body = response.body
+        if (body.isEmpty()) {
+            return "Unexpected response from Tidegate at ${server}: ${describe(response)}. Check server.".toString()
+        }
+        String text = "Tidegate refused: ${body.detail ?: body.title} (${response.status} ${body.code ?: ''})".toString()
+        if (body.code == 'key-reused') {
+            text += "\n    Give two calls in one stage names of their own, such as stage: 'canary'."
+        }
+        for (Map error in (body.errors ?: [])) {
+            text += '\n    ' + (error.path ?: error.pointer ?: '') + ': ' + error.detail
+        }
+        return text
+    }
+
+    @NonCPS
+    static String unavailable(String server, Map response, int patience) {
+        return "No response from Tidegate at ${server} for ${patience} s (${describe(response)}). ".toString() +
+            'A live rollout continues without the build. Run the stage again to follow it.'
+    }
+
+    /** The status and the start of the text, or the error when there was no response. */
+    @NonCPS
+    static String describe(Map response) {
+        String text = singleLine(response.body.detail ?: response.text)
+        String start = text.length() > 120 ? text.substring(0, 120) + '...' : text
+        return response.status == 0 ? start : 'status ' + response.status + (start.isEmpty() ? '' : ': ' + start)
+    }
+
+    /** A reason as the API accepts it: one line of at most 500 characters. */
+    @NonCPS
+    static String singleLine(Object text) {
+        String line = text == null ? '' : text.toString().replaceAll('[\\x00-\\x1f\\x7f]+', ' ').trim()
+        // half of a surrogate pair at the cut would be invalid
+        return line.length() > MAX_REASON
+            ? line.substring(0, MAX_REASON - 3).replaceAll('[\\ud800-\\udbff]$', '') + '...'
+            : line
+    }
+
+    /** What the gate shows. */
+    @NonCPS
+    static String question(Map rollout, Map report, String link, String message) {
+        Map approval = rollout.approval
+        List lines = [message]
+        lines.addAll(approval.evidence ?: [])
+        lines.add(requests(report))
+        if (approval.needed > 1) {
+            lines.add("Approvals: ${approval.given.size()} of ${approval.needed}${approvers(approval)}".toString())
+        }
+        if (approval.roles) {
+            lines.add('Approver needs one of the roles: ' + approval.roles.join(', '))
+        }
+        if (approval.requester_may_approve == false && rollout.requested_by) {
+            lines.add('Requested by ' + rollout.requested_by + ', who cannot approve it')
+        }
+        if (approval.expires) {
+            lines.add('Expires ' + approval.expires + ', then: ' + approval.on_expiry)
+        }
+        lines.add(link)
+        return lines.join('\n')
+    }
+
+    @NonCPS
+    private static String approvers(Map approval) {
+        List names = []
+        for (Map given in approval.given) {
+            names.add(given.by)
+        }
+        return names.isEmpty() ? '' : ', given by ' + names.join(', ')
+    }
+
+    /** Why a rollout did not succeed, from its report: verdicts that are not PASS, failed instances and hooks, requests. */
+    @NonCPS
+    static List evidence(Map report) {
+        List lines = []
+        for (Map row in (report.verdicts ?: [])) {
+            if (row.verdict.outcome != 'PASS') {
+                lines.add(row.verdict.message)
+                addFindings(lines, row.verdict.findings ?: [])
+            }
+        }
+        for (Map failure in (report.failures ?: [])) {
+            lines.add(failure.instance + ': ' + failure.detail)
+        }
+        addTasks(lines, report.tasks ?: [])
+        lines.add(requests(report))
+        int surplus = lines.size() - MAX_LINES
+        return surplus > 0 ? lines.subList(surplus, lines.size()) : lines
+    }
+
+    /** The proxy's counts so far, or why they are unknown. An unknown count is never shown as zero. */
+    @NonCPS
+    private static String requests(Map report) {
+        if (report.lost != null) {
+            return 'Requests: ' + report.requests + ', lost: ' + report.lost + byRelease(report)
+        }
+        List causes = []
+        for (Map step in (report.steps ?: [])) {
+            if (step.unknown_reason && !causes.contains(step.unknown_reason)) {
+                causes.add(step.unknown_reason)
+            }
+        }
+        return 'Request counts unavailable' + (causes.isEmpty() ? '' : ': ' + causes.join('; '))
+    }
+
+    @NonCPS
+    private static String byRelease(Map report) {
+        List parts = []
+        for (Map row in (report.by_release ?: [])) {
+            if (row.requests != null) {
+                parts.add("${row.release}: ${row.requests} requests, ${row.lost} lost, ${row.errors} errors".toString())
+            }
+        }
+        Map probed = report.probed
+        if (probed) {
+            parts.add("probes: ${probed.requests} sent, ${probed.failed} failed, ${probed.slow} slow".toString())
+        }
+        return parts.isEmpty() ? '' : ' (' + parts.join('; ') + ')'
+    }
+
+    /** Hooks and API comparisons that did not pass, with their output or findings. */
+    @NonCPS
+    private static void addTasks(List lines, List tasks) {
+        for (Map task in tasks) {
+            if (task.state != 'passed' && task.state != 'running') {
+                lines.add(task.message)
+                String details = task.changes ? task.changes.join('\n') : task.log
+                if (details) {
+                    lines.add(indented(details))
+                }
+            }
+        }
+    }
+
+    @NonCPS
+    private static void addFindings(List lines, List findings) {
+        for (Map finding in findings) {
+            if (finding.outcome != 'PASS') {
+                lines.add('  ' + finding.check + ': ' + finding.message)
+            }
+        }
+    }
+
+    /** Who owns the live rollout. */
+    @NonCPS
+    static String owner(Map rollout, String link) {
+        Map build = rollout.build ?: [:]
+        String requester = build.job ? "${build.job} #${build.number} ${build.url ?: ''}" : rollout.requested_by
+        return "\n    ${rollout.new}, requested by ${requester}\n    ${link}".toString()
+    }
+
+    /** The values of Compose variables as strings, whatever type the Jenkinsfile uses. */
+    @NonCPS
+    static Map asText(Map values) {
+        Map copy = [:]
+        for (String name in values.keySet()) {
+            copy.put(name, values.get(name).toString())
+        }
+        return copy
+    }
+
+    @NonCPS
+    static String indented(String text) {
+        return '    ' + text.trim().replace('\n', '\n    ')
+    }
+
+    /** `1 h 30 min`. */
+    @NonCPS
+    static String duration(int seconds) {
+        if (seconds < 60) {
+            return seconds + ' s'
+        }
+        int minutes = seconds.intdiv(60)
+        int hours = minutes.intdiv(60)
+        if (hours == 0) {
+            return minutes + ' min'
+        }
+        return hours + ' h' + (minutes % 60 == 0 ? '' : ' ' + (minutes % 60) + ' min')
+    }
+}
