@@ -192,7 +192,7 @@ def test_a_schema_of_the_next_generation_is_refused(store: SqlStore) -> None:
     store.migrate()
     renamed(store, "1000")
     (line,) = store.check()
-    assert (line.ok, line.fix) == (False, "run the release of Tidegate that made schema 1000, or a newer one")
+    assert (line.ok, line.fix) == (False, "run the version of Tidegate that created schema 1000, or a newer one")
     for attempt in (store.prepare, store.migrate):
         with pytest.raises(StoreError, match="1000") as caught:
             attempt()
@@ -209,6 +209,6 @@ def test_an_engine_says_what_to_do_about_an_older_schema(postgres: PostgresServe
     tidegate = Path(sys.executable).with_name("tidegate")
     done = subprocess.run([tidegate, "engine"], env=environ, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
-    assert "its schema is missing" in done.stderr
+    assert "schema missing, but" in done.stderr
     assert "run `tidegate db migrate`" in done.stderr
     subprocess.run([tidegate, "db", "migrate"], env=environ, capture_output=True, timeout=60, check=True)

@@ -84,7 +84,7 @@ class TestSqlite(StoreContract):
         taken = store.claim("bert", 10)
         assert taken is not None
         assert (taken.rollout, taken.since, taken.fence > lost.fence) == (rollout.id, clock.now, True)
-        assert store.load(rollout.id)[0].resumes == 1
+        assert store.load(rollout.id)[0].takeovers == 1
         with pytest.raises(LeaseLost):
             store.renew(lost, 10)
 
@@ -144,13 +144,13 @@ def test_one_key_sent_to_several_servers_at_once_makes_one_rollout(store: SqlSto
 
     def create(number: int) -> object:
         rollout = replace(a_rollout(SHOP, 1), id=f"r{number}")
-        key = replace(a_key("build-7"), answer=rollout.id)
+        key = replace(a_key("build-7"), response=rollout.id)
         return stores[number].create(rollout, SHOP, a_release(SHOP, 1), key, an_event())
 
     answers = run_concurrently(*(lambda number=number: create(number) for number in range(6)))
     (made,) = store.rollouts()
     assert answers.count(None) == 1
-    assert [answer for answer in answers if answer is not None] == [replace(a_key("build-7"), answer=made.id)] * 5
+    assert [answer for answer in answers if answer is not None] == [replace(a_key("build-7"), response=made.id)] * 5
     for each in stores:
         each.close()
 
@@ -278,7 +278,7 @@ def test_too_little_room_is_said_by_check(store: SqlStore, monkeypatch: pytest.M
     (line,) = store.check()
     assert not line.ok
     assert "free" in line.found
-    assert "make room" in line.fix
+    assert "free some space" in line.fix
 
 
 def test_a_stored_value_that_cannot_be_read_is_named(store: SqlStore) -> None:

@@ -83,7 +83,7 @@ class DriftWatcher:
 
     def _observe(self, service: Service, drivers: Drivers) -> ObservedState | None:
         """The observed state; None when the platform or the proxy fails, which is logged once for each error."""
-        backend, place = service.backend, service.backend.previewed
+        backend, place = service.backend, service.backend.preview_backend
         try:
             instances = drivers.platform.instances(service.key, service.policy.max_restarts)
             router_state = drivers.router.read(backend)
@@ -93,7 +93,7 @@ class DriftWatcher:
                 self._unobservable[service.key] = error.message
                 logger.warning("cannot observe service; leaving it untouched", service=service.key, error=error.message)
             return None
-        if router_state.revived or preview.revived:
+        if router_state.restarted or preview.restarted:
             logger.warning("the proxy was down and has been restarted", service=service.key)
         if self._unobservable.pop(service.key, None) is not None:
             logger.info("service can be observed again", service=service.key)
@@ -126,6 +126,6 @@ def _log_change(service: str, before: Drift | None, drift: Drift | None) -> None
         logger.info("service matches its release again", service=service)
     elif before is None or before.state is not drift.state:
         if drift.state is DriftState.UNHEALTHY:
-            logger.warning("service is unhealthy", service=service, drift=drift.message, reason=drift.why)
+            logger.warning("service is unhealthy", service=service, drift=drift.message, reason=drift.reason)
         elif drift.state is not DriftState.SEEN:
-            logger.info("service has drifted", service=service, drift=drift.message, state=drift.state, reason=drift.why)
+            logger.info("service has drifted", service=service, drift=drift.message, state=drift.state, reason=drift.reason)

@@ -42,11 +42,11 @@ def pin(context: TickContext, rollout: Rollout) -> tuple[str, tuple[str, ...], l
     release = context.store.get_release(rollout.service, rollout.new).release
     digest = platform.pin(release)
     context.guard()
-    _write(context, rollout.backend, observed.routed.members)
-    if rollout.backend.previewed is not None:
-        _write(context, rollout.backend.previewed, observed.preview.members)
+    _write(context, rollout.backend, observed.router.members)
+    if rollout.backend.preview_backend is not None:
+        _write(context, rollout.backend.preview_backend, observed.preview.members)
     if digest != release.digest:
-        context.store.pinned(rollout.service, release.id, digest, context.claim.fence, rollout.id)
+        context.store.set_digest(rollout.service, release.id, digest, context.claim.fence, rollout.id)
     now = context.clock()
     there = tuple(instance.id for instance in observed.instances if instance.release == rollout.new)
     return (
@@ -76,18 +76,18 @@ def start(context: TickContext, rollout: Rollout, observed: ObservedState, effec
     context.cache.forget_observation()
     context.drivers.platform.start(release, effect.ordinals)
     now = context.clock()
-    return [events.started(effect, rollout, observed.routed, now - begun, now)]
+    return [events.started(effect, rollout, observed.router, now - begun, now)]
 
 
 def shift(context: TickContext, rollout: Rollout, observed: ObservedState, effect: Shift) -> list[Event]:
     """Write the proxy's members with our fencing token. After an error check the lease: another engine may have written."""
     begun = context.clock()
     context.guard()
-    place = rollout.backend.previewed if effect.preview else rollout.backend
+    place = rollout.backend.preview_backend if effect.preview else rollout.backend
     assert place is not None, "a preview is only written where there is one"
     _write(context, place, effect.members)
     now = context.clock()
-    return [events.traffic_shifted(effect, rollout, observed.routed, now - begun, now)]
+    return [events.traffic_shifted(effect, rollout, observed.router, now - begun, now)]
 
 
 def _write(context: TickContext, place: Backend, members: Collection[Member]) -> None:
@@ -146,7 +146,7 @@ def tail_logs(context: TickContext, rollout: Rollout, instances: Sequence[Instan
         if instance.id in context.cache.tailed:
             continue
         try:
-            lines = context.drivers.platform.tail(instance, LOG_LINES)
+            lines = context.drivers.platform.tail_logs(instance, LOG_LINES)
         except PlatformError as error:
             lines = f"(cannot read the log: {error.message})"
         context.cache.tailed.add(instance.id)
@@ -168,19 +168,19 @@ def analyze(
     analysis = _restore_analysis(context, rollout)
     context.cache.analysis = None  # until the measurement is saved, the database has the truth
     now = context.clock()
-    answers = _fetch_all(context.drivers.metrics, analysis.questions(now))
+    answers = _fetch_all(context.drivers.metrics, analysis.queries(now))
     measurement = _measurement(rollout, observed, effect.final, now, answers)
-    return analysis.take(measurement), measurement, analysis
+    return analysis.add(measurement), measurement, analysis
 
 
 def _restore_analysis(context: TickContext, rollout: Rollout) -> CanaryAnalysis:
     """The analysis with all saved measurements: the cached one, plus those that another engine saved meanwhile."""
     cache, unseen = context.cache, not rollout.step.route.get(rollout.new)
     analysis = cache.analysis
-    if analysis is None or analysis.unseen is not unseen:
+    if analysis is None or analysis.is_preview is not unseen:
         saved = context.store.measurements(rollout.id)
         analysis, cache.measurements = (
-            CanaryAnalysis.recalled(rollout, saved, _traffic_shifted_at(rollout, context.clock()), unseen=unseen),
+            CanaryAnalysis.from_measurements(rollout, saved, _traffic_shifted_at(rollout, context.clock()), unseen=unseen),
             len(saved),
         )
     elif cache.interrupted:
@@ -192,7 +192,7 @@ def _restore_analysis(context: TickContext, rollout: Rollout) -> CanaryAnalysis:
 
 
 def _traffic_shifted_at(rollout: Rollout, now: float) -> float:
-    return now if rollout.shifted is None else rollout.shifted
+    return now if rollout.traffic_confirmed_at is None else rollout.traffic_confirmed_at
 
 
 def _measurement(
@@ -202,19 +202,19 @@ def _measurement(
     return Measurement(
         at=now,
         step=rollout.cursor,
-        shifted=_traffic_shifted_at(rollout, now),
-        settled=now if rollout.settled is None else rollout.settled,
+        traffic_shifted_at=_traffic_shifted_at(rollout, now),
+        bake_started_at=now if rollout.step_ready_at is None else rollout.step_ready_at,
         concurrent=rollout.old is not None and rollout.old in step.route and rollout.new in step.route,
-        routed=step.route.get(rollout.new, 0),
+        routed_count=step.route.get(rollout.new, 0),
         final=final,
-        present=tuple(
+        instances=tuple(
             InstanceSample(
                 instance.id, instance.release, instance.ordinal, instance.state is InstanceState.READY, instance.restarts
             )
             for instance in observed.instances
             if instance.state is not InstanceState.STOPPING
         ),
-        answers=tuple(answers.items()),
+        results=tuple(answers.items()),
     )
 
 

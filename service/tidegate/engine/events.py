@@ -70,7 +70,7 @@ def with_probes(events: Sequence[Event], probed: ProbeStats | None) -> Sequence[
 
 
 def _probe_counts(counts: ProbeCounts) -> dict[str, object]:
-    return {"requests": counts.seen, "failed": counts.failed, "slow": counts.slow}
+    return {"requests": counts.requests, "failed": counts.failed, "slow": counts.slow}
 
 
 def simple(kind: EventKind, message: str, rollout: Rollout, now: Time) -> Event:
@@ -88,7 +88,7 @@ def mark(decision: Mark, rollout: Rollout, router_state: RouterState, now: Time)
     """A mark of the present step was recorded. The first one carries the target of the step."""
     if decision.mark not in MARKS:
         return []
-    data, why = context_data(rollout, router_state), decision.why
+    data, why = context_data(rollout, router_state), decision.reason
     if decision.mark is MarkKind.STEP_STARTED:
         step = rollout.step
         why = f"Step {rollout.cursor + 1} of {len(rollout.plan)}: traffic to {_counts(step.route)}."
@@ -98,7 +98,7 @@ def mark(decision: Mark, rollout: Rollout, router_state: RouterState, now: Time)
         if router_state.draining:
             data["draining"] = _in_flight(router_state, router_state.draining)
     elif decision.mark is MarkKind.WAITING_FOR_APPROVAL:
-        data |= {"approval": rollout.step.gate.hold}
+        data |= {"approval": rollout.step.gate.approval}
     return [Event(MARKS[decision.mark], why, now, data=data)]
 
 
@@ -107,14 +107,17 @@ def move(to: Move, rollout: Rollout, router_state: RouterState | None, now: Time
     onwards = to.phase is rollout.phase or to.phase is Phase.RUNNING
     kind = EventKind.STEP_ADVANCED if onwards else EventKind(to.phase.value)
     return Event(
-        kind, to.why, now, data={**context_data(rollout, router_state), "to": {"phase": to.phase.value, "step": to.cursor}}
+        kind,
+        to.reason,
+        now,
+        data={**context_data(rollout, router_state), "to": {"phase": to.phase.value, "step": to.cursor}},
     )
 
 
 def started(effect: Start, rollout: Rollout, router_state: RouterState, seconds: float, now: Time) -> Event:
     """Instances were created and started."""
     data = {"release": effect.release, "ordinals": list(effect.ordinals), "seconds": _rounded(seconds)}
-    return Event(EventKind.STARTED, effect.why, now, data=context_data(rollout, router_state) | data)
+    return Event(EventKind.STARTED, effect.reason, now, data=context_data(rollout, router_state) | data)
 
 
 def traffic_shifted(effect: Shift, rollout: Rollout, router_state: RouterState, seconds: float, now: Time) -> Event:
@@ -122,9 +125,12 @@ def traffic_shifted(effect: Shift, rollout: Rollout, router_state: RouterState, 
     data = {"route": _by_release([member.release for member in effect.members]), "seconds": _rounded(seconds)}
     if effect.preview:
         return Event(
-            EventKind.PREVIEW_SHIFTED, effect.why, now, data={"step": rollout.cursor, "phase": rollout.phase.value} | data
+            EventKind.PREVIEW_SHIFTED,
+            effect.reason,
+            now,
+            data={"step": rollout.cursor, "phase": rollout.phase.value} | data,
         )
-    return Event(EventKind.TRAFFIC_SHIFTED, effect.why, now, data=context_data(rollout, router_state) | data)
+    return Event(EventKind.TRAFFIC_SHIFTED, effect.reason, now, data=context_data(rollout, router_state) | data)
 
 
 def stopped(
@@ -163,13 +169,13 @@ def task(run: TaskRun, rollout: Rollout, data: Mapping[str, object] | None = Non
         "task": run.name,
         "state": run.state.value,
     }
-    if run.ended is None:
-        return Event(EventKind.TASK_STARTED, run.message, run.begun, data=fields)
+    if run.ended_at is None:
+        return Event(EventKind.TASK_STARTED, run.message, run.started_at, data=fields)
     return Event(
         EventKind.TASK_ENDED,
         run.message,
-        run.ended,
-        data=fields | {"seconds": _rounded(run.ended - run.begun)} | dict(data or {}),
+        run.ended_at,
+        data=fields | {"seconds": _rounded(run.ended_at - run.started_at)} | dict(data or {}),
     )
 
 

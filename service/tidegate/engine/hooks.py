@@ -40,14 +40,14 @@ def advance(context: TickContext, rollout: Rollout, observed: ObservedState, eff
 
 def next_poll(run: TaskRun, now: Time) -> Time:
     """When to poll a running task again: often at first, up to `MAX_POLL_SECONDS` later."""
-    return now + min(MAX_POLL_SECONDS, max(0.05, (now - run.begun) / 10))
+    return now + min(MAX_POLL_SECONDS, max(0.05, (now - run.started_at) / 10))
 
 
 def remove_containers(context: TickContext, rollout: Rollout) -> None:
     """Remove the containers of the rollout's hooks."""
     if any(task.name != COMPARE for task in rollout.tasks):
         context.guard()
-        context.drivers.platform.clear(rollout.service, rollout.id)
+        context.drivers.platform.remove_jobs(rollout.service, rollout.id)
 
 
 # -- hooks ------------------------------------------------------------------------------------------------------------
@@ -60,17 +60,17 @@ def _hook(
         return begun, [events.task(begun, rollout)]
     job = _job(context, rollout, observed, name)
     context.guard()
-    state = context.drivers.platform.run(job)
+    state = context.drivers.platform.run_job(job)
     now, limit = context.clock(), job.hook.timeout_seconds
     if state.status is None:
-        if now - before.begun <= limit:
+        if now - before.started_at <= limit:
             return before, []
         context.guard()
-        context.drivers.platform.end(job)
-        state = context.drivers.platform.run(job)
+        context.drivers.platform.stop_job(job)
+        state = context.drivers.platform.run_job(job)
         return _ended(before, rollout, f"Hook {name} did not finish within {limit:g} s.", state.log, now)
     if state.status == 0:
-        done = TaskRun(name, TaskState.PASSED, before.begun, now, f"Hook {name} succeeded.")
+        done = TaskRun(name, TaskState.PASSED, before.started_at, now, f"Hook {name} succeeded.")
         return done, [events.task(done, rollout, {"log": state.log})]
     why = state.detail or f"exit status {state.status}"
     return _ended(before, rollout, f"Hook {name} failed: {why}.", state.log, now)
@@ -79,13 +79,13 @@ def _hook(
 def _ended(begun: TaskRun, rollout: Rollout, message: str, log: str, now: Time) -> tuple[TaskRun, list[Event]]:
     """A hook that failed. After traffic has moved, a failed hook is a warning and does not roll back."""
     state = TaskState.FAILED if begun.name in BLOCKING else TaskState.WARNED
-    done = TaskRun(begun.name, state, begun.begun, now, message)
+    done = TaskRun(begun.name, state, begun.started_at, now, message)
     return done, [events.task(done, rollout, {"log": log})]
 
 
 def _job(context: TickContext, rollout: Rollout, observed: ObservedState, name: str) -> Job:
     hook = rollout.hooks[name]
-    wanted = rollout.old if hook.side is ReleaseRole.OLD and rollout.old else rollout.new
+    wanted = rollout.old if hook.release is ReleaseRole.OLD and rollout.old else rollout.new
     release = context.store.get_release(rollout.service, wanted).release
     return Job(rollout.id, rollout.service, name, release, hook, _variables(rollout, observed, name))
 
@@ -127,7 +127,7 @@ def _run_comparison(context: TickContext, rollout: Rollout, observed: ObservedSt
     now = context.clock()
     result = _comparison(context, rollout, observed)
     state = STATES[result.outcome]
-    if state is TaskState.UNKNOWN and not result.stops(rollout.compare.on_breaking):
+    if state is TaskState.UNKNOWN and not result.blocks(rollout.compare.on_breaking):
         state = TaskState.WARNED
     done = TaskRun(COMPARE, state, now, context.clock(), result.message)
     changes = [f"{change.effect.value}: {change.message} ({change.path})" for change in result.changes[:MAX_CHANGES]]

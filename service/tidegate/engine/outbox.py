@@ -63,7 +63,7 @@ class Outbox(BackgroundThread):
                     self._postpone(delivery, event, error)
                     return
                 logger.error("skipped an event that the CI rejected", event=event.number, error=error.message)
-            self._store.delivered(rollout.id, event.number, LEASE_SECONDS)
+            self._store.mark_delivered(rollout.id, event.number, LEASE_SECONDS)
         self._store.postpone_delivery(rollout.id, self._clock(), failed=False)
 
     def _deliver_event(self, rollout: Rollout, event: Event, signals: tuple[Signal, ...]) -> None:

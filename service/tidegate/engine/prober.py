@@ -109,9 +109,9 @@ class Prober:
         try:
             while not probing.stopping.is_set() and time.monotonic() - probing.last_used < ABANDONED_SECONDS:
                 begun = time.monotonic()
-                self._count(probing, visitor.visit(kept=kept))
+                self._count(probing, visitor.probe(kept=kept))
                 kept = not kept
-                left = probing.probe.every_seconds - (time.monotonic() - begun)
+                left = probing.probe.interval_seconds - (time.monotonic() - begun)
                 probing.stopping.wait(max(MIN_INTERVAL_SECONDS, left))
         finally:
             visitor.close()
@@ -125,11 +125,11 @@ class Prober:
 
 def add_result(before: ProbeStats, probe: Probe, visit: ProbeResult, now: float) -> ProbeStats:
     """The counts with one more request, which ended at `now`."""
-    failed = bool(visit.trouble)
+    failed = bool(visit.error)
     one = ProbeCounts(1, int(failed), int(not failed and visit.seconds > probe.slow_seconds))
     failures = before.failures
     if failed and len(failures) < MAX_FAILURES:
-        failures = (*failures, ProbeFailure(now, visit.trouble))
+        failures = (*failures, ProbeFailure(now, visit.error))
     return replace(
         before,
         total=before.total.plus(one),

@@ -85,10 +85,10 @@ class RolloutCache:
         """Observing succeeded. The deadline for instances counts only time in which they could be observed, from when all
         were last there: so instances lost with their host long after the start of the step get the full deadline."""
         if self.unobserved_since is not None:
-            start = state.counted_from
+            start = state.deadline_start
             self.since = start + max(0.0, state.now - max(start, self.unobserved_since))
             self.unobserved_since = None
-        elif state.stands:
+        elif state.is_complete:
             self.since = state.now
 
     def record_failed_observation(self) -> None:

@@ -141,8 +141,8 @@ def _carry_out(
 
 def _wait(context: TickContext, rollout: Rollout, decision: Wait) -> TickResult:
     context.cache.forget_observation()
-    context.note_frozen(rollout, decision.why)
-    return TickResult(decision.why, decision.until)
+    context.note_frozen(rollout, decision.reason)
+    return TickResult(decision.reason, decision.until)
 
 
 # -- writes -----------------------------------------------------------------------------------------------------------
@@ -160,12 +160,12 @@ def _record(
     for _ in range(MAX_RECORDED):
         now = context.clock()
         if isinstance(decision, Mark):
-            new_events += events.mark(decision, rollout, observed.routed, now)
+            new_events += events.mark(decision, rollout, observed.router, now)
             rollout = apply_mark(rollout, decision.mark, now)
         else:
             new_events += effects.tail_logs(context, rollout, _instances_to_tail(rollout, signals, observed, decision))
             new_events.append(
-                events.move(decision, rollout, None if observed is NOTHING_OBSERVED else observed.routed, now)
+                events.move(decision, rollout, None if observed is NOTHING_OBSERVED else observed.router, now)
             )
             rollout = apply_move(rollout, decision, now)
         if rollout.phase is not before.phase:
@@ -178,7 +178,7 @@ def _record(
         hooks.remove_containers(context, rollout)
     context.save(rollout, new_events)
     if (rollout.phase, rollout.cursor) != (before.phase, before.cursor):
-        return TickResult(decision.why, finished=not rollout.phase.live)
+        return TickResult(decision.reason, finished=not rollout.phase.live)
     return _pace(context, rollout, observed, first)
 
 
@@ -204,21 +204,21 @@ def _instances_to_tail(
 def _begin(context: TickContext, rollout: Rollout) -> TickResult:
     """Pin the image, check the drivers, and start the rollout."""
     digest, spared, new_events = effects.pin(context, rollout)
-    rollout = replace(rollout, digest=digest, spared=spared)
+    rollout = replace(rollout, digest=digest, preexisting=spared)
     now = context.clock()
     refused = _quarantined(context, rollout)
     if refused is not None:
         context.save(apply_move(rollout, refused, now), [*new_events, events.move(refused, rollout, None, now)])
-        return TickResult(refused.why, finished=True)
+        return TickResult(refused.reason, finished=True)
     begin = Move(Phase.RUNNING, f"step 1 of {len(rollout.plan)}")
     event = events.move(begin, rollout, None, now)
     context.save(apply_move(rollout, begin, now), [*new_events, event])
-    return TickResult(begin.why)
+    return TickResult(begin.reason)
 
 
 def _quarantined(context: TickContext, rollout: Rollout) -> Move | None:
     """The end of the rollout when its image is in quarantine and the request does not force it."""
-    row = None if rollout.forced else context.store.quarantined(rollout.service, rollout.digest)
+    row = None if rollout.forced else context.store.find_quarantined(rollout.service, rollout.digest)
     if row is None:
         return None
     what = f"Not deployed: {rollout.image} is in quarantine, because {row.release.id} with this image was rolled back."
@@ -234,7 +234,7 @@ def _judge(
     """
     verdict, measurement, analysis = effects.analyze(context, rollout, observed, decision)
     new_events = (
-        [events.verdict(verdict, rollout, observed.routed, verdict.at)]
+        [events.verdict(verdict, rollout, observed.router, verdict.at)]
         if _is_news(rollout.verdict, verdict, signals)
         else []
     )
@@ -290,9 +290,9 @@ def _act(context: TickContext, rollout: Rollout, observed: ObservedState, decisi
 def _pace(context: TickContext, rollout: Rollout, observed: ObservedState, decision: Decision) -> TickResult:
     """Tick again at once, or after a pause when the same effect on the same observed state repeats."""
     now = context.clock()
-    state = (observed.instances, observed.routed.members, frozenset(observed.routed.draining))
+    state = (observed.instances, observed.router.members, frozenset(observed.router.draining))
     pause = context.cache.pause_after((rollout.phase, rollout.cursor), (decision, state), now)
-    return TickResult(decision.why, now + pause if pause else None)
+    return TickResult(decision.reason, now + pause if pause else None)
 
 
 # -- failures ---------------------------------------------------------------------------------------------------------

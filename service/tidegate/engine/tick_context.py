@@ -63,12 +63,12 @@ class TickContext:
 
     def frozen(self, rollout: Rollout) -> str:
         """The message of the freeze of its environment, else empty. Loaded once, and only where a freeze has an effect."""
-        begins = rollout.phase is Phase.PENDING or (rollout.phase is Phase.RUNNING and rollout.settled is not None)
+        begins = rollout.phase is Phase.PENDING or (rollout.phase is Phase.RUNNING and rollout.step_ready_at is not None)
         if not begins:
             return ""
         environment = rollout.service.partition("/")[0]
         if environment not in self.freezes:
-            self.freezes[environment] = self.store.frozen(environment)
+            self.freezes[environment] = self.store.get_freeze(environment)
         freeze = self.freezes[environment]
         return freeze.message if freeze else ""
 
@@ -81,7 +81,7 @@ class TickContext:
 
     def note(self, *new_events: Event) -> None:
         """Record events under the fencing token. Raises `LeaseLost`."""
-        self.store.note(self.claim.rollout, self._with_probes(new_events), self.claim.fence)
+        self.store.add_events(self.claim.rollout, self._with_probes(new_events), self.claim.fence)
 
     def save(
         self,
@@ -115,13 +115,13 @@ class TickContext:
 
     def read_proxy(self, backend: Backend) -> tuple[RouterState, RouterState]:
         """The proxy's state for the service and for its preview, from the cache where it is fresh."""
-        cache, place = self.cache, backend.previewed
+        cache, place = self.cache, backend.preview_backend
         if cache.router is None:
             cache.router = self.drivers.router.read(backend)
-            cache.proxy_restarted |= cache.router.revived
+            cache.proxy_restarted |= cache.router.restarted
         if cache.preview is None:
             cache.preview = RouterState() if place is None else self.drivers.router.read(place)
-            cache.proxy_restarted |= cache.preview.revived
+            cache.proxy_restarted |= cache.preview.restarted
         return cache.router, cache.preview
 
     def peers(self, rollout: Rollout) -> tuple[Peer, ...]:
@@ -129,7 +129,7 @@ class TickContext:
         if not rollout.group:
             return ()
         others = self.store.peers(rollout.id, rollout.group)
-        return tuple(Peer(other.service, other.phase, other.arrived, other.reason) for other in others)
+        return tuple(Peer(other.service, other.phase, other.group_point, other.reason) for other in others)
 
 
 # -- errors -----------------------------------------------------------------------------------------------------------
@@ -167,7 +167,7 @@ def back_off(
 def _note(claim: Claim, store: EngineStore, event: Event) -> None:
     """Record the event; when the database fails, the log has it."""
     try:
-        store.note(claim.rollout, [event], claim.fence)
+        store.add_events(claim.rollout, [event], claim.fence)
     except StoreError as error:
         logger.warning("cannot write the event to the database", error=error.message)
 

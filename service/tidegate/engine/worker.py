@@ -103,7 +103,7 @@ class Worker:
         if self._prober is not None:
             self._prober.close()
         with suppress(DriverError):  # the engine is then reported as not shut down cleanly, which is true
-            self._store.leave(self._owner)
+            self._store.remove_engine(self._owner)
         logger.info("engine stopped", owner=self._owner)
 
     def _drift_watcher(self) -> AbstractContextManager[object]:
@@ -311,11 +311,11 @@ class Worker:
 
     def _note_takeover(self, claim: Claim, rollout: Rollout) -> None:
         """Record that this engine took over after the lease of another one expired; a normal handover is not recorded."""
-        if not rollout.resumes or not rollout.phase.live:
+        if not rollout.takeovers or not rollout.phase.live:
             return
         what = f"{self._owner} took over after the previous engine's lease expired."
-        logger.warning("took over after the previous engine's lease expired", takeovers=rollout.resumes)
-        self._store.note(rollout.id, [events.simple(EventKind.TAKEN_OVER, what, rollout, self._clock())], claim.fence)
+        logger.warning("took over after the previous engine's lease expired", takeovers=rollout.takeovers)
+        self._store.add_events(rollout.id, [events.simple(EventKind.TAKEN_OVER, what, rollout, self._clock())], claim.fence)
 
     # -- caches -------------------------------------------------------------------------------------------------------
 

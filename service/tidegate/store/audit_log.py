@@ -12,7 +12,7 @@ from tidegate.store.tables import audit
 
 
 def record(connection: Connection, entry: AuditEntry | None) -> None:
-    """Add it, where there is one."""
+    """Add the entry, if there is one."""
     if entry is not None:
         connection.execute(insert(audit).values(mapping.audit_values(entry)))
 
@@ -20,7 +20,7 @@ def record(connection: Connection, entry: AuditEntry | None) -> None:
 def list_entries(
     connection: Connection, before: int | None, limit: int, subjects: Collection[str] | None
 ) -> tuple[AuditEntry, ...]:
-    """The newest first; with a number below `before`; of these subjects, or of all."""
+    """Entries, newest first: those with a number below `before`, and of these subjects, if given."""
     query = select(audit).order_by(audit.c.number.desc()).limit(limit)
     if before is not None:
         query = query.where(audit.c.number < before)

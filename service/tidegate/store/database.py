@@ -1,4 +1,4 @@
-"""What every database has in common: transactions, and an error of our own for whatever goes wrong."""
+"""The base class of databases: transactions, and the translation of all errors to `StoreError`."""
 
 from __future__ import annotations
 
@@ -20,94 +20,94 @@ MIGRATE = "run `tidegate db migrate`"
 
 
 class Collision(StoreError):
-    """Another transaction got in the way."""
+    """A conflict with another transaction."""
 
 
 class Database(ABC):
-    """An open database: `reading` and `writing` begin their transactions as fits; both share one pool."""
+    """A database. The engines `reading` and `writing` differ in how they begin transactions; they share one pool."""
 
     reading: Engine
     writing: Engine
-    connections: int  # the most that one process opens
-    #: Programs on several machines may be at work on it at once: engines, and others that know another schema.
+    connections: int  # the maximum that one process opens
+    #: Processes on several machines may use it at once, also of releases with different schemas.
     shared: bool
-    #: What a person does when it does not work.
+    #: What to do when it fails, as shown by `tidegate check`.
     fix: str
-    #: The base of its driver's errors, which come through where SQLAlchemy is not between.
+    #: The base class of the driver's errors, which may be raised directly, without SQLAlchemy's wrapper.
     raw: type[Exception]
 
     @abstractmethod
     def write(self, *, lasting: bool = True) -> AbstractContextManager[Connection]:
-        """A transaction that writes; committed at the end of the block, rolled back when it raises.
+        """A write transaction, committed at the end of the block and rolled back when the block raises.
 
-        One that is not `lasting` may be lost when the machine fails, but not before one that came earlier, and not when the
-        process fails. Where other machines have seen it by then, it lasts all the same.
+        One that is not `lasting` may be lost when the machine crashes, but never before an earlier one, and never when only
+        the process crashes. A shared database makes every transaction durable.
         """
 
     @abstractmethod
     def create(self) -> None:
-        """Make an empty database where that is ours to do."""
+        """Create an empty database, where Tidegate does that."""
 
     @abstractmethod
     def migration(self) -> AbstractContextManager[Connection]:
-        """A transaction that writes, as the only one that changes the schema: it waits for others, and they for it."""
+        """A write transaction for a migration; concurrent migrations wait for each other."""
 
     @abstractmethod
     def alone(self, connection: Connection, number: int) -> bool:
-        """Whether nobody else does the work of this number; until the transaction ends, nobody else does."""
+        """Take the advisory lock `number` until the transaction ends; False when another process has it."""
 
     @abstractmethod
     def now(self, connection: Connection) -> Time | None:
-        """The database's own clock, where programs on several machines meet at it; None: the program's own will do."""
+        """The database's clock, if the database is shared by several machines; None: use the process's clock."""
 
     @abstractmethod
     def described(self, connection: Connection) -> str:
-        """Its name, version and place, for people."""
+        """Its name, version and place, as shown to people."""
 
     @abstractmethod
     def shortage(self) -> tuple[str, str] | None:
-        """What is wrong already or soon, though it can be written to, and what to do."""
+        """A problem of a database that still accepts writes, and what to do about it; None when there is none."""
 
     def free_bytes(self) -> int | None:
-        """What is free on its disk; None where nobody here can tell."""
+        """Free bytes on its disk; None when unknown."""
         return None
 
     @abstractmethod
-    def error(self, doing: str, error: BaseException | None) -> StoreError:
-        """What the driver's error means, for people, and whether waiting can help."""
+    def error(self, action: str, error: BaseException | None) -> StoreError:
+        """The driver's error as a message for people, with whether a retry may succeed."""
 
     @abstractmethod
     def sole_engine(self) -> AbstractContextManager[None]:
-        """Be the only engine, where only one is allowed. Raises `Refused` when there is another."""
+        """Lock the database for one engine, if it allows only one. Raises `Refused` when another engine runs."""
 
     def close(self) -> None:
         """Close all connections."""
         self.reading.dispose()
 
     @contextmanager
-    def translated(self, doing: str) -> Iterator[None]:
-        """Whatever the database and its libraries raise becomes a `StoreError` that says what was being done."""
+    def translated(self, action: str) -> Iterator[None]:
+        """Turn every error of the database and its libraries into a `StoreError`: "Cannot `action`: reason"."""
         try:
             yield
         except DBAPIError as error:
-            raise self.error(doing, error.orig) from error
+            raise self.error(action, error.orig) from error
         except self.raw as error:
-            raise self.error(doing, error) from error
+            raise self.error(action, error) from error
         except PoolTimeout as error:
-            raise StoreError(f"{doing}: all {self.connections} connections are in use", retryable=True) from error
+            raise StoreError(f"Cannot {action}: all {self.connections} connections are in use", retryable=True) from error
         except ValidationError as error:
             mistakes = "; ".join(
                 f"{'.'.join(map(str, mistake['loc'][1:]))}: {mistake['msg']}" for mistake in error.errors()
             )
-            raise StoreError(f"{doing}: a stored value cannot be read: {mistakes}", retryable=False) from error
+            raise StoreError(f"Cannot {action}: a stored value is invalid: {mistakes}", retryable=False) from error
         except (PydanticSerializationError, UnicodeError, OverflowError) as error:
-            raise StoreError(f"{doing}: a value cannot be stored: {error}", retryable=False) from error
+            raise StoreError(f"Cannot {action}: a value cannot be stored: {error}", retryable=False) from error
         except (SQLAlchemyError, CommandError) as error:
-            raise StoreError(f"{doing}: {error}", retryable=False) from error
+            raise StoreError(f"Cannot {action}: {error}", retryable=False) from error
         except OSError as error:
-            raise StoreError(f"{doing}: {error}", retryable=True) from error
+            raise StoreError(f"Cannot {action}: {error}", retryable=True) from error
 
 
 def touch(connection: Connection) -> None:
-    """A write that goes to the disk and changes nothing."""
+    """A write that reaches the disk and changes nothing."""
     connection.execute(text("UPDATE alembic_version SET version_num = version_num"))

@@ -1,4 +1,4 @@
-"""What the CI was told of each rollout that a build asked for. Each function runs inside the caller's transaction."""
+"""Delivery of events to the CI, for rollouts that a build requested. Each function runs inside the caller's transaction."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ row = deliveries.c
 
 
 def add(connection: Connection, rollout: str, now: Time) -> None:
-    """A new rollout, of which nothing is told yet."""
+    """Add a new rollout; none of its events is delivered yet."""
     connection.execute(insert(deliveries).values(rollout=rollout, delivered=0, failures=0, due=now))
 
 
 def claim(connection: Connection, until: Time, now: Time) -> Delivery | None:
-    """The one that is due longest and has something to tell; nobody else is given it before `until`."""
+    """Claim the delivery that has been due longest and has new events; nobody else gets it before `until`."""
     behind = select(rollouts.c.last_event).where(rollouts.c.id == row.rollout).scalar_subquery() > row.delivered
     first = select(row.rollout).where(row.due <= now, behind).order_by(row.due).limit(1)
     claimed = connection.execute(
@@ -30,17 +30,17 @@ def claim(connection: Connection, until: Time, now: Time) -> Delivery | None:
 
 
 def record(connection: Connection, rollout: str, number: int, until: Time) -> None:
-    """Told up to this event; nobody else is given what follows before `until`, so that the order holds."""
+    """Record that events up to `number` were delivered. Nobody else gets the rest before `until`, which keeps the order."""
     values = {"delivered": number, "failures": 0, "due": until}
     connection.execute(update(deliveries).where(row.rollout == rollout, row.delivered < number).values(values))
 
 
 def postpone_delivery(connection: Connection, rollout: str, due: Time, *, failed: bool) -> None:
-    """Not before then."""
+    """Try again at `due`."""
     more = 1 if failed else 0
     connection.execute(update(deliveries).where(row.rollout == rollout).values(due=due, failures=row.failures + more))
 
 
 def shift_clock(connection: Connection, now: Time) -> None:
-    """The clock by which they are due jumped."""
+    """Make deliveries due after a jump of the clock."""
     connection.execute(update(deliveries).where(row.due > now).values(due=now))

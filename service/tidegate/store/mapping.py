@@ -1,8 +1,7 @@
-"""Between the frozen values of the core and rows of the tables.
+"""Conversion between the core's dataclasses and table rows.
 
-A stored value with an unknown or a missing part is refused, not patched up: pydantic raises `ValidationError`, which
-leaves the store as a `StoreError`. A part that has a default may be missing, so that an older row is still read after
-a newer release has added one.
+A stored value with an unknown or a missing field is an error: pydantic raises `ValidationError`, which the store turns into
+a `StoreError`. A field with a default may be missing, so that rows written by an older release can still be read.
 """
 
 from __future__ import annotations
@@ -25,34 +24,34 @@ T = TypeVar("T")
 AnyRow = Row[Any]
 Values = dict[str, Any]  # by column
 
-# JSON has no word for NaN and infinity, and PostgreSQL refuses them: they are kept as strings.
+# JSON has no NaN and infinity, and PostgreSQL rejects them: they are stored as strings.
 CONFIG = ConfigDict(extra="forbid", ser_json_inf_nan="strings", hide_input_in_errors=True)
 
 
 class Codec(Generic[T]):
-    """One kind of value to JSON-able data and back.
+    """Converts one type to JSON data and back.
 
-    It is named inside a tuple: pydantic takes a configuration for that and hands it down, but refuses one for a
-    dataclass, and the core's dataclasses know nothing of pydantic.
+    The type is wrapped in a tuple: pydantic accepts a configuration for a tuple and applies it to the items, but not for a
+    plain dataclass, and the core does not depend on pydantic.
     """
 
     def __init__(self, adapter: TypeAdapter[tuple[T]]) -> None:
         self._adapter = adapter
 
     def encode(self, value: T) -> Any:
-        """Dicts, lists, strings, numbers, None."""
+        """The value as JSON data: dicts, lists, strings, numbers, None."""
         return json.loads(self._adapter.dump_json((value,)))[0]
 
     def text(self, value: T) -> bytes:
-        """As JSON."""
+        """The value as JSON text."""
         return self._adapter.dump_json((value,))
 
     def of_text(self, text: bytes) -> T:
-        """The value; raises pydantic's `ValidationError` on unknown, missing or mistyped parts."""
+        """The value; raises pydantic's `ValidationError` for unknown, missing or mistyped fields."""
         return self._adapter.validate_json(text)[0]
 
     def decode(self, data: Any) -> T:
-        """The value; raises pydantic's `ValidationError` on unknown, missing or mistyped parts."""
+        """The value; raises pydantic's `ValidationError` for unknown, missing or mistyped fields."""
         return self._adapter.validate_python((data,))[0]
 
 
@@ -68,22 +67,22 @@ FREEZE = Codec(TypeAdapter(tuple[Freeze], config=CONFIG))
 AUDIT = Codec(TypeAdapter(tuple[AuditEntry], config=CONFIG))
 TOKEN = Codec(TypeAdapter(tuple[Token], config=CONFIG))
 
-#: The columns of a rollout that the engine writes while it drives it.
+#: The columns of a rollout that its engine writes.
 ENGINE_COLUMNS = (
-    "plan", "digest", "phase", "cursor", "reason", "entered", "shifted", "settled", "held", "drain_from", "extensions",
-    "verdict", "tasks", "arrived", "finished", "spared",
+    "plan", "digest", "phase", "cursor", "reason", "step_started_at", "traffic_confirmed_at", "step_ready_at",
+    "approval_since", "drain_started_at", "extensions", "verdict", "tasks", "group_point", "finished", "preexisting",
 )  # fmt: skip
 _ROLLOUT_FIELDS = frozenset(Rollout.__dataclass_fields__)
 _RELEASE_FIELDS = frozenset(Release.__dataclass_fields__)
 
 
 def _select_fields(row: AnyRow, fields: frozenset[str]) -> Mapping[str, Any]:
-    """The columns of the row that are fields of the value."""
+    """The columns of the row that are fields of the dataclass."""
     return {name: value for name, value in row._mapping.items() if name in fields}
 
 
 def rollout_values(rollout: Rollout) -> Values:
-    """Every column that comes from the value."""
+    """The columns that come from the dataclass."""
     values: Values = ROLLOUT.encode(rollout)
     return values
 
@@ -110,7 +109,7 @@ def service_values(service: Service) -> Values:
 
 
 def service_of(row: AnyRow) -> ServiceRow:
-    """From a row of `services` joined with id and kind of its live rollout as `rollout` and `rollout_kind`."""
+    """From a row of `services`, joined with the id and kind of its live rollout as `rollout` and `rollout_kind`."""
     drift = None if row.drift is None else DRIFT.decode(row.drift)
     repairing = row.rollout_kind == RolloutKind.REPAIR.value
     return ServiceRow(SERVICE.decode(row.definition), row.version, row.live, row.rollout, repairing, drift)
@@ -144,7 +143,7 @@ def verdict_of(row: AnyRow) -> VerdictRow:
 
 
 def measurement_values(rollout: str, measurement: Measurement) -> Values:
-    """A row of `measurements`. What was measured is many numbers that are alike: compressed, they take about a tenth."""
+    """A row of `measurements`. Compression shrinks a measurement, many similar numbers, to about a tenth."""
     return {"rollout": rollout, "measurement": zlib.compress(MEASUREMENT.text(measurement))}
 
 
@@ -154,7 +153,7 @@ def measurement_of(row: AnyRow) -> Measurement:
 
 
 def signal_values(rollout: str, signal: Signal) -> Values:
-    """A row of `signals`; its number is given by the database."""
+    """A row of `signals`; the database assigns the number."""
     return {"rollout": rollout, **SIGNAL.encode(signal)}
 
 
@@ -196,7 +195,7 @@ def freeze_of(row: AnyRow) -> Freeze:
 
 
 def audit_values(entry: AuditEntry) -> Values:
-    """A row of `audit`; its number is given by the database."""
+    """A row of `audit`; the database assigns the number."""
     values: Values = AUDIT.encode(entry)
     return {name: value for name, value in values.items() if name != "number"}
 
@@ -208,4 +207,4 @@ def audit_of(row: AnyRow) -> AuditEntry:
 
 def idempotency_of(row: AnyRow) -> Idempotency:
     """From a row of `idempotency`."""
-    return Idempotency(row.scope, row.key, row.digest, row.status, row.answer)
+    return Idempotency(row.scope, row.key, row.digest, row.status, row.response)

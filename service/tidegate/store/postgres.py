@@ -1,7 +1,7 @@
 """PostgreSQL: any number of engines and servers, on any number of machines.
 
-Nothing waits for ever: statements and locks have the server's timeouts, a silent server the client's. Reads see one
-snapshot; writes lock what they depend on.
+Nothing waits for ever: the server limits statements and locks, the client limits the wait for a silent server. Reads see
+one snapshot; writes lock the rows that they depend on.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from tidegate.errors import InvalidSettings, Problem, StoreError
 from tidegate.store.database import MIGRATE, Collision, Database
 
 CONNECT_SECONDS = 5
-LOCK_SECONDS = 5.0  # for another transaction
+LOCK_SECONDS = 5.0  # waiting for another transaction
 STATEMENT_SECONDS = 10.0
-SILENCE_SECONDS = 15  # after this the system gives a connection up whose other end says nothing
-MIGRATION_SECONDS = 600.0  # for one statement of a migration, and for another `tidegate db migrate`
-POOL_SIZE = 8  # connections kept open; more threads than that open theirs for one transaction
+SILENCE_SECONDS = 15  # the system closes a connection to a silent peer after this
+MIGRATION_SECONDS = 600.0  # for one statement of a migration, and waiting for another `tidegate db migrate`
+POOL_SIZE = 8  # connections kept open; further threads open one for each transaction
 MAX_CONNECTIONS = 32
-MIGRATION_LOCK = 0x7469_6465  # any number that nothing else uses
-#: What the URL may say behind its question mark; libpq knows more, most of which is set here.
+MIGRATION_LOCK = 0x7469_6465  # an advisory lock number that nothing else uses
+#: The options allowed in the URL's query; most others of libpq are set here.
 OPTIONS = ("host", "port", "sslmode", "sslrootcert", "sslcert", "sslkey", "target_session_attrs")
 
 _CONNECT_OPTIONS = {
@@ -40,30 +40,30 @@ _CONNECT_OPTIONS = {
     "tcp_user_timeout": SILENCE_SECONDS * 1000,
 }
 
-#: SQLSTATEs (or their first two places) after which the same call may succeed: what to tell a person.
+#: Messages by SQLSTATE, or its first two characters, of errors after which a retry may succeed.
 _RETRYABLE = {
-    "08": "the connection broke",
-    "25006": "the server is read-only: point `database` at the primary, or make room on its disk",
+    "08": "the connection was lost",
+    "25006": "the server is read-only; point `database` at the primary, or free space on its disk",
     "25P03": "the transaction was idle for too long",
-    "53100": "the server's disk is full: make room",
+    "53100": "the server's disk is full; free some space",
     "53200": "the server is out of memory",
-    "53300": "the server takes no more connections: raise its max_connections, or run fewer processes",
-    "55P03": f"another transaction kept a lock for more than {LOCK_SECONDS:g} s",
+    "53300": "the server accepts no more connections; raise its max_connections, or run fewer processes",
+    "55P03": f"another transaction held a lock for more than {LOCK_SECONDS:g} s",
     "57014": f"the statement took more than {STATEMENT_SECONDS:g} s",
     "57P": "the server is stopping or starting",
-    "58": "the server's system failed to read or write",
+    "58": "an I/O error occurred on the server",
 }
 _PERMANENT = {
     "22": "a value cannot be stored",
-    "28": "the server refuses this role: look at the password and at pg_hba.conf",
-    "3D000": "there is no such database: make it with `createdb`",
-    "42501": "the role lacks a right: let it own its schema, `CREATE SCHEMA AUTHORIZATION role`",
-    "42703": f"the schema is not up to date: {MIGRATE}",
-    "42P01": f"the schema is not up to date: {MIGRATE}",
-    "3F000": "there is no schema to make tables in: `CREATE SCHEMA AUTHORIZATION role`",
-    "XX": "the database is damaged: restore a backup",
+    "28": "the server rejected this role; check the password and pg_hba.conf",
+    "3D000": "the database does not exist; create it with `createdb`",
+    "42501": "the role lacks a privilege; make it the owner of its schema with `CREATE SCHEMA AUTHORIZATION role`",
+    "42703": f"the schema is out of date; {MIGRATE}",
+    "42P01": f"the schema is out of date; {MIGRATE}",
+    "3F000": "there is no schema for the tables; create one with `CREATE SCHEMA AUTHORIZATION role`",
+    "XX": "the database is damaged; restore a backup",
 }
-#: What a server says that refuses a connection; the client library gives no SQLSTATE for it.
+#: SQLSTATEs by messages of servers that refuse a connection; the client library has no SQLSTATE for these.
 _REFUSALS = {
     "no password supplied": "28",
     "no pg_hba.conf entry": "28",
@@ -84,11 +84,11 @@ _REFUSALS = {
 
 
 class Postgres(Database):
-    """A server. Nothing is opened before the first transaction; `password_file` is read anew for each connection."""
+    """A PostgreSQL server. Nothing is opened before the first transaction; each connection reads `password_file` again."""
 
     connections = MAX_CONNECTIONS
     shared = True
-    fix = "look at the server, its log, and the `database` setting, then check again"
+    fix = "check the server, its log and the `database` setting, then run `tidegate check` again"
 
     def __init__(self, url: URL, password_file: Path | None) -> None:
         """Raises `InvalidSettings`."""
@@ -101,10 +101,10 @@ class Postgres(Database):
             pool_size=POOL_SIZE,
             max_overflow=MAX_CONNECTIONS - POOL_SIZE,
             pool_timeout=STATEMENT_SECONDS,
-            pool_pre_ping=True,  # a server that was restarted in between costs no call
+            pool_pre_ping=True,  # a restart of the server makes no call fail
             connect_args=_CONNECT_OPTIONS,
             isolation_level="READ COMMITTED",
-            hide_parameters=True,  # an error's trace goes to the log, and what is stored may be secret
+            hide_parameters=True,  # tracebacks go to the log, and stored values may be secret
         )
 
         @event.listens_for(engine, "do_connect")
@@ -114,7 +114,7 @@ class Postgres(Database):
 
         @event.listens_for(engine, "checkout")
         def obey_the_server(connection: Any, *_: object) -> None:
-            # After a read SQLAlchemy leaves READ WRITE behind, which would override a server that was made read-only.
+            # After a read-only transaction SQLAlchemy sets READ WRITE, which would override a read-only server.
             connection.read_only = None
 
         self.writing = engine
@@ -126,17 +126,17 @@ class Postgres(Database):
             yield connection
 
     def create(self) -> None:
-        """Nothing: whoever runs the server makes the database."""
+        """Does nothing: the administrator of the server creates the database."""
 
     @contextmanager
     def migration(self) -> Iterator[Connection]:
         with self.write() as connection:
-            held: Any = connection.connection.driver_connection
-            held.patience_seconds = MIGRATION_SECONDS + LOCK_SECONDS
+            raw: Any = connection.connection.driver_connection
+            raw.patience_seconds = MIGRATION_SECONDS + LOCK_SECONDS
             connection.execute(text(f"SET LOCAL statement_timeout = '{MIGRATION_SECONDS:g}s'"))
             connection.execute(text(f"SET LOCAL lock_timeout = '{MIGRATION_SECONDS:g}s'"))
             connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": MIGRATION_LOCK})
-            # Who waits for a table makes all wait that come after: not for long, then.
+            # A statement waiting for a table lock blocks all later ones, so the wait must be short.
             connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_SECONDS:g}s'"))
             yield connection
 
@@ -154,48 +154,48 @@ class Postgres(Database):
     def shortage(self) -> tuple[str, str] | None:
         return None
 
-    def error(self, doing: str, error: BaseException | None) -> StoreError:
-        """By SQLSTATE. Only the first line is told: details quote rows, and rows hold containers' environments."""
+    def error(self, action: str, error: BaseException | None) -> StoreError:
+        """The error by its SQLSTATE, with the first line only: details quote rows, which contain environment variables."""
         line = _first_line(error)
         state = getattr(error, "sqlstate", None) or next((code for words, code in _REFUSALS.items() if words in line), "")
         if state in ("40001", "40P01"):
-            return Collision(f"{doing}: another transaction was in the way ({line})", retryable=True)
+            return Collision(f"Cannot {action}: conflict with another transaction ({line})", retryable=True)
         if state.startswith("23"):
-            return Collision(f"{doing}: {line}", retryable=False)
+            return Collision(f"Cannot {action}: {line}", retryable=False)
         for known, retryable in ((_RETRYABLE, True), (_PERMANENT, False)):
             for code in (state, state[:3], state[:2]):
                 if code in known:
-                    return StoreError(f"{doing}: {known[code]} ({line})", retryable=retryable)
+                    return StoreError(f"Cannot {action}: {known[code]} ({line})", retryable=retryable)
         if not state and isinstance(error, self.raw) and type(error).__name__ in ("OperationalError", "ConnectionTimeout"):
-            return StoreError(f"{doing}: no connection to {self._place} ({line})", retryable=True)
-        return StoreError(f"{doing}: {line}", retryable=False)
+            return StoreError(f"Cannot {action}: no connection to {self._place} ({line})", retryable=True)
+        return StoreError(f"Cannot {action}: {line}", retryable=False)
 
     @contextmanager
     def sole_engine(self) -> Iterator[None]:
-        """Any number is allowed."""
+        """PostgreSQL allows any number of engines."""
         yield
 
 
 def _driver() -> ModuleType:
-    """What is made of psycopg. Raises `InvalidSettings` where it is not installed."""
+    """The module that needs psycopg. Raises `InvalidSettings` when psycopg is not installed."""
     try:
         from tidegate.store import postgres_connection
     except ImportError as error:
-        what = f"PostgreSQL needs psycopg ({error}): pip install 'tidegate[postgres]'"
+        what = f"PostgreSQL requires psycopg ({error}); run pip install 'tidegate[postgres]'"
         raise InvalidSettings([Problem("database", what)]) from error
     return postgres_connection
 
 
 def _validate(url: URL, password_file: Path | None) -> None:
-    """All that is wrong with the settings, at once."""
+    """Raises `InvalidSettings` with all problems of the settings."""
     problems = []
     if not url.database:
-        problems.append(Problem("database", "the name of the database is missing, like postgresql://tidegate@db/tidegate"))
+        problems.append(Problem("database", "the database name is missing; for example postgresql://tidegate@db/tidegate"))
     unknown = sorted(set(url.query) - set(OPTIONS))
     if unknown:
         problems.append(Problem("database", f"unknown options {', '.join(unknown)}; allowed: {', '.join(OPTIONS)}"))
     if url.password is not None and password_file is not None:
-        problems.append(Problem("database_password_file", "the URL has a password already: leave one of the two out"))
+        problems.append(Problem("database_password_file", "the URL already has a password; remove one of the two"))
     if problems:
         raise InvalidSettings(problems)
 
@@ -204,11 +204,11 @@ def _password(file: Path) -> str:
     try:
         return file.read_text().strip("\r\n")
     except (OSError, UnicodeError) as error:
-        raise StoreError(f"database_password_file {file} cannot be read: {error}", retryable=False) from error
+        raise StoreError(f"Cannot read database_password_file {file}: {error}", retryable=False) from error
 
 
 def _first_line(error: BaseException | None) -> str:
-    """The server's own sentence, or the client's last one."""
+    """The server's primary message, or the first line of the client's."""
     primary = getattr(getattr(error, "diag", None), "message_primary", None)
     lines = str(primary or error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

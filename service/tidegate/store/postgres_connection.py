@@ -1,4 +1,4 @@
-"""A connection to PostgreSQL that does not wait for ever. Apart from `postgres`, for psycopg is an extra."""
+"""A PostgreSQL connection with a client-side timeout. Separate from `postgres`, because psycopg is an optional extra."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from psycopg import Connection, Error, OperationalError
 
 __all__ = ["Error", "TimeLimitedConnection"]
 
-PATIENCE_SECONDS = 15.0  # longer than the server's own limit for a statement: this is for a server that hangs itself
+PATIENCE_SECONDS = 15.0  # longer than the server's statement timeout: for a server that hangs
 
 
 class TimeLimitedConnection(Connection[Any]):
-    """Closes itself when the server keeps silent for longer than `patience_seconds`; that is an `OperationalError`."""
+    """Closes itself when the server is silent for `patience_seconds`, and raises `OperationalError`."""
 
     patience_seconds = PATIENCE_SECONDS
 
@@ -22,15 +22,15 @@ class TimeLimitedConnection(Connection[Any]):
         return super().wait(self._bounded(gen), *limits, **named)
 
     def _bounded(self, work: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
-        """The same exchange with the server; psycopg asks it to go on at least ten times a second."""
+        """The same exchange with the server, with the timeout; psycopg resumes it at least ten times a second."""
         end = monotonic() + self.patience_seconds
         try:
             wanted = next(work)
             while True:
                 ready = yield wanted
                 if not ready and monotonic() > end:
-                    self.pgconn.finish()  # or giving it back would wait as long again
-                    raise OperationalError(f"the server said nothing for {self.patience_seconds:g} s")
+                    self.pgconn.finish()  # otherwise returning it to the pool would wait as long again
+                    raise OperationalError(f"no response from the server within {self.patience_seconds:g} s")
                 wanted = work.send(ready)
         except StopIteration as done:
             return done.value

@@ -1,4 +1,4 @@
-"""Forgetting what is old: samples first, then whole rollouts. Each function runs inside the caller's transaction."""
+"""Deletion of old data: samples first, then whole rollouts. Each function runs inside the caller's transaction."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from tidegate.store.tables import (
 )
 from tidegate.store.tables import verdicts as verdicts_table
 
-MIN_ROLLOUTS = 10  # the newest of each service stay, however old: its fences go on from the newest
-MIN_GOOD_RELEASES = 5  # good releases of each service stay, to go back to
-BATCH_MEASUREMENTS = 500  # in one transaction, so that nobody waits long
+MIN_ROLLOUTS = 10  # newest rollouts of each service that are always kept; new fencing tokens continue from theirs
+MIN_GOOD_RELEASES = 5  # good releases of each service that are always kept, to roll back to
+BATCH_MEASUREMENTS = 500  # per transaction, so that other writers do not wait long
 BATCH_ROLLOUTS = 25
-LOCK_NUMBER = 0x7469_6466  # names this work among all that only one program does at a time
+LOCK_NUMBER = 0x7469_6466  # the advisory lock of pruning
 ROLLOUT_TABLES = (events, verdicts_table, measurements, signals, deliveries)
 
 
@@ -34,7 +34,7 @@ def _old_measurements(retention: Retention) -> Select[tuple[int]]:
 
 
 def _old_rollouts(retention: Retention) -> Select[tuple[str]]:
-    """Finished, and so is its group; old, and not among the newest of its service."""
+    """Rollouts that are finished, with their whole group, old, and not among the newest of their service."""
     newer, fellow = rollouts.alias("newer"), rollouts.alias("fellow")
     after = select(func.count()).select_from(newer).where(
         newer.c.service == rollouts.c.service, newer.c.sequence > rollouts.c.sequence
@@ -51,7 +51,7 @@ def _old_rollouts(retention: Retention) -> Select[tuple[str]]:
 
 
 def _unused_release(service: str) -> ColumnElement[bool]:
-    """No rollout tells of it, it does not serve, and enough good ones are newer."""
+    """Releases that no rollout refers to, that are not live, and that are not among the newest good ones."""
     newest = (
         select(releases.c.id)
         .where(releases.c.service == service, releases.c.good_at.is_not(None))
@@ -71,7 +71,7 @@ def _unused_release(service: str) -> ColumnElement[bool]:
 
 
 def count(connection: Connection, retention: Retention) -> Pruned:
-    """What there is to forget; the releases are known only once the rollouts are gone."""
+    """What would be deleted. Releases are not counted: they are known only after the rollouts are deleted."""
     samples = 0 if retention.samples_before is None else _count(connection, _old_measurements(retention))
     old = 0 if retention.rollouts_before is None else _count(connection, _old_rollouts(retention))
     return Pruned(samples, old, 0, more=bool(samples or old))
@@ -82,7 +82,7 @@ def _count(connection: Connection, query: Select[tuple[int]] | Select[tuple[str]
 
 
 def batch(connection: Connection, retention: Retention) -> Pruned:
-    """A little of it: samples, and only when there are no more of them, rollouts."""
+    """Delete one batch: samples first, rollouts when no old samples are left."""
     if retention.samples_before is not None:
         numbers = (
             connection.execute(_old_measurements(retention).order_by(measurements.c.number).limit(BATCH_MEASUREMENTS))

@@ -28,24 +28,24 @@ from tidegate.store.mapping import AnyRow
 from tidegate.store.tables import events, idempotency, is_live, measurements, releases, rollouts, signals, verdicts
 from tidegate.store.tables import services as services_table
 
-#: What a signal is called as an event, and in its sentence.
+#: The kind and the message of a signal's event.
 SIGNAL_EVENTS = {
-    SignalKind.PROMOTE: ("promoted", "promoted"),
-    SignalKind.ROLLBACK: ("rollback_requested", "rollback asked"),
-    SignalKind.PAUSE: ("paused", "paused"),
-    SignalKind.RESUME: ("resumed", "resumed"),
-    SignalKind.FORCE: ("forced", "all analysis skipped"),
-    SignalKind.VERIFY: ("verify_requested", "verdict asked"),
+    SignalKind.PROMOTE: ("promoted", "Promoted"),
+    SignalKind.ROLLBACK: ("rollback_requested", "Rollback requested"),
+    SignalKind.PAUSE: ("paused", "Paused"),
+    SignalKind.RESUME: ("resumed", "Resumed"),
+    SignalKind.FORCE: ("forced", "Remaining analysis skipped"),
+    SignalKind.VERIFY: ("verify_requested", "Verdict requested"),
 }
 PAUSED_BY = {SignalKind.PAUSE: True, SignalKind.RESUME: False}
 
-# Statements of every tick and of every request that waits. Each is made once: making one anew takes SQLAlchemy ten times as
-# long as running it.
+# Statements of every tick and of every long poll. Each is built once: building one takes SQLAlchemy ten times as long as
+# running it.
 _LAST_EVENT = rollouts.c.last_event + bindparam("added", type_=Integer)
 _NEW = {name: bindparam(f"new_{name}", type_=rollouts.c[name].type) for name in mapping.ENGINE_COLUMNS}
 _PHASE = select(rollouts.c.phase).where(leases.HELD).with_for_update()
 _SAVE = leases.CHANGE.values(**_NEW, version=rollouts.c.version + 1, last_event=_LAST_EVENT).returning(
-    rollouts.c.version, rollouts.c.paused, rollouts.c.resumes, rollouts.c.last_event
+    rollouts.c.version, rollouts.c.paused, rollouts.c.takeovers, rollouts.c.last_event
 )
 _NOTE = leases.CHANGE.values(last_event=_LAST_EVENT).returning(rollouts.c.last_event)
 _WANTED = bindparam("wanted", type_=String)
@@ -59,12 +59,12 @@ _EVENTS = (
 )
 
 
-# -- beginning --------------------------------------------------------------------------------------------------------
+# -- creating ---------------------------------------------------------------------------------------------------------
 
 
 def find_answer(connection: Connection, key: Idempotency) -> Idempotency | None:
-    """What was said to this key before; None when it is new. Raises `KeyReused` for another body. An empty key is
-    always new."""
+    """The response stored for this idempotency key; None when the key is new or empty. Raises `KeyReused` when the key was
+    used with another request body."""
     if not key.key:
         return None
     wanted = (idempotency.c.scope == key.scope, idempotency.c.key == key.key)
@@ -72,18 +72,20 @@ def find_answer(connection: Connection, key: Idempotency) -> Idempotency | None:
     if row is None:
         return None
     if row.digest != key.digest:
-        raise KeyReused(f"the idempotency key {key.key} was used before with another request; choose a new key")
+        raise KeyReused(f"Idempotency key {key.key} was already used with a different request. Use a new key.")
     return mapping.idempotency_of(row)
 
 
 def add(connection: Connection, new: NewRollout, now: Time) -> None:
-    """Everything that a new rollout brings with it; a live repair gives way to it. Raises `RolloutInProgress`,
-    `RouteTaken`, `UnknownService`."""
+    """Store a new rollout with its service, release and first event; ends a live repair of the service. Raises
+    `RolloutInProgress`, `RouteTaken`, `UnknownService`."""
     rollout, service, release = new.rollout, new.service, new.release
     if rollout.service != service.key or (
         release is not None and (release.service, release.id) != (service.key, rollout.new)
     ):
-        raise StoreError(f"rollout {rollout.id}, its service and its release do not belong together", retryable=False)
+        raise StoreError(
+            f"Internal error: rollout {rollout.id} does not belong to its service or its release", retryable=False
+        )
     if rollout.kind is RolloutKind.RELEASE:
         services.put(connection, service)
     else:
@@ -111,38 +113,38 @@ def add(connection: Connection, new: NewRollout, now: Time) -> None:
 
 
 def store_answer(connection: Connection, key: Idempotency, now: Time) -> None:
-    """What is said to this key from now on."""
+    """Store the response for this idempotency key."""
     if key.key:
-        values = {"scope": key.scope, "key": key.key, "digest": key.digest, "status": key.status, "answer": key.answer}
+        values = {"scope": key.scope, "key": key.key, "digest": key.digest, "status": key.status, "response": key.response}
         connection.execute(insert(idempotency).values(**values, created=now))
 
 
 def _highest_fence(connection: Connection) -> int:
-    """Fences go on growing from one rollout to the next, for a router refuses one lower than the last that it saw."""
+    """The highest fencing token. New rollouts continue from it, since a router rejects a token lower than its last one."""
     return int(connection.execute(select(func.coalesce(func.max(rollouts.c.fence), 0))).scalar_one())
 
 
 def _supersede_repair(connection: Connection, rollout: Rollout, now: Time) -> None:
-    """A repair ends at once where something else is asked for: that starts from what is there, as the repair did. Its
-    engine has lost the lease with it. Raises `RolloutInProgress` for any other live rollout."""
+    """End a live repair of the service: the new rollout starts from the same observed state. The repair's engine loses its
+    lease. Raises `RolloutInProgress` for any other live rollout."""
     service = rollout.service
     query = select(rollouts.c.id, rollouts.c.kind).where(rollouts.c.service == service, is_live)
     live = connection.execute(query.with_for_update()).one_or_none()
     if live is None:
         return
     if live.kind != RolloutKind.REPAIR.value or rollout.kind is RolloutKind.REPAIR:
-        text = f"{service} has a live rollout, {live.id}: wait for its end, promote it or roll it back first"
+        text = f"{service} already has a live rollout, {live.id}. Wait for its end, promote it, or roll it back."
         raise RolloutInProgress(text)
-    why = f"rollout {rollout.id} takes over what this repair began"
+    reason = f"Superseded by rollout {rollout.id}."
     ended = update(rollouts).where(rollouts.c.id == live.id)
-    values = {"phase": Phase.ROLLED_BACK.value, "reason": why, "finished": now, "lease_until": None}
+    values = {"phase": Phase.ROLLED_BACK.value, "reason": reason, "finished": now, "lease_until": None}
     counted = {"version": rollouts.c.version + 1, "last_event": rollouts.c.last_event + 1}
     last = connection.execute(ended.values(**values, **counted).returning(rollouts.c.last_event)).scalar_one()
-    _append(connection, live.id, (Event(EventKind.SUPERSEDED, why, now, data={"rollout": rollout.id}),), last=last)
+    _append(connection, live.id, (Event(EventKind.SUPERSEDED, reason, now, data={"rollout": rollout.id}),), last=last)
 
 
 def _refuse_older_build(connection: Connection, rollout: Rollout) -> None:
-    """What a newer build of the same job has asked for is not undone by an older one that came late."""
+    """Reject a late build of a job that a newer build has already requested a rollout of. Raises `Superseded`."""
     build = rollout.build
     if build is None:
         return
@@ -157,7 +159,7 @@ def _refuse_older_build(connection: Connection, rollout: Rollout) -> None:
     row = connection.execute(newer).one_or_none()
     if row is not None:
         number = row.build["number"]
-        text = f"build {build.number} of {build.job} is superseded: build {number} has asked for rollout {row.id} already"
+        text = f"Build {build.number} of {build.job} is superseded: build {number} already requested rollout {row.id}."
         raise Superseded(text, rollout=row.id)
 
 
@@ -173,15 +175,16 @@ def save(
     measurement: Measurement | None,
     now: Time,
 ) -> Rollout:
-    """State, verdict, look and events under the fence. Raises `LeaseLost`, or `IllegalMove` when it is finished already."""
-    held = leases.lease_values(rollout.id, fence)
-    before = connection.execute(_PHASE, held).scalar_one_or_none()
+    """Save the state, verdict, measurement and events under the fencing token. Raises `LeaseLost`, and `IllegalMove` when
+    the rollout has ended."""
+    lease = leases.lease_values(rollout.id, fence)
+    before = connection.execute(_PHASE, lease).scalar_one_or_none()
     if before is None:
         raise leases.lease_lost(rollout.id, fence)
     if not Phase(before).live:
-        raise IllegalMove(f"rollout {rollout.id} is {before} and does not change any more")
+        raise IllegalMove(f"Rollout {rollout.id} has ended ({before}) and cannot change.")
     values = {f"new_{name}": value for name, value in mapping.engine_values(rollout).items()}
-    saved = connection.execute(_SAVE, {**held, **values, "added": len(added)}).one()
+    saved = connection.execute(_SAVE, {**lease, **values, "added": len(added)}).one()
     if verdict is not None:
         connection.execute(insert(verdicts), mapping.verdict_values(rollout, verdict))
     if measurement is not None:
@@ -189,14 +192,14 @@ def save(
     _append(connection, rollout.id, added, last=saved.last_event)
     if not rollout.phase.live:
         _record_outcome(connection, rollout, Phase(before), now)
-    return replace(rollout, version=saved.version, paused=saved.paused, resumes=saved.resumes)
+    return replace(rollout, version=saved.version, paused=saved.paused, takeovers=saved.takeovers)
 
 
 def _record_outcome(connection: Connection, rollout: Rollout, before: Phase, now: Time) -> None:
-    """What the end of a rollout says of its release.
+    """Mark the release good or quarantined after its rollout ended.
 
-    One that was called off before anything was touched, or halted on its way forward, says nothing of it. Nor does a
-    repair; a scaling that succeeded says how many there are from now on.
+    A rollout that was cancelled before it changed anything, one that halted on its way forward, and a repair mark nothing.
+    A successful scaling sets the number of instances.
     """
     if rollout.kind is not RolloutKind.RELEASE:
         if rollout.kind is RolloutKind.SCALE and rollout.phase is Phase.SUCCEEDED:
@@ -212,7 +215,7 @@ def _record_outcome(connection: Connection, rollout: Rollout, before: Phase, now
 
 
 def note(connection: Connection, rollout: str, added: Sequence[Event], fence: int) -> None:
-    """Events alone. Raises `LeaseLost`."""
+    """Record events under the fencing token. Raises `LeaseLost`."""
     last = connection.execute(_NOTE, {**leases.lease_values(rollout, fence), "added": len(added)}).scalar_one_or_none()
     if last is None:
         raise leases.lease_lost(rollout, fence)
@@ -220,14 +223,14 @@ def note(connection: Connection, rollout: str, added: Sequence[Event], fence: in
 
 
 def _append(connection: Connection, rollout: str, added: Sequence[Event], last: int) -> None:
-    """Store these as the rollout's newest, the final one under the number `last`."""
+    """Store events; the final one gets the number `last`."""
     first = last - len(added) + 1
-    values = [mapping.event_values(rollout, each, number) for number, each in enumerate(added, start=first)]
+    values = [mapping.event_values(rollout, event, number) for number, event in enumerate(added, start=first)]
     if values:
         connection.execute(insert(events), values)
 
 
-# -- wishes -----------------------------------------------------------------------------------------------------------
+# -- signals ----------------------------------------------------------------------------------------------------------
 
 
 def record_signal(
@@ -239,16 +242,16 @@ def record_signal(
     now: Time,
     audit: AuditEntry | None,
 ) -> Rollout:
-    """Record it and wake the engine. Raises `UnknownRollout`, `IllegalMove`, `VersionConflict`, `KeyReused`."""
+    """Record a signal and make the rollout due. Raises `UnknownRollout`, `IllegalMove`, `VersionConflict`, `KeyReused`."""
     present, *fellows = _lock_group(connection, rollout)
     if key is not None:
         if find_answer(connection, key) is not None:
             return mapping.rollout_of(present)
         store_answer(connection, key, now)
     if not Phase(present.phase).live:
-        raise IllegalMove(f"rollout {rollout} is {present.phase}; {new_signal.kind} is for one that still goes on")
+        raise IllegalMove(f"Cannot {new_signal.kind} rollout {rollout}: it has ended ({present.phase}).")
     if version is not None and version != present.version:
-        raise VersionConflict(f"rollout {rollout} has version {present.version}, not {version}; read it again")
+        raise VersionConflict(f"Rollout {rollout} is at version {present.version}, not {version}. Read it again and retry.")
     changed = _apply_signal(connection, present, new_signal, now)
     for other in fellows:
         at_once = new_signal if new_signal.step is None else replace(new_signal, step=other.cursor)
@@ -259,8 +262,7 @@ def record_signal(
 
 
 def _lock_group(connection: Connection, rollout: str) -> list[AnyRow]:
-    """It, and the others of its group that still go on; held until the transaction ends. Always taken in one order, or two
-    wishes for one group could wait for each other."""
+    """Lock the rollout and the live rollouts of its group, in a fixed order to avoid deadlocks; returns it first."""
     group = _row(connection, rollout).group
     wanted = rollouts.c.id == rollout
     if group:
@@ -270,13 +272,13 @@ def _lock_group(connection: Connection, rollout: str) -> list[AnyRow]:
 
 
 def _wait_at_same_point(one: AnyRow, other: AnyRow) -> bool:
-    """Whether both stand at the same point of their group, so that an approval of the one is for the other as well."""
-    points = {mapping.rollout_of(row).step.gate.together for row in (one, other)}
+    """Whether both are at the same synchronisation point of their group: an approval of one then applies to both."""
+    points = {mapping.rollout_of(row).step.gate.group_point for row in (one, other)}
     return len(points) == 1 and points != {0}
 
 
 def _apply_signal(connection: Connection, row: AnyRow, new_signal: Signal, now: Time) -> AnyRow:
-    """Record it for one rollout; the row as it is then."""
+    """Record the signal for one rollout; returns its changed row."""
     changed = connection.execute(
         update(rollouts)
         .where(rollouts.c.id == row.id)
@@ -296,12 +298,12 @@ def _apply_signal(connection: Connection, row: AnyRow, new_signal: Signal, now: 
 
 def _signal_event(new_signal: Signal) -> Event:
     kind, words = SIGNAL_EVENTS[new_signal.kind]
-    vouched = f" (vouched for by {new_signal.via})" if new_signal.via else ""
+    via = f" via {new_signal.via}" if new_signal.via else ""
     because = f": {new_signal.reason}" if new_signal.reason else ""
     data = {"by": new_signal.by, "via": new_signal.via, "reason": new_signal.reason} | (
         {} if new_signal.step is None else {"step": new_signal.step}
     )
-    return Event(kind, f"{words} by {new_signal.by}{vouched}{because}", new_signal.at, data=data)
+    return Event(kind, f"{words} by {new_signal.by}{via}{because}", new_signal.at, data=data)
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------
@@ -310,12 +312,12 @@ def _signal_event(new_signal: Signal) -> Event:
 def _row(connection: Connection, rollout: str) -> AnyRow:
     row = connection.execute(_ROW, {"wanted": rollout}).one_or_none()
     if row is None:
-        raise UnknownRollout(f"no rollout {rollout}")
+        raise UnknownRollout(f"No rollout {rollout}.")
     return row
 
 
 def load(connection: Connection, rollout: str) -> tuple[Rollout, tuple[Signal, ...]]:
-    """With its signals, oldest first. Raises `UnknownRollout`."""
+    """The rollout and its signals, oldest first. Raises `UnknownRollout`."""
     loaded = mapping.rollout_of(_row(connection, rollout))
     signals = connection.execute(_SIGNALS, {"wanted": rollout})
     return loaded, tuple(map(mapping.signal_of, signals))
@@ -324,7 +326,7 @@ def load(connection: Connection, rollout: str) -> tuple[Rollout, tuple[Signal, .
 def list_rollouts(
     connection: Connection, service: str | None, phase: Phase | None, before: str | None, limit: int
 ) -> tuple[Rollout, ...]:
-    """The newest first. Raises `UnknownRollout` for an unknown `before`."""
+    """Rollouts, newest first. Raises `UnknownRollout` for an unknown `before`."""
     query = select(rollouts).order_by(rollouts.c.sequence.desc()).limit(limit)
     if service is not None:
         query = query.where(rollouts.c.service == service)
@@ -336,7 +338,7 @@ def list_rollouts(
 
 
 def list_events(connection: Connection, rollout: str, after: int, limit: int) -> tuple[Event, ...]:
-    """Events by number. Raises `UnknownRollout`."""
+    """Events with numbers above `after`, in order. Raises `UnknownRollout`."""
     page = tuple(map(mapping.event_of, connection.execute(_EVENTS, {"wanted": rollout, "after": after, "most": limit})))
     if not page:
         _row(connection, rollout)
@@ -344,7 +346,7 @@ def list_events(connection: Connection, rollout: str, after: int, limit: int) ->
 
 
 def last_events(connection: Connection, wanted: Collection[str]) -> dict[str, int]:
-    """The numbers of the last events."""
+    """The number of the last event, by rollout."""
     rows = connection.execute(select(rollouts.c.id, rollouts.c.last_event).where(rollouts.c.id.in_(wanted)))
     return {row.id: row.last_event for row in rows}
 
@@ -359,13 +361,13 @@ def list_verdicts(connection: Connection, rollout: str) -> tuple[VerdictRow, ...
 
 
 def peers(connection: Connection, rollout: str, group: str) -> tuple[Rollout, ...]:
-    """The other rollouts of a group, in the order in which they were created."""
+    """The other rollouts of a group, in order of creation."""
     query = select(rollouts).where(rollouts.c.group == group, rollouts.c.id != rollout).order_by(rollouts.c.sequence)
     return tuple(map(mapping.rollout_of, connection.execute(query)))
 
 
 def list_measurements(connection: Connection, rollout: str, after: int) -> tuple[Measurement, ...]:
-    """Looks at the metrics, oldest first, without the first `after`. Raises `UnknownRollout`."""
+    """Measurements, oldest first, without the first `after`. Raises `UnknownRollout`."""
     query = select(measurements).where(measurements.c.rollout == rollout).order_by(measurements.c.number)
     saved = tuple(map(mapping.measurement_of, connection.execute(query.offset(after))))
     if not saved:

@@ -15,14 +15,15 @@ from tidegate.store.tables import is_live, release_numbers, releases, rollouts, 
 
 
 def put(connection: Connection, service: Service, version: int | None = None) -> None:
-    """Store or replace. The version grows when something changes; `version` 0 means that there must be none yet."""
+    """Store or replace a service. Its version grows when the definition changes; `version=0` requires that it is new.
+    Raises `VersionConflict`, `RouteTaken`."""
     values = mapping.service_values(service)
     stored = connection.execute(
         select(services.c.version, services.c.definition).where(services.c.key == service.key).with_for_update()
     ).one_or_none()
     present = 0 if stored is None else stored.version
     if version is not None and version != present:
-        raise VersionConflict(f"{service.key} has version {present}, not {version}; read it again")
+        raise VersionConflict(f"{service.key} is at version {present}, not {version}. Read it again and retry.")
     _require_free_route(connection, service)
     if stored is None:
         connection.execute(insert(services).values(**values, version=1))
@@ -31,7 +32,7 @@ def put(connection: Connection, service: Service, version: int | None = None) ->
 
 
 def _require_free_route(connection: Connection, service: Service) -> None:
-    """One backend of one proxy belongs to one service."""
+    """A proxy's backend belongs to one service. Raises `RouteTaken`."""
     other = connection.execute(
         select(services.c.key).where(
             services.c.environment == service.environment,
@@ -40,7 +41,7 @@ def _require_free_route(connection: Connection, service: Service) -> None:
         )
     ).scalar_one_or_none()
     if other is not None:
-        raise RouteTaken(f"route {service.backend.name} of {service.environment} belongs to {other}; choose another route")
+        raise RouteTaken(f"Route {service.backend.name} in {service.environment} belongs to {other}. Choose another route.")
 
 
 def _with_live_rollout() -> Select[tuple[object, ...]]:
@@ -50,20 +51,21 @@ def _with_live_rollout() -> Select[tuple[object, ...]]:
 
 
 def get(connection: Connection, key: str) -> ServiceRow:
-    """Raises `UnknownService`."""
+    """The service with its live rollout. Raises `UnknownService`."""
     row = connection.execute(_with_live_rollout().where(services.c.key == key)).one_or_none()
     if row is None:
-        raise UnknownService(f"no service {key}")
+        raise UnknownService(f"No service {key}.")
     return mapping.service_of(row)
 
 
 def list_services(connection: Connection) -> tuple[ServiceRow, ...]:
-    """All, by key."""
+    """All services, by key."""
     return tuple(map(mapping.service_of, connection.execute(_with_live_rollout().order_by(services.c.key))))
 
 
 def next_drift_check(connection: Connection, environment: str, every_seconds: float, now: Time) -> ServiceRow | None:
-    """Take the one whose look has been due longest: it is not due again for so long. None with a live rollout is."""
+    """Claim the service whose drift check has been due longest, and make it due again in `every_seconds`. Services with a
+    live rollout are skipped; None when none is due."""
     first = (
         select(services.c.key)
         .where(
@@ -82,12 +84,12 @@ def next_drift_check(connection: Connection, environment: str, every_seconds: fl
 
 
 def shift_clock(connection: Connection, now: Time) -> None:
-    """The clock by which looks are due jumped."""
+    """Make drift checks due after a jump of the clock."""
     connection.execute(update(services).where(services.c.drift_check_due > now).values(drift_check_due=now))
 
 
 def set_drift(connection: Connection, key: str, drift: Drift | None) -> None:
-    """Record what was found, unless a rollout has begun since: what was seen is that one's doing then."""
+    """Record the drift, unless a rollout has begun since and may have caused what was observed."""
     value = None if drift is None else mapping.DRIFT.encode(drift)
     connection.execute(update(services).where(services.c.key == key, ~_has_live_rollout()).values(drift=value))
 
@@ -97,15 +99,14 @@ def _has_live_rollout() -> ColumnElement[bool]:
 
 
 def set_replicas(connection: Connection, key: str, release: str, replicas: int) -> None:
-    """From now on the service and this release of it have so many instances."""
+    """Set the number of instances of the service and of this release."""
     ours = and_(releases.c.service == key, releases.c.id == release)
     connection.execute(update(releases).where(ours).values(replicas=replicas))
     put(connection, replace(get(connection, key).service, replicas=replicas))
 
 
 def require_unchanged(connection: Connection, rollout: Rollout) -> None:
-    """Raises `RolloutInProgress` where another release serves by now, or another number of it, than a rollout that stays
-    with it was made for."""
+    """Raises `RolloutInProgress` when the live release or its number of instances changed since the rollout was planned."""
     live = connection.execute(
         select(services.c.live).where(services.c.key == rollout.service).with_for_update()
     ).scalar_one_or_none()
@@ -113,11 +114,11 @@ def require_unchanged(connection: Connection, rollout: Rollout) -> None:
         live != rollout.new
         or get_release(connection, rollout.service, rollout.new).release.replicas != rollout.old_replicas
     ):
-        raise RolloutInProgress(f"another rollout of {rollout.service} came first; look at it again")
+        raise RolloutInProgress(f"Another rollout of {rollout.service} came first. Read the service again and retry.")
 
 
 def next_number(connection: Connection, service: str) -> int:
-    """Count on. Two that make the first row at once collide, and the second is run again."""
+    """The next release number. Two concurrent calls that insert the first row collide; the caller then runs one again."""
     number: int | None = connection.execute(
         update(release_numbers)
         .where(release_numbers.c.service == service)
@@ -131,36 +132,36 @@ def next_number(connection: Connection, service: str) -> int:
 
 
 def add_release(connection: Connection, release: Release, now: Time) -> None:
-    """A new one. Its number is the one its id ends with, as `next_number` reserved it."""
+    """Add a release. Its number is the one that its id ends with, which `next_number` reserved."""
     tail = release.id.rpartition("-")[2]
     number = int(tail) if tail.isdecimal() else next_number(connection, release.service)
     connection.execute(insert(releases).values(**mapping.release_values(release), number=number, created=now))
 
 
 def get_release(connection: Connection, service: str, release: str) -> ReleaseRow:
-    """Raises `UnknownService`, with the release in its message."""
+    """A release. Raises `UnknownService`, which names the release."""
     wanted = and_(releases.c.service == service, releases.c.id == release)
     row = connection.execute(select(releases).where(wanted)).one_or_none()
     if row is None:
-        raise UnknownService(f"no release {release} of {service}")
+        raise UnknownService(f"No release {release} of {service}.")
     return mapping.release_of(row)
 
 
 def list_releases(connection: Connection, service: str, limit: int) -> tuple[ReleaseRow, ...]:
-    """The newest first."""
+    """Releases, newest first."""
     query = select(releases).where(releases.c.service == service).order_by(releases.c.number.desc()).limit(limit)
     return tuple(map(mapping.release_of, connection.execute(query)))
 
 
 def pin(connection: Connection, service: str, release: str, digest: str) -> None:
-    """Record the digest. Raises `UnknownService` when there is no such release."""
+    """Record a release's image digest. Raises `UnknownService` when there is no such release."""
     wanted = and_(releases.c.service == service, releases.c.id == release)
     if connection.execute(update(releases).where(wanted).values(digest=digest)).rowcount != 1:
-        raise UnknownService(f"no release {release} of {service}")
+        raise UnknownService(f"No release {release} of {service}.")
 
 
 def quarantined(connection: Connection, service: str, digest: str) -> ReleaseRow | None:
-    """The release with this digest that was turned back last; None when one with it was good since."""
+    """The release with this digest that was rolled back last; None when one with it was good since."""
     table = releases.c
     same = (table.service == service, table.digest == digest)
     query = select(releases).where(*same, table.quarantined_at.is_not(None)).order_by(table.quarantined_at.desc()).limit(1)
@@ -172,7 +173,7 @@ def quarantined(connection: Connection, service: str, digest: str) -> ReleaseRow
 
 
 def last_good(connection: Connection, service: str, before: str | None) -> ReleaseRow | None:
-    """A release that was set good and quarantined at the same moment is not good."""
+    """The newest good release other than `before`. One marked good and quarantined at the same time is not good."""
     table = releases.c
     query = (
         select(releases)

@@ -1,7 +1,7 @@
 """SQLite: one file, one machine, one engine.
 
-A write begins with BEGIN IMMEDIATE, so that what it reads cannot change before it writes; elsewhere the same statements
-say FOR UPDATE SKIP LOCKED, which SQLite's compiler leaves out.
+Write transactions start with BEGIN IMMEDIATE, so that rows cannot change between a read and a write. PostgreSQL uses FOR
+UPDATE SKIP LOCKED in the same statements, which SQLAlchemy omits for SQLite.
 """
 
 from __future__ import annotations
@@ -23,37 +23,37 @@ from tidegate.store.database import MIGRATE, Collision, Database
 
 BUSY_SECONDS = 10.0  # how long a writer waits for another one
 MIGRATION_SECONDS = 600.0  # how long a migration waits for another one
-POOL_SIZE = 8  # connections kept open; more threads than that open theirs for one transaction
+POOL_SIZE = 8  # connections kept open; further threads open one for each transaction
 MAX_CONNECTIONS = 64
-MIN_FREE_BYTES = 64 * 1024 * 1024  # below this `check` warns: the write-ahead log alone may grow by megabytes
+MIN_FREE_BYTES = 64 * 1024 * 1024  # `tidegate check` fails below this: the write-ahead log alone may grow by megabytes
 
-#: Primary result codes after which the same call may succeed: what to tell a person.
+#: Messages by primary result code, of errors after which a retry may succeed.
 _RETRYABLE = {
     sqlite3.SQLITE_BUSY: f"another process kept the database locked for more than {BUSY_SECONDS:g} s",
     sqlite3.SQLITE_LOCKED: "the database is locked",
-    sqlite3.SQLITE_FULL: "the disk is full: make room",
-    sqlite3.SQLITE_IOERR: "the disk failed to read or write",
-    sqlite3.SQLITE_CANTOPEN: "the database file cannot be opened: look at its directory and its permissions",
+    sqlite3.SQLITE_FULL: "the disk is full; free some space",
+    sqlite3.SQLITE_IOERR: "an I/O error occurred on the disk",
+    sqlite3.SQLITE_CANTOPEN: "the database file cannot be opened; check its directory and permissions",
     sqlite3.SQLITE_NOMEM: "out of memory",
     sqlite3.SQLITE_INTERRUPT: "the statement was interrupted",
 }
 _PERMANENT = {
-    sqlite3.SQLITE_READONLY: "the database cannot be written: look at the permissions of the file and its directory",
-    sqlite3.SQLITE_CORRUPT: "the database file is damaged: restore a backup",
+    sqlite3.SQLITE_READONLY: "the database is read-only; check the permissions of the file and its directory",
+    sqlite3.SQLITE_CORRUPT: "the database file is damaged; restore a backup",
     sqlite3.SQLITE_NOTADB: "the file is not an SQLite database",
 }
 
 
 class Sqlite(Database):
-    """A file. Nothing is touched before the first transaction.
+    """An SQLite file. Nothing is opened before the first transaction.
 
-    SQLite has one writer at a time, and one that waits looks again after growing pauses. So the threads of a process
-    queue at `turn` instead, and only processes meet in the file.
+    SQLite allows one writer at a time, and a waiting writer polls with growing pauses. The threads of one process therefore
+    queue for the lock `turn`; only different processes compete for the file.
     """
 
     connections = MAX_CONNECTIONS
     shared = False
-    fix = "look at the file, its permissions and its disk, then check again"
+    fix = "check the file, its permissions and its disk, then run `tidegate check` again"
     raw = sqlite3.Error
 
     def __init__(self, url: URL) -> None:
@@ -66,14 +66,14 @@ class Sqlite(Database):
             max_overflow=MAX_CONNECTIONS - POOL_SIZE,
             pool_timeout=BUSY_SECONDS,
             connect_args={"timeout": BUSY_SECONDS},
-            hide_parameters=True,  # an error's trace goes to the log, and what is stored may be secret
+            hide_parameters=True,  # tracebacks go to the log, and stored values may be secret
         )
 
         @event.listens_for(self.reading, "do_connect")
         def refuse_to_create(*_: object) -> None:
-            # SQLite would make an empty file out of a mistyped path.
+            # SQLite would create an empty file for a mistyped path.
             if not path.exists():
-                raise StoreError(f"no database at {path}: {MIGRATE}", retryable=False)
+                raise StoreError(f"No database at {path}; {MIGRATE}", retryable=False)
 
         event.listen(self.reading, "connect", _prepare)
         event.listen(self.reading, "begin", _begin)
@@ -83,7 +83,8 @@ class Sqlite(Database):
     @contextmanager
     def write(self, *, lasting: bool = True) -> Iterator[Connection]:
         if not self.turn.acquire(timeout=BUSY_SECONDS):
-            raise StoreError(f"other threads of this process wrote for more than {BUSY_SECONDS:g} s", retryable=True)
+            text = f"Cannot write to the database: other threads of this process held it for more than {BUSY_SECONDS:g} s"
+            raise StoreError(text, retryable=True)
         try:
             with (self.writing if lasting else self._passing).begin() as connection:
                 yield connection
@@ -91,21 +92,21 @@ class Sqlite(Database):
             self.turn.release()
 
     def create(self) -> None:
-        """Readable by nobody else: it holds what containers get as environment."""
+        """Create the file, readable only by its owner: it contains the environment variables of containers."""
         self.path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
         os.close(os.open(self.path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
 
     @contextmanager
     def migration(self) -> Iterator[Connection]:
-        """Whoever has waited in vain for one that is under way would end, and be started again in vain."""
+        """Waits long for another migration: giving up early would only restart the service in a loop."""
         with self.turn, self.writing.connect() as connection:
-            held: Any = connection.connection.driver_connection
-            held.execute(f"PRAGMA busy_timeout = {MIGRATION_SECONDS * 1000:.0f}")
+            raw: Any = connection.connection.driver_connection
+            raw.execute(f"PRAGMA busy_timeout = {MIGRATION_SECONDS * 1000:.0f}")
             try:
                 with connection.begin():
                     yield connection
             finally:
-                held.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000:.0f}")
+                raw.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000:.0f}")
 
     def alone(self, connection: Connection, number: int) -> bool:
         return True
@@ -122,61 +123,62 @@ class Sqlite(Database):
         free = self.free_bytes()
         if free < MIN_FREE_BYTES:
             what = f"{self.path}: only {free // 1024**2} MiB are free on its disk"
-            return what, f"make room: {MIN_FREE_BYTES // 1024**2} MiB at the least"
+            return what, f"free some space: at least {MIN_FREE_BYTES // 1024**2} MiB are needed"
         return None
 
     def free_bytes(self) -> int:
-        """As `database.Database` says."""
+        """Free bytes on the disk of the file."""
         space = os.statvfs(self.path.parent)
         return space.f_bavail * space.f_frsize
 
-    def error(self, doing: str, error: BaseException | None) -> StoreError:
-        """By SQLite's result code; without one nothing says that waiting would help."""
+    def error(self, action: str, error: BaseException | None) -> StoreError:
+        """The error by SQLite's result code; without one it is not retryable."""
         if isinstance(error, sqlite3.IntegrityError):
-            return Collision(f"{doing}: {error}", retryable=False)
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the rest of it only refines
+            return Collision(f"Cannot {action}: {error}", retryable=False)
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the primary code; the other bits only refine it
         if code in _RETRYABLE:
-            return StoreError(f"{doing}: {_RETRYABLE[code]} ({error})", retryable=True)
+            return StoreError(f"Cannot {action}: {_RETRYABLE[code]} ({error})", retryable=True)
         if code in _PERMANENT:
-            return StoreError(f"{doing}: {_PERMANENT[code]} ({error})", retryable=False)
+            return StoreError(f"Cannot {action}: {_PERMANENT[code]} ({error})", retryable=False)
         if str(error).startswith(("no such table", "no such column")):
-            return StoreError(f"{doing}: the schema is not up to date ({error}): {MIGRATE}", retryable=False)
-        return StoreError(f"{doing}: {error}", retryable=False)
+            return StoreError(f"Cannot {action}: the schema is out of date ({error}); {MIGRATE}", retryable=False)
+        return StoreError(f"Cannot {action}: {error}", retryable=False)
 
     @contextmanager
     def sole_engine(self) -> Iterator[None]:
-        """A lock file beside the database says so; the system drops the lock when the process ends, however it ends."""
+        """Lock a file next to the database; the system releases the lock when the process ends for any reason."""
         lock = self.path.with_name(self.path.name + ".engine")
-        with self.translated("locking the database for one engine"):
+        with self.translated("lock the database for one engine"):
             self.path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
             handle = os.open(lock, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try:
             _lock(handle, lock, self.path)
             yield
         finally:
-            os.close(handle)  # the file stays: removing it would let two engines lock two files of one name
+            os.close(handle)  # the file is kept: after removing it, two engines could lock different files of the same name
 
 
 def file_of(url: URL) -> Path:
-    """The file behind `sqlite:///…`. Raises `InvalidSettings` where there is none."""
+    """The path in `sqlite:///…`. Raises `InvalidSettings` when there is none."""
     if url.database in (None, "", ":memory:") or str(url.database).startswith("file:") or url.query:
-        what = "the path of a file is needed, like sqlite:////var/lib/tidegate/tidegate.db"
+        what = "the path of a file is required, for example sqlite:////var/lib/tidegate/tidegate.db"
         raise InvalidSettings([Problem("database", what)])
     return Path(str(url.database)).absolute()
 
 
 def _prepare(connection: Any, _: object) -> None:
     """Settings of one SQLite connection."""
-    connection.isolation_level = None  # or the sqlite3 module begins transactions by its own rules
+    connection.isolation_level = None  # otherwise the sqlite3 module begins transactions by itself
     connection.execute("PRAGMA foreign_keys = ON")
     (journal,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
-    if journal != "wal":  # a network file system, for one, cannot
-        raise StoreError("the database's file system does not allow a write-ahead log: use a local disk", retryable=False)
+    if journal != "wal":  # a network file system, for example
+        text = "The file system of the database does not support a write-ahead log; move the database to a local disk"
+        raise StoreError(text, retryable=False)
 
 
 def _begin(connection: Connection) -> None:
     options = connection.get_execution_options()
-    if "synchronous" in options:  # FULL: a commit is on the disk when it returns; NORMAL: it will be with the next FULL one
+    if "synchronous" in options:  # FULL: durable on return; NORMAL: durable with the next FULL commit
         connection.exec_driver_sql(f"PRAGMA synchronous = {options['synchronous']}")
     connection.exec_driver_sql(options.get("begin", "BEGIN"))
 
@@ -186,7 +188,7 @@ def _lock(handle: int, lock: Path, path: Path) -> None:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         holder = os.read(handle, 32).decode(errors="replace").strip() or "unknown"
-        message = f"an engine runs on {path} already (process {holder}; lock file {lock}): stop it first"
-        raise Refused(f"{message}. SQLite allows one engine; PostgreSQL allows any number.") from error
+        message = f"Another engine (process {holder}, lock file {lock}) already uses {path}. Stop it first."
+        raise Refused(f"{message} SQLite allows one engine; PostgreSQL allows any number.") from error
     os.ftruncate(handle, 0)
     os.write(handle, f"{os.getpid()}\n".encode())

@@ -1,4 +1,4 @@
-"""What those who watch the server want to know. Each function runs inside the caller's transaction."""
+"""Statistics of the server and the list of engines. Each function runs inside the caller's transaction."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from tidegate.clock import Time
 from tidegate.core.records import EngineRow, ServerStats
 from tidegate.store.tables import deliveries, engines, events, is_live, rollouts, services
 
-ENGINE_EXPIRY_SECONDS = 86_400.0  # an engine that was not heard for so long is not told of any more
+ENGINE_EXPIRY_SECONDS = 86_400.0  # an engine without a heartbeat for so long is dropped from the list
 row = rollouts.c
 
 
 def heartbeat(connection: Connection, owner: str, version: str, now: Time) -> None:
-    """The engine is alive; those that are long gone are struck out."""
+    """Record the engine's heartbeat; a new engine also removes expired ones from the list."""
     values = {"heartbeat_at": now, "version": version}
     if connection.execute(update(engines).where(engines.c.owner == owner).values(values)).rowcount != 1:
         connection.execute(insert(engines).values(owner=owner, **values))
@@ -21,28 +21,28 @@ def heartbeat(connection: Connection, owner: str, version: str, now: Time) -> No
 
 
 def remove_engine(connection: Connection, owner: str) -> None:
-    """The engine ended as it should."""
+    """The engine shut down cleanly: remove it from the list."""
     connection.execute(delete(engines).where(engines.c.owner == owner))
 
 
 def list_engines(connection: Connection) -> tuple[EngineRow, ...]:
-    """Every engine that did not end as it should, the one heard last first."""
+    """All engines that run or did not shut down cleanly, latest heartbeat first."""
     rows = connection.execute(select(engines).order_by(engines.c.heartbeat_at.desc(), engines.c.owner))
     return tuple(EngineRow(row.owner, row.heartbeat_at, row.version) for row in rows)
 
 
 def read(connection: Connection, now: Time) -> ServerStats:
-    """Counted by the database: no rollout is read."""
-    live = select(services.c.environment, row.phase, func.count(), func.min(row.held))
+    """The statistics, counted by the database without loading rollouts."""
+    live = select(services.c.environment, row.phase, func.count(), func.min(row.approval_since))
     live = live.join(services, services.c.key == row.service).where(is_live)
     counts = connection.execute(live.group_by(services.c.environment, row.phase)).all()
-    holds: dict[str, Time] = {}
+    approvals: dict[str, Time] = {}
     for environment, _, _, since in counts:
         if since is not None:
-            holds[environment] = min(since, holds.get(environment, since))
+            approvals[environment] = min(since, approvals.get(environment, since))
     free = or_(row.lease_until.is_(None), row.lease_until <= now)
     overdue = connection.execute(select(func.min(row.due)).where(is_live, row.due <= now, free)).scalar_one()
-    held = connection.execute(select(func.count()).where(is_live, row.lease_until > now)).scalar_one()
+    leased = connection.execute(select(func.count()).where(is_live, row.lease_until > now)).scalar_one()
     undelivered = connection.execute(
         select(func.count(), func.min(events.c.at))
         .select_from(deliveries)
@@ -51,9 +51,9 @@ def read(connection: Connection, now: Time) -> ServerStats:
     ).one()
     return ServerStats(
         live={(environment, phase): count for environment, phase, count, _ in counts},
-        approval_since=holds,
+        approval_since=approvals,
         due_since=overdue,
-        leases=held,
+        leases=leased,
         undelivered=undelivered[0],
         undelivered_since=undelivered[1],
         engines=list_engines(connection),

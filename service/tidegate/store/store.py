@@ -1,4 +1,4 @@
-"""The store on an SQL database. What each method promises is said in `ports.Store`."""
+"""The store on an SQL database. `ports.Store` documents the methods."""
 
 from __future__ import annotations
 
@@ -41,27 +41,26 @@ T = TypeVar("T")
 
 
 class SqlStore(Transactions, Store):
-    """One database, for many threads. Every call is one transaction; an error of the database is a `StoreError`.
+    """One database. Thread-safe; every call is one transaction and raises `StoreError` when the database fails.
 
-    `url` is `sqlite:///PATH` or `postgresql://USER@HOST/NAME`, whose password may stand in a file; `clock` tells seconds
-    since the epoch. What engines must agree on, leases and what is due, goes by `common`, or else by the database's own
-    clock, where it has one that its programs on several machines share. Nothing is opened before the first call. Raises
-    `InvalidSettings` for another URL.
+    `url` is `sqlite:///PATH` or `postgresql://USER@HOST/NAME`; `password_file` may hold the password. `clock` returns
+    seconds since the epoch. Leases and due times, on which engines must agree, use `common` if given, else the clock of a
+    shared database, else `clock`. Nothing is opened before the first call. Raises `InvalidSettings` for any other URL.
     """
 
     # -- the schema ---------------------------------------------------------------------------------------------------
 
     def migrate(self) -> None:
-        with self._database.translated("making the database"):
+        with self._database.translated("create the database"):
             self._database.create()
-        with self._database.translated("bringing the schema up to date"), self._database.migration() as connection:
+        with self._database.translated("migrate the schema"), self._database.migration() as connection:
             migrations.upgrade(connection)
 
     def prepare(self) -> None:
         if not self._database.shared:
             self.migrate()
             return
-        with self._read("looking at the schema") as connection:
+        with self._read("read the schema version") as connection:
             wrong = migrations.unfit(migrations.current(connection))
         if wrong is not None:
             raise StoreError(f"{wrong[0]}: {wrong[1]}", retryable=False)
@@ -76,41 +75,41 @@ class SqlStore(Transactions, Store):
             return (Diagnosis("database", False, error.message, self._database.fix),)
 
     def _diagnose(self) -> Diagnosis:
-        with self._database.translated("looking at the database"):
+        with self._database.translated("check the database"):
             wrong = self._database.shortage()
         if wrong is not None:
             return Diagnosis("database", False, *wrong)
-        with self._read("reading the database") as connection:
+        with self._read("read the database") as connection:
             where, schema = self._database.described(connection), migrations.current(connection)
         wrong = migrations.unfit(schema)
         if wrong is not None:
             return Diagnosis("database", False, f"{where}: {wrong[0]}", wrong[1])
-        with self._write("writing to the database") as connection:
+        with self._write("write to the database") as connection:
             touch(connection)
         return Diagnosis("database", True, f"{where}, schema {schema}")
 
     def prune(self, retention: Retention, *, dry_run: bool = False) -> Pruned:
         if dry_run:
-            with self._read("counting what is old") as connection:
+            with self._read("count old data") as connection:
                 return pruning.count(connection, retention)
-        with self._write("pruning what is old") as connection:
+        with self._write("delete old data") as connection:
             if not self._database.alone(connection, pruning.LOCK_NUMBER):
                 return Pruned(0, 0, 0, more=False)
             return pruning.batch(connection, retention)
 
     def engines(self) -> tuple[EngineRow, ...]:
-        with self._read("listing engines") as connection:
+        with self._read("list engines") as connection:
             return stats.list_engines(connection)
 
-    def standing(self) -> ServerStats:
-        with self._read("looking how all stands") as connection:
+    def stats(self) -> ServerStats:
+        with self._read("read the server statistics") as connection:
             counted = stats.read(connection, self._now(connection))
         return replace(counted, free_bytes=self._database.free_bytes())
 
     # -- the engine ---------------------------------------------------------------------------------------------------
 
     def claim(self, owner: str, ttl_seconds: float) -> Claim | None:
-        with self._lease("claiming a rollout") as connection:
+        with self._lease("claim a rollout") as connection:
             now = self._now(connection)
             clock_offset, was_set_back = self._clock_state(now)
             if was_set_back:
@@ -122,41 +121,41 @@ class SqlStore(Transactions, Store):
         return None if claim is None else replace(claim, since=claim.since - self._ahead(now))
 
     def heartbeat(self, owner: str, version: str) -> None:
-        with self._lease("saying that the engine is alive") as connection:
+        with self._lease("write the engine heartbeat") as connection:
             stats.heartbeat(connection, owner, version, self._now(connection))
 
-    def leave(self, owner: str) -> None:
-        with self._write("saying that the engine ends") as connection:
+    def remove_engine(self, owner: str) -> None:
+        with self._write("remove the engine from the list of running engines") as connection:
             stats.remove_engine(connection, owner)
 
     def expire_leases(self) -> None:
         if not self._database.shared:
-            with self._write("ending the leases of engines that are gone") as connection:
+            with self._write("expire the leases of dead engines") as connection:
                 leases.expire_all(connection, self._now(connection))
 
     def shift_clock(self, seconds: float, ttl_seconds: float) -> None:
         if not self._database.shared:
-            with self._write("following a clock that jumped") as connection:
+            with self._write("adjust times to a clock jump") as connection:
                 now = self._now(connection)
                 leases.shift_clock(connection, seconds, now + ttl_seconds, now)
                 services.shift_clock(connection, now)
                 deliveries.shift_clock(connection, now)
 
     def raise_fences(self) -> None:
-        with self._write("raising the fences above those that proxies have seen") as connection:
+        with self._write("raise the fencing tokens") as connection:
             leases.raise_fences(connection, self._now(connection))
 
     def renew(self, claim: Claim, ttl_seconds: float) -> None:
-        with self._lease(f"renewing the lease on {claim.rollout}") as connection:
+        with self._lease(f"renew the lease on {claim.rollout}") as connection:
             leases.renew(connection, claim, self._now(connection) + ttl_seconds)
 
     def release(self, claim: Claim, due: Time | None) -> None:
-        with self._lease(f"giving {claim.rollout} back") as connection:
+        with self._lease(f"release the lease on {claim.rollout}") as connection:
             now = self._now(connection)
             leases.release(connection, claim, None if due is None else due + self._ahead(now), now)
 
     def load(self, rollout: str) -> tuple[Rollout, tuple[Signal, ...]]:
-        with self._read(f"reading rollout {rollout}") as connection:
+        with self._read(f"read rollout {rollout}") as connection:
             return rollouts.load(connection, rollout)
 
     def save(
@@ -168,15 +167,15 @@ class SqlStore(Transactions, Store):
         verdict: Verdict | None = None,
         measurement: Measurement | None = None,
     ) -> Rollout:
-        with self._write(f"saving rollout {rollout.id}") as connection:
+        with self._write(f"save rollout {rollout.id}") as connection:
             return rollouts.save(connection, rollout, events, fence, verdict, measurement, self._clock())
 
-    def note(self, rollout: str, events: Sequence[Event], fence: int) -> None:
-        with self._write(f"noting events of {rollout}") as connection:
+    def add_events(self, rollout: str, events: Sequence[Event], fence: int) -> None:
+        with self._write(f"record events of {rollout}") as connection:
             rollouts.note(connection, rollout, events, fence)
 
-    def pinned(self, service: str, release: str, digest: str, fence: int, rollout: str) -> None:
-        with self._write(f"pinning release {release}") as connection:
+    def set_digest(self, service: str, release: str, digest: str, fence: int, rollout: str) -> None:
+        with self._write(f"pin release {release}") as connection:
             leases.require(connection, rollout, fence)
             services.pin(connection, service, release, digest)
 
@@ -188,49 +187,49 @@ class SqlStore(Transactions, Store):
             audit_log.record(connection, audit)
             return services.get(connection, service.key)
 
-        return self._write_checked(f"storing service {service.key}", put)
+        return self._write_checked(f"store service {service.key}", put)
 
     def get_service(self, key: str) -> ServiceRow:
-        with self._read(f"reading service {key}") as connection:
+        with self._read(f"read service {key}") as connection:
             return services.get(connection, key)
 
     def services(self) -> tuple[ServiceRow, ...]:
-        with self._read("listing services") as connection:
+        with self._read("list services") as connection:
             return services.list_services(connection)
 
     def releases(self, service: str, limit: int = 50) -> tuple[ReleaseRow, ...]:
-        with self._read(f"listing releases of {service}") as connection:
+        with self._read(f"list releases of {service}") as connection:
             return services.list_releases(connection, service, limit)
 
     def next_number(self, service: str) -> int:
-        return self._write_checked(f"numbering a release of {service}", lambda c: services.next_number(c, service))
+        return self._write_checked(f"number a release of {service}", lambda c: services.next_number(c, service))
 
     def get_release(self, service: str, release: str) -> ReleaseRow:
-        with self._read(f"reading release {release}") as connection:
+        with self._read(f"read release {release}") as connection:
             return services.get_release(connection, service, release)
 
     def last_good(self, service: str, before: str | None = None) -> ReleaseRow | None:
-        with self._read(f"looking for a good release of {service}") as connection:
+        with self._read(f"find the last good release of {service}") as connection:
             return services.last_good(connection, service, before)
 
-    def quarantined(self, service: str, digest: str) -> ReleaseRow | None:
-        with self._read(f"looking for a quarantine in {service}") as connection:
+    def find_quarantined(self, service: str, digest: str) -> ReleaseRow | None:
+        with self._read(f"look up quarantined releases of {service}") as connection:
             return services.quarantined(connection, service, digest)
 
-    # -- between rollouts ---------------------------------------------------------------------------------------------
+    # -- drift detection ----------------------------------------------------------------------------------------------
 
     def next_drift_check(self, environment: str, every_seconds: float) -> ServiceRow | None:
-        with self._lease(f"looking for a service of {environment} to tend") as connection:
+        with self._lease(f"find a service of {environment} that is due for a drift check") as connection:
             return services.next_drift_check(connection, environment, every_seconds, self._clock())
 
     def set_drift(self, service: str, drift: Drift | None) -> None:
-        with self._write(f"recording how {service} was found") as connection:
+        with self._write(f"record the drift of {service}") as connection:
             services.set_drift(connection, service, drift)
 
     # -- rollouts -----------------------------------------------------------------------------------------------------
 
     def peers(self, rollout: str, group: str) -> tuple[Rollout, ...]:
-        with self._read(f"reading the group of rollout {rollout}") as connection:
+        with self._read(f"read the group of rollout {rollout}") as connection:
             return rollouts.peers(connection, rollout, group)
 
     def create(
@@ -248,22 +247,24 @@ class SqlStore(Transactions, Store):
             stored = rollouts.find_answer(connection, key)
             if stored is None:
                 now = self._now(connection)
-                rollouts.store_answer(connection, key, now)  # first: the same key sent twice at once meets here
+                rollouts.store_answer(
+                    connection, key, now
+                )  # first, so that two concurrent requests with the same key collide here
                 for other in (NewRollout(rollout, service, release, event), *others):
                     rollouts.add(connection, other, now)
                 audit_log.record(connection, audit)
             return stored
 
-        return self._write_checked(f"creating rollout {rollout.id}", add)
+        return self._write_checked(f"create rollout {rollout.id}", add)
 
-    def answered(self, key: Idempotency) -> Idempotency | None:
-        with self._read("looking an idempotency key up") as connection:
+    def find_answer(self, key: Idempotency) -> Idempotency | None:
+        with self._read("look up an idempotency key") as connection:
             return rollouts.find_answer(connection, key)
 
     def rollouts(
         self, service: str | None = None, phase: Phase | None = None, before: str | None = None, limit: int = 50
     ) -> tuple[Rollout, ...]:
-        with self._read("listing rollouts") as connection:
+        with self._read("list rollouts") as connection:
             return rollouts.list_rollouts(connection, service, phase, before, limit)
 
     def signal(
@@ -278,32 +279,32 @@ class SqlStore(Transactions, Store):
         def record(connection: Connection) -> Rollout:
             return rollouts.record_signal(connection, rollout, signal, version, key, self._now(connection), audit)
 
-        return self._write_checked(f"recording {signal.kind} for {rollout}", record)
+        return self._write_checked(f"record {signal.kind} for {rollout}", record)
 
     def events(self, rollout: str, after: int = 0, limit: int = 500) -> tuple[Event, ...]:
-        with self._read(f"reading events of {rollout}") as connection:
+        with self._read(f"read events of {rollout}") as connection:
             return rollouts.list_events(connection, rollout, after, limit)
 
     def last_events(self, wanted: Collection[str]) -> Mapping[str, int]:
-        with self._read("looking for new events") as connection:
+        with self._read("look up new events") as connection:
             return rollouts.last_events(connection, wanted)
 
     def verdicts(self, rollout: str) -> tuple[VerdictRow, ...]:
-        with self._read(f"reading verdicts of {rollout}") as connection:
+        with self._read(f"read verdicts of {rollout}") as connection:
             return rollouts.list_verdicts(connection, rollout)
 
     def measurements(self, rollout: str, after: int = 0) -> tuple[Measurement, ...]:
-        with self._read(f"reading measurements of {rollout}") as connection:
+        with self._read(f"read measurements of {rollout}") as connection:
             return rollouts.list_measurements(connection, rollout, after)
 
     # -- freezes and the audit log --------------------------------------------------------------------------------------
 
-    def frozen(self, environment: str) -> Freeze | None:
-        with self._read(f"reading the freeze of {environment}") as connection:
+    def get_freeze(self, environment: str) -> Freeze | None:
+        with self._read(f"read the freeze of {environment}") as connection:
             return freezes.find_active(connection, environment, self._clock())
 
     def freezes(self) -> tuple[Freeze, ...]:
-        with self._read("listing freezes") as connection:
+        with self._read("list freezes") as connection:
             return freezes.list_active(connection, self._clock())
 
     def freeze(self, freeze: Freeze, *, audit: AuditEntry | None = None) -> None:
@@ -311,32 +312,32 @@ class SqlStore(Transactions, Store):
             freezes.put(connection, freeze)
             audit_log.record(connection, audit)
 
-        self._write_checked(f"freezing {freeze.environment}", put)
+        self._write_checked(f"freeze {freeze.environment}", put)
 
-    def thaw(self, environment: str, *, audit: AuditEntry | None = None) -> None:
-        with self._write(f"lifting the freeze of {environment}") as connection:
+    def unfreeze(self, environment: str, *, audit: AuditEntry | None = None) -> None:
+        with self._write(f"lift the freeze of {environment}") as connection:
             freezes.lift(connection, environment)
             audit_log.record(connection, audit)
 
     def audit(
         self, before: int | None = None, limit: int = 50, subjects: Collection[str] | None = None
     ) -> tuple[AuditEntry, ...]:
-        with self._read("reading the audit log") as connection:
+        with self._read("read the audit log") as connection:
             return audit_log.list_entries(connection, before, limit, subjects)
 
-    # -- what a CI is told --------------------------------------------------------------------------------------------
+    # -- deliveries to the CI -----------------------------------------------------------------------------------------
 
     def next_delivery(self, lease_seconds: float) -> Delivery | None:
-        with self._write("looking for something to deliver") as connection:
+        with self._write("find events to deliver") as connection:
             now = self._now(connection)
             return deliveries.claim(connection, now + lease_seconds, now)
 
-    def delivered(self, rollout: str, number: int, lease_seconds: float) -> None:
-        with self._write(f"noting a delivery of {rollout}") as connection:
+    def mark_delivered(self, rollout: str, number: int, lease_seconds: float) -> None:
+        with self._write(f"record a delivery of {rollout}") as connection:
             deliveries.record(connection, rollout, number, self._now(connection) + lease_seconds)
 
     def postpone_delivery(self, rollout: str, due: Time, *, failed: bool) -> None:
-        with self._write(f"putting deliveries of {rollout} off") as connection:
+        with self._write(f"postpone deliveries of {rollout}") as connection:
             ahead = self._ahead(self._now(connection))
             deliveries.postpone_delivery(connection, rollout, due + ahead, failed=failed)
 
@@ -347,23 +348,23 @@ class SqlStore(Transactions, Store):
             tokens.add(connection, token)
             audit_log.record(connection, audit)
 
-        self._write_checked("adding a token", add)
+        self._write_checked("add a token", add)
 
     def tokens(self) -> tuple[Token, ...]:
-        with self._read("listing tokens") as connection:
+        with self._read("list tokens") as connection:
             return tokens.list_tokens(connection)
 
     def token(self, digest: str) -> Token | None:
-        with self._read("looking a token up") as connection:
+        with self._read("look up a token") as connection:
             stored = tokens.by_digest(connection, digest)
         now = self._clock()
         if stored is not None and tokens.use_is_due(stored, now):
-            with self._write("noting a token's use") as connection:
+            with self._write("record the use of a token") as connection:
                 tokens.note_use(connection, stored, now)
         return stored
 
-    def drop_token(self, token_id: str, *, audit: AuditEntry | None = None) -> None:
-        with self._write("dropping a token") as connection:
+    def delete_token(self, token_id: str, *, audit: AuditEntry | None = None) -> None:
+        with self._write("delete a token") as connection:
             tokens.drop(connection, token_id)
             audit_log.record(connection, audit)
 

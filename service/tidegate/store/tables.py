@@ -1,6 +1,6 @@
 """The tables. A change here needs a revision in `migrations/versions`; a test compares the two.
 
-All times are seconds since the epoch (UTC) as a double. Values that are only ever read whole are kept as JSON.
+All times are seconds since the epoch (UTC) as doubles. Values that are only read as a whole are stored as JSON.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ metadata = MetaData(
     }
 )
 
-#: Release numbers handed out so far. Apart from `services`, because the first release is numbered before its service
+#: Release numbers assigned so far. Separate from `services`, because the first release gets its number before its service
 #: is stored.
 release_numbers = Table(
     "release_numbers",
@@ -51,9 +51,9 @@ services = Table(
     Column("backend", String, nullable=False),  # the proxy backend: one owner per environment
     Column("definition", JSON, nullable=False),
     Column("version", Integer, nullable=False),
-    Column("live", String),  # the release that serves now; releases refer to services, so this is no foreign key
-    Column("drift_check_due", Double, nullable=False, server_default=text("0")),  # when it is looked at between rollouts
-    Column("drift", JSON(none_as_null=True)),  # what was found other than it should be
+    Column("live", String),  # the live release; no foreign key, because releases refer to services
+    Column("drift_check_due", Double, nullable=False, server_default=text("0")),  # the next drift check
+    Column("drift", JSON(none_as_null=True)),  # the drift found, if any
     UniqueConstraint("environment", "backend"),
 )
 
@@ -80,7 +80,7 @@ rollouts = Table(
     Column("service", String, ForeignKey("services.key"), nullable=False),
     Column("old", String),
     Column("new", String, nullable=False),
-    # what was asked; never changed, but for the plan of the way back
+    # the request; never changes, except the plan in a rollback
     Column("plan", JSON, nullable=False),
     Column("backend", JSON, nullable=False),
     Column("created", Double, nullable=False),
@@ -99,32 +99,32 @@ rollouts = Table(
     Column("probe", JSON(none_as_null=True)),
     Column("group", String, nullable=False, index=True),
     Column("kind", String, nullable=False),
-    # where it stands; written by the engine that holds the lease
+    # the state; written by the engine that holds the lease
     Column("digest", String, nullable=False),
     Column("phase", String, nullable=False),
     Column("cursor", Integer, nullable=False),
     Column("reason", String, nullable=False),
-    Column("entered", Double),
-    Column("shifted", Double),
-    Column("settled", Double),
-    Column("held", Double),
-    Column("drain_from", Double),
+    Column("step_started_at", Double),
+    Column("traffic_confirmed_at", Double),
+    Column("step_ready_at", Double),
+    Column("approval_since", Double),
+    Column("drain_started_at", Double),
     Column("extensions", Integer, nullable=False),
     Column("verdict", JSON(none_as_null=True)),
     Column("tasks", JSON, nullable=False),
-    Column("arrived", Integer, nullable=False),
+    Column("group_point", Integer, nullable=False),
     Column("finished", Double),
-    Column("spared", JSON, nullable=False),
+    Column("preexisting", JSON, nullable=False),
     # written by signals
     Column("paused", Boolean, nullable=False),
-    Column("signalled", Boolean, nullable=False),  # a signal came since the last claim
-    # who drives it
-    Column("owner", String, nullable=False),  # the last one; kept over a release, so that `since` can be kept too
-    Column("since", Double, nullable=False),  # when this owner took it over from another
-    Column("lease_until", Double),  # None: given back
-    Column("fence", Integer, nullable=False),  # grows with each claim
+    Column("signalled", Boolean, nullable=False),  # a signal arrived since the last claim
+    # the lease
+    Column("owner", String, nullable=False),  # the last one; kept after a release, so that `since` is kept too
+    Column("since", Double, nullable=False),  # when this owner took over from another
+    Column("lease_until", Double),  # None: released
+    Column("fence", Integer, nullable=False),  # the fencing token; grows with each claim
     Column("due", Double, nullable=False),
-    Column("resumes", Integer, nullable=False),
+    Column("takeovers", Integer, nullable=False),
     # counters
     Column("version", Integer, nullable=False),
     Column("last_event", Integer, nullable=False),  # the number of the last event
@@ -132,7 +132,7 @@ rollouts = Table(
     ForeignKeyConstraint(["service", "new"], ["releases.service", "releases.id"], name="fk_rollouts_new"),
 )
 
-#: The phase is one that an engine drives. Spelt out and not bound, so that the partial indexes below can serve it.
+#: The phase is a live one. Literals instead of parameters, so that the partial indexes below apply.
 is_live = rollouts.c.phase.in_([literal_column(f"'{phase.value}'") for phase in Phase if phase in LIVE])
 
 Index("one_live_rollout", rollouts.c.service, unique=True, sqlite_where=is_live, postgresql_where=is_live)
@@ -191,7 +191,7 @@ freezes = Table(
     Column("until", Double),
 )
 
-#: Who asked for what, when, why and from where. Only added to.
+#: Requested changes: who, what, when, from where and the reason. Append-only.
 audit = Table(
     "audit",
     metadata,
@@ -208,7 +208,7 @@ audit = Table(
     Column("request", String, nullable=False),
 )
 
-#: Up to which event the CI was told of a rollout that one of its builds asked for.
+#: The number of the last event delivered to the CI, for each rollout that a build requested.
 deliveries = Table(
     "deliveries",
     metadata,
@@ -218,7 +218,7 @@ deliveries = Table(
     Column("due", Double, nullable=False, index=True),
 )
 
-#: Every engine that runs, and those that ended without saying so.
+#: Running engines, and those that did not shut down cleanly.
 engines = Table(
     "engines",
     metadata,
@@ -247,6 +247,6 @@ idempotency = Table(
     Column("key", String, primary_key=True),
     Column("digest", String, nullable=False),
     Column("status", Integer, nullable=False),
-    Column("answer", String, nullable=False),
+    Column("response", String, nullable=False),
     Column("created", Double, nullable=False),
 )

@@ -1,4 +1,4 @@
-"""How each call of the store comes to its one transaction, and by which clock it goes."""
+"""The transactions of the store, and the clock that they use."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from tidegate.store.postgres import Postgres
 from tidegate.store.sqlite import Sqlite
 
 T = TypeVar("T")
-SET_BACK_SECONDS = 10.0  # a slow answer looks like it for less; what is due later by less than that is no harm
+SET_BACK_SECONDS = 10.0  # smaller differences may come from a slow response, and delay due times harmlessly
 
 
 class Transactions:
-    """A database, and transactions in it. `common` is the clock that all engines share, instead of the database's own."""
+    """A database and its transactions. `common` replaces the database's clock as the one that all engines share."""
 
     def __init__(
         self, url: str, clock: Clock = time.time, *, password_file: Path | None = None, common: Clock | None = None
@@ -31,46 +31,46 @@ class Transactions:
         self._database = connect(url, password_file)
         self._clock = clock
         self._common = common
-        self._clock_offset: float | None = None  # how far the shared clock was from one that only goes forward
+        self._clock_offset: float | None = None  # from the shared clock to the monotonic clock, last time
 
     @contextmanager
-    def _read(self, doing: str) -> Iterator[Connection]:
-        with self._database.translated(doing), self._database.reading.begin() as connection:
+    def _read(self, action: str) -> Iterator[Connection]:
+        with self._database.translated(action), self._database.reading.begin() as connection:
             yield connection
 
     @contextmanager
-    def _write(self, doing: str, *, lasting: bool = True) -> Iterator[Connection]:
-        with self._database.translated(doing), self._database.write(lasting=lasting) as connection:
+    def _write(self, action: str, *, lasting: bool = True) -> Iterator[Connection]:
+        with self._database.translated(action), self._database.write(lasting=lasting) as connection:
             yield connection
 
-    def _lease(self, doing: str) -> AbstractContextManager[Connection]:
-        """Who does what until when: of no use any more once the machine has failed."""
-        return self._write(doing, lasting=False)
+    def _lease(self, action: str) -> AbstractContextManager[Connection]:
+        """A write transaction for leases, which need not survive a crash of the machine."""
+        return self._write(action, lasting=False)
 
     def _now(self, connection: Connection) -> Time:
-        """By the clock that all engines share."""
+        """The time of the clock that all engines share."""
         if self._common is not None:
             return self._common()
         now = self._database.now(connection)
         return self._clock() if now is None else now
 
     def _ahead(self, now: Time) -> float:
-        """How many seconds the shared clock, which says `now`, is ahead of ours."""
+        """How many seconds the shared clock, at `now`, is ahead of this process's clock."""
         return now - self._clock() if self._database.shared else 0.0
 
     def _clock_state(self, now: Time) -> tuple[float, bool]:
-        """How far the shared clock, which says `now`, is from one that only goes forward, and whether it was set back."""
+        """The offset of the shared clock, at `now`, from the monotonic clock, and whether the shared clock was set back."""
         offset, before = now - time.monotonic(), self._clock_offset
         shared = self._database.shared and self._common is None
         return offset, shared and before is not None and before - offset >= SET_BACK_SECONDS
 
-    def _write_checked(self, doing: str, work: Callable[[Connection], T]) -> T:
-        """When another transaction got in between, once more: the checks then see what that one wrote."""
+    def _write_checked(self, action: str, work: Callable[[Connection], T]) -> T:
+        """Run `work` in a write transaction; after a collision once more, with checks that see the other transaction."""
         try:
-            with self._write(doing) as connection:
+            with self._write(action) as connection:
                 return work(connection)
         except Collision:
-            with self._write(doing) as connection:
+            with self._write(action) as connection:
                 return work(connection)
 
 
@@ -78,7 +78,8 @@ ALLOWED = "allowed: sqlite:///PATH, postgresql://USER@HOST/NAME"
 
 
 def connect(url: str, password_file: Path | None = None) -> Database:
-    """Open lazily: nothing is touched before the first transaction. Raises `InvalidSettings`, without a password in it."""
+    """The database of a URL; nothing is opened before the first transaction. Raises `InvalidSettings`; its message has no
+    password."""
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
@@ -88,5 +89,5 @@ def connect(url: str, password_file: Path | None = None) -> Database:
     if parsed.drivername != "sqlite":
         raise InvalidSettings([Problem("database", f"{parsed.drivername} is not supported; {ALLOWED}")])
     if password_file is not None:
-        raise InvalidSettings([Problem("database_password_file", "SQLite has no password; leave it out")])
+        raise InvalidSettings([Problem("database_password_file", "SQLite has no password; remove this setting")])
     return Sqlite(parsed)

@@ -1,7 +1,7 @@
-"""The schema and its history, run by Alembic inside the caller's transaction; no ini file is needed.
+"""The migrations of the schema, run by Alembic inside the caller's transaction, without an ini file.
 
-A new revision: change `tables.py`, call `alembic.command.revision(configuration(connection), "what", autogenerate=True)`
-on a database that is up to date, and read what it wrote.
+To add a revision, change `tables.py`, call `alembic.command.revision(configuration(connection), "what", autogenerate=True)`
+on a database at the latest revision, and review the result.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tidegate.store.database import MIGRATE
 
 
 def configuration(connection: Connection | None = None) -> Config:
-    """Alembic's, on the packaged revisions. `env.py` works on the given connection."""
+    """Alembic's configuration for the packaged revisions. `env.py` uses the given connection."""
     config = Config()
     config.set_main_option("script_location", "tidegate.store:migrations")
     config.set_main_option("path_separator", "os")
@@ -25,30 +25,30 @@ def configuration(connection: Connection | None = None) -> Config:
 
 
 def upgrade(connection: Connection) -> None:
-    """Bring the schema to `head`; a newer one that fits is left alone. Raises Alembic's `CommandError` for one that does
-    not fit."""
+    """Migrate the schema to `head`; a newer compatible schema stays. Raises Alembic's `CommandError` for an incompatible
+    one."""
     revision = current(connection)
     if revision is None or revision in known() or unfit(revision) is not None:
         command.upgrade(configuration(connection), "head")
 
 
 def unfit(revision: str | None) -> tuple[str, str] | None:
-    """Why this program cannot work on a schema of this revision, and what to do; None when it can.
+    """Why this version of Tidegate cannot use a schema of this revision, and what to do; None when it can.
 
-    Within a generation, the first digit of a revision, a change only adds, and what is added has a default: so the
-    program of the release before works on, and releases can be changed one process at a time. A change that breaks that
-    begins the next generation.
+    Within a generation, the first digit of the revision, migrations only add columns and tables with defaults. The previous
+    release therefore keeps working, and processes can be upgraded one by one. A change that breaks this starts the next
+    generation.
     """
     wanted = head()
     if revision == wanted or (revision is not None and revision not in known() and revision[:1] == wanted[:1]):
         return None
-    what = f"its schema is {revision or 'missing'}, {wanted} is needed"
+    what = f"schema {revision or 'missing'}, but {wanted} is required"
     newer = revision is not None and revision not in known()
-    return what, f"run the release of Tidegate that made schema {revision}, or a newer one" if newer else MIGRATE
+    return what, f"run the version of Tidegate that created schema {revision}, or a newer one" if newer else MIGRATE
 
 
 def known() -> frozenset[str]:
-    """All revisions that this program has."""
+    """All revisions that this version of Tidegate knows."""
     return frozenset(revision.revision for revision in ScriptDirectory.from_config(configuration()).walk_revisions())
 
 
@@ -58,5 +58,5 @@ def current(connection: Connection) -> str | None:
 
 
 def head() -> str:
-    """The revision that this program needs."""
+    """The revision that this version of Tidegate requires."""
     return str(ScriptDirectory.from_config(configuration()).get_current_head())

@@ -1,4 +1,4 @@
-"""Alembic's entry: the connection and its transaction are the caller's."""
+"""Alembic's entry point: uses the caller's connection and transaction."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 from tidegate.store.tables import metadata
 
 connection: Connection = context.config.attributes["connection"]
-# SQLite changes a table by copying it; the batch mode writes such revisions.
+# SQLite changes a table by copying it, which needs the batch mode.
 context.configure(connection=connection, target_metadata=metadata, render_as_batch=True)
 with context.begin_transaction():
     context.run_migrations()
