@@ -74,17 +74,17 @@ class Platform(Protocol):
     def stop(self, instances: Collection[Instance], grace_seconds: float) -> None:
         """Stop and remove these in the background; they show as `stopping` until gone. Unknown ones are no error."""
 
-    def tail(self, instance: Instance, lines: int) -> str:
+    def tail_logs(self, instance: Instance, lines: int) -> str:
         """Its last log lines, for the report."""
 
-    def run(self, job: Job) -> JobState:
+    def run_job(self, job: Job) -> JobState:
         """Begin it unless it was begun before, and say how it stands; does not wait for its end. What cannot be started
         has ended, too: with a `detail` and a status other than 0."""
 
-    def end(self, job: Job) -> None:
+    def stop_job(self, job: Job) -> None:
         """Stop it if it still runs; how it stood is then told by `run`."""
 
-    def clear(self, service: str, rollout: str) -> None:
+    def remove_jobs(self, service: str, rollout: str) -> None:
         """Stop and remove every job of the rollout; none left is no error."""
 
     def check(self) -> Sequence[Diagnosis]:
@@ -131,7 +131,7 @@ class DocumentFetcher(Protocol):
 class ProbeClient(Protocol):
     """Asks one service as its clients do. Used by one thread at a time; never raises."""
 
-    def visit(self, *, kept: bool) -> ProbeResult:
+    def probe(self, *, kept: bool) -> ProbeResult:
         """One GET: over a connection of its own, or over the one that was kept from the last time."""
 
     def close(self) -> None:
@@ -167,7 +167,7 @@ class EngineStore(Protocol):
     def heartbeat(self, owner: str, version: str) -> None:
         """This engine is alive and looks for work."""
 
-    def leave(self, owner: str) -> None:
+    def remove_engine(self, owner: str) -> None:
         """This engine ends as it should: nobody misses it."""
 
     def expire_leases(self) -> None:
@@ -202,26 +202,26 @@ class EngineStore(Protocol):
         service's live release. `paused` is not written: it belongs to the signals.
         """
 
-    def note(self, rollout: str, events: Sequence[Event], fence: int) -> None:
+    def add_events(self, rollout: str, events: Sequence[Event], fence: int) -> None:
         """Events alone, under the same fence."""
 
     def measurements(self, rollout: str, after: int = 0) -> tuple[Measurement, ...]:
         """Every look at the metrics that was saved, oldest first, without the first `after` of them: what the judge is
         folded over."""
 
-    def pinned(self, service: str, release: str, digest: str, fence: int, rollout: str) -> None:
+    def set_digest(self, service: str, release: str, digest: str, fence: int, rollout: str) -> None:
         """Record what the image was resolved to."""
 
     def get_release(self, service: str, release: str) -> ReleaseRow:
         """Raises `UnknownService` with the id in its message."""
 
-    def frozen(self, environment: str) -> Freeze | None:
+    def get_freeze(self, environment: str) -> Freeze | None:
         """The freeze that holds now, if there is one."""
 
     def peers(self, rollout: str, group: str) -> tuple[Rollout, ...]:
         """The other rollouts of the group."""
 
-    def quarantined(self, service: str, digest: str) -> ReleaseRow | None:
+    def find_quarantined(self, service: str, digest: str) -> ReleaseRow | None:
         """The release of the service with this digest that was turned back last, unless one was good since."""
 
     def next_drift_check(self, environment: str, every_seconds: float) -> ServiceRow | None:
@@ -284,7 +284,7 @@ class Store(EngineStore, Protocol):
     def engines(self) -> tuple[EngineRow, ...]:
         """Those that run or ended without a word, the one heard last first."""
 
-    def standing(self) -> ServerStats:
+    def stats(self) -> ServerStats:
         """How the whole server stands."""
 
     def put_service(self, service: Service, version: int | None = None, *, audit: AuditEntry | None = None) -> ServiceRow:
@@ -305,7 +305,7 @@ class Store(EngineStore, Protocol):
     def last_good(self, service: str, before: str | None = None) -> ReleaseRow | None:
         """The release last set good, not quarantined since, other than `before`."""
 
-    def answered(self, key: Idempotency) -> Idempotency | None:
+    def find_answer(self, key: Idempotency) -> Idempotency | None:
         """What was said to this key before; None when it is new or empty. Raises `KeyReused`."""
 
     def signal(
@@ -337,7 +337,7 @@ class Store(EngineStore, Protocol):
     def freeze(self, freeze: Freeze, *, audit: AuditEntry | None = None) -> None:
         """Freeze its environment; a freeze that is there is replaced."""
 
-    def thaw(self, environment: str, *, audit: AuditEntry | None = None) -> None:
+    def unfreeze(self, environment: str, *, audit: AuditEntry | None = None) -> None:
         """Lift the freeze; no error when there is none."""
 
     def freezes(self) -> tuple[Freeze, ...]:
@@ -351,7 +351,7 @@ class Store(EngineStore, Protocol):
     def next_delivery(self, lease_seconds: float) -> Delivery | None:
         """One with something to tell, for this caller alone for so long; None when there is none."""
 
-    def delivered(self, rollout: str, number: int, lease_seconds: float) -> None:
+    def mark_delivered(self, rollout: str, number: int, lease_seconds: float) -> None:
         """The CI was told of the events up to this one; the rest stays this caller's for so long."""
 
     def postpone_delivery(self, rollout: str, due: Time, *, failed: bool) -> None:
@@ -364,7 +364,7 @@ class Store(EngineStore, Protocol):
     def token(self, digest: str) -> Token | None:
         """By the secret's digest; also records that it was used."""
 
-    def drop_token(self, token_id: str, *, audit: AuditEntry | None = None) -> None:
+    def delete_token(self, token_id: str, *, audit: AuditEntry | None = None) -> None:
         """Raises `Refused` when there is none."""
 
     def close(self) -> None: ...

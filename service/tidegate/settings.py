@@ -129,7 +129,7 @@ class HostAccessSettings(SettingsSection):
         return found
 
     @property
-    def allowed(self) -> HostAccess:
+    def host_access(self) -> HostAccess:
         """For the core."""
         return HostAccess(
             tuple(self.host_mounts),

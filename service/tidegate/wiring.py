@@ -33,8 +33,10 @@ class Wiring:
     store: Store
     environments: Mapping[str, Drivers]
     clock: Clock
-    chosen: Mapping[str, Diagnosis] = field(default_factory=dict)  # by environment: routers that the settings do not name
-    meter: EngineMetrics = field(default_factory=EngineMetrics)  # what the engine counts, where one runs
+    detected_routers: Mapping[str, Diagnosis] = field(
+        default_factory=dict
+    )  # by environment: routers that the settings do not name
+    engine_metrics: EngineMetrics = field(default_factory=EngineMetrics)  # what the engine counts, where one runs
 
     def close(self) -> None:
         """Let go of everything; what runs in the background is waited for."""
@@ -69,7 +71,7 @@ def make_engine(wiring: Wiring, owner: str) -> Worker:
     wiring.store.expire_leases()
     wanted = wiring.settings.engine
     options = WorkerOptions(wanted.lease_seconds, wanted.threads, wanted.poll_seconds, wanted.drift_interval_seconds)
-    meter, prober = wiring.meter, Prober(HttpProbeClient, wiring.clock)
+    meter, prober = wiring.engine_metrics, Prober(HttpProbeClient, wiring.clock)
     store = metrics.instrument_store(wiring.store, meter)
     environments = {name: metrics.instrument_parts(parts, name, meter) for name, parts in wiring.environments.items()}
     return Worker(store, environments, options, wiring.clock, owner, prober, meter, time.monotonic)
@@ -78,7 +80,7 @@ def make_engine(wiring: Wiring, owner: str) -> Worker:
 def make_outbox(wiring: Wiring) -> Outbox:
     """What tells the CIs; it works while it is entered."""
     cis = {
-        name: metrics.instrument_ci(parts.ci, name, wiring.meter)
+        name: metrics.instrument_ci(parts.ci, name, wiring.engine_metrics)
         for name, parts in wiring.environments.items()
         if parts.ci is not None
     }

@@ -45,7 +45,7 @@ def main() -> int:
         only=chosen.only,
         sizes=frozenset(chosen.sizes),
         scenarios=frozenset(chosen.scenarios),
-        rivals=not chosen.no_rivals,
+        other_methods=not chosen.no_rivals,
     )
     begun = time.monotonic()
     try:

@@ -28,9 +28,9 @@ SHARES = (0.1, 0.3, 0.6, 0.9, 0.97, 0.99, 0.999, 1.0, 1.0)
 CHECKS = (
     Check("errors", CheckKind.ERRORS),
     Check("latency", CheckKind.LATENCY),
-    Check("memory", CheckKind.MEMORY, query="memory_bytes", maximum=100.0, least=1),
-    *(Check(f"compared-{n}", CheckKind.QUERY, query='q{release="$release"}', margin=0.1, least=3) for n in range(4)),
-    *(Check(f"limit-{n}", CheckKind.QUERY, query="q", maximum=1e9, least=3) for n in range(3)),
+    Check("memory", CheckKind.MEMORY, query="memory_bytes", maximum=100.0, min_samples=1),
+    *(Check(f"compared-{n}", CheckKind.QUERY, query='q{release="$release"}', margin=0.1, min_samples=3) for n in range(4)),
+    *(Check(f"limit-{n}", CheckKind.QUERY, query="q", maximum=1e9, min_samples=3) for n in range(3)),
 )
 
 
@@ -50,7 +50,7 @@ class Made(FakeMetricsSource):
 
     def answer(self, question: Query) -> QueryResult:
         if question.check.startswith(("compared", "limit")):
-            times = [question.window.end] if question.part is not QueryPurpose.HISTORY else range(0)
+            times = [question.window.end] if question.purpose is not QueryPurpose.HISTORY else range(0)
             return (Series({}, tuple((at, 5.0) for at in times)),)
         wanted = {"errors": "haproxy_server_http", "latency": RESPONSE_SECONDS, "memory": "memory_bytes"}[question.check]
         result = super().answer(question)
@@ -94,7 +94,7 @@ def run(instances: int, minutes: float, look: float) -> tuple[list[float], int]:
     for number in range(1, int(minutes * 60 / look) + 1):
         seen = look_of(analysis, servers, half, number, look)
         begun = time.process_time()
-        analysis.take(seen)
+        analysis.add(seen)
         spent.append(1000 * (time.process_time() - begun))
         del seen
     return spent, tracemalloc.get_traced_memory()[0] - before
@@ -105,7 +105,7 @@ def look_of(analysis: CanaryAnalysis, servers: list[str], half: int, number: int
     source, at = Made(), ORIGIN + number * look
     for back in (2, 1, 0):
         source.fill(servers if number > back else servers[:half], at - back * look, (number - back) * look)
-    answers = tuple((question, source.answer(question)) for question in analysis.questions(at))
+    answers = tuple((question, source.answer(question)) for question in analysis.queries(at))
     return Measurement(at, 0, ORIGIN, ORIGIN, True, half, False, (), answers)
 
 

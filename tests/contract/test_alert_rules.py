@@ -93,30 +93,30 @@ def rules() -> list[dict[str, Any]]:
     return found
 
 
-def asked(trial: AlertCase) -> dict[str, Any]:
+def asked(analysis: AlertCase) -> dict[str, Any]:
     """For the tool, which would compare the words of what fires, too; so it is asked for each alert whether it fires."""
     checks = [
         {
             "expr": f'count(ALERTS{{alertname="{rule["alert"]}",alertstate="firing"}}) or vector(0)',
-            "eval_time": f"{trial.minute}m",
-            "exp_samples": [{"labels": "{}", "value": int(rule["alert"] == trial.fires)}],
+            "eval_time": f"{analysis.minute}m",
+            "exp_samples": [{"labels": "{}", "value": int(rule["alert"] == analysis.fires)}],
         }
         for rule in rules()
     ]
-    values = [{"series": name, "values": each} for name, each in (QUIET | trial.changed).items()]
+    values = [{"series": name, "values": each} for name, each in (QUIET | analysis.changed).items()]
     return {"interval": "1m", "input_series": values, "promql_expr_test": checks}
 
 
 def test_each_fires_on_what_it_is_for_and_on_nothing_else(tmp_path: Path) -> None:
     tool, written = program("promtool"), tmp_path / "tests.yml"
-    tests = [asked(trial) for trial in TRIALS.values()]
+    tests = [asked(analysis) for analysis in TRIALS.values()]
     written.write_text(json.dumps({"rule_files": [str(RULES)], "evaluation_interval": "1m", "tests": tests}))
     ended = subprocess.run([tool, "test", "rules", str(written)], capture_output=True, text=True, timeout=120, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
 def test_every_rule_is_tried() -> None:
-    assert {trial.fires for trial in TRIALS.values()} - {""} == {rule["alert"] for rule in rules()}
+    assert {analysis.fires for analysis in TRIALS.values()} - {""} == {rule["alert"] for rule in rules()}
 
 
 @pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule["alert"])

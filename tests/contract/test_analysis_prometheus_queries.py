@@ -140,7 +140,7 @@ def test_response_times_from_the_proxys_log(farm: GaugeExporters, proxy: str, fa
     new = times(40, factor * MEAN, proxy=bake.proxy, server=server_of(NEW, int(factor)))
     farm.begin(bake, old)
     found = farm.play(bake, {**old, **new}, 12 if outcome == "PASS" else 40)
-    told = [answer for question, answer in bake.saved[-1].answers if question.part is QueryPurpose.SAMPLES]
+    told = [answer for question, answer in bake.saved[-1].results if question.purpose is QueryPurpose.SAMPLES]
     bounds = {series.labels["le"] for answer in told for series in answer}
     assert bounds == {"0.02", "0.05", "0.1", "+Inf"}, "about one half, a fifth and a thirtieth are slower"
     assert any(found.candidate == pytest.approx(math.exp(-float(bound) / MEAN / factor)) for bound in bounds)
@@ -220,7 +220,7 @@ QUEUE = 'queue{service="$service",release="$release"}'
 
 
 def own(query: str, name: str = "own", least: int = 2, **more: Any) -> Check:
-    return Check(name, CheckKind.QUERY, query=query, least=least, **more)
+    return Check(name, CheckKind.QUERY, query=query, min_samples=least, **more)
 
 
 def gauges(name: str, service: str, values: Mapping[str, float]) -> str:
@@ -293,11 +293,11 @@ def test_old_against_new(farm: GaugeExporters, value: float, direction: Directio
     for _ in range(30):
         found = bake.measure(final=False)["own"]
     assert (found.baseline, found.candidate, bake.outcome) == (100.0, value, outcome)
-    parts = [[question.part for question, _ in look.answers] for look in bake.saved]
+    parts = [[question.purpose for question, _ in look.results] for look in bake.saved]
     assert [QueryPurpose.HISTORY in part for part in parts] == [True, True, *[False] * 29], (
         "it is asked until it is answered"
     )
-    ((asked, series),) = [answer for answer in bake.saved[1].answers if answer[0].part is QueryPurpose.HISTORY]
+    ((asked, series),) = [answer for answer in bake.saved[1].results if answer[0].purpose is QueryPurpose.HISTORY]
     ((past,),) = [(each.samples,) for each in series]
     assert asked.step_seconds == 30.0
     assert len(past) >= 115
@@ -344,5 +344,5 @@ def test_a_releases_name_is_no_pattern(farm: GaugeExporters) -> None:
     farm.proxy.text = text({old: 200, new: 100, other: 999})
     found = bake.settled()["errors"]
     assert (found.candidate_count, found.baseline_count, bake.outcome) == (100, 200, "PASS")
-    asked = {series.labels["server"] for _, answer in bake.saved[-1].answers for series in answer}
+    asked = {series.labels["server"] for _, answer in bake.saved[-1].results for series in answer}
     assert asked == {server_of(OLD), server_of(name)}

@@ -179,7 +179,7 @@ def test_a_crash_is_told_with_its_status_and_its_last_line(platform: DockerPlatf
     )
     assert seen[0].restarts > 2
     assert "exited with status 1" in seen[0].detail
-    assert platform.tail(seen[0], 1) == "fatal: ordered to crash after 0 s\n"
+    assert platform.tail_logs(seen[0], 1) == "fatal: ordered to crash after 0 s\n"
 
 
 @pytest.mark.parametrize("max_restarts", [0, 4])
@@ -407,7 +407,7 @@ def test_tail_of_one_that_is_gone(platform: DockerPlatform, good: Release) -> No
     seen = start_and_wait(platform, good, [0])
     remove_containers(SOCKET)
     with pytest.raises(PlatformError, match="is gone, and its log"):
-        platform.tail(seen[0], 10)
+        platform.tail_logs(seen[0], 10)
 
 
 def test_containers_with_half_of_our_labels_are_somebody_elses(

@@ -193,7 +193,7 @@ def test_an_engine_behind_ssh(first: Engine, loaded: None, tmp_path: Path, monke
         platform_on(host) as platform,
     ):
         seen = start_and_wait(platform, pin_release(platform, make_release(SERVICE, "good")), [0, 1])
-        assert platform.tail(seen[0], 5) == ""
+        assert platform.tail_logs(seen[0], 5) == ""
         before = len(calls.read_text().splitlines())
         for _ in range(5):
             platform.instances(SERVICE)

@@ -139,10 +139,10 @@ def test_what_is_documented_is_enough_and_all_of_it_is_needed(platform: DockerPl
     (failed,) = wait_for_instances(
         platform, crashing.service, lambda seen: any(each.state is InstanceState.FAILED for each in seen)
     )
-    assert platform.tail(failed, 5)
+    assert platform.tail_logs(failed, 5)
     job = a_job(pin_release(platform, releases.good(SERVICE, "v1-1")), releases.hook(0, 10))
     assert run_to_end(platform, job).status == 0
-    platform.clear(SERVICE, job.rollout)
+    platform.remove_jobs(SERVICE, job.rollout)
     platform.stop([first, second, failed], 2.0)
     wait_for_instances(platform, SERVICE, lambda seen: not seen)
     with pytest.raises(PlatformError, match=f"{PREFIX}:nowhere"):  # a registry is asked for what is not here

@@ -160,7 +160,7 @@ def test_only_one_serves_one(old: object, new: object, which: str) -> None:
 def test_a_document_that_cannot_be_had_is_never_a_pass() -> None:
     with serving(lambda path: page(200, json.dumps(OLD).encode())) as site:
         found = compare_apis(site.address, f"127.0.0.1:{free_port()}", CompareOptions("/openapi.json"), HttpDocuments())
-    assert (found.outcome, found.stops(OnBreaking.FAIL)) == (DiffOutcome.UNKNOWN, True)
+    assert (found.outcome, found.blocks(OnBreaking.FAIL)) == (DiffOutcome.UNKNOWN, True)
     assert "connection refused" in found.message
 
 

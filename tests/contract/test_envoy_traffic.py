@@ -140,7 +140,7 @@ def get(backend: Backend, path: str, **headers: str) -> tuple[int | None, str | 
 
 def test_a_preview_by_its_header_alone_that_is_written_first(envoy: EnvoyRouter, shop: Backend, apps: Backends) -> None:
     main = replace(shop, preview=Preview(header="X-Preview: 1"))
-    preview = main.previewed
+    preview = main.preview_backend
     assert preview is not None
     new = apps.start("v2-2")
     envoy.write(preview, (new,), 1)

@@ -28,8 +28,8 @@ def shop() -> Backend:
 
 def previewed(backend: Backend) -> Backend:
     """The place of its preview."""
-    assert backend.previewed is not None
-    return backend.previewed
+    assert backend.preview_backend is not None
+    return backend.preview_backend
 
 
 def rules(home: Path) -> list[str]:
@@ -154,15 +154,15 @@ def test_an_adopted_file_without_the_rule_is_told_what_to_add(standing: Callable
 def test_an_adopted_file_without_the_previews_backend(standing: Callable[..., ExternalHAProxy]) -> None:
     there = standing()
     there.config.write_text(there.config.read_text().replace("backend shop_preview", "backend show_preview"))
-    with pytest.raises(RouterError, match="has no `backend shop_preview`: add it"):
-        there.router.write(Backend("shop_preview", inside="shop"), (member(0),), 1)
+    with pytest.raises(RouterError, match=r"has no `backend shop_preview`\. Add it"):
+        there.router.write(Backend("shop_preview", parent="shop"), (member(0),), 1)
 
 
 def test_an_adopted_backend_that_does_not_heed_weights(standing: Callable[..., ExternalHAProxy]) -> None:
     there = standing(balance="first")
     even = (replace(member(0), weight=7), replace(member(1), weight=7))
     there.router.write(Backend("shop"), even, 1)
-    with pytest.raises(RouterError, match=r"balance first.*does not heed weights") as refused:
+    with pytest.raises(RouterError, match=r"balance first.*ignores weights") as refused:
         there.router.write(Backend("shop"), (even[0], replace(even[1], weight=8)), 1)
     assert not refused.value.retryable
     assert set(there.router.read(Backend("shop")).members) == set(even)

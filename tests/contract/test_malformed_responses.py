@@ -212,10 +212,10 @@ def test_docker(garbage: MalformedServer, answer: bytes) -> None:
             lambda: platform.instances("demo/shop"),
             lambda: platform.pin(RELEASE),
             lambda: platform.start(RELEASE, [0]),
-            lambda: platform.run(JOB),
-            lambda: platform.end(JOB),
-            lambda: platform.clear("demo/shop", "abc"),
-            lambda: platform.tail(LEFT, 5),
+            lambda: platform.run_job(JOB),
+            lambda: platform.stop_job(JOB),
+            lambda: platform.remove_jobs("demo/shop", "abc"),
+            lambda: platform.tail_logs(LEFT, 5),
         ):
             with expected(PlatformError):
                 call()

@@ -143,13 +143,13 @@ def test_one_key_sent_to_several_servers_at_once_makes_one_rollout(postgres_url:
 
     def create(number: int) -> object:
         rollout = replace(a_rollout(SHOP, 1), id=f"r{number}")
-        key = replace(a_key("build-7"), answer=rollout.id)
+        key = replace(a_key("build-7"), response=rollout.id)
         return stores[number].create(rollout, SHOP, a_release(SHOP, 1), key, an_event())
 
     answers = run_concurrently(*(lambda number=number: create(number) for number in range(6)))
     (made,) = stores[0].rollouts()
     assert answers.count(None) == 1
-    assert [answer for answer in answers if answer is not None] == [replace(a_key("build-7"), answer=made.id)] * 5
+    assert [answer for answer in answers if answer is not None] == [replace(a_key("build-7"), response=made.id)] * 5
     for each in stores:
         each.close()
 

@@ -64,7 +64,7 @@ def counts(prober: Prober, rollout: str = "r1") -> ProbeStats:
 
 
 def seen(prober: Prober) -> int:
-    return counts(prober).total.seen
+    return counts(prober).total.requests
 
 
 # -- through HAProxy --------------------------------------------------------------------------------------------------
@@ -76,14 +76,14 @@ def test_a_switch_and_a_reload_lose_neither_kind_of_request(
     old, new = apps.start("v1"), apps.start("v2")
     owned.write(shop, (old,), 1)
     prober.begin("r1", probe(shop.listen))
-    eventually("four probes of v1", lambda: counts(prober).by_release.get("v1", ProbeCounts()).seen >= 4)
+    eventually("four probes of v1", lambda: counts(prober).by_release.get("v1", ProbeCounts()).requests >= 4)
     owned.write(shop, (old, new), 1)
     owned.write(shop, (new,), 1)
     reload(owned)
-    eventually("six probes of v2", lambda: counts(prober).by_release.get("v2", ProbeCounts()).seen >= 6)
+    eventually("six probes of v2", lambda: counts(prober).by_release.get("v2", ProbeCounts()).requests >= 6)
     found = counts(prober)
     assert (found.total.failed, found.total.slow, found.failures) == (0, 0, ())
-    assert sum(each.seen for each in found.by_release.values()) == found.total.seen
+    assert sum(each.requests for each in found.by_release.values()) == found.total.requests
     assert set(found.by_release) == {"v1", "v2"}
 
 
@@ -154,7 +154,7 @@ def test_what_is_no_answer_has_failed(prober: Prober, answer: list[bytes], reaso
     with serving(lambda path: answer) as site:
         prober.begin("r1", probe(site.address))
         eventually("three failed probes", lambda: counts(prober).total.failed >= 3)
-        assert counts(prober).total.seen == counts(prober).total.failed
+        assert counts(prober).total.requests == counts(prober).total.failed
         assert {failure.reason for failure in counts(prober).failures} == {reason}
 
 
@@ -198,7 +198,7 @@ class Counting(ProbeClient):
         self.seconds, self.under_way, self.most, self.visits = seconds, 0, 0, 0
         self.closed = threading.Event()
 
-    def visit(self, *, kept: bool) -> ProbeResult:
+    def probe(self, *, kept: bool) -> ProbeResult:
         self.under_way += 1
         self.most, self.visits = max(self.most, self.under_way), self.visits + 1
         pause(self.seconds, "the visit takes its time")
@@ -244,7 +244,7 @@ def test_one_at_a_time_for_a_service_also_from_one_rollout_to_the_next() -> None
 
 
 def seen_of(prober: Prober, rollout: str) -> int:
-    return counts(prober, rollout).total.seen
+    return counts(prober, rollout).total.requests
 
 
 def test_it_stops_with_the_rollout() -> None:

@@ -310,15 +310,15 @@ def test_the_questions_of_the_ready_made_checks_find_their_servers(url: str, exp
     origin = time.time()
     text = "".join(lines(server, "shop") for server in ASKED | LIKE_THEM) + lines("v2-4.0.abcdefabcdef", "shop2")
     exporter.publish(text, url)
-    asked = CanaryAnalysis(rollout_of(ERRORS, LATENCY), origin).questions(time.time())
-    assert [(each.check, each.part) for each in asked] == [
+    asked = CanaryAnalysis(rollout_of(ERRORS, LATENCY), origin).queries(time.time())
+    assert [(each.check, each.purpose) for each in asked] == [
         ("errors", QueryPurpose.HISTORY),
         ("errors", QueryPurpose.SAMPLES),
         ("latency", QueryPurpose.HISTORY),
         ("latency", QueryPurpose.SAMPLES),
     ]
     assert {each.window.start for each in asked} == {origin - HISTORY_SECONDS, origin - LOOKBACK_SECONDS}
-    found = {(each.check, each.part): subject(url).fetch(each.query, each.window, each.step_seconds) for each in asked}
+    found = {(each.check, each.purpose): subject(url).fetch(each.query, each.window, each.step_seconds) for each in asked}
     for check, number in (("errors", 4), ("latency", 2)):
         there = found[check, QueryPurpose.SAMPLES]
         assert {each.labels["server"] for each in there} == ASKED

@@ -77,7 +77,7 @@ class EngineInstallation:
         container = Container(8080, health=Health("/health"), stop_grace_seconds=5.0)
         service = Service(
             self.name, "shop", f"{self.name}:{version}", REPLICAS, container, Backend("shop", self.listen),
-            policy=Policy(drain_seconds=5.0, healthy_deadline_seconds=120.0),
+            policy=Policy(drain_timeout_seconds=5.0, healthy_deadline_seconds=120.0),
         )  # fmt: skip
         new = Release(f"{version}-{self.number}", service.key, service.image, REPLICAS, container)
         old = self.old
@@ -158,7 +158,7 @@ def test_sigterm_finishes_the_effect_and_gives_the_rollout_back(installation: En
 
     installation.engine()
     found = installation.ended(rollout)
-    assert installation.store.load(rollout)[0].resumes == 0
+    assert installation.store.load(rollout)[0].takeovers == 0
     assert [each.kind for each in found.notes] == []
     assert sorted(installation.containers()) == ["v2-2"] * REPLICAS
 
@@ -172,7 +172,7 @@ def test_after_sigkill_another_process_goes_on(installation: EngineInstallation)
     exit_status(engine)
     installation.engine()
     found = installation.ended(rollout)
-    assert installation.store.load(rollout)[0].resumes >= 1
+    assert installation.store.load(rollout)[0].takeovers >= 1
     assert EventKind.TAKEN_OVER in [each.kind for each in found.notes]
     assert (found.phase, found.lost) == (Phase.SUCCEEDED, 0)
     assert sorted(installation.containers()) == ["v2-2"] * REPLICAS

@@ -150,7 +150,7 @@ def test_no_step_is_done_twice_and_no_late_writer_gets_through(
         assert [event.data["from"] for event in story] == wanted, "a step is missing, double or out of order"
         assert [event.number for event in story] == list(range(2, len(wanted) + 2))
         assert fences == sorted(fences), "an older fence wrote after a newer one"
-        resumes += found.resumes
+        resumes += found.takeovers
     print(f"{kills} killed, {resumes} resumes, {lost} late writers fenced off")
     assert kills >= KILLS // 2, "the work was over before it was disturbed"
     assert lost > 0, "nobody came late, so nothing was shown"

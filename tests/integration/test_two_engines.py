@@ -138,7 +138,7 @@ def test_an_engine_that_slept_beyond_its_lease_changes_nothing(pair: Pair, when:
     if goes_on == END:
         eventually("the other engine has finished", lambda: not pair.phase(rollout).live)
     else:
-        eventually("the other engine has taken over", lambda: pair.store.load(rollout)[0].resumes >= 1)
+        eventually("the other engine has taken over", lambda: pair.store.load(rollout)[0].takeovers >= 1)
     os.kill(sleeper, signal.SIGCONT)
     eventually("the first engine learns that its lease is lost", lambda: pair.lost(sleeper, rollout))
     eventually("the rollout has ended", lambda: not pair.phase(rollout).live)
@@ -162,7 +162,7 @@ def test_the_rollouts_of_a_killed_engine_go_on_within_a_lease(pair: Pair) -> Non
     os.kill(victim, signal.SIGKILL)
     killed = time.time()
     with at_most(10 * LEASE_SECONDS, "taking over"):
-        eventually("the other engine has taken over", lambda: pair.store.load(rollout)[0].resumes >= 1)
+        eventually("the other engine has taken over", lambda: pair.store.load(rollout)[0].takeovers >= 1)
     print(f"taken over {time.time() - killed:.2f} s after the kill, of a lease of {LEASE_SECONDS:g} s")
     eventually("the rollout has ended", lambda: not pair.phase(rollout).live)
     assert pair.phase(rollout) is Phase.SUCCEEDED

@@ -118,19 +118,19 @@ class SimulatedRollout:
         case = self.case
         checks = (Check("c", CheckKind.QUERY, "up", maximum=1.0),) if case.judged else ()
         policy = Policy(
-            drain_seconds=DRAIN,
+            drain_timeout_seconds=DRAIN,
             healthy_deadline_seconds=20.0,
-            look_seconds=2.0,
+            interval_seconds=2.0,
             failure_action=case.action,
             max_extensions=1,
             approval=Approval(after=(1,) if case.approvals else (), expires_seconds=60.0),
-            max_resumes=300,
+            max_takeovers=300,
         )
         backend = Backend("shop", preview=Preview("8002") if case.preview else None)
         service = Service(
             "demo", "shop", "shop:2", case.new, Container(80), backend, case.strategy, case.order, case.batch,
             bake_seconds=5.0 if case.judged else 0.0, checks=checks, policy=policy,
-            keep_seconds=30.0 if case.keep else 0.0, shares=case.shares,
+            keep_old_seconds=30.0 if case.keep else 0.0, traffic_shares=case.shares,
             hooks={name: Hook(("true",)) for name in HOOKS} if case.tasks else {},
         )  # fmt: skip
         new = Release("b-2", service.key, "shop:2", case.new, service.container)
@@ -183,7 +183,7 @@ class SimulatedRollout:
         if case.pause_at is not None and tick == case.pause_at + 10:
             self.signals.append(Signal(SignalKind.RESUME, now, "somebody"))
             self.rollout = replace(self.rollout, paused=False)
-        if self.rollout.held is not None and self.chance.random() < 0.2:
+        if self.rollout.approval_since is not None and self.chance.random() < 0.2:
             self.signals.append(Signal(SignalKind.PROMOTE, now, "somebody", step=self.rollout.cursor))
 
     def _mishaps(self) -> None:
@@ -203,7 +203,9 @@ class SimulatedRollout:
                 world.pass_time(max(0.01, decision.until - world.now))
             case Pin():
                 there = tuple(instance.id for instance in world.observe().instances if instance.release == self.rollout.new)
-                self.rollout = apply_move(replace(self.rollout, spared=there), Move(Phase.RUNNING, "pinned"), world.now)
+                self.rollout = apply_move(
+                    replace(self.rollout, preexisting=there), Move(Phase.RUNNING, "pinned"), world.now
+                )
             case Mark():
                 self.rollout = apply_mark(self.rollout, decision.mark, world.now)
             case Move():
@@ -245,7 +247,7 @@ class SimulatedRollout:
         state = self.task_states.pop(0) if self.task_states else TaskState.PASSED
         if state is TaskState.FAILED and name not in BLOCKING:
             state = TaskState.WARNED
-        return replace(run, state=state, ended=now if state.ended else None, message=f"{name}: {state}")
+        return replace(run, state=state, ended_at=now if state.ended else None, message=f"{name}: {state}")
 
     def _verdict(self, decision: Judge) -> Verdict:
         outcome = self.verdicts.pop(0) if self.verdicts else Outcome.PASS
@@ -262,7 +264,7 @@ class SimulatedRollout:
             self.lost = (doing, self.fence)
         self.world.pass_time(self.chance.uniform(0.0, 30.0))
         self.fence, self.since = self.fence + 1, self.world.now
-        self.rollout = replace(self.rollout, resumes=self.rollout.resumes + 1)
+        self.rollout = replace(self.rollout, takeovers=self.rollout.takeovers + 1)
         return True
 
     def _late(self, effect: Decision, fence: int) -> None:
@@ -277,7 +279,7 @@ class SimulatedRollout:
                 except RouterError:
                     return
             case Stop():
-                seen = world.observe().routed
+                seen = world.observe().router
                 routed = {member.instance for member in seen.members}
                 busy = {each for each, count in seen.draining.items() if count != 0}
                 left = routed | busy | set(world.preview)

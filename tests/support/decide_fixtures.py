@@ -14,13 +14,16 @@ from tidegate.core.routing import Backend, RouterState
 
 NOW = 1_000.0
 POLICY = Policy(
-    drain_seconds=30.0, healthy_deadline_seconds=60.0, look_seconds=5.0, approval=Approval(expires_seconds=100.0)
+    drain_timeout_seconds=30.0,
+    healthy_deadline_seconds=60.0,
+    interval_seconds=5.0,
+    approval=Approval(expires_seconds=100.0),
 )
-STEP = Step({"a": 2, "b": 1}, {"a": 1, "b": 1}, Gate(bake_seconds=20.0, judged=True))
-END = Step({"b": 2}, {"b": 2}, Gate(cleared=True))
+STEP = Step({"a": 2, "b": 1}, {"a": 1, "b": 1}, Gate(bake_seconds=20.0, analyzed=True))
+END = Step({"b": 2}, {"b": 2}, Gate(surplus_gone=True))
 ROLLOUT = Rollout(
     "r", "demo/shop", "a", "b", (STEP, END), Backend("shop"), NOW - 50.0, old_replicas=2, phase=Phase.RUNNING,
-    entered=NOW - 10.0, policy=POLICY,
+    step_started_at=NOW - 10.0, policy=POLICY,
 )  # fmt: skip
 
 

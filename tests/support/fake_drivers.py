@@ -167,7 +167,7 @@ class FakePlatform:
                 assert instance.id not in routed, GONE_IDS
                 world.started.pop(instance.id, None)
 
-    def run(self, job: Job) -> JobState:
+    def run_job(self, job: Job) -> JobState:
         world, key = self._world, (job.rollout, job.name)
         world.did("run")
         with world.lock:
@@ -178,16 +178,16 @@ class FakePlatform:
             over = world.jobs[key] <= 0
         return JobState(world.statuses.get(job.name, 0) if over else None, f"{job.name} says hello")
 
-    def end(self, job: Job) -> None:
+    def stop_job(self, job: Job) -> None:
         self._world.did("end")
         self._world.jobs[job.rollout, job.name] = 0
 
-    def clear(self, service: str, rollout: str) -> None:
+    def remove_jobs(self, service: str, rollout: str) -> None:
         self._world.did("clear")
         for key in [key for key in self._world.jobs if key[0] == rollout]:
             del self._world.jobs[key]
 
-    def tail(self, instance: Instance, lines: int) -> str:
+    def tail_logs(self, instance: Instance, lines: int) -> str:
         self._world.did("tail")
         assert instance.id in self._world.started, "asked for the log of what is gone"
         return f"{instance.release} says no\n" * min(lines, 2)
@@ -213,7 +213,7 @@ class FakeRouter:
             traffic = Traffic(world.requests, 0, 0)
             draining = {} if backend.name.endswith("_preview") else dict(world.draining)
             revived, world.proxy_ended = world.proxy_ended, False
-            return RouterState(members, draining, {}, world.fences.get(backend.name, 0), traffic, revived=revived)
+            return RouterState(members, draining, {}, world.fences.get(backend.name, 0), traffic, restarted=revived)
 
     def write(self, backend: Backend, members: Collection[Member], fence: int) -> None:
         world = self._world
@@ -275,12 +275,12 @@ def constant(value: float) -> Callable[[str, Window], tuple[Series, ...]]:
     return answer
 
 
-LIMIT = Check("slow", CheckKind.QUERY, "slow_seconds", maximum=0.5, least=1)
+LIMIT = Check("slow", CheckKind.QUERY, "slow_seconds", maximum=0.5, min_samples=1)
 
 
 def a_service(name: str = "shop", **changes: Any) -> Service:
     """Two replicas, one at a time, no bake, no checks, unless changed."""
-    policy = Policy(drain_seconds=5.0, healthy_deadline_seconds=20.0, look_seconds=1.0)
+    policy = Policy(drain_timeout_seconds=5.0, healthy_deadline_seconds=20.0, interval_seconds=1.0)
     plain = Service("demo", name, f"{name}:1", 2, Container(80), Backend(name), policy=policy)
     return replace(plain, **changes)
 
@@ -323,7 +323,7 @@ def record_old(store: SqlStore, service: Service, clock: Clock) -> Claim:
     """Release 1 serves, as far as the store knows, as if a rollout had brought it about: cheaper than to drive one."""
     rollout = request_rollout(store, service, 1, clock)
     claim = claimed(store)
-    store.pinned(service.key, "v1-1", digest(service.image), claim.fence, rollout)
+    store.set_digest(service.key, "v1-1", digest(service.image), claim.fence, rollout)
     loaded, _ = store.load(rollout)
     loaded = store.save(replace(loaded, phase=Phase.RUNNING), (), claim.fence)
     store.save(replace(loaded, phase=Phase.SUCCEEDED, finished=clock()), (), claim.fence)

@@ -350,8 +350,8 @@ LINK = f"http://tidegate.example/rollouts/{ID}"
 JOB = "team/repo/feature%2Ffoo"
 GATE = f"Tidegate-{ID}-1-0"  # asks about the second step
 BUILD = Build(JOB, 12, "http://jenkins.example/job/team/job/repo/job/feature%252Ffoo/12/")
-ROLLOUT = replace(rollout_of(steps=4), id=ID, shifted=None, settled=None)
-WAITING = replace(ROLLOUT, cursor=1, held=5.0)
+ROLLOUT = replace(rollout_of(steps=4), id=ID, traffic_confirmed_at=None, step_ready_at=None)
+WAITING = replace(ROLLOUT, cursor=1, approval_since=5.0)
 ROLLED_BACK = replace(ROLLOUT, phase=Phase.ROLLING_BACK, reason="errors: 5 % of requests failed")
 ANN = Signal(SignalKind.PROMOTE, 6.0, "ann", "all good", 1)
 PROMOTED = Event(EventKind.PROMOTED, "promoted by ann: all good", 6.0, 7, {"by": "ann", "reason": "all good", "step": 1})

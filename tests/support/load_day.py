@@ -146,7 +146,7 @@ class DayOfLoad:
 
 
 def _service(number: int) -> Service:
-    policy = Policy(drain_seconds=5.0, look_seconds=INTERVAL_SECONDS)
+    policy = Policy(drain_timeout_seconds=5.0, interval_seconds=INTERVAL_SECONDS)
     environment = environments()[number % len(environments())]
     return a_service(f"s{number:05}", environment=environment, policy=policy, bake_seconds=BAKE_SECONDS, checks=(LIMIT,))
 

@@ -96,14 +96,14 @@ class LoadPlatform:
         for service in {instance.host for instance in instances}:
             self._made.put(service, [made for made in self._made.get(service, []) if made[0].id not in gone])
 
-    def run(self, job: Job) -> JobState:
+    def run_job(self, job: Job) -> JobState:
         return JobState(0)
 
-    def end(self, job: Job) -> None: ...
+    def stop_job(self, job: Job) -> None: ...
 
-    def clear(self, service: str, rollout: str) -> None: ...
+    def remove_jobs(self, service: str, rollout: str) -> None: ...
 
-    def tail(self, instance: Instance, lines: int) -> str:
+    def tail_logs(self, instance: Instance, lines: int) -> str:
         return ""
 
     def check(self) -> Sequence[Diagnosis]:

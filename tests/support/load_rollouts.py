@@ -38,7 +38,7 @@ def service_of(number: int) -> Service:
     A service has one live rollout at most, so there are as many services as rollouts.
     """
     environment = environments()[number % ENVIRONMENTS]
-    name, policy = f"s{number:05}", Policy(drain_seconds=5.0)
+    name, policy = f"s{number:05}", Policy(drain_timeout_seconds=5.0)
     if is_moving(number):
         bake = MOVING_BAKES_SECONDS[number // 10 % len(MOVING_BAKES_SECONDS)]
         return a_service(name, environment=environment, policy=policy, bake_seconds=bake)

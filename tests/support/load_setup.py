@@ -141,10 +141,10 @@ class LoadSetup:
 
     def _is_settled(self) -> bool:
         """Nothing is pending any more, and what waits stands settled in the step where it waits."""
-        if any(phase == Phase.PENDING.value for _, phase in self._store.standing().live):
+        if any(phase == Phase.PENDING.value for _, phase in self._store.stats().live):
             return False
         newest = (self._store.rollouts(service, limit=1)[0] for _, service in self.waiting())
-        return all(rollout.settled is not None for rollout in newest)
+        return all(rollout.step_ready_at is not None for rollout in newest)
 
     def _told(self) -> str:
         """The settings of the engines and of the server."""

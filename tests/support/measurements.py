@@ -15,7 +15,7 @@ from tidegate.core.routing import Backend
 
 OLD, NEW = "v1-1", "v2-4"
 ORIGIN = 1_000_000.0  # when the new release was first routed
-POLICY = Policy(look_seconds=5.0, warmup_seconds=10.0)
+POLICY = Policy(interval_seconds=5.0, warmup_seconds=10.0)
 ERRORS = Check("errors", CheckKind.ERRORS)
 LATENCY = Check("latency", CheckKind.LATENCY)
 
@@ -27,10 +27,10 @@ def rollout_of(
     plan = []
     for number in range(steps):
         route = {NEW: number + 1, **({old: olds - number} if old and beside else {})}
-        plan.append(Step(route, route, Gate(60.0, judged=True)))
+        plan.append(Step(route, route, Gate(60.0, analyzed=True)))
     return Rollout(
         id="r1", service="demo/shop", old=old, new=NEW, plan=tuple(plan), backend=Backend("shop"), created=0.0,
-        phase=Phase.RUNNING, shifted=ORIGIN, settled=ORIGIN, checks=checks, policy=policy,
+        phase=Phase.RUNNING, traffic_confirmed_at=ORIGIN, step_ready_at=ORIGIN, checks=checks, policy=policy,
     )  # fmt: skip
 
 
@@ -64,7 +64,7 @@ class FakeMetricsSource:
         window, found = question.window, []
         for key, samples in self.series.items():
             inside = [(at, value) for at, value in samples if window.start <= at <= window.end]
-            if question.part is QueryPurpose.HISTORY and question.step_seconds:
+            if question.purpose is QueryPurpose.HISTORY and question.step_seconds:
                 inside = _in_steps(inside, question)
             if inside:
                 found.append(Series(dict(key), tuple(inside)))
@@ -87,7 +87,7 @@ def measure(
     final: bool = False, shifted: float = ORIGIN, present: Iterable[InstanceSample] = (), routed: int = 1,
 ) -> Measurement:  # fmt: skip
     """A look: every question answered by the source."""
-    answers = tuple((question, source.answer(question)) for question in analysis.questions(at))
+    answers = tuple((question, source.answer(question)) for question in analysis.queries(at))
     return Measurement(at, step, shifted, shifted, concurrent, routed, final, tuple(present), answers)
 
 
@@ -111,7 +111,7 @@ def run_traffic(
             total[1] += failed * every
         source.scrape(at, {name: (a, b) for name, (a, b) in totals.items()})
         looks.append(measure(analysis, source, at, final=at >= ORIGIN + seconds, step=step))
-        verdicts.append(analysis.take(looks[-1]))
+        verdicts.append(analysis.add(looks[-1]))
         if until_fail and verdicts[-1].outcome == "FAIL":
             break
     return looks, verdicts

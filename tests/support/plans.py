@@ -20,14 +20,14 @@ def format_plan(plan: Plan) -> list[str]:
             + ["R", *(f"{release}{count}" for release, count in step.route.items())]
             + [f"P {release}{count}" for release, count in step.preview.items()]
             + [f"share {share:g}" for share in (step.share,) if share is not None]
-            + [f"before {name}" for name in step.gate.before]
-            + ["keep"] * step.gate.keeps
+            + [f"before {name}" for name in step.gate.tasks_before]
+            + ["keep"] * step.gate.keeps_old
             + ["bake"] * bool(step.gate.bake_seconds)
-            + ["judge"] * step.gate.judged
-            + ["hold"] * bool(step.gate.hold)
-            + ["cleared"] * step.gate.cleared
+            + ["judge"] * step.gate.analyzed
+            + ["hold"] * bool(step.gate.approval)
+            + ["cleared"] * step.gate.surplus_gone
             + list(step.gate.tasks)
-            + [f"point {step.gate.together}"] * bool(step.gate.together)
+            + [f"point {step.gate.group_point}"] * bool(step.gate.group_point)
         )
         for step in plan
     ]

@@ -290,7 +290,7 @@ class AnalysisHarness:
         self.up = "up"  # of the targets that are waited for
         self.proxy = f"shop-{uuid.uuid4().hex[:8]}"
         settings = Policy(**{"look_seconds": INTERVAL_SECONDS, "warmup_seconds": warmup_seconds, **policy})
-        self.rollout = replace(rollout_of(*checks, policy=settings), backend=Backend(self.proxy), shifted=None)
+        self.rollout = replace(rollout_of(*checks, policy=settings), backend=Backend(self.proxy), traffic_confirmed_at=None)
         self.instances: tuple[Instance, ...] = ()
         self.saved: list[Measurement] = []
         self.verdicts: list[Verdict] = []
@@ -299,7 +299,7 @@ class AnalysisHarness:
     def begin(self) -> None:
         """The new release is routed now."""
         now = time.time()
-        self.rollout = replace(self.rollout, shifted=now, settled=now)
+        self.rollout = replace(self.rollout, traffic_confirmed_at=now, step_ready_at=now)
 
     def measurements(self, _: str) -> Sequence[Measurement]:
         """What the engine asks of the store."""
@@ -327,7 +327,7 @@ class AnalysisHarness:
     def settled(self, *, final: bool = True) -> dict[str, Finding]:
         """A look when all that was shown before is in intervals that are over."""
         self.scraped()
-        self.scraped(self.rollout.policy.look_seconds)
+        self.scraped(self.rollout.policy.interval_seconds)
         return self.measure(final=final)
 
     def scraped(self, seconds: float = 0.0, *, well: bool = True) -> None:
@@ -347,5 +347,5 @@ class AnalysisHarness:
 
     def replayed(self) -> list[Verdict]:
         """The verdicts made again from the saved looks."""
-        analysis = CanaryAnalysis(self.rollout, self.rollout.shifted or 0.0)
-        return [analysis.take(look) for look in self.saved]
+        analysis = CanaryAnalysis(self.rollout, self.rollout.traffic_confirmed_at or 0.0)
+        return [analysis.add(look) for look in self.saved]

@@ -127,7 +127,7 @@ class CreateContract:
     def test_the_same_key_is_answered_again(self, store: Store) -> None:
         begin(store, SHOP)
         other = replace(a_rollout(SHOP, 2), id="other")
-        key = replace(a_key("shop-1"), answer="not this")
+        key = replace(a_key("shop-1"), response="not this")
         assert store.create(other, SHOP, a_release(SHOP, 2), key, an_event()) == a_key("shop-1")
         with pytest.raises(UnknownRollout):
             store.load("other")
@@ -148,13 +148,13 @@ class CreateContract:
     def test_one_key_at_once_makes_one_rollout(self, store: Store) -> None:
         def create(number: int) -> object:
             rollout = replace(a_rollout(SHOP, 1), id=f"r{number}")
-            key = replace(a_key("build-7"), answer=rollout.id)
+            key = replace(a_key("build-7"), response=rollout.id)
             return store.create(rollout, SHOP, a_release(SHOP, 1), key, an_event())
 
         answers = run_concurrently(*(lambda number=number: create(number) for number in range(6)))
         (made,) = store.rollouts()
         assert answers.count(None) == 1
-        assert [answer for answer in answers if answer is not None] == [replace(a_key("build-7"), answer=made.id)] * 5
+        assert [answer for answer in answers if answer is not None] == [replace(a_key("build-7"), response=made.id)] * 5
 
     def test_a_service_has_one_live_rollout(self, store: Store) -> None:
         first = begin(store, SHOP)
@@ -246,10 +246,10 @@ class TokenContract:
 
     def test_a_dropped_token_is_gone(self, store: Store) -> None:
         store.add_token(Token("t1", "jenkins", "d", ("read",)))
-        store.drop_token("t1")
+        store.delete_token("t1")
         assert store.token("d") is None
         with pytest.raises(Refused, match="t1"):
-            store.drop_token("t1")
+            store.delete_token("t1")
 
 
 class StoreContract(

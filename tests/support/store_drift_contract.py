@@ -97,7 +97,7 @@ class DriftContract:
         assert store.events("repair")[-1].kind == "superseded"
         for late in (
             lambda: store.renew(claim, 10.0),
-            lambda: store.note("repair", [an_event()], claim.fence),
+            lambda: store.add_events("repair", [an_event()], claim.fence),
             lambda: store.save(replace(ended, phase=Phase.RUNNING), (), claim.fence),
         ):
             with pytest.raises(LeaseLost):

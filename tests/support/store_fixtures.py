@@ -48,7 +48,7 @@ def a_service(name: str = "shop", *, environment: str = "demo", route: str = "",
         backend=Backend(route or name, listen="8001", health_path="/health"),
         bake_seconds=2.5,
         checks=(Check("errors", CheckKind.ERRORS, margin=0.005), Check("slow", CheckKind.QUERY, "q", maximum=0.25)),
-        policy=Policy(drain_seconds=7.0, approval=Approval(after=(1,))),
+        policy=Policy(drain_timeout_seconds=7.0, approval=Approval(after=(1,))),
     )
 
 

@@ -20,7 +20,7 @@ SHOP, CART = a_service(), a_service("cart")
 def create_group(store: Store) -> tuple[Rollout, Rollout]:
     """The shop's and the cart's, whose first steps wait for each other."""
     shop, cart = (replace(a_rollout(service, 1), group="shop-1") for service in (SHOP, CART))
-    point = Gate(hold="promote", together=1)
+    point = Gate(approval="promote", group_point=1)
     shop, cart = (replace(each, plan=(replace(each.plan[0], gate=point), *each.plan)) for each in (shop, cart))
     other = NewRollout(cart, CART, a_release(CART, 1), an_event("created"))
     key = a_key("together")
@@ -90,6 +90,6 @@ class GroupContract:
         store.create(rollout, SHOP, a_release(SHOP, 1), a_key("k"), an_event("created"))
         claim = claim_due(store)
         run = TaskRun("pre_deploy", TaskState.PASSED, 1.0, 2.5, "it succeeded")
-        store.save(replace(rollout, tasks=(run,), arrived=1), (), claim.fence)
+        store.save(replace(rollout, tasks=(run,), group_point=1), (), claim.fence)
         found, _ = store.load(rollout.id)
-        assert (found.hooks, found.tasks, found.arrived) == (hooks, (run,), 1)
+        assert (found.hooks, found.tasks, found.group_point) == (hooks, (run,), 1)

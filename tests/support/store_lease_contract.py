@@ -83,10 +83,10 @@ class ClaimContract:
         rollout = begin(store, SHOP)
         store.release(claim_due(store, "anna"), clock.now)
         claim_due(store, "anna", 10)
-        assert store.load(rollout.id)[0].resumes == 0
+        assert store.load(rollout.id)[0].takeovers == 0
         clock.forward(10)
         assert claim_due(store, "bert", 10).since == clock.now
-        assert store.load(rollout.id)[0].resumes == 1
+        assert store.load(rollout.id)[0].takeovers == 1
 
     def test_renewing_holds_it_longer(self, store: Store, clock: ManualClock) -> None:
         begin(store, SHOP)
@@ -149,9 +149,9 @@ class FenceContract:
         with pytest.raises(LeaseLost, match=rollout.id):
             store.save(replace(rollout, phase=Phase.RUNNING), (an_event(),), late.fence, verdict=a_verdict(Outcome.PASS))
         with pytest.raises(LeaseLost):
-            store.note(rollout.id, (an_event(),), late.fence)
+            store.add_events(rollout.id, (an_event(),), late.fence)
         with pytest.raises(LeaseLost):
-            store.pinned(SHOP.key, rollout.new, "sha256:late", late.fence, rollout.id)
+            store.set_digest(SHOP.key, rollout.new, "sha256:late", late.fence, rollout.id)
         with pytest.raises(LeaseLost):
             store.renew(late, 10)
         with pytest.raises(LeaseLost):
@@ -164,7 +164,7 @@ class FenceContract:
         rollout = begin(store, SHOP)
         claim = claim_due(store, "anna", 10)
         clock.forward(11)
-        store.note(rollout.id, (an_event(),), claim.fence)
+        store.add_events(rollout.id, (an_event(),), claim.fence)
         store.renew(claim, 10)
         assert store.claim("bert", 10) is None
 
@@ -201,7 +201,8 @@ class SaveContract:
         rollout = begin(store, SHOP, 1)
         claim, verdict = claim_due(store), a_verdict(Outcome.INCONCLUSIVE)
         changed = replace(
-            rollout, phase=Phase.RUNNING, entered=1.25, shifted=2.5, settled=3.0, held=4.0, drain_from=5.0,
+            rollout, phase=Phase.RUNNING, step_started_at=1.25, traffic_confirmed_at=2.5, step_ready_at=3.0,
+            approval_since=4.0, drain_started_at=5.0,
             extensions=2, reason="so", verdict=verdict,
         )  # fmt: skip
         saved = store.save(changed, (an_event("one"), an_event("two", n=1)), claim.fence, verdict=verdict)
@@ -224,8 +225,8 @@ class SaveContract:
     def test_notes_are_numbered_on_and_leave_the_version(self, store: Store) -> None:
         rollout = begin(store, SHOP)
         claim = claim_due(store)
-        store.note(rollout.id, [an_event("a"), an_event("b")], claim.fence)
-        store.note(rollout.id, [], claim.fence)
+        store.add_events(rollout.id, [an_event("a"), an_event("b")], claim.fence)
+        store.add_events(rollout.id, [], claim.fence)
         store.save(replace(rollout, phase=Phase.RUNNING), (an_event("c"),), claim.fence)
         assert [(event.number, event.kind) for event in store.events(rollout.id, after=1)] == [(2, "a"), (3, "b"), (4, "c")]
         assert [event.number for event in store.events(rollout.id, after=1, limit=2)] == [2, 3]
@@ -236,18 +237,18 @@ class SaveContract:
         rollout = begin(store, SHOP)
         claim = claim_due(store)
         store.signal(rollout.id, Signal(SignalKind.PAUSE, clock.now, "eva"))
-        saved = store.save(replace(rollout, phase=Phase.RUNNING, paused=False, resumes=9, batch=7), (), claim.fence)
+        saved = store.save(replace(rollout, phase=Phase.RUNNING, paused=False, takeovers=9, batch=7), (), claim.fence)
         stored = store.load(rollout.id)[0]
-        assert (saved.paused, saved.resumes) == (True, 0)
-        assert (stored.paused, stored.resumes, stored.batch) == (True, 0, rollout.batch)
+        assert (saved.paused, saved.takeovers) == (True, 0)
+        assert (stored.paused, stored.takeovers, stored.batch) == (True, 0, rollout.batch)
 
     def test_a_pinned_digest_is_found_in_the_release(self, store: Store) -> None:
         rollout = begin(store, SHOP)
         claim = claim_due(store)
-        store.pinned(SHOP.key, rollout.new, "sha256:abc", claim.fence, rollout.id)
+        store.set_digest(SHOP.key, rollout.new, "sha256:abc", claim.fence, rollout.id)
         assert store.get_release(SHOP.key, rollout.new).release == replace(a_release(SHOP, 1), digest="sha256:abc")
         with pytest.raises(UnknownService, match="v9-9"):
-            store.pinned(SHOP.key, "v9-9", "sha256:abc", claim.fence, rollout.id)
+            store.set_digest(SHOP.key, "v9-9", "sha256:abc", claim.fence, rollout.id)
 
     def test_success_makes_the_release_good_and_live(self, store: Store, clock: ManualClock) -> None:
         finish(store, begin(store, SHOP), Phase.RUNNING, Phase.SUCCEEDED)
@@ -288,7 +289,7 @@ class SaveContract:
         done = store.save(replace(rollout, phase=Phase.FAILED), (), claim.fence)
         with pytest.raises(IllegalMove, match="failed"):
             store.save(replace(done, phase=Phase.RUNNING), (), claim.fence)
-        store.note(rollout.id, (an_event("reported"),), claim.fence)
+        store.add_events(rollout.id, (an_event("reported"),), claim.fence)
         store.release(claim, None)
         assert store.load(rollout.id)[0] == done
 
@@ -334,11 +335,11 @@ class SignalContract:
     def test_a_signal_with_a_key_is_recorded_once(self, store: Store, clock: ManualClock) -> None:
         rollout = begin(store, SHOP)
         wish, key = Signal(SignalKind.ROLLBACK, clock.now, "eva"), a_key("once")
-        assert store.answered(key) is None
+        assert store.find_answer(key) is None
         first = store.signal(rollout.id, wish, key=key)
         assert store.signal(rollout.id, wish, version=rollout.version, key=key) == first
         assert store.load(rollout.id)[1] == (wish,)
-        assert store.answered(key) == key
+        assert store.find_answer(key) == key
         with pytest.raises(KeyReused):
             store.signal(rollout.id, wish, key=a_key("once", digest="another body"))
 
@@ -346,7 +347,7 @@ class SignalContract:
         rollout = begin(store, SHOP)
         with pytest.raises(VersionConflict):
             store.signal(rollout.id, Signal(SignalKind.PROMOTE, clock.now, "eva"), version=99, key=a_key("free"))
-        assert store.answered(a_key("free")) is None
+        assert store.find_answer(a_key("free")) is None
 
     def test_a_signal_makes_a_waiting_rollout_due(self, store: Store, clock: ManualClock) -> None:
         rollout = begin(store, SHOP)

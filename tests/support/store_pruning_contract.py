@@ -86,7 +86,7 @@ class PruneContract:
         assert [row.number for row in store.releases(SHOP.key)] == list(range(14, 3, -1))
         with pytest.raises(UnknownService):
             store.get_release(SHOP.key, "v1-1")
-        assert store.answered(a_key(ids[0])) is None
+        assert store.find_answer(a_key(ids[0])) is None
         assert claim_due(store).fence == 14, "fences go on"
 
     def test_what_serves_and_the_last_good_ones_stay(self, store: Store, clock: ManualClock) -> None:

@@ -44,8 +44,8 @@ class StatsContract:
         clock.forward(3)
         store.heartbeat("anna", "1.0")
         assert store.engines()[0] == EngineRow("anna", clock.now, "1.0")
-        store.leave("anna")
-        store.leave("nobody")
+        store.remove_engine("anna")
+        store.remove_engine("nobody")
         assert [engine.owner for engine in store.engines()] == ["bert"]
 
     def test_an_engine_that_is_long_gone_is_forgotten(self, store: Store, clock: ManualClock) -> None:
@@ -55,7 +55,7 @@ class StatsContract:
         assert [engine.owner for engine in store.engines()] == ["bert"]
 
     def test_nothing_stands_in_an_empty_store(self, store: Store) -> None:
-        found = store.standing()
+        found = store.stats()
         assert (found.live, found.approval_since, found.due_since, found.leases) == ({}, {}, None, 0)
         assert (found.undelivered, found.undelivered_since, found.engines) == (0, None, ())
 
@@ -65,8 +65,8 @@ class StatsContract:
         begin(store, a_service("web", environment="live"))
         claim = claim_due(store)
         rollout, _ = store.load(claim.rollout)
-        store.save(replace(rollout, phase=Phase.RUNNING, held=7.0), (), claim.fence)
-        found = store.standing()
+        store.save(replace(rollout, phase=Phase.RUNNING, approval_since=7.0), (), claim.fence)
+        found = store.stats()
         assert found.live == {("demo", "running"): 1, ("live", "pending"): 1}
         assert (found.approval_since, found.leases) == ({"demo": 7.0}, 1)
 
@@ -74,22 +74,22 @@ class StatsContract:
         begin(store, SHOP)
         due = clock.now
         clock.forward(30)
-        assert store.standing().due_since == due
+        assert store.stats().due_since == due
         claim = claim_due(store)
-        assert (claim.due, store.standing().due_since) == (due, None)
+        assert (claim.due, store.stats().due_since) == (due, None)
         clock.forward(11)
-        assert store.standing().due_since == due, "its owner vanished"
+        assert store.stats().due_since == due, "its owner vanished"
         store.release(claim_due(store), clock.now + 5)
-        assert store.standing().due_since is None, "it waits, which is right"
+        assert store.stats().due_since is None, "it waits, which is right"
 
     def test_what_the_ci_was_not_told_is_counted(self, store: Store) -> None:
         rollout = built(store)
         begin(store, CART)  # nobody's build
         claim = claim_due(store)
-        store.note(rollout, (replace(an_event("later"), at=2_000_000.0),), claim.fence)
-        found = store.standing()
+        store.add_events(rollout, (replace(an_event("later"), at=2_000_000.0),), claim.fence)
+        found = store.stats()
         assert (found.undelivered, found.undelivered_since) == (1, an_event().at)
-        store.delivered(rollout, 1, 60.0)
-        assert (store.standing().undelivered, store.standing().undelivered_since) == (1, 2_000_000.0)
-        store.delivered(rollout, 2, 60.0)
-        assert (store.standing().undelivered, store.standing().undelivered_since) == (0, None)
+        store.mark_delivered(rollout, 1, 60.0)
+        assert (store.stats().undelivered, store.stats().undelivered_since) == (1, 2_000_000.0)
+        store.mark_delivered(rollout, 2, 60.0)
+        assert (store.stats().undelivered, store.stats().undelivered_since) == (0, None)

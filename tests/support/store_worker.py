@@ -29,7 +29,7 @@ LEASE_SECONDS = 0.5
 def stepped(rollout: Rollout) -> Rollout:
     """One step further."""
     if rollout.phase is Phase.PENDING:
-        return replace(rollout, phase=Phase.RUNNING, entered=1.0)
+        return replace(rollout, phase=Phase.RUNNING, step_started_at=1.0)
     if rollout.cursor + 1 < len(rollout.plan):
         return replace(rollout, cursor=rollout.cursor + 1)
     return replace(rollout, phase=Phase.SUCCEEDED, finished=2.0)

@@ -47,7 +47,7 @@ def baking(stage: TickHarness) -> float:
     """A rollout in its first bake; when that is over."""
     stage.begin(a_service(bake_seconds=BAKE_SECONDS))
     follow(stage, 0.0)
-    while (settled := rollout_of(stage).settled) is None:
+    while (settled := rollout_of(stage).step_ready_at) is None:
         stage.clock.forward(0.1)
         stage.tick()
     return settled + BAKE_SECONDS
@@ -58,7 +58,7 @@ def test_a_bake_takes_as_long_as_it_was_meant_to(stage: TickHarness, seconds: fl
     end = baking(stage) + seconds
     stage.clock.now += seconds
     follow(stage, seconds)
-    assert rollout_of(stage).settled == pytest.approx(end - BAKE_SECONDS)
+    assert rollout_of(stage).step_ready_at == pytest.approx(end - BAKE_SECONDS)
     stage.clock.now = end - 1.0
     stage.tick()
     assert rollout_of(stage).cursor == 0, "it is not over yet"
@@ -78,11 +78,11 @@ def test_what_is_no_jump_changes_nothing(stage: TickHarness) -> None:
 
 def test_small_steps_add_up(stage: TickHarness) -> None:
     baking(stage)
-    settled = rollout_of(stage).settled
+    settled = rollout_of(stage).step_ready_at
     for apart in (0.6, 1.2):
         follow(stage, apart)
     assert settled is not None
-    assert rollout_of(stage).settled == pytest.approx(settled + 1.2)
+    assert rollout_of(stage).step_ready_at == pytest.approx(settled + 1.2)
 
 
 def test_what_trouble_is_counted_from_goes_along(stage: TickHarness) -> None:
@@ -97,7 +97,7 @@ def test_a_task_that_has_ended_stays_as_it_was() -> None:
     done, runs = TaskRun("a", TaskState.PASSED, 1.0, 2.0), TaskRun("b", TaskState.RUNNING, 3.0)
     moved = shift_marks(replace(a_rollout(a_service(), 1), tasks=(done, runs)), HOUR)
     assert moved.tasks == (done, TaskRun("b", TaskState.RUNNING, 3.0 + HOUR))
-    assert (moved.entered, moved.verdict) == (None, None)
+    assert (moved.step_started_at, moved.verdict) == (None, None)
 
 
 class Jumping:
@@ -135,7 +135,7 @@ def test_a_worker_goes_on_whenever_in_a_tick_the_clock_jumps(tmp_path: Path, ver
         jumps = iter([seconds])
 
         def jump(called: str) -> None:
-            if called == verb and store.load(rollout)[0].entered is not None:
+            if called == verb and store.load(rollout)[0].step_started_at is not None:
                 clock.ahead += next(jumps, 0.0)
 
         world.pause = jump
@@ -152,7 +152,7 @@ def test_a_worker_whose_clock_goes_back_does_not_wait_until_it_was_caught_up(tmp
         settle_old(store, world, service, clock)
         rollout = request_rollout(store, service, 2, clock, 1)
         with _driven(store, world, clock):
-            eventually("its bake has begun", lambda: store.load(rollout)[0].settled is not None)
+            eventually("its bake has begun", lambda: store.load(rollout)[0].step_ready_at is not None)
             clock.ahead = -HOUR
             eventually("it has ended", lambda: not store.load(rollout)[0].phase.live)
         assert store.load(rollout)[0].phase is Phase.SUCCEEDED

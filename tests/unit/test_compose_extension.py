@@ -44,7 +44,7 @@ def test_all_of_them() -> None:
         approval={"after": [1, 3], "expires": "2h"},
     )
     assert found.backend.preview == Preview("127.0.0.1:8002", "X-Preview: blue")
-    assert (found.keep_seconds, found.shares, found.together) == (600.0, (0.01, 0.25), True)
+    assert (found.keep_old_seconds, found.traffic_shares, found.in_group) == (600.0, (0.01, 0.25), True)
     assert found.hooks == {
         "pre_deploy": Hook(("migrate", "to the end")),
         "pre_promote": Hook(("smoke",), (), ReleaseRole.OLD, timeout_seconds=20.0, host_network=True),
@@ -87,11 +87,11 @@ def test_waiting_is_bounded() -> None:
         ({"hooks": {"before": "x"}}, "hooks.before", "known: on_rollback"),
         ({"hooks": {"pre_deploy": ""}}, "hooks.pre_deploy", "not an empty one"),
         ({"hooks": {"pre_deploy": "'"}}, "hooks.pre_deploy", "shell"),
-        ({"hooks": {"pre_deploy": {"timeout": "1m"}}}, "hooks.pre_deploy.command", "is needed"),
+        ({"hooks": {"pre_deploy": {"timeout": "1m"}}}, "hooks.pre_deploy.command", "is required"),
         ({"hooks": {"pre_deploy": {"command": "x", "network": "bridge"}}}, "hooks.pre_deploy.network", "host, service"),
-        ({"compare": {"on_breaking": "warn"}}, "compare.openapi", "is needed"),
+        ({"compare": {"on_breaking": "warn"}}, "compare.openapi", "is required"),
         ({"compare": {"openapi": "openapi.json"}}, "compare.openapi", "a path"),
-        ({"long_lived": {}}, "long_lived.close_after", "is needed"),
+        ({"long_lived": {}}, "long_lived.close_after", "is required"),
         ({"long_lived": "for ever"}, "long_lived", "wait"),
         ({"probe": {"every": "10ms"}}, "probe.every", "100ms"),
         ({"probe": {"url": "ftp://x"}}, "probe.url", "an address"),

@@ -136,8 +136,8 @@ TOLD: dict[str, dict[str, str]] = {
         "build": "build the image before",
         "container_name": "Tidegate names its containers",
         "depends_on.migrate.condition": "the hook x-tidegate pre_deploy",
-        "expose": "is needed",
-        "image": "is needed",
+        "expose": "is required",
+        "image": "is required",
         "links": "networks",
         "network_mode": "settings name the network",
         "pid": "opens the host",
@@ -147,7 +147,7 @@ TOLD: dict[str, dict[str, str]] = {
         "scale": "deploy.replicas",
         "volumes[0].source": "do not have the Compose file's folder",
         "volumes[1].source": "do not have the Compose file's folder",
-        "volumes[2]": "no node_modules in the file's own volumes",
+        "volumes[2]": "no volume node_modules in the file's top-level volumes",
     },
     "swarm": {
         "configs.stored.external": "keeps no store of its own",
@@ -162,24 +162,24 @@ TOLD: dict[str, dict[str, str]] = {
         "deploy.rollback_config": "one switch of the proxy",
     },
     "mistakes": {
-        "cap_add": "each entry once",
+        "cap_add": "no duplicates",
         "cap_drop": "a list of text",
         "comand": "did you mean command?",
         "cpus": "found 'lots'",
-        "depends_on": "goes in a circle: shop → shop",
+        "depends_on": "has a cycle: shop → shop",
         "depends_on.ghost": "no service ghost",
         "deploy.replicas": "found 'many'",
         "deploy.update_config.order": "start-first, stop-first",
         "environment": "allowed: a mapping of text",
         "healthcheck.intervall": "did you mean interval?",
         "imag": "did you mean image?",
-        "image": "is needed",
+        "image": "is required",
         "init": "true or false",
         "mem_limit": "a size such as 64M",
         "networks.nowhere": "declare it there",
-        "secrets[0]": "no nothing in the file's own secrets",
+        "secrets[0]": "nothing is not in the file's top-level secrets",
         "ulimits": "soft and hard",
-        "volumes[0]": "no data in the file's own volumes",
+        "volumes[0]": "no volume data in the file's top-level volumes",
         "volumes[1]": "found 'data:data'",
         "volumes[2]": "found 7",
         "volumes[3].source": "an absolute path",
@@ -197,12 +197,12 @@ TOLD: dict[str, dict[str, str]] = {
         "secrets[4].target": "found '../key'",
         "secrets[5].target": "not below /proc",
         "secrets[6]": "two files /run/secrets/one",
-        "volumes": "/cache/key would be hidden by what is mounted at /cache",
+        "volumes": "/cache/key would be hidden by the mount at /cache",
     },
     "outside": {
         "secrets.one.file": "found '/run/one'",
         "secrets.two.file": "found '../two'",
-        "secrets.three": "one of file, environment is needed",
+        "secrets.three": "one of file, environment is required",
         **{f"env_file[{number}]": "relative name" for number in range(4)},
     },
     "circle": {"depends_on": "shop → stock → prices → shop"},
@@ -246,7 +246,7 @@ def test_a_file_that_did_not_come() -> None:
         loader.load_service(text, "web", "demo", VARIABLES)
     told = {each.path: each.message for each in refused.value.problems}
     assert set(told) == {"services.web.env_file[0]", "secrets.db_password.file"}
-    assert "the file .env is needed: send it in `files`" in told["services.web.env_file[0]"]
+    assert "the file .env is required: send it in `files`" in told["services.web.env_file[0]"]
 
 
 def test_contents_are_not_in_what_is_printed() -> None:
@@ -302,7 +302,7 @@ def test_what_only_the_schema_knows_is_told_too() -> None:
     said = told_of(
         {"image": "shop:v1", "expose": ["80"], "dns_opt": ["a", "a"], "healthcheck": {"retries": True, "test": "x"}}
     )
-    assert "services.shop.dns_opt: found ['a', 'a']; allowed: each entry once" in said
+    assert "services.shop.dns_opt: found ['a', 'a']; allowed: no duplicates" in said
 
 
 # -- whatever stands in it ------------------------------------------------------------------------------------------------

@@ -79,8 +79,8 @@ def test_a_whole_service() -> None:
     [
         (lambda b: b.update(imag="x"), "imag", "unknown key; did you mean image?"),
         (lambda b: b.update(image=5), "image", "found 5; allowed: the name of an image"),
-        (lambda b: b.pop("image"), "image", "is needed"),
-        (lambda b: b.pop("expose"), "expose", "is needed"),
+        (lambda b: b.pop("image"), "image", "is required"),
+        (lambda b: b.pop("expose"), "expose", "is required"),
         (lambda b: b.update(expose=["80", "81"]), "expose", "one port"),
         (lambda b: b.update(ports=["1:2"]), "ports", "x-tidegate.listen"),
         (lambda b: b.update(build="."), "build", "build the image before"),
@@ -94,7 +94,7 @@ def test_a_whole_service() -> None:
         (
             lambda b: b["deploy"].update(update_config={"order": "stop-first", "parallelism": 4}),
             "deploy.update_config.order",
-            "would stop all at once",
+            "would stop all instances at once",
         ),
         (lambda b: b["deploy"].update(update_config={"delay": 5}), "deploy.update_config.delay", "a duration"),
         (lambda b: b.update(volumes=["./x:/y"]), "volumes[0].source", "absolute path"),
@@ -102,11 +102,11 @@ def test_a_whole_service() -> None:
         (
             lambda b: b.update({"x-tidegate": {"approval": {"after": [9]}}}),
             "x-tidegate.approval.after",
-            "there is no batch 9; there are 4",
+            "no batch 9; there are 4 batches",
         ),
-        (lambda b: b.update({"x-tidegate": {"checks": [{"errors": {}}]}}), "x-tidegate.bake", "is needed"),
+        (lambda b: b.update({"x-tidegate": {"checks": [{"errors": {}}]}}), "x-tidegate.bake", "is required"),
         (lambda b: b.update({"x-tidegate": {"listen": "nowhere"}}), "x-tidegate.listen", "a port such as 8001"),
-        (lambda b: b.update({"x-tidegate": {"health": {"port": 1}}}), "x-tidegate.health.path", "is needed"),
+        (lambda b: b.update({"x-tidegate": {"health": {"port": 1}}}), "x-tidegate.health.path", "is required"),
         (lambda b: b.update({"x-tidegate": {"stratgy": "rolling"}}), "x-tidegate.stratgy", "did you mean strategy?"),
         (
             lambda b: b.update({"x-tidegate": {"bake": "1s", "checks": [{"latency": {"quantile": 0.99}}]}}),
@@ -126,7 +126,7 @@ def test_a_whole_service() -> None:
         (
             lambda b: b.update({"x-tidegate": {"bake": "1s", "checks": [{"memory": {}}]}}),
             "x-tidegate.checks[0].memory.limit",
-            "is needed",
+            "is required",
         ),
         (
             lambda b: b.update({"x-tidegate": {"bake": "1s", "checks": [{"errors": {"shadow": "maybe"}}]}}),
@@ -148,7 +148,7 @@ def test_a_whole_service() -> None:
         (
             lambda b: b.update({"x-tidegate": {"bake": "1s", "checks": [{"errors": {}}, {"errors": {}}]}}),
             "x-tidegate.checks",
-            "two checks are named errors",
+            "duplicate name errors",
         ),
     ],
 )
@@ -179,7 +179,7 @@ def test_interpolation(text: str, value: str) -> None:
 
 
 def test_an_unset_variable() -> None:
-    assert "NONE is not set; give it with --set NONE=…" in problems({**SMALL, "user": "${NONE}"})["user"]
+    assert "NONE is not set; pass --set NONE=…" in problems({**SMALL, "user": "${NONE}"})["user"]
     assert "NONE is not set: say who" in problems({**SMALL, "user": "${NONE:?say who}"})["user"]
 
 
@@ -190,7 +190,7 @@ def test_what_is_no_compose_file(document: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [("a: 1\na: 2", "stands twice"), ("[", "line 1"), ("a: !!python/none x", "line 1")]
+    ("text", "said"), [("a: 1\na: 2", "duplicate key"), ("[", "line 1"), ("a: !!python/none x", "line 1")]
 )
 def test_what_is_no_yaml(text: str, said: str) -> None:
     with pytest.raises(InvalidSpec, match=said):

@@ -22,8 +22,8 @@ def verdict(outcome: Outcome, when: float = NOW, *, final: bool = True) -> Verdi
     return Verdict(outcome, when, Window(when - 20, when), (), f"judged {outcome}", final)
 
 
-SHIFTED = replace(ROLLOUT, shifted=NOW - 5.0, drain_from=NOW - 5.0)
-SETTLED = replace(SHIFTED, settled=NOW - 30.0)
+SHIFTED = replace(ROLLOUT, traffic_confirmed_at=NOW - 5.0, drain_started_at=NOW - 5.0)
+SETTLED = replace(SHIFTED, step_ready_at=NOW - 30.0)
 STANDS = world(A0, A1, B0, routed=(A0, B0))
 
 
@@ -35,7 +35,7 @@ def test_pending_pins_first() -> None:
 
 
 def test_a_new_step_is_marked() -> None:
-    assert at(replace(ROLLOUT, entered=None), STANDS) == Mark(MarkKind.STEP_STARTED, "step entered")
+    assert at(replace(ROLLOUT, step_started_at=None), STANDS) == Mark(MarkKind.STEP_STARTED, "step entered")
 
 
 def test_missing_instances_are_started_at_free_ordinals() -> None:
@@ -46,7 +46,7 @@ def test_missing_instances_are_started_at_free_ordinals() -> None:
 def test_what_is_not_ready_is_waited_for() -> None:
     said = at(ROLLOUT, world(A0, A1, replace(B0, state=InstanceState.STARTING)))
     assert isinstance(said, Wait)
-    assert "b/0" in said.why
+    assert "b/0" in said.reason
 
 
 def test_ready_instances_are_shifted_to() -> None:
@@ -57,9 +57,9 @@ def test_ready_instances_are_shifted_to() -> None:
 
 def test_an_earlier_drain_time_is_forgotten_before_the_proxy_is_written() -> None:
     """Else one that this shift takes out could be cut at once, if the shift itself is never recorded."""
-    said = at(replace(ROLLOUT, drain_from=NOW - 99.0), world(A0, A1, B0))
+    said = at(replace(ROLLOUT, drain_started_at=NOW - 99.0), world(A0, A1, B0))
     assert said == Mark(MarkKind.SHIFTING_TRAFFIC, "about to write the proxy")
-    after = apply_mark(replace(ROLLOUT, drain_from=NOW - 99.0), MarkKind.SHIFTING_TRAFFIC, NOW)
+    after = apply_mark(replace(ROLLOUT, drain_started_at=NOW - 99.0), MarkKind.SHIFTING_TRAFFIC, NOW)
     assert isinstance(at(after, world(A0, A1, B0)), Shift)
     died = world(replace(A0, address="elsewhere", state=InstanceState.STARTING), A1, B0, routed=(A0, B0), a1=1)
     assert not isinstance(at(after, died), Stop)
@@ -85,12 +85,12 @@ def test_surplus_is_stopped_only_when_idle_or_drained() -> None:
     assert at(last, idle) == Stop((A0,), "stopping a/0")
     for seen in (busy, unknown):
         assert not isinstance(at(last, seen), Stop)
-        assert isinstance(at(replace(last, drain_from=NOW - 30.0), seen), Stop)
-        assert not isinstance(at(replace(last, drain_from=None), seen), Stop), "an unknown beginning counts as now"
+        assert isinstance(at(replace(last, drain_started_at=NOW - 30.0), seen), Stop)
+        assert not isinstance(at(replace(last, drain_started_at=None), seen), Stop), "an unknown beginning counts as now"
 
 
 def test_a_routed_surplus_is_never_stopped() -> None:
-    last = replace(SHIFTED, cursor=1, drain_from=0.0)
+    last = replace(SHIFTED, cursor=1, drain_started_at=0.0)
     assert not isinstance(at(last, world(A0, B0, routed=(A0, B0))), Stop)
 
 
@@ -129,7 +129,12 @@ def test_drift_opens_the_step_again() -> None:
     assert isinstance(said, Mark)
     assert said.mark is MarkKind.TRAFFIC_DIVERGED
     again = apply_mark(SETTLED, said.mark, NOW)
-    assert (again.shifted, again.settled, again.drain_from, again.verdict) == (None, None, None, None)
+    assert (again.traffic_confirmed_at, again.step_ready_at, again.drain_started_at, again.verdict) == (
+        None,
+        None,
+        None,
+        None,
+    )
 
 
 # -- deadlines ------------------------------------------------------------------------------------------------------------
@@ -139,31 +144,31 @@ LATE = world(A0, A1, replace(B0, state=InstanceState.STARTING, detail="GET /heal
 
 
 def test_past_the_deadline_it_turns_back_with_what_was_seen() -> None:
-    said = at(replace(ROLLOUT, entered=NOW - 61.0), LATE)
+    said = at(replace(ROLLOUT, step_started_at=NOW - 61.0), LATE)
     assert isinstance(said, Move)
     assert said.phase is Phase.ROLLING_BACK
-    assert "b/0 not ready within 60 s: GET /health answered 503" in said.why
+    assert "b/0 not ready within 60 s: GET /health answered 503" in said.reason
 
 
 def test_the_engines_own_downtime_is_not_charged() -> None:
-    assert isinstance(at(replace(ROLLOUT, entered=NOW - 600.0), LATE, since=NOW - 5.0), Wait)
+    assert isinstance(at(replace(ROLLOUT, step_started_at=NOW - 600.0), LATE, since=NOW - 5.0), Wait)
 
 
 def test_deadlines_stop_while_paused_and_begin_anew() -> None:
-    late = replace(ROLLOUT, entered=NOW - 600.0)
+    late = replace(ROLLOUT, step_started_at=NOW - 600.0)
     assert isinstance(at(replace(late, paused=True), LATE), Wait)
     assert isinstance(at(late, LATE, signal(SignalKind.RESUME, when=NOW - 10.0)), Wait)
 
 
 def test_on_the_way_back_giving_up_halts_and_moves_nothing() -> None:
-    back = replace(ROLLOUT, phase=Phase.ROLLING_BACK, plan=planner.rollback_plan("a", 2), entered=NOW - 61.0)
+    back = replace(ROLLOUT, phase=Phase.ROLLING_BACK, plan=planner.rollback_plan("a", 2), step_started_at=NOW - 61.0)
     said = at(back, world(A0, replace(A1, state=InstanceState.STARTING), B0, routed=(A0, B0)))
     assert isinstance(said, Move)
     assert said.phase is Phase.FAILED
 
 
 def test_engines_that_keep_dying_are_bounded() -> None:
-    said = at(replace(ROLLOUT, resumes=51), STANDS)
+    said = at(replace(ROLLOUT, takeovers=51), STANDS)
     assert isinstance(said, Move)
     assert said.phase is Phase.FAILED
 
@@ -172,29 +177,29 @@ def test_engines_that_keep_dying_are_bounded() -> None:
 
 
 def test_it_bakes_and_looks() -> None:
-    early = replace(SHIFTED, settled=NOW - 2.0)
+    early = replace(SHIFTED, step_ready_at=NOW - 2.0)
     assert at(early, STANDS) == Wait(NOW + 3.0, "baking, 18 s to go")
-    looked = at(replace(early, settled=NOW - 5.0), STANDS)
+    looked = at(replace(early, step_ready_at=NOW - 5.0), STANDS)
     assert looked == Judge(False, "asking the metrics")
 
 
 def test_the_end_of_the_bake_is_judged_for_good() -> None:
-    said = at(replace(SETTLED, settled=NOW - 20.0, verdict=verdict(Outcome.PASS, NOW - 1.0, final=False)), STANDS)
+    said = at(replace(SETTLED, step_ready_at=NOW - 20.0, verdict=verdict(Outcome.PASS, NOW - 1.0, final=False)), STANDS)
     assert isinstance(said, Judge)
     assert said.final
 
 
 def test_a_fail_turns_back_at_once() -> None:
-    said = at(replace(SETTLED, settled=NOW - 5.0, verdict=verdict(Outcome.FAIL, final=False)), STANDS)
+    said = at(replace(SETTLED, step_ready_at=NOW - 5.0, verdict=verdict(Outcome.FAIL, final=False)), STANDS)
     assert isinstance(said, Move)
-    assert (said.phase, said.why) == (Phase.ROLLING_BACK, "judged FAIL")
+    assert (said.phase, said.reason) == (Phase.ROLLING_BACK, "judged FAIL")
 
 
 def test_a_fail_may_ask_a_person_or_be_passed_over() -> None:
     failed = replace(SETTLED, verdict=verdict(Outcome.FAIL))
     pausing = replace(failed, policy=replace(POLICY, failure_action=FailureAction.PAUSE))
     assert isinstance(at(pausing, STANDS), Mark)
-    held = replace(pausing, held=NOW - 1.0)
+    held = replace(pausing, approval_since=NOW - 1.0)
     assert isinstance(at(held, STANDS), Wait)
     assert at(held, STANDS, signal(SignalKind.PROMOTE)) == Move(Phase.RUNNING, "step 2 of 2", cursor=1)
     passing = replace(failed, policy=replace(POLICY, failure_action=FailureAction.CONTINUE))
@@ -204,21 +209,21 @@ def test_a_fail_may_ask_a_person_or_be_passed_over() -> None:
 def test_inconclusive_is_extended_then_asked_then_turned_back() -> None:
     unsure = replace(SETTLED, verdict=verdict(Outcome.INCONCLUSIVE))
     assert at(unsure, STANDS) == Mark(MarkKind.BAKE_EXTENDED, "inconclusive, baking longer")
-    often = replace(unsure, extensions=2, settled=NOW - 90.0)
+    often = replace(unsure, extensions=2, step_ready_at=NOW - 90.0)
     assert isinstance(at(often, STANDS), Mark)
     assert at(often, STANDS) == Mark(
         MarkKind.WAITING_FOR_APPROVAL, "inconclusive, waiting for a person: promote or roll back"
     )
-    expired = replace(often, held=NOW - 101.0)
+    expired = replace(often, approval_since=NOW - 101.0)
     said = at(expired, STANDS)
     assert isinstance(said, Move)
-    assert (said.phase, "nobody answered" in said.why) == (Phase.ROLLING_BACK, True)
+    assert (said.phase, "nobody answered" in said.reason) == (Phase.ROLLING_BACK, True)
     assert isinstance(at(replace(expired, paused=True), STANDS), Wait)
 
 
 def test_a_hold_is_bound_to_its_step() -> None:
-    step = replace(STEP, gate=Gate(hold="promote"))
-    held = replace(SETTLED, plan=(step, END), held=NOW - 1.0)
+    step = replace(STEP, gate=Gate(approval="promote"))
+    held = replace(SETTLED, plan=(step, END), approval_since=NOW - 1.0)
     assert isinstance(at(held, STANDS), Wait)
     assert isinstance(at(held, STANDS, signal(SignalKind.PROMOTE, 1)), Wait)
     assert isinstance(at(held, STANDS, signal(SignalKind.PROMOTE, 0)), Move)
@@ -226,8 +231,8 @@ def test_a_hold_is_bound_to_its_step() -> None:
 
 
 def test_checks_go_on_while_a_person_is_waited_for() -> None:
-    step = replace(STEP, gate=replace(STEP.gate, hold="promote"))
-    held = replace(SETTLED, plan=(step, END), held=NOW - 9.0, verdict=verdict(Outcome.PASS, NOW - 6.0))
+    step = replace(STEP, gate=replace(STEP.gate, approval="promote"))
+    held = replace(SETTLED, plan=(step, END), approval_since=NOW - 9.0, verdict=verdict(Outcome.PASS, NOW - 6.0))
     assert isinstance(at(held, STANDS), Wait), "seldom while nothing but a person is waited for"
     assert isinstance(at(replace(held, verdict=verdict(Outcome.PASS, NOW - 30.0)), STANDS), Judge)
 
@@ -254,7 +259,7 @@ def test_what_follows_when_nothing_can_be_said(action: str, later: bool, does: M
 
 
 def test_somebody_may_ask_for_a_verdict() -> None:
-    fresh = replace(SETTLED, settled=NOW - 2.0, verdict=verdict(Outcome.PASS, NOW - 1.0, final=False))
+    fresh = replace(SETTLED, step_ready_at=NOW - 2.0, verdict=verdict(Outcome.PASS, NOW - 1.0, final=False))
     assert isinstance(at(fresh, STANDS, signal(SignalKind.VERIFY)), Judge)
     assert isinstance(at(fresh, STANDS), Wait)
 
@@ -267,7 +272,7 @@ def test_paused_goes_no_further() -> None:
 
 def test_the_end() -> None:
     b1 = instance("b", 1)
-    last = replace(SETTLED, cursor=1, settled=NOW - 1.0)
+    last = replace(SETTLED, cursor=1, step_ready_at=NOW - 1.0)
     assert at(last, world(B0, b1, routed=(B0, b1))) == Move(Phase.SUCCEEDED, "b serves")
     leaving = replace(A0, state=InstanceState.STOPPING)
     assert isinstance(at(last, world(leaving, B0, b1, routed=(B0, b1))), Wait), "nothing may be left over"
@@ -282,8 +287,10 @@ def test_a_member_knows_its_address() -> None:
 
 
 def test_leaving_a_step_without_a_mark_drains_from_now() -> None:
-    left = apply_move(replace(ROLLOUT, shifted=None, drain_from=NOW - 99.0), Move(Phase.RUNNING, "on", cursor=1), NOW)
-    assert (left.drain_from, left.entered, left.verdict) == (NOW, None, None)
+    left = apply_move(
+        replace(ROLLOUT, traffic_confirmed_at=None, drain_started_at=NOW - 99.0), Move(Phase.RUNNING, "on", cursor=1), NOW
+    )
+    assert (left.drain_started_at, left.step_started_at, left.verdict) == (NOW, None, None)
 
 
 def test_what_the_table_does_not_list_is_refused() -> None:

@@ -20,12 +20,12 @@ from tidegate.core.routing import Backend, Preview, RouterState
 
 B1 = instance("b", 1)
 PLACE = Backend("shop", preview=Preview("8002", "X-Preview: yes"))
-UNSEEN = Step({"a": 2, "b": 1}, {"a": 2}, Gate(hold="promote", tasks=("pre_promote",)), preview={"b": 1})
+UNSEEN = Step({"a": 2, "b": 1}, {"a": 2}, Gate(approval="promote", tasks=("pre_promote",)), preview={"b": 1})
 SWITCHED = Step({"a": 2, "b": 2}, {"b": 2}, Gate(bake_seconds=20.0))
-END = Step({"b": 2}, {"b": 2}, Gate(cleared=True))
+END = Step({"b": 2}, {"b": 2}, Gate(surplus_gone=True))
 FIRST = replace(ROLLOUT, plan=(UNSEEN, SWITCHED, END), backend=PLACE)
-STANDS = replace(FIRST, shifted=NOW - 5.0, settled=NOW - 5.0)
-BACK = Step({"a": 2}, {"a": 2}, Gate(cleared=True))
+STANDS = replace(FIRST, traffic_confirmed_at=NOW - 5.0, step_ready_at=NOW - 5.0)
+BACK = Step({"a": 2}, {"a": 2}, Gate(surplus_gone=True))
 
 
 def world(
@@ -71,8 +71,8 @@ def test_on_the_way_back_nothing_is_stopped_that_the_preview_leads_to() -> None:
     emptied = at(back, world(A0, A1, B0, preview=(B0,)))
     assert isinstance(emptied, Shift)
     assert (emptied.preview, emptied.members) == (True, ())
-    left = replace(back, shifted=NOW, drain_from=NOW)
-    stands = replace(left, settled=NOW)
+    left = replace(back, traffic_confirmed_at=NOW, drain_started_at=NOW)
+    stands = replace(left, step_ready_at=NOW)
     assert isinstance(at(stands, world(A0, A1, B0, visits={"b0": 1})), Wait)
     struck = at(left, world(A0, A1, B0, visits={"b0": 0}))
     assert isinstance(struck, Shift)
@@ -100,7 +100,7 @@ def test_a_share_is_written_as_weights_and_read_back() -> None:
 
 
 def test_what_comes_before_the_step_runs_before_anything_is_started() -> None:
-    hooked = replace(FIRST, plan=(replace(UNSEEN, gate=Gate(before=("pre_deploy",))), END))
+    hooked = replace(FIRST, plan=(replace(UNSEEN, gate=Gate(tasks_before=("pre_deploy",))), END))
     decision = at(hooked, world(A0, A1))
     assert isinstance(decision, Run)
     assert decision.task == "pre_deploy"
@@ -126,12 +126,15 @@ def test_the_hook_comes_before_the_person() -> None:
 def test_a_failed_task_turns_back_before_traffic_moves(name: str) -> None:
     decision = at(replace(STANDS, tasks=(ended(name, TaskState.FAILED),)), world(A0, A1, B0, preview=(B0,)))
     assert isinstance(decision, Move)
-    assert (decision.phase, decision.why) == (Phase.ROLLING_BACK, "it says no")
+    assert (decision.phase, decision.reason) == (Phase.ROLLING_BACK, "it says no")
 
 
 def test_one_that_only_warns_does_not_hold_it_up() -> None:
     last = replace(
-        ROLLOUT, plan=(replace(END, gate=Gate(cleared=True, tasks=("post_promote",))),), settled=NOW, shifted=NOW
+        ROLLOUT,
+        plan=(replace(END, gate=Gate(surplus_gone=True, tasks=("post_promote",))),),
+        step_ready_at=NOW,
+        traffic_confirmed_at=NOW,
     )
     seen = ObservedState((B0, B1), RouterState((member_of(B0), member_of(B1))))
     assert isinstance(at(last, seen), Run)
@@ -148,12 +151,12 @@ def test_where_nothing_can_be_said_a_person_is_asked_and_silence_turns_back() ->
     stands = world(A0, A1, B0, preview=(B0,))
     asked = at(rollout, stands)
     assert isinstance(asked, Mark)
-    assert "who knows" in asked.why
+    assert "who knows" in asked.reason
     promote = replace(POLICY, approval=replace(POLICY.approval, on_expiry="promote"))  # type: ignore[arg-type]
-    expired = at(replace(rollout, held=NOW - 200.0, policy=promote), stands)
+    expired = at(replace(rollout, approval_since=NOW - 200.0, policy=promote), stands)
     assert isinstance(expired, Move)
     assert expired.phase is Phase.ROLLING_BACK
-    assert isinstance(at(replace(rollout, held=NOW), stands, signal(SignalKind.PROMOTE)), Move)
+    assert isinstance(at(replace(rollout, approval_since=NOW), stands, signal(SignalKind.PROMOTE)), Move)
 
 
 def test_who_skips_the_analysis_skips_the_comparison_and_no_hook() -> None:
@@ -185,7 +188,9 @@ def test_long_lived_connections_have_a_time_of_their_own(
     count: int | None, tunnels: int, left: float, long_lived: float | None, stopped: bool
 ) -> None:
     policy = replace(POLICY, long_lived_seconds=long_lived)
-    rollout = replace(ROLLOUT, plan=(END,), cursor=0, policy=policy, shifted=NOW - left, drain_from=NOW - left)
+    rollout = replace(
+        ROLLOUT, plan=(END,), cursor=0, policy=policy, traffic_confirmed_at=NOW - left, drain_started_at=NOW - left
+    )
     routed = RouterState((member_of(B0), member_of(B1)), {"a0": count}, tunnels={"a0": tunnels} if tunnels else {})
     decision = at(rollout, ObservedState((A0, B0, B1), routed))
     assert isinstance(decision, Stop) is stopped
@@ -195,8 +200,8 @@ def test_long_lived_connections_have_a_time_of_their_own(
 
 # -- a colour that is kept ----------------------------------------------------------------------------------------------
 
-KEEPING = Step({"a": 2, "b": 2}, {"b": 2}, Gate(bake_seconds=600.0, judged=True, keeps=True))
-KEPT = replace(ROLLOUT, plan=(KEEPING, END), shifted=NOW, settled=NOW)
+KEEPING = Step({"a": 2, "b": 2}, {"b": 2}, Gate(bake_seconds=600.0, analyzed=True, keeps_old=True))
+KEPT = replace(ROLLOUT, plan=(KEEPING, END), traffic_confirmed_at=NOW, step_ready_at=NOW)
 SERVES = ObservedState((A0, A1, B0, B1), RouterState((member_of(B0), member_of(B1))))
 
 
@@ -231,7 +236,7 @@ def test_a_fail_while_it_is_kept_turns_back_and_that_nothing_is_known_does_not()
 
 # -- groups -----------------------------------------------------------------------------------------------------------
 
-POINT = replace(UNSEEN, gate=Gate(hold="promote", together=1))
+POINT = replace(UNSEEN, gate=Gate(approval="promote", group_point=1))
 JOINED = replace(STANDS, plan=(POINT, SWITCHED, END), group="g")
 READY = world(A0, A1, B0, preview=(B0,))
 
@@ -245,11 +250,11 @@ def test_a_group_waits_until_all_have_arrived_and_then_asks_a_person() -> None:
     arrived = beside(JOINED, late)
     assert isinstance(arrived, Mark)
     assert arrived.mark is MarkKind.WAITING_FOR_GROUP
-    here = replace(JOINED, arrived=1)
+    here = replace(JOINED, group_point=1)
     waits = beside(here, late)
     assert isinstance(waits, Wait)
-    assert "demo/worker" in waits.why
-    held = beside(here, replace(late, arrived=1))
+    assert "demo/worker" in waits.reason
+    held = beside(here, replace(late, group_point=1))
     assert isinstance(held, Mark)
     assert held.mark is MarkKind.WAITING_FOR_APPROVAL
 
@@ -259,15 +264,15 @@ def test_one_that_turns_back_turns_all_back(phase: Phase) -> None:
     decision = beside(JOINED, Peer("demo/worker", phase, 1, "its errors"))
     assert isinstance(decision, Move)
     assert decision.phase is Phase.ROLLING_BACK
-    assert "demo/worker" in decision.why
-    assert "its errors" in decision.why
+    assert "demo/worker" in decision.reason
+    assert "its errors" in decision.reason
     pending = beside(replace(JOINED, phase=Phase.PENDING), Peer("demo/worker", phase, 1))
     assert isinstance(pending, Move)
     assert pending.phase is Phase.ROLLED_BACK
 
 
 def test_one_that_is_over_and_good_is_not_waited_for() -> None:
-    held = beside(replace(JOINED, arrived=1), Peer("demo/worker", Phase.SUCCEEDED, 2))
+    held = beside(replace(JOINED, group_point=1), Peer("demo/worker", Phase.SUCCEEDED, 2))
     assert isinstance(held, Mark)
 
 
@@ -276,9 +281,9 @@ def test_one_that_is_over_and_good_is_not_waited_for() -> None:
 
 def test_the_world_is_looked_at_in_a_long_bake_and_while_a_person_is_waited_for() -> None:
     stands = world(A0, A1, B0, preview=(B0,))
-    held = replace(STANDS, tasks=(ended("pre_promote", TaskState.PASSED),), held=NOW)
+    held = replace(STANDS, tasks=(ended("pre_promote", TaskState.PASSED),), approval_since=NOW)
     waits = at(replace(held, policy=replace(POLICY, approval=Approval(expires_seconds=86_400.0))), stands)
     kept = at(replace(KEPT, verdict=said(Outcome.PASS)), SERVES)
     for decision in (waits, kept):
         assert isinstance(decision, Wait)
-        assert decision.until <= NOW + POLICY.look_seconds
+        assert decision.until <= NOW + POLICY.interval_seconds

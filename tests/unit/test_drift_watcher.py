@@ -119,7 +119,7 @@ def test_another_difference_is_looked_at_twice_again(tended: Tended) -> None:
     tended.world.started["i9999"] = (stranger, gone[1][1])
     drift = tended.look()
     assert drift is not None
-    assert (drift.state, drift.looks) == (DriftState.SEEN, 1)
+    assert (drift.state, drift.confirmations) == (DriftState.SEEN, 1)
     assert "v1-1/7 beyond the 2 of v1-1" in drift.message
     tended.look()
     assert tended.drive() is Phase.SUCCEEDED
@@ -220,8 +220,8 @@ def test_a_crash_loop_is_given_up_after_three_repairs(tended: Tended) -> None:
                     drift = tended.look()
     assert drift is not None
     assert drift.state is DriftState.UNHEALTHY
-    assert "3 repairs in a row failed" in drift.why
-    assert "exited with 1" in drift.why
+    assert "3 repairs in a row failed" in drift.reason
+    assert "exited with 1" in drift.reason
     assert [each["log_level"] for each in logs if each["event"] == "service is unhealthy"] == ["warning"]
     gaps = [later - earlier for earlier, later in pairwise(begun)]
     assert gaps[0] >= core_drift.INITIAL_BACKOFF_SECONDS
@@ -267,7 +267,7 @@ def test_repairs_that_do_not_last_end_too(tended: Tended) -> None:
     drift = tended.look(5)
     assert drift is not None
     assert (drift.state, tended.live) == (DriftState.UNHEALTHY, None)
-    assert "10 repairs in quick succession" in drift.why
+    assert "10 repairs in quick succession" in drift.reason
 
 
 def test_what_is_only_stored_is_not_in_force(tended: Tended) -> None:

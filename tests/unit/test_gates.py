@@ -28,13 +28,14 @@ from tidegate.core.rollout_state import member_of
 from tidegate.core.routing import Backend, RouterState
 
 NOW = 1_000.0
-POLICY = Policy(look_seconds=5.0, approval=Approval(expires_seconds=100.0))
-FIRST = Step({"a": 2, "b": 1}, {"a": 1, "b": 1}, Gate(bake_seconds=20.0, judged=True, hold="promote"))
-SECOND = Step({"a": 1, "b": 2}, {"b": 2}, Gate(bake_seconds=20.0, judged=True))
-END = Step({"b": 2}, {"b": 2}, Gate(cleared=True))
+POLICY = Policy(interval_seconds=5.0, approval=Approval(expires_seconds=100.0))
+FIRST = Step({"a": 2, "b": 1}, {"a": 1, "b": 1}, Gate(bake_seconds=20.0, analyzed=True, approval="promote"))
+SECOND = Step({"a": 1, "b": 2}, {"b": 2}, Gate(bake_seconds=20.0, analyzed=True))
+END = Step({"b": 2}, {"b": 2}, Gate(surplus_gone=True))
 HELD = Rollout(
     "r", "demo/shop", "a", "b", (FIRST, SECOND, END), Backend("shop"), NOW - 500.0, old_replicas=2, phase=Phase.RUNNING,
-    entered=NOW - 90.0, shifted=NOW - 80.0, settled=NOW - 70.0, drain_from=NOW - 80.0, held=NOW - 50.0, policy=POLICY,
+    step_started_at=NOW - 90.0, traffic_confirmed_at=NOW - 80.0, step_ready_at=NOW - 70.0, drain_started_at=NOW - 80.0,
+    approval_since=NOW - 50.0, policy=POLICY,
     verdict=Verdict(Outcome.PASS, NOW - 1.0, Window(NOW - 20, NOW), (), "all well", True), digest="sha256:1",
 )  # fmt: skip
 A0, A1, B0 = (
@@ -89,7 +90,7 @@ def test_the_approval_that_opens_is_the_last_that_was_needed() -> None:
 def test_what_an_approval_is_bound_to_changes_with_what_was_seen_and_not_with_a_look() -> None:
     bound = approval_binding(HELD)
     assert approval_binding(judged(Outcome.INCONCLUSIVE)) == bound
-    assert approval_binding(replace(HELD, version=99, held=NOW)) == bound
+    assert approval_binding(replace(HELD, version=99, approval_since=NOW)) == bound
     others = (
         replace(HELD, digest="sha256:2"),
         replace(HELD, cursor=1),
@@ -105,7 +106,7 @@ def test_what_an_approval_is_bound_to_changes_with_what_was_seen_and_not_with_a_
 
 def expired(action: Expiry, rollout: Rollout = HELD) -> Decision:
     policy = replace(rollout.policy, approval=replace(rollout.policy.approval, on_expiry=action))
-    return at(replace(rollout, policy=policy, held=NOW - 101.0))
+    return at(replace(rollout, policy=policy, approval_since=NOW - 101.0))
 
 
 def test_silence_leads_where_it_was_said_to() -> None:
@@ -153,7 +154,7 @@ FORCE = wish(kind=SignalKind.FORCE, step=None)
 @pytest.mark.parametrize("outcome", list(Outcome))
 def test_force_goes_on_whatever_was_judged_and_in_spite_of_a_freeze(outcome: Outcome) -> None:
     assert goes_on(at(judged(outcome), FORCE, frozen=FROZEN))
-    assert goes_on(at(replace(HELD, verdict=None, settled=NOW - 1.0), FORCE)), "nor is the bake waited for"
+    assert goes_on(at(replace(HELD, verdict=None, step_ready_at=NOW - 1.0), FORCE)), "nor is the bake waited for"
 
 
 def test_force_sends_no_traffic_to_what_does_not_stand() -> None:

@@ -169,6 +169,12 @@ def test_an_error_does_not_show_what_was_stored() -> None:
 
 def test_a_wrong_type_is_refused() -> None:
     data = mapping.ROLLOUT.encode(replace(a_rollout(a_service(), 1), cursor=1))
-    for name, wrong in (("phase", "asleep"), ("cursor", "one"), ("plan", None), ("entered", "soon"), ("backend", [])):
+    for name, wrong in (
+        ("phase", "asleep"),
+        ("cursor", "one"),
+        ("plan", None),
+        ("step_started_at", "soon"),
+        ("backend", []),
+    ):
         with pytest.raises(ValidationError, match=name):
             mapping.ROLLOUT.decode({**data, name: wrong})

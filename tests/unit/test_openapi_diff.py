@@ -193,7 +193,7 @@ def change(effect: Effect, number: int = 1) -> ApiChange:
 )
 def test_the_worst_says_it(effects: list[Effect], policy: OnBreaking, outcome: DiffOutcome, stops: bool) -> None:
     result = conclude([change(effect) for effect in effects], policy)
-    assert (result.outcome, result.stops(policy)) == (outcome, stops)
+    assert (result.outcome, result.blocks(policy)) == (outcome, stops)
 
 
 def test_the_sentence_names_some_and_counts_the_rest() -> None:

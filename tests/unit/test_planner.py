@@ -74,7 +74,7 @@ def test_every_rolling_plan_keeps_its_promises(order: Order, batch: int, before:
     old, new = replace(OLD, replicas=before), replace(NEW, replicas=after)
     plan = planner.rolling(replace(SERVICE, order=order, batch=batch), old, new)
     assert dict(plan[-1].route) == {"b": after}
-    assert plan[-1].gate.cleared
+    assert plan[-1].gate.surplus_gone
     room = batch if order is Order.STOP_FIRST else 0
     for step in plan:
         assert all(step.fleet.get(release, 0) >= count for release, count in step.route.items())
@@ -90,7 +90,7 @@ def test_the_way_back_in_place_ends_whole_and_is_never_empty(standing: int, pres
     assert dict(plan[-1].fleet) == {"a": 5}
     assert dict(plan[-1].route) == {"a": 5}
     assert all(step.route for step in plan)
-    assert all(step.gate.cleared for step in plan)
+    assert all(step.gate.surplus_gone for step in plan)
 
 
 def test_the_way_back_in_place_fills_a_free_place_before_anything_leaves() -> None:

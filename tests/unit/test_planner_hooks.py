@@ -22,7 +22,7 @@ def previewed(service: Service) -> Service:
 
 
 def test_the_old_colour_is_kept_after_the_switch_and_goes_on_being_judged() -> None:
-    assert format_plan(planner.make_plan(replace(BLUE_GREEN, keep_seconds=600.0), OLD, NEW)) == [
+    assert format_plan(planner.make_plan(replace(BLUE_GREEN, keep_old_seconds=600.0), OLD, NEW)) == [
         "F a5 b5 R a5 P b5 hold",
         "F a5 b5 R b5 bake judge",
         "F a5 b5 R b5 keep bake judge",
@@ -31,7 +31,7 @@ def test_the_old_colour_is_kept_after_the_switch_and_goes_on_being_judged() -> N
 
 
 def test_a_colour_that_comes_by_shares() -> None:
-    service = with_approval(replace(BLUE_GREEN, shares=(0.05, 0.5)), 1, 3)
+    service = with_approval(replace(BLUE_GREEN, traffic_shares=(0.05, 0.5)), 1, 3)
     assert format_plan(planner.make_plan(service, OLD, NEW)) == [
         "F a5 b5 R a5 P b5 hold",
         "F a5 b5 R a5 b5 share 0.05 bake judge hold",
@@ -42,7 +42,7 @@ def test_a_colour_that_comes_by_shares() -> None:
 
 
 def test_a_canary_with_less_than_its_share_of_the_instances() -> None:
-    assert format_plan(planner.make_plan(replace(SERVICE, shares=(0.01,)), OLD, NEW))[:2] == [
+    assert format_plan(planner.make_plan(replace(SERVICE, traffic_shares=(0.01,)), OLD, NEW))[:2] == [
         "F a5 b2 R a3 b2 share 0.01 bake judge",
         "F a3 b4 R a1 b4 bake judge",
     ]
@@ -88,22 +88,22 @@ def test_without_room_for_a_surge_it_stands_unseen_where_room_was_made() -> None
 
 
 def test_a_group_waits_before_traffic_moves_and_before_anything_is_given_up() -> None:
-    assert format_plan(planner.make_plan(replace(SERVICE, together=True), OLD, NEW)) == [
+    assert format_plan(planner.make_plan(replace(SERVICE, in_group=True), OLD, NEW)) == [
         f"{UNSEEN} point 1",
         "F a5 b2 R a3 b2 bake judge",
         "F a3 b4 R a1 b4 bake judge",
         "F a1 b5 R b5 bake judge point 2",
         "F b5 R b5 cleared",
     ]
-    kept = replace(BLUE_GREEN, together=True, keep_seconds=60.0)
+    kept = replace(BLUE_GREEN, in_group=True, keep_old_seconds=60.0)
     assert [line.partition("point ")[2] for line in format_plan(planner.make_plan(kept, OLD, NEW))] == ["1", "", "2", ""]
-    first = format_plan(planner.make_plan(replace(SERVICE, together=True, checks=()), None, NEW))
+    first = format_plan(planner.make_plan(replace(SERVICE, in_group=True, checks=()), None, NEW))
     assert first == ["F b5 R P b5 point 1", "F b5 R b5 bake cleared point 2"]
 
 
 def test_the_direct_way_has_none_of_it() -> None:
     service = replace(
-        previewed(SERVICE), hooks=HOOKED, compare=CompareOptions("/openapi.json"), shares=(0.01,), together=True
+        previewed(SERVICE), hooks=HOOKED, compare=CompareOptions("/openapi.json"), traffic_shares=(0.01,), in_group=True
     )
     assert planner.direct_rollback(service, OLD, NEW) == planner.direct_rollback(SERVICE, OLD, NEW)
 

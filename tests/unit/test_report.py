@@ -60,18 +60,18 @@ STORY = (
 
 
 def test_a_batch_tells_its_times_and_what_it_did() -> None:
-    first, second = build_report(ROLLOUT, STORY, ()).batches
+    first, second = build_report(ROLLOUT, STORY, ()).steps
     assert (first.number, first.step, first.phase) == (1, 0, Phase.RUNNING)
-    assert first.did == "started 2 of v2-2; traffic to 3 of v1-1, 2 of v2-2"
-    assert (first.entered, first.shifted, first.settled, first.left) == (102.0, 104.5, 105.0, 115.0)
+    assert first.actions == "started 2 of v2-2; traffic to 3 of v1-1, 2 of v2-2"
+    assert (first.started_at, first.traffic_confirmed_at, first.ready_at, first.ended_at) == (102.0, 104.5, 105.0, 115.0)
     assert first.seconds == 13.0
-    assert second.did == "stopped 2 of v1-1"
-    assert second.shifted is None
+    assert second.actions == "stopped 2 of v1-1"
+    assert second.traffic_confirmed_at is None
 
 
 def test_requests_are_the_differences_of_the_counters_and_none_falls_between_two_batches() -> None:
     result = build_report(ROLLOUT, STORY, ())
-    first, second = result.batches
+    first, second = result.steps
     assert first.switch == Traffic(100, 1, 1)
     assert first.bake == Traffic(900, 0, 10)
     assert second.switch == Traffic(100, 0, 0), "counted from where the first batch ended, not from its own beginning"
@@ -85,11 +85,11 @@ def test_counters_that_began_anew_are_said_to_be_unknown() -> None:
         for each in STORY
     ]
     result = build_report(ROLLOUT, story, ())
-    first, second = result.batches
+    first, second = result.steps
     assert first.lost == 1
     assert (second.switch, second.requests, second.lost) == (None, None, None)
     assert second.bake == Traffic(0, 0, 0)
-    assert second.unknown == "the proxy's counters began anew: it was restarted or reloaded"
+    assert second.unknown_reason == "the proxy's counters began anew: it was restarted or reloaded"
     assert result.lost is None, "a sum with an unknown in it is unknown"
     assert "not known" in result.summary
 
@@ -101,28 +101,28 @@ def test_a_restart_is_noticed_also_when_the_end_is_higher_than_the_beginning() -
         else each
         for each in STORY
     ]
-    first = build_report(ROLLOUT, story, ()).batches[0]
+    first = build_report(ROLLOUT, story, ()).steps[0]
     assert first.switch is None
     assert first.bake == Traffic(900, 0, 10)
 
 
 def test_errors_that_turn_out_to_be_losses_are_no_restart() -> None:
     story = [event(EventKind.STEP_STARTED, 1.0, (10, 0, 3)), event(EventKind.STEP_READY, 2.0, (20, 1, 2))]
-    assert build_report(ROLLOUT, story, ()).batches[0].switch == Traffic(10, 1, 0)
+    assert build_report(ROLLOUT, story, ()).steps[0].switch == Traffic(10, 1, 0)
 
 
 def test_without_counters_nothing_is_claimed() -> None:
     story = [replace(each, data={**each.data, "traffic": None}) for each in STORY]
     result = build_report(ROLLOUT, story, ())
-    assert {batch.lost for batch in result.batches} == {None}
-    assert {batch.unknown for batch in result.batches} == {"the proxy told no counters"}
+    assert {batch.lost for batch in result.steps} == {None}
+    assert {batch.unknown_reason for batch in result.steps} == {"the proxy told no counters"}
     assert result.requests is None
 
 
 def test_a_rollout_that_goes_on_has_an_open_batch() -> None:
     result = build_report(replace(ROLLOUT, phase=Phase.RUNNING, finished=None), STORY[:7], ())
-    (batch,) = result.batches
-    assert (batch.left, batch.seconds, batch.settled, batch.bake) == (None, None, None, None)
+    (batch,) = result.steps
+    assert (batch.ended_at, batch.seconds, batch.ready_at, batch.bake) == (None, None, None, None)
     assert batch.switch == Traffic(30, 0, 0)
     assert result.seconds is None
     assert "is on its way" in result.summary
@@ -132,7 +132,7 @@ def test_times_and_who_wished_for_what() -> None:
     result = build_report(ROLLOUT, STORY, ())
     assert (result.created, result.started, result.finished, result.seconds) == (100.0, 101.5, 130.0, 30.0)
     assert [(signal.kind, signal.by, signal.reason) for signal in result.signals] == [("promoted", "ada", "looks good")]
-    assert (result.exposed, result.decided, result.decision_seconds) == (104.0, None, None)
+    assert (result.exposed_at, result.decided_at, result.decision_seconds) == (104.0, None, None)
     assert result.summary == (
         "demo/shop from v1-1 to v2-2 succeeded after 30.0 s, 2 steps; 1500 requests seen, 2 lost, "
         "13 answered with an application error"
@@ -141,7 +141,7 @@ def test_times_and_who_wished_for_what() -> None:
 
 def test_an_empty_story_is_a_report_too() -> None:
     result = build_report(replace(ROLLOUT, phase=Phase.PENDING, finished=None), (), ())
-    assert result.batches == ()
+    assert result.steps == ()
     assert (result.requests, result.started) == (None, None)
     assert result.summary == "demo/shop from v1-1 to v2-2 has not begun, 0 steps; no traffic was moved"
 
@@ -191,14 +191,14 @@ def test_a_real_rolling_update(store: SqlStore, clock: ManualClock) -> None:
     world = FakeEnvironment(clock)
     result = driven(store, clock, world, a_service())
     assert result.phase is Phase.SUCCEEDED
-    assert [batch.did for batch in result.batches] == [
+    assert [batch.actions for batch in result.steps] == [
         "started 1 of v2-2; traffic to 1 of v1-1, 1 of v2-2",
         "started 1 of v2-2; traffic to 2 of v2-2; stopped 1 of v1-1",
         "traffic to 2 of v2-2; stopped 1 of v1-1",
     ]
-    assert all(batch.lost == 0 and batch.requests for batch in result.batches)
-    assert all(batch.settled and batch.left and batch.seconds is not None for batch in result.batches)
-    begun = [batch.entered for batch in result.batches]
+    assert all(batch.lost == 0 and batch.requests for batch in result.steps)
+    assert all(batch.ready_at and batch.ended_at and batch.seconds is not None for batch in result.steps)
+    begun = [batch.started_at for batch in result.steps]
     assert begun == sorted(begun)
 
 
@@ -208,7 +208,7 @@ def test_a_real_failure(store: SqlStore, clock: ManualClock) -> None:
     assert result.phase is Phase.ROLLED_BACK
     assert result.decision_seconds is not None
     assert 1.0 <= result.decision_seconds < 10.0, "from the first request it could get to the decision"
-    assert [batch.phase for batch in result.batches] == [Phase.RUNNING, Phase.ROLLING_BACK]
+    assert [batch.phase for batch in result.steps] == [Phase.RUNNING, Phase.ROLLING_BACK]
     assert result.verdicts[-1].verdict.outcome is Outcome.FAIL
     assert result.verdicts[-1].verdict.findings[0].check == "slow"
     assert result.reason in result.summary
@@ -218,8 +218,8 @@ def test_a_real_crash_loop(store: SqlStore, clock: ManualClock) -> None:
     world = FakeEnvironment(clock, crashing={"v2-2"})
     result = driven(store, clock, world, a_service(replicas=1))
     assert result.phase is Phase.ROLLED_BACK
-    assert (result.exposed, result.decision_seconds) == (None, None), "it never took a request"
-    assert result.decided is not None
+    assert (result.exposed_at, result.decision_seconds) == (None, None), "it never took a request"
+    assert result.decided_at is not None
     assert [failure.log for failure in result.failures] == ["v2-2 says no\nv2-2 says no\n"]
 
 
@@ -228,4 +228,4 @@ def test_a_person_who_calls_it_off_is_named(store: SqlStore, clock: ManualClock)
     result = driven(store, clock, FakeEnvironment(clock), a_service(), wish)
     assert result.reason == "rollback asked by ada: wrong day"
     assert [(signal.kind, signal.by) for signal in result.signals] == [("rollback_requested", "ada")]
-    assert result.batches == ()
+    assert result.steps == ()

@@ -23,7 +23,7 @@ from tidegate.core.report.build import Report, build_report
 from tidegate.core.report.traffic import ReleaseTraffic, read_counters
 from tidegate.core.routing import Backend, RouterState, Traffic
 from tidegate.engine import events
-from tidegate.web.views.report import load_report, report_view
+from tidegate.web.views.report import ReportView, load_report
 
 ROLLOUT = Rollout("r1", "demo/shop", "v1-1", "v2-2", (), Backend("shop"), 100.0, phase=Phase.SUCCEEDED, finished=130.0)
 OLD, NEW = "v1-1", "v2-2"
@@ -49,7 +49,7 @@ def told(*story: Event) -> Report:
 
 
 def rows(found: tuple[ReleaseTraffic, ...]) -> dict[str, Traffic | str]:
-    return {each.release: each.counts or each.unknown for each in found}
+    return {each.release: each.counts or each.unknown_reason for each in found}
 
 
 STORY = (
@@ -65,12 +65,12 @@ STORY = (
 
 def test_each_batch_and_the_whole_have_their_requests_by_release() -> None:
     result = told(*STORY)
-    first, second = result.batches
+    first, second = result.steps
     assert rows(first.by_release) == {OLD: Traffic(100, 0, 1), NEW: Traffic(50, 1, 5)}
     assert rows(second.by_release) == {OLD: Traffic(10, 0, 0), NEW: Traffic(140, 0, 1)}, "from where the first batch ended"
     assert rows(result.by_release) == {OLD: Traffic(110, 0, 1), NEW: Traffic(190, 1, 6)}
-    assert [batch.releases_unknown for batch in result.batches] == ["", ""]
-    for batch in result.batches:
+    assert [batch.releases_unknown for batch in result.steps] == ["", ""]
+    for batch in result.steps:
         known = [each.counts for each in batch.by_release if each.counts is not None]
         assert sum(each.requests for each in known) == batch.requests
         assert sum(each.lost for each in known) == batch.lost
@@ -79,14 +79,14 @@ def test_each_batch_and_the_whole_have_their_requests_by_release() -> None:
 def test_a_proxy_that_does_not_count_by_release_is_said_so() -> None:
     result = told(*(replace(each, data={**each.data, "by_release": None}) for each in STORY))
     assert "by_release" not in event(EventKind.STEP_READY, 1.0, (1, 0, 0)).data
-    assert {batch.releases_unknown for batch in result.batches} == {"the proxy told no counters by release"}
+    assert {batch.releases_unknown for batch in result.steps} == {"the proxy told no counters by release"}
     assert (result.by_release, result.releases_unknown) == ((), "the proxy told no counters by release")
     assert result.requests is not None, "the whole is known all the same"
 
 
 def test_counts_by_release_that_are_lacking_in_one_event_are_not_known() -> None:
     result = told(*STORY[:2], event(EventKind.STEP_READY, 3.0, (150, 1, 4)), STORY[3])
-    assert result.batches[0].releases_unknown == "the proxy told no counters by release"
+    assert result.steps[0].releases_unknown == "the proxy told no counters by release"
 
 
 def test_a_first_deploy_begins_with_no_release_at_all() -> None:
@@ -98,7 +98,7 @@ def test_a_first_deploy_begins_with_no_release_at_all() -> None:
 def test_counters_that_began_anew_are_unknown_by_release_too() -> None:
     """Even where those of the new release look well, for they may be of after the restart only."""
     result = told(*STORY[:3], event(EventKind.STEP_ADVANCED, 4.0, (40, 0, 0), {NEW: (40, 0, 0)}), *STORY[4:5])
-    first = result.batches[0]
+    first = result.steps[0]
     assert first.by_release == ()
     assert first.releases_unknown == "the proxy's counters began anew: it was restarted or reloaded"
     assert result.releases_unknown == first.releases_unknown, "a sum with an unknown in it is unknown"
@@ -106,14 +106,14 @@ def test_counters_that_began_anew_are_unknown_by_release_too() -> None:
 
 def test_one_release_whose_counters_are_gone_is_unknown_alone() -> None:
     result = told(*STORY[:3], event(EventKind.STEP_ADVANCED, 4.0, (250, 2, 8), {NEW: (50, 1, 5)}))
-    assert rows(result.batches[0].by_release) == {OLD: "the proxy forgot the release's counters", NEW: Traffic(50, 1, 5)}
+    assert rows(result.steps[0].by_release) == {OLD: "the proxy forgot the release's counters", NEW: Traffic(50, 1, 5)}
     assert rows(result.by_release)[OLD] == "the proxy forgot the release's counters"
 
 
 def test_one_release_whose_counter_fell_is_unknown_alone() -> None:
     result = told(*STORY[:3], event(EventKind.STEP_ADVANCED, 4.0, (250, 2, 8), {OLD: (3, 0, 0), NEW: (50, 1, 5)}))
-    assert rows(result.batches[0].by_release)[NEW] == Traffic(50, 1, 5)
-    assert "began anew" in str(rows(result.batches[0].by_release)[OLD])
+    assert rows(result.steps[0].by_release)[NEW] == Traffic(50, 1, 5)
+    assert "began anew" in str(rows(result.steps[0].by_release)[OLD])
 
 
 def test_releases_of_long_ago_are_left_out() -> None:
@@ -153,7 +153,7 @@ def test_probes_are_differenced_by_batch_and_none_falls_between_two() -> None:
         probed(0.5, 20, 3, 2, v1=(5, 0, 0), v2=(12, 0, 2)),
     )
     result = told(*story)
-    first, second = (batch.probed for batch in result.batches)
+    first, second = (batch.probed for batch in result.steps)
     assert first is not None
     assert second is not None
     assert (first.total, second.total) == (ProbeCounts(9, 1, 2), ProbeCounts(11, 2, 0))
@@ -169,7 +169,7 @@ def test_another_engine_counts_anew_and_is_added() -> None:
         probed(0.5, 5), probed(0.5, 10, 1), probed(2.5, 4), probed(2.5, 5), probed(5.5, 3, 1), probed(5.5, 4, 1)
     )
     result = told(*story)
-    assert [batch.probed and batch.probed.total for batch in result.batches] == [
+    assert [batch.probed and batch.probed.total for batch in result.steps] == [
         ProbeCounts(14, 1, 0),
         ProbeCounts(5, 1, 0),
     ]
@@ -180,7 +180,7 @@ def test_another_engine_counts_anew_and_is_added() -> None:
 
 def test_what_nobody_probed_is_not_known() -> None:
     result = told(*with_probes(None, None, None, probed(3.5, 1), None, probed(3.5, 7)))
-    assert [batch.probed and batch.probed.total for batch in result.batches] == [None, ProbeCounts(7, 0, 0)]
+    assert [batch.probed and batch.probed.total for batch in result.steps] == [None, ProbeCounts(7, 0, 0)]
     assert told(*with_probes(*[None] * 6)).probed is None
 
 
@@ -199,7 +199,7 @@ def shown(*story: Event) -> tuple[dict[str, Any], str]:
     """As the API tells it, and as `tidegate report` prints it."""
     numbered = [replace(each, number=number) for number, each in enumerate(story, 1)]
     store: Any = SimpleNamespace(events=lambda rollout, after, limit: numbered[after:], verdicts=lambda rollout: ())
-    answer = report_view(load_report(store, ROLLOUT)).model_dump(mode="json")
+    answer = ReportView.model_validate(load_report(store, ROLLOUT)).model_dump(mode="json")
     out = io.StringIO()
     Console(file=out, width=150, no_color=True).print(render(answer))
     return answer, out.getvalue()

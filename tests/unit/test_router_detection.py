@@ -73,7 +73,7 @@ def test_wiring_chooses_and_says_why(installed: set[str], tmp_path: Path, text: 
     installed.add("envoy")
     built = wiring.build(load(file, {}))
     try:
-        assert built.chosen["demo"].found.startswith("envoy, since it is installed")
+        assert built.detected_routers["demo"].found.startswith("envoy, since it is installed")
         assert type(built.environments["demo"].router).__name__ == "EnvoyRouter"
     finally:
         built.close()
@@ -85,4 +85,4 @@ def test_one_that_is_named_is_not_chosen(installed: set[str], tmp_path: Path) ->
     file.write_text(f'database = "sqlite:///{tmp_path}/x.db"\n{platform}[environments.demo.router]\ndriver = "haproxy"\n')
     built = wiring.build(load(file, {}))
     built.close()
-    assert built.chosen == {}
+    assert built.detected_routers == {}

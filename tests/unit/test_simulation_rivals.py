@@ -68,10 +68,10 @@ def test_nothing_breaks_at_the_edges(rival: str, size: ServiceSize) -> None:
 
 def test_the_first_moment_counts() -> None:
     condemned = np.array([[False, True, True], [False, False, False], [True, False, False]])
-    result = AbortResult.at_first(condemned, np.array([10.0, 20.0, 30.0]))
+    result = AbortResult.from_moments(condemned, np.array([10.0, 20.0, 30.0]))
     assert result.aborted.tolist() == [True, False, True]
     assert result.seconds.tolist() == [20.0, np.inf, 10.0]
-    nothing = AbortResult.at_first(np.zeros((2, 0), bool), np.zeros(0))
+    nothing = AbortResult.from_moments(np.zeros((2, 0), bool), np.zeros(0))
     assert (nothing.aborted.tolist(), nothing.seconds.tolist()) == ([False, False], [np.inf, np.inf])
 
 

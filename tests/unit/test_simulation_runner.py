@@ -53,10 +53,10 @@ def at_once(made: GeneratedRollout) -> AbortResult:
 def test_the_cells_and_their_order() -> None:
     cells = run(GRID, DECIDERS, 5)
     expected = [("calm", "none"), ("mod", "none"), ("calm", "broken"), ("calm", "late")]
-    assert [(cell.size, cell.noise, cell.fault, cell.decider) for cell in cells] == [
+    assert [(cell.size, cell.noise, cell.fault, cell.method) for cell in cells] == [
         (size, noise, fault, decider) for size in "AB" for noise, fault in expected for decider in DECIDERS
     ]
-    assert [cell.good for cell in cells[:8:2]] == [True, True, False, False]
+    assert [cell.is_fault_free for cell in cells[:8:2]] == [True, True, False, False]
 
 
 def test_replicates() -> None:
@@ -74,8 +74,8 @@ def test_a_selection_has_the_same_rollouts() -> None:
     whole = run(GRID, DECIDERS, 20)
     some = run(GRID, DECIDERS, 20, sizes=["B"], scenarios=["mod", "late"])
     assert some == [each for each in whole if each.size == "B" and (each.noise == "mod" or each.fault == "late")]
-    assert run(GRID, DECIDERS, 20, only="null") == [each for each in whole if each.good]
-    assert run(GRID, DECIDERS, 20, only="fault") == [each for each in whole if not each.good]
+    assert run(GRID, DECIDERS, 20, only="null") == [each for each in whole if each.is_fault_free]
+    assert run(GRID, DECIDERS, 20, only="fault") == [each for each in whole if not each.is_fault_free]
 
 
 def test_processes_change_nothing() -> None:
@@ -89,7 +89,7 @@ def test_processes_change_nothing() -> None:
 def test_a_published_cell_stays_what_it_is() -> None:
     grid: Any = load_published("public")
     cells = run(grid, DECIDERS, 60, sizes=["S"], scenarios=["neighbour", "err x2"])
-    assert [(cell.fault, cell.decider, round(cell.aborted, 4), cell.median_seconds) for cell in cells] == [
+    assert [(cell.fault, cell.method, round(cell.aborted, 4), cell.median_seconds) for cell in cells] == [
         ("none", "fixed", 0.9333, 660.0),
         ("none", "evidence", 0.3167, 330.0),
         ("err x2", "fixed", 1.0, 480.0),

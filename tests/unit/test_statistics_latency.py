@@ -29,7 +29,7 @@ def found_after(bound: LatencyBound, before: float, old: float, new: float, seco
     past = chance.binomial(int(HISTORY / 2), before, (REPLICATES, 2, 1))
     known = latency_calibration(bound, past, np.full(past.shape, HISTORY / 2), Parameters())
     per_second = np.full(REPLICATES, REQUESTS / DT)
-    process = EProcess(bound.kind, known, per_second, dt=DT, batches=1, planned=1, parameters=Parameters())
+    process = EProcess(bound.model, known, per_second, dt=DT, batches=1, planned=1, parameters=Parameters())
     process.begin_batch()
     new_one, exposure = np.array([True, False]), np.full((REPLICATES, 2), float(REQUESTS))
     crossed = np.full(REPLICATES, np.inf)

@@ -105,7 +105,7 @@ def test_a_crash_before_any_call_is_healed_by_the_next_tick(stage: TickHarness) 
         assert hurt.phase is Phase.SUCCEEDED, number
         assert [each.release for each in hurt.world.present()] == ["v2-2"], number
         assert hurt.world.serving(name) == ["v2-2"], number
-        assert hurt.store.load(hurt.rollout)[0].resumes == 1
+        assert hurt.store.load(hurt.rollout)[0].takeovers == 1
 
 
 def test_rollback_is_right_after_a_crash_at_each_moment_of_it(stage: TickHarness) -> None:
@@ -307,7 +307,7 @@ def test_a_verdict_that_is_asked_for_is_told(stage: TickHarness) -> None:
 
 
 def test_engines_that_keep_dying_stop_before_they_look(stage: TickHarness) -> None:
-    stage.begin(a_service(policy=replace(a_service().policy, max_resumes=1)))
+    stage.begin(a_service(policy=replace(a_service().policy, max_takeovers=1)))
     stage.tick()
     for _ in range(2):
         stage.clock.forward(20)

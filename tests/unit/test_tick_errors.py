@@ -57,7 +57,7 @@ def test_a_busy_instance_is_stopped_only_after_its_drain_time(stage: TickHarness
     stage.begin(a_service(replicas=1))
     stage.world.in_flight["v1-1"] = 1
     stage.advance(EventKind.TRAFFIC_CONFIRMED)
-    shifted = stage.store.load(stage.rollout)[0].shifted
+    shifted = stage.store.load(stage.rollout)[0].traffic_confirmed_at
     assert shifted is not None
     stage.advance(EventKind.STOPPED, most=200)
     assert stage.clock() - shifted >= 5.0

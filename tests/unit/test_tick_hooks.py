@@ -24,7 +24,7 @@ from tidegate.engine.tick import RolloutCache
 from tidegate.openapi_diff.result import CompareOptions, OnBreaking
 
 HOOKS = {name: Hook(("run", name)) for name in ("pre_deploy", "pre_promote", "post_promote")}
-BACK = {"on_rollback": Hook(("run", "back"), side=ReleaseRole.OLD)}
+BACK = {"on_rollback": Hook(("run", "back"), release=ReleaseRole.OLD)}
 
 
 def hooked(name: str = "shop", **changes: Any) -> Service:
@@ -132,8 +132,8 @@ def test_limits_are_asked_about_before_traffic_comes(stage: TickHarness, value: 
     stage.run()
     assert stage.phase is phase
     first = next(each for each in stage.store.measurements(stage.rollout))
-    assert first.unseen
-    assert {question.check for question, _ in first.answers} == {"slow"}, "nothing is compared without traffic"
+    assert first.is_preview
+    assert {question.check for question, _ in first.results} == {"slow"}, "nothing is compared without traffic"
     exposed = "traffic_shifted" in stage.kinds()
     assert exposed is (phase is Phase.SUCCEEDED)
     verdicts = [each.verdict for each in stage.store.verdicts(stage.rollout)]
@@ -211,7 +211,7 @@ def test_blue_green_with_a_preview_holds_switches_and_keeps(stage: TickHarness) 
 
 def test_engines_that_take_turns_judge_by_all_looks(stage: TickHarness) -> None:
     stage.world.answer = constant(2.0)
-    stage.begin(a_service(replicas=1, bake_seconds=60.0, checks=(replace(LIMIT, least=6),)))
+    stage.begin(a_service(replicas=1, bake_seconds=60.0, checks=(replace(LIMIT, min_samples=6),)))
     for owner, stage.cache in itertools.cycle({"anna": RolloutCache(), "bert": RolloutCache()}.items()):
         stage.store.release(stage.claim, stage.clock())
         stage.claim = claimed(stage.store, owner)

@@ -55,10 +55,10 @@ def test_five_times_the_errors_fail() -> None:
     verdicts, finding = judged(steady(0.01, 0.05))
     assert verdicts[-1].outcome is Outcome.FAIL
     assert not verdicts[-1].final, "before the bake is over"
-    assert (finding.reason, finding.blame) == (Reason.WORSE, "all instances")
+    assert (finding.reason, finding.blamed_part) == (Reason.WORSE, "all instances")
     assert (finding.ratio_low or 0.0) > 1.5
     assert verdicts[-1].evidence is not None
-    assert verdicts[-1].crossed == verdicts[-1].at
+    assert verdicts[-1].threshold_reached_at == verdicts[-1].at
     assert f"to {NEW} failed" in verdicts[-1].message
 
 
@@ -67,8 +67,8 @@ def test_the_same_errors_pass_and_say_what_would_have_been_seen() -> None:
     assert {verdict.outcome for verdict in verdicts} == {Outcome.PASS, Outcome.INCONCLUSIVE}
     assert (verdicts[-1].outcome, verdicts[-1].final, finding.reason) == (Outcome.PASS, True, Reason.OK)
     assert (finding.ratio_low or 9.0) < 1.0 < (finding.ratio_high or 0.0) < 3.0
-    assert 1.0 < (finding.visible or 0.0) < 5.0
-    assert finding.certified
+    assert 1.0 < (finding.min_detectable_ratio or 0.0) < 5.0
+    assert finding.harm_ruled_out
     assert "would have been seen, and harm is ruled out" in finding.message
 
 
@@ -86,14 +86,14 @@ def test_where_the_baseline_was_disturbed_most_of_the_time_nothing_is_known() ->
 def test_one_bad_instance_is_named() -> None:
     verdicts, finding = judged(steady(0.01, 0.3, only=NEWS[1]))
     assert verdicts[-1].outcome is Outcome.FAIL
-    assert finding.blame == f"instance {NEW}/1"
+    assert finding.blamed_part == f"instance {NEW}/1"
 
 
 def test_a_catastrophe_does_not_wait_for_the_warm_up() -> None:
     analysis = CanaryAnalysis(rollout_of(ERRORS, policy=with_policy(warmup_seconds=120.0)), ORIGIN)
     _, verdicts = run_traffic(analysis, FakeMetricsSource(), SERVERS, steady(0.005, 0.9), 115.0)
     assert verdicts[-1].outcome is Outcome.FAIL
-    assert verdicts[-1].findings[0].blame == "warm-up"
+    assert verdicts[-1].findings[0].blamed_part == "warm-up"
 
 
 # -- unknown is never good ------------------------------------------------------------------------------------------------
@@ -105,7 +105,7 @@ def at_the_end(source: FakeMetricsSource, seconds: float = 60.0, **changes: int)
     verdict = None
     for number in range(1, int(seconds / 5) + 1):
         at = ORIGIN + 5.0 * number
-        verdict = analysis.take(measure(analysis, source, at, final=at >= ORIGIN + seconds, **changes))
+        verdict = analysis.add(measure(analysis, source, at, final=at >= ORIGIN + seconds, **changes))
     assert verdict is not None
     return verdict
 
@@ -153,7 +153,7 @@ def test_after_an_outage_of_the_source_nothing_is_lost() -> None:
             source.scrape(at, {name: (a, b) for name, (a, b) in totals.items()})
             blind = outage[0] <= at - ORIGIN < outage[1]
             source.down = QueryFailure(Reason.SOURCE_DOWN, "refused") if blind else None
-            verdict = analysis.take(measure(analysis, source, at, final=number == 24, routed=2))
+            verdict = analysis.add(measure(analysis, source, at, final=number == 24, routed=2))
             said += [verdict.outcome] if blind else []
         return verdict.evidence, said
 
@@ -178,13 +178,13 @@ def test_without_a_baseline_beside_it_the_time_before_is_the_baseline() -> None:
             look = measure(
                 analysis, source, at, step=1, concurrent=False, final=number == 36, shifted=looks[-1].at, routed=2
             )
-            verdict = analysis.take(look)
+            verdict = analysis.add(look)
             if verdict.outcome is Outcome.FAIL:
                 break
         return verdict
 
     bad, good = ends(0.2), ends(0.01)
-    assert (bad.outcome, bad.findings[0].blame) == (Outcome.FAIL, "before and after")
+    assert (bad.outcome, bad.findings[0].blamed_part) == (Outcome.FAIL, "before and after")
     assert good.outcome is Outcome.PASS
     assert "this is against the time before" in good.message
 
@@ -203,9 +203,9 @@ def asked(answers: Callable[[Query], QueryResult], check: Check, looks: int = 40
     analysis = CanaryAnalysis(rollout_of(check, *more), ORIGIN)
     for number in range(1, looks + 1):
         at = ORIGIN + 5.0 * number
-        said = tuple((question, answers(question)) for question in analysis.questions(at))
+        said = tuple((question, answers(question)) for question in analysis.queries(at))
         look = measure(analysis, FakeMetricsSource(), at, final=number == looks)
-        verdict = analysis.take(replace(look, answers=said))
+        verdict = analysis.add(replace(look, results=said))
         if verdict.outcome is Outcome.FAIL:
             break
     return verdict
@@ -215,7 +215,7 @@ def one(value: float) -> QueryResult:
     return (Series({}, ((ORIGIN, value),)),)
 
 
-LIMIT = Check("queue", CheckKind.QUERY, "q", maximum=10.0, least=3)
+LIMIT = Check("queue", CheckKind.QUERY, "q", maximum=10.0, min_samples=3)
 
 
 def test_a_limit_fails_after_so_many_looks_in_a_row() -> None:
@@ -227,7 +227,7 @@ def test_a_limit_fails_after_so_many_looks_in_a_row() -> None:
     assert asked(values(11, 11, 9, 11, 11, 9), LIMIT, 6).outcome is Outcome.PASS
     assert asked(values(11, nan, 11, nan, 11), LIMIT, 5).outcome is Outcome.FAIL, "a look without a number does not count"
     assert asked(values(9, 9, 11), LIMIT, 3).outcome is Outcome.INCONCLUSIVE, "beyond it, and not often enough to say"
-    low = replace(LIMIT, maximum=None, minimum=1.0, least=1)
+    low = replace(LIMIT, maximum=None, minimum=1.0, min_samples=1)
     assert asked(values(0.5), low, 1).findings[0].reason is Reason.LIMIT
 
 
@@ -238,13 +238,13 @@ def test_several_series_are_no_answer() -> None:
 
 @pytest.mark.parametrize(("direction", "worse"), [(Direction.LOWER, 2.0), (Direction.HIGHER, 0.4)])
 def test_a_compared_query_in_both_directions(direction: Direction, worse: float) -> None:
-    check = Check("mine", CheckKind.QUERY, 'q{release="$release"}', direction, margin=0.1, least=3)
+    check = Check("mine", CheckKind.QUERY, 'q{release="$release"}', direction, margin=0.1, min_samples=3)
 
     def answers(factor: float) -> Callable[[Query], QueryResult]:
         def answer(question: Query) -> QueryResult:
-            if question.part is QueryPurpose.HISTORY:
+            if question.purpose is QueryPurpose.HISTORY:
                 return (Series({}, tuple((ORIGIN - 30.0 * n, 100.0 + n % 3) for n in range(100, 0, -1))),)
-            return one(100.0 * factor if question.part is QueryPurpose.CANDIDATE else 100.0)
+            return one(100.0 * factor if question.purpose is QueryPurpose.CANDIDATE else 100.0)
 
         return answer
 
@@ -255,7 +255,7 @@ def test_a_compared_query_in_both_directions(direction: Direction, worse: float)
 
 def test_an_unknown_that_is_not_critical_holds_nothing_up() -> None:
     down = QueryFailure(Reason.SOURCE_DOWN, "refused")
-    fine = Check("fine", CheckKind.QUERY, "q", maximum=10.0, least=1)
+    fine = Check("fine", CheckKind.QUERY, "q", maximum=10.0, min_samples=1)
     said = lambda question: one(1.0) if question.check == "fine" else down  # noqa: E731
     assert asked(said, replace(LIMIT, critical=False), 3, fine).outcome is Outcome.PASS
     assert asked(said, LIMIT, 3, fine).outcome is Outcome.INCONCLUSIVE
@@ -271,7 +271,7 @@ def test_one_that_flaps_is_found_by_its_readiness() -> None:
         at = ORIGIN + 5.0 * number
         present = [InstanceSample(name, OLD, n, True, 0) for n, name in enumerate(OLDS)]
         present += [InstanceSample(name, NEW, n, number == 1 or number % 2 == 0, 0) for n, name in enumerate(NEWS)]
-        verdict = analysis.take(measure(analysis, source, at, present=present, routed=2))
+        verdict = analysis.add(measure(analysis, source, at, present=present, routed=2))
         if verdict.outcome is Outcome.FAIL:
             break
     assert verdict.outcome is Outcome.FAIL

@@ -142,10 +142,10 @@ def test_on_the_way_back_there_are_no_batches() -> None:
 
 def test_an_approval_that_was_given_is_not_waited_for() -> None:
     service = a_service()
-    rollout = replace(a_rollout(service, 2, a_release(service, 1)), phase=Phase.RUNNING, held=1_000_000.0)
+    rollout = replace(a_rollout(service, 2, a_release(service, 1)), phase=Phase.RUNNING, approval_since=1_000_000.0)
     given = Signal(SignalKind.PROMOTE, 1_000_001.0, "eva", step=0)
     assert rollout_view(rollout).waiting_for == "approval"
     assert rollout_view(rollout, [given]).waiting_for is None
     assert rollout_view(rollout, [replace(given, step=None)]).waiting_for is None
     assert rollout_view(rollout, [replace(given, step=1)]).waiting_for == "approval"
-    assert rollout_view(replace(rollout, held=None)).waiting_for is None
+    assert rollout_view(replace(rollout, approval_since=None)).waiting_for is None

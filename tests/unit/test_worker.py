@@ -131,7 +131,10 @@ def test_fifty_rollouts_in_four_threads(store: SqlStore, world: FakeEnvironment)
 def test_one_that_waits_again_and_again_keeps_no_other_from_the_only_thread(
     store: SqlStore, world: FakeEnvironment
 ) -> None:
-    slow, quick = a_service("slow", policy=Policy(drain_seconds=5.0, healthy_deadline_seconds=600.0)), a_service("quick")
+    slow, quick = (
+        a_service("slow", policy=Policy(drain_timeout_seconds=5.0, healthy_deadline_seconds=600.0)),
+        a_service("quick"),
+    )
     world.never_ready = {"v2-2"}
     for service in (slow, quick):
         settle_old(store, world, service, time.time)
@@ -149,7 +152,7 @@ def test_two_workers_share_the_work_and_never_a_rollout(store: SqlStore, world: 
     with working(store, world), working(store, world, owner="bert"):
         await_ends(store, *rollouts)
     for rollout in rollouts:
-        assert store.load(rollout)[0].resumes == 0
+        assert store.load(rollout)[0].takeovers == 0
         assert kinds(store, rollout).count("step_started") == 3, "no step was entered twice"
 
 
@@ -191,7 +194,7 @@ def test_a_stop_finishes_the_effect_and_gives_the_claim_back(store: SqlStore, wo
     with working(store, world, owner="bert"):
         await_ends(store, rollout)
     after, _ = store.load(rollout)
-    assert (after.phase, after.resumes) == (Phase.SUCCEEDED, 0)
+    assert (after.phase, after.takeovers) == (Phase.SUCCEEDED, 0)
     assert EventKind.TAKEN_OVER not in kinds(store, rollout)
 
 
@@ -235,7 +238,7 @@ def test_the_heartbeat_keeps_the_lease_during_a_long_effect(store: SqlStore, wor
     with working(store, world, options), working(store, world, options, "bert"):
         await_ends(store, rollout)
     after, _ = store.load(rollout)
-    assert (after.phase, after.resumes) == (Phase.SUCCEEDED, 0)
+    assert (after.phase, after.takeovers) == (Phase.SUCCEEDED, 0)
     assert world.calls.count("start") == 1
 
 
@@ -245,7 +248,7 @@ def test_another_worker_takes_over_from_one_that_vanished(store: SqlStore, world
     with working(store, world):
         await_ends(store, rollout)
     after, _ = store.load(rollout)
-    assert (after.phase, after.resumes) == (Phase.SUCCEEDED, 1)
+    assert (after.phase, after.takeovers) == (Phase.SUCCEEDED, 1)
     assert kinds(store, rollout)[1] == EventKind.TAKEN_OVER
 
 

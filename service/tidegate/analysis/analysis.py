@@ -53,107 +53,110 @@ class _NoEvidence:
 class CanaryAnalysis:
     """`origin`: when the new release was first routed; the history before it is the baseline's.
 
-    `unseen`: while it takes no traffic yet, which is a trial of its own: only fixed limits are asked about.
+    `is_preview`: while it takes no traffic yet, which is a trial of its own: only fixed limits are asked about.
     """
 
-    def __init__(self, rollout: Rollout, origin: Time, *, unseen: bool = False) -> None:
-        self.unseen = unseen
-        self.ground = AnalysisContext(rollout, parameters_of(rollout.policy), origin)
-        alone = unseen or rollout.old is None
+    def __init__(self, rollout: Rollout, origin: Time, *, is_preview: bool = False) -> None:
+        self.is_preview = is_preview
+        self.context = AnalysisContext(rollout, parameters_of(rollout.policy), origin)
+        alone = is_preview or rollout.old is None
         query = [check for check in rollout.checks if not alone or check.is_limit]
-        self._left_out = [check.name for check in rollout.checks if check not in query]
-        self._sources = [_make_check(check, self.ground) for check in query]
-        self._live = ReadinessCheck(self.ground)
-        self._course: list[tuple[Time, float]] = []
-        self._looked: set[int] = set()
-        self.crossed: Time | None = None
+        self._skipped = [check.name for check in rollout.checks if check not in query]
+        self._checks = [_make_check(check, self.context) for check in query]
+        self._readiness = ReadinessCheck(self.context)
+        self._history: list[tuple[Time, float]] = []
+        self._tested_steps: set[int] = set()
+        self.threshold_reached_at: Time | None = None
 
     @classmethod
-    def recalled(
-        cls, rollout: Rollout, measurements: Sequence[Measurement], origin: Time, *, unseen: bool
+    def from_measurements(
+        cls, rollout: Rollout, measurements: Sequence[Measurement], origin: Time, *, is_preview: bool
     ) -> CanaryAnalysis:
         """As it is after those of these looks that are its own; `origin` where there are none."""
-        own = [measurement for measurement in measurements if measurement.unseen is unseen]
-        analysis = cls(rollout, own[0].shifted if own else origin, unseen=unseen)
+        own = [measurement for measurement in measurements if measurement.is_preview is is_preview]
+        analysis = cls(rollout, own[0].traffic_shifted_at if own else origin, is_preview=is_preview)
         analysis.catch_up(measurements)
         return analysis
 
     def catch_up(self, measurements: Sequence[Measurement]) -> None:
         """Take those of these looks that are its own: somebody else has judged them already."""
         for measurement in measurements:
-            if measurement.unseen is self.unseen:
-                self.take(measurement)
+            if measurement.is_preview is self.is_preview:
+                self.add(measurement)
 
-    def questions(self, now: Time) -> tuple[Query, ...]:
+    def queries(self, now: Time) -> tuple[Query, ...]:
         """All that has to be asked at this moment."""
-        return tuple(query for source in self._sources for query in source.questions(now))
+        return tuple(query for source in self._checks for query in source.queries(now))
 
-    def take(self, measurement: Measurement) -> Verdict:
+    def add(self, measurement: Measurement) -> Verdict:
         """The verdict at a look, from it and all before it. Before the bake is over only a FAIL has an effect."""
-        self._note(measurement)
-        for source in self._sources:
-            source.take(
-                measurement, [(query, answer) for query, answer in measurement.answers if query.check == source.check.name]
+        self._note_traffic(measurement)
+        for source in self._checks:
+            source.add(
+                measurement, [(query, answer) for query, answer in measurement.results if query.check == source.check.name]
             )
-        self._live.take(measurement)
-        first = measurement.final and measurement.concurrent and measurement.step not in self._looked
-        self._looked |= {measurement.step} if first else set()
-        evidence, shadow = self._standing(measurement, first, shadow=False), self._standing(measurement, first, shadow=True)
+        self._readiness.add(measurement)
+        first = measurement.final and measurement.concurrent and measurement.step not in self._tested_steps
+        self._tested_steps |= {measurement.step} if first else set()
+        evidence, shadow = (
+            self._evidence_state(measurement, first, shadow=False),
+            self._evidence_state(measurement, first, shadow=True),
+        )
         told = [
-            findings.finding_of(source, measurement, self.ground, shadow if source.check.shadow else evidence)
-            for source in self._sources
+            findings.finding_of(source, measurement, self.context, shadow if source.check.shadow else evidence)
+            for source in self._checks
         ]
-        told += self._readiness(measurement, evidence)
-        self._remember(measurement.at, evidence)
-        outcome = combine_outcomes(told, self._critical())
-        message = messages.verdict_message(outcome, told, self._left_out)
-        window = Window(measurement.settled, measurement.at)
+        told += self._readiness_findings(measurement, evidence)
+        self._record(measurement.at, evidence)
+        outcome = combine_outcomes(told, self._checks_by_name())
+        message = messages.verdict_message(outcome, told, self._skipped)
+        window = Window(measurement.bake_started_at, measurement.at)
         return Verdict(
-            outcome, measurement.at, window, tuple(told), message, measurement.final, evidence.evidence, evidence.needed,
-            tuple(self._course), self.crossed,
+            outcome, measurement.at, window, tuple(told), message, measurement.final, evidence.evidence, evidence.threshold,
+            tuple(self._history), self.threshold_reached_at,
         )  # fmt: skip
 
-    def _note(self, measurement: Measurement) -> None:
-        context = self.ground
-        if self.unseen:
+    def _note_traffic(self, measurement: Measurement) -> None:
+        context = self.context
+        if self.is_preview:
             return
         if measurement.concurrent:
-            context.begun.setdefault(measurement.step, measurement.shifted)
-        elif context.switched is None:
-            context.switched = measurement.shifted
+            context.concurrent_since.setdefault(measurement.step, measurement.traffic_shifted_at)
+        elif context.switched_at is None:
+            context.switched_at = measurement.traffic_shifted_at
 
-    def _critical(self) -> dict[str, Check]:
-        return {source.check.name: source.check for source in self._sources}
+    def _checks_by_name(self) -> dict[str, Check]:
+        return {source.check.name: source.check for source in self._checks}
 
     # -- the evidence -----------------------------------------------------------------------------------------------------
 
-    def _standing(self, measurement: Measurement, first: bool, *, shadow: bool) -> EvidenceState:
+    def _evidence_state(self, measurement: Measurement, first: bool, *, shadow: bool) -> EvidenceState:
         """How far the evidence is, and whose it is; that of shadow checks apart. `first`: the first look at a batch's end,
         when the one fixed look is taken."""
-        counted = [source for source in self._sources if source.check.shadow is shadow]
-        beside = self._evidence(counted)
-        after, ours = self._after(counted), 1.0 - self.ground.before_after_share
+        counted = [source for source in self._checks if source.check.shadow is shadow]
+        beside = self._combined_evidence(counted)
+        after, ours = self._before_after_evalue(counted), 1.0 - self.context.before_after_share
         whole = (1.0 - ours) * after + ours * float(beside.evalue()[0])
-        needed = self.ground.options.threshold if self.ground.batches else 1.0 / self.ground.options.budget
-        blamed = self._strongest(counted, beside, after, ours, needed) if whole >= needed else frozenset[str]()
-        fixed = frozenset(name for name, bad in beside.look().items() if bad[0]) if first else frozenset[str]()
+        needed = self.context.parameters.threshold if self.context.batches else 1.0 / self.context.parameters.budget
+        blamed = self._blamed_parts(counted, beside, after, ours, needed) if whole >= needed else frozenset[str]()
+        fixed = frozenset(name for name, bad in beside.fixed_test().items() if bad[0]) if first else frozenset[str]()
         return EvidenceState(whole, needed, ours, beside, blamed, fixed)
 
-    def _evidence(self, sources: Sequence[CheckAnalysis]) -> CombinedEvidence:
+    def _combined_evidence(self, sources: Sequence[CheckAnalysis]) -> CombinedEvidence:
         queries = sum(source.check.weight for source in sources if isinstance(source, ComparedQueryCheck)) or 1.0
         result = [part for source in sources for part in _evidence_parts(source, queries)]
-        live = EvidencePart(READINESS, WEIGHTS["live"], self._live)  # counts beside what is asked for
-        return CombinedEvidence([*result, live], max(1, self.ground.batches), self.ground.options)
+        live = EvidencePart(READINESS, WEIGHTS["live"], self._readiness)  # counts beside what is asked for
+        return CombinedEvidence([*result, live], max(1, self.context.batches), self.context.parameters)
 
     @staticmethod
-    def _after(sources: Sequence[CheckAnalysis]) -> float:
+    def _before_after_evalue(sources: Sequence[CheckAnalysis]) -> float:
         """The e-value against the time before the switch."""
         comparisons = [
             comparison
             for source in sources
             if isinstance(source, CounterCheck)
-            for comparison in source.arms
-            if comparison.after is not None
+            for comparison in source.comparisons
+            if comparison.before_after is not None
         ]
         total = sum(comparison.weight for comparison in comparisons)
         return (
@@ -161,36 +164,36 @@ class CanaryAnalysis:
         )
 
     @staticmethod
-    def _strongest(
+    def _blamed_parts(
         sources: Sequence[CheckAnalysis], beside: CombinedEvidence, after: float, ours: float, needed: float
     ) -> frozenset[str]:
         """The parts that add the most, and those that would be enough alone; those against the time before when they are
         the reason."""
-        each = ours * beside.each()[:, 0]
+        each = ours * beside.contributions()[:, 0]
         if (1.0 - ours) * after > each.max(initial=0.0):
             comparisons = {
                 f"{source.check.name}/{comparison.name}": comparison.after_evalue()
                 for source in sources
                 if isinstance(source, CounterCheck)
-                for comparison in source.arms
-                if comparison.after is not None
+                for comparison in source.comparisons
+                if comparison.before_after is not None
             }
             return frozenset(name for name, value in comparisons.items() if value >= max(comparisons.values()) / 2)
         min_samples = min(each.max() / 2, needed)
         return frozenset(part.name for part, value in zip(beside.parts, each, strict=True) if value >= min_samples)
 
-    def _readiness(self, measurement: Measurement, evidence: EvidenceState) -> list[Finding]:
+    def _readiness_findings(self, measurement: Measurement, evidence: EvidenceState) -> list[Finding]:
         """Told only when it is the reason: nobody asked for it by name."""
-        if READINESS not in evidence.blamed:
+        if READINESS not in evidence.blamed_parts:
             return []
-        return [findings.readiness_finding(self._live, measurement, self.ground, evidence)]
+        return [findings.readiness_finding(self._readiness, measurement, self.context, evidence)]
 
-    def _remember(self, at: Time, evidence: EvidenceState) -> None:
-        if (evidence.blamed or evidence.fixed) and self.crossed is None:
-            self.crossed = at
-        self._course.append((at, evidence.evidence))
-        if len(self._course) > MAX_HISTORY_POINTS:
-            del self._course[1:-1:2]
+    def _record(self, at: Time, evidence: EvidenceState) -> None:
+        if (evidence.blamed_parts or evidence.fixed_test_parts) and self.threshold_reached_at is None:
+            self.threshold_reached_at = at
+        self._history.append((at, evidence.evidence))
+        if len(self._history) > MAX_HISTORY_POINTS:
+            del self._history[1:-1:2]
 
 
 def _make_check(check: Check, context: AnalysisContext) -> CheckAnalysis:
@@ -213,7 +216,7 @@ def _evidence_parts(source: CheckAnalysis, queries: float) -> list[EvidencePart]
         whole = WEIGHTS[kind] + (WEIGHTS["warmup"] if source.check.kind is CheckKind.ERRORS else 0.0)
         result = [
             EvidencePart(f"{name}/{comparison.name}", comparison.weight, comparison, _fixed_test_process(comparison))
-            for comparison in source.arms
+            for comparison in source.comparisons
         ]
         return result or [EvidencePart(name, whole, _NoEvidence())]
     if isinstance(source, MemoryCheck):

@@ -13,14 +13,14 @@ BEFORE_AFTER_SHARE = 0.2  # of the evidence, where a part of the rollout had a b
 
 @dataclass
 class AnalysisContext:
-    """`origin`: when the new release was first routed. `begun`: when each step with a baseline beside it moved its traffic;
-    `switched`: when the first step without one did."""
+    """`origin`: when the new release was first routed. `concurrent_since`: when each step with a baseline beside it
+    moved its traffic; `switched_at`: when the first step without one did."""
 
     rollout: Rollout
-    options: Parameters
+    parameters: Parameters
     origin: Time
-    begun: dict[int, Time] = field(default_factory=dict)
-    switched: Time | None = None
+    concurrent_since: dict[int, Time] = field(default_factory=dict)
+    switched_at: Time | None = None
 
     @property
     def old(self) -> str:
@@ -40,7 +40,7 @@ class AnalysisContext:
     @property
     def _concurrent(self) -> list[int]:
         """How many of the new release take traffic in each judged step that has a baseline beside it."""
-        steps = (step for step in self.rollout.plan if step.gate.judged and self.old in step.route)
+        steps = (step for step in self.rollout.plan if step.gate.analyzed and self.old in step.route)
         return [count for step in steps if (count := step.route.get(self.new, 0))]
 
     @property
@@ -49,7 +49,7 @@ class AnalysisContext:
         return len(self._concurrent)
 
     @property
-    def planned(self) -> int:
+    def planned_instances(self) -> int:
         """How many instances are compared in the end."""
         return max(self._concurrent, default=0)
 

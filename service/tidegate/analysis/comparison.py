@@ -26,7 +26,7 @@ class InstanceCounts:
     start: Time
     bad: Array
     exposure: Array
-    compared: Mask
+    warm: Mask
     new: Mask
     old: Mask
 
@@ -40,28 +40,28 @@ class ComparisonTotals:
     old_bad: float = 0.0
     old_exposure: float = 0.0
     intervals: int = 0
-    held: int = 0  # intervals that said nothing, because the baseline itself was disturbed
+    disturbed_intervals: int = 0  # intervals that said nothing, because the baseline itself was disturbed
 
     def add(self, counts: InstanceCounts, *, held: bool) -> None:
         """One more interval."""
-        self.intervals += bool(counts.compared.any())
-        self.held += held and bool(counts.compared.any())
-        self.bad += float((counts.bad * counts.compared).sum())
-        self.exposure += float((counts.exposure * counts.compared).sum())
+        self.intervals += bool(counts.warm.any())
+        self.disturbed_intervals += held and bool(counts.warm.any())
+        self.bad += float((counts.bad * counts.warm).sum())
+        self.exposure += float((counts.exposure * counts.warm).sum())
         self.old_bad += float((counts.bad * counts.old).sum())
         self.old_exposure += float((counts.exposure * counts.old).sum())
 
 
 @dataclass(eq=False)
 class BaselineHistory:
-    """The old release's totals, minute by minute [1, minutes], up to the switch. `steady`: the prior of the log rate's
+    """The old release's totals, minute by minute [1, minutes], up to the switch. `time_sd`: the prior of the log rate's
     standard deviation over time."""
 
     kind: MetricModel
     bad: Array
     exposure: Array
-    steady: float
-    options: Parameters
+    time_sd: float
+    parameters: Parameters
     _minute: int | None = None
 
     def add(self, counts: InstanceCounts) -> None:
@@ -73,10 +73,10 @@ class BaselineHistory:
         self.bad[0, -1] += float((counts.bad * counts.old).sum())
         self.exposure[0, -1] += float((counts.exposure * counts.old).sum())
 
-    def compared(self) -> BeforeAfter:
+    def before_after(self) -> BeforeAfter:
         """The evidence against these totals."""
-        known = calibrate_in_time(self.bad, self.exposure, MINUTE, self.steady, self.options)
-        return BeforeAfter(self.kind, known, self.options)
+        known = calibrate_in_time(self.bad, self.exposure, MINUTE, self.time_sd, self.parameters)
+        return BeforeAfter(self.kind, known, self.parameters)
 
 
 @dataclass(frozen=True)
@@ -88,14 +88,14 @@ class RateRatio:
 
     rate: float
 
-    best: float
+    estimate: float
     low: float
     high: float
     unbounded_low: bool
     unbounded_high: bool
     margin: float
-    certified: bool
-    visible: float | None
+    harm_ruled_out: bool
+    min_detectable: float | None
 
 
 class Comparison:
@@ -113,41 +113,44 @@ class Comparison:
         harm: float = 3.0,
     ) -> None:
         self.name, self.weight, self.process = name, weight, process
-        self.after: BeforeAfter | None = None  # once nothing of the old release serves any more
+        self.before_after: BeforeAfter | None = None  # once nothing of the old release serves any more
         self._before = before
-        self._ground, self._warming, self._harm = context, warming, harm
+        self._context, self._is_warm_up, self._harm = context, warming, harm
         self._batches: set[int] = set()
-        self.all, self.step = ComparisonTotals(), ComparisonTotals()  # of the whole rollout, and of the present step
+        self.totals, self.step_totals = (
+            ComparisonTotals(),
+            ComparisonTotals(),
+        )  # of the whole rollout, and of the present step
 
     def advance(self, counts: InstanceCounts) -> None:
         """Take in an interval."""
-        if self._warming:
+        if self._is_warm_up:
             counts = InstanceCounts(counts.start, counts.bad, counts.exposure, counts.new, counts.new, counts.old)
         if self.process is not None and counts.old.any():
-            self._begin(counts.start)
-            self.process.advance(counts.bad, counts.exposure, counts.compared, counts.old)
+            self._begin_batches(counts.start)
+            self.process.advance(counts.bad, counts.exposure, counts.warm, counts.old)
         if self._before is not None:
             self._compare_with_before(self._before, counts)
-        held = self.process is not None and bool(counts.old.any()) and bool(self.process.held[0])
-        self.all.add(counts, held=held)
-        self.step.add(counts, held=held)
+        held = self.process is not None and bool(counts.old.any()) and bool(self.process.is_disturbed[0])
+        self.totals.add(counts, held=held)
+        self.step_totals.add(counts, held=held)
 
     def _compare_with_before(self, before: BaselineHistory, counts: InstanceCounts) -> None:
         """The old release's totals until the switch; the new one's after it, once it is warm."""
-        switched = self._ground.switched
+        switched = self._context.switched_at
         if switched is None or counts.start < switched:
             before.add(counts)
             return
-        self.after = self.after or before.compared()
-        if counts.start >= switched + self._ground.options.warmup_seconds:
-            self.after.advance((counts.bad * counts.new).sum(1), (counts.exposure * counts.new).sum(1).astype(float))
+        self.before_after = self.before_after or before.before_after()
+        if counts.start >= switched + self._context.parameters.warmup_seconds:
+            self.before_after.advance((counts.bad * counts.new).sum(1), (counts.exposure * counts.new).sum(1).astype(float))
 
-    def _begin(self, start: Time) -> None:
+    def _begin_batches(self, start: Time) -> None:
         """A process begins with each batch, when its instances are warm; that of warm-up once, at once."""
         assert self.process is not None
-        wait = 0.0 if self._warming else self._ground.options.warmup_seconds
-        for step, at in self._ground.begun.items():
-            if step not in self._batches and start >= at + wait and not (self._warming and self._batches):
+        wait = 0.0 if self._is_warm_up else self._context.parameters.warmup_seconds
+        for step, at in self._context.concurrent_since.items():
+            if step not in self._batches and start >= at + wait and not (self._is_warm_up and self._batches):
                 self.process.begin_batch()
                 self._batches.add(step)
 
@@ -155,38 +158,38 @@ class Comparison:
         """[1]: against the baseline beside the candidate."""
         return np.ones(1) if self.process is None else self.process.evalue()
 
-    def worst(self) -> int | None:
+    def worst_instance(self) -> int | None:
         """The place of the instance that condemns the release alone, where that is stronger than all of them together."""
-        if self.process is None or self.process.alone is None:
+        if self.process is None or self.process.per_instance is None:
             return None
-        alone = {place: float(result[0]) for place, result in self.process.alone.each().items()}
-        if not alone or self.process.alone.evalue()[0] <= self.process.group_evalue()[0]:
+        alone = {place: float(result[0]) for place, result in self.process.per_instance.evalues().items()}
+        if not alone or self.process.per_instance.evalue()[0] <= self.process.group_evalue()[0]:
             return None
         return max(alone, key=lambda place: alone[place])
 
     def ratio(self, needed: float) -> RateRatio | None:
         """What is known of candidate over baseline; `needed` is the evidence that this arm would have to reach."""
-        told = self.process or self.after
+        told = self.process or self.before_after
         if told is None:
             return None
-        on, margin = told.kind.grid, float(told.margin[0])
+        on, margin = told.model.grid, float(told.margin[0])
         low, high = (float(end[0]) for end in confidence_bounds(told.log_sums, on))
         known = told.calibration
-        rate = float(self.process.rate.now().rate[0]) if self.process else float(known.rate[0])
-        old = self.all.old_exposure if self.process else float(known.exposure[0])
+        rate = float(self.process.baseline_rate.current().rate[0]) if self.process else float(known.rate[0])
+        old = self.totals.old_exposure if self.process else float(known.exposure[0])
         dispersion = float(known.dispersion[0])
         return RateRatio(
             rate=rate,
-            best=float(np.exp(on.theta[told.log_sums[0].argmax()])) * margin,
+            estimate=float(np.exp(on.theta[told.log_sums[0].argmax()])) * margin,
             low=float(np.exp(low)) * margin,
             high=float(np.exp(high)) * margin,
             unbounded_low=low <= on.theta[0],
             unbounded_high=high >= on.theta[-1],
             margin=margin,
-            certified=bool(rules_out_harm(told.log_sums, on, np.log([self._harm / margin]))[0]),
-            visible=min_detectable_ratio(on, rate, margin, dispersion, self.all.exposure, old, needed),
+            harm_ruled_out=bool(rules_out_harm(told.log_sums, on, np.log([self._harm / margin]))[0]),
+            min_detectable=min_detectable_ratio(on, rate, margin, dispersion, self.totals.exposure, old, needed),
         )
 
     def after_evalue(self) -> float:
         """Against the time before the switch."""
-        return 1.0 if self.after is None else float(self.after.evalue()[0])
+        return 1.0 if self.before_after is None else float(self.before_after.evalue()[0])

@@ -42,7 +42,7 @@ class CountHistory:
     """A count before the rollout: how it is between instances, its exposures a second [1], and the service's totals
     [1, minutes]."""
 
-    known: Calibration
+    calibration: Calibration
     per_second: Array
     bad: Array
     exposure: Array
@@ -52,22 +52,22 @@ class CounterCheck(ABC):
     """Fed with looks. What a kind of check adds: its selectors, the slots of a series, and its arms."""
 
     def __init__(self, check: Check, context: AnalysisContext) -> None:
-        self.check, self.ground = check, context
-        self.counters, self.roster = Counters(), InstanceIndex([context.old, context.new])
-        self.cells: IntervalSums | None = None
-        self.past: Sequence[Mapping[tuple[str, int], float]] = ()  # the history's minutes
-        self.recalled = False
+        self.check, self.context = check, context
+        self.counters, self.instances = Counters(), InstanceIndex([context.old, context.new])
+        self.sums: IntervalSums | None = None
+        self.history: Sequence[Mapping[tuple[str, int], float]] = ()  # the history's minutes
+        self.has_history = False
         self.failure: QueryFailure | None = None
-        self.arms: Sequence[Comparison] = ()
-        self.known_until: Time = context.origin
-        self.queries: tuple[str, ...] = ()
-        self._early: list[Increase] = []  # before the scrape interval is known
+        self.comparisons: Sequence[Comparison] = ()
+        self.last_sample_at: Time = context.origin
+        self.query_texts: tuple[str, ...] = ()
+        self._pending: list[Increase] = []  # before the scrape interval is known
         self._step = -1
 
     @property
     def dt(self) -> float:
         """Seconds in an interval."""
-        return self.cells.dt if self.cells else self.ground.rollout.policy.look_seconds
+        return self.sums.interval_seconds if self.sums else self.context.rollout.policy.interval_seconds
 
     # -- asked ------------------------------------------------------------------------------------------------------------
 
@@ -79,10 +79,10 @@ class CounterCheck(ABC):
         """What is asked about the time before."""
         return self.selector()
 
-    def questions(self, now: Time) -> tuple[Query, ...]:
+    def queries(self, now: Time) -> tuple[Query, ...]:
         """The history until it was answered, and what is new."""
-        query = [] if self.recalled else [history_query(self.check.name, self.history_selector(), self.ground.origin)]
-        return (*query, samples_query(self.check.name, self.selector(), self.known_until, now))
+        query = [] if self.has_history else [history_query(self.check.name, self.history_selector(), self.context.origin)]
+        return (*query, samples_query(self.check.name, self.selector(), self.last_sample_at, now))
 
     # -- taken in ---------------------------------------------------------------------------------------------------------
 
@@ -98,49 +98,49 @@ class CounterCheck(ABC):
     def split(self, comparison: Comparison, counts: Counts) -> tuple[Array, Array]:
         """(bad events, exposures) of an arm."""
 
-    def take(self, measurement: Measurement, answers: Iterable[tuple[Query, QueryResult]]) -> None:
+    def add(self, measurement: Measurement, answers: Iterable[tuple[Query, QueryResult]]) -> None:
         """Take in the answers to this check's questions."""
         self.failure = None
         for query, answer in answers:
             if isinstance(answer, QueryFailure):
                 self.failure = self.failure or answer
-            elif query.part is QueryPurpose.HISTORY:
-                self._recall(answer)
+            elif query.purpose is QueryPurpose.HISTORY:
+                self._add_history(answer)
             else:
-                self.queries = (query.query,)
-                self._feed(answer, measurement.at)
+                self.query_texts = (query.query,)
+                self._add_samples(answer, measurement.at)
         if measurement.step != self._step:
             self._step = measurement.step
-            for comparison in self.arms:
-                comparison.step = ComparisonTotals()
-        if self.recalled and self.cells is not None and not self.arms:
-            self.arms = self.prepare([self._counts(cell) for cell in self.past])
-        if self.arms and self.cells is not None:
-            for start, cell in self.cells.ended(self.counters.complete_until(measurement.at)):
+            for comparison in self.comparisons:
+                comparison.step_totals = ComparisonTotals()
+        if self.has_history and self.sums is not None and not self.comparisons:
+            self.comparisons = self.prepare([self._counts(cell) for cell in self.history])
+        if self.comparisons and self.sums is not None:
+            for start, cell in self.sums.pop_ended(self.counters.complete_until(measurement.at)):
                 self._advance(start, cell)
 
-    def _recall(self, found: Sequence[Series]) -> None:
-        self.recalled = True
-        minutes = IntervalSums(self.ground.origin - HISTORY_SECONDS, HISTORY_STEP_SECONDS)
-        self._add(minutes, Counters().feed(found))
-        self.past = [cell for _, cell in minutes.ended(self.ground.origin)]
+    def _add_history(self, found: Sequence[Series]) -> None:
+        self.has_history = True
+        minutes = IntervalSums(self.context.origin - HISTORY_SECONDS, HISTORY_STEP_SECONDS)
+        self._add(minutes, Counters().add(found))
+        self.history = [cell for _, cell in minutes.pop_ended(self.context.origin)]
 
-    def _feed(self, found: Sequence[Series], now: Time) -> None:
-        grown = list(self.counters.feed(found))
-        self.roster.seen(found)
-        self.known_until = self.counters.newest or self.known_until
-        if self.cells is None:
+    def _add_samples(self, found: Sequence[Series], now: Time) -> None:
+        grown = list(self.counters.add(found))
+        self.instances.add(found)
+        self.last_sample_at = self.counters.last_scrape or self.last_sample_at
+        if self.sums is None:
             interval = self.counters.interval_seconds
             if interval is None:
-                self._early += grown
+                self._pending += grown
                 return
-            self.cells = IntervalSums(self.ground.origin, max(self.dt, interval))
-            grown, self._early = self._early + grown, []
-        self._add(self.cells, grown)
+            self.sums = IntervalSums(self.context.origin, max(self.dt, interval))
+            grown, self._pending = self._pending + grown, []
+        self._add(self.sums, grown)
 
     def _add(self, cells: IntervalSums, grown: Iterable[Increase]) -> None:
         for each in grown:
-            place = self.roster.place(each.labels)
+            place = self.instances.index_of(each.labels)
             if place is not None:
                 for slot in self.slots(each.labels):
                     cells.add(each.at, slot, place, each.amount)
@@ -149,26 +149,30 @@ class CounterCheck(ABC):
         """By slot: [1, instances], 0 where there is nothing."""
         result: dict[str, Array] = {}
         for (slot, place), amount in cell.items():
-            result.setdefault(slot, np.zeros((1, len(self.roster.columns))))[0, place] = amount
+            result.setdefault(slot, np.zeros((1, len(self.instances.columns))))[0, place] = amount
         return result
 
     def _advance(self, start: Time, cell: Mapping[tuple[str, int], float]) -> None:
-        assert self.cells is not None
-        columns, end, warmup = self.roster.columns, start + self.cells.dt, self.ground.options.warmup_seconds
-        there = [column.first <= end and column.last >= start for column in columns]
+        assert self.sums is not None
+        columns, end, warmup = (
+            self.instances.columns,
+            start + self.sums.interval_seconds,
+            self.context.parameters.warmup_seconds,
+        )
+        there = [column.first_seen <= end and column.last_seen >= start for column in columns]
         new = np.array(
-            [here and column.release == self.ground.new for here, column in zip(there, columns, strict=True)], bool
+            [here and column.release == self.context.new for here, column in zip(there, columns, strict=True)], bool
         )
         old = np.array(
-            [here and column.release == self.ground.old for here, column in zip(there, columns, strict=True)], bool
+            [here and column.release == self.context.old for here, column in zip(there, columns, strict=True)], bool
         )
-        warm = np.array([end - column.first >= warmup for column in columns], bool)
+        warm = np.array([end - column.first_seen >= warmup for column in columns], bool)
         counts = self._counts(cell)
-        for comparison in self.arms:
+        for comparison in self.comparisons:
             bad, exposure = self.split(comparison, counts)
             comparison.advance(InstanceCounts(start, bad, exposure, new & warm, new, old))
 
-    def arm(
+    def make_comparison(
         self,
         name: str,
         weight: float,
@@ -181,12 +185,18 @@ class CounterCheck(ABC):
     ) -> Comparison:
         """One arm with its evidence beside a baseline and after the switch. `steady`: the prior of the log rate's standard
         deviation over time."""
-        context, options = self.ground, self.ground.options
+        context, options = self.context, self.context.parameters
         beside = before = None
         if context.batches:
             batches = 1 if warming else context.batches
             beside = EProcess(
-                model, past.known, past.per_second, dt=self.dt, batches=batches, planned=context.planned, parameters=options
+                model,
+                past.calibration,
+                past.per_second,
+                dt=self.dt,
+                batches=batches,
+                planned=context.planned_instances,
+                parameters=options,
             )
         if not warming:
             before = BaselineHistory(model, past.bad, past.exposure, steady, options)
@@ -194,23 +204,25 @@ class CounterCheck(ABC):
 
     # -- of the history ---------------------------------------------------------------------------------------------------
 
-    def nothing(self) -> Array:
+    def zeros(self) -> Array:
         """[1, instances] zeros."""
-        return np.zeros((1, len(self.roster.columns)))
+        return np.zeros((1, len(self.instances.columns)))
 
-    def blocks(self, past: Sequence[Counts], slot: str, count: int = HISTORY_BLOCKS) -> Array:
+    def history_blocks(self, past: Sequence[Counts], slot: str, count: int = HISTORY_BLOCKS) -> Array:
         """[1, blocks, old instances]: the last minutes of the history."""
-        old = [place for place, column in enumerate(self.roster.columns) if column.release == self.ground.old]
-        rows = [counts.get(slot, self.nothing())[:, old] for counts in past[-count:]]
+        old = [place for place, column in enumerate(self.instances.columns) if column.release == self.context.old]
+        rows = [counts.get(slot, self.zeros())[:, old] for counts in past[-count:]]
         return np.stack(rows, axis=1) if old and rows else np.zeros((1, count, 1))
 
-    def past_of(self, past: Sequence[Counts], bad: str, calibrate: Callable[[Array, Array], Calibration]) -> CountHistory:
+    def history_of(
+        self, past: Sequence[Counts], bad: str, calibrate: Callable[[Array, Array], Calibration]
+    ) -> CountHistory:
         """What is known of a count before the rollout."""
-        exposure = self.blocks(past, ALL_REQUESTS)
+        exposure = self.history_blocks(past, ALL_REQUESTS)
         minutes = max(1, int((exposure.sum((0, 2)) > 0).sum()))
         return CountHistory(
-            calibrate(self.blocks(past, bad), exposure),
+            calibrate(self.history_blocks(past, bad), exposure),
             exposure.sum((1, 2)) / (HISTORY_STEP_SECONDS * minutes),
-            self.blocks(past, bad, len(past)).sum(2),
-            self.blocks(past, ALL_REQUESTS, len(past)).sum(2),
+            self.history_blocks(past, bad, len(past)).sum(2),
+            self.history_blocks(past, ALL_REQUESTS, len(past)).sum(2),
         )

@@ -47,8 +47,8 @@ class _ScrapeTarget:
     """One scrape target, or one replica of Prometheus: when it was scraped last, and the value of each series then; NaN
     where it is not known."""
 
-    scraped: Time = -math.inf
-    lately: deque[Time] = field(default_factory=lambda: deque(maxlen=REMEMBERED_SCRAPES))
+    last_scrape: Time = -math.inf
+    recent_scrapes: deque[Time] = field(default_factory=lambda: deque(maxlen=REMEMBERED_SCRAPES))
     series: dict[Key, tuple[Time, float]] = field(default_factory=dict)
 
 
@@ -58,9 +58,9 @@ class Counters:
     def __init__(self) -> None:
         self._targets: dict[Target, _ScrapeTarget] = {}
         self.dropped = 0  # samples that were not numbers
-        self.unknown = 0  # series whose first sample could not be counted
+        self.uncountable = 0  # series whose first sample could not be counted
 
-    def feed(self, found: Sequence[Series]) -> Iterator[Increase]:
+    def add(self, found: Sequence[Series]) -> Iterator[Increase]:
         """What grew, in the order of time for each target. Each is divided among the targets that report the same server,
         which may be one that is scraped twice: shares stay right, and evidence is never counted twice."""
         copies = self._copies(found)
@@ -88,53 +88,53 @@ class Counters:
         for series in group:
             key = tuple(sorted(series.labels.items()))
             for at, value in series.samples:
-                if at > there.scraped:
+                if at > there.last_scrape:
                     scrapes.setdefault(at, []).append((key, series.labels, value))
         for at in sorted(scrapes):
             for key, labels, value in scrapes[at]:
-                amount = self._grown(there, key, value)
-                there.series[key] = (at, value if math.isfinite(value) else self._before(there, key)[1])
+                amount = self._increase(there, key, value)
+                there.series[key] = (at, value if math.isfinite(value) else self._previous(there, key)[1])
                 if amount:
                     yield labels, at, amount
-            there.scraped = at
-            there.lately.append(at)
+            there.last_scrape = at
+            there.recent_scrapes.append(at)
 
-    def _grown(self, there: _ScrapeTarget, key: Key, value: float) -> float:
+    def _increase(self, there: _ScrapeTarget, key: Key, value: float) -> float:
         if not math.isfinite(value):
             self.dropped += 1
             return 0.0
-        at, before = self._before(there, key)
-        if at != there.scraped or value < before:
+        at, before = self._previous(there, key)
+        if at != there.last_scrape or value < before:
             return value
         if math.isnan(before):
-            self.unknown += 1
+            self.uncountable += 1
             return 0.0
         return value - before
 
     @staticmethod
-    def _before(there: _ScrapeTarget, key: Key) -> tuple[Time, float]:
+    def _previous(there: _ScrapeTarget, key: Key) -> tuple[Time, float]:
         """A series' last number, and when it was last there; one that begins while its target was known began at 0."""
-        began = 0.0 if there.scraped > -math.inf else math.nan
-        return there.series.get(key, (there.scraped, began))
+        began = 0.0 if there.last_scrape > -math.inf else math.nan
+        return there.series.get(key, (there.last_scrape, began))
 
     @property
     def interval_seconds(self) -> float | None:
         """The usual time between two scrapes, of the slowest target; None when there were not two."""
         gaps = [
-            statistics.median(later - earlier for earlier, later in pairwise(there.lately))
+            statistics.median(later - earlier for earlier, later in pairwise(there.recent_scrapes))
             for there in self._targets.values()
-            if len(there.lately) > 1
+            if len(there.recent_scrapes) > 1
         ]
         return max(gaps, default=None)
 
     @property
-    def newest(self) -> Time | None:
+    def last_scrape(self) -> Time | None:
         """The newest scrape of any target."""
-        return max((there.scraped for there in self._targets.values()), default=None)
+        return max((there.last_scrape for there in self._targets.values()), default=None)
 
     def complete_until(self, now: Time) -> Time:
         """Up to when all is known: the oldest of the targets' newest scrapes; one that went stale is not waited for."""
-        fresh = [there.scraped for there in self._targets.values() if now - there.scraped <= self.stale_seconds]
+        fresh = [there.last_scrape for there in self._targets.values() if now - there.last_scrape <= self.stale_seconds]
         return min(fresh, default=-math.inf)
 
     @property
@@ -154,8 +154,8 @@ class InstanceColumn:
 
     release: str
     ordinal: int
-    first: Time
-    last: Time
+    first_seen: Time
+    last_seen: Time
 
 
 class InstanceIndex:
@@ -163,27 +163,27 @@ class InstanceIndex:
 
     def __init__(self, releases: Iterable[str]) -> None:
         self._releases = frozenset(releases)
-        self._places: dict[tuple[str, str, str], int] = {}
+        self._indexes: dict[tuple[str, str, str], int] = {}
         self.columns: list[InstanceColumn] = []
 
-    def place(self, labels: Labels) -> int | None:
+    def index_of(self, labels: Labels) -> int | None:
         """Where it stands; None for what is of no release that is judged."""
         name = _instance_name(labels)
         if name is None or name[0] not in self._releases:
             return None
-        if name not in self._places:
-            self._places[name] = len(self.columns)
+        if name not in self._indexes:
+            self._indexes[name] = len(self.columns)
             self.columns.append(InstanceColumn(name[0], int(name[1]), math.inf, -math.inf))
-        return self._places[name]
+        return self._indexes[name]
 
-    def seen(self, found: Iterable[Series]) -> None:
+    def add(self, found: Iterable[Series]) -> None:
         """Note when each was there; also without traffic."""
         for series in found:
-            place = self.place(series.labels)
+            place = self.index_of(series.labels)
             if place is not None and series.samples:
                 column = self.columns[place]
-                column.first = min(column.first, series.samples[0][0])
-                column.last = max(column.last, series.samples[-1][0])
+                column.first_seen = min(column.first_seen, series.samples[0][0])
+                column.last_seen = max(column.last_seen, series.samples[-1][0])
 
 
 def _instance_name(labels: Mapping[str, str]) -> tuple[str, str, str] | None:
@@ -195,21 +195,22 @@ def _instance_name(labels: Mapping[str, str]) -> tuple[str, str, str] | None:
 
 
 class IntervalSums:
-    """Amounts by interval and instance: `slots` kinds of amounts, intervals of `dt` seconds from `origin` on."""
+    """Amounts by interval and instance: `slots` kinds of amounts, intervals of `interval_seconds` seconds from `origin`
+    on."""
 
     def __init__(self, origin: Time, dt: float) -> None:
-        self.origin, self.dt = origin, dt
+        self.origin, self.interval_seconds = origin, dt
         self._open: dict[int, dict[tuple[str, int], float]] = {}
         self._next = 0
 
     def add(self, at: Time, slot: str, place: int, amount: float) -> None:
         """An amount that is known at a moment; what came before the origin, or too late for its interval, is left out."""
-        number = math.ceil((at - self.origin) / self.dt) - 1
+        number = math.ceil((at - self.origin) / self.interval_seconds) - 1
         if number >= self._next:
             cell = self._open.setdefault(number, {})
             cell[slot, place] = cell.get((slot, place), 0.0) + amount
 
-    def waiting(self) -> Mapping[tuple[str, int], float]:
+    def open_sums(self) -> Mapping[tuple[str, int], float]:
         """The sums of all intervals that were not handed out yet."""
         result: dict[tuple[str, int], float] = {}
         for cell in self._open.values():
@@ -217,8 +218,8 @@ class IntervalSums:
                 result[key] = result.get(key, 0.0) + amount
         return result
 
-    def ended(self, until: Time) -> Iterator[tuple[Time, Mapping[tuple[str, int], float]]]:
+    def pop_ended(self, until: Time) -> Iterator[tuple[Time, Mapping[tuple[str, int], float]]]:
         """Each interval that is over, with its beginning; empty ones too."""
-        while self.origin + (self._next + 1) * self.dt <= until + 1e-9:
+        while self.origin + (self._next + 1) * self.interval_seconds <= until + 1e-9:
             number, self._next = self._next, self._next + 1
-            yield self.origin + number * self.dt, self._open.pop(number, {})
+            yield self.origin + number * self.interval_seconds, self._open.pop(number, {})

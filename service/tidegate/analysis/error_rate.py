@@ -37,21 +37,23 @@ class ErrorRateCheck(CounterCheck):
 
     def selector(self) -> str:
         names = (RESPONSES, COUNTED_RESPONSES, ENVOY_RESPONSES, CONNECTION_ERRORS, RESPONSE_ERRORS)
-        return server_selector(names, self.ground.rollout.backend.name, self.ground.releases)
+        return server_selector(names, self.context.rollout.backend.name, self.context.releases)
 
     def slots(self, labels: Labels) -> Sequence[str]:
         failed = labels.get("__name__") in ERROR_COUNTERS or labels.get("code") in FAILED_CODES
         return (ALL_REQUESTS, FAILED) if failed else (ALL_REQUESTS,)
 
     def split(self, comparison: Comparison, counts: Counts) -> tuple[Array, Array]:
-        return counts.get(FAILED, self.nothing()), counts.get(ALL_REQUESTS, self.nothing())
+        return counts.get(FAILED, self.zeros()), counts.get(ALL_REQUESTS, self.zeros())
 
     def prepare(self, past: Sequence[Counts]) -> Sequence[Comparison]:
-        options = self.ground.options
-        before = self.past_of(past, FAILED, lambda bad, exposure: errors_calibration(bad, exposure, options))
-        harm = max(HARM_FACTOR, 1 + HARM_ABSOLUTE / float(before.known.rate[0]))
+        options = self.context.parameters
+        before = self.history_of(past, FAILED, lambda bad, exposure: errors_calibration(bad, exposure, options))
+        harm = max(HARM_FACTOR, 1 + HARM_ABSOLUTE / float(before.calibration.rate[0]))
         kind = errors_model(options, self.check.margin)
         return [
-            self.arm(ERRORS, WEIGHTS["errors"], kind, before, steady=ERRORS_SD, harm=harm),
-            self.arm(WARM_UP, WEIGHTS["warmup"], warmup_model(), before, steady=ERRORS_SD, harm=harm, warming=True),
+            self.make_comparison(ERRORS, WEIGHTS["errors"], kind, before, steady=ERRORS_SD, harm=harm),
+            self.make_comparison(
+                WARM_UP, WEIGHTS["warmup"], warmup_model(), before, steady=ERRORS_SD, harm=harm, warming=True
+            ),
         ]

@@ -29,25 +29,27 @@ Obstacle = tuple[Reason, str]
 class EvidenceState:
     """The evidence of the whole rollout at a look.
 
-    `ours`: the share of it that comes from the baseline beside the candidate. `blamed`: the parts that condemn the release,
-    `fixed`: those that only the fixed look at the batch's end does.
+    `concurrent_share`: the share of it that comes from the baseline beside the candidate. `blamed_parts`: the parts that
+    condemn the release, `fixed_test_parts`: those that only the fixed look at the batch's end does.
     """
 
     evidence: float
-    needed: float
-    ours: float
-    beside: CombinedEvidence
-    blamed: frozenset[str]
-    fixed: frozenset[str]
+    threshold: float
+    concurrent_share: float
+    concurrent: CombinedEvidence
+    blamed_parts: frozenset[str]
+    fixed_test_parts: frozenset[str]
 
     def share(self, name: str) -> float:
         """How much of the evidence is this part's, in [0, 1]."""
-        parts = {part.name: self.beside.share(part) for part in self.beside.parts}
-        return self.ours * parts.get(name, 0.0)
+        parts = {part.name: self.concurrent.share(part) for part in self.concurrent.parts}
+        return self.concurrent_share * parts.get(name, 0.0)
 
-    def condemns(self, check: str) -> str | None:
+    def failing_part(self, check: str) -> str | None:
         """The name of the part of a check that condemns the release."""
-        result = sorted(name for name in self.blamed | self.fixed if name == check or name.startswith(f"{check}/"))
+        result = sorted(
+            name for name in self.blamed_parts | self.fixed_test_parts if name == check or name.startswith(f"{check}/")
+        )
         return result[0] if result else None
 
 
@@ -74,7 +76,7 @@ def _finding(
     """With what is the same for all; a problem makes it inconclusive."""
     outcome, reason = (Outcome.PASS, Reason.OK) if problem is None else (Outcome.INCONCLUSIVE, problem[0])
     said = message if problem is None else problem[1]
-    window = Window(measurement.settled, measurement.at)
+    window = Window(measurement.bake_started_at, measurement.at)
     before = window if measurement.concurrent else Window(context.origin - HISTORY_SECONDS / 4, context.origin)
     return Finding(
         check.name,
@@ -95,12 +97,12 @@ def _counter_finding(
     source: CounterCheck, measurement: Measurement, context: AnalysisContext, evidence: EvidenceState
 ) -> Finding:
     comparison = _shown_comparison(source, evidence)
-    condemned = evidence.condemns(source.check.name)
+    condemned = evidence.failing_part(source.check.name)
     problem = None if condemned else _find_obstacle(source, comparison, measurement, context)
     if comparison is None:
         unknown = problem or (Reason.FEW_DATA, messages.TOO_EARLY)
-        return _finding(source.check, measurement, context, unknown, "", queries=source.queries)
-    sums, ratio = comparison.step, comparison.ratio(_needed_evidence(comparison, source.check, evidence))
+        return _finding(source.check, measurement, context, unknown, "", queries=source.query_texts)
+    sums, ratio = comparison.step_totals, comparison.ratio(_needed_evidence(comparison, source.check, evidence))
     rates = _rate(sums.old_bad, sums.old_exposure), _rate(sums.bad, sums.exposure)
     what = messages.slower_message(comparison.name) if isinstance(source, LatencyCheck) else "failed"
     message = messages.counter_message(what, sums, rates, ratio, context, measurement.concurrent)
@@ -116,22 +118,22 @@ def _counter_finding(
         source.check, measurement, context, problem, message,
         baseline=rates[0], candidate=rates[1],
         limit=None if rates[0] is None or ratio is None else min(1.0, rates[0] * ratio.margin),
-        baseline_count=sums.old_exposure, candidate_count=sums.exposure, queries=source.queries,
+        baseline_count=sums.old_exposure, candidate_count=sums.exposure, queries=source.query_texts,
         evidence=_evidence(comparison, source.check, evidence), **_ratio_fields(ratio), **more,
     )  # fmt: skip
 
 
 def _shown_comparison(source: CounterCheck, evidence: EvidenceState) -> Comparison | None:
     """The arm that is shown: the one that condemns, else the one with the most evidence; warm-up only when it condemns."""
-    condemned = evidence.condemns(source.check.name)
-    named = [comparison for comparison in source.arms if f"{source.check.name}/{comparison.name}" == condemned]
-    usual = [comparison for comparison in source.arms if comparison.name != WARM_UP]
+    condemned = evidence.failing_part(source.check.name)
+    named = [comparison for comparison in source.comparisons if f"{source.check.name}/{comparison.name}" == condemned]
+    usual = [comparison for comparison in source.comparisons if comparison.name != WARM_UP]
     return next(iter(named), max(usual, key=lambda comparison: float(comparison.evalue()[0]), default=None))
 
 
 def _needed_evidence(comparison: Comparison, check: Check, evidence: EvidenceState) -> float:
     share = evidence.share(f"{check.name}/{comparison.name}") if comparison.process is not None else comparison.weight
-    return evidence.needed / max(share, 1e-6)
+    return evidence.threshold / max(share, 1e-6)
 
 
 def _evidence(comparison: Comparison, check: Check, evidence: EvidenceState) -> float:
@@ -143,24 +145,24 @@ def _ratio_fields(ratio: RateRatio | None) -> dict[str, Any]:
     if ratio is None:
         return {}
     return {
-        "ratio": ratio.best, "ratio_low": ratio.low, "ratio_high": ratio.high,
-        "certified": ratio.certified, "visible": ratio.visible,
+        "ratio": ratio.estimate, "ratio_low": ratio.low, "ratio_high": ratio.high,
+        "certified": ratio.harm_ruled_out, "visible": ratio.min_detectable,
     }  # fmt: skip
 
 
 def _blamed_part(
     source: CounterCheck, comparison: Comparison, condemned: str, measurement: Measurement, evidence: EvidenceState
 ) -> str:
-    if condemned in evidence.fixed and condemned not in evidence.blamed:
+    if condemned in evidence.fixed_test_parts and condemned not in evidence.blamed_parts:
         return "fixed look"
     if comparison.name == WARM_UP:
         return "warm-up"
     if not measurement.concurrent:
         return "before and after"
-    place = comparison.worst()
+    place = comparison.worst_instance()
     if place is None:
         return "all instances"
-    column = source.roster.columns[place]
+    column = source.instances.columns[place]
     return f"instance {column.release}/{column.ordinal}"
 
 
@@ -171,9 +173,9 @@ def _find_obstacle(
     if source.failure is not None:
         return source.failure.reason, source.failure.message
     for release in context.releases if measurement.concurrent else (context.new,):
-        if not any(column.release == release for column in source.roster.columns):
+        if not any(column.release == release for column in source.instances.columns):
             return Reason.NO_DATA, messages.no_series_message(release)
-    newest = source.counters.newest or 0.0
+    newest = source.counters.last_scrape or 0.0
     if measurement.at - newest > source.counters.stale_seconds:
         return Reason.STALE, messages.stale_message(measurement.at - newest, source.counters.stale_seconds)
     if comparison is None:
@@ -186,30 +188,30 @@ def _find_obstacle(
 def _too_few_requests(
     source: CounterCheck, comparison: Comparison, measurement: Measurement, context: AnalysisContext
 ) -> Obstacle | None:
-    min_samples = source.check.least
-    sides = [(comparison.step.exposure, context.new)]
+    min_samples = source.check.min_samples
+    sides = [(comparison.step_totals.exposure, context.new)]
     if measurement.concurrent:
-        sides.append((comparison.step.old_exposure, context.old))
-    elif comparison.after is None or float(comparison.after.calibration.exposure[0]) < min_samples:
+        sides.append((comparison.step_totals.old_exposure, context.old))
+    elif comparison.before_after is None or float(comparison.before_after.calibration.exposure[0]) < min_samples:
         return Reason.NOT_COMPARABLE, messages.no_baseline_message(context.old)
     for requests, release in sides:
         if requests < min_samples:
             return Reason.FEW_DATA, messages.few_requests_message(
-                requests, release, min_samples, context.options.warmup_seconds
+                requests, release, min_samples, context.parameters.warmup_seconds
             )
-    if comparison.step.held > comparison.step.intervals / 2:
-        return Reason.FEW_DATA, messages.disturbed_baseline_message(comparison.step, source.dt, context.old)
+    if comparison.step_totals.disturbed_intervals > comparison.step_totals.intervals / 2:
+        return Reason.FEW_DATA, messages.disturbed_baseline_message(comparison.step_totals, source.dt, context.old)
     return None
 
 
 def _missing_instances(source: CounterCheck, measurement: Measurement, context: AnalysisContext) -> Obstacle | None:
     """All instances of the candidate have to be seen before it is called good."""
     oldest = measurement.at - source.counters.stale_seconds
-    seen = sum(1 for column in source.roster.columns if column.release == context.new and column.last >= oldest)
+    seen = sum(1 for column in source.instances.columns if column.release == context.new and column.last_seen >= oldest)
     return (
         None
-        if seen >= measurement.routed
-        else (Reason.PARTIAL, messages.missing_instances_message(seen, measurement.routed, context.new))
+        if seen >= measurement.routed_count
+        else (Reason.PARTIAL, messages.missing_instances_message(seen, measurement.routed_count, context.new))
     )
 
 
@@ -228,8 +230,8 @@ def _limit_finding(source: LimitCheck, measurement: Measurement, context: Analys
         "limit": _nearest_limit(check, known),
         "candidate_count": float(len(source.candidate)),
     }
-    if source.failed:
-        message = messages.limit_message(check, number, context.new) + f", {source.run} looks in a row"
+    if source.has_failed:
+        message = messages.limit_message(check, number, context.new) + f", {source.violations} looks in a row"
         return _finding(
             check,
             measurement,
@@ -238,14 +240,14 @@ def _limit_finding(source: LimitCheck, measurement: Measurement, context: Analys
             message,
             outcome=Outcome.FAIL,
             reason=Reason.LIMIT,
-            queries=source.queries,
+            queries=source.query_texts,
             **more,
         )
     problem = (source.failure.reason, source.failure.message) if source.failure else None
-    if problem is None and source.run:
+    if problem is None and source.violations:
         problem = (
             Reason.FEW_DATA,
-            messages.limit_message(check, number, context.new) + f", {source.run} of {check.least} looks",
+            messages.limit_message(check, number, context.new) + f", {source.violations} of {check.min_samples} looks",
         )
     return _finding(
         check,
@@ -253,7 +255,7 @@ def _limit_finding(source: LimitCheck, measurement: Measurement, context: Analys
         context,
         problem,
         messages.limit_message(check, number, context.new),
-        queries=source.queries,
+        queries=source.query_texts,
         **more,
     )
 
@@ -271,11 +273,11 @@ def _query_finding(
     check, new, old = source.check, _finite_values(source.candidate), _finite_values(source.baseline)
     values: dict[str, Any] = {
         "baseline": _mean(old), "candidate": _mean(new), "baseline_count": float(len(old)),
-        "candidate_count": float(len(new)), "queries": source.queries,
+        "candidate_count": float(len(new)), "queries": source.query_texts,
         "evidence": evidence.share(check.name) * float(source.evalue()[0]),
     }  # fmt: skip
     message = messages.comparison_message(check, _mean(new), _mean(old), context)
-    if evidence.condemns(check.name):
+    if evidence.failing_part(check.name):
         return _finding(
             check,
             measurement,
@@ -290,8 +292,8 @@ def _query_finding(
     problem = (source.failure.reason, source.failure.message) if source.failure else None
     if problem is None and not measurement.concurrent and "$release" not in check.query:
         problem = Reason.NOT_COMPARABLE, messages.no_baseline_message(context.old)
-    if problem is None and min(len(new), len(old)) < check.least:
-        problem = Reason.FEW_DATA, messages.few_values_message(min(len(new), len(old)), check.least)
+    if problem is None and min(len(new), len(old)) < check.min_samples:
+        problem = Reason.FEW_DATA, messages.few_values_message(min(len(new), len(old)), check.min_samples)
     if problem is None and _mean(old) == 0.0 and _mean(new) != 0.0:
         problem = Reason.NOT_COMPARABLE, messages.ZERO_BASELINE
     return _finding(check, measurement, context, problem, message, **values)
@@ -310,11 +312,11 @@ def _memory_finding(
 ) -> Finding:
     check, shares = source.check, source.latest
     values: dict[str, Any] = {
-        "baseline": shares.get(context.old), "candidate": shares.get(context.new), "queries": source.queries,
+        "baseline": shares.get(context.old), "candidate": shares.get(context.new), "queries": source.query_texts,
         "evidence": evidence.share(check.name) * float(source.evalue()[0]),
     }  # fmt: skip
     message = messages.memory_message(shares.get(context.new), shares.get(context.old), context)
-    if evidence.condemns(check.name):
+    if evidence.failing_part(check.name):
         return _finding(
             check,
             measurement,
@@ -329,8 +331,8 @@ def _memory_finding(
     problem = (source.failure.reason, source.failure.message) if source.failure else None
     if problem is None and context.new not in shares:
         problem = Reason.NO_DATA, messages.no_series_message(context.new)
-    if problem is None and measurement.at - source.known_until > STALE_SECONDS:
-        problem = Reason.STALE, messages.stale_message(measurement.at - source.known_until, STALE_SECONDS)
+    if problem is None and measurement.at - source.last_sample_at > STALE_SECONDS:
+        problem = Reason.STALE, messages.stale_message(measurement.at - source.last_sample_at, STALE_SECONDS)
     return _finding(check, measurement, context, problem, message, **values)
 
 
@@ -338,11 +340,12 @@ def readiness_finding(
     source: ReadinessCheck, measurement: Measurement, context: AnalysisContext, evidence: EvidenceState
 ) -> Finding:
     """When it condemns the release."""
-    sums = source.sums
+    sums = source.totals
     rates = _rate(sums.old_bad, sums.old_exposure), _rate(sums.bad, sums.exposure)
     message = messages.counter_message("of the probes failed", sums, rates, None, context, measurement.concurrent)
     return Finding(
         "readiness", Outcome.FAIL, Reason.WORSE, f"readiness: {message}", rates[0], rates[1],
-        baseline_count=sums.old_exposure, candidate_count=sums.exposure, window=Window(measurement.settled, measurement.at),
-        evidence=evidence.share("readiness") * float(source.evalue()[0]), blame="all instances",
+        baseline_count=sums.old_exposure, candidate_count=sums.exposure,
+        window=Window(measurement.bake_started_at, measurement.at), evidence=evidence.share("readiness") * float(source.evalue()[0]),
+        blamed_part="all instances",
     )  # fmt: skip

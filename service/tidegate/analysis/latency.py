@@ -37,7 +37,7 @@ class LatencyCheck(CounterCheck):
     def selector(self) -> str:
         if not self.bounds:
             return self.history_selector()
-        written = [each for bound in self.bounds for each in self._written(self._labels[bound.place])]
+        written = [each for bound in self.bounds for each in self._written(self._labels[bound.index])]
         return self._buckets(f"le=~{promql.quote('|'.join(promql.escape_regex(each) for each in (*written, INFINITE)))}")
 
     def _written(self, bound: str) -> Sequence[str]:
@@ -48,7 +48,7 @@ class LatencyCheck(CounterCheck):
         return self._buckets("")
 
     def _buckets(self, more: str) -> str:
-        context = self.ground
+        context = self.context
         if not self.check.query:
             names = (RESPONSE_SECONDS, ENVOY_RESPONSE_MICROSECONDS)
             return server_selector(names, context.rollout.backend.name, context.releases, f",{more}" if more else "")
@@ -63,32 +63,32 @@ class LatencyCheck(CounterCheck):
         return (f"{float(bound) / MICRO:g}",) if labels.get("__name__") == ENVOY_RESPONSE_MICROSECONDS else (bound,)
 
     def split(self, comparison: Comparison, counts: Counts) -> tuple[Array, Array]:
-        every = counts.get(ALL_REQUESTS, self.nothing())
-        return np.maximum(0.0, every - counts.get(comparison.name, self.nothing())), every
+        every = counts.get(ALL_REQUESTS, self.zeros())
+        return np.maximum(0.0, every - counts.get(comparison.name, self.zeros())), every
 
     def prepare(self, past: Sequence[Counts]) -> Sequence[Comparison]:
-        assert self.cells is not None
-        old = [place for place, column in enumerate(self.roster.columns) if column.release == self.ground.old]
-        known = [*past, self._counts(self.cells.waiting())]
+        assert self.sums is not None
+        old = [place for place, column in enumerate(self.instances.columns) if column.release == self.context.old]
+        known = [*past, self._counts(self.sums.open_sums())]
         sums = {slot: sum(float(each[slot][0, old].sum()) for each in known if slot in each) for slot in _slots(known)}
         self._labels = sorted((slot for slot in sums if slot != ALL_REQUESTS and float(slot) > 0), key=float)
         if sums.get(ALL_REQUESTS, 0.0) < MIN_REQUESTS or not self._labels:
             return ()
         limits = np.array([float(label) for label in self._labels])
         slower = np.array([sums[ALL_REQUESTS] - sums[label] for label in self._labels])
-        self.bounds = latency_bounds(limits, slower, sums[ALL_REQUESTS], self.ground.options, self.check.margin)
-        return [self._arm(bound, past) for bound in self.bounds]
+        self.bounds = latency_bounds(limits, slower, sums[ALL_REQUESTS], self.context.parameters, self.check.margin)
+        return [self._comparison(bound, past) for bound in self.bounds]
 
-    def _arm(self, bound: LatencyBound, past: Sequence[Counts]) -> Comparison:
-        name, options = self._labels[bound.place], self.ground.options
-        before = self.past_of(
+    def _comparison(self, bound: LatencyBound, past: Sequence[Counts]) -> Comparison:
+        name, options = self._labels[bound.index], self.context.parameters
+        before = self.history_of(
             [_slower(each, name) for each in past],
             name,
             lambda slower, requests: latency_calibration(bound, slower, requests, options),
         )
         steady = max(LATENCY_SD * bound.slope, MIN_HOST_SD)
         weight = WEIGHTS["latency"] / len(self.bounds)
-        return self.arm(name, weight, bound.kind, before, steady=steady, harm=self.harm(bound))
+        return self.make_comparison(name, weight, bound.model, before, steady=steady, harm=self.harm(bound))
 
     @staticmethod
     def harm(bound: LatencyBound) -> float:

@@ -24,23 +24,24 @@ class InstanceSample:
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """At a moment of a step. `shifted`: when its traffic was moved. `settled`: from when its bake counts.
+    """At a moment of a step. `traffic_shifted_at`: when its traffic was moved. `bake_started_at`: from when its bake
+    counts.
 
-    `concurrent`: the old release takes traffic beside the new one. `routed`: instances of the new release that take it.
-    `final`: the bake is over.
+    `concurrent`: the old release takes traffic beside the new one. `routed_count`: instances of the new release that take
+    it. `final`: the bake is over.
     """
 
     at: Time
     step: int
-    shifted: Time
-    settled: Time
+    traffic_shifted_at: Time
+    bake_started_at: Time
     concurrent: bool
-    routed: int
+    routed_count: int
     final: bool
-    present: tuple[InstanceSample, ...]
-    answers: tuple[tuple[Query, QueryResult], ...]
+    instances: tuple[InstanceSample, ...]
+    results: tuple[tuple[Query, QueryResult], ...]
 
     @property
-    def unseen(self) -> bool:
+    def is_preview(self) -> bool:
         """Whether the new release takes no traffic yet, so that there is nothing to compare."""
-        return self.routed == 0
+        return self.routed_count == 0

@@ -74,8 +74,8 @@ def detectable_message(ratio: RateRatio | None) -> str:
     """What these data could have shown, and whether harm is ruled out."""
     if ratio is None:
         return "what could have been seen is not known"
-    seen = "nothing" if ratio.visible is None else f"{_percent(ratio.rate * ratio.visible)}"
-    return f"{seen} would have been seen{', and harm is ruled out' if ratio.certified else ''}"
+    seen = "nothing" if ratio.min_detectable is None else f"{_percent(ratio.rate * ratio.min_detectable)}"
+    return f"{seen} would have been seen{', and harm is ruled out' if ratio.harm_ruled_out else ''}"
 
 
 def no_series_message(release: str) -> str:
@@ -96,8 +96,8 @@ def few_requests_message(requests: float, release: str, min_samples: int, warmup
 def disturbed_baseline_message(sums: ComparisonTotals, dt: float, old: str) -> str:
     """Nothing is compared while the baseline itself is not as it was."""
     return (
-        f"{old} itself was disturbed for {sums.held * dt:.0f} of the {sums.intervals * dt:.0f} s that were compared, "
-        "so that they say little of the new release"
+        f"{old} itself was disturbed for {sums.disturbed_intervals * dt:.0f} of the {sums.intervals * dt:.0f} s "
+        "that were compared, so that they say little of the new release"
     )
 
 

@@ -57,7 +57,7 @@ class Query:
     """One query for the metrics source. `window` is what to fetch; `step_seconds`: in steps, 0 for all samples."""
 
     check: str
-    part: QueryPurpose
+    purpose: QueryPurpose
     query: str
     window: Window
     step_seconds: float = 0.0

@@ -26,40 +26,40 @@ class QueryCheck:
     """What a query answered at each look. `failure`: why it did not, at the last one."""
 
     def __init__(self, check: Check, context: AnalysisContext) -> None:
-        self.check, self.ground = check, context
+        self.check, self.context = check, context
         self.failure: QueryFailure | None = None
         self.candidate: list[float] = []
         self.baseline: list[float] = []
-        self.queries: tuple[str, ...] = ()
+        self.query_texts: tuple[str, ...] = ()
 
     def window(self, now: Time) -> Window:
         """What `$window` is: the time since the release is routed, within bounds."""
-        seconds = min(max(now - self.ground.origin, MIN_WINDOW_SECONDS), MAX_WINDOW_SECONDS)
+        seconds = min(max(now - self.context.origin, MIN_WINDOW_SECONDS), MAX_WINDOW_SECONDS)
         return Window(now - seconds, now)
 
-    def questions(self, now: Time) -> tuple[Query, ...]:
+    def queries(self, now: Time) -> tuple[Query, ...]:
         """About the new release."""
-        return (value_query(self.check, QueryPurpose.CANDIDATE, self.ground.rollout, self.ground.new, self.window(now)),)
+        return (value_query(self.check, QueryPurpose.CANDIDATE, self.context.rollout, self.context.new, self.window(now)),)
 
-    def take(self, measurement: Measurement, answers: Iterable[tuple[Query, QueryResult]]) -> None:
+    def add(self, measurement: Measurement, answers: Iterable[tuple[Query, QueryResult]]) -> None:
         """Take in the answers to this check's questions."""
-        self.failure, result, self.queries = None, dict[QueryPurpose, float](), ()
+        self.failure, result, self.query_texts = None, dict[QueryPurpose, float](), ()
         for query, answer in answers:
-            if query.part is QueryPurpose.HISTORY:
-                self._recall(answer)
+            if query.purpose is QueryPurpose.HISTORY:
+                self._add_history(answer)
                 continue
-            self.queries = (*self.queries, query.query)
+            self.query_texts = (*self.query_texts, query.query)
             number = single_value(answer)
             if isinstance(number, QueryFailure):
                 self.failure = self.failure or number
             else:
-                result[query.part] = number
-        self.seen(result.get(QueryPurpose.CANDIDATE, math.nan), result.get(QueryPurpose.BASELINE, math.nan))
+                result[query.purpose] = number
+        self.add_values(result.get(QueryPurpose.CANDIDATE, math.nan), result.get(QueryPurpose.BASELINE, math.nan))
 
-    def _recall(self, answer: QueryResult) -> None:
+    def _add_history(self, answer: QueryResult) -> None:
         """What the history says."""
 
-    def seen(self, candidate: float, baseline: float) -> None:
+    def add_values(self, candidate: float, baseline: float) -> None:
         """Both values of a look; NaN where there is none."""
         self.candidate.append(candidate)
         self.baseline.append(baseline)
@@ -81,14 +81,14 @@ def single_value(answer: QueryResult) -> float | QueryFailure:
 class LimitCheck(QueryCheck):
     """`max`, `min`: beyond it in a number of looks in a row, the release fails. Looks without a value do not count."""
 
-    run = 0  # how many of the last looks in a row were beyond
+    violations = 0  # how many of the last looks in a row were beyond
 
-    def seen(self, candidate: float, baseline: float) -> None:
-        super().seen(candidate, baseline)
+    def add_values(self, candidate: float, baseline: float) -> None:
+        super().add_values(candidate, baseline)
         if math.isfinite(candidate):
-            self.run = self.run + 1 if self.beyond(candidate) else 0
+            self.violations = self.violations + 1 if self.violates(candidate) else 0
 
-    def beyond(self, number: float) -> bool:
+    def violates(self, number: float) -> bool:
         """Whether a value is on the wrong side."""
         check = self.check
         return (check.maximum is not None and number > check.maximum) or (
@@ -96,51 +96,51 @@ class LimitCheck(QueryCheck):
         )
 
     @property
-    def failed(self) -> bool:
+    def has_failed(self) -> bool:
         """Whether it was so often enough."""
-        return self.run >= self.check.least
+        return self.violations >= self.check.min_samples
 
 
 class ComparedQueryCheck(QueryCheck):
     """Old against new."""
 
-    recalled = False
-    _past: Array = np.full((1, 1), np.nan)
-    _levels: GaugeComparison | None = None
+    has_history = False
+    _history: Array = np.full((1, 1), np.nan)
+    _comparison: GaugeComparison | None = None
 
-    def questions(self, now: Time) -> tuple[Query, ...]:
-        context, window = self.ground, self.window(now)
+    def queries(self, now: Time) -> tuple[Query, ...]:
+        context, window = self.context, self.window(now)
         asked = [
-            *super().questions(now),
+            *super().queries(now),
             value_query(self.check, QueryPurpose.BASELINE, context.rollout, context.old, window),
         ]
-        if not self.recalled:
+        if not self.has_history:
             query = fill_query(self.check.query, context.rollout, context.old, Window(0.0, BLOCK_SECONDS))
             span = Window(context.origin - HISTORY_SECONDS, context.origin)
             asked.append(Query(self.check.name, QueryPurpose.HISTORY, query, span, BLOCK_SECONDS))
         return tuple(asked)
 
-    def _recall(self, answer: QueryResult) -> None:
+    def _add_history(self, answer: QueryResult) -> None:
         if isinstance(answer, QueryFailure):
             return
-        self.recalled = True
+        self.has_history = True
         if len(answer) == 1:
-            self._past = _block_values(answer)
+            self._history = _block_values(answer)
 
-    def seen(self, candidate: float, baseline: float) -> None:
-        super().seen(candidate, baseline)
-        if self._levels is None and self.recalled:
-            options, interval = self.ground.options, self.ground.rollout.policy.look_seconds
+    def add_values(self, candidate: float, baseline: float) -> None:
+        super().add_values(candidate, baseline)
+        if self._comparison is None and self.has_history:
+            options, interval = self.context.parameters, self.context.rollout.policy.interval_seconds
             worse = 1.0 if self.check.direction is Direction.LOWER else -1.0
-            luck = float(stdtrit(options.host_weight, 1 - options.host_luck))
+            luck = float(stdtrit(options.host_weight, 1 - options.host_chance))
             margin = self.check.margin or 0.0
-            self._levels = GaugeComparison(interval, margin, worse, luck, estimate_noise(self._past))
-        if self._levels is not None:
-            self._levels.advance(np.array([candidate]), np.array([baseline]))
+            self._comparison = GaugeComparison(interval, margin, worse, luck, estimate_noise(self._history))
+        if self._comparison is not None:
+            self._comparison.advance(np.array([candidate]), np.array([baseline]))
 
     def evalue(self) -> Array:
         """[1]."""
-        return np.ones(1) if self._levels is None else self._levels.evalue()
+        return np.ones(1) if self._comparison is None else self._comparison.evalue()
 
 
 def _block_values(answer: Sequence[Series]) -> Array:

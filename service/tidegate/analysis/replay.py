@@ -51,8 +51,8 @@ def _probability(value: object) -> float:
 #: Of a check: `margin` (all checks) or `errors.margin` (one).
 CHECK_SETTINGS: Mapping[str, tuple[str, Parser]] = {
     "margin": ("margin", _share),
-    "min_requests": ("least", _count),
-    "min_samples": ("least", _count),
+    "min_requests": ("min_samples", _count),
+    "min_samples": ("min_samples", _count),
     "max": ("maximum", _number),
     "min": ("minimum", _number),
     "direction": ("direction", one_of(Direction, Direction)),
@@ -77,9 +77,11 @@ def replay(rollout: Rollout, measurements: Sequence[Measurement]) -> list[Verdic
     analyses: dict[bool, CanaryAnalysis] = {}
     verdicts = []
     for measurement in measurements:
-        if measurement.unseen not in analyses:
-            analyses[measurement.unseen] = CanaryAnalysis(rollout, measurement.shifted, unseen=measurement.unseen)
-        verdicts.append(analyses[measurement.unseen].take(measurement))
+        if measurement.is_preview not in analyses:
+            analyses[measurement.is_preview] = CanaryAnalysis(
+                rollout, measurement.traffic_shifted_at, is_preview=measurement.is_preview
+            )
+        verdicts.append(analyses[measurement.is_preview].add(measurement))
     return verdicts
 
 

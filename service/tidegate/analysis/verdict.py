@@ -37,12 +37,13 @@ class Reason(StrEnum):
 class Finding:
     """The answer of one check, with its evidence.
 
-    `baseline` and `candidate` are the compared values in the check's own unit (a ratio in [0, 1] for errors, the share
-    of requests slower than a bound for latency); `limit` is the value that the candidate had to stay on the good side of;
-    the counts are requests or samples; None means unknown. `ratio` is candidate over baseline, between `ratio_low` and
-    `ratio_high` (0.95, at any time). `evidence` is the share that the check adds to the rollout's evidence. `blame`: which
-    part of the evidence condemned it. `certified`: whether harm is ruled out; `visible` the smallest ratio that these data
-    would have shown, None where they would have shown none. A `shadow` check is measured and decides nothing.
+    `baseline` and `candidate` are the compared values in the check's own unit (a ratio in [0, 1] for errors, the share of
+    requests slower than a bound for latency); `limit` is the value that the candidate had to stay on the good side of; the
+    counts are requests or samples; None means unknown. `ratio` is candidate over baseline, between `ratio_low` and
+    `ratio_high` (0.95, at any time). `evidence` is the share that the check adds to the rollout's evidence. `blamed_part`:
+    which part of the evidence condemned it. `harm_ruled_out`: whether harm is ruled out; `min_detectable_ratio` the
+    smallest ratio that these data would have shown, None where they would have shown none. A `shadow` check is measured and
+    decides nothing.
     """
 
     check: str
@@ -61,9 +62,9 @@ class Finding:
     ratio_low: float | None = None
     ratio_high: float | None = None
     evidence: float | None = None
-    blame: str = ""
-    certified: bool | None = None
-    visible: float | None = None
+    blamed_part: str = ""
+    harm_ruled_out: bool | None = None
+    min_detectable_ratio: float | None = None
     shadow: bool = False
 
 
@@ -72,8 +73,8 @@ class Verdict:
     """The answer of all checks of one step.
 
     `final` tells the verdict at the end of the bake from an early look, of which only a FAIL counts. `evidence` is the
-    e-value of the whole rollout so far: the rollout fails when it reaches `needed`, which it first did at `crossed`;
-    `course` is how it went, as (time, evidence), thinned out.
+    e-value of the whole rollout so far: the rollout fails when it reaches `threshold`, which it first did at
+    `threshold_reached_at`; `evidence_history` is how it went, as (time, evidence), thinned out.
     """
 
     outcome: Outcome
@@ -83,6 +84,6 @@ class Verdict:
     message: str
     final: bool
     evidence: float | None = None
-    needed: float | None = None
-    course: tuple[tuple[Time, float], ...] = ()
-    crossed: Time | None = None
+    threshold: float | None = None
+    evidence_history: tuple[tuple[Time, float], ...] = ()
+    threshold_reached_at: Time | None = None

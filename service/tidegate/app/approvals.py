@@ -21,19 +21,19 @@ def needed_answer(rollout: Rollout) -> Answer | None:
     verdict = rollout.verdict
     if rollout.failed_verdict:
         return "decision" if rollout.policy.failure_action is FailureAction.PAUSE else None
-    if rollout.step.gate.judged and verdict is not None and verdict.outcome is Outcome.INCONCLUSIVE and verdict.final:
+    if rollout.step.gate.analyzed and verdict is not None and verdict.outcome is Outcome.INCONCLUSIVE and verdict.final:
         return "decision"
     states = {task.name: task.state for task in rollout.tasks}
     if any(states.get(name) is TaskState.UNKNOWN for name in rollout.step.gate.tasks):
         return "decision"
-    return "approval" if rollout.step.gate.hold else None
+    return "approval" if rollout.step.gate.approval else None
 
 
 def awaited_answer(rollout: Rollout, signals: Sequence[Signal]) -> Answer | None:
     """What a person is waited for now. None while nobody is: not waiting, enough have approved, or the analysis is
     skipped."""
     skipped = any(signal.kind is SignalKind.FORCE for signal in signals)
-    if rollout.phase is not Phase.RUNNING or rollout.held is None or skipped:
+    if rollout.phase is not Phase.RUNNING or rollout.approval_since is None or skipped:
         return None
     return None if deciding_approval(rollout, signals) is not None else needed_answer(rollout)
 
@@ -45,7 +45,7 @@ def require_approvable(context: AppContext, rollout: Rollout, signals: Sequence[
     before = deciding_approval(rollout, signals)
     if before is not None:
         raise IllegalMove(f"{place} of rollout {rollout.id} was approved already, by {before.by}")
-    if needed_answer(rollout) is None and not rollout.step.gate.keeps:  # there it ends the keeping of the old release
+    if needed_answer(rollout) is None and not rollout.step.gate.keeps_old:  # there it ends the keeping of the old release
         raise IllegalMove(f"nothing waits for approval: {place} of rollout {rollout.id} goes on by itself{_later(rollout)}")
     require_approver(context, rollout, signals, by)
 
@@ -53,7 +53,7 @@ def require_approvable(context: AppContext, rollout: Rollout, signals: Sequence[
 def require_approvable_in_full(context: AppContext, rollout: Rollout, signals: Sequence[Signal], by: str) -> None:
     """Raises `IllegalMove` when neither the present nor any later step asks a person."""
     _require_running(rollout)
-    if needed_answer(rollout) is None and not any(step.gate.hold for step in rollout.plan[rollout.cursor :]):
+    if needed_answer(rollout) is None and not any(step.gate.approval for step in rollout.plan[rollout.cursor :]):
         raise IllegalMove(f"nothing waits for approval: rollout {rollout.id} has no hold any more and goes on by itself")
     require_approver(context, rollout, signals, by)
 
@@ -64,7 +64,7 @@ def _require_running(rollout: Rollout) -> None:
 
 
 def _later(rollout: Rollout) -> str:
-    later = [number for number in range(rollout.cursor + 1, len(rollout.plan)) if rollout.plan[number].gate.hold]
+    later = [number for number in range(rollout.cursor + 1, len(rollout.plan)) if rollout.plan[number].gate.approval]
     return f"; the next hold is after step {later[0] + 1}" if later else ", and no hold follows"
 
 
@@ -91,7 +91,7 @@ def require_group_approver(context: AppContext, rollout: Rollout, by: str, requi
     if not rollout.group:
         return
     for peer in context.store.peers(rollout.id, rollout.group):
-        same_point = peer.phase is Phase.RUNNING and peer.step.gate.together == rollout.step.gate.together != 0
+        same_point = peer.phase is Phase.RUNNING and peer.step.gate.group_point == rollout.step.gate.group_point != 0
         signals = context.store.load(peer.id)[1] if same_point else ()
         if same_point and not any(approval.by == by for approval in given_approvals(peer, signals)):
             require_scope(peer.service)

@@ -45,7 +45,7 @@ def validate_service(context: AppContext, service: Service) -> Service:
         raise InvalidSpec([Problem(f"services.{service.name}.x-tidegate.checks", text)])
     _validate_approval(context, service)
     settings = context.settings.environments.get(service.environment)
-    beyond = [] if settings is None or settings.allow is None else find_denied(service, settings.allow.allowed)
+    beyond = [] if settings is None or settings.allow is None else find_denied(service, settings.allow.host_access)
     if beyond:
         raise InvalidSpec(beyond)
     return service
@@ -203,10 +203,10 @@ def _new_rollout(
 
 def require_deployable(context: AppContext, environment: str, image: str, service: str) -> None:
     """Raises `Frozen`, or `Quarantined` for an image named by its digest: a tag is resolved later, and refused then."""
-    freeze = context.store.frozen(environment)
+    freeze = context.store.get_freeze(environment)
     if freeze is not None:
         raise Frozen(f"{freeze.message}; wait until it is lifted, or deploy by force")
-    row = context.store.quarantined(service, image)
+    row = context.store.find_quarantined(service, image)
     if row is not None:
         text = f"{image} is in quarantine: it was turned back as {row.release.id}; deploy another one, or this one by force"
         raise Quarantined(text)

@@ -17,7 +17,7 @@ def other_services(
     context: AppContext, service: Service, compose: str | None, variables: dict[str, str], files: dict[str, bytes]
 ) -> Sequence[Service]:
     """The other services of the Compose file that are in the group of this one. Raises `InvalidSpec`."""
-    if not service.together:
+    if not service.in_group:
         return ()
     path = f"services.{service.name}.x-tidegate.group"
     if compose is None:

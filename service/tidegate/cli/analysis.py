@@ -59,8 +59,8 @@ def replay(
             {
                 "rollout": analyzed.id,
                 "measurements": len(measurements),
-                "recorded": None if not recorded else VerdictView.of(recorded[-1]).model_dump(mode="json"),
-                "replayed": VerdictView.of(decisive).model_dump(mode="json"),
+                "recorded": None if not recorded else VerdictView.model_validate(recorded[-1]).model_dump(mode="json"),
+                "replayed": VerdictView.model_validate(decisive).model_dump(mode="json"),
                 "evidence_history": [
                     {"at": verdict.at, "outcome": verdict.outcome, "evidence": verdict.evidence} for verdict in verdicts
                 ],
@@ -114,7 +114,7 @@ def _evidence_table(verdicts: Sequence[Verdict]) -> Table:
     start = verdicts[0].at
     for verdict in _thinned(verdicts):
         evidence = "–" if verdict.evidence is None else f"{verdict.evidence:.3g}"
-        threshold = "–" if verdict.needed is None else f"{verdict.needed:.3g}"
+        threshold = "–" if verdict.threshold is None else f"{verdict.threshold:.3g}"
         row = (f"{verdict.at - start:.0f}", verdict.outcome.value, evidence, threshold)
         table.add_row(*(rich_safe(cell) for cell in row), style=STYLES[verdict.outcome.value])
     return table
@@ -150,7 +150,7 @@ def simulate(
 
     context: Context = ctx.obj
     run_options = compare.RunOptions(
-        replicates, jobs, sizes=frozenset(size or ()), scenarios=frozenset(scenario or ()), rivals=rivals
+        replicates, jobs, sizes=frozenset(size or ()), scenarios=frozenset(scenario or ()), other_methods=rivals
     )
     result = compare.compare(grids.load_grid(grid), run_options, lambda text: context.err.print(text, style="dim"))
     if context.as_json(output):

@@ -61,7 +61,7 @@ def serve_metrics(wiring: wires.Wiring) -> Iterator[None]:
         return
     host, _, port = listen.rpartition(":")
     try:
-        http, thread = start_http_server(int(port), host, wiring.meter.registry)
+        http, thread = start_http_server(int(port), host, wiring.engine_metrics.registry)
     except OSError as error:
         raise Refused(
             f"Cannot serve metrics on {listen}: {error}. Free the address, or change `engine.metrics_listen`."
@@ -102,7 +102,7 @@ def run_checks(wiring: wires.Wiring) -> Iterator[tuple[str, tuple[Diagnosis, ...
         yield "server", (check_engines(wiring),)
     for name, parts in wiring.environments.items():
         yield name, (check_host_access(wiring, name), *parts.platform.check())
-        yield name, (*([wiring.chosen[name]] if name in wiring.chosen else []), *parts.router.check())
+        yield name, (*([wiring.detected_routers[name]] if name in wiring.detected_routers else []), *parts.router.check())
         if parts.metrics is None:
             yield name, (Diagnosis("metrics", True, "not configured; services with checks are refused"),)
         else:

@@ -1,4 +1,4 @@
-"""The `checks` of a service. Pure."""
+"""Reading the `checks` of a service. Pure."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ BUILT_IN_CHECKS = (CheckKind.ERRORS, CheckKind.LATENCY, CheckKind.MEMORY)
 RELEASE = "$release"
 MEMORY = 'process_resident_memory_bytes{service="$service"}'
 LIST = list_of("a list, such as [{errors: {margin: 0.5%}}]")
-DEFAULT_MARGIN = 0.10  # of a compared query
+DEFAULT_MARGIN = 0.10  # for a compared query, as a ratio
 
 
 def read_checks(own: Reader) -> tuple[Check, ...]:
-    """Every check of the list; their names must differ."""
+    """All checks of the list. Their names must be unique."""
     checks = tuple(_read_check(own, index, entry) for index, entry in enumerate(own.take("checks", LIST, list[object]())))
     names = [check.name for check in checks]
     for name in sorted({name for name in names if names.count(name) > 1}):
-        own.complain("checks", f"two checks are named {name}: give one of them another name")
+        own.complain("checks", f"duplicate name {name}; rename one of the checks")
     return checks
 
 
@@ -33,7 +33,7 @@ def _read_check(own: Reader, index: int, entry: object) -> Check:
     if kind is None:
         return _read_query(reader)
     inner = reader.inner(kind.value)
-    inner.refuse({"quantile": "all of the distribution is compared, at the bounds that requests exceeded before"})
+    inner.refuse({"quantile": "the whole distribution is compared, at the bounds that requests exceeded before"})
     check = {CheckKind.ERRORS: _read_errors, CheckKind.LATENCY: _read_latency, CheckKind.MEMORY: _read_memory}[kind](inner)
     inner.finish()
     reader.finish()
@@ -41,50 +41,50 @@ def _read_check(own: Reader, index: int, entry: object) -> Check:
 
 
 def _read_errors(own: Reader) -> Check:
-    """The share of failed requests."""
+    """The error-rate check."""
     margin, min_requests = own.take("margin", parse_share, None), own.take("min_requests", integer(1), 50)
     return Check(
-        own.take("name", _name, "errors"), CheckKind.ERRORS, margin=margin, least=min_requests, **_common_options(own)
+        own.take("name", _name, "errors"), CheckKind.ERRORS, margin=margin, min_samples=min_requests, **_common_options(own)
     )
 
 
 def _read_latency(own: Reader) -> Check:
-    """Response times, from the proxy's log or the application's own histogram."""
+    """The latency check, on the proxy's log or the application's histogram."""
     margin, min_requests = own.take("margin", parse_share, None), own.take("min_requests", integer(1), 50)
     return Check(
         own.take("name", _name, "latency"),
         CheckKind.LATENCY,
         query=own.take("histogram", _buckets, ""),
         margin=margin,
-        least=min_requests,
+        min_samples=min_requests,
         **_common_options(own),
     )
 
 
 def _read_memory(own: Reader) -> Check:
-    """A gauge of each instance, and its limit in the gauge's own unit."""
+    """The memory check: a gauge of each instance, with a limit in the gauge's unit."""
     check = Check(
         own.take("name", _name, "memory"),
         CheckKind.MEMORY,
         query=own.take("query", _selector, MEMORY),
         maximum=own.take("limit", parse_size, None),
-        least=1,
+        min_samples=1,
         **_common_options(own),
     )
     if check.maximum is None and "limit" not in own:
-        own.complain("limit", "is needed: what an instance may use, such as 256M")
+        own.complain("limit", "is required: how much an instance may use, such as 256M")
     return check
 
 
 def _common_options(own: Reader) -> dict[str, Any]:
-    """What every check can have."""
+    """The options that every check has."""
     return {"critical": own.take("critical", boolean, True), "shadow": own.take("shadow", boolean, False)}
 
 
 def _selector(value: object) -> str:
     selector = text(value)
     if not promql.is_selector(selector):
-        raise ValueError('a metric with matchers and nothing else, such as process_resident_memory_bytes{job="shop"}')
+        raise ValueError('a metric with matchers only, such as process_resident_memory_bytes{job="shop"}')
     return selector
 
 
@@ -96,7 +96,7 @@ def _buckets(value: object) -> str:
 
 
 def _read_query(reader: Reader) -> Check:
-    """The user's own PromQL: compared by release, or held against a limit."""
+    """A PromQL query: compared between releases, or checked against a limit."""
     check = Check(
         name=reader.take("name", _name, ""),
         kind=CheckKind.QUERY,
@@ -105,7 +105,7 @@ def _read_query(reader: Reader) -> Check:
         margin=reader.take("margin", parse_share, DEFAULT_MARGIN),
         maximum=reader.take("max", _number, None),
         minimum=reader.take("min", _number, None),
-        least=reader.take("min_samples", integer(1), 3),
+        min_samples=reader.take("min_samples", integer(1), 3),
         weight=reader.take("weight", _weight, 1.0),
         **_common_options(reader),
     )
@@ -113,9 +113,9 @@ def _read_query(reader: Reader) -> Check:
     for key in ("name", "query"):
         if key not in reader:
             known = ", ".join(kind.value for kind in BUILT_IN_CHECKS)
-            reader.complain(key, f"is needed for a check of your own; ready-made are: {known}")
+            reader.complain(key, f"is required for a query check; built-in checks are: {known}")
     if check.query and not check.is_limit and RELEASE not in check.query and "${release}" not in check.query:
-        reader.complain("query", f"must contain {RELEASE}, so that it can be asked for both releases; or give max or min")
+        reader.complain("query", f"must contain {RELEASE} to be compared between releases; or set max or min")
     return check
 
 

@@ -1,4 +1,4 @@
-"""How a service's containers are run: all of Compose's keys that an engine can honour. Pure."""
+"""Reading the Compose keys that define a service's containers. Pure."""
 
 from __future__ import annotations
 
@@ -52,43 +52,43 @@ def read_container(
         stdin_open=root.take("stdin_open", boolean, False),
     )
     report_mount_conflicts(root, container.files, mounts.targets, container.read_only)
-    reservations.refuse({"cpus": "an engine reserves none: cpu_shares can be honoured", "devices": "not offered"})
-    reservations.refuse({"generic_resources": "Swarm's"})
+    reservations.refuse({"cpus": "Docker cannot reserve CPUs; use cpu_shares", "devices": "not offered"})
+    reservations.refuse({"generic_resources": "only for Swarm"})
     for reader in (limits, reservations, resources):
         reader.finish()
     return container
 
 
 def _either(root: Reader, key: str, inner: Reader, its_key: str, read: Callable[[object], Any], otherwise: Any) -> Any:
-    """A limit that Compose has two words for; where both are given they must say the same."""
+    """A limit with two Compose keys; if both are given, they must be equal."""
     old, new = root.take(key, read, otherwise), inner.take(its_key, read, otherwise)
     if key in root and its_key in inner and old != new:
-        root.complain(key, f"says something else than {inner.at(its_key)}: leave one of them out")
+        root.complain(key, f"differs from {inner.at(its_key)}; remove one of them")
     return new or old
 
 
-# -- what is run ----------------------------------------------------------------------------------------------------------
+# -- command --------------------------------------------------------------------------------------------------------------
 
 
 def _command(root: Reader) -> tuple[tuple[str, ...] | None, tuple[str, ...] | None]:
-    """`command` and `entrypoint`: null is the image's own, empty is none.
+    """`command` and `entrypoint`: null means the image's, empty means none.
 
-    An engine takes an empty command for the image's own as long as the image's entrypoint stands.
+    Docker takes an empty command as the image's command unless there is an entrypoint.
     """
     command, entrypoint = (
         root.take("command", compose_reader.command, None),
         root.take("entrypoint", compose_reader.command, None),
     )
     if command == () and entrypoint is None:
-        root.complain("command", "an engine runs the image's own where it is empty: leave it out, or give an entrypoint")
+        root.complain("command", "Docker runs the image's command if it is empty; remove it, or set an entrypoint")
     if entrypoint == () and not command:
-        root.complain("entrypoint", "is empty, so a command is needed")
+        root.complain("entrypoint", "is empty, so a command is required")
     return command, entrypoint
 
 
 def _port(root: Reader) -> int:
     if "expose" not in root:
-        root.complain("expose", 'is needed: the one port that takes traffic, such as ["8080"]')
+        root.complain("expose", 'is required: the port that takes traffic, such as ["8080"]')
     return root.take("expose", _one_port, 0)
 
 
@@ -116,7 +116,7 @@ def _health(reader: Reader) -> Health:
         timeout_seconds=reader.take("timeout", parse_duration, 2.0),
     )
     if reader.values and "path" not in reader:
-        reader.complain("path", "is needed, such as /health")
+        reader.complain("path", "is required, such as /health")
     reader.finish()
     return health
 
@@ -137,10 +137,10 @@ def _healthcheck(reader: Reader) -> HealthCommand | None:
         retries=reader.take("retries", integer(1, 1000), 3),
         start_period_seconds=reader.take("start_period", parse_duration, 0.0),
     )
-    reader.refuse({"start_interval": "needs Docker 25: x-tidegate.health is asked often while an instance starts"})
+    reader.refuse({"start_interval": "needs Docker 25; x-tidegate.health is polled often while an instance starts"})
     reader.finish()
     if not disabled and not test:
-        reader.complain("test", "is needed")
+        reader.complain("test", "is required")
     return None if command.test in ((), ("NONE",)) else command
 
 
@@ -170,7 +170,7 @@ def _limits(root: Reader, limits: Reader, reservations: Reader) -> Limits:
 
 
 def _or_none(read: Callable[[object], int]) -> Callable[[object], int]:
-    """-1 is no limit."""
+    """A reader that also accepts -1, which means no limit."""
     return lambda value: -1 if value in (-1, "-1") else read(value)
 
 
@@ -277,31 +277,31 @@ def _extra_hosts(value: object) -> tuple[str, ...]:
 
 
 def _networks(root: Reader, document: ServiceDocument) -> tuple[Network, ...]:
-    """Those of the service, besides the one of the settings. Compose's own `default` is that one."""
+    """The service's networks, in addition to the one of the settings, which Compose's `default` stands for."""
     networks = root.take("networks", _by_name, dict[str, object]())
     joined: list[Network] = []
     for key, value in networks.items():
         reader = Reader(value, root.at(f"networks.{key}"), root.problems, extensible=True)
         aliases = reader.take("aliases", string_list, tuple[str, ...]())
         own_name = reader.take("use_service_name_alias", boolean, True)
-        one_each = "each instance has one of its own"
+        one_each = "each instance needs a different one"
         reader.refuse({"ipv4_address": one_each, "ipv6_address": one_each, "mac_address": one_each})
         reader.refuse(dict.fromkeys(("link_local_ips", "driver_opts", "interface_name"), "not offered"))
-        reader.refuse(dict.fromkeys(("priority", "gw_priority"), "the network of the settings is the first one"))
+        reader.refuse(dict.fromkeys(("priority", "gw_priority"), "the network of the settings is always the first"))
         reader.finish()
         if key in document.shared.get("networks", {}):
             name, _ = resource_name(document, "networks", key, root.problems)
             joined.append(Network(name, (document.service, *aliases) if own_name else aliases))
         elif key != "default":
-            reader.complain("", f"there is no {key} in the file's own networks: declare it there")
+            reader.complain("", f"no network {key} in the file's top-level networks; declare it there")
     return tuple(joined)
 
 
 def _by_name(value: object) -> dict[str, object]:
-    if isinstance(value, list) and all(isinstance(each, str) for each in value):
+    if isinstance(value, list) and all(isinstance(name, str) for name in value):
         return dict.fromkeys(value)
     if isinstance(value, Mapping):
-        return {str(name): each for name, each in value.items()}
+        return {str(name): options for name, options in value.items()}
     raise ValueError("a list of names, or a mapping of them")
 
 
@@ -310,5 +310,5 @@ def _log(reader: Reader) -> Log | None:
     options = reader.take("options", pairs, dict[str, str]())
     reader.finish()
     if options and not driver:
-        reader.complain("driver", "is needed where there are options")
+        reader.complain("driver", "is required if there are options")
     return Log(driver, options) if driver else None

@@ -1,4 +1,4 @@
-"""The parts of a Compose document that are about one service, with their variables in place. Pure."""
+"""Extraction of one service from a Compose document, with its variables replaced. Pure."""
 
 from __future__ import annotations
 
@@ -10,33 +10,34 @@ from tidegate.compose.interpolation import interpolate
 from tidegate.compose.reader import Reader, format_value
 from tidegate.errors import InvalidSpec, Problem
 
-SHARED_SECTIONS = ("volumes", "networks", "secrets", "configs")  # of what stands beside the services
+SHARED_SECTIONS = ("volumes", "networks", "secrets", "configs")  # top-level sections next to `services`
 PROJECT = re.compile(r"[a-z0-9][a-z0-9_-]*")
-SEND_CONFIG = "send what docker compose config prints, which is one whole file"
+SEND_CONFIG = "send the output of docker compose config, which is a single file"
 UNSUPPORTED_AT_TOP = {"include": SEND_CONFIG, "extends": SEND_CONFIG}
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceDocument:
-    """One service, what it uses of the rest, and what the rest says of the order."""
+    """One service, the shared definitions that it uses, and the dependencies of all services."""
 
     service: str
     body: object
     project: str  # the top-level `name`, or empty
-    shared: Mapping[str, Mapping[str, object]]  # kind, name, definition; only what the service names
-    after: Mapping[str, tuple[str, ...]]  # every service of the file with the `depends_on` of each
+    shared: Mapping[str, Mapping[str, object]]  # definitions by kind and name; only those that the service uses
+    after: Mapping[str, tuple[str, ...]]  # the `depends_on` of every service of the file
 
     @property
     def as_document(self) -> dict[str, object]:
-        """As a Compose document again, without the other services."""
+        """A Compose document with only this service."""
         shared = {kind: dict(definitions) for kind, definitions in self.shared.items() if definitions}
         return {"services": {self.service: self.body}, **shared}
 
 
 def extract_service(raw: object, service: str, variables: Mapping[str, str], problems: list[Problem]) -> ServiceDocument:
-    """What is about the service. Raises `InvalidSpec` where there is none; other mistakes are added to `problems`."""
+    """The parts of the document about the service. Raises `InvalidSpec` when the document does not have the service; adds
+    other mistakes to `problems`."""
     if not isinstance(raw, Mapping) or not isinstance(raw.get("services"), Mapping):
-        raise InvalidSpec([Problem("services", "a mapping of services is needed, as in a Compose file")])
+        raise InvalidSpec([Problem("services", "a mapping of services is required, as in a Compose file")])
     services = {str(name): body for name, body in raw["services"].items()}
     if service not in services:
         known = ", ".join(services) or "none"
@@ -68,7 +69,7 @@ def _project(raw: Mapping[str, object], variables: Mapping[str, str], problems: 
 
 
 def _used_definitions(section: Reader, named: object, variables: Mapping[str, str]) -> dict[str, object]:
-    """Of the definitions of a kind those that the service names."""
+    """The definitions of one kind that the service uses."""
     wanted = set(_referenced_names(named))
     return {
         name: interpolate(definition, variables, section.problems, section.at(name))
@@ -90,7 +91,7 @@ def _referenced_names(value: object) -> Iterator[str]:
 
 
 def find_cycle(after: Mapping[str, tuple[str, ...]], start: str) -> tuple[str, ...]:
-    """The services from `start` round to itself; empty where there is no way."""
+    """A cycle of dependencies from `start` back to itself; empty when there is none."""
     came_from: dict[str, str] = {}
     waiting = [start]
     while waiting:

@@ -1,4 +1,4 @@
-"""The keys of `x-tidegate` that say by what way a new release comes: preview, weights, hooks, comparison, keeping. Pure."""
+"""Reading the `x-tidegate` keys of the deployment: preview, weights, hooks, compare, probe, keep_old, group. Pure."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tidegate.core.probes import MIN_INTERVAL_SECONDS, Probe, public_url
 from tidegate.core.routing import PREVIEW_HEADER, Preview
 from tidegate.openapi_diff.result import CompareOptions, OnBreaking
 
-MAX_WAIT_SECONDS = 86_400.0  # what `long_lived: wait` means: nothing waits for ever
+MAX_WAIT_SECONDS = 86_400.0  # the meaning of `long_lived: wait`
 
 
 def read_preview(own: Reader) -> tuple[Preview | None, float]:
-    """How the new release is reached before it takes traffic (None: not at all), and for how many seconds it is watched."""
+    """How to reach the new release before it takes traffic (None: not at all), and its bake time there in seconds."""
     reader = own.inner("preview")
     if "preview" not in own:
         return None, 0.0
@@ -31,7 +31,7 @@ def read_preview(own: Reader) -> tuple[Preview | None, float]:
 
 
 def parse_listen(value: object) -> str:
-    """An address that a proxy binds."""
+    """An address for the proxy to listen on."""
     match = re.fullmatch(r"(?:([0-9.]+|\*):)?([0-9]{1,5})", str(value)) if isinstance(value, str | int) else None
     if match and 1 <= int(match[2]) <= 65535:
         return str(value)
@@ -47,15 +47,15 @@ def _header(value: object) -> str:
 
 
 def read_keep_old(own: Reader, strategy: Strategy) -> float:
-    """Seconds for which the old colour is kept warm."""
+    """Seconds for which the old release is kept running after the switch."""
     duration = own.take("keep_old", parse_duration, 0.0)
     if duration and strategy is not Strategy.BLUE_GREEN:
-        own.complain("keep_old", "has a meaning with strategy blue_green only: there the old colour stays whole until then")
+        own.complain("keep_old", "applies only to strategy blue_green, which keeps the old release running for this time")
     return duration
 
 
 def read_weights(own: Reader) -> tuple[float, ...]:
-    """The new release's share of the requests after each of the first batches."""
+    """The new release's shares of the traffic, one for each of the first batches."""
     return own.take("weights", _shares, ())
 
 
@@ -63,17 +63,17 @@ def _shares(value: object) -> tuple[float, ...]:
     shares = tuple(parse_share(share) for share in value) if isinstance(value, list) and value else ()
     if shares and all(0 < share < 1 for share in shares) and list(shares) == sorted(shares):
         return shares
-    raise ValueError("a list of shares between 0% and 100% that do not fall, such as [5%, 25%]")
+    raise ValueError("a list of increasing shares between 0% and 100%, such as [5%, 25%]")
 
 
 def read_compare(own: Reader) -> CompareOptions | None:
-    """The comparison of the releases' OpenAPI documents."""
+    """The options of the OpenAPI comparison; None: no comparison."""
     reader = own.inner("compare")
     if "compare" not in own:
         return None
     path = reader.take("openapi", _path, "")
     if "openapi" not in reader:
-        reader.complain("openapi", "is needed: where each release serves its document, such as /openapi.json")
+        reader.complain("openapi", "is required: the path of the OpenAPI document, such as /openapi.json")
     options = CompareOptions(path, reader.take("on_breaking", one_of(OnBreaking, OnBreaking), OnBreaking.FAIL))
     reader.finish()
     return options
@@ -86,7 +86,7 @@ def _path(value: object) -> str:
 
 
 def read_probe(own: Reader, listen: str) -> Probe | None:
-    """How the service is asked from outside during a rollout; None: not at all."""
+    """The options of probing during a rollout; None: no probing."""
     reader = own.inner("probe")
     if "probe" not in own:
         return None
@@ -95,11 +95,11 @@ def read_probe(own: Reader, listen: str) -> Probe | None:
     reader.take("path", _path, "/")
     if not url:
         reader.complain(
-            "url", "is needed where the service has no `listen`: where it is asked, such as http://10.0.0.5:8001/"
+            "url", "is required if the service has no `listen`: the URL to probe, such as http://10.0.0.5:8001/"
         )
     probe = Probe(
         url=url,
-        every_seconds=reader.take("every", _probe_interval, base.every_seconds),
+        interval_seconds=reader.take("every", _probe_interval, base.interval_seconds),
         timeout_seconds=reader.take("timeout", parse_duration, base.timeout_seconds),
         slow_seconds=reader.take("slow", parse_duration, base.slow_seconds),
         header=reader.take("header", _token, ""),
@@ -128,35 +128,35 @@ def _token(value: object) -> str:
 
 
 def read_long_lived(own: Reader) -> float | None:
-    """Seconds for which long-lived connections are waited for; None: as long as any request."""
+    """How long to wait for long-lived connections, in seconds; None: as long as for requests."""
     if isinstance(own.values.get("long_lived"), str):
         return own.take("long_lived", one_of(lambda _: MAX_WAIT_SECONDS, ["wait"]), None)
     reader = own.inner("long_lived")
     duration: float | None = reader.take("close_after", parse_duration, None)
     if "long_lived" in own and "close_after" not in reader:
-        reader.complain("close_after", "is needed, such as 10m; or write `long_lived: wait`")
+        reader.complain("close_after", "is required, such as 10m; or write `long_lived: wait`")
     reader.finish()
     return duration
 
 
 def read_group(own: Reader) -> bool:
-    """Whether it is rolled out as one with the others of its file that say so."""
+    """Whether the service is rolled out in one group with the other services of its file that set `group`."""
     return own.take("group", boolean, False)
 
 
 def group_members(document: object, service: str) -> tuple[str, ...]:
-    """The other services of the document that are rolled out together."""
+    """The other services of the document that are in the group."""
     return tuple(name for name in _services(document) if name != service and is_in_group(document, name))
 
 
 def is_in_group(document: object, service: str) -> bool:
-    """Whether the service of the document says so."""
+    """Whether the service of the document sets `group`."""
     body = _services(document).get(service)
     own = body.get("x-tidegate") if isinstance(body, Mapping) else None
     try:
         return isinstance(own, Mapping) and boolean(own.get("group"))
     except ValueError:
-        return False  # told with the mistakes of that service
+        return False  # reported with the mistakes of that service
 
 
 def _services(document: object) -> Mapping[str, object]:
@@ -165,7 +165,7 @@ def _services(document: object) -> Mapping[str, object]:
 
 
 def read_hooks(own: Reader) -> Mapping[str, Hook]:
-    """Every hook by its name."""
+    """The hooks, by name."""
     reader = own.inner("hooks")
     result = {name: _hook(reader, name) for name in HOOKS if name in reader}
     for name in HOOKS:
@@ -175,17 +175,17 @@ def read_hooks(own: Reader) -> Mapping[str, Hook]:
 
 
 def _hook(hooks: Reader, name: str) -> Hook:
-    """A command alone, or a mapping."""
+    """One hook: a command, or a mapping of options."""
     if not isinstance(hooks.values[name], Mapping):
         return Hook(hooks.take(name, _command, ()))
     reader = hooks.inner(name)
     if "command" not in reader:
-        reader.complain("command", "is needed: text, or a list of words")
+        reader.complain("command", "is required: text, or a list of words")
     base = Hook(())
     hook = Hook(
         command=reader.take("command", _command, ()),
         entrypoint=reader.take("entrypoint", compose_reader.command, None),
-        side=reader.take("release", one_of(ReleaseRole, ReleaseRole), base.side),
+        release=reader.take("release", one_of(ReleaseRole, ReleaseRole), base.release),
         image=reader.take("image", image, ""),
         environment=reader.take("environment", pairs, {}, secret=True),
         timeout_seconds=reader.take("timeout", parse_duration, base.timeout_seconds),

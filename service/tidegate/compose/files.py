@@ -1,6 +1,6 @@
-"""What a service takes from files beside its Compose file: `env_file`, `secrets`, `configs`. Pure: their content is given.
+"""Reading `env_file`, `secrets` and `configs`, which refer to files next to the Compose file. Pure: the contents are given.
 
-Values of env files and contents of secrets are told to nobody: no message here has one in it.
+No message contains a value of an env file or the contents of a secret.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ MAX_FILES = 50  # of one service
 MAX_FILE_BYTES = 512 * 1024
 ENTRIES = list_of("a list of names, or of objects with a source")
 SECRETS = "/run/secrets"
-HIDDEN_FOLDERS = ("/proc", "/sys", "/dev")  # the engine mounts these itself
+HIDDEN_FOLDERS = ("/proc", "/sys", "/dev")  # mounted by Docker
 ENGINE_FILES = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
 VARIABLE = re.compile(r"[A-Za-z_][\w.\-\[\]]*", re.ASCII)
-EXTERNAL = "Tidegate keeps no store of its own to take it from: give its content with file: or environment:"
+EXTERNAL = "Tidegate has no secret store; set file: or environment: instead"
 
 
 @dataclass(frozen=True, slots=True)
 class EnvVariable:
-    """One variable of an env file. `value` is None for a name alone; `literal`: nothing is replaced in it."""
+    """One variable of an env file. `value` is None for a name alone; a `literal` value is not interpolated."""
 
     number: int
     name: str
@@ -38,11 +38,11 @@ class EnvVariable:
     literal: bool = False
 
 
-EnvReader = Callable[[str], Iterable[EnvVariable]]  # raises `ValueError` with what is wrong, without showing any value
+EnvReader = Callable[[str], Iterable[EnvVariable]]  # raises `ValueError` with a message that contains no value
 
 
 def parse_raw_env(text: str) -> Iterable[EnvVariable]:
-    """`format: raw`: NAME=VALUE, and what follows the sign is the value as it stands."""
+    """The variables of an env file with `format: raw`: everything after the first `=` is the value."""
     for number, line in enumerate(text.removeprefix("\ufeff").splitlines(), 1):
         if line.strip() and not line.lstrip().startswith("#"):
             name, equals, value = line.lstrip().partition("=")
@@ -51,7 +51,7 @@ def parse_raw_env(text: str) -> Iterable[EnvVariable]:
 
 @dataclass(frozen=True, slots=True)
 class ComposeFiles:
-    """The files that came with the document, and who reads an env file."""
+    """The files sent with the document, and the parser of env files."""
 
     contents: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     dotenv: EnvReader = parse_raw_env
@@ -59,23 +59,23 @@ class ComposeFiles:
 
 @dataclass(frozen=True, slots=True)
 class ReferencedFile:
-    """A file that the document names."""
+    """A file that the document refers to."""
 
     name: str
     required: bool = True
 
 
 def relative_name(value: object) -> str:
-    """A name inside the Compose file's folder, `./a/../b` as `b`. Raises `ValueError`."""
+    """A normalised name inside the Compose file's folder: `./a/../b` becomes `b`. Raises `ValueError`."""
     if isinstance(value, str) and re.fullmatch(r"[^\x00-\x1f\x7f\\]{1,255}", value) and value[0] not in "/~":
         normalised = posixpath.normpath(value)
         if normalised not in (".", "..") and not normalised.startswith("../"):
             return normalised
-    raise ValueError("the relative name of a file in the Compose file's folder or below")
+    raise ValueError("the relative path of a file in the Compose file's folder or below")
 
 
 def referenced_files(raw: object, service: str, variables: Mapping[str, str]) -> tuple[ReferencedFile, ...]:
-    """The files that the service needs, for who is to send them. Mistakes are left to `spec.parse`."""
+    """The files that the client must send with the document. Mistakes are reported by `parse_service`."""
     problems: list[Problem] = []
     try:
         document = extract_service(raw, service, variables, problems)
@@ -95,7 +95,8 @@ def referenced_files(raw: object, service: str, variables: Mapping[str, str]) ->
 
 
 def read_environment(root: Reader, variables: Mapping[str, str], files: ComposeFiles) -> dict[str, str]:
-    """`environment` over `env_file`; of those the later over the earlier. A name alone takes the variable of that name."""
+    """The variables of `environment` and `env_file`. The former override the latter; later files override earlier ones. A
+    name without a value takes the variable of that name."""
     values: dict[str, str] = {}
     own = root.take("environment", named_values, dict[str, str | None](), secret=True)
     own_values = {name: variables.get(name) if value is None else value for name, value in own.items()}
@@ -112,20 +113,20 @@ def read_environment(root: Reader, variables: Mapping[str, str], files: ComposeF
         if own_values[name] is None:
             values.pop(name, None)
     if any("\0" in name + value for name, value in values.items()):
-        root.complain("environment", "no name and no value may have a NUL in it")
+        root.complain("environment", "names and values must not contain NUL characters")
     return values
 
 
 def _read_env(text: str, read: EnvReader, first: Mapping[str, str], values: dict[str, str]) -> str:
-    """Add the variables of one file to `found`; what is wrong with it, without showing any value.
+    """Add the variables of one file to `values`. Returns an error message that contains no value, or an empty string.
 
-    A variable in a value is looked for in `first`, then in what was found so far.
+    A variable in a value is looked up in `first`, then in `values`.
     """
     wrong: list[str] = []
     try:
         for line in read(text):
             if not VARIABLE.fullmatch(line.name):
-                return f"line {line.number}: NAME=VALUE is needed, the name of letters, digits and _"
+                return f"line {line.number}: expected NAME=VALUE, with a name of letters, digits and _"
             value = first.get(line.name) if line.value is None else line.value
             if line.value is not None and not line.literal:
                 value = interpolate_text(line.value, ChainMap(first, values), wrong.append, lambda *_: UNSET_HINT)  # type: ignore[arg-type]
@@ -138,11 +139,11 @@ def _read_env(text: str, read: EnvReader, first: Mapping[str, str], values: dict
     return ""
 
 
-UNSET_HINT = "a variable in its value is not set: write $$ for the character, or put the value between single quotes"
+UNSET_HINT = "a variable in its value is not set; write $$ for a literal dollar sign, or put the value in single quotes"
 
 
 def _env_files(root: Reader) -> Iterator[tuple[int, ReferencedFile, bool]]:
-    """Each with its place and whether it is raw; of those that are wrong only the complaint."""
+    """Each env file with its index and whether it is raw; mistakes are reported and skipped."""
     for index, entry in enumerate(root.take("env_file", _one_or_more, list[object]())):
         try:
             yield index, *_env_file(entry)
@@ -165,12 +166,12 @@ def _env_file(value: object) -> tuple[ReferencedFile, bool]:
 
 
 def _content(root: Reader, key: str, file: ReferencedFile, files: ComposeFiles) -> bytes | None:
-    """What stands in a file; None, with a complaint where it is needed, when it did not come."""
+    """The contents of a file; None when it was not sent, which is reported if the file is required."""
     content = files.contents.get(file.name)
     if content is None and file.required:
-        root.complain(key, f"the file {file.name} is needed: send it in `files` (tidegate deploy -f sends it by itself)")
+        root.complain(key, f"the file {file.name} is required; send it in `files` (tidegate deploy -f does so)")
     if content is not None and len(content) > MAX_FILE_BYTES:
-        root.complain(key, f"the file {file.name} has {len(content)} bytes; allowed are {MAX_FILE_BYTES}")
+        root.complain(key, f"the file {file.name} has {len(content)} bytes; allowed: at most {MAX_FILE_BYTES}")
         return None
     return content
 
@@ -180,7 +181,7 @@ def _text(root: Reader, key: str, file: ReferencedFile, files: ComposeFiles) -> 
     try:
         return None if content is None else content.decode()
     except UnicodeDecodeError:
-        root.complain(key, f"the file {file.name} is no text in UTF-8")
+        root.complain(key, f"the file {file.name} is not UTF-8 text")
         return None
 
 
@@ -190,16 +191,16 @@ def _text(root: Reader, key: str, file: ReferencedFile, files: ComposeFiles) -> 
 def read_mounted_files(
     root: Reader, document: ServiceDocument, variables: Mapping[str, str], files: ComposeFiles
 ) -> tuple[File, ...]:
-    """Every secret and config of the service, as the file that it is in the container."""
+    """The secrets and configs of the service, as files in the container."""
     mounted: list[File] = []
     for kind in ("secrets", "configs"):
         for index, entry in enumerate(root.take(kind, ENTRIES, list[object]())):
             file = _read_mounted_file(root, kind, f"{kind}[{index}]", entry, document, variables, files)
             if file is not None and any(file.target == other.target for other in mounted):
-                root.complain(f"{kind}[{index}]", f"there are two files {file.target}: give one another target")
+                root.complain(f"{kind}[{index}]", f"duplicate target {file.target}; change one of them")
             mounted += [file] if file is not None else []
     if len(mounted) > MAX_FILES:
-        root.complain("secrets", f"{len(mounted)} secrets and configs; allowed are {MAX_FILES}")
+        root.complain("secrets", f"{len(mounted)} secrets and configs; allowed: at most {MAX_FILES}")
     return tuple(mounted)
 
 
@@ -228,20 +229,20 @@ def _read_mounted_file(
 
 
 def _undeclared(kind: str, name: str) -> str:
-    return f"there is no {name or 'such one'} in the file's own {kind}: declare it there, with a file or an environment"
+    return f"{name or 'it'} is not in the file's top-level {kind}; declare it there, with file: or environment:"
 
 
 def _defined(reader: Reader, kind: str, variables: Mapping[str, str], files: ComposeFiles) -> bytes | None:
-    """The content of one, from where its definition says."""
+    """The contents of a secret or config, from the source in its definition."""
     reader.refuse(
         {
             "external": EXTERNAL,
             "driver": EXTERNAL,
             "driver_opts": EXTERNAL,
-            "template_driver": "contents are taken as they are",
+            "template_driver": "contents are used unchanged",
         }
     )
-    reader.tolerate("name", "labels")  # Swarm's own, for a store that is not there
+    reader.tolerate("name", "labels")  # only meaningful for Swarm's store
     if reader.values.get("external") in (False, "false"):
         reader.tolerate("external")
     file = reader.take("file", relative_name, "")
@@ -250,7 +251,7 @@ def _defined(reader: Reader, kind: str, variables: Mapping[str, str], files: Com
     reader.finish()
     sources = ("file", "environment", "content")[: 3 if kind == "configs" else 2]
     if sum(source in reader for source in (*sources, "external")) != 1:
-        reader.complain("", f"one of {', '.join(sources)} is needed")
+        reader.complain("", f"exactly one of {', '.join(sources)} is required")
     if sum((file != "", variable != "", written is not None)) != 1:
         return None
     if file:
@@ -258,7 +259,7 @@ def _defined(reader: Reader, kind: str, variables: Mapping[str, str], files: Com
     if written is not None:
         return written.encode()
     if variable not in variables:
-        reader.complain("environment", f"the variable {variable} is not set; give it with --set {variable}=…")
+        reader.complain("environment", f"the variable {variable} is not set; pass --set {variable}=…")
         return None
     return variables[variable].encode()
 
@@ -276,7 +277,7 @@ def _anything(value: object) -> str:
 
 
 def _target(value: object, kind: str) -> str:
-    """Where it stands in the container, absolute."""
+    """Its absolute path in the container."""
     if isinstance(value, str) and re.fullmatch(r"[^\x00-\x1f\x7f]{1,255}", value) and not value.endswith("/"):
         path = posixpath.normpath(posixpath.join(SECRETS if kind == "secrets" else "/", value))
         inside = any(path == folder or path.startswith(f"{folder}/") for folder in (*HIDDEN_FOLDERS, *ENGINE_FILES))
@@ -284,11 +285,11 @@ def _target(value: object, kind: str) -> str:
             return "/" + path.lstrip("/")
     if not value:
         return ""
-    raise ValueError(f"the path of a file, not below {', '.join(HIDDEN_FOLDERS)}, and not one of the engine's own")
+    raise ValueError(f"the path of a file, not below {', '.join(HIDDEN_FOLDERS)}, and not one that Docker writes")
 
 
 def _mode(value: object) -> int:
-    """`0440`: YAML reads it as octal; in quotes it is octal too."""
+    """A file mode such as `0440`: octal in YAML, and also in quotes."""
     if isinstance(value, str) and re.fullmatch(r"0?o?[0-7]{3,4}", value):
         value = int(value.removeprefix("0o"), 8)
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 0o777:
@@ -299,7 +300,7 @@ def _mode(value: object) -> int:
 def report_mount_conflicts(
     root: Reader, files: Sequence[File], mounts: Iterable[tuple[str, bool]], read_only: bool
 ) -> None:
-    """What the mounts of a service would hide. Each mount with whether it is a tmpfs."""
+    """Report files that the mounts would hide. `mounts` are pairs of a target and whether it is a tmpfs."""
     hidden: dict[str, list[str]] = {}
     for at, is_tmpfs in mounts:
         for file in files:
@@ -307,10 +308,8 @@ def report_mount_conflicts(
             if below or at in (file.directory, file.target):
                 hidden.setdefault(at, []).append(file.target)
     if hidden:
-        message = "; ".join(
-            f"{', '.join(targets)} would be hidden by what is mounted at {at}" for at, targets in hidden.items()
-        )
-        root.complain("volumes", f"{message}: give other targets")
+        message = "; ".join(f"{', '.join(targets)} would be hidden by the mount at {at}" for at, targets in hidden.items())
+        root.complain("volumes", f"{message}; change the targets")
     for file in files:
         if read_only and file.directory == "/":
-            root.complain("read_only", f"{file.target} must be in a folder: set its target, such as /etc/app{file.target}")
+            root.complain("read_only", f"{file.target} must be in a folder; set its target, such as /etc/app{file.target}")

@@ -1,4 +1,4 @@
-"""What an environment lets a Compose file ask for that reaches beyond its container, up to root on the host."""
+"""The host access that an environment allows to Compose files: mounts, capabilities, devices and the host's network."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ HARMLESS_OPTIONS = frozenset({"no-new-privileges", "no-new-privileges:true", "no
 
 @dataclass(frozen=True, slots=True)
 class HostAccess:
-    """Everything that is not here is refused. `host_mounts` are folders, globs too: what lies in them is allowed with them;
-    where a link on the host leads is not looked at."""
+    """What is allowed; everything else is refused. `host_mounts` are folders or globs, which include all paths below them;
+    symbolic links on the host are not resolved."""
 
     host_mounts: tuple[str, ...] = ()
     capabilities: tuple[str, ...] = ()
-    security_options: tuple[str, ...] = ()  # globs, besides those that take rights away
+    security_options: tuple[str, ...] = ()  # globs; options that only drop privileges are always allowed
     devices: bool = False
     host_network: bool = False  # of hooks
 
 
 def find_denied(service: Service, allowed: HostAccess) -> list[Problem]:
-    """All that the service asks for and is not allowed to; empty when it may have everything."""
+    """A problem for each host access of the service that is not allowed; empty when all is."""
     container, here = service.container, f"services.{service.name}"
     problems = [
         Problem(f"{here}.volumes", _denial_message(f"the host's {source}", "host_mounts", allowed.host_mounts))
@@ -62,7 +62,7 @@ def _denial_message(what: str, setting: str, values: Iterable[str] = ()) -> str:
 
 
 def _host_mounts(container: Container) -> Iterator[str]:
-    """Paths of the host."""
+    """The host paths that the container mounts."""
     for volume in container.volumes:
         source = volume.partition(":")[0]
         if source.startswith("/"):
@@ -71,7 +71,7 @@ def _host_mounts(container: Container) -> Iterator[str]:
 
 
 def _is_inside(path: str, folders: Iterable[str]) -> bool:
-    """Whether it is one of them, or below one."""
+    """Whether the path is one of the folders or below one."""
     plain = "/" + normpath(path).lstrip("/")
     return any(fnmatchcase(plain, folder) or fnmatchcase(plain, folder.rstrip("/") + "/*") for folder in folders)
 

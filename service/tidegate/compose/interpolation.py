@@ -1,4 +1,4 @@
-"""`${NAME}` in a Compose document, by the rules of the Compose specification. Pure."""
+"""Interpolation of `${NAME}` in a Compose document, as defined by the Compose specification. Pure."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from tidegate.errors import Problem
 HEAD = re.compile(r"\$(?:(?P<escaped>\$)|(?P<plain>[A-Za-z_]\w*)|(?P<open>\{))?")
 BRACED = re.compile(r"(?P<name>[A-Za-z_]\w*)(?:(?P<rule>:?[-?+])(?P<word>.*))?", re.DOTALL)
 BOUND = re.compile(r"\$\$|\$\{|\}")
-MAX_DEPTH = 10  # defaults inside defaults
-LONE_DOLLAR = "a lone $: write $$ for the character itself"
+MAX_DEPTH = 10  # of nested defaults
+LONE_DOLLAR = "invalid $; write $$ for a literal dollar sign"
 OWN = "x-tidegate"
 
 Complain = Callable[[str], None]
-Unset = Callable[[str, str], str]  # the variable and the file's own words to what is said
+Unset = Callable[[str, str], str]  # from the variable's name and the message in the file to the error message
 
 
 def interpolate(value: object, variables: Mapping[str, str], problems: list[Problem], path: str) -> object:
-    """The document with every variable replaced; what cannot be is added to `problems`."""
+    """The document with all variables replaced; mistakes are added to `problems`."""
     if isinstance(value, str):
         return interpolate_text(value, variables, lambda message: problems.append(Problem(path, message)))
     if isinstance(value, list):
@@ -35,19 +35,19 @@ def interpolate(value: object, variables: Mapping[str, str], problems: list[Prob
 
 
 def _is_excluded(key: str, path: str) -> bool:
-    """PromQL has its own `$release`, `$service` and `$window`; other tools' extensions have rules of their own."""
+    """Not interpolated: PromQL queries, which have `$release`, `$service` and `$window`, and other tools' extensions."""
     return (key == "query" and f".{OWN}" in path) or (key.startswith("x-") and key != OWN)
 
 
 def unset_message(name: str, word: str) -> str:
-    """What is said of a variable that is not set."""
-    return f"the variable {name} is not set" + (f": {word}" if word else f"; give it with --set {name}=…")
+    """The error message for a variable that is not set."""
+    return f"the variable {name} is not set" + (f": {word}" if word else f"; pass --set {name}=…")
 
 
 def interpolate_text(
     text: str, variables: Mapping[str, str], complain: Complain, unset: Unset = unset_message, depth: int = 0
 ) -> str:
-    """One text with its variables replaced. `unset` says what is wrong where one is not set."""
+    """A text with its variables replaced. `unset` builds the message for a variable that is not set."""
     parts, at = [], 0
     while (match := HEAD.search(text, at)) is not None:
         parts.append(text[at : match.start()])
@@ -60,7 +60,7 @@ def interpolate_text(
             end = _find_closing_brace(text, at) if match["open"] else None
             braced = None if end is None else BRACED.fullmatch(text, at, end)
             if end is None or braced is None or depth == MAX_DEPTH:
-                complain(LONE_DOLLAR if depth < MAX_DEPTH else f"defaults inside defaults, deeper than {MAX_DEPTH}")
+                complain(LONE_DOLLAR if depth < MAX_DEPTH else f"defaults nested deeper than {MAX_DEPTH} levels")
                 return ""
             parts.append(
                 _value(braced["name"], braced["rule"] or "", braced["word"] or "", variables, complain, unset, depth)
@@ -70,7 +70,7 @@ def interpolate_text(
 
 
 def _find_closing_brace(text: str, at: int) -> int | None:
-    """Where the brace that was opened before `at` is closed."""
+    """The position of the brace that closes the one opened before `at`; None when there is none."""
     open_ones = 1
     for match in BOUND.finditer(text, at):
         open_ones += {"${": 1, "}": -1}.get(match[0], 0)

@@ -1,4 +1,4 @@
-"""The text of a Compose file, and the files that came with it, as a service."""
+"""Loading a service from the text of a Compose file and the files sent with it."""
 
 from __future__ import annotations
 
@@ -18,14 +18,13 @@ SINGLE_QUOTED = re.compile(r"[^=]*=[^\S\r\n]*'")
 def load_service(
     text: str, name: str, environment: str, variables: Mapping[str, str], files: Mapping[str, bytes] | None = None
 ) -> Service:
-    """The service that the text defines. Raises `InvalidSpec` with every mistake."""
+    """The service defined in the text. Raises `InvalidSpec` with all mistakes."""
     given = ComposeFiles(files or {}, parse_env_file)
     return service.parse_service(yaml.load(text), name, environment, variables, given, schema.find_problems)
 
 
 def find_referenced_files(text: str, name: str, variables: Mapping[str, str]) -> tuple[ReferencedFile, ...]:
-    """The files beside the Compose file that the service takes, and those that come together with it. Raises `InvalidSpec`
-    where the text is not YAML."""
+    """The files that the service and its group refer to. Raises `InvalidSpec` when the text is not YAML."""
     document = yaml.load(text)
     names = (name, *(extension.group_members(document, name) if extension.is_in_group(document, name) else ()))
     return tuple(
@@ -34,11 +33,11 @@ def find_referenced_files(text: str, name: str, variables: Mapping[str, str]) ->
 
 
 def parse_env_file(text: str) -> Iterator[EnvVariable]:
-    """The variables of an env file, with nothing replaced yet. Raises `ValueError` with the line of what is none."""
+    """The variables of an env file, not interpolated. Raises `ValueError` with the number of the first invalid line."""
     for binding in parser.parse_stream(io.StringIO(text)):
         if binding.error:
             line = binding.original.line + len(binding.original.string) - len(binding.original.string.lstrip("\r\n"))
-            raise ValueError(f"line {line}: NAME=VALUE is needed")
+            raise ValueError(f"line {line}: expected NAME=VALUE")
         if binding.key is not None:
             yield EnvVariable(
                 binding.original.line, binding.key, binding.value, bool(SINGLE_QUOTED.match(binding.original.string))

@@ -1,4 +1,4 @@
-"""Reading a mapping key by key, with every mistake kept and none fatal. Pure."""
+"""A reader of mappings that collects all mistakes instead of stopping at the first. Pure."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from tidegate.errors import Problem
 T = TypeVar("T")
 IMAGE = r"[A-Za-z0-9][A-Za-z0-9_./:@-]*"
 MAX_IMAGE_CHARS = 255
-MAX_PROBLEMS = 200  # more help nobody
+MAX_PROBLEMS = 200  # further ones are dropped
 BOOLEAN_WORDS = {"true": True, "yes": True, "on": True, "y": True, "false": False, "no": False, "off": False, "n": False}
 
 
 class Reader:
-    """One mapping of the document. Each `take` consumes a key; `finish` complains of those that nobody took."""
+    """Reads one mapping of the document. Each `take` consumes a key; `finish` reports the unknown keys."""
 
     def __init__(self, value: object, path: str, problems: list[Problem], *, extensible: bool = False) -> None:
         self.path, self.problems = path, problems
-        self._extensible = extensible  # Compose lets everybody add keys that begin with x-
+        self._extensible = extensible  # Compose allows keys that begin with x-
         self._known_keys: set[str] = set()
         self._refused: dict[str, str] = {}
         self.values: Mapping[str, object] = {}
         if isinstance(value, Mapping):
             self.values = {str(key): item for key, item in value.items()}
         elif value is not None:
-            self.complain("", f"found {format_value(value)}; a mapping is needed")
+            self.complain("", f"found {format_value(value)}; allowed: a mapping")
 
     def __contains__(self, key: str) -> bool:
         return self.values.get(key) is not None
@@ -39,19 +39,20 @@ class Reader:
         return f"{self.path}.{key}" if key and self.path else key or self.path
 
     def complain(self, key: str, message: str) -> None:
-        """Note a mistake at a key; the first one there is the cause of those that follow."""
+        """Report a mistake at a key. Only the first one is kept, since it usually causes the others."""
         if len(self.problems) < MAX_PROBLEMS and all(problem.path != self.at(key) for problem in self.problems):
             self.problems.append(Problem(self.at(key), message))
 
     def take(self, key: str, read: Callable[[object], T], otherwise: T, *, secret: bool = False) -> T:
-        """The value of a key through `read`, which raises `ValueError` with what is allowed. A `secret` one is not told."""
+        """The value of a key, read by `read`, which raises `ValueError` with the allowed values; `otherwise` when it is absent
+        or wrong. Messages do not contain a `secret` value."""
         self._known_keys.add(key)
         value = self.values.get(key)
         if value is None:
             return otherwise
         try:
             return read(value)
-        except (ValueError, OverflowError) as error:  # the latter of a whole number that no float can hold
+        except (ValueError, OverflowError) as error:  # OverflowError: an integer too large for a float
             self.complain(key, f"allowed: {error}" if secret else f"found {format_value(value)}; allowed: {error}")
             return otherwise
 
@@ -63,15 +64,15 @@ class Reader:
         )
 
     def tolerate(self, *keys: str) -> None:
-        """Known words that change nothing here."""
+        """Accept these keys and ignore them."""
         self._known_keys.update(keys)
 
     def refuse(self, reasons: Mapping[str, str]) -> None:
-        """Known words that cannot be honoured, each with what to do instead."""
+        """Reject these keys, each with what to do instead."""
         self._refused.update(reasons)
 
     def finish(self) -> None:
-        """Complain of every key that nobody took."""
+        """Report every key that was not read."""
         for key in self.values:
             if len(self.problems) >= MAX_PROBLEMS:
                 return
@@ -83,7 +84,7 @@ class Reader:
                 self.complain(key, f"unknown key{_closest_key(key, self._known_keys)}")
 
     def _misspelt(self, key: str) -> bool:
-        """Whether somebody else's extension looks like one that is meant for us."""
+        """Whether an extension key looks like a misspelt key of ours."""
         return bool(
             difflib.get_close_matches(key, [known for known in self._known_keys if known.startswith("x-")], 1, 0.85)
         )
@@ -95,13 +96,13 @@ def _closest_key(key: str, known: Iterable[str]) -> str:
 
 
 def format_value(value: object) -> str:
-    """A value in a message, bounded."""
+    """A value for a message, at most 60 characters."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "…"
 
 
 def text(value: object) -> str:
-    """Text that is not empty."""
+    """Non-empty text."""
     if isinstance(value, str) and value.strip():
         return value
     raise ValueError("text")
@@ -115,7 +116,7 @@ def image(value: object) -> str:
 
 
 def boolean(value: object) -> bool:
-    """true or false; in quotes, as interpolation gives, also the words that Compose takes for them."""
+    """true or false; as text, for example after interpolation, also Compose's other words for them."""
     if isinstance(value, bool):
         return value
     if isinstance(value, str) and value.lower() in BOOLEAN_WORDS:
@@ -124,7 +125,7 @@ def boolean(value: object) -> bool:
 
 
 def integer(minimum: int, maximum: int = 100_000) -> Callable[[object], int]:
-    """A whole number within bounds; a number in quotes, as interpolation gives, counts."""
+    """A reader of whole numbers within bounds, also as text, for example after interpolation."""
 
     def read(value: object) -> int:
         if isinstance(value, str) and value.isdigit():
@@ -137,7 +138,7 @@ def integer(minimum: int, maximum: int = 100_000) -> Callable[[object], int]:
 
 
 def decimal(value: object) -> float:
-    """A number that is not negative."""
+    """A number from 0 to 1000000."""
     try:
         number = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else -1.0
     except ValueError:
@@ -148,7 +149,7 @@ def decimal(value: object) -> float:
 
 
 def one_of(kind: Callable[[str], T], words: Iterable[str]) -> Callable[[object], T]:
-    """One of these words."""
+    """A reader of one of these words."""
     allowed = list(words)
 
     def read(value: object) -> T:
@@ -160,7 +161,7 @@ def one_of(kind: Callable[[str], T], words: Iterable[str]) -> Callable[[object],
 
 
 def list_of(allowed: str) -> Callable[[object], list[object]]:
-    """A list, of whatever the reader of its entries allows."""
+    """A reader of a list with any entries; `allowed` describes it in messages."""
 
     def read(value: object) -> list[object]:
         if isinstance(value, list):
@@ -188,7 +189,7 @@ def pairs(value: object) -> dict[str, str]:
 
 
 def named_values(value: object) -> dict[str, str | None]:
-    """As `pairs`, with None for a name without a value."""
+    """Like `pairs`, with None for a name without a value."""
     if isinstance(value, Mapping) and all(
         isinstance(item, str | int | float | bool) or item is None for item in value.values()
     ):

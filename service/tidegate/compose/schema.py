@@ -1,6 +1,6 @@
-"""The Compose specification's own JSON Schema, and what a document breaks of it.
+"""Validation of a document with the Compose specification's JSON Schema.
 
-`compose-spec.json` is the file of the specification's repository, unchanged, as check-jsonschema 0.39.0 ships it; its
+`compose-spec.json` is the unchanged file of the specification's repository, as shipped by check-jsonschema 0.39.0; its
 licence, Apache 2.0, is `compose-spec.LICENSE`.
 """
 
@@ -29,20 +29,20 @@ TYPE_NAMES |= {"boolean": "true or false", "null": "nothing"}
 
 @functools.cache
 def validator() -> Any:
-    """Of the schema; made once."""
+    """The validator of the schema, cached."""
     kind = extend(Draft202012Validator, {"uniqueItems": _unique})
     return kind(json.loads((resources.files(__package__) / FILE).read_text()))
 
 
 def _unique(_: Any, wanted: bool, instance: object, __: Any) -> Iterator[ValidationError]:
-    """As the library's own, which compares each entry with each other: 8 s for a thousand objects."""
+    """A faster check: the library compares each entry with all others, which takes 8 s for 1000 objects."""
     entries = instance if wanted and isinstance(instance, list) else []
     if len({json.dumps(entry, sort_keys=True) for entry in entries}) < len(entries):
-        yield ValidationError("entries stand twice")
+        yield ValidationError("duplicate entries")
 
 
 def find_problems(document: Mapping[str, object]) -> tuple[Problem, ...]:
-    """Each mistake once, at the innermost place that is wrong."""
+    """The mistakes, one for each path, at the innermost wrong value."""
     problems = {problem.path: problem for error in validator().iter_errors(document) for problem in _problems_of(error)}
     return tuple(problems.values())
 
@@ -55,13 +55,13 @@ def _problems_of(error: ValidationError) -> Iterator[Problem]:
         yield from (Problem(f"{path}.{name}" if path else name, "unknown key") for name in _unexpected_keys(error))
     elif keyword == "required":
         missing = [name for name in error.validator_value if name not in error.instance]
-        yield from (Problem(f"{path}.{name}", "is needed") for name in missing)
-    elif keyword != "unevaluatedProperties":  # it names all keys as soon as one of them is wrong; ours are told one by one
+        yield from (Problem(f"{path}.{name}", "is required") for name in missing)
+    elif keyword != "unevaluatedProperties":  # names all keys when one is wrong; they are reported one by one instead
         yield Problem(path, _format_message(error, path))
 
 
 def _closest_branch(error: ValidationError, path: str) -> Iterator[Problem]:
-    """Of several ways to write a thing the one that was tried: the one of the value's own type."""
+    """The mistakes in the branch of `oneOf` that has the value's type."""
     branches: dict[int, list[ValidationError]] = {}
     for nested in error.context or ():
         branches.setdefault(int(nested.relative_schema_path[0]), []).append(nested)
@@ -102,10 +102,10 @@ def _format_message(error: ValidationError, path: str) -> str:
     allowed: dict[str, Callable[[], str]] = {
         "type": lambda: " or ".join(TYPE_NAMES[name] for name in _as_list(wanted)),
         "enum": lambda: ", ".join(map(str, wanted)),
-        "uniqueItems": lambda: "each entry once",
+        "uniqueItems": lambda: "no duplicates",
         "minimum": lambda: f"at least {wanted}",
         "maximum": lambda: f"at most {wanted}",
-        "pattern": lambda: f"what fits {wanted}",
+        "pattern": lambda: f"text that matches {wanted}",
     }
     keyword = str(error.validator)
     message = (
@@ -121,7 +121,7 @@ def _found_prefix(error: ValidationError, path: str) -> str:
 
 
 def format_path(path: Iterable[str | int]) -> str:
-    """`services.shop.volumes[0].source`, as people read it."""
+    """The path as text, such as `services.shop.volumes[0].source`."""
     text = ""
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)

@@ -1,8 +1,6 @@
-"""A service of a Compose document with `x-tidegate`, as a `Service`. Pure; the text is loaded elsewhere.
+"""Parsing a service of a Compose document, with its `x-tidegate` extension. Pure; `loader` reads the text.
 
-    parse_service(document, service, environment, variables) -> Service
-
-All mistakes are told at once, each with its path. What Compose knows and Tidegate cannot honour is refused by name.
+All mistakes are reported together, each with its path. Compose keys that Tidegate does not support are rejected by name.
 """
 
 from __future__ import annotations
@@ -27,7 +25,7 @@ from tidegate.errors import InvalidSpec, Problem
 NAME_PATTERN = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
 EXTENSION = "x-tidegate"
 
-SchemaCheck = Callable[[Mapping[str, object]], Iterable[Problem]]  # what a document breaks of Compose's own schema
+SchemaCheck = Callable[[Mapping[str, object]], Iterable[Problem]]  # the violations of Compose's schema
 
 
 def parse_service(
@@ -38,13 +36,13 @@ def parse_service(
     files: ComposeFiles | None = None,
     schema: SchemaCheck = lambda _: (),
 ) -> Service:
-    """The named service of the document. `files` are those that came with it. Raises `InvalidSpec` with every mistake."""
+    """The named service of the document. `files` are the files sent with it. Raises `InvalidSpec` with all mistakes."""
     problems: list[Problem] = []
     extracted = extract_service(document, service, variables, problems)
     root = Reader(extracted.body, f"services.{service}", problems, extensible=True)
     for what, name in (("service", service), ("environment", environment)):
         if not NAME_PATTERN.fullmatch(name):
-            problems.append(Problem("", f"{what} {format_value(name)}: allowed are a-z, 0-9 and -, at most 40"))
+            problems.append(Problem("", f"{what} {format_value(name)}: allowed: a-z, 0-9 and -, at most 40 characters"))
     result = _read_service(root, service, environment, extracted, variables, files or ComposeFiles())
     problems += [
         problem for problem in schema(extracted.as_document) if not any(_is_same_place(problem, one) for one in problems)
@@ -55,7 +53,7 @@ def parse_service(
 
 
 def _is_same_place(one: Problem, other: Problem) -> bool:
-    """Whether one stands within the other: it is the same mistake."""
+    """Whether one path contains the other: then both are about the same mistake."""
     shorter, longer = sorted((one.path, other.path), key=len)
     return longer == shorter or (shorter != "" and longer.startswith((f"{shorter}.", f"{shorter}[")))
 
@@ -87,13 +85,13 @@ def _read_service(
         bake_seconds=bake,
         checks=read_checks(own),
         policy=_read_policy(own, update, bake, batches),
-        keep_seconds=extension.read_keep_old(own, strategy),
-        shares=shares,
+        keep_old_seconds=extension.read_keep_old(own, strategy),
+        traffic_shares=shares,
         hooks=extension.read_hooks(own),
         compare=extension.read_compare(own),
         preview_bake_seconds=preview_bake,
         probe=extension.read_probe(own, backend.listen),
-        together=extension.read_group(own),
+        in_group=extension.read_group(own),
         depends_on=read_depends_on(root, document),
         repair=own.take("repair", one_of(RepairPolicy, RepairPolicy), RepairPolicy.AUTO),
     )
@@ -105,28 +103,29 @@ def _read_service(
 
 
 def _check_consistency(root: Reader, own: Reader, update: Reader, service: Service, batches: int) -> None:
-    """What each key alone cannot know."""
+    """Check keys that depend on each other."""
     if not service.image and "image" not in root:
-        root.complain("image", "is needed")
+        root.complain("image", "is required")
     if service.checks and not service.bake_seconds:
-        own.complain("bake", "is needed where there are checks: how long each batch is watched, such as 60s")
+        own.complain("bake", "is required if there are checks: how long each batch is observed, such as 60s")
     if service.checks and service.policy.warmup_seconds >= service.bake_seconds > 0:
-        own.complain("warmup", f"must be shorter than the bake of {service.bake_seconds:g} s, or nothing is ever compared")
+        own.complain("warmup", f"must be shorter than the bake of {service.bake_seconds:g} s, or nothing can be compared")
     if service.preview_bake_seconds and not any(check.is_limit for check in service.checks):
-        own.complain("preview.bake", "watches nothing: before traffic comes only checks with max or min can say anything")
+        own.complain("preview.bake", "has no effect: without traffic only checks with max or min can be evaluated")
     if service.order is Order.STOP_FIRST and service.batch >= service.replicas:
         update.complain(
-            "order", f"stop-first with parallelism {service.batch} of {service.replicas} would stop all at once"
+            "order", f"stop-first with parallelism {service.batch} of {service.replicas} would stop all instances at once"
         )
     if service.order is Order.STOP_FIRST and service.strategy is Strategy.BLUE_GREEN:
-        update.complain("order", "stop-first has no meaning with strategy blue_green")
-    if service.strategy is Strategy.ROLLING and len(service.shares) >= batches:
+        update.complain("order", "stop-first cannot be used with strategy blue_green")
+    if service.strategy is Strategy.ROLLING and len(service.traffic_shares) >= batches:
         own.complain(
-            "weights", f"found {len(service.shares)}; there are {batches} batches, and the last one takes everything"
+            "weights",
+            f"found {len(service.traffic_shares)}; allowed: fewer than the {batches} batches, since the last one takes all traffic",
         )
     beyond = [str(number) for number in service.policy.approval.after if number > batches]
     if beyond:
-        own.complain("approval.after", f"there is no batch {', '.join(beyond)}; there are {batches}")
+        own.complain("approval.after", f"no batch {', '.join(beyond)}; there are {batches} batches")
 
 
 def _read_backend(own: Reader, service: str, preview: Preview | None) -> Backend:
@@ -139,18 +138,18 @@ def _read_backend(own: Reader, service: str, preview: Preview | None) -> Backend
 def _name(value: object) -> str:
     if isinstance(value, str) and NAME_PATTERN.fullmatch(value):
         return value
-    raise ValueError("a-z, 0-9 and -, at most 40")
+    raise ValueError("a-z, 0-9 and -, at most 40 characters")
 
 
 def _batches(count: int) -> Callable[[object], tuple[int, ...]]:
-    """Numbers of batches; `all` is each of them."""
+    """A reader of batch numbers; `all` means every batch."""
 
     def read(value: object) -> tuple[int, ...]:
         if value == "all":
             return tuple(range(1, count + 1))
         if isinstance(value, list):
             return tuple(integer(1, 1000)(number) for number in value)
-        raise ValueError("a list of the batches after which a person is asked, such as [1], or all")
+        raise ValueError("a list of the batches after which approval is required, such as [1], or all")
 
     return read
 
@@ -158,12 +157,12 @@ def _batches(count: int) -> Callable[[object], tuple[int, ...]]:
 def _read_policy(own: Reader, update: Reader, bake_seconds: float, batches: int) -> Policy:
     base = Policy()
     return Policy(
-        drain_seconds=own.take("drain_timeout", parse_duration, base.drain_seconds),
+        drain_timeout_seconds=own.take("drain_timeout", parse_duration, base.drain_timeout_seconds),
         long_lived_seconds=extension.read_long_lived(own),
         healthy_deadline_seconds=own.take("healthy_deadline", parse_duration, base.healthy_deadline_seconds),
         max_restarts=own.take("max_restarts", integer(0), base.max_restarts),
         max_failure_ratio=update.take("max_failure_ratio", _ratio, 0.0),
-        look_seconds=own.take("interval", _positive, base.look_seconds),
+        interval_seconds=own.take("interval", _positive, base.interval_seconds),
         failure_action=update.take("failure_action", one_of(FailureAction, FailureAction), base.failure_action),
         warmup_seconds=own.take("warmup", parse_duration, min(base.warmup_seconds, bake_seconds / 3)),
         false_abort=own.take("false_abort", _chance, base.false_abort),

@@ -1,4 +1,4 @@
-"""Durations, sizes and shares as people write them. Pure; each raises `ValueError` with what is allowed."""
+"""Parsers of durations, sizes and shares. Pure; each raises `ValueError` with the allowed format."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import re
 
 SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 MAX_SECONDS = 1e9  # about 30 years
-MAX_BYTES = 2**63 - 1  # more no engine can be told
+MAX_BYTES = 2**63 - 1  # the largest size that Docker accepts
 BYTES = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
 
 
 def parse_duration(value: object) -> float:
-    """`1m30s`, `500ms`, `2d`; 0 alone may stand without a unit."""
+    """Seconds in `1m30s`, `500ms` or `2d`; only 0 may have no unit."""
     if value in (0, "0") and not isinstance(value, bool):
         return 0.0
     if isinstance(value, str):
@@ -24,7 +24,7 @@ def parse_duration(value: object) -> float:
 
 
 def parse_size(value: object) -> int:
-    """`64M`, `1g`, or a number of bytes."""
+    """Bytes in `64M`, `1g` or a plain number."""
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_BYTES:
         return value
     match = re.fullmatch(r"(\d{1,18}(?:\.\d{1,9})?) ?([kmgt]?)i?b?", value.lower()) if isinstance(value, str) else None
@@ -37,7 +37,7 @@ def parse_size(value: object) -> int:
 
 
 def parse_share(value: object) -> float:
-    """`0.5%` or `0.005`: a ratio."""
+    """The ratio in `0.5%` or `0.005`."""
     number: float | None = None
     if isinstance(value, int | float) and not isinstance(value, bool):
         number = float(value)

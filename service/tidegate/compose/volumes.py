@@ -1,4 +1,4 @@
-"""`volumes` and `tmpfs` of a service. Pure."""
+"""Reading the `volumes` and `tmpfs` of a service. Pure."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from tidegate.core.container import Mount, MountKind
 from tidegate.errors import Problem
 
 RELATIVE = (
-    "the engines' machines do not have the Compose file's folder: use an absolute path there, "
+    "the Docker hosts do not have the Compose file's folder; use an absolute path on the hosts, "
     "or configs and secrets for single files"
 )
 OPTIONS = {"ro", "rw", "z", "Z", "nocopy", "rprivate", "private", "rshared", "shared", "rslave", "slave"}
-IGNORED = {"cached", "delegated", "consistent"}  # Docker Desktop's, without a meaning elsewhere
+IGNORED = {"cached", "delegated", "consistent"}  # only for Docker Desktop
 TMPFS_OPTION = re.compile(
     r"ro|rw|(no)?exec|(no)?suid|(no)?dev|(no)?atime|size=\d+[kmgKMG]?|mode=[0-7]{3,4}|uid=\d+|gid=\d+"
 )
 SHORT = "source:target or source:target:ro, the source an absolute path or a volume's name"
-UNSUPPORTED_TYPES = {"cluster": "Swarm's", "npipe": "Windows'", "image": "needs Docker 28"}
+UNSUPPORTED_TYPES = {"cluster": "only for Swarm", "npipe": "only for Windows", "image": "needs Docker 28"}
 
 
 @dataclass(frozen=True, slots=True)
 class Volumes:
-    """What is mounted: Docker's binds, what those have no words for, tmpfs with their options, and what must be there."""
+    """The mounts: Docker's binds, mounts that binds cannot express, tmpfs with options, and required external volumes."""
 
     binds: tuple[str, ...] = ()
     mounts: tuple[Mount, ...] = ()
@@ -36,14 +36,14 @@ class Volumes:
 
     @property
     def targets(self) -> Iterator[tuple[str, bool]]:
-        """Where something is mounted, and whether it is a tmpfs."""
+        """The target of each mount, and whether it is a tmpfs."""
         yield from ((bind.split(":")[1], False) for bind in self.binds)
         yield from ((mount.target, mount.kind is MountKind.TMPFS) for mount in self.mounts)
         yield from ((mount, True) for mount in self.tmpfs or ())
 
 
 def read_volumes(root: Reader, document: ServiceDocument) -> Volumes:
-    """All of them, each with a target of its own."""
+    """All mounts. Their targets must be unique."""
     binds: list[str] = []
     mounts: list[Mount] = []
     external: list[str] = []
@@ -60,12 +60,12 @@ def read_volumes(root: Reader, document: ServiceDocument) -> Volumes:
     )
     at = [target for target, _ in volumes.targets]
     for target in sorted({duplicate for duplicate in at if at.count(duplicate) > 1}):
-        root.complain("volumes", f"two are mounted at {target}: give one another target")
+        root.complain("volumes", f"duplicate target {target}; change one of them")
     return volumes
 
 
 def _to_long_form(root: Reader, key: str, entry: object) -> tuple[Mapping[str, object] | None, str]:
-    """The short form in the words of the long one, and its options; None with a complaint."""
+    """The short form converted to the long one, and its options; None after reporting a mistake."""
     parts = entry.split(":") if isinstance(entry, str) else []
     source, target = (None, parts[0]) if len(parts) == 1 else (parts[0], parts[1]) if parts else (None, "")
     if not 1 <= len(parts) <= 3 or not target.startswith("/"):
@@ -81,14 +81,14 @@ def _to_long_form(root: Reader, key: str, entry: object) -> tuple[Mapping[str, o
 
 
 def _read_volume(reader: Reader, options: str, document: ServiceDocument, external: list[str]) -> str | Mount | None:
-    """Docker's short form where it can say it all, else a `Mount`; None with a complaint."""
+    """Docker's short form if it can express the mount, else a `Mount`; None after reporting a mistake."""
     kind = reader.take("type", _kind, None)
     target = reader.take("target", _target, "")
     read_only = reader.take("read_only", boolean, False)
     reader.tolerate("consistency")
     read = {MountKind.BIND: _bind, MountKind.VOLUME: _volume, MountKind.TMPFS: _tmpfs_mount}
     if not target and "target" not in reader:
-        reader.complain("target", "is needed: where it is mounted")
+        reader.complain("target", "is required: the path in the container")
     if kind is None or not target:
         return None
     volume = read[kind](reader, target, ",".join(filter(None, [options, "ro" if read_only else ""])))
@@ -100,7 +100,7 @@ def _read_volume(reader: Reader, options: str, document: ServiceDocument, extern
 
 def _kind(value: object) -> MountKind:
     if isinstance(value, str) and value in UNSUPPORTED_TYPES:
-        raise ValueError(f"{', '.join(MountKind)}; {value} is {UNSUPPORTED_TYPES[value]}")
+        raise ValueError(f"{', '.join(MountKind)}; {value} is not supported: {UNSUPPORTED_TYPES[value]}")
     return one_of(MountKind, MountKind)(value)
 
 
@@ -120,10 +120,10 @@ def _bind(reader: Reader, target: str, options: str) -> str | Mount | None:
     own.finish()
     if not source:
         if "source" not in reader:
-            reader.complain("source", "is needed: an absolute path on the engines' machines")
+            reader.complain("source", "is required: an absolute path on the Docker hosts")
         return None
     if not create and selinux:
-        own.complain("selinux", "cannot be honoured where create_host_path is false")
+        own.complain("selinux", "not supported if create_host_path is false")
     if create:
         return ":".join(filter(None, (source, target, ",".join(filter(None, [options, propagation, selinux])))))
     return Mount(MountKind.BIND, target, source, "ro" in options.split(","), propagation)
@@ -134,18 +134,18 @@ def _path(value: object) -> str:
         raise ValueError(RELATIVE)
     if isinstance(value, str) and re.fullmatch(r"/[^:\x00-\x1f\x7f]{0,1000}", value):
         return value
-    raise ValueError("an absolute path on the engines' machines, without a colon")
+    raise ValueError("an absolute path on the Docker hosts, without a colon")
 
 
 def _volume(reader: Reader, target: str, options: str) -> str | Mount | None:
     own = reader.inner("volume")
     nocopy = own.take("nocopy", boolean, False)
-    own.refuse({"subpath": "needs Docker 26", "labels": "give them where the volume is made"})
+    own.refuse({"subpath": "needs Docker 26", "labels": "set them where the volume is created"})
     own.finish()
     if "source" not in reader:
         reader.tolerate("source")
         if "ro" in options.split(","):
-            reader.complain("", "a volume without a name is made anew for each container: read-only, it is of no use")
+            reader.complain("", "a volume without a name is new for each container, so read-only is useless")
         return Mount(MountKind.VOLUME, target)
     name = reader.take("source", _name, "")
     return ":".join(filter(None, (name, target, ",".join(filter(None, [options, "nocopy" if nocopy else ""])))))
@@ -158,11 +158,11 @@ def _name(value: object) -> str:
 
 
 def _with_resource_name(reader: Reader, bind: str, document: ServiceDocument, external: list[str]) -> str | None:
-    """The same with the volume's name as the engines know it."""
+    """The bind with the volume's name on the Docker hosts."""
     key, _, rest = bind.partition(":")
     if key not in document.shared.get("volumes", {}):
         if key:
-            reader.complain("", f"there is no {key} in the file's own volumes: declare it there")
+            reader.complain("", f"no volume {key} in the file's top-level volumes; declare it there")
         return None
     name, is_external = resource_name(document, "volumes", key, reader.problems)
     external += [name] if is_external else []
@@ -170,15 +170,15 @@ def _with_resource_name(reader: Reader, bind: str, document: ServiceDocument, ex
 
 
 def resource_name(document: ServiceDocument, kind: str, key: str, problems: list[Problem]) -> tuple[str, bool]:
-    """How the engines know a volume or a network of the file, and whether it must be there already.
+    """The name of a volume or network on the Docker hosts, and whether it is external.
 
-    As in Compose: `name` as it stands, an external one by its key, another with the project's name before it, where the
-    file has a `name`.
+    As in Compose: its `name`; else its key, with the project's name as a prefix unless it is external or the file has no
+    `name`.
     """
     reader = Reader(document.shared[kind][key], f"{kind}.{key}", problems, extensible=True)
     name = reader.take("name", _name, "")
     external = reader.take("external", _external, False)
-    advice = "make it on each host, and say external: true"
+    advice = "create it on each host, and set external: true"
     reader.refuse(dict.fromkeys(("driver_opts", "ipam", "internal", "enable_ipv4", "enable_ipv6"), advice))
     reader.refuse({"labels": advice, "attachable": advice})
     reader.take("driver", one_of(str, ("local",) if kind == "volumes" else ("bridge", "default")), "")
@@ -188,13 +188,13 @@ def resource_name(document: ServiceDocument, kind: str, key: str, problems: list
 
 def _external(value: object) -> bool:
     if isinstance(value, Mapping):
-        raise ValueError("true or false; the name stands beside it")
+        raise ValueError("true or false; set name next to it")
     return boolean(value)
 
 
 def _tmpfs_mount(reader: Reader, target: str, options: str) -> Mount:
     own = reader.inner("tmpfs")
-    reader.refuse({"source": "a tmpfs has none"})
+    reader.refuse({"source": "a tmpfs has no source"})
     mount = Mount(
         MountKind.TMPFS,
         target,

@@ -1,6 +1,6 @@
-"""The text of a Compose file as a document: plain YAML, with nothing that could surprise.
+"""A YAML loader for Compose files: plain YAML of bounded size.
 
-Scalars are read as Compose reads them: `yes`, `22:22` and `2026-01-01` are text, unlike in YAML 1.1.
+Scalars have the types that Compose gives them: `yes`, `22:22` and `2026-01-01` are text, unlike in YAML 1.1.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ import yaml
 
 from tidegate.errors import InvalidSpec, Problem
 
-MAX_NODES = 20_000  # what a file may hold, and what its aliases may grow to
+MAX_NODES = 20_000  # in one file, with its aliases resolved
 MAX_ENTRIES = 1_000  # of one list or mapping
 TAG = "tag:yaml.org,2002:"
-PLAIN_TAGS = {TAG + each for each in ("null", "bool", "int", "float", "str", "seq", "map", "merge")}
+PLAIN_TAGS = {TAG + name for name in ("null", "bool", "int", "float", "str", "seq", "map", "merge")}
 UNPRINTABLE = re.compile("[\ud800-\udfff\0]")
 MERGE_TAGS = ("!reset", "!override")
 
 
 class _ComposeYamlLoader(yaml.SafeLoader):
-    """Counts while it reads, so that a large text ends early."""
+    """A loader that stops early on a large text."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
     count = 0
@@ -31,7 +31,7 @@ class _ComposeYamlLoader(yaml.SafeLoader):
         self.count += 1
         if self.count > MAX_NODES:
             raise _yaml_error(self.get_mark(), f"more than {MAX_NODES} values")
-        return super().compose_node(parent, index)  # type: ignore[arg-type]  # the stubs know of numbers only
+        return super().compose_node(parent, index)  # type: ignore[arg-type]  # the stubs allow only numbers
 
 
 for _name, _pattern, _first in (
@@ -49,7 +49,7 @@ for _name, _pattern, _first in (
 
 
 def load(text: str) -> object:
-    """The document. Raises `InvalidSpec` with line and column when the text is not YAML, or grows without bounds."""
+    """The document. Raises `InvalidSpec`, with line and column, when the text is not YAML or too large."""
     try:
         return _construct(text.removeprefix("\ufeff"))
     except yaml.MarkedYAMLError as error:
@@ -59,7 +59,7 @@ def load(text: str) -> object:
     except (yaml.YAMLError, ValueError, LookupError, TypeError) as error:
         raise InvalidSpec([Problem("", f"not a Compose file: {error}")]) from error
     except RecursionError as error:
-        raise InvalidSpec([Problem("", "not a Compose file: too many levels inside each other")]) from error
+        raise InvalidSpec([Problem("", "not a Compose file: nested too deeply")]) from error
 
 
 def _construct(text: str) -> object:
@@ -79,23 +79,25 @@ def _yaml_error(mark: Any, what: str) -> yaml.constructor.ConstructorError:
 
 
 def _count_values(node: yaml.Node, sizes: dict[int, int]) -> int:
-    """How many values a node holds with its aliases resolved; raises on what no Compose file needs.
+    """The number of values in a node with its aliases resolved; raises on unsupported or excessive YAML.
 
-    Everything is looked at before anything is built: a merge of merges would grow while it is built.
+    The check precedes construction, because nested merges grow while they are constructed.
     """
     if id(node) in sizes:
         if not sizes[id(node)]:
             raise _yaml_error(node.start_mark, "an alias that contains itself")
         return sizes[id(node)]
-    sizes[id(node)] = 0  # being counted
+    sizes[id(node)] = 0  # count in progress
     if node.tag not in PLAIN_TAGS:
         raise _yaml_error(node.start_mark, _tag_message(node.tag))
     if isinstance(node, yaml.CollectionNode) and len(node.value) > MAX_ENTRIES:
-        raise _yaml_error(node.start_mark, f"{len(node.value)} entries in one place; allowed are {MAX_ENTRIES}")
+        raise _yaml_error(
+            node.start_mark, f"{len(node.value)} entries in one list or mapping; allowed: at most {MAX_ENTRIES}"
+        )
     if isinstance(node, yaml.MappingNode):
         _check_keys(node)
     elif isinstance(node, yaml.ScalarNode) and UNPRINTABLE.search(node.value):
-        raise _yaml_error(node.start_mark, "half a character: \\ud800 to \\udfff are none by themselves")
+        raise _yaml_error(node.start_mark, "invalid character: NUL or a lone surrogate")
     size = 1
     for child in _children(node):
         size += _count_values(child, sizes)
@@ -113,21 +115,21 @@ def _children(node: yaml.Node) -> Iterator[yaml.Node]:
 
 
 def _check_keys(node: yaml.MappingNode) -> None:
-    """Every key is text, and stands once: the first of two would be lost without a word."""
-    seen: set[str] = set()
+    """Keys must be text and unique; YAML would silently drop the first of two."""
+    keys: set[str] = set()
     for key, _ in node.value:
         if not isinstance(key, yaml.ScalarNode):
             raise _yaml_error(key.start_mark, "a key must be plain text")
         if key.tag not in PLAIN_TAGS:
             raise _yaml_error(key.start_mark, _tag_message(key.tag))
-        if key.value in seen:
-            raise _yaml_error(key.start_mark, f"the key {key.value} stands twice")
-        seen.add(key.value)
+        if key.value in keys:
+            raise _yaml_error(key.start_mark, f"duplicate key {key.value}")
+        keys.add(key.value)
         if key.tag != TAG + "merge":
             key.tag = TAG + "str"
 
 
 def _tag_message(tag: str) -> str:
     if tag in MERGE_TAGS:
-        return f"the tag {tag} is for files that are merged with others: send what docker compose config prints"
-    return f"the tag {tag.replace(TAG, '!!')} is not supported: plain YAML is"
+        return f"the tag {tag} is for merging files; send the output of docker compose config"
+    return f"the tag {tag.replace(TAG, '!!')} is not supported; use plain YAML"

@@ -56,6 +56,6 @@ def approval_binding(rollout: Rollout) -> str:
 
     Unlike its version they stay while the checks go on being judged.
     """
-    steps = [(sorted(each.fleet.items()), sorted(each.route.items()), each.gate.hold) for each in rollout.plan]
+    steps = [(sorted(each.fleet.items()), sorted(each.route.items()), each.gate.approval) for each in rollout.plan]
     told = repr((rollout.id, rollout.group, rollout.digest, rollout.phase.value, rollout.cursor, steps))
     return hashlib.sha256(told.encode()).hexdigest()[:16]

@@ -69,7 +69,7 @@ def decide(
 
 def end_before_start(state: RolloutState) -> Decision | None:
     """A rollback that is asked before anything was touched ends it at once, as does a turn of its group."""
-    asked = state.wished(SignalKind.ROLLBACK)
+    asked = state.latest_signal(SignalKind.ROLLBACK)
     reason = _rollback_reason(asked) if asked else rolled_back_peer(state)
     return Move(Phase.ROLLED_BACK, reason) if reason else None
 
@@ -77,9 +77,9 @@ def end_before_start(state: RolloutState) -> Decision | None:
 def pin_image(state: RolloutState) -> Decision | None:
     """The image is resolved first, so that every instance of the release is the same."""
     if state.rollout.paused:
-        return Wait(state.now + state.rollout.policy.look_seconds, "paused")
+        return Wait(state.now + state.rollout.policy.interval_seconds, "paused")
     if state.frozen and not state.rollout.forced:
-        return Wait(state.now + state.rollout.policy.look_seconds, state.frozen)
+        return Wait(state.now + state.rollout.policy.interval_seconds, state.frozen)
     return Pin(f"resolving the image of {state.rollout.new}")
 
 
@@ -88,24 +88,24 @@ def pin_image(state: RolloutState) -> Decision | None:
 
 def limit_takeovers(state: RolloutState) -> Decision | None:
     """Engines that keep dying over one rollout never reach a deadline, so their number is bounded."""
-    if state.rollout.resumes <= state.rollout.policy.max_resumes:
+    if state.rollout.takeovers <= state.rollout.policy.max_takeovers:
         return None
-    return Move(Phase.FAILED, f"halted: engines died {state.rollout.resumes} times while driving this rollout")
+    return Move(Phase.FAILED, f"halted: engines died {state.rollout.takeovers} times while driving this rollout")
 
 
 def enter_step(state: RolloutState) -> Decision | None:
     """Rung 1: a new step."""
-    return Mark(MarkKind.STEP_STARTED, "step entered") if state.rollout.entered is None else None
+    return Mark(MarkKind.STEP_STARTED, "step entered") if state.rollout.step_started_at is None else None
 
 
 def roll_back(state: RolloutState) -> Decision | None:
     """Rung 2: asked for, judged bad, or the candidate does not stand."""
     if state.rollout.phase is not Phase.RUNNING:
         return None
-    request = state.wished(SignalKind.ROLLBACK)
+    request = state.latest_signal(SignalKind.ROLLBACK)
     causes = (_failed_analysis, _inconclusive_analysis, _failed_candidate, failed_task, rolled_back_peer)
     reason = _rollback_reason(request) if request else next((reason for find in causes if (reason := find(state))), "")
-    return roll_back_or_halt(state.rollout, state.seen, reason) if reason else None
+    return roll_back_or_halt(state.rollout, state.observed, reason) if reason else None
 
 
 def _rollback_reason(signal: Signal) -> str:
@@ -114,7 +114,7 @@ def _rollback_reason(signal: Signal) -> str:
 
 def _failed_analysis(state: RolloutState) -> str:
     verdict, policy = state.rollout.verdict, state.rollout.policy
-    if state.forced or policy.failure_action is not FailureAction.ROLLBACK:
+    if state.is_forced or policy.failure_action is not FailureAction.ROLLBACK:
         return ""
     if verdict is None or not state.rollout.failed_verdict:
         return ""
@@ -124,7 +124,7 @@ def _failed_analysis(state: RolloutState) -> str:
 def _inconclusive_analysis(state: RolloutState) -> str:
     """One sentence when nothing could be said by the end of the bake, and the policy is to turn back then."""
     verdict = state.rollout.verdict
-    wanted = state.rollout.policy.on_inconclusive is InconclusiveAction.ROLLBACK and not state.forced
+    wanted = state.rollout.policy.on_inconclusive is InconclusiveAction.ROLLBACK and not state.is_forced
     return verdict.message if wanted and verdict is not None and verdict.final and is_inconclusive(state) else ""
 
 
@@ -133,9 +133,9 @@ def _failed_candidate(state: RolloutState) -> str:
     rollout, policy = state.rollout, state.rollout.policy
     failed = [
         instance
-        for instance in state.seen.instances
+        for instance in state.observed.instances
         if instance.release == rollout.new
-        and instance.id not in rollout.spared
+        and instance.id not in rollout.preexisting
         and (instance.state is InstanceState.FAILED or instance.restarts > policy.max_restarts)
     ]
     tolerated = policy.max_failure_ratio * state.step.fleet.get(rollout.new, 0)
@@ -152,8 +152,8 @@ def _failed_candidate(state: RolloutState) -> str:
 
 def mark_traffic_shifted(state: RolloutState) -> Decision | None:
     """Rung 3: the proxy matches and no mark says so."""
-    stands = state.matches and state.preview_matches
-    if state.rollout.shifted is None and stands and state.stands:
+    stands = state.router_matches and state.preview_matches
+    if state.rollout.traffic_confirmed_at is None and stands and state.is_complete:
         return Mark(MarkKind.TRAFFIC_CONFIRMED, f"traffic goes to {_format_counts(state)}")
     return None
 
@@ -163,8 +163,8 @@ def remove_dead_members(state: RolloutState) -> Decision | None:
 
     When no member is alive the route is left as it is: what seems to be dead may be our own blindness.
     """
-    living, preview = state.living_members, state.living_preview
-    if len(preview) < len(state.previewed):
+    living, preview = state.alive_members, state.alive_preview
+    if len(preview) < len(state.preview_members):
         return Shift(preview, "taking those out of the preview that no longer run", preview=True)
     if not living or len(living) == len(state.members):
         return None
@@ -174,7 +174,7 @@ def remove_dead_members(state: RolloutState) -> Decision | None:
 
 def remove_drained_members(state: RolloutState) -> Decision | None:
     """An unrouted instance without requests is struck from the proxy; that it agrees is the proof of the drain."""
-    for routed, preview in ((state.seen.routed, False), (state.seen.preview, True)):
+    for routed, preview in ((state.observed.router, False), (state.observed.preview, True)):
         idle = [instance for instance, count in routed.draining.items() if count == 0]
         if idle:
             return Shift(routed.members, f"{len(idle)} drained, striking from the proxy", preview)
@@ -188,45 +188,51 @@ def stop_surplus(state: RolloutState) -> Decision | None:
     """Rung 4: neither wanted nor routed, and idle or drained. Frees room before anything new is started."""
     free = [
         instance
-        for instance in state.surplus
-        if not state.reachable(instance) and instance.state is not InstanceState.STOPPING and state.released(instance)
+        for instance in state.surplus_instances
+        if not state.is_reachable(instance) and instance.state is not InstanceState.STOPPING and state.is_drained(instance)
     ]
     if not free:
         return None
-    overdue = any(state.in_flight(each) for each in free)
+    overdue = any(state.has_requests_in_flight(each) for each in free)
     return Stop(tuple(free), f"stopping {format_names(free)}", overdue)
 
 
 def start_missing(state: RolloutState) -> Decision | None:
     """Rung 5: wanted instances are missing."""
-    if not state.missing:
+    if not state.missing_ordinals:
         return None
-    if state.overdue:
-        return roll_back_or_halt(state.rollout, state.seen, _deadline_message(state, "instances could not be started"))
+    if state.is_overdue:
+        return roll_back_or_halt(state.rollout, state.observed, _deadline_message(state, "instances could not be started"))
     room = _wait_for_room(state)
     if room is not None:
         return room
-    release, ordinals = next(iter(state.missing.items()))
+    release, ordinals = next(iter(state.missing_ordinals.items()))
     return Start(release, ordinals, f"starting {len(ordinals)} of {release}")
 
 
 def _wait_for_room(state: RolloutState) -> Decision | None:
     """Without room for a surge, what is leaving must be gone before anything new comes."""
-    if state.rollout.in_place and state.surplus and not any(state.reachable(instance) for instance in state.surplus):
-        return poll_soon(state, f"waiting for {format_names(state.surplus)} to be gone")
+    if (
+        state.rollout.in_place
+        and state.surplus_instances
+        and not any(state.is_reachable(instance) for instance in state.surplus_instances)
+    ):
+        return poll_soon(state, f"waiting for {format_names(state.surplus_instances)} to be gone")
     return None
 
 
 def wait_until_ready(state: RolloutState) -> Decision | None:
     """Rung 6: instances about to serve are not ready."""
-    if not state.awaited:
+    if not state.awaited_instances:
         return None
-    if state.overdue:
-        detail = next((instance.detail for instance in state.awaited if instance.detail), "")
+    if state.is_overdue:
+        detail = next((instance.detail for instance in state.awaited_instances if instance.detail), "")
         return roll_back_or_halt(
-            state.rollout, state.seen, _deadline_message(state, f"{format_names(state.awaited)} not ready", detail)
+            state.rollout,
+            state.observed,
+            _deadline_message(state, f"{format_names(state.awaited_instances)} not ready", detail),
         )
-    return poll_soon(state, f"waiting for {format_names(state.awaited)} to be ready")
+    return poll_soon(state, f"waiting for {format_names(state.awaited_instances)} to be ready")
 
 
 def _deadline_message(state: RolloutState, what: str, detail: str = "") -> str:
@@ -235,15 +241,15 @@ def _deadline_message(state: RolloutState, what: str, detail: str = "") -> str:
 
 def shift_traffic(state: RolloutState) -> Decision | None:
     """Rung 7: the proxy does not match. What counted from an earlier shift of this step starts anew."""
-    if state.matches:
+    if state.router_matches:
         return None
     if state.rollout.paused:
-        return Wait(state.now + state.rollout.policy.look_seconds, "paused before moving traffic")
-    if state.rollout.shifted is not None or state.rollout.settled is not None:
+        return Wait(state.now + state.rollout.policy.interval_seconds, "paused before moving traffic")
+    if state.rollout.traffic_confirmed_at is not None or state.rollout.step_ready_at is not None:
         return Mark(MarkKind.TRAFFIC_DIVERGED, "the proxy no longer serves what this step wants")
-    if state.rollout.drain_from is not None:
+    if state.rollout.drain_started_at is not None:
         return Mark(MarkKind.SHIFTING_TRAFFIC, "about to write the proxy")
-    return Shift(state.wanted_members, f"moving traffic to {_format_counts(state)}")
+    return Shift(state.desired_members, f"moving traffic to {_format_counts(state)}")
 
 
 def shift_preview(state: RolloutState) -> Decision | None:
@@ -251,9 +257,11 @@ def shift_preview(state: RolloutState) -> Decision | None:
     if state.preview_matches:
         return None
     to = format_names(
-        instance for instance in state.alive if any(instance.id == wanted.instance for wanted in state.wanted_preview)
+        instance
+        for instance in state.alive_instances
+        if any(instance.id == wanted.instance for wanted in state.desired_preview)
     )
-    return Shift(state.wanted_preview, f"the preview leads to {to or 'nothing'}", preview=True)
+    return Shift(state.desired_preview, f"the preview leads to {to or 'nothing'}", preview=True)
 
 
 def _format_counts(state: RolloutState) -> str:
@@ -262,7 +270,7 @@ def _format_counts(state: RolloutState) -> str:
 
 def settle_step(state: RolloutState) -> Decision | None:
     """Rung 8: all stands as wanted."""
-    return Mark(MarkKind.STEP_READY, "all stands as wanted") if state.rollout.settled is None else None
+    return Mark(MarkKind.STEP_READY, "all stands as wanted") if state.rollout.step_ready_at is None else None
 
 
 Rule = Callable[[RolloutState], Decision | None]

@@ -32,7 +32,7 @@ class MarkKind(StrEnum):
 class Pin:
     """Resolve the new release's image to a digest and make sure that it can run, before anything moves."""
 
-    why: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Start:
 
     release: str
     ordinals: tuple[int, ...]
-    why: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Shift:
     """Make the proxy send traffic to exactly these; with `preview` that of the preview's address."""
 
     members: tuple[Member, ...]
-    why: str
+    reason: str
     preview: bool = False
 
 
@@ -58,7 +58,7 @@ class Run:
     """Begin this task, or see how it stands."""
 
     task: str
-    why: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Stop:
     """Stop and remove these instances: they take no traffic and have none in flight, or have had their drain time."""
 
     instances: tuple[Instance, ...]
-    why: str
+    reason: str
     overdue: bool = False  # some still have requests in flight, and their drain time is over
 
 
@@ -75,7 +75,7 @@ class Judge:
     """Ask the metrics. `final`: the bake is over, the answer opens or shuts the gate."""
 
     final: bool
-    why: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class Mark:
     """Record a moment of the present step."""
 
     mark: MarkKind
-    why: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class Move:
     """Go to another step, another phase, or both. `plan` replaces the present one."""
 
     phase: Phase
-    why: str
+    reason: str
     cursor: int = 0
     plan: Plan | None = None
 
@@ -101,7 +101,7 @@ class Wait:
     """Nothing to do before `until`."""
 
     until: Time
-    why: str
+    reason: str
 
 
 Decision = Pin | Start | Shift | Stop | Run | Judge | Mark | Move | Wait
@@ -111,21 +111,29 @@ def apply_mark(rollout: Rollout, mark: MarkKind, now: Time) -> Rollout:
     """The rollout with one more moment recorded."""
     match mark:
         case MarkKind.STEP_STARTED:
-            return replace(rollout, entered=now)
+            return replace(rollout, step_started_at=now)
         case MarkKind.SHIFTING_TRAFFIC:
-            return replace(rollout, drain_from=None)
+            return replace(rollout, drain_started_at=None)
         case MarkKind.TRAFFIC_CONFIRMED:
-            return replace(rollout, shifted=now, drain_from=now)
+            return replace(rollout, traffic_confirmed_at=now, drain_started_at=now)
         case MarkKind.TRAFFIC_DIVERGED:
-            return replace(rollout, shifted=None, settled=None, drain_from=None, extensions=0, verdict=None, held=None)
+            return replace(
+                rollout,
+                traffic_confirmed_at=None,
+                step_ready_at=None,
+                drain_started_at=None,
+                extensions=0,
+                verdict=None,
+                approval_since=None,
+            )
         case MarkKind.STEP_READY:
-            return replace(rollout, settled=now)
+            return replace(rollout, step_ready_at=now)
         case MarkKind.BAKE_EXTENDED:
             return replace(rollout, extensions=rollout.extensions + 1)
         case MarkKind.WAITING_FOR_APPROVAL:
-            return replace(rollout, held=now)
+            return replace(rollout, approval_since=now)
         case MarkKind.WAITING_FOR_GROUP:
-            return replace(rollout, arrived=rollout.step.gate.together)
+            return replace(rollout, group_point=rollout.step.gate.group_point)
 
 
 def shift_marks(rollout: Rollout, seconds: float) -> Rollout:
@@ -135,14 +143,16 @@ def shift_marks(rollout: Rollout, seconds: float) -> Rollout:
         return None if mark is None else mark + seconds
 
     verdict = None if rollout.verdict is None else replace(rollout.verdict, at=rollout.verdict.at + seconds)
-    tasks = tuple(task if task.state.ended else replace(task, begun=task.begun + seconds) for task in rollout.tasks)
+    tasks = tuple(
+        task if task.state.ended else replace(task, started_at=task.started_at + seconds) for task in rollout.tasks
+    )
     return replace(
         rollout,
-        entered=then(rollout.entered),
-        shifted=then(rollout.shifted),
-        settled=then(rollout.settled),
-        held=then(rollout.held),
-        drain_from=then(rollout.drain_from),
+        step_started_at=then(rollout.step_started_at),
+        traffic_confirmed_at=then(rollout.traffic_confirmed_at),
+        step_ready_at=then(rollout.step_ready_at),
+        approval_since=then(rollout.approval_since),
+        drain_started_at=then(rollout.drain_started_at),
         verdict=verdict,
         tasks=tasks,
     )
@@ -157,18 +167,18 @@ def apply_move(rollout: Rollout, to: Move, now: Time) -> Rollout:
     phase = move(rollout.phase, to.phase)
     further = phase is rollout.phase is Phase.ROLLING_BACK
     if phase not in LIVE:
-        return replace(rollout, phase=phase, reason=to.why, finished=now)
+        return replace(rollout, phase=phase, reason=to.reason, finished=now)
     return replace(
         rollout,
         phase=phase,
-        reason=rollout.reason if further else to.why,
+        reason=rollout.reason if further else to.reason,
         plan=rollout.plan if to.plan is None else to.plan,
         cursor=to.cursor,
-        entered=None,
-        shifted=None,
-        settled=None,
-        held=None,
-        drain_from=rollout.drain_from if rollout.shifted is not None else now,
+        step_started_at=None,
+        traffic_confirmed_at=None,
+        step_ready_at=None,
+        approval_since=None,
+        drain_started_at=rollout.drain_started_at if rollout.traffic_confirmed_at is not None else now,
         extensions=0,
         verdict=None,
     )

@@ -109,31 +109,37 @@ def find_difference(service: Service, release: Release, observed: ObservedState,
     """What a repair would change; None when all is as the release wants. An instance that runs where the proxy knows it
     and is not ready is none: it may be busy, and the proxy's own checks see to it."""
     current = RolloutState(replace(make_repair(service, release, "", now), phase=Phase.RUNNING), observed, (), now, now)
-    by_state = {state: [instance for instance in current.surplus if instance.state is state] for state in InstanceState}
+    by_state = {
+        state: [instance for instance in current.surplus_instances if instance.state is state] for state in InstanceState
+    }
     differences = [
         f"{format_names(by_state[state])} {state}"
         for state in (InstanceState.FAILED, InstanceState.STOPPED)
         if by_state[state]
     ]
-    excess = [instance for instance in current.surplus if instance.state in ALIVE]
+    excess = [instance for instance in current.surplus_instances if instance.state in ALIVE]
     differences += [f"{format_names(excess)} beyond the {release.replicas} of {release.id}"] if excess else []
-    differences += [f"{len(ordinals)} of {name} missing" for name, ordinals in current.missing.items()]
-    standing = not differences and all(current.serves(instance) for instance in current.target)
+    differences += [f"{len(ordinals)} of {name} missing" for name, ordinals in current.missing_ordinals.items()]
+    standing = not differences and all(current.is_ready(instance) for instance in current.desired_routed)
     differences += _router_differences(current)
     return Difference("; ".join(differences), standing) if differences else None
 
 
 def _router_differences(state: RolloutState) -> list[str]:
     """What the proxy does that it should not."""
-    unrouted: list[Instance] = [instance for instance in state.target if not state.routed(instance)]
-    moved = [instance for instance in state.target if state.routed(instance) and not state.reached(instance)]
-    gone = len(set(state.members) - {instance.id for instance in state.alive})
-    strangers = len(set(state.members) - {instance.id for instance in state.target}) - gone
+    unrouted: list[Instance] = [instance for instance in state.desired_routed if not state.is_routed(instance)]
+    moved = [
+        instance
+        for instance in state.desired_routed
+        if state.is_routed(instance) and not state.is_address_current(instance)
+    ]
+    gone = len(set(state.members) - {instance.id for instance in state.alive_instances})
+    strangers = len(set(state.members) - {instance.id for instance in state.desired_routed}) - gone
     differences = [f"{format_names(unrouted)} not in the proxy"] if unrouted else []
     differences += [f"{format_names(moved)} in the proxy at another address"] if moved else []
     differences += [f"{gone} in the proxy that no longer run{'s' if gone == 1 else ''}"] if gone else []
     differences += [f"{strangers} in the proxy that should not be"] if strangers else []
-    if not differences and not state.missing and not state.matches:
+    if not differences and not state.missing_ordinals and not state.router_matches:
         differences = ["the proxy has other weights"]
     return differences if state.preview_matches else [*differences, "the preview leads to instances"]
 
@@ -157,7 +163,7 @@ def handle_drift(
     if difference is None:
         return DriftDecision(None)
     since = now if before is None else before.since
-    confirmations = 1 if before is None or before.message != difference.message else before.looks + 1
+    confirmations = 1 if before is None or before.message != difference.message else before.confirmations + 1
     state, reason = _drift_state(service, difference, history, confirmations, now)
     return DriftDecision(
         Drift(difference.message, since, state, min(confirmations, CONFIRMATIONS), reason), state is DriftState.REPAIRING

@@ -54,7 +54,7 @@ class Hook:
 
     command: tuple[str, ...]
     entrypoint: tuple[str, ...] | None = None  # None: as the release's instances have it
-    side: ReleaseRole = ReleaseRole.NEW
+    release: ReleaseRole = ReleaseRole.NEW
     image: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
     timeout_seconds: float = 300.0
@@ -67,8 +67,8 @@ class TaskRun:
 
     name: str
     state: TaskState
-    begun: Time
-    ended: Time | None = None
+    started_at: Time
+    ended_at: Time | None = None
     message: str = ""
 
 

@@ -90,10 +90,9 @@ class Check:
     `margin` is what may be lost before it matters, None the default: absolute (a ratio in [0, 1], 0.005 for "0.5%") for
     errors, relative (0.2 for "20%") for latency and queries. `maximum`/`minimum` turn a query into a fixed limit; for
     memory `maximum` is the limit of an instance. `query` is the user's PromQL, or the histogram or gauge to read.
-    `least`: the number of requests (errors, latency) or values (query) below which nothing is said, and of looks in a row
-    beyond a limit.
-    A check that is not `critical` does not hold a rollout up when it cannot say anything. A `shadow` check decides nothing.
-    `weight`: its share of the evidence among the user's own compared queries.
+    `min_samples`: the number of requests (errors, latency) or values (query) below which nothing is said, and of looks in a
+    row beyond a limit. A check that is not `critical` does not hold a rollout up when it cannot say anything. A `shadow`
+    check decides nothing. `weight`: its share of the evidence among the user's own compared queries.
     """
 
     name: str
@@ -103,7 +102,7 @@ class Check:
     margin: float | None = None
     maximum: float | None = None
     minimum: float | None = None
-    least: int = 50
+    min_samples: int = 50
     critical: bool = True
     shadow: bool = False
     weight: float = 1.0
@@ -118,19 +117,19 @@ class Check:
 class Policy:
     """What is tolerated and how long is waited. All durations in seconds."""
 
-    drain_seconds: float = 30.0  # the longest that requests in flight are waited for
+    drain_timeout_seconds: float = 30.0  # the longest that requests in flight are waited for
     long_lived_seconds: float | None = None  # the same for what is open longer than `drain`, and for upgraded connections
     healthy_deadline_seconds: float = 120.0  # for instances to be started and ready
     max_restarts: int = DEFAULT_MAX_RESTARTS  # a candidate instance that restarted more often has failed
     max_failure_ratio: float = 0.0  # share of candidate instances that may fail and be replaced, in [0, 1]
-    look_seconds: float = 5.0  # between two looks at the metrics; also the shortest interval that counts as one
+    interval_seconds: float = 5.0  # between two looks at the metrics; also the shortest interval that counts as one
     warmup_seconds: float = 60.0  # an instance younger than this is not compared yet
     false_abort: float = 0.01  # the chance that a good release is turned back, over the whole rollout, in (0, 1)
     failure_action: FailureAction = FailureAction.ROLLBACK
     on_inconclusive: InconclusiveAction = InconclusiveAction.EXTEND
     max_extensions: int = 2  # how many more bakes an INCONCLUSIVE verdict is given
     approval: Approval = field(default_factory=Approval)
-    max_resumes: int = 50  # how often engines may have died while driving one rollout
+    max_takeovers: int = 50  # how often engines may have died while driving one rollout
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,13 +148,14 @@ class Service:
     bake_seconds: float = 0.0
     checks: tuple[Check, ...] = ()
     policy: Policy = Policy()
-    keep_seconds: float = 0.0  # blue-green: how long the old colour is kept after it was left
-    shares: tuple[float, ...] = ()  # of the new requests, for the new release, after each of the first batches; in (0, 1)
+    keep_old_seconds: float = 0.0  # blue-green: how long the old colour is kept after it was left
+    #: Of the new requests, for the new release, after each of the first batches; in (0, 1).
+    traffic_shares: tuple[float, ...] = ()
     hooks: Mapping[str, Hook] = field(default_factory=dict)  # by `tasks.HOOKS`
     compare: CompareOptions | None = None
     probe: Probe | None = None
     preview_bake_seconds: float = 0.0  # how long the new release is watched before it takes traffic
-    together: bool = False  # rolled out as one with the other services of its file that say so
+    in_group: bool = False  # rolled out as one with the other services of its file that say so
     depends_on: tuple[str, ...] = ()  # services of the same environment that must serve before
     repair: RepairPolicy = RepairPolicy.AUTO
 
@@ -215,7 +215,7 @@ class ObservedState:
     """The world at one moment. `preview` is what the proxy does at the preview's address."""
 
     instances: tuple[Instance, ...]
-    routed: RouterState
+    router: RouterState
     preview: RouterState = field(default_factory=RouterState)
 
 
@@ -223,20 +223,20 @@ class ObservedState:
 class Gate:
     """What must hold to leave a step.
 
-    `cleared` asks that no surplus instance is left, not even one that is stopping: for the last step, and where there is
-    no room for a surge. `keeps`: the bake only keeps the old release warm, so an approval may end it, and only a FAIL
-    counts. `before` are tasks that come before anything of the step, `tasks` those once it stands. `together`: which of the
-    points, from 1, at which the rollouts of a group wait for each other; 0: none.
+    `surplus_gone` asks that no surplus instance is left, not even one that is stopping: for the last step, and where there
+    is no room for a surge. `keeps_old`: the bake only keeps the old release warm, so an approval may end it, and only a
+    FAIL counts. `tasks_before` are tasks that come before anything of the step, `tasks` those once it stands.
+    `group_point`: which of the points, from 1, at which the rollouts of a group wait for each other; 0: none.
     """
 
     bake_seconds: float = 0.0
-    judged: bool = False
-    hold: str = ""  # name of the approval that is waited for; empty: none
-    cleared: bool = False
-    keeps: bool = False
-    before: tuple[str, ...] = ()
+    analyzed: bool = False
+    approval: str = ""  # name of the approval that is waited for; empty: none
+    surplus_gone: bool = False
+    keeps_old: bool = False
+    tasks_before: tuple[str, ...] = ()
     tasks: tuple[str, ...] = ()
-    together: int = 0
+    group_point: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,10 +270,11 @@ class Build:
 class Rollout:
     """One attempt to move a service from one release to another.
 
-    `entered`, `shifted`, `settled` and `held` are the marks of the present step: when it became the present one, when the
-    proxy first matched it, when all of it stood, when it began to wait for a person. They and `extensions` start anew with
-    each step. `drain_from` is when the last instances were taken out of the route; it outlives its step. A repair and a
-    scaling stay with the release that serves: `old` and `new` are the same, and `old_replicas` is its number before.
+    `step_started_at`, `traffic_confirmed_at`, `step_ready_at` and `approval_since` are the marks of the present step: when
+    it became the present one, when the proxy first matched it, when all of it stood, when it began to wait for a person.
+    They and `extensions` start anew with each step. `drain_started_at` is when the last instances were taken out of the
+    route; it outlives its step. A repair and a scaling stay with the release that serves: `old` and `new` are the same, and
+    `old_replicas` is its number before.
     """
 
     id: str
@@ -290,14 +291,14 @@ class Rollout:
     cursor: int = 0
     reason: str = ""  # why it is in this phase, one sentence
     paused: bool = False
-    entered: Time | None = None
-    shifted: Time | None = None
-    settled: Time | None = None
-    held: Time | None = None
-    drain_from: Time | None = None
+    step_started_at: Time | None = None
+    traffic_confirmed_at: Time | None = None
+    step_ready_at: Time | None = None
+    approval_since: Time | None = None
+    drain_started_at: Time | None = None
     extensions: int = 0
     verdict: Verdict | None = None  # of the present step
-    resumes: int = 0
+    takeovers: int = 0
     finished: Time | None = None
     checks: tuple[Check, ...] = ()
     policy: Policy = Policy()
@@ -312,9 +313,9 @@ class Rollout:
     probe: Probe | None = None
     tasks: tuple[TaskRun, ...] = ()  # those that were begun, the way back's too
     group: str = ""  # of the rollouts that are promoted and turned back as one; empty: it is alone
-    arrived: int = 0  # the last of its group's points (`Gate.together`) that it came to
+    group_point: int = 0  # the last of its group's points (`Gate.group_point`) that it came to
     kind: RolloutKind = RolloutKind.RELEASE
-    spared: tuple[str, ...] = ()  # there when a repair or a scaling began: that these fail is not of its doing
+    preexisting: tuple[str, ...] = ()  # there when a repair or a scaling began: that these fail is not of its doing
     version: int = 0  # grows with each save; the ETag
 
     @property

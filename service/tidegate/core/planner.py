@@ -48,14 +48,14 @@ def _with_hooks(service: Service, way: Sequence[Step]) -> Plan:
     traffic moves, and before anything is given up that turning back would need."""
     steps = list(way)
     if PRE_DEPLOY in service.hooks:
-        steps[0] = _with_gate(steps[0], replace(steps[0].gate, before=(PRE_DEPLOY,)))
+        steps[0] = _with_gate(steps[0], replace(steps[0].gate, tasks_before=(PRE_DEPLOY,)))
     if POST_PROMOTE in service.hooks:
         steps[-1] = _with_gate(steps[-1], replace(steps[-1].gate, tasks=(POST_PROMOTE,)))
-    if service.together:
+    if service.in_group:
         unseen = next(place for place, step in enumerate(steps) if step.preview)
-        steps[unseen] = _with_gate(steps[unseen], replace(steps[unseen].gate, together=1))
+        steps[unseen] = _with_gate(steps[unseen], replace(steps[unseen].gate, group_point=1))
         last = max(unseen + 1, len(steps) - 2)
-        steps[last] = _with_gate(steps[last], replace(steps[last].gate, together=2))
+        steps[last] = _with_gate(steps[last], replace(steps[last].gate, group_point=2))
     return tuple(steps)
 
 
@@ -65,7 +65,7 @@ def _with_gate(step: Step, gate: Gate) -> Step:
 
 def _needs_preview_step(service: Service) -> bool:
     """Whether the new release has to stand without traffic before the first batch takes any."""
-    asked = bool(_preview_tasks(service)) or service.together or service.preview_bake_seconds > 0
+    asked = bool(_preview_tasks(service)) or service.in_group or service.preview_bake_seconds > 0
     return asked or service.backend.preview is not None
 
 
@@ -77,7 +77,7 @@ def _preview_tasks(service: Service) -> tuple[str, ...]:
 def _preview_step(service: Service, fleet: Fleet, route: Fleet, new: Release, hold: str = "") -> Step:
     """The new release stands beside what serves, reached by the preview alone."""
     bake, judged = service.preview_bake_seconds, any(check.is_limit for check in service.checks)
-    gate = Gate(bake_seconds=bake, judged=judged and bake > 0, hold=hold, tasks=_preview_tasks(service))
+    gate = Gate(bake_seconds=bake, analyzed=judged and bake > 0, approval=hold, tasks=_preview_tasks(service))
     return Step(fleet=fleet, route=route, gate=gate, preview=_fleet((new.id, fleet.get(new.id, 0))))
 
 
@@ -103,7 +103,7 @@ def rolling(service: Service, old: Release, new: Release) -> Plan:
 
 def _share(service: Service, number: int) -> float | None:
     """Of the new requests, for the new release, after batch `number`."""
-    return service.shares[number - 1] if number <= len(service.shares) else None
+    return service.traffic_shares[number - 1] if number <= len(service.traffic_shares) else None
 
 
 def _replaced_counts(batch: int, old: Release, new: Release) -> range:
@@ -115,7 +115,7 @@ def _replaced_counts(batch: int, old: Release, new: Release) -> range:
 def _stop_first_step(old: Release, new: Release, *, left: int, arrived: int) -> list[Step]:
     """Stop-first: the old instances of the batch leave, and are gone, before the new ones come."""
     fleet = _fleet((old.id, left), (new.id, arrived))
-    return [Step(fleet=fleet, route=fleet, gate=Gate(cleared=True))] if fleet else []
+    return [Step(fleet=fleet, route=fleet, gate=Gate(surplus_gone=True))] if fleet else []
 
 
 def blue_green(service: Service, old: Release, new: Release) -> Plan:
@@ -124,11 +124,11 @@ def blue_green(service: Service, old: Release, new: Release) -> Plan:
     both = _fleet((old.id, old.replicas), (new.id, new.replicas))
     blue, green = _fleet((old.id, old.replicas)), _fleet((new.id, new.replicas))
     steps = [_preview_step(service, both, blue, new, APPROVAL)]
-    for number, share in enumerate(service.shares, start=1):
+    for number, share in enumerate(service.traffic_shares, start=1):
         steps.append(Step(fleet=both, route=both, gate=_batch_gate(service, number), share=share))
-    steps.append(Step(fleet=both, route=green, gate=_batch_gate(service, len(service.shares) + 1)))
-    if service.keep_seconds > 0:
-        gate = Gate(bake_seconds=service.keep_seconds, judged=bool(service.checks), keeps=True)
+    steps.append(Step(fleet=both, route=green, gate=_batch_gate(service, len(service.traffic_shares) + 1)))
+    if service.keep_old_seconds > 0:
+        gate = Gate(bake_seconds=service.keep_old_seconds, analyzed=bool(service.checks), keeps_old=True)
         steps.append(Step(fleet=both, route=green, gate=gate))
     return (*steps, _final_step(new))
 
@@ -137,7 +137,7 @@ def first_deploy(service: Service, new: Release) -> Plan:
     """All at once. There is no baseline, so only checks against fixed limits are judged."""
     whole = _fleet((new.id, new.replicas))
     judged = any(check.is_limit for check in service.checks)
-    gate = Gate(bake_seconds=service.bake_seconds, judged=judged, cleared=True)
+    gate = Gate(bake_seconds=service.bake_seconds, analyzed=judged, surplus_gone=True)
     step = Step(fleet=whole, route=whole, gate=gate)
     return (_preview_step(service, whole, {}, new), step) if _needs_preview_step(service) else (step,)
 
@@ -145,22 +145,25 @@ def first_deploy(service: Service, new: Release) -> Plan:
 def direct_rollback(service: Service, old: Release, new: Release) -> Plan:
     """Back to a release that was good before: the service's own batches, without bake, checks, hooks or holds."""
     alone = replace(service.backend, preview=None)
-    plain = replace(service, backend=alone, shares=(), hooks={}, compare=None, together=False, preview_bake_seconds=0.0)
+    plain = replace(
+        service, backend=alone, traffic_shares=(), hooks={}, compare=None, in_group=False, preview_bake_seconds=0.0
+    )
     return tuple(
-        Step(fleet=step.fleet, route=step.route, gate=Gate(cleared=step.gate.cleared)) for step in rolling(plain, old, new)
+        Step(fleet=step.fleet, route=step.route, gate=Gate(surplus_gone=step.gate.surplus_gone))
+        for step in rolling(plain, old, new)
     )
 
 
 def rollback_plan(old: str | None, replicas: int) -> Plan:
     """Turn round from anywhere: only the old release, whole; or nothing at all after a failed first deploy."""
-    return steady_plan(old, replicas) if old else (Step(fleet={}, route={}, gate=Gate(cleared=True)),)
+    return steady_plan(old, replicas) if old else (Step(fleet={}, route={}, gate=Gate(surplus_gone=True)),)
 
 
 def steady_plan(release: str, replicas: int) -> Plan:
     """Exactly so many instances of this release, all of them in the route, and nothing else: what a repair and a scaling
     lead to from wherever the service stands."""
     whole = _fleet((release, replicas))
-    return (Step(fleet=whole, route=whole, gate=Gate(cleared=True)),)
+    return (Step(fleet=whole, route=whole, gate=Gate(surplus_gone=True)),)
 
 
 def with_rollback_hook(way: Plan) -> Plan:
@@ -178,15 +181,15 @@ def rollback_in_place(old: str, new: str, *, standing: int, replicas: int, prese
     if present and standing + present < replicas:
         standing = replicas - present
         fleet = _fleet((old, standing), (new, present))
-        steps.append(Step(fleet=fleet, route=fleet, gate=Gate(cleared=True)))
+        steps.append(Step(fleet=fleet, route=fleet, gate=Gate(surplus_gone=True)))
     while standing < replicas or present > 0:
         present = max(0, present - batch)
         fleet = _fleet((old, standing), (new, present))
         if fleet:
-            steps.append(Step(fleet=fleet, route=fleet, gate=Gate(cleared=True)))
+            steps.append(Step(fleet=fleet, route=fleet, gate=Gate(surplus_gone=True)))
         standing = min(replicas, standing + batch) if present else replicas
         fleet = _fleet((old, standing), (new, present))
-        steps.append(Step(fleet=fleet, route=fleet, gate=Gate(cleared=True)))
+        steps.append(Step(fleet=fleet, route=fleet, gate=Gate(surplus_gone=True)))
     return tuple(steps) or rollback_plan(old, replicas)
 
 
@@ -194,15 +197,15 @@ def _batch_gate(service: Service, number: int) -> Gate:
     """The gate after batch `number`."""
     return Gate(
         bake_seconds=service.bake_seconds,
-        judged=bool(service.checks),
-        hold=APPROVAL if number in service.policy.approval.after else "",
+        analyzed=bool(service.checks),
+        approval=APPROVAL if number in service.policy.approval.after else "",
     )
 
 
 def _final_step(new: Release) -> Step:
     """Only the new release, nothing left over."""
     whole = _fleet((new.id, new.replicas))
-    return Step(fleet=whole, route=whole, gate=Gate(cleared=True))
+    return Step(fleet=whole, route=whole, gate=Gate(surplus_gone=True))
 
 
 MAX_WEIGHT = 256  # what HAProxy allows; the others allow more

@@ -19,7 +19,7 @@ class Probe:
     """
 
     url: str
-    every_seconds: float = 0.5
+    interval_seconds: float = 0.5
     timeout_seconds: float = 2.0
     slow_seconds: float = 1.0
     header: str = ""
@@ -27,10 +27,10 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class ProbeResult:
-    """How one request went: `trouble` says why it failed, empty when it did not. Answered 2xx or 3xx is no failure."""
+    """How one request went: `error` says why it failed, empty when it did not. Answered 2xx or 3xx is no failure."""
 
     seconds: float
-    trouble: str = ""
+    error: str = ""
     release: str = ""  # as the answer's header names it; empty: it does not
 
 
@@ -38,17 +38,17 @@ class ProbeResult:
 class ProbeCounts:
     """Requests of the prober. A failed one is not slow, too."""
 
-    seen: int = 0
+    requests: int = 0
     failed: int = 0
     slow: int = 0
 
     def plus(self, other: ProbeCounts) -> ProbeCounts:
         """Of both."""
-        return ProbeCounts(self.seen + other.seen, self.failed + other.failed, self.slow + other.slow)
+        return ProbeCounts(self.requests + other.requests, self.failed + other.failed, self.slow + other.slow)
 
     def minus(self, before: ProbeCounts) -> ProbeCounts:
         """What came since."""
-        return ProbeCounts(self.seen - before.seen, self.failed - before.failed, self.slow - before.slow)
+        return ProbeCounts(self.requests - before.requests, self.failed - before.failed, self.slow - before.slow)
 
 
 @dataclass(frozen=True, slots=True)

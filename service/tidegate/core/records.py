@@ -114,13 +114,13 @@ class ServerStats:
 
 @dataclass(frozen=True, slots=True)
 class Idempotency:
-    """A client's key. `scope` is principal, method and path; `digest` hashes the body; `answer` is what is said again."""
+    """A client's key. `scope` is principal, method and path; `digest` hashes the body; `response` is what is said again."""
 
     scope: str
     key: str
     digest: str
     status: int = 0
-    answer: str = ""
+    response: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,8 +162,8 @@ class Drift:
     message: str
     since: Time
     state: DriftState
-    looks: int = 1
-    why: str = ""  # why nothing is done; empty while something is
+    confirmations: int = 1
+    reason: str = ""  # why nothing is done; empty while something is
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,7 @@ class Peer:
 
     service: str
     phase: Phase
-    arrived: int
+    group_point: int
     reason: str = ""
 
 
@@ -53,7 +53,7 @@ class RolloutState:
     why the environment is frozen, empty when it is not; `peers` are the other rollouts of its group."""
 
     rollout: Rollout
-    seen: ObservedState
+    observed: ObservedState
     signals: Sequence[Signal]
     now: Time
     since: Time
@@ -67,216 +67,225 @@ class RolloutState:
 
     # -- wishes ---------------------------------------------------------------------------------------------------
 
-    def wished(self, kind: SignalKind) -> Signal | None:
+    def latest_signal(self, kind: SignalKind) -> Signal | None:
         """The latest signal of this kind."""
         return next((signal for signal in reversed(self.signals) if signal.kind is kind), None)
 
     @cached_property
-    def promoted(self) -> Signal | None:
+    def deciding_approval(self) -> Signal | None:
         """The approval that opens the present step's hold, if it was given."""
         return deciding_approval(self.rollout, self.signals)
 
     @property
-    def forced(self) -> bool:
+    def is_forced(self) -> bool:
         """Whether the analysis is skipped from here on, by somebody who may."""
-        return self.wished(SignalKind.FORCE) is not None
+        return self.latest_signal(SignalKind.FORCE) is not None
 
     # -- time -----------------------------------------------------------------------------------------------------
 
     @cached_property
-    def counted_from(self) -> Time:
+    def deadline_start(self) -> Time:
         """What counts against the deadline begins with the latest of the step's beginning, `since`, and the last resume."""
-        resumed = self.wished(SignalKind.RESUME)
-        return max(self.rollout.entered or self.now, self.since, resumed.at if resumed else 0.0)
+        resumed = self.latest_signal(SignalKind.RESUME)
+        return max(self.rollout.step_started_at or self.now, self.since, resumed.at if resumed else 0.0)
 
     @property
-    def waited(self) -> float:
+    def waited_seconds(self) -> float:
         """Seconds that count against the deadline; none while paused."""
-        return 0.0 if self.rollout.paused else max(0.0, self.now - self.counted_from)
+        return 0.0 if self.rollout.paused else max(0.0, self.now - self.deadline_start)
 
     @property
-    def overdue(self) -> bool:
+    def is_overdue(self) -> bool:
         """Whether the instances of this step had all the time they were given."""
-        return self.waited > self.rollout.policy.healthy_deadline_seconds
+        return self.waited_seconds > self.rollout.policy.healthy_deadline_seconds
 
-    def _left_for(self, seconds: float) -> bool:
+    def _drained_for(self, seconds: float) -> bool:
         """Whether unrouted instances had so much time. Unknown beginnings count as now."""
-        start = self.rollout.drain_from
+        start = self.rollout.drain_started_at
         return start is not None and self.now - start >= seconds
 
     @cached_property
     def _long_lived_seconds(self) -> float:
         policy = self.rollout.policy
-        return policy.drain_seconds if policy.long_lived_seconds is None else policy.long_lived_seconds
+        return policy.drain_timeout_seconds if policy.long_lived_seconds is None else policy.long_lived_seconds
 
-    def released(self, instance: Instance) -> bool:
+    def is_drained(self, instance: Instance) -> bool:
         """Whether nothing on it is waited for any more.
 
         Upgraded connections have their own time. Other requests have the drain time, and what is still open then counts
         as long-lived. Where the proxy cannot tell what is on it, all the time that there is.
         """
-        longest = max(self.rollout.policy.drain_seconds, self._long_lived_seconds)
-        return all(self._released(instance, routed, longest) for routed in (self.seen.routed, self.seen.preview))
+        longest = max(self.rollout.policy.drain_timeout_seconds, self._long_lived_seconds)
+        return all(self._is_drained(instance, routed, longest) for routed in (self.observed.router, self.observed.preview))
 
-    def _released(self, instance: Instance, routed: RouterState, longest: float) -> bool:
+    def _is_drained(self, instance: Instance, routed: RouterState, longest: float) -> bool:
         count, tunnels = routed.draining.get(instance.id, 0), routed.tunnels.get(instance.id, 0)
         if count is None or count > tunnels:
-            return self._left_for(longest)
-        return not tunnels or self._left_for(self._long_lived_seconds)
+            return self._drained_for(longest)
+        return not tunnels or self._drained_for(self._long_lived_seconds)
 
     # -- instances ------------------------------------------------------------------------------------------------
 
     @cached_property
     def members(self) -> dict[str, Member]:
         """The proxy's members by instance."""
-        return {member.instance: member for member in self.seen.routed.members}
+        return {member.instance: member for member in self.observed.router.members}
 
     @cached_property
-    def previewed(self) -> dict[str, Member]:
+    def preview_members(self) -> dict[str, Member]:
         """The preview's members by instance."""
-        return {member.instance: member for member in self.seen.preview.members}
+        return {member.instance: member for member in self.observed.preview.members}
 
-    def routed(self, instance: Instance) -> bool:
+    def is_routed(self, instance: Instance) -> bool:
         """Whether the proxy sends it new requests."""
         return instance.id in self.members
 
-    def reachable(self, instance: Instance) -> bool:
+    def is_reachable(self, instance: Instance) -> bool:
         """Whether new requests come to it at all, from the preview as well."""
-        return instance.id in self.members or instance.id in self.previewed
+        return instance.id in self.members or instance.id in self.preview_members
 
-    def reached(self, instance: Instance) -> bool:
+    def is_address_current(self, instance: Instance) -> bool:
         """Whether these requests arrive: after a restart it may stand at another address than the proxy knows."""
         return _is_same_member(self.members.get(instance.id), member_of(instance))
 
-    def in_flight(self, instance: Instance) -> bool:
+    def has_requests_in_flight(self, instance: Instance) -> bool:
         """Whether the proxy still knows it, without new requests, with requests in flight or possibly so."""
-        draining, preview = self.seen.routed.draining, self.seen.preview.draining
+        draining, preview = self.observed.router.draining, self.observed.preview.draining
         return draining.get(instance.id, 0) != 0 or preview.get(instance.id, 0) != 0
 
     @cached_property
-    def alive(self) -> tuple[Instance, ...]:
+    def alive_instances(self) -> tuple[Instance, ...]:
         """Those that run or are coming up, the most useful first: ready, then already routed, then by ordinal."""
-        living = (instance for instance in self.seen.instances if instance.state in ALIVE)
-        return tuple(sorted(living, key=self._usefulness))
+        living = (instance for instance in self.observed.instances if instance.state in ALIVE)
+        return tuple(sorted(living, key=self._preference))
 
-    def _usefulness(self, instance: Instance) -> tuple[bool, bool, int, str]:
-        return (instance.state is not InstanceState.READY, not self.reached(instance), instance.ordinal, instance.id)
+    def _preference(self, instance: Instance) -> tuple[bool, bool, int, str]:
+        return (
+            instance.state is not InstanceState.READY,
+            not self.is_address_current(instance),
+            instance.ordinal,
+            instance.id,
+        )
 
     @cached_property
     def fleet(self) -> Fleet:
         """How many of each release must exist now."""
-        return self._attainable(self.step.fleet)
+        return self._reachable_counts(self.step.fleet)
 
     @cached_property
     def route(self) -> Fleet:
         """How many of each release must take traffic now."""
-        return self._attainable(self.step.route)
+        return self._reachable_counts(self.step.route)
 
-    def _attainable(self, wanted: Fleet) -> Fleet:
+    def _reachable_counts(self, wanted: Fleet) -> Fleet:
         """On the way back nothing new is started or waited for: of the new release only what is ready counts. A scaling
         has no new release: the way back leads to the same one."""
         rollout = self.rollout
         back = rollout.phase is Phase.ROLLING_BACK and rollout.kind is RolloutKind.RELEASE
         if not back or rollout.new not in wanted:
             return wanted
-        ready = sum(1 for instance in self.alive if self.serves(instance) and instance.release == self.rollout.new)
+        ready = sum(
+            1 for instance in self.alive_instances if self.is_ready(instance) and instance.release == self.rollout.new
+        )
         return {**wanted, self.rollout.new: min(ready, wanted[self.rollout.new])}
 
     @staticmethod
-    def serves(instance: Instance) -> bool:
+    def is_ready(instance: Instance) -> bool:
         """Whether it can take traffic."""
         return instance.state is InstanceState.READY
 
     @cached_property
-    def kept(self) -> tuple[Instance, ...]:
+    def desired(self) -> tuple[Instance, ...]:
         """The instances that make up the fleet."""
-        return self._chosen(self.fleet)
+        return self._select(self.fleet)
 
     @cached_property
-    def target(self) -> tuple[Instance, ...]:
+    def desired_routed(self) -> tuple[Instance, ...]:
         """The instances that shall take traffic; part of `kept`."""
-        return self._chosen(self.route)
+        return self._select(self.route)
 
-    def _chosen(self, wanted: Fleet) -> tuple[Instance, ...]:
+    def _select(self, wanted: Fleet) -> tuple[Instance, ...]:
         chosen: list[Instance] = []
         for release, count in wanted.items():
-            chosen += [instance for instance in self.alive if instance.release == release][:count]
+            chosen += [instance for instance in self.alive_instances if instance.release == release][:count]
         return tuple(chosen)
 
     @cached_property
-    def surplus(self) -> tuple[Instance, ...]:
+    def surplus_instances(self) -> tuple[Instance, ...]:
         """Those that are not wanted, whatever their state, failed ones included."""
-        wanted = {each.id for each in self.kept}
-        return tuple(instance for instance in self.seen.instances if instance.id not in wanted)
+        wanted = {each.id for each in self.desired}
+        return tuple(instance for instance in self.observed.instances if instance.id not in wanted)
 
     @cached_property
-    def missing(self) -> dict[str, tuple[int, ...]]:
+    def missing_ordinals(self) -> dict[str, tuple[int, ...]]:
         """The ordinals to be started, by release: the lowest that no instance of the release holds."""
         gaps: dict[str, tuple[int, ...]] = {}
         for release, count in self.fleet.items():
-            lacking = count - sum(1 for each in self.kept if each.release == release)
+            lacking = count - sum(1 for each in self.desired if each.release == release)
             if lacking > 0:
                 gaps[release] = self._free_ordinals(release, lacking)
         return gaps
 
     def _free_ordinals(self, release: str, count: int) -> tuple[int, ...]:
-        taken = {instance.ordinal for instance in self.seen.instances if instance.release == release}
+        taken = {instance.ordinal for instance in self.observed.instances if instance.release == release}
         free = (ordinal for ordinal in range(len(taken) + count) if ordinal not in taken)
         return tuple(next(free) for _ in range(count))
 
     @cached_property
-    def awaited(self) -> tuple[Instance, ...]:
+    def awaited_instances(self) -> tuple[Instance, ...]:
         """Those that must become ready before the step can go on: about to serve, or of the new release."""
-        serving = {instance.id for instance in self.target}
+        serving = {instance.id for instance in self.desired_routed}
         return tuple(
             each
-            for each in self.kept
-            if not self.serves(each) and not self.reached(each) and (each.id in serving or each.release == self.rollout.new)
+            for each in self.desired
+            if not self.is_ready(each)
+            and not self.is_address_current(each)
+            and (each.id in serving or each.release == self.rollout.new)
         )
 
     @property
-    def stands(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether no instance is waited for."""
-        return not self.missing and not self.awaited
+        return not self.missing_ordinals and not self.awaited_instances
 
     # -- proxy ----------------------------------------------------------------------------------------------------
 
     @cached_property
-    def wanted_members(self) -> tuple[Member, ...]:
+    def desired_members(self) -> tuple[Member, ...]:
         """The target as the proxy shall know it, with its weights."""
         weight = member_weights(self.route, self.rollout.new, self.step.share)
-        return tuple(member_of(instance, weight[instance.release]) for instance in self.target)
+        return tuple(member_of(instance, weight[instance.release]) for instance in self.desired_routed)
 
     @cached_property
-    def matches(self) -> bool:
+    def router_matches(self) -> bool:
         """Whether the proxy serves exactly the target, at the addresses and weights that hold now, and it is whole."""
-        whole = len(self.target) == sum(self.route.values())
-        return whole and set(self.members.values()) == set(self.wanted_members)
+        whole = len(self.desired_routed) == sum(self.route.values())
+        return whole and set(self.members.values()) == set(self.desired_members)
 
     @cached_property
-    def wanted_preview(self) -> tuple[Member, ...]:
+    def desired_preview(self) -> tuple[Member, ...]:
         """Who shall be reached at the preview's address; nobody where there is none."""
         if self.rollout.backend.preview is None:
             return ()
-        return tuple(member_of(each) for each in self._chosen(self.step.preview) if self.serves(each))
+        return tuple(member_of(each) for each in self._select(self.step.preview) if self.is_ready(each))
 
     @cached_property
     def preview_matches(self) -> bool:
         """Whether the preview leads to exactly these."""
-        return set(self.previewed.values()) == set(self.wanted_preview)
+        return set(self.preview_members.values()) == set(self.desired_preview)
 
     @cached_property
-    def living_members(self) -> tuple[Member, ...]:
+    def alive_members(self) -> tuple[Member, ...]:
         """The proxy's members behind which an instance still runs at the same address."""
-        return self._living(self.seen.routed.members)
+        return self._alive_members(self.observed.router.members)
 
     @cached_property
-    def living_preview(self) -> tuple[Member, ...]:
+    def alive_preview(self) -> tuple[Member, ...]:
         """The same of the preview's members."""
-        return self._living(self.seen.preview.members)
+        return self._alive_members(self.observed.preview.members)
 
-    def _living(self, members: Sequence[Member]) -> tuple[Member, ...]:
-        there = {member_of(instance) for instance in self.alive}
+    def _alive_members(self, members: Sequence[Member]) -> tuple[Member, ...]:
+        there = {member_of(instance) for instance in self.alive_instances}
         return tuple(member for member in members if replace(member, weight=1) in there)
 
     # -- tasks ----------------------------------------------------------------------------------------------------

@@ -25,22 +25,22 @@ class Backend:
 
     `name` is the proxy's backend; `listen` (`8001`, `127.0.0.1:8001`) the address that an owned proxy binds for it, empty
     where a proxy that stands there already has its own frontends. `health_path` lets the proxy probe members too.
-    `inside` is the backend at whose address it is reached, too, by the header of that one's `preview`.
+    `parent` is the backend at whose address it is reached, too, by the header of that one's `preview`.
     """
 
     name: str
     listen: str = ""
     health_path: str = ""
     preview: Preview | None = None
-    inside: str = ""
+    parent: str = ""
 
     @property
-    def previewed(self) -> Backend | None:
+    def preview_backend(self) -> Backend | None:
         """The preview's own place, which is written and read like any other; None without a preview."""
         if self.preview is None:
             return None
         inside = self.name if self.preview.header else ""
-        return Backend(f"{self.name}_preview", self.preview.listen, self.health_path, inside=inside)
+        return Backend(f"{self.name}_preview", self.preview.listen, self.health_path, parent=inside)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class RouterState:
     `members` take new requests. `draining` are still known to the proxy but take none: instance (as in `Member`) to its
     requests in flight, None where the proxy cannot tell. Requests in flight on members are in `busy`. `tunnels` are those
     of `draining` and `busy` that are upgraded connections (WebSockets), where the proxy can tell them apart. `by_release`
-    has counters of releases that take requests or did, as far as the proxy counts by server. `revived`: the proxy had
+    has counters of releases that take requests or did, as far as the proxy counts by server. `restarted`: the proxy had
     ended, and was started by this very look.
     """
 
@@ -83,4 +83,4 @@ class RouterState:
     traffic: Traffic | None = None
     tunnels: Mapping[str, int] = field(default_factory=dict)
     by_release: Mapping[str, Traffic] = field(default_factory=dict)
-    revived: bool = False
+    restarted: bool = False

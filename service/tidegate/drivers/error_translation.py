@@ -1,4 +1,4 @@
-"""What goes wrong between us and others, for all drivers: what lies below an error, and answers that make no sense."""
+"""Translates errors for all drivers: root causes, and responses that cannot be parsed."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ logger = structlog.get_logger("tidegate.drivers")
 P = ParamSpec("P")
 T = TypeVar("T")
 
-#: What comes of taking an answer for what it should be: other types, other keys, too deep, too large.
+#: The errors raised when a response does not have the expected structure, depth or size.
 MALFORMED = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
 def guard_response(kind: type[DriverError], who: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """For a method that reads answers of `who`: one that makes no sense is a `kind`, which may be another the next time."""
+    """Decorate a method that parses responses of `who`: a response with an unexpected structure raises a retryable `kind`."""
 
     def wrap(method: Callable[P, T]) -> Callable[P, T]:
         @functools.wraps(method)
@@ -27,10 +27,9 @@ def guard_response(kind: type[DriverError], who: str) -> Callable[[Callable[P, T
             try:
                 return method(*arguments, **options)
             except MALFORMED as error:
-                # It may be a mistake of ours in reading it: then only this tells where.
-                logger.warning("an answer makes no sense", who=who, exc_info=True)
+                logger.warning("Unexpected response", source=who, exc_info=True)  # the traceback shows a mistake of ours
                 message = f"{type(error).__name__}: {str(error)[:200]}"
-                raise kind(f"an answer of {who} makes no sense ({message}); is it the one of the settings?") from error
+                raise kind(f"Unexpected response from {who} ({message}); check the configured address") from error
 
         return call
 
@@ -38,14 +37,15 @@ def guard_response(kind: type[DriverError], who: str) -> Callable[[Callable[P, T
 
 
 def root_cause(error: BaseException) -> BaseException:
-    """The first reason of all, below what urllib3 and requests wrap around it."""
-    following: object = getattr(error, "reason", None)
-    if not isinstance(following, BaseException):
-        following = next((arg for arg in error.args if isinstance(arg, BaseException)), None)
-    return root_cause(following) if isinstance(following, BaseException) else error
+    """The innermost error below the layers that libraries wrapped around it."""
+    for below in (error.__cause__, getattr(error, "reason", None), *error.args, error.__context__):
+        if isinstance(below, BaseException):
+            return root_cause(below)
+    return error
 
 
 def describe_cause(error: BaseException) -> str:
-    """The innermost reason, without the objects' addresses that urllib3 prints."""
-    text = str(root_cause(error))
-    return text.rpartition(">: ")[2] or text
+    """The innermost error's message, such as `Connection refused`."""
+    cause = root_cause(error)
+    text = (cause.strerror if isinstance(cause, OSError) else "") or str(cause)
+    return text.rpartition(">: ")[2] or text or type(cause).__name__

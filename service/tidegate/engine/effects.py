@@ -175,12 +175,12 @@ def analyze(
 
 def _restore_analysis(context: TickContext, rollout: Rollout) -> CanaryAnalysis:
     """The analysis with all saved measurements: the cached one, plus those that another engine saved meanwhile."""
-    cache, unseen = context.cache, not rollout.step.route.get(rollout.new)
+    cache, is_preview = context.cache, not rollout.step.route.get(rollout.new)
     analysis = cache.analysis
-    if analysis is None or analysis.is_preview is not unseen:
+    if analysis is None or analysis.is_preview is not is_preview:
         saved = context.store.measurements(rollout.id)
         analysis, cache.measurements = (
-            CanaryAnalysis.from_measurements(rollout, saved, _traffic_shifted_at(rollout, context.clock()), unseen=unseen),
+            CanaryAnalysis.from_measurements(rollout, saved, _traffic_shifted_at(rollout, context.clock()), is_preview=is_preview),
             len(saved),
         )
     elif cache.interrupted:

@@ -25,7 +25,7 @@ def diff_documents(old: Mapping[str, object], new: Mapping[str, object]) -> tupl
     the effect `UNKNOWN`."""
     try:
         documents = OpenApiDocument(old), OpenApiDocument(new)
-        return tuple(dict.fromkeys(_DocumentDiff(documents, SchemaComparer(*documents)).whole()))
+        return tuple(dict.fromkeys(_DocumentDiff(documents, SchemaComparer(*documents)).changes()))
     except Undecidable as reason:
         return (ApiChange(Effect.UNKNOWN, "", f"cannot tell: {reason}"),)
     except RecursionError:
@@ -37,7 +37,7 @@ class _DocumentDiff:
     documents: tuple[OpenApiDocument, OpenApiDocument]
     schemas: SchemaComparer
 
-    def whole(self) -> Iterator[ApiChange]:
+    def changes(self) -> Iterator[ApiChange]:
         old, new = self.documents
         yield from self._bases()
         for template, (path, item) in old.paths.items():
@@ -48,14 +48,14 @@ class _DocumentDiff:
         for template, (path, item) in new.paths.items():
             if template not in old.paths:
                 yield ApiChange(Effect.COMPATIBLE, item.pointer, f"{path} is new")
-        yield from self._apart("webhooks", (old.root, new.root), "the document")
+        yield from self._opaque_changes("webhooks", (old.root, new.root), "the document")
 
     def _bases(self) -> Iterator[ApiChange]:
         """Hosts may change: they name the proxy, or an instance. Paths may not."""
         try:
             lost = sorted(self.documents[0].bases - self.documents[1].bases)
         except Undecidable as reason:
-            yield from self._apart("servers", (self.documents[0].root, self.documents[1].root), str(reason))
+            yield from self._opaque_changes("servers", (self.documents[0].root, self.documents[1].root), str(reason))
             return
         if lost:
             told = ", ".join(each or "/" for each in lost)
@@ -73,19 +73,19 @@ class _DocumentDiff:
                 yield ApiChange(Effect.UNKNOWN, new[method].pointer, f"{method} {path}: cannot tell: {reason}")
         for method in sorted(new.keys() - old.keys()):
             yield ApiChange(Effect.COMPATIBLE, new[method].pointer, f"{method} {new_path} is new")
-        yield from self._apart("servers", (item, new_item), path)
+        yield from self._opaque_changes("servers", (item, new_item), path)
 
     def _operation(self, words: str, old: tuple[str, Node, Node], new: tuple[str, Node, Node]) -> Iterator[ApiChange]:
         before, after = (document.parameters(*each) for document, each in zip(self.documents, (old, new), strict=True))
         operations = old[2], new[2]
         yield from self._parameters(words, before, after)
         yield from self._body(words, operations)
-        yield from self._answers(words, operations)
+        yield from self._responses(words, operations)
         yield from self._security(words, operations)
         for key in OPAQUE_KEYS:
-            yield from self._apart(key, operations, words)
+            yield from self._opaque_changes(key, operations, words)
 
-    def _apart(self, key: str, both: NodePair, words: str) -> Iterator[ApiChange]:
+    def _opaque_changes(self, key: str, both: NodePair, words: str) -> Iterator[ApiChange]:
         old, new = both[0].get(key), both[1].get(key)
         if old is None and new is None:
             return
@@ -139,12 +139,12 @@ class _DocumentDiff:
 
     # -- what is answered ---------------------------------------------------------------------------------------------
 
-    def _answers(self, words: str, both: NodePair) -> Iterator[ApiChange]:
+    def _responses(self, words: str, both: NodePair) -> Iterator[ApiChange]:
         old, new = (each.mapping("responses") for each in both)
         for code, node in old.items():
             result, told = _covering_response(code, new), f"{words}: answer {code}"
             if result is not None:
-                yield from self._answer(told, (self.documents[0].resolve(node), self.documents[1].resolve(result)))
+                yield from self._response(told, (self.documents[0].resolve(node), self.documents[1].resolve(result)))
             elif code.startswith("x-"):
                 continue
             else:
@@ -154,7 +154,7 @@ class _DocumentDiff:
             if _covering_response(code, old) is None and _is_success(code):
                 yield ApiChange(Effect.WARNING, node.pointer, f"{words}: answer {code} is new")
 
-    def _answer(self, words: str, both: NodePair) -> Iterator[ApiChange]:
+    def _response(self, words: str, both: NodePair) -> Iterator[ApiChange]:
         yield from self._contents(words, both, Usage.ANSWER)
         old, new = ({name.lower(): each for name, each in node.mapping("headers").items()} for node in both)
         for name, header in old.items():
@@ -171,14 +171,14 @@ class _DocumentDiff:
     # -- both ---------------------------------------------------------------------------------------------------------
 
     def _contents(self, words: str, both: NodePair, use: Usage) -> Iterator[ApiChange]:
-        old, new = (document.media(each) for document, each in zip(self.documents, both, strict=True))
+        old, new = (document.content_types(each) for document, each in zip(self.documents, both, strict=True))
         for media, node in old.items():
             result = _covering_media(media, new)
             if result is None:
                 yield ApiChange(Effect.BREAKING, node.pointer, f"{words} is not {media} any more")
                 continue
             yield from self._schemas(words, (node.get("schema"), result.get("schema")), result, use)
-            yield from self._apart("encoding", (node, result), words)
+            yield from self._opaque_changes("encoding", (node, result), words)
 
     def _schemas(self, words: str, both: tuple[Node | None, Node | None], place: Node, use: Usage) -> Iterator[ApiChange]:
         old, new = (each or Node(ANY_SCHEMA.value, f"{place.pointer}/schema") for each in both)

@@ -76,8 +76,8 @@ class OpenApiDocument:
         if not VERSION.fullmatch(version):
             told = version or (f"Swagger {self.root.text('swagger')}" if "swagger" in value else "no version")
             raise Undecidable(f"only OpenAPI 3.0 to 3.2 is compared, and it says {told}")
-        self.siblings = not version.startswith("3.0")  # from 3.1 on, keys beside `$ref` count
-        self.nullable = not self.siblings
+        self.ref_siblings = not version.startswith("3.0")  # from 3.1 on, keys beside `$ref` count
+        self.nullable = not self.ref_siblings
 
     def resolve(self, node: Node) -> Node:
         """What a `$ref` leads to, or the node itself. Raises `Undecidable` when it leads nowhere or elsewhere."""
@@ -144,9 +144,9 @@ class OpenApiDocument:
     def security(self, operation: Node) -> Sequence[Mapping[str, frozenset[str]]]:
         """What a client must show, as alternatives: scopes by the definition of each scheme. None at all: nothing."""
         holder = operation if operation.get("security") is not None else self.root
-        return tuple(dict(self._shown(each)) for each in holder.sequence("security"))
+        return tuple(dict(self._requirements(each)) for each in holder.sequence("security"))
 
-    def _shown(self, alternative: Node) -> Iterator[tuple[str, frozenset[str]]]:
+    def _requirements(self, alternative: Node) -> Iterator[tuple[str, frozenset[str]]]:
         if not isinstance(alternative.value, Mapping):
             raise Undecidable(f"{alternative.pointer} is not an object")
         components = self.root.get("components")
@@ -159,7 +159,7 @@ class OpenApiDocument:
             scopes = frozenset(str(each.value) for each in alternative.sequence(name))
             yield (known if known.split()[:1] in (["http"], ["apikey"]) else f"{known} {name}"), scopes
 
-    def media(self, holder: Node) -> Mapping[str, Node]:
+    def content_types(self, holder: Node) -> Mapping[str, Node]:
         """The contents of a body by media type, without its parameters."""
         return {name.partition(";")[0].strip().lower(): each for name, each in holder.mapping("content").items()}
 

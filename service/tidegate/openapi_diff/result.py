@@ -63,7 +63,7 @@ class DiffResult:
     message: str
     changes: tuple[ApiChange, ...] = ()
 
-    def stops(self, policy: OnBreaking) -> bool:
+    def blocks(self, policy: OnBreaking) -> bool:
         """Whether no traffic may move on to the new release. What is not known stops it where a breaking change would."""
         return policy is OnBreaking.FAIL and self.outcome in (DiffOutcome.FAILED, DiffOutcome.UNKNOWN)
 

@@ -35,11 +35,11 @@ class SchemaPair:
 
     old: Node
     new: Node
-    words: str
+    label: str
 
-    def below(self, old: Node, new: Node, name: str) -> SchemaPair:
+    def child(self, old: Node, new: Node, name: str) -> SchemaPair:
         """A part of both."""
-        return SchemaPair(old, new, f"{self.words}{name}")
+        return SchemaPair(old, new, f"{self.label}{name}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +47,15 @@ class BranchPair:
     """One branch of each side: what may be sent, and what is understood."""
 
     sent: SchemaShape
-    known: SchemaShape
+    understood: SchemaShape
     pair: SchemaPair
     use: Usage
 
     def change(self, effect: Effect, what: str) -> ApiChange:
         """About this place."""
-        return ApiChange(effect, self.pair.new.pointer, f"{self.pair.words}: {what}")
+        return ApiChange(effect, self.pair.new.pointer, f"{self.pair.label}: {what}")
 
-    def was(self, name: str, sent: object, known: object) -> ApiChange:
+    def restriction_change(self, name: str, sent: object, known: object) -> ApiChange:
         """A restriction that the other side does not keep; told as from old to new."""
         old, new = (sent, known) if self.use is Usage.REQUEST else (known, sent)
         return self.change(Effect.BREAKING, f"{name} was {_format_value(old)}, is {_format_value(new)}")
@@ -67,7 +67,7 @@ class SchemaComparer:
 
     old: OpenApiDocument
     new: OpenApiDocument
-    _known: dict[tuple[str, str, Usage], tuple[ApiChange, ...]] = field(default_factory=dict)
+    _results: dict[tuple[str, str, Usage], tuple[ApiChange, ...]] = field(default_factory=dict)
     _depth: int = 0
 
     def compare(self, pair: SchemaPair, use: Usage) -> tuple[ApiChange, ...]:
@@ -76,43 +76,45 @@ class SchemaComparer:
         key = (pair.old.pointer, pair.new.pointer, use)
         try:
             key = (_resolved_pointer(self.old, pair.old), _resolved_pointer(self.new, pair.new), use)
-            if key in self._known:
-                return self._known[key]
-            if self._depth >= MAX_DEPTH or len(self._known) >= MAX_COMPARISONS:
+            if key in self._results:
+                return self._results[key]
+            if self._depth >= MAX_DEPTH or len(self._results) >= MAX_COMPARISONS:
                 raise Undecidable("there is too much to compare")
-            self._known[key] = ()
+            self._results[key] = ()
             self._depth += 1
             try:
-                result = tuple(dict.fromkeys(self._compared(pair, use)))
+                result = tuple(dict.fromkeys(self._compare(pair, use)))
             finally:
                 self._depth -= 1
         except Undecidable as reason:
-            result = (ApiChange(Effect.UNKNOWN, pair.new.pointer, f"{pair.words}: cannot tell: {reason}"),)
-        self._known[key] = result
+            result = (ApiChange(Effect.UNKNOWN, pair.new.pointer, f"{pair.label}: cannot tell: {reason}"),)
+        self._results[key] = result
         return result
 
-    def _compared(self, pair: SchemaPair, use: Usage) -> Iterator[ApiChange]:
+    def _compare(self, pair: SchemaPair, use: Usage) -> Iterator[ApiChange]:
         old, new = shapes_of(self.old, pair.old), shapes_of(self.new, pair.new)
         sent, known = (old, new) if use is Usage.REQUEST else (new, old)
         lost = _lost_types(_all_types(sent), _all_types(known))
         if lost:
             held = BranchPair(sent[0], known[0], pair, use)
-            yield held.was("type", _all_types(sent), _all_types(known))
+            yield held.restriction_change("type", _all_types(sent), _all_types(known))
             return
         for branch in sent:
             if len(known) == 1:
-                yield from self._fits(BranchPair(branch, known[0], pair, use))
+                yield from self._compare_branches(BranchPair(branch, known[0], pair, use))
                 continue
-            yield from self._one_of([list(self._fits(BranchPair(branch, each, pair, use))) for each in known], pair)
+            yield from self._best_branch(
+                [list(self._compare_branches(BranchPair(branch, each, pair, use))) for each in known], pair
+            )
 
     @staticmethod
-    def _one_of(tried: Sequence[list[ApiChange]], pair: SchemaPair) -> Iterator[ApiChange]:
+    def _best_branch(tried: Sequence[list[ApiChange]], pair: SchemaPair) -> Iterator[ApiChange]:
         """What is told of a branch that was held against several: of the one that it fits best, if it fits one."""
         faults = [[change for change in changes if change.effect not in HARMLESS] for changes in tried]
         if all(faults):
             least = min(faults, key=len)[0].message
             what = f"cannot tell whether one of {len(tried)} branches still fits: {least}"
-            yield ApiChange(Effect.UNKNOWN, pair.new.pointer, f"{pair.words}: {what}")
+            yield ApiChange(Effect.UNKNOWN, pair.new.pointer, f"{pair.label}: {what}")
             return
         fitting = (changes for changes, fault in zip(tried, faults, strict=True) if not fault)
         yield from min(
@@ -121,10 +123,10 @@ class SchemaComparer:
 
     # -- one branch of each -------------------------------------------------------------------------------------------
 
-    def _fits(self, held: BranchPair) -> Iterator[ApiChange]:
-        sent, known = held.sent, held.known
+    def _compare_branches(self, held: BranchPair) -> Iterator[ApiChange]:
+        sent, known = held.sent, held.understood
         if _lost_types(sent.types, known.types):
-            yield held.was("type", sent.types, known.types)
+            yield held.restriction_change("type", sent.types, known.types)
             return
         yield from _values(held)
         yield from _format(held)
@@ -133,14 +135,14 @@ class SchemaComparer:
         if "object" in sent.types:
             yield from self._objects(held)
         if "array" in sent.types and known.items is not None:
-            yield from self._part(held, sent.items or ANY_SCHEMA, known.items, "[]")
+            yield from self._compare_part(held, sent.items or ANY_SCHEMA, known.items, "[]")
 
-    def _part(self, held: BranchPair, sent: Node, known: Node, name: str) -> tuple[ApiChange, ...]:
+    def _compare_part(self, held: BranchPair, sent: Node, known: Node, name: str) -> tuple[ApiChange, ...]:
         old, new = (sent, known) if held.use is Usage.REQUEST else (known, sent)
-        return self.compare(held.pair.below(old, new, name), held.use)
+        return self.compare(held.pair.child(old, new, name), held.use)
 
     def _opaque(self, held: BranchPair) -> Iterator[ApiChange]:
-        for key, node in held.known.opaque.items():
+        for key, node in held.understood.opaque.items():
             other = held.sent.opaque.get(key)
             old, new = (other, node) if held.use is Usage.REQUEST else (node, other)
             if old is None or new is None or not is_alike(old, new, (self.old, self.new)):
@@ -149,25 +151,25 @@ class SchemaComparer:
     # -- objects ------------------------------------------------------------------------------------------------------
 
     def _objects(self, held: BranchPair) -> Iterator[ApiChange]:
-        sent, known = held.sent, held.known
+        sent, known = held.sent, held.understood
         for name in sorted(known.required - sent.required):
-            if not self._is_of_the_other_side(held, name):
+            if not self._is_reversed(held, name):
                 yield from self._missing(held, name)
         for name, node in sent.properties.items():
             if name in known.properties:
-                yield from self._part(held, node, known.properties[name], f".{name}")
+                yield from self._compare_part(held, node, known.properties[name], f".{name}")
             else:
                 yield from self._only_sent(held, name, node)
         for name in sorted(known.properties.keys() - sent.properties.keys() - (known.required - sent.required)):
             if held.use is Usage.ANSWER:
                 yield held.change(Effect.BREAKING, f"{name} is gone")
             elif sent.additional is not None and not isinstance(sent.additional.value, bool):
-                yield from self._part(held, sent.additional, known.properties[name], f".{name}")
+                yield from self._compare_part(held, sent.additional, known.properties[name], f".{name}")
         yield from self._additional(held)
 
-    def _is_of_the_other_side(self, held: BranchPair, name: str) -> bool:
+    def _is_reversed(self, held: BranchPair, name: str) -> bool:
         """`readOnly` is never part of a request, `writeOnly` never of an answer."""
-        node, key = held.known.properties.get(name), "readOnly" if held.use is Usage.REQUEST else "writeOnly"
+        node, key = held.understood.properties.get(name), "readOnly" if held.use is Usage.REQUEST else "writeOnly"
         document = self.new if held.use is Usage.REQUEST else self.old
         return node is not None and (node.flag(key) or document.resolve(node).flag(key))
 
@@ -182,10 +184,10 @@ class SchemaComparer:
 
     def _only_sent(self, held: BranchPair, name: str, node: Node) -> Iterator[ApiChange]:
         """One that the other side has no name for: new in an answer, or gone from a request."""
-        extra = held.known.additional
+        extra = held.understood.additional
         closed = extra is not None and extra.value is False
         if extra is not None and not isinstance(extra.value, bool):
-            yield from self._part(held, node, extra, f".{name}")
+            yield from self._compare_part(held, node, extra, f".{name}")
         elif held.use is Usage.ANSWER:
             effect = Effect.WARNING if closed else Effect.COMPATIBLE
             yield held.change(effect, f"{name} is new" + (", where no others were to come" if closed else ""))
@@ -196,13 +198,13 @@ class SchemaComparer:
 
     def _additional(self, held: BranchPair) -> Iterator[ApiChange]:
         """Properties without a name of their own. Where nothing was said of them, few clients send or read any."""
-        sent, known = held.sent.additional, held.known.additional
+        sent, known = held.sent.additional, held.understood.additional
         if known is None or known.value is True or (sent is not None and sent.value is False):
             return
         if sent is not None and known.value is not False and sent.value is not True:
-            yield from self._part(held, sent, known, ".*")
+            yield from self._compare_part(held, sent, known, ".*")
         elif sent is not None and held.use is Usage.REQUEST:
-            yield held.was("additionalProperties", sent.value, known.value)
+            yield held.restriction_change("additionalProperties", sent.value, known.value)
         elif held.use is Usage.REQUEST:
             yield held.change(Effect.WARNING, "other properties than the named ones are not free any more")
         else:
@@ -211,7 +213,7 @@ class SchemaComparer:
 
 def _resolved_pointer(document: OpenApiDocument, node: Node) -> str:
     """What a schema is known by: where its reference leads, unless something stands beside that."""
-    alone = not isinstance(node.value, Mapping) or len(node.value) == 1 or not document.siblings
+    alone = not isinstance(node.value, Mapping) or len(node.value) == 1 or not document.ref_siblings
     return document.resolve(node).pointer if alone else node.pointer
 
 
@@ -229,7 +231,7 @@ def _lost_types(sent: frozenset[str], known: frozenset[str]) -> frozenset[str]:
 
 def _values(held: BranchPair) -> Iterator[ApiChange]:
     """Listed values: each is held against all that the other side says of it."""
-    sent, known = _format_list(held.sent), held.known
+    sent, known = _format_list(held.sent), held.understood
     if sent is None:
         if known.values is not None and held.use is Usage.REQUEST:
             yield held.change(Effect.BREAKING, "only some values are allowed now")
@@ -268,33 +270,33 @@ def _allows(shape: SchemaShape, value: object) -> bool:
 
 
 def _format(held: BranchPair) -> Iterator[ApiChange]:
-    sent, known = held.sent, held.known
+    sent, known = held.sent, held.understood
     if known.format and sent.format != known.format and (sent.format, known.format) not in NARROWER_FORMATS:
-        yield held.was("format", sent.format, known.format)
+        yield held.restriction_change("format", sent.format, known.format)
     if known.patterns - sent.patterns:
         if sent.patterns or sent.values is not None:
             yield held.change(Effect.UNKNOWN, "cannot tell what the change of its pattern means")
         else:
-            yield held.was("pattern", None, " and ".join(sorted(known.patterns)))
+            yield held.restriction_change("pattern", None, " and ".join(sorted(known.patterns)))
     if known.unique and not sent.unique:
-        yield held.was("uniqueItems", False, True)
+        yield held.restriction_change("uniqueItems", False, True)
 
 
 def _ranges(held: BranchPair) -> Iterator[ApiChange]:
     """Limits that are tighter than what may be sent; listed values were held against them one by one."""
-    sent, known = held.sent, held.known
+    sent, known = held.sent, held.understood
     if _format_list(sent) is not None:
         return
     if known.minimum and _beyond(sent.minimum, known.minimum, 1):
-        yield held.was("minimum", sent.minimum, known.minimum)
+        yield held.restriction_change("minimum", sent.minimum, known.minimum)
     if known.maximum and _beyond(sent.maximum, known.maximum, -1):
-        yield held.was("maximum", sent.maximum, known.maximum)
+        yield held.restriction_change("maximum", sent.maximum, known.maximum)
     if known.multiple is not None and (sent.multiple is None or not known.multiple or (sent.multiple / known.multiple) % 1):
-        yield held.was("multipleOf", sent.multiple, known.multiple)
+        yield held.restriction_change("multipleOf", sent.multiple, known.multiple)
     for key, limit in known.sizes.items():
         other, sign = sent.sizes.get(key), 1 if key.startswith("min") else -1
         if (other is None and not (sign == 1 and limit <= 0)) or (other is not None and sign * other < sign * limit):
-            yield held.was(key, other, limit)
+            yield held.restriction_change(key, other, limit)
 
 
 def _beyond(sent: NumericBound | None, known: NumericBound, sign: int) -> bool:

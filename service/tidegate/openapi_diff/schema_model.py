@@ -55,7 +55,7 @@ class SchemaShape:
     opaque: Mapping[str, Node] = field(default_factory=dict)
 
     @property
-    def bare(self) -> bool:
+    def is_types_only(self) -> bool:
         """Whether it says nothing but its types."""
         return self == SchemaShape(types=self.types)
 
@@ -80,7 +80,7 @@ def _shapes_of(document: OpenApiDocument, node: Node, within: tuple[str, ...]) -
         target = document.resolve(node)
         result = _shapes_of(document, target, within)
         rest = {key: value for key, value in node.value.items() if key != "$ref"}
-        if not document.siblings or not rest:
+        if not document.ref_siblings or not rest:
             return result
         return _combine_all(result, _shapes_of(document, Node(rest, node.pointer + "/"), within))
     result = (_own_shape(document, node),)
@@ -249,9 +249,9 @@ def _merge_nodes(one: Node | None, other: Node | None) -> Node | None:
 
 def _join_branches(branches: Sequence[SchemaShape]) -> tuple[SchemaShape, ...]:
     """Branches that say nothing but types are one; `null` beside others is one more type of each of these."""
-    bare = frozenset[str]().union(*(branch.types for branch in branches if branch.bare))
+    bare = frozenset[str]().union(*(branch.types for branch in branches if branch.is_types_only))
     bare = bare - {"integer"} if "number" in bare else bare
-    others = list(dict.fromkeys(id(branch) for branch in branches if not branch.bare))
+    others = list(dict.fromkeys(id(branch) for branch in branches if not branch.is_types_only))
     kept = [branch for branch in branches if id(branch) in others]
     if kept and bare == {"null"}:
         return tuple(replace(each, types=each.types | {"null"}, values=_with_null(each.values)) for each in kept)

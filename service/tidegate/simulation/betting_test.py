@@ -38,7 +38,7 @@ def decide(rollouts: GeneratedRollout) -> AbortResult:
         tolerated = np.asarray(_latency_margin(bound) * new.requests, dtype=np.float64)
         won = _capital(bad, old_bad, tolerated, old.requests, rollouts)
         capital = capital + LATENCY_WEIGHT / len(known) * won
-    return AbortResult.at_first(capital >= 1 / ALPHA, np.arange(1, capital.shape[1] + 1) * rollouts.dt)
+    return AbortResult.from_moments(capital >= 1 / ALPHA, np.arange(1, capital.shape[1] + 1) * rollouts.dt)
 
 
 def _latency_margin(bound: WatchedBound) -> float:

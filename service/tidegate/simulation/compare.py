@@ -33,7 +33,7 @@ class RunOptions:
     only: Only | None = None
     sizes: frozenset[str] = frozenset()
     scenarios: frozenset[str] = frozenset()
-    rivals: bool = False
+    other_methods: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,9 @@ class SimulationResult:
     def text(self) -> str:
         """Markdown: false aborts, then detections, then a line for each decider."""
         parts = []
-        if any(cell.good for cell in self.cells):
+        if any(cell.is_fault_free for cell in self.cells):
             parts += ["## good releases that were turned back, %", tables.false_aborts(self.cells)]
-        if any(not cell.good for cell in self.cells):
+        if any(not cell.is_fault_free for cell in self.cells):
             title = "## bad releases that were turned back, %, and the median seconds until then"
             parts += [title, tables.detections(self.cells)]
         return "\n\n".join([*parts, *tables.summary(self.cells)])
@@ -66,9 +66,9 @@ def compare(grid: AnyGrid, wanted: RunOptions, said: Callable[[str], None]) -> S
     jobs = wanted.jobs or os.cpu_count() or 1
     chosen = (wanted.replicates, jobs, wanted.only, wanted.sizes, wanted.scenarios, progress)
     if isinstance(grid.base, SwitchNoise):
-        switches = {SHIPPED: shipped_analysis.analyze_switch, **(OTHER_SWITCH_METHODS if wanted.rivals else {})}
+        switches = {SHIPPED: shipped_analysis.analyze_switch, **(OTHER_SWITCH_METHODS if wanted.other_methods else {})}
         return SimulationResult(run_switches(grid, switches, *chosen))
-    deciders = {SHIPPED: shipped_analysis.analyze, **(OTHER_METHODS if wanted.rivals else {})}
+    deciders = {SHIPPED: shipped_analysis.analyze, **(OTHER_METHODS if wanted.other_methods else {})}
     return SimulationResult(run(grid, deciders, *chosen))
 
 

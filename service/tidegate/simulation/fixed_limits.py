@@ -43,7 +43,7 @@ def _check_limits(new: ReleaseCounts, interval: float) -> AbortResult:
     for number, check in enumerate(checks):
         failed[:, number] = _exceeds_limits(new.within(slice(max(0, check - together + 1), check + 1)).total())
     seconds = (np.array(checks, dtype=np.int64) + 1) * interval
-    return AbortResult.at_first(failed.cumsum(1) > MAX_FAILURES, np.asarray(seconds, dtype=np.float64))
+    return AbortResult.from_moments(failed.cumsum(1) > MAX_FAILURES, np.asarray(seconds, dtype=np.float64))
 
 
 def _exceeds_limits(minute: ReleaseCounts) -> Mask:

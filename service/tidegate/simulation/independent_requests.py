@@ -37,7 +37,7 @@ def decide(rollouts: GeneratedRollout) -> AbortResult:
         )
         evidence = evidence + LATENCY_WEIGHT / len(known) * slow
     evidence = evidence / (ERRORS_WEIGHT + LATENCY_WEIGHT)
-    return AbortResult.at_first(evidence >= 1 / ALPHA, np.arange(1, evidence.shape[1] + 1) * rollouts.dt)
+    return AbortResult.from_moments(evidence >= 1 / ALPHA, np.arange(1, evidence.shape[1] + 1) * rollouts.dt)
 
 
 @dataclass(frozen=True, eq=False)

@@ -34,7 +34,7 @@ def decide(rollouts: GeneratedRollout) -> AbortResult:
         for new, old in zip(samples, controls, strict=True):
             high[:, number] |= [is_high(*each) for each in zip(new[:, within], old[:, within], strict=True)]
     ends = np.arange(1, rollouts.judged + 1) * window
-    return AbortResult.at_first(high, np.asarray(ends * rollouts.dt, dtype=np.float64))
+    return AbortResult.from_moments(high, np.asarray(ends * rollouts.dt, dtype=np.float64))
 
 
 def _metrics(side: ReleaseCounts) -> list[Floats]:

@@ -33,7 +33,7 @@ def decide(rollouts: GeneratedRollout) -> AbortResult:
         if within.start < min(within.stop, intervals):
             worse[:, within] = _more_errors(new.within(within), old.within(within))
             worse[:, within] |= _slower(new.within(within), old.within(within))
-    return AbortResult.at_first(worse, np.arange(1, intervals + 1) * rollouts.dt)
+    return AbortResult.from_moments(worse, np.arange(1, intervals + 1) * rollouts.dt)
 
 
 def _more_errors(new: ReleaseCounts, old: ReleaseCounts) -> Mask:

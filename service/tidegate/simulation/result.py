@@ -20,7 +20,7 @@ class AbortResult:
     seconds: Floats
 
     @classmethod
-    def at_first(cls, condemned: Mask, seconds: Floats) -> AbortResult:
+    def from_moments(cls, condemned: Mask, seconds: Floats) -> AbortResult:
         """Turned back at the first moment that condemns: `condemned` [R, K] at the moments `seconds` [K]."""
         never = condemned.shape[1]
         first = np.where(condemned, np.arange(never), never).min(1, initial=never)

@@ -40,14 +40,14 @@ class GridCell:
     size: str
     noise: str
     fault: str  # "none" where nothing is wrong
-    decider: str
+    method: str
     replicates: int
     aborted: float  # share of the rollouts that were turned back
     median_seconds: float | None  # of those that were; None without any
     slow_seconds: float | None  # 90 % of those were turned back by then
 
     @property
-    def good(self) -> bool:
+    def is_fault_free(self) -> bool:
         """Nothing is wrong with the release: each abort is a false one."""
         return self.fault == NO_FAULT.name
 
@@ -224,7 +224,7 @@ def _summarize_cell(task: _CellTask[AnyNoise], decider: str, decided: Sequence[A
         size=task.size.name,
         noise=task.noise.name,
         fault=task.fault.name,
-        decider=decider,
+        method=decider,
         replicates=task.replicates,
         aborted=float(aborted.mean()),
         median_seconds=float(np.median(seconds)) if len(seconds) else None,

@@ -28,9 +28,9 @@ def analyze(rollouts: GeneratedRollout, parameters: Parameters = DEFAULT_PARAMET
     for interval in range(intervals):
         fed.begin(interval)
         fed.advance(interval)
-        now = fed.evidence.crossed()
+        now = fed.evidence.reaches_threshold()
         if interval in ends:
-            now = now | np.any(list(fed.evidence.look().values()), axis=0)
+            now = now | np.any(list(fed.evidence.fixed_test().values()), axis=0)
         seconds = np.where(now & np.isinf(seconds), (interval + 1) * rollouts.dt, seconds)
     return AbortResult(np.isfinite(seconds), seconds)
 
@@ -49,10 +49,10 @@ def analyze_switch(rollouts: GeneratedSwitch, parameters: Parameters = DEFAULT_P
         )
     ]
     for bound in bounds:
-        counts = rollouts.S[..., bound.place]
+        counts = rollouts.S[..., bound.index]
         steady = max(before_after.LATENCY_SD * bound.slope, metric_models.MIN_HOST_SD)
         comparisons.append(
-            (weights["latency"] / len(bounds), counts, _before(rollouts, counts, bound.kind, steady, parameters))
+            (weights["latency"] / len(bounds), counts, _before(rollouts, counts, bound.model, steady, parameters))
         )
     begin = rollouts.switch + int(parameters.warmup_seconds / rollouts.dt)
     seconds = np.full(len(rollouts.N), np.inf)
@@ -93,8 +93,8 @@ class _AnalysisRun:
         self.bounds = metric_models.latency_bounds(BUCKET_BOUNDS, slower, float(rollouts.Hn.sum()), parameters)
         self.latency = [
             self._process(
-                bound.kind,
-                metric_models.latency_calibration(bound, _floats(rollouts.Hs[..., bound.place]), past, parameters),
+                bound.model,
+                metric_models.latency_calibration(bound, _floats(rollouts.Hs[..., bound.index]), past, parameters),
                 requests,
             )
             for bound in self.bounds
@@ -147,5 +147,5 @@ class _AnalysisRun:
         self.warmup.advance(bad, requests, age >= 0, old)
         self.live.advance(missed, np.ones_like(missed), new, old)
         for bound, process in zip(self.bounds, self.latency, strict=True):
-            process.advance(_floats(made.S[:, interval, :, bound.place]), requests, new, old)
+            process.advance(_floats(made.S[:, interval, :, bound.index]), requests, new, old)
         self.ramp.advance(made.mem[:, interval], age)

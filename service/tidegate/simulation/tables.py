@@ -13,13 +13,13 @@ MAX_FALSE_ABORTS = 0.01  # of the good rollouts of a cell: what is looked for
 
 def false_aborts(cells: Sequence[GridCell]) -> str:
     """Good rollouts that were turned back, in %: a row for each size and noise, a column for each decider."""
-    return _table([cell for cell in cells if cell.good], "noise", lambda cell: f"{100 * cell.aborted:.1f}")
+    return _table([cell for cell in cells if cell.is_fault_free], "noise", lambda cell: f"{100 * cell.aborted:.1f}")
 
 
 def detections(cells: Sequence[GridCell]) -> str:
     """Bad rollouts that were turned back, in %, and the median seconds until then, from the fault's onset: a row for each
     size and fault, a column for each decider."""
-    return _table([cell for cell in cells if not cell.good], "fault", _detection)
+    return _table([cell for cell in cells if not cell.is_fault_free], "fault", _detection)
 
 
 def _detection(cell: GridCell) -> str:
@@ -28,10 +28,10 @@ def _detection(cell: GridCell) -> str:
 
 
 def _table(cells: Sequence[GridCell], scenario: str, shown: Callable[[GridCell], str]) -> str:
-    deciders = list(dict.fromkeys(cell.decider for cell in cells))
+    deciders = list(dict.fromkeys(cell.method for cell in cells))
     rows: dict[tuple[str, str], dict[str, str]] = {}
     for cell in cells:
-        rows.setdefault((cell.size, getattr(cell, scenario)), {})[cell.decider] = shown(cell)
+        rows.setdefault((cell.size, getattr(cell, scenario)), {})[cell.method] = shown(cell)
     lines = [["size", scenario, *deciders], ["---"] * (2 + len(deciders))]
     lines += [[*row, *(told.get(decider, "") for decider in deciders)] for row, told in rows.items()]
     return "\n".join("| " + " | ".join(each.replace("|", "\\|") for each in line) + " |" for line in lines)
@@ -39,8 +39,10 @@ def _table(cells: Sequence[GridCell], scenario: str, shown: Callable[[GridCell],
 
 def summary(cells: Sequence[GridCell]) -> list[str]:
     """A line for each decider: the mean of its false aborts over the cells, its worst cell, how many cells are over 1 %."""
-    deciders = dict.fromkeys(cell.decider for cell in cells if cell.good)
-    return [_summed(decider, [cell for cell in cells if cell.good and cell.decider == decider]) for decider in deciders]
+    deciders = dict.fromkeys(cell.method for cell in cells if cell.is_fault_free)
+    return [
+        _summed(decider, [cell for cell in cells if cell.is_fault_free and cell.method == decider]) for decider in deciders
+    ]
 
 
 def _summed(decider: str, cells: Sequence[GridCell]) -> str:

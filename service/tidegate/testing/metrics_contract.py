@@ -38,7 +38,7 @@ def since(start: float) -> Window:
 def counter_increases(series: tuple[Series, ...], window: Window) -> dict[str, float]:
     """How much each counter grew, by its `part` label; all of one target."""
     found: dict[str, float] = {}
-    for each in Counters().feed([Series({"server": each.labels["part"]}, each.samples) for each in series]):
+    for each in Counters().add([Series({"server": each.labels["part"]}, each.samples) for each in series]):
         if window.start < each.at <= window.end:
             found[each.labels["server"]] = found.get(each.labels["server"], 0.0) + each.amount
     return found

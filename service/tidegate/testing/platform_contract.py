@@ -98,7 +98,7 @@ def a_job(release: Release, hook: Hook) -> Job:
 
 def run_to_end(platform: Platform, job: Job) -> JobState:
     """Begun, and looked at until it is over."""
-    return wait_until(lambda: state if (state := platform.run(job)).status is not None else None)
+    return wait_until(lambda: state if (state := platform.run_job(job)).status is not None else None)
 
 
 class PlatformContract:
@@ -146,7 +146,7 @@ class PlatformContract:
         platform.start(pin_release(platform, releases.crashing(service)), [0])
         seen = wait_for_instances(platform, service, lambda seen: bool(seen) and seen[0].state is InstanceState.FAILED)
         assert seen[0].detail
-        assert platform.tail(seen[0], 5).strip()
+        assert platform.tail_logs(seen[0], 5).strip()
         for _ in range(5):
             assert platform.instances(service)[0].state is InstanceState.FAILED
 
@@ -225,41 +225,41 @@ class PlatformContract:
         assert "TIDEGATE_HOOK=pre_promote" in ended.log
         assert "DB_URL=of the hook" in ended.log
         assert run_to_end(platform, job) == ended, "the same job is not run again"
-        platform.clear(good.service, job.rollout)
+        platform.remove_jobs(good.service, job.rollout)
 
     def test_a_job_is_no_instance(self, platform: Platform, releases: Releases, good: Release) -> None:
         job = a_job(good, releases.hook(0, 500))
-        platform.run(job)
+        platform.run_job(job)
         assert platform.instances(good.service) == ()
         assert len(start_and_wait(platform, good, [0])) == 1
-        platform.clear(good.service, job.rollout)
+        platform.remove_jobs(good.service, job.rollout)
         assert len(platform.instances(good.service)) == 1
 
     def test_a_job_is_ended_before_its_time(self, platform: Platform, releases: Releases, good: Release) -> None:
         job = a_job(good, releases.hook(0, 60_000))
-        assert platform.run(job).status is None
-        assert platform.run(job).status is None
-        platform.end(job)
+        assert platform.run_job(job).status is None
+        assert platform.run_job(job).status is None
+        platform.stop_job(job)
         assert run_to_end(platform, job).status != 0
-        platform.clear(good.service, job.rollout)
+        platform.remove_jobs(good.service, job.rollout)
 
     def test_jobs_are_cleared_with_their_rollout_alone(self, platform: Platform, releases: Releases, good: Release) -> None:
         mine, other = a_job(good, releases.hook(0, 0)), a_job(good, releases.hook(0, 0))
         for job in (mine, other):
             run_to_end(platform, job)
-        platform.clear(good.service, mine.rollout)
-        platform.clear(good.service, mine.rollout)
+        platform.remove_jobs(good.service, mine.rollout)
+        platform.remove_jobs(good.service, mine.rollout)
         assert run_to_end(platform, other).status == 0
-        platform.clear(good.service, other.rollout)
+        platform.remove_jobs(good.service, other.rollout)
 
     def test_a_job_that_cannot_be_started_has_ended_and_says_why(
         self, platform: Platform, releases: Releases, good: Release
     ) -> None:
         job = a_job(good, replace(releases.hook(0, 0), entrypoint=("/no/such/program",)))
-        stands = platform.run(job)
+        stands = platform.run_job(job)
         assert stands.status
         assert stands.detail
-        platform.clear(good.service, job.rollout)
+        platform.remove_jobs(good.service, job.rollout)
 
     # -- images ---------------------------------------------------------------------------------------------------------
 
@@ -306,7 +306,7 @@ class PlatformContract:
             lambda: refused.instances(good.service),
             lambda: refused.start(good, [0]),
             lambda: refused.pin(releases.good(good.service, "v1-1")),
-            lambda: refused.tail(instance, 1),
+            lambda: refused.tail_logs(instance, 1),
         ]
         for ask in asked:
             with pytest.raises(PlatformError) as caught:

@@ -98,7 +98,7 @@ class RouterContract:
 
     @pytest.mark.parametrize("first", ["the route", "the preview"])
     def test_a_preview_is_a_place_of_its_own(self, router: Router, previewing: Backend, first: str) -> None:
-        preview = previewing.previewed
+        preview = previewing.preview_backend
         assert preview is not None
         if first == "the preview":
             router.write(preview, (member(5, "v2-2"),), 1)

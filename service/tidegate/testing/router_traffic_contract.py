@@ -238,7 +238,7 @@ class RouterTrafficContract:
         preview: Preview,
     ) -> None:
         backend = replace(backend, preview=preview)
-        blue = backend.previewed
+        blue = backend.preview_backend
         assert blue is not None
         old, new, weighty = apps.start("v1-1"), apps.start("v2-2"), replace(apps.start("v3-3"), weight=200)
         router.write(backend, (old,), 3)
@@ -310,7 +310,7 @@ class RouterTrafficContract:
         way: str,
     ) -> None:
         backend = replace(backend, preview=preview)
-        blue = backend.previewed
+        blue = backend.preview_backend
         assert blue is not None
         old, new = apps.start("v1-1"), apps.start("v2-2")
         router.write(backend, (old,), 1)
@@ -348,7 +348,7 @@ class RouterTrafficContract:
     ) -> None:
         """As in a blue-green rollout: seen at the preview, then on the route, then the preview is empty and given up."""
         shown, (name, value) = replace(backend, preview=preview), preview.header.split(": ")
-        blue = shown.previewed
+        blue = shown.preview_backend
         assert blue is not None
         old, new = apps.start("v1-1"), apps.start("v2-2")
         router.write(backend, (old,), 1)

@@ -155,7 +155,7 @@ def test_an_approval_that_is_heard_late_proceeds_at_once(ci: JenkinsCI, build: F
 @pytest.mark.parametrize("parameters", [(), ("comment",)])
 def test_an_input_without_a_reason_is_proceeded_empty(ci: JenkinsCI, build: FakeBuild, parameters: tuple[str, ...]) -> None:
     build.inputs = [FakeInput(GATE, parameters)]
-    report_event(ci, replace(ROLLOUT, phase=Phase.SUCCEEDED, held=5.0, cursor=1), EventKind.SUCCEEDED)
+    report_event(ci, replace(ROLLOUT, phase=Phase.SUCCEEDED, approval_since=5.0, cursor=1), EventKind.SUCCEEDED)
     assert build.inputs[0].answers == [("proceedEmpty", {})]
 
 
@@ -193,7 +193,7 @@ def test_the_input_of_the_present_step_waits_for_a_person(ci: JenkinsCI, build: 
 def test_a_late_event_does_not_answer_for_a_later_hold(ci: JenkinsCI, build: FakeBuild) -> None:
     early, present = FakeInput(GATE), FakeInput(f"Tidegate-{ID}-3-0")
     build.inputs = [early, present]
-    report_event(ci, replace(ROLLOUT, cursor=3, held=9.0), EventKind.STEP_ADVANCED)
+    report_event(ci, replace(ROLLOUT, cursor=3, approval_since=9.0), EventKind.STEP_ADVANCED)
     assert early.answers == [("proceedEmpty", {})]
     assert present.answers == []
 

@@ -18,11 +18,12 @@ GAMMA_SPAN = 1.44  # an exponential filter sees half-life / ln 2 worth of data
 
 @dataclass(frozen=True, eq=False)
 class CurrentRate:
-    """What is known before an interval: `rate` [R], the gamma filter's `shape` [R], and whether it is `held` [R]."""
+    """What is known before an interval: `rate` [R], the gamma filter's `shape` [R], and whether it is `is_disturbed`
+    [R]."""
 
     rate: Array
     shape: Array
-    held: NDArray[np.bool_]
+    is_disturbed: NDArray[np.bool_]
 
 
 class BaselineRate:
@@ -46,23 +47,23 @@ class BaselineRate:
         self._forget = 0.5 ** (dt / parameters.rate_halflife_seconds)
         self._forget_recent = 0.5 ** (dt / parameters.disturbed_halflife_seconds)
 
-    def now(self) -> CurrentRate:
+    def current(self) -> CurrentRate:
         """Before the next interval; only past intervals count."""
         rate = np.clip(self._shape / self._size, *RATE_RANGE)
         if self._disturbed is not None:
             base = np.maximum(self._known.rate, self._shape / self._size)
             for bad, exposure in ((self._recent_bad, self._recent), (self._last_bad, self._last)):
-                self._watch(bad, base * exposure)
+                self._detect_disturbance(bad, base * exposure)
         return CurrentRate(rate, self._shape, self._cooling > 0)
 
-    def _watch(self, bad: Array, expected: Array) -> None:
+    def _detect_disturbance(self, bad: Array, expected: Array) -> None:
         """Begin to hold where the baseline had clearly more than it should have."""
         assert self._disturbed is not None
         dispersion = self._known.unsteadiness
         limit = self._disturbed * expected + 4 * np.sqrt(dispersion * expected + dispersion)
         self._cooling = np.where(bad > limit, self._options.disturbed_cool_seconds, self._cooling)
 
-    def learn(self, bad: Array, exposure: Array, held: NDArray[np.bool_]) -> None:
+    def update(self, bad: Array, exposure: Array, held: NDArray[np.bool_]) -> None:
         """Take in the baseline's interval; slowly while held."""
         self._cooling = self._cooling - self._dt
         self._last_bad, self._last = bad, exposure

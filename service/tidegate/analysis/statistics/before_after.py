@@ -70,8 +70,10 @@ class BeforeAfter:
     """One count after the switch against the totals before it; fed interval by interval."""
 
     def __init__(self, model: MetricModel, calibration: Calibration, parameters: Parameters) -> None:
-        self.kind, self.calibration, self._options = model, calibration, parameters
-        self.margin = widen_margin(model.margin(calibration.rate), calibration.luck(parameters.host_luck), calibration.rate)
+        self.model, self.calibration, self._options = model, calibration, parameters
+        self.margin = widen_margin(
+            model.margin(calibration.rate), calibration.host_log_ratio(parameters.host_chance), calibration.rate
+        )
         self._old_bad = np.maximum(0.0, calibration.rate * (calibration.exposure + DOUBT) - 0.5)
         self._bad = self._exposure = np.zeros(len(calibration.rate))
         self._last = self._sums = np.zeros((len(calibration.rate), len(model.grid.theta)))
@@ -79,7 +81,7 @@ class BeforeAfter:
     def advance(self, bad: Array, exposure: Array) -> None:
         """Take in the service's totals [R] of an interval after warm-up."""
         self._bad, self._exposure = self._bad + bad, self._exposure + exposure
-        on, total = self.kind.grid, self._bad + self._old_bad
+        on, total = self.model.grid, self._bad + self._old_bad
         weighted = self.calibration.exposure[:, None] + (self._exposure * self.margin)[:, None] * np.exp(on.theta)
         result = self._bad[:, None] * on.theta - total[:, None] * np.log(np.maximum(weighted, 1e-9))
         result = result / self.calibration.dispersion[:, None]
@@ -89,7 +91,7 @@ class BeforeAfter:
 
     def evalue(self) -> Array:
         """[R]."""
-        return np.asarray(np.exp(np.minimum(log_evalue(self._sums, self.kind.grid), CAP_NATS)))
+        return np.asarray(np.exp(np.minimum(log_evalue(self._sums, self.model.grid), CAP_NATS)))
 
     @property
     def log_sums(self) -> Array:

@@ -36,7 +36,7 @@ class Calibration:
         lacking = max(0.0, 1 - self.blocks / ENOUGH_BLOCKS)
         return self.dispersion * (1 + (UNKNOWN_DISPERSION - 1) * lacking)
 
-    def luck(self, chance: float) -> Array:
+    def host_log_ratio(self, chance: float) -> Array:
         """The log ratio that one instance exceeds by luck with its host with this chance only; Student's t."""
         return np.asarray(stdtrit(self.freedom, 1.0 - chance) * self.host_sd)
 

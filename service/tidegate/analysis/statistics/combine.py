@@ -26,12 +26,12 @@ class EvidenceSource(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class EvidencePart:
-    """One check's share of the evidence. `looked`: it also takes part in the fixed look at a batch's end."""
+    """One check's share of the evidence. `fixed_test`: it also takes part in the fixed look at a batch's end."""
 
     name: str
     weight: float
     source: EvidenceSource
-    looked: EProcess | None = None
+    fixed_test: EProcess | None = None
 
 
 class CombinedEvidence:
@@ -50,27 +50,29 @@ class CombinedEvidence:
         """A part's weight among those that there are, in (0, 1]."""
         return part.weight / self._whole
 
-    def each(self) -> Array:
+    def contributions(self) -> Array:
         """[parts, R]: what each adds to the evidence."""
         most = np.exp(CAP_NATS)
         return np.stack([self.share(part) * np.minimum(part.source.evalue(), most) for part in self.parts])
 
     def evalue(self) -> Array:
         """[R]."""
-        return np.asarray(self.each().sum(0))
+        return np.asarray(self.contributions().sum(0))
 
-    def crossed(self) -> Flags:
+    def reaches_threshold(self) -> Flags:
         """[R]: whether the evidence suffices now."""
         return np.asarray(self.evalue() >= self._options.threshold)
 
-    def look(self) -> dict[str, Flags]:
+    def fixed_test(self) -> dict[str, Flags]:
         """[R] for each part that is looked at: to be asked once, at the end of each judged batch.
 
         Signed-root likelihood ratio against its normal quantile, the budget shared by Bonferroni over parts and batches.
         """
-        return {part.name: self._decides(part, part.looked) for part in self.parts if part.looked is not None}
+        return {
+            part.name: self._fixed_test_fails(part, part.fixed_test) for part in self.parts if part.fixed_test is not None
+        }
 
-    def _decides(self, part: EvidencePart, process: EProcess) -> Flags:
-        chance = self._options.budget * self._options.look_share * self.share(part) / self._batches
-        enough = process.effective >= self._options.look_events
+    def _fixed_test_fails(self, part: EvidencePart, process: EProcess) -> Flags:
+        chance = self._options.budget * self._options.fixed_test_share * self.share(part) / self._batches
+        enough = process.effective_events >= self._options.fixed_test_events
         return np.asarray((process.log_ratio >= ndtri(chance) ** 2 / 2) & enough)

@@ -48,8 +48,8 @@ class EProcess:
         planned: int,
         parameters: Parameters,
     ) -> None:
-        self.kind, self.calibration, self.options = model, calibration, parameters
-        self.rate = BaselineRate(calibration, exposure_per_second, dt, parameters, model.disturbed)
+        self.model, self.calibration, self.parameters = model, calibration, parameters
+        self.baseline_rate = BaselineRate(calibration, exposure_per_second, dt, parameters, model.disturbed)
         self._batches = batches
         replicates, points = len(calibration.rate), len(model.grid.theta)
         self._sums: Array = np.zeros((1, replicates, points))  # the first for all, one more for each instance left out
@@ -57,12 +57,16 @@ class EProcess:
         self._left_out: list[int] = []
         self._several = False
         self._effective = np.zeros(replicates)
-        self.held: Mask = np.zeros(replicates, bool)  # whether the last interval said nothing: the baseline was disturbed
-        self._luck = calibration.luck(parameters.host_luck)
+        self.is_disturbed: Mask = np.zeros(
+            replicates, bool
+        )  # whether the last interval said nothing: the baseline was disturbed
+        self._luck = calibration.host_log_ratio(parameters.host_chance)
         self.margin: Array = np.ones(replicates)  # that applied last
-        self.alone = None
+        self.per_instance = None
         if model.margin_alone is not None and planned:
-            self.alone = InstanceProcesses(model.grid, model.margin_alone, calibration, dt, planned, model.rare, parameters)
+            self.per_instance = InstanceProcesses(
+                model.grid, model.margin_alone, calibration, dt, planned, model.rare, parameters
+            )
 
     def begin_batch(self) -> None:
         """A batch of the candidate is from now on compared: a process starts with it."""
@@ -70,34 +74,34 @@ class EProcess:
 
     def advance(self, bad: Array, exposure: Array, new: Mask, old: Mask) -> None:
         """Take in an interval: counts [R, instances], and which instances are compared on either side."""
-        now = self.rate.now()
+        now = self.baseline_rate.current()
         old_bad, old_exposure = (bad * old).sum(1), (exposure * old).sum(1).astype(float)
         compared, beside = max(1, int(new.sum())), max(1, int(old.sum()))
         luck = self._luck * np.sqrt(1 / compared + 1 / beside)
-        self.margin = widen_margin(self.kind.margin(now.rate), luck, now.rate)
-        self._join(new)
+        self.margin = widen_margin(self.model.margin(now.rate), luck, now.rate)
+        self._track_new_instances(new)
         seen = self._without_each(bad, exposure, new, old_bad, old_exposure)
         self._sums = self._sums + log_likelihood(
             seen,
             self.margin,
             now,
             self.calibration.dispersion,
-            self.kind.grid,
-            self.options,
-            rare=self.kind.rare,
-            max_nats=self.options.interval_nats,
+            self.model.grid,
+            self.parameters,
+            rare=self.model.rare,
+            max_nats=self.parameters.interval_nats,
         )
         self._several = int(new.sum()) >= 2
-        self.held = now.held
+        self.is_disturbed = now.is_disturbed
         counted = seen.bad[0] + old_bad
-        self._effective = self._effective + counted / self.calibration.dispersion * ~now.held
-        if self.alone is not None:
-            self.alone.advance(bad, exposure, new, old_bad, old_exposure, now, beside)
-        self.rate.learn(old_bad, old_exposure, now.held)
+        self._effective = self._effective + counted / self.calibration.dispersion * ~now.is_disturbed
+        if self.per_instance is not None:
+            self.per_instance.advance(bad, exposure, new, old_bad, old_exposure, now, beside)
+        self.baseline_rate.update(old_bad, old_exposure, now.is_disturbed)
 
-    def _join(self, new: Mask) -> None:
+    def _track_new_instances(self, new: Mask) -> None:
         """While few are new, each has a process without it from its beginning on."""
-        if not 0 < int(new.sum()) <= self.options.leave_out_most:
+        if not 0 < int(new.sum()) <= self.parameters.max_leave_one_out:
             return
         for instance in np.flatnonzero(new):
             if instance not in self._left_out:
@@ -118,7 +122,7 @@ class EProcess:
         for number in range(self._batches):
             weight = self._weight(number)
             if number < len(self._begins):
-                since = log_evalue(self._sums - self._begins[number], self.kind.grid)
+                since = log_evalue(self._sums - self._begins[number], self.model.grid)
                 result += weight * np.exp(np.minimum(since, CAP_NATS))
             else:
                 result += weight
@@ -127,7 +131,7 @@ class EProcess:
     def _weight(self, number: int) -> float:
         if self._batches == 1:
             return 1.0
-        first = self.options.first_weight
+        first = self.parameters.first_weight
         return first if number == 0 else (1 - first) / (self._batches - 1)
 
     def group_evalue(self) -> Array:
@@ -135,12 +139,12 @@ class EProcess:
         result = self._group()
         if not self._several or len(result) == 1:
             return np.asarray(result[0])
-        return np.asarray(np.minimum(result[0], self.options.leave_out_factor * result[1:].min(0)))
+        return np.asarray(np.minimum(result[0], self.parameters.leave_out_factor * result[1:].min(0)))
 
     def evalue(self) -> Array:
         """[R]: the e-value of this count. Half of it is the group's, half the single instances'."""
         group = self.group_evalue()
-        return group if self.alone is None else 0.5 * group + 0.5 * self.alone.evalue()
+        return group if self.per_instance is None else 0.5 * group + 0.5 * self.per_instance.evalue()
 
     @property
     def log_sums(self) -> Array:
@@ -150,12 +154,12 @@ class EProcess:
     @property
     def log_ratio(self) -> Array:
         """[R]: the greatest log-likelihood of harm (theta >= 0), bounded by leave-one-out as the e-value is."""
-        result = self._sums[..., self.kind.grid.zero :].max(-1)
+        result = self._sums[..., self.model.grid.zero :].max(-1)
         if not self._several or len(result) == 1:
             return np.asarray(result[0])
-        return np.asarray(np.minimum(result[0], result[1:].min(0) + np.log(self.options.leave_out_factor)))
+        return np.asarray(np.minimum(result[0], result[1:].min(0) + np.log(self.parameters.leave_out_factor)))
 
     @property
-    def effective(self) -> Array:
+    def effective_events(self) -> Array:
         """[R]: bad events so far, without those while held, over their dispersion."""
         return self._effective

@@ -24,11 +24,11 @@ EFFECTS = np.exp(np.linspace(np.log(0.02), np.log(10.0), 60))  # relative differ
 @dataclass(frozen=True, eq=False)
 class GaugeNoise:
     """`spread` [R]: standard deviation of the relative difference of two releases' blocks, known with `freedom`;
-    `independent` [R]: how much a block says beside the one before it, in (0, 1]."""
+    `independence` [R]: how much a block says beside the one before it, in (0, 1]."""
 
     spread: Array
     freedom: float
-    independent: Array
+    independence: Array
 
 
 def estimate_noise(past: Array) -> GaugeNoise:
@@ -77,7 +77,7 @@ class GaugeComparison:
         beyond = mean - self._margin
         result = _log_student((beyond[:, None] - EFFECTS) / spread[:, None], freedom)
         result = result - _log_student(beyond / spread, freedom)[:, None]
-        result = np.minimum(self._known.independent[:, None] * result, MAX_NATS)
+        result = np.minimum(self._known.independence[:, None] * result, MAX_NATS)
         self._sums = self._sums + np.where(np.isfinite(result), result, 0.0)
         self._blocks = [*self._blocks[-29:], mean]
 
@@ -88,8 +88,8 @@ class GaugeComparison:
             return known.spread, known.freedom
         seen = np.nan_to_num(np.stack(self._blocks))
         squares = ((seen - seen.mean(0)) ** 2).sum(0)
-        more = (len(seen) - 1) * float(known.independent.min())
-        squares = squares * known.independent
+        more = (len(seen) - 1) * float(known.independence.min())
+        squares = squares * known.independence
         spread = np.sqrt((known.freedom * known.spread**2 + squares) / (known.freedom + more))
         return np.asarray(spread), known.freedom + more
 

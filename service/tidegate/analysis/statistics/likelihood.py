@@ -55,7 +55,7 @@ def log_likelihood(
         at_zero = exposure * margin + counts.old_exposure
         result = result + _total_likelihood(total, weighted, at_zero, now, dispersion, parameters) / cut[..., None]
     result = np.minimum(result - result[..., grid.zero : grid.zero + 1], max_nats)
-    speaks = (exposure > 0) & (counts.old_exposure > 0) & ~now.held
+    speaks = (exposure > 0) & (counts.old_exposure > 0) & ~now.is_disturbed
     return np.where(speaks[..., None], result, 0.0)
 
 

@@ -22,8 +22,8 @@ class _TrendBatch:
     """The instances of one batch from their first settled block on."""
 
     members: tuple[int, ...]
-    beside: int
-    first: Array | None = None
+    baseline_instances: int
+    first_block: Array | None = None
     blocks: int = 0
     evalue: Array = field(default_factory=lambda: np.ones(1))
 
@@ -63,16 +63,16 @@ class MemoryTrend:
         members = [place for place in batch.members if place < len(self._age)]
         if not members or self._age[members].min() < self._settled or not (self._age < 0).any():
             return
-        if batch.first is None:
-            batch.first = mean
-        old = np.flatnonzero(self._age[: batch.first.shape[1]] < 0)
-        change = mean[:, : batch.first.shape[1]] - batch.first
+        if batch.first_block is None:
+            batch.first_block = mean
+        old = np.flatnonzero(self._age[: batch.first_block.shape[1]] < 0)
+        change = mean[:, : batch.first_block.shape[1]] - batch.first_block
         theirs = np.ma.masked_invalid(change[:, old]).mean(1)
         ours = np.ma.median(np.ma.masked_invalid(change[:, members]), axis=1)  # type: ignore[no-untyped-call]
         beyond = np.ma.filled(ours - theirs, np.nan)
         beyond = beyond - TOLERATED_GROWTH / HORIZON_SECONDS * batch.blocks * self._block_seconds
         batch.blocks += 1
-        scale = SPREAD * np.sqrt(1 / len(batch.members) + 1 / batch.beside)
+        scale = SPREAD * np.sqrt(1 / len(batch.members) + 1 / batch.baseline_instances)
         ratio = (_student_density(beyond[:, None] - ALTERNATIVES, scale) / _student_density(beyond, scale)[:, None]).mean(1)
         batch.evalue = np.where(np.isfinite(ratio), ratio, batch.evalue)
 

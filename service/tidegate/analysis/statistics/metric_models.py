@@ -61,7 +61,7 @@ def errors_calibration(bad: Array, exposure: Array, parameters: Parameters) -> C
 
 def readiness_calibration(bad: Array, exposure: Array, parameters: Parameters) -> Calibration:
     """From blocks of history [R, blocks, instances]."""
-    result = calibrate(bad, exposure, parameters.live_host_sd, parameters)
+    result = calibrate(bad, exposure, parameters.readiness_host_sd, parameters)
     return replace(result, rate=np.maximum(result.rate, MIN_READINESS_RATE))
 
 
@@ -70,11 +70,11 @@ class LatencyBound:
     """One watched bucket bound: its place among the bounds, `seconds`, the `exceedance` in the history (a ratio in
     [0, 1]), the local `slope` of the survival function, and how requests slower than it are judged."""
 
-    place: int
+    index: int
     seconds: float
     exceedance: float
     slope: float
-    kind: MetricModel
+    model: MetricModel
 
 
 def latency_bounds(

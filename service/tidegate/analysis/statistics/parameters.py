@@ -10,8 +10,8 @@ class Parameters:
     """Budget, margins and guards. Ratios in [0, 1] or above 0, times in seconds, evidence in nats."""
 
     budget: float = 0.01  # chance that a good release is turned back, over the whole rollout
-    look_share: float = 0.5  # of the budget, for the fixed look at each batch's end
-    look_events: float = 25.0  # effective events below which a fixed look does not decide
+    fixed_test_share: float = 0.5  # of the budget, for the fixed look at each batch's end
+    fixed_test_events: float = 25.0  # effective events below which a fixed look does not decide
 
     warmup_seconds: float = 60.0  # an instance younger than this is not yet compared (but for the warm-up check)
     errors_relative: float = 0.25  # margin: the error rate may be higher by this share of itself,
@@ -20,11 +20,11 @@ class Parameters:
     instance_errors_relative: float = 2.0  # the margins of a single instance are wider
     instance_errors_absolute: float = 0.01
     instance_latency_relative: float = 0.5
-    host_luck: float = 0.005  # chance left to differences between hosts beyond the widened margin
+    host_chance: float = 0.005  # chance left to differences between hosts beyond the widened margin
 
     errors_host_sd: float = 0.25  # prior: standard deviation between instances of the log error rate,
     latency_host_sd: float = 0.05  # of the log response time,
-    live_host_sd: float = 0.5  # and of the log rate of failed probes
+    readiness_host_sd: float = 0.5  # and of the log rate of failed probes
     host_weight: float = 10.0  # degrees of freedom that these priors are worth
     dispersion: float = 1.5  # prior: variance over mean of counts
     dispersion_weight: float = 20.0  # events that it is worth
@@ -35,7 +35,7 @@ class Parameters:
     events_expected: float = 2.0  # and this many times what was expected
     interval_nats: float = 2.5  # the most that one interval adds
     first_weight: float = 0.5  # of the process that began with the first batch
-    leave_out_most: int = 6  # leave-one-out while at most this many instances are new
+    max_leave_one_out: int = 6  # leave-one-out while at most this many instances are new
     leave_out_factor: float = 30.0  # the evidence may be this much stronger than without any one of them
     instance_block_seconds: float = 30.0  # single instances are looked at in blocks of this length
 
@@ -48,7 +48,7 @@ class Parameters:
     @property
     def threshold(self) -> float:
         """The evidence that ends a rollout: 1 / (what the fixed looks leave of the budget), by Ville's inequality."""
-        return 1.0 / (self.budget * (1.0 - self.look_share))
+        return 1.0 / (self.budget * (1.0 - self.fixed_test_share))
 
 
 #: How much of the budget each ready-made check has. They are scaled to those that a rollout has.

@@ -34,7 +34,7 @@ class InstanceProcesses:
         self._grid, self._margin, self._calibration = grid, margin, calibration
         self._planned, self._rare, self._options = planned, rare, parameters
         self._length = max(1, round(parameters.instance_block_seconds / dt))
-        self._luck = calibration.luck(parameters.host_luck / planned)
+        self._luck = calibration.host_log_ratio(parameters.host_chance / planned)
         self._sums: dict[int, Array] = {}
         self._intervals = 0
         self._evalue = np.ones(len(calibration.rate))
@@ -44,11 +44,11 @@ class InstanceProcesses:
     ) -> None:
         """Take in an interval, [R, instances] and the baseline's sums [R]; the block ends with every n-th."""
         if self._intervals == 0:
-            self._now, self._held, self._beside = now, now.held.copy(), beside
+            self._now, self._held, self._beside = now, now.is_disturbed.copy(), beside
             self._new, self._bad, self._exposure = new.copy(), bad * new, (exposure * new).astype(float)
             self._old_bad, self._old_exposure = old_bad.copy(), old_exposure.copy()
         else:
-            self._held, self._new = self._held | now.held, _pad_instances(self._new, len(new)) & new
+            self._held, self._new = self._held | now.is_disturbed, _pad_instances(self._new, len(new)) & new
             self._bad = _pad_instances(self._bad, len(new)) + bad * new
             self._exposure = _pad_instances(self._exposure, len(new)) + exposure * new
             self._old_bad, self._old_exposure = self._old_bad + old_bad, self._old_exposure + old_exposure
@@ -74,10 +74,10 @@ class InstanceProcesses:
         )
         for place, instance in enumerate(chosen):
             self._sums[int(instance)] = self._sums.get(int(instance), 0.0) + result[place]
-        self._evalue = sum(self.each().values(), np.zeros_like(self._evalue))
+        self._evalue = sum(self.evalues().values(), np.zeros_like(self._evalue))
         self._evalue = (self._evalue + max(0, self._planned - len(self._sums))) / max(self._planned, len(self._sums))
 
-    def each(self) -> dict[int, Array]:
+    def evalues(self) -> dict[int, Array]:
         """[R] for each instance seen: its e-value, before it is shared."""
         return {key: np.exp(np.minimum(log_evalue(sums, self._grid), CAP_NATS)) for key, sums in self._sums.items()}
 

@@ -69,8 +69,8 @@ class StoredVerdict(Protocol):
 class StepReport:
     """One step as it happened, from when it was entered to when it was left.
 
-    The switch lasts until all of the step stood (`settled`), the bake from there until it was left. None: not yet, or not
-    known; then `unknown` says why. `requests`, `lost` and `errors` are of both; what they count is said in
+    The switch lasts until all of the step stood (`ready_at`), the bake from there until it was left. None: not yet, or not
+    known; then `unknown_reason` says why. `requests`, `lost` and `errors` are of both; what they count is said in
     `routing.Traffic`. `by_release` is of both, too: empty, with the reason in `releases_unknown`, where nothing is known of
     any. `probed` is None where nobody probed.
     """
@@ -78,18 +78,18 @@ class StepReport:
     number: int  # from 1, in the order in which they happened
     step: int  # from 0, in the plan of that time
     phase: Phase
-    did: str
-    entered: Time
-    shifted: Time | None
-    settled: Time | None
-    left: Time | None
+    actions: str
+    started_at: Time
+    traffic_confirmed_at: Time | None
+    ready_at: Time | None
+    ended_at: Time | None
     seconds: float | None
     switch: Traffic | None
     bake: Traffic | None
     requests: int | None
     lost: int | None
     errors: int | None
-    unknown: str = ""
+    unknown_reason: str = ""
     by_release: tuple[ReleaseTraffic, ...] = ()
     releases_unknown: str = ""
     probed: ProbedCounts | None = None
@@ -152,8 +152,8 @@ class Report:
     started: Time | None  # when the image was resolved and the first step began
     finished: Time | None
     seconds: float | None  # from created to finished
-    exposed: Time | None  # when the new release first took traffic
-    decided: Time | None  # when it was decided to turn back or to halt
+    exposed_at: Time | None  # when the new release first took traffic
+    decided_at: Time | None  # when it was decided to turn back or to halt
     decision_seconds: float | None  # from exposed to decided
     requests: int | None
     lost: int | None
@@ -162,7 +162,7 @@ class Report:
     releases_unknown: str
     probed: ProbedCounts | None  # None: nobody probed
     probe_failures: tuple[ProbeFailure, ...]  # the first few of each engine
-    batches: tuple[StepReport, ...]
+    steps: tuple[StepReport, ...]
     verdicts: tuple[StepVerdict, ...]
     tasks: tuple[TaskReport, ...]
     failures: tuple[FailureLog, ...]
@@ -190,8 +190,8 @@ def build_report(rollout: Rollout, events: Sequence[Event], verdicts: Iterable[S
         started=next((event.at for event in events if event.kind == EventKind.STEP_ADVANCED), None),
         finished=rollout.finished,
         seconds=None if rollout.finished is None else rollout.finished - rollout.created,
-        exposed=exposed,
-        decided=decided,
+        exposed_at=exposed,
+        decided_at=decided,
         decision_seconds=None if exposed is None or decided is None else max(0.0, decided - exposed),
         requests=None if counts is None else counts.requests,
         lost=None if counts is None else counts.lost,
@@ -200,7 +200,7 @@ def build_report(rollout: Rollout, events: Sequence[Event], verdicts: Iterable[S
         releases_unknown=releases_unknown,
         probed=sum_probes([batch.probed for batch in batches]),
         probe_failures=_collect_probe_failures(events),
-        batches=batches,
+        steps=batches,
         verdicts=tuple(StepVerdict(verdict.step, verdict.phase, verdict.verdict) for verdict in verdicts),
         tasks=task_reports(events),
         failures=_collect_failure_logs(events),
@@ -261,18 +261,18 @@ def _step_report(
         number=number,
         step=integer(entered.data.get("step")),
         phase=Phase(str(entered.data.get("phase", Phase.RUNNING))),
-        did=_describe_step(part),
-        entered=entered.at,
-        shifted=next((event.at for event in part if event.kind == EventKind.TRAFFIC_CONFIRMED), None),
-        settled=None if stood is None else part[stood].at,
-        left=left,
+        actions=_describe_step(part),
+        started_at=entered.at,
+        traffic_confirmed_at=next((event.at for event in part if event.kind == EventKind.TRAFFIC_CONFIRMED), None),
+        ready_at=None if stood is None else part[stood].at,
+        ended_at=left,
         seconds=None if left is None else left - entered.at,
         switch=switch,
         bake=bake,
         requests=None if whole is None else whole.requests,
         lost=None if whole is None else whole.lost,
         errors=None if whole is None else whole.errors,
-        unknown=unknown or later,
+        unknown_reason=unknown or later,
         by_release=releases,
         releases_unknown=releases_unknown,
         probed=probe_difference(last, [each.probed for each in seen]),

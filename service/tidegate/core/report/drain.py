@@ -14,13 +14,13 @@ from tidegate.core.report.traffic import integer, sequence
 
 @dataclass(frozen=True, slots=True)
 class DrainReport:
-    """What was in flight on the instances that left the route in a step: `waited` until it ended by itself, `closed` when
+    """What was in flight on the instances that left the route in a step: `finished` until it ended by itself, `closed` when
     its time was over; `tunnels_…` are the upgraded connections among them. None where the proxy cannot tell."""
 
-    waited: int | None
+    finished: int | None
     closed: int | None
-    tunnels_waited: int
-    tunnels_closed: int
+    upgraded_finished: int
+    upgraded_closed: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class TaskReport:
 
     name: str
     state: TaskState
-    begun: Time
+    started_at: Time
     seconds: float | None  # None: it still runs
     message: str
     log: str
@@ -69,7 +69,7 @@ def task_reports(events: Sequence[Event]) -> tuple[TaskReport, ...]:
         name, ended = str(event.data.get("task")), event.kind == EventKind.TASK_ENDED
         seconds = event.data.get("seconds")
         taken = float(seconds) if isinstance(seconds, int | float) else 0.0
-        begun = task_reports[name].begun if name in task_reports else event.at - taken
+        begun = task_reports[name].started_at if name in task_reports else event.at - taken
         changes = tuple(str(each) for each in sequence(event, "changes"))
         state = TaskState(str(event.data.get("state")))
         log = str(event.data.get("log", ""))

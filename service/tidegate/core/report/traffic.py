@@ -34,11 +34,11 @@ class EventCounters:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseTraffic:
-    """The requests of one release. `counts` is None where they are not known; `unknown` says why."""
+    """The requests of one release. `counts` is None where they are not known; `unknown_reason` says why."""
 
     release: str
     counts: Traffic | None
-    unknown: str = ""
+    unknown_reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +159,9 @@ def sum_releases(
             release_traffics.setdefault(release.release, []).append(release)
     return tuple(
         ReleaseTraffic(
-            name, sum_traffic([each.counts for each in them]), next((each.unknown for each in them if each.unknown), "")
+            name,
+            sum_traffic([each.counts for each in them]),
+            next((each.unknown_reason for each in them if each.unknown_reason), ""),
         )
         for name, them in sorted(release_traffics.items())
     ), ""
@@ -182,7 +184,7 @@ def probe_difference(last: ProbeStats | None, seen: Sequence[ProbeStats | None])
                 counts.minus(before.by_release.get(name, ProbeCounts()))
             )
         last = each
-    return ProbedCounts(total, {name: each for name, each in sorted(releases.items()) if each.seen})
+    return ProbedCounts(total, {name: each for name, each in sorted(releases.items()) if each.requests})
 
 
 def sum_probes(batches: Sequence[ProbedCounts | None]) -> ProbedCounts | None:

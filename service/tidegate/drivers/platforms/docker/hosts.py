@@ -1,4 +1,4 @@
-"""One Docker engine: its clients, made when first needed, and the calls that Tidegate makes of it."""
+"""One Docker host: its API clients and the calls that Tidegate makes."""
 
 from __future__ import annotations
 
@@ -22,36 +22,36 @@ from tidegate.drivers.platforms.docker.options import DockerHostOptions, DockerO
 from tidegate.drivers.platforms.docker.transport import EngineAdapter, last_stderr_line
 from tidegate.errors import PlatformError
 
-#: The arguments of the SDK's `create_container`, of a client and the settings of platform and host.
+#: Returns the arguments of the SDK's `create_container`, given a client and the settings of platform and host.
 Configure = Callable[[APIClient, DockerOptions, DockerHostOptions], dict[str, Any]]
 
-SLOW_CALL_SECONDS = 120.0  # creating, starting and removing on a busy machine
+SLOW_CALL_SECONDS = 120.0  # for creating, starting and removing containers on a busy machine
 MAX_CONNECTIONS = 64
 
 
 class DockerHost:
-    """An engine by its name. Every method raises `PlatformError` that names it. Safe to use from several threads."""
+    """A Docker host. Every method raises a `PlatformError` that names it. Safe to use from several threads."""
 
     def __init__(self, options: DockerHostOptions, shared: DockerOptions) -> None:
         self.options, self.name, self._shared = options, options.name, shared
         self._lock = threading.Lock()
         self._clients: dict[float, APIClient] = {}
-        self._stderr: IO[bytes] = tempfile.TemporaryFile(mode="a+b")  # noqa: SIM115 - what ssh says; closed by close()
+        self._stderr: IO[bytes] = tempfile.TemporaryFile(mode="a+b")  # noqa: SIM115 - standard error of ssh; closed by close()
 
     # -- clients --------------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def _translating_errors(self, doing: str, seconds: float | None = None, **known: Any) -> Iterator[APIClient]:
-        """A client whose answers may take so long; the SDK's errors leave as ours."""
+    def _translating_errors(self, action: str, seconds: float | None = None, **known: Any) -> Iterator[APIClient]:
+        """A client with this timeout (default: `timeout_seconds` of the settings); translates the SDK's errors."""
         try:
-            with translate_errors(self.name, doing, **known):
+            with translate_errors(self.name, action, **known):
                 yield self._client(seconds or self._shared.timeout_seconds)
         except DockerHostError as error:
             stderr = "" if isinstance(error.__cause__, APIError) else last_stderr_line(self._stderr)
             if not stderr:
                 raise
-            fix = f"try: ssh {self.options.url.removeprefix('ssh://')} docker version"
-            raise DockerHostError(self.name, doing, f"ssh said: {stderr}", fix, retryable=True) from error.__cause__
+            fix = f"try ssh {self.options.url.removeprefix('ssh://')} docker version"
+            raise DockerHostError(self.name, action, f"ssh failed: {stderr}", fix, retryable=True) from error.__cause__
 
     def _client(self, seconds: float) -> APIClient:
         with self._lock:
@@ -61,12 +61,12 @@ class DockerHost:
             return self._clients[seconds]
 
     def _version(self, seconds: float) -> str:
-        """The API version that the engine speaks."""
+        """The API version of the host."""
         with self._new_client(seconds, MINIMUM_DOCKER_API_VERSION) as client:
             try:
                 return str(client.version(api_version=False)["ApiVersion"])
             except KeyError:
-                raise ValueError("it does not tell its API version") from None
+                raise ValueError("no API version in the response") from None
 
     def _new_client(self, seconds: float, version: str) -> APIClient:
         url, tls = self.options.url, self.options.tls
@@ -77,13 +77,13 @@ class DockerHost:
             tls=TLSConfig(client_cert=(str(tls.cert), str(tls.key)), ca_cert=str(tls.ca), verify=True) if tls else False,
             max_pool_size=MAX_CONNECTIONS,
         )
-        client.trust_env = False  # only the settings say how an engine is reached
+        client.trust_env = False  # connect as the settings say, whatever the environment has
         if not url.startswith("tcp://"):
             client.mount("http+docker://", EngineAdapter(url, seconds, self._stderr))
         return client
 
     def close(self) -> None:
-        """Let go of the connections."""
+        """Close all connections."""
         with self._lock:
             for client in self._clients.values():
                 client.close()
@@ -93,22 +93,22 @@ class DockerHost:
     # -- containers -----------------------------------------------------------------------------------------------------
 
     def listed(self, labels: Mapping[str, str]) -> list[dict[str, Any]]:
-        """All containers with these labels, whatever their state. One call, whatever their number."""
+        """All containers with these labels in any state, in one request."""
         wanted = [f"{name}={value}" for name, value in labels.items()]
-        with self._translating_errors("listing containers") as api:
+        with self._translating_errors("list containers") as api:
             return [_require_object(container) for container in api.containers(all=True, filters={"label": wanted})]
 
     def inspected(self, container: str) -> dict[str, Any] | None:
-        """Everything about one; None when it is gone."""
-        with self._translating_errors(f"looking at container {container}") as api:
+        """The full description of a container; None if it does not exist."""
+        with self._translating_errors(f"inspect container {container}") as api:
             try:
                 return _require_object(api.inspect_container(container))
             except NotFound:
                 return None
 
     def create(self, what: str, configuration: Configure) -> str:
-        """Create one as `configuration` says; its short id. A pinned image that was removed since is pulled again."""
-        with self._translating_errors(f"creating {what}", SLOW_CALL_SECONDS) as api:
+        """Create a container and return its short id. A pinned image that has been removed is pulled again."""
+        with self._translating_errors(f"create {what}", SLOW_CALL_SECONDS) as api:
             wanted = configuration(api, self._shared, self.options)
             try:
                 created = api.create_container(**wanted)
@@ -120,10 +120,12 @@ class DockerHost:
         return str(created["Id"])[:SHORT_ID_CHARS]
 
     def start(self, container: str, what: str, release: Release | None = None) -> None:
-        """Start a created one, with its release's files and networks put in before; once more is no harm. What cannot be
-        started is removed again, so that nothing half-made is left."""
+        """Add the release's files and networks to a created container, and start it. May be repeated.
+
+        A container that cannot be started is removed.
+        """
         try:
-            with self._translating_errors(f"starting {what}", SLOW_CALL_SECONDS) as api:
+            with self._translating_errors(f"start {what}", SLOW_CALL_SECONDS) as api:
                 if release is not None:
                     self._finish(api, container, release)
                 api.start(container)
@@ -143,16 +145,16 @@ class DockerHost:
                     raise
 
     def stop(self, container: str, grace_seconds: int) -> None:
-        """Its stop signal, and after the grace SIGKILL; gone already is fine. Comes back when it has ended."""
-        with self._translating_errors(f"stopping container {container}", SLOW_CALL_SECONDS) as api:
+        """Send the stop signal and, after the grace period, SIGKILL; return when it has ended. No error if it does not exist."""
+        with self._translating_errors(f"stop container {container}", SLOW_CALL_SECONDS) as api:
             try:
                 api.stop(container, timeout=grace_seconds)
             except NotFound:
                 return
 
     def remove(self, container: str) -> None:
-        """With its anonymous volumes; gone already, or going, is fine."""
-        with self._translating_errors(f"removing container {container}", SLOW_CALL_SECONDS) as api:
+        """Remove a container and its anonymous volumes. No error if it does not exist or is being removed."""
+        with self._translating_errors(f"remove container {container}", SLOW_CALL_SECONDS) as api:
             try:
                 api.remove_container(container, force=True, v=True)
             except NotFound:
@@ -162,30 +164,31 @@ class DockerHost:
                     raise
 
     def tail(self, container: str, lines: int) -> str:
-        """Its last log lines, standard output and error as they came."""
-        with self._translating_errors(f"reading the log of container {container}") as api:
+        """The last lines of its log: standard output and standard error in order."""
+        with self._translating_errors(f"read the log of container {container}") as api:
             try:
                 output: bytes = api.logs(container, stdout=True, stderr=True, tail=lines)
             except NotFound:
                 raise PlatformError(
-                    f"docker {self.name}: container {container} is gone, and its log", retryable=False
+                    f"Cannot read the log of container {container} on Docker host {self.name}: the container no longer exists",
+                    retryable=False,
                 ) from None
         return output.decode(errors="replace")
 
-    # -- images, networks, the engine -------------------------------------------------------------------------------------
+    # -- images, networks, version --------------------------------------------------------------------------------------
 
     def image(self, reference: str) -> dict[str, Any] | None:
-        """What the engine knows of an image; None when it is not there."""
-        with self._translating_errors(f"looking at image {reference}") as api:
+        """The description of an image; None if the host does not have it."""
+        with self._translating_errors(f"inspect image {reference}") as api:
             try:
                 return _require_object(api.inspect_image(reference))  # type: ignore[no-untyped-call]  # the stubs lack it
             except ImageNotFound:
                 return None
 
     def pull(self, reference: str) -> None:
-        """Get it from its registry, with the credentials of the Docker configuration of the user that runs Tidegate."""
+        """Pull an image with the registry credentials in the Docker configuration of the user that runs Tidegate."""
         with self._translating_errors(
-            f"pulling image {reference}", self._shared.pull_seconds, known=KNOWN_PULL_ERRORS
+            f"pull image {reference}", self._shared.pull_seconds, known=KNOWN_PULL_ERRORS
         ) as api:
             for line in api.pull(reference, stream=True, decode=True):
                 if "error" in line:
@@ -193,17 +196,17 @@ class DockerHost:
 
     @property
     def network(self) -> str:
-        """The one of the settings."""
+        """The network in the settings."""
         return self._shared.network
 
     def network_problem(self, name: str) -> str:
-        """What to say of a network that is not there."""
+        """The message for a network that does not exist on this host."""
         fix = "correct `network`" if name == self.network else "correct the Compose file"
-        return f"docker {self.name}: there is no network {name}: docker network create {name} there, or {fix}"
+        return f"Network {name} not found on Docker host {self.name}. Run docker network create {name} there, or {fix}."
 
     def has(self, kind: Literal["network", "volume"], name: str) -> bool:
-        """Whether it is there."""
-        with self._translating_errors(f"looking at {kind} {name}") as api:
+        """Whether the network or volume exists."""
+        with self._translating_errors(f"inspect {kind} {name}") as api:
             try:
                 api.inspect_network(name) if kind == "network" else api.inspect_volume(name)
             except NotFound:
@@ -211,13 +214,13 @@ class DockerHost:
         return True
 
     def about(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """What the engine says of itself: version and information."""
-        with self._translating_errors("asking the engine") as api:
+        """The responses of `/version` and `/info`."""
+        with self._translating_errors("query the version") as api:
             return _require_object(api.version()), _require_object(api.info())
 
 
 def _require_object(value: Any) -> dict[str, Any]:
-    """Raises `TypeError` for what is none."""
+    """The value, if it is a JSON object; raises `TypeError` otherwise."""
     if not isinstance(value, dict):
-        raise TypeError(f"found {type(value).__name__} instead of an object")
+        raise TypeError(f"expected an object, got {type(value).__name__}")
     return value
