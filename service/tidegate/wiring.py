@@ -1,4 +1,4 @@
-"""Builds store, drivers and engine from the settings: the only place that makes concrete classes."""
+"""Builds store, drivers and engine from the settings. No other module creates concrete drivers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tidegate.store.store import SqlStore
 
 @dataclass(frozen=True)
 class Wiring:
-    """What the web and the command line work with."""
+    """Everything that the web server and the command line work with."""
 
     settings: Settings
     store: Store
@@ -35,18 +35,18 @@ class Wiring:
     clock: Clock
     detected_routers: Mapping[str, Diagnosis] = field(
         default_factory=dict
-    )  # by environment: routers that the settings do not name
-    engine_metrics: EngineMetrics = field(default_factory=EngineMetrics)  # what the engine counts, where one runs
+    )  # by environment: routers chosen because the settings name none
+    engine_metrics: EngineMetrics = field(default_factory=EngineMetrics)  # the metrics of an engine in this process
 
     def close(self) -> None:
-        """Let go of everything; what runs in the background is waited for."""
+        """Close all drivers and the store, waiting for background work."""
         for parts in self.environments.values():
             parts.platform.close()
         self.store.close()
 
 
 def build(settings: Settings, clock: Clock = time.time) -> Wiring:
-    """Everything, not yet connected to anything. Raises `InvalidSettings` with every driver's mistakes."""
+    """Create all objects without connecting anywhere. Raises `InvalidSettings` with the problems of all drivers."""
     problems: list[Problem] = []
     choices = {
         name: _choose_router(name, environment.router, problems) for name, environment in settings.environments.items()
@@ -59,15 +59,19 @@ def build(settings: Settings, clock: Clock = time.time) -> Wiring:
         raise InvalidSettings(problems)
     whole = {name: parts for name, parts in environments.items() if parts is not None}
     chosen = {
-        name: Diagnosis("router", True, choice.why) for name, choice in choices.items() if choice is not None and choice.why
+        name: Diagnosis("router", True, choice.reason)
+        for name, choice in choices.items()
+        if choice is not None and choice.reason
     }
     store = SqlStore(settings.database, clock, password_file=settings.database_password_file)
     return Wiring(settings, store, whole, clock, chosen, EngineMetrics(whole))
 
 
 def make_engine(wiring: Wiring, owner: str) -> Worker:
-    """The engine; `owner` names it as the holder of leases. To be called within `sole_engine`: where only one
-    engine is allowed, those before it are gone, and their rollouts are taken up at once."""
+    """Create the engine. `owner`: its name as the holder of leases.
+
+    Must be called within `sole_engine`: on a database that allows one engine, leases of earlier engines have expired.
+    """
     wiring.store.expire_leases()
     wanted = wiring.settings.engine
     options = WorkerOptions(wanted.lease_seconds, wanted.threads, wanted.poll_seconds, wanted.drift_interval_seconds)
@@ -78,7 +82,7 @@ def make_engine(wiring: Wiring, owner: str) -> Worker:
 
 
 def make_outbox(wiring: Wiring) -> Outbox:
-    """What tells the CIs; it works while it is entered."""
+    """Create the outbox that reports to CI servers; it works while its context is entered."""
     cis = {
         name: metrics.instrument_ci(parts.ci, name, wiring.engine_metrics)
         for name, parts in wiring.environments.items()
@@ -90,51 +94,51 @@ def make_outbox(wiring: Wiring) -> Outbox:
 
 
 def make_pruner(wiring: Wiring) -> Pruner:
-    """What forgets; it works while it is entered."""
+    """Create the pruner that deletes old data; it works while its context is entered."""
     return Pruner(wiring.store, wiring.clock, *wiring.settings.retention.ages())
 
 
 def sole_engine(wiring: Wiring) -> AbstractContextManager[None]:
-    """Be the only engine on a database that allows only one; raises `Refused` when there is another."""
+    """Hold the lock of the only engine, on a database that allows only one. Raises `Refused` if another engine holds it."""
     return wiring.store.sole_engine()
 
 
-def _choose_router(name: str, router: RouterSettings, found: list[Problem]) -> router_detection.DetectedRouter | None:
-    """The router's driver: that of the settings, or one that is chosen; None when none can be."""
+def _choose_router(name: str, router: RouterSettings, problems: list[Problem]) -> router_detection.DetectedRouter | None:
+    """The router's driver from the settings, or the detected one; None, with a problem, if there is none."""
     if router.driver:
         return router_detection.DetectedRouter(router.driver, "")
     try:
         return router_detection.detect_router(router.options)
     except UnknownDriver as error:
-        found.append(Problem(f"environments.{name}.router", error.message))
+        problems.append(Problem(f"environments.{name}.router", error.message))
         return None
 
 
 def _make_drivers(
-    name: str, environment: EnvironmentSettings, router: router_detection.DetectedRouter | None, found: list[Problem]
+    name: str, environment: EnvironmentSettings, router: router_detection.DetectedRouter | None, problems: list[Problem]
 ) -> Drivers | None:
-    """The drivers of an environment; None, with the mistakes in `found`, when one of them cannot be made."""
+    """The drivers of an environment; None, with the reasons in `problems`, if one of them cannot be created."""
     wanted = {
         "platform": environment.platform,
         "router": environment.router.model_copy(update={"driver": router.driver}) if router is not None else None,
         "metrics": environment.metrics,
         "ci": environment.ci,
     }
-    options = {kind: _driver_options(kind, name, each, found) for kind, each in wanted.items() if each is not None}
+    options = {kind: _driver_options(kind, name, driver, problems) for kind, driver in wanted.items() if driver is not None}
     if router is None or any(option is None for option in options.values()):
         return None
     made = {kind: option[0](option[1], name) for kind, option in options.items() if option is not None}
     return Drivers(made["platform"], made["router"], made.get("metrics"), HttpDocuments(), made.get("ci"))
 
 
-def _driver_options(kind: str, name: str, driver: DriverSettings, found: list[Problem]) -> tuple[Any, Any] | None:
+def _driver_options(kind: str, name: str, driver: DriverSettings, problems: list[Problem]) -> tuple[Any, Any] | None:
     """The driver's class and its checked options."""
     path = f"environments.{name}.{kind}"
     try:
         made = registry.load_driver(kind, driver.driver)
         return made, made.Options.model_validate(driver.options)
     except UnknownDriver as error:
-        found.append(Problem(f"{path}.driver", error.message))
+        problems.append(Problem(f"{path}.driver", error.message))
     except ValidationError as error:
-        found.extend(to_problems(error, path))
+        problems.extend(to_problems(error, path))
     return None

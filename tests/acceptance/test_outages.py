@@ -229,7 +229,7 @@ class TestTwoMachines:
             with vanished(world, ride.version, "far"):
                 assert ride.end() == "rolled_back", ride.messages()
             seen = world.stage.finish_traffic()
-            assert re.search(r"rolling_back: docker far: .*the image is not there: pull, load or build it", ride.messages())
+            assert re.search(r"rolling_back: .*on Docker host far: image not found. Pull, load or build it", ride.messages())
             assert world.serving == stays
             world.assert_intact()
             assert seen.by_outcome == {"ok": seen.requests}
@@ -248,7 +248,7 @@ class TestTwoMachines:
                 assert ride.end() == "failed", ride.messages()
                 assert world.members() == routed
                 assert stays in world.containers().values()
-            assert re.search(r"failed: docker far: .*the image is not there: pull, load or build it", ride.messages())
+            assert re.search(r"failed: .*on Docker host far: image not found. Pull, load or build it", ride.messages())
             world.stage.tidegate("repair", world.stage.service, "--reason", "the image is back")
             seen = world.stage.finish_traffic()
             world.assert_intact()

@@ -282,7 +282,7 @@ LOAD = 'avg(load{service="$service",release="$release"})'
 )
 def test_old_against_new(farm: GaugeExporters, value: float, direction: Direction, outcome: str) -> None:
     """Each look stands for a whole block of 30 s: the values are the same at any time."""
-    bake = farm.bake(own(LOAD, direction=direction, margin=0.1), look_seconds=30.0)
+    bake = farm.bake(own(LOAD, direction=direction, margin=0.1), interval_seconds=30.0)
     bake.rollout = replace(bake.rollout, service=f"demo/{PAST}")
     farm.proxy.text = text({named("load", service=PAST, release=r): n for r, n in ((OLD, 100.0), (NEW, value))})
     bake.scraped()

@@ -294,7 +294,7 @@ def test_a_stop_that_failed_is_seen_again(private: Engine) -> None:
         seen = start_and_wait(platform, pin_release(platform, make_release(SERVICE, "good")), [0])
         private.stop()
         platform.stop(seen, 1.0)
-        with pytest.raises(PlatformError, match="start dockerd"):
+        with pytest.raises(PlatformError, match="Start dockerd"):
             platform.instances(SERVICE)
         private.start()
         after = wait_for_instances(platform, SERVICE, all_ready(1))
@@ -325,7 +325,7 @@ def test_what_cannot_be_started_says_what_to_correct_and_leaves_nothing(
     with pytest.raises(PlatformError) as caught:
         platform.start(release, [0, 1])
     assert caught.value.message.count(told) == 1
-    assert caught.value.message.startswith("docker local: ")
+    assert caught.value.message.startswith("Cannot start v1-1 on Docker host local: ")
     assert not caught.value.retryable
     assert platform.instances(SERVICE) == ()
 
@@ -336,14 +336,14 @@ def test_one_that_cannot_be_started_does_not_hold_up_the_others(private: Engine)
     host = {"name": "private", "url": private.url, "address": "127.0.0.1", "ports": f"{first}-{first + 1}"}
     with platform_on(host) as platform:
         release = pin_release(platform, make_release(SERVICE, "good", environment={"ON_SIGTERM": "ignore"}))
-        with pytest.raises(PlatformError, match="the port is taken: end what holds it") as caught:
+        with pytest.raises(PlatformError, match="the port is in use. Stop what uses it") as caught:
             platform.start(release, [0, 1, 2])
         assert not caught.value.retryable
         seen = wait_for_instances(platform, SERVICE, all_ready(2))
         assert {each.address for each in seen} == {f"127.0.0.1:{first}", f"127.0.0.1:{first + 1}"}
         with private.client() as client, kill_on_exit(client, *(each.id for each in seen)):
             platform.stop(seen, 600.0)
-            with pytest.raises(PlatformError, match="the port is taken") as caught:
+            with pytest.raises(PlatformError, match="the port is in use") as caught:
                 platform.start(release, [5])
             assert caught.value.retryable, "ours that are leaving hold the ports: waiting helps"
 
@@ -357,7 +357,7 @@ def test_a_port_that_another_container_holds(private: Engine) -> None:
             host = {"name": "private", "url": private.url, "address": "127.0.0.1", "ports": f"{port}-{port}"}
             with platform_on(host) as platform:
                 release = pin_release(platform, make_release(SERVICE, "good"))
-                with pytest.raises(PlatformError, match="the port is taken: end what holds it") as caught:
+                with pytest.raises(PlatformError, match="the port is in use. Stop what uses it") as caught:
                     platform.start(release, [0])
                 assert not caught.value.retryable
                 assert platform.instances(SERVICE) == ()
@@ -388,7 +388,7 @@ def test_an_engine_that_is_not_there(url: str, told: str, retryable: bool) -> No
         platform.instances(SERVICE)
     platform.close()
     assert told in caught.value.message
-    assert caught.value.message.startswith("docker far: listing containers: ")
+    assert caught.value.message.startswith("Cannot list containers on Docker host far: ")
     assert caught.value.retryable is retryable
 
 
@@ -398,7 +398,7 @@ def test_an_engine_that_hangs_is_given_up() -> None:
         silent.listen()
         url = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
         with platform_on({"name": "hung", "url": url}, timeout_seconds=0.3) as platform:
-            with at_most(30, "giving up"), pytest.raises(PlatformError, match="did not answer in time") as caught:
+            with at_most(30, "giving up"), pytest.raises(PlatformError, match="no response in time") as caught:
                 platform.instances(SERVICE)
             assert caught.value.retryable
 
@@ -406,7 +406,7 @@ def test_an_engine_that_hangs_is_given_up() -> None:
 def test_tail_of_one_that_is_gone(platform: DockerPlatform, good: Release) -> None:
     seen = start_and_wait(platform, good, [0])
     remove_containers(SOCKET)
-    with pytest.raises(PlatformError, match="is gone, and its log"):
+    with pytest.raises(PlatformError, match="it no longer exists"):
         platform.tail_logs(seen[0], 10)
 
 

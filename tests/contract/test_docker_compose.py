@@ -259,7 +259,7 @@ def test_command_and_entrypoint(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ("networks: [nowhere]", f"there is no network {PREFIX}nowhere"),
+        ("networks: [nowhere]", f"Network {PREFIX}nowhere not found"),
         ("volumes: [outside:/x]", f"there is no volume {PREFIX}outside"),
     ],
     ids=["network", "volume"],

@@ -95,7 +95,7 @@ def test_a_host_that_does_not_answer_makes_the_whole_unknown(both: DockerPlatfor
     second.stop()
     try:
         for ask in (lambda: both.instances(SERVICE), lambda: both.start(release, [2]), lambda: both.pin(release)):
-            with pytest.raises(PlatformError, match=r"^docker two: ") as caught:
+            with pytest.raises(PlatformError, match=r"on Docker host two: ") as caught:
                 ask()
             assert caught.value.retryable
         assert {each.part: each.ok for each in both.check() if " " not in each.part[7:]} == {
@@ -122,7 +122,7 @@ def test_an_image_that_is_not_the_same_on_all_hosts(both: DockerPlatform, first:
 def test_an_image_that_is_missing_on_one_host(both: DockerPlatform, first: Engine) -> None:
     with first.client() as client:
         demo_image(client, f"{PREFIX}:here", {})
-    with pytest.raises(PlatformError, match=f"^docker two: pulling image {PREFIX}:here: it is not on this host") as caught:
+    with pytest.raises(PlatformError, match=f"^Cannot pull image {PREFIX}:here on Docker host two: not on this host") as caught:
         both.pin(make_release(SERVICE, "here"))
     assert not caught.value.retryable
 
@@ -162,14 +162,14 @@ def test_certificates_that_do_not_fit(
     second: Engine, pki: Path, secure_port: int, files: dict[str, str], told: str
 ) -> None:
     with platform_on(tls_host(secure_port, pki, **files)) as platform:
-        with pytest.raises(PlatformError, match=rf"{told}.*correct hosts\[\]\.tls") as caught:
+        with pytest.raises(PlatformError, match=rf"{told}.*Correct hosts\[\]\.tls") as caught:
             platform.instances(SERVICE)
         assert not caught.value.retryable
 
 
 def test_an_engine_that_wants_certificates_and_gets_none(second: Engine, secure_port: int) -> None:
     with platform_on({"name": "bare", "url": f"tcp://127.0.0.1:{secure_port}"}) as platform:
-        with pytest.raises(PlatformError, match=r"the engine wants TLS: set hosts\[\]\.tls") as caught:
+        with pytest.raises(PlatformError, match=r"the host requires TLS\. Set hosts\[\]\.tls") as caught:
             platform.instances(SERVICE)
         assert not caught.value.retryable
 
@@ -209,7 +209,7 @@ def test_what_ssh_says_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         ssh_that(does, tmp_path, monkeypatch),
         platform_on({"name": "far", "url": "ssh://deploy@far.example"}) as platform,
     ):
-        with pytest.raises(PlatformError, match=r"ssh said: .*publickey.*: try: ssh deploy@far\.example docker version"):
+        with pytest.raises(PlatformError, match=r"ssh failed: .*publickey.*\. Try ssh deploy@far\.example docker version"):
             platform.instances(SERVICE)
         assert not platform.check()[0].ok
 
@@ -235,7 +235,7 @@ def test_a_socket_that_we_may_not_use(first: Engine) -> None:
         ok, said, fix = pipe.read().split("|")
     os.waitpid(child, 0)
     assert (ok, fix) == ("False", "let the user that runs Tidegate use it (group docker)")
-    assert "permission denied on the engine's socket" in said
+    assert "permission denied at Docker's socket" in said
 
 
 # -- a full disk ---------------------------------------------------------------------------------------------------------
@@ -245,7 +245,7 @@ def test_a_full_disk_is_told_and_nothing_is_left(second: Engine, loaded: None) -
     with platform_on({"name": "small", "url": second.url}) as platform:
         release = pin_release(platform, make_release(SERVICE, "good"))
         with full(second.directory / "data"):
-            with pytest.raises(PlatformError, match=r"^docker small: .*the disk is full: make room there") as caught:
+            with pytest.raises(PlatformError, match=r"on Docker host small: the disk is full\. Free space there") as caught:
                 platform.start(release, [0])
             assert not caught.value.retryable
             assert [each.ok for each in platform.check() if each.part == "docker small disk"] == [False]
@@ -266,6 +266,6 @@ def test_images_are_pulled_and_pinned_to_the_registrys_digest(both: DockerPlatfo
         with second.client() as client:
             client.images.remove(f"{name}:v1", force=True)
         assert len(start_and_wait(both, pulled, [0, 1])) == 2, "a pinned image that was removed since is pulled again"
-        with pytest.raises(PlatformError, match="the registry does not have it: push it, or correct `image`") as caught:
+        with pytest.raises(PlatformError, match="not found in the registry\. Push it, or correct `image`") as caught:
             both.pin(replace(release, image=f"{name}:v2"))
         assert not caught.value.retryable

@@ -234,9 +234,9 @@ def test_a_backend_without_listen(owned: NginxRouter) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"mode": "adopted"}, "needs config"),
-        ({"include": "/etc/nginx/tidegate.conf"}, "for mode adopted"),
-        ({"pid": "/run/nginx.pid"}, "for mode adopted"),
+        ({"mode": "adopted"}, "requires config"),
+        ({"include": "/etc/nginx/tidegate.conf"}, "require mode adopted"),
+        ({"pid": "/run/nginx.pid"}, "require mode adopted"),
         ({"directory": "/var/lib/tide gate"}, "must be an absolute path of"),
         ({"log": "requests.log"}, "must be an absolute path of"),
         ({"status": "8406"}, "status"),
@@ -268,7 +268,7 @@ def test_check_of_an_owned_one(owned: NginxRouter, home: Path, shop: Backend) ->
 def test_check_of_an_adopted_one(standing: Callable[..., ExternalNginx]) -> None:
     there = standing(more="keepalive_timeout 65;")
     assert [(each.ok, each.found) for each in there.router.check()[1:]] == [
-        (False, "idle clients are cut at each change of a route")
+        (False, "each route change closes idle client connections")
     ]
     there.config.write_text(there.text.replace("include", "# include"))
     assert "does not include" in there.router.check()[0].found

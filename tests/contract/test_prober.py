@@ -53,7 +53,7 @@ def apps(tmp_path: Path) -> Iterator[Backends]:
 
 
 def probe(listen: str, path: str = "/", **changes: object) -> Probe:
-    values = {"every_seconds": 0.1, "timeout_seconds": 60.0, "slow_seconds": 60.0, "header": "X-Version", **changes}
+    values = {"interval_seconds": 0.1, "timeout_seconds": 60.0, "slow_seconds": 60.0, "header": "X-Version", **changes}
     return Probe(public_url(listen, path), **values)  # type: ignore[arg-type]
 
 
@@ -144,9 +144,9 @@ def test_a_kept_connection_that_is_closed_while_idle_is_no_failure(prober: Probe
     ("answer", "reason"),
     [
         (page(404), "answered 404"),
-        ([b""], "was cut off without an answer"),
-        ([b"SSH-2.0-server\r\n"], "was answered by something that is not HTTP"),
-        ([b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf"], "was answered in part only"),
+        ([b""], "failed: connection closed without a response"),
+        ([b"SSH-2.0-server\r\n"], "failed: the response is not HTTP"),
+        ([b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf"], "failed: incomplete response"),
     ],
     ids=str,
 )
@@ -179,13 +179,13 @@ def test_silence_is_a_failure_after_the_timeout(prober: Prober) -> None:
             eventually("two failed probes", lambda: counts(prober).total.failed >= 2)
         finally:
             over.set()
-    assert counts(prober).failures[0].reason == "was not answered within 0.2 s"
+    assert counts(prober).failures[0].reason == "timed out after 0.2 s"
 
 
 def test_nobody_there(prober: Prober) -> None:
     prober.begin("r1", probe(f"127.0.0.1:{free_port()}"))
     eventually("two failed probes", lambda: counts(prober).total.failed >= 2)
-    assert counts(prober).failures[0].reason == "was not answered: connection refused"
+    assert counts(prober).failures[0].reason == "failed: connection refused"
 
 
 # -- gentle and bounded -----------------------------------------------------------------------------------------------
@@ -225,7 +225,7 @@ def test_it_never_goes_faster_than_it_may_not_even_to_catch_up() -> None:
     visitor = Counting(0.3)
     with counting(visitor) as prober:
         begun = time.monotonic()
-        prober.begin("r1", probe(URL, every_seconds=0.0))
+        prober.begin("r1", probe(URL, interval_seconds=0.0))
         eventually("four visits", lambda: visitor.visits >= 4)
         assert time.monotonic() - begun >= 3 * (0.3 + MIN_INTERVAL_SECONDS)
 
@@ -311,7 +311,7 @@ def test_another_engine_counts_anew() -> None:
     with counting(Counting()) as first, counting(Counting()) as second:
         first.begin("r1", probe(URL))
         eventually("two probes", lambda: seen(first) >= 2)
-        second.begin("r1", probe(URL, every_seconds=3600.0))
+        second.begin("r1", probe(URL, interval_seconds=3600.0))
         assert second.counts("r2") is None
         assert counts(second).since > counts(first).since
         assert seen(second) <= 1

@@ -76,7 +76,7 @@ def test_refused_connection_is_source_down() -> None:
     error = failure(f"http://127.0.0.1:{free_port()}")
     assert error.reason == Reason.SOURCE_DOWN
     assert error.retryable
-    assert "cannot be reached" in error.message
+    assert "Cannot reach Prometheus" in error.message
     assert "refused" in error.message
     assert "0x" not in error.message
 

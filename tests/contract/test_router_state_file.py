@@ -46,7 +46,7 @@ def test_a_frozen_writer_is_named_and_its_lock_is_not_taken_away(tmp_path: Path)
     with another_writer(tmp_path) as writer:
         os.kill(writer.pid, signal.SIGSTOP)
         for _ in range(2):
-            said = rf"held for 0\.2 s by process {writer.pid}: .*wake it or kill it"
+            said = rf"process {writer.pid} has held it for 0\.2 s\. .*resume or kill it"
             with pytest.raises(RouterError, match=said) as found, memory.locked():
                 pass
             assert found.value.retryable
@@ -68,7 +68,7 @@ def test_a_thread_that_hangs_holds_up_the_others_no_longer(tmp_path: Path) -> No
     thread.start()
     try:
         assert inside.wait(60)
-        with pytest.raises(RouterError, match=f"by process {os.getpid()}"), memory.locked():
+        with pytest.raises(RouterError, match=f"process {os.getpid()} has held it"), memory.locked():
             pass
     finally:
         over.set()

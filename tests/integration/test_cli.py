@@ -214,7 +214,7 @@ def test_check_reports_which_router_was_chosen_and_why(tidegate: Run, tmp_path: 
     settings = unreachable(tmp_path, f'directory = "{tmp_path}/router"\n')
     done = tidegate("check", "--settings", str(settings), "-o", "json")
     rows = {row["part"]: row for row in json.loads(done.stdout)}
-    said = f"haproxy, since its files are in {tmp_path}/router; set `driver` to have another"
+    said = f"haproxy, because its files are in {tmp_path}/router; set `driver` to choose another"
     assert (rows["router"]["ok"], rows["router"]["found"]) == (True, said)
     assert "haproxy" in rows
 

@@ -218,7 +218,7 @@ def haproxy_killed(world: OutageSetup) -> Iterator[None]:
 
 
 NEAR_UNREACHABLE = r"trouble: docker near: "
-FAR_UNREACHABLE = r"trouble: docker far: "
+FAR_UNREACHABLE = r"trouble: Cannot .* on Docker host far: "
 REACHABLE_AGAIN = r"(.|\n)*recovered: "
 NOT_READY = r"/readyz: database: "
 UNKNOWN = r"verdict: .*Prometheus"

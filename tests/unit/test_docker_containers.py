@@ -204,7 +204,7 @@ def test_readiness_must_be_knowable(container: Container, image: dict[str, Any],
     if fine:
         require_readiness_check("a", release, image)
     else:
-        with pytest.raises(PlatformError, match=r"docker a: .*shop:v1.*x-tidegate"):
+        with pytest.raises(PlatformError, match=r"shop:v1 on Docker host a: .*x-tidegate"):
             require_readiness_check("a", release, image)
 
 
@@ -238,8 +238,8 @@ def test_hosts(host: dict[str, str]) -> None:
         ({"address": "0.0.0.0"}, "must be one address that the proxy can reach"),
         ({"address": "10.0.0.7", "ports": "20"}, "must be a range"),
         ({"address": "10.0.0.7", "ports": "30-20"}, "must be a range"),
-        ({"ports": "20-30"}, "ports needs address"),
-        ({"tls": {"ca": "a", "cert": "b", "key": "c"}}, "tls belongs to a tcp:// url"),
+        ({"ports": "20-30"}, "ports requires address"),
+        ({"tls": {"ca": "a", "cert": "b", "key": "c"}}, "tls requires a tcp:// url"),
         ({"colour": "blue"}, "Extra inputs"),
     ],
 )
@@ -252,8 +252,8 @@ def test_hosts_that_are_refused(host: dict[str, Any], told: str) -> None:
     ("options", "told"),
     [
         ({"hosts": []}, "at least 1"),
-        ({"hosts": [{"name": "a"}, {"name": "a"}]}, "the name a is given twice"),
-        ({"hosts": [{"name": "a"}], "network": "host"}, "an address of its own"),
+        ({"hosts": [{"name": "a"}, {"name": "a"}]}, "duplicate host name a"),
+        ({"hosts": [{"name": "a"}], "network": "host"}, "its own address"),
         ({"hosts": [{"name": "a"}], "restart": "always"}, "unless-stopped"),
         ({"hosts": [{"name": "a"}], "timeout_seconds": 0}, "greater than 0"),
     ],
@@ -281,23 +281,23 @@ def answer(status: int, said: str) -> APIError:
 
 
 @pytest.mark.parametrize(
-    ("status", "said", "told", "retryable"),
+    ("status", "response", "message", "retryable"),
     [
-        (500, "Bind for 0.0.0.0:80 failed: port is already allocated", "the port is taken: end what holds it", False),
-        (500, "listen tcp4 127.0.0.1:1: bind: address already in use", "the port is taken: end what holds it", False),
-        (500, "write /var/lib/docker/x: no space left on device", "the disk is full: make room there", False),
+        (500, "Bind for 0.0.0.0:80 failed: port is already allocated", "the port is in use. Stop what uses it", False),
+        (500, "listen tcp4 127.0.0.1:1: bind: address already in use", "the port is in use. Stop what uses it", False),
+        (500, "write /var/lib/docker/x: no space left on device", "the disk is full. Free space there", False),
         (409, 'Conflict. The container name "/x" is already in use by container "y"', "a container with this name", True),
-        (409, "removal of container x is already in progress", "it is being removed", True),
-        (500, "something broke", "the engine refused it with status 500: something broke", True),
-        (400, "invalid thing", "the engine refused it with status 400: invalid thing", False),
-        (404, "network shop not found", "the network does not exist: docker network create", False),
-        (500, "failed to initialize logging driver: x", "the log driver refuses", False),
+        (409, "removal of container x is already in progress", "the container is being removed", True),
+        (500, "something broke", "Docker answered 500: something broke", True),
+        (400, "invalid thing", "Docker answered 400: invalid thing", False),
+        (404, "network shop not found", "network not found. Run docker network create", False),
+        (500, "failed to initialize logging driver: x", "the log driver failed", False),
     ],
 )
-def test_refusals(status: int, said: str, told: str, retryable: bool) -> None:
-    error = refusal_error("a", "starting v1-1", answer(status, said))
-    assert error.message.startswith(f"docker a: starting v1-1: {told}")
-    assert said in error.message
+def test_refusals(status: int, response: str, message: str, retryable: bool) -> None:
+    error = refusal_error("a", "start v1-1", answer(status, response))
+    assert error.message.startswith(f"Cannot start v1-1 on Docker host a: {message}")
+    assert response in error.message
     assert error.retryable is retryable
 
 
@@ -306,20 +306,20 @@ def test_refusals(status: int, said: str, told: str, retryable: bool) -> None:
     [
         (
             "pull access denied for shop, repository does not exist or may require 'docker login'",
-            "the registry does not let us",
+            "the registry denied access",
         ),
-        ("unauthorized: authentication required", "the registry does not let us"),
-        ("manifest for host/shop:v9 not found: manifest unknown", "the registry does not have it"),
+        ("unauthorized: authentication required", "the registry denied access"),
+        ("manifest for host/shop:v9 not found: manifest unknown", "not found in the registry"),
         ('Get "https://host/v2/": dial tcp: lookup host: no such host', "its registry does not answer"),
         ('Get "https://host/v2/": net/http: TLS handshake timeout', "its registry does not answer"),
         (
             "no matching manifest for linux/arm64/v8 in the manifest list entries",
-            "the registry has it for other processors",
+            "the registry has it for other platforms",
         ),
         ("write /var/lib/docker/tmp/x: no space left on device", "the disk is full"),
     ],
 )
 def test_refused_pulls(said: str, told: str) -> None:
-    error = refusal_error("a", "pulling image shop:v1", answer(500, said), KNOWN_PULL_ERRORS)
+    error = refusal_error("a", "pull image shop:v1", answer(500, said), KNOWN_PULL_ERRORS)
     assert told in error.message
     assert not error.retryable

@@ -63,9 +63,9 @@ def says(text: str) -> Behaviour:
         ("HTTP/1.1 404 Not Found\r\n\r\n", "GET /health?deep=1 answered 404"),
         ("HTTP/1.1 503 Wait\r\n\r\n", "GET /health?deep=1 answered 503"),
         ("HTTP/1.1 101 Switching\r\n\r\n", "GET /health?deep=1 answered 101"),
-        ("SSH-2.0-OpenSSH\r\n", "GET /health?deep=1 was answered by something that is not HTTP"),
-        ("HTTP/1.1 fine\r\n", "GET /health?deep=1 was answered by something that is not HTTP"),
-        ("", "GET /health?deep=1 was closed without an answer"),
+        ("SSH-2.0-OpenSSH\r\n", "GET /health?deep=1 failed: the response is not HTTP"),
+        ("HTTP/1.1 fine\r\n", "GET /health?deep=1 failed: the response is not HTTP"),
+        ("", "GET /health?deep=1 failed: connection closed without a response"),
     ],
 )
 def test_what_the_answer_means(answer: str, seen: str) -> None:
@@ -91,7 +91,7 @@ def test_the_time_limit_is_for_the_whole_answer() -> None:
             pause(0.05, "a byte comes now and then")
 
     with server(drip) as (port, _), at_most(20, "giving up"):
-        assert probe_instance(probe(port, 0.2)) == "GET /health?deep=1 was not answered within 0.2 s"
+        assert probe_instance(probe(port, 0.2)) == "GET /health?deep=1 timed out after 0.2 s"
 
 
 @pytest.fixture

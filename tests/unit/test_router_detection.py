@@ -31,7 +31,7 @@ def test_the_first_that_is_installed(installed: set[str], tmp_path: Path) -> Non
         installed.add(name)
         found = router_detection.detect_router({"directory": str(tmp_path)})
         assert found.driver == name
-        assert found.why.startswith(f"{name}, since it is installed")
+        assert found.reason.startswith(f"{name}, because it is installed")
 
 
 @pytest.mark.parametrize("owner", MARKS)
@@ -41,14 +41,14 @@ def test_whose_files_are_there_stays(installed: set[str], tmp_path: Path, owner:
         installed.clear()
         installed.update(there)
         assert router_detection.detect_router({"directory": str(tmp_path)}) == router_detection.DetectedRouter(
-            owner, f"{owner}, since its files are in {tmp_path}; set `driver` to have another"
+            owner, f"{owner}, because its files are in {tmp_path}; set `driver` to choose another"
         )
 
 
 def test_files_of_two(installed: set[str], tmp_path: Path) -> None:
     for name in ("haproxy", "envoy"):
         (tmp_path / MARKS[name]).touch()
-    with pytest.raises(UnknownDriver, match=r"files of haproxy \(.*\) and envoy \(.*\): name the `driver`"):
+    with pytest.raises(UnknownDriver, match=r"files of haproxy \(.*\) and envoy \(.*\); set `driver` to choose one"):
         router_detection.detect_router({"directory": str(tmp_path)})
 
 
@@ -59,7 +59,7 @@ def test_none_is_installed(installed: set[str], tmp_path: Path) -> None:
 
 def test_options_of_one_that_is_not_named(installed: set[str]) -> None:
     installed.update(MARKS)
-    with pytest.raises(UnknownDriver, match="name the `driver` that exporter, log is meant for"):
+    with pytest.raises(UnknownDriver, match="set `driver`: exporter, log belong to a driver"):
         router_detection.detect_router({"exporter": "127.0.0.1:1", "log": "/x"})
 
 
@@ -73,7 +73,7 @@ def test_wiring_chooses_and_says_why(installed: set[str], tmp_path: Path, text: 
     installed.add("envoy")
     built = wiring.build(load(file, {}))
     try:
-        assert built.detected_routers["demo"].found.startswith("envoy, since it is installed")
+        assert built.detected_routers["demo"].found.startswith("envoy, because it is installed")
         assert type(built.environments["demo"].router).__name__ == "EnvoyRouter"
     finally:
         built.close()

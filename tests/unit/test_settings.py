@@ -76,7 +76,7 @@ def test_wiring_tells_every_drivers_mistakes(tmp_path: Path) -> None:
         wiring.build(load(written(tmp_path, text), {}))
     said = str(refused.value)
     known = ", ".join(sorted(registry.known_drivers("router")))
-    assert f"environments.demo.router.driver: there is no router driver 'haproxi'; known: {known}" in said
+    assert f"environments.demo.router.driver: unknown router driver 'haproxi'; available: {known}" in said
     assert "environments.demo.platform.host: unknown setting" in said
 
 

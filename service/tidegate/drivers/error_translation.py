@@ -19,7 +19,7 @@ MALFORMED = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeE
 
 
 def guard_response(kind: type[DriverError], who: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """Decorate a method that parses responses of `who`: a response with an unexpected structure raises a retryable `kind`."""
+    """Decorate a method that parses responses of `who`: an unexpected structure raises a retryable `kind`."""
 
     def wrap(method: Callable[P, T]) -> Callable[P, T]:
         @functools.wraps(method)
@@ -38,7 +38,8 @@ def guard_response(kind: type[DriverError], who: str) -> Callable[[Callable[P, T
 
 def root_cause(error: BaseException) -> BaseException:
     """The innermost error below the layers that libraries wrapped around it."""
-    for below in (error.__cause__, getattr(error, "reason", None), *error.args, error.__context__):
+    context = None if error.__suppress_context__ else error.__context__
+    for below in (error.__cause__, getattr(error, "reason", None), *error.args, context):
         if isinstance(below, BaseException):
             return root_cause(below)
     return error

@@ -1,4 +1,4 @@
-"""Which drivers there are: one table, and entry points for those that others install."""
+"""The available drivers: built-in ones, and those of installed packages (entry points)."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ ENTRY_POINT_GROUPS = {
 
 
 def load_driver(kind: str, name: str) -> Any:
-    """The class of a driver, imported only now. Raises `UnknownDriver` with the known names."""
-    places = known_drivers(kind)
-    if name not in places:
-        raise UnknownDriver(f"there is no {kind} driver {name!r}; known: {', '.join(sorted(places))}")
-    module, _, attribute = places[name].partition(":")
+    """Import and return the class of a driver. Raises `UnknownDriver` with the known names."""
+    drivers = known_drivers(kind)
+    if name not in drivers:
+        raise UnknownDriver(f"unknown {kind} driver {name!r}; available: {', '.join(sorted(drivers))}")
+    module, _, attribute = drivers[name].partition(":")
     return getattr(import_module(module), attribute)
 
 
 def known_drivers(kind: str) -> dict[str, str]:
-    """Every driver of a kind, our own and installed ones."""
+    """All drivers of a kind, by name, as `module:Class`."""
     return {**{entry.name: entry.value for entry in entry_points(group=ENTRY_POINT_GROUPS[kind])}, **BUILT_IN_DRIVERS[kind]}

@@ -1,4 +1,4 @@
-"""Which router an environment has when its settings name none: one that is installed, and for good."""
+"""Chooses the router of an environment whose settings name none."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from tidegate.drivers import registry
 from tidegate.errors import UnknownDriver
 
-#: The first that is installed is taken. What an owned one leaves in its directory, how it is installed.
+#: In order of preference: (file that mode owned creates in its directory, package to install).
 DETECTION_ORDER = {
     "haproxy": ("haproxy.cfg", "haproxy"),
     "nginx": ("nginx.conf", "nginx"),
@@ -20,20 +20,20 @@ DETECTION_ORDER = {
 
 @dataclass(frozen=True)
 class DetectedRouter:
-    """A router's driver, and why it is this one."""
+    """A router driver, and why it was chosen (empty: it is in the settings)."""
 
     driver: str
-    why: str
+    reason: str
 
 
 def detect_router(options: Mapping[str, Any]) -> DetectedRouter:
-    """The driver for an environment that names none, whose only option may be `directory`. Raises `UnknownDriver`.
+    """The driver of a router without `driver`; `directory` is the only allowed option. Raises `UnknownDriver`.
 
-    Whose files are in the directory goes before what is installed: what is installed later changes nothing.
+    A router whose files exist takes precedence over installed programs, so that a later installation changes nothing.
     """
     if others := sorted(set(options) - {"directory"}):
         raise UnknownDriver(
-            f"name the `driver` that {', '.join(others)} is meant for; without one only `directory` is known"
+            f"set `driver`: {', '.join(others)} belong to a driver; without one only `directory` is allowed"
         )
     known = registry.known_drivers("router")
     drivers = {name: registry.load_driver("router", name) for name in DETECTION_ORDER if name in known}
@@ -43,18 +43,18 @@ def detect_router(options: Mapping[str, Any]) -> DetectedRouter:
     for name, driver in drivers.items():
         if driver.installed(_default(driver, "binary")):
             before = list(drivers)[: list(drivers).index(name)]
-            lacking = f", and {' and '.join(before)} is not" if before else ""
-            return DetectedRouter(name, f"{name}, since it is installed{lacking}; set `driver` to have another")
+            missing = f" and {' and '.join(before)} is not" if before else ""
+            return DetectedRouter(name, f"{name}, because it is installed{missing}; set `driver` to choose another")
     wanted = ", ".join(DETECTION_ORDER[name][1] for name in drivers)
-    raise UnknownDriver(f"no proxy is installed: install one of {wanted}, or name a `driver`")
+    raise UnknownDriver(f"no proxy is installed; install one of {wanted}, or set `driver`")
 
 
 def _router_of_files(owners: Sequence[str], homes: Mapping[str, Path]) -> DetectedRouter:
     if len(owners) > 1:
         locations = " and ".join(f"{name} ({homes[name]})" for name in owners)
-        raise UnknownDriver(f"there are files of {locations}: name the `driver` that is meant")
+        raise UnknownDriver(f"found files of {locations}; set `driver` to choose one")
     (name,) = owners
-    return DetectedRouter(name, f"{name}, since its files are in {homes[name]}; set `driver` to have another")
+    return DetectedRouter(name, f"{name}, because its files are in {homes[name]}; set `driver` to choose another")
 
 
 def _default(driver: Any, option: str) -> Any:
@@ -65,4 +65,4 @@ def _exists(path: Path) -> bool:
     try:
         return path.exists()
     except OSError as error:
-        raise UnknownDriver(f"{path} cannot be looked for ({error.strerror}): name the `driver` that is meant") from error
+        raise UnknownDriver(f"cannot read {path} ({error.strerror}); set `driver`") from error

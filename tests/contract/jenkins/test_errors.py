@@ -48,7 +48,7 @@ def test_a_jenkins_that_is_down_for_a_while_is_told_when_it_is_back(
     for _ in range(2):
         error = failure(ci, at(2), EventKind.STEP_ADVANCED)
         assert error.retryable
-        assert "cannot be reached" in error.message
+        assert "Cannot reach Jenkins" in error.message
         assert "refused" in error.message
         assert "0x" not in error.message
     fake.start()
@@ -330,7 +330,7 @@ def test_check_says_how_to_mend_each_trouble(ci: JenkinsCI, fake: FakeJenkins, t
     token.write_text("wrong")
     bad("403", "API token for tidegate")
     token.unlink()
-    bad("cannot be read", "API token for tidegate")
+    bad("Cannot read token_file", "API token for tidegate")
     token.write_text(fake.token)
     fake.error_response = (503, "text/html", "starting")
     bad("503", "start Jenkins, or set `url`")

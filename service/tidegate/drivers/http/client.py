@@ -1,6 +1,6 @@
-"""One HTTP connection and GETs over it, each with one time limit for all of it, however slowly the bytes come.
+"""An HTTP client with one time limit for a whole request, however slowly the response arrives.
 
-The limits of requests and urllib3 are for each wait on the socket, so an answer of a byte a second never meets them.
+The timeouts of requests and urllib3 apply to each read of the socket, so a response of one byte per second never times out.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 
 class DeadlineSocket(socket.socket):
-    """A socket that nothing is read from after its deadline."""
+    """A socket whose reads fail after a deadline (monotonic time)."""
 
     deadline = math.inf
 
@@ -45,16 +45,16 @@ def _remaining_seconds(deadline: float) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class HttpResponse:
-    """What came: the body never longer than was asked for; `complete` says whether that was all."""
+    """A response. `complete`: False if the body was cut at the requested size."""
 
     status: int
-    headers: Mapping[str, str]  # names in small letters
+    headers: Mapping[str, str]  # names in lower case
     body: bytes
     complete: bool
 
 
 class DeadlineHttpClient:
-    """A connection to where `url` leads; opened with the first GET. Not for two threads at a time."""
+    """A connection to the host of `url`, opened by the first GET. Not thread-safe."""
 
     def __init__(self, url: str) -> None:
         place = urlsplit(url)
@@ -66,11 +66,11 @@ class DeadlineHttpClient:
 
     @property
     def usable(self) -> bool:
-        """Whether it is open, and the other side did not close it while nothing was going on."""
+        """Whether the connection is open and the server has not closed it while it was idle."""
         return self._socket is not None and not select.select([self._socket], [], [], 0)[0]
 
     def get(self, path: str, timeout_seconds: float, max_bytes: int, headers: Mapping[str, str]) -> HttpResponse:
-        """Ask for `path` on this connection. It stays open where both sides want it; after an error it is closed.
+        """GET `path`. The connection stays open if both sides allow it; after an error it is closed.
 
         Raises `OSError` (`TimeoutError` among them) and `HTTPException`.
         """
@@ -89,7 +89,7 @@ class DeadlineHttpClient:
             raise
 
     def close(self) -> None:
-        """Let go of the connection; the next GET opens another."""
+        """Close the connection; the next GET opens another."""
         if self._connection is not None:
             self._connection.close()
         self._connection = self._socket = None
@@ -125,15 +125,15 @@ class DeadlineHttpClient:
 
 
 def describe_error(error: OSError | HTTPException, timeout_seconds: float) -> str:
-    """What went wrong, in a phrase."""
+    """What is wrong, to be appended to the name of the request."""
     if isinstance(error, TimeoutError):
-        return f"was not answered within {timeout_seconds:g} s"
+        return f"timed out after {timeout_seconds:g} s"
     if isinstance(error, ConnectionRefusedError):
-        return "was not answered: connection refused"
+        return "failed: connection refused"
     if isinstance(error, IncompleteRead):
-        return "was answered in part only"
+        return "failed: incomplete response"
     if isinstance(error, ConnectionResetError | BrokenPipeError):
-        return "was cut off without an answer"
+        return "failed: connection closed without a response"
     if isinstance(error, HTTPException):
-        return "was answered by something that is not HTTP"
+        return "failed: the response is not HTTP"
     return f"failed: {error.strerror or error}"

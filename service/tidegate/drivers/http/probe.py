@@ -1,4 +1,4 @@
-"""Visits at a service's public address, as its clients make them."""
+"""Requests to a service's public address, as its clients send them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from tidegate.core.probes import Probe, ProbeResult
 from tidegate.drivers.http.client import DeadlineHttpClient, describe_error
 from tidegate.ports import ProbeClient
 
-MAX_BYTES = 1_000_000  # of an answer; a longer one is cut, which is no failure
+MAX_BYTES = 1_000_000  # of a response; a longer one is cut, which is not a failure
 
 
 class HttpProbeClient(ProbeClient):
-    """What it promises is said in `ports.ProbeClient`."""
+    """See `ports.ProbeClient` for the contract."""
 
     def __init__(self, probe: Probe) -> None:
         place = urlsplit(probe.url)
@@ -23,17 +23,17 @@ class HttpProbeClient(ProbeClient):
         self._kept_client = DeadlineHttpClient(probe.url)
 
     def probe(self, *, kept: bool) -> ProbeResult:
-        started, line = time.monotonic(), self._kept_client if kept else DeadlineHttpClient(self._probe.url)
+        started, client = time.monotonic(), self._kept_client if kept else DeadlineHttpClient(self._probe.url)
         headers = {"Accept": "*/*"} if kept else {"Accept": "*/*", "Connection": "close"}
         try:
-            answer = line.get(self._path, self._probe.timeout_seconds, MAX_BYTES, headers)
+            response = client.get(self._path, self._probe.timeout_seconds, MAX_BYTES, headers)
         except (OSError, HTTPException) as error:
             return ProbeResult(time.monotonic() - started, describe_error(error, self._probe.timeout_seconds))
         finally:
             if not kept:
-                line.close()
-        failure = "" if 200 <= answer.status < 400 else f"answered {answer.status}"
-        return ProbeResult(time.monotonic() - started, failure, answer.headers.get(self._probe.header.lower(), ""))
+                client.close()
+        failure = "" if 200 <= response.status < 400 else f"answered {response.status}"
+        return ProbeResult(time.monotonic() - started, failure, response.headers.get(self._probe.header.lower(), ""))
 
     def close(self) -> None:
         self._kept_client.close()

@@ -1,4 +1,4 @@
-"""Readiness, asked from outside: one GET to an instance, bounded in time, over a connection of its own."""
+"""Readiness probes: one GET to an instance with a time limit, each over a new connection."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-READY_CACHE_SECONDS = 1.0  # one that was ready is not asked again before
+READY_CACHE_SECONDS = 1.0  # how long a positive result is reused
 MAX_THREADS = 32
-MAX_STATUS_LINE_BYTES = 8192  # bytes in which the status line must have come
+MAX_STATUS_LINE_BYTES = 8192
 
 
 @dataclass(frozen=True, slots=True)
 class ReadinessProbe:
-    """What to ask, and where. `key` names one start of one instance: what was seen of an earlier start does not count."""
+    """One probe. `key` identifies one start of one instance, so that results of an earlier start do not count."""
 
     key: str
     host: str
@@ -26,16 +26,16 @@ class ReadinessProbe:
 
 
 class ReadinessProber:
-    """Asks many side by side; remembers for a second who was ready, and nothing of the others."""
+    """Probes in parallel; caches positive results for `READY_CACHE_SECONDS`, negative ones not at all."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._pool = ThreadPoolExecutor(MAX_THREADS, "probe")
-        self._ready: dict[str, dict[str, float]] = {}  # service to key to when it was last seen ready
+        self._ready: dict[str, dict[str, float]] = {}  # service: {probe key: last time ready}
         self._lock = threading.Lock()
 
     def ask(self, service: str, probes: Collection[ReadinessProbe]) -> Mapping[str, str]:
-        """For each key an empty string when ready, otherwise what was seen. `probes` are all of the service."""
+        """By key: empty if ready, otherwise what is wrong. `probes` must be all probes of the service."""
         now = self._clock()
         with self._lock:
             known = self._ready.get(service, {})
@@ -52,30 +52,31 @@ class ReadinessProber:
         return {probe.key: results.get(probe.key, "") for probe in probes}
 
     def close(self) -> None:
-        """Wait for the last answers."""
+        """Wait for running probes."""
         self._pool.shutdown(wait=True)
 
 
 def probe_instance(probe: ReadinessProbe) -> str:
-    """Empty when it answers 2xx or 3xx; otherwise one phrase that says what was seen."""
-    what, deadline = f"GET {probe.path}", time.monotonic() + probe.timeout_seconds
+    """Empty if the response is 2xx or 3xx; otherwise what is wrong."""
+    request, deadline = f"GET {probe.path}", time.monotonic() + probe.timeout_seconds
     try:
         line = _status_line(probe, deadline)
     except TimeoutError:
-        return f"{what} was not answered within {probe.timeout_seconds:g} s"
+        return f"{request} timed out after {probe.timeout_seconds:g} s"
     except ConnectionRefusedError:
         return f"connection refused on port {probe.port}"
     except OSError as error:
-        return f"{what} failed: {error.strerror or error}"
+        return f"{request} failed: {error.strerror or error}"
     words = line.split(None, 2)
     if len(words) < 2 or not words[0].startswith(b"HTTP/") or not words[1].isdigit():
-        return f"{what} was closed without an answer" if not line else f"{what} was answered by something that is not HTTP"
+        problem = "connection closed without a response" if not line else "the response is not HTTP"
+        return f"{request} failed: {problem}"
     status = int(words[1])
-    return "" if 200 <= status < 400 else f"{what} answered {status}"
+    return "" if 200 <= status < 400 else f"{request} answered {status}"
 
 
 def _status_line(probe: ReadinessProbe, deadline: float) -> bytes:
-    """The first line of the answer. The deadline is for all of it, however slowly the bytes come."""
+    """The first line of the response. The deadline applies to the whole line, however slowly it arrives."""
     with socket.create_connection((probe.host, probe.port), timeout=probe.timeout_seconds) as line:
         host = f"[{probe.host}]" if ":" in probe.host else probe.host
         head = f"GET {probe.path} HTTP/1.1\r\nHost: {host}:{probe.port}\r\nUser-Agent: tidegate\r\n"

@@ -1,4 +1,4 @@
-"""What `tidegate check` says of Prometheus."""
+"""Checks Prometheus for `tidegate check`."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from tidegate.errors import MetricsError
 from tidegate.ports import Diagnosis
 
 PART = "prometheus"
-SKEW_SECONDS = 2.0  # more than this between the clocks, and new samples look old
-SLOW_SECONDS = 15.0  # a longer scrape interval makes every verdict late
+SKEW_SECONDS = 2.0  # a larger difference between the clocks makes new samples look old
+SLOW_SECONDS = 15.0  # a longer scrape interval delays every verdict
 EXPORTER_QUERY = f'group by (job, instance) ({{__name__=~"{RESPONSES}|{COUNTED_RESPONSES}|{ENVOY_RESPONSES}"}})'
-#: Where no server was ever added there are still these.
+#: The series that a proxy exports even before the first server was added.
 IDLE = "haproxy_(process_start_time_seconds|frontend_status|backend_status)|envoy_server_live"
 IDLE_EXPORTER_QUERY = f'group by (job, instance) ({{__name__=~"{IDLE}"}})'
 
@@ -26,7 +26,7 @@ RunQuery = Callable[[str, float | None], tuple[str, Any]]
 
 
 def check(url: str, ask: RunQuery, version: Callable[[], str], clock: Callable[[], float]) -> Sequence[Diagnosis]:
-    """All that can be found out; the rest is left out when Prometheus does not answer at all."""
+    """All diagnoses; only the first if Prometheus does not answer."""
     try:
         sent = clock()
         server_time = _time(ask)
@@ -43,7 +43,11 @@ def check(url: str, ask: RunQuery, version: Callable[[], str], clock: Callable[[
     try:
         diagnoses += _exported(ask)
     except MetricsError as error:
-        diagnoses.append(Diagnosis(f"{PART} exporter", False, error.message, "ask again; if it stays, see Prometheus' log"))
+        diagnoses.append(
+            Diagnosis(
+                f"{PART} exporter", False, error.message, "run the check again; if the error persists, see Prometheus' log"
+            )
+        )
     return tuple(diagnoses)
 
 
@@ -62,47 +66,47 @@ def _series(answer: tuple[str, Any]) -> tuple[Series, ...]:
 
 
 def _skew(seconds: float) -> Diagnosis:
-    """Prometheus' clock against ours; by its own `time()`, since a Date header has whole seconds and may be a proxy's."""
+    """The difference between Prometheus' clock and this machine's, measured by its function `time()`."""
     word = "ahead of" if seconds > 0 else "behind"
     if abs(seconds) <= SKEW_SECONDS:
-        return Diagnosis(f"{PART} clock", True, f"within {SKEW_SECONDS:g} s of ours")
+        return Diagnosis(f"{PART} clock", True, f"within {SKEW_SECONDS:g} s of this machine's clock")
     fix = "synchronise the clocks of both machines (chrony, systemd-timesyncd)"
-    return Diagnosis(f"{PART} clock", False, f"{abs(seconds):.1f} s {word} ours", fix)
+    return Diagnosis(f"{PART} clock", False, f"{abs(seconds):.1f} s {word} this machine's clock", fix)
 
 
 def _exporter(ask: RunQuery) -> Iterator[Diagnosis]:
-    """Whether the proxy's exporter is scraped, and how often."""
+    """Whether Prometheus scrapes the proxy's exporter, and how often."""
     part = f"{PART} exporter"
-    targets, message = _series(ask(EXPORTER_QUERY, None)), "the proxy's servers are scraped"
+    targets, message = _series(ask(EXPORTER_QUERY, None)), "scrapes the proxy's servers"
     if not targets:
-        targets, message = _series(ask(IDLE_EXPORTER_QUERY, None)), "the proxy is scraped, and has no server yet"
+        targets, message = _series(ask(IDLE_EXPORTER_QUERY, None)), "scrapes the proxy, which has no server yet"
     if not targets:
         fix = (
-            "let HAProxy serve its prometheus-exporter, or Envoy its `exporter`, or mtail read nginx's log, and add it to "
-            "Prometheus' scrape_configs; with HAProxy's ?scope=server nothing shows before the first server is added, with "
-            "mtail nothing before the first request"
+            "enable HAProxy's prometheus-exporter, Envoy's `exporter`, or mtail on nginx's log, and add it to Prometheus' "
+            "scrape_configs; HAProxy with ?scope=server exports nothing before the first server is added, mtail nothing "
+            "before the first request"
         )
         yield Diagnosis(
-            part, False, f"no data of a proxy's exporter ({RESPONSES}, {COUNTED_RESPONSES} or {ENVOY_RESPONSES})", fix
+            part, False, f"no data from a proxy's exporter ({RESPONSES}, {COUNTED_RESPONSES} or {ENVOY_RESPONSES})", fix
         )
         return
     if len(targets) > 1:
-        message += f" by {len(targets)} targets; a proxy that is scraped twice is counted twice"
+        message += f" from {len(targets)} targets; if two of them are the same proxy, its requests are counted twice"
     yield Diagnosis(part, True, message)
     for target in targets:
         yield _interval(ask, target)
 
 
 def _interval(ask: RunQuery, target: Series) -> Diagnosis:
-    """The usual time between two scrapes of a target."""
+    """The median time between two scrapes of a target."""
     matchers = ",".join(f"{name}={promql.quote(value)}" for name, value in sorted(target.labels.items()))
     part, name = f"{PART} scrapes", target.labels.get("instance", "the exporter")
     times = sorted(at for series in _series(ask(f"up{{{matchers}}}[5m]", None)) for at, _ in series.samples)
     if len(times) < 2:
-        fix = "wait for a second scrape; if none comes, see Prometheus' targets page"
-        return Diagnosis(part, False, f"{name} was scraped {len(times)} times in the last 5 minutes", fix)
+        fix = "wait for a second scrape; if there is none, see Prometheus' targets page"
+        return Diagnosis(part, False, f"{name}: {len(times)} scrapes in the last 5 minutes", fix)
     seconds = statistics.median(later - earlier for earlier, later in pairwise(times))
     if seconds > SLOW_SECONDS:
-        fix = f"set scrape_interval to 1s to {SLOW_SECONDS:g}s: a verdict needs at least three scrapes"
+        fix = f"set scrape_interval to between 1s and {SLOW_SECONDS:g}s: a verdict needs at least three scrapes"
         return Diagnosis(part, False, f"{name} is scraped every {seconds:.3g} s", fix)
     return Diagnosis(part, True, f"{name} is scraped every {seconds:.3g} s")

@@ -1,4 +1,4 @@
-"""Prometheus' JSON to series."""
+"""Decodes Prometheus' JSON results into series. Pure."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from tidegate.errors import MetricsError
 
 
 def decode_series(kind: str, result: Any) -> tuple[Series, ...]:
-    """The series of a result; raises `MetricsError` (bad-query) for text and native histograms, which are no numbers.
+    """The series of a result. Raises `MetricsError` (bad-query) for strings and native histograms.
 
-    Values come as strings, NaN and Inf too; a scalar comes as a bare pair.
+    Prometheus sends values as strings, including NaN and Inf, and a scalar as one bare pair.
     """
     if kind == "string":
-        raise MetricsError("the query answers with text, not with a number", reason=Reason.BAD_QUERY, retryable=False)
+        raise MetricsError("The query returns a string; it must return numbers", reason=Reason.BAD_QUERY, retryable=False)
     try:
         if kind == "scalar":
             return (Series({}, (_sample(result),)),)
         return tuple(_one(item) for item in result)
     except MALFORMED:
         raise MetricsError(
-            f"Prometheus answered a {kind or 'result'} that cannot be read", reason=Reason.SOURCE_DOWN, retryable=False
+            f"Cannot parse the {kind or 'result'} that Prometheus returned", reason=Reason.SOURCE_DOWN, retryable=False
         ) from None
 
 
 def _one(item: Any) -> Series:
     if "histogram" in item or "histograms" in item:
         raise MetricsError(
-            "the query answers with native histograms, not with numbers; apply histogram_quantile() or histogram_sum()",
+            "The query returns native histograms; apply histogram_quantile() or histogram_sum() to get numbers",
             reason=Reason.BAD_QUERY,
             retryable=False,
         )
@@ -45,7 +45,7 @@ def _sample(pair: Any) -> tuple[float, float]:
 
 
 def clip_to_window(series: tuple[Series, ...], window: Window) -> tuple[Series, ...]:
-    """Cut to the window, both ends included, whatever this version thinks of the ends of a range (3.0 changed it)."""
+    """Keep samples inside the window, both ends included. Prometheus 3.0 changed which ends a range includes."""
     cut = (
         Series(one.labels, tuple(sample for sample in one.samples if window.start <= sample[0] <= window.end))
         for one in series
@@ -54,5 +54,5 @@ def clip_to_window(series: tuple[Series, ...], window: Window) -> tuple[Series, 
 
 
 def latest_samples(series: tuple[Series, ...]) -> tuple[Series, ...]:
-    """One sample a series: the user may have asked for a range by himself."""
+    """Keep the last sample of each series: a user's query may return a range."""
     return tuple(Series(one.labels, one.samples[-1:]) for one in series if one.samples)

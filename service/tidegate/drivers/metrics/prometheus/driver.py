@@ -1,7 +1,7 @@
-"""Prometheus as the source of metrics, through prometheus-api-client behind one adapter.
+"""Reads metrics from Prometheus through prometheus-api-client.
 
-Every outcome is either series or one `MetricsError` with a reason: nothing that went wrong looks like an empty answer. An
-empty answer means that Prometheus knows of no such series, and the judge makes `no-data` of that.
+Every call returns series or raises one `MetricsError` with a reason; an error never looks like an empty result. An empty
+result means that Prometheus has no such series, which the analysis reports as `no-data`.
 """
 
 from __future__ import annotations
@@ -31,35 +31,35 @@ from tidegate.drivers.metrics.prometheus.errors import PrometheusExchange, sourc
 from tidegate.errors import MetricsError
 from tidegate.ports import Diagnosis
 
-MAX_ATTEMPTS = 3  # for a source that is down for a moment; within `timeout_seconds` altogether
+MAX_ATTEMPTS = 3  # if Prometheus is down for a moment; all within `timeout_seconds`
 
 
 class PrometheusOptions(BaseModel):
-    """`[environments.NAME.metrics]` with `driver = "prometheus"`. Secrets are read from their files at each use."""
+    """`[environments.NAME.metrics]` with `driver = "prometheus"`. Secrets are read from their files at each request."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    url: BaseUrl  # http(s)://host:port, with a path where a proxy needs one
+    url: BaseUrl  # http(s)://host:port[/path]
     timeout_seconds: float = Field(default=5.0, gt=0, le=300)
     username: str | None = None
     password_file: Path | None = None
     bearer_token_file: Path | None = None
-    ca_file: Path | None = None  # the authorities that are trusted, instead of the system's
-    verify: bool = True  # False: any certificate is accepted
+    ca_file: Path | None = None  # trusted CA certificates, instead of the system's
+    verify: bool = True  # False: accept any certificate
 
     @model_validator(mode="after")
     def _is_one_way_to_log_in(self) -> PrometheusOptions:
         if (self.username is None) != (self.password_file is None):
-            raise ValueError("username and password_file belong together")
+            raise ValueError("username and password_file must be set together")
         if self.username is not None and self.bearer_token_file is not None:
-            raise ValueError("give either username and password_file or bearer_token_file")
+            raise ValueError("set either username and password_file, or bearer_token_file")
         if self.ca_file is not None and not self.verify:
-            raise ValueError("ca_file needs verify = true")
+            raise ValueError("ca_file requires verify = true")
         return self
 
 
 class PrometheusMetrics:
-    """Implements `ports.Metrics`. Safe to use from several threads: each call has a session of its own."""
+    """Implements `ports.MetricsSource`. Safe to use from several threads: each call has its own session."""
 
     Options = PrometheusOptions
 
@@ -69,11 +69,10 @@ class PrometheusMetrics:
 
     @guard_response(MetricsError, "Prometheus")
     def fetch(self, query: str, window: Window, step_seconds: float = 0.0) -> tuple[Series, ...]:
-        """Raw samples of a plain selector inside the window, both ends included; else the value at the window's end; with
-        `step_seconds` the values at its multiples inside the window.
+        """The raw samples of a plain selector inside the window, both ends included; for any other query its value at the
+        window's end; with `step_seconds` its values at multiples of the step inside the window.
 
-        The sample just before the window, which differencing a counter needs, comes only when the window that is asked
-        for reaches back to it: the judge's questions do.
+        To compute a counter's increase the caller must extend the window to the sample before it.
         """
         full_query, several = query, step_seconds > 0 or promql.is_selector(query)
         if several:
@@ -83,12 +82,12 @@ class PrometheusMetrics:
         return decode.clip_to_window(series, window) if several else decode.latest_samples(series)
 
     def check(self) -> Sequence[Diagnosis]:
-        """Reachable, version, clock, exporter data and scrape interval."""
+        """Check reachability, version, clock, exporter data and scrape interval."""
         return prometheus_check.check(self._options.url, self._ask, self._version, time.time)
 
     @guard_response(MetricsError, "Prometheus")
     def _ask(self, query: str, at: float | None) -> tuple[str, Any]:
-        """(result type, result) of an instant query; asked again when the source was down for a moment only."""
+        """(result type, result) of an instant query; retried if Prometheus is down for a moment."""
         options = self._options
         for attempt in stamina.retry_context(
             on=_is_retryable, attempts=MAX_ATTEMPTS, timeout=options.timeout_seconds, wait_initial=0.1, wait_max=1.0
@@ -98,7 +97,9 @@ class PrometheusMetrics:
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     def _ask_once(self, query: str, at: float | None) -> tuple[str, Any]:
-        params = {"timeout": f"{math.ceil(1000 * self._options.timeout_seconds)}ms"}  # Prometheus refuses "2.5s"
+        params = {
+            "timeout": f"{math.ceil(1000 * self._options.timeout_seconds)}ms"
+        }  # Prometheus rejects fractions such as "2.5s"
         if at is not None:
             params["time"] = f"{at:.3f}"
         exchange = PrometheusExchange()
@@ -106,13 +107,13 @@ class PrometheusMetrics:
             result = client.custom_query(query, params=params)
         if exchange.warnings:
             raise MetricsError(
-                f"Prometheus answered with warnings, so parts may be missing: {'; '.join(exchange.warnings)}",
+                f"Incomplete response: Prometheus reported warnings: {'; '.join(exchange.warnings)}",
                 reason=Reason.PARTIAL,
             )
         return exchange.result_type, result
 
     def _version(self) -> str:
-        """Prometheus' own version; empty where something else speaks its language and does not tell."""
+        """Prometheus' version; empty for a compatible server that does not report one."""
         page = f"{self._options.url}/api/v1/status/buildinfo"
         with self._session(PrometheusExchange()) as session:
             try:
@@ -123,17 +124,17 @@ class PrometheusMetrics:
 
     @contextmanager
     def _session(self, exchange: PrometheusExchange) -> Iterator[requests.Session]:
-        """Nothing is taken from the process's environment (`http_proxy`, `.netrc`): only the settings apply."""
+        """A session that ignores the process's environment (`http_proxy`, `.netrc`): only the settings apply."""
         options = self._options
         with requests.Session() as session:
             session.trust_env = False
             session.verify = str(options.ca_file) if options.ca_file else options.verify
-            session.hooks["response"] = [exchange.keep]
+            session.hooks["response"] = [exchange.record]
             yield session
 
     @contextmanager
     def _client(self, exchange: PrometheusExchange) -> Iterator[PrometheusConnect]:
-        """A client without the library's defaults that hurt: no timeout, four tries, warnings dropped."""
+        """A client with a timeout and without the library's retries."""
         with self._session(exchange) as session:
             yield PrometheusConnect(
                 self._options.url,
@@ -160,17 +161,17 @@ class PrometheusMetrics:
 
 
 def _read_secret(file: Path, setting: str) -> str:
-    """The one line of a secret's file; an error names the setting and never what the file holds."""
+    """The secret in a file. Errors contain the setting and the file's path, never its content."""
     try:
         secret = file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         kind = error.strerror if isinstance(error, OSError) else "not text"
-        raise source_down(f"{setting} {file} cannot be read: {kind}", retryable=False) from None
+        raise source_down(f"Cannot read {setting} {file}: {kind}", retryable=False) from None
     if not secret or not secret.isprintable():
-        raise source_down(f"{setting} {file} must hold one line", retryable=False)
+        raise source_down(f"{setting} {file} must contain exactly one line", retryable=False)
     return secret
 
 
 def _is_retryable(error: Exception) -> bool:
-    """Down for a moment, perhaps: never a slow answer (it had its time) and never a refused query."""
+    """Whether Prometheus may be down for a moment. Timeouts and rejected queries are not retried."""
     return isinstance(error, MetricsError) and error.retryable and error.reason == Reason.SOURCE_DOWN

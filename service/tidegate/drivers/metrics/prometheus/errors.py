@@ -1,4 +1,4 @@
-"""What one exchange with Prometheus brought, and what it means when it went wrong."""
+"""One exchange with Prometheus, and the translation of its errors into `MetricsError`s."""
 
 from __future__ import annotations
 
@@ -9,34 +9,33 @@ from typing import Any
 
 import requests
 from prometheus_api_client.exceptions import PrometheusApiClientException
-from urllib3.exceptions import ReadTimeoutError
 
 from tidegate.analysis.verdict import Reason
 from tidegate.drivers.error_translation import describe_cause, root_cause
 from tidegate.errors import MetricsError
 
-MAX_MESSAGE_CHARS = 300  # characters of what the source said
+MAX_MESSAGE_CHARS = 300  # of Prometheus' own message
 
 
 def source_down(message: str, *, retryable: bool = True) -> MetricsError:
-    """The source cannot be used now."""
+    """A `MetricsError` with the reason source-down."""
     return MetricsError(message, reason=Reason.SOURCE_DOWN, retryable=retryable)
 
 
 @dataclass
 class PrometheusExchange:
-    """What the library drops: kept by a response hook."""
+    """The parts of a response that the library drops, recorded by a response hook."""
 
     status: int = 0
     warnings: tuple[str, ...] = ()
-    infos: tuple[str, ...] = ()  # Prometheus 3: remarks on the query, nothing is missing for them
+    infos: tuple[str, ...] = ()  # Prometheus 3: remarks about the query; the result is complete
     result_type: str = ""
     error_type: str = ""
     error: str = ""
     headers: dict[str, str] = field(default_factory=dict)
 
-    def keep(self, response: requests.Response, **_: object) -> None:
-        """Called by requests for every response, redirects included, so the last one stands."""
+    def record(self, response: requests.Response, **_: object) -> None:
+        """The response hook: called for every response, redirects included; the last one counts."""
         self.status, self.headers = response.status_code, dict(response.headers)
         try:
             body: Any = response.json()
@@ -57,9 +56,9 @@ def _strings(value: object) -> tuple[str, ...]:
 
 @contextmanager
 def translate_errors(url: str, exchange: PrometheusExchange) -> Iterator[None]:
-    """Turn every error of the library, of requests and of an odd body into a `MetricsError` with its reason.
+    """Turn every error of the library, of requests and of an unexpected body into a `MetricsError` with its reason.
 
-    The sentences name the address and what Prometheus itself said, never what was sent to log in.
+    The messages contain the address and Prometheus' own message, never the credentials.
     """
     try:
         yield
@@ -73,42 +72,43 @@ def translate_errors(url: str, exchange: PrometheusExchange) -> Iterator[None]:
         raise MetricsError(f"Prometheus at {url} did not answer in time", reason=Reason.TIMEOUT) from None
     except requests.exceptions.SSLError as error:
         raise source_down(
-            f"the certificate of {url} was not accepted: {describe_cause(error)}; set ca_file", retryable=False
+            f"Cannot verify the certificate of {url}: {describe_cause(error)}. Set ca_file.", retryable=False
         ) from None
     except requests.RequestException as error:
-        if isinstance(root_cause(error), ReadTimeoutError):  # without retries urllib3 wraps it, and requests says so less
+        if isinstance(root_cause(error), TimeoutError):  # without retries urllib3 wraps it in a connection error
             raise MetricsError(f"Prometheus at {url} did not answer in time", reason=Reason.TIMEOUT) from None
-        raise source_down(f"Prometheus at {url} cannot be reached: {describe_cause(error)}") from None
+        raise source_down(f"Cannot reach Prometheus at {url}: {describe_cause(error)}") from None
     except OSError as error:  # requests raises it bare when ca_file does not exist
-        raise source_down(f"Prometheus at {url} cannot be asked: {error}", retryable=False) from None
+        raise source_down(f"Cannot query Prometheus at {url}: {error}", retryable=False) from None
 
 
 def _refused(url: str, exchange: PrometheusExchange) -> MetricsError:
-    """A status other than 200."""
+    """The error of a response with a status other than 200."""
     status, reason = exchange.status, (exchange.error or "no reason given")[:MAX_MESSAGE_CHARS]
     if exchange.error_type in ("bad_data", "execution"):
-        return MetricsError(f"Prometheus refused the query: {reason}", reason=Reason.BAD_QUERY, retryable=False)
+        return MetricsError(f"Prometheus rejected the query: {reason}", reason=Reason.BAD_QUERY, retryable=False)
     if exchange.error_type == "timeout" or status in (408, 504):
-        return MetricsError(f"Prometheus at {url} gave the query up as too slow: {reason}", reason=Reason.TIMEOUT)
+        return MetricsError(f"Prometheus at {url} aborted a slow query: {reason}", reason=Reason.TIMEOUT)
     if status in (401, 403):
         return source_down(
-            f"Prometheus at {url} refused the log-in with {status}; check username, password_file or bearer_token_file",
+            f"Prometheus at {url} rejected the credentials with {status}. Check username, password_file or "
+            "bearer_token_file.",
             retryable=False,
         )
     if status in (400, 422):
         return MetricsError(
-            f"Prometheus refused the query with {status}: {reason}", reason=Reason.BAD_QUERY, retryable=False
+            f"Prometheus rejected the query with {status}: {reason}", reason=Reason.BAD_QUERY, retryable=False
         )
     if 400 <= status < 500 and status != 429:
-        return source_down(f"{url} answered {status} and is perhaps not Prometheus; check url", retryable=False)
+        return source_down(f"{url} answered {status} and may not be Prometheus. Check url.", retryable=False)
     return source_down(f"Prometheus at {url} answered {status}: {reason}")
 
 
 def _not_prometheus(url: str, exchange: PrometheusExchange) -> MetricsError:
-    """A 200 whose body is not what Prometheus sends."""
+    """The error of a response with status 200 whose body Prometheus cannot have sent."""
     if exchange.error:
-        return source_down(f"Prometheus at {url} answered an error: {exchange.error[:MAX_MESSAGE_CHARS]}")
+        return source_down(f"Prometheus at {url} returned an error: {exchange.error[:MAX_MESSAGE_CHARS]}")
     kind = exchange.headers.get("Content-Type", "no content type")
     return source_down(
-        f"{url} answered {exchange.status} with {kind} instead of Prometheus' JSON; check url", retryable=False
+        f"{url} answered {exchange.status} with {kind} instead of Prometheus' JSON. Check url.", retryable=False
     )

@@ -1,4 +1,4 @@
-"""What `tidegate check` says of each Docker engine, and how to mend it."""
+"""Checks the Docker hosts for `tidegate check`."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from tidegate.drivers.platforms.docker.errors import DockerHostError
 from tidegate.drivers.platforms.docker.hosts import DockerHost
 from tidegate.ports import Diagnosis
 
-MIN_FREE_BYTES = 2 * 1024**3  # bytes; below, the next pull or log may fill the disk
+MIN_FREE_BYTES = 2 * 1024**3  # with less, the next image or log may fill the disk
 GIB = 1024**3
 
 
 def check_host(host: DockerHost) -> tuple[Diagnosis, ...]:
-    """Everything that can be found out of one host; never raises."""
+    """All diagnoses of one host; never raises."""
     part = f"docker {host.name}"
     try:
         version, info = host.about()
         network = host.has("network", host.network)
     except DockerHostError as error:
-        return (Diagnosis(part, False, f"{error.problem} ({host.options.url})", error.fix or "see its log"),)
-    running = f"{info.get('ContainersRunning', 0)} of {info.get('Containers', 0)} containers run"
+        return (Diagnosis(part, False, f"{error.problem} ({host.options.url})", error.fix or "see Docker's log"),)
+    running = f"{info.get('ContainersRunning', 0)} of {info.get('Containers', 0)} containers running"
     summary = f"Docker {version.get('Version')}, API {version.get('ApiVersion')}, storage {info.get('Driver')}, {running}"
     diagnoses = [Diagnosis(part, True, summary), *_network(part, host, network), *_disk(part, host, info)]
     return (*diagnoses, *_warnings(part, info))
@@ -30,15 +30,17 @@ def check_host(host: DockerHost) -> tuple[Diagnosis, ...]:
 
 def _network(part: str, host: DockerHost, exists: bool) -> Iterator[Diagnosis]:
     if not exists:
-        yield Diagnosis(f"{part} network", False, host.network_problem(host.network), "docker network create it there")
+        yield Diagnosis(
+            f"{part} network", False, host.network_problem(host.network), f"run docker network create {host.network} there"
+        )
     elif not host.options.address and not host.options.is_local:
-        problem = "containers are to be reached at their own addresses on another machine"
-        fix = f"set hosts[].address of {host.name} to that machine's IP address, unless this machine routes to its bridge"
+        problem = "the proxy cannot reach container addresses on another machine unless this machine routes to them"
+        fix = f"set hosts[].address of {host.name} to that machine's IP address, or route to its bridge network"
         yield Diagnosis(f"{part} network", False, problem, fix)
 
 
 def _disk(part: str, host: DockerHost, info: Mapping[str, Any]) -> Iterator[Diagnosis]:
-    """Known for this machine's own engine only."""
+    """Free disk space; known for Docker on this machine only."""
     if not host.options.url.startswith("unix://"):
         return
     root = str(info.get("DockerRootDir") or "")
@@ -48,10 +50,10 @@ def _disk(part: str, host: DockerHost, info: Mapping[str, Any]) -> Iterator[Diag
         return
     summary = f"{usage.free / GIB:.1f} of {usage.total / GIB:.1f} GiB free in {root}"
     ok = usage.free >= MIN_FREE_BYTES
-    yield Diagnosis(f"{part} disk", ok, summary, "" if ok else "make room: docker system df, docker image prune")
+    yield Diagnosis(f"{part} disk", ok, summary, "" if ok else "free space: docker system df, docker image prune")
 
 
 def _warnings(part: str, info: Mapping[str, Any]) -> Iterator[Diagnosis]:
-    """Limits that this engine would not keep."""
+    """Limits that this host would ignore."""
     if not info.get("MemoryLimit", True):
-        yield Diagnosis(f"{part} limits", False, "memory limits have no effect", "enable the memory cgroup of its kernel")
+        yield Diagnosis(f"{part} limits", False, "memory limits have no effect", "enable the memory cgroup in its kernel")

@@ -1,4 +1,4 @@
-"""A release's container as an engine wants it. Nothing is asked here."""
+"""Builds the Docker configuration of a release's container. Pure."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def _privilege_options(container: Container) -> dict[str, Any]:
 
 
 def _log_config(container: Container, shared: DockerOptions) -> LogConfig | None:
-    """The service's own, else the one of the settings."""
+    """The service's log configuration, else that of the settings."""
     if container.log is not None:
         return LogConfig(type=container.log.driver, config=dict(container.log.options))
     return LogConfig(type=shared.log_driver, config=shared.log_options) if shared.log_driver else None
@@ -120,19 +120,19 @@ def _log_config(container: Container, shared: DockerOptions) -> LogConfig | None
 
 # -- networks -------------------------------------------------------------------------------------------------------------
 def _network_aliases(container: Container, network: str) -> list[str]:
-    """The names on the network of the settings, where the service names it too. Docker's own bridge knows no names."""
+    """The aliases on the network of the settings, if the service lists it too. Docker's default bridge has no aliases."""
     aliases = (extra.aliases for extra in container.naming.networks if extra.name == network != "bridge")
     return list(next(aliases, ()))
 
 
 def extra_networks(container: Container, network: str) -> Iterator[tuple[str, list[str]]]:
-    """The networks to join besides that of the settings, with the names that it has there."""
+    """(network, aliases) of all networks to join in addition to that of the settings."""
     yield from ((extra.name, list(extra.aliases)) for extra in container.naming.networks if extra.name != network)
 
 
-# -- how it is known ------------------------------------------------------------------------------------------------------
+# -- labels and names ----------------------------------------------------------------------------------------------------
 def container_labels(release: Release, ordinal: int, shared: DockerOptions) -> dict[str, str]:
-    """How Tidegate finds its containers again, whatever became of its database."""
+    """The labels by which Tidegate finds its containers, even without its database."""
     environment, _, service = release.service.partition("/")
     container, health = release.container, release.container.health
     own = {ENVIRONMENT: environment, SERVICE: service, RELEASE: release.id, ORDINAL: str(ordinal), IMAGE: release.image}
@@ -146,12 +146,12 @@ def container_labels(release: Release, ordinal: int, shared: DockerOptions) -> d
 
 
 def container_name(release: Release, ordinal: int) -> str:
-    """Never the same twice: one that is still being removed does not stand in the way."""
+    """A unique name, so that a container that is still being removed does not block a new one."""
     return f"tidegate-{release.service.replace('/', '-')}-{release.id}-{ordinal}-{secrets.token_hex(3)}"
 
 
 def environment_variables(release: Release, ordinal: int) -> dict[str, str]:
-    """The service's own variables, and which instance this is."""
+    """The service's variables, and those that identify the instance."""
     own = {"TIDEGATE_SERVICE": release.service, "TIDEGATE_RELEASE": release.id, "TIDEGATE_ORDINAL": str(ordinal)}
     return {**release.container.environment, **own}
 
@@ -174,7 +174,7 @@ def _healthcheck(release: Release) -> dict[str, Any] | None:
 
 
 def volume_folders(container: Container) -> tuple[str, ...]:
-    """The folders that need a volume of their own."""
+    """Directories of files that need a volume, because they are read-only or hidden by a tmpfs."""
     hidden = [*container.tmpfs, *(mount.target for mount in container.mounts if mount.kind is MountKind.TMPFS)]
     folders = {
         file.directory
@@ -185,7 +185,7 @@ def volume_folders(container: Container) -> tuple[str, ...]:
 
 
 def build_archives(container: Container) -> Iterator[tuple[str, bytes]]:
-    """Where to unpack, and what: a tar for each of those folders, and one for all the rest."""
+    """(directory, tar archive) for each of those directories, and one archive for all other files."""
     own = volume_folders(container)
     for folder in own:
         yield folder, _tar([file for file in container.files if file.directory == folder], folder)

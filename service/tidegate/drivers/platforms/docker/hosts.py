@@ -145,7 +145,7 @@ class DockerHost:
                     raise
 
     def stop(self, container: str, grace_seconds: int) -> None:
-        """Send the stop signal and, after the grace period, SIGKILL; return when it has ended. No error if it does not exist."""
+        """Send the stop signal and, after the grace period, SIGKILL; return when it has ended. No error if it is gone."""
         with self._translating_errors(f"stop container {container}", SLOW_CALL_SECONDS) as api:
             try:
                 api.stop(container, timeout=grace_seconds)
@@ -170,7 +170,7 @@ class DockerHost:
                 output: bytes = api.logs(container, stdout=True, stderr=True, tail=lines)
             except NotFound:
                 raise PlatformError(
-                    f"Cannot read the log of container {container} on Docker host {self.name}: the container no longer exists",
+                    f"Cannot read the log of container {container} on Docker host {self.name}: it no longer exists",
                     retryable=False,
                 ) from None
         return output.decode(errors="replace")
@@ -187,9 +187,7 @@ class DockerHost:
 
     def pull(self, reference: str) -> None:
         """Pull an image with the registry credentials in the Docker configuration of the user that runs Tidegate."""
-        with self._translating_errors(
-            f"pull image {reference}", self._shared.pull_seconds, known=KNOWN_PULL_ERRORS
-        ) as api:
+        with self._translating_errors(f"pull image {reference}", self._shared.pull_seconds, known=KNOWN_PULL_ERRORS) as api:
             for line in api.pull(reference, stream=True, decode=True):
                 if "error" in line:
                     raise APIError(str(line["error"]), explanation=str(line["error"]))

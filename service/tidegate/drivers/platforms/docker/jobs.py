@@ -1,7 +1,7 @@
-"""Hooks as containers: one for each job, named after its rollout, so that it is begun once whoever asks.
+"""Runs hooks as containers: one per job, named after the rollout, so that a job is started only once.
 
-A job runs with the variables, volumes, user and network of its release; it takes no traffic, is not restarted, and carries
-no label by which it could be taken for an instance.
+A job has the variables, volumes, user and network of its release. It receives no traffic, is not restarted, and has none of
+the labels by which instances are found.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from tidegate.drivers.platforms.docker.options import DockerHostOptions, DockerO
 from tidegate.errors import PlatformError
 
 HOOK_LABEL, ROLLOUT_LABEL = labels.PREFIX + "hook", labels.PREFIX + "rollout"
-MAX_LOG_LINES = 50  # of its log
-NOT_STARTED = 125  # the exit status that `docker run` has where a container cannot be started
+MAX_LOG_LINES = 50
+NOT_STARTED = 125  # the exit status of `docker run` if a container cannot be started
 GRACE_SECONDS = 10
 
 
@@ -49,14 +49,14 @@ def job_config(api: APIClient, job: Job, shared: DockerOptions, host: DockerHost
 
 
 def _entrypoint(job: Job, of_release: list[str] | None) -> list[str] | None:
-    """The hook's own; else the release's, as far as it is the release's image that runs."""
+    """The hook's entrypoint; else the release's, if the hook runs the release's image."""
     if job.hook.entrypoint is not None:
         return list(job.hook.entrypoint)
     return None if job.hook.image else of_release
 
 
 def run_job(job: Job, hosts: Sequence[DockerHost]) -> JobState:
-    """As the port says; on the first host, unless it is on another one already."""
+    """See `ports.Platform`. Jobs start on the first host unless the job is on another host already."""
     matching = _find_containers(job.service, job.rollout, hosts, job.name)
     host, existing = matching[0] if matching else (hosts[0], None)
     if existing is None or existing["State"] == "created":
@@ -69,7 +69,9 @@ def run_job(job: Job, hosts: Sequence[DockerHost]) -> JobState:
         return JobState(None)
     details = host.inspected(str(existing["Id"]))
     if details is None:
-        raise PlatformError(f"docker {host.name}: the container of {job.name} vanished; it is looked for again")
+        raise PlatformError(
+            f"The container of hook {job.name} on Docker host {host.name} no longer exists; Tidegate retries"
+        )
     return _job_state(details, host)
 
 
@@ -84,7 +86,7 @@ def _start_job(job: Job, host: DockerHost, container: str | None) -> None:
 
 
 def _without_networks(release: Release) -> Release:
-    """Without networks to join: what has that of its machine joins no other."""
+    """The release without extra networks: a container in the host's network cannot join others."""
     naming = replace(release.container.naming, networks=())
     return replace(release, container=replace(release.container, naming=naming))
 
@@ -100,13 +102,13 @@ def _job_state(details: Mapping[str, Any], host: DockerHost) -> JobState:
 
 
 def end_job(job: Job, hosts: Sequence[DockerHost]) -> None:
-    """As the port says."""
+    """See `ports.Platform`."""
     for host, container in _find_containers(job.service, job.rollout, hosts, job.name):
         host.stop(str(container["Id"]), GRACE_SECONDS)
 
 
 def clear_jobs(service: str, rollout: str, hosts: Sequence[DockerHost]) -> None:
-    """As the port says."""
+    """See `ports.Platform`."""
     for host, container in _find_containers(service, rollout, hosts):
         host.remove(str(container["Id"]))
 
@@ -114,7 +116,7 @@ def clear_jobs(service: str, rollout: str, hosts: Sequence[DockerHost]) -> None:
 def _find_containers(
     service: str, rollout: str, hosts: Sequence[DockerHost], name: str = ""
 ) -> list[tuple[DockerHost, dict[str, Any]]]:
-    """The containers of the rollout's jobs, on all hosts; one host without an answer makes the whole unknown."""
+    """The containers of the rollout's jobs on all hosts. Raises if any host does not answer."""
     environment, _, own = service.partition("/")
     wanted = {labels.ENVIRONMENT: environment, labels.SERVICE: own, ROLLOUT_LABEL: rollout}
     label_filter = wanted | ({HOOK_LABEL: name} if name else {})

@@ -1,4 +1,4 @@
-"""The labels by which Tidegate knows its containers."""
+"""The labels of Tidegate's containers."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ PREFIX = "tidegate."
 ENVIRONMENT, SERVICE, RELEASE, ORDINAL, IMAGE = (
     PREFIX + word for word in ("environment", "service", "release", "ordinal", "image")
 )
-PORT, PROBE = PREFIX + "port", PREFIX + "probe"  # what takes traffic; how readiness is asked: "seconds port path"
-WANTS = PREFIX + "wants"  # what is put in between creating and starting it: "files", "networks", or both
+PORT, PROBE = PREFIX + "port", PREFIX + "probe"  # the port for traffic; the readiness probe as "seconds port path"
+WANTS = PREFIX + "wants"  # added between creation and start: "files", "networks", or both

@@ -14,20 +14,20 @@ HOST_NAME = r"^[a-z0-9][a-z0-9-]*$"
 
 
 class DockerTlsOptions(BaseModel):
-    """The client's files for a `tcp://` engine that asks for certificates."""
+    """The client certificate files for a `tcp://` host."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    ca: Path  # the authority that signed the engine's certificate
+    ca: Path  # the CA of the host's certificate
     cert: Path
     key: Path
 
 
 class DockerHostOptions(BaseModel):
-    """One engine, and how the proxy reaches its containers.
+    """One Docker host, and how the proxy reaches its containers.
 
-    `address` empty: each at its own bridge address, which works where the proxy runs on the same machine or routes to the
-    bridge. Otherwise an IP address of the engine's machine: each container is published on a port of it, and reached there.
+    `address` empty: at their own bridge addresses, which requires that the proxy runs on the same machine or routes to the
+    bridge. Otherwise an IP address of the host: each container is published on a port of this address.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -35,7 +35,7 @@ class DockerHostOptions(BaseModel):
     name: str = Field(pattern=HOST_NAME)
     url: str = "unix:///var/run/docker.sock"  # unix:///path, tcp://host:port, ssh://[user@]host[:port]
     address: str = ""
-    ports: str = ""  # "20000-20099": publish on ports of this range only, for a firewall; empty: any free port
+    ports: str = ""  # "20000-20099": publish on ports of this range only; empty: any free port
     tls: DockerTlsOptions | None = None
 
     @field_validator("url")
@@ -59,9 +59,9 @@ class DockerHostOptions(BaseModel):
         try:
             ip = ipaddress.ip_address(address)
         except ValueError:
-            raise ValueError("must be an IP address of the engine's machine, or empty") from None
+            raise ValueError("must be an IP address of the Docker host, or empty") from None
         if ip.is_unspecified:
-            raise ValueError("must be one address that the proxy can reach, not all of them")
+            raise ValueError("must be one address that the proxy can reach, not the unspecified address")
         return address
 
     @field_validator("ports")
@@ -75,29 +75,29 @@ class DockerHostOptions(BaseModel):
     @model_validator(mode="after")
     def _is_consistent(self) -> DockerHostOptions:
         if self.ports and not self.address:
-            raise ValueError("ports needs address: only published containers have ports of the machine")
+            raise ValueError("ports requires address: only published containers use ports of the host")
         if self.tls and not self.url.startswith("tcp://"):
-            raise ValueError("tls belongs to a tcp:// url")
+            raise ValueError("tls requires a tcp:// url")
         return self
 
     @property
     def is_local(self) -> bool:
-        """Whether the engine runs on this machine."""
+        """Whether Docker runs on this machine."""
         return self.url.startswith("unix://") or urlsplit(self.url).hostname in ("localhost", "127.0.0.1", "::1")
 
 
 class DockerOptions(BaseModel):
-    """The engines of an environment, and what all its containers have in common."""
+    """The Docker hosts of an environment, and what all its containers have in common."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     hosts: Annotated[tuple[DockerHostOptions, ...], Field(min_length=1)]
-    network: str = Field(default="bridge", pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]*$")  # exists on every host
-    restart: Literal["unless-stopped", "on-failure"] = "unless-stopped"  # so that they come back after a reboot
-    log_driver: str = "json-file"  # empty: the engine's own default, without options
+    network: str = Field(default="bridge", pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]*$")  # must exist on every host
+    restart: Literal["unless-stopped", "on-failure"] = "unless-stopped"  # both restart containers after a reboot
+    log_driver: str = "json-file"  # empty: Docker's default, without options
     log_options: dict[str, str] = {"max-size": "10m", "max-file": "3"}
-    timeout_seconds: float = Field(default=10.0, gt=0, le=300)  # for looking; starting and stopping may take longer
-    pull_seconds: float = Field(default=900.0, gt=0)  # the longest silence of a registry while an image is pulled
+    timeout_seconds: float = Field(default=10.0, gt=0, le=300)  # for reads; starting and stopping may take longer
+    pull_seconds: float = Field(default=900.0, gt=0)  # maximum time without data while an image is pulled
 
     @field_validator("hosts")
     @classmethod
@@ -105,7 +105,7 @@ class DockerOptions(BaseModel):
         names = [host.name for host in hosts]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ValueError(f"the name {', '.join(twice)} is given twice")
+            raise ValueError(f"duplicate host name {', '.join(twice)}")
         return hosts
 
     @field_validator("network")
@@ -113,6 +113,6 @@ class DockerOptions(BaseModel):
     def _is_bridge_network(cls, network: str) -> str:
         if network in ("host", "none") or network.startswith("container:"):
             raise ValueError(
-                "must give each container an address of its own: bridge, or a network made with docker network create"
+                "must give each container its own address: use bridge, or a network created with docker network create"
             )
         return network

@@ -1,8 +1,8 @@
-"""How an engine's socket is reached, on this machine and behind SSH.
+"""HTTP connections to Docker through a Unix socket or SSH.
 
-The SDK's own ways leave sockets open when a connection fails, need paramiko even to offer SSH, and give SSH no time limits.
-Behind SSH each connection is one `ssh HOST docker system dial-stdio` of the system's own client, whose standard input and
-output are one socket: keys, `~/.ssh/config`, jump hosts and time limits all work as they do elsewhere.
+The SDK's own transports leave sockets open after failed connections, require paramiko for SSH, and have no SSH timeouts.
+Here an SSH connection is one process `ssh HOST docker system dial-stdio` of the system's client, whose standard input and
+output are a socket, so that keys, `~/.ssh/config` and jump hosts work as usual.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import urllib3.connection
 import urllib3.connectionpool
 from requests.adapters import HTTPAdapter
 
-MAX_STDERR_CHARS = 400  # characters of what ssh said
+MAX_STDERR_CHARS = 400  # of the standard error of ssh
 MAX_UNIX_CONNECTIONS = 64
-MAX_SSH_CONNECTIONS = 8  # kept; each is a process, and sshd allows ten sessions at once where they share one connection
+MAX_SSH_CONNECTIONS = 8  # kept open, one process each; sshd allows ten sessions per shared connection by default
 
 
 def ssh_command(url: str, connect_seconds: float) -> list[str]:
-    """The program that speaks with the engine; it never asks for a password."""
+    """The command that connects to Docker; it never asks for a password."""
     parts = urlsplit(url)
     words = ["ssh", "-o", "BatchMode=yes", "-o", f"ConnectTimeout={max(1, round(connect_seconds))}"]
     words += ["-o", "ServerAliveInterval=10", "-o", "ServerAliveCountMax=3"]
@@ -33,14 +33,14 @@ def ssh_command(url: str, connect_seconds: float) -> list[str]:
 
 
 class UnixConnection(urllib3.connection.HTTPConnection):
-    """HTTP over a socket of this machine."""
+    """HTTP over a Unix socket."""
 
     def __init__(self, path: str, seconds: float) -> None:
         super().__init__("localhost", timeout=seconds)
         self._path, self._seconds = path, seconds
 
     def connect(self) -> None:
-        """Connect, or leave nothing open."""
+        """Connect; close the socket if that fails."""
         connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             connected.settimeout(self._seconds)
@@ -52,7 +52,7 @@ class UnixConnection(urllib3.connection.HTTPConnection):
 
 
 class SshConnection(urllib3.connection.HTTPConnection):
-    """HTTP over the standard input and output of a program."""
+    """HTTP over the standard input and output of a process."""
 
     def __init__(self, words: list[str], stderr: IO[bytes], seconds: float) -> None:
         super().__init__("localhost", timeout=seconds)
@@ -60,7 +60,7 @@ class SshConnection(urllib3.connection.HTTPConnection):
         self._program: subprocess.Popen[bytes] | None = None
 
     def connect(self) -> None:
-        """Start the program and speak through its standard input and output."""
+        """Start the process with a socket as its standard input and output."""
         ours, theirs = socket.socketpair()
         try:
             self._program = subprocess.Popen(
@@ -75,7 +75,7 @@ class SshConnection(urllib3.connection.HTTPConnection):
         self.sock = ours
 
     def close(self) -> None:
-        """End the program with the connection."""
+        """Close the connection and terminate the process."""
         super().close()
         program, self._program = self._program, None
         if program is not None:
@@ -84,7 +84,7 @@ class SshConnection(urllib3.connection.HTTPConnection):
 
 
 class ConnectionPool(urllib3.connectionpool.HTTPConnectionPool):
-    """Connections to one engine, kept for the next request."""
+    """Reusable connections to one Docker host."""
 
     def __init__(self, new: Callable[[], urllib3.connection.HTTPConnection], seconds: float, size: int) -> None:
         super().__init__("localhost", timeout=seconds, maxsize=size)
@@ -95,9 +95,9 @@ class ConnectionPool(urllib3.connectionpool.HTTPConnectionPool):
 
 
 class EngineAdapter(HTTPAdapter):
-    """To be mounted for `http+docker://` on the SDK's client, for `unix://` and `ssh://` addresses.
+    """An adapter for `unix://` and `ssh://` URLs, to be mounted for `http+docker://` on the SDK's client.
 
-    `stderr` is where the programs' standard error goes.
+    `stderr`: the file for the standard error of ssh processes.
     """
 
     def __init__(self, url: str, seconds: float, stderr: IO[bytes]) -> None:
@@ -110,21 +110,21 @@ class EngineAdapter(HTTPAdapter):
             self._pool = ConnectionPool(lambda: UnixConnection(path, seconds), seconds, MAX_UNIX_CONNECTIONS)
 
     def get_connection_with_tls_context(self, *_: Any, **__: Any) -> ConnectionPool:
-        """The one pool, whatever the address."""
+        """The pool, for any URL."""
         return self._pool
 
     def request_url(self, request: Any, proxies: Any) -> str:
-        """The path alone: no proxy is ever between."""
+        """The path only: no HTTP proxy is used."""
         return str(request.path_url)
 
     def close(self) -> None:
-        """Close the connections and end the programs."""
+        """Close all connections and their processes."""
         self._pool.close()
         super().close()
 
 
 def last_stderr_line(stderr: IO[bytes]) -> str:
-    """What ssh said last on its standard error; empty when it said nothing."""
+    """The last line that ssh wrote to its standard error; empty if none."""
     stderr.seek(0)
     lines = stderr.read().decode(errors="replace")[-MAX_STDERR_CHARS:].strip().splitlines()
     return lines[-1].strip() if lines else ""
