@@ -86,7 +86,7 @@ def row(instances: int, minutes: float, look: float) -> str:
 def run(instances: int, minutes: float, look: float) -> tuple[list[float], int]:
     """Milliseconds of each look, and the bytes that the judge keeps at the end (0 when not traced)."""
     half = instances // 2
-    policy = with_policy(look_seconds=look, warmup_seconds=60.0)
+    policy = with_policy(interval_seconds=look, warmup_seconds=60.0)
     servers = [server_of(release, n) for release in (OLD, NEW) for n in range(half)]
     spent: list[float] = []
     before = tracemalloc.get_traced_memory()[0]

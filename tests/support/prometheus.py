@@ -289,7 +289,7 @@ class AnalysisHarness:
         self.metrics, self.ahead = metrics, 0.0  # how many seconds the engine's clock is ahead
         self.up = "up"  # of the targets that are waited for
         self.proxy = f"shop-{uuid.uuid4().hex[:8]}"
-        settings = Policy(**{"look_seconds": INTERVAL_SECONDS, "warmup_seconds": warmup_seconds, **policy})
+        settings = Policy(**{"interval_seconds": INTERVAL_SECONDS, "warmup_seconds": warmup_seconds, **policy})
         self.rollout = replace(rollout_of(*checks, policy=settings), backend=Backend(self.proxy), traffic_confirmed_at=None)
         self.instances: tuple[Instance, ...] = ()
         self.saved: list[Measurement] = []

@@ -175,7 +175,7 @@ def test_rows_are_json() -> None:
         "size": "S",
         "noise": "calm",
         "fault": "none",
-        "decider": "ours",
+        "method": "ours",
         "replicates": 400,
         "aborted": 0.0,
         "median_seconds": None,

@@ -190,7 +190,7 @@ def test_where_the_promise_is_not_known_a_person_is_asked(stage: TickHarness) ->
 
 
 def test_blue_green_with_a_preview_holds_switches_and_keeps(stage: TickHarness) -> None:
-    stage.begin(hooked(strategy=Strategy.BLUE_GREEN, keep_seconds=600.0, hooks={}))
+    stage.begin(hooked(strategy=Strategy.BLUE_GREEN, keep_old_seconds=600.0, hooks={}))
     while "waiting_for_approval" not in stage.kinds():
         stage.tick()
     assert stage.world.serving() == ["v1-1"]

@@ -46,7 +46,7 @@ def steady(old: float, new: float, *, only: str = "", shock: tuple[float, float]
 
 def judged(rates: Rates, seconds: float = 180.0, *checks: Check) -> tuple[list[Verdict], Finding]:
     """All verdicts, and the last one's first finding."""
-    analysis = CanaryAnalysis(rollout_of(*(checks or (ERRORS,)), policy=with_policy(look_seconds=5.0)), ORIGIN)
+    analysis = CanaryAnalysis(rollout_of(*(checks or (ERRORS,)), policy=with_policy(interval_seconds=5.0)), ORIGIN)
     _, verdicts = run_traffic(analysis, FakeMetricsSource(), SERVERS, rates, seconds)
     return verdicts, verdicts[-1].findings[0]
 

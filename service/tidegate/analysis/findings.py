@@ -108,8 +108,8 @@ def _counter_finding(
     message = messages.counter_message(what, sums, rates, ratio, context, measurement.concurrent)
     more: dict[str, Any] = {"outcome": Outcome.FAIL, "reason": Reason.WORSE} if condemned else {}
     if condemned:
-        more["blame"] = _blamed_part(source, comparison, condemned, measurement, evidence)
-        message = f"{message}; {messages.blame_message(more['blame'])}"
+        more["blamed_part"] = _blamed_part(source, comparison, condemned, measurement, evidence)
+        message = f"{message}; {messages.blame_message(more['blamed_part'])}"
     elif problem is None:
         message = f"{message}; {messages.detectable_message(ratio)}"
     if not measurement.concurrent:
@@ -146,7 +146,7 @@ def _ratio_fields(ratio: RateRatio | None) -> dict[str, Any]:
         return {}
     return {
         "ratio": ratio.estimate, "ratio_low": ratio.low, "ratio_high": ratio.high,
-        "certified": ratio.harm_ruled_out, "visible": ratio.min_detectable,
+        "harm_ruled_out": ratio.harm_ruled_out, "min_detectable_ratio": ratio.min_detectable,
     }  # fmt: skip
 
 
@@ -286,7 +286,7 @@ def _query_finding(
             message,
             outcome=Outcome.FAIL,
             reason=Reason.WORSE,
-            blame="all instances",
+            blamed_part="all instances",
             **values,
         )
     problem = (source.failure.reason, source.failure.message) if source.failure else None
@@ -325,7 +325,7 @@ def _memory_finding(
             message,
             outcome=Outcome.FAIL,
             reason=Reason.WORSE,
-            blame="all instances",
+            blamed_part="all instances",
             **values,
         )
     problem = (source.failure.reason, source.failure.message) if source.failure else None
@@ -346,6 +346,6 @@ def readiness_finding(
     return Finding(
         "readiness", Outcome.FAIL, Reason.WORSE, f"readiness: {message}", rates[0], rates[1],
         baseline_count=sums.old_exposure, candidate_count=sums.exposure,
-        window=Window(measurement.bake_started_at, measurement.at), evidence=evidence.share("readiness") * float(source.evalue()[0]),
-        blamed_part="all instances",
+        window=Window(measurement.bake_started_at, measurement.at), blamed_part="all instances",
+        evidence=evidence.share("readiness") * float(source.evalue()[0]),
     )  # fmt: skip
