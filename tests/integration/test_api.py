@@ -205,11 +205,11 @@ def test_a_poll_reports_how_far_the_rollout_has_come(api: RunningApi) -> None:
     assert not poll(api, rollout, "verdict"), "an interim PASS does not count"
     api.save(rollout, Phase.RUNNING, verdict=replace(verdict(Outcome.FAIL, time.time()), final=False))
     assert [poll(api, rollout, until) for until in everything] == [True, False, False]
-    saved = api.save(rollout, Phase.RUNNING, verdict=None, held=time.time())
+    saved = api.save(rollout, Phase.RUNNING, verdict=None, approval_since=time.time())
     assert [poll(api, rollout, until) for until in everything] == [True, True, False]
     assert api.post(f"/v1/rollouts/{rollout}/promote", If_Match=f'"{saved.version}"').status_code == 202
     assert [poll(api, rollout, until) for until in everything] == [False, False, False], "the approval has been given"
-    api.save(rollout, Phase.RUNNING, cursor=1, held=None)
+    api.save(rollout, Phase.RUNNING, cursor=1, approval_since=None)
     assert [poll(api, rollout, until) for until in everything] == [True, False, False], "the first step is done"
     api.save(rollout, Phase.ROLLING_BACK, cursor=1, verdict=verdict(Outcome.FAIL, time.time()))
     assert [poll(api, rollout, until) for until in everything] == [False, False, False], "how the rollback ends matters"
@@ -220,7 +220,7 @@ def test_a_poll_reports_how_far_the_rollout_has_come(api: RunningApi) -> None:
 def test_a_poll_waits_no_longer_once_it_is_reached(api: RunningApi) -> None:
     api.finish("v1")
     rollout = api.deploy("v2", "approval: {after: [1]}")["id"]
-    api.save(rollout, Phase.RUNNING, held=time.time())
+    api.save(rollout, Phase.RUNNING, approval_since=time.time())
     with at_most(20, "a poll of 25 s"):
         assert api.call("GET", f"/v1/rollouts/{rollout}/events?after=1000&wait=25&until=approval").json()["reached"]
 
@@ -307,7 +307,7 @@ def held(api: RunningApi, options: str = "approval: {after: [1]}", **changes: ob
     """A rollout that waits after its first batch, and its ETag."""
     api.finish("v1")
     rollout = api.deploy("v2", options)
-    saved = api.save(rollout["id"], Phase.RUNNING, held=time.time(), **changes)
+    saved = api.save(rollout["id"], Phase.RUNNING, approval_since=time.time(), **changes)
     return f"/v1/rollouts/{rollout['id']}", f'"{saved.version}"'
 
 

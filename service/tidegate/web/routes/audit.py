@@ -8,7 +8,7 @@ from tidegate.web.api import api, principal, respond
 from tidegate.web.openapi import blueprint, problems
 from tidegate.web.pagination import bad_cursor, decode_cursor, encode_cursor, with_next_link
 from tidegate.web.requests import AuditQuery
-from tidegate.web.views.audit import AuditView, audit_view
+from tidegate.web.views.audit import AuditView
 
 bp = blueprint("audit", "Who requested what, when, why and from where.")
 
@@ -22,7 +22,7 @@ def read_audit(query: AuditQuery) -> Response:
     page = api().store.audit(None if last is None else int(last), query.limit + 1, _subjects(query.subject))
     entries = page[: query.limit]
     cursor = encode_cursor(str(entries[-1].number)) if len(page) > len(entries) else None
-    return with_next_link(respond(AuditView(entries=[audit_view(entry) for entry in entries], next=cursor)), cursor)
+    return with_next_link(respond(AuditView.model_validate({"entries": entries, "next": cursor})), cursor)
 
 
 def _subjects(subject: str | None) -> list[str] | None:

@@ -9,7 +9,7 @@ from tidegate.web.api import api, principal, respond
 from tidegate.web.identity import identify_requester, require_reason
 from tidegate.web.openapi import blueprint, problems
 from tidegate.web.requests import EnvironmentPath, FreezeBody
-from tidegate.web.views.audit import FreezesView, FreezeView, freeze_view
+from tidegate.web.views.audit import FreezesView, FreezeView
 
 bp = blueprint("freezes", "Environments where deployments are blocked.")
 SECONDS_PER_HOUR = 3600.0
@@ -19,7 +19,7 @@ SECONDS_PER_HOUR = 3600.0
 def list_freezes() -> Response:
     """The frozen environments that the token may read."""
     freezes = [freeze for freeze in api().store.freezes() if principal().may_in("read", freeze.environment)]
-    return respond(FreezesView(freezes=[freeze_view(freeze) for freeze in freezes]))
+    return respond(FreezesView.model_validate({"freezes": freezes}))
 
 
 @bp.put("/environments/<environment>/freeze", responses={"200": FreezeView, **problems(400, 404, 413, 415)})
@@ -32,7 +32,7 @@ def freeze(path: EnvironmentPath, body: FreezeBody) -> Response:
     until = None if body.hours is None else now + body.hours * SECONDS_PER_HOUR
     new = Freeze(path.environment, by.by, body.reason, now, until)
     api().store.freeze(new, audit=by.audit("freeze", path.environment, body.reason))
-    return respond(freeze_view(new))
+    return respond(FreezeView.model_validate(new))
 
 
 @bp.delete("/environments/<environment>/freeze", responses={"204": None, **problems(404)})

@@ -26,8 +26,8 @@ from tidegate.web.openapi import ResponseDict, blueprint, problems
 from tidegate.web.pagination import rollouts_page
 from tidegate.web.replay_record import RecordView, encode
 from tidegate.web.requests import EventsQuery, PromoteBody, RolloutPath, RolloutsQuery, SignalBody, SignalHeader
-from tidegate.web.views.report import ReportView, load_report, report_view
-from tidegate.web.views.rollout import EventsView, RolloutsView, RolloutView, event_view, rollout_view
+from tidegate.web.views.report import ReportView, load_report
+from tidegate.web.views.rollout import EventsView, RolloutsView, RolloutView, rollout_view
 
 bp = blueprint("rollouts", "Rollouts of a service from one release to another.")
 
@@ -82,14 +82,14 @@ def _events_page(rollout: Rollout, signals: Sequence[Signal], query: EventsQuery
     events = api().store.events(rollout.id, query.after, MAX_EVENTS)
     reached = len(events) < MAX_EVENTS and has_reached(rollout, signals, query.until)
     last = events[-1].number if events else query.after
-    return EventsView(events=[event_view(event) for event in events], last=last, reached=reached)
+    return EventsView.model_validate({"events": events, "last": last, "reached": reached})
 
 
 @bp.get("/rollouts/<rollout>/report", responses={"200": ReportView, **problems(404)})
 def get_report(path: RolloutPath) -> Response:
     """The report: steps with durations, verdicts with evidence, requests served and lost during each switch."""
     rollout, _ = _load(path)
-    return respond(report_view(load_report(api().store, rollout)))
+    return respond(ReportView.model_validate(load_report(api().store, rollout)))
 
 
 @bp.get("/rollouts/<rollout>/junit", responses=JUNIT | problems(404))

@@ -44,11 +44,11 @@ from tidegate.web.requests import (
 from tidegate.web.views.rollout import RolloutsView, RolloutView, rollout_view
 from tidegate.web.views.service import (
     InstancesView,
+    ReleaseView,
     ServiceDetailView,
     ServicesView,
     ServiceView,
     instances_view,
-    release_view,
     service_view,
 )
 
@@ -75,10 +75,10 @@ def get_service(path: ServicePath) -> Response:
     row = store.get_service(path.key)
     releases = store.releases(path.key)
     view = ServiceDetailView(
-        **service_view(row).model_dump(),
-        live_release=None if row.live is None else release_view(store.get_release(path.key, row.live)),
+        **dict(service_view(row)),
+        live_release=None if row.live is None else ReleaseView.model_validate(store.get_release(path.key, row.live)),
         live_rollout=None if row.rollout is None else rollout_view(*store.load(row.rollout)),
-        releases=[release_view(release) for release in releases],
+        releases=[ReleaseView.model_validate(release) for release in releases],
     )
     return respond(view, version=row.version)
 

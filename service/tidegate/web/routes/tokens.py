@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from flask import Response
-from pydantic import BaseModel
 from werkzeug.exceptions import NotFound
 
-from tidegate.core.records import Token
 from tidegate.web.api import api, principal, respond
 from tidegate.web.auth import new_token
 from tidegate.web.identity import identify_requester
 from tidegate.web.openapi import blueprint, problems
 from tidegate.web.requests import TokenBody, TokenPath
-from tidegate.web.views.timestamps import Timestamp, optional_timestamp, timestamp
+from tidegate.web.views.timestamps import Timestamp, View
 
 
-class TokenView(BaseModel):
+class TokenView(View):
     """A token, without its secret."""
 
     id: str
@@ -33,7 +31,7 @@ class NewTokenView(TokenView):
     token: str
 
 
-class TokensView(BaseModel):
+class TokensView(View):
     """All tokens."""
 
     tokens: list[TokenView]
@@ -52,7 +50,7 @@ def create_token(body: TokenBody) -> Response:
     secret, token = new_token(body.name, body.scopes, body.services, now, expires)
     description = f"scopes {', '.join(token.scopes)}; services {', '.join(token.services)}"
     api().store.add_token(token, audit=identify_requester("", "*").audit("create token", token.name, description))
-    view = NewTokenView(**token_view(token).model_dump(), token=secret)
+    view = NewTokenView(**dict(TokenView.model_validate(token)), token=secret)
     return respond(view, 201, location=f"/v1/tokens/{token.id}")
 
 
@@ -60,7 +58,7 @@ def create_token(body: TokenBody) -> Response:
 def list_tokens() -> Response:
     """All tokens without their secrets."""
     principal().require_admin()
-    return respond(TokensView(tokens=[token_view(token) for token in api().store.tokens()]))
+    return respond(TokensView.model_validate({"tokens": api().store.tokens()}))
 
 
 @bp.delete("/tokens/<token>", responses={"204": None, **problems(404)})
@@ -72,16 +70,3 @@ def drop_token(path: TokenPath) -> Response:
         raise NotFound
     api().store.delete_token(path.token, audit=identify_requester("", "*").audit("drop token", name))
     return Response(status=204)
-
-
-def token_view(token: Token) -> TokenView:
-    """The view of a token, without its secret."""
-    return TokenView(
-        id=token.id,
-        name=token.name,
-        scopes=list(token.scopes),
-        services=list(token.services),
-        created=timestamp(token.created),
-        expires=optional_timestamp(token.expires),
-        last_used=optional_timestamp(token.last_used),
-    )

@@ -1,17 +1,14 @@
-"""Freezes and the audit log as the API shows them."""
+"""Views of freezes and the audit log."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from pydantic import Field
 
-from pydantic import BaseModel, Field
-
-from tidegate.core.records import AuditEntry, Freeze
-from tidegate.web.views.timestamps import Timestamp, optional_timestamp, timestamp
+from tidegate.web.views.timestamps import Timestamp, View
 
 
-class FreezeView(BaseModel):
-    """An environment in which nothing is moved forward."""
+class FreezeView(View):
+    """A freeze of an environment: deployments are blocked until it is lifted or ends."""
 
     environment: str
     by: str
@@ -20,46 +17,30 @@ class FreezeView(BaseModel):
     until: Timestamp | None
 
 
-class FreezesView(BaseModel):
-    """Those that hold now."""
+class FreezesView(View):
+    """The current freezes."""
 
     freezes: list[FreezeView]
 
 
-def freeze_view(freeze: Freeze) -> FreezeView:
-    """From the value."""
-    return FreezeView(
-        environment=freeze.environment,
-        by=freeze.by,
-        reason=freeze.reason,
-        at=timestamp(freeze.at),
-        until=optional_timestamp(freeze.until),
-    )
-
-
-class AuditEntryView(BaseModel):
-    """Who asked for what, when, why and from where."""
+class AuditEntryView(View):
+    """A change: who requested what, when, why and from where."""
 
     number: int
     at: Timestamp
     action: str
     subject: str
     by: str
-    via: str = Field(description="The token that vouched for this person: the name is its claim. Empty: the token itself.")
+    via: str = Field(description="The token that vouched for the person in `by`. Empty: `by` is the token itself.")
     source: str
     reason: str
     rollout: str | None
     build: str
-    request: str = Field(description="The server's log has the same id.")
+    request: str = Field(description="The request ID, which is also in the server's log.")
 
 
-class AuditView(BaseModel):
-    """A page of the audit log, the newest first."""
+class AuditView(View):
+    """A page of the audit log, newest first."""
 
     entries: list[AuditEntryView]
     next: str | None = Field(description="The cursor of the next page; null on the last.")
-
-
-def audit_view(entry: AuditEntry) -> AuditEntryView:
-    """From the value."""
-    return AuditEntryView(**{**asdict(entry), "at": timestamp(entry.at)})

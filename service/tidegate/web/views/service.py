@@ -1,58 +1,44 @@
-"""A service, its releases and its instances as the API shows them."""
+"""Views of services, releases and instances."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 
-from pydantic import BaseModel, Field
+from pydantic import AliasPath, Field
 
-from tidegate.core.model import (
-    Check,
-    CheckKind,
-    Direction,
-    Instance,
-    Order,
-    RepairPolicy,
-    Strategy,
-)
-from tidegate.core.records import Drift, DriftState, ReleaseRow, ServiceRow
+from tidegate.core.model import CheckKind, Direction, Instance, Order, RepairPolicy, Strategy
+from tidegate.core.records import DriftState, ServiceRow
 from tidegate.core.routing import RouterState
-from tidegate.web.views.rollout import (
-    RolloutView,
-)
-from tidegate.web.views.timestamps import Timestamp, optional_timestamp, timestamp
+from tidegate.web.views.rollout import RolloutView
+from tidegate.web.views.timestamps import Timestamp, View
 
 
-class DriftView(BaseModel):
-    """How a service was found between rollouts, when it was other than its release wants."""
+class DriftView(View):
+    """How a service differs from its release outside a rollout."""
 
     since: Timestamp
     message: str
-    state: DriftState = Field(description="What is done about it; `unhealthy`: nothing any more, until somebody acts.")
-    reason: str = Field(description="Why nothing is done now; empty while something is.")
+    state: DriftState = Field(
+        description="What is done about it. `unhealthy`: automatic repair has stopped; a person must act."
+    )
+    reason: str = Field(description="Why no repair runs now; empty if one does.")
 
 
-def drift_view(drift: Drift) -> DriftView:
-    """From the value."""
-    return DriftView(since=timestamp(drift.since), message=drift.message, state=drift.state, reason=drift.reason)
-
-
-class CheckView(BaseModel):
-    """One question to the metrics."""
+class CheckView(View):
+    """A check of the analysis."""
 
     name: str
     kind: CheckKind
     query: str
     direction: Direction
-    margin: float | None = Field(description="What may be lost before it matters; null: the default of its kind.")
+    margin: float | None = Field(description="The tolerated difference to the baseline; null: the default of the kind.")
     maximum: float | None
     minimum: float | None
-    min_samples: int = Field(description="Requests or values below which nothing is said.")
+    min_samples: int = Field(description="The number of requests or values below which the check is inconclusive.")
 
 
-class ServiceView(BaseModel):
-    """A service as it is defined. Of its containers' variables only the names are told: values may be secrets."""
+class ServiceFields(View):
+    """The parts of a service that are shown as they are stored."""
 
     environment: str
     name: str
@@ -62,50 +48,60 @@ class ServiceView(BaseModel):
     order: Order
     batch: int
     bake_seconds: float
-    approval_after: list[int] = Field(description="The batches after which a rollout waits for approval.")
+    approval_after: list[int] = Field(
+        validation_alias=AliasPath("policy", "approval", "after"),
+        description="The batches after which a rollout waits for approval.",
+    )
     checks: list[CheckView]
-    port: int
+    port: int = Field(validation_alias=AliasPath("container", "port"))
+    route: str = Field(validation_alias=AliasPath("backend", "name"))
+    listen: str = Field(validation_alias=AliasPath("backend", "listen"))
+    repair: RepairPolicy = Field(description="What Tidegate does about drift.")
+
+
+class ServiceView(ServiceFields):
+    """The definition and state of a service. Variables without values, because these may be secrets."""
+
     variables: list[str]
-    route: str
-    listen: str
-    version: int = Field(description="Grows with each change; the ETag.")
-    live: str | None = Field(description="The release that serves.")
-    rollout: str | None = Field(description="The live rollout.")
-    repair: RepairPolicy = Field(description="What follows when it is found other than its release wants.")
-    drift: DriftView | None = Field(description="What was found; null when all is as it should be.")
+    version: int = Field(description="Increases with each change of the definition; the ETag.")
+    live: str | None = Field(description="The live release.")
+    rollout: str | None = Field(description="The unfinished rollout.")
+    drift: DriftView | None = Field(description="Null if the service matches its release.")
     links: dict[str, str]
 
 
-class ServicesView(BaseModel):
-    """A page of services, by name."""
+class ServicesView(View):
+    """A page of services, sorted by name."""
 
     services: list[ServiceView]
     next: str | None = Field(description="The cursor of the next page; null on the last.")
 
 
-class ReleaseView(BaseModel):
+class ReleaseView(View):
     """One immutable version of a service."""
 
-    id: str
+    id: str = Field(validation_alias=AliasPath("release", "id"))
     number: int
-    image: str
-    digest: str = Field(description="What the image was resolved to; empty until then.")
-    replicas: int
+    image: str = Field(validation_alias=AliasPath("release", "image"))
+    digest: str = Field(
+        validation_alias=AliasPath("release", "digest"), description="The digest of the image; empty until it is resolved."
+    )
+    replicas: int = Field(validation_alias=AliasPath("release", "replicas"))
     created: Timestamp
-    good_at: Timestamp | None = Field(description="When a rollout to it succeeded.")
-    quarantined_at: Timestamp | None = Field(description="When a rollout to it was turned back.")
+    good_at: Timestamp | None = Field(description="When a rollout to this release succeeded.")
+    quarantined_at: Timestamp | None = Field(description="When a rollout to this release was rolled back.")
 
 
 class ServiceDetailView(ServiceView):
-    """A service with its latest releases, the newest first, and what is under way."""
+    """A service with its live release, its unfinished rollout and its latest releases, newest first."""
 
     live_release: ReleaseView | None
     live_rollout: RolloutView | None
     releases: list[ReleaseView]
 
 
-class InstanceView(BaseModel):
-    """One running copy, as platform and proxy show it now."""
+class InstanceView(View):
+    """An instance as the platform and the proxy report it now."""
 
     id: str
     release: str
@@ -115,21 +111,21 @@ class InstanceView(BaseModel):
     state: str
     restarts: int
     detail: str
-    routed: bool = Field(description="It takes new requests.")
-    draining: bool = Field(description="It takes none any more, and the proxy still knows it.")
-    in_flight: int | None = Field(description="Requests on it now; null where the proxy cannot tell.")
+    routed: bool = Field(description="Whether it receives new requests.")
+    draining: bool = Field(description="Whether it receives no new requests but may still have some in flight.")
+    in_flight: int | None = Field(description="Requests in flight; null if the proxy does not report them.")
 
 
-class TrafficView(BaseModel):
-    """The proxy's counters since its start or last reload."""
+class TrafficView(View):
+    """Counters of the proxy since its last start or reload."""
 
     requests: int
     lost: int
     errors: int
 
 
-class InstancesView(BaseModel):
-    """What runs and takes traffic now. `instances` is null, and `problem` says why, where a part does not answer."""
+class InstancesView(View):
+    """Instances and traffic now. `instances` is null if the platform or the proxy fails; `problem` is its error."""
 
     instances: list[InstanceView] | None
     traffic: TrafficView | None
@@ -137,73 +133,32 @@ class InstancesView(BaseModel):
 
 
 def service_view(row: ServiceRow) -> ServiceView:
-    """A service without its releases."""
+    """The view of a service without its releases."""
     service = row.service
     here = f"/v1/services/{service.key}"
     return ServiceView(
-        environment=service.environment,
-        name=service.name,
-        image=service.image,
-        replicas=service.replicas,
-        strategy=service.strategy,
-        order=service.order,
-        batch=service.batch,
-        bake_seconds=service.bake_seconds,
-        approval_after=list(service.policy.approval.after),
-        checks=[_check(check) for check in service.checks],
-        port=service.container.port,
+        **dict(ServiceFields.model_validate(service)),
         variables=sorted(service.container.environment),
-        route=service.backend.name,
-        listen=service.backend.listen,
         version=row.version,
         live=row.live,
         rollout=row.rollout,
-        repair=service.repair,
-        drift=row.drift and drift_view(row.drift),
+        drift=row.drift and DriftView.model_validate(row.drift),
         links={"self": here, "rollouts": f"{here}/rollouts", "instances": f"{here}/instances"},
     )
 
 
-def _check(check: Check) -> CheckView:
-    return CheckView(
-        name=check.name,
-        kind=check.kind,
-        query=check.query,
-        direction=check.direction,
-        margin=check.margin,
-        maximum=check.maximum,
-        minimum=check.minimum,
-        min_samples=check.min_samples,
-    )
-
-
-def release_view(row: ReleaseRow) -> ReleaseView:
-    """A release with its history."""
-    release = row.release
-    return ReleaseView(
-        id=release.id,
-        number=row.number,
-        image=release.image,
-        digest=release.digest,
-        replicas=release.replicas,
-        created=timestamp(row.created),
-        good_at=optional_timestamp(row.good_at),
-        quarantined_at=optional_timestamp(row.quarantined_at),
-    )
-
-
-def instances_view(instances: Sequence[Instance], routed: RouterState) -> InstancesView:
-    """The world as just read."""
-    traffic = routed.traffic
+def instances_view(instances: Sequence[Instance], router: RouterState) -> InstancesView:
+    """The view of instances that were just read from the platform and the proxy."""
+    traffic = router.traffic
     return InstancesView(
-        instances=[_instance(instance, routed) for instance in instances],
-        traffic=traffic and TrafficView(**asdict(traffic)),
+        instances=[_instance(instance, router) for instance in instances],
+        traffic=traffic and TrafficView.model_validate(traffic),
         problem=None,
     )
 
 
-def _instance(instance: Instance, routed: RouterState) -> InstanceView:
-    is_member = any(other.instance == instance.id for other in routed.members)
+def _instance(instance: Instance, router: RouterState) -> InstanceView:
+    is_member = any(other.instance == instance.id for other in router.members)
     return InstanceView(
         id=instance.id,
         release=instance.release,
@@ -214,6 +169,6 @@ def _instance(instance: Instance, routed: RouterState) -> InstanceView:
         restarts=instance.restarts,
         detail=instance.detail,
         routed=is_member,
-        draining=instance.id in routed.draining,
-        in_flight=routed.busy.get(instance.id) if is_member else routed.draining.get(instance.id),
+        draining=instance.id in router.draining,
+        in_flight=router.busy.get(instance.id) if is_member else router.draining.get(instance.id),
     )
