@@ -36,9 +36,14 @@ class Client implements Serializable {
         return requireBody(request('GET', '/v1/rollouts/' + id, null, ''))
     }
 
-    List events(String id, int after, boolean wait) {
-        String path = '/v1/rollouts/' + id + '/events?after=' + after + (wait ? '&wait=' + WAIT_SECONDS : '')
-        return requireBody(request('GET', path, null, '')).events
+    List events(String id, int after) {
+        return requireBody(request('GET', '/v1/rollouts/' + id + '/events?after=' + after, null, '')).events
+    }
+
+    /** Waits for `events` after a number; `reached`: the rollout has come as far as the `verdict`, `approval` or `end`. */
+    Map poll(String id, int after, String until) {
+        String query = '/events?after=' + after + '&wait=' + WAIT_SECONDS + '&until=' + until
+        return requireBody(request('GET', '/v1/rollouts/' + id + query, null, ''))
     }
 
     /** The rollout's report; empty when it is unavailable, because a missing report must not fail the build. */

@@ -24,7 +24,7 @@ class Deploy implements Serializable {
         session.script.env.TIDEGATE_ROLLOUT = rollout.id
         session.script.echo("Rollout ${rollout.id} of ${rollout.service} to ${rollout.new}: ${session.client.link(rollout)}")
         return session.handlingAbort(rollout.id) {
-            session.follower.follow(rollout.id, until, null)
+            session.follower.follow(rollout.id, until)
         }
     }
 

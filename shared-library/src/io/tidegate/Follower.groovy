@@ -15,25 +15,30 @@ class Follower implements Serializable {
 
     /** Marks the events so far as printed: an earlier stage of the build has printed them. */
     void skipPast(String id) {
-        List events = client.events(id, printed, false)
+        List events = client.events(id, printed)
         while (!events.isEmpty()) {
             printed = events[events.size() - 1].number
-            events = client.events(id, printed, false)
+            events = client.events(id, printed)
         }
     }
 
-    /**
-     * Follows to the `verdict`, the `approval` or the `end` and returns the rollout. A rollout that rolls back is followed to
-     * its end. The approval `given` by this build does not stop it.
-     */
-    Map follow(String id, String until, Map given) {
-        Map rollout = client.rollout(id)
-        while (!Rollouts.reached(rollout, until, given)) {
-            printEvents(client.events(id, printed, true))
-            rollout = client.rollout(id)
+    /** Follows until the service reports that the `verdict`, the `approval` or the `end` is reached; returns the rollout. */
+    Map follow(String id, String until) {
+        boolean reached = false
+        while (!reached) {
+            Map page = client.poll(id, printed, until)
+            printEvents(page.events)
+            reached = page.reached
         }
-        printEvents(client.events(id, printed, false)) // events since the last poll
-        return rollout
+        return client.rollout(id)
+    }
+
+    /** Follows until somebody decides on this approval, then to the next approval or the end. */
+    Map followPast(String id, Map approval) {
+        while (Rollouts.unchanged(approval, client.rollout(id).approval)) {
+            printEvents(client.poll(id, printed, 'end').events)
+        }
+        return follow(id, 'approval')
     }
 
     /** Follows until the verdict is newer than that of `before`, until the end, or for `seconds`. */
@@ -41,14 +46,14 @@ class Follower implements Serializable {
         long end = new Date().getTime() + seconds * 1000L
         String old = before.verdict == null ? '' : before.verdict.at
         Map rollout = client.rollout(id)
-        while (!Rollouts.reached(rollout, 'end', null) && new Date().getTime() < end) {
+        while (!Rollouts.finished(rollout) && new Date().getTime() < end) {
             if (rollout.verdict != null && rollout.verdict.at != old) {
                 break
             }
-            printEvents(client.events(id, printed, true))
+            printEvents(client.poll(id, printed, 'end').events)
             rollout = client.rollout(id)
         }
-        printEvents(client.events(id, printed, false))
+        printEvents(client.events(id, printed))
         return rollout
     }
 

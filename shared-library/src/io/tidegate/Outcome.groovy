@@ -74,7 +74,7 @@ class Outcome implements Serializable {
     }
 
     private Map succeed(Map rollout) {
-        Map decisions = decisions(client.events(rollout.id, 0, false))
+        Map decisions = decisions(client.events(rollout.id, 0))
         String text = "${rollout.service}: ${rollout.new} is live"
         if (decisions.accepted.isEmpty()) {
             script.echo(text)

@@ -22,7 +22,7 @@ class Pipeline implements Serializable {
     private Map verify(String id) {
         new Verify(session).verify(id)
         return session.handlingAbort(id) {
-            session.follower.follow(id, 'approval', null)
+            session.follower.follow(id, 'approval')
         }
     }
 }

@@ -25,7 +25,7 @@ class Promote implements Serializable {
         String id = session.options.rollout
         Map rollout = session.client.withToken {
             session.follower.skipPast(id)
-            session.handlingAbort(id) { session.follower.follow(id, 'approval', null) }
+            session.handlingAbort(id) { session.follower.follow(id, 'approval') }
         }
         return promoteAll(rollout)
     }
@@ -68,11 +68,12 @@ class Promote implements Serializable {
                 if (!decidedElsewhere(response)) {
                     session.client.requireBody(response)
                 }
+                session.handlingAbort(rollout.id) { session.follower.follow(rollout.id, 'approval') }
             } else {
                 String link = session.client.link(rollout)
                 session.script.echo("Waiting for the ${rollout.approval.kind} of a person outside Jenkins: ${link}")
+                session.handlingAbort(rollout.id) { session.follower.followPast(rollout.id, rollout.approval) }
             }
-            session.handlingAbort(rollout.id) { session.follower.follow(rollout.id, 'approval', rollout.approval) }
         }
     }
 
@@ -102,12 +103,12 @@ class Promote implements Serializable {
             session.script.echo(Rollouts.waiting(now)
                 ? 'The rollout changed while the gate was open'
                 : 'The approval was decided outside Jenkins')
-            return session.follower.follow(now.id, 'approval', null)
+            return session.follower.follow(now.id, 'approval')
         }
         session.script.echo("Approved by ${answer.approver}${answer.reason ? ': ' + answer.reason : ''}")
         Map response = promote(shown.approval.binding, now, answer.approver, answer.reason ?: session.reason())
         if (response.status < 300) {
-            return session.follower.follow(now.id, 'approval', now.approval)
+            return session.follower.follow(now.id, 'approval')
         }
         refusals++
         if (!decidedElsewhere(response) && (response.body.code != 'may-not-approve' || refusals >= MAX_REFUSALS)) {
@@ -115,7 +116,7 @@ class Promote implements Serializable {
         }
         // the gate opens again: for another person, or with what has changed
         session.script.echo(Messages.refusal(response, session.client.server))
-        return session.follower.follow(now.id, 'approval', null)
+        return session.follower.follow(now.id, 'approval')
     }
 
     /** The input ended without an approval: it timed out, was rejected, or the service closed it. */
@@ -126,7 +127,7 @@ class Promote implements Serializable {
         boolean waits = Rollouts.waiting(now) && now.approval.step == shown.approval.step
         if (Rollouts.unsuccessful(now) || (timedOut && !waits)) {
             session.script.echo('The approval was decided outside Jenkins')
-            return session.follower.follow(now.id, 'approval', null)
+            return session.follower.follow(now.id, 'approval')
         }
         if (!waits || (!timedOut && session.options.onAbort == 'detach')) {
             throw thrown // the build was aborted while the gate was open
@@ -146,7 +147,7 @@ class Promote implements Serializable {
             session.client.requireBody(response)
         }
         session.script.echo("Rolling back ${rollout.new}: ${cause}")
-        return session.follower.follow(rollout.id, 'end', null)
+        return session.follower.follow(rollout.id, 'end')
     }
 
     // -- both ---------------------------------------------------------------------------------------------------------

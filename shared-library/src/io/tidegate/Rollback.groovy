@@ -23,7 +23,7 @@ class Rollback implements Serializable {
         if (!['illegal-move', 'key-reused'].contains(response.body.code)) {
             session.client.requireBody(response)
         }
-        Map rollout = session.follower.follow(id, 'end', null)
+        Map rollout = session.follower.follow(id, 'end')
         if (rollout.phase == 'succeeded') {
             session.script.error(Messages.refusal(response, session.client.server) +
                 "\n    To return to the previous release: tidegateRollback service: '${rollout.service}'")
@@ -35,8 +35,8 @@ class Rollback implements Serializable {
         Map body = session.signalBody(session.reason(), session.person())
         Map response = session.client.post(Keys.servicePath(service) + '/rollback', body, session.key('/rollback'))
         Map started = session.client.requireBody(response)
-        Map rollout = session.follower.follow(started.id, 'end', null)
-        boolean requested = Rollouts.hasEvent(session.client.events(started.id, 0, false), 'rollback_requested')
+        Map rollout = session.follower.follow(started.id, 'end')
+        boolean requested = Rollouts.hasEvent(session.client.events(started.id, 0), 'rollback_requested')
         return session.outcome.reportRollback(rollout, requested)
     }
 }

@@ -22,23 +22,6 @@ class Rollouts implements Serializable {
         return rollout.approval != null
     }
 
-    /** Whether to stop following: at the `verdict`, the `approval` or the `end`. The approval `given` does not count. */
-    @NonCPS
-    static boolean reached(Map rollout, String until, Map given) {
-        if (finished(rollout)) {
-            return true
-        }
-        if (rollout.phase == 'rolling_back' || until == 'end') {
-            return false // the stage has failed, and how the rollback ends matters
-        }
-        if (waiting(rollout)) {
-            return !unchanged(given, rollout.approval)
-        }
-        Map verdict = rollout.verdict
-        boolean counts = verdict != null && (verdict.final || verdict.outcome == 'FAIL')
-        return until == 'verdict' && (rollout.cursor > 0 || counts)
-    }
-
     /** Whether it is still the same approval, and nobody has approved since. */
     @NonCPS
     static boolean unchanged(Map before, Map now) {

@@ -41,6 +41,6 @@ class Verify implements Serializable {
     private Map awaitVerdict(String id, Map before) {
         Map rollout = session.follower.followToVerdict(id, before, session.options.wait)
         boolean failed = rollout.verdict != null && rollout.verdict.outcome == 'FAIL'
-        return failed ? session.follower.follow(id, 'approval', null) : rollout
+        return failed ? session.follower.follow(id, 'approval') : rollout
     }
 }

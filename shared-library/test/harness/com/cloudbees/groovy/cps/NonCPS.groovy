@@ -5,7 +5,7 @@ import java.lang.annotation.Retention
 import java.lang.annotation.RetentionPolicy
 import java.lang.annotation.Target
 
-/** Stands for the annotation of Jenkins. */
+/** Replaces the annotation of Jenkins. */
 @Retention(RetentionPolicy.RUNTIME)
 @Target([ElementType.METHOD, ElementType.CONSTRUCTOR])
 @interface NonCPS {

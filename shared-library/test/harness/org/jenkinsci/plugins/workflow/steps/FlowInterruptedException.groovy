@@ -1,6 +1,6 @@
 package org.jenkinsci.plugins.workflow.steps
 
-/** Stands for the exception of Jenkins: an abort, a timeout, or a rejected input. */
+/** Replaces the exception of Jenkins: an abort, a timeout, or a rejected input. */
 class FlowInterruptedException extends Exception {
     private static final long serialVersionUID = 1L
 
