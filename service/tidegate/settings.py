@@ -1,6 +1,7 @@
-"""The server's settings: a TOML file, overridden by environment variables. All mistakes are told at once.
+"""The server's settings: a TOML file, overridden by environment variables. All mistakes are reported together.
 
-`TIDEGATE_DATABASE=…`, `TIDEGATE_ENGINE__LEASE_SECONDS=…`: the name in capitals, `__` between levels.
+The environment variables are the names in capitals, with `__` between levels: `TIDEGATE_DATABASE=…`,
+`TIDEGATE_ENGINE__LEASE_SECONDS=…`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ PASSWORD_PATTERN = re.compile(r"(://[^\s/:@]*:)[^\s/]+@")
 
 
 class SettingsSection(BaseModel):
-    """Settings whose unknown names are mistakes."""
+    """A section of the settings that rejects unknown names."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -32,105 +33,125 @@ class SettingsSection(BaseModel):
 class EngineSettings(SettingsSection):
     """How rollouts are driven."""
 
-    lease_seconds: float = Field(default=15.0, ge=1.0, le=300.0, description="How long a vanished engine's rollouts wait.")
-    threads: int = Field(default=4, ge=1, le=64, description="Rollouts that are driven at the same time.")
-    poll_seconds: float = Field(default=0.5, gt=0.0, le=5.0, description="Between two looks for due rollouts.")
+    lease_seconds: float = Field(
+        default=15.0,
+        ge=1.0,
+        le=300.0,
+        description="Lease duration: how long before another engine takes over from one that has died.",
+    )
+    threads: int = Field(default=4, ge=1, le=64, description="Rollouts driven concurrently.")
+    poll_seconds: float = Field(default=0.5, gt=0.0, le=5.0, description="Interval between queries for due rollouts.")
     metrics_listen: str = Field(
         default="",
         pattern=r"^([^:\s]+:\d{1,5})?$",
-        description="Address and port of the metrics of `tidegate engine`; empty: none.",
+        description="Address and port for the metrics of `tidegate engine`; empty disables them.",
     )
     drift_interval_seconds: float = Field(
-        default=5.0, ge=0.1, le=3600.0, description="Between two looks at a service that has no live rollout."
+        default=5.0, ge=0.1, le=3600.0, description="Interval between drift checks of a service without a live rollout."
     )
 
 
 class WebSettings(SettingsSection):
     """How the API is served."""
 
-    threads: int = Field(default=32, ge=4, le=256, description="Requests that are answered at the same time.")
-    max_body_bytes: int = Field(default=1_048_576, ge=1024, description="The longest request.")
-    certificate: Path | None = Field(default=None, description="Serve TLS with this chain, a PEM file; needs `key`.")
-    key: Path | None = Field(default=None, description="The certificate's key, a PEM file.")
-    metrics_need_token: bool = Field(default=False, description="Whether `/metrics` is behind a token, too.")
+    threads: int = Field(default=32, ge=4, le=256, description="Requests served concurrently.")
+    max_body_bytes: int = Field(default=1_048_576, ge=1024, description="Maximum size of a request body.")
+    certificate: Path | None = Field(
+        default=None, description="Serve TLS with this certificate chain, a PEM file; requires `key`."
+    )
+    key: Path | None = Field(default=None, description="The private key of the certificate, a PEM file.")
+    metrics_need_token: bool = Field(default=False, description="Whether `/metrics` requires a token.")
     engine_within_seconds: float = Field(
-        default=0.0, ge=0.0, le=86_400.0, description="Ready only while an engine was heard in this time; 0: no matter."
+        default=0.0,
+        ge=0.0,
+        le=86_400.0,
+        description="Report not ready unless an engine sent a heartbeat within this time; 0 disables the check.",
     )
     trusted_proxies: list[IPvAnyNetwork] = Field(
-        default=[], description="Networks of proxies whose `X-Forwarded-For` is believed."
+        default=[], description="Networks of proxies whose `X-Forwarded-For` is trusted."
     )
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
         if (self.certificate is None) != (self.key is None):
-            raise ValueError("certificate and key are needed together, to serve TLS; or neither")
+            raise ValueError("set certificate and key together to serve TLS, or neither")
         return self
 
 
 class LogSettings(SettingsSection):
-    """What is logged, to standard error."""
+    """The log, on standard error."""
 
-    level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="The least that is told.")
-    format: Literal["json", "console"] = Field(default="json", description="For programs, or for people.")
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="The lowest level that is logged."
+    )
+    format: Literal["json", "console"] = Field(
+        default="json", description="JSON lines for programs, or text for a terminal."
+    )
 
 
 class RetentionSettings(SettingsSection):
-    """How long what is finished is kept; for ever, if nothing is said. What serves and what is live is never pruned."""
+    """How long finished data is kept; for ever by default. Live releases and live rollouts are never deleted."""
 
-    samples: str = Field(default="", description="What was measured: 30d.")
-    rollouts: str = Field(default="", description="Rollouts with their stories, and releases that none tells of: 90d.")
+    samples: str = Field(default="", description="Retention of the measurements of finished rollouts, e.g. 30d.")
+    rollouts: str = Field(
+        default="", description="Retention of finished rollouts, their events, and unreferenced releases, e.g. 90d."
+    )
 
     @field_validator("samples", "rollouts")
     @classmethod
-    def _age(cls, found: str) -> str:
-        if found and units.parse_duration(found) < MIN_RETENTION_SECONDS:
-            raise ValueError("at least 1d, or nothing to keep it for ever")
-        return found
+    def _age(cls, age: str) -> str:
+        if age and units.parse_duration(age) < MIN_RETENTION_SECONDS:
+            raise ValueError("at least 1d, or empty to keep the data for ever")
+        return age
 
     def ages(self) -> tuple[float | None, float | None]:
-        """Of samples and of rollouts, in seconds. A rollout takes its samples with it."""
-        samples, rollouts = (units.parse_duration(each) if each else None for each in (self.samples, self.rollouts))
+        """The retention of samples and of rollouts in seconds; None: for ever. Deleting a rollout deletes its samples."""
+        samples, rollouts = (units.parse_duration(age) if age else None for age in (self.samples, self.rollouts))
         return samples, rollouts
 
 
 class DriverSettings(BaseModel):
-    """A driver by its name, with options that the driver itself checks."""
+    """A driver's name and its options, which the driver validates."""
 
     model_config = ConfigDict(extra="allow")
-    driver: str = Field(description="Its name in the registry.")
+    driver: str = Field(description="Name of the driver.")
 
     @property
     def options(self) -> dict[str, Any]:
-        """Everything but the name."""
+        """The options of the driver: everything except its name."""
         return dict(self.model_extra or {})
 
 
 class RouterSettings(DriverSettings):
-    """A router may be left unnamed; then it is one that is installed."""
+    """A router driver; without a name, an installed proxy is detected."""
 
-    driver: str = Field(default="", description="Its name in the registry; without one, `directory` is the only option.")
+    driver: str = Field(
+        default="", description="Name of the driver; empty: an installed proxy, and `directory` is the only option."
+    )
 
 
 class HostAccessSettings(SettingsSection):
-    """What Compose files may ask for that reaches beyond their containers; what is not said is refused."""
+    """The host access that Compose files may request; everything else is refused."""
 
-    host_mounts: list[str] = Field(default=[], description="Folders of the hosts that may be mounted, globs; all in them.")
+    host_mounts: list[str] = Field(
+        default=[], description="Host folders that may be mounted, with everything below them; globs."
+    )
     capabilities: list[str] = Field(default=[], description="Capabilities that `cap_add` may add.")
-    security_options: list[str] = Field(default=[], description="What `security_opt` may say; globs.")
-    devices: bool = Field(default=False, description="Whether `devices` may be given.")
+    security_options: list[str] = Field(default=[], description="Values allowed in `security_opt`; globs.")
+    devices: bool = Field(default=False, description="Whether `devices` is allowed.")
     host_network: bool = Field(default=False, description="Whether hooks may use the host's network.")
 
     @field_validator("host_mounts")
     @classmethod
-    def _absolute(cls, found: list[str]) -> list[str]:
-        wrong = [each for each in found if not each.startswith("/") or ".." in each.split("/")]
+    def _absolute(cls, folders: list[str]) -> list[str]:
+        wrong = [folder for folder in folders if not folder.startswith("/") or ".." in folder.split("/")]
         if wrong:
-            raise ValueError(f"absolute paths without .. are needed; found: {', '.join(wrong)}")
-        return found
+            raise ValueError(f"absolute paths without .. are required; found: {', '.join(wrong)}")
+        return folders
 
     @property
     def host_access(self) -> HostAccess:
-        """For the core."""
+        """The same as the core's value."""
         return HostAccess(
             tuple(self.host_mounts),
             tuple(self.capabilities),
@@ -141,49 +162,57 @@ class HostAccessSettings(SettingsSection):
 
 
 class EnvironmentSettings(SettingsSection):
-    """A named place to run services."""
+    """An environment in which services run."""
 
-    platform: DriverSettings = Field(description="Runs instances: docker.")
+    platform: DriverSettings = Field(description="The platform that runs instances: docker.")
     router: RouterSettings = Field(
         default=RouterSettings(),
-        description="Sends traffic to them: haproxy, nginx or envoy; without a driver what is installed.",
+        description="The proxy: haproxy, nginx or envoy; without a driver, an installed one.",
     )
-    metrics: DriverSettings | None = Field(default=None, description="Answers the checks: prometheus.")
-    ci: DriverSettings | None = Field(default=None, description="Told of what its builds asked for: jenkins.")
+    metrics: DriverSettings | None = Field(default=None, description="The metrics source of the checks: prometheus.")
+    ci: DriverSettings | None = Field(
+        default=None, description="The CI that gets the events of the rollouts of its builds: jenkins."
+    )
     allow: HostAccessSettings | None = Field(
-        default=None, description="What Compose files may ask of hosts; else everything."
+        default=None, description="Host access allowed to Compose files; without it, everything is allowed."
     )
     roles: dict[str, list[str]] = Field(
-        default={}, description="Who may approve: names of persons and of tokens, by role; a service says which it takes."
+        default={},
+        description="Approvers by role: names of people and of tokens. A service's `approval.roles` selects roles.",
     )
 
 
 class Settings(BaseSettings):
-    """All of it."""
+    """All settings."""
 
     model_config = SettingsConfigDict(extra="forbid", env_prefix=ENVIRONMENT_PREFIX, env_nested_delimiter="__")
 
-    database: str = Field(default="sqlite:////var/lib/tidegate/tidegate.db", description="Where rollouts are recorded.")
+    database: str = Field(
+        default="sqlite:////var/lib/tidegate/tidegate.db",
+        description="The database URL: sqlite:///PATH or postgresql://USER@HOST/NAME.",
+    )
     database_password_file: Path | None = Field(
-        default=None, description="A file with PostgreSQL's password; read anew for each connection."
+        default=None, description="File with the PostgreSQL password; read again for each connection."
     )
     listen: str = Field(default="127.0.0.1:7070", pattern=r"^[^:\s]+:\d{1,5}$", description="Address and port of the API.")
     address: str = Field(
-        default="", pattern=r"^(https?://[!-~]+)?$", description="Where people reach this server, for links; else `listen`."
+        default="",
+        pattern=r"^(https?://[!-~]+)?$",
+        description="Public URL of this server, used in links; default: `listen`.",
     )
     engine: EngineSettings = EngineSettings()
     web: WebSettings = WebSettings()
     log: LogSettings = LogSettings()
     retention: RetentionSettings = RetentionSettings()
-    environments: dict[str, EnvironmentSettings] = Field(default={}, description="By name.")
+    environments: dict[str, EnvironmentSettings] = Field(default={}, description="The environments, by name.")
 
     @field_validator("environments")
     @classmethod
-    def _named(cls, found: dict[str, EnvironmentSettings]) -> dict[str, EnvironmentSettings]:
-        wrong = [name for name in found if not name.replace("-", "").isalnum() or name != name.lower()]
+    def _named(cls, environments: dict[str, EnvironmentSettings]) -> dict[str, EnvironmentSettings]:
+        wrong = [name for name in environments if not name.replace("-", "").isalnum() or name != name.lower()]
         if wrong:
-            raise ValueError(f"names are a-z, 0-9 and -; found: {', '.join(wrong)}")
-        return found
+            raise ValueError(f"names may contain a-z, 0-9 and -; found: {', '.join(wrong)}")
+        return environments
 
     @classmethod
     def settings_customise_sources(
@@ -194,14 +223,14 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """What `load` gives alone: it has read the environment that it was handed, and no other."""
+        """Only the arguments: `load` has already merged the environment variables that it was given."""
         return (init_settings,)
 
 
 def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
-    """The settings of the file, or the defaults without one, with what the environment overrides.
+    """The settings of the file, or the defaults without one, overridden by environment variables.
 
-    Raises `InvalidSettings` with every mistake.
+    Raises `InvalidSettings` with all mistakes.
     """
     result = _read_file(path) if path is not None else {}
     try:
@@ -211,21 +240,21 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
 
 
 def to_problems(error: ValidationError, path: str = "") -> list[Problem]:
-    """Pydantic's mistakes as ours."""
+    """Pydantic's errors as problems, with `path` before each location."""
     result = []
-    for each in error.errors():
-        place = ".".join([path] * bool(path) + [str(part) for part in each["loc"]])
-        value = "" if each["type"] in ("missing", "extra_forbidden") else f"; found {_format_value(each['input'])}"
-        message = "unknown setting" if each["type"] == "extra_forbidden" else each["msg"]
+    for detail in error.errors():
+        place = ".".join([path] * bool(path) + [str(part) for part in detail["loc"]])
+        value = "" if detail["type"] in ("missing", "extra_forbidden") else f"; found {_format_value(detail['input'])}"
+        message = "unknown setting" if detail["type"] == "extra_forbidden" else detail["msg"]
         result.append(Problem(place, f"{message}{value}"))
     return result
 
 
-def _format_value(found: object) -> str:
-    """A value; of a table only its names, and an address without its password."""
-    if isinstance(found, dict):
-        return f"a table of {', '.join(map(str, found)) or 'nothing'}"
-    return PASSWORD_PATTERN.sub(r"\1…@", repr(found))
+def _format_value(value: object) -> str:
+    """A value for a message: only the keys of a table, and a URL without its password."""
+    if isinstance(value, dict):
+        return f"a table of {', '.join(map(str, value)) or 'nothing'}"
+    return PASSWORD_PATTERN.sub(r"\1…@", repr(value))
 
 
 def _read_file(path: Path) -> dict[str, Any]:
@@ -234,11 +263,11 @@ def _read_file(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise InvalidSettings([Problem(str(path), f"cannot be read: {error.strerror}")]) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidSettings([Problem(str(path), f"is not TOML: {error}")]) from error
+        raise InvalidSettings([Problem(str(path), f"is not valid TOML: {error}")]) from error
 
 
 def _environment_overrides(environ: Mapping[str, str]) -> dict[str, Any]:
-    """What the environment says, read by pydantic-settings' own rules."""
+    """The settings in environment variables, parsed by the rules of pydantic-settings."""
     names = {
         name.lower(): value
         for name, value in environ.items()
@@ -251,7 +280,7 @@ def _environment_overrides(environ: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """`over` laid on `base`, level by level."""
+    """`base` with the values of `over`, merged level by level."""
     both = dict(base)
     for key, value in over.items():
         mine = both.get(key)

@@ -178,7 +178,7 @@ def test_stop_first_needs_more_than_one_batch(api: RunningApi) -> None:
     api.save(rollout["id"], Phase.RUNNING, Phase.SUCCEEDED)
     refused = scale(api, 2)
     assert refused.status_code == 422
-    assert "would stop all at once" in refused.json()["detail"]
+    assert "would stop all instances at once" in refused.json()["detail"]
     assert scale(api, 3).status_code == 202
 
 

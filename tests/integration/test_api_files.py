@@ -99,8 +99,8 @@ def test_secrets_are_in_no_answer_and_in_no_log(api: RunningApi, tmp_path: Path,
 @pytest.mark.parametrize(
     ("files", "pointer", "said"),
     [
-        ({"../app.env": "x"}, "/files/..~1app.env/[key]", "relative name"),
-        ({"/app.env": "x"}, "/files/~1app.env/[key]", "relative name"),
+        ({"../app.env": "x"}, "/files/..~1app.env/[key]", "relative path"),
+        ({"/app.env": "x"}, "/files/~1app.env/[key]", "relative path"),
         ({"./app.env": "x"}, "/files/.~1app.env/[key]", "write it as app.env"),
         ({"a": {"base64": "?"}}, "/files/a/FileBytes/base64", "must be base64"),
         ({"a": 5}, "/files/a/str", "valid string"),
@@ -118,7 +118,7 @@ def test_files_that_are_too_large_or_missing(api: RunningApi) -> None:
     sent = {**BODY, "files": {"app.env": "A=1", "secrets/db.txt": "x" * (MAX_FILE_BYTES + 1)}}
     told = {each["path"]: each["detail"] for each in api.call("PUT", SHOP, sent).json()["errors"]}
     assert "allowed are 524288" in told["secrets.db.file"]
-    assert "the file keys.p12 is needed" in told["configs.keys.file"]
+    assert "the file keys.p12 is required" in told["configs.keys.file"]
 
 
 def test_files_without_a_compose_file(api: RunningApi) -> None:

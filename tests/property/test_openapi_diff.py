@@ -189,7 +189,7 @@ def data_place(schema: Schema, draw: st.DrawFn) -> Schema:
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
-@given(pairs(), SCHEMAS, SCHEMAS, st.lists(VALUES, min_size=20, max_size=20), st.sampled_from(["request", "answer"]))
+@given(pairs(), SCHEMAS, SCHEMAS, st.lists(VALUES, min_size=20, max_size=20), st.sampled_from(["request", "response"]))
 def test_what_is_called_good_is_good(
     pair: tuple[Schema, Schema], a: Schema, b: Schema, values: list[object], use: str
 ) -> None:

@@ -77,10 +77,10 @@ def test_waiting_is_bounded() -> None:
         ({"preview": {"listen": "x"}}, "preview.listen", "8001"),
         ({"preview": {"header": "X-Preview: a b"}}, "preview.header", "letters, digits"),
         ({"preview": {"header": 'X": {'}}, "preview.header", "letters, digits"),
-        ({"preview": {"listen": 8002, "bake": "10s"}}, "preview.bake", "watches nothing"),
+        ({"preview": {"listen": 8002, "bake": "10s"}}, "preview.bake", "has no effect"),
         ({"preview": {"header": "X: y", "listne": 8002}}, "preview.listne", "did you mean listen"),
-        ({"keep_old": "1m"}, "keep_old", "blue_green only"),
-        ({"weights": ["50%", "10%"]}, "weights", "do not fall"),
+        ({"keep_old": "1m"}, "keep_old", "only to strategy blue_green"),
+        ({"weights": ["50%", "10%"]}, "weights", "non-decreasing shares"),
         ({"weights": ["100%"]}, "weights", "between 0% and 100%"),
         ({"weights": ["1%", "2%", "3%", "4%"]}, "weights", "4 batches"),
         ({"group": "perhaps"}, "group", "true or false"),
@@ -110,5 +110,5 @@ def test_all_mistakes_at_once() -> None:
 
 
 def test_a_probe_needs_an_address() -> None:
-    with pytest.raises(InvalidSpec, match="where it is asked"):
+    with pytest.raises(InvalidSpec, match="the URL to probe"):
         parsed(listen=None, probe={"path": "/"})

@@ -133,16 +133,16 @@ def test_variables_and_their_defaults() -> None:
 
 TOLD: dict[str, dict[str, str]] = {
     "development": {
-        "build": "build the image before",
+        "build": "build the image first",
         "container_name": "Tidegate names its containers",
-        "depends_on.migrate.condition": "the hook x-tidegate pre_deploy",
+        "depends_on.migrate.condition": "use the x-tidegate hook pre_deploy",
         "expose": "is required",
         "image": "is required",
         "links": "networks",
-        "network_mode": "settings name the network",
-        "pid": "opens the host",
+        "network_mode": "settings of the environment define the proxy's network",
+        "pid": "access to the host",
         "ports": "x-tidegate.listen",
-        "privileged": "opens the host",
+        "privileged": "access to the host",
         "restart": "found 'no'; allowed: always or unless-stopped",
         "scale": "deploy.replicas",
         "volumes[0].source": "do not have the Compose file's folder",
@@ -150,15 +150,15 @@ TOLD: dict[str, dict[str, str]] = {
         "volumes[2]": "no volume node_modules in the file's top-level volumes",
     },
     "swarm": {
-        "configs.stored.external": "keeps no store of its own",
-        "secrets.stored.external": "keeps no store of its own",
+        "configs.stored.external": "has no secret store",
+        "secrets.stored.external": "has no secret store",
         "deploy.endpoint_mode": "the proxy balances",
         "deploy.labels": "the service's labels",
         "deploy.mode": "found 'global'; allowed: replicated",
         "deploy.placement": "spread over the hosts",
-        "deploy.resources.reservations.cpus": "reserves none",
+        "deploy.resources.reservations.cpus": "cannot reserve CPUs",
         "deploy.resources.reservations.devices": "not offered",
-        "deploy.restart_policy": "settings say it",
+        "deploy.restart_policy": "settings of the environment define it",
         "deploy.rollback_config": "one switch of the proxy",
     },
     "mistakes": {
@@ -183,7 +183,7 @@ TOLD: dict[str, dict[str, str]] = {
         "volumes[1]": "found 'data:data'",
         "volumes[2]": "found 7",
         "volumes[3].source": "an absolute path",
-        "volumes[4].type": "cluster is Swarm's",
+        "volumes[4].type": "cluster is not supported: only for Swarm",
         "x-tidegat": "did you mean x-tidegate?",
     },
     "includes": {
@@ -196,14 +196,14 @@ TOLD: dict[str, dict[str, str]] = {
         "read_only": "/conf must be in a folder",
         "secrets[4].target": "found '../key'",
         "secrets[5].target": "not below /proc",
-        "secrets[6]": "two files /run/secrets/one",
+        "secrets[6]": "duplicate target /run/secrets/one",
         "volumes": "/cache/key would be hidden by the mount at /cache",
     },
     "outside": {
         "secrets.one.file": "found '/run/one'",
         "secrets.two.file": "found '../two'",
         "secrets.three": "one of file, environment is required",
-        **{f"env_file[{number}]": "relative name" for number in range(4)},
+        **{f"env_file[{number}]": "relative path" for number in range(4)},
     },
     "circle": {"depends_on": "shop → stock → prices → shop"},
 }
@@ -246,7 +246,7 @@ def test_a_file_that_did_not_come() -> None:
         loader.load_service(text, "web", "demo", VARIABLES)
     told = {each.path: each.message for each in refused.value.problems}
     assert set(told) == {"services.web.env_file[0]", "secrets.db_password.file"}
-    assert "the file .env is required: send it in `files`" in told["services.web.env_file[0]"]
+    assert "the file .env is required; send it in `files`" in told["services.web.env_file[0]"]
 
 
 def test_contents_are_not_in_what_is_printed() -> None:

@@ -83,7 +83,7 @@ def test_a_whole_service() -> None:
         (lambda b: b.pop("expose"), "expose", "is required"),
         (lambda b: b.update(expose=["80", "81"]), "expose", "one port"),
         (lambda b: b.update(ports=["1:2"]), "ports", "x-tidegate.listen"),
-        (lambda b: b.update(build="."), "build", "build the image before"),
+        (lambda b: b.update(build="."), "build", "build the image first"),
         (lambda b: b["deploy"].update(replicas=0), "deploy.replicas", "from 1"),
         (lambda b: b["deploy"].update(update_config={"parallelism": -1}), "deploy.update_config.parallelism", "from 0"),
         (
@@ -111,7 +111,7 @@ def test_a_whole_service() -> None:
         (
             lambda b: b.update({"x-tidegate": {"bake": "1s", "checks": [{"latency": {"quantile": 0.99}}]}}),
             "x-tidegate.checks[0].latency.quantile",
-            "all of the distribution",
+            "the whole distribution",
         ),
         (
             lambda b: b.update({"x-tidegate": {"bake": "1s", "checks": [{"latency": {"histogram": "seconds_sum"}}]}}),
@@ -121,7 +121,7 @@ def test_a_whole_service() -> None:
         (
             lambda b: b.update({"x-tidegate": {"bake": "1s", "checks": [{"memory": {"query": "sum(x)", "limit": "1M"}}]}}),
             "x-tidegate.checks[0].memory.query",
-            "a metric with matchers and nothing else",
+            "a metric with matchers only",
         ),
         (
             lambda b: b.update({"x-tidegate": {"bake": "1s", "checks": [{"memory": {}}]}}),

@@ -74,9 +74,9 @@ MERGING = [f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 10)}]}}" for n in ra
         ("\n".join(["a0: &a0 {x: 1, y: 2}", *MERGING]), "more than 20000 values with its aliases"),
         ("a: [" + "1," * 30_000 + "]", "more than 20000 values"),
         ("a: [" + "1," * 2_000 + "]", "2000 entries in one list or mapping; allowed: at most 1000"),
-        ("[" * 3_000, "too many levels"),
-        ("a: !reset []", "the tag !reset is for files that are merged with others"),
-        ("a: !override x", "send what docker compose config prints"),
+        ("[" * 3_000, "nested too deeply"),
+        ("a: !reset []", "the tag !reset is for merging files"),
+        ("a: !override x", "send the output of docker compose config"),
         ("!reset a: x", "the tag !reset"),
         ("a: !vault x", "the tag !vault is not supported"),
         ("a: !!python/object/apply:os.system [x]", "is not supported; use plain YAML"),
@@ -86,7 +86,7 @@ MERGING = [f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 10)}]}}" for n in ra
         ("? [a]\n: b", "a key must be plain text"),
         ("a: 1\n---\nb: 2", "another document"),
         ("a: \x00", "not a Compose file"),
-        ('a: "\\ud800"', "half a character"),
+        ('a: "\\ud800"', "invalid character"),
         ("a: " + "9" * 5_000, "not a Compose file"),
         ("a: [", "line 1"),
     ],
@@ -189,7 +189,7 @@ def test_a_variable_of_the_request_goes_before_the_files_own() -> None:
         ("A=1\n\nB: hunter2\n", "line 3: expected NAME=VALUE"),
         ("A='hunter2", "line 1: expected NAME=VALUE"),
         ("A=hunter2$hunter3", "line 1, A: a variable in its value is not set"),
-        ("A=hunter2${hunter3", "line 1, A: a lone $"),
+        ("A=hunter2${hunter3", "line 1, A: invalid $"),
         ("A=hunter2${X?hunter3}", "line 1, A: a variable in its value is not set"),
         ("1A=hunter2", "line 1: expected NAME=VALUE"),
     ],
@@ -220,5 +220,5 @@ def test_names_inside_the_folder(value: str, name: str) -> None:
     "value", ["", ".", "..", "../a", "a/../../b", "/a", "~/a", "a\\b", "a\nb", "a\x00", "x" * 256, 5, None]
 )
 def test_names_outside_of_it(value: object) -> None:
-    with pytest.raises(ValueError, match="relative name"):
+    with pytest.raises(ValueError, match="relative path"):
         relative_name(value)

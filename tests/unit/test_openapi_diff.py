@@ -23,13 +23,13 @@ from support.openapi_documents import (
 from tidegate.openapi_diff.diff import diff_documents
 from tidegate.openapi_diff.result import ApiChange, DiffOutcome, DiffResult, Effect, OnBreaking, conclude
 
-#: What is changed in the new document; the worst effect; a piece of its sentence.
+#: What is changed in the new document; the worst effect; a part of its message.
 RULES: list[tuple[dict[str, object], Effect, str]] = [
-    ({PATH: ABSENT}, BREAKING, "/orders/{id} is gone"),
-    ({f"{PATH}/put": ABSENT}, BREAKING, "PUT /orders/{id} is gone"),
+    ({PATH: ABSENT}, BREAKING, "/orders/{id} was removed"),
+    ({f"{PATH}/put": ABSENT}, BREAKING, "PUT /orders/{id} was removed"),
     ({"/paths/~1carts": {"get": {"responses": {}}}}, COMPATIBLE, "/carts is new"),
     ({f"{PATH}/delete": {"responses": {}}}, COMPATIBLE, "DELETE /orders/{id} is new"),
-    ({"/servers": [{"url": "https://shop/v2"}]}, BREAKING, "not served below / any more"),
+    ({"/servers": [{"url": "https://shop/v2"}]}, BREAKING, "no longer served below /"),
     # parameters
     ({f"{PATH}/get/parameters/0/required": True}, BREAKING, "query parameter limit is newly required"),
     ({f"{PATH}/get/parameters/0/schema/maximum": 50}, BREAKING, "query parameter limit: maximum was 100, is 50"),
@@ -38,10 +38,10 @@ RULES: list[tuple[dict[str, object], Effect, str]] = [
     ({f"{PATH}/get/parameters/0/schema/minimum": ABSENT}, COMPATIBLE, ""),
     ({f"{PATH}/get/parameters/0/schema/type": "string"}, BREAKING, "type was integer, is string"),
     ({f"{PATH}/get/parameters/0/schema/type": "number"}, COMPATIBLE, ""),
-    ({f"{PATH}/get/parameters/0/schema/multipleOf": 5}, BREAKING, "multipleOf was free, is 5"),
+    ({f"{PATH}/get/parameters/0/schema/multipleOf": 5}, BREAKING, "multipleOf was unrestricted, is 5"),
     ({f"{PATH}/get/parameters/0/style": "pipeDelimited"}, UNKNOWN, "its style"),
     ({f"{PATH}/get/parameters/1/name": "x-trace"}, COMPATIBLE, ""),
-    ({f"{PATH}/get/parameters/1": ABSENT}, WARNING, "header parameter X-Trace is not read any more"),
+    ({f"{PATH}/get/parameters/1": ABSENT}, WARNING, "header parameter X-Trace is no longer read"),
     *(
         (
             {f"{PATH}/put/parameters": [{"name": "v", "in": where, "required": True}]},
@@ -53,46 +53,46 @@ RULES: list[tuple[dict[str, object], Effect, str]] = [
     ({f"{PATH}/put/parameters": [{"name": "v", "in": "query"}]}, COMPATIBLE, "query parameter v is new"),
     # what is sent
     ({f"{PATH}/put/requestBody/required": True}, BREAKING, "the body is newly required"),
-    ({f"{PATH}/put/requestBody": ABSENT}, WARNING, "the body is not read any more"),
-    ({f"{PATH}/put/requestBody/content": {"text/csv": {}}}, BREAKING, "the body is not application/json any more"),
+    ({f"{PATH}/put/requestBody": ABSENT}, WARNING, "the body is no longer read"),
+    ({f"{PATH}/put/requestBody/content": {"text/csv": {}}}, BREAKING, "the body is no longer application/json"),
     ({f"{PATH}/put/requestBody/content/text~1csv": {}}, COMPATIBLE, ""),
     ({f"{DRAFT}/required": ["item", "count"]}, BREAKING, "the body: count is newly required"),
     ({f"{DRAFT}/required": []}, COMPATIBLE, ""),
     ({f"{DRAFT}/properties/size": {"type": "integer"}}, COMPATIBLE, ""),
-    ({f"{DRAFT}/properties/count": ABSENT}, WARNING, "count is not read any more"),
-    ({f"{DRAFT}/properties/count": ABSENT, f"{DRAFT}/additionalProperties": False}, BREAKING, "count is refused"),
-    ({f"{DRAFT}/additionalProperties": False}, WARNING, "not free any more"),
-    ({f"{DRAFT}/properties/colour/enum": ["red"]}, BREAKING, "colour: 'green' is not allowed any more"),
+    ({f"{DRAFT}/properties/count": ABSENT}, WARNING, "count is no longer read"),
+    ({f"{DRAFT}/properties/count": ABSENT, f"{DRAFT}/additionalProperties": False}, BREAKING, "count is rejected"),
+    ({f"{DRAFT}/additionalProperties": False}, WARNING, "additional properties are now restricted"),
+    ({f"{DRAFT}/properties/colour/enum": ["red"]}, BREAKING, "colour: 'green' is no longer allowed"),
     ({f"{DRAFT}/properties/colour/enum": ["red", "green", "blue"]}, COMPATIBLE, ""),
-    ({f"{DRAFT}/properties/count/enum": [1, 2]}, BREAKING, "only some values are allowed now"),
-    ({f"{DRAFT}/properties/colour/maxLength": 3}, BREAKING, "colour: 'green' is not allowed any more"),
+    ({f"{DRAFT}/properties/count/enum": [1, 2]}, BREAKING, "only some values are now allowed"),
+    ({f"{DRAFT}/properties/colour/maxLength": 3}, BREAKING, "colour: 'green' is no longer allowed"),
     ({f"{DRAFT}/properties/colour/pattern": "^r"}, UNKNOWN, "colour: cannot tell what the change of its pattern means"),
-    ({f"{DRAFT}/properties/count/format": "int32"}, BREAKING, "format was free, is int32"),
+    ({f"{DRAFT}/properties/count/format": "int32"}, BREAKING, "format was unrestricted, is int32"),
     ({f"{DRAFT}/properties/item/maxLength": 20}, BREAKING, "item: maxLength was 40, is 20"),
     ({f"{DRAFT}/properties/item/maxLength": 80}, COMPATIBLE, ""),
     ({f"{DRAFT}/properties/item/minLength": 2}, BREAKING, "item: minLength was 1, is 2"),
-    ({f"{DRAFT}/properties/item/pattern": "^[a-z]+$"}, BREAKING, "pattern was free, is ^[a-z]+$"),
+    ({f"{DRAFT}/properties/item/pattern": "^[a-z]+$"}, BREAKING, "pattern was unrestricted, is ^[a-z]+$"),
     ({f"{DRAFT}/properties/tags/maxItems": 3}, BREAKING, "tags: maxItems was 5, is 3"),
     ({f"{DRAFT}/properties/tags/uniqueItems": True}, BREAKING, "uniqueItems was false, is true"),
-    ({f"{DRAFT}/properties/tags/items/maxLength": 9}, BREAKING, "tags[]: maxLength was free, is 9"),
+    ({f"{DRAFT}/properties/tags/items/maxLength": 9}, BREAKING, "tags[]: maxLength was unrestricted, is 9"),
     ({f"{DRAFT}/properties/when/type": "string"}, BREAKING, "when: type was null or string, is string"),
     ({f"{DRAFT}/properties/item/not": {"const": "x"}}, UNKNOWN, "cannot tell what the change of `not` means"),
-    ({f"{DRAFT}/properties/item/$ref": "https://elsewhere/schema"}, UNKNOWN, "leads out of the document"),
-    ({f"{DRAFT}/properties/item/$ref": "#/components/schemas/None"}, UNKNOWN, "leads nowhere"),
-    ({f"{DRAFT}/properties/item/allOf": [{"$ref": f"#{DRAFT}/properties/item"}]}, UNKNOWN, "is made of itself"),
-    ({f"{DRAFT}/properties/item/type": "text"}, UNKNOWN, "a type that is not known: text"),
+    ({f"{DRAFT}/properties/item/$ref": "https://elsewhere/schema"}, UNKNOWN, "is external"),
+    ({f"{DRAFT}/properties/item/$ref": "#/components/schemas/None"}, UNKNOWN, "has no target"),
+    ({f"{DRAFT}/properties/item/allOf": [{"$ref": f"#{DRAFT}/properties/item"}]}, UNKNOWN, "includes itself"),
+    ({f"{DRAFT}/properties/item/type": "text"}, UNKNOWN, "an unknown type: text"),
     ({f"{DRAFT}/required": ["item", "count"], f"{DRAFT}/properties/count/readOnly": True}, COMPATIBLE, ""),
-    # what is answered
-    ({f"{PATH}/get/responses/200": ABSENT}, BREAKING, "answer 200 is gone"),
-    ({f"{PATH}/get/responses/404": ABSENT}, WARNING, "answer 404 is gone"),
-    ({f"{PATH}/get/responses/202": {}}, WARNING, "answer 202 is new"),
+    # responses
+    ({f"{PATH}/get/responses/200": ABSENT}, BREAKING, "response 200 was removed"),
+    ({f"{PATH}/get/responses/404": ABSENT}, WARNING, "response 404 was removed"),
+    ({f"{PATH}/get/responses/202": {}}, WARNING, "response 202 is new"),
     ({f"{PATH}/get/responses/500": {}}, COMPATIBLE, ""),
-    ({f"{PATH}/get/responses/200/content": {"text/csv": {}}}, BREAKING, "answer 200 is not application/json any more"),
-    ({f"{PATH}/get/responses/200/headers": {}}, BREAKING, "header etag is gone"),
-    ({f"{PATH}/get/responses/200/headers/ETag/required": False}, BREAKING, "header etag is not always there any more"),
-    ({f"{ORDER}/properties/note": ABSENT}, BREAKING, "answer 200: note is gone"),
-    ({f"{ORDER}/required": ["id"]}, BREAKING, "state is not always there any more"),
-    ({f"{ORDER}/properties/id": ABSENT, f"{ORDER}/required": ["state"]}, BREAKING, "id is gone"),
+    ({f"{PATH}/get/responses/200/content": {"text/csv": {}}}, BREAKING, "response 200 is no longer application/json"),
+    ({f"{PATH}/get/responses/200/headers": {}}, BREAKING, "header etag was removed"),
+    ({f"{PATH}/get/responses/200/headers/ETag/required": False}, BREAKING, "header etag is no longer always present"),
+    ({f"{ORDER}/properties/note": ABSENT}, BREAKING, "response 200: note was removed"),
+    ({f"{ORDER}/required": ["id"]}, BREAKING, "state is no longer always present"),
+    ({f"{ORDER}/properties/id": ABSENT, f"{ORDER}/required": ["state"]}, BREAKING, "id was removed"),
     ({f"{ORDER}/properties/total": {"type": "number"}}, COMPATIBLE, "total is new"),
     ({f"{ORDER}/properties/state/enum": ["open", "paid", "lost"]}, WARNING, "state: 'lost' is new"),
     ({f"{ORDER}/properties/state/enum": ["open"]}, COMPATIBLE, ""),
@@ -103,7 +103,7 @@ RULES: list[tuple[dict[str, object], Effect, str]] = [
     ({f"{ORDER}/properties/note/maxLength": 5}, COMPATIBLE, ""),
     ({f"{ORDER}/properties/parent": {"type": "string"}}, BREAKING, "parent: type was object, is string"),
     # who may
-    ({"/security": [{"token": []}]}, BREAKING, "coming without a credential is not enough any more"),
+    ({"/security": [{"token": []}]}, BREAKING, "requests without a credential are no longer accepted"),
     ({"/security": [{"token": []}, {}]}, COMPATIBLE, ""),
     ({f"{PATH}/get/callbacks": {"done": {}}}, UNKNOWN, "cannot tell what the change of `callbacks` means"),
 ]
@@ -147,7 +147,7 @@ def secured(*wanted: dict[str, list[str]], kind: str = "oauth2") -> dict[str, An
 def test_what_was_shown_must_still_be_enough(old: list[Any], new: list[Any], breaks: bool) -> None:
     result = diff_documents(secured(*old), secured(*new))
     assert {change.message for change in result} == (
-        {f"{method} /orders/{{id}}: what was shown to get in is not enough any more" for method in ("GET", "PUT")}
+        {f"{method} /orders/{{id}}: the previous credential is no longer accepted" for method in ("GET", "PUT")}
         if breaks
         else set()
     )

@@ -57,7 +57,7 @@ def test_every_mistake_at_once(tmp_path: Path) -> None:
     assert told == {"databas", "listen", "engine.threads", "environments.demo.platform"}
 
 
-@pytest.mark.parametrize(("text", "said"), [("a = [", "is not TOML"), ('x = "\udcff"', "is not TOML")])
+@pytest.mark.parametrize(("text", "said"), [("a = [", "is not valid TOML"), ('x = "\udcff"', "is not valid TOML")])
 def test_what_is_not_toml(tmp_path: Path, text: str, said: str) -> None:
     file = tmp_path / "tidegate.toml"
     file.write_bytes(text.encode(errors="surrogateescape"))

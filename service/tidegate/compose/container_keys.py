@@ -277,7 +277,7 @@ def _extra_hosts(value: object) -> tuple[str, ...]:
 
 
 def _networks(root: Reader, document: ServiceDocument) -> tuple[Network, ...]:
-    """The service's networks, in addition to the one of the settings, which Compose's `default` stands for."""
+    """The service's networks, in addition to the one of the settings, to which Compose's `default` refers."""
     networks = root.take("networks", _by_name, dict[str, object]())
     joined: list[Network] = []
     for key, value in networks.items():

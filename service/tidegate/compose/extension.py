@@ -63,7 +63,7 @@ def _shares(value: object) -> tuple[float, ...]:
     shares = tuple(parse_share(share) for share in value) if isinstance(value, list) and value else ()
     if shares and all(0 < share < 1 for share in shares) and list(shares) == sorted(shares):
         return shares
-    raise ValueError("a list of increasing shares between 0% and 100%, such as [5%, 25%]")
+    raise ValueError("a list of non-decreasing shares between 0% and 100%, such as [5%, 25%]")
 
 
 def read_compare(own: Reader) -> CompareOptions | None:

@@ -44,8 +44,8 @@ class Reader:
             self.problems.append(Problem(self.at(key), message))
 
     def take(self, key: str, read: Callable[[object], T], otherwise: T, *, secret: bool = False) -> T:
-        """The value of a key, read by `read`, which raises `ValueError` with the allowed values; `otherwise` when it is absent
-        or wrong. Messages do not contain a `secret` value."""
+        """The value of a key, read by `read`, which raises `ValueError` with the allowed values; `otherwise` when absent or
+        wrong. Messages do not contain a `secret` value."""
         self._known_keys.add(key)
         value = self.values.get(key)
         if value is None:

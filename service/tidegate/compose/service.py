@@ -17,8 +17,17 @@ from tidegate.compose.files import ComposeFiles
 from tidegate.compose.reader import Reader, boolean, format_value, image, integer, one_of
 from tidegate.compose.units import parse_duration, parse_share
 from tidegate.compose.unsupported import reject_unsupported
-from tidegate.core.approvals import Approval, Expiry
-from tidegate.core.model import FailureAction, InconclusiveAction, Order, Policy, RepairPolicy, Service, Strategy
+from tidegate.core.model import (
+    Approval,
+    Expiry,
+    FailureAction,
+    InconclusiveAction,
+    Order,
+    Policy,
+    RepairPolicy,
+    Service,
+    Strategy,
+)
 from tidegate.core.routing import Backend, Preview
 from tidegate.errors import InvalidSpec, Problem
 
@@ -119,10 +128,8 @@ def _check_consistency(root: Reader, own: Reader, update: Reader, service: Servi
     if service.order is Order.STOP_FIRST and service.strategy is Strategy.BLUE_GREEN:
         update.complain("order", "stop-first cannot be used with strategy blue_green")
     if service.strategy is Strategy.ROLLING and len(service.traffic_shares) >= batches:
-        own.complain(
-            "weights",
-            f"found {len(service.traffic_shares)}; allowed: fewer than the {batches} batches, since the last one takes all traffic",
-        )
+        count = len(service.traffic_shares)
+        own.complain("weights", f"found {count}; allowed: fewer than the {batches} batches (the last takes all traffic)")
     beyond = [str(number) for number in service.policy.approval.after if number > batches]
     if beyond:
         own.complain("approval.after", f"no batch {', '.join(beyond)}; there are {batches} batches")

@@ -180,7 +180,9 @@ def _restore_analysis(context: TickContext, rollout: Rollout) -> CanaryAnalysis:
     if analysis is None or analysis.is_preview is not is_preview:
         saved = context.store.measurements(rollout.id)
         analysis, cache.measurements = (
-            CanaryAnalysis.from_measurements(rollout, saved, _traffic_shifted_at(rollout, context.clock()), is_preview=is_preview),
+            CanaryAnalysis.from_measurements(
+                rollout, saved, _traffic_shifted_at(rollout, context.clock()), is_preview=is_preview
+            ),
             len(saved),
         )
     elif cache.interrupted:

@@ -15,6 +15,7 @@ from tidegate.core.phases import Phase
 from tidegate.core.probes import ProbeCounts, ProbeStats
 from tidegate.core.rollout_state import format_names
 from tidegate.core.routing import RouterState
+from tidegate.core.waiting import WaitingFor
 
 __all__ = [
     "EventKind",
@@ -32,6 +33,7 @@ __all__ = [
     "traffic_shifted",
     "verdict",
     "with_probes",
+    "with_wait",
 ]
 
 #: The mark `shifting` has no event: the shift that follows at once has one.
@@ -67,6 +69,11 @@ def with_probes(events: Sequence[Event], probed: ProbeStats | None) -> Sequence[
         "failures": [asdict(failure) for failure in probed.failures],
     }
     return [replace(event, data={**event.data, "probed": counts}) if "traffic" in event.data else event for event in events]
+
+
+def with_wait(event: Event, waiting: WaitingFor) -> Event:
+    """The event with what the rollout waits for after it."""
+    return replace(event, data={**event.data, "waiting_for": asdict(waiting)})
 
 
 def _probe_counts(counts: ProbeCounts) -> dict[str, object]:

@@ -12,6 +12,7 @@ from tidegate.clock import Time
 from tidegate.core.decisions import Run
 from tidegate.core.hooks import BLOCKING, COMPARE, Job, ReleaseRole, TaskRun, TaskState
 from tidegate.core.model import Event, InstanceState, ObservedState, Rollout
+from tidegate.core.waiting import WaitingFor, WaitKind
 from tidegate.engine import events
 from tidegate.engine.tick_context import TickContext
 from tidegate.errors import DocumentError
@@ -74,6 +75,14 @@ def _hook(
         return done, [events.task(done, rollout, {"log": state.log})]
     why = state.detail or f"exit status {state.status}"
     return _ended(before, rollout, f"Hook {name} failed: {why}.", state.log, now)
+
+
+def waiting_for(rollout: Rollout, run: TaskRun) -> WaitingFor:
+    """The wait for a task that runs."""
+    hook = rollout.hooks.get(run.name)
+    until = None if hook is None else run.started_at + hook.timeout_seconds
+    then = "the rollout rolls back" if run.name in BLOCKING else "the rollout continues with a warning"
+    return WaitingFor(WaitKind.HOOKS, f"Waiting for {run.name} to finish", run.started_at, until, then)
 
 
 def _ended(begun: TaskRun, rollout: Rollout, message: str, log: str, now: Time) -> tuple[TaskRun, list[Event]]:

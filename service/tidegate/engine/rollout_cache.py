@@ -46,7 +46,6 @@ class RolloutCache:
     measurements: int = 0  # saved ones that `analysis` contains
     fence: int = 0  # of the last claim
     interrupted: bool = False  # another engine held a claim since the last measurement in `analysis`
-    frozen: str = ""  # the freeze that the rollout waits for and that an event was recorded for
     proxy_restarted: bool = False  # an observation restarted the proxy; the event is still to be recorded
     repeats: dict[Hashable, tuple[int, Time]] = field(default_factory=dict)
 

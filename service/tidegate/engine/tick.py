@@ -141,7 +141,7 @@ def _carry_out(
 
 def _wait(context: TickContext, rollout: Rollout, decision: Wait) -> TickResult:
     context.cache.forget_observation()
-    context.note_frozen(rollout, decision.reason)
+    context.record_wait(rollout, decision.waiting_for)
     return TickResult(decision.reason, decision.until)
 
 
@@ -171,6 +171,8 @@ def _record(
         if rollout.phase is not before.phase:
             break
         following = _decide(context, rollout, observed, signals)
+        if isinstance(following, Wait):
+            rollout, new_events = context.with_wait(rollout, new_events, following.waiting_for)
         if not isinstance(following, Mark | Move):
             break
         decision = following
@@ -250,7 +252,8 @@ def _run(context: TickContext, rollout: Rollout, observed: ObservedState, decisi
     run, new_events = hooks.advance(context, rollout, observed, decision)
     context.cache.forget_observation()
     if new_events:
-        saved = context.save(record_task(rollout, run), new_events)
+        waiting = None if run.state.ended else hooks.waiting_for(rollout, run)
+        saved = context.save(replace(record_task(rollout, run), waiting_for=waiting), new_events)
         if run.state.ended:
             hooks.remove_containers(context, saved)
         return TickResult(run.message)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import structlog
 
@@ -16,6 +16,7 @@ from tidegate.core.phases import Phase
 from tidegate.core.records import Claim, Freeze
 from tidegate.core.rollout_state import Peer
 from tidegate.core.routing import Backend, RouterState
+from tidegate.core.waiting import WaitingFor, WaitKind
 from tidegate.engine import events
 from tidegate.engine.prober import Prober
 from tidegate.engine.rollout_cache import MAX_OBSERVATION_AGE_SECONDS, RolloutCache
@@ -72,12 +73,22 @@ class TickContext:
         freeze = self.freezes[environment]
         return freeze.message if freeze else ""
 
-    def note_frozen(self, rollout: Rollout, why: str) -> None:
-        """Once, while it is a freeze that it waits for."""
-        waits = why if why and why == self.frozen(rollout) else ""
-        if waits and self.cache.frozen != waits:
-            self.note(events.simple(EventKind.FROZEN, f"waits, since {waits}", rollout, self.clock()))
-        self.cache.frozen = waits
+    def record_wait(self, rollout: Rollout, waiting: WaitingFor) -> None:
+        """Record what the rollout waits for, if that is new. Raises `LeaseLost`."""
+        if rollout.waiting_for != waiting:
+            self.save(*self.with_wait(rollout, [], waiting))
+
+    def with_wait(
+        self, rollout: Rollout, new_events: Sequence[Event], waiting: WaitingFor
+    ) -> tuple[Rollout, list[Event]]:
+        """The rollout with this wait, and the events with it: in the data of the last one, or an event for a freeze."""
+        recorded = [*new_events]
+        before = rollout.waiting_for
+        if waiting.kind is WaitKind.FREEZE and (before is None or before.reason != waiting.reason):
+            recorded.append(events.simple(EventKind.FROZEN, f"Waiting: {waiting.reason}", rollout, self.clock()))
+        if recorded:
+            recorded[-1] = events.with_wait(recorded[-1], waiting)
+        return replace(rollout, waiting_for=waiting), recorded
 
     def note(self, *new_events: Event) -> None:
         """Record events under the fencing token. Raises `LeaseLost`."""

@@ -1,5 +1,5 @@
-"""What one release's clients may count on, held against what the next one serves: two OpenAPI documents compared. Pure.
+"""Comparison of the OpenAPI documents of two releases: finds changes that break clients of the old one. Pure.
 
-`compare` gives the changes; `values.concluded` makes one outcome of them. What cannot be decided is said to be so, and is
-never good: a reference that leads nowhere, a pattern that changed, branches that cannot be told apart.
+`diff.diff_documents` returns the changes; `result.conclude` turns them into one outcome. What cannot be decided has the
+effect `UNKNOWN` and never passes: a dangling reference, a changed pattern, branches that match no counterpart.
 """

@@ -1,4 +1,4 @@
-"""An OpenAPI document as it is read: its version, its references, its operations."""
+"""Access to an OpenAPI document: its version, references and operations."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from functools import cached_property
 from urllib.parse import unquote, urlsplit
 
 METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace", "query")
-MAX_REFERENCES = 20  # references that lead to references
+MAX_REFERENCES = 20  # in a chain
 VERSION = re.compile(r"3\.[012]\.\d+(-.+)?")
 
 
 class Undecidable(Exception):
-    """Something in a document keeps it from being compared; the message says what."""
+    """Part of a document cannot be compared; the message is the reason."""
 
 
 def escape_token(token: str) -> str:
-    """As a part of a JSON Pointer."""
+    """A token escaped for a JSON Pointer."""
     return token.replace("~", "~0").replace("/", "~1")
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A value of a document and the JSON Pointer to where it stands."""
+    """A value of a document and the JSON Pointer to it."""
 
     value: object
     pointer: str
@@ -34,13 +34,13 @@ class Node:
         return Node(value, "/".join((self.pointer, *map(escape_token, tokens))))
 
     def get(self, key: str) -> Node | None:
-        """The value of a key; None where there is none."""
+        """The value of a key; None when absent."""
         if not isinstance(self.value, Mapping) or key not in self.value:
             return None
         return self.child(key, value=self.value[key])
 
     def mapping(self, key: str) -> Mapping[str, Node]:
-        """The values below a key by name; empty where it is absent. Raises `Undecidable` for anything but an object."""
+        """The values of an object by name; empty when absent. Raises `Undecidable` when it is not an object."""
         result = self.get(key)
         if result is None:
             return {}
@@ -49,7 +49,7 @@ class Node:
         return {str(name): result.child(str(name), value=value) for name, value in result.value.items()}
 
     def sequence(self, key: str) -> Sequence[Node]:
-        """The values of a list; empty where it is absent. Raises `Undecidable` for anything but a list."""
+        """The values of a list; empty when absent. Raises `Undecidable` when it is not a list."""
         result = self.get(key)
         if result is None:
             return ()
@@ -58,39 +58,39 @@ class Node:
         return tuple(result.child(str(place), value=value) for place, value in enumerate(result.value))
 
     def flag(self, key: str) -> bool:
-        """Whether it says true."""
+        """Whether the value of a key is true."""
         return isinstance(self.value, Mapping) and self.value.get(key) is True
 
     def text(self, key: str) -> str:
-        """A text; empty where there is none."""
+        """The text of a key; empty when absent or not text."""
         result = self.value.get(key) if isinstance(self.value, Mapping) else None
         return result if isinstance(result, str) else ""
 
 
 class OpenApiDocument:
-    """A whole document. Raises `Undecidable` for what is not OpenAPI 3."""
+    """A document. Raises `Undecidable` when it is not OpenAPI 3."""
 
     def __init__(self, value: Mapping[str, object]) -> None:
         self.root = Node(value, "")
         version = self.root.text("openapi")
         if not VERSION.fullmatch(version):
-            told = version or (f"Swagger {self.root.text('swagger')}" if "swagger" in value else "no version")
-            raise Undecidable(f"only OpenAPI 3.0 to 3.2 is compared, and it says {told}")
-        self.ref_siblings = not version.startswith("3.0")  # from 3.1 on, keys beside `$ref` count
+            declared = version or (f"Swagger {self.root.text('swagger')}" if "swagger" in value else "no version")
+            raise Undecidable(f"only OpenAPI 3.0 to 3.2 is supported; the document declares {declared}")
+        self.ref_siblings = not version.startswith("3.0")  # from 3.1 on, keys next to `$ref` apply
         self.nullable = not self.ref_siblings
 
     def resolve(self, node: Node) -> Node:
-        """What a `$ref` leads to, or the node itself. Raises `Undecidable` when it leads nowhere or elsewhere."""
+        """The target of a `$ref`, or the node itself. Raises `Undecidable` for a dangling or an external reference."""
         for _ in range(MAX_REFERENCES):
             reference = node.value.get("$ref") if isinstance(node.value, Mapping) else None
             if not isinstance(reference, str):
                 return node
             node = self._target(reference)
-        raise Undecidable(f"the references at {node.pointer} do not come to an end")
+        raise Undecidable(f"the references at {node.pointer} form a loop")
 
     def _target(self, reference: str) -> Node:
         if not reference.startswith("#/"):
-            raise Undecidable(f"the reference {reference} leads out of the document")
+            raise Undecidable(f"the reference {reference} is external")
         value: object = self.root.value
         pointer = unquote(reference[1:])
         for token in pointer.split("/")[1:]:
@@ -100,18 +100,18 @@ class OpenApiDocument:
             elif isinstance(value, Sequence) and not isinstance(value, str) and token.isdigit() and int(token) < len(value):
                 value = value[int(token)]
             else:
-                raise Undecidable(f"the reference {reference} leads nowhere")
+                raise Undecidable(f"the reference {reference} has no target")
         return Node(value, pointer)
 
     @cached_property
     def bases(self) -> frozenset[str]:
-        """The paths below which it says to be served; hosts are left out, for they name the proxy or an instance."""
+        """The base paths in `servers`; hosts are ignored, since they name the proxy or an instance."""
         result = {_base_path(server) for server in self.root.sequence("servers")}
         return frozenset(result or {""})
 
     @cached_property
     def paths(self) -> Mapping[str, tuple[str, Node]]:
-        """By template with nameless variables (`/orders/{}`): the path as it is written, and its item."""
+        """The paths and their items, by template without names of variables (`/orders/{}`)."""
         nodes: dict[str, tuple[str, Node]] = {}
         for path, item in self.root.mapping("paths").items():
             if path.startswith("x-"):
@@ -123,28 +123,28 @@ class OpenApiDocument:
         return nodes
 
     def operations(self, item: Node) -> Mapping[str, Node]:
-        """By method, in capitals."""
+        """The operations by method, in capitals."""
         result = {method: item.get(method) for method in METHODS}
-        return {method.upper(): each for method, each in result.items() if each is not None}
+        return {method.upper(): node for method, node in result.items() if node is not None}
 
     def parameters(self, path: str, item: Node, operation: Node) -> Mapping[tuple[str, str], Node]:
-        """By where they are and their name; those of a path by their place in it, headers in small letters."""
+        """Parameters by location and name: path parameters by their position, headers in lower case."""
         variables = re.findall(r"\{([^}]*)\}", path)
         nodes: dict[tuple[str, str], Node] = {}
         for node in (*item.sequence("parameters"), *operation.sequence("parameters")):
-            each = self.resolve(node)
-            where, name = each.text("in"), each.text("name")
+            parameter = self.resolve(node)
+            where, name = parameter.text("in"), parameter.text("name")
             if where == "header":
                 name = name.lower()
             elif where == "path" and name in variables:
                 name = str(variables.index(name))
-            nodes[where, name] = each
+            nodes[where, name] = parameter
         return nodes
 
     def security(self, operation: Node) -> Sequence[Mapping[str, frozenset[str]]]:
-        """What a client must show, as alternatives: scopes by the definition of each scheme. None at all: nothing."""
+        """The alternatives of required credentials: scopes by security scheme. Empty: no credential is required."""
         holder = operation if operation.get("security") is not None else self.root
-        return tuple(dict(self._requirements(each)) for each in holder.sequence("security"))
+        return tuple(dict(self._requirements(alternative)) for alternative in holder.sequence("security"))
 
     def _requirements(self, alternative: Node) -> Iterator[tuple[str, frozenset[str]]]:
         if not isinstance(alternative.value, Mapping):
@@ -156,12 +156,12 @@ class OpenApiDocument:
                 raise Undecidable(f"the security scheme {name} is not defined")
             scheme = self.resolve(schemes[name])
             known = " ".join(scheme.text(key).lower() for key in ("type", "scheme", "in", "name") if scheme.text(key))
-            scopes = frozenset(str(each.value) for each in alternative.sequence(name))
+            scopes = frozenset(str(scope.value) for scope in alternative.sequence(name))
             yield (known if known.split()[:1] in (["http"], ["apikey"]) else f"{known} {name}"), scopes
 
     def content_types(self, holder: Node) -> Mapping[str, Node]:
-        """The contents of a body by media type, without its parameters."""
-        return {name.partition(";")[0].strip().lower(): each for name, each in holder.mapping("content").items()}
+        """The contents of a body by media type, without parameters."""
+        return {name.partition(";")[0].strip().lower(): node for name, node in holder.mapping("content").items()}
 
 
 def _base_path(server: Node) -> str:
@@ -172,25 +172,27 @@ def _base_path(server: Node) -> str:
 
 
 def is_alike(old: Node, new: Node, documents: tuple[OpenApiDocument, OpenApiDocument]) -> bool:
-    """Whether two values say the same, also where their references lead."""
+    """Whether two values are equal with their references resolved."""
     return _is_alike(old, new, documents, set())
 
 
-def _is_alike(old: Node, new: Node, documents: tuple[OpenApiDocument, OpenApiDocument], seen: set[tuple[str, str]]) -> bool:
+def _is_alike(
+    old: Node, new: Node, documents: tuple[OpenApiDocument, OpenApiDocument], visited: set[tuple[str, str]]
+) -> bool:
     old, new = documents[0].resolve(old), documents[1].resolve(new)
-    if (old.pointer, new.pointer) in seen:
+    if (old.pointer, new.pointer) in visited:
         return True
-    seen.add((old.pointer, new.pointer))
+    visited.add((old.pointer, new.pointer))
     one, other = old.value, new.value
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         return one.keys() == other.keys() and all(
-            _is_alike(old.child(str(key), value=one[key]), new.child(str(key), value=other[key]), documents, seen)
+            _is_alike(old.child(str(key), value=one[key]), new.child(str(key), value=other[key]), documents, visited)
             for key in one
         )
     if isinstance(one, list) and isinstance(other, list):
         pairs = enumerate(zip(one, other, strict=False))
         return len(one) == len(other) and all(
-            _is_alike(old.child(str(place), value=a), new.child(str(place), value=b), documents, seen)
+            _is_alike(old.child(str(place), value=a), new.child(str(place), value=b), documents, visited)
             for place, (a, b) in pairs
         )
     return type(one) is type(other) and one == other

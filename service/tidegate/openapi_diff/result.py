@@ -1,4 +1,4 @@
-"""What a comparison of two documents finds, and what is made of it."""
+"""The changes between two documents and the outcome of a comparison."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from enum import StrEnum
 
 
 class Effect(StrEnum):
-    """What a change does to a client that was written for the old document."""
+    """The effect of a change on a client written for the old document."""
 
-    BREAKING = "breaking"  # a request that was right is refused, or an answer is not what it was promised to be
-    UNKNOWN = "unknown"  # cannot tell
-    WARNING = "warning"  # a careful client does not notice: a new value in an answer, a parameter that is not read any more
+    BREAKING = "breaking"  # a valid request is rejected, or a response violates the old document
+    UNKNOWN = "unknown"  # cannot be decided
+    WARNING = "warning"  # a tolerant client is unaffected: a new value in a response, a parameter that is no longer read
     COMPATIBLE = "compatible"
 
 
 @dataclass(frozen=True, slots=True)
 class ApiChange:
-    """One difference. `path` is a JSON Pointer into the new document, or into the old one for what is gone."""
+    """One difference. `path` is a JSON Pointer into the new document, or into the old one for something removed."""
 
     effect: Effect
     path: str
@@ -31,7 +31,7 @@ class ApiChange:
 
 
 class OnBreaking(StrEnum):
-    """What a breaking change leads to."""
+    """The consequence of a breaking change."""
 
     FAIL = "fail"
     WARN = "warn"
@@ -39,41 +39,41 @@ class OnBreaking(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CompareOptions:
-    """Where each release serves its document (`/openapi.json`), and what a breaking change leads to."""
+    """The path at which releases serve their documents, such as `/openapi.json`, and what a breaking change leads to."""
 
     path: str
     on_breaking: OnBreaking = OnBreaking.FAIL
 
 
 class DiffOutcome(StrEnum):
-    """What came of a comparison."""
+    """The outcome of a comparison."""
 
     PASSED = "passed"
     FAILED = "failed"
     WARNED = "warned"
-    UNKNOWN = "unknown"  # a document could not be had or read, or holds what cannot be decided
-    SKIPPED = "skipped"  # neither release serves a document: there is nothing to compare
+    UNKNOWN = "unknown"  # a document could not be fetched or parsed, or a change cannot be decided
+    SKIPPED = "skipped"  # neither release serves a document
 
 
 @dataclass(frozen=True, slots=True)
 class DiffResult:
-    """The outcome, one sentence, and all changes, the worst first."""
+    """The outcome, a message, and all changes, worst first."""
 
     outcome: DiffOutcome
     message: str
     changes: tuple[ApiChange, ...] = ()
 
     def blocks(self, policy: OnBreaking) -> bool:
-        """Whether no traffic may move on to the new release. What is not known stops it where a breaking change would."""
+        """Whether the result stops traffic to the new release. An unknown outcome counts as a breaking change."""
         return policy is OnBreaking.FAIL and self.outcome in (DiffOutcome.FAILED, DiffOutcome.UNKNOWN)
 
 
 SEVERITY_ORDER = tuple(Effect)
-MAX_LISTED = 3  # changes in the sentence; the others are counted
+MAX_LISTED = 3  # changes named in the message; the others are counted
 
 
 def conclude(changes: Sequence[ApiChange], policy: OnBreaking) -> DiffResult:
-    """One outcome of all changes: the worst of them says it."""
+    """The outcome of all changes, which is that of the worst one."""
     ranked = tuple(sorted(changes, key=lambda change: SEVERITY_ORDER.index(change.effect)))
     worst = ranked[0].effect if ranked else Effect.COMPATIBLE
     same = [change for change in ranked if change.effect is worst]
@@ -83,15 +83,15 @@ def conclude(changes: Sequence[ApiChange], policy: OnBreaking) -> DiffResult:
     if worst is Effect.UNKNOWN:
         return DiffResult(
             DiffOutcome.UNKNOWN,
-            _format_changes(same, "change that cannot be judged", "changes that cannot be judged"),
+            _format_changes(same, "change that cannot be evaluated", "changes that cannot be evaluated"),
             ranked,
         )
     if worst is Effect.WARNING:
-        return DiffResult(DiffOutcome.WARNED, _format_changes(same, "change to look at", "changes to look at"), ranked)
+        return DiffResult(DiffOutcome.WARNED, _format_changes(same, "change to review", "changes to review"), ranked)
     return DiffResult(DiffOutcome.PASSED, "no breaking change in the API", ranked)
 
 
 def _format_changes(changes: Sequence[ApiChange], one: str, many: str) -> str:
-    told = "; ".join(change.message for change in changes[:MAX_LISTED])
+    listed = "; ".join(change.message for change in changes[:MAX_LISTED])
     more = len(changes) - MAX_LISTED
-    return f"{len(changes)} {one if len(changes) == 1 else many}: {told}" + (f"; and {more} more" if more > 0 else "")
+    return f"{len(changes)} {one if len(changes) == 1 else many}: {listed}" + (f"; and {more} more" if more > 0 else "")

@@ -1,4 +1,4 @@
-"""A schema as it is compared: `allOf` merged, `anyOf` and `oneOf` as branches, both versions' spellings made one."""
+"""Schemas normalised for comparison: `allOf` merged, `anyOf` and `oneOf` as branches, one form for OpenAPI 3.0 and 3.1."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from tidegate.openapi_diff.documents import Node, OpenApiDocument, Undecidable
 
 TYPES = frozenset({"null", "boolean", "object", "array", "number", "integer", "string"})
 MAX_BRANCHES = 64
-MAX_NESTING = 30  # parts within parts of one schema
+MAX_NESTING = 30  # levels of nested parts in one schema
 SIZE_KEYS = frozenset({"minLength", "minItems", "minProperties", "maxLength", "maxItems", "maxProperties"})
-#: Compared as they stand, for it cannot be told what a difference means.
+#: Only compared for equality: the effect of a change cannot be decided in general.
 OPAQUE_KEYWORDS = frozenset({
     "not", "if", "then", "else", "dependentRequired", "dependentSchemas", "dependencies", "contains", "minContains",
     "maxContains", "patternProperties", "propertyNames", "unevaluatedProperties", "unevaluatedItems", "prefixItems",
@@ -23,7 +23,7 @@ ANNOTATION_FORMATS = frozenset({"password"})  # formats that restrict nothing
 
 @dataclass(frozen=True, slots=True)
 class NumericBound:
-    """The least or the greatest value, itself allowed or not."""
+    """A minimum or maximum, inclusive or exclusive."""
 
     value: float
     exclusive: bool
@@ -34,9 +34,9 @@ class NumericBound:
 
 @dataclass(frozen=True, slots=True)
 class SchemaShape:
-    """What one branch of a schema allows. None, empty: anything. `types` has no `integer` beside `number`.
+    """The restrictions of one branch of a schema; None or empty: unrestricted. `types` never has both integer and number.
 
-    `additional` is what holds for properties without a name of their own: None where nothing is said.
+    `additional` is the schema of additional properties; None when the schema does not define it.
     """
 
     types: frozenset[str] = TYPES - {"integer"}
@@ -56,7 +56,7 @@ class SchemaShape:
 
     @property
     def is_types_only(self) -> bool:
-        """Whether it says nothing but its types."""
+        """Whether it restricts nothing but the types."""
         return self == SchemaShape(types=self.types)
 
 
@@ -64,13 +64,13 @@ ANY_SHAPE = SchemaShape()
 
 
 def shapes_of(document: OpenApiDocument, node: Node) -> tuple[SchemaShape, ...]:
-    """The branches of a schema: a value is right when one of them allows it. Raises `Undecidable`."""
+    """The branches of a schema: a value is valid if one of them allows it. Raises `Undecidable`."""
     return _join_branches(_shapes_of(document, node, ()))
 
 
 def _shapes_of(document: OpenApiDocument, node: Node, within: tuple[str, ...]) -> tuple[SchemaShape, ...]:
     if node.pointer in within or len(within) > MAX_NESTING:
-        raise Undecidable(f"{node.pointer} is made of itself")
+        raise Undecidable(f"{node.pointer} includes itself")
     within = (*within, node.pointer)
     if isinstance(node.value, bool):
         return (ANY_SHAPE,) if node.value else (SchemaShape(types=frozenset()),)
@@ -90,15 +90,15 @@ def _shapes_of(document: OpenApiDocument, node: Node, within: tuple[str, ...]) -
         branches = node.sequence(key)
         if branches:
             result = _combine_all(
-                result, _join_branches([each for part in branches for each in _shapes_of(document, part, within)])
+                result, _join_branches([shape for part in branches for shape in _shapes_of(document, part, within)])
             )
     if document.nullable and node.flag("nullable"):
-        result = tuple(replace(each, types=each.types | {"null"}) for each in result)
+        result = tuple(replace(shape, types=shape.types | {"null"}) for shape in result)
     return result
 
 
 def _own_shape(document: OpenApiDocument, node: Node) -> SchemaShape:
-    """What it says itself."""
+    """The restrictions that the schema itself defines."""
     raw = node.value if isinstance(node.value, Mapping) else {}
     values = _read_values(raw)
     sizes = {key: number for key in raw.keys() & SIZE_KEYS if (number := _read_number(raw, key)) is not None}
@@ -113,7 +113,7 @@ def _own_shape(document: OpenApiDocument, node: Node) -> SchemaShape:
         patterns=frozenset({node.text("pattern")} - {""}),
         unique=node.flag("uniqueItems"),
         properties=node.mapping("properties"),
-        required=frozenset(str(each.value) for each in node.sequence("required")),
+        required=frozenset(str(name.value) for name in node.sequence("required")),
         additional=node.get("additionalProperties"),
         items=node.get("items"),
         opaque={key: node.child(key, value=raw[key]) for key in sorted(raw.keys() & OPAQUE_KEYWORDS)},
@@ -128,7 +128,7 @@ def _read_types(node: Node, raw: Mapping[str, object], values: Sequence[object] 
     else:
         result = {type_} if isinstance(type_, str) else set(type_) if isinstance(type_, list) else {""}
     if not result <= TYPES:
-        raise Undecidable(f"{node.pointer} has a type that is not known: {type_}")
+        raise Undecidable(f"{node.pointer} has an unknown type: {type_}")
     return frozenset(result - {"integer"} if "number" in result else result)
 
 
@@ -142,8 +142,8 @@ def _type_of(value: object) -> str:
 def _read_values(raw: Mapping[str, object]) -> tuple[object, ...] | None:
     if "const" in raw:
         return (raw["const"],)
-    told = raw.get("enum")
-    return tuple(told) if isinstance(told, list) else None
+    values = raw.get("enum")
+    return tuple(values) if isinstance(values, list) else None
 
 
 def _read_number(raw: Mapping[str, object], key: str) -> float | None:
@@ -154,7 +154,7 @@ def _read_number(raw: Mapping[str, object], key: str) -> float | None:
 def _read_bound(
     raw: Mapping[str, object], key: str, exclusive: str, tighter: Callable[[Iterable[float]], float]
 ) -> NumericBound | None:
-    """`exclusiveMinimum: true` beside `minimum` in 3.0, a number of its own from 3.1 on."""
+    """A bound: `exclusiveMinimum` is a flag for `minimum` in 3.0, and a number from 3.1 on."""
     result = [] if (value := _read_number(raw, key)) is None else [NumericBound(value, raw.get(exclusive) is True)]
     if (own := _read_number(raw, exclusive)) is not None:
         result.append(NumericBound(own, True))
@@ -168,11 +168,11 @@ def _tightest_bound(bounds: Sequence[NumericBound], tighter: Callable[[Iterable[
     return NumericBound(value, any(bound.exclusive for bound in bounds if bound.value == value))
 
 
-# -- several schemas as one -------------------------------------------------------------------------------------------
+# -- merging ----------------------------------------------------------------------------------------------------------
 
 
 def _combine_all(some: Sequence[SchemaShape], others: Sequence[SchemaShape]) -> tuple[SchemaShape, ...]:
-    """All of some and of others at a time."""
+    """Every combination of a branch of each side."""
     if len(some) * len(others) > MAX_BRANCHES:
         raise Undecidable("there are too many branches")
     return tuple(_combine(one, other) for one in some for other in others)
@@ -187,13 +187,13 @@ def _combine(one: SchemaShape, other: SchemaShape) -> SchemaShape:
     if len(formats) > 1 or (one.multiple is not None and other.multiple is not None and one.multiple != other.multiple):
         raise Undecidable("one value has two formats or two multiples")
     if one.opaque.keys() & other.opaque.keys():
-        raise Undecidable(f"{', '.join(sorted(one.opaque.keys() & other.opaque.keys()))} stands twice for one value")
+        raise Undecidable(f"{', '.join(sorted(one.opaque.keys() & other.opaque.keys()))} occurs twice for one value")
     return SchemaShape(
         types=common_types(one.types, other.types),
         values=_common_values(one.values, other.values),
         format=next(iter(formats), ""),
-        minimum=_tightest_bound([each for each in (one.minimum, other.minimum) if each], max),
-        maximum=_tightest_bound([each for each in (one.maximum, other.maximum) if each], min),
+        minimum=_tightest_bound([bound for bound in (one.minimum, other.minimum) if bound], max),
+        maximum=_tightest_bound([bound for bound in (one.maximum, other.maximum) if bound], min),
         multiple=one.multiple if one.multiple is not None else other.multiple,
         sizes={key: _tightest_size(key, one, other) for key in one.sizes.keys() | other.sizes.keys()},
         patterns=one.patterns | other.patterns,
@@ -207,7 +207,7 @@ def _combine(one: SchemaShape, other: SchemaShape) -> SchemaShape:
 
 
 def common_types(one: frozenset[str], other: frozenset[str]) -> frozenset[str]:
-    """The types that both allow; integers are numbers, too."""
+    """The types that both allow. Integers are also numbers."""
     both = one & other
     integers = (
         {"integer"} if ("number" in one and "integer" in other) or ("integer" in one and "number" in other) else set()
@@ -218,17 +218,17 @@ def common_types(one: frozenset[str], other: frozenset[str]) -> frozenset[str]:
 def _common_values(one: tuple[object, ...] | None, other: tuple[object, ...] | None) -> tuple[object, ...] | None:
     if one is None or other is None:
         return other if one is None else one
-    return tuple(each for each in one if is_among(each, other))
+    return tuple(value for value in one if is_among(value, other))
 
 
 def is_among(value: object, values: Sequence[object]) -> bool:
-    """Whether it is one of them; true is not 1."""
-    return any(_type_of(value) == _type_of(each) and value == each for each in values)
+    """Whether the value is in the list; true is not 1."""
+    return any(_type_of(value) == _type_of(other) and value == other for other in values)
 
 
 def _tightest_size(key: str, one: SchemaShape, other: SchemaShape) -> float:
-    told = [each.sizes[key] for each in (one, other) if key in each.sizes]
-    return max(told) if key.startswith("min") else min(told)
+    sizes = [shape.sizes[key] for shape in (one, other) if key in shape.sizes]
+    return max(sizes) if key.startswith("min") else min(sizes)
 
 
 def _merge_properties(one: Mapping[str, Node], other: Mapping[str, Node]) -> Mapping[str, Node]:
@@ -241,20 +241,20 @@ def _merge_properties(one: Mapping[str, Node], other: Mapping[str, Node]) -> Map
 
 
 def _merge_nodes(one: Node | None, other: Node | None) -> Node | None:
-    """The one that is there; both as parts of an `allOf` that nobody wrote."""
+    """The node that exists; two as the parts of a generated `allOf`."""
     if one is None or other is None or one == other:
         return one if other is None else other
     return Node({"allOf": [one.value, other.value]}, f"{one.pointer}&{other.pointer}")
 
 
 def _join_branches(branches: Sequence[SchemaShape]) -> tuple[SchemaShape, ...]:
-    """Branches that say nothing but types are one; `null` beside others is one more type of each of these."""
+    """Join branches that only restrict types; add a lone `null` to the types of the other branches."""
     bare = frozenset[str]().union(*(branch.types for branch in branches if branch.is_types_only))
     bare = bare - {"integer"} if "number" in bare else bare
     others = list(dict.fromkeys(id(branch) for branch in branches if not branch.is_types_only))
     kept = [branch for branch in branches if id(branch) in others]
     if kept and bare == {"null"}:
-        return tuple(replace(each, types=each.types | {"null"}, values=_with_null(each.values)) for each in kept)
+        return tuple(replace(shape, types=shape.types | {"null"}, values=_with_null(shape.values)) for shape in kept)
     return (*kept, *([SchemaShape(types=bare)] if bare or not kept else []))
 
 
