@@ -18,6 +18,12 @@ LINE_PATTERN = r"^[^\x00-\x1f\x7f-\x9f\u200b\u2028-\u202e\u2060-\u2069\ufeff]*$"
 NAME_PATTERN = r"^[^\x00-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]*$"
 
 
+def single_line(text: str, max_chars: int) -> str:
+    """The text on one line of at most `max_chars` characters: white space collapsed, unprintable characters removed."""
+    line = " ".join("".join(character if character.isprintable() else " " for character in text).split())
+    return line if len(line) <= max_chars else line[: max_chars - 1] + "…"
+
+
 def escape(text: str, keep: str = "") -> str:
     """The text with such characters as `\\x1b` and `\\u202e`, but for those to `keep`."""
     return CONTROL_CHARS.sub(lambda found: found[0] if found[0] in keep else _escape_sequence(ord(found[0])), text)

@@ -60,30 +60,30 @@ TRIALS = {
         {'tidegate_rollouts_total{environment="live",outcome="failed"}': "0x9 1x600"}, 12, "TidegateRolloutHalted"
     ),
     "it was long ago": AlertCase({'tidegate_rollouts_total{environment="live",outcome="failed"}': "0x9 1x600"}, 60),
-    "one is turned back": AlertCase(
+    "one is rolled back": AlertCase(
         {'tidegate_rollouts_total{environment="live",outcome="rolled_back"}': "0x9 1x600"}, 12, "TidegateRolledBack"
     ),
-    "a hold of four hours": AlertCase(
+    "an approval pending for four hours": AlertCase(
         {series("tidegate_approval_wait_seconds"): "0+60x600"}, 250, "TidegateApprovalOverdue"
     ),
-    "a hold of three hours": AlertCase({series("tidegate_approval_wait_seconds"): "0+60x600"}, 180),
+    "an approval pending for three hours": AlertCase({series("tidegate_approval_wait_seconds"): "0+60x600"}, 180),
     "no engine": AlertCase({"tidegate_engine_heartbeat_age_seconds": " ".join(["Inf"] * 10)}, 3, "TidegateEngineDown"),
     "an engine ended": AlertCase({"tidegate_engine_heartbeat_age_seconds": "2x5 60+60x600"}, 9, "TidegateEngineDown"),
-    "nobody takes what is due": AlertCase(
+    "nobody claims due rollouts": AlertCase(
         {"tidegate_rollouts_overdue_seconds": "0x5 60+60x600"}, 9, "TidegateRolloutsOverdue"
     ),
     "late claims": AlertCase(
         {'tidegate_claim_lateness_seconds_bucket{le="1.0"}': "0+8x600"}, 30, "TidegateRolloutsOverdue"
     ),
-    "Jenkins is not told": AlertCase({"tidegate_outbox_lag_seconds": "1x5 0+60x600"}, 20, "TidegateOutboxLag"),
+    "Jenkins gets no events": AlertCase({"tidegate_outbox_lag_seconds": "1x5 0+60x600"}, 20, "TidegateOutboxLag"),
     "a proxy that fails": AlertCase({PROXY_ERRORS: "0+6x600"}, 20, "TidegateDriverErrors"),
     "one error": AlertCase({PROXY_ERRORS: "0x9 1x600"}, 12),
     "a database that fails": AlertCase({DATABASE_ERRORS: "0+6x600"}, 10, "TidegateDatabaseErrors"),
     "a database that is down": AlertCase({"tidegate_database_up": "1x5 0x600"}, 8, "TidegateDatabaseErrors"),
     "a full disk": AlertCase({"tidegate_database_free_bytes": "1e8x600"}, 8, "TidegateDiskFull"),
-    "a fault": AlertCase({"tidegate_internal_errors_total": "0x9 1x600"}, 12, "TidegateInternalError"),
-    "strangers": AlertCase({"tidegate_failed_authentications_total": "0+120x600"}, 30, "TidegateAuthFailures"),
-    "a server that is away": AlertCase({series("up"): "1x5 0x600"}, 8, "TidegateDown"),
+    "an internal error": AlertCase({"tidegate_internal_errors_total": "0x9 1x600"}, 12, "TidegateInternalError"),
+    "requests without a valid token": AlertCase({"tidegate_failed_authentications_total": "0+120x600"}, 30, "TidegateAuthFailures"),
+    "a server that is down": AlertCase({series("up"): "1x5 0x600"}, 8, "TidegateDown"),
 }  # fmt: skip
 
 

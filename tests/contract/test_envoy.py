@@ -206,7 +206,7 @@ def test_another_listen_that_is_taken_leaves_the_old_one(
 ) -> None:
     envoy.write(shop, (member(0),), 1)
     if not seen:
-        monkeypatch.setattr(apply, "_require_free", lambda *_, **__: None)
+        monkeypatch.setattr(apply, "require_free", lambda *_, **__: None)
     with pytest.raises(RouterError, match="cannot listen") as refused:
         envoy.write(replace(shop, listen=taken), (member(0),), 1)
     assert not refused.value.retryable

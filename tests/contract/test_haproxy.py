@@ -207,7 +207,7 @@ def test_a_configuration_that_haproxy_cannot_take_is_taken_back(
 ) -> None:
     owned.write(shop, (member(0),), 1)
     before = (home / "haproxy" / "haproxy.cfg").read_text()
-    monkeypatch.setattr(installation, "_require_free", lambda *_, **__: None)  # as if it were taken a moment later
+    monkeypatch.setattr(installation, "require_free", lambda *_, **__: None)  # as if it were taken a moment later
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

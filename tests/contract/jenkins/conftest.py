@@ -1,4 +1,4 @@
-"""A FAKE Jenkins, a build in it, and the driver that tells it how the build's rollout stands."""
+"""A FAKE Jenkins, a build in it, and the driver that reports the build's rollout to it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tidegate.drivers.ci.jenkins.driver import JenkinsCI
 
 @pytest.fixture
 def fake() -> Iterator[FakeJenkins]:
-    """It runs."""
+    """A running FAKE Jenkins."""
     with FakeJenkins().running() as running:
         yield running
 
@@ -29,18 +29,18 @@ def token(tmp_path: Path, fake: FakeJenkins) -> Path:
 
 @pytest.fixture
 def build(fake: FakeJenkins) -> FakeBuild:
-    """Build 12 of the job, which has asked for the rollout."""
+    """Build 12 of the job, which requested the rollout."""
     return fake.build(JOB, 12)
 
 
 @pytest.fixture
 def ci(fake: FakeJenkins, token: Path) -> JenkinsCI:
-    """The driver."""
+    """The driver under test."""
     return subject(fake, token)
 
 
 @pytest.fixture
 def logs() -> Iterator[Logs]:
-    """What is logged meanwhile."""
+    """The log lines of the test."""
     with capture_logs() as captured:
         yield captured

@@ -1,4 +1,4 @@
-"""What the Jenkins driver does, over real HTTP, against a FAKE Jenkins that answers as a real one was seen to."""
+"""The Jenkins driver over real HTTP against a FAKE Jenkins whose responses were recorded from a real one."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from tidegate.drivers.ci.jenkins.driver import JenkinsCI
 # -- the description ---------------------------------------------------------------------------------------------------
 
 
-def test_the_description_tells_service_release_phase_verdict_and_where_to_look(ci: JenkinsCI, build: FakeBuild) -> None:
+def test_the_description_has_service_release_phase_verdict_and_link(ci: JenkinsCI, build: FakeBuild) -> None:
     report_event(ci, ROLLOUT, EventKind.CREATED)
     assert build.description == f"Tidegate: demo/shop v2-4 running, {LINK}"
     report_event(ci, judged(WAITING, Outcome.PASS), EventKind.VERDICT)
@@ -47,14 +47,14 @@ def test_the_description_tells_service_release_phase_verdict_and_where_to_look(c
     assert build.description == f"Tidegate: demo/shop v2-4 running, paused, {LINK}"
 
 
-def test_a_description_that_is_right_is_not_sent_again(ci: JenkinsCI, fake: FakeJenkins, build: FakeBuild) -> None:
+def test_an_unchanged_description_is_not_sent_again(ci: JenkinsCI, fake: FakeJenkins, build: FakeBuild) -> None:
     for kind in (EventKind.CREATED, EventKind.CREATED, EventKind.PINNED, EventKind.STEP_ADVANCED):
         report_event(ci, ROLLOUT, kind)
     assert len(build.described) == 1
     assert fake.posts() == ["/job/team/job/repo/job/feature%252Ffoo/12/submitDescription"]
 
 
-def test_the_reason_of_turning_back_stays_while_the_steps_back_are_taken(ci: JenkinsCI, build: FakeBuild) -> None:
+def test_the_reason_of_a_rollback_stays_during_its_steps(ci: JenkinsCI, build: FakeBuild) -> None:
     report_event(ci, WAITING, event(EventKind.ROLLBACK_REQUESTED, "rollback asked by bob: it smells"))
     assert (
         build.description
@@ -67,12 +67,12 @@ def test_the_reason_of_turning_back_stays_while_the_steps_back_are_taken(ci: Jen
     assert build.description == wanted
 
 
-def test_a_rollback_that_was_asked_too_late_does_not_stain_a_success(ci: JenkinsCI, build: FakeBuild) -> None:
+def test_a_rollback_requested_too_late_does_not_change_a_success(ci: JenkinsCI, build: FakeBuild) -> None:
     report_event(ci, replace(ROLLOUT, phase=Phase.SUCCEEDED), event(EventKind.ROLLBACK_REQUESTED, "rollback asked by bob"))
     assert build.description == f"Tidegate: demo/shop v2-4 succeeded, {LINK}"
 
 
-def test_what_others_wrote_stays_and_the_pipelines_own_line_is_replaced(ci: JenkinsCI, build: FakeBuild) -> None:
+def test_other_lines_stay_and_the_rollouts_own_line_is_replaced(ci: JenkinsCI, build: FakeBuild) -> None:
     build.description = f"Sprint <b>12</b>\r\nTidegate: demo/shop v2-4 pending, {LINK}\nTidegate: demo/shop v2-40 running"
     report_event(ci, ROLLOUT, EventKind.CREATED)
     assert (
@@ -95,7 +95,7 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_names_are_shown_as_text_in_one_bounded_line(ci: JenkinsCI, build: FakeBuild, name: str) -> None:
+def test_hostile_names_are_escaped_in_one_bounded_line(ci: JenkinsCI, build: FakeBuild, name: str) -> None:
     rollout = replace(ROLLED_BACK, service=f"demo/{name}", new=name)
     build.description = "mine"
     for _ in range(2):
@@ -117,15 +117,15 @@ def test_hostile_reasons_reach_an_input_unharmed(ci: JenkinsCI, build: FakeBuild
         build.inputs = [FakeInput(GATE, ("reason",))]
         given = replace(ANN, by=name, reason=name, at=float(number))
         report_event(ci, replace(ROLLOUT, phase=Phase.SUCCEEDED), EventKind.SUCCEEDED, signals=[given])
-        ((_, said),) = build.inputs[0].answers
-        assert said["reason"].startswith(f"approved by {name}"[:400])
-        assert len(said["reason"]) <= 500
+        ((_, parameters),) = build.inputs[0].answers
+        assert parameters["reason"].startswith(f"approved by {name}"[:400])
+        assert len(parameters["reason"]) <= 500
 
 
-# -- an approval that was given elsewhere ------------------------------------------------------------------------------
+# -- an approval given elsewhere ---------------------------------------------------------------------------------------
 
 
-def test_a_step_that_went_on_elsewhere_proceeds_its_input_with_who_and_why(ci: JenkinsCI, build: FakeBuild) -> None:
+def test_an_approval_given_elsewhere_proceeds_the_input_with_approver_and_reason(ci: JenkinsCI, build: FakeBuild) -> None:
     gate = FakeInput(GATE, ("reason", "comment"))
     build.inputs = [gate]
     report_event(ci, WAITING, PROMOTED, signals=[ANN])
@@ -146,7 +146,7 @@ def test_two_approvals_are_both_named(ci: JenkinsCI, build: FakeBuild) -> None:
     assert build.inputs[0].answers == [("proceed", {"Reason": "approved by ann: all good; bob"})]
 
 
-def test_an_approval_that_is_heard_late_proceeds_at_once(ci: JenkinsCI, build: FakeBuild) -> None:
+def test_an_approval_reported_late_proceeds_at_once(ci: JenkinsCI, build: FakeBuild) -> None:
     build.inputs = [FakeInput(GATE, ("reason",))]
     report_event(ci, at(2), PROMOTED, signals=[ANN])
     assert build.inputs[0].answers == [("proceed", {"reason": "approved by ann: all good"})]
@@ -159,13 +159,13 @@ def test_an_input_without_a_reason_is_proceeded_empty(ci: JenkinsCI, build: Fake
     assert build.inputs[0].answers == [("proceedEmpty", {})]
 
 
-def test_an_input_whose_step_nobody_approved_is_told_what_happened(ci: JenkinsCI, build: FakeBuild) -> None:
+def test_an_input_of_a_step_that_nobody_approved_gets_the_event_as_reason(ci: JenkinsCI, build: FakeBuild) -> None:
     build.inputs = [FakeInput(GATE, ("reason",))]
     report_event(ci, at(2), event(EventKind.STEP_ADVANCED, "step 3 of 4"))
-    assert build.inputs[0].answers == [("proceed", {"reason": "settled outside of Jenkins: step 3 of 4"})]
+    assert build.inputs[0].answers == [("proceed", {"reason": "decided outside Jenkins: step 3 of 4"})]
 
 
-def test_an_input_that_a_late_pipeline_opened_is_settled_at_the_next_event(ci: JenkinsCI, build: FakeBuild) -> None:
+def test_an_input_opened_late_is_settled_at_the_next_event(ci: JenkinsCI, build: FakeBuild) -> None:
     report_event(ci, at(2), EventKind.STEP_ADVANCED)
     build.inputs = [FakeInput(GATE)]  # it had asked how the rollout stands just before
     report_event(ci, at(2), EventKind.STEP_STARTED)
@@ -182,7 +182,7 @@ def test_an_input_that_a_late_pipeline_opened_is_settled_at_the_next_event(ci: J
         EventKind.TRAFFIC_DIVERGED,
     ],
 )
-def test_the_input_of_the_present_step_waits_for_a_person(ci: JenkinsCI, build: FakeBuild, kind: EventKind) -> None:
+def test_the_input_of_the_current_step_stays_open(ci: JenkinsCI, build: FakeBuild, kind: EventKind) -> None:
     """Even when the rollout is not held at this moment: it may be held again, and our answer would count as an approval."""
     build.inputs = [FakeInput(GATE)]
     report_event(ci, WAITING, kind)
@@ -190,7 +190,7 @@ def test_the_input_of_the_present_step_waits_for_a_person(ci: JenkinsCI, build: 
     assert build.inputs[0].answers == []
 
 
-def test_a_late_event_does_not_answer_for_a_later_hold(ci: JenkinsCI, build: FakeBuild) -> None:
+def test_a_late_event_does_not_settle_a_later_input(ci: JenkinsCI, build: FakeBuild) -> None:
     early, present = FakeInput(GATE), FakeInput(f"Tidegate-{ID}-3-0")
     build.inputs = [early, present]
     report_event(ci, replace(ROLLOUT, cursor=3, approval_since=9.0), EventKind.STEP_ADVANCED)
@@ -218,13 +218,13 @@ def strangers() -> list[FakeInput]:
 def test_inputs_of_others_are_never_touched(ci: JenkinsCI, build: FakeBuild, rollout: Rollout, kind: EventKind) -> None:
     build.inputs = strangers()
     report_event(ci, rollout, kind)
-    assert [each.id for each in build.inputs if each.answers] == []
+    assert [gate.id for gate in build.inputs if gate.answers] == []
 
 
-def test_an_id_is_taken_as_it_is(ci: JenkinsCI, build: FakeBuild) -> None:
+def test_an_id_is_not_a_pattern(ci: JenkinsCI, build: FakeBuild) -> None:
     build.inputs = [FakeInput("Tidegate-axb-1-0"), FakeInput("Tidegate-a.b-1-0")]
     report_event(ci, replace(at(2), id="a.b"), EventKind.STEP_ADVANCED)
-    assert [each.id for each in build.inputs if each.answers] == ["Tidegate-a.b-1-0"]
+    assert [gate.id for gate in build.inputs if gate.answers] == ["Tidegate-a.b-1-0"]
 
 
 def test_the_same_input_in_another_build_is_not_touched(ci: JenkinsCI, fake: FakeJenkins, build: FakeBuild) -> None:
@@ -241,7 +241,7 @@ def test_an_id_with_a_small_first_letter_is_found(ci: JenkinsCI, build: FakeBuil
     assert build.inputs[0].answers == [("proceedEmpty", {})]
 
 
-# -- a rollout that turns back or ends otherwise -----------------------------------------------------------------------
+# -- a rollout that rolls back or fails ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -266,7 +266,7 @@ def test_an_input_is_aborted_once(ci: JenkinsCI, build: FakeBuild, rollout: Roll
 
 @pytest.mark.parametrize("answer", [404, 400])
 @pytest.mark.parametrize(("rollout", "kind"), [(at(2), EventKind.STEP_ADVANCED), (ROLLED_BACK, EventKind.ROLLING_BACK)])
-def test_an_input_that_was_settled_meanwhile_is_a_success(
+def test_an_input_settled_meanwhile_is_a_success(
     ci: JenkinsCI, fake: FakeJenkins, build: FakeBuild, answer: int, rollout: Rollout, kind: EventKind
 ) -> None:
     gate = FakeInput(GATE)
@@ -277,7 +277,7 @@ def test_an_input_that_was_settled_meanwhile_is_a_success(
     assert build.description
 
 
-def test_a_submitter_that_is_not_us_is_told_with_what_to_do(ci: JenkinsCI, build: FakeBuild) -> None:
+def test_an_input_for_other_submitters_is_an_error_with_the_fix(ci: JenkinsCI, build: FakeBuild) -> None:
     build.inputs = [FakeInput(GATE, submitters=("alice",))]
     error = failure(ci, at(2), EventKind.STEP_ADVANCED)
     assert error.retryable
@@ -286,24 +286,22 @@ def test_a_submitter_that_is_not_us_is_told_with_what_to_do(ci: JenkinsCI, build
     assert "submitters" in error.message
 
 
-def test_a_build_that_is_gone_is_told_once(ci: JenkinsCI, fake: FakeJenkins, logs: Logs) -> None:
+def test_a_missing_build_is_logged_once(ci: JenkinsCI, fake: FakeJenkins, logs: Logs) -> None:
     for kind in (EventKind.CREATED, EventKind.STEP_ADVANCED, EventKind.SUCCEEDED):
         report_event(ci, ROLLOUT, kind)
     assert fake.posts() == []
-    assert [log["event"] for log in logs] == ["the build is gone, or may not be seen"]
+    assert [log["event"] for log in logs] == ["Build not found: it does not exist, or the user may not see it"]
     assert (logs[0]["job"], logs[0]["number"]) == (JOB, 12)
 
 
-def test_a_build_that_goes_while_it_is_told(ci: JenkinsCI, fake: FakeJenkins, build: FakeBuild) -> None:
+def test_a_build_deleted_during_the_report(ci: JenkinsCI, fake: FakeJenkins, build: FakeBuild) -> None:
     build.inputs = [FakeInput(GATE)]
     fake.before = lambda path: fake.builds.clear()
     report_event(ci, at(2), EventKind.STEP_ADVANCED)
     assert build.inputs[0].answers == []
 
 
-def test_a_404_of_something_else_than_jenkins_is_not_taken_for_a_build_that_is_gone(
-    ci: JenkinsCI, fake: FakeJenkins
-) -> None:
+def test_a_404_of_a_proxy_is_not_a_missing_build(ci: JenkinsCI, fake: FakeJenkins) -> None:
     fake.error_response = (404, "text/html", "<html>nginx</html>")
     assert failure(ci).retryable
 
@@ -322,15 +320,15 @@ def test_an_older_build_that_waits_for_a_node_is_stopped(
 ) -> None:
     fake.build(job, 12)
     old, older = fake.build(job, 11), fake.build(job, 9)
-    for each in (old, older, old):
-        fake.waits_for_node(each)
+    for waiting in (old, older, old):
+        fake.waits_for_node(waiting)
     report_event(stopping, ROLLOUT, EventKind.CREATED, Build(job, 12))
     report_event(stopping, ROLLOUT, EventKind.CREATED, Build(job, 12))
     assert (old.stopped, older.stopped) == (1, 1)
     assert [(log["number"], log["newer"]) for log in logs] == [(9, 12), (11, 12)]
 
 
-def test_whatever_is_not_surely_one_is_left_alone(stopping: JenkinsCI, fake: FakeJenkins, build: FakeBuild) -> None:
+def test_other_queue_items_are_left_alone(stopping: JenkinsCI, fake: FakeJenkins, build: FakeBuild) -> None:
     old = fake.build(JOB, 11)
     others = [fake.build(JOB, 13), fake.build("team/repo/feature%2Ffoobar", 3), fake.build("team/repo/feature/foo", 3)]
     others += [fake.build("feature%2Ffoo", 3), fake.build(f"x/{JOB}", 3)]
@@ -349,25 +347,27 @@ def test_whatever_is_not_surely_one_is_left_alone(stopping: JenkinsCI, fake: Fak
     assert [other.number for other in (build, old, done, *others) if other.stopped] == []
 
 
-def test_only_the_beginning_of_a_rollout_stops_older_builds_and_only_when_it_is_wished(
+def test_only_the_start_of_a_rollout_stops_older_builds_and_only_if_configured(
     ci: JenkinsCI, stopping: JenkinsCI, fake: FakeJenkins, build: FakeBuild
 ) -> None:
     old = fake.build(JOB, 11)
     fake.waits_for_node(old)
     report_event(ci, ROLLOUT, EventKind.CREATED)
     report_event(stopping, ROLLOUT, EventKind.STEP_ADVANCED)
-    report_event(stopping, replace(ROLLOUT, phase=Phase.ROLLED_BACK), EventKind.CREATED)  # told late: it is over
+    report_event(
+        stopping, replace(ROLLOUT, phase=Phase.ROLLED_BACK), EventKind.CREATED
+    )  # reported late: the rollout has ended
     assert old.stopped == 0
     assert "/queue/api/json" not in [path for _, path, _ in fake.requests]
 
 
-def test_an_older_build_that_may_not_be_stopped_holds_nothing_up(
+def test_an_older_build_that_cannot_be_stopped_is_logged_only(
     stopping: JenkinsCI, fake: FakeJenkins, build: FakeBuild, logs: Logs
 ) -> None:
     fake.waits_for_node(fake.build(JOB, 11))
     fake.lacking = ("/stop",)
     report_event(stopping, ROLLOUT, EventKind.CREATED)
     assert build.description
-    (said,) = logs
-    assert said["log_level"] == "warning"
-    assert "hudson.model.Item.Cancel" in said["error"]
+    (line,) = logs
+    assert line["log_level"] == "warning"
+    assert "hudson.model.Item.Cancel" in line["error"]

@@ -1,4 +1,4 @@
-"""The Jenkins driver when a FAKE Jenkins is down, slow, in the way or not what it should be, and what is said of it."""
+"""The Jenkins driver when a FAKE Jenkins is down, slow, misconfigured or not a Jenkins, and the errors it reports."""
 
 from __future__ import annotations
 
@@ -39,9 +39,7 @@ from tidegate.ports import Diagnosis
 # -- a Jenkins that does not answer, or answers something else ---------------------------------------------------------
 
 
-def test_a_jenkins_that_is_down_for_a_while_is_told_when_it_is_back(
-    ci: JenkinsCI, fake: FakeJenkins, build: FakeBuild
-) -> None:
+def test_a_jenkins_that_is_down_gets_the_report_when_it_is_back(ci: JenkinsCI, fake: FakeJenkins, build: FakeBuild) -> None:
     build.inputs = [FakeInput(GATE, ("reason",))]
     report_event(ci, WAITING, PROMOTED)
     fake.stop()
@@ -57,7 +55,7 @@ def test_a_jenkins_that_is_down_for_a_while_is_told_when_it_is_back(
     assert "v2-4 running" in str(build.description)
 
 
-def test_a_jenkins_that_is_too_slow_is_tried_again_later(fake: FakeJenkins, token: Path, build: FakeBuild) -> None:
+def test_a_slow_jenkins_is_a_retryable_error(fake: FakeJenkins, token: Path, build: FakeBuild) -> None:
     fake.answering.clear()
     with at_most(30, "giving up"):
         error = failure(subject(fake, token, timeout_seconds=0.3))
@@ -65,13 +63,13 @@ def test_a_jenkins_that_is_too_slow_is_tried_again_later(fake: FakeJenkins, toke
     assert "did not answer in time" in error.message
 
 
-def test_a_jenkins_that_accepts_and_never_answers(fake: FakeJenkins, token: Path) -> None:
+def test_a_jenkins_that_accepts_connections_and_never_responds(fake: FakeJenkins, token: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         ci = subject(fake, token, url=f"http://127.0.0.1:{silent.getsockname()[1]}", timeout_seconds=0.3)
         assert "did not answer in time" in failure(ci).message
 
 
-def test_a_get_is_tried_again_within_bounds_and_a_post_never(ci: JenkinsCI, fake: FakeJenkins, build: FakeBuild) -> None:
+def test_a_get_is_retried_a_few_times_and_a_post_never(ci: JenkinsCI, fake: FakeJenkins, build: FakeBuild) -> None:
     fake.error_response, fake.error_count = (503, "text/html", "<p>Please wait while Jenkins is getting ready to work"), 2
     report_event(ci, ROLLOUT, EventKind.CREATED)
     assert build.description
@@ -97,7 +95,7 @@ PAGE = """<!DOCTYPE html><html><head><title>Oops</title></head><body class="x"><
     ("status", "retryable"),
     [(500, True), (502, True), (503, True), (504, True), (429, True), (401, True), (403, True), (400, False), (405, False)],
 )
-def test_every_error_page_is_one_short_sentence(ci: JenkinsCI, fake: FakeJenkins, status: int, retryable: bool) -> None:
+def test_every_error_page_becomes_one_short_message(ci: JenkinsCI, fake: FakeJenkins, status: int, retryable: bool) -> None:
     fake.error_response = (status, "text/html", PAGE.replace("{}", "more " * 50_000))
     error = failure(ci)
     assert error.retryable is retryable
@@ -119,7 +117,9 @@ def test_every_error_page_is_one_short_sentence(ci: JenkinsCI, fake: FakeJenkins
         (204, "text/plain", ""),
     ],
 )
-def test_what_is_not_jenkins_json_is_tried_again(ci: JenkinsCI, fake: FakeJenkins, answer: tuple[int, str, str]) -> None:
+def test_a_response_without_jenkins_json_is_a_retryable_error(
+    ci: JenkinsCI, fake: FakeJenkins, answer: tuple[int, str, str]
+) -> None:
     fake.error_response = answer
     error = failure(ci)
     assert error.retryable
@@ -128,7 +128,7 @@ def test_what_is_not_jenkins_json_is_tried_again(ci: JenkinsCI, fake: FakeJenkin
 
 
 @pytest.mark.parametrize("body", ['{"actions": 5, "description": 7}', '{"actions": [{"executions": [{}, 3]}, null]}', "{}"])
-def test_json_of_an_odd_shape_has_no_inputs(ci: JenkinsCI, fake: FakeJenkins, body: str) -> None:
+def test_json_of_another_shape_has_no_inputs(ci: JenkinsCI, fake: FakeJenkins, body: str) -> None:
     fake.error_response, fake.error_count = (200, "application/json", body), 1
     fake.build(JOB, 12, FakeInput(GATE))
     report_event(ci, at(2), EventKind.STEP_ADVANCED)
@@ -151,17 +151,17 @@ def test_a_redirect_is_never_followed(ci: JenkinsCI, fake: FakeJenkins, build: F
     fake.detour = where
     error = failure(ci)
     assert error.retryable
-    assert "check url" in error.message
+    assert "Check url" in error.message
     assert where.partition("{")[0].partition("?")[0] in error.message
     assert len(fake.requests) == 1
 
 
 @pytest.mark.parametrize("where", DETOURS)
-def test_a_post_that_is_led_elsewhere_has_failed(ci: JenkinsCI, fake: FakeJenkins, build: FakeBuild, where: str) -> None:
+def test_a_redirected_post_is_an_error(ci: JenkinsCI, fake: FakeJenkins, build: FakeBuild, where: str) -> None:
     fake.before = lambda path: setattr(fake, "detour", where)
     error = failure(ci)
     assert error.retryable
-    assert "check url" in error.message
+    assert "Check url" in error.message
     assert build.description is None
 
 
@@ -175,13 +175,13 @@ def test_jenkins_own_redirect_after_a_post_is_success(
 
 
 @pytest.mark.parametrize("job", ["../../x", "a/../b", "", "/x", "x/", ".", "a//b", "new\nline"])
-def test_a_job_that_cannot_be_one_is_never_asked_for(ci: JenkinsCI, fake: FakeJenkins, job: str) -> None:
+def test_an_invalid_job_name_is_never_requested(ci: JenkinsCI, fake: FakeJenkins, job: str) -> None:
     error = failure(ci, build=Build(job, 1))
     assert not error.retryable
     assert fake.requests == []
 
 
-def test_the_address_in_the_request_is_not_trusted(ci: JenkinsCI, fake: FakeJenkins, build: FakeBuild) -> None:
+def test_the_url_of_the_build_is_not_trusted(ci: JenkinsCI, fake: FakeJenkins, build: FakeBuild) -> None:
     with FakeJenkins().running() as other:
         report_event(ci, ROLLOUT, EventKind.CREATED, Build(JOB, 12, f"{other.url}/job/x/1/"))
     assert other.requests == []
@@ -203,7 +203,7 @@ def test_a_jenkins_below_a_path(fake: FakeJenkins, token: Path) -> None:
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_a_wrong_token_is_told_and_may_be_mended(
+def test_a_wrong_token_is_a_retryable_error_and_is_read_again(
     ci: JenkinsCI, fake: FakeJenkins, token: Path, build: FakeBuild, status: int
 ) -> None:
     fake.wrong_login = status
@@ -227,7 +227,7 @@ def test_a_missing_permission_is_named(ci: JenkinsCI, fake: FakeJenkins, build: 
 def test_the_token_may_be_in_a_variable(fake: FakeJenkins, build: FakeBuild, monkeypatch: pytest.MonkeyPatch) -> None:
     given = {"url": fake.url, "user": fake.user, "token_env": "JENKINS_TOKEN_OF_TEST"}
     ci = JenkinsCI(JenkinsOptions.model_validate(given), "demo")
-    assert "there is no environment variable JENKINS_TOKEN_OF_TEST" in failure(ci).message
+    assert "environment variable JENKINS_TOKEN_OF_TEST is not set" in failure(ci).message
     monkeypatch.setenv("JENKINS_TOKEN_OF_TEST", fake.token)
     report_event(ci, ROLLOUT, EventKind.CREATED)
     assert build.description
@@ -257,13 +257,13 @@ def test_the_token_is_in_no_error_no_log_and_no_representation(
     file.write_text(secret)
     errors.append(failure(ci))
     client = JenkinsClient(ci._options)
-    found: Sequence[object] = [*errors, *ci.check(), ci, vars(ci), ci._options, client, vars(client), logs, caplog.text]
-    for each in found:
-        assert secret not in repr(each)
-        assert sent not in repr(each)
+    texts: Sequence[object] = [*errors, *ci.check(), ci, vars(ci), ci._options, client, vars(client), logs, caplog.text]
+    for text in texts:
+        assert secret not in repr(text)
+        assert sent not in repr(text)
 
 
-def test_the_processes_own_environment_does_not_apply(
+def test_the_environment_of_the_process_is_ignored(
     ci: JenkinsCI, fake: FakeJenkins, build: FakeBuild, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
@@ -275,7 +275,7 @@ def test_the_processes_own_environment_does_not_apply(
     assert all("X-Extra" not in header for header in fake.headers)
 
 
-def test_a_certificate_file_that_is_not_there(fake: FakeJenkins, token: Path, tmp_path: Path) -> None:
+def test_a_missing_certificate_file(fake: FakeJenkins, token: Path, tmp_path: Path) -> None:
     missing = tmp_path / "no-ca.pem"
     assert str(missing) in failure(subject(fake, token, url="https://127.0.0.1:1", ca_file=str(missing))).message
 
@@ -304,7 +304,7 @@ GIVEN = {"url": "http://jenkins:8080", "user": "tidegate", "token_file": "token"
         {"verify": False},
     ],
 )
-def test_settings_that_cannot_be_meant_are_refused(settings: dict[str, object]) -> None:
+def test_invalid_settings_are_refused(settings: dict[str, object]) -> None:
     JenkinsOptions.model_validate(GIVEN)
     with pytest.raises(ValueError):
         JenkinsOptions.model_validate({**GIVEN, **settings})
@@ -313,14 +313,14 @@ def test_settings_that_cannot_be_meant_are_refused(settings: dict[str, object]) 
 # -- what `tidegate check` says ----------------------------------------------------------------------------------------
 
 
-def test_check_tells_the_version_and_the_user(ci: JenkinsCI, fake: FakeJenkins) -> None:
+def test_check_reports_the_version_and_the_user(ci: JenkinsCI, fake: FakeJenkins) -> None:
     assert ci.check() == (
         Diagnosis("jenkins", True, f"Jenkins 2.528 at {fake.url}"),
-        Diagnosis("jenkins user", True, "known there as tidegate"),
+        Diagnosis("jenkins user", True, "authenticated as tidegate"),
     )
 
 
-def test_check_says_how_to_mend_each_trouble(ci: JenkinsCI, fake: FakeJenkins, token: Path) -> None:
+def test_check_says_how_to_fix_each_problem(ci: JenkinsCI, fake: FakeJenkins, token: Path) -> None:
     def bad(word: str, fix: str) -> None:
         (line,) = ci.check()
         assert not line.ok
@@ -340,7 +340,7 @@ def test_check_says_how_to_mend_each_trouble(ci: JenkinsCI, fake: FakeJenkins, t
     bad("refused", f"now {fake.url}")
 
 
-def test_check_sees_another_user(ci: JenkinsCI, fake: FakeJenkins) -> None:
+def test_check_reports_another_user(ci: JenkinsCI, fake: FakeJenkins) -> None:
     fake.error_response = (200, "application/json", '{"id": "anonymous"}')
     there, user = ci.check()
     assert there.ok
@@ -349,6 +349,6 @@ def test_check_sees_another_user(ci: JenkinsCI, fake: FakeJenkins) -> None:
     assert "anonymous" in user.found
 
 
-def test_check_of_a_place_where_nothing_is(fake: FakeJenkins, token: Path) -> None:
+def test_check_without_a_jenkins(fake: FakeJenkins, token: Path) -> None:
     (line,) = subject(fake, token, url=f"http://127.0.0.1:{free_port()}").check()
     assert not line.ok

@@ -1,7 +1,8 @@
-"""Older builds of a job that wait for a node, in Jenkins' queue. Pure.
+"""Finds older builds of a job that wait for a node in Jenkins' queue. Pure.
 
-The part of a pipeline that needs a node stands in the queue as a task of its own, whose `url` is the build's, relative to
-Jenkins' root (`job/team/job/repo/12/`). Its `name` ("part of team » repo #12") is translated, and of display names.
+A pipeline that waits for a node has a task in the queue whose `url` is the build's URL relative to Jenkins' root
+(`job/team/job/repo/12/`). The task's `name` ("part of team » repo #12") is not used: it is translated and contains display
+names.
 """
 
 from __future__ import annotations
@@ -13,15 +14,15 @@ from urllib.parse import unquote
 
 from tidegate.core.model import Build
 
-#: What is asked of the queue.
+#: The `tree` parameter of the request for the queue.
 TREE = "items[id,task[_class,url]]"
 PLACEHOLDER_TASK = "org.jenkinsci.plugins.workflow.support.steps.ExecutorStepExecution$PlaceholderTask"
 
 
 def find_obsolete_builds(queue: Mapping[str, Any], build: Build) -> tuple[int, ...]:
-    """The numbers of the older builds of the same job of which a part waits in the queue.
+    """The numbers of older builds of the same job that wait for a node.
 
-    What is not surely one is left out: jobs that wait to begin, other tasks, those of old plugins without an address.
+    Other queue items are ignored: builds that have not started, other tasks, and tasks without a URL (old plugins).
     """
     job = f"job/{'/job/'.join(build.job.split('/'))}"
     items = queue.get("items")
@@ -34,7 +35,7 @@ def find_obsolete_builds(queue: Mapping[str, Any], build: Build) -> tuple[int, .
 
 
 def _build_number(task: object, job: str) -> int:
-    """Of the build of this job that a task is a part of; 0 when it is none."""
+    """The number of the job's build that the task belongs to; 0 if it belongs to none."""
     if not isinstance(task, dict) or task.get("_class") != PLACEHOLDER_TASK:
         return 0
     address = re.fullmatch(r"(.+)/(\d{1,9})/?", str(task.get("url") or ""))

@@ -1,6 +1,6 @@
-"""python-jenkins behind an adapter: with a timeout, without what it takes from the environment, and with our errors only.
+"""A Jenkins client based on python-jenkins: with timeouts, independent of the environment, and with our own errors.
 
-Inputs, descriptions and chosen fields of a build are not covered by the library and go through its `jenkins_request`.
+The library has no methods for inputs, descriptions and selected fields of a build; these use its `jenkins_request`.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from tidegate.drivers.ci.jenkins.options import JenkinsOptions
 from tidegate.drivers.error_translation import guard_response
 from tidegate.errors import CIError
 
-MAX_ATTEMPTS = 3  # to read from a Jenkins that is down for a moment; within `timeout_seconds` altogether
+MAX_ATTEMPTS = 3  # of a read if Jenkins is down for a moment; all within `timeout_seconds`
 TRANSIENT_STATUSES = frozenset({502, 503, 504})
 
 
 @dataclass(frozen=True, slots=True)
 class JenkinsIdentity:
-    """As whom Jenkins knows us, and which version it has; empty where it does not tell."""
+    """The user id that Jenkins reports for our token, and Jenkins' version (empty if not reported)."""
 
     user: str
     version: str
 
 
 class JenkinsClient:
-    """For one report or check: it reads the token when it is made, so that a new one counts from then on.
+    """A client for one report or check. It reads the token when created, so that a changed token takes effect.
 
-    Every method raises `CIError`: `JenkinsRefusal` with the status where Jenkins answered something else than was wanted.
+    Every method raises `CIError`; for an unexpected HTTP status the subclass `JenkinsRefusal`.
     """
 
     def __init__(self, options: JenkinsOptions) -> None:
@@ -45,8 +45,10 @@ class JenkinsClient:
 
     @guard_response(CIError, "Jenkins")
     def get(self, path: str, tree: str) -> dict[str, Any]:
-        """The fields in `tree` of the thing at `path` (below the root, ending in `/` or empty); tried again when Jenkins is
-        down for a moment only."""
+        """GET the fields in `tree` of the object at `path` (relative to the root; empty or ending in `/`).
+
+        Retried if Jenkins is down for a moment.
+        """
         for attempt in stamina.retry_context(
             on=_is_retryable,
             attempts=MAX_ATTEMPTS,
@@ -60,7 +62,7 @@ class JenkinsClient:
 
     @guard_response(CIError, "Jenkins")
     def post(self, path: str, form: dict[str, str] | None = None) -> None:
-        """Once, never again: whether it came through is found out by looking."""
+        """POST once, without retries; the caller reads the build to find out whether it had an effect."""
         with self._errors.translate_errors(self.exchange):
             self._server.jenkins_request(requests.Request("POST", f"{self._options.url}/{path}", data=form or {}))
         self._require_no_redirect()
@@ -74,13 +76,13 @@ class JenkinsClient:
 
     @guard_response(CIError, "Jenkins")
     def login(self) -> JenkinsIdentity:
-        """Proof that it is Jenkins who answers, and that it knows us. The version comes in a header of the same answer."""
+        """Verify that the server is Jenkins and accepts the token."""
         with self._errors.translate_errors(self.exchange):
             user = str(self._server.get_whoami()["id"])
         return JenkinsIdentity(user, self.exchange.headers.get("X-Jenkins", ""))
 
     def response_text(self) -> str:
-        """The reason that Jenkins gave in its last answer, as plain text without secrets."""
+        """The message in Jenkins' last response, as plain text without secrets."""
         return self._errors.response_text(self.exchange)
 
     def _get_once(self, path: str, tree: str) -> dict[str, Any]:
@@ -97,36 +99,35 @@ class JenkinsClient:
             raise self._errors.redirect_error(self.exchange)
 
     def _connected(self) -> Any:
-        """The library's object. What it has no parameter for is set on its session: the hook, the certificate, and that
-        nothing of the process's environment (`http_proxy`, `.netrc`, `JENKINS_API_EXTRA_HEADERS`) applies."""
+        """The library's client, which ignores the environment (`http_proxy`, `.netrc`, `JENKINS_API_EXTRA_HEADERS`)."""
         options = self._options
         limits = (min(options.timeout_seconds, 3.05), options.timeout_seconds)  # to connect, to read
         server = jenkins.Jenkins(options.url, options.user, self._errors.token, timeout=limits)
-        server.crumb = False  # an API token needs none
-        server._auths = server._auths[:1]  # never Kerberos, should its library be there
+        server.crumb = False  # API tokens need no crumb
+        server._auths = server._auths[:1]  # no Kerberos, even if its library is installed
         session = server._session
         session.trust_env = False
         session.verify = str(options.ca_file) if options.ca_file else True
         session.headers = requests.utils.default_headers()
-        session.hooks["response"] = [self.exchange.keep]
-        session.get_redirect_target = lambda _: None  # none is followed: a POST would arrive as a GET
+        session.hooks["response"] = [self.exchange.record]
+        session.get_redirect_target = lambda _: None  # no redirects: a POST would become a GET
         return server
 
 
 def build_path(build: Build) -> str:
-    """Its address below Jenkins' root: `job/team/job/repo/job/feature%252Ffoo/12/`.
+    """The build's path relative to Jenkins' root, such as `job/team/job/repo/job/feature%252Ffoo/12/`.
 
-    Made of the job's name and never of the address that came with the request: that could be anybody's. Raises `CIError`
-    when no job can have this name.
+    Built from the job's name and not from the URL in the request, which could be of another server. Raises `CIError` for an
+    invalid name.
     """
     parts = build.job.split("/")
     if any(not part.strip(". ") or not part.isprintable() for part in parts):
-        raise CIError(f"no job of Jenkins can be named {build.job[:100]!r}", retryable=False)
+        raise CIError(f"Invalid Jenkins job name {build.job[:100]!r}", retryable=False)
     return "".join(f"job/{quote(part, safe='')}/" for part in parts) + f"{build.number}/"
 
 
 def _is_retryable(error: Exception) -> bool:
-    """Down for a moment, perhaps: never a slow answer (it had its time) and never a refusal."""
+    """Whether Jenkins may be down for a moment. Timeouts and refusals are not retried."""
     return isinstance(error, JenkinsUnreachable) or (
         isinstance(error, JenkinsRefusal) and error.status in TRANSIENT_STATUSES
     )

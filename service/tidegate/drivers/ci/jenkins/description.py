@@ -1,7 +1,7 @@
-"""The line about a rollout in the description of the build that asked for it. Pure.
+"""The line about a rollout in the description of the build that requested it. Pure.
 
-A description may hold other lines, of people and of other rollouts; they stay. Jenkins may show it with a markup formatter,
-so names and reasons are escaped. The pipeline's own line about the rollout begins in the same way and is replaced, too.
+Other lines of the description, of people and of other rollouts, are kept. Names and reasons are escaped, because Jenkins
+may render the description with a markup formatter.
 """
 
 from __future__ import annotations
@@ -10,20 +10,17 @@ import html
 
 from tidegate.core.model import Rollout
 from tidegate.core.phases import Phase
+from tidegate.text import single_line
 
-MAX_NAME_CHARS, MAX_REASON_CHARS, MAX_LINK_CHARS = (
-    128,
-    200,
-    300,
-)  # the longest of each, in characters before they are escaped
+MAX_NAME_CHARS, MAX_REASON_CHARS, MAX_LINK_CHARS = 128, 200, 300  # before escaping
 
 
 def format_line(rollout: Rollout, reason: str, link: str) -> str:
-    """`Tidegate: demo/shop v2-4 rolling back (FAIL): why, http://…`"""
+    """`Tidegate: demo/shop v2-4 rolling back (FAIL): reason, http://…`"""
     outcome = f" ({rollout.verdict.outcome.value})" if rollout.verdict is not None else ""
     text = f"{_format_phase(rollout)}{outcome}"
-    text += f": {_single_line(reason, MAX_REASON_CHARS)}" if reason else ""
-    text += f", {_single_line(link, MAX_LINK_CHARS)}" if link else ""
+    text += f": {single_line(reason, MAX_REASON_CHARS)}" if reason else ""
+    text += f", {single_line(link, MAX_LINK_CHARS)}" if link else ""
     return _line_prefix(rollout) + html.escape(text, quote=False)
 
 
@@ -40,9 +37,9 @@ def replace_line(description: str, rollout: Rollout, new: str) -> str:
 
 
 def _line_prefix(rollout: Rollout) -> str:
-    """What its line is known by: no two rollouts of a build are to the same release."""
+    """The unique start of the rollout's line: a build has at most one rollout to a release."""
     return html.escape(
-        f"Tidegate: {_single_line(rollout.service, MAX_NAME_CHARS)} {_single_line(rollout.new, MAX_NAME_CHARS)} ",
+        f"Tidegate: {single_line(rollout.service, MAX_NAME_CHARS)} {single_line(rollout.new, MAX_NAME_CHARS)} ",
         quote=False,
     )
 
@@ -54,9 +51,3 @@ def _format_phase(rollout: Rollout) -> str:
     if rollout.phase is Phase.RUNNING and rollout.approval_since is not None:
         return f"{phase}, waiting for a person"
     return phase
-
-
-def _single_line(text: str, longest: int) -> str:
-    """One line of it without what cannot be printed."""
-    flat = " ".join("".join(character if character.isprintable() else " " for character in text).split())
-    return flat if len(flat) <= longest else flat[: longest - 1] + "…"

@@ -1,6 +1,6 @@
-"""Jenkins as the CI: its builds show how their rollouts go, and what waits in them is settled when it is settled elsewhere.
+"""Reports rollouts to Jenkins: updates build descriptions, and answers input steps after a decision elsewhere.
 
-Everything is found out by looking at the build first, so a report that comes twice changes nothing more.
+Every report reads the build first, so that a repeated report changes nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tidegate.ports import Diagnosis, Notice
 logger = structlog.get_logger("tidegate.ci")
 
 PART = "jenkins"
-MAX_REMEMBERED_BUILDS = 1000  # builds that are gone, so that each is told once
+MAX_REMEMBERED_BUILDS = 1000  # missing builds, so that each is logged once
 
 
 class JenkinsCI:
@@ -40,9 +40,9 @@ class JenkinsCI:
 
     @guard_response(CIError, "Jenkins")
     def report(self, build: Build, notice: Notice) -> None:
-        """Settle the rollout's inputs in this build, then bring the build's description up to date. Raises `CIError`.
+        """Answer the rollout's inputs in this build, then update the build's description. Raises `CIError`.
 
-        What a person can mend may be tried again, a missing permission too. A build that is gone has nothing to be told.
+        Errors that a person can fix, such as a missing permission, are retryable. A missing build is no error.
         """
         client = JenkinsClient(self._options)
         try:
@@ -50,11 +50,11 @@ class JenkinsCI:
         except JenkinsRefusal as error:
             if error.status != 404:
                 raise
-            client.login()  # raises when it is not Jenkins who says so, but a proxy before it
-            self._is_first_miss(build)
+            client.login()  # raises if the 404 is from a proxy and not from Jenkins
+            self._log_missing_build(build)
 
     def check(self) -> Sequence[Diagnosis]:
-        """Reachable, version, and as whom."""
+        """Check reachability, version and user."""
         options, client = self._options, None
         try:
             client = JenkinsClient(options)
@@ -64,19 +64,21 @@ class JenkinsCI:
         version = f"Jenkins {login.version}" if login.version else "a Jenkins API"
         diagnosis = Diagnosis(PART, True, f"{version} at {options.url}")
         if login.user.lower() != options.user.lower():
-            fix = "set user to the id of the user whose API token it is"
-            return diagnosis, Diagnosis(f"{PART} user", False, f"known there as {login.user}, not as {options.user}", fix)
-        return diagnosis, Diagnosis(f"{PART} user", True, f"known there as {login.user}")
+            fix = "set user to the id of the token's user"
+            return diagnosis, Diagnosis(
+                f"{PART} user", False, f"the token belongs to {login.user}, not to {options.user}", fix
+            )
+        return diagnosis, Diagnosis(f"{PART} user", True, f"authenticated as {login.user}")
 
     def _fix_for(self, client: JenkinsClient | None) -> str:
-        """What to do when nobody could be asked who we are."""
+        """What to do if the login failed."""
         options = self._options
         if client is None:
-            return f"make an API token for {options.user} in Jenkins and put it where token_file or token_env says"
+            return f"create an API token for {options.user} in Jenkins and store it in token_file or token_env"
         if client.exchange.status in (401, 403):
             return (
-                f"make an API token for {options.user} in Jenkins (its user page, Security) and put it where token_file or"
-                " token_env says; a password does not do"
+                f"create an API token for {options.user} in Jenkins (user page, Security) and store it in token_file or "
+                "token_env; a password will not work"
             )
         return f"start Jenkins, or set `url` in the ci settings (now {options.url})"
 
@@ -92,11 +94,11 @@ class JenkinsCI:
             self._stop_obsolete_builds(client, build)
 
     def _update_description(self, client: JenkinsClient, path: str, now: str, notice: Notice) -> None:
-        """On the way back only what turned it is told: the events of the steps back say nothing of it."""
-        turning = notice.event.kind in ROLLBACK_EVENTS and notice.rollout.phase is not Phase.SUCCEEDED
-        if notice.rollout.phase in ROLLBACK_PHASES and not turning:
+        """During a rollback only the event with its reason updates the description, not the steps that follow."""
+        starts_rollback = notice.event.kind in ROLLBACK_EVENTS and notice.rollout.phase is not Phase.SUCCEEDED
+        if notice.rollout.phase in ROLLBACK_PHASES and not starts_rollback:
             return
-        line = description.format_line(notice.rollout, notice.event.message if turning else "", notice.link)
+        line = description.format_line(notice.rollout, notice.event.message if starts_rollback else "", notice.link)
         wanted = description.replace_line(now, notice.rollout, line)
         if wanted != now:
             client.post(f"{path}submitDescription", {"description": wanted})
@@ -122,38 +124,41 @@ class JenkinsCI:
                 raise
             self._require_settled(client, path, waiting, notice)
             return
-        logger.info("an input was answered", job=build.job, number=build.number, input=waiting.id, answer=answer.value)
+        logger.info("Answered an input", job=build.job, number=build.number, input=waiting.id, answer=answer.value)
 
     def _require_settled(self, client: JenkinsClient, path: str, waiting: PendingInput, notice: Notice) -> None:
-        """Jenkins refuses an input that was settled meanwhile and one that is not ours to settle in the same way."""
+        """Raise `CIError` if the input is still pending: Jenkins rejects answered and forbidden inputs alike."""
         reason = client.response_text()
         page = client.get(path, inputs.TREE)
         if waiting.id in [pending.id for pending in inputs.find_pending_inputs(page, notice.rollout.id)]:
             raise CIError(
-                f"Jenkins does not let {self._options.user} answer the input {waiting.id}: {reason}; make it one of the"
-                " submitters or an administrator, and it works at the next try"
+                f"{self._options.user} may not answer the Jenkins input {waiting.id}: {reason}. Add it to the input's "
+                "submitters, or make it an administrator; Tidegate retries."
             )
 
     def _stop_obsolete_builds(self, client: JenkinsClient, build: Build) -> None:
-        """A refusal is told and passed over: that an old build goes on waiting hinders nobody."""
+        """Stop older builds that wait for a node. A refusal is only logged: a waiting build does no harm."""
         for number in build_queue.find_obsolete_builds(client.get("queue/", build_queue.TREE), build):
             about = {"job": build.job, "number": number, "newer": build.number}
             try:
                 page = client.get(build_path(Build(build.job, number)), "number,building")
                 if page.get("number") == number and page.get("building") is True:
                     client.stop(build.job, number)
-                    logger.info("an older build that waited for a node was stopped", **about)
+                    logger.info("Stopped an older build that waited for a node", **about)
             except JenkinsRefusal as error:
                 if not 400 <= error.status < 500:
                     raise
-                logger.warning("an older build could not be stopped", **about, error=error.message)
+                logger.warning("Cannot stop an older build", **about, error=error.message)
 
-    def _is_first_miss(self, build: Build) -> None:
+    def _log_missing_build(self, build: Build) -> None:
         key = (build.job, build.number)
         if key not in self._missing_builds:
             self._missing_builds[key] = None
             logger.warning(
-                "the build is gone, or may not be seen", job=build.job, number=build.number, user=self._options.user
+                "Build not found: it does not exist, or the user may not see it",
+                job=build.job,
+                number=build.number,
+                user=self._options.user,
             )
         if len(self._missing_builds) > MAX_REMEMBERED_BUILDS:
             self._missing_builds.clear()

@@ -1,6 +1,6 @@
-"""The inputs with which a build waits for a person, and what is to be said to them when all is settled elsewhere. Pure.
+"""The input steps of a build that wait for a person, and how to answer them after a decision elsewhere. Pure.
 
-The pipeline names its inputs `Tidegate-<rollout>-<step>-<approvals so far>`; whatever has another name is not ours.
+The pipeline names its inputs `Tidegate-<rollout>-<step>-<approvals so far>`; all others are ignored.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from tidegate.core.model import Event, Rollout, SignalKind
 from tidegate.core.phases import Phase
 from tidegate.ports import Notice
 
-#: What is asked of a build to find them.
+#: The `tree` parameter of the request for a build's inputs.
 TREE = "actions[_class,executions[id,settled,input[parameters[name]]]]"
-REASON = "reason"  # the parameter that takes it, in any case
-MAX_REASON_CHARS = 500  # characters
+REASON = "reason"  # name of the parameter for the reason, in any case
+MAX_REASON_CHARS = 500
 
 ROLLBACK_PHASES = frozenset({Phase.ROLLING_BACK, Phase.ROLLED_BACK, Phase.FAILED})
 ROLLBACK_EVENTS = frozenset({EventKind.ROLLBACK_REQUESTED, EventKind.ROLLING_BACK, EventKind.ROLLED_BACK, EventKind.FAILED})
 
 
 class InputAnswer(StrEnum):
-    """What an input is told."""
+    """The answer to an input step."""
 
     PROCEED = "proceed"
     ABORT = "abort"
@@ -34,7 +34,7 @@ class InputAnswer(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PendingInput:
-    """An input of a rollout that nobody answered yet. `step` is the one that it asks about, from 0."""
+    """A rollout's input step without an answer. `step`: the rollout step that it asks about, from 0."""
 
     id: str
     step: int
@@ -42,12 +42,12 @@ class PendingInput:
 
     @property
     def reason_parameter(self) -> str:
-        """The parameter that takes a reason; empty when it has none."""
+        """The name of the parameter for a reason; empty if the input has none."""
         return next((name for name in self.parameters if name.lower() == REASON), "")
 
 
 def find_pending_inputs(build: Mapping[str, Any], rollout: str) -> tuple[PendingInput, ...]:
-    """Those of this rollout, out of what Jenkins told of a build."""
+    """The rollout's pending inputs in Jenkins' description of a build."""
     ours = re.compile(rf"Tidegate-{re.escape(rollout)}-(\d+)-\d+")
     pending = []
     for action in _dicts(build.get("actions")):
@@ -61,10 +61,10 @@ def find_pending_inputs(build: Mapping[str, Any], rollout: str) -> tuple[Pending
 
 
 def choose_answer(waiting: PendingInput, rollout: Rollout, event: Event) -> InputAnswer | None:
-    """What it is to be told, by how the rollout stands now; None while a person has to answer it.
+    """The answer that follows from the rollout's state; None while a person has to answer.
 
-    While the rollout is at the input's own step it is left alone, even when it is not held at this moment: it may be held
-    there again, and the pipeline would take our answer for an approval. That it goes on is told by the event that follows.
+    An input about the rollout's current step is never answered, even while no approval is pending: one may become pending
+    again, and the pipeline would take our answer for it. The event of the next step answers the input.
     """
     if rollout.phase is Phase.SUCCEEDED:
         return InputAnswer.PROCEED
@@ -74,15 +74,15 @@ def choose_answer(waiting: PendingInput, rollout: Rollout, event: Event) -> Inpu
 
 
 def format_reason(waiting: PendingInput, notice: Notice) -> str:
-    """Why this input is proceeded: "approved by NAME: REASON" of all who approved its step, elsewhere."""
+    """The reason for the answer: `approved by NAME: REASON` for everybody who approved the step elsewhere."""
     given = (
         signal for signal in notice.signals if signal.kind is SignalKind.PROMOTE and signal.step in (None, waiting.step)
     )
-    names = [f"{each.by}: {each.reason}" if each.reason else each.by for each in given]
-    text = f"approved by {'; '.join(names)}" if names else f"settled outside of Jenkins: {notice.event.message}"
+    names = [f"{signal.by}: {signal.reason}" if signal.reason else signal.by for signal in given]
+    text = f"approved by {'; '.join(names)}" if names else f"decided outside Jenkins: {notice.event.message}"
     return text if len(text) <= MAX_REASON_CHARS else text[: MAX_REASON_CHARS - 1] + "…"
 
 
 def _dicts(value: object) -> Iterator[dict[str, Any]]:
-    """The objects of a list; nothing when it is none."""
+    """The objects in a list; nothing if the value is not a list."""
     return (item for item in (value if isinstance(value, list) else ()) if isinstance(item, dict))

@@ -15,31 +15,33 @@ VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 class JenkinsOptions(BaseModel):
-    """Where Jenkins is, and as whom it is spoken to. The token itself is never a setting: it is read at each use."""
+    """Jenkins' address and Tidegate's user there. The API token is read from a file or variable at each use."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    url: BaseUrl  # Jenkins' root, http(s)://host:port, with a path where it has one
-    user: str = Field(pattern=r"^[^:\s]+$")  # may read the jobs, update and cancel their builds
-    token_file: Path | None = None  # holds the user's API token in one line
-    token_env: str | None = None  # the name of an environment variable with it
+    url: BaseUrl  # Jenkins' root: http(s)://host:port[/path]
+    user: str = Field(pattern=r"^[^:\s]+$")  # needs permission to read jobs, and to update and cancel builds
+    token_file: Path | None = None  # file with the user's API token
+    token_env: str | None = None  # name of an environment variable with the API token
     timeout_seconds: float = Field(default=10.0, gt=0, le=300)
-    ca_file: Path | None = None  # the authorities that are trusted, instead of the system's
-    stop_obsolete: bool = False  # older builds of a job that wait for a node are stopped; where a job serves one service
+    ca_file: Path | None = None  # trusted CA certificates, instead of the system's
+    stop_obsolete: bool = False  # stop older builds of a job that wait for a node; for jobs that deploy one service
 
     @model_validator(mode="after")
     def _has_one_token(self) -> JenkinsOptions:
         if (self.token_file is None) == (self.token_env is None):
-            raise ValueError("give either token_file or token_env")
+            raise ValueError("set exactly one of token_file and token_env")
         return self
 
     def token(self) -> str:
-        """The token as it is now. Raises `CIError`, whose message names the setting and never what it holds."""
+        """Read the token. Raises `CIError` with a message that contains the setting and never the token."""
         token = (
             _read_token_file(self.token_file) if self.token_file is not None else _read_token_variable(self.token_env or "")
         )
         if not token or not token.isprintable():
-            raise CIError(f"{'token_file' if self.token_file else 'token_env'} must hold one line, an API token of Jenkins")
+            raise CIError(
+                f"{'token_file' if self.token_file else 'token_env'} must contain one line: an API token of Jenkins"
+            )
         return token
 
 
@@ -48,13 +50,13 @@ def _read_token_file(file: Path) -> str:
         return file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         kind = error.strerror if isinstance(error, OSError) else "not text"
-        raise CIError(f"token_file {file} cannot be read: {kind}") from None
+        raise CIError(f"Cannot read token_file {file}: {kind}") from None
 
 
 def _read_token_variable(name: str) -> str:
-    """A name that cannot be one is not shown: it may be the token, put in the wrong place."""
+    """An invalid name is not shown: it may be the token itself in the wrong setting."""
     if not VARIABLE.fullmatch(name):
         raise CIError("token_env must be the name of an environment variable")
     if name not in os.environ:
-        raise CIError(f"token_env: there is no environment variable {name}")
+        raise CIError(f"token_env: environment variable {name} is not set")
     return os.environ[name].strip()
