@@ -84,7 +84,7 @@ def test_instances_are_told_from_platform_and_proxy(api: RunningApi) -> None:
         rollout = api.deploy()
         api.until(rollout["id"], "succeeded")
         seen = api.call("GET", f"{SHOP}/instances").json()
-        assert [(each["ordinal"], each["state"], each["routed"]) for each in seen["instances"]] == [
+        assert [(each["ordinal"], each["state"], each["receives_traffic"]) for each in seen["instances"]] == [
             (0, "ready", True), (1, "ready", True), (2, "ready", True),
         ]  # fmt: skip
         assert seen["problem"] is None

@@ -123,7 +123,7 @@ def _instances(observed: Json) -> RenderableType:
     for column in ("release", "instance", "state", "traffic", "in flight", ""):
         table.add_column(column)
     for instance in sorted(observed["instances"], key=lambda instance: (instance["release"], instance["ordinal"])):
-        traffic = "yes" if instance["routed"] else "draining" if instance.get("draining") else "–"
+        traffic = "yes" if instance["receives_traffic"] else "draining" if instance.get("draining") else "–"
         in_flight = instance.get("in_flight")
         row = (
             instance["release"],

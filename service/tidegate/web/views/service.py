@@ -111,7 +111,7 @@ class InstanceView(View):
     state: str
     restarts: int
     detail: str
-    routed: bool = Field(description="Whether it receives new requests.")
+    receives_traffic: bool = Field(description="Whether it receives new requests.")
     draining: bool = Field(description="Whether it receives no new requests but may still have some in flight.")
     in_flight: int | None = Field(description="Requests in flight; null if the proxy does not report them.")
 
@@ -168,7 +168,7 @@ def _instance(instance: Instance, router: RouterState) -> InstanceView:
         state=instance.state.value,
         restarts=instance.restarts,
         detail=instance.detail,
-        routed=is_member,
+        receives_traffic=is_member,
         draining=instance.id in router.draining,
         in_flight=router.busy.get(instance.id) if is_member else router.draining.get(instance.id),
     )
