@@ -56,7 +56,7 @@ def test_deploy_prints_one_line_per_event(tidegate: Run) -> None:
     lines = done.stdout.splitlines()
     assert "created" in lines[0]
     assert "succeeded" in lines[-1]
-    assert "v1-1 serves" in lines[-1]
+    assert "v1-1 is live" in lines[-1]
 
 
 def test_deploy_prints_one_json_document(tidegate: Run) -> None:
@@ -74,11 +74,11 @@ def test_approval_promote_and_rollback(tidegate: Run) -> None:
     deploy(tidegate, "v1")
     waiting = deploy(tidegate, "v2", "approval.yaml")
     assert waiting.returncode == ExitCode.DONE
-    assert json.loads(tidegate("status", "demo/shop", "-o", "json").stdout)["rollout"]["waiting_for"] == "approval"
+    assert json.loads(tidegate("status", "demo/shop", "-o", "json").stdout)["rollout"]["waiting_for"]["kind"] == "approval"
     promoted = tidegate("promote", "demo/shop", "-m", "looks good")
     assert (promoted.returncode, "succeeded" in promoted.stdout) == (ExitCode.DONE, True), promoted.stderr
     back = tidegate("rollback", "demo/shop", "-m", "no")
-    assert (back.returncode, "v1-1 serves" in back.stdout) == (ExitCode.DONE, True), back.stderr
+    assert (back.returncode, "v1-1 is live" in back.stdout) == (ExitCode.DONE, True), back.stderr
 
 
 def test_rollback_of_a_live_rollout(tidegate: Run) -> None:
@@ -102,7 +102,7 @@ def test_a_second_live_rollout_is_refused(tidegate: Run) -> None:
     deploy(tidegate, "v2", "approval.yaml")
     done = deploy(tidegate, "v3")
     assert done.returncode == ExitCode.REFUSED
-    assert "live rollout" in done.stderr
+    assert "demo/shop has an unfinished rollout" in done.stderr
 
 
 def test_a_freeze_force_and_the_audit_log(tidegate: Run) -> None:

@@ -121,7 +121,7 @@ def test_an_older_build_cannot_deploy_after_a_newer_one(jenkins: Jenkins) -> Non
     jenkins.number = 7
     text = jenkins.expect("deploy: the older build again", jenkins.build(deploy("v4", stage="again")), "NOT_BUILT")
     assert "a newer build was first" in text
-    assert "build 8 has asked" in text
+    assert "build 8 already requested" in text
 
 
 # -- options -----------------------------------------------------------------------------------------------------------
