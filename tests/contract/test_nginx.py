@@ -152,7 +152,7 @@ def test_what_nginx_itself_does_not_take_is_put_back(
 ) -> None:
     owned.write(shop, (member(0),), 1)
     before = (home / "nginx" / "nginx.conf").read_text()
-    monkeypatch.setattr(installation, "require_free", lambda _: None)  # as if it were taken a moment later
+    monkeypatch.setattr(installation, "require_free", lambda *_: None)  # as if it were taken a moment later
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
