@@ -277,10 +277,11 @@ def test_a_whole_rollout_with_the_engine_and_its_report(api: RunningApi) -> None
 
         def waits() -> requests.Response | None:
             answer = api.call("GET", f"/v1/rollouts/{second['id']}")
-            return answer if answer.json()["waiting_for"] else None
+            waiting = answer.json()["waiting_for"]
+            return answer if waiting and waiting["kind"] == "approval" else None
 
         found = eventually("it waits for somebody", waits)
-        assert (found.json()["waiting_for"], found.json()["batch"], found.json()["batches"]) == ("approval", 1, 3)
+        assert (found.json()["waiting_for"]["kind"], found.json()["batch"], found.json()["batches"]) == ("approval", 1, 3)
         given = api.post(f"/v1/rollouts/{second['id']}/promote", {"reason": "fine"}, If_Match=found.headers["ETag"])
         assert (given.status_code, given.json()["waiting_for"]) == (202, None)
         assert api.until(second["id"], "succeeded", "failed")["phase"] == "succeeded"
@@ -313,7 +314,7 @@ def held(api: RunningApi, options: str = "approval: {after: [1]}", **changes: ob
 
 def test_an_approval_is_bound_to_what_was_seen(api: RunningApi) -> None:
     path, etag = held(api)
-    assert api.call("GET", path).json()["waiting_for"] == "approval"
+    assert api.call("GET", path).json()["waiting_for"]["kind"] == "approval"
     missing = api.post(f"{path}/promote")
     assert (missing.status_code, missing.json()["code"]) == (428, "if-match-required")
     stale = api.post(f"{path}/promote", If_Match='"0"')
@@ -323,14 +324,14 @@ def test_an_approval_is_bound_to_what_was_seen(api: RunningApi) -> None:
     assert api.wiring.store.load(given.json()["id"])[1][0].step == 0
     again = api.post(f"{path}/promote", If_Match=given.headers["ETag"])
     assert (again.status_code, again.json()["code"]) == (409, "illegal-move")
-    assert "was approved already, by admin" in again.json()["detail"]
+    assert "is already approved by admin" in again.json()["detail"]
 
 
 def test_an_approval_in_full_is_for_every_hold_that_follows(api: RunningApi) -> None:
     path, etag = held(api, "approval: {after: [2]}")
     refused = api.post(f"{path}/promote", If_Match=etag)
     assert refused.status_code == 409
-    assert refused.json()["detail"].endswith("goes on by itself; the next hold is after step 2")
+    assert refused.json()["detail"].endswith("proceeds automatically; the next approval is at step 2")
     given = api.post(f"{path}/promote", {"full": True}, If_Match=etag)
     assert given.status_code == 202
     assert api.wiring.store.load(given.json()["id"])[1][0].step is None
@@ -355,7 +356,7 @@ def test_an_approval_is_for_what_a_verdict_asks(api: RunningApi, outcome: Outcom
         load = api.wiring.store.load
         patch.setattr(api.wiring.store, "load", lambda name: (replace(load(name)[0], policy=policy), load(name)[1]))
         view = api.call("GET", path).json()
-        assert view["waiting_for"] == waits
+        assert (view["waiting_for"] and view["waiting_for"]["kind"]) == waits
         assert view["verdict"]["findings"][0]["limit"] is None, "JSON has no word for infinity"
         answer = api.post(f"{path}/promote", If_Match=etag)
     assert answer.status_code == (202 if waits else 409), answer.text
@@ -391,10 +392,10 @@ def test_wishes_that_make_no_sense_are_refused_with_a_sentence(api: RunningApi) 
     rollout = path.rpartition("/")[2]
     said = api.post(f"{path}/promote", If_Match=etag).json()
     assert said["detail"] == (
-        f"nothing waits for approval: step 1 of 4 of rollout {rollout} goes on by itself, and no hold follows"
+        f"Nothing to approve: step 1 of 4 of rollout {rollout} proceeds automatically and no later step needs approval"
     )
     full = api.post(f"{path}/promote", {"full": True}, If_Match=etag).json()
-    assert full["detail"].startswith("nothing waits for approval")
+    assert full["detail"].startswith("Nothing to approve")
     assert "has no checks" in api.post(f"{path}/verify").json()["detail"]
     done = api.save(rollout, Phase.SUCCEEDED)
     for wish in ("pause", "resume", "verify", "rollback"):

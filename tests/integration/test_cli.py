@@ -10,10 +10,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from support.api import RunningApi, compose, running
+from support.wait import eventually
 from tidegate import wiring as wires
 from tidegate.cli.exit_codes import ExitCode
 from tidegate.cli.server import check_engines, check_host_access
@@ -79,6 +81,24 @@ def test_approval_promote_and_rollback(tidegate: Run) -> None:
     assert (promoted.returncode, "succeeded" in promoted.stdout) == (ExitCode.DONE, True), promoted.stderr
     back = tidegate("rollback", "demo/shop", "-m", "no")
     assert (back.returncode, "v1-1 is live" in back.stdout) == (ExitCode.DONE, True), back.stderr
+
+
+def test_status_shows_what_a_rollout_waits_for(tidegate: Run, api: RunningApi, tmp_path: Path) -> None:
+    (tmp_path / "drain.yaml").write_text(compose("drain_timeout: 1h"))
+    deploy(tidegate, "v1")
+    api.world.in_flight["v1-1"] = 1
+    rollout = json.loads(deploy(tidegate, "v2", "drain.yaml", "--no-wait", "-o", "json").stdout)["id"]
+    path = f"/v1/rollouts/{rollout}"
+
+    def drain() -> dict[str, Any] | None:
+        waiting: dict[str, Any] | None = api.call("GET", path).json()["waiting_for"]
+        return waiting if waiting and waiting["kind"] == "drain" else None
+
+    waiting = eventually("the rollout waits for a drain", drain)
+    assert waiting["until"] > waiting["since"]
+    shown = tidegate("status", rollout).stdout
+    assert f"waiting  {waiting['reason']} (since " in shown
+    assert f"deadline in 59 min); then {waiting['then']}" in shown
 
 
 def test_rollback_of_a_live_rollout(tidegate: Run) -> None:

@@ -17,7 +17,6 @@ from support.simulated_environment import SimulatedEnvironment
 from tidegate.analysis.verdict import Outcome, Verdict
 from tidegate.clock import Window
 from tidegate.core import drift, planner
-from tidegate.core.approvals import Approval
 from tidegate.core.container import Container
 from tidegate.core.decide import decide
 from tidegate.core.decisions import (  # fmt: skip
@@ -38,6 +37,7 @@ from tidegate.core.decisions import (  # fmt: skip
 )
 from tidegate.core.hooks import BLOCKING, HOOKS, Hook, TaskRun, TaskState
 from tidegate.core.model import (
+    Approval,
     Check,
     CheckKind,
     FailureAction,

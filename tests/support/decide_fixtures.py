@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from tidegate.core.approvals import Approval
 from tidegate.core.decide import decide
 from tidegate.core.decisions import Decision
-from tidegate.core.model import Gate, Instance, InstanceState, ObservedState, Policy, Rollout, Signal, SignalKind, Step
+from tidegate.core.model import (
+    Approval,
+    Gate,
+    Instance,
+    InstanceState,
+    ObservedState,
+    Policy,
+    Rollout,
+    Signal,
+    SignalKind,
+    Step,
+)
 from tidegate.core.phases import Phase
 from tidegate.core.rollout_state import member_of
 from tidegate.core.routing import Backend, RouterState

@@ -10,8 +10,7 @@ from types import TracebackType
 
 from support.fake_drivers import LIMIT, a_service, record_old, request_rollout
 from support.load_drivers import LoadOptions, LoadPlatform, LoadRouter
-from tidegate.core.approvals import Approval
-from tidegate.core.model import Policy, Service
+from tidegate.core.model import Approval, Policy, Service
 from tidegate.ports import Clock
 from tidegate.store.store import SqlStore
 

@@ -11,9 +11,8 @@ from typing import TypeVar
 from tidegate.analysis.verdict import Finding, Outcome, Reason, Verdict
 from tidegate.clock import Time, Window
 from tidegate.core import planner
-from tidegate.core.approvals import Approval
 from tidegate.core.container import Container
-from tidegate.core.model import Check, CheckKind, Event, Policy, Release, Rollout, Service
+from tidegate.core.model import Approval, Check, CheckKind, Event, Policy, Release, Rollout, Service
 from tidegate.core.phases import Phase
 from tidegate.core.records import Claim, Idempotency
 from tidegate.core.routing import Backend

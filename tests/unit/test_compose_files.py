@@ -157,7 +157,7 @@ TOLD: dict[str, dict[str, str]] = {
         "deploy.mode": "found 'global'; allowed: replicated",
         "deploy.placement": "spread over the hosts",
         "deploy.resources.reservations.cpus": "cannot reserve CPUs",
-        "deploy.resources.reservations.devices": "not offered",
+        "deploy.resources.reservations.devices": "not supported",
         "deploy.restart_policy": "settings of the environment define it",
         "deploy.rollback_config": "one switch of the proxy",
     },

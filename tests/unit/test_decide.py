@@ -30,17 +30,17 @@ STANDS = world(A0, A1, B0, routed=(A0, B0))
 def test_pending_pins_first() -> None:
     pending = replace(ROLLOUT, phase=Phase.PENDING)
     assert isinstance(at(pending, world()), Pin)
-    assert at(pending, world(), signal(SignalKind.ROLLBACK)) == Move(Phase.ROLLED_BACK, "rollback asked by ada: why")
+    assert at(pending, world(), signal(SignalKind.ROLLBACK)) == Move(Phase.ROLLED_BACK, "Rollback requested by ada: why")
     assert isinstance(at(replace(pending, paused=True), world()), Wait)
 
 
 def test_a_new_step_is_marked() -> None:
-    assert at(replace(ROLLOUT, step_started_at=None), STANDS) == Mark(MarkKind.STEP_STARTED, "step entered")
+    assert at(replace(ROLLOUT, step_started_at=None), STANDS) == Mark(MarkKind.STEP_STARTED, "Step started")
 
 
 def test_missing_instances_are_started_at_free_ordinals() -> None:
-    assert at(ROLLOUT, world(A0, A1)) == Start("b", (0,), "starting 1 of b")
-    assert at(ROLLOUT, world(A1, B0, routed=(A1,))) == Start("a", (0,), "starting 1 of a")
+    assert at(ROLLOUT, world(A0, A1)) == Start("b", (0,), "Starting 1 instance of b")
+    assert at(ROLLOUT, world(A1, B0, routed=(A1,))) == Start("a", (0,), "Starting 1 instance of a")
 
 
 def test_what_is_not_ready_is_waited_for() -> None:
@@ -58,7 +58,7 @@ def test_ready_instances_are_shifted_to() -> None:
 def test_an_earlier_drain_time_is_forgotten_before_the_proxy_is_written() -> None:
     """Else one that this shift takes out could be cut at once, if the shift itself is never recorded."""
     said = at(replace(ROLLOUT, drain_started_at=NOW - 99.0), world(A0, A1, B0))
-    assert said == Mark(MarkKind.SHIFTING_TRAFFIC, "about to write the proxy")
+    assert said == Mark(MarkKind.SHIFTING_TRAFFIC, "Preparing to write the proxy")
     after = apply_mark(replace(ROLLOUT, drain_started_at=NOW - 99.0), MarkKind.SHIFTING_TRAFFIC, NOW)
     assert isinstance(at(after, world(A0, A1, B0)), Shift)
     died = world(replace(A0, address="elsewhere", state=InstanceState.STARTING), A1, B0, routed=(A0, B0), a1=1)
@@ -66,8 +66,8 @@ def test_an_earlier_drain_time_is_forgotten_before_the_proxy_is_written() -> Non
 
 
 def test_a_matching_proxy_is_marked() -> None:
-    assert at(ROLLOUT, STANDS) == Mark(MarkKind.TRAFFIC_CONFIRMED, "traffic goes to 1 of a, 1 of b")
-    assert at(SHIFTED, STANDS) == Mark(MarkKind.STEP_READY, "all stands as wanted")
+    assert at(ROLLOUT, STANDS) == Mark(MarkKind.TRAFFIC_CONFIRMED, "Traffic confirmed by the proxy: 1 of a, 1 of b")
+    assert at(SHIFTED, STANDS) == Mark(MarkKind.STEP_READY, "Desired state reached")
 
 
 def test_an_idle_unrouted_one_is_struck_from_the_proxy() -> None:
@@ -82,7 +82,7 @@ def test_surplus_is_stopped_only_when_idle_or_drained() -> None:
     idle = world(A0, B0, b1, routed=(B0, b1))
     busy = world(A0, B0, b1, routed=(B0, b1), a0=3)
     unknown = world(A0, B0, b1, routed=(B0, b1), a0=None)
-    assert at(last, idle) == Stop((A0,), "stopping a/0")
+    assert at(last, idle) == Stop((A0,), "Stopping a/0")
     for seen in (busy, unknown):
         assert not isinstance(at(last, seen), Stop)
         assert isinstance(at(replace(last, drain_started_at=NOW - 30.0), seen), Stop)
@@ -109,17 +109,17 @@ def test_a_candidate_that_does_not_stand_turns_back(bad: Instance) -> None:
 
 def test_a_candidate_that_was_ended_from_outside_is_replaced() -> None:
     stopped = replace(B0, state=InstanceState.STOPPED, detail="exited with status 143")
-    assert at(ROLLOUT, world(A0, A1, stopped)) == Stop((stopped,), "stopping b/0")
+    assert at(ROLLOUT, world(A0, A1, stopped)) == Stop((stopped,), "Stopping b/0")
     assert isinstance(at(ROLLOUT, world(A0, A1)), Start)
 
 
 def test_a_failed_old_instance_is_replaced() -> None:
     failed = replace(A1, state=InstanceState.FAILED)
-    assert at(SHIFTED, world(A0, failed, B0, routed=(A0, B0))) == Stop((failed,), "stopping a/1")
+    assert at(SHIFTED, world(A0, failed, B0, routed=(A0, B0))) == Stop((failed,), "Stopping a/1")
 
 
 def test_a_dead_member_leaves_the_route_but_never_the_last() -> None:
-    assert at(SHIFTED, world(A0, A1, routed=(A0, B0))) == Shift((member_of(A0),), "taking out 1 that no longer run")
+    assert at(SHIFTED, world(A0, A1, routed=(A0, B0))) == Shift((member_of(A0),), "Removing 1 dead instance from the proxy")
     gone = at(SHIFTED, world(A1, routed=(B0,)))
     assert not isinstance(gone, Shift)
 
@@ -147,7 +147,7 @@ def test_past_the_deadline_it_turns_back_with_what_was_seen() -> None:
     said = at(replace(ROLLOUT, step_started_at=NOW - 61.0), LATE)
     assert isinstance(said, Move)
     assert said.phase is Phase.ROLLING_BACK
-    assert "b/0 not ready within 60 s: GET /health answered 503" in said.reason
+    assert "b/0 did not become ready within 60 s: GET /health answered 503" in said.reason
 
 
 def test_the_engines_own_downtime_is_not_charged() -> None:
@@ -178,9 +178,11 @@ def test_engines_that_keep_dying_are_bounded() -> None:
 
 def test_it_bakes_and_looks() -> None:
     early = replace(SHIFTED, step_ready_at=NOW - 2.0)
-    assert at(early, STANDS) == Wait(NOW + 3.0, "baking, 18 s to go")
+    waits = at(early, STANDS)
+    assert isinstance(waits, Wait)
+    assert (waits.until, waits.reason) == (NOW + 3.0, "Baking step 1 of 2")
     looked = at(replace(early, step_ready_at=NOW - 5.0), STANDS)
-    assert looked == Judge(False, "asking the metrics")
+    assert looked == Judge(False, "Querying the metrics")
 
 
 def test_the_end_of_the_bake_is_judged_for_good() -> None:
@@ -201,23 +203,23 @@ def test_a_fail_may_ask_a_person_or_be_passed_over() -> None:
     assert isinstance(at(pausing, STANDS), Mark)
     held = replace(pausing, approval_since=NOW - 1.0)
     assert isinstance(at(held, STANDS), Wait)
-    assert at(held, STANDS, signal(SignalKind.PROMOTE)) == Move(Phase.RUNNING, "step 2 of 2", cursor=1)
+    assert at(held, STANDS, signal(SignalKind.PROMOTE)) == Move(Phase.RUNNING, "Step 2 of 2", cursor=1)
     passing = replace(failed, policy=replace(POLICY, failure_action=FailureAction.CONTINUE))
     assert isinstance(at(passing, STANDS), Move)
 
 
 def test_inconclusive_is_extended_then_asked_then_turned_back() -> None:
     unsure = replace(SETTLED, verdict=verdict(Outcome.INCONCLUSIVE))
-    assert at(unsure, STANDS) == Mark(MarkKind.BAKE_EXTENDED, "inconclusive, baking longer")
+    assert at(unsure, STANDS) == Mark(MarkKind.BAKE_EXTENDED, "Verdict INCONCLUSIVE: extending the bake (1 of 2)")
     often = replace(unsure, extensions=2, step_ready_at=NOW - 90.0)
     assert isinstance(at(often, STANDS), Mark)
     assert at(often, STANDS) == Mark(
-        MarkKind.WAITING_FOR_APPROVAL, "inconclusive, waiting for a person: promote or roll back"
+        MarkKind.WAITING_FOR_APPROVAL, "Verdict INCONCLUSIVE: waiting for a decision to promote or to roll back"
     )
     expired = replace(often, approval_since=NOW - 101.0)
     said = at(expired, STANDS)
     assert isinstance(said, Move)
-    assert (said.phase, "nobody answered" in said.reason) == (Phase.ROLLING_BACK, True)
+    assert (said.phase, "Approval timed out" in said.reason) == (Phase.ROLLING_BACK, True)
     assert isinstance(at(replace(expired, paused=True), STANDS), Wait)
 
 
@@ -273,7 +275,7 @@ def test_paused_goes_no_further() -> None:
 def test_the_end() -> None:
     b1 = instance("b", 1)
     last = replace(SETTLED, cursor=1, step_ready_at=NOW - 1.0)
-    assert at(last, world(B0, b1, routed=(B0, b1))) == Move(Phase.SUCCEEDED, "b serves")
+    assert at(last, world(B0, b1, routed=(B0, b1))) == Move(Phase.SUCCEEDED, "b is live")
     leaving = replace(A0, state=InstanceState.STOPPING)
     assert isinstance(at(last, world(leaving, B0, b1, routed=(B0, b1))), Wait), "nothing may be left over"
     back = replace(last, phase=Phase.ROLLING_BACK, plan=planner.rollback_plan("a", 2), cursor=0, reason="judged FAIL")
@@ -283,7 +285,7 @@ def test_the_end() -> None:
 def test_a_member_knows_its_address() -> None:
     moved_on = replace(B0, address="10.0.9.9:80")
     seen = ObservedState((A0, A1, moved_on), RouterState((member_of(A0), Member("b0", "b", 0, B0.address))))
-    assert at(SHIFTED, seen) == Shift((member_of(A0),), "taking out 1 that no longer run")
+    assert at(SHIFTED, seen) == Shift((member_of(A0),), "Removing 1 dead instance from the proxy")
 
 
 def test_leaving_a_step_without_a_mark_drains_from_now() -> None:

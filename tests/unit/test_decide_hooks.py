@@ -9,11 +9,10 @@ import pytest
 from support.decide_fixtures import A0, A1, B0, NOW, POLICY, ROLLOUT, at, instance, signal
 from tidegate.analysis.verdict import Outcome, Verdict
 from tidegate.clock import Window
-from tidegate.core.approvals import Approval
 from tidegate.core.decide import decide
 from tidegate.core.decisions import Decision, Mark, MarkKind, Move, Run, Shift, Start, Stop, Wait
 from tidegate.core.hooks import TaskRun, TaskState
-from tidegate.core.model import Gate, Instance, ObservedState, Rollout, SignalKind, Step
+from tidegate.core.model import Approval, Gate, Instance, ObservedState, Rollout, SignalKind, Step
 from tidegate.core.phases import Phase
 from tidegate.core.rollout_state import Peer, member_of
 from tidegate.core.routing import Backend, Preview, RouterState

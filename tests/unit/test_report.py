@@ -29,7 +29,7 @@ ROLLOUT = Rollout(
     backend=Backend("shop"),
     created=100.0,
     phase=Phase.SUCCEEDED,
-    reason="v2-2 serves",
+    reason="v2-2 is live",
     finished=130.0,
     requested_by="jenkins",
 )
@@ -226,6 +226,6 @@ def test_a_real_crash_loop(store: SqlStore, clock: ManualClock) -> None:
 def test_a_person_who_calls_it_off_is_named(store: SqlStore, clock: ManualClock) -> None:
     wish = Signal(SignalKind.ROLLBACK, clock(), "ada", "wrong day")
     result = driven(store, clock, FakeEnvironment(clock), a_service(), wish)
-    assert result.reason == "rollback asked by ada: wrong day"
+    assert result.reason == "Rollback requested by ada: wrong day"
     assert [(signal.kind, signal.by) for signal in result.signals] == [("rollback_requested", "ada")]
     assert result.steps == ()

@@ -203,7 +203,7 @@ def test_one_that_never_gets_ready_does_so_too(stage: TickHarness) -> None:
     stage.world.never_ready.add("v2-2")
     stage.run()
     assert stage.phase is Phase.ROLLED_BACK
-    assert "not ready within 20 s" in stage.reason
+    assert "did not become ready within 20 s" in stage.reason
     assert len(stage.messages(EventKind.INSTANCE_LOG)) == 1
     assert stage.world.serving() == ["v1-1", "v1-1"]
 

@@ -16,7 +16,7 @@ from tidegate.core.report.build import StepVerdict, build_report
 from tidegate.web.junit import junit
 
 ROLLOUT = replace(
-    rollout_of(steps=4), new="v2-2", created=100.0, phase=Phase.SUCCEEDED, reason="v2-2 serves", finished=130.0
+    rollout_of(steps=4), new="v2-2", created=100.0, phase=Phase.SUCCEEDED, reason="v2-2 is live", finished=130.0
 )
 GOOD = Finding("errors", Outcome.PASS, Reason.OK, "0.1 % of 4000 failed")
 BAD = Finding("latency", Outcome.FAIL, Reason.WORSE, "slower by 80 %")
@@ -56,6 +56,7 @@ def test_each_check_of_each_step_is_a_case_with_its_sentence() -> None:
     }
     counts = [found.get(name) for name in ("tests", "failures", "errors", "skipped")]
     assert counts == ["5", "1", "0", "1"]
+    assert (found.get("time"), found[0].get("time"), found[1].get("time")) == ("30.0", "30.0", "8.0")
     assert {each.get("classname") for each in found} == {"demo.shop"}
     assert found.get("name") == "demo/shop v2-2"
 
@@ -64,10 +65,10 @@ def test_what_decides_nothing_is_skipped() -> None:
     shadow = replace(BAD, shadow=True)
     assert told(suite(judged(GOOD, shadow)))["step 1: latency"] == (
         "skipped",
-        "a shadow check decides nothing, FAIL: slower by 80 %",
+        "shadow check, does not affect the verdict, FAIL: slower by 80 %",
     )
     early = told(suite(judged(GOOD, final=False)))
-    assert early["step 1: errors"] == ("skipped", "the bake was not over: 0.1 % of 4000 failed")
+    assert early["step 1: errors"] == ("skipped", "before the end of the bake: 0.1 % of 4000 failed")
     assert told(suite(judged(BAD, final=False)))["step 1: latency"][0] == "failure", "an early FAIL counts"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tidegate.analysis.verdict import Outcome
-from tidegate.app.approvals import awaited_answer
+from tidegate.core.approvals import awaited_answer
 from tidegate.core.model import Rollout, Signal
 from tidegate.core.phases import Phase, Until
 

@@ -1,10 +1,10 @@
-"""The state machine: one ladder; the first rung that applies names the next move.
+"""The state machine of a rollout: an ordered list of rules. The first rule that applies names the next move.
 
-    decide(rollout, seen, signals, now, since) -> Decision
+    decide(rollout, observed, signals, now, since) -> Decision
 
-Make before break: instances are started, waited for, put into the route, and only then are others taken out, drained and
-stopped. The same ladder serves every plan, every crash and every drift, because it asks only what is wanted and what is
-there. `docs/architecture.md` has the table of the rungs.
+Instances are started, become ready and enter the route before others leave it, are drained and stopped. The same rules
+serve every plan, every crash and every drift, because they compare the desired state with the observed state only.
+`docs/architecture.md` has a table of the rules.
 """
 
 from __future__ import annotations
@@ -12,17 +12,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from tidegate.clock import Time
-from tidegate.core.decisions import Decision, Mark, MarkKind, Move, Pin, Shift, Start, Stop, Wait
+from tidegate.core.approvals import is_inconclusive
+from tidegate.core.decisions import Decision, Mark, MarkKind, Move, Pin, Shift, Start, Stop
 from tidegate.core.gates import (
     extend_bake,
     failed_task,
-    is_inconclusive,
     next_step,
     poll_soon,
     rolled_back_peer,
     run_analysis,
     run_hooks,
     run_hooks_before,
+    stopping,
     wait_for_approval,
     wait_for_bake,
     wait_for_drain,
@@ -41,6 +42,7 @@ from tidegate.core.model import (
 from tidegate.core.phases import Phase
 from tidegate.core.planner import roll_back_or_halt
 from tidegate.core.rollout_state import Peer, RolloutState, format_names
+from tidegate.core.waiting import WaitKind
 
 
 def decide(
@@ -52,11 +54,12 @@ def decide(
     frozen: str = "",
     peers: Sequence[Peer] = (),
 ) -> Decision:
-    """The single next move for a live rollout.
+    """The single next move of a live rollout.
 
-    `observed` is the world as just read, `signals` every wish recorded so far in their order, `since` the moment from which
-    waiting for instances may count: when this engine took the rollout over, all stood at last, or it saw again. `frozen` is
-    why nothing is moved forward in its environment, `peers` the others of its group.
+    `observed` is the observed state, `signals` every signal recorded so far, oldest first. `since` is the moment from which
+    deadlines may count: when this engine took over, when the step was last complete, or when observation worked again.
+    `frozen` is the message of the freeze of its environment, empty without one; `peers` are the other rollouts of its
+    group.
     """
     state = RolloutState(rollout, observed, signals, now, since, frozen, peers)
     rules = PENDING_RULES if rollout.phase is Phase.PENDING else RULES
@@ -68,38 +71,38 @@ def decide(
 
 
 def end_before_start(state: RolloutState) -> Decision | None:
-    """A rollback that is asked before anything was touched ends it at once, as does a turn of its group."""
+    """A rollback that is requested before anything was changed ends the rollout at once. So does one of its group."""
     asked = state.latest_signal(SignalKind.ROLLBACK)
     reason = _rollback_reason(asked) if asked else rolled_back_peer(state)
     return Move(Phase.ROLLED_BACK, reason) if reason else None
 
 
 def pin_image(state: RolloutState) -> Decision | None:
-    """The image is resolved first, so that every instance of the release is the same."""
+    """Resolve the image first, so that every instance of the release is the same."""
     if state.rollout.paused:
-        return Wait(state.now + state.rollout.policy.interval_seconds, "paused")
+        return state.wait_while_paused()
     if state.frozen and not state.rollout.forced:
-        return Wait(state.now + state.rollout.policy.interval_seconds, state.frozen)
-    return Pin(f"resolving the image of {state.rollout.new}")
+        return state.wait_while_frozen()
+    return Pin(f"Resolving the image of {state.rollout.new}")
 
 
 # -- direction --------------------------------------------------------------------------------------------------------
 
 
 def limit_takeovers(state: RolloutState) -> Decision | None:
-    """Engines that keep dying over one rollout never reach a deadline, so their number is bounded."""
+    """Limit how many engines may die over one rollout, since such a rollout never reaches a deadline."""
     if state.rollout.takeovers <= state.rollout.policy.max_takeovers:
         return None
-    return Move(Phase.FAILED, f"halted: engines died {state.rollout.takeovers} times while driving this rollout")
+    return Move(Phase.FAILED, f"Halted: engines died {state.rollout.takeovers} times while driving this rollout")
 
 
 def enter_step(state: RolloutState) -> Decision | None:
-    """Rung 1: a new step."""
-    return Mark(MarkKind.STEP_STARTED, "step entered") if state.rollout.step_started_at is None else None
+    """Record the start of a new step."""
+    return Mark(MarkKind.STEP_STARTED, "Step started") if state.rollout.step_started_at is None else None
 
 
 def roll_back(state: RolloutState) -> Decision | None:
-    """Rung 2: asked for, judged bad, or the candidate does not stand."""
+    """Roll back on request, after a failed analysis or hook, when the new release does not run, or with the group."""
     if state.rollout.phase is not Phase.RUNNING:
         return None
     request = state.latest_signal(SignalKind.ROLLBACK)
@@ -109,7 +112,7 @@ def roll_back(state: RolloutState) -> Decision | None:
 
 
 def _rollback_reason(signal: Signal) -> str:
-    return f"rollback asked by {signal.by}" + (f": {signal.reason}" if signal.reason else "")
+    return f"Rollback requested by {signal.by}" + (f": {signal.reason}" if signal.reason else "")
 
 
 def _failed_analysis(state: RolloutState) -> str:
@@ -122,14 +125,14 @@ def _failed_analysis(state: RolloutState) -> str:
 
 
 def _inconclusive_analysis(state: RolloutState) -> str:
-    """One sentence when nothing could be said by the end of the bake, and the policy is to turn back then."""
+    """The reason to roll back because the final verdict is INCONCLUSIVE and the policy is to roll back; empty if not."""
     verdict = state.rollout.verdict
     wanted = state.rollout.policy.on_inconclusive is InconclusiveAction.ROLLBACK and not state.is_forced
-    return verdict.message if wanted and verdict is not None and verdict.final and is_inconclusive(state) else ""
+    return verdict.message if wanted and verdict is not None and verdict.final and is_inconclusive(state.rollout) else ""
 
 
 def _failed_candidate(state: RolloutState) -> str:
-    """One sentence when more instances of the new release have failed than are tolerated."""
+    """The reason to roll back because more new instances failed than `max_failure_ratio` tolerates; empty if not."""
     rollout, policy = state.rollout, state.rollout.policy
     failed = [
         instance
@@ -142,42 +145,42 @@ def _failed_candidate(state: RolloutState) -> str:
     if len(failed) <= tolerated:
         return ""
     worst = failed[0]
-    detail = worst.detail or f"restarted {worst.restarts} times"
-    whose = " of the new release" if rollout.kind is RolloutKind.RELEASE else ""
-    return f"{format_names(failed)}{whose} failed: {detail}"
+    detail = worst.detail or f"restarted {worst.restarts} times, {policy.max_restarts} allowed"
+    new, plural = "new " * (rollout.kind is RolloutKind.RELEASE), "s" * (len(failed) > 1)
+    return f"{len(failed)} {new}instance{plural} failed ({format_names(failed)}): {detail}"
 
 
-# -- the proxy, kept true ---------------------------------------------------------------------------------------------
+# -- the proxy ---------------------------------------------------------------------------------------------------------
 
 
 def mark_traffic_shifted(state: RolloutState) -> Decision | None:
-    """Rung 3: the proxy matches and no mark says so."""
+    """Record that the proxy matches the step."""
     stands = state.router_matches and state.preview_matches
     if state.rollout.traffic_confirmed_at is None and stands and state.is_complete:
-        return Mark(MarkKind.TRAFFIC_CONFIRMED, f"traffic goes to {_format_counts(state)}")
+        return Mark(MarkKind.TRAFFIC_CONFIRMED, f"Traffic confirmed by the proxy: {_format_counts(state)}")
     return None
 
 
 def remove_dead_members(state: RolloutState) -> Decision | None:
-    """A member whose instance is gone leaves the route at once, since its address may be given to another container.
+    """Remove members whose instance is gone at once, since their address may be assigned to another container.
 
-    When no member is alive the route is left as it is: what seems to be dead may be our own blindness.
+    If no member is alive, the route stays as it is: the observation may be wrong.
     """
     living, preview = state.alive_members, state.alive_preview
     if len(preview) < len(state.preview_members):
-        return Shift(preview, "taking those out of the preview that no longer run", preview=True)
+        return Shift(preview, "Removing dead instances from the preview", preview=True)
     if not living or len(living) == len(state.members):
         return None
     gone = sorted(set(state.members) - {member.instance for member in living})
-    return Shift(living, f"taking out {len(gone)} that no longer run")
+    return Shift(living, f"Removing {len(gone)} dead {_instances(len(gone))} from the proxy")
 
 
 def remove_drained_members(state: RolloutState) -> Decision | None:
-    """An unrouted instance without requests is struck from the proxy; that it agrees is the proof of the drain."""
+    """Remove idle instances outside the route from the proxy. That the proxy agrees proves the drain."""
     for routed, preview in ((state.observed.router, False), (state.observed.preview, True)):
         idle = [instance for instance, count in routed.draining.items() if count == 0]
         if idle:
-            return Shift(routed.members, f"{len(idle)} drained, striking from the proxy", preview)
+            return Shift(routed.members, f"Removing {len(idle)} drained {_instances(len(idle))} from the proxy", preview)
     return None
 
 
@@ -185,7 +188,8 @@ def remove_drained_members(state: RolloutState) -> Decision | None:
 
 
 def stop_surplus(state: RolloutState) -> Decision | None:
-    """Rung 4: neither wanted nor routed, and idle or drained. Frees room before anything new is started."""
+    """Stop instances that are neither wanted nor routed, and are idle or past their drain time. This makes room before new
+    ones start."""
     free = [
         instance
         for instance in state.surplus_instances
@@ -194,35 +198,35 @@ def stop_surplus(state: RolloutState) -> Decision | None:
     if not free:
         return None
     overdue = any(state.has_requests_in_flight(each) for each in free)
-    return Stop(tuple(free), f"stopping {format_names(free)}", overdue)
+    return Stop(tuple(free), f"Stopping {format_names(free)}", overdue)
 
 
 def start_missing(state: RolloutState) -> Decision | None:
-    """Rung 5: wanted instances are missing."""
+    """Start missing instances."""
     if not state.missing_ordinals:
         return None
     if state.is_overdue:
-        return roll_back_or_halt(state.rollout, state.observed, _deadline_message(state, "instances could not be started"))
+        return roll_back_or_halt(state.rollout, state.observed, _deadline_message(state, "Instances could not be started"))
     room = _wait_for_room(state)
     if room is not None:
         return room
     release, ordinals = next(iter(state.missing_ordinals.items()))
-    return Start(release, ordinals, f"starting {len(ordinals)} of {release}")
+    return Start(release, ordinals, f"Starting {len(ordinals)} {_instances(len(ordinals))} of {release}")
 
 
 def _wait_for_room(state: RolloutState) -> Decision | None:
-    """Without room for a surge, what is leaving must be gone before anything new comes."""
+    """Without room for a surge, leaving instances must be gone before new ones start."""
     if (
         state.rollout.in_place
         and state.surplus_instances
         and not any(state.is_reachable(instance) for instance in state.surplus_instances)
     ):
-        return poll_soon(state, f"waiting for {format_names(state.surplus_instances)} to be gone")
+        return poll_soon(state, stopping(state, f"Waiting for {format_names(state.surplus_instances)} to stop"))
     return None
 
 
 def wait_until_ready(state: RolloutState) -> Decision | None:
-    """Rung 6: instances about to serve are not ready."""
+    """Wait for instances that are about to take traffic."""
     if not state.awaited_instances:
         return None
     if state.is_overdue:
@@ -230,9 +234,13 @@ def wait_until_ready(state: RolloutState) -> Decision | None:
         return roll_back_or_halt(
             state.rollout,
             state.observed,
-            _deadline_message(state, f"{format_names(state.awaited_instances)} not ready", detail),
+            _deadline_message(state, f"{format_names(state.awaited_instances)} did not become ready", detail),
         )
-    return poll_soon(state, f"waiting for {format_names(state.awaited_instances)} to be ready")
+    reason = f"Waiting for {format_names(state.awaited_instances)} to become ready"
+    until = None if state.rollout.paused else state.deadline_start + state.rollout.policy.healthy_deadline_seconds
+    can_roll_back = state.rollout.phase is Phase.RUNNING and state.rollout.kind is not RolloutKind.REPAIR
+    then = "the rollout rolls back" if can_roll_back else "the rollout halts"
+    return poll_soon(state, state.waiting_for(WaitKind.READINESS, reason, then, until=until))
 
 
 def _deadline_message(state: RolloutState, what: str, detail: str = "") -> str:
@@ -240,20 +248,21 @@ def _deadline_message(state: RolloutState, what: str, detail: str = "") -> str:
 
 
 def shift_traffic(state: RolloutState) -> Decision | None:
-    """Rung 7: the proxy does not match. What counted from an earlier shift of this step starts anew."""
+    """Write the proxy if it does not match the step. Bake, drain time and verdict of an earlier shift do not count any
+    more."""
     if state.router_matches:
         return None
     if state.rollout.paused:
-        return Wait(state.now + state.rollout.policy.interval_seconds, "paused before moving traffic")
+        return state.wait_while_paused()
     if state.rollout.traffic_confirmed_at is not None or state.rollout.step_ready_at is not None:
-        return Mark(MarkKind.TRAFFIC_DIVERGED, "the proxy no longer serves what this step wants")
+        return Mark(MarkKind.TRAFFIC_DIVERGED, "The proxy no longer matches this step")
     if state.rollout.drain_started_at is not None:
-        return Mark(MarkKind.SHIFTING_TRAFFIC, "about to write the proxy")
-    return Shift(state.desired_members, f"moving traffic to {_format_counts(state)}")
+        return Mark(MarkKind.SHIFTING_TRAFFIC, "Preparing to write the proxy")
+    return Shift(state.desired_members, f"Shifting traffic to {_format_counts(state)}")
 
 
 def shift_preview(state: RolloutState) -> Decision | None:
-    """The preview does not lead where it shall; the service's own traffic is not touched by it."""
+    """Write the preview if it does not match the step; the traffic of the service is not affected."""
     if state.preview_matches:
         return None
     to = format_names(
@@ -261,7 +270,11 @@ def shift_preview(state: RolloutState) -> Decision | None:
         for instance in state.alive_instances
         if any(instance.id == wanted.instance for wanted in state.desired_preview)
     )
-    return Shift(state.desired_preview, f"the preview leads to {to or 'nothing'}", preview=True)
+    return Shift(state.desired_preview, f"Preview leads to {to or 'no instance'}", preview=True)
+
+
+def _instances(count: int) -> str:
+    return "instance" if count == 1 else "instances"
 
 
 def _format_counts(state: RolloutState) -> str:
@@ -269,8 +282,8 @@ def _format_counts(state: RolloutState) -> str:
 
 
 def settle_step(state: RolloutState) -> Decision | None:
-    """Rung 8: all stands as wanted."""
-    return Mark(MarkKind.STEP_READY, "all stands as wanted") if state.rollout.step_ready_at is None else None
+    """Record that the step is ready: the bake starts."""
+    return Mark(MarkKind.STEP_READY, "Desired state reached") if state.rollout.step_ready_at is None else None
 
 
 Rule = Callable[[RolloutState], Decision | None]

@@ -1,4 +1,4 @@
-"""The next moves that `decide` can name, and what the recorded ones do to a rollout. Pure."""
+"""The next moves that `decide` can return, and how the recorded ones change a rollout. Pure."""
 
 from __future__ import annotations
 
@@ -11,26 +11,25 @@ from tidegate.core.hooks import TaskRun
 from tidegate.core.model import Instance, Plan, Rollout
 from tidegate.core.phases import LIVE, Phase, move
 from tidegate.core.routing import Member
+from tidegate.core.waiting import WaitingFor
 
 
 class MarkKind(StrEnum):
-    """The moments of a step that are recorded."""
+    """The recorded moments of a step."""
 
     STEP_STARTED = "step_started"
-    SHIFTING_TRAFFIC = (
-        "shifting_traffic"  # the proxy is about to be written: no earlier drain time counts for those who now leave it
-    )
+    SHIFTING_TRAFFIC = "shifting_traffic"  # about to write the proxy: an earlier drain time must not count
     TRAFFIC_CONFIRMED = "traffic_confirmed"
-    TRAFFIC_DIVERGED = "traffic_diverged"  # the proxy has to be written again: what counted from the old shift starts anew
+    TRAFFIC_DIVERGED = "traffic_diverged"  # the proxy must be written again: bake, drain time and verdict start again
     STEP_READY = "step_ready"
-    BAKE_EXTENDED = "bake_extended"  # another bake, because the verdict was inconclusive
-    WAITING_FOR_APPROVAL = "waiting_for_approval"  # a person is waited for
-    WAITING_FOR_GROUP = "waiting_for_group"  # at a point where the rollouts of its group wait for each other
+    BAKE_EXTENDED = "bake_extended"  # another bake after an INCONCLUSIVE verdict
+    WAITING_FOR_APPROVAL = "waiting_for_approval"  # a person must answer
+    WAITING_FOR_GROUP = "waiting_for_group"  # at a point where its group waits
 
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """Resolve the new release's image to a digest and make sure that it can run, before anything moves."""
+    """Resolve the image of the new release to a digest and check that it can run, before anything changes."""
 
     reason: str
 
@@ -46,7 +45,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Shift:
-    """Make the proxy send traffic to exactly these; with `preview` that of the preview's address."""
+    """Make the proxy send new requests to exactly these members; with `preview`, on the preview backend."""
 
     members: tuple[Member, ...]
     reason: str
@@ -55,7 +54,7 @@ class Shift:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Begin this task, or see how it stands."""
+    """Start this task, or read its state."""
 
     task: str
     reason: str
@@ -63,16 +62,16 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Stop and remove these instances: they take no traffic and have none in flight, or have had their drain time."""
+    """Stop and remove these instances. They take no traffic, and are idle or past their drain time."""
 
     instances: tuple[Instance, ...]
     reason: str
-    overdue: bool = False  # some still have requests in flight, and their drain time is over
+    overdue: bool = False  # some still have requests in flight after their drain time
 
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """Ask the metrics. `final`: the bake is over, the answer opens or shuts the gate."""
+    """Query the metrics and compute a verdict. `final`: the bake is over, so the verdict decides."""
 
     final: bool
     reason: str
@@ -80,7 +79,7 @@ class Judge:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """Record a moment of the present step."""
+    """Record a moment of the current step."""
 
     mark: MarkKind
     reason: str
@@ -88,7 +87,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """Go to another step, another phase, or both. `plan` replaces the present one."""
+    """Go to another step, another phase, or both. `plan` replaces the current one."""
 
     phase: Phase
     reason: str
@@ -98,17 +97,23 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Nothing to do before `until`."""
+    """Nothing to do before `until`, when the rollout is observed again. `waiting_for` says what it waits for."""
 
     until: Time
-    reason: str
+    waiting_for: WaitingFor
+
+    @property
+    def reason(self) -> str:
+        """What it waits for."""
+        return self.waiting_for.reason
 
 
 Decision = Pin | Start | Shift | Stop | Run | Judge | Mark | Move | Wait
 
 
 def apply_mark(rollout: Rollout, mark: MarkKind, now: Time) -> Rollout:
-    """The rollout with one more moment recorded."""
+    """The rollout with this moment recorded. Any wait is over."""
+    rollout = replace(rollout, waiting_for=None)
     match mark:
         case MarkKind.STEP_STARTED:
             return replace(rollout, step_started_at=now)
@@ -137,11 +142,14 @@ def apply_mark(rollout: Rollout, mark: MarkKind, now: Time) -> Rollout:
 
 
 def shift_marks(rollout: Rollout, seconds: float) -> Rollout:
-    """The rollout after a clock jumped: its marks as that clock would have told them."""
+    """The rollout after the clock jumped by `seconds`: its times as that clock would have recorded them."""
 
     def then(mark: Time | None) -> Time | None:
         return None if mark is None else mark + seconds
 
+    waiting = rollout.waiting_for
+    if waiting is not None:
+        waiting = replace(waiting, since=waiting.since + seconds, until=then(waiting.until))
     verdict = None if rollout.verdict is None else replace(rollout.verdict, at=rollout.verdict.at + seconds)
     tasks = tuple(
         task if task.state.ended else replace(task, started_at=task.started_at + seconds) for task in rollout.tasks
@@ -154,20 +162,21 @@ def shift_marks(rollout: Rollout, seconds: float) -> Rollout:
         approval_since=then(rollout.approval_since),
         drain_started_at=then(rollout.drain_started_at),
         verdict=verdict,
+        waiting_for=waiting,
         tasks=tasks,
     )
 
 
 def apply_move(rollout: Rollout, to: Move, now: Time) -> Rollout:
-    """The rollout after a move; raises `IllegalMove` when the phase table does not allow it.
+    """The rollout after a move. Raises `IllegalMove` if the phase table does not allow it.
 
-    A step that is left without a recorded shift may have shifted all the same, just before a crash: its drain counts
-    from now. On the way back, however many steps it takes, the reason stays why it turned.
+    A step that is left without a recorded shift may have shifted just before a crash, so its drain time counts from now.
+    During a rollback of several steps the reason stays the one that started it.
     """
     phase = move(rollout.phase, to.phase)
     further = phase is rollout.phase is Phase.ROLLING_BACK
     if phase not in LIVE:
-        return replace(rollout, phase=phase, reason=to.reason, finished=now)
+        return replace(rollout, phase=phase, reason=to.reason, finished=now, waiting_for=None)
     return replace(
         rollout,
         phase=phase,
@@ -181,14 +190,15 @@ def apply_move(rollout: Rollout, to: Move, now: Time) -> Rollout:
         drain_started_at=rollout.drain_started_at if rollout.traffic_confirmed_at is not None else now,
         extensions=0,
         verdict=None,
+        waiting_for=None,
     )
 
 
 def record_task(rollout: Rollout, run: TaskRun) -> Rollout:
-    """The rollout with what is now known of a task."""
+    """The rollout with the current state of a task."""
     return replace(rollout, tasks=(*(task for task in rollout.tasks if task.name != run.name), run))
 
 
 def record_verdict(rollout: Rollout, verdict: Verdict) -> Rollout:
-    """The rollout with a verdict on its present step."""
+    """The rollout with a verdict on its current step."""
     return replace(rollout, verdict=verdict)

@@ -4,240 +4,233 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tidegate.analysis.verdict import Outcome
 from tidegate.clock import Time
-from tidegate.core.approvals import Expiry
+from tidegate.core.approvals import approval_reason, approval_wait, is_inconclusive, required_answer, requires_decision
 from tidegate.core.decisions import Decision, Judge, Mark, MarkKind, Move, Run, Wait
 from tidegate.core.hooks import BLOCKING, COMPARE, TaskState
-from tidegate.core.model import FailureAction, InconclusiveAction, InstanceState, SignalKind
+from tidegate.core.model import Expiry, InconclusiveAction, InstanceState, SignalKind
 from tidegate.core.phases import Phase
 from tidegate.core.planner import roll_back_or_halt
 from tidegate.core.rollout_state import RolloutState, format_names
+from tidegate.core.waiting import WaitingFor, WaitKind
 
-MIN_APPROVAL_INTERVAL_SECONDS = 30.0  # at least, between two looks while a person is waited for
+MIN_APPROVAL_INTERVAL_SECONDS = 30.0  # between two measurements while the rollout waits for a person
+SECONDS_PER_DAY = 86_400.0
+MAX_POLL_SECONDS = 0.5  # between two observations while instances start, stop or drain
 
 
 def run_analysis(state: RolloutState) -> Decision | None:
-    """Rung 10: look at the metrics, during the bake, at its end, and on while a person is waited for.
+    """Measure during the bake, at its end, and while the rollout waits for a person.
 
-    A FAIL is never judged again: a decision cannot change its mind.
+    A FAIL is final: the step is not analysed again.
     """
     if not state.step.gate.analyzed or state.rollout.failed_verdict or state.is_forced:
         return None
-    verdict, end, asked = state.rollout.verdict, _bake_end(state), state.latest_signal(SignalKind.VERIFY)
+    verdict, end, request = state.rollout.verdict, _bake_end(state), state.latest_signal(SignalKind.VERIFY)
     last = verdict.at if verdict else (state.rollout.step_ready_at or state.now)
-    undecided = verdict is None or verdict.at < end
+    is_due = verdict is None or verdict.at < end
     final = state.now >= end
-    demanded = asked is not None and last < asked.at <= state.now  # one that seems to come was told by another clock
-    if (final and undecided) or demanded or state.now - last >= _interval_seconds(state):
-        return Judge(final, "asking the metrics")
+    requested = request is not None and last < request.at <= state.now  # later than now: by a clock ahead of this one
+    if (final and is_due) or requested or state.now - last >= _interval_seconds(state):
+        return Judge(final, "Querying the metrics")
     return None
 
 
 def _interval_seconds(state: RolloutState) -> float:
-    """Between two looks: when the bake is over and a person is waited for, they need not be so many."""
+    """Between two measurements; longer once the bake is over and the rollout waits for a person."""
     interval = state.rollout.policy.interval_seconds
     return interval if state.now < _bake_end(state) else max(interval, MIN_APPROVAL_INTERVAL_SECONDS)
 
 
 def _bake_end(state: RolloutState) -> Time:
-    """When the step has stood long enough; every extension is one more bake."""
+    """When the bake is over; every extension adds one bake time."""
     return (state.rollout.step_ready_at or state.now) + state.step.gate.bake_seconds * (1 + state.rollout.extensions)
 
 
 def wait_for_bake(state: RolloutState) -> Decision | None:
-    """Rung 9: still baking. A FAIL that waits for a person does not wait for the bake."""
+    """Wait for the end of the bake. A FAIL that waits for a decision does not wait for the bake."""
     end = _bake_end(state)
     if state.now >= end or state.rollout.failed_verdict or state.is_forced:
         return None
-    if state.step.gate.keeps_old and _keep_old_ended(state):
+    keeps_old = state.step.gate.keeps_old
+    if keeps_old and _keep_old_ended(state):
         return None
-    doing = f"keeping {state.rollout.old} warm" if state.step.gate.keeps_old else "baking"
-    return _wait_and_observe(state, min(end, _next_measurement(state)), f"{doing}, {end - state.now:.0f} s to go")
+    reason = f"Keeping {state.rollout.old} running" if keeps_old else f"Baking step {state.position}"
+    then = f"{state.rollout.old} is removed" if keeps_old else "the step ends if its checks have passed"
+    waiting = state.waiting_for(WaitKind.BAKE, reason, then, since=state.rollout.step_ready_at, until=end)
+    return _wait_and_observe(state, min(end, _next_measurement(state)), waiting)
 
 
-def _wait_and_observe(state: RolloutState, until: Time, why: str) -> Wait:
-    """Wait, and look at the world meanwhile: a proxy or an instance that goes in a long bake or hold must not wait for its
-    end."""
-    return Wait(min(until, state.now + state.rollout.policy.interval_seconds), why)
+def _wait_and_observe(state: RolloutState, until: Time, waiting: WaitingFor) -> Wait:
+    """Wait, but observe at every interval: a proxy or an instance that fails during a long wait is replaced at once."""
+    return Wait(min(until, state.now + state.rollout.policy.interval_seconds), waiting)
 
 
 def _keep_old_ended(state: RolloutState) -> bool:
-    """Whether somebody ends the keeping. An approval of all holds does not: that the old release is kept is none."""
+    """Whether an approval ended `keep_old`. An approval of all steps does not: keeping the old release asks for none."""
     kind, step = SignalKind.PROMOTE, state.rollout.cursor
     return any(signal.kind is kind and signal.step == step for signal in state.signals)
 
 
 def _next_measurement(state: RolloutState) -> Time:
-    """When the metrics are asked again."""
+    """When the metrics are queried next."""
     verdict = state.rollout.verdict
     last = verdict.at if verdict else (state.rollout.step_ready_at or state.now)
-    return max(state.now, last + _interval_seconds(state)) if state.step.gate.analyzed else state.now + 86_400.0
+    if not state.step.gate.analyzed:
+        return state.now + SECONDS_PER_DAY
+    return max(state.now, last + _interval_seconds(state))
 
 
 def wait_for_drain(state: RolloutState) -> Decision | None:
-    """Rung 9: unrouted instances still have requests in flight and have not had their drain time, or are not gone yet."""
-    kept_busy = [each for each in state.desired if not state.is_reachable(each) and not state.is_drained(each)]
-    if kept_busy:
-        return poll_soon(state, f"draining {format_names(kept_busy)}")
+    """Wait while instances outside the route have requests in flight within their drain time, or are still stopping."""
+    busy = [instance for instance in state.desired if not state.is_reachable(instance) and not state.is_drained(instance)]
+    if busy:
+        return poll_soon(state, _draining(state, f"Draining {format_names(busy)}", "the rollout continues"))
     leaving = [
         instance
         for instance in state.surplus_instances
         if instance.state is not InstanceState.STOPPING or state.step.gate.surplus_gone
     ]
+    draining = [instance for instance in leaving if instance.state is not InstanceState.STOPPING]
+    if draining:
+        return poll_soon(state, _draining(state, f"Draining {format_names(draining)}", "the instances are stopped"))
     if leaving:
-        return poll_soon(state, f"waiting for {format_names(leaving)} to be gone")
+        return poll_soon(state, stopping(state, f"Waiting for {format_names(leaving)} to stop"))
     if state.step.gate.surplus_gone and (state.observed.router.draining or state.observed.preview.draining):
-        return poll_soon(state, "waiting for the last requests in flight")
+        return poll_soon(state, _draining(state, "Draining the last requests in flight", "the rollout continues"))
     return None
 
 
+def _draining(state: RolloutState, reason: str, then: str) -> WaitingFor:
+    since = state.rollout.drain_started_at
+    until = None if since is None else since + state.max_drain_seconds
+    return state.waiting_for(WaitKind.DRAIN, reason, then, since=since, until=until)
+
+
+def stopping(state: RolloutState, reason: str) -> WaitingFor:
+    """A wait for instances that stop; the platform bounds it by their grace period."""
+    return state.waiting_for(WaitKind.STOP, reason, "the rollout continues when they are gone")
+
+
 def extend_bake(state: RolloutState) -> Decision | None:
-    """Rung 11: inconclusive, so bake longer; bounded."""
+    """Bake again after an `INCONCLUSIVE` verdict, `max_extensions` times at most."""
     policy = state.rollout.policy
-    if policy.on_inconclusive is not InconclusiveAction.EXTEND or not is_inconclusive(state) or _is_approved(state):
+    if policy.on_inconclusive is not InconclusiveAction.EXTEND or not is_inconclusive(state.rollout) or _is_approved(state):
         return None
     if state.rollout.extensions >= policy.max_extensions:
         return None
-    return Mark(MarkKind.BAKE_EXTENDED, "inconclusive, baking longer")
-
-
-def is_inconclusive(state: RolloutState) -> bool:
-    """Whether nothing can be said where something has to be: not while the old release is merely kept warm."""
-    verdict = state.rollout.verdict
-    if state.step.gate.keeps_old:
-        return False
-    return state.step.gate.analyzed and verdict is not None and verdict.outcome is Outcome.INCONCLUSIVE
+    number = state.rollout.extensions + 1
+    return Mark(MarkKind.BAKE_EXTENDED, f"Verdict INCONCLUSIVE: extending the bake ({number} of {policy.max_extensions})")
 
 
 def wait_for_approval(state: RolloutState) -> Decision | None:
-    """Rungs 11 and 12: a person is asked: by the plan, after an inconclusive verdict, or after a FAIL by policy."""
-    why = _approval_reason(state)
-    if not why or _is_approved(state):
+    """Wait for the answer that the approval rule requires; see `tidegate.core.approvals`."""
+    rollout = state.rollout
+    if required_answer(rollout) is None or _is_approved(state):
         return None
-    if state.rollout.approval_since is None:
-        return Mark(MarkKind.WAITING_FOR_APPROVAL, why)
-    end = state.rollout.approval_since + state.rollout.policy.approval.expires_seconds
-    if state.now < end or state.rollout.paused:
-        return _wait_and_observe(state, min(max(end, state.now + 1.0), _next_measurement(state)), why)
-    return _expire_approval(state, why)
+    if rollout.approval_since is None:
+        return Mark(MarkKind.WAITING_FOR_APPROVAL, approval_reason(rollout))
+    waiting = approval_wait(rollout, rollout.approval_since)
+    if waiting.until is not None and state.now >= waiting.until and not rollout.paused:
+        return _expire_approval(state)
+    next_check = _next_measurement(state)
+    if waiting.until is not None:
+        next_check = min(max(waiting.until, state.now + 1.0), next_check)
+    return _wait_and_observe(state, next_check, waiting)
 
 
 def _is_approved(state: RolloutState) -> bool:
-    """Whether as many as are needed have approved, or somebody skips the analysis."""
+    """Whether enough people have approved, or the rest of the gates is skipped by force."""
     return state.is_forced or state.deciding_approval is not None
 
 
-def _expire_approval(state: RolloutState, why: str) -> Decision | None:
-    """Nobody answered in time. What is judged bad or not known never goes on by itself."""
-    action = state.rollout.policy.approval.on_expiry
-    if action is Expiry.WAIT:
-        return _wait_and_observe(state, _next_measurement(state), why)
-    unsure = state.rollout.failed_verdict or is_inconclusive(state) or inconclusive_task(state)
-    if action is Expiry.PROMOTE and not unsure:
+def _expire_approval(state: RolloutState) -> Decision | None:
+    """What follows when nobody answered in time."""
+    rollout = state.rollout
+    if rollout.policy.approval.on_expiry is Expiry.PROMOTE and not requires_decision(rollout):
         return None
-    return roll_back_or_halt(state.rollout, state.observed, f"nobody answered in time; {why}")
-
-
-def _approval_reason(state: RolloutState) -> str:
-    if state.rollout.failed_verdict and state.rollout.policy.failure_action is FailureAction.PAUSE:
-        return "judged FAIL, waiting for a person: promote or roll back"
-    if is_inconclusive(state) and not _continues_inconclusive(state):
-        return "inconclusive, waiting for a person: promote or roll back"
-    if unknown := inconclusive_task(state):
-        return f"{unknown}, waiting for a person: promote or roll back"
-    return f"waiting for approval ({state.step.gate.approval})" if state.step.gate.approval else ""
-
-
-def _continues_inconclusive(state: RolloutState) -> bool:
-    """By policy, and only while a later step is still to be judged: no rollout ends on what nobody knows."""
-    later = state.rollout.plan[state.rollout.cursor + 1 :]
-    continues = state.rollout.policy.on_inconclusive is InconclusiveAction.CONTINUE
-    return continues and any(step.gate.analyzed for step in later)
+    return roll_back_or_halt(rollout, state.observed, f"Approval timed out: {approval_reason(rollout)}")
 
 
 def next_step(state: RolloutState) -> Decision | None:
-    """Rungs 12 and 13: the gate is open."""
+    """The gate is open: the next step, or the end."""
     if state.rollout.paused:
-        return Wait(state.now + state.rollout.policy.interval_seconds, "paused")
+        return state.wait_while_paused()
     if _is_frozen(state):
-        return Wait(state.now + state.rollout.policy.interval_seconds, state.frozen)
+        return state.wait_while_frozen()
     following = state.rollout.cursor + 1
     if following < len(state.rollout.plan):
-        return Move(state.rollout.phase, f"step {following + 1} of {len(state.rollout.plan)}", cursor=following)
+        return Move(state.rollout.phase, f"Step {following + 1} of {len(state.rollout.plan)}", cursor=following)
     if state.rollout.phase is Phase.ROLLING_BACK:
         return Move(Phase.ROLLED_BACK, state.rollout.reason)
-    return Move(Phase.SUCCEEDED, f"{state.rollout.new} serves")
+    return Move(Phase.SUCCEEDED, f"{state.rollout.new} is live")
 
 
 def _is_frozen(state: RolloutState) -> bool:
-    """A freeze keeps the next batch back. The last step only clears up after the switch, and a way back is never kept."""
-    last = state.rollout.cursor + 1 >= len(state.rollout.plan)
-    return (
-        bool(state.frozen)
-        and state.rollout.phase is Phase.RUNNING
-        and not (last or state.is_forced or state.rollout.forced)
-    )
+    """Whether a freeze blocks the next step. It never blocks the last step, which only cleans up, nor a rollback."""
+    is_last = state.rollout.cursor + 1 >= len(state.rollout.plan)
+    may_block = state.rollout.phase is Phase.RUNNING and not (is_last or state.is_forced or state.rollout.forced)
+    return bool(state.frozen) and may_block
 
 
-def poll_soon(state: RolloutState, why: str) -> Wait:
-    """Look again soon: at once in the beginning, less often the longer it takes."""
+def poll_soon(state: RolloutState, waiting: WaitingFor) -> Wait:
+    """Observe again soon: after 10 ms at the start of a step, after up to half a second later."""
     waited = state.now - (state.rollout.step_started_at or state.now)
-    return Wait(state.now + min(0.5, max(0.01, waited / 20)), why)
+    return Wait(state.now + min(MAX_POLL_SECONDS, max(0.01, waited / 20)), waiting)
 
 
 def run_hooks_before(state: RolloutState) -> Decision | None:
-    """What comes before anything of the step is done."""
+    """Run the tasks that precede everything else of the step."""
     return _next_task(state, state.step.gate.tasks_before)
 
 
 def run_hooks(state: RolloutState) -> Decision | None:
-    """What is done once the step stands."""
+    """Run the tasks of a step that is ready."""
     return _next_task(state, state.step.gate.tasks)
 
 
 def _next_task(state: RolloutState, names: Sequence[str]) -> Decision | None:
-    """One after the other; each once in a rollout. What is paused begins none, but one that runs is looked after."""
+    """One task after the other, each once in a rollout. A paused rollout starts none but follows one that runs."""
     for name in names:
         run = state.task(name)
         if (run is not None and run.state.ended) or (name == COMPARE and state.is_forced):
             continue
         if run is None and state.rollout.paused:
-            return Wait(state.now + state.rollout.policy.interval_seconds, f"paused before {name}")
-        return Run(name, f"running {name}")
+            return state.wait_while_paused()
+        return Run(name, f"Running {name}")
     return None
 
 
 def failed_task(state: RolloutState) -> str:
-    """One sentence when a task failed that traffic must not be moved after."""
+    """The message of a failed task after which no traffic may move; empty if there is none."""
     return next(
         (task.message for task in state.rollout.tasks if task.state is TaskState.FAILED and task.name in BLOCKING), ""
     )
-
-
-def inconclusive_task(state: RolloutState) -> str:
-    """One sentence when a task of this step ended without anything that can be said."""
-    ended = (state.task(name) for name in state.step.gate.tasks)
-    return next((each.message for each in ended if each is not None and each.state is TaskState.UNKNOWN), "")
 
 
 NOT_FORWARD = frozenset({Phase.ROLLING_BACK, Phase.ROLLED_BACK, Phase.FAILED})
 
 
 def rolled_back_peer(state: RolloutState) -> str:
-    """One sentence when another one of the group turned back."""
-    turned = next((peer for peer in state.peers if peer.phase in NOT_FORWARD), None)
-    if turned is None:
+    """The reason to roll back because another rollout of the group does; empty if none does."""
+    peer = next((peer for peer in state.peers if peer.phase in NOT_FORWARD), None)
+    if peer is None:
         return ""
-    return f"together with {turned.service}, which turned back" + (f": {turned.reason}" if turned.reason else "")
+    what = "halted" if peer.phase is Phase.FAILED else "rolled back"
+    return f"{peer.service}, in the same group, {what}" + (f": {peer.reason}" if peer.reason else "")
 
 
 def wait_for_group(state: RolloutState) -> Decision | None:
-    """Come to the group's point, then wait until all have. The approval that follows is for all."""
+    """Record that this rollout has reached a point of its group, then wait for the others. The approval that follows
+    counts for all."""
     point = state.step.gate.group_point
     if not point or state.rollout.phase is not Phase.RUNNING:
         return None
     if state.rollout.group_point < point:
-        return Mark(MarkKind.WAITING_FOR_GROUP, f"at point {point} of its group")
+        return Mark(MarkKind.WAITING_FOR_GROUP, f"Ready at point {point} of 2 of its group")
     late = [peer.service for peer in state.peers if peer.group_point < point and peer.phase is not Phase.SUCCEEDED]
-    return Wait(state.now + 0.5, f"waiting for {', '.join(late)}") if late else None
+    if not late:
+        return None
+    then = "all rollouts of the group continue together"
+    waiting = state.waiting_for(WaitKind.GROUP, f"Waiting for {', '.join(late)}, in the same group", then)
+    return Wait(state.now + MAX_POLL_SECONDS, waiting)

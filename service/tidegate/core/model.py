@@ -1,4 +1,4 @@
-"""The values that everything else speaks of. Frozen, without behaviour that reaches outside."""
+"""The values of the domain: services, releases, plans, rollouts. Frozen, without side effects."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from enum import StrEnum
 
 from tidegate.analysis.verdict import Outcome, Verdict
 from tidegate.clock import Time
-from tidegate.core.approvals import Approval
 from tidegate.core.container import Container
 from tidegate.core.hooks import Hook, TaskRun
 from tidegate.core.phases import Phase
 from tidegate.core.probes import Probe
 from tidegate.core.routing import Backend, RouterState
+from tidegate.core.waiting import WaitingFor
 from tidegate.openapi_diff.result import CompareOptions
 
-Fleet = Mapping[str, int]  # {release id: how many instances}; no zero counts, never changed once made
+Fleet = Mapping[str, int]  # instances by release ID; no zero counts, never modified
 
 DEFAULT_MAX_RESTARTS = 2
 
@@ -29,14 +29,14 @@ class Strategy(StrEnum):
 
 
 class Order(StrEnum):
-    """Which comes first within a batch. Compose's own words."""
+    """Which comes first within a batch; the values of the Compose specification."""
 
     START_FIRST = "start-first"
     STOP_FIRST = "stop-first"  # no room for a surge
 
 
 class FailureAction(StrEnum):
-    """What a FAIL leads to. Compose's own words."""
+    """What follows a FAIL; the values of the Compose specification."""
 
     ROLLBACK = "rollback"
     PAUSE = "pause"  # wait for a person
@@ -44,55 +44,55 @@ class FailureAction(StrEnum):
 
 
 class InconclusiveAction(StrEnum):
-    """What follows when the bake is over and the judge cannot say."""
+    """What follows a verdict of INCONCLUSIVE at the end of the bake."""
 
-    EXTEND = "extend"  # bake again, `max_extensions` times at most, then hold
+    EXTEND = "extend"  # bake again, `max_extensions` times at most, then ask for a decision
     PAUSE = "pause"  # wait for a person, `approval.expires_seconds` at most, then roll back
     ROLLBACK = "rollback"
-    CONTINUE = "continue"  # go on, but never past the last step that is judged: there a person is asked
+    CONTINUE = "continue"  # continue while a later step is analysed; at the last one ask for a decision
 
 
 class RepairPolicy(StrEnum):
-    """What follows when a service is found other than its release wants, between rollouts."""
+    """What follows when drift is detected between rollouts."""
 
-    AUTO = "auto"  # it is brought back by a rollout of its own
-    SHOW = "show"  # it is shown, and a person decides
+    AUTO = "auto"  # start a repair
+    SHOW = "show"  # report it and let a person decide
 
 
 class RolloutKind(StrEnum):
     """What a rollout is for."""
 
-    RELEASE = "release"  # from what serves to another release
-    REPAIR = "repair"  # what serves is brought back to what it should be; turning back has no meaning
-    SCALE = "scale"  # what serves gets more or fewer instances; turning back leads to the number before
+    RELEASE = "release"  # from the live release to another one
+    REPAIR = "repair"  # restores the live release; cannot be rolled back
+    SCALE = "scale"  # changes the number of instances; a rollback restores the number before
 
 
 class Direction(StrEnum):
-    """Which way of a metric is good."""
+    """Which values of a metric are better."""
 
     LOWER = "lower"
     HIGHER = "higher"
 
 
 class CheckKind(StrEnum):
-    """Where a check's numbers come from."""
+    """Where the numbers of a check come from."""
 
-    ERRORS = "errors"  # ready-made: failed requests, from the proxy's counters
-    LATENCY = "latency"  # ready-made: response time, from a histogram of the proxy's log or the application's own
-    MEMORY = "memory"  # ready-made: a gauge of each instance that climbs towards its limit
-    QUERY = "query"  # the user's own PromQL
+    ERRORS = "errors"  # built in: failed requests, from the counters of the proxy
+    LATENCY = "latency"  # built in: response time, from a histogram of the proxy log or of the application
+    MEMORY = "memory"  # built in: a gauge per instance that grows towards its limit
+    QUERY = "query"  # PromQL of the user
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
     """One question to the metrics.
 
-    `margin` is what may be lost before it matters, None the default: absolute (a ratio in [0, 1], 0.005 for "0.5%") for
-    errors, relative (0.2 for "20%") for latency and queries. `maximum`/`minimum` turn a query into a fixed limit; for
-    memory `maximum` is the limit of an instance. `query` is the user's PromQL, or the histogram or gauge to read.
-    `min_samples`: the number of requests (errors, latency) or values (query) below which nothing is said, and of looks in a
-    row beyond a limit. A check that is not `critical` does not hold a rollout up when it cannot say anything. A `shadow`
-    check decides nothing. `weight`: its share of the evidence among the user's own compared queries.
+    `margin`: how much worse the new release may be, None for the default. Absolute (a ratio in [0, 1], 0.005 for "0.5%")
+    for errors, relative (0.2 for "20%") for latency and queries. `maximum` and `minimum` turn a query into a fixed limit;
+    for memory `maximum` is the limit of an instance. `query`: PromQL of the user, or the histogram or gauge to read.
+    `min_samples`: requests (errors, latency) or values (query) required for a result, and measurements in a row that must
+    violate a limit. Without `critical`, an inconclusive result does not block the rollout. A `shadow` check has no
+    influence. `weight`: share of the evidence among the compared queries.
     """
 
     name: str
@@ -109,32 +109,56 @@ class Check:
 
     @property
     def is_limit(self) -> bool:
-        """Whether it compares with a fixed limit and so needs no baseline."""
+        """Whether it compares with a fixed limit and needs no baseline."""
         return self.kind is CheckKind.QUERY and (self.maximum is not None or self.minimum is not None)
+
+
+class Expiry(StrEnum):
+    """What follows when nobody answers in time."""
+
+    ROLLBACK = "rollback"
+    PROMOTE = "promote"  # only for an approval of the plan: a FAIL or an unclear result never continues by itself
+    WAIT = "wait"  # without limit
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """When a rollout waits for approval, and by whom.
+
+    `after`: the batches, from 1, after which it waits. `roles`: an approver must have one of them; none: whoever may
+    promote. `needed`: number of different people. `requester`: whether the person who requested the rollout may approve.
+    """
+
+    after: tuple[int, ...] = ()
+    roles: tuple[str, ...] = ()
+    needed: int = 1
+    requester: bool = True
+    expires_seconds: float = 86_400.0
+    on_expiry: Expiry = Expiry.ROLLBACK
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What is tolerated and how long is waited. All durations in seconds."""
+    """Tolerances and time limits. All durations in seconds."""
 
-    drain_timeout_seconds: float = 30.0  # the longest that requests in flight are waited for
-    long_lived_seconds: float | None = None  # the same for what is open longer than `drain`, and for upgraded connections
-    healthy_deadline_seconds: float = 120.0  # for instances to be started and ready
-    max_restarts: int = DEFAULT_MAX_RESTARTS  # a candidate instance that restarted more often has failed
-    max_failure_ratio: float = 0.0  # share of candidate instances that may fail and be replaced, in [0, 1]
-    interval_seconds: float = 5.0  # between two looks at the metrics; also the shortest interval that counts as one
-    warmup_seconds: float = 60.0  # an instance younger than this is not compared yet
-    false_abort: float = 0.01  # the chance that a good release is turned back, over the whole rollout, in (0, 1)
+    drain_timeout_seconds: float = 30.0  # the longest wait for requests in flight
+    long_lived_seconds: float | None = None  # for upgraded connections and longer requests; None: as above
+    healthy_deadline_seconds: float = 120.0  # for instances to start and become ready
+    max_restarts: int = DEFAULT_MAX_RESTARTS  # a new instance that restarted more often has failed
+    max_failure_ratio: float = 0.0  # share of new instances that may fail and be replaced, in [0, 1]
+    interval_seconds: float = 5.0  # between two measurements; also the resolution of the analysis
+    warmup_seconds: float = 60.0  # younger instances are not compared
+    false_abort: float = 0.01  # chance to roll back a good release, over the whole rollout, in (0, 1)
     failure_action: FailureAction = FailureAction.ROLLBACK
     on_inconclusive: InconclusiveAction = InconclusiveAction.EXTEND
-    max_extensions: int = 2  # how many more bakes an INCONCLUSIVE verdict is given
+    max_extensions: int = 2  # additional bakes after an INCONCLUSIVE verdict
     approval: Approval = field(default_factory=Approval)
-    max_takeovers: int = 50  # how often engines may have died while driving one rollout
+    max_takeovers: int = 50  # how often engines may die while they drive one rollout
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A named thing we run in an environment, as defined by its Compose file."""
+    """An application in an environment, as defined by its Compose file."""
 
     environment: str
     name: str
@@ -148,20 +172,20 @@ class Service:
     bake_seconds: float = 0.0
     checks: tuple[Check, ...] = ()
     policy: Policy = Policy()
-    keep_old_seconds: float = 0.0  # blue-green: how long the old colour is kept after it was left
+    keep_old_seconds: float = 0.0  # blue-green: how long the old release runs after the switch
     #: Of the new requests, for the new release, after each of the first batches; in (0, 1).
     traffic_shares: tuple[float, ...] = ()
-    hooks: Mapping[str, Hook] = field(default_factory=dict)  # by `tasks.HOOKS`
+    hooks: Mapping[str, Hook] = field(default_factory=dict)  # by name, see `hooks.HOOKS`
     compare: CompareOptions | None = None
     probe: Probe | None = None
-    preview_bake_seconds: float = 0.0  # how long the new release is watched before it takes traffic
-    in_group: bool = False  # rolled out as one with the other services of its file that say so
-    depends_on: tuple[str, ...] = ()  # services of the same environment that must serve before
+    preview_bake_seconds: float = 0.0  # how long the new release is analysed before it takes traffic
+    in_group: bool = False  # rolled out as one with the other services of its file in the group
+    depends_on: tuple[str, ...] = ()  # services of the same environment that must be live first
     repair: RepairPolicy = RepairPolicy.AUTO
 
     @property
     def key(self) -> str:
-        """`environment/name`: what the platform and the store know it by."""
+        """`environment/name`, the identity of the service."""
         return f"{self.environment}/{self.name}"
 
 
@@ -170,8 +194,8 @@ class Release:
     """One immutable version of a service.
 
     `id` (`v2-4`: image tag and a number that grows per service) is safe as a label, a file name and a proxy server name:
-    [a-z0-9-], no dots. `digest` is what `image` was resolved to before the first batch: a registry digest
-    (`shop@sha256:…`) or, without a registry, an image id (`sha256:…`); empty until then.
+    [a-z0-9-], no dots. `digest` is what `image` was resolved to before the first batch: a registry digest (`shop@sha256:…`)
+    or, without a registry, an image ID (`sha256:…`); empty until then.
     """
 
     id: str
@@ -183,12 +207,12 @@ class Release:
 
 
 class InstanceState(StrEnum):
-    """What an instance is doing."""
+    """State of an instance."""
 
     STARTING = "starting"  # exists, not ready yet
     READY = "ready"  # its probe answers
-    FAILED = "failed"  # ended by itself, or restarting again and again
-    STOPPED = "stopped"  # ended from outside, by its engine or by a person: no fault of its release
+    FAILED = "failed"  # exited by itself, or keeps restarting
+    STOPPED = "stopped"  # stopped from outside, by Docker or by a person: not an error of its release
     STOPPING = "stopping"  # asked to stop, not gone yet
 
 
@@ -196,8 +220,8 @@ class InstanceState(StrEnum):
 class Instance:
     """One running copy of a release.
 
-    `id` ([a-z0-9]) is the platform's own and never reused; `address` is `ip:port` as the proxy reaches it, empty while
-    unknown.
+    `id` ([a-z0-9]) is assigned by the platform and never reused. `address` is the `ip:port` that the proxy connects to,
+    empty while unknown.
     """
 
     id: str
@@ -207,12 +231,12 @@ class Instance:
     state: InstanceState
     restarts: int = 0
     host: str = ""
-    detail: str = ""  # one sentence: why it is not ready or has failed
+    detail: str = ""  # why it is not ready or has failed
 
 
 @dataclass(frozen=True, slots=True)
 class ObservedState:
-    """The world at one moment. `preview` is what the proxy does at the preview's address."""
+    """What the platform and the proxy report at one moment; `preview` is the state of the preview backend."""
 
     instances: tuple[Instance, ...]
     router: RouterState
@@ -221,17 +245,17 @@ class ObservedState:
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """What must hold to leave a step.
+    """What must be true to leave a step.
 
-    `surplus_gone` asks that no surplus instance is left, not even one that is stopping: for the last step, and where there
-    is no room for a surge. `keeps_old`: the bake only keeps the old release warm, so an approval may end it, and only a
-    FAIL counts. `tasks_before` are tasks that come before anything of the step, `tasks` those once it stands.
-    `group_point`: which of the points, from 1, at which the rollouts of a group wait for each other; 0: none.
+    `surplus_gone`: no surplus instance may exist, not even a stopping one. Set for the last step, and where there is no
+    room for a surge. `keeps_old`: the bake only keeps the old release running; an approval may end it, and only a FAIL has
+    consequences. `tasks_before` run before everything else of the step, `tasks` when it is ready. `group_point`: the point,
+    from 1, at which the rollouts of a group wait for each other; 0: none.
     """
 
     bake_seconds: float = 0.0
     analyzed: bool = False
-    approval: str = ""  # name of the approval that is waited for; empty: none
+    approval: str = ""  # name of the required approval; empty: none
     surplus_gone: bool = False
     keeps_old: bool = False
     tasks_before: tuple[str, ...] = ()
@@ -241,10 +265,10 @@ class Gate:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One desired state: which instances exist, which take traffic, what must hold before going on.
+    """One desired state: which instances exist, which take traffic, and what must be true before the next step.
 
-    `preview`: which are reached at the preview's address. `share` of the new requests is the new release's, in (0, 1);
-    None: each instance has as many as any other.
+    `preview`: the instances behind the preview. `share`: share of new requests for the new release, in (0, 1); None: every
+    instance gets the same share.
     """
 
     fleet: Fleet
@@ -259,7 +283,7 @@ Plan = tuple[Step, ...]
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """A build of a CI, its page, and its `job` as the CI names it: `team/repo/feature%2Ffoo`."""
+    """A build of a CI: its job as the CI names it (`team/repo/feature%2Ffoo`), its number, and its page."""
 
     job: str
     number: int
@@ -270,11 +294,11 @@ class Build:
 class Rollout:
     """One attempt to move a service from one release to another.
 
-    `step_started_at`, `traffic_confirmed_at`, `step_ready_at` and `approval_since` are the marks of the present step: when
-    it became the present one, when the proxy first matched it, when all of it stood, when it began to wait for a person.
-    They and `extensions` start anew with each step. `drain_started_at` is when the last instances were taken out of the
-    route; it outlives its step. A repair and a scaling stay with the release that serves: `old` and `new` are the same, and
-    `old_replicas` is its number before.
+    `step_started_at`, `traffic_confirmed_at`, `step_ready_at` and `approval_since` are the marks of the current step: when
+    it started, when the proxy first matched it, when everything of it was in place, when it began to wait for a person.
+    They, `waiting_for` and `extensions` are reset with each step. `drain_started_at` is when the last instances left the
+    route; it outlives its step. A repair and a scaling keep the live release: `old` and `new` are the same, and
+    `old_replicas` is the number of instances before.
     """
 
     id: str
@@ -286,10 +310,10 @@ class Rollout:
     created: Time
     old_replicas: int = 0
     batch: int = 1
-    in_place: bool = False  # order stop-first: there is no room for a surge, on the way back neither
+    in_place: bool = False  # order stop-first: no room for a surge, not during a rollback either
     phase: Phase = Phase.PENDING
     cursor: int = 0
-    reason: str = ""  # why it is in this phase, one sentence
+    reason: str = ""  # why it is in this phase
     paused: bool = False
     step_started_at: Time | None = None
     traffic_confirmed_at: Time | None = None
@@ -297,52 +321,53 @@ class Rollout:
     approval_since: Time | None = None
     drain_started_at: Time | None = None
     extensions: int = 0
-    verdict: Verdict | None = None  # of the present step
+    verdict: Verdict | None = None  # of the current step
+    waiting_for: WaitingFor | None = None  # as recorded by the engine; None: it does not wait
     takeovers: int = 0
     finished: Time | None = None
     checks: tuple[Check, ...] = ()
     policy: Policy = Policy()
-    image: str = ""  # of the new release, and the digest that it was resolved to, empty until then
+    image: str = ""  # of the new release; `digest` is empty until the image is resolved
     digest: str = ""
     requested_by: str = ""  # a person, or a token's name
-    requested_via: str = ""  # the token that vouched for this person; empty: the token asked for itself
-    build: Build | None = None  # that asked for it
-    forced: bool = False  # asked for in spite of a freeze and of a quarantine
+    requested_via: str = ""  # the token that vouched for this person; empty: the token itself
+    build: Build | None = None  # that requested it
+    forced: bool = False  # requested despite a freeze and a quarantine
     hooks: Mapping[str, Hook] = field(default_factory=dict)
     compare: CompareOptions | None = None
     probe: Probe | None = None
-    tasks: tuple[TaskRun, ...] = ()  # those that were begun, the way back's too
-    group: str = ""  # of the rollouts that are promoted and turned back as one; empty: it is alone
-    group_point: int = 0  # the last of its group's points (`Gate.group_point`) that it came to
+    tasks: tuple[TaskRun, ...] = ()  # those that were started, also during a rollback
+    group: str = ""  # of the rollouts that are promoted and rolled back as one; empty: none
+    group_point: int = 0  # the last point of its group (`Gate.group_point`) that it reached
     kind: RolloutKind = RolloutKind.RELEASE
-    preexisting: tuple[str, ...] = ()  # there when a repair or a scaling began: that these fail is not of its doing
+    preexisting: tuple[str, ...] = ()  # instances from before a repair or a scaling: their failures do not count
     version: int = 0  # grows with each save; the ETag
 
     @property
     def step(self) -> Step:
-        """The present step."""
+        """The current step."""
         return self.plan[self.cursor]
 
     @property
     def failed_verdict(self) -> bool:
-        """Whether the present step was judged FAIL."""
+        """Whether the verdict of the current step is FAIL."""
         return self.verdict is not None and self.verdict.outcome is Outcome.FAIL
 
 
 class SignalKind(StrEnum):
-    """What a person or Jenkins may wish."""
+    """What a person or Jenkins may request."""
 
     PROMOTE = "promote"
     ROLLBACK = "rollback"
     PAUSE = "pause"
     RESUME = "resume"
-    VERIFY = "verify"  # judge now, do not wait for the next look
-    FORCE = "force"  # on to the end without bakes, checks and holds
+    VERIFY = "verify"  # analyse now instead of at the next interval
+    FORCE = "force"  # continue to the end without bakes, checks and approvals
 
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """A recorded wish. `step` binds a promote to the step it was given for; None gives every hold that follows too."""
+    """A recorded request. `step` binds a promote to that step; None approves every later step as well."""
 
     kind: SignalKind
     at: Time
@@ -354,7 +379,7 @@ class Signal:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A numbered fact in a rollout's story. `number` counts from 1 in each rollout; 0 until stored."""
+    """A numbered entry in the event log of a rollout. `number` counts from 1 in each rollout; 0 until stored."""
 
     kind: str
     message: str

@@ -8,6 +8,7 @@ from functools import cached_property
 
 from tidegate.clock import Time
 from tidegate.core.approvals import deciding_approval
+from tidegate.core.decisions import Wait
 from tidegate.core.hooks import TaskRun
 from tidegate.core.model import (
     Fleet,
@@ -23,6 +24,7 @@ from tidegate.core.model import (
 from tidegate.core.phases import Phase
 from tidegate.core.planner import member_weights
 from tidegate.core.routing import Member, RouterState
+from tidegate.core.waiting import WaitingFor, WaitKind
 
 ALIVE = frozenset({InstanceState.STARTING, InstanceState.READY})
 
@@ -65,7 +67,7 @@ class RolloutState:
         """The present step."""
         return self.rollout.step
 
-    # -- wishes ---------------------------------------------------------------------------------------------------
+    # -- signals --------------------------------------------------------------------------------------------------
 
     def latest_signal(self, kind: SignalKind) -> Signal | None:
         """The latest signal of this kind."""
@@ -80,6 +82,37 @@ class RolloutState:
     def is_forced(self) -> bool:
         """Whether the analysis is skipped from here on, by somebody who may."""
         return self.latest_signal(SignalKind.FORCE) is not None
+
+    # -- waiting --------------------------------------------------------------------------------------------------
+
+    @property
+    def position(self) -> str:
+        """`2 of 5`: the current step."""
+        return f"{self.rollout.cursor + 1} of {len(self.rollout.plan)}"
+
+    def waiting_for(
+        self, kind: WaitKind, reason: str, then: str, *, since: Time | None = None, until: Time | None = None
+    ) -> WaitingFor:
+        """A wait of the current step. Without `since` it started when the engine first recorded it, else now."""
+        before = self.rollout.waiting_for
+        if since is None:
+            is_same = before is not None and (before.kind, before.reason) == (kind, reason)
+            since = before.since if before is not None and is_same else self.now
+        return WaitingFor(kind, reason, since, until, then)
+
+    def wait_while_paused(self) -> Wait:
+        """A wait until the rollout is resumed."""
+        signal = self.latest_signal(SignalKind.PAUSE)
+        reason = f"Paused by {signal.by}" + (f": {signal.reason}" if signal.reason else "") if signal else "Paused"
+        waiting = self.waiting_for(
+            WaitKind.PAUSE, reason, "`tidegate resume` continues the rollout", since=signal and signal.at
+        )
+        return Wait(self.now + self.rollout.policy.interval_seconds, waiting)
+
+    def wait_while_frozen(self) -> Wait:
+        """A wait until the environment is no longer frozen."""
+        waiting = self.waiting_for(WaitKind.FREEZE, self.frozen, "the rollout continues when the freeze ends")
+        return Wait(self.now + self.rollout.policy.interval_seconds, waiting)
 
     # -- time -----------------------------------------------------------------------------------------------------
 
@@ -109,13 +142,18 @@ class RolloutState:
         policy = self.rollout.policy
         return policy.drain_timeout_seconds if policy.long_lived_seconds is None else policy.long_lived_seconds
 
+    @property
+    def max_drain_seconds(self) -> float:
+        """The longest that anything on an instance outside the route may take."""
+        return max(self.rollout.policy.drain_timeout_seconds, self._long_lived_seconds)
+
     def is_drained(self, instance: Instance) -> bool:
         """Whether nothing on it is waited for any more.
 
         Upgraded connections have their own time. Other requests have the drain time, and what is still open then counts
         as long-lived. Where the proxy cannot tell what is on it, all the time that there is.
         """
-        longest = max(self.rollout.policy.drain_timeout_seconds, self._long_lived_seconds)
+        longest = self.max_drain_seconds
         return all(self._is_drained(instance, routed, longest) for routed in (self.observed.router, self.observed.preview))
 
     def _is_drained(self, instance: Instance, routed: RouterState, longest: float) -> bool:

@@ -108,6 +108,7 @@ rollouts = Table(
     Column("traffic_confirmed_at", Double),
     Column("step_ready_at", Double),
     Column("approval_since", Double),
+    Column("waiting_for", JSON(none_as_null=True)),
     Column("drain_started_at", Double),
     Column("extensions", Integer, nullable=False),
     Column("verdict", JSON(none_as_null=True)),

@@ -55,10 +55,10 @@ def test_an_unchanged_description_is_not_sent_again(ci: JenkinsCI, fake: FakeJen
 
 
 def test_the_reason_of_a_rollback_stays_during_its_steps(ci: JenkinsCI, build: FakeBuild) -> None:
-    report_event(ci, WAITING, event(EventKind.ROLLBACK_REQUESTED, "rollback asked by bob: it smells"))
+    report_event(ci, WAITING, event(EventKind.ROLLBACK_REQUESTED, "Rollback requested by bob: it smells"))
     assert (
         build.description
-        == f"Tidegate: demo/shop v2-4 running, waiting for a person: rollback asked by bob: it smells, {LINK}"
+        == f"Tidegate: demo/shop v2-4 running, waiting for a person: Rollback requested by bob: it smells, {LINK}"
     )
     report_event(ci, ROLLED_BACK, event(EventKind.ROLLING_BACK, "errors: 5 % of requests failed"))
     wanted = f"Tidegate: demo/shop v2-4 rolling back: errors: 5 % of requests failed, {LINK}"
@@ -68,7 +68,7 @@ def test_the_reason_of_a_rollback_stays_during_its_steps(ci: JenkinsCI, build: F
 
 
 def test_a_rollback_requested_too_late_does_not_change_a_success(ci: JenkinsCI, build: FakeBuild) -> None:
-    report_event(ci, replace(ROLLOUT, phase=Phase.SUCCEEDED), event(EventKind.ROLLBACK_REQUESTED, "rollback asked by bob"))
+    report_event(ci, replace(ROLLOUT, phase=Phase.SUCCEEDED), event(EventKind.ROLLBACK_REQUESTED, "Rollback requested by bob"))
     assert build.description == f"Tidegate: demo/shop v2-4 succeeded, {LINK}"
 
 

@@ -7,8 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from tidegate.app.approvals import Answer, awaited_answer
-from tidegate.core.approvals import approval_binding, given_approvals
+from tidegate.core.approvals import Answer, approval_binding, awaited_answer, given_approvals
 from tidegate.core.model import Rollout, Signal
 from tidegate.web.views.timestamps import Timestamp, View, timestamp
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import AliasPath, Field
 
+from tidegate.core.approvals import approval_wait
 from tidegate.core.hooks import TaskState
 from tidegate.core.model import Rollout, RolloutKind, Signal
 from tidegate.core.phases import Phase
+from tidegate.core.waiting import WaitKind
 from tidegate.web.views.approval import ApprovalView, approval_view
 from tidegate.web.views.timestamps import Timestamp, View
 from tidegate.web.views.verdict import VerdictView
@@ -74,6 +76,19 @@ class BuildView(View):
     url: str
 
 
+class WaitingForView(View):
+    """What a rollout waits for."""
+
+    kind: WaitKind = Field(
+        description="What ends the wait. A person answers `approval` (required by the plan) and `decision` (after an"
+        " inconclusive verdict, or a FAIL with failure_action pause): promote accepts, rollback refuses."
+    )
+    reason: str
+    since: Timestamp
+    until: Timestamp | None = Field(description="When the wait ends at the latest; null if it has no limit.")
+    then: str = Field(description="What happens at `until`; if that is null, what ends the wait.")
+
+
 class RolloutFields(View):
     """The parts of a rollout that are shown as they are stored."""
 
@@ -110,10 +125,7 @@ class RolloutView(RolloutFields):
 
     batch: int | None = Field(description="The batch that the current step brings, from 1; null during a rollback.")
     batches: int | None = Field(description="The number of batches; null during a rollback.")
-    waiting_for: Literal["approval", "decision"] | None = Field(
-        description="What the rollout needs from a person: `approval` (required by the plan) or `decision` (after an"
-        " inconclusive verdict, or a FAIL with failure_action pause). Accept with promote, refuse with rollback."
-    )
+    waiting_for: WaitingForView | None = Field(description="What the rollout waits for; null while it does not wait.")
     approval: ApprovalView | None = Field(description="The approval or decision that the rollout waits for.")
     marks: MarksView
     links: dict[str, str]
@@ -153,7 +165,7 @@ def rollout_view(rollout: Rollout, signals: Sequence[Signal] = ()) -> RolloutVie
         **dict(RolloutFields.model_validate(rollout)),
         batch=batch,
         batches=batches,
-        waiting_for=approval and approval.kind,
+        waiting_for=_waiting_for(rollout, approval),
         approval=approval,
         marks=MarksView.model_validate(rollout),
         links={
@@ -163,6 +175,16 @@ def rollout_view(rollout: Rollout, signals: Sequence[Signal] = ()) -> RolloutVie
             "service": f"/v1/services/{rollout.service}",
         },
     )
+
+
+def _waiting_for(rollout: Rollout, approval: ApprovalView | None) -> WaitingForView | None:
+    """What the engine recorded; for a person's answer, what the rollout still waits for after the given approvals."""
+    waiting = rollout.waiting_for
+    if approval is not None and rollout.approval_since is not None:
+        waiting = approval_wait(rollout, rollout.approval_since)
+    elif waiting is not None and waiting.kind in (WaitKind.APPROVAL, WaitKind.DECISION):
+        waiting = None
+    return waiting and WaitingForView.model_validate(waiting)
 
 
 def _batches(rollout: Rollout) -> tuple[int | None, int | None]:

@@ -140,6 +140,7 @@ def _state_columns() -> list[sa.Column[Any]]:
         sa.Column("traffic_confirmed_at", sa.Double(), nullable=True),
         sa.Column("step_ready_at", sa.Double(), nullable=True),
         sa.Column("approval_since", sa.Double(), nullable=True),
+        sa.Column("waiting_for", sa.JSON(none_as_null=True), nullable=True),
         sa.Column("drain_started_at", sa.Double(), nullable=True),
         sa.Column("extensions", sa.Integer(), nullable=False),
         sa.Column("verdict", sa.JSON(none_as_null=True), nullable=True),
