@@ -52,7 +52,7 @@ def read_container(
         stdin_open=root.take("stdin_open", boolean, False),
     )
     report_mount_conflicts(root, container.files, mounts.targets, container.read_only)
-    reservations.refuse({"cpus": "Docker cannot reserve CPUs; use cpu_shares", "devices": "not offered"})
+    reservations.refuse({"cpus": "Docker cannot reserve CPUs; use cpu_shares", "devices": "there is no alternative"})
     reservations.refuse({"generic_resources": "only for Swarm"})
     for reader in (limits, reservations, resources):
         reader.finish()
@@ -214,7 +214,7 @@ def _security(value: object) -> tuple[str, ...]:
         for option in options
     ):
         return options
-    raise ValueError("no-new-privileges:true, apparmor=PROFILE, label=…; seccomp profiles and unconfined are not offered")
+    raise ValueError("no-new-privileges:true, apparmor=PROFILE, label=…; seccomp profiles and unconfined are not supported")
 
 
 def _groups(value: object) -> tuple[str, ...]:
@@ -286,7 +286,7 @@ def _networks(root: Reader, document: ServiceDocument) -> tuple[Network, ...]:
         own_name = reader.take("use_service_name_alias", boolean, True)
         one_each = "each instance needs a different one"
         reader.refuse({"ipv4_address": one_each, "ipv6_address": one_each, "mac_address": one_each})
-        reader.refuse(dict.fromkeys(("link_local_ips", "driver_opts", "interface_name"), "not offered"))
+        reader.refuse(dict.fromkeys(("link_local_ips", "driver_opts", "interface_name"), "there is no alternative"))
         reader.refuse(dict.fromkeys(("priority", "gw_priority"), "the network of the settings is always the first"))
         reader.finish()
         if key in document.shared.get("networks", {}):
