@@ -62,7 +62,7 @@ def test_every_mistake_is_told_at_once() -> None:
     text = str(refused.value)
     for said in (
         "margin: found 'much'; allowed: a share",
-        "there is no check latency; there are: errors",
+        "unknown check latency; this rollout has: errors",
         "speed: unknown setting; allowed: margin",
         "errors.shadow: found 'maybe'; allowed: true or false",
         "allowed: a share from 0.01% to 20%",

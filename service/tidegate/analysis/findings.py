@@ -1,4 +1,4 @@
-"""What is said of one check at a look: its outcome, the reason, and the evidence for people. Pure."""
+"""The finding of each check after a measurement: outcome, reason, message, and the evidence behind it. Pure."""
 
 from __future__ import annotations
 
@@ -27,10 +27,11 @@ Obstacle = tuple[Reason, str]
 
 @dataclass(frozen=True)
 class EvidenceState:
-    """The evidence of the whole rollout at a look.
+    """The evidence of the whole rollout at one measurement.
 
-    `concurrent_share`: the share of it that comes from the baseline beside the candidate. `blamed_parts`: the parts that
-    condemn the release, `fixed_test_parts`: those that only the fixed look at the batch's end does.
+    `evidence` and `threshold` are e-values. `concurrent_share`, in [0, 1], is the weight of the comparison with a baseline
+    that takes traffic at the same time; the rest is the comparison with the time before the switch. `blamed_parts` are the
+    parts of the evidence that fail the release, `fixed_test_parts` those that fail the test at the end of the batch.
     """
 
     evidence: float
@@ -41,16 +42,14 @@ class EvidenceState:
     fixed_test_parts: frozenset[str]
 
     def share(self, name: str) -> float:
-        """How much of the evidence is this part's, in [0, 1]."""
-        parts = {part.name: self.concurrent.share(part) for part in self.concurrent.parts}
-        return self.concurrent_share * parts.get(name, 0.0)
+        """The weight of a part in the evidence, in [0, 1]; 0 for an unknown part."""
+        shares = {part.name: self.concurrent.share(part) for part in self.concurrent.parts}
+        return self.concurrent_share * shares.get(name, 0.0)
 
     def failing_part(self, check: str) -> str | None:
-        """The name of the part of a check that condemns the release."""
-        result = sorted(
-            name for name in self.blamed_parts | self.fixed_test_parts if name == check or name.startswith(f"{check}/")
-        )
-        return result[0] if result else None
+        """The name of the part of a check that fails the release, or None."""
+        parts = sorted(self.blamed_parts | self.fixed_test_parts)
+        return next((name for name in parts if name == check or name.startswith(f"{check}/")), None)
 
 
 def finding_of(
@@ -59,7 +58,7 @@ def finding_of(
     context: AnalysisContext,
     evidence: EvidenceState,
 ) -> Finding:
-    """The finding of one check."""
+    """The finding of one check after a measurement."""
     if isinstance(source, CounterCheck):
         return _counter_finding(source, measurement, context, evidence)
     if isinstance(source, LimitCheck):
@@ -71,18 +70,18 @@ def finding_of(
 
 
 def _finding(
-    check: Check, measurement: Measurement, context: AnalysisContext, problem: Obstacle | None, message: str, **more: Any
+    check: Check, measurement: Measurement, context: AnalysisContext, obstacle: Obstacle | None, message: str, **more: Any
 ) -> Finding:
-    """With what is the same for all; a problem makes it inconclusive."""
-    outcome, reason = (Outcome.PASS, Reason.OK) if problem is None else (Outcome.INCONCLUSIVE, problem[0])
-    said = message if problem is None else problem[1]
+    """A finding with the fields common to all checks. An obstacle makes it inconclusive and replaces the message."""
+    outcome, reason = (Outcome.PASS, Reason.OK) if obstacle is None else (Outcome.INCONCLUSIVE, obstacle[0])
+    text = message if obstacle is None else obstacle[1]
     window = Window(measurement.bake_started_at, measurement.at)
     before = window if measurement.concurrent else Window(context.origin - HISTORY_SECONDS / 4, context.origin)
     return Finding(
         check.name,
         more.pop("outcome", outcome),
         more.pop("reason", reason),
-        f"{check.name}: {said}",
+        f"{check.name}: {text}",
         window=window,
         baseline_window=None if check.is_limit else before,
         shadow=check.shadow,
@@ -97,47 +96,48 @@ def _counter_finding(
     source: CounterCheck, measurement: Measurement, context: AnalysisContext, evidence: EvidenceState
 ) -> Finding:
     comparison = _shown_comparison(source, evidence)
-    condemned = evidence.failing_part(source.check.name)
-    problem = None if condemned else _find_obstacle(source, comparison, measurement, context)
+    failing = evidence.failing_part(source.check.name)
+    obstacle = None if failing else _find_obstacle(source, comparison, measurement, context)
     if comparison is None:
-        unknown = problem or (Reason.FEW_DATA, messages.TOO_EARLY)
-        return _finding(source.check, measurement, context, unknown, "", queries=source.query_texts)
-    sums, ratio = comparison.step_totals, comparison.ratio(_needed_evidence(comparison, source.check, evidence))
-    rates = _rate(sums.old_bad, sums.old_exposure), _rate(sums.bad, sums.exposure)
-    what = messages.slower_message(comparison.name) if isinstance(source, LatencyCheck) else "failed"
-    message = messages.counter_message(what, sums, rates, ratio, context, measurement.concurrent)
-    more: dict[str, Any] = {"outcome": Outcome.FAIL, "reason": Reason.WORSE} if condemned else {}
-    if condemned:
-        more["blamed_part"] = _blamed_part(source, comparison, condemned, measurement, evidence)
+        obstacle = obstacle or (Reason.FEW_DATA, messages.TOO_EARLY)
+        return _finding(source.check, measurement, context, obstacle, "", queries=source.query_texts)
+    totals, ratio = comparison.step_totals, comparison.ratio(_needed_evidence(comparison, source.check, evidence))
+    baseline, candidate = _rate(totals.old_bad, totals.old_exposure), _rate(totals.bad, totals.exposure)
+    metric = messages.slow_share_name(comparison.name) if isinstance(source, LatencyCheck) else "error rate"
+    message = messages.counter_message(metric, "requests", totals, ratio, context, measurement.concurrent)
+    more: dict[str, Any] = {"outcome": Outcome.FAIL, "reason": Reason.WORSE} if failing else {}
+    if failing:
+        more["blamed_part"] = _blamed_part(source, comparison, failing, measurement, evidence)
         message = f"{message}; {messages.blame_message(more['blamed_part'])}"
-    elif problem is None:
+    elif obstacle is None:
         message = f"{message}; {messages.detectable_message(ratio)}"
     if not measurement.concurrent:
-        message += messages.NO_BASELINE_NOTE.format(old=context.old)
+        message += messages.NO_BASELINE_NOTE.format(old=context.old, new=context.new)
     return _finding(
-        source.check, measurement, context, problem, message,
-        baseline=rates[0], candidate=rates[1],
-        limit=None if rates[0] is None or ratio is None else min(1.0, rates[0] * ratio.margin),
-        baseline_count=sums.old_exposure, candidate_count=sums.exposure, queries=source.query_texts,
+        source.check, measurement, context, obstacle, message,
+        baseline=baseline, candidate=candidate,
+        limit=None if baseline is None or ratio is None else min(1.0, baseline * ratio.margin),
+        baseline_count=totals.old_exposure, candidate_count=totals.exposure, queries=source.query_texts,
         evidence=_evidence(comparison, source.check, evidence), **_ratio_fields(ratio), **more,
     )  # fmt: skip
 
 
 def _shown_comparison(source: CounterCheck, evidence: EvidenceState) -> Comparison | None:
-    """The arm that is shown: the one that condemns, else the one with the most evidence; warm-up only when it condemns."""
-    condemned = evidence.failing_part(source.check.name)
-    named = [comparison for comparison in source.comparisons if f"{source.check.name}/{comparison.name}" == condemned]
-    usual = [comparison for comparison in source.comparisons if comparison.name != WARM_UP]
-    return next(iter(named), max(usual, key=lambda comparison: float(comparison.evalue()[0]), default=None))
+    """The comparison to report: the one that fails, otherwise the one with the most evidence. Warm-up only if it fails."""
+    name = evidence.failing_part(source.check.name)
+    failing = [comparison for comparison in source.comparisons if f"{source.check.name}/{comparison.name}" == name]
+    others = [comparison for comparison in source.comparisons if comparison.name != WARM_UP]
+    return next(iter(failing), max(others, key=lambda comparison: float(comparison.evalue()[0]), default=None))
 
 
 def _needed_evidence(comparison: Comparison, check: Check, evidence: EvidenceState) -> float:
+    """The e-value at which this comparison alone would reach the threshold of the rollout."""
     share = evidence.share(f"{check.name}/{comparison.name}") if comparison.process is not None else comparison.weight
     return evidence.threshold / max(share, 1e-6)
 
 
 def _evidence(comparison: Comparison, check: Check, evidence: EvidenceState) -> float:
-    """What the arm adds to the evidence of the rollout."""
+    """What a comparison adds to the evidence of the rollout."""
     return evidence.share(f"{check.name}/{comparison.name}") * float(comparison.evalue()[0])
 
 
@@ -151,25 +151,25 @@ def _ratio_fields(ratio: RateRatio | None) -> dict[str, Any]:
 
 
 def _blamed_part(
-    source: CounterCheck, comparison: Comparison, condemned: str, measurement: Measurement, evidence: EvidenceState
+    source: CounterCheck, comparison: Comparison, failing: str, measurement: Measurement, evidence: EvidenceState
 ) -> str:
-    if condemned in evidence.fixed_test_parts and condemned not in evidence.blamed_parts:
-        return "fixed look"
+    if failing in evidence.fixed_test_parts and failing not in evidence.blamed_parts:
+        return "batch-end test"
     if comparison.name == WARM_UP:
         return "warm-up"
     if not measurement.concurrent:
         return "before and after"
-    place = comparison.worst_instance()
-    if place is None:
+    worst = comparison.worst_instance()
+    if worst is None:
         return "all instances"
-    column = source.instances.columns[place]
+    column = source.instances.columns[worst]
     return f"instance {column.release}/{column.ordinal}"
 
 
 def _find_obstacle(
     source: CounterCheck, comparison: Comparison | None, measurement: Measurement, context: AnalysisContext
 ) -> Obstacle | None:
-    """Why nothing can be said; the first that applies."""
+    """The first reason why the check has no result, or None."""
     if source.failure is not None:
         return source.failure.reason, source.failure.message
     for release in context.releases if measurement.concurrent else (context.new,):
@@ -189,30 +189,30 @@ def _too_few_requests(
     source: CounterCheck, comparison: Comparison, measurement: Measurement, context: AnalysisContext
 ) -> Obstacle | None:
     min_samples = source.check.min_samples
-    sides = [(comparison.step_totals.exposure, context.new)]
+    totals = comparison.step_totals
+    releases = [(totals.exposure, context.new)]
     if measurement.concurrent:
-        sides.append((comparison.step_totals.old_exposure, context.old))
+        releases.append((totals.old_exposure, context.old))
     elif comparison.before_after is None or float(comparison.before_after.calibration.exposure[0]) < min_samples:
         return Reason.NOT_COMPARABLE, messages.no_baseline_message(context.old)
-    for requests, release in sides:
+    for requests, release in releases:
         if requests < min_samples:
             return Reason.FEW_DATA, messages.few_requests_message(
                 requests, release, min_samples, context.parameters.warmup_seconds
             )
-    if comparison.step_totals.disturbed_intervals > comparison.step_totals.intervals / 2:
-        return Reason.FEW_DATA, messages.disturbed_baseline_message(comparison.step_totals, source.dt, context.old)
+    if totals.disturbed_intervals > totals.intervals / 2:
+        return Reason.FEW_DATA, messages.disturbed_baseline_message(totals, source.dt, context.old)
     return None
 
 
 def _missing_instances(source: CounterCheck, measurement: Measurement, context: AnalysisContext) -> Obstacle | None:
-    """All instances of the candidate have to be seen before it is called good."""
+    """A PASS needs metrics of every instance of the candidate that takes traffic."""
     oldest = measurement.at - source.counters.stale_seconds
-    seen = sum(1 for column in source.instances.columns if column.release == context.new and column.last_seen >= oldest)
-    return (
-        None
-        if seen >= measurement.routed_count
-        else (Reason.PARTIAL, messages.missing_instances_message(seen, measurement.routed_count, context.new))
-    )
+    columns = source.instances.columns
+    present = sum(column.release == context.new and column.last_seen >= oldest for column in columns)
+    if present >= measurement.routed_count:
+        return None
+    return Reason.PARTIAL, messages.missing_instances_message(present, measurement.routed_count, context.new)
 
 
 def _rate(bad: float, exposure: float) -> float | None:
@@ -223,46 +223,34 @@ def _rate(bad: float, exposure: float) -> float | None:
 
 
 def _limit_finding(source: LimitCheck, measurement: Measurement, context: AnalysisContext) -> Finding:
-    check, number = source.check, source.candidate[-1]
-    known = None if math.isnan(number) else number
+    check, value = source.check, source.candidate[-1]
+    known = None if math.isnan(value) else value
+    message = messages.limit_message(check, value, context.new)
     more: dict[str, Any] = {
-        "candidate": known,
-        "limit": _nearest_limit(check, known),
-        "candidate_count": float(len(source.candidate)),
-    }
+        "candidate": known, "limit": _nearest_limit(check, known), "candidate_count": float(len(source.candidate)),
+        "queries": source.query_texts,
+    }  # fmt: skip
     if source.has_failed:
-        message = messages.limit_message(check, number, context.new) + f", {source.violations} looks in a row"
+        message += f"; beyond the limit {source.violations} times in a row"
         return _finding(
-            check,
-            measurement,
-            context,
-            None,
-            message,
-            outcome=Outcome.FAIL,
-            reason=Reason.LIMIT,
-            queries=source.query_texts,
-            **more,
-        )
-    problem = (source.failure.reason, source.failure.message) if source.failure else None
-    if problem is None and source.violations:
-        problem = (
+            check, measurement, context, None, message, outcome=Outcome.FAIL, reason=Reason.LIMIT, **more
+        )  # fmt: skip
+    obstacle = _source_failure(source)
+    if obstacle is None and source.violations:
+        obstacle = (
             Reason.FEW_DATA,
-            messages.limit_message(check, number, context.new) + f", {source.violations} of {check.min_samples} looks",
+            f"{message}; beyond the limit {source.violations} times in a row, {check.min_samples} fail the release",
         )
-    return _finding(
-        check,
-        measurement,
-        context,
-        problem,
-        messages.limit_message(check, number, context.new),
-        queries=source.query_texts,
-        **more,
-    )
+    return _finding(check, measurement, context, obstacle, message, **more)
 
 
-def _nearest_limit(check: Check, number: float | None) -> float | None:
-    """The limit that a value is held against; the one that it is nearest to when there are two."""
-    if check.maximum is None or (check.minimum is not None and number is not None and number < check.minimum):
+def _source_failure(source: QueryCheck | MemoryCheck) -> Obstacle | None:
+    return (source.failure.reason, source.failure.message) if source.failure else None
+
+
+def _nearest_limit(check: Check, value: float | None) -> float | None:
+    """The limit to report: `min` for a value below it or without `max`, otherwise `max`."""
+    if check.maximum is None or (check.minimum is not None and value is not None and value < check.minimum):
         return check.minimum
     return check.maximum
 
@@ -276,35 +264,26 @@ def _query_finding(
         "candidate_count": float(len(new)), "queries": source.query_texts,
         "evidence": evidence.share(check.name) * float(source.evalue()[0]),
     }  # fmt: skip
-    message = messages.comparison_message(check, _mean(new), _mean(old), context)
+    message = messages.comparison_message(check, _mean(new), _mean(old), (len(new), len(old)), context)
     if evidence.failing_part(check.name):
-        return _finding(
-            check,
-            measurement,
-            context,
-            None,
-            message,
-            outcome=Outcome.FAIL,
-            reason=Reason.WORSE,
-            blamed_part="all instances",
-            **values,
-        )
-    problem = (source.failure.reason, source.failure.message) if source.failure else None
-    if problem is None and not measurement.concurrent and "$release" not in check.query:
-        problem = Reason.NOT_COMPARABLE, messages.no_baseline_message(context.old)
-    if problem is None and min(len(new), len(old)) < check.min_samples:
-        problem = Reason.FEW_DATA, messages.few_values_message(min(len(new), len(old)), check.min_samples)
-    if problem is None and _mean(old) == 0.0 and _mean(new) != 0.0:
-        problem = Reason.NOT_COMPARABLE, messages.ZERO_BASELINE
-    return _finding(check, measurement, context, problem, message, **values)
+        values |= {"outcome": Outcome.FAIL, "reason": Reason.WORSE, "blamed_part": "all instances"}
+        return _finding(check, measurement, context, None, message, **values)
+    obstacle = _source_failure(source)
+    if obstacle is None and not measurement.concurrent and "$release" not in check.query:
+        obstacle = Reason.NOT_COMPARABLE, messages.no_baseline_message(context.old)
+    if obstacle is None and min(len(new), len(old)) < check.min_samples:
+        obstacle = Reason.FEW_DATA, messages.few_values_message(min(len(new), len(old)), check.min_samples)
+    if obstacle is None and _mean(old) == 0.0 and _mean(new) != 0.0:
+        obstacle = Reason.NOT_COMPARABLE, messages.ZERO_BASELINE
+    return _finding(check, measurement, context, obstacle, message, **values)
 
 
-def _finite_values(numbers: list[float]) -> list[float]:
-    return [number for number in numbers if math.isfinite(number)]
+def _finite_values(values: list[float]) -> list[float]:
+    return [value for value in values if math.isfinite(value)]
 
 
-def _mean(numbers: list[float]) -> float | None:
-    return sum(numbers) / len(numbers) if numbers else None
+def _mean(values: list[float]) -> float | None:
+    return sum(values) / len(values) if values else None
 
 
 def _memory_finding(
@@ -315,37 +294,29 @@ def _memory_finding(
         "baseline": shares.get(context.old), "candidate": shares.get(context.new), "queries": source.query_texts,
         "evidence": evidence.share(check.name) * float(source.evalue()[0]),
     }  # fmt: skip
-    message = messages.memory_message(shares.get(context.new), shares.get(context.old), context)
+    message = messages.memory_message(check, shares.get(context.new), shares.get(context.old), context)
     if evidence.failing_part(check.name):
-        return _finding(
-            check,
-            measurement,
-            context,
-            None,
-            message,
-            outcome=Outcome.FAIL,
-            reason=Reason.WORSE,
-            blamed_part="all instances",
-            **values,
-        )
-    problem = (source.failure.reason, source.failure.message) if source.failure else None
-    if problem is None and context.new not in shares:
-        problem = Reason.NO_DATA, messages.no_series_message(context.new)
-    if problem is None and measurement.at - source.last_sample_at > STALE_SECONDS:
-        problem = Reason.STALE, messages.stale_message(measurement.at - source.last_sample_at, STALE_SECONDS)
-    return _finding(check, measurement, context, problem, message, **values)
+        message += f"; grows faster than {context.old}, beyond the tolerated growth"
+        values |= {"outcome": Outcome.FAIL, "reason": Reason.WORSE, "blamed_part": "all instances"}
+        return _finding(check, measurement, context, None, message, **values)
+    obstacle = _source_failure(source)
+    if obstacle is None and context.new not in shares:
+        obstacle = Reason.NO_DATA, messages.no_series_message(context.new)
+    if obstacle is None and measurement.at - source.last_sample_at > STALE_SECONDS:
+        obstacle = Reason.STALE, messages.stale_message(measurement.at - source.last_sample_at, STALE_SECONDS)
+    return _finding(check, measurement, context, obstacle, message, **values)
 
 
 def readiness_finding(
     source: ReadinessCheck, measurement: Measurement, context: AnalysisContext, evidence: EvidenceState
 ) -> Finding:
-    """When it condemns the release."""
-    sums = source.totals
-    rates = _rate(sums.old_bad, sums.old_exposure), _rate(sums.bad, sums.exposure)
-    message = messages.counter_message("of the probes failed", sums, rates, None, context, measurement.concurrent)
+    """The finding of the readiness check, which is only reported when it fails the release."""
+    totals = source.totals
+    baseline, candidate = _rate(totals.old_bad, totals.old_exposure), _rate(totals.bad, totals.exposure)
+    message = messages.counter_message("not ready in", "probes", totals, None, context, measurement.concurrent)
     return Finding(
-        "readiness", Outcome.FAIL, Reason.WORSE, f"readiness: {message}", rates[0], rates[1],
-        baseline_count=sums.old_exposure, candidate_count=sums.exposure,
+        "readiness", Outcome.FAIL, Reason.WORSE, f"readiness: {message}", baseline, candidate,
+        baseline_count=totals.old_exposure, candidate_count=totals.exposure,
         window=Window(measurement.bake_started_at, measurement.at), blamed_part="all instances",
         evidence=evidence.share("readiness") * float(source.evalue()[0]),
     )  # fmt: skip

@@ -1,4 +1,7 @@
-"""The judge's sentences. Pure."""
+"""The messages of findings and verdicts. Pure.
+
+Every percentage has its counts and at most three significant digits. A finding without a result says what to do.
+"""
 
 from __future__ import annotations
 
@@ -10,143 +13,163 @@ from tidegate.analysis.verdict import Finding, Outcome
 from tidegate.core.model import Check, Direction
 
 NO_BASELINE_NOTE = (
-    " (nothing of {old} serves beside it, so this is against the time before the rollout; an outage of something shared "
-    "looks the same)"
+    " (no instance of {old} takes traffic, so {new} is compared with the time before the rollout; a shared outage would"
+    " look the same)"
 )
-TOO_EARLY = "too little is known yet to compare anything"
-ZERO_BASELINE = "the baseline's value is 0, so that no relative margin applies: give the check a max"
+TOO_EARLY = "not enough data to compare yet; lengthen `bake` or send more traffic"
+ZERO_BASELINE = "the baseline value is 0, so a relative margin does not apply; set `max` on the check"
+UNKNOWN = "unknown"
 
 
-def verdict_message(outcome: Outcome, told: Sequence[Finding], left_out: Sequence[str]) -> str:
-    """The finding that decided, then how many others say the same."""
-    skipped = f"; not asked without a release to compare with: {', '.join(left_out)}" if left_out else ""
-    counted = [finding for finding in told if not finding.shadow]
-    deciding = [finding for finding in counted if finding.outcome is outcome]
+def verdict_message(outcome: Outcome, findings: Sequence[Finding], skipped: Sequence[str]) -> str:
+    """The finding that decided, how many others have the same outcome, and the checks skipped for lack of a baseline."""
+    note = f"; skipped, no baseline: {', '.join(skipped)}" if skipped else ""
+    deciding = [finding for finding in findings if not finding.shadow and finding.outcome is outcome]
     if not deciding:
-        return f"{outcome}: no check was asked{skipped}"
-    more = f" (and {len(deciding) - 1} more)" if len(deciding) > 1 else ""
-    return f"{outcome}: {deciding[0].message}{more}{skipped}"
+        return f"{outcome}: no check applied{note}"
+    others = f" (and {len(deciding) - 1} more)" if len(deciding) > 1 else ""
+    return f"{outcome}: {deciding[0].message}{others}{note}"
 
 
 def counter_message(
-    what: str,
-    sums: ComparisonTotals,
-    rates: tuple[float | None, float | None],
-    ratio: RateRatio | None,
-    context: AnalysisContext,
-    concurrent: bool,
+    metric: str, unit: str, totals: ComparisonTotals, ratio: RateRatio | None, context: AnalysisContext, concurrent: bool
 ) -> str:
-    """Both sides, and what the ratio can be."""
-    told = [f"{_percent(rates[1])} of {_count(sums.exposure)} requests to {context.new} {what}"]
+    """The rates of both releases with their counts of `unit`, the limit, and the confidence bounds."""
+    message = f"{metric} {_rate(totals.bad, totals.exposure, unit)} on {context.new}"
     if concurrent:
-        told.append(f"{_percent(rates[0])} of {_count(sums.old_exposure)} to {context.old}")
+        message += f" vs {_rate(totals.old_bad, totals.old_exposure, unit)} on {context.old}"
     if ratio is None:
-        return ", ".join(told)
-    return f"{', '.join(told)}; {_ratio_bounds(ratio)}, more than {_percent(ratio.rate * ratio.margin)} is too many"
+        return message
+    return f"{message}; limit {_percent(min(1.0, ratio.rate * ratio.margin))}; {_ratio_bounds(ratio)}"
 
 
 def _ratio_bounds(ratio: RateRatio) -> str:
-    """The confidence sequence; an end of the grid is no bound."""
-    low, high = (_percent(min(1.0, ratio.rate * end)) for end in (ratio.low, ratio.high))
+    """The confidence bounds of the candidate's rate; an end of the grid is no bound."""
+    low, high = (_percent(min(1.0, ratio.rate * bound)) for bound in (ratio.low, ratio.high))
     if ratio.unbounded_high or ratio.rate * ratio.high >= 1.0:
-        return "how many it is is not known yet" if ratio.unbounded_low else f"it is at least {low}"
-    return f"it is at most {high}" if ratio.unbounded_low else f"it is between {low} and {high}"
+        return "not enough data to bound it yet" if ratio.unbounded_low else f"at least {low} with 95 % confidence"
+    return f"at most {high} with 95 % confidence" if ratio.unbounded_low else f"95 % confidence interval {low} to {high}"
 
 
-def slower_message(bound: str) -> str:
-    """Said of requests beyond a bucket's bound in seconds."""
+def slow_share_name(bound: str) -> str:
+    """The name of the share of requests above a bucket's bound in seconds."""
     seconds = float(bound)
-    return f"took longer than {1000 * seconds:g} ms" if seconds < 1 else f"took longer than {seconds:g} s"
+    return f"share slower than {1000 * seconds:.3g} ms" if seconds < 1 else f"share slower than {seconds:.3g} s"
 
 
 def blame_message(part: str) -> str:
-    """Which part of the evidence condemned it."""
-    said = {
-        "fixed look": "seen at the end of the batch",
-        "warm-up": "already while warming up",
-        "all instances": "on all its instances together",
-        "before and after": "compared with the time before",
+    """Which part of the evidence made the check fail."""
+    parts = {
+        "batch-end test": "found by the test at the end of the batch",
+        "warm-up": "already during warm-up",
+        "all instances": "across all its instances",
+        "before and after": "worse than before the rollout",
     }
-    return said.get(part, f"on {part} alone")
+    return parts.get(part, f"on {part} only")
 
 
 def detectable_message(ratio: RateRatio | None) -> str:
-    """What these data could have shown, and whether harm is ruled out."""
+    """The smallest rate that these data would have shown, and whether harm is ruled out."""
     if ratio is None:
-        return "what could have been seen is not known"
-    seen = "nothing" if ratio.min_detectable is None else f"{_percent(ratio.rate * ratio.min_detectable)}"
-    return f"{seen} would have been seen{', and harm is ruled out' if ratio.harm_ruled_out else ''}"
+        return "minimum detectable rate unknown"
+    if ratio.min_detectable is None:
+        return "too few requests to detect any increase"
+    detectable = f"minimum detectable rate {_percent(ratio.rate * ratio.min_detectable)}"
+    return f"{detectable}; harm ruled out" if ratio.harm_ruled_out else detectable
 
 
 def no_series_message(release: str) -> str:
-    """The metrics know nothing of a release."""
-    return f"the metrics have no series of {release}"
+    """The metrics source has no series of a release."""
+    return f"no series for {release}; check with `tidegate check` that Prometheus scrapes it"
 
 
-def stale_message(age: float, allowed: float) -> str:
+def stale_message(age_seconds: float, limit_seconds: float) -> str:
     """The newest sample is too old."""
-    return f"the newest sample is {age:.0f} s old, more than {allowed:.0f} s"
+    return f"the newest sample is {age_seconds:.0f} s old, limit {limit_seconds:.0f} s; check that Prometheus still scrapes"
 
 
-def few_requests_message(requests: float, release: str, min_samples: int, warmup: float) -> str:
-    """Too few requests."""
-    return f"{_count(requests)} requests to {release} (after {warmup:g} s of warm-up), {min_samples} are needed"
-
-
-def disturbed_baseline_message(sums: ComparisonTotals, dt: float, old: str) -> str:
-    """Nothing is compared while the baseline itself is not as it was."""
+def few_requests_message(requests: float, release: str, min_requests: int, warmup_seconds: float) -> str:
+    """A release had too few requests."""
     return (
-        f"{old} itself was disturbed for {sums.disturbed_intervals * dt:.0f} of the {sums.intervals * dt:.0f} s "
-        "that were compared, so that they say little of the new release"
+        f"{_count(requests)} requests to {release} after {warmup_seconds:.3g} s of warm-up, at least {min_requests} needed;"
+        " lengthen `bake`, send more traffic or lower `min_requests`"
     )
 
 
-def few_values_message(number: int, min_samples: int) -> str:
-    """Too few values."""
-    return f"{number} values, {min_samples} are needed"
+def disturbed_baseline_message(totals: ComparisonTotals, interval_seconds: float, old: str) -> str:
+    """Nothing is compared while the baseline itself is worse than usual."""
+    return (
+        f"{old} itself was disturbed for {totals.disturbed_intervals * interval_seconds:.0f} of "
+        f"{totals.intervals * interval_seconds:.0f} s, too long to compare with; lengthen `bake`"
+    )
+
+
+def few_values_message(values: int, min_samples: int) -> str:
+    """A query returned too few values."""
+    return f"{values} values, at least {min_samples} needed; lengthen `bake` or lower `min_samples`"
 
 
 def no_baseline_message(old: str) -> str:
-    """No baseline of any kind."""
-    return f"nothing of {old} serves beside it, and too little is known of the time before"
+    """There is no baseline of any kind."""
+    return f"no baseline: no instance of {old} takes traffic, and there is too little history before the rollout"
 
 
-def missing_instances_message(seen: int, wanted: int, release: str) -> str:
-    """Instances that are not in the metrics."""
-    return f"the metrics show {seen} of the {wanted} instances of {release} that take traffic"
+def missing_instances_message(present: int, expected: int, release: str) -> str:
+    """Instances take traffic and are missing from the metrics."""
+    return f"metrics show only {present} of the {expected} instances of {release} that take traffic; check the scrapes"
 
 
-def limit_message(check: Check, number: float, release: str) -> str:
-    """A value and its limits."""
-    bounds = [
-        f"{word} {bound:.6g}"
-        for word, bound in (("at most", check.maximum), ("at least", check.minimum))
-        if bound is not None
+def limit_message(check: Check, value: float, release: str) -> str:
+    """A value and its limits. More digits where three would make the value look equal to a limit."""
+    limits = [
+        f"{name} {_number(limit, 6)}"
+        for name, limit in (("max", check.maximum), ("min", check.minimum))
+        if limit is not None
     ]
-    return f"{number:.6g} for {release}, {' and '.join(bounds)} is allowed"
+    equal = any(limit is not None and _number(value) == _number(limit) for limit in (check.maximum, check.minimum))
+    return f"{_number(value, 6 if equal else 3)} on {release}; {', '.join(limits)}"
 
 
-def comparison_message(check: Check, new: float | None, old: float | None, context: AnalysisContext) -> str:
-    """Two values and the margin."""
+def comparison_message(
+    check: Check, new: float | None, old: float | None, counts: tuple[int, int], context: AnalysisContext
+) -> str:
+    """The mean values of both releases, from `counts` (new, old) measurements, and the margin."""
     word = "more" if check.direction is Direction.LOWER else "less"
     return (
-        f"{_number(new)} for {context.new}, {_number(old)} for {context.old}; "
-        f"{100 * (check.margin or 0.0):.3g} % {word} is allowed"
+        f"mean {_number(new)} ({counts[0]} values) on {context.new} vs"
+        f" {_number(old)} ({counts[1]} values) on {context.old}; up to {100 * (check.margin or 0.0):.3g} % {word} allowed"
     )
 
 
-def memory_message(new: float | None, old: float | None, context: AnalysisContext) -> str:
-    """Shares of the limit."""
-    return f"{_percent(new)} of the limit for {context.new}, {_percent(old)} for {context.old}"
+def memory_message(check: Check, new: float | None, old: float | None, context: AnalysisContext) -> str:
+    """Mean memory of both releases as a share of the limit."""
+    return f"{_memory(check, new)} on {context.new} vs {_memory(check, old)} on {context.old}"
 
 
-def _percent(ratio: float | None) -> str:
-    return "an unknown share" if ratio is None else f"{100 * ratio:.3g} %"
+def _memory(check: Check, share: float | None) -> str:
+    if share is None:
+        return UNKNOWN
+    limit = check.maximum or 1.0
+    return f"{_percent(share)} of the limit ({_number(share * limit)} of {_number(limit)})"
+
+
+def _rate(bad: float, total: float, unit: str) -> str:
+    if total <= 0:
+        return f"{UNKNOWN} (0 {unit})"
+    return f"{_percent(bad / total)} ({_count(bad)} of {_count(total)} {unit})"
+
+
+def _percent(ratio: float) -> str:
+    return f"{100 * ratio:.3g} %"
 
 
 def _count(number: float) -> str:
     return f"{number:,.0f}"
 
 
-def _number(number: float | None) -> str:
-    return "nothing" if number is None else f"{number:.6g}"
+def _number(number: float | None, digits: int = 3) -> str:
+    """With so many significant digits, and without an exponent where it is a common number."""
+    if number is None:
+        return UNKNOWN
+    rounded = float(f"{number:.{digits}g}")
+    return f"{rounded:,.0f}" if 1000 <= abs(rounded) < 1e15 else f"{rounded:.{digits}g}"

@@ -1,4 +1,4 @@
-"""The user's own PromQL: one value a side at each look, held against a limit or against the other release. Pure."""
+"""Checks with the user's own PromQL: one value per measurement, compared with a limit or with the other release. Pure."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tidegate.clock import Time, Window
 from tidegate.core.model import Check, Direction
 
 HISTORY_SECONDS = 3600.0
-MIN_WINDOW_SECONDS = 5.0  # of the window that a query is asked about
+MIN_WINDOW_SECONDS = 5.0  # of `$window`
 MAX_WINDOW_SECONDS = 600.0
 
 
 class QueryCheck:
-    """What a query answered at each look. `failure`: why it did not, at the last one."""
+    """The values of a query, one per measurement and release; NaN where it failed. `failure` is of the last measurement."""
 
     def __init__(self, check: Check, context: AnalysisContext) -> None:
         self.check, self.context = check, context
@@ -33,76 +33,77 @@ class QueryCheck:
         self.query_texts: tuple[str, ...] = ()
 
     def window(self, now: Time) -> Window:
-        """What `$window` is: the time since the release is routed, within bounds."""
+        """The value of `$window`: the time since the release first took traffic, between 5 s and 10 min."""
         seconds = min(max(now - self.context.origin, MIN_WINDOW_SECONDS), MAX_WINDOW_SECONDS)
         return Window(now - seconds, now)
 
     def queries(self, now: Time) -> tuple[Query, ...]:
-        """About the new release."""
+        """The queries to run now."""
         return (value_query(self.check, QueryPurpose.CANDIDATE, self.context.rollout, self.context.new, self.window(now)),)
 
-    def add(self, measurement: Measurement, answers: Iterable[tuple[Query, QueryResult]]) -> None:
-        """Take in the answers to this check's questions."""
-        self.failure, result, self.query_texts = None, dict[QueryPurpose, float](), ()
-        for query, answer in answers:
+    def add(self, measurement: Measurement, results: Iterable[tuple[Query, QueryResult]]) -> None:
+        """Add the results of this check's queries."""
+        self.failure, values, self.query_texts = None, dict[QueryPurpose, float](), ()
+        for query, result in results:
             if query.purpose is QueryPurpose.HISTORY:
-                self._add_history(answer)
+                self._add_history(result)
                 continue
             self.query_texts = (*self.query_texts, query.query)
-            number = single_value(answer)
-            if isinstance(number, QueryFailure):
-                self.failure = self.failure or number
+            value = single_value(result)
+            if isinstance(value, QueryFailure):
+                self.failure = self.failure or value
             else:
-                result[query.purpose] = number
-        self.add_values(result.get(QueryPurpose.CANDIDATE, math.nan), result.get(QueryPurpose.BASELINE, math.nan))
+                values[query.purpose] = value
+        self.add_values(values.get(QueryPurpose.CANDIDATE, math.nan), values.get(QueryPurpose.BASELINE, math.nan))
 
-    def _add_history(self, answer: QueryResult) -> None:
-        """What the history says."""
+    def _add_history(self, result: QueryResult) -> None:
+        """Add the result of the history query."""
 
     def add_values(self, candidate: float, baseline: float) -> None:
-        """Both values of a look; NaN where there is none."""
+        """Add the values of one measurement; NaN where there is none."""
         self.candidate.append(candidate)
         self.baseline.append(baseline)
 
 
-def single_value(answer: QueryResult) -> float | QueryFailure:
-    """The one number of an answer, or why there is none."""
-    if isinstance(answer, QueryFailure):
-        return answer
-    if len(answer) > 1:
-        return QueryFailure(Reason.MANY_SERIES, f"{len(answer)} series came where one was expected: use sum() or max()")
-    number = answer[0].samples[-1][1] if answer and answer[0].samples else math.nan
-    if not math.isfinite(number):
-        shown = "no series" if not answer else f"{number}"
-        return QueryFailure(Reason.NO_DATA, f"the query answered {shown}")
-    return number
+def single_value(result: QueryResult) -> float | QueryFailure:
+    """The finite value of a result with one series, otherwise a failure with the reason."""
+    if isinstance(result, QueryFailure):
+        return result
+    if len(result) > 1:
+        text = f"the query returned {len(result)} series, expected 1; aggregate them with sum() or max()"
+        return QueryFailure(Reason.MANY_SERIES, text)
+    value = result[0].samples[-1][1] if result and result[0].samples else math.nan
+    if not math.isfinite(value):
+        text = f"{value}" if result else "no series; check the metric's name and labels"
+        return QueryFailure(Reason.NO_DATA, f"the query returned {text}")
+    return value
 
 
 class LimitCheck(QueryCheck):
-    """`max`, `min`: beyond it in a number of looks in a row, the release fails. Looks without a value do not count."""
+    """Fails the release once `min_samples` values in a row violate `max` or `min`. One without a value does not count."""
 
-    violations = 0  # how many of the last looks in a row were beyond
+    violations = 0  # how many of the latest values in a row violate a limit
 
     def add_values(self, candidate: float, baseline: float) -> None:
         super().add_values(candidate, baseline)
         if math.isfinite(candidate):
             self.violations = self.violations + 1 if self.violates(candidate) else 0
 
-    def violates(self, number: float) -> bool:
-        """Whether a value is on the wrong side."""
+    def violates(self, value: float) -> bool:
+        """Whether a value is above `max` or below `min`."""
         check = self.check
-        return (check.maximum is not None and number > check.maximum) or (
-            check.minimum is not None and number < check.minimum
+        return (check.maximum is not None and value > check.maximum) or (
+            check.minimum is not None and value < check.minimum
         )
 
     @property
     def has_failed(self) -> bool:
-        """Whether it was so often enough."""
+        """Whether enough values in a row violate a limit."""
         return self.violations >= self.check.min_samples
 
 
 class ComparedQueryCheck(QueryCheck):
-    """Old against new."""
+    """Compares the values of both releases. `evalue` is the evidence that the new one is worse."""
 
     has_history = False
     _history: Array = np.full((1, 1), np.nan)
@@ -110,38 +111,39 @@ class ComparedQueryCheck(QueryCheck):
 
     def queries(self, now: Time) -> tuple[Query, ...]:
         context, window = self.context, self.window(now)
-        asked = [
+        queries = [
             *super().queries(now),
             value_query(self.check, QueryPurpose.BASELINE, context.rollout, context.old, window),
         ]
         if not self.has_history:
             query = fill_query(self.check.query, context.rollout, context.old, Window(0.0, BLOCK_SECONDS))
             span = Window(context.origin - HISTORY_SECONDS, context.origin)
-            asked.append(Query(self.check.name, QueryPurpose.HISTORY, query, span, BLOCK_SECONDS))
-        return tuple(asked)
+            queries.append(Query(self.check.name, QueryPurpose.HISTORY, query, span, BLOCK_SECONDS))
+        return tuple(queries)
 
-    def _add_history(self, answer: QueryResult) -> None:
-        if isinstance(answer, QueryFailure):
+    def _add_history(self, result: QueryResult) -> None:
+        if isinstance(result, QueryFailure):
             return
         self.has_history = True
-        if len(answer) == 1:
-            self._history = _block_values(answer)
+        if len(result) == 1:
+            self._history = _block_values(result)
 
     def add_values(self, candidate: float, baseline: float) -> None:
         super().add_values(candidate, baseline)
         if self._comparison is None and self.has_history:
-            options, interval = self.context.parameters, self.context.rollout.policy.interval_seconds
-            worse = 1.0 if self.check.direction is Direction.LOWER else -1.0
-            luck = float(stdtrit(options.host_weight, 1 - options.host_chance))
+            parameters, interval = self.context.parameters, self.context.rollout.policy.interval_seconds
+            sign = 1.0 if self.check.direction is Direction.LOWER else -1.0
+            quantile = float(stdtrit(parameters.host_weight, 1 - parameters.host_chance))
             margin = self.check.margin or 0.0
-            self._comparison = GaugeComparison(interval, margin, worse, luck, estimate_noise(self._history))
+            self._comparison = GaugeComparison(interval, margin, sign, quantile, estimate_noise(self._history))
         if self._comparison is not None:
             self._comparison.advance(np.array([candidate]), np.array([baseline]))
 
     def evalue(self) -> Array:
-        """[1]."""
+        """The e-value against the baseline [1]; 1 until the history is known."""
         return np.ones(1) if self._comparison is None else self._comparison.evalue()
 
 
-def _block_values(answer: Sequence[Series]) -> Array:
-    return np.array([[number for _, number in answer[0].samples]], float)
+def _block_values(series: Sequence[Series]) -> Array:
+    """[1, blocks]."""
+    return np.array([[value for _, value in series[0].samples]], float)

@@ -1,4 +1,4 @@
-"""The same looks judged again, perhaps with other settings. Pure."""
+"""Repeats the analysis of stored measurements, optionally with other settings. Pure."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ def _share(value: object) -> float:
 
 
 def _probability(value: object) -> float:
-    result = _share(value)
-    if not 0.0001 <= result <= 0.2:
+    share = _share(value)
+    if not 0.0001 <= share <= 0.2:
         raise ValueError("a share from 0.01% to 20%")
-    return result
+    return share
 
 
-#: Of a check: `margin` (all checks) or `errors.margin` (one).
+#: Settings of a check: `margin` applies to all checks, `errors.margin` to one.
 CHECK_SETTINGS: Mapping[str, tuple[str, Parser]] = {
     "margin": ("margin", _share),
     "min_requests": ("min_samples", _count),
@@ -60,12 +60,12 @@ CHECK_SETTINGS: Mapping[str, tuple[str, Parser]] = {
     "critical": ("critical", _flag),
     "shadow": ("shadow", _flag),
 }
-#: Settings that checks of these kinds only have; all checks have the others.
+#: Settings that only checks of these kinds have. All checks have the others.
 KINDS_OF_SETTING: Mapping[str, tuple[CheckKind, ...]] = {
     "min_requests": (CheckKind.ERRORS, CheckKind.LATENCY),
     "min_samples": (CheckKind.QUERY,),
 }
-#: Of the whole judge.
+#: Settings of the whole analysis.
 POLICY_SETTINGS: Mapping[str, tuple[str, Parser]] = {
     "warmup": ("warmup_seconds", parse_duration),
     "false_abort": ("false_abort", _probability),
@@ -73,7 +73,7 @@ POLICY_SETTINGS: Mapping[str, tuple[str, Parser]] = {
 
 
 def replay(rollout: Rollout, measurements: Sequence[Measurement]) -> list[Verdict]:
-    """The verdict at each look. With the rollout's own settings they are those that were given then."""
+    """The verdict after each measurement. With the rollout's own settings they equal the recorded ones."""
     analyses: dict[bool, CanaryAnalysis] = {}
     verdicts = []
     for measurement in measurements:
@@ -88,7 +88,7 @@ def replay(rollout: Rollout, measurements: Sequence[Measurement]) -> list[Verdic
 def with_settings(rollout: Rollout, settings: Mapping[str, str]) -> Rollout:
     """The rollout with other settings, such as {"margin": "2%", "latency.shadow": "true", "warmup": "30s"}.
 
-    Raises `InvalidSpec` with every mistake.
+    Raises `InvalidSpec` with all problems.
     """
     problems: list[Problem] = []
     for name, text in settings.items():
@@ -105,22 +105,22 @@ def with_settings(rollout: Rollout, settings: Mapping[str, str]) -> Rollout:
 
 
 def _with_check_setting(rollout: Rollout, name: str, check: str, key: str, text: str, problems: list[Problem]) -> Rollout:
-    known = [check.name for check in rollout.checks]
+    names = [known.name for known in rollout.checks]
     kinds = KINDS_OF_SETTING.get(key, tuple(CheckKind))
     if key not in CHECK_SETTINGS:
         allowed = ", ".join([*CHECK_SETTINGS, *POLICY_SETTINGS])
         problems.append(Problem(name, f"unknown setting; allowed: {allowed}, or CHECK.NAME for one check"))
-    elif check and check not in known:
-        problems.append(Problem(name, f"there is no check {check}; there are: {', '.join(known)}"))
-    elif check and any(each.name == check and each.kind not in kinds for each in rollout.checks):
-        problems.append(Problem(name, f"{check} has no {key}: only checks of the kind {' or '.join(kinds)} have it"))
+    elif check and check not in names:
+        problems.append(Problem(name, f"unknown check {check}; this rollout has: {', '.join(names)}"))
+    elif check and any(known.name == check and known.kind not in kinds for known in rollout.checks):
+        problems.append(Problem(name, f"{check} has no {key}; only checks of kind {' or '.join(kinds)} have it"))
     else:
         target, read = CHECK_SETTINGS[key]
         value = _parse(name, read, text, problems)
         if value is not None:
             checks = (
-                replace(each, **{target: value}) if check in ("", each.name) and each.kind in kinds else each
-                for each in rollout.checks
+                replace(known, **{target: value}) if check in ("", known.name) and known.kind in kinds else known
+                for known in rollout.checks
             )
             return replace(rollout, checks=tuple(checks))
     return rollout
