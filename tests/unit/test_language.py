@@ -50,7 +50,7 @@ BANNED = {
     r"what serves": "the live release, the running service",
     r"the world": "the observed state, the environment",
     r"all (that|the time that) there is": "everything, the full …",
-    r"(a|an|the|one|two|three|each|every|per|next|last|first|this|that|another|no|its|\d+) looks?": "measurement, poll",
+    r"(a|an|the|one|two|three|each|every|per|next|last|first|this|another|no|its|\d+) looks?": "measurement, poll",
     r"looks of": "measurements of",
     r"stor(y|ies)": "event log, scenario",
     r"troubles?": "error, problem",
@@ -60,7 +60,7 @@ BANNED = {
     r"leap(s|ed|ing)?": "clock jump",
     r"tend(ed|ing)": "drift detection and repair",
     r"judg(e|es|ed|ing)": "analysis, analyse",
-    r"(a|the|no|every|each|this|that|per) hold": "approval",
+    r"(a|the|no|every|each|this|per) hold": "approval",
 }
 #: Old keys and states: nobody may use these as the whole of a string.
 BANNED_KEYS = {
