@@ -344,40 +344,40 @@ static void keep_counts(void) {
     close(fd);
 }
 
-/* The beginning of the answer, at least 12 characters. */
-static void get(const char *host, int port, const char *path, char *said, size_t size) {
+/* The beginning of the response, at least 12 characters. */
+static void get(const char *host, int port, const char *path, char *response, size_t size) {
     struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons((unsigned short)port)};
     char ask[128];
     int fd = socket(AF_INET, SOCK_STREAM, 0);
-    memset(said, 0, size);
-    snprintf(said, size, "no answer yet");
+    memset(response, 0, size);
+    snprintf(response, size, "no answer yet");
     snprintf(ask, sizeof ask, "GET %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", path);
     if (fd < 0 || inet_pton(AF_INET, host, &at.sin_addr) != 1) return;
     if (connect(fd, (struct sockaddr *)&at, sizeof at) || write_all(fd, ask, strlen(ask))) return;
-    if (recv(fd, said, size - 1, 0) < 12) snprintf(said, size, "no answer at all");
+    if (recv(fd, response, size - 1, 0) < 12) snprintf(response, size, "no answer at all");
 }
 
 static int healthy(void) {
-    char said[1024];
-    get("127.0.0.1", number("PORT", 8080), "/health", said, sizeof said);
-    return strncmp(said + 9, "200", 3) != 0;
+    char response[1024];
+    get("127.0.0.1", number("PORT", 8080), "/health", response, sizeof response);
+    return strncmp(response + 9, "200", 3) != 0;
 }
 
-/* `app smoke VERSION`: whether the preview that a hook is told of is answered by this version. */
+/* `app smoke VERSION`: whether the preview that a hook is names of is answered by this version. */
 static int smoke(const char *version) {
-    char host[16] = "", said[1024], wanted[64];
+    char host[16] = "", response[1024], wanted[64];
     int port = 0;
     if (sscanf(text("TIDEGATE_PREVIEW_URL", ""), "http://%15[0-9.]:%d", host, &port) != 2) return 2;
-    get(host, port, "/", said, sizeof said);
+    get(host, port, "/", response, sizeof response);
     snprintf(wanted, sizeof wanted, "X-Version: %s\r\n", version);
-    printf("%s\n", said);
-    return strcasestr(said, wanted) == NULL; // a proxy may write names in small letters
+    printf("%s\n", response);
+    return strcasestr(response, wanted) == NULL; // a proxy may write names in small letters
 }
 
-/* `app hook STATUS MS`: tells what it was told, waits, and ends so: for hooks of rollouts. */
+/* `app hook STATUS MS`: tells what it was names, waits, and ends so: for hooks of rollouts. */
 static int hook(int status, int ms) {
-    const char *told[] = {"TIDEGATE_HOOK", "TIDEGATE_RELEASE", "TIDEGATE_PREVIEW_URL", "DB_URL"};
-    for (size_t i = 0; i < sizeof told / sizeof *told; i++) printf("%s=%s\n", told[i], text(told[i], ""));
+    const char *names[] = {"TIDEGATE_HOOK", "TIDEGATE_RELEASE", "TIDEGATE_PREVIEW_URL", "DB_URL"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) printf("%s=%s\n", names[i], text(names[i], ""));
     fflush(stdout);
     usleep((useconds_t)ms * 1000);
     return status;

@@ -20,7 +20,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
-import parts  # noqa: E402 - stands beside this file
+import parts  # noqa: E402 - in the same folder
 from traffic import Counts  # noqa: E402
 
 SERVICE = "demo/shop"
@@ -30,7 +30,7 @@ FAULTS = {"v3": {"ERROR_RATIO": "0.2"}, "v4": {"READY": "never"}}
 
 @dataclass(frozen=True)
 class DemoRollout:
-    """One rollout of the demo: what is deployed, what must come of it, and what to tell the person before it."""
+    """One rollout of the demo: the version, its expected final phase, and the text printed before it."""
 
     version: str
     ends: str
@@ -39,9 +39,11 @@ class DemoRollout:
 
 ROLLOUTS = (
     DemoRollout("v1", "succeeded", "first deploy: 5 replicas of v1"),
-    DemoRollout("v2", "succeeded", "v2 is good: rolling in batches of 2, judged after each, goes through"),
-    DemoRollout("v3", "rolled_back", "v3 answers 20 % errors: caught in its first batch and turned back"),
-    DemoRollout("v4", "rolled_back", "v4 never becomes ready: turned back before it saw a request"),
+    DemoRollout("v2", "succeeded", "v2 is good: rolling update in batches of 2, analysed after each batch"),
+    DemoRollout(
+        "v3", "rolled_back", "v3 answers 20 % of requests with errors: rolled back after its first batch"
+    ),
+    DemoRollout("v4", "rolled_back", "v4 never becomes ready: rolled back before it receives a request"),
 )
 
 

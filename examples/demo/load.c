@@ -1,10 +1,10 @@
-/* A load generator that never retries and tells every request by its outcome.
+/* A load generator that never retries and counts every request by its outcome.
  *
  *   load --host 127.0.0.1 --port 8001 --get-ka 80 --get 40 --post-ka 30 --post 20 --slow-gets 4 --slow-get-ms 2000
  *        --slow-posts 4 --slow-post-ms 3000 --seconds 60 --client naive|checking
  *
- * --get-ka, --post-ka: requests a second on kept connections; --get, --post: each on a new one; --slow-*: that many callers, one
- * request after the other. A `naive` client sends on a kept connection without looking; a `checking` one looks for a FIN first, as
+ * --get-ka, --post-ka: requests per second on reused connections; --get, --post: each on a new one; --slow-*: that many callers, one
+ * request after the other. A `naive` client sends on a reused connection without checking; a `checking` one checks for a FIN first, as
  * urllib3 and Go do. Each second, and at the end (after --seconds, SIGTERM or SIGINT; requests in flight are finished), one line of
  * JSON with the totals:
  *   ok, status_4xx, status_5xx, refused, reset, eof_fresh, eof_reused, truncated, timeout, requests, posts_sent, gateway_5xx,
@@ -115,12 +115,12 @@ static enum outcome request(const struct caller *c, int *fd) {
     int size = snprintf(text, sizeof text, "%s %s HTTP/1.1\r\nHost: shop\r\n%s%s\r\n%s", c->post ? "POST" : "GET", path,
                         c->keep ? "" : "Connection: close\r\n", c->post ? "Content-Length: 5\r\n" : "", c->post ? "order" : "");
     if (c->post) posts_sent++;
-    enum outcome said = send(*fd, text, (size_t)size, MSG_NOSIGNAL) == size ? read_answer(*fd, reused, &close_after) : broken(-1, reused);
-    if (said > S5XX || close_after) {
+    enum outcome result = send(*fd, text, (size_t)size, MSG_NOSIGNAL) == size ? read_answer(*fd, reused, &close_after) : broken(-1, reused);
+    if (result > S5XX || close_after) {
         close(*fd);
         *fd = -1;
     }
-    return said;
+    return result;
 }
 
 static void *call(void *argument) {

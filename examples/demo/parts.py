@@ -193,7 +193,7 @@ class DemoStack:
         self._spawn(name, [*self.under, str(TIDEGATE), "engine"])
 
     def kill(self, name: str) -> None:
-        """End a process of ours as a crash would: SIGKILL, nothing said goodbye to."""
+        """End a process of ours as a crash would: SIGKILL, without any cleanup."""
         child = self._children.pop(self.state.pids.pop(name))
         child.kill()
         child.wait()
@@ -240,7 +240,7 @@ class DemoStack:
     # -- Tidegate's own command ---------------------------------------------------------------------------------------
 
     def tidegate(self, *words: str, show: bool = False, server: bool = False) -> str:
-        """Run the command line as a person would; what it prints. A rollout that was turned back is no error here."""
+        """Run the command line as a person would and return its output. A rollout that was rolled back is no error here."""
         command = [str(TIDEGATE), *words]
         if show:
             print("$ tidegate " + " ".join(words), flush=True)
