@@ -1,6 +1,6 @@
-"""Every port on one page: what the engine and the web ask of the outside. Drivers and the store implement these.
+"""The interfaces of drivers and of the store, as used by the engine and the web.
 
-An SDK's error never leaves its driver: it becomes the matching `DriverError` with the fact `retryable`.
+A driver turns the errors of its libraries into the matching `DriverError`, with `retryable` set.
 """
 
 from __future__ import annotations
@@ -42,105 +42,108 @@ Clock = Callable[[], Time]
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """One line of `tidegate check`: a configured part, whether it works, and how to mend it when it does not."""
+    """One line of `tidegate check`: a configured part, whether it works, and how to fix it."""
 
     part: str  # "docker local", "haproxy", "prometheus", "database"
     ok: bool
-    found: str  # version or what is wrong, one sentence
-    fix: str = ""  # what to do, one sentence; empty when ok
+    result: str  # the version, or the problem
+    fix: str = ""  # what to do; empty when ok
 
 
 class Platform(Protocol):
-    """Runs instances. Every verb may be repeated after a crash. Raises `PlatformError`."""
+    """Runs instances. Every call may be repeated after a crash. Raises `PlatformError`."""
 
     def pin(self, release: Release) -> str:
-        """Resolve the image to an immutable digest on every host and make sure that it could be started.
+        """Resolve the image to an immutable digest on every host, and check that it can be started.
 
-        Pulls where a registry knows it. Refuses (not retryable) a missing image, and one whose readiness could never
-        be known.
+        Pulls the image if a registry has it. A missing image, and one without any readiness check, is an error that is not
+        retryable.
         """
 
     def instances(self, service: str, max_restarts: int = DEFAULT_MAX_RESTARTS) -> tuple[Instance, ...]:
         """All instances of this service on all hosts, stopped and failed ones included.
 
         `max_restarts`: an instance that is not ready and has restarted more often is `failed`; one that has restarted
-        as often or less is `starting`. A host that does not answer is an error, never an empty answer.
+        as often or less is `starting`. A host that does not respond is an error, never an empty result.
         """
 
     def start(self, release: Release, ordinals: Collection[int]) -> None:
-        """Create and start these side by side; asks, and does not wait for ready. An ordinal that exists already,
-        not stopping, is left alone."""
+        """Create and start instances concurrently, without waiting until they are ready. Ordinals that exist and are not
+        stopping are skipped."""
 
     def stop(self, instances: Collection[Instance], grace_seconds: float) -> None:
-        """Stop and remove these in the background; they show as `stopping` until gone. Unknown ones are no error."""
+        """Stop and remove instances in the background; they are `stopping` until removed. Unknown ones are ignored."""
 
     def tail_logs(self, instance: Instance, lines: int) -> str:
         """Its last log lines, for the report."""
 
     def run_job(self, job: Job) -> JobState:
-        """Begin it unless it was begun before, and say how it stands; does not wait for its end. What cannot be started
-        has ended, too: with a `detail` and a status other than 0."""
+        """Start the job unless it was started before, and return its state without waiting for its end. A job that cannot
+        be started has ended with a `detail` and a status other than 0."""
 
     def stop_job(self, job: Job) -> None:
-        """Stop it if it still runs; how it stood is then told by `run`."""
+        """Stop the job if it is running; `run_job` then returns its state."""
 
     def remove_jobs(self, service: str, rollout: str) -> None:
-        """Stop and remove every job of the rollout; none left is no error."""
+        """Stop and remove all jobs of the rollout, if there are any."""
 
     def check(self) -> Sequence[Diagnosis]:
-        """What `tidegate check` says of it; never raises."""
+        """The lines of `tidegate check`; never raises."""
 
     def close(self) -> None:
-        """Wait for what runs in the background, then let go."""
+        """Wait for background work, then release all resources."""
 
 
 class Router(Protocol):
-    """Sends traffic to instances, and is the truth about where it goes. Raises `RouterError`."""
+    """Sends traffic to instances, and is the authority on where traffic goes. Raises `RouterError`."""
 
     def read(self, backend: Backend) -> RouterState:
-        """What the proxy really does, asked from the proxy and not from a file. Unknown backend: an empty `RouterState`."""
+        """The state of the running proxy, not of a file. An unknown backend gives an empty `RouterState`."""
 
     def write(self, backend: Backend, members: Collection[Member], fence: int) -> None:
-        """Make exactly these take new requests, in the proportion of their weights. Those left out finish theirs
-        (`draining`); a draining one that is idle is struck out, which proves that nothing can reach it. Refuses a fence
-        lower than the highest seen, and not retryably what this proxy cannot do (weights, a preview's header)."""
+        """Send new requests to exactly these members, in proportion to their weights.
+
+        Other instances finish their requests (`draining`); idle ones are removed, which proves that nothing reaches them.
+        Rejects a fencing token lower than the highest one seen. What the proxy does not support (weights, a preview's
+        header) is an error that is not retryable.
+        """
 
     def check(self) -> Sequence[Diagnosis]:
-        """What `tidegate check` says of it; never raises."""
+        """The lines of `tidegate check`; never raises."""
 
 
 class MetricsSource(Protocol):
-    """Answers questions. Raises `MetricsError` with a reason code."""
+    """Runs PromQL queries. Raises `MetricsError` with a reason code."""
 
     def fetch(self, query: str, window: Window, step_seconds: float = 0.0) -> tuple[Series, ...]:
-        """For a plain selector the raw samples inside the window; for any other PromQL its value at the window's end,
-        one sample a series. With `step_seconds` either in steps over the window: at each multiple of it the value then."""
+        """For a plain selector, the raw samples in the window; for any other query, its value at the end of the window, one
+        sample for each series. With `step_seconds`, the value at each multiple of the step in the window."""
 
     def check(self) -> Sequence[Diagnosis]:
-        """What `tidegate check` says of it; never raises."""
+        """The lines of `tidegate check`; never raises."""
 
 
 class DocumentFetcher(Protocol):
-    """Fetches what a release serves of itself. Raises `DocumentError`."""
+    """Fetches OpenAPI documents from instances. Raises `DocumentError`."""
 
     def fetch(self, address: str, path: str, timeout_seconds: float) -> Mapping[str, object] | None:
-        """The JSON or YAML object that the instance at `address` (`ip:port`) serves; None when it has none there (404).
-        Bounded in size, and in time however slowly it comes; redirects are not followed."""
+        """The JSON or YAML object at a path of the instance at `address` (`ip:port`); None for a 404. Size and total
+        time are limited; redirects are not followed."""
 
 
 class ProbeClient(Protocol):
-    """Asks one service as its clients do. Used by one thread at a time; never raises."""
+    """Sends requests to one service as its clients do. Used by one thread at a time; never raises."""
 
     def probe(self, *, kept: bool) -> ProbeResult:
-        """One GET: over a connection of its own, or over the one that was kept from the last time."""
+        """Send one GET request over a new connection, or over the one kept alive."""
 
     def close(self) -> None:
-        """Let go of the kept connection."""
+        """Close the kept connection."""
 
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """What a CI is told: an event of a rollout, how the rollout stands now, where people look, and all wishes so far."""
+    """A delivery to the CI: an event, the present state of its rollout, a link for people, and all signals so far."""
 
     rollout: Rollout
     event: Event
@@ -149,40 +152,39 @@ class Notice:
 
 
 class CI(Protocol):
-    """Told of every event of the rollouts that its builds asked for: at least once, and in order. Raises `CIError`."""
+    """Receives every event of the rollouts that its builds requested, in order and at least once. Raises `CIError`."""
 
     def report(self, build: Build, notice: Notice) -> None:
-        """Show it, and settle what waits there for the rollout. Repeated, it changes nothing more."""
+        """Show the event, and answer the CI's pending inputs for the rollout. Idempotent."""
 
     def check(self) -> Sequence[Diagnosis]:
-        """What `tidegate check` says of it; never raises."""
+        """The lines of `tidegate check`; never raises."""
 
 
 class EngineStore(Protocol):
-    """What the engine asks of the database. Raises `StoreError`, `LeaseLost`."""
+    """The part of the store that the engine uses. Raises `StoreError`, `LeaseLost`."""
 
     def claim(self, owner: str, ttl_seconds: float) -> Claim | None:
-        """A due rollout that nobody holds; None when there is none. Counts a resume when its last owner vanished."""
+        """Claim a due rollout without a valid lease; None when there is none. Counts a takeover if the last owner died."""
 
     def heartbeat(self, owner: str, version: str) -> None:
-        """This engine is alive and looks for work."""
+        """Record that this engine is running and looking for work."""
 
     def remove_engine(self, owner: str) -> None:
-        """This engine ends as it should: nobody misses it."""
+        """Record that this engine shut down cleanly."""
 
     def expire_leases(self) -> None:
-        """Where the database allows one engine, and this is it: whoever held a lease is gone, so none is waited for."""
+        """On a database that allows one engine, expire all leases: their owners are gone."""
 
     def shift_clock(self, seconds: float, ttl_seconds: float) -> None:
-        """Where the database goes by this machine's clock, which jumped: what would be due later is due now, and the leases
-        that are held last so long from now."""
+        """After a jump of this machine's clock, on a database that uses it: make everything due, and renew valid leases."""
 
     def renew(self, claim: Claim, ttl_seconds: float) -> None:
-        """Hold it longer."""
+        """Extend the lease."""
 
     def release(self, claim: Claim, due: Time | None) -> None:
-        """Give it back, to be claimed again from `due` on; None when it is finished. A signal that came meanwhile
-        makes it due at once."""
+        """Release the lease; the rollout can be claimed again from `due` on, or never for None. A signal that arrived
+        meanwhile makes it due at once."""
 
     def load(self, rollout: str) -> tuple[Rollout, tuple[Signal, ...]]:
         """A rollout and every signal recorded for it, oldest first. Raises `UnknownRollout`."""
@@ -196,40 +198,39 @@ class EngineStore(Protocol):
         verdict: Verdict | None = None,
         measurement: Measurement | None = None,
     ) -> Rollout:
-        """State, events, verdict and look in one transaction, or `LeaseLost`. Returns it with its new version.
+        """Save the state, events, verdict and measurement in one transaction. Returns the rollout with its new version.
 
-        When the phase becomes final it also sets the release good (succeeded) or quarantined (turned back), and the
-        service's live release. `paused` is not written: it belongs to the signals.
+        With a final phase it also marks the release good (succeeded) or quarantined (rolled back), and sets the service's
+        live release. It does not write `paused`, which signals control.
         """
 
     def add_events(self, rollout: str, events: Sequence[Event], fence: int) -> None:
-        """Events alone, under the same fence."""
+        """Record events under the fencing token."""
 
     def measurements(self, rollout: str, after: int = 0) -> tuple[Measurement, ...]:
-        """Every look at the metrics that was saved, oldest first, without the first `after` of them: what the judge is
-        folded over."""
+        """The saved measurements, oldest first, without the first `after`. The analysis is restored from them."""
 
     def set_digest(self, service: str, release: str, digest: str, fence: int, rollout: str) -> None:
-        """Record what the image was resolved to."""
+        """Record the digest of a release's image."""
 
     def get_release(self, service: str, release: str) -> ReleaseRow:
         """Raises `UnknownService` with the id in its message."""
 
     def get_freeze(self, environment: str) -> Freeze | None:
-        """The freeze that holds now, if there is one."""
+        """The freeze in force, if any."""
 
     def peers(self, rollout: str, group: str) -> tuple[Rollout, ...]:
         """The other rollouts of the group."""
 
     def find_quarantined(self, service: str, digest: str) -> ReleaseRow | None:
-        """The release of the service with this digest that was turned back last, unless one was good since."""
+        """The release of the service with this digest that was rolled back last, unless one was good since."""
 
     def next_drift_check(self, environment: str, every_seconds: float) -> ServiceRow | None:
-        """A service of the environment that has a live release, no live rollout, and was not given to any engine for so
-        long; None when there is none."""
+        """Claim a service that is due for a drift check: with a live release, without a live rollout, and not checked for
+        `every_seconds`; None when there is none."""
 
     def set_drift(self, service: str, drift: Drift | None) -> None:
-        """Record how it was found between rollouts; None: as its release wants."""
+        """Record the drift of a service; None: it matches its release."""
 
     def create(
         self,
@@ -242,71 +243,73 @@ class EngineStore(Protocol):
         audit: AuditEntry | None = None,
         others: Sequence[NewRollout] = (),
     ) -> Idempotency | None:
-        """Service definition, release (None when it exists already), rollout, first event and key, in one transaction;
-        with those of the others of its group. A live repair of the service ends in the same transaction, unless this is
-        another; a repair and a scaling are refused where another release serves by now, or another number of it.
+        """Store the service, release (None if it exists), rollout, first event and key in one transaction, together with
+        the other rollouts of the group. A live repair of the service ends in it, unless this is a repair too. A repair or
+        scaling is refused when the live release or its number of instances changed meanwhile.
 
-        Returns None when created, or the stored answer when the same key came with the same body before. Raises
+        Returns None when created, or the stored response of an earlier request with the same key and body. Raises
         `KeyReused`, `RolloutInProgress`, `RouteTaken`, `Superseded`.
         """
 
     def rollouts(
         self, service: str | None = None, phase: Phase | None = None, before: str | None = None, limit: int = 50
     ) -> tuple[Rollout, ...]:
-        """The newest first; `before` is the last id of the page before."""
+        """Rollouts, newest first; `before` is the last id of the previous page."""
 
 
 class Store(EngineStore, Protocol):
-    """All that is asked of the database."""
+    """The whole store."""
 
     def migrate(self) -> None:
-        """Bring the schema up to date; several may do it at once."""
+        """Migrate the schema; safe to run concurrently."""
 
     def prepare(self) -> None:
-        """Before serving or driving: raise `StoreError` unless the schema fits this program. A database that only one
-        machine uses is brought up to date here."""
+        """Call it before serving: raises `StoreError` unless the schema is compatible. Migrates a database that only one
+        machine uses."""
 
     def sole_engine(self) -> AbstractContextManager[None]:
-        """Be the only engine on a database that allows only one. Raises `Refused` when there is another."""
+        """Lock a database that allows only one engine. Raises `Refused` when another engine runs."""
 
     def check(self) -> Sequence[Diagnosis]:
-        """What `tidegate check` says of it; never raises."""
+        """The lines of `tidegate check`; never raises."""
 
     def raise_fences(self) -> None:
-        """The database is older than the world: from now on fences are higher than any that a proxy can have seen, and no
-        lease of that time is waited for. No engine may run meanwhile."""
+        """After a restore: raise the fencing tokens above all that proxies can have seen, and expire all leases. No engine
+        may run meanwhile."""
 
     def prune(self, retention: Retention, *, dry_run: bool = False) -> Pruned:
-        """Forget a little of what is old: looks first, then rollouts with all that belongs to them and the releases that
-        nobody tells of any more. Never a live rollout, the newest of a service, the release that serves or the last good
-        ones. Nothing while another program does it. `dry_run`: count everything, and change nothing."""
+        """Delete one batch of old data: measurements first, then rollouts with their data and unreferenced releases.
+
+        Keeps live rollouts, the newest ones of each service, live releases and the newest good ones. Does nothing while
+        another process prunes. `dry_run` only counts.
+        """
 
     def engines(self) -> tuple[EngineRow, ...]:
-        """Those that run or ended without a word, the one heard last first."""
+        """Engines that run or did not shut down cleanly, latest heartbeat first."""
 
     def stats(self) -> ServerStats:
-        """How the whole server stands."""
+        """The statistics of the server."""
 
     def put_service(self, service: Service, version: int | None = None, *, audit: AuditEntry | None = None) -> ServiceRow:
-        """Store or replace. `version`: `Stale` unless it is the present one. Raises `RouteTaken`."""
+        """Store or replace a service. Raises `VersionConflict` unless `version` is the present one, and `RouteTaken`."""
 
     def get_service(self, key: str) -> ServiceRow:
         """Raises `UnknownService`."""
 
     def services(self) -> tuple[ServiceRow, ...]:
-        """All, by key."""
+        """All services, by key."""
 
     def releases(self, service: str, limit: int = 50) -> tuple[ReleaseRow, ...]:
-        """Those of the service, the newest first."""
+        """The releases of the service, newest first."""
 
     def next_number(self, service: str) -> int:
-        """The number that the next release of the service will have; reserved in the call."""
+        """Reserve the number of the service's next release."""
 
     def last_good(self, service: str, before: str | None = None) -> ReleaseRow | None:
-        """The release last set good, not quarantined since, other than `before`."""
+        """The release last marked good and not quarantined since, other than `before`."""
 
     def find_answer(self, key: Idempotency) -> Idempotency | None:
-        """What was said to this key before; None when it is new or empty. Raises `KeyReused`."""
+        """The stored response for this key; None when the key is new or empty. Raises `KeyReused`."""
 
     def signal(
         self,
@@ -317,55 +320,54 @@ class Store(EngineStore, Protocol):
         *,
         audit: AuditEntry | None = None,
     ) -> Rollout:
-        """Record a wish, set or clear `paused`, make the rollout due, add an event; the same for the others of its group
-        that still go on, an approval for those that wait at the same point. Refused (`IllegalMove`) when the
-        rollout is finished, `Stale` when `version` is not the present one.
+        """Record a signal, update `paused`, make the rollout due, and add an event; also for its group, and
+        an approval for those that wait at the same point. Raises `IllegalMove` when the rollout has ended, and
+        `VersionConflict` when `version` is not the present one.
 
-        `key` is recorded with it; the same key again changes nothing and returns the rollout as it stands. Raises
-        `KeyReused`.
+        `key` is stored with it; a repeated key changes nothing and returns the present rollout. Raises `KeyReused`.
         """
 
     def events(self, rollout: str, after: int = 0, limit: int = 500) -> tuple[Event, ...]:
-        """Those with a number above `after`."""
+        """Events with a number above `after`."""
 
     def last_events(self, wanted: Collection[str]) -> Mapping[str, int]:
-        """The number of the last event of each of these rollouts; unknown ones are left out."""
+        """The number of the last event, by rollout; unknown rollouts are left out."""
 
     def verdicts(self, rollout: str) -> tuple[VerdictRow, ...]:
-        """All, oldest first."""
+        """All verdicts, oldest first."""
 
     def freeze(self, freeze: Freeze, *, audit: AuditEntry | None = None) -> None:
-        """Freeze its environment; a freeze that is there is replaced."""
+        """Freeze an environment; replaces an existing freeze."""
 
     def unfreeze(self, environment: str, *, audit: AuditEntry | None = None) -> None:
-        """Lift the freeze; no error when there is none."""
+        """Lift the freeze, if there is one."""
 
     def freezes(self) -> tuple[Freeze, ...]:
-        """Those that hold now, by environment."""
+        """The freezes in force, by environment."""
 
     def audit(
         self, before: int | None = None, limit: int = 50, subjects: Collection[str] | None = None
     ) -> tuple[AuditEntry, ...]:
-        """What was asked for, the newest first; numbers below `before`; only of these subjects, or of all."""
+        """Audit entries, newest first, with numbers below `before`; of these subjects, or of all."""
 
     def next_delivery(self, lease_seconds: float) -> Delivery | None:
-        """One with something to tell, for this caller alone for so long; None when there is none."""
+        """Claim a delivery with new events for `lease_seconds`; None when there is none."""
 
     def mark_delivered(self, rollout: str, number: int, lease_seconds: float) -> None:
-        """The CI was told of the events up to this one; the rest stays this caller's for so long."""
+        """Record that events up to `number` were delivered; the claim of the rest is extended."""
 
     def postpone_delivery(self, rollout: str, due: Time, *, failed: bool) -> None:
-        """Deliver no more of it before then."""
+        """Postpone the next delivery until `due`."""
 
     def add_token(self, token: Token, *, audit: AuditEntry | None = None) -> None: ...
 
     def tokens(self) -> tuple[Token, ...]: ...
 
     def token(self, digest: str) -> Token | None:
-        """By the secret's digest; also records that it was used."""
+        """The token with this digest of its secret; also records its use."""
 
     def delete_token(self, token_id: str, *, audit: AuditEntry | None = None) -> None:
-        """Raises `Refused` when there is none."""
+        """Delete a token. Raises `Refused` when there is none."""
 
     def close(self) -> None: ...
 

@@ -227,7 +227,7 @@ def test_a_socket_that_we_may_not_use(first: Engine) -> None:
             os.setuid(NOBODY)
             options = DockerPlatform.Options.model_validate({"hosts": [{"name": "own", "url": first.url}]})
             found = DockerPlatform(options, ENVIRONMENT).check()[0]
-            os.write(writing, f"{found.ok}|{found.found}|{found.fix}".encode())
+            os.write(writing, f"{found.ok}|{found.result}|{found.fix}".encode())
         finally:
             os._exit(0)
     os.close(writing)
@@ -266,6 +266,6 @@ def test_images_are_pulled_and_pinned_to_the_registrys_digest(both: DockerPlatfo
         with second.client() as client:
             client.images.remove(f"{name}:v1", force=True)
         assert len(start_and_wait(both, pulled, [0, 1])) == 2, "a pinned image that was removed since is pulled again"
-        with pytest.raises(PlatformError, match="not found in the registry\. Push it, or correct `image`") as caught:
+        with pytest.raises(PlatformError, match=r"not found in the registry\. Push it, or correct `image`") as caught:
             both.pin(replace(release, image=f"{name}:v2"))
         assert not caught.value.retryable

@@ -185,7 +185,7 @@ def test_a_newer_schema_of_the_same_generation_is_worked_on_and_left_as_it_is(st
     begin(store, SHOP)
     (line,) = store.check()
     assert line.ok
-    assert "schema 0999" in line.found
+    assert "schema 0999" in line.result
 
 
 def test_a_schema_of_the_next_generation_is_refused(store: SqlStore) -> None:

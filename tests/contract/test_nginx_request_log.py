@@ -151,7 +151,7 @@ def test_the_lines_for_an_adopted_nginx_are_right(home: Path, broken: ScriptedSe
         assert counted(there.router, Backend("shop"), 9) == Traffic(9, 4, 4)
         there.router.write(Backend("shop"), (), 1)
         assert get(listen, "/200") == 503
-        assert [each.found for each in there.router.check()[1:]] == []
+        assert [each.result for each in there.router.check()[1:]] == []
     finally:
         there.stop()
 

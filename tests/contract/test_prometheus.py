@@ -258,9 +258,9 @@ def test_check_finds_the_exporter_the_clock_and_the_interval(url: str, exporter:
     exporter.publish(SERVER.format(code="2xx", value=5), url, times=3)
     found = {each.part: each for each in subject(url).check()}
     assert all(each.ok for each in found.values()), found
-    assert "Prometheus 2." in found["prometheus"].found
+    assert "Prometheus 2." in found["prometheus"].result
     assert set(found) == {"prometheus", "prometheus clock", "prometheus exporter", "prometheus scrapes"}
-    (seconds,) = re.findall(r"every ([\d.]+) s", found["prometheus scrapes"].found)
+    (seconds,) = re.findall(r"every ([\d.]+) s", found["prometheus scrapes"].result)
     assert SCRAPE_SECONDS / 2 < float(seconds) < SCRAPE_SECONDS * 5, "a busy machine scrapes late"
 
 
@@ -277,7 +277,7 @@ def test_check_says_how_to_mend_a_missing_exporter_and_a_missing_prometheus(url:
     assert "scrape_configs" in bad[0].fix
     (down,) = subject(f"http://127.0.0.1:{free_port()}").check()
     assert not down.ok
-    assert "refused" in down.found
+    assert "refused" in down.result
     assert down.fix
 
 
@@ -288,7 +288,7 @@ def test_check_sees_a_clock_that_is_off() -> None:
     with CannedPrometheus(scalar(time.time() - 30), success({})) as fake:
         clock = next(each for each in subject(fake.url).check() if each.part == "prometheus clock")
     assert not clock.ok
-    assert "behind" in clock.found
+    assert "behind" in clock.result
 
 
 # -- the questions of the judge, asked for real ------------------------------------------------------------------------

@@ -214,7 +214,7 @@ def test_an_empty_database_asks_to_be_migrated(url: str) -> None:
         (line,) = store.check()
     assert not caught.value.retryable
     assert (line.ok, line.fix) == (False, "run `tidegate db migrate`")
-    assert "missing" in line.found
+    assert "missing" in line.result
 
 
 def test_a_newer_schema_is_left_alone(store: SqlStore) -> None:
@@ -225,7 +225,7 @@ def test_a_newer_schema_is_left_alone(store: SqlStore) -> None:
     assert not caught.value.retryable
     (line,) = store.check()
     assert not line.ok
-    assert "9999" in line.found
+    assert "9999" in line.result
 
 
 def test_a_file_that_is_no_database(url: str) -> None:
@@ -277,7 +277,7 @@ def test_too_little_room_is_said_by_check(store: SqlStore, monkeypatch: pytest.M
     monkeypatch.setattr("tidegate.store.sqlite.MIN_FREE_BYTES", 1 << 62)
     (line,) = store.check()
     assert not line.ok
-    assert "free" in line.found
+    assert "free" in line.result
     assert "free some space" in line.fix
 
 

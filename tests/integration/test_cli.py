@@ -235,7 +235,7 @@ def test_check_reports_which_router_was_chosen_and_why(tidegate: Run, tmp_path: 
     done = tidegate("check", "--settings", str(settings), "-o", "json")
     rows = {row["part"]: row for row in json.loads(done.stdout)}
     said = f"haproxy, because its files are in {tmp_path}/router; set `driver` to choose another"
-    assert (rows["router"]["ok"], rows["router"]["found"]) == (True, said)
+    assert (rows["router"]["ok"], rows["router"]["result"]) == (True, said)
     assert "haproxy" in rows
 
 
@@ -251,12 +251,12 @@ def test_check_reports_engines_and_host_access(tmp_path: Path) -> None:
     settings = unreachable(tmp_path, f'driver = "haproxy"\ndirectory = "{tmp_path}/h"\n')
     with closing(wires.build(load(settings, {}))) as wiring:
         wiring.store.migrate()
-        assert check_engines(wiring).found.startswith("Warning: no engine is running")
-        assert check_host_access(wiring, "demo").found.endswith("Set [environments.demo.allow] to restrict them.")
+        assert check_engines(wiring).result.startswith("Warning: no engine is running")
+        assert check_host_access(wiring, "demo").result.endswith("Set [environments.demo.allow] to restrict them.")
         wiring.store.heartbeat("anna", "1.0")
-        assert check_engines(wiring).found.startswith("anna, Tidegate 1.0, last heartbeat ")
+        assert check_engines(wiring).result.startswith("anna, Tidegate 1.0, last heartbeat ")
     settings.write_text(settings.read_text() + "[environments.demo.allow]\n")
     with closing(wires.build(load(settings, {}), lambda: time.time() + 100)) as wiring:
         silent = check_engines(wiring)
-        assert (silent.ok, "Last heartbeat from anna was 10" in silent.found) == (False, True)
-        assert "Warning" not in check_host_access(wiring, "demo").found
+        assert (silent.ok, "Last heartbeat from anna was 10" in silent.result) == (False, True)
+        assert "Warning" not in check_host_access(wiring, "demo").result

@@ -73,7 +73,7 @@ def test_wiring_chooses_and_says_why(installed: set[str], tmp_path: Path, text: 
     installed.add("envoy")
     built = wiring.build(load(file, {}))
     try:
-        assert built.detected_routers["demo"].found.startswith("envoy, because it is installed")
+        assert built.detected_routers["demo"].result.startswith("envoy, because it is installed")
         assert type(built.environments["demo"].router).__name__ == "EnvoyRouter"
     finally:
         built.close()

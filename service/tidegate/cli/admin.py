@@ -89,13 +89,13 @@ def check(ctx: typer.Context, settings: SettingsFile = None, output: Output = No
     with server.open_wiring(settings) as wiring:
         diagnoses = [(where, diagnosis) for where, group in server.run_checks(wiring) for diagnosis in group]
     if context.as_json(output):
-        rows = [{"where": w, "part": d.part, "ok": d.ok, "found": d.found, "fix": d.fix} for w, d in diagnoses]
+        rows = [{"where": w, "part": d.part, "ok": d.ok, "result": d.result, "fix": d.fix} for w, d in diagnoses]
         context.print_json(rows)
     else:
         marks = {True: "[green]ok[/]", False: "[bold red]wrong[/]"}
         context.marked_table(
-            ("where", "part", "", "found", "fix"),
-            ((w, rich_safe(d.part), marks[d.ok], rich_safe(d.found), rich_safe(d.fix)) for w, d in diagnoses),
+            ("where", "part", "", "result", "fix"),
+            ((w, rich_safe(d.part), marks[d.ok], rich_safe(d.result), rich_safe(d.fix)) for w, d in diagnoses),
         )
     if not all(diagnosis.ok for _, diagnosis in diagnoses):
         raise typer.Exit(ExitCode.UNHEALTHY)

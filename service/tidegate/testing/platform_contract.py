@@ -316,7 +316,7 @@ class PlatformContract:
     def test_check_says_what_works_and_how_to_mend_what_does_not(self, platform: Platform, refused: Platform) -> None:
         found = platform.check()
         assert found
-        assert all(each.found for each in found)
+        assert all(each.result for each in found)
         assert all(each.ok for each in found), found
         told = refused.check()
         assert not all(each.ok for each in told)

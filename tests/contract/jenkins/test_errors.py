@@ -324,7 +324,7 @@ def test_check_says_how_to_fix_each_problem(ci: JenkinsCI, fake: FakeJenkins, to
     def bad(word: str, fix: str) -> None:
         (line,) = ci.check()
         assert not line.ok
-        assert word in line.found
+        assert word in line.result
         assert fix in line.fix
 
     token.write_text("wrong")
@@ -344,9 +344,9 @@ def test_check_reports_another_user(ci: JenkinsCI, fake: FakeJenkins) -> None:
     fake.error_response = (200, "application/json", '{"id": "anonymous"}')
     there, user = ci.check()
     assert there.ok
-    assert "a Jenkins API" in there.found
+    assert "a Jenkins API" in there.result
     assert not user.ok
-    assert "anonymous" in user.found
+    assert "anonymous" in user.result
 
 
 def test_check_without_a_jenkins(fake: FakeJenkins, token: Path) -> None:

@@ -47,7 +47,7 @@ def healthz() -> Response:
 @bp.get("/readyz", responses={"200": StateView, **_NOT_READY})
 def readyz() -> Response:
     """Readiness: whether the database responds, its schema is current, and an engine runs if one is required."""
-    problems = [f"{line.part}: {line.found}: {line.fix}" for line in api().store.check() if not line.ok]
+    problems = [f"{line.part}: {line.result}: {line.fix}" for line in api().store.check() if not line.ok]
     if not problems and api().engine_within_seconds:
         problems = _missing_engine(api().engine_within_seconds)
     if problems:
