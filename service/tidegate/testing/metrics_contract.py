@@ -1,13 +1,13 @@
-"""The exam of every `ports.MetricsSource`: inherit `MetricsContract`, give the two fixtures, and pytest runs it.
+"""The contract of every `ports.MetricsSource`: inherit `MetricsContract`, give the two fixtures, and pytest runs it.
 
     class TestMine(MetricsContract):
         @pytest.fixture
         def metrics(self): ...      # the subject
         @pytest.fixture
-        def publish(self): ...      # (text) -> None: the source collects this once or more, in place of what was there
+        def publish(self): ...      # (text) -> None: the source collects this text at least once, instead of the previous one
 
-`publish` takes Prometheus' text format and comes back when the source has stored it. Each test uses metric names of its
-own, so one source may serve them all. Times are the real clock's.
+`publish` takes Prometheus' text format and returns when the source has stored it. Each test uses its own metric names, so
+that one source may serve all tests.
 """
 
 from __future__ import annotations
@@ -161,8 +161,8 @@ class MetricsContract:
         publish(text(steady=100, reset=100, back=5))
         start = time.time()
         publish(text(steady=110, reset=120, back=8))
-        publish(text(steady=120, reset=4, new=40))  # reset: began anew; back: gone; new: first seen with 40
-        publish(text(steady=125, reset=6, new=41, back=9))  # back: began anew, though 9 is more than 8
+        publish(text(steady=120, reset=4, new=40))  # reset: restarted; back: missing; new: first sample is 40
+        publish(text(steady=125, reset=6, new=41, back=9))  # back: restarted, although 9 is more than 8
         window = since(start)
         found = counter_increases(metrics.fetch(name, Window(start - 60, window.end)), window)
         assert found == {"steady": 25.0, "reset": 20.0 + 6.0, "new": 41.0, "back": 3.0 + 9.0}

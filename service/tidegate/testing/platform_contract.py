@@ -1,18 +1,18 @@
-"""The exam of every `ports.Platform`: inherit `PlatformContract`, give the fixtures, and pytest runs it.
+"""The contract of every `ports.Platform`: inherit `PlatformContract`, give the fixtures, and pytest runs it.
 
     class TestMine(PlatformContract):
         @pytest.fixture
         def platform(self): ...      # the subject, of the environment ENVIRONMENT
         @pytest.fixture
-        def closable(self): ...      # a second one that sees the same instances, to be closed by the test
+        def closable(self): ...      # a second one for the same instances, closed by the test
         @pytest.fixture
-        def releases(self): ...      # a `Releases`: what it can be asked to run
+        def releases(self): ...      # a `Releases`: the releases to run
         @pytest.fixture
-        def restartable(self): ...   # (a platform, what restarts the engine it stands on and comes back when it answers)
+        def restartable(self): ...   # (a platform, a function that restarts its runtime and waits until it answers)
         @pytest.fixture
-        def refused(self): ...       # a platform whose engine refuses connections
+        def refused(self): ...       # a platform whose runtime refuses connections
 
-Each test uses service names of its own. The fixtures close the platforms and remove what was started, also on failure.
+Each test uses its own service names. The fixtures must close the platforms and remove all instances, also on failure.
 """
 
 from __future__ import annotations
@@ -31,37 +31,37 @@ from tidegate.errors import PlatformError
 from tidegate.ports import Platform
 from tidegate.testing.wait import pause, wait_until
 
-# A name of its own for each run, so that runs side by side do not meet; TIDEGATE_RUN says whose leftovers these are.
+# Unique per run, so that parallel runs do not interfere; TIDEGATE_RUN identifies the run of leftovers.
 ENVIRONMENT = f"exam{os.environ.get('TIDEGATE_RUN', '00000')}{uuid.uuid4().hex[:4]}"
 Restart = Callable[[], None]
 
 
 class Releases(Protocol):
-    """What the exam starts. Each is of the service with this key, and not pinned yet."""
+    """The releases of the tests, of the service with this key, not pinned yet."""
 
     def good(self, service: str, release: str) -> Release:
-        """Becomes ready soon, and writes a line to its log."""
+        """Becomes ready soon and writes a line to its log."""
 
     def crashing(self, service: str) -> Release:
         """Ends with an error soon after each start."""
 
     def unready(self, service: str) -> Release:
-        """Runs, and never becomes ready."""
+        """Runs but never becomes ready."""
 
     def missing(self, service: str) -> Release:
-        """Its image is nowhere."""
+        """Its image does not exist."""
 
     def without_health(self, service: str) -> Release:
-        """There is no way to know when it is ready."""
+        """Has no readiness check."""
 
     def hook(self, status: int, milliseconds: int) -> Hook:
-        """For good releases: tells the variables TIDEGATE_HOOK and DB_URL in its log, waits so long, and ends so."""
+        """For good releases: logs the variables TIDEGATE_HOOK and DB_URL, waits, and exits with the status."""
 
 
 def wait_for_instances(
     platform: Platform, service: str, holds: Callable[[tuple[Instance, ...]], bool]
 ) -> tuple[Instance, ...]:
-    """Wait until this holds for the instances of a service; return them."""
+    """Wait until the condition is true for the instances of a service; return them."""
     observed: tuple[Instance, ...] = ()
 
     def true_now() -> bool:

@@ -1,7 +1,7 @@
-"""What every router promises, whatever proxy it drives. A driver's test subclasses this and gives the fixtures.
+"""The contract of every router. A driver's test subclasses `RouterContract` and provides the fixtures.
 
-The members of these tests need no listener: what is asked is where the proxy would send traffic. `RouterTrafficContract`
-sends requests, too.
+The members of these tests need no listener: the tests read where the proxy would send traffic. `RouterTrafficContract`
+sends requests.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tidegate.ports import Router
 
 
 def member(number: int, release: str = "v1-1", port: int = 0) -> Member:
-    """The n-th instance of a release, at an address of its own."""
+    """The n-th instance of a release, with its own address."""
     return Member(f"{number:012x}", release, number, f"127.0.0.1:{port or 30_000 + number}")
 
 
@@ -27,7 +27,7 @@ def ids(members: object) -> set[str]:
 
 
 class RouterContract:
-    """Where traffic goes, read back from the proxy."""
+    """The route, read back from the proxy."""
 
     @pytest.fixture
     def router(self) -> Router:

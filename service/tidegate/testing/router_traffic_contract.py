@@ -1,19 +1,19 @@
-"""What every router promises while requests are on their way, whatever proxy it drives.
+"""The contract of every router for requests in flight.
 
 A driver's test subclasses `RouterTrafficContract` and gives these fixtures:
 
-- `router`: the router under test, with nothing routed;
+- `router`: the router under test, without any route;
 - `backend`: a backend that it can serve; and `address`, where clients reach it, unless that is `backend.listen`;
-- `kill_proxy`: a callable that ends the proxy with SIGKILL, and sees that it is started again where the router does not;
-- `preview`: how a preview is reached, by a header and an address of its own.
+- `kill_proxy`: a function that kills the proxy with SIGKILL, and restarts it if the router does not;
+- `preview`: a `Preview` with a header and its own address.
 
-Two more are the same for all proxies, so that they stand beside the tests and not in the class:
+Two more fixtures are the same for all proxies:
 
-- `apps`: real applications, as `SampleApplications` says;
-- `load`: makes steady traffic, as `TrafficLoad` says: `load(address, client="naive", get_ka=80, post=20, slow_gets=4, …)`,
-  rates a second, and for `slow_*` how many callers, who ask for `slow_get_ms` and `slow_post_ms`, one after the other.
+- `apps`: real applications (`SampleApplications`);
+- `load`: steady traffic (`TrafficLoad`): `load(address, client="naive", get_ka=80, post=20, slow_gets=4, …)`. The numbers are
+  requests per second, and for `slow_*` clients that send one request of `slow_get_ms` or `slow_post_ms` after another.
 
-What a proxy cannot do is said by attributes and fixtures of the class, so that it stands in its test.
+Override attributes and fixtures of the class for features that a proxy does not have.
 """
 
 from __future__ import annotations
@@ -40,24 +40,24 @@ SLOW = {"slow_get_ms": 600.0, "slow_post_ms": 800.0}
 
 
 class SampleApplications(Protocol):
-    """Applications that die at once on SIGTERM and SIGKILL. They answer `/` with a head `X-Version: <release>`, take as
-    long as `/?ms=…` asks, and speak WebSocket at `/ws`, sending each frame back."""
+    """Applications that exit immediately on SIGTERM. They answer `/` with a header `X-Version: <release>` after the
+    milliseconds in `/?ms=…`, and echo WebSocket frames at `/ws`."""
 
     def start(self, release: str) -> Member:
-        """One more instance of a release, once it answers."""
+        """Start an instance of a release and wait until it answers."""
 
     def kill(self, member: Member) -> None:
-        """End it with SIGKILL: whatever is in flight on it is lost."""
+        """Kill it with SIGKILL; its requests in flight are lost."""
 
     def in_flight(self, member: Member) -> int:
         """The number of requests that this instance has received and not yet answered."""
 
     def posts(self) -> int:
-        """POSTs executed by all that ever ran, the killed ones too."""
+        """POSTs executed by all instances, killed ones included."""
 
 
 class TrafficCounts(Protocol):
-    """What a load generator saw. `by_outcome` has a number for each way in which requests ended; `ok` is the good one."""
+    """Counts of a load generator. `by_outcome`: the number of requests by outcome; `ok` is a success."""
 
     @property
     def requests(self) -> int: ...
@@ -70,19 +70,19 @@ class TrafficCounts(Protocol):
 
 
 class TrafficLoad(Protocol):
-    """Traffic that runs, never retries, and counts each request. A `naive` client sends on a kept connection without
-    looking whether the other side has closed it; a `checking` one looks, as most libraries do."""
+    """Running traffic without retries. A `naive` client sends on a reused connection without checking whether the server has
+    closed it; a `checking` one checks, as most libraries do."""
 
     @property
     def counts(self) -> TrafficCounts:
-        """Of at most a second ago."""
+        """The counts, at most one second old."""
 
     def finish(self) -> TrafficCounts:
-        """Let requests in flight end; all that there were."""
+        """Wait for requests in flight and return the final counts."""
 
 
 def send_request(address: str, **headers: str) -> tuple[int, str]:
-    """Status and release of an answer; the release is empty where the proxy itself answered."""
+    """(status, release) of a response; the release is empty if the proxy generated it."""
     host, _, port = address.rpartition(":")
     with closing(http.client.HTTPConnection(host, int(port), timeout=60)) as connection:
         connection.request("GET", "/?ms=1", headers={name.replace("_", "-"): value for name, value in headers.items()})
@@ -92,7 +92,7 @@ def send_request(address: str, **headers: str) -> tuple[int, str]:
 
 
 def remove_and_drain(router: Router, backend: Backend, members: list[Member], old: Member) -> None:
-    """Take one off the route, and wait until the router says that nothing can reach it any more."""
+    """Remove a member and wait until the router reports that no request can reach it."""
 
     def left() -> bool:
         draining = router.read(backend).draining
@@ -105,7 +105,7 @@ def remove_and_drain(router: Router, backend: Backend, members: list[Member], ol
 
 
 def wait_for_traffic(traffic: Traffic | None, requests: int) -> Traffic | None:
-    """The counts, once they have so many requests: a proxy may count a request after its client has the answer."""
+    """The counts, once they include so many requests: a proxy may count one after its client has the response."""
     return traffic if traffic is not None and traffic.requests >= requests else None
 
 
@@ -317,16 +317,16 @@ class RouterTrafficContract:
         router.write(blue, (new,), 1)
         name, value = preview.header.split(": ")
 
-        def look() -> tuple[int, str]:
+        def request_preview() -> tuple[int, str]:
             return send_request(address, **{name: value}) if way == "header" else send_request(preview.listen)
 
         traffic = load(address, get_ka=60, get=60)
-        wait_until(lambda: look() == (200, "v2-2"))
-        assert {look() for _ in range(50)} == {(200, "v2-2")}
+        wait_until(lambda: request_preview() == (200, "v2-2"))
+        assert {request_preview() for _ in range(50)} == {(200, "v2-2")}
         assert {send_request(address) for _ in range(50)} == {(200, "v1-1")}
         assert {send_request(address, **{name: "green"}) for _ in range(5)} == {(200, "v1-1")}, "another value"
         router.write(blue, (), 1)
-        assert look() == (503, ""), "never the route's own"
+        assert request_preview() == (503, ""), "never the route's own"
         seen = traffic.finish()
         assert seen.by_outcome == {"ok": seen.requests}, dict(seen.by_outcome)
         if router.read(backend).traffic is not None:

@@ -1,4 +1,4 @@
-"""How the contracts wait: for a condition, with a bound that only a condition that never comes true reaches."""
+"""Waiting for conditions, with a time limit that only a condition that never becomes true reaches."""
 
 from __future__ import annotations
 
