@@ -122,7 +122,9 @@ def test_an_image_that_is_not_the_same_on_all_hosts(both: DockerPlatform, first:
 def test_an_image_that_is_missing_on_one_host(both: DockerPlatform, first: Engine) -> None:
     with first.client() as client:
         demo_image(client, f"{PREFIX}:here", {})
-    with pytest.raises(PlatformError, match=f"^Cannot pull image {PREFIX}:here on Docker host two: not on this host") as caught:
+    with pytest.raises(
+        PlatformError, match=f"^Cannot pull image {PREFIX}:here on Docker host two: not on this host"
+    ) as caught:
         both.pin(make_release(SERVICE, "here"))
     assert not caught.value.retryable
 
@@ -234,7 +236,7 @@ def test_a_socket_that_we_may_not_use(first: Engine) -> None:
     with os.fdopen(reading) as pipe:
         ok, said, fix = pipe.read().split("|")
     os.waitpid(child, 0)
-    assert (ok, fix) == ("False", "let the user that runs Tidegate use it (group docker)")
+    assert (ok, fix) == ("False", "give the user that runs Tidegate access to it (group docker)")
     assert "permission denied at Docker's socket" in said
 
 

@@ -135,7 +135,9 @@ def test_an_address_of_this_nginx_is_refused(owned: NginxRouter, shop: Backend, 
     owned.write(shop, (member(0),), 1)
     port = shop.listen.rpartition(":")[2]
     for taken in (replace(other, listen=shop.listen), replace(shop, listen=port), replace(shop, listen=f"*:{port}")):
-        with pytest.raises(RouterError, match=r"nginx cannot listen on .* listens on .* for shop\. Choose another `listen`"):
+        with pytest.raises(
+            RouterError, match=r"nginx cannot listen on .* listens on .* for shop\. Choose another `listen`"
+        ):
             owned.write(taken, (member(0),), 1)
 
 
@@ -252,9 +254,7 @@ def test_options_that_cannot_be(options: dict[str, str], said: str) -> None:
 
 
 def test_check_of_an_owned_one(owned: NginxRouter, home: Path, shop: Backend) -> None:
-    assert [(each.ok, each.result) for each in owned.check()] == [
-        (True, "not running yet; the first rollout starts it")
-    ]
+    assert [(each.ok, each.result) for each in owned.check()] == [(True, "not running yet; the first rollout starts it")]
     owned.write(shop, (member(0),), 1)
     (one,) = owned.check()
     assert one.ok

@@ -4,7 +4,7 @@
         @pytest.fixture
         def metrics(self): ...      # the subject
         @pytest.fixture
-        def publish(self): ...      # (text) -> None: the source collects this text at least once, instead of the previous one
+        def publish(self): ...      # (text) -> None: the source collects this text at least once
 
 `publish` takes Prometheus' text format and returns when the source has stored it. Each test uses its own metric names, so
 that one source may serve all tests.

@@ -10,7 +10,7 @@ A driver's test subclasses `RouterTrafficContract` and gives these fixtures:
 Two more fixtures are the same for all proxies:
 
 - `apps`: real applications (`SampleApplications`);
-- `load`: steady traffic (`TrafficLoad`): `load(address, client="naive", get_ka=80, post=20, slow_gets=4, …)`. The numbers are
+- `load`: steady traffic (`TrafficLoad`): `load(address, client="naive", get_ka=80, slow_gets=4, …)`. The numbers are
   requests per second, and for `slow_*` clients that send one request of `slow_get_ms` or `slow_post_ms` after another.
 
 Override attributes and fixtures of the class for features that a proxy does not have.
@@ -70,8 +70,8 @@ class TrafficCounts(Protocol):
 
 
 class TrafficLoad(Protocol):
-    """Running traffic without retries. A `naive` client sends on a reused connection without checking whether the server has
-    closed it; a `checking` one checks, as most libraries do."""
+    """Running traffic without retries. A `naive` client sends on a reused connection without checking whether the server
+    has closed it; a `checking` one checks, as most libraries do."""
 
     @property
     def counts(self) -> TrafficCounts:

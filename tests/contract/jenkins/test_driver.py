@@ -68,7 +68,9 @@ def test_the_reason_of_a_rollback_stays_during_its_steps(ci: JenkinsCI, build: F
 
 
 def test_a_rollback_requested_too_late_does_not_change_a_success(ci: JenkinsCI, build: FakeBuild) -> None:
-    report_event(ci, replace(ROLLOUT, phase=Phase.SUCCEEDED), event(EventKind.ROLLBACK_REQUESTED, "Rollback requested by bob"))
+    report_event(
+        ci, replace(ROLLOUT, phase=Phase.SUCCEEDED), event(EventKind.ROLLBACK_REQUESTED, "Rollback requested by bob")
+    )
     assert build.description == f"Tidegate: demo/shop v2-4 succeeded, {LINK}"
 
 
