@@ -119,7 +119,7 @@ def test_a_rollout_is_planned_and_begun(api: RunningApi) -> None:
     assert (view["live_rollout"]["id"], [each["id"] for each in view["releases"]]) == (second["id"], ["v2-2", "v1-1"])
     events = api.call("GET", f"/v1/rollouts/{second['id']}/events").json()
     assert [(each["number"], each["kind"], each["message"]) for each in events["events"]] == [
-        (1, "created", "rollout to v2-2 (shop:v2) asked by admin")
+        (1, "created", "rollout to v2-2 (shop:v2) requested by admin")
     ]
 
 
@@ -426,7 +426,7 @@ def test_rolling_back_goes_to_the_last_good_release(api: RunningApi) -> None:
     api.finish("v1")
     only = api.post(f"{SHOP}/rollback")
     assert (only.status_code, only.json()["code"]) == (409, "no-good-release")
-    assert only.json()["detail"] == "v1-1 is the only good release of demo/shop: deploy another one instead"
+    assert only.json()["detail"] == "Cannot roll back demo/shop: v1-1 is its only good release. Deploy another one"
     api.finish("v2")
     api.finish("v3", Phase.RUNNING, Phase.ROLLING_BACK, Phase.ROLLED_BACK)
     back = api.post(f"{SHOP}/rollback").json()

@@ -71,7 +71,7 @@ def test_checks_need_metrics(tmp_path: Path) -> None:
         said = api.post(f"{SHOP}/rollouts", body(text, VERSION="v1")).json()
         assert said["errors"][0]["path"] == "services.shop.x-tidegate.checks"
         assert said["errors"][0]["detail"] == (
-            "the environment demo has no metrics: configure them, or leave the checks out"
+            "The environment demo has no metrics: configure Prometheus, or remove the checks"
         )
 
 

@@ -142,7 +142,7 @@ def test_what_a_service_depends_on_must_serve_before(api: RunningApi) -> None:
     said = refused.json()
     assert (refused.status_code, said["code"]) == (409, "dependency-missing")
     assert said["detail"] == (
-        "demo/shop depends on demo/db and demo/cache, of which no good release serves: deploy db and cache first"
+        "demo/shop depends on demo/db and demo/cache, which has no good live release: deploy db and cache first"
     )
     started = api.post("/v1/services/demo/db/rollouts", depending(service="db")).json()
     assert api.post(f"{SHOP}/rollouts", depending("db")).json()["code"] == "dependency-missing", "it has not ended well yet"

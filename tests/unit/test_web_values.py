@@ -73,7 +73,7 @@ def test_failures_are_forgotten_in_time_and_bounded_in_number() -> None:
     for number in range(2 * ADDRESSES):
         failures.count(str(number))
         failures.remember_valid(str(number))
-    assert (len(failures._seen), len(failures._right)) == (ADDRESSES, TOKENS)
+    assert (len(failures._records), len(failures._valid)) == (ADDRESSES, TOKENS)
     assert failures.total == 28 + 2 * ADDRESSES
 
 

@@ -112,12 +112,12 @@ def response(problem: ApiProblem) -> Response:
         "type": f"urn:tidegate:problem:{problem.kind.code}",
         "title": problem.kind.title,
         "status": problem.kind.status,
-        "detail": escape(problem.detail, keep="\n"),
+        "detail": escape(problem.detail, allowed="\n"),
         "instance": f"urn:tidegate:request:{g.get('request_id', 'unknown')}",
         "code": problem.kind.code,
     }
     if problem.errors:
-        document["errors"] = [{name: escape(text, keep="\n") for name, text in error.items()} for error in problem.errors]
+        document["errors"] = [{name: escape(text, allowed="\n") for name, text in error.items()} for error in problem.errors]
     result = Response(json.dumps(document | dict(problem.more)), problem.kind.status)
     result.content_type = MEDIA_TYPE
     result.headers.extend(dict(problem.headers))

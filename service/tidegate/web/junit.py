@@ -1,15 +1,17 @@
-"""The checks of a rollout as JUnit's XML, which CI servers show and compare between builds.
+"""The report of a rollout as JUnit XML, which CI servers display and compare between builds.
 
-A case for each check and each step that it judged, and one for the rollout itself, so that a file is never without any.
-FAIL is a failure. INCONCLUSIVE is skipped, for it is no pass; so is what decides nothing: a shadow check, or a look before
-the end of the bake.
+There is one test case per check and step, and one for the rollout itself, so that the file is never empty. FAIL is a
+failure. INCONCLUSIVE is skipped, because it is not a pass. A result that does not decide anything is skipped too: that of a
+shadow check, and a PASS before the end of the bake.
 """
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterable
-from xml.etree import ElementTree as Xml
+
+from junitparser import Failure, JUnitXml, Skipped, TestCase, TestSuite
 
 from tidegate.analysis.verdict import Finding, Outcome, Verdict
 from tidegate.core.phases import Phase
@@ -17,86 +19,79 @@ from tidegate.core.report.build import Report, StepVerdict
 from tidegate.web.views.timestamps import timestamp
 
 MEDIA_TYPE = "application/xml; charset=utf-8"
-NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # what XML 1.0 has no way to write
+NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # characters that XML 1.0 cannot represent
 
 
 def junit(report: Report) -> str:
-    """The document, in ASCII."""
-    suites = Xml.Element("testsuites", name="tidegate")
-    suite = Xml.SubElement(
-        suites, "testsuite", name=_plain(f"{report.service} {report.new}"), timestamp=timestamp(report.created)
+    """The document. Non-ASCII characters are written as references, so that no client can misread the encoding."""
+    suite = TestSuite(_clean(f"{report.service} {report.new}"))
+    suite.timestamp = timestamp(report.created)
+    suite.add_testcases(
+        [
+            _rollout_case(report),
+            *(
+                _check_case(report, step, finding)
+                for step in _last_of_each_step(report.verdicts)
+                for finding in step.verdict.findings
+            ),
+        ]
     )
-    _rollout(suite, report)
-    for judged in _last_of_each_step(report.verdicts):
-        for finding in judged.verdict.findings:
-            _check(suite, report, judged, finding)
-    _count(suite)
-    Xml.indent(suites)
-    text: bytes = Xml.tostring(suites, encoding="us-ascii", xml_declaration=True)
-    return text.decode() + "\n"
+    suite.time = round(report.seconds or 0.0, 3)  # the cases overlap, so their sum is too long
+    document, file = JUnitXml("tidegate"), io.BytesIO()
+    document.add_testsuite(suite)
+    document.write(file)
+    return file.getvalue().decode().encode("ascii", "xmlcharrefreplace").decode() + "\n"
 
 
 def _last_of_each_step(verdicts: Iterable[StepVerdict]) -> list[StepVerdict]:
-    """On the way forward; what a step was left with is its last verdict."""
+    """The last verdict of each step, without those of a rollback."""
     last = {verdict.step: verdict for verdict in verdicts if verdict.phase is Phase.RUNNING}
     return [last[step] for step in sorted(last)]
 
 
-def _rollout(suite: Xml.Element, report: Report) -> None:
-    case = _case(suite, report, "rollout", report.seconds)
+def _rollout_case(report: Report) -> TestCase:
+    case = _case(report, "rollout", report.seconds)
     if report.phase in (Phase.ROLLED_BACK, Phase.FAILED, Phase.ROLLING_BACK):
-        _add(case, "failure", report.reason, report.summary, type=report.phase.value)
+        _fail(case, report.reason, report.summary, report.phase.value)
     elif report.phase is not Phase.SUCCEEDED:
-        _add(case, "skipped", report.summary)
+        case.result = Skipped(_clean(report.summary))
     else:
-        _add(case, "system-out", text=report.summary)
+        case.system_out = _clean(report.summary)
+    return case
 
 
-def _check(suite: Xml.Element, report: Report, judged: StepVerdict, finding: Finding) -> None:
-    verdict = judged.verdict
-    case = _case(suite, report, f"step {judged.step + 1}: {finding.check}", verdict.window.seconds)
-    undecided = _undecided(verdict, finding)
-    if undecided:
-        _add(case, "skipped", f"{undecided}: {finding.message}")
+def _check_case(report: Report, step: StepVerdict, finding: Finding) -> TestCase:
+    case = _case(report, f"step {step.step + 1}: {finding.check}", step.verdict.window.seconds)
+    reason = _skip_reason(step.verdict, finding)
+    if reason:
+        case.result = Skipped(_clean(f"{reason}: {finding.message}"))
     elif finding.outcome is Outcome.FAIL:
-        _add(case, "failure", finding.message, verdict.message, type=finding.reason.value)
+        _fail(case, finding.message, step.verdict.message, finding.reason.value)
     else:
-        _add(case, "system-out", text=finding.message)
+        case.system_out = _clean(finding.message)
+    return case
 
 
-def _undecided(verdict: Verdict, finding: Finding) -> str:
-    """Why its answer is neither a pass nor a failure; empty when it is one."""
+def _skip_reason(verdict: Verdict, finding: Finding) -> str:
+    """Why the result is neither a pass nor a failure; empty if it is one."""
     if finding.shadow:
-        return f"a shadow check decides nothing, {finding.outcome.value}"
+        return f"shadow check, does not affect the verdict, {finding.outcome.value}"
     if finding.outcome is Outcome.INCONCLUSIVE:
         return finding.reason.value
     early = not verdict.final and finding.outcome is Outcome.PASS
-    return "the bake was not over" if early else ""
+    return "before the end of the bake" if early else ""
 
 
-def _case(suite: Xml.Element, report: Report, name: str, seconds: float | None) -> Xml.Element:
-    """Named without the release, so that builds can be compared."""
-    place = report.service.replace("/", ".")
-    return Xml.SubElement(suite, "testcase", classname=_plain(place), name=_plain(name), time=f"{seconds or 0.0:.3f}")
+def _case(report: Report, name: str, seconds: float | None) -> TestCase:
+    """A test case whose name does not contain the release, so that builds can be compared."""
+    return TestCase(_clean(name), _clean(report.service.replace("/", ".")), round(seconds or 0.0, 3))
 
 
-def _add(case: Xml.Element, tag: str, message: str = "", text: str = "", **more: str) -> None:
-    attributes = {"message": _plain(message), **more} if message else more
-    Xml.SubElement(case, tag, attributes).text = _plain(text)
+def _fail(case: TestCase, message: str, text: str, kind: str) -> None:
+    failure = Failure(_clean(message), kind)
+    failure.text = _clean(text)
+    case.result = failure
 
 
-def _count(suite: Xml.Element) -> None:
-    cases = suite.findall("testcase")
-    counted = {tag: sum(case.find(tag) is not None for case in cases) for tag in ("failure", "skipped")}
-    seconds = sum(float(case.get("time", "0")) for case in cases if case.get("name") != "rollout")
-    suite.attrib |= {
-        "tests": str(len(cases)),
-        "failures": str(counted["failure"]),
-        "errors": "0",
-        "skipped": str(counted["skipped"]),
-        "time": f"{seconds:.3f}",
-    }
-
-
-def _plain(text: str) -> str:
+def _clean(text: str) -> str:
     return NOT_XML.sub("\ufffd", text)

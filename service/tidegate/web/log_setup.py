@@ -29,7 +29,7 @@ def bind_rollout(rollout: Rollout) -> None:
 def _escape_fields(_: object, __: str, fields: EventDict) -> EventDict:
     """Escape control characters, so that an event without a traceback is one line."""
     return {
-        name: escape(value, keep="\n" if name == "exception" else "") if isinstance(value, str) else value
+        name: escape(value, allowed="\n" if name == "exception" else "") if isinstance(value, str) else value
         for name, value in fields.items()
     }
 
