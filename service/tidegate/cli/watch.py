@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import typer
@@ -59,17 +60,15 @@ def format_event(event: Json) -> str:
     return f"{event['at'][11:19]}  {event['kind']:<20} {escape(event['message'])}"
 
 
-def format_waiting(rollout: Json) -> str:
+def format_waiting(rollout: Json, now: datetime | None = None) -> str:
     """What the rollout waits for, since when, until when, and what happens then; empty when it waits for nothing."""
-    approval = rollout["approval"]
-    if approval is None:
+    waiting = rollout["waiting_for"]
+    if waiting is None:
         return ""
-    since = relative_time(rollout["marks"]["waiting_for_approval"])
-    if approval["expires"] is None:
-        return f"for {approval['kind']}, since {since}, without a deadline"
-    return (
-        f"for {approval['kind']}, since {since}, until {relative_time(approval['expires'])}; then: {approval['on_expiry']}"
-    )
+    since = f"since {relative_time(waiting['since'], now)}"
+    if waiting["until"] is None:
+        return f"{waiting['reason']} ({since}, no deadline); {waiting['then']}"
+    return f"{waiting['reason']} ({since}, deadline {relative_time(waiting['until'], now)}); then {waiting['then']}"
 
 
 def fetch_instances(client: ApiClient, rollout: Json) -> Json:
