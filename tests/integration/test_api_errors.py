@@ -29,10 +29,10 @@ def body(text: str, **variables: str) -> dict[str, Any]:
 SPECS = {
     "unknown key": (
         compose().replace("expose", "exposed"),
-        {"services.shop.exposed": "unknown", "services.shop.expose": "needed"},
+        {"services.shop.exposed": "unknown", "services.shop.expose": "required"},
     ),
     "wrong type": (compose().replace("replicas: 3", "replicas: three"), {"services.shop.deploy.replicas": "three"}),
-    "missing image": (compose().replace("    image: shop:${VERSION}\n", ""), {"services.shop.image": "needed"}),
+    "missing image": (compose().replace("    image: shop:${VERSION}\n", ""), {"services.shop.image": "required"}),
     "negative batch": (
         compose().replace("parallelism: 1", "parallelism: -1"),
         {"services.shop.deploy.update_config.parallelism": "-1"},
@@ -263,7 +263,7 @@ def test_a_database_that_fails_is_a_reason_to_try_later(api: RunningApi, monkeyp
     monkeypatch.setattr(api.wiring.store, "load", locked)
     answer = api.call("GET", f"/v1/rollouts/{rollout}")
     assert (answer.status_code, answer.json()["code"], answer.headers["Retry-After"]) == (503, "store-error", "1")
-    monkeypatch.setattr(api.wiring.store, "standing", locked)
+    monkeypatch.setattr(api.wiring.store, "stats", locked)
     text = api.call("GET", "/metrics", token="").text
     assert "tidegate_database_up 0.0" in text
     assert "tidegate_live_rollouts" not in text, "a number that is not known is not told"

@@ -117,7 +117,7 @@ def test_files_of_a_wrong_shape(api: RunningApi, files: dict[str, Any], pointer:
 def test_files_that_are_too_large_or_missing(api: RunningApi) -> None:
     sent = {**BODY, "files": {"app.env": "A=1", "secrets/db.txt": "x" * (MAX_FILE_BYTES + 1)}}
     told = {each["path"]: each["detail"] for each in api.call("PUT", SHOP, sent).json()["errors"]}
-    assert "allowed are 524288" in told["secrets.db.file"]
+    assert "allowed: at most 524288" in told["secrets.db.file"]
     assert "the file keys.p12 is required" in told["configs.keys.file"]
 
 
