@@ -82,7 +82,7 @@ TRIALS = {
     "a database that is down": AlertCase({"tidegate_database_up": "1x5 0x600"}, 8, "TidegateDatabaseErrors"),
     "a full disk": AlertCase({"tidegate_database_free_bytes": "1e8x600"}, 8, "TidegateDiskFull"),
     "an internal error": AlertCase({"tidegate_internal_errors_total": "0x9 1x600"}, 12, "TidegateInternalError"),
-    "requests without a valid token": AlertCase({"tidegate_failed_authentications_total": "0+120x600"}, 30, "TidegateAuthFailures"),
+    "requests without a token": AlertCase({"tidegate_failed_authentications_total": "0+120x600"}, 30, "TidegateAuthFailures"),
     "a server that is down": AlertCase({series("up"): "1x5 0x600"}, 8, "TidegateDown"),
 }  # fmt: skip
 

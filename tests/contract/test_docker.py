@@ -336,7 +336,7 @@ def test_one_that_cannot_be_started_does_not_hold_up_the_others(private: Engine)
     host = {"name": "private", "url": private.url, "address": "127.0.0.1", "ports": f"{first}-{first + 1}"}
     with platform_on(host) as platform:
         release = pin_release(platform, make_release(SERVICE, "good", environment={"ON_SIGTERM": "ignore"}))
-        with pytest.raises(PlatformError, match="the port is in use. Stop what uses it") as caught:
+        with pytest.raises(PlatformError, match=r"the port is in use\. Stop what uses it") as caught:
             platform.start(release, [0, 1, 2])
         assert not caught.value.retryable
         seen = wait_for_instances(platform, SERVICE, all_ready(2))
@@ -357,7 +357,7 @@ def test_a_port_that_another_container_holds(private: Engine) -> None:
             host = {"name": "private", "url": private.url, "address": "127.0.0.1", "ports": f"{port}-{port}"}
             with platform_on(host) as platform:
                 release = pin_release(platform, make_release(SERVICE, "good"))
-                with pytest.raises(PlatformError, match="the port is in use. Stop what uses it") as caught:
+                with pytest.raises(PlatformError, match=r"the port is in use\. Stop what uses it") as caught:
                     platform.start(release, [0])
                 assert not caught.value.retryable
                 assert platform.instances(SERVICE) == ()

@@ -207,7 +207,7 @@ def test_another_listen_that_is_taken_leaves_the_old_one(
     envoy.write(shop, (member(0),), 1)
     if not seen:
         monkeypatch.setattr(apply, "require_free", lambda *_, **__: None)
-    with pytest.raises(RouterError, match="cannot listen|rejected the listener") as refused:
+    with pytest.raises(RouterError, match=r"cannot listen|rejected the listener") as refused:
         envoy.write(replace(shop, listen=taken), (member(0),), 1)
     assert not refused.value.retryable
     assert listens(shop)

@@ -24,7 +24,7 @@ from tidegate.analysis.analysis import CanaryAnalysis
 from tidegate.analysis.measurement import Measurement
 from tidegate.analysis.verdict import Finding, Verdict
 from tidegate.clock import Window
-from tidegate.core.decisions import Judge
+from tidegate.core.decisions import Analyze
 from tidegate.core.model import Check, Instance, ObservedState, Policy
 from tidegate.core.records import Claim
 from tidegate.core.routing import Backend, RouterState
@@ -317,7 +317,7 @@ class AnalysisHarness:
             Claim("r1", 1, 0.0, "e"), store, parts, lambda: time.time() + self.ahead, self._cache, lambda: None
         )
         verdict, look, analysis = effects.analyze(
-            context, self.rollout, ObservedState(self.instances, RouterState()), Judge(final, "")
+            context, self.rollout, ObservedState(self.instances, RouterState()), Analyze(final, "")
         )
         self._cache.analysis = analysis
         self.saved.append(look)
