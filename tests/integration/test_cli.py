@@ -114,7 +114,7 @@ def test_deploy_of_a_release_that_never_becomes_ready(tidegate: Run, api: Runnin
     api.world.crashing.add("v2-2")
     done = deploy(tidegate, "v2")
     assert done.returncode == ExitCode.ROLLED_BACK
-    assert "of the new release failed: exited with 1" in done.stdout
+    assert "1 new instance failed (v2-2/0): exited with 1" in done.stdout
 
 
 def test_a_second_live_rollout_is_refused(tidegate: Run) -> None:
