@@ -1,59 +1,60 @@
-"""Every error that Tidegate raises on purpose.
+"""The errors that Tidegate raises.
 
     TidegateError
-    ├── Refused                what a person or a client asked for cannot be done; nothing was changed
-    │   ├── InvalidSpec        a Compose file or a request with mistakes; lists all of them
-    │   ├── InvalidSettings    the server's own settings; lists all mistakes
+    ├── Refused                the request cannot be fulfilled; nothing was changed
+    │   ├── InvalidSpec        a Compose file or a request has mistakes; lists all of them
+    │   ├── InvalidSettings    the server's settings have mistakes; lists all of them
     │   ├── UnknownService     no such service in this environment
     │   ├── UnknownRollout     no such rollout
     │   ├── UnknownDriver      no such driver; lists the known ones
-    │   ├── RolloutInProgress  the service has a live rollout already
-    │   ├── Superseded         a newer build has asked for a rollout already
+    │   ├── RolloutInProgress  the service has a live rollout
+    │   ├── Superseded         a newer build has requested a rollout
     │   ├── Frozen             the environment is frozen
-    │   ├── Quarantined        this digest was turned back before
-    │   ├── RouteTaken         another service of the environment owns this route
-    │   ├── DependencyMissing  a service that this one depends on does not serve
-    │   ├── NothingToRollBackTo  no good release is known to go back to
-    │   ├── IllegalMove        the phase table does not allow it
-    │   ├── Stale              the row was changed since it was read
-    │   ├── KeyReused          one idempotency key, two different requests
+    │   ├── Quarantined        this digest was rolled back
+    │   ├── RouteTaken         another service of the environment uses this route
+    │   ├── DependencyMissing  a service that this one depends on is not live
+    │   ├── NoGoodRelease      there is no good release to roll back to
+    │   ├── NoLiveRelease      the service has no live release
+    │   ├── IllegalMove        not possible in this phase
+    │   ├── VersionConflict    changed since it was read
+    │   ├── KeyReused          one idempotency key for two different requests
     │   └── NotAllowed         the token lacks the scope
-    │       └── MayNotApprove  this person may not approve
-    ├── DriverError            an outside part failed; `retryable` says whether waiting can help
+    │       └── ApprovalNotAllowed  this person may not approve
+    ├── DriverError            an external part failed; `retryable` says whether waiting can help
     │   ├── PlatformError      starting, stopping or listing instances
     │   ├── RouterError        reading or writing the proxy
-    │   ├── MetricsError       asking Prometheus; carries a reason code
-    │   ├── CIError            telling the CI, or settling what waits there
-    │   ├── DocumentError      fetching what a release serves of itself
+    │   ├── MetricsError       querying Prometheus; carries a reason code
+    │   ├── CIError            reporting to the CI
+    │   ├── DocumentError      fetching a document that a release serves
     │   └── StoreError         the database
-    └── LeaseLost              another engine drives this rollout now; stop at once
+    └── LeaseLost              another engine drives this rollout; stop at once
 
-The docstring of a class is its default message. Nothing is imported here.
+The docstring of a class is its default message. This module imports nothing.
 """
 
 from __future__ import annotations
 
 
 class TidegateError(Exception):
-    """Something went wrong in Tidegate."""
+    """Tidegate failed."""
 
     def __init__(self, message: str = "") -> None:
         super().__init__(message or (type(self).__doc__ or "").strip())
 
     @property
     def message(self) -> str:
-        """The sentence for people."""
+        """The message for people."""
         return str(self.args[0])
 
 
 class Refused(TidegateError):
-    """The request cannot be done."""
+    """The request cannot be fulfilled."""
 
 
 class Problem:
-    """One mistake in an input: where it stands, what was found, what is allowed.
+    """One mistake in an input: where it is, what was found, and what is allowed.
 
-    `path` is dotted as people read it (`services.shop.deploy.replicas`).
+    `path` is dotted (`services.shop.deploy.replicas`).
     """
 
     __slots__ = ("message", "path")
@@ -76,7 +77,7 @@ class Problem:
 
 
 class _ProblemList(Refused):
-    """Several mistakes, all told at once."""
+    """Several mistakes, reported at once."""
 
     def __init__(self, problems: list[Problem] | tuple[Problem, ...]) -> None:
         self.problems = tuple(problems)
@@ -108,7 +109,7 @@ class RolloutInProgress(Refused):
 
 
 class Superseded(Refused):
-    """A newer build of this job has asked for a rollout of this service already."""
+    """A newer build of this job has already requested a rollout of this service."""
 
     def __init__(self, message: str = "", *, rollout: str = "") -> None:
         super().__init__(message)
@@ -121,31 +122,31 @@ class Frozen(Refused):
 
 
 class Quarantined(Refused):
-    """This digest was turned back before."""
+    """This digest was rolled back."""
 
 
 class RouteTaken(Refused):
-    """Another service of this environment owns the route."""
+    """Another service of this environment uses the route."""
 
 
 class DependencyMissing(Refused):
-    """A service that this one depends on does not serve."""
+    """A service that this one depends on is not live."""
 
 
 class NoGoodRelease(Refused):
-    """No good release is known to go back to."""
+    """There is no good release to roll back to."""
 
 
 class NoLiveRelease(Refused):
-    """No release of the service serves."""
+    """The service has no live release."""
 
 
 class IllegalMove(Refused):
-    """This move is not allowed in the present phase."""
+    """This is not possible in the current phase."""
 
 
 class VersionConflict(Refused):
-    """The thing was changed since it was read; read it again."""
+    """It was changed since it was read; read it again."""
 
 
 class KeyReused(Refused):
@@ -157,15 +158,15 @@ class NotAllowed(Refused):
 
 
 class ApprovalNotAllowed(NotAllowed):
-    """The token allows it, but not to this person: another one may do it."""
+    """This person may not approve; another person must."""
 
 
 class DriverError(TidegateError):
-    """An outside part failed."""
+    """An external part failed."""
 
     def __init__(self, message: str = "", *, retryable: bool = True) -> None:
         super().__init__(message)
-        #: True when the same call may succeed later without anybody changing anything.
+        #: True if the same call may succeed later without a change.
         self.retryable = retryable
 
 
@@ -182,7 +183,7 @@ class MetricsError(DriverError):
 
     def __init__(self, message: str = "", *, reason: str = "source-down", retryable: bool = True) -> None:
         super().__init__(message, retryable=retryable)
-        #: A code of `core.judge.verdict.Reason`, for the verdict.
+        #: A code of `analysis.verdict.Reason`, for the verdict.
         self.reason = reason
 
 
@@ -199,4 +200,4 @@ class StoreError(DriverError):
 
 
 class LeaseLost(TidegateError):
-    """Another engine drives this rollout now."""
+    """Another engine drives this rollout."""

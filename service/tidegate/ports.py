@@ -1,6 +1,6 @@
-"""The interfaces of drivers and of the store, as used by the engine and the web.
+"""The ports: what the engine and the web require of the outside. Drivers and the store implement them.
 
-A driver turns the errors of its libraries into the matching `DriverError`, with `retryable` set.
+An SDK error never leaves its driver: it becomes the matching `DriverError` with the fact `retryable`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Text of people and of programs, made harmless where it is shown. Pure.
+"""Text of people and programs, made safe to display. Pure.
 
-What is not printed but obeyed: a terminal takes an escape sequence for a command, a log a line break for another event, and
-a reader turned writing for other words. Such characters are shown by their numbers.
+A terminal interprets escape sequences, a log takes a line break for another entry, and a direction mark reverses text. Such
+characters are displayed by their numbers.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ def single_line(text: str, max_chars: int) -> str:
     return line if len(line) <= max_chars else line[: max_chars - 1] + "…"
 
 
-def escape(text: str, keep: str = "") -> str:
-    """The text with such characters as `\\x1b` and `\\u202e`, but for those to `keep`."""
-    return CONTROL_CHARS.sub(lambda found: found[0] if found[0] in keep else _escape_sequence(ord(found[0])), text)
+def escape(text: str, allowed: str = "") -> str:
+    """The text with such characters as `\\x1b` and `\\u202e`, but for those to `allowed`."""
+    return CONTROL_CHARS.sub(lambda found: found[0] if found[0] in allowed else _escape_sequence(ord(found[0])), text)
 
 
 def _escape_sequence(code: int) -> str:

@@ -21,7 +21,7 @@ from tidegate.core.container import Container
 from tidegate.core.decide import decide
 from tidegate.core.decisions import (  # fmt: skip
     Decision,
-    Judge,
+    Analyze,
     Mark,
     Move,
     Pin,
@@ -211,7 +211,7 @@ class SimulatedRollout:
             case Move():
                 self.called_off = self.rollout.phase is Phase.PENDING
                 self.rollout = apply_move(self.rollout, decision, world.now)
-            case Judge():
+            case Analyze():
                 self.rollout = record_verdict(self.rollout, self._verdict(decision))
             case Run():
                 self.rollout = record_task(self.rollout, self._task(decision.task))
@@ -249,7 +249,7 @@ class SimulatedRollout:
             state = TaskState.WARNED
         return replace(run, state=state, ended_at=now if state.ended else None, message=f"{name}: {state}")
 
-    def _verdict(self, decision: Judge) -> Verdict:
+    def _verdict(self, decision: Analyze) -> Verdict:
         outcome = self.verdicts.pop(0) if self.verdicts else Outcome.PASS
         return Verdict(
             outcome, self.world.now, Window(self.world.now - 5.0, self.world.now), (), f"judged {outcome}", decision.final

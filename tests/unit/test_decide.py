@@ -10,7 +10,7 @@ from support.decide_fixtures import A0, A1, B0, END, NOW, POLICY, ROLLOUT, STEP,
 from tidegate.analysis.verdict import Outcome, Verdict
 from tidegate.clock import Window
 from tidegate.core import planner
-from tidegate.core.decisions import Judge, Mark, MarkKind, Move, Pin, Shift, Start, Stop, Wait, apply_mark, apply_move
+from tidegate.core.decisions import Analyze, Mark, MarkKind, Move, Pin, Shift, Start, Stop, Wait, apply_mark, apply_move
 from tidegate.core.model import FailureAction, Gate, InconclusiveAction, Instance, InstanceState, ObservedState, SignalKind
 from tidegate.core.phases import Phase
 from tidegate.core.rollout_state import member_of
@@ -182,12 +182,12 @@ def test_it_bakes_and_looks() -> None:
     assert isinstance(waits, Wait)
     assert (waits.until, waits.reason) == (NOW + 3.0, "Baking step 1 of 2")
     looked = at(replace(early, step_ready_at=NOW - 5.0), STANDS)
-    assert looked == Judge(False, "Querying the metrics")
+    assert looked == Analyze(False, "Querying the metrics")
 
 
 def test_the_end_of_the_bake_is_judged_for_good() -> None:
     said = at(replace(SETTLED, step_ready_at=NOW - 20.0, verdict=verdict(Outcome.PASS, NOW - 1.0, final=False)), STANDS)
-    assert isinstance(said, Judge)
+    assert isinstance(said, Analyze)
     assert said.final
 
 
@@ -236,7 +236,7 @@ def test_checks_go_on_while_a_person_is_waited_for() -> None:
     step = replace(STEP, gate=replace(STEP.gate, approval="promote"))
     held = replace(SETTLED, plan=(step, END), approval_since=NOW - 9.0, verdict=verdict(Outcome.PASS, NOW - 6.0))
     assert isinstance(at(held, STANDS), Wait), "seldom while nothing but a person is waited for"
-    assert isinstance(at(replace(held, verdict=verdict(Outcome.PASS, NOW - 30.0)), STANDS), Judge)
+    assert isinstance(at(replace(held, verdict=verdict(Outcome.PASS, NOW - 30.0)), STANDS), Analyze)
 
 
 @pytest.mark.parametrize(
@@ -262,7 +262,7 @@ def test_what_follows_when_nothing_can_be_said(action: str, later: bool, does: M
 
 def test_somebody_may_ask_for_a_verdict() -> None:
     fresh = replace(SETTLED, step_ready_at=NOW - 2.0, verdict=verdict(Outcome.PASS, NOW - 1.0, final=False))
-    assert isinstance(at(fresh, STANDS, signal(SignalKind.VERIFY)), Judge)
+    assert isinstance(at(fresh, STANDS, signal(SignalKind.VERIFY)), Analyze)
     assert isinstance(at(fresh, STANDS), Wait)
 
 

@@ -10,7 +10,7 @@ from tidegate.analysis.verdict import Outcome, Verdict
 from tidegate.clock import Window
 from tidegate.core.approvals import approval_binding, deciding_approval, given_approvals
 from tidegate.core.decide import decide
-from tidegate.core.decisions import Decision, Judge, Move, Pin, Wait, apply_move
+from tidegate.core.decisions import Analyze, Decision, Move, Pin, Wait, apply_move
 from tidegate.core.model import (
     Approval,
     Expiry,
@@ -173,7 +173,7 @@ def test_force_sends_no_traffic_to_what_does_not_stand() -> None:
 def test_a_verdict_that_is_wanted_by_a_clock_ahead_of_ours_is_not_asked_for_again_and_again() -> None:
     wanted = replace(wish(kind=SignalKind.VERIFY), at=NOW + 3600.0)
     assert isinstance(at(HELD, wanted), Wait)
-    assert isinstance(at(HELD, wanted, now=NOW + 3600.0), Judge)
+    assert isinstance(at(HELD, wanted, now=NOW + 3600.0), Analyze)
 
 
 # -- the reason -----------------------------------------------------------------------------------------------------------

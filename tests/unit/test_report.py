@@ -89,9 +89,9 @@ def test_counters_that_began_anew_are_said_to_be_unknown() -> None:
     assert first.lost == 1
     assert (second.switch, second.requests, second.lost) == (None, None, None)
     assert second.bake == Traffic(0, 0, 0)
-    assert second.unknown_reason == "the proxy's counters began anew: it was restarted or reloaded"
+    assert second.unknown_reason == "the proxy was restarted or reloaded, so its counters were reset"
     assert result.lost is None, "a sum with an unknown in it is unknown"
-    assert "not known" in result.summary
+    assert "request counts unavailable" in result.summary
 
 
 def test_a_restart_is_noticed_also_when_the_end_is_higher_than_the_beginning() -> None:
@@ -115,7 +115,7 @@ def test_without_counters_nothing_is_claimed() -> None:
     story = [replace(each, data={**each.data, "traffic": None}) for each in STORY]
     result = build_report(ROLLOUT, story, ())
     assert {batch.lost for batch in result.steps} == {None}
-    assert {batch.unknown_reason for batch in result.steps} == {"the proxy told no counters"}
+    assert {batch.unknown_reason for batch in result.steps} == {"the proxy reported no counters"}
     assert result.requests is None
 
 
@@ -125,7 +125,7 @@ def test_a_rollout_that_goes_on_has_an_open_batch() -> None:
     assert (batch.ended_at, batch.seconds, batch.ready_at, batch.bake) == (None, None, None, None)
     assert batch.switch == Traffic(30, 0, 0)
     assert result.seconds is None
-    assert "is on its way" in result.summary
+    assert "is running" in result.summary
 
 
 def test_times_and_who_wished_for_what() -> None:
@@ -134,8 +134,7 @@ def test_times_and_who_wished_for_what() -> None:
     assert [(signal.kind, signal.by, signal.reason) for signal in result.signals] == [("promoted", "ada", "looks good")]
     assert (result.exposed_at, result.decided_at, result.decision_seconds) == (104.0, None, None)
     assert result.summary == (
-        "demo/shop from v1-1 to v2-2 succeeded after 30.0 s, 2 steps; 1500 requests seen, 2 lost, "
-        "13 answered with an application error"
+        "demo/shop from v1-1 to v2-2 succeeded after 30.0 s, 2 steps; 1500 requests, 2 lost, 13 application errors"
     )
 
 
@@ -143,7 +142,7 @@ def test_an_empty_story_is_a_report_too() -> None:
     result = build_report(replace(ROLLOUT, phase=Phase.PENDING, finished=None), (), ())
     assert result.steps == ()
     assert (result.requests, result.started) == (None, None)
-    assert result.summary == "demo/shop from v1-1 to v2-2 has not begun, 0 steps; no traffic was moved"
+    assert result.summary == "demo/shop from v1-1 to v2-2 has not started, 0 steps; no traffic was moved"
 
 
 def test_a_log_that_was_asked_for_twice_is_there_once() -> None:

@@ -79,14 +79,14 @@ def test_each_batch_and_the_whole_have_their_requests_by_release() -> None:
 def test_a_proxy_that_does_not_count_by_release_is_said_so() -> None:
     result = told(*(replace(each, data={**each.data, "by_release": None}) for each in STORY))
     assert "by_release" not in event(EventKind.STEP_READY, 1.0, (1, 0, 0)).data
-    assert {batch.releases_unknown for batch in result.steps} == {"the proxy told no counters by release"}
-    assert (result.by_release, result.releases_unknown) == ((), "the proxy told no counters by release")
+    assert {batch.releases_unknown for batch in result.steps} == {"the proxy reported no counters by release"}
+    assert (result.by_release, result.releases_unknown) == ((), "the proxy reported no counters by release")
     assert result.requests is not None, "the whole is known all the same"
 
 
 def test_counts_by_release_that_are_lacking_in_one_event_are_not_known() -> None:
     result = told(*STORY[:2], event(EventKind.STEP_READY, 3.0, (150, 1, 4)), STORY[3])
-    assert result.steps[0].releases_unknown == "the proxy told no counters by release"
+    assert result.steps[0].releases_unknown == "the proxy reported no counters by release"
 
 
 def test_a_first_deploy_begins_with_no_release_at_all() -> None:
@@ -100,20 +100,20 @@ def test_counters_that_began_anew_are_unknown_by_release_too() -> None:
     result = told(*STORY[:3], event(EventKind.STEP_ADVANCED, 4.0, (40, 0, 0), {NEW: (40, 0, 0)}), *STORY[4:5])
     first = result.steps[0]
     assert first.by_release == ()
-    assert first.releases_unknown == "the proxy's counters began anew: it was restarted or reloaded"
+    assert first.releases_unknown == "the proxy was restarted or reloaded, so its counters were reset"
     assert result.releases_unknown == first.releases_unknown, "a sum with an unknown in it is unknown"
 
 
 def test_one_release_whose_counters_are_gone_is_unknown_alone() -> None:
     result = told(*STORY[:3], event(EventKind.STEP_ADVANCED, 4.0, (250, 2, 8), {NEW: (50, 1, 5)}))
-    assert rows(result.steps[0].by_release) == {OLD: "the proxy forgot the release's counters", NEW: Traffic(50, 1, 5)}
-    assert rows(result.by_release)[OLD] == "the proxy forgot the release's counters"
+    assert rows(result.steps[0].by_release) == {OLD: "the proxy no longer reports this release", NEW: Traffic(50, 1, 5)}
+    assert rows(result.by_release)[OLD] == "the proxy no longer reports this release"
 
 
 def test_one_release_whose_counter_fell_is_unknown_alone() -> None:
     result = told(*STORY[:3], event(EventKind.STEP_ADVANCED, 4.0, (250, 2, 8), {OLD: (3, 0, 0), NEW: (50, 1, 5)}))
     assert rows(result.steps[0].by_release)[NEW] == Traffic(50, 1, 5)
-    assert "began anew" in str(rows(result.steps[0].by_release)[OLD])
+    assert "counters were reset" in str(rows(result.steps[0].by_release)[OLD])
 
 
 def test_releases_of_long_ago_are_left_out() -> None:
@@ -224,14 +224,14 @@ def test_the_report_tells_it_by_release() -> None:
     assert "v2-2: requests 190, lost 1, errors 6" in lines
     assert "v2: probes 12, 0 failed, 2 slow" in lines
     assert any(line.split() == ["of", "v2-2", "50", "1", "5", "–"] for line in lines)
-    assert any("a probe answered 503" in line for line in lines)
+    assert any("Probe failed: answered 503" in line for line in lines)
 
 
 def test_the_report_says_what_is_not_known() -> None:
     answer, text = shown(event(EventKind.STEP_STARTED, 1.0, (5, 0, 0)), event(EventKind.SUCCEEDED, 2.0, (9, 0, 0)))
     assert answer["by_release"] == []
-    assert answer["releases_unknown"] == "the proxy told no counters by release"
-    assert "by release: the proxy told no counters by release" in text
+    assert answer["releases_unknown"] == "the proxy reported no counters by release"
+    assert "by release: the proxy reported no counters by release" in text
     assert "not probed" in text
 
 

@@ -1,4 +1,4 @@
-"""What the rules of this package work with."""
+"""What the rules of this package depend on."""
 
 from __future__ import annotations
 
@@ -44,6 +44,6 @@ class RolloutRequest:
         """As part of an event's message."""
         vouched = f" (vouched for by {self.via})" if self.via else ""
         build = f", build {self.build.number} of {self.build.job}" if self.build else ""
-        return f"asked {'by force ' if self.force else ''}by {self.by}{vouched}{build}" + (
+        return f"requested {'by force ' if self.force else ''}by {self.by}{vouched}{build}" + (
             f": {self.reason}" if self.reason else ""
         )

@@ -1,4 +1,4 @@
-"""From a request to a new rollout: parse, plan, one transaction."""
+"""Deployments: from a request to a new rollout."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def define_service(
 
 
 def validate_service(context: AppContext, service: Service) -> Service:
-    """The service itself; raises `InvalidSpec` when its environment has not what it needs, or does not allow it."""
+    """Return the service. Raises `InvalidSpec` if its environment lacks something that it needs, or does not allow it."""
     if service.checks and context.drivers(service.environment).metrics is None:
-        text = f"the environment {service.environment} has no metrics: configure them, or leave the checks out"
+        text = f"The environment {service.environment} has no metrics: configure Prometheus, or remove the checks"
         raise InvalidSpec([Problem(f"services.{service.name}.x-tidegate.checks", text)])
     _validate_approval(context, service)
     settings = context.settings.environments.get(service.environment)
@@ -52,7 +52,7 @@ def validate_service(context: AppContext, service: Service) -> Service:
 
 
 def _validate_approval(context: AppContext, service: Service) -> None:
-    """Raises `InvalidSpec` where nobody could ever give the approval that the service asks for."""
+    """Raise `InvalidSpec` if nobody could ever give the approval that the service asks for."""
     wanted, path = service.policy.approval, f"services.{service.name}.x-tidegate.approval"
     settings = context.settings.environments.get(service.environment)
     known = settings.roles if settings else {}
@@ -69,15 +69,15 @@ def _validate_approval(context: AppContext, service: Service) -> None:
 
 
 def require_no_values(variables: Mapping[str, object], files: Mapping[str, object]) -> None:
-    """Raises `InvalidSpec` for variables and files without a Compose file to put them into."""
-    text = "are for the text in `compose`, which is not there; the stored definition has its values already"
+    """Raise `InvalidSpec` for variables and files without a Compose file to put them into."""
+    text = "require `compose`: the stored definition already has its values"
     given = [name for name, values in (("files", files), ("variables", variables)) if values]
     if given:
         raise InvalidSpec([Problem(name, text) for name in given])
 
 
 def tag(image: str) -> str:
-    """The tag of an image: `v2` of `shop:v2`; of a bare digest its beginning; `latest` where nothing is message."""
+    """The tag of an image: `v2` of `shop:v2`; the start of a bare digest; `latest` without a tag."""
     name, _, digest = image.partition("@")
     if name.startswith("sha256:"):
         return name.removeprefix("sha256:")[:12]
@@ -85,14 +85,14 @@ def tag(image: str) -> str:
 
 
 def slug(image: str) -> str:
-    """The tag of an image as part of a release's id: [a-z0-9-], at most 20."""
+    """The tag of an image as part of a release ID: [a-z0-9-], at most 20 characters."""
     return re.sub(r"[^a-z0-9]+", "-", tag(image).lower()).strip("-")[:MAX_SLUG_LENGTH].rstrip("-") or "latest"
 
 
 def deploy_new(
     context: AppContext, row: ServiceRow | None, service: Service, request: RolloutRequest, group: Collection[str] = ()
 ) -> NewRollout:
-    """A rollout from what serves now to a new release of `service`; `group` are the services of its group. Raises
+    """A rollout from the live release to a new one of `service`; `group` are the services of its group. Raises
     `DependencyMissing`."""
     _require_dependencies(context, service, group)
     old = None if row is None or row.live is None else context.store.get_release(service.key, row.live).release
@@ -103,13 +103,12 @@ def deploy_new(
 
 
 def _require_dependencies(context: AppContext, service: Service, group: Collection[str]) -> None:
-    """Raises `DependencyMissing` unless a good release serves of each service that this one depends on, or it comes
-    together with this one."""
+    """Raise `DependencyMissing` unless each service that this one depends on has a good live release or is in its group."""
     others = [name for name in service.depends_on if name not in group]
     missing = [name for name in others if not _is_live(context, f"{service.environment}/{name}")]
     if missing:
         named = " and ".join(f"{service.environment}/{name}" for name in missing)
-        text = f"{service.key} depends on {named}, of which no good release serves: deploy {' and '.join(missing)} first"
+        text = f"{service.key} depends on {named}, which has no good live release: deploy {' and '.join(missing)} first"
         raise DependencyMissing(text)
 
 
@@ -128,27 +127,27 @@ def _release(store: Store, service: Service, image: str) -> Release:
 
 
 def roll_back_to_last_good(context: AppContext, row: ServiceRow, request: RolloutRequest) -> NewRollout:
-    """A rollout to the last good release other than the one that serves, without bakes, checks and holds.
+    """A rollout to the last good release before the live one, without bakes, checks and approvals.
 
-    After a rollout that halted, what served before it is brought up anew: the halted one may have left parts of both.
-    A freeze does not keep it back. Raises `NoGoodRelease`.
+    After a halted rollout the live release is deployed again as a new release, since parts of both may be left. A freeze
+    does not block it. Raises `NoGoodRelease`.
     """
     service, request = row.service, replace(request, force=True)
     if row.live is None:
-        raise NoGoodRelease(f"nothing of {service.key} was ever brought up, so there is nothing to roll back to")
+        raise NoGoodRelease(f"Cannot roll back {service.key}: it was never deployed")
     old = context.store.get_release(service.key, row.live).release
     description = replace(request, force=False).description
     newest = context.store.rollouts(service.key, limit=1)
     if newest and newest[0].phase is Phase.FAILED and newest[0].kind is not RolloutKind.REPAIR:
         again = replace(service, image=old.image, replicas=old.replicas, container=old.container)
         new = _release(context.store, again, old.digest or old.image)
-        message = f"{old.id} brought up anew as {new.id}, {description}"
+        message = f"{old.id} deployed again as {new.id}, {description}"
         return _new_rollout(
             service, old, new, planner.direct_rollback(service, old, new), (), request, message, context.now(), fresh=True
         )
     good = context.store.last_good(service.key, before=row.live)
     if good is None:
-        text = f"{old.id} is the only good release of {service.key}: deploy another one instead"
+        text = f"Cannot roll back {service.key}: {old.id} is its only good release. Deploy another one"
         raise NoGoodRelease(text)
     new = good.release
     message = f"rollback to {new.id} ({new.image}) {description}"
@@ -202,11 +201,11 @@ def _new_rollout(
 
 
 def require_deployable(context: AppContext, environment: str, image: str, service: str) -> None:
-    """Raises `Frozen`, or `Quarantined` for an image named by its digest: a tag is resolved later, and refused then."""
+    """Raise `Frozen`, or `Quarantined` for an image named by its digest. A tag is resolved and refused later."""
     freeze = context.store.get_freeze(environment)
     if freeze is not None:
-        raise Frozen(f"{freeze.message}; wait until it is lifted, or deploy by force")
+        raise Frozen(f"{freeze.message}. Wait until the freeze ends, or deploy with --force")
     row = context.store.find_quarantined(service, image)
     if row is not None:
-        text = f"{image} is in quarantine: it was turned back as {row.release.id}; deploy another one, or this one by force"
+        text = f"{image} is in quarantine: it was rolled back as {row.release.id}. Deploy another one, or use --force"
         raise Quarantined(text)

@@ -48,5 +48,5 @@ def service_in_force(store: EngineStore, service: Service) -> Service:
 
 def _live_release(context: AppContext, row: ServiceRow) -> Release:
     if row.live is None:
-        raise NoLiveRelease(f"no release of {row.service.key} serves: deploy one first")
+        raise NoLiveRelease(f"{row.service.key} has no live release: deploy one first")
     return context.store.get_release(row.service.key, row.live).release

@@ -21,11 +21,11 @@ def other_services(
         return ()
     path = f"services.{service.name}.x-tidegate.group"
     if compose is None:
-        text = f"{service.name} is rolled out together with others: send the Compose file that has them all"
+        text = f"{service.name} is part of a group: send the Compose file with all its services"
         raise InvalidSpec([Problem("compose", text)])
     names = extension.group_members(yaml.load(compose), service.name)
     if not names:
-        raise InvalidSpec([Problem(path, "no other service of the file says so: say it of those that come together")])
+        raise InvalidSpec([Problem(path, "no other service of the file has `group: true`: set it for all of the group")])
     return [deployments.define_service(context, service.environment, name, compose, variables, files) for name in names]
 
 

@@ -20,7 +20,7 @@ class SafeConsole(Console):
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Escape text; keep rich's own control segments, such as the cursor movements of a live display."""
         for segment in super().render(renderable, options):
-            yield segment if segment.control else Segment(escape(segment.text, keep="\n"), segment.style)
+            yield segment if segment.control else Segment(escape(segment.text, allowed="\n"), segment.style)
 
 
 def json_text(answer: object, indent: int | None = None) -> str:

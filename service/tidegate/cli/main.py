@@ -102,7 +102,7 @@ def main() -> None:
 
 def _print_error(message: str, problem: dict[str, object]) -> None:
     """Print the error to standard error; with JSON output also the server's problem document to standard output."""
-    sys.stderr.write(escape(f"Error: {message}\n", keep="\n"))
+    sys.stderr.write(escape(f"Error: {message}\n", allowed="\n"))
     if problem and any(word in ("json", "-ojson", "--output=json") for word in sys.argv[1:]):
         sys.stdout.write(json_text(problem, indent=2) + "\n")
 

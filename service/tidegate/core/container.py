@@ -40,12 +40,12 @@ class File:
 
     @property
     def data(self) -> bytes:
-        """What stands in it."""
+        """Its content."""
         return base64.b64decode(self.content)
 
     @property
     def directory(self) -> str:
-        """Where it stands."""
+        """Its directory."""
         return self.target.rpartition("/")[0] or "/"
 
 

@@ -70,7 +70,7 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True)
-class Judge:
+class Analyze:
     """Query the metrics and compute a verdict. `final`: the bake is over, so the verdict decides."""
 
     final: bool
@@ -108,7 +108,7 @@ class Wait:
         return self.waiting_for.reason
 
 
-Decision = Pin | Start | Shift | Stop | Run | Judge | Mark | Move | Wait
+Decision = Pin | Start | Shift | Stop | Run | Analyze | Mark | Move | Wait
 
 
 def apply_mark(rollout: Rollout, mark: MarkKind, now: Time) -> Rollout:

@@ -1,7 +1,6 @@
-"""Tending: what a service is found to be between rollouts, and what follows from it. Pure.
+"""Drift: how a service differs from its live release between rollouts, and what follows. Pure.
 
-Nothing here moves anything. What has to be done becomes a rollout, so that one ladder, one lease and one story serve for
-it as for a release.
+Nothing here changes anything. A repair is a rollout, with the same rules, lease and event log as a release.
 """
 
 from __future__ import annotations
@@ -28,9 +27,9 @@ from tidegate.core.phases import Phase
 from tidegate.core.records import Drift, DriftState
 from tidegate.core.rollout_state import ALIVE, RolloutState, format_names
 
-TIDEGATE = "tidegate"  # who asks for the repairs that nobody asked for
+TIDEGATE = "tidegate"  # requester of automatic repairs
 CONFIRMATIONS = 2  # in a row that show the same, before instances are touched
-MAX_FAILED_REPAIRS = 3  # repairs in a row, then none until somebody acts
+MAX_FAILED_REPAIRS = 3  # in a row; then none starts until a person acts
 INITIAL_BACKOFF_SECONDS = 5.0  # after a repair that failed; doubled with each further one
 MAX_QUICK_REPAIRS = 10  # in a row that each came soon after the one before: a crash loop that is slow
 STABLE_SECONDS = 600.0  # a repair that comes later than this is news
@@ -41,8 +40,7 @@ HISTORY_LENGTH = MAX_QUICK_REPAIRS + 1  # rollouts that `handle_drift` has to kn
 
 
 def make_repair(service: Service, release: Release, id_: str, now: Time, by: str = TIDEGATE, via: str = "") -> Rollout:
-    """Back to what the release wants, from wherever the service stands. A freeze does not hold it back: it moves nothing
-    forward."""
+    """A rollout that restores the release from any state. A freeze does not block it."""
     return _same_release_rollout(service, release, release.replicas, RolloutKind.REPAIR, id_, now, by, via)
 
 
@@ -99,7 +97,7 @@ def with_current_backend(service: Service, history: Sequence[Rollout]) -> Servic
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """What is other than it should be. `routing`: only in the proxy, while every instance that is wanted stands ready."""
+    """What differs from the release. `routing`: only the proxy differs; every wanted instance is ready."""
 
     message: str
     routing: bool
@@ -158,8 +156,8 @@ class DriftDecision:
 def handle_drift(
     service: Service, before: Drift | None, difference: Difference | None, history: Sequence[Rollout], now: Time
 ) -> DriftDecision:
-    """What follows from a look. `before` is what the last one recorded, `history` the service's latest rollouts, the
-    newest first, `HISTORY_LENGTH` of them or all; needed only where something was found."""
+    """What follows from a poll. `before` is what the last poll recorded; `history` the latest rollouts of the service,
+    newest first, `HISTORY_LENGTH` of them or all, needed only with a difference."""
     if difference is None:
         return DriftDecision(None)
     since = now if before is None else before.since
@@ -175,16 +173,16 @@ def _drift_state(
 ) -> tuple[DriftState, str]:
     newest = history[0] if history else None
     if service.repair is RepairPolicy.SHOW:
-        return DriftState.SHOWN, "its policy is to show it: `tidegate repair` brings it back"
+        return DriftState.SHOWN, "automatic repair is off for this service: run `tidegate repair`"
     if newest is not None and _has_halted(newest):
-        return DriftState.HALTED, f"rollout {newest.id} halted, so a person has to look first"
+        return DriftState.HALTED, f"rollout {newest.id} halted: deploy, roll back or run `tidegate repair`"
     failed = count_failed_repairs(history)
     if failed >= MAX_FAILED_REPAIRS:
         return DriftState.UNHEALTHY, f"{failed} repairs in a row failed, the last with: {history[0].reason}"
     if (quick := _count_quick_repairs(history)) >= MAX_QUICK_REPAIRS:
         return DriftState.UNHEALTHY, f"{quick} repairs in quick succession did not last"
     if confirmations < CONFIRMATIONS and not difference.routing:
-        return DriftState.SEEN, "seen once: it may mend itself"
+        return DriftState.SEEN, "observed once: it may recover by itself"
     if failed and newest is not None:
         pause = INITIAL_BACKOFF_SECONDS * 2.0 ** (failed - 1)
         if 0.0 <= now - (newest.finished or newest.created) < pause:

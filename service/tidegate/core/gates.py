@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tidegate.clock import Time
 from tidegate.core.approvals import approval_reason, approval_wait, is_inconclusive, required_answer, requires_decision
-from tidegate.core.decisions import Decision, Judge, Mark, MarkKind, Move, Run, Wait
+from tidegate.core.decisions import Analyze, Decision, Mark, MarkKind, Move, Run, Wait
 from tidegate.core.hooks import BLOCKING, COMPARE, TaskState
 from tidegate.core.model import Expiry, InconclusiveAction, InstanceState, SignalKind
 from tidegate.core.phases import Phase
@@ -32,7 +32,7 @@ def run_analysis(state: RolloutState) -> Decision | None:
     final = state.now >= end
     requested = request is not None and last < request.at <= state.now  # later than now: by a clock ahead of this one
     if (final and is_due) or requested or state.now - last >= _interval_seconds(state):
-        return Judge(final, "Querying the metrics")
+        return Analyze(final, "Querying the metrics")
     return None
 
 

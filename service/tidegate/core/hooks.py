@@ -1,7 +1,4 @@
-"""What has to be done at a step besides moving instances and traffic: hooks, and the comparison of two releases.
-
-Each is done once in a rollout. What is recorded of it is a `TaskRun`; what runs meanwhile is asked from the platform.
-"""
+"""Tasks of a step: hooks, and the comparison of two releases. Each runs once in a rollout."""
 
 from __future__ import annotations
 
@@ -22,7 +19,7 @@ ON_ROLLBACK = "on_rollback"  # the old release serves again
 COMPARE = "compare"  # not a hook: the documents of both releases are compared
 
 HOOKS = (PRE_DEPLOY, PRE_PROMOTE, POST_PROMOTE, ON_ROLLBACK)
-#: Their failure turns the rollout back; that of the others is told, since traffic was moved already.
+#: A failure of these rolls back. A failure of the others is a warning, since traffic has moved already.
 BLOCKING = frozenset({PRE_DEPLOY, PRE_PROMOTE, COMPARE})
 
 
@@ -34,13 +31,13 @@ class ReleaseRole(StrEnum):
 
 
 class TaskState(StrEnum):
-    """How a task stands, or ended."""
+    """The state or result of a task."""
 
     RUNNING = "running"
     PASSED = "passed"
-    WARNED = "warned"  # it goes on, but a person should know
+    WARNED = "warned"  # the rollout continues, but needs attention
     FAILED = "failed"
-    UNKNOWN = "unknown"  # nothing can be said, so a person is asked
+    UNKNOWN = "unknown"  # no clear result, so a person decides
 
     @property
     def ended(self) -> bool:
@@ -63,7 +60,7 @@ class Hook:
 
 @dataclass(frozen=True, slots=True)
 class TaskRun:
-    """A task that was begun: when, and how it ended. `message` says what came of it."""
+    """A task that was started: when, and how it ended. `message` has the result."""
 
     name: str
     state: TaskState
@@ -74,20 +71,20 @@ class TaskRun:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A hook to be run for a rollout; the same rollout and name are the same job."""
+    """A hook to run for a rollout. The same rollout and name are the same job."""
 
     rollout: str
     service: str  # environment/name
     name: str
     release: Release
     hook: Hook
-    variables: Mapping[str, str]  # what it is told besides `hook.environment`
+    variables: Mapping[str, str]  # set in addition to `hook.environment`
 
 
 @dataclass(frozen=True, slots=True)
 class JobState:
-    """How a job stands. `status` is its exit status, None while it runs; `log` its last lines."""
+    """The state of a job. `status` is its exit status, None while it runs; `log` its last lines."""
 
     status: int | None
     log: str = ""
-    detail: str = ""  # why it could not run, or was killed; one sentence
+    detail: str = ""  # why it could not run, or was killed

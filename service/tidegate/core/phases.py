@@ -8,14 +8,14 @@ from tidegate.errors import IllegalMove
 
 
 class Phase(StrEnum):
-    """Where a rollout stands as a whole."""
+    """The state of a rollout as a whole."""
 
     PENDING = "pending"  # recorded; image not yet pinned, nothing touched
     RUNNING = "running"  # on its way to the new release
     ROLLING_BACK = "rolling_back"  # on its way back to the old one
     SUCCEEDED = "succeeded"
     ROLLED_BACK = "rolled_back"
-    FAILED = "failed"  # halted: no traffic is moved any more, a person must look
+    FAILED = "failed"  # halted: no traffic moves any more, a person must act
 
     @property
     def live(self) -> bool:
@@ -28,7 +28,7 @@ LIVE = frozenset({Phase.PENDING, Phase.RUNNING, Phase.ROLLING_BACK})
 LEGAL = frozenset(
     {
         (Phase.PENDING, Phase.RUNNING),
-        (Phase.PENDING, Phase.ROLLED_BACK),  # turned back before anything was touched
+        (Phase.PENDING, Phase.ROLLED_BACK),  # rolled back before anything was changed
         (Phase.PENDING, Phase.FAILED),
         (Phase.RUNNING, Phase.RUNNING),  # the next step
         (Phase.RUNNING, Phase.ROLLING_BACK),

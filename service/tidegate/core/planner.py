@@ -1,4 +1,4 @@
-"""From a service and two releases to a plan: a list of desired states. Also the way back, and weights. Pure."""
+"""From a service and two releases to a plan: a list of desired states. Also rollback plans and weights. Pure."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tidegate.core.model import (
 )
 from tidegate.core.phases import Phase
 
-APPROVAL = "promote"  # the name of the one kind of hold that plans contain
+APPROVAL = "promote"  # the name of the approvals in a plan
 
 
 def _fleet(*counts: tuple[str, int]) -> Fleet:
@@ -33,7 +33,7 @@ def _fleet(*counts: tuple[str, int]) -> Fleet:
 
 
 def make_plan(service: Service, old: Release | None, new: Release) -> Plan:
-    """The way from `old` to `new` by the service's own strategy; `old` None means that nothing runs yet."""
+    """The plan from `old` to `new` by the strategy of the service; `old` None: nothing runs yet."""
     if old is None:
         way = first_deploy(service, new)
     elif service.strategy is Strategy.BLUE_GREEN:
@@ -44,8 +44,8 @@ def make_plan(service: Service, old: Release | None, new: Release) -> Plan:
 
 
 def _with_hooks(service: Service, way: Sequence[Step]) -> Plan:
-    """With the tasks before the first step and at the end, and the points at which a group waits for each other: before
-    traffic moves, and before anything is given up that turning back would need."""
+    """With hooks before the first step and at the end, and the points at which a group waits: before traffic moves, and
+    before anything that a rollback needs is removed."""
     steps = list(way)
     if PRE_DEPLOY in service.hooks:
         steps[0] = _with_gate(steps[0], replace(steps[0].gate, tasks_before=(PRE_DEPLOY,)))
@@ -64,25 +64,26 @@ def _with_gate(step: Step, gate: Gate) -> Step:
 
 
 def _needs_preview_step(service: Service) -> bool:
-    """Whether the new release has to stand without traffic before the first batch takes any."""
+    """Whether the new release must run without traffic before the first batch takes any."""
     asked = bool(_preview_tasks(service)) or service.in_group or service.preview_bake_seconds > 0
     return asked or service.backend.preview is not None
 
 
 def _preview_tasks(service: Service) -> tuple[str, ...]:
-    """What is done while the new release is up and takes no traffic."""
+    """The tasks to run while the new release runs without traffic."""
     return (COMPARE,) * (service.compare is not None) + (PRE_PROMOTE,) * (PRE_PROMOTE in service.hooks)
 
 
-def _preview_step(service: Service, fleet: Fleet, route: Fleet, new: Release, hold: str = "") -> Step:
-    """The new release stands beside what serves, reached by the preview alone."""
+def _preview_step(service: Service, fleet: Fleet, route: Fleet, new: Release, approval: str = "") -> Step:
+    """The new release runs next to the live one, reachable through the preview only."""
     bake, judged = service.preview_bake_seconds, any(check.is_limit for check in service.checks)
-    gate = Gate(bake_seconds=bake, analyzed=judged and bake > 0, approval=hold, tasks=_preview_tasks(service))
+    gate = Gate(bake_seconds=bake, analyzed=judged and bake > 0, approval=approval, tasks=_preview_tasks(service))
     return Step(fleet=fleet, route=route, gate=gate, preview=_fleet((new.id, fleet.get(new.id, 0))))
 
 
 def rolling(service: Service, old: Release, new: Release) -> Plan:
-    """Batch by batch; the old instances of a batch stay warm until its verdict, so turning back within it is one shift."""
+    """Batch by batch. The old instances of a batch keep running until its verdict, so that a rollback within it is one
+    shift."""
     steps: list[Step] = []
     standing = old.replicas
     for number, done in enumerate(_replaced_counts(service.batch, old, new), start=1):
@@ -102,7 +103,7 @@ def rolling(service: Service, old: Release, new: Release) -> Plan:
 
 
 def _share(service: Service, number: int) -> float | None:
-    """Of the new requests, for the new release, after batch `number`."""
+    """The share of new requests for the new release after batch `number`."""
     return service.traffic_shares[number - 1] if number <= len(service.traffic_shares) else None
 
 
@@ -113,14 +114,14 @@ def _replaced_counts(batch: int, old: Release, new: Release) -> range:
 
 
 def _stop_first_step(old: Release, new: Release, *, left: int, arrived: int) -> list[Step]:
-    """Stop-first: the old instances of the batch leave, and are gone, before the new ones come."""
+    """Stop-first: the old instances of the batch leave before the new ones start."""
     fleet = _fleet((old.id, left), (new.id, arrived))
     return [Step(fleet=fleet, route=fleet, gate=Gate(surplus_gone=True))] if fleet else []
 
 
 def blue_green(service: Service, old: Release, new: Release) -> Plan:
-    """The whole new colour beside the old without traffic, a hold, one switch of all, judge; then the old colour is kept
-    warm for a while, and leaves. With shares the new colour takes these first."""
+    """All new instances next to the old ones without traffic, an approval, one switch, analysis; then the old release keeps
+    running for `keep_old` and is removed. With weights the new release takes these shares first."""
     both = _fleet((old.id, old.replicas), (new.id, new.replicas))
     blue, green = _fleet((old.id, old.replicas)), _fleet((new.id, new.replicas))
     steps = [_preview_step(service, both, blue, new, APPROVAL)]
@@ -134,7 +135,7 @@ def blue_green(service: Service, old: Release, new: Release) -> Plan:
 
 
 def first_deploy(service: Service, new: Release) -> Plan:
-    """All at once. There is no baseline, so only checks against fixed limits are judged."""
+    """All at once. There is no baseline, so only checks with fixed limits apply."""
     whole = _fleet((new.id, new.replicas))
     judged = any(check.is_limit for check in service.checks)
     gate = Gate(bake_seconds=service.bake_seconds, analyzed=judged, surplus_gone=True)
@@ -143,7 +144,7 @@ def first_deploy(service: Service, new: Release) -> Plan:
 
 
 def direct_rollback(service: Service, old: Release, new: Release) -> Plan:
-    """Back to a release that was good before: the service's own batches, without bake, checks, hooks or holds."""
+    """Back to a good release: in the batches of the service, without bakes, checks, hooks and approvals."""
     alone = replace(service.backend, preview=None)
     plain = replace(
         service, backend=alone, traffic_shares=(), hooks={}, compare=None, in_group=False, preview_bake_seconds=0.0
@@ -155,27 +156,26 @@ def direct_rollback(service: Service, old: Release, new: Release) -> Plan:
 
 
 def rollback_plan(old: str | None, replicas: int) -> Plan:
-    """Turn round from anywhere: only the old release, whole; or nothing at all after a failed first deploy."""
+    """Roll back from anywhere: only the old release, complete; or nothing after a failed first deployment."""
     return steady_plan(old, replicas) if old else (Step(fleet={}, route={}, gate=Gate(surplus_gone=True)),)
 
 
 def steady_plan(release: str, replicas: int) -> Plan:
-    """Exactly so many instances of this release, all of them in the route, and nothing else: what a repair and a scaling
-    lead to from wherever the service stands."""
+    """Exactly this number of instances of this release, all of them in the route: the plan of a repair and a scaling."""
     whole = _fleet((release, replicas))
     return (Step(fleet=whole, route=whole, gate=Gate(surplus_gone=True)),)
 
 
 def with_rollback_hook(way: Plan) -> Plan:
-    """A way back at whose end the hook is run that is told of it."""
+    """The rollback plan with its hook at the end."""
     return (*way[:-1], _with_gate(way[-1], replace(way[-1].gate, tasks=(ON_ROLLBACK,))))
 
 
 def rollback_in_place(old: str, new: str, *, standing: int, replicas: int, present: int, batch: int) -> Plan:
-    """Turn round without room for a surge: new instances leave a batch at a time, then old ones come.
+    """Roll back without room for a surge: new instances leave one batch at a time, then old ones start.
 
-    `standing` old and `present` new instances are there now; `replicas` old ones are wanted in the end. Where a place is
-    free already, because a batch was just being replaced, it is filled before anything more leaves.
+    `standing` old and `present` new instances exist now; `replicas` old ones are wanted in the end. A place that is already
+    free is filled before more instances leave.
     """
     steps: list[Step] = []
     if present and standing + present < replicas:
@@ -203,7 +203,7 @@ def _batch_gate(service: Service, number: int) -> Gate:
 
 
 def _final_step(new: Release) -> Step:
-    """Only the new release, nothing left over."""
+    """Only the new release, without leftovers."""
     whole = _fleet((new.id, new.replicas))
     return Step(fleet=whole, route=whole, gate=Gate(surplus_gone=True))
 
@@ -214,8 +214,8 @@ MAX_WEIGHT = 256  # what HAProxy allows; the others allow more
 def member_weights(route: Fleet, new: str, share: float | None) -> Mapping[str, int]:
     """The weight of each instance by release, 1 to 256, so that the instances of `new` together have this share.
 
-    Without a share, or with one release alone, all weigh the same. With n new and m old instances the new ones weigh
-    share/n : (1 - share)/m; the nearest such ratio of whole numbers up to 256 is taken.
+    Without a share, or with one release, all weights are equal. With n new and m old instances the ratio of weights is
+    share/n : (1 - share)/m, approximated by integers up to 256.
     """
     equal = dict.fromkeys(route, 1)
     others = sum(count for release, count in route.items() if release != new)
@@ -228,9 +228,9 @@ def member_weights(route: Fleet, new: str, share: float | None) -> Mapping[str, 
 
 
 def roll_back_or_halt(rollout: Rollout, observed: ObservedState, reason: str) -> Move:
-    """What follows when it cannot go on: turn back; already on the way back, halt. No traffic is moved by this itself.
+    """What follows when the rollout cannot continue: roll back; during a rollback, halt. This itself moves no traffic.
 
-    A repair halts at once: there is nothing to go back to, and what serves stays as it is.
+    A repair halts at once, since there is nothing to roll back to and the running service stays as it is.
     """
     if rollout.phase is Phase.RUNNING and rollout.kind is not RolloutKind.REPAIR:
         return Move(Phase.ROLLING_BACK, reason, plan=plan_rollback(rollout, observed))
@@ -238,7 +238,7 @@ def roll_back_or_halt(rollout: Rollout, observed: ObservedState, reason: str) ->
 
 
 def plan_rollback(rollout: Rollout, observed: ObservedState) -> Plan:
-    """The plan that undoes this rollout from where the world stands."""
+    """The plan that undoes this rollout from the observed state."""
     way = _plan_rollback(rollout, observed)
     return with_rollback_hook(way) if ON_ROLLBACK in rollout.hooks else way
 

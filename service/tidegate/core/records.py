@@ -1,4 +1,4 @@
-"""What is recorded beside rollouts: claims, histories of releases, tokens, freezes, the audit log."""
+"""Stored values other than rollouts: claims, releases with history, tokens, freezes, the audit log."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tidegate.core.phases import Phase
 
 @dataclass(frozen=True, slots=True)
 class Freeze:
-    """An environment in which nothing is moved forward until it is lifted, or until `until`."""
+    """An environment in which no rollout starts or enters its next step until the freeze is lifted, or until `until`."""
 
     environment: str
     by: str
@@ -24,17 +24,17 @@ class Freeze:
 
     @property
     def message(self) -> str:
-        """By whom and why."""
+        """Who froze it and why."""
         return f"{self.environment} is frozen by {self.by}" + (f": {self.reason}" if self.reason else "")
 
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """Who asked for what, when, why and from where.
+    """Who requested what, when, why and from where.
 
-    `by` is a person or a token's name; `via` the token that vouched for the person, empty where the token asked for itself.
-    `subject` is what it concerns: `environment/service`, an environment, or a token's name. `source` is the address that
-    the request came from, `build` the Jenkins build that it was for, `request` the id that the server's log has too.
+    `by` is a person or a token's name; `via` the token that vouched for the person, empty for the token itself. `subject`
+    is `environment/service`, an environment, or a token's name. `source` is the client's address, `build` the Jenkins
+    build, `request` the request ID that the server log has too.
     """
 
     at: Time
@@ -52,7 +52,7 @@ class AuditEntry:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A rollout with events above `delivered` that its CI was not told of yet; `failures` in a row."""
+    """A rollout with events above `delivered` that were not reported to its CI yet; `failures` in a row."""
 
     rollout: str
     delivered: int
@@ -61,7 +61,7 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """What was finished before is old; None: nothing is."""
+    """What finished before these times is deleted; None: nothing is."""
 
     samples_before: Time | None
     rollouts_before: Time | None
@@ -69,7 +69,7 @@ class Retention:
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """How much was forgotten, and whether there is more."""
+    """How much was deleted, and whether there is more."""
 
     samples: int
     rollouts: int
@@ -79,8 +79,7 @@ class Pruned:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The exclusive right to drive a rollout. `since` is when this owner took it over from nobody or from another, `due`
-    the time from which on it could be claimed."""
+    """The exclusive right to drive a rollout. `since`: when the owner took it; `due`: when it could be claimed."""
 
     rollout: str
     fence: int
@@ -91,7 +90,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class EngineRow:
-    """An engine, when it last said that it looks for work, and its version of Tidegate."""
+    """An engine, its last heartbeat, and its version of Tidegate."""
 
     owner: str
     heartbeat_at: Time
@@ -100,21 +99,21 @@ class EngineRow:
 
 @dataclass(frozen=True, slots=True)
 class ServerStats:
-    """How the whole server stands, for those who watch it."""
+    """The state of the whole server, for monitoring."""
 
     live: Mapping[tuple[str, str], int]  # rollouts that are not finished, by environment and phase
-    approval_since: Mapping[str, Time]  # by environment: since when the longest hold waits for a person
+    approval_since: Mapping[str, Time]  # by environment: since when the oldest approval is awaited
     due_since: Time | None  # since when a rollout is due that nobody drives
     leases: int  # rollouts that an engine drives at this moment
-    undelivered: int  # rollouts of which the CI was not told all
-    undelivered_since: Time | None  # when the oldest event happened that it was not told of
+    undelivered: int  # rollouts with events not reported to the CI
+    undelivered_since: Time | None  # time of the oldest such event
     engines: tuple[EngineRow, ...]
     free_bytes: int | None = None  # on the database's disk, where that is known
 
 
 @dataclass(frozen=True, slots=True)
 class Idempotency:
-    """A client's key. `scope` is principal, method and path; `digest` hashes the body; `response` is what is said again."""
+    """A client's key. `scope` is principal, method and path; `digest` hashes the body; `response` is sent again."""
 
     scope: str
     key: str
@@ -125,7 +124,7 @@ class Idempotency:
 
 @dataclass(frozen=True, slots=True)
 class NewRollout:
-    """All that a new rollout brings with it. `release` is None when it exists already; `event` is its first."""
+    """A rollout with everything to store with it. `release` is None if it exists already; `event` is its first one."""
 
     rollout: Rollout
     service: Service
@@ -135,7 +134,7 @@ class NewRollout:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseRow:
-    """A release with its history: `good_at` when a rollout to it succeeded, `quarantined_at` when one was turned back."""
+    """A release with its history: `good_at`: a rollout to it succeeded; `quarantined_at`: one was rolled back."""
 
     release: Release
     number: int
@@ -145,19 +144,19 @@ class ReleaseRow:
 
 
 class DriftState(StrEnum):
-    """What is done about a difference."""
+    """What is done about drift."""
 
-    SEEN = "seen"  # once: looked at again before anything is done, for a restart mends itself
-    REPAIRING = "repairing"  # a repair was asked for
+    SEEN = "seen"  # once: confirmed by another poll before a repair, since a restart fixes itself
+    REPAIRING = "repairing"  # a repair was requested
     DELAYED = "delayed"  # repairs failed; the next one comes after a pause
-    SHOWN = "shown"  # by policy a person decides
-    HALTED = "halted"  # the last rollout halted, so a person has to look first
-    UNHEALTHY = "unhealthy"  # repairs do not help: none is tried any more until somebody acts
+    SHOWN = "shown"  # the policy leaves it to a person
+    HALTED = "halted"  # the last rollout halted: a person must act first
+    UNHEALTHY = "unhealthy"  # repairs keep failing: none starts until a person acts
 
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """A service that is other than its release wants, since when, and seen so in how many looks in a row."""
+    """A difference between a service and its live release, since when, and in how many polls in a row."""
 
     message: str
     since: Time
@@ -168,19 +167,19 @@ class Drift:
 
 @dataclass(frozen=True, slots=True)
 class ServiceRow:
-    """A stored service. `live` is the release that serves now, as far as rollouts brought it about."""
+    """A stored service. `live` is its live release."""
 
     service: Service
     version: int
     live: str | None = None
     rollout: str | None = None  # the live rollout, if there is one
-    repairing: bool = False  # that one is a repair, which gives way to any other
+    repairing: bool = False  # it is a repair, which any other rollout supersedes
     drift: Drift | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class VerdictRow:
-    """A verdict and the step it was for."""
+    """A verdict and its step."""
 
     step: int
     phase: Phase

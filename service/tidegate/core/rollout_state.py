@@ -1,4 +1,4 @@
-"""What the present step wants, held against what is there. Pure; all of `deciding` reads the world through this."""
+"""The desired state of a rollout compared with the observed state. Pure; all rules of `decide` use it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ALIVE = frozenset({InstanceState.STARTING, InstanceState.READY})
 
 
 def member_of(instance: Instance, weight: int = 1) -> Member:
-    """The instance as the proxy shall know it."""
+    """The instance as a member of the proxy."""
     return Member(instance.id, instance.release, instance.ordinal, instance.address, weight)
 
 
@@ -51,8 +51,8 @@ class Peer:
 
 @dataclass(frozen=True)
 class RolloutState:
-    """One rollout and the world at one moment. Before `since` nothing counts against a deadline; `frozen` says by whom and
-    why the environment is frozen, empty when it is not; `peers` are the other rollouts of its group."""
+    """One rollout and the observed state at one moment. Deadlines do not count before `since`. `frozen` is the message of
+    the freeze of the environment, empty without one; `peers` are the other rollouts of the group."""
 
     rollout: Rollout
     observed: ObservedState
@@ -64,7 +64,7 @@ class RolloutState:
 
     @property
     def step(self) -> Step:
-        """The present step."""
+        """The current step."""
         return self.rollout.step
 
     # -- signals --------------------------------------------------------------------------------------------------
@@ -75,12 +75,12 @@ class RolloutState:
 
     @cached_property
     def deciding_approval(self) -> Signal | None:
-        """The approval that opens the present step's hold, if it was given."""
+        """The approval that completes those required for the current step, if given."""
         return deciding_approval(self.rollout, self.signals)
 
     @property
     def is_forced(self) -> bool:
-        """Whether the analysis is skipped from here on, by somebody who may."""
+        """Whether a person with the right to do so skips the remaining bakes, checks and approvals."""
         return self.latest_signal(SignalKind.FORCE) is not None
 
     # -- waiting --------------------------------------------------------------------------------------------------
@@ -118,7 +118,7 @@ class RolloutState:
 
     @cached_property
     def deadline_start(self) -> Time:
-        """What counts against the deadline begins with the latest of the step's beginning, `since`, and the last resume."""
+        """When deadlines start: the latest of the start of the step, `since`, and the last resume."""
         resumed = self.latest_signal(SignalKind.RESUME)
         return max(self.rollout.step_started_at or self.now, self.since, resumed.at if resumed else 0.0)
 
@@ -148,16 +148,16 @@ class RolloutState:
         return max(self.rollout.policy.drain_timeout_seconds, self._long_lived_seconds)
 
     def is_drained(self, instance: Instance) -> bool:
-        """Whether nothing on it is waited for any more.
+        """Whether nothing on the instance has to be waited for any more.
 
-        Upgraded connections have their own time. Other requests have the drain time, and what is still open then counts
-        as long-lived. Where the proxy cannot tell what is on it, all the time that there is.
+        Upgraded connections have a limit of their own. Other requests have the drain time; those open longer count as
+        long-lived. If the proxy cannot report what is open, the full drain time applies.
         """
         longest = self.max_drain_seconds
-        return all(self._is_drained(instance, routed, longest) for routed in (self.observed.router, self.observed.preview))
+        return all(self._is_drained(instance, router, longest) for router in (self.observed.router, self.observed.preview))
 
-    def _is_drained(self, instance: Instance, routed: RouterState, longest: float) -> bool:
-        count, tunnels = routed.draining.get(instance.id, 0), routed.tunnels.get(instance.id, 0)
+    def _is_drained(self, instance: Instance, router: RouterState, longest: float) -> bool:
+        count, tunnels = router.draining.get(instance.id, 0), router.tunnels.get(instance.id, 0)
         if count is None or count > tunnels:
             return self._drained_for(longest)
         return not tunnels or self._drained_for(self._long_lived_seconds)
@@ -183,7 +183,7 @@ class RolloutState:
         return instance.id in self.members or instance.id in self.preview_members
 
     def is_address_current(self, instance: Instance) -> bool:
-        """Whether these requests arrive: after a restart it may stand at another address than the proxy knows."""
+        """Whether requests reach it: after a restart its address may differ from the one in the proxy."""
         return _is_same_member(self.members.get(instance.id), member_of(instance))
 
     def has_requests_in_flight(self, instance: Instance) -> bool:
@@ -193,7 +193,7 @@ class RolloutState:
 
     @cached_property
     def alive_instances(self) -> tuple[Instance, ...]:
-        """Those that run or are coming up, the most useful first: ready, then already routed, then by ordinal."""
+        """Instances that run or start, the most useful first: ready, then routed, then by ordinal."""
         living = (instance for instance in self.observed.instances if instance.state in ALIVE)
         return tuple(sorted(living, key=self._preference))
 
@@ -216,8 +216,8 @@ class RolloutState:
         return self._reachable_counts(self.step.route)
 
     def _reachable_counts(self, wanted: Fleet) -> Fleet:
-        """On the way back nothing new is started or waited for: of the new release only what is ready counts. A scaling
-        has no new release: the way back leads to the same one."""
+        """During a rollback nothing new is started or waited for: only ready instances of the new release count. Does not
+        apply to a scaling, which has one release."""
         rollout = self.rollout
         back = rollout.phase is Phase.ROLLING_BACK and rollout.kind is RolloutKind.RELEASE
         if not back or rollout.new not in wanted:
@@ -234,12 +234,12 @@ class RolloutState:
 
     @cached_property
     def desired(self) -> tuple[Instance, ...]:
-        """The instances that make up the fleet."""
+        """The instances that form the fleet."""
         return self._select(self.fleet)
 
     @cached_property
     def desired_routed(self) -> tuple[Instance, ...]:
-        """The instances that shall take traffic; part of `kept`."""
+        """The instances that should take traffic; part of `desired`."""
         return self._select(self.route)
 
     def _select(self, wanted: Fleet) -> tuple[Instance, ...]:
@@ -250,7 +250,7 @@ class RolloutState:
 
     @cached_property
     def surplus_instances(self) -> tuple[Instance, ...]:
-        """Those that are not wanted, whatever their state, failed ones included."""
+        """Instances that are not wanted, in any state."""
         wanted = {each.id for each in self.desired}
         return tuple(instance for instance in self.observed.instances if instance.id not in wanted)
 
@@ -271,7 +271,7 @@ class RolloutState:
 
     @cached_property
     def awaited_instances(self) -> tuple[Instance, ...]:
-        """Those that must become ready before the step can go on: about to serve, or of the new release."""
+        """Instances that must become ready before the step can continue: about to take traffic, or of the new release."""
         serving = {instance.id for instance in self.desired_routed}
         return tuple(
             each
@@ -283,26 +283,26 @@ class RolloutState:
 
     @property
     def is_complete(self) -> bool:
-        """Whether no instance is waited for."""
+        """Whether no instance is missing or awaited."""
         return not self.missing_ordinals and not self.awaited_instances
 
     # -- proxy ----------------------------------------------------------------------------------------------------
 
     @cached_property
     def desired_members(self) -> tuple[Member, ...]:
-        """The target as the proxy shall know it, with its weights."""
+        """The desired members of the proxy with their weights."""
         weight = member_weights(self.route, self.rollout.new, self.step.share)
         return tuple(member_of(instance, weight[instance.release]) for instance in self.desired_routed)
 
     @cached_property
     def router_matches(self) -> bool:
-        """Whether the proxy serves exactly the target, at the addresses and weights that hold now, and it is whole."""
+        """Whether the proxy has exactly the desired members, with current addresses and weights, and none is missing."""
         whole = len(self.desired_routed) == sum(self.route.values())
         return whole and set(self.members.values()) == set(self.desired_members)
 
     @cached_property
     def desired_preview(self) -> tuple[Member, ...]:
-        """Who shall be reached at the preview's address; nobody where there is none."""
+        """The desired members of the preview; none without a preview."""
         if self.rollout.backend.preview is None:
             return ()
         return tuple(member_of(each) for each in self._select(self.step.preview) if self.is_ready(each))
@@ -329,10 +329,10 @@ class RolloutState:
     # -- tasks ----------------------------------------------------------------------------------------------------
 
     def task(self, name: str) -> TaskRun | None:
-        """What is recorded of a task; None when it was not begun."""
+        """The record of a task; None if it has not started."""
         return next((task for task in self.rollout.tasks if task.name == name), None)
 
 
 def format_names(instances: Iterable[Instance]) -> str:
-    """`v1-1/0, v1-1/1`: instances in a sentence."""
+    """`v1-1/0, v1-1/1`: instances in a message."""
     return ", ".join(f"{instance.release}/{instance.ordinal}" for instance in instances)

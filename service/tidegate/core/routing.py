@@ -1,4 +1,4 @@
-"""Places in the proxy, and what it does there. Frozen, without behaviour that reaches outside."""
+"""Backends in the proxy, and their observed state. Frozen, without side effects."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Preview:
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """A place in the proxy: the service's, or that of its preview.
+    """A backend in the proxy: that of the service, or of its preview.
 
-    `name` is the proxy's backend; `listen` (`8001`, `127.0.0.1:8001`) the address that an owned proxy binds for it, empty
-    where a proxy that stands there already has its own frontends. `health_path` lets the proxy probe members too.
-    `parent` is the backend at whose address it is reached, too, by the header of that one's `preview`.
+    `name` is the name of the backend; `listen` (`8001`, `127.0.0.1:8001`) the address that an owned proxy binds, empty for
+    an adopted proxy with its own frontends. `health_path` lets the proxy check members too. `parent` is the backend at
+    whose address the preview is also reachable, by its header.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Backend:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """An instance as the proxy knows it. `weight` is its share of the new requests beside the other members' weights."""
+    """An instance in the proxy. `weight` is relative to the weights of the other members."""
 
     instance: str  # Instance.id
     release: str

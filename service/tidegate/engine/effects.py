@@ -13,7 +13,7 @@ from tidegate.analysis.analysis import CanaryAnalysis
 from tidegate.analysis.measurement import InstanceSample, Measurement
 from tidegate.analysis.queries import Query, QueryFailure, QueryResult
 from tidegate.analysis.verdict import Reason, Verdict
-from tidegate.core.decisions import Judge, Shift, Start, Stop
+from tidegate.core.decisions import Analyze, Shift, Start, Stop
 from tidegate.core.event_kinds import EventKind
 from tidegate.core.model import Event, Instance, InstanceState, ObservedState, Rollout
 from tidegate.core.routing import Backend, Member, RouterState
@@ -158,7 +158,7 @@ def tail_logs(context: TickContext, rollout: Rollout, instances: Sequence[Instan
 
 
 def analyze(
-    context: TickContext, rollout: Rollout, observed: ObservedState, effect: Judge
+    context: TickContext, rollout: Rollout, observed: ObservedState, effect: Analyze
 ) -> tuple[Verdict, Measurement, CanaryAnalysis]:
     """Run all queries and evaluate their results together with the earlier measurements.
 

@@ -26,8 +26,8 @@ from dataclasses import replace
 from tidegate.analysis.verdict import Verdict
 from tidegate.core.decide import decide, limit_takeovers
 from tidegate.core.decisions import (
+    Analyze,
     Decision,
-    Judge,
     Mark,
     Move,
     Pin,
@@ -131,7 +131,7 @@ def _carry_out(
             return _record(context, rollout, signals, observed, decision)
         case Pin():
             return _begin(context, rollout)
-        case Judge():
+        case Analyze():
             return _judge(context, rollout, signals, observed, decision)
         case Run():
             return _run(context, rollout, observed, decision)
@@ -228,7 +228,7 @@ def _quarantined(context: TickContext, rollout: Rollout) -> Move | None:
 
 
 def _judge(
-    context: TickContext, rollout: Rollout, signals: Sequence[Signal], observed: ObservedState, decision: Judge
+    context: TickContext, rollout: Rollout, signals: Sequence[Signal], observed: ObservedState, decision: Analyze
 ) -> TickResult:
     """Query the metrics and record the verdict, with an event when it changed.
 

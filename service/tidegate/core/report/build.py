@@ -2,7 +2,7 @@
 
     report(rollout, events, verdicts) -> Report
 
-Requests are counted from the cumulative counters of proxy and prober, which events carry: `report_counts`.
+Requests are counted from the cumulative counters of proxy and prober, which events carry: `traffic`.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ NOTE_KINDS = frozenset(
     {EventKind.WARNING, EventKind.DRIVER_ERROR, EventKind.RECOVERED, EventKind.INTERNAL_ERROR, EventKind.TAKEN_OVER}
 )
 PHASE_PHRASES = {
-    Phase.PENDING: "has not begun",
-    Phase.RUNNING: "is on its way",
-    Phase.ROLLING_BACK: "is on its way back",
+    Phase.PENDING: "has not started",
+    Phase.RUNNING: "is running",
+    Phase.ROLLING_BACK: "is rolling back",
     Phase.SUCCEEDED: "succeeded",
     Phase.ROLLED_BACK: "was rolled back",
     Phase.FAILED: "failed and was halted",
@@ -67,12 +67,12 @@ class StoredVerdict(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StepReport:
-    """One step as it happened, from when it was entered to when it was left.
+    """One step as it happened.
 
-    The switch lasts until all of the step stood (`ready_at`), the bake from there until it was left. None: not yet, or not
-    known; then `unknown_reason` says why. `requests`, `lost` and `errors` are of both; what they count is said in
-    `routing.Traffic`. `by_release` is of both, too: empty, with the reason in `releases_unknown`, where nothing is known of
-    any. `probed` is None where nobody probed.
+    The switch lasts until the step was ready (`ready_at`), the bake from there to the end of the step. None: not yet, or
+    unknown; then `unknown_reason` says why. `requests`, `lost` and `errors` cover both; `routing.Traffic` defines them.
+    `by_release` covers both, too; it is empty, with `releases_unknown`, if nothing is known. `probed` is None without a
+    prober.
     """
 
     number: int  # from 1, in the order in which they happened
@@ -119,7 +119,7 @@ class FailureLog:
 
 @dataclass(frozen=True, slots=True)
 class ReportedSignal:
-    """What a person or Jenkins asked for: `promoted`, `rollback_asked`, `paused`, `resumed`, `verify_asked`."""
+    """What a person or Jenkins asked for: `promoted`, `rollback_requested`, `paused`, `resumed`, `verify_requested`."""
 
     kind: str
     by: str
@@ -129,7 +129,7 @@ class ReportedSignal:
 
 @dataclass(frozen=True, slots=True)
 class ReportNote:
-    """Trouble with an outside part, a warning, or an engine that took over."""
+    """An error of an external part, a warning, or a takeover by another engine."""
 
     kind: str
     message: str
@@ -153,7 +153,7 @@ class Report:
     finished: Time | None
     seconds: float | None  # from created to finished
     exposed_at: Time | None  # when the new release first took traffic
-    decided_at: Time | None  # when it was decided to turn back or to halt
+    decided_at: Time | None  # when the rollback or the halt was decided
     decision_seconds: float | None  # from exposed to decided
     requests: int | None
     lost: int | None
@@ -218,20 +218,22 @@ def _exposes_release(event: Event, release: str) -> bool:
 
 
 def _step_reports(events: Sequence[Event], ours: Sequence[str]) -> tuple[StepReport, ...]:
-    """Each begins with an `entered`. Its counters go on from where those of the one before ended, so none is missed."""
+    """Each starts with `step_started`. Its counters continue from the end of the previous one, so that none is missed."""
     step_reports: list[StepReport] = []
     before, last = EventCounters(), None
     for part in _split_by_step(events):
-        seen = [read_counters(event) for event in part]
-        begin = EventCounters(before.traffic or seen[0].traffic, before.by_release or seen[0].by_release, seen[0].probed)
-        step_reports.append(_step_report(len(step_reports) + 1, part, [begin, *seen[1:]], last, ours))
-        before = seen[-1] if part[-1].kind in STEP_ENDS else EventCounters()
-        last = next((each.probed for each in reversed(seen) if each.probed is not None), last)
+        counters = [read_counters(event) for event in part]
+        begin = EventCounters(
+            before.traffic or counters[0].traffic, before.by_release or counters[0].by_release, counters[0].probed
+        )
+        step_reports.append(_step_report(len(step_reports) + 1, part, [begin, *counters[1:]], last, ours))
+        before = counters[-1] if part[-1].kind in STEP_ENDS else EventCounters()
+        last = next((each.probed for each in reversed(counters) if each.probed is not None), last)
     return tuple(step_reports)
 
 
 def _split_by_step(events: Sequence[Event]) -> list[list[Event]]:
-    """From each `entered` to what ended the step, inclusive, or to the last event there is."""
+    """From each `step_started` to what ended the step, inclusive, or to the last event there is."""
     parts: list[list[Event]] = []
     inside = False
     for event in events:
@@ -246,17 +248,18 @@ def _split_by_step(events: Sequence[Event]) -> list[list[Event]]:
 
 
 def _step_report(
-    number: int, part: Sequence[Event], seen: Sequence[EventCounters], last: ProbeStats | None, ours: Sequence[str]
+    number: int, part: Sequence[Event], counters: Sequence[EventCounters], last: ProbeStats | None, ours: Sequence[str]
 ) -> StepReport:
-    """`seen` is what each event carries, the first with what the batch before ended with; `last` what the prober had."""
+    """`counters` is what each event carries, the first with the end of the step before; `last` the last counts of the
+    prober."""
     entered = part[0]
     left = part[-1].at if part[-1].kind in STEP_ENDS else None
     stood = max((place for place, event in enumerate(part) if event.kind == EventKind.STEP_READY), default=None)
-    traffic = [each.traffic for each in seen]
+    traffic = [each.traffic for each in counters]
     switch, unknown = traffic_difference(traffic if stood is None else traffic[: stood + 1])
     bake, later = (None, "") if stood is None else traffic_difference(traffic[stood:])
     whole = sum_traffic([switch] if stood is None else [switch, bake])
-    releases, releases_unknown = traffic_by_release(seen, ours)
+    releases, releases_unknown = traffic_by_release(counters, ours)
     return StepReport(
         number=number,
         step=integer(entered.data.get("step")),
@@ -275,7 +278,7 @@ def _step_report(
         unknown_reason=unknown or later,
         by_release=releases,
         releases_unknown=releases_unknown,
-        probed=probe_difference(last, [each.probed for each in seen]),
+        probed=probe_difference(last, [each.probed for each in counters]),
         drained=drain_report(part),
     )
 
@@ -291,10 +294,10 @@ def _describe_step(part: Sequence[Event]) -> str:
             stopped.update(mapping(event, "stopped"))
         elif event.kind in (EventKind.TRAFFIC_SHIFTED, EventKind.TRAFFIC_CONFIRMED):
             route = mapping(event, "route")
-    told = [f"started {_format_counts(started)}"] if started else []
-    told += [f"traffic to {_format_counts(route)}"] if route is not None else []
-    told += [f"stopped {_format_counts(stopped)}"] if stopped else []
-    return "; ".join(told) or "nothing was done"
+    parts = [f"started {_format_counts(started)}"] if started else []
+    parts += [f"traffic to {_format_counts(route)}"] if route is not None else []
+    parts += [f"stopped {_format_counts(stopped)}"] if stopped else []
+    return "; ".join(parts) or "no change"
 
 
 def _format_counts(releases: Mapping[str, int]) -> str:
@@ -311,8 +314,13 @@ def _step_traffic(batch: StepReport) -> Traffic | None:
 
 
 def _collect_probe_failures(events: Sequence[Event]) -> tuple[ProbeFailure, ...]:
-    """Each once: every event has all that its engine kept so far."""
-    result = (failure for event in events if (seen := read_counters(event).probed) is not None for failure in seen.failures)
+    """Each once: every event repeats what its engine counted so far."""
+    result = (
+        failure
+        for event in events
+        if (counters := read_counters(event).probed) is not None
+        for failure in counters.failures
+    )
     return tuple(dict.fromkeys(result))
 
 
@@ -322,7 +330,7 @@ def _collect_failure_logs(events: Sequence[Event]) -> tuple[FailureLog, ...]:
     for event in events:
         if event.kind == EventKind.INSTANCE_LOG:
             data = event.data
-            told = FailureLog(
+            parts = FailureLog(
                 instance=str(data.get("name", "")),
                 release=str(data.get("release", "")),
                 detail=str(data.get("detail", "")) or event.message,
@@ -330,7 +338,7 @@ def _collect_failure_logs(events: Sequence[Event]) -> tuple[FailureLog, ...]:
                 log=str(data.get("log", "")),
                 at=event.at,
             )
-            failure_logs.setdefault(str(data.get("instance", "")), told)
+            failure_logs.setdefault(str(data.get("instance", "")), parts)
     return tuple(failure_logs.values())
 
 
@@ -348,13 +356,13 @@ def _describe_target(rollout: Rollout) -> str:
 
 
 def _summarize(rollout: Rollout, batches: Sequence[StepReport], counts: Traffic | None) -> str:
-    """One sentence."""
+    """One line."""
     way = f"{rollout.service} {_describe_target(rollout)}"
     took = "" if rollout.finished is None else f" after {rollout.finished - rollout.created:.1f} s"
     steps = f"{len(batches)} step{'' if len(batches) == 1 else 's'}"
     if counts is not None:
-        seen = f"{counts.requests} requests seen, {counts.lost} lost, {counts.errors} answered with an application error"
+        counters = f"{counts.requests} requests, {counts.lost} lost, {counts.errors} application errors"
     else:
-        seen = "how many requests were seen or lost is not known" if batches else "no traffic was moved"
+        counters = "request counts unavailable" if batches else "no traffic was moved"
     turned = rollout.phase in (Phase.ROLLING_BACK, Phase.ROLLED_BACK, Phase.FAILED) and rollout.reason
-    return f"{way} {PHASE_PHRASES[rollout.phase]}{took}, {steps}; {seen}" + (f"; {rollout.reason}" if turned else "")
+    return f"{way} {PHASE_PHRASES[rollout.phase]}{took}, {steps}; {counters}" + (f"; {rollout.reason}" if turned else "")

@@ -1,4 +1,4 @@
-"""What a report tells of draining and of tasks. Pure."""
+"""Draining and tasks in a report. Pure."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _sum_known(counts: Sequence[object]) -> int | None:
 
 
 def task_reports(events: Sequence[Event]) -> tuple[TaskReport, ...]:
-    """Each that was begun, in their order; an engine that took over tells of an end only once."""
+    """Each task that started, in order. An engine that took over records an end once."""
     task_reports: dict[str, TaskReport] = {}
     for event in events:
         if event.kind not in (EventKind.TASK_STARTED, EventKind.TASK_ENDED):

@@ -1,9 +1,9 @@
-"""Requests of a rollout, from the cumulative counters that its events carry. Pure.
+"""Request counts of a rollout, from the cumulative counters in its events. Pure.
 
-The proxy's begin anew when it is restarted or reloaded: a counter that became smaller makes the counts of that batch
-unknown, and the report says so. (A restart is not noticed when the new counters had outgrown the old ones by the next
-event.) The prober's begin anew with each engine, and say so themselves: they are added up, without what an engine saw after
-its last event.
+The counters of the proxy start at zero after a restart or reload: if a counter decreased, the counts of that batch are
+unknown, and the report says so. (A restart goes unnoticed if the new counters have exceeded the old ones by the next
+event.) The counters of the prober start with each engine; they are added up, without what an engine counted after its last
+event.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from tidegate.core.model import Event
 from tidegate.core.probes import ProbeCounts, ProbeFailure, ProbeStats
 from tidegate.core.routing import Traffic
 
-NO_COUNTERS = "the proxy told no counters"
-NO_RELEASE_COUNTERS = "the proxy told no counters by release"
-COUNTERS_RESET = "the proxy's counters began anew: it was restarted or reloaded"
-COUNTERS_LOST = "the proxy forgot the release's counters"
+NO_COUNTERS = "the proxy reported no counters"
+NO_RELEASE_COUNTERS = "the proxy reported no counters by release"
+COUNTERS_RESET = "the proxy was restarted or reloaded, so its counters were reset"
+COUNTERS_LOST = "the proxy no longer reports this release"
 NO_TRAFFIC = Traffic(0, 0, 0)
 
 
@@ -52,28 +52,28 @@ class ProbedCounts:
 def read_counters(event: Event) -> EventCounters:
     """The counters in an event's data."""
     traffic = _read_traffic(event.data.get("traffic"))
-    told = event.data.get("by_release")
+    releases_data = event.data.get("by_release")
     releases: dict[str, Traffic] | None = None
-    if isinstance(told, Mapping):
-        releases = {str(name): each for name, value in told.items() if (each := _read_traffic(value)) is not None}
+    if isinstance(releases_data, Mapping):
+        releases = {str(name): each for name, value in releases_data.items() if (each := _read_traffic(value)) is not None}
     elif traffic is not None and traffic.requests == 0:
         releases = {}  # none was sent to any
     return EventCounters(traffic, releases, _read_probe_stats(event.data.get("probed")))
 
 
-def _read_traffic(found: object) -> Traffic | None:
-    if not isinstance(found, Mapping):
+def _read_traffic(data: object) -> Traffic | None:
+    if not isinstance(data, Mapping):
         return None
-    return Traffic(integer(found.get("requests")), integer(found.get("lost")), integer(found.get("errors")))
+    return Traffic(integer(data.get("requests")), integer(data.get("lost")), integer(data.get("errors")))
 
 
-def _read_probe_stats(found: object) -> ProbeStats | None:
-    if not isinstance(found, Mapping) or not isinstance(found.get("since"), int | float):
+def _read_probe_stats(data: object) -> ProbeStats | None:
+    if not isinstance(data, Mapping) or not isinstance(data.get("since"), int | float):
         return None
-    releases, failures = found.get("by_release"), found.get("failures")
+    releases, failures = data.get("by_release"), data.get("failures")
     return ProbeStats(
-        since=float(found["since"]),
-        total=_read_probe_counts(found),
+        since=float(data["since"]),
+        total=_read_probe_counts(data),
         by_release={str(name): _read_probe_counts(release) for name, release in releases.items()}
         if isinstance(releases, Mapping)
         else {},
@@ -87,22 +87,22 @@ def _read_probe_stats(found: object) -> ProbeStats | None:
     )
 
 
-def _read_probe_counts(found: object) -> ProbeCounts:
-    if not isinstance(found, Mapping):
+def _read_probe_counts(data: object) -> ProbeCounts:
+    if not isinstance(data, Mapping):
         return ProbeCounts()
-    return ProbeCounts(integer(found.get("requests")), integer(found.get("failed")), integer(found.get("slow")))
+    return ProbeCounts(integer(data.get("requests")), integer(data.get("failed")), integer(data.get("slow")))
 
 
 # -- the proxy's counters ---------------------------------------------------------------------------------------------
 
 
-def traffic_difference(seen: Sequence[Traffic | None]) -> tuple[Traffic | None, str]:
+def traffic_difference(counters: Sequence[Traffic | None]) -> tuple[Traffic | None, str]:
     """What came between the first and the last, or why that is not known.
 
     `errors` alone may fall by a little without a restart: what counted as the application's may turn out to be lost.
     """
-    known = [each for each in seen if each is not None]
-    if seen[0] is None:
+    known = [each for each in counters if each is not None]
+    if counters[0] is None:
         return None, NO_COUNTERS
     if _was_reset(known):
         return None, COUNTERS_RESET
@@ -124,25 +124,25 @@ def sum_traffic(counts: Sequence[Traffic | None]) -> Traffic | None:
     )
 
 
-def traffic_by_release(seen: Sequence[EventCounters], ours: Collection[str]) -> tuple[tuple[ReleaseTraffic, ...], str]:
+def traffic_by_release(counters: Sequence[EventCounters], ours: Collection[str]) -> tuple[tuple[ReleaseTraffic, ...], str]:
     """What came for each release between the first and the last, or why nothing is known of any. Releases other than `ours`
     are left out where they got nothing."""
-    if _was_reset([each.traffic for each in seen if each.traffic is not None]):
+    if _was_reset([each.traffic for each in counters if each.traffic is not None]):
         return (), COUNTERS_RESET
-    known = [each.by_release for each in seen if each.by_release is not None]
-    if seen[0].by_release is None or any(each.traffic is not None and each.by_release is None for each in seen):
+    known = [each.by_release for each in counters if each.by_release is not None]
+    if counters[0].by_release is None or any(each.traffic is not None and each.by_release is None for each in counters):
         return (), NO_RELEASE_COUNTERS
     names = sorted({name for each in known for name in each})
     result = [_release_traffic(name, [each.get(name) for each in known]) for name in names]
     return tuple(each for each in result if each.release in ours or each.counts != NO_TRAFFIC), ""
 
 
-def _release_traffic(name: str, seen: Sequence[Traffic | None]) -> ReleaseTraffic:
-    """One that the proxy does not tell of yet got nothing; one that it told of before is not forgotten without a loss."""
-    begun = next(place for place, each in enumerate(seen) if each is not None)
-    if None in seen[begun:]:
+def _release_traffic(name: str, counters: Sequence[Traffic | None]) -> ReleaseTraffic:
+    """A release that is not reported yet had no requests. One that disappears again makes the counts unknown."""
+    begun = next(place for place, each in enumerate(counters) if each is not None)
+    if None in counters[begun:]:
         return ReleaseTraffic(name, None, COUNTERS_LOST)
-    counts, unknown = traffic_difference(seen if begun == 0 else [NO_TRAFFIC, *seen[begun:]])
+    counts, unknown = traffic_difference(counters if begun == 0 else [NO_TRAFFIC, *counters[begun:]])
     return ReleaseTraffic(name, counts, unknown)
 
 
@@ -170,9 +170,9 @@ def sum_releases(
 # -- the prober's -----------------------------------------------------------------------------------------------------
 
 
-def probe_difference(last: ProbeStats | None, seen: Sequence[ProbeStats | None]) -> ProbedCounts | None:
+def probe_difference(last: ProbeStats | None, counters: Sequence[ProbeStats | None]) -> ProbedCounts | None:
     """What came after `last`, which the events before had; None where nobody probed. Another engine begins at nothing."""
-    known = [each for each in seen if each is not None]
+    known = [each for each in counters if each is not None]
     if not known:
         return None
     total, releases = ProbeCounts(), dict[str, ProbeCounts]()
