@@ -82,7 +82,7 @@ TRIALS = {
     "a database that is down": AlertCase({"tidegate_database_up": "1x5 0x600"}, 8, "TidegateDatabaseErrors"),
     "a full disk": AlertCase({"tidegate_database_free_bytes": "1e8x600"}, 8, "TidegateDiskFull"),
     "an internal error": AlertCase({"tidegate_internal_errors_total": "0x9 1x600"}, 12, "TidegateInternalError"),
-    "requests without a token": AlertCase({"tidegate_failed_authentications_total": "0+120x600"}, 30, "TidegateAuthFailures"),
+    "no valid token": AlertCase({"tidegate_failed_authentications_total": "0+120x600"}, 30, "TidegateAuthFailures"),
     "a server that is down": AlertCase({series("up"): "1x5 0x600"}, 8, "TidegateDown"),
 }  # fmt: skip
 
@@ -125,7 +125,7 @@ def test_every_alert_says_what_is_wrong_and_what_to_do(rule: dict[str, Any]) -> 
     assert all(len(text) > 40 and text.endswith((".", "?")) for text in rule["annotations"].values())
     assert rule["labels"]["severity"] in ("page", "warning", "info")
     row = f"| `{rule['alert']}` |"
-    (told,) = [line for line in (ROOT / "docs" / "watching.md").read_text().splitlines() if line.startswith(row)]
+    (told,) = [line for line in (ROOT / "docs" / "monitoring.md").read_text().splitlines() if line.startswith(row)]
     assert told.endswith(f"| {rule['labels']['severity']} |")
 
 
@@ -134,7 +134,7 @@ def test_the_rules_and_the_page_ask_for_what_is_there(tmp_path: Path) -> None:
         answer = api.call("GET", "/metrics", token="").text
     text = answer + "".join(f"{family.name} " for family in EngineMetrics(["demo"]).registry.collect())
     asked = set(re.findall(r"tidegate_[a-z_]+[a-z]", RULES.read_text().split("groups:")[1]))
-    told = set(re.findall(r"`(tidegate_[a-z_]+[a-z])`", (ROOT / "docs" / "watching.md").read_text()))
+    told = set(re.findall(r"`(tidegate_[a-z_]+[a-z])`", (ROOT / "docs" / "monitoring.md").read_text()))
     there = set(re.findall(r"tidegate_[a-z_]+[a-z]", text))
     assert asked - there == set()
     assert told - there == set()

@@ -378,8 +378,8 @@ def test_a_network_that_is_not_there(client: docker.DockerClient) -> None:
 @pytest.mark.parametrize(
     ("url", "told", "retryable"),
     [
-        ("unix:///nowhere/docker.sock", "no engine, its socket or program is not there: start dockerd", True),
-        ("tcp://no-such-host.invalid:2375", "the engine's name is unknown", True),
+        ("unix:///nowhere/docker.sock", "Docker's socket or program not found. Start dockerd", True),
+        ("tcp://no-such-host.invalid:2375", "cannot resolve the host name", True),
     ],
 )
 def test_an_engine_that_is_not_there(url: str, told: str, retryable: bool) -> None:
