@@ -117,7 +117,9 @@ def response(problem: ApiProblem) -> Response:
         "code": problem.kind.code,
     }
     if problem.errors:
-        document["errors"] = [{name: escape(text, allowed="\n") for name, text in error.items()} for error in problem.errors]
+        document["errors"] = [
+            {name: escape(text, allowed="\n") for name, text in error.items()} for error in problem.errors
+        ]
     result = Response(json.dumps(document | dict(problem.more)), problem.kind.status)
     result.content_type = MEDIA_TYPE
     result.headers.extend(dict(problem.headers))
