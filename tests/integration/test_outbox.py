@@ -116,6 +116,19 @@ def test_an_outbox_that_ends_in_between_leaves_nothing_untold(api: Running, jenk
         eventually("the build's page tells the end", lambda: ends_with(build, "rolled back"))
 
 
+def test_the_end_is_told_when_it_comes_between_two_reads(api: Running, jenkins: FakeJenkins, tmp_path: Path) -> None:
+    build = jenkins.build(JOB, 7)
+    rollout = asked(api)
+    held(api, rollout)
+
+    def turn_back() -> None:
+        api.post(f"/v1/rollouts/{rollout}/rollback")
+        api.until(rollout, "rolled_back")
+
+    with outbox(api, jenkins, tmp_path, between=turn_back):
+        eventually("the build's page tells the end", lambda: ends_with(build, "rolled back"))
+
+
 def test_a_rollout_that_no_build_asked_for_is_told_to_nobody(api: Running, jenkins: FakeJenkins, tmp_path: Path) -> None:
     with outbox(api, jenkins, tmp_path):
         api.until(api.deploy("v2")["id"], "succeeded")

@@ -6,7 +6,7 @@ is recorded after it was: a crash in between delivers once more.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import structlog
 from structlog.contextvars import bound_contextvars
@@ -47,13 +47,17 @@ class Outbox(Beside):
             self._stopping.wait(POLL_SECONDS)
 
     def _deliver(self, delivery: Delivery) -> None:
-        """The next events of one rollout, until one cannot be delivered now."""
+        """The next events of one rollout, until one cannot be delivered now.
+
+        The events are read before the rollout: with the last of them the CI shows the rollout's end, so none may be newer.
+        """
+        events = self._store.events(delivery.rollout, delivery.delivered)
         rollout, wishes = self._store.load(delivery.rollout)
         with bound_contextvars(**context(rollout)):
-            self._tell_all(delivery, rollout, wishes)
+            self._tell_all(delivery, events, rollout, wishes)
 
-    def _tell_all(self, delivery: Delivery, rollout: Rollout, wishes: tuple[Signal, ...]) -> None:
-        for event in self._store.events(rollout.id, delivery.delivered):
+    def _tell_all(self, delivery: Delivery, events: Sequence[Event], rollout: Rollout, wishes: tuple[Signal, ...]) -> None:
+        for event in events:
             if self._stopping.is_set():
                 break
             try:
