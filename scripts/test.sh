@@ -20,19 +20,35 @@ if [ $# -gt 0 ]; then
     exit
 fi
 
+# Otherwise every test with containers would wait for its own bound, and none could say why.
+reach_container() {
+    .venv/bin/python scripts/reach.py && return
+    [ ! -e "$RUN/dockerd.log" ] || tail -20 "$RUN/dockerd.log" >&2
+    die "the Docker engine's containers cannot be reached: $1"
+}
+
 failed=
 bash scripts/check.sh || failed=1
+reach_container "before the first test that needs one"
 
 # What judges response times has both processors for itself.
 FAULTS=tests/acceptance/test_faults.py
 say "verdicts on real traffic"
 .venv/bin/python -m pytest "$FAULTS" || failed=1
+reach_container "after the verdicts"
 
-# Most of the others wait: for bakes, for traffic, for processes. So several files at a time, the longest first, which would
-# be alone at the end. By their names, those that wait and those that compute are well mixed.
-LONGEST=$(printf 'tests/acceptance/test_%s.py ' outages killed_engine tending two_engines discovery)
-MIXED=$(find tests/contract tests/integration -name 'test_*.py' | sort -t / -k 3)
+# Several files at a time. Those with whole rollouts (acceptance) keep the processors busy, most others wait: for bakes, for
+# processes, for deadlines. So three of the others follow each of them; the longest come first, or they would be alone at the end.
+STORIES=$(printf 'tests/acceptance/test_%s.py\n' outages chaos blue_green killed_proxy killed_engine tending two_engines discovery)
+mapfile -t stories < <({ echo "$STORIES"; find tests/acceptance -name 'test_*.py' | sort; } | awk -v faults=$FAULTS '$0 != faults && !seen[$0]++')
+mapfile -t others < <(find tests/contract tests/integration -name 'test_*.py' | sort -t / -k 3; echo tests/property/test_rollouts.py)
+files=()
+for number in "${!stories[@]}"; do
+    files+=("${stories[number]}" "${others[@]:number * 3:3}")
+done
+files+=("${others[@]:${#stories[@]} * 3}")
 say "all other tests against the real parts"
-EXAMPLES=1200 .venv/bin/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder --durations=40 --durations-min=1 \
-    --ignore="$FAULTS" $LONGEST tests/acceptance $MIXED tests/property/test_rollouts.py || failed=1
+EXAMPLES=800 .venv/bin/python -m pytest -n 6 --dist loadfile --no-loadscope-reorder --durations=40 --durations-min=1 \
+    "${files[@]}" || failed=1
+reach_container "after all tests"
 [ -z "$failed" ] || die "some tests failed: see above"

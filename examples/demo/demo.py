@@ -40,9 +40,7 @@ class DemoRollout:
 ROLLOUTS = (
     DemoRollout("v1", "succeeded", "first deploy: 5 replicas of v1"),
     DemoRollout("v2", "succeeded", "v2 is good: rolling update in batches of 2, analysed after each batch"),
-    DemoRollout(
-        "v3", "rolled_back", "v3 answers 20 % of requests with errors: rolled back after its first batch"
-    ),
+    DemoRollout("v3", "rolled_back", "v3 answers 20 % of requests with errors: rolled back after its first batch"),
     DemoRollout("v4", "rolled_back", "v4 never becomes ready: rolled back before it receives a request"),
 )
 

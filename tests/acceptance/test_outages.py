@@ -229,7 +229,9 @@ class TestTwoMachines:
             with vanished(world, ride.version, "far"):
                 assert ride.end() == "rolled_back", ride.messages()
             seen = world.stage.finish_traffic()
-            assert re.search(r"rolling_back: .*on Docker host far: image not found. Pull, load or build it", ride.messages())
+            assert re.search(
+                r"rolling_back: .*on Docker host far: image not found. Pull, load or build it", ride.messages()
+            )
             assert world.serving == stays
             world.assert_intact()
             assert seen.by_outcome == {"ok": seen.requests}

@@ -15,6 +15,7 @@ import docker
 import pytest
 
 from processes import end_proxies, free_port, remove_containers, unique_name
+from support.haproxy import short_folder
 from support.images import demo_image, engine_client, remove_images
 from support.prerequisites import program
 from support.wait import eventually, exit_status
@@ -129,20 +130,21 @@ class EngineInstallation:
 
 
 @pytest.fixture
-def installation(tmp_path: Path) -> Iterator[EngineInstallation]:
+def installation() -> Iterator[EngineInstallation]:
     program("haproxy")
     program("gcc")
     client = engine_client()
-    made = EngineInstallation(tmp_path)
-    tags = [f"{made.name}:{version}" for version in ("v1", "v2")]
-    try:
-        for tag in tags:
-            demo_image(client, tag, {"VERSION": tag.rpartition(":")[2]})
-        yield made
-    finally:
-        made.close()
-        remove_images(client, f"{made.name}:")
-        client.close()
+    with short_folder() as home:  # the path of HAProxy's socket has at most 97 characters
+        made = EngineInstallation(home)
+        tags = [f"{made.name}:{version}" for version in ("v1", "v2")]
+        try:
+            for tag in tags:
+                demo_image(client, tag, {"VERSION": tag.rpartition(":")[2]})
+            yield made
+        finally:
+            made.close()
+            remove_images(client, f"{made.name}:")
+            client.close()
 
 
 def test_sigterm_finishes_the_effect_and_gives_the_rollout_back(installation: EngineInstallation) -> None:

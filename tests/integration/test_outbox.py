@@ -118,6 +118,19 @@ def test_an_outbox_that_ends_in_between_leaves_nothing_untold(
         eventually("the build's page tells the end", lambda: ends_with(build, "rolled back"))
 
 
+def test_the_page_shows_an_end_that_comes_between_two_reads(api: RunningApi, jenkins: FakeJenkins, tmp_path: Path) -> None:
+    build = jenkins.build(JOB, 7)
+    rollout = asked(api)
+    held(api, rollout)
+
+    def roll_back() -> None:
+        api.post(f"/v1/rollouts/{rollout}/rollback")
+        api.until(rollout, "rolled_back")
+
+    with outbox(api, jenkins, tmp_path, between=roll_back):
+        eventually("the build's page shows the end", lambda: ends_with(build, "rolled back"))
+
+
 def test_a_rollout_that_no_build_asked_for_is_told_to_nobody(api: RunningApi, jenkins: FakeJenkins, tmp_path: Path) -> None:
     with outbox(api, jenkins, tmp_path):
         api.until(api.deploy("v2")["id"], "succeeded")

@@ -20,8 +20,8 @@ from tidegate.core import drift, planner
 from tidegate.core.container import Container
 from tidegate.core.decide import decide
 from tidegate.core.decisions import (  # fmt: skip
-    Decision,
     Analyze,
+    Decision,
     Mark,
     Move,
     Pin,

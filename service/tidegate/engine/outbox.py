@@ -6,7 +6,7 @@ crash in between repeats it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import structlog
 from structlog.contextvars import bound_contextvars
@@ -47,13 +47,19 @@ class Outbox(BackgroundThread):
             self._stopping.wait(POLL_SECONDS)
 
     def _deliver(self, delivery: Delivery) -> None:
-        """Deliver the pending events of one rollout, up to the first that fails."""
+        """Deliver the pending events of one rollout, up to the first that fails.
+
+        Reads the events before the rollout, so that no event is newer: with the last one, the CI shows the rollout's end.
+        """
+        events = self._store.events(delivery.rollout, delivery.delivered)
         rollout, signals = self._store.load(delivery.rollout)
         with bound_contextvars(**log_fields(rollout)):
-            self._deliver_events(delivery, rollout, signals)
+            self._deliver_events(delivery, events, rollout, signals)
 
-    def _deliver_events(self, delivery: Delivery, rollout: Rollout, signals: tuple[Signal, ...]) -> None:
-        for event in self._store.events(rollout.id, delivery.delivered):
+    def _deliver_events(
+        self, delivery: Delivery, events: Sequence[Event], rollout: Rollout, signals: tuple[Signal, ...]
+    ) -> None:
+        for event in events:
             if self._stopping.is_set():
                 break
             try:

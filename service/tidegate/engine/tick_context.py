@@ -78,9 +78,7 @@ class TickContext:
         if rollout.waiting_for != waiting:
             self.save(*self.with_wait(rollout, [], waiting))
 
-    def with_wait(
-        self, rollout: Rollout, new_events: Sequence[Event], waiting: WaitingFor
-    ) -> tuple[Rollout, list[Event]]:
+    def with_wait(self, rollout: Rollout, new_events: Sequence[Event], waiting: WaitingFor) -> tuple[Rollout, list[Event]]:
         """The rollout with this wait, and the events with it: in the data of the last one, or an event for a freeze."""
         recorded = [*new_events]
         before = rollout.waiting_for
