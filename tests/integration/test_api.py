@@ -401,7 +401,7 @@ def test_wishes_that_make_no_sense_are_refused_with_a_sentence(api: RunningApi) 
     for wish in ("pause", "resume", "verify", "rollback"):
         answer = api.post(f"{path}/{wish}")
         assert (answer.status_code, answer.json()["code"]) == (409, "illegal-move")
-        assert "is succeeded" in answer.json()["detail"]
+        assert "it has ended (succeeded)" in answer.json()["detail"]
     assert "is succeeded" in api.post(f"{path}/promote", If_Match=f'"{done.version}"').json()["detail"]
 
 

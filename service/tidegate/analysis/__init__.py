@@ -1,1 +1,1 @@
-"""The judge: from samples to a verdict. Pure."""
+"""The canary analysis: from metric samples to a verdict. Pure."""

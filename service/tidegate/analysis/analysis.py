@@ -1,8 +1,8 @@
-"""The judge of one rollout: fed with looks, each answered with a verdict. Pure: the same looks give the same verdicts.
+"""The analysis of one rollout: takes measurements, returns verdicts. Pure: equal measurements give equal verdicts.
 
-trial = Trial(rollout, origin)
-trial.questions(now)          what to ask the metrics
-trial.take(look) -> Verdict   what the answers mean, with all that came before
+analysis = CanaryAnalysis(rollout, origin)
+analysis.queries(now)                   the queries for the metrics source
+analysis.add(measurement) -> Verdict    the verdict on this measurement and all before it
 """
 
 from __future__ import annotations
@@ -31,38 +31,38 @@ from tidegate.analysis.verdict import Finding, Outcome, Verdict
 from tidegate.clock import Time, Window
 from tidegate.core.model import Check, CheckKind, Policy, Rollout
 
-QUERY_WEIGHT = 0.30  # shared by the user's own compared queries
+QUERY_WEIGHT = 0.30  # of the evidence, shared by all compared queries of the user
 READINESS = "readiness"
-MAX_HISTORY_POINTS = 120  # of the evidence's course
+MAX_HISTORY_POINTS = 120  # points of the evidence over time that a verdict carries
 
 CheckAnalysis = CounterCheck | QueryCheck | MemoryCheck
 
 
 def parameters_of(policy: Policy) -> Parameters:
-    """The options with what the service's own policy says."""
+    """The default parameters with the budget and the warm-up of the service's policy."""
     return replace(Parameters(), budget=policy.false_abort, warmup_seconds=policy.warmup_seconds)
 
 
 class _NoEvidence:
-    """The evidence of a check that is not ready to be compared: none."""
+    """The evidence of a check that cannot compare yet: an e-value of 1."""
 
     def evalue(self) -> Array:
         return np.ones(1)
 
 
 class CanaryAnalysis:
-    """`origin`: when the new release was first routed; the history before it is the baseline's.
+    """`origin`: when the new release first took traffic; the history before it belongs to the baseline.
 
-    `is_preview`: while it takes no traffic yet, which is a trial of its own: only fixed limits are asked about.
+    `is_preview`: the release takes no traffic yet. A preview has an analysis of its own, with fixed limits only.
     """
 
     def __init__(self, rollout: Rollout, origin: Time, *, is_preview: bool = False) -> None:
         self.is_preview = is_preview
         self.context = AnalysisContext(rollout, parameters_of(rollout.policy), origin)
-        alone = is_preview or rollout.old is None
-        query = [check for check in rollout.checks if not alone or check.is_limit]
-        self._skipped = [check.name for check in rollout.checks if check not in query]
-        self._checks = [_make_check(check, self.context) for check in query]
+        only_limits = is_preview or rollout.old is None
+        checks = [check for check in rollout.checks if check.is_limit or not only_limits]
+        self._skipped = [check.name for check in rollout.checks if check not in checks]
+        self._checks = [_make_check(check, self.context) for check in checks]
         self._readiness = ReadinessCheck(self.context)
         self._history: list[tuple[Time, float]] = []
         self._tested_steps: set[int] = set()
@@ -72,29 +72,28 @@ class CanaryAnalysis:
     def from_measurements(
         cls, rollout: Rollout, measurements: Sequence[Measurement], origin: Time, *, is_preview: bool
     ) -> CanaryAnalysis:
-        """As it is after those of these looks that are its own; `origin` where there are none."""
+        """An analysis that has taken its share of these measurements; it starts at `origin` if it has none."""
         own = [measurement for measurement in measurements if measurement.is_preview is is_preview]
         analysis = cls(rollout, own[0].traffic_shifted_at if own else origin, is_preview=is_preview)
         analysis.catch_up(measurements)
         return analysis
 
     def catch_up(self, measurements: Sequence[Measurement]) -> None:
-        """Take those of these looks that are its own: somebody else has judged them already."""
+        """Take its share of measurements whose verdicts exist already: previews or not, as this analysis."""
         for measurement in measurements:
             if measurement.is_preview is self.is_preview:
                 self.add(measurement)
 
     def queries(self, now: Time) -> tuple[Query, ...]:
-        """All that has to be asked at this moment."""
+        """The queries to run now."""
         return tuple(query for source in self._checks for query in source.queries(now))
 
     def add(self, measurement: Measurement) -> Verdict:
-        """The verdict at a look, from it and all before it. Before the bake is over only a FAIL has an effect."""
+        """The verdict on this measurement and all before it. Until the bake is over, only a FAIL has an effect."""
         self._note_traffic(measurement)
         for source in self._checks:
-            source.add(
-                measurement, [(query, answer) for query, answer in measurement.results if query.check == source.check.name]
-            )
+            name = source.check.name
+            source.add(measurement, [(query, result) for query, result in measurement.results if query.check == name])
         self._readiness.add(measurement)
         first = measurement.final and measurement.concurrent and measurement.step not in self._tested_steps
         self._tested_steps |= {measurement.step} if first else set()
@@ -102,18 +101,18 @@ class CanaryAnalysis:
             self._evidence_state(measurement, first, shadow=False),
             self._evidence_state(measurement, first, shadow=True),
         )
-        told = [
+        results = [
             findings.finding_of(source, measurement, self.context, shadow if source.check.shadow else evidence)
             for source in self._checks
         ]
-        told += self._readiness_findings(measurement, evidence)
+        results += self._readiness_findings(measurement, evidence)
         self._record(measurement.at, evidence)
-        outcome = combine_outcomes(told, self._checks_by_name())
-        message = messages.verdict_message(outcome, told, self._skipped)
+        outcome = combine_outcomes(results, self._checks_by_name())
+        message = messages.verdict_message(outcome, results, self._skipped)
         window = Window(measurement.bake_started_at, measurement.at)
         return Verdict(
-            outcome, measurement.at, window, tuple(told), message, measurement.final, evidence.evidence, evidence.threshold,
-            tuple(self._history), self.threshold_reached_at,
+            outcome, measurement.at, window, tuple(results), message, measurement.final,
+            evidence.evidence, evidence.threshold, tuple(self._history), self.threshold_reached_at,
         )  # fmt: skip
 
     def _note_traffic(self, measurement: Measurement) -> None:
@@ -131,26 +130,29 @@ class CanaryAnalysis:
     # -- the evidence -----------------------------------------------------------------------------------------------------
 
     def _evidence_state(self, measurement: Measurement, first: bool, *, shadow: bool) -> EvidenceState:
-        """How far the evidence is, and whose it is; that of shadow checks apart. `first`: the first look at a batch's end,
-        when the one fixed look is taken."""
-        counted = [source for source in self._checks if source.check.shadow is shadow]
-        beside = self._combined_evidence(counted)
-        after, ours = self._before_after_evalue(counted), 1.0 - self.context.before_after_share
-        whole = (1.0 - ours) * after + ours * float(beside.evalue()[0])
-        needed = self.context.parameters.threshold if self.context.batches else 1.0 / self.context.parameters.budget
-        blamed = self._blamed_parts(counted, beside, after, ours, needed) if whole >= needed else frozenset[str]()
-        fixed = frozenset(name for name, bad in beside.fixed_test().items() if bad[0]) if first else frozenset[str]()
-        return EvidenceState(whole, needed, ours, beside, blamed, fixed)
+        """The evidence of the shadow checks, or of all others. `first`: the first measurement at the end of a batch, which
+        is the one with the fixed test."""
+        sources = [source for source in self._checks if source.check.shadow is shadow]
+        concurrent = self._combined_evidence(sources)
+        after, share = self._before_after_evalue(sources), 1.0 - self.context.before_after_share
+        evidence = (1.0 - share) * after + share * float(concurrent.evalue()[0])
+        threshold = self.context.parameters.threshold if self.context.batches else 1.0 / self.context.parameters.budget
+        reached = evidence >= threshold
+        blamed = self._blamed_parts(sources, concurrent, after, share, threshold) if reached else frozenset[str]()
+        fixed = (
+            frozenset(name for name, fails in concurrent.fixed_test().items() if fails[0]) if first else frozenset[str]()
+        )
+        return EvidenceState(evidence, threshold, share, concurrent, blamed, fixed)
 
     def _combined_evidence(self, sources: Sequence[CheckAnalysis]) -> CombinedEvidence:
         queries = sum(source.check.weight for source in sources if isinstance(source, ComparedQueryCheck)) or 1.0
-        result = [part for source in sources for part in _evidence_parts(source, queries)]
-        live = EvidencePart(READINESS, WEIGHTS["live"], self._readiness)  # counts beside what is asked for
-        return CombinedEvidence([*result, live], max(1, self.context.batches), self.context.parameters)
+        parts = [part for source in sources for part in _evidence_parts(source, queries)]
+        readiness = EvidencePart(READINESS, WEIGHTS["live"], self._readiness)  # always checked
+        return CombinedEvidence([*parts, readiness], max(1, self.context.batches), self.context.parameters)
 
     @staticmethod
     def _before_after_evalue(sources: Sequence[CheckAnalysis]) -> float:
-        """The e-value against the time before the switch."""
+        """The e-value against the time before the switch: the weighted mean over all comparisons that have one."""
         comparisons = [
             comparison
             for source in sources
@@ -165,12 +167,12 @@ class CanaryAnalysis:
 
     @staticmethod
     def _blamed_parts(
-        sources: Sequence[CheckAnalysis], beside: CombinedEvidence, after: float, ours: float, needed: float
+        sources: Sequence[CheckAnalysis], concurrent: CombinedEvidence, after: float, share: float, threshold: float
     ) -> frozenset[str]:
-        """The parts that add the most, and those that would be enough alone; those against the time before when they are
-        the reason."""
-        each = ours * beside.contributions()[:, 0]
-        if (1.0 - ours) * after > each.max(initial=0.0):
+        """The parts with at least half of the largest contribution, and those that reach the threshold alone. If the
+        comparison with the time before the switch contributes the most, only its parts."""
+        contributions = share * concurrent.contributions()[:, 0]
+        if (1.0 - share) * after > contributions.max(initial=0.0):
             comparisons = {
                 f"{source.check.name}/{comparison.name}": comparison.after_evalue()
                 for source in sources
@@ -179,11 +181,13 @@ class CanaryAnalysis:
                 if comparison.before_after is not None
             }
             return frozenset(name for name, value in comparisons.items() if value >= max(comparisons.values()) / 2)
-        min_samples = min(each.max() / 2, needed)
-        return frozenset(part.name for part, value in zip(beside.parts, each, strict=True) if value >= min_samples)
+        smallest = min(contributions.max() / 2, threshold)
+        return frozenset(
+            part.name for part, value in zip(concurrent.parts, contributions, strict=True) if value >= smallest
+        )
 
     def _readiness_findings(self, measurement: Measurement, evidence: EvidenceState) -> list[Finding]:
-        """Told only when it is the reason: nobody asked for it by name."""
+        """Readiness is reported only if it fails the release, since no user configured it."""
         if READINESS not in evidence.blamed_parts:
             return []
         return [findings.readiness_finding(self._readiness, measurement, self.context, evidence)]
@@ -209,16 +213,16 @@ def _make_check(check: Check, context: AnalysisContext) -> CheckAnalysis:
 
 
 def _evidence_parts(source: CheckAnalysis, queries: float) -> list[EvidencePart]:
-    """A check's shares of the evidence, whether it can be compared already or not."""
+    """The parts of a check's evidence. A check that cannot compare yet has one, so that the weights do not change."""
     name = source.check.name
     if isinstance(source, CounterCheck):
         kind = source.check.kind.value
-        whole = WEIGHTS[kind] + (WEIGHTS["warmup"] if source.check.kind is CheckKind.ERRORS else 0.0)
-        result = [
+        weight = WEIGHTS[kind] + (WEIGHTS["warmup"] if source.check.kind is CheckKind.ERRORS else 0.0)
+        parts = [
             EvidencePart(f"{name}/{comparison.name}", comparison.weight, comparison, _fixed_test_process(comparison))
             for comparison in source.comparisons
         ]
-        return result or [EvidencePart(name, whole, _NoEvidence())]
+        return parts or [EvidencePart(name, weight, _NoEvidence())]
     if isinstance(source, MemoryCheck):
         return [EvidencePart(name, WEIGHTS["memory"], source)]
     if isinstance(source, ComparedQueryCheck):
@@ -230,12 +234,12 @@ def _fixed_test_process(comparison: Comparison) -> EProcess | None:
     return None if comparison.name == WARM_UP else comparison.process
 
 
-def combine_outcomes(told: Sequence[Finding], checks: dict[str, Check]) -> Outcome:
-    """Any FAIL is a FAIL, whatever else is unknown; then any critical unknown; where nothing is known at all, unknown."""
-    counted = [finding for finding in told if not finding.shadow]
-    if any(finding.outcome is Outcome.FAIL for finding in counted):
+def combine_outcomes(results: Sequence[Finding], checks: dict[str, Check]) -> Outcome:
+    """FAIL if any finding fails; INCONCLUSIVE if a critical check or every check is inconclusive; otherwise PASS."""
+    active = [finding for finding in results if not finding.shadow]
+    if any(finding.outcome is Outcome.FAIL for finding in active):
         return Outcome.FAIL
-    unknown = [finding for finding in counted if finding.outcome is Outcome.INCONCLUSIVE]
-    if any(checks[finding.check].critical for finding in unknown) or len(unknown) == len(counted):
+    inconclusive = [finding for finding in active if finding.outcome is Outcome.INCONCLUSIVE]
+    if any(checks[finding.check].critical for finding in inconclusive) or len(inconclusive) == len(active):
         return Outcome.INCONCLUSIVE
     return Outcome.PASS

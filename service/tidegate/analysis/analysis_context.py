@@ -1,4 +1,4 @@
-"""What is the same for all checks of a rollout. Pure."""
+"""The context that all checks of a rollout share. Pure."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from tidegate.analysis.statistics.parameters import Parameters
 from tidegate.clock import Time
 from tidegate.core.model import Rollout
 
-BEFORE_AFTER_SHARE = 0.2  # of the evidence, where a part of the rollout had a baseline beside the candidate
+BEFORE_AFTER_SHARE = 0.2  # of the evidence, if a part of the rollout has a concurrent baseline
 
 
 @dataclass
 class AnalysisContext:
-    """`origin`: when the new release was first routed. `concurrent_since`: when each step with a baseline beside it
-    moved its traffic; `switched_at`: when the first step without one did."""
+    """`origin`: when the new release first took traffic. `concurrent_since`: when each step with a concurrent baseline
+    shifted its traffic; `switched_at`: when the first step without one did."""
 
     rollout: Rollout
     parameters: Parameters
@@ -24,36 +24,36 @@ class AnalysisContext:
 
     @property
     def old(self) -> str:
-        """The release that is compared with; empty in a first deploy."""
+        """The baseline release; empty in a first deploy."""
         return self.rollout.old or ""
 
     @property
     def new(self) -> str:
-        """The release that is judged."""
+        """The candidate release."""
         return self.rollout.new
 
     @property
     def releases(self) -> tuple[str, ...]:
-        """Those that are asked about."""
+        """The releases to query."""
         return (self.old, self.new) if self.old else (self.new,)
 
     @property
     def _concurrent(self) -> list[int]:
-        """How many of the new release take traffic in each judged step that has a baseline beside it."""
+        """The instances of the new release that take traffic, for each analysed step with a concurrent baseline."""
         steps = (step for step in self.rollout.plan if step.gate.analyzed and self.old in step.route)
         return [count for step in steps if (count := step.route.get(self.new, 0))]
 
     @property
     def batches(self) -> int:
-        """How many steps are judged against a baseline beside them."""
+        """The number of analysed steps with a concurrent baseline."""
         return len(self._concurrent)
 
     @property
     def planned_instances(self) -> int:
-        """How many instances are compared in the end."""
+        """The number of candidate instances compared in the last of these steps."""
         return max(self._concurrent, default=0)
 
     @property
     def before_after_share(self) -> float:
-        """The weight of the comparison with the time before the switch."""
+        """The weight of the comparison with the time before the switch, in [0, 1]."""
         return BEFORE_AFTER_SHARE if self.batches else 1.0

@@ -1,4 +1,4 @@
-"""One count of a check: the evidence beside a baseline, and against the time before the switch. Pure."""
+"""One count of a check, compared with a concurrent baseline and with the time before the switch. Pure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MINUTE = 60.0
 
 @dataclass(frozen=True, eq=False)
 class InstanceCounts:
-    """What happened in one interval: counts [1, instances]; who is compared, who is new at all, who is old."""
+    """One interval: counts [1, instances], and masks [instances] of the candidate (`warm`: after warm-up) and baseline."""
 
     start: Time
     bad: Array
@@ -33,19 +33,19 @@ class InstanceCounts:
 
 @dataclass
 class ComparisonTotals:
-    """Bad events and exposures of both sides, of what was compared."""
+    """Bad events and exposures (requests or probes) of both releases in the compared intervals."""
 
     bad: float = 0.0
     exposure: float = 0.0
     old_bad: float = 0.0
     old_exposure: float = 0.0
     intervals: int = 0
-    disturbed_intervals: int = 0  # intervals that said nothing, because the baseline itself was disturbed
+    disturbed_intervals: int = 0  # not counted as evidence, because the baseline itself was disturbed
 
-    def add(self, counts: InstanceCounts, *, held: bool) -> None:
-        """One more interval."""
+    def add(self, counts: InstanceCounts, *, disturbed: bool) -> None:
+        """Add an interval; `disturbed`: the baseline was."""
         self.intervals += bool(counts.warm.any())
-        self.disturbed_intervals += held and bool(counts.warm.any())
+        self.disturbed_intervals += disturbed and bool(counts.warm.any())
         self.bad += float((counts.bad * counts.warm).sum())
         self.exposure += float((counts.exposure * counts.warm).sum())
         self.old_bad += float((counts.bad * counts.old).sum())
@@ -54,8 +54,8 @@ class ComparisonTotals:
 
 @dataclass(eq=False)
 class BaselineHistory:
-    """The old release's totals, minute by minute [1, minutes], up to the switch. `time_sd`: the prior of the log rate's
-    standard deviation over time."""
+    """The totals of the old release per minute [1, minutes] up to the switch. `time_sd`: the prior standard deviation of
+    the log rate over time."""
 
     kind: MetricModel
     bad: Array
@@ -65,29 +65,30 @@ class BaselineHistory:
     _minute: int | None = None
 
     def add(self, counts: InstanceCounts) -> None:
-        """An interval with the old release beside the new one."""
+        """Add an interval in which the old release took traffic."""
         minute = int(counts.start // MINUTE)
         if minute != self._minute:
             self._minute = minute
-            self.bad, self.exposure = (np.pad(each, ((0, 0), (0, 1))) for each in (self.bad, self.exposure))
+            self.bad, self.exposure = (np.pad(counted, ((0, 0), (0, 1))) for counted in (self.bad, self.exposure))
         self.bad[0, -1] += float((counts.bad * counts.old).sum())
         self.exposure[0, -1] += float((counts.exposure * counts.old).sum())
 
     def before_after(self) -> BeforeAfter:
-        """The evidence against these totals."""
-        known = calibrate_in_time(self.bad, self.exposure, MINUTE, self.time_sd, self.parameters)
-        return BeforeAfter(self.kind, known, self.parameters)
+        """A comparison with these totals."""
+        calibration = calibrate_in_time(self.bad, self.exposure, MINUTE, self.time_sd, self.parameters)
+        return BeforeAfter(self.kind, calibration, self.parameters)
 
 
 @dataclass(frozen=True)
 class RateRatio:
-    """Candidate over the baseline's present `rate`: the likeliest, what is possible (0.95, at any time; `unbounded` at the
-    end of what was tried), the margin, whether harm is ruled out, and the smallest that these data would have shown (None:
-    none).
+    """The ratio of the candidate's rate to the baseline's current `rate`.
+
+    `estimate` is the maximum-likelihood ratio, `low` and `high` its confidence sequence (95 %, valid at any time; unbounded
+    at the ends of the effect grid), `margin` the tolerated ratio, and `min_detectable` the smallest ratio that these data
+    would have shown (None: none).
     """
 
     rate: float
-
     estimate: float
     low: float
     high: float
@@ -99,7 +100,7 @@ class RateRatio:
 
 
 class Comparison:
-    """`harm`: the rate ratio that a certificate rules out, from the baseline's rate."""
+    """`harm`: the rate ratio that `harm_ruled_out` refers to. `warming`: counts instances during their warm-up, too."""
 
     def __init__(
         self,
@@ -113,17 +114,14 @@ class Comparison:
         harm: float = 3.0,
     ) -> None:
         self.name, self.weight, self.process = name, weight, process
-        self.before_after: BeforeAfter | None = None  # once nothing of the old release serves any more
+        self.before_after: BeforeAfter | None = None  # once no instance of the old release takes traffic
         self._before = before
         self._context, self._is_warm_up, self._harm = context, warming, harm
         self._batches: set[int] = set()
-        self.totals, self.step_totals = (
-            ComparisonTotals(),
-            ComparisonTotals(),
-        )  # of the whole rollout, and of the present step
+        self.totals, self.step_totals = ComparisonTotals(), ComparisonTotals()  # of the whole rollout, and of this step
 
     def advance(self, counts: InstanceCounts) -> None:
-        """Take in an interval."""
+        """Add an interval."""
         if self._is_warm_up:
             counts = InstanceCounts(counts.start, counts.bad, counts.exposure, counts.new, counts.new, counts.old)
         if self.process is not None and counts.old.any():
@@ -131,12 +129,12 @@ class Comparison:
             self.process.advance(counts.bad, counts.exposure, counts.warm, counts.old)
         if self._before is not None:
             self._compare_with_before(self._before, counts)
-        held = self.process is not None and bool(counts.old.any()) and bool(self.process.is_disturbed[0])
-        self.totals.add(counts, held=held)
-        self.step_totals.add(counts, held=held)
+        disturbed = self.process is not None and bool(counts.old.any()) and bool(self.process.is_disturbed[0])
+        self.totals.add(counts, disturbed=disturbed)
+        self.step_totals.add(counts, disturbed=disturbed)
 
     def _compare_with_before(self, before: BaselineHistory, counts: InstanceCounts) -> None:
-        """The old release's totals until the switch; the new one's after it, once it is warm."""
+        """Until the switch the interval is history; after it, and after the warm-up, it is compared with the history."""
         switched = self._context.switched_at
         if switched is None or counts.start < switched:
             before.add(counts)
@@ -146,7 +144,7 @@ class Comparison:
             self.before_after.advance((counts.bad * counts.new).sum(1), (counts.exposure * counts.new).sum(1).astype(float))
 
     def _begin_batches(self, start: Time) -> None:
-        """A process begins with each batch, when its instances are warm; that of warm-up once, at once."""
+        """Start a process for each batch whose instances are warm; the warm-up comparison has one, started at once."""
         assert self.process is not None
         wait = 0.0 if self._is_warm_up else self._context.parameters.warmup_seconds
         for step, at in self._context.concurrent_since.items():
@@ -155,41 +153,41 @@ class Comparison:
                 self._batches.add(step)
 
     def evalue(self) -> Array:
-        """[1]: against the baseline beside the candidate."""
+        """[1]: the e-value against the concurrent baseline."""
         return np.ones(1) if self.process is None else self.process.evalue()
 
     def worst_instance(self) -> int | None:
-        """The place of the instance that condemns the release alone, where that is stronger than all of them together."""
+        """The index of the worst instance, if single instances have more evidence than all of them together."""
         if self.process is None or self.process.per_instance is None:
             return None
-        alone = {place: float(result[0]) for place, result in self.process.per_instance.evalues().items()}
-        if not alone or self.process.per_instance.evalue()[0] <= self.process.group_evalue()[0]:
+        evalues = {index: float(evalue[0]) for index, evalue in self.process.per_instance.evalues().items()}
+        if not evalues or self.process.per_instance.evalue()[0] <= self.process.group_evalue()[0]:
             return None
-        return max(alone, key=lambda place: alone[place])
+        return max(evalues, key=lambda index: evalues[index])
 
     def ratio(self, needed: float) -> RateRatio | None:
-        """What is known of candidate over baseline; `needed` is the evidence that this arm would have to reach."""
-        told = self.process or self.before_after
-        if told is None:
+        """The ratio of candidate to baseline; `needed` is the e-value at which this comparison would fail the release."""
+        evidence = self.process or self.before_after
+        if evidence is None:
             return None
-        on, margin = told.model.grid, float(told.margin[0])
-        low, high = (float(end[0]) for end in confidence_bounds(told.log_sums, on))
-        known = told.calibration
-        rate = float(self.process.baseline_rate.current().rate[0]) if self.process else float(known.rate[0])
-        old = self.totals.old_exposure if self.process else float(known.exposure[0])
-        dispersion = float(known.dispersion[0])
+        grid, margin = evidence.model.grid, float(evidence.margin[0])
+        low, high = (float(bound[0]) for bound in confidence_bounds(evidence.log_sums, grid))
+        calibration = evidence.calibration
+        rate = float(self.process.baseline_rate.current().rate[0]) if self.process else float(calibration.rate[0])
+        old = self.totals.old_exposure if self.process else float(calibration.exposure[0])
+        dispersion = float(calibration.dispersion[0])
         return RateRatio(
             rate=rate,
-            estimate=float(np.exp(on.theta[told.log_sums[0].argmax()])) * margin,
+            estimate=float(np.exp(grid.theta[evidence.log_sums[0].argmax()])) * margin,
             low=float(np.exp(low)) * margin,
             high=float(np.exp(high)) * margin,
-            unbounded_low=low <= on.theta[0],
-            unbounded_high=high >= on.theta[-1],
+            unbounded_low=low <= grid.theta[0],
+            unbounded_high=high >= grid.theta[-1],
             margin=margin,
-            harm_ruled_out=bool(rules_out_harm(told.log_sums, on, np.log([self._harm / margin]))[0]),
-            min_detectable=min_detectable_ratio(on, rate, margin, dispersion, self.totals.exposure, old, needed),
+            harm_ruled_out=bool(rules_out_harm(evidence.log_sums, grid, np.log([self._harm / margin]))[0]),
+            min_detectable=min_detectable_ratio(grid, rate, margin, dispersion, self.totals.exposure, old, needed),
         )
 
     def after_evalue(self) -> float:
-        """Against the time before the switch."""
+        """The e-value against the time before the switch; 1 before the switch."""
         return 1.0 if self.before_after is None else float(self.before_after.evalue()[0])

@@ -21,18 +21,17 @@ from tidegate.analysis.statistics.metric_models import errors_calibration, error
 from tidegate.analysis.statistics.parameters import WEIGHTS
 
 FAILED = "failed"
-FAILED_CODES = frozenset({"5xx", "lost"})  # lost: no whole answer came, where a proxy can tell that apart
+FAILED_CODES = frozenset({"5xx", "lost"})  # lost: no complete response, for proxies that can report it
 ERROR_COUNTERS = frozenset({CONNECTION_ERRORS, RESPONSE_ERRORS})
-HARM_FACTOR, HARM_ABSOLUTE = 3.0, 0.01  # what a certificate rules out: three times the rate, and a point at least
-ERRORS, WARM_UP = "errors", "warm-up"  # the arms
+HARM_FACTOR, HARM_ABSOLUTE = 3.0, 0.01  # "harm ruled out": three times the rate, and at least one percentage point more
+ERRORS, WARM_UP = "errors", "warm-up"  # the comparisons
 
 
 class ErrorRateCheck(CounterCheck):
-    """Answers by server and class of status: HAProxy's own counter, Envoy's, or `tidegate_responses_total`.
+    """Responses by server and status class: HAProxy's own counter, Envoy's, or `tidegate_responses_total`.
 
     HAProxy does not count its own 502 and 503 as responses of the server, so connection and response errors are added.
-
-    There an answer that broke off half-way is in both counters, and so counts as two requests, of which one failed.
+    A response that breaks off half-way is in both counters there: it counts as two requests, of which one failed.
     """
 
     def selector(self) -> str:
@@ -47,13 +46,13 @@ class ErrorRateCheck(CounterCheck):
         return counts.get(FAILED, self.zeros()), counts.get(ALL_REQUESTS, self.zeros())
 
     def prepare(self, past: Sequence[Counts]) -> Sequence[Comparison]:
-        options = self.context.parameters
-        before = self.history_of(past, FAILED, lambda bad, exposure: errors_calibration(bad, exposure, options))
+        parameters = self.context.parameters
+        before = self.history_of(past, FAILED, lambda bad, exposure: errors_calibration(bad, exposure, parameters))
         harm = max(HARM_FACTOR, 1 + HARM_ABSOLUTE / float(before.calibration.rate[0]))
-        kind = errors_model(options, self.check.margin)
+        model = errors_model(parameters, self.check.margin)
         return [
-            self.make_comparison(ERRORS, WEIGHTS["errors"], kind, before, steady=ERRORS_SD, harm=harm),
+            self.make_comparison(ERRORS, WEIGHTS["errors"], model, before, time_sd=ERRORS_SD, harm=harm),
             self.make_comparison(
-                WARM_UP, WEIGHTS["warmup"], warmup_model(), before, steady=ERRORS_SD, harm=harm, warming=True
+                WARM_UP, WEIGHTS["warmup"], warmup_model(), before, time_sd=ERRORS_SD, harm=harm, warming=True
             ),
         ]

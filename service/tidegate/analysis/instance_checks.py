@@ -1,4 +1,4 @@
-"""Readiness, restarts and memory of single instances. Pure."""
+"""The checks of readiness, restarts and memory of instances. Pure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COUNT, SUM = "count", "sum"
 
 
 class ReadinessCheck:
-    """Each look is a probe of each instance: bad when one that was ready is not, or was restarted since."""
+    """Each measurement probes each instance. A probe fails if an instance that was ready is not, or has been restarted."""
 
     def __init__(self, context: AnalysisContext) -> None:
         self.context = context
@@ -31,12 +31,12 @@ class ReadinessCheck:
         self._first_seen: list[Time] = []
         self._restarts: dict[str, int] = {}
         self._batches: set[int] = set()
-        none = np.zeros((1, 30, 1))
+        no_history = np.zeros((1, 30, 1))
         self.process: EProcess | None = None
         if context.batches:
             self.process = EProcess(
                 readiness_model(),
-                readiness_calibration(none, none, context.parameters),
+                readiness_calibration(no_history, no_history, context.parameters),
                 np.zeros(1),
                 dt=context.rollout.policy.interval_seconds,
                 batches=context.batches,
@@ -45,46 +45,46 @@ class ReadinessCheck:
             )
 
     def add(self, measurement: Measurement) -> None:
-        """One probe of all."""
-        for each in measurement.instances:
-            if each.instance not in self._indexes and each.ready:
-                self._indexes[each.instance] = len(self._indexes)
+        """Add one probe of each instance."""
+        for sample in measurement.instances:
+            if sample.instance not in self._indexes and sample.ready:
+                self._indexes[sample.instance] = len(self._indexes)
                 self._first_seen.append(measurement.at)
-        seen = self._counts(measurement)
-        self._restarts = {each.instance: each.restarts for each in measurement.instances}
-        if self.process is None or not seen.old.any():
+        counts = self._counts(measurement)
+        self._restarts = {sample.instance: sample.restarts for sample in measurement.instances}
+        if self.process is None or not counts.old.any():
             return
         for step, at in self.context.concurrent_since.items():
             if step not in self._batches and measurement.at >= at + self.context.parameters.warmup_seconds:
                 self.process.begin_batch()
                 self._batches.add(step)
-        self.process.advance(seen.bad, seen.exposure, seen.warm, seen.old)
-        self.totals.add(seen, held=False)
+        self.process.advance(counts.bad, counts.exposure, counts.warm, counts.old)
+        self.totals.add(counts, disturbed=False)
 
     def _counts(self, measurement: Measurement) -> InstanceCounts:
         shape = (1, len(self._indexes))
         bad, exposure = np.zeros(shape), np.zeros(shape)
         new, old = np.zeros(shape[1], bool), np.zeros(shape[1], bool)
-        for each in measurement.instances:
-            place = self._indexes.get(each.instance)
-            if place is None:
+        for sample in measurement.instances:
+            index = self._indexes.get(sample.instance)
+            if index is None:
                 continue
-            exposure[0, place] = 1.0
-            again = each.restarts > self._restarts.get(each.instance, each.restarts)
-            bad[0, place] = float(not each.ready or again)
-            new[place], old[place] = each.release == self.context.new, each.release == self.context.old
+            exposure[0, index] = 1.0
+            restarted = sample.restarts > self._restarts.get(sample.instance, sample.restarts)
+            bad[0, index] = float(not sample.ready or restarted)
+            new[index], old[index] = sample.release == self.context.new, sample.release == self.context.old
         warm = np.array(
             [measurement.at - first >= self.context.parameters.warmup_seconds for first in self._first_seen], bool
         )
         return InstanceCounts(measurement.at, bad, exposure, new & warm, new, old)
 
     def evalue(self) -> Array:
-        """[1]."""
+        """The e-value against the concurrent baseline [1]."""
         return np.ones(1) if self.process is None else self.process.evalue()
 
 
 class MemoryCheck:
-    """A gauge of each instance as a share of `limit`, with the labels `release` and `ordinal`."""
+    """A gauge of each instance as a share of `limit`. The series have the labels `release` and `ordinal`."""
 
     def __init__(self, check: Check, context: AnalysisContext) -> None:
         self.check, self.context = check, context
@@ -95,32 +95,32 @@ class MemoryCheck:
         self.failure: QueryFailure | None = None
         self.last_sample_at = context.origin
         self.query_texts: tuple[str, ...] = ()
-        self.latest: dict[str, float] = {}  # by release: the mean share of the limit
+        self.latest: dict[str, float] = {}  # by release: the mean over its instances, as a share of the limit
         self._batches: set[int] = set()
         self._members: set[int] = set()
 
     def queries(self, now: Time) -> tuple[Query, ...]:
-        """What was scraped since."""
+        """The samples scraped since the last known one."""
         query = fill_query(self.check.query, self.context.rollout, self.context.new, Window(now - self.dt, now))
         return (samples_query(self.check.name, query, self.last_sample_at, now),)
 
-    def add(self, measurement: Measurement, answers: Iterable[tuple[Query, QueryResult]]) -> None:
-        """Take in the gauge's samples."""
+    def add(self, measurement: Measurement, results: Iterable[tuple[Query, QueryResult]]) -> None:
+        """Add the samples of the gauge."""
         self.failure = None
-        for query, answer in answers:
+        for query, result in results:
             self.query_texts = (query.query,)
-            if isinstance(answer, QueryFailure):
-                self.failure = answer
+            if isinstance(result, QueryFailure):
+                self.failure = result
                 continue
-            self.instances.add(answer)
+            self.instances.add(result)
             newest = self.last_sample_at
-            for series in answer:
-                place = self.instances.index_of(series.labels)
-                for at, number in series.samples if place is not None else ():
-                    if at > self.last_sample_at and np.isfinite(number):
-                        assert place is not None
-                        self.sums.add(at, SUM, place, number / (self.check.maximum or 1.0))
-                        self.sums.add(at, COUNT, place, 1.0)
+            for series in result:
+                index = self.instances.index_of(series.labels)
+                for at, value in series.samples if index is not None else ():
+                    if at > self.last_sample_at and np.isfinite(value):
+                        assert index is not None
+                        self.sums.add(at, SUM, index, value / (self.check.maximum or 1.0))
+                        self.sums.add(at, COUNT, index, 1.0)
                         newest = max(newest, at)
             self.last_sample_at = newest
         for start, cell in self.sums.pop_ended(self.last_sample_at):
@@ -129,24 +129,24 @@ class MemoryCheck:
     def _advance(self, start: Time, cell: Mapping[tuple[str, int], float]) -> None:
         columns = self.instances.columns
         gauge = np.full((1, len(columns)), np.nan)
-        for place in range(len(columns)):
-            if (COUNT, place) in cell:
-                gauge[0, place] = cell[SUM, place] / cell[COUNT, place]
+        for index in range(len(columns)):
+            if (COUNT, index) in cell:
+                gauge[0, index] = cell[SUM, index] / cell[COUNT, index]
         new = np.array([column.release == self.context.new for column in columns], bool)
         age = np.where(new, [start - column.first_seen for column in columns], -1.0) if columns else np.zeros(0)
         for step, at in self.context.concurrent_since.items():
-            members = [int(place) for place in np.flatnonzero(new) if place not in self._members]
+            members = [int(index) for index in np.flatnonzero(new) if index not in self._members]
             if step not in self._batches and start >= at + self.context.parameters.warmup_seconds and members:
                 self._batches.add(step)
                 self._members |= set(members)
                 self.trend.begin_batch(members, int((~new).sum()))
         for release in self.context.releases:
-            mine = [gauge[0, place] for place, column in enumerate(columns) if column.release == release]
-            known = [number for number in mine if np.isfinite(number)]
-            if known:
-                self.latest[release] = float(np.mean(known))
+            shares = [gauge[0, index] for index, column in enumerate(columns) if column.release == release]
+            finite = [share for share in shares if np.isfinite(share)]
+            if finite:
+                self.latest[release] = float(np.mean(finite))
         self.trend.advance(gauge, age)
 
     def evalue(self) -> Array:
-        """[1]."""
+        """The e-value against the concurrent baseline [1]."""
         return self.trend.evalue()

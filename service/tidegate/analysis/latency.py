@@ -1,8 +1,7 @@
-"""`latency`: how many requests are slower than a few bounds, from a classic histogram. Pure.
+"""`latency`: the shares of requests slower than a few bounds, from a classic histogram. Pure.
 
-By default the proxy's, by server: Envoy's, or the one that is made from log lines; or the application's own, with the
-labels `release` and `ordinal`. The bounds are those that about one half, one tenth and one hundredth of the requests
-exceeded before.
+By default the histogram is the proxy's, by server: Envoy's own, or the one made from log lines. The application's own needs
+the labels `release` and `ordinal`. The bounds are those that about 50 %, 10 % and 1 % of the requests exceeded before.
 """
 
 from __future__ import annotations
@@ -24,24 +23,24 @@ from tidegate.clock import Window
 
 INFINITE = "+Inf"
 MICRO = 1e6
-MIN_REQUESTS = 100.0  # before bounds are chosen
-HARM_FACTOR = 1.5  # what a certificate rules out: half as slow again
+MIN_REQUESTS = 100.0  # needed to choose bounds
+HARM_FACTOR = 1.5  # "harm ruled out": 1.5 times the latency
 
 
 class LatencyCheck(CounterCheck):
-    """`bounds` are chosen from the history, or from the baseline where there is none yet."""
+    """`bounds` are chosen from the history, or without any from the baseline during the rollout."""
 
     bounds: Sequence[LatencyBound] = ()
-    _labels: Sequence[str] = ()  # as the exporter writes them, by place
+    _labels: Sequence[str] = ()  # of the bounds, as the exporter writes them
 
     def selector(self) -> str:
         if not self.bounds:
             return self.history_selector()
-        written = [each for bound in self.bounds for each in self._written(self._labels[bound.index])]
-        return self._buckets(f"le=~{promql.quote('|'.join(promql.escape_regex(each) for each in (*written, INFINITE)))}")
+        labels = [label for bound in self.bounds for label in self._label_forms(self._labels[bound.index])]
+        return self._buckets(f"le=~{promql.quote('|'.join(promql.escape_regex(label) for label in (*labels, INFINITE)))}")
 
-    def _written(self, bound: str) -> Sequence[str]:
-        """How the label `le` of a bound is written by those that are asked."""
+    def _label_forms(self, bound: str) -> Sequence[str]:
+        """The forms of the label `le` for a bound: in seconds, and for Envoy in microseconds."""
         return (bound,) if self.check.query else (bound, f"{MICRO * float(bound):.0f}")
 
     def history_selector(self) -> str:
@@ -63,14 +62,15 @@ class LatencyCheck(CounterCheck):
         return (f"{float(bound) / MICRO:g}",) if labels.get("__name__") == ENVOY_RESPONSE_MICROSECONDS else (bound,)
 
     def split(self, comparison: Comparison, counts: Counts) -> tuple[Array, Array]:
-        every = counts.get(ALL_REQUESTS, self.zeros())
-        return np.maximum(0.0, every - counts.get(comparison.name, self.zeros())), every
+        requests = counts.get(ALL_REQUESTS, self.zeros())
+        return np.maximum(0.0, requests - counts.get(comparison.name, self.zeros())), requests
 
     def prepare(self, past: Sequence[Counts]) -> Sequence[Comparison]:
         assert self.sums is not None
-        old = [place for place, column in enumerate(self.instances.columns) if column.release == self.context.old]
+        old = [index for index, column in enumerate(self.instances.columns) if column.release == self.context.old]
         known = [*past, self._counts(self.sums.open_sums())]
-        sums = {slot: sum(float(each[slot][0, old].sum()) for each in known if slot in each) for slot in _slots(known)}
+        slots = {slot for counts in known for slot in counts}
+        sums = {slot: sum(float(counts[slot][0, old].sum()) for counts in known if slot in counts) for slot in slots}
         self._labels = sorted((slot for slot in sums if slot != ALL_REQUESTS and float(slot) > 0), key=float)
         if sums.get(ALL_REQUESTS, 0.0) < MIN_REQUESTS or not self._labels:
             return ()
@@ -80,28 +80,24 @@ class LatencyCheck(CounterCheck):
         return [self._comparison(bound, past) for bound in self.bounds]
 
     def _comparison(self, bound: LatencyBound, past: Sequence[Counts]) -> Comparison:
-        name, options = self._labels[bound.index], self.context.parameters
+        name, parameters = self._labels[bound.index], self.context.parameters
         before = self.history_of(
-            [_slower(each, name) for each in past],
+            [_slower(counts, name) for counts in past],
             name,
-            lambda slower, requests: latency_calibration(bound, slower, requests, options),
+            lambda slower, requests: latency_calibration(bound, slower, requests, parameters),
         )
-        steady = max(LATENCY_SD * bound.slope, MIN_HOST_SD)
+        time_sd = max(LATENCY_SD * bound.slope, MIN_HOST_SD)
         weight = WEIGHTS["latency"] / len(self.bounds)
-        return self.make_comparison(name, weight, bound.model, before, steady=steady, harm=self.harm(bound))
+        return self.make_comparison(name, weight, bound.model, before, time_sd=time_sd, harm=self.harm(bound))
 
     @staticmethod
     def harm(bound: LatencyBound) -> float:
-        """How many times more requests exceed the bound when all take half as long again."""
+        """By which factor more requests exceed the bound when all take `HARM_FACTOR` times as long."""
         return math.exp(min(bound.slope * math.log(HARM_FACTOR), 0.85 * math.log(1 / bound.exceedance)))
 
 
 def _slower(counts: Counts, bound: str) -> Counts:
-    """All requests, and under the bound's name those that took longer."""
+    """The counts of all requests, and under the name of the bound those slower than it."""
     if ALL_REQUESTS not in counts:
         return {}
     return {ALL_REQUESTS: counts[ALL_REQUESTS], bound: np.maximum(0.0, counts[ALL_REQUESTS] - counts.get(bound, 0.0))}
-
-
-def _slots(known: Sequence[Counts]) -> set[str]:
-    return {slot for each in known for slot in each}

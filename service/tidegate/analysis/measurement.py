@@ -1,6 +1,7 @@
-"""One look at the metrics: what was asked, what came back, and what stood at that moment. The judge is a fold over looks.
+"""One measurement: the queries, their results, and the state of the rollout at that moment.
 
-Looks are stored, so that a verdict can be made again from them: after a crash, or with other margins.
+Measurements are stored. The analysis depends on nothing else, so a verdict can be repeated: after a crash, or with other
+margins.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from tidegate.clock import Time
 
 @dataclass(frozen=True, slots=True)
 class InstanceSample:
-    """An instance as the platform showed it."""
+    """An instance as the platform reported it. `restarts`: since it was created."""
 
     instance: str
     release: str
@@ -24,11 +25,11 @@ class InstanceSample:
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """At a moment of a step. `traffic_shifted_at`: when its traffic was moved. `bake_started_at`: from when its bake
-    counts.
+    """A measurement of a step. `traffic_shifted_at`: when the step shifted its traffic; `bake_started_at`: when its bake
+    began.
 
-    `concurrent`: the old release takes traffic beside the new one. `routed_count`: instances of the new release that take
-    it. `final`: the bake is over.
+    `concurrent`: both releases take traffic. `routed_count`: how many instances of the new release take traffic. `final`:
+    the bake is over.
     """
 
     at: Time
@@ -43,5 +44,5 @@ class Measurement:
 
     @property
     def is_preview(self) -> bool:
-        """Whether the new release takes no traffic yet, so that there is nothing to compare."""
+        """Whether the new release takes no traffic yet."""
         return self.routed_count == 0

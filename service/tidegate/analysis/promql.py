@@ -1,4 +1,4 @@
-"""PromQL as text: telling a plain selector from an expression, escaping values, filling placeholders. Pure."""
+"""PromQL as text: recognise plain selectors, escape values, fill placeholders. Pure."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def is_selector(query: str) -> bool:
 
 
 def add_matchers(selector: str, matchers: str) -> str:
-    """A plain selector with more matchers. They come first, out of reach of a comment at its end."""
+    """A plain selector with more matchers. They come first, so that a comment at its end cannot hide them."""
     name, brace, rest = selector.partition("{")
     return f"{name.strip()}{{{matchers},{rest}" if brace else f"{name.strip()}{{{matchers}}}"
 
@@ -34,7 +34,7 @@ def add_matchers(selector: str, matchers: str) -> str:
 def range_query(query: str, milliseconds: int, step_milliseconds: int = 0) -> str:
     """The raw samples of a plain selector; with a step, the values of any query at its multiples.
 
-    The range stands on a line of its own, out of reach of a comment.
+    The range is on a line of its own, so that a comment cannot hide it.
     """
     if step_milliseconds:
         return f"({query}\n)[{milliseconds}ms:{step_milliseconds}ms]"
@@ -42,7 +42,7 @@ def range_query(query: str, milliseconds: int, step_milliseconds: int = 0) -> st
 
 
 def escape(value: str) -> str:
-    """A value made safe inside any of PromQL's quotes (in back quotes nothing can be escaped, so it cannot end them)."""
+    """A value escaped for any of PromQL's quotes. Back quotes have no escapes, so the value cannot end them."""
     return "".join(_ESCAPES.get(character, character) for character in value)
 
 
@@ -52,18 +52,18 @@ def quote(value: str) -> str:
 
 
 def escape_regex(value: str) -> str:
-    """A value as a piece of a regular expression that matches just itself; still to be quoted."""
+    """A value as a regular expression that matches only itself; not yet quoted."""
     return re.sub(r"([\\.+*?()|\[\]{}^$])", r"\\\1", value)
 
 
 def placeholders(query: str) -> frozenset[str]:
-    """Which of `release`, `service`, `window` the query mentions."""
+    """The placeholders in the query: `release`, `service`, `window`."""
     return frozenset(_PLACEHOLDER.findall(query))
 
 
 def fill_placeholders(query: str, values: Mapping[str, str]) -> str:
-    """The query with `$release`, `$service` and `$window` replaced; every other `$` (as in a regular expression) stays.
+    """The query with `$release`, `$service` and `$window` replaced. Every other `$`, as in a regular expression, is kept.
 
-    White space is left as it is: joining lines would turn a `#` comment into the end of the query.
+    White space is kept: joining lines would comment out the rest of the query after a `#`.
     """
-    return _PLACEHOLDER.sub(lambda found: escape(values[found[1]]), query)
+    return _PLACEHOLDER.sub(lambda match: escape(values[match[1]]), query)

@@ -1,8 +1,8 @@
 """The queries to the metrics source, and its results. Pure.
 
 Counters are queried raw, never through `rate` or `increase`: those miss the first jump of a new series, and so the first
-errors of a new instance. Raw samples are queried from before the last known ones, so that no increase is lost, also after
-an outage of the source. The history before the rollout comes in coarse steps.
+errors of a new instance. Raw samples are queried from before the last known one, so that no increase is lost, also after an
+outage of the source. The history before the rollout is queried in steps of a minute.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class Series:
     samples: tuple[tuple[Time, float], ...]
 
 
-#: How much older than what is known the raw samples are asked for: room for scrape intervals of up to a minute.
+#: Raw samples are queried from this long before the last known one: allows scrape intervals of up to a minute.
 LOOKBACK_SECONDS = 120.0
-#: The most raw samples that are asked for at a time; after a longer outage the oldest part is left out.
+#: The longest range of raw samples in one query; after a longer outage the oldest part is skipped.
 MAX_RANGE_SECONDS = 3600.0
 HISTORY_SECONDS = 7200.0
 HISTORY_STEP_SECONDS = 60.0
@@ -44,17 +44,17 @@ ENVOY_RESPONSE_MICROSECONDS = "envoy_tidegate_response_microseconds_bucket"
 
 
 class QueryPurpose(StrEnum):
-    """What a question is for."""
+    """What a query is for."""
 
     HISTORY = "history"  # counters before the rollout, in coarse steps
-    SAMPLES = "samples"  # counters, or a gauge of each instance, as they were scraped
+    SAMPLES = "samples"  # raw samples of counters, or of a gauge of each instance
     CANDIDATE = "candidate"  # one value of the new release
     BASELINE = "baseline"  # one value of the old release
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One query for the metrics source. `window` is what to fetch; `step_seconds`: in steps, 0 for all samples."""
+    """A query for the metrics source. `window`: the range; `step_seconds`: the resolution, 0 for raw samples."""
 
     check: str
     purpose: QueryPurpose
@@ -65,7 +65,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class QueryFailure:
-    """The answer of a source that could not answer: why, and one sentence for people."""
+    """The result of a query without data: the reason, and a message."""
 
     reason: Reason
     message: str
@@ -75,18 +75,18 @@ QueryResult = tuple[Series, ...] | QueryFailure
 
 
 def history_query(check: str, query: str, origin: Time) -> Query:
-    """The two hours before the rollout."""
+    """The query for the two hours before the rollout."""
     return Query(check, QueryPurpose.HISTORY, query, Window(origin - HISTORY_SECONDS, origin), HISTORY_STEP_SECONDS)
 
 
 def samples_query(check: str, query: str, known_until: Time, now: Time) -> Query:
-    """What was scraped since, and a little before."""
+    """The query for the samples since `known_until`, and a little before."""
     start = max(known_until - LOOKBACK_SECONDS, now - MAX_RANGE_SECONDS)
     return Query(check, QueryPurpose.SAMPLES, query, Window(start, now))
 
 
 def value_query(check: Check, part: QueryPurpose, rollout: Rollout, release: str, window: Window) -> Query:
-    """The user's PromQL about one release, at the window's end.
+    """The user's PromQL for one release, evaluated at the end of the window.
 
     `$service` is the Compose name of the service, `$window` whole seconds, at least one.
     """
@@ -101,11 +101,11 @@ def fill_query(query: str, rollout: Rollout, release: str, window: Window) -> st
 
 
 def server_selector(names: Sequence[str], proxy: str, releases: Sequence[str], more: str = "") -> str:
-    """A selector for metrics of all servers of these releases: they are called `<release>.<ordinal>.<instance>`.
+    """A selector for these metrics of all servers of these releases, which are named `<release>.<ordinal>.<instance>`.
 
-    One query for several metrics, so that they are of the same scrapes.
+    It is one query, so that all metrics come from the same scrapes.
     """
-    either = "|".join(promql.escape_regex(release) for release in releases)
-    server = rf"({either})\.[0-9]+\.[a-z0-9]+"
+    alternatives = "|".join(promql.escape_regex(release) for release in releases)
+    server = rf"({alternatives})\.[0-9]+\.[a-z0-9]+"
     metric = "|".join(names)
     return f"{{__name__=~{promql.quote(metric)},proxy={promql.quote(proxy)},server=~{promql.quote(server)}{more}}}"

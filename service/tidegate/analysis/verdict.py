@@ -1,4 +1,4 @@
-"""What a judge says: outcomes, reasons and the evidence for them."""
+"""Verdicts and findings: outcome, reason, and the evidence for them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tidegate.clock import Time, Window
 
 
 class Outcome(StrEnum):
-    """The three answers. Unknown is never good, so there is no fourth."""
+    """The outcome of a check or of all checks. Missing data is INCONCLUSIVE, never PASS."""
 
     PASS = "PASS"
     FAIL = "FAIL"
@@ -17,33 +17,33 @@ class Outcome(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why a check could not decide (or could)."""
+    """The reason of an outcome. All but `ok`, `worse` and `limit` are inconclusive."""
 
     OK = "ok"
     WORSE = "worse"  # worse than the baseline by more than the margin
     LIMIT = "limit"  # over `max` or under `min`
     NO_DATA = "no-data"  # no series or no sample in the window, or 0/0
-    FEW_DATA = "few-data"  # fewer samples or requests than the check asks for
+    FEW_DATA = "few-data"  # fewer samples or requests than the check requires
     STALE = "stale"  # the newest sample is too old
     SOURCE_DOWN = "source-down"  # refused, unreachable, 5xx
     TIMEOUT = "timeout"
     BAD_QUERY = "bad-query"
     PARTIAL = "partial"  # the source answered with warnings about missing parts
-    MANY_SERIES = "many-series"  # one value was expected, several came
-    NOT_COMPARABLE = "not-comparable"  # there is nothing to compare with
+    MANY_SERIES = "many-series"  # several series where one was expected
+    NOT_COMPARABLE = "not-comparable"  # no baseline
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The answer of one check, with its evidence.
+    """The result of one check. None means unknown.
 
-    `baseline` and `candidate` are the compared values in the check's own unit (a ratio in [0, 1] for errors, the share of
-    requests slower than a bound for latency); `limit` is the value that the candidate had to stay on the good side of; the
-    counts are requests or samples; None means unknown. `ratio` is candidate over baseline, between `ratio_low` and
-    `ratio_high` (0.95, at any time). `evidence` is the share that the check adds to the rollout's evidence. `blamed_part`:
-    which part of the evidence condemned it. `harm_ruled_out`: whether harm is ruled out; `min_detectable_ratio` the
-    smallest ratio that these data would have shown, None where they would have shown none. A `shadow` check is measured and
-    decides nothing.
+    `baseline` and `candidate` are the compared values in the unit of the check: for errors the failed share of requests, in
+    [0, 1]; for latency the share slower than a bound. `limit` is the largest (for `min` the smallest) tolerated value. The
+    counts are requests or samples. `ratio` is candidate over baseline; `ratio_low` and `ratio_high` are its 95 % confidence
+    sequence, valid at any time. `evidence` is the e-value that the check adds to the evidence of the rollout.
+    `blamed_part`: which part of the evidence failed it. `harm_ruled_out`: harm (see docs/analysis.md) is rejected at 5 %.
+    `min_detectable_ratio` is the smallest ratio that these data would have shown. A `shadow` check has no effect on
+    the verdict.
     """
 
     check: str
@@ -70,11 +70,11 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The answer of all checks of one step.
+    """The result of all checks of one step.
 
-    `final` tells the verdict at the end of the bake from an early look, of which only a FAIL counts. `evidence` is the
-    e-value of the whole rollout so far: the rollout fails when it reaches `threshold`, which it first did at
-    `threshold_reached_at`; `evidence_history` is how it went, as (time, evidence), thinned out.
+    `final`: the bake is over; before that only a FAIL has an effect. `evidence` is the e-value of the whole rollout so far.
+    The rollout fails when it reaches `threshold`, first at `threshold_reached_at`. `evidence_history` is the evidence over
+    time as (time, e-value), thinned out.
     """
 
     outcome: Outcome

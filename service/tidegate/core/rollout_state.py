@@ -105,7 +105,7 @@ class RolloutState:
         signal = self.latest_signal(SignalKind.PAUSE)
         reason = f"Paused by {signal.by}" + (f": {signal.reason}" if signal.reason else "") if signal else "Paused"
         waiting = self.waiting_for(
-            WaitKind.PAUSE, reason, "`tidegate resume` continues the rollout", since=signal and signal.at
+            WaitKind.PAUSE, reason, "`tidegate resume` continues the rollout", since=signal.at if signal else None
         )
         return Wait(self.now + self.rollout.policy.interval_seconds, waiting)
 

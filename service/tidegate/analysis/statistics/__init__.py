@@ -1,5 +1,5 @@
-"""The statistics of the judge: anytime-valid evidence that a candidate is worse than its baseline. Pure.
+"""The statistics of the analysis: anytime-valid evidence that a candidate is worse than its baseline. Pure.
 
-All arrays have a leading axis of *replicates* (R): one in the engine, many in a simulation, so that what is simulated is
-the code that decides. The design, its sources and its measured error rates are in docs/judge.md.
+All arrays have a leading axis of replicates, R: one in the engine, many in a simulation, so that the simulation runs the
+code that decides. docs/analysis.md has the design, its sources and its measured error rates.
 """

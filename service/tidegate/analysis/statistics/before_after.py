@@ -1,7 +1,7 @@
-"""Evidence without a baseline beside the candidate: against the time just before the switch.
+"""Evidence without a concurrent baseline: the candidate against the time just before the switch.
 
-What is shared and what is new cannot be told apart here: an outage of a dependency looks like a bad release. So margins are
-wider by what the service did to itself over time, and a verdict from here says what it was made from.
+Causes shared by both releases cannot be separated here: an outage of a dependency looks like a bad release. So margins are
+widened by how much the service varied over time, and messages say that the comparison is with the time before.
 """
 
 from __future__ import annotations
@@ -14,17 +14,18 @@ from tidegate.analysis.statistics.eprocess import MetricModel
 from tidegate.analysis.statistics.parameters import Parameters
 
 REFERENCE_SECONDS = 1800.0  # the baseline is the half hour before the switch
-HISTORY_SECONDS = 7200.0  # how much of the past tells how steady the service is
+HISTORY_SECONDS = 7200.0  # the history from which the variation over time is estimated
 BLOCK_SECONDS, SHORT_SECONDS = 300.0, 60.0
-ERRORS_SD, LATENCY_SD = 0.20, 0.06  # priors of the log rate over time, between a block and the half hour before it
+ERRORS_SD, LATENCY_SD = 0.20, 0.06  # prior sd of the log rate between a block and the half hour before it
 WEIGHTS = {"errors": 0.55, "latency": 0.45}
-DOUBT = 500.0  # exposures that the prior of a rate is worth half an event in
+DOUBT = 500.0  # exposures that the prior of a rate adds, with half an event
 
 
 def calibrate_in_time(bad: Array, exposure: Array, dt: float, prior_sd: float, parameters: Parameters) -> Calibration:
-    """From the service's totals [R, intervals of dt seconds] before the switch: each block against the half hour before.
+    """The calibration from the service's totals [R, intervals of dt seconds] before the switch: each block is compared with
+    the half hour before it, by moments, drawn to the prior.
 
-    `host_sd` is here the standard deviation of the log rate over time.
+    `host_sd` of the result is the standard deviation of the log rate over time.
     """
     block, span = max(1, int(BLOCK_SECONDS / dt)), int(REFERENCE_SECONDS / BLOCK_SECONDS)
     blocks, exposures = _sum_blocks(bad, block), _sum_blocks(exposure, block).astype(float)
@@ -34,11 +35,11 @@ def calibrate_in_time(bad: Array, exposure: Array, dt: float, prior_sd: float, p
     excess = (blocks[:, span:] - expected) ** 2 - dispersion[:, None] * expected * (1 + expected / np.maximum(before, 1))
     variance = np.maximum(0, excess.sum(1) / np.maximum((expected**2).sum(1), 1e-9))
     reliable = (prior_sd**2 / (prior_sd**2 + dispersion / np.maximum(expected.mean(1), 1e-9))) ** 2
-    result, prior = (blocks.shape[1] - span) / 3 * reliable, parameters.host_weight
-    sd = np.sqrt((prior * prior_sd**2 + result * variance) / (prior + result))
+    freedom, prior = (blocks.shape[1] - span) / 3 * reliable, parameters.host_weight
+    sd = np.sqrt((prior * prior_sd**2 + freedom * variance) / (prior + freedom))
     reference = int(REFERENCE_SECONDS / dt)
-    recent, seen = bad[:, -reference:].sum(1), exposure[:, -reference:].sum(1).astype(float)
-    return Calibration((recent + 0.5) / (seen + DOUBT), dispersion, sd, prior + result, seen)
+    recent, requests = bad[:, -reference:].sum(1), exposure[:, -reference:].sum(1).astype(float)
+    return Calibration((recent + 0.5) / (requests + DOUBT), dispersion, sd, prior + freedom, requests)
 
 
 def _sum_blocks(counts: Array, length: int) -> Array:
@@ -54,23 +55,23 @@ def _window_before(blocks: Array, span: int) -> Array:
 
 
 def _dispersion(bad: Array, exposure: Array, dt: float, parameters: Parameters) -> Array:
-    """Variance over mean [R], from differences of successive minutes, drawn to its prior."""
+    """Variance over mean [R], from differences of successive minutes, drawn to the prior."""
     minute = max(1, int(SHORT_SECONDS / dt))
     blocks, exposures = _sum_blocks(bad, minute), _sum_blocks(exposure, minute).astype(float)
     rate = blocks.sum(1) / np.maximum(exposures.sum(1), 1)
     expected = exposures * rate[:, None]
     spread = (np.diff(blocks - expected, axis=1) ** 2).sum(1)
-    result = spread / np.maximum((expected[:, 1:] + expected[:, :-1]).sum(1), 1e-9)
+    estimate = spread / np.maximum((expected[:, 1:] + expected[:, :-1]).sum(1), 1e-9)
     weight, prior = np.minimum(expected, 1).sum(1), parameters.dispersion_weight
-    drawn = (prior * parameters.dispersion * (1 - rate) + weight * result) / (prior + weight)
+    drawn = (prior * parameters.dispersion * (1 - rate) + weight * estimate) / (prior + weight)
     return np.asarray(np.maximum(drawn, np.maximum(1 - rate, MIN_DISPERSION)))
 
 
 class BeforeAfter:
-    """One count after the switch against the totals before it; fed interval by interval."""
+    """One count after the switch against the totals before it, interval by interval."""
 
     def __init__(self, model: MetricModel, calibration: Calibration, parameters: Parameters) -> None:
-        self.model, self.calibration, self._options = model, calibration, parameters
+        self.model, self.calibration, self._parameters = model, calibration, parameters
         self.margin = widen_margin(
             model.margin(calibration.rate), calibration.host_log_ratio(parameters.host_chance), calibration.rate
         )
@@ -79,18 +80,18 @@ class BeforeAfter:
         self._last = self._sums = np.zeros((len(calibration.rate), len(model.grid.theta)))
 
     def advance(self, bad: Array, exposure: Array) -> None:
-        """Take in the service's totals [R] of an interval after warm-up."""
+        """Add the totals of the service [R] in an interval after the warm-up."""
         self._bad, self._exposure = self._bad + bad, self._exposure + exposure
-        on, total = self.model.grid, self._bad + self._old_bad
-        weighted = self.calibration.exposure[:, None] + (self._exposure * self.margin)[:, None] * np.exp(on.theta)
-        result = self._bad[:, None] * on.theta - total[:, None] * np.log(np.maximum(weighted, 1e-9))
-        result = result / self.calibration.dispersion[:, None]
-        result = result - result[:, on.zero : on.zero + 1]
-        self._sums = self._sums + np.minimum(result - self._last, self._options.interval_nats)
-        self._last = result
+        grid, total = self.model.grid, self._bad + self._old_bad
+        weighted = self.calibration.exposure[:, None] + (self._exposure * self.margin)[:, None] * np.exp(grid.theta)
+        log_ratio = self._bad[:, None] * grid.theta - total[:, None] * np.log(np.maximum(weighted, 1e-9))
+        log_ratio = log_ratio / self.calibration.dispersion[:, None]
+        log_ratio = log_ratio - log_ratio[:, grid.zero : grid.zero + 1]
+        self._sums = self._sums + np.minimum(log_ratio - self._last, self._parameters.interval_nats)
+        self._last = log_ratio
 
     def evalue(self) -> Array:
-        """[R]."""
+        """The e-value [R]."""
         return np.asarray(np.exp(np.minimum(log_evalue(self._sums, self.model.grid), CAP_NATS)))
 
     @property

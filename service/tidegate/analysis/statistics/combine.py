@@ -1,4 +1,4 @@
-"""The evidence of a whole rollout: the average over its checks, and the fixed look at each batch's end."""
+"""The evidence of a whole rollout: the average over its checks, and the fixed test at the end of each batch."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ Flags = NDArray[np.bool_]
 
 
 class EvidenceSource(Protocol):
-    """Whatever has an e-value."""
+    """Anything with an e-value."""
 
     def evalue(self) -> Array:
-        """[R]."""
+        """The e-value [R]."""
 
 
 @dataclass(frozen=True, eq=False)
 class EvidencePart:
-    """One check's share of the evidence. `fixed_test`: it also takes part in the fixed look at a batch's end."""
+    """A part of the evidence with its weight. `fixed_test`: the process for the test at the end of a batch, if any."""
 
     name: str
     weight: float
@@ -35,44 +35,46 @@ class EvidencePart:
 
 
 class CombinedEvidence:
-    """E = sum of weight * E_part: averaging e-values needs no independence (Vovk & Wang, *E-values*, 2021).
+    """E = sum of weight * E_part. Averaging e-values needs no independence (Vovk & Wang, *E-values: calibration,
+    combination and applications*, 2021).
 
-    Under "no part is worse than its margin" the chance that E ever reaches `options.threshold` is at most its inverse
-    (Ville's inequality), however often it is looked at; the fixed looks take the rest of the budget.
+    If no part is worse than its margin, the chance that E ever reaches `parameters.threshold` is at most 1 / threshold
+    (Ville's inequality), however often it is checked. The fixed tests have the rest of the budget.
     """
 
     def __init__(self, parts: Sequence[EvidencePart], batches: int, parameters: Parameters) -> None:
         self.parts = tuple(parts)
-        self._batches, self._options = batches, parameters
-        self._whole = sum(part.weight for part in parts)
+        self._batches, self._parameters = batches, parameters
+        self._total_weight = sum(part.weight for part in parts)
 
     def share(self, part: EvidencePart) -> float:
-        """A part's weight among those that there are, in (0, 1]."""
-        return part.weight / self._whole
+        """The weight of a part among all parts, in (0, 1]."""
+        return part.weight / self._total_weight
 
     def contributions(self) -> Array:
-        """[parts, R]: what each adds to the evidence."""
-        most = np.exp(CAP_NATS)
-        return np.stack([self.share(part) * np.minimum(part.source.evalue(), most) for part in self.parts])
+        """What each part adds to the evidence [parts, R]."""
+        cap = np.exp(CAP_NATS)
+        return np.stack([self.share(part) * np.minimum(part.source.evalue(), cap) for part in self.parts])
 
     def evalue(self) -> Array:
-        """[R]."""
+        """The e-value [R]."""
         return np.asarray(self.contributions().sum(0))
 
     def reaches_threshold(self) -> Flags:
-        """[R]: whether the evidence suffices now."""
-        return np.asarray(self.evalue() >= self._options.threshold)
+        """Whether the evidence reaches the threshold now [R]."""
+        return np.asarray(self.evalue() >= self._parameters.threshold)
 
     def fixed_test(self) -> dict[str, Flags]:
-        """[R] for each part that is looked at: to be asked once, at the end of each judged batch.
+        """Whether each part with a fixed test fails it [R]. To be called once, at the end of each analysed batch.
 
-        Signed-root likelihood ratio against its normal quantile, the budget shared by Bonferroni over parts and batches.
+        The test compares the signed-root likelihood ratio with its normal quantile. The budget is divided over parts and
+        batches (Bonferroni).
         """
         return {
             part.name: self._fixed_test_fails(part, part.fixed_test) for part in self.parts if part.fixed_test is not None
         }
 
     def _fixed_test_fails(self, part: EvidencePart, process: EProcess) -> Flags:
-        chance = self._options.budget * self._options.fixed_test_share * self.share(part) / self._batches
-        enough = process.effective_events >= self._options.fixed_test_events
+        chance = self._parameters.budget * self._parameters.fixed_test_share * self.share(part) / self._batches
+        enough = process.effective_events >= self._parameters.fixed_test_events
         return np.asarray((process.log_ratio >= ndtri(chance) ** 2 / 2) & enough)

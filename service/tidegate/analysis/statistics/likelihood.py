@@ -1,4 +1,4 @@
-"""How much one interval says for each effect size."""
+"""The log-likelihood of each effect size in one interval."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from tidegate.analysis.statistics.baseline_rate import CurrentRate
 from tidegate.analysis.statistics.effect_grid import Array, EffectGrid
 from tidegate.analysis.statistics.parameters import Parameters
 
-SHOCK_SCALE, SHOCK_SIZE = 50.0, 0.25  # a disturbance is diffuse: anything up to many times the usual
+SHOCK_SCALE, SHOCK_SIZE = 50.0, 0.25  # a shock is diffuse: up to many times the usual count
 MIN_EXTRA_DISPERSION, RATE_DOUBT = 0.05, 0.02
 
 
 @dataclass(frozen=True, eq=False)
 class IntervalCounts:
-    """Bad events and exposures: of the candidate [..., R], and of the baseline [R] which all leading axes share."""
+    """Bad events and exposures of the candidate [..., R] and of the baseline [R], which is the same on all leading axes."""
 
     bad: Array
     exposure: Array
@@ -40,9 +40,10 @@ def log_likelihood(
     """[..., R, K]: the log-likelihood of each theta, minus that of theta = 0, at most `max_nats` nats.
 
     Conditional on the total: of D bad events, O fell on the candidate, binomial with odds N1 g e^theta : N0 (Lindon &
-    Malek, *Anytime-valid inference for multinomial count data*, 2022), so that a shared disturbance cancels. Divided by the
-    dispersion and by `cut`: many events in one interval are one event. For rare events a second term asks whether the
-    total fits the baseline's rate. Nothing is said where either side had no exposure, or while the baseline is held.
+    Malek, *Anytime-valid inference for multinomial count data*, 2022), so that a shared disturbance cancels. It is divided
+    by the dispersion and by `cut`, so that a burst in one interval counts as few events. For `rare` events a second term
+    is the likelihood of the total given the baseline's rate. 0 without exposure on both sides, or while the baseline is
+    disturbed.
     """
     bad, exposure = counts.bad, counts.exposure
     total = bad + counts.old_bad
@@ -50,19 +51,19 @@ def log_likelihood(
     cut = np.maximum(1.0, total / (parameters.events_free + parameters.events_expected * expected))
     weighted = counts.old_exposure[..., None] + (exposure * margin)[..., None] * np.exp(grid.theta)
     share = bad[..., None] * grid.theta - total[..., None] * np.log(np.maximum(weighted, 1e-9))
-    result = share / (dispersion * cut)[..., None]
+    log_ratio = share / (dispersion * cut)[..., None]
     if rare:
         at_zero = exposure * margin + counts.old_exposure
-        result = result + _total_likelihood(total, weighted, at_zero, now, dispersion, parameters) / cut[..., None]
-    result = np.minimum(result - result[..., grid.zero : grid.zero + 1], max_nats)
-    speaks = (exposure > 0) & (counts.old_exposure > 0) & ~now.is_disturbed
-    return np.where(speaks[..., None], result, 0.0)
+        log_ratio = log_ratio + _total_likelihood(total, weighted, at_zero, now, dispersion, parameters) / cut[..., None]
+    log_ratio = np.minimum(log_ratio - log_ratio[..., grid.zero : grid.zero + 1], max_nats)
+    informative = (exposure > 0) & (counts.old_exposure > 0) & ~now.is_disturbed
+    return np.where(informative[..., None], log_ratio, 0.0)
 
 
 def _total_likelihood(
     total: Array, weighted: Array, at_zero: Array, now: CurrentRate, dispersion: Array, parameters: Parameters
 ) -> Array:
-    """[..., R, K]: whether so many bad events fit the baseline's rate: negative binomial, or a diffuse shock."""
+    """[..., R, K]: the log-likelihood of the total given the baseline's rate: negative binomial, or a diffuse shock."""
     mean = now.rate[..., None] * weighted
     extra = np.maximum(dispersion[..., None] - 1, MIN_EXTRA_DISPERSION) / np.maximum(mean, 1e-9)
     size = 1 / (extra + RATE_DOUBT + 1 / now.shape[..., None])
@@ -74,7 +75,7 @@ def _total_likelihood(
 
 
 def _log_negative_binomial(count: Array, mean: Array, size: Array | np.float64) -> Array:
-    """log NB(count; mean, size) without the factorial of the count, which no theta changes."""
+    """log NB(count; mean, size) without the factorial of the count, which does not depend on theta."""
     odds = size + mean
     rising = np.where(count > 0, gammaln(count + size) - gammaln(size), 0.0)
     return np.asarray(rising + size * np.log(size / odds) + count * np.log(np.maximum(mean, 1e-300) / odds))

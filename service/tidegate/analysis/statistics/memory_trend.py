@@ -1,4 +1,4 @@
-"""A gauge that climbs, such as memory: evidence of a ramp that would use up its limit."""
+"""Evidence that a gauge such as memory grows faster on the candidate, beyond the tolerated growth."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from tidegate.analysis.statistics.effect_grid import Array
 from tidegate.analysis.statistics.parameters import Parameters
 
 BLOCK_SECONDS = 30.0
-MIN_WARMUPS = 3.0  # an instance younger than so many warm-ups still fills its caches
-TOLERATED_GROWTH, HORIZON_SECONDS = 0.4, 3600.0  # the share of the limit that may be added in this time
-SPREAD, FREEDOM = 0.02, 6.0  # of the gauge, between instances of the same release; Student's t
-ALTERNATIVES = (np.arange(50) + 0.5) / 100  # how far above the tolerated ramp: evenly, up to half of the limit
+MIN_WARMUPS = 3.0  # an instance younger than this many warm-ups still fills its caches
+TOLERATED_GROWTH, HORIZON_SECONDS = 0.4, 3600.0  # tolerated growth as a share of the limit, in this time
+SPREAD, FREEDOM = 0.02, 6.0  # sd of the gauge between instances of a release, as a share of the limit; Student's t
+ALTERNATIVES = (np.arange(50) + 0.5) / 100  # growth beyond the tolerated: uniform, up to half of the limit
 
 
 @dataclass(eq=False)
 class _TrendBatch:
-    """The instances of one batch from their first settled block on."""
+    """The instances of one batch, from their first settled block on."""
 
     members: tuple[int, ...]
     baseline_instances: int
@@ -29,7 +29,7 @@ class _TrendBatch:
 
 
 class MemoryTrend:
-    """Fed with a gauge as a share of its limit; the change of new instances is compared with that of old ones."""
+    """Takes a gauge as a share of its limit, and compares the change of new instances with that of old ones."""
 
     def __init__(self, replicates: int, dt: float, batches: int, parameters: Parameters) -> None:
         self._length = max(1, round(BLOCK_SECONDS / dt))
@@ -40,18 +40,18 @@ class MemoryTrend:
         self._sum: Array | None = None
         self._intervals = 0
 
-    def begin_batch(self, members: Sequence[int], beside: int) -> None:
-        """Instances that were started together, beside so many of the baseline."""
-        self._batches.append(_TrendBatch(tuple(members), max(1, beside), evalue=self._ones))
+    def begin_batch(self, members: Sequence[int], baseline_instances: int) -> None:
+        """Add a batch of instances that started together, compared with so many of the baseline."""
+        self._batches.append(_TrendBatch(tuple(members), max(1, baseline_instances), evalue=self._ones))
 
     def advance(self, gauge: Array, age: Array) -> None:
-        """Take in an interval: the gauge [R, instances] as a share of its limit (NaN: not known), ages [instances] in
+        """Add an interval: the gauge [R, instances] as a share of its limit (NaN: unknown) and the ages [instances] in
         seconds, negative for instances of the baseline."""
         if self._intervals == 0:
             self._age, self._sum = age, gauge.copy()
         else:
             assert self._sum is not None
-            self._sum = self._sum + gauge[:, : self._sum.shape[1]]  # who came within the block counts from the next on
+            self._sum = self._sum + gauge[:, : self._sum.shape[1]]  # new instances count from the next block on
         self._intervals += 1
         if self._intervals == self._length:
             mean, self._intervals = self._sum / self._length, 0
@@ -59,17 +59,17 @@ class MemoryTrend:
                 self._end_block(batch, mean)
 
     def _end_block(self, batch: _TrendBatch, mean: Array) -> None:
-        """The evidence of a batch at a block's end; it stands still while no old instance is left to compare with."""
-        members = [place for place in batch.members if place < len(self._age)]
+        """Update the evidence of a batch at the end of a block; unchanged once no old instance is left."""
+        members = [index for index in batch.members if index < len(self._age)]
         if not members or self._age[members].min() < self._settled or not (self._age < 0).any():
             return
         if batch.first_block is None:
             batch.first_block = mean
         old = np.flatnonzero(self._age[: batch.first_block.shape[1]] < 0)
         change = mean[:, : batch.first_block.shape[1]] - batch.first_block
-        theirs = np.ma.masked_invalid(change[:, old]).mean(1)
-        ours = np.ma.median(np.ma.masked_invalid(change[:, members]), axis=1)  # type: ignore[no-untyped-call]
-        beyond = np.ma.filled(ours - theirs, np.nan)
+        old_change = np.ma.masked_invalid(change[:, old]).mean(1)
+        new_change = np.ma.median(np.ma.masked_invalid(change[:, members]), axis=1)  # type: ignore[no-untyped-call]
+        beyond = np.ma.filled(new_change - old_change, np.nan)
         beyond = beyond - TOLERATED_GROWTH / HORIZON_SECONDS * batch.blocks * self._block_seconds
         batch.blocks += 1
         scale = SPREAD * np.sqrt(1 / len(batch.members) + 1 / batch.baseline_instances)
@@ -77,11 +77,11 @@ class MemoryTrend:
         batch.evalue = np.where(np.isfinite(ratio), ratio, batch.evalue)
 
     def evalue(self) -> Array:
-        """[R]: the mean over the planned batches; one that is not settled counts as 1."""
-        result = sum((batch.evalue for batch in self._batches), 0.0 * self._ones)
-        return np.asarray((result + max(0, self._planned - len(self._batches))) / max(self._planned, len(self._batches), 1))
+        """The e-value [R]: the mean over the planned batches; one that is not settled counts as 1."""
+        total = sum((batch.evalue for batch in self._batches), 0.0 * self._ones)
+        return np.asarray((total + max(0, self._planned - len(self._batches))) / max(self._planned, len(self._batches), 1))
 
 
 def _student_density(x: Array, scale: float) -> Array:
-    """The density of Student's t, but for its constant."""
+    """The density of Student's t, without its constant."""
     return np.asarray((1 + (x / scale) ** 2 / FREEDOM) ** (-(FREEDOM + 1) / 2))
