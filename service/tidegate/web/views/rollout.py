@@ -184,7 +184,7 @@ def _waiting_for(rollout: Rollout, approval: ApprovalView | None) -> WaitingForV
         waiting = approval_wait(rollout, rollout.approval_since)
     elif waiting is not None and waiting.kind in (WaitKind.APPROVAL, WaitKind.DECISION):
         waiting = None
-    return waiting and WaitingForView.model_validate(waiting)
+    return None if waiting is None else WaitingForView.model_validate(waiting)
 
 
 def _batches(rollout: Rollout) -> tuple[int | None, int | None]:
