@@ -402,7 +402,7 @@ def test_wishes_that_make_no_sense_are_refused_with_a_sentence(api: RunningApi) 
         answer = api.post(f"{path}/{wish}")
         assert (answer.status_code, answer.json()["code"]) == (409, "illegal-move")
         assert "it has ended (succeeded)" in answer.json()["detail"]
-    assert "has ended (succeeded)" in api.post(f"{path}/promote", If_Match=f'"{done.version}"').json()["detail"]
+    assert "is succeeded" in api.post(f"{path}/promote", If_Match=f'"{done.version}"').json()["detail"]
 
 
 # -- rolling a service back -------------------------------------------------------------------------------------------
