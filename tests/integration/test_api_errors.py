@@ -208,6 +208,10 @@ def test_a_key_is_needed_where_something_is_created(api: RunningApi) -> None:
         assert (answer.status_code, answer.json()["code"]) == (400, "idempotency-key-required")
         assert "Idempotency-Key" in answer.json()["detail"]
     assert api.post(f"{SHOP}/rollouts", {}, key="no blanks").status_code == 422
+    assert api.post(f"{SHOP}/rollouts", {}, key="k" * 1001).status_code == 422
+    sent = body(compose(), VERSION="v1")
+    first, again = (api.post(f"{SHOP}/rollouts", sent, key="k" * 1000) for _ in range(2))
+    assert (first.status_code, again.headers["Idempotency-Replayed"], again.json()) == (202, "true", first.json())
 
 
 def test_a_method_that_is_not_there_names_those_that_are(api: RunningApi) -> None:

@@ -221,7 +221,7 @@ def test_a_second_engine_and_a_taken_address_are_told_in_a_sentence(tmp_path: Pa
         second = run(settings, "engine-b")
         assert second.returncode != 0
         assert "Another engine (process" in second.stderr
-        assert "stop it first" in second.stderr
+        assert "Stop it first" in second.stderr
     finally:
         stop(serving)
 

@@ -15,7 +15,9 @@ def scale(context: AppContext, row: ServiceRow, replicas: int, request: RolloutR
     """A rollout of the live release to another number of instances. Raises `NoLiveRelease`, `InvalidSpec`."""
     service, release = service_in_force(context.store, row.service), _live_release(context, row)
     if service.order is Order.STOP_FIRST and replicas <= service.batch:
-        text = f"stop-first with parallelism {service.batch} of {replicas} would stop all at once in the next deploy"
+        text = (
+            f"stop-first with parallelism {service.batch} of {replicas} would stop all instances at once in the next deploy"
+        )
         raise InvalidSpec([Problem("replicas", text)])
     now = context.now()
     rollout = drift.make_scaling(service, release, replicas, new_id(now), now, request.by, request.via)
