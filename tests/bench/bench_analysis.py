@@ -1,10 +1,10 @@
-"""How often a judge turns back a good release, and how soon a bad one: Tidegate's and others, on simulated rollouts.
+"""How often a method rolls back a good release, and how soon a bad one: Tidegate and others, on simulated rollouts.
 
     python tests/bench/bench_analysis.py --grid public [--replicates 400] [--jobs 2] [--sizes S M]
                                       [--scenarios mod "err x2"] [--only null|fault] [--no-rivals] [--json FILE]
 
-`--grid` is public, validation, bluegreen, or the path of a TOML file (docs/simulation.md). Prints the tables, and a line
-for each judge; how far it is goes to stderr.
+`--grid` is public, validation, bluegreen, or the path of a TOML file (docs/simulation.md). Prints the tables and a summary
+line for each method; progress goes to stderr.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tidegate.simulation import compare, grids
 
 
 def options() -> argparse.Namespace:
-    """What the command line says."""
+    """The options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--grid", default="public")
     parser.add_argument("--replicates", type=int)
@@ -32,14 +32,14 @@ def options() -> argparse.Namespace:
     parser.add_argument("--scenarios", nargs="+", default=[])
     parser.add_argument("--only", choices=["null", "fault"])
     parser.add_argument("--no-rivals", action="store_true")
-    parser.add_argument("--json", type=Path, help="where the cells are written, too")
+    parser.add_argument("--json", type=Path, help="also write the cells to this file")
     return parser.parse_args()
 
 
 def main() -> int:
     """Run and print."""
     chosen = options()
-    wanted = compare.RunOptions(
+    run_options = compare.RunOptions(
         replicates=chosen.replicates,
         jobs=chosen.jobs,
         only=chosen.only,
@@ -49,7 +49,7 @@ def main() -> int:
     )
     begun = time.monotonic()
     try:
-        result = compare.compare(grids.load_grid(chosen.grid), wanted, lambda text: print(text, file=sys.stderr))
+        result = compare.compare(grids.load_grid(chosen.grid), run_options, lambda text: print(text, file=sys.stderr))
     except TidegateError as error:
         raise SystemExit(error.message) from error
     print(f"{result.text()}\n\n({time.monotonic() - begun:.0f} s)")

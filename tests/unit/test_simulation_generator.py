@@ -46,18 +46,18 @@ def switched(noise: SwitchNoise, fault: Fault = NO_FAULT) -> GeneratedSwitch:
 
 def test_shapes() -> None:
     result = made(replicates=3)
-    rollout, history = (3, 80, 5), (3, 30, 5)  # four judged batches of 20 intervals; 30 blocks of a minute
+    rollout, history = (3, 80, 5), (3, 30, 5)  # four analysed batches of 20 intervals; 30 blocks of a minute
     assert {each.shape for each in (result.N, result.X, result.miss, result.mem)} == {rollout}
     assert {each.shape for each in (result.Hn, result.He, result.Hm, result.Hmn)} == {history}
     assert (result.S.shape, result.Hs.shape) == ((*rollout, len(BUCKET_BOUNDS)), (*history, len(BUCKET_BOUNDS)))
     assert (result.age.shape, result.t.shape) == ((80, 5), (80,))
-    assert (result.dt, result.window, result.n, result.judged) == (15, 300, 5, 4)
+    assert (result.dt, result.window, result.n, result.analyzed_batches) == (15, 300, 5, 4)
     assert result.batch.tolist() == [0, 1, 2, 3, 4]
 
 
 def test_batches_of_several_and_an_odd_rest() -> None:
     result = made(size=replace(SIZE, n=7, batches=3), replicates=1)
-    assert (result.batch.tolist(), result.judged) == ([0, 0, 0, 1, 1, 1, 2], 2)
+    assert (result.batch.tolist(), result.analyzed_batches) == ([0, 0, 0, 1, 1, 1, 2], 2)
     assert (result.age[0] >= 0).tolist() == [True] * 3 + [False] * 4
 
 

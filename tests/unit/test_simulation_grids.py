@@ -100,50 +100,50 @@ name = "f"
 one_of_k = "yes"
 """
     assert problems_of(text) == {
-        "seed": "is needed: a whole number of at least 0",
+        "seed": "is required: a whole number of at least 0",
         "replicates": "found 0; allowed: a whole number of at least 1",
         "sizes[0].n": 'found 1; allowed: a whole number of at least 2 (in "A")',
-        "sizes[0].rps": 'found -1; allowed: a number over 0 (in "A")',
+        "sizes[0].rps": 'found -1; allowed: a number above 0 (in "A")',
         "sizes[0].p0": 'found 1.5; allowed: a number from 0 to 1 (in "A")',
         "sizes[0].scrap": 'unknown name; did you mean scrape? (in "A")',
-        "sizes[0].scrape": 'is needed: a number over 0 and at most 60 (in "A")',
-        "sizes[0].window": 'found "300"; allowed: a number over 0 (in "A")',
+        "sizes[0].scrape": 'is required: a number above 0, at most 60 (in "A")',
+        "sizes[0].window": 'found "300"; allowed: a number above 0 (in "A")',
         "noises[0].phi": 'found 0.5; allowed: a number of at least 1 (in "x")',
         "noises[0].hist_quiet": 'found 1; allowed: true or false (in "x")',
         "noises[1].sd_e": 'found nan; allowed: a number of at least 0 (in "x")',
-        "noises": '2 are named "x"; each needs a name of its own',
+        "noises": '2 entries are named "x"; names must be unique',
         "faults[0].one_of_k": 'found "yes"; allowed: true or false (in "f")',
     }
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "path", "said"),
+    ("before", "after", "path", "message"),
     [
         ("sizes", "size", "size", "unknown name; did you mean sizes?"),
-        ("seed = 7", "seed = 7\ncolour = 3", "colour", "unknown name; known are mode, seed,"),
+        ("seed = 7", "seed = 7\ncolour = 3", "colour", "unknown name; allowed: mode, seed,"),
         ("seed = 7", "seed = true", "seed", "found true; allowed: a whole number"),
         ("seed = 7", 'seed = 7\nmode = "canary"', "mode", 'found "canary"; allowed: "rolling" or "bluegreen"'),
         ("seed = 7", 'seed = 7\nbase = "none such"', "base", 'found "none such"; allowed: a table [base], or the name'),
         ("seed = 7", "seed = 7\nbase = 3", "base", "found 3; allowed: a table [base], or the name of a noise"),
         ("noises = [", "noises = [3, ", "noises[0]", "found 3; allowed: a table [[noises]]"),
-        ("window = 300", "window = 10", "sizes[0].window", "found 10; allowed: at least 15, as scrape is"),
-        ("err x2", "none", "faults[0].name", 'found "none", which stands for no fault'),
+        ("window = 300", "window = 10", "sizes[0].window", "found 10; allowed: at least 15, the value of scrape"),
+        ("err x2", "none", "faults[0].name", 'found "none", which is reserved'),
         (
             '"calm"',
             '"calm", tc = 900',
             "noises[0].tc",
-            'unknown name in this mode; noises have it where mode = "bluegreen"',
+            'unknown name in this mode; only noises with mode = "bluegreen" have it',
         ),
         (f"sizes = [{{{SIZE}}}]", "sizes = []", "sizes", "found []; allowed: at least one table [[sizes]]"),
     ],
 )
-def test_a_mistake(before: str, after: str, path: str, said: str) -> None:
+def test_a_mistake(before: str, after: str, path: str, message: str) -> None:
     assert before in SMALL
     result = problems_of(SMALL.replace(before, after, 1))
-    assert result[path].startswith(said)
+    assert result[path].startswith(message)
 
 
-def test_a_shock_lies_within_what_is_watched() -> None:
+def test_a_shock_ends_within_the_window() -> None:
     text = SMALL.replace("window = 300", "window = 100").replace(", phi = 2, warm_lat = 1.0986}", ", shock_pp = 0.1}")
     assert parse_grid(tomllib.loads(text)).noises[1].shock_pp == 0.1
     result = problems_of(f'mode = "bluegreen"\n{text}')
@@ -151,13 +151,13 @@ def test_a_shock_lies_within_what_is_watched() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [(None, "cannot be read"), ("seed = ", "is not TOML"), ("\udcff", "is not TOML")]
+    ("text", "message"), [(None, "cannot be read"), ("seed = ", "is not TOML"), ("\udcff", "is not TOML")]
 )
-def test_a_file_that_is_none(tmp_path: Path, text: str | None, said: str) -> None:
+def test_a_file_that_is_none(tmp_path: Path, text: str | None, message: str) -> None:
     file = tmp_path / "grid.toml"
     if text is not None:
         file.write_bytes(text.encode(errors="surrogateescape"))
-    with pytest.raises(TidegateError, match=said):
+    with pytest.raises(TidegateError, match=message):
         load_file(file)
 
 

@@ -1,4 +1,4 @@
-"""Other ways to judge: that their decisions stay what they are, and that each does what its source says."""
+"""Other methods: their decisions do not change, and each follows its source."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ def made(noise: RolloutNoise = SHOCKED, fault: Fault = NO_FAULT, size: ServiceSi
         ("fixed limits", WORSE, 30, 9060),
         ("Mann-Whitney, effect 1.25", NO_FAULT, 2, 2400),
         ("Mann-Whitney, effect 1.25", WORSE, 30, 9000),
-        ("peeked z and t", NO_FAULT, 23, 11640),
-        ("peeked z and t", WORSE, 30, 2500),
+        ("repeated z and t tests", NO_FAULT, 23, 11640),
+        ("repeated z and t tests", WORSE, 30, 2500),
         ("independent e-process", NO_FAULT, 6, 3630),
         ("independent e-process", WORSE, 30, 2190),
         ("betting", NO_FAULT, 0, 0),
         ("betting", WORSE, 30, 6250),
     ],
 )
-def test_decisions_stay_what_they_are(rival: str, fault: Fault, aborted: int, seconds: float) -> None:
+def test_decisions_do_not_change(rival: str, fault: Fault, aborted: int, seconds: float) -> None:
     result = OTHER_METHODS[rival](made(fault=fault))
     assert (result.aborted.sum(), result.seconds[result.aborted].sum()) == (aborted, seconds)
     assert np.isinf(result.seconds[~result.aborted]).all()
@@ -67,15 +67,15 @@ def test_nothing_breaks_at_the_edges(rival: str, size: ServiceSize) -> None:
 
 
 def test_the_first_moment_counts() -> None:
-    condemned = np.array([[False, True, True], [False, False, False], [True, False, False]])
-    result = AbortResult.from_moments(condemned, np.array([10.0, 20.0, 30.0]))
+    failing = np.array([[False, True, True], [False, False, False], [True, False, False]])
+    result = AbortResult.from_moments(failing, np.array([10.0, 20.0, 30.0]))
     assert result.aborted.tolist() == [True, False, True]
     assert result.seconds.tolist() == [20.0, np.inf, 10.0]
     nothing = AbortResult.from_moments(np.zeros((2, 0), bool), np.zeros(0))
     assert (nothing.aborted.tolist(), nothing.seconds.tolist()) == ([False, False], [np.inf, np.inf])
 
 
-def test_sides_leave_out_who_warms_up() -> None:
+def test_release_counts_exclude_instances_in_warm_up() -> None:
     result = made()
     new, old = release_counts(result, 60.0)
     interval = 33  # 335 s: the first batch is 335 s old, the second 35 s
@@ -94,14 +94,14 @@ def test_quantiles_are_those_of_prometheus() -> None:
 
 def test_bounds_near_the_median_and_in_the_tail() -> None:
     result = watched_bounds(made())
-    assert [BUCKET_BOUNDS[each.place] for each in result] == [0.05, 0.1, 0.5]
+    assert [BUCKET_BOUNDS[bound.place] for bound in result] == [0.05, 0.1, 0.5]
     assert result[0].exceedance == pytest.approx(0.51, abs=0.02)
-    assert all(each.slope > 0.2 for each in result)
+    assert all(bound.slope > 0.2 for bound in result)
 
 
-def test_fixed_limits_turn_back_at_the_fourth_failure() -> None:
+def test_fixed_limits_roll_back_at_the_fourth_failure() -> None:
     result = fixed_limits.decide(made(replace(SHOCKED, shock_n=0), Fault("f", err_pp=0.1)))
-    assert result.seconds.tolist() == [300.0] * 30  # looked at after 120, 180, 240 and 300 s
+    assert result.seconds.tolist() == [300.0] * 30  # checked after 120, 180, 240 and 300 s
 
 
 def test_fixed_limits_after_a_switch() -> None:
@@ -124,9 +124,9 @@ def test_high_needs_values() -> None:
     assert not is_high(np.array([9.0, 9.0, np.nan]), control)
     assert not is_high(np.full(20, 3.0), np.full(20, 3.0))
     assert is_high(np.append(control * 2, np.nan), control)
-    assert is_high(control, np.zeros(20))  # a ratio to nothing is not asked for
+    assert is_high(control, np.zeros(20))  # a control of 0 has no ratio
 
 
 @pytest.mark.parametrize("rival", OTHER_METHODS)
-def test_every_rival_finds_grave_harm(rival: str) -> None:
+def test_every_method_detects_severe_harm(rival: str) -> None:
     assert OTHER_METHODS[rival](made(load_published("public").noises[1], Fault("f", err_pp=0.3, lat_mult=3))).aborted.all()

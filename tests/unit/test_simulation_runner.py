@@ -1,4 +1,4 @@
-"""Running the cells of a grid, and the tables that tell what was found."""
+"""Running the cells of a grid, and the tables of the results."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ DECIDERS = {"fixed": fixed_limits.decide, "evidence": independent_requests.decid
 
 
 def at_once(made: GeneratedRollout) -> AbortResult:
-    """Turns every other rollout back, the n-th of them after n seconds."""
+    """Rolls back every other rollout, the n-th of them after n seconds."""
     number = np.arange(len(made.N))
     return AbortResult(number % 2 == 1, np.where(number % 2 == 1, number / 2 + 0.5, np.inf))
 
@@ -60,8 +60,8 @@ def test_the_cells_and_their_order() -> None:
 
 
 def test_replicates() -> None:
-    assert [each.replicates for each in run(GRID, {"x": at_once}, sizes=["A"])] == [220, 220, 110, 110]
-    assert [each.replicates for each in run(GRID, {"x": at_once}, 30, sizes=["A"])] == [30, 30, 100, 100]
+    assert [cell.replicates for cell in run(GRID, {"x": at_once}, sizes=["A"])] == [220, 220, 110, 110]
+    assert [cell.replicates for cell in run(GRID, {"x": at_once}, 30, sizes=["A"])] == [30, 30, 100, 100]
 
 
 def test_times_are_counted_from_the_onset() -> None:
@@ -73,14 +73,14 @@ def test_times_are_counted_from_the_onset() -> None:
 def test_a_selection_has_the_same_rollouts() -> None:
     whole = run(GRID, DECIDERS, 20)
     some = run(GRID, DECIDERS, 20, sizes=["B"], scenarios=["mod", "late"])
-    assert some == [each for each in whole if each.size == "B" and (each.noise == "mod" or each.fault == "late")]
-    assert run(GRID, DECIDERS, 20, only="null") == [each for each in whole if each.is_fault_free]
-    assert run(GRID, DECIDERS, 20, only="fault") == [each for each in whole if not each.is_fault_free]
+    assert some == [cell for cell in whole if cell.size == "B" and (cell.noise == "mod" or cell.fault == "late")]
+    assert run(GRID, DECIDERS, 20, only="null") == [cell for cell in whole if cell.is_fault_free]
+    assert run(GRID, DECIDERS, 20, only="fault") == [cell for cell in whole if not cell.is_fault_free]
 
 
 def test_processes_change_nothing() -> None:
     grid_cells: list[tuple[int, int, Sequence[GridCell]]] = []
-    parallel = run(GRID, DECIDERS, 20, jobs=2, progress=lambda *each: grid_cells.append(each))
+    parallel = run(GRID, DECIDERS, 20, jobs=2, progress=lambda *cells: grid_cells.append(cells))
     assert parallel == run(GRID, DECIDERS, 20)
     assert [(done, of_all) for done, of_all, _ in grid_cells] == [(number, 8) for number in range(1, 9)]
     assert sorted(map(repr, (cell for _, _, cells in grid_cells for cell in cells))) == sorted(map(repr, parallel))
@@ -103,11 +103,11 @@ def test_large_services_are_made_in_steps() -> None:
     )
     steps: list[int] = []
 
-    def seen(made: GeneratedRollout) -> AbortResult:
+    def record(made: GeneratedRollout) -> AbortResult:
         steps.append(len(made.N))
         return at_once(made)
 
-    run(grid, {"x": seen}, 40)
+    run(grid, {"x": record}, 40)
     assert steps == [25, 15]
 
 
@@ -120,10 +120,10 @@ def test_switches() -> None:
     assert run_switches(SWITCHES, {"fixed": fixed_limits.decide_switch}, jobs=2) == cells
 
 
-@pytest.mark.parametrize(("what", "known"), [("sizes", "A, B"), ("scenarios", "calm, mod, broken, late")])
-def test_unknown_names_are_refused(what: str, known: str) -> None:
-    with pytest.raises(InvalidGrid, match=f'{what}: found "Z"; known are {known}'):
-        run(GRID, DECIDERS, 5, **{what: ["Z"]})
+@pytest.mark.parametrize(("option", "known"), [("sizes", "A, B"), ("scenarios", "calm, mod, broken, late")])
+def test_unknown_names_are_refused(option: str, known: str) -> None:
+    with pytest.raises(InvalidGrid, match=f'{option}: found "Z"; allowed: {known}'):
+        run(GRID, DECIDERS, 5, **{option: ["Z"]})
 
 
 def test_grids_by_name_and_by_path(tmp_path: Path) -> None:
@@ -155,18 +155,22 @@ def test_tables() -> None:
     assert false_aborts(CELLS).splitlines() == [
         "| size | noise | ours | a \\| b |",
         "| --- | --- | --- | --- |",
-        "| S | calm | 0.0 | 2.5 |",
-        "| S | mod | 0.5 | 50.0 |",
+        "| S | calm | 0 % (0 of 400) | 2.5 % (10 of 400) |",
+        "| S | mod | 0.5 % (2 of 400) | 50 % (200 of 400) |",
     ]
-    assert detections(CELLS).splitlines()[2:] == ["| S | err x2 | 98 % 120 | 0 % |"]
+    assert detections(CELLS).splitlines()[2:] == ["| S | err x2 | 98 % (392 of 400), 120 s | 0 % (0 of 400) |"]
 
 
 def test_summary() -> None:
     assert summary(CELLS) == [
-        "ours: false aborts 0.25 % in the mean, at most 0.5 % (S, mod), over 1 % in 0 of 2 cells",
-        "a | b: false aborts 26.25 % in the mean, at most 50.0 % (S, mod), over 1 % in 2 of 2 cells",
+        "ours: rolled back 0.25 % (2 of 800) of good releases;"
+        " worst cell 0.5 % (2 of 400) in S, mod; 0 of 2 cells above 1 %",
+        "a | b: rolled back 26.2 % (210 of 800) of good releases;"
+        " worst cell 50 % (200 of 400) in S, mod; 2 of 2 cells above 1 %",
     ]
-    assert summary(CELLS[:1]) == ["ours: false aborts 0.00 % in the mean, at most 0.0 %, over 1 % in 0 of 1 cells"]
+    assert summary(CELLS[:1]) == [
+        "ours: rolled back 0 % (0 of 400) of good releases; worst cell 0 % (0 of 400); 0 of 1 cells above 1 %"
+    ]
 
 
 def test_rows_are_json() -> None:

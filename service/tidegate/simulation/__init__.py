@@ -1,1 +1,1 @@
-"""Simulated rollouts: how often a judge turns back a good release, and how soon a bad one (docs/simulation.md)."""
+"""Simulated rollouts: how often a method rolls back a good release, and how soon a bad one (docs/simulation.md)."""

@@ -1,4 +1,4 @@
-"""The new release beside the old one: sums over instances, the latency bounds that matter, quantiles from buckets."""
+"""Sums over the instances of each release, quantiles from latency buckets, and the watched latency bounds."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ import numpy as np
 from tidegate.simulation.distributions import BUCKET_BOUNDS, Counts, Floats, Mask
 from tidegate.simulation.generator import GeneratedRollout
 
-#: The shares of requests for which the nearest latency bound is taken: the median, and two in the tail.
+#: The nearest latency bound is watched for each of these shares of slower requests: the median, and two in the tail.
 WATCHED_SHARES = (0.5, 0.1, 0.01)
 
 
 @dataclass(frozen=True, eq=False)
 class ReleaseCounts:
-    """Counts of all instances of a release: requests and failed ones [R, T], slower than each bound [R, T, bounds]."""
+    """Totals of a release: requests and failed requests [R, T], requests slower than each bound [R, T, bounds]."""
 
     requests: Counts
     failed: Counts
     slower: Counts
 
     def within(self, intervals: slice) -> ReleaseCounts:
-        """These intervals only."""
+        """The counts in these intervals."""
         return ReleaseCounts(self.requests[:, intervals], self.failed[:, intervals], self.slower[:, intervals])
 
     def total(self) -> ReleaseCounts:
-        """Summed over the intervals: requests and failed ones [R], slower [R, bounds]."""
+        """The sums over the intervals: requests and failed requests [R], slower requests [R, bounds]."""
         return ReleaseCounts(self.requests.sum(1), self.failed.sum(1), self.slower.sum(1))
 
     def error_share(self) -> Floats:
-        """The share of failed requests; NaN without requests."""
+        """The failed share of requests, in [0, 1]; NaN without requests."""
         return np.where(self.requests > 0, self.failed / np.maximum(self.requests, 1), np.nan)
 
     def quantile(self, share: float) -> Floats:
-        """The latency that this share of requests stays below, as Prometheus' `histogram_quantile` has it: linear within
-        a bucket, the highest bound beyond it. NaN without requests."""
+        """The quantile of the latency in seconds, computed as `histogram_quantile` of Prometheus does: linear within a
+        bucket, and the highest bound beyond it. NaN without requests."""
         last = len(BUCKET_BOUNDS) - 1
         up_to = self.requests[..., None] - self.slower
         rank = share * self.requests
@@ -46,8 +46,8 @@ class ReleaseCounts:
         low = np.where(inside > 0, BUCKET_BOUNDS[below], 0.0)
         low_count = np.where(inside > 0, _take_bound(up_to, below), 0)
         part = np.clip((rank - low_count) / np.maximum(_take_bound(up_to, inside) - low_count, 1), 0, 1)
-        result = np.where(bucket > last, BUCKET_BOUNDS[-1], low + (BUCKET_BOUNDS[inside] - low) * part)
-        return np.where(self.requests > 0, result, np.nan)
+        latency = np.where(bucket > last, BUCKET_BOUNDS[-1], low + (BUCKET_BOUNDS[inside] - low) * part)
+        return np.where(self.requests > 0, latency, np.nan)
 
 
 def _take_bound(counts: Counts, place: Counts) -> Counts:
@@ -56,27 +56,27 @@ def _take_bound(counts: Counts, place: Counts) -> Counts:
 
 
 def release_counts(rollouts: GeneratedRollout, warmup_seconds: float) -> tuple[ReleaseCounts, ReleaseCounts]:
-    """The new release, without instances younger than the warm-up, and the old one."""
+    """The counts of the new release, without instances younger than the warm-up, and of the old one."""
     return _sum_instances(rollouts, rollouts.age >= warmup_seconds), _sum_instances(rollouts, rollouts.age < 0)
 
 
-def _sum_instances(rollouts: GeneratedRollout, whose: Mask) -> ReleaseCounts:
-    """`whose` [T, n]: the instances that count."""
-    requests, failed = (rollouts.N * whose).sum(2), (rollouts.X * whose).sum(2)
-    return ReleaseCounts(requests, failed, (rollouts.S * whose[..., None]).sum(2))
+def _sum_instances(rollouts: GeneratedRollout, mask: Mask) -> ReleaseCounts:
+    """`mask` [T, n]: the instances to count."""
+    requests, failed = (rollouts.N * mask).sum(2), (rollouts.X * mask).sum(2)
+    return ReleaseCounts(requests, failed, (rollouts.S * mask[..., None]).sum(2))
 
 
 @dataclass(frozen=True)
 class WatchedBound:
-    """One of BOUNDS, with the share of requests that were slower in the history."""
+    """One of `BUCKET_BOUNDS`, with the share of requests in the history that were slower."""
 
     place: int
     exceedance: float
-    slope: float  # -d log(exceedance) / d log(latency): by how much more exceed it when all gets slower
+    slope: float  # -d log(exceedance) / d log(latency)
 
 
 def watched_bounds(rollouts: GeneratedRollout) -> list[WatchedBound]:
-    """Those whose exceedance in the history is nearest to each of WANTED_EXCEEDANCES; none twice."""
+    """The bounds whose exceedance in the history is nearest to each of `WATCHED_SHARES`, each once."""
     exceedance = rollouts.Hs.sum((0, 1, 2)) / max(1, rollouts.Hn.sum())
     chosen: list[int] = []
     for wanted in WATCHED_SHARES:
@@ -87,7 +87,7 @@ def watched_bounds(rollouts: GeneratedRollout) -> list[WatchedBound]:
 
 
 def _slope(exceedance: Floats, place: int) -> float:
-    """By finite differences between the bounds on either side."""
+    """By finite differences between the neighbouring bounds."""
     low, high = max(place - 1, 0), min(place + 1, len(exceedance) - 1)
     logs = np.log(np.maximum(exceedance, 1e-9))
     return max(0.2, -float((logs[high] - logs[low]) / (np.log(BUCKET_BOUNDS[high]) - np.log(BUCKET_BOUNDS[low]))))

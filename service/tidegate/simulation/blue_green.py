@@ -1,4 +1,4 @@
-"""Generates switches of all traffic to the new release at once: the whole service at each scrape, before and after."""
+"""Generates blue-green switches: counts of the whole service at each scrape, before and after all traffic moves."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from tidegate.simulation.distributions import (
 from tidegate.simulation.scenarios import Fault, ServiceSize, SwitchNoise
 
 BEFORE_SECONDS = 7200.0
-MAX_ERROR_SHARE = 0.95  # the share of failed requests stays below it
+MAX_ERROR_SHARE = 0.95  # upper bound of the failed share
 LOAD_DEVIATION = 0.08  # of the log traffic, from scrape to scrape
 NEVER = 1e9  # seconds
 
 
 @dataclass(frozen=True, eq=False)
 class GeneratedSwitch:
-    """R switches in T scrape intervals of the whole service, the switch before interval `switch`."""
+    """R switches in T scrape intervals of the whole service. Interval `switch` is the first after the switch."""
 
     N: Counts  # [R, T] requests
     X: Counts  # [R, T] failed requests
-    S: Counts  # [R, T, bounds] requests slower than each of draws.BOUNDS
+    S: Counts  # [R, T, bounds] requests slower than each of BUCKET_BOUNDS
     switch: int  # number of intervals before the switch: two hours
     dt: float  # seconds of an interval
 
@@ -37,7 +37,7 @@ class GeneratedSwitch:
 def generate_switch(
     size: ServiceSize, noise: SwitchNoise, fault: Fault, replicates: int, rng: np.random.Generator
 ) -> GeneratedSwitch:
-    """Draw `replicates` switches, watched for `size.window` seconds; `size.n` and `size.batches` do not matter."""
+    """Draw `replicates` switches with `size.window` seconds after the switch. Ignores `size.n` and `size.batches`."""
     interval = size.scrape
     before, after = int(BEFORE_SECONDS / interval), int(size.window / interval)
     time: Floats = np.asarray((np.arange(before + after) - before + 0.5) * interval, dtype=np.float64)
@@ -59,7 +59,7 @@ def generate_switch(
 def _levels(
     rng: np.random.Generator, time: Floats, noise: SwitchNoise, replicates: int, interval: float
 ) -> tuple[Floats, Floats]:
-    """[R, T] each: additions to the log error rate and to the log latency, without faults and shocks."""
+    """Additions to the log error rate and to the log latency, each [R, T], without faults and shocks."""
     shape = (replicates, len(time), 1)
     errors = (
         autoregressive_levels(rng, shape, interval, noise.tc, noise.sd_s)[..., 0] + noise.drift / 2 * time / BEFORE_SECONDS
@@ -71,9 +71,9 @@ def _levels(
     return errors + noise.warm_err * fading, latency + noise.warm_lat * fading
 
 
-def _shock(rng: np.random.Generator, time: Floats, noise: SwitchNoise, replicates: int, watched: float) -> Floats:
-    """[R, T]: 1 while a dependency fails."""
+def _shock(rng: np.random.Generator, time: Floats, noise: SwitchNoise, replicates: int, window: float) -> Floats:
+    """[R, T]: 1 while a dependency fails, at a random time within the `window` after the switch."""
     begins: Floats = np.full((replicates, 1), NEVER)
     if noise.shock_pp or noise.shock_lat:
-        begins = rng.uniform(0, watched - noise.shock_len, (replicates, 1))
+        begins = rng.uniform(0, window - noise.shock_len, (replicates, 1))
     return np.where((time[None] >= begins) & (time[None] < begins + noise.shock_len), 1.0, 0.0)

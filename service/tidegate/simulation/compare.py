@@ -1,4 +1,4 @@
-"""Runs a grid with the shipped analysis and, if wanted, with other methods; and reports the result."""
+"""Runs a grid with the shipped analysis, optionally with other methods, and reports the result."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ AnyGrid = ScenarioGrid[RolloutNoise] | ScenarioGrid[SwitchNoise]
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What of a grid is run; None and empty: all of it, as the grid says, on all processors."""
+    """Which part of a grid to run. None or empty: all of it, with the grid's replicates, on all processors."""
 
     replicates: int | None = None
     jobs: int | None = None
@@ -38,7 +38,7 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class SimulationResult:
-    """The cells of a run."""
+    """The cells of a run, and their reports."""
 
     cells: list[GridCell]
 
@@ -47,38 +47,38 @@ class SimulationResult:
         return tables.rows(self.cells)
 
     def text(self) -> str:
-        """Markdown: false aborts, then detections, then a line for each decider."""
+        """Markdown: false aborts, detections, and a summary line for each method."""
         parts = []
         if any(cell.is_fault_free for cell in self.cells):
-            parts += ["## good releases that were turned back, %", tables.false_aborts(self.cells)]
+            parts += ["## Good releases rolled back", tables.false_aborts(self.cells)]
         if any(not cell.is_fault_free for cell in self.cells):
-            title = "## bad releases that were turned back, %, and the median seconds until then"
+            title = "## Bad releases rolled back, with the median time"
             parts += [title, tables.detections(self.cells)]
         return "\n\n".join([*parts, *tables.summary(self.cells)])
 
 
-def compare(grid: AnyGrid, wanted: RunOptions, said: Callable[[str], None]) -> SimulationResult:
-    """Run it; `said` is told how far it is."""
+def compare(grid: AnyGrid, options: RunOptions, report: Callable[[str], None]) -> SimulationResult:
+    """Run a grid; `report` is called with the progress after each cell."""
 
-    def progress(done: int, of: int, cells: object) -> None:
-        said(f"{done} of {of} cells")
+    def progress(done: int, total: int, cells: object) -> None:
+        report(f"{done} of {total} cells done")
 
-    jobs = wanted.jobs or os.cpu_count() or 1
-    chosen = (wanted.replicates, jobs, wanted.only, wanted.sizes, wanted.scenarios, progress)
+    jobs = options.jobs or os.cpu_count() or 1
+    arguments = (options.replicates, jobs, options.only, options.sizes, options.scenarios, progress)
     if isinstance(grid.base, SwitchNoise):
-        switches = {SHIPPED: shipped_analysis.analyze_switch, **(OTHER_SWITCH_METHODS if wanted.other_methods else {})}
-        return SimulationResult(run_switches(grid, switches, *chosen))
-    deciders = {SHIPPED: shipped_analysis.analyze, **(OTHER_METHODS if wanted.other_methods else {})}
-    return SimulationResult(run(grid, deciders, *chosen))
+        switches = {SHIPPED: shipped_analysis.analyze_switch, **(OTHER_SWITCH_METHODS if options.other_methods else {})}
+        return SimulationResult(run_switches(grid, switches, *arguments))
+    methods = {SHIPPED: shipped_analysis.analyze, **(OTHER_METHODS if options.other_methods else {})}
+    return SimulationResult(run(grid, methods, *arguments))
 
 
 __all__ = ["OTHER_METHODS", "OTHER_SWITCH_METHODS", "AbortResult", "Decide", "DecideSwitch"]
 OTHER_METHODS: Mapping[str, Decide] = {
     "fixed limits": fixed_limits.decide,
     "Mann-Whitney, effect 1.25": mann_whitney.decide,
-    "peeked z and t": repeated_tests.decide,
+    "repeated z and t tests": repeated_tests.decide,
     "independent e-process": independent_requests.decide,
     "betting": betting_test.decide,
 }
-#: Those that need no old instances beside the new ones.
+#: Methods that need no concurrent baseline.
 OTHER_SWITCH_METHODS: Mapping[str, DecideSwitch] = {"fixed limits": fixed_limits.decide_switch}

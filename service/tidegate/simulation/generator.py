@@ -1,7 +1,7 @@
-"""Generates rolling updates: what a judge would see of each instance at each scrape, R of them at once.
+"""Generates rolling updates: the counts of each instance at each scrape, for R rollouts at once.
 
-The same size, noise, fault, number of replicates and state of the random generator give the same numbers: the order of the
-draws is part of what the functions promise.
+The same size, noise, fault, number of replicates and state of the random generator give the same numbers, so the order of
+the draws must not change.
 """
 
 from __future__ import annotations
@@ -27,41 +27,41 @@ from tidegate.simulation.schedule import BatchSchedule
 
 __all__ = ["BUCKET_BOUNDS", "GeneratedRollout", "generate_rollout"]
 
-LOAD_SECONDS, LOAD_DEVIATION = 120.0, 0.08  # how the traffic of the whole service wanders
-MEMORY_SECONDS, MEMORY_DEVIATION = 120.0, 0.01  # ... and the memory of an instance
-MAX_ERROR_SHARE = 0.95  # the share of failed requests stays below it
-MIN_CRASH_ERROR_SHARE = 0.5  # at least, in the interval before a crash
+LOAD_SECONDS, LOAD_DEVIATION = 120.0, 0.08  # time constant and sd of the log traffic of the service
+MEMORY_SECONDS, MEMORY_DEVIATION = 120.0, 0.01  # and of the memory of an instance
+MAX_ERROR_SHARE = 0.95  # upper bound of the failed share
+MIN_CRASH_ERROR_SHARE = 0.5  # lower bound in the interval before a crash
 
 
 @dataclass(frozen=True, eq=False)
 class GeneratedRollout:
     """R rollouts of n instances in T scrape intervals, and 30 blocks of 60 s before them.
 
-    An interval without a sample (a failed scrape, an instance that is down) has no requests in it.
+    An interval without a sample (a failed scrape, an instance that is down) has no requests.
     """
 
     N: Counts  # [R, T, n] requests
     X: Counts  # [R, T, n] failed requests
-    S: Counts  # [R, T, n, bounds] requests slower than each of BOUNDS
+    S: Counts  # [R, T, n, bounds] requests slower than each of BUCKET_BOUNDS
     miss: Counts  # [R, T, n] 1 where the scrape failed
     mem: Floats  # [R, T, n] memory, as a share of its limit
     age: Floats  # [T, n] seconds since the instance was replaced; below 0 it is the old release
     t: Floats  # [T] the middle of the interval, in seconds since the start of the rollout
     Hn: Counts  # [R, 30, n] history: requests
     He: Counts  # [R, 30, n] failed requests
-    Hs: Counts  # [R, 30, n, bounds] requests slower than each of BOUNDS
+    Hs: Counts  # [R, 30, n, bounds] requests slower than each of BUCKET_BOUNDS
     Hm: Counts  # [R, 30, n] failed scrapes
     Hmn: Counts  # [R, 30, n] scrapes
     dt: float  # seconds of an interval
     window: float  # seconds from one batch to the next
     n: int  # instances
-    judged: int  # batches that have old instances beside them: all but the last
+    analyzed_batches: int  # batches with a concurrent baseline: all but the last
     batch: Counts  # [n] the batch of each instance, from 0
 
 
 @dataclass(frozen=True, eq=False)
 class _InstanceLevels:
-    """What the releases have in common: additions to the log error rate and the log latency, and to the error share."""
+    """Additions to the log error rate, to the log latency, and to the error share, of both releases."""
 
     errors: Floats  # [R, T, n]
     latency: Floats  # [R, T, n]
@@ -72,15 +72,15 @@ def generate_rollout(
     size: ServiceSize, noise: RolloutNoise, fault: Fault, replicates: int, rng: np.random.Generator
 ) -> GeneratedRollout:
     """Draw `replicates` rollouts."""
-    course = BatchSchedule.of(size)
+    schedule = BatchSchedule.of(size)
     load = np.exp(rng.standard_normal((replicates, size.n)) * noise.load_cv)
     load /= load.sum(1, keepdims=True)
     hosts = _host_levels(rng, load.shape)
     history = draw_history(rng, size, noise, load, hosts)
-    levels = _levels(rng, course, noise, hosts)
-    harmed = _faulty_instances(rng, course, fault, replicates)
-    traffic = _traffic(rng, course, noise, replicates)
-    outages = draw_outages(rng, course, noise, fault, harmed)
+    levels = _levels(rng, schedule, noise, hosts)
+    harmed = _faulty_instances(rng, schedule, fault, replicates)
+    traffic = _traffic(rng, schedule, noise, replicates)
+    outages = draw_outages(rng, schedule, noise, fault, harmed)
     requests = rng.poisson(traffic * outages.rerouted(load))
     share = _error_share(size, fault, levels, harmed, outages)
     failed = np.minimum(overdispersed_counts(rng, requests * share, noise.phi), requests)
@@ -92,9 +92,9 @@ def generate_rollout(
         X=np.where(outages.down, 0, failed),
         S=np.where(outages.down[..., None], 0, slower),
         miss=outages.down.astype(np.int64),
-        mem=_memory(rng, course, fault, harmed),
-        age=course.age,
-        t=course.time,
+        mem=_memory(rng, schedule, fault, harmed),
+        age=schedule.age,
+        t=schedule.time,
         Hn=history.requests,
         He=history.failed,
         Hs=history.slower,
@@ -103,20 +103,20 @@ def generate_rollout(
         dt=size.scrape,
         window=size.window,
         n=size.n,
-        judged=course.judged,
-        batch=course.batch,
+        analyzed_batches=schedule.analyzed_batches,
+        batch=schedule.batch,
     )
 
 
 def _host_levels(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[Floats, Floats]:
-    """[R, n] each: how an instance's errors and latency differ for as long as it lives, in standard deviations."""
+    """The lasting differences of the errors and the latency of each instance, each [R, n], in standard deviations."""
     return rng.standard_normal(shape), rng.standard_normal(shape)
 
 
 def _levels(
     rng: np.random.Generator, schedule: BatchSchedule, noise: RolloutNoise, old: tuple[Floats, Floats]
 ) -> _InstanceLevels:
-    """Hosts, wandering, drift, shocks, warm-up and a noisy neighbour. A replaced instance lands on another host."""
+    """Hosts, autocorrelated levels, drift, shocks, warm-up and a noisy neighbour. A replaced instance gets a new host."""
     replicates, instances = old[0].shape
     shape = (replicates, schedule.intervals, instances)
     new = _host_levels(rng, old[0].shape)
@@ -136,14 +136,14 @@ def _levels(
 
 
 def _drift(schedule: BatchSchedule, noise: RolloutNoise) -> Floats:
-    """[1, T, 1]: the part of the drift that is reached."""
+    """[1, T, 1]: the drift so far."""
     return np.asarray(noise.drift * (schedule.time / schedule.time[-1])[None, :, None])
 
 
 def _shocks(
     rng: np.random.Generator, schedule: BatchSchedule, noise: RolloutNoise, latency: Floats
 ) -> tuple[Floats, Floats]:
-    """Outages of something that all instances depend on: the error share they add, and the latency with them."""
+    """Outages of a shared dependency: the error share that they add, and the log latency with them."""
     replicates, intervals, instances = latency.shape
     added: Floats = np.zeros((replicates, intervals, 1))
     time = schedule.time[None]
@@ -159,31 +159,31 @@ def _shocks(
 
 def _one_of(rng: np.random.Generator, replicates: int, instances: int, candidates: int) -> Floats:
     """[R, 1, n]: 1 for one instance of the first `candidates`, 0 for the others."""
-    result = np.zeros((replicates, 1, instances))
-    result[np.arange(replicates), 0, rng.integers(0, candidates, replicates)] = 1
-    return result
+    chosen = np.zeros((replicates, 1, instances))
+    chosen[np.arange(replicates), 0, rng.integers(0, candidates, replicates)] = 1
+    return chosen
 
 
 def _faulty_instances(rng: np.random.Generator, schedule: BatchSchedule, fault: Fault, replicates: int) -> Floats:
-    """[R, T, n]: 1 where the fault shows."""
-    shows = schedule.is_new & (schedule.time[:, None] >= fault.onset)
-    result = np.broadcast_to(shows[None], (replicates, *shows.shape)).astype(float)
+    """[R, T, n]: 1 where an instance has the fault."""
+    active = schedule.is_new & (schedule.time[:, None] >= fault.onset)
+    faulty = np.broadcast_to(active[None], (replicates, *active.shape)).astype(float)
     if not fault.one_of_k:
-        return result
-    return result * _one_of(rng, replicates, schedule.size.n, int((schedule.batch == 0).sum()))
+        return faulty
+    return faulty * _one_of(rng, replicates, schedule.size.n, int((schedule.batch == 0).sum()))
 
 
 def _traffic(rng: np.random.Generator, schedule: BatchSchedule, noise: RolloutNoise, replicates: int) -> Floats:
-    """[R, T, 1]: requests that are expected in an interval, of all instances."""
+    """[R, T, 1]: the expected requests of all instances in an interval."""
     size = schedule.size
-    wanders = autoregressive_levels(rng, (replicates, schedule.intervals, 1), size.scrape, LOAD_SECONDS, LOAD_DEVIATION)
-    return np.asarray(size.rps * size.scrape * np.exp(_drift(schedule, noise) * 0.6) * np.exp(wanders))
+    level = autoregressive_levels(rng, (replicates, schedule.intervals, 1), size.scrape, LOAD_SECONDS, LOAD_DEVIATION)
+    return np.asarray(size.rps * size.scrape * np.exp(_drift(schedule, noise) * 0.6) * np.exp(level))
 
 
 def _error_share(
     size: ServiceSize, fault: Fault, levels: _InstanceLevels, harmed: Floats, outages: InstanceOutages
 ) -> Floats:
-    """[R, T, n]: the share of requests that fail."""
+    """[R, T, n]: the expected failed share of requests."""
     factor = 1 + harmed * (fault.err_mult - 1)
     share = size.p0 * np.exp(levels.errors) * factor + harmed * fault.err_pp + levels.added
     share = np.clip(share, 0, MAX_ERROR_SHARE)
@@ -191,12 +191,12 @@ def _error_share(
 
 
 def _memory(rng: np.random.Generator, schedule: BatchSchedule, fault: Fault, harmed: Floats) -> Floats:
-    """[R, T, n]: a new instance grows within minutes from a fifth of its limit to a half; a leak grows on."""
+    """[R, T, n]: a new instance grows within minutes from 20 % to 50 % of its limit; a leak grows without end."""
     replicates, intervals, instances = harmed.shape
     since = np.maximum(schedule.age, 0)
     usual = np.where(schedule.is_new, 0.5 - 0.3 * np.exp(-since / 60), 0.5)[None]
-    wanders = autoregressive_levels(
+    level = autoregressive_levels(
         rng, (replicates, intervals, instances), schedule.size.scrape, MEMORY_SECONDS, MEMORY_DEVIATION
     )
     leaked = harmed * fault.leak * since[None] / 60
-    return np.asarray(usual + wanders + leaked + 0.01 * rng.standard_normal((replicates, 1, instances)))
+    return np.asarray(usual + level + leaked + 0.01 * rng.standard_normal((replicates, 1, instances)))

@@ -1,7 +1,7 @@
-"""Reads a grid from a TOML file (docs/simulation.md), and tells every mistake in it at once.
+"""Reads a grid from a TOML file (docs/simulation.md), and reports all of its problems at once.
 
-The fields and their ranges are those of the dataclasses in `simulation.scenarios`. Pydantic checks them; this module words
-what it finds (which field, what was found, what is allowed) and checks what concerns several fields.
+The dataclasses in `simulation.scenarios` define the fields and their ranges. Pydantic checks them; this module turns its
+errors into messages (field, found value, allowed values), and checks rules across fields.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from tidegate.simulation.scenarios import (
     SwitchNoise,
 )
 
-#: The grids that come with Tidegate.
+#: The built-in grids.
 PUBLISHED = ("public", "validation", "bluegreen")
-DEFAULT_BASE = "mod+warm"  # the noise that faults run under, where there is one of that name
+DEFAULT_BASE = "mod+warm"  # the noise of cells with a fault, if the grid has one of this name
 MAX_VALUE_CHARS = 60
 FORMATS = {
     "sizes": "at least one table [[sizes]]",
@@ -44,7 +44,7 @@ FORMATS = {
 
 
 class InvalidGrid(Refused):
-    """The grid of a simulation has mistakes; lists all of them."""
+    """A grid is invalid; lists all problems."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
@@ -52,7 +52,7 @@ class InvalidGrid(Refused):
 
 
 class _GridFile(BaseModel):
-    """What a file has at the top. A `base` that is a name is taken out before."""
+    """The top level of a grid file. A `base` that is a name is removed first."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -77,7 +77,7 @@ F = TypeVar("F", bound=_GridFile)
 
 
 def load_grid(text: str) -> ScenarioGrid[RolloutNoise] | ScenarioGrid[SwitchNoise]:
-    """The published grid of that name, else that of the file at that path. Raises `InvalidGrid` with every mistake."""
+    """The built-in grid of that name, else the grid in the file at that path. Raises `InvalidGrid` with all problems."""
     if text in PUBLISHED:
         return load_published(text)
     if not Path(text).is_file():
@@ -87,12 +87,12 @@ def load_grid(text: str) -> ScenarioGrid[RolloutNoise] | ScenarioGrid[SwitchNois
 
 
 def load_published(name: str) -> ScenarioGrid[RolloutNoise] | ScenarioGrid[SwitchNoise]:
-    """One of `PUBLISHED`."""
+    """A built-in grid, one of `PUBLISHED`."""
     return _load_file(resources.files("tidegate.simulation") / "grids" / f"{name}.toml")
 
 
 def load_file(path: Path) -> ScenarioGrid[RolloutNoise] | ScenarioGrid[SwitchNoise]:
-    """The grid of a file. Raises `InvalidGrid` with every mistake."""
+    """The grid of a file. Raises `InvalidGrid` with all problems."""
     return _load_file(path)
 
 
@@ -105,19 +105,19 @@ def _load_file(file: Path | Traversable) -> ScenarioGrid[RolloutNoise] | Scenari
         raise InvalidGrid([Problem(str(file), f"is not TOML: {error}")]) from error
 
 
-def parse_grid(found: Mapping[str, Any]) -> ScenarioGrid[RolloutNoise] | ScenarioGrid[SwitchNoise]:
-    """The grid of a file's content. Raises `InvalidGrid` with every mistake."""
-    if found.get("mode") == "bluegreen":
-        switch = _validate(found, _BlueGreenGridFile, SwitchNoise)
-        return _build_grid(switch, switch.noises, switch.base, found.get("base"))
-    rolling = _validate(found, _RollingGridFile, RolloutNoise)
-    return _build_grid(rolling, rolling.noises, rolling.base, found.get("base"))
+def parse_grid(content: Mapping[str, Any]) -> ScenarioGrid[RolloutNoise] | ScenarioGrid[SwitchNoise]:
+    """The grid from the content of a file. Raises `InvalidGrid` with all problems."""
+    if content.get("mode") == "bluegreen":
+        switch = _validate(content, _BlueGreenGridFile, SwitchNoise)
+        return _build_grid(switch, switch.noises, switch.base, content.get("base"))
+    rolling = _validate(content, _RollingGridFile, RolloutNoise)
+    return _build_grid(rolling, rolling.noises, rolling.base, content.get("base"))
 
 
-def _validate(found: Mapping[str, Any], model: type[F], kind: type) -> F:
+def _validate(content: Mapping[str, Any], model: type[F], kind: type) -> F:
     """`kind`: the dataclass of the noises."""
-    problems = [*_cross_field_problems(found), *_duplicate_names(found)]
-    given = {name: value for name, value in found.items() if name != "base" or not isinstance(value, str)}
+    problems = [*_cross_field_problems(content), *_duplicate_names(content)]
+    given = {name: value for name, value in content.items() if name != "base" or not isinstance(value, str)}
     try:
         file = model.model_validate(given)
     except ValidationError as error:
@@ -130,69 +130,71 @@ def _validate(found: Mapping[str, Any], model: type[F], kind: type) -> F:
 def _build_grid(
     file: _GridFile, noises: Sequence[AnyNoise], table: AnyNoise | None, base: object
 ) -> ScenarioGrid[AnyNoise]:
-    """The base is a table, or named, or the usual one, or the first."""
+    """The base is the table `base`, else the noise that `base` names, else `DEFAULT_BASE`, else the first noise."""
     name = base if isinstance(base, str) else DEFAULT_BASE
     chosen = table or next((noise for noise in noises if noise.name == name), noises[0])
     return ScenarioGrid(tuple(file.sizes), tuple(noises), tuple(file.faults), chosen, file.seed, file.replicates)
 
 
-# -- what concerns several fields ----------------------------------------------------------------------------------------
+# -- rules across fields -------------------------------------------------------------------------------------------------
 
 
-def _cross_field_problems(found: Mapping[str, Any]) -> Iterator[Problem]:
-    for index, size in _tables(found, "sizes"):
+def _cross_field_problems(content: Mapping[str, Any]) -> Iterator[Problem]:
+    for index, size in _tables(content, "sizes"):
         window, scrape = size.get("window"), size.get("scrape")
         if isinstance(window, int | float) and isinstance(scrape, int | float) and 0 < window < scrape:
-            yield Problem(f"sizes[{index}].window", f"found {window:g}; allowed: at least {scrape:g}, as scrape is")
-    for index, fault in _tables(found, "faults"):
+            yield Problem(f"sizes[{index}].window", f"found {window:g}; allowed: at least {scrape:g}, the value of scrape")
+    for index, fault in _tables(content, "faults"):
         if fault.get("name") == NO_FAULT.name:
-            yield Problem(f"faults[{index}].name", f'found "{NO_FAULT.name}", which stands for no fault; choose another')
-    base = found.get("base")
-    names = _names(found, "noises")
+            yield Problem(
+                f"faults[{index}].name", f'found "{NO_FAULT.name}", which is reserved for no fault; choose another name'
+            )
+    base = content.get("base")
+    names = _names(content, "noises")
     if isinstance(base, str) and base not in names:
         known = ", ".join(f'"{name}"' for name in names)
         yield Problem("base", f'found "{base}"; allowed: a table [base], or the name of one of the noises: {known}')
-    if found.get("mode") == "bluegreen":
-        yield from _shock_problems(found)
+    if content.get("mode") == "bluegreen":
+        yield from _shock_problems(content)
 
 
-def _shock_problems(found: Mapping[str, Any]) -> Iterator[Problem]:
-    """A shock lies within what is watched after the switch."""
-    windows = [size.get("window") for _, size in _tables(found, "sizes")]
+def _shock_problems(content: Mapping[str, Any]) -> Iterator[Problem]:
+    """A shock has to end within the window after the switch."""
+    windows = [size.get("window") for _, size in _tables(content, "sizes")]
     shortest = min((window for window in windows if isinstance(window, int | float)), default=float("inf"))
-    base = [("base", found["base"])] if isinstance(found.get("base"), Mapping) else []
-    for path, noise in [*((f"noises[{index}]", table) for index, table in _tables(found, "noises")), *base]:
+    base = [("base", content["base"])] if isinstance(content.get("base"), Mapping) else []
+    for path, noise in [*((f"noises[{index}]", table) for index, table in _tables(content, "noises")), *base]:
         lasts = noise.get("shock_len", SwitchNoise.shock_len)
         if (noise.get("shock_pp") or noise.get("shock_lat")) and isinstance(lasts, int | float) and lasts > shortest:
             yield Problem(f"{path}.shock_len", f"found {lasts:g}; allowed: at most {shortest:g}, the shortest window")
 
 
-def _duplicate_names(found: Mapping[str, Any]) -> Iterator[Problem]:
+def _duplicate_names(content: Mapping[str, Any]) -> Iterator[Problem]:
     for table in ("sizes", "noises", "faults"):
-        names = _names(found, table)
+        names = _names(content, table)
         for name in sorted({name for name in names if names.count(name) > 1}):
-            yield Problem(table, f'{names.count(name)} are named "{name}"; each needs a name of its own')
+            yield Problem(table, f'{names.count(name)} entries are named "{name}"; names must be unique')
 
 
-def _names(found: Mapping[str, Any], table: str) -> list[str]:
-    return [table["name"] for _, table in _tables(found, table) if isinstance(table.get("name"), str)]
+def _names(content: Mapping[str, Any], key: str) -> list[str]:
+    return [table["name"] for _, table in _tables(content, key) if isinstance(table.get("name"), str)]
 
 
-def _tables(found: Mapping[str, Any], table: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """The tables of an array of them with their places, as far as they are tables."""
-    entries = found.get(table)
+def _tables(content: Mapping[str, Any], key: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """The entries of an array that are tables, with their indexes."""
+    entries = content.get(key)
     for index, entry in enumerate(entries if isinstance(entries, list) else []):
         if isinstance(entry, Mapping):
             yield index, entry
 
 
-# -- pydantic's mistakes in our words ------------------------------------------------------------------------------------
+# -- messages for pydantic's errors --------------------------------------------------------------------------------------
 
 
-def _problem_of(error: ErrorDetails, found: Mapping[str, Any], kind: type) -> Problem:
+def _problem_of(error: ErrorDetails, content: Mapping[str, Any], kind: type) -> Problem:
     place = error["loc"]
     path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).removeprefix(".")
-    names = (table.get("name") for index, table in _tables(found, str(place[0])) if len(place) == 3 and index == place[1])
+    names = (table.get("name") for index, table in _tables(content, str(place[0])) if len(place) == 3 and index == place[1])
     name = next(names, None)
     within = f' (in "{name}")' if isinstance(name, str) and place[-1] != "name" else ""
     return Problem(path, f"{_error_message(error, kind)}{within}")
@@ -203,7 +205,7 @@ def _error_message(error: ErrorDetails, kind: type) -> str:
     if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return _unknown_field_message(place, kind)
     if error["type"] == "missing":
-        return f"is needed: {_allowed_values(place, kind)}"
+        return f"is required: {_allowed_values(place, kind)}"
     return f"found {_format_value(error['input'])}; allowed: {_allowed_values(place, kind)}"
 
 
@@ -211,32 +213,32 @@ def _unknown_field_message(place: tuple[int | str, ...], kind: type) -> str:
     field, owner = str(place[-1]), _owner_class(place, kind)
     other, mode = (RolloutNoise, "rolling") if kind is SwitchNoise else (SwitchNoise, "bluegreen")
     if owner is kind and field in get_type_hints(other):
-        return f'unknown name in this mode; noises have it where mode = "{mode}"'
+        return f'unknown name in this mode; only noises with mode = "{mode}" have it'
     known = list(_RollingGridFile.model_fields) if owner is None else list(get_type_hints(owner))
     near = difflib.get_close_matches(field, known, n=1)
-    return "unknown name; " + (f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}")
+    return "unknown name; " + (f"did you mean {near[0]}?" if near else f"allowed: {', '.join(known)}")
 
 
 def _allowed_values(place: tuple[int | str, ...], kind: type) -> str:
-    """What may stand there, from the description of the field's type."""
+    """The allowed values, from the description of the field's type."""
     owner = _owner_class(place, kind)
     if owner is None:
         return FORMATS.get(str(place[0])) or _RollingGridFile.model_fields[str(place[0])].description or ""
     if isinstance(place[-1], int):
         return f"a table [[{place[0]}]]"
     hint = get_type_hints(owner, include_extras=True)[str(place[-1])]
-    described = (each.description for each in hint.__metadata__ if isinstance(each, FieldInfo))
-    return next(filter(None, described), "")
+    descriptions = (item.description for item in hint.__metadata__ if isinstance(item, FieldInfo))
+    return next(filter(None, descriptions), "")
 
 
 def _owner_class(place: tuple[int | str, ...], kind: type) -> type | None:
-    """The dataclass of the table in which the mistake is; None at the top of the file."""
+    """The dataclass of the table with the problem; None at the top level of the file."""
     owners = {"sizes": ServiceSize, "noises": kind, "base": kind, "faults": Fault}
     return owners[str(place[0])] if len(place) > 1 else None
 
 
 def _format_value(value: object) -> str:
-    """What was found, as it stands in TOML, and not too long."""
+    """A value as TOML writes it, shortened to `MAX_VALUE_CHARS`."""
     if isinstance(value, bool):
         return str(value).lower()
     text = f'"{value}"' if isinstance(value, str) else repr(value)

@@ -1,4 +1,4 @@
-"""The half hour before a generated rollout: the old release in blocks of a minute."""
+"""Generates the half hour before a rollout: the old release in blocks of a minute."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from tidegate.simulation.scenarios import RolloutNoise, ServiceSize
 
 BLOCK_SECONDS = 60.0
 BLOCKS = 30
-MAX_ERROR_SHARE = 0.9  # the share of failed requests stays below it
+MAX_ERROR_SHARE = 0.9  # upper bound of the failed share
 
-#: The mean over a block varies less than a moment does; this is about right when the time constant is a block or two.
+#: The mean over a block varies less than single moments; this factor fits time constants of one or two blocks.
 BLOCK_DEVIATION = 0.85
 
 
@@ -28,7 +28,7 @@ BLOCK_DEVIATION = 0.85
 class BaselineCounts:
     """Counts per replicate, block of 60 s, and instance [R, 30, n].
 
-    Requests, failed ones, slower than each bound [R, 30, n, bounds], failed scrapes, and scrapes.
+    Requests, failed requests, requests slower than each bound [R, 30, n, bounds], failed scrapes, and scrapes.
     """
 
     requests: Counts
@@ -41,8 +41,8 @@ class BaselineCounts:
 def draw_history(
     rng: np.random.Generator, size: ServiceSize, noise: RolloutNoise, load: Floats, hosts: tuple[Floats, Floats]
 ) -> BaselineCounts:
-    """`load` [R, n]: the share of the traffic of each instance. `hosts` [R, n] each: how its errors and its latency differ,
-    in standard deviations."""
+    """Draw the history. `load` [R, n]: the share of the traffic of each instance. `hosts`: the lasting differences of its
+    errors and its latency, each [R, n], in standard deviations."""
     quiet = replace(noise, sd_e=0, sd_u=0, ar_e=0, ar_u=0, phi=1.0) if noise.hist_quiet else noise
     shape = (len(load), BLOCKS, size.n)
     requests = rng.poisson(size.rps * BLOCK_SECONDS * load[:, None, :] * np.ones((1, BLOCKS, 1)))

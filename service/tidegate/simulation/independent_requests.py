@@ -1,4 +1,4 @@
-"""An e-process that trusts every request to be independent of every other."""
+"""An e-process that assumes independent requests."""
 
 from __future__ import annotations
 
@@ -16,40 +16,40 @@ WARMUP_SECONDS = 60.0
 ALPHA = 0.01  # of the whole rollout
 ERRORS_WEIGHT, LATENCY_WEIGHT = 0.35, 0.30
 FIRST_WEIGHT = 0.25  # of the process that starts with the first batch
-CAP_NATS = 60.0  # beyond this, evidence is only called overwhelming; exp() must not overflow
+CAP_NATS = 60.0  # log evidence is capped here, so that exp() does not overflow
 
 
 def decide(rollouts: GeneratedRollout) -> AbortResult:
-    """Whether the new release has a greater share of the bad events of an interval than of its requests: failed ones, and
-    those slower than each of three bounds. A mixture of likelihood ratios of the binomial, given the total; one process
-    starts with each batch; their weighted mean turns back when it reaches 1/ALPHA.
+    """Tests whether the new release has a larger share of the bad events (failed requests, and requests slower than each of
+    three bounds) than of the requests: a mixture of binomial likelihood ratios, given the total. One process starts with
+    each batch; rolls back when their weighted mean reaches 1 / ALPHA.
 
     Source: Lindon & Malek, *Anytime-valid inference for multinomial count data* (2022); Lindon et al., *Rapid regression
     detection in software deployments through sequential testing* (KDD 2022). No margin, and no allowance for clumped errors
     or for instances that differ.
     """
     new, old = release_counts(rollouts, WARMUP_SECONDS)
-    known = watched_bounds(rollouts)
+    bounds = watched_bounds(rollouts)
     evidence = ERRORS_WEIGHT * _evidence(new.failed, old.failed, new, old, errors_prior(), rollouts)
-    for bound in known:
+    for bound in bounds:
         slow = _evidence(
             new.slower[..., bound.place], old.slower[..., bound.place], new, old, latency_prior(bound), rollouts
         )
-        evidence = evidence + LATENCY_WEIGHT / len(known) * slow
+        evidence = evidence + LATENCY_WEIGHT / len(bounds) * slow
     evidence = evidence / (ERRORS_WEIGHT + LATENCY_WEIGHT)
     return AbortResult.from_moments(evidence >= 1 / ALPHA, np.arange(1, evidence.shape[1] + 1) * rollouts.dt)
 
 
 @dataclass(frozen=True, eq=False)
 class EffectPrior:
-    """`theta` [K]: logs of the rate ratio that are tried, all above 0; `log_weight` [K]."""
+    """`theta` [K]: the grid of log rate ratios, all above 0; `log_weight` [K]: their log prior weights."""
 
     theta: Floats
     log_weight: Floats
 
 
 def _prior(low: float, high: float, points: int, mean: float) -> EffectPrior:
-    """Exponential with this mean, on the points above 0 of an even grid that has 0 on it."""
+    """An exponential prior with this mean, on the positive points of a uniform grid that contains 0."""
     theta = np.linspace(round(low, 3), round(high, 3), points)
     theta = theta - theta[np.argmin(np.abs(theta))]
     theta = theta[theta > 0]
@@ -58,12 +58,12 @@ def _prior(low: float, high: float, points: int, mean: float) -> EffectPrior:
 
 
 def errors_prior() -> EffectPrior:
-    """Errors may become up to e^6 = 403 times as many."""
+    """The prior for errors: up to e^6 = 403 times as many."""
     return _prior(-2.0, 6.0, 101, 1.0)
 
 
 def latency_prior(bound: WatchedBound) -> EffectPrior:
-    """The share of slow requests cannot rise above 1."""
+    """The prior for slow requests, whose share cannot exceed 1."""
     reach = math.log(1 / bound.exceedance)
     return _prior(-reach, reach, 121, max(0.1, reach / 6))
 
@@ -71,16 +71,18 @@ def latency_prior(bound: WatchedBound) -> EffectPrior:
 def _evidence(
     bad: Counts, old_bad: Counts, new: ReleaseCounts, old: ReleaseCounts, prior: EffectPrior, rollouts: GeneratedRollout
 ) -> Floats:
-    """[R, T]: the mean e-value of the processes; one that has not begun counts as 1."""
+    """The mean e-value of the processes [R, T]; one that has not begun counts as 1."""
     logs = np.cumsum(_log_likelihood(bad, old_bad, new.requests, old.requests, prior), 1)
-    begins = [round((number * rollouts.window + WARMUP_SECONDS) / rollouts.dt) for number in range(rollouts.judged)]
+    begins = [
+        round((number * rollouts.window + WARMUP_SECONDS) / rollouts.dt) for number in range(rollouts.analyzed_batches)
+    ]
     begins = [begin for begin in begins if begin < logs.shape[1]]
-    result = np.zeros(logs.shape[:2])
+    evalue = np.zeros(logs.shape[:2])
     for number, begin in enumerate(begins):
         before = logs[:, begin - 1][:, None] if begin else 0.0
-        result[:, :begin] += _weight(number, len(begins))
-        result[:, begin:] += _weight(number, len(begins)) * _mixed(logs[:, begin:] - before, prior)
-    return np.asarray(np.minimum(result, math.exp(CAP_NATS)))
+        evalue[:, :begin] += _weight(number, len(begins))
+        evalue[:, begin:] += _weight(number, len(begins)) * _mixed(logs[:, begin:] - before, prior)
+    return np.asarray(np.minimum(evalue, math.exp(CAP_NATS)))
 
 
 def _weight(number: int, processes: int) -> float:
@@ -90,17 +92,17 @@ def _weight(number: int, processes: int) -> float:
 
 
 def _log_likelihood(bad: Counts, old_bad: Counts, requests: Counts, old_requests: Counts, prior: EffectPrior) -> Floats:
-    """[R, T, K]: of each theta over that of 0, given how many bad events both releases have together."""
-    together = (bad + old_bad)[..., None]
+    """[R, T, K]: the log-likelihood of each theta minus that of 0, given the bad events of both releases together."""
+    total = (bad + old_bad)[..., None]
     expected = old_requests[..., None] + requests[..., None] * np.exp(prior.theta)
     equal = np.maximum((requests + old_requests)[..., None], 1e-9)
-    result = bad[..., None] * prior.theta - together * np.log(np.maximum(expected, 1e-9) / equal)
-    return np.where(((requests > 0) & (old_requests > 0))[..., None], result, 0.0)
+    log_ratio = bad[..., None] * prior.theta - total * np.log(np.maximum(expected, 1e-9) / equal)
+    return np.where(((requests > 0) & (old_requests > 0))[..., None], log_ratio, 0.0)
 
 
 def _mixed(logs: Floats, prior: EffectPrior) -> Floats:
-    """The mixture over theta of likelihood ratios [..., K], which is an e-value."""
+    """The mixture of likelihood ratios [..., K] over theta: an e-value."""
     weighted = logs + prior.log_weight
     top = weighted.max(-1)
-    result = top + np.log(np.exp(weighted - top[..., None]).sum(-1))
-    return np.asarray(np.exp(np.minimum(result, CAP_NATS)))
+    log_mixture = top + np.log(np.exp(weighted - top[..., None]).sum(-1))
+    return np.asarray(np.exp(np.minimum(log_mixture, CAP_NATS)))

@@ -1,4 +1,4 @@
-"""The Mann-Whitney test with an effect size, at the end of each batch's window."""
+"""The Mann-Whitney test with an effect size, at the end of the window of each batch."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ from tidegate.simulation.result import AbortResult
 
 WARMUP_SECONDS = 60.0
 CONFIDENCE = 0.98
-TOLERANCE = 0.25  # of the estimated difference itself, which the lower end of its interval has to exceed
-MIN_EFFECT_SIZE = 1.25  # least ratio of the means
+TOLERANCE = 0.25  # of the estimated difference: the lower confidence bound has to exceed this share of it
+MIN_EFFECT_SIZE = 1.25  # minimum ratio of the means
 MIN_VALUES = 3  # values on each side
 
 
 def decide(rollouts: GeneratedRollout) -> AbortResult:
-    """At the end of each window, the new release's errors, median and 99th percentile of each scrape against the old one's,
-    as unordered samples; one that is "High" turns it back, as a metric marked critical does.
+    """Compares, at the end of each window, the error rates, medians and 99th percentiles of all scrapes of both releases,
+    as unordered samples. A metric that is "High" rolls back, as a critical metric of Kayenta does.
 
     Source: Kayenta's `NetflixACAJudge`, classifier `MannWhitneyClassifier` with its tolerance 0.25 and confidence 0.98, and
-    an `effectSize.allowedIncrease` of 1.25 (its default, 1, turns back more good releases). It also removes outliers.
+    an `effectSize.allowedIncrease` of 1.25 (its default, 1, rolls back more good releases). Kayenta also removes outliers.
     """
     samples, controls = (_metrics(side) for side in release_counts(rollouts, WARMUP_SECONDS))
     window = round(rollouts.window / rollouts.dt)
-    high = np.zeros((len(rollouts.N), rollouts.judged), bool)
-    for number in range(rollouts.judged):
+    high = np.zeros((len(rollouts.N), rollouts.analyzed_batches), bool)
+    for number in range(rollouts.analyzed_batches):
         within = slice(number * window + int(WARMUP_SECONDS / rollouts.dt), (number + 1) * window)
         for new, old in zip(samples, controls, strict=True):
-            high[:, number] |= [is_high(*each) for each in zip(new[:, within], old[:, within], strict=True)]
-    ends = np.arange(1, rollouts.judged + 1) * window
+            high[:, number] |= [is_high(*pair) for pair in zip(new[:, within], old[:, within], strict=True)]
+    ends = np.arange(1, rollouts.analyzed_batches + 1) * window
     return AbortResult.from_moments(high, np.asarray(ends * rollouts.dt, dtype=np.float64))
 
 
 def _metrics(side: ReleaseCounts) -> list[Floats]:
-    """[R, T] each: the share of errors, the median latency, its 99th percentile."""
+    """The failed share, the median and the 99th percentile of the latency, each [R, T]."""
     return [side.error_share(), side.quantile(0.5), side.quantile(0.99)]
 
 
 def is_high(experiment: Floats, control: Floats) -> bool:
-    """Whether one metric is higher in the experiment than in the control, by Kayenta's rule; NaN is left out."""
+    """Whether a metric is higher in the experiment than in the control, by Kayenta's rule. Ignores NaN."""
     experiment, control = experiment[~np.isnan(experiment)], control[~np.isnan(control)]
     if len(experiment) < MIN_VALUES or len(control) < MIN_VALUES:
         return False
@@ -58,7 +58,7 @@ def is_high(experiment: Floats, control: Floats) -> bool:
 
 
 def _lower_rank(experiment: Floats, control: Floats) -> int:
-    """Which of the sorted differences is the lower end of the interval for the shift (Hodges and Lehmann 1963), by the
+    """The index of the sorted difference that is the lower confidence bound of the shift (Hodges and Lehmann 1963), by the
     normal approximation with a correction for ties."""
     new, old = len(experiment), len(control)
     _, tied = np.unique(np.concatenate([experiment, control]), return_counts=True)

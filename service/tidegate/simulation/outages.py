@@ -1,4 +1,4 @@
-"""Instances that are down or whose scrape fails in a generated rollout: crash loops, restarts, lost scrapes."""
+"""Generates outages of instances: crash loops, restarts, and failed scrapes."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from tidegate.simulation.distributions import Floats, Mask
 from tidegate.simulation.scenarios import Fault, RolloutNoise
 from tidegate.simulation.schedule import BatchSchedule
 
-UP_SECONDS = 25.0  # a crashing instance works for so long
-INITIAL_BACK_OFF, MAX_BACK_OFF = 10.0, 300.0  # before it is started again; doubled each time (Kubernetes' rule)
-SPREAD_SECONDS = 10.0  # instances do not crash at the same moment
+UP_SECONDS = 25.0  # until a crash-looping instance crashes
+INITIAL_BACK_OFF, MAX_BACK_OFF = 10.0, 300.0  # before a restart; doubled each time, as in Kubernetes
+SPREAD_SECONDS = 10.0  # spread of the crash times of instances
 
 
 @dataclass(frozen=True, eq=False)
 class InstanceOutages:
-    """`down`: no sample of the interval. `crashing`: about to crash. `gone`: gets no traffic. All [R, T, n]."""
+    """`down`: no sample in the interval. `crashing`: the interval before a crash. `gone`: no traffic. All [R, T, n]."""
 
     down: Mask
     crashing: Mask
     gone: Mask
 
     def rerouted(self, load: Floats) -> Floats:
-        """[R, T, n]: the shares `load` [R, n] of the traffic, taken over by the others where an instance is gone."""
+        """The shares `load` [R, n] of the traffic, with that of gone instances moved to the others: [R, T, n]."""
         shares = load[:, None] * np.where(self.gone, 0, 1)
         return np.asarray(shares / np.maximum(shares.sum(2, keepdims=True), 1e-9))
 
@@ -32,7 +32,7 @@ class InstanceOutages:
 def draw_outages(
     rng: np.random.Generator, schedule: BatchSchedule, noise: RolloutNoise, fault: Fault, harmed: Floats
 ) -> InstanceOutages:
-    """`harmed` [R, T, n]: where the fault shows."""
+    """Draw the outages. `harmed` [R, T, n]: where an instance has the fault."""
     replicates, intervals, instances = harmed.shape
     down = rng.random(harmed.shape) < noise.miss_p
     crashing = np.zeros(harmed.shape, bool)
@@ -48,12 +48,12 @@ def draw_outages(
 
 
 def _crash_loop(rng: np.random.Generator, schedule: BatchSchedule, harmed: Floats) -> tuple[Mask, Mask]:
-    """Where instances wait to be started again, and where they are about to crash. Both [R, T, n]."""
+    """Where instances wait for a restart, and where they are about to crash, each [R, T, n]."""
     replicates, _, instances = harmed.shape
     since = np.maximum(schedule.age, 0)[None] + rng.uniform(0, SPREAD_SECONDS, (replicates, 1, instances))
     crashed, crashing = np.zeros(harmed.shape, bool), np.zeros(harmed.shape, bool)
     started, back_off = 0.0, INITIAL_BACK_OFF
-    while started < schedule.time[-1] + 60:  # beyond the end: `since` runs a little ahead of the time
+    while started < schedule.time[-1] + 60:  # beyond the end, since `since` is ahead of the time
         crashes = started + UP_SECONDS
         crashed |= (since >= crashes) & (since < crashes + back_off)
         crashing |= (since >= crashes - schedule.size.scrape) & (since < crashes)

@@ -1,4 +1,4 @@
-"""What every judge of simulated rollouts gives: which it turned back, and when."""
+"""The result of a method on simulated rollouts: which it rolled back, and when."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from tidegate.simulation.generator import GeneratedRollout
 
 @dataclass(frozen=True, eq=False)
 class AbortResult:
-    """`aborted` [R]: turned back. `seconds` [R]: when, since the start of the rollout or the switch; inf where never."""
+    """`aborted` [R]: rolled back. `seconds` [R]: when, since the start of the rollout or the switch; inf for never."""
 
     aborted: Mask
     seconds: Floats
 
     @classmethod
-    def from_moments(cls, condemned: Mask, seconds: Floats) -> AbortResult:
-        """Turned back at the first moment that condemns: `condemned` [R, K] at the moments `seconds` [K]."""
-        never = condemned.shape[1]
-        first = np.where(condemned, np.arange(never), never).min(1, initial=never)
+    def from_moments(cls, failing: Mask, seconds: Floats) -> AbortResult:
+        """Rolled back at the first moment that fails: `failing` [R, K] at the moments `seconds` [K]."""
+        never = failing.shape[1]
+        first = np.where(failing, np.arange(never), never).min(1, initial=never)
         return cls(first < never, np.append(seconds, np.inf)[first])
 
 

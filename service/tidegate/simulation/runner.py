@@ -1,7 +1,7 @@
-"""Runs a grid: each cell is a size with a scenario, all deciders on the same rollouts, cells in parallel processes.
+"""Runs a grid. Each cell is a size with a scenario; all methods get the same rollouts; cells run in parallel processes.
 
-A cell's rollouts depend on the grid's seed and on its place in the grid alone: not on the number of processes, nor on what
-else is run.
+The rollouts of a cell depend only on the seed and on the position in the grid, not on the number of processes or on other
+cells.
 """
 
 from __future__ import annotations
@@ -22,43 +22,40 @@ from tidegate.simulation.scenarios import NO_FAULT, AnyNoise, Fault, RolloutNois
 
 Only = Literal["null", "fault"]
 
-MIN_FAULTY = 100  # replicates of a cell with a fault: half of the others', but at least so many
-SEEDS_PER_SIZE, FIRST_FAULT_SEED = (
-    1000,
-    50,
-)  # where the cells of a size and those with a fault begin, in the numbers of seeds
-MAX_COUNTS_IN_MEMORY = 1_750_000  # rollouts are made in steps: about so many intervals of instances fit into memory
+MIN_FAULTY = 100  # minimum replicates of a cell with a fault, which has half of those of the others
+SEEDS_PER_SIZE, FIRST_FAULT_SEED = 1000, 50  # the seed numbers of each size, and the first one of its cells with a fault
+MAX_COUNTS_IN_MEMORY = 1_750_000  # instance intervals generated at once
 MIN_CHUNK = 25
 SWITCH_CHUNK = 50
-SLOW_QUANTILE = 0.9  # the quantile of the time to abort that is told beside the median
+SLOW_QUANTILE = 0.9  # quantile of the time to roll back that is reported with the median
 
 
 @dataclass(frozen=True)
 class GridCell:
-    """What one decider did in one cell. The times are counted from the fault's onset; below 0 is before it."""
+    """The result of one method in one cell. Times count from the onset of the fault; below 0 is before it."""
 
     size: str
     noise: str
-    fault: str  # "none" where nothing is wrong
+    fault: str  # "none" for a good release
     method: str
     replicates: int
-    aborted: float  # share of the rollouts that were turned back
-    median_seconds: float | None  # of those that were; None without any
-    slow_seconds: float | None  # 90 % of those were turned back by then
+    aborted: float  # share of the rollouts that were rolled back, in [0, 1]
+    median_seconds: float | None  # of those; None without any
+    slow_seconds: float | None  # 90 % of those were rolled back by then
 
     @property
     def is_fault_free(self) -> bool:
-        """Nothing is wrong with the release: each abort is a false one."""
+        """Whether the release is good, so that each rollback is a false one."""
         return self.fault == NO_FAULT.name
 
 
-Progress = Callable[[int, int, Sequence[GridCell]], None]  # cells that are done, of how many, and what the last one gave
+Progress = Callable[[int, int, Sequence[GridCell]], None]  # cells done, total cells, results of the last one
 Made = TypeVar("Made", GeneratedRollout, GeneratedSwitch)
 
 
 @dataclass(frozen=True)
 class _CellTask(Generic[AnyNoise]):
-    """A cell to be run; `number` and the grid's seed are the seed of its rollouts."""
+    """A cell to run. `seed` and `number` seed its rollouts."""
 
     size: ServiceSize
     noise: AnyNoise
@@ -70,7 +67,7 @@ class _CellTask(Generic[AnyNoise]):
 
 def run(
     grid: ScenarioGrid[RolloutNoise],
-    deciders: Mapping[str, Decide],
+    methods: Mapping[str, Decide],
     replicates: int | None = None,
     jobs: int = 1,
     only: Only | None = None,
@@ -78,19 +75,19 @@ def run(
     scenarios: Collection[str] = (),
     progress: Progress | None = None,
 ) -> list[GridCell]:
-    """Rolling updates, in the order of the grid: sizes, then noises and faults, then deciders.
+    """Run rolling updates. The cells are in the order of the grid: sizes, then noises and faults, then methods.
 
-    `replicates`: instead of the grid's own. `only`: cells without a fault ("null") or with one. `sizes` and `scenarios`
-    (noises and faults): those of these names, all when empty. With several `jobs` the deciders are sent to other processes,
-    so they are functions of modules, or `functools.partial` of them.
+    `replicates` replaces the grid's. `only`: the cells without a fault ("null") or with one. `sizes` and `scenarios`
+    (noises and faults) select by name; empty selects all. With several `jobs` the methods are pickled for other processes,
+    so they must be module-level functions, or `functools.partial` of them. Raises `InvalidGrid` for unknown names.
     """
     tasks = _tasks(grid, replicates, only, sizes, scenarios)
-    return _run_tasks(tasks, _rolling, deciders, jobs, progress)
+    return _run_tasks(tasks, _rolling, methods, jobs, progress)
 
 
 def run_switches(
     grid: ScenarioGrid[SwitchNoise],
-    deciders: Mapping[str, DecideSwitch],
+    methods: Mapping[str, DecideSwitch],
     replicates: int | None = None,
     jobs: int = 1,
     only: Only | None = None,
@@ -98,12 +95,12 @@ def run_switches(
     scenarios: Collection[str] = (),
     progress: Progress | None = None,
 ) -> list[GridCell]:
-    """Switches of all traffic at once; the rest is as in `run`."""
+    """Run blue-green switches; otherwise as `run`."""
     tasks = _tasks(grid, replicates, only, sizes, scenarios)
-    return _run_tasks(tasks, _switches, deciders, jobs, progress)
+    return _run_tasks(tasks, _switches, methods, jobs, progress)
 
 
-# -- which cells --------------------------------------------------------------------------------------------------------
+# -- selection of cells -------------------------------------------------------------------------------------------------
 
 
 def _tasks(
@@ -113,11 +110,11 @@ def _tasks(
     sizes: Collection[str],
     scenarios: Collection[str],
 ) -> list[_CellTask[AnyNoise]]:
-    each = grid.replicates if replicates is None else replicates
+    count = grid.replicates if replicates is None else replicates
     names = [noise.name for noise in grid.noises] + [fault.name for fault in grid.faults]
     _require_known(sizes, [size.name for size in grid.sizes], "sizes")
     _require_known(scenarios, names, "scenarios")
-    result = []
+    tasks = []
     for place, size in enumerate(grid.sizes):
         if sizes and size.name not in sizes:
             continue
@@ -125,22 +122,22 @@ def _tasks(
         if only != "fault":
             for number, noise in enumerate(grid.noises):
                 if not scenarios or noise.name in scenarios:
-                    result.append(_CellTask(size, noise, NO_FAULT, each, grid.seed, first + number))
+                    tasks.append(_CellTask(size, noise, NO_FAULT, count, grid.seed, first + number))
         if only != "null":
             for number, fault in enumerate(grid.faults, FIRST_FAULT_SEED):
                 if not scenarios or fault.name in scenarios:
-                    fewer = max(MIN_FAULTY, each // 2)
-                    result.append(_CellTask(size, grid.base, fault, fewer, grid.seed, first + number))
-    return result
+                    fewer = max(MIN_FAULTY, count // 2)
+                    tasks.append(_CellTask(size, grid.base, fault, fewer, grid.seed, first + number))
+    return tasks
 
 
-def _require_known(wanted: Collection[str], known: Sequence[str], what: str) -> None:
-    unknown = [name for name in wanted if name not in known]
+def _require_known(selected: Collection[str], known: Sequence[str], option: str) -> None:
+    unknown = [name for name in selected if name not in known]
     if unknown:
-        raise InvalidGrid([Problem(what, f'found "{name}"; known are {", ".join(known)}') for name in unknown])
+        raise InvalidGrid([Problem(option, f'found "{name}"; allowed: {", ".join(known)}') for name in unknown])
 
 
-# -- the rollouts of a cell, in steps -----------------------------------------------------------------------------------
+# -- generation of the rollouts of a cell, in chunks --------------------------------------------------------------------
 
 
 def _rolling(task: _CellTask[RolloutNoise]) -> Iterator[GeneratedRollout]:
@@ -161,20 +158,20 @@ def _chunks(replicates: int, at_once: int) -> list[int]:
     return [min(at_once, replicates - done) for done in range(0, replicates, at_once)]
 
 
-# -- running them -------------------------------------------------------------------------------------------------------
+# -- execution ----------------------------------------------------------------------------------------------------------
 
 
 def _run_tasks(
     tasks: Sequence[_CellTask[AnyNoise]],
     rollouts: Callable[[_CellTask[AnyNoise]], Iterator[Made]],
-    deciders: Mapping[str, Callable[[Made], AbortResult]],
+    methods: Mapping[str, Callable[[Made], AbortResult]],
     jobs: int,
     progress: Progress | None,
 ) -> list[GridCell]:
-    """The largest services first, so that no process is left alone with one at the end."""
+    """Start the largest services first, so that no process is left with one at the end."""
     grid_cells: dict[int, list[GridCell]] = {}
     order = sorted(range(len(tasks)), key=lambda place: -tasks[place].size.n)
-    for place, cells in _run_each(order, tasks, rollouts, deciders, jobs):
+    for place, cells in _run_each(order, tasks, rollouts, methods, jobs):
         grid_cells[place] = cells
         if progress is not None:
             progress(len(grid_cells), len(tasks), cells)
@@ -185,17 +182,17 @@ def _run_each(
     order: Sequence[int],
     tasks: Sequence[_CellTask[AnyNoise]],
     rollouts: Callable[[_CellTask[AnyNoise]], Iterator[Made]],
-    deciders: Mapping[str, Callable[[Made], AbortResult]],
+    methods: Mapping[str, Callable[[Made], AbortResult]],
     jobs: int,
 ) -> Iterator[tuple[int, list[GridCell]]]:
-    """The cells of each task, as they are done."""
+    """The cells of each task with its index, in the order of completion."""
     if jobs <= 1:
         for place in order:
-            yield place, _run_cells(tasks[place], rollouts, deciders)
+            yield place, _run_cells(tasks[place], rollouts, methods)
         return
     with ProcessPoolExecutor(jobs) as pool:
         places: dict[Future[list[GridCell]], int] = {
-            pool.submit(_run_cells, tasks[place], rollouts, dict(deciders)): place for place in order
+            pool.submit(_run_cells, tasks[place], rollouts, dict(methods)): place for place in order
         }
         try:
             for future in as_completed(places):
@@ -207,24 +204,24 @@ def _run_each(
 def _run_cells(
     task: _CellTask[AnyNoise],
     rollouts: Callable[[_CellTask[AnyNoise]], Iterator[Made]],
-    deciders: Mapping[str, Callable[[Made], AbortResult]],
+    methods: Mapping[str, Callable[[Made], AbortResult]],
 ) -> list[GridCell]:
-    """All deciders on the same rollouts."""
-    decided: dict[str, list[AbortResult]] = {name: [] for name in deciders}
-    for made in rollouts(task):
-        for name, decide in deciders.items():
-            decided[name].append(decide(made))
-    return [_summarize_cell(task, name, each) for name, each in decided.items()]
+    """Run all methods on the same rollouts."""
+    results: dict[str, list[AbortResult]] = {name: [] for name in methods}
+    for chunk in rollouts(task):
+        for name, decide in methods.items():
+            results[name].append(decide(chunk))
+    return [_summarize_cell(task, name, chunks) for name, chunks in results.items()]
 
 
-def _summarize_cell(task: _CellTask[AnyNoise], decider: str, decided: Sequence[AbortResult]) -> GridCell:
-    aborted = np.concatenate([each.aborted for each in decided])
-    seconds = np.concatenate([each.seconds for each in decided])[aborted] - task.fault.onset
+def _summarize_cell(task: _CellTask[AnyNoise], method: str, results: Sequence[AbortResult]) -> GridCell:
+    aborted = np.concatenate([result.aborted for result in results])
+    seconds = np.concatenate([result.seconds for result in results])[aborted] - task.fault.onset
     return GridCell(
         size=task.size.name,
         noise=task.noise.name,
         fault=task.fault.name,
-        method=decider,
+        method=method,
         replicates=task.replicates,
         aborted=float(aborted.mean()),
         median_seconds=float(np.median(seconds)) if len(seconds) else None,

@@ -1,4 +1,4 @@
-"""The course of a generated rolling update, the same in all replicates: which instance is replaced when."""
+"""The schedule of a generated rolling update, equal in all replicates: which instance is replaced when."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from tidegate.simulation.scenarios import ServiceSize
 
 @dataclass(frozen=True, eq=False)
 class BatchSchedule:
-    """Batch after batch, `window` seconds each, up to where the last batch would begin: it has no old instance beside it.
+    """One batch after the other, `window` seconds each, until the last one begins, which has no concurrent baseline.
 
-    `batch` [n]: the batch of each instance, from 0. `judged`: how many batches are judged.
+    `batch` [n]: the batch of each instance, from 0. `analyzed_batches`: how many batches are analysed, all but the last.
     """
 
     size: ServiceSize
     batch: Counts
-    judged: int
+    analyzed_batches: int
 
     @classmethod
     def of(cls, size: ServiceSize) -> BatchSchedule:
-        """The course for a service of this size; batches are equal but for the last."""
-        together = max(1, math.ceil(size.n / size.batches))
-        batches = math.ceil(size.n / together)
-        return cls(size, np.minimum(np.arange(size.n) // together, batches - 1), batches - 1)
+        """The schedule for a service of this size. Only the last batch may be smaller."""
+        batch_size = max(1, math.ceil(size.n / size.batches))
+        batches = math.ceil(size.n / batch_size)
+        return cls(size, np.minimum(np.arange(size.n) // batch_size, batches - 1), batches - 1)
 
     @property
     def intervals(self) -> int:
-        """T, the number of scrape intervals."""
-        return round(self.judged * self.size.window / self.size.scrape)
+        """T: the number of scrape intervals."""
+        return round(self.analyzed_batches * self.size.window / self.size.scrape)
 
     @cached_property
     def time(self) -> Floats:
@@ -42,14 +42,14 @@ class BatchSchedule:
 
     @cached_property
     def age(self) -> Floats:
-        """[T, n]: seconds since the instance was replaced; below 0 it is still the old release."""
+        """[T, n]: seconds since the instance was replaced; below 0 it is of the old release."""
         return self.time[:, None] - (self.batch * self.size.window)[None, :]
 
     @property
     def is_new(self) -> Mask:
-        """[T, n]: already replaced."""
+        """[T, n]: whether the instance is of the new release."""
         return self.age >= 0
 
     def fading(self, time_constant: float) -> Floats:
-        """[1, T, n]: 1 when an instance is replaced, exponentially fading; 0 for the old release."""
+        """[1, T, n]: exponential decay from 1 at the replacement of an instance; 0 for the old release."""
         return np.where(self.is_new, np.exp(-np.maximum(self.age, 0) / time_constant), 0.0)[None]

@@ -1,4 +1,4 @@
-"""The judge that ships, fed with simulated rollouts: the same evidence, interval by interval."""
+"""The analysis of Tidegate on simulated rollouts: the same evidence as in the engine, interval by interval."""
 
 from __future__ import annotations
 
@@ -20,23 +20,26 @@ DEFAULT_PARAMETERS = Parameters()
 
 
 def analyze(rollouts: GeneratedRollout, parameters: Parameters = DEFAULT_PARAMETERS) -> AbortResult:
-    """When the judge turns each rolling update back, if it does."""
-    fed = _AnalysisRun(rollouts, parameters)
+    """When the analysis rolls back each rolling update, if it does."""
+    analysis = _AnalysisRun(rollouts, parameters)
     replicates, intervals = rollouts.N.shape[:2]
     seconds = np.full(replicates, np.inf)
-    ends = {min(round((number + 1) * rollouts.window / rollouts.dt), intervals) - 1 for number in range(rollouts.judged)}
+    ends = {
+        min(round((number + 1) * rollouts.window / rollouts.dt), intervals) - 1
+        for number in range(rollouts.analyzed_batches)
+    }
     for interval in range(intervals):
-        fed.begin(interval)
-        fed.advance(interval)
-        now = fed.evidence.reaches_threshold()
+        analysis.begin(interval)
+        analysis.advance(interval)
+        failing = analysis.evidence.reaches_threshold()
         if interval in ends:
-            now = now | np.any(list(fed.evidence.fixed_test().values()), axis=0)
-        seconds = np.where(now & np.isinf(seconds), (interval + 1) * rollouts.dt, seconds)
+            failing = failing | np.any(list(analysis.evidence.fixed_test().values()), axis=0)
+        seconds = np.where(failing & np.isinf(seconds), (interval + 1) * rollouts.dt, seconds)
     return AbortResult(np.isfinite(seconds), seconds)
 
 
 def analyze_switch(rollouts: GeneratedSwitch, parameters: Parameters = DEFAULT_PARAMETERS) -> AbortResult:
-    """When the judge turns a switch of all traffic back, if it does, with only the time before to compare with."""
+    """When the analysis rolls back each blue-green switch, if it does: compared with the time before only."""
     past = rollouts.N[:, : rollouts.switch]
     slower = rollouts.S[:, : rollouts.switch].sum((0, 1))
     bounds = metric_models.latency_bounds(BUCKET_BOUNDS, slower.astype(float), float(past.sum()), parameters)
@@ -50,9 +53,9 @@ def analyze_switch(rollouts: GeneratedSwitch, parameters: Parameters = DEFAULT_P
     ]
     for bound in bounds:
         counts = rollouts.S[..., bound.index]
-        steady = max(before_after.LATENCY_SD * bound.slope, metric_models.MIN_HOST_SD)
+        time_sd = max(before_after.LATENCY_SD * bound.slope, metric_models.MIN_HOST_SD)
         comparisons.append(
-            (weights["latency"] / len(bounds), counts, _before(rollouts, counts, bound.model, steady, parameters))
+            (weights["latency"] / len(bounds), counts, _before(rollouts, counts, bound.model, time_sd, parameters))
         )
     begin = rollouts.switch + int(parameters.warmup_seconds / rollouts.dt)
     seconds = np.full(len(rollouts.N), np.inf)
@@ -66,10 +69,10 @@ def analyze_switch(rollouts: GeneratedSwitch, parameters: Parameters = DEFAULT_P
 
 
 def _before(
-    rollouts: GeneratedSwitch, counts: Counts, model: MetricModel, steady: float, parameters: Parameters
+    rollouts: GeneratedSwitch, counts: Counts, model: MetricModel, time_sd: float, parameters: Parameters
 ) -> BeforeAfter:
     bad, exposure = _floats(counts[:, : rollouts.switch]), _floats(rollouts.N[:, : rollouts.switch])
-    return BeforeAfter(model, calibrate_in_time(bad, exposure, rollouts.dt, steady, parameters), parameters)
+    return BeforeAfter(model, calibrate_in_time(bad, exposure, rollouts.dt, time_sd, parameters), parameters)
 
 
 def _floats(counts: Counts) -> Floats:
@@ -80,12 +83,12 @@ class _AnalysisRun:
     """The evidence of one set of simulated rollouts."""
 
     def __init__(self, rollouts: GeneratedRollout, parameters: Parameters) -> None:
-        self._made, self._options = rollouts, parameters
-        self._planned = int((rollouts.batch < rollouts.judged).sum())
+        self._rollouts, self._parameters = rollouts, parameters
+        self._planned = int((rollouts.batch < rollouts.analyzed_batches).sum())
         past, requests = _floats(rollouts.Hn), _floats(rollouts.N)
         failed = metric_models.errors_calibration(_floats(rollouts.He), past, parameters)
         missed = metric_models.readiness_calibration(_floats(rollouts.Hm), _floats(rollouts.Hmn), parameters)
-        self.ramp = MemoryTrend(len(requests), rollouts.dt, rollouts.judged, parameters)
+        self.memory = MemoryTrend(len(requests), rollouts.dt, rollouts.analyzed_batches, parameters)
         self.errors = self._process(metric_models.errors_model(parameters), failed, requests)
         self.warmup = self._process(metric_models.warmup_model(), failed, requests, batches=1)
         self.live = self._process(metric_models.readiness_model(), missed, np.ones_like(requests))
@@ -99,53 +102,55 @@ class _AnalysisRun:
             )
             for bound in self.bounds
         ]
-        self.evidence = CombinedEvidence(self._parts(), rollouts.judged, parameters)
+        self.evidence = CombinedEvidence(self._parts(), rollouts.analyzed_batches, parameters)
 
-    def _process(self, model: MetricModel, known: Calibration, exposure: Floats, batches: int | None = None) -> EProcess:
-        made = self._made
+    def _process(
+        self, model: MetricModel, calibration: Calibration, exposure: Floats, batches: int | None = None
+    ) -> EProcess:
+        rollouts = self._rollouts
         return EProcess(
             model,
-            known,
-            (exposure[:, 0] * (made.age[0] < 0)).sum(1) / made.dt,
-            dt=made.dt,
-            batches=made.judged if batches is None else batches,
+            calibration,
+            (exposure[:, 0] * (rollouts.age[0] < 0)).sum(1) / rollouts.dt,
+            dt=rollouts.dt,
+            batches=rollouts.analyzed_batches if batches is None else batches,
             planned=self._planned,
-            parameters=self._options,
+            parameters=self._parameters,
         )
 
     def _parts(self) -> list[EvidencePart]:
-        shared = WEIGHTS["latency"] / max(1, len(self.latency))
-        named = zip(self.bounds, self.latency, strict=True)
+        weight = WEIGHTS["latency"] / max(1, len(self.latency))
+        latency = zip(self.bounds, self.latency, strict=True)
         return [
             EvidencePart("errors", WEIGHTS["errors"], self.errors, self.errors),
             EvidencePart("warmup", WEIGHTS["warmup"], self.warmup),
             EvidencePart("live", WEIGHTS["live"], self.live),
-            *(EvidencePart(f"latency {bound.seconds:g}", shared, process, process) for bound, process in named),
-            EvidencePart("memory", WEIGHTS["memory"], self.ramp),
+            *(EvidencePart(f"latency {bound.seconds:g}", weight, process, process) for bound, process in latency),
+            EvidencePart("memory", WEIGHTS["memory"], self.memory),
         ]
 
     def begin(self, interval: int) -> None:
-        """Whatever begins with this interval."""
-        made, options = self._made, self._options
+        """Start the processes that begin with this interval."""
+        rollouts, parameters = self._rollouts, self._parameters
         if interval == 0:
             self.warmup.begin_batch()
-        for number in range(made.judged):
-            if interval == round((number * made.window + options.warmup_seconds) / made.dt):
+        for number in range(rollouts.analyzed_batches):
+            if interval == round((number * rollouts.window + parameters.warmup_seconds) / rollouts.dt):
                 for process in (self.errors, self.live, *self.latency):
                     process.begin_batch()
-            if interval == round(number * made.window / made.dt):
-                members = [int(each) for each in np.flatnonzero(made.batch == number)]
-                self.ramp.begin_batch(members, int((made.batch > number).sum()))
+            if interval == round(number * rollouts.window / rollouts.dt):
+                members = [int(index) for index in np.flatnonzero(rollouts.batch == number)]
+                self.memory.begin_batch(members, int((rollouts.batch > number).sum()))
 
     def advance(self, interval: int) -> None:
-        """Take in one interval of all."""
-        made, age = self._made, self._made.age[interval]
-        old, new = age < 0, age >= self._options.warmup_seconds
-        bad, requests = _floats(made.X[:, interval]), _floats(made.N[:, interval])
-        missed = _floats(made.miss[:, interval])
+        """Add one interval of all counts."""
+        rollouts, age = self._rollouts, self._rollouts.age[interval]
+        old, new = age < 0, age >= self._parameters.warmup_seconds
+        bad, requests = _floats(rollouts.X[:, interval]), _floats(rollouts.N[:, interval])
+        missed = _floats(rollouts.miss[:, interval])
         self.errors.advance(bad, requests, new, old)
         self.warmup.advance(bad, requests, age >= 0, old)
         self.live.advance(missed, np.ones_like(missed), new, old)
         for bound, process in zip(self.bounds, self.latency, strict=True):
-            process.advance(_floats(made.S[:, interval, :, bound.index]), requests, new, old)
-        self.ramp.advance(made.mem[:, interval], age)
+            process.advance(_floats(rollouts.S[:, interval, :, bound.index]), requests, new, old)
+        self.memory.advance(rollouts.mem[:, interval], age)
