@@ -12,7 +12,7 @@ from tidegate.clock import Window
 from tidegate.core.approvals import awaited_answer, required_answer
 from tidegate.core.decisions import Mark, MarkKind, Move, Wait
 from tidegate.core.model import FailureAction, InconclusiveAction, Rollout, SignalKind
-from tidegate.core.waiting import WaitKind
+from tidegate.core.waits import WaitKind
 
 OBSERVED = world(A0, A1, B0, routed=(A0, B0))
 READY = replace(ROLLOUT, traffic_confirmed_at=NOW - 90.0, drain_started_at=NOW - 90.0, step_ready_at=NOW - 80.0)

@@ -15,7 +15,7 @@ from tidegate.clock import Time
 from tidegate.core.hooks import TaskState
 from tidegate.core.model import Expiry, FailureAction, InconclusiveAction, Rollout, Signal, SignalKind
 from tidegate.core.phases import Phase
-from tidegate.core.waiting import WaitingFor, WaitKind
+from tidegate.core.waits import WaitingFor, WaitKind
 
 Answer = Literal["approval", "decision"]
 

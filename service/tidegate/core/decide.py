@@ -42,7 +42,7 @@ from tidegate.core.model import (
 from tidegate.core.phases import Phase
 from tidegate.core.planner import roll_back_or_halt
 from tidegate.core.rollout_state import Peer, RolloutState, format_names
-from tidegate.core.waiting import WaitKind
+from tidegate.core.waits import WaitKind
 
 
 def decide(

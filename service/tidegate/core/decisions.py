@@ -11,7 +11,7 @@ from tidegate.core.hooks import TaskRun
 from tidegate.core.model import Instance, Plan, Rollout
 from tidegate.core.phases import LIVE, Phase, move
 from tidegate.core.routing import Member
-from tidegate.core.waiting import WaitingFor
+from tidegate.core.waits import WaitingFor
 
 
 class MarkKind(StrEnum):

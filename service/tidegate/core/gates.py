@@ -12,7 +12,7 @@ from tidegate.core.model import Expiry, InconclusiveAction, InstanceState, Signa
 from tidegate.core.phases import Phase
 from tidegate.core.planner import roll_back_or_halt
 from tidegate.core.rollout_state import RolloutState, format_names
-from tidegate.core.waiting import WaitingFor, WaitKind
+from tidegate.core.waits import WaitingFor, WaitKind
 
 MIN_APPROVAL_INTERVAL_SECONDS = 30.0  # between two measurements while the rollout waits for a person
 SECONDS_PER_DAY = 86_400.0

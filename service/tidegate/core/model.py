@@ -13,7 +13,7 @@ from tidegate.core.hooks import Hook, TaskRun
 from tidegate.core.phases import Phase
 from tidegate.core.probes import Probe
 from tidegate.core.routing import Backend, RouterState
-from tidegate.core.waiting import WaitingFor
+from tidegate.core.waits import WaitingFor
 from tidegate.openapi_diff.result import CompareOptions
 
 Fleet = Mapping[str, int]  # instances by release ID; no zero counts, never modified

@@ -24,7 +24,7 @@ from tidegate.core.model import (
 from tidegate.core.phases import Phase
 from tidegate.core.planner import member_weights
 from tidegate.core.routing import Member, RouterState
-from tidegate.core.waiting import WaitingFor, WaitKind
+from tidegate.core.waits import WaitingFor, WaitKind
 
 ALIVE = frozenset({InstanceState.STARTING, InstanceState.READY})
 

@@ -15,7 +15,7 @@ from tidegate.core.phases import Phase
 from tidegate.core.probes import ProbeCounts, ProbeStats
 from tidegate.core.rollout_state import format_names
 from tidegate.core.routing import RouterState
-from tidegate.core.waiting import WaitingFor
+from tidegate.core.waits import WaitingFor
 
 __all__ = [
     "EventKind",

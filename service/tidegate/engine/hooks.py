@@ -12,7 +12,7 @@ from tidegate.clock import Time
 from tidegate.core.decisions import Run
 from tidegate.core.hooks import BLOCKING, COMPARE, Job, ReleaseRole, TaskRun, TaskState
 from tidegate.core.model import Event, InstanceState, ObservedState, Rollout
-from tidegate.core.waiting import WaitingFor, WaitKind
+from tidegate.core.waits import WaitingFor, WaitKind
 from tidegate.engine import events
 from tidegate.engine.tick_context import TickContext
 from tidegate.errors import DocumentError

@@ -16,7 +16,7 @@ from tidegate.core.phases import Phase
 from tidegate.core.records import Claim, Freeze
 from tidegate.core.rollout_state import Peer
 from tidegate.core.routing import Backend, RouterState
-from tidegate.core.waiting import WaitingFor, WaitKind
+from tidegate.core.waits import WaitingFor, WaitKind
 from tidegate.engine import events
 from tidegate.engine.prober import Prober
 from tidegate.engine.rollout_cache import MAX_OBSERVATION_AGE_SECONDS, RolloutCache

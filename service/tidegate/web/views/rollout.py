@@ -11,7 +11,7 @@ from tidegate.core.approvals import approval_wait
 from tidegate.core.hooks import TaskState
 from tidegate.core.model import Rollout, RolloutKind, Signal
 from tidegate.core.phases import Phase
-from tidegate.core.waiting import WaitKind
+from tidegate.core.waits import WaitKind
 from tidegate.web.views.approval import ApprovalView, approval_view
 from tidegate.web.views.timestamps import Timestamp, View
 from tidegate.web.views.verdict import VerdictView

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from tidegate.drivers.http.urls import BaseUrl
+from tidegate.drivers.urls import BaseUrl
 from tidegate.errors import CIError
 
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")

@@ -24,10 +24,10 @@ from tidegate.analysis.queries import Series
 from tidegate.analysis.verdict import Reason
 from tidegate.clock import Window
 from tidegate.drivers.error_translation import MALFORMED, guard_response
-from tidegate.drivers.http.urls import BaseUrl
 from tidegate.drivers.metrics.prometheus import check as prometheus_check
 from tidegate.drivers.metrics.prometheus import decode
 from tidegate.drivers.metrics.prometheus.errors import PrometheusExchange, source_down, translate_errors
+from tidegate.drivers.urls import BaseUrl
 from tidegate.errors import MetricsError
 from tidegate.ports import Diagnosis
 

@@ -12,7 +12,7 @@ from tidegate.core.decisions import MarkKind, Wait, apply_mark, shift_marks
 from tidegate.core.model import Approval, Expiry, Gate, InstanceState, ObservedState, Rollout, Signal, SignalKind
 from tidegate.core.phases import Phase
 from tidegate.core.rollout_state import Peer
-from tidegate.core.waiting import WaitingFor, WaitKind
+from tidegate.core.waits import WaitingFor, WaitKind
 
 OBSERVED = world(A0, A1, B0, routed=(A0, B0))
 READY = replace(ROLLOUT, traffic_confirmed_at=NOW - 5.0, drain_started_at=NOW - 5.0, step_ready_at=NOW - 4.0)
