@@ -17,7 +17,7 @@ help:
 	@echo
 	@echo 'make bench            the benchmarks: each prints a table (ARGS="--rounds 5" for the rolling update)'
 	@echo 'make bench-dataplane  what clients lose at 200 switches of each proxy, Swarm and others: an hour (ARGS="--only haproxy")'
-	@echo 'make bench-analysis   the analysis and rules of other tools on simulated rollouts (ARGS="--grid validation --no-rivals")'
+	@echo 'make bench-analysis   the analysis and rules of other tools on simulated rollouts (ARGS="--grid validation --only-tidegate")'
 	@echo 'make bench-load       up to 2,000 live rollouts at once, on both databases, and a day of them: 15 minutes (ARGS="--only sqlite")'
 	@echo 'make lock             renew the hash-checked requirements'
 	@echo 'make release          build and check a release in dist/ (VERSION=1.2.3; TAG=1 commits and tags it): RELEASING.md'
