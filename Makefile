@@ -1,5 +1,5 @@
 # Each target does its own set-up: on a fresh Debian 12 machine as root nothing else is needed.
-.PHONY: help demo demo-stop test properties faults kills chaos outages check bench bench-dataplane bench-judge bench-load lock clean
+.PHONY: help demo demo-stop test properties faults kills chaos outages check bench bench-dataplane bench-analysis bench-load lock clean
 
 help:
 	@echo 'make demo             watch a good release go through and bad ones roll back (KEEP=1 leaves it running)'
@@ -17,7 +17,7 @@ help:
 	@echo
 	@echo 'make bench            the benchmarks: each prints a table (ARGS="--rounds 5" for the rolling update)'
 	@echo 'make bench-dataplane  what clients lose at 200 switches of each proxy, Swarm and others: an hour (ARGS="--only haproxy")'
-	@echo 'make bench-judge      the judge beside other rules on simulated rollouts (ARGS="--grid validation --no-rivals")'
+	@echo 'make bench-analysis   the analysis and rules of other tools on simulated rollouts (ARGS="--grid validation --only-tidegate")'
 	@echo 'make bench-load       up to 2,000 live rollouts at once, on both databases, and a day of them: 15 minutes (ARGS="--only sqlite")'
 	@echo 'make lock             renew the hash-checked requirements'
 	@echo 'make release          build and check a release in dist/ (VERSION=1.2.3; TAG=1 commits and tags it): RELEASING.md'
@@ -55,8 +55,8 @@ bench:
 bench-dataplane:
 	@bash scripts/bench.sh dataplane $(ARGS)
 
-bench-judge:
-	@bash -c '. scripts/lib.sh && need_venv dev && cd "$$ROOT" && .venv/bin/python tests/bench/bench_analysis.py "$$@"' bench-judge $(ARGS)
+bench-analysis:
+	@bash -c '. scripts/lib.sh && need_venv dev && cd "$$ROOT" && .venv/bin/python tests/bench/bench_analysis.py "$$@"' bench-analysis $(ARGS)
 
 bench-load:
 	@bash -c '. scripts/lib.sh && need_packages /usr/lib/postgresql/15/bin/postgres=postgresql && need_venv dev && cd "$$ROOT" && .venv/bin/python tests/bench/bench_load.py "$$@"' bench-load $(ARGS)

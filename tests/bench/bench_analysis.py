@@ -1,7 +1,7 @@
 """How often a method rolls back a good release, and how soon a bad one: Tidegate and others, on simulated rollouts.
 
     python tests/bench/bench_analysis.py --grid public [--replicates 400] [--jobs 2] [--sizes S M]
-                                      [--scenarios mod "err x2"] [--only null|fault] [--no-rivals] [--json FILE]
+                                      [--scenarios mod "err x2"] [--only null|fault] [--only-tidegate] [--json FILE]
 
 `--grid` is public, validation, bluegreen, or the path of a TOML file (docs/simulation.md). Prints the tables and a summary
 line for each method; progress goes to stderr.
@@ -18,6 +18,9 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy is loaded: each cell has a process of its own
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from support import other_methods
 from tidegate.errors import TidegateError
 from tidegate.simulation import compare, grids
 
@@ -31,7 +34,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--sizes", nargs="+", default=[])
     parser.add_argument("--scenarios", nargs="+", default=[])
     parser.add_argument("--only", choices=["null", "fault"])
-    parser.add_argument("--no-rivals", action="store_true")
+    parser.add_argument("--only-tidegate", action="store_true")
     parser.add_argument("--json", type=Path, help="also write the cells to this file")
     return parser.parse_args()
 
@@ -45,11 +48,16 @@ def main() -> int:
         only=chosen.only,
         sizes=frozenset(chosen.sizes),
         scenarios=frozenset(chosen.scenarios),
-        other_methods=not chosen.no_rivals,
     )
     begun = time.monotonic()
     try:
-        result = compare.compare(grids.load_grid(chosen.grid), run_options, lambda text: print(text, file=sys.stderr))
+        result = compare.compare(
+            grids.load_grid(chosen.grid),
+            run_options,
+            lambda text: print(text, file=sys.stderr),
+            {} if chosen.only_tidegate else other_methods.METHODS,
+            {} if chosen.only_tidegate else other_methods.SWITCH_METHODS,
+        )
     except TidegateError as error:
         raise SystemExit(error.message) from error
     print(f"{result.text()}\n\n({time.monotonic() - begun:.0f} s)")

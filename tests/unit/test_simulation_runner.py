@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tidegate.simulation import fixed_limits, independent_requests
+from support.other_methods import fixed_limits, independent_requests
+from tidegate.simulation.compare import detections, false_aborts, rows, summary
 from tidegate.simulation.generator import GeneratedRollout
 from tidegate.simulation.grids import InvalidGrid, load_grid, load_published, parse_grid
 from tidegate.simulation.result import AbortResult
 from tidegate.simulation.runner import GridCell, run, run_switches
-from tidegate.simulation.tables import detections, false_aborts, rows, summary
 
 GRID: Any = parse_grid(
     tomllib.loads("""\

@@ -142,16 +142,13 @@ def simulate(
     scenario: Annotated[
         list[str] | None, typer.Option("--scenario", help="Simulate only these scenarios; repeatable.")
     ] = None,
-    rivals: Annotated[bool, typer.Option("--rivals", help="Compare with the rules of other tools.")] = False,
     output: Output = None,
 ) -> None:
     """Simulate rollouts: how often the analysis rolls back a good release, and how soon a bad one."""
     from tidegate.simulation import compare, grids  # numpy is slow to import, and no other command needs it
 
     context: Context = ctx.obj
-    run_options = compare.RunOptions(
-        replicates, jobs, sizes=frozenset(size or ()), scenarios=frozenset(scenario or ()), other_methods=rivals
-    )
+    run_options = compare.RunOptions(replicates, jobs, sizes=frozenset(size or ()), scenarios=frozenset(scenario or ()))
     result = compare.compare(grids.load_grid(grid), run_options, lambda text: context.err.print(text, style="dim"))
     if context.as_json(output):
         context.print_json(result.rows())

@@ -1,26 +1,20 @@
-"""Runs a grid with the shipped analysis, optionally with other methods, and reports the result."""
+"""Runs a grid with the shipped analysis, optionally with other methods, and reports the cells as Markdown and JSON."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import Any
 
-from tidegate.simulation import (
-    betting_test,
-    fixed_limits,
-    independent_requests,
-    mann_whitney,
-    repeated_tests,
-    shipped_analysis,
-    tables,
-)
-from tidegate.simulation.result import AbortResult, Decide, DecideSwitch
+from tidegate.simulation import shipped_analysis
+from tidegate.simulation.result import Decide, DecideSwitch
 from tidegate.simulation.runner import GridCell, Only, run, run_switches
 from tidegate.simulation.scenarios import RolloutNoise, ScenarioGrid, SwitchNoise
 
 SHIPPED = "Tidegate"
+MAX_FALSE_ABORTS = 0.01  # of the good releases of a cell: the budget
 AnyGrid = ScenarioGrid[RolloutNoise] | ScenarioGrid[SwitchNoise]
 
 
@@ -33,7 +27,6 @@ class RunOptions:
     only: Only | None = None
     sizes: frozenset[str] = frozenset()
     scenarios: frozenset[str] = frozenset()
-    other_methods: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,21 +37,30 @@ class SimulationResult:
 
     def rows(self) -> list[dict[str, Any]]:
         """For JSON."""
-        return tables.rows(self.cells)
+        return rows(self.cells)
 
     def text(self) -> str:
         """Markdown: false aborts, detections, and a summary line for each method."""
         parts = []
         if any(cell.is_fault_free for cell in self.cells):
-            parts += ["## Good releases rolled back", tables.false_aborts(self.cells)]
+            parts += ["## Good releases rolled back", false_aborts(self.cells)]
         if any(not cell.is_fault_free for cell in self.cells):
             title = "## Bad releases rolled back, with the median time"
-            parts += [title, tables.detections(self.cells)]
-        return "\n\n".join([*parts, *tables.summary(self.cells)])
+            parts += [title, detections(self.cells)]
+        return "\n\n".join([*parts, *summary(self.cells)])
 
 
-def compare(grid: AnyGrid, options: RunOptions, report: Callable[[str], None]) -> SimulationResult:
-    """Run a grid; `report` is called with the progress after each cell."""
+def compare(
+    grid: AnyGrid,
+    options: RunOptions,
+    report: Callable[[str], None],
+    methods: Mapping[str, Decide] = MappingProxyType({}),
+    switch_methods: Mapping[str, DecideSwitch] = MappingProxyType({}),
+) -> SimulationResult:
+    """Run a grid with the shipped analysis and the other `methods`, of a blue-green grid `switch_methods`.
+
+    `report` is called with the progress after each cell.
+    """
 
     def progress(done: int, total: int, cells: object) -> None:
         report(f"{done} of {total} cells done")
@@ -66,19 +68,61 @@ def compare(grid: AnyGrid, options: RunOptions, report: Callable[[str], None]) -
     jobs = options.jobs or os.cpu_count() or 1
     arguments = (options.replicates, jobs, options.only, options.sizes, options.scenarios, progress)
     if isinstance(grid.base, SwitchNoise):
-        switches = {SHIPPED: shipped_analysis.analyze_switch, **(OTHER_SWITCH_METHODS if options.other_methods else {})}
+        switches = {SHIPPED: shipped_analysis.analyze_switch, **switch_methods}
         return SimulationResult(run_switches(grid, switches, *arguments))
-    methods = {SHIPPED: shipped_analysis.analyze, **(OTHER_METHODS if options.other_methods else {})}
-    return SimulationResult(run(grid, methods, *arguments))
+    return SimulationResult(run(grid, {SHIPPED: shipped_analysis.analyze, **methods}, *arguments))
 
 
-__all__ = ["OTHER_METHODS", "OTHER_SWITCH_METHODS", "AbortResult", "Decide", "DecideSwitch"]
-OTHER_METHODS: Mapping[str, Decide] = {
-    "fixed limits": fixed_limits.decide,
-    "Mann-Whitney, effect 1.25": mann_whitney.decide,
-    "repeated z and t tests": repeated_tests.decide,
-    "independent e-process": independent_requests.decide,
-    "betting": betting_test.decide,
-}
-#: Methods that need no concurrent baseline.
-OTHER_SWITCH_METHODS: Mapping[str, DecideSwitch] = {"fixed limits": fixed_limits.decide_switch}
+# -- tables ---------------------------------------------------------------------------------------------------------------
+
+
+def false_aborts(cells: Sequence[GridCell]) -> str:
+    """Good releases rolled back, with counts: a row for each size and noise, a column for each method."""
+    return _table([cell for cell in cells if cell.is_fault_free], "noise", _share)
+
+
+def detections(cells: Sequence[GridCell]) -> str:
+    """Bad releases rolled back, with counts and the median time since the onset of the fault: a row for each size and
+    fault, a column for each method."""
+    return _table([cell for cell in cells if not cell.is_fault_free], "fault", _detection)
+
+
+def _detection(cell: GridCell) -> str:
+    return _share(cell) if cell.median_seconds is None else f"{_share(cell)}, {cell.median_seconds:.0f} s"
+
+
+def _share(cell: GridCell) -> str:
+    return f"{100 * cell.aborted:.3g} % ({round(cell.aborted * cell.replicates)} of {cell.replicates})"
+
+
+def _table(cells: Sequence[GridCell], scenario: str, format_cell: Callable[[GridCell], str]) -> str:
+    methods = list(dict.fromkeys(cell.method for cell in cells))
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for cell in cells:
+        rows.setdefault((cell.size, getattr(cell, scenario)), {})[cell.method] = format_cell(cell)
+    lines = [["size", scenario, *methods], ["---"] * (2 + len(methods))]
+    lines += [[*key, *(texts.get(method, "") for method in methods)] for key, texts in rows.items()]
+    return "\n".join("| " + " | ".join(text.replace("|", "\\|") for text in line) + " |" for line in lines)
+
+
+def summary(cells: Sequence[GridCell]) -> list[str]:
+    """A line for each method: its false rollbacks over all cells, its worst cell, and the number of cells above 1 %."""
+    good = [cell for cell in cells if cell.is_fault_free]
+    methods = dict.fromkeys(cell.method for cell in good)
+    return [_summary_line(method, [cell for cell in good if cell.method == method]) for method in methods]
+
+
+def _summary_line(method: str, cells: Sequence[GridCell]) -> str:
+    worst = max(cells, key=lambda cell: cell.aborted)
+    aborted, total = round(sum(cell.aborted * cell.replicates for cell in cells)), sum(cell.replicates for cell in cells)
+    name = f" in {worst.size}, {worst.noise}" if worst.aborted else ""
+    over = sum(cell.aborted > MAX_FALSE_ABORTS for cell in cells)
+    return (
+        f"{method}: rolled back {100 * aborted / total:.3g} % ({aborted:,} of {total:,}) of good releases;"
+        f" worst cell {_share(worst)}{name}; {over} of {len(cells)} cells above {100 * MAX_FALSE_ABORTS:.0f} %"
+    )
+
+
+def rows(cells: Sequence[GridCell]) -> list[dict[str, Any]]:
+    """The fields of each `GridCell`, for JSON. Seconds are null if no rollout was rolled back."""
+    return [asdict(cell) for cell in cells]

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.special import ndtri
 from scipy.stats import t as student_t
 
-from tidegate.simulation.aggregates import ReleaseCounts, release_counts
+from support.other_methods.aggregates import ReleaseCounts, release_counts
 from tidegate.simulation.distributions import Floats, Mask
 from tidegate.simulation.generator import GeneratedRollout
 from tidegate.simulation.result import AbortResult

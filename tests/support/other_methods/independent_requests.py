@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tidegate.simulation.aggregates import ReleaseCounts, WatchedBound, release_counts, watched_bounds
+from support.other_methods.aggregates import ReleaseCounts, WatchedBound, release_counts, watched_bounds
 from tidegate.simulation.distributions import Counts, Floats
 from tidegate.simulation.generator import GeneratedRollout
 from tidegate.simulation.result import AbortResult

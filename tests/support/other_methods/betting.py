@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from tidegate.simulation.aggregates import WatchedBound, release_counts, watched_bounds
+from support.other_methods.aggregates import WatchedBound, release_counts, watched_bounds
 from tidegate.simulation.distributions import Counts, Floats
 from tidegate.simulation.generator import GeneratedRollout
 from tidegate.simulation.result import AbortResult

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from scipy.special import ndtri
 
-from tidegate.simulation.aggregates import ReleaseCounts, release_counts
+from support.other_methods.aggregates import ReleaseCounts, release_counts
 from tidegate.simulation.distributions import Floats
 from tidegate.simulation.generator import GeneratedRollout
 from tidegate.simulation.result import AbortResult

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tidegate.simulation.aggregates import ReleaseCounts, release_counts
+from support.other_methods.aggregates import ReleaseCounts, release_counts
 from tidegate.simulation.blue_green import GeneratedSwitch
 from tidegate.simulation.distributions import Mask
 from tidegate.simulation.generator import GeneratedRollout

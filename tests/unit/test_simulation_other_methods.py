@@ -7,14 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tidegate.simulation import fixed_limits
-from tidegate.simulation.aggregates import ReleaseCounts, release_counts, watched_bounds
+from support.other_methods import METHODS, SWITCH_METHODS, fixed_limits
+from support.other_methods.aggregates import ReleaseCounts, release_counts, watched_bounds
+from support.other_methods.mann_whitney import is_high
 from tidegate.simulation.blue_green import generate_switch
-from tidegate.simulation.compare import OTHER_METHODS, OTHER_SWITCH_METHODS
 from tidegate.simulation.distributions import BUCKET_BOUNDS
 from tidegate.simulation.generator import GeneratedRollout, generate_rollout
 from tidegate.simulation.grids import load_published
-from tidegate.simulation.mann_whitney import is_high
 from tidegate.simulation.result import AbortResult
 from tidegate.simulation.scenarios import NO_FAULT, Fault, RolloutNoise, ServiceSize, SwitchNoise
 
@@ -28,7 +27,7 @@ def made(noise: RolloutNoise = SHOCKED, fault: Fault = NO_FAULT, size: ServiceSi
 
 
 @pytest.mark.parametrize(
-    ("rival", "fault", "aborted", "seconds"),
+    ("method", "fault", "aborted", "seconds"),
     [
         ("fixed limits", NO_FAULT, 0, 0),
         ("fixed limits", WORSE, 30, 9060),
@@ -42,13 +41,13 @@ def made(noise: RolloutNoise = SHOCKED, fault: Fault = NO_FAULT, size: ServiceSi
         ("betting", WORSE, 30, 6250),
     ],
 )
-def test_decisions_do_not_change(rival: str, fault: Fault, aborted: int, seconds: float) -> None:
-    result = OTHER_METHODS[rival](made(fault=fault))
+def test_decisions_do_not_change(method: str, fault: Fault, aborted: int, seconds: float) -> None:
+    result = METHODS[method](made(fault=fault))
     assert (result.aborted.sum(), result.seconds[result.aborted].sum()) == (aborted, seconds)
     assert np.isinf(result.seconds[~result.aborted]).all()
 
 
-@pytest.mark.parametrize("rival", OTHER_METHODS)
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(
     "size",
     [
@@ -60,8 +59,8 @@ def test_decisions_do_not_change(rival: str, fault: Fault, aborted: int, seconds
     ],
     ids=["short", "silent", "slow", "faultless", "least"],
 )
-def test_nothing_breaks_at_the_edges(rival: str, size: ServiceSize) -> None:
-    result = OTHER_METHODS[rival](made(size=size))
+def test_nothing_breaks_at_the_edges(method: str, size: ServiceSize) -> None:
+    result = METHODS[method](made(size=size))
     assert result.aborted.shape == result.seconds.shape == (30,)
     assert (np.isfinite(result.seconds) == result.aborted).all()
 
@@ -107,7 +106,7 @@ def test_fixed_limits_roll_back_at_the_fourth_failure() -> None:
 def test_fixed_limits_after_a_switch() -> None:
     size, calm = replace(SIZE, window=600), SwitchNoise("calm", phi=1)
     for fault, expected in ((NO_FAULT, np.inf), (Fault("f", err_pp=0.1), 300.0)):
-        result = OTHER_SWITCH_METHODS["fixed limits"](generate_switch(size, calm, fault, 5, np.random.default_rng(7)))
+        result = SWITCH_METHODS["fixed limits"](generate_switch(size, calm, fault, 5, np.random.default_rng(7)))
         assert result.seconds.tolist() == [expected] * 5
 
 
@@ -127,6 +126,8 @@ def test_high_needs_values() -> None:
     assert is_high(control, np.zeros(20))  # a control of 0 has no ratio
 
 
-@pytest.mark.parametrize("rival", OTHER_METHODS)
-def test_every_method_detects_severe_harm(rival: str) -> None:
-    assert OTHER_METHODS[rival](made(load_published("public").noises[1], Fault("f", err_pp=0.3, lat_mult=3))).aborted.all()
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_detects_severe_harm(method: str) -> None:
+    noise = load_published("public").noises[1]
+    assert isinstance(noise, RolloutNoise)
+    assert METHODS[method](made(noise, Fault("f", err_pp=0.3, lat_mult=3))).aborted.all()
