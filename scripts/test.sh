@@ -39,7 +39,7 @@ reach_container "after the verdicts"
 
 # Several files at a time. Those with whole rollouts (acceptance) keep the processors busy, most others wait: for bakes, for
 # processes, for deadlines. So three of the others follow each of them; the longest come first, or they would be alone at the end.
-STORIES=$(printf 'tests/acceptance/test_%s.py\n' outages chaos blue_green killed_proxy killed_engine tending two_engines discovery)
+STORIES=$(printf 'tests/acceptance/test_%s.py\n' outages chaos blue_green killed_proxy killed_engine drift_repair two_engines discovery)
 mapfile -t stories < <({ echo "$STORIES"; find tests/acceptance -name 'test_*.py' | sort; } | awk -v faults=$FAULTS '$0 != faults && !seen[$0]++')
 mapfile -t others < <(find tests/contract tests/integration -name 'test_*.py' | sort -t / -k 3; echo tests/property/test_rollouts.py)
 files=()
