@@ -201,8 +201,8 @@ def test_without_a_concurrent_baseline_the_history_is_the_baseline(farm: GaugeEx
     farm.begin(bake, {})
     found = farm.play(bake, requests(50 * (1 - bad), 50 * bad, proxy=PAST, server=server), 10 if outcome == "PASS" else 40)
     assert (found.candidate, bake.outcome) == (pytest.approx(bad), outcome)
-    assert "more than 1.7" in found.message, "the history's rate is 1 %, and is known well"
-    assert "against the time before the rollout" in found.message
+    assert "; limit 1.7" in found.message, "the history has 1 %, from many requests"
+    assert "compared with the time before the rollout" in found.message
 
 
 def test_without_any_baseline_nothing_can_be_compared(farm: GaugeExporters) -> None:
