@@ -1,4 +1,4 @@
-"""The judge on a real Prometheus: whatever happens to counters, scrapes and the source, each request counts once."""
+"""The analysis of a real Prometheus: whatever happens to counters, scrapes and the source, each request counts once."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def farm(servers: CounterExporters) -> CounterExporters:
 
 @pytest.fixture
 def bakes() -> Iterator[Callable[..., AnalysisHarness]]:
-    """Makes them; in the end the saved looks have to give the same verdicts again."""
+    """Makes harnesses; at the end a replay of the saved measurements must give the same verdicts."""
     made: list[AnalysisHarness] = []
 
     def make(source: Prometheus, *checks: Check, **policy: float) -> AnalysisHarness:
@@ -77,8 +77,8 @@ def bakes() -> Iterator[Callable[..., AnalysisHarness]]:
         return made[-1]
 
     yield make
-    for each in made:
-        assert repr(each.replayed()) == repr(each.verdicts)
+    for harness in made:
+        assert repr(harness.replayed()) == repr(harness.verdicts)
 
 
 def text(proxy: str, counts: Counts) -> str:
@@ -111,9 +111,9 @@ def counted(found: Finding) -> tuple[float | None, float | None, float | None, f
 
 # -- counters ----------------------------------------------------------------------------------------------------------
 
-#: What is scraped before the new release is routed, what after it, and what the judge has to count: requests and failed
+#: Scrapes before and after the new release takes traffic, and the expected counts of the analysis: requests and failed
 #: ones to the new release, the same to the old one. None is a scrape that fails.
-STORIES: dict[str, tuple[Counts, list[Counts | None], tuple[float, float, float, float]]] = {
+SCENARIOS: dict[str, tuple[Counts, list[Counts | None], tuple[float, float, float, float]]] = {
     "a new server counts from its first request": (
         {A: (1000, 10)}, [{A: (1100, 12), N: (160, 40)}, {A: (1200, 14), N: (160, 40)}], (200, 40, 204, 4),
     ),
@@ -155,9 +155,9 @@ STORIES: dict[str, tuple[Counts, list[Counts | None], tuple[float, float, float,
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("story", STORIES)
-def test_each_request_counts_once(bakes: Callable[..., AnalysisHarness], farm: CounterExporters, story: str) -> None:
-    before, after, (requests, failed, old, old_failed) = STORIES[story]
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_each_request_counts_once(bakes: Callable[..., AnalysisHarness], farm: CounterExporters, scenario: str) -> None:
+    before, after, (requests, failed, old, old_failed) = SCENARIOS[scenario]
     bake = bakes(farm.plain)
     farm.show(bake, before)
     bake.begin()
@@ -191,16 +191,16 @@ def test_what_is_scraped_twice_is_evidence_once(
     bake, single = bakes(getattr(farm, source)), bakes(farm.plain)
     single.proxy, single.rollout = bake.proxy, bake.rollout
     farm.show(bake, {A: (0, 0)})
-    for each in (bake, single):
-        each.scraped()
-        each.begin()
+    for harness in (bake, single):
+        harness.scraped()
+        harness.begin()
     farm.exporter.text = traffic = SteadyTraffic(bake.proxy, {A: (10, 0), N: (9, 0.2)})
     for _ in range(10):
         bake.scraped()
         assert bake.measure(final=False)["errors"].outcome != Outcome.FAIL
     farm.exporter.text = text(bake.proxy, traffic.counts)
-    for each in (bake, single):
-        each.scraped()
+    for harness in (bake, single):
+        harness.scraped()
     found, alone = bake.settled()["errors"], single.settled()["errors"]
     good, bad = traffic.counts[N]
     assert counted(found) == pytest.approx((good + bad, bad / (good + bad), traffic.counts[A][0], 0.0))
@@ -305,7 +305,7 @@ def test_many_servers_are_counted_within_a_look(bakes: Callable[..., AnalysisHar
     for number in range(1, 4):
         farm.show(bake, dict.fromkeys(old, (1000 + number, 0)) | dict.fromkeys(new, (number, 0)))
     bake.scraped(0.5)
-    with at_most(60, "a look at 300 servers"):
+    with at_most(60, "a measurement of 300 servers"):
         found = bake.measure()["errors"]
     assert counted(found) == (300, 0.0, 600, 0.0)
     assert bake.outcome == "PASS"

@@ -1,4 +1,4 @@
-"""The judge on a real Envoy that a real Prometheus scrapes, and on nothing else: errors and response times by release."""
+"""The analysis of a real Envoy that only a real Prometheus scrapes: errors and response times by release."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tidegate.core.routing import Backend, Member
 from tidegate.drivers.routers.envoy.driver import EnvoyRouter
 from traffic import Load
 
-MAX_LOOKS = 40
+MAX_MEASUREMENTS = 40
 USUAL_MS = 200  # that the old release takes, in the mean; a busy machine adds tens
 SPREAD = "0.5"  # of the logarithm of the times
 CONNECTIONS = 40  # of which each asks again as soon as it is answered
@@ -83,13 +83,13 @@ class EnvoyScrapeSetup:
         self.bake.scraped(1.2)
 
     def until_it_fails(self, check: str) -> None:
-        """80 requests after each look, until the judge has seen enough."""
-        for _ in range(MAX_LOOKS):
+        """80 requests after each measurement, until the check fails."""
+        for _ in range(MAX_MEASUREMENTS):
             if self.bake.measure(final=False)[check].outcome is Outcome.FAIL:
                 return
             send(self.port, 80)
             self.flushed()
-        raise AssertionError(f"after {MAX_LOOKS} looks: {self.bake.verdicts[-1].message}")
+        raise AssertionError(f"after {MAX_MEASUREMENTS} measurements: {self.bake.verdicts[-1].message}")
 
     def begin_timed(self, apps: Backends, load: Callable[..., Load], milliseconds: int) -> tuple[Member, Member, int, Load]:
         """Both releases, of which the new one takes so long, with traffic; and what the old one had answered before."""
@@ -114,8 +114,8 @@ def scene(router: tuple[EnvoyRouter, str]) -> Iterator[Callable[..., EnvoyScrape
         return EnvoyScrapeSetup(router[0], made[-1])
 
     yield make
-    for each in made:
-        assert repr(each.replayed()) == repr(each.verdicts)
+    for setup in made:
+        assert repr(setup.replayed()) == repr(setup.verdicts)
 
 
 def test_errors_are_counted_from_the_first_request_and_a_bad_release_fails(scene: Callable[..., EnvoyScrapeSetup]) -> None:
@@ -168,7 +168,7 @@ def test_a_release_that_is_three_times_as_slow_fails(
     eventually("the check fails", fails, 200.0, poll_seconds=0.5)
     traffic.finish()
     assert there.bake.settled()["latency"].reason is Reason.WORSE
-    assert "took longer than" in there.bake.verdicts[-1].message
+    assert "share slower than" in there.bake.verdicts[-1].message
 
 
 def test_a_release_that_is_as_fast_as_before_does_not_fail(

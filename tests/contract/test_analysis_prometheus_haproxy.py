@@ -1,4 +1,4 @@
-"""The judge on a real HAProxy that a real Prometheus scrapes: its counts against what the application counted itself."""
+"""The analysis of a real HAProxy that a real Prometheus scrapes: its counts against what the application counted itself."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from support.prometheus import AnalysisHarness, metrics_of, running_prometheus
 from support.wait import eventually, exit_status
 from tidegate.analysis.verdict import Outcome, Reason
 
-MAX_LOOKS = 40
+MAX_MEASUREMENTS = 40
 CONFIG = """
 global
   stats socket {home}/admin.sock mode 600 level admin
@@ -129,13 +129,13 @@ def proxy(tmp_path: Path, source: tuple[str, int], bake: AnalysisHarness, old: A
 
 
 def send_until_it_fails(bake: AnalysisHarness, proxy: Proxy) -> None:
-    """40 requests after each look, until the judge has seen enough."""
-    for _ in range(MAX_LOOKS):
+    """40 requests after each measurement, until the check fails."""
+    for _ in range(MAX_MEASUREMENTS):
         if bake.measure(final=False)["errors"].outcome is Outcome.FAIL:
             return
         proxy.send(40)
         bake.scraped()
-    raise AssertionError(f"after {MAX_LOOKS} looks: {bake.verdicts[-1].message}")
+    raise AssertionError(f"after {MAX_MEASUREMENTS} measurements: {bake.verdicts[-1].message}")
 
 
 def test_a_new_server_is_counted_from_its_first_request(bake: AnalysisHarness, proxy: Proxy, old: Application) -> None:
@@ -147,7 +147,7 @@ def test_a_new_server_is_counted_from_its_first_request(bake: AnalysisHarness, p
         found = bake.settled()["errors"]
         assert_counts_agree(found, new, old)
     assert (found.reason, bake.outcome) == (Reason.WORSE, "FAIL")
-    assert bake.verdicts[-1].message.startswith("FAIL: errors: 20 % of")
+    assert bake.verdicts[-1].message.startswith("FAIL: errors: error rate 20 % (")
 
 
 def test_a_good_release_passes_and_each_request_of_a_restarted_proxy_counts(

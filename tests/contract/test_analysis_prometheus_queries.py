@@ -1,4 +1,4 @@
-"""The judge on a real Prometheus: histograms, the user's own PromQL, and what it knows of the time before."""
+"""The analysis of a real Prometheus: histograms, the user's own PromQL, and the history."""
 
 from __future__ import annotations
 
@@ -83,11 +83,11 @@ class GaugeExporters:
     past: dict[str, float]
     shown: dict[str, float] = field(default_factory=dict)
 
-    def bake(self, *checks: Check, proxy: str = "", beside: bool = True, **policy: float) -> AnalysisHarness:
-        """`beside`: the old release serves beside the new one."""
+    def bake(self, *checks: Check, proxy: str = "", concurrent: bool = True, **policy: float) -> AnalysisHarness:
+        """`concurrent`: both releases take traffic."""
         made = AnalysisHarness(metrics_of(self.prometheus.url), *checks, **policy)
         made.up, made.proxy = 'up{job="haproxy"}', proxy or made.proxy
-        made.rollout = replace(made.rollout, backend=Backend(made.proxy), plan=rollout_of(beside=beside).plan)
+        made.rollout = replace(made.rollout, backend=Backend(made.proxy), plan=rollout_of(concurrent=concurrent).plan)
         return made
 
     def begin(self, bake: AnalysisHarness, old: Amounts) -> None:
@@ -97,10 +97,10 @@ class GaugeExporters:
         bake.scraped()
         bake.begin()
 
-    def play(self, bake: AnalysisHarness, each: Amounts, looks: int) -> Finding:
+    def play(self, bake: AnalysisHarness, each: Amounts, count: int) -> Finding:
         """Let the counters grow, be scraped and looked at so often, or until it fails; the finding of the only check."""
         self.shown = {**dict.fromkeys(each, 0.0), **self.shown}
-        for _ in range(looks):
+        for _ in range(count):
             self.shown = {series: value + each.get(series, 0.0) for series, value in self.shown.items()}
             self.proxy.text = text(self.shown)
             bake.scraped()
@@ -140,8 +140,8 @@ def test_response_times_from_the_proxys_log(farm: GaugeExporters, proxy: str, fa
     new = times(40, factor * MEAN, proxy=bake.proxy, server=server_of(NEW, int(factor)))
     farm.begin(bake, old)
     found = farm.play(bake, {**old, **new}, 12 if outcome == "PASS" else 40)
-    told = [answer for question, answer in bake.saved[-1].results if question.purpose is QueryPurpose.SAMPLES]
-    bounds = {series.labels["le"] for answer in told for series in answer}
+    results = [result for query, result in bake.saved[-1].results if query.purpose is QueryPurpose.SAMPLES]
+    bounds = {series.labels["le"] for result in results for series in result}
     assert bounds == {"0.02", "0.05", "0.1", "+Inf"}, "about one half, a fifth and a thirtieth are slower"
     assert any(found.candidate == pytest.approx(math.exp(-float(bound) / MEAN / factor)) for bound in bounds)
     assert found.candidate_count == pytest.approx(sum(farm.shown[series] for series in new if "+Inf" in series))
@@ -169,7 +169,7 @@ def test_a_histogram_with_hardly_a_bound(farm: GaugeExporters, bounds: Sequence[
 
 
 def test_the_applications_own_histogram(farm: GaugeExporters) -> None:
-    """Each instance is a target of its own, with labels that the judge does not know."""
+    """Each instance is a target of its own, with labels that the analysis does not know."""
 
     def show(new: float, old: float) -> None:
         for (release, _), exporter in farm.instances.items():
@@ -196,19 +196,17 @@ def test_the_applications_own_histogram(farm: GaugeExporters) -> None:
 
 
 @pytest.mark.parametrize(("bad", "outcome"), [(0.01, "PASS"), (0.2, "FAIL")])
-def test_without_the_old_release_beside_it_the_history_is_the_baseline(
-    farm: GaugeExporters, bad: float, outcome: str
-) -> None:
-    bake, server = farm.bake(ERRORS, proxy=PAST, beside=False), server_of(NEW, 5 + (outcome == "FAIL"))
+def test_without_a_concurrent_baseline_the_history_is_the_baseline(farm: GaugeExporters, bad: float, outcome: str) -> None:
+    bake, server = farm.bake(ERRORS, proxy=PAST, concurrent=False), server_of(NEW, 5 + (outcome == "FAIL"))
     farm.begin(bake, {})
     found = farm.play(bake, requests(50 * (1 - bad), 50 * bad, proxy=PAST, server=server), 10 if outcome == "PASS" else 40)
     assert (found.candidate, bake.outcome) == (pytest.approx(bad), outcome)
-    assert "more than 1.7" in found.message, "the history's rate is 1 %, and is known well"
-    assert "against the time before the rollout" in found.message
+    assert "; limit 1.7" in found.message, "the history has 1 %, from many requests"
+    assert "compared with the time before the rollout" in found.message
 
 
 def test_without_any_baseline_nothing_can_be_compared(farm: GaugeExporters) -> None:
-    bake = farm.bake(ERRORS, beside=False)
+    bake = farm.bake(ERRORS, concurrent=False)
     farm.begin(bake, {})
     found = farm.play(bake, requests(50, 0, proxy=bake.proxy, server=N), 3)
     assert (found.reason, bake.outcome) == (Reason.NOT_COMPARABLE, "INCONCLUSIVE")
@@ -229,7 +227,7 @@ def gauges(name: str, service: str, values: Mapping[str, float]) -> str:
     return text({named(name, service=service, release=release, part=part): each[release, part] for release, part in each})
 
 
-#: What a limit says at the first and the second look, where a gauge is 7 and 6.
+#: The outcomes of a limit at the first and the second measurement, with a gauge of 7 and 6.
 LIMITS = (
     (own(f"max({QUEUE})", maximum=7), "ok", "ok"),
     (own(f"max({QUEUE})", maximum=6), "few-data", "limit"),
@@ -281,7 +279,7 @@ LOAD = 'avg(load{service="$service",release="$release"})'
     [(104.0, Direction.LOWER, "PASS"), (150.0, Direction.LOWER, "FAIL"), (60.0, Direction.HIGHER, "FAIL")],
 )
 def test_old_against_new(farm: GaugeExporters, value: float, direction: Direction, outcome: str) -> None:
-    """Each look stands for a whole block of 30 s: the values are the same at any time."""
+    """Each measurement is a whole block of 30 s: the values are the same at any time."""
     bake = farm.bake(own(LOAD, direction=direction, margin=0.1), interval_seconds=30.0)
     bake.rollout = replace(bake.rollout, service=f"demo/{PAST}")
     farm.proxy.text = text({named("load", service=PAST, release=r): n for r, n in ((OLD, 100.0), (NEW, value))})
@@ -293,7 +291,7 @@ def test_old_against_new(farm: GaugeExporters, value: float, direction: Directio
     for _ in range(30):
         found = bake.measure(final=False)["own"]
     assert (found.baseline, found.candidate, bake.outcome) == (100.0, value, outcome)
-    parts = [[question.purpose for question, _ in look.results] for look in bake.saved]
+    parts = [[query.purpose for query, _ in measurement.results] for measurement in bake.saved]
     assert [QueryPurpose.HISTORY in part for part in parts] == [True, True, *[False] * 29], (
         "it is asked until it is answered"
     )
@@ -319,7 +317,7 @@ def test_any_name_is_quoted(farm: GaugeExporters, name: str, quote: str) -> None
     farm.proxy.text = gauges("queue", name, {name: 3}) + gauges("queue", "other", {name: 40})
     bake.scraped()
     bake.begin()
-    assert {each.check: each.candidate for each in bake.measure().values()} == {"own": 3.0, "others": 40.0}
+    assert {finding.check: finding.candidate for finding in bake.measure().values()} == {"own": 3.0, "others": 40.0}
     assert bake.outcome == "PASS"
 
 

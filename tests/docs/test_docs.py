@@ -1,4 +1,4 @@
-"""The documentation says what is there: every link leads somewhere, every command and exit code is told."""
+"""Every link of the documentation leads somewhere; every command and exit code is documented."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ def commands() -> list[str]:
 
 
 @pytest.mark.parametrize("command", commands())
-def test_every_command_is_told(command: str) -> None:
+def test_every_command_is_documented(command: str) -> None:
     text = (ROOT / "docs" / "cli.md").read_text()
-    told = {word for cell in re.findall(r"^\| `([^`]+)`", text, re.M) for word in re.findall(r"[a-z]+", cell)}
-    told |= {word for line in re.findall(r"^\| (`.*?) \|", text, re.M) for word in re.findall(r"`([a-z]+)", line)}
-    assert command in told
+    documented = {word for cell in re.findall(r"^\| `([^`]+)`", text, re.M) for word in re.findall(r"[a-z]+", cell)}
+    documented |= {word for line in re.findall(r"^\| (`.*?) \|", text, re.M) for word in re.findall(r"`([a-z]+)", line)}
+    assert command in documented
 
 
-def test_every_exit_code_is_told() -> None:
+def test_every_exit_code_is_documented() -> None:
     text = (ROOT / "docs" / "cli.md").read_text()
-    told = {int(code) for code in re.findall(r"^\| (\d+) \|", text, re.M)}
-    assert told == {int(code) for code in ExitCode}
+    documented = {int(code) for code in re.findall(r"^\| (\d+) \|", text, re.M)}
+    assert documented == {int(code) for code in ExitCode}
 
 
 def test_readme_leads_to_every_page() -> None:

@@ -1,4 +1,4 @@
-"""Rollouts, HAProxy's counters and looks at them, made up for the judge."""
+"""Synthetic rollouts, HAProxy counters and measurements for the analysis."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ LATENCY = Check("latency", CheckKind.LATENCY)
 
 
 def rollout_of(
-    *checks: Check, old: str | None = OLD, steps: int = 1, beside: bool = True, olds: int = 4, policy: Policy = POLICY
+    *checks: Check, old: str | None = OLD, steps: int = 1, concurrent: bool = True, olds: int = 4, policy: Policy = POLICY
 ) -> Rollout:
-    """One that is judged in each of `steps`, with one more new instance each; `beside`: the old release serves."""
+    """A rollout analysed in each of `steps`, each with one more new instance; `concurrent`: the old one takes traffic."""
     plan = []
     for number in range(steps):
-        route = {NEW: number + 1, **({old: olds - number} if old and beside else {})}
+        route = {NEW: number + 1, **({old: olds - number} if old and concurrent else {})}
         plan.append(Step(route, route, Gate(60.0, analyzed=True)))
     return Rollout(
         id="r1", service="demo/shop", old=old, new=NEW, plan=tuple(plan), backend=Backend("shop"), created=0.0,
@@ -86,7 +86,7 @@ def measure(
     analysis: CanaryAnalysis, source: FakeMetricsSource, at: float, *, step: int = 0, concurrent: bool = True,
     final: bool = False, shifted: float = ORIGIN, present: Iterable[InstanceSample] = (), routed: int = 1,
 ) -> Measurement:  # fmt: skip
-    """A look: every question answered by the source."""
+    """A measurement with the results of all queries."""
     answers = tuple((question, source.answer(question)) for question in analysis.queries(at))
     return Measurement(at, step, shifted, shifted, concurrent, routed, final, tuple(present), answers)
 
@@ -98,11 +98,11 @@ def run_traffic(
     analysis: CanaryAnalysis, source: FakeMetricsSource, servers: Sequence[str], rates: Rates, seconds: float, *,
     every: float = 5.0, until_fail: bool = True, step: int = 0,
 ) -> tuple[list[Measurement], list[Verdict]]:  # fmt: skip
-    """Steady traffic, scraped at each look; the last one is at the end of the bake."""
+    """Steady traffic, scraped at each measurement; the last one is at the end of the bake."""
     totals = {server: [1000.0, 0.0] if server.startswith(OLD) else [0.0, 0.0] for server in servers}
     source.scrape(ORIGIN - every, {name: (a, b) for name, (a, b) in totals.items() if name.startswith(OLD)})
     source.scrape(ORIGIN, {name: (a, b) for name, (a, b) in totals.items() if name.startswith(OLD)})
-    looks, verdicts, at = [], [], ORIGIN
+    measurements, verdicts, at = [], [], ORIGIN
     while at < ORIGIN + seconds:
         at += every
         for server, total in totals.items():
@@ -110,11 +110,11 @@ def run_traffic(
             total[0] += requests * every
             total[1] += failed * every
         source.scrape(at, {name: (a, b) for name, (a, b) in totals.items()})
-        looks.append(measure(analysis, source, at, final=at >= ORIGIN + seconds, step=step))
-        verdicts.append(analysis.add(looks[-1]))
+        measurements.append(measure(analysis, source, at, final=at >= ORIGIN + seconds, step=step))
+        verdicts.append(analysis.add(measurements[-1]))
         if until_fail and verdicts[-1].outcome == "FAIL":
             break
-    return looks, verdicts
+    return measurements, verdicts
 
 
 def with_policy(**changes: object) -> Policy:

@@ -1,4 +1,4 @@
-"""The same looks judged again: the same verdicts; other settings, other verdicts; and every mistake in them told."""
+"""A replay gives the recorded verdicts, other settings give others, and all problems of settings are reported."""
 
 from __future__ import annotations
 
@@ -21,53 +21,55 @@ def bad_release() -> tuple[Rollout, list[Measurement], list[Verdict]]:
     rollout = rollout_of(ERRORS)
     analysis = CanaryAnalysis(rollout, ORIGIN)
     rates = lambda server, at: (50.0, 5.0 if server.startswith(NEW) else 0.5)  # noqa: E731
-    looks, verdicts = run_traffic(analysis, FakeMetricsSource(), SERVERS, rates, 120.0)
-    return rollout, looks, verdicts
+    measurements, verdicts = run_traffic(analysis, FakeMetricsSource(), SERVERS, rates, 120.0)
+    return rollout, measurements, verdicts
 
 
 def test_a_replay_gives_the_verdicts_of_then() -> None:
-    rollout, looks, verdicts = bad_release()
+    rollout, measurements, verdicts = bad_release()
     assert verdicts[-1].outcome is Outcome.FAIL
-    assert replay(rollout, looks) == verdicts
+    assert replay(rollout, measurements) == verdicts
 
 
 def test_a_replay_from_a_file_gives_them_too() -> None:
-    rollout, looks, verdicts = bad_release()
-    again, kept, told = decode(encode((rollout, tuple(looks), tuple(verdicts))))
-    assert (again, kept, told) == (rollout, tuple(looks), tuple(verdicts))
-    assert replay(again, kept) == verdicts
+    rollout, measurements, verdicts = bad_release()
+    rollout_again, measurements_again, verdicts_again = decode(encode((rollout, tuple(measurements), tuple(verdicts))))
+    assert (rollout_again, measurements_again, verdicts_again) == (rollout, tuple(measurements), tuple(verdicts))
+    assert replay(rollout_again, measurements_again) == verdicts
 
 
 def test_a_wider_margin_lets_it_pass() -> None:
-    rollout, looks, _ = bad_release()
+    rollout, measurements, _ = bad_release()
     for settings in ({"margin": "20%"}, {"errors.margin": "0.2"}, {"errors.shadow": "true"}):
-        assert all(each.outcome is not Outcome.FAIL for each in replay(with_settings(rollout, settings), looks)), settings
+        assert all(
+            verdict.outcome is not Outcome.FAIL for verdict in replay(with_settings(rollout, settings), measurements)
+        ), settings
 
 
 def test_a_longer_warmup_decides_later() -> None:
-    rollout, looks, verdicts = bad_release()
-    later = replay(with_settings(rollout, {"warmup": "25s"}), looks)
+    rollout, measurements, verdicts = bad_release()
+    later = replay(with_settings(rollout, {"warmup": "25s"}), measurements)
     assert verdicts[-1].outcome is Outcome.FAIL
     assert later[-1].outcome is not Outcome.FAIL
 
 
-def test_nothing_was_judged() -> None:
+def test_a_replay_of_no_measurements() -> None:
     assert replay(rollout_of(ERRORS), []) == []
 
 
-def test_every_mistake_is_told_at_once() -> None:
+def test_all_problems_are_reported_at_once() -> None:
     settings = {"margin": "much", "latency.margin": "2%", "speed": "1", "errors.shadow": "maybe", "false_abort": "90%"}
     with pytest.raises(InvalidSpec) as refused:
         with_settings(rollout_of(ERRORS), settings)
-    text = str(refused.value)
-    for said in (
+    message = str(refused.value)
+    for text in (
         "margin: found 'much'; allowed: a share",
         "unknown check latency; this rollout has: errors",
         "speed: unknown setting; allowed: margin",
         "errors.shadow: found 'maybe'; allowed: true or false",
         "allowed: a share from 0.01% to 20%",
     ):
-        assert said in text, said
+        assert text in message, text
 
 
 @pytest.mark.parametrize("data", [[], {"rollout": {}}, {"rollout": {"id": 1}, "measurements": [{}], "verdicts": []}])

@@ -1,4 +1,4 @@
-"""The evidence of one count against the values that the design gives: one new instance beside four old ones."""
+"""The evidence of one count against the values that the design gives: one new instance and four old ones."""
 
 from __future__ import annotations
 
