@@ -114,5 +114,6 @@ stop_engine() {
     say "stopping dockerd"
     kill "$STARTED_DOCKERD" 2>/dev/null || true
     wait "$STARTED_DOCKERD" 2>/dev/null || true
+    umount --lazy "$RUN/docker-exec/netns/default" 2>/dev/null || true # dockerd leaves this one when it ends
     STARTED_DOCKERD=
 }
