@@ -185,7 +185,7 @@ def test_services_of_one_file_are_promoted_and_turned_back_as_one(stage: DemoSta
     assert deploy("v2", "v2") == ["succeeded", "succeeded"]
     assert (asked(stage.listen), asked(other)) == ("v2", "v2")
     assert deploy("v3", "never", "8s") == ["rolled_back", "rolled_back"]
-    assert "together with" in both()[0]["reason"]
+    assert f"{stage.environment}/cart, in the same group, rolled back: " in both()[0]["reason"]
     assert (asked(stage.listen), asked(other)) == ("v2", "v2")
     seen = stage.finish_traffic()
     assert seen.by_outcome == {"ok": seen.requests}

@@ -112,7 +112,7 @@ def crash_loop(stage: DemoStack, counters: Path, replicas: int) -> None:
     eventually("it is unhealthy", lambda: (shop(stage)["drift"] or {}).get("state") == "unhealthy", 200.0)
     failed = [rollout for rollout in rollouts(stage) if rollout["phase"] == "failed"]
     assert [each["kind"] for each in failed] == ["repair"] * MAX_FAILED
-    print(f"given up: {shop(stage)['drift']['why']}")
+    print(f"automatic repair stopped: {shop(stage)['drift']['reason']}")
     pause(3.0, "no further repair is tried")
     repairs = [rollout for rollout in rollouts(stage) if rollout["kind"] == "repair"]
     assert len([rollout for rollout in repairs if rollout["phase"] == "failed"]) == MAX_FAILED
@@ -124,7 +124,7 @@ def crash_loop(stage: DemoStack, counters: Path, replicas: int) -> None:
 
 
 def test_what_is_taken_away_comes_back_and_scaling_loses_nothing(stage: DemoStack, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TIDEGATE_ENGINE__TEND_SECONDS", "1")
+    monkeypatch.setenv("TIDEGATE_ENGINE__DRIFT_INTERVAL_SECONDS", "1")
     stage.start({"tidegate-tending:v1": {"VERSION": "v1"}})
     counters = stage.home / "counters"
     (counters / "live").mkdir(parents=True)

@@ -84,8 +84,8 @@ def test_killed_proxy(stage: DemoStack, name: str) -> None:
     before, members = stage.finish_traffic(), set(router.read(shop).members)
     kill()
     eventually("the engine has started it", lambda: answered(stage.listen))
-    said = "the proxy did not run"
-    eventually("the report says so", lambda: any(said in note["message"] for note in stage.report()["notes"]))
+    warning = "The proxy was down and has been restarted"
+    eventually("the report says so", lambda: any(warning in note["message"] for note in stage.report()["notes"]))
     assert set(router.read(shop).members) == members
     stage.start_traffic(client="checking", get_ka=60, get=30, post_ka=20, post=10)
     stage.tidegate("promote", stage.service, "-m", "the proxy came back", "--no-wait")

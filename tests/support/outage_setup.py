@@ -192,7 +192,7 @@ class FollowedRollout:
         return found
 
     def messages(self) -> str:
-        """Its story, a line an event."""
+        """Its events, one per line."""
         return "\n".join(f"{event['kind']}: {event['message']}" for event in self.events())
 
     def until(self, kind: str, step: int | None = None) -> dict[str, Any]:
@@ -241,7 +241,7 @@ def staged(engines: Mapping[str, Engine], disk: Path, hosts: Sequence[Mapping[st
         patch.setattr(parts, "FIRST_PORTS", dict.fromkeys(parts.FIRST_PORTS, 0))
         patch.setenv("DOCKER_HOST", hosts[0]["url"])
         patch.setenv("TIDEGATE_ENGINE__POLL_SECONDS", "0.1")
-        patch.setenv("TIDEGATE_ENGINE__TEND_SECONDS", "1")
+        patch.setenv("TIDEGATE_ENGINE__DRIFT_INTERVAL_SECONDS", "1")
         for name, value in SHORT_PATIENCE.items():
             patch.setenv(f"TIDEGATE_ENVIRONMENTS__{environment.upper()}__{name}__TIMEOUT_SECONDS", value)
         folder.chmod(0o711)

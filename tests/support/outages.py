@@ -217,8 +217,8 @@ def haproxy_killed(world: OutageSetup) -> Iterator[None]:
     wait_for("the service", world.answers())
 
 
-NEAR_UNREACHABLE = r"trouble: docker near: "
-FAR_UNREACHABLE = r"trouble: Cannot .* on Docker host far: "
+NEAR_UNREACHABLE = r"driver_error: Cannot .* on Docker host near: "
+FAR_UNREACHABLE = r"driver_error: Cannot .* on Docker host far: "
 REACHABLE_AGAIN = r"(.|\n)*recovered: "
 NOT_READY = r"/readyz: database: "
 UNKNOWN = r"verdict: .*Prometheus"
@@ -251,7 +251,9 @@ MANY = (
     Outage("Prometheus down", prometheus_down, UNKNOWN, still=False, until=UNKNOWN, unnoticed=("rollback",)),
     Outage("Prometheus frozen", prometheus_frozen, UNKNOWN, still=False, until=UNKNOWN, unnoticed=("rollback",)),
     Outage("Prometheus answers half", prometheus_half, UNKNOWN, still=False, until=UNKNOWN, unnoticed=("rollback",)),
-    Outage("HAProxy killed", haproxy_killed, r"warning: the proxy did not run", still=False, takes=True),
+    Outage(
+        "HAProxy killed", haproxy_killed, r"warning: The proxy was down and has been restarted", still=False, takes=True
+    ),
     Outage("engine's clock +1 h", clock_jumps(3600), JUMPED, still=False, judged=False),
     Outage("engine's clock -1 h", clock_jumps(-3600), JUMPED, still=False, judged=False),
     Outage("PostgreSQL's clock +1 h", clock_jumps(3600, database=True), "", still=False),
