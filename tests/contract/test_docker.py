@@ -305,27 +305,31 @@ def test_a_stop_that_failed_is_seen_again(private: Engine) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "action", "message"),
     [
-        ({"entrypoint": ("/nothing",)}, "the command cannot be run: correct `command` or `entrypoint`"),
-        ({"entrypoint": ("/",)}, "the command cannot be run: correct `command` or `entrypoint`"),
-        ({"user": "nobody-there"}, "the image has no such user: correct `user`"),
-        ({"volumes": ("/etc/hostname/x:/x",)}, "a mount cannot be made: correct `volumes`"),
-        ({"volumes": ("data:not-absolute",)}, "a mount cannot be made: correct `volumes`"),
-        ({"volumes": ("/a:/b:sideways",)}, "a mount cannot be made: correct `volumes`"),
-        ({"memory_bytes": 4096}, "Minimum memory limit allowed is 6MB"),
-        ({"cpus": 9000.0}, "Range of CPUs is from"),
-        ({"stop_signal": "SIGNOTHING"}, "Invalid signal: SIGNOTHING"),
+        (
+            {"entrypoint": ("/nothing",)},
+            "start",
+            "the command cannot be executed. Correct `command`, `entrypoint` or the image",
+        ),
+        ({"entrypoint": ("/",)}, "start", "the command cannot be executed. Correct `command`, `entrypoint` or the image"),
+        ({"user": "nobody-there"}, "start", "the image does not have this user. Correct `user`"),
+        ({"volumes": ("/etc/hostname/x:/x",)}, "start", "a mount failed. Correct `volumes`"),
+        ({"volumes": ("data:not-absolute",)}, "create", "a mount failed. Correct `volumes`"),
+        ({"volumes": ("/a:/b:sideways",)}, "create", "a mount failed. Correct `volumes`"),
+        ({"memory_bytes": 4096}, "create", "Docker answered 400: Minimum memory limit allowed is 6MB"),
+        ({"cpus": 9000.0}, "create", "Docker answered 400: Range of CPUs is from"),
+        ({"stop_signal": "SIGNOTHING"}, "create", "Docker answered 400: Invalid signal: SIGNOTHING"),
     ],
 )
 def test_what_cannot_be_started_says_what_to_correct_and_leaves_nothing(
-    platform: DockerPlatform, changes: dict[str, object], told: str
+    platform: DockerPlatform, changes: dict[str, object], action: str, message: str
 ) -> None:
     release = pin_release(platform, make_release(SERVICE, "good", **changes))
     with pytest.raises(PlatformError) as caught:
         platform.start(release, [0, 1])
-    assert caught.value.message.count(told) == 1
-    assert caught.value.message.startswith("Cannot start v1-1 on Docker host local: ")
+    assert caught.value.message.count(message) == 1
+    assert caught.value.message.startswith(f"Cannot {action} v1-1 on Docker host local: {message}")
     assert not caught.value.retryable
     assert platform.instances(SERVICE) == ()
 

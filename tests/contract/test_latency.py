@@ -275,10 +275,10 @@ def test_the_lines_for_an_adopted_haproxy_are_right() -> None:
 @pytest.mark.parametrize(
     ("log", "said"),
     [
-        ("log.sock", "absolute path of a unix socket, or host:port"),
-        ("/tmp/log.sock server x", "absolute path of a unix socket, or host:port"),
-        ('/tmp/"', "absolute path of a unix socket, or host:port"),
-        ("127.0.0.1", "absolute path of a unix socket, or host:port"),
+        ("log.sock", r"absolute path of a Unix socket \(at most 97 characters\), or host:port"),
+        ("/tmp/log.sock server x", r"absolute path of a Unix socket \(at most 97 characters\), or host:port"),
+        ('/tmp/"', r"absolute path of a Unix socket \(at most 97 characters\), or host:port"),
+        ("127.0.0.1", r"absolute path of a Unix socket \(at most 97 characters\), or host:port"),
     ],
 )
 def test_logs_that_lead_nowhere_are_refused(log: str, said: str) -> None:
