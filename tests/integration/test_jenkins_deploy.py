@@ -57,7 +57,8 @@ def test_a_release_that_never_becomes_ready_fails_the_build_with_the_reason(jenk
     build = jenkins.build(deploy(archive=True))
     text = jenkins.expect("deploy: rolled back, it is never ready", build, "FAILURE")
     assert "v2-2 was rolled back" in text
-    assert "not ready" in text
+    assert "v2-2/0 did not become ready within 2 s" in text
+    assert "    v2-2/0: is starting\n" in text
     (suite,) = Xml.fromstring(build["written"]["tidegate-checks.xml"])
     assert (suite.get("tests"), suite.get("failures")) == ("1", "1")
 

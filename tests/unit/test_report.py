@@ -152,6 +152,12 @@ def test_a_log_that_was_asked_for_twice_is_there_once() -> None:
     assert (result.instance, result.log, result.at) == ("v2-2/0", "boom", 1.0)
 
 
+def test_a_failure_without_a_detail_names_its_instance_once() -> None:
+    data = {"instance": "i1", "name": "v2-2/0", "release": "v2-2", "detail": "", "restarts": 0, "log": ""}
+    (result,) = build_report(ROLLOUT, [Event(EventKind.INSTANCE_LOG, "v2-2/0: is starting", 1.0, data=data)], ()).failures
+    assert (result.instance, result.detail) == ("v2-2/0", "is starting")
+
+
 def test_trouble_and_takeovers_are_noted() -> None:
     story = [
         Event(EventKind.DRIVER_ERROR, "HAProxy does not answer", 1.0),

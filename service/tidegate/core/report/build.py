@@ -330,10 +330,11 @@ def _collect_failure_logs(events: Sequence[Event]) -> tuple[FailureLog, ...]:
     for event in events:
         if event.kind == EventKind.INSTANCE_LOG:
             data = event.data
+            name = str(data.get("name", ""))
             parts = FailureLog(
-                instance=str(data.get("name", "")),
+                instance=name,
                 release=str(data.get("release", "")),
-                detail=str(data.get("detail", "")) or event.message,
+                detail=str(data.get("detail", "")) or event.message.removeprefix(f"{name}: "),
                 restarts=integer(data.get("restarts")),
                 log=str(data.get("log", "")),
                 at=event.at,
