@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from support.api import RunningApi, compose, running
+from support.haproxy import short_folder
 from support.wait import eventually
 from tidegate import wiring as wires
 from tidegate.cli.exit_codes import ExitCode
@@ -205,6 +206,13 @@ def test_errors_of_wrong_commands(tidegate: Run, words: tuple[str, ...], code: E
     assert (done.returncode, message in done.stderr) == (code, True), done.stderr
 
 
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A directory for a router; the path of HAProxy's socket in it has at most 97 characters."""
+    with short_folder() as folder:
+        yield folder
+
+
 def unreachable(folder: Path, router: str) -> Path:
     """Settings of a server whose Docker socket does not exist, with this router."""
     settings = folder / "tidegate.toml"
@@ -217,9 +225,9 @@ def unreachable(folder: Path, router: str) -> Path:
     return settings
 
 
-def test_check_reports_what_is_wrong_and_how_to_fix_it(tidegate: Run, tmp_path: Path) -> None:
+def test_check_reports_what_is_wrong_and_how_to_fix_it(tidegate: Run, tmp_path: Path, home: Path) -> None:
     metrics = '[environments.demo.metrics]\ndriver = "prometheus"\nurl = "http://127.0.0.1:9"\n'
-    settings = unreachable(tmp_path, f'driver = "haproxy"\ndirectory = "{tmp_path}/h"\n{metrics}')
+    settings = unreachable(tmp_path, f'driver = "haproxy"\ndirectory = "{home}"\n{metrics}')
     done = tidegate("check", "--settings", str(settings), "-o", "json")
     assert done.returncode == ExitCode.UNHEALTHY, done.stderr
     rows = {row["part"]: row for row in json.loads(done.stdout)}
@@ -228,13 +236,13 @@ def test_check_reports_what_is_wrong_and_how_to_fix_it(tidegate: Run, tmp_path: 
     assert "tidegate db migrate" in rows["database"]["fix"]
 
 
-def test_check_reports_which_router_was_chosen_and_why(tidegate: Run, tmp_path: Path) -> None:
-    (tmp_path / "router").mkdir()
-    (tmp_path / "router" / "haproxy.cfg").touch()
-    settings = unreachable(tmp_path, f'directory = "{tmp_path}/router"\n')
+def test_check_reports_which_router_was_chosen_and_why(tidegate: Run, tmp_path: Path, home: Path) -> None:
+    (home / "haproxy.cfg").touch()
+    settings = unreachable(tmp_path, f'directory = "{home}"\n')
     done = tidegate("check", "--settings", str(settings), "-o", "json")
+    assert done.returncode == ExitCode.UNHEALTHY, done.stderr
     rows = {row["part"]: row for row in json.loads(done.stdout)}
-    said = f"haproxy, because its files are in {tmp_path}/router; set `driver` to choose another"
+    said = f"haproxy, because its files are in {home}; set `driver` to choose another"
     assert (rows["router"]["ok"], rows["router"]["result"]) == (True, said)
     assert "haproxy" in rows
 
@@ -247,8 +255,8 @@ def test_an_unreachable_server(tmp_path: Path) -> None:
     assert "Cannot reach http://127.0.0.1:9: " in done.stderr
 
 
-def test_check_reports_engines_and_host_access(tmp_path: Path) -> None:
-    settings = unreachable(tmp_path, f'driver = "haproxy"\ndirectory = "{tmp_path}/h"\n')
+def test_check_reports_engines_and_host_access(tmp_path: Path, home: Path) -> None:
+    settings = unreachable(tmp_path, f'driver = "haproxy"\ndirectory = "{home}"\n')
     with closing(wires.build(load(settings, {}))) as wiring:
         wiring.store.migrate()
         assert check_engines(wiring).result.startswith("Warning: no engine is running")
