@@ -150,7 +150,7 @@ def test_the_engine_counts_what_it_does(api: RunningApi) -> None:
 
 def test_holds_and_the_outbox_are_told_in_seconds(api: RunningApi) -> None:
     rollout = api.post(f"{SHOP}/rollouts", asked_by_a_build()).json()["id"]
-    api.save(rollout, Phase.RUNNING, held=time.time() - 100.0)
+    api.save(rollout, Phase.RUNNING, approval_since=time.time() - 100.0)
     found = metrics(api)
     assert 99.0 < found["tidegate_approval_wait_seconds{environment=demo}"] < 400.0
     assert found["tidegate_live_rollouts{environment=demo,phase=running}"] == 1.0
@@ -173,7 +173,7 @@ def test_an_engine_of_its_own_serves_its_metrics(api: RunningApi) -> None:
     with serve_metrics(wiring):
         found = numbers(requests.get(f"http://{address}/metrics", timeout=60).text)
         assert found["tidegate_ticks_total{result=ok}"] == 0.0
-        with pytest.raises(Refused, match=r"cannot listen on .*engine\.metrics_listen"), serve_metrics(wiring):
+        with pytest.raises(Refused, match=r"Cannot serve metrics on .*engine\.metrics_listen"), serve_metrics(wiring):
             pass
     with pytest.raises(requests.ConnectionError):
         requests.get(f"http://{address}/metrics", timeout=60)
@@ -236,5 +236,5 @@ def test_what_goes_on_behind_a_rollout_says_so_too(tmp_path: Path, written: Stri
     with bound_contextvars(rollout="r1", build="team/shop #7"):
         platform.stop([Instance("0123456789ab", "v1-1", 0, "10.0.0.1:80", InstanceState.READY, host="gone")], 1.0)
     platform.close()
-    (line,) = [json.loads(each) for each in written.getvalue().splitlines() if "could not be stopped" in each]
+    (line,) = [json.loads(each) for each in written.getvalue().splitlines() if "Cannot stop the container" in each]
     assert (line["rollout"], line["build"], line["instance"]) == ("r1", "team/shop #7", "0123456789ab")
