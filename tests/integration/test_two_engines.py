@@ -121,6 +121,8 @@ def engines(postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory) 
 def pair(engines: Pair) -> Iterator[Pair]:
     yield engines
     engines.wake()
+    for number, process in enumerate(engines.engines, start=1):  # shown when the test fails
+        print(f"engine{number}, process {process.pid}, exit status {process.poll()}:\n{engines.log(process.pid)}")
 
 
 def state(pid: int) -> str:
