@@ -71,7 +71,7 @@ class FaultCase:
 CASES = (
     FaultCase("errors-times-5", {"ERROR_RATIO": "0.04"}, blamed="error rate", rates=BUSY),
     FaultCase("errors-plus-5", {"ERROR_RATIO": "0.05"}, blamed="error rate", rates=BUSY, short=True),
-    FaultCase("slow-half-again", {"SLOW_FACTOR": "1.5"}, blamed="slower than", rates=BUSY, short=True),
+    FaultCase("slow-half-again", {"SLOW_FACTOR": "1.5"}, blamed="slower than", bake="80s", rates=BUSY, short=True),
     FaultCase("slow-threefold", {"SLOW_FACTOR": "3"}, blamed="slower than"),
     FaultCase("one-bad", {"ERROR_RATIO": "0.5", "BAD_ORDINAL": "1"}, blamed="error rate"),
     FaultCase("leak", {"LEAK_MB_PER_MINUTE": "20"}, blamed="of the limit", bake="65s", checks="[{memory: {limit: 64M}}]"),
