@@ -305,8 +305,8 @@ class DemoStack:
 
     def members(self, service: str = "shop") -> set[str]:
         """The short ids of the containers that HAProxy sends requests to, asked from HAProxy."""
-        told = self.haproxy(f"show stat {service} 4 -1").splitlines()
-        rows = [line.split(",") for line in told if line.startswith(f"{service},")]
+        lines = self.haproxy(f"show stat {service} 4 -1").splitlines()
+        rows = [line.split(",") for line in lines if line.startswith(f"{service},")]
         return {row[1].rsplit(".", 1)[1] for row in rows if row[17].startswith(("UP", "no check"))}
 
     def haproxy(self, command: str) -> str:

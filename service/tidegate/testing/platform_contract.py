@@ -91,9 +91,9 @@ def pin_release(platform: Platform, release: Release) -> Release:
 
 def a_job(release: Release, hook: Hook) -> Job:
     """A hook of a rollout of the release, each time of another: its name may be the platform's only one of the kind."""
-    told = {"TIDEGATE_HOOK": "pre_promote"}
+    variables = {"TIDEGATE_HOOK": "pre_promote"}
     own = replace(hook, environment={**hook.environment, "DB_URL": "of the hook"})
-    return Job(f"r{uuid.uuid4().hex[:8]}", release.service, "pre_promote", release, own, told)
+    return Job(f"r{uuid.uuid4().hex[:8]}", release.service, "pre_promote", release, own, variables)
 
 
 def run_to_end(platform: Platform, job: Job) -> JobState:
@@ -318,6 +318,6 @@ class PlatformContract:
         assert found
         assert all(each.result for each in found)
         assert all(each.ok for each in found), found
-        told = refused.check()
-        assert not all(each.ok for each in told)
-        assert all(each.fix for each in told if not each.ok)
+        diagnoses = refused.check()
+        assert not all(diagnosis.ok for diagnosis in diagnoses)
+        assert all(diagnosis.fix for diagnosis in diagnoses if not diagnosis.ok)
