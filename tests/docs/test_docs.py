@@ -22,6 +22,20 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert lost == []
 
 
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub makes from the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_headings_that_exist(page: Path) -> None:
+    links = re.findall(r"\]\(([^):]*)#([^)]+)\)", page.read_text())
+    targets = [(page.parent / file if file else page, anchor) for file, anchor in links]
+    lost = [f"{file.name}#{anchor}" for file, anchor in targets if file.suffix == ".md" and anchor not in anchors(file)]
+    assert lost == []
+
+
 def commands() -> list[str]:
     group = typer.main.get_group(app)
     return sorted(group.commands)
