@@ -18,7 +18,7 @@ from tidegate.cli.exit_codes import ExitCode
 from tidegate.core.phases import Phase
 
 TIDEGATE = Path(sys.executable).with_name("tidegate")
-TEND_SECONDS = 0.1
+DRIFT_INTERVAL_SECONDS = 0.1
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def api(tmp_path: Path) -> Iterator[RunningApi]:
 @pytest.fixture
 def tended(api: RunningApi) -> Iterator[RunningApi]:
     """The shop serves three of v1, and is watched."""
-    with api.engine(drift_interval_seconds=TEND_SECONDS):
+    with api.engine(drift_interval_seconds=DRIFT_INTERVAL_SECONDS):
         api.until(api.deploy()["id"], "succeeded")
         yield api
 
@@ -78,7 +78,7 @@ def test_what_vanished_comes_back_by_itself(tended: RunningApi) -> None:
 
 
 def test_by_policy_it_is_shown_until_somebody_asks(api: RunningApi) -> None:
-    with api.engine(drift_interval_seconds=TEND_SECONDS):
+    with api.engine(drift_interval_seconds=DRIFT_INTERVAL_SECONDS):
         api.until(api.deploy(options="drain_timeout: 1s, repair: show")["id"], "succeeded")
         remove_one(api)
         drift = eventually("the drift is shown", lambda: shop(api)["drift"])
