@@ -11,6 +11,10 @@
  *   LEAK_MB_PER_MINUTE              memory that is taken and kept
  *   ON_SIGTERM=exit|graceful|ignore dies at once (requests in flight are lost); finishes them; does not listen
  *   COUNTERS=/directory             a file per process with counts that survive SIGKILL
+ * A GET of these paths is a fault that begins with it, in this instance only:
+ *   /sick, /well                    every request is answered with 503, /health too; /well ends it
+ *   /oom                            memory is taken until the kernel kills the process
+ *   /exit?code=N                    ends at once with this status, by default 1, without a response
  * A GET of /ws with `Upgrade: websocket` begins a WebSocket: each short frame of the client is sent back until it closes.
  * `/app healthy` asks the running one for /health and ends with 0 or 1, for a HEALTHCHECK. `/app hook STATUS MS` and
  * `/app smoke VERSION` are commands for hooks.
@@ -43,7 +47,7 @@ struct counts {
 };
 static struct counts private_counts, *counts = &private_counts;
 static atomic_long served_ok, served_bad, histogram[BUCKETS + 1], sum_us;
-static atomic_int leaving, outage;
+static atomic_int leaving, outage, sick;
 static double began;
 
 static double now(void) {
@@ -159,8 +163,29 @@ static int serve(int fd, const char *path, int post, int keep) {
     return sent;
 }
 
+static void take_all_memory(void) {
+    for (;;) {
+        void *kept = malloc(8 << 20);
+        if (kept) memset(kept, 1, 8 << 20);
+        pause_ms(10);
+    }
+}
+
+/* Begin or end the fault that this path orders; returns whether it is such a path. */
+static int order_fault(const char *path) {
+    const char *code = strstr(path, "code=");
+    if (!strncmp(path, "/exit", 5)) _exit(code ? atoi(code + 5) : 1);
+    if (!strcmp(path, "/oom")) take_all_memory();
+    int begins = !strcmp(path, "/sick");
+    if (!begins && strcmp(path, "/well")) return 0;
+    sick = begins;
+    return 1;
+}
+
 static int answer(int fd, const char *method, const char *path, int keep) {
     char body[8192];
+    if (order_fault(path)) return respond(fd, 200, sick ? "sick\n" : "well\n", keep);
+    if (sick && strcmp(path, "/metrics") && strcmp(path, "/counters")) return respond(fd, 503, "sick\n", keep);
     if (!strncmp(path, "/health", 7)) return respond(fd, ready() ? 200 : 503, ready() ? "ready\n" : "not ready\n", keep);
     if (!strcmp(path, "/metrics")) {
         metrics(body, sizeof body);
