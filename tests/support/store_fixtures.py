@@ -11,11 +11,11 @@ from typing import TypeVar
 from tidegate.analysis.verdict import Finding, Outcome, Reason, Verdict
 from tidegate.clock import Time, Window
 from tidegate.core import planner
-from tidegate.core.container import Container
+from tidegate.core.container import Container, Health
 from tidegate.core.model import Approval, Check, CheckKind, Event, Policy, Release, Rollout, Service
 from tidegate.core.phases import Phase
 from tidegate.core.records import Claim, Idempotency
-from tidegate.core.routing import Backend
+from tidegate.core.routing import Backend, BackendOptions
 from tidegate.ports import Store
 
 T = TypeVar("T")
@@ -44,7 +44,7 @@ def a_service(name: str = "shop", *, environment: str = "demo", route: str = "",
         image=f"{name}:v1",
         replicas=replicas,
         container=Container(8080, environment={"COLOUR": "blau", "EMPTY": ""}, volumes=("data:/data:ro",)),
-        backend=Backend(route or name, listen="8001", health_path="/health"),
+        backend=Backend(route or name, listen="8001", options=BackendOptions(health=Health("/health"))),
         bake_seconds=2.5,
         checks=(Check("errors", CheckKind.ERRORS, margin=0.005), Check("slow", CheckKind.QUERY, "q", maximum=0.25)),
         policy=Policy(drain_timeout_seconds=7.0, approval=Approval(after=(1,))),

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from tidegate.compose.service import parse_service
 from tidegate.compose.yaml import load
+from tidegate.core.container import Health
 from tidegate.core.model import CheckKind, Direction, FailureAction, Order, Strategy
+from tidegate.core.routing import BackendProtocol, Timeouts
 from tidegate.errors import InvalidSpec
 
 GOOD = """\
@@ -106,7 +108,24 @@ def test_a_whole_service() -> None:
         ),
         (lambda b: b.update({"x-tidegate": {"checks": [{"errors": {}}]}}), "x-tidegate.bake", "is required"),
         (lambda b: b.update({"x-tidegate": {"listen": "nowhere"}}), "x-tidegate.listen", "a port such as 8001"),
-        (lambda b: b.update({"x-tidegate": {"health": {"port": 1}}}), "x-tidegate.health.path", "is required"),
+        (
+            lambda b: b.update({"x-tidegate": {"health": {"port": 1}}}),
+            "x-tidegate.health.port",
+            "has no effect without `path`",
+        ),
+        (
+            lambda b: b.update({"x-tidegate": {"health": {"path": "/", "expect": "299-200"}}}),
+            "x-tidegate.health.expect",
+            "statuses such as 204",
+        ),
+        (
+            lambda b: b.update({"x-tidegate": {"health": {"path": "/", "headers": {"Host": "x"}}}}),
+            "x-tidegate.health.headers",
+            "`host` is a key of `health`",
+        ),
+        (lambda b: b.update({"x-tidegate": {"health": {"path": "/", "host": "a b"}}}), "x-tidegate.health.host", "a host"),
+        (lambda b: b.update({"x-tidegate": {"timeouts": {"idle": "0s"}}}), "x-tidegate.timeouts.idle", "from 100ms"),
+        (lambda b: b.update({"x-tidegate": {"protocol": "grpc"}}), "x-tidegate.protocol", "http1, h2c"),
         (lambda b: b.update({"x-tidegate": {"stratgy": "rolling"}}), "x-tidegate.stratgy", "did you mean strategy?"),
         (
             lambda b: b.update({"x-tidegate": {"bake": "1s", "checks": [{"latency": {"quantile": 0.99}}]}}),
@@ -156,6 +175,26 @@ def test_each_mistake(change: Callable[[dict[str, Any]], None], path: str, said:
     body = copy.deepcopy(SMALL)
     change(body)
     assert said in problems(body)[path]
+
+
+def test_how_instances_are_checked_and_proxied() -> None:
+    keys = {
+        "health": {"path": "/up", "host": "shop.example.com", "headers": {"X-A": "b"}, "expect": ["401", "200-299"]},
+        "timeouts": {"response": "1h"},
+        "protocol": "h2c",
+    }
+    shop = read({**SMALL, "x-tidegate": keys})
+    options = shop.backend.options
+    assert (options.protocol, options.timeouts) == (BackendProtocol.H2C, Timeouts(response_seconds=3600.0))
+    assert options.health == shop.container.health
+    assert (options.health.headers, options.health.expect) == ((("X-A", "b"),), ((200, 299), (401, 401)))
+    assert "'b'" not in repr(shop), "a header of a check may be a secret"
+
+
+def test_a_proxy_only_connects_where_the_check_has_a_port_of_its_own() -> None:
+    shop = read({**SMALL, "x-tidegate": {"health": {"path": "/up", "port": 9, "interval": "2s"}}})
+    assert (shop.container.health.path, shop.container.health.port) == ("/up", 9)
+    assert shop.backend.options.health == Health(interval_seconds=2.0)
 
 
 def test_all_mistakes_at_once() -> None:

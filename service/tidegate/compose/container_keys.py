@@ -16,7 +16,12 @@ from tidegate.core.container import Container, Health, HealthCommand, Limits, Lo
 
 
 def read_container(
-    root: Reader, deploy: Reader, own: Reader, document: ServiceDocument, variables: Mapping[str, str], files: ComposeFiles
+    root: Reader,
+    deploy: Reader,
+    health: Health,
+    document: ServiceDocument,
+    variables: Mapping[str, str],
+    files: ComposeFiles,
 ) -> Container:
     """The container of one instance."""
     resources = deploy.inner("resources")
@@ -31,7 +36,7 @@ def read_container(
         labels=root.take("labels", _labels, {}),
         user=root.take("user", text, ""),
         working_dir=root.take("working_dir", text, ""),
-        health=_health(own.inner("health")),
+        health=health,
         healthcheck=_healthcheck(root.inner("healthcheck")) if "healthcheck" in root else None,
         stop_signal=root.take("stop_signal", text, ""),
         stop_grace_seconds=root.take("stop_grace_period", parse_duration, 10.0),
@@ -107,24 +112,6 @@ def _labels(value: object) -> dict[str, str]:
 
 
 # -- health ---------------------------------------------------------------------------------------------------------------
-
-
-def _health(reader: Reader) -> Health:
-    health = Health(
-        path=reader.take("path", _path, ""),
-        port=reader.take("port", integer(1, 65535), 0),
-        timeout_seconds=reader.take("timeout", parse_duration, 2.0),
-    )
-    if reader.values and "path" not in reader:
-        reader.complain("path", "is required, such as /health")
-    reader.finish()
-    return health
-
-
-def _path(value: object) -> str:
-    if isinstance(value, str) and re.fullmatch(r"/[!-~]*", value):
-        return value
-    raise ValueError("a path such as /health")
 
 
 def _healthcheck(reader: Reader) -> HealthCommand | None:

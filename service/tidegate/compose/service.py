@@ -5,10 +5,10 @@ All mistakes are reported together, each with its path. Compose keys that Tidega
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 
 from tidegate.compose import extension
+from tidegate.compose.backend import NAME_PATTERN, read_backend, read_health
 from tidegate.compose.checks import read_checks
 from tidegate.compose.container_keys import read_container
 from tidegate.compose.depends_on import read_depends_on
@@ -28,10 +28,8 @@ from tidegate.core.model import (
     Service,
     Strategy,
 )
-from tidegate.core.routing import Backend, Preview
 from tidegate.errors import InvalidSpec, Problem
 
-NAME_PATTERN = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
 EXTENSION = "x-tidegate"
 
 SchemaCheck = Callable[[Mapping[str, object]], Iterable[Problem]]  # the violations of Compose's schema
@@ -80,7 +78,8 @@ def _read_service(
     shares = extension.read_weights(own)
     batches = 1 + len(shares) if strategy is Strategy.BLUE_GREEN else -(-replicas // batch)
     preview, preview_bake = extension.read_preview(own)
-    backend = _read_backend(own, name, preview)
+    container = read_container(root, deploy, read_health(own), document, variables, files)
+    backend = read_backend(own, name, container.health, container.port, preview)
     result = Service(
         environment=environment,
         name=name,
@@ -88,7 +87,7 @@ def _read_service(
         replicas=replicas,
         backend=backend,
         strategy=strategy,
-        container=read_container(root, deploy, own, document, variables, files),
+        container=container,
         order=update.take("order", one_of(Order, Order), Order.START_FIRST),
         batch=batch,
         bake_seconds=bake,
@@ -133,19 +132,6 @@ def _check_consistency(root: Reader, own: Reader, update: Reader, service: Servi
     beyond = [str(number) for number in service.policy.approval.after if number > batches]
     if beyond:
         own.complain("approval.after", f"no batch {', '.join(beyond)}; there are {batches} batches")
-
-
-def _read_backend(own: Reader, service: str, preview: Preview | None) -> Backend:
-    health = own.values.get("health")
-    path = health.get("path") if isinstance(health, Mapping) else ""
-    listen = own.take("listen", extension.parse_listen, "")
-    return Backend(own.take("route", _name, service), listen, str(path or ""), preview)
-
-
-def _name(value: object) -> str:
-    if isinstance(value, str) and NAME_PATTERN.fullmatch(value):
-        return value
-    raise ValueError("a-z, 0-9 and -, at most 40 characters")
 
 
 def _batches(count: int) -> Callable[[object], tuple[int, ...]]:

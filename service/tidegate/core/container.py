@@ -10,11 +10,24 @@ from enum import StrEnum
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """How readiness is found out: an HTTP path probed from outside, or the container's own HEALTHCHECK (`path` empty)."""
+    """How an instance is checked at the address that the proxy connects to, as long as it runs.
+
+    With `path` by a GET request, otherwise by a TCP connection and its HEALTHCHECK, if it has one. `expect` are the ranges
+    of statuses, both ends included, that mean ready. `host` and `headers` (names and values) are sent with the request; an
+    empty `host` means the address. An instance is ready after `healthy_threshold` successes in a row, and no longer after
+    `unhealthy_threshold` failures in a row.
+    """
 
     path: str = ""
     port: int = 0  # 0: the container's port
-    timeout_seconds: float = 2.0
+    scheme: str = "http"  # or https, without verification of the certificate
+    host: str = ""
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)  # values may be secrets
+    expect: tuple[tuple[int, int], ...] = ((200, 399),)
+    interval_seconds: float = 0.5
+    timeout_seconds: float = 1.0
+    healthy_threshold: int = 1
+    unhealthy_threshold: int = 2
 
 
 @dataclass(frozen=True, slots=True)

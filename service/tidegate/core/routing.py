@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
+
+from tidegate.core.container import Health
 
 #: What every proxy can look for: a name of letters, digits and -, a value without anything that a configuration could read.
 PREVIEW_HEADER = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]{0,63}): *([A-Za-z0-9][A-Za-z0-9._~+/=:@-]{0,99})")
@@ -19,20 +22,52 @@ class Preview:
     header: str = ""
 
 
+class BackendProtocol(StrEnum):
+    """What the instances of a service speak."""
+
+    HTTP1 = "http1"
+    H2C = "h2c"  # HTTP/2 in clear text, as gRPC uses it
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """How long an owned proxy waits, in seconds.
+
+    `response_seconds`: while an instance, or a client that sends a body, is silent; upgraded connections are not limited by
+    it. `idle_seconds`: for the next request on a client's connection. `headers_seconds`: for all headers of a request.
+    """
+
+    response_seconds: float = 300.0
+    idle_seconds: float = 60.0
+    headers_seconds: float = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class BackendOptions:
+    """How an owned proxy treats the instances and the clients of a service.
+
+    `health`: how the proxy itself checks instances; without a path, where it is checked at another port, by a connection.
+    """
+
+    health: Health = field(default_factory=Health)
+    timeouts: Timeouts = Timeouts()
+    protocol: BackendProtocol = BackendProtocol.HTTP1
+
+
 @dataclass(frozen=True, slots=True)
 class Backend:
     """A backend in the proxy: that of the service, or of its preview.
 
     `name` is the name of the backend; `listen` (`8001`, `127.0.0.1:8001`) the address that an owned proxy binds, empty for
-    an adopted proxy with its own frontends. `health_path` lets the proxy check members too. `parent` is the backend at
-    whose address the preview is also reachable, by its header.
+    an adopted proxy with its own frontends. `parent` is the backend at whose address the preview is also reachable, by its
+    header.
     """
 
     name: str
     listen: str = ""
-    health_path: str = ""
     preview: Preview | None = None
     parent: str = ""
+    options: BackendOptions = field(default_factory=BackendOptions)
 
     @property
     def preview_backend(self) -> Backend | None:
@@ -40,7 +75,7 @@ class Backend:
         if self.preview is None:
             return None
         inside = self.name if self.preview.header else ""
-        return Backend(f"{self.name}_preview", self.preview.listen, self.health_path, parent=inside)
+        return Backend(f"{self.name}_preview", self.preview.listen, parent=inside, options=self.options)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,122 @@
+"""Reading the keys of `x-tidegate` that say how a service is checked and proxied. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+
+from tidegate.compose import extension
+from tidegate.compose.reader import Reader, integer, one_of
+from tidegate.compose.units import parse_duration
+from tidegate.core.container import Health
+from tidegate.core.routing import Backend, BackendOptions, BackendProtocol, Preview, Timeouts
+
+NAME_PATTERN = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
+HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
+#: Sent by Tidegate and the proxies themselves.
+OWN_HEADERS = ("host", "connection", "content-length", "transfer-encoding")
+
+
+def read_health(own: Reader) -> Health:
+    """How an instance is checked."""
+    reader, base = own.inner("health"), Health()
+    health = Health(
+        path=reader.take("path", _path, base.path),
+        port=reader.take("port", integer(1, 65535), base.port),
+        scheme=reader.take("scheme", one_of(str, ["http", "https"]), base.scheme),
+        host=reader.take("host", _host, base.host),
+        headers=reader.take("headers", _headers, (), secret=True),
+        expect=reader.take("expect", _statuses, base.expect),
+        interval_seconds=reader.take("interval", _between(0.1, 3600.0), base.interval_seconds),
+        timeout_seconds=reader.take("timeout", _between(0.1, 600.0), base.timeout_seconds),
+        healthy_threshold=reader.take("healthy_threshold", integer(1, 100), base.healthy_threshold),
+        unhealthy_threshold=reader.take("unhealthy_threshold", integer(1, 100), base.unhealthy_threshold),
+    )
+    for key in ("port", "scheme", "host", "headers", "expect"):
+        if key in reader and "path" not in reader:
+            reader.complain(key, "has no effect without `path`, such as /health")
+    reader.finish()
+    return health
+
+
+def read_backend(own: Reader, service: str, health: Health, port: int, preview: Preview | None) -> Backend:
+    """The backend of the service. `port`: where its instances take requests."""
+    if health.port not in (0, port):
+        health = Health(
+            interval_seconds=health.interval_seconds,
+            timeout_seconds=health.timeout_seconds,
+            healthy_threshold=health.healthy_threshold,
+            unhealthy_threshold=health.unhealthy_threshold,
+        )  # proxies know one address of an instance; the engine checks the other port
+    options = BackendOptions(
+        health=replace(health, port=0),
+        timeouts=_timeouts(own),
+        protocol=own.take("protocol", one_of(BackendProtocol, BackendProtocol), BackendProtocol.HTTP1),
+    )
+    listen = own.take("listen", extension.parse_listen, "")
+    return Backend(own.take("route", _name, service), listen, preview, options=options)
+
+
+def _timeouts(own: Reader) -> Timeouts:
+    reader, base = own.inner("timeouts"), Timeouts()
+    timeouts = Timeouts(
+        response_seconds=reader.take("response", _between(0.1, 86_400.0), base.response_seconds),
+        idle_seconds=reader.take("idle", _between(0.1, 86_400.0), base.idle_seconds),
+        headers_seconds=reader.take("headers", _between(0.1, 86_400.0), base.headers_seconds),
+    )
+    reader.finish()
+    return timeouts
+
+
+def _between(lowest_seconds: float, highest_seconds: float) -> Callable[[object], float]:
+    """A reader of durations within these limits."""
+
+    def read(value: object) -> float:
+        duration = parse_duration(value)
+        if not lowest_seconds <= duration <= highest_seconds:
+            raise ValueError(f"a duration from {lowest_seconds * 1000:g}ms to {highest_seconds:g}s")
+        return duration
+
+    return read
+
+
+def _name(value: object) -> str:
+    if isinstance(value, str) and NAME_PATTERN.fullmatch(value):
+        return value
+    raise ValueError("a-z, 0-9 and -, at most 40 characters")
+
+
+def _path(value: object) -> str:
+    if isinstance(value, str) and re.fullmatch(r"/[!-~]*", value):
+        return value
+    raise ValueError("a path such as /health")
+
+
+def _host(value: object) -> str:
+    if isinstance(value, str) and re.fullmatch(r"([A-Za-z0-9._-]{1,253}|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?", value):
+        return value
+    raise ValueError("a host name such as shop.example.com, with a port if the application requires one")
+
+
+def _headers(value: object) -> tuple[tuple[str, str], ...]:
+    headers = {str(name): str(text) for name, text in value.items()} if isinstance(value, dict) else {}
+    if not headers:
+        raise ValueError("a mapping of names and values, such as {X-Probe: tidegate}")
+    for name, text in headers.items():
+        if not HEADER_NAME.fullmatch(name) or name.lower() in OWN_HEADERS:
+            raise ValueError(f"names of headers except {', '.join(OWN_HEADERS)} (`host` is a key of `health`)")
+        if not re.fullmatch(r"[ -~]{0,1000}", text):
+            raise ValueError("values of printable ASCII characters, at most 1000")
+    return tuple(headers.items())
+
+
+def _statuses(value: object) -> tuple[tuple[int, int], ...]:
+    """Ranges of statuses: 200, "200-299", or a list of these."""
+    ranges = []
+    for part in value if isinstance(value, list) and value else [value]:
+        match = re.fullmatch(r"([1-5][0-9]{2})(?:-([1-5][0-9]{2}))?", str(part)) if isinstance(part, str | int) else None
+        if match is None or int(match[2] or match[1]) < int(match[1]):
+            raise ValueError('statuses such as 204, 200-299, or [200-299, "401"]')
+        ranges.append((int(match[1]), int(match[2] or match[1])))
+    return tuple(sorted(ranges))
