@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
 from tidegate.analysis.measurement import Measurement
@@ -40,14 +41,23 @@ from tidegate.core.routing import Backend, Member, RouterState
 Clock = Callable[[], Time]
 
 
+class CheckStatus(StrEnum):
+    """The status of a checked part."""
+
+    OK = "ok"  # it works
+    WARNING = "warning"  # it works, but a person should know about the result
+    WRONG = "wrong"  # it does not work, or requests may be lost
+
+
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
     """One line of `tidegate check`: a configured part, whether it works, and how to fix it."""
 
     part: str  # "docker local", "haproxy", "prometheus", "database"
-    ok: bool
+    status: CheckStatus
     result: str  # the version, or the problem
     fix: str = ""  # what to do; empty when ok
+    needs_rollout: bool = False  # what it checks exists only after a first rollout, so before that it is not wrong
 
 
 class Platform(Protocol):

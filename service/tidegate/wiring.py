@@ -20,7 +20,7 @@ from tidegate.engine.prober import Prober
 from tidegate.engine.pruner import Pruner
 from tidegate.engine.worker import Worker, WorkerOptions
 from tidegate.errors import InvalidSettings, Problem, UnknownDriver
-from tidegate.ports import Clock, Diagnosis, Drivers, Store
+from tidegate.ports import CheckStatus, Clock, Diagnosis, Drivers, Store
 from tidegate.settings import DriverSettings, EnvironmentSettings, RouterSettings, Settings, to_problems
 from tidegate.store.store import SqlStore
 
@@ -59,7 +59,7 @@ def build(settings: Settings, clock: Clock = time.time) -> Wiring:
         raise InvalidSettings(problems)
     whole = {name: parts for name, parts in environments.items() if parts is not None}
     chosen = {
-        name: Diagnosis("router", True, choice.reason)
+        name: Diagnosis("router", CheckStatus.OK, choice.reason)
         for name, choice in choices.items()
         if choice is not None and choice.reason
     }

@@ -376,7 +376,7 @@ def test_a_network_that_is_not_there(client: docker.DockerClient) -> None:
             with pytest.raises(PlatformError, match="docker network create") as caught:
                 ask()
             assert not caught.value.retryable
-        assert [each.ok for each in platform.check() if each.part == "docker local network"] == [False]
+        assert [each.status for each in platform.check() if each.part == "docker local network"] == ["wrong"]
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ def test_instances_are_spread_and_found_again(both: DockerPlatform) -> None:
     both.start(release, [4, 5])
     after = wait_for_instances(both, SERVICE, all_ready(4))
     assert {each.ordinal: each.host for each in after} == {1: "two", 3: "two", 4: "one", 5: "one"}
-    assert [each.ok for each in both.check() if each.part in ("docker one", "docker two")] == [True, True]
+    assert [each.status for each in both.check() if each.part in ("docker one", "docker two")] == ["ok", "ok"]
 
 
 def test_a_host_that_does_not_answer_makes_the_whole_unknown(both: DockerPlatform, second: Engine) -> None:
@@ -98,9 +98,9 @@ def test_a_host_that_does_not_answer_makes_the_whole_unknown(both: DockerPlatfor
             with pytest.raises(PlatformError, match=r"on Docker host two: ") as caught:
                 ask()
             assert caught.value.retryable
-        assert {each.part: each.ok for each in both.check() if " " not in each.part[7:]} == {
-            "docker one": True,
-            "docker two": False,
+        assert {each.part: each.status for each in both.check() if " " not in each.part[7:]} == {
+            "docker one": "ok",
+            "docker two": "wrong",
         }
     finally:
         second.start()
@@ -213,7 +213,7 @@ def test_what_ssh_says_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     ):
         with pytest.raises(PlatformError, match=r"ssh failed: .*publickey.*\. Try ssh deploy@far\.example docker version"):
             platform.instances(SERVICE)
-        assert not platform.check()[0].ok
+        assert platform.check()[0].status == "wrong"
 
 
 def test_a_socket_that_we_may_not_use(first: Engine) -> None:
@@ -229,14 +229,14 @@ def test_a_socket_that_we_may_not_use(first: Engine) -> None:
             os.setuid(NOBODY)
             options = DockerPlatform.Options.model_validate({"hosts": [{"name": "own", "url": first.url}]})
             found = DockerPlatform(options, ENVIRONMENT).check()[0]
-            os.write(writing, f"{found.ok}|{found.result}|{found.fix}".encode())
+            os.write(writing, f"{found.status}|{found.result}|{found.fix}".encode())
         finally:
             os._exit(0)
     os.close(writing)
     with os.fdopen(reading) as pipe:
-        ok, said, fix = pipe.read().split("|")
+        status, said, fix = pipe.read().split("|")
     os.waitpid(child, 0)
-    assert (ok, fix) == ("False", "give the user that runs Tidegate access to it (group docker)")
+    assert (status, fix) == ("wrong", "give the user that runs Tidegate access to it (group docker)")
     assert "permission denied at Docker's socket" in said
 
 
@@ -250,7 +250,7 @@ def test_a_full_disk_is_told_and_nothing_is_left(second: Engine, loaded: None) -
             with pytest.raises(PlatformError, match=r"on Docker host small: the disk is full\. Free space there") as caught:
                 platform.start(release, [0])
             assert not caught.value.retryable
-            assert [each.ok for each in platform.check() if each.part == "docker small disk"] == [False]
+            assert [each.status for each in platform.check() if each.part == "docker small disk"] == ["wrong"]
         wait_for_instances(platform, SERVICE, lambda seen: seen == () or seen[0].state is InstanceState.READY)
 
 

@@ -129,7 +129,7 @@ def documented() -> set[str]:
 
 def test_what_is_documented_is_enough_and_all_of_it_is_needed(platform: DockerPlatform, guard: Guard) -> None:
     """The path of the platform's exam: check, pin, start, look, read the log, run a hook, stop."""
-    assert all(line.ok for line in platform.check())
+    assert all(line.status == "ok" for line in platform.check())
     release = wanted(platform)
     platform.start(release, [0, 1])
     first, second = wait_for_instances(platform, SERVICE, all_ready(2))

@@ -329,13 +329,13 @@ def test_a_program_that_is_no_envoy(home: Path, shop: Backend) -> None:
     router = EnvoyRouter(EnvoyOptions(directory=home / "envoy", binary="no-such-envoy"), "test")
     with pytest.raises(RouterError, match="Program no-such-envoy not found: install"):
         router.read(shop)
-    assert [(each.ok, each.result) for each in router.check()] == [(False, "program no-such-envoy not found")]
+    assert [(each.status, each.result) for each in router.check()] == [("wrong", "program no-such-envoy not found")]
 
 
 def test_what_check_says(envoy: EnvoyRouter, shop: Backend) -> None:
     (said,) = envoy.check()
-    assert (said.ok, said.result) == (True, "not running yet; the first rollout starts it")
+    assert (said.status, said.result) == ("ok", "not running yet; the first rollout starts it")
     envoy.write(shop, (member(0),), 1)
     (said,) = envoy.check()
-    assert said.ok
+    assert said.status == "ok"
     assert said.result.startswith("1.")

@@ -98,7 +98,7 @@ def at(store: SqlStore, revision: str) -> None:
 def assert_it_goes_on(store: SqlStore) -> None:
     """Everything is read, the live rollout is driven to its end, and the next one begins."""
     (line,) = store.check()
-    assert line.ok, line
+    assert line.status == "ok", line
     assert [each.id for each in store.rollouts()] == ["shop-2", "shop-1"]
     assert [verdict.verdict.outcome for verdict in store.verdicts("shop-1")] == [Outcome.PASS]
     assert [event.kind for event in store.events("shop-2")] == ["created", "moved", "promoted"]
@@ -126,7 +126,7 @@ def test_what_an_earlier_version_stored_goes_on(store: SqlStore, revision: str) 
     with store._write("testing") as connection:
         put(connection, rows_of(revision))
     if revision != REVISIONS[-1]:
-        assert not store.check()[0].ok
+        assert store.check()[0].status == "wrong"
     store.migrate()
     assert_it_goes_on(store)
 
@@ -153,7 +153,7 @@ def test_an_older_schema_is_refused_where_others_may_be_at_work(postgres: Postgr
 def test_an_older_file_is_brought_up_to_date_at_the_start(tmp_path: Path) -> None:
     with closing(SqlStore(f"sqlite:///{tmp_path}/tidegate.db")) as store:
         store.prepare()
-        assert store.check()[0].ok
+        assert store.check()[0].status == "ok"
 
 
 def renamed(store: SqlStore, revision: str) -> None:
@@ -184,7 +184,7 @@ def test_a_newer_schema_of_the_same_generation_is_worked_on_and_left_as_it_is(st
     store.migrate()
     begin(store, SHOP)
     (line,) = store.check()
-    assert line.ok
+    assert line.status == "ok"
     assert "schema 0999" in line.result
 
 
@@ -192,7 +192,7 @@ def test_a_schema_of_the_next_generation_is_refused(store: SqlStore) -> None:
     store.migrate()
     renamed(store, "1000")
     (line,) = store.check()
-    assert (line.ok, line.fix) == (False, "run the version of Tidegate that created schema 1000, or a newer one")
+    assert (line.status, line.fix) == ("wrong", "run the version of Tidegate that created schema 1000, or a newer one")
     for attempt in (store.prepare, store.migrate):
         with pytest.raises(StoreError, match="1000") as caught:
             attempt()

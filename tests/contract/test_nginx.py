@@ -203,7 +203,7 @@ def test_nginx_is_not_there(tmp_path: Path) -> None:
         with pytest.raises(RouterError, match="nginx is not running") as refused:
             act()
         assert refused.value.retryable
-    assert not router.check()[0].ok
+    assert router.check()[0].status == "wrong"
 
 
 def test_a_worker_that_may_not_be_looked_into_is_no_empty_route(
@@ -254,21 +254,23 @@ def test_options_that_cannot_be(options: dict[str, str], said: str) -> None:
 
 
 def test_check_of_an_owned_one(owned: NginxRouter, home: Path, shop: Backend) -> None:
-    assert [(each.ok, each.result) for each in owned.check()] == [(True, "not running yet; the first rollout starts it")]
+    assert [(each.status, each.result) for each in owned.check()] == [
+        ("ok", "not running yet; the first rollout starts it")
+    ]
     owned.write(shop, (member(0),), 1)
     (one,) = owned.check()
-    assert one.ok
+    assert one.status == "ok"
     assert re.fullmatch(rf"1\.[\d.]+, process {owned.pid}, generation \d+", one.result)
     with owned_router(home / "none", binary="no-such-nginx") as none:
-        assert [(each.ok, each.result) for each in none.check()] == [(False, "program no-such-nginx not found")]
+        assert [(each.status, each.result) for each in none.check()] == [("wrong", "program no-such-nginx not found")]
         with pytest.raises(RouterError, match="Install nginx"):
             none.read(shop)
 
 
 def test_check_of_an_adopted_one(standing: Callable[..., ExternalNginx]) -> None:
     there = standing(more="keepalive_timeout 65;")
-    assert [(each.ok, each.result) for each in there.router.check()[1:]] == [
-        (False, "each route change closes idle client connections")
+    assert [(each.status, each.result) for each in there.router.check()[1:]] == [
+        ("warning", "each route change closes idle client connections")
     ]
     there.config.write_text(there.text.replace("include", "# include"))
     assert "does not include" in there.router.check()[0].result

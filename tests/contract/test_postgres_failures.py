@@ -69,7 +69,7 @@ def refused(url: str, password_file: Path | None = None) -> StoreError:
         with pytest.raises(StoreError) as caught:
             store.rollouts()
         (line,) = store.check()
-    assert not line.ok
+    assert line.status == "wrong"
     assert SECRET not in f"{caught.value!r} {line}"
     return caught.value
 
@@ -107,7 +107,7 @@ def test_a_database_without_tables_asks_to_be_migrated(postgres: PostgresServer)
                 ask()
             assert not caught.value.retryable
         (line,) = store.check()
-        assert (line.ok, line.fix) == (False, "run `tidegate db migrate`")
+        assert (line.status, line.fix) == ("wrong", "run `tidegate db migrate`")
         store.migrate()
         store.prepare()
 
@@ -126,7 +126,7 @@ def test_a_role_with_a_schema_of_its_own_can_do_everything(postgres: PostgresSer
     with closing(SqlStore(postgres.url(name, KEEPER))) as store:
         store.migrate()
         finish(store, begin(store, SHOP), Phase.RUNNING, Phase.SUCCEEDED)
-        assert [line.ok for line in store.check()] == [True]
+        assert [line.status for line in store.check()] == ["ok"]
     assert postgres.run("SELECT DISTINCT schemaname FROM pg_tables WHERE tablename = 'rollouts'", name) == [(KEEPER,)]
 
 

@@ -257,7 +257,7 @@ SERVER = 'haproxy_server_http_responses_total{{proxy="other",server="v1-1.0.aaaa
 def test_check_finds_the_exporter_the_clock_and_the_interval(url: str, exporter: Exporter) -> None:
     exporter.publish(SERVER.format(code="2xx", value=5), url, times=3)
     found = {each.part: each for each in subject(url).check()}
-    assert all(each.ok for each in found.values()), found
+    assert all(each.status == "ok" for each in found.values()), found
     assert "Prometheus 2." in found["prometheus"].result
     assert set(found) == {"prometheus", "prometheus clock", "prometheus exporter", "prometheus scrapes"}
     (seconds,) = re.findall(r"every ([\d.]+) s", found["prometheus scrapes"].result)
@@ -267,16 +267,16 @@ def test_check_finds_the_exporter_the_clock_and_the_interval(url: str, exporter:
 def test_check_finds_counters_made_of_a_log(url: str, exporter: Exporter) -> None:
     exporter.publish('tidegate_responses_total{proxy="other",server="v1-1.0.a",code="2xx"} 5\n', url, times=3)
     found = {each.part: each for each in subject(url).check()}
-    assert found["prometheus exporter"].ok
+    assert found["prometheus exporter"].status == "ok"
 
 
 def test_check_says_how_to_mend_a_missing_exporter_and_a_missing_prometheus(url: str, exporter: Exporter) -> None:
     exporter.publish("other 1\n", url)
-    bad = [each for each in subject(url).check() if not each.ok]
+    bad = [each for each in subject(url).check() if each.status == "wrong"]
     assert [each.part for each in bad] == ["prometheus exporter"]
     assert "scrape_configs" in bad[0].fix
     (down,) = subject(f"http://127.0.0.1:{free_port()}").check()
-    assert not down.ok
+    assert down.status == "wrong"
     assert "refused" in down.result
     assert down.fix
 
@@ -287,7 +287,7 @@ def test_check_sees_a_clock_that_is_off() -> None:
 
     with CannedPrometheus(scalar(time.time() - 30), success({})) as fake:
         clock = next(each for each in subject(fake.url).check() if each.part == "prometheus clock")
-    assert not clock.ok
+    assert clock.status == "wrong"
     assert "behind" in clock.result
 
 

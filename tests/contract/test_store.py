@@ -121,7 +121,7 @@ def test_the_revisions_make_the_same_statements_as_the_tables(store: SqlStore, t
 def test_a_database_may_be_migrated_by_several_at_once(url: str) -> None:
     stores = [SqlStore(url) for _ in range(4)]
     assert run_concurrently(*(store.migrate for store in stores)) == [None] * 4
-    assert [line.ok for line in stores[0].check()] == [True]
+    assert [line.status for line in stores[0].check()] == ["ok"]
     for each in stores:
         each.close()
 
@@ -202,7 +202,7 @@ def test_without_a_database_nothing_is_made(url: str) -> None:
             store.rollouts()
         (line,) = store.check()
     assert not caught.value.retryable
-    assert (line.ok, line.fix) == (False, "run `tidegate db migrate`")
+    assert (line.status, line.fix) == ("wrong", "run `tidegate db migrate`")
     assert not path_of(url).exists()
 
 
@@ -213,7 +213,7 @@ def test_an_empty_database_asks_to_be_migrated(url: str) -> None:
             store.claim("anna", 10)
         (line,) = store.check()
     assert not caught.value.retryable
-    assert (line.ok, line.fix) == (False, "run `tidegate db migrate`")
+    assert (line.status, line.fix) == ("wrong", "run `tidegate db migrate`")
     assert "missing" in line.result
 
 
@@ -224,7 +224,7 @@ def test_a_newer_schema_is_left_alone(store: SqlStore) -> None:
         store.migrate()
     assert not caught.value.retryable
     (line,) = store.check()
-    assert not line.ok
+    assert line.status == "wrong"
     assert "9999" in line.result
 
 
@@ -236,7 +236,7 @@ def test_a_file_that_is_no_database(url: str) -> None:
             store.migrate()
         (line,) = store.check()
     assert not caught.value.retryable
-    assert not line.ok
+    assert line.status == "wrong"
 
 
 def test_a_locked_database_is_worth_another_try(store: SqlStore, url: str) -> None:
@@ -253,7 +253,7 @@ def test_a_locked_database_is_worth_another_try(store: SqlStore, url: str) -> No
         assert store.rollouts()  # reading goes on
         (line,) = store.check()
     assert caught.value.retryable
-    assert not line.ok
+    assert line.status == "wrong"
     assert store.claim("anna", 10) is not None
 
 
@@ -276,7 +276,7 @@ def test_a_full_disk_is_named_and_nothing_is_half_written(store: SqlStore) -> No
 def test_too_little_room_is_said_by_check(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tidegate.store.sqlite.MIN_FREE_BYTES", 1 << 62)
     (line,) = store.check()
-    assert not line.ok
+    assert line.status == "wrong"
     assert "free" in line.result
     assert "free some space" in line.fix
 

@@ -12,6 +12,7 @@ import typer
 
 from tidegate.cli.context import Context, Output, rich_safe
 from tidegate.cli.exit_codes import ExitCode
+from tidegate.ports import CheckStatus
 
 db = typer.Typer(help="Migrate the database, and prepare it after a restore.", no_args_is_help=True)
 SettingsFile = Annotated[
@@ -87,15 +88,18 @@ def check(ctx: typer.Context, settings: SettingsFile = None, output: Output = No
 
     context: Context = ctx.obj
     with server.open_wiring(settings) as wiring:
-        diagnoses = [(where, diagnosis) for where, group in server.run_checks(wiring) for diagnosis in group]
+        diagnoses = list(server.run_checks(wiring))
     if context.as_json(output):
-        rows = [{"where": w, "part": d.part, "ok": d.ok, "result": d.result, "fix": d.fix} for w, d in diagnoses]
+        rows = [{"where": w, "part": d.part, "status": d.status, "result": d.result, "fix": d.fix} for w, d in diagnoses]
         context.print_json(rows)
     else:
-        marks = {True: "[green]ok[/]", False: "[bold red]wrong[/]"}
+        styles = {CheckStatus.OK: "green", CheckStatus.WARNING: "yellow", CheckStatus.WRONG: "bold red"}
         context.marked_table(
-            ("where", "part", "", "result", "fix"),
-            ((w, rich_safe(d.part), marks[d.ok], rich_safe(d.result), rich_safe(d.fix)) for w, d in diagnoses),
+            ("where", "part", "status", "result", "fix"),
+            (
+                (w, rich_safe(d.part), f"[{styles[d.status]}]{d.status}[/]", rich_safe(d.result), rich_safe(d.fix))
+                for w, d in diagnoses
+            ),
         )
-    if not all(diagnosis.ok for _, diagnosis in diagnoses):
+    if any(diagnosis.status is CheckStatus.WRONG for _, diagnosis in diagnoses):
         raise typer.Exit(ExitCode.UNHEALTHY)

@@ -8,13 +8,14 @@ import socket
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from prometheus_client import start_http_server
 
 from tidegate import wiring as wires
 from tidegate.errors import Refused
-from tidegate.ports import Diagnosis
+from tidegate.ports import CheckStatus, Diagnosis, Drivers
 from tidegate.settings import load
 from tidegate.web import log_setup, server
 
@@ -94,43 +95,64 @@ def prune(wiring: wires.Wiring, *, dry_run: bool) -> tuple[int, int, int]:
     return counts.samples, counts.rollouts, counts.releases
 
 
-def run_checks(wiring: wires.Wiring) -> Iterator[tuple[str, tuple[Diagnosis, ...]]]:
-    """Check every configured part; yield where it is configured and its diagnoses."""
-    database = tuple(wiring.store.check())
-    yield "server", database
-    if all(diagnosis.ok for diagnosis in database):
-        yield "server", (check_engines(wiring),)
+def run_checks(wiring: wires.Wiring) -> Iterator[tuple[str, Diagnosis]]:
+    """Check every configured part; yield where it is configured and its diagnosis.
+
+    What cannot exist before the first rollout of an environment is a warning until then.
+    """
+    database = wiring.store.check()
+    works = all(diagnosis.status is not CheckStatus.WRONG for diagnosis in database)
+    fresh = any(diagnosis.needs_rollout for diagnosis in database)
+    deployed = {row.service.environment for row in wiring.store.services() if row.live or row.rollout} if works else ()
+    for diagnosis in database:
+        yield "server", _expected_before_rollout(diagnosis)
+    if works:
+        yield "server", check_engines(wiring)
     for name, parts in wiring.environments.items():
-        yield name, (check_host_access(wiring, name), *parts.platform.check())
-        yield name, (*([wiring.detected_routers[name]] if name in wiring.detected_routers else []), *parts.router.check())
-        if parts.metrics is None:
-            yield name, (Diagnosis("metrics", True, "not configured; services with checks are refused"),)
-        else:
-            yield name, tuple(parts.metrics.check())
-        if parts.ci is not None:
-            yield name, tuple(parts.ci.check())
+        before_rollout = fresh or (works and name not in deployed)
+        for diagnosis in _environment_checks(wiring, name, parts):
+            yield name, _expected_before_rollout(diagnosis) if before_rollout else diagnosis
+
+
+def _environment_checks(wiring: wires.Wiring, name: str, parts: Drivers) -> Iterator[Diagnosis]:
+    yield check_host_access(wiring, name)
+    yield from parts.platform.check()
+    if name in wiring.detected_routers:
+        yield wiring.detected_routers[name]
+    yield from parts.router.check()
+    if parts.metrics is None:
+        yield Diagnosis("metrics", CheckStatus.OK, "not configured; services with checks are refused")
+    else:
+        yield from parts.metrics.check()
+    if parts.ci is not None:
+        yield from parts.ci.check()
+
+
+def _expected_before_rollout(diagnosis: Diagnosis) -> Diagnosis:
+    """The diagnosis before the first rollout: a warning if what it checks cannot exist yet."""
+    if diagnosis.status is not CheckStatus.WRONG or not diagnosis.needs_rollout:
+        return diagnosis
+    return replace(diagnosis, status=CheckStatus.WARNING, result=f"{diagnosis.result}; expected before the first rollout")
 
 
 def check_engines(wiring: wires.Wiring) -> Diagnosis:
     """The latest heartbeat. No engine at all is a warning, since none runs before the first start."""
     engines = wiring.store.engines()
     if not engines:
-        text = "Warning: no engine is running, so rollouts will not progress. Start `tidegate engine`."
-        return Diagnosis("engine", True, text)
+        text = "no engine is running, so rollouts will not progress"
+        return Diagnosis("engine", CheckStatus.WARNING, text, "start `tidegate engine`")
     latest, age = engines[0], max(0.0, wiring.clock() - engines[0].heartbeat_at)
     if age > server.ENGINE_SECONDS:
-        text = f"Last heartbeat from {latest.owner} was {age:.0f} s ago; it did not shut down cleanly."
-        return Diagnosis("engine", False, text, "Check its log and start `tidegate engine`.")
-    return Diagnosis("engine", True, f"{latest.owner}, Tidegate {latest.version}, last heartbeat {age:.0f} s ago")
+        text = f"last heartbeat from {latest.owner} was {age:.0f} s ago; it did not shut down cleanly"
+        return Diagnosis("engine", CheckStatus.WRONG, text, "check its log and start `tidegate engine`")
+    text = f"{latest.owner}, Tidegate {latest.version}, last heartbeat {age:.0f} s ago"
+    return Diagnosis("engine", CheckStatus.OK, text)
 
 
 def check_host_access(wiring: wires.Wiring, name: str) -> Diagnosis:
     """Whether Compose files are restricted. Unrestricted is the default, so it is a warning."""
     environment = wiring.settings.environments.get(name)
     if environment is None or environment.allow is None:
-        text = (
-            "Warning: Compose files may mount any host path and add any capability."
-            f" Set [environments.{name}.allow] to restrict them."
-        )
-        return Diagnosis("host access", True, text)
-    return Diagnosis("host access", True, f"restricted to what [environments.{name}.allow] lists")
+        text = "Compose files may mount any host path and add any capability"
+        return Diagnosis("host access", CheckStatus.WARNING, text, f"set [environments.{name}.allow] to restrict them")
+    return Diagnosis("host access", CheckStatus.OK, f"restricted to what [environments.{name}.allow] lists")

@@ -64,6 +64,10 @@ class Database(ABC):
     def described(self, connection: Connection) -> str:
         """Its name, version and place, as shown to people."""
 
+    def exists(self) -> bool:
+        """Whether it was created; true if an administrator creates it."""
+        return True
+
     @abstractmethod
     def shortage(self) -> tuple[str, str] | None:
         """A problem of a database that still accepts writes, and what to do about it; None when there is none."""

@@ -117,6 +117,9 @@ class Sqlite(Database):
     def described(self, connection: Connection) -> str:
         return f"SQLite {sqlite3.sqlite_version} at {self.path}"
 
+    def exists(self) -> bool:
+        return self.path.exists()
+
     def shortage(self) -> tuple[str, str] | None:
         if not self.path.exists():
             return f"{self.path} does not exist", MIGRATE

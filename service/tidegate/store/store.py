@@ -32,7 +32,7 @@ from tidegate.core.records import (
     VerdictRow,
 )
 from tidegate.errors import StoreError
-from tidegate.ports import Diagnosis, Store
+from tidegate.ports import CheckStatus, Diagnosis, Store
 from tidegate.store import audit_log, deliveries, freezes, leases, migrations, pruning, rollouts, services, stats, tokens
 from tidegate.store.database import touch
 from tidegate.store.transactions import Transactions
@@ -72,21 +72,21 @@ class SqlStore(Transactions, Store):
         try:
             return (self._diagnose(),)
         except StoreError as error:
-            return (Diagnosis("database", False, error.message, self._database.fix),)
+            return (Diagnosis("database", CheckStatus.WRONG, error.message, self._database.fix),)
 
     def _diagnose(self) -> Diagnosis:
         with self._database.translated("check the database"):
             wrong = self._database.shortage()
         if wrong is not None:
-            return Diagnosis("database", False, *wrong)
+            return Diagnosis("database", CheckStatus.WRONG, *wrong, needs_rollout=not self._database.exists())
         with self._read("read the database") as connection:
             where, schema = self._database.described(connection), migrations.current(connection)
         wrong = migrations.unfit(schema)
         if wrong is not None:
-            return Diagnosis("database", False, f"{where}: {wrong[0]}", wrong[1])
+            return Diagnosis("database", CheckStatus.WRONG, f"{where}: {wrong[0]}", wrong[1])
         with self._write("write to the database") as connection:
             touch(connection)
-        return Diagnosis("database", True, f"{where}, schema {schema}")
+        return Diagnosis("database", CheckStatus.OK, f"{where}, schema {schema}")
 
     def prune(self, retention: Retention, *, dry_run: bool = False) -> Pruned:
         if dry_run:

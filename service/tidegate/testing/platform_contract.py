@@ -28,7 +28,7 @@ import pytest
 from tidegate.core.hooks import Hook, Job, JobState
 from tidegate.core.model import Instance, InstanceState, Release
 from tidegate.errors import PlatformError
-from tidegate.ports import Platform
+from tidegate.ports import CheckStatus, Platform
 from tidegate.testing.wait import pause, wait_until
 
 # Unique per run, so that parallel runs do not interfere; TIDEGATE_RUN identifies the run of leftovers.
@@ -317,7 +317,7 @@ class PlatformContract:
         found = platform.check()
         assert found
         assert all(each.result for each in found)
-        assert all(each.ok for each in found), found
+        assert all(each.status is CheckStatus.OK for each in found), found
         diagnoses = refused.check()
-        assert not all(diagnosis.ok for diagnosis in diagnoses)
-        assert all(diagnosis.fix for diagnosis in diagnoses if not diagnosis.ok)
+        assert not all(diagnosis.status is CheckStatus.OK for diagnosis in diagnoses)
+        assert all(diagnosis.fix for diagnosis in diagnoses if diagnosis.status is CheckStatus.WRONG)

@@ -34,7 +34,7 @@ from tidegate.drivers.ci.jenkins.client import JenkinsClient
 from tidegate.drivers.ci.jenkins.driver import JenkinsCI
 from tidegate.drivers.ci.jenkins.options import JenkinsOptions
 from tidegate.errors import CIError
-from tidegate.ports import Diagnosis
+from tidegate.ports import CheckStatus, Diagnosis
 
 # -- a Jenkins that does not answer, or answers something else ---------------------------------------------------------
 
@@ -315,15 +315,15 @@ def test_invalid_settings_are_refused(settings: dict[str, object]) -> None:
 
 def test_check_reports_the_version_and_the_user(ci: JenkinsCI, fake: FakeJenkins) -> None:
     assert ci.check() == (
-        Diagnosis("jenkins", True, f"Jenkins 2.528 at {fake.url}"),
-        Diagnosis("jenkins user", True, "authenticated as tidegate"),
+        Diagnosis("jenkins", CheckStatus.OK, f"Jenkins 2.528 at {fake.url}"),
+        Diagnosis("jenkins user", CheckStatus.OK, "authenticated as tidegate"),
     )
 
 
 def test_check_says_how_to_fix_each_problem(ci: JenkinsCI, fake: FakeJenkins, token: Path) -> None:
     def bad(word: str, fix: str) -> None:
         (line,) = ci.check()
-        assert not line.ok
+        assert line.status is CheckStatus.WRONG
         assert word in line.result
         assert fix in line.fix
 
@@ -343,12 +343,12 @@ def test_check_says_how_to_fix_each_problem(ci: JenkinsCI, fake: FakeJenkins, to
 def test_check_reports_another_user(ci: JenkinsCI, fake: FakeJenkins) -> None:
     fake.error_response = (200, "application/json", '{"id": "anonymous"}')
     there, user = ci.check()
-    assert there.ok
+    assert there.status is CheckStatus.OK
     assert "a Jenkins API" in there.result
-    assert not user.ok
+    assert user.status is CheckStatus.WRONG
     assert "anonymous" in user.result
 
 
 def test_check_without_a_jenkins(fake: FakeJenkins, token: Path) -> None:
     (line,) = subject(fake, token, url=f"http://127.0.0.1:{free_port()}").check()
-    assert not line.ok
+    assert line.status is CheckStatus.WRONG

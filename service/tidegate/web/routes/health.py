@@ -12,6 +12,7 @@ from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from pydantic import BaseModel
 
+from tidegate.ports import CheckStatus
 from tidegate.web.api import api, json_response, respond
 from tidegate.web.errors import NOT_READY, ApiProblem
 from tidegate.web.openapi import ResponseDict, problem
@@ -47,7 +48,9 @@ def healthz() -> Response:
 @bp.get("/readyz", responses={"200": StateView, **_NOT_READY})
 def readyz() -> Response:
     """Readiness: whether the database responds, its schema is current, and an engine runs if one is required."""
-    problems = [f"{line.part}: {line.result}: {line.fix}" for line in api().store.check() if not line.ok]
+    problems = [
+        f"{line.part}: {line.result}: {line.fix}" for line in api().store.check() if line.status is CheckStatus.WRONG
+    ]
     if not problems and api().engine_within_seconds:
         problems = _missing_engine(api().engine_within_seconds)
     if problems:

@@ -20,7 +20,7 @@ from tidegate.drivers.ci.jenkins.inputs import ROLLBACK_EVENTS, ROLLBACK_PHASES,
 from tidegate.drivers.ci.jenkins.options import JenkinsOptions
 from tidegate.drivers.error_translation import guard_response
 from tidegate.errors import CIError
-from tidegate.ports import Diagnosis, Notice
+from tidegate.ports import CheckStatus, Diagnosis, Notice
 
 logger = structlog.get_logger("tidegate.ci")
 
@@ -60,15 +60,15 @@ class JenkinsCI:
             client = JenkinsClient(options)
             login = client.login()
         except CIError as error:
-            return (Diagnosis(PART, False, error.message, self._fix_for(client)),)
+            return (Diagnosis(PART, CheckStatus.WRONG, error.message, self._fix_for(client)),)
         version = f"Jenkins {login.version}" if login.version else "a Jenkins API"
-        diagnosis = Diagnosis(PART, True, f"{version} at {options.url}")
+        diagnosis = Diagnosis(PART, CheckStatus.OK, f"{version} at {options.url}")
         if login.user.lower() != options.user.lower():
             fix = "set user to the id of the token's user"
             return diagnosis, Diagnosis(
-                f"{PART} user", False, f"the token belongs to {login.user}, not to {options.user}", fix
+                f"{PART} user", CheckStatus.WRONG, f"the token belongs to {login.user}, not to {options.user}", fix
             )
-        return diagnosis, Diagnosis(f"{PART} user", True, f"authenticated as {login.user}")
+        return diagnosis, Diagnosis(f"{PART} user", CheckStatus.OK, f"authenticated as {login.user}")
 
     def _fix_for(self, client: JenkinsClient | None) -> str:
         """What to do if the login failed."""

@@ -12,7 +12,7 @@ from tidegate.analysis.queries import COUNTED_RESPONSES, ENVOY_RESPONSES, RESPON
 from tidegate.drivers.error_translation import guard_response
 from tidegate.drivers.metrics.prometheus import decode
 from tidegate.errors import MetricsError
-from tidegate.ports import Diagnosis
+from tidegate.ports import CheckStatus, Diagnosis
 
 PART = "prometheus"
 SKEW_SECONDS = 2.0  # a larger difference between the clocks makes new samples look old
@@ -34,10 +34,15 @@ def check(url: str, ask: RunQuery, version: Callable[[], str], clock: Callable[[
         named = version()
     except MetricsError as error:
         return (
-            Diagnosis(PART, False, error.message, f"start Prometheus, or set `url` in the metrics settings (now {url})"),
+            Diagnosis(
+                PART,
+                CheckStatus.WRONG,
+                error.message,
+                f"start Prometheus, or set `url` in the metrics settings (now {url})",
+            ),
         )
     diagnoses = [
-        Diagnosis(PART, True, f"{'Prometheus ' + named if named else 'a Prometheus API'} at {url}"),
+        Diagnosis(PART, CheckStatus.OK, f"{'Prometheus ' + named if named else 'a Prometheus API'} at {url}"),
         _skew(server_time - here),
     ]
     try:
@@ -45,7 +50,10 @@ def check(url: str, ask: RunQuery, version: Callable[[], str], clock: Callable[[
     except MetricsError as error:
         diagnoses.append(
             Diagnosis(
-                f"{PART} exporter", False, error.message, "run the check again; if the error persists, see Prometheus' log"
+                f"{PART} exporter",
+                CheckStatus.WRONG,
+                error.message,
+                "run the check again; if the error persists, see Prometheus' log",
             )
         )
     return tuple(diagnoses)
@@ -69,9 +77,9 @@ def _skew(seconds: float) -> Diagnosis:
     """The difference between Prometheus' clock and this machine's, measured by its function `time()`."""
     word = "ahead of" if seconds > 0 else "behind"
     if abs(seconds) <= SKEW_SECONDS:
-        return Diagnosis(f"{PART} clock", True, f"within {SKEW_SECONDS:g} s of this machine's clock")
+        return Diagnosis(f"{PART} clock", CheckStatus.OK, f"within {SKEW_SECONDS:g} s of this machine's clock")
     fix = "synchronise the clocks of both machines (chrony, systemd-timesyncd)"
-    return Diagnosis(f"{PART} clock", False, f"{abs(seconds):.1f} s {word} this machine's clock", fix)
+    return Diagnosis(f"{PART} clock", CheckStatus.WRONG, f"{abs(seconds):.1f} s {word} this machine's clock", fix)
 
 
 def _exporter(ask: RunQuery) -> Iterator[Diagnosis]:
@@ -86,13 +94,14 @@ def _exporter(ask: RunQuery) -> Iterator[Diagnosis]:
             "scrape_configs; HAProxy with ?scope=server exports nothing before the first server is added, mtail nothing "
             "before the first request"
         )
-        yield Diagnosis(
-            part, False, f"no data from a proxy's exporter ({RESPONSES}, {COUNTED_RESPONSES} or {ENVOY_RESPONSES})", fix
-        )
+        problem = f"no data from a proxy's exporter ({RESPONSES}, {COUNTED_RESPONSES} or {ENVOY_RESPONSES})"
+        yield Diagnosis(part, CheckStatus.WRONG, problem, fix, needs_rollout=True)
         return
     if len(targets) > 1:
         message += f" from {len(targets)} targets; if two of them are the same proxy, its requests are counted twice"
-    yield Diagnosis(part, True, message)
+        yield Diagnosis(part, CheckStatus.WARNING, message, "scrape each proxy once")
+    else:
+        yield Diagnosis(part, CheckStatus.OK, message)
     for target in targets:
         yield _interval(ask, target)
 
@@ -104,9 +113,9 @@ def _interval(ask: RunQuery, target: Series) -> Diagnosis:
     times = sorted(at for series in _series(ask(f"up{{{matchers}}}[5m]", None)) for at, _ in series.samples)
     if len(times) < 2:
         fix = "wait for a second scrape; if there is none, see Prometheus' targets page"
-        return Diagnosis(part, False, f"{name}: {len(times)} scrapes in the last 5 minutes", fix)
+        return Diagnosis(part, CheckStatus.WARNING, f"{name}: {len(times)} scrapes in the last 5 minutes", fix)
     seconds = statistics.median(later - earlier for earlier, later in pairwise(times))
     if seconds > SLOW_SECONDS:
         fix = f"set scrape_interval to between 1s and {SLOW_SECONDS:g}s: a verdict needs at least three scrapes"
-        return Diagnosis(part, False, f"{name} is scraped every {seconds:.3g} s", fix)
-    return Diagnosis(part, True, f"{name} is scraped every {seconds:.3g} s")
+        return Diagnosis(part, CheckStatus.WARNING, f"{name} is scraped every {seconds:.3g} s", fix)
+    return Diagnosis(part, CheckStatus.OK, f"{name} is scraped every {seconds:.3g} s")

@@ -25,7 +25,7 @@ from tidegate.drivers.routers.members import parse_server_name
 from tidegate.drivers.routers.socket_paths import require_socket_path
 from tidegate.drivers.routers.state_file import BackendState, RouterStateFile
 from tidegate.errors import RouterError
-from tidegate.ports import Diagnosis, Router
+from tidegate.ports import CheckStatus, Diagnosis, Router
 
 SYNC_SECONDS = 0.5  # how long a read waits until Envoy has applied its files
 MAX_SOCKET_PATH_BYTES = 107
@@ -152,12 +152,12 @@ class EnvoyRouter(Router):
     def check(self) -> Sequence[Diagnosis]:
         try:
             if self._process.running():
-                return (Diagnosis("envoy", True, f"{self._admin.version()}, process {self.pid}"),)
+                return (Diagnosis("envoy", CheckStatus.OK, f"{self._admin.version()}, process {self.pid}"),)
         except RouterError as error:
-            return (Diagnosis("envoy", False, error.message, f"see {self._files.directory}/envoy.log"),)
+            return (Diagnosis("envoy", CheckStatus.WRONG, error.message, f"see {self._files.directory}/envoy.log"),)
         if find_program(self._options.binary) is None:
-            return (Diagnosis("envoy", False, f"program {self._options.binary} not found", INSTALL_HINT),)
-        return (Diagnosis("envoy", True, "not running yet; the first rollout starts it"),)
+            return (Diagnosis("envoy", CheckStatus.WRONG, f"program {self._options.binary} not found", INSTALL_HINT),)
+        return (Diagnosis("envoy", CheckStatus.OK, "not running yet; the first rollout starts it"),)
 
     def stop_process(self) -> None:
         """Stop Envoy and with it all traffic: for demos, tests and decommissioning a machine."""

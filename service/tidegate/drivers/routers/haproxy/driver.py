@@ -50,7 +50,7 @@ from tidegate.drivers.routers.members import header_problems, member_problems, p
 from tidegate.drivers.routers.socket_paths import require_socket_path
 from tidegate.drivers.routers.state_file import BackendState, RequestCounts, RouterStateFile
 from tidegate.errors import RouterError
-from tidegate.ports import Diagnosis, Router
+from tidegate.ports import CheckStatus, Diagnosis, Router
 
 MAX_SOCKET_PATH_BYTES = 97  # of 107 HAProxy keeps 10 for the temporary name of a socket that it is about to replace
 CHECKED_SOCKET = "master.sock"  # the longest name of its sockets
@@ -254,10 +254,10 @@ class HAProxyRouter(Router):
         try:
             if (problem := self._installation.missing()) is not None:
                 return (problem,)
-            return (Diagnosis("haproxy", True, self._about()), *self._installation.warnings())
+            return (Diagnosis("haproxy", CheckStatus.OK, self._about()), *self._installation.warnings())
         except RouterError as error:
             fix = "start HAProxy, or correct router.socket and router.config"
-            return (Diagnosis("haproxy", False, error.message, fix),)
+            return (Diagnosis("haproxy", CheckStatus.WRONG, error.message, fix),)
 
     @guard_response(RouterError, "HAProxy")
     def _about(self) -> str:

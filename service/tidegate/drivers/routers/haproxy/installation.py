@@ -18,7 +18,7 @@ from tidegate.drivers.routers.haproxy.servers import parse_servers
 from tidegate.drivers.routers.listen_addresses import addresses_overlap, require_free
 from tidegate.drivers.routers.state_file import BackendState
 from tidegate.errors import RouterError
-from tidegate.ports import Diagnosis
+from tidegate.ports import CheckStatus, Diagnosis
 
 
 class HAProxyInstallation(Protocol):
@@ -107,9 +107,11 @@ class OwnedHAProxy:
 
     def missing(self) -> Diagnosis | None:
         if shutil.which(self._binary) is None:
-            return Diagnosis("haproxy", False, f"program {self._binary} not found", "install haproxy, or set router.binary")
+            return Diagnosis(
+                "haproxy", CheckStatus.WRONG, f"program {self._binary} not found", "install haproxy, or set router.binary"
+            )
         if not self.running():
-            return Diagnosis("haproxy", True, "not running yet; the first rollout starts it")
+            return Diagnosis("haproxy", CheckStatus.OK, "not running yet; the first rollout starts it")
         return None
 
     def warnings(self) -> Sequence[Diagnosis]:
@@ -188,4 +190,8 @@ class AdoptedHAProxy:
         if re.search(r"^\s*option\s+idle-close-on-response\b", self._file.read(), re.M):
             return ()
         fix = "add `option idle-close-on-response` to `defaults`"
-        return (Diagnosis("haproxy config", False, "a reload closes idle client connections and may lose requests", fix),)
+        return (
+            Diagnosis(
+                "haproxy config", CheckStatus.WARNING, "a reload closes idle client connections and may lose requests", fix
+            ),
+        )

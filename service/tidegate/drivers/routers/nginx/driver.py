@@ -35,7 +35,7 @@ from tidegate.drivers.routers.nginx.process import wait_until
 from tidegate.drivers.routers.nginx.request_log import RequestLog
 from tidegate.drivers.routers.state_file import BackendState, RouterStateFile
 from tidegate.errors import RouterError
-from tidegate.ports import Diagnosis, Router
+from tidegate.ports import CheckStatus, Diagnosis, Router
 
 RELOAD_SECONDS = 10.0
 PENDING_SECONDS = 1.0  # a reload that an earlier process requested just before it crashed takes effect within this time
@@ -208,9 +208,9 @@ class NginxRouter(Router):
                 return (problem,)
             present = serving_generation(self._workers())
             summary = f"{self._version()}, process {self.pid}, generation {present.number}"
-            return (Diagnosis("nginx", True, summary), *self._installation.warnings())
+            return (Diagnosis("nginx", CheckStatus.OK, summary), *self._installation.warnings())
         except RouterError as error:
-            return (Diagnosis("nginx", False, error.message, "see docs/nginx.md for what Tidegate requires"),)
+            return (Diagnosis("nginx", CheckStatus.WRONG, error.message, "see docs/nginx.md for what Tidegate requires"),)
 
     def _version(self) -> str:
         done = subprocess.run(

@@ -20,7 +20,7 @@ from tidegate.drivers.routers.nginx import config
 from tidegate.drivers.routers.nginx.generations import Generation, GenerationFiles
 from tidegate.drivers.routers.nginx.process import NginxProcess, reload_error, wait_until
 from tidegate.errors import RouterError
-from tidegate.ports import Diagnosis
+from tidegate.ports import CheckStatus, Diagnosis
 
 START_SECONDS = 10.0
 
@@ -150,13 +150,17 @@ class OwnedNginx:
         if shutil.which(self.binary) is None:
             return program_missing(self.binary)
         if self.process.pid is None:
-            return Diagnosis("nginx", True, "not running yet; the first rollout starts it")
+            return Diagnosis("nginx", CheckStatus.OK, "not running yet; the first rollout starts it")
         return None
 
     def warnings(self) -> Sequence[Diagnosis]:
         if self.frame.close_gap:
             return ()
-        return (Diagnosis("nginx config", True, "close_gap is off: each route change closes idle client connections"),)
+        return (
+            Diagnosis(
+                "nginx config", CheckStatus.WARNING, "close_gap is off: each route change closes idle client connections"
+            ),
+        )
 
 
 @dataclass
@@ -225,10 +229,13 @@ class AdoptedNginx:
             return program_missing(self.binary)
         if self.process.pid is None:
             problem = f"not running: {self.pid_file} does not contain the process id of an nginx master"
-            return Diagnosis("nginx", False, problem, "start nginx, or correct router.pid")
+            return Diagnosis("nginx", CheckStatus.WRONG, problem, "start nginx, or correct router.pid")
         if problems := self._problems():
             return Diagnosis(
-                "nginx config", False, "; ".join(problems), "fix this, or correct router.config and router.include"
+                "nginx config",
+                CheckStatus.WRONG,
+                "; ".join(problems),
+                "fix this, or correct router.config and router.include",
             )
         return None
 
@@ -237,18 +244,22 @@ class AdoptedNginx:
         diagnoses = []
         if not re.search(r"^\s*keepalive_timeout\s+0\b", text, re.M):
             fix = "add `keepalive_timeout 0;` to the http section (docs/nginx.md describes the cost)"
-            diagnoses.append(Diagnosis("nginx config", False, "each route change closes idle client connections", fix))
+            diagnoses.append(
+                Diagnosis("nginx config", CheckStatus.WARNING, "each route change closes idle client connections", fix)
+            )
         if re.search(r"^\s*worker_shutdown_timeout\b", text, re.M):
             fix = "remove `worker_shutdown_timeout`"
             diagnoses.append(
-                Diagnosis("nginx config", False, "each route change cuts requests that last longer than it", fix)
+                Diagnosis(
+                    "nginx config", CheckStatus.WRONG, "each route change cuts requests that last longer than it", fix
+                )
             )
         return diagnoses
 
 
 def program_missing(binary: str) -> Diagnosis:
     """The diagnosis of a missing nginx program."""
-    return Diagnosis("nginx", False, f"program {binary} not found", "install nginx, or set router.binary")
+    return Diagnosis("nginx", CheckStatus.WRONG, f"program {binary} not found", "install nginx, or set router.binary")
 
 
 @contextmanager
