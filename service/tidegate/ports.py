@@ -270,8 +270,9 @@ class EngineStore(Protocol):
 class Store(EngineStore, Protocol):
     """The whole store."""
 
-    def migrate(self) -> None:
-        """Migrate the schema; safe to run concurrently."""
+    def migrate(self) -> tuple[str | None, str | None]:
+        """Migrate the schema; safe to run concurrently. Returns the revisions before, None for an empty database, and
+        after."""
 
     def prepare(self) -> None:
         """Call it before serving: raises `StoreError` unless the schema is compatible. Migrates a database that only one

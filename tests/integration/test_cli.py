@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +101,7 @@ def test_status_shows_what_a_rollout_waits_for(tidegate: Run, api: RunningApi, t
     assert waiting["until"] > waiting["since"]
     shown = tidegate("status", rollout).stdout
     assert f"waiting  {waiting['reason']} (since " in shown
-    assert f"deadline in 59 min); then {waiting['then']}" in shown
+    assert re.search(rf"deadline in 59 min( \d+ s)?\); then {re.escape(waiting['then'])}", shown), shown
 
 
 def test_rollback_of_a_live_rollout(tidegate: Run) -> None:
@@ -116,6 +118,8 @@ def test_deploy_of_a_release_that_never_becomes_ready(tidegate: Run, api: Runnin
     done = deploy(tidegate, "v2")
     assert done.returncode == ExitCode.ROLLED_BACK
     assert "1 new instance failed (v2-2/0): exited with 1" in done.stdout
+    at = done.stdout.index("instance_log         v2-2/0: exited with 1")
+    assert re.match(r".*\n +\| \S+", done.stdout[at:]), done.stdout
 
 
 def test_a_second_live_rollout_is_refused(tidegate: Run) -> None:
@@ -247,12 +251,83 @@ def test_check_reports_which_router_was_chosen_and_why(tidegate: Run, tmp_path: 
     assert "haproxy" in rows
 
 
-def test_an_unreachable_server(tmp_path: Path) -> None:
-    environment = {**os.environ, "TIDEGATE_SERVER": "http://127.0.0.1:9", "TIDEGATE_PATIENCE_SECONDS": "0.5"}
-    command = [str(TIDEGATE), "services"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+def command(*words: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run the command without a server."""
+    environment = {**os.environ, **environ}
+    return subprocess.run([str(TIDEGATE), *words], env=environment, capture_output=True, text=True, check=False, timeout=60)
+
+
+NOBODY = "http://127.0.0.1:9"
+
+
+def test_an_unreachable_server_is_reported_once_and_json_output_stays_json() -> None:
+    done = command("-o", "json", "services", TIDEGATE_SERVER=NOBODY, TIDEGATE_PATIENCE_SECONDS="1")
     assert done.returncode == ExitCode.UNREACHABLE
-    assert "Cannot reach http://127.0.0.1:9: " in done.stderr
+    assert done.stderr.splitlines() == [
+        f"Cannot reach {NOBODY}: Connection refused; retrying for 1 s, Ctrl-C to stop",
+        f"Error: Cannot reach {NOBODY}: Connection refused. Is the server running? Check --server.",
+    ]
+    assert json.loads(done.stdout)["exit_code"] == ExitCode.UNREACHABLE
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("check", "-o", "json"), ExitCode.REFUSED),  # the settings are wrong
+        (("-o", "json", "fly"), ExitCode.USAGE),
+        (("deploy", "shop", "-o", "json"), ExitCode.USAGE),
+        (("deploy", "demo/shop", "-f", "none.yaml", "--output=json"), ExitCode.USAGE),
+    ],
+)
+def test_json_output_of_errors_is_json(words: tuple[str, ...], code: ExitCode) -> None:
+    done = command(*words, TIDEGATE_ENGINE__THREADS="none", TIDEGATE_SERVER=NOBODY)
+    assert (done.returncode, json.loads(done.stdout)["exit_code"]) == (code, code), done.stderr
+
+
+def test_commands_on_the_database_print_no_log(tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path}/new.db"
+    done = command("db", "migrate", TIDEGATE_DATABASE=database)
+    assert (done.stdout, done.stderr) == ("Migrated the database schema from an empty database to 0001.\n", "")
+    done = command("token", "create", "me", "--local", "--scope", "read", TIDEGATE_DATABASE=database)
+    assert (done.stdout[:3], done.stderr) == ("tg_", "")
+    done = command("check", TIDEGATE_DATABASE=database)
+    assert (done.returncode, done.stdout.count("\t"), done.stderr) == (ExitCode.DONE, 12, "")
+
+
+def on_terminal(words: list[str], columns: int, environ: dict[str, str]) -> str:
+    """What the command writes to a terminal of this width."""
+    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": str(columns), **environ}
+    reading, writing = pty.openpty()
+    with subprocess.Popen([str(TIDEGATE), *words], stdout=writing, stderr=writing, env=environment) as process:
+        os.close(writing)
+        parts = []
+        with suppress(OSError):  # the terminal's end
+            while part := os.read(reading, 65536):
+                parts.append(part)
+        process.wait(60)
+    os.close(reading)
+    return b"".join(parts).decode()
+
+
+def test_output_on_a_terminal(tidegate: Run, api: RunningApi) -> None:
+    deploy(tidegate, "v1")
+    held = deploy(tidegate, "v2", "approval.yaml")
+    rollout = json.loads(tidegate("status", "demo/shop", "-o", "json").stdout)["rollout"]["id"]
+    assert held.stdout.splitlines()[-2:] == [
+        f"  Approve:    tidegate promote {rollout}",
+        f"  Roll back:  tidegate rollback {rollout}",
+    ]
+    server = {"TIDEGATE_SERVER": api.url, "TIDEGATE_TOKEN": api.token}
+    listed = on_terminal(["rollouts"], 80, server)
+    assert rollout in listed
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", listed)
+    assert "\x1b[" in listed
+    assert max(map(len, plain.splitlines())) <= 80
+    assert not re.search(r"\x1b\[[0-9;]*3\d", on_terminal(["status", rollout], 80, server | {"NO_COLOR": "1"}))
+    assert "\x1b" not in tidegate("status", rollout).stdout + tidegate("--help").stdout + tidegate("fly").stderr
+    live = on_terminal(["rollback", rollout], 80, server)
+    assert re.search(r"proxy  requests \d+, lost 0", live), live
+    assert "rolled_back" in live.splitlines()[-1]
 
 
 def test_check_reports_engines_and_host_access(tmp_path: Path, home: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from tidegate.cli.report import render
+from tidegate.cli.render import render_report
 from tidegate.clock import Time
 from tidegate.core.decisions import Move
 from tidegate.core.event_kinds import EventKind
@@ -201,7 +201,7 @@ def shown(*story: Event) -> tuple[dict[str, Any], str]:
     store: Any = SimpleNamespace(events=lambda rollout, after, limit: numbered[after:], verdicts=lambda rollout: ())
     answer = ReportView.model_validate(load_report(store, ROLLOUT)).model_dump(mode="json")
     out = io.StringIO()
-    Console(file=out, width=150, no_color=True).print(render(answer))
+    Console(file=out, width=150, no_color=True).print(render_report(answer))
     return answer, out.getvalue()
 
 

@@ -10,9 +10,8 @@ from typing import Annotated
 
 import typer
 
-from tidegate.cli.context import Context, Output, rich_safe
+from tidegate.cli.context import Context, Output
 from tidegate.cli.exit_codes import ExitCode
-from tidegate.ports import CheckStatus
 
 db = typer.Typer(help="Migrate the database, and prepare it after a restore.", no_args_is_help=True)
 SettingsFile = Annotated[
@@ -44,8 +43,11 @@ def migrate(ctx: typer.Context, settings: SettingsFile = None) -> None:
 
     context: Context = ctx.obj
     with server.open_wiring(settings) as wiring:
-        wiring.store.migrate()
-    context.line("The database schema is up to date.")
+        before, after = wiring.store.migrate()
+    if before == after:
+        context.message(f"The database schema is up to date ({after}).")
+    else:
+        context.message(f"Migrated the database schema from {before or 'an empty database'} to {after}.")
 
 
 @db.command()
@@ -57,7 +59,7 @@ def after_restore(ctx: typer.Context, settings: SettingsFile = None) -> None:
     context: Context = ctx.obj
     with server.open_wiring(settings) as wiring:
         server.raise_fences(wiring)
-    context.line("Fencing tokens raised. You can start the engines now.")
+    context.message("Fencing tokens raised. You can start the engines now.")
 
 
 def prune(
@@ -85,21 +87,17 @@ def prune(
 def check(ctx: typer.Context, settings: SettingsFile = None, output: Output = None) -> None:
     """Check every configured part: print what is wrong and how to fix it. Exits 8 when something is wrong."""
     from tidegate.cli import server
+    from tidegate.ports import CheckStatus
 
     context: Context = ctx.obj
     with server.open_wiring(settings) as wiring:
         diagnoses = list(server.run_checks(wiring))
+    rows = [{"where": w, "part": d.part, "status": d.status, "result": d.result, "fix": d.fix} for w, d in diagnoses]
     if context.as_json(output):
-        rows = [{"where": w, "part": d.part, "status": d.status, "result": d.result, "fix": d.fix} for w, d in diagnoses]
         context.print_json(rows)
     else:
         styles = {CheckStatus.OK: "green", CheckStatus.WARNING: "yellow", CheckStatus.WRONG: "bold red"}
-        context.marked_table(
-            ("where", "part", "status", "result", "fix"),
-            (
-                (w, rich_safe(d.part), f"[{styles[d.status]}]{d.status}[/]", rich_safe(d.result), rich_safe(d.fix))
-                for w, d in diagnoses
-            ),
-        )
+        columns = ("where", "part", "status", "result", "fix")
+        context.table(columns, rows, lambda row: styles[CheckStatus(str(row["status"]))])
     if any(diagnosis.status is CheckStatus.WRONG for _, diagnosis in diagnoses):
         raise typer.Exit(ExitCode.UNHEALTHY)

@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
-from tidegate.analysis.verdict import Outcome, Verdict
-from tidegate.cli.api_client import CommandError, Json
-from tidegate.cli.context import Context, Output, rich_safe
-from tidegate.cli.exit_codes import ExitCode
+from tidegate.cli.context import Context, Output
+from tidegate.cli.exit_codes import CommandError, ExitCode, Json
 from tidegate.cli.watch import STYLES
+
+if TYPE_CHECKING:
+    from tidegate.analysis.verdict import Verdict
 
 app = typer.Typer(help="Replay the analysis of a rollout, and simulate its error rates.", no_args_is_help=True)
 
@@ -42,6 +41,7 @@ def replay(
     """Repeat the analysis of a rollout from its stored samples, optionally with other settings. Changes nothing."""
     from tidegate.analysis.replay import replay as repeat  # numpy is slow to import, and no other command needs it
     from tidegate.analysis.replay import with_settings
+    from tidegate.analysis.verdict import Outcome
     from tidegate.web.replay_record import decode
     from tidegate.web.views.verdict import VerdictView
 
@@ -67,12 +67,11 @@ def replay(
             }
         )
         return
-    context.out.print(_evidence_table(verdicts))
-    if recorded:
-        context.out.print(_verdict_line("recorded", recorded[-1]))
-    context.out.print(_verdict_line("replayed", decisive))
+    _print_evidence(context, verdicts)
+    for label, verdict in [*([("recorded", recorded[-1])] if recorded else []), ("replayed", decisive)]:
+        context.line(f"{label}  {verdict.message}", STYLES[verdict.outcome.value])
     for finding in decisive.findings:
-        context.out.print(Text(f"  {finding.message}", style=STYLES[finding.outcome.value]))
+        context.line(f"  {finding.message}", STYLES[finding.outcome.value])
 
 
 def _record(context: Context, name: str) -> Json:
@@ -84,7 +83,7 @@ def _record(context: Context, name: str) -> Json:
         except (OSError, ValueError) as error:
             raise CommandError(f"Cannot read {file}: {error}.", ExitCode.USAGE) from error
         return record
-    client = context.client()
+    client = context.reader()
     answer: Json = client.get(f"/v1/rollouts/{client.rollout(context.named(name))['id']}/record")
     return answer
 
@@ -103,21 +102,18 @@ def _pairs(settings: Sequence[str]) -> dict[str, str]:
     return {name: value for name, _, value in (setting.partition("=") for setting in settings)}
 
 
-def _verdict_line(label: str, verdict: Verdict) -> Text:
-    return Text(f"{label}  {verdict.message}", style=STYLES[verdict.outcome.value])
-
-
-def _evidence_table(verdicts: Sequence[Verdict]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("seconds", "outcome", "evidence", "threshold"):
-        table.add_column(column, justify="right")
+def _print_evidence(context: Context, verdicts: Sequence[Verdict]) -> None:
     start = verdicts[0].at
-    for verdict in _thinned(verdicts):
-        evidence = "–" if verdict.evidence is None else f"{verdict.evidence:.3g}"
-        threshold = "–" if verdict.threshold is None else f"{verdict.threshold:.3g}"
-        row = (f"{verdict.at - start:.0f}", verdict.outcome.value, evidence, threshold)
-        table.add_row(*(rich_safe(cell) for cell in row), style=STYLES[verdict.outcome.value])
-    return table
+    rows = [
+        {
+            "seconds": f"{verdict.at - start:.0f}",
+            "outcome": verdict.outcome.value,
+            "evidence": "–" if verdict.evidence is None else f"{verdict.evidence:.3g}",
+            "threshold": "–" if verdict.threshold is None else f"{verdict.threshold:.3g}",
+        }
+        for verdict in _thinned(verdicts)
+    ]
+    context.table(("seconds", "outcome", "evidence", "threshold"), rows, lambda row: STYLES[str(row["outcome"])])
 
 
 def _thinned(verdicts: Sequence[Verdict], limit: int = 20) -> Sequence[Verdict]:
@@ -149,8 +145,9 @@ def simulate(
 
     context: Context = ctx.obj
     run_options = compare.RunOptions(replicates, jobs, sizes=frozenset(size or ()), scenarios=frozenset(scenario or ()))
-    result = compare.compare(grids.load_grid(grid), run_options, lambda text: context.err.print(text, style="dim"))
+    result = compare.compare(grids.load_grid(grid), run_options, context.notice)
     if context.as_json(output):
         context.print_json(result.rows())
     else:
-        context.out.print(result.text(), markup=False, highlight=False, soft_wrap=True)
+        for line in result.text().splitlines():
+            context.line(line)

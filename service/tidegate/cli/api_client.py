@@ -11,27 +11,23 @@ from urllib.parse import quote
 import requests
 import stamina
 
-from tidegate.cli.exit_codes import ExitCode
-from tidegate.core.phases import Phase, Until
-
-Json = dict[str, Any]
+from tidegate.cli.exit_codes import CommandError, ExitCode, Json
+from tidegate.core.phases import Until
 
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 30.0
 LONG_POLL_SECONDS = 20
 
 
-class CommandError(Exception):
-    """A command failed: the message for the user, the exit code, and the server's problem document if there is one."""
-
-    def __init__(self, message: str, code: ExitCode, problem: Json | None = None) -> None:
-        super().__init__(message)
-        self.code = code
-        self.problem = problem or {}
-
-
 class ServerUnreachable(CommandError):
-    """The server did not respond, or responded that it is temporarily unavailable. The request is retried."""
+    """The server did not respond, or responded that it is temporarily unavailable. The request is retried.
+
+    `brief` says what happened, for the line that announces the retries.
+    """
+
+    def __init__(self, brief: str, advice: str, problem: Json | None = None) -> None:
+        super().__init__(f"{brief}.{advice}", ExitCode.UNREACHABLE, problem)
+        self.brief = brief
 
 
 class ApiClient:
@@ -41,10 +37,19 @@ class ApiClient:
     server never acts twice.
     """
 
-    def __init__(self, server: str, token: str, patience_seconds: float = 30.0, ca_file: Path | None = None) -> None:
-        """`ca_file`: PEM file with the CA certificates to trust instead of the system's."""
+    def __init__(
+        self,
+        server: str,
+        token: str,
+        patience_seconds: float,
+        ca_file: Path | None,
+        notify: Callable[[str], None],
+    ) -> None:
+        """`ca_file`: PEM file with the CA certificates to trust instead of the system's. `notify` gets a line as soon as a
+        request is retried."""
+        stamina.instrumentation.set_on_retry_hooks(())  # the default hook logs to standard output, which is for answers
         self._server = server.rstrip("/")
-        self._patience = patience_seconds
+        self._patience, self._notify = patience_seconds, notify
         self._session = requests.Session()
         self._session.headers.update({"Accept": "application/json", "User-Agent": "tidegate-cli"})
         # passed with each request: REQUESTS_CA_BUNDLE would override a session's value
@@ -97,9 +102,16 @@ class ApiClient:
         return newest
 
     def _with_retries(self, call: Callable[[], Json]) -> Json:
+        if self._patience == 0:
+            return call()
         for attempt in stamina.retry_context(on=ServerUnreachable, attempts=None, timeout=self._patience, wait_max=3.0):
             with attempt:
-                return call()
+                try:
+                    return call()
+                except ServerUnreachable as error:
+                    if attempt.num == 1:
+                        self._notify(f"{error.brief}; retrying for {self._patience:g} s, Ctrl-C to stop")
+                    raise
         raise AssertionError("retry_context always returns or raises")
 
     def _call(self, method: str, path: str, **options: Any) -> Json:
@@ -113,23 +125,16 @@ class ApiClient:
                 **options,
             )
         except requests.RequestException as error:
-            raise ServerUnreachable(
-                f"Cannot reach {self._server}: {_root_cause(error)}. Is the server running? Check --server.",
-                ExitCode.UNREACHABLE,
-            ) from error
+            brief = f"Cannot reach {self._server}: {_root_cause(error)}"
+            raise ServerUnreachable(brief, " Is the server running? Check --server.") from error
         return _answer(response, self._server)
-
-
-def is_final(rollout: Json) -> bool:
-    """Whether the rollout has ended."""
-    return not Phase(rollout["phase"]).live
 
 
 def _root_cause(error: BaseException) -> str:
     """The message of the innermost exception."""
     while error.__context__ is not None:
         error = error.__context__
-    return str(error) or type(error).__name__
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def _answer(response: requests.Response, server: str) -> Json:
@@ -159,6 +164,6 @@ def _refusal(status: int, problem: Mapping[str, Any]) -> CommandError:
             lines.append(f"  {line}")
     message = "\n".join(lines)
     if status in (502, 503, 504, 429):
-        return ServerUnreachable(message, ExitCode.UNREACHABLE, dict(problem))
+        return ServerUnreachable(message.rstrip("."), "", dict(problem))
     code = ExitCode.NOT_ALLOWED if status in (401, 403) else ExitCode.REFUSED
     return CommandError(message, code, dict(problem))

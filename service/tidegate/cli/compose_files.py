@@ -6,8 +6,7 @@ import base64
 from collections.abc import Mapping
 from pathlib import Path
 
-from tidegate.cli.api_client import CommandError, Json
-from tidegate.cli.exit_codes import ExitCode
+from tidegate.cli.exit_codes import CommandError, ExitCode, Json
 from tidegate.compose.files import MAX_FILE_BYTES, ReferencedFile
 from tidegate.compose.loader import find_referenced_files
 from tidegate.errors import InvalidSpec

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from tidegate.cli.api_client import ApiClient, CommandError, Json
-from tidegate.cli.console import json_text, relative_time
-from tidegate.cli.exit_codes import ExitCode
+from tidegate.cli.console import cell_text, json_text, relative_time, table_lines
+from tidegate.cli.exit_codes import CommandError, ExitCode, Json
 from tidegate.text import escape
+
+if TYPE_CHECKING:  # both take long to import, and not every command needs them
+    from rich.console import Console
+
+    from tidegate.cli.api_client import ApiClient
 
 ROLLOUT_ID = re.compile(r"[0-9a-f]{12,32}")
 TIMES = frozenset({"at", "created", "expires", "last_used", "since", "until"})  # columns with ISO 8601 timestamps
+PATIENCE_SECONDS = 30.0
+READ_PATIENCE_SECONDS = 5.0  # for commands that only read: a person waits for them and can repeat them
 
 
 class Format(StrEnum):
@@ -35,24 +41,46 @@ Output = Annotated[Format | None, typer.Option("--output", "-o", help="Output fo
 
 @dataclass
 class Context:
-    """The options given before the command, and the consoles to print to."""
+    """The options given before the command, and the output."""
 
     server: str
     token_file: Path | None
     environment: str
-    patience_seconds: float
+    patience_seconds: float | None  # None: the command's default
     output: Format
-    out: Console
-    err: Console
     ca_file: Path | None = None
 
+    @cached_property
+    def out(self) -> Console:
+        """The console for what plain lines cannot show: styles and live displays."""
+        from tidegate.cli.render import make_console
+
+        return make_console(sys.stdout)
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether standard output is a terminal. Elsewhere there are no colours, no tables and no live displays."""
+        return sys.stdout.isatty()
+
     def client(self) -> ApiClient:
-        """Return a client for the server. The token comes from the environment or a file, never from the command line."""
+        """Return a client for a command that changes or follows something, which a short outage must not interrupt."""
+        return self._client(PATIENCE_SECONDS)
+
+    def reader(self) -> ApiClient:
+        """Return a client for a command that only reads."""
+        return self._client(READ_PATIENCE_SECONDS)
+
+    def _client(self, patience_seconds: float) -> ApiClient:
+        """The token comes from the environment or a file, never from the command line."""
+        from tidegate.cli.api_client import ApiClient
+
         if self.ca_file is not None and not self.ca_file.is_file():
             raise CommandError(
                 f"Cannot read the CA file {self.ca_file}: no such file. Set --ca-file to a PEM file.", ExitCode.USAGE
             )
-        return ApiClient(self.server, self._token(), self.patience_seconds, self.ca_file)
+        if self.patience_seconds is not None:
+            patience_seconds = self.patience_seconds
+        return ApiClient(self.server, self._token(), patience_seconds, self.ca_file, notify=self.notice)
 
     def _token(self) -> str:
         if self.token_file is None:
@@ -84,35 +112,48 @@ class Context:
 
     def print_json(self, answer: object) -> None:
         """Print one JSON document, unstyled and unwrapped."""
-        self.out.file.write(json_text(answer, indent=2) + "\n")
+        sys.stdout.write(json_text(answer, indent=2) + "\n")
 
-    def line(self, text: str) -> None:
-        """Print one line of text, unwrapped, without interpreting markup."""
-        self.out.print(escape(text), markup=False, highlight=False, soft_wrap=True)
+    def message(self, text: str, output: Format | None = None) -> None:
+        """Print what was done: a line, or with JSON output a document with this `message`."""
+        if self.as_json(output):
+            self.print_json({"message": text})
+        else:
+            self.line(text)
 
-    def table(self, columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
-        """Print a table with these fields of each row; timestamps as relative times, lists joined by commas."""
-        self.marked_table(columns, ([rich_safe(_cell(column, row[column])) for column in columns] for row in rows))
+    def line(self, text: str, style: str = "") -> None:
+        """Print one line of text, unwrapped, without interpreting markup; `style` is for terminals."""
+        if style and self.is_terminal:
+            self.out.print(escape(text), style=style, markup=False, highlight=False, soft_wrap=True)
+        else:
+            sys.stdout.write(escape(text) + "\n")
 
-    def marked_table(self, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-        """Print a table whose cells contain rich markup."""
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for column in columns:
-            table.add_column(column, overflow="fold")
-        for row in rows:
-            table.add_row(*row)
-        self.out.print(table)
+    def notice(self, text: str) -> None:
+        """Print a line about the command itself to standard error."""
+        sys.stderr.write(escape(text) + "\n")
+
+    def table(
+        self,
+        columns: Sequence[str],
+        rows: Iterable[Mapping[str, object]],
+        style: Callable[[Mapping[str, object]], str] = lambda row: "",
+    ) -> None:
+        """Print these fields of each row: on a terminal a table that fits it, elsewhere lines of fields separated by tabs.
+
+        Timestamps are shown as relative times. `style` gives the style of a row.
+        """
+        rows = list(rows)
+        cells = [[_cell(column, row[column]) for column in columns] for row in rows]
+        if not self.is_terminal:
+            for line in (columns, *cells):
+                sys.stdout.write("\t".join(line) + "\n")
+            return
+        for text, number in table_lines(columns, cells, self.out.width):
+            self.line(text, "" if number is None else "bold" if number < 0 else style(rows[number]))
 
 
-def _cell(column: str, value: object) -> object:
-    if column in TIMES:
-        return relative_time(str(value)) if value else ""
-    return ", ".join(map(str, value)) if isinstance(value, list) else value
-
-
-def rich_safe(cell: object) -> str:
-    """Return a cell's text with rich markup and control characters escaped."""
-    return "" if cell is None else escape(str(cell)).replace("[", "\\[")
+def _cell(column: str, value: object) -> str:
+    return relative_time(str(value)) if column in TIMES and value else cell_text(value)
 
 
 def format_transition(rollout: Json) -> str:

@@ -1,8 +1,11 @@
-"""The exit codes of all commands."""
+"""How commands end: the exit codes, and the errors that carry them."""
 
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Any
+
+Json = dict[str, Any]
 
 
 class ExitCode(IntEnum):
@@ -33,3 +36,12 @@ BY_OUTCOME = {
     "FAIL": ExitCode.ROLLED_BACK,
     "INCONCLUSIVE": ExitCode.INCONCLUSIVE,
 }
+
+
+class CommandError(Exception):
+    """A command failed: the message for the user, the exit code, and the server's problem document if there is one."""
+
+    def __init__(self, message: str, code: ExitCode, problem: Json | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.problem = problem or {}

@@ -36,13 +36,13 @@ def thaw(ctx: typer.Context, environment: Environment) -> None:
     """Lift the freeze of an environment. Rollouts that wait for it continue."""
     context: Context = ctx.obj
     context.client().delete(f"/v1/environments/{quote(environment, safe='')}/freeze")
-    context.line(f"{environment} is no longer frozen.")
+    context.message(f"{environment} is no longer frozen.")
 
 
 def freezes(ctx: typer.Context, output: Output = None) -> None:
     """List the environments that are frozen now."""
     context: Context = ctx.obj
-    active = context.client().get("/v1/freezes")["freezes"]
+    active = context.reader().get("/v1/freezes")["freezes"]
     if context.as_json(output):
         context.print_json(active)
         return

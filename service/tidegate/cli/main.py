@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
 from tidegate import __version__
-from tidegate.cli import admin, analysis, audit, freezes, report, rollouts, scale_repair, status, tokens, watch
-from tidegate.cli.api_client import CommandError
-from tidegate.cli.console import SafeConsole, json_text
+from tidegate.cli import admin, analysis, freezes, rollouts, scale_repair, status, tokens, watch
+from tidegate.cli.console import json_text
 from tidegate.cli.context import Context, Format
-from tidegate.cli.exit_codes import ExitCode
+from tidegate.cli.exit_codes import CommandError, ExitCode, Json
 from tidegate.errors import TidegateError
 from tidegate.text import escape
 
@@ -23,6 +23,7 @@ app = typer.Typer(
     help="Deploys services on plain Docker without downtime: rolling or blue-green, with checks, approvals and rollback.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode="rich" if sys.stdout.isatty() and sys.stderr.isatty() else None,  # plain help and errors in pipes
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 PANELS: dict[str, tuple[Callable[..., None], ...]] = {
@@ -36,8 +37,8 @@ PANELS: dict[str, tuple[Callable[..., None], ...]] = {
         watch.watch,
     ),
     "Scale and repair": (scale_repair.scale, scale_repair.repair),
-    "Inspect": (status.status, status.events, report.report, status.services, status.rollouts, status.apply),
-    "Freezes and audit": (freezes.freeze, freezes.thaw, freezes.freezes, audit.audit),
+    "Inspect": (status.status, status.events, status.report, status.services, status.rollouts, status.apply),
+    "Freezes and audit": (freezes.freeze, freezes.thaw, freezes.freezes, status.audit),
     "Server": (admin.serve, admin.engine, admin.prune, admin.check),
 }
 for panel, commands in PANELS.items():
@@ -71,19 +72,20 @@ def options(
         str, typer.Option(envvar="TIDEGATE_ENVIRONMENT", help="Default environment for services named without one.")
     ] = "",
     patience: Annotated[
-        float,
+        float | None,
         typer.Option(
-            envvar="TIDEGATE_PATIENCE_SECONDS", min=0.0, help="Keep retrying an unreachable server for this many seconds."
+            envvar="TIDEGATE_PATIENCE_SECONDS",
+            min=0.0,
+            help="Keep retrying an unreachable server for so many seconds. Default: 30; for commands that only read: 5.",
         ),
-    ] = 30.0,
+    ] = None,
     output: Annotated[Format, typer.Option("--output", "-o", help="Output format: text or json.")] = Format.TEXT,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Deploys services on plain Docker without downtime: rolling or blue-green, with checks, approvals and rollback."""
-    out, err = SafeConsole(), SafeConsole(stderr=True)
-    ctx.obj = Context(server, token_file, environment, patience, output, out, err, ca_file)
+    ctx.obj = Context(server, token_file, environment, patience, output, ca_file)
 
 
 def main() -> None:
@@ -91,20 +93,40 @@ def main() -> None:
     try:
         app()
     except CommandError as error:
-        _print_error(str(error), error.problem)
-        sys.exit(error.code)
+        _fail(str(error), error.code, error.problem)
     except TidegateError as error:
-        _print_error(error.message, {})
-        sys.exit(ExitCode.REFUSED)
+        found = getattr(error, "problems", ())
+        errors = {"errors": [{"path": problem.path, "message": problem.message} for problem in found]} if found else {}
+        _fail(error.message, ExitCode.REFUSED, errors)
     except KeyboardInterrupt:
         sys.exit(ExitCode.INTERRUPTED)
+    except SystemExit as ended:
+        if ended.code == ExitCode.USAGE and _wants_json():
+            _print_problem("Invalid command line; standard error has the details.", ExitCode.USAGE, {})
+        raise
 
 
-def _print_error(message: str, problem: dict[str, object]) -> None:
-    """Print the error to standard error; with JSON output also the server's problem document to standard output."""
+def _fail(message: str, code: ExitCode, problem: Json) -> NoReturn:
+    """Print the error to standard error, and with JSON output a problem document to standard output; then exit."""
     sys.stderr.write(escape(f"Error: {message}\n", allowed="\n"))
-    if problem and any(word in ("json", "-ojson", "--output=json") for word in sys.argv[1:]):
-        sys.stdout.write(json_text(problem, indent=2) + "\n")
+    if _wants_json():
+        _print_problem(message, code, problem)
+    sys.exit(code)
+
+
+def _print_problem(message: str, code: ExitCode, problem: Json) -> None:
+    """The server's problem document, or one with the same fields for a problem of the command itself."""
+    document = {"title": code.name.lower().replace("_", " "), "detail": message} | problem | {"exit_code": int(code)}
+    sys.stdout.write(json_text(document, indent=2) + "\n")
+
+
+def _wants_json() -> bool:
+    """Whether the command line asks for JSON; it may be one that could not be parsed."""
+    words = sys.argv[1:]
+    pairs = pairwise(words)
+    return any(word in ("-ojson", "--output=json") for word in words) or any(
+        option in ("-o", "--output") and value == "json" for option, value in pairs
+    )
 
 
 if __name__ == "__main__":

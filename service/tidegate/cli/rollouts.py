@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tidegate.cli import compose_files, watch
-from tidegate.cli.api_client import ApiClient, CommandError, Json, is_final
+from tidegate.cli import watch
 from tidegate.cli.context import (
     ComposeFile,
     Context,
@@ -21,8 +20,12 @@ from tidegate.cli.context import (
     Wait,
     format_rollout,
 )
-from tidegate.cli.exit_codes import BY_OUTCOME, BY_PHASE, ExitCode
+from tidegate.cli.exit_codes import BY_OUTCOME, BY_PHASE, CommandError, ExitCode, Json
+from tidegate.cli.watch import is_final
 from tidegate.core.phases import Until
+
+if TYPE_CHECKING:
+    from tidegate.cli.api_client import ApiClient
 
 
 def variables(pairs: list[str] | None) -> dict[str, str]:
@@ -37,6 +40,8 @@ def compose_body(file: Path | None, pairs: list[str] | None, service: str) -> Js
     """The part of a request that defines a service: the Compose file, its variables, and the files it refers to."""
     body: Json = {"variables": variables(pairs)}
     if file is not None:
+        from tidegate.cli import compose_files  # its libraries take long to import
+
         try:
             body["compose"] = file.read_text()
         except (OSError, UnicodeDecodeError) as error:
@@ -83,13 +88,14 @@ def finish(context: Context, client: ApiClient, rollout: Json, until: Until, *, 
             else:
                 rollout = watch.show_progress(context, client, rollout, until)
         except KeyboardInterrupt:
-            text = f"\nStopped watching; the rollout continues. Watch it again: tidegate watch {rollout['id']}"
-            context.err.print(text, highlight=False)
+            context.notice(f"Stopped watching; the rollout continues. Watch it again: tidegate watch {rollout['id']}")
+            if machine:
+                context.print_json(rollout)
             raise typer.Exit(ExitCode.INTERRUPTED) from None
     if machine:
         context.print_json(rollout)
     else:
-        context.line(format_rollout(rollout))
+        watch.print_rollout(context, rollout)
     raise typer.Exit(BY_PHASE.get(rollout["phase"], ExitCode.DONE))
 
 
@@ -109,7 +115,9 @@ def verify(ctx: typer.Context, name: RolloutName, output: Output = None) -> None
     if context.as_json(output):
         context.print_json(verdict)
     else:
-        context.out.print(watch.render(rollout, watch.fetch_instances(client, rollout), []))
+        from tidegate.cli.render import render_status
+
+        context.out.print(render_status(rollout, watch.fetch_instances(client, rollout), []))
     raise typer.Exit(BY_OUTCOME[verdict["outcome"]])
 
 

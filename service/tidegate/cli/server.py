@@ -21,10 +21,16 @@ from tidegate.web import log_setup, server
 
 
 @contextmanager
-def open_wiring(settings: Path | None) -> Iterator[wires.Wiring]:
-    """Build all parts from the settings and close them afterwards. Logs go to standard error, output to standard output."""
+def open_wiring(settings: Path | None, *, daemon: bool = False) -> Iterator[wires.Wiring]:
+    """Build all parts from the settings and close them afterwards. Logs go to standard error, output to standard output.
+
+    A `daemon` logs as the settings say. A command prints what it did, so it logs only warnings, as text.
+    """
     loaded = load(settings, os.environ)
-    log_setup.configure(loaded.log.level, loaded.log.format)
+    if daemon:
+        log_setup.configure(loaded.log.level, loaded.log.format)
+    else:
+        log_setup.configure("warning", "console")
     wiring = wires.build(loaded)
     try:
         yield wiring
@@ -44,7 +50,7 @@ def serve(settings: Path | None, with_engine: bool) -> None:
 
 def run_engine(settings: Path | None) -> None:
     """Run an engine until SIGTERM."""
-    with open_wiring(settings) as wiring, wires.sole_engine(wiring):
+    with open_wiring(settings, daemon=True) as wiring, wires.sole_engine(wiring):
         wiring.store.prepare()
         worker = wires.make_engine(wiring, owner())
         for number in (signal.SIGTERM, signal.SIGINT):

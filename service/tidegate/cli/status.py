@@ -1,15 +1,15 @@
-"""`tidegate apply`, `status`, `events`, `services` and `rollouts`."""
+"""`tidegate apply`, `status`, `events`, `report`, `services`, `rollouts` and `audit`."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from tidegate.cli import scale_repair, watch
-from tidegate.cli.api_client import CommandError
 from tidegate.cli.context import ComposeFile, Context, Output, RolloutName, ServiceName, Variables, format_rollout
-from tidegate.cli.exit_codes import ExitCode
+from tidegate.cli.exit_codes import CommandError, ExitCode
 from tidegate.cli.rollouts import compose_body
 
 
@@ -31,17 +31,21 @@ def apply(
 def status(ctx: typer.Context, name: RolloutName, output: Output = None) -> None:
     """Show a rollout's phase, what it waits for, its instances, traffic and verdict, and its service's drift."""
     context: Context = ctx.obj
-    client = context.client()
+    client = context.reader()
     rollout = client.rollout(context.named(name))
     observed = watch.fetch_instances(client, rollout)
     drift = scale_repair.fetch_drift(client, rollout["service"])
     if context.as_json(output):
         context.print_json({"rollout": rollout, "drift": drift, **observed})
         return
+    from tidegate.cli.render import render_status
+
     context.line(format_rollout(rollout))
     if drift is not None:
         context.line(scale_repair.format_drift(drift))
-    context.out.print(watch.render(rollout, observed, client.events(rollout["id"], 0, 0)[-watch.SHOWN_EVENTS :]))
+    context.out.print(render_status(rollout, observed, client.events(rollout["id"], 0, 0)[-watch.SHOWN_EVENTS :]))
+    for line in watch.next_commands(rollout):
+        context.line(f"  {line}")
 
 
 def events(
@@ -52,19 +56,19 @@ def events(
 ) -> None:
     """List the events of a rollout."""
     context: Context = ctx.obj
-    client = context.client()
+    client = context.reader()
     page = client.events(client.rollout(context.named(name))["id"], after, 0)
     if context.as_json(output):
         context.print_json(page)
         return
     for event in page:
-        context.line(watch.format_event(event))
+        watch.print_event(context, event)
 
 
 def services(ctx: typer.Context, output: Output = None) -> None:
     """List all services with their live release and live rollout."""
     context: Context = ctx.obj
-    page = context.client().get("/v1/services")["services"]
+    page = context.reader().get("/v1/services")["services"]
     if context.as_json(output):
         context.print_json(page)
         return
@@ -83,8 +87,51 @@ def rollouts(
     context: Context = ctx.obj
     filters = {"service": context.service(service) if service else "", "phase": phase}
     query = {name: value for name, value in filters.items() if value}
-    page = context.client().get("/v1/rollouts", limit=limit, **query)["rollouts"]
+    page = context.reader().get("/v1/rollouts", limit=limit, **query)["rollouts"]
     if context.as_json(output):
         context.print_json(page)
         return
     context.table(("id", "service", "old", "new", "phase", "created", "reason"), page)
+
+
+def report(
+    ctx: typer.Context,
+    name: RolloutName,
+    file: Annotated[
+        Path | None, typer.Option("--file", "-f", help="Write the report to this file, as JSON if the name ends in .json.")
+    ] = None,
+    output: Output = None,
+) -> None:
+    """Show what happened and why: batches, verdicts with their evidence, requests and losses per batch and release."""
+    context: Context = ctx.obj
+    client = context.reader()
+    answer = client.get(f"/v1/rollouts/{client.rollout(context.named(name))['id']}/report")
+    if file is not None:
+        from tidegate.cli.render import write_report
+
+        write_report(file, answer)
+        context.message(f"Wrote the report to {file}.", output)
+    elif context.as_json(output):
+        context.print_json(answer)
+    else:
+        from tidegate.cli.render import render_report
+
+        context.out.print(render_report(answer))
+
+
+def audit(
+    ctx: typer.Context,
+    subject: Annotated[
+        str, typer.Argument(help="Show only this ENVIRONMENT/SERVICE, environment or token. Default: all.")
+    ] = "",
+    limit: Annotated[int, typer.Option(min=1, max=200)] = 50,
+    output: Output = None,
+) -> None:
+    """Show who requested what, when, why and from where; newest first."""
+    context: Context = ctx.obj
+    query = {"subject": subject} if subject else {}
+    entries = context.reader().get("/v1/audit", limit=limit, **query)["entries"]
+    if context.as_json(output):
+        context.print_json(entries)
+        return
+    context.table(("at", "action", "subject", "by", "via", "source", "reason", "rollout", "build"), entries)

@@ -9,7 +9,6 @@ import typer
 
 from tidegate.cli.admin import SettingsFile
 from tidegate.cli.context import Context, Output
-from tidegate.clock import Time
 
 app = typer.Typer(help="Create, list and delete API tokens.", no_args_is_help=True)
 
@@ -41,7 +40,7 @@ def create(
         from tidegate.cli.server import open_wiring  # takes a second to import, and only --local needs it
         from tidegate.web.auth import new_token
 
-        expires: Time | None = time.time() + expires_days * 86_400 if expires_days is not None else None
+        expires = time.time() + expires_days * 86_400 if expires_days is not None else None
         with open_wiring(settings) as wiring:
             secret, token = new_token(name, scope, service or ["*"], time.time(), expires)
             wiring.store.prepare()
@@ -60,7 +59,7 @@ def create(
 def list_(ctx: typer.Context, output: Output = None) -> None:
     """List all tokens, without their secrets."""
     context: Context = ctx.obj
-    listed = context.client().get("/v1/tokens")["tokens"]
+    listed = context.reader().get("/v1/tokens")["tokens"]
     if context.as_json(output):
         context.print_json(listed)
         return
@@ -72,4 +71,4 @@ def drop(ctx: typer.Context, token_id: Annotated[str, typer.Argument(metavar="ID
     """Delete a token. It stops working immediately."""
     context: Context = ctx.obj
     context.client().delete(f"/v1/tokens/{token_id}")
-    context.line(f"Deleted token {token_id}.")
+    context.message(f"Deleted token {token_id}.")

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING
 
 import typer
-from rich.console import Group, RenderableType
-from rich.live import Live
-from rich.table import Table
-from rich.text import Text
 
-from tidegate.cli.api_client import ApiClient, CommandError, Json, is_final
 from tidegate.cli.console import json_text, relative_time
-from tidegate.cli.context import Context, Output, RolloutName, format_rollout, format_transition, rich_safe
-from tidegate.cli.exit_codes import BY_PHASE, ExitCode
-from tidegate.core.phases import Until
-from tidegate.text import escape
+from tidegate.cli.context import Context, Output, RolloutName, format_rollout
+from tidegate.cli.exit_codes import BY_PHASE, CommandError, ExitCode, Json
+from tidegate.core.phases import Phase, Until
+
+if TYPE_CHECKING:
+    from tidegate.cli.api_client import ApiClient
 
 EventSink = Callable[[Json], None]
 SHOWN_EVENTS = 8
+RATE_SECONDS = 10.0  # rates are averages over this time
 STYLES = {"PASS": "green", "FAIL": "bold red", "INCONCLUSIVE": "yellow", "ready": "green", "failed": "bold red"}
+
+
+def is_final(rollout: Json) -> bool:
+    """Whether the rollout has ended."""
+    return not Phase(rollout["phase"]).live
 
 
 def follow(client: ApiClient, rollout: Json, until: Until, on_event: EventSink) -> Json:
@@ -36,28 +42,45 @@ def follow(client: ApiClient, rollout: Json, until: Until, on_event: EventSink) 
 
 
 def follow_live(context: Context, client: ApiClient, rollout: Json, until: Until) -> Json:
-    """Like `follow`, but redraw the whole status on the terminal with each event and each second."""
-    after, reached, all_events = 0, False, list[Json]()
-    with Live(console=context.out, refresh_per_second=8, transient=False) as live:
+    """Like `follow`, but redraw the whole status on the terminal with each event and each second.
+
+    Logs of instances and hooks follow the display, since they do not fit into it.
+    """
+    from tidegate.cli.render import make_live, render_status
+
+    after, reached, all_events, rates = 0, False, list[Json](), Rates()
+    with make_live(context.out) as live:
         while not reached:
             page = client.poll_events(rollout["id"], after, until, 1)
             after, reached = page["last"], page["reached"]
             all_events += page["events"]
             rollout = client.rollout(rollout["id"])
-            live.update(render(rollout, fetch_instances(client, rollout), all_events[-SHOWN_EVENTS:]))
+            observed = fetch_instances(client, rollout)
+            live.update(render_status(rollout, observed, all_events[-SHOWN_EVENTS:], rates))
+    for event in all_events:
+        if event["data"].get("log"):
+            print_event(context, event)
     return rollout
 
 
 def show_progress(context: Context, client: ApiClient, rollout: Json, until: Until) -> Json:
     """Follow for a person: live on a terminal, one line per event elsewhere."""
-    if context.out.is_terminal:
+    if context.is_terminal:
         return follow_live(context, client, rollout, until)
-    return follow(client, rollout, until, lambda event: context.line(format_event(event)))
+    return follow(client, rollout, until, lambda event: print_event(context, event))
+
+
+def print_event(context: Context, event: Json) -> None:
+    """Print an event, and below it the log lines that it recorded of an instance or a hook."""
+    context.line(format_event(event))
+    for line in str(event["data"].get("log") or "").splitlines():
+        context.line(f"          | {line}", style="dim")
+    sys.stdout.flush()
 
 
 def format_event(event: Json) -> str:
     """`14:03:07  traffic_shifted      Traffic goes to …`."""
-    return f"{event['at'][11:19]}  {event['kind']:<20} {escape(event['message'])}"
+    return f"{event['at'][11:19]}  {event['kind']:<20} {event['message']}"
 
 
 def format_waiting(rollout: Json, now: datetime | None = None) -> str:
@@ -71,6 +94,32 @@ def format_waiting(rollout: Json, now: datetime | None = None) -> str:
     return f"{waiting['reason']} ({since}, deadline {relative_time(waiting['until'], now)}); then {waiting['then']}"
 
 
+def next_commands(rollout: Json) -> Iterator[str]:
+    """For a live rollout, the commands that a person may need next: those that answer what it waits for, or follow it."""
+    if is_final(rollout):
+        return
+    name, waiting = rollout["id"], rollout["waiting_for"]
+    if rollout["paused"]:
+        yield f"Resume:     tidegate resume {name}"
+    elif waiting is not None and waiting["kind"] in ("approval", "decision"):
+        yield f"Approve:    tidegate promote {name}"
+    elif waiting is not None and waiting["kind"] == "freeze":
+        yield f"Lift the freeze: tidegate thaw {rollout['service'].partition('/')[0]}"
+    else:
+        yield f"Follow:     tidegate watch {name}"
+    yield f"Roll back:  tidegate rollback {name}"
+
+
+def print_rollout(context: Context, rollout: Json) -> None:
+    """Print the rollout in one line; if it is live, also what it waits for and the commands that answer it."""
+    context.line(format_rollout(rollout))
+    if not is_final(rollout):
+        if waiting := format_waiting(rollout):
+            context.line(waiting, style="yellow")
+        for line in next_commands(rollout):
+            context.line(f"  {line}")
+
+
 def fetch_instances(client: ApiClient, rollout: Json) -> Json:
     """The instances and the traffic now. An error is returned as `problem`, so the rest can still be shown."""
     try:
@@ -79,73 +128,31 @@ def fetch_instances(client: ApiClient, rollout: Json) -> Json:
         return {"instances": None, "traffic": None, "problem": str(error)}
 
 
-def render(rollout: Json, observed: Json, events: list[Json]) -> RenderableType:
-    """One screen: phase, what it waits for, steps, instances, traffic, verdict and the latest events."""
-    parts: list[RenderableType] = [_headline(rollout)]
-    if waiting := format_waiting(rollout):
-        parts.append(Text(f"waiting  {escape(waiting)}", style="yellow"))
-    parts += [_steps(rollout), _instances(observed)]
-    if rollout["verdict"]:
-        parts.append(_verdict(rollout["verdict"]))
-    parts += [Text(format_event(event), style="dim", no_wrap=True, overflow="ellipsis") for event in events]
-    return Group(*parts)
+class Rates:
+    """The rates of requests and errors of each release, from the proxy's counters in the last `RATE_SECONDS`."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._history: deque[tuple[float, Mapping[str, Json]]] = deque()
+
+    def update(self, counters: Mapping[str, Json]) -> dict[str, str]:
+        """Add the present counters by release; return a text for each release with a rate. A proxy that reloads starts
+        its counters again, and so does this."""
+        now, history = self._clock(), self._history
+        last = history[-1][1] if history else {}
+        if any(name in counters and counters[name]["requests"] < before["requests"] for name, before in last.items()):
+            history.clear()
+        history.append((now, counters))
+        while len(history) > 2 and history[1][0] <= now - RATE_SECONDS:
+            history.popleft()
+        start, first = history[0]
+        return {name: _rate(now - start, first.get(name), counts) for name, counts in counters.items() if now > start}
 
 
-def _headline(rollout: Json) -> Text:
-    text = Text()
-    text.append(f"{rollout['service']}  ", style="bold")
-    text.append(f"{format_transition(rollout)}  ")
-    text.append(rollout["phase"], style="bold")
-    text.append("  PAUSED" if rollout["paused"] else "", style="yellow")
-    if rollout["reason"]:
-        text.append(f"  {rollout['reason']}", style="dim")
-    return text
-
-
-def _steps(rollout: Json) -> Text:
-    """One mark per step: done, current, to come."""
-    text = Text("steps  ")
-    for number, step in enumerate(rollout["steps"]):
-        current = number == rollout["cursor"] and not is_final(rollout)
-        done = number < rollout["cursor"] or is_final(rollout)
-        text.append("● " if done else "◐ " if current else "○ ", style="green" if done else "bold" if current else "dim")
-        if current:
-            targets = ", ".join(f"{count} of {release}" for release, count in step["route"].items())
-            text.append(f"(traffic to {targets or 'nothing'}) ", style="bold")
-    return text
-
-
-def _instances(observed: Json) -> RenderableType:
-    if observed["instances"] is None:
-        return Text(f"instances unknown: {observed['problem']}", style="yellow")
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in ("release", "instance", "state", "traffic", "in flight", ""):
-        table.add_column(column)
-    for instance in sorted(observed["instances"], key=lambda instance: (instance["release"], instance["ordinal"])):
-        traffic = "yes" if instance["receives_traffic"] else "draining" if instance.get("draining") else "–"
-        in_flight = instance.get("in_flight")
-        row = (
-            instance["release"],
-            instance["ordinal"],
-            instance["state"],
-            traffic,
-            "–" if in_flight is None else in_flight,
-            instance["detail"],
-        )
-        table.add_row(*(rich_safe(cell) for cell in row), style=STYLES.get(instance["state"], "yellow"))
-    return Group(table, _traffic(observed["traffic"])) if observed["traffic"] else table
-
-
-def _traffic(traffic: Json) -> Text:
-    text = f"requests {traffic['requests']}, lost {traffic['lost']}, application errors {traffic['errors']}"
-    return Text(f"proxy  {text}", style="red" if traffic["lost"] else "")
-
-
-def _verdict(verdict: Json) -> RenderableType:
-    lines: list[Any] = [Text(f"verdict  {verdict['outcome']}  {verdict['message']}", style=STYLES[verdict["outcome"]])]
-    for finding in verdict["findings"]:
-        lines.append(Text(f"  {finding['check']}: {finding['message']}", style=STYLES[finding["outcome"]]))
-    return Group(*lines)
+def _rate(seconds: float, before: Json | None, counts: Json) -> str:
+    requests, errors, lost = (counts[key] - (before[key] if before else 0) for key in ("requests", "errors", "lost"))
+    share = f"{100 * (errors + lost) / requests:.3g} %" if requests else "0 %"
+    return f"{requests / seconds:.3g} requests/s, errors {share} ({errors + lost} of {requests} in {seconds:.0f} s)"
 
 
 def watch(ctx: typer.Context, name: RolloutName, output: Output = None) -> None:
@@ -156,7 +163,7 @@ def watch(ctx: typer.Context, name: RolloutName, output: Output = None) -> None:
     machine = context.as_json(output)
     try:
         if machine:
-            rollout = follow(client, rollout, Until.END, lambda event: context.line(json_text(event)))
+            rollout = follow(client, rollout, Until.END, _print_json_line)
         else:
             rollout = show_progress(context, client, rollout, Until.END)
     except KeyboardInterrupt:
@@ -164,3 +171,8 @@ def watch(ctx: typer.Context, name: RolloutName, output: Output = None) -> None:
     if not machine:
         context.line(format_rollout(rollout))
     raise typer.Exit(BY_PHASE[rollout["phase"]])
+
+
+def _print_json_line(event: Json) -> None:
+    sys.stdout.write(json_text(event) + "\n")
+    sys.stdout.flush()

@@ -50,11 +50,11 @@ class SqlStore(Transactions, Store):
 
     # -- the schema ---------------------------------------------------------------------------------------------------
 
-    def migrate(self) -> None:
+    def migrate(self) -> tuple[str | None, str | None]:
         with self._database.translated("create the database"):
             self._database.create()
         with self._database.translated("migrate the schema"), self._database.migration() as connection:
-            migrations.upgrade(connection)
+            return migrations.upgrade(connection)
 
     def prepare(self) -> None:
         if not self._database.shared:

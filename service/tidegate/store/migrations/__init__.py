@@ -24,12 +24,13 @@ def configuration(connection: Connection | None = None) -> Config:
     return config
 
 
-def upgrade(connection: Connection) -> None:
+def upgrade(connection: Connection) -> tuple[str | None, str | None]:
     """Migrate the schema to `head`; a newer compatible schema stays. Raises Alembic's `CommandError` for an incompatible
-    one."""
+    one. Returns the revisions before and after."""
     revision = current(connection)
     if revision is None or revision in known() or unfit(revision) is not None:
         command.upgrade(configuration(connection), "head")
+    return revision, current(connection)
 
 
 def unfit(revision: str | None) -> tuple[str, str] | None:

@@ -124,11 +124,17 @@ class TrafficView(View):
     errors: int
 
 
+class AllTrafficView(TrafficView):
+    """The counters of a service, and the same by release where the proxy has them."""
+
+    releases: dict[str, TrafficView]
+
+
 class InstancesView(View):
     """Instances and traffic now. `instances` is null if the platform or the proxy fails; `problem` is its error."""
 
     instances: list[InstanceView] | None
-    traffic: TrafficView | None
+    traffic: AllTrafficView | None
     problem: str | None
 
 
@@ -149,10 +155,11 @@ def service_view(row: ServiceRow) -> ServiceView:
 
 def instances_view(instances: Sequence[Instance], router: RouterState) -> InstancesView:
     """The view of instances that were just read from the platform and the proxy."""
-    traffic = router.traffic
+    releases = {release: TrafficView.model_validate(stats) for release, stats in router.by_release.items()}
+    traffic = router.traffic and AllTrafficView(**dict(TrafficView.model_validate(router.traffic)), releases=releases)
     return InstancesView(
         instances=[_instance(instance, router) for instance in instances],
-        traffic=traffic and TrafficView.model_validate(traffic),
+        traffic=traffic,
         problem=None,
     )
 

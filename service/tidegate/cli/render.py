@@ -1,40 +1,145 @@
-"""`tidegate report`: a rollout's report on the terminal or in a file."""
+"""What the command line shows with rich: the status of a rollout, its report, and tables of the analysis.
+
+Importing rich takes long, so commands import this module only when they print one of these.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import IO, Any
 
-import typer
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.live import Live
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from tidegate.cli.api_client import CommandError, Json
-from tidegate.cli.console import SafeConsole
-from tidegate.cli.context import Context, Output, RolloutName, rich_safe
-from tidegate.cli.exit_codes import ExitCode
-from tidegate.cli.watch import STYLES
+from tidegate.cli.console import cell_text
+from tidegate.cli.context import format_transition
+from tidegate.cli.exit_codes import CommandError, ExitCode, Json
+from tidegate.cli.watch import STYLES, Rates, format_event, format_waiting, is_final
 from tidegate.text import escape
 
-WIDTH = 140
+UNLIMITED_WIDTH = 10_000  # of text that is not for a terminal: nothing is wrapped
 
 
-def write(file: Path, report: Json) -> None:
+class SafeConsole(Console):
+    """A rich console that also escapes the control characters that rich lets through."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Escape text; keep rich's own control segments, such as the cursor movements of a live display."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(escape(segment.text, allowed="\n"), segment.style)
+
+
+def make_console(file: IO[str], width: int | None = None) -> SafeConsole:
+    """A console for a terminal, without colours if `NO_COLOR` is set; for a file or pipe, without styles and wrapping."""
+    if file.isatty():
+        return SafeConsole(file=file, width=width)
+    return SafeConsole(file=file, width=width or UNLIMITED_WIDTH, no_color=True, force_terminal=False, soft_wrap=True)
+
+
+def make_live(console: Console) -> Live:
+    """A display that is redrawn; call its `update`."""
+    return Live(console=console, refresh_per_second=8, transient=False)
+
+
+# -- status -------------------------------------------------------------------------------------------------------------
+
+
+def render_status(rollout: Json, observed: Json, events: Sequence[Json], rates: Rates | None = None) -> RenderableType:
+    """One screen: phase, what it waits for, steps, instances, traffic, verdict and the latest events."""
+    parts: list[RenderableType] = [_headline(rollout)]
+    if waiting := format_waiting(rollout):
+        parts.append(Text(f"waiting  {escape(waiting)}", style="yellow"))
+    parts += [_steps(rollout), _instances(observed, rates)]
+    if rollout["verdict"]:
+        parts.append(_verdict(rollout["verdict"]))
+    parts += [Text(format_event(event), style="dim", no_wrap=True, overflow="ellipsis") for event in events]
+    return Group(*parts)
+
+
+def _headline(rollout: Json) -> Text:
+    text = Text()
+    text.append(f"{rollout['service']}  ", style="bold")
+    text.append(f"{format_transition(rollout)}  ")
+    text.append(rollout["phase"], style="bold")
+    text.append("  PAUSED" if rollout["paused"] else "", style="yellow")
+    if rollout["reason"]:
+        text.append(f"  {rollout['reason']}", style="dim")
+    return text
+
+
+def _steps(rollout: Json) -> Text:
+    """One mark per step: done, current, to come."""
+    text = Text("steps  ")
+    for number, step in enumerate(rollout["steps"]):
+        current = number == rollout["cursor"] and not is_final(rollout)
+        done = number < rollout["cursor"] or is_final(rollout)
+        text.append("● " if done else "◐ " if current else "○ ", style="green" if done else "bold" if current else "dim")
+        if current:
+            targets = ", ".join(f"{count} of {release}" for release, count in step["route"].items())
+            text.append(f"(traffic to {targets or 'nothing'}) ", style="bold")
+    return text
+
+
+def _instances(observed: Json, rates: Rates | None) -> RenderableType:
+    if observed["instances"] is None:
+        return Text(f"instances unknown: {observed['problem']}", style="yellow")
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in ("release", "instance", "state", "traffic", "in flight", ""):
+        table.add_column(column)
+    for instance in sorted(observed["instances"], key=lambda instance: (instance["release"], instance["ordinal"])):
+        traffic = "yes" if instance["receives_traffic"] else "draining" if instance.get("draining") else "–"
+        in_flight = instance.get("in_flight")
+        row = (
+            instance["release"],
+            instance["ordinal"],
+            instance["state"],
+            traffic,
+            "–" if in_flight is None else in_flight,
+            instance["detail"],
+        )
+        table.add_row(*(Text(cell_text(cell)) for cell in row), style=STYLES.get(instance["state"], "yellow"))
+    return Group(table, *_traffic(observed["traffic"], rates)) if observed["traffic"] else table
+
+
+def _traffic(traffic: Json, rates: Rates | None) -> list[Text]:
+    """The proxy's counters, and for each release its rates of the last seconds."""
+    text = f"requests {traffic['requests']}, lost {traffic['lost']}, application errors {traffic['errors']}"
+    lines = [Text(f"proxy  {text}", style="red" if traffic["lost"] else "")]
+    for release, rate in (rates.update(traffic["releases"]) if rates is not None else {}).items():
+        lines.append(Text(f"  {release}  {rate}"))
+    return lines
+
+
+def _verdict(verdict: Json) -> RenderableType:
+    lines: list[Any] = [Text(f"verdict  {verdict['outcome']}  {verdict['message']}", style=STYLES[verdict["outcome"]])]
+    for finding in verdict["findings"]:
+        lines.append(Text(f"  {finding['check']}: {finding['message']}", style=STYLES[finding["outcome"]]))
+    return Group(*lines)
+
+
+# -- report -------------------------------------------------------------------------------------------------------------
+
+REPORT_WIDTH = 140
+
+
+def write_report(file: Path, report: Json) -> None:
     """Write the report: as JSON if the file's name ends in `.json`, otherwise as text."""
     try:
         if file.suffix == ".json":
             file.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
             return
         with file.open("w") as out:
-            SafeConsole(file=out, width=WIDTH, no_color=True).print(render(report))
+            make_console(out, REPORT_WIDTH).print(render_report(report))
     except OSError as error:
         raise CommandError(f"Cannot write the report to {file}: {error.strerror or error}.", ExitCode.USAGE) from error
 
 
-def render(report: Json) -> RenderableType:
+def render_report(report: Json) -> RenderableType:
     """Summary, batches, failed probes, drains, hooks, verdicts with their evidence, requests of people, failures."""
     parts: list[RenderableType] = [Text(report["summary"], style="bold"), _facts(report), _batches(report["steps"])]
     parts += [
@@ -47,7 +152,7 @@ def render(report: Json) -> RenderableType:
         if batch["drained"]
     ]
     parts += [_task(task) for task in report["tasks"]]
-    parts += [_verdict(verdict) for verdict in report["verdicts"]]
+    parts += [_report_verdict(verdict) for verdict in report["verdicts"]]
     parts += [
         _line(signal, f"{signal['kind']} by {signal['by']}: {signal['reason'] or 'no reason given'}")
         for signal in report["signals"]
@@ -124,7 +229,7 @@ def _batches(batches: Sequence[Json]) -> Table:
             probes,
             batch["unknown_reason"],
         )
-        table.add_row(*(rich_safe(cell) for cell in row), style="red" if batch["lost"] else "")
+        table.add_row(*(Text(cell_text(cell)) for cell in row), style="red" if batch["lost"] else "")
         for name, counts_of_release, probed in _by_release(batch):
             release_counts = [
                 "–" if counts_of_release is None else _known(counts_of_release[key])
@@ -139,11 +244,11 @@ def _batches(batches: Sequence[Json]) -> Table:
                 _probe_counts(probed),
                 counts_of_release and counts_of_release["unknown_reason"],
             )
-            table.add_row(*(rich_safe(cell) for cell in release_row), style="dim")
+            table.add_row(*(Text(cell_text(cell)) for cell in release_row), style="dim")
     return table
 
 
-def _verdict(row: Json) -> RenderableType:
+def _report_verdict(row: Json) -> RenderableType:
     verdict = row["verdict"]
     when = "at the end of the bake" if verdict["final"] else "during the bake"
     head = f"step {row['step'] + 1}, {verdict['at'][11:19]}, {when}: {verdict['outcome']}: {verdict['message']}"
@@ -169,24 +274,3 @@ def _task(task: Json) -> RenderableType:
 def _failure(failure: Json) -> RenderableType:
     head = Text(f"Last log lines of {failure['instance']} ({failure['detail'] or 'no detail'})", style="bold red")
     return Group(head, Text(failure["log"].rstrip() or "(none)"))
-
-
-def report(
-    ctx: typer.Context,
-    name: RolloutName,
-    file: Annotated[
-        Path | None, typer.Option("--file", "-f", help="Write the report to this file, as JSON if the name ends in .json.")
-    ] = None,
-    output: Output = None,
-) -> None:
-    """Show what happened and why: batches, verdicts with their evidence, requests and losses per batch and release."""
-    context: Context = ctx.obj
-    client = context.client()
-    answer = client.get(f"/v1/rollouts/{client.rollout(context.named(name))['id']}/report")
-    if file is not None:
-        write(file, answer)
-        context.line(f"Wrote the report to {file}.")
-    elif context.as_json(output):
-        context.print_json(answer)
-    else:
-        context.out.print(render(answer))
