@@ -11,10 +11,12 @@
  *   LEAK_MB_PER_MINUTE              memory that is taken and kept
  *   ON_SIGTERM=exit|graceful|ignore dies at once (requests in flight are lost); finishes them; does not listen
  *   COUNTERS=/directory             a file per process with counts that survive SIGKILL
+ *   LATE_SICK_SECONDS               requests that reach an instance which has been sick for so long are counted, by default 3
  * A GET of these paths is a fault that begins with it, in this instance only:
  *   /sick, /well                    every request is answered with 503, /health too; /well ends it
  *   /oom                            memory is taken until the kernel kills the process
  *   /exit?code=N                    ends at once with this status, by default 1, without a response
+ * A GET of /events is answered with a stream of events, one each 200 ms, until the client or the process leaves.
  * A GET of /ws with `Upgrade: websocket` begins a WebSocket: each short frame of the client is sent back until it closes.
  * `/app healthy` asks the running one for /health and ends with 0 or 1, for a HEALTHCHECK. `/app hook STATUS MS` and
  * `/app smoke VERSION` are commands for hooks.
@@ -43,12 +45,12 @@ static const double bounds[BUCKETS] = {0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
 
 /* Counts that survive SIGKILL, in a file when COUNTERS is set. */
 struct counts {
-    atomic_long started, finished, posts, inflight_at_term;
+    atomic_long started, finished, posts, inflight_at_term, late_while_sick;
 };
 static struct counts private_counts, *counts = &private_counts;
 static atomic_long served_ok, served_bad, histogram[BUCKETS + 1], sum_us;
 static atomic_int leaving, outage, sick;
-static double began;
+static double began, sick_since;
 
 static double now(void) {
     struct timespec t;
@@ -136,6 +138,20 @@ static void metrics(char *body, size_t size) {
              (double)sum_us / 1e6, total, resident());
 }
 
+/* Server-sent events, until the connection is closed. */
+static int stream(int fd) {
+    char head[256];
+    int size = snprintf(head, sizeof head,
+                        "HTTP/1.1 200 OK\r\nX-Version: %s\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n",
+                        text("VERSION", "?"));
+    int sent = write_all(fd, head, (size_t)size);
+    while (!sent && !leaving) {
+        sent = write_all(fd, "data: on\n\n", 10);
+        pause_ms(200);
+    }
+    return -1;
+}
+
 /* One real request: takes its time, may fail as ordered, is counted. */
 static int serve(int fd, const char *path, int post, int keep) {
     double start = now(), ms = number("SERVICE_MS", 5);
@@ -178,6 +194,7 @@ static int order_fault(const char *path) {
     if (!strcmp(path, "/oom")) take_all_memory();
     int begins = !strcmp(path, "/sick");
     if (!begins && strcmp(path, "/well")) return 0;
+    if (begins && !sick) sick_since = now();
     sick = begins;
     return 1;
 }
@@ -185,7 +202,11 @@ static int order_fault(const char *path) {
 static int answer(int fd, const char *method, const char *path, int keep) {
     char body[8192];
     if (order_fault(path)) return respond(fd, 200, sick ? "sick\n" : "well\n", keep);
-    if (sick && strcmp(path, "/metrics") && strcmp(path, "/counters")) return respond(fd, 503, "sick\n", keep);
+    if (sick && strcmp(path, "/metrics") && strcmp(path, "/counters")) {
+        if (strncmp(path, "/health", 7) && now() - sick_since > number("LATE_SICK_SECONDS", 3)) counts->late_while_sick++;
+        return respond(fd, 503, "sick\n", keep);
+    }
+    if (!strcmp(path, "/events")) return stream(fd);
     if (!strncmp(path, "/health", 7)) return respond(fd, ready() ? 200 : 503, ready() ? "ready\n" : "not ready\n", keep);
     if (!strcmp(path, "/metrics")) {
         metrics(body, sizeof body);

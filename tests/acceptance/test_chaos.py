@@ -13,20 +13,20 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from parts import DemoStack
-from processes import answers, free_port, wait_for
+from processes import answers, wait_for
 from support import haproxy
 from support.frozen_process import frozen
+from support.lanes import Lane, RolloutCase
 from support.postgres import PostgresServer
 from support.wait import eventually, pause
 from tidegate.drivers.routers.haproxy.driver import HAProxyOptions, HAProxyRouter
-from traffic import Counts, Load
 
 ROLLOUTS = int(os.environ.get("CHAOS_ROLLOUTS", "6"))
 SEED = int(os.environ.get("CHAOS_SEED", "20261126"))
@@ -46,7 +46,7 @@ services:
       health: {path: /health}
       drain_timeout: 10s
       healthy_deadline: DEADLINE
-      approval: {after: [HOLD]}
+      approval: {after: [BATCHES]}
       bake: 2s
       interval: 1s
       checks: [{name: watched, query: sum(up), min: 1, min_samples: 2}]
@@ -58,83 +58,14 @@ IMAGES = {
 }
 
 
-@dataclass(frozen=True)
-class RolloutCase:
-    """What one rollout is: `asked` is what a person says at its hold, `ends` the right end."""
-
-    name: str
-    ends: str
-    asked: str = ""
-
-
-FIRST = RolloutCase("the first", "succeeded")
+PATIENT = ("DEADLINE", "120s")  # time to become ready also when the engines are away for long
+FIRST = RolloutCase("the first", "succeeded", keys=(PATIENT, ("BATCHES", "")))
 CASES = {
-    RolloutCase("good", "succeeded"): 5,
-    RolloutCase("never ready", "rolled_back"): 1,
-    RolloutCase("promoted at its hold", "succeeded", "promote"): 2,
-    RolloutCase("turned back at its hold", "rolled_back", "rollback"): 2,
+    RolloutCase("good", "succeeded", keys=(PATIENT, ("BATCHES", ""))): 5,
+    RolloutCase("never ready", "rolled_back", "never", keys=(("DEADLINE", "15s"), ("BATCHES", ""))): 1,
+    RolloutCase("approved", "succeeded", answer="promote", keys=(PATIENT, ("BATCHES", "1"))): 2,
+    RolloutCase("rejected", "rolled_back", answer="rollback", keys=(PATIENT, ("BATCHES", "1"))): 2,
 }
-
-
-@dataclass
-class Lane:
-    """One service, its rollouts one after the other, and its traffic."""
-
-    stage: DemoStack
-    name: str
-    listen: str = field(default_factory=lambda: f"127.0.0.1:{free_port()}")
-    serving: str = ""
-    version: str = ""
-    case: RolloutCase | None = None
-    answered: bool = False
-    deadline: float = 0.0
-    refused: set[str] = field(default_factory=set)
-    load: Load | None = None
-    seen: list[Counts] = field(default_factory=list)
-
-    @property
-    def service(self) -> str:
-        return f"{self.stage.environment}/{self.name}"
-
-    def deploy(self, case: RolloutCase) -> None:
-        """Ask for the next one, and do not wait."""
-        self.case, self.answered, self.deadline = case, False, time.monotonic() + MAX_ROLLOUT_SECONDS
-        self.version = "never" if case.name == "never ready" else "v2" if self.serving == "v1" else "v1"
-        text = COMPOSE.replace("NAME", self.name).replace("LISTEN", self.listen)
-        # What is never ready ends soon. All others have time to become ready also when the engines are away for long.
-        text = text.replace("DEADLINE", "15s" if self.version == "never" else "120s")
-        file = self.stage.home / f"{self.name}.yaml"
-        file.write_text(text.replace("HOLD", "1" if case.asked else ""))
-        insisted = ("--force", "--reason", "once more") if self.version in self.refused else ()
-        words = ("-f", str(file), "--no-wait", "--set", f"VERSION={self.version}", *insisted)
-        self.stage.tidegate("deploy", self.service, *words)
-
-    def step(self) -> RolloutCase | None:
-        """Say what a person says at a hold; the case, when it is over."""
-        assert self.case is not None
-        rollout = self.stage.api(f"/v1/rollouts?service={self.service}&limit=1")["rollouts"][0]
-        if self.case.asked and rollout["approval"] and not self.answered:
-            self.stage.tidegate(self.case.asked, self.service, "-m", "as the case goes", "--no-wait")
-            self.answered = True
-        if rollout["phase"] not in ("succeeded", "rolled_back", "failed"):
-            in_time = time.monotonic() < self.deadline
-            assert in_time, (self.name, self.case, rollout["phase"], rollout["reason"], rollout["approval"])
-            return None
-        assert rollout["phase"] == self.case.ends, (self.name, self.case, rollout["phase"], rollout["reason"])
-        if self.case.ends == "succeeded":
-            self.serving = self.version
-        else:
-            self.refused.add(self.version)
-        over, self.case = self.case, None
-        return over
-
-    def begin_traffic(self) -> None:
-        self.load = Load(self.listen, **RATES)
-
-    def pause_traffic(self) -> None:
-        if self.load is not None:
-            self.seen.append(self.load.finish())
-            self.load = None
 
 
 @dataclass
@@ -238,7 +169,7 @@ def play(lanes: list[Lane], chaos: Chaos) -> tuple[Counter[str], Counter[str]]:
 def assert_observed_state(stage: DemoStack, lanes: list[Lane]) -> None:
     """Exactly the containers of what serves, and exactly these in the proxy."""
     containers: list[dict[str, Any]] = stage.containers()
-    images = Counter(f"tidegate-chaos:{lane.serving}" for lane in lanes for _ in range(REPLICAS))
+    images = Counter(f"tidegate-chaos:{lane.live}" for lane in lanes for _ in range(REPLICAS))
     assert Counter(container["image"] for container in containers) == images
     assert {container["id"] for container in containers} == set().union(*(stage.members(lane.name) for lane in lanes))
 
@@ -254,7 +185,7 @@ def test_every_rollout_ends_right_whatever_breaks(
         stage.start(IMAGES, engine_apart=True)
         for engine in ("engine", "other"):
             stage.start_engine(engine)
-        lanes = [Lane(stage, f"shop{number}") for number in range(LANES)]
+        lanes = [Lane(stage, f"shop{number}", COMPOSE, RATES, MAX_ROLLOUT_SECONDS) for number in range(LANES)]
         for lane in lanes:
             lane.deploy(FIRST)
         eventually("the first ones serve", lambda: not [lane for lane in lanes if lane.case and not lane.step()])
@@ -265,7 +196,7 @@ def test_every_rollout_ends_right_whatever_breaks(
         finally:
             for lane in lanes:
                 lane.pause_traffic()
-        seen = sum((Counter(counts.by_outcome) for lane in lanes for counts in lane.seen), Counter[str]())
+        seen = sum((Counter(counts.by_outcome) for lane in lanes for counts in lane.counts), Counter[str]())
         print(f"seed {SEED}\nrollouts: {dict(outcomes)}\nfaults: {dict(broken)}\nrequests: {dict(seen)}")
         assert outcomes.total() == ROLLOUTS
         assert_observed_state(stage, lanes)

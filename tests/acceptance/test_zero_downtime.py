@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import struct
 from pathlib import Path
 
 from parts import DemoStack
+from support.app_counts import sum_app_counts
 
 COMPOSE = """\
 services:
@@ -36,7 +36,7 @@ def test_twenty_switches_and_two_reloads_lose_nothing(stage: DemoStack) -> None:
         if number in RELOADS_AFTER:
             stage.reload_haproxy()
     seen = stage.finish_traffic()
-    posts = posts_executed(counters)
+    posts = sum_app_counts(counters).posts
 
     print(f"{ROLLOUTS * 5} switches, {len(RELOADS_AFTER)} reloads: {seen.by_outcome}; POSTs executed {posts}")
     assert seen.requests > 5_000, "too little traffic to show anything"
@@ -50,8 +50,3 @@ def deploy(stage: DemoStack, file: Path, version: str) -> None:
     report = stage.report()
     assert report["phase"] == "succeeded", report["reason"]
     assert [batch["lost"] for batch in report["steps"] if batch["lost"]] == [], "the proxy's own counters agree"
-
-
-def posts_executed(folder: Path) -> int:
-    """The sum over all processes that ever ran; each keeps four numbers in a file that survives its end."""
-    return sum(struct.unpack("4q", file.read_bytes())[2] for file in folder.iterdir())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 import socket
-import struct
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from typing import Any
 
 from build import compile_c
 from processes import free_port
+from support.app_counts import AppCounts, read_app_counts, sum_app_counts
 from support.wait import eventually, exit_status
 from tidegate.core.routing import Member
 from traffic import Load
@@ -51,20 +51,20 @@ class Backends:
 
     def in_flight(self, member: Member) -> int:
         """Requests that this one has begun and not finished, in its own count."""
-        started, finished, *_ = self._counts(member)
-        return started - finished
+        counts = self._counts(member)
+        return counts.started - counts.finished
 
     def answered(self, member: Member) -> int:
         """Requests that this one has finished, in its own count."""
-        return self._counts(member)[1]
+        return self._counts(member).finished
 
-    def _counts(self, member: Member) -> tuple[int, ...]:
+    def _counts(self, member: Member) -> AppCounts:
         (file,) = (self._folder / str(member.ordinal)).iterdir()
-        return struct.unpack("4q", file.read_bytes())
+        return read_app_counts(file)
 
     def posts(self) -> int:
         """POSTs executed by all that ever ran."""
-        return sum(struct.unpack("4q", file.read_bytes())[2] for file in self._folder.glob("*/*"))
+        return sum_app_counts(self._folder).posts
 
 
 def accepts(address: str) -> bool:

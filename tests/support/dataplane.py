@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import struct
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from processes import free_port
+from support.app_counts import sum_app_counts
 from support.backends import Backends, backends
 from support.dataplane_docker import Containers
 from support.wait import eventually
@@ -35,8 +35,8 @@ class ReplacementMethod(Protocol):
 
 def count_posts(folder: Path) -> tuple[int, int]:
     """POSTs executed by all applications that ever ran, and requests in flight when they were told to stop."""
-    found = [struct.unpack("4q", file.read_bytes()) for file in folder.rglob("*") if file.is_file()]
-    return sum(each[2] for each in found), sum(each[3] for each in found)
+    counts = sum_app_counts(folder)
+    return counts.posts, counts.in_flight_at_sigterm
 
 
 @contextmanager
