@@ -3,7 +3,7 @@
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
-need_packages gcc=gcc /usr/include/stdio.h=libc6-dev haproxy=haproxy prometheus=prometheus mtail=mtail ip=iproute2
+need_packages gcc=gcc /usr/include/stdio.h=libc6-dev haproxy=haproxy prometheus=prometheus ip=iproute2
 need_venv run
 case "${1:-}" in
     --stop) exec "$VENV/bin/python" "$ROOT/scripts/leftovers.py" sweep --kept ;;

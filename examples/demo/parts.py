@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import docker
@@ -25,8 +26,7 @@ from processes import PartFailed, answers, end, end_proxies, free_port, haproxy_
 from traffic import Counts, Load
 
 TIDEGATE = Path(sys.executable).with_name("tidegate")
-FIRST_PORTS = {"tidegate": 7070, "shop": 8001, "exporter": 8405, "mtail": 3903, "prometheus": 9090}
-MTAIL = Path(__file__).resolve().parents[1] / "mtail"
+FIRST_PORTS = {"tidegate": 7070, "shop": 8001, "exporter": 8405, "engine": 7071, "prometheus": 9090}
 REQUESTS_PER_SECOND = {"get_ka": 80.0, "get": 40.0, "post_ka": 30.0, "post": 20.0}
 BASELINE_SECONDS = 4.0
 
@@ -51,7 +51,6 @@ ROUTERS = {
 driver = "haproxy"
 directory = "{home}/haproxy"
 exporter = "127.0.0.1:{exporter}"
-log = "{home}/log.sock"
 """,
     "nginx": """\
 driver = "nginx"
@@ -70,8 +69,8 @@ global: {{scrape_interval: 1s}}
 scrape_configs:
   - job_name: haproxy
     static_configs: [{{targets: ["127.0.0.1:{exporter}"]}}]
-  - job_name: haproxy-log
-    static_configs: [{{targets: ["127.0.0.1:{mtail}"]}}]
+  - job_name: tidegate
+    static_configs: [{{targets: ["127.0.0.1:{tidegate}", "127.0.0.1:{engine}"]}}]
   - job_name: instances
     http_sd_configs:
       - url: http://127.0.0.1:{tidegate}/v1/discovery/prometheus
@@ -86,18 +85,6 @@ class State:
 
     ports: dict[str, int] = field(default_factory=dict)
     pids: dict[str, int] = field(default_factory=dict)
-
-
-def mtail_command(home: Path, port: int) -> list[str]:
-    """mtail, reading HAProxy's lines from `log.sock` in this folder.
-
-    A poll reads 4096 bytes: at its own 250 ms more than 500 requests a second would come late, and later and later.
-    """
-    options = {
-        "progs": MTAIL, "logs": f"unix://{home}/log.sock", "poll_interval": "5ms", "address": "127.0.0.1", "port": port,
-        "emit_prog_label": "false", "log_dir": home,
-    }  # fmt: skip
-    return [shutil.which("mtail") or "mtail", *(f"--{name}={value}" for name, value in options.items())]
 
 
 def _inline_table(values: Mapping[str, str]) -> str:
@@ -115,7 +102,7 @@ class DemoStack:
         self.under: tuple[str, ...] = ()  # a command that runs Tidegate's own processes: `env`, say, with what it wants
         self._load: Load | None = None
         self._children: dict[int, subprocess.Popen[bytes]] = {}
-        self._commands: dict[str, list[str]] = {}
+        self._commands: dict[str, tuple[list[str], Mapping[str, str]]] = {}
 
     @property
     def service(self) -> str:
@@ -176,7 +163,6 @@ class DemoStack:
         settings = SETTINGS.format(**values, router=ROUTERS[router].format(**values))
         (self.home / "tidegate.toml").write_text(settings)
         (self.home / "prometheus.yml").write_text(PROMETHEUS.format(**values))
-        self._start_mtail()
         self._start_tidegate([] if engine_apart else ["--with-engine"])
         self._start_prometheus()
 
@@ -189,8 +175,13 @@ class DemoStack:
         wait_for("Tidegate", answers(f"http://127.0.0.1:{self.state.ports['tidegate']}/readyz"))
 
     def start_engine(self, name: str = "engine") -> None:
-        """The engine as a process of its own; another name for each, where the database allows several."""
-        self._spawn(name, [*self.under, str(TIDEGATE), "engine"])
+        """The engine as a process of its own; another name for each, where the database allows several.
+
+        Prometheus scrapes the one named `engine`.
+        """
+        port = self.state.ports.get(name)
+        metrics = {} if port is None else {"TIDEGATE_ENGINE__METRICS_LISTEN": f"127.0.0.1:{port}"}
+        self._spawn(name, [*self.under, str(TIDEGATE), "engine"], metrics)
 
     def kill(self, name: str) -> None:
         """End a process of ours as a crash would: SIGKILL, without any cleanup."""
@@ -200,13 +191,7 @@ class DemoStack:
 
     def restart_part(self, name: str) -> None:
         """Start what was killed once more, as its supervisor would."""
-        self._spawn(name, self._commands[name])
-
-    def _start_mtail(self) -> None:
-        """It turns HAProxy's log lines into a histogram of response times, by server."""
-        port = self.state.ports["mtail"]
-        self._spawn("mtail", mtail_command(self.home, port))
-        wait_for("mtail", answers(f"http://127.0.0.1:{port}/metrics"))
+        self._spawn(name, *self._commands[name])
 
     def _start_prometheus(self) -> None:
         port = self.state.ports["prometheus"]
@@ -221,11 +206,12 @@ class DemoStack:
         )
         wait_for("Prometheus", answers(f"http://127.0.0.1:{port}/-/ready"))
 
-    def _spawn(self, name: str, command: list[str]) -> None:
+    def _spawn(self, name: str, command: list[str], variables: Mapping[str, str] = MappingProxyType({})) -> None:
         """Start a part in a session of its own, so that --keep can leave it."""
+        environment = {**self._environment(), **variables}
         with (self.home / f"{name}.log").open("ab") as log:
-            part = subprocess.Popen(command, stdout=log, stderr=log, env=self._environment(), start_new_session=True)
-        self._children[part.pid], self._commands[name] = part, command
+            part = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
+        self._children[part.pid], self._commands[name] = part, (command, variables)
         self.state.pids[name] = part.pid
 
     def _environment(self) -> dict[str, str]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from tidegate.core.response_counts import LoggedRouter
 from tidegate.drivers import registry, router_detection
 from tidegate.drivers.http.documents import HttpDocuments
 from tidegate.drivers.http.probe import HttpProbeClient
@@ -18,6 +19,7 @@ from tidegate.engine.metrics import EngineMetrics
 from tidegate.engine.outbox import Outbox
 from tidegate.engine.prober import Prober
 from tidegate.engine.pruner import Pruner
+from tidegate.engine.request_logs import RequestLogs
 from tidegate.engine.worker import Worker, WorkerOptions
 from tidegate.errors import InvalidSettings, Problem, UnknownDriver
 from tidegate.ports import CheckStatus, Clock, Diagnosis, Drivers, Store
@@ -96,6 +98,14 @@ def make_outbox(wiring: Wiring) -> Outbox:
 def make_pruner(wiring: Wiring) -> Pruner:
     """Create the pruner that deletes old data; it works while its context is entered."""
     return Pruner(wiring.store, wiring.clock, *wiring.settings.retention.ages())
+
+
+def make_request_logs(wiring: Wiring) -> RequestLogs:
+    """Create the counter of the proxies' request logs for `latency`; it works while its context is entered."""
+    routers = {name: parts.router for name, parts in wiring.environments.items()}
+    logs = {name: router.request_log for name, router in routers.items() if isinstance(router, LoggedRouter)}
+    counted = {name: log for name, log in logs.items() if log is not None}
+    return RequestLogs(counted, wiring.engine_metrics.registry, wiring.clock)
 
 
 def sole_engine(wiring: Wiring) -> AbstractContextManager[None]:

@@ -32,7 +32,7 @@ def stage(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
 
     What they said last is printed for a test that failed.
     """
-    for name in ("haproxy", "prometheus", "mtail", "gcc"):
+    for name in ("haproxy", "prometheus", "gcc"):
         program(name)
     try:
         engine = docker.from_env(timeout=60)

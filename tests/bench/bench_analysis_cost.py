@@ -43,7 +43,7 @@ class Made(FakeMetricsSource):
             total = 100.0 * (seconds + 3600)
             self.scrape(at, {server: (total, total * 0.002)})
             release, ordinal, _ = server.split(".")
-            labels = {"__name__": RESPONSE_SECONDS, "proxy": "shop", "server": server, "job": "mtail"}
+            labels = {"__name__": RESPONSE_SECONDS, "proxy": "shop", "server": server, "job": "tidegate"}
             for bound, share in zip(BOUNDS, SHARES, strict=True):
                 self.add(at, {**labels, "le": bound}, total * share)
             self.add(at, {"__name__": "memory_bytes", "release": release, "ordinal": ordinal}, 50.0)

@@ -1,28 +1,24 @@
-"""nginx's log of requests: how they ended, by release; for the report, and through mtail and Prometheus for the judge."""
+"""nginx's log of requests: how they ended, by release; for the report, and through Prometheus for the analysis."""
 
 from __future__ import annotations
 
 import re
 import socket
-import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from urllib.request import urlopen
 
 import pytest
 
-import parts
 from processes import free_port
 from support.backends import Backends
 from support.measurements import ERRORS, LATENCY, NEW, OLD
 from support.nginx import ExternalNginx, get, open_folder, owned_router
-from support.prerequisites import program
 from support.prometheus import AnalysisHarness, metrics_of, running_prometheus
+from support.request_logs import exported_counts
 from support.scripted_server import ScriptedServer
-from support.wait import eventually, exit_status
-from tidegate.analysis.queries import COUNTED_RESPONSES, RESPONSE_SECONDS
+from support.wait import eventually
+from tidegate.analysis.queries import COUNTED_RESPONSES
 from tidegate.analysis.verdict import Reason
 from tidegate.core.routing import Backend, Member, Traffic
 from tidegate.drivers.routers.nginx.driver import NginxRouter
@@ -33,7 +29,6 @@ ROOT = Path(__file__).parents[2]
 #: The application's own errors, and what nginx answers in place of an answer; None: the answer broke off.
 APPLICATIONS = {"/500": 500, "/502": 502, "/503": 503, "/504": 504}
 MADE_UP = {"/reset": 502, "/nothing": 502, "/nonsense": None, "/cut": None}
-PROGRAM = ROOT / "examples" / "mtail" / "nginx.mtail"
 
 
 @pytest.fixture
@@ -44,7 +39,7 @@ def home() -> Iterator[Path]:
 
 @pytest.fixture
 def owned(home: Path) -> Iterator[NginxRouter]:
-    with owned_router(home, log=home / "requests.log") as router:
+    with owned_router(home) as router:
         yield router
 
 
@@ -119,19 +114,19 @@ def test_one_that_refused_before_another_answered_lost_nothing(
 def test_the_log_is_put_aside_and_no_line_is_missed(
     home: Path, shop: Backend, apps: Backends, load: Callable[..., Load]
 ) -> None:
-    with owned_router(home, log=home / "requests.log", log_rotate_bytes=8_000) as router:
+    with owned_router(home, log_rotate_bytes=8_000) as router:
         router.write(shop, (apps.start("v1-1"), apps.start("v2-2")), 1)
         traffic = load(shop.listen, get=150, post_ka=150)
         eventually("900 requests are answered", lambda: router.read(shop).traffic and traffic.counts.requests > 900)
         seen = traffic.finish()
         found = counted(router, shop, seen.requests)
         assert found == Traffic(seen.requests, 0, 0)
-        kept = sum((home / name).stat().st_size for name in ("requests.log", "requests.log.1"))
+        kept = sum((home / "nginx" / name).stat().st_size for name in ("requests.log", "requests.log.1"))
     assert kept < 30_000, "of more than 40,000 bytes that were written"
 
 
 def test_without_a_log_nothing_is_counted(home: Path, shop: Backend) -> None:
-    with owned_router(home) as router:
+    with owned_router(home, log="off") as router:
         router.write(shop, (member(0),), 1)
         assert router.read(shop).traffic is None
 
@@ -156,40 +151,20 @@ def test_the_lines_for_an_adopted_nginx_are_right(home: Path, broken: ScriptedSe
         there.stop()
 
 
-# -- for the judge ---------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def running_mtail(home: Path) -> Iterator[int]:
-    """mtail, as docs/nginx.md starts it; gives its port."""
-    port = free_port()
-    options = [f"--progs={PROGRAM}", f"--logs={home}/requests.log", "--address=127.0.0.1", f"--port={port}"]
-    command = [program("mtail"), *options, "--emit_prog_label=false", "--logtostderr"]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    try:
-        eventually("mtail answers", parts.answers(f"http://127.0.0.1:{port}/metrics"), process=process)
-        yield port
-    finally:
-        process.terminate()
-        exit_status(process)
-
-
-def shown(port: int, name: str) -> dict[str, int]:
-    """What mtail tells under this name, by labels."""
-    with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
-        lines = [line for line in answer.read().decode().splitlines() if line.startswith(name + "{")]
-    return {line.removeprefix(name).rpartition(" ")[0]: int(line.rpartition(" ")[2]) for line in lines}
+# -- for the analysis ------------------------------------------------------------------------------------------------------
 
 
 def name(each: Member) -> str:
     return f"{each.release}.{each.ordinal}.{each.instance}"
 
 
-def test_counters_and_buckets_of_each_server(home: Path, owned: NginxRouter, shop: Backend, broken: ScriptedServer) -> None:
+def test_counters_and_buckets_of_each_server(owned: NginxRouter, shop: Backend, broken: ScriptedServer) -> None:
     failing = replace(member(0), address=broken.address)
     gone = replace(member(1, "v2-2"), address=f"127.0.0.1:{free_port()}")
     owned.write(shop, (failing,), 1)
-    with running_mtail(home) as port:
+    get(shop.listen, "/200")
+    assert counted(owned, shop, 1).requests == 1
+    with exported_counts(owned) as counts:
         for path in ("/200", "/404", *APPLICATIONS, *MADE_UP):
             get(shop.listen, path)
         owned.write(shop, (gone,), 1)
@@ -197,38 +172,35 @@ def test_counters_and_buckets_of_each_server(home: Path, owned: NginxRouter, sho
         owned.write(shop, (failing, gone), 1)
         for _ in range(4):
             assert get(shop.listen, "/200") == 200
-        labels = 'code="{}",proxy="shop",server="{}"'
-        wanted = {("2xx", failing): 5, ("4xx", failing): 1, ("5xx", failing): 8, ("5xx", gone): 1}
-        last = "{" + labels.format("2xx", name(failing)) + "}"
-        eventually("the last line is read", lambda: shown(port, COUNTED_RESPONSES).get(last) == 5)
-        timed = f'{{proxy="shop",server="{name(failing)}",le="+Inf"}}'
-        eventually("the last time is read", lambda: shown(port, RESPONSE_SECONDS).get(timed) == 12)
-        found = shown(port, COUNTED_RESPONSES)
-        refused = found.pop("{" + labels.format("5xx", name(gone)) + "}")
-        assert refused > 1, "asked first, and refused"
-        wanted.pop(("5xx", gone))
-        assert found == {"{" + labels.format(code, name(each)) + "}": count for (code, each), count in wanted.items()}
-        buckets = shown(port, RESPONSE_SECONDS)
-    every = {labels: count for labels, count in buckets.items() if 'le="+Inf"' in labels}
-    assert every == {timed: 12}, "not those that never began"
+
+        def outcomes() -> dict[tuple[str, str], float]:
+            every = counts.series(COUNTED_RESPONSES).items()
+            return {((of := dict(labels))["code"], of["server"]): value for labels, value in every}
+
+        eventually("the last line is read", lambda: outcomes().get(("2xx", name(failing))) == 5)
+        counts.await_timed(name(failing), 12)
+        found = outcomes()
+        assert found.pop(("5xx", name(gone))) > 1, "asked first, and refused"
+        assert found == {("2xx", name(failing)): 5, ("4xx", name(failing)): 1, ("5xx", name(failing)): 8}
+        assert counts.timed() == {name(failing): 12}, "neither those that never began, nor one from before"
 
 
 def test_errors_and_latency_of_a_new_release_are_found(
     home: Path, tmp_path: Path, apps: Backends, load: Callable[..., Load]
 ) -> None:
-    """A real nginx, mtail and Prometheus: a bad release fails by both checks, with what the application did."""
+    """A real nginx and Prometheus: a bad release fails by both checks; each request is counted once."""
     with (
-        owned_router(home, log=home / "requests.log") as router,
-        running_mtail(home) as port,
-        running_prometheus(tmp_path, {"nginx-log": f"127.0.0.1:{port}"}) as url,
+        owned_router(home, log_rotate_bytes=100_000) as router,
+        exported_counts(router) as counts,
+        running_prometheus(tmp_path, {"tidegate": counts.address}) as url,
     ):
         bake = AnalysisHarness(metrics_of(url), ERRORS, LATENCY)
         shop = Backend(bake.proxy, f"127.0.0.1:{free_port()}")
         old = apps.start(OLD)
         router.write(shop, (old,), 1)
-        load(shop.listen, get=100, post_ka=100)
+        traffic = load(shop.listen, get=100, post_ka=100)
         # What is usual, beyond the first slow ones.
-        eventually("1500 lines are read", lambda: sum(shown(port, COUNTED_RESPONSES).values()) > 1500)
+        eventually("1500 lines are read", lambda: sum(counts.series(COUNTED_RESPONSES).values()) > 1500)
         bake.scraped()
         bake.begin()
         router.write(shop, (old, apps.start(NEW, ERROR_RATIO="0.3", SERVICE_MS="400")), 1)
@@ -239,6 +211,8 @@ def test_errors_and_latency_of_a_new_release_are_found(
 
         eventually("both checks find the new release worse", both_worse, 200.0, poll_seconds=0.5)
         found = bake.settled()["errors"]
+        sent = traffic.finish().requests
+        eventually("each request is counted once", lambda: sum(counts.series(COUNTED_RESPONSES).values()) == sent)
     assert bake.outcome == "FAIL"
     assert found.candidate == pytest.approx(0.3, abs=0.12)
     assert found.baseline == 0.0

@@ -27,7 +27,7 @@ def home() -> Iterator[Path]:
 
 @pytest.fixture
 def owned(home: Path) -> Iterator[NginxRouter]:
-    with owned_router(home, log=home / "requests.log") as router:
+    with owned_router(home) as router:
         yield router
 
 

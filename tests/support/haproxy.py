@@ -57,10 +57,10 @@ def short_folder() -> Iterator[Path]:
 
 
 @contextmanager
-def owned_router(home: Path, *, log: str = "") -> Iterator[HAProxyRouter]:
+def owned_router(home: Path) -> Iterator[HAProxyRouter]:
     """A router that starts its own HAProxy; ended at the end."""
     program("haproxy")
-    options = HAProxyOptions(directory=home / "haproxy", exporter=f"127.0.0.1:{free_port()}", log=log)
+    options = HAProxyOptions(directory=home / "haproxy", exporter=f"127.0.0.1:{free_port()}")
     router = HAProxyRouter(options, "test")
     try:
         yield router

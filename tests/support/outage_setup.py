@@ -234,7 +234,7 @@ class FollowedRollout:
 @contextmanager
 def staged(engines: Mapping[str, Engine], disk: Path, hosts: Sequence[Mapping[str, str]]) -> Iterator[OutageSetup]:
     """The stage, not started yet, with its first engine as the one that the environment names."""
-    for name in ("haproxy", "prometheus", "mtail", "gcc"):
+    for name in ("haproxy", "prometheus", "gcc"):
         program(name)
     environment = unique_name("outages")
     with pytest.MonkeyPatch.context() as patch, short_folder() as folder:

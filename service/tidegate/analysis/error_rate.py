@@ -36,7 +36,7 @@ class ErrorRateCheck(CounterCheck):
 
     def selector(self) -> str:
         names = (RESPONSES, COUNTED_RESPONSES, ENVOY_RESPONSES, CONNECTION_ERRORS, RESPONSE_ERRORS)
-        return server_selector(names, self.context.rollout.backend.name, self.context.releases)
+        return server_selector(names, self.context.rollout, self.context.releases)
 
     def slots(self, labels: Labels) -> Sequence[str]:
         failed = labels.get("__name__") in ERROR_COUNTERS or labels.get("code") in FAILED_CODES

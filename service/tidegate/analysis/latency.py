@@ -50,7 +50,7 @@ class LatencyCheck(CounterCheck):
         context = self.context
         if not self.check.query:
             names = (RESPONSE_SECONDS, ENVOY_RESPONSE_MICROSECONDS)
-            return server_selector(names, context.rollout.backend.name, context.releases, f",{more}" if more else "")
+            return server_selector(names, context.rollout, context.releases, f",{more}" if more else "")
         either = "|".join(promql.escape_regex(release) for release in context.releases)
         matchers = f"release=~{promql.quote(either)}" + (f",{more}" if more else "")
         return promql.add_matchers(fill_query(self.check.query, context.rollout, "", Window(0.0, 1.0)), matchers)

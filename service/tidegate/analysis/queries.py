@@ -39,6 +39,10 @@ COUNTED_RESPONSES = "tidegate_responses_total"  # of proxies that do not count b
 CONNECTION_ERRORS = "haproxy_server_connection_errors_total"
 RESPONSE_ERRORS = "haproxy_server_response_errors_total"
 RESPONSE_SECONDS = "tidegate_response_seconds_bucket"
+REQUEST_LOG_UP = "tidegate_request_log_up"
+ENVIRONMENT_LABEL = (
+    "tidegate_environment"  # of what engines count; not `environment`, which scrape configurations often set
+)
 ENVOY_RESPONSES = "envoy_tidegate_responses_total"  # Envoy puts its name before each of its metrics
 ENVOY_RESPONSE_MICROSECONDS = "envoy_tidegate_response_microseconds_bucket"
 
@@ -100,12 +104,15 @@ def fill_query(query: str, rollout: Rollout, release: str, window: Window) -> st
     return promql.fill_placeholders(query, {"release": release, "service": name, "window": seconds})
 
 
-def server_selector(names: Sequence[str], proxy: str, releases: Sequence[str], more: str = "") -> str:
+def server_selector(names: Sequence[str], rollout: Rollout, releases: Sequence[str], more: str = "") -> str:
     """A selector for these metrics of all servers of these releases, which are named `<release>.<ordinal>.<instance>`.
 
-    It is one query, so that all metrics come from the same scrapes.
+    It is one query, so that all metrics come from the same scrapes. An engine counts for several environments, in which the
+    names may be the same; a proxy's own exporter has no label for the environment.
     """
     alternatives = "|".join(promql.escape_regex(release) for release in releases)
     server = rf"({alternatives})\.[0-9]+\.[a-z0-9]+"
     metric = "|".join(names)
-    return f"{{__name__=~{promql.quote(metric)},proxy={promql.quote(proxy)},server=~{promql.quote(server)}{more}}}"
+    environment = f"|{promql.escape_regex(rollout.service.partition('/')[0])}"
+    matchers = f"proxy={promql.quote(rollout.backend.name)},{ENVIRONMENT_LABEL}=~{promql.quote(environment)}"
+    return f"{{__name__=~{promql.quote(metric)},{matchers},server=~{promql.quote(server)}{more}}}"

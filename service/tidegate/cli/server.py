@@ -55,7 +55,7 @@ def run_engine(settings: Path | None) -> None:
         worker = wires.make_engine(wiring, owner())
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: worker.stop())
-        with serve_metrics(wiring), wires.make_outbox(wiring), wires.make_pruner(wiring):
+        with serve_metrics(wiring), wires.make_outbox(wiring), wires.make_pruner(wiring), wires.make_request_logs(wiring):
             worker.run()
 
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from tidegate.analysis import promql
-from tidegate.analysis.queries import COUNTED_RESPONSES, ENVOY_RESPONSES, RESPONSES, Series
+from tidegate.analysis.queries import COUNTED_RESPONSES, ENVOY_RESPONSES, REQUEST_LOG_UP, RESPONSES, Series
 from tidegate.drivers.error_translation import guard_response
 from tidegate.drivers.metrics.prometheus import decode
 from tidegate.errors import MetricsError
@@ -20,7 +20,7 @@ SLOW_SECONDS = 15.0  # a longer scrape interval delays every verdict
 EXPORTER_QUERY = f'group by (job, instance) ({{__name__=~"{RESPONSES}|{COUNTED_RESPONSES}|{ENVOY_RESPONSES}"}})'
 #: The series that a proxy exports even before the first server was added.
 IDLE = "haproxy_(process_start_time_seconds|frontend_status|backend_status)|envoy_server_live"
-IDLE_EXPORTER_QUERY = f'group by (job, instance) ({{__name__=~"{IDLE}"}})'
+IDLE_EXPORTER_QUERY = f'group by (job, instance) ({{__name__=~"{IDLE}"}} or {REQUEST_LOG_UP}{{outcomes="true"}})'
 
 RunQuery = Callable[[str, float | None], tuple[str, Any]]
 
@@ -90,9 +90,8 @@ def _exporter(ask: RunQuery) -> Iterator[Diagnosis]:
         targets, message = _series(ask(IDLE_EXPORTER_QUERY, None)), "scrapes the proxy, which has no server yet"
     if not targets:
         fix = (
-            "enable HAProxy's prometheus-exporter, Envoy's `exporter`, or mtail on nginx's log, and add it to Prometheus' "
-            "scrape_configs; HAProxy with ?scope=server exports nothing before the first server is added, mtail nothing "
-            "before the first request"
+            "add HAProxy's prometheus-exporter, Envoy's `exporter`, or for nginx the /metrics of Tidegate's engine to "
+            "Prometheus' scrape_configs; HAProxy with ?scope=server exports nothing before the first server is added"
         )
         problem = f"no data from a proxy's exporter ({RESPONSES}, {COUNTED_RESPONSES} or {ENVOY_RESPONSES})"
         yield Diagnosis(part, CheckStatus.WRONG, problem, fix, needs_rollout=True)

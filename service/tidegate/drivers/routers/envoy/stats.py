@@ -15,6 +15,7 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from tidegate.core.response_counts import BUCKET_BOUNDS_MS
 from tidegate.core.routing import Traffic
 
 TYPE = "type.googleapis.com/"
@@ -24,11 +25,9 @@ LOGGER, CONFIG = "envoy.access_loggers.stats", "envoy.extensions.access_loggers.
 SCOPE = {"prefix": PREFIX, "enable_eviction": True}
 EXPORTER_PATH = f"/stats/prometheus?usedonly&filter=^({PREFIX}%5C.response|server%5C.live$)"
 STATS_PATH = f"/stats/prometheus?usedonly&filter=^{PREFIX}%5C.(responses_total|requests_total|tunnels)"
-#: Milliseconds; the same bounds as in examples/mtail/haproxy.mtail.
-BUCKET_BOUNDS = [1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500, 700, 1000, 1500, 2000, 3000, 5000, 10000]
 STATS_CONFIG = {
     "histogram_bucket_settings": [
-        {"match": {"prefix": f"{PREFIX}.response_"}, "buckets": [1000 * bound for bound in BUCKET_BOUNDS]},
+        {"match": {"prefix": f"{PREFIX}.response_"}, "buckets": [1000 * bound for bound in BUCKET_BOUNDS_MS]},
     ]
 }
 #: An upgraded connection (101) may be closed by either side and is complete in any case.

@@ -15,6 +15,7 @@ from pathlib import Path
 from tidegate.core.routing import Backend, Member
 from tidegate.drivers.routers.atomic_files import TEMPLATES, read
 from tidegate.drivers.routers.haproxy import frontends
+from tidegate.drivers.routers.haproxy.request_log import PIPE_DESCRIPTOR
 from tidegate.drivers.routers.members import bind_address, server_name
 from tidegate.errors import RouterError
 
@@ -37,7 +38,7 @@ class OwnedConfig:
 
     directory: Path
     exporter: str
-    log: str = ""
+    log: bool = True
 
     @property
     def path(self) -> Path:
@@ -62,12 +63,8 @@ class OwnedConfig:
         ]
         template = TEMPLATES.get_template("haproxy.cfg.j2")
         exporter = bind_address(self.exporter)
-        return template.render(directory=self.directory, exporter=exporter, log=log_address(self.log), sections=sections)
-
-
-def log_address(log: str) -> str:
-    """HAProxy's notation of the log's address: a path is a Unix socket."""
-    return f"unix@{log}" if log.startswith("/") else log
+        log = PIPE_DESCRIPTOR if self.log else None
+        return template.render(directory=self.directory, exporter=exporter, log=log, sections=sections)
 
 
 def check_config(path: Path, binary: str) -> None:

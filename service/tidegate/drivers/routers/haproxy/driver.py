@@ -28,7 +28,8 @@ from tidegate.core.routing import Backend, Member, RouterState
 from tidegate.drivers.error_translation import guard_response
 from tidegate.drivers.routers.haproxy.apply import HAProxyUpdate
 from tidegate.drivers.routers.haproxy.installation import AdoptedHAProxy, HAProxyInstallation, OwnedHAProxy
-from tidegate.drivers.routers.haproxy.process import has_old_processes, list_workers
+from tidegate.drivers.routers.haproxy.process import HAProxyProcess, has_old_processes, list_workers
+from tidegate.drivers.routers.haproxy.request_log import HAProxyRequestLog, LogSource, PipeSource, StreamSource
 from tidegate.drivers.routers.haproxy.runtime_api import (
     ProcessReplaced,
     RuntimeSession,
@@ -54,7 +55,9 @@ from tidegate.ports import CheckStatus, Diagnosis, Router
 
 MAX_SOCKET_PATH_BYTES = 97  # of 107 HAProxy keeps 10 for the temporary name of a socket that it is about to replace
 CHECKED_SOCKET = "master.sock"  # the longest name of its sockets
+NO_LOG = "off"
 LOG_ADDRESS = re.compile(r"/[^\s\"'#]{1,96}|[A-Za-z0-9.:\[\]-]+:\d{1,5}")
+MAX_DROPPED = 0.01  # of the log lines; on a busy machine a few are dropped because two threads write at a time
 RELOAD_RETRY_SECONDS = 5.0  # how long reads and writes are repeated when HAProxy is reloaded while they run
 
 
@@ -65,7 +68,7 @@ class HAProxyOptions(BaseModel):
     mode: Literal["owned", "adopted"] = "owned"
     directory: Path = Path("/var/lib/tidegate/haproxy")  # adopted: holds Tidegate's state file only
     exporter: str = "127.0.0.1:8405"
-    log: str = ""  # receiver of one line per request: the path of a Unix socket, or host:port; empty: no log
+    log: str = ""  # "off": no response times; adopted: where to receive the log, the path of a Unix socket or host:port
     binary: str = "haproxy"
     socket: Path | None = None
     config: Path | None = None
@@ -82,10 +85,12 @@ class HAProxyOptions(BaseModel):
     def _check_mode(self) -> HAProxyOptions:
         if self.mode == "adopted" and (self.socket is None or self.config is None):
             raise ValueError("mode adopted requires socket (a stats socket with level admin) and config (HAProxy's file)")
-        if self.log and not LOG_ADDRESS.fullmatch(self.log):
-            raise ValueError("log must be the absolute path of a Unix socket (at most 97 characters), or host:port")
-        if self.mode == "adopted" and self.log:
-            raise ValueError("log requires mode owned; in mode adopted add the log lines of docs/latency.md to your file")
+        if self.mode == "owned" and self.log not in ("", NO_LOG):
+            raise ValueError(f"log must be {NO_LOG!r} or left out in mode owned, which logs to a pipe in directory")
+        if self.log not in ("", NO_LOG) and not LOG_ADDRESS.fullmatch(self.log):
+            raise ValueError(
+                f"log must be the absolute path of a Unix socket (at most 97 characters), host:port, or {NO_LOG!r}"
+            )
         if self.mode == "owned" and (self.socket or self.config or self.master):
             raise ValueError("socket, config and master require mode adopted; mode owned creates its own in directory")
         return self
@@ -107,7 +112,9 @@ class HAProxyRouter(Router):
         if options.socket is not None and options.config is not None:
             self._installation = AdoptedHAProxy(options.socket, options.master, options.config)
         else:
-            self._installation = OwnedHAProxy(options.directory, options.exporter, options.binary, options.log)
+            self._installation = OwnedHAProxy(options.directory, options.exporter, options.binary, options.log != NO_LOG)
+        source = _log_source(options)
+        self.request_log = HAProxyRequestLog(source) if source is not None else None
 
     @property
     def pid(self) -> int | None:
@@ -254,21 +261,39 @@ class HAProxyRouter(Router):
         try:
             if (problem := self._installation.missing()) is not None:
                 return (problem,)
-            return (Diagnosis("haproxy", CheckStatus.OK, self._about()), *self._installation.warnings())
+            return (*self._about(), *self._installation.warnings())
         except RouterError as error:
             fix = "start HAProxy, or correct router.socket and router.config"
             return (Diagnosis("haproxy", CheckStatus.WRONG, error.message, fix),)
 
     @guard_response(RouterError, "HAProxy")
-    def _about(self) -> str:
+    def _about(self) -> Sequence[Diagnosis]:
         about = process_info(partial(send_command, self._installation.admin))
-        return f"{about['Version']}, process {about['Pid']}, up {about['Uptime']}"
+        text = f"{about['Version']}, process {about['Pid']}, up {about['Uptime']}"
+        return (Diagnosis("haproxy", CheckStatus.OK, text), *self._lost_lines(about))
+
+    def _lost_lines(self, about: Mapping[str, str]) -> Sequence[Diagnosis]:
+        """A warning if many requests are missing in the response times."""
+        dropped, requests = int(about.get("DroppedLogs", 0)), int(about.get("CumReq", 0))
+        if self.request_log is None or dropped <= MAX_DROPPED * requests:
+            return ()
+        text = f"HAProxy dropped the log lines of {dropped} of {requests} requests since its start; `latency` misses them"
+        fix = "if the number grows while an engine runs, see the engine's log"
+        return (Diagnosis("haproxy log", CheckStatus.WARNING, text, fix),)
 
     def stop_process(self) -> None:
         """Stop an owned HAProxy and with it all traffic: for demos, tests and decommissioning a machine."""
         pid = self._installation.pid
         if pid is not None:
             os.kill(pid, signal.SIGTERM)
+
+
+def _log_source(options: HAProxyOptions) -> LogSource | None:
+    if options.log == NO_LOG:
+        return None
+    if options.mode == "owned":
+        return PipeSource(HAProxyProcess(options.directory, options.binary).pipe)
+    return StreamSource(options.log) if options.log else None
 
 
 def _validate_members(backend: Backend, members: Collection[Member]) -> None:

@@ -53,7 +53,7 @@ class HAProxyInstallation(Protocol):
 class OwnedHAProxy:
     """Mode owned: Tidegate writes the whole file and starts the process."""
 
-    def __init__(self, directory: Path, exporter: str, binary: str, log: str) -> None:
+    def __init__(self, directory: Path, exporter: str, binary: str, log: bool) -> None:
         self._binary = shutil.which(binary) or binary
         self._process = HAProxyProcess(directory, self._binary)
         self.admin = self._process.admin

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -18,6 +19,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from tidegate.drivers.routers.haproxy import runtime_api
+from tidegate.drivers.routers.haproxy.request_log import PIPE_DESCRIPTOR, ensure_pipe
 from tidegate.errors import RouterError
 
 START_SECONDS = 15.0
@@ -27,6 +29,7 @@ SIGNAL_RETRY_SECONDS = 2.0  # a signal sent just after the start can get lost
 YOUNG_SECONDS = 120.0  # where old processes are invisible: a process younger than this may have replaced one
 EXEC_SECONDS = 0.2  # at each reload the master executes itself again, and its command line is empty for a moment
 PROC = Path("/proc")
+WITH_PIPE = f'exec "$@" {PIPE_DESCRIPTOR}<>"$0"'  # open for reading, too, so that HAProxy never has to wait for a reader
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,11 @@ class HAProxyProcess:
     def master(self) -> Path:
         """The master's socket, which lists old workers."""
         return self.directory / "master.sock"
+
+    @property
+    def pipe(self) -> Path:
+        """The pipe for its log."""
+        return self.directory / "requests.pipe"
 
     @property
     def pid(self) -> int | None:
@@ -70,12 +78,16 @@ class HAProxyProcess:
         return True
 
     def start(self) -> None:
-        """Start HAProxy with its file and wait until it answers."""
+        """Start HAProxy with its file and the pipe for its log, and wait until it answers."""
+        if shutil.which(self.binary) is None:
+            text = f"Cannot start HAProxy: no program {self.binary}. Install haproxy, or set router.binary."
+            raise RouterError(text, retryable=False)
+        ensure_pipe(self.pipe)
         command = [self.binary, "-W", "-D", "-f", str(self.directory / "haproxy.cfg")]
         command += ["-p", str(self.directory / "haproxy.pid"), "-S", f"{self.master},mode,600,level,admin"]
         try:
             done = subprocess.run(
-                command,
+                ["sh", "-c", WITH_PIPE, str(self.pipe), *command],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
@@ -83,9 +95,6 @@ class HAProxyProcess:
                 check=False,
                 timeout=30,
             )
-        except OSError as error:
-            text = f"Cannot start HAProxy ({self.binary}): {error.strerror}. Install haproxy, or set router.binary."
-            raise RouterError(text, retryable=False) from error
         except subprocess.TimeoutExpired as error:
             raise RouterError("HAProxy was started but did not detach within 30 s") from error
         if done.returncode:

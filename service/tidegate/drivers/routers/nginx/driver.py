@@ -32,7 +32,7 @@ from tidegate.drivers.routers.nginx.generations import (
 )
 from tidegate.drivers.routers.nginx.installation import AdoptedNginx, NginxInstallation, OwnedNginx
 from tidegate.drivers.routers.nginx.process import wait_until
-from tidegate.drivers.routers.nginx.request_log import RequestLog
+from tidegate.drivers.routers.nginx.request_log import NginxRequestLog
 from tidegate.drivers.routers.state_file import BackendState, RouterStateFile
 from tidegate.errors import RouterError
 from tidegate.ports import CheckStatus, Diagnosis, Router
@@ -41,6 +41,7 @@ RELOAD_SECONDS = 10.0
 PENDING_SECONDS = 1.0  # a reload that an earlier process requested just before it crashed takes effect within this time
 IDLE_SECONDS = 0.3  # how long a write waits for idle old workers to exit
 WORKERS_SECONDS = 2.0  # nginx replaces a killed worker within this time
+NO_LOG = "off"
 SAFE_PATH = re.compile(r"/[A-Za-z0-9_./+@,=-]*")
 STATUS_ADDRESS = r"^((\d{1,3}\.){3}\d{1,3}|\*):\d{1,5}$"
 
@@ -52,7 +53,7 @@ class NginxOptions(BaseModel):
     mode: Literal["owned", "adopted"] = "owned"
     directory: Path = Path("/var/lib/tidegate/nginx")
     status: str = Field(default="127.0.0.1:8406", pattern=STATUS_ADDRESS)  # answers 503 for backends without members
-    log: Path | None = None  # one line per request; adopted: the file of your own `access_log`
+    log: Path | Literal["off"] | None = None  # one line per request; adopted: the file of your own `access_log`
     log_rotate_bytes: int = Field(default=64 * 2**20, ge=1)  # owned: rotate the log at this size
     close_gap: bool = True  # owned: close a client's connection after each response
     user: str = Field(default="www-data", pattern=r"^[a-z_][a-z0-9_-]*( [a-z_][a-z0-9_-]*)?$")  # owned, if run as root
@@ -71,7 +72,7 @@ class NginxOptions(BaseModel):
             raise ValueError("config, include and pid require mode adopted; mode owned creates its own in directory")
         for name in ("directory", "log", "config", "include"):
             path = getattr(self, name)
-            if path is not None and not SAFE_PATH.fullmatch(str(path)):
+            if path not in (None, NO_LOG) and not SAFE_PATH.fullmatch(str(path)):
                 raise ValueError(
                     f"{name} is {str(path)!r}; it must be an absolute path of letters, digits and _ . / + @ , = -"
                 )
@@ -89,9 +90,9 @@ class NginxRouter(Router):
         return shutil.which(binary) is not None
 
     def __init__(self, options: NginxOptions, environment: str) -> None:
-        log = "" if options.log is None else str(options.log)
+        log = _log_file(options)
         user = options.user if options.mode == "owned" else ""
-        frame = config.NginxFrame(options.status, options.directory.resolve(), log, options.close_gap, user)
+        frame = config.NginxFrame(options.status, options.directory.resolve(), str(log or ""), options.close_gap, user)
         self._memory = RouterStateFile(options.directory)
         self._generations = GenerationFiles(options.directory, options.include or frame.directory / "nginx.conf")
         binary = shutil.which(options.binary) or options.binary
@@ -103,7 +104,8 @@ class NginxRouter(Router):
         else:
             self._installation = OwnedNginx(frame, self._generations, binary)
         rotate_bytes = options.log_rotate_bytes if options.mode == "owned" else None
-        self._log = RequestLog(options.log, self._installation.process, rotate_bytes) if options.log else None
+        lock = options.directory / "request-log.lock"
+        self.request_log = NginxRequestLog(log, self._installation.process, rotate_bytes, lock) if log is not None else None
 
     @property
     def pid(self) -> int | None:
@@ -125,7 +127,7 @@ class NginxRouter(Router):
         others = [*(worker.generation for worker in workers), self._generations.in_file()]
         leaving = {instance for other in others for instance in other.differs_from(backend.name, ids)}
         fence = self._memory.load().get(backend.name, BackendState(backend.name)).fence
-        traffic, by_release = self._log.traffic(backend.name) if self._log else (None, {})
+        traffic, by_release = self.request_log.traffic(backend.name) if self.request_log else (None, {})
         unknown: Mapping[str, None] = dict.fromkeys(sorted(leaving))
         return RouterState(members, unknown, dict.fromkeys(ids), fence, traffic, {}, by_release, revived)
 
@@ -222,6 +224,13 @@ class NginxRouter(Router):
         """Stop an owned nginx and with it all traffic: for demos, tests and decommissioning a machine."""
         if self.pid is not None and isinstance(self._installation, OwnedNginx):
             os.kill(self.pid, signal.SIGTERM)
+
+
+def _log_file(options: NginxOptions) -> Path | None:
+    """The request log; an owned nginx has one unless the settings say otherwise."""
+    if options.log is None and options.mode == "owned":
+        return options.directory.resolve() / "requests.log"
+    return options.log if isinstance(options.log, Path) else None
 
 
 def _validate_members(backend: Backend, members: Collection[Member]) -> None:
