@@ -12,6 +12,9 @@
  *   ON_SIGTERM=exit|graceful|ignore dies at once (requests in flight are lost); finishes them; does not listen
  *   COUNTERS=/directory             a file per process with counts that survive SIGKILL
  *   LATE_SICK_SECONDS               requests that reach an instance which has been sick for so long are counted, by default 3
+ *   BIND=loopback                   listens where nobody outside of its container can connect
+ *   REQUIRED=name: value            requests without this header are answered with 400, as by an application with several hosts
+ *   LOCK=/path                      one process at a time may have this file; each adds a line, and ends if another has it
  * A GET of these paths is a fault that begins with it, in this instance only:
  *   /sick, /well                    every request is answered with 503, /health too; /well ends it
  *   /oom                            memory is taken until the kernel kills the process
@@ -35,6 +38,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <time.h>
@@ -328,6 +332,11 @@ static void *converse(void *argument) {
             talk(fd, data);
             break;
         }
+        const char *required = text("REQUIRED", "");
+        if (*required && !strcasestr(data, required)) {
+            respond(fd, 400, "a header is missing\n", 0);
+            break;
+        }
         const char *length = strcasestr(data, "\r\nContent-Length:");
         keep = !strcasestr(data, "\r\nConnection: close") && strcmp(version, "HTTP/1.0") && !leaving;
         size_t body = length ? strtoul(length + 17, NULL, 10) : 0;
@@ -429,10 +438,23 @@ static int hook(int status, int ms) {
     return status;
 }
 
+/* Take the file of `LOCK` until this process ends, and add a line to it; without it, end. */
+static void take_lock(void) {
+    const char *path = text("LOCK", "");
+    if (!*path) return;
+    int fd = open(path, O_CREAT | O_APPEND | O_WRONLY | O_CLOEXEC, 0644);
+    int locked = fd >= 0 && !flock(fd, LOCK_EX | LOCK_NB);
+    if (fd >= 0) dprintf(fd, "%s %s\n", locked ? "taken" : "conflict", text("TIDEGATE_RELEASE", "?"));
+    if (locked) return;
+    perror("fatal: lock");
+    _exit(1);
+}
+
 int main(int argc, char **argv) {
     if (argc > 1 && !strcmp(argv[1], "healthy")) return healthy();
     if (argc > 2 && !strcmp(argv[1], "smoke")) return smoke(argv[2]);
     if (argc > 1 && !strcmp(argv[1], "hook")) return hook(argc > 2 ? atoi(argv[2]) : 0, argc > 3 ? atoi(argv[3]) : 0);
+    take_lock();
     began = now();
     srandom((unsigned)time(NULL) ^ (unsigned)getpid());
     keep_counts();

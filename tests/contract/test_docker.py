@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
 import socket
 import time
+import urllib.request
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 
 import docker
@@ -158,18 +162,54 @@ def test_an_instance_whose_own_healthcheck_is_asked(client: docker.DockerClient,
     }
 
 
+OWN_HEALTHCHECK = {"health": Health(), "healthcheck": HealthCommand(("CMD", "/app", "healthy"), 0.1)}
+SHOP = Health("/health", host="shop.example.com", timeout_seconds=30.0)
+
+
 @pytest.mark.parametrize(
     ("changes", "detail"),
     [
         ({"environment": {"READY": "never"}}, "GET /health answered 503"),
-        ({"environment": {"PORT": "9"}}, "connection refused on port 8080"),
-        ({"health": replace(make_release(SERVICE, "good").container.health, path="/nowhere")}, "GET /nowhere answered 404"),
+        ({"environment": {"PORT": "9"}}, r"nothing answers at [0-9.]+:8080: connection refused"),
+        ({"health": replace(SHOP, path="/nowhere")}, "GET /nowhere answered 404"),
+        ({"environment": {"REQUIRED": "Host: shop.example.com"}}, "GET /health answered 400"),
+        ({"health": replace(SHOP, expect=((204, 204),))}, "GET /health answered 200"),
+        ({"h2c": True}, r"[0-9.]+:8080 does not speak HTTP/2 in clear text"),
+        ({"environment": {"PORT": "3000"}, "health": replace(SHOP, port=3000)}, r"nothing answers at [0-9.]+:8080"),
+        ({"environment": {"BIND": "loopback"}, **OWN_HEALTHCHECK}, r"nothing answers at [0-9.]+:8080: connection refused"),
+        ({"environment": {"PORT": "3000"}, **OWN_HEALTHCHECK}, r"nothing answers at [0-9.]+:8080: connection refused"),
     ],
 )
-def test_what_the_probe_saw_is_told(platform: DockerPlatform, changes: dict[str, object], detail: str) -> None:
+def test_why_it_is_not_ready(platform: DockerPlatform, changes: dict[str, object], detail: str) -> None:
     platform.start(pin_release(platform, make_release(SERVICE, "good", **changes)), [0])
-    seen = wait_for_instances(platform, SERVICE, lambda seen: seen[0].detail == detail)  # it may be refused at first
+    wanted = re.compile(rf"{detail}.* \(failing since [0-9:]{{8}} UTC\)")
+    seen = wait_for_instances(platform, SERVICE, lambda seen: bool(wanted.fullmatch(seen[0].detail)))
     assert seen[0].state is InstanceState.STARTING
+
+
+def test_the_request_has_the_host_and_the_headers_of_the_service(
+    client: docker.DockerClient, platform: DockerPlatform
+) -> None:
+    """Also for an engine that did not start the container. Programs export labels, so values of headers are in none."""
+    for required in ("Host: shop.example.com", "X-Probe: password-123"):
+        health = replace(SHOP, headers=(("X-Probe", "password-123"),))
+        release = make_release(SERVICE, "good", health=health, environment={"REQUIRED": required})
+        seen = start_and_wait(platform, pin_release(platform, release), [0])
+        with closing(DockerPlatform(DockerPlatform.Options.model_validate({"hosts": [LOCAL]}), ENVIRONMENT)) as another:
+            assert another.instances(SERVICE) == seen
+        assert "password-123" not in json.dumps(client.api.containers(filters={"id": seen[0].id}))
+        platform.stop(seen, 0.0)
+        wait_for_instances(platform, SERVICE, lambda seen: seen == ())
+
+
+def test_one_that_becomes_sick_is_not_ready_after_the_threshold(platform: DockerPlatform) -> None:
+    health = replace(SHOP, interval_seconds=0.1, unhealthy_threshold=3)
+    release = make_release(SERVICE, "good", health=health)
+    seen = start_and_wait(platform, pin_release(platform, release), [0])
+    for path, state in (("/sick", InstanceState.STARTING), ("/well", InstanceState.READY)):
+        urllib.request.urlopen(f"http://{seen[0].address}{path}", timeout=30).close()
+        seen = wait_for_instances(platform, SERVICE, lambda seen, state=state: seen[0].state is state)  # type: ignore[misc]
+        assert seen[0].detail.startswith("GET /health answered 503 (failing since ") == (path == "/sick")
 
 
 def test_a_crash_is_told_with_its_status_and_its_last_line(platform: DockerPlatform) -> None:

@@ -187,6 +187,8 @@ def test_how_instances_are_checked_and_proxied() -> None:
     options = shop.backend.options
     assert (options.protocol, options.timeouts) == (BackendProtocol.H2C, Timeouts(response_seconds=3600.0))
     assert options.health == shop.container.health
+    assert shop.container.h2c
+    assert not read(SMALL).container.h2c
     assert (options.health.headers, options.health.expect) == ((("X-A", "b"),), ((200, 299), (401, 401)))
     assert "'b'" not in repr(shop), "a header of a check may be a secret"
 

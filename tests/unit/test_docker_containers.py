@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,15 +12,23 @@ from pydantic import ValidationError
 
 from tidegate.core.container import Container, Health, HealthCommand
 from tidegate.core.model import InstanceState, Release
-from tidegate.drivers.platforms.docker.containers import ListedContainer, to_instance
+from tidegate.drivers.platforms.docker.containers import (
+    ListedContainer,
+    format_headers_variable,
+    format_probe_label,
+    read_headers_variable,
+    to_instance,
+)
 from tidegate.drivers.platforms.docker.create import container_name
 from tidegate.drivers.platforms.docker.errors import KNOWN_PULL_ERRORS, refusal_error
 from tidegate.drivers.platforms.docker.images import choose_reference, repository_of, require_readiness_check
+from tidegate.drivers.platforms.docker.labels import HEADERS_VARIABLE
 from tidegate.drivers.platforms.docker.options import DockerHostOptions, DockerOptions
 from tidegate.drivers.platforms.docker.transport import ssh_command
 from tidegate.errors import PlatformError
 
-LABELS = {"tidegate.release": "v1-1", "tidegate.ordinal": "3", "tidegate.port": "8080", "tidegate.probe": "2 8081 /ready"}
+RULE = '{"health":{"path":"/ready","port":8081,"timeout_seconds":2.0}}'
+LABELS = {"tidegate.release": "v1-1", "tidegate.ordinal": "3", "tidegate.port": "8080", "tidegate.probe": RULE}
 HERE, THERE = DockerHostOptions(name="a"), DockerHostOptions(name="b", address="192.0.2.7")
 
 
@@ -87,24 +96,26 @@ def looked(memory: int = 0, restart: str = "unless-stopped", **state: Any) -> di
         (found("created"), 0, looked(ExitCode=0), None, InstanceState.STARTING, "created, not started yet"),
         (found("paused"), 0, None, None, InstanceState.STARTING, "paused outside Tidegate; run docker unpause"),
         (found("removing"), 0, None, None, InstanceState.STOPPING, "being removed"),
-        (found(status="Up 1 second (healthy)", probe=None), 0, None, None, InstanceState.READY, ""),
+        (found(status="Up 1 second (healthy)", probe="{}"), 0, None, "", InstanceState.READY, ""),
+        (found(status="Up 1 second (healthy)", probe="{}"), 0, None, None, InstanceState.STARTING, "no address yet"),
+        (found(status="Up 1 second (healthy)", probe="{}"), 0, None, "no answer", InstanceState.STARTING, "no answer"),
         (
-            found(status="Up 1 second (health: starting)", probe=None),
+            found(status="Up 1 second (health: starting)", probe="{}"),
             0,
             looked(Running=True, Health={"Log": []}),
-            None,
+            "",
             InstanceState.STARTING,
             "HEALTHCHECK reports starting",
         ),
         (
-            found(status="Up 1 second (unhealthy)", probe=None),
+            found(status="Up 1 second (unhealthy)", probe="{}"),
             0,
             looked(Running=True, Health={"Log": [{"Output": "old"}, {"Output": "no\n database"}]}),
-            None,
+            "",
             InstanceState.STARTING,
             "HEALTHCHECK reports unhealthy: no database",
         ),
-        (found(probe=None), 0, None, None, InstanceState.STARTING, "readiness unknown: the container has no HEALTHCHECK"),
+        (found(probe="{}"), 0, None, "", InstanceState.STARTING, "readiness unknown: the container has no HEALTHCHECK"),
     ],
 )
 def test_states(
@@ -135,13 +146,35 @@ def test_addresses() -> None:
     assert found(host=THERE).address == "192.0.2.7:20001"
     assert found("exited").address == ""
     assert found(host=DockerHostOptions(name="c", address="2001:db8::7")).address == "[2001:db8::7]:20001"
-    [here, there] = [each.probe() for each in (found(), found(host=THERE))]
+
+
+def test_probes_go_to_the_address_of_the_proxy() -> None:
+    headers = (("X-Probe", "tidegate"),)
+    [here, there] = [each.probe(headers) for each in (found(), found(status="Up 2 minutes", host=THERE))]
     assert here
-    assert (here.host, here.port, here.path, here.timeout_seconds) == ("172.17.0.5", 8081, "/ready", 2.0)
+    assert (here.address, here.health_address) == (("172.17.0.5", 8080), ("172.17.0.5", 8081))
+    assert here.health == Health("/ready", 8081, timeout_seconds=2.0, headers=headers)
+    assert (here.published, here.settled) == (False, False)
     assert there
-    assert (there.host, there.port) == ("192.0.2.7", 20002)
-    assert found(probe=None).probe() is None
+    assert (there.address, there.health_address) == (("192.0.2.7", 20001), ("192.0.2.7", 20002))
+    assert (there.published, there.settled) == (True, True)
     assert found("restarting").probe() is None
+    without = found(probe=None).probe()
+    assert without
+    assert without.health == Health()
+
+
+def test_the_label_of_the_probe_has_all_but_the_values_of_headers() -> None:
+    health = Health(
+        "/", 1, "https", "shop", (("Authorization", "Bearer secret"),), ((200, 299), (401, 401)), 1.0, 2.0, 3, 4
+    )
+    label = format_probe_label(Container(port=8080, h2c=True, health=health))
+    assert "secret" not in label
+    rule = found(probe=label).rule
+    assert (rule.health, rule.h2c) == (replace(health, headers=()), True)
+    variable = f"{HEADERS_VARIABLE}={format_headers_variable(health)}"
+    assert read_headers_variable({"Config": {"Env": ["A=b", variable]}}) == health.headers
+    assert format_probe_label(Container(port=8080)) == "{}"
 
 
 @pytest.mark.parametrize("missing", ["release", "ordinal", "port"])

@@ -6,6 +6,7 @@ All mistakes are reported together, each with its path. Compose keys that Tidega
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 from tidegate.compose import extension
 from tidegate.compose.backend import NAME_PATTERN, read_backend, read_health
@@ -28,6 +29,7 @@ from tidegate.core.model import (
     Service,
     Strategy,
 )
+from tidegate.core.routing import BackendProtocol
 from tidegate.errors import InvalidSpec, Problem
 
 EXTENSION = "x-tidegate"
@@ -80,6 +82,7 @@ def _read_service(
     preview, preview_bake = extension.read_preview(own)
     container = read_container(root, deploy, read_health(own), document, variables, files)
     backend = read_backend(own, name, container.health, container.port, preview)
+    container = replace(container, h2c=backend.options.protocol is BackendProtocol.H2C)
     result = Service(
         environment=environment,
         name=name,

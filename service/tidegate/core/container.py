@@ -153,6 +153,7 @@ class Container:
     """How one instance is run. Names and meaning as in the Compose specification."""
 
     port: int  # the one that takes traffic, from `expose`
+    h2c: bool = False  # whether it speaks HTTP/2 in clear text at this port
     command: tuple[str, ...] | None = None
     entrypoint: tuple[str, ...] | None = None  # None: the image's; empty: none
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)  # values may be secrets

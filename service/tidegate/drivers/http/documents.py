@@ -8,7 +8,7 @@ from http.client import HTTPException
 
 import yaml
 
-from tidegate.drivers.http.client import DeadlineHttpClient, HttpResponse, describe_error
+from tidegate.drivers.http_client import DeadlineHttpClient, HttpResponse, describe_error
 from tidegate.errors import DocumentError
 from tidegate.ports import DocumentFetcher
 

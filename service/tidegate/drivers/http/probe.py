@@ -7,7 +7,7 @@ from http.client import HTTPException
 from urllib.parse import urlsplit
 
 from tidegate.core.probes import Probe, ProbeResult
-from tidegate.drivers.http.client import DeadlineHttpClient, describe_error
+from tidegate.drivers.http_client import DeadlineHttpClient, describe_error
 from tidegate.ports import ProbeClient
 
 MAX_BYTES = 1_000_000  # of a response; a longer one is cut, which is not a failure

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
+from pydantic import TypeAdapter
+
+from tidegate.core.container import Container, Health
 from tidegate.core.model import Instance, InstanceState
-from tidegate.drivers.platforms.docker.labels import ORDINAL, PORT, PROBE, RELEASE, WANTS
+from tidegate.drivers.platforms.docker.labels import HEADERS_VARIABLE, ORDINAL, PORT, PROBE, RELEASE, WANTS
 from tidegate.drivers.platforms.docker.options import DockerHostOptions
 from tidegate.drivers.platforms.readiness import ReadinessProbe
 
@@ -17,6 +22,37 @@ MAX_OUTPUT_CHARS = 200  # of the output of a HEALTHCHECK
 
 
 @dataclass(frozen=True, slots=True)
+class ProbeRule:
+    """How readiness is checked, as the label of a container has it: without the values of headers."""
+
+    health: Health = field(default_factory=Health)
+    h2c: bool = False
+
+
+_RULES = TypeAdapter(ProbeRule)
+
+
+def format_probe_label(container: Container) -> str:
+    """The value of the label."""
+    rule = ProbeRule(replace(container.health, headers=()), container.h2c)
+    return _RULES.dump_json(rule, exclude_defaults=True).decode()
+
+
+def format_headers_variable(health: Health) -> str:
+    """The value of the variable that has the headers."""
+    return json.dumps(health.headers)
+
+
+def read_headers_variable(details: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """The headers of the readiness check, from Docker's full description of a container."""
+    prefix = f"{HEADERS_VARIABLE}="
+    for variable in (details.get("Config") or {}).get("Env") or ():
+        if str(variable).startswith(prefix):
+            return tuple((str(name), str(value)) for name, value in json.loads(variable.removeprefix(prefix)))
+    return ()
+
+
+@dataclass(frozen=True)
 class ListedContainer:
     """One entry of Docker's container list (`GET /containers/json`), and the host that it is on."""
 
@@ -49,10 +85,15 @@ class ListedContainer:
         """Whether files or networks are added to it between creation and start."""
         return WANTS in self.labels
 
+    @cached_property
+    def rule(self) -> ProbeRule:
+        """How readiness is checked. Raises `ValueError` if the label is not as Tidegate writes it."""
+        return _RULES.validate_json(self.labels.get(PROBE, "{}"))
+
     @property
-    def is_probed(self) -> bool:
-        """Whether readiness is decided by an HTTP probe rather than by a HEALTHCHECK."""
-        return PROBE in self.labels
+    def has_health_path(self) -> bool:
+        """Whether readiness is decided by a GET request rather than by a HEALTHCHECK."""
+        return bool(self.rule.health.path)
 
     @property
     def release(self) -> str:
@@ -103,14 +144,23 @@ class ListedContainer:
             return ""
         return f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
 
-    def probe(self) -> ReadinessProbe | None:
-        """The readiness probe; None when the container is not running or has a HEALTHCHECK instead."""
-        rule = self.labels.get(PROBE)
-        if not rule or self.state != "running":
+    def probe(self, headers: tuple[tuple[str, str], ...] = ()) -> ReadinessProbe | None:
+        """The readiness check; None when the container is not running or has no address."""
+        if self.state != "running":
             return None
-        seconds, port, path = rule.split(" ", 2)
-        at = self.at(int(port))
-        return ReadinessProbe(f"{self.id} {self.start}", at[0], at[1], path, float(seconds)) if at else None
+        port = int(self.labels[PORT])
+        address, health_address = self.at(port), self.at(self.rule.health.port or port)
+        if address is None or health_address is None:
+            return None
+        return ReadinessProbe(
+            key=f"{self.id} {self.start}",
+            address=address,
+            health_address=health_address,
+            health=replace(self.rule.health, headers=headers),
+            h2c=self.rule.h2c,
+            published=bool(self.host.address),
+            settled=not self.is_young,
+        )
 
     @property
     def health(self) -> str:
@@ -128,9 +178,9 @@ def to_instance(
 ) -> Instance:
     """The container as an instance.
 
-    `details`: Docker's full description of the container, if it was requested. `probed`: the result of the readiness probe
-    (empty: ready), or None if none was sent. `max_restarts`: a container that is not ready and has restarted more often has
-    failed.
+    `details`: Docker's full description of the container, if it was requested. `probed`: the result of the readiness check
+    at its address (empty: ready), or None if there was none. `max_restarts`: a container that is not ready and has
+    restarted more often has failed.
     """
     state, detail = _state(container, restarts, details, probed, max_restarts)
     return Instance(
@@ -161,7 +211,7 @@ def _state(
         case "restarting":
             state = InstanceState.FAILED if run.get("OOMKilled") else not_ready
             return state, _join_details(restarted, _ended(run, details))
-    problem = _health_problem(container, run) if probed is None else probed
+    problem = _health_problem(container, run) or ("no address yet" if probed is None else probed)
     if not problem and restarts > max_restarts and container.is_young:
         problem = "ready for less than 10 s since the last restart"  # a crash loop may be ready briefly after each start
     if not problem:
@@ -197,10 +247,8 @@ def _ended(run: Mapping[str, Any], details: Mapping[str, Any] | None) -> str:
 
 
 def _health_problem(container: ListedContainer, run: Mapping[str, Any]) -> str:
-    """Why it is not ready; empty when its HEALTHCHECK reports healthy."""
-    if container.is_probed:
-        return "no address yet"
-    if container.health == "healthy":
+    """Why its HEALTHCHECK keeps it from being ready; empty if it does not, or if a GET request decides instead."""
+    if container.has_health_path or container.health == "healthy":
         return ""
     if not container.health:
         return "readiness unknown: the container has no HEALTHCHECK"

@@ -13,7 +13,18 @@ from docker.types import LogConfig, Mount, Ulimit
 
 from tidegate.core.container import Container, File, MountKind
 from tidegate.core.model import Release
-from tidegate.drivers.platforms.docker.labels import ENVIRONMENT, IMAGE, ORDINAL, PORT, PROBE, RELEASE, SERVICE, WANTS
+from tidegate.drivers.platforms.docker.containers import format_headers_variable, format_probe_label
+from tidegate.drivers.platforms.docker.labels import (
+    ENVIRONMENT,
+    HEADERS_VARIABLE,
+    IMAGE,
+    ORDINAL,
+    PORT,
+    PROBE,
+    RELEASE,
+    SERVICE,
+    WANTS,
+)
 from tidegate.drivers.platforms.docker.options import DockerHostOptions, DockerOptions
 
 NANO = 1_000_000_000
@@ -134,11 +145,10 @@ def extra_networks(container: Container, network: str) -> Iterator[tuple[str, li
 def container_labels(release: Release, ordinal: int, shared: DockerOptions) -> dict[str, str]:
     """The labels by which Tidegate finds its containers, even without its database."""
     environment, _, service = release.service.partition("/")
-    container, health = release.container, release.container.health
+    container = release.container
     own = {ENVIRONMENT: environment, SERVICE: service, RELEASE: release.id, ORDINAL: str(ordinal), IMAGE: release.image}
     own[PORT] = str(container.port)
-    if health.path:
-        own[PROBE] = f"{health.timeout_seconds:g} {health.port or container.port} {health.path}"
+    own[PROBE] = format_probe_label(container)
     wants = {"files": container.files, "networks": tuple(extra_networks(container, shared.network))}
     if any(wants.values()):
         own[WANTS] = " ".join(word for word, wanted in wants.items() if wanted)
@@ -153,7 +163,10 @@ def container_name(release: Release, ordinal: int) -> str:
 def environment_variables(release: Release, ordinal: int) -> dict[str, str]:
     """The service's variables, and those that identify the instance."""
     own = {"TIDEGATE_SERVICE": release.service, "TIDEGATE_RELEASE": release.id, "TIDEGATE_ORDINAL": str(ordinal)}
-    return {**release.container.environment, **own}
+    variables = {**release.container.environment, **own}
+    variables.pop(HEADERS_VARIABLE, None)
+    health = release.container.health
+    return variables | ({HEADERS_VARIABLE: format_headers_variable(health)} if health.headers else {})
 
 
 def _list(words: tuple[str, ...] | None) -> list[str] | None:

@@ -1,7 +1,7 @@
 """Runs instances as containers on one or more Docker hosts and finds them by their labels.
 
 Keeps no state that matters after a crash: every read lists the containers again. In memory it holds only the instances
-being stopped, which instances were ready within the last second, and the restart counts of running containers.
+being stopped, the latest results of readiness checks, and what the description of each running container says.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import structlog
@@ -22,7 +22,7 @@ from tidegate.core.model import DEFAULT_MAX_RESTARTS, Instance, InstanceState, R
 from tidegate.drivers.error_translation import guard_response
 from tidegate.drivers.platforms.docker import create, jobs, labels
 from tidegate.drivers.platforms.docker.check import check_host
-from tidegate.drivers.platforms.docker.containers import ListedContainer, to_instance
+from tidegate.drivers.platforms.docker.containers import ListedContainer, read_headers_variable, to_instance
 from tidegate.drivers.platforms.docker.errors import PortInUse
 from tidegate.drivers.platforms.docker.hosts import DockerHost
 from tidegate.drivers.platforms.docker.images import pin_image
@@ -42,6 +42,18 @@ In = TypeVar("In")
 Out = TypeVar("Out")
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What Docker's description of a container says. It holds while `start`, its network endpoint, is the same."""
+
+    start: str
+    restarts: int
+    headers: tuple[tuple[str, str], ...]  # of its readiness check
+
+
+UNKNOWN = _Known("", 0, ())
+
+
 class DockerPlatform:
     """Implements `ports.Platform`. Safe to use from several threads."""
 
@@ -57,7 +69,7 @@ class DockerPlatform:
         self._stopping: dict[str, str] = {}  # container id: host
         self._launching: set[str] = set()  # ids of containers created here and not started yet
         self._orphans: dict[str, float] = {}  # container id: monotonic time when it was first found created, not started
-        self._restarts: dict[str, tuple[str, int]] = {}  # container id: (start the count belongs to, restart count)
+        self._known: dict[str, _Known] = {}  # by container id
 
     # -- reading --------------------------------------------------------------------------------------------------------
 
@@ -78,11 +90,11 @@ class DockerPlatform:
         present = [
             container for container in containers if details.get(container.id, {}) is not None
         ]  # None: removed since
-        self._count_restarts(present, details)
+        known = self._remember(present, details)
         probes = {
             container.id: probe
             for container in present
-            if container.id not in stopping and (probe := container.probe()) is not None
+            if container.id not in stopping and (probe := container.probe(known[container.id].headers)) is not None
         }
         probed = self._prober.ask(service, list(probes.values()))
         self._start_orphans(
@@ -92,7 +104,7 @@ class DockerPlatform:
         instances = [
             to_instance(
                 container,
-                self._restart_count(container.id),
+                known[container.id].restarts,
                 details.get(container.id),
                 readiness.get(container.id),
                 max_restarts,
@@ -126,20 +138,20 @@ class DockerPlatform:
         """Whether the listing is enough: the container is healthy, and its restarts were counted since its last start."""
         if container.state == "removing":
             return True
-        counted = container.start and self._restarts.get(container.id, ("", 0))[0] == container.start
-        return container.state == "running" and bool(counted) and (container.is_probed or container.health == "healthy")
+        known = container.start and self._known.get(container.id, UNKNOWN).start == container.start
+        return container.state == "running" and bool(known) and (container.has_health_path or container.health == "healthy")
 
-    def _count_restarts(self, containers: Sequence[ListedContainer], details: Mapping[str, dict[str, Any] | None]) -> None:
-        """Remember restart counts. A count is valid while the network endpoint is the same; each start has a new one."""
+    def _remember(
+        self, containers: Sequence[ListedContainer], details: Mapping[str, dict[str, Any] | None]
+    ) -> dict[str, _Known]:
+        """What is known of each container, by id."""
         with self._lock:
             for container in containers:
                 answer = details.get(container.id)
                 if answer is not None:
-                    self._restarts[container.id] = (container.start, int(answer.get("RestartCount") or 0))
-
-    def _restart_count(self, container: str) -> int:
-        with self._lock:
-            return self._restarts.get(container, ("", 0))[1]
+                    restarts = int(answer.get("RestartCount") or 0)
+                    self._known[container.id] = _Known(container.start, restarts, read_headers_variable(answer))
+            return {container.id: self._known.get(container.id, UNKNOWN) for container in containers}
 
     # -- starting -------------------------------------------------------------------------------------------------------
 
@@ -273,7 +285,7 @@ class DockerPlatform:
         finally:
             with self._lock:
                 del self._stopping[instance.id]
-                self._restarts.pop(instance.id, None)
+                self._known.pop(instance.id, None)
                 self._orphans.pop(instance.id, None)
 
     def _is_ours(self, instance: Instance, details: Mapping[str, Any]) -> bool:

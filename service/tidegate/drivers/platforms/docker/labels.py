@@ -6,5 +6,6 @@ PREFIX = "tidegate."
 ENVIRONMENT, SERVICE, RELEASE, ORDINAL, IMAGE = (
     PREFIX + word for word in ("environment", "service", "release", "ordinal", "image")
 )
-PORT, PROBE = PREFIX + "port", PREFIX + "probe"  # the port for traffic; the readiness probe as "seconds port path"
+PORT, PROBE = PREFIX + "port", PREFIX + "probe"  # the port for traffic; how readiness is checked, as JSON
+HEADERS_VARIABLE = "TIDEGATE_HEALTH_HEADERS"  # as JSON; a variable, since programs export labels and values may be secrets
 WANTS = PREFIX + "wants"  # added between creation and start: "files", "networks", or both

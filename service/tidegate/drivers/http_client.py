@@ -54,10 +54,15 @@ class HttpResponse:
 
 
 class DeadlineHttpClient:
-    """A connection to the host of `url`, opened by the first GET. Not thread-safe."""
+    """A connection to the host of `url`, opened by the first GET. Not thread-safe.
 
-    def __init__(self, url: str) -> None:
+    `verify`: whether the certificate of an `https` server must be valid. `server_name`: the name that such a server is
+    asked for; empty: the host of the URL.
+    """
+
+    def __init__(self, url: str, *, verify: bool = True, server_name: str = "") -> None:
         place = urlsplit(url)
+        self._verify, self._server_name = verify, server_name
         self._secure = place.scheme == "https"
         self._host = place.hostname or ""
         self._port = place.port or (443 if self._secure else 80)
@@ -70,7 +75,8 @@ class DeadlineHttpClient:
         return self._socket is not None and not select.select([self._socket], [], [], 0)[0]
 
     def get(self, path: str, timeout_seconds: float, max_bytes: int, headers: Mapping[str, str]) -> HttpResponse:
-        """GET `path`. The connection stays open if both sides allow it; after an error it is closed.
+        """GET `path`. The connection stays open if both sides allow it; after an error it is closed. With `max_bytes` 0 the
+        body is not waited for.
 
         Raises `OSError` (`TimeoutError` among them) and `HTTPException`.
         """
@@ -82,7 +88,7 @@ class DeadlineHttpClient:
             assert self._socket is not None
             self._socket.deadline = deadline
             self._socket.settimeout(_remaining_seconds(deadline))
-            self._connection.request("GET", path, headers={"User-Agent": "tidegate", **headers})
+            self._connection.request("GET", path, headers={"user-agent": "tidegate", **headers})
             return self._answer(self._connection.getresponse(), max_bytes)
         except BaseException:
             self.close()
@@ -103,25 +109,32 @@ class DeadlineHttpClient:
         )
         connected.settimeout(_remaining_seconds(deadline))
         if self._secure:
-            context = ssl.create_default_context()
+            context = ssl.create_default_context() if self._verify else _unverified_context()
             context.sslsocket_class = DeadlineTlsSocket
-            wrapped = context.wrap_socket(connected, server_hostname=self._host)
+            wrapped = context.wrap_socket(connected, server_hostname=self._server_name or self._host)
             assert isinstance(wrapped, DeadlineTlsSocket)
             connected = wrapped
         self._connection = HTTPConnection(self._host, self._port)
         self._connection.sock = self._socket = connected
 
     def _answer(self, response: HTTPResponse, max_bytes: int) -> HttpResponse:
-        body = response.read(max_bytes + 1)
-        if response.length and len(body) <= max_bytes:
+        body = response.read(max_bytes + 1) if max_bytes else b""
+        if max_bytes and response.length and len(body) <= max_bytes:
             raise IncompleteRead(body, response.length)
-        complete = len(body) <= max_bytes
+        complete = len(body) <= max_bytes and (max_bytes > 0 or response.length == 0)
         result = HttpResponse(
             response.status, {name.lower(): value for name, value in response.getheaders()}, body[:max_bytes], complete
         )
         if not complete or response.will_close:
             self.close()
         return result
+
+
+def _unverified_context() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 def describe_error(error: OSError | HTTPException, timeout_seconds: float) -> str:
