@@ -243,6 +243,8 @@ def test_a_backend_without_listen(owned: NginxRouter) -> None:
         ({"log": "requests.log"}, "must be an absolute path of"),
         ({"status": "8406"}, "status"),
         ({"user": "www-data; daemon off"}, "user"),
+        ({"balance": {"shop": "ip_hash"}}, "balance requires mode adopted"),
+        ({"balance": {"shop": "ip_hash; } server {"}}, "balance"),
     ],
 )
 def test_options_that_cannot_be(options: dict[str, str], said: str) -> None:
@@ -269,7 +271,7 @@ def test_check_of_an_owned_one(owned: NginxRouter, home: Path, shop: Backend) ->
 
 def test_check_of_an_adopted_one(standing: Callable[..., ExternalNginx]) -> None:
     there = standing(more="keepalive_timeout 65;")
-    assert [(each.status, each.result) for each in there.router.check()[1:]] == [
+    assert [(each.status, each.result) for each in there.router.check() if each.status != "ok"] == [
         ("warning", "each route change closes idle client connections")
     ]
     there.config.write_text(there.text.replace("include", "# include"))

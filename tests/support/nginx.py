@@ -17,10 +17,11 @@ from support.backends import free_port
 from support.haproxy import ended, short_folder
 from support.prerequisites import program
 from support.wait import eventually
-from tidegate.core.routing import Backend
+from tidegate.core.routing import Backend, Member
 from tidegate.drivers.routers.nginx.driver import NginxOptions, NginxRouter
 from tidegate.drivers.routers.nginx.generations import GenerationFiles
 from tidegate.errors import RouterError
+from tidegate.testing.router_contract import member
 
 ADOPTED = """\
 worker_processes 2;
@@ -100,7 +101,7 @@ def reload(router: NginxRouter, home: Path) -> None:
 
 
 class ExternalNginx:
-    """A nginx that somebody else runs, with a first route to nobody."""
+    """A nginx that somebody else runs, and that leads to Tidegate's upstreams once it has begun."""
 
     def __init__(self, home: Path, *, more: str = "keepalive_timeout 0;", include: str = "", **options: Any) -> None:
         self.home, self.port, self.other = home, free_port(), free_port()
@@ -117,18 +118,20 @@ class ExternalNginx:
         self.router = NginxRouter(NginxOptions(**settings), "test")
 
     def begin(self) -> None:
-        """Write the first route, and have theirs use it."""
+        """Write the first routes, have theirs use them, and leave them empty."""
         eventually("nginx has written its process id", lambda: self.router.pid is not None)
         for name in ("shop", "other"):
             for attempt in stamina.retry_context(lambda error: getattr(error, "retryable", False), attempts=3):
                 with attempt:  # as an engine would
-                    self._write(Backend(name))
+                    self._write(Backend(name), member(99))
         self.config.write_text(self.text)
         self.reload()
+        for name in ("shop", "other"):
+            self._write(Backend(name))
 
-    def _write(self, backend: Backend) -> None:
+    def _write(self, backend: Backend, *members: Member) -> None:
         try:
-            self.router.write(backend, (), 0)
+            self.router.write(backend, members, 0)
         except RouterError as error:
             error.add_note((self.home / "error.log").read_text())
             raise

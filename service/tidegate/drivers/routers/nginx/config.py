@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tidegate.core.routing import PREVIEW_HEADER, Backend, Member
@@ -18,8 +18,9 @@ from tidegate.drivers.routers.members import (
     server_name,
 )
 from tidegate.drivers.routers.nginx.generations import BackendRoute, Generation
+from tidegate.errors import RouterError
 
-NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 PREVIEW = "_preview"
 
 
@@ -32,6 +33,7 @@ class NginxFrame:
     log: str = ""
     close_gap: bool = True
     user: str = ""  # user of the workers; empty: the master's
+    balance: Mapping[str, str] = field(default_factory=dict)  # how an upstream chooses servers, by backend
 
 
 def backend_route(backend: Backend, members: Collection[Member]) -> BackendRoute:
@@ -73,7 +75,7 @@ def _render(template: str, frame: NginxFrame, generation: Generation, file: Path
 
 def route_variable(backend: str) -> str:
     """The nginx variable with the upstream of a request: the backend or its preview."""
-    return "tidegate_to_" + backend.replace("-", "_")
+    return "tidegate_to_" + re.sub(r"[.-]", "_", backend)
 
 
 def parse_header(text: str) -> tuple[str, str]:
@@ -85,13 +87,23 @@ def parse_header(text: str) -> tuple[str, str]:
 def config_problems(backend: Backend, members: Collection[Member]) -> Iterator[str]:
     """Why nginx could not serve this route, apart from unknown addresses."""
     if not NAME.fullmatch(backend.name):
-        yield f"{backend.name!r} is not a valid upstream name; it must match [a-z0-9][a-z0-9_-]*"
+        yield f"{backend.name!r} is not a valid upstream name; it must match {NAME.pattern}"
     yield from header_problems(backend)
     for member in members:
         yield from (problem for problem in member_problems(member) if problem != missing_address(member))
     addresses = [member.address for member in members if member.address]
     for address in sorted({duplicate for duplicate in addresses if addresses.count(duplicate) > 1}):
         yield f"several members have the address {address}"
+
+
+def require_distinct_name(name: str, others: Collection[str]) -> None:
+    """Raise `RouterError` if nginx could not distinguish the backend from another one."""
+    for other in others:
+        if other != name and route_variable(other).lower() == route_variable(name).lower():
+            text = (
+                f"nginx cannot have both backends {name} and {other}: names may not differ only in case, `-`, `_` and `.`"
+            )
+            raise RouterError(f"{text}. Change `x-tidegate.route` of one.", retryable=False)
 
 
 def members_without_address(members: Collection[Member]) -> list[str]:

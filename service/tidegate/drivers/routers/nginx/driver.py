@@ -16,13 +16,14 @@ import signal
 import subprocess
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tidegate.core.routing import Backend, Member, RouterState
 from tidegate.drivers.routers import atomic_files
 from tidegate.drivers.routers.nginx import config
+from tidegate.drivers.routers.nginx.adoption import AdoptedNginx
 from tidegate.drivers.routers.nginx.generations import (
     BackendRoute,
     Generation,
@@ -30,9 +31,10 @@ from tidegate.drivers.routers.nginx.generations import (
     NginxWorker,
     serving_generation,
 )
-from tidegate.drivers.routers.nginx.installation import AdoptedNginx, NginxInstallation, OwnedNginx
+from tidegate.drivers.routers.nginx.installation import NginxInstallation, OwnedNginx
 from tidegate.drivers.routers.nginx.process import wait_until
 from tidegate.drivers.routers.nginx.request_log import NginxRequestLog
+from tidegate.drivers.routers.nginx.their_config import SUPPORTED_BALANCING
 from tidegate.drivers.routers.state_file import BackendState, RouterStateFile
 from tidegate.errors import RouterError
 from tidegate.ports import CheckStatus, Diagnosis, Router
@@ -61,6 +63,7 @@ class NginxOptions(BaseModel):
     config: Path | None = None
     include: Path | None = None
     pid: Path = Path("/run/nginx.pid")
+    balance: dict[str, Annotated[str, Field(pattern=f"^({SUPPORTED_BALANCING.pattern})$")]] = {}  # adopted: by backend
 
     @model_validator(mode="after")
     def _check_mode(self) -> NginxOptions:
@@ -70,6 +73,8 @@ class NginxOptions(BaseModel):
             )
         if self.mode == "owned" and (self.config or self.include or "pid" in self.model_fields_set):
             raise ValueError("config, include and pid require mode adopted; mode owned creates its own in directory")
+        if self.mode == "owned" and self.balance:
+            raise ValueError("balance requires mode adopted: it keeps how your own upstreams choose servers")
         for name in ("directory", "log", "config", "include"):
             path = getattr(self, name)
             if path not in (None, NO_LOG) and not SAFE_PATH.fullmatch(str(path)):
@@ -92,7 +97,9 @@ class NginxRouter(Router):
     def __init__(self, options: NginxOptions, environment: str) -> None:
         log = _log_file(options)
         user = options.user if options.mode == "owned" else ""
-        frame = config.NginxFrame(options.status, options.directory.resolve(), str(log or ""), options.close_gap, user)
+        frame = config.NginxFrame(
+            options.status, options.directory.resolve(), str(log or ""), options.close_gap, user, options.balance
+        )
         self._memory = RouterStateFile(options.directory)
         self._generations = GenerationFiles(options.directory, options.include or frame.directory / "nginx.conf")
         binary = shutil.which(options.binary) or options.binary
@@ -159,13 +166,16 @@ class NginxRouter(Router):
             present = serving_generation(self._workers())
             if present.number:
                 self._generations.save(present)
+            config.require_distinct_name(backend.name, present.routes)
             self._installation.ensure(backend, present)
             if fence > kept.fence:
                 kept.fence = fence
                 self._memory.save(state)
             routes = {**present.routes, backend.name: config.backend_route(backend, members)}
+            if not members and not self._installation.serves_empty(backend, present):
+                return
             if not self._is_applied(present, routes):
-                self._switch(routes)
+                self._switch(present, routes)
 
     def _is_applied(self, present: Generation, routes: Mapping[str, BackendRoute]) -> bool:
         """Whether all workers that accept connections, and the file, have exactly these routes."""
@@ -173,13 +183,13 @@ class NginxRouter(Router):
         same = numbers == {present.number} and present.routes == routes
         return same and atomic_files.read(self._installation.path) == self._installation.render(present)
 
-    def _switch(self, routes: Mapping[str, BackendRoute]) -> None:
+    def _switch(self, present: Generation, routes: Mapping[str, BackendRoute]) -> None:
         """Write, reload and verify. If nginx rejects the configuration the old file is restored."""
         used = self._generations.numbers() | {worker.generation.number for worker in self._workers()}
         new = Generation(max(used, default=0) + 1, routes)
         text, before = self._installation.render(new), atomic_files.read(self._installation.path)
         self._generations.save(new)
-        self._installation.test(text)
+        self._installation.test(text, routes.keys() - present.routes.keys())
         atomic_files.replace(self._installation.path, text)
         try:
             complaint = self._installation.reload()
@@ -210,7 +220,7 @@ class NginxRouter(Router):
                 return (problem,)
             present = serving_generation(self._workers())
             summary = f"{self._version()}, process {self.pid}, generation {present.number}"
-            return (Diagnosis("nginx", CheckStatus.OK, summary), *self._installation.warnings())
+            return (Diagnosis("nginx", CheckStatus.OK, summary), *self._installation.warnings(present))
         except RouterError as error:
             return (Diagnosis("nginx", CheckStatus.WRONG, error.message, "see docs/nginx.md for what Tidegate requires"),)
 

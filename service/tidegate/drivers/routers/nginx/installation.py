@@ -1,13 +1,12 @@
-"""The two modes of nginx: owned (Tidegate writes the file and runs the process) and adopted (one include file)."""
+"""nginx's file and process, and those of mode owned: Tidegate writes the whole file and runs the process."""
 
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,8 +39,14 @@ class NginxInstallation(Protocol):
     def ensure(self, backend: Backend, present: Generation) -> None:
         """Raise `RouterError`, before anything is changed, if the backend cannot be served."""
 
-    def test(self, text: str) -> None:
-        """Have nginx check this text in place of the file (`nginx -t`). Raises `RouterError`."""
+    def serves_empty(self, backend: Backend, present: Generation) -> bool:
+        """Whether a backend without members may be written although it is not in the generation `present`."""
+
+    def test(self, text: str, added: Collection[str]) -> None:
+        """Have nginx check this text in place of the file (`nginx -t`). Raises `RouterError`.
+
+        `added`: backends that the file does not have yet.
+        """
 
     def reload(self) -> Callable[[], str]:
         """Reload the file. Returns a function for the reason why nginx rejected it; empty while nginx may still accept."""
@@ -49,8 +54,8 @@ class NginxInstallation(Protocol):
     def missing(self) -> Diagnosis | None:
         """Why nginx cannot be queried; None if it can."""
 
-    def warnings(self) -> Sequence[Diagnosis]:
-        """Settings that work but lose requests or features."""
+    def warnings(self, present: Generation) -> Sequence[Diagnosis]:
+        """Settings that work but lose requests or features, and what a person has to do or to know."""
 
 
 @dataclass
@@ -137,8 +142,11 @@ class OwnedNginx:
                 )
         require_free(backend, "nginx")
 
-    def test(self, text: str) -> None:
-        with _draft_file(self.path, text) as draft:
+    def serves_empty(self, backend: Backend, present: Generation) -> bool:
+        return True  # nobody answered at its address before
+
+    def test(self, text: str, added: Collection[str]) -> None:
+        with draft_file(self.path, text) as draft:
             self.process.test(["-c", draft, "-e", "stderr"])
 
     def reload(self) -> Callable[[], str]:
@@ -153,7 +161,7 @@ class OwnedNginx:
             return Diagnosis("nginx", CheckStatus.OK, "not running yet; the first rollout starts it")
         return None
 
-    def warnings(self) -> Sequence[Diagnosis]:
+    def warnings(self, present: Generation) -> Sequence[Diagnosis]:
         if self.frame.close_gap:
             return ()
         return (
@@ -163,107 +171,13 @@ class OwnedNginx:
         )
 
 
-@dataclass
-class AdoptedNginx:
-    """Mode adopted: an nginx that others manage, whose file `main` includes Tidegate's file `path`."""
-
-    frame: config.NginxFrame
-    generations: GenerationFiles
-    binary: str
-    main: Path
-    path: Path
-    pid_file: Path
-
-    def __post_init__(self) -> None:
-        self.process = NginxProcess(self.binary, self.pid_file)
-
-    def render(self, generation: Generation) -> str:
-        return config.render_routes(self.frame, generation, self.generations.path(generation.number))
-
-    def start(self) -> None:
-        """Raise `RouterError` if nginx is not running: others start it."""
-        if self.process.pid is None:
-            raise RouterError(
-                f"nginx is not running: {self.pid_file} does not contain its master's process id. Start nginx."
-            )
-
-    def ensure(self, backend: Backend, present: Generation) -> None:
-        if problems := self._problems():
-            raise RouterError("; ".join(problems), retryable=False)
-
-    def _problems(self) -> list[str]:
-        problems = []
-        if self._include_line(atomic_files.read(self.main)) is None:
-            problems.append(self._missing_include)
-        if not os.access(self.path.parent, os.W_OK) or not os.access(self.main.parent, os.W_OK):
-            problems.append(f"the directories of {self.path} and {self.main} must be writable for Tidegate's user")
-        return problems
-
-    @property
-    def _missing_include(self) -> str:
-        return f"{self.main} does not include Tidegate's file; add `include {self.path};` to its http section"
-
-    def _include_line(self, text: str) -> re.Match[str] | None:
-        """The line that includes Tidegate's file, with its path resolved as nginx resolves it."""
-        lines = re.finditer(r"^([ \t]*include[ \t]+[\"']?)([^\s;\"']+)", text, re.M)
-        return next((line for line in lines if self.main.parent / line[2] == self.path), None)
-
-    def test(self, text: str) -> None:
-        """Check a copy of the main file in the same directory, because nginx resolves includes from there."""
-        main = atomic_files.read(self.main)
-        line = self._include_line(main)
-        if line is None:
-            raise RouterError(self._missing_include, retryable=False)
-        with (
-            _draft_file(self.path, text) as ours,
-            _draft_file(self.main, main[: line.start(2)] + ours + main[line.end(2) :]) as theirs,
-        ):
-            self.process.test(["-c", theirs])
-
-    def reload(self) -> Callable[[], str]:
-        self.process.reload()
-        return str  # no reason: their error log is not read
-
-    def missing(self) -> Diagnosis | None:
-        if shutil.which(self.binary) is None:
-            return program_missing(self.binary)
-        if self.process.pid is None:
-            problem = f"not running: {self.pid_file} does not contain the process id of an nginx master"
-            return Diagnosis("nginx", CheckStatus.WRONG, problem, "start nginx, or correct router.pid")
-        if problems := self._problems():
-            return Diagnosis(
-                "nginx config",
-                CheckStatus.WRONG,
-                "; ".join(problems),
-                "fix this, or correct router.config and router.include",
-            )
-        return None
-
-    def warnings(self) -> Sequence[Diagnosis]:
-        text = self.process.full_config(["-c", str(self.main)])
-        diagnoses = []
-        if not re.search(r"^\s*keepalive_timeout\s+0\b", text, re.M):
-            fix = "add `keepalive_timeout 0;` to the http section (docs/nginx.md describes the cost)"
-            diagnoses.append(
-                Diagnosis("nginx config", CheckStatus.WARNING, "each route change closes idle client connections", fix)
-            )
-        if re.search(r"^\s*worker_shutdown_timeout\b", text, re.M):
-            fix = "remove `worker_shutdown_timeout`"
-            diagnoses.append(
-                Diagnosis(
-                    "nginx config", CheckStatus.WRONG, "each route change cuts requests that last longer than it", fix
-                )
-            )
-        return diagnoses
-
-
 def program_missing(binary: str) -> Diagnosis:
     """The diagnosis of a missing nginx program."""
     return Diagnosis("nginx", CheckStatus.WRONG, f"program {binary} not found", "install nginx, or set router.binary")
 
 
 @contextmanager
-def _draft_file(path: Path, text: str) -> Iterator[str]:
+def draft_file(path: Path, text: str) -> Iterator[str]:
     """A temporary file with this text in the directory of `path`."""
     try:
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-") as draft:

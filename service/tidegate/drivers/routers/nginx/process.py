@@ -15,6 +15,7 @@ from tidegate.drivers.routers.nginx.generations import MASTER, process_title
 from tidegate.errors import RouterError
 
 EMERG_LINE = re.compile(r"\[emerg\] (?:\d+#\d+: )?(.*)")
+REJECTED = "nginx rejected the configuration; nothing was changed"
 TEST_SECONDS = 30.0
 PID_SECONDS = 5.0  # nginx writes its pid file a moment after it has detached
 
@@ -55,11 +56,11 @@ class NginxProcess:
 
     def test(self, options: Sequence[str]) -> None:
         """Have nginx check a configuration (`nginx -t`). Raises `RouterError` with nginx's message."""
-        self._run(["-t", "-q", *options], "nginx rejected the configuration; nothing was changed")
+        self._run(["-t", "-q", *options], REJECTED)
 
-    def full_config(self, options: Sequence[str]) -> str:
-        """A configuration with everything that it includes (`nginx -T`)."""
-        return self._run(["-T", "-q", *options], "Cannot read nginx's configuration")
+    def full_config(self, options: Sequence[str], failure: str = "Cannot read nginx's configuration") -> str:
+        """A configuration with everything that it includes, if it is valid (`nginx -T`). Raises `RouterError`."""
+        return self._run(["-T", "-q", *options], failure)
 
     def reload(self) -> None:
         """Ask nginx to reload its configuration. The caller must verify the result: nginx only logs a rejection."""
@@ -71,16 +72,31 @@ class NginxProcess:
         except ProcessLookupError as error:
             raise RouterError("nginx has just exited") from error
         except PermissionError as error:
-            text = (
-                f"Permission denied sending a reload to nginx's master process {pid}. Run Tidegate as its user or as root."
-            )
-            raise RouterError(text, retryable=False) from error
+            raise RouterError(_denied(pid), retryable=False) from error
+
+    def signal_problem(self) -> str | None:
+        """Why a reload would fail; None if it would not, or if nginx is not running."""
+        if (pid := self.pid) is None:
+            return None
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return None
+        except PermissionError:
+            return _denied(pid)
+        return None
 
     def _run(self, options: Sequence[str], failure: str) -> str:
         command = [self.binary, *options]
         try:
             done = subprocess.run(
-                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=TEST_SECONDS
+                command,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                check=False,
+                timeout=TEST_SECONDS,
             )
         except OSError as error:
             text = f"{failure} ({self.binary}): {error.strerror}. Install nginx, or set router.binary."
@@ -90,6 +106,10 @@ class NginxProcess:
         if done.returncode:
             raise RouterError(f"{failure}: {error_messages(done.stderr)}", retryable=False)
         return done.stdout
+
+
+def _denied(pid: int) -> str:
+    return f"Permission denied sending a reload to nginx's master process {pid}. Run Tidegate as its user or as root."
 
 
 def error_messages(text: str) -> str:
