@@ -36,7 +36,8 @@ def haproxy_of(stage: DemoStack) -> tuple[Router, Callable[[], None]]:
 
 
 def nginx_of(stage: DemoStack) -> tuple[Router, Callable[[], None]]:
-    router = NginxRouter(NginxOptions(directory=stage.home / "nginx"), stage.environment)
+    status = f"127.0.0.1:{stage.state.ports['exporter']}"  # as in its settings: others would take effect
+    router = NginxRouter(NginxOptions(directory=stage.home / "nginx", status=status), stage.environment)
     return router, lambda: nginx.kill(router, stage.home)
 
 

@@ -13,9 +13,10 @@ import pytest
 from pydantic import ValidationError
 
 from processes import free_port
-from support.nginx import ExternalNginx, external_nginxes, get, open_folder, owned_router
+from support.nginx import ExternalNginx, external_nginxes, get, open_folder, owned_router, workers
 from support.prerequisites import missing
-from tidegate.core.routing import Backend
+from support.wait import eventually
+from tidegate.core.routing import Backend, Traffic
 from tidegate.drivers.routers.nginx import installation
 from tidegate.drivers.routers.nginx.driver import NginxOptions, NginxRouter
 from tidegate.errors import RouterError
@@ -250,6 +251,37 @@ def test_a_backend_without_listen(owned: NginxRouter) -> None:
 def test_options_that_cannot_be(options: dict[str, str], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         NginxOptions(**options)
+
+
+# -- changed settings ------------------------------------------------------------------------------------------------------
+
+
+def test_a_changed_setting_takes_effect_at_the_first_read(owned: NginxRouter, home: Path, shop: Backend) -> None:
+    owned.write(shop, (member(0),), 1)
+    status = f"127.0.0.1:{free_port()}"
+    with owned_router(home, status=status, log=home / "requests.log", close_gap=False) as changed:
+        assert ids(changed.read(shop).members) == ids([member(0)])
+        assert get(status, "/") == 503
+        assert get(shop.listen, "/") == 502
+        eventually("the request is counted", lambda: changed.read(shop).traffic == Traffic(1, 1, 0))
+        assert "keepalive_timeout 0" not in (home / "nginx" / "nginx.conf").read_text()
+        before = workers(home)
+        changed.read(shop)
+        changed.write(shop, (member(0),), 1)
+        assert workers(home) == before, "once"
+
+
+def test_a_setting_that_nginx_rejects_leaves_the_old_ones(owned: NginxRouter, home: Path, shop: Backend) -> None:
+    owned.write(shop, (member(0),), 1)
+    before = (home / "nginx" / "nginx.conf").read_text()
+    with owned_router(home, log=home / "none" / "requests.log") as changed:
+        for _ in range(2):
+            with pytest.raises(RouterError, match=r"rejected the configuration; nothing was changed: .*none/requests\.log"):
+                changed.read(shop)
+        assert (home / "nginx" / "nginx.conf").read_text() == before
+        (home / "none").mkdir()
+        assert ids(changed.read(shop).members) == ids([member(0)])
+        assert "none/requests.log" in (home / "nginx" / "nginx.conf").read_text()
 
 
 # -- what `tidegate check` says --------------------------------------------------------------------------------------------

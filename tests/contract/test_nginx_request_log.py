@@ -125,6 +125,17 @@ def test_the_log_is_put_aside_and_no_line_is_missed(
     assert kept < 30_000, "of more than 40,000 bytes that were written"
 
 
+def test_a_reload_for_one_service_keeps_the_counts_of_another(
+    owned: NginxRouter, shop: Backend, broken: ScriptedServer
+) -> None:
+    owned.write(shop, (replace(member(0), address=broken.address),), 1)
+    assert get(shop.listen, "/200") == 200
+    before = counted(owned, shop, 1)
+    owned.write(Backend("other", f"127.0.0.1:{free_port()}"), (member(1),), 1)
+    assert get(shop.listen, "/200") == 200
+    assert counted(owned, shop, 2) == replace(before, requests=2)
+
+
 def test_without_a_log_nothing_is_counted(home: Path, shop: Backend) -> None:
     with owned_router(home, log="off") as router:
         router.write(shop, (member(0),), 1)

@@ -101,6 +101,7 @@ class NginxRouter(Router):
             options.status, options.directory.resolve(), str(log or ""), options.close_gap, user, options.balance
         )
         self._memory = RouterStateFile(options.directory)
+        self._has_settings_applied = False
         self._generations = GenerationFiles(options.directory, options.include or frame.directory / "nginx.conf")
         binary = shutil.which(options.binary) or options.binary
         self._installation: NginxInstallation
@@ -127,6 +128,7 @@ class NginxRouter(Router):
             with self._memory.locked() as state:
                 revived = bool(state)  # False before the first write: nginx has not run yet
                 self._installation.start()
+        self._apply_settings()
         workers = self._workers()
         present = serving_generation(workers)
         members = present.routes.get(backend.name, BackendRoute()).members
@@ -137,6 +139,23 @@ class NginxRouter(Router):
         traffic, by_release = self.request_log.traffic(backend.name) if self.request_log else (None, {})
         unknown: Mapping[str, None] = dict.fromkeys(sorted(leaving))
         return RouterState(members, unknown, dict.fromkeys(ids), fence, traffic, {}, by_release, revived)
+
+    def _apply_settings(self) -> None:
+        """Reload nginx once if its file was written with other settings, or by another version of Tidegate."""
+        if self._has_settings_applied or self._file_is_current():
+            self._has_settings_applied = True
+            return
+        with self._memory.locked():
+            present = serving_generation(self._workers())
+            if present.number and not self._file_is_current():
+                self._generations.save(present)
+                self._switch(present, present.routes)
+        self._has_settings_applied = True
+
+    def _file_is_current(self) -> bool:
+        """Whether the file is what these settings make of the routes in it; also if Tidegate has not written it yet."""
+        in_file = self._generations.in_file()
+        return not in_file.number or atomic_files.read(self._installation.path) == self._installation.render(in_file)
 
     def _workers(self) -> tuple[NginxWorker, ...]:
         """The workers that serve a generation; empty if nginx runs a configuration without Tidegate's part."""
