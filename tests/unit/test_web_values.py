@@ -11,6 +11,7 @@ import pytest
 from support.store_fixtures import ManualClock, a_release, a_rollout, a_service, with_approval
 from tidegate.app.deployments import new_id, slug
 from tidegate.core import planner
+from tidegate.core.image_reference import IMAGE_PATTERN, ImageReference
 from tidegate.core.model import Order, Signal, SignalKind, Strategy
 from tidegate.core.phases import Phase
 from tidegate.web.auth_throttle import ADDRESSES, TOKENS, AuthThrottle
@@ -19,6 +20,8 @@ from tidegate.web.pagination import decode_cursor, encode_cursor
 from tidegate.web.server import long_poll_slots
 from tidegate.web.views.rollout import RolloutView, rollout_view
 from tidegate.web.views.timestamps import timestamp
+
+DIGEST = "sha256:" + "ab" * 32
 
 
 @pytest.mark.parametrize(
@@ -39,6 +42,36 @@ def test_a_releases_id_begins_with_the_images_tag(image: str, expected: str) -> 
     assert slug(image) == expected
     assert re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", slug(image))
     assert len(slug(image)) <= 20
+
+
+@pytest.mark.parametrize(
+    ("image", "name", "tag", "digest", "registry", "repository"),
+    [
+        ("shop", "shop", "", "", "docker.io", "shop"),
+        ("team/shop:V2_rc.1", "team/shop", "V2_rc.1", "", "docker.io", "team/shop"),
+        ("docker.io/library/shop:v1", "docker.io/library/shop", "v1", "", "docker.io", "shop"),
+        ("index.docker.io/team/shop", "index.docker.io/team/shop", "", "", "docker.io", "team/shop"),
+        ("localhost/shop", "localhost/shop", "", "", "localhost", "localhost/shop"),
+        ("host:5000/team/shop:v1", "host:5000/team/shop", "v1", "", "host:5000", "host:5000/team/shop"),
+        ("a.example/b__c--d@" + DIGEST, "a.example/b__c--d", "", DIGEST, "a.example", "a.example/b__c--d"),
+        ("host:5000/shop:v1@" + DIGEST, "host:5000/shop", "v1", DIGEST, "host:5000", "host:5000/shop"),
+        (DIGEST, "", "", DIGEST, "docker.io", ""),
+    ],
+)
+def test_the_parts_of_an_image(image: str, name: str, tag: str, digest: str, registry: str, repository: str) -> None:
+    found = ImageReference.parse(image)
+    assert (found.name, found.tag, found.digest) == (name, tag, digest)
+    assert (found.registry, found.repository, str(found)) == (registry, repository, image)
+    assert re.fullmatch(IMAGE_PATTERN, image)
+
+
+@pytest.mark.parametrize(
+    "image",
+    ["", ":v1", "Shop", "host/Shop:v1", "shop:", "shop@sha256:aa", "shop:v 1", "-shop", "a//b", "a/b_", "x" * 256, "é:v1"],
+)
+def test_other_text_is_no_image(image: str) -> None:
+    with pytest.raises(ValueError, match="an image such as registry:5000/shop:v2 with a lowercase name"):
+        ImageReference.parse(image)
 
 
 def test_ids_sort_by_age_and_are_short() -> None:

@@ -12,6 +12,7 @@ from tidegate.compose import loader
 from tidegate.compose.host_access import find_denied
 from tidegate.core import planner
 from tidegate.core.event_kinds import EventKind
+from tidegate.core.image_reference import ImageReference
 from tidegate.core.model import Check, Event, Order, Plan, Release, Rollout, RolloutKind, Service
 from tidegate.core.phases import Phase
 from tidegate.core.records import NewRollout, ServiceRow
@@ -76,17 +77,12 @@ def require_no_values(variables: Mapping[str, object], files: Mapping[str, objec
         raise InvalidSpec([Problem(name, text) for name in given])
 
 
-def tag(image: str) -> str:
-    """The tag of an image: `v2` of `shop:v2`; the start of a bare digest; `latest` without a tag."""
-    name, _, digest = image.partition("@")
-    if name.startswith("sha256:"):
-        return name.removeprefix("sha256:")[:12]
-    return name.rpartition("/")[2].partition(":")[2] or digest.removeprefix("sha256:")[:12] or "latest"
-
-
 def slug(image: str) -> str:
     """The tag of an image as part of a release ID: [a-z0-9-], at most 20 characters."""
-    return re.sub(r"[^a-z0-9]+", "-", tag(image).lower()).strip("-")[:MAX_SLUG_LENGTH].rstrip("-") or "latest"
+    return (
+        re.sub(r"[^a-z0-9]+", "-", ImageReference.parse(image).label.lower()).strip("-")[:MAX_SLUG_LENGTH].rstrip("-")
+        or "latest"
+    )
 
 
 def deploy_new(

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import difflib
-import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
+from tidegate.core.image_reference import ImageReference
 from tidegate.errors import Problem
 
 T = TypeVar("T")
-IMAGE = r"[A-Za-z0-9][A-Za-z0-9_./:@-]*"
-MAX_IMAGE_CHARS = 255
 MAX_PROBLEMS = 200  # further ones are dropped
 BOOLEAN_WORDS = {"true": True, "yes": True, "on": True, "y": True, "false": False, "no": False, "off": False, "n": False}
 
@@ -110,9 +108,9 @@ def text(value: object) -> str:
 
 def image(value: object) -> str:
     """The name of an image, with a tag or a digest."""
-    if isinstance(value, str) and re.fullmatch(IMAGE, value) and len(value) <= MAX_IMAGE_CHARS:
-        return value
-    raise ValueError(f"the name of an image such as registry:5000/shop:v2, of at most {MAX_IMAGE_CHARS} characters")
+    reference = value if isinstance(value, str) else ""
+    ImageReference.parse(reference)
+    return reference
 
 
 def boolean(value: object) -> bool:

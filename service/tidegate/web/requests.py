@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from tidegate import text
 from tidegate.compose.files import MAX_FILES, relative_name
-from tidegate.compose.reader import IMAGE, MAX_IMAGE_CHARS
+from tidegate.core.image_reference import IMAGE_PATTERN, MAX_IMAGE_CHARS
 from tidegate.core.phases import Phase, Until
 
 MAX_WAIT_SECONDS = 25.0
@@ -108,7 +108,7 @@ class DeployBody(Body):
     image: str | None = Field(
         default=None,
         max_length=MAX_IMAGE_CHARS,
-        pattern=f"^{IMAGE}$",
+        pattern=f"^{IMAGE_PATTERN}$",
         description="Deploy this image instead of the one in the definition.",
     )
     build: BuildBody | None = Field(

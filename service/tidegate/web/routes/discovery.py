@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from flask import Response
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
-from tidegate.app import deployments
+from tidegate.core.image_reference import ImageReference
 from tidegate.core.model import Instance, InstanceState
 from tidegate.core.phases import LIVE
 from tidegate.core.records import ServiceRow
@@ -87,7 +87,7 @@ def _versions(service: str, releases: set[str]) -> Mapping[str, str]:
 
     def version(release: str) -> str:
         try:
-            return deployments.tag(api().store.get_release(service, release).release.image)
+            return ImageReference.parse(api().store.get_release(service, release).release.image).label
         except UnknownService:
             return ""
 
