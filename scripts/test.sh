@@ -8,6 +8,7 @@ set -euo pipefail
 
 need_packages gcc=gcc /usr/include/stdio.h=libc6-dev haproxy=haproxy nginx=nginx-light prometheus=prometheus \
     openssl=openssl ip=iproute2 nsenter=util-linux mkfs.ext4=e2fsprogs mount=mount groovy=groovy node=nodejs npm=npm \
+    docker-registry=docker-registry \
     /usr/lib/postgresql/15/bin/postgres=postgresql
 need_venv dev
 begin_run test

@@ -16,6 +16,7 @@ from tidegate.analysis.queries import Series
 from tidegate.analysis.verdict import Verdict
 from tidegate.clock import Time, Window
 from tidegate.core.hooks import Job, JobState
+from tidegate.core.image_reference import PinnedImage
 from tidegate.core.model import DEFAULT_MAX_RESTARTS, Build, Event, Instance, Release, Rollout, Service, Signal
 from tidegate.core.phases import Phase
 from tidegate.core.probes import ProbeResult
@@ -63,11 +64,11 @@ class Diagnosis:
 class Platform(Protocol):
     """Runs instances. Every call may be repeated after a crash. Raises `PlatformError`."""
 
-    def pin(self, release: Release) -> str:
+    def pin(self, release: Release) -> PinnedImage:
         """Resolve the image to an immutable digest on every host, and check that it can be started.
 
-        Pulls the image if a registry has it. A missing image, and one without any readiness check, is an error that is not
-        retryable.
+        A release with a digest keeps it. Otherwise `pull_policy` says whether the registry is asked what the tag means. A
+        missing image, and one without any readiness check, is an error that is not retryable.
         """
 
     def instances(self, service: str, max_restarts: int = DEFAULT_MAX_RESTARTS) -> tuple[Instance, ...]:

@@ -18,7 +18,8 @@ from support.docker_contract import PREFIX, build_images, make_release, platform
 from support.docker_host import Engine, certificates, running_engine
 from support.images import demo_image
 from support.prerequisites import program
-from support.registry import Registry
+from support.registry import registry
+from tidegate.core.image_reference import PinnedImage
 from tidegate.core.model import InstanceState
 from tidegate.drivers.platforms.docker.driver import DockerPlatform
 from tidegate.errors import PlatformError
@@ -123,7 +124,7 @@ def test_an_image_that_is_missing_on_one_host(both: DockerPlatform, first: Engin
     with first.client() as client:
         demo_image(client, f"{PREFIX}:here", {})
     with pytest.raises(
-        PlatformError, match=f"^Cannot pull image {PREFIX}:here on Docker host two: not on this host"
+        PlatformError, match=f"^Cannot pull image {PREFIX}:here on Docker host two: its registry does not"
     ) as caught:
         both.pin(make_release(SERVICE, "here"))
     assert not caught.value.retryable
@@ -257,17 +258,20 @@ def test_a_full_disk_is_told_and_nothing_is_left(second: Engine, loaded: None) -
 # -- a registry ----------------------------------------------------------------------------------------------------------
 
 
-def test_images_are_pulled_and_pinned_to_the_registrys_digest(both: DockerPlatform, first: Engine, second: Engine) -> None:
-    with Registry().serving() as registry:
-        with first.client() as client:
-            digest = registry.put(client, f"{PREFIX}:good", "v1")
-        name = f"{registry.address}/team/shop"
-        release = replace(make_release(SERVICE, "good"), image=f"{name}:v1")
-        assert both.pin(release) == f"{name}@{digest}"
-        pulled = replace(release, digest=f"{name}@{digest}")
-        with second.client() as client:
-            client.images.remove(f"{name}:v1", force=True)
-        assert len(start_and_wait(both, pulled, [0, 1])) == 2, "a pinned image that was removed since is pulled again"
+def test_every_host_gets_the_image_that_a_tag_means_now(both: DockerPlatform, first: Engine, second: Engine) -> None:
+    with registry() as source, first.client() as one, second.client() as two:
+        name = f"{source.address}/team/shop"
+        release = replace(make_release(SERVICE, "good"), image=f"{name}:latest")
+        digest = source.push(one, f"{PREFIX}:good", "team/shop", "latest")
+        assert both.pin(release) == PinnedImage(f"{name}@{digest}")
+        newer = source.push(one, f"{PREFIX}:unready", "team/shop", "latest")
+        two.images.pull(f"{name}:latest")
+        for engine, has in ((one, digest), (two, newer)):
+            assert f"{name}@{has}" in engine.images.get(f"{name}:latest").attrs["RepoDigests"]
+        assert both.pin(release) == PinnedImage(f"{name}@{newer}"), "although the first host has an older one"
+        old = replace(release, digest=f"{name}@{digest}")
+        two.images.remove(f"{name}@{digest}", force=True)
+        assert len(start_and_wait(both, old, [0, 1])) == 2, "a pinned image that was removed since is pulled again"
         with pytest.raises(PlatformError, match=r"not found in the registry\. Push it, or correct `image`") as caught:
             both.pin(replace(release, image=f"{name}:v2"))
         assert not caught.value.retryable

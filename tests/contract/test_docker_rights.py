@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import docker
@@ -71,7 +71,7 @@ def endpoint(path: str) -> str:
     """A path as the documentation names it."""
     plain = re.sub(r"^/v1\.\d+", "", path)
     plain = re.sub(r"^/containers/(?!json$|create$)[^/]+", "/containers/{id}", plain)
-    plain = re.sub(r"^/images/(?!create$).+/json$", "/images/{name}/json", plain)
+    plain = re.sub(r"^/(images|distribution)/(?!create$).+/json$", r"/\1/{name}/json", plain)
     return re.sub(r"^/(networks|volumes)/[^/]+", r"/\1/{name}", plain)
 
 
@@ -127,7 +127,9 @@ def documented() -> set[str]:
     return set(re.findall(r"^  # ([A-Z]+ /\S+)$", EXAMPLE.read_text(), re.M))
 
 
-def test_what_is_documented_is_enough_and_all_of_it_is_needed(platform: DockerPlatform, guard: Guard) -> None:
+def test_what_is_documented_is_enough_and_all_of_it_is_needed(
+    client: docker.DockerClient, platform: DockerPlatform, guard: Guard
+) -> None:
     """The path of the platform's exam: check, pin, start, look, read the log, run a hook, stop."""
     assert all(line.status == "ok" for line in platform.check())
     release = wanted(platform)
@@ -147,6 +149,10 @@ def test_what_is_documented_is_enough_and_all_of_it_is_needed(platform: DockerPl
     wait_for_instances(platform, SERVICE, lambda seen: not seen)
     with pytest.raises(PlatformError, match=f"{PREFIX}:nowhere"):  # a registry is asked for what is not here
         platform.pin(releases.missing(SERVICE))
+    client.api.tag(f"{PREFIX}:good", f"127.0.0.1:1/{PREFIX}", "good")  # and for what a tag means
+    tagged = platform.pin(replace(releases.good(SERVICE, "v1-1"), image=f"127.0.0.1:1/{PREFIX}:good"))
+    assert "registry 127.0.0.1:1: its registry does not answer" in tagged.warning
+    client.api.remove_image(f"127.0.0.1:1/{PREFIX}:good")
     asked = guard.asked()
     assert [request for status, request in asked if status == 403] == []
     assert documented() - {request for _, request in asked} == set(), "not needed, so not least"

@@ -18,6 +18,7 @@ from tidegate.clock import Time, Window
 from tidegate.core import planner
 from tidegate.core.container import Container
 from tidegate.core.hooks import Job, JobState
+from tidegate.core.image_reference import PinnedImage
 from tidegate.core.model import (
     DEFAULT_MAX_RESTARTS,
     Check,
@@ -91,6 +92,7 @@ class FakeEnvironment:
     polls: int = 2  # after so many looks a hook has ended
     jobs: dict[tuple[str, str], int] = field(default_factory=dict)  # rollout and hook: looks left
     begun: list[str] = field(default_factory=list)  # hooks, as they were begun
+    pinned: dict[str, PinnedImage] = field(default_factory=dict)  # by image, where it is not `digest` of it
     pause: Callable[[str], None] = lambda verb: None
     lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -132,9 +134,9 @@ class FakePlatform:
         self._world = world
         self._services: dict[str, str] = {}
 
-    def pin(self, release: Release) -> str:
+    def pin(self, release: Release) -> PinnedImage:
         self._world.did("pin")
-        return digest(release.image)
+        return self._world.pinned.get(release.image, PinnedImage(digest(release.image)))
 
     def instances(self, service: str, max_restarts: int = DEFAULT_MAX_RESTARTS) -> tuple[Instance, ...]:
         self._world.did("instances")

@@ -21,6 +21,7 @@ from support.fake_drivers import digest
 from tidegate.analysis.queries import Series
 from tidegate.clock import Time, Window
 from tidegate.core.hooks import Job, JobState
+from tidegate.core.image_reference import PinnedImage
 from tidegate.core.model import DEFAULT_MAX_RESTARTS, Instance, InstanceState, Release, Service
 from tidegate.core.rollout_state import member_of
 from tidegate.core.routing import Backend, Member, RouterState, Traffic
@@ -77,8 +78,8 @@ class LoadPlatform:
         self._made.put(service.key, [(each, 0.0) for each in made])
         return made
 
-    def pin(self, release: Release) -> str:
-        return digest(release.image)
+    def pin(self, release: Release) -> PinnedImage:
+        return PinnedImage(digest(release.image))
 
     def instances(self, service: str, max_restarts: int = DEFAULT_MAX_RESTARTS) -> tuple[Instance, ...]:
         ready = time.time() - self._ready_seconds

@@ -1,102 +1,111 @@
-"""A registry of the test's own, that can only be pulled from: what an image is known by there is its manifest's digest."""
+"""Debian's registry, on a port of its own, perhaps with a password that can be changed."""
 
 from __future__ import annotations
 
-import gzip
-import hashlib
-import http.server
-import io
+import base64
 import json
-import tarfile
-import threading
+import shutil
+import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import docker
+import requests
 
-MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+from processes import free_port
+from support.prerequisites import program
+from support.wait import eventually, exit_status
 
-
-def _digest(content: bytes) -> str:
-    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+USER = "deploy"
+#: bcrypt, which is all that the registry accepts, of passwords with these names.
+HASHES = {
+    "first": "$2b$04$T79EKb9sYvSw0TnfLlZ3a.KehtyGuulub0xWMqHeE3xZ6KJJ5ZI.W",
+    "second": "$2b$04$/5uQzq4FSr8MruFGp9rPlu7i9bgGUIVBmv8pGejZmS6sDzmCzo6jK",
+}
 
 
 class Registry:
-    """Serves what was put into it, by digest, and manifests also by tag."""
+    """A running registry. `address` is what its images' names begin with."""
 
-    def __init__(self) -> None:
-        self._content: dict[str, bytes] = {}
-        self._tags: dict[str, str] = {}
-        registry = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
-                name = self.path.rpartition("/")[2]
-                content = registry._content.get(registry._tags.get(name, name))
-                if self.path == "/v2/":
-                    content = b"{}"
-                self.send_response(404 if content is None else 200)
-                if content is None:
-                    content = b'{"errors": [{"code": "MANIFEST_UNKNOWN", "message": "manifest unknown"}]}'
-                    self.send_header("Content-Type", "application/json")
-                elif "/manifests/" in self.path:
-                    self.send_header("Content-Type", MANIFEST)
-                    self.send_header("Docker-Content-Digest", _digest(content))
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                if self.command == "GET":
-                    self.wfile.write(content)
-
-            do_HEAD = do_GET  # noqa: N815 - the standard library's name
-
-            def log_message(self, *_: object) -> None:
-                """Quiet."""
-
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
+    def __init__(self, directory: Path, password: str = "") -> None:
+        self._port = free_port()
+        self._password = password
+        self._users = directory / "htpasswd"
+        self._log = directory / "log"
+        config = {
+            "version": "0.1",
+            "log": {"accesslog": {"disabled": True}},
+            "storage": {"filesystem": {"rootdirectory": str(directory / "data")}},
+            "http": {"addr": f"127.0.0.1:{self._port}"},
+        }
+        if password:
+            self.set_password(password)
+            config["auth"] = {"htpasswd": {"realm": "test", "path": str(self._users)}}
+        self._config = directory / "config.yml"
+        self._config.write_text(json.dumps(config))
+        self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def address(self) -> str:
-        """What stands before an image's name."""
-        return f"127.0.0.1:{self._server.server_address[1]}"
+        """Host and port."""
+        return f"127.0.0.1:{self._port}"
 
-    def put(self, client: docker.DockerClient, image: str, tag: str) -> str:
-        """Take an image over from an engine; its digest."""
-        saved = io.BytesIO(b"".join(client.api.get_image(image)))
-        with tarfile.open(fileobj=saved) as archive:
+    def set_password(self, password: str) -> None:
+        """Accept this password, and no other, from now on."""
+        self._password = password
+        self._users.write_text(f"{USER}:{HASHES[password]}\n")
 
-            def content(name: str) -> bytes:
-                found = archive.extractfile(name)
-                assert found is not None
-                return found.read()
+    def docker_config(self, password: str = "") -> str:
+        """The text of a Docker configuration with a login, as `docker login` writes it."""
+        login = base64.b64encode(f"{USER}:{password or self._password}".encode()).decode()
+        return json.dumps({"auths": {self.address: {"auth": login}}})
 
-            parts = json.loads(content("manifest.json"))[0]
-            config = content(parts["Config"])
-            layers = [gzip.compress(content(layer), mtime=0) for layer in parts["Layers"]]
-        manifest = {
-            "schemaVersion": 2,
-            "mediaType": MANIFEST,
-            "config": self._entry("application/vnd.docker.container.image.v1+json", config),
-            "layers": [self._entry("application/vnd.docker.image.rootfs.diff.tar.gzip", layer) for layer in layers],
-        }
-        packed = json.dumps(manifest).encode()
-        self._content[_digest(packed)] = packed
-        self._tags[tag] = _digest(packed)
-        return _digest(packed)
-
-    def _entry(self, kind: str, content: bytes) -> dict[str, object]:
-        self._content[_digest(content)] = content
-        return {"mediaType": kind, "size": len(content), "digest": _digest(content)}
-
-    @contextmanager
-    def serving(self) -> Iterator[Registry]:
-        """Until the block is left."""
-        self._thread.start()
+    def push(self, client: docker.DockerClient, image: str, name: str, tag: str) -> str:
+        """Push an engine's image as another machine would: the engine does not know it by this name afterwards. Returns its
+        digest."""
+        repository = f"localhost:{self._port}/{name}"  # the same registry under another name
+        client.api.tag(image, repository, tag)
+        auth = {"username": USER, "password": self._password} if self._password else {}
         try:
-            yield self
+            for line in client.api.push(repository, tag, stream=True, decode=True, auth_config=auth):
+                assert "error" not in line, line
+                if "Digest" in line.get("aux", {}):
+                    return str(line["aux"]["Digest"])
         finally:
-            self._server.shutdown()
-            self._server.server_close()
-            self._thread.join()
+            client.api.remove_image(f"{repository}:{tag}")
+        raise AssertionError("no digest in the response")
+
+    def start(self) -> None:
+        """Start it, and return when it answers."""
+        with self._log.open("ab") as log:
+            command = [program("docker-registry"), "serve", str(self._config)]
+            self._process = subprocess.Popen(command, stdout=log, stderr=log)
+        eventually("the registry answers", self._answers, process=self._process)
+
+    def _answers(self) -> bool:
+        try:
+            return requests.get(f"http://{self.address}/v2/", timeout=60).status_code in (200, 401)
+        except requests.ConnectionError:
+            return False
+
+    def stop(self) -> None:
+        """Stop it; what was pushed is kept."""
+        if self._process is not None:
+            self._process.terminate()
+            exit_status(self._process)
+            self._process = None
+
+
+@contextmanager
+def registry(password: str = "") -> Iterator[Registry]:
+    """A registry until the end of the block; with a password, it denies access without it."""
+    directory = Path(tempfile.mkdtemp(prefix="tg"))
+    started = Registry(directory, password)
+    try:
+        started.start()
+        yield started
+    finally:
+        started.stop()
+        shutil.rmtree(directory)

@@ -80,7 +80,9 @@ def test_a_whole_service() -> None:
     ("change", "path", "said"),
     [
         (lambda b: b.update(imag="x"), "imag", "unknown key; did you mean image?"),
-        (lambda b: b.update(image=5), "image", "found 5; allowed: the name of an image"),
+        (lambda b: b.update(image=5), "image", "found 5; allowed: an image such as"),
+        (lambda b: b.update(image="Shop:v1"), "image", "found 'Shop:v1'; allowed: an image such as"),
+        (lambda b: b.update(pull_policy="daily"), "pull_policy", "found 'daily'; allowed: always, missing or never"),
         (lambda b: b.pop("image"), "image", "is required"),
         (lambda b: b.pop("expose"), "expose", "is required"),
         (lambda b: b.update(expose=["80", "81"]), "expose", "one port"),
@@ -197,6 +199,17 @@ def test_a_proxy_only_connects_where_the_check_has_a_port_of_its_own() -> None:
     shop = read({**SMALL, "x-tidegate": {"health": {"path": "/up", "port": 9, "interval": "2s"}}})
     assert (shop.container.health.path, shop.container.health.port) == ("/up", 9)
     assert shop.backend.options.health == Health(interval_seconds=2.0)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(None, "resolve"), ("always", "always"), ("missing", "missing"), ("if_not_present", "missing"), ("never", "never")],
+)
+def test_pull_policy(value: str | None, expected: str) -> None:
+    body = {**SMALL, "pull_policy": value} if value else SMALL
+    found = parse_service({"services": {"shop": body}}, "shop", "demo", {})
+    assert found.container.pull_policy == expected
+    assert found == parse_service({"services": {"shop": SMALL}}, "shop", "demo", {}), "no part of the configuration"
 
 
 def test_all_mistakes_at_once() -> None:

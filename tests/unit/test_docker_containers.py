@@ -11,6 +11,7 @@ from docker.errors import APIError
 from pydantic import ValidationError
 
 from tidegate.core.container import Container, Health, HealthCommand
+from tidegate.core.image_reference import ImageReference
 from tidegate.core.model import InstanceState, Release
 from tidegate.drivers.platforms.docker.containers import (
     ListedContainer,
@@ -21,7 +22,7 @@ from tidegate.drivers.platforms.docker.containers import (
 )
 from tidegate.drivers.platforms.docker.create import container_name
 from tidegate.drivers.platforms.docker.errors import KNOWN_PULL_ERRORS, refusal_error
-from tidegate.drivers.platforms.docker.images import choose_reference, repository_of, require_readiness_check
+from tidegate.drivers.platforms.docker.images import choose_reference, require_readiness_check
 from tidegate.drivers.platforms.docker.labels import HEADERS_VARIABLE
 from tidegate.drivers.platforms.docker.options import DockerHostOptions, DockerOptions
 from tidegate.drivers.platforms.docker.transport import ssh_command
@@ -196,29 +197,16 @@ def test_names_are_never_the_same_twice() -> None:
 # -- images ----------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("reference", "repo"),
-    [
-        ("shop", "shop"),
-        ("shop:v1", "shop"),
-        ("host:5000/shop", "host:5000/shop"),
-        ("host:5000/team/shop:v1", "host:5000/team/shop"),
-        ("host/shop:v1@sha256:aa", "host/shop"),
-        ("host/shop@sha256:aa", "host/shop"),
-    ],
-)
-def test_repository(reference: str, repo: str) -> None:
-    assert repository_of(reference) == repo
-
-
 def test_the_digest_that_all_hosts_share_is_taken() -> None:
-    one = {"Id": "sha256:1", "RepoDigests": ["other@sha256:a", "shop@sha256:b", "shop@sha256:c"]}
-    two = {"Id": "sha256:1", "RepoDigests": ["shop@sha256:c"]}
-    assert choose_reference("shop:v1", {"x": one, "y": two}) == "shop@sha256:c"
-    assert choose_reference("shop:v1", {"x": one, "y": {"Id": "sha256:1"}}) == "sha256:1"
-    assert choose_reference("shop:v1", {"x": {"Id": "sha256:1", "RepoDigests": None}}) == "sha256:1"
+    shop = ImageReference.parse("docker.io/library/shop:v1")
+    a, b, c = (f"sha256:{letter * 64}" for letter in "abc")
+    one = {"Id": "sha256:1", "RepoDigests": [f"other@{a}", f"shop@{b}", f"shop@{c}", "<none>@<none>"]}
+    two = {"Id": "sha256:1", "RepoDigests": [f"shop@{c}"]}
+    assert choose_reference(shop, {"x": one, "y": two}) == f"shop@{c}"
+    assert choose_reference(shop, {"x": one, "y": {"Id": "sha256:1"}}) == "sha256:1"
+    assert choose_reference(shop, {"x": {"Id": "sha256:1", "RepoDigests": None}}) == "sha256:1"
     with pytest.raises(PlatformError, match="x has sha256:1, y has sha256:2"):
-        choose_reference("shop:v1", {"x": {"Id": "sha256:1"}, "y": {"Id": "sha256:2"}})
+        choose_reference(shop, {"x": {"Id": "sha256:1"}, "y": {"Id": "sha256:2"}})
 
 
 @pytest.mark.parametrize(

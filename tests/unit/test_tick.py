@@ -14,6 +14,7 @@ from support.store_fixtures import ManualClock, with_approval
 from support.tick_harness import TickHarness, another, crash_at, interposed, taken_over
 from tidegate.analysis.verdict import Outcome, Reason
 from tidegate.core.event_kinds import EventKind
+from tidegate.core.image_reference import PinnedImage
 from tidegate.core.model import InstanceState, SignalKind
 from tidegate.core.phases import Phase
 from tidegate.engine.tick import tick
@@ -55,6 +56,16 @@ def test_the_image_is_pinned_before_anything_moves(stage: TickHarness) -> None:
     assert pinned.digest == digest(pinned.image)
     assert stage.store.load(stage.rollout)[0].digest == pinned.digest
     assert stage.world.serving() == ["v1-1", "v1-1"], "told to go on as it does"
+    assert "Nothing is new" not in stage.messages(EventKind.PINNED)[0]
+    assert stage.phase is Phase.RUNNING
+
+
+def test_a_rollout_of_what_is_live_already_says_so(stage: TickHarness) -> None:
+    stage.begin()
+    stage.world.pinned["shop:2"] = PinnedImage(digest("shop:1"), "Registry is down. Using an older image.")
+    stage.tick()
+    assert stage.messages(EventKind.WARNING) == ["Registry is down. Using an older image."]
+    assert "Nothing is new: v1-1 has this image and configuration." in stage.messages(EventKind.PINNED)[0]
     assert stage.phase is Phase.RUNNING
 
 

@@ -12,7 +12,18 @@ from tidegate.compose.files import ComposeFiles, read_environment, read_mounted_
 from tidegate.compose.reader import Reader, boolean, integer, one_of, pairs, string_list, string_or_list, text
 from tidegate.compose.units import parse_duration, parse_size
 from tidegate.compose.volumes import read_volumes, resource_name
-from tidegate.core.container import Container, Health, HealthCommand, Limits, Log, Naming, Network, Rights, Ulimit
+from tidegate.core.container import (
+    Container,
+    Health,
+    HealthCommand,
+    Limits,
+    Log,
+    Naming,
+    Network,
+    PullPolicy,
+    Rights,
+    Ulimit,
+)
 
 
 def read_container(
@@ -55,6 +66,7 @@ def read_container(
         log=_log(root.inner("logging")),
         tty=root.take("tty", boolean, False),
         stdin_open=root.take("stdin_open", boolean, False),
+        pull_policy=root.take("pull_policy", _pull_policy, PullPolicy.RESOLVE),
     )
     report_mount_conflicts(root, container.files, mounts.targets, container.read_only)
     reservations.refuse({"cpus": "Docker cannot reserve CPUs; use cpu_shares", "devices": "there is no alternative"})
@@ -109,6 +121,15 @@ def _labels(value: object) -> dict[str, str]:
     if any(name.startswith("tidegate.") for name in labels):
         raise ValueError("labels that do not begin with tidegate.")
     return labels
+
+
+def _pull_policy(value: object) -> PullPolicy:
+    if value == "if_not_present":
+        return PullPolicy.MISSING
+    for policy in (PullPolicy.ALWAYS, PullPolicy.MISSING, PullPolicy.NEVER):
+        if value == policy:
+            return policy
+    raise ValueError("always, missing or never; without it each rollout resolves the tag at the registry")
 
 
 # -- health ---------------------------------------------------------------------------------------------------------------

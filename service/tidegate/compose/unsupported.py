@@ -48,7 +48,7 @@ UNSUPPORTED = {
     "mac_address": "each instance needs a different one",
     "platform": "images must match the host's platform",
     "umask": "Docker cannot set it; set it in the entrypoint",
-    "pull_refresh_after": "a present image is not pulled again; give each version its own tag",
+    "pull_refresh_after": "a tag is resolved at the registry with each rollout; see pull_policy",
     "pre_start": NO_CONTAINER_HOOKS,
     "post_start": NO_CONTAINER_HOOKS,
     "pre_stop": NO_CONTAINER_HOOKS,
@@ -65,7 +65,6 @@ UNSUPPORTED_DEPLOY = {
 def reject_unsupported(root: Reader, deploy: Reader) -> None:
     """Read the keys that allow only one value, and reject the others with a reason."""
     root.take("restart", _restart, "")
-    root.take("pull_policy", _pull_policy, "")
     deploy.take("mode", one_of(str, ("replicated",)), "")
     root.tolerate(
         "profiles", "attach", "develop"
@@ -78,9 +77,3 @@ def _restart(value: object) -> str:
     if isinstance(value, str) and value in ("always", "unless-stopped"):
         return value
     raise ValueError("always or unless-stopped, as the settings of the environment define it for all containers")
-
-
-def _pull_policy(value: object) -> str:
-    if isinstance(value, str) and value in ("missing", "if_not_present"):
-        return value
-    raise ValueError("missing; an absent image is pulled and pinned, so give each version its own tag")

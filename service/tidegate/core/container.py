@@ -62,6 +62,15 @@ class File:
         return self.target.rpartition("/")[0] or "/"
 
 
+class PullPolicy(StrEnum):
+    """When a registry is asked for the image; the values of the Compose specification, and `resolve`."""
+
+    RESOLVE = "resolve"  # the default: a tag is resolved at the registry; without an answer a present image is used
+    ALWAYS = "always"  # the registry must answer
+    MISSING = "missing"  # only if a host lacks the image
+    NEVER = "never"
+
+
 class MountKind(StrEnum):
     """Compose's own words."""
 
@@ -179,3 +188,5 @@ class Container:
     log: Log | None = None
     tty: bool = False
     stdin_open: bool = False
+    #: Left out of comparisons: it changes nothing about how an instance runs.
+    pull_policy: PullPolicy = field(default=PullPolicy.RESOLVE, compare=False)

@@ -1,4 +1,4 @@
-"""The name of a container image in its parts. The only place that splits one. Pure."""
+"""The name of a container image in its parts, and what it was resolved to. The only place that splits one. Pure."""
 
 from __future__ import annotations
 
@@ -65,3 +65,11 @@ class ImageReference:
     def label(self) -> str:
         """What tells it apart from other versions: the tag, else the start of the digest, else `latest`."""
         return self.tag or self.digest.partition(":")[2][:12] or "latest"
+
+
+@dataclass(frozen=True, slots=True)
+class PinnedImage:
+    """What an image was resolved to. `digest` as in `Release`; `warning`: why it may not be the newest, else empty."""
+
+    digest: str
+    warning: str = ""

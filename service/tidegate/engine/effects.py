@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import replace
 
 from tidegate.analysis.analysis import CanaryAnalysis
 from tidegate.analysis.measurement import InstanceSample, Measurement
@@ -15,7 +16,7 @@ from tidegate.analysis.queries import Query, QueryFailure, QueryResult
 from tidegate.analysis.verdict import Reason, Verdict
 from tidegate.core.decisions import Analyze, Shift, Start, Stop
 from tidegate.core.event_kinds import EventKind
-from tidegate.core.model import Event, Instance, InstanceState, ObservedState, Rollout
+from tidegate.core.model import Event, Instance, InstanceState, ObservedState, Release, Rollout
 from tidegate.core.routing import Backend, Member, RouterState
 from tidegate.engine import events
 from tidegate.engine.tick_context import TickContext
@@ -40,7 +41,8 @@ def pin(context: TickContext, rollout: Rollout) -> tuple[str, tuple[str, ...], l
     platform, begun = context.drivers.platform, context.clock()
     observed = context.observe(rollout)
     release = context.store.get_release(rollout.service, rollout.new).release
-    digest = platform.pin(release)
+    pinned = platform.pin(release)
+    digest = pinned.digest
     context.guard()
     _write(context, rollout.backend, observed.router.members)
     if rollout.backend.preview_backend is not None:
@@ -49,11 +51,21 @@ def pin(context: TickContext, rollout: Rollout) -> tuple[str, tuple[str, ...], l
         context.store.set_digest(rollout.service, release.id, digest, context.claim.fence, rollout.id)
     now = context.clock()
     there = tuple(instance.id for instance in observed.instances if instance.release == rollout.new)
-    return (
-        digest,
-        there,
-        [*_check_old_release(context, rollout), events.pinned(rollout, release.image, digest, now - begun, now)],
-    )
+    new_events = [events.simple(EventKind.WARNING, pinned.warning, rollout, now)] if pinned.warning else []
+    new_events += _check_old_release(context, rollout)
+    is_new = _is_new(context, rollout, replace(release, digest=digest))
+    return digest, there, [*new_events, events.pinned(rollout, release.image, digest, is_new, now - begun, now)]
+
+
+def _is_new(context: TickContext, rollout: Rollout, release: Release) -> bool:
+    """Whether the release differs from the live one in anything that runs."""
+    if rollout.old is None or rollout.old == rollout.new:
+        return True
+    try:
+        live = context.store.get_release(rollout.service, rollout.old).release
+    except UnknownService:
+        return True
+    return (live.digest, live.replicas, live.container) != (release.digest, release.replicas, release.container)
 
 
 def _check_old_release(context: TickContext, rollout: Rollout) -> list[Event]:

@@ -85,10 +85,15 @@ def simple(kind: EventKind, message: str, rollout: Rollout, now: Time) -> Event:
     return Event(kind, message, now, data={"step": rollout.cursor, "phase": rollout.phase.value})
 
 
-def pinned(rollout: Rollout, image: str, digest: str, seconds: float, now: Time) -> Event:
-    """The image was resolved to a digest."""
-    data = {"release": rollout.new, "image": image, "digest": digest, "seconds": _rounded(seconds)}
-    return Event(EventKind.PINNED, f"Image of {rollout.new} pinned: {image} is {digest}.", now, data=data)
+def pinned(rollout: Rollout, image: str, digest: str, is_new: bool, seconds: float, now: Time) -> Event:
+    """The image was resolved to a digest. `is_new`: it or its configuration differs from the live release."""
+    data = {"release": rollout.new, "image": image, "digest": digest, "new": is_new, "seconds": _rounded(seconds)}
+    message = f"Image of {rollout.new} pinned: {image} is {digest}."
+    if not is_new:
+        message += (
+            f" Nothing is new: {rollout.old} has this image and configuration. Its instances are replaced all the same."
+        )
+    return Event(EventKind.PINNED, message, now, data=data)
 
 
 def mark(decision: Mark, rollout: Rollout, router_state: RouterState, now: Time) -> list[Event]:

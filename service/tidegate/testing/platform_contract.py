@@ -86,7 +86,7 @@ def start_and_wait(platform: Platform, release: Release, ordinals: Collection[in
 
 def pin_release(platform: Platform, release: Release) -> Release:
     """As the engine would start it."""
-    return replace(release, digest=platform.pin(release))
+    return replace(release, digest=platform.pin(release).digest)
 
 
 def a_job(release: Release, hook: Hook) -> Job:
@@ -267,9 +267,9 @@ class PlatformContract:
         self, platform: Platform, releases: Releases, service: str
     ) -> None:
         release = releases.good(service, "v1-1")
-        digest = platform.pin(release)
-        assert digest != release.image
-        assert platform.pin(release) == digest == platform.pin(replace(release, digest=digest))
+        pinned = platform.pin(release)
+        assert pinned.digest != release.image
+        assert platform.pin(release) == pinned == platform.pin(replace(release, digest=pinned.digest))
 
     def test_pin_refuses_a_missing_image_by_name(self, platform: Platform, releases: Releases, service: str) -> None:
         release = releases.missing(service)

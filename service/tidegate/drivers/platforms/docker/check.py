@@ -8,6 +8,9 @@ from typing import Any
 
 from tidegate.drivers.platforms.docker.errors import DockerHostError
 from tidegate.drivers.platforms.docker.hosts import DockerHost
+from tidegate.drivers.platforms.docker.options import RegistryOptions
+from tidegate.drivers.platforms.docker.registries import read_password
+from tidegate.errors import PlatformError
 from tidegate.ports import CheckStatus, Diagnosis
 
 MIN_FREE_BYTES = 2 * 1024**3  # with less, the next image or log may fill the disk
@@ -28,6 +31,18 @@ def check_host(host: DockerHost) -> tuple[Diagnosis, ...]:
     summary = f"Docker {version.get('Version')}, API {version.get('ApiVersion')}, storage {info.get('Driver')}, {running}"
     diagnoses = [Diagnosis(part, CheckStatus.OK, summary), *_network(part, host, network), *_disk(part, host, info)]
     return (*diagnoses, *_warnings(part, info))
+
+
+def check_registry(registry: RegistryOptions) -> Diagnosis:
+    """Whether the password of a registry in the settings can be read; the registry is not asked."""
+    part = f"docker registry {registry.name}"
+    try:
+        read_password(registry)
+    except PlatformError as error:
+        return Diagnosis(
+            part, CheckStatus.WRONG, error.message, "correct username and password_file in platform.registries"
+        )
+    return Diagnosis(part, CheckStatus.OK, f"credentials of {registry.username} in {registry.password_file}")
 
 
 def _network(part: str, host: DockerHost, exists: bool) -> Iterator[Diagnosis]:

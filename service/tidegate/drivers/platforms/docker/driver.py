@@ -18,10 +18,11 @@ from typing import Any, TypeVar
 import structlog
 
 from tidegate.core.hooks import Job, JobState
+from tidegate.core.image_reference import PinnedImage
 from tidegate.core.model import DEFAULT_MAX_RESTARTS, Instance, InstanceState, Release
 from tidegate.drivers.error_translation import guard_response
 from tidegate.drivers.platforms.docker import create, jobs, labels
-from tidegate.drivers.platforms.docker.check import check_host
+from tidegate.drivers.platforms.docker.check import check_host, check_registry
 from tidegate.drivers.platforms.docker.containers import ListedContainer, read_headers_variable, to_instance
 from tidegate.drivers.platforms.docker.errors import PortInUse
 from tidegate.drivers.platforms.docker.hosts import DockerHost
@@ -61,6 +62,7 @@ class DockerPlatform:
 
     def __init__(self, options: DockerOptions, environment: str) -> None:
         self._environment = environment
+        self._registries = options.registries
         self._hosts = {host.name: DockerHost(host, options) for host in options.hosts}
         self._pool = ThreadPoolExecutor(MAX_THREADS, "docker")
         self._background = ThreadPoolExecutor(MAX_PARALLEL_STOPS, "docker-background")
@@ -156,7 +158,7 @@ class DockerPlatform:
     # -- starting -------------------------------------------------------------------------------------------------------
 
     @guard_response(PlatformError, "Docker")
-    def pin(self, release: Release) -> str:
+    def pin(self, release: Release) -> PinnedImage:
         """See `ports.Platform`."""
         return pin_image(release, list(self._hosts.values()), self._pool)
 
@@ -198,7 +200,11 @@ class DockerPlatform:
         self._launch(host, self._create(host, release, ordinal), release.id, release)
 
     def _create(self, host: DockerHost, release: Release, ordinal: int) -> str:
-        return host.create(release.id, lambda api, *options: create.container_config(api, release, ordinal, *options))
+        return host.create(
+            release.id,
+            lambda api, *options: create.container_config(api, release, ordinal, *options),
+            release.container.pull_policy,
+        )
 
     def _launch(self, host: DockerHost, container: str, what: str, release: Release | None = None) -> None:
         """Start a created container; remove it and raise `PlatformError` if it cannot be started."""
@@ -314,7 +320,7 @@ class DockerPlatform:
     @guard_response(PlatformError, "Docker")
     def run_job(self, job: Job) -> JobState:
         """See `ports.Platform`."""
-        return jobs.run_job(job, tuple(self._hosts.values()))
+        return jobs.run_job(job, tuple(self._hosts.values()), self._pool)
 
     @guard_response(PlatformError, "Docker")
     def stop_job(self, job: Job) -> None:
@@ -328,7 +334,8 @@ class DockerPlatform:
 
     def check(self) -> Sequence[Diagnosis]:
         """See `ports.Platform`."""
-        return tuple(diagnosis for diagnoses in self._pool.map(check_host, self._hosts.values()) for diagnosis in diagnoses)
+        hosts = tuple(line for lines in self._pool.map(check_host, self._hosts.values()) for line in lines)
+        return (*hosts, *map(check_registry, self._registries))
 
     def close(self) -> None:
         """See `ports.Platform`."""

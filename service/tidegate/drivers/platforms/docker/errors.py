@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import requests
@@ -29,7 +29,14 @@ class PortInUse(DockerHostError):
     """A port that a container is published on is in use."""
 
 
+class AccessDenied(DockerHostError):
+    """A registry denied access."""
+
+
 PORT_IN_USE = "the port is in use"
+ACCESS_DENIED = "the registry denied access"
+
+KINDS: Mapping[str, type[DockerHostError]] = {PORT_IN_USE: PortInUse, ACCESS_DENIED: AccessDenied}
 
 #: (pattern of Docker's message, problem and fix separated by ": ", retryable). The first match applies.
 KNOWN_ERRORS: tuple[tuple[str, str, bool], ...] = (
@@ -79,7 +86,8 @@ KNOWN_PULL_ERRORS: tuple[tuple[str, str, bool], ...] = (
     KNOWN_ERRORS[0],
     (
         r"unauthorized|no basic auth credentials|authentication required|denied",
-        "the registry denied access: check the name, or run docker login on this host as the user that runs Tidegate",
+        f"{ACCESS_DENIED}: check the name, run docker login as the user that runs Tidegate, or set username and "
+        "password_file in platform.registries",
         False,
     ),
     (r"manifest unknown|not found|does not exist", "not found in the registry: push it, or correct `image`", False),
@@ -91,8 +99,7 @@ KNOWN_PULL_ERRORS: tuple[tuple[str, str, bool], ...] = (
     ),
     (
         r"no such host|connection refused|timeout|timed out|deadline exceeded|unreachable|connection reset|\beof\b",
-        "not on this host, and its registry does not answer: build or load it on this host, or make the registry "
-        "reachable from it",
+        "its registry does not answer: make the registry reachable from this host, or build or load the image here",
         False,
     ),
     (r"toomanyrequests|too many requests|rate limit", "the registry limits requests: Tidegate retries", True),
@@ -136,7 +143,7 @@ def refusal_error(
     for pattern, meaning, retryable in known:
         if re.search(pattern, response, re.IGNORECASE):
             problem, _, fix = meaning.partition(": ")
-            kind = PortInUse if problem == PORT_IN_USE else DockerHostError
+            kind = KINDS.get(problem, DockerHostError)
             return kind(host, action, problem, f"{fix} (Docker's message: {response})", retryable=retryable)
     status = error.response.status_code if error.response is not None else 500
     retryable = status >= 500 or status == 409

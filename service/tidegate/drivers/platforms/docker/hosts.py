@@ -8,18 +8,22 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import IO, Any, Literal
 
+import requests
 from docker.api.client import APIClient
 from docker.constants import MINIMUM_DOCKER_API_VERSION
 from docker.errors import APIError, ImageNotFound, NotFound
 from docker.tls import TLSConfig
 
+from tidegate.core.container import PullPolicy
+from tidegate.core.image_reference import ImageReference
 from tidegate.core.model import Release
 from tidegate.drivers.platforms.docker import create
 from tidegate.drivers.platforms.docker.containers import SHORT_ID_CHARS
 from tidegate.drivers.platforms.docker.create import build_archives
 from tidegate.drivers.platforms.docker.errors import KNOWN_PULL_ERRORS, DockerHostError, translate_errors
 from tidegate.drivers.platforms.docker.options import DockerHostOptions, DockerOptions
-from tidegate.drivers.platforms.docker.transport import EngineAdapter, last_stderr_line
+from tidegate.drivers.platforms.docker.registries import find_credentials
+from tidegate.drivers.platforms.docker.transport import BoundedAdapter, EngineAdapter, last_stderr_line
 from tidegate.errors import PlatformError
 
 #: Returns the arguments of the SDK's `create_container`, given a client and the settings of platform and host.
@@ -78,7 +82,9 @@ class DockerHost:
             max_pool_size=MAX_CONNECTIONS,
         )
         client.trust_env = False  # connect as the settings say, whatever the environment has
-        if not url.startswith("tcp://"):
+        if url.startswith("tcp://"):
+            client.mount("https://" if tls else "http://", BoundedAdapter(seconds, MAX_CONNECTIONS))
+        else:
             client.mount("http+docker://", EngineAdapter(url, seconds, self._stderr))
         return client
 
@@ -106,16 +112,17 @@ class DockerHost:
             except NotFound:
                 return None
 
-    def create(self, what: str, configuration: Configure) -> str:
-        """Create a container and return its short id. A pinned image that has been removed is pulled again."""
+    def create(self, what: str, configuration: Configure, policy: PullPolicy) -> str:
+        """Create a container and return its short id. A pinned image that has been removed is pulled again, unless the
+        policy is never to."""
         with self._translating_errors(f"create {what}", SLOW_CALL_SECONDS) as api:
             wanted = configuration(api, self._shared, self.options)
             try:
                 created = api.create_container(**wanted)
             except ImageNotFound:
-                if "@" not in wanted["image"]:
+                if policy is PullPolicy.NEVER or not ImageReference.parse(wanted["image"]).name:
                     raise
-                self.pull(wanted["image"])
+                self.pull(ImageReference.parse(wanted["image"]))
                 created = api.create_container(**wanted)
         return str(created["Id"])[:SHORT_ID_CHARS]
 
@@ -185,10 +192,24 @@ class DockerHost:
             except ImageNotFound:
                 return None
 
-    def pull(self, reference: str) -> None:
-        """Pull an image with the registry credentials in the Docker configuration of the user that runs Tidegate."""
-        with self._translating_errors(f"pull image {reference}", self._shared.pull_seconds, known=KNOWN_PULL_ERRORS) as api:
-            for line in api.pull(reference, stream=True, decode=True):
+    def resolve(self, reference: ImageReference) -> str:
+        """The digest that its registry has for a tag now. Raises `AccessDenied` if the registry denies access."""
+        text, seconds = str(reference), self._shared.registry_seconds
+        credentials = find_credentials(reference.registry, self._shared.registries)
+        with self._translating_errors(f"resolve image {text}", seconds, known=KNOWN_PULL_ERRORS) as api:
+            try:
+                answer = api.inspect_distribution(text, auth_config=dict(credentials))  # type: ignore[no-untyped-call]
+            except requests.Timeout as error:
+                problem = f"registry {reference.registry} did not answer within {seconds:g} s"
+                raise DockerHostError(self.name, f"resolve image {text}", problem, "", retryable=False) from error
+        return str(_require_object(answer)["Descriptor"]["digest"])
+
+    def pull(self, reference: ImageReference) -> None:
+        """Pull an image with the credentials for its registry."""
+        text = str(reference)
+        credentials = find_credentials(reference.registry, self._shared.registries)
+        with self._translating_errors(f"pull image {text}", self._shared.pull_seconds, known=KNOWN_PULL_ERRORS) as api:
+            for line in api.pull(text, stream=True, decode=True, auth_config=dict(credentials)):
                 if "error" in line:
                     raise APIError(str(line["error"]), explanation=str(line["error"]))
 

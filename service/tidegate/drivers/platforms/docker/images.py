@@ -4,27 +4,135 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
+from contextlib import suppress
 from typing import Any
 
+import requests
+from docker.errors import APIError
+
+from tidegate.core.container import PullPolicy
+from tidegate.core.image_reference import ImageReference, PinnedImage
 from tidegate.core.model import Release
+from tidegate.drivers.platforms.docker.errors import AccessDenied, DockerHostError
 from tidegate.drivers.platforms.docker.hosts import DockerHost
 from tidegate.errors import PlatformError
 
-Images = Mapping[str, Mapping[str, Any]]  # host name: Docker's description of the image
+Image = Mapping[str, Any]  # Docker's description
+Images = Mapping[DockerHost, Image | None]  # None: the host does not have it
 
 
-def pin_image(release: Release, hosts: Sequence[DockerHost], pool: Executor) -> str:
-    """The registry's digest if every host has it, otherwise the image id. Raises `PlatformError` if it cannot run."""
-    wanted = release.digest or release.image
-    images = dict(
-        zip((host.name for host in hosts), pool.map(lambda host: _pull_if_missing(host, wanted), hosts), strict=True)
-    )
-    for name, image in images.items():
-        require_readiness_check(name, release, image)
+def pin_image(release: Release, hosts: Sequence[DockerHost], pool: Executor) -> PinnedImage:
+    """Load the image on every host, and check that the release can be started. Raises `PlatformError` if it cannot."""
+    pinned, images = load_image(release.digest or release.image, release.container.pull_policy, hosts, pool)
+    for host, image in images.items():
+        require_readiness_check(host.name, release, image)
     for missing in pool.map(lambda host: _missing_resources(host, release), hosts):
         if missing:
             raise PlatformError(missing, retryable=False)
-    return choose_reference(wanted, images)
+    return pinned
+
+
+def load_image(
+    reference: str, policy: PullPolicy, hosts: Sequence[DockerHost], pool: Executor
+) -> tuple[PinnedImage, Mapping[DockerHost, Image]]:
+    """The same image on every host: the registry's digest if every host has it, otherwise the image ID.
+
+    A tag is resolved once. Every host then gets the image with that digest, even if the tag moves meanwhile. Raises
+    `PlatformError`.
+    """
+    wanted, digest, warning = ImageReference.parse(reference), "", ""
+    present: Images = dict(zip(hosts, pool.map(lambda host: host.image(str(wanted)), hosts), strict=True))
+    if policy is not PullPolicy.NEVER and wanted.name:
+        if not wanted.digest and _asks_registry(wanted, policy, present):
+            digest, warning = _resolve(wanted, policy, present)
+        loaded = pool.map(lambda host: _load(host, wanted, digest, present[host]), hosts)
+        present = dict(zip(hosts, loaded, strict=True))
+    images = {host: _require_present(host, wanted, policy, image) for host, image in present.items()}
+    if digest:
+        return PinnedImage(f"{wanted.repository}@{digest}", warning), images
+    return PinnedImage(choose_reference(wanted, {host.name: image for host, image in images.items()}), warning), images
+
+
+def _asks_registry(wanted: ImageReference, policy: PullPolicy, present: Images) -> bool:
+    """Whether the registry decides what a tag means.
+
+    A name without a registry whose image was built or loaded on the hosts never does: somebody else may have the same name
+    on Docker Hub.
+    """
+    if policy is PullPolicy.ALWAYS:
+        return True
+    if policy is PullPolicy.MISSING and wanted.label != "latest":  # Compose always pulls `latest`
+        return False
+    loaded = [image for image in present.values() if image is not None]
+    return wanted.has_registry or not loaded or any(registry_digests(wanted, image) for image in loaded)
+
+
+def _resolve(wanted: ImageReference, policy: PullPolicy, present: Images) -> tuple[str, str]:
+    """The registry's digest for the tag, or a warning if it did not answer and every host has an image."""
+    lacking = next((host for host, image in present.items() if image is None), None)
+    if lacking is not None:  # one request instead of two
+        lacking.pull(wanted)
+        return min(registry_digests(wanted, lacking.image(str(wanted)) or {}), default=""), ""
+    try:
+        return next(iter(present)).resolve(wanted), ""
+    except DockerHostError as error:
+        from_registry = any(registry_digests(wanted, image or {}) for image in present.values())
+        if policy is PullPolicy.ALWAYS or (isinstance(error, AccessDenied) and from_registry):
+            raise
+        if not isinstance(error.__cause__, APIError | requests.Timeout):
+            raise  # the Docker host itself failed
+        text = "Using the image that the Docker hosts have, which may be older"
+        return "", f"Cannot resolve {wanted} at registry {wanted.registry}: {error.problem}. {text}."
+
+
+def _load(host: DockerHost, wanted: ImageReference, digest: str, present: Image | None) -> Image | None:
+    """The host's image with this digest, or by its name without one; pulled if the host does not have it."""
+    if not digest:
+        if present is None:
+            host.pull(wanted)
+            present = host.image(str(wanted))
+        return present
+    pinned = ImageReference(wanted.repository, digest=digest)
+    image = host.image(str(pinned))
+    for reference in (wanted, pinned):  # by its tag first: Docker removes unused images without a tag more readily
+        if image is None:
+            host.pull(reference)
+            image = host.image(str(pinned))
+    return image
+
+
+def _require_present(host: DockerHost, wanted: ImageReference, policy: PullPolicy, image: Image | None) -> Image:
+    if image is not None:
+        return image
+    never = policy is PullPolicy.NEVER
+    fix = "Pull, load or build it there" + (", or remove `pull_policy: never`" if never else ", or push it to a registry")
+    raise PlatformError(f"Image {wanted} not found on Docker host {host.name}. {fix}.", retryable=False)
+
+
+def registry_digests(wanted: ImageReference, image: Image) -> set[str]:
+    """The digests by which a registry knows this image under the name that is wanted."""
+    found = set()
+    for text in image.get("RepoDigests") or ():
+        with suppress(ValueError):  # Docker has `<none>@<none>` for an image without a name
+            reference = ImageReference.parse(text)
+            found |= {reference.digest} if reference.repository == wanted.repository else set()
+    return found
+
+
+def choose_reference(wanted: ImageReference, images: Mapping[str, Image]) -> str:
+    """The reference that is the same image on all hosts. Raises `PlatformError` if the hosts have different images."""
+    shared = set.intersection(*(registry_digests(wanted, image) for image in images.values()))
+    if shared:
+        return f"{wanted.repository}@{min(shared)}"
+    ids = {str(image["Id"]) for image in images.values()}
+    if len(ids) == 1:
+        return ids.pop()
+    images_by_host = ", ".join(f"{host} has {str(image['Id'])[:19]}" for host, image in images.items())
+    raise PlatformError(
+        f"{wanted} is not the same image on every host: {images_by_host}. Push it to a registry and pull it on all "
+        "hosts, or load one image on all (docker save, docker load).",
+        retryable=False,
+    )
 
 
 def _missing_resources(host: DockerHost, release: Release) -> str:
@@ -41,49 +149,7 @@ def _missing_resources(host: DockerHost, release: Release) -> str:
     return ""
 
 
-def _pull_if_missing(host: DockerHost, reference: str) -> Mapping[str, Any]:
-    """The description of the image on this host, pulled if missing."""
-    image = host.image(reference)
-    if image is None and not reference.startswith("sha256:"):
-        host.pull(reference)
-        image = host.image(reference)
-    if image is None:
-        raise PlatformError(
-            f"Image {reference} not found on Docker host {host.name}. Pull, load or build it there, or push it to a "
-            "registry.",
-            retryable=False,
-        )
-    return image
-
-
-def choose_reference(reference: str, images: Images) -> str:
-    """The reference that is the same image on all hosts. Raises `PlatformError` if the hosts have different images."""
-    name = repository_of(reference)
-    digests: list[set[str]] = [
-        {digest for digest in image.get("RepoDigests") or () if digest.startswith(f"{name}@")} for image in images.values()
-    ]
-    shared = set.intersection(*digests)
-    if shared:
-        return min(shared)
-    ids = {str(image["Id"]) for image in images.values()}
-    if len(ids) == 1:
-        return ids.pop()
-    images_by_host = ", ".join(f"{host} has {str(image['Id'])[:19]}" for host, image in images.items())
-    raise PlatformError(
-        f"{reference} is not the same image on every host: {images_by_host}. Push it to a registry and pull it on all "
-        "hosts, or load one image on all (docker save, docker load).",
-        retryable=False,
-    )
-
-
-def repository_of(reference: str) -> str:
-    """The image's name without tag and digest: `host:5000/shop` for `host:5000/shop:v1`."""
-    name = reference.partition("@")[0]
-    head, _, tag = name.rpartition(":")
-    return head if head and "/" not in tag else name
-
-
-def require_readiness_check(host: str, release: Release, image: Mapping[str, Any]) -> None:
+def require_readiness_check(host: str, release: Release, image: Image) -> None:
     """Raise `PlatformError` if neither a HEALTHCHECK nor a health endpoint can show when an instance is ready."""
     container = release.container
     if container.health.path:

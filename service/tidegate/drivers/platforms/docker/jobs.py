@@ -7,17 +7,22 @@ the labels by which instances are found.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import replace
 from typing import Any
 
+import structlog
 from docker.api.client import APIClient
 
 from tidegate.core.hooks import Job, JobState
 from tidegate.core.model import Release
 from tidegate.drivers.platforms.docker import create, labels
 from tidegate.drivers.platforms.docker.hosts import DockerHost
+from tidegate.drivers.platforms.docker.images import load_image
 from tidegate.drivers.platforms.docker.options import DockerHostOptions, DockerOptions
 from tidegate.errors import PlatformError
+
+log = structlog.get_logger("tidegate.docker")
 
 HOOK_LABEL, ROLLOUT_LABEL = labels.PREFIX + "hook", labels.PREFIX + "rollout"
 MAX_LOG_LINES = 50
@@ -55,13 +60,13 @@ def _entrypoint(job: Job, of_release: list[str] | None) -> list[str] | None:
     return None if job.hook.image else of_release
 
 
-def run_job(job: Job, hosts: Sequence[DockerHost]) -> JobState:
+def run_job(job: Job, hosts: Sequence[DockerHost], pool: Executor) -> JobState:
     """See `ports.Platform`. Jobs start on the first host unless the job is on another host already."""
     matching = _find_containers(job.service, job.rollout, hosts, job.name)
     host, existing = matching[0] if matching else (hosts[0], None)
     if existing is None or existing["State"] == "created":
         try:
-            _start_job(job, host, None if existing is None else str(existing["Id"]))
+            _start_job(job, host, pool, None if existing is None else str(existing["Id"]))
         except PlatformError as error:
             if error.retryable:
                 raise
@@ -75,13 +80,17 @@ def run_job(job: Job, hosts: Sequence[DockerHost]) -> JobState:
     return _job_state(details, host)
 
 
-def _start_job(job: Job, host: DockerHost, container: str | None) -> None:
+def _start_job(job: Job, host: DockerHost, pool: Executor, container: str | None) -> None:
+    """Start the job's container; create it first unless it exists, with the image that its tag means at this moment."""
+    policy = job.release.container.pull_policy
     if container is None:
-        if job.hook.image and host.image(job.hook.image) is None:
-            host.pull(job.hook.image)
-        container = host.create(
-            f"{job.name} of {job.release.id}", lambda *arguments: job_config(arguments[0], job, *arguments[1:])
-        )
+        if job.hook.image:
+            pinned, _ = load_image(job.hook.image, policy, [host], pool)
+            if pinned.warning:
+                log.warning(pinned.warning, rollout=job.rollout, hook=job.name)
+            job = replace(job, hook=replace(job.hook, image=pinned.digest))
+        what = f"{job.name} of {job.release.id}"
+        container = host.create(what, lambda *arguments: job_config(arguments[0], job, *arguments[1:]), policy)
     host.start(container, job.name, _without_networks(job.release) if job.hook.host_network else job.release)
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from tidegate.core.image_reference import ImageReference
 
 HOST_NAME = r"^[a-z0-9][a-z0-9-]*$"
 
@@ -86,6 +89,26 @@ class DockerHostOptions(BaseModel):
         return self.url.startswith("unix://") or urlsplit(self.url).hostname in ("localhost", "127.0.0.1", "::1")
 
 
+class RegistryOptions(BaseModel):
+    """Credentials for one image registry. The file is read at each use."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str  # host[:port], as image names begin with it; "docker.io" for Docker Hub
+    username: str = Field(min_length=1)
+    password_file: Path
+
+    @field_validator("name")
+    @classmethod
+    def _is_host(cls, name: str) -> str:
+        try:
+            if ImageReference.parse(f"{name}/image").registry == name:
+                return name
+        except ValueError:
+            pass
+        raise ValueError("must be a host with an optional port, such as registry.example:5000, without a scheme")
+
+
 class DockerOptions(BaseModel):
     """The Docker hosts of an environment, and what all its containers have in common."""
 
@@ -98,15 +121,20 @@ class DockerOptions(BaseModel):
     log_options: dict[str, str] = {"max-size": "10m", "max-file": "3"}
     timeout_seconds: float = Field(default=10.0, gt=0, le=300)  # for reads; starting and stopping may take longer
     pull_seconds: float = Field(default=900.0, gt=0)  # maximum time without data while an image is pulled
+    registry_seconds: float = Field(default=15.0, gt=0, le=300)  # maximum time to resolve a tag at its registry
+    registries: tuple[RegistryOptions, ...] = ()  # before the Docker configuration of the user that runs Tidegate
 
     @field_validator("hosts")
     @classmethod
     def _have_unique_names(cls, hosts: tuple[DockerHostOptions, ...]) -> tuple[DockerHostOptions, ...]:
-        names = [host.name for host in hosts]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"duplicate host name {', '.join(twice)}")
+        _require_unique("host name", [host.name for host in hosts])
         return hosts
+
+    @field_validator("registries")
+    @classmethod
+    def _have_unique_registries(cls, registries: tuple[RegistryOptions, ...]) -> tuple[RegistryOptions, ...]:
+        _require_unique("registry", [registry.name for registry in registries])
+        return registries
 
     @field_validator("network")
     @classmethod
@@ -116,3 +144,9 @@ class DockerOptions(BaseModel):
                 "must give each container its own address: use bridge, or a network created with docker network create"
             )
         return network
+
+
+def _require_unique(what: str, names: Sequence[str]) -> None:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"duplicate {what} {', '.join(twice)}")

@@ -94,14 +94,26 @@ class ConnectionPool(urllib3.connectionpool.HTTPConnectionPool):
         return self._new()
 
 
-class EngineAdapter(HTTPAdapter):
+class BoundedAdapter(HTTPAdapter):
+    """An adapter that waits at most `seconds` for data. The SDK would pull images without any limit."""
+
+    def __init__(self, seconds: float, connections: int) -> None:
+        super().__init__(pool_connections=connections, pool_maxsize=connections)
+        self._seconds = seconds
+
+    def send(self, request: Any, stream: bool = False, timeout: Any = None, *arguments: Any, **options: Any) -> Any:
+        """Send the request, with a timeout even if it has none."""
+        return super().send(request, stream, self._seconds if timeout is None else timeout, *arguments, **options)
+
+
+class EngineAdapter(BoundedAdapter):
     """An adapter for `unix://` and `ssh://` URLs, to be mounted for `http+docker://` on the SDK's client.
 
     `stderr`: the file for the standard error of ssh processes.
     """
 
     def __init__(self, url: str, seconds: float, stderr: IO[bytes]) -> None:
-        super().__init__()
+        super().__init__(seconds, MAX_UNIX_CONNECTIONS)
         if url.startswith("ssh://"):
             words = ssh_command(url, seconds)
             self._pool = ConnectionPool(lambda: SshConnection(words, stderr, seconds), seconds, MAX_SSH_CONNECTIONS)
