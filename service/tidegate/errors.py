@@ -10,7 +10,7 @@
     │   ├── RolloutInProgress  the service has a live rollout
     │   ├── Superseded         a newer build has requested a rollout
     │   ├── Frozen             the environment is frozen
-    │   ├── Quarantined        this digest was rolled back
+    │   ├── Quarantined        this image with this configuration was rolled back
     │   ├── RouteTaken         another service of the environment uses this route
     │   ├── DependencyMissing  a service that this one depends on is not live
     │   ├── NoGoodRelease      there is no good release to roll back to
@@ -122,7 +122,7 @@ class Frozen(Refused):
 
 
 class Quarantined(Refused):
-    """This digest was rolled back."""
+    """This image was rolled back with this configuration."""
 
 
 class RouteTaken(Refused):

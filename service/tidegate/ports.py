@@ -15,6 +15,7 @@ from tidegate.analysis.measurement import Measurement
 from tidegate.analysis.queries import Series
 from tidegate.analysis.verdict import Verdict
 from tidegate.clock import Time, Window
+from tidegate.core.container import Container
 from tidegate.core.hooks import Job, JobState
 from tidegate.core.image_reference import PinnedImage
 from tidegate.core.model import DEFAULT_MAX_RESTARTS, Build, Event, Instance, Release, Rollout, Service, Signal
@@ -233,8 +234,9 @@ class EngineStore(Protocol):
     def peers(self, rollout: str, group: str) -> tuple[Rollout, ...]:
         """The other rollouts of the group."""
 
-    def find_quarantined(self, service: str, digest: str) -> ReleaseRow | None:
-        """The release of the service with this digest that was rolled back last, unless one was good since."""
+    def find_quarantined(self, service: str, digest: str, container: Container) -> ReleaseRow | None:
+        """The quarantined release of the service with this digest and configuration that was rolled back last; None if one
+        with both is live or was good since."""
 
     def next_drift_check(self, environment: str, every_seconds: float) -> ServiceRow | None:
         """Claim a service that is due for a drift check: with a live release, without a live rollout, and not checked for

@@ -9,6 +9,7 @@ import pytest
 from support.api import compose
 from support.fake_drivers import constant, digest
 from support.library import Build, Jenkins, deploy, promote, verify
+from support.wait import eventually
 
 STEPS = {
     "tidegateDeploy": deploy(),
@@ -162,11 +163,11 @@ def test_a_missing_credential(jenkins: Jenkins) -> None:
 
 
 def roll_back_v2(jenkins: Jenkins) -> None:
-    """Deploy v2, which never becomes ready and rolls back."""
-    jenkins.compose = compose("drain_timeout: 1s, healthy_deadline: 1s")
-    jenkins.api.world.never_ready.add("v2-2")
-    jenkins.build(deploy())
-    assert jenkins.latest()["phase"] == "rolled_back"
+    """Deploy v2, which a person rolls back."""
+    rollout = jenkins.api.deploy("v2", "approval: {after: [1]}, drain_timeout: 1s")["id"]
+    eventually("v2 waits for approval", lambda: jenkins.api.call("GET", f"/v1/rollouts/{rollout}").json()["approval"])
+    jenkins.api.post(f"/v1/rollouts/{rollout}/rollback")
+    jenkins.api.until(rollout, "rolled_back")
     jenkins.number = 8
 
 

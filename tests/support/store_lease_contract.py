@@ -19,6 +19,7 @@ from support.store_fixtures import (
     run_concurrently,
 )
 from tidegate.analysis.verdict import Outcome
+from tidegate.core.container import Container, PullPolicy
 from tidegate.core.model import Signal, SignalKind
 from tidegate.core.phases import Phase
 from tidegate.core.records import Claim
@@ -263,6 +264,39 @@ class SaveContract:
         row = store.get_release(SHOP.key, "v2-2")
         assert (row.good_at, row.quarantined_at) == (None, clock.now)
         assert store.get_service(SHOP.key).live == "v1-1"
+
+    def test_quarantine_is_by_image_and_configuration(self, store: Store, clock: ManualClock) -> None:
+        def roll_back(number: int, container: Container = SHOP.container, *, quarantines: bool = True) -> None:
+            service = replace(SHOP, container=container)
+            rollout = begin(store, service, number, a_release(SHOP, 1))
+            claim = claim_due(store)
+            store.set_digest(SHOP.key, rollout.new, "shop@sha256:ab", claim.fence, rollout.id)
+            store.release(claim, clock.now)
+            finish(store, replace(rollout, quarantines=quarantines), Phase.RUNNING, Phase.ROLLING_BACK, Phase.ROLLED_BACK)
+
+        def found(container: Container = SHOP.container, digest: str = "shop@sha256:ab") -> str:
+            row = store.find_quarantined(SHOP.key, digest, container)
+            return "" if row is None else row.release.id
+
+        finish(store, begin(store, SHOP), Phase.RUNNING, Phase.SUCCEEDED)
+        other = replace(SHOP.container, environment={"COLOUR": "red"})
+        roll_back(2, other, quarantines=False)
+        assert found(other) == "", "it never served"
+        roll_back(3, other)
+        assert (found(other), found(), found(other, "shop@sha256:cd")) == ("v3-3", "", "")
+        assert found(replace(other, pull_policy=PullPolicy.ALWAYS)) == "v3-3", "no part of the configuration"
+
+    def test_what_is_live_is_never_in_quarantine(self, store: Store, clock: ManualClock) -> None:
+        """Deployed again, it may be rolled back: the live release has the same image and configuration all the same."""
+        for number, phases in ((1, (Phase.SUCCEEDED,)), (2, (Phase.ROLLING_BACK, Phase.ROLLED_BACK))):
+            rollout = begin(store, SHOP, number, None if number == 1 else a_release(SHOP, 1))
+            claim = claim_due(store)
+            store.set_digest(SHOP.key, rollout.new, "shop@sha256:ab", claim.fence, rollout.id)
+            store.release(claim, clock.now)
+            finish(store, rollout, Phase.RUNNING, *phases)
+            clock.forward(1.0)
+        assert store.get_release(SHOP.key, "v2-2").quarantined_at is not None
+        assert store.find_quarantined(SHOP.key, "shop@sha256:ab", SHOP.container) is None
 
     @pytest.mark.parametrize(
         ("phases", "quarantined"),

@@ -10,10 +10,20 @@ from support.decide_fixtures import A0, A1, B0, END, NOW, POLICY, ROLLOUT, STEP,
 from tidegate.analysis.verdict import Outcome, Verdict
 from tidegate.clock import Window
 from tidegate.core import planner
+from tidegate.core.decide import decide
 from tidegate.core.decisions import Analyze, Mark, MarkKind, Move, Pin, Shift, Start, Stop, Wait, apply_mark, apply_move
-from tidegate.core.model import FailureAction, Gate, InconclusiveAction, Instance, InstanceState, ObservedState, SignalKind
+from tidegate.core.model import (
+    FailureAction,
+    Gate,
+    InconclusiveAction,
+    Instance,
+    InstanceState,
+    ObservedState,
+    Rollout,
+    SignalKind,
+)
 from tidegate.core.phases import Phase
-from tidegate.core.rollout_state import member_of
+from tidegate.core.rollout_state import Peer, member_of
 from tidegate.core.routing import Member, RouterState
 from tidegate.errors import IllegalMove
 
@@ -53,6 +63,41 @@ def test_ready_instances_are_shifted_to() -> None:
     said = at(ROLLOUT, world(A0, A1, B0))
     assert isinstance(said, Shift)
     assert {member.instance for member in said.members} == {"a0", "b0"}
+
+
+LATE = replace(ROLLOUT, step_started_at=NOW - 61.0)
+CRASHED, STARTING = (replace(B0, state=state) for state in (InstanceState.FAILED, InstanceState.STARTING))
+
+
+@pytest.mark.parametrize(
+    ("rollout", "observed", "quarantines"),
+    [
+        (ROLLOUT, world(A0, A1, CRASHED), False),
+        (ROLLOUT, world(A0, A1, CRASHED, routed=(A0, B0)), True),
+        (SHIFTED, world(A0, A1, CRASHED, routed=(A0,)), True),
+        (LATE, world(A0, A1, STARTING), False),
+        (replace(LATE, plan=(STEP, STEP, END), cursor=1), world(A0, A1, STARTING), True),
+    ],
+    ids=["crashed", "crashed in the route", "crashed after the shift", "not ready", "not ready in a later batch"],
+)
+def test_only_a_release_that_has_served_is_put_into_quarantine_when_its_instances_fail(
+    rollout: Rollout, observed: ObservedState, quarantines: bool
+) -> None:
+    said = at(rollout, observed)
+    assert isinstance(said, Move)
+    assert (said.phase, said.quarantines) == (Phase.ROLLING_BACK, quarantines)
+    assert apply_move(rollout, said, NOW).quarantines is quarantines
+
+
+def test_what_speaks_against_a_release_puts_it_into_quarantine() -> None:
+    failed = replace(SETTLED, verdict=verdict(Outcome.FAIL))
+    for said in (at(failed, STANDS), at(ROLLOUT, world(A0, A1), signal(SignalKind.ROLLBACK))):
+        assert isinstance(said, Move)
+        assert (said.phase, said.quarantines) == (Phase.ROLLING_BACK, True)
+    peer = Peer("demo/web", Phase.ROLLING_BACK, 0, "judged FAIL")
+    said = decide(SETTLED, STANDS, (), NOW, 0.0, peers=(peer,))
+    assert isinstance(said, Move)
+    assert (said.phase, said.quarantines) == (Phase.ROLLING_BACK, False), "another release is to blame"
 
 
 def test_an_earlier_drain_time_is_forgotten_before_the_proxy_is_written() -> None:

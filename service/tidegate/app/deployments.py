@@ -196,12 +196,12 @@ def _new_rollout(
     return NewRollout(rollout, service, new if fresh else None, event)
 
 
-def require_deployable(context: AppContext, environment: str, image: str, service: str) -> None:
+def require_deployable(context: AppContext, service: Service) -> None:
     """Raise `Frozen`, or `Quarantined` for an image named by its digest. A tag is resolved and refused later."""
-    freeze = context.store.get_freeze(environment)
+    freeze = context.store.get_freeze(service.environment)
     if freeze is not None:
         raise Frozen(f"{freeze.message}. Wait until the freeze ends, or deploy with --force")
-    row = context.store.find_quarantined(service, image)
+    pinned = ImageReference.parse(service.image).pinned
+    row = context.store.find_quarantined(service.key, pinned, service.container) if pinned else None
     if row is not None:
-        text = f"{image} is in quarantine: it was rolled back as {row.release.id}. Deploy another one, or use --force"
-        raise Quarantined(text)
+        raise Quarantined(row.quarantine_message(service.image))

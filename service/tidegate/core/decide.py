@@ -40,7 +40,7 @@ from tidegate.core.model import (
     SignalKind,
 )
 from tidegate.core.phases import Phase
-from tidegate.core.planner import roll_back_or_halt
+from tidegate.core.planner import has_served, roll_back_or_halt
 from tidegate.core.rollout_state import Peer, RolloutState, format_names
 from tidegate.core.waits import WaitKind
 
@@ -106,9 +106,19 @@ def roll_back(state: RolloutState) -> Decision | None:
     if state.rollout.phase is not Phase.RUNNING:
         return None
     request = state.latest_signal(SignalKind.ROLLBACK)
-    causes = (_failed_analysis, _inconclusive_analysis, _failed_candidate, failed_task, rolled_back_peer)
-    reason = _rollback_reason(request) if request else next((reason for find in causes if (reason := find(state))), "")
-    return roll_back_or_halt(state.rollout, state.observed, reason) if reason else None
+    if request:
+        return roll_back_or_halt(state.rollout, state.observed, _rollback_reason(request))
+    causes = (
+        (_failed_analysis, True),
+        (_inconclusive_analysis, True),
+        (_failed_candidate, has_served(state.rollout, state.observed)),
+        (failed_task, True),
+        (rolled_back_peer, False),
+    )
+    for find, quarantines in causes:
+        if reason := find(state):
+            return roll_back_or_halt(state.rollout, state.observed, reason, quarantines=quarantines)
+    return None
 
 
 def _rollback_reason(signal: Signal) -> str:
@@ -206,7 +216,7 @@ def start_missing(state: RolloutState) -> Decision | None:
     if not state.missing_ordinals:
         return None
     if state.is_overdue:
-        return roll_back_or_halt(state.rollout, state.observed, _deadline_message(state, "Instances could not be started"))
+        return _give_up(state, _deadline_message(state, "Instances could not be started"))
     room = _wait_for_room(state)
     if room is not None:
         return room
@@ -231,16 +241,19 @@ def wait_until_ready(state: RolloutState) -> Decision | None:
         return None
     if state.is_overdue:
         detail = next((instance.detail for instance in state.awaited_instances if instance.detail), "")
-        return roll_back_or_halt(
-            state.rollout,
-            state.observed,
-            _deadline_message(state, f"{format_names(state.awaited_instances)} did not become ready", detail),
-        )
+        what = f"{format_names(state.awaited_instances)} did not become ready"
+        return _give_up(state, _deadline_message(state, what, detail))
     reason = f"Waiting for {format_names(state.awaited_instances)} to become ready"
     until = None if state.rollout.paused else state.deadline_start + state.rollout.policy.healthy_deadline_seconds
     can_roll_back = state.rollout.phase is Phase.RUNNING and state.rollout.kind is not RolloutKind.REPAIR
     then = "the rollout rolls back" if can_roll_back else "the rollout halts"
     return poll_soon(state, state.waiting_for(WaitKind.READINESS, reason, then, until=until))
+
+
+def _give_up(state: RolloutState, reason: str) -> Move:
+    """Roll back or halt because instances do not start or become ready."""
+    served = has_served(state.rollout, state.observed)
+    return roll_back_or_halt(state.rollout, state.observed, reason, quarantines=served)
 
 
 def _deadline_message(state: RolloutState, what: str, detail: str = "") -> str:

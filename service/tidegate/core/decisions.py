@@ -93,6 +93,7 @@ class Move:
     reason: str
     cursor: int = 0
     plan: Plan | None = None
+    quarantines: bool = True  # with a rollback: whether it puts the new release into quarantine
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +183,7 @@ def apply_move(rollout: Rollout, to: Move, now: Time) -> Rollout:
         phase=phase,
         reason=rollout.reason if further else to.reason,
         plan=rollout.plan if to.plan is None else to.plan,
+        quarantines=rollout.quarantines if further else to.quarantines,
         cursor=to.cursor,
         step_started_at=None,
         traffic_confirmed_at=None,

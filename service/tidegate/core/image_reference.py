@@ -62,6 +62,11 @@ class ImageReference:
         return path.removeprefix("library/")
 
     @property
+    def pinned(self) -> str:
+        """Its immutable part, as in `Release.digest`: the repository with the digest, or the image ID; empty for a tag."""
+        return f"{self.repository}@{self.digest}" if self.name and self.digest else self.digest
+
+    @property
     def label(self) -> str:
         """What tells it apart from other versions: the tag, else the start of the digest, else `latest`."""
         return self.tag or self.digest.partition(":")[2][:12] or "latest"

@@ -227,14 +227,23 @@ def member_weights(route: Fleet, new: str, share: float | None) -> Mapping[str, 
     return {release: one if release == new else other for release in route}
 
 
-def roll_back_or_halt(rollout: Rollout, observed: ObservedState, reason: str) -> Move:
+def roll_back_or_halt(rollout: Rollout, observed: ObservedState, reason: str, *, quarantines: bool = True) -> Move:
     """What follows when the rollout cannot continue: roll back; during a rollback, halt. This itself moves no traffic.
 
-    A repair halts at once, since there is nothing to roll back to and the running service stays as it is.
+    A repair halts at once, since there is nothing to roll back to and the running service stays as it is. `quarantines`:
+    whether the reason speaks against the new release.
     """
     if rollout.phase is Phase.RUNNING and rollout.kind is not RolloutKind.REPAIR:
-        return Move(Phase.ROLLING_BACK, reason, plan=plan_rollback(rollout, observed))
+        return Move(Phase.ROLLING_BACK, reason, plan=plan_rollback(rollout, observed), quarantines=quarantines)
     return Move(Phase.FAILED, reason)
+
+
+def has_served(rollout: Rollout, observed: ObservedState) -> bool:
+    """Whether the new release has taken requests of the service. One that never did and does not start or become ready
+    harmed nobody: most likely its configuration is wrong."""
+    earlier = any(rollout.new in step.route for step in rollout.plan[: rollout.cursor])
+    now = rollout.traffic_confirmed_at is not None and rollout.new in rollout.step.route
+    return earlier or now or any(member.release == rollout.new for member in observed.router.members)
 
 
 def plan_rollback(rollout: Rollout, observed: ObservedState) -> Plan:

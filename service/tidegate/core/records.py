@@ -142,6 +142,14 @@ class ReleaseRow:
     good_at: Time | None = None
     quarantined_at: Time | None = None
 
+    def quarantine_message(self, image: str) -> str:
+        """Why this image is not deployed with the configuration of this release, and how to deploy it all the same."""
+        command = f"tidegate deploy {self.release.service} -f FILE --force --reason WHY"
+        return (
+            f"{image} is in quarantine with this configuration, because {self.release.id} was rolled back. Deploy another "
+            f"image or configuration, or lift the quarantine: {command}"
+        )
+
 
 class DriftState(StrEnum):
     """What is done about drift."""

@@ -219,12 +219,12 @@ def _begin(context: TickContext, rollout: Rollout) -> TickResult:
 
 
 def _quarantined(context: TickContext, rollout: Rollout) -> Move | None:
-    """The end of the rollout when its image is in quarantine and the request does not force it."""
-    row = None if rollout.forced else context.store.find_quarantined(rollout.service, rollout.digest)
-    if row is None:
+    """The end of the rollout when its release is in quarantine and the request does not force it."""
+    if rollout.forced:
         return None
-    what = f"Not deployed: {rollout.image} is in quarantine, because {row.release.id} with this image was rolled back."
-    return Move(Phase.ROLLED_BACK, f"{what} Deploy another image, or use --force.")
+    release = context.store.get_release(rollout.service, rollout.new).release
+    row = context.store.find_quarantined(rollout.service, rollout.digest, release.container)
+    return None if row is None else Move(Phase.ROLLED_BACK, row.quarantine_message(rollout.image))
 
 
 def _judge(
@@ -332,12 +332,13 @@ def _move_after_error(
     if rollout.phase is Phase.PENDING:
         return Move(Phase.FAILED, error.message)
     if isinstance(decision, Start) and observed is not None:
-        return roll_back_or_halt(rollout, observed, error.message)
+        return roll_back_or_halt(rollout, observed, error.message, quarantines=False)
     begun, limit = context.cache.stuck_since, rollout.policy.healthy_deadline_seconds
     if begun is None or rollout.paused or context.clock() - begun <= limit:
         return None
     if isinstance(decision, Shift) and observed is not None:
-        return roll_back_or_halt(rollout, observed, f"Cannot move traffic for {limit:g} s: {error.message}")
+        reason = f"Cannot move traffic for {limit:g} s: {error.message}"
+        return roll_back_or_halt(rollout, observed, reason, quarantines=False)
     return Move(Phase.FAILED, f"Halted after {limit:g} s of errors: {error.message}")
 
 

@@ -71,7 +71,7 @@ TOKEN = Codec(TypeAdapter(tuple[Token], config=CONFIG))
 ENGINE_COLUMNS = (
     "plan", "digest", "phase", "cursor", "reason", "step_started_at", "traffic_confirmed_at", "step_ready_at",
     "approval_since", "drain_started_at", "extensions", "verdict", "waiting_for", "tasks", "group_point",
-    "finished", "preexisting",
+    "finished", "preexisting", "quarantines",
 )  # fmt: skip
 _ROLLOUT_FIELDS = frozenset(Rollout.__dataclass_fields__)
 _RELEASE_FIELDS = frozenset(Release.__dataclass_fields__)

@@ -198,7 +198,8 @@ def save(
 def _record_outcome(connection: Connection, rollout: Rollout, before: Phase, now: Time) -> None:
     """Mark the release good or quarantined after its rollout ended.
 
-    A rollout that was cancelled before it changed anything, one that halted on its way forward, and a repair mark nothing.
+    A rollout that was cancelled before it changed anything, one that halted on its way forward, a repair, and a rollback
+    that says nothing about the release (`Rollout.quarantines`) mark nothing.
     A successful scaling sets the number of instances.
     """
     if rollout.kind is not RolloutKind.RELEASE:
@@ -210,7 +211,7 @@ def _record_outcome(connection: Connection, rollout: Rollout, before: Phase, now
     if rollout.phase is Phase.SUCCEEDED:
         connection.execute(update(releases).where(*ours).values(good_at=at))
         connection.execute(update(services_table).where(services_table.c.key == rollout.service).values(live=rollout.new))
-    elif before is Phase.ROLLING_BACK:
+    elif before is Phase.ROLLING_BACK and rollout.quarantines:
         connection.execute(update(releases).where(*ours).values(quarantined_at=at))
 
 

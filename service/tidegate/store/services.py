@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Select, and_, insert, or_, select, update
 
 from tidegate.clock import Time
+from tidegate.core.container import Container
 from tidegate.core.model import Release, Rollout, Service
 from tidegate.core.records import Drift, ReleaseRow, ServiceRow
 from tidegate.errors import RolloutInProgress, RouteTaken, UnknownService, VersionConflict
@@ -160,16 +161,18 @@ def pin(connection: Connection, service: str, release: str, digest: str) -> None
         raise UnknownService(f"No release {release} of {service}.")
 
 
-def quarantined(connection: Connection, service: str, digest: str) -> ReleaseRow | None:
-    """The release with this digest that was rolled back last; None when one with it was good since."""
-    table = releases.c
-    same = (table.service == service, table.digest == digest)
-    query = select(releases).where(*same, table.quarantined_at.is_not(None)).order_by(table.quarantined_at.desc()).limit(1)
-    row = connection.execute(query).one_or_none()
-    good = connection.execute(select(func.max(table.good_at)).where(*same)).scalar_one_or_none()
-    if row is None or (good is not None and good > row.quarantined_at):
+def quarantined(connection: Connection, service: str, digest: str, container: Container) -> ReleaseRow | None:
+    """The release with this digest and configuration that was rolled back last; None when one with both is live or was good
+    since."""
+    query = select(releases).where(releases.c.service == service, releases.c.digest == digest)
+    rows = [row for row in map(mapping.release_of, connection.execute(query)) if row.release.container == container]
+    live = connection.execute(select(services.c.live).where(services.c.key == service)).scalar_one_or_none()
+    good = max((row.good_at for row in rows if row.good_at is not None), default=0.0)
+    bad = [(row.quarantined_at, row.number, row) for row in rows if row.quarantined_at is not None]
+    if not bad or any(row.release.id == live for row in rows):
         return None
-    return mapping.release_of(row)
+    at, _, latest = max(bad, key=lambda one: one[:2])
+    return None if good > at else latest
 
 
 def last_good(connection: Connection, service: str, before: str | None) -> ReleaseRow | None:

@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 from tidegate.analysis.measurement import Measurement
 from tidegate.analysis.verdict import Verdict
 from tidegate.clock import Time
+from tidegate.core.container import Container
 from tidegate.core.model import Event, Release, Rollout, Service, Signal
 from tidegate.core.phases import Phase
 from tidegate.core.records import (
@@ -212,9 +213,9 @@ class SqlStore(Transactions, Store):
         with self._read(f"find the last good release of {service}") as connection:
             return services.last_good(connection, service, before)
 
-    def find_quarantined(self, service: str, digest: str) -> ReleaseRow | None:
+    def find_quarantined(self, service: str, digest: str, container: Container) -> ReleaseRow | None:
         with self._read(f"look up quarantined releases of {service}") as connection:
-            return services.quarantined(connection, service, digest)
+            return services.quarantined(connection, service, digest, container)
 
     # -- drift detection ----------------------------------------------------------------------------------------------
 

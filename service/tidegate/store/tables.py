@@ -116,6 +116,7 @@ rollouts = Table(
     Column("group_point", Integer, nullable=False),
     Column("finished", Double),
     Column("preexisting", JSON, nullable=False),
+    Column("quarantines", Boolean, nullable=False),
     # written by signals
     Column("paused", Boolean, nullable=False),
     Column("signalled", Boolean, nullable=False),  # a signal arrived since the last claim

@@ -183,7 +183,7 @@ def _require_allowed(service: Service, body: DeployBody) -> None:
         principal().require("force", service.key)
         require_reason(body.reason, "deploy by force")
     else:
-        deployments.require_deployable(api(), service.environment, service.image, service.key)
+        deployments.require_deployable(api(), service)
 
 
 def _requested_service(path: ServicePath, row: ServiceRow | None, body: DeployBody) -> Service:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import requests
@@ -49,7 +50,7 @@ def load_image(
         present = dict(zip(hosts, loaded, strict=True))
     images = {host: _require_present(host, wanted, policy, image) for host, image in present.items()}
     if digest:
-        return PinnedImage(f"{wanted.repository}@{digest}", warning), images
+        return PinnedImage(replace(wanted, digest=digest).pinned, warning), images
     return PinnedImage(choose_reference(wanted, {host.name: image for host, image in images.items()}), warning), images
 
 
@@ -92,12 +93,12 @@ def _load(host: DockerHost, wanted: ImageReference, digest: str, present: Image 
             host.pull(wanted)
             present = host.image(str(wanted))
         return present
-    pinned = ImageReference(wanted.repository, digest=digest)
-    image = host.image(str(pinned))
-    for reference in (wanted, pinned):  # by its tag first: Docker removes unused images without a tag more readily
+    pinned = replace(wanted, digest=digest).pinned
+    image = host.image(pinned)
+    for reference in (wanted, ImageReference.parse(pinned)):  # with its tag first: Docker's prune keeps tagged images
         if image is None:
             host.pull(reference)
-            image = host.image(str(pinned))
+            image = host.image(pinned)
     return image
 
 
@@ -123,7 +124,7 @@ def choose_reference(wanted: ImageReference, images: Mapping[str, Image]) -> str
     """The reference that is the same image on all hosts. Raises `PlatformError` if the hosts have different images."""
     shared = set.intersection(*(registry_digests(wanted, image) for image in images.values()))
     if shared:
-        return f"{wanted.repository}@{min(shared)}"
+        return replace(wanted, digest=min(shared)).pinned
     ids = {str(image["Id"]) for image in images.values()}
     if len(ids) == 1:
         return ids.pop()

@@ -148,6 +148,7 @@ def _state_columns() -> list[sa.Column[Any]]:
         sa.Column("group_point", sa.Integer(), nullable=False),
         sa.Column("finished", sa.Double(), nullable=True),
         sa.Column("preexisting", sa.JSON(), nullable=False),
+        sa.Column("quarantines", sa.Boolean(), nullable=False),
         sa.Column("paused", sa.Boolean(), nullable=False),
         sa.Column("signalled", sa.Boolean(), nullable=False),
         sa.Column("owner", sa.String(), nullable=False),
