@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from support.measurements import ERRORS, NEW, OLD, server_of
-from support.prometheus import AnalysisHarness, Exporter, Prometheus, metrics_of, started
+from support.prometheus import SCRAPE_SECONDS, AnalysisHarness, Exporter, Prometheus, has_counted, metrics_of, started
 from support.wait import at_most
 from tidegate.analysis.queries import RESPONSES
 from tidegate.analysis.verdict import Finding, Outcome, Reason
@@ -18,6 +18,7 @@ from tidegate.core.model import Check
 
 A, B, N = server_of(OLD), server_of(OLD, 1), server_of(NEW)
 NAN, INF = float("nan"), float("inf")
+MAX_SCRAPES = 60  # until an outage fails; about eight on an idle machine
 WARMUP_SECONDS = 6.0  # ten times what two scrapes take
 Counts = Mapping[str, tuple[float, float]]  # by server: answers with 2xx, with 5xx
 
@@ -167,7 +168,7 @@ def test_each_request_counts_once(bakes: Callable[..., AnalysisHarness], farm: C
         bake.take_over()
     found = bake.settled()["errors"]
     assert counted(found) == (requests, pytest.approx(failed / requests), old, pytest.approx(old_failed / old))
-    assert found.reason in (Reason.OK, Reason.WORSE)
+    assert has_counted(found)
     assert counted(bake.measure()["errors"]) == counted(found)
 
 
@@ -181,7 +182,8 @@ def test_what_warms_up_is_not_compared_yet(bakes: Callable[..., AnalysisHarness]
     bake.scraped(WARMUP_SECONDS)
     farm.show(bake, {A: (1200, 0), N: (80, 50)})
     warm = bake.settled()["errors"]
-    assert (warm.candidate_count, warm.candidate, warm.baseline_count) == (80, 0.0, 200)
+    assert (warm.candidate_count, warm.candidate) == (80, 0.0)
+    assert 0 < (warm.baseline_count or 0) <= 200, "of the same time"
 
 
 @pytest.mark.parametrize("source", ["twice", "both"])
@@ -220,7 +222,7 @@ def test_a_prometheus_that_was_stopped_is_no_pass_and_nothing_it_scraped_is_lost
     farm.show(bake, {A: (1000, 0)})
     bake.begin()
     farm.show(bake, {A: (1100, 0), N: (90, 0)})
-    assert bake.settled()["errors"].outcome is Outcome.PASS
+    assert has_counted(bake.settled()["errors"])
     farm.show(bake, {A: (1200, 0), N: (140, 10)})  # scraped, and not looked at before
     farm.other.stop()
     farm.exporter.text = text(bake.proxy, {A: (20, 0), N: (20, 1)})  # the proxy was restarted meanwhile
@@ -232,7 +234,7 @@ def test_a_prometheus_that_was_stopped_is_no_pass_and_nothing_it_scraped_is_lost
     farm.other.start()
     again = bake.settled()["errors"]
     assert counted(again) == (171, pytest.approx(11 / 171), 220, 0.0)
-    assert again.reason in (Reason.OK, Reason.WORSE)
+    assert has_counted(again)
 
 
 def test_a_prometheus_that_does_not_answer_is_a_timeout_and_catches_up(
@@ -242,7 +244,7 @@ def test_a_prometheus_that_does_not_answer_is_a_timeout_and_catches_up(
     farm.show(bake, {A: (1000, 0)})
     bake.begin()
     farm.show(bake, {A: (1100, 0), N: (90, 0)})
-    assert bake.settled()["errors"].outcome is Outcome.PASS
+    assert has_counted(bake.settled()["errors"])
     with farm.other.held():
         farm.exporter.text = text(bake.proxy, {A: (1200, 0), N: (150, 0)})
         patient, bake.metrics = bake.metrics, metrics_of(farm.other.url, 0.7)
@@ -251,7 +253,7 @@ def test_a_prometheus_that_does_not_answer_is_a_timeout_and_catches_up(
         assert (found.reason, bake.outcome) == (Reason.TIMEOUT, "INCONCLUSIVE")
         bake.metrics = patient
     found = bake.settled()["errors"]
-    assert (counted(found), bake.outcome) == ((150, 0.0, 200, 0.0), "PASS")
+    assert (counted(found), has_counted(found)) == ((150, 0.0, 200, 0.0), True)
 
 
 def test_a_partial_answer_is_no_answer(bakes: Callable[..., AnalysisHarness], farm: CounterExporters) -> None:
@@ -259,7 +261,7 @@ def test_a_partial_answer_is_no_answer(bakes: Callable[..., AnalysisHarness], fa
     farm.show(bake, {A: (1000, 0)})
     bake.begin()
     farm.show(bake, {A: (1100, 0), N: (90, 0)})
-    assert bake.settled()["errors"].outcome is Outcome.PASS
+    assert has_counted(bake.settled()["errors"])
     with farm.other.held():
         farm.exporter.text = text(bake.proxy, {A: (1300, 0), N: (250, 0)})
         bakes(farm.plain).scraped()
@@ -267,7 +269,7 @@ def test_a_partial_answer_is_no_answer(bakes: Callable[..., AnalysisHarness], fa
         assert (found.reason, found.outcome, bake.outcome) == (Reason.PARTIAL, "INCONCLUSIVE", "INCONCLUSIVE")
         assert "remote_read" in found.message
     found = bake.settled()["errors"]
-    assert (counted(found), bake.outcome) == ((250, 0.0, 300, 0.0), "PASS")
+    assert (counted(found), has_counted(found)) == ((250, 0.0, 300, 0.0), True)
 
 
 def test_old_samples_are_stale(bakes: Callable[..., AnalysisHarness], farm: CounterExporters) -> None:
@@ -276,10 +278,10 @@ def test_old_samples_are_stale(bakes: Callable[..., AnalysisHarness], farm: Coun
     farm.show(bake, {A: (1000, 0)})
     bake.begin()
     farm.show(bake, {A: (1100, 0), N: (90, 0)})
-    assert bake.settled()["errors"].outcome is Outcome.PASS
+    assert has_counted(bake.settled()["errors"])
     farm.show(bake, None)
     bake.ahead = 20.0
-    assert bake.measure()["errors"].outcome is Outcome.PASS
+    assert has_counted(bake.measure()["errors"])
     bake.ahead = 32.0
     found = bake.measure()["errors"]
     assert (found.reason, found.outcome, bake.outcome) == (Reason.STALE, "INCONCLUSIVE", "INCONCLUSIVE")
@@ -307,5 +309,20 @@ def test_many_servers_are_counted_within_a_look(bakes: Callable[..., AnalysisHar
     bake.scraped(0.5)
     with at_most(60, "a measurement of 300 servers"):
         found = bake.measure()["errors"]
-    assert counted(found) == (300, 0.0, 600, 0.0)
-    assert bake.outcome == "PASS"
+    assert (counted(found), has_counted(found)) == ((300, 0.0, 600, 0.0), True)
+
+
+def test_a_bake_of_few_scrapes_passes_no_outage(bakes: Callable[..., AnalysisHarness], farm: CounterExporters) -> None:
+    """Seen with `bake: 60s` and a scrape interval of 15 s, here shorter: every request fails, and the bake passes."""
+    bake = bakes(farm.plain, interval_seconds=SCRAPE_SECONDS)
+    farm.show(bake, {A: (1000, 0)})
+    bake.begin()
+    farm.exporter.text = SteadyTraffic(bake.proxy, {A: (40, 0), N: (0, 40)})
+    for _ in range(MAX_SCRAPES):
+        bake.scraped()
+        found = bake.measure()["errors"]
+        assert found.outcome is not Outcome.PASS
+        if found.outcome is Outcome.FAIL:
+            break
+    assert (bake.outcome, found.candidate) == ("FAIL", 1.0)
+    assert bake.verdicts[0].outcome is Outcome.INCONCLUSIVE

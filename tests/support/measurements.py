@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from tidegate.analysis.analysis import CanaryAnalysis
 from tidegate.analysis.measurement import InstanceSample, Measurement
 from tidegate.analysis.queries import RESPONSES, Query, QueryFailure, QueryPurpose, QueryResult, Series
@@ -120,3 +122,47 @@ def run_traffic(
 def with_policy(**changes: object) -> Policy:
     """The policy of these tests with something else."""
     return replace(POLICY, **changes)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Bake:
+    """A batch of one new instance against `olds`, scraped every `scrape` seconds, with the history of half an hour."""
+
+    olds: int = 4
+    seconds: float = 60.0
+    scrape: float = 15.0
+    rps: float = 4.0  # of each instance
+    old_share: float = 0.005  # failed requests
+    new_share: float = 0.005
+    extensions: int = 2
+
+    def ends(self, seed: int) -> tuple[Verdict, int]:
+        """The verdict that ends the bake, measured every 5 s and extended as the gates do, and the extensions made."""
+        policy = with_policy(interval_seconds=5.0, warmup_seconds=self.seconds / 3)
+        analysis, source = CanaryAnalysis(rollout_of(ERRORS, olds=self.olds, policy=policy), ORIGIN), FakeMetricsSource()
+        chance = np.random.default_rng(seed)
+        totals = {server: [0.0, 0.0] for server in (*(server_of(OLD, n) for n in range(self.olds)), server_of(NEW))}
+        scraped, at, extended = ORIGIN - 1800.0 + chance.uniform(0, self.scrape), ORIGIN, 0
+        while True:
+            at += 5.0
+            while scraped + self.scrape <= at:
+                scraped += self.scrape
+                self._scrape(source, totals, scraped, chance)
+            final = at >= ORIGIN + self.seconds * (1 + extended)
+            measurement = measure(analysis, source, at, final=final)
+            verdict = analysis.add(replace(measurement, extendable=extended < self.extensions))
+            if verdict.outcome == "FAIL" or (final and (verdict.outcome == "PASS" or extended == self.extensions)):
+                return verdict, extended
+            extended += final
+
+    def _scrape(
+        self, source: FakeMetricsSource, totals: dict[str, list[float]], at: float, chance: np.random.Generator
+    ) -> None:
+        for server, total in totals.items():
+            is_new = server.startswith(NEW)
+            seconds = min(self.scrape, at - ORIGIN) if is_new else self.scrape
+            if seconds > 0:
+                requests = int(chance.poisson(self.rps * seconds))
+                total[0] += requests
+                total[1] += int(chance.binomial(requests, self.new_share if is_new else self.old_share))
+        source.scrape(at, {server: (a, b) for server, (a, b) in totals.items() if at > ORIGIN or server.startswith(OLD)})

@@ -22,7 +22,7 @@ from support.prerequisites import program
 from support.wait import eventually, exit_status
 from tidegate.analysis.analysis import CanaryAnalysis
 from tidegate.analysis.measurement import Measurement
-from tidegate.analysis.verdict import Finding, Verdict
+from tidegate.analysis.verdict import Finding, Reason, Verdict
 from tidegate.clock import Window
 from tidegate.core.decisions import Analyze
 from tidegate.core.model import Check, Instance, ObservedState, Policy
@@ -277,6 +277,11 @@ INTERVAL_SECONDS = 0.5
 def metrics_of(url: str, timeout_seconds: float = 30.0) -> PrometheusMetrics:
     """The driver, as an environment has it."""
     return PrometheusMetrics(PrometheusOptions(url=url, timeout_seconds=timeout_seconds), "demo")
+
+
+def has_counted(found: Finding) -> bool:
+    """Whether a check has counted both releases, though perhaps in too few intervals for a PASS."""
+    return found.reason in (Reason.OK, Reason.WORSE, Reason.UNCLEAR) or "intervals of" in found.message
 
 
 class AnalysisHarness:

@@ -243,6 +243,7 @@ def test_a_limit_fails_after_enough_violations_in_a_row() -> None:
     assert last_verdict(values(9, 9, 11), LIMIT, 3).outcome is Outcome.INCONCLUSIVE, (
         "beyond the limit, but not often enough"
     )
+    assert last_verdict(values(9, nan, 9), LIMIT, 3).outcome is Outcome.INCONCLUSIVE, "two values could not have failed"
     low = replace(LIMIT, maximum=None, minimum=1.0, min_samples=1)
     assert last_verdict(values(0.5), low, 1).findings[0].reason is Reason.LIMIT
 
@@ -282,6 +283,9 @@ def test_a_compared_query_in_both_directions(direction: Direction, worse: float)
     assert last_verdict(answers(worse), check, 60).outcome is Outcome.FAIL
     assert last_verdict(answers(1.0), check, 60).outcome is Outcome.PASS
     assert last_verdict(answers(1 / worse), check, 60).outcome is Outcome.PASS, "better is not worse"
+    short = last_verdict(answers(1.0), check, 12)
+    assert (short.outcome, short.findings[0].reason) == (Outcome.INCONCLUSIVE, Reason.FEW_DATA)
+    assert "2 of at least 4 intervals of 30 s compared" in short.message
 
 
 def test_a_missing_result_of_an_uncritical_check_does_not_matter() -> None:

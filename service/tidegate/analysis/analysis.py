@@ -17,13 +17,14 @@ from tidegate.analysis.analysis_context import AnalysisContext
 from tidegate.analysis.comparison import Comparison
 from tidegate.analysis.counter_check import CounterCheck
 from tidegate.analysis.error_rate import WARM_UP, ErrorRateCheck
-from tidegate.analysis.findings import EvidenceState
+from tidegate.analysis.findings import READINESS, EvidenceState
 from tidegate.analysis.instance_checks import MemoryCheck, ReadinessCheck
 from tidegate.analysis.latency import LatencyCheck
 from tidegate.analysis.measurement import Measurement
 from tidegate.analysis.queries import Query
 from tidegate.analysis.query_check import ComparedQueryCheck, LimitCheck, QueryCheck
 from tidegate.analysis.statistics.combine import CombinedEvidence, EvidencePart
+from tidegate.analysis.statistics.confidence import STRONG_EVALUE
 from tidegate.analysis.statistics.effect_grid import Array
 from tidegate.analysis.statistics.eprocess import EProcess
 from tidegate.analysis.statistics.parameters import WEIGHTS, Parameters
@@ -32,7 +33,6 @@ from tidegate.clock import Time, Window
 from tidegate.core.model import Check, CheckKind, Policy, Rollout
 
 QUERY_WEIGHT = 0.30  # of the evidence, shared by all compared queries of the user
-READINESS = "readiness"
 MAX_HISTORY_POINTS = 120  # points of the evidence over time that a verdict carries
 
 CheckAnalysis = CounterCheck | QueryCheck | MemoryCheck
@@ -95,30 +95,40 @@ class CanaryAnalysis:
             name = source.check.name
             source.add(measurement, [(query, result) for query, result in measurement.results if query.check == name])
         self._readiness.add(measurement)
-        first = measurement.final and measurement.concurrent and measurement.step not in self._tested_steps
-        self._tested_steps |= {measurement.step} if first else set()
-        evidence, shadow = (
-            self._evidence_state(measurement, first, shadow=False),
-            self._evidence_state(measurement, first, shadow=True),
-        )
-        results = [
-            findings.finding_of(source, measurement, self.context, shadow if source.check.shadow else evidence)
-            for source in self._checks
-        ]
-        results += self._readiness_findings(measurement, evidence)
+        evidence, results, outcome = self._evaluate(measurement, fixed_test=False)
+        if self._is_fixed_test_due(measurement, outcome):
+            self._tested_steps.add(measurement.step)
+            evidence, results, outcome = self._evaluate(measurement, fixed_test=True)
         self._record(measurement.at, evidence)
-        outcome = combine_outcomes(results, self._checks_by_name())
-        message = messages.verdict_message(outcome, results, self._skipped)
+        message = messages.verdict_message(outcome, results, self._skipped, final=measurement.final)
         window = Window(measurement.bake_started_at, measurement.at)
         return Verdict(
             outcome, measurement.at, window, tuple(results), message, measurement.final,
             evidence.evidence, evidence.threshold, tuple(self._history), self.threshold_reached_at,
         )  # fmt: skip
 
+    def _evaluate(self, measurement: Measurement, *, fixed_test: bool) -> tuple[EvidenceState, list[Finding], Outcome]:
+        """The evidence of all checks that have an effect, all findings, and the outcome; with or without the fixed test."""
+        evidence = self._evidence_state(fixed_test, shadow=False)
+        shadow = self._evidence_state(fixed_test, shadow=True)
+        results = [
+            findings.finding_of(source, measurement, self.context, shadow if source.check.shadow else evidence)
+            for source in self._checks
+        ]
+        results += self._readiness_findings(measurement, evidence)
+        return evidence, results, combine_outcomes(results, self._checks_by_name())
+
+    def _is_fixed_test_due(self, measurement: Measurement, outcome: Outcome) -> bool:
+        """Whether this is the real end of the bake of a step with a concurrent baseline. An INCONCLUSIVE verdict extends
+        the bake, and would waste the one test of the step on too little data."""
+        ends = measurement.final and measurement.concurrent and measurement.step not in self._tested_steps
+        return ends and not (outcome is Outcome.INCONCLUSIVE and measurement.extendable)
+
     def _note_traffic(self, measurement: Measurement) -> None:
         context = self.context
         if self.is_preview:
             return
+        context.shifted_at = measurement.traffic_shifted_at
         if measurement.concurrent:
             context.concurrent_since.setdefault(measurement.step, measurement.traffic_shifted_at)
         elif context.switched_at is None:
@@ -129,20 +139,25 @@ class CanaryAnalysis:
 
     # -- the evidence -----------------------------------------------------------------------------------------------------
 
-    def _evidence_state(self, measurement: Measurement, first: bool, *, shadow: bool) -> EvidenceState:
-        """The evidence of the shadow checks, or of all others. `first`: the first measurement at the end of a batch, which
-        is the one with the fixed test."""
+    def _evidence_state(self, fixed_test: bool, *, shadow: bool) -> EvidenceState:
+        """The evidence of the shadow checks, or of all others, optionally with the fixed test at the end of a batch."""
         sources = [source for source in self._checks if source.check.shadow is shadow]
         concurrent = self._combined_evidence(sources)
-        after, share = self._before_after_evalue(sources), 1.0 - self.context.before_after_share
-        evidence = (1.0 - share) * after + share * float(concurrent.evalue()[0])
+        after, share = self._after_parts(sources), 1.0 - self.context.before_after_share
+        total = sum(weight for weight, _ in after.values())
+        after_evalue = sum(weight / total * evalue for weight, evalue in after.values()) if after else 1.0
+        evidence = (1.0 - share) * after_evalue + share * float(concurrent.evalue()[0])
         threshold = self.context.parameters.threshold if self.context.batches else 1.0 / self.context.parameters.budget
         reached = evidence >= threshold
-        blamed = self._blamed_parts(sources, concurrent, after, share, threshold) if reached else frozenset[str]()
-        fixed = (
-            frozenset(name for name, fails in concurrent.fixed_test().items() if fails[0]) if first else frozenset[str]()
-        )
-        return EvidenceState(evidence, threshold, share, concurrent, blamed, fixed)
+        blamed = frozenset[str]()
+        if reached and (1.0 - share) * after_evalue > share * concurrent.contributions().max(initial=0.0):
+            most = max(evalue for _, evalue in after.values())
+            blamed = frozenset(name for name, (_, evalue) in after.items() if evalue >= most / 2)
+        elif reached:
+            blamed = _blamed_parts(concurrent, share, threshold)
+        tests = concurrent.fixed_test() if fixed_test else {}
+        failing = frozenset(name for name, fails in tests.items() if fails[0])
+        return EvidenceState(evidence, threshold, share, concurrent, blamed, failing, total)
 
     def _combined_evidence(self, sources: Sequence[CheckAnalysis]) -> CombinedEvidence:
         queries = sum(source.check.weight for source in sources if isinstance(source, ComparedQueryCheck)) or 1.0
@@ -150,45 +165,22 @@ class CanaryAnalysis:
         readiness = EvidencePart(READINESS, WEIGHTS["live"], self._readiness)  # always checked
         return CombinedEvidence([*parts, readiness], max(1, self.context.batches), self.context.parameters)
 
-    @staticmethod
-    def _before_after_evalue(sources: Sequence[CheckAnalysis]) -> float:
-        """The e-value against the time before the switch: the weighted mean over all comparisons that have one."""
-        comparisons = [
-            comparison
+    def _after_parts(self, sources: Sequence[CheckAnalysis]) -> dict[str, tuple[float, float]]:
+        """The weights and e-values of all parts that are compared with the time before the switch; the growth of memory
+        needs no such time, and is one of them where there never is a concurrent baseline."""
+        parts = {
+            f"{source.check.name}/{comparison.name}": (comparison.weight, comparison.after_evalue())
             for source in sources
             if isinstance(source, CounterCheck)
             for comparison in source.comparisons
             if comparison.before_after is not None
-        ]
-        total = sum(comparison.weight for comparison in comparisons)
-        return (
-            sum(comparison.weight / total * comparison.after_evalue() for comparison in comparisons) if comparisons else 1.0
-        )
-
-    @staticmethod
-    def _blamed_parts(
-        sources: Sequence[CheckAnalysis], concurrent: CombinedEvidence, after: float, share: float, threshold: float
-    ) -> frozenset[str]:
-        """The parts with at least half of the largest contribution, and those that reach the threshold alone. If the
-        comparison with the time before the switch contributes the most, only its parts."""
-        contributions = share * concurrent.contributions()[:, 0]
-        if (1.0 - share) * after > contributions.max(initial=0.0):
-            comparisons = {
-                f"{source.check.name}/{comparison.name}": comparison.after_evalue()
-                for source in sources
-                if isinstance(source, CounterCheck)
-                for comparison in source.comparisons
-                if comparison.before_after is not None
-            }
-            return frozenset(name for name, value in comparisons.items() if value >= max(comparisons.values()) / 2)
-        smallest = min(contributions.max() / 2, threshold)
-        return frozenset(
-            part.name for part, value in zip(concurrent.parts, contributions, strict=True) if value >= smallest
-        )
+        }
+        memory = (source for source in sources if isinstance(source, MemoryCheck) and not self.context.batches)
+        return parts | {source.check.name: (WEIGHTS["memory"], float(source.evalue()[0])) for source in memory}
 
     def _readiness_findings(self, measurement: Measurement, evidence: EvidenceState) -> list[Finding]:
-        """Readiness is reported only if it fails the release, since no user configured it."""
-        if READINESS not in evidence.blamed_parts:
+        """Readiness is reported only if it fails the release or nearly does, since no user configured it."""
+        if READINESS not in evidence.blamed_parts and float(self._readiness.evalue()[0]) < STRONG_EVALUE:
             return []
         return [findings.readiness_finding(self._readiness, measurement, self.context, evidence)]
 
@@ -230,6 +222,13 @@ def _evidence_parts(source: CheckAnalysis, queries: float) -> list[EvidencePart]
     return []
 
 
+def _blamed_parts(concurrent: CombinedEvidence, share: float, threshold: float) -> frozenset[str]:
+    """The parts with at least half of the largest contribution, and those that reach the threshold alone."""
+    contributions = share * concurrent.contributions()[:, 0]
+    smallest = min(contributions.max() / 2, threshold)
+    return frozenset(part.name for part, value in zip(concurrent.parts, contributions, strict=True) if value >= smallest)
+
+
 def _fixed_test_process(comparison: Comparison) -> EProcess | None:
     return None if comparison.name == WARM_UP else comparison.process
 
@@ -240,6 +239,7 @@ def combine_outcomes(results: Sequence[Finding], checks: dict[str, Check]) -> Ou
     if any(finding.outcome is Outcome.FAIL for finding in active):
         return Outcome.FAIL
     inconclusive = [finding for finding in active if finding.outcome is Outcome.INCONCLUSIVE]
-    if any(checks[finding.check].critical for finding in inconclusive) or len(inconclusive) == len(active):
+    critical = (finding.check not in checks or checks[finding.check].critical for finding in inconclusive)
+    if any(critical) or len(inconclusive) == len(active):
         return Outcome.INCONCLUSIVE
     return Outcome.PASS

@@ -14,13 +14,14 @@ BEFORE_AFTER_SHARE = 0.2  # of the evidence, if a part of the rollout has a conc
 @dataclass
 class AnalysisContext:
     """`origin`: when the new release first took traffic. `concurrent_since`: when each step with a concurrent baseline
-    shifted its traffic; `switched_at`: when the first step without one did."""
+    shifted its traffic; `switched_at`: when the first step without one did; `shifted_at`: when the latest step did."""
 
     rollout: Rollout
     parameters: Parameters
     origin: Time
     concurrent_since: dict[int, Time] = field(default_factory=dict)
     switched_at: Time | None = None
+    shifted_at: Time | None = None
 
     @property
     def old(self) -> str:

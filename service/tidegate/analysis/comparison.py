@@ -9,7 +9,12 @@ from numpy.typing import NDArray
 
 from tidegate.analysis.analysis_context import AnalysisContext
 from tidegate.analysis.statistics.before_after import BeforeAfter, calibrate_in_time
-from tidegate.analysis.statistics.confidence import confidence_bounds, min_detectable_ratio, rules_out_harm
+from tidegate.analysis.statistics.confidence import (
+    confidence_bounds,
+    min_detectable_ratio,
+    rules_out_harm,
+    tolerated_events,
+)
 from tidegate.analysis.statistics.effect_grid import Array
 from tidegate.analysis.statistics.eprocess import EProcess, MetricModel
 from tidegate.analysis.statistics.parameters import Parameters
@@ -33,19 +38,32 @@ class InstanceCounts:
 
 @dataclass
 class ComparisonTotals:
-    """Bad events and exposures (requests or probes) of both releases in the compared intervals."""
+    """Bad events and exposures (requests or probes) of both releases, but not while the whole candidate warms up.
+
+    `intervals`: all of these intervals; `compared_intervals`: those that counted as evidence for all instances of the
+    candidate, `disturbed_intervals`: those that did not because the baseline itself was disturbed.
+    """
 
     bad: float = 0.0
     exposure: float = 0.0
     old_bad: float = 0.0
     old_exposure: float = 0.0
     intervals: int = 0
-    disturbed_intervals: int = 0  # not counted as evidence, because the baseline itself was disturbed
+    compared_intervals: int = 0
+    disturbed_intervals: int = 0
 
-    def add(self, counts: InstanceCounts, *, disturbed: bool) -> None:
-        """Add an interval; `disturbed`: the baseline was."""
+    def add(self, counts: InstanceCounts, *, disturbed: bool, concurrent: bool = True) -> None:
+        """Add an interval; `disturbed`: the baseline was; `concurrent`: it takes traffic.
+
+        Ignored while the whole candidate warms up: both rates are of the same time, or a shared outage would look worse on
+        the release that was counted for a shorter time.
+        """
+        if not counts.warm.any() and counts.new.any():
+            return
+        exposed = (counts.exposure * counts.warm).any() and (not concurrent or (counts.exposure * counts.old).any())
         self.intervals += bool(counts.warm.any())
         self.disturbed_intervals += disturbed and bool(counts.warm.any())
+        self.compared_intervals += bool(exposed) and not disturbed and bool((counts.warm == counts.new).all())
         self.bad += float((counts.bad * counts.warm).sum())
         self.exposure += float((counts.exposure * counts.warm).sum())
         self.old_bad += float((counts.bad * counts.old).sum())
@@ -84,8 +102,9 @@ class RateRatio:
     """The ratio of the candidate's rate to the baseline's current `rate`.
 
     `estimate` is the maximum-likelihood ratio, `low` and `high` its confidence sequence (95 %, valid at any time; unbounded
-    at the ends of the effect grid), `margin` the tolerated ratio, and `min_detectable` the smallest ratio that these data
-    would have shown (None: none).
+    at the ends of the effect grid), `margin` the tolerated ratio, `usual_margin` the same with usual differences between
+    hosts only, `limit` the highest tolerated rate, and `min_detectable` the smallest ratio that these data would have shown
+    (None: none).
     """
 
     rate: float
@@ -95,6 +114,8 @@ class RateRatio:
     unbounded_low: bool
     unbounded_high: bool
     margin: float
+    usual_margin: float
+    limit: float
     harm_ruled_out: bool
     min_detectable: float | None
 
@@ -129,9 +150,10 @@ class Comparison:
             self.process.advance(counts.bad, counts.exposure, counts.warm, counts.old)
         if self._before is not None:
             self._compare_with_before(self._before, counts)
+        switched = self._context.switched_at is not None and counts.start >= self._context.switched_at
         disturbed = self.process is not None and bool(counts.old.any()) and bool(self.process.is_disturbed[0])
-        self.totals.add(counts, disturbed=disturbed)
-        self.step_totals.add(counts, disturbed=disturbed)
+        for totals in (self.totals, self.step_totals):
+            totals.add(counts, disturbed=disturbed and not switched, concurrent=not switched)
 
     def _compare_with_before(self, before: BaselineHistory, counts: InstanceCounts) -> None:
         """Until the switch the interval is history; after it, and after the warm-up, it is compared with the history."""
@@ -166,15 +188,19 @@ class Comparison:
         return max(evalues, key=lambda index: evalues[index])
 
     def ratio(self, needed: float) -> RateRatio | None:
-        """The ratio of candidate to baseline; `needed` is the e-value at which this comparison would fail the release."""
-        evidence = self.process or self.before_after
+        """The ratio of candidate to baseline; `needed` is the e-value of all instances at which this comparison would fail
+        the release. Without a concurrent baseline all is relative to the time before."""
+        evidence = self.before_after or self.process
         if evidence is None:
             return None
+        totals = self.totals if self.before_after is None else self.step_totals
         grid, margin = evidence.model.grid, float(evidence.margin[0])
         low, high = (float(bound[0]) for bound in confidence_bounds(evidence.log_sums, grid))
         calibration = evidence.calibration
-        rate = float(self.process.baseline_rate.current().rate[0]) if self.process else float(calibration.rate[0])
-        old = self.totals.old_exposure if self.process else float(calibration.exposure[0])
+        if isinstance(evidence, EProcess):
+            rate, old = float(evidence.baseline_rate.current().rate[0]), totals.old_exposure
+        else:
+            rate, old = float(calibration.rate[0]), float(calibration.exposure[0])
         dispersion = float(calibration.dispersion[0])
         return RateRatio(
             rate=rate,
@@ -184,9 +210,35 @@ class Comparison:
             unbounded_low=low <= grid.theta[0],
             unbounded_high=high >= grid.theta[-1],
             margin=margin,
+            usual_margin=float(evidence.margin_at(np.array([rate]), usual=True)[0]),
+            limit=self._limit(rate * margin, evidence),
             harm_ruled_out=bool(rules_out_harm(evidence.log_sums, grid, np.log([self._harm / margin]))[0]),
-            min_detectable=min_detectable_ratio(grid, rate, margin, dispersion, self.totals.exposure, old, needed),
-        )
+            min_detectable=min_detectable_ratio(
+                grid, rate, margin, dispersion,
+                new=totals.exposure, old=old, needed=needed,
+                intervals=totals.compared_intervals, max_nats=self._context.parameters.interval_nats,
+            ),
+        )  # fmt: skip
+
+    def _limit(self, current: float, evidence: EProcess | BeforeAfter) -> float:
+        """The highest tolerated rate of this step: at the rate `current`, or at more if the baseline's measured rate allows
+        more."""
+        totals, measured = self.step_totals, 0.0
+        if totals.old_bad:
+            measured = totals.old_bad / totals.old_exposure
+            measured *= float(evidence.margin_at(np.array([measured]))[0])
+        rate, exposure = np.array([min(1.0, max(current, measured))]), np.array([totals.exposure])
+        if not totals.exposure:
+            return float(rate[0])
+        return min(1.0, float((tolerated_events(rate, exposure, evidence.calibration.dispersion) / exposure)[0]))
+
+    def strongest_evalue(self) -> float:
+        """The larger of the e-values against the concurrent baseline and against the time before the switch."""
+        return max(float(self.evalue()[0]), self.after_evalue())
+
+    def is_beyond_limit(self, limit: float) -> bool:
+        """Whether the candidate's measured rate of this step is above the limit."""
+        return self.step_totals.bad > limit * self.step_totals.exposure * (1 + 1e-9)
 
     def after_evalue(self) -> float:
         """The e-value against the time before the switch; 1 before the switch."""

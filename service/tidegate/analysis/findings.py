@@ -18,9 +18,13 @@ from tidegate.analysis.measurement import Measurement
 from tidegate.analysis.queries import HISTORY_SECONDS
 from tidegate.analysis.query_check import ComparedQueryCheck, LimitCheck, QueryCheck
 from tidegate.analysis.statistics.combine import CombinedEvidence
+from tidegate.analysis.statistics.confidence import MIN_INTERVALS, STRONG_EVALUE
+from tidegate.analysis.statistics.gauge import BLOCK_SECONDS, blocks_needed
 from tidegate.analysis.verdict import Finding, Outcome, Reason
 from tidegate.clock import Window
 from tidegate.core.model import Check
+
+READINESS = "readiness"
 
 Obstacle = tuple[Reason, str]
 
@@ -32,6 +36,7 @@ class EvidenceState:
     `evidence` and `threshold` are e-values. `concurrent_share`, in [0, 1], is the weight of the comparison with a baseline
     that takes traffic at the same time; the rest is the comparison with the time before the switch. `blamed_parts` are the
     parts of the evidence that fail the release, `fixed_test_parts` those that fail the test at the end of the batch.
+    `after_weight` is the total weight of the parts that are compared with the time before the switch.
     """
 
     evidence: float
@@ -40,6 +45,11 @@ class EvidenceState:
     concurrent: CombinedEvidence
     blamed_parts: frozenset[str]
     fixed_test_parts: frozenset[str]
+    after_weight: float = 0.0
+
+    def after_share(self, weight: float) -> float:
+        """The weight in the evidence of a part that is compared with the time before the switch, in [0, 1]."""
+        return (1.0 - self.concurrent_share) * weight / self.after_weight if self.after_weight else 0.0
 
     def share(self, name: str) -> float:
         """The weight of a part in the evidence, in [0, 1]; 0 for an unknown part."""
@@ -98,10 +108,11 @@ def _counter_finding(
     comparison = _shown_comparison(source, evidence)
     failing = evidence.failing_part(source.check.name)
     obstacle = None if failing else _find_obstacle(source, comparison, measurement, context)
+    needed = _needed_evidence(source, evidence)
     if comparison is None:
         obstacle = obstacle or (Reason.FEW_DATA, messages.TOO_EARLY)
         return _finding(source.check, measurement, context, obstacle, "", queries=source.query_texts)
-    totals, ratio = comparison.step_totals, comparison.ratio(_needed_evidence(comparison, source.check, evidence))
+    totals, ratio = comparison.step_totals, comparison.ratio(needed)
     baseline, candidate = _rate(totals.old_bad, totals.old_exposure), _rate(totals.bad, totals.exposure)
     metric = messages.slow_share_name(comparison.name) if isinstance(source, LatencyCheck) else "error rate"
     message = messages.counter_message(metric, "requests", totals, ratio, context, measurement.concurrent)
@@ -110,35 +121,73 @@ def _counter_finding(
         more["blamed_part"] = _blamed_part(source, comparison, failing, measurement, evidence)
         message = f"{message}; {messages.blame_message(more['blamed_part'])}"
     elif obstacle is None:
+        doubt = _find_doubt(source, comparison, ratio, needed)
+        obstacle = None if doubt is None else (doubt[0], f"{message}; {doubt[1]}")
         message = f"{message}; {messages.detectable_message(ratio)}"
     if not measurement.concurrent:
         message += messages.NO_BASELINE_NOTE.format(old=context.old, new=context.new)
     return _finding(
         source.check, measurement, context, obstacle, message,
         baseline=baseline, candidate=candidate,
-        limit=None if baseline is None or ratio is None else min(1.0, baseline * ratio.margin),
+        limit=None if ratio is None else ratio.limit,
         baseline_count=totals.old_exposure, candidate_count=totals.exposure, queries=source.query_texts,
         evidence=_evidence(comparison, source.check, evidence), **_ratio_fields(ratio), **more,
     )  # fmt: skip
 
 
 def _shown_comparison(source: CounterCheck, evidence: EvidenceState) -> Comparison | None:
-    """The comparison to report: the one that fails, otherwise the one with the most evidence. Warm-up only if it fails."""
+    """The comparison to report: the one that fails; else the one with the most evidence if that speaks for harm; else the
+    one with the most bad events, which is known best. Warm-up only if it fails."""
     name = evidence.failing_part(source.check.name)
     failing = [comparison for comparison in source.comparisons if f"{source.check.name}/{comparison.name}" == name]
-    others = [comparison for comparison in source.comparisons if comparison.name != WARM_UP]
-    return next(iter(failing), max(others, key=lambda comparison: float(comparison.evalue()[0]), default=None))
+    strongest = max(_main(source), key=Comparison.strongest_evalue, default=None)
+    if failing or strongest is None or strongest.strongest_evalue() >= 1.0:
+        return next(iter(failing), strongest)
+    return max(_main(source), key=lambda comparison: comparison.step_totals.bad)
 
 
-def _needed_evidence(comparison: Comparison, check: Check, evidence: EvidenceState) -> float:
-    """The e-value at which this comparison alone would reach the threshold of the rollout."""
-    share = evidence.share(f"{check.name}/{comparison.name}") if comparison.process is not None else comparison.weight
-    return evidence.threshold / max(share, 1e-6)
+def _main(source: CounterCheck) -> list[Comparison]:
+    """The comparisons of a check without the one of the warm-up."""
+    return [comparison for comparison in source.comparisons if comparison.name != WARM_UP]
+
+
+def _needed_evidence(source: CounterCheck, evidence: EvidenceState) -> float:
+    """The e-value of all instances at which this check alone would reach the threshold of the rollout, if all of its
+    comparisons show the same."""
+    main = _main(source)
+    if any(comparison.before_after is not None for comparison in main):
+        share = sum(evidence.after_share(comparison.weight) for comparison in main)
+    else:
+        shares = (
+            evidence.share(f"{source.check.name}/{each.name}") * each.process.group_share for each in main if each.process
+        )
+        share = sum(shares)
+    return evidence.threshold / max(share, 1e-9)
+
+
+def _find_doubt(source: CounterCheck, comparison: Comparison, ratio: RateRatio | None, needed: float) -> Obstacle | None:
+    """Why a check that did not fail has not passed either, or None: no PASS that could not have been a FAIL."""
+    compared = comparison.step_totals.compared_intervals
+    if compared < MIN_INTERVALS:
+        return Reason.FEW_DATA, messages.few_intervals_message(compared, MIN_INTERVALS, source.dt)
+    if all(each is None or each.min_detectable is None for each in (main.ratio(needed) for main in _main(source))):
+        return Reason.FEW_DATA, messages.UNDETECTABLE
+    evalue = max(each.strongest_evalue() for each in source.comparisons)
+    if evalue >= STRONG_EVALUE:
+        return Reason.UNCLEAR, messages.strong_evidence_message(evalue)
+    if ratio is not None and comparison.is_beyond_limit(ratio.limit):
+        return Reason.UNCLEAR, messages.BEYOND_LIMIT
+    if ratio is not None and not ratio.unbounded_low and ratio.low > ratio.usual_margin:
+        return Reason.UNCLEAR, messages.unusual_message(ratio)
+    return None
 
 
 def _evidence(comparison: Comparison, check: Check, evidence: EvidenceState) -> float:
     """What a comparison adds to the evidence of the rollout."""
-    return evidence.share(f"{check.name}/{comparison.name}") * float(comparison.evalue()[0])
+    concurrent = evidence.share(f"{check.name}/{comparison.name}") * float(comparison.evalue()[0])
+    return concurrent + evidence.after_share(comparison.weight) * comparison.after_evalue() * (
+        comparison.before_after is not None
+    )
 
 
 def _ratio_fields(ratio: RateRatio | None) -> dict[str, Any]:
@@ -241,6 +290,9 @@ def _limit_finding(source: LimitCheck, measurement: Measurement, context: Analys
             Reason.FEW_DATA,
             f"{message}; beyond the limit {source.violations} times in a row, {check.min_samples} fail the release",
         )
+    values = len(_finite_values(source.candidate))
+    if obstacle is None and values < check.min_samples:
+        obstacle = Reason.FEW_DATA, f"{message}; {messages.few_values_message(values, check.min_samples)}"
     return _finding(check, measurement, context, obstacle, message, **more)
 
 
@@ -275,7 +327,21 @@ def _query_finding(
         obstacle = Reason.FEW_DATA, messages.few_values_message(min(len(new), len(old)), check.min_samples)
     if obstacle is None and _mean(old) == 0.0 and _mean(new) != 0.0:
         obstacle = Reason.NOT_COMPARABLE, messages.ZERO_BASELINE
+    if obstacle is None and (doubt := _query_doubt(source, context, evidence)) is not None:
+        obstacle = doubt[0], f"{message}; {doubt[1]}"
     return _finding(check, measurement, context, obstacle, message, **values)
+
+
+def _query_doubt(source: ComparedQueryCheck, context: AnalysisContext, evidence: EvidenceState) -> Obstacle | None:
+    """Why a compared query that did not fail has not passed either, or None."""
+    share = evidence.share(source.check.name)
+    if not share:
+        return Reason.NOT_COMPARABLE, messages.no_baseline_message(context.old)
+    needed = blocks_needed(evidence.threshold / share)
+    if source.blocks < needed:
+        return Reason.FEW_DATA, messages.few_intervals_message(source.blocks, needed, BLOCK_SECONDS)
+    evalue = float(source.evalue()[0])
+    return (Reason.UNCLEAR, messages.strong_evidence_message(evalue)) if evalue >= STRONG_EVALUE else None
 
 
 def _finite_values(values: list[float]) -> list[float]:
@@ -304,19 +370,28 @@ def _memory_finding(
         obstacle = Reason.NO_DATA, messages.no_series_message(context.new)
     if obstacle is None and measurement.at - source.last_sample_at > STALE_SECONDS:
         obstacle = Reason.STALE, messages.stale_message(measurement.at - source.last_sample_at, STALE_SECONDS)
+    if obstacle is None and not source.shows_leak:
+        obstacle = Reason.FEW_DATA, f"{message}; {messages.SHORT_TREND}"
+    evalue = float(source.evalue()[0])
+    if obstacle is None and evalue >= STRONG_EVALUE:
+        obstacle = Reason.UNCLEAR, f"{message}; {messages.strong_evidence_message(evalue)}"
     return _finding(check, measurement, context, obstacle, message, **values)
 
 
 def readiness_finding(
     source: ReadinessCheck, measurement: Measurement, context: AnalysisContext, evidence: EvidenceState
 ) -> Finding:
-    """The finding of the readiness check, which is only reported when it fails the release."""
+    """The finding of the readiness check, which is only reported when it fails the release or is unclear."""
     totals = source.totals
     baseline, candidate = _rate(totals.old_bad, totals.old_exposure), _rate(totals.bad, totals.exposure)
     message = messages.counter_message("not ready in", "probes", totals, None, context, measurement.concurrent)
+    evalue, failing = float(source.evalue()[0]), evidence.failing_part(READINESS) is not None
+    if not failing:
+        message = f"{message}; {messages.strong_evidence_message(evalue)}"
     return Finding(
-        "readiness", Outcome.FAIL, Reason.WORSE, f"readiness: {message}", baseline, candidate,
+        READINESS, Outcome.FAIL if failing else Outcome.INCONCLUSIVE, Reason.WORSE if failing else Reason.UNCLEAR,
+        f"{READINESS}: {message}", baseline, candidate,
         baseline_count=totals.old_exposure, candidate_count=totals.exposure,
-        window=Window(measurement.bake_started_at, measurement.at), blamed_part="all instances",
-        evidence=evidence.share("readiness") * float(source.evalue()[0]),
+        window=Window(measurement.bake_started_at, measurement.at), blamed_part="all instances" if failing else "",
+        evidence=evidence.share(READINESS) * evalue,
     )  # fmt: skip

@@ -96,7 +96,6 @@ class MemoryCheck:
         self.last_sample_at = context.origin
         self.query_texts: tuple[str, ...] = ()
         self.latest: dict[str, float] = {}  # by release: the mean over its instances, as a share of the limit
-        self._batches: set[int] = set()
         self._members: set[int] = set()
 
     def queries(self, now: Time) -> tuple[Query, ...]:
@@ -134,18 +133,27 @@ class MemoryCheck:
                 gauge[0, index] = cell[SUM, index] / cell[COUNT, index]
         new = np.array([column.release == self.context.new for column in columns], bool)
         age = np.where(new, [start - column.first_seen for column in columns], -1.0) if columns else np.zeros(0)
-        for step, at in self.context.concurrent_since.items():
-            members = [int(index) for index in np.flatnonzero(new) if index not in self._members]
-            if step not in self._batches and start >= at + self.context.parameters.warmup_seconds and members:
-                self._batches.add(step)
-                self._members |= set(members)
-                self.trend.begin_batch(members, int((~new).sum()))
+        members, shifted = self._waiting(), self.context.shifted_at
+        if members and shifted is not None and start >= shifted + self.context.parameters.warmup_seconds:
+            self._members |= set(members)
+            self.trend.begin_batch(members, int((~new).sum()))
         for release in self.context.releases:
             shares = [gauge[0, index] for index, column in enumerate(columns) if column.release == release]
             finite = [share for share in shares if np.isfinite(share)]
             if finite:
                 self.latest[release] = float(np.mean(finite))
         self.trend.advance(gauge, age)
+
+    def _waiting(self) -> list[int]:
+        """The indexes of the candidate's instances that belong to no compared batch yet."""
+        columns = enumerate(self.instances.columns)
+        return [index for index, column in columns if column.release == self.context.new and index not in self._members]
+
+    @property
+    def shows_leak(self) -> bool:
+        """Whether the newest instances have been compared for long enough; not while some wait for the end of their
+        warm-up."""
+        return self.trend.shows_leak and not self._waiting()
 
     def evalue(self) -> Array:
         """The e-value against the concurrent baseline [1]."""

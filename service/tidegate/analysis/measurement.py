@@ -29,7 +29,7 @@ class Measurement:
     began.
 
     `concurrent`: both releases take traffic. `routed_count`: how many instances of the new release take traffic. `final`:
-    the bake is over.
+    the bake is over. `extendable`: an INCONCLUSIVE verdict would then extend it.
     """
 
     at: Time
@@ -41,6 +41,7 @@ class Measurement:
     final: bool
     instances: tuple[InstanceSample, ...]
     results: tuple[tuple[Query, QueryResult], ...]
+    extendable: bool = False
 
     @property
     def is_preview(self) -> bool:

@@ -16,19 +16,26 @@ NO_BASELINE_NOTE = (
     " (no instance of {old} takes traffic, so {new} is compared with the time before the rollout; a shared outage would"
     " look the same)"
 )
+UNDETECTABLE = "too few requests to detect any increase; lengthen `bake` or send more traffic"
+BEYOND_LIMIT = "beyond the limit, but not yet with enough evidence to fail the release"
+SHORT_TREND = "compared for too short a time to show a leak of 20 % of the limit per minute; lengthen `bake`"
 TOO_EARLY = "not enough data to compare yet; lengthen `bake` or send more traffic"
 ZERO_BASELINE = "the baseline value is 0, so a relative margin does not apply; set `max` on the check"
 UNKNOWN = "unknown"
 
 
-def verdict_message(outcome: Outcome, findings: Sequence[Finding], skipped: Sequence[str]) -> str:
-    """The finding that decided, how many others have the same outcome, and the checks skipped for lack of a baseline."""
+def verdict_message(outcome: Outcome, findings: Sequence[Finding], skipped: Sequence[str], *, final: bool) -> str:
+    """The finding that decided, how many others have the same outcome, and the checks skipped for lack of a baseline.
+
+    Before the end of the bake an inconclusive result is no verdict yet.
+    """
+    label = "No verdict yet" if outcome is Outcome.INCONCLUSIVE and not final else outcome.value
     note = f"; skipped, no baseline: {', '.join(skipped)}" if skipped else ""
     deciding = [finding for finding in findings if not finding.shadow and finding.outcome is outcome]
     if not deciding:
-        return f"{outcome}: no check applied{note}"
+        return f"{label}: no check applied{note}"
     others = f" (and {len(deciding) - 1} more)" if len(deciding) > 1 else ""
-    return f"{outcome}: {deciding[0].message}{others}{note}"
+    return f"{label}: {deciding[0].message}{others}{note}"
 
 
 def counter_message(
@@ -40,7 +47,7 @@ def counter_message(
         message += f" vs {_rate(totals.old_bad, totals.old_exposure, unit)} on {context.old}"
     if ratio is None:
         return message
-    return f"{message}; limit {_percent(min(1.0, ratio.rate * ratio.margin))}; {_ratio_bounds(ratio)}"
+    return f"{message}; limit {_percent(ratio.limit)}; {_ratio_bounds(ratio)}"
 
 
 def _ratio_bounds(ratio: RateRatio) -> str:
@@ -70,10 +77,8 @@ def blame_message(part: str) -> str:
 
 def detectable_message(ratio: RateRatio | None) -> str:
     """The smallest rate that these data would have shown, and whether harm is ruled out."""
-    if ratio is None:
+    if ratio is None or ratio.min_detectable is None:
         return "minimum detectable rate unknown"
-    if ratio.min_detectable is None:
-        return "too few requests to detect any increase"
     detectable = f"minimum detectable rate {_percent(ratio.rate * ratio.min_detectable)}"
     return f"{detectable}; harm ruled out" if ratio.harm_ruled_out else detectable
 
@@ -102,6 +107,23 @@ def disturbed_baseline_message(totals: ComparisonTotals, interval_seconds: float
         f"{old} itself was disturbed for {totals.disturbed_intervals * interval_seconds:.0f} of "
         f"{totals.intervals * interval_seconds:.0f} s, too long to compare with; lengthen `bake`"
     )
+
+
+def few_intervals_message(intervals: int, needed: int, interval_seconds: float) -> str:
+    """Too few intervals were compared for a FAIL, and so for a PASS."""
+    more = (needed - intervals) * interval_seconds
+    return f"{intervals} of at least {needed} intervals of {interval_seconds:.3g} s compared; needs about {more:.0f} s more"
+
+
+def strong_evidence_message(evalue: float) -> str:
+    """Too much evidence of harm for a PASS, too little for a FAIL."""
+    return f"strong evidence of harm (e-value {_number(evalue)}), but not yet enough to fail the release"
+
+
+def unusual_message(ratio: RateRatio) -> str:
+    """All of the interval is above the margin, but within what differences between hosts can explain."""
+    usual = _percent(min(1.0, ratio.rate * ratio.usual_margin))
+    return f"all of the interval is above {usual}, which differences between hosts rarely explain"
 
 
 def few_values_message(values: int, min_samples: int) -> str:

@@ -139,6 +139,11 @@ class ComparedQueryCheck(QueryCheck):
         if self._comparison is not None:
             self._comparison.advance(np.array([candidate]), np.array([baseline]))
 
+    @property
+    def blocks(self) -> int:
+        """The number of compared blocks."""
+        return 0 if self._comparison is None else self._comparison.blocks
+
     def evalue(self) -> Array:
         """The e-value against the baseline [1]; 1 until the history is known."""
         return np.ones(1) if self._comparison is None else self._comparison.evalue()

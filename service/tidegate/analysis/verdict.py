@@ -31,6 +31,7 @@ class Reason(StrEnum):
     PARTIAL = "partial"  # the source answered with warnings about missing parts
     MANY_SERIES = "many-series"  # several series where one was expected
     NOT_COMPARABLE = "not-comparable"  # no baseline
+    UNCLEAR = "unclear"  # beyond the limit or with strong evidence of harm, but short of a FAIL
 
 
 @dataclass(frozen=True, slots=True)

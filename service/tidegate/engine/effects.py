@@ -16,7 +16,7 @@ from tidegate.analysis.queries import Query, QueryFailure, QueryResult
 from tidegate.analysis.verdict import Reason, Verdict
 from tidegate.core.decisions import Analyze, Shift, Start, Stop
 from tidegate.core.event_kinds import EventKind
-from tidegate.core.model import Event, Instance, InstanceState, ObservedState, Release, Rollout
+from tidegate.core.model import Event, InconclusiveAction, Instance, InstanceState, ObservedState, Release, Rollout
 from tidegate.core.routing import Backend, Member, RouterState
 from tidegate.engine import events
 from tidegate.engine.tick_context import TickContext
@@ -212,7 +212,7 @@ def _traffic_shifted_at(rollout: Rollout, now: float) -> float:
 def _measurement(
     rollout: Rollout, observed: ObservedState, final: bool, now: float, answers: Mapping[Query, QueryResult]
 ) -> Measurement:
-    step = rollout.step
+    step, policy = rollout.step, rollout.policy
     return Measurement(
         at=now,
         step=rollout.cursor,
@@ -229,6 +229,7 @@ def _measurement(
             if instance.state is not InstanceState.STOPPING
         ),
         results=tuple(answers.items()),
+        extendable=policy.on_inconclusive is InconclusiveAction.EXTEND and rollout.extensions < policy.max_extensions,
     )
 
 

@@ -72,12 +72,15 @@ class BeforeAfter:
 
     def __init__(self, model: MetricModel, calibration: Calibration, parameters: Parameters) -> None:
         self.model, self.calibration, self._parameters = model, calibration, parameters
-        self.margin = widen_margin(
-            model.margin(calibration.rate), calibration.host_log_ratio(parameters.host_chance), calibration.rate
-        )
+        self.margin = self.margin_at(calibration.rate)
         self._old_bad = np.maximum(0.0, calibration.rate * (calibration.exposure + DOUBT) - 0.5)
         self._bad = self._exposure = np.zeros(len(calibration.rate))
         self._last = self._sums = np.zeros((len(calibration.rate), len(model.grid.theta)))
+
+    def margin_at(self, rate: Array, *, usual: bool = False) -> Array:
+        """The tolerated rate ratio [R] at a rate of the baseline [R]; `usual`: widened by usual variation only."""
+        chance = self._parameters.usual_host_chance if usual else self._parameters.host_chance
+        return widen_margin(self.model.margin(rate), self.calibration.host_log_ratio(chance), rate)
 
     def advance(self, bad: Array, exposure: Array) -> None:
         """Add the totals of the service [R] in an interval after the warm-up."""

@@ -1,4 +1,4 @@
-"""A confidence sequence for the effect, the rejection of harm, and the minimum detectable effect."""
+"""A confidence sequence for the effect, the rejection of harm, the minimum detectable effect, and limits of a PASS."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 from tidegate.analysis.statistics.effect_grid import Array, EffectGrid, log_evalue
 
 LEVEL = 0.05  # of the confidence sequence, and of the rejection of harm
+MIN_INTERVALS = 4  # compared intervals that a PASS needs: an interval adds at most `interval_nats`, and a FAIL needs more
+STRONG_EVALUE = 10.0  # of one check: too much evidence of harm for a PASS
 
 
 def confidence_bounds(log_sums: Array, grid: EffectGrid, level: float = LEVEL) -> tuple[Array, Array]:
@@ -38,18 +40,35 @@ def rules_out_harm(log_sums: Array, grid: EffectGrid, harm: Array, level: float 
 
 
 def min_detectable_ratio(
-    grid: EffectGrid, rate: float, margin: float, dispersion: float, new: float, old: float, needed: float
+    grid: EffectGrid,
+    rate: float,
+    margin: float,
+    dispersion: float,
+    *,
+    new: float,
+    old: float,
+    needed: float,
+    intervals: int,
+    max_nats: float,
 ) -> float | None:
     """The smallest rate ratio that these exposures would show if the counts equalled their expectation; None: none would.
 
-    `new` and `old` are exposures. `needed` is the e-value at which the check alone fails the rollout. Neglects the limits
-    on single intervals, so it is a lower bound.
+    `new` and `old` are exposures in so many equal `intervals`, each of which adds at most `max_nats`. `needed` is the
+    e-value at which the check alone fails the rollout. Neglects the cut of bursts, so it is a lower bound.
     """
-    if new <= 0 or old <= 0:
+    if new <= 0 or old <= 0 or not intervals:
         return None
     ratios = np.exp(grid.theta[grid.zero + 1 :]) * margin
     ratios = ratios[rate * ratios <= 1.0]
     bad, old_bad = (rate * new * ratios)[:, None], rate * old
     sums = (bad * grid.theta - (bad + old_bad) * np.log(old + new * margin * np.exp(grid.theta))) / dispersion
-    detected = log_evalue(sums - sums[:, grid.zero, None], grid) >= np.log(needed)
+    capped = np.minimum((sums - sums[:, grid.zero, None]) / intervals, max_nats) * intervals
+    detected = log_evalue(capped, grid) >= np.log(needed)
     return float(ratios[detected].min()) if detected.any() else None
+
+
+def tolerated_events(rate: Array, exposure: Array, dispersion: Array) -> Array:
+    """The highest tolerated number of events in so many exposures [R]: those at the tolerated `rate` and one standard
+    deviation more, in whole events, since less than one cannot be measured."""
+    expected = rate * exposure
+    return np.asarray(np.ceil(expected + np.sqrt(dispersion * expected) - 1e-9))

@@ -58,7 +58,9 @@ class EProcess:
         self._several = False
         self._effective = np.zeros(replicates)
         self.is_disturbed: Mask = np.zeros(replicates, bool)  # whether the baseline was in the last interval
-        self._host_log_ratio = calibration.host_log_ratio(parameters.host_chance)
+        chances = (parameters.host_chance, parameters.usual_host_chance)
+        self._host_log_ratios = [calibration.host_log_ratio(chance) for chance in chances]
+        self._hosts = 1.0  # how much more the means of so few instances differ than two instances
         self.margin: Array = np.ones(replicates)  # of the last interval
         self.per_instance = None
         if model.margin_alone is not None and planned:
@@ -75,8 +77,8 @@ class EProcess:
         now = self.baseline_rate.current()
         old_bad, old_exposure = (bad * old).sum(1), (exposure * old).sum(1).astype(float)
         new_count, old_count = max(1, int(new.sum())), max(1, int(old.sum()))
-        host_log_ratio = self._host_log_ratio * np.sqrt(1 / new_count + 1 / old_count)
-        self.margin = widen_margin(self.model.margin(now.rate), host_log_ratio, now.rate)
+        self._hosts = np.sqrt(1 / new_count + 1 / old_count)
+        self.margin = self.margin_at(now.rate)
         self._track_new_instances(new)
         counts = self._leave_one_out(bad, exposure, new, old_bad, old_exposure)
         self._sums = self._sums + log_likelihood(
@@ -96,6 +98,11 @@ class EProcess:
         if self.per_instance is not None:
             self.per_instance.advance(bad, exposure, new, old_bad, old_exposure, now, old_count)
         self.baseline_rate.update(old_bad, old_exposure, now.is_disturbed)
+
+    def margin_at(self, rate: Array, *, usual: bool = False) -> Array:
+        """The tolerated rate ratio [R] at a rate of the baseline [R], with the instances of the last interval; `usual`:
+        widened by usual differences between hosts only."""
+        return widen_margin(self.model.margin(rate), self._host_log_ratios[usual] * self._hosts, rate)
 
     def _track_new_instances(self, new: Mask) -> None:
         """While few instances are new, start a process that leaves each of them out."""
@@ -145,6 +152,11 @@ class EProcess:
         """The e-value of this count [R]: half that of the group, half that of the single instances."""
         group = self.group_evalue()
         return group if self.per_instance is None else 0.5 * group + 0.5 * self.per_instance.evalue()
+
+    @property
+    def group_share(self) -> float:
+        """The weight of the first batch's process of all instances in the e-value, in (0, 1]."""
+        return self._weight(0) * (1.0 if self.per_instance is None else 0.5)
 
     @property
     def log_sums(self) -> Array:

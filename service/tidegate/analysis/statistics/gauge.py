@@ -57,6 +57,7 @@ class GaugeComparison:
     def __init__(self, dt: float, margin: float, sign: float, quantile: float, noise: GaugeNoise) -> None:
         self._length = max(1, round(BLOCK_SECONDS / dt))
         self._noise, self._margin, self._sign = noise, margin + quantile * HOST_DIFFERENCE, sign
+        self.blocks = 0  # compared so far
         self._values: list[Array] = []
         self._blocks: list[Array] = []
         self._sums = np.zeros((len(noise.spread), len(EFFECTS)))
@@ -79,6 +80,7 @@ class GaugeComparison:
         log_ratio = log_ratio - _log_student(beyond / spread, freedom)[:, None]
         log_ratio = np.minimum(self._noise.independence[:, None] * log_ratio, MAX_NATS)
         self._sums = self._sums + np.where(np.isfinite(log_ratio), log_ratio, 0.0)
+        self.blocks += bool(np.isfinite(mean).any())
         self._blocks = [*self._blocks[-29:], mean]
 
     def _spread(self) -> tuple[Array, float]:
@@ -96,6 +98,11 @@ class GaugeComparison:
     def evalue(self) -> Array:
         """The e-value [R]: the mean over the grid of effects."""
         return np.asarray(np.exp(np.minimum(self._sums, CAP_NATS)).mean(1))
+
+
+def blocks_needed(evalue: float) -> int:
+    """The number of blocks without which no difference could reach this e-value: half of the effects are near any one."""
+    return int(np.ceil(np.log(2.0 * evalue) / MAX_NATS))
 
 
 def _log_student(x: Array, freedom: float) -> Array:

@@ -21,6 +21,7 @@ class Parameters:
     instance_errors_absolute: float = 0.01
     instance_latency_relative: float = 0.5
     host_chance: float = 0.005  # chance that differences between hosts exceed the widened margin
+    usual_host_chance: float = 0.05  # the same for a PASS, which must not lie wholly above the margin widened by this
 
     errors_host_sd: float = 0.25  # prior: standard deviation between instances of the log error rate,
     latency_host_sd: float = 0.05  # of the log response time,
