@@ -86,6 +86,7 @@ class Case:
     task_states: tuple[TaskState, ...] = ()
     keep: bool = False
     shares: tuple[float, ...] = ()
+    control: int = 0
     kind: RolloutKind = RolloutKind.RELEASE  # a repair and a scaling are of the old release
     tampered: int = 0  # mishaps before it begins
     rollback_at: int | None = None
@@ -130,7 +131,7 @@ class SimulatedRollout:
         service = Service(
             "demo", "shop", "shop:2", case.new, Container(80), backend, case.strategy, case.order, case.batch,
             bake_seconds=5.0 if case.judged else 0.0, checks=checks, policy=policy,
-            keep_old_seconds=30.0 if case.keep else 0.0, traffic_shares=case.shares,
+            control=case.control, keep_old_seconds=30.0 if case.keep else 0.0, traffic_shares=case.shares,
             hooks={name: Hook(("true",)) for name in HOOKS} if case.tasks else {},
         )  # fmt: skip
         new = Release("b-2", service.key, "shop:2", case.new, service.container)
@@ -309,17 +310,21 @@ cases = st.builds(
     task_states=st.lists(st.sampled_from(list(TaskState)), max_size=6).map(tuple),
     keep=st.booleans(),
     shares=st.sampled_from([(), (), (0.05,), (0.1, 0.5)]),
+    control=st.integers(0, 1),
     rollback_at=st.none() | st.integers(0, 80),
     pause_at=st.none() | st.integers(0, 60),
 ).map(lambda case: sane(case))
 
 
 def sane(case: Case) -> Case:
-    """Stop-first needs more replicas than one batch takes away, as the spec demands, and has no meaning for blue-green."""
+    """Stop-first needs more replicas than one batch takes away, as the spec demands, and has no meaning for blue-green. It
+    has no room for a control."""
     if case.order is Order.STOP_FIRST and (
         case.strategy is Strategy.BLUE_GREEN or case.batch >= min(case.old or 1, case.new)
     ):
         case = replace(case, order=Order.START_FIRST)
+    if case.order is Order.STOP_FIRST:
+        case = replace(case, control=0)
     # A late Shift that comes before the new engine's first names instances as they were: when one of them restarts at
     # another address in that moment, nobody can tell. So drift and late effects are tried apart.
     # The same holds where what serves already ends by itself.

@@ -55,6 +55,17 @@ def test_all_of_them() -> None:
     assert found.probe == Probe("http://127.0.0.1:8001/health", 0.25, header="X-Version")
 
 
+CHECKED = {"bake": "60s", "checks": [{"errors": {}}]}
+
+
+def test_a_control_is_kept_where_there_is_something_to_compare_and_room_for_it() -> None:
+    assert (parsed().control, parsed(**CHECKED).control, parsed(**CHECKED, control=0).control) == (0, 1, 0)
+    assert parsed(**CHECKED, strategy="blue_green").control == 0
+    assert parsed(**CHECKED, control=1).control == 1
+    assert mistakes(**CHECKED, control=2)["control"] == "found 2; allowed: a whole number from 0 to 1"
+    assert "only to strategy rolling" in mistakes(**CHECKED, strategy="blue_green", control=1)["control"]
+
+
 def test_what_follows_from_drift() -> None:
     assert (parsed().repair, parsed(repair="show").repair) == (RepairPolicy.AUTO, RepairPolicy.SHOW)
     assert "auto" in mistakes(repair="never")["repair"]

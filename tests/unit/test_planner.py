@@ -21,9 +21,24 @@ def test_rolling() -> None:
     ]
 
 
+def test_a_control_stays_in_the_route_until_the_last_bake_is_over() -> None:
+    assert format_plan(planner.make_plan(replace(SERVICE, control=1), OLD, NEW)) == [
+        "F a5 b2 R a3 b2 bake judge",
+        "F a3 b4 R a1 b4 bake judge",
+        "F a1 b5 R a1 b5 bake judge",
+        "F b5 R b5 cleared",
+    ]
+    all_at_once = planner.make_plan(replace(SERVICE, batch=5, control=1), OLD, NEW)
+    assert format_plan(all_at_once) == ["F a5 b5 R a1 b5 bake judge", "F b5 R b5 cleared"]
+    direct = planner.direct_rollback(replace(SERVICE, batch=5, control=1), OLD, NEW)
+    assert format_plan(direct) == ["F a5 b5 R b5", "F b5 R b5 cleared"]
+
+
 def test_rolling_with_holds() -> None:
     plan = format_plan(planner.make_plan(with_approval(SERVICE, 1, 3), OLD, NEW))
     assert [line.endswith("hold") for line in plan] == [True, False, True, False]
+    controlled = format_plan(planner.make_plan(replace(with_approval(SERVICE, 1, 3), control=1), OLD, NEW))
+    assert [line.endswith("hold") for line in controlled] == [True, False, True, False], "numbered by batches"
 
 
 def test_blue_green() -> None:
@@ -64,15 +79,16 @@ def test_back() -> None:
     assert format_plan(planner.rollback_plan(None, 0)) == ["F R cleared"]
 
 
-@pytest.mark.parametrize("order", list(Order))
+@pytest.mark.parametrize(("order", "control"), [(Order.START_FIRST, 0), (Order.START_FIRST, 1), (Order.STOP_FIRST, 0)])
 @pytest.mark.parametrize("batch", [1, 2, 3])
 @pytest.mark.parametrize("before", [1, 4, 5, 9])
 @pytest.mark.parametrize("after", [1, 4, 5, 9])
-def test_every_rolling_plan_keeps_its_promises(order: Order, batch: int, before: int, after: int) -> None:
+def test_every_rolling_plan_keeps_its_promises(order: Order, control: int, batch: int, before: int, after: int) -> None:
     if order is Order.STOP_FIRST and batch >= after:
         return  # refused by the spec
     old, new = replace(OLD, replicas=before), replace(NEW, replicas=after)
-    plan = planner.rolling(replace(SERVICE, order=order, batch=batch), old, new)
+    plan = planner.rolling(replace(SERVICE, order=order, batch=batch, control=control), old, new)
+    assert all("a" in step.route for step in plan if control and step.gate.analyzed), "each bake has a baseline"
     assert dict(plan[-1].route) == {"b": after}
     assert plan[-1].gate.surplus_gone
     room = batch if order is Order.STOP_FIRST else 0

@@ -1,4 +1,4 @@
-"""Reading the `x-tidegate` keys of the deployment: preview, weights, hooks, compare, probe, keep_old, group. Pure."""
+"""Reading the `x-tidegate` keys of the deployment: preview, weights, control, hooks, compare, probe, group, … Pure."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import re
 from collections.abc import Mapping
 
 from tidegate.compose import reader as compose_reader
-from tidegate.compose.reader import Reader, boolean, image, one_of, pairs
+from tidegate.compose.reader import Reader, boolean, image, integer, one_of, pairs
 from tidegate.compose.units import parse_duration, parse_share
 from tidegate.core.hooks import HOOKS, Hook, ReleaseRole
-from tidegate.core.model import Strategy
+from tidegate.core.model import Order, Service, Strategy
 from tidegate.core.probes import MIN_INTERVAL_SECONDS, Probe, public_url
 from tidegate.core.routing import PREVIEW_HEADER, Preview
 from tidegate.openapi_diff.result import CompareOptions, OnBreaking
@@ -52,6 +52,18 @@ def read_keep_old(own: Reader, strategy: Strategy) -> float:
     if duration and strategy is not Strategy.BLUE_GREEN:
         own.complain("keep_old", "applies only to strategy blue_green, which keeps the old release running for this time")
     return duration
+
+
+def read_control(own: Reader, service: Service) -> int:
+    """How many old instances stay in the route until the last bake is over. By default one where there is something to
+    compare and room for it."""
+    has_room = service.strategy is Strategy.ROLLING and service.order is Order.START_FIRST
+    control = own.take("control", integer(0, 1), int(has_room and service.replicas > 1 and bool(service.checks)))
+    if control and service.strategy is not Strategy.ROLLING:
+        own.complain("control", "applies only to strategy rolling; blue_green moves all traffic in one switch")
+    elif control and not has_room:
+        own.complain("control", "cannot be used with order stop-first, which has no room for one more instance")
+    return control
 
 
 def read_weights(own: Reader) -> tuple[float, ...]:

@@ -106,6 +106,7 @@ def _read_service(
         depends_on=read_depends_on(root, document),
         repair=own.take("repair", one_of(RepairPolicy, RepairPolicy), RepairPolicy.AUTO),
     )
+    result = replace(result, control=extension.read_control(own, result))
     _check_consistency(root, own, update, result, batches)
     reject_unsupported(root, deploy)
     for reader in (update, deploy, own, root):

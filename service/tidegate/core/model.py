@@ -172,6 +172,7 @@ class Service:
     bake_seconds: float = 0.0
     checks: tuple[Check, ...] = ()
     policy: Policy = Policy()
+    control: int = 0  # rolling: old instances that stay in the route until the last bake is over, as its baseline; 0 or 1
     keep_old_seconds: float = 0.0  # blue-green: how long the old release runs after the switch
     #: Of the new requests, for the new release, after each of the first batches; in (0, 1).
     traffic_shares: tuple[float, ...] = ()

@@ -83,11 +83,11 @@ def _preview_step(service: Service, fleet: Fleet, route: Fleet, new: Release, ap
 
 def rolling(service: Service, old: Release, new: Release) -> Plan:
     """Batch by batch. The old instances of a batch keep running until its verdict, so that a rollback within it is one
-    shift."""
+    shift. A control stays in the route until the last bake is over, so that each batch has a concurrent baseline."""
     steps: list[Step] = []
-    standing = old.replicas
+    standing, control = old.replicas, min(service.control, old.replicas)
     for number, done in enumerate(_replaced_counts(service.batch, old, new), start=1):
-        left = max(0, old.replicas - done)
+        left = max(control, old.replicas - done)
         arrived = min(new.replicas, done)
         if service.order is Order.STOP_FIRST:
             steps += _stop_first_step(old, new, left=left, arrived=min(new.replicas, done - service.batch))
@@ -147,7 +147,14 @@ def direct_rollback(service: Service, old: Release, new: Release) -> Plan:
     """Back to a good release: in the batches of the service, without bakes, checks, hooks and approvals."""
     alone = replace(service.backend, preview=None)
     plain = replace(
-        service, backend=alone, traffic_shares=(), hooks={}, compare=None, in_group=False, preview_bake_seconds=0.0
+        service,
+        backend=alone,
+        traffic_shares=(),
+        hooks={},
+        compare=None,
+        in_group=False,
+        preview_bake_seconds=0.0,
+        control=0,
     )
     return tuple(
         Step(fleet=step.fleet, route=step.route, gate=Gate(surplus_gone=step.gate.surplus_gone))
