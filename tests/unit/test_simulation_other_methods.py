@@ -29,16 +29,16 @@ def made(noise: RolloutNoise = SHOCKED, fault: Fault = NO_FAULT, size: ServiceSi
 @pytest.mark.parametrize(
     ("method", "fault", "aborted", "seconds"),
     [
-        ("fixed limits", NO_FAULT, 0, 0),
-        ("fixed limits", WORSE, 30, 9060),
-        ("Mann-Whitney, effect 1.25", NO_FAULT, 2, 2400),
+        ("fixed limits", NO_FAULT, 4, 2340),
+        ("fixed limits", WORSE, 30, 9360),
+        ("Mann-Whitney, effect 1.25", NO_FAULT, 12, 17400),
         ("Mann-Whitney, effect 1.25", WORSE, 30, 9000),
-        ("repeated z and t tests", NO_FAULT, 23, 11640),
-        ("repeated z and t tests", WORSE, 30, 2500),
-        ("independent e-process", NO_FAULT, 6, 3630),
-        ("independent e-process", WORSE, 30, 2190),
+        ("repeated z and t tests", NO_FAULT, 26, 9910),
+        ("repeated z and t tests", WORSE, 30, 2360),
+        ("independent e-process", NO_FAULT, 10, 7010),
+        ("independent e-process", WORSE, 30, 2200),
         ("betting", NO_FAULT, 0, 0),
-        ("betting", WORSE, 30, 6250),
+        ("betting", WORSE, 30, 6070),
     ],
 )
 def test_decisions_do_not_change(method: str, fault: Fault, aborted: int, seconds: float) -> None:

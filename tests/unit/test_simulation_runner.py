@@ -90,10 +90,10 @@ def test_a_published_cell_stays_what_it_is() -> None:
     grid: Any = load_published("public")
     cells = run(grid, DECIDERS, 60, sizes=["S"], scenarios=["neighbour", "err x2"])
     assert [(cell.fault, cell.method, round(cell.aborted, 4), cell.median_seconds) for cell in cells] == [
-        ("none", "fixed", 0.9333, 660.0),
-        ("none", "evidence", 0.3167, 330.0),
+        ("none", "fixed", 0.8833, 660.0),
+        ("none", "evidence", 0.3167, 435.0),
         ("err x2", "fixed", 1.0, 480.0),
-        ("err x2", "evidence", 0.58, 607.5),
+        ("err x2", "evidence", 0.78, 705.0),
     ]
 
 
@@ -168,6 +168,9 @@ def test_summary() -> None:
         "a | b: rolled back 26.2 % (210 of 800) of good releases;"
         " worst cell 50 % (200 of 400) in S, mod; 2 of 2 cells above 1 %",
     ]
+    baked = [replace(CELLS[0], extended=0.02), replace(CELLS[2], extended=0.04)]
+    assert summary(baked)[0].endswith("; 0 of 2 cells above 1 %; 3 % of bakes extended")
+    assert "| S | calm | 0 % (0 of 400), 2 % extended |" in false_aborts(baked)
     assert summary(CELLS[:1]) == [
         "ours: rolled back 0 % (0 of 400) of good releases; worst cell 0 % (0 of 400); 0 of 1 cells above 1 %"
     ]
@@ -184,4 +187,5 @@ def test_rows_are_json() -> None:
         "aborted": 0.0,
         "median_seconds": None,
         "slow_seconds": None,
+        "extended": None,
     }

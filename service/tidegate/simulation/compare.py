@@ -77,8 +77,13 @@ def compare(
 
 
 def false_aborts(cells: Sequence[GridCell]) -> str:
-    """Good releases rolled back, with counts: a row for each size and noise, a column for each method."""
-    return _table([cell for cell in cells if cell.is_fault_free], "noise", _share)
+    """Good releases rolled back, with counts, and the share of bakes that would be extended: a row for each size and noise,
+    a column for each method."""
+    return _table([cell for cell in cells if cell.is_fault_free], "noise", _false_abort)
+
+
+def _false_abort(cell: GridCell) -> str:
+    return _share(cell) if cell.extended is None else f"{_share(cell)}, {100 * cell.extended:.3g} % extended"
 
 
 def detections(cells: Sequence[GridCell]) -> str:
@@ -117,9 +122,11 @@ def _summary_line(method: str, cells: Sequence[GridCell]) -> str:
     aborted, total = round(sum(cell.aborted * cell.replicates for cell in cells)), sum(cell.replicates for cell in cells)
     name = f" in {worst.size}, {worst.noise}" if worst.aborted else ""
     over = sum(cell.aborted > MAX_FALSE_ABORTS for cell in cells)
+    known = [cell.extended for cell in cells if cell.extended is not None]
+    extended = f"; {100 * sum(known) / len(known):.3g} % of bakes extended" if known else ""
     return (
         f"{method}: rolled back {100 * aborted / total:.3g} % ({aborted:,} of {total:,}) of good releases;"
-        f" worst cell {_share(worst)}{name}; {over} of {len(cells)} cells above {100 * MAX_FALSE_ABORTS:.0f} %"
+        f" worst cell {_share(worst)}{name}; {over} of {len(cells)} cells above {100 * MAX_FALSE_ABORTS:.0f} %{extended}"
     )
 
 

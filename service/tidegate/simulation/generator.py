@@ -45,7 +45,7 @@ class GeneratedRollout:
     S: Counts  # [R, T, n, bounds] requests slower than each of BUCKET_BOUNDS
     miss: Counts  # [R, T, n] 1 where the scrape failed
     mem: Floats  # [R, T, n] memory, as a share of its limit
-    age: Floats  # [T, n] seconds since the instance was replaced; below 0 it is the old release
+    age: Floats  # [T, n] seconds since the instance was replaced; below 0 it is the old release; NaN: it does not exist
     t: Floats  # [T] the middle of the interval, in seconds since the start of the rollout
     Hn: Counts  # [R, 30, n] history: requests
     He: Counts  # [R, 30, n] failed requests
@@ -54,8 +54,9 @@ class GeneratedRollout:
     Hmn: Counts  # [R, 30, n] scrapes
     dt: float  # seconds of an interval
     window: float  # seconds from one batch to the next
-    n: int  # instances
-    analyzed_batches: int  # batches with a concurrent baseline: all but the last
+    n: int  # instances; with a control the arrays have one more, but not the history
+    batches: int
+    analyzed_batches: int  # batches with a concurrent baseline: without a control all but the last
     batch: Counts  # [n] the batch of each instance, from 0
 
 
@@ -73,10 +74,10 @@ def generate_rollout(
 ) -> GeneratedRollout:
     """Draw `replicates` rollouts."""
     schedule = BatchSchedule.of(size)
-    load = np.exp(rng.standard_normal((replicates, size.n)) * noise.load_cv)
-    load /= load.sum(1, keepdims=True)
+    load = np.exp(rng.standard_normal((replicates, len(schedule.batch))) * noise.load_cv)
+    load /= load[:, : size.n].sum(1, keepdims=True)
     hosts = _host_levels(rng, load.shape)
-    history = draw_history(rng, size, noise, load, hosts)
+    history = draw_history(rng, size, noise, load[:, : size.n], (hosts[0][:, : size.n], hosts[1][:, : size.n]))
     levels = _levels(rng, schedule, noise, hosts)
     harmed = _faulty_instances(rng, schedule, fault, replicates)
     traffic = _traffic(rng, schedule, noise, replicates)
@@ -103,6 +104,7 @@ def generate_rollout(
         dt=size.scrape,
         window=size.window,
         n=size.n,
+        batches=schedule.batches,
         analyzed_batches=schedule.analyzed_batches,
         batch=schedule.batch,
     )
@@ -170,7 +172,7 @@ def _faulty_instances(rng: np.random.Generator, schedule: BatchSchedule, fault: 
     faulty = np.broadcast_to(active[None], (replicates, *active.shape)).astype(float)
     if not fault.one_of_k:
         return faulty
-    return faulty * _one_of(rng, replicates, schedule.size.n, int((schedule.batch == 0).sum()))
+    return faulty * _one_of(rng, replicates, len(schedule.batch), int((schedule.batch == 0).sum()))
 
 
 def _traffic(rng: np.random.Generator, schedule: BatchSchedule, noise: RolloutNoise, replicates: int) -> Floats:
@@ -193,10 +195,11 @@ def _error_share(
 def _memory(rng: np.random.Generator, schedule: BatchSchedule, fault: Fault, harmed: Floats) -> Floats:
     """[R, T, n]: a new instance grows within minutes from 20 % to 50 % of its limit; a leak grows without end."""
     replicates, intervals, instances = harmed.shape
-    since = np.maximum(schedule.age, 0)
+    since = np.maximum(np.nan_to_num(schedule.age), 0)
     usual = np.where(schedule.is_new, 0.5 - 0.3 * np.exp(-since / 60), 0.5)[None]
     level = autoregressive_levels(
         rng, (replicates, intervals, instances), schedule.size.scrape, MEMORY_SECONDS, MEMORY_DEVIATION
     )
     leaked = harmed * fault.leak * since[None] / 60
-    return np.asarray(usual + level + leaked + 0.01 * rng.standard_normal((replicates, 1, instances)))
+    memory = usual + level + leaked + 0.01 * rng.standard_normal((replicates, 1, instances))
+    return np.where(schedule.exists, memory, np.nan)

@@ -44,6 +44,7 @@ def draw_outages(
         at = rng.integers(0, intervals, (replicates, instances))
         down |= restarts[:, None] & (np.arange(intervals)[None, :, None] == at[:, None])
     gone = down & (harmed > 0) if fault.crash else np.zeros_like(down)
+    down, gone = down | ~schedule.exists, gone | ~schedule.exists
     return InstanceOutages(down, crashing, gone)
 
 

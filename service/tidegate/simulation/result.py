@@ -14,10 +14,16 @@ from tidegate.simulation.generator import GeneratedRollout
 
 @dataclass(frozen=True, eq=False)
 class AbortResult:
-    """`aborted` [R]: rolled back. `seconds` [R]: when, since the start of the rollout or the switch; inf for never."""
+    """`aborted` [R]: rolled back. `seconds` [R]: when, since the start of the rollout or the switch; inf for never.
+
+    `bakes` [R]: how many bakes ended without a rollback; `unclear` [R]: how many of them INCONCLUSIVE, so that they would
+    be extended. None for a method without such results.
+    """
 
     aborted: Mask
     seconds: Floats
+    bakes: Floats | None = None
+    unclear: Floats | None = None
 
     @classmethod
     def from_moments(cls, failing: Mask, seconds: Floats) -> AbortResult:

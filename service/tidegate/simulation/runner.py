@@ -42,6 +42,7 @@ class GridCell:
     aborted: float  # share of the rollouts that were rolled back, in [0, 1]
     median_seconds: float | None  # of those; None without any
     slow_seconds: float | None  # 90 % of those were rolled back by then
+    extended: float | None = None  # share of the bakes that ended inconclusive and would be extended, in [0, 1]
 
     @property
     def is_fault_free(self) -> bool:
@@ -217,6 +218,8 @@ def _run_cells(
 def _summarize_cell(task: _CellTask[AnyNoise], method: str, results: Sequence[AbortResult]) -> GridCell:
     aborted = np.concatenate([result.aborted for result in results])
     seconds = np.concatenate([result.seconds for result in results])[aborted] - task.fault.onset
+    bakes = sum(float(result.bakes.sum()) for result in results if result.bakes is not None)
+    unclear = sum(float(result.unclear.sum()) for result in results if result.unclear is not None)
     return GridCell(
         size=task.size.name,
         noise=task.noise.name,
@@ -226,4 +229,5 @@ def _summarize_cell(task: _CellTask[AnyNoise], method: str, results: Sequence[Ab
         aborted=float(aborted.mean()),
         median_seconds=float(np.median(seconds)) if len(seconds) else None,
         slow_seconds=float(np.quantile(seconds, SLOW_QUANTILE)) if len(seconds) else None,
+        extended=unclear / bakes if bakes else None,
     )

@@ -21,6 +21,7 @@ Share = Annotated[float, Field(strict=True, ge=0, le=1, description="a number fr
 Dispersion = Annotated[float, Field(strict=True, ge=1, allow_inf_nan=False, description="a number of at least 1")]
 Scrape = Annotated[float, Field(strict=True, gt=0, le=60, description="a number above 0, at most 60")]
 Several = Annotated[int, Field(strict=True, ge=2, description="a whole number of at least 2")]
+Control = Annotated[int, Field(strict=True, ge=0, le=1, description="0 or 1")]
 Count = Annotated[int, Field(strict=True, ge=0, description="a whole number of at least 0")]
 Replicates = Annotated[int, Field(strict=True, ge=1, description="a whole number of at least 1")]
 
@@ -40,7 +41,8 @@ class ServiceSize:
     p0: Share  # failed share of requests of the old release
     scrape: Scrape  # seconds between two scrapes; the history has blocks of 60 s
     window: Positive  # seconds from one batch to the next; in a switch: seconds measured after it
-    batches: Several = 5  # batches of a rolling update; the last has no concurrent baseline and is not analysed
+    batches: Several = 5  # batches of a rolling update
+    control: Control = 1  # old instances in the route until the end; with 0 the last batch has no concurrent baseline
     med: Positive = 0.05  # median latency, in seconds
     sig: Positive = 0.8  # standard deviation of the log latency
 
