@@ -29,9 +29,11 @@ from tidegate.core.decisions import (  # fmt: skip
     Shift,
     Start,
     Stop,
+    Track,
     Wait,
     apply_mark,
     apply_move,
+    apply_track,
     record_task,
     record_verdict,
 )
@@ -41,6 +43,7 @@ from tidegate.core.model import (
     Check,
     CheckKind,
     FailureAction,
+    InstanceState,
     Order,
     Policy,
     Release,
@@ -80,6 +83,9 @@ class Case:
     crashing: bool = False
     crash: float = 0.0
     drift: float = 0.0
+    sick: float = 0.0
+    sick_release: str | None = None  # None: of both
+    tolerance: float = 0.0  # max_failure_ratio
     stale: float = 0.0
     preview: bool = False
     tasks: bool = False
@@ -126,6 +132,7 @@ class SimulatedRollout:
             max_extensions=1,
             approval=Approval(after=(1,) if case.approvals else (), expires_seconds=60.0),
             max_takeovers=300,
+            max_failure_ratio=case.tolerance,
         )
         backend = Backend("shop", preview=Preview("8002") if case.preview else None)
         service = Service(
@@ -190,6 +197,8 @@ class SimulatedRollout:
     def _mishaps(self) -> None:
         if self.chance.random() < self.case.drift:
             self.chance.choice([self.world.vanish, self.world.forget, self.world.restart, self.world.halt])()
+        if self.chance.random() < self.case.sick:
+            self.world.sicken(self.case.sick_release)
         if self.lost is not None and self.chance.random() < 0.3:
             self._late(*self.lost)
             self.lost = None
@@ -207,6 +216,9 @@ class SimulatedRollout:
                 self.rollout = apply_move(
                     replace(self.rollout, preexisting=there), Move(Phase.RUNNING, "pinned"), world.now
                 )
+            case Track():
+                self.rollout = apply_track(self.rollout, decision, world.now)
+                world.replaced |= {*decision.replaced}
             case Mark():
                 self.rollout = apply_mark(self.rollout, decision.mark, world.now)
             case Move():
@@ -234,7 +246,16 @@ class SimulatedRollout:
             case Shift():
                 self.world.shift(effect.members, self.fence)
             case Stop():
+                self._assert_replaced(effect)
                 self.world.stop(effect.instances)
+
+    def _assert_replaced(self, effect: Stop) -> None:
+        """A healthy instance of the old release is not stopped while a new one that replaces it is sick."""
+        if self.rollout.phase is not Phase.RUNNING or self.case.kind is not RolloutKind.RELEASE:
+            return
+        healthy = [each for each in effect.instances if each.release == "a-1" and each.state is InstanceState.READY]
+        sick = self.world.sick_instances("b-2")
+        assert not healthy or not sick, f"stopped {healthy} while {sick} are sick"
 
     def _task(self, name: str) -> TaskRun:
         """A task runs once; how it ends is up to the case. One that was begun by an engine that died goes on."""
@@ -304,6 +325,9 @@ cases = st.builds(
     crashing=st.sampled_from([False, False, True]),
     crash=chances,
     drift=st.sampled_from([0.0, 0.0, 0.0, 0.02, 0.05]),
+    sick=st.sampled_from([0.0, 0.0, 0.02, 0.1]),
+    sick_release=st.sampled_from([None, "a-1", "b-2"]),
+    tolerance=st.sampled_from([0.0, 0.0, 0.4, 1.0]),
     stale=st.sampled_from([0.0, 0.5, 1.0]),
     preview=st.booleans(),
     tasks=st.sampled_from([False, False, True]),
@@ -328,7 +352,8 @@ def sane(case: Case) -> Case:
     # A late Shift that comes before the new engine's first names instances as they were: when one of them restarts at
     # another address in that moment, nobody can tell. So drift and late effects are tried apart.
     # The same holds where what serves already ends by itself.
-    apart = case.drift or (case.crashing and case.kind is not RolloutKind.RELEASE)
+    # And where instances become sick.
+    apart = case.drift or case.sick or (case.crashing and case.kind is not RolloutKind.RELEASE)
     return replace(case, stale=0.0) if apart else case
 
 
@@ -349,6 +374,7 @@ def test_every_rollout_is_safe_and_ends(case: Case) -> None:
         or case.approvals
         or case.drift
         or case.rollback_at is not None
+        or (case.sick and case.sick_release != "a-1")
         or case.strategy is Strategy.BLUE_GREEN
     ):
         assert ended.phase is Phase.SUCCEEDED, "nothing was wrong with it"
@@ -365,6 +391,8 @@ staying = st.builds(
     crashing=st.sampled_from([False, False, True]),
     crash=chances,
     drift=st.sampled_from([0.0, 0.0, 0.02, 0.05]),
+    sick=st.sampled_from([0.0, 0.0, 0.02, 0.1]),
+    tolerance=st.sampled_from([0.0, 0.4]),
     stale=st.sampled_from([0.0, 0.5, 1.0]),
     preview=st.booleans(),
     rollback_at=st.none() | st.integers(0, 40),
@@ -380,7 +408,7 @@ def test_every_repair_and_scaling_is_safe_and_ends_with_exactly_what_is_wanted(c
     if run.called_off and (case.drift or case.tampered):
         return  # what was other than it should be still is
     run.world.check_end(ended, {"a-1": case.old}, {"a-1": case.new})
-    if not (case.never_ready or case.crashing or case.drift or case.rollback_at is not None):
+    if not (case.never_ready or case.crashing or case.drift or case.sick or case.rollback_at is not None):
         assert ended.phase is Phase.SUCCEEDED, "nothing kept it from it"
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from tidegate.core.decide import decide
-from tidegate.core.decisions import Decision
+from tidegate.core.decisions import Decision, Track, apply_track
 from tidegate.core.model import (
     Approval,
     Gate,
@@ -19,7 +20,7 @@ from tidegate.core.model import (
     Step,
 )
 from tidegate.core.phases import Phase
-from tidegate.core.rollout_state import member_of
+from tidegate.core.rollout_state import Peer, member_of
 from tidegate.core.routing import Backend, RouterState
 
 NOW = 1_000.0
@@ -48,8 +49,29 @@ def world(*instances: Instance, routed: tuple[Instance, ...] = (A0, A1), **drain
     return ObservedState(instances, RouterState(tuple(member_of(each) for each in routed), draining))
 
 
+def decided(
+    rollout: Rollout,
+    observed: ObservedState,
+    signals: Sequence[Signal] = (),
+    now: float = NOW,
+    since: float = 0.0,
+    frozen: str = "",
+    peers: Sequence[Peer] = (),
+) -> Decision:
+    """What is decided once what is observed of the instances has been recorded."""
+    decision = decide(rollout, observed, signals, now, since, frozen, peers)
+    if isinstance(decision, Track) and not decision.replaced:
+        return decide(apply_track(rollout, decision, now), observed, signals, now, since, frozen, peers)
+    return decision
+
+
 def at(rollout: Rollout, observed: ObservedState, *signals: Signal, now: float = NOW, since: float = 0.0) -> Decision:
-    return decide(rollout, observed, signals, now, since)
+    return decided(rollout, observed, signals, now, since)
+
+
+def unrouted_at(when: float) -> dict[str, float]:
+    """Whatever is out of the route left it then."""
+    return dict.fromkeys(("a0", "a1", "b0", "b1"), when)
 
 
 def signal(kind: SignalKind, step: int | None = 0, when: float = NOW) -> Signal:

@@ -75,6 +75,8 @@ class FakeEnvironment:
     ready_after: float = 0.05
     never_ready: set[str] = field(default_factory=set)  # releases
     crashing: set[str] = field(default_factory=set)  # releases whose instances end at once
+    sick: set[str] = field(default_factory=set)  # instances that are not ready any more
+    seen_ready: set[str] = field(default_factory=set)  # instances that were, whatever the clock does
     faults: dict[str, list[Exception]] = field(default_factory=dict)
     always: dict[str, Exception] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
@@ -123,7 +125,11 @@ class FakeEnvironment:
     def _now(self, instance: Instance, since: Time) -> Instance:
         if instance.release in self.crashing:
             return replace(instance, state=InstanceState.FAILED, restarts=3, detail="exited with 1")
-        ready = self.clock() - since >= self.ready_after and instance.release not in self.never_ready
+        if self.clock() - since >= self.ready_after and instance.release not in self.never_ready:
+            self.seen_ready.add(instance.id)
+        if instance.id in self.sick:
+            return replace(instance, state=InstanceState.STARTING, detail="GET /health answered 503")
+        ready = instance.id in self.seen_ready
         return replace(instance, state=InstanceState.READY if ready else InstanceState.STARTING)
 
 

@@ -25,14 +25,15 @@ class SafetyViolation(AssertionError):
 
 @dataclass
 class SimulatedContainer:
-    """A container: when it becomes ready, when it ends, by itself or `halted` from outside, when a stop that was asked is
-    complete."""
+    """A container: when it becomes ready, until when it is sick, when it ends, by itself or `halted` from outside, when a
+    stop that was asked is complete."""
 
     instance: Instance
     ready_at: Time
     ends_at: Time
     removed_at: Time | None = None
     halted: bool = False
+    sick_until: Time = 0.0
 
 
 @dataclass
@@ -53,6 +54,7 @@ class SimulatedEnvironment:
     visits: dict[str, Time] = field(default_factory=dict)  # those who left the preview: until when they are busy there
     flights: dict[str, tuple[Time, Time]] = field(default_factory=dict)  # unrouted: since when, until when busy
     fence: int = 0
+    replaced: set[str] = field(default_factory=set)  # sick ones, next to which others are started
     strangers: int = 0  # containers that a lost engine started late: they do not count against the ceiling
     _ids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
     _addresses: list[str] = field(default_factory=list)
@@ -75,8 +77,19 @@ class SimulatedEnvironment:
         elif self.now >= box.ends_at:
             state = InstanceState.STOPPED if box.halted else InstanceState.FAILED
         else:
-            state = InstanceState.READY if self.now >= box.ready_at else InstanceState.STARTING
+            ready = self.now >= max(box.ready_at, box.sick_until)
+            state = InstanceState.READY if ready else InstanceState.STARTING
         return replace(box.instance, state=state)
+
+    def sick_instances(self, release: str | None = None) -> list[Instance]:
+        """Those that were ready, run, and no longer are ready."""
+        return [
+            box.instance
+            for box in self.boxes.values()
+            if box.removed_at is None
+            and box.ready_at <= self.now < min(box.sick_until, box.ends_at)
+            and release in (None, box.instance.release)
+        ]
 
     def serving_instances(self) -> list[Instance]:
         """The members behind which a ready instance stands."""
@@ -95,7 +108,11 @@ class SimulatedEnvironment:
         for ordinal in sorted(set(ordinals) - there):
             self.strangers += stale
             self._create(release, ordinal)
-        living = [box for box in self.boxes.values() if box.removed_at is None and self.now < box.ends_at]
+        living = [
+            name
+            for name, box in self.boxes.items()
+            if box.removed_at is None and self.now < box.ends_at and name not in self.replaced
+        ]
         if len(living) > self.ceiling + self.strangers:
             raise SafetyViolation(f"{len(living)} containers, {self.ceiling} are allowed")
 
@@ -131,8 +148,9 @@ class SimulatedEnvironment:
             del self.flights[name]
         self.members = wanted
         capacity = len(self.serving_instances())
-        if capacity < min(self.floor, len(before)):
-            raise SafetyViolation(f"capacity fell from {len(before)} to {capacity}, the floor is {self.floor}")
+        floor = max(1, self.floor - len(self.sick_instances())) if wanted else self.floor
+        if capacity < min(floor, len(before)):
+            raise SafetyViolation(f"capacity fell from {len(before)} to {capacity}, the floor is {floor}")
 
     def lead_preview(self, members: Collection[Member]) -> None:
         """Make these the preview's. Who leaves it may have requests of it in flight for a moment."""
@@ -194,6 +212,14 @@ class SimulatedEnvironment:
         candidates = [name for name in self.boxes if [member.id for member in self.serving_instances()] != [name]]
         return self.boxes[self.chance.choice(sorted(candidates))] if candidates else None
 
+    def sicken(self, release: str | None = None) -> None:
+        """A container that is ready stops being so for some time, or for good; also the only one that serves."""
+        ready = [each for each in self.observe().instances if each.state is InstanceState.READY]
+        candidates = sorted(each.id for each in ready if release in (None, each.release))
+        if candidates:
+            seconds = self.chance.choice([0.5, 3.0, 15.0, 100.0, float("inf")])
+            self.boxes[self.chance.choice(candidates)].sick_until = self.now + seconds
+
     def add(self) -> None:
         """Somebody starts a container under one of the service's releases that nobody wants."""
         self.strangers += 1
@@ -213,17 +239,24 @@ class SimulatedEnvironment:
             self.flights.pop(box.instance.id, None)
             if box.halted:
                 box.ends_at, box.halted = float("inf"), False
-            box.instance, box.ready_at = replace(box.instance, address=address), self.now + 0.5
+            restarts = box.instance.restarts + 1
+            box.instance, box.ready_at = replace(box.instance, address=address, restarts=restarts), self.now + 0.5
+            box.sick_until = 0.0
 
     def check_end(self, rollout: Rollout, old: dict[str, int], new: dict[str, int]) -> None:
-        """The end matches the phase: exactly the wanted instances exist and are routed, and nothing is left over."""
+        """The end matches the phase: exactly the wanted instances exist, all that are ready are routed, and nothing is left
+        over."""
         if rollout.phase is Phase.FAILED:
             return
+        if rollout.phase is Phase.SUCCEEDED and self.sick_instances():
+            raise SafetyViolation(f"succeeded while {self.sick_instances()} are sick")
         if self.preview:
             raise SafetyViolation(f"{rollout.phase}, and the preview still leads to {sorted(self.preview)}")
         wanted = new if rollout.phase is Phase.SUCCEEDED else old
         fleet = [box.instance.release for box in self.boxes.values() if box.removed_at is None]
-        route = [member.release for member in self.members.values()]
+        there = self.observe().instances
+        left_out = [each.release for each in there if each.state is InstanceState.STARTING and each.id not in self.members]
+        route = [member.release for member in self.members.values()] + left_out
         expected = sorted(release for release, count in wanted.items() for _ in range(count))
         if sorted(fleet) != expected or sorted(route) != expected:
             raise SafetyViolation(

@@ -19,7 +19,7 @@ from support.store_fixtures import (
     run_concurrently,
 )
 from tidegate.analysis.verdict import Outcome
-from tidegate.core.container import Container, PullPolicy
+from tidegate.core.container import Container, InstanceHealth, PullPolicy
 from tidegate.core.model import Signal, SignalKind
 from tidegate.core.phases import Phase
 from tidegate.core.records import Claim
@@ -203,7 +203,7 @@ class SaveContract:
         claim, verdict = claim_due(store), a_verdict(Outcome.INCONCLUSIVE)
         changed = replace(
             rollout, phase=Phase.RUNNING, step_started_at=1.25, traffic_confirmed_at=2.5, step_ready_at=3.0,
-            approval_since=4.0, drain_started_at=5.0,
+            approval_since=4.0, unrouted_at={"i1": 5.0}, health={"i2": InstanceHealth(1, 6.0, 2)}, replaced=("i3",),
             extensions=2, reason="so", verdict=verdict,
         )  # fmt: skip
         saved = store.save(changed, (an_event("one"), an_event("two", n=1)), claim.fence, verdict=verdict)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from support.decide_fixtures import A0, A1, B0, END, NOW, POLICY, ROLLOUT, STEP, at, signal, world
+from support.decide_fixtures import A0, A1, B0, END, NOW, POLICY, ROLLOUT, STEP, at, signal, unrouted_at, world
 from tidegate.analysis.verdict import Outcome, Verdict
 from tidegate.clock import Window
 from tidegate.core.approvals import awaited_answer, required_answer
@@ -15,7 +15,7 @@ from tidegate.core.model import FailureAction, InconclusiveAction, Rollout, Sign
 from tidegate.core.waits import WaitKind
 
 OBSERVED = world(A0, A1, B0, routed=(A0, B0))
-READY = replace(ROLLOUT, traffic_confirmed_at=NOW - 90.0, drain_started_at=NOW - 90.0, step_ready_at=NOW - 80.0)
+READY = replace(ROLLOUT, traffic_confirmed_at=NOW - 90.0, unrouted_at=unrouted_at(NOW - 90.0), step_ready_at=NOW - 80.0)
 APPROVED_STEP = replace(STEP, gate=replace(STEP.gate, approval="promote"))
 
 

@@ -6,12 +6,41 @@ from dataclasses import replace
 
 import pytest
 
-from support.decide_fixtures import A0, A1, B0, END, NOW, POLICY, ROLLOUT, STEP, at, instance, signal, world
+from support.decide_fixtures import (
+    A0,
+    A1,
+    B0,
+    END,
+    NOW,
+    POLICY,
+    ROLLOUT,
+    STEP,
+    at,
+    decided,
+    instance,
+    signal,
+    unrouted_at,
+    world,
+)
 from tidegate.analysis.verdict import Outcome, Verdict
 from tidegate.clock import Window
 from tidegate.core import planner
 from tidegate.core.decide import decide
-from tidegate.core.decisions import Analyze, Mark, MarkKind, Move, Pin, Shift, Start, Stop, Wait, apply_mark, apply_move
+from tidegate.core.decisions import (  # fmt: skip
+    Analyze,
+    Mark,
+    MarkKind,
+    Move,
+    Pin,
+    Shift,
+    Start,
+    Stop,
+    Track,
+    Wait,
+    apply_mark,
+    apply_move,
+    apply_track,
+)
 from tidegate.core.model import (
     FailureAction,
     Gate,
@@ -32,7 +61,7 @@ def verdict(outcome: Outcome, when: float = NOW, *, final: bool = True) -> Verdi
     return Verdict(outcome, when, Window(when - 20, when), (), f"judged {outcome}", final)
 
 
-SHIFTED = replace(ROLLOUT, traffic_confirmed_at=NOW - 5.0, drain_started_at=NOW - 5.0)
+SHIFTED = replace(ROLLOUT, traffic_confirmed_at=NOW - 5.0, unrouted_at=unrouted_at(NOW - 5.0))
 SETTLED = replace(SHIFTED, step_ready_at=NOW - 30.0)
 STANDS = world(A0, A1, B0, routed=(A0, B0))
 
@@ -95,19 +124,28 @@ def test_what_speaks_against_a_release_puts_it_into_quarantine() -> None:
         assert isinstance(said, Move)
         assert (said.phase, said.quarantines) == (Phase.ROLLING_BACK, True)
     peer = Peer("demo/web", Phase.ROLLING_BACK, 0, "judged FAIL")
-    said = decide(SETTLED, STANDS, (), NOW, 0.0, peers=(peer,))
+    said = decided(SETTLED, STANDS, (), NOW, 0.0, peers=(peer,))
     assert isinstance(said, Move)
     assert (said.phase, said.quarantines) == (Phase.ROLLING_BACK, False), "another release is to blame"
 
 
-def test_an_earlier_drain_time_is_forgotten_before_the_proxy_is_written() -> None:
-    """Else one that this shift takes out could be cut at once, if the shift itself is never recorded."""
-    said = at(replace(ROLLOUT, drain_started_at=NOW - 99.0), world(A0, A1, B0))
-    assert said == Mark(MarkKind.SHIFTING_TRAFFIC, "Preparing to write the proxy")
-    after = apply_mark(replace(ROLLOUT, drain_started_at=NOW - 99.0), MarkKind.SHIFTING_TRAFFIC, NOW)
-    assert isinstance(at(after, world(A0, A1, B0)), Shift)
-    died = world(replace(A0, address="elsewhere", state=InstanceState.STARTING), A1, B0, routed=(A0, B0), a1=1)
-    assert not isinstance(at(after, died), Stop)
+def test_an_instance_that_returns_to_the_route_drains_anew_when_it_leaves_again() -> None:
+    """Else it could be stopped at once, if the shift that takes it out again is never recorded."""
+    back = replace(SHIFTED, unrouted_at={"a1": NOW - 99.0})
+    said = decide(back, world(A0, A1, B0, routed=(A0, A1, B0)), (), NOW, 0.0)
+    assert isinstance(said, Track)
+    assert apply_track(back, said, NOW).unrouted_at == {}
+
+
+def test_the_drain_time_of_an_instance_outlives_its_step() -> None:
+    """A connection that outlives the step that took it out of the route does not get the whole time again."""
+    left = replace(SHIFTED, cursor=1, unrouted_at={"a1": NOW - 20.0}, traffic_confirmed_at=None)
+    observed = world(A0, A1, B0, routed=(A0, B0), a1=1)
+    assert not isinstance(at(left, observed), Stop)
+    assert at(left, observed, now=NOW + 10.0) == Stop((A1,), "Stopping a/1", overdue=True)
+    both = decide(left, world(A0, A1, B0, routed=(B0,), a0=1, a1=1), (), NOW, 0.0)
+    assert isinstance(both, Track)
+    assert apply_track(left, both, NOW).unrouted_at == {"a0": NOW, "a1": NOW - 20.0}
 
 
 def test_a_matching_proxy_is_marked() -> None:
@@ -130,12 +168,12 @@ def test_surplus_is_stopped_only_when_idle_or_drained() -> None:
     assert at(last, idle) == Stop((A0,), "Stopping a/0")
     for seen in (busy, unknown):
         assert not isinstance(at(last, seen), Stop)
-        assert isinstance(at(replace(last, drain_started_at=NOW - 30.0), seen), Stop)
-        assert not isinstance(at(replace(last, drain_started_at=None), seen), Stop), "an unknown beginning counts as now"
+        assert isinstance(at(replace(last, unrouted_at=unrouted_at(NOW - 30.0)), seen), Stop)
+        assert not isinstance(at(replace(last, unrouted_at={}), seen), Stop), "an unknown beginning counts as now"
 
 
 def test_a_routed_surplus_is_never_stopped() -> None:
-    last = replace(SHIFTED, cursor=1, drain_started_at=0.0)
+    last = replace(SHIFTED, cursor=1, unrouted_at=unrouted_at(0.0))
     assert not isinstance(at(last, world(A0, B0, routed=(A0, B0))), Stop)
 
 
@@ -174,12 +212,7 @@ def test_drift_opens_the_step_again() -> None:
     assert isinstance(said, Mark)
     assert said.mark is MarkKind.TRAFFIC_DIVERGED
     again = apply_mark(SETTLED, said.mark, NOW)
-    assert (again.traffic_confirmed_at, again.step_ready_at, again.drain_started_at, again.verdict) == (
-        None,
-        None,
-        None,
-        None,
-    )
+    assert (again.traffic_confirmed_at, again.step_ready_at, again.verdict) == (None, None, None)
 
 
 # -- deadlines ------------------------------------------------------------------------------------------------------------
@@ -333,11 +366,11 @@ def test_a_member_knows_its_address() -> None:
     assert at(SHIFTED, seen) == Shift((member_of(A0),), "Removing 1 dead instance from the proxy")
 
 
-def test_leaving_a_step_without_a_mark_drains_from_now() -> None:
+def test_leaving_a_step_keeps_when_instances_left_the_route() -> None:
     left = apply_move(
-        replace(ROLLOUT, traffic_confirmed_at=None, drain_started_at=NOW - 99.0), Move(Phase.RUNNING, "on", cursor=1), NOW
+        replace(ROLLOUT, unrouted_at={"a1": NOW - 99.0}, step_started_at=NOW), Move(Phase.RUNNING, "on", cursor=1), NOW
     )
-    assert (left.drain_started_at, left.step_started_at, left.verdict) == (NOW, None, None)
+    assert (left.unrouted_at, left.step_started_at, left.verdict) == ({"a1": NOW - 99.0}, None, None)
 
 
 def test_what_the_table_does_not_list_is_refused() -> None:

@@ -6,10 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from support.decide_fixtures import A0, A1, B0, NOW, POLICY, ROLLOUT, at, instance, signal
+from support.decide_fixtures import A0, A1, B0, NOW, POLICY, ROLLOUT, at, decided, instance, signal, unrouted_at
 from tidegate.analysis.verdict import Outcome, Verdict
 from tidegate.clock import Window
-from tidegate.core.decide import decide
 from tidegate.core.decisions import Decision, Mark, MarkKind, Move, Run, Shift, Start, Stop, Wait
 from tidegate.core.hooks import TaskRun, TaskState
 from tidegate.core.model import Approval, Gate, Instance, ObservedState, Rollout, SignalKind, Step
@@ -70,7 +69,7 @@ def test_on_the_way_back_nothing_is_stopped_that_the_preview_leads_to() -> None:
     emptied = at(back, world(A0, A1, B0, preview=(B0,)))
     assert isinstance(emptied, Shift)
     assert (emptied.preview, emptied.members) == (True, ())
-    left = replace(back, traffic_confirmed_at=NOW, drain_started_at=NOW)
+    left = replace(back, traffic_confirmed_at=NOW, unrouted_at=unrouted_at(NOW))
     stands = replace(left, step_ready_at=NOW)
     assert isinstance(at(stands, world(A0, A1, B0, visits={"b0": 1})), Wait)
     struck = at(left, world(A0, A1, B0, visits={"b0": 0}))
@@ -188,7 +187,7 @@ def test_long_lived_connections_have_a_time_of_their_own(
 ) -> None:
     policy = replace(POLICY, long_lived_seconds=long_lived)
     rollout = replace(
-        ROLLOUT, plan=(END,), cursor=0, policy=policy, traffic_confirmed_at=NOW - left, drain_started_at=NOW - left
+        ROLLOUT, plan=(END,), cursor=0, policy=policy, traffic_confirmed_at=NOW - left, unrouted_at=unrouted_at(NOW - left)
     )
     routed = RouterState((member_of(B0), member_of(B1)), {"a0": count}, tunnels={"a0": tunnels} if tunnels else {})
     decision = at(rollout, ObservedState((A0, B0, B1), routed))
@@ -241,7 +240,7 @@ READY = world(A0, A1, B0, preview=(B0,))
 
 
 def beside(rollout: Rollout, *peers: Peer) -> Decision:
-    return decide(rollout, READY, (), NOW, 0.0, "", peers)
+    return decided(rollout, READY, (), NOW, 0.0, "", peers)
 
 
 def test_a_group_waits_until_all_have_arrived_and_then_asks_a_person() -> None:

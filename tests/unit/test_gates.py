@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from support.decide_fixtures import decided, unrouted_at
 from tidegate.analysis.verdict import Outcome, Verdict
 from tidegate.clock import Window
 from tidegate.core.approvals import approval_binding, deciding_approval, given_approvals
-from tidegate.core.decide import decide
 from tidegate.core.decisions import Analyze, Decision, Move, Pin, Wait, apply_move
 from tidegate.core.model import (
     Approval,
@@ -36,8 +36,8 @@ SECOND = Step({"a": 1, "b": 2}, {"b": 2}, Gate(bake_seconds=20.0, analyzed=True)
 END = Step({"b": 2}, {"b": 2}, Gate(surplus_gone=True))
 HELD = Rollout(
     "r", "demo/shop", "a", "b", (FIRST, SECOND, END), Backend("shop"), NOW - 500.0, old_replicas=2, phase=Phase.RUNNING,
-    step_started_at=NOW - 90.0, traffic_confirmed_at=NOW - 80.0, step_ready_at=NOW - 70.0, drain_started_at=NOW - 80.0,
-    approval_since=NOW - 50.0, policy=POLICY,
+    step_started_at=NOW - 90.0, traffic_confirmed_at=NOW - 80.0, step_ready_at=NOW - 70.0,
+    unrouted_at=unrouted_at(NOW - 80.0), approval_since=NOW - 50.0, policy=POLICY,
     verdict=Verdict(Outcome.PASS, NOW - 1.0, Window(NOW - 20, NOW), (), "all well", True), digest="sha256:1",
 )  # fmt: skip
 A0, A1, B0 = (
@@ -49,7 +49,7 @@ FROZEN = "demo is frozen by ann: audit week"
 
 
 def at(rollout: Rollout, *signals: Signal, frozen: str = "", now: float = NOW) -> Decision:
-    return decide(rollout, STANDS, signals, now, 0.0, frozen)
+    return decided(rollout, STANDS, signals, now, 0.0, frozen)
 
 
 def wish(by: str = "ann", kind: SignalKind = SignalKind.PROMOTE, step: int | None = 0) -> Signal:
@@ -165,7 +165,7 @@ def test_force_goes_on_whatever_was_judged_and_in_spite_of_a_freeze(outcome: Out
 
 def test_force_sends_no_traffic_to_what_does_not_stand() -> None:
     loop = replace(B0, state=InstanceState.FAILED, restarts=9, detail="exited with status 1")
-    said = decide(HELD, replace(STANDS, instances=(A0, A1, loop)), (FORCE,), NOW, 0.0)
+    said = decided(HELD, replace(STANDS, instances=(A0, A1, loop)), (FORCE,), NOW, 0.0)
     assert isinstance(said, Move)
     assert said.phase is Phase.ROLLING_BACK
 

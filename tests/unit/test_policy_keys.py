@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from support.decide_fixtures import A0, A1, B0, END, NOW, POLICY, ROLLOUT, STEP, at, instance, signal, world
+from support.decide_fixtures import A0, A1, B0, END, NOW, POLICY, ROLLOUT, STEP, at, instance, signal, unrouted_at, world
 from support.store_fixtures import a_release, a_service
 from tidegate.analysis.analysis import CanaryAnalysis
 from tidegate.analysis.verdict import Outcome, Verdict
@@ -32,8 +32,8 @@ from tidegate.core.planner import make_plan
 from tidegate.errors import ApprovalNotAllowed
 
 OBSERVED = world(A0, A1, B0, routed=(A0, B0))
-READY = replace(ROLLOUT, traffic_confirmed_at=NOW - 90.0, drain_started_at=NOW - 90.0, step_ready_at=NOW - 80.0)
-LAST = replace(READY, cursor=1, drain_started_at=NOW - 20.0)
+READY = replace(ROLLOUT, traffic_confirmed_at=NOW - 90.0, unrouted_at=unrouted_at(NOW - 90.0), step_ready_at=NOW - 80.0)
+LAST = replace(READY, cursor=1, unrouted_at=unrouted_at(NOW - 20.0))
 B1 = instance("b", 1)
 BUSY = world(A0, B0, B1, routed=(B0, B1), a0=1)
 CHECKS = (Check("errors", CheckKind.ERRORS),)

@@ -6,8 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from support.decide_fixtures import A0, A1, B0, END, NOW, POLICY, ROLLOUT, STEP, signal, world
-from tidegate.core.decide import decide
+from support.decide_fixtures import A0, A1, B0, END, NOW, POLICY, ROLLOUT, STEP, decided, signal, unrouted_at, world
 from tidegate.core.decisions import MarkKind, Wait, apply_mark, shift_marks
 from tidegate.core.model import Approval, Expiry, Gate, InstanceState, ObservedState, Rollout, Signal, SignalKind
 from tidegate.core.phases import Phase
@@ -15,7 +14,7 @@ from tidegate.core.rollout_state import Peer
 from tidegate.core.waits import WaitingFor, WaitKind
 
 OBSERVED = world(A0, A1, B0, routed=(A0, B0))
-READY = replace(ROLLOUT, traffic_confirmed_at=NOW - 5.0, drain_started_at=NOW - 5.0, step_ready_at=NOW - 4.0)
+READY = replace(ROLLOUT, traffic_confirmed_at=NOW - 5.0, unrouted_at=unrouted_at(NOW - 5.0), step_ready_at=NOW - 4.0)
 OPEN = replace(STEP, gate=Gate())
 STARTING = world(A0, A1, replace(B0, state=InstanceState.STARTING))
 DRAINING = world(A0, B0, routed=(B0,), a0=2)
@@ -26,7 +25,7 @@ PAUSE = replace(signal(SignalKind.PAUSE, when=NOW - 3.0), reason="lunch")
 def wait(
     rollout: Rollout, observed: ObservedState, *signals: Signal, frozen: str = "", peers: tuple[Peer, ...] = ()
 ) -> WaitingFor:
-    decision = decide(rollout, observed, signals, NOW, 0.0, frozen, peers)
+    decision = decided(rollout, observed, signals, NOW, 0.0, frozen, peers)
     assert isinstance(decision, Wait), decision
     return decision.waiting_for
 

@@ -1,4 +1,4 @@
-"""How one instance is run, in the words of the Compose specification."""
+"""How one instance is run, in the words of the Compose specification, and what is known of its readiness."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+
+from tidegate.clock import Time
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,19 @@ class Health:
     timeout_seconds: float = 1.0
     healthy_threshold: int = 1
     unhealthy_threshold: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceHealth:
+    """What a rollout knows of an instance that was ready.
+
+    `restarts`: of its container when it was last ready. `unhealthy_since`: since when it is not ready; None while it is.
+    `failures`: how often it stopped being ready.
+    """
+
+    restarts: int
+    unhealthy_since: Time | None = None
+    failures: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,9 +29,20 @@ from tidegate.core.gates import (
     wait_for_drain,
     wait_for_group,
 )
+from tidegate.core.health import (
+    are_replacements_ready,
+    describe_unhealthy,
+    is_failure_shared,
+    remove_unready_members,
+    return_recovered_members,
+    track_instances,
+    unhealthy_candidates,
+    wait_until_recovered,
+)
 from tidegate.core.model import (
     FailureAction,
     InconclusiveAction,
+    Instance,
     InstanceState,
     ObservedState,
     Rollout,
@@ -142,22 +153,31 @@ def _inconclusive_analysis(state: RolloutState) -> str:
 
 
 def _failed_candidate(state: RolloutState) -> str:
-    """The reason to roll back because more new instances failed than `max_failure_ratio` tolerates; empty if not."""
+    """The reason to roll back because more new instances failed than `max_failure_ratio` tolerates; empty if not.
+
+    An instance that was ready and no longer is has failed, whatever the step waits for.
+    """
     rollout, policy = state.rollout, state.rollout.policy
     failed = [
         instance
         for instance in state.observed.instances
-        if instance.release == rollout.new
-        and instance.id not in rollout.preexisting
+        if state.is_candidate(instance)
         and (instance.state is InstanceState.FAILED or instance.restarts > policy.max_restarts)
     ]
+    unhealthy = [instance for instance in unhealthy_candidates(state) if instance not in failed]
     tolerated = policy.max_failure_ratio * state.step.fleet.get(rollout.new, 0)
-    if len(failed) <= tolerated:
+    if len(failed) + len(unhealthy) <= tolerated:
         return ""
+    if not failed:
+        return f"{_count_new(state, unhealthy)} became unhealthy: {describe_unhealthy(state, unhealthy[0])}"
     worst = failed[0]
     detail = worst.detail or f"restarted {worst.restarts} times, {policy.max_restarts} allowed"
-    new, plural = "new " * (rollout.kind is RolloutKind.RELEASE), "s" * (len(failed) > 1)
-    return f"{len(failed)} {new}instance{plural} failed ({format_names(failed)}): {detail}"
+    return f"{_count_new(state, failed)} failed: {detail}"
+
+
+def _count_new(state: RolloutState, instances: Sequence[Instance]) -> str:
+    new = "new " * (state.rollout.kind is RolloutKind.RELEASE)
+    return f"{len(instances)} {new}{_instances(len(instances))} ({format_names(instances)})"
 
 
 # -- the proxy ---------------------------------------------------------------------------------------------------------
@@ -199,16 +219,26 @@ def remove_drained_members(state: RolloutState) -> Decision | None:
 
 def stop_surplus(state: RolloutState) -> Decision | None:
     """Stop instances that are neither wanted nor routed, and are idle or past their drain time. This makes room before new
-    ones start."""
+    ones start. Healthy ones are kept while an instance that took their place is not ready."""
+    kept = _kept_instances(state)
     free = [
         instance
         for instance in state.surplus_instances
-        if not state.is_reachable(instance) and instance.state is not InstanceState.STOPPING and state.is_drained(instance)
+        if instance not in kept
+        and not state.is_reachable(instance)
+        and instance.state is not InstanceState.STOPPING
+        and state.is_drained(instance)
     ]
     if not free:
         return None
     overdue = any(state.has_requests_in_flight(each) for each in free)
     return Stop(tuple(free), f"Stopping {format_names(free)}", overdue)
+
+
+def _kept_instances(state: RolloutState) -> list[Instance]:
+    if are_replacements_ready(state):
+        return []
+    return [each for each in state.surplus_instances if each.release == state.rollout.old and state.is_ready(each)]
 
 
 def start_missing(state: RolloutState) -> Decision | None:
@@ -226,17 +256,15 @@ def start_missing(state: RolloutState) -> Decision | None:
 
 def _wait_for_room(state: RolloutState) -> Decision | None:
     """Without room for a surge, leaving instances must be gone before new ones start."""
-    if (
-        state.rollout.in_place
-        and state.surplus_instances
-        and not any(state.is_reachable(instance) for instance in state.surplus_instances)
-    ):
-        return poll_soon(state, stopping(state, f"Waiting for {format_names(state.surplus_instances)} to stop"))
+    kept = _kept_instances(state)
+    leaving = [instance for instance in state.surplus_instances if instance not in kept]
+    if state.rollout.in_place and leaving and not any(state.is_reachable(instance) for instance in leaving):
+        return poll_soon(state, stopping(state, f"Waiting for {format_names(leaving)} to stop"))
     return None
 
 
 def wait_until_ready(state: RolloutState) -> Decision | None:
-    """Wait for instances that are about to take traffic."""
+    """Wait for instances that are about to take traffic, and for those of the new release as long as it is rolled out."""
     if not state.awaited_instances:
         return None
     if state.is_overdue:
@@ -252,8 +280,8 @@ def wait_until_ready(state: RolloutState) -> Decision | None:
 
 def _give_up(state: RolloutState, reason: str) -> Move:
     """Roll back or halt because instances do not start or become ready."""
-    served = has_served(state.rollout, state.observed)
-    return roll_back_or_halt(state.rollout, state.observed, reason, quarantines=served)
+    to_blame = has_served(state.rollout, state.observed) and not is_failure_shared(state)
+    return roll_back_or_halt(state.rollout, state.observed, reason, quarantines=to_blame)
 
 
 def _deadline_message(state: RolloutState, what: str, detail: str = "") -> str:
@@ -261,16 +289,13 @@ def _deadline_message(state: RolloutState, what: str, detail: str = "") -> str:
 
 
 def shift_traffic(state: RolloutState) -> Decision | None:
-    """Write the proxy if it does not match the step. Bake, drain time and verdict of an earlier shift do not count any
-    more."""
+    """Write the proxy if it does not match the step. Bake and verdict of an earlier shift do not count any more."""
     if state.router_matches:
         return None
     if state.rollout.paused:
         return state.wait_while_paused()
     if state.rollout.traffic_confirmed_at is not None or state.rollout.step_ready_at is not None:
         return Mark(MarkKind.TRAFFIC_DIVERGED, "The proxy no longer matches this step")
-    if state.rollout.drain_started_at is not None:
-        return Mark(MarkKind.SHIFTING_TRAFFIC, "Preparing to write the proxy")
     return Shift(state.desired_members, f"Shifting traffic to {_format_counts(state)}")
 
 
@@ -305,9 +330,12 @@ PENDING_RULES: tuple[Rule, ...] = (limit_takeovers, end_before_start, pin_image)
 RULES: tuple[Rule, ...] = (
     limit_takeovers,
     enter_step,
+    track_instances,
     roll_back,
     mark_traffic_shifted,
     remove_dead_members,
+    remove_unready_members,
+    return_recovered_members,
     remove_drained_members,
     stop_surplus,
     run_hooks_before,
@@ -315,6 +343,7 @@ RULES: tuple[Rule, ...] = (
     wait_until_ready,
     shift_traffic,
     shift_preview,
+    wait_until_recovered,
     settle_step,
     run_analysis,
     wait_for_bake,

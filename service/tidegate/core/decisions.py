@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from tidegate.analysis.verdict import Verdict
 from tidegate.clock import Time
+from tidegate.core.container import InstanceHealth
 from tidegate.core.hooks import TaskRun
 from tidegate.core.model import Instance, Plan, Rollout
 from tidegate.core.phases import LIVE, Phase, move
@@ -18,9 +19,8 @@ class MarkKind(StrEnum):
     """The recorded moments of a step."""
 
     STEP_STARTED = "step_started"
-    SHIFTING_TRAFFIC = "shifting_traffic"  # about to write the proxy: an earlier drain time must not count
     TRAFFIC_CONFIRMED = "traffic_confirmed"
-    TRAFFIC_DIVERGED = "traffic_diverged"  # the proxy must be written again: bake, drain time and verdict start again
+    TRAFFIC_DIVERGED = "traffic_diverged"  # the proxy must be written again: bake and verdict start again
     STEP_READY = "step_ready"
     BAKE_EXTENDED = "bake_extended"  # another bake after an INCONCLUSIVE verdict
     WAITING_FOR_APPROVAL = "waiting_for_approval"  # a person must answer
@@ -109,7 +109,21 @@ class Wait:
         return self.waiting_for.reason
 
 
-Decision = Pin | Start | Shift | Stop | Run | Analyze | Mark | Move | Wait
+@dataclass(frozen=True, slots=True)
+class Track:
+    """Record what was observed of single instances.
+
+    `unrouted`: those that the proxy knows and that receive no requests. `health`: of each instance that was ready.
+    `replaced`: those that are replaced from now on, since they stayed unhealthy.
+    """
+
+    unrouted: tuple[str, ...]
+    health: tuple[tuple[str, InstanceHealth], ...]
+    reason: str
+    replaced: tuple[str, ...] = ()
+
+
+Decision = Pin | Start | Shift | Stop | Run | Analyze | Mark | Move | Track | Wait
 
 
 def apply_mark(rollout: Rollout, mark: MarkKind, now: Time) -> Rollout:
@@ -118,16 +132,13 @@ def apply_mark(rollout: Rollout, mark: MarkKind, now: Time) -> Rollout:
     match mark:
         case MarkKind.STEP_STARTED:
             return replace(rollout, step_started_at=now)
-        case MarkKind.SHIFTING_TRAFFIC:
-            return replace(rollout, drain_started_at=None)
         case MarkKind.TRAFFIC_CONFIRMED:
-            return replace(rollout, traffic_confirmed_at=now, drain_started_at=now)
+            return replace(rollout, traffic_confirmed_at=now)
         case MarkKind.TRAFFIC_DIVERGED:
             return replace(
                 rollout,
                 traffic_confirmed_at=None,
                 step_ready_at=None,
-                drain_started_at=None,
                 extensions=0,
                 verdict=None,
                 approval_since=None,
@@ -140,6 +151,24 @@ def apply_mark(rollout: Rollout, mark: MarkKind, now: Time) -> Rollout:
             return replace(rollout, approval_since=now)
         case MarkKind.WAITING_FOR_GROUP:
             return replace(rollout, group_point=rollout.step.gate.group_point)
+
+
+def apply_track(rollout: Rollout, track: Track, now: Time) -> Rollout:
+    """The rollout with what was observed of its instances. Instances that are replaced have their own deadline."""
+    rollout = replace(
+        rollout,
+        unrouted_at={instance: rollout.unrouted_at.get(instance, now) for instance in track.unrouted},
+        health=dict(track.health),
+    )
+    if not track.replaced:
+        return rollout
+    return replace(
+        rollout,
+        replaced=(*rollout.replaced, *track.replaced),
+        step_started_at=now,
+        traffic_confirmed_at=None,
+        step_ready_at=None,
+    )
 
 
 def shift_marks(rollout: Rollout, seconds: float) -> Rollout:
@@ -161,7 +190,11 @@ def shift_marks(rollout: Rollout, seconds: float) -> Rollout:
         traffic_confirmed_at=then(rollout.traffic_confirmed_at),
         step_ready_at=then(rollout.step_ready_at),
         approval_since=then(rollout.approval_since),
-        drain_started_at=then(rollout.drain_started_at),
+        unrouted_at={instance: at + seconds for instance, at in rollout.unrouted_at.items()},
+        health={
+            instance: replace(health, unhealthy_since=then(health.unhealthy_since))
+            for instance, health in rollout.health.items()
+        },
         verdict=verdict,
         waiting_for=waiting,
         tasks=tasks,
@@ -171,7 +204,6 @@ def shift_marks(rollout: Rollout, seconds: float) -> Rollout:
 def apply_move(rollout: Rollout, to: Move, now: Time) -> Rollout:
     """The rollout after a move. Raises `IllegalMove` if the phase table does not allow it.
 
-    A step that is left without a recorded shift may have shifted just before a crash, so its drain time counts from now.
     During a rollback of several steps the reason stays the one that started it.
     """
     phase = move(rollout.phase, to.phase)
@@ -189,7 +221,6 @@ def apply_move(rollout: Rollout, to: Move, now: Time) -> Rollout:
         traffic_confirmed_at=None,
         step_ready_at=None,
         approval_since=None,
-        drain_started_at=rollout.drain_started_at if rollout.traffic_confirmed_at is not None else now,
         extensions=0,
         verdict=None,
         waiting_for=None,

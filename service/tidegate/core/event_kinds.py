@@ -39,6 +39,11 @@ class EventKind(StrEnum):
     TASK_STARTED = "task_started"  # a hook or a comparison started
     TASK_ENDED = "task_ended"  # it ended, with its result
 
+    # instances
+    INSTANCE_UNHEALTHY = "instance_unhealthy"  # an instance that was ready no longer is
+    INSTANCE_RECOVERED = "instance_recovered"  # it is ready again
+    INSTANCE_REPLACED = "instance_replaced"  # it did not become ready again in time and is replaced
+
     # analysis
     VERDICT = "verdict"  # the checks were evaluated; recorded if new, final or requested
     INSTANCE_LOG = "instance_log"  # the last log lines of an instance that failed or never became ready

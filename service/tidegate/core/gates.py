@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from tidegate.clock import Time
 from tidegate.core.approvals import approval_reason, approval_wait, is_inconclusive, required_answer, requires_decision
@@ -85,7 +85,8 @@ def wait_for_drain(state: RolloutState) -> Decision | None:
     """Wait while instances outside the route have requests in flight within their drain time, or are still stopping."""
     busy = [instance for instance in state.desired if not state.is_reachable(instance) and not state.is_drained(instance)]
     if busy:
-        return poll_soon(state, _draining(state, f"Draining {format_names(busy)}", "the rollout continues"))
+        ids = [instance.id for instance in busy]
+        return poll_soon(state, _draining(state, ids, f"Draining {format_names(busy)}", "the rollout continues"))
     leaving = [
         instance
         for instance in state.surplus_instances
@@ -93,18 +94,18 @@ def wait_for_drain(state: RolloutState) -> Decision | None:
     ]
     draining = [instance for instance in leaving if instance.state is not InstanceState.STOPPING]
     if draining:
-        return poll_soon(state, _draining(state, f"Draining {format_names(draining)}", "the instances are stopped"))
+        ids = [instance.id for instance in draining]
+        return poll_soon(state, _draining(state, ids, f"Draining {format_names(draining)}", "the instances are stopped"))
     if leaving:
         return poll_soon(state, stopping(state, f"Waiting for {format_names(leaving)} to stop"))
-    if state.step.gate.surplus_gone and (state.observed.router.draining or state.observed.preview.draining):
-        return poll_soon(state, _draining(state, "Draining the last requests in flight", "the rollout continues"))
+    if state.step.gate.surplus_gone and (left := state.leftover_requests):
+        return poll_soon(state, _draining(state, left, "Draining the last requests in flight", "the rollout continues"))
     return None
 
 
-def _draining(state: RolloutState, reason: str, then: str) -> WaitingFor:
-    since = state.rollout.drain_started_at
-    until = None if since is None else since + state.max_drain_seconds
-    return state.waiting_for(WaitKind.DRAIN, reason, then, since=since, until=until)
+def _draining(state: RolloutState, instances: Collection[str], reason: str, then: str) -> WaitingFor:
+    starts = [state.rollout.unrouted_at.get(instance, state.now) for instance in instances]
+    return state.waiting_for(WaitKind.DRAIN, reason, then, since=min(starts), until=max(starts) + state.max_drain_seconds)
 
 
 def stopping(state: RolloutState, reason: str) -> WaitingFor:

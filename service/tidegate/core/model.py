@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from tidegate.analysis.verdict import Outcome, Verdict
 from tidegate.clock import Time
-from tidegate.core.container import Container
+from tidegate.core.container import Container, InstanceHealth
 from tidegate.core.hooks import Hook, TaskRun
 from tidegate.core.phases import Phase
 from tidegate.core.probes import Probe
@@ -297,9 +297,10 @@ class Rollout:
 
     `step_started_at`, `traffic_confirmed_at`, `step_ready_at` and `approval_since` are the marks of the current step: when
     it started, when the proxy first matched it, when everything of it was in place, when it began to wait for a person.
-    They, `waiting_for` and `extensions` are reset with each step. `drain_started_at` is when the last instances left the
-    route; it outlives its step. A repair and a scaling keep the live release: `old` and `new` are the same, and
-    `old_replicas` is the number of instances before.
+    They, `waiting_for` and `extensions` are reset with each step. What is known of single instances outlives a step:
+    `unrouted_at` has when each one that the proxy still knows stopped receiving requests, `health` those that were ready.
+    A repair and a scaling keep the live release: `old` and `new` are the same, and `old_replicas` is the number of
+    instances before.
     """
 
     id: str
@@ -320,7 +321,9 @@ class Rollout:
     traffic_confirmed_at: Time | None = None
     step_ready_at: Time | None = None
     approval_since: Time | None = None
-    drain_started_at: Time | None = None
+    unrouted_at: Mapping[str, Time] = field(default_factory=dict)  # by instance
+    health: Mapping[str, InstanceHealth] = field(default_factory=dict)  # by instance
+    replaced: tuple[str, ...] = ()  # instances that a repair or a scaling replaces, since they stayed unhealthy
     extensions: int = 0
     verdict: Verdict | None = None  # of the current step
     waiting_for: WaitingFor | None = None  # as recorded by the engine; None: it does not wait

@@ -132,9 +132,9 @@ class RolloutState:
         """Whether the instances of this step had all the time they were given."""
         return self.waited_seconds > self.rollout.policy.healthy_deadline_seconds
 
-    def _drained_for(self, seconds: float) -> bool:
-        """Whether unrouted instances had so much time. Unknown beginnings count as now."""
-        start = self.rollout.drain_started_at
+    def _drained_for(self, instance: str, seconds: float) -> bool:
+        """Whether the instance had so much time since it left the route. Unknown beginnings count as now."""
+        start = self.rollout.unrouted_at.get(instance)
         return start is not None and self.now - start >= seconds
 
     @cached_property
@@ -159,8 +159,14 @@ class RolloutState:
     def _is_drained(self, instance: Instance, router: RouterState, longest: float) -> bool:
         count, tunnels = router.draining.get(instance.id, 0), router.tunnels.get(instance.id, 0)
         if count is None or count > tunnels:
-            return self._drained_for(longest)
-        return not tunnels or self._drained_for(self._long_lived_seconds)
+            return self._drained_for(instance.id, longest)
+        return not tunnels or self._drained_for(instance.id, self._long_lived_seconds)
+
+    @property
+    def leftover_requests(self) -> tuple[str, ...]:
+        """The instances, existing or not, that the proxy may still have requests in flight on, within their drain time."""
+        known = {**self.observed.router.draining, **self.observed.preview.draining}
+        return tuple(instance for instance in known if not self._drained_for(instance, self.max_drain_seconds))
 
     # -- instances ------------------------------------------------------------------------------------------------
 
@@ -244,8 +250,11 @@ class RolloutState:
 
     def _select(self, wanted: Fleet) -> tuple[Instance, ...]:
         chosen: list[Instance] = []
+        replaced = set(self.rollout.replaced)
         for release, count in wanted.items():
-            chosen += [instance for instance in self.alive_instances if instance.release == release][:count]
+            chosen += [
+                instance for instance in self.alive_instances if instance.release == release and instance.id not in replaced
+            ][:count]
         return tuple(chosen)
 
     @cached_property
@@ -269,30 +278,74 @@ class RolloutState:
         free = (ordinal for ordinal in range(len(taken) + count) if ordinal not in taken)
         return tuple(next(free) for _ in range(count))
 
+    # -- readiness ------------------------------------------------------------------------------------------------
+
+    @property
+    def is_forward_release(self) -> bool:
+        """Whether it brings a new release, and is not being rolled back."""
+        return self.rollout.kind is RolloutKind.RELEASE and self.rollout.phase is Phase.RUNNING
+
+    @cached_property
+    def unready_instances(self) -> tuple[Instance, ...]:
+        """Desired instances that are not ready."""
+        return tuple(instance for instance in self.desired if not self.is_ready(instance))
+
     @cached_property
     def awaited_instances(self) -> tuple[Instance, ...]:
-        """Instances that must become ready before the step can continue: about to take traffic, or of the new release."""
-        serving = {instance.id for instance in self.desired_routed}
-        return tuple(
-            each
-            for each in self.desired
-            if not self.is_ready(each)
-            and not self.is_address_current(each)
-            and (each.id in serving or each.release == self.rollout.new)
+        """Instances that must become ready before the step can continue: all of the new release, and others that are about
+        to take traffic.
+
+        An instance of another release that was ready before is no fault of the new release, and one that is sick must not
+        delay a rollback: they are waited for only if there is no other one that could take the traffic.
+        """
+        return tuple(instance for instance in self.unready_instances if self._is_awaited(instance))
+
+    def _is_awaited(self, instance: Instance) -> bool:
+        if self.is_forward_release and instance.release == self.rollout.new:
+            return True
+        serving = any(instance.id == other.id for other in self.desired_routed)
+        if self.is_address_current(instance) or not (serving or instance.release == self.rollout.new):
+            return False
+        if self.rollout.phase is Phase.ROLLING_BACK:  # one that was restarted is soon back
+            return not self.is_unhealthy(instance) or not any(map(self.is_ready, self.desired_routed))
+        can_serve = any(self.is_ready(other) or self.is_address_current(other) for other in self.desired_routed)
+        return instance.id not in self.rollout.health or not can_serve
+
+    @cached_property
+    def recovering_instances(self) -> tuple[Instance, ...]:
+        """Instances that a repair or a scaling waits for at its end, and replaces when they do not become ready."""
+        if self.rollout.kind is RolloutKind.RELEASE or self.rollout.phase is not Phase.RUNNING:
+            return ()
+        return tuple(instance for instance in self.unready_instances if instance.id in self.rollout.health)
+
+    def is_candidate(self, instance: Instance) -> bool:
+        """Whether this rollout started it, so that its failures count against the rollout."""
+        return instance.release == self.rollout.new and instance.id not in self.rollout.preexisting
+
+    def is_unhealthy(self, instance: Instance) -> bool:
+        """Whether it was ready and no longer is, without having restarted."""
+        health = self.rollout.health.get(instance.id)
+        return (
+            health is not None
+            and health.unhealthy_since is not None
+            and health.restarts == instance.restarts
+            and instance.state is InstanceState.STARTING
         )
 
     @property
     def is_complete(self) -> bool:
         """Whether no instance is missing or awaited."""
-        return not self.missing_ordinals and not self.awaited_instances
+        return not self.missing_ordinals and not self.awaited_instances and not self.recovering_instances
 
     # -- proxy ----------------------------------------------------------------------------------------------------
 
     @cached_property
     def desired_members(self) -> tuple[Member, ...]:
-        """The desired members of the proxy with their weights."""
+        """The desired members of the proxy with their weights: those that are ready, or as they are if none is."""
         weight = member_weights(self.route, self.rollout.new, self.step.share)
-        return tuple(member_of(instance, weight[instance.release]) for instance in self.desired_routed)
+        wanted = [instance for instance in self.desired_routed if self.is_ready(instance)]
+        wanted = wanted or [instance for instance in self.desired_routed if self.is_address_current(instance)]
+        return tuple(member_of(instance, weight[instance.release]) for instance in wanted or self.desired_routed)
 
     @cached_property
     def router_matches(self) -> bool:

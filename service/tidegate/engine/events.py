@@ -7,10 +7,10 @@ from dataclasses import asdict, replace
 
 from tidegate.analysis.verdict import Verdict
 from tidegate.clock import Time
-from tidegate.core.decisions import Mark, MarkKind, Move, Shift, Start
+from tidegate.core.decisions import Mark, MarkKind, Move, Shift, Start, Track
 from tidegate.core.event_kinds import EventKind
 from tidegate.core.hooks import TaskRun
-from tidegate.core.model import Event, Fleet, Instance, Rollout
+from tidegate.core.model import Event, Fleet, Instance, ObservedState, Rollout
 from tidegate.core.phases import Phase
 from tidegate.core.probes import ProbeCounts, ProbeStats
 from tidegate.core.rollout_state import format_names
@@ -30,13 +30,13 @@ __all__ = [
     "started",
     "stopped",
     "task",
+    "track",
     "traffic_shifted",
     "verdict",
     "with_probes",
     "with_wait",
 ]
 
-#: The mark `shifting` has no event: the shift that follows at once has one.
 MARKS = {
     MarkKind.STEP_STARTED: EventKind.STEP_STARTED,
     MarkKind.TRAFFIC_CONFIRMED: EventKind.TRAFFIC_CONFIRMED,
@@ -98,8 +98,6 @@ def pinned(rollout: Rollout, image: str, digest: str, is_new: bool, seconds: flo
 
 def mark(decision: Mark, rollout: Rollout, router_state: RouterState, now: Time) -> list[Event]:
     """A mark of the present step was recorded. The first one carries the target of the step."""
-    if decision.mark not in MARKS:
-        return []
     data, why = context_data(rollout, router_state), decision.reason
     if decision.mark is MarkKind.STEP_STARTED:
         step = rollout.step
@@ -112,6 +110,39 @@ def mark(decision: Mark, rollout: Rollout, router_state: RouterState, now: Time)
     elif decision.mark is MarkKind.WAITING_FOR_APPROVAL:
         data |= {"approval": rollout.step.gate.approval}
     return [Event(MARKS[decision.mark], why, now, data=data)]
+
+
+def track(decision: Track, rollout: Rollout, observed: ObservedState, now: Time) -> list[Event]:
+    """Instances stopped being ready, became ready again, or are replaced."""
+    new_events, data = [], context_data(rollout, observed.router)
+    present = {instance.id: instance for instance in observed.instances}
+    for name, health in decision.health:
+        before, instance = rollout.health.get(name), present[name]
+        was_unhealthy = before is not None and before.unhealthy_since is not None
+        fields = data | _instance_data(instance)
+        if health.unhealthy_since is not None and not was_unhealthy:
+            what = f"{format_names([instance])} is not ready: {instance.detail or 'its readiness check failed'}"
+            new_events.append(Event(EventKind.INSTANCE_UNHEALTHY, what, now, data=fields))
+        elif health.unhealthy_since is None and before is not None and before.unhealthy_since is not None:
+            seconds = now - before.unhealthy_since
+            what = f"{format_names([instance])} is ready again after {seconds:.1f} s."
+            new_events.append(Event(EventKind.INSTANCE_RECOVERED, what, now, data=fields | {"seconds": _rounded(seconds)}))
+    new_events += [
+        Event(EventKind.INSTANCE_REPLACED, decision.reason, now, data=data | _instance_data(present[name]))
+        for name in decision.replaced
+    ]
+    return new_events
+
+
+def _instance_data(instance: Instance) -> dict[str, object]:
+    return {
+        "instance": instance.id,
+        "name": format_names([instance]),
+        "release": instance.release,
+        "state": instance.state.value,
+        "restarts": instance.restarts,
+        "detail": instance.detail,
+    }
 
 
 def move(to: Move, rollout: Rollout, router_state: RouterState | None, now: Time) -> Event:
@@ -208,17 +239,7 @@ def log(instance: Instance, lines: str, rollout: Rollout, now: Time) -> Event:
     what = instance.detail or f"is {instance.state}" + (
         f", restarted {instance.restarts} times" if instance.restarts else ""
     )
-    data = {
-        "instance": instance.id,
-        "name": name,
-        "release": instance.release,
-        "state": instance.state.value,
-        "restarts": instance.restarts,
-        "detail": instance.detail,
-        "log": lines,
-        "step": rollout.cursor,
-        "phase": rollout.phase.value,
-    }
+    data = _instance_data(instance) | {"log": lines, "step": rollout.cursor, "phase": rollout.phase.value}
     return Event(EventKind.INSTANCE_LOG, f"{name}: {what}", now, data=data)
 
 

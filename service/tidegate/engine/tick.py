@@ -35,9 +35,11 @@ from tidegate.core.decisions import (
     Shift,
     Start,
     Stop,
+    Track,
     Wait,
     apply_mark,
     apply_move,
+    apply_track,
     record_task,
     record_verdict,
 )
@@ -127,7 +129,7 @@ def _carry_out(
     match decision:
         case Wait():
             return _wait(context, rollout, decision)
-        case Mark() | Move():
+        case Mark() | Move() | Track():
             return _record(context, rollout, signals, observed, decision)
         case Pin():
             return _begin(context, rollout)
@@ -149,11 +151,16 @@ def _wait(context: TickContext, rollout: Rollout, decision: Wait) -> TickResult:
 
 
 def _record(
-    context: TickContext, rollout: Rollout, signals: Sequence[Signal], observed: ObservedState, decision: Mark | Move
+    context: TickContext,
+    rollout: Rollout,
+    signals: Sequence[Signal],
+    observed: ObservedState,
+    decision: Mark | Move | Track,
 ) -> TickResult:
-    """Record a mark or a move before anything follows from it, with the last log lines of failed instances.
+    """Record a mark, a move or the state of instances before anything follows from it, with the last log lines of failed
+    instances.
 
-    Further marks and moves that follow from the same observation go into the same transaction: traffic confirmed, step
+    Further ones that follow from the same observation go into the same transaction: traffic confirmed, step
     ready, step left. A change of phase is always the last.
     """
     first, before, new_events = decision, rollout, list[Event]()
@@ -162,6 +169,9 @@ def _record(
         if isinstance(decision, Mark):
             new_events += events.mark(decision, rollout, observed.router, now)
             rollout = apply_mark(rollout, decision.mark, now)
+        elif isinstance(decision, Track):
+            new_events += events.track(decision, rollout, observed, now)
+            rollout = apply_track(rollout, decision, now)
         else:
             new_events += effects.tail_logs(context, rollout, _instances_to_tail(rollout, signals, observed, decision))
             new_events.append(
@@ -173,7 +183,7 @@ def _record(
         following = _decide(context, rollout, observed, signals)
         if isinstance(following, Wait):
             rollout, new_events = context.with_wait(rollout, new_events, following.waiting_for)
-        if not isinstance(following, Mark | Move):
+        if not isinstance(following, Mark | Move | Track):
             break
         decision = following
     if not rollout.phase.live:

@@ -1,0 +1,161 @@
+"""Readiness of instances that take traffic: what is recorded, who leaves the route, and what follows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from support.decide_fixtures import A0, A1, B0, END, NOW, POLICY, ROLLOUT, STEP, at, decided, instance, world
+from tidegate.core import drift, planner
+from tidegate.core.container import Container, InstanceHealth
+from tidegate.core.decide import decide
+from tidegate.core.decisions import Analyze, MarkKind, Move, Shift, Start, Stop, Track, Wait, apply_track
+from tidegate.core.model import Gate, Instance, InstanceState, ObservedState, Release, Rollout, RolloutKind, Service
+from tidegate.core.phases import Phase
+from tidegate.core.rollout_state import member_of
+from tidegate.core.routing import Backend, RouterState
+from tidegate.core.waits import WaitKind
+from tidegate.engine import events
+
+WELL = {"a0": InstanceHealth(0), "a1": InstanceHealth(0), "b0": InstanceHealth(0)}
+BAKING = replace(ROLLOUT, traffic_confirmed_at=NOW - 5.0, step_ready_at=NOW - 5.0, health=WELL)
+REASON = "GET /health answered 503 (failing since 09:00:00 UTC)"
+
+
+def sick(one: Instance) -> Instance:
+    return replace(one, state=InstanceState.STARTING, detail=REASON)
+
+
+def test_what_was_ready_is_recorded_with_what_became_of_it() -> None:
+    first = decide(replace(BAKING, health={}), world(A0, A1, B0, routed=(A0, B0)), (), NOW, 0.0)
+    assert isinstance(first, Track)
+    known = apply_track(BAKING, first, NOW)
+    assert known.health == WELL
+    lost = decide(known, world(A0, sick(A1), B0, routed=(A0, B0)), (), NOW + 1.0, 0.0)
+    assert isinstance(lost, Track)
+    known = apply_track(known, lost, NOW + 1.0)
+    assert known.health["a1"] == InstanceHealth(0, NOW + 1.0, 1)
+    back = decide(known, world(A0, A1, B0, routed=(A0, B0)), (), NOW + 9.0, 0.0)
+    assert isinstance(back, Track)
+    assert apply_track(known, back, NOW + 9.0).health["a1"] == InstanceHealth(0, None, 1)
+    observed = world(A0, A1, B0, routed=(A0, B0))
+    (event,) = events.track(back, known, observed, NOW + 9.0)
+    assert (event.kind, event.message) == ("instance_recovered", "a/1 is ready again after 8.0 s.")
+
+
+def test_one_that_starts_is_not_unhealthy() -> None:
+    starting = sick(B0)
+    assert decided(ROLLOUT, world(A0, A1, starting)) != Phase.ROLLING_BACK
+    waits = at(replace(ROLLOUT, health=WELL | {"b0": InstanceHealth(0)}), world(A0, A1, replace(starting, restarts=1)))
+    assert isinstance(waits, Wait), "it was restarted, which max_restarts tolerates"
+    assert waits.waiting_for.kind is WaitKind.READINESS
+
+
+@pytest.mark.parametrize("forced", [False, True])
+@pytest.mark.parametrize(
+    "gate", [STEP.gate, Gate(approval="promote"), Gate(bake_seconds=60.0, keeps_old=True)], ids=["bake", "approval", "keep"]
+)
+def test_a_new_instance_that_becomes_unhealthy_rolls_back_whatever_the_step_waits_for(gate: Gate, forced: bool) -> None:
+    rollout = replace(BAKING, plan=(replace(STEP, gate=gate), END), forced=forced, approval_since=NOW - 1.0)
+    decision = at(rollout, world(A0, A1, sick(B0), routed=(A0, B0)))
+    assert isinstance(decision, Move)
+    assert decision.phase is Phase.ROLLING_BACK
+    assert decision.reason == f"1 new instance (b/0) became unhealthy: {REASON}"
+
+
+def test_it_rolls_back_before_it_took_traffic_too() -> None:
+    preview = replace(STEP, route={"a": 2}, gate=Gate(approval="promote"))
+    rollout = replace(BAKING, plan=(preview, END), approval_since=NOW - 1.0)
+    decision = at(rollout, world(A0, A1, sick(B0), routed=(A0, A1)))
+    assert isinstance(decision, Move)
+    assert decision.phase is Phase.ROLLING_BACK
+
+
+def test_a_tolerated_one_leaves_the_route_and_keeps_old_instances_running() -> None:
+    b1 = instance("b", 1)
+    tolerant = replace(
+        BAKING, cursor=1, policy=replace(POLICY, max_failure_ratio=0.5), health=WELL | {"b1": InstanceHealth(0)}
+    )
+    leaves = at(tolerant, world(A0, sick(B0), b1, routed=(B0, b1)))
+    assert leaves == Shift((member_of(b1),), f"Taking b/0 out of the route: {REASON}")
+    waits = at(tolerant, world(A0, sick(B0), b1, routed=(b1,)))
+    assert isinstance(waits, Wait), "a/0 is healthy, and b/0 that replaces it is not"
+    assert waits.waiting_for.reason == "Waiting for b/0 to become ready"
+    assert waits.waiting_for.until is not None
+    known = replace(tolerant, health=tolerant.health | {"b0": InstanceHealth(0, NOW - 1.0, 1)})
+    assert at(known, world(A0, B0, b1, routed=(b1,))) == Shift(
+        (member_of(b1), member_of(B0)), "Putting b/0 into the route: ready"
+    )
+
+
+def test_a_failure_that_both_releases_share_moves_nothing() -> None:
+    waits = at(BAKING, world(sick(A0), sick(A1), sick(B0), routed=(A0, B0)))
+    assert isinstance(waits, Wait)
+    late = at(BAKING, world(sick(A0), sick(A1), sick(B0), routed=(A0, B0)), now=NOW + 61.0)
+    assert isinstance(late, Move)
+    assert late.phase is Phase.ROLLING_BACK
+
+
+def test_a_sick_old_instance_leaves_the_route_and_holds_nothing_up() -> None:
+    two = replace(STEP, fleet={"a": 2, "b": 1}, route={"a": 2, "b": 1})
+    rollout = replace(BAKING, plan=(two, END))
+    assert at(rollout, world(A0, sick(A1), B0, routed=(A0, A1, B0))) == Shift(
+        (member_of(A0), member_of(B0)), f"Taking a/1 out of the route: {REASON}"
+    )
+    goes_on = at(rollout, world(A0, sick(A1), B0, routed=(A0, B0)))
+    assert isinstance(goes_on, Analyze)
+
+
+def test_another_old_instance_takes_its_place_without_a_new_bake() -> None:
+    assert at(BAKING, world(sick(A0), A1, B0, routed=(B0,))) == Shift(
+        (member_of(B0), member_of(A1)), "Putting a/1 into the route: ready"
+    )
+    lost = at(BAKING, world(A0, A1, B0, routed=(B0,)))
+    assert lost.mark is MarkKind.TRAFFIC_DIVERGED, "nobody is sick: the proxy was changed"  # type: ignore[union-attr]
+
+
+def test_a_rollback_does_not_wait_for_a_sick_old_instance_but_for_the_last() -> None:
+    back = replace(BAKING, phase=Phase.ROLLING_BACK, plan=planner.rollback_plan("a", 2), traffic_confirmed_at=None)
+    back = replace(back, step_ready_at=None)
+    assert at(back, world(A0, sick(A1), B0, routed=(B0,))) == Shift((member_of(A0),), "Shifting traffic to 2 of a")
+    assert isinstance(at(back, world(sick(A0), sick(A1), B0, routed=(B0,))), Wait)
+
+
+# -- repair and scaling ---------------------------------------------------------------------------------------------------
+
+SERVICE = Service("demo", "shop", "shop:1", 2, Container(80), Backend("shop"), policy=POLICY)
+RELEASE = Release("a", SERVICE.key, "shop:1", 2, SERVICE.container)
+
+
+def repair(**changes: object) -> Rollout:
+    made = drift.make_repair(SERVICE, RELEASE, "r", NOW - 10.0)
+    begun = replace(made, phase=Phase.RUNNING, step_started_at=NOW - 10.0, preexisting=("a0", "a1"))
+    known = {"health": {"a0": InstanceHealth(0), "a1": InstanceHealth(0, NOW - 10.0, 1)}}
+    return replace(begun, **(known | changes))
+
+
+def test_a_repair_takes_a_sick_instance_out_and_replaces_it_after_the_deadline() -> None:
+    assert isinstance(at(repair(), world(A0, sick(A1))), Shift)
+    out = world(A0, sick(A1), routed=(A0,))
+    waits = at(repair(), out)
+    assert isinstance(waits, Wait)
+    assert waits.waiting_for.reason == "Waiting for a/1 to become ready again"
+    assert (waits.waiting_for.until, waits.waiting_for.then) == (NOW + 50.0, "unready instances are replaced")
+    replaces = at(repair(), out, now=NOW + 50.0)
+    assert isinstance(replaces, Track)
+    assert replaces.replaced == ("a1",)
+    after = apply_track(repair(), replaces, NOW + 50.0)
+    assert at(after, out, now=NOW + 50.0) == Stop((sick(A1),), "Stopping a/1")
+    assert at(after, world(A0, routed=(A0,)), now=NOW + 51.0) == Start("a", (1,), "Starting 1 instance of a")
+
+
+def test_when_all_are_sick_others_are_started_next_to_them() -> None:
+    both = ObservedState((sick(A0), sick(A1)), RouterState((member_of(A0), member_of(A1))))
+    waits = at(repair(), both)
+    assert isinstance(waits, Wait), "traffic stays as it is"
+    replaces = decide(repair(health={n: InstanceHealth(0, NOW - 10.0, 1) for n in ("a0", "a1")}), both, (), NOW + 60.0, 0.0)
+    assert isinstance(replaces, Track)
+    after = apply_track(repair(), replaces, NOW + 60.0)
+    assert after.kind is RolloutKind.REPAIR
+    assert at(after, both, now=NOW + 60.0) == Start("a", (2, 3), "Starting 2 instances of a")
