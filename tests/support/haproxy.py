@@ -57,11 +57,11 @@ def short_folder() -> Iterator[Path]:
 
 
 @contextmanager
-def owned_router(home: Path) -> Iterator[HAProxyRouter]:
-    """A router that starts its own HAProxy; ended at the end."""
+def owned_router(home: Path, **options: Any) -> Iterator[HAProxyRouter]:
+    """A router with these options that starts its own HAProxy; ended at the end."""
     program("haproxy")
-    options = HAProxyOptions(directory=home / "haproxy", exporter=f"127.0.0.1:{free_port()}")
-    router = HAProxyRouter(options, "test")
+    options = {"directory": home / "haproxy", "exporter": f"127.0.0.1:{free_port()}", **options}
+    router = HAProxyRouter(HAProxyOptions(**options), "test")
     try:
         yield router
     finally:

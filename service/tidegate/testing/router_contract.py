@@ -52,7 +52,7 @@ class RouterContract:
         router.write(backend, members, 1)
         before = router.read(backend)
         router.write(backend, members, 1)
-        assert router.read(backend) == before
+        assert replace(router.read(backend), down=before.down) == before
 
     def test_those_left_out_take_nothing_new(self, router: Router, backend: Backend) -> None:
         router.write(backend, (member(0), member(1)), 1)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, astuple, dataclass, field, fields
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
-from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
+from tidegate.core.routing import BackendOptions
 from tidegate.drivers.routers import atomic_files
 from tidegate.errors import RouterError
 
@@ -40,7 +41,8 @@ class BackendState:
 
     `known`: servers that any HAProxy process may know, including processes of an earlier configuration. `counts`: counters
     of servers deleted from the process `process`, because HAProxy drops them with the server; by server name until the
-    deletion is certain, then summed by release, because a server name may be used again.
+    deletion is certain, then summed by release, because a server name may be used again. `options`: as last written, so
+    that a restarted proxy has them.
     """
 
     name: str
@@ -50,6 +52,7 @@ class BackendState:
     known: list[str] = field(default_factory=list)
     counts: dict[str, RequestCounts] = field(default_factory=dict)
     process: str = ""
+    options: BackendOptions = field(default_factory=BackendOptions)
 
     def require_current(self, fence: int) -> None:
         """Raise `RouterError` if a newer engine has written this backend."""
@@ -58,6 +61,9 @@ class BackendState:
                 f"Not writing backend {self.name}: fence {fence} is outdated, a newer engine has written with {self.fence}",
                 retryable=False,
             )
+
+
+BACKENDS = TypeAdapter(dict[str, BackendState])
 
 
 class RouterStateFile:
@@ -113,22 +119,21 @@ class RouterStateFile:
         """The recorded state by backend; empty before the first write. Unknown keys of other versions are dropped."""
         path = self._directory / "state.json"
         try:
-            document = json.loads(path.read_text())
-            return {name: _parse_backend(backend) for name, backend in document.items()}
+            return BACKENDS.validate_json(path.read_bytes())
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError, AttributeError, TypeError) as error:
-            text = f"Cannot read {path}: {error}. Restore it, or remove it to start with fence 0."
+        except (OSError, ValueError) as error:
+            text = f"Cannot read {path}: {_reason(error)}. Restore it, or remove it to start with fence 0."
             raise RouterError(text, retryable=False) from error
 
     def save(self, state: Mapping[str, BackendState]) -> None:
         """Replace the file atomically."""
-        text = json.dumps({name: asdict(kept) for name, kept in state.items()}, indent=1)
+        text = BACKENDS.dump_json(dict(state), indent=1).decode()
         atomic_files.replace(self._directory / "state.json", text)
 
 
-def _parse_backend(document: Mapping[str, Any]) -> BackendState:
-    known = {field.name for field in fields(BackendState)}
-    kept = BackendState(**{key: value for key, value in document.items() if key in known})
-    kept.counts = {name: RequestCounts(**counted) for name, counted in document.get("counts", {}).items()}
-    return kept
+def _reason(error: OSError | ValueError) -> str:
+    """On one line, and without values: they may be secrets."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    return "; ".join(f"{'.'.join(map(str, each['loc'])) or 'document'}: {each['msg']}" for each in error.errors())
