@@ -54,7 +54,7 @@ def filled(router: HAProxyRouter, shop: Backend) -> bool:
 @pytest.mark.parametrize(
     "header", ["", "X-Shop-Preview: blue", "x:a", "X: Token_1.2~3+4/5=6:7@8-9", "X-Is: a_is_b_if_c_on_8001"]
 )
-@pytest.mark.parametrize("listen", ["8001", "127.0.0.1:8001"])
+@pytest.mark.parametrize("listen", ["8001", "127.0.0.1:8001", "[::1]:8001", "[::]:8001", "[2001:db8::a]:8001"])
 @pytest.mark.parametrize("name", ["shop", "shop_preview"])
 def test_a_frontends_name_tells_what_it_does(name: str, listen: str, header: str) -> None:
     backend = Backend(name, listen, preview=Preview(header=header))

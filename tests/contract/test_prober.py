@@ -338,6 +338,7 @@ def test_what_is_kept_is_bounded() -> None:
         ("0.0.0.0:8001", "http://127.0.0.1:8001/health"),
         ("10.0.0.5:80", "http://10.0.0.5:80/health"),
         ("[::1]:80", "http://[::1]:80/health"),
+        ("[::]:80", "http://[::1]:80/health"),
     ],
 )
 def test_the_public_address(listen: str, url: str) -> None:

@@ -86,6 +86,9 @@ def test_waiting_is_bounded() -> None:
     [
         ({"preview": {}}, "preview", "needs listen"),
         ({"preview": {"listen": "x"}}, "preview.listen", "8001"),
+        ({"preview": {"listen": "[::g]:8001"}}, "preview.listen", "[::1]:8001"),
+        ({"preview": {"listen": "::1:8001"}}, "preview.listen", "[::1]:8001"),
+        ({"preview": {"listen": "300.0.0.1:8001"}}, "preview.listen", "[::1]:8001"),
         ({"preview": {"header": "X-Preview: a b"}}, "preview.header", "letters, digits"),
         ({"preview": {"header": 'X": {'}}, "preview.header", "letters, digits"),
         ({"preview": {"listen": 8002, "bake": "10s"}}, "preview.bake", "has no effect"),

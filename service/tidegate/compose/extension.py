@@ -11,7 +11,7 @@ from tidegate.compose.units import parse_duration, parse_share
 from tidegate.core.hooks import HOOKS, Hook, ReleaseRole
 from tidegate.core.model import Order, Service, Strategy
 from tidegate.core.probes import MIN_INTERVAL_SECONDS, Probe, public_url
-from tidegate.core.routing import PREVIEW_HEADER, Preview
+from tidegate.core.routing import PREVIEW_HEADER, Preview, split_listen
 from tidegate.openapi_diff.result import CompareOptions, OnBreaking
 
 MAX_WAIT_SECONDS = 86_400.0  # the meaning of `long_lived: wait`
@@ -32,10 +32,14 @@ def read_preview(own: Reader) -> tuple[Preview | None, float]:
 
 def parse_listen(value: object) -> str:
     """An address for the proxy to listen on."""
-    match = re.fullmatch(r"(?:([0-9.]+|\*):)?([0-9]{1,5})", str(value)) if isinstance(value, str | int) else None
-    if match and 1 <= int(match[2]) <= 65535:
-        return str(value)
-    raise ValueError("a port such as 8001, or an address and a port such as 127.0.0.1:8001")
+    try:
+        if isinstance(value, str | int) and re.fullmatch(r"([0-9.]+:|\*:|\[[0-9A-Fa-f:.]+\]:)?[0-9]{1,5}", str(value)):
+            _, port = split_listen(str(value))
+            if 1 <= port <= 65535:
+                return str(value)
+    except ValueError:
+        pass
+    raise ValueError("a port such as 8001, or an address and a port such as 127.0.0.1:8001 or [::1]:8001")
 
 
 def _header(value: object) -> str:

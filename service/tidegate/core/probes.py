@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tidegate.clock import Time
+from tidegate.core.routing import EVERY_ADDRESS, EVERY_IPV4, split_listen
 
 MIN_INTERVAL_SECONDS = 0.1
 
@@ -71,7 +72,8 @@ class ProbeStats:
 
 
 def public_url(listen: str, path: str) -> str:
-    """Where a backend's address (`8001`, `127.0.0.1:8001`, `*:8001`) is asked on this machine. An address of all is asked
-    at its loopback."""
-    host, _, port = listen.rpartition(":")
-    return f"http://{'127.0.0.1' if host in ('', '*', '0.0.0.0') else host}:{port}{path}"
+    """Where a backend's address (as in `split_listen`) is asked on this machine. An address of all is asked at its
+    loopback."""
+    host, port = split_listen(listen)
+    host = {EVERY_IPV4: "127.0.0.1", EVERY_ADDRESS: "::1"}.get(host, host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}{path}"

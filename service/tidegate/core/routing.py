@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,6 +12,21 @@ from tidegate.core.container import Health
 
 #: What every proxy can look for: a name of letters, digits and -, a value without anything that a configuration could read.
 PREVIEW_HEADER = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]{0,63}): *([A-Za-z0-9][A-Za-z0-9._~+/=:@-]{0,99})")
+
+
+EVERY_IPV4 = "0.0.0.0"  # of `8001` and `*:8001`
+EVERY_ADDRESS = "::"  # of `[::]:8001`: IPv6 and IPv4
+
+
+def split_listen(listen: str) -> tuple[str, int]:
+    """The IP address and the port of a `listen` value: `8001`, `127.0.0.1:8001`, `*:8001`, `[::1]:8001`. The address is
+    `EVERY_IPV4`, `EVERY_ADDRESS` or a single one. Raises `ValueError`."""
+    host, _, port = listen.rpartition(":")
+    if host in ("", "*"):
+        return EVERY_IPV4, int(port)
+    bracketed = host.startswith("[") and host.endswith("]")
+    address = ipaddress.IPv6Address(host[1:-1]) if bracketed else ipaddress.IPv4Address(host)
+    return str(address), int(port)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +74,7 @@ class BackendOptions:
 class Backend:
     """A backend in the proxy: that of the service, or of its preview.
 
-    `name` is the name of the backend; `listen` (`8001`, `127.0.0.1:8001`) the address that an owned proxy binds, empty for
+    `name` is the name of the backend; `listen` (as in `split_listen`) the address that an owned proxy binds, empty for
     an adopted proxy with its own frontends. `parent` is the backend at whose address the preview is also reachable, by its
     header.
     """
@@ -108,7 +124,8 @@ class RouterState:
     requests in flight, None where the proxy cannot tell. Requests in flight on members are in `busy`. `tunnels` are those
     of `draining` and `busy` that are upgraded connections (WebSockets), where the proxy can tell them apart. `by_release`
     has counters of releases that take requests or did, as far as the proxy counts by server. `restarted`: the proxy had
-    ended, and was started by this very look.
+    ended, and was started by this very look. `down`: members that the proxy's own health checks found down, so that they
+    take no new requests unless all members are down.
     """
 
     members: tuple[Member, ...] = ()
@@ -119,3 +136,4 @@ class RouterState:
     tunnels: Mapping[str, int] = field(default_factory=dict)
     by_release: Mapping[str, Traffic] = field(default_factory=dict)
     restarted: bool = False
+    down: frozenset[str] = frozenset()

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import socket
 
-from tidegate.core.routing import Backend
-from tidegate.drivers.routers.members import bind_address
+from tidegate.core.routing import EVERY_ADDRESS, EVERY_IPV4, Backend, split_listen
 from tidegate.errors import RouterError
 
 
 def addresses_overlap(one: str, other: str) -> bool:
-    """Whether a process that listens on one address prevents another from listening on the other."""
-    (host, _, port), (other_host, _, other_port) = (bind_address(listen).rpartition(":") for listen in (one, other))
-    return port == other_port and (host == other_host or "*" in (host, other_host))
+    """Whether a process that listens on one address prevents another from listening on the other; not if one is empty."""
+    if not one or not other:
+        return False
+    (host, port), (other_host, other_port) = split_listen(one), split_listen(other)
+    hosts = {host, other_host}
+    shared = len(hosts) == 1 or EVERY_ADDRESS in hosts or (EVERY_IPV4 in hosts and not any(":" in each for each in hosts))
+    return port == other_port and shared
 
 
 def require_free(backend: Backend, proxy: str, *, shared: bool = False) -> None:
@@ -21,14 +24,16 @@ def require_free(backend: Backend, proxy: str, *, shared: bool = False) -> None:
     A proxy's own check of its configuration does not find this, and while a proxy retries an address it may listen nowhere.
     `shared`: the proxy has the address already and shares its ports (SO_REUSEPORT), so the test socket shares it too.
     """
-    host, _, port = bind_address(backend.listen).rpartition(":")
-    with socket.socket() as test_socket:
-        test_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT if shared else socket.SO_REUSEADDR, 1)
-        try:
-            test_socket.bind((host.removeprefix("*"), int(port)))
-        except OSError as error:
-            raise RouterError(
-                f"{proxy} cannot listen on {backend.listen} for {backend.name}: {error.strerror}. "
-                "Choose another `listen`, or stop the process that uses it.",
-                retryable=False,
-            ) from error
+    host, port = split_listen(backend.listen)
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as test_socket:
+            test_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT if shared else socket.SO_REUSEADDR, 1)
+            if host == EVERY_ADDRESS:
+                test_socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            test_socket.bind((host, port))
+    except OSError as error:
+        raise RouterError(
+            f"{proxy} cannot listen on {backend.listen} for {backend.name}: {error.strerror}. "
+            "Choose another `listen`, or stop the process that uses it.",
+            retryable=False,
+        ) from error

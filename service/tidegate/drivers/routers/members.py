@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 
-from tidegate.core.routing import PREVIEW_HEADER, Backend, Member
+from tidegate.core.routing import EVERY_IPV4, PREVIEW_HEADER, Backend, Member, split_listen
 
 MAX_WEIGHT = 256
 
@@ -60,5 +60,9 @@ def header_problems(backend: Backend) -> list[str]:
 
 
 def bind_address(listen: str) -> str:
-    """`8001` binds every address, `127.0.0.1:8001` one."""
-    return listen if ":" in listen else f"*:{listen}"
+    """A `listen` value with its address in canonical form: `*:8001`, `127.0.0.1:8001`, `[::1]:8001`; `[::]:8001` is every
+    IPv6 and IPv4 address."""
+    host, port = split_listen(listen)
+    if host == EVERY_IPV4:
+        return f"*:{port}"
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

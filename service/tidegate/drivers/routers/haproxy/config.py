@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tidegate.core.routing import Backend, Member
+from tidegate.core.routing import EVERY_ADDRESS, Backend, Member, split_listen
 from tidegate.drivers.routers.atomic_files import TEMPLATES, read
 from tidegate.drivers.routers.haproxy import frontends
 from tidegate.drivers.routers.haproxy.request_log import PIPE_DESCRIPTOR
@@ -55,7 +55,7 @@ class OwnedConfig:
             {
                 "name": backend.name,
                 "frontend": frontends.frontend_name(backend),
-                "bind": bind_address(backend.listen),
+                "binds": bind_lines(backend.listen) if backend.listen else [],
                 "preview": frontends.preview_condition(backend),
                 "servers": server_lines(members),
             }
@@ -65,6 +65,12 @@ class OwnedConfig:
         exporter = bind_address(self.exporter)
         log = PIPE_DESCRIPTOR if self.log else None
         return template.render(directory=self.directory, exporter=exporter, log=log, sections=sections)
+
+
+def bind_lines(listen: str) -> list[str]:
+    """The addresses of `bind` lines. IPv4 has a socket of its own, so that its clients' addresses look as usual."""
+    host, port = split_listen(listen)
+    return [f"*:{port}", f"[::]:{port} v6only"] if host == EVERY_ADDRESS else [bind_address(listen)]
 
 
 def check_config(path: Path, binary: str) -> None:

@@ -9,8 +9,9 @@ import re
 from collections.abc import Collection
 
 from tidegate.core.routing import PREVIEW_HEADER, Backend, Preview
+from tidegate.drivers.routers.members import bind_address
 
-NAME = re.compile(r"([a-z0-9-]+(?:_preview)?)_on_((?:[0-9.]+:)?[0-9]+)(?:_if_([a-z0-9-]+)_is_([A-Za-z0-9.:-]+))?")
+NAME = re.compile(r"([a-z0-9-]+(?:_preview)?)_on_((?:[0-9a-f.:]+:)?[0-9]+)(?:_if_([a-z0-9-]+)_is_([A-Za-z0-9.:-]+))?")
 PREVIEW = re.compile(r"[a-z0-9-]+_preview")
 
 
@@ -30,7 +31,7 @@ def frontend_name(backend: Backend) -> str:
     """The name of a backend's frontend, with its address and preview condition; empty if it has no listen address."""
     if not backend.listen:
         return ""
-    listening = f"{backend.name}_on_" + re.sub(r"[^A-Za-z0-9_.:-]", "_", backend.listen.removeprefix("*:"))
+    listening = f"{backend.name}_on_" + re.sub(r"[\[\]]", "", bind_address(backend.listen).removeprefix("*:"))
     field, value = _header_match(backend)
     escaped = re.sub(r"[^A-Za-z0-9.-]", lambda match: f":{ord(match[0]):02x}", value)
     return f"{listening}_if_{field}_is_{escaped}" if field else listening
@@ -42,7 +43,12 @@ def backend_behind(frontend: str) -> Backend | None:
     if match is None:
         return None
     value = re.sub(r":([0-9a-f]{2})", lambda code: chr(int(code[1], 16)), match[4] or "")
-    return Backend(match[1], match[2], preview=Preview(header=f"{match[3]}: {value}") if match[3] else None)
+    host, _, port = match[2].rpartition(":")
+    return Backend(
+        match[1],
+        f"[{host}]:{port}" if ":" in host else match[2],
+        preview=Preview(header=f"{match[3]}: {value}") if match[3] else None,
+    )
 
 
 def frontends_of(backend: str, proxies: Collection[str]) -> set[str]:
