@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from random import randint
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -20,7 +22,7 @@ from support.clock import ShiftedClock
 from support.haproxy import short_folder
 from support.postgres import KEEPER, PostgresServer, running
 from support.prerequisites import program
-from support.store_fixtures import a_service, begin, claim_due, finish
+from support.store_fixtures import a_service, an_event, begin, claim_due, finish
 from support.wait import at_most, eventually
 from tidegate.core.phases import Phase
 from tidegate.core.records import Claim
@@ -166,7 +168,7 @@ def test_the_limits_are_set_on_every_connection(store: SqlStore) -> None:
     with store._read("testing") as connection:
         names = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "application_name")
         found = [connection.execute(text(f"SHOW {name}")).scalar_one() for name in names]
-    assert found == ["10s", "5s", "10s", "tidegate"]
+    assert found == ["10s", "5s", "5s", "tidegate"]
 
 
 def test_a_value_that_cannot_be_stored_is_named(store: SqlStore) -> None:
@@ -261,6 +263,52 @@ def test_tls_is_checked_as_the_url_says(tmp_path: Path) -> None:
         assert "certificate" in error.message
         error = refused(f"{url}?sslmode=disable")
         assert (error.retryable, "pg_hba.conf" in error.message) == (False, True)
+
+
+def stop_while_saving(url: str, number: int) -> None:
+    """In a process of its own: claim a rollout, and stop at the `number`th exchange with the server while saving it."""
+    store, original = SqlStore(url), postgres_connection.TimeLimitedConnection.wait
+    claim = claim_due(store, "anna", 0.5)
+    rollout, _ = store.load(claim.rollout)
+    exchanges = itertools.count(1)
+
+    def wait(self: Any, *values: Any, **named: Any) -> Any:
+        answer = original(self, *values, **named)
+        if next(exchanges) == number:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return answer
+
+    postgres_connection.TimeLimitedConnection.wait = wait  # type: ignore[method-assign]
+    store.save(rollout, [an_event() for _ in range(3)], claim.fence)
+
+
+def test_an_engine_that_is_stopped_while_it_writes_keeps_no_lock(postgres: PostgresServer) -> None:
+    """At any point of a transaction. psycopg's pipeline kept the locks until the process continued."""
+    children: list[int] = []
+    with postgres.database() as name, closing(SqlStore(postgres.url(name))) as store:
+        try:
+            while True:
+                begin(store, a_service(f"shop{len(children)}"))
+                if not (child := os.fork()):
+                    with suppress(BaseException):
+                        stop_while_saving(postgres.url(name), len(children) + 1)
+                    os._exit(0)
+                children.append(child)
+                if os.WIFEXITED(os.waitpid(child, os.WUNTRACED)[1]):
+                    break  # saving has fewer exchanges
+            assert len(children) > 5, "not all statements were tried"
+            taken = set()
+
+            def all_taken() -> bool:
+                while (claim := store.claim("bert", 600)) is not None:
+                    taken.add(claim.rollout)
+                return len(taken) == len(children)
+
+            eventually("every rollout is taken over", all_taken, poll_seconds=0.2)
+        finally:
+            for child in children[:-1]:
+                os.kill(child, signal.SIGKILL)
+                os.waitpid(child, 0)
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from tidegate.store.database import MIGRATE, Collision, Database
 CONNECT_SECONDS = 5
 LOCK_SECONDS = 5.0  # waiting for another transaction
 STATEMENT_SECONDS = 10.0
+IDLE_SECONDS = 5.0  # in a transaction: an engine that is stopped must not keep its locks for as long as a lease
 SILENCE_SECONDS = 15  # the system closes a connection to a silent peer after this
 MIGRATION_SECONDS = 600.0  # for one statement of a migration, and waiting for another `tidegate db migrate`
 POOL_SIZE = 8  # connections kept open; further threads open one for each transaction
@@ -33,7 +34,7 @@ _CONNECT_OPTIONS = {
     "connect_timeout": CONNECT_SECONDS,
     "application_name": "tidegate",
     "options": f"-c statement_timeout={STATEMENT_SECONDS:g}s -c lock_timeout={LOCK_SECONDS:g}s"
-    f" -c idle_in_transaction_session_timeout={STATEMENT_SECONDS:g}s",
+    f" -c idle_in_transaction_session_timeout={IDLE_SECONDS:g}s",
     "keepalives_idle": SILENCE_SECONDS // 3,
     "keepalives_interval": SILENCE_SECONDS // 3,
     "keepalives_count": 2,
@@ -110,6 +111,7 @@ class Postgres(Database):
         @event.listens_for(engine, "do_connect")
         def open_patiently(_: object, __: object, arguments: list[Any], options: dict[str, Any]) -> Any:
             password = {} if password_file is None else {"password": _password(password_file)}
+            options["cursor_factory"] = driver.PlainCursor
             return driver.TimeLimitedConnection.connect(*arguments, **options, **password)
 
         @event.listens_for(engine, "checkout")

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from time import monotonic
 from typing import Any
 
-from psycopg import Connection, Error, OperationalError
+from psycopg import Connection, Cursor, Error, OperationalError
 
 __all__ = ["Error", "TimeLimitedConnection"]
 
 PATIENCE_SECONDS = 15.0  # longer than the server's statement timeout: for a server that hangs
+
+
+class PlainCursor(Cursor[Any]):
+    """Sends each statement of a sequence by itself instead of in a pipeline.
+
+    The server does not apply `idle_in_transaction_session_timeout` to a client that stops within a pipeline (tested with
+    PostgreSQL 15): its locks would stay until it continues.
+    """
+
+    def executemany(self, query: Any, params_seq: Iterable[Any], *, returning: bool = False) -> None:
+        """Run the statement with each set of parameters; its results are not kept."""
+        for parameters in params_seq:
+            self.execute(query, parameters)
 
 
 class TimeLimitedConnection(Connection[Any]):
