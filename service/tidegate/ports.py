@@ -242,6 +242,9 @@ class EngineStore(Protocol):
         """Claim a service that is due for a drift check: with a live release, without a live rollout, and not checked for
         `every_seconds`; None when there is none."""
 
+    def add_late_event(self, service: str, event: Event) -> None:
+        """Add an event about the service to its last rollout, unless this is live or has an event with this message."""
+
     def set_drift(self, service: str, drift: Drift | None) -> None:
         """Record the drift of a service; None: it matches its release."""
 

@@ -18,11 +18,11 @@ from tidegate.engine.metrics import EngineMetrics
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "examples" / "prometheus" / "tidegate.rules.yml"
+ATTENTION = 'tidegate_rollout_attention_seconds{{environment="live",service="shop",rollout="r1",state="{}",reason="why"}}'
 QUIET = {
-    'tidegate_rollouts_total{environment="live",outcome="failed"}': "0x600",
-    'tidegate_rollouts_total{environment="live",outcome="rolled_back"}': "0x600",
-    'tidegate_rollouts_total{environment="live",outcome="succeeded"}': "0+1x600",
-    'tidegate_approval_wait_seconds{environment="live"}': "0x600",
+    ATTENTION.format("approval"): "_x600",
+    ATTENTION.format("failed"): "_x600",
+    ATTENTION.format("rolled_back"): "_x600",
     "tidegate_engine_heartbeat_age_seconds": "2x600",
     "tidegate_rollouts_overdue_seconds": "0x600",
     'tidegate_claim_lateness_seconds_bucket{le="1.0"}': "0+9x600",
@@ -57,16 +57,16 @@ PROXY_ERRORS, DATABASE_ERRORS = (series(f'tidegate_driver_errors_total{{environm
 TRIALS = {
     "all is well": AlertCase({}, 500),
     "a rollout halts": AlertCase(
-        {'tidegate_rollouts_total{environment="live",outcome="failed"}': "0x9 1x600"}, 12, "TidegateRolloutHalted"
+        {ATTENTION.format("failed"): "_x9 0+60x600"}, 12, "TidegateRolloutHalted"
     ),
-    "it was long ago": AlertCase({'tidegate_rollouts_total{environment="live",outcome="failed"}': "0x9 1x600"}, 60),
+    "another one followed it": AlertCase({ATTENTION.format("failed"): "_x9 0+60x20"}, 60),
     "one is rolled back": AlertCase(
-        {'tidegate_rollouts_total{environment="live",outcome="rolled_back"}': "0x9 1x600"}, 12, "TidegateRolledBack"
+        {ATTENTION.format("rolled_back"): "_x9 0+60x15"}, 12, "TidegateRolledBack"
     ),
     "an approval pending for four hours": AlertCase(
-        {series("tidegate_approval_wait_seconds"): "0+60x600"}, 250, "TidegateApprovalOverdue"
+        {ATTENTION.format("approval"): "0+60x600"}, 250, "TidegateApprovalOverdue"
     ),
-    "an approval pending for three hours": AlertCase({series("tidegate_approval_wait_seconds"): "0+60x600"}, 180),
+    "an approval pending for three hours": AlertCase({ATTENTION.format("approval"): "0+60x600"}, 180),
     "no engine": AlertCase({"tidegate_engine_heartbeat_age_seconds": " ".join(["Inf"] * 10)}, 3, "TidegateEngineDown"),
     "an engine ended": AlertCase({"tidegate_engine_heartbeat_age_seconds": "2x5 60+60x600"}, 9, "TidegateEngineDown"),
     "nobody claims due rollouts": AlertCase(

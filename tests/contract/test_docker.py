@@ -10,8 +10,9 @@ import socket
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
+from http.client import HTTPException
 
 import docker
 import pytest
@@ -245,6 +246,18 @@ def test_out_of_memory_is_reported_with_the_limit(platform: DockerPlatform) -> N
     platform.start(pin_release(platform, greedy), [0])
     seen = wait_for_instances(platform, SERVICE, lambda seen: "out of memory (limit 8 MiB)" in seen[0].detail)
     assert seen[0].state is InstanceState.FAILED
+
+
+def test_a_kill_for_memory_is_known_after_the_restart(platform: DockerPlatform) -> None:
+    release = pin_release(platform, make_release(SERVICE, "good", memory_bytes=8 * 2**20))
+    before = start_and_wait(platform, release, [0])[0]
+    assert not before.out_of_memory
+    with suppress(OSError, HTTPException):  # it dies before it answers
+        urllib.request.urlopen(f"http://{before.address}/oom", timeout=60)
+    (after,) = wait_for_instances(
+        platform, SERVICE, lambda seen: seen[0].restarts > 0 and seen[0].state is InstanceState.READY
+    )
+    assert (after.id, after.out_of_memory, after.detail) == (before.id, True, "restarted 1 time, last killed for memory")
 
 
 def test_a_restart_that_nobody_saw_is_counted(private: Engine) -> None:

@@ -123,6 +123,25 @@ def _wired(api: RunningApi) -> wires.Wiring:
     )
 
 
+def test_a_rollout_that_waits_is_driven_and_named_for_alerts(api: RunningApi) -> None:
+    with engine(api):
+        api.until(api.deploy("v1")["id"], "succeeded")
+        held = api.deploy("v2", "drain_timeout: 1s, approval: {after: [1]}")["id"]
+        eventually("it waits", lambda: api.call("GET", f"/v1/rollouts/{held}").json()["approval"])
+        eventually("the engine drives it, though it holds no lease", lambda: _driven_without_lease(api))
+        named = f"tidegate_rollout_attention_seconds{{environment=demo,reason=,rollout={held},service=shop,state=approval}}"
+        assert metrics(api)[named] >= 0.0
+        api.post(f"/v1/rollouts/{held}/rollback", {"reason": "enough"})
+        api.until(held, "rolled_back")
+    (ended,) = [name for name in metrics(api) if name.startswith("tidegate_rollout_attention_seconds")]
+    assert f"rollout={held},service=shop,state=rolled_back" in ended
+
+
+def _driven_without_lease(api: RunningApi) -> bool:
+    found = metrics(api)
+    return (found["tidegate_driven_rollouts"], found["tidegate_leases"]) == (1.0, 0.0)
+
+
 def test_the_engine_counts_what_it_does(api: RunningApi) -> None:
     with engine(api):
         api.world.faults["instances"] = [PlatformError("busy")] * 2
@@ -131,7 +150,7 @@ def test_the_engine_counts_what_it_does(api: RunningApi) -> None:
         api.world.always["start"] = PlatformError("no room", retryable=False)
         bad = api.deploy("v2")
         api.until(bad["id"], "rolled_back", "failed")
-        eventually("every lease is given back", lambda: metrics(api)["tidegate_leases_held"] == 0.0)
+        eventually("the engine drives none any more", lambda: metrics(api)["tidegate_driven_rollouts"] == 0.0)
         found = metrics(api)
         assert found["tidegate_engine_heartbeat_age_seconds"] < 120
     assert found["tidegate_rollouts_total{environment=demo,outcome=succeeded}"] == 1.0
@@ -144,8 +163,7 @@ def test_the_engine_counts_what_it_does(api: RunningApi) -> None:
     assert found["tidegate_ticks_total{result=error}"] >= 2.0
     assert found["tidegate_claim_lateness_seconds_count"] >= 2.0
     text = api.call("GET", "/metrics", token="").text
-    for each in (good["id"], bad["id"], "shop"):
-        assert each not in text, "labels are bounded"
+    assert good["id"] not in text, "labels are bounded: only rollouts that need attention are named"
 
 
 def test_holds_and_the_outbox_are_told_in_seconds(api: RunningApi) -> None:
@@ -182,6 +200,9 @@ def test_an_engine_of_its_own_serves_its_metrics(api: RunningApi) -> None:
 # -- the log ------------------------------------------------------------------------------------------------------------
 
 
+BY_REQUEST = {"created", "paused"}  # events that the API records, which logs the request
+
+
 def asked_by_a_build() -> dict[str, object]:
     build = {"job": JOB, "number": 7, "url": "http://ci/7/"}
     return {"compose": compose("approval: {after: [1]}"), "variables": {"VERSION": "v1"}, "build": build}
@@ -211,11 +232,14 @@ def test_every_line_says_what_it_is_about(api: RunningApi, tmp_path: Path, writt
     told = written.getvalue()
     lines = [json.loads(line) for line in told.splitlines() if line.startswith("{")]
     about = {"rollout": rollout, "environment": "demo", "service": "shop", "build": f"{JOB} #7"}
-    trouble = [line for line in lines if line["event"] == "driver_error"]
+    trouble = [line for line in lines if line.get("kind") == "driver_error"]
     assert trouble, "the engine told nothing"
     for line in trouble:
         assert about.items() <= line.items()
         assert line["fence"] >= 1
+    logged = [(line["kind"], line["event"]) for line in lines if line.get("kind")]
+    recorded = [(each.kind, each.message) for each in api.wiring.store.events(rollout) if each.kind not in BY_REQUEST]
+    assert logged == recorded, "each event of the engine is one line"
     undelivered = [line for line in lines if line["event"] == "cannot deliver an event to the CI; will retry"]
     assert undelivered, "the outbox told nothing"
     assert all(about.items() <= line.items() for line in undelivered)

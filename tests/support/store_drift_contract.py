@@ -50,6 +50,18 @@ def scaling(replicas: int, release: int = 1) -> Rollout:
 class DriftContract:
     """Looks, drift, repairs that give way, scaling."""
 
+    def test_an_event_between_rollouts_is_added_to_the_last_one_once(self, store: Store) -> None:
+        store.add_late_event(SHOP.key, an_event("nobody has it"))
+        create_live_service(store)
+        last = store.rollouts(SHOP.key)[0].id
+        before = len(store.events(last))
+        for _ in range(2):
+            store.add_late_event(SHOP.key, an_event("late"))
+        assert [event.number for event in store.events(last)][before:] == [before + 1]
+        repairing(store)
+        store.add_late_event(SHOP.key, an_event("during a rollout"))
+        assert (len(store.events(last)), len(store.events("repair"))) == (before + 1, 1)
+
     def test_a_service_is_given_out_once_in_a_while(self, store: Store, clock: ManualClock) -> None:
         create_live_service(store)
         create_live_service(store, CART)

@@ -70,6 +70,23 @@ class StatsContract:
         assert found.live == {("demo", "running"): 1, ("live", "pending"): 1}
         assert (found.approval_since, found.leases) == ({"demo": 7.0}, 1)
 
+    def test_rollouts_that_need_attention_are_named(self, store: Store, clock: ManualClock) -> None:
+        for service, ended in ((SHOP, Phase.FAILED), (CART, Phase.ROLLED_BACK)):
+            rollout = begin(store, service)
+            claim = claim_due(store)
+            store.save(replace(rollout, phase=ended, finished=clock.now), (an_event(ended.value),), claim.fence)
+        halted, back = store.rollouts(SHOP.key)[0].id, store.rollouts(CART.key)[0].id
+        waiting = begin(store, a_service("web", environment="live")).id
+        claim = claim_due(store)
+        loaded, _ = store.load(claim.rollout)
+        store.save(replace(loaded, phase=Phase.RUNNING, approval_since=7.0), (), claim.fence)
+        wanted = {("approval", waiting, "live/web"), ("failed", halted, SHOP.key), ("rolled_back", back, CART.key)}
+        assert {(one.state, one.rollout, one.service) for one in store.stats().attention} == wanted
+        clock.forward(901)
+        assert {one.state for one in store.stats().attention} == {"approval", "failed"}, "a rollback is no news for ever"
+        begin(store, SHOP, 2)
+        assert {one.state for one in store.stats().attention} == {"approval"}, "another rollout followed"
+
     def test_what_is_due_and_nobody_drives_is_overdue(self, store: Store, clock: ManualClock) -> None:
         begin(store, SHOP)
         due = clock.now

@@ -103,6 +103,24 @@ def test_a_vanished_instance_comes_back_when_it_was_missed_twice(tended: Tended)
     assert tended.look() is None
 
 
+def test_an_instance_killed_for_memory_is_an_event_of_the_last_rollout(tended: Tended) -> None:
+    """Recorded once for each kill, also when another engine checks the service next."""
+    assert tended.look() is None
+    first = tended.world.present()[0]
+    with tended.world.lock:
+        _, since = tended.world.started[first.id]
+        tended.world.started[first.id] = (replace(first, restarts=1, out_of_memory=True), since)
+    another = DriftWatcher(tended.store, {"demo": tended.world.parts()}, tended.clock, tended.wake)
+    with capture_logs() as lines:
+        tended.look(2)
+    another.check_next("demo")
+    last = tended.store.rollouts(tended.service.key)[0]
+    (event,) = [each for each in tended.store.events(last.id) if each.kind == EventKind.OUT_OF_MEMORY]
+    assert event.message == f"v1-1/{first.ordinal} was killed for running out of memory and restarted; restart 1."
+    assert [line["log_level"] for line in lines if line.get("kind") == "out_of_memory"] == ["warning"]
+    assert tended.look() is None, "it is no drift"
+
+
 def test_what_mends_itself_is_let_alone(tended: Tended) -> None:
     gone = tended.world.started.popitem()
     assert tended.look() is not None

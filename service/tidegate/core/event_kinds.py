@@ -46,6 +46,7 @@ class EventKind(StrEnum):
 
     # analysis
     VERDICT = "verdict"  # the checks were evaluated; recorded if new, final or requested
+    OUT_OF_MEMORY = "out_of_memory"  # an instance was killed for exceeding a memory limit
     INSTANCE_LOG = "instance_log"  # the last log lines of an instance that failed or never became ready
 
     # direction

@@ -233,6 +233,7 @@ class Instance:
     restarts: int = 0
     host: str = ""
     detail: str = ""  # why it is not ready or has failed
+    out_of_memory: bool = False  # its last run that ended was killed for exceeding a memory limit
 
 
 @dataclass(frozen=True, slots=True)

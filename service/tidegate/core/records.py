@@ -98,6 +98,17 @@ class EngineRow:
 
 
 @dataclass(frozen=True, slots=True)
+class Attention:
+    """A rollout that a person should know about."""
+
+    rollout: str
+    service: str  # environment/name
+    state: str  # approval, failed or rolled_back
+    reason: str  # of the phase; empty for an approval
+    since: Time
+
+
+@dataclass(frozen=True, slots=True)
 class ServerStats:
     """The state of the whole server, for monitoring."""
 
@@ -108,6 +119,7 @@ class ServerStats:
     undelivered: int  # rollouts with events not reported to the CI
     undelivered_since: Time | None  # time of the oldest such event
     engines: tuple[EngineRow, ...]
+    attention: tuple[Attention, ...] = ()
     free_bytes: int | None = None  # on the database's disk, where that is known
 
 

@@ -11,6 +11,7 @@ from tidegate.core.decisions import shift_marks
 from tidegate.core.event_kinds import EventKind
 from tidegate.core.records import Claim
 from tidegate.engine import events
+from tidegate.engine.log_context import log_event
 from tidegate.engine.rollout_cache import RolloutCache
 from tidegate.ports import EngineStore
 
@@ -37,6 +38,7 @@ def adjust(claim: Claim, store: EngineStore, cache: RolloutCache, clock_offset: 
             message = f"Engine clock jumped {direction} {abs(seconds):.0f} s; timers were adjusted."
             event = events.simple(EventKind.WARNING, message, rollout, now)
             store.save(shift_marks(rollout, seconds), [event], claim.fence)
+            log_event(event)
         cache.shift_clock(seconds)
         before = clock_offset
     cache.clock_offset = before

@@ -17,6 +17,8 @@ from tidegate.core import drift
 from tidegate.core.model import ObservedState, Service
 from tidegate.core.records import Drift, DriftState, Idempotency, ServiceRow
 from tidegate.core.routing import RouterState
+from tidegate.engine import events
+from tidegate.engine.log_context import log_event
 from tidegate.errors import DriverError, Refused
 from tidegate.ports import Clock, Drivers, EngineStore
 
@@ -43,6 +45,7 @@ class DriftWatcher:
         self._interval_seconds = interval_seconds
         self._stopping = threading.Event()
         self._unobservable: dict[str, str] = {}  # by service key: the error that was logged
+        self._memory_kills: dict[str, dict[str, int]] = {}  # by service key: those known by instance
         self._threads = [threading.Thread(target=self._run, args=(name,), name=f"watch-{name}") for name in environments]
 
     def __enter__(self) -> DriftWatcher:
@@ -78,8 +81,18 @@ class DriftWatcher:
         service = drift_repair.service_in_force(self._store, row.service)
         observed = self._observe(service, self._environments[environment])
         if observed is not None:
+            self._note_memory_kills(service.key, observed)
             self._handle(row, service, row.live, observed)
         return True
+
+    def _note_memory_kills(self, service: str, observed: ObservedState) -> None:
+        """Record an event for each instance that was killed for memory since the last check."""
+        killed, known = events.find_memory_kills(self._memory_kills.get(service, {}), observed.instances)
+        for instance in killed:
+            event = events.out_of_memory(instance, self._clock())
+            log_event(event, environment=service.partition("/")[0], service=service.partition("/")[2])
+            self._store.add_late_event(service, event)
+        self._memory_kills[service] = known
 
     def _observe(self, service: Service, drivers: Drivers) -> ObservedState | None:
         """The observed state; None when the platform or the proxy fails, which is logged once for each error."""

@@ -20,9 +20,11 @@ from tidegate.core.waits import WaitingFor
 __all__ = [
     "EventKind",
     "error",
+    "find_memory_kills",
     "log",
     "mark",
     "move",
+    "out_of_memory",
     "pinned",
     "proxy_restarted",
     "recovered",
@@ -241,6 +243,26 @@ def log(instance: Instance, lines: str, rollout: Rollout, now: Time) -> Event:
     )
     data = _instance_data(instance) | {"log": lines, "step": rollout.cursor, "phase": rollout.phase.value}
     return Event(EventKind.INSTANCE_LOG, f"{name}: {what}", now, data=data)
+
+
+def find_memory_kills(
+    known: Mapping[str, int], instances: Collection[Instance], fresh: Collection[str] = ()
+) -> tuple[list[Instance], dict[str, int]]:
+    """The instances that were killed for memory since `known`, which is from the last call, and what is known now.
+
+    A kill of an instance that is not in `known` is old, as nobody can tell when it happened; except of `fresh` ones.
+    """
+    kills = {one.id: max(1, one.restarts) if one.out_of_memory else 0 for one in instances}
+    before = {id_: known.get(id_, 0 if id_ in fresh else count) for id_, count in kills.items()}
+    return [instance for instance in instances if kills[instance.id] > before[instance.id]], kills
+
+
+def out_of_memory(instance: Instance, now: Time) -> Event:
+    """An instance was killed for exceeding a memory limit."""
+    name = format_names([instance])
+    restarts = f" and restarted; restart {instance.restarts}" if instance.restarts else ""
+    data = {"instance": instance.id, "name": name, "release": instance.release, "restarts": instance.restarts}
+    return Event(EventKind.OUT_OF_MEMORY, f"{name} was killed for running out of memory{restarts}.", now, data=data)
 
 
 def error(kind: EventKind, message: str, pause_seconds: float, retryable: bool, now: Time) -> Event:

@@ -72,7 +72,7 @@ class EngineMetrics:
         )
         self._ticks = Counter("tidegate_ticks", "Ticks, by whether a driver failed.", ["result"], registry=own)
         self.internal_errors = Counter("tidegate_internal_errors", "Errors in Tidegate itself: bugs.", registry=own)
-        self.leases_held = Gauge("tidegate_leases_held", "Rollouts that this engine is driving.", registry=own)
+        self.driven = Gauge("tidegate_driven_rollouts", "Unfinished rollouts that this engine drives.", registry=own)
         self.leases_lost = Counter("tidegate_leases_lost", "Leases that another engine took over.", registry=own)
         self._begin(environments)
 

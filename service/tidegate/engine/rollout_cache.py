@@ -41,6 +41,7 @@ class RolloutCache:
     last_error: str = ""
     event_noted_at: Time = float("-inf")
     tailed: set[str] = field(default_factory=set)  # ids of instances whose last log lines were recorded
+    memory_kills: dict[str, int] = field(default_factory=dict)  # by instance, those that were recorded
     step: Position | None = None
     analysis: CanaryAnalysis | None = None  # as of the last saved measurement
     measurements: int = 0  # saved ones that `analysis` contains

@@ -97,6 +97,7 @@ def tick(
         decision = _decide_unobserved(context, rollout, signals)
         if decision is None:
             observed = context.observe(rollout)
+            context.note_memory_kills(rollout, observed.instances)
             context.cache.record_observation(RolloutState(rollout, observed, signals, context.clock(), context.since))
             decision = _decide(context, rollout, observed, signals)
         done = _carry_out(context, rollout, signals, observed or NOTHING_OBSERVED, decision)

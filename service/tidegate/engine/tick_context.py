@@ -11,13 +11,14 @@ from tidegate.analysis.measurement import Measurement
 from tidegate.analysis.verdict import Verdict
 from tidegate.clock import Time
 from tidegate.core.event_kinds import EventKind
-from tidegate.core.model import Event, ObservedState, Rollout
+from tidegate.core.model import Event, Instance, ObservedState, Rollout
 from tidegate.core.phases import Phase
 from tidegate.core.records import Claim, Freeze
 from tidegate.core.rollout_state import Peer
 from tidegate.core.routing import Backend, RouterState
 from tidegate.core.waits import WaitingFor, WaitKind
 from tidegate.engine import events
+from tidegate.engine.log_context import log_event, log_events
 from tidegate.engine.prober import Prober
 from tidegate.engine.rollout_cache import MAX_OBSERVATION_AGE_SECONDS, RolloutCache
 from tidegate.errors import StoreError
@@ -91,6 +92,7 @@ class TickContext:
     def note(self, *new_events: Event) -> None:
         """Record events under the fencing token. Raises `LeaseLost`."""
         self.store.add_events(self.claim.rollout, self._with_probes(new_events), self.claim.fence)
+        log_events(new_events)
 
     def save(
         self,
@@ -100,8 +102,18 @@ class TickContext:
         measurement: Measurement | None = None,
     ) -> Rollout:
         """Save the rollout with its events under the fencing token. Raises `LeaseLost`."""
-        new_events = self._with_probes(new_events)
-        return self.store.save(rollout, new_events, self.claim.fence, verdict=verdict, measurement=measurement)
+        recorded = self._with_probes(new_events)
+        saved = self.store.save(rollout, recorded, self.claim.fence, verdict=verdict, measurement=measurement)
+        log_events(new_events)
+        return saved
+
+    def note_memory_kills(self, rollout: Rollout, instances: Sequence[Instance]) -> None:
+        """Record an event for each instance that was killed for memory since the last observation. Raises `LeaseLost`."""
+        fresh = [one.id for one in instances if one.release == rollout.new and one.id not in rollout.preexisting]
+        killed, known = events.find_memory_kills(self.cache.memory_kills, instances, fresh)
+        if killed:
+            self.note(*(events.out_of_memory(instance, self.clock()) for instance in killed))
+        self.cache.memory_kills = known
 
     def _with_probes(self, new_events: Sequence[Event]) -> Sequence[Event]:
         prober = self.prober
@@ -168,8 +180,9 @@ def back_off(
     lasts = cache.event_noted_at < cache.failing_since <= now - LASTING_ERROR_SECONDS
     if message != cache.last_error or lasts or now - cache.event_noted_at >= REPEATED_EVENT_SECONDS:
         cache.last_error, cache.event_noted_at = message, now
-        logger.warning(kind.value, error=message, retryable=retryable, pause_seconds=pause)
-        _note(claim, store, events.error(kind, message, pause, retryable, now))
+        event = events.error(kind, message, pause, retryable, now)
+        log_event(event)
+        _note(claim, store, event)
     return TickResult(message, now + pause, failed=True)
 
 
@@ -185,7 +198,6 @@ def report_recovery(context: TickContext) -> None:
     """After a tick without errors: record the recovery from recorded errors, and a restart of the proxy."""
     cache = context.cache
     if cache.proxy_restarted:
-        logger.warning("the proxy was down and has been restarted")
         context.note(events.proxy_restarted(context.clock()))
         cache.proxy_restarted = False
     if cache.failures == 0:

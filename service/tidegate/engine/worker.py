@@ -21,7 +21,7 @@ from tidegate.core.records import Claim
 from tidegate.engine import clock_jumps, events
 from tidegate.engine.drift_watcher import DriftWatcher
 from tidegate.engine.leases import Heartbeat, HeldLease
-from tidegate.engine.log_context import log_fields
+from tidegate.engine.log_context import log_event, log_fields
 from tidegate.engine.metrics import EngineMetrics
 from tidegate.engine.prober import Prober
 from tidegate.engine.rollout_cache import RolloutCache
@@ -85,6 +85,7 @@ class Worker:
         self._due: dict[str, Time] = {}  # by rollout, of those that this process released
         self._claim_failures = 0
         self._last_heartbeat = float("-inf")
+        self._meter.driven.set_function(self._count_driven)
 
     def run(self) -> None:
         """Drive due rollouts until `stop`; then finish the effects in progress and release all claims."""
@@ -172,6 +173,12 @@ class Worker:
                 self._due.pop(claim.rollout, None)
         return claim
 
+    def _count_driven(self) -> int:
+        """The rollouts that this engine drives: those in its threads, and those that it will take up again when due."""
+        now = self._clock()
+        with self._lock:
+            return self._options.threads - self._idle + sum(due > now for due in self._due.values())
+
     def _wait_for_work(self) -> None:
         """Wait until `wake`, until a known rollout is due, or for the poll interval."""
         try:
@@ -198,7 +205,6 @@ class Worker:
         """Tick a rollout while its waits are short, then release it. The thread is idle again afterwards in any case."""
         claim = lease.claim
         bind_contextvars(rollout=claim.rollout, fence=claim.fence)
-        self._meter.leases_held.inc()
         try:
             self._release(lease, self._tick_while_due(lease))
         except LeaseLost:
@@ -212,7 +218,6 @@ class Worker:
             logger.exception("driving the rollout failed; its lease will expire")
         finally:
             self._heartbeat.drop(lease)
-            self._meter.leases_held.dec()
             clear_contextvars()
             with self._lock:
                 self._idle += 1
@@ -314,8 +319,9 @@ class Worker:
         if not rollout.takeovers or not rollout.phase.live:
             return
         what = f"{self._owner} took over after the previous engine's lease expired."
-        logger.warning("took over after the previous engine's lease expired", takeovers=rollout.takeovers)
-        self._store.add_events(rollout.id, [events.simple(EventKind.TAKEN_OVER, what, rollout, self._clock())], claim.fence)
+        event = events.simple(EventKind.TAKEN_OVER, what, rollout, self._clock())
+        self._store.add_events(rollout.id, [event], claim.fence)
+        log_event(event, **log_fields(rollout))
 
     # -- caches -------------------------------------------------------------------------------------------------------
 

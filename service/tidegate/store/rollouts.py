@@ -215,6 +215,18 @@ def _record_outcome(connection: Connection, rollout: Rollout, before: Phase, now
         connection.execute(update(releases).where(*ours).values(quarantined_at=at))
 
 
+def add_late_event(connection: Connection, service: str, event: Event) -> None:
+    """Add an event to the service's last rollout, unless this is live or has an event with this message."""
+    last = select(rollouts.c.id, rollouts.c.phase).where(rollouts.c.service == service)
+    row = connection.execute(last.order_by(rollouts.c.sequence.desc()).limit(1).with_for_update()).one_or_none()
+    if row is None or Phase(row.phase).live:
+        return
+    same = (events.c.rollout == row.id, events.c.kind == event.kind, events.c.message == event.message)
+    if connection.execute(select(events.c.number).where(*same).limit(1)).first() is None:
+        added = update(rollouts).where(rollouts.c.id == row.id).values(last_event=rollouts.c.last_event + 1)
+        _append(connection, row.id, (event,), connection.execute(added.returning(rollouts.c.last_event)).scalar_one())
+
+
 def note(connection: Connection, rollout: str, added: Sequence[Event], fence: int) -> None:
     """Record events under the fencing token. Raises `LeaseLost`."""
     last = connection.execute(_NOTE, {**leases.lease_values(rollout, fence), "added": len(added)}).scalar_one_or_none()

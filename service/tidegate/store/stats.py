@@ -5,10 +5,14 @@ from __future__ import annotations
 from sqlalchemy import Connection, and_, delete, func, insert, or_, select, update
 
 from tidegate.clock import Time
-from tidegate.core.records import EngineRow, ServerStats
+from tidegate.core.phases import Phase
+from tidegate.core.records import Attention, EngineRow, ServerStats
 from tidegate.store.tables import deliveries, engines, events, is_live, rollouts, services
 
 ENGINE_EXPIRY_SECONDS = 86_400.0  # an engine without a heartbeat for so long is dropped from the list
+MAX_ATTENTION = 50  # of each state; monitoring needs a bound
+RECENT_ROLLOUTS = 500  # among which those that ended badly are found
+ROLLED_BACK_SECONDS = 900.0  # a rollback is news for so long; a halted rollout until the next one of its service
 row = rollouts.c
 
 
@@ -57,4 +61,24 @@ def read(connection: Connection, now: Time) -> ServerStats:
         undelivered=undelivered[0],
         undelivered_since=undelivered[1],
         engines=list_engines(connection),
+        attention=_attention(connection, now),
+    )
+
+
+def _attention(connection: Connection, now: Time) -> tuple[Attention, ...]:
+    """The rollouts that wait for approval, have halted and were not followed by another, or were rolled back lately."""
+    waiting = select(row.id, row.service, row.approval_since).where(is_live, row.approval_since.is_not(None))
+    approvals = connection.execute(waiting.order_by(row.approval_since).limit(MAX_ATTENTION))
+    later = rollouts.alias()
+    superseded = select(later.c.id).where(later.c.service == row.service, later.c.sequence > row.sequence).exists()
+    halted = and_(row.phase == Phase.FAILED.value, ~superseded)
+    rolled_back = and_(row.phase == Phase.ROLLED_BACK.value, row.finished > now - ROLLED_BACK_SECONDS)
+    newest = select(func.coalesce(func.max(rollouts.c.sequence), 0) - RECENT_ROLLOUTS).scalar_subquery()
+    ended = select(row.id, row.service, row.phase, row.reason, row.finished).where(
+        row.sequence > newest, or_(halted, rolled_back)
+    )
+    bad = connection.execute(ended.order_by(row.sequence.desc()).limit(MAX_ATTENTION))
+    return (
+        *(Attention(one.id, one.service, "approval", "", one.approval_since) for one in approvals),
+        *(Attention(one.id, one.service, one.phase, one.reason, one.finished or now) for one in bad),
     )

@@ -223,6 +223,10 @@ class SqlStore(Transactions, Store):
         with self._lease(f"find a service of {environment} that is due for a drift check") as connection:
             return services.next_drift_check(connection, environment, every_seconds, self._clock())
 
+    def add_late_event(self, service: str, event: Event) -> None:
+        with self._write(f"record an event of {service}") as connection:
+            rollouts.add_late_event(connection, service, event)
+
     def set_drift(self, service: str, drift: Drift | None) -> None:
         with self._write(f"record the drift of {service}") as connection:
             services.set_drift(connection, service, drift)

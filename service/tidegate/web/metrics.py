@@ -1,6 +1,7 @@
 """The server's Prometheus metrics: its requests, and the state of rollouts in the database.
 
-Label values are environments, routes and fixed words, never service names, paths or IDs, so their number is bounded.
+Label values are environments, routes and fixed words, so that their number is bounded. Only rollouts that need attention, a
+limited number, are named, so that an alert can say which.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ from tidegate.core.phases import LIVE
 from tidegate.core.records import ServerStats
 from tidegate.errors import StoreError
 from tidegate.ports import Clock, Store
+from tidegate.text import single_line
 from tidegate.web.auth_throttle import AuthThrottle
 
+MAX_REASON_CHARS = 200  # in a label
 KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
 
 
@@ -93,6 +96,7 @@ class _StatsCollector(Collector):
 
     def _families(self, stats: ServerStats, now: Time) -> Iterable[Metric]:
         yield self._live(stats)
+        yield self._attention(stats, now)
         approvals = GaugeMetricFamily(
             "tidegate_approval_wait_seconds", "Age of the oldest pending approval.", labels=["environment"]
         )
@@ -104,7 +108,7 @@ class _StatsCollector(Collector):
             "How long the oldest due rollout has not been claimed.",
             _since(stats.due_since, now),
         )
-        yield _gauge("leases", "Rollouts that an engine is processing now.", stats.leases)
+        yield _gauge("leases", "Rollouts that a thread of an engine processes now; not those that wait.", stats.leases)
         yield _gauge("outbox_rollouts", "Rollouts with events not yet delivered to the CI.", stats.undelivered)
         yield _gauge(
             "outbox_lag_seconds",
@@ -119,6 +123,18 @@ class _StatsCollector(Collector):
         )
         if stats.free_bytes is not None:
             yield _gauge("database_free_bytes", "Free bytes on the disk of the database.", stats.free_bytes)
+
+    def _attention(self, stats: ServerStats, now: Time) -> Metric:
+        family = GaugeMetricFamily(
+            "tidegate_rollout_attention_seconds",
+            "How long a rollout has waited for approval, was rolled back, or has halted; 50 of each at most.",
+            labels=["environment", "service", "rollout", "state", "reason"],
+        )
+        for one in stats.attention:
+            environment, _, service = one.service.partition("/")
+            reason = single_line(one.reason, MAX_REASON_CHARS)
+            family.add_metric([environment, service, one.rollout, one.state, reason], _since(one.since, now))
+        return family
 
     def _live(self, stats: ServerStats) -> Metric:
         family = GaugeMetricFamily(

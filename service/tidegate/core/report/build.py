@@ -42,7 +42,14 @@ SIGNAL_KINDS = frozenset(
     {EventKind.PROMOTED, EventKind.ROLLBACK_REQUESTED, EventKind.PAUSED, EventKind.RESUMED, EventKind.VERIFY_REQUESTED}
 )
 NOTE_KINDS = frozenset(
-    {EventKind.WARNING, EventKind.DRIVER_ERROR, EventKind.RECOVERED, EventKind.INTERNAL_ERROR, EventKind.TAKEN_OVER}
+    {
+        EventKind.WARNING,
+        EventKind.DRIVER_ERROR,
+        EventKind.RECOVERED,
+        EventKind.INTERNAL_ERROR,
+        EventKind.TAKEN_OVER,
+        EventKind.OUT_OF_MEMORY,
+    }
 )
 PHASE_PHRASES = {
     Phase.PENDING: "has not started",

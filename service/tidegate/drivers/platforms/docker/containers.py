@@ -175,16 +175,28 @@ def to_instance(
     details: Mapping[str, Any] | None,
     probed: str | None,
     max_restarts: int,
+    *,
+    out_of_memory: bool = False,
 ) -> Instance:
     """The container as an instance.
 
     `details`: Docker's full description of the container, if it was requested. `probed`: the result of the readiness check
     at its address (empty: ready), or None if there was none. `max_restarts`: a container that is not ready and has
-    restarted more often has failed.
+    restarted more often has failed. `out_of_memory`: its last run that ended was killed for memory.
     """
     state, detail = _state(container, restarts, details, probed, max_restarts)
+    if state is InstanceState.READY and out_of_memory:
+        detail = _join_details(f"restarted {restarts} time{'s' if restarts > 1 else ''}", "last killed for memory")
     return Instance(
-        container.id, container.release, container.ordinal, container.address, state, restarts, container.host.name, detail
+        id=container.id,
+        release=container.release,
+        ordinal=container.ordinal,
+        address=container.address,
+        state=state,
+        restarts=restarts,
+        host=container.host.name,
+        detail=detail,
+        out_of_memory=out_of_memory,
     )
 
 

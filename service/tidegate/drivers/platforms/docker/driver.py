@@ -50,9 +50,10 @@ class _Known:
     start: str
     restarts: int
     headers: tuple[tuple[str, str], ...]  # of its readiness check
+    out_of_memory: bool  # its last run that ended was killed for memory
 
 
-UNKNOWN = _Known("", 0, ())
+UNKNOWN = _Known("", 0, (), False)
 
 
 class DockerPlatform:
@@ -110,6 +111,7 @@ class DockerPlatform:
                 details.get(container.id),
                 readiness.get(container.id),
                 max_restarts,
+                out_of_memory=known[container.id].out_of_memory,
             )
             for container in present
         ]
@@ -152,7 +154,9 @@ class DockerPlatform:
                 answer = details.get(container.id)
                 if answer is not None:
                     restarts = int(answer.get("RestartCount") or 0)
-                    self._known[container.id] = _Known(container.start, restarts, read_headers_variable(answer))
+                    out_of_memory = bool((answer.get("State") or {}).get("OOMKilled"))
+                    headers = read_headers_variable(answer)
+                    self._known[container.id] = _Known(container.start, restarts, headers, out_of_memory)
             return {container.id: self._known.get(container.id, UNKNOWN) for container in containers}
 
     # -- starting -------------------------------------------------------------------------------------------------------
