@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from support.measurements import ERRORS, NEW, OLD, server_of
 from support.prometheus import SCRAPE_SECONDS, AnalysisHarness, Exporter, Prometheus, has_counted, metrics_of, started
 from support.wait import at_most
+from tidegate.analysis.bake_length import observe_traffic, traffic_query
 from tidegate.analysis.queries import RESPONSES
 from tidegate.analysis.verdict import Finding, Outcome, Reason
 from tidegate.core.model import Check
@@ -210,6 +212,20 @@ def test_what_is_scraped_twice_is_evidence_once(
     assert found.evidence is not None
     assert alone.evidence is not None
     assert math.log(found.evidence) == pytest.approx(math.log(alone.evidence), abs=1.5)
+
+
+def test_scrapes_and_traffic_are_observed_for_advice_on_the_bake(
+    bakes: Callable[..., AnalysisHarness], farm: CounterExporters
+) -> None:
+    bake = bakes(farm.plain)
+    farm.exporter.text = SteadyTraffic(bake.proxy, {A: (40, 2), B: (40, 0)})
+    for _ in range(4):
+        bake.scraped()
+    traffic = observe_traffic(bake.metrics.fetch(*traffic_query(bake.proxy, time.time())))
+    assert traffic is not None
+    assert traffic.scrape_seconds > 0.5 * SCRAPE_SECONDS
+    assert 0 < traffic.requests_per_second <= 2 * 82 / SCRAPE_SECONDS
+    assert observe_traffic(bake.metrics.fetch(*traffic_query("unknown", time.time()))) is None
 
 
 # -- the source --------------------------------------------------------------------------------------------------------

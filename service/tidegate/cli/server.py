@@ -14,8 +14,11 @@ from pathlib import Path
 from prometheus_client import start_http_server
 
 from tidegate import wiring as wires
-from tidegate.errors import Refused
-from tidegate.ports import CheckStatus, Diagnosis, Drivers
+from tidegate.analysis.bake_length import bake_warnings, needs_counters, observe_traffic, traffic_query
+from tidegate.clock import Time
+from tidegate.core.model import Service
+from tidegate.errors import MetricsError, Refused
+from tidegate.ports import CheckStatus, Diagnosis, Drivers, MetricsSource
 from tidegate.settings import load
 from tidegate.web import log_setup, server
 
@@ -109,7 +112,8 @@ def run_checks(wiring: wires.Wiring) -> Iterator[tuple[str, Diagnosis]]:
     database = wiring.store.check()
     works = all(diagnosis.status is not CheckStatus.WRONG for diagnosis in database)
     fresh = any(diagnosis.needs_rollout for diagnosis in database)
-    deployed = {row.service.environment for row in wiring.store.services() if row.live or row.rollout} if works else ()
+    services = [row.service for row in wiring.store.services() if row.live or row.rollout] if works else []
+    deployed = {service.environment for service in services}
     for diagnosis in database:
         yield "server", _expected_before_rollout(diagnosis)
     if works:
@@ -118,6 +122,9 @@ def run_checks(wiring: wires.Wiring) -> Iterator[tuple[str, Diagnosis]]:
         before_rollout = fresh or (works and name not in deployed)
         for diagnosis in _environment_checks(wiring, name, parts):
             yield name, _expected_before_rollout(diagnosis) if before_rollout else diagnosis
+        for service in services:
+            if service.environment == name and parts.metrics is not None:
+                yield from ((name, diagnosis) for diagnosis in check_bake(service, parts.metrics, wiring.clock()))
 
 
 def _environment_checks(wiring: wires.Wiring, name: str, parts: Drivers) -> Iterator[Diagnosis]:
@@ -139,6 +146,18 @@ def _expected_before_rollout(diagnosis: Diagnosis) -> Diagnosis:
     if diagnosis.status is not CheckStatus.WRONG or not diagnosis.needs_rollout:
         return diagnosis
     return replace(diagnosis, status=CheckStatus.WARNING, result=f"{diagnosis.result}; expected before the first rollout")
+
+
+def check_bake(service: Service, metrics: MetricsSource, now: Time) -> Iterator[Diagnosis]:
+    """Warnings when the bake of a live service is too short for its scrapes and its traffic; none while that is unknown."""
+    if not needs_counters(service.checks):
+        return
+    try:
+        traffic = observe_traffic(metrics.fetch(*traffic_query(service.backend.name, now)))
+    except MetricsError:
+        return  # the check of the metrics source says why
+    for text in bake_warnings(service, traffic) if traffic is not None else ():
+        yield Diagnosis(f"bake of {service.name}", CheckStatus.WARNING, text, "change it in the Compose file")
 
 
 def check_engines(wiring: wires.Wiring) -> Diagnosis:

@@ -11,12 +11,22 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 
 from tidegate.analysis.analysis import CanaryAnalysis
+from tidegate.analysis.bake_length import needs_counters, observe_traffic, rollout_warnings, traffic_query
 from tidegate.analysis.measurement import InstanceSample, Measurement
-from tidegate.analysis.queries import Query, QueryFailure, QueryResult
+from tidegate.analysis.queries import Query, QueryFailure, QueryPurpose, QueryResult
 from tidegate.analysis.verdict import Reason, Verdict
 from tidegate.core.decisions import Analyze, Shift, Start, Stop
 from tidegate.core.event_kinds import EventKind
-from tidegate.core.model import Event, InconclusiveAction, Instance, InstanceState, ObservedState, Release, Rollout
+from tidegate.core.model import (
+    Event,
+    InconclusiveAction,
+    Instance,
+    InstanceState,
+    ObservedState,
+    Release,
+    Rollout,
+    RolloutKind,
+)
 from tidegate.core.routing import Backend, Member, RouterState
 from tidegate.engine import events
 from tidegate.engine.tick_context import TickContext
@@ -52,7 +62,7 @@ def pin(context: TickContext, rollout: Rollout) -> tuple[str, tuple[str, ...], l
     now = context.clock()
     there = tuple(instance.id for instance in observed.instances if instance.release == rollout.new)
     new_events = [events.simple(EventKind.WARNING, pinned.warning, rollout, now)] if pinned.warning else []
-    new_events += _check_old_release(context, rollout)
+    new_events += [*_check_old_release(context, rollout), *_check_bake(context, rollout)]
     is_new = _is_new(context, rollout, replace(release, digest=digest))
     return digest, there, [*new_events, events.pinned(rollout, release.image, digest, is_new, now - begun, now)]
 
@@ -78,6 +88,19 @@ def _check_old_release(context: TickContext, rollout: Rollout) -> list[Event]:
         message = f"A rollback may fail: {rollout.old} could not be started again: {error.message}"
         return [events.simple(EventKind.WARNING, message, rollout, context.clock())]
     return []
+
+
+def _check_bake(context: TickContext, rollout: Rollout) -> list[Event]:
+    """Warnings when the bake is too short for how often the proxy is scraped and for the traffic. Without an answer, none:
+    the analysis itself reports what is missing."""
+    if rollout.kind is not RolloutKind.RELEASE or rollout.old is None or not needs_counters(rollout.checks):
+        return []
+    now = context.clock()
+    query, window = traffic_query(rollout.backend.name, now)
+    (result,) = _fetch_all(context.drivers.metrics, [Query("", QueryPurpose.SAMPLES, query, window)]).values()
+    traffic = None if isinstance(result, QueryFailure) else observe_traffic(result)
+    texts = [] if traffic is None else rollout_warnings(rollout, traffic)
+    return [events.simple(EventKind.WARNING, text, rollout, now) for text in texts]
 
 
 def start(context: TickContext, rollout: Rollout, observed: ObservedState, effect: Start) -> list[Event]:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from tidegate.analysis.statistics.effect_grid import Array, EffectGrid, log_evalue
 
 LEVEL = 0.05  # of the confidence sequence, and of the rejection of harm
+RATIOS_BEYOND_GRID = 20
 MIN_INTERVALS = 4  # compared intervals that a PASS needs: an interval adds at most `interval_nats`, and a FAIL needs more
 STRONG_EVALUE = 10.0  # of one check: too much evidence of harm for a PASS
 
@@ -59,7 +60,9 @@ def min_detectable_ratio(
     if new <= 0 or old <= 0 or not intervals:
         return None
     ratios = np.exp(grid.theta[grid.zero + 1 :]) * margin
-    ratios = ratios[rate * ratios <= 1.0]
+    beyond = np.geomspace(ratios[-1], max(ratios[-1], 1 / rate), RATIOS_BEYOND_GRID)  # up to "every event is bad"
+    ratios = np.append(ratios, beyond)
+    ratios = ratios[rate * ratios <= 1.0 + 1e-9]
     bad, old_bad = (rate * new * ratios)[:, None], rate * old
     sums = (bad * grid.theta - (bad + old_bad) * np.log(old + new * margin * np.exp(grid.theta))) / dispersion
     capped = np.minimum((sums - sums[:, grid.zero, None]) / intervals, max_nats) * intervals
