@@ -245,7 +245,6 @@ def test_a_backend_without_listen(owned: NginxRouter) -> None:
         ({"status": "8406"}, "status"),
         ({"user": "www-data; daemon off"}, "user"),
         ({"balance": {"shop": "ip_hash"}}, "balance requires mode adopted"),
-        ({"balance": {"shop": "ip_hash; } server {"}}, "balance"),
     ],
 )
 def test_options_that_cannot_be(options: dict[str, str], said: str) -> None:
@@ -306,5 +305,8 @@ def test_check_of_an_adopted_one(standing: Callable[..., ExternalNginx]) -> None
     assert [(each.status, each.result) for each in there.router.check() if each.status != "ok"] == [
         ("warning", "each route change closes idle client connections")
     ]
+    for limit, status in (("", "warning"), ("worker_shutdown_timeout 10s;", "wrong")):
+        there.config.write_text(there.text.replace("worker_shutdown_timeout 1h;", limit))
+        assert status in {each.status for each in there.router.check() if "worker" in each.result}
     there.config.write_text(there.text.replace("include", "# include"))
     assert "does not include" in there.router.check()[0].result

@@ -50,11 +50,13 @@ def in_file(path: Path, backend: str) -> set[str]:
 
 
 def nobody_is_forgotten(router: NginxRouter, backend: Backend, home: Path, file: Path) -> None:
-    """Who is sent requests by any process, or would be after a reload, is a member or draining."""
+    """Who is sent requests by any process, or would be after a reload, is a member or draining. (Without traffic a worker
+    that is shutting down sends none.)"""
     seen = router.read(backend)
     assert seen.members
     there = generations(home).workers(router.pid)  # after: whoever ends in between is told too much, never too little
-    sent = {member.instance for one in there for member in one.generation.routes[backend.name].members}
+    serving = [one.generation for one in there if not one.leaving]
+    sent = {member.instance for one in serving for member in one.routes[backend.name].members}
     assert sent <= ids(seen.members) | {*seen.draining}
     told = {each.address: each.instance for each in (*BEFORE, *AFTER)}
     assert {told[address] for address in in_file(file, backend.name)} <= ids(seen.members) | {*seen.draining}

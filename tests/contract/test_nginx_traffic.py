@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 
 from processes import free_port
 from support.backends import Backends
-from support.nginx import external_nginxes, kill, open_folder, owned_router, reload
+from support.nginx import external_nginxes, generations, kill, open_folder, owned_router, reload
 from support.wait import eventually
 from tidegate.core.routing import Backend, Preview
 from tidegate.drivers.routers.nginx.driver import NginxRouter
@@ -32,10 +34,9 @@ def owned(home: Path) -> Iterator[NginxRouter]:
 
 
 class TestOwnedNginxTraffic(RouterTrafficContract):
-    """With reloads in the middle. nginx does not know what is on its servers."""
+    """With reloads in the middle. Only connections of old workers are known to be requests."""
 
     tells_in_flight = False
-    tells_tunnels = False
 
     @pytest.fixture
     def router(self, owned: NginxRouter) -> NginxRouter:
@@ -148,8 +149,57 @@ def test_a_killed_master_leaves_workers_that_are_known_and_replaced(
         eventually("slow requests are in flight", lambda: apps.in_flight(old) >= 2)
         kill(owned, home, workers_too=False)
         owned.write(shop, (new,), 1)
-        assert owned.read(shop).draining == {old.instance: None}
+        assert old.instance in owned.read(shop).draining
         assert held.echo(b"still there") == b"still there"
     eventually("the old worker has ended", lambda: owned.read(shop).draining == {})
     assert send_request(shop.listen) == (200, "v2-2")
     assert traffic.finish().by_outcome.keys() <= {"ok", "refused"}, "what was in flight was answered"
+
+
+def send_slowly(stack: ExitStack, listen: str) -> socket.socket:
+    """A client that sends the first byte of a body, and no more."""
+    host, _, port = listen.rpartition(":")
+    client = stack.enter_context(closing(socket.create_connection((host, int(port)))))
+    client.sendall(b"POST /?ms=1 HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\na")
+    return client
+
+
+def test_slow_clients_of_one_service_delay_no_drain_of_another(
+    owned: NginxRouter, home: Path, shop: Backend, apps: Backends
+) -> None:
+    """Neither do old workers stay unknown: what they still have is known by instance, once no request may go anywhere."""
+    other = Backend("other", f"127.0.0.1:{free_port()}")
+    slow, old = apps.start("v1-1"), apps.start("v1-1")
+    owned.write(other, (slow,), 1)
+    owned.write(shop, (old,), 1)
+    with ExitStack() as stack:
+        stack.enter_context(WebSocket(other.listen, "/ws")).echo(b"open")
+        senders = [send_slowly(stack, other.listen) for _ in range(5)]
+        for _ in range(5):
+            host, _, port = other.listen.rpartition(":")
+            waiting = stack.enter_context(closing(socket.create_connection((host, int(port)))))
+            waiting.sendall(b"GET /?ms=600000 HTTP/1.1\r\nHost: x\r\n\r\n")
+        eventually("the requests that are complete are there", lambda: apps.in_flight(slow) == 5)
+        for number in range(3):
+            replaced, old = old, apps.start(f"v2-{number}")
+            owned.write(shop, (old,), 1)
+            eventually("the old one is drained", lambda: owned.read(shop).draining == {})
+            apps.kill(replaced)
+        assert any(worker.leaving for worker in generations(home).workers(owned.pid)), "old workers are left"
+        owned.write(other, (old,), 1)
+        assert owned.read(other).draining == {slow.instance: None}, "the bodies that are being sent may still go to it"
+        for sender in senders:
+            sender.close()
+        eventually("its requests are known", lambda: owned.read(other).draining == {slow.instance: 6})
+        assert owned.read(other).tunnels == {slow.instance: 1}
+    eventually("all clients are gone", lambda: owned.read(other).draining == {})
+
+
+def test_old_workers_end_with_their_time(home: Path, shop: Backend, apps: Backends) -> None:
+    with owned_router(home, shutdown_timeout_seconds=1.0) as router:
+        old, new = apps.start("v1-1"), apps.start("v2-2")
+        router.write(shop, (old,), 1)
+        with WebSocket(shop.listen, "/ws") as held:
+            assert held.echo(b"before") == b"before"
+            router.write(shop, (new,), 1)
+            eventually("the old worker has ended", lambda: router.read(shop).draining == {})

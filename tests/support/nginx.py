@@ -25,6 +25,7 @@ from tidegate.testing.router_contract import member
 
 ADOPTED = """\
 worker_processes 2;
+worker_shutdown_timeout 1h;
 pid {home}/theirs.pid;
 error_log {home}/error.log crit;
 events {{ worker_connections 512; }}

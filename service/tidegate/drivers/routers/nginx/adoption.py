@@ -18,7 +18,7 @@ from tidegate.core.routing import Backend
 from tidegate.drivers.routers import atomic_files
 from tidegate.drivers.routers.listen_addresses import require_free
 from tidegate.drivers.routers.nginx import config
-from tidegate.drivers.routers.nginx.generations import Generation, GenerationFiles
+from tidegate.drivers.routers.nginx.generations import PREVIEW, Generation, GenerationFiles
 from tidegate.drivers.routers.nginx.installation import draft_file, program_missing
 from tidegate.drivers.routers.nginx.process import REJECTED, NginxProcess
 from tidegate.drivers.routers.nginx.their_config import TheirConfig, parse_config
@@ -26,6 +26,7 @@ from tidegate.errors import RouterError
 from tidegate.ports import CheckStatus, Diagnosis
 
 PART = "nginx config"
+SHORT_TIME = re.compile(r"\d{1,2}s?|\d{1,5}ms")  # below 100 s: requests may last as long
 UNKNOWN_UPSTREAM = re.compile(r'(?:host not found in upstream|unknown) "([^"]+)"')
 DUPLICATE_UPSTREAM = re.compile(r'duplicate upstream "([^"]+)"')
 
@@ -109,7 +110,7 @@ class AdoptedNginx:
 
     def _lost_balancing(self, theirs: TheirConfig, added: Collection[str]) -> str:
         """Why a new backend may not be added: their balancing would be lost without a word."""
-        undecided = sorted(name for name in added if name not in self.frame.balance and not name.endswith(config.PREVIEW))
+        undecided = sorted(name for name in added if name not in self.frame.balance and not name.endswith(PREVIEW))
         special = [f"{upstream.name} ({upstream.balancing})" for upstream in theirs.upstreams if upstream.balancing]
         if not undecided or not special:
             return ""
@@ -146,9 +147,12 @@ class AdoptedNginx:
         if "0" not in (words[0] for words in theirs.values("keepalive_timeout")):
             fix = "add `keepalive_timeout 0;` to the http section (docs/nginx.md describes the cost)"
             yield Diagnosis(PART, warning, "each route change closes idle client connections", fix)
-        if theirs.values("worker_shutdown_timeout"):
-            text = "each route change cuts requests that last longer than worker_shutdown_timeout"
-            yield Diagnosis(PART, wrong, text, "remove `worker_shutdown_timeout`")
+        fix = "set `worker_shutdown_timeout 1h;`, or longer if requests or WebSockets may last longer"
+        if not (limits := theirs.values("worker_shutdown_timeout")):
+            yield Diagnosis(PART, warning, "a slow client may keep a worker of an old configuration for ever", fix)
+        elif SHORT_TIME.fullmatch(limits[0][0]):
+            text = f"each route change cuts requests after worker_shutdown_timeout ({limits[0][0]})"
+            yield Diagnosis(PART, wrong, text, fix)
         if self.frame.log and (self.frame.log, "tidegate") not in (words[:2] for words in theirs.values("access_log")):
             fix = f"add `access_log {self.frame.log} tidegate;` to the servers of Tidegate's backends"
             yield Diagnosis(PART, warning, f"nothing writes router.log ({self.frame.log})", fix)
@@ -162,7 +166,7 @@ class AdoptedNginx:
             used = "in use" if upstream.name in theirs.targets else "not in use"
             yield Diagnosis(PART, CheckStatus.OK, f"your upstream {upstream.name}, {used}: {upstream.description}")
         for name, route in sorted(present.routes.items()):
-            if name.endswith(config.PREVIEW):
+            if name.endswith(PREVIEW):
                 continue
             balance = self.frame.balance.get(name, "round_robin")
             members = f"{len(route.members)} member{'s' * (len(route.members) != 1)}, {balance}"

@@ -17,11 +17,13 @@ from tidegate.drivers.routers.members import (
     parse_endpoint,
     server_name,
 )
-from tidegate.drivers.routers.nginx.generations import BackendRoute, Generation
+from tidegate.drivers.routers.nginx.generations import PREVIEW, BackendRoute, Generation
 from tidegate.errors import RouterError
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-PREVIEW = "_preview"
+
+
+MAX_DRAIN_SECONDS = 86_400.0  # the longest `long_lived` of a service
 
 
 @dataclass(frozen=True)
@@ -33,13 +35,15 @@ class NginxFrame:
     log: str = ""
     close_gap: bool = True
     user: str = ""  # user of the workers; empty: the master's
+    shutdown_timeout_seconds: float = MAX_DRAIN_SECONDS  # how long old workers may finish requests
     balance: Mapping[str, str] = field(default_factory=dict)  # how an upstream chooses servers, by backend
 
 
 def backend_route(backend: Backend, members: Collection[Member]) -> BackendRoute:
     """The backend's route in canonical order and form, so that equal routes compare equal."""
     ordered = tuple(sorted((_normalise(member) for member in members), key=server_name))
-    return BackendRoute(ordered, backend.listen, backend.preview.header if backend.preview else "")
+    header = backend.preview.header if backend.preview else ""
+    return BackendRoute(ordered, backend.listen, header)
 
 
 def _normalise(member: Member) -> Member:
@@ -69,8 +73,12 @@ def _render(template: str, frame: NginxFrame, generation: Generation, file: Path
     servers = {_normalise(member).address: server_name(member) for place in routes.values() for member in place.members}
     return TEMPLATES.get_template(template).render(
         frame=frame, comment=generation.comment, file=file, routes=routes, servers=servers,
-        bind=bind_address, variable=route_variable, header=parse_header,
+        bind=bind_address, variable=route_variable, header=parse_header, time=_milliseconds,
     )  # fmt: skip
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{round(seconds * 1000)}ms"
 
 
 def route_variable(backend: str) -> str:

@@ -24,6 +24,7 @@ from tidegate.core.routing import Backend, Member, RouterState
 from tidegate.drivers.routers import atomic_files
 from tidegate.drivers.routers.nginx import config
 from tidegate.drivers.routers.nginx.adoption import AdoptedNginx
+from tidegate.drivers.routers.nginx.connections import InFlight, requests_of_worker
 from tidegate.drivers.routers.nginx.generations import (
     BackendRoute,
     Generation,
@@ -57,6 +58,7 @@ class NginxOptions(BaseModel):
     status: str = Field(default="127.0.0.1:8406", pattern=STATUS_ADDRESS)  # answers 503 for backends without members
     log: Path | Literal["off"] | None = None  # one line per request; adopted: the file of your own `access_log`
     log_rotate_bytes: int = Field(default=64 * 2**20, ge=1)  # owned: rotate the log at this size
+    shutdown_timeout_seconds: float = Field(default=config.MAX_DRAIN_SECONDS, ge=1.0)  # owned: for old workers
     close_gap: bool = True  # owned: close a client's connection after each response
     user: str = Field(default="www-data", pattern=r"^[a-z_][a-z0-9_-]*( [a-z_][a-z0-9_-]*)?$")  # owned, if run as root
     binary: str = "nginx"
@@ -96,9 +98,14 @@ class NginxRouter(Router):
 
     def __init__(self, options: NginxOptions, environment: str) -> None:
         log = _log_file(options)
-        user = options.user if options.mode == "owned" else ""
         frame = config.NginxFrame(
-            options.status, options.directory.resolve(), str(log or ""), options.close_gap, user, options.balance
+            status=options.status,
+            directory=options.directory.resolve(),
+            log=str(log or ""),
+            close_gap=options.close_gap,
+            user=options.user if options.mode == "owned" else "",
+            shutdown_timeout_seconds=options.shutdown_timeout_seconds,
+            balance=options.balance,
         )
         self._memory = RouterStateFile(options.directory)
         self._has_settings_applied = False
@@ -133,12 +140,25 @@ class NginxRouter(Router):
         present = serving_generation(workers)
         members = present.routes.get(backend.name, BackendRoute()).members
         ids = {member.instance for member in members}
-        others = [*(worker.generation for worker in workers), self._generations.in_file()]
-        leaving = {instance for other in others for instance in other.differs_from(backend.name, ids)}
+        leaving = self._requests_in_flight(backend.name, ids, workers)
         fence = self._memory.load().get(backend.name, BackendState(backend.name)).fence
         traffic, by_release = self.request_log.traffic(backend.name) if self.request_log else (None, {})
-        unknown: Mapping[str, None] = dict.fromkeys(sorted(leaving))
-        return RouterState(members, unknown, dict.fromkeys(ids), fence, traffic, {}, by_release, revived)
+        draining = {instance: count.requests for instance, count in sorted(leaving.items())}
+        upgraded = {instance: count.upgraded for instance, count in leaving.items() if count.upgraded}
+        return RouterState(members, draining, dict.fromkeys(ids), fence, traffic, upgraded, by_release, revived)
+
+    def _requests_in_flight(
+        self, backend: str, members: Collection[str], workers: Sequence[NginxWorker]
+    ) -> dict[str, InFlight]:
+        """The instances outside the route that may still have or get requests, with their requests."""
+        found: dict[str, InFlight] = {}
+        for member in self._generations.in_file().others_than(backend, members):
+            found[member.instance] = InFlight(None)  # a reload would bring it back
+        for worker in workers:
+            for member in worker.generation.others_than(backend, members):
+                in_flight = requests_of_worker(worker, backend, member)
+                found[member.instance] = found.get(member.instance, InFlight(0)) + in_flight
+        return {instance: count for instance, count in found.items() if count.requests != 0}
 
     def _apply_settings(self) -> None:
         """Reload nginx once if its file was written with other settings, or by another version of Tidegate."""

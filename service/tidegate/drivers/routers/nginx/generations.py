@@ -9,12 +9,13 @@ comment of the configuration, so that the configuration file alone is enough to 
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from pydantic import TypeAdapter
 
 from tidegate.core.routing import Member
 from tidegate.drivers.routers import atomic_files
@@ -22,6 +23,7 @@ from tidegate.errors import RouterError
 
 PROC = Path("/proc")
 WORKER, SHUTTING_DOWN, MASTER = "nginx: worker process", "is shutting down", "nginx: master process"
+PREVIEW = "_preview"  # end of the name of a preview's backend
 NUMBERED = re.compile(r"(\d+)\.json")
 COMMENT = re.compile(r"^# generation (\d+): (\{.*\})$", re.M)
 
@@ -35,6 +37,9 @@ class BackendRoute:
     header: str = ""
 
 
+ROUTES = TypeAdapter(dict[str, BackendRoute])
+
+
 @dataclass(frozen=True)
 class Generation:
     """The routes of one configuration, by backend. Numbers increase; 0 means that none has been written yet."""
@@ -45,16 +50,17 @@ class Generation:
     @property
     def serialized(self) -> str:
         """The routes as one line of JSON."""
-        return json.dumps({name: asdict(route) for name, route in self.routes.items()})
+        return ROUTES.dump_json(dict(self.routes)).decode()
 
     @property
     def comment(self) -> str:
         """The comment in the configuration file."""
         return f"# generation {self.number}: {self.serialized}"
 
-    def differs_from(self, backend: str, members: Collection[str]) -> set[str]:
-        """Instances of this backend in the generation that are not among `members` (instance ids)."""
-        return {member.instance for member in self.routes.get(backend, BackendRoute()).members} - set(members)
+    def others_than(self, backend: str, members: Collection[str]) -> tuple[Member, ...]:
+        """Members of this backend in the generation that are not among `members` (instance ids)."""
+        found = self.routes.get(backend, BackendRoute()).members
+        return tuple(member for member in found if member.instance not in members)
 
 
 @dataclass(frozen=True)
@@ -148,15 +154,10 @@ class GenerationFiles:
 
 def _parse_generation(number: int, text: str) -> Generation:
     try:
-        document = json.loads(text)
-        routes = {
-            name: BackendRoute(tuple(Member(**member) for member in route["members"]), route["listen"], route["header"])
-            for name, route in document.items()
-        }
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        return Generation(number, ROUTES.validate_json(text))
+    except ValueError as error:
         text = f"Cannot parse nginx's generation {number}: {error}. Stop nginx and remove its directory to start empty."
         raise RouterError(text, retryable=False) from error
-    return Generation(number, routes)
 
 
 def serving_generation(workers: Sequence[NginxWorker]) -> Generation:
