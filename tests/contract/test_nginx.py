@@ -245,6 +245,11 @@ def test_a_backend_without_listen(owned: NginxRouter) -> None:
         ({"status": "8406"}, "status"),
         ({"user": "www-data; daemon off"}, "user"),
         ({"balance": {"shop": "ip_hash"}}, "balance requires mode adopted"),
+        (
+            {"mode": "adopted", "config": "/n", "include": "/t", "max_header_bytes": 8192},
+            "max_header_bytes: only mode owned",
+        ),
+        ({"balance": {"shop": "ip_hash; } server {"}}, "balance"),
     ],
 )
 def test_options_that_cannot_be(options: dict[str, str], said: str) -> None:

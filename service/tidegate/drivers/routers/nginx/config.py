@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tidegate.core.routing import PREVIEW_HEADER, Backend, Member
+from tidegate.core.routing import EVERY_ADDRESS, EVERY_IPV4, PREVIEW_HEADER, Backend, BackendProtocol, Member, split_listen
 from tidegate.drivers.routers.atomic_files import TEMPLATES
 from tidegate.drivers.routers.members import (
     bind_address,
@@ -18,6 +18,7 @@ from tidegate.drivers.routers.members import (
     server_name,
 )
 from tidegate.drivers.routers.nginx.generations import PREVIEW, BackendRoute, Generation
+from tidegate.drivers.routers.options import RouterOptions
 from tidegate.errors import RouterError
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -36,6 +37,7 @@ class NginxFrame:
     close_gap: bool = True
     user: str = ""  # user of the workers; empty: the master's
     shutdown_timeout_seconds: float = MAX_DRAIN_SECONDS  # how long old workers may finish requests
+    clients: RouterOptions = field(default_factory=RouterOptions)
     balance: Mapping[str, str] = field(default_factory=dict)  # how an upstream chooses servers, by backend
 
 
@@ -43,7 +45,7 @@ def backend_route(backend: Backend, members: Collection[Member]) -> BackendRoute
     """The backend's route in canonical order and form, so that equal routes compare equal."""
     ordered = tuple(sorted((_normalise(member) for member in members), key=server_name))
     header = backend.preview.header if backend.preview else ""
-    return BackendRoute(ordered, backend.listen, header)
+    return BackendRoute(ordered, backend.listen, header, backend.options.timeouts)
 
 
 def _normalise(member: Member) -> Member:
@@ -73,8 +75,21 @@ def _render(template: str, frame: NginxFrame, generation: Generation, file: Path
     servers = {_normalise(member).address: server_name(member) for place in routes.values() for member in place.members}
     return TEMPLATES.get_template(template).render(
         frame=frame, comment=generation.comment, file=file, routes=routes, servers=servers,
-        bind=bind_address, variable=route_variable, header=parse_header, time=_milliseconds,
+        bind=_bind, variable=route_variable, header=parse_header, time=_milliseconds, loopback=_loopback,
     )  # fmt: skip
+
+
+def _bind(listen: str) -> str:
+    """The parameters of `listen`: `[::]` is every address, of IPv4 too."""
+    address = bind_address(listen)
+    return f"{address} ipv6only=off" if address.startswith("[::]:") else address
+
+
+def _loopback(listen: str) -> str:
+    """Where this machine reaches an address of `listen`."""
+    host, port = split_listen(listen)
+    host = {EVERY_IPV4: "127.0.0.1", EVERY_ADDRESS: "::1"}.get(host, host)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _milliseconds(seconds: float) -> str:
@@ -97,6 +112,8 @@ def config_problems(backend: Backend, members: Collection[Member]) -> Iterator[s
     if not NAME.fullmatch(backend.name):
         yield f"{backend.name!r} is not a valid upstream name; it must match {NAME.pattern}"
     yield from header_problems(backend)
+    if backend.options.protocol is BackendProtocol.H2C:
+        yield f"{backend.name} has the protocol h2c, but nginx speaks HTTP/1.1 only to instances; use HAProxy or Envoy"
     for member in members:
         yield from (problem for problem in member_problems(member) if problem != missing_address(member))
     addresses = [member.address for member in members if member.address]

@@ -18,7 +18,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from tidegate.core.routing import Backend, Member, RouterState
 from tidegate.drivers.routers import atomic_files
@@ -36,6 +36,7 @@ from tidegate.drivers.routers.nginx.installation import NginxInstallation, Owned
 from tidegate.drivers.routers.nginx.process import wait_until
 from tidegate.drivers.routers.nginx.request_log import NginxRequestLog
 from tidegate.drivers.routers.nginx.their_config import SUPPORTED_BALANCING
+from tidegate.drivers.routers.options import RouterOptions
 from tidegate.drivers.routers.state_file import BackendState, RouterStateFile
 from tidegate.errors import RouterError
 from tidegate.ports import CheckStatus, Diagnosis, Router
@@ -46,13 +47,12 @@ IDLE_SECONDS = 0.3  # how long a write waits for idle old workers to exit
 WORKERS_SECONDS = 2.0  # nginx replaces a killed worker within this time
 NO_LOG = "off"
 SAFE_PATH = re.compile(r"/[A-Za-z0-9_./+@,=-]*")
-STATUS_ADDRESS = r"^((\d{1,3}\.){3}\d{1,3}|\*):\d{1,5}$"
+STATUS_ADDRESS = r"^((\d{1,3}\.){3}\d{1,3}|\*|\[[0-9A-Fa-f:.]+\]):\d{1,5}$"
 
 
-class NginxOptions(BaseModel):
+class NginxOptions(RouterOptions):
     """`owned`: Tidegate writes `directory`/nginx.conf and runs nginx. `adopted`: Tidegate uses a running nginx."""
 
-    model_config = ConfigDict(extra="forbid")
     mode: Literal["owned", "adopted"] = "owned"
     directory: Path = Path("/var/lib/tidegate/nginx")
     status: str = Field(default="127.0.0.1:8406", pattern=STATUS_ADDRESS)  # answers 503 for backends without members
@@ -75,6 +75,8 @@ class NginxOptions(BaseModel):
             )
         if self.mode == "owned" and (self.config or self.include or "pid" in self.model_fields_set):
             raise ValueError("config, include and pid require mode adopted; mode owned creates its own in directory")
+        if self.mode == "adopted" and (options := self.client_options()):
+            raise ValueError(f"{', '.join(options)}: only mode owned has these; configure your own nginx instead")
         if self.mode == "owned" and self.balance:
             raise ValueError("balance requires mode adopted: it keeps how your own upstreams choose servers")
         for name in ("directory", "log", "config", "include"):
@@ -105,6 +107,7 @@ class NginxRouter(Router):
             close_gap=options.close_gap,
             user=options.user if options.mode == "owned" else "",
             shutdown_timeout_seconds=options.shutdown_timeout_seconds,
+            clients=options,
             balance=options.balance,
         )
         self._memory = RouterStateFile(options.directory)

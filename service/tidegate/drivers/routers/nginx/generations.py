@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from tidegate.core.routing import Member
+from tidegate.core.routing import Member, Timeouts
 from tidegate.drivers.routers import atomic_files
 from tidegate.errors import RouterError
 
@@ -30,11 +30,15 @@ COMMENT = re.compile(r"^# generation (\d+): (\{.*\})$", re.M)
 
 @dataclass(frozen=True)
 class BackendRoute:
-    """The route of one backend. `header`: requests with it at the same address go to the backend's preview."""
+    """The route of one backend. `header`: requests with it at the same address go to the backend's preview.
+
+    Other options of the backend are not here: everybody can read a generation, and health checks may have secrets.
+    """
 
     members: tuple[Member, ...] = ()
     listen: str = ""
     header: str = ""
+    timeouts: Timeouts = field(default_factory=Timeouts)
 
 
 ROUTES = TypeAdapter(dict[str, BackendRoute])
