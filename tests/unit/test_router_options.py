@@ -9,6 +9,8 @@ from tidegate.drivers.routers.envoy.driver import EnvoyOptions
 from tidegate.drivers.routers.haproxy.driver import HAProxyOptions
 from tidegate.settings import to_problems
 
+ADOPTED = {"mode": "adopted", "socket": "/run/haproxy.sock", "config": "/etc/haproxy.cfg"}
+
 
 def directory(length: int, character: str = "d") -> str:
     """A path of this many characters."""
@@ -37,12 +39,11 @@ def test_socket_paths_are_measured_in_bytes() -> None:
 
 
 def test_the_directory_of_an_adopted_haproxy_has_no_sockets() -> None:
-    places = {"mode": "adopted", "socket": "/run/haproxy.sock", "config": "/etc/haproxy.cfg"}
-    HAProxyOptions.model_validate({**places, "directory": directory(120)})
+    HAProxyOptions.model_validate({**ADOPTED, "directory": directory(120)})
 
 
 @pytest.mark.parametrize("log", [directory(98, "s"), "/with space", "host"])
 def test_a_log_that_haproxy_cannot_use_is_refused(log: str) -> None:
-    HAProxyOptions.model_validate({"log": directory(97, "s")})
+    HAProxyOptions.model_validate({**ADOPTED, "log": directory(97, "s")})
     with pytest.raises(ValidationError, match="at most 97 characters"):
-        HAProxyOptions.model_validate({"log": log})
+        HAProxyOptions.model_validate({**ADOPTED, "log": log})
