@@ -176,8 +176,8 @@ class CI(Protocol):
 class EngineStore(Protocol):
     """The part of the store that the engine uses. Raises `StoreError`, `LeaseLost`."""
 
-    def claim(self, owner: str, ttl_seconds: float) -> Claim | None:
-        """Claim a due rollout without a valid lease; None when there is none. Counts a takeover if the last owner died."""
+    def claim(self, owner: str, ttl_seconds: float, without: Collection[str] = ()) -> Claim | None:
+        """Claim a due rollout without a valid lease, except in these environments. Counts a takeover if its owner died."""
 
     def heartbeat(self, owner: str, version: str) -> None:
         """Record that this engine is running and looking for work."""
@@ -367,8 +367,8 @@ class Store(EngineStore, Protocol):
     ) -> tuple[AuditEntry, ...]:
         """Audit entries, newest first, with numbers below `before`; of these subjects, or of all."""
 
-    def next_delivery(self, lease_seconds: float) -> Delivery | None:
-        """Claim a delivery with new events for `lease_seconds`; None when there is none."""
+    def next_delivery(self, ttl_seconds: float, environment: str = "", without: Collection[str] = ()) -> Delivery | None:
+        """Claim a delivery with new events, in this environment or in all but those `without`; None when there is none."""
 
     def mark_delivered(self, rollout: str, number: int, lease_seconds: float) -> None:
         """Record that events up to `number` were delivered; the claim of the rest is extended."""

@@ -39,7 +39,7 @@ class EngineSettings(SettingsSection):
         le=300.0,
         description="Lease duration: how long before another engine takes over from one that has died.",
     )
-    threads: int = Field(default=4, ge=1, le=64, description="Rollouts driven concurrently.")
+    threads: int = Field(default=4, ge=1, le=64, description="Rollouts driven concurrently in each environment.")
     poll_seconds: float = Field(default=0.5, gt=0.0, le=5.0, description="Interval between queries for due rollouts.")
     metrics_listen: str = Field(
         default="",

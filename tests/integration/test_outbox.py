@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,24 @@ def test_a_jenkins_that_is_down_holds_nothing_up_and_is_told_later(
         api.until(rollout, "succeeded")
         jenkins.start()
         eventually("the build's page tells the end", lambda: ends_with(build, "succeeded"))
+
+
+def test_a_jenkins_that_never_answers_delays_no_other_environment(
+    api: RunningApi, jenkins: FakeJenkins, tmp_path: Path
+) -> None:
+    build = jenkins.build(JOB, 7)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # the system accepts connections, and nobody reads them
+        body = {
+            "compose": compose(),
+            "variables": {"VERSION": "v2"},
+            "build": {"job": JOB, "number": 8, "url": "http://ci/8/"},
+        }
+        assert api.post("/v1/services/live/shop/rollouts", body).status_code == 202
+        live = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with outbox(api, jenkins, tmp_path, live=live), silent.accept()[0]:  # its delivery has begun
+            asked(api, "drain_timeout: 1s")
+            eventually("the build's page tells the end", lambda: ends_with(build, "succeeded"))
+            silent.close()
 
 
 def test_an_outbox_that_ends_in_between_leaves_nothing_untold(

@@ -6,7 +6,7 @@ import gc
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,10 +57,10 @@ class SkippingStore:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
-    def claim(self, owner: str, ttl_seconds: float) -> Claim | None:
+    def claim(self, owner: str, ttl_seconds: float, without: Collection[str] = ()) -> Claim | None:
         """As the store's."""
         with self._lock:
-            found = self._store.claim(owner, ttl_seconds)
+            found = self._store.claim(owner, ttl_seconds, without)
             if found is not None:
                 self._held.add(found.rollout)
                 self._due.pop(found.rollout, None)

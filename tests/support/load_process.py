@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from functools import wraps
 from pathlib import Path
@@ -41,9 +41,9 @@ class RecordingStore:
         verb = getattr(self._store, name)
         return self._noting(verb) if name in RECORDING else verb
 
-    def claim(self, owner: str, ttl_seconds: float) -> Claim | None:
+    def claim(self, owner: str, ttl_seconds: float, without: Collection[str] = ()) -> Claim | None:
         """As the store's; since when it was due is remembered."""
-        found: Claim | None = self._store.claim(owner, ttl_seconds)
+        found: Claim | None = self._store.claim(owner, ttl_seconds, without)
         if found is not None and found.due is not None:
             self._due[found.rollout] = found.due
         return found

@@ -18,14 +18,21 @@ ADDRESS = "http://tidegate.example"
 
 
 def outbox(
-    api: RunningApi, jenkins: FakeJenkins | Controller, folder: Path, between: Callable[[], None] = lambda: None
+    api: RunningApi,
+    jenkins: FakeJenkins | Controller,
+    folder: Path,
+    between: Callable[[], None] = lambda: None,
+    live: str = "",
 ) -> Outbox:
-    """An outbox that has not been started; writes the user's token into the folder.
+    """An outbox that has not been started; writes the user's token into the folder. `live`: the URL of another Jenkins, for
+    the environment of this name.
 
     `between` is called once, directly after the outbox has read a rollout for the first time.
     """
     (folder / "token").write_text(jenkins.token)
     cis = {"demo": subject(jenkins, folder / "token")}
+    if live:
+        cis["live"] = subject(jenkins, folder / "token", url=live)
     return Outbox(_Interrupted(api.wiring.store, between), cis, time.time, ADDRESS)
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from support.wait import MAX_SECONDS, at_most, eventually, pause
 from tidegate.core.event_kinds import EventKind
 from tidegate.core.model import Policy, Service
 from tidegate.core.phases import Phase
+from tidegate.drivers.platforms.docker.driver import DockerPlatform
 from tidegate.engine.worker import Worker, WorkerOptions
 from tidegate.errors import PlatformError, StoreError
 from tidegate.ports import Drivers
@@ -48,10 +50,15 @@ def beats_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @contextmanager
 def working(
-    store: Any, world: FakeEnvironment, options: WorkerOptions = QUICK, owner: str = "anna", parts: Drivers | None = None
+    store: Any,
+    world: FakeEnvironment,
+    options: WorkerOptions = QUICK,
+    owner: str = "anna",
+    parts: Drivers | None = None,
+    others: Mapping[str, Drivers] | None = None,
 ) -> Iterator[Worker]:
-    """A worker in a thread; stopped, and waited for, at the end."""
-    worker = Worker(store, {"demo": parts or world.parts()}, options, time.time, owner)
+    """A worker in a thread; stopped, and waited for, at the end. `others`: further environments."""
+    worker = Worker(store, {"demo": parts or world.parts(), **(others or {})}, options, time.time, owner)
     thread = threading.Thread(target=worker.run)
     thread.start()
     try:
@@ -106,6 +113,24 @@ def test_it_drives_a_rollout_to_its_end_and_wakes_at_once(store: SqlStore, world
         await_ends(store, rollout)
     assert store.load(rollout)[0].phase is Phase.SUCCEEDED
     assert world.serving() == ["v2-2", "v2-2"]
+
+
+def test_a_docker_that_never_answers_delays_no_other_environment(store: SqlStore, world: FakeEnvironment) -> None:
+    """With more due rollouts in its environment than it has threads."""
+    settle_old(store, world, a_service(), time.time)
+    services = [a_service(f"s{number}", environment="slow") for number in range(3)]
+    stuck = [request_rollout(store, service, 1, time.time) for service in services]
+    good = request_rollout(store, a_service(), 2, time.time, 1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # the system accepts connections, and nobody reads them
+        host = {"name": "silent", "url": f"tcp://127.0.0.1:{silent.getsockname()[1]}"}
+        options = DockerPlatform.Options.model_validate({"hosts": [host], "timeout_seconds": 300})
+        with closing(DockerPlatform(options, "slow")) as platform:
+            slow = {"slow": replace(world.parts(), platform=platform)}
+            with working(store, world, replace(QUICK, threads=2), others=slow):
+                await_ends(store, good)
+                assert {store.load(rollout)[0].phase for rollout in stuck} == {Phase.PENDING}
+                assert [kinds(store, rollout) for rollout in stuck] == [["created"]] * 3, "the calls have not ended"
+                silent.close()
 
 
 @pytest.mark.usefixtures("beats_seldom")

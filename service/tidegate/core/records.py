@@ -86,6 +86,7 @@ class Claim:
     since: Time
     owner: str
     due: Time | None = field(default=None, compare=False)
+    environment: str = field(default="", compare=False)  # of the rollout's service
 
 
 @dataclass(frozen=True, slots=True)

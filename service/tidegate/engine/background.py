@@ -21,8 +21,12 @@ class BackgroundThread(ABC):
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def stop(self) -> None:
+        """Ask the thread to end soon. Leaving the block does so too, and waits."""
         self._stopping.set()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
         self._thread.join()
 
     @abstractmethod

@@ -1,12 +1,13 @@
 """The outbox: delivers the events of a rollout to the CI whose build requested it, in order and at least once.
 
-It has its own thread, so a CI that is slow or down never delays a rollout. A delivery is recorded after it was made; a
-crash in between repeats it.
+Each environment with a CI has its own thread, so a CI that is slow or down delays neither a rollout nor the deliveries of
+another environment. A delivery is recorded after it was made; a crash in between repeats it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import TracebackType
 
 import structlog
 from structlog.contextvars import bound_contextvars
@@ -26,17 +27,39 @@ INITIAL_PAUSE_SECONDS = 1.0  # after a failure; doubled with each further one
 MAX_PAUSE_SECONDS = 300.0
 
 
-class Outbox(BackgroundThread):
+class Outbox:
     """Delivers events inside its `with` block. `cis` is by environment; `address` is the public URL of this server."""
 
     def __init__(self, store: Store, cis: Mapping[str, CI], clock: Clock, address: str) -> None:
-        super().__init__("outbox")
+        parts = [(environment, ()) for environment in cis] + [("", tuple(cis))]
+        self._threads = [_Deliveries(store, cis, clock, address, *part) for part in parts]
+
+    def __enter__(self) -> Outbox:
+        for thread in self._threads:
+            thread.__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for thread in self._threads:
+            thread.stop()
+        for thread in self._threads:
+            thread.__exit__(kind, error, trace)
+
+
+class _Deliveries(BackgroundThread):
+    """The deliveries of one environment; of all but those `without`, which have no CI any more, if it is empty."""
+
+    def __init__(
+        self, store: Store, cis: Mapping[str, CI], clock: Clock, address: str, environment: str, without: tuple[str, ...]
+    ) -> None:
+        super().__init__(f"outbox {environment}")
         self._store, self._cis, self._clock, self._address = store, cis, clock, address
+        self._environment, self._without = environment, without
 
     def _run(self) -> None:
         while not self._stopping.is_set():
             try:
-                delivery = self._store.next_delivery(LEASE_SECONDS)
+                delivery = self._store.next_delivery(LEASE_SECONDS, self._environment, self._without)
                 if delivery is not None:
                     self._deliver(delivery)
                     continue

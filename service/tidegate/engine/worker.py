@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -44,7 +45,7 @@ MAX_CACHES = 5000  # rollouts with cached state
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
     """`lease_seconds`: how long before another engine takes over from one that has died. `threads`: rollouts driven
-    concurrently. `poll_seconds`: between two queries for due rollouts while nothing wakes the worker.
+    concurrently in each environment. `poll_seconds`: between two queries for due rollouts while nothing wakes the worker.
     `drift_interval_seconds`: between two drift checks of a service without a live rollout; None disables them."""
 
     lease_seconds: float = 15.0
@@ -80,7 +81,7 @@ class Worker:
         self._wakeups: SimpleQueue[None] = SimpleQueue()  # its `put`, unlike an Event's `set`, may interrupt its own `get`
         self._heartbeat = Heartbeat(options.lease_seconds)
         self._lock = threading.Lock()  # guards the three below
-        self._idle = options.threads
+        self._busy: Counter[str] = Counter()  # by environment, rollouts that a thread drives
         self._caches: dict[str, RolloutCache] = {}
         self._due: dict[str, Time] = {}  # by rollout, of those that this process released
         self._claim_failures = 0
@@ -90,7 +91,7 @@ class Worker:
     def run(self) -> None:
         """Drive due rollouts until `stop`; then finish the effects in progress and release all claims."""
         logger.info("engine started", owner=self._owner, threads=self._options.threads)
-        with self._heartbeat, self._drift_watcher(), ThreadPoolExecutor(self._options.threads, "rollout") as pool:
+        with self._heartbeat, self._drift_watcher(), self._pool() as pool:
             while not self._stopping.is_set():
                 self._adjust_for_clock_jump()
                 self._send_heartbeat()
@@ -106,6 +107,11 @@ class Worker:
         with suppress(DriverError):  # the engine is then reported as not shut down cleanly, which is true
             self._store.remove_engine(self._owner)
         logger.info("engine stopped", owner=self._owner)
+
+    def _pool(self) -> ThreadPoolExecutor:
+        """Threads for each environment, so that one whose Docker or proxy does not respond cannot take those of others, and
+        as many for environments that are not in the settings."""
+        return ThreadPoolExecutor(self._options.threads * (len(self._environments) + 1), "rollout")
 
     def _drift_watcher(self) -> AbstractContextManager[object]:
         every = self._options.drift_interval_seconds
@@ -150,12 +156,13 @@ class Worker:
     # -- finding work -------------------------------------------------------------------------------------------------
 
     def _claim(self) -> Claim | None:
-        """A due rollout, when a thread is idle."""
+        """A due rollout of an environment that has an idle thread."""
         with self._lock:
-            if not self._idle:
+            if self._busy.total() >= self._options.threads * (len(self._environments) + 1):
                 return None
+            full = [environment for environment, count in self._busy.items() if count >= self._options.threads]
         try:
-            claim = self._store.claim(self._owner, self._options.lease_seconds)
+            claim = self._store.claim(self._owner, self._options.lease_seconds, full)
         except DriverError as error:
             self._claim_failures += 1
             logger.warning("cannot claim rollouts", error=error.message)
@@ -169,7 +176,7 @@ class Worker:
             if claim.due is not None:
                 self._meter.claimed(self._clock() - claim.due)
             with self._lock:
-                self._idle -= 1
+                self._busy[claim.environment] += 1
                 self._due.pop(claim.rollout, None)
         return claim
 
@@ -177,7 +184,7 @@ class Worker:
         """The rollouts that this engine drives: those in its threads, and those that it will take up again when due."""
         now = self._clock()
         with self._lock:
-            return self._options.threads - self._idle + sum(due > now for due in self._due.values())
+            return self._busy.total() + sum(due > now for due in self._due.values())
 
     def _wait_for_work(self) -> None:
         """Wait until `wake`, until a known rollout is due, or for the poll interval."""
@@ -193,8 +200,6 @@ class Worker:
         if self._claim_failures:
             return min(MAX_CLAIM_PAUSE_SECONDS, poll * 2.0 ** min(self._claim_failures, 10))
         with self._lock:
-            if not self._idle:
-                return poll
             ahead = [due - now for due in self._due.values() if due > now]
             self._due = {rollout: due for rollout, due in self._due.items() if due > now}
         return min([poll, *ahead])
@@ -220,7 +225,7 @@ class Worker:
             self._heartbeat.drop(lease)
             clear_contextvars()
             with self._lock:
-                self._idle += 1
+                self._busy[claim.environment] -= 1
             self._wakeups.put(None)
 
     def _release(self, lease: HeldLease, wait: float | None) -> None:
@@ -261,7 +266,7 @@ class Worker:
             turn_seconds = monotonic() - begun
             if wait > SHORT_WAIT_SECONDS or turn_seconds > MAX_TURN_SECONDS:
                 return wait
-            if self._is_contended(turn_seconds):
+            if self._is_contended(lease.claim.environment, turn_seconds):
                 return SHORT_WAIT_SECONDS  # rollouts that poll often would otherwise keep all threads busy
             self._stopping.wait(wait)
         return 0.0
@@ -271,11 +276,11 @@ class Worker:
         clock_offset = self._clock() - self._steady()
         return lambda: self._steady() + clock_offset
 
-    def _is_contended(self, turn_seconds: float) -> bool:
+    def _is_contended(self, environment: str, turn_seconds: float) -> bool:
         """Whether another rollout needs the thread of a turn that has lasted `turn_seconds`."""
         now = self._clock()
         with self._lock:
-            if self._idle:
+            if self._busy[environment] < self._options.threads:
                 return False
             return turn_seconds > CONTENDED_TURN_SECONDS or any(due <= now for due in self._due.values())
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from sqlalchemy import Connection, insert, select, update
 
 from tidegate.clock import Time
 from tidegate.core.records import Delivery
-from tidegate.store.tables import deliveries, rollouts
+from tidegate.store.tables import deliveries, rollouts, services
 
 row = deliveries.c
 
@@ -16,10 +18,16 @@ def add(connection: Connection, rollout: str, now: Time) -> None:
     connection.execute(insert(deliveries).values(rollout=rollout, delivered=0, failures=0, due=now))
 
 
-def claim(connection: Connection, until: Time, now: Time) -> Delivery | None:
-    """Claim the delivery that has been due longest and has new events; nobody else gets it before `until`."""
+def claim(connection: Connection, until: Time, now: Time, environment: str, without: Collection[str]) -> Delivery | None:
+    """Claim the delivery that has been due longest and has new events; nobody else gets it before `until`.
+
+    Of this environment, or with an empty one of all but those in `without`.
+    """
     behind = select(rollouts.c.last_event).where(rollouts.c.id == row.rollout).scalar_subquery() > row.delivered
-    first = select(row.rollout).where(row.due <= now, behind).order_by(row.due).limit(1)
+    joined = select(services.c.environment).join(rollouts, rollouts.c.service == services.c.key)
+    place = joined.where(rollouts.c.id == row.rollout).scalar_subquery()
+    here = place == environment if environment else place.not_in(without)
+    first = select(row.rollout).where(row.due <= now, behind, here).order_by(row.due).limit(1)
     claimed = connection.execute(
         update(deliveries)
         .where(row.rollout == first.with_for_update(skip_locked=True).scalar_subquery())

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, Double, String, and_, bindparam, case, func, or_, select, update
+from collections.abc import Collection
+
+from sqlalchemy import Connection, Double, Select, String, and_, bindparam, case, func, or_, select, update
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from tidegate.clock import Time
 from tidegate.core.records import Claim
 from tidegate.errors import LeaseLost
-from tidegate.store.tables import is_live, rollouts
+from tidegate.store.tables import is_live, rollouts, services
 
 row = rollouts.c
 RESTORE_FENCE_STEP = 1_000_000  # more claims than between two backups; fits into a fence about 2000 times
@@ -21,19 +24,27 @@ RESTORE_FENCE_STEP = 1_000_000  # more claims than between two backups; fits int
 _AT, _UNTIL, _WHO = bindparam("at", type_=Double), bindparam("until", type_=Double), bindparam("who", type_=String)
 _FREE = or_(row.lease_until.is_(None), row.lease_until <= _AT)
 _FIRST = select(row.sequence).where(is_live, row.due <= _AT, _FREE).order_by(row.due, row.sequence).limit(1)
-_CLAIM = (
-    update(rollouts)
-    .where(row.sequence == _FIRST.with_for_update(skip_locked=True).scalar_subquery())
-    .values(
-        owner=_WHO,
-        since=case((row.owner == _WHO, row.since), else_=_AT),
-        takeovers=row.takeovers + case((row.lease_until.is_(None), 0), else_=1),
-        lease_until=_UNTIL,
-        fence=row.fence + 1,
-        signalled=False,
+_WITHOUT = select(services.c.key).where(services.c.environment.in_(bindparam("without", expanding=True)))
+_FIRST_ELSEWHERE = _FIRST.where(row.service.not_in(_WITHOUT))
+
+
+def _claim(first: Select[tuple[int]]) -> ReturningUpdate[tuple[str, int, Time, Time, str]]:
+    return (
+        update(rollouts)
+        .where(row.sequence == first.with_for_update(skip_locked=True).scalar_subquery())
+        .values(
+            owner=_WHO,
+            since=case((row.owner == _WHO, row.since), else_=_AT),
+            takeovers=row.takeovers + case((row.lease_until.is_(None), 0), else_=1),
+            lease_until=_UNTIL,
+            fence=row.fence + 1,
+            signalled=False,
+        )
+        .returning(row.id, row.fence, row.since, row.due, row.service)
     )
-    .returning(row.id, row.fence, row.since, row.due)
-)
+
+
+_CLAIM, _CLAIM_ELSEWHERE = _claim(_FIRST), _claim(_FIRST_ELSEWHERE)
 #: The rollout is still driven under this fencing token; `lease_values` has the parameters. An expired lease counts until
 #: another engine claims the rollout.
 HELD = and_(row.id == bindparam("held_id"), row.fence == bindparam("held_fence"), row.lease_until.is_not(None))
@@ -48,13 +59,19 @@ _RELEASE = CHANGE.values(lease_until=None, due=case((row.signalled, _AT), else_=
 # -- operations -------------------------------------------------------------------------------------------------------
 
 
-def claim(connection: Connection, owner: str, ttl_seconds: float, now: Time) -> Claim | None:
-    """Claim the rollout that has been due longest and has no valid lease.
+def claim(connection: Connection, owner: str, ttl_seconds: float, without: Collection[str], now: Time) -> Claim | None:
+    """Claim the rollout that has been due longest and has no valid lease, in an environment that is not in `without`.
 
     A lease that expired without a release means that its engine died; this counts as a takeover (`takeovers`).
     """
-    taken = connection.execute(_CLAIM, {"at": now, "who": owner, "until": now + ttl_seconds}).one_or_none()
-    return None if taken is None else Claim(taken.id, taken.fence, taken.since, owner, taken.due)
+    values: dict[str, object] = {"at": now, "who": owner, "until": now + ttl_seconds}
+    if without:
+        taken = connection.execute(_CLAIM_ELSEWHERE, values | {"without": list(without)}).one_or_none()
+    else:
+        taken = connection.execute(_CLAIM, values).one_or_none()
+    if taken is None:
+        return None
+    return Claim(taken.id, taken.fence, taken.since, owner, taken.due, taken.service.partition("/")[0])
 
 
 def expire_all(connection: Connection, now: Time) -> None:

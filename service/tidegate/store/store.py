@@ -109,7 +109,7 @@ class SqlStore(Transactions, Store):
 
     # -- the engine ---------------------------------------------------------------------------------------------------
 
-    def claim(self, owner: str, ttl_seconds: float) -> Claim | None:
+    def claim(self, owner: str, ttl_seconds: float, without: Collection[str] = ()) -> Claim | None:
         with self._lease("claim a rollout") as connection:
             now = self._now(connection)
             clock_offset, was_set_back = self._clock_state(now)
@@ -117,7 +117,7 @@ class SqlStore(Transactions, Store):
                 leases.clock_set_back(connection, now + ttl_seconds, now)
                 services.shift_clock(connection, now)
                 deliveries.shift_clock(connection, now)
-            claim = leases.claim(connection, owner, ttl_seconds, now)
+            claim = leases.claim(connection, owner, ttl_seconds, without, now)
         self._clock_offset = clock_offset
         return None if claim is None else replace(claim, since=claim.since - self._ahead(now))
 
@@ -332,10 +332,10 @@ class SqlStore(Transactions, Store):
 
     # -- deliveries to the CI -----------------------------------------------------------------------------------------
 
-    def next_delivery(self, lease_seconds: float) -> Delivery | None:
+    def next_delivery(self, ttl_seconds: float, environment: str = "", without: Collection[str] = ()) -> Delivery | None:
         with self._write("find events to deliver") as connection:
             now = self._now(connection)
-            return deliveries.claim(connection, now + lease_seconds, now)
+            return deliveries.claim(connection, now + ttl_seconds, now, environment, without)
 
     def mark_delivered(self, rollout: str, number: int, lease_seconds: float) -> None:
         with self._write(f"record a delivery of {rollout}") as connection:
