@@ -55,6 +55,18 @@ def test_all_of_them() -> None:
     assert found.probe == Probe("http://127.0.0.1:8001/health", 0.25, header="X-Version")
 
 
+@pytest.mark.parametrize("route", ["shop", "Shop_v1.web", "9", "a" * 40, "shop_on_prem"])
+def test_routes_have_names_as_upstreams_have(route: str) -> None:
+    assert parsed(route=route).backend.name == route
+
+
+@pytest.mark.parametrize(
+    "route", ["", "_shop", "shop web", "shop;", "a" * 41, "shop_preview", "shop_on_8001", "a_on_80_if_b"]
+)
+def test_routes_that_are_refused(route: str) -> None:
+    assert "letters, digits" in mistakes(route=route)["route"]
+
+
 CHECKED = {"bake": "60s", "checks": [{"errors": {}}]}
 
 

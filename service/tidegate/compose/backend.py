@@ -13,6 +13,8 @@ from tidegate.core.container import Health
 from tidegate.core.routing import Backend, BackendOptions, BackendProtocol, Preview, Timeouts
 
 NAME_PATTERN = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
+#: Except names that Tidegate gives to previews (`shop_preview`) and frontends (`shop_on_8001`).
+ROUTE_PATTERN = re.compile(r"(?!.*_preview$)(?!.*_on_[0-9a-f.]*[0-9](_if_|$))[A-Za-z0-9][A-Za-z0-9_.-]{0,39}")
 HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
 #: Sent by Tidegate and the proxies themselves.
 OWN_HEADERS = ("host", "connection", "content-length", "transfer-encoding")
@@ -55,7 +57,7 @@ def read_backend(own: Reader, service: str, health: Health, port: int, preview: 
         protocol=own.take("protocol", one_of(BackendProtocol, BackendProtocol), BackendProtocol.HTTP1),
     )
     listen = own.take("listen", extension.parse_listen, "")
-    return Backend(own.take("route", _name, service), listen, preview, options=options)
+    return Backend(own.take("route", _route, service), listen, preview, options=options)
 
 
 def _timeouts(own: Reader) -> Timeouts:
@@ -81,10 +83,13 @@ def _between(lowest_seconds: float, highest_seconds: float) -> Callable[[object]
     return read
 
 
-def _name(value: object) -> str:
-    if isinstance(value, str) and NAME_PATTERN.fullmatch(value):
+def _route(value: object) -> str:
+    if isinstance(value, str) and ROUTE_PATTERN.fullmatch(value):
         return value
-    raise ValueError("a-z, 0-9 and -, at most 40 characters")
+    raise ValueError(
+        "letters, digits, `_`, `.` and -, at most 40 characters, the first a letter or digit, not ending in _preview or in "
+        "_on_ and a port"
+    )
 
 
 def _path(value: object) -> str:

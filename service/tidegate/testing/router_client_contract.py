@@ -71,6 +71,11 @@ def get(
     return send_raw(listen, [f"{method} {path} HTTP/1.1", "Host: front.example", *length, *lines], before)
 
 
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
 class RouterClientContract:
     """Subclass it, give the fixtures that the module's docstring names, and say what the proxy cannot do."""
 
@@ -194,6 +199,22 @@ class RouterClientContract:
                 assert get(address, headers={"X-Shop-Preview": "blue"}) == 200
             assert len(instance.requests) == len(blue.requests) == (2 if host == "[::]" else 1)
             assert [member.address for member in router.read(six).members] == [instance.member.address]
+
+    @pytest.mark.parametrize("name", ["Shop_v1.web", "9.shop-_on_"])
+    def test_names_with_capitals_underscores_and_dots(self, make_router: MakeRouter, backend: Backend, name: str) -> None:
+        shop = replace(backend, name=name, preview=Preview(header="X-Shop-Preview: blue"))
+        preview, router = shop.preview_backend, make_router()
+        assert preview is not None
+        with SampleInstance(1) as instance, SampleInstance(2, "v2-2") as blue, SampleInstance(3, "v3-3") as other:
+            router.write(shop, (instance.member,), 1)
+            router.write(preview, (blue.member,), 1)
+            router.write(replace(backend, name=f"{name}_on_a", listen=f"127.0.0.1:{_free_port()}"), (other.member,), 1)
+            router.write(preview, (blue.member, other.member), 1)
+            router.write(preview, (blue.member,), 1)
+            assert get(shop.listen) == 200
+            assert get(shop.listen, headers={"X-Shop-Preview": "blue"}) == 200
+            assert [len(each.requests) for each in (instance, blue, other)] == [1, 1, 0]
+            assert [member.address for member in router.read(shop).members] == [instance.member.address]
 
     def test_an_instance_that_speaks_http2_only(self, make_router: MakeRouter, backend: Backend) -> None:
         h2c = replace(backend, options=BackendOptions(protocol=BackendProtocol.H2C))

@@ -11,8 +11,8 @@ from collections.abc import Collection
 from tidegate.core.routing import PREVIEW_HEADER, Backend, Preview
 from tidegate.drivers.routers.members import bind_address
 
-NAME = re.compile(r"([a-z0-9-]+(?:_preview)?)_on_((?:[0-9a-f.:]+:)?[0-9]+)(?:_if_([a-z0-9-]+)_is_([A-Za-z0-9.:-]+))?")
-PREVIEW = re.compile(r"[a-z0-9-]+_preview")
+NAME = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]*)_on_((?:[0-9a-f.:]+:)?[0-9]+)(?:_if_([a-z0-9-]+)_is_([A-Za-z0-9.:-]+))?")
+PREVIEW = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*_preview")
 
 
 def preview_condition(backend: Backend) -> str:
@@ -53,4 +53,5 @@ def backend_behind(frontend: str) -> Backend | None:
 
 def frontends_of(backend: str, proxies: Collection[str]) -> set[str]:
     """The backend's frontends among the names of a process's proxies."""
-    return {proxy for proxy in proxies if proxy.startswith(f"{backend}_on_")}
+    backends = {proxy: backend_behind(proxy) for proxy in proxies}
+    return {proxy for proxy, known in backends.items() if known is not None and known.name == backend}
