@@ -256,12 +256,12 @@ class EngineStore(Protocol):
         key: Idempotency,
         event: Event,
         *,
+        warnings: tuple[Event, ...] = (),
         audit: AuditEntry | None = None,
         others: Sequence[NewRollout] = (),
     ) -> Idempotency | None:
-        """Store the service, release (None if it exists), rollout, first event and key in one transaction, together with
-        the other rollouts of the group. A live repair of the service ends in it, unless this is a repair too. A repair or
-        scaling is refused when the live release or its number of instances changed meanwhile.
+        """Store service, release (None if it exists), rollout, first events and key in one transaction, with the others of
+        the group. Ends a live repair, unless this is one. Refuses a repair or scaling of a release that has changed.
 
         Returns None when created, or the stored response of an earlier request with the same key and body. Raises
         `KeyReused`, `RolloutInProgress`, `RouteTaken`, `Superseded`.

@@ -14,7 +14,7 @@ from tidegate.core.response_counts import LoggedRouter
 from tidegate.drivers import registry, router_detection
 from tidegate.drivers.http.documents import HttpDocuments
 from tidegate.drivers.http.probe import HttpProbeClient
-from tidegate.engine import metrics
+from tidegate.engine import metrics, request_logs
 from tidegate.engine.metrics import EngineMetrics
 from tidegate.engine.outbox import Outbox
 from tidegate.engine.prober import Prober
@@ -106,6 +106,13 @@ def make_request_logs(wiring: Wiring) -> RequestLogs:
     logs = {name: router.request_log for name, router in routers.items() if isinstance(router, LoggedRouter)}
     counted = {name: log for name, log in logs.items() if log is not None}
     return RequestLogs(counted, wiring.engine_metrics.registry, wiring.clock)
+
+
+def check_histogram(wiring: Wiring, environment: str) -> Diagnosis:
+    """Whether the check `latency` has data in an environment with a metrics source. Never raises."""
+    parts = wiring.environments[environment]
+    assert parts.metrics is not None
+    return request_logs.check_histogram(parts.router, parts.metrics, environment, wiring.clock())
 
 
 def sole_engine(wiring: Wiring) -> AbstractContextManager[None]:

@@ -14,6 +14,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from pydantic import ValidationError
@@ -32,7 +33,8 @@ from tidegate.core.routing import Backend, Member
 from tidegate.drivers.routers.haproxy import runtime_api
 from tidegate.drivers.routers.haproxy.driver import HAProxyOptions, HAProxyRouter
 from tidegate.drivers.routers.haproxy.request_log import HAProxyRequestLog, PipeSource, StreamSource
-from tidegate.ports import CheckStatus
+from tidegate.engine.request_logs import check_histogram
+from tidegate.ports import CheckStatus, Diagnosis
 
 ROOT = Path(__file__).parents[2]
 SMALL_PIPE = 4096  # bytes: the least that the kernel gives
@@ -176,6 +178,29 @@ def test_one_of_two_engines_counts_and_the_other_takes_over(there: LatencySetup)
     other.poll(0.0)
     assert other.counts().times["shop", name(member)].cumulative[-1] == 20
     other.close()
+
+
+def test_check_says_what_keeps_the_response_times_from_prometheus(tmp_path: Path) -> None:
+    program("prometheus")
+    with short_folder() as home:
+        router = HAProxyRouter(HAProxyOptions(directory=home / "haproxy"), "demo")
+        with (
+            exported_counts(router) as counts,
+            running_prometheus(tmp_path, {"tidegate": counts.address}) as url,
+        ):
+
+            def found(environment: str, log: str = "") -> Diagnosis:
+                asked = router if not log else HAProxyRouter(HAProxyOptions(directory=home / "haproxy", log=log), "demo")
+                return check_histogram(asked, metrics_of(url), environment, time.time())
+
+            eventually("the histogram is scraped", lambda: found("demo").status is CheckStatus.OK)
+            not_scraped, switched_off = found("other"), found("demo", log="off")
+    source = SimpleNamespace(fetch=lambda query, window: (Series({}, ((window.end, 0.0),)),))
+    assert "no engine counts the log" in check_histogram(router, source, "demo", 0.0).result
+    assert "does not scrape the engine" in not_scraped.result
+    assert "`engine.metrics_listen`" in not_scraped.fix
+    assert "remove `log`" in switched_off.fix
+    assert {not_scraped.status, switched_off.status} == {CheckStatus.WARNING}
 
 
 ADOPTED = """\

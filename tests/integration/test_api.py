@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +12,11 @@ import pytest
 import requests
 
 from support.api import SHOP, RunningApi, compose, running, verdict
+from support.fake_drivers import constant, down
 from support.wait import at_most, eventually
+from tidegate.analysis.queries import Series
 from tidegate.analysis.verdict import Outcome
+from tidegate.clock import Window
 from tidegate.core.model import FailureAction, Policy
 from tidegate.core.phases import Phase
 from tidegate.errors import PlatformError
@@ -360,6 +363,29 @@ def test_an_approval_is_for_what_a_verdict_asks(api: RunningApi, outcome: Outcom
         assert view["verdict"]["findings"][0]["limit"] is None, "JSON has no word for infinity"
         answer = api.post(f"{path}/promote", If_Match=etag)
     assert answer.status_code == (202 if waits else 409), answer.text
+
+
+@pytest.mark.parametrize(
+    ("check", "answer", "warned"),
+    [
+        ("latency: {}", lambda query, window: (), "Prometheus does not scrape Envoy"),
+        ("latency: {}", down, "Prometheus refused the connection"),
+        ("latency: {}", constant(1.0), ""),
+        ("latency: {histogram: own_bucket}", lambda query, window: (), ""),
+        ("errors: {}", lambda query, window: (), ""),
+    ],
+)
+def test_a_deployment_warns_of_a_check_without_data(
+    api: RunningApi, check: str, answer: Callable[[str, Window], tuple[Series, ...]], warned: str
+) -> None:
+    """The router is one that is not counted from its log."""
+    api.world.answer = answer
+    rollout = api.deploy(options=f"bake: 5s, checks: [{{{check}}}]")
+    events = api.call("GET", f"/v1/rollouts/{rollout['id']}/events").json()["events"]
+    assert [event["message"] for event in events if event["kind"] == "warning"] == rollout["warnings"]
+    assert [event["number"] for event in events] == list(range(1, len(events) + 1))
+    assert len(rollout["warnings"]) == bool(warned)
+    assert all(warned in warning and "The check latency has no data" in warning for warning in rollout["warnings"])
 
 
 def test_pause_resume_verify_and_rollback_are_recorded(api: RunningApi) -> None:

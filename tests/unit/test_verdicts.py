@@ -11,6 +11,7 @@ import pytest
 
 from support.measurements import (
     ERRORS,
+    LATENCY,
     NEW,
     OLD,
     ORIGIN,
@@ -110,9 +111,9 @@ def test_a_catastrophe_does_not_wait_for_the_warm_up() -> None:
 # -- unknown is never good ------------------------------------------------------------------------------------------------
 
 
-def at_the_end(source: FakeMetricsSource, seconds: float = 60.0, **changes: int) -> Verdict:
+def at_the_end(source: FakeMetricsSource, seconds: float = 60.0, check: Check = ERRORS, **changes: int) -> Verdict:
     """The last verdict, when the source answered as it did all the time."""
-    analysis = CanaryAnalysis(rollout_of(ERRORS), ORIGIN)
+    analysis = CanaryAnalysis(rollout_of(check), ORIGIN)
     verdict = None
     for number in range(1, int(seconds / 5) + 1):
         at = ORIGIN + 5.0 * number
@@ -143,6 +144,14 @@ def test_each_missing_result_has_its_reason(source: FakeMetricsSource, reason: R
     assert verdict.outcome is Outcome.INCONCLUSIVE
     assert verdict.findings[0].reason is reason
     assert text in verdict.message
+
+
+def test_missing_response_times_name_what_has_to_be_scraped() -> None:
+    own = replace(LATENCY, query='own_bucket{service="$service"}')
+    missing, missing_own = (at_the_end(FakeMetricsSource(), check=check) for check in (LATENCY, own))
+    assert {missing.outcome, missing_own.outcome} == {Outcome.INCONCLUSIVE}
+    assert "has to scrape the engine's /metrics" in missing.message
+    assert "no series" in missing_own.message
 
 
 def test_an_instance_that_is_missing_from_the_metrics() -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tidegate.analysis import messages
 from tidegate.analysis.analysis_context import AnalysisContext
 from tidegate.analysis.comparison import BaselineHistory, Comparison, ComparisonTotals, InstanceCounts
 from tidegate.analysis.counters import Counters, Increase, InstanceIndex, IntervalSums
@@ -74,6 +75,10 @@ class CounterCheck(ABC):
     @abstractmethod
     def selector(self) -> str:
         """The selector for each measurement."""
+
+    def no_series_message(self, release: str) -> str:
+        """The finding's message if there is no series of a release."""
+        return messages.no_series_message(release)
 
     def history_selector(self) -> str:
         """The selector for the time before the rollout."""

@@ -223,7 +223,7 @@ def _find_obstacle(
         return source.failure.reason, source.failure.message
     for release in context.releases if measurement.concurrent else (context.new,):
         if not any(column.release == release for column in source.instances.columns):
-            return Reason.NO_DATA, messages.no_series_message(release)
+            return Reason.NO_DATA, source.no_series_message(release)
     newest = source.counters.last_scrape or 0.0
     if measurement.at - newest > source.counters.stale_seconds:
         return Reason.STALE, messages.stale_message(measurement.at - newest, source.counters.stale_seconds)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tidegate.analysis import promql
+from tidegate.analysis import messages, promql
 from tidegate.analysis.comparison import Comparison
 from tidegate.analysis.counter_check import ALL_REQUESTS, CounterCheck, Counts
 from tidegate.analysis.queries import ENVOY_RESPONSE_MICROSECONDS, RESPONSE_SECONDS, Labels, fill_query, server_selector
@@ -42,6 +42,11 @@ class LatencyCheck(CounterCheck):
     def _label_forms(self, bound: str) -> Sequence[str]:
         """The forms of the label `le` for a bound: in seconds, and for Envoy in microseconds."""
         return (bound,) if self.check.query else (bound, f"{MICRO * float(bound):.0f}")
+
+    def no_series_message(self, release: str) -> str:
+        if self.check.query:
+            return super().no_series_message(release)
+        return messages.no_histogram_message(release)
 
     def history_selector(self) -> str:
         return self._buckets("")

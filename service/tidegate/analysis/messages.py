@@ -88,6 +88,14 @@ def no_series_message(release: str) -> str:
     return f"no series for {release}; check with `tidegate check` that Prometheus scrapes it"
 
 
+def no_histogram_message(release: str) -> str:
+    """The metrics source has no response times of a release."""
+    return (
+        f"no response times of {release} in Prometheus; it has to scrape the engine's /metrics, or Envoy's `exporter`; "
+        "the line `latency` of `tidegate check` says what is missing"
+    )
+
+
 def stale_message(age_seconds: float, limit_seconds: float) -> str:
     """The newest sample is too old."""
     return f"the newest sample is {age_seconds:.0f} s old, limit {limit_seconds:.0f} s; check that Prometheus still scrapes"

@@ -46,6 +46,9 @@ ENVIRONMENT_LABEL = (
 ENVOY_RESPONSES = "envoy_tidegate_responses_total"  # Envoy puts its name before each of its metrics
 ENVOY_RESPONSE_MICROSECONDS = "envoy_tidegate_response_microseconds_bucket"
 
+#: One series if Prometheus scrapes a proxy that has a histogram of its own.
+OWN_HISTOGRAM_QUERY = f'count({{__name__=~"{ENVOY_RESPONSE_MICROSECONDS}|envoy_server_live"}})'
+
 
 class QueryPurpose(StrEnum):
     """What a query is for."""
@@ -102,6 +105,11 @@ def fill_query(query: str, rollout: Rollout, release: str, window: Window) -> st
     name = rollout.service.rpartition("/")[2]
     seconds = f"{max(1, math.ceil(window.seconds))}s"
     return promql.fill_placeholders(query, {"release": release, "service": name, "window": seconds})
+
+
+def histogram_query(environment: str) -> str:
+    """One series if Prometheus scrapes an engine with the request log of this environment: 1 if one of them counts it."""
+    return f"max({REQUEST_LOG_UP}{{{ENVIRONMENT_LABEL}={promql.quote(environment)}}})"
 
 
 def server_selector(names: Sequence[str], rollout: Rollout, releases: Sequence[str], more: str = "") -> str:

@@ -75,6 +75,9 @@ def deploy(
     body = compose_body(file, sets, name) | ({"image": image} if image else {})
     body |= {"force": force, "reason": reason}
     rollout = client.post(f"/v1/services/{name}/rollouts", body, key=key)
+    if not wait or context.as_json(output):  # otherwise they are among the events that are shown
+        for warning in rollout["warnings"]:
+            context.notice(f"Warning: {warning}")
     finish(context, client, rollout, until, wait=wait, output=output)
 
 

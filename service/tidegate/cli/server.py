@@ -136,7 +136,10 @@ def _environment_checks(wiring: wires.Wiring, name: str, parts: Drivers) -> Iter
     if parts.metrics is None:
         yield Diagnosis("metrics", CheckStatus.OK, "not configured; services with checks are refused")
     else:
-        yield from parts.metrics.check()
+        diagnoses = tuple(parts.metrics.check())
+        yield from diagnoses
+        if all(diagnosis.status is not CheckStatus.WRONG for diagnosis in diagnoses[:1]):  # the source answers
+            yield wires.check_histogram(wiring, name)
     if parts.ci is not None:
         yield from parts.ci.check()
 

@@ -9,16 +9,55 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from tidegate.analysis.queries import COUNTED_RESPONSES, ENVIRONMENT_LABEL, REQUEST_LOG_UP, RESPONSE_SECONDS
-from tidegate.core.response_counts import BUCKET_BOUNDS_MS, RequestLog, ResponseCounts, ResponseTimes
+from tidegate.analysis.queries import (
+    COUNTED_RESPONSES,
+    ENVIRONMENT_LABEL,
+    OWN_HISTOGRAM_QUERY,
+    REQUEST_LOG_UP,
+    RESPONSE_SECONDS,
+    histogram_query,
+)
+from tidegate.clock import Time, Window
+from tidegate.core.response_counts import BUCKET_BOUNDS_MS, LoggedRouter, RequestLog, ResponseCounts, ResponseTimes
 from tidegate.engine.background import BackgroundThread
 from tidegate.errors import DriverError
-from tidegate.ports import Clock
+from tidegate.ports import CheckStatus, Clock, Diagnosis, MetricsSource, Router
 
 logger = structlog.get_logger("tidegate.engine")
 
 POLL_SECONDS = 0.25  # a pipe of 1 MiB then holds the lines of 80,000 requests per second
+HISTOGRAM = "latency"  # the part in `tidegate check`
 LABELS = [f"{1e-3 * bound:g}" for bound in BUCKET_BOUNDS_MS] + ["+Inf"]
+
+
+def check_histogram(router: Router, source: MetricsSource, environment: str, now: Time) -> Diagnosis:
+    """Whether Prometheus scrapes a histogram of response times. Never raises."""
+    log = router.request_log if isinstance(router, LoggedRouter) else None
+    if isinstance(router, LoggedRouter) and log is None:
+        fix = "remove `log` from the router's settings; in mode adopted, set it as docs/latency.md describes"
+        return Diagnosis(HISTOGRAM, CheckStatus.WARNING, "the proxy has no log of its requests", fix)
+    query = histogram_query(environment) if log is not None else OWN_HISTOGRAM_QUERY
+    try:
+        series = source.fetch(query, Window(now - 1.0, now))
+    except DriverError as error:
+        fix = "see the line `prometheus` of `tidegate check`"
+        return Diagnosis(HISTOGRAM, CheckStatus.WARNING, f"the metrics source does not answer: {error.message}", fix)
+    if log is not None and not series:
+        text = "Prometheus does not scrape the engine, which has the response times"
+        fix = (
+            "add the address of `tidegate serve --with-engine`, or `engine.metrics_listen` of `tidegate engine`, to "
+            "scrape_configs (docs/latency.md)"
+        )
+        return Diagnosis(HISTOGRAM, CheckStatus.WARNING, text, fix)
+    if log is not None and not any(value for each in series for _, value in each.samples):
+        fix = "see the log of the engine, and whether one runs on the machine of the proxy"
+        return Diagnosis(HISTOGRAM, CheckStatus.WARNING, "no engine counts the log of the proxy's requests", fix)
+    if not series:
+        fix = "add the router's `exporter` to scrape_configs (docs/latency.md)"
+        return Diagnosis(
+            HISTOGRAM, CheckStatus.WARNING, "Prometheus does not scrape Envoy, which has the response times", fix
+        )
+    return Diagnosis(HISTOGRAM, CheckStatus.OK, "Prometheus scrapes the response times of the proxy's servers")
 
 
 class RequestLogs(BackgroundThread, Collector):

@@ -245,6 +245,7 @@ class SqlStore(Transactions, Store):
         key: Idempotency,
         event: Event,
         *,
+        warnings: tuple[Event, ...] = (),
         audit: AuditEntry | None = None,
         others: Sequence[NewRollout] = (),
     ) -> Idempotency | None:
@@ -255,7 +256,7 @@ class SqlStore(Transactions, Store):
                 rollouts.store_answer(
                     connection, key, now
                 )  # first, so that two concurrent requests with the same key collide here
-                for other in (NewRollout(rollout, service, release, event), *others):
+                for other in (NewRollout(rollout, service, release, event, warnings), *others):
                     rollouts.add(connection, other, now)
                 audit_log.record(connection, audit)
             return stored

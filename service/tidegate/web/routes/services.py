@@ -10,9 +10,11 @@ from flask import Response
 
 from tidegate.app import deployments, drift_repair, groups
 from tidegate.app.context import RolloutRequest
-from tidegate.core.model import Build, Service, Signal, SignalKind
+from tidegate.core.event_kinds import EventKind
+from tidegate.core.model import Build, CheckKind, Event, Service, Signal, SignalKind
 from tidegate.core.records import AuditEntry, Idempotency, NewRollout, ServiceRow
 from tidegate.errors import DriverError, RolloutInProgress, Superseded, UnknownService, VersionConflict
+from tidegate.ports import CheckStatus
 from tidegate.web import log_setup
 from tidegate.web.api import (
     Api,
@@ -51,6 +53,7 @@ from tidegate.web.views.service import (
     instances_view,
     service_view,
 )
+from tidegate.wiring import check_histogram
 
 log = structlog.get_logger("tidegate.web")
 bp = blueprint("services", "Services and their deployments.")
@@ -171,9 +174,21 @@ def deploy(path: ServicePath, header: KeyHeader, body: DeployBody) -> Response:
     rollouts = [
         deployments.deploy_new(api(), find_service(api(), member.key), member, request, names) for member in members
     ]
+    rollouts = [replace(new, warnings=_missing_data(member)) for new, member in zip(rollouts, members, strict=True)]
     action = "deploy by force" if body.force else "deploy"
     audit = by.audit(action, path.key, body.reason, rollouts[0].rollout.id, build)
     return _create(groups.form_group(rollouts), key, audit)
+
+
+def _missing_data(service: Service) -> tuple[Event, ...]:
+    """Warnings of what the checks of a service lack, which would make them inconclusive."""
+    if not any(check.kind is CheckKind.LATENCY and not check.query for check in service.checks):
+        return ()
+    found = check_histogram(api().wiring, service.environment)
+    if found.status is CheckStatus.OK:
+        return ()
+    text = f"The check latency has no data: {found.result}. To fix it, {found.fix}."
+    return (Event(EventKind.WARNING, text, api().now()),)
 
 
 def _require_allowed(service: Service, body: DeployBody) -> None:
@@ -283,11 +298,18 @@ def _create(rollouts: Sequence[NewRollout], key: Idempotency, audit: AuditEntry)
     """Create the rollouts in one transaction with the key and the response, which shows the first."""
     first, rollout = rollouts[0], rollouts[0].rollout
     log_setup.bind_rollout(rollout)
-    text = json_text(rollout_view(rollout))
+    text = json_text(rollout_view(rollout, warnings=[event.message for event in first.warnings]))
     try:
         answered, others = replace(key, status=202, response=text), rollouts[1:]
         stored = api().store.create(
-            rollout, first.service, first.release, answered, first.event, audit=audit, others=others
+            rollout,
+            first.service,
+            first.release,
+            answered,
+            first.event,
+            warnings=first.warnings,
+            audit=audit,
+            others=others,
         )
     except Superseded as error:
         raise ApiProblem(PROBLEM_TYPES[Superseded], error.message, more={"rollout": error.rollout}) from error

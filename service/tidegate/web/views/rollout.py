@@ -128,6 +128,9 @@ class RolloutView(RolloutFields):
     waiting_for: WaitingForView | None = Field(description="What the rollout waits for; null while it does not wait.")
     approval: ApprovalView | None = Field(description="The approval or decision that the rollout waits for.")
     marks: MarksView
+    warnings: list[str] = Field(
+        description="What the checks lack, in the response to a deployment; it is in the events, too."
+    )
     links: dict[str, str]
 
 
@@ -156,8 +159,9 @@ class EventsView(View):
     reached: bool = Field(description="Whether the rollout has reached `until` and `events` holds the last event.")
 
 
-def rollout_view(rollout: Rollout, signals: Sequence[Signal] = ()) -> RolloutView:
-    """The view of a rollout. `signals` are needed only while it waits for approval: they hold those already given."""
+def rollout_view(rollout: Rollout, signals: Sequence[Signal] = (), warnings: Sequence[str] = ()) -> RolloutView:
+    """The view of a rollout. `signals` are needed only while it waits for approval: they hold those already given.
+    `warnings`: those of its deployment, when it is answered."""
     approval = approval_view(rollout, signals)
     batch, batches = _batches(rollout)
     here = f"/v1/rollouts/{rollout.id}"
@@ -168,6 +172,7 @@ def rollout_view(rollout: Rollout, signals: Sequence[Signal] = ()) -> RolloutVie
         waiting_for=_waiting_for(rollout, approval),
         approval=approval,
         marks=MarksView.model_validate(rollout),
+        warnings=list(warnings),
         links={
             "self": here,
             "events": f"{here}/events",
