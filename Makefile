@@ -1,5 +1,5 @@
 # Each target does its own set-up: on a fresh Debian 12 machine as root nothing else is needed.
-.PHONY: help demo demo-stop test properties faults kills chaos outages check bench bench-dataplane bench-analysis bench-load lock clean
+.PHONY: help demo demo-stop test properties faults kills chaos writers outages check bench bench-dataplane bench-analysis bench-load lock clean
 
 help:
 	@echo 'make demo             watch a good release go through and bad ones roll back (KEEP=1 leaves it running)'
@@ -12,6 +12,7 @@ help:
 	@echo 'make properties       20,000 random rollouts with crashes at every boundary: no root, no Docker'
 	@echo 'make faults           ten faults that an application can have, each caught; good releases go through'
 	@echo 'make kills            thirty kills of the engine at random moments'
+	@echo 'make writers          a hundred rollouts of one instance that holds a lock in its volume'
 	@echo 'make outages          every part goes away in the middle of every phase of a rollout'
 	@echo 'make chaos            a hundred rollouts while engines, proxy, database, Prometheus and Docker break'
 	@echo
@@ -42,6 +43,9 @@ kills:
 
 chaos:
 	@CHAOS_DOCKER=1 CHAOS_ROLLOUTS="$${CHAOS_ROLLOUTS:-100}" bash scripts/test.sh -s tests/acceptance/test_chaos.py
+
+writers:
+	@LOCK_ROLLOUTS="$${LOCK_ROLLOUTS:-100}" bash scripts/test.sh -s tests/acceptance/test_one_writer.py
 
 outages:
 	@OUTAGES=all bash scripts/test.sh -s tests/acceptance/test_outages.py

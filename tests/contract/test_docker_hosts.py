@@ -90,6 +90,20 @@ def test_instances_are_spread_and_found_again(both: DockerPlatform) -> None:
     assert [each.status for each in both.check() if each.part in ("docker one", "docker two")] == ["ok", "ok"]
 
 
+def test_a_single_instance_stays_on_the_host_that_has_its_volume(both: DockerPlatform, second: Engine) -> None:
+    volume = f"{PREFIX}data"
+    release = pin_release(both, make_release(SERVICE, "good", volumes=(f"{volume}:/data",)))
+    with second.client() as client:
+        client.volumes.create(volume)
+    for ordinals in ([0], [0], [0, 1]):  # the last: order start-first
+        seen = start_and_wait(both, release, ordinals)
+        assert {each.host for each in seen} == {"two"}
+        both.stop(seen, 1.0)
+        wait_for_instances(both, SERVICE, lambda seen: seen == ())
+    seen = start_and_wait(both, replace(release, container=replace(release.container, volumes=())), [0])
+    assert seen[0].host == "one", "in the order of the settings"
+
+
 def test_a_host_that_does_not_answer_makes_the_whole_unknown(both: DockerPlatform, second: Engine) -> None:
     release = pin_release(both, make_release(SERVICE, "good"))
     start_and_wait(both, release, [0, 1])

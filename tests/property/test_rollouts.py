@@ -158,7 +158,8 @@ class SimulatedRollout:
         case = self.case
         most = case.old + case.new if case.kind is RolloutKind.RELEASE else max(case.old, case.new)
         floor = min(case.old, case.new) - (case.batch if case.order is Order.STOP_FIRST else 0)
-        world = SimulatedEnvironment(self.chance, floor=max(0, floor), ceiling=most, drain_seconds=DRAIN)
+        alone = case.order is Order.STOP_FIRST and case.old <= 1 and case.new == 1
+        world = SimulatedEnvironment(self.chance, floor=max(0, floor), ceiling=most, drain_seconds=DRAIN, alone=alone)
         world.start("a-1", range(case.old))
         world.pass_time(5.0)
         seen = world.observe()
@@ -314,8 +315,8 @@ cases = st.builds(
     seed=st.integers(0, 2**32),
     strategy=st.sampled_from([Strategy.ROLLING, Strategy.ROLLING, Strategy.BLUE_GREEN]),
     order=st.sampled_from([Order.START_FIRST, Order.START_FIRST, Order.STOP_FIRST]),
-    old=st.integers(0, 5),
-    new=st.integers(1, 5),
+    old=st.integers(0, 5) | st.just(1),
+    new=st.integers(1, 5) | st.just(1),
     batch=st.integers(1, 5),
     approvals=st.booleans(),
     judged=st.booleans(),
@@ -341,11 +342,10 @@ cases = st.builds(
 
 
 def sane(case: Case) -> Case:
-    """Stop-first needs more replicas than one batch takes away, as the spec demands, and has no meaning for blue-green. It
-    has no room for a control."""
-    if case.order is Order.STOP_FIRST and (
-        case.strategy is Strategy.BLUE_GREEN or case.batch >= min(case.old or 1, case.new)
-    ):
+    """Stop-first needs more replicas than one batch takes away, or a single one, and has no meaning for blue-green. It has
+    no room for a control."""
+    too_large = case.batch >= min(case.old or 1, case.new) and not (case.old <= 1 and case.new == 1)
+    if case.order is Order.STOP_FIRST and (case.strategy is Strategy.BLUE_GREEN or too_large):
         case = replace(case, order=Order.START_FIRST)
     if case.order is Order.STOP_FIRST:
         case = replace(case, control=0)
@@ -384,7 +384,8 @@ staying = st.builds(
     Case,
     seed=st.integers(0, 2**32),
     kind=st.sampled_from([RolloutKind.REPAIR, RolloutKind.SCALE]),
-    old=st.integers(1, 5),
+    order=st.sampled_from(list(Order)),
+    old=st.integers(1, 5) | st.just(1),
     new=st.integers(1, 5),
     tampered=st.integers(0, 4),
     never_ready=st.sampled_from([False, False, True]),

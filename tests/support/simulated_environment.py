@@ -44,6 +44,7 @@ class SimulatedEnvironment:
     floor: int
     ceiling: int
     drain_seconds: float
+    alone: bool = False  # whether two containers may never run at once
     now: Time = 1_000.0
     never_ready: set[str] = field(default_factory=set)  # releases
     crashing: set[str] = field(default_factory=set)  # releases that end soon after they were started
@@ -115,6 +116,9 @@ class SimulatedEnvironment:
         ]
         if len(living) > self.ceiling + self.strangers:
             raise SafetyViolation(f"{len(living)} containers, {self.ceiling} are allowed")
+        running = [box for box in self.boxes.values() if self.now < box.ends_at]
+        if self.alone and not self.strangers and len(running) > 1:
+            raise SafetyViolation(f"{len(running)} containers run at once")
 
     def _create(self, release: str, ordinal: int) -> None:
         name = f"c{next(self._ids):06}"

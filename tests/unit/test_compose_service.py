@@ -195,6 +195,38 @@ def test_how_instances_are_checked_and_proxied() -> None:
     assert "'b'" not in repr(shop), "a header of a check may be a secret"
 
 
+WRITABLE = ["/srv/data:/data", "/srv/config:/etc/shop:ro", "/var/run/docker.sock:/s", "/etc/localtime:/etc/localtime"]
+
+
+def test_a_single_instance_that_writes_to_a_volume_is_stopped_first() -> None:
+    one = {**SMALL, "deploy": {"replicas": 1}}
+    assert (read(one).order, read(one).warnings) == (Order.START_FIRST, ())
+    assert read({**one, "volumes": WRITABLE[1:]}).warnings == (), "it cannot write, or there is no data"
+    shop = read({**one, "volumes": WRITABLE})
+    assert shop.order is Order.STOP_FIRST
+    assert shop.warnings[0].startswith("Its instance writes to /srv/data, so it stops before the next one starts:")
+    start_first = {"deploy": {"replicas": 1, "update_config": {"order": "start-first"}}}
+    shop = read({**one, "volumes": WRITABLE, **start_first})
+    assert shop.order is Order.START_FIRST
+    assert "both releases write to /srv/data" in shop.warnings[0]
+    blue_green = read({**one, "volumes": WRITABLE, "x-tidegate": {"strategy": "blue_green"}})
+    assert (blue_green.order, blue_green.warnings) == (Order.START_FIRST, shop.warnings)
+
+
+def test_one_replica_and_stop_first_is_an_interruption() -> None:
+    shop = read({**SMALL, "deploy": {"replicas": 1, "update_config": {"order": "stop-first"}}})
+    assert shop.order is Order.STOP_FIRST
+    assert shop.warnings[0].startswith("With one replica and order stop-first the instance stops before")
+
+
+def test_several_instances_that_write_to_one_volume_are_warned_about() -> None:
+    shop = read(
+        {**SMALL, "volumes": [{"type": "bind", "source": "/a", "target": "/b", "bind": {"create_host_path": False}}]}
+    )
+    assert shop.order is Order.START_FIRST
+    assert shop.warnings[0].startswith("4 instances write to /a at the same time")
+
+
 def test_a_proxy_only_connects_where_the_check_has_a_port_of_its_own() -> None:
     shop = read({**SMALL, "x-tidegate": {"health": {"path": "/up", "port": 9, "interval": "2s"}}})
     assert (shop.container.health.path, shop.container.health.port) == ("/up", 9)

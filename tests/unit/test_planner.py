@@ -63,6 +63,18 @@ def test_stop_first_makes_room_before_each_batch() -> None:
     ]
 
 
+@pytest.mark.parametrize("before", [1, 3])
+def test_stop_first_with_one_replica_never_runs_two(before: int) -> None:
+    service = replace(SERVICE, replicas=1, batch=1, order=Order.STOP_FIRST)
+    one = replace(NEW, replicas=1)
+    plan = planner.make_plan(service, replace(OLD, replicas=before), one)
+    assert format_plan(plan) == ["F R cleared", "F b1 R b1 bake judge", "F b1 R b1 cleared"]
+    looked_at = planner.make_plan(replace(service, in_group=True), replace(OLD, replicas=before), one)
+    assert format_plan(looked_at)[:2] == ["F R cleared", "F b1 R P b1 point 1"]
+    back = planner.rollback_in_place("a", "b", standing=0, replicas=1, present=1, batch=1)
+    assert format_plan(back) == ["F R cleared", "F a1 R a1 cleared"]
+
+
 def test_the_first_deploy_is_all_at_once_and_judged_only_against_limits() -> None:
     assert format_plan(planner.make_plan(SERVICE, None, NEW)) == ["F b5 R b5 bake cleared"]
     limit = replace(SERVICE, checks=(Check("queue", CheckKind.QUERY, "q", maximum=1.0),))

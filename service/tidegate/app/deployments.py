@@ -184,6 +184,7 @@ def _new_rollout(
         build=request.build,
         forced=request.force,
         hooks=service.hooks if hooked else {},
+        warnings=service.warnings,
         compare=service.compare if hooked else None,
         probe=service.probe,
     )

@@ -18,6 +18,7 @@ from tidegate.compose.files import ComposeFiles
 from tidegate.compose.reader import Reader, boolean, format_value, image, integer, one_of
 from tidegate.compose.units import parse_duration, parse_share
 from tidegate.compose.unsupported import reject_unsupported
+from tidegate.core.container import Container
 from tidegate.core.model import (
     Approval,
     Expiry,
@@ -81,6 +82,7 @@ def _read_service(
     batches = 1 + len(shares) if strategy is Strategy.BLUE_GREEN else -(-replicas // batch)
     preview, preview_bake = extension.read_preview(own)
     container = read_container(root, deploy, read_health(own), document, variables, files)
+    order, warnings = _read_order(update, strategy, replicas, container)
     backend = read_backend(own, name, container.health, container.port, preview)
     container = replace(container, h2c=backend.options.protocol is BackendProtocol.H2C)
     result = Service(
@@ -91,7 +93,7 @@ def _read_service(
         backend=backend,
         strategy=strategy,
         container=container,
-        order=update.take("order", one_of(Order, Order), Order.START_FIRST),
+        order=order,
         batch=batch,
         bake_seconds=bake,
         checks=read_checks(own),
@@ -105,6 +107,7 @@ def _read_service(
         in_group=extension.read_group(own),
         depends_on=read_depends_on(root, document),
         repair=own.take("repair", one_of(RepairPolicy, RepairPolicy), RepairPolicy.AUTO),
+        warnings=warnings,
     )
     result = replace(result, control=extension.read_control(own, result))
     _check_consistency(root, own, update, result, batches)
@@ -112,6 +115,28 @@ def _read_service(
     for reader in (update, deploy, own, root):
         reader.finish()
     return result
+
+
+def _read_order(update: Reader, strategy: Strategy, replicas: int, container: Container) -> tuple[Order, tuple[str, ...]]:
+    """The order, and what it means for the service while a release is replaced.
+
+    By default a single instance that writes to a volume is stopped before the next one starts.
+    """
+    data = " and ".join(container.writable_sources)
+    alone = replicas == 1 and strategy is Strategy.ROLLING
+    default = Order.STOP_FIRST if alone and data and "order" not in update else Order.START_FIRST
+    order = update.take("order", one_of(Order, Order), default)
+    if alone and order is Order.STOP_FIRST:
+        reason = f"Its instance writes to {data}, so it" if data else "With one replica and order stop-first the instance"
+        advice = " Set order: start-first if two instances may write at once." if data else ""
+        text = "stops before the next one starts: no request is answered meanwhile, during a rollback neither."
+        return order, (f"{reason} {text}{advice}",)
+    if data and replicas > 1:
+        hosts = "With several Docker hosts, each has data of its own."
+        return order, (f"{replicas} instances write to {data} at the same time. {hosts}",)
+    if data:
+        return order, (f"Instances of both releases write to {data} at the same time during a rollout.",)
+    return order, ()
 
 
 def _check_consistency(root: Reader, own: Reader, update: Reader, service: Service, batches: int) -> None:
@@ -124,7 +149,7 @@ def _check_consistency(root: Reader, own: Reader, update: Reader, service: Servi
         own.complain("warmup", f"must be shorter than the bake of {service.bake_seconds:g} s, or nothing can be compared")
     if service.preview_bake_seconds and not any(check.is_limit for check in service.checks):
         own.complain("preview.bake", "has no effect: without traffic only checks with max or min can be evaluated")
-    if service.order is Order.STOP_FIRST and service.batch >= service.replicas:
+    if service.order is Order.STOP_FIRST and service.batch >= service.replicas > 1:
         update.complain(
             "order", f"stop-first with parallelism {service.batch} of {service.replicas} would stop all instances at once"
         )

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from tidegate.clock import Time
+
+#: Sources of mounts that hold no data of the application.
+SYSTEM_SOURCE = re.compile(r".*\.sock|/(dev|proc|sys)(/.*)?|/etc/(localtime|timezone|hosts|resolv\.conf)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,3 +209,14 @@ class Container:
     stdin_open: bool = False
     #: Left out of comparisons: it changes nothing about how an instance runs.
     pull_policy: PullPolicy = field(default=PullPolicy.RESOLVE, compare=False)
+
+    @property
+    def writable_sources(self) -> tuple[str, ...]:
+        """The named volumes and paths of the host that it may write to: data that outlives an instance.
+
+        Sockets and what the kernel or the system provides are none.
+        """
+        short = [(parts[0], parts[2:]) for parts in (volume.split(":") for volume in self.volumes)]
+        sources = [source for source, options in short if "ro" not in ",".join(options).split(",")]
+        sources += [mount.source for mount in self.mounts if mount.kind is MountKind.BIND and not mount.read_only]
+        return tuple(dict.fromkeys(source for source in sources if not SYSTEM_SOURCE.fullmatch(source)))

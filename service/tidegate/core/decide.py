@@ -236,9 +236,27 @@ def stop_surplus(state: RolloutState) -> Decision | None:
 
 
 def _kept_instances(state: RolloutState) -> list[Instance]:
-    if are_replacements_ready(state):
+    if state.runs_alone or are_replacements_ready(state):
         return []
     return [each for each in state.surplus_instances if each.release == state.rollout.old and state.is_ready(each)]
+
+
+def stop_before_start(state: RolloutState) -> Decision | None:
+    """Where no two instances may run at once, one that is not wanted leaves the route before another starts."""
+    if not state.runs_alone or not state.missing_ordinals:
+        return None
+    leaving = [instance for instance in state.surplus_instances if state.is_reachable(instance)]
+    if not leaving:
+        return None
+    if state.rollout.paused:
+        return state.wait_while_paused()
+    names = {instance.id for instance in leaving}
+    reason = f"Taking {format_names(leaving)} out of the route: no two instances may run at once"
+    for routed, preview in ((state.observed.preview, True), (state.observed.router, False)):
+        staying = tuple(member for member in routed.members if member.instance not in names)
+        if len(staying) < len(routed.members):
+            return Shift(staying, reason, preview=preview)
+    return None
 
 
 def start_missing(state: RolloutState) -> Decision | None:
@@ -339,6 +357,7 @@ RULES: tuple[Rule, ...] = (
     remove_drained_members,
     stop_surplus,
     run_hooks_before,
+    stop_before_start,
     start_missing,
     wait_until_ready,
     shift_traffic,

@@ -183,6 +183,7 @@ class Service:
     in_group: bool = False  # rolled out as one with the other services of its file in the group
     depends_on: tuple[str, ...] = ()  # services of the same environment that must be live first
     repair: RepairPolicy = RepairPolicy.AUTO
+    warnings: tuple[str, ...] = ()  # what is allowed, but needs attention
 
     @property
     def key(self) -> str:
@@ -345,6 +346,7 @@ class Rollout:
     group: str = ""  # of the rollouts that are promoted and rolled back as one; empty: none
     group_point: int = 0  # the last point of its group (`Gate.group_point`) that it reached
     kind: RolloutKind = RolloutKind.RELEASE
+    warnings: tuple[str, ...] = ()  # of the service, when it was requested
     preexisting: tuple[str, ...] = ()  # instances from before a repair or a scaling: their failures do not count
     quarantines: bool = True  # whether a rollback puts the new release into quarantine
     version: int = 0  # grows with each save; the ETag

@@ -86,11 +86,12 @@ def rolling(service: Service, old: Release, new: Release) -> Plan:
     shift. A control stays in the route until the last bake is over, so that each batch has a concurrent baseline."""
     steps: list[Step] = []
     standing, control = old.replicas, min(service.control, old.replicas)
-    for number, done in enumerate(_replaced_counts(service.batch, old, new), start=1):
+    batch = old.replicas if _runs_alone(service, new) else service.batch
+    for number, done in enumerate(_replaced_counts(batch, old, new), start=1):
         left = max(control, old.replicas - done)
         arrived = min(new.replicas, done)
         if service.order is Order.STOP_FIRST:
-            steps += _stop_first_step(old, new, left=left, arrived=min(new.replicas, done - service.batch))
+            steps += _stop_first_step(service, old, new, left=left, arrived=min(new.replicas, done - batch))
             standing = left
         fleet = _fleet((old.id, standing), (new.id, arrived))
         if number == 1 and _needs_preview_step(service):
@@ -113,10 +114,15 @@ def _replaced_counts(batch: int, old: Release, new: Release) -> range:
     return range(batch, total + batch, batch)
 
 
-def _stop_first_step(old: Release, new: Release, *, left: int, arrived: int) -> list[Step]:
+def _runs_alone(service: Service, new: Release) -> bool:
+    """Whether no two instances may run at once, not even of different releases."""
+    return service.order is Order.STOP_FIRST and new.replicas == 1
+
+
+def _stop_first_step(service: Service, old: Release, new: Release, *, left: int, arrived: int) -> list[Step]:
     """Stop-first: the old instances of the batch leave before the new ones start."""
     fleet = _fleet((old.id, left), (new.id, arrived))
-    return [Step(fleet=fleet, route=fleet, gate=Gate(surplus_gone=True))] if fleet else []
+    return [Step(fleet=fleet, route=fleet, gate=Gate(surplus_gone=True))] if fleet or _runs_alone(service, new) else []
 
 
 def blue_green(service: Service, old: Release, new: Release) -> Plan:
@@ -192,7 +198,7 @@ def rollback_in_place(old: str, new: str, *, standing: int, replicas: int, prese
     while standing < replicas or present > 0:
         present = max(0, present - batch)
         fleet = _fleet((old, standing), (new, present))
-        if fleet:
+        if fleet or replicas == 1:  # a single instance may be the only one that writes to a volume
             steps.append(Step(fleet=fleet, route=fleet, gate=Gate(surplus_gone=True)))
         standing = min(replicas, standing + batch) if present else replicas
         fleet = _fleet((old, standing), (new, present))

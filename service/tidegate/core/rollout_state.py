@@ -114,6 +114,11 @@ class RolloutState:
         waiting = self.waiting_for(WaitKind.FREEZE, self.frozen, "the rollout continues when the freeze ends")
         return Wait(self.now + self.rollout.policy.interval_seconds, waiting)
 
+    @property
+    def runs_alone(self) -> bool:
+        """Whether no two instances may run at once: an update in place of a service with one replica."""
+        return self.rollout.in_place and all(sum(step.fleet.values()) <= 1 for step in self.rollout.plan)
+
     # -- time -----------------------------------------------------------------------------------------------------
 
     @cached_property

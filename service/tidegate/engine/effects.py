@@ -61,7 +61,8 @@ def pin(context: TickContext, rollout: Rollout) -> tuple[str, tuple[str, ...], l
         context.store.set_digest(rollout.service, release.id, digest, context.claim.fence, rollout.id)
     now = context.clock()
     there = tuple(instance.id for instance in observed.instances if instance.release == rollout.new)
-    new_events = [events.simple(EventKind.WARNING, pinned.warning, rollout, now)] if pinned.warning else []
+    warnings = filter(None, (*rollout.warnings, pinned.warning))
+    new_events = [events.simple(EventKind.WARNING, text, rollout, now) for text in warnings]
     new_events += [*_check_old_release(context, rollout), *_check_bake(context, rollout)]
     is_new = _is_new(context, rollout, replace(release, digest=digest))
     return digest, there, [*new_events, events.pinned(rollout, release.image, digest, is_new, now - begun, now)]

@@ -108,6 +108,7 @@ class RolloutFields(View):
     image: str = Field(description="The image of the new release.")
     digest: str = Field(description="The digest of the image; empty until it is resolved.")
     build: BuildView | None
+    warnings: list[str] = Field(description="What is allowed in the service's definition, but needs attention.")
     tasks: list[TaskView] = Field(description="The tasks that have started, in order.")
     preview: PreviewView | None = Field(validation_alias=AliasPath("backend", "preview"))
     group: str = Field(description="The group of rollouts that are promoted and rolled back together; empty if none.")

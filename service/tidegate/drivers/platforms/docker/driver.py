@@ -179,7 +179,7 @@ class DockerPlatform:
         same = [container for container in remaining if container.release == release.id]
         orphans = [container for container in same if container.state == "created" and container.ordinal in set(ordinals)]
         missing = sorted(set(ordinals) - {container.ordinal for container in same})
-        placed = zip(missing, self._choose_hosts(remaining, release, len(missing)), strict=True)
+        placed = zip(missing, self._choose_hosts(remaining, release, missing), strict=True)
         futures = [
             self._pool.submit(self._launch, self._hosts[container.host.name], container.id, release.id, release)
             for container in orphans
@@ -187,18 +187,38 @@ class DockerPlatform:
         futures += [self._pool.submit(self._create_and_start, host, release, ordinal) for ordinal, host in placed]
         _raise_combined([error for future in futures if (error := future.exception()) is not None])
 
-    def _choose_hosts(self, remaining: Sequence[ListedContainer], release: Release, count: int) -> list[DockerHost]:
-        """A host for each new instance: fewest instances of the service, then of the release, then settings order."""
-        load = {name: [0, 0] for name in self._hosts}
+    def _choose_hosts(
+        self, remaining: Sequence[ListedContainer], release: Release, ordinals: Sequence[int]
+    ) -> list[DockerHost]:
+        """A host for each new instance: fewest instances of the service, then of the release, then settings order. A single
+        instance stays on the host that has its data."""
+        names = list(self._hosts)
+        if ordinals and len(names) > 1 and release.replicas == 1 and release.container.writable_sources:
+            names = self._hosts_with_data(remaining, release)
+        load = {name: [0, 0] for name in names}
         for container in remaining:
-            load[container.host.name][0] += 1
-            load[container.host.name][1] += container.release == release.id
+            if container.host.name in load:
+                load[container.host.name][0] += 1
+                load[container.host.name][1] += container.release == release.id
         chosen = []
-        for _ in range(count):
+        for _ in ordinals:
             name = min(load, key=lambda one: load[one])
             load[name] = [load[name][0] + 1, load[name][1] + 1]
             chosen.append(self._hosts[name])
         return chosen
+
+    def _hosts_with_data(self, remaining: Sequence[ListedContainer], release: Release) -> list[str]:
+        """The hosts where an instance runs; else those that have most of its volumes, in the order of the settings."""
+        running = {container.host.name for container in remaining}
+        if running:
+            return [name for name in self._hosts if name in running]
+        volumes = [source for source in release.container.writable_sources if not source.startswith("/")]
+
+        def count(host: DockerHost) -> int:
+            return sum(host.has("volume", volume) for volume in volumes)
+
+        counts = dict(zip(self._hosts, self._map(count, list(self._hosts.values())), strict=True))
+        return [name for name, number in counts.items() if number == max(counts.values())]
 
     def _create_and_start(self, host: DockerHost, release: Release, ordinal: int) -> None:
         self._launch(host, self._create(host, release, ordinal), release.id, release)

@@ -126,6 +126,7 @@ def _request_columns() -> list[sa.Column[Any]]:
         sa.Column("probe", sa.JSON(none_as_null=True), nullable=True),
         sa.Column("group", sa.String(), nullable=False),
         sa.Column("kind", sa.String(), nullable=False),
+        sa.Column("warnings", sa.JSON(), nullable=False),
     ]
 
 
