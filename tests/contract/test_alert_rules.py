@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from prometheus_client import CollectorRegistry, generate_latest
 
 from support.api import running
 from support.prerequisites import program
+from tidegate.analysis.queries import ENVIRONMENT_LABEL
 from tidegate.engine.metrics import EngineMetrics
+from tidegate.engine.request_logs import RequestLogs
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "examples" / "prometheus" / "tidegate.rules.yml"
@@ -31,6 +35,10 @@ QUIET = {
     "tidegate_outbox_lag_seconds": "1x600",
     'tidegate_driver_errors_total{environment="live",part="router",retryable="true"}': "0x600",
     'tidegate_driver_errors_total{environment="",part="database",retryable="true"}': "0x600",
+    'tidegate_request_log_up{tidegate_environment="live",outcomes="false",instance="a:7071"}': "1x600",
+    'tidegate_request_log_up{tidegate_environment="live",outcomes="false",instance="b:7071"}': "0x600",
+    'haproxy_process_dropped_logs_total{instance="a:8405"}': "0+1x600",
+    'haproxy_process_requests_total{instance="a:8405"}': "0+6000x600",
     "tidegate_database_up": "1x600",
     "tidegate_database_free_bytes": "9e9x600",
     "tidegate_internal_errors_total": "0x600",
@@ -78,6 +86,14 @@ TRIALS = {
     "Jenkins gets no events": AlertCase({"tidegate_outbox_lag_seconds": "1x5 0+60x600"}, 20, "TidegateOutboxLag"),
     "a proxy that fails": AlertCase({PROXY_ERRORS: "0+6x600"}, 20, "TidegateDriverErrors"),
     "one error": AlertCase({PROXY_ERRORS: "0x9 1x600"}, 12),
+    "an engine that cannot read the log": AlertCase(
+        {'tidegate_request_log_up{tidegate_environment="live",outcomes="false",instance="a:7071"}': "1x5 0x600"},
+        12,
+        "TidegateResponseTimesMissing",
+    ),
+    "a proxy that drops its log": AlertCase(
+        {series("haproxy_process_dropped"): "0+100x600"}, 20, "TidegateResponseTimesMissing"
+    ),
     "a database that fails": AlertCase({DATABASE_ERRORS: "0+6x600"}, 10, "TidegateDatabaseErrors"),
     "a database that is down": AlertCase({"tidegate_database_up": "1x5 0x600"}, 8, "TidegateDatabaseErrors"),
     "a full disk": AlertCase({"tidegate_database_free_bytes": "1e8x600"}, 8, "TidegateDiskFull"),
@@ -133,6 +149,9 @@ def test_the_rules_and_the_page_ask_for_what_is_there(tmp_path: Path) -> None:
     with running(tmp_path) as api:
         answer = api.call("GET", "/metrics", token="").text
     text = answer + "".join(f"{family.name} " for family in EngineMetrics(["demo"]).registry.collect())
+    logs = RequestLogs({}, (registry := CollectorRegistry()), time.time)
+    registry.register(logs)
+    text += generate_latest(registry).decode() + ENVIRONMENT_LABEL
     asked = set(re.findall(r"tidegate_[a-z_]+[a-z]", RULES.read_text().split("groups:")[1]))
     told = set(re.findall(r"`(tidegate_[a-z_]+[a-z])`", (ROOT / "docs" / "monitoring.md").read_text()))
     there = set(re.findall(r"tidegate_[a-z_]+[a-z]", text))
