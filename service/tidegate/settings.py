@@ -10,9 +10,18 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    IPvAnyNetwork,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from tidegate.compose import units
@@ -22,6 +31,17 @@ from tidegate.errors import InvalidSettings, Problem
 ENVIRONMENT_PREFIX = "TIDEGATE_"
 MIN_RETENTION_SECONDS = 86_400.0
 PASSWORD_PATTERN = re.compile(r"(://[^\s/:@]*:)[^\s/]+@")
+
+
+def _validate_listen(address: str) -> str:
+    host, _, port = address.rpartition(":")
+    named = re.fullmatch(r"[^:\s\[\]]+|\[[0-9A-Fa-f:.]+\]", host)
+    if address and not (named and port.isdecimal() and int(port) < 65536):
+        raise ValueError("expected HOST:PORT, with an IPv6 address in brackets: 127.0.0.1:7070, [::1]:7070")
+    return address
+
+
+ListenAddress = Annotated[str, AfterValidator(_validate_listen)]
 
 
 class SettingsSection(BaseModel):
@@ -41,9 +61,8 @@ class EngineSettings(SettingsSection):
     )
     threads: int = Field(default=4, ge=1, le=64, description="Rollouts driven concurrently in each environment.")
     poll_seconds: float = Field(default=0.5, gt=0.0, le=5.0, description="Interval between queries for due rollouts.")
-    metrics_listen: str = Field(
+    metrics_listen: ListenAddress = Field(
         default="",
-        pattern=r"^([^:\s]+:\d{1,5})?$",
         description="Address and port for the metrics of `tidegate engine`; empty disables them.",
     )
     drift_interval_seconds: float = Field(
@@ -194,7 +213,7 @@ class Settings(BaseSettings):
     database_password_file: Path | None = Field(
         default=None, description="File with the PostgreSQL password; read again for each connection."
     )
-    listen: str = Field(default="127.0.0.1:7070", pattern=r"^[^:\s]+:\d{1,5}$", description="Address and port of the API.")
+    listen: ListenAddress = Field(default="127.0.0.1:7070", min_length=1, description="Address and port of the API.")
     address: str = Field(
         default="",
         pattern=r"^(https?://[!-~]+)?$",

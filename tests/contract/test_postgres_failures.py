@@ -164,6 +164,19 @@ def test_a_server_that_is_made_read_only_is_obeyed_by_connections_that_were_read
     assert caught.value.retryable
 
 
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+def test_another_encoding_is_refused_in_a_sentence(postgres: PostgresServer, encoding: str) -> None:
+    name = f"encoded_{encoding.lower()}"
+    postgres.run(f"CREATE DATABASE {name} ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0")
+    with closing(SqlStore(postgres.url(name))) as store:
+        with pytest.raises(StoreError, match=f"has the encoding {encoding}; UTF8 is required") as caught:
+            store.migrate()
+        assert not caught.value.retryable
+        (line,) = store.check()
+    assert (line.status, "createdb --encoding UTF8" in line.result) == ("wrong", True)
+    postgres.run(f"DROP DATABASE {name}")
+
+
 def test_the_limits_are_set_on_every_connection(store: SqlStore) -> None:
     with store._read("testing") as connection:
         names = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "application_name")

@@ -45,6 +45,7 @@ class ServedApi:
     store: SqlStore
     secret: str
     log: Path
+    address: str = "127.0.0.1"
 
     def get(self, path: str) -> requests.Response:
         """With the admin's token, on a connection of its own."""
@@ -62,18 +63,18 @@ class ServedApi:
         return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
 
 
-def start(folder: Path, engine: str = "") -> ServedApi:
+def start(folder: Path, engine: str = "", address: str = "127.0.0.1") -> ServedApi:
     store = SqlStore(f"sqlite:///{folder}/tidegate.db")
     store.migrate()
     secret, token = new_token("admin", ["admin"], ["*"], time.time())
     store.add_token(token)
     port = free_port()
     settings = folder / "settings.toml"
-    settings.write_text(f'database = "sqlite:///{folder}/tidegate.db"\nlisten = "127.0.0.1:{port}"\n')
+    settings.write_text(f'database = "sqlite:///{folder}/tidegate.db"\nlisten = "{address}:{port}"\n')
     with (folder / "log").open("wb") as log:
         command = [sys.executable, "-c", PROGRAM, str(settings), engine]
         process = subprocess.Popen(command, stdout=log, stderr=log)
-    made = ServedApi(process, port, store, secret, folder / "log")
+    made = ServedApi(process, port, store, secret, folder / "log", address)
     try:
         eventually("it is ready", lambda: answers(made), process=process)
     except BaseException:
@@ -97,7 +98,7 @@ def stop(serving: ServedApi) -> None:
 
 def answers(serving: ServedApi) -> bool:
     with suppress(requests.ConnectionError):
-        return requests.get(f"http://127.0.0.1:{serving.port}/readyz", timeout=60).status_code == 200
+        return requests.get(f"http://{serving.address}:{serving.port}/readyz", timeout=60).status_code == 200
     return False
 
 
@@ -134,6 +135,20 @@ def test_sigterm_ends_it_cleanly_and_lets_no_poll_hang(serving: ServedApi) -> No
     assert json.loads(body)["events"] == []
     assert is_free(serving.port)
     assert [line for line in serving.lines() if line["level"] in ("error", "critical")] == []
+
+
+def test_it_listens_on_ipv6_and_the_command_line_talks_to_it(tmp_path: Path) -> None:
+    serving = start(tmp_path, address="[::1]")
+    environment = {"TIDEGATE_SERVER": f"http://[::1]:{serving.port}", "TIDEGATE_TOKEN": serving.secret}
+    command = [str(Path(sys.executable).with_name("tidegate")), "-o", "json", "services"]
+    try:
+        done = subprocess.run(
+            command, env=os.environ | environment, capture_output=True, text=True, timeout=60, check=False
+        )
+    finally:
+        stop(serving)
+    assert (done.returncode, json.loads(done.stdout)) == (0, []), done.stderr
+    assert {line["source"] for line in serving.lines() if line["event"] == "request"} == {"::1"}
 
 
 def unread(port: int) -> list[int]:

@@ -45,6 +45,18 @@ def test_the_environment_overrides_the_file(tmp_path: Path) -> None:
     assert (result.engine.lease_seconds, result.engine.threads, result.listen) == (30.0, 8, "127.0.0.1:1")
 
 
+@pytest.mark.parametrize("listen", ["[::1]:7070", "[::]:7070", "tidegate.example:443", "0.0.0.0:0"])
+def test_addresses_to_listen_on(listen: str) -> None:
+    result = load(None, {"TIDEGATE_LISTEN": listen, "TIDEGATE_ENGINE__METRICS_LISTEN": listen})
+    assert (result.listen, result.engine.metrics_listen) == (listen, listen)
+
+
+@pytest.mark.parametrize("listen", ["", "::1:7070", "[::1]", "[::1:7070", "127.0.0.1", "localhost:70000", "a b:1"])
+def test_addresses_that_cannot_be_listened_on(listen: str) -> None:
+    with pytest.raises(InvalidSettings, match="listen: "):
+        load(None, {"TIDEGATE_LISTEN": listen})
+
+
 def test_variables_of_the_command_line_are_no_settings() -> None:
     load(None, {"TIDEGATE_TOKEN": "x", "TIDEGATE_SERVER": "http://x", "TIDEGATE_ENVIRONMENT": "demo"})
 

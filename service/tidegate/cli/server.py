@@ -71,7 +71,7 @@ def serve_metrics(wiring: wires.Wiring) -> Iterator[None]:
         return
     host, _, port = listen.rpartition(":")
     try:
-        http, thread = start_http_server(int(port), host, wiring.engine_metrics.registry)
+        http, thread = start_http_server(int(port), host.strip("[]"), wiring.engine_metrics.registry)
     except OSError as error:
         raise Refused(
             f"Cannot serve metrics on {listen}: {error}. Free the address, or change `engine.metrics_listen`."

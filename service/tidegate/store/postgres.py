@@ -26,6 +26,8 @@ SILENCE_SECONDS = 15  # the system closes a connection to a silent peer after th
 MIGRATION_SECONDS = 600.0  # for one statement of a migration, and waiting for another `tidegate db migrate`
 POOL_SIZE = 8  # connections kept open; further threads open one for each transaction
 MAX_CONNECTIONS = 32
+ENCODING = "UTF8"
+RECREATE = "Create it with `createdb --encoding UTF8 --template template0`."
 MIGRATION_LOCK = 0x7469_6465  # an advisory lock number that nothing else uses
 #: The options allowed in the URL's query; most others of libpq are set here.
 OPTIONS = ("host", "port", "sslmode", "sslrootcert", "sslcert", "sslkey", "target_session_attrs")
@@ -112,7 +114,13 @@ class Postgres(Database):
         def open_patiently(_: object, __: object, arguments: list[Any], options: dict[str, Any]) -> Any:
             password = {} if password_file is None else {"password": _password(password_file)}
             options["cursor_factory"] = driver.PlainCursor
-            return driver.TimeLimitedConnection.connect(*arguments, **options, **password)
+            connection = driver.TimeLimitedConnection.connect(*arguments, **options, **password)
+            encoding = connection.info.parameter_status("server_encoding")
+            if encoding != ENCODING:
+                connection.close()
+                text = f"The database {self._place} has the encoding {encoding}; {ENCODING} is required, because names and"
+                raise StoreError(f"{text} messages may have any character. {RECREATE}", retryable=False)
+            return connection
 
         @event.listens_for(engine, "checkout")
         def obey_the_server(connection: Any, *_: object) -> None:
