@@ -18,8 +18,12 @@ from tidegate.analysis.bake_length import (
 )
 from tidegate.analysis.queries import RESPONSES, Series
 from tidegate.analysis.verdict import Outcome
+from tidegate.cli.server import check_bake
+from tidegate.clock import Window
 from tidegate.core import planner
 from tidegate.core.model import Check, CheckKind, Policy, Rollout
+from tidegate.errors import MetricsError
+from tidegate.ports import CheckStatus, Diagnosis
 
 BUSY = ObservedTraffic(5.0, 100.0)
 
@@ -77,6 +81,31 @@ def test_a_rollout_is_warned_of_its_first_batch() -> None:
     assert rollout_warnings(rollout, ObservedTraffic(15.0, 100.0)) == bake_warnings(service, ObservedTraffic(15.0, 100.0))
     first = replace(rollout, old=None, plan=planner.make_plan(service, None, NEW))
     assert rollout_warnings(first, ObservedTraffic(15.0, 100.0)) == [], "a first deploy compares nothing"
+
+
+class EachFifteenSeconds:
+    """A metrics source with four servers that answer 15 requests a second each, scraped every 15 s; or one that is down."""
+
+    def __init__(self, error: MetricsError | None = None) -> None:
+        self.error = error
+
+    def fetch(self, query: str, window: Window, step_seconds: float = 0.0) -> tuple[Series, ...]:
+        if self.error is not None:
+            raise self.error
+        samples = tuple((window.start + 15.0 * n, 225.0 * n) for n in range(20))
+        return tuple(Series({"server": f"v1.{n}.abc"}, samples) for n in range(4))
+
+    def check(self) -> tuple[Diagnosis, ...]:
+        return ()
+
+
+def test_check_warns_of_each_bake_that_is_too_short() -> None:
+    service = replace(SERVICE, policy=Policy(warmup_seconds=20.0))
+    (warning,) = check_bake(service, EachFifteenSeconds(), 1000.0)
+    assert (warning.part, warning.status) == ("bake of shop", CheckStatus.WARNING)
+    assert "the proxy is scraped every 15 s; set `bake: 135s` or longer" in warning.result
+    assert list(check_bake(replace(service, bake_seconds=135.0), EachFifteenSeconds(), 1000.0)) == []
+    assert list(check_bake(service, EachFifteenSeconds(MetricsError("down", reason="source-down")), 1000.0)) == []
 
 
 def test_traffic_is_read_from_raw_counters() -> None:

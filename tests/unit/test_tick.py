@@ -12,10 +12,12 @@ import pytest
 from support.fake_drivers import LIMIT, Interposed, a_service, claimed, constant, digest, down, sqlite
 from support.store_fixtures import ManualClock, with_approval
 from support.tick_harness import TickHarness, another, crash_at, interposed, taken_over
+from tidegate.analysis.queries import Series
 from tidegate.analysis.verdict import Outcome, Reason
+from tidegate.clock import Window
 from tidegate.core.event_kinds import EventKind
 from tidegate.core.image_reference import PinnedImage
-from tidegate.core.model import InstanceState, SignalKind
+from tidegate.core.model import Check, CheckKind, InstanceState, Policy, SignalKind
 from tidegate.core.phases import Phase
 from tidegate.engine.tick import tick
 from tidegate.errors import LeaseLost, MetricsError, PlatformError, RouterError
@@ -80,6 +82,21 @@ def test_what_cannot_work_ends_it_before_anything_moves(stage: TickHarness, verb
     assert stage.reason == "port 8001 is taken: choose another `listen`"
     assert "start" not in stage.world.calls
     assert stage.world.serving() == ["v1-1", "v1-1"]
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_bake_too_short_for_the_scrapes_is_warned_of(stage: TickHarness, known: bool) -> None:
+    def answer(query: str, window: Window) -> tuple[Series, ...]:
+        if not known:
+            raise MetricsError("Prometheus refused the connection", reason="source-down")
+        return (Series({"server": "v1-1.0.abc"}, tuple((15.0 * n, 900.0 * n) for n in range(20))),)
+
+    stage.world.answer = answer
+    checks = (Check("errors", CheckKind.ERRORS),)
+    stage.begin(a_service(bake_seconds=60.0, checks=checks, policy=Policy(warmup_seconds=20.0)))
+    stage.run(Phase.RUNNING)
+    warnings = stage.messages(EventKind.WARNING)
+    assert [text.endswith("; set `bake: 135s` or longer") for text in warnings] == [True] * known
 
 
 def test_an_old_image_that_is_gone_is_warned_of(stage: TickHarness) -> None:
