@@ -26,7 +26,8 @@ from support.frozen_process import frozen
 from support.lanes import Lane, RolloutCase
 from support.postgres import PostgresServer
 from support.wait import eventually, pause
-from tidegate.drivers.routers.haproxy.driver import HAProxyOptions, HAProxyRouter
+from tidegate.drivers.routers.haproxy.driver import HAProxyRouter
+from tidegate.drivers.routers.haproxy.options import HAProxyOptions
 
 ROLLOUTS = int(os.environ.get("CHAOS_ROLLOUTS", "6"))
 SEED = int(os.environ.get("CHAOS_SEED", "20261126"))

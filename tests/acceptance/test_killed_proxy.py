@@ -14,7 +14,8 @@ from support import envoy, haproxy, nginx
 from support.wait import eventually
 from tidegate.core.routing import Backend
 from tidegate.drivers.routers.envoy.driver import EnvoyOptions, EnvoyRouter
-from tidegate.drivers.routers.haproxy.driver import HAProxyOptions, HAProxyRouter
+from tidegate.drivers.routers.haproxy.driver import HAProxyRouter
+from tidegate.drivers.routers.haproxy.options import HAProxyOptions
 from tidegate.drivers.routers.nginx.driver import NginxOptions, NginxRouter
 from tidegate.ports import Router
 

@@ -19,7 +19,8 @@ from support.haproxy import ExternalHAProxy, kill, reload
 from support.wait import eventually
 from tidegate.core.routing import Backend
 from tidegate.drivers.routers.haproxy import installation
-from tidegate.drivers.routers.haproxy.driver import HAProxyOptions, HAProxyRouter
+from tidegate.drivers.routers.haproxy.driver import HAProxyRouter
+from tidegate.drivers.routers.haproxy.options import HAProxyOptions
 from tidegate.errors import RouterError
 from tidegate.testing.router_contract import RouterContract, ids, member
 

@@ -33,8 +33,8 @@ def previewed(backend: Backend) -> Backend:
 
 
 def rules(home: Path) -> list[str]:
-    """What decides over a backend in the file of an owned one."""
-    return re.findall(r"^ +use_backend (.*)$", (home / "haproxy" / "haproxy.cfg").read_text(), re.M)
+    """What leads to a preview in the file of an owned one."""
+    return re.findall(r"^ +use_backend (.*_preview if .*)$", (home / "haproxy" / "haproxy.cfg").read_text(), re.M)
 
 
 def fill(router: HAProxyRouter, shop: Backend) -> None:

@@ -13,7 +13,7 @@ from support.backends import Backends
 from support.haproxy import ExternalHAProxy, kill
 from support.wait import eventually
 from tidegate.core.routing import Backend, Preview
-from tidegate.drivers.routers.haproxy import upgraded_connections
+from tidegate.drivers.routers.haproxy import sessions
 from tidegate.drivers.routers.haproxy.driver import HAProxyRouter
 from tidegate.testing.router_traffic_contract import RouterTrafficContract
 from tidegate.testing.websocket import WebSocket
@@ -93,7 +93,7 @@ def test_websockets_are_told_from_requests(
         owned.write(shop, (new,), 1)
         seen = owned.read(shop)
         assert (seen.draining, seen.tunnels[old.instance]) == ({old.instance: 7}, 2)
-        monkeypatch.setattr(upgraded_connections, "MAX_BYTES", 1000)
+        monkeypatch.setattr(sessions, "MAX_BYTES", 1000)
         assert owned.read(shop).tunnels == {}, "too many to look through"
         monkeypatch.undo()
         eventually("the requests are over", lambda: owned.read(shop).draining == {old.instance: 2})

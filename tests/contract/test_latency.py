@@ -31,7 +31,8 @@ from tidegate.clock import Window
 from tidegate.core.response_counts import BUCKET_BOUNDS_MS
 from tidegate.core.routing import Backend, Member
 from tidegate.drivers.routers.haproxy import runtime_api
-from tidegate.drivers.routers.haproxy.driver import HAProxyOptions, HAProxyRouter
+from tidegate.drivers.routers.haproxy.driver import HAProxyRouter
+from tidegate.drivers.routers.haproxy.options import HAProxyOptions
 from tidegate.drivers.routers.haproxy.request_log import HAProxyRequestLog, PipeSource, StreamSource
 from tidegate.engine.request_logs import check_histogram
 from tidegate.ports import CheckStatus, Diagnosis
@@ -92,9 +93,7 @@ def ask(listen: str, times: int, milliseconds: float = 0.01) -> None:
 @pytest.fixture
 def there() -> Iterator[LatencySetup]:
     with short_folder() as home, owned_router(home) as router, backends(home / "backends") as started:
-        yield LatencySetup(
-            router, started, Backend("shop", f"127.0.0.1:{free_port()}", ""), home / "haproxy" / "requests.pipe"
-        )
+        yield LatencySetup(router, started, Backend("shop", f"127.0.0.1:{free_port()}"), home / "haproxy" / "requests.pipe")
 
 
 def name(member: Member) -> str:

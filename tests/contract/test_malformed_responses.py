@@ -29,7 +29,8 @@ from tidegate.drivers.platforms.docker.driver import DockerPlatform
 from tidegate.drivers.platforms.docker.options import DockerHostOptions, DockerOptions
 from tidegate.drivers.routers.envoy import config
 from tidegate.drivers.routers.envoy.admin import EnvoyAdmin
-from tidegate.drivers.routers.haproxy.driver import HAProxyOptions, HAProxyRouter
+from tidegate.drivers.routers.haproxy.driver import HAProxyRouter
+from tidegate.drivers.routers.haproxy.options import HAProxyOptions
 from tidegate.errors import CIError, DocumentError, DriverError, MetricsError, PlatformError, RouterError
 from tidegate.ports import Notice
 

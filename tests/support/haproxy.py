@@ -16,7 +16,8 @@ from support.crash_points import CrashPoints
 from support.prerequisites import program
 from support.wait import eventually, exit_status
 from tidegate.drivers.routers.haproxy import runtime_api
-from tidegate.drivers.routers.haproxy.driver import HAProxyOptions, HAProxyRouter
+from tidegate.drivers.routers.haproxy.driver import HAProxyRouter
+from tidegate.drivers.routers.haproxy.options import HAProxyOptions
 
 ADOPTED = """\
 global

@@ -18,7 +18,8 @@ from support import haproxy
 from support.disk import again_and_again, full, read_only
 from support.frozen_process import frozen
 from support.outage_setup import OutageSetup
-from tidegate.drivers.routers.haproxy.driver import HAProxyOptions, HAProxyRouter
+from tidegate.drivers.routers.haproxy.driver import HAProxyRouter
+from tidegate.drivers.routers.haproxy.options import HAProxyOptions
 
 MAX_WRITES = 300  # of a megabyte: more than the disk has
 HALF = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 4000\r\n\r\n{"status":"success","data":{"resu'

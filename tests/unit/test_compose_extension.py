@@ -27,6 +27,10 @@ def mistakes(**own: Any) -> dict[str, str]:
     return {each.path.removeprefix("services.shop.x-tidegate."): each.message for each in caught.value.problems}
 
 
+def test_backends_of_tidegates_own_are_no_routes() -> None:
+    assert "not beginning with tidegate_" in mistakes(route="tidegate_exporter")["route"]
+
+
 def test_all_of_them() -> None:
     found = parsed(
         strategy="blue_green",

@@ -6,7 +6,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from tidegate.drivers.routers.envoy.driver import EnvoyOptions
-from tidegate.drivers.routers.haproxy.driver import HAProxyOptions
+from tidegate.drivers.routers.haproxy.options import HAProxyOptions
 from tidegate.settings import to_problems
 
 ADOPTED = {"mode": "adopted", "socket": "/run/haproxy.sock", "config": "/etc/haproxy.cfg"}
@@ -47,3 +47,12 @@ def test_a_log_that_haproxy_cannot_use_is_refused(log: str) -> None:
     HAProxyOptions.model_validate({**ADOPTED, "log": directory(97, "s")})
     with pytest.raises(ValidationError, match="at most 97 characters"):
         HAProxyOptions.model_validate({**ADOPTED, "log": log})
+
+
+def test_an_adopted_haproxy_has_no_options_that_its_own_file_decides() -> None:
+    with pytest.raises(
+        ValidationError, match="hard_stop_after_seconds, max_header_bytes, trusted_proxies require mode own"
+    ):
+        HAProxyOptions.model_validate(
+            {**ADOPTED, "trusted_proxies": ["10.0.0.0/8"], "max_header_bytes": 65536, "hard_stop_after_seconds": 60}
+        )

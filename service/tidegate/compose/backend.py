@@ -13,8 +13,8 @@ from tidegate.core.container import Health
 from tidegate.core.routing import Backend, BackendOptions, BackendProtocol, Preview, Timeouts
 
 NAME_PATTERN = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
-#: Except names that Tidegate gives to previews (`shop_preview`) and frontends (`shop_on_8001`).
-ROUTE_PATTERN = re.compile(r"(?!.*_preview$)(?!.*_on_[0-9a-f.]*[0-9](_if_|$))[A-Za-z0-9][A-Za-z0-9_.-]{0,39}")
+#: Except names that Tidegate gives to previews (`shop_preview`), frontends (`shop_on_8001`) and its own parts.
+ROUTE_PATTERN = re.compile(r"(?!tidegate_)(?!.*_preview$)(?!.*_on_[0-9a-f.]*[0-9](_if_|$))[A-Za-z0-9][A-Za-z0-9_.-]{0,39}")
 HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
 #: Sent by Tidegate and the proxies themselves.
 OWN_HEADERS = ("host", "connection", "content-length", "transfer-encoding")
@@ -87,8 +87,8 @@ def _route(value: object) -> str:
     if isinstance(value, str) and ROUTE_PATTERN.fullmatch(value):
         return value
     raise ValueError(
-        "letters, digits, `_`, `.` and -, at most 40 characters, the first a letter or digit, not ending in _preview or in "
-        "_on_ and a port"
+        "letters, digits, `_`, `.` and -, at most 40 characters, the first a letter or digit, not beginning with "
+        "tidegate_, not ending in _preview or in _on_ and a port"
     )
 
 

@@ -97,7 +97,7 @@ def remove_unready_members(state: RolloutState) -> Decision | None:
 def return_recovered_members(state: RolloutState) -> Decision | None:
     """Put instances that are ready again back into the route, and others in the place of those that are not.
 
-    The step goes on: its bake and its verdict stay.
+    The step continues: its bake and its verdict stay.
     """
     if not state.members:
         return None

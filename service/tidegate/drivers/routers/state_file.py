@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from tidegate.core.routing import BackendOptions
+from tidegate.core.routing import BackendOptions, Traffic
 from tidegate.drivers.routers import atomic_files
 from tidegate.errors import RouterError
 
@@ -41,8 +41,9 @@ class BackendState:
 
     `known`: servers that any HAProxy process may know, including processes of an earlier configuration. `counts`: counters
     of servers deleted from the process `process`, because HAProxy drops them with the server; by server name until the
-    deletion is certain, then summed by release, because a server name may be used again. `options`: as last written, so
-    that a restarted proxy has them.
+    deletion is certain, then summed by release, because a server name may be used again. `earlier`: the outcomes
+    that processes before `process` counted, by release, and of all with the key "". `options`: as last written, so that a
+    restarted proxy has them.
     """
 
     name: str
@@ -52,6 +53,7 @@ class BackendState:
     known: list[str] = field(default_factory=list)
     counts: dict[str, RequestCounts] = field(default_factory=dict)
     process: str = ""
+    earlier: dict[str, Traffic] = field(default_factory=dict)
     options: BackendOptions = field(default_factory=BackendOptions)
 
     def require_current(self, fence: int) -> None:

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from tidegate.core.routing import Backend, Member
-from tidegate.drivers.routers.haproxy.runtime_api import ProcessReplaced, RunCommand, stats_rows
-from tidegate.drivers.routers.haproxy.servers import HAProxyServer, parse_servers
+from tidegate.drivers.routers.haproxy.runtime_api import ProcessReplaced, RunCommand, server_states, stats_rows
+from tidegate.drivers.routers.haproxy.servers import HAProxyServer, WantedServer, parse_servers
 from tidegate.drivers.routers.members import parse_endpoint
 from tidegate.errors import RouterError
 
@@ -21,7 +21,7 @@ class HAProxyUpdate:
     ones were added. Raises `RouterError`, and `ProcessReplaced` if a reload ends that process.
     """
 
-    def __init__(self, ask: RunCommand, backend: Backend, wanted: Mapping[str, Member]) -> None:
+    def __init__(self, ask: RunCommand, backend: Backend, wanted: Mapping[str, WantedServer]) -> None:
         self._ask = ask
         self._backend = backend.name
         self._target = wanted
@@ -37,15 +37,18 @@ class HAProxyUpdate:
         """Whether exactly the target servers take new requests, with the target addresses and weights."""
         taking = {name: server for name, server in self.running.items() if server.takes_new}
         return {name: (parse_endpoint(server.address), server.weight) for name, server in taking.items()} == {
-            name: (parse_endpoint(server.address), server.weight) for name, server in self._target.items()
+            name: (parse_endpoint(server.member.address), server.member.weight) for name, server in self._target.items()
         }
 
     def add_members(self) -> None:
         """Make the target servers take new requests, whatever state a crash or a drain left them in."""
-        for name, member in self._target.items():
-            server, present = f"{self._backend}/{name}", self.running.get(name)
+        for name, target in self._target.items():
+            server, present, member = f"{self._backend}/{name}", self.running.get(name), target.member
             if present is None:
-                self._command(f"add server {server} {member.address} weight {member.weight}", "New server registered.")
+                self._command(f"add server {self._backend}/{target.line}", "New server registered.")
+            if target.checked and not (present and present.checked):
+                self._command(f"enable health {server}", "")
+            if present is None:
                 self._command(f"enable server {server}", "")
                 continue
             if parse_endpoint(present.address) != parse_endpoint(member.address):
@@ -96,7 +99,8 @@ class HAProxyUpdate:
     def _servers(self) -> dict[str, HAProxyServer]:
         if not (rows := stats_rows(self._ask, self._backend)):
             raise ProcessReplaced(f"The HAProxy process that answers has no backend {self._backend}")
-        return {server.name: server for server in parse_servers(rows)}
+        states = server_states(self._ask, self._backend)
+        return {server.name: server for server in parse_servers(rows, states)}
 
     def _command(self, command: str, expected: str) -> None:
         response = self._ask(command).strip()

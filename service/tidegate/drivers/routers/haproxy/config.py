@@ -1,76 +1,143 @@
-"""HAProxy's configuration file: written whole in mode owned; a marked block of servers per backend in mode adopted.
+"""The configuration file of an owned HAProxy, which is written whole.
 
 HAProxy uses the file for restarts and reloads. It is replaced by an atomic rename, and only after HAProxy accepted it.
 """
 
 from __future__ import annotations
 
-import os
-import re
+import hashlib
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+from zlib import crc32
 
+from tidegate.core.container import Health
 from tidegate.core.routing import EVERY_ADDRESS, Backend, Member, split_listen
-from tidegate.drivers.routers.atomic_files import TEMPLATES, read
+from tidegate.drivers.routers import atomic_files
 from tidegate.drivers.routers.haproxy import frontends
+from tidegate.drivers.routers.haproxy.options import NO_LOG, HAProxyOptions
 from tidegate.drivers.routers.haproxy.request_log import PIPE_DESCRIPTOR
-from tidegate.drivers.routers.members import bind_address, server_name
+from tidegate.drivers.routers.haproxy.servers import milliseconds, wanted_servers
+from tidegate.drivers.routers.members import bind_address
 from tidegate.errors import RouterError
 
-SECTION = re.compile(
-    r"^(global|defaults|frontend|backend|listen|userlist|peers|resolvers|cache|program|ring|mailers)\b", re.M
+Sections = Mapping[str, tuple[Backend, Sequence[Member]]]
+
+REWRITE_BYTES = 2048  # for the headers that are added to a request
+OVERHEAD_BYTES = 4096  # HAProxy keeps up to four more bytes for each header
+BYTES_PER_HEADER = 64  # so many headers are accepted that they have this size on average
+NETWORKS_PER_LINE = 32  # a line has at most 64 words
+ADDRESS_OF_SERVER = """'%[bc_dst,regsub("^(.*:.*)$","[\\1]")]:%[bc_dst_port]'"""  # with brackets around IPv6
+EXAMPLE = Member("0", "v0", 0, "127.0.0.1:1")
+FORWARDED = (
+    ("X-Forwarded-Proto", "http"),
+    ("X-Forwarded-Host", "%[req.fhdr(host)]"),
+    ("X-Forwarded-Port", "%[dst_port]"),
 )
-BLOCK = re.compile(r"^[ \t]*# tidegate: begin [^\n]*\n.*?^[ \t]*# tidegate: end [^\n]*\n", re.M | re.S)
-DYNAMIC_ALGORITHMS = {"roundrobin", "leastconn", "first", "random"}
-WEIGHTLESS_ALGORITHM = "first"  # the only dynamic algorithm that ignores weights
-
-
-def server_lines(members: Iterable[Member]) -> list[str]:
-    """One `server` line per member, always with its weight: an adopted file may set another one in `default-server`."""
-    return [f"server {server_name(member)} {member.address} weight {member.weight}" for member in members]
 
 
 @dataclass(frozen=True)
 class OwnedConfig:
     """The file of mode owned."""
 
-    directory: Path
-    exporter: str
-    log: bool = True
+    options: HAProxyOptions
 
     @property
     def path(self) -> Path:
         """The file."""
-        return self.directory / "haproxy.cfg"
+        return self.options.directory / "haproxy.cfg"
 
-    def render(self, backends: Mapping[str, tuple[Backend, Sequence[Member]]]) -> str:
+    @property
+    def replaced(self) -> Path:
+        """The map in which a process looks whether it was replaced by another one."""
+        return self.options.directory / "replaced.map"
+
+    def render(self, backends: Sections) -> str:
         """The configuration with these backends and their servers, and the previews that their frontends refer to."""
-        wanted = dict(backends)
-        for backend, _ in backends.values():
-            if frontends.preview_condition(backend) and backend.preview_backend:
-                wanted.setdefault(backend.preview_backend.name, (backend.preview_backend, ()))
-        sections = [
-            {
-                "name": backend.name,
-                "frontend": frontends.frontend_name(backend),
-                "binds": bind_lines(backend.listen) if backend.listen else [],
-                "preview": frontends.preview_condition(backend),
-                "servers": server_lines(members),
-            }
-            for _, (backend, members) in sorted(wanted.items())
-        ]
-        template = TEMPLATES.get_template("haproxy.cfg.j2")
-        exporter = bind_address(self.exporter)
-        log = PIPE_DESCRIPTOR if self.log else None
-        return template.render(directory=self.directory, exporter=exporter, log=log, sections=sections)
+        wanted = with_previews(backends)
+        return self._render(wanted, self.digest(wanted))
+
+    def digest(self, backends: Sections) -> str:
+        """The part of the configuration that a running process cannot change: all but its servers. HAProxy shows it."""
+        examples = {name: (backend, (EXAMPLE,)) for name, (backend, _) in with_previews(backends).items()}
+        return hashlib.sha256(self._render(examples, "").encode()).hexdigest()[:16]
+
+    def _render(self, backends: Sections, digest: str) -> str:
+        headers, networks = self.options.max_header_bytes, [str(each) for each in self.options.trusted_proxies]
+        return atomic_files.TEMPLATES.get_template("haproxy.cfg.j2").render(
+            options=self.options,
+            directory=self.options.directory,
+            digest=digest,
+            bufsize=headers + REWRITE_BYTES + OVERHEAD_BYTES,
+            maxrewrite=REWRITE_BYTES,
+            maxhdr=max(101, headers // BYTES_PER_HEADER),
+            exporter=bind_address(self.options.exporter),
+            log=PIPE_DESCRIPTOR if self.options.log != NO_LOG else None,
+            forwarded=FORWARDED,
+            trusted_proxies=[
+                " ".join(networks[begin : begin + NETWORKS_PER_LINE])
+                for begin in range(0, len(networks), NETWORKS_PER_LINE)
+            ],
+            sections=[self._section(backend, members) for _, (backend, members) in sorted(backends.items())],
+        )
+
+    def _section(self, backend: Backend, members: Sequence[Member]) -> dict[str, Any]:
+        timeouts, health = backend.options.timeouts, backend.options.health
+        return {
+            "name": backend.name,
+            "frontend": frontends.frontend_name(backend),
+            "binds": bind_lines(backend.listen) if backend.listen else [],
+            "handover": self.options.directory / f"s-{crc32(backend.name.encode()):08x}",
+            "preview": frontends.preview_condition(backend),
+            "response_ms": milliseconds(timeouts.response_seconds),
+            "idle_ms": milliseconds(timeouts.idle_seconds),
+            "headers_ms": milliseconds(timeouts.headers_seconds),
+            "check_ms": milliseconds(health.timeout_seconds),
+            "check": check_lines(health),
+            "servers": [f"server {server.line}" for server in wanted_servers(backend, members).values()],
+        }
+
+
+def with_previews(backends: Sections) -> dict[str, tuple[Backend, Sequence[Member]]]:
+    """The backends and the previews that their frontends refer to, which have the options of their service."""
+    result = dict(backends)
+    for backend, _ in backends.values():
+        preview = backend.preview_backend
+        if preview is None:
+            continue
+        if preview.name in result:
+            present, members = result[preview.name]
+            result[preview.name] = (replace(present, options=backend.options), members)
+        elif frontends.preview_condition(backend):
+            result[preview.name] = (preview, ())
+    return result
 
 
 def bind_lines(listen: str) -> list[str]:
     """The addresses of `bind` lines. IPv4 has a socket of its own, so that its clients' addresses look as usual."""
     host, port = split_listen(listen)
     return [f"*:{port}", f"[::]:{port} v6only"] if host == EVERY_ADDRESS else [bind_address(listen)]
+
+
+def check_lines(health: Health) -> list[str]:
+    """How a backend's instances are checked by a request; empty without a path: HAProxy then opens a connection."""
+    if not health.path:
+        return []
+    host = quote(health.host) if health.host else ADDRESS_OF_SERVER
+    headers = "".join(f" hdr {name} {quote(value.replace('%', '%%'))}" for name, value in health.headers)
+    statuses = ",".join(f"{first}-{last}" for first, last in health.expect)
+    return [
+        "option httpchk",
+        f"http-check send meth GET uri {quote(health.path)} ver HTTP/1.1 hdr Host {host}{headers}",
+        f"http-check expect status {statuses}",
+    ]
+
+
+def quote(text: str) -> str:
+    """A word of HAProxy's configuration. (A `%` begins a variable in the value of a header, and is none when doubled.)"""
+    return "'" + text.replace("'", "'\\''") + "'"
 
 
 def check_config(path: Path, binary: str) -> None:
@@ -82,64 +149,3 @@ def check_config(path: Path, binary: str) -> None:
     if done.returncode:
         message = " ".join(line for line in done.stderr.splitlines() if "ALERT" in line) or done.stderr.strip()
         raise RouterError(f"HAProxy rejected the configuration; nothing was changed: {message}", retryable=False)
-
-
-@dataclass(frozen=True)
-class AdoptedConfig:
-    """An existing file in which Tidegate maintains a marked block of servers in each backend that it routes."""
-
-    path: Path
-
-    def read(self) -> str:
-        """The text of the file. Raises `RouterError` if it is missing or empty."""
-        text = read(self.path)
-        if not text:
-            raise RouterError(f"{self.path} is missing or empty. Correct router.config.", retryable=False)
-        return text
-
-    def section(self, text: str, backend: str) -> tuple[int, int]:
-        """The offsets at which the backend's section begins and ends."""
-        begins = re.search(rf"^(backend|listen)[ \t]+{re.escape(backend)}[ \t]*(#.*)?$", text, re.M)
-        if begins is None:
-            raise RouterError(f"{self.path} has no `backend {backend}`. Add it and reload HAProxy.", retryable=False)
-        following = SECTION.search(text, begins.end())
-        return begins.start(), following.start() if following else len(text)
-
-    def with_servers(self, backend: str, members: Sequence[Member]) -> str:
-        """The file's text with these servers in the backend's block, which is added if it is missing."""
-        text = self.read()
-        start, end = self.section(text, backend)
-        section = text[start:end]
-        lines = [f"# tidegate: begin {backend}", *server_lines(members), f"# tidegate: end {backend}"]
-        block = "".join(f"    {line}\n" for line in lines)
-        if BLOCK.search(section):
-            section = BLOCK.sub(lambda _: block, section)
-        else:
-            section = section.rstrip("\n") + "\n" + block + "\n"
-        return text[:start] + section + text[end:]
-
-    def problems(self, backend: Backend, members: Sequence[Member]) -> list[str]:
-        """Why Tidegate cannot maintain this backend in the file; each message says what to change."""
-        text = self.read()
-        start, end = self.section(text, backend.name)
-        section = BLOCK.sub("", text[start:end])
-        messages = []
-        foreign = re.findall(r"^\s*(?:server|server-template)\s+(\S+)", section, re.M)
-        if foreign:
-            messages.append(f"`backend {backend.name}` has servers of its own ({', '.join(foreign)}); remove them")
-        balance = re.search(r"^\s*balance\s+([a-z-]+)", section, re.M)
-        if balance and balance[1] not in DYNAMIC_ALGORITHMS:
-            messages.append(
-                f"`balance {balance[1]}` cannot add servers at run time; use one of {', '.join(sorted(DYNAMIC_ALGORITHMS))}"
-            )
-        if balance and balance[1] == WEIGHTLESS_ALGORITHM and len({member.weight for member in members}) > 1:
-            others = ", ".join(sorted(DYNAMIC_ALGORITHMS - {WEIGHTLESS_ALGORITHM}))
-            messages.append(f"`balance {WEIGHTLESS_ALGORITHM}` ignores weights; use one of {others}")
-        if backend.preview_backend and (condition := frontends.preview_condition(backend)):
-            name = backend.preview_backend.name
-            if not re.search(rf"^\s*use_backend\s+({re.escape(name)}\b|%\[)", text, re.M):
-                line = f"use_backend {name} if {{ {condition} }}"
-                messages.append(f"no frontend routes to the preview; add `backend {name}`, and `{line}` to the frontend")
-        if not os.access(self.path, os.W_OK) or not os.access(self.path.parent, os.W_OK):
-            messages.append(f"{self.path} and its directory must be writable, so that a reload keeps the route")
-        return messages

@@ -12,22 +12,20 @@ what it finds.
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import signal
 import time
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
-from typing import Literal
-
-from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator, model_validator
 
 from tidegate.core.routing import Backend, Member, RouterState
 from tidegate.drivers.error_translation import guard_response
+from tidegate.drivers.routers.haproxy.adoption import AdoptedHAProxy
 from tidegate.drivers.routers.haproxy.apply import HAProxyUpdate
-from tidegate.drivers.routers.haproxy.installation import AdoptedHAProxy, HAProxyInstallation, OwnedHAProxy
+from tidegate.drivers.routers.haproxy.installation import HAProxyInstallation, OwnedHAProxy
+from tidegate.drivers.routers.haproxy.options import NO_LOG, HAProxyOptions
 from tidegate.drivers.routers.haproxy.process import HAProxyProcess, has_old_processes, list_workers
 from tidegate.drivers.routers.haproxy.request_log import HAProxyRequestLog, LogSource, PipeSource, StreamSource
 from tidegate.drivers.routers.haproxy.runtime_api import (
@@ -36,64 +34,28 @@ from tidegate.drivers.routers.haproxy.runtime_api import (
     process_identity,
     process_info,
     send_command,
+    server_states,
     stats_rows,
 )
 from tidegate.drivers.routers.haproxy.servers import (
+    TOTAL,
     HAProxyServer,
     StatsRow,
-    backend_traffic,
     counts_by_release,
+    parse_haproxy_name,
     parse_servers,
-    release_traffic,
+    routed_members,
+    sessions_by_instance,
+    total_traffic,
 )
-from tidegate.drivers.routers.haproxy.upgraded_connections import count_upgraded_connections
-from tidegate.drivers.routers.members import header_problems, member_problems, parse_server_name, server_name
-from tidegate.drivers.routers.socket_paths import require_socket_path
+from tidegate.drivers.routers.haproxy.sessions import count_old_requests, count_upgraded_connections
+from tidegate.drivers.routers.members import header_problems, member_problems, server_name
 from tidegate.drivers.routers.state_file import BackendState, RequestCounts, RouterStateFile
 from tidegate.errors import RouterError
 from tidegate.ports import CheckStatus, Diagnosis, Router
 
-MAX_SOCKET_PATH_BYTES = 97  # of 107 HAProxy keeps 10 for the temporary name of a socket that it is about to replace
-CHECKED_SOCKET = "master.sock"  # the longest name of its sockets
-NO_LOG = "off"
-LOG_ADDRESS = re.compile(r"/[^\s\"'#]{1,96}|[A-Za-z0-9.:\[\]-]+:\d{1,5}")
 MAX_DROPPED = 0.01  # of the log lines; on a busy machine a few are dropped because two threads write at a time
 RELOAD_RETRY_SECONDS = 5.0  # how long reads and writes are repeated when HAProxy is reloaded while they run
-
-
-class HAProxyOptions(BaseModel):
-    """`owned`: Tidegate writes `directory`/haproxy.cfg and runs HAProxy. `adopted`: Tidegate uses a running HAProxy."""
-
-    model_config = ConfigDict(extra="forbid")
-    mode: Literal["owned", "adopted"] = "owned"
-    directory: Path = Path("/var/lib/tidegate/haproxy")  # adopted: holds Tidegate's state file only
-    exporter: str = "127.0.0.1:8405"
-    log: str = ""  # "off": no response times; adopted: where to receive the log, the path of a Unix socket or host:port
-    binary: str = "haproxy"
-    socket: Path | None = None
-    config: Path | None = None
-    master: Path | None = None
-
-    @field_validator("directory")
-    @classmethod
-    def _has_room_for_sockets(cls, directory: Path, info: ValidationInfo) -> Path:
-        if info.data.get("mode") == "owned":
-            require_socket_path(directory, CHECKED_SOCKET, MAX_SOCKET_PATH_BYTES, "HAProxy")
-        return directory
-
-    @model_validator(mode="after")
-    def _check_mode(self) -> HAProxyOptions:
-        if self.mode == "adopted" and (self.socket is None or self.config is None):
-            raise ValueError("mode adopted requires socket (a stats socket with level admin) and config (HAProxy's file)")
-        if self.mode == "owned" and self.log not in ("", NO_LOG):
-            raise ValueError(f"log must be {NO_LOG!r} or left out in mode owned, which logs to a pipe in directory")
-        if self.log not in ("", NO_LOG) and not LOG_ADDRESS.fullmatch(self.log):
-            raise ValueError(
-                f"log must be the absolute path of a Unix socket (at most 97 characters), host:port, or {NO_LOG!r}"
-            )
-        if self.mode == "owned" and (self.socket or self.config or self.master):
-            raise ValueError("socket, config and master require mode adopted; mode owned creates its own in directory")
-        return self
 
 
 class HAProxyRouter(Router):
@@ -112,9 +74,10 @@ class HAProxyRouter(Router):
         if options.socket is not None and options.config is not None:
             self._installation = AdoptedHAProxy(options.socket, options.master, options.config)
         else:
-            self._installation = OwnedHAProxy(options.directory, options.exporter, options.binary, options.log != NO_LOG)
+            self._installation = OwnedHAProxy(options)
         source = _log_source(options)
         self.request_log = HAProxyRequestLog(source) if source is not None else None
+        self._refreshed = False
 
     @property
     def pid(self) -> int | None:
@@ -129,38 +92,49 @@ class HAProxyRouter(Router):
 
     @guard_response(RouterError, "HAProxy")
     def read(self, backend: Backend) -> RouterState:
-        revived = not self._installation.running()
-        if revived:
-            with self._memory.locked() as state:
-                revived = bool(state)  # False before the first write: HAProxy has not run yet
-                self._installation.start(state)
-        process, rows, upgraded_connections = self._read_statistics(backend)
-        servers = parse_servers(rows)
+        restarted = self._start_and_refresh()
+        process, rows, servers, tunnels = self._read_statistics(backend)
         kept = self._memory.load().get(
             backend.name, BackendState(backend.name)
         )  # loaded after the rows, so that it contains servers that are missing there
-        members = tuple(server.member for server in servers if server.takes_new and server.member)
-        busy = {server.member.instance: server.sessions for server in servers if server.takes_new and server.member}
-        tallies = counts_by_release(servers, kept.counts if kept.process == process else {})
+        in_route, sessions = routed_members(servers), sessions_by_instance(servers)
+        draining, old_tunnels = self._draining(backend, in_route, sessions, kept, process)
+        traffic = total_traffic(rows, servers, kept, process)
         return RouterState(
-            members,
-            self._draining(servers, kept, process),
-            busy,
-            kept.fence,
-            backend_traffic(rows, tallies),
-            tunnels=upgraded_connections,
-            by_release=release_traffic(rows, tallies),
-            restarted=revived,
+            members=tuple(in_route.values()),
+            draining=draining,
+            busy={instance: sessions[instance] for instance in in_route},
+            fence=kept.fence,
+            traffic=traffic.pop(TOTAL, None),
+            tunnels=Counter(tunnels) + Counter(old_tunnels) if old_tunnels else tunnels,
+            by_release=traffic,
+            restarted=restarted,
+            down=frozenset(one.member.instance for one in servers if one.member and one.takes_new and one.is_down),
         )
 
-    def _read_statistics(self, backend: Backend) -> tuple[str, Sequence[StatsRow], Mapping[str, int]]:
-        """The identity of the current process, the backend's rows, and its upgraded connections by instance."""
+    def _start_and_refresh(self) -> bool:
+        """Start HAProxy if it does not run; whether it did not. The first time, make changed settings take effect."""
+        restarted = not self._installation.running()
+        if restarted or not self._refreshed:
+            with self._memory.locked() as state:
+                restarted = restarted and bool(state)  # False before the first write: HAProxy has not run yet
+                self._installation.start(state)
+                self._refreshed, refresh = True, not self._refreshed
+                if refresh and state and self._installation.refresh(state):
+                    self._memory.save(state)
+        return restarted
+
+    def _read_statistics(
+        self, backend: Backend
+    ) -> tuple[str, Sequence[StatsRow], Sequence[HAProxyServer], Mapping[str, int]]:
+        """The identity of the current process, the backend's rows and servers, and its upgraded connections by instance."""
         deadline = time.monotonic() + RELOAD_RETRY_SECONDS
         while True:
             try:
                 with self._current_session() as one:
                     process, rows = process_identity(one.ask), stats_rows(one.ask, backend.name)
-                    return process, rows, count_upgraded_connections(one, backend.name, parse_servers(rows))
+                    servers = parse_servers(rows, server_states(one.ask, backend.name)) if rows else []
+                    return process, rows, servers, count_upgraded_connections(one, backend.name, servers)
             except ProcessReplaced:
                 if time.monotonic() >= deadline:
                     raise
@@ -179,22 +153,32 @@ class HAProxyRouter(Router):
                 raise ProcessReplaced("HAProxy was reloaded, and its previous process still answers")
             yield one
 
-    def _draining(self, servers: Sequence[HAProxyServer], kept: BackendState, process: str) -> dict[str, int | None]:
-        """Instances that take no new requests, with their requests in flight (None: unknown).
+    def _draining(
+        self,
+        backend: Backend,
+        in_route: Mapping[str, Member],
+        sessions: Mapping[str, int],
+        kept: BackendState,
+        process: str,
+    ) -> tuple[dict[str, int | None], Mapping[str, int]]:
+        """Instances that take no new requests, with their requests in flight (None: unknown), and the upgraded connections
+        among those of old processes.
 
-        After a reload the old process serves the next request of its idle clients with the servers it knew. While an old
-        process exists, the number of requests on removed servers, even deleted ones, is therefore unknown.
+        After a reload an old process still has the requests of its clients. Where it cannot be counted, the number of
+        requests on removed servers, even deleted ones, is unknown while an old process exists.
         """
-        serving = {server.name for server in servers if server.takes_new}
-        draining: dict[str, int | None] = {
-            server.member.instance: server.sessions for server in servers if not server.takes_new and server.member
-        }
-        leaving = ({server.name for server in servers} | set(kept.known)) - serving
-        if leaving and (
-            has_old_processes(self._installation.admin, self._installation.master) or self._process() != process
-        ):
-            draining.update((server.instance, None) for name in leaving if (server := parse_server_name(name, "")))
-        return draining
+        draining: dict[str, int | None] = {each: number for each, number in sessions.items() if each not in in_route}
+        known = {member.instance for name in kept.known if (member := parse_haproxy_name(name))}
+        leaving = (known | set(sessions)) - set(in_route)
+        if not leaving:
+            return draining, {}
+        admin, master, replaced = self._installation.admin, self._installation.master, self._installation.replaced
+        old = count_old_requests(admin, master, replaced, backend.name)
+        if old is None or self._process() != process:
+            return {**draining, **dict.fromkeys(leaving)}, {}
+        for instance in leaving & set(old.requests):
+            draining[instance] = (draining.get(instance) or 0) + old.requests[instance]
+        return draining, {instance: old.tunnels[instance] for instance in leaving & set(old.requests)}
 
     def _process(self) -> str:
         return process_identity(partial(send_command, self._installation.admin))
@@ -204,15 +188,15 @@ class HAProxyRouter(Router):
     @guard_response(RouterError, "HAProxy")
     def write(self, backend: Backend, members: Collection[Member], fence: int) -> None:
         _validate_members(backend, members)
-        wanted = {server_name(member): member for member in sorted(members, key=server_name)}
+        ordered = sorted(members, key=server_name)
         with self._memory.locked() as state:
             kept = state.setdefault(backend.name, BackendState(backend.name))
             kept.require_current(fence)
-            self._installation.ensure(backend, list(wanted.values()), state)
-            kept.listen, kept.fence = backend.listen, fence
+            self._installation.ensure(backend, ordered, state)
+            kept.listen, kept.fence, kept.options = backend.listen, fence, backend.options
             kept.header = backend.preview.header if backend.preview else ""
             deadline = time.monotonic() + RELOAD_RETRY_SECONDS
-            while not self._apply(backend, wanted, state):
+            while not self._apply(backend, ordered, state):
                 if time.monotonic() >= deadline:
                     raise RouterError(
                         f"HAProxy did not apply the route of {backend.name} within {RELOAD_RETRY_SECONDS:g} s. Check "
@@ -220,9 +204,9 @@ class HAProxyRouter(Router):
                     )
                 time.sleep(0.01)
 
-    def _apply(self, backend: Backend, wanted: Mapping[str, Member], state: Mapping[str, BackendState]) -> bool:
+    def _apply(self, backend: Backend, members: Sequence[Member], state: Mapping[str, BackendState]) -> bool:
         """Change the current process to the target; False if a reload replaced it meanwhile."""
-        kept = state[backend.name]
+        kept, wanted = state[backend.name], self._installation.servers(backend, members)
 
         def keep_counts(idle: Sequence[HAProxyServer]) -> None:
             if counted := {server.name: server.tally for server in idle if server.tally != RequestCounts()}:
@@ -235,7 +219,7 @@ class HAProxyRouter(Router):
                 self._record_known_servers({*switch.running}, {*wanted}, process_identity(one.ask), kept)
                 self._memory.save(state)
                 switch.add_members()
-                self._installation.save(backend, list(wanted.values()), state)
+                self._installation.save(backend, members, state)
                 switch.drain()
                 switch.remove_drained(keep_counts)
             with self._current_session() as one:
@@ -250,7 +234,7 @@ class HAProxyRouter(Router):
         )  # checked after `running` was read, because a reload may empty that
         kept.known = sorted({*running, *wanted, *(kept.known if old else ())})
         if kept.process != process:
-            kept.process, kept.counts = process, {}
+            kept.process, kept.counts, kept.earlier = process, {}, {}
         present = {name: tally for name, tally in kept.counts.items() if name in running}
         deleted = {name: tally for name, tally in kept.counts.items() if name not in running}
         kept.counts = {**present, **counts_by_release((), deleted)}

@@ -6,13 +6,12 @@ All of this is encoded in a frontend's name, so that it can be read from the run
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
 
 from tidegate.core.routing import PREVIEW_HEADER, Backend, Preview
 from tidegate.drivers.routers.members import bind_address
 
-NAME = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]*)_on_((?:[0-9a-f.:]+:)?[0-9]+)(?:_if_([a-z0-9-]+)_is_([A-Za-z0-9.:-]+))?")
-PREVIEW = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*_preview")
+NAME = re.compile(r"([A-Za-z0-9_.-]+)_on_((?:[0-9a-f.:]+:)?[0-9]+)(?:_if_([a-z0-9-]+)_is_([A-Za-z0-9.:-]+))?")
+PREVIEW = re.compile(r"(?!tidegate_)[A-Za-z0-9_.-]+_preview")  # not one of Tidegate's own proxies
 
 
 def preview_condition(backend: Backend) -> str:
@@ -51,7 +50,6 @@ def backend_behind(frontend: str) -> Backend | None:
     )
 
 
-def frontends_of(backend: str, proxies: Collection[str]) -> set[str]:
-    """The backend's frontends among the names of a process's proxies."""
-    backends = {proxy: backend_behind(proxy) for proxy in proxies}
-    return {proxy for proxy, known in backends.items() if known is not None and known.name == backend}
+def is_preview(proxy: str) -> bool:
+    """Whether a proxy with this name is the backend of a preview."""
+    return PREVIEW.fullmatch(proxy) is not None

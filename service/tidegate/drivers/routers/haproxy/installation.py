@@ -1,31 +1,50 @@
-"""The two modes of HAProxy: owned (Tidegate writes the file and runs the process) and adopted (a block per backend)."""
+"""An HAProxy that Tidegate owns: it writes the whole file and runs the process. And what both modes have in common."""
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from tidegate.core.routing import Backend, Member, Preview
+from tidegate.core.routing import Backend, Member, Preview, Traffic
 from tidegate.drivers.routers import atomic_files
 from tidegate.drivers.routers.haproxy import config, frontends
+from tidegate.drivers.routers.haproxy.options import HAProxyOptions
 from tidegate.drivers.routers.haproxy.process import HAProxyProcess
-from tidegate.drivers.routers.haproxy.runtime_api import RuntimeSession, all_stats_rows, send_command, stats_rows
-from tidegate.drivers.routers.haproxy.servers import parse_servers
+from tidegate.drivers.routers.haproxy.runtime_api import (
+    RuntimeSession,
+    all_stats_rows,
+    process_identity,
+    process_info,
+    send_command,
+    server_states,
+)
+from tidegate.drivers.routers.haproxy.servers import (
+    WantedServer,
+    parse_servers,
+    routed_members,
+    total_traffic,
+    wanted_servers,
+)
 from tidegate.drivers.routers.listen_addresses import addresses_overlap, require_free
 from tidegate.drivers.routers.state_file import BackendState
 from tidegate.errors import RouterError
 from tidegate.ports import CheckStatus, Diagnosis
 
+State = Mapping[str, BackendState]
+
 
 class HAProxyInstallation(Protocol):
-    """HAProxy's file and process. `admin`: its runtime socket; `master`: the master process's socket, if it has one."""
+    """HAProxy's file and process. `admin`: its runtime socket; `master`: the master process's socket, if it has one;
+    `replaced`: the map by which a process hands new requests over to its successor, if its frontends have one."""
 
     admin: Path
     master: Path | None
+    replaced: Path | None
 
     @property
     def pid(self) -> int | None:
@@ -34,13 +53,19 @@ class HAProxyInstallation(Protocol):
     def running(self) -> bool:
         """Whether HAProxy runs; always True in mode adopted."""
 
-    def start(self, state: Mapping[str, BackendState]) -> None:
+    def start(self, state: State) -> None:
         """Start HAProxy with the route in its file, unless it runs or is not ours to start."""
 
-    def ensure(self, backend: Backend, members: Sequence[Member], state: Mapping[str, BackendState]) -> None:
+    def refresh(self, state: State) -> bool:
+        """Make changed settings take effect; whether that took a reload."""
+
+    def ensure(self, backend: Backend, members: Sequence[Member], state: State) -> None:
         """Make sure that the backend exists and can have these members; raise `RouterError` before changing anything."""
 
-    def save(self, backend: Backend, members: Sequence[Member], state: Mapping[str, BackendState]) -> None:
+    def servers(self, backend: Backend, members: Sequence[Member]) -> Mapping[str, WantedServer]:
+        """The servers that these members should have, by name."""
+
+    def save(self, backend: Backend, members: Sequence[Member], state: State) -> None:
         """Write these servers of the backend to the file, for the next reload or restart; keep all other backends."""
 
     def missing(self) -> Diagnosis | None:
@@ -53,12 +78,13 @@ class HAProxyInstallation(Protocol):
 class OwnedHAProxy:
     """Mode owned: Tidegate writes the whole file and starts the process."""
 
-    def __init__(self, directory: Path, exporter: str, binary: str, log: bool) -> None:
-        self._binary = shutil.which(binary) or binary
-        self._process = HAProxyProcess(directory, self._binary)
+    def __init__(self, options: HAProxyOptions) -> None:
+        self._binary = shutil.which(options.binary) or options.binary
+        self._process = HAProxyProcess(options.directory, self._binary)
         self.admin = self._process.admin
         self.master: Path | None = self._process.master
-        self._file = config.OwnedConfig(directory, exporter, log)
+        self._file = config.OwnedConfig(options)
+        self.replaced: Path | None = self._file.replaced
 
     @property
     def pid(self) -> int | None:
@@ -70,46 +96,84 @@ class OwnedHAProxy:
     def running(self) -> bool:
         return self.pid is not None or self._process.answers()  # a second process would take over the first one's sockets
 
-    def start(self, state: Mapping[str, BackendState]) -> None:
+    def start(self, state: State) -> None:
         if self.running():
             return
+        self._write_map()
         if not self._file.path.exists():
             sections = {name: (backend, ()) for name, backend in _recorded_backends(state).items()}
             atomic_files.replace(self._file.path, self._file.render(sections), self._accepted)
         self._process.start()
 
-    def ensure(self, backend: Backend, members: Sequence[Member], state: Mapping[str, BackendState]) -> None:
+    def _write_map(self) -> None:
+        atomic_files.update(self._file.replaced, "replaced 0\n")
+
+    def refresh(self, state: State) -> bool:
+        sections = self._sections(state)
+        if self._runs(sections):
+            return False
+        self._reload(sections, state)
+        return True
+
+    def ensure(self, backend: Backend, members: Sequence[Member], state: State) -> None:
         if not backend.listen and not backend.parent:
             problem = "it has no listen address. Set `x-tidegate.listen` in the Compose file."
             if frontends.PREVIEW.fullmatch(backend.name):
                 problem = "the preview has no address. Set `listen` or `header` of the preview in the Compose file."
             raise RouterError(f"Cannot route {backend.name}: {problem}", retryable=False)
         self.start(state)
-        if self._is_serving(backend):
-            return
         sections = self._sections(state)
         before, members_before = sections.get(backend.name, (None, ()))
-        if backend.listen:
+        wanted = {**sections, backend.name: (backend, members_before)}
+        if self._runs(wanted):
+            return
+        if backend.listen and (before is None or before.listen != backend.listen):
             require_free(backend, "HAProxy", shared=before is not None and addresses_overlap(before.listen, backend.listen))
-        present = atomic_files.read(self._file.path)
-        atomic_files.replace(
-            self._file.path, self._file.render({**sections, backend.name: (backend, members_before)}), self._accepted
-        )
+        self._reload(wanted, state)
+
+    def _runs(self, sections: config.Sections) -> bool:
+        """Whether the running process has all of this configuration, apart from the servers."""
+        return self._shown_digest() == self._file.digest(sections)
+
+    def _shown_digest(self) -> str:
+        return process_info(partial(send_command, self.admin)).get("description", "")
+
+    def _reload(self, sections: config.Sections, state: State) -> None:
+        """Load this configuration, and carry the counters of all backends over to the new process."""
+        present, digest = atomic_files.read(self._file.path), self._file.digest(sections)
+        self._write_map()
+        atomic_files.replace(self._file.path, self._file.render(sections), self._accepted)
+        counters: dict[str, Mapping[str, Traffic]] = {}
         try:
-            self._process.reload(lambda: self._is_serving(backend))
+            with RuntimeSession(self.admin) as old:
+                identity = process_identity(old.ask)
+
+                def is_loaded() -> bool:
+                    """Also reads the old process's counters once more, until it no longer shows any."""
+                    with suppress(RouterError):
+                        counters.update(_read_counters(old, identity, state))
+                    return self._shown_digest() == digest
+
+                is_loaded()
+                self._process.reload(is_loaded)
         except RouterError:
             atomic_files.replace(self._file.path, present)
             raise
+        process = process_identity(partial(send_command, self.admin))
+        for name, kept in state.items():
+            kept.process, kept.counts, kept.earlier = process, {}, dict(counters.get(name, {}))
 
-    def save(self, backend: Backend, members: Sequence[Member], state: Mapping[str, BackendState]) -> None:
+    def servers(self, backend: Backend, members: Sequence[Member]) -> Mapping[str, WantedServer]:
+        return wanted_servers(backend, members)
+
+    def save(self, backend: Backend, members: Sequence[Member], state: State) -> None:
         text = self._file.render({**self._sections(state), backend.name: (backend, members)})
         atomic_files.update(self._file.path, text)
 
     def missing(self) -> Diagnosis | None:
         if shutil.which(self._binary) is None:
-            return Diagnosis(
-                "haproxy", CheckStatus.WRONG, f"program {self._binary} not found", "install haproxy, or set router.binary"
-            )
+            fix = "install haproxy, or set router.binary"
+            return Diagnosis("haproxy", CheckStatus.WRONG, f"program {self._binary} not found", fix)
         if not self.running():
             return Diagnosis("haproxy", CheckStatus.OK, "not running yet; the first rollout starts it")
         return None
@@ -117,81 +181,47 @@ class OwnedHAProxy:
     def warnings(self) -> Sequence[Diagnosis]:
         return ()
 
-    def _is_serving(self, backend: Backend) -> bool:
-        """Whether the running process has the backend and exactly the frontend that it should have."""
-        with RuntimeSession(self.admin) as process:
-            rows = all_stats_rows(process.ask)
-        wanted = {frontends.frontend_name(backend)} - {""}
-        return backend.name in rows and frontends.frontends_of(backend.name, rows) == wanted
-
-    def _sections(self, state: Mapping[str, BackendState]) -> dict[str, tuple[Backend, Sequence[Member]]]:
+    def _sections(self, state: State) -> dict[str, tuple[Backend, Sequence[Member]]]:
         """Every backend with the servers that take new requests, read from the running process.
 
         The file may lag behind the process after a crash, and the state file may have been removed.
         """
-        rows = all_stats_rows(partial(send_command, self.admin))
+        with RuntimeSession(self.admin) as process:
+            rows, states = all_stats_rows(process.ask), server_states(process.ask)
         backends = _recorded_backends(state)
         for proxy in rows:
-            known = frontends.backend_behind(proxy) or (Backend(proxy) if frontends.PREVIEW.fullmatch(proxy) else None)
-            if known and (
-                known.name not in backends or (known.listen and frontends.frontend_name(backends[known.name]) != proxy)
-            ):
-                backends[known.name] = known
-        servers = {name: parse_servers(rows.get(name, ())) for name in backends}
+            is_frontend = any(row["svname"] == "FRONTEND" for row in rows[proxy])
+            known = frontends.backend_behind(proxy) if is_frontend else None
+            if not is_frontend and frontends.is_preview(proxy):
+                known = Backend(proxy)
+            if known and known.name in backends and known.listen and not _has_frontend(backends[known.name], proxy):
+                backends[known.name] = replace(known, options=backends[known.name].options)
+            elif known:
+                backends.setdefault(known.name, known)
         return {
-            name: (backends[name], [server.member for server in servers[name] if server.takes_new and server.member])
-            for name in backends
+            name: (backend, list(routed_members(parse_servers(rows.get(name, ()), states)).values()))
+            for name, backend in backends.items()
         }
 
 
-def _recorded_backends(state: Mapping[str, BackendState]) -> dict[str, Backend]:
-    """The backends with a frontend of their own, as last written."""
+def _has_frontend(backend: Backend, name: str) -> bool:
+    return frontends.frontend_name(backend) == name
+
+
+def _read_counters(process: RuntimeSession, identity: str, state: State) -> dict[str, Mapping[str, Traffic]]:
+    """The counters of all backends that the process shows, with those of the processes before it."""
+    rows = all_stats_rows(process.ask)
     return {
-        name: Backend(name, kept.listen, preview=Preview(header=kept.header) if kept.header else None)
+        name: total_traffic(rows[name], parse_servers(rows[name], ()), kept, identity)
         for name, kept in state.items()
-        if kept.listen
+        if name in rows
     }
 
 
-class AdoptedHAProxy:
-    """Mode adopted: a file and process that others manage."""
-
-    def __init__(self, admin: Path, master: Path | None, path: Path) -> None:
-        self.admin = admin
-        self.master = master
-        self._file = config.AdoptedConfig(path)
-
-    @property
-    def pid(self) -> int | None:
-        return None
-
-    def running(self) -> bool:
-        return True
-
-    def start(self, state: Mapping[str, BackendState]) -> None:
-        """Nothing to do: others start it."""
-
-    def ensure(self, backend: Backend, members: Sequence[Member], state: Mapping[str, BackendState]) -> None:
-        problems = self._file.problems(backend, members)
-        if not stats_rows(partial(send_command, self.admin), backend.name):
-            problems.append(f"the running HAProxy has no `backend {backend.name}`; reload it with {self._file.path}")
-        if send_command(self.admin, "show cli level").strip() != "admin":
-            problems.append(f"the stats socket {self.admin} has no admin rights; add `level admin` to its line")
-        if problems:
-            raise RouterError(f"Cannot route with {self._file.path}: " + "; ".join(problems), retryable=False)
-
-    def save(self, backend: Backend, members: Sequence[Member], state: Mapping[str, BackendState]) -> None:
-        atomic_files.update(self._file.path, self._file.with_servers(backend.name, members))
-
-    def missing(self) -> Diagnosis | None:
-        return None
-
-    def warnings(self) -> Sequence[Diagnosis]:
-        if re.search(r"^\s*option\s+idle-close-on-response\b", self._file.read(), re.M):
-            return ()
-        fix = "add `option idle-close-on-response` to `defaults`"
-        return (
-            Diagnosis(
-                "haproxy config", CheckStatus.WARNING, "a reload closes idle client connections and may lose requests", fix
-            ),
-        )
+def _recorded_backends(state: State) -> dict[str, Backend]:
+    """The backends as last written."""
+    return {
+        name: Backend(name, kept.listen, preview=Preview(header=kept.header) if kept.header else None, options=kept.options)
+        for name, kept in state.items()
+        if kept.listen or frontends.is_preview(name)
+    }

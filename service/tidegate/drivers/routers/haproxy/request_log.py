@@ -30,7 +30,7 @@ PIPE_BYTES = 2**20  # about 22,000 lines; more needs a privilege
 READ_BYTES = 2**20
 MAX_CONNECTIONS = 16  # of HAProxy processes, old ones included
 #: Backend, server, status, milliseconds until the response began; -1 for a request without one.
-LINE = re.compile(rb"(\S+) ([a-z0-9-]+\.[0-9]+\.[a-z0-9]+) -?\d+ (\d+)")
+LINE = re.compile(rb"(\S+) ([a-z0-9-]+\.[0-9]+\.[a-z0-9]+)(?:\.backup)? -?\d+ (\d+)")
 
 
 def ensure_pipe(path: Path) -> None:

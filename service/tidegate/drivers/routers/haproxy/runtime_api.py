@@ -30,9 +30,10 @@ class ResponseTooLong(RouterError):
     """HAProxy's response is longer than the caller allows."""
 
 
-def send_command(path: Path, command: str, gap_seconds: float = RELOAD_GAP_SECONDS) -> str:
-    """Send one command and return the response. Raises `RouterError`, retryable if no process answers."""
-    return _retry_over_reload(path, lambda: _send_once(path, command), gap_seconds)
+def send_command(path: Path, command: str, gap_seconds: float = RELOAD_GAP_SECONDS, max_bytes: int = sys.maxsize) -> str:
+    """Send one command and return the response. Raises `RouterError`, retryable if no process answers, and
+    `ResponseTooLong`."""
+    return _retry_over_reload(path, lambda: _send_once(path, command, max_bytes), gap_seconds)
 
 
 def _retry_over_reload(path: Path, attempt: Callable[[], T], gap_seconds: float) -> T:
@@ -51,11 +52,15 @@ def _retry_over_reload(path: Path, attempt: Callable[[], T], gap_seconds: float)
             raise RouterError(f"HAProxy does not answer at {path}: {error}") from error
 
 
-def _send_once(path: Path, command: str) -> str:
+def _send_once(path: Path, command: str, max_bytes: int) -> str:
+    response = bytearray()
     with _connect(path) as connection:
         connection.sendall(command.encode() + b"\n")
         connection.shutdown(socket.SHUT_WR)  # after a reload a response would otherwise never end
-        response = b"".join(iter(lambda: connection.recv(65536), b""))
+        while more := connection.recv(65536):
+            response += more
+            if len(response) > max_bytes:
+                raise ResponseTooLong(f"HAProxy's response to `{command}` is longer than {max_bytes:,} bytes")
     if not response:  # even an empty response has a line end; without it the outcome of the command is unknown
         raise ConnectionResetError("the connection ended without a response")
     return response.decode(errors="replace")
@@ -137,6 +142,12 @@ def all_stats_rows(ask: RunCommand) -> dict[str, list[Mapping[str, str]]]:
 
 def _parse_table(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(text[2:].splitlines())) if text.startswith("# ") else []
+
+
+def server_states(ask: RunCommand, proxy: str = "") -> list[Mapping[str, str]]:
+    """The rows of `show servers state` of one backend or of all, by column name."""
+    _, _, table = ask(f"show servers state {proxy}".rstrip()).partition("# ")
+    return list(csv.DictReader(table.splitlines(), delimiter=" "))
 
 
 def process_info(ask: RunCommand) -> Mapping[str, str]:
