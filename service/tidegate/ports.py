@@ -69,15 +69,13 @@ class Platform(Protocol):
         """Resolve the image to an immutable digest on every host, and check that it can be started.
 
         A release with a digest keeps it. Otherwise `pull_policy` says whether the registry is asked what the tag means. A
-        missing image, and one without any readiness check, is an error that is not retryable.
-        """
+        missing image, and one without any readiness check, is an error that is not retryable."""
 
     def instances(self, service: str, max_restarts: int = DEFAULT_MAX_RESTARTS) -> tuple[Instance, ...]:
         """All instances of this service on all hosts, stopped and failed ones included.
 
         `max_restarts`: an instance that is not ready and has restarted more often is `failed`; one that has restarted
-        as often or less is `starting`. A host that does not respond is an error, never an empty result.
-        """
+        as often or less is `starting`. A host that does not respond is an error, never an empty result."""
 
     def start(self, release: Release, ordinals: Collection[int]) -> None:
         """Create and start instances concurrently, without waiting until they are ready. Ordinals that exist and are not
@@ -109,16 +107,18 @@ class Platform(Protocol):
 class Router(Protocol):
     """Sends traffic to instances, and is the authority on where traffic goes. Raises `RouterError`."""
 
+    def unsupported(self, backend: Backend) -> Mapping[str, str]:
+        """What of a service's backend this router cannot have: a message by key of `x-tidegate`. Asks no proxy."""
+        return {}
+
     def read(self, backend: Backend) -> RouterState:
         """The state of the running proxy, not of a file. An unknown backend gives an empty `RouterState`."""
 
     def write(self, backend: Backend, members: Collection[Member], fence: int) -> None:
-        """Send new requests to exactly these members, in proportion to their weights.
+        """Send new requests to exactly these members, in proportion to their weights; others finish theirs (`draining`).
 
-        Other instances finish their requests (`draining`); idle ones are removed, which proves that nothing reaches them.
-        Rejects a fencing token lower than the highest one seen. What the proxy does not support (weights, a preview's
-        header) is an error that is not retryable.
-        """
+        Idle ones are removed, which proves that nothing reaches them. A fencing token lower than the highest one seen is
+        refused. What the proxy does not support (weights, a preview's header) is an error that is not retryable."""
 
     def check(self) -> Sequence[Diagnosis]:
         """The lines of `tidegate check`; never raises."""

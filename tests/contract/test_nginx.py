@@ -16,7 +16,7 @@ from processes import free_port
 from support.nginx import ExternalNginx, external_nginxes, get, open_folder, owned_router, workers
 from support.prerequisites import missing
 from support.wait import eventually
-from tidegate.core.routing import Backend, Traffic
+from tidegate.core.routing import Backend, BackendOptions, BackendProtocol, Traffic
 from tidegate.drivers.routers.nginx import installation
 from tidegate.drivers.routers.nginx.driver import NginxOptions, NginxRouter
 from tidegate.errors import RouterError
@@ -227,6 +227,12 @@ def test_a_folder_that_the_workers_cannot_enter(home: Path, shop: Backend) -> No
     home.chmod(0o700)
     with owned_router(home) as router, pytest.raises(RouterError, match=r"user www-data cannot enter .*chmod o\+x"):
         router.write(shop, (member(0),), 1)
+
+
+def test_what_is_refused_when_it_is_requested(owned: NginxRouter, shop: Backend) -> None:
+    h2c = BackendOptions(protocol=BackendProtocol.H2C)
+    assert owned.unsupported(shop) == {}
+    assert owned.unsupported(Backend("shop", options=h2c)).keys() == {"listen", "protocol"}
 
 
 def test_a_backend_without_listen(owned: NginxRouter) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from support.api import SHOP, RunningApi, compose, running
+from support.fake_drivers import FakeRouter
 from tidegate.core.phases import Phase
 from tidegate.errors import StoreError
 
@@ -73,6 +74,16 @@ def test_checks_need_metrics(tmp_path: Path) -> None:
         assert said["errors"][0]["detail"] == (
             "The environment demo has no metrics: configure Prometheus, or remove the checks"
         )
+
+
+def test_what_the_router_cannot_have_is_refused_when_it_is_requested(
+    api: RunningApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FakeRouter, "unsupported", lambda *_: {"protocol": "found h2c"})
+    said = api.post(f"{SHOP}/rollouts", body(compose("protocol: h2c"), VERSION="v1")).json()
+    assert [(each["path"], each["detail"]) for each in said["errors"]] == [
+        ("services.shop.x-tidegate.protocol", "found h2c")
+    ]
 
 
 def test_two_services_on_one_route_are_refused(api: RunningApi) -> None:

@@ -212,6 +212,9 @@ class FakeRouter:
     def __init__(self, world: FakeEnvironment) -> None:
         self._world = world
 
+    def unsupported(self, backend: Backend) -> Mapping[str, str]:
+        return {}
+
     def read(self, backend: Backend) -> RouterState:
         world = self._world
         world.did("read")

@@ -10,7 +10,7 @@ import pickle
 import threading
 import time
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -128,6 +128,9 @@ class LoadRouter:
     def settle(self, service: Service, instances: Sequence[Instance], fence: int) -> None:
         """These serve."""
         self.write(service.backend, [member_of(instance) for instance in instances], fence)
+
+    def unsupported(self, backend: Backend) -> Mapping[str, str]:
+        return {}
 
     def read(self, backend: Backend) -> RouterState:
         members, fence = self._routes.get(backend.name, ((), 0))

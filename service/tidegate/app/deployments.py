@@ -44,6 +44,9 @@ def validate_service(context: AppContext, service: Service) -> Service:
     if service.checks and context.drivers(service.environment).metrics is None:
         text = f"The environment {service.environment} has no metrics: configure Prometheus, or remove the checks"
         raise InvalidSpec([Problem(f"services.{service.name}.x-tidegate.checks", text)])
+    if unsupported := context.drivers(service.environment).router.unsupported(service.backend):
+        place = f"services.{service.name}.x-tidegate"
+        raise InvalidSpec([Problem(f"{place}.{key}", text) for key, text in unsupported.items()])
     _validate_approval(context, service)
     settings = context.settings.environments.get(service.environment)
     beyond = [] if settings is None or settings.allow is None else find_denied(service, settings.allow.host_access)

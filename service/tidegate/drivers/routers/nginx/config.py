@@ -112,13 +112,20 @@ def config_problems(backend: Backend, members: Collection[Member]) -> Iterator[s
     if not NAME.fullmatch(backend.name):
         yield f"{backend.name!r} is not a valid upstream name; it must match {NAME.pattern}"
     yield from header_problems(backend)
-    if backend.options.protocol is BackendProtocol.H2C:
-        yield f"{backend.name} has the protocol h2c, but nginx speaks HTTP/1.1 only to instances; use HAProxy or Envoy"
+    if problem := protocol_problem(backend):
+        yield problem
     for member in members:
         yield from (problem for problem in member_problems(member) if problem != missing_address(member))
     addresses = [member.address for member in members if member.address]
     for address in sorted({duplicate for duplicate in addresses if addresses.count(duplicate) > 1}):
         yield f"several members have the address {address}"
+
+
+def protocol_problem(backend: Backend) -> str:
+    """Why nginx cannot speak the protocol of this backend's instances; empty if it can."""
+    if backend.options.protocol is BackendProtocol.HTTP1:
+        return ""
+    return f"found h2c for {backend.name}; nginx speaks only HTTP/1.1 to instances: use HAProxy or Envoy for h2c"
 
 
 def require_distinct_name(name: str, others: Collection[str]) -> None:

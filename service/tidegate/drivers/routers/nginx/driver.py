@@ -130,6 +130,12 @@ class NginxRouter(Router):
         """The master's process id; None while it is not running."""
         return self._installation.process.pid
 
+    def unsupported(self, backend: Backend) -> Mapping[str, str]:
+        found = {"protocol": config.protocol_problem(backend)}
+        if not backend.listen and isinstance(self._installation, OwnedNginx):
+            found["listen"] = "required, because Tidegate's own nginx has to listen somewhere: a port such as 8001"
+        return {key: problem for key, problem in found.items() if problem}
+
     # -- reading --------------------------------------------------------------------------------------------------------
 
     def read(self, backend: Backend) -> RouterState:
