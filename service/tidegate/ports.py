@@ -256,11 +256,10 @@ class EngineStore(Protocol):
         key: Idempotency,
         event: Event,
         *,
-        warnings: tuple[Event, ...] = (),
         audit: AuditEntry | None = None,
         others: Sequence[NewRollout] = (),
     ) -> Idempotency | None:
-        """Store service, release (None if it exists), rollout, first events and key in one transaction, with the others of
+        """Store service, release (None if it exists), rollout, first event and key in one transaction, with the others of
         the group. Ends a live repair, unless this is one. Refuses a repair or scaling of a release that has changed.
 
         Returns None when created, or the stored response of an earlier request with the same key and body. Raises

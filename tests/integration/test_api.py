@@ -381,9 +381,6 @@ def test_a_deployment_warns_of_a_check_without_data(
     """The router is one that is not counted from its log."""
     api.world.answer = answer
     rollout = api.deploy(options=f"bake: 5s, checks: [{{{check}}}]")
-    events = api.call("GET", f"/v1/rollouts/{rollout['id']}/events").json()["events"]
-    assert [event["message"] for event in events if event["kind"] == "warning"] == rollout["warnings"]
-    assert [event["number"] for event in events] == list(range(1, len(events) + 1))
     assert len(rollout["warnings"]) == bool(warned)
     assert all(warned in warning and "The check latency has no data" in warning for warning in rollout["warnings"])
 

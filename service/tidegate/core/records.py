@@ -137,14 +137,12 @@ class Idempotency:
 
 @dataclass(frozen=True, slots=True)
 class NewRollout:
-    """A rollout with everything to store with it. `release` is None if it exists already; `event` is its first one, and
-    `warnings` follow it."""
+    """A rollout with everything to store with it. `release` is None if it exists already; `event` is its first one."""
 
     rollout: Rollout
     service: Service
     release: Release | None
     event: Event
-    warnings: tuple[Event, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,10 +104,10 @@ def add(connection: Connection, new: NewRollout, now: Time) -> None:
         "since": now,
         "fence": _highest_fence(connection),
         "due": now,
-        "last_event": 1 + len(new.warnings),
+        "last_event": 1,
     }
     connection.execute(insert(rollouts).values(**mapping.rollout_values(rollout), **unclaimed))
-    _append(connection, rollout.id, (new.event, *new.warnings), last=1 + len(new.warnings))
+    _append(connection, rollout.id, (new.event,), last=1)
     if rollout.build is not None:
         deliveries.add(connection, rollout.id, now)
 

@@ -245,7 +245,6 @@ class SqlStore(Transactions, Store):
         key: Idempotency,
         event: Event,
         *,
-        warnings: tuple[Event, ...] = (),
         audit: AuditEntry | None = None,
         others: Sequence[NewRollout] = (),
     ) -> Idempotency | None:
@@ -256,7 +255,7 @@ class SqlStore(Transactions, Store):
                 rollouts.store_answer(
                     connection, key, now
                 )  # first, so that two concurrent requests with the same key collide here
-                for other in (NewRollout(rollout, service, release, event, warnings), *others):
+                for other in (NewRollout(rollout, service, release, event), *others):
                     rollouts.add(connection, other, now)
                 audit_log.record(connection, audit)
             return stored

@@ -10,8 +10,7 @@ from flask import Response
 
 from tidegate.app import deployments, drift_repair, groups
 from tidegate.app.context import RolloutRequest
-from tidegate.core.event_kinds import EventKind
-from tidegate.core.model import Build, CheckKind, Event, Service, Signal, SignalKind
+from tidegate.core.model import Build, CheckKind, Service, Signal, SignalKind
 from tidegate.core.records import AuditEntry, Idempotency, NewRollout, ServiceRow
 from tidegate.errors import DriverError, RolloutInProgress, Superseded, UnknownService, VersionConflict
 from tidegate.ports import CheckStatus
@@ -174,21 +173,21 @@ def deploy(path: ServicePath, header: KeyHeader, body: DeployBody) -> Response:
     rollouts = [
         deployments.deploy_new(api(), find_service(api(), member.key), member, request, names) for member in members
     ]
-    rollouts = [replace(new, warnings=_missing_data(member)) for new, member in zip(rollouts, members, strict=True)]
+    rollouts = [_with_missing_data(new, member) for new, member in zip(rollouts, members, strict=True)]
     action = "deploy by force" if body.force else "deploy"
     audit = by.audit(action, path.key, body.reason, rollouts[0].rollout.id, build)
     return _create(groups.form_group(rollouts), key, audit)
 
 
-def _missing_data(service: Service) -> tuple[Event, ...]:
-    """Warnings of what the checks of a service lack, which would make them inconclusive."""
+def _with_missing_data(new: NewRollout, service: Service) -> NewRollout:
+    """The rollout with a warning if a check of its service would be inconclusive for lack of data."""
     if not any(check.kind is CheckKind.LATENCY and not check.query for check in service.checks):
-        return ()
+        return new
     found = check_histogram(api().wiring, service.environment)
     if found.status is CheckStatus.OK:
-        return ()
+        return new
     text = f"The check latency has no data: {found.result}. To fix it, {found.fix}."
-    return (Event(EventKind.WARNING, text, api().now()),)
+    return replace(new, rollout=replace(new.rollout, warnings=(*new.rollout.warnings, text)))
 
 
 def _require_allowed(service: Service, body: DeployBody) -> None:
@@ -298,7 +297,7 @@ def _create(rollouts: Sequence[NewRollout], key: Idempotency, audit: AuditEntry)
     """Create the rollouts in one transaction with the key and the response, which shows the first."""
     first, rollout = rollouts[0], rollouts[0].rollout
     log_setup.bind_rollout(rollout)
-    text = json_text(rollout_view(rollout, warnings=[event.message for event in first.warnings]))
+    text = json_text(rollout_view(rollout))
     try:
         answered, others = replace(key, status=202, response=text), rollouts[1:]
         stored = api().store.create(
@@ -307,7 +306,6 @@ def _create(rollouts: Sequence[NewRollout], key: Idempotency, audit: AuditEntry)
             first.release,
             answered,
             first.event,
-            warnings=first.warnings,
             audit=audit,
             others=others,
         )

@@ -108,7 +108,9 @@ class RolloutFields(View):
     image: str = Field(description="The image of the new release.")
     digest: str = Field(description="The digest of the image; empty until it is resolved.")
     build: BuildView | None
-    warnings: list[str] = Field(description="What is allowed in the service's definition, but needs attention.")
+    warnings: list[str] = Field(
+        description="What is allowed in the service's definition, but needs attention; and checks without data."
+    )
     tasks: list[TaskView] = Field(description="The tasks that have started, in order.")
     preview: PreviewView | None = Field(validation_alias=AliasPath("backend", "preview"))
     group: str = Field(description="The group of rollouts that are promoted and rolled back together; empty if none.")
@@ -129,9 +131,6 @@ class RolloutView(RolloutFields):
     waiting_for: WaitingForView | None = Field(description="What the rollout waits for; null while it does not wait.")
     approval: ApprovalView | None = Field(description="The approval or decision that the rollout waits for.")
     marks: MarksView
-    warnings: list[str] = Field(
-        description="What the checks lack, in the response to a deployment; it is in the events, too."
-    )
     links: dict[str, str]
 
 
@@ -160,9 +159,8 @@ class EventsView(View):
     reached: bool = Field(description="Whether the rollout has reached `until` and `events` holds the last event.")
 
 
-def rollout_view(rollout: Rollout, signals: Sequence[Signal] = (), warnings: Sequence[str] = ()) -> RolloutView:
-    """The view of a rollout. `signals` are needed only while it waits for approval: they hold those already given.
-    `warnings`: those of its deployment, when it is answered."""
+def rollout_view(rollout: Rollout, signals: Sequence[Signal] = ()) -> RolloutView:
+    """The view of a rollout. `signals` are needed only while it waits for approval: they hold those already given."""
     approval = approval_view(rollout, signals)
     batch, batches = _batches(rollout)
     here = f"/v1/rollouts/{rollout.id}"
@@ -173,7 +171,6 @@ def rollout_view(rollout: Rollout, signals: Sequence[Signal] = (), warnings: Seq
         waiting_for=_waiting_for(rollout, approval),
         approval=approval,
         marks=MarksView.model_validate(rollout),
-        warnings=list(warnings),
         links={
             "self": here,
             "events": f"{here}/events",
