@@ -88,8 +88,7 @@ class Platform(Protocol):
         """Its last log lines, for the report."""
 
     def run_job(self, job: Job) -> JobState:
-        """Start the job unless it was started before, and return its state without waiting for its end. A job that cannot
-        be started has ended with a `detail` and a status other than 0."""
+        """Start the job unless it was started before; do not wait. One that cannot start has a `detail` and a status."""
 
     def stop_job(self, job: Job) -> None:
         """Stop the job if it is running; `run_job` then returns its state."""
@@ -195,8 +194,7 @@ class EngineStore(Protocol):
         """Extend the lease."""
 
     def release(self, claim: Claim, due: Time | None) -> None:
-        """Release the lease; the rollout can be claimed again from `due` on, or never for None. A signal that arrived
-        meanwhile makes it due at once."""
+        """Release the lease; it is due again at `due`, never for None, or at once if a signal arrived meanwhile."""
 
     def load(self, rollout: str) -> tuple[Rollout, tuple[Signal, ...]]:
         """A rollout and every signal recorded for it, oldest first. Raises `UnknownRollout`."""
@@ -239,8 +237,13 @@ class EngineStore(Protocol):
         with both is live or was good since."""
 
     def next_drift_check(self, environment: str, every_seconds: float) -> ServiceRow | None:
-        """Claim a service that is due for a drift check: with a live release, without a live rollout, and not checked for
-        `every_seconds`; None when there is none."""
+        """Claim a live service without a live rollout that was not checked for `every_seconds`; None if there is none."""
+
+    def watched_services(self, environment: str) -> tuple[str, ...]:
+        """The keys of services with a live release or a live rollout."""
+
+    def observe_soon(self, service: str) -> None:
+        """Make the live rollout of the service, or else its drift check, due now."""
 
     def add_late_event(self, service: str, event: Event) -> None:
         """Add an event about the service to its last rollout, unless this is live or has an event with this message."""
@@ -276,12 +279,10 @@ class Store(EngineStore, Protocol):
     """The whole store."""
 
     def migrate(self) -> tuple[str | None, str | None]:
-        """Migrate the schema; safe to run concurrently. Returns the revisions before, None for an empty database, and
-        after."""
+        """Migrate the schema; may run concurrently. Returns the revisions before (None: it was empty) and after."""
 
     def prepare(self) -> None:
-        """Call it before serving: raises `StoreError` unless the schema is compatible. Migrates a database that only one
-        machine uses."""
+        """Raises `StoreError` unless the schema is compatible. Migrates a database that only one machine uses."""
 
     def sole_engine(self) -> AbstractContextManager[None]:
         """Lock a database that allows only one engine. Raises `Refused` when another engine runs."""
@@ -290,8 +291,7 @@ class Store(EngineStore, Protocol):
         """The lines of `tidegate check`; never raises."""
 
     def raise_fences(self) -> None:
-        """After a restore: raise the fencing tokens above all that proxies can have seen, and expire all leases. No engine
-        may run meanwhile."""
+        """After a restore, without engines: raise fencing tokens above all that proxies have seen; expire all leases."""
 
     def prune(self, retention: Retention, *, dry_run: bool = False) -> Pruned:
         """Delete one batch of old data: measurements first, then rollouts with their data and unreferenced releases.

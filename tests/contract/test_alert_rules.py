@@ -27,6 +27,8 @@ QUIET = {
     ATTENTION.format("approval"): "_x600",
     ATTENTION.format("failed"): "_x600",
     ATTENTION.format("rolled_back"): "_x600",
+    'tidegate_instances_unhealthy{environment="live"}': "0x600",
+    'tidegate_services_unavailable{environment="live"}': "0x600",
     "tidegate_engine_heartbeat_age_seconds": "2x600",
     "tidegate_rollouts_overdue_seconds": "0x600",
     'tidegate_claim_lateness_seconds_bucket{le="1.0"}': "0+9x600",
@@ -64,6 +66,12 @@ def series(start: str) -> str:
 PROXY_ERRORS, DATABASE_ERRORS = (series(f'tidegate_driver_errors_total{{environment="{each}"') for each in ("live", ""))
 TRIALS = {
     "all is well": AlertCase({}, 500),
+    "an instance is unhealthy": AlertCase(
+        {'tidegate_instances_unhealthy{environment="live"}': "0x9 1x600"}, 12, "TidegateInstanceUnhealthy"
+    ),
+    "no instance is ready": AlertCase(
+        {'tidegate_services_unavailable{environment="live"}': "0x9 1x600"}, 12, "TidegateServiceUnavailable"
+    ),
     "a rollout halts": AlertCase(
         {ATTENTION.format("failed"): "_x9 0+60x600"}, 12, "TidegateRolloutHalted"
     ),

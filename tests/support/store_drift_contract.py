@@ -62,6 +62,24 @@ class DriftContract:
         store.add_late_event(SHOP.key, an_event("during a rollout"))
         assert (len(store.events(last)), len(store.events("repair"))) == (before + 1, 1)
 
+    def test_a_service_is_watched_while_it_runs_and_can_be_made_due(self, store: Store, clock: ManualClock) -> None:
+        create_live_service(store)
+        begin(store, CART, 1)
+        store.put_service(a_service("stored"))
+        assert {*store.watched_services("demo")} == {SHOP.key, CART.key}
+        assert store.next_drift_check("demo", 60.0) is not None
+        assert store.next_drift_check("demo", 60.0) is None
+        store.observe_soon(SHOP.key)
+        assert store.next_drift_check("demo", 60.0) is not None
+        claim = claim_due(store)
+        store.release(claim, clock() + 60.0)
+        assert store.claim("bert", 15.0) is None
+        store.observe_soon(CART.key)
+        claim = claim_due(store)
+        store.observe_soon(CART.key)
+        store.release(claim, clock() + 60.0)
+        assert claim_due(store).rollout == claim.rollout, "also when it was noticed while an engine drove it"
+
     def test_a_service_is_given_out_once_in_a_while(self, store: Store, clock: ManualClock) -> None:
         create_live_service(store)
         create_live_service(store, CART)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 from structlog.testing import capture_logs
@@ -13,14 +14,17 @@ from structlog.testing import capture_logs
 from support.fake_drivers import a_release, a_service, claimed, request_rollout, settle_old, sqlite
 from support.store_fixtures import ManualClock
 from support.tick_harness import TickHarness
+from support.wait import eventually
 from tidegate.core import drift as core_drift
 from tidegate.core.event_kinds import EventKind
-from tidegate.core.model import InstanceState, RepairPolicy, RolloutKind, Service
+from tidegate.core.model import Instance, InstanceState, RepairPolicy, RolloutKind, Service
 from tidegate.core.phases import Phase
 from tidegate.core.records import Drift, DriftState
 from tidegate.core.rollout_state import member_of
 from tidegate.core.routing import Backend, Preview
 from tidegate.engine.drift_watcher import INTERVAL_SECONDS, NO_KEY, DriftWatcher
+from tidegate.engine.metrics import EngineMetrics
+from tidegate.engine.readiness_watcher import ReadinessWatcher, ServiceReadiness
 from tidegate.engine.tick import RolloutCache
 from tidegate.errors import PlatformError, RouterError
 
@@ -341,7 +345,117 @@ def test_a_deploy_takes_over_what_a_repair_began(tended: Tended) -> None:
     assert {each.release for each in tended.world.present()} == {"v2-2"}
 
 
-def test_an_instance_that_is_busy_where_the_proxy_knows_it_is_no_difference(tended: Tended) -> None:
-    tended.world.never_ready.add("v1-1")
-    assert {each.state for each in tended.world.present()} == {InstanceState.STARTING}
-    assert tended.look(3) is None
+# -- readiness ------------------------------------------------------------------------------------------------------------
+
+
+def make_sick(tended: Tended, count: int = 1) -> None:
+    tended.world.sick |= {each.id for each in tended.world.present()[:count]}
+
+
+def drive_for(tended: Tended, seconds: float) -> None:
+    """The live rollout, for so long."""
+    assert tended.live is not None
+    if tended.rollout != tended.live:
+        tended.rollout, tended.cache, tended.claim = tended.live, RolloutCache(), claimed(tended.store)
+    tended.run_until(tended.clock() + seconds)
+
+
+def test_an_unready_instance_leaves_the_route_at_the_first_look_and_returns_when_it_is_ready(tended: Tended) -> None:
+    assert tended.look() is None
+    make_sick(tended)
+    drift = tended.look()
+    assert drift is not None
+    assert (drift.state, drift.message) == (DriftState.REPAIRING, "v1-1/0 not ready")
+    drive_for(tended, 5.0)
+    assert tended.world.serving() == ["v1-1"]
+    row = tended.store.get_service(tended.service.key)
+    assert row.waiting_for is not None
+    assert (row.unhealthy, row.waiting_for.reason) == (1, "Waiting for v1-1/0 to become ready again")
+    assert tended.messages(EventKind.INSTANCE_UNHEALTHY) == ["v1-1/0 is not ready: GET /health answered 503"]
+    tended.world.sick.clear()
+    tended.run()
+    assert tended.phase is Phase.SUCCEEDED
+    assert tended.whole()
+    assert "stop" not in tended.world.calls
+    assert EventKind.INSTANCE_RECOVERED in tended.kinds()
+
+
+def test_one_that_stays_unready_is_replaced(tended: Tended) -> None:
+    make_sick(tended)
+    tended.look()
+    drive_for(tended, 19.0)
+    assert "start" not in tended.world.calls
+    tended.run()
+    assert tended.phase is Phase.SUCCEEDED
+    assert tended.whole()
+    assert not tended.world.sick & {each.id for each in tended.world.present()}
+    assert tended.messages(EventKind.INSTANCE_REPLACED) == ["Replacing v1-1/0: GET /health answered 503, for 20 s"]
+
+
+def test_when_all_are_unready_traffic_stays_until_others_are_ready(tended: Tended) -> None:
+    make_sick(tended, 2)
+    tended.look()
+    drive_for(tended, 19.0)
+    assert tended.world.serving() == ["v1-1", "v1-1"]
+    assert "write" not in tended.world.calls[tended.world.calls.index("pin") + 3 :]
+    tended.run()
+    assert tended.phase is Phase.SUCCEEDED
+    assert tended.whole()
+
+
+def test_flapping_is_followed_without_restarts_and_without_end(tended: Tended) -> None:
+    for _ in range(core_drift.MAX_QUICK_REPAIRS + 2):
+        make_sick(tended)
+        tended.look()
+        drive_for(tended, 5.0)
+        assert tended.world.serving() == ["v1-1"]
+        tended.world.sick.clear()
+        tended.run()
+        tended.store.release(tended.claim, None)
+    assert tended.look() is None
+    assert not {"start", "stop"} & set(tended.world.calls)
+
+
+def test_replacements_that_become_unready_are_given_up(tended: Tended) -> None:
+    """An application that is ready at first and never stays so is not started again for ever."""
+    for _ in range(core_drift.MAX_QUICK_REPAIRS + 2):
+        make_sick(tended)
+        if tended.look() is None or tended.live is None:
+            break
+        assert tended.drive() is Phase.SUCCEEDED
+    drift = tended.look()
+    assert drift is not None
+    assert drift.state is DriftState.UNHEALTHY
+    assert tended.world.calls.count("start") == core_drift.MAX_QUICK_REPAIRS
+
+
+def test_a_change_of_readiness_makes_the_service_due() -> None:
+    readiness = ServiceReadiness()
+    one, two = (Instance(name, "v1-1", 0, "10.0.0.1:80", InstanceState.READY) for name in ("i1", "i2"))
+    starting, stopping = (replace(two, state=state) for state in (InstanceState.STARTING, InstanceState.STOPPING))
+    for instances, changed, unhealthy, has_ready in (
+        ([one, starting], False, 0, True),
+        ([one, two], False, 0, True),
+        ([one, starting], True, 1, True),
+        ([replace(one, state=InstanceState.STARTING), starting], True, 2, False),
+        ([one, starting], True, 1, True),
+        ([one, stopping], False, 0, True),
+        ([one], False, 0, True),
+        ([], False, 0, True),
+    ):
+        assert readiness.update(instances) is changed
+        assert (readiness.unhealthy_count, readiness.has_ready) == (unhealthy, has_ready)
+
+
+def test_the_watch_of_readiness_wakes_the_engine(tended: Tended) -> None:
+    assert tended.look() is None
+    woken: SimpleQueue[str] = SimpleQueue()
+    meter = EngineMetrics(["demo"])
+    with ReadinessWatcher(tended.store, {"demo": tended.world.parts()}, meter, woken.put):
+        eventually("it has observed the service", lambda: tended.world.calls.count("instances") > 2)
+        make_sick(tended)
+        assert woken.get(timeout=30.0) == "demo"
+        unhealthy = "tidegate_instances_unhealthy"
+        eventually("it is counted", lambda: meter.registry.get_sample_value(unhealthy, {"environment": "demo"}) == 1.0)
+    assert tended.watch.check_next("demo"), "its check is due"
+    assert tended.live is not None

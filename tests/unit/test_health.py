@@ -61,7 +61,7 @@ def test_a_new_instance_that_becomes_unhealthy_rolls_back_whatever_the_step_wait
     decision = at(rollout, world(A0, A1, sick(B0), routed=(A0, B0)))
     assert isinstance(decision, Move)
     assert decision.phase is Phase.ROLLING_BACK
-    assert decision.reason == f"1 new instance (b/0) became unhealthy: {REASON}"
+    assert decision.reason == f"1 new instance became unhealthy (b/0): {REASON}"
 
 
 def test_it_rolls_back_before_it_took_traffic_too() -> None:

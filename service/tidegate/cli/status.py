@@ -9,7 +9,7 @@ import typer
 
 from tidegate.cli import scale_repair, watch
 from tidegate.cli.context import ComposeFile, Context, Output, RolloutName, ServiceName, Variables, format_rollout
-from tidegate.cli.exit_codes import CommandError, ExitCode
+from tidegate.cli.exit_codes import CommandError, ExitCode, Json
 from tidegate.cli.rollouts import compose_body
 
 
@@ -66,14 +66,27 @@ def events(
 
 
 def services(ctx: typer.Context, output: Output = None) -> None:
-    """List all services with their live release and live rollout."""
+    """List all services with their live release, live rollout and state: what is wrong, or waited for."""
     context: Context = ctx.obj
     page = context.reader().get("/v1/services")["services"]
     if context.as_json(output):
         context.print_json(page)
         return
-    rows = ({**service, "service": f"{service['environment']}/{service['name']}"} for service in page)
-    context.table(("service", "replicas", "strategy", "live", "rollout"), rows)
+    rows = [
+        {**service, "service": f"{service['environment']}/{service['name']}", "state": format_state(service)}
+        for service in page
+    ]
+    context.table(("service", "replicas", "live", "rollout", "state"), rows, lambda row: "red" if row["overdue"] else "")
+
+
+def format_state(service: Json) -> str:
+    """`1 unhealthy; overdue: Waiting for shop/1 …`: the state of a service in a list."""
+    parts = [f"{service['unhealthy']} unhealthy"] if service["unhealthy"] else []
+    if service["drift"] is not None:
+        parts.append(f"drift ({service['drift']['state']}): {service['drift']['message']}")
+    if service["waiting_for"] is not None:
+        parts.append("overdue: " * service["overdue"] + service["waiting_for"]["reason"])
+    return "; ".join(parts) or ("rolling out" if service["rollout"] else "ok" if service["live"] else "not deployed")
 
 
 def rollouts(

@@ -169,15 +169,15 @@ def _failed_candidate(state: RolloutState) -> str:
     if len(failed) + len(unhealthy) <= tolerated:
         return ""
     if not failed:
-        return f"{_count_new(state, unhealthy)} became unhealthy: {describe_unhealthy(state, unhealthy[0])}"
+        return f"{_count_new(state, unhealthy, 'became unhealthy')}: {describe_unhealthy(state, unhealthy[0])}"
     worst = failed[0]
     detail = worst.detail or f"restarted {worst.restarts} times, {policy.max_restarts} allowed"
-    return f"{_count_new(state, failed)} failed: {detail}"
+    return f"{_count_new(state, failed, 'failed')}: {detail}"
 
 
-def _count_new(state: RolloutState, instances: Sequence[Instance]) -> str:
+def _count_new(state: RolloutState, instances: Sequence[Instance], what: str) -> str:
     new = "new " * (state.rollout.kind is RolloutKind.RELEASE)
-    return f"{len(instances)} {new}{_instances(len(instances))} ({format_names(instances)})"
+    return f"{len(instances)} {new}{_instances(len(instances))} {what} ({format_names(instances)})"
 
 
 # -- the proxy ---------------------------------------------------------------------------------------------------------

@@ -99,15 +99,16 @@ def with_current_backend(service: Service, history: Sequence[Rollout]) -> Servic
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """What differs from the release. `routing`: only the proxy differs; every wanted instance is ready."""
+    """What differs from the release. `routing`: only the proxy differs; every wanted instance is ready. `unready`: an
+    instance is not ready."""
 
     message: str
     routing: bool
+    unready: bool = False
 
 
 def find_difference(service: Service, release: Release, observed: ObservedState, now: Time) -> Difference | None:
-    """What a repair would change; None when all is as the release wants. An instance that runs where the proxy knows it
-    and is not ready is none: it may be busy, and the proxy's own checks see to it."""
+    """What a repair would change; None when all is as the release wants and every instance is ready."""
     current = RolloutState(replace(make_repair(service, release, "", now), phase=Phase.RUNNING), observed, (), now, now)
     by_state = {
         state: [instance for instance in current.surplus_instances if instance.state is state] for state in InstanceState
@@ -120,9 +121,11 @@ def find_difference(service: Service, release: Release, observed: ObservedState,
     excess = [instance for instance in current.surplus_instances if instance.state in ALIVE]
     differences += [f"{format_names(excess)} beyond the {release.replicas} of {release.id}"] if excess else []
     differences += [f"{len(ordinals)} of {name} missing" for name, ordinals in current.missing_ordinals.items()]
-    standing = not differences and all(current.is_ready(instance) for instance in current.desired_routed)
+    unready = current.unready_instances
+    standing = not differences and not unready
+    differences += [f"{format_names(unready)} not ready"] if unready else []
     differences += _router_differences(current)
-    return Difference("; ".join(differences), standing) if differences else None
+    return Difference("; ".join(differences), standing, bool(unready)) if differences else None
 
 
 def _router_differences(state: RolloutState) -> list[str]:
@@ -139,7 +142,8 @@ def _router_differences(state: RolloutState) -> list[str]:
     differences += [f"{format_names(moved)} in the proxy at another address"] if moved else []
     differences += [f"{gone} in the proxy that no longer run{'s' if gone == 1 else ''}"] if gone else []
     differences += [f"{strangers} in the proxy that should not be"] if strangers else []
-    if not differences and not state.missing_ordinals and not state.router_matches:
+    whole = not state.missing_ordinals and not state.unready_instances
+    if not differences and whole and not state.router_matches:
         differences = ["the proxy has other weights"]
     return differences if state.preview_matches else [*differences, "the preview leads to instances"]
 
@@ -183,13 +187,18 @@ def _drift_state(
         return DriftState.UNHEALTHY, f"{failed} repairs in a row failed, the last with: {history[0].reason}"
     if (quick := _count_quick_repairs(history)) >= MAX_QUICK_REPAIRS:
         return DriftState.UNHEALTHY, f"{quick} repairs in quick succession did not last"
-    if confirmations < CONFIRMATIONS and not difference.routing:
+    if confirmations < CONFIRMATIONS and not (difference.routing or difference.unready):
         return DriftState.SEEN, "observed once: it may recover by itself"
     if failed and newest is not None:
         pause = INITIAL_BACKOFF_SECONDS * 2.0 ** (failed - 1)
         if 0.0 <= now - (newest.finished or newest.created) < pause:
             return DriftState.DELAYED, f"the last repair failed with: {newest.reason}"
     return DriftState.REPAIRING, ""
+
+
+def _only_moved_traffic(rollout: Rollout) -> bool:
+    is_repair = rollout.kind is RolloutKind.REPAIR and rollout.phase is Phase.SUCCEEDED
+    return is_repair and not rollout.replaced and any(health.failures for health in rollout.health.values())
 
 
 def _has_halted(newest: Rollout) -> bool:
@@ -210,8 +219,10 @@ def count_failed_repairs(history: Sequence[Rollout]) -> int:
 
 
 def _count_quick_repairs(history: Sequence[Rollout]) -> int:
-    """Repairs by Tidegate itself up to the newest, each begun soon after the end of the one before."""
+    """Repairs by Tidegate itself up to the newest, each begun soon after the end of the one before. Those that only moved
+    traffic away from an instance and back restart nothing, so they may come as often as it becomes unhealthy."""
     count = 0
+    history = [rollout for rollout in history if not _only_moved_traffic(rollout)]
     for later, earlier in pairwise([*history, None]):
         if later is None or later.kind is not RolloutKind.REPAIR or later.requested_by != TIDEGATE:
             break

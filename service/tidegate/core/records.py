@@ -10,6 +10,7 @@ from tidegate.analysis.verdict import Verdict
 from tidegate.clock import Time
 from tidegate.core.model import Event, Release, Rollout, Service
 from tidegate.core.phases import Phase
+from tidegate.core.waits import WaitingFor
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +189,8 @@ class Drift:
 
 @dataclass(frozen=True, slots=True)
 class ServiceRow:
-    """A stored service. `live` is its live release."""
+    """A stored service. `live` is its live release; `waiting_for` and `unhealthy` are those of the live rollout: what it
+    waits for, and how many instances stopped being ready."""
 
     service: Service
     version: int
@@ -196,6 +198,8 @@ class ServiceRow:
     rollout: str | None = None  # the live rollout, if there is one
     repairing: bool = False  # it is a repair, which any other rollout supersedes
     drift: Drift | None = None
+    waiting_for: WaitingFor | None = None
+    unhealthy: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,9 @@ from enum import StrEnum
 
 from tidegate.clock import Time
 
+OVERDUE_SECONDS = 15.0  # after `until`: no engine acts
+UNLIMITED_WAIT_SECONDS = 3600.0  # after which a wait without a limit deserves attention
+
 
 class WaitKind(StrEnum):
     """What ends the wait."""
@@ -32,3 +35,9 @@ class WaitingFor:
     since: Time
     until: Time | None
     then: str
+
+    def is_overdue(self, now: Time) -> bool:
+        """Whether it lasts longer than expected: past its limit, or very long without one."""
+        if self.until is None:
+            return now - self.since > UNLIMITED_WAIT_SECONDS
+        return now > self.until + OVERDUE_SECONDS

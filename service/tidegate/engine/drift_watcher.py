@@ -44,6 +44,7 @@ class DriftWatcher:
         self._store, self._environments, self._clock, self._wake = store, environments, clock, wake
         self._interval_seconds = interval_seconds
         self._stopping = threading.Event()
+        self._woken = {name: threading.Event() for name in environments}
         self._unobservable: dict[str, str] = {}  # by service key: the error that was logged
         self._memory_kills: dict[str, dict[str, int]] = {}  # by service key: those known by instance
         self._threads = [threading.Thread(target=self._run, args=(name,), name=f"watch-{name}") for name in environments]
@@ -55,13 +56,23 @@ class DriftWatcher:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._stopping.set()
+        for woken in self._woken.values():
+            woken.set()
         for thread in self._threads:
             thread.join()
+
+    def wake(self, environment: str) -> None:
+        """Query for services that are due now."""
+        self._woken[environment].set()
 
     def _run(self, environment: str) -> None:
         logged_error = ""
         pause = PAUSE_SECONDS
-        while not self._stopping.wait(pause):
+        while not self._stopping.is_set():
+            self._woken[environment].wait(pause)
+            self._woken[environment].clear()
+            if self._stopping.is_set():
+                return
             try:
                 checked = self.check_next(environment)
                 logged_error, pause = "", PAUSE_SECONDS if checked else min(1.0, self._interval_seconds / 2)

@@ -74,12 +74,26 @@ class EngineMetrics:
         self.internal_errors = Counter("tidegate_internal_errors", "Errors in Tidegate itself: bugs.", registry=own)
         self.driven = Gauge("tidegate_driven_rollouts", "Unfinished rollouts that this engine drives.", registry=own)
         self.leases_lost = Counter("tidegate_leases_lost", "Leases that another engine took over.", registry=own)
+        self._unhealthy = Gauge(
+            "tidegate_instances_unhealthy",
+            "Instances that were ready and no longer are, as this engine observes them.",
+            ["environment"],
+            registry=own,
+        )
+        self._unavailable = Gauge(
+            "tidegate_services_unavailable",
+            "Services that had ready instances and now have none.",
+            ["environment"],
+            registry=own,
+        )
         self._begin(environments)
 
     def _begin(self, environments: Collection[str]) -> None:
         for result in ("ok", "error"):
             self._ticks.labels(result)
         for environment in environments:
+            self._unhealthy.labels(environment)
+            self._unavailable.labels(environment)
             for phase in OUTCOMES:
                 self._rollouts.labels(environment, phase.value)
                 self._seconds.labels(environment, phase.value)
@@ -97,6 +111,11 @@ class EngineMetrics:
     def ticked(self, *, failed: bool) -> None:
         """Count a tick."""
         self._ticks.labels("error" if failed else "ok").inc()
+
+    def observed_readiness(self, environment: str, unhealthy: int, unavailable: int) -> None:
+        """Set the numbers of unhealthy instances and of services without a ready one."""
+        self._unhealthy.labels(environment).set(unhealthy)
+        self._unavailable.labels(environment).set(unavailable)
 
     def failed(self, environment: str, error: DriverError) -> None:
         """Count an error of a driver or of the database."""

@@ -6,7 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from time import monotonic
@@ -25,6 +25,7 @@ from tidegate.engine.leases import Heartbeat, HeldLease
 from tidegate.engine.log_context import log_event, log_fields
 from tidegate.engine.metrics import EngineMetrics
 from tidegate.engine.prober import Prober
+from tidegate.engine.readiness_watcher import ReadinessWatcher
 from tidegate.engine.rollout_cache import RolloutCache
 from tidegate.engine.tick import tick
 from tidegate.engine.tick_context import TickResult, back_off
@@ -91,7 +92,7 @@ class Worker:
     def run(self) -> None:
         """Drive due rollouts until `stop`; then finish the effects in progress and release all claims."""
         logger.info("engine started", owner=self._owner, threads=self._options.threads)
-        with self._heartbeat, self._drift_watcher(), self._pool() as pool:
+        with self._heartbeat, self._watchers(), self._pool() as pool:
             while not self._stopping.is_set():
                 self._adjust_for_clock_jump()
                 self._send_heartbeat()
@@ -113,11 +114,19 @@ class Worker:
         as many for environments that are not in the settings."""
         return ThreadPoolExecutor(self._options.threads * (len(self._environments) + 1), "rollout")
 
-    def _drift_watcher(self) -> AbstractContextManager[object]:
+    def _watchers(self) -> AbstractContextManager[object]:
         every = self._options.drift_interval_seconds
         if every is None:
             return nullcontext()
-        return DriftWatcher(self._store, self._environments, self._clock, self.wake, every)
+        watchers = ExitStack()
+        drift = watchers.enter_context(DriftWatcher(self._store, self._environments, self._clock, self.wake, every))
+
+        def observe(environment: str) -> None:
+            drift.wake(environment)
+            self.wake()
+
+        watchers.enter_context(ReadinessWatcher(self._store, self._environments, self._meter, observe))
+        return watchers
 
     def stop(self) -> None:
         """Make `run` return as soon as the effects in progress are done."""

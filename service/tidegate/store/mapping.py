@@ -19,6 +19,7 @@ from tidegate.analysis.verdict import Verdict
 from tidegate.core.model import Event, Release, Rollout, RolloutKind, Service, Signal
 from tidegate.core.phases import Phase
 from tidegate.core.records import AuditEntry, Drift, Freeze, Idempotency, ReleaseRow, ServiceRow, Token, VerdictRow
+from tidegate.core.waits import WaitingFor
 
 T = TypeVar("T")
 AnyRow = Row[Any]
@@ -62,6 +63,7 @@ VERDICT = Codec(TypeAdapter(tuple[Verdict], config=CONFIG))
 MEASUREMENT = Codec(TypeAdapter(tuple[Measurement], config=CONFIG))
 SIGNAL = Codec(TypeAdapter(tuple[Signal], config=CONFIG))
 EVENT = Codec(TypeAdapter(tuple[Event], config=CONFIG))
+WAITING_FOR = Codec(TypeAdapter(tuple[WaitingFor], config=CONFIG))
 DRIFT = Codec(TypeAdapter(tuple[Drift], config=CONFIG))
 FREEZE = Codec(TypeAdapter(tuple[Freeze], config=CONFIG))
 AUDIT = Codec(TypeAdapter(tuple[AuditEntry], config=CONFIG))
@@ -110,10 +112,14 @@ def service_values(service: Service) -> Values:
 
 
 def service_of(row: AnyRow) -> ServiceRow:
-    """From a row of `services`, joined with the id and kind of its live rollout as `rollout` and `rollout_kind`."""
+    """From a row of `services`, joined with its live rollout: id and kind as `rollout` and `rollout_kind`, and the columns
+    `waiting_for` and `health`."""
     drift = None if row.drift is None else DRIFT.decode(row.drift)
     repairing = row.rollout_kind == RolloutKind.REPAIR.value
-    return ServiceRow(SERVICE.decode(row.definition), row.version, row.live, row.rollout, repairing, drift)
+    waiting = None if row.waiting_for is None else WAITING_FOR.decode(row.waiting_for)
+    unhealthy = sum(1 for health in (row.health or {}).values() if health["unhealthy_since"] is not None)
+    service = SERVICE.decode(row.definition)
+    return ServiceRow(service, row.version, row.live, row.rollout, repairing, drift, waiting, unhealthy)
 
 
 def release_values(release: Release) -> Values:

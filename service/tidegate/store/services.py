@@ -47,7 +47,13 @@ def _require_free_route(connection: Connection, service: Service) -> None:
 
 def _with_live_rollout() -> Select[tuple[object, ...]]:
     live = and_(rollouts.c.service == services.c.key, is_live)
-    query = select(services, rollouts.c.id.label("rollout"), rollouts.c.kind.label("rollout_kind"))
+    rollout = (
+        rollouts.c.id.label("rollout"),
+        rollouts.c.kind.label("rollout_kind"),
+        rollouts.c.waiting_for,
+        rollouts.c.health,
+    )
+    query = select(services, *rollout)
     return query.select_from(services).outerjoin(rollouts, live)
 
 
@@ -82,6 +88,20 @@ def next_drift_check(connection: Connection, environment: str, every_seconds: fl
     taken = update(services).where(services.c.key == first.scalar_subquery()).values(drift_check_due=now + every_seconds)
     key = connection.execute(taken.returning(services.c.key)).scalar_one_or_none()
     return None if key is None else get(connection, key)
+
+
+def watched(connection: Connection, environment: str) -> tuple[str, ...]:
+    """The keys of services with a live release or a live rollout."""
+    exists = or_(services.c.live.is_not(None), _has_live_rollout())
+    return tuple(connection.execute(select(services.c.key).where(services.c.environment == environment, exists)).scalars())
+
+
+def observe_soon(connection: Connection, key: str, now: Time) -> None:
+    """Make the live rollout of the service and its drift check due now."""
+    live = and_(rollouts.c.service == key, is_live)
+    connection.execute(update(rollouts).where(live, rollouts.c.due > now).values(due=now))
+    connection.execute(update(rollouts).where(live).values(signalled=True))
+    connection.execute(update(services).where(services.c.key == key).values(drift_check_due=now))
 
 
 def shift_clock(connection: Connection, now: Time) -> None:

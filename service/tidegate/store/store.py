@@ -227,6 +227,14 @@ class SqlStore(Transactions, Store):
         with self._write(f"record an event of {service}") as connection:
             rollouts.add_late_event(connection, service, event)
 
+    def watched_services(self, environment: str) -> tuple[str, ...]:
+        with self._read(f"list the services of {environment}") as connection:
+            return services.watched(connection, environment)
+
+    def observe_soon(self, service: str) -> None:
+        with self._lease(f"make {service} due") as connection:
+            services.observe_soon(connection, service, self._clock())
+
     def set_drift(self, service: str, drift: Drift | None) -> None:
         with self._write(f"record the drift of {service}") as connection:
             services.set_drift(connection, service, drift)

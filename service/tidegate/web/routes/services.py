@@ -65,7 +65,9 @@ def list_services(query: PageQuery) -> Response:
     rows = [row for row in api().store.services() if row.service.key > after and principal().may("read", row.service.key)]
     page = rows[: query.limit]
     cursor = encode_cursor(page[-1].service.key) if len(rows) > len(page) else None
-    return with_next_link(respond(ServicesView(services=[service_view(row) for row in page], next=cursor)), cursor)
+    return with_next_link(
+        respond(ServicesView(services=[service_view(row, api().now()) for row in page], next=cursor)), cursor
+    )
 
 
 @bp.get("/services/<environment>/<service>", responses={"200": ServiceDetailView, **problems(404)})
@@ -77,7 +79,7 @@ def get_service(path: ServicePath) -> Response:
     row = store.get_service(path.key)
     releases = store.releases(path.key)
     view = ServiceDetailView(
-        **dict(service_view(row)),
+        **dict(service_view(row, api().now())),
         live_release=None if row.live is None else ReleaseView.model_validate(store.get_release(path.key, row.live)),
         live_rollout=None if row.rollout is None else rollout_view(*store.load(row.rollout)),
         releases=[ReleaseView.model_validate(release) for release in releases],
@@ -97,7 +99,7 @@ def put_service(path: ServicePath, header: PutHeader, body: ServiceBody) -> Resp
     current = find_service(api(), path.key)
     version = _version_to_put(path.key, current, header)
     row = api().store.put_service(service, version, audit=identify_requester("", path.key).audit("define", path.key))
-    view = service_view(row)
+    view = service_view(row, api().now())
     status = 201 if current is None else 200
     return respond(view, status, version=row.version, location=view.links["self"] if status == 201 else "")
 

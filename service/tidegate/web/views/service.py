@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 from pydantic import AliasPath, Field
 
+from tidegate.clock import Time
 from tidegate.core.model import CheckKind, Direction, Instance, Order, RepairPolicy, Strategy
 from tidegate.core.records import DriftState, ServiceRow
 from tidegate.core.routing import RouterState
-from tidegate.web.views.rollout import RolloutView
+from tidegate.web.views.rollout import RolloutView, WaitingForView
 from tidegate.web.views.timestamps import Timestamp, View
 
 
@@ -67,6 +68,9 @@ class ServiceView(ServiceFields):
     live: str | None = Field(description="The live release.")
     rollout: str | None = Field(description="The unfinished rollout.")
     drift: DriftView | None = Field(description="Null if the service matches its release.")
+    waiting_for: WaitingForView | None = Field(description="What the unfinished rollout waits for.")
+    overdue: bool = Field(description="Whether that wait is past `until`, or has no limit and lasts over an hour.")
+    unhealthy: int = Field(description="Instances that stopped being ready during the unfinished rollout.")
     links: dict[str, str]
 
 
@@ -138,7 +142,7 @@ class InstancesView(View):
     problem: str | None
 
 
-def service_view(row: ServiceRow) -> ServiceView:
+def service_view(row: ServiceRow, now: Time) -> ServiceView:
     """The view of a service without its releases."""
     service = row.service
     here = f"/v1/services/{service.key}"
@@ -149,6 +153,9 @@ def service_view(row: ServiceRow) -> ServiceView:
         live=row.live,
         rollout=row.rollout,
         drift=row.drift and DriftView.model_validate(row.drift),
+        waiting_for=row.waiting_for and WaitingForView.model_validate(row.waiting_for),
+        overdue=row.waiting_for is not None and row.waiting_for.is_overdue(now),
+        unhealthy=row.unhealthy,
         links={"self": here, "rollouts": f"{here}/rollouts", "instances": f"{here}/instances"},
     )
 
