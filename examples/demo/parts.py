@@ -293,7 +293,7 @@ class DemoStack:
         """The short ids of the containers that HAProxy sends requests to, asked from HAProxy."""
         lines = self.haproxy(f"show stat {service} 4 -1").splitlines()
         rows = [line.split(",") for line in lines if line.startswith(f"{service},")]
-        return {row[1].rsplit(".", 1)[1] for row in rows if row[17].startswith(("UP", "no check"))}
+        return {row[1].split(".")[2] for row in rows if row[17].startswith(("UP", "no check"))}
 
     def haproxy(self, command: str) -> str:
         """What HAProxy's own socket answers."""
