@@ -16,8 +16,10 @@ from http.client import HTTPException
 
 import docker
 import pytest
+from docker.utils import version_gte
 
 from support.docker_contract import (
+    CONTAINER,
     PREFIX,
     SOCKET,
     DemoReleases,
@@ -161,6 +163,24 @@ def test_an_instance_whose_own_healthcheck_is_asked(client: docker.DockerClient,
         "v1-1": (InstanceState.STARTING, "HEALTHCHECK reports starting"),
         "v2-2": (InstanceState.READY, ""),
     }
+
+
+def test_the_healthcheck_of_the_image(client: docker.DockerClient, platform: DockerPlatform) -> None:
+    """How long it may take is known before anything starts; a service that disables it is checked at its path only."""
+    demo_image(client, f"{PREFIX}:slow", {}, healthcheck="24h")
+    slow = make_release(SERVICE, "slow", health=Health())
+    assert platform.pin(slow).ready_within_seconds == 4 * 86_400 + 1
+    ignored = HealthCommand(("CMD", "/app"), start_interval_seconds=1.0)
+    with_path = replace(slow.container, health=CONTAINER.health)
+    warning = platform.pin(replace(slow, container=replace(with_path, healthcheck=ignored))).warning
+    api = client.version()["ApiVersion"]
+    assert warning == "" if version_gte(api, "1.44") else f"this host has API {api}." in warning
+    disabled = replace(slow, container=replace(with_path, healthcheck=HealthCommand(("NONE",))))
+    assert platform.pin(disabled).ready_within_seconds == 0.0
+    seen = start_and_wait(platform, pin_release(platform, disabled), [0])
+    assert "Health" not in client.api.inspect_container(seen[0].id)["State"]
+    with pytest.raises(PlatformError, match="Cannot determine readiness"):
+        platform.pin(replace(disabled, container=replace(disabled.container, health=Health())))
 
 
 OWN_HEALTHCHECK = {"health": Health(), "healthcheck": HealthCommand(("CMD", "/app", "healthy"), 0.1)}

@@ -195,6 +195,34 @@ def test_how_instances_are_checked_and_proxied() -> None:
     assert "'b'" not in repr(shop), "a header of a check may be a secret"
 
 
+def test_the_default_deadline_is_what_the_healthcheck_needs() -> None:
+    slow = {"test": "true", "interval": "3m", "timeout": "10s", "retries": 3, "start_period": "5m"}
+    assert read({**SMALL, "healthcheck": slow}).policy.healthy_deadline_seconds == 300 + 180 * 4 + 10
+    quick = {"test": "true", "interval": "1s"}
+    assert read({**SMALL, "healthcheck": quick}).policy.healthy_deadline_seconds == 120
+    probed = {"x-tidegate": {"health": {"path": "/health"}}}
+    assert read({**SMALL, "healthcheck": slow, **probed}).policy.healthy_deadline_seconds == 120, "it does not decide"
+    assert read({**SMALL, "healthcheck": {"disable": True}}).policy.healthy_deadline_seconds == 120
+
+
+def test_a_deadline_that_is_shorter_than_the_healthcheck_needs() -> None:
+    deadline = {"x-tidegate": {"healthy_deadline": "60s"}}
+    short = read({**SMALL, "healthcheck": {"test": "true", "interval": "30s", "timeout": "5s"}, **deadline})
+    assert short.policy.healthy_deadline_seconds == 60.0
+    assert short.warnings[0].startswith("healthy_deadline is 60 s, but the healthcheck may take 125 s")
+    never = {**SMALL, "healthcheck": {"test": "true", "interval": "1m"}, **deadline}
+    assert "must be longer than 60 s: Docker runs the first" in problems(never)["x-tidegate.healthy_deadline"]
+    early = {"test": "true", "interval": "1m", "start_interval": "1s", "start_period": "1m"}
+    assert read({**SMALL, "healthcheck": early, **deadline}).warnings
+
+
+def test_a_healthcheck_that_is_disabled_replaces_that_of_the_image() -> None:
+    for disabled in ({"disable": True}, {"test": ["NONE"]}):
+        check = read({**SMALL, "healthcheck": disabled}).container.healthcheck
+        assert check is not None
+        assert check.is_disabled
+
+
 WRITABLE = ["/srv/data:/data", "/srv/config:/etc/shop:ro", "/var/run/docker.sock:/s", "/etc/localtime:/etc/localtime"]
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import requests
+from docker.api.client import APIClient
 from docker.errors import APIError
 from pydantic import ValidationError
 
@@ -20,9 +22,14 @@ from tidegate.drivers.platforms.docker.containers import (
     read_headers_variable,
     to_instance,
 )
-from tidegate.drivers.platforms.docker.create import container_name
+from tidegate.drivers.platforms.docker.create import container_config, container_name, create_container
 from tidegate.drivers.platforms.docker.errors import KNOWN_PULL_ERRORS, refusal_error
-from tidegate.drivers.platforms.docker.images import choose_reference, require_readiness_check
+from tidegate.drivers.platforms.docker.images import (
+    choose_reference,
+    ignored_start_interval,
+    image_ready_within_seconds,
+    require_readiness_check,
+)
 from tidegate.drivers.platforms.docker.labels import HEADERS_VARIABLE
 from tidegate.drivers.platforms.docker.options import DockerHostOptions, DockerOptions
 from tidegate.drivers.platforms.docker.transport import ssh_command
@@ -186,6 +193,44 @@ def test_what_lacks_a_label_is_not_ours(missing: str) -> None:
 
 
 RELEASE = Release("v1-1", "demo/shop", "shop:v1", 1, Container(port=8080, health=Health("/health")))
+
+
+SLOW_IMAGE = {"Config": {"Healthcheck": {"Test": ["CMD", "/x"], "Interval": 180 * 10**9, "Timeout": 10 * 10**9}}}
+
+
+def test_how_long_the_healthcheck_of_the_image_may_take() -> None:
+    def seconds(image: dict[str, Any], **container: Any) -> float:
+        return image_ready_within_seconds(replace(RELEASE, container=Container(port=1, **container)), image)
+
+    assert seconds(SLOW_IMAGE) == 180 * 4 + 10
+    assert seconds({"Config": {"Healthcheck": {"Test": ["CMD", "/x"], "Retries": 1, "StartPeriod": 10**9}}}) == 91.0
+    assert seconds(SLOW_IMAGE, health=Health("/")) == 0.0
+    assert seconds(SLOW_IMAGE, healthcheck=HealthCommand(("CMD", "/y"))) == 0.0
+    assert seconds({}) == 0.0
+    assert seconds({"Config": {"Healthcheck": {"Test": ["NONE"]}}}) == 0.0
+
+
+@pytest.mark.parametrize(("version", "sent"), [("1.41", None), ("1.44", 2 * 10**9), ("1.51", 2 * 10**9)])
+def test_start_interval_is_sent_to_a_docker_that_has_it(
+    monkeypatch: pytest.MonkeyPatch, version: str, sent: int | None
+) -> None:
+    """The SDK leaves it out."""
+    check = HealthCommand(("CMD", "/x"), start_interval_seconds=2.0)
+    release = replace(RELEASE, container=replace(RELEASE.container, healthcheck=check))
+    bodies: list[Any] = []
+
+    def send(body: Any, name: str) -> dict[str, Any]:
+        bodies.append(body)
+        return {"Id": name}
+
+    with closing(APIClient(version=version)) as api:
+        monkeypatch.setattr(api, "create_container_from_config", send)
+        wanted = container_config(api, release, 0, DockerOptions(hosts=(HERE,)), HERE)
+        assert create_container(api, wanted)["Id"] == wanted["name"]
+    assert bodies[0]["Healthcheck"].get("StartInterval") == sent
+    warning = ignored_start_interval("a", release, version)
+    assert bool(warning) == (sent is None)
+    assert not warning or "needs Docker 25 (API 1.44), this host has API 1.41" in warning
 
 
 def test_names_are_never_the_same_twice() -> None:

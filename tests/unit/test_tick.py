@@ -71,6 +71,22 @@ def test_a_rollout_of_what_is_live_already_says_so(stage: TickHarness) -> None:
     assert stage.phase is Phase.RUNNING
 
 
+def test_the_default_deadline_is_what_the_healthcheck_of_the_image_needs(stage: TickHarness) -> None:
+    stage.begin(replace(a_service(), policy=Policy()))
+    stage.world.pinned["shop:2"] = PinnedImage(digest("shop:2"), ready_within_seconds=730.0)
+    stage.tick()
+    assert stage.store.load(stage.rollout)[0].policy.healthy_deadline_seconds == 730.0
+    assert stage.messages(EventKind.WARNING) == []
+
+
+def test_a_deadline_that_is_too_short_for_the_image_is_warned_of(stage: TickHarness) -> None:
+    stage.begin(replace(a_service(), policy=Policy(healthy_deadline_seconds=60.0)))
+    stage.world.pinned["shop:2"] = PinnedImage(digest("shop:2"), ready_within_seconds=730.0)
+    stage.tick()
+    assert stage.store.load(stage.rollout)[0].policy.healthy_deadline_seconds == 60.0
+    assert stage.messages(EventKind.WARNING)[0].startswith("healthy_deadline is 60 s, but the HEALTHCHECK of the image may")
+
+
 @pytest.mark.parametrize("verb", ["pin", "read", "write", "instances"])
 def test_what_cannot_work_ends_it_before_anything_moves(stage: TickHarness, verb: str) -> None:
     stage.begin()

@@ -83,6 +83,7 @@ def _read_service(
     preview, preview_bake = extension.read_preview(own)
     container = read_container(root, deploy, read_health(own), document, variables, files)
     order, warnings = _read_order(update, strategy, replicas, container)
+    deadline, late = _read_healthy_deadline(own, container)
     backend = read_backend(own, name, container.health, container.port, preview)
     container = replace(container, h2c=backend.options.protocol is BackendProtocol.H2C)
     result = Service(
@@ -97,7 +98,7 @@ def _read_service(
         batch=batch,
         bake_seconds=bake,
         checks=read_checks(own),
-        policy=_read_policy(own, update, bake, batches),
+        policy=replace(_read_policy(own, update, bake, batches), healthy_deadline_seconds=deadline),
         keep_old_seconds=extension.read_keep_old(own, strategy),
         traffic_shares=shares,
         hooks=extension.read_hooks(own),
@@ -107,7 +108,7 @@ def _read_service(
         in_group=extension.read_group(own),
         depends_on=read_depends_on(root, document),
         repair=own.take("repair", one_of(RepairPolicy, RepairPolicy), RepairPolicy.AUTO),
-        warnings=warnings,
+        warnings=(*warnings, *late),
     )
     result = replace(result, control=extension.read_control(own, result))
     _check_consistency(root, own, update, result, batches)
@@ -137,6 +138,23 @@ def _read_order(update: Reader, strategy: Strategy, replicas: int, container: Co
     if data:
         return order, (f"Instances of both releases write to {data} at the same time during a rollout.",)
     return order, ()
+
+
+def _read_healthy_deadline(own: Reader, container: Container) -> tuple[float, tuple[str, ...]]:
+    """The deadline, and a warning if a good instance may miss it. By default it is as long as the healthcheck needs."""
+    command = None if container.health.path else container.healthcheck
+    needed = 0.0 if command is None else command.ready_within_seconds
+    deadline = own.take("healthy_deadline", parse_duration, max(Policy().healthy_deadline_seconds, needed))
+    if command is None or command.is_disabled or deadline >= needed:
+        return deadline, ()
+    first = command.start_interval_seconds or command.interval_seconds
+    if deadline <= first:
+        own.complain(
+            "healthy_deadline",
+            f"must be longer than {first:g} s: Docker runs the first healthcheck only after its interval",
+        )
+    text = f"healthy_deadline is {deadline:g} s, but the healthcheck may take {needed:g} s to find an instance healthy"
+    return deadline, (f"{text} (start_period + interval × (retries + 1) + timeout): a good release may be rolled back.",)
 
 
 def _check_consistency(root: Reader, own: Reader, update: Reader, service: Service, batches: int) -> None:
@@ -181,7 +199,6 @@ def _read_policy(own: Reader, update: Reader, bake_seconds: float, batches: int)
     return Policy(
         drain_timeout_seconds=own.take("drain_timeout", parse_duration, base.drain_timeout_seconds),
         long_lived_seconds=extension.read_long_lived(own),
-        healthy_deadline_seconds=own.take("healthy_deadline", parse_duration, base.healthy_deadline_seconds),
         max_restarts=own.take("max_restarts", integer(0), base.max_restarts),
         max_failure_ratio=update.take("max_failure_ratio", _ratio, 0.0),
         interval_seconds=own.take("interval", _positive, base.interval_seconds),

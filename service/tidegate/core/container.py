@@ -51,13 +51,29 @@ class InstanceHealth:
 
 @dataclass(frozen=True, slots=True)
 class HealthCommand:
-    """A Compose `healthcheck`: the container's own HEALTHCHECK. `test` is as Docker wants it (["CMD", …])."""
+    """A Compose `healthcheck`, which replaces the HEALTHCHECK of the image.
+
+    `test` is as Docker wants it (["CMD", …]); ["NONE"]: there is none. `start_interval_seconds`: between two checks in the
+    start period, where Docker has it; 0: as `interval_seconds`.
+    """
 
     test: tuple[str, ...]
     interval_seconds: float = 30.0
     timeout_seconds: float = 30.0
     retries: int = 3
     start_period_seconds: float = 0.0
+    start_interval_seconds: float = 0.0
+
+    @property
+    def is_disabled(self) -> bool:
+        """Whether the container has no HEALTHCHECK."""
+        return self.test[:1] in ((), ("NONE",))
+
+    @property
+    def ready_within_seconds(self) -> float:
+        """How long a good instance may take to become healthy. Docker runs the first check after one interval."""
+        checks = self.interval_seconds * (self.retries + 1)
+        return 0.0 if self.is_disabled else self.start_period_seconds + checks + self.timeout_seconds
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,7 +74,13 @@ class ImageReference:
 
 @dataclass(frozen=True, slots=True)
 class PinnedImage:
-    """What an image was resolved to. `digest` as in `Release`; `warning`: why it may not be the newest, else empty."""
+    """What an image was resolved to.
+
+    `digest` as in `Release`. `warning`: why it may not be the newest, or what a Docker host ignores; else empty.
+    `ready_within_seconds`: how long a good instance may take to become healthy by the HEALTHCHECK of the image; 0: it has
+    none, or it does not count.
+    """
 
     digest: str
     warning: str = ""
+    ready_within_seconds: float = 0.0

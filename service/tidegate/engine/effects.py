@@ -17,12 +17,14 @@ from tidegate.analysis.queries import Query, QueryFailure, QueryPurpose, QueryRe
 from tidegate.analysis.verdict import Reason, Verdict
 from tidegate.core.decisions import Analyze, Shift, Start, Stop
 from tidegate.core.event_kinds import EventKind
+from tidegate.core.image_reference import PinnedImage
 from tidegate.core.model import (
     Event,
     InconclusiveAction,
     Instance,
     InstanceState,
     ObservedState,
+    Policy,
     Release,
     Rollout,
     RolloutKind,
@@ -40,13 +42,14 @@ FETCH_SECONDS = 30.0  # for all queries of one verdict; a query without a result
 GRACE_SECONDS = 10.0  # stop timeout for an instance whose release is not in the database
 
 
-def pin(context: TickContext, rollout: Rollout) -> tuple[str, tuple[str, ...], list[Event]]:
+def pin(context: TickContext, rollout: Rollout) -> tuple[Rollout, list[Event]]:
     """Resolve the new release's image to its digest, and check everything that the rollout and a rollback need.
 
     The proxy is written with its present members. That moves no traffic, but detects a port in use and a configuration
     that the proxy rejects. Raises `DriverError` for everything that would stop the rollout.
 
-    Returns the digest, the ids of the instances of this release that exist already, and the events.
+    Returns the rollout with the digest, the ids of the instances of this release that exist already and the deadline that
+    the HEALTHCHECK of the image needs, and the events.
     """
     platform, begun = context.drivers.platform, context.clock()
     observed = context.observe(rollout)
@@ -61,11 +64,25 @@ def pin(context: TickContext, rollout: Rollout) -> tuple[str, tuple[str, ...], l
         context.store.set_digest(rollout.service, release.id, digest, context.claim.fence, rollout.id)
     now = context.clock()
     there = tuple(instance.id for instance in observed.instances if instance.release == rollout.new)
-    warnings = filter(None, (*rollout.warnings, pinned.warning))
+    policy, late = _healthy_deadline(rollout.policy, pinned)
+    warnings = filter(None, (*rollout.warnings, pinned.warning, late))
     new_events = [events.simple(EventKind.WARNING, text, rollout, now) for text in warnings]
     new_events += [*_check_old_release(context, rollout), *_check_bake(context, rollout)]
     is_new = _is_new(context, rollout, replace(release, digest=digest))
-    return digest, there, [*new_events, events.pinned(rollout, release.image, digest, is_new, now - begun, now)]
+    new_events.append(events.pinned(rollout, release.image, digest, is_new, now - begun, now))
+    return replace(rollout, digest=digest, preexisting=there, policy=policy), new_events
+
+
+def _healthy_deadline(policy: Policy, pinned: PinnedImage) -> tuple[Policy, str]:
+    """The policy with a default deadline that is as long as the HEALTHCHECK of the image needs; for one that the service
+    sets, a warning if it is shorter."""
+    needed, deadline = pinned.ready_within_seconds, policy.healthy_deadline_seconds
+    if needed <= deadline:
+        return policy, ""
+    if deadline == Policy().healthy_deadline_seconds:
+        return replace(policy, healthy_deadline_seconds=needed), ""
+    text = f"healthy_deadline is {deadline:g} s, but the HEALTHCHECK of the image may take {needed:g} s"
+    return policy, f"{text} to find an instance healthy: a good release may be rolled back."
 
 
 def _is_new(context: TickContext, rollout: Rollout, release: Release) -> bool:

@@ -216,8 +216,7 @@ def _instances_to_tail(
 
 def _begin(context: TickContext, rollout: Rollout) -> TickResult:
     """Pin the image, check the drivers, and start the rollout."""
-    digest, spared, new_events = effects.pin(context, rollout)
-    rollout = replace(rollout, digest=digest, preexisting=spared)
+    rollout, new_events = effects.pin(context, rollout)
     now = context.clock()
     refused = _quarantined(context, rollout)
     if refused is not None:

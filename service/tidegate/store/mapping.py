@@ -71,7 +71,7 @@ TOKEN = Codec(TypeAdapter(tuple[Token], config=CONFIG))
 
 #: The columns of a rollout that its engine writes.
 ENGINE_COLUMNS = (
-    "plan", "digest", "phase", "cursor", "reason", "step_started_at", "traffic_confirmed_at", "step_ready_at",
+    "plan", "policy", "digest", "phase", "cursor", "reason", "step_started_at", "traffic_confirmed_at", "step_ready_at",
     "approval_since", "unrouted_at", "health", "replaced", "extensions", "verdict", "waiting_for", "tasks", "group_point",
     "finished", "preexisting", "quarantines",
 )  # fmt: skip

@@ -10,6 +10,7 @@ from typing import Any
 
 from docker.api.client import APIClient
 from docker.types import LogConfig, Mount, Ulimit
+from docker.utils import version_gte
 
 from tidegate.core.container import Container, File, MountKind
 from tidegate.core.model import Release
@@ -28,12 +29,13 @@ from tidegate.drivers.platforms.docker.labels import (
 from tidegate.drivers.platforms.docker.options import DockerHostOptions, DockerOptions
 
 NANO = 1_000_000_000
+START_INTERVAL_API = "1.44"  # of Docker 25
 
 
 def container_config(
     api: APIClient, release: Release, ordinal: int, shared: DockerOptions, host: DockerHostOptions
 ) -> dict[str, Any]:
-    """The arguments of the SDK's `create_container`."""
+    """The arguments of `create_container`."""
     container = release.container
     ports = sorted({container.port, container.health.port or container.port})
     named = _network_aliases(container, shared.network)
@@ -48,6 +50,7 @@ def container_config(
         "working_dir": container.working_dir or None,
         "stop_signal": container.stop_signal or None,
         "healthcheck": _healthcheck(release),
+        "start_interval": container.healthcheck.start_interval_seconds if container.healthcheck else 0.0,
         "ports": ports,
         "tty": container.tty,
         "stdin_open": container.stdin_open,
@@ -177,6 +180,8 @@ def _healthcheck(release: Release) -> dict[str, Any] | None:
     check = release.container.healthcheck
     if check is None:
         return None
+    if check.is_disabled:
+        return {"test": ["NONE"]}
     return {
         "test": list(check.test),
         "interval": round(check.interval_seconds * NANO),
@@ -184,6 +189,21 @@ def _healthcheck(release: Release) -> dict[str, Any] | None:
         "retries": check.retries,
         "start_period": round(check.start_period_seconds * NANO),
     }
+
+
+def create_container(api: APIClient, wanted: dict[str, Any]) -> dict[str, Any]:
+    """Create a container; returns Docker's response. The SDK does not know `start_interval`: it is added to the request."""
+    options = {name: value for name, value in wanted.items() if name not in ("name", "start_interval")}
+    body = api.create_container_config(**options)
+    if wanted["start_interval"] and has_start_interval(api.api_version):
+        body["Healthcheck"]["StartInterval"] = round(wanted["start_interval"] * NANO)
+    created: dict[str, Any] = api.create_container_from_config(body, wanted["name"])  # type: ignore[no-untyped-call]
+    return created
+
+
+def has_start_interval(api_version: str) -> bool:
+    """Whether Docker with this API version has `start_interval`."""
+    return version_gte(api_version, START_INTERVAL_API)
 
 
 def volume_folders(container: Container) -> tuple[str, ...]:

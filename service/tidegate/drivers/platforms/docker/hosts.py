@@ -118,12 +118,12 @@ class DockerHost:
         with self._translating_errors(f"create {what}", SLOW_CALL_SECONDS) as api:
             wanted = configuration(api, self._shared, self.options)
             try:
-                created = api.create_container(**wanted)
+                created = create.create_container(api, wanted)
             except ImageNotFound:
                 if policy is PullPolicy.NEVER or not ImageReference.parse(wanted["image"]).name:
                     raise
                 self.pull(ImageReference.parse(wanted["image"]))
-                created = api.create_container(**wanted)
+                created = create.create_container(api, wanted)
         return str(created["Id"])[:SHORT_ID_CHARS]
 
     def start(self, container: str, what: str, release: Release | None = None) -> None:
@@ -212,6 +212,12 @@ class DockerHost:
             for line in api.pull(text, stream=True, decode=True, auth_config=dict(credentials)):
                 if "error" in line:
                     raise APIError(str(line["error"]), explanation=str(line["error"]))
+
+    @property
+    def api_version(self) -> str:
+        """The version of its API, such as 1.41."""
+        with self._translating_errors("query the version") as api:
+            return str(api.api_version)
 
     @property
     def network(self) -> str:

@@ -11,9 +11,10 @@ from typing import Any
 import requests
 from docker.errors import APIError
 
-from tidegate.core.container import PullPolicy
+from tidegate.core.container import HealthCommand, PullPolicy
 from tidegate.core.image_reference import ImageReference, PinnedImage
 from tidegate.core.model import Release
+from tidegate.drivers.platforms.docker.create import NANO, START_INTERVAL_API, has_start_interval
 from tidegate.drivers.platforms.docker.errors import AccessDenied, DockerHostError
 from tidegate.drivers.platforms.docker.hosts import DockerHost
 from tidegate.errors import PlatformError
@@ -27,6 +28,9 @@ def pin_image(release: Release, hosts: Sequence[DockerHost], pool: Executor) -> 
     pinned, images = load_image(release.digest or release.image, release.container.pull_policy, hosts, pool)
     for host, image in images.items():
         require_readiness_check(host.name, release, image)
+    warnings = [pinned.warning, *(ignored_start_interval(host.name, release, host.api_version) for host in images)]
+    ready_within = max(image_ready_within_seconds(release, image) for image in images.values())
+    pinned = replace(pinned, warning=" ".join(filter(None, warnings)), ready_within_seconds=ready_within)
     for missing in pool.map(lambda host: _missing_resources(host, release), hosts):
         if missing:
             raise PlatformError(missing, retryable=False)
@@ -148,6 +152,33 @@ def _missing_resources(host: DockerHost, release: Release) -> str:
                 "there, or remove `external` in the Compose file."
             )
     return ""
+
+
+def image_ready_within_seconds(release: Release, image: Image) -> float:
+    """How long a good instance may take by the HEALTHCHECK of the image; 0 if another check decides."""
+    if release.container.health.path or release.container.healthcheck is not None:
+        return 0.0
+    own, base = (image.get("Config") or {}).get("Healthcheck") or {}, HealthCommand(())
+
+    def seconds(key: str, default: float) -> float:
+        return float(own.get(key) or 0) / NANO or default
+
+    return HealthCommand(
+        tuple(own.get("Test") or ()),
+        seconds("Interval", base.interval_seconds),
+        seconds("Timeout", base.timeout_seconds),
+        int(own.get("Retries") or base.retries),
+        seconds("StartPeriod", base.start_period_seconds),
+    ).ready_within_seconds
+
+
+def ignored_start_interval(host: str, release: Release, api_version: str) -> str:
+    """The warning that this host has no `start_interval`; empty if it has, or the service has none."""
+    check = release.container.healthcheck
+    if check is None or not check.start_interval_seconds or has_start_interval(api_version):
+        return ""
+    reason = f"it needs Docker 25 (API {START_INTERVAL_API}), this host has API {api_version}"
+    return f"healthcheck.start_interval has no effect on Docker host {host}: {reason}."
 
 
 def require_readiness_check(host: str, release: Release, image: Image) -> None:

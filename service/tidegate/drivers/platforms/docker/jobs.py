@@ -48,6 +48,7 @@ def job_config(api: APIClient, job: Job, shared: DockerOptions, host: DockerHost
         "command": list(job.hook.command),
         "entrypoint": _entrypoint(job, wanted["entrypoint"]),
         "healthcheck": {"test": ["NONE"]},
+        "start_interval": 0.0,
         "ports": None,
         "stop_signal": None,
     }
