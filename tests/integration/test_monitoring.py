@@ -184,8 +184,9 @@ def test_metrics_may_be_put_behind_a_token(tmp_path: Path) -> None:
         assert api.call("GET", "/healthz", token="").status_code == 200
 
 
-def test_an_engine_of_its_own_serves_its_metrics(api: RunningApi) -> None:
-    address = f"127.0.0.1:{free_port()}"
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
+def test_an_engine_of_its_own_serves_its_metrics(api: RunningApi, host: str) -> None:
+    address = f"{host}:{free_port()}"
     settings = Settings(engine=EngineSettings(metrics_listen=address))
     wiring = wires.Wiring(settings, api.wiring.store, api.wiring.environments, time.time)
     with serve_metrics(wiring):
