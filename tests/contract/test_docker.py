@@ -425,6 +425,17 @@ def test_one_that_cannot_be_started_does_not_hold_up_the_others(private: Engine)
             assert caught.value.retryable, "ours that are leaving hold the ports: waiting helps"
 
 
+def test_a_port_that_another_program_holds_is_passed_over(private: Engine) -> None:
+    first = free_pair()
+    host = {"name": "private", "url": private.url, "address": "127.0.0.1", "ports": f"{first}-{first + 1}"}
+    with platform_on(host) as platform, socket.create_server(("127.0.0.1", first)):
+        release = pin_release(platform, make_release(SERVICE, "good"))
+        (instance,) = start_and_wait(platform, release, [0])
+        assert instance.address == f"127.0.0.1:{first + 1}"
+        with pytest.raises(PlatformError, match=r"the port is in use\. Stop what uses it"):
+            platform.start(release, [1])
+
+
 def test_a_port_that_another_container_holds(private: Engine) -> None:
     with private.client() as client:
         other = client.containers.run(f"{PREFIX}:good", detach=True, ports={"8080/tcp": ("127.0.0.1", None)})

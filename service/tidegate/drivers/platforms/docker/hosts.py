@@ -31,6 +31,7 @@ Configure = Callable[[APIClient, DockerOptions, DockerHostOptions], dict[str, An
 
 SLOW_CALL_SECONDS = 120.0  # for creating, starting and removing containers on a busy machine
 MAX_CONNECTIONS = 64
+ADDRESS_IN_USE = "address already in use"  # in Docker's message, if a program other than a container has the port
 
 
 class DockerHost:
@@ -135,11 +136,21 @@ class DockerHost:
             with self._translating_errors(f"start {what}", SLOW_CALL_SECONDS) as api:
                 if release is not None:
                     self._finish(api, container, release)
-                api.start(container)
+                self._start_on_free_port(api, container)
         except PlatformError as error:
             if isinstance(error.__cause__, APIError):
                 self.remove(container)
             raise
+
+    def _start_on_free_port(self, api: APIClient, container: str) -> None:
+        """Start a container. Docker takes the next port of `ports` with each attempt, whatever program has the last one."""
+        for attempts_left in range(self.options.port_count - 1, -1, -1):
+            try:
+                return api.start(container)
+            except APIError as error:
+                if not attempts_left or ADDRESS_IN_USE not in str(error.explanation):
+                    raise
+        return None
 
     def _finish(self, api: APIClient, container: str, release: Release) -> None:
         for folder, tar in build_archives(release.container):

@@ -84,6 +84,12 @@ class DockerHostOptions(BaseModel):
         return self
 
     @property
+    def port_count(self) -> int:
+        """How many ports containers may be published on; 1 if Docker chooses any."""
+        first, _, last = self.ports.partition("-")
+        return int(last) - int(first) + 1 if self.ports else 1
+
+    @property
     def is_local(self) -> bool:
         """Whether Docker runs on this machine."""
         return self.url.startswith("unix://") or urlsplit(self.url).hostname in ("localhost", "127.0.0.1", "::1")
