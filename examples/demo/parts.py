@@ -256,7 +256,7 @@ class DemoStack:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             newest = self.api(f"/v1/rollouts?service={self.service}&limit=1")["rollouts"][0]
-            if newest["phase"] in ("succeeded", "rolled_back", "failed"):
+            if newest["phase"] in ("succeeded", "rolled_back", "refused", "failed"):
                 return str(newest["phase"])
             time.sleep(0.2)
         raise PartFailed(f"the rollout did not end within {seconds:g} s: {newest['phase']}, {newest['reason']}")

@@ -12,6 +12,7 @@
     │   ├── Frozen             the environment is frozen
     │   ├── Quarantined        this image with this configuration was rolled back
     │   ├── RouteTaken         another service of the environment uses this route
+    │   ├── ListenTaken        another service of the environment listens on this address
     │   ├── DependencyMissing  a service that this one depends on is not live
     │   ├── NoGoodRelease      there is no good release to roll back to
     │   ├── NoLiveRelease      the service has no live release
@@ -127,6 +128,10 @@ class Quarantined(Refused):
 
 class RouteTaken(Refused):
     """Another service of this environment uses the route."""
+
+
+class ListenTaken(Refused):
+    """Another service of this environment listens on the address."""
 
 
 class DependencyMissing(Refused):

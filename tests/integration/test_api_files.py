@@ -130,11 +130,14 @@ def test_files_without_a_compose_file(api: RunningApi) -> None:
 # -- services that depend on each other -----------------------------------------------------------------------------------
 
 
+PORTS = {"shop": 8002, "db": 8003}
+
+
 def depending(*names: str, service: str = "shop") -> dict[str, Any]:
     """A file with a service that depends on these."""
     others = "".join(f"  {name}: {{image: x}}\n" for name in names)
     text = f"services:\n{others}  {service}:\n    image: {service}:v1\n    expose: ['80']\n    depends_on: {list(names)}\n"
-    return {"compose": text + f"    x-tidegate: {{listen: 8002, route: {service}, health: {{path: /}}}}\n"}
+    return {"compose": text + f"    x-tidegate: {{listen: {PORTS[service]}, route: {service}, health: {{path: /}}}}\n"}
 
 
 def test_what_a_service_depends_on_must_serve_before(api: RunningApi) -> None:

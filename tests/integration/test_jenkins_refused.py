@@ -10,6 +10,7 @@ from support.api import compose
 from support.fake_drivers import constant, digest
 from support.library import Build, Jenkins, deploy, promote, verify
 from support.wait import eventually
+from tidegate.errors import PlatformError
 
 STEPS = {
     "tidegateDeploy": deploy(),
@@ -157,6 +158,13 @@ def test_a_verify_before_any_deploy(jenkins: Jenkins) -> None:
 def test_a_missing_credential(jenkins: Jenkins) -> None:
     build = jenkins.build(deploy(credentials="tidegate-other"))
     assert "tidegate-other" in jenkins.expect("deploy: no such credential", build, "FAILURE")
+
+
+def test_a_rollout_that_cannot_work(jenkins: Jenkins) -> None:
+    jenkins.api.world.always["pin"] = PlatformError("Image shop:v2 not found.", retryable=False)
+    text = jenkins.expect("deploy: it cannot work", jenkins.build(deploy()), "FAILURE")
+    assert "demo/shop: Tidegate refused v2-2, nothing was changed: Image shop:v2 not found." in text
+    assert jenkins.latest()["phase"] == "refused"
 
 
 # -- quarantine and force ----------------------------------------------------------------------------------------------

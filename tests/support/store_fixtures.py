@@ -44,7 +44,9 @@ def a_service(name: str = "shop", *, environment: str = "demo", route: str = "",
         image=f"{name}:v1",
         replicas=replicas,
         container=Container(8080, environment={"COLOUR": "blau", "EMPTY": ""}, volumes=("data:/data:ro",)),
-        backend=Backend(route or name, listen="8001", options=BackendOptions(health=Health("/health"))),
+        backend=Backend(
+            route or name, listen=str(8001 + sum(name.encode())), options=BackendOptions(health=Health("/health"))
+        ),
         bake_seconds=2.5,
         checks=(Check("errors", CheckKind.ERRORS, margin=0.005), Check("slow", CheckKind.QUERY, "q", maximum=0.25)),
         policy=Policy(drain_timeout_seconds=7.0, approval=Approval(after=(1,))),

@@ -23,7 +23,8 @@ from tidegate.core.container import Container, InstanceHealth, PullPolicy
 from tidegate.core.model import Signal, SignalKind
 from tidegate.core.phases import Phase
 from tidegate.core.records import Claim
-from tidegate.errors import IllegalMove, KeyReused, LeaseLost, UnknownRollout, UnknownService, VersionConflict
+from tidegate.core.routing import Preview
+from tidegate.errors import IllegalMove, KeyReused, LeaseLost, ListenTaken, UnknownRollout, UnknownService, VersionConflict
 from tidegate.ports import Store
 
 SHOP = a_service()
@@ -285,6 +286,34 @@ class SaveContract:
         roll_back(3, other)
         assert (found(other), found(), found(other, "shop@sha256:cd")) == ("v3-3", "", "")
         assert found(replace(other, pull_policy=PullPolicy.ALWAYS)) == "v3-3", "no part of the configuration"
+
+    def test_a_refused_rollout_changes_nothing(self, store: Store) -> None:
+        finish(store, begin(store, SHOP), Phase.RUNNING, Phase.SUCCEEDED)
+        before = store.get_service(SHOP.key)
+        finish(store, begin(store, replace(SHOP, image="shop:typo"), 2, a_release(SHOP, 1)), Phase.REFUSED)
+        assert replace(store.get_service(SHOP.key), version=before.version) == before
+        row = store.get_release(SHOP.key, "v2-2")
+        assert (row.good_at, row.quarantined_at) == (None, None)
+        rollout = begin(store, replace(SHOP, image="shop:typo"), 3, a_release(SHOP, 1))
+        store.put_service(replace(SHOP, image="shop:later"))
+        finish(store, rollout, Phase.REFUSED)
+        assert store.get_service(SHOP.key).service.image == "shop:later", "stored since, so it is kept"
+
+    def test_an_address_of_another_service_is_refused_and_its_owner_named(self, store: Store) -> None:
+        taken = replace(CART, backend=replace(CART.backend, listen=f"127.0.0.1:{SHOP.backend.listen}"))
+        text = f"{CART.key} cannot listen on 127.0.0.1:{SHOP.backend.listen}: {SHOP.key} listens on {SHOP.backend.listen}"
+        store.put_service(SHOP)
+        store.put_service(taken)  # it does not listen yet
+        rollout = begin(store, SHOP)
+        with pytest.raises(ListenTaken, match=text):
+            begin(store, taken)
+        finish(store, rollout, Phase.RUNNING, Phase.SUCCEEDED)
+        with pytest.raises(ListenTaken, match=text):
+            store.put_service(taken)
+        with pytest.raises(ListenTaken, match=text):
+            store.put_service(replace(CART, backend=replace(CART.backend, preview=Preview(taken.backend.listen))))
+        store.put_service(replace(taken, environment="live"))
+        begin(store, CART)
 
     def test_what_is_live_is_never_in_quarantine(self, store: Store, clock: ManualClock) -> None:
         """Deployed again, it may be rolled back: the live release has the same image and configuration all the same."""

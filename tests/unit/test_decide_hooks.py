@@ -257,7 +257,7 @@ def test_a_group_waits_until_all_have_arrived_and_then_asks_a_person() -> None:
     assert held.mark is MarkKind.WAITING_FOR_APPROVAL
 
 
-@pytest.mark.parametrize("phase", [Phase.ROLLING_BACK, Phase.ROLLED_BACK, Phase.FAILED])
+@pytest.mark.parametrize("phase", [Phase.ROLLING_BACK, Phase.ROLLED_BACK, Phase.REFUSED, Phase.FAILED])
 def test_one_that_turns_back_turns_all_back(phase: Phase) -> None:
     decision = beside(JOINED, Peer("demo/worker", phase, 1, "its errors"))
     assert isinstance(decision, Move)
@@ -266,7 +266,7 @@ def test_one_that_turns_back_turns_all_back(phase: Phase) -> None:
     assert "its errors" in decision.reason
     pending = beside(replace(JOINED, phase=Phase.PENDING), Peer("demo/worker", phase, 1))
     assert isinstance(pending, Move)
-    assert pending.phase is Phase.ROLLED_BACK
+    assert pending.phase is (Phase.REFUSED if phase is Phase.REFUSED else Phase.ROLLED_BACK)
 
 
 def test_one_that_is_over_and_good_is_not_waited_for() -> None:

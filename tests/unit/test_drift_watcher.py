@@ -297,8 +297,11 @@ def test_what_is_only_stored_is_not_in_force(tended: Tended) -> None:
     tended.store.put_service(replace(tended.service, backend=elsewhere, replicas=9))
     assert tended.look(2) is None
     tended.world.always["pin"] = PlatformError("no such image", retryable=False)
-    request_rollout(tended.store, replace(tended.service, backend=elsewhere), 2, tended.clock, 1)
-    assert tended.drive() is Phase.FAILED, "before anything moved"
+    version = tended.store.get_service(tended.service.key).version
+    request_rollout(tended.store, replace(tended.service, backend=replace(elsewhere, name="other")), 2, tended.clock, 1)
+    assert tended.drive() is Phase.REFUSED
+    stored = tended.store.get_service(tended.service.key)
+    assert (stored.service.backend, stored.version) == (elsewhere, version + 2), "a refused one leaves the definition"
     del tended.world.always["pin"]
     assert tended.look(2) is None
     tended.remove()

@@ -6,8 +6,8 @@ import socket
 
 import pytest
 
-from tidegate.core.routing import Backend
-from tidegate.drivers.routers.listen_addresses import addresses_overlap, require_free
+from tidegate.core.routing import Backend, addresses_overlap
+from tidegate.drivers.routers.listen_addresses import require_free
 from tidegate.drivers.routers.members import bind_address
 from tidegate.errors import RouterError
 

@@ -94,7 +94,8 @@ def test_what_cannot_work_ends_it_before_anything_moves(stage: TickHarness, verb
     stage.world.always[verb] = error("port 8001 is taken: choose another `listen`", retryable=False)
     done = stage.tick()
     assert done.finished
-    assert stage.phase is Phase.FAILED
+    assert stage.phase is Phase.REFUSED
+    assert stage.kinds() == ["created", "refused"]
     assert stage.reason == "port 8001 is taken: choose another `listen`"
     assert "start" not in stage.world.calls
     assert stage.world.serving() == ["v1-1", "v1-1"]

@@ -89,6 +89,7 @@ def test_the_last_verdict_of_a_step_counts_and_ways_back_are_not_judged() -> Non
         (Phase.ROLLING_BACK, "failure"),
         (Phase.ROLLED_BACK, "failure"),
         (Phase.FAILED, "failure"),
+        (Phase.REFUSED, "failure"),
     ],
 )
 def test_there_is_always_a_case_for_the_rollout(phase: Phase, tag: str) -> None:

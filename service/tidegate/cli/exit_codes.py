@@ -27,6 +27,7 @@ class ExitCode(IntEnum):
 BY_PHASE = {
     "succeeded": ExitCode.DONE,
     "rolled_back": ExitCode.ROLLED_BACK,
+    "refused": ExitCode.REFUSED,
     "failed": ExitCode.FAILED,
 }
 

@@ -84,8 +84,11 @@ def decide(
 def end_before_start(state: RolloutState) -> Decision | None:
     """A rollback that is requested before anything was changed ends the rollout at once. So does one of its group."""
     asked = state.latest_signal(SignalKind.ROLLBACK)
-    reason = _rollback_reason(asked) if asked else rolled_back_peer(state)
-    return Move(Phase.ROLLED_BACK, reason) if reason else None
+    if asked:
+        return Move(Phase.ROLLED_BACK, _rollback_reason(asked))
+    reason = rolled_back_peer(state)
+    refused = any(peer.phase is Phase.REFUSED for peer in state.peers)
+    return Move(Phase.REFUSED if refused else Phase.ROLLED_BACK, reason) if reason else None
 
 
 def pin_image(state: RolloutState) -> Decision | None:

@@ -55,6 +55,7 @@ class EventKind(StrEnum):
     SUCCEEDED = "succeeded"  # the new release is live
     ROLLED_BACK = "rolled_back"  # the old release is live, or nothing was changed
     SUPERSEDED = "superseded"  # a repair ended because another rollout was requested
+    REFUSED = "refused"  # it cannot be done as requested; nothing was changed
     FAILED = "failed"  # halted: no traffic moves any more, a person must act
 
     # the engine

@@ -209,7 +209,8 @@ def failed_task(state: RolloutState) -> str:
     )
 
 
-NOT_FORWARD = frozenset({Phase.ROLLING_BACK, Phase.ROLLED_BACK, Phase.FAILED})
+NOT_FORWARD = frozenset({Phase.ROLLING_BACK, Phase.ROLLED_BACK, Phase.REFUSED, Phase.FAILED})
+PEER_ENDS = {Phase.REFUSED: "was refused", Phase.FAILED: "halted"}
 
 
 def rolled_back_peer(state: RolloutState) -> str:
@@ -217,7 +218,7 @@ def rolled_back_peer(state: RolloutState) -> str:
     peer = next((peer for peer in state.peers if peer.phase in NOT_FORWARD), None)
     if peer is None:
         return ""
-    what = "halted" if peer.phase is Phase.FAILED else "rolled back"
+    what = PEER_ENDS.get(peer.phase, "rolled back")
     return f"{peer.service}, in the same group, {what}" + (f": {peer.reason}" if peer.reason else "")
 
 

@@ -15,6 +15,7 @@ class Phase(StrEnum):
     ROLLING_BACK = "rolling_back"  # on its way back to the old one
     SUCCEEDED = "succeeded"
     ROLLED_BACK = "rolled_back"
+    REFUSED = "refused"  # it cannot be done as requested; nothing was changed
     FAILED = "failed"  # halted: no traffic moves any more, a person must act
 
     @property
@@ -29,7 +30,8 @@ LEGAL = frozenset(
     {
         (Phase.PENDING, Phase.RUNNING),
         (Phase.PENDING, Phase.ROLLED_BACK),  # rolled back before anything was changed
-        (Phase.PENDING, Phase.FAILED),
+        (Phase.PENDING, Phase.REFUSED),
+        (Phase.PENDING, Phase.FAILED),  # a repair, or engines died
         (Phase.RUNNING, Phase.RUNNING),  # the next step
         (Phase.RUNNING, Phase.ROLLING_BACK),
         (Phase.RUNNING, Phase.SUCCEEDED),

@@ -29,6 +29,16 @@ def split_listen(listen: str) -> tuple[str, int]:
     return str(address), int(port)
 
 
+def addresses_overlap(one: str, other: str) -> bool:
+    """Whether a process that listens on one address prevents another from listening on the other; not if one is empty."""
+    if not one or not other:
+        return False
+    (host, port), (other_host, other_port) = split_listen(one), split_listen(other)
+    hosts = {host, other_host}
+    shared = len(hosts) == 1 or EVERY_ADDRESS in hosts or (EVERY_IPV4 in hosts and not any(":" in each for each in hosts))
+    return port == other_port and shared
+
+
 @dataclass(frozen=True, slots=True)
 class Preview:
     """How a new release is reached before it takes traffic: at an address of its own, by a header at the service's own
@@ -84,6 +94,11 @@ class Backend:
     preview: Preview | None = None
     parent: str = ""
     options: BackendOptions = field(default_factory=BackendOptions)
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The addresses that an owned proxy binds for it."""
+        return tuple(address for address in (self.listen, self.preview.listen if self.preview else "") if address)
 
     @property
     def preview_backend(self) -> Backend | None:

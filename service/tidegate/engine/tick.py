@@ -6,7 +6,7 @@ What happens when a driver fails:
 
 | Failure of | Retryable error | Other error |
 |---|---|---|
-| anything, while pending | retry with growing pauses | `failed`, with the driver's message |
+| anything, while pending | retry with growing pauses | `refused`, with the driver's message; a repair is `failed` |
 | observing | retry; nothing is changed meanwhile | retry; after the healthy deadline `failed`: halted, traffic stays |
 | `Start` | retry until its deadline | roll back at once; during a rollback halt |
 | `Shift` | retry | retry; after the healthy deadline roll back or halt |
@@ -43,7 +43,7 @@ from tidegate.core.decisions import (
     record_task,
     record_verdict,
 )
-from tidegate.core.model import Event, Instance, InstanceState, ObservedState, Rollout, Signal, SignalKind
+from tidegate.core.model import Event, Instance, InstanceState, ObservedState, Rollout, RolloutKind, Signal, SignalKind
 from tidegate.core.phases import Phase
 from tidegate.core.planner import roll_back_or_halt
 from tidegate.core.records import Claim
@@ -234,7 +234,7 @@ def _quarantined(context: TickContext, rollout: Rollout) -> Move | None:
         return None
     release = context.store.get_release(rollout.service, rollout.new).release
     row = context.store.find_quarantined(rollout.service, rollout.digest, release.container)
-    return None if row is None else Move(Phase.ROLLED_BACK, row.quarantine_message(rollout.image))
+    return None if row is None else Move(Phase.REFUSED, row.quarantine_message(rollout.image))
 
 
 def _judge(
@@ -339,8 +339,8 @@ def _move_after_error(
     """The rollback or halt that an error leads to; None means retry."""
     if error.retryable or isinstance(error, StoreError):
         return None
-    if rollout.phase is Phase.PENDING:
-        return Move(Phase.FAILED, error.message)
+    if rollout.phase is Phase.PENDING:  # nobody requested a repair, and it would not fix what is wrong: that is no refusal
+        return Move(Phase.FAILED if rollout.kind is RolloutKind.REPAIR else Phase.REFUSED, error.message)
     if isinstance(decision, Start) and observed is not None:
         return roll_back_or_halt(rollout, observed, error.message, quarantines=False)
     begun, limit = context.cache.stuck_since, rollout.policy.healthy_deadline_seconds

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from sqlalchemy import Connection, Integer, String, and_, bindparam, func, insert, or_, select, update
 
@@ -78,7 +78,7 @@ def find_answer(connection: Connection, key: Idempotency) -> Idempotency | None:
 
 def add(connection: Connection, new: NewRollout, now: Time) -> None:
     """Store a new rollout with its service, release and first event; ends a live repair of the service. Raises
-    `RolloutInProgress`, `RouteTaken`, `UnknownService`."""
+    `RolloutInProgress`, `RouteTaken`, `ListenTaken`, `UnknownService`."""
     rollout, service, release = new.rollout, new.service, new.release
     if rollout.service != service.key or (
         release is not None and (release.service, release.id) != (service.key, rollout.new)
@@ -86,8 +86,9 @@ def add(connection: Connection, new: NewRollout, now: Time) -> None:
         raise StoreError(
             f"Internal error: rollout {rollout.id} does not belong to its service or its release", retryable=False
         )
+    replaced = None
     if rollout.kind is RolloutKind.RELEASE:
-        services.put(connection, service)
+        replaced = asdict(services.put(connection, service))
     else:
         services.require_unchanged(connection, rollout)
     _refuse_older_build(connection, rollout)
@@ -99,6 +100,7 @@ def add(connection: Connection, new: NewRollout, now: Time) -> None:
     else:
         services.add_release(connection, release, now)
     unclaimed = {
+        "previous_definition": replaced,
         "signalled": False,
         "owner": "",
         "since": now,
@@ -192,11 +194,13 @@ def save(
     _append(connection, rollout.id, added, last=saved.last_event)
     if not rollout.phase.live:
         _record_outcome(connection, rollout, Phase(before), now)
+    if before == Phase.PENDING.value != rollout.phase.value:  # it has secrets, and only a refusal needs it
+        connection.execute(update(rollouts).where(rollouts.c.id == rollout.id).values(previous_definition=None))
     return replace(rollout, version=saved.version, paused=saved.paused, takeovers=saved.takeovers)
 
 
 def _record_outcome(connection: Connection, rollout: Rollout, before: Phase, now: Time) -> None:
-    """Mark the release good or quarantined after its rollout ended.
+    """Mark the release good or quarantined after its rollout ended. A refused one leaves the definition as it was.
 
     A rollout that was cancelled before it changed anything, one that halted on its way forward, a repair, and a rollback
     that says nothing about the release (`Rollout.quarantines`) mark nothing.
@@ -211,6 +215,11 @@ def _record_outcome(connection: Connection, rollout: Rollout, before: Phase, now
     if rollout.phase is Phase.SUCCEEDED:
         connection.execute(update(releases).where(*ours).values(good_at=at))
         connection.execute(update(services_table).where(services_table.c.key == rollout.service).values(live=rollout.new))
+    elif rollout.phase is Phase.REFUSED:
+        replaced = connection.execute(
+            select(rollouts.c.previous_definition).where(rollouts.c.id == rollout.id)
+        ).scalar_one()
+        services.restore(connection, rollout.service, services.Replaced(**replaced))
     elif before is Phase.ROLLING_BACK and rollout.quarantines:
         connection.execute(update(releases).where(*ours).values(quarantined_at=at))
 

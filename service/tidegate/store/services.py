@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
 from sqlalchemy import ColumnElement, Connection, Select, and_, insert, or_, select, update
 
@@ -10,14 +11,23 @@ from tidegate.clock import Time
 from tidegate.core.container import Container
 from tidegate.core.model import Release, Rollout, Service
 from tidegate.core.records import Drift, ReleaseRow, ServiceRow
-from tidegate.errors import RolloutInProgress, RouteTaken, UnknownService, VersionConflict
+from tidegate.core.routing import addresses_overlap
+from tidegate.errors import ListenTaken, RolloutInProgress, RouteTaken, UnknownService, VersionConflict
 from tidegate.store import mapping
 from tidegate.store.tables import is_live, release_numbers, releases, rollouts, services
 
 
-def put(connection: Connection, service: Service, version: int | None = None) -> None:
+@dataclass(frozen=True, slots=True)
+class Replaced:
+    """What a definition replaced, and the version of the service since."""
+
+    version: int
+    definition: object  # None: the service is new
+
+
+def put(connection: Connection, service: Service, version: int | None = None) -> Replaced:
     """Store or replace a service. Its version grows when the definition changes; `version=0` requires that it is new.
-    Raises `VersionConflict`, `RouteTaken`."""
+    Raises `VersionConflict`, `RouteTaken`, `ListenTaken`."""
     values = mapping.service_values(service)
     stored = connection.execute(
         select(services.c.version, services.c.definition).where(services.c.key == service.key).with_for_update()
@@ -26,10 +36,22 @@ def put(connection: Connection, service: Service, version: int | None = None) ->
     if version is not None and version != present:
         raise VersionConflict(f"{service.key} is at version {present}, not {version}. Read it again and retry.")
     _require_free_route(connection, service)
+    _require_free_addresses(connection, service)
     if stored is None:
         connection.execute(insert(services).values(**values, version=1))
-    elif stored.definition != values["definition"]:
-        connection.execute(update(services).where(services.c.key == service.key).values(**values, version=present + 1))
+        return Replaced(1, None)
+    if stored.definition != values["definition"]:
+        present += 1
+        connection.execute(update(services).where(services.c.key == service.key).values(**values, version=present))
+    return Replaced(present, stored.definition)
+
+
+def restore(connection: Connection, key: str, replaced: Replaced) -> None:
+    """Undo a `put` of a service that existed before, unless it was stored again since."""
+    if replaced.definition is None or get(connection, key).version != replaced.version:
+        return
+    with suppress(RouteTaken, ListenTaken):  # another service has the route or the address by now
+        put(connection, mapping.SERVICE.decode(replaced.definition))
 
 
 def _require_free_route(connection: Connection, service: Service) -> None:
@@ -43,6 +65,22 @@ def _require_free_route(connection: Connection, service: Service) -> None:
     ).scalar_one_or_none()
     if other is not None:
         raise RouteTaken(f"Route {service.backend.name} in {service.environment} belongs to {other}. Choose another route.")
+
+
+def _require_free_addresses(connection: Connection, service: Service) -> None:
+    """An address belongs to one service that is live or being rolled out. Raises `ListenTaken`, which names it."""
+    wanted = service.backend.addresses
+    query = select(services.c.definition).where(
+        services.c.environment == service.environment,
+        services.c.key != service.key,
+        or_(services.c.live.is_not(None), _has_live_rollout()),
+    )
+    for other in map(mapping.SERVICE.decode, connection.execute(query).scalars() if wanted else ()):
+        for address in wanted:
+            taken = next((one for one in other.backend.addresses if addresses_overlap(one, address)), None)
+            if taken is not None:
+                text = f"{service.key} cannot listen on {address}: {other.key} listens on {taken}. Choose another `listen`."
+                raise ListenTaken(text)
 
 
 def _with_live_rollout() -> Select[tuple[object, ...]]:

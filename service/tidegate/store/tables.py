@@ -119,6 +119,7 @@ rollouts = Table(
     Column("group_point", Integer, nullable=False),
     Column("finished", Double),
     Column("preexisting", JSON, nullable=False),
+    Column("previous_definition", JSON(none_as_null=True)),  # the definition before, for a rollout that is refused
     Column("quarantines", Boolean, nullable=False),
     # written by signals
     Column("paused", Boolean, nullable=False),

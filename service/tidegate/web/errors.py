@@ -69,6 +69,7 @@ PROBLEM_TYPES: dict[type[errors.TidegateError], ProblemType] = {
     errors.Frozen: ProblemType(409, "frozen", "The environment is frozen"),
     errors.Quarantined: ProblemType(409, "quarantined", "The image is quarantined"),
     errors.RouteTaken: ProblemType(409, "route-taken", "The route is used by another service"),
+    errors.ListenTaken: ProblemType(409, "listen-taken", "The address is used by another service"),
     errors.DependencyMissing: ProblemType(409, "dependency-missing", "A dependency has no live release"),
     errors.NoGoodRelease: ProblemType(409, "no-good-release", "No release to roll back to"),
     errors.NoLiveRelease: ProblemType(409, "no-live-release", "The service has no live release"),

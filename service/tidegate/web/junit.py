@@ -51,7 +51,7 @@ def _last_of_each_step(verdicts: Iterable[StepVerdict]) -> list[StepVerdict]:
 
 def _rollout_case(report: Report) -> TestCase:
     case = _case(report, "rollout", report.seconds)
-    if report.phase in (Phase.ROLLED_BACK, Phase.FAILED, Phase.ROLLING_BACK):
+    if report.phase in (Phase.ROLLED_BACK, Phase.REFUSED, Phase.FAILED, Phase.ROLLING_BACK):
         _fail(case, report.reason, report.summary, report.phase.value)
     elif report.phase is not Phase.SUCCEEDED:
         case.result = Skipped(_clean(report.summary))

@@ -57,6 +57,7 @@ PHASE_PHRASES = {
     Phase.ROLLING_BACK: "is rolling back",
     Phase.SUCCEEDED: "succeeded",
     Phase.ROLLED_BACK: "was rolled back",
+    Phase.REFUSED: "was refused",
     Phase.FAILED: "failed and was halted",
 }
 
@@ -372,5 +373,5 @@ def _summarize(rollout: Rollout, batches: Sequence[StepReport], counts: Traffic 
         counters = f"{counts.requests} requests, {counts.lost} lost, {counts.errors} application errors"
     else:
         counters = "request counts unavailable" if batches else "no traffic was moved"
-    turned = rollout.phase in (Phase.ROLLING_BACK, Phase.ROLLED_BACK, Phase.FAILED) and rollout.reason
-    return f"{way} {PHASE_PHRASES[rollout.phase]}{took}, {steps}; {counters}" + (f"; {rollout.reason}" if turned else "")
+    explained = rollout.phase not in (Phase.PENDING, Phase.RUNNING, Phase.SUCCEEDED) and rollout.reason
+    return f"{way} {PHASE_PHRASES[rollout.phase]}{took}, {steps}; {counters}" + (f"; {rollout.reason}" if explained else "")

@@ -4,18 +4,8 @@ from __future__ import annotations
 
 import socket
 
-from tidegate.core.routing import EVERY_ADDRESS, EVERY_IPV4, Backend, split_listen
+from tidegate.core.routing import EVERY_ADDRESS, Backend, split_listen
 from tidegate.errors import RouterError
-
-
-def addresses_overlap(one: str, other: str) -> bool:
-    """Whether a process that listens on one address prevents another from listening on the other; not if one is empty."""
-    if not one or not other:
-        return False
-    (host, port), (other_host, other_port) = split_listen(one), split_listen(other)
-    hosts = {host, other_host}
-    shared = len(hosts) == 1 or EVERY_ADDRESS in hosts or (EVERY_IPV4 in hosts and not any(":" in each for each in hosts))
-    return port == other_port and shared
 
 
 def require_free(backend: Backend, proxy: str, *, shared: bool = False) -> None:

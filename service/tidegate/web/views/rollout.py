@@ -192,7 +192,7 @@ def _waiting_for(rollout: Rollout, approval: ApprovalView | None) -> WaitingForV
 
 def _batches(rollout: Rollout) -> tuple[int | None, int | None]:
     """The current batch and the number of batches. Steps that only remove instances bring none."""
-    if rollout.phase in (Phase.ROLLING_BACK, Phase.ROLLED_BACK):
+    if rollout.phase in (Phase.ROLLING_BACK, Phase.ROLLED_BACK, Phase.REFUSED):
         return None, None
     bring = [
         number

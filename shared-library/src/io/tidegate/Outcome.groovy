@@ -51,7 +51,7 @@ class Outcome implements Serializable {
     /** Ends a stage that rolls back. `requested`: this rollout was rolled back, otherwise it leads to the older release. */
     Map reportRollback(Map rollout, boolean requested) {
         archive(rollout)
-        if (rollout.phase == 'failed' || (rollout.phase == 'rolled_back' && !requested)) {
+        if (['refused', 'failed'].contains(rollout.phase) || (rollout.phase == 'rolled_back' && !requested)) {
             script.error(failure(rollout))
         }
         script.echo("${rollout.service}: ${rollout.phase}: ${rollout.reason}")
@@ -67,6 +67,10 @@ class Outcome implements Serializable {
 
     /** Why the rollout did not succeed, with the evidence. */
     String failure(Map rollout) {
+        if (rollout.phase == 'refused') {
+            return "${rollout.service}: Tidegate refused ${rollout.new}, nothing was changed: ${rollout.reason}\n" +
+                Messages.indented(client.link(rollout))
+        }
         String headline = rollout.phase == 'rolled_back'
             ? "${rollout.service}: ${rollout.new} was rolled back: ${rollout.reason}"
             : "${rollout.service}: the rollout to ${rollout.new} ${rollout.phase} and needs manual action: ${rollout.reason}"

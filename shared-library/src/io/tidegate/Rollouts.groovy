@@ -8,13 +8,13 @@ class Rollouts implements Serializable {
 
     @NonCPS
     static boolean finished(Map rollout) {
-        return ['succeeded', 'rolled_back', 'failed'].contains(rollout.phase)
+        return ['succeeded', 'rolled_back', 'refused', 'failed'].contains(rollout.phase)
     }
 
-    /** Whether it rolls back, has rolled back, or was halted. */
+    /** Whether it rolls back, has rolled back, was refused, or was halted. */
     @NonCPS
     static boolean unsuccessful(Map rollout) {
-        return ['rolling_back', 'rolled_back', 'failed'].contains(rollout.phase)
+        return ['rolling_back', 'rolled_back', 'refused', 'failed'].contains(rollout.phase)
     }
 
     @NonCPS

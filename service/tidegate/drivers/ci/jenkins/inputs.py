@@ -21,8 +21,16 @@ TREE = "actions[_class,executions[id,settled,input[parameters[name]]]]"
 REASON = "reason"  # name of the parameter for the reason, in any case
 MAX_REASON_CHARS = 500
 
-ROLLBACK_PHASES = frozenset({Phase.ROLLING_BACK, Phase.ROLLED_BACK, Phase.FAILED})
-ROLLBACK_EVENTS = frozenset({EventKind.ROLLBACK_REQUESTED, EventKind.ROLLING_BACK, EventKind.ROLLED_BACK, EventKind.FAILED})
+ROLLBACK_PHASES = frozenset({Phase.ROLLING_BACK, Phase.ROLLED_BACK, Phase.REFUSED, Phase.FAILED})
+ROLLBACK_EVENTS = frozenset(
+    {
+        EventKind.ROLLBACK_REQUESTED,
+        EventKind.ROLLING_BACK,
+        EventKind.ROLLED_BACK,
+        EventKind.REFUSED,
+        EventKind.FAILED,
+    }
+)
 
 
 class InputAnswer(StrEnum):

@@ -9,12 +9,12 @@ import time
 from collections.abc import Callable, Collection, Iterable, Sequence, Set
 from pathlib import Path
 
-from tidegate.core.routing import Backend, Member
+from tidegate.core.routing import Backend, Member, addresses_overlap
 from tidegate.drivers.routers.atomic_files import read, replace
 from tidegate.drivers.routers.envoy import config, endpoints
 from tidegate.drivers.routers.envoy.admin import DRAINING, EnvoyAdmin, UpstreamHost, wait_until
 from tidegate.drivers.routers.envoy.endpoints import Endpoint
-from tidegate.drivers.routers.listen_addresses import addresses_overlap, require_free
+from tidegate.drivers.routers.listen_addresses import require_free
 from tidegate.errors import RouterError
 
 ACCEPT_SECONDS = 5.0  # Envoy normally applies a file within a few milliseconds

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from tidegate.core.routing import Backend, Member, Preview, Traffic
+from tidegate.core.routing import Backend, Member, Preview, Traffic, addresses_overlap
 from tidegate.drivers.routers import atomic_files
 from tidegate.drivers.routers.haproxy import config, frontends
 from tidegate.drivers.routers.haproxy.options import HAProxyOptions
@@ -30,7 +30,7 @@ from tidegate.drivers.routers.haproxy.servers import (
     total_traffic,
     wanted_servers,
 )
-from tidegate.drivers.routers.listen_addresses import addresses_overlap, require_free
+from tidegate.drivers.routers.listen_addresses import require_free
 from tidegate.drivers.routers.state_file import BackendState
 from tidegate.errors import RouterError
 from tidegate.ports import CheckStatus, Diagnosis

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from tidegate.core.routing import Backend
+from tidegate.core.routing import Backend, addresses_overlap
 from tidegate.drivers.routers import atomic_files
-from tidegate.drivers.routers.listen_addresses import addresses_overlap, require_free
+from tidegate.drivers.routers.listen_addresses import require_free
 from tidegate.drivers.routers.nginx import config
 from tidegate.drivers.routers.nginx.generations import Generation, GenerationFiles
 from tidegate.drivers.routers.nginx.process import NginxProcess, reload_error, wait_until

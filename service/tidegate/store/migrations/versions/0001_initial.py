@@ -151,6 +151,7 @@ def _state_columns() -> list[sa.Column[Any]]:
         sa.Column("group_point", sa.Integer(), nullable=False),
         sa.Column("finished", sa.Double(), nullable=True),
         sa.Column("preexisting", sa.JSON(), nullable=False),
+        sa.Column("previous_definition", sa.JSON(none_as_null=True), nullable=True),
         sa.Column("quarantines", sa.Boolean(), nullable=False),
         sa.Column("paused", sa.Boolean(), nullable=False),
         sa.Column("signalled", sa.Boolean(), nullable=False),
