@@ -93,6 +93,7 @@ def _instances(observed: Json, rates: Rates | None) -> RenderableType:
         table.add_column(column)
     for instance in sorted(observed["instances"], key=lambda instance: (instance["release"], instance["ordinal"])):
         traffic = "yes" if instance["receives_traffic"] else "draining" if instance.get("draining") else "–"
+        traffic = "down" if instance.get("down") else traffic
         in_flight = instance.get("in_flight")
         row = (
             instance["release"],

@@ -116,6 +116,9 @@ class InstanceView(View):
     restarts: int
     detail: str
     receives_traffic: bool = Field(description="Whether it receives new requests.")
+    down: bool = Field(
+        description="Whether the proxy's own checks find it unhealthy: new requests only while all instances are."
+    )
     draining: bool = Field(description="Whether it receives no new requests but may still have some in flight.")
     in_flight: int | None = Field(description="Requests in flight; null if the proxy does not report them.")
 
@@ -183,6 +186,7 @@ def _instance(instance: Instance, router: RouterState) -> InstanceView:
         restarts=instance.restarts,
         detail=instance.detail,
         receives_traffic=is_member,
+        down=instance.id in router.down,
         draining=instance.id in router.draining,
         in_flight=router.busy.get(instance.id) if is_member else router.draining.get(instance.id),
     )
