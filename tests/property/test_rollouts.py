@@ -42,6 +42,7 @@ from tidegate.core.model import (
     Approval,
     Check,
     CheckKind,
+    Expiry,
     FailureAction,
     InstanceState,
     Order,
@@ -57,12 +58,14 @@ from tidegate.core.model import (
 from tidegate.core.phases import Phase
 from tidegate.core.rollout_state import member_of
 from tidegate.core.routing import Backend, Preview
+from tidegate.core.waits import WaitingFor, WaitKind
 from tidegate.errors import RouterError
 
 EXAMPLES = int(os.environ.get("EXAMPLES", "400"))
 MOST_TICKS = 4_000
 LONGEST_SECONDS = 20_000.0  # engines that keep dying never reach a deadline, but a bound on their number
 DRAIN = 4.0
+UNLIMITED = {WaitKind.PAUSE, WaitKind.FREEZE, WaitKind.GROUP, WaitKind.STOP, WaitKind.PART}
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,8 @@ class Case:
     new: int = 3
     batch: int = 1
     approvals: bool = False
+    answered: bool = True  # by a person, sooner or later
+    on_expiry: Expiry = Expiry.ROLLBACK
     judged: bool = False
     verdicts: tuple[Outcome, ...] = (Outcome.PASS,)
     action: FailureAction = FailureAction.ROLLBACK
@@ -97,6 +102,18 @@ class Case:
     tampered: int = 0  # mishaps before it begins
     rollback_at: int | None = None
     pause_at: int | None = None
+
+
+def assert_named(waiting: WaitingFor, now: float) -> None:
+    """It is said what is waited for and what follows. Without a limit that is a person, or a part that is named."""
+    assert waiting.reason, waiting
+    assert waiting.then, waiting
+    assert waiting.since <= now, waiting
+    if waiting.until is None:
+        paused = waiting.kind is WaitKind.READINESS and "resume" in waiting.then
+        assert paused or waiting.kind in UNLIMITED, waiting
+    else:
+        assert waiting.until >= now, f"{waiting} is past its limit at {now}"
 
 
 @dataclass
@@ -130,7 +147,7 @@ class SimulatedRollout:
             interval_seconds=2.0,
             failure_action=case.action,
             max_extensions=1,
-            approval=Approval(after=(1,) if case.approvals else (), expires_seconds=60.0),
+            approval=Approval(after=(1,) if case.approvals else (), expires_seconds=60.0, on_expiry=case.on_expiry),
             max_takeovers=300,
             max_failure_ratio=case.tolerance,
         )
@@ -192,7 +209,7 @@ class SimulatedRollout:
         if case.pause_at is not None and tick == case.pause_at + 10:
             self.signals.append(Signal(SignalKind.RESUME, now, "somebody"))
             self.rollout = replace(self.rollout, paused=False)
-        if self.rollout.approval_since is not None and self.chance.random() < 0.2:
+        if case.answered and self.rollout.approval_since is not None and self.chance.random() < 0.2:
             self.signals.append(Signal(SignalKind.PROMOTE, now, "somebody", step=self.rollout.cursor))
 
     def _mishaps(self) -> None:
@@ -211,6 +228,7 @@ class SimulatedRollout:
             return
         match decision:
             case Wait():
+                assert_named(decision.waiting_for, world.now)
                 world.pass_time(max(0.01, decision.until - world.now))
             case Pin():
                 there = tuple(instance.id for instance in world.observe().instances if instance.release == self.rollout.new)
@@ -319,6 +337,8 @@ cases = st.builds(
     new=st.integers(1, 5) | st.just(1),
     batch=st.integers(1, 5),
     approvals=st.booleans(),
+    answered=st.sampled_from([True, True, False]),
+    on_expiry=st.sampled_from([Expiry.ROLLBACK, Expiry.PROMOTE]),
     judged=st.booleans(),
     verdicts=st.lists(st.sampled_from(list(Outcome)), max_size=12).map(tuple),
     action=st.sampled_from(list(FailureAction)),
@@ -374,6 +394,7 @@ def test_every_rollout_is_safe_and_ends(case: Case) -> None:
         or case.approvals
         or case.drift
         or case.rollback_at is not None
+        or not case.answered
         or (case.sick and case.sick_release != "a-1")
         or case.strategy is Strategy.BLUE_GREEN
     ):

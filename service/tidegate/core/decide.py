@@ -296,6 +296,7 @@ def wait_until_ready(state: RolloutState) -> Decision | None:
     until = None if state.rollout.paused else state.deadline_start + state.rollout.policy.healthy_deadline_seconds
     can_roll_back = state.rollout.phase is Phase.RUNNING and state.rollout.kind is not RolloutKind.REPAIR
     then = "the rollout rolls back" if can_roll_back else "the rollout halts"
+    then = "`tidegate resume` continues the rollout" if until is None else then
     return poll_soon(state, state.waiting_for(WaitKind.READINESS, reason, then, until=until))
 
 

@@ -110,7 +110,7 @@ def _draining(state: RolloutState, instances: Collection[str], reason: str, then
 
 def stopping(state: RolloutState, reason: str) -> WaitingFor:
     """A wait for instances that stop; the platform bounds it by their grace period."""
-    return state.waiting_for(WaitKind.STOP, reason, "the rollout continues when they are gone")
+    return state.waiting_for(WaitKind.STOP, reason, "the rollout continues when the platform has removed them")
 
 
 def extend_bake(state: RolloutState) -> Decision | None:

@@ -24,6 +24,7 @@ class WaitKind(StrEnum):
     GROUP = "group"  # other rollouts of the group reach the same point
     FREEZE = "freeze"  # the environment is frozen
     PAUSE = "pause"  # the rollout is paused
+    PART = "part"  # Docker, the proxy or another part works again
 
 
 @dataclass(frozen=True, slots=True)

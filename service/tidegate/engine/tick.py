@@ -21,6 +21,7 @@ deadline counts from the first of consecutive failures in this process, and not 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from tidegate.analysis.verdict import Verdict
@@ -49,10 +50,11 @@ from tidegate.core.planner import roll_back_or_halt
 from tidegate.core.records import Claim
 from tidegate.core.rollout_state import RolloutState
 from tidegate.core.routing import RouterState
+from tidegate.core.waits import WaitingFor, WaitKind
 from tidegate.engine import effects, events, hooks
 from tidegate.engine.prober import Prober
 from tidegate.engine.rollout_cache import RolloutCache
-from tidegate.engine.tick_context import TickContext, TickResult, back_off, report_recovery
+from tidegate.engine.tick_context import LASTING_ERROR_SECONDS, TickContext, TickResult, back_off, report_recovery
 from tidegate.errors import DriverError, StoreError
 from tidegate.ports import Clock, Drivers, EngineStore
 
@@ -324,7 +326,9 @@ def _handle_error(
         context.cache.record_failed_observation()
     way_out = _move_after_error(context, rollout, observed, decision, error)
     if way_out is None:
-        return _retry(context, error)
+        result = _retry(context, error)
+        _record_failing_part(context, rollout, observed, decision, error)
+        return result
     try:
         done = _record(context, rollout, signals, observed or NOTHING_OBSERVED, way_out)
     except DriverError as another:
@@ -350,6 +354,22 @@ def _move_after_error(
         reason = f"Cannot move traffic for {limit:g} s: {error.message}"
         return roll_back_or_halt(rollout, observed, reason, quarantines=False)
     return Move(Phase.FAILED, f"Halted after {limit:g} s of errors: {error.message}")
+
+
+def _record_failing_part(
+    context: TickContext, rollout: Rollout, observed: ObservedState | None, decision: Decision | None, error: DriverError
+) -> None:
+    """Record that the rollout waits for the part that failed, once the error lasts."""
+    cache = context.cache
+    if isinstance(error, StoreError) or context.clock() - cache.failing_since < LASTING_ERROR_SECONDS:
+        return
+    until, then = None, "the rollout continues when it works again; `tidegate check` shows what is wrong"
+    if cache.stuck_since is not None and not rollout.paused and rollout.phase is not Phase.PENDING:
+        until = cache.stuck_since + rollout.policy.healthy_deadline_seconds
+        moves = isinstance(decision, Shift) and rollout.phase is Phase.RUNNING and observed is not None
+        then = "the rollout rolls back" if moves and rollout.kind is not RolloutKind.REPAIR else "the rollout halts"
+    with suppress(StoreError):  # the next tick records it
+        context.record_wait(rollout, WaitingFor(WaitKind.PART, error.message, cache.failing_since, until, then))
 
 
 def _retry(context: TickContext, error: DriverError) -> TickResult:
