@@ -15,6 +15,7 @@ from support.store_fixtures import (
     claim_due,
     finish,
 )
+from tidegate.core import drift
 from tidegate.core.model import Build
 from tidegate.core.phases import Phase
 from tidegate.core.records import EngineRow
@@ -86,6 +87,14 @@ class StatsContract:
         assert {one.state for one in store.stats().attention} == {"approval", "failed"}, "a rollback is no news for ever"
         begin(store, SHOP, 2)
         assert {one.state for one in store.stats().attention} == {"approval"}, "another rollout followed"
+
+    def test_a_repair_that_gave_way_needs_no_attention(self, store: Store) -> None:
+        finish(store, begin(store, SHOP), *STEPS)
+        repair = drift.make_repair(SHOP, a_release(SHOP, 1), "repair", 1_000_010.0)
+        assert store.create(repair, SHOP, None, a_key("repair"), an_event("created")) is None
+        begin(store, SHOP, 2)
+        assert store.load("repair")[0].phase is Phase.ROLLED_BACK
+        assert store.stats().attention == ()
 
     def test_what_is_due_and_nobody_drives_is_overdue(self, store: Store, clock: ManualClock) -> None:
         begin(store, SHOP)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Connection, and_, delete, func, insert, or_, select, update
 
 from tidegate.clock import Time
+from tidegate.core.model import RolloutKind
 from tidegate.core.phases import Phase
 from tidegate.core.records import Attention, EngineRow, ServerStats
 from tidegate.store.tables import deliveries, engines, events, is_live, rollouts, services
@@ -72,7 +73,9 @@ def _attention(connection: Connection, now: Time) -> tuple[Attention, ...]:
     later = rollouts.alias()
     superseded = select(later.c.id).where(later.c.service == row.service, later.c.sequence > row.sequence).exists()
     halted = and_(row.phase == Phase.FAILED.value, ~superseded)
-    rolled_back = and_(row.phase == Phase.ROLLED_BACK.value, row.finished > now - ROLLED_BACK_SECONDS)
+    # a repair that ended so gave way to another rollout, which is no news
+    released = and_(row.phase == Phase.ROLLED_BACK.value, row.kind != RolloutKind.REPAIR.value)
+    rolled_back = and_(released, row.finished > now - ROLLED_BACK_SECONDS)
     newest = select(func.coalesce(func.max(rollouts.c.sequence), 0) - RECENT_ROLLOUTS).scalar_subquery()
     ended = select(row.id, row.service, row.phase, row.reason, row.finished).where(
         row.sequence > newest, or_(halted, rolled_back)
