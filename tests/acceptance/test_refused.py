@@ -6,7 +6,6 @@ import re
 import urllib.request
 
 import docker
-import pytest
 
 from parts import DemoStack, PartFailed
 from processes import free_port
@@ -63,18 +62,22 @@ def ended(stage: DemoStack, outcome: str) -> float:
     )
 
 
-@pytest.fixture
-def shop(stage: DemoStack) -> DemoStack:
+def test_a_first_day_with_mistakes(stage: DemoStack) -> None:
+    """In one stage, since starting it takes longer than the rest."""
     stage.start({f"{IMAGE}:{version}": {"VERSION": version} for version in ("v1", "v2")})
-    return stage
+    deploy_corrected(stage)
+    refuse_what_cannot_work(stage)
+    deploy_a_tag_that_was_pushed_again(stage)
 
 
-def test_what_was_corrected_is_deployed_and_what_cannot_work_is_refused(shop: DemoStack) -> None:
+def deploy_corrected(shop: DemoStack) -> None:
     assert deploy(shop, HEALTH="/nowhere", DEADLINE="1s")[0] == 3, "on the first day"
     assert deploy(shop)[0] == 0, "the same image, corrected"
     assert deploy(shop, READY="never", DEADLINE="1s")[0] == 3
     assert "Nothing is new" in deploy(shop)[1], "the image is what is live all the time"
 
+
+def refuse_what_cannot_work(shop: DemoStack) -> None:
     with registry() as source:
         refusals = (
             (deploy(shop, image=f"{source.address}/shop:typo"), "not found in the registry"),
@@ -87,11 +90,12 @@ def test_what_was_corrected_is_deployed_and_what_cannot_work_is_refused(shop: De
         )
     for (code, said), reason in refusals:
         assert (code, reason in said) == (1, True), said
-    assert (ended(shop, "failed"), ended(shop, "refused")) == (0, len(refusals) - 1), "no alert; one got no rollout"
+    assert ended(shop, "failed") == 0, "no alert"
+    assert ended(shop, "refused") >= 4, "those that only the engine can know"
     assert deploy(shop, name="cart", LISTEN=f"127.0.0.1:{free_port()}")[0] == 0, "the same service, corrected"
 
 
-def test_a_tag_that_was_pushed_again_is_deployed(shop: DemoStack) -> None:
+def deploy_a_tag_that_was_pushed_again(shop: DemoStack) -> None:
     client = docker.from_env(timeout=60)
     try:
         with registry() as source:
