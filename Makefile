@@ -1,5 +1,5 @@
 # Each target does its own set-up: on a fresh Debian 12 machine as root nothing else is needed.
-.PHONY: help demo demo-stop test properties faults kills chaos writers outages check bench bench-dataplane bench-analysis bench-load lock clean
+.PHONY: help demo demo-stop test properties faults kills soak chaos writers outages check bench bench-dataplane bench-analysis bench-load lock clean
 
 help:
 	@echo 'make demo             watch a good release go through and bad ones roll back (KEEP=1 leaves it running)'
@@ -14,6 +14,7 @@ help:
 	@echo 'make kills            thirty kills of the engine at random moments'
 	@echo 'make writers          a hundred rollouts of one instance that holds a lock in its volume'
 	@echo 'make outages          every part goes away in the middle of every phase of a rollout'
+	@echo 'make soak             half an hour in which instances hang, fail and are killed while releases are rolled out'
 	@echo 'make chaos            a hundred rollouts while engines, proxy, database, Prometheus and Docker break'
 	@echo
 	@echo 'make bench            the benchmarks: each prints a table (ARGS="--rounds 5" for the rolling update)'
@@ -40,6 +41,9 @@ faults:
 
 kills:
 	@KILLS=30 bash scripts/test.sh -s tests/acceptance/test_killed_engine.py
+
+soak:
+	@SOAK_SECONDS="$${SOAK_SECONDS:-1800}" SOAK_LATE_SICK_SECONDS=3 bash scripts/test.sh -s tests/acceptance/test_soak.py
 
 chaos:
 	@CHAOS_DOCKER=1 CHAOS_ROLLOUTS="$${CHAOS_ROLLOUTS:-100}" bash scripts/test.sh -s tests/acceptance/test_chaos.py
