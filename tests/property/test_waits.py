@@ -17,7 +17,6 @@ from support.fake_drivers import LIMIT, a_service, constant, sqlite
 from support.store_fixtures import ManualClock
 from support.tick_harness import TickHarness
 from tidegate.core.model import Approval, Expiry
-from tidegate.core.phases import Phase
 from tidegate.core.waits import WaitKind
 from tidegate.errors import DriverError, MetricsError, PlatformError, RouterError
 
@@ -58,7 +57,7 @@ def test_a_rollout_ends_or_names_what_it_waits_for(
                 break
             clock.now = max(clock.now, done.due or 0.0)
         rollout, _ = store.load(stage.rollout)
-        if rollout.phase in (Phase.SUCCEEDED, Phase.ROLLED_BACK, Phase.FAILED):
+        if not rollout.phase.live:
             assert rollout.reason
             return
         waiting = rollout.waiting_for
