@@ -29,7 +29,7 @@ BACK = {"on_rollback": Hook(("run", "back"), release=ReleaseRole.OLD)}
 
 def hooked(name: str = "shop", **changes: Any) -> Service:
     """One instance, a preview, and hooks."""
-    place = Backend(name, preview=Preview("8002"))
+    place = Backend(name, preview=Preview(header="X-Preview: blue"))  # at no address, which each service needs for itself
     return a_service(name, **{"replicas": 1, "backend": place, "hooks": {**HOOKS, **BACK}, **changes})
 
 
