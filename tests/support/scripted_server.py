@@ -11,7 +11,7 @@ from contextlib import suppress
 class ScriptedServer:
     """A server whose answer is told by the path; `/502` is an answer of its own, the words are answers that go wrong.
 
-    `heads` are the requests that it was sent.
+    `heads` are the requests that it was sent, without connections of health checks.
     """
 
     def __init__(self) -> None:
@@ -26,8 +26,11 @@ class ScriptedServer:
         with suppress(OSError):
             while True:
                 line, _ = self._listener.accept()
-                self.heads.append(line.recv(65536))
-                self._answer(line, self.heads[-1].split()[1].decode())
+                if head := line.recv(65536):
+                    self.heads.append(head)
+                    self._answer(line, head.split()[1].decode())
+                else:
+                    line.close()
 
     def _answer(self, line: socket.socket, path: str) -> None:
         head = b"HTTP/1.1 %s X\r\nConnection: close\r\nContent-Length: 10\r\n\r\n"
