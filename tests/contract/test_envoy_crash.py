@@ -13,7 +13,7 @@ from support.backends import Backends
 from support.envoy import before_step, kill, killed_before_step
 from support.wait import eventually
 from tidegate.core.routing import Backend, Preview
-from tidegate.drivers.routers.envoy.admin import DRAINING, TAKES_NEW, EnvoyAdmin
+from tidegate.drivers.routers.envoy.admin import DRAINING, TAKES_NEW, EnvoyAdmin, merge_hosts
 from tidegate.drivers.routers.envoy.config import EnvoyFiles
 from tidegate.drivers.routers.envoy.driver import EnvoyRouter
 from tidegate.drivers.routers.envoy.endpoints import read_endpoints
@@ -32,7 +32,7 @@ def nobody_is_forgotten(router: EnvoyRouter, backend: Backend, home: Path) -> No
     """Who is sent requests, or would be after a restart, is told to be a member, or draining at least."""
     seen, files = router.read(backend), EnvoyFiles(home / "envoy")
     assert seen.members
-    hosts = EnvoyAdmin(files).hosts(backend.name) or {}
+    hosts = merge_hosts(EnvoyAdmin(files).clusters(backend.name))
     serving = {host.member.instance for host in hosts.values() if host.takes_new and host.member}
     draining = {host.member.instance for host in hosts.values() if host.state == DRAINING and host.member}
     would_serve = {

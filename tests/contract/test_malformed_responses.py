@@ -290,13 +290,13 @@ ENVOY = [
 @example(ENDLESS)
 @example(CHUNKS)
 @example(http(b"\xff"))
-@example(http(b'{"cluster_statuses": [{"name": "shop", "host_statuses": [{"address": 5}]}]}'))
+@example(http(b'{"cluster_statuses": [{"name": "shop~1", "host_statuses": [{"address": 5}]}]}'))
 @given(answers(ENVOY))
 def test_envoy(garbage: MalformedServer, answer: bytes) -> None:
     garbage.answer = lambda _: answer
     admin = EnvoyAdmin(config.EnvoyFiles(garbage.path.parent))
     for call in (
-        lambda: admin.hosts("shop"),
+        lambda: admin.clusters("shop"),
         admin.active_listeners,
         lambda: admin.accepted_version("eds"),
         lambda: admin.rejected_updates("eds"),

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from support.backends import free_port
 from support.crash_points import CrashPoints
@@ -19,12 +20,12 @@ from tidegate.drivers.routers.envoy.process import find_program
 
 
 @contextmanager
-def envoy_router(home: Path, exporter: int = 0, threads: int = 2) -> Iterator[EnvoyRouter]:
-    """A router that starts its own Envoy; ended at the end."""
+def envoy_router(home: Path, exporter: int = 0, **more: Any) -> Iterator[EnvoyRouter]:
+    """A router that starts its own Envoy, with more of its options; ended at the end."""
     if find_program("envoy") is None:
         missing("envoy")
     exporter = exporter or free_port()
-    options = EnvoyOptions(directory=home / "envoy", exporter=f"127.0.0.1:{exporter}", threads=threads)
+    options = EnvoyOptions(directory=home / "envoy", exporter=f"127.0.0.1:{exporter}", **more)
     router = EnvoyRouter(options, "test")
     try:
         yield router

@@ -9,7 +9,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ class UpstreamHost:
     state: str
     weight: int
     requests: int  # active, and queued for a connection
+    is_checked: bool = True  # a health check has succeeded or failed
+    is_down: bool = False  # Envoy's health checks found it down
 
     @property
     def member(self) -> Member | None:
@@ -97,12 +99,13 @@ class EnvoyAdmin:
         return words[1] if len(words) > 1 else "unknown"
 
     @guard_response(RouterError, "Envoy")
-    def hosts(self, backend: str) -> dict[str, UpstreamHost] | None:
-        """The endpoints of a backend by name; None if Envoy does not have the backend."""
-        for cluster in self._json("/clusters?format=json").get("cluster_statuses", []):
-            if cluster["name"] == backend:
-                return {host.name: host for host in map(_parse_host, cluster.get("host_statuses", []))}
-        return None
+    def clusters(self, backend: str) -> dict[str, dict[str, UpstreamHost]]:
+        """The endpoints, by name, of each cluster of a backend."""
+        return {
+            cluster["name"]: {host.name: host for host in map(_parse_host, cluster.get("host_statuses", []))}
+            for cluster in self._json("/clusters?format=json").get("cluster_statuses", [])
+            if config.backend_of(cluster["name"]) == backend
+        }
 
     @guard_response(RouterError, "Envoy")
     def active_listeners(self) -> set[str]:
@@ -174,13 +177,27 @@ def _parse_host(status: Mapping[str, Any]) -> UpstreamHost:
     where = status["address"]["socket_address"]
     numbers = {stat["name"]: int(stat.get("value", 0)) for stat in status["stats"]}
     address = f"[{where['address']}]" if ":" in where["address"] else where["address"]
+    health = status["health_status"]
     return UpstreamHost(
         status.get("hostname", ""),
         f"{address}:{where['port_value']}",
-        status["health_status"]["eds_health_status"],
+        health["eds_health_status"],
         int(status.get("weight", 1)),
         numbers["rq_active"] + numbers["rq_pending_active"],
+        is_checked=not health.get("pending_active_hc", False),
+        is_down=bool(health.get("failed_active_health_check", False)),
     )
+
+
+def merge_hosts(clusters: Mapping[str, Mapping[str, UpstreamHost]]) -> dict[str, UpstreamHost]:
+    """The endpoints of all clusters of a backend: an endpoint's requests are those in all of them, and it takes new
+    requests if it does so in one."""
+    merged: dict[str, UpstreamHost] = {}
+    for name, host in (item for hosts in clusters.values() for item in hosts.items()):
+        before = merged.get(name, replace(host, requests=0))
+        taking = before if before.takes_new else host
+        merged[name] = replace(taking, requests=before.requests + host.requests)
+    return merged
 
 
 def wait_until(holds: Callable[[], bool], seconds: float, otherwise: str) -> None:

