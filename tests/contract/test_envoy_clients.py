@@ -85,6 +85,13 @@ def test_changed_health_checks_forget_no_request_in_flight(
     assert len(endpoints.read_resources(EnvoyFiles(home / "envoy").clusters)) == 1
 
 
+def test_a_slow_health_path_is_not_unhealthy(envoy: EnvoyRouter, shop: Backend, apps: Backends) -> None:
+    """Envoy ends a request of a health check with the idle timeout of the instance's connections."""
+    health = Health(path="/?ms=2000", timeout_seconds=5.0)
+    envoy.write(replace(shop, options=BackendOptions(health=health)), (apps.start("v1-1"),), 1)
+    assert envoy.read(shop).down == frozenset(), "it was checked before the write ended"
+
+
 def test_slow_clients_hold_up_no_drain(envoy: EnvoyRouter, shop: Backend, apps: Backends) -> None:
     """Clients that send no whole request, and idle ones, are on no instance; Envoy has no reload that they could delay."""
     old, new = apps.start("v1-1"), apps.start("v2-2")

@@ -31,6 +31,8 @@ UPSTREAM = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 EXPORTER, ADMIN, BARRIER = "tidegate_exporter", "tidegate_admin", "tidegate_barrier"
 HTTP2 = "HTTP2"
 TUNNEL_TIMEOUT_SECONDS = 3600  # an upgraded connection without any data for this long is ended
+IDLE_SECONDS = 1.5  # of connections to instances: shorter than the keep-alive timeouts of applications
+MAX_REQUEST_CHECK_SECONDS = 1.25  # Envoy ends a check by a request, too, after `IDLE_SECONDS`
 BYTES_PER_HEADER = 64  # so many headers are accepted that they have this size on average
 MIN_HEADERS = 100
 SERIES_RETENTION_SECONDS = 5400  # Envoy drops a series that was not counted in between two checks, this far apart
@@ -280,7 +282,7 @@ def _cluster_options(backend: Backend) -> Resource:
     protocol = {
         "@type": TYPE + UPSTREAM,
         "explicit_http_config": {"http2_protocol_options" if is_h2c else "http_protocol_options": {}},
-        "common_http_protocol_options": {"idle_timeout": "1.5s"},  # shorter than the keep-alive timeouts of applications
+        "common_http_protocol_options": {"idle_timeout": _duration(IDLE_SECONDS)},
     }
     limits = {
         "max_connections": UNLIMITED,
@@ -314,7 +316,8 @@ TLS_CHECK = {"tidegate": "tls"}
 
 
 def _health_checks(health: Health, *, is_h2c: bool) -> Resource:
-    """The health checks of a cluster: by a request, or without a path by a connection."""
+    """The health checks of a cluster: by a request, or by a connection without a path, or where a request may take longer
+    than Envoy would wait for its response."""
     check: Resource = {
         "timeout": _duration(health.timeout_seconds),
         "interval": _duration(health.interval_seconds),
@@ -324,7 +327,7 @@ def _health_checks(health: Health, *, is_h2c: bool) -> Resource:
         "healthy_threshold": health.healthy_threshold,
         "reuse_connection": False,  # whether it accepts connections is part of the check
     }
-    if not health.path:
+    if not health.path or health.timeout_seconds > MAX_REQUEST_CHECK_SECONDS:
         return {"health_checks": [{**check, "tcp_health_check": {}}]}
     request = {
         "path": health.path,
