@@ -14,7 +14,7 @@ from support.crash_points import CrashPoints
 from support.haproxy import ended
 from support.prerequisites import missing
 from support.wait import eventually
-from tidegate.drivers.routers.envoy import admin
+from tidegate.drivers.http_client import DeadlineHttpClient
 from tidegate.drivers.routers.envoy.driver import EnvoyOptions, EnvoyRouter
 from tidegate.drivers.routers.envoy.process import find_program
 
@@ -45,5 +45,5 @@ def kill(router: EnvoyRouter) -> None:
 
 
 #: Questions to Envoy, files put in place.
-STEPS = CrashPoints(((admin.AdminConnection, "connect"), (Path, "rename")))
+STEPS = CrashPoints(((DeadlineHttpClient, "_open"), (Path, "rename")))
 before_step, killed_before_step = STEPS.before, STEPS.killed_before

@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPResponse, IncompleteRead
+from pathlib import Path
 from urllib.parse import urlsplit
 
 
@@ -57,12 +58,12 @@ class DeadlineHttpClient:
     """A connection to the host of `url`, opened by the first GET. Not thread-safe.
 
     `verify`: whether the certificate of an `https` server must be valid. `server_name`: the name that such a server is
-    asked for; empty: the host of the URL.
+    asked for; empty: the host of the URL. `unix_socket`: connect to this socket instead of the host.
     """
 
-    def __init__(self, url: str, *, verify: bool = True, server_name: str = "") -> None:
+    def __init__(self, url: str, *, verify: bool = True, server_name: str = "", unix_socket: Path | None = None) -> None:
         place = urlsplit(url)
-        self._verify, self._server_name = verify, server_name
+        self._verify, self._server_name, self._unix_socket = verify, server_name, unix_socket
         self._secure = place.scheme == "https"
         self._host = place.hostname or ""
         self._port = place.port or (443 if self._secure else 80)
@@ -102,8 +103,7 @@ class DeadlineHttpClient:
 
     def _open(self, deadline: float) -> None:
         self.close()
-        plain = socket.create_connection((self._host, self._port), timeout=_remaining_seconds(deadline))
-        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        plain = self._connect(_remaining_seconds(deadline))
         connected: DeadlineSocket | DeadlineTlsSocket = DeadlineSocket(
             plain.family, plain.type, plain.proto, plain.detach()
         )
@@ -116,6 +116,20 @@ class DeadlineHttpClient:
             connected = wrapped
         self._connection = HTTPConnection(self._host, self._port)
         self._connection.sock = self._socket = connected
+
+    def _connect(self, timeout_seconds: float | None) -> socket.socket:
+        if self._unix_socket is None:
+            plain = socket.create_connection((self._host, self._port), timeout=timeout_seconds)
+            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return plain
+        local = socket.socket(socket.AF_UNIX)
+        try:
+            local.settimeout(timeout_seconds)
+            local.connect(str(self._unix_socket))
+        except BaseException:
+            local.close()
+            raise
+        return local
 
     def _answer(self, response: HTTPResponse, max_bytes: int) -> HttpResponse:
         body = response.read(max_bytes + 1) if max_bytes else b""

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import re
-import socket
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
 from tidegate.core.routing import Member
 from tidegate.drivers.error_translation import guard_response
+from tidegate.drivers.http_client import DeadlineHttpClient, describe_error
 from tidegate.drivers.routers.envoy import config
 from tidegate.drivers.routers.members import parse_server_name
 from tidegate.errors import RouterError
 
 RESPONSE_SECONDS = 5.0
+MAX_RESPONSE_BYTES = 64 * 2**20
 BARRIER_SECONDS = 5.0
 TAKES_NEW, DRAINING = "HEALTHY", "DRAINING"  # Envoy's names of the health states
 
@@ -47,19 +48,6 @@ class UpstreamHost:
         return self.state == TAKES_NEW
 
 
-class AdminConnection(http.client.HTTPConnection):
-    """HTTP over a Unix socket."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=RESPONSE_SECONDS)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(RESPONSE_SECONDS)
-        self.sock.connect(str(self._path))
-
-
 class EnvoyAdmin:
     """Queries to one Envoy. Every method raises `RouterError` if Envoy does not answer."""
 
@@ -69,18 +57,20 @@ class EnvoyAdmin:
     @guard_response(RouterError, "Envoy")
     def ask(self, path: str) -> str:
         """The body of the response to a GET."""
-        connection = AdminConnection(self._files.admin)
+        connection = _client(self._files.admin)
         try:
-            connection.request("GET", path)
-            response = connection.getresponse()
-            text = response.read().decode()
+            response = connection.get(path, RESPONSE_SECONDS, MAX_RESPONSE_BYTES, {})
+            text = response.body.decode()
         except PermissionError as error:
             message = f"Permission denied at {self._files.admin}. Give the user that runs Tidegate access to the socket."
             raise RouterError(message, retryable=False) from error
-        except (OSError, http.client.HTTPException) as error:
-            raise RouterError(f"Envoy does not answer at {self._files.admin}: {error}") from error
+        except (OSError, HTTPException) as error:
+            problem = describe_error(error, RESPONSE_SECONDS)
+            raise RouterError(f"Envoy does not answer at {self._files.admin}: the request {problem}") from error
         finally:
             connection.close()
+        if not response.complete:
+            raise RouterError(f"Envoy's response to {path} is larger than {MAX_RESPONSE_BYTES} bytes")
         if response.status != 200:
             raise RouterError(f"Envoy answered {response.status} to {path}: {text.strip()}")
         return text
@@ -143,7 +133,7 @@ class EnvoyAdmin:
         while True:
             with ExitStack() as connections:
                 for _ in before:
-                    connection = AdminConnection(self._files.barrier)
+                    connection = _client(self._files.barrier)
                     connections.callback(connection.close)
                     self._request_barrier(connection)
                 after = self._connections()
@@ -153,12 +143,12 @@ class EnvoyAdmin:
                 raise RouterError(f"Not all threads of Envoy answered within {BARRIER_SECONDS:g} s")
 
     @staticmethod
-    def _request_barrier(connection: AdminConnection) -> None:
+    def _request_barrier(connection: DeadlineHttpClient) -> None:
         try:
-            connection.request("GET", "/")
-            connection.getresponse().read()
-        except (OSError, http.client.HTTPException) as error:
-            raise RouterError(f"A thread of Envoy does not answer at the barrier socket: {error}") from error
+            connection.get("/", RESPONSE_SECONDS, MAX_RESPONSE_BYTES, {})
+        except (OSError, HTTPException) as error:
+            problem = describe_error(error, RESPONSE_SECONDS)
+            raise RouterError(f"A thread of Envoy does not answer at the barrier socket: the request {problem}") from error
 
     def _connections(self) -> dict[str, int]:
         """The number of connections that each worker thread has accepted at the barrier, by counter name."""
@@ -171,6 +161,10 @@ class EnvoyAdmin:
         except ValueError as error:
             raise RouterError(f"Envoy's response to {path} is not JSON") from error
         return document
+
+
+def _client(path: Path) -> DeadlineHttpClient:
+    return DeadlineHttpClient("http://localhost", unix_socket=path)
 
 
 def _parse_host(status: Mapping[str, Any]) -> UpstreamHost:
