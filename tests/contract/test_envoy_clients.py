@@ -72,7 +72,8 @@ def test_changed_health_checks_forget_no_request_in_flight(
     """They are of another cluster of Envoy; the earlier one ends when its last request does."""
     old, new = apps.start("v1-1"), apps.start("v2-2")
     envoy.write(shop, (old,), 1)
-    by_request = replace(shop, options=BackendOptions(health=Health(path="/", headers=(("X-Probe", "100%"),))))
+    health = Health(path="/", headers=(("X-Probe", "100%"),))
+    by_request = replace(shop, options=BackendOptions(health=health, timeouts=Timeouts(headers_seconds=7.0)))
     with WebSocket(shop.listen, "/ws") as spoken:
         envoy.write(by_request, (old,), 1)
         assert envoy.read(shop).busy == {old.instance: 1}

@@ -19,6 +19,7 @@ MIN_VERSION = (1, 40)  # earlier versions do not report queued requests and cann
 START_SECONDS = 20.0
 EXEC_SECONDS = 0.5  # while the shell executes Envoy, the process has no command line for a moment
 THREADS = "--concurrency"  # the option with the number of worker threads
+DRAIN_SECONDS = 86_400  # a listener that was changed or removed keeps its open connections for so long
 INSTALL_HINT = "install tidegate[envoy], or set router.binary"
 #: Detaches Envoy from Tidegate and writes its process id before anything else can happen.
 DETACH_SCRIPT = 'pid=$1 log=$2; shift 2; "$@" >>"$log" 2>&1 & echo $! >"$pid"'
@@ -110,6 +111,7 @@ class EnvoyProcess:
                 update(file, config.render_document([])[1])
         log = self._files.directory / "envoy.log"
         options = [THREADS, str(self._threads), "--disable-hot-restart", "--drain-strategy", "immediate"]
+        options += ["--drain-time-s", str(DRAIN_SECONDS)]
         options += ["--reject-unknown-dynamic-fields", "--log-level", "warning"]
         command = [
             "sh",
