@@ -155,7 +155,7 @@ class OutageSetup:
         except OSError:
             return None
         rows = [line.split(",") for line in told if line.startswith("shop,")]
-        return {row[1].rsplit(".", 1)[1] for row in rows if not row[17].startswith(("MAINT", "DRAIN"))}
+        return {row[1].split(".")[2] for row in rows if not row[17].startswith(("MAINT", "DRAIN"))}
 
     def assert_intact(self) -> None:
         """Exactly the containers of what serves, and exactly these in the proxy."""
