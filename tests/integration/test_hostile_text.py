@@ -143,6 +143,9 @@ def test_what_would_end_in_a_file_or_a_command_is_refused(key: str, value: str) 
     assert CONTROL_CHARS.sub("", refused.value.message) == refused.value.message.replace("\n", "")
 
 
+TABLES = ("rollouts", "audit")
+
+
 # -- what others say ------------------------------------------------------------------------------------------------------
 
 
@@ -162,7 +165,11 @@ def test_the_command_line_shows_no_command_to_a_terminal(api: RunningApi) -> Non
         for more in ([], ["-o", "json"]):
             done = tidegate(api, *words, *more)
             assert done.exit_code == 0, done.output
-            assert CONTROL_CHARS.findall(done.stdout.replace("\n", "")) == [], f"{words} {more}"
+            lines = done.stdout.removesuffix("\n").split("\n")
+            if words[0] in TABLES and not more:  # its cells are separated by tabs where no person reads it
+                assert len({line.count("\t") for line in lines}) == 1, f"{words}: a cell has a tab"
+                lines = [line.replace("\t", "") for line in lines]
+            assert CONTROL_CHARS.findall("".join(lines)) == [], f"{words} {more}"
             shown += done.stdout
     assert shown.count(escape(said)[:20]) >= 2
     events = json.loads(tidegate(api, "events", rollout, "-o", "json").stdout)

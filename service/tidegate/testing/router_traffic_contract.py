@@ -183,7 +183,7 @@ class RouterTrafficContract:
         old = serving.pop(0)
         serving.append(apps.start("v2-2"))
         traffic = load(address, slow_posts=8, slow_post_ms=3000)
-        wait_until(lambda: apps.in_flight(old) > 0)
+        wait_until(lambda: apps.in_flight(old) > 0 and apps.in_flight(serving[0]) > 0)
         router.write(backend, serving, 1)
         apps.kill(old)
         seen = traffic.finish()
