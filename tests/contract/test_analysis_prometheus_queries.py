@@ -13,6 +13,7 @@ import pytest
 from processes import free_port
 from support.measurements import ERRORS, LATENCY, NEW, OLD, rollout_of, server_of
 from support.prometheus import AnalysisHarness, Exporter, Prometheus, has_counted, metrics_of, started
+from support.wait import eventually
 from tidegate.analysis.queries import LOOKBACK_SECONDS, RESPONSE_SECONDS, RESPONSES, QueryPurpose
 from tidegate.analysis.verdict import Finding, Outcome, Reason
 from tidegate.core.model import Check, CheckKind, Direction
@@ -199,7 +200,7 @@ def test_without_a_concurrent_baseline_the_history_is_the_baseline(farm: GaugeEx
     farm.begin(bake, {})
     found = farm.play(bake, requests(50 * (1 - bad), 50 * bad, proxy=PAST, server=server), 10 if outcome == "PASS" else 40)
     assert (found.candidate, bake.outcome) == (pytest.approx(bad), outcome)
-    assert 0.017 < (found.limit or 0.0) < 0.03, "the history has 1 %, from many requests"
+    assert 0.017 < (found.limit or 0.0) <= 0.03, "the history has 1 %, from many requests"
     assert "compared with the time before the rollout" in found.message
 
 
@@ -339,7 +340,13 @@ def test_a_releases_name_is_no_pattern(farm: GaugeExporters) -> None:
     bake.scraped()
     bake.begin()
     farm.proxy.text = text({old: 200, new: 100, other: 999})
-    found = bake.settled()["errors"]
-    assert (found.candidate_count, found.baseline_count, has_counted(found)) == (100, 200, True)
+
+    def counted() -> Finding | None:
+        """What was found as soon as a scrape that came in time showed it."""
+        found = bake.settled()["errors"]
+        return found if has_counted(found) else None
+
+    found = eventually("both releases are counted", counted)
+    assert (found.candidate_count, found.baseline_count) == (100, 200)
     asked = {series.labels["server"] for _, answer in bake.saved[-1].results for series in answer}
     assert asked == {server_of(OLD), server_of(name)}

@@ -78,7 +78,7 @@ services:
 secrets: {{key: {{file: key.txt}}}}
 configs: {{settings: {{content: "{PLANTED["config"]}"}}}}
 """
-HOOK = f"hooks: {{pre_deploy: {{command: [/nothing-there], environment: {{TOKEN: {PLANTED['hook']}}}}}}}"
+HOOK = f"hooks: {{pre_deploy: {{entrypoint: [/nothing-there], command: [x], environment: {{TOKEN: {PLANTED['hook']}}}}}}}"
 CHECK = (
     "bake: 2s, interval: 500ms, warmup: 0s, on_inconclusive: rollback, max_extensions: 0, checks: [{errors: {margin: 1%}}]"
 )
@@ -147,7 +147,7 @@ class SecretsInstallation:
         if made.status_code != 202:
             return str(made.status_code)
         path = f"/v1/rollouts/{made.json()['id']}"
-        final = ("succeeded", "rolled_back", "failed")
+        final = ("succeeded", "rolled_back", "failed", "refused")
         phase: str = eventually(
             "the rollout ends", lambda: now if (now := self.call("GET", path).json()["phase"]) in final else None
         )
@@ -206,7 +206,8 @@ def test_no_secret_gets_out(installation: SecretsInstallation) -> None:
     eventually("the server is ready", lambda: _is_ready(installation))
     assert installation.deploy("v1") == "succeeded"
     assert installation.deploy("v2", CHECK) in ("rolled_back", "failed"), "nobody could be asked how it does"
-    assert installation.deploy("v2", HOOK) in ("rolled_back", "failed"), "the hook could not be run"
+    forced = {"force": True, "reason": "its quarantine would refuse it"}
+    assert installation.deploy("v2", HOOK, **forced) in ("rolled_back", "failed"), "the hook could not be run"
     for odd in (
         {"variables": {"PASSWORD": [PLANTED["variable"]]}},
         {"variables": {PLANTED["variable"] + "\n": "x"}},

@@ -10,7 +10,7 @@ from parts import DemoStack
 from processes import free_port
 from traffic import Counts, Load
 
-FINAL_PHASES = ("succeeded", "rolled_back", "failed")
+FINAL_PHASES = ("succeeded", "rolled_back", "failed", "refused")
 GOOD_VERSIONS = ("v1", "v2")
 
 
