@@ -42,8 +42,8 @@ def bake(ride: FollowedRollout) -> None:
 
 
 def drain(ride: FollowedRollout) -> None:
-    """The last of the old containers, the control, has left the proxy, with requests on it."""
-    routed = ride.until("traffic_confirmed", 2)
+    """The last of the old containers has left the proxy, with requests on it."""
+    routed = ride.until("traffic_confirmed", 1)
     assert routed["data"]["draining"]["connections"] > 0
 
 

@@ -48,6 +48,7 @@ services:
       healthy_deadline: 20s
       bake: 3s
       interval: 1s
+      control: 0
       CHECKS
 """
 CHECKS = "checks: [{name: watched, query: sum(up), min: 1, min_samples: 2}]"

@@ -40,13 +40,14 @@ class Health:
 class InstanceHealth:
     """What a rollout knows of an instance that was ready.
 
-    `restarts`: of its container when it was last ready. `unhealthy_since`: since when it is not ready; None while it is.
-    `failures`: how often it stopped being ready.
+    `restarts` and `start` (see `Instance`): of its container when it was last ready. `unhealthy_since`: since when it is
+    not ready; None while it is. `failures`: how often it stopped being ready.
     """
 
     restarts: int
     unhealthy_since: Time | None = None
     failures: int = 0
+    start: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ again. If it is of the new release, the rollout rolls back; a repair and a scali
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from tidegate.core.container import InstanceHealth
 from tidegate.core.decisions import Decision, Shift, Track
@@ -45,12 +46,12 @@ def _health_of(state: RolloutState, instance: Instance) -> InstanceHealth | None
     when it was added, and one from before a repair or a scaling when it was started."""
     before = state.rollout.health.get(instance.id)
     if state.is_ready(instance):
-        return InstanceHealth(instance.restarts, None, before.failures if before else 0)
+        return InstanceHealth(instance.restarts, None, before.failures if before else 0, instance.start)
     if before is None:
         was_ready = state.is_address_current(instance) or instance.id in state.rollout.preexisting
-        return InstanceHealth(instance.restarts, state.now, 1) if was_ready else None
+        return InstanceHealth(instance.restarts, state.now, 1, instance.start) if was_ready else None
     if before.unhealthy_since is None:
-        return InstanceHealth(before.restarts, state.now, before.failures + 1)
+        return replace(before, unhealthy_since=state.now, failures=before.failures + 1)
     return before
 
 

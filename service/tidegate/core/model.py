@@ -232,6 +232,7 @@ class Instance:
     address: str
     state: InstanceState
     restarts: int = 0
+    start: str = ""  # changes with each start, also with those that the platform does not count as restarts
     host: str = ""
     detail: str = ""  # why it is not ready or has failed
     out_of_memory: bool = False  # its last run that ended was killed for exceeding a memory limit

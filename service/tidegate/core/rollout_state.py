@@ -333,7 +333,7 @@ class RolloutState:
         return (
             health is not None
             and health.unhealthy_since is not None
-            and health.restarts == instance.restarts
+            and (health.restarts, health.start) == (instance.restarts, instance.start)
             and instance.state is InstanceState.STARTING
         )
 

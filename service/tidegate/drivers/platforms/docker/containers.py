@@ -194,6 +194,7 @@ def to_instance(
         address=container.address,
         state=state,
         restarts=restarts,
+        start=container.start,
         host=container.host.name,
         detail=detail,
         out_of_memory=out_of_memory,
