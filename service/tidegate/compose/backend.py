@@ -15,7 +15,6 @@ from tidegate.core.routing import Backend, BackendOptions, BackendProtocol, Prev
 NAME_PATTERN = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
 #: Except names that Tidegate gives to previews (`shop_preview`), frontends (`shop_on_8001`) and its own parts.
 ROUTE_PATTERN = re.compile(r"(?!tidegate_)(?!.*_preview$)(?!.*_on_[0-9a-f.]*[0-9](_if_|$))[A-Za-z0-9][A-Za-z0-9_.-]{0,39}")
-HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
 #: Sent by Tidegate and the proxies themselves.
 OWN_HEADERS = ("host", "connection", "content-length", "transfer-encoding")
 
@@ -24,7 +23,7 @@ def read_health(own: Reader) -> Health:
     """How an instance is checked."""
     reader, base = own.inner("health"), Health()
     health = Health(
-        path=reader.take("path", _path, base.path),
+        path=reader.take("path", extension.parse_path, base.path),
         port=reader.take("port", integer(1, 65535), base.port),
         scheme=reader.take("scheme", one_of(str, ["http", "https"]), base.scheme),
         host=reader.take("host", _host, base.host),
@@ -92,12 +91,6 @@ def _route(value: object) -> str:
     )
 
 
-def _path(value: object) -> str:
-    if isinstance(value, str) and re.fullmatch(r"/[!-~]*", value):
-        return value
-    raise ValueError("a path such as /health")
-
-
 def _host(value: object) -> str:
     if isinstance(value, str) and re.fullmatch(r"([A-Za-z0-9._-]{1,253}|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?", value):
         return value
@@ -109,7 +102,8 @@ def _headers(value: object) -> tuple[tuple[str, str], ...]:
     if not headers:
         raise ValueError("a mapping of names and values, such as {X-Probe: tidegate}")
     for name, text in headers.items():
-        if not HEADER_NAME.fullmatch(name) or name.lower() in OWN_HEADERS:
+        extension.parse_header_name(name)
+        if name.lower() in OWN_HEADERS:
             raise ValueError(f"names of headers except {', '.join(OWN_HEADERS)} (`host` is a key of `health`)")
         if not re.fullmatch(r"[ -~]{0,1000}", text):
             raise ValueError("values of printable ASCII characters, at most 1000")

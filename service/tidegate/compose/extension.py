@@ -87,7 +87,7 @@ def read_compare(own: Reader) -> CompareOptions | None:
     reader = own.inner("compare")
     if "compare" not in own:
         return None
-    path = reader.take("openapi", _path, "")
+    path = reader.take("openapi", parse_path, "")
     if "openapi" not in reader:
         reader.complain("openapi", "is required: the path of the OpenAPI document, such as /openapi.json")
     options = CompareOptions(path, reader.take("on_breaking", one_of(OnBreaking, OnBreaking), OnBreaking.FAIL))
@@ -95,10 +95,11 @@ def read_compare(own: Reader) -> CompareOptions | None:
     return options
 
 
-def _path(value: object) -> str:
+def parse_path(value: object) -> str:
+    """The path of a request."""
     if isinstance(value, str) and re.fullmatch(r"/[!-~]*", value):
         return value
-    raise ValueError("a path such as /openapi.json")
+    raise ValueError("a path such as /health or /openapi.json")
 
 
 def read_probe(own: Reader, listen: str) -> Probe | None:
@@ -107,8 +108,8 @@ def read_probe(own: Reader, listen: str) -> Probe | None:
     if "probe" not in own:
         return None
     base = Probe("")
-    url = reader.take("url", _url, "") or (public_url(listen, reader.take("path", _path, "/")) if listen else "")
-    reader.take("path", _path, "/")
+    url = reader.take("url", _url, "") or (public_url(listen, reader.take("path", parse_path, "/")) if listen else "")
+    reader.take("path", parse_path, "/")
     if not url:
         reader.complain(
             "url", "is required if the service has no `listen`: the URL to probe, such as http://10.0.0.5:8001/"
@@ -118,7 +119,7 @@ def read_probe(own: Reader, listen: str) -> Probe | None:
         interval_seconds=reader.take("every", _probe_interval, base.interval_seconds),
         timeout_seconds=reader.take("timeout", parse_duration, base.timeout_seconds),
         slow_seconds=reader.take("slow", parse_duration, base.slow_seconds),
-        header=reader.take("header", _token, ""),
+        header=reader.take("header", parse_header_name, ""),
     )
     reader.finish()
     return probe
@@ -137,7 +138,8 @@ def _url(value: object) -> str:
     raise ValueError("an address such as http://10.0.0.5:8001/health")
 
 
-def _token(value: object) -> str:
+def parse_header_name(value: object) -> str:
+    """The name of a header."""
     if isinstance(value, str) and re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}", value):
         return value
     raise ValueError("a header's name, such as X-Version")

@@ -106,8 +106,9 @@ class InFlight:
     upgraded: int = 0
 
     def __add__(self, other: InFlight) -> InFlight:
-        known = self.requests is not None and other.requests is not None
-        return InFlight(self.requests + other.requests if known else None, self.upgraded + other.upgraded)  # type: ignore[operator]
+        unknown = self.requests is None or other.requests is None
+        requests = None if unknown else (self.requests or 0) + (other.requests or 0)
+        return InFlight(requests, self.upgraded + other.upgraded)
 
 
 def requests_of_worker(worker: NginxWorker, backend: str, member: Member) -> InFlight:
