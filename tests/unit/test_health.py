@@ -22,6 +22,7 @@ from tidegate.engine import events
 WELL = {"a0": InstanceHealth(0), "a1": InstanceHealth(0), "b0": InstanceHealth(0)}
 BAKING = replace(ROLLOUT, traffic_confirmed_at=NOW - 5.0, step_ready_at=NOW - 5.0, health=WELL)
 REASON = "GET /health answered 503 (failing since 09:00:00 UTC)"
+ALONE = WELL | {"b0": InstanceHealth(0, NOW - 5.0, 1)}  # for longer than two failures of one cause differ
 
 
 def sick(one: Instance) -> Instance:
@@ -39,7 +40,7 @@ def test_what_was_ready_is_recorded_with_what_became_of_it() -> None:
     assert known.health["a1"] == InstanceHealth(0, NOW + 1.0, 1)
     back = decide(known, world(A0, A1, B0, routed=(A0, B0)), (), NOW + 9.0, 0.0)
     assert isinstance(back, Track)
-    assert apply_track(known, back, NOW + 9.0).health["a1"] == InstanceHealth(0, None, 1)
+    assert apply_track(known, back, NOW + 9.0).health["a1"] == InstanceHealth(0, None, 1, recovered_at=NOW + 9.0)
     observed = world(A0, A1, B0, routed=(A0, B0))
     (event,) = events.track(back, known, observed, NOW + 9.0)
     assert (event.kind, event.message) == ("instance_recovered", "a/1 is ready again after 8.0 s.")
@@ -61,14 +62,45 @@ def test_one_that_starts_is_not_unhealthy(again: dict[str, Any]) -> None:
 def test_a_new_instance_that_becomes_unhealthy_rolls_back_whatever_the_step_waits_for(gate: Gate, forced: bool) -> None:
     rollout = replace(BAKING, plan=(replace(STEP, gate=gate), END), forced=forced, approval_since=NOW - 1.0)
     decision = at(rollout, world(A0, A1, sick(B0), routed=(A0, B0)))
+    assert decision == Shift((member_of(A0),), f"Taking b/0 out of the route: {REASON}"), "an old one may be found sick too"
+    decision = at(replace(rollout, health=ALONE), world(A0, A1, sick(B0), routed=(A0,)))
     assert isinstance(decision, Move)
     assert decision.phase is Phase.ROLLING_BACK
-    assert decision.reason == f"1 new instance became unhealthy (b/0): {REASON}"
+    assert decision.reason == f"1 new instance became unhealthy (b/0): {REASON}, for 5 s"
+
+
+def test_it_rolls_back_at_once_where_no_ready_instance_takes_the_requests() -> None:
+    decision = at(replace(BAKING, cursor=1), world(A0, sick(B0), routed=(B0,)))
+    assert isinstance(decision, Move)
+    assert decision.phase is Phase.ROLLING_BACK
+
+
+@pytest.mark.parametrize(
+    ("old", "rolls_back"),
+    [
+        (InstanceHealth(0, NOW - 10.0, 1), False),
+        (InstanceHealth(0, NOW - 15.5, 1), True),
+        (InstanceHealth(0, NOW - 4.5, 1), True),
+        (InstanceHealth(0, None, 1, recovered_at=NOW - 4.5), False),
+        (InstanceHealth(0, None, 1, recovered_at=NOW - 5.5), True),
+        (InstanceHealth(0, None, 1, recovered_at=NOW - 10.5), True),
+    ],
+    ids=["at that time", "long before", "long after", "recovered now", "recovered while it did not", "recovered before"],
+)
+def test_one_that_fails_together_with_an_old_one_is_left_to_the_deadline(old: InstanceHealth, rolls_back: bool) -> None:
+    health = WELL | {"b0": InstanceHealth(0, NOW - 10.0, 1), "a1": old}
+    a1 = A1 if old.unhealthy_since is None else sick(A1)
+    observed = world(A0, a1, sick(B0), routed=(A0,))
+    decision = at(replace(BAKING, health=health), observed)
+    assert isinstance(decision, Move if rolls_back else Wait)
+    late = at(replace(BAKING, health=health), observed, now=NOW + 61.0)
+    assert isinstance(late, Move)
+    assert late.phase is Phase.ROLLING_BACK, "it never became ready again"
 
 
 def test_it_rolls_back_before_it_took_traffic_too() -> None:
     preview = replace(STEP, route={"a": 2}, gate=Gate(approval="promote"))
-    rollout = replace(BAKING, plan=(preview, END), approval_since=NOW - 1.0)
+    rollout = replace(BAKING, plan=(preview, END), approval_since=NOW - 1.0, health=ALONE)
     decision = at(rollout, world(A0, A1, sick(B0), routed=(A0, A1)))
     assert isinstance(decision, Move)
     assert decision.phase is Phase.ROLLING_BACK

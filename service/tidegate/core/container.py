@@ -41,13 +41,15 @@ class InstanceHealth:
     """What a rollout knows of an instance that was ready.
 
     `restarts` and `start` (see `Instance`): of its container when it was last ready. `unhealthy_since`: since when it is
-    not ready; None while it is. `failures`: how often it stopped being ready.
+    not ready; None while it is. `failures`: how often it stopped being ready. `recovered_at`: when it last became ready
+    again; None if it never failed.
     """
 
     restarts: int
     unhealthy_since: Time | None = None
     failures: int = 0
     start: str = ""
+    recovered_at: Time | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -192,7 +192,7 @@ def shift_marks(rollout: Rollout, seconds: float) -> Rollout:
         approval_since=then(rollout.approval_since),
         unrouted_at={instance: at + seconds for instance, at in rollout.unrouted_at.items()},
         health={
-            instance: replace(health, unhealthy_since=then(health.unhealthy_since))
+            instance: replace(health, unhealthy_since=then(health.unhealthy_since), recovered_at=then(health.recovered_at))
             for instance, health in rollout.health.items()
         },
         verdict=verdict,

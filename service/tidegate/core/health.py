@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from tidegate.clock import Time
 from tidegate.core.container import InstanceHealth
 from tidegate.core.decisions import Decision, Shift, Track
 from tidegate.core.gates import poll_soon
@@ -17,6 +18,10 @@ from tidegate.core.rollout_state import RolloutState, format_names, member_of
 from tidegate.core.waits import WaitKind
 
 Health = dict[str, InstanceHealth]
+
+#: Two instances that fail of one cause are seen to fail within this time of each other: a probe notices it after two
+#: failures (2 s by default), and Docker stops the containers of a host one after the other.
+SAME_FAILURE_SECONDS = 5.0
 
 
 # -- what is recorded -------------------------------------------------------------------------------------------------
@@ -46,7 +51,10 @@ def _health_of(state: RolloutState, instance: Instance) -> InstanceHealth | None
     when it was added, and one from before a repair or a scaling when it was started."""
     before = state.rollout.health.get(instance.id)
     if state.is_ready(instance):
-        return InstanceHealth(instance.restarts, None, before.failures if before else 0, instance.start)
+        if before is None:
+            return InstanceHealth(instance.restarts, start=instance.start)
+        recovered_at = before.recovered_at if before.unhealthy_since is None else state.now
+        return InstanceHealth(instance.restarts, None, before.failures, instance.start, recovered_at)
     if before is None:
         was_ready = state.is_address_current(instance) or instance.id in state.rollout.preexisting
         return InstanceHealth(instance.restarts, state.now, 1, instance.start) if was_ready else None
@@ -61,11 +69,32 @@ def _health_of(state: RolloutState, instance: Instance) -> InstanceHealth | None
 def unhealthy_candidates(state: RolloutState) -> list[Instance]:
     """Instances of the rollout that were ready and no longer are.
 
-    None while no other instance is ready either: moving traffic would not help.
+    None while no other instance is ready either: moving traffic would not help. One that became unhealthy together with an
+    instance from before the rollout is left to the deadline: a host or a dependency may have failed under both.
     """
     if is_failure_shared(state):
         return []
-    return [instance for instance in state.alive_instances if state.is_candidate(instance) and state.is_unhealthy(instance)]
+    unhealthy = [each for each in state.alive_instances if state.is_candidate(each) and state.is_unhealthy(each)]
+    return [instance for instance in unhealthy if not _may_be_shared(state, instance)]
+
+
+def _may_be_shared(state: RolloutState, instance: Instance) -> bool:
+    """Whether an instance from before the rollout failed at the same time, or still may be found to have failed.
+
+    Only while a ready instance takes the requests: otherwise they are lost as long as the engine waits.
+    """
+    since = state.rollout.health[instance.id].unhealthy_since
+    if since is None or not any(state.is_ready(each) and state.is_routed(each) for each in state.alive_instances):
+        return False
+    others = (each for each in state.alive_instances if not state.is_candidate(each))
+    known = [state.rollout.health[each.id] for each in others if each.id in state.rollout.health]
+    return state.now < since + SAME_FAILURE_SECONDS or any(_failed_together(health, since, state.now) for health in known)
+
+
+def _failed_together(other: InstanceHealth, since: Time, now: Time) -> bool:
+    if other.unhealthy_since is not None:
+        return abs(other.unhealthy_since - since) <= SAME_FAILURE_SECONDS
+    return other.recovered_at is not None and since <= other.recovered_at and now < other.recovered_at + SAME_FAILURE_SECONDS
 
 
 def is_failure_shared(state: RolloutState) -> bool:
