@@ -25,7 +25,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from tidegate.compose import units
-from tidegate.compose.host_access import HostAccess
+from tidegate.compose.host_access import HostAccess, parse_listen_range
 from tidegate.errors import InvalidSettings, Problem
 
 ENVIRONMENT_PREFIX = "TIDEGATE_"
@@ -150,15 +150,24 @@ class RouterSettings(DriverSettings):
 
 
 class HostAccessSettings(SettingsSection):
-    """The host access that Compose files may request; everything else is refused."""
+    """What Compose files may request of the hosts, of other services and of the proxy's addresses; everything else is
+    refused. Each field is one of `HostAccess`."""
 
     host_mounts: list[str] = Field(
         default=[], description="Host folders that may be mounted, with everything below them; globs."
     )
+    volumes: list[str] = Field(default=[], description="Named volumes that may be mounted; globs.")
+    networks: list[str] = Field(default=[], description="Networks that may be joined in addition; globs.")
+    listen: list[str] = Field(default=[], description="Addresses that services and previews may listen on.")
     capabilities: list[str] = Field(default=[], description="Capabilities that `cap_add` may add.")
     security_options: list[str] = Field(default=[], description="Values allowed in `security_opt`; globs.")
+    log_drivers: list[str] = Field(default=[], description="Log drivers, in addition to json-file, local and none.")
+    log_options: list[str] = Field(default=[], description="Options of log drivers, NAME=VALUE; globs.")
+    priority_ulimits: bool = Field(default=False, description="Whether `ulimits` may set nice and rtprio.")
+    min_oom_score_adj: int = Field(default=0, ge=-1000, le=1000, description="Lowest `oom_score_adj`.")
     devices: bool = Field(default=False, description="Whether `devices` is allowed.")
     host_network: bool = Field(default=False, description="Whether hooks may use the host's network.")
+    hook_images: list[str] = Field(default=[], description="Images of hooks, besides the release's own; globs.")
 
     @field_validator("host_mounts")
     @classmethod
@@ -168,16 +177,22 @@ class HostAccessSettings(SettingsSection):
             raise ValueError(f"absolute paths without .. are required; found: {', '.join(wrong)}")
         return folders
 
+    @field_validator("listen")
+    @classmethod
+    def _ranges(cls, addresses: list[str]) -> list[str]:
+        for address in addresses:
+            try:
+                parse_listen_range(address)
+            except ValueError as error:
+                expected = "expected a port or a range, with or without an address: 8001, 127.0.0.1:8000-8999, [::]:443"
+                raise ValueError(f"{expected}; found: {address}") from error
+        return addresses
+
     @property
     def host_access(self) -> HostAccess:
-        """The same as the core's value."""
-        return HostAccess(
-            tuple(self.host_mounts),
-            tuple(self.capabilities),
-            tuple(self.security_options),
-            self.devices,
-            self.host_network,
-        )
+        """The same as the value that the rules use."""
+        values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in self}
+        return HostAccess(**values)
 
 
 class EnvironmentSettings(SettingsSection):

@@ -1,4 +1,4 @@
-"""What an environment lets Compose files ask of its hosts, over the API."""
+"""What an environment lets Compose files ask of hosts, other services and addresses, over the API."""
 
 from __future__ import annotations
 
@@ -14,21 +14,24 @@ from tidegate.errors import InvalidSettings
 from tidegate.settings import DriverSettings, EnvironmentSettings, HostAccessSettings, RouterSettings, Settings, load
 
 COMPOSE = """\
+name: team
 services:
   shop:
     image: shop:v1
     expose: ["8080"]
-    x-tidegate: {listen: 8001, health: {path: /health}%s}
+    x-tidegate: {%shealth: {path: /health}%s}
 %s
+volumes: {data: {}, theirs: {name: billing_data, external: true}}
+networks: {other: {name: billing, external: true}}
 """
 
 
-def text(keys: str = "", options: str = "") -> str:
-    return COMPOSE % (options, "".join(f"    {line}\n" for line in keys.splitlines()))
+def text(keys: str = "", options: str = "", listen: str = "") -> str:
+    return COMPOSE % (f"listen: '{listen}', " if listen else "", options, "".join(f"    {x}\n" for x in keys.splitlines()))
 
 
-def problems(keys: str, allowed: HostAccess, options: str = "") -> list[str]:
-    service = loader.load_service(text(keys, options), "shop", "demo", {})
+def problems(keys: str, allowed: HostAccess, options: str = "", listen: str = "") -> list[str]:
+    service = loader.load_service(text(keys, options, listen), "shop", "demo", {})
     return [str(each) for each in find_denied(service, allowed)]
 
 
@@ -40,6 +43,17 @@ DANGEROUS: dict[str, tuple[str, HostAccess]] = {
     "cap_add: [ALL]": ("the capability ALL", HostAccess(capabilities=("ALL",))),
     "devices: ['/dev/sda:/dev/sda']": ("devices of the host", HostAccess(devices=True)),
     "security_opt: ['apparmor=wide']": ("apparmor=wide", HostAccess(security_options=("apparmor=*",))),
+    "volumes: ['theirs:/theirs']": ("volumes: the volume billing_data", HostAccess(volumes=("billing_*",))),
+    "volumes: ['data:/data:ro']": ("volumes: the volume team_data", HostAccess(volumes=("team_data",))),
+    "volumes: [{type: volume, source: data, target: /a}]": ("the volume team_data", HostAccess(volumes=("team_*",))),
+    "networks: [other]": ("networks: the network billing", HostAccess(networks=("billing",))),
+    "logging: {driver: journald}": ("logging.driver: the log driver journald", HostAccess(log_drivers=("journald",))),
+    "logging: {driver: local, options: {syslog-tls-ca-cert: /etc/shadow}}": (
+        "logging.options: the option syslog-tls-ca-cert=/etc/shadow",
+        HostAccess(log_options=("syslog-tls-ca-cert=/etc/*",)),
+    ),
+    "oom_score_adj: -999": ("oom_score_adj: -999", HostAccess(min_oom_score_adj=-999)),
+    "ulimits: {rtprio: 99}": ("ulimits: the limit rtprio", HostAccess(priority_ulimits=True)),
 }
 
 
@@ -60,6 +74,44 @@ def test_a_hook_needs_leave_for_the_hosts_network() -> None:
     assert problems("", HostAccess(host_network=True), hook) == []
 
 
+def test_the_release_of_a_hook_needs_no_leave_and_another_image_does() -> None:
+    own, other = ", hooks: {pre_deploy: {command: [x]}}", ", hooks: {pre_deploy: {command: [x], image: 'tools:9/spy:v1'}}"
+    assert problems("", HostAccess(), own) == []
+    for globs in ((), ("tools:*",), ("tools:9/*/*",)):  # a glob for tags does not match another registry
+        (found,) = problems("", HostAccess(hook_images=globs), other)
+        assert found.startswith("services.shop.x-tidegate.hooks.pre_deploy.image: the image tools:9/spy:v1 is not allowed")
+    assert problems("", HostAccess(hook_images=("tools:9/*",)), other) == []
+
+
+@pytest.mark.parametrize(
+    ("listen", "allowed", "denied"),
+    [
+        ("8001", (), True),
+        ("8001", ("127.0.0.1:8000-8999",), True),
+        ("8001", ("[::1]:8001",), True),
+        ("22", ("8000-8999", "[::]:8000-8999"), True),
+        ("[::]:8001", ("8000-8999",), True),
+        ("127.0.0.1:8001", ("127.0.0.1:8000-8999",), False),
+        ("127.0.0.1:8001", ("*:8001",), False),
+        ("[::1]:8001", ("9000", "[::]:8000-8001"), False),
+        ("8001", ("[::]:8001",), False),
+    ],
+)
+def test_addresses_to_listen_on_need_leave(listen: str, allowed: tuple[str, ...], denied: bool) -> None:
+    access = HostAccess(listen=allowed)
+    own, preview = problems("", access, listen=listen), problems("", access, f", preview: {{listen: '{listen}'}}")
+    assert [bool(own), bool(preview)] == [denied, denied]
+    if denied:
+        assert own[0].startswith(f"services.shop.x-tidegate.listen: {listen} is not allowed in this environment")
+        assert preview[0].startswith(f"services.shop.x-tidegate.preview.listen: {listen} is not allowed")
+
+
+def test_a_glob_can_contain_the_name_of_the_service() -> None:
+    keys = "volumes: ['data:/data', '/srv/shop/x:/x']"
+    assert problems(keys, HostAccess(volumes=("team_*",), host_mounts=("/srv/$service",))) == []
+    assert len(problems(keys, HostAccess(volumes=("$service_*",), host_mounts=("/srv/$service-2",)))) == 2
+
+
 @pytest.mark.parametrize(
     "source", ["/srv/../etc", "/srv/data/../../etc", "/srvx", "//etc", "/", "/srv/data/../..", "/SRV/data"]
 )
@@ -69,6 +121,9 @@ def test_there_is_no_way_round_a_folder(source: str) -> None:
 
 def test_what_stays_in_the_container_needs_no_leave() -> None:
     keys = "volumes: ['/cache']\ncap_drop: [ALL]\nsecurity_opt: ['no-new-privileges:true']\nipc: private\n"
+    keys += (
+        "ulimits: {nofile: 9}\noom_score_adj: 100\nlogging: {driver: local, options: {max-size: 1m}}\nnetworks: [default]\n"
+    )
     assert problems(keys + "tmpfs: /tmp", HostAccess()) == []
 
 
@@ -104,9 +159,14 @@ def test_without_the_table_everything_is_allowed(
         assert api.post(f"{SHOP}/rollouts", body).status_code == 202
 
 
-def test_a_folder_is_absolute(tmp_path: Path) -> None:
+def test_folders_and_addresses_are_checked(tmp_path: Path) -> None:
     file = tmp_path / "settings.toml"
-    file.write_text('[environments.demo]\nplatform = {driver = "docker"}\nallow = {host_mounts = ["data", "/a/../b"]}\n')
-    problem = r"allow\.host_mounts: .*absolute paths without \.\. are required; found: data, /a/\.\./b;"
-    with pytest.raises(InvalidSettings, match=problem):
+    allow = 'host_mounts = ["data", "/a/../b"], listen = ["8000-8999", "127.0.0.1:9-8"]'
+    file.write_text(f'[environments.demo]\nplatform = {{driver = "docker"}}\nallow = {{{allow}}}\n')
+    with pytest.raises(InvalidSettings) as raised:
         load(file, {})
+    folders, addresses = (str(problem) for problem in raised.value.problems)
+    assert "allow.host_mounts: " in folders
+    assert "absolute paths without .. are required; found: data, /a/../b;" in folders
+    assert "allow.listen: " in addresses
+    assert "found: 127.0.0.1:9-8;" in addresses

@@ -181,6 +181,6 @@ def check_host_access(wiring: wires.Wiring, name: str) -> Diagnosis:
     """Whether Compose files are restricted. Unrestricted is the default, so it is a warning."""
     environment = wiring.settings.environments.get(name)
     if environment is None or environment.allow is None:
-        text = "Compose files may mount any host path and add any capability"
+        text = "Compose files may mount any host path and volume, add any capability and listen on any address"
         return Diagnosis("host access", CheckStatus.WARNING, text, f"set [environments.{name}.allow] to restrict them")
     return Diagnosis("host access", CheckStatus.OK, f"restricted to what [environments.{name}.allow] lists")

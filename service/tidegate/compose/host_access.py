@@ -1,59 +1,135 @@
-"""The host access that an environment allows to Compose files: mounts, capabilities, devices and the host's network."""
+"""What an environment allows Compose files to request of its hosts, of other services and of the proxy's addresses."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from ipaddress import ip_address
 from posixpath import normpath
 
 from tidegate.core.container import Container, MountKind
+from tidegate.core.hooks import Hook
 from tidegate.core.model import Service
+from tidegate.core.routing import EVERY_ADDRESS, EVERY_IPV4, split_listen
 from tidegate.errors import Problem
 
+SERVICE_PLACEHOLDER = "$service"  # in globs: the name of the service, which has no character that a glob interprets
 HARMLESS_OPTIONS = frozenset({"no-new-privileges", "no-new-privileges:true", "no-new-privileges=true"})
+#: Log drivers that keep logs in Docker's own folder, and options that read and reach nothing outside the container.
+HARMLESS_LOG_DRIVERS = frozenset({"json-file", "local", "none"})
+HARMLESS_LOG_OPTIONS = frozenset(
+    {"compress", "env", "env-regex", "labels", "labels-regex", "max-buffer-size", "max-file", "max-size", "mode", "tag"}
+)
+PRIORITY_ULIMITS = frozenset({"nice", "rtprio"})  # they let a container take the processors from all others
 
 
 @dataclass(frozen=True, slots=True)
 class HostAccess:
-    """What is allowed; everything else is refused. `host_mounts` are folders or globs, which include all paths below them;
-    symbolic links on the host are not resolved."""
+    """What is allowed; everything else is refused. Globs may contain `$service`.
+
+    `host_mounts` are folders or globs, which include all paths below them; symbolic links on the host are not resolved.
+    `listen` are addresses as in `parse_listen_range`. In `hook_images`, `*` matches no slash.
+    """
 
     host_mounts: tuple[str, ...] = ()
+    volumes: tuple[str, ...] = ()  # globs over the names on the hosts
+    networks: tuple[str, ...] = ()  # globs over the names on the hosts
+    listen: tuple[str, ...] = ()
     capabilities: tuple[str, ...] = ()
     security_options: tuple[str, ...] = ()  # globs; options that only drop privileges are always allowed
+    log_drivers: tuple[str, ...] = ()
+    log_options: tuple[str, ...] = ()  # globs over name=value
+    priority_ulimits: bool = False
+    min_oom_score_adj: int = 0
     devices: bool = False
     host_network: bool = False  # of hooks
+    hook_images: tuple[str, ...] = ()  # globs; the image of the release itself is always allowed
+
+
+def parse_listen_range(value: str) -> tuple[str, int, int]:
+    """The address and the first and last port of `8001`, `127.0.0.1:8000-8999`, `*:8000-8999` or `[::]:443`.
+
+    `EVERY_IPV4` includes each IPv4 address, `EVERY_ADDRESS` each address. Raises `ValueError`.
+    """
+    start, _, last = value.partition("-")
+    address, first_port = split_listen(start)
+    last_port = int(last) if last else first_port
+    if not 1 <= first_port <= last_port <= 65535:
+        raise ValueError("ports from 1 to 65535 are required, the first of a range not after the last")
+    return address, first_port, last_port
 
 
 def find_denied(service: Service, allowed: HostAccess) -> list[Problem]:
-    """A problem for each host access of the service that is not allowed; empty when all is."""
-    container, here = service.container, f"services.{service.name}"
-    problems = [
-        Problem(f"{here}.volumes", _denial_message(f"the host's {source}", "host_mounts", allowed.host_mounts))
-        for source in _host_mounts(container)
-        if not _is_inside(source, allowed.host_mounts)
+    """A problem for each request of the service that is not allowed; empty when all is."""
+    return [
+        *_denied_storage(service, allowed),
+        *_denied_rights(service, allowed),
+        *_denied_reach(service, allowed),
+        *(problem for name, hook in service.hooks.items() for problem in _denied_by_hook(service, name, hook, allowed)),
     ]
-    rights = container.rights
+
+
+def _denied_storage(service: Service, allowed: HostAccess) -> Iterator[Problem]:
+    here = f"services.{service.name}.volumes"
+    for source in _host_mounts(service.container):
+        if not _is_inside(source, _globs(service, allowed.host_mounts)):
+            yield Problem(here, _denial_message(f"the host's {source}", "host_mounts", allowed.host_mounts))
+    for name in _named_volumes(service.container):
+        if not _matches(name, _globs(service, allowed.volumes)):
+            yield Problem(here, _denial_message(f"the volume {name}", "volumes", allowed.volumes))
+
+
+def _denied_rights(service: Service, allowed: HostAccess) -> Iterator[Problem]:
+    here, rights, limits = f"services.{service.name}", service.container.rights, service.container.limits
     known = {_capability(capability) for capability in allowed.capabilities}
-    problems += [
-        Problem(f"{here}.cap_add", _denial_message(f"the capability {value}", "capabilities", allowed.capabilities))
-        for value in rights.cap_add
-        if _capability(value) not in known
-    ]
-    problems += [
-        Problem(f"{here}.security_opt", _denial_message(value, "security_options", allowed.security_options))
-        for value in rights.security_opt
-        if value not in HARMLESS_OPTIONS and not any(fnmatchcase(value, glob) for glob in allowed.security_options)
-    ]
+    for value in rights.cap_add:
+        if _capability(value) not in known:
+            text = _denial_message(f"the capability {value}", "capabilities", allowed.capabilities)
+            yield Problem(f"{here}.cap_add", text)
+    for value in rights.security_opt:
+        if value not in HARMLESS_OPTIONS and not _matches(value, _globs(service, allowed.security_options)):
+            yield Problem(f"{here}.security_opt", _denial_message(value, "security_options", allowed.security_options))
     if rights.devices and not allowed.devices:
-        problems.append(Problem(f"{here}.devices", _denial_message("devices of the host", "devices")))
-    problems += [
-        Problem(f"{here}.x-tidegate.hooks.{name}", _denial_message("the host's network", "host_network"))
-        for name, hook in service.hooks.items()
-        if hook.host_network and not allowed.host_network
-    ]
-    return problems
+        yield Problem(f"{here}.devices", _denial_message("devices of the host", "devices"))
+    if limits.oom_score_adj < allowed.min_oom_score_adj:
+        text = f"{limits.oom_score_adj} is not allowed in this environment; allow.min_oom_score_adj allows"
+        yield Problem(f"{here}.oom_score_adj", f"{text} {allowed.min_oom_score_adj} or more")
+    for ulimit in limits.ulimits:
+        if ulimit.name in PRIORITY_ULIMITS and not allowed.priority_ulimits:
+            yield Problem(f"{here}.ulimits", _denial_message(f"the limit {ulimit.name}", "priority_ulimits"))
+
+
+def _denied_reach(service: Service, allowed: HostAccess) -> Iterator[Problem]:
+    here, container = f"services.{service.name}", service.container
+    for network in container.naming.networks:
+        if not _matches(network.name, _globs(service, allowed.networks)):
+            text = _denial_message(f"the network {network.name}", "networks", allowed.networks)
+            yield Problem(f"{here}.networks", text)
+    preview = service.backend.preview
+    for key, listen in (("listen", service.backend.listen), ("preview.listen", preview.listen if preview else "")):
+        if listen and not any(_includes(one, listen) for one in allowed.listen):
+            yield Problem(f"{here}.x-tidegate.{key}", _denial_message(listen, "listen", allowed.listen))
+    if (log := container.log) is None:
+        return
+    if log.driver not in HARMLESS_LOG_DRIVERS and log.driver not in allowed.log_drivers:
+        text = _denial_message(f"the log driver {log.driver}", "log_drivers", allowed.log_drivers)
+        yield Problem(f"{here}.logging.driver", text)
+    for name, value in log.options.items():
+        option = f"{name}={value}"
+        if name not in HARMLESS_LOG_OPTIONS and not _matches(option, _globs(service, allowed.log_options)):
+            text = _denial_message(f"the option {option}", "log_options", allowed.log_options)
+            yield Problem(f"{here}.logging.options", text)
+
+
+def _denied_by_hook(service: Service, name: str, hook: Hook, allowed: HostAccess) -> Iterator[Problem]:
+    here = f"services.{service.name}.x-tidegate.hooks.{name}"
+    if hook.host_network and not allowed.host_network:
+        yield Problem(here, _denial_message("the host's network", "host_network"))
+    parts = hook.image.split("/")
+    globs = [glob.split("/") for glob in _globs(service, allowed.hook_images)]
+    if hook.image and not any(len(glob) == len(parts) and all(map(fnmatchcase, parts, glob)) for glob in globs):
+        yield Problem(f"{here}.image", _denial_message(f"the image {hook.image}", "hook_images", allowed.hook_images))
 
 
 def _denial_message(what: str, setting: str, values: Iterable[str] = ()) -> str:
@@ -70,10 +146,33 @@ def _host_mounts(container: Container) -> Iterator[str]:
     yield from (mount.source for mount in container.mounts if mount.kind is MountKind.BIND)
 
 
+def _named_volumes(container: Container) -> Iterable[str]:
+    """The names, on the hosts, of the volumes that outlive a container."""
+    sources = (volume.partition(":")[0] for volume in container.volumes)
+    return dict.fromkeys(source for source in sources if source and not source.startswith("/"))
+
+
+def _globs(service: Service, globs: Iterable[str]) -> list[str]:
+    return [glob.replace(SERVICE_PLACEHOLDER, service.name) for glob in globs]
+
+
+def _matches(value: str, globs: Iterable[str]) -> bool:
+    return any(fnmatchcase(value, glob) for glob in globs)
+
+
 def _is_inside(path: str, folders: Iterable[str]) -> bool:
     """Whether the path is one of the folders or below one."""
     plain = "/" + normpath(path).lstrip("/")
     return any(fnmatchcase(plain, folder) or fnmatchcase(plain, folder.rstrip("/") + "/*") for folder in folders)
+
+
+def _includes(allowed: str, listen: str) -> bool:
+    """Whether an allowed address with its ports includes a `listen` value."""
+    (address, first, last), (wanted, port) = parse_listen_range(allowed), split_listen(listen)
+    if not first <= port <= last:
+        return False
+    every_ipv4 = address == EVERY_IPV4 and ip_address(wanted).version == 4
+    return address in (EVERY_ADDRESS, wanted) or every_ipv4
 
 
 def _capability(name: str) -> str:

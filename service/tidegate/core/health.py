@@ -94,7 +94,8 @@ def _may_be_shared(state: RolloutState, instance: Instance) -> bool:
 def _failed_together(other: InstanceHealth, since: Time, now: Time) -> bool:
     if other.unhealthy_since is not None:
         return abs(other.unhealthy_since - since) <= SAME_FAILURE_SECONDS
-    return other.recovered_at is not None and since <= other.recovered_at and now < other.recovered_at + SAME_FAILURE_SECONDS
+    recovered_at = other.recovered_at
+    return recovered_at is not None and since <= recovered_at and now < recovered_at + SAME_FAILURE_SECONDS
 
 
 def is_failure_shared(state: RolloutState) -> bool:
