@@ -14,7 +14,8 @@ from tidegate.core import planner
 from tidegate.core.image_reference import IMAGE_PATTERN, ImageReference
 from tidegate.core.model import Order, Signal, SignalKind, Strategy
 from tidegate.core.phases import Phase
-from tidegate.web.auth_throttle import ADDRESSES, TOKENS, AuthThrottle
+from tidegate.web.auth import new_token
+from tidegate.web.auth_throttle import ADDRESSES, AuthThrottle
 from tidegate.web.client_address import find_client_address
 from tidegate.web.pagination import decode_cursor, encode_cursor
 from tidegate.web.server import long_poll_slots
@@ -94,7 +95,7 @@ def test_times_are_rfc_3339_in_utc() -> None:
 
 def test_failures_are_forgotten_in_time_and_bounded_in_number() -> None:
     clock = ManualClock()
-    failures = AuthThrottle(clock, free=2)
+    failures = AuthThrottle(clock, tuple, free=2)
     assert [failures.count("a") for _ in range(5)] == [0.0, 0.0, 1.0, 2.0, 4.0]
     assert (failures.count("b"), failures.wait_seconds("a"), failures.wait_seconds("b")) == (0.0, 4.0, 0.0)
     clock.forward(4)
@@ -105,14 +106,31 @@ def test_failures_are_forgotten_in_time_and_bounded_in_number() -> None:
     assert failures.count("a") == 0.0, "forgotten"
     for number in range(2 * ADDRESSES):
         failures.count(str(number))
-        failures.remember_valid(str(number))
-    assert (len(failures._records), len(failures._valid)) == (ADDRESSES, TOKENS)
+    assert len(failures._records) == ADDRESSES
     assert failures.total == 28 + 2 * ADDRESSES
+
+
+def test_valid_tokens_are_read_at_most_once_a_second() -> None:
+    clock, reads = ManualClock(), list[float]()
+    stored = {name: replace(new_token(name, ["read"], ["*"], clock())[1], digest=name) for name in ("early", "late", "old")}
+    stored["old"] = replace(stored["old"], expires=clock() - 1)
+    present = [stored["early"], stored["old"]]
+    failures = AuthThrottle(clock, lambda: reads.append(clock()) or present)
+    assert [failures.is_valid(name) for name in ("early", "old", "unknown", "late") for _ in range(9)] == [True] * 9 + [
+        False
+    ] * 27
+    assert len(reads) == 1
+    present.append(stored["late"])
+    clock.forward(1)
+    assert (failures.is_valid("late"), failures.is_valid("unknown"), len(reads)) == (True, False, 2)
+    clock.now -= 86_400
+    present.remove(stored["early"])
+    assert (failures.is_valid("unknown"), failures.is_valid("early"), len(reads)) == (False, False, 3)
 
 
 def test_a_clock_that_is_put_back_locks_nobody_out() -> None:
     clock = ManualClock()
-    failures = AuthThrottle(clock, free=0)
+    failures = AuthThrottle(clock, tuple, free=0)
     for _ in range(10):
         failures.count("a")
     clock.now -= 86_400
@@ -121,7 +139,7 @@ def test_a_clock_that_is_put_back_locks_nobody_out() -> None:
 
 
 def test_the_addresses_of_one_ipv6_network_are_one() -> None:
-    failures = AuthThrottle(ManualClock(), free=1)
+    failures = AuthThrottle(ManualClock(), tuple, free=1)
     assert [failures.count(f"2001:db8::{number}") for number in (1, 2)] == [0.0, 1.0]
     assert failures.count("2001:db8:0:1::1") == 0.0
 

@@ -125,7 +125,8 @@ def create_app(
     app.request_class = ApiRequest
     app.json = StrictJson(app)
     app.config["MAX_CONTENT_LENGTH"] = wiring.settings.web.max_body_bytes
-    throttle, slots = AuthThrottle(wiring.clock), long_poll_slots or LongPollSlots(MAX_LONG_POLLS)
+    throttle = AuthThrottle(wiring.clock, wiring.store.tokens)
+    slots = long_poll_slots or LongPollSlots(MAX_LONG_POLLS)
     polls = LongPolls(wiring.store, slots.stopping)
     app.extensions[EXTENSION] = Api(wiring, wake, slots, throttle, DiscoveryCache(), polls, engine_within_seconds)
     app.extensions[health.METRICS] = ServerMetrics(wiring.store, wiring.environments, throttle, wiring.clock)

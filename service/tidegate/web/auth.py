@@ -109,13 +109,12 @@ class Principal:
 def authenticate(store: Store, now: Time, throttle: AuthThrottle, header: str | None, address: str) -> Principal:
     """The principal of an `Authorization` header. Raises `ApiProblem`: 401, or 429 after many failures.
 
-    A valid token that was used before is accepted even while its address is blocked, because clients behind one proxy share
-    an address.
+    A valid token is accepted even while its address is blocked, because clients behind one proxy share an address.
     """
     bearer = None if header is None else _BEARER.fullmatch(header.strip())
     digest = "" if bearer is None else token_digest(bearer.group(1))
     wait = throttle.wait_seconds(address)
-    if wait and not throttle.is_known_valid(digest):
+    if wait and not (digest and throttle.is_valid(digest)):
         raise _throttled(address, wait)
     if header is None:
         raise _unauthenticated("Missing token. Send the header Authorization: Bearer tg_…", throttle, address, "")
@@ -128,7 +127,6 @@ def authenticate(store: Store, now: Time, throttle: AuthThrottle, header: str | 
         raise _unauthenticated("Unknown token. It may have been revoked.", throttle, address, "invalid_token")
     if token.expires is not None and now >= token.expires:
         raise _unauthenticated(f"Token {token.name} has expired.", throttle, address, "invalid_token")
-    throttle.remember_valid(digest)
     return Principal(token)
 
 

@@ -1,8 +1,9 @@
 """Throttling of failed authentication: the more attempts fail from one address, the longer it is blocked.
 
-A token holds 256 random bits and cannot be guessed; the throttle protects the server from the load. While an address is
-blocked, tokens that were valid recently are still accepted, so that clients behind the same proxy keep working. A new token
-waits at most a minute. Memory is bounded. An IPv6 address counts as its /64 network: one machine has many.
+A token holds 256 random bits and cannot be guessed; the throttle protects the server from the load. Clients behind the same
+proxy share an address, so a valid token is accepted while its address is blocked. The valid tokens are read from the
+database at most once in `REFRESH_SECONDS`, however many others are tried. Memory is bounded by the addresses remembered and
+the tokens that exist. An IPv6 address counts as its /64 network: one machine has many.
 """
 
 from __future__ import annotations
@@ -10,16 +11,18 @@ from __future__ import annotations
 import ipaddress
 import threading
 from collections import OrderedDict
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from tidegate.clock import Time
+from tidegate.core.records import Token
 from tidegate.ports import Clock
 
 FREE_ATTEMPTS = 10  # failures without a wait; each further one doubles it
 MAX_WAIT_SECONDS = 60.0
 RESET_SECONDS = 300.0  # without a failure, the count of an address starts at 0 again
 ADDRESSES = 1024  # maximum number of remembered addresses
-TOKENS = 1024  # maximum number of remembered valid tokens
+REFRESH_SECONDS = 1.0  # between two reads of the valid tokens
 
 
 @dataclass
@@ -30,13 +33,15 @@ class _AddressRecord:
 
 
 class AuthThrottle:
-    """Counts failed attempts by address. Thread-safe. `clock` returns seconds since the epoch."""
+    """Counts failed attempts by address. Thread-safe. `clock` returns seconds since the epoch, `read_tokens` all tokens of
+    the database."""
 
-    def __init__(self, clock: Clock, free: int = FREE_ATTEMPTS) -> None:
-        self._clock, self._free = clock, free
-        self._lock = threading.Lock()
+    def __init__(self, clock: Clock, read_tokens: Callable[[], Iterable[Token]], free: int = FREE_ATTEMPTS) -> None:
+        self._clock, self._read_tokens, self._free = clock, read_tokens, free
+        self._lock, self._refresh_lock = threading.Lock(), threading.Lock()
         self._records: OrderedDict[str, _AddressRecord] = OrderedDict()
-        self._valid: OrderedDict[str, None] = OrderedDict()
+        self._valid: frozenset[str] = frozenset()
+        self._refreshed: Time | None = None
         self.total = 0
 
     def wait_seconds(self, address: str) -> float:
@@ -62,18 +67,22 @@ class AuthThrottle:
                 self._records.popitem(last=False)
         return wait
 
-    def is_known_valid(self, digest: str) -> bool:
-        """Whether the token was valid recently. It may have been revoked since, so this alone does not authenticate."""
-        with self._lock:
-            return digest in self._valid
+    def is_valid(self, digest: str) -> bool:
+        """Whether a token with this digest was valid less than `REFRESH_SECONDS` ago. It may have been revoked since, so
+        this alone does not authenticate. Raises `StoreError`."""
+        if digest not in self._valid:
+            self._refresh()
+        return digest in self._valid
 
-    def remember_valid(self, digest: str) -> None:
-        """Remember that the token was valid."""
-        with self._lock:
-            self._valid[digest] = None
-            self._valid.move_to_end(digest)
-            while len(self._valid) > TOKENS:
-                self._valid.popitem(last=False)
+    def _refresh(self) -> None:
+        """Read the valid tokens if that is due. Concurrent callers wait for one read instead of all reading."""
+        with self._refresh_lock:
+            now = self._clock()
+            if self._refreshed is not None and 0.0 <= now - self._refreshed < REFRESH_SECONDS:
+                return
+            self._refreshed = now  # also after a failure, so that callers do not wait for a failing database in turn
+            tokens = self._read_tokens()
+            self._valid = frozenset(token.digest for token in tokens if token.expires is None or now < token.expires)
 
 
 def _network(address: str) -> str:
