@@ -44,3 +44,8 @@ def test_it_is_well_protected(unit: Path) -> None:
 def test_a_restart_leaves_an_owned_proxy_alone() -> None:
     (text,) = [unit.read_text() for unit in UNITS if unit.name == "tidegate.service"]
     assert "\nKillMode=process\n" in text
+
+
+@pytest.mark.parametrize("limit", ["MemoryMax", "TasksMax"])
+def test_each_unit_has_bounds(limit: str) -> None:
+    assert [unit.name for unit in UNITS if f"\n{limit}=" not in unit.read_text()] == []

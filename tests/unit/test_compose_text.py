@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import tracemalloc
 
 import pytest
 
 from support.wait import at_most
 from tidegate.compose.files import ComposeFiles, parse_raw_env, read_environment, relative_name
+from tidegate.compose.interpolation import Variables
 from tidegate.compose.loader import load_service, parse_env_file
 from tidegate.compose.reader import Reader
 from tidegate.compose.yaml import load
@@ -116,6 +118,68 @@ def test_a_large_file_takes_bounded_time(body: dict[str, object]) -> None:
         load_service(text, "shop", "demo", {})
 
 
+HUGE = "x" * 400_000
+DOUBLING = "A=xxxxxxxx\n" + "A=${A}${A}\n" * 60
+GROWING: dict[str, tuple[dict[str, object], dict[str, str], dict[str, bytes], str]] = {
+    "an env file that doubles": ({"env_file": "a.env"}, {}, {"a.env": DOUBLING.encode()}, "env_file"),
+    "a raw env file again and again": (
+        {"env_file": [{"path": "a.env", "format": "raw"}] * 1000},
+        {},
+        {"a.env": b"A=" + HUGE.encode()},
+        "env_file",
+    ),
+    "a large variable": ({"command": ["${A}"] * 1000}, {"A": HUGE}, {}, "command[2]"),
+    "a large variable without a dollar sign": (
+        {"environment": ["A", "B", "C"]},
+        dict.fromkeys("ABC", HUGE),
+        {},
+        "environment",
+    ),
+    "large variables in defaults": ({"labels": {"a": "${Z:-" * 8 + "${A}${A}${A}" + "}" * 8}}, {"A": HUGE}, {}, "labels.a"),
+}
+
+
+@pytest.mark.parametrize(("body", "values", "files", "place"), GROWING.values(), ids=GROWING.keys())
+def test_a_small_file_takes_bounded_memory(
+    body: dict[str, object], values: dict[str, str], files: dict[str, bytes], place: str
+) -> None:
+    text = json.dumps({"services": {"shop": {"image": "x", "expose": ["80"], **body}}})
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidSpec) as refused:
+            load_service(text, "shop", "demo", values, files)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert f"services.shop.{place}" in str(refused.value)
+    assert "more than 1,048,576 characters" in str(refused.value)
+    assert peak < 40_000_000, "of 1.2 MB at most, and its nodes"
+
+
+@pytest.mark.parametrize("uses", ["command: [*a, *a, *a]", "x-tidegate: {checks: [{query: *a}, {query: *a}, {query: *a}]}"])
+def test_aliases_of_a_large_text_count_each_time(uses: str) -> None:
+    text = f"x-a: &a {HUGE}\nservices: {{shop: {{image: x, expose: ['80'], {uses}}}}}"
+    with pytest.raises(InvalidSpec, match="more than 1,048,576 characters"):
+        load_service(text, "shop", "demo", {})
+
+
+def test_the_services_of_one_request_share_the_limit() -> None:
+    values = Variables({"A": HUGE})
+    text = json.dumps({"services": {"shop": {"image": "x", "expose": ["80"], "user": "${A}"}}})
+    for _ in range(2):
+        load_service(text, "shop", "demo", values)
+    with pytest.raises(InvalidSpec, match="send the services of a group one by one"):
+        load_service(text, "shop", "demo", values)
+
+
+def test_one_large_file_is_not_mounted_often() -> None:
+    configs = [{"source": "a", "target": f"/etc/{number}"} for number in range(50)]
+    service = {"image": "x", "expose": ["80"], "configs": configs}
+    text = json.dumps({"services": {"shop": service}, "configs": {"a": {"file": "a"}}})
+    with pytest.raises(InvalidSpec, match=r"shop.configs: .*more than 16,777,216 bytes"):
+        load_service(text, "shop", "demo", {}, {"a": b"x" * 400_000})
+
+
 # -- env files -------------------------------------------------------------------------------------------------------------
 
 
@@ -126,7 +190,7 @@ def variables(*texts: str, environment: object = None, raw: bool = False, **give
     entries = [{"path": name, "format": "raw"} if raw else name for name in names]
     root = Reader({"env_file": entries, "environment": environment}, "shop", problems)
     contents = {name: text.encode() for name, text in zip(names, texts, strict=True)}
-    found = read_environment(root, given, ComposeFiles(contents, parse_env_file))
+    found = read_environment(root, Variables(given), ComposeFiles(contents, parse_env_file))
     if problems:
         raise InvalidSpec(problems)
     return found

@@ -31,7 +31,7 @@ MAX_SLUG_LENGTH = 20
 
 
 def define_service(
-    context: AppContext, environment: str, name: str, text: str, variables: dict[str, str], files: dict[str, bytes]
+    context: AppContext, environment: str, name: str, text: str, variables: Mapping[str, str], files: dict[str, bytes]
 ) -> Service:
     """The service that a Compose text defines. Raises `InvalidSpec` with every mistake, `UnknownService` for the
     environment."""

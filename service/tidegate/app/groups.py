@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from tidegate.app import deployments
@@ -14,7 +14,7 @@ from tidegate.errors import InvalidSpec, Problem
 
 
 def other_services(
-    context: AppContext, service: Service, compose: str | None, variables: dict[str, str], files: dict[str, bytes]
+    context: AppContext, service: Service, compose: str | None, variables: Mapping[str, str], files: dict[str, bytes]
 ) -> Sequence[Service]:
     """The other services of the Compose file that are in the group of this one. Raises `InvalidSpec`."""
     if not service.in_group:

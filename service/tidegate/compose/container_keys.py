@@ -9,6 +9,7 @@ from typing import Any
 from tidegate.compose import reader as compose_reader
 from tidegate.compose.document import ServiceDocument
 from tidegate.compose.files import ComposeFiles, read_environment, read_mounted_files, report_mount_conflicts
+from tidegate.compose.interpolation import Variables
 from tidegate.compose.reader import Reader, boolean, integer, one_of, pairs, string_list, string_or_list, text
 from tidegate.compose.units import parse_duration, parse_size
 from tidegate.compose.volumes import read_volumes, resource_name
@@ -31,7 +32,7 @@ def read_container(
     deploy: Reader,
     health: Health,
     document: ServiceDocument,
-    variables: Mapping[str, str],
+    variables: Variables,
     files: ComposeFiles,
 ) -> Container:
     """The container of one instance."""

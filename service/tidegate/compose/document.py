@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from tidegate.compose.interpolation import interpolate
+from tidegate.compose.interpolation import Variables, interpolate
 from tidegate.compose.reader import Reader, format_value
 from tidegate.errors import InvalidSpec, Problem
 
@@ -33,9 +33,9 @@ class ServiceDocument:
         return {"services": {self.service: self.body}, **shared}
 
 
-def extract_service(raw: object, service: str, variables: Mapping[str, str], problems: list[Problem]) -> ServiceDocument:
-    """The parts of the document about the service. Raises `InvalidSpec` when the document does not have the service; adds
-    other mistakes to `problems`."""
+def extract_service(raw: object, service: str, variables: Variables, problems: list[Problem]) -> ServiceDocument:
+    """The parts of the document about the service. Raises `InvalidSpec` when the document does not have the service or
+    gets too large; adds other mistakes to `problems`."""
     if not isinstance(raw, Mapping) or not isinstance(raw.get("services"), Mapping):
         raise InvalidSpec([Problem("services", "a mapping of services is required, as in a Compose file")])
     services = {str(name): body for name, body in raw["services"].items()}
@@ -60,7 +60,7 @@ def extract_service(raw: object, service: str, variables: Mapping[str, str], pro
     return ServiceDocument(service, body, _project(raw, variables, problems), shared, after)
 
 
-def _project(raw: Mapping[str, object], variables: Mapping[str, str], problems: list[Problem]) -> str:
+def _project(raw: Mapping[str, object], variables: Variables, problems: list[Problem]) -> str:
     name = interpolate(raw.get("name"), variables, problems, "name")
     if name is None or (isinstance(name, str) and PROJECT.fullmatch(name)):
         return name or ""
@@ -68,7 +68,7 @@ def _project(raw: Mapping[str, object], variables: Mapping[str, str], problems: 
     return ""
 
 
-def _used_definitions(section: Reader, named: object, variables: Mapping[str, str]) -> dict[str, object]:
+def _used_definitions(section: Reader, named: object, variables: Variables) -> dict[str, object]:
     """The definitions of one kind that the service uses."""
     wanted = set(_referenced_names(named))
     return {

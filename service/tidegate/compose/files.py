@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tidegate.compose.document import ServiceDocument, extract_service
-from tidegate.compose.interpolation import interpolate_text
+from tidegate.compose.interpolation import TooMuchText, Variables, interpolate_text
 from tidegate.compose.reader import Reader, boolean, format_value, integer, list_of, named_values
 from tidegate.core.container import File
 from tidegate.errors import InvalidSpec, Problem
@@ -78,7 +78,7 @@ def referenced_files(raw: object, service: str, variables: Mapping[str, str]) ->
     """The files that the client must send with the document. Mistakes are reported by `parse_service`."""
     problems: list[Problem] = []
     try:
-        document = extract_service(raw, service, variables, problems)
+        document = extract_service(raw, service, Variables.of(variables), problems)
     except InvalidSpec:
         return ()
     root = Reader(document.body, "", problems)
@@ -94,18 +94,23 @@ def referenced_files(raw: object, service: str, variables: Mapping[str, str]) ->
 # -- variables ------------------------------------------------------------------------------------------------------------
 
 
-def read_environment(root: Reader, variables: Mapping[str, str], files: ComposeFiles) -> dict[str, str]:
+def read_environment(root: Reader, variables: Variables, files: ComposeFiles) -> dict[str, str]:
     """The variables of `environment` and `env_file`. The former override the latter; later files override earlier ones. A
     name without a value takes the variable of that name."""
     values: dict[str, str] = {}
     own = root.take("environment", named_values, dict[str, str | None](), secret=True)
     own_values = {name: variables.get(name) if value is None else value for name, value in own.items()}
+    _count(root, "environment", [variables.get(name, "") for name, value in own.items() if value is None], variables)
     for index, file, raw in _env_files(root):
         text = _text(root, f"env_file[{index}]", file, files)
         if text is None:
             continue
-        first = {**{name: value for name, value in own_values.items() if value is not None}, **variables}
-        problem = _read_env(text, parse_raw_env if raw else files.dotenv, first, values)
+        first = variables.over({**{name: value for name, value in own_values.items() if value is not None}, **variables})
+        try:
+            problem = _read_env(text, parse_raw_env if raw else files.dotenv, first, values)
+        except TooMuchText as error:
+            root.complain("env_file", str(error))
+            break
         if problem:
             root.complain(f"env_file[{index}]", f"{file.name}: {problem}")
     values.update({name: value for name, value in own_values.items() if value is not None})
@@ -117,10 +122,19 @@ def read_environment(root: Reader, variables: Mapping[str, str], files: ComposeF
     return values
 
 
-def _read_env(text: str, read: EnvReader, first: Mapping[str, str], values: dict[str, str]) -> str:
+def _count(root: Reader, key: str, texts: Iterable[str], variables: Variables) -> None:
+    """Count values that are used as they are; complain if they are too many."""
+    try:
+        for text in texts:
+            variables.count(text)
+    except TooMuchText as error:
+        root.complain(key, str(error))
+
+
+def _read_env(text: str, read: EnvReader, first: Variables, values: dict[str, str]) -> str:
     """Add the variables of one file to `values`. Returns an error message that contains no value, or an empty string.
 
-    A variable in a value is looked up in `first`, then in `values`.
+    A variable in a value is looked up in `first`, then in `values`. Raises `TooMuchText`.
     """
     wrong: list[str] = []
     try:
@@ -129,11 +143,16 @@ def _read_env(text: str, read: EnvReader, first: Mapping[str, str], values: dict
                 return f"line {line.number}: expected NAME=VALUE, with a name of letters, digits and _"
             value = first.get(line.name) if line.value is None else line.value
             if line.value is not None and not line.literal:
-                value = interpolate_text(line.value, ChainMap(first, values), wrong.append, lambda *_: UNSET_HINT)  # type: ignore[arg-type]
+                known = first.over(ChainMap(first, values))  # type: ignore[arg-type]  # only ever read
+                value = interpolate_text(line.value, known, wrong.append, lambda *_: UNSET_HINT)
+            else:
+                first.count(value or "")
             if wrong:
                 return f"line {line.number}, {line.name}: {wrong[0]}"
             if value is not None:
                 values[line.name] = value
+    except TooMuchText:
+        raise
     except ValueError as error:
         return str(error)
     return ""
@@ -189,7 +208,7 @@ def _text(root: Reader, key: str, file: ReferencedFile, files: ComposeFiles) -> 
 
 
 def read_mounted_files(
-    root: Reader, document: ServiceDocument, variables: Mapping[str, str], files: ComposeFiles
+    root: Reader, document: ServiceDocument, variables: Variables, files: ComposeFiles
 ) -> tuple[File, ...]:
     """The secrets and configs of the service, as files in the container."""
     mounted: list[File] = []
@@ -210,7 +229,7 @@ def _read_mounted_file(
     key: str,
     entry: object,
     document: ServiceDocument,
-    variables: Mapping[str, str],
+    variables: Variables,
     files: ComposeFiles,
 ) -> File | None:
     reader = Reader({"source": entry} if isinstance(entry, str) else entry, root.at(key), root.problems, extensible=True)
@@ -225,14 +244,21 @@ def _read_mounted_file(
             reader.complain("source" if not isinstance(entry, str) else "", _undeclared(kind, source))
         return None
     content = _defined(Reader(definition, f"{kind}.{source}", root.problems, extensible=True), kind, variables, files)
-    return None if content is None or not target else File(target, base64.b64encode(content).decode(), mode, uid, gid)
+    if content is None or not target:
+        return None
+    try:
+        variables.count_file(content)
+    except TooMuchText as error:
+        root.complain(kind, str(error))
+        return None
+    return File(target, base64.b64encode(content).decode(), mode, uid, gid)
 
 
 def _undeclared(kind: str, name: str) -> str:
     return f"{name or 'it'} is not in the file's top-level {kind}; declare it there, with file: or environment:"
 
 
-def _defined(reader: Reader, kind: str, variables: Mapping[str, str], files: ComposeFiles) -> bytes | None:
+def _defined(reader: Reader, kind: str, variables: Variables, files: ComposeFiles) -> bytes | None:
     """The contents of a secret or config, from the source in its definition."""
     reader.refuse(
         {

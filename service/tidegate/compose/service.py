@@ -15,6 +15,7 @@ from tidegate.compose.container_keys import read_container
 from tidegate.compose.depends_on import read_depends_on
 from tidegate.compose.document import ServiceDocument, extract_service
 from tidegate.compose.files import ComposeFiles
+from tidegate.compose.interpolation import Variables
 from tidegate.compose.reader import Reader, boolean, format_value, image, integer, one_of
 from tidegate.compose.units import parse_duration, parse_share
 from tidegate.compose.unsupported import reject_unsupported
@@ -48,6 +49,7 @@ def parse_service(
 ) -> Service:
     """The named service of the document. `files` are the files sent with it. Raises `InvalidSpec` with all mistakes."""
     problems: list[Problem] = []
+    variables = Variables.of(variables)
     extracted = extract_service(document, service, variables, problems)
     root = Reader(extracted.body, f"services.{service}", problems, extensible=True)
     for what, name in (("service", service), ("environment", environment)):
@@ -69,7 +71,7 @@ def _is_same_place(one: Problem, other: Problem) -> bool:
 
 
 def _read_service(
-    root: Reader, name: str, environment: str, document: ServiceDocument, variables: Mapping[str, str], files: ComposeFiles
+    root: Reader, name: str, environment: str, document: ServiceDocument, variables: Variables, files: ComposeFiles
 ) -> Service:
     deploy, own = root.inner("deploy"), root.inner(EXTENSION)
     update = deploy.inner("update_config")

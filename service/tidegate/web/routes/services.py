@@ -10,6 +10,7 @@ from flask import Response
 
 from tidegate.app import deployments, drift_repair, groups
 from tidegate.app.context import RolloutRequest
+from tidegate.compose.interpolation import Variables
 from tidegate.core.model import Build, CheckKind, Service, Signal, SignalKind
 from tidegate.core.records import AuditEntry, Idempotency, NewRollout, ServiceRow
 from tidegate.errors import DriverError, RolloutInProgress, Superseded, UnknownService, VersionConflict
@@ -162,9 +163,9 @@ def deploy(path: ServicePath, header: KeyHeader, body: DeployBody) -> Response:
         return _replay(stored)
     row = find_service(api(), path.key)
     by = identify_requester(body.on_behalf_of, path.key)
-    service = _requested_service(path, row, body)
-    files = file_contents(body.files)
-    members = [service, *groups.other_services(api(), service, body.compose, body.variables, files)]
+    files, variables = file_contents(body.files), Variables(body.variables)
+    service = _requested_service(path, row, body, variables, files)
+    members = [service, *groups.other_services(api(), service, body.compose, variables, files)]
     for member in members:
         _require_allowed(member, body)
     build = None if body.build is None else Build(**body.build.model_dump())
@@ -202,11 +203,12 @@ def _require_allowed(service: Service, body: DeployBody) -> None:
         deployments.require_deployable(api(), service)
 
 
-def _requested_service(path: ServicePath, row: ServiceRow | None, body: DeployBody) -> Service:
+def _requested_service(
+    path: ServicePath, row: ServiceRow | None, body: DeployBody, variables: Variables, files: dict[str, bytes]
+) -> Service:
     """The service to deploy: the sent definition or the stored one, with `image` replacing its image."""
     if body.compose is not None:
-        files = file_contents(body.files)
-        service = deployments.define_service(api(), path.environment, path.service, body.compose, body.variables, files)
+        service = deployments.define_service(api(), path.environment, path.service, body.compose, variables, files)
     else:
         api().drivers(path.environment)
         if row is None:
