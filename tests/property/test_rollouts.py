@@ -231,7 +231,7 @@ class SimulatedRollout:
                 assert_named(decision.waiting_for, world.now)
                 world.pass_time(max(0.01, decision.until - world.now))
             case Pin():
-                there = tuple(instance.id for instance in world.observe().instances if instance.release == self.rollout.new)
+                there = tuple(instance.id for instance in world.observe().instances)
                 self.rollout = apply_move(
                     replace(self.rollout, preexisting=there), Move(Phase.RUNNING, "pinned"), world.now
                 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -44,6 +45,7 @@ class Lane:
     listen: str = field(default_factory=lambda: f"127.0.0.1:{free_port()}")
     live: str = ""
     version: str = ""
+    rollout: str = ""  # the ID of the last one that was requested; repairs follow it
     case: RolloutCase | None = None
     answered: bool = False
     deadline: float = 0.0
@@ -65,20 +67,16 @@ class Lane:
         file = self.stage.home / f"{self.name}.yaml"
         file.write_text(text)
         forced = ("--force", "--reason", "the next round") if self.version in self.quarantined else ()
-        self.stage.tidegate(
-            "deploy", self.service, "-f", str(file), "--no-wait", "--set", f"VERSION={self.version}", *forced
-        )
-
-    def newest_rollout(self) -> dict[str, Any]:
-        found: dict[str, Any] = self.stage.api(f"/v1/rollouts?service={self.service}&limit=1")["rollouts"][0]
-        return found
+        image = ("--set", f"VERSION={self.version}")
+        answer = self.stage.tidegate("deploy", self.service, "-f", str(file), *image, *forced, "--no-wait", "-o", "json")
+        self.rollout = json.loads(answer)["id"]
 
     def step(self) -> RolloutCase | None:
         """Answer the rollout's approval; the case when it has ended."""
         assert self.case is not None
-        rollout = self.newest_rollout()
+        rollout: dict[str, Any] = self.stage.api(f"/v1/rollouts/{self.rollout}")
         if self.case.answer and rollout["approval"] and not self.answered:
-            self.stage.tidegate(self.case.answer, self.service, "-m", "as the case says", "--no-wait")
+            self.stage.tidegate(self.case.answer, self.rollout, "-m", "as the case says", "--no-wait")
             self.answered = True
         if rollout["phase"] not in FINAL_PHASES:
             in_time = time.monotonic() < self.deadline

@@ -11,7 +11,7 @@ from support.decide_fixtures import A0, A1, B0, END, NOW, POLICY, ROLLOUT, STEP,
 from tidegate.core import drift, planner
 from tidegate.core.container import Container, InstanceHealth
 from tidegate.core.decide import decide
-from tidegate.core.decisions import Analyze, MarkKind, Move, Shift, Start, Stop, Track, Wait, apply_track
+from tidegate.core.decisions import Analyze, Mark, MarkKind, Move, Shift, Start, Stop, Track, Wait, apply_track
 from tidegate.core.model import Gate, Instance, InstanceState, ObservedState, Release, Rollout, RolloutKind, Service
 from tidegate.core.phases import Phase
 from tidegate.core.rollout_state import member_of
@@ -154,6 +154,17 @@ def test_a_rollback_does_not_wait_for_a_sick_old_instance_but_for_the_last() -> 
     back = replace(back, step_ready_at=None)
     assert at(back, world(A0, sick(A1), B0, routed=(B0,))) == Shift((member_of(A0),), "Shifting traffic to 2 of a")
     assert isinstance(at(back, world(sick(A0), sick(A1), B0, routed=(B0,))), Wait)
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["restarted while it was sick", "from before the rollout"])
+def test_a_rollback_ends_without_an_old_instance_that_does_not_become_ready(known: bool) -> None:
+    back = replace(BAKING, phase=Phase.ROLLING_BACK, plan=planner.rollback_plan("a", 2), traffic_confirmed_at=None)
+    back = replace(back, step_ready_at=None, preexisting=("a0", "a1"), health=WELL if known else {"a0": InstanceHealth(0)})
+    observed = world(A0, replace(sick(A1), restarts=int(known)), routed=(A0,))
+    assert isinstance(at(back, observed), Wait if known else Mark), "one that was restarted may be ready soon"
+    late = at(back, observed, now=NOW + 61.0)
+    assert isinstance(late, Mark)
+    assert late.mark is MarkKind.TRAFFIC_CONFIRMED
 
 
 # -- repair and scaling ---------------------------------------------------------------------------------------------------

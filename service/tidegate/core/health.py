@@ -48,7 +48,7 @@ def _health(state: RolloutState) -> Health:
 
 def _health_of(state: RolloutState, instance: Instance) -> InstanceHealth | None:
     """What is known of the instance now; None before it is ready for the first time. One that is in the route was ready
-    when it was added, and one from before a repair or a scaling when it was started."""
+    when it was added, and one from before the rollout by the rollout that started it."""
     before = state.rollout.health.get(instance.id)
     if state.is_ready(instance):
         if before is None:

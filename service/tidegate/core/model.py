@@ -348,7 +348,7 @@ class Rollout:
     group_point: int = 0  # the last point of its group (`Gate.group_point`) that it reached
     kind: RolloutKind = RolloutKind.RELEASE
     warnings: tuple[str, ...] = ()  # of the service, when it was requested
-    preexisting: tuple[str, ...] = ()  # instances from before a repair or a scaling: their failures do not count
+    preexisting: tuple[str, ...] = ()  # instances from before the rollout: their failures do not count
     quarantines: bool = True  # whether a rollback puts the new release into quarantine
     version: int = 0  # grows with each save; the ETag
 

@@ -311,8 +311,9 @@ class RolloutState:
         serving = any(instance.id == other.id for other in self.desired_routed)
         if self.is_address_current(instance) or not (serving or instance.release == self.rollout.new):
             return False
-        if self.rollout.phase is Phase.ROLLING_BACK:  # one that was restarted is soon back
-            return not self.is_unhealthy(instance) or not any(map(self.is_ready, self.desired_routed))
+        if self.rollout.phase is Phase.ROLLING_BACK:  # one that was restarted is soon back, or a repair replaces it
+            sick = self.is_unhealthy(instance) or (instance.id in self.rollout.health and self.is_overdue)
+            return not sick or not any(map(self.is_ready, self.desired_routed))
         can_serve = any(self.is_ready(other) or self.is_address_current(other) for other in self.desired_routed)
         return instance.id not in self.rollout.health or not can_serve
 

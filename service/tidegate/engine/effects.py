@@ -48,7 +48,7 @@ def pin(context: TickContext, rollout: Rollout) -> tuple[Rollout, list[Event]]:
     The proxy is written with its present members. That moves no traffic, but detects a port in use and a configuration
     that the proxy rejects. Raises `DriverError` for everything that would stop the rollout.
 
-    Returns the rollout with the digest, the ids of the instances of this release that exist already and the deadline that
+    Returns the rollout with the digest, the ids of the instances that exist already and the deadline that
     the HEALTHCHECK of the image needs, and the events.
     """
     platform, begun = context.drivers.platform, context.clock()
@@ -63,7 +63,7 @@ def pin(context: TickContext, rollout: Rollout) -> tuple[Rollout, list[Event]]:
     if digest != release.digest:
         context.store.set_digest(rollout.service, release.id, digest, context.claim.fence, rollout.id)
     now = context.clock()
-    there = tuple(instance.id for instance in observed.instances if instance.release == rollout.new)
+    there = tuple(instance.id for instance in observed.instances)
     policy, late = _healthy_deadline(rollout.policy, pinned)
     warnings = filter(None, (*rollout.warnings, pinned.warning, late))
     new_events = [events.simple(EventKind.WARNING, text, rollout, now) for text in warnings]
