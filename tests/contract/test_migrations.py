@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 from alembic import command
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, make_url, text
 
 from support.postgres import PostgresServer
@@ -201,7 +202,9 @@ def test_a_schema_of_the_next_generation_is_refused(store: SqlStore) -> None:
 
 def test_revisions_are_numbered_within_one_generation() -> None:
     assert {revision[0] for revision in REVISIONS} == {migrations.head()[0]}
-    assert migrations.head() == REVISIONS[-1]
+    scripts = ScriptDirectory.from_config(migrations.configuration())
+    assert [revision.revision for revision in scripts.walk_revisions()] == REVISIONS[::-1]
+    assert migrations.head() == scripts.get_current_head()
 
 
 def test_an_engine_says_what_to_do_about_an_older_schema(postgres: PostgresServer) -> None:

@@ -11,7 +11,7 @@ from itertools import pairwise
 from tidegate.analysis import promql
 from tidegate.analysis.counters import Counters
 from tidegate.analysis.queries import COUNTED_RESPONSES, ENVOY_RESPONSES, RESPONSES, Series
-from tidegate.analysis.statistics.confidence import MIN_INTERVALS
+from tidegate.analysis.statistics.parameters import MIN_INTERVALS
 from tidegate.clock import Time, Window
 from tidegate.core.model import Check, CheckKind, Policy, Rollout, Service
 

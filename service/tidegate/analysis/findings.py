@@ -18,8 +18,9 @@ from tidegate.analysis.measurement import Measurement
 from tidegate.analysis.queries import HISTORY_SECONDS
 from tidegate.analysis.query_check import ComparedQueryCheck, LimitCheck, QueryCheck
 from tidegate.analysis.statistics.combine import CombinedEvidence
-from tidegate.analysis.statistics.confidence import MIN_INTERVALS, STRONG_EVALUE
+from tidegate.analysis.statistics.confidence import STRONG_EVALUE
 from tidegate.analysis.statistics.gauge import BLOCK_SECONDS, blocks_needed
+from tidegate.analysis.statistics.parameters import MIN_INTERVALS
 from tidegate.analysis.verdict import Finding, Outcome, Reason
 from tidegate.clock import Window
 from tidegate.core.model import Check

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from tidegate.analysis.analysis import CanaryAnalysis
 from tidegate.analysis.bake_length import needs_counters, observe_traffic, rollout_warnings, traffic_query
 from tidegate.analysis.measurement import InstanceSample, Measurement
 from tidegate.analysis.queries import Query, QueryFailure, QueryPurpose, QueryResult
@@ -34,6 +34,9 @@ from tidegate.engine import events
 from tidegate.engine.tick_context import TickContext
 from tidegate.errors import MetricsError, PlatformError, RouterError, UnknownService
 from tidegate.ports import MetricsSource
+
+if TYPE_CHECKING:
+    from tidegate.analysis.analysis import CanaryAnalysis
 
 LOG_LINES = 20
 MAX_LOGS = 3  # instances whose log is recorded when a release is rolled back
@@ -228,6 +231,8 @@ def analyze(
 
 def _restore_analysis(context: TickContext, rollout: Rollout) -> CanaryAnalysis:
     """The analysis with all saved measurements: the cached one, plus those that another engine saved meanwhile."""
+    from tidegate.analysis.analysis import CanaryAnalysis  # numpy and scipy are slow to import; many engines need neither
+
     cache, is_preview = context.cache, not rollout.step.route.get(rollout.new)
     analysis = cache.analysis
     if analysis is None or analysis.is_preview is not is_preview:

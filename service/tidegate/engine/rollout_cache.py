@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
-from tidegate.analysis.analysis import CanaryAnalysis
 from tidegate.clock import Time
 from tidegate.core.model import Instance, InstanceState
 from tidegate.core.phases import Phase
 from tidegate.core.rollout_state import RolloutState
 from tidegate.core.routing import RouterState
+
+if TYPE_CHECKING:
+    from tidegate.analysis.analysis import CanaryAnalysis  # numpy and scipy are slow to import
 
 MAX_OBSERVATION_AGE_SECONDS = 0.1  # a younger observation is reused if no effect changed what it shows
 FREE_REPEATS = 3  # repeats of an effect on the same observed state without a pause

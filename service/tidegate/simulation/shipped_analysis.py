@@ -11,10 +11,10 @@ from tidegate.analysis.statistics import before_after, metric_models
 from tidegate.analysis.statistics.before_after import BeforeAfter, calibrate_in_time
 from tidegate.analysis.statistics.calibration import Calibration
 from tidegate.analysis.statistics.combine import CombinedEvidence, EvidencePart
-from tidegate.analysis.statistics.confidence import MIN_INTERVALS, STRONG_EVALUE, confidence_bounds, tolerated_events
+from tidegate.analysis.statistics.confidence import STRONG_EVALUE, confidence_bounds, tolerated_events
 from tidegate.analysis.statistics.eprocess import EProcess, MetricModel
 from tidegate.analysis.statistics.memory_trend import MemoryTrend
-from tidegate.analysis.statistics.parameters import WEIGHTS, Parameters
+from tidegate.analysis.statistics.parameters import MIN_INTERVALS, WEIGHTS, Parameters
 from tidegate.simulation.blue_green import GeneratedSwitch
 from tidegate.simulation.distributions import Counts, Floats, Mask
 from tidegate.simulation.generator import BUCKET_BOUNDS, GeneratedRollout

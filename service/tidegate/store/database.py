@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
-from alembic.util import CommandError
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 from sqlalchemy import Connection, Engine, text
@@ -106,7 +105,7 @@ class Database(ABC):
             raise StoreError(f"Cannot {action}: a stored value is invalid: {mistakes}", retryable=False) from error
         except (PydanticSerializationError, UnicodeError, OverflowError) as error:
             raise StoreError(f"Cannot {action}: a value cannot be stored: {error}", retryable=False) from error
-        except (SQLAlchemyError, CommandError) as error:
+        except SQLAlchemyError as error:
             raise StoreError(f"Cannot {action}: {error}", retryable=False) from error
         except OSError as error:
             raise StoreError(f"Cannot {action}: {error}", retryable=True) from error

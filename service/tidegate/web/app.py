@@ -12,11 +12,10 @@ from typing import Any
 import structlog
 from flask import Request, Response, current_app, g, request
 from flask.json.provider import DefaultJSONProvider
-from flask_openapi import Info, OpenAPI, Server
+from flask_openapi import OpenAPI
 from structlog.contextvars import bind_contextvars, clear_contextvars
 from werkzeug.exceptions import BadRequest, HTTPException
 
-from tidegate import __version__
 from tidegate.web import errors
 from tidegate.web.api import EXTENSION, Api, LongPollSlots, api
 from tidegate.web.auth import authenticate
@@ -26,7 +25,6 @@ from tidegate.web.discovery_cache import DiscoveryCache
 from tidegate.web.errors import ProblemView
 from tidegate.web.long_polls import LongPolls
 from tidegate.web.metrics import ServerMetrics
-from tidegate.web.openapi import SECURITY_SCHEMES
 from tidegate.web.routes import audit, discovery, freezes, health, rollouts, services, tokens
 from tidegate.wiring import Wiring
 
@@ -113,15 +111,11 @@ def create_app(
     """
     app = OpenAPI(
         "tidegate",
-        info=Info(title="Tidegate", version=__version__, description="Moves a service between releases without downtime."),
-        servers=[Server(url="/")],
-        security_schemes=SECURITY_SCHEMES,
         validation_error_model=ProblemView,
         validation_error_callback=errors.invalid,
         doc_ui=False,
         static_folder=None,
     )
-    app.openapi_version = "3.1.0"
     app.request_class = ApiRequest
     app.json = StrictJson(app)
     app.config["MAX_CONTENT_LENGTH"] = wiring.settings.web.max_body_bytes

@@ -6,6 +6,7 @@ the two share no connection, thread or lock.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -211,6 +212,7 @@ def serve(build: Callable[[], ServerProcess], listen: str, web: WebSettings) -> 
     }
     application = _Application(build, options)
     application.cfg.set("worker_exit", lambda _, worker: application.close())
+    gc.freeze()  # no collection visits the modules, so that both processes share their memory and end at once
     application.run()
 
 

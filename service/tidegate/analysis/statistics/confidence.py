@@ -9,7 +9,6 @@ from tidegate.analysis.statistics.effect_grid import Array, EffectGrid, log_eval
 
 LEVEL = 0.05  # of the confidence sequence, and of the rejection of harm
 RATIOS_BEYOND_GRID = 20
-MIN_INTERVALS = 4  # compared intervals that a PASS needs: an interval adds at most `interval_nats`, and a FAIL needs more
 STRONG_EVALUE = 10.0  # of one check: too much evidence of harm for a PASS
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+MIN_INTERVALS = 4  # compared intervals that a PASS needs: an interval adds at most `interval_nats`, and a FAIL needs more
+
 
 @dataclass(frozen=True, slots=True)
 class Parameters:

@@ -6,17 +6,23 @@ on a database at the latest revision, and review the result.
 
 from __future__ import annotations
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+from sqlalchemy import Connection, inspect, text
+
+from tidegate.errors import StoreError
 from tidegate.store.database import MIGRATE
+
+if TYPE_CHECKING:
+    from alembic.config import Config  # Alembic is slow to import, and a schema that is up to date does not need it
 
 
 def configuration(connection: Connection | None = None) -> Config:
     """Alembic's configuration for the packaged revisions. `env.py` uses the given connection."""
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", "tidegate.store:migrations")
     config.set_main_option("path_separator", "os")
@@ -25,11 +31,17 @@ def configuration(connection: Connection | None = None) -> Config:
 
 
 def upgrade(connection: Connection) -> tuple[str | None, str | None]:
-    """Migrate the schema to `head`; a newer compatible schema stays. Raises Alembic's `CommandError` for an incompatible
-    one. Returns the revisions before and after."""
+    """Migrate the schema to `head`; a newer compatible schema stays. Raises `StoreError` for an incompatible one. Returns
+    the revisions before and after."""
     revision = current(connection)
-    if revision is None or revision in known() or unfit(revision) is not None:
-        command.upgrade(configuration(connection), "head")
+    if unfit(revision) is not None:
+        from alembic import command
+        from alembic.util import CommandError
+
+        try:
+            command.upgrade(configuration(connection), "head")
+        except CommandError as error:
+            raise StoreError(f"Cannot migrate the schema: {error}", retryable=False) from error
     return revision, current(connection)
 
 
@@ -48,16 +60,21 @@ def unfit(revision: str | None) -> tuple[str, str] | None:
     return what, f"run the version of Tidegate that created schema {revision}, or a newer one" if newer else MIGRATE
 
 
+@cache
 def known() -> frozenset[str]:
-    """All revisions that this version of Tidegate knows."""
-    return frozenset(revision.revision for revision in ScriptDirectory.from_config(configuration()).walk_revisions())
+    """All revisions that this version of Tidegate knows: their files are named `REVISION_what.py`."""
+    files = (Path(__file__).parent / "versions").glob("[0-9]*.py")
+    return frozenset(file.name.partition("_")[0] for file in files)
 
 
 def current(connection: Connection) -> str | None:
     """The revision of the database; None when it is empty."""
-    return MigrationContext.configure(connection).get_current_revision()
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    revision: str | None = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    return revision
 
 
 def head() -> str:
-    """The revision that this version of Tidegate requires."""
-    return str(ScriptDirectory.from_config(configuration()).get_current_head())
+    """The revision that this version of Tidegate requires: the last one, since revisions are numbered in their order."""
+    return max(known())

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Any, cast
+from typing import Any
 
 from flask import Response, current_app, request
-from flask_openapi import APIBlueprint, OpenAPI, Tag
 from flask_openapi import Response as ResponseSpec
 from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
@@ -15,7 +14,7 @@ from pydantic import BaseModel
 from tidegate.ports import CheckStatus
 from tidegate.web.api import api, json_response, respond
 from tidegate.web.errors import NOT_READY, ApiProblem
-from tidegate.web.openapi import ResponseDict, problem
+from tidegate.web.openapi import ResponseDict, RouteGroup, describe, problem
 
 
 class StateView(BaseModel):
@@ -25,13 +24,7 @@ class StateView(BaseModel):
 
 
 METRICS = "tidegate-metrics"
-bp = APIBlueprint(
-    "ops",
-    __name__,
-    abp_tags=[Tag(name="ops", description="Probes, metrics and the OpenAPI document. No token is required.")],
-    abp_security=[],
-    operation_id_callback=lambda *, bp_name, name, path, method: name,
-)
+bp = RouteGroup("ops", "Probes, metrics and the OpenAPI document. No token is required.", security=[])
 _NOT_READY: ResponseDict = {"503": problem("Not ready; the detail lists the reasons.")}
 _STRING: Any = {"text/plain": {"schema": {"type": "string"}}}
 _OBJECT: Any = {"application/json": {"schema": {"type": "object"}}}
@@ -78,17 +71,8 @@ def metrics() -> Response:
 @bp.get("/openapi.json", responses=_JSON)
 def openapi() -> Response:
     """The OpenAPI 3.1 document of this API."""
-    return json_response(json.dumps(specification(cast(OpenAPI, current_app))), 200)
-
-
-def specification(app: OpenAPI) -> dict[str, Any]:
-    """The OpenAPI document, without the 422 that flask-openapi adds to routes without parameters."""
-    document: dict[str, Any] = app.api_doc
-    for path in document["paths"].values():
-        for operation in path.values():
-            if not operation.get("parameters") and "requestBody" not in operation and "security" not in operation:
-                operation["responses"].pop("422", None)
-    return document
+    groups = tuple(group for group in current_app.blueprints.values() if isinstance(group, RouteGroup))
+    return json_response(json.dumps(describe(groups)), 200)
 
 
 def is_public() -> bool:
