@@ -5,6 +5,7 @@ ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 VENV=$ROOT/.venv
 STARTED_DOCKERD=
 RUN= # the folder of this run, once it has begun
+unset PYTHONDONTWRITEBYTECODE # which some images set: the hundreds of processes of a run would each compile the code again
 
 say() { printf '==> %s\n' "$*" >&2; }
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }
