@@ -1,20 +1,33 @@
-"""An HTTP client with one time limit for a whole request, however slowly the response arrives.
+"""HTTP with one time limit for a whole exchange, however slowly the response arrives, and one limit for its size.
 
-The timeouts of requests and urllib3 apply to each read of the socket, so a response of one byte per second never times out.
+The timeouts of requests and urllib3 apply to each read of the socket, so a response of one byte per second never times out;
+and they decompress a response of any size. `DeadlineHttpClient` is a client of its own, `LimitedAdapter` is for libraries
+that use requests.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 import select
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPResponse, IncompleteRead
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
+
+import requests
+import urllib3.connection
+import urllib3.connectionpool
+from requests.adapters import HTTPAdapter
+
+MAX_RESPONSE_BYTES = 16 * 1_048_576  # of one response to a library, decompressed
+CHUNK_BYTES = 65_536
 
 
 class DeadlineSocket(socket.socket):
@@ -149,6 +162,102 @@ def _unverified_context() -> ssl.SSLContext:
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     return context
+
+
+# -- libraries that use requests ------------------------------------------------------------------------------------------
+
+
+class ResponseTooLarge(requests.RequestException):
+    """A response is larger than allowed, after decompression."""
+
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__(f"the response has more than {max_bytes:,} bytes after decompression")
+
+
+def read_limited(response: requests.Response, max_bytes: int) -> None:
+    """Read the body of a response that was requested as a stream, as requests does. Raises `ResponseTooLarge`."""
+    body = bytearray()
+    for chunk in response.iter_content(CHUNK_BYTES):  # urllib3 decompresses no more than this at a time
+        body += chunk
+        if len(body) > max_bytes:
+            response.close()
+            raise ResponseTooLarge(max_bytes)
+    response._content = bytes(body)  # where requests itself puts it
+
+
+class LimitedAdapter(HTTPAdapter):
+    """An adapter for a session of one thread: an exchange takes at most `seconds`, connecting excluded, and its response
+    has at most `max_bytes` after decompression.
+
+    Raises `requests.Timeout` and `ResponseTooLarge`.
+    """
+
+    def __init__(self, seconds: float, max_bytes: int = MAX_RESPONSE_BYTES) -> None:
+        self._seconds, self._max_bytes = seconds, max_bytes
+        self._sockets: set[socket.socket] = set()
+        super().__init__()
+
+    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
+        """Use connections whose sockets this adapter knows."""
+        super().init_poolmanager(*arguments, **options)
+        self.poolmanager.pool_classes_by_scheme = {
+            scheme: type(pool.__name__, (pool,), {"ConnectionCls": functools.partial(kind, self._sockets)})
+            for scheme, pool, kind in (
+                ("http", urllib3.connectionpool.HTTPConnectionPool, _KnownConnection),
+                ("https", urllib3.connectionpool.HTTPSConnectionPool, _KnownTlsConnection),
+            )
+        }
+
+    def send(self, *arguments: Any, **options: Any) -> requests.Response:
+        """Send a request, and read its response within the limits."""
+        expired = threading.Event()
+        timer = threading.Timer(self._seconds, self._expire, (expired,))
+        timer.daemon = True
+        timer.start()
+        try:
+            response = super().send(*arguments, **options)
+            read_limited(response, self._max_bytes)
+        except requests.RequestException as error:
+            if not expired.is_set() or isinstance(error, ResponseTooLarge):
+                raise
+        finally:
+            timer.cancel()
+        if expired.is_set():  # also when headers were cut: they look complete
+            raise requests.Timeout(f"no complete response within {self._seconds:g} s")
+        return response
+
+    def _expire(self, expired: threading.Event) -> None:
+        """End the exchange: whoever reads from the connection finds it closed."""
+        expired.set()
+        for known in tuple(self._sockets):
+            try:
+                socket.socket.shutdown(known, socket.SHUT_RDWR)
+            except OSError:
+                self._sockets.discard(known)  # closed long ago
+
+
+class _KnownConnection(urllib3.connection.HTTPConnection):
+    """A connection that adds its socket to a set."""
+
+    def __init__(self, sockets: set[socket.socket], *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._sockets = sockets
+
+    def connect(self) -> None:
+        super().connect()
+        self._sockets.add(self.sock)
+
+
+class _KnownTlsConnection(urllib3.connection.HTTPSConnection):
+    """The same, with TLS."""
+
+    def __init__(self, sockets: set[socket.socket], *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._sockets = sockets
+
+    def connect(self) -> None:
+        super().connect()
+        self._sockets.add(self.sock)
 
 
 def describe_error(error: OSError | HTTPException, timeout_seconds: float) -> str:

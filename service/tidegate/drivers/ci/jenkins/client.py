@@ -17,6 +17,7 @@ from tidegate.core.model import Build
 from tidegate.drivers.ci.jenkins.errors import JenkinsErrors, JenkinsExchange, JenkinsRefusal, JenkinsUnreachable
 from tidegate.drivers.ci.jenkins.options import JenkinsOptions
 from tidegate.drivers.error_translation import guard_response
+from tidegate.drivers.http_client import LimitedAdapter
 from tidegate.errors import CIError
 
 MAX_ATTEMPTS = 3  # of a read if Jenkins is down for a moment; all within `timeout_seconds`
@@ -108,6 +109,8 @@ class JenkinsClient:
         session = server._session
         session.trust_env = False
         session.verify = str(options.ca_file) if options.ca_file else True
+        for scheme in ("http://", "https://"):
+            session.mount(scheme, LimitedAdapter(options.timeout_seconds))
         session.headers = requests.utils.default_headers()
         session.hooks["response"] = [self.exchange.record]
         session.get_redirect_target = lambda _: None  # no redirects: a POST would become a GET

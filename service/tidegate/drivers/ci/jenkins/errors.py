@@ -14,6 +14,7 @@ import requests
 from jenkins import JenkinsException, TimeoutException
 
 from tidegate.drivers.error_translation import describe_cause, root_cause
+from tidegate.drivers.http_client import ResponseTooLarge
 from tidegate.errors import CIError
 from tidegate.text import single_line
 
@@ -89,6 +90,8 @@ class JenkinsErrors:
             raise self._timeout_error() from None
         except (JenkinsException, requests.HTTPError):
             raise self.refusal_error(exchange) from None
+        except ResponseTooLarge as error:
+            raise CIError(f"Jenkins at {self.url}: {error}") from None
         except requests.exceptions.SSLError as error:
             raise CIError(
                 self._strip_secrets(f"Cannot verify the certificate of {self.url}: {describe_cause(error)}. Set ca_file.")

@@ -8,11 +8,16 @@ from tidegate.analysis.queries import Series
 from tidegate.analysis.verdict import Reason
 from tidegate.clock import Window
 from tidegate.drivers.error_translation import MALFORMED
+from tidegate.drivers.metrics.prometheus.errors import NARROW
 from tidegate.errors import MetricsError
+
+MAX_SERIES = 10_000  # of one query
+MAX_SAMPLES = 500_000  # of all its series
 
 
 def decode_series(kind: str, result: Any) -> tuple[Series, ...]:
-    """The series of a result. Raises `MetricsError` (bad-query) for strings and native histograms.
+    """The series of a result. Raises `MetricsError` (bad-query) for strings, native histograms, and more series or samples
+    than allowed.
 
     Prometheus sends values as strings, including NaN and Inf, and a scalar as one bare pair.
     """
@@ -21,11 +26,19 @@ def decode_series(kind: str, result: Any) -> tuple[Series, ...]:
     try:
         if kind == "scalar":
             return (Series({}, (_sample(result),)),)
+        _require_few("series", len(result), MAX_SERIES)
+        _require_few("samples", sum(len(item.get("values", "1")) for item in result), MAX_SAMPLES)
         return tuple(_one(item) for item in result)
     except MALFORMED:
         raise MetricsError(
             f"Cannot parse the {kind or 'result'} that Prometheus returned", reason=Reason.SOURCE_DOWN, retryable=False
         ) from None
+
+
+def _require_few(what: str, count: int, limit: int) -> None:
+    if count > limit:
+        text = f"The query returns {count:,} {what}; at most {limit:,} are allowed. {NARROW}"
+        raise MetricsError(text, reason=Reason.BAD_QUERY, retryable=False)
 
 
 def _one(item: Any) -> Series:

@@ -17,13 +17,13 @@ import requests
 import stamina
 from prometheus_api_client import PrometheusConnect
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from urllib3.util.retry import Retry
 
 from tidegate.analysis import promql
 from tidegate.analysis.queries import Series
 from tidegate.analysis.verdict import Reason
 from tidegate.clock import Window
 from tidegate.drivers.error_translation import MALFORMED, guard_response
+from tidegate.drivers.http_client import LimitedAdapter
 from tidegate.drivers.metrics.prometheus import check as prometheus_check
 from tidegate.drivers.metrics.prometheus import decode
 from tidegate.drivers.metrics.prometheus.errors import PrometheusExchange, source_down, translate_errors
@@ -129,6 +129,7 @@ class PrometheusMetrics:
         with requests.Session() as session:
             session.trust_env = False
             session.verify = str(options.ca_file) if options.ca_file else options.verify
+            self._limit(session)
             session.hooks["response"] = [exchange.record]
             yield session
 
@@ -136,14 +137,20 @@ class PrometheusMetrics:
     def _client(self, exchange: PrometheusExchange) -> Iterator[PrometheusConnect]:
         """A client with a timeout and without the library's retries."""
         with self._session(exchange) as session:
-            yield PrometheusConnect(
+            client = PrometheusConnect(
                 self._options.url,
                 headers=self._bearer(),
                 auth=self._password(),
-                retry=Retry(total=0, raise_on_status=False),
                 session=session,
                 timeout=self._timeout(),
             )
+            self._limit(session)  # the library has mounted an adapter of its own
+            yield client
+
+    def _limit(self, session: requests.Session) -> None:
+        """Bound the time and the size of each response."""
+        for scheme in ("http://", "https://", self._options.url):
+            session.mount(scheme, LimitedAdapter(self._options.timeout_seconds))
 
     def _timeout(self) -> tuple[float, float]:
         """(connect, read) in seconds."""

@@ -12,9 +12,11 @@ from prometheus_api_client.exceptions import PrometheusApiClientException
 
 from tidegate.analysis.verdict import Reason
 from tidegate.drivers.error_translation import describe_cause, root_cause
+from tidegate.drivers.http_client import ResponseTooLarge
 from tidegate.errors import MetricsError
 
 MAX_MESSAGE_CHARS = 300  # of Prometheus' own message
+NARROW = 'Narrow the query, for example with {service="shop"}, or aggregate it with sum() or avg().'
 
 
 def source_down(message: str, *, retryable: bool = True) -> MetricsError:
@@ -68,6 +70,8 @@ def translate_errors(url: str, exchange: PrometheusExchange) -> Iterator[None]:
         raise _refused(url, exchange) from None
     except (requests.JSONDecodeError, KeyError, TypeError):
         raise _not_prometheus(url, exchange) from None
+    except ResponseTooLarge as error:
+        raise MetricsError(f"The query is too large: {error}. {NARROW}", reason=Reason.BAD_QUERY, retryable=False) from None
     except requests.Timeout:
         raise MetricsError(f"Prometheus at {url} did not answer in time", reason=Reason.TIMEOUT) from None
     except requests.exceptions.SSLError as error:

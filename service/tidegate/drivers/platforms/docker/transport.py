@@ -17,6 +17,9 @@ import urllib3.connection
 import urllib3.connectionpool
 from requests.adapters import HTTPAdapter
 
+from tidegate.drivers.http_client import read_limited
+
+MAX_RESPONSE_BYTES = 64 * 1_048_576  # such as the list of all containers of a service, with their labels
 MAX_STDERR_CHARS = 400  # of the standard error of ssh
 MAX_UNIX_CONNECTIONS = 64
 MAX_SSH_CONNECTIONS = 8  # kept open, one process each; sshd allows ten sessions per shared connection by default
@@ -95,7 +98,8 @@ class ConnectionPool(urllib3.connectionpool.HTTPConnectionPool):
 
 
 class BoundedAdapter(HTTPAdapter):
-    """An adapter that waits at most `seconds` for data. The SDK would pull images without any limit."""
+    """An adapter that waits at most `seconds` for data, and reads at most `MAX_RESPONSE_BYTES` of a response that is not a
+    stream. The SDK would pull images without any limit."""
 
     def __init__(self, seconds: float, connections: int) -> None:
         super().__init__(pool_connections=connections, pool_maxsize=connections)
@@ -103,7 +107,11 @@ class BoundedAdapter(HTTPAdapter):
 
     def send(self, request: Any, stream: bool = False, timeout: Any = None, *arguments: Any, **options: Any) -> Any:
         """Send the request, with a timeout even if it has none."""
-        return super().send(request, stream, self._seconds if timeout is None else timeout, *arguments, **options)
+        seconds = self._seconds if timeout is None else timeout
+        response = super().send(request, stream, seconds, *arguments, **options)
+        if not stream:
+            read_limited(response, MAX_RESPONSE_BYTES)
+        return response
 
 
 class EngineAdapter(BoundedAdapter):
