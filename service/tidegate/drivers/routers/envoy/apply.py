@@ -15,7 +15,7 @@ from tidegate.drivers.routers.envoy import config, endpoints
 from tidegate.drivers.routers.envoy.admin import DRAINING, EnvoyAdmin, UpstreamHost, merge_hosts, wait_until
 from tidegate.drivers.routers.envoy.endpoints import Endpoint
 from tidegate.drivers.routers.listen_addresses import require_free
-from tidegate.drivers.routers.options import RouterOptions
+from tidegate.drivers.routers.options import LimitedRouterOptions
 from tidegate.errors import RouterError
 
 ACCEPT_SECONDS = 5.0  # Envoy normally applies a file within a few milliseconds
@@ -27,10 +27,9 @@ REMOVE_POLL_SECONDS = 0.05  # how long a write waits for members to become idle;
 class EnvoyUpdate:
     """One change of one backend. All methods raise `RouterError`."""
 
-    def __init__(self, files: config.EnvoyFiles, admin: EnvoyAdmin, backend: Backend) -> None:
-        self._files, self._admin, self._backend = files, admin, backend
+    def __init__(self, files: config.EnvoyFiles, admin: EnvoyAdmin, listeners: EnvoyListeners, backend: Backend) -> None:
+        self._files, self._admin, self._listeners, self._backend = files, admin, listeners, backend
         self._path, self._cluster = files.endpoints(backend.name), config.cluster_name(backend)
-        self._listeners = EnvoyListeners(files, admin)
 
     def add_members(self, members: Collection[Member]) -> None:
         """Send new requests to exactly these members; drain all others."""
@@ -51,7 +50,7 @@ class EnvoyUpdate:
         if any(_is_listener_of(active, name) for active in self._admin.active_listeners()):
             self._await_accepted(f"http.{name}.rds.{name}", version, path)
 
-    def listen(self, exporter: str, clients: RouterOptions) -> None:
+    def listen(self, exporter: str) -> None:
         """Listen at the backend's address and at no other; an old address is removed when the new one serves."""
         resources = endpoints.read_resources(self._files.listeners)
         present = [resource for resource in resources if resource["name"] != config.EXPORTER]
@@ -60,7 +59,7 @@ class EnvoyUpdate:
         if not self._backend.listen:
             self._listeners.ensure(kept, config.EXPORTER, [*kept[1:], *mine])
             return
-        wanted = config.listener_config(self._backend, self._files, clients)
+        wanted = self._listeners.listener_of(self._backend)
         if wanted["name"] not in self._admin.active_listeners():
             ours = [str(listener["name"]).partition("@")[2] for listener in mine]
             require_free(
@@ -164,18 +163,23 @@ class EnvoyUpdate:
 
 
 class EnvoyListeners:
-    """The listeners of one Envoy, which are in one file. All methods raise `RouterError`."""
+    """The listeners of one Envoy, which are in one file. `open_files`: how many files Envoy may open. All methods raise
+    `RouterError`."""
 
-    def __init__(self, files: config.EnvoyFiles, admin: EnvoyAdmin) -> None:
-        self._files, self._admin = files, admin
+    def __init__(self, files: config.EnvoyFiles, admin: EnvoyAdmin, clients: LimitedRouterOptions, open_files: int) -> None:
+        self._files, self._admin, self._clients, self._open_files = files, admin, clients, open_files
 
-    def refresh(self, backends: Iterable[Backend], exporter: str, clients: RouterOptions) -> None:
+    def listener_of(self, backend: Backend) -> config.Resource:
+        """The listener of a backend that has an address."""
+        return config.listener_config(backend, self._files, self._clients)
+
+    def refresh(self, backends: Iterable[Backend], exporter: str) -> None:
         """Apply settings that were changed to the exporter and to the listeners of these backends."""
         present = endpoints.read_resources(self._files.listeners)
         wanted = [config.exporter_listener(exporter)]
-        wanted += [config.listener_config(backend, self._files, clients) for backend in backends if backend.listen]
+        wanted += [self.listener_of(backend) for backend in backends if backend.listen]
         by_name = {listener["name"]: listener for listener in wanted}
-        changed = [by_name.get(listener["name"], listener) for listener in present]
+        changed = self._limited([by_name.get(listener["name"], listener) for listener in present])
         if changed != present:
             self.ensure(changed, config.EXPORTER, present)
 
@@ -186,7 +190,7 @@ class EnvoyListeners:
         listener whose address was taken while Envoy was not running.
         """
         path, rejections = self._files.listeners, self._admin.rejected_updates("listener_manager.lds")
-        before, version = read(path), _write_resources(path, _sort_by_name(wanted))
+        before, version = read(path), _write_resources(path, self._limited(wanted))
         if read(path) == before and self._admin.accepted_version("listener_manager.lds") != version:
             replace(path, before)  # rejected before; try again
 
@@ -196,13 +200,16 @@ class EnvoyListeners:
             if self._admin.rejected_updates("listener_manager.lds") == rejections:
                 return False
             if reason := self._admin.rejection_reason(proof):
-                _write_resources(path, _sort_by_name(otherwise))
+                _write_resources(path, self._limited(otherwise))
                 raise RouterError(
                     f"Envoy rejected the listener {proof} and keeps the old address: {reason}", retryable=False
                 )
             return proof in self._admin.active_listeners()
 
         _await(is_accepted, path)
+
+    def _limited(self, listeners: Sequence[config.Resource]) -> list[config.Resource]:
+        return config.limit_connections(_sort_by_name(listeners), self._clients, self._open_files)
 
 
 def _await(accepted: Callable[[], bool], path: Path, more_seconds: float = 0.0) -> None:

@@ -20,13 +20,14 @@ from tidegate.core.container import Health
 from tidegate.core.routing import EVERY_ADDRESS, Backend, BackendProtocol, split_listen
 from tidegate.drivers.routers.envoy import stats
 from tidegate.drivers.routers.members import bind_address
-from tidegate.drivers.routers.options import RouterOptions
+from tidegate.drivers.routers.options import EXPORTER_CONNECTIONS, LimitedRouterOptions, RouterOptions
 
 Resource = dict[str, Any]
 
 TYPE = "type.googleapis.com/"
 LISTENER = f"{TYPE}envoy.config.listener.v3.Listener"
 MANAGER = f"{TYPE}envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+CONNECTION_LIMIT = f"{TYPE}envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit"
 UPSTREAM = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 EXPORTER, ADMIN, BARRIER = "tidegate_exporter", "tidegate_admin", "tidegate_barrier"
 HTTP2 = "HTTP2"
@@ -97,7 +98,9 @@ def exporter_listener(listen: str) -> Resource:
     """The listener for Prometheus: Tidegate's counters, and nothing else of the admin API."""
     to_admin = {"cluster": ADMIN, "prefix_rewrite": stats.EXPORTER_PATH, "timeout": "10s"}
     manager = _plain_manager(EXPORTER, {"match": {"path": "/metrics"}, "route": to_admin})
-    return {"@type": LISTENER, **_listener(EXPORTER, parse_listen(listen), manager)}
+    manager["request_headers_timeout"] = "5s"
+    chain = _filter_chain(EXPORTER, manager, _connection_limit(EXPORTER, EXPORTER_CONNECTIONS))
+    return {"@type": LISTENER, "name": EXPORTER, "address": parse_listen(listen), "filter_chains": [chain]}
 
 
 def listener_name(backend: Backend) -> str:
@@ -174,8 +177,28 @@ def _listener(name: str, where: Resource, manager: Resource) -> Resource:
     return {"name": name, "address": where, "filter_chains": [_filter_chain(name, manager)]}
 
 
-def _filter_chain(name: str, manager: Resource) -> Resource:
-    return {"name": name, "filters": [{"name": "http", "typed_config": manager}]}
+def _filter_chain(name: str, manager: Resource, *before: Resource) -> Resource:
+    return {"name": name, "filters": [*before, {"name": "http", "typed_config": manager}]}
+
+
+def limit_connections(listeners: Sequence[Resource], clients: LimitedRouterOptions, open_files: int) -> list[Resource]:
+    """The listeners, each with room for its own connections: Envoy ends, with all services, when it has no file left."""
+    each = clients.connections_per_address(sum(listener["name"] != EXPORTER for listener in listeners), open_files)
+
+    def limited(listener: Resource) -> Resource:
+        first = _connection_limit(listener["name"].partition("@")[0], each)
+        chains = [{**chain, "filters": [first, chain["filters"][-1]]} for chain in listener["filter_chains"]]
+        return listener if listener["name"] == EXPORTER else {**listener, "filter_chains": chains}
+
+    return [limited(listener) for listener in listeners]
+
+
+def _connection_limit(name: str, connections: int) -> Resource:
+    """The filter that closes further connections at once."""
+    return {
+        "name": "connections",
+        "typed_config": {"@type": CONNECTION_LIMIT, "stat_prefix": name, "max_connections": connections},
+    }
 
 
 def _manager(more: Mapping[str, Any]) -> Resource:

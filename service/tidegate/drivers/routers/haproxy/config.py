@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from tidegate.drivers.routers.haproxy.options import NO_LOG, HAProxyOptions
 from tidegate.drivers.routers.haproxy.request_log import PIPE_DESCRIPTOR
 from tidegate.drivers.routers.haproxy.servers import milliseconds, wanted_servers
 from tidegate.drivers.routers.members import bind_address
+from tidegate.drivers.routers.options import EXPORTER_CONNECTIONS
 from tidegate.errors import RouterError
 
 Sections = Mapping[str, tuple[Backend, Sequence[Member]]]
@@ -40,9 +41,10 @@ FORWARDED = (
 
 @dataclass(frozen=True)
 class OwnedConfig:
-    """The file of mode owned."""
+    """The file of mode owned. `open_files` returns how many files HAProxy may open."""
 
     options: HAProxyOptions
+    open_files: Callable[[], int]
 
     @property
     def path(self) -> Path:
@@ -66,6 +68,8 @@ class OwnedConfig:
 
     def _render(self, backends: Sections, digest: str) -> str:
         headers, networks = self.options.max_header_bytes, [str(each) for each in self.options.trusted_proxies]
+        addresses = count_addresses(backends)
+        max_connections = self.options.connections_per_address(addresses, self.open_files())
         return atomic_files.TEMPLATES.get_template("haproxy.cfg.j2").render(
             options=self.options,
             directory=self.options.directory,
@@ -73,7 +77,10 @@ class OwnedConfig:
             bufsize=headers + REWRITE_BYTES + OVERHEAD_BYTES,
             maxrewrite=REWRITE_BYTES,
             maxhdr=max(101, headers // BYTES_PER_HEADER),
+            max_connections=max_connections,
+            all_connections=addresses * max_connections + EXPORTER_CONNECTIONS,
             exporter=bind_address(self.options.exporter),
+            exporter_connections=EXPORTER_CONNECTIONS,
             log=PIPE_DESCRIPTOR if self.options.log != NO_LOG else None,
             forwarded=FORWARDED,
             trusted_proxies=[
@@ -98,6 +105,11 @@ class OwnedConfig:
             "check": check_lines(health),
             "servers": [f"server {server.line}" for server in wanted_servers(backend, members).values()],
         }
+
+
+def count_addresses(backends: Sections) -> int:
+    """How many addresses of services and previews HAProxy listens on."""
+    return sum(bool(backend.listen) for backend, _ in backends.values())
 
 
 def with_previews(backends: Sections) -> dict[str, tuple[Backend, Sequence[Member]]]:

@@ -83,7 +83,7 @@ class OwnedHAProxy:
         self._process = HAProxyProcess(options.directory, self._binary)
         self.admin = self._process.admin
         self.master: Path | None = self._process.master
-        self._file = config.OwnedConfig(options)
+        self._file = config.OwnedConfig(options, self._process.open_files)
         self.replaced: Path | None = self._file.replaced
 
     @property
@@ -179,7 +179,8 @@ class OwnedHAProxy:
         return None
 
     def warnings(self) -> Sequence[Diagnosis]:
-        return ()
+        addresses = config.count_addresses(self._sections({}))
+        return self._file.options.connection_warnings("haproxy", addresses, self._process.open_files())
 
     def _sections(self, state: State) -> dict[str, tuple[Backend, Sequence[Member]]]:
         """Every backend with the servers that take new requests, read from the running process.

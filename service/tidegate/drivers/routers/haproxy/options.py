@@ -8,16 +8,17 @@ from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from tidegate.drivers.routers.options import RouterOptions
+from tidegate.drivers.routers.options import LimitedRouterOptions
 from tidegate.drivers.routers.socket_paths import require_socket_path
 
 MAX_SOCKET_PATH_BYTES = 97  # of 107 HAProxy keeps 10 for the temporary name of a socket that it is about to replace
 CHECKED_SOCKET = "master.sock"  # the longest name of its sockets
 NO_LOG = "off"
+OWNED_ONLY = frozenset({"hard_stop_after_seconds", "max_connections"})
 LOG_ADDRESS = re.compile(r"/[^\s\"'#]{1,96}|[A-Za-z0-9.:\[\]-]+:\d{1,5}")
 
 
-class HAProxyOptions(RouterOptions):
+class HAProxyOptions(LimitedRouterOptions):
     """`owned`: Tidegate writes `directory`/haproxy.cfg and runs HAProxy. `adopted`: Tidegate uses a running HAProxy."""
 
     mode: Literal["owned", "adopted"] = "owned"
@@ -47,7 +48,7 @@ class HAProxyOptions(RouterOptions):
             raise ValueError(
                 f"log must be the absolute path of a Unix socket (at most 97 characters), host:port, or {NO_LOG!r}"
             )
-        own = sorted({*self.client_options(), *({"hard_stop_after_seconds"} & self.model_fields_set)})
+        own = sorted({*self.client_options(), *(OWNED_ONLY & self.model_fields_set)})
         if self.mode == "adopted" and own:
             raise ValueError(f"{', '.join(own)} require mode owned; in mode adopted your own file decides that")
         if self.mode == "owned" and (self.socket or self.config or self.master):

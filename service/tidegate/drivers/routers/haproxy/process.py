@@ -20,6 +20,7 @@ from pathlib import Path
 
 from tidegate.drivers.routers.haproxy import runtime_api
 from tidegate.drivers.routers.haproxy.request_log import PIPE_DESCRIPTOR, ensure_pipe
+from tidegate.drivers.routers.options import open_files_limit
 from tidegate.errors import RouterError
 
 START_SECONDS = 15.0
@@ -68,6 +69,10 @@ class HAProxyProcess:
             return int((self.directory / "haproxy.pid").read_text())
         except (OSError, ValueError):
             return None
+
+    def open_files(self) -> int:
+        """How many files HAProxy may open."""
+        return open_files_limit(self.pid)
 
     def answers(self) -> bool:
         """Whether a process answers at the runtime socket now."""
