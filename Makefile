@@ -22,7 +22,8 @@ help:
 	@echo 'make bench-analysis   the analysis and rules of other tools on simulated rollouts (ARGS="--grid validation --only-tidegate")'
 	@echo 'make bench-load       up to 2,000 live rollouts at once, on both databases, and a day of them: 15 minutes (ARGS="--only sqlite")'
 	@echo 'make lock             renew the hash-checked requirements'
-	@echo 'make release          build and check a release in dist/ (VERSION=1.2.3; TAG=1 commits and tags it): RELEASING.md'
+	@echo 'make release          build and check a release in dist/ (VERSION=1.2.3; KEY=FILE signs it; TAG=1 tags it): RELEASING.md'
+	@echo 'make audit            look up every locked package in the advisories of the package index (ADVISORIES=all.zip: in an export)'
 
 demo:
 	@KEEP="$(KEEP)" bash scripts/demo.sh
@@ -72,9 +73,12 @@ bench-load:
 lock:
 	@bash scripts/lock.sh
 
-.PHONY: release
+.PHONY: release audit
 release:
-	@VERSION="$(VERSION)" TAG="$(TAG)" bash scripts/release.sh
+	@VERSION="$(VERSION)" TAG="$(TAG)" KEY="$(KEY)" bash scripts/release.sh
+
+audit:
+	@ADVISORIES="$(ADVISORIES)" bash scripts/audit.sh
 
 clean:
 	rm -rf .venv .cache build dist

@@ -61,6 +61,19 @@ need_venv() {
     touch "$(installed_stamp "$1")"
 }
 
+# need_release_tools: the virtual environment $TOOLS with what requirements/release.txt locks, made again when that changes.
+TOOLS=$ROOT/.cache/release-tools
+need_release_tools() {
+    local stamp
+    stamp=$TOOLS/.installed-$(sha256sum <"$ROOT/requirements/release.txt" | cut -c1-16)
+    [ ! -e "$stamp" ] || return 0
+    say "installing the tools of requirements/release.txt into ${TOOLS#"$ROOT"/}"
+    rm -rf "$TOOLS"
+    "$VENV/bin/python" -m venv "$TOOLS"
+    "$TOOLS/bin/pip" install -q --disable-pip-version-check --require-hashes -r "$ROOT/requirements/release.txt"
+    touch "$stamp"
+}
+
 # begin_run NAME: remove what killed runs have left, and begin a run with a folder of its own, which is also TMPDIR, for whoever
 # writes there.
 # All that it starts can be found by that folder and by TIDEGATE_RUN: see scripts/leftovers.py. `end_run` is its end.

@@ -14,4 +14,7 @@ compile() {
 }
 compile -o requirements/run.txt pyproject.toml
 compile --extra dev -o requirements/dev.txt pyproject.toml
+for extra in envoy postgres testing; do
+    compile --extra "$extra" --constraint requirements/dev.txt -o "requirements/$extra.txt" pyproject.toml
+done
 compile -o requirements/release.txt requirements/release.in
