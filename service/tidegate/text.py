@@ -7,6 +7,7 @@ characters are displayed by their numbers.
 from __future__ import annotations
 
 import re
+import unicodedata
 
 #: Control characters, line and paragraph separators, what turns or hides writing, and halves of characters.
 CONTROL_CHARS = re.compile(
@@ -14,8 +15,29 @@ CONTROL_CHARS = re.compile(
 )
 #: What one line must not have in it, as a pattern of JSON Schema. Joiners and marks of direction belong to some languages.
 LINE_PATTERN = r"^[^\x00-\x1f\x7f-\x9f\u200b\u2028-\u202e\u2060-\u2069\ufeff]*$"
-#: And what a name must not have in it, for then two that look alike could be two.
-NAME_PATTERN = r"^[^\x00-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]*$"
+#: And what a name must not have in it besides (`find_invisible`), for then two that look alike could be two.
+NAME_PATTERN = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$"
+#: Unicode's Default_Ignorable_Code_Point: what is displayed as nothing.
+_DEFAULT_IGNORABLE = re.compile(
+    "[\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
+    "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
+
+
+def identity(name: str) -> str:
+    """The form of a name by which people are distinguished: normalized (NFKC), without case, white space collapsed.
+
+    `Alice`, ` alice` and full-width `Ａｌｉｃｅ` are one person. Names with invisible characters are refused
+    (`find_invisible`).
+    """
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+    return " ".join(folded.split())
+
+
+def find_invisible(name: str) -> str:
+    """The first character of a name that is displayed as nothing, as `U+200B`; empty if there is none."""
+    found = _DEFAULT_IGNORABLE.search(name)
+    return f"U+{ord(found[0]):04X}" if found else ""
 
 
 def single_line(text: str, max_chars: int) -> str:

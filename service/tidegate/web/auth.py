@@ -20,6 +20,7 @@ from tidegate.clock import Time
 from tidegate.core.records import Token
 from tidegate.errors import InvalidSpec, NotAllowed
 from tidegate.ports import Store
+from tidegate.text import find_invisible
 from tidegate.web.auth_throttle import AuthThrottle
 from tidegate.web.errors import TOO_MANY_FAILURES, UNAUTHENTICATED, ApiProblem
 
@@ -42,6 +43,8 @@ def new_token(
     ]
     if not name.strip():
         mistakes.append(errors.Problem("name", "is required: rollouts and the audit log show it as the requester"))
+    if invisible := find_invisible(name):
+        mistakes.append(errors.Problem("name", f"found the invisible character {invisible}"))
     if not scopes:
         mistakes.append(errors.Problem("scopes", f"at least one is required: {known}"))
     if not services or not all(services):

@@ -18,7 +18,17 @@ MAX_WAIT_SECONDS = 25.0
 MAX_ROWS = 200
 MAX_REPLICAS = 1000  # as in a Compose file
 Line = Annotated[str, Field(pattern=text.LINE_PATTERN)]  # shown in logs and on terminals
-Name = Annotated[str, Field(pattern=text.NAME_PATTERN)]
+
+
+def _visible(name: str) -> str:
+    if invisible := text.find_invisible(name):
+        raise ValueError(f"found the invisible character {invisible}: two names that look alike must be one")
+    if name and not name.strip():
+        raise ValueError("must not be blank")
+    return name
+
+
+Name = Annotated[str, Field(pattern=text.NAME_PATTERN), AfterValidator(_visible)]
 Word = Annotated[str, Field(pattern=r"^[^\x00]*$")]  # databases do not accept NUL
 
 
