@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -129,6 +130,26 @@ def test_a_token_is_for_its_services_only(api: RunningApi) -> None:
         403, "Token deploy has the scope read, but not for demo/shop. Its services: live/*.",
     )  # fmt: skip
     assert api.call("GET", "/v1/rollouts?service=demo/shop", token=token).status_code == 403
+
+
+def test_ids_of_others_are_answered_like_unknown_ones(api: RunningApi) -> None:
+    other, unknown = api.deploy("v1")["id"], "6b0e2ee5661b8f"
+    token = api.token_for("deploy", "promote", "rollback", services=("live/*",))
+    reads = [("GET", part) for part in ("", "/events", "/report", "/junit", "/record")]
+    for method, part in [*reads, *(("POST", f"/{name}") for name in ("promote", "pause", "rollback", "verify"))]:
+        body, headers = {} if method == "POST" else None, {"If-Match": '"1"'}
+        answers = [
+            api.call(method, f"/v1/rollouts/{name}{part}", body, token=token, headers=headers) for name in (other, unknown)
+        ]
+        assert [answer.status_code for answer in answers] == [404, 404], (method, part)
+        assert len({answer.json()["detail"].replace(other, unknown) for answer in answers}) == 1
+    for last in (other, unknown, "a\x00b", ""):
+        cursor = base64.urlsafe_b64encode(last.encode()).decode().rstrip("=") or "=="
+        assert api.call("GET", f"/v1/rollouts?cursor={cursor}", token=token).status_code == 422
+    for path in ("/v1/rollouts", "/v1/services", "/v1/audit"):
+        for odd in ("!!!!", "A", "YQ==", "YR", "%00", "w6k", "4oCu", "MTIzNDU2Nzg5MDEyMzQ1Njc4OTA"):
+            status = api.call("GET", f"{path}?cursor={odd}").status_code
+            assert status == 422 or (path == "/v1/services" and odd in ("w6k", "MTIzNDU2Nzg5MDEyMzQ1Njc4OTA")), (path, odd)
 
 
 def test_an_expired_token_is_refused(api: RunningApi) -> None:

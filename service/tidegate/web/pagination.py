@@ -24,7 +24,7 @@ def listed_rollout(rollout: Rollout) -> RolloutView:
 
 def rollouts_page(service: str | None, query: ServiceRolloutsQuery) -> Response:
     """A page of the rollouts that the token may read, newest first."""
-    rollouts = _allowed(service, query.phase, decode_cursor(query.cursor), query.limit + 1)
+    rollouts = _allowed(service, query.phase, _decode_rollout(query.cursor), query.limit + 1)
     page = rollouts[: query.limit]
     cursor = encode_cursor(page[-1].id) if len(rollouts) > len(page) else None
     return with_next_link(
@@ -32,23 +32,30 @@ def rollouts_page(service: str | None, query: ServiceRolloutsQuery) -> Response:
     )
 
 
+def _decode_rollout(cursor: str) -> str | None:
+    """The last rollout of the previous page, which the token was allowed to read."""
+    last = decode_cursor(cursor)
+    if last is None:
+        return None
+    try:
+        rollout, _ = api().store.load(last)
+    except UnknownRollout as error:
+        raise bad_cursor() from error
+    if not principal().may("read", rollout.service):
+        raise bad_cursor()
+    return last
+
+
 def _allowed(service: str | None, phase: Phase | None, before: str | None, count: int) -> list[Rollout]:
     """At most `count` rollouts, without those the token may not read."""
     rollouts: list[Rollout] = []
     while len(rollouts) < count:
-        rows = _rows(service, phase, before)
+        rows = api().store.rollouts(service, phase, before, MAX_ROWS)
         rollouts += [row for row in rows if principal().may("read", row.service)]
         if len(rows) < MAX_ROWS:
             break
         before = rows[-1].id
     return rollouts[:count]
-
-
-def _rows(service: str | None, phase: Phase | None, before: str | None) -> tuple[Rollout, ...]:
-    try:
-        return api().store.rollouts(service, phase, before, MAX_ROWS)
-    except UnknownRollout as error:
-        raise bad_cursor() from error
 
 
 def encode_cursor(last: str) -> str:
@@ -61,9 +68,12 @@ def decode_cursor(cursor: str) -> str | None:
     if not cursor:
         return None
     try:
-        return base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
+        last = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
     except ValueError as error:  # base class of binascii.Error and UnicodeError
         raise bad_cursor() from error
+    if not last.isprintable() or encode_cursor(last) != cursor:  # the decoder skips what is not base64
+        raise bad_cursor()
+    return last
 
 
 def bad_cursor() -> ApiProblem:

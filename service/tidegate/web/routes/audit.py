@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from flask import Response
 
 from tidegate.web.api import api, principal, respond
@@ -10,6 +12,7 @@ from tidegate.web.pagination import bad_cursor, decode_cursor, encode_cursor, wi
 from tidegate.web.requests import AuditQuery
 from tidegate.web.views.audit import AuditView
 
+NUMBER = re.compile("[0-9]{1,9}")  # of an entry: what a database can compare
 bp = blueprint("audit", "Who requested what, when, why and from where.")
 
 
@@ -17,7 +20,7 @@ bp = blueprint("audit", "Who requested what, when, why and from where.")
 def read_audit(query: AuditQuery) -> Response:
     """The audit log, newest first, limited to what the token may read."""
     last = decode_cursor(query.cursor)
-    if last is not None and not last.isdecimal():
+    if last is not None and not NUMBER.fullmatch(last):
         raise bad_cursor()
     page = api().store.audit(None if last is None else int(last), query.limit + 1, _subjects(query.subject))
     entries = page[: query.limit]
