@@ -352,16 +352,16 @@ def test_an_approval_in_full_is_for_every_hold_that_follows(api: RunningApi) -> 
 def test_an_approval_is_for_what_a_verdict_asks(api: RunningApi, outcome: Outcome, action: str, waits: str | None) -> None:
     policy = Policy(failure_action=FailureAction(action))
     options = "bake: 5s, checks: [{errors: {margin: 1%}}]"
-    path, etag = held(api, options, verdict=verdict(outcome, time.time()))
+    path, etag = held(api, options, verdict=verdict(outcome, time.time()), policy=policy)
     found = api.wiring.store.load(path.rpartition("/")[2])[0]
     assert found.step.gate.analyzed
-    with pytest.MonkeyPatch.context() as patch:  # the policy is no column that an engine writes
-        load = api.wiring.store.load
-        patch.setattr(api.wiring.store, "load", lambda name: (replace(load(name)[0], policy=policy), load(name)[1]))
-        view = api.call("GET", path).json()
-        assert (view["waiting_for"] and view["waiting_for"]["kind"]) == waits
-        assert view["verdict"]["findings"][0]["limit"] is None, "JSON has no word for infinity"
-        answer = api.post(f"{path}/promote", If_Match=etag)
+    view = api.call("GET", path).json()
+    assert (view["waiting_for"] and view["waiting_for"]["kind"]) == waits
+    assert view["verdict"]["findings"][0]["limit"] is None, "JSON has no word for infinity"
+    assert api.post(f"{path}/promote", {"full": True}, If_Match=etag).status_code == 409, "that answers no verdict"
+    for any_version in ("*", ", ".join(f'"{number}"' for number in range(40))):
+        assert api.post(f"{path}/promote", If_Match=any_version).status_code == 428
+    answer = api.post(f"{path}/promote", If_Match=etag)
     assert answer.status_code == (202 if waits else 409), answer.text
 
 
@@ -395,6 +395,22 @@ def test_pause_resume_verify_and_rollback_are_recorded(api: RunningApi) -> None:
     kinds = [each["kind"] for each in api.call("GET", f"{path}/events?after=2").json()["events"]]
     assert kinds == ["paused", "resumed", "verify_requested", "rollback_requested"]
     assert len(api.woken) == 6
+
+
+def test_a_rollback_ends_a_pause(api: RunningApi) -> None:
+    path, _ = held(api)
+    api.post(f"{path}/pause", {"reason": "lunch"})
+    rollback = {"token": api.token_for("rollback"), "headers": {"Idempotency-Key": "back"}}
+    answer = api.call("POST", f"{path}/rollback", {"reason": "it burns"}, **rollback)
+    assert (answer.status_code, answer.json()["paused"]) == (202, False)
+    events = api.call("GET", f"{path}/events?after=2").json()["events"]
+    assert [each["message"] for each in events] == [
+        "Paused by admin: lunch",
+        "Resumed by rollback: to roll back",
+        "Rollback requested by rollback: it burns",
+    ]
+    with api.engine():
+        api.until(path.rpartition("/")[2], "rolled_back")
 
 
 def test_a_check_without_a_margin_is_shown_without_one(api: RunningApi) -> None:

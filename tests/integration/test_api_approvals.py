@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from support.api import SHOP, RunningApi, compose, running
+from support.fake_drivers import constant
 from support.wait import eventually
 from tidegate.core.phases import Phase
 from tidegate.settings import DriverSettings, EnvironmentSettings, Settings
@@ -76,14 +77,17 @@ def test_a_hold_tells_what_it_takes_and_what_speaks_for_it(api: RunningApi) -> N
 def test_as_many_different_people_as_are_needed_let_it_on(api: RunningApi) -> None:
     with api.engine():
         rollout = held(api, "approval: {after: [1], roles: [two], needed: 2}")
+        hidden = promote(api, rollout, on_behalf_of="ali\u034fce")
+        assert (hidden.status_code, "U+034F" in hidden.text) == (422, True)
         first = promote(api, rollout, on_behalf_of="alice", reason="looks good")
         assert first.status_code == 202
         assert [(each["by"], each["via"], each["reason"]) for each in first.json()["approval"]["given"]] == [
             ("alice", "admin", "looks good")
         ]
-        again = promote(api, rollout, on_behalf_of="alice")
-        assert (again.status_code, again.json()["code"]) == (409, "illegal-move")
-        assert "alice" in again.json()["detail"]
+        for spelling in ("alice", "ALICE", " Alice ", "\uff21lice"):
+            again = promote(api, rollout, on_behalf_of=spelling)
+            assert (again.status_code, again.json()["code"]) == (409, "illegal-move")
+            assert "alice" in again.json()["detail"]
         stranger = promote(api, rollout, on_behalf_of="carol")
         assert (stranger.status_code, stranger.json()["code"]) == (403, "may-not-approve")
         assert "two" in stranger.json()["detail"]
@@ -98,8 +102,9 @@ def test_who_asked_may_not_approve_where_that_is_wanted(api: RunningApi) -> None
         answer = api.post(f"{SHOP}/rollouts", {**body, "on_behalf_of": "alice"})
         assert (answer.json()["requested_by"], answer.json()["requested_via"]) == ("alice", "admin")
         rollout = waiting(api, answer.json()["id"])
-        refused = promote(api, rollout, on_behalf_of="alice")
-        assert (refused.status_code, refused.json()["code"]) == (403, "may-not-approve")
+        for spelling in ("alice", "Alice ", "\uff21lice"):
+            refused = promote(api, rollout, on_behalf_of=spelling)
+            assert (refused.status_code, refused.json()["code"]) == (403, "may-not-approve")
         assert promote(api, rollout, on_behalf_of="bob").status_code == 202
         api.until(rollout["id"], "succeeded")
 
@@ -127,6 +132,35 @@ def test_an_approval_is_for_the_digest_the_plan_and_the_step_that_were_seen(api:
         assert (bare.status_code, bare.json()["code"]) == (428, "if-match-required")
         assert promote(api, now).status_code == 202
         api.until(rollout["id"], "succeeded")
+
+
+@pytest.mark.parametrize("early", [{}, {"full": True}], ids=["of the step", "of all steps"])
+def test_an_approval_during_the_bake_does_not_answer_a_later_verdict(api: RunningApi, early: dict[str, Any]) -> None:
+    checks = "checks: [{query: up, max: 0.5, min_samples: 1, name: slow}]"
+    options = f"bake: 10m, interval: 100ms, approval: {{after: [1]}}, {checks}"
+    pausing = compose(options).replace("update_config: {", "update_config: {failure_action: pause, ")
+    assert pausing != compose(options)
+    with api.engine():
+        api.until(api.deploy("v1")["id"], "succeeded")
+        api.world.answer = constant(0.1)
+        body = {"compose": pausing, "variables": {"VERSION": "v2"}}
+        rollout = api.post(f"{SHOP}/rollouts", body).json()["id"]
+        path = f"/v1/rollouts/{rollout}"
+
+        def approved_while_it_bakes() -> bool:
+            now = api.call("GET", path)
+            if (now.json()["waiting_for"] or {}).get("kind") != "bake":
+                return False
+            return bool(api.post(f"{path}/promote", early, If_Match=now.headers["ETag"]).status_code == 202)
+
+        eventually("it is approved while it bakes", approved_while_it_bakes)
+        api.world.answer = constant(2.0)
+        asked = waiting(api, rollout)
+        assert (asked["approval"]["kind"], asked["verdict"]["outcome"], asked["cursor"]) == ("decision", "FAIL", 0)
+        assert asked["approval"]["given"] == []
+        assert promote(api, asked, full=True).json()["detail"].endswith("approvals of all steps answer no verdict")
+        assert promote(api, asked, reason="known").status_code == 202
+        eventually("it continues", lambda: api.call("GET", path).json()["cursor"] > 0)
 
 
 @pytest.mark.parametrize(("action", "phase"), [("rollback", "rolled_back"), ("promote", "succeeded")])

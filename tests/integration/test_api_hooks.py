@@ -102,6 +102,14 @@ def test_nobody_approves_what_they_may_not(api: RunningApi) -> None:
     refused = approve(api, shop, only)
     assert refused.status_code == 403
     assert "demo/worker" in refused.json()["detail"]
+    narrow = api.token_for("deploy", "force", "rollback", "vouch", services=("demo/shop",))
+    requests = {name: f"/v1/rollouts/{shop['id']}/{name}" for name in ("pause", "resume", "rollback")}
+    for path in (*requests.values(), f"{SHOP}/rollback"):
+        answer = api.call("POST", path, token=narrow, headers={"Idempotency-Key": path})
+        assert (answer.status_code, "but not for demo/worker" in answer.json()["detail"]) == (403, True), path
+    forced = {"force": True, "reason": "hurry"}
+    assert api.call("POST", f"/v1/rollouts/{shop['id']}/promote", forced, token=narrow).status_code == 403
+    assert {latest(api, name)["paused"] for name in ("shop", "worker")} == {False}
 
 
 def test_together_needs_the_file_and_another_service(api: RunningApi) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from tidegate.core.approvals import approval_binding
 from tidegate.core.decide import decide
 from tidegate.core.decisions import Decision, Track, apply_track
 from tidegate.core.model import (
@@ -72,6 +73,11 @@ def at(rollout: Rollout, observed: ObservedState, *signals: Signal, now: float =
 def unrouted_at(when: float) -> dict[str, float]:
     """Whatever is out of the route left it then."""
     return dict.fromkeys(("a0", "a1", "b0", "b1"), when)
+
+
+def answer(rollout: Rollout, by: str = "ada", when: float = NOW) -> Signal:
+    """An approval of what is shown of the rollout now."""
+    return Signal(SignalKind.PROMOTE, when, by, "why", rollout.cursor, binding=approval_binding(rollout))
 
 
 def signal(kind: SignalKind, step: int | None = 0, when: float = NOW) -> Signal:

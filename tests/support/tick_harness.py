@@ -17,6 +17,7 @@ from support.fake_drivers import (
     settle_old,
 )
 from support.store_fixtures import ManualClock
+from tidegate.core.approvals import approval_binding
 from tidegate.core.event_kinds import EventKind
 from tidegate.core.model import Service, Signal, SignalKind
 from tidegate.core.phases import Phase
@@ -91,7 +92,9 @@ class TickHarness:
         return [event.message for event in self.store.events(self.rollout) if event.kind == kind]
 
     def signal(self, kind: SignalKind) -> None:
-        self.store.signal(self.rollout, Signal(kind, self.clock(), "ada", "because"))
+        rollout = self.store.load(self.rollout)[0]
+        step, binding = (rollout.cursor, approval_binding(rollout)) if kind is SignalKind.PROMOTE else (None, "")
+        self.store.signal(self.rollout, Signal(kind, self.clock(), "ada", "because", step, binding=binding))
 
 
 def interposed(stage: TickHarness, before: Any) -> dict[str, Any]:

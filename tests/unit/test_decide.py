@@ -15,6 +15,7 @@ from support.decide_fixtures import (
     POLICY,
     ROLLOUT,
     STEP,
+    answer,
     at,
     decided,
     instance,
@@ -281,7 +282,7 @@ def test_a_fail_may_ask_a_person_or_be_passed_over() -> None:
     assert isinstance(at(pausing, STANDS), Mark)
     held = replace(pausing, approval_since=NOW - 1.0)
     assert isinstance(at(held, STANDS), Wait)
-    assert at(held, STANDS, signal(SignalKind.PROMOTE)) == Move(Phase.RUNNING, "Step 2 of 2", cursor=1)
+    assert at(held, STANDS, answer(held)) == Move(Phase.RUNNING, "Step 2 of 2", cursor=1)
     passing = replace(failed, policy=replace(POLICY, failure_action=FailureAction.CONTINUE))
     assert isinstance(at(passing, STANDS), Move)
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from support.decide_fixtures import A0, A1, B0, NOW, POLICY, ROLLOUT, at, decided, instance, signal, unrouted_at
+from support.decide_fixtures import A0, A1, B0, NOW, POLICY, ROLLOUT, answer, at, decided, instance, signal, unrouted_at
 from tidegate.analysis.verdict import Outcome, Verdict
 from tidegate.clock import Window
 from tidegate.core.decisions import Decision, Mark, MarkKind, Move, Run, Shift, Start, Stop, Wait
@@ -154,7 +154,9 @@ def test_where_nothing_can_be_said_a_person_is_asked_and_silence_turns_back() ->
     expired = at(replace(rollout, approval_since=NOW - 200.0, policy=promote), stands)
     assert isinstance(expired, Move)
     assert expired.phase is Phase.ROLLING_BACK
-    assert isinstance(at(replace(rollout, approval_since=NOW), stands, signal(SignalKind.PROMOTE)), Move)
+    asked_for = replace(rollout, approval_since=NOW)
+    assert isinstance(at(asked_for, stands, signal(SignalKind.PROMOTE)), Wait), "given before there was a result"
+    assert isinstance(at(asked_for, stands, answer(asked_for)), Move)
 
 
 def test_who_skips_the_analysis_skips_the_comparison_and_no_hook() -> None:

@@ -10,7 +10,8 @@ from support.decide_fixtures import decided, unrouted_at
 from tidegate.analysis.verdict import Outcome, Verdict
 from tidegate.clock import Window
 from tidegate.core.approvals import approval_binding, deciding_approval, given_approvals
-from tidegate.core.decisions import Analyze, Decision, Move, Pin, Wait, apply_move
+from tidegate.core.decisions import Analyze, Decision, Move, Pin, Wait, apply_move, record_task, record_verdict
+from tidegate.core.hooks import TaskRun, TaskState
 from tidegate.core.model import (
     Approval,
     Expiry,
@@ -95,14 +96,25 @@ def test_the_approval_that_opens_is_the_last_that_was_needed() -> None:
 
 def test_what_an_approval_is_bound_to_changes_with_what_was_seen_and_not_with_a_look() -> None:
     bound = approval_binding(HELD)
-    assert approval_binding(judged(Outcome.INCONCLUSIVE)) == bound
-    assert approval_binding(replace(HELD, version=99, approval_since=NOW)) == bound
+    later = replace(judged(Outcome.PASS), version=99, approval_since=NOW)
+    assert approval_binding(later) == bound
+    doubt = judged(Outcome.INCONCLUSIVE).verdict
+    assert doubt is not None
+    assert HELD.verdict is not None
+    unclear = record_verdict(HELD, doubt)
+    measured = record_verdict(unclear, replace(doubt, at=NOW))
+    assert approval_binding(measured) == approval_binding(unclear), "not with each measurement"
+    comparing = replace(HELD, plan=(replace(FIRST, gate=replace(FIRST.gate, tasks=("compare",))), SECOND, END))
+    again = record_verdict(record_verdict(unclear, HELD.verdict), doubt)
     others = (
+        unclear,
+        again,
         replace(HELD, digest="sha256:2"),
         replace(HELD, cursor=1),
         replace(HELD, id="another"),
         replace(HELD, plan=(FIRST, END)),
         replace(HELD, phase=Phase.ROLLING_BACK),
+        record_task(comparing, TaskRun("compare", TaskState.UNKNOWN, NOW - 2.0, NOW - 1.0)),
     )
     assert len({bound, *map(approval_binding, others)}) == 1 + len(others)
 

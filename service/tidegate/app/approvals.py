@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from tidegate.app.context import AppContext
-from tidegate.core.approvals import deciding_approval, given_approvals, required_answer
+from tidegate.core.approvals import (
+    approval_reason,
+    counts_for_peer,
+    deciding_approval,
+    given_approvals,
+    open_question,
+    required_answer,
+)
 from tidegate.core.model import Rollout, Signal
 from tidegate.core.phases import Phase
 from tidegate.errors import ApprovalNotAllowed, IllegalMove
+from tidegate.text import identity
 
 
 def require_approvable(context: AppContext, rollout: Rollout, signals: Sequence[Signal], by: str) -> None:
@@ -24,9 +32,13 @@ def require_approvable(context: AppContext, rollout: Rollout, signals: Sequence[
 
 
 def require_approvable_in_full(context: AppContext, rollout: Rollout, signals: Sequence[Signal], by: str) -> None:
-    """Raise `IllegalMove` if neither the current nor any later step requires an answer."""
+    """Raise `IllegalMove` if no remaining step requires an approval, or if a decision comes first: approvals of all steps
+    are those of the plan, and never answer a verdict."""
     _require_running(rollout)
-    if required_answer(rollout) is None and not any(step.gate.approval for step in rollout.plan[rollout.cursor :]):
+    if open_question(rollout):
+        text = f"{approval_reason(rollout)}. Answer it by itself: approvals of all steps answer no verdict"
+        raise IllegalMove(f"Cannot approve all steps of rollout {rollout.id}: {text}")
+    if not any(step.gate.approval for step in rollout.plan[rollout.cursor :]):
         raise IllegalMove(f"Nothing to approve: no remaining step of rollout {rollout.id} needs approval")
     require_approver(context, rollout, signals, by)
 
@@ -45,28 +57,33 @@ def require_approver(context: AppContext, rollout: Rollout, signals: Sequence[Si
     """Raise `ApprovalNotAllowed` if this person may not approve the rollout, `IllegalMove` if they have approved it
     already."""
     wanted = rollout.policy.approval
-    if not wanted.requester and by == rollout.requested_by:
+    if not wanted.requester and identity(by) == identity(rollout.requested_by):
         raise ApprovalNotAllowed(f"{by} requested rollout {rollout.id} and cannot approve it: another person must")
     environment = rollout.service.partition("/")[0]
     settings = context.settings.environments.get(environment)
-    members = {role: settings.roles.get(role, []) if settings else [] for role in wanted.roles}
-    if wanted.roles and not any(by in names for names in members.values()):
+    members = {identity(name) for role in wanted.roles for name in (settings.roles.get(role, []) if settings else [])}
+    if wanted.roles and identity(by) not in members:
         roles = " or ".join(wanted.roles)
         raise ApprovalNotAllowed(f"{by} cannot approve rollout {rollout.id}: requires role {roles}")
-    before = next((approval for approval in given_approvals(rollout, signals) if approval.by == by), None)
+    before = _find_approval(rollout, signals, by)
     if before is not None:
         step = f"step {rollout.cursor + 1} of {len(rollout.plan)}"
         raise IllegalMove(f"{step} of rollout {rollout.id} is already approved by {before.by}")
 
 
-def require_group_approver(context: AppContext, rollout: Rollout, by: str, require_scope: Callable[[str], None]) -> None:
-    """Raise `NotAllowed` if this person may not approve the other rollouts of the group that wait at the same point.
-    `require_scope` raises it where the token lacks the scope for a service."""
+def require_group_approver(context: AppContext, rollout: Rollout, by: str) -> None:
+    """Raise `ApprovalNotAllowed` if this person may not approve the other rollouts of the group that the approval counts
+    for."""
     if not rollout.group:
         return
     for peer in context.store.peers(rollout.id, rollout.group):
-        same_point = peer.phase is Phase.RUNNING and peer.step.gate.group_point == rollout.step.gate.group_point != 0
-        signals = context.store.load(peer.id)[1] if same_point else ()
-        if same_point and not any(approval.by == by for approval in given_approvals(peer, signals)):
-            require_scope(peer.service)
+        if not counts_for_peer(rollout, peer):
+            continue
+        signals = context.store.load(peer.id)[1]
+        if _find_approval(peer, signals, by) is None:
             require_approver(context, peer, signals, by)
+
+
+def _find_approval(rollout: Rollout, signals: Sequence[Signal], by: str) -> Signal | None:
+    """The approval that this person has given already."""
+    return next((one for one in given_approvals(rollout, signals) if identity(one.by) == identity(by)), None)

@@ -26,6 +26,7 @@ from tidegate.errors import (
     UnknownService,
 )
 from tidegate.ports import Store
+from tidegate.text import identity
 
 MAX_SLUG_LENGTH = 20
 
@@ -66,7 +67,7 @@ def _validate_approval(context: AppContext, service: Service) -> None:
             f"found {', '.join(unknown)}; the environment {service.environment} has: {', '.join(sorted(known)) or 'none'}"
         )
         raise InvalidSpec([Problem(f"{path}.roles", text)])
-    members = {name for role in wanted.roles for name in known[role]}
+    members = {identity(name) for role in wanted.roles for name in known[role]}
     if wanted.roles and len(members) < wanted.needed:
         text = f"found {wanted.needed}; only {len(members)} have the role {' or '.join(wanted.roles)}"
         raise InvalidSpec([Problem(f"{path}.needed", text)])

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 from tidegate.analysis.verdict import Outcome
 from tidegate.clock import Time
-from tidegate.core.hooks import TaskState
+from tidegate.core.hooks import TaskRun, TaskState
 from tidegate.core.model import Expiry, FailureAction, InconclusiveAction, Rollout, Signal, SignalKind
 from tidegate.core.phases import Phase
 from tidegate.core.waits import WaitingFor, WaitKind
+from tidegate.text import identity
 
 Answer = Literal["approval", "decision"]
 
@@ -26,13 +28,28 @@ def required_answer(rollout: Rollout) -> Answer | None:
     `decision`: the analysis failed and the policy is to ask, the final verdict is `INCONCLUSIVE` and the policy does not
     decide, or a task has no clear result. `approval`: the plan asks for it. None: nothing.
     """
-    if rollout.failed_verdict and rollout.policy.failure_action is FailureAction.PAUSE:
-        return "decision"
-    if is_inconclusive(rollout) and not _continues_without_answer(rollout):
-        return "decision"
-    if inconclusive_task(rollout):
+    if open_question(rollout):
         return "decision"
     return "approval" if rollout.step.gate.approval else None
+
+
+def open_question(rollout: Rollout) -> str:
+    """What a person has to decide in the current step: the verdict, the tasks without a clear result; empty: nothing.
+
+    Each question needs an answer of its own. `Rollout.question` numbers them, since the same verdict may come again.
+    """
+    parts = [task.name for task in _inconclusive_tasks(rollout)]
+    if rollout.failed_verdict and rollout.policy.failure_action is FailureAction.PAUSE:
+        parts.append(Outcome.FAIL.value)
+    if is_inconclusive(rollout) and not _continues_without_answer(rollout):
+        parts.append(Outcome.INCONCLUSIVE.value)
+    return " ".join(parts)
+
+
+def number_question(before: Rollout, after: Rollout) -> Rollout:
+    """The rollout `after` a change, with a new number for its question if that changed."""
+    changed = open_question(before) != open_question(after)
+    return replace(after, question=before.question + 1) if changed else after
 
 
 def awaited_answer(rollout: Rollout, signals: Sequence[Signal]) -> Answer | None:
@@ -46,11 +63,18 @@ def awaited_answer(rollout: Rollout, signals: Sequence[Signal]) -> Answer | None
 
 def is_inconclusive(rollout: Rollout) -> bool:
     """Whether the final verdict of the current step is `INCONCLUSIVE`. While the old release is only kept running, that
-    has no consequence."""
+    has no consequence. Nor has the verdict before an extension of the bake."""
     verdict, gate = rollout.verdict, rollout.step.gate
     if verdict is None or gate.keeps_old or not gate.analyzed:
         return False
-    return verdict.final and verdict.outcome is Outcome.INCONCLUSIVE
+    counts = verdict.final and (rollout.step_ready_at is None or verdict.at >= bake_end(rollout, verdict.at))
+    return counts and verdict.outcome is Outcome.INCONCLUSIVE
+
+
+def bake_end(rollout: Rollout, now: Time) -> Time:
+    """When the bake of the step is over; every extension adds one bake time. It begins when the step is ready, or now."""
+    begin = now if rollout.step_ready_at is None else rollout.step_ready_at
+    return begin + rollout.step.gate.bake_seconds * (1 + rollout.extensions)
 
 
 def _continues_without_answer(rollout: Rollout) -> bool:
@@ -63,9 +87,12 @@ def _continues_without_answer(rollout: Rollout) -> bool:
 
 def inconclusive_task(rollout: Rollout) -> str:
     """The message of a task of the current step that ended without a clear result; empty if there is none."""
+    return next((task.message for task in _inconclusive_tasks(rollout)), "")
+
+
+def _inconclusive_tasks(rollout: Rollout) -> list[TaskRun]:
     names = rollout.step.gate.tasks
-    ended = (task for task in rollout.tasks if task.name in names)
-    return next((task.message for task in ended if task.state is TaskState.UNKNOWN), "")
+    return [task for task in rollout.tasks if task.name in names and task.state is TaskState.UNKNOWN]
 
 
 def requires_decision(rollout: Rollout) -> bool:
@@ -99,11 +126,17 @@ def approval_wait(rollout: Rollout, since: Time) -> WaitingFor:
 
 
 def given_approvals(rollout: Rollout, signals: Sequence[Signal]) -> tuple[Signal, ...]:
-    """The approvals of the current step, the first one of each person."""
+    """The approvals that count for the current step, the first one of each person.
+
+    What the plan asks for is answered by approvals of this step and of all steps, given at any time. A decision is
+    answered only by those who were shown this very question: never by an earlier approval, nor by one of all steps.
+    """
+    binding = approval_binding(rollout) if open_question(rollout) else ""
     first: dict[str, Signal] = {}
     for signal in signals:
-        if signal.kind is SignalKind.PROMOTE and signal.step in (None, rollout.cursor):
-            first.setdefault(signal.by, signal)
+        is_shown = not binding or (signal.binding == binding and signal.step is not None)
+        if signal.kind is SignalKind.PROMOTE and signal.step in (None, rollout.cursor) and is_shown:
+            first.setdefault(identity(signal.by), signal)
     return tuple(first.values())
 
 
@@ -113,11 +146,22 @@ def deciding_approval(rollout: Rollout, signals: Sequence[Signal]) -> Signal | N
     return given[needed - 1] if len(given) >= needed else None
 
 
-def approval_binding(rollout: Rollout) -> str:
-    """What an approval is bound to: 16 hex digits that change with the rollout, its digest, its plan and its step.
+def counts_for_peer(rollout: Rollout, peer: Rollout) -> bool:
+    """Whether an approval of the rollout counts for this rollout of its group, too: both are at the same point, and the
+    peer has nothing to decide that was not shown to whoever approved."""
+    point = rollout.step.gate.group_point
+    is_there = peer.phase is Phase.RUNNING and peer.step.gate.group_point == point != 0
+    return is_there and not open_question(peer)
 
-    Unlike the version of the rollout, they stay the same while the analysis continues.
+
+def approval_binding(rollout: Rollout) -> str:
+    """What an approval is bound to: 16 hex digits that change with the rollout, its digest, its plan and its step, and
+    with what has to be decided (`open_question`).
+
+    Unlike the version of the rollout, they stay the same while the analysis continues with the same outcome.
     """
+    asked = open_question(rollout)
+    decision = (asked, rollout.question) if asked else None
     steps = [(sorted(step.fleet.items()), sorted(step.route.items()), step.gate.approval) for step in rollout.plan]
-    identity = repr((rollout.id, rollout.group, rollout.digest, rollout.phase.value, rollout.cursor, steps))
-    return hashlib.sha256(identity.encode()).hexdigest()[:16]
+    shown = repr((rollout.id, rollout.group, rollout.digest, rollout.phase.value, rollout.cursor, steps, decision))
+    return hashlib.sha256(shown.encode()).hexdigest()[:16]

@@ -7,9 +7,10 @@ from enum import StrEnum
 
 from tidegate.analysis.verdict import Verdict
 from tidegate.clock import Time
+from tidegate.core.approvals import number_question
 from tidegate.core.container import InstanceHealth
 from tidegate.core.hooks import TaskRun
-from tidegate.core.model import Instance, Plan, Rollout
+from tidegate.core.model import Instance, Plan, Rollout, Signal, SignalKind
 from tidegate.core.phases import LIVE, Phase, move
 from tidegate.core.routing import Member
 from tidegate.core.waits import WaitingFor
@@ -128,7 +129,10 @@ Decision = Pin | Start | Shift | Stop | Run | Analyze | Mark | Move | Track | Wa
 
 def apply_mark(rollout: Rollout, mark: MarkKind, now: Time) -> Rollout:
     """The rollout with this moment recorded. Any wait is over."""
-    rollout = replace(rollout, waiting_for=None)
+    return number_question(rollout, _with_mark(replace(rollout, waiting_for=None), mark, now))
+
+
+def _with_mark(rollout: Rollout, mark: MarkKind, now: Time) -> Rollout:
     match mark:
         case MarkKind.STEP_STARTED:
             return replace(rollout, step_started_at=now)
@@ -227,11 +231,20 @@ def apply_move(rollout: Rollout, to: Move, now: Time) -> Rollout:
     )
 
 
+def signals_of(request: Signal, *, paused: bool) -> tuple[Signal, ...]:
+    """The signals that a request records. A rollback takes effect at once, so it ends a pause first."""
+    if request.kind is SignalKind.ROLLBACK and paused:
+        return replace(request, kind=SignalKind.RESUME, reason="to roll back"), request
+    return (request,)
+
+
 def record_task(rollout: Rollout, run: TaskRun) -> Rollout:
     """The rollout with the current state of a task."""
-    return replace(rollout, tasks=(*(task for task in rollout.tasks if task.name != run.name), run))
+    return number_question(
+        rollout, replace(rollout, tasks=(*(task for task in rollout.tasks if task.name != run.name), run))
+    )
 
 
 def record_verdict(rollout: Rollout, verdict: Verdict) -> Rollout:
     """The rollout with a verdict on its current step."""
-    return replace(rollout, verdict=verdict)
+    return number_question(rollout, replace(rollout, verdict=verdict))

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from tidegate.clock import Time
-from tidegate.core.approvals import approval_reason, approval_wait, is_inconclusive, required_answer, requires_decision
+from tidegate.core.approvals import (
+    approval_reason,
+    approval_wait,
+    bake_end,
+    is_inconclusive,
+    required_answer,
+    requires_decision,
+)
 from tidegate.core.decisions import Analyze, Decision, Mark, MarkKind, Move, Run, Wait
 from tidegate.core.hooks import BLOCKING, COMPARE, TaskState
 from tidegate.core.model import Expiry, InconclusiveAction, InstanceState, SignalKind
@@ -43,8 +50,7 @@ def _interval_seconds(state: RolloutState) -> float:
 
 
 def _bake_end(state: RolloutState) -> Time:
-    """When the bake is over; every extension adds one bake time."""
-    return (state.rollout.step_ready_at or state.now) + state.step.gate.bake_seconds * (1 + state.rollout.extensions)
+    return bake_end(state.rollout, state.now)
 
 
 def wait_for_bake(state: RolloutState) -> Decision | None:

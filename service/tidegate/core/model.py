@@ -328,6 +328,7 @@ class Rollout:
     health: Mapping[str, InstanceHealth] = field(default_factory=dict)  # by instance
     replaced: tuple[str, ...] = ()  # instances that a repair or a scaling replaces, since they stayed unhealthy
     extensions: int = 0
+    question: int = 0  # grows when what a person has to decide changes, so that no earlier answer counts
     verdict: Verdict | None = None  # of the current step
     waiting_for: WaitingFor | None = None  # as recorded by the engine; None: it does not wait
     takeovers: int = 0
@@ -340,6 +341,7 @@ class Rollout:
     requested_via: str = ""  # the token that vouched for this person; empty: the token itself
     build: Build | None = None  # that requested it
     forced: bool = False  # requested despite a freeze and a quarantine
+    undoes: bool = False  # requested as a rollback of the service to an earlier release
     hooks: Mapping[str, Hook] = field(default_factory=dict)
     compare: CompareOptions | None = None
     probe: Probe | None = None
@@ -376,7 +378,7 @@ class SignalKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """A recorded request. `step` binds a promote to that step; None approves every later step as well."""
+    """A recorded request. `step` and `binding` say what a promote is for: see `approvals.given_approvals`."""
 
     kind: SignalKind
     at: Time
@@ -384,6 +386,7 @@ class Signal:
     reason: str = ""
     step: int | None = None
     via: str = ""  # the token that vouched for `by`; empty: `by` is the token itself
+    binding: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,19 +1,19 @@
-"""Rollouts, their signals, events and verdicts. Each function runs inside the caller's transaction."""
+"""Rollouts, their events and verdicts. Each function runs inside the caller's transaction."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, replace
 
-from sqlalchemy import Connection, Integer, String, and_, bindparam, func, insert, or_, select, update
+from sqlalchemy import Connection, Integer, String, bindparam, func, insert, select, update
 
 from tidegate.analysis.measurement import Measurement
 from tidegate.analysis.verdict import Verdict
 from tidegate.clock import Time
 from tidegate.core.event_kinds import EventKind
-from tidegate.core.model import Event, Rollout, RolloutKind, Signal, SignalKind
+from tidegate.core.model import Event, Rollout, RolloutKind, Signal
 from tidegate.core.phases import Phase
-from tidegate.core.records import AuditEntry, Idempotency, NewRollout, VerdictRow
+from tidegate.core.records import Idempotency, NewRollout, VerdictRow
 from tidegate.errors import (
     IllegalMove,
     KeyReused,
@@ -21,23 +21,11 @@ from tidegate.errors import (
     StoreError,
     Superseded,
     UnknownRollout,
-    VersionConflict,
 )
-from tidegate.store import audit_log, deliveries, leases, mapping, services
+from tidegate.store import deliveries, leases, mapping, services
 from tidegate.store.mapping import AnyRow
 from tidegate.store.tables import events, idempotency, is_live, measurements, releases, rollouts, signals, verdicts
 from tidegate.store.tables import services as services_table
-
-#: The kind and the message of a signal's event.
-SIGNAL_EVENTS = {
-    SignalKind.PROMOTE: ("promoted", "Promoted"),
-    SignalKind.ROLLBACK: ("rollback_requested", "Rollback requested"),
-    SignalKind.PAUSE: ("paused", "Paused"),
-    SignalKind.RESUME: ("resumed", "Resumed"),
-    SignalKind.FORCE: ("forced", "Remaining analysis skipped"),
-    SignalKind.VERIFY: ("verify_requested", "Verdict requested"),
-}
-PAUSED_BY = {SignalKind.PAUSE: True, SignalKind.RESUME: False}
 
 # Statements of every tick and of every long poll. Each is built once: building one takes SQLAlchemy ten times as long as
 # running it.
@@ -109,7 +97,7 @@ def add(connection: Connection, new: NewRollout, now: Time) -> None:
         "last_event": 1,
     }
     connection.execute(insert(rollouts).values(**mapping.rollout_values(rollout), **unclaimed))
-    _append(connection, rollout.id, (new.event,), last=1)
+    append(connection, rollout.id, (new.event,), last=1)
     if rollout.build is not None:
         deliveries.add(connection, rollout.id, now)
 
@@ -142,7 +130,7 @@ def _supersede_repair(connection: Connection, rollout: Rollout, now: Time) -> No
     values = {"phase": Phase.ROLLED_BACK.value, "reason": reason, "finished": now, "lease_until": None}
     counted = {"version": rollouts.c.version + 1, "last_event": rollouts.c.last_event + 1}
     last = connection.execute(ended.values(**values, **counted).returning(rollouts.c.last_event)).scalar_one()
-    _append(connection, live.id, (Event(EventKind.SUPERSEDED, reason, now, data={"rollout": rollout.id}),), last=last)
+    append(connection, live.id, (Event(EventKind.SUPERSEDED, reason, now, data={"rollout": rollout.id}),), last=last)
 
 
 def _refuse_older_build(connection: Connection, rollout: Rollout) -> None:
@@ -191,7 +179,7 @@ def save(
         connection.execute(insert(verdicts), mapping.verdict_values(rollout, verdict))
     if measurement is not None:
         connection.execute(insert(measurements), mapping.measurement_values(rollout.id, measurement))
-    _append(connection, rollout.id, added, last=saved.last_event)
+    append(connection, rollout.id, added, last=saved.last_event)
     if not rollout.phase.live:
         _record_outcome(connection, rollout, Phase(before), now)
     if before == Phase.PENDING.value != rollout.phase.value:  # it has secrets, and only a refusal needs it
@@ -233,7 +221,7 @@ def add_late_event(connection: Connection, service: str, event: Event) -> None:
     same = (events.c.rollout == row.id, events.c.kind == event.kind, events.c.message == event.message)
     if connection.execute(select(events.c.number).where(*same).limit(1)).first() is None:
         added = update(rollouts).where(rollouts.c.id == row.id).values(last_event=rollouts.c.last_event + 1)
-        _append(connection, row.id, (event,), connection.execute(added.returning(rollouts.c.last_event)).scalar_one())
+        append(connection, row.id, (event,), connection.execute(added.returning(rollouts.c.last_event)).scalar_one())
 
 
 def note(connection: Connection, rollout: str, added: Sequence[Event], fence: int) -> None:
@@ -241,10 +229,10 @@ def note(connection: Connection, rollout: str, added: Sequence[Event], fence: in
     last = connection.execute(_NOTE, {**leases.lease_values(rollout, fence), "added": len(added)}).scalar_one_or_none()
     if last is None:
         raise leases.lease_lost(rollout, fence)
-    _append(connection, rollout, added, last=last)
+    append(connection, rollout, added, last=last)
 
 
-def _append(connection: Connection, rollout: str, added: Sequence[Event], last: int) -> None:
+def append(connection: Connection, rollout: str, added: Sequence[Event], last: int) -> None:
     """Store events; the final one gets the number `last`."""
     first = last - len(added) + 1
     values = [mapping.event_values(rollout, event, number) for number, event in enumerate(added, start=first)]
@@ -252,86 +240,11 @@ def _append(connection: Connection, rollout: str, added: Sequence[Event], last: 
         connection.execute(insert(events), values)
 
 
-# -- signals ----------------------------------------------------------------------------------------------------------
-
-
-def record_signal(
-    connection: Connection,
-    rollout: str,
-    new_signal: Signal,
-    version: int | None,
-    key: Idempotency | None,
-    now: Time,
-    audit: AuditEntry | None,
-) -> Rollout:
-    """Record a signal and make the rollout due. Raises `UnknownRollout`, `IllegalMove`, `VersionConflict`, `KeyReused`."""
-    present, *fellows = _lock_group(connection, rollout)
-    if key is not None:
-        if find_answer(connection, key) is not None:
-            return mapping.rollout_of(present)
-        store_answer(connection, key, now)
-    if not Phase(present.phase).live:
-        raise IllegalMove(f"Cannot {new_signal.kind} rollout {rollout}: it has ended ({present.phase}).")
-    if version is not None and version != present.version:
-        raise VersionConflict(f"Rollout {rollout} is at version {present.version}, not {version}. Read it again and retry.")
-    changed = _apply_signal(connection, present, new_signal, now)
-    for other in fellows:
-        at_once = new_signal if new_signal.step is None else replace(new_signal, step=other.cursor)
-        if new_signal.kind is not SignalKind.PROMOTE or _wait_at_same_point(present, other):
-            _apply_signal(connection, other, at_once, now)
-    audit_log.record(connection, audit)
-    return mapping.rollout_of(changed)
-
-
-def _lock_group(connection: Connection, rollout: str) -> list[AnyRow]:
-    """Lock the rollout and the live rollouts of its group, in a fixed order to avoid deadlocks; returns it first."""
-    group = _row(connection, rollout).group
-    wanted = rollouts.c.id == rollout
-    if group:
-        wanted = or_(wanted, and_(rollouts.c.group == group, is_live))
-    query = select(rollouts).where(wanted).order_by(rollouts.c.sequence).with_for_update()
-    return sorted(connection.execute(query), key=lambda row: row.id != rollout)
-
-
-def _wait_at_same_point(one: AnyRow, other: AnyRow) -> bool:
-    """Whether both are at the same synchronisation point of their group: an approval of one then applies to both."""
-    points = {mapping.rollout_of(row).step.gate.group_point for row in (one, other)}
-    return len(points) == 1 and points != {0}
-
-
-def _apply_signal(connection: Connection, row: AnyRow, new_signal: Signal, now: Time) -> AnyRow:
-    """Record the signal for one rollout; returns its changed row."""
-    changed = connection.execute(
-        update(rollouts)
-        .where(rollouts.c.id == row.id)
-        .values(
-            paused=PAUSED_BY.get(new_signal.kind, row.paused),
-            signalled=True,
-            due=now,
-            version=rollouts.c.version + 1,
-            last_event=rollouts.c.last_event + 1,
-        )
-        .returning(rollouts)
-    ).one()
-    connection.execute(insert(signals).values(mapping.signal_values(row.id, new_signal)))
-    _append(connection, row.id, (_signal_event(new_signal),), last=changed.last_event)
-    return changed
-
-
-def _signal_event(new_signal: Signal) -> Event:
-    kind, words = SIGNAL_EVENTS[new_signal.kind]
-    via = f" via {new_signal.via}" if new_signal.via else ""
-    because = f": {new_signal.reason}" if new_signal.reason else ""
-    data = {"by": new_signal.by, "via": new_signal.via, "reason": new_signal.reason} | (
-        {} if new_signal.step is None else {"step": new_signal.step}
-    )
-    return Event(kind, f"{words} by {new_signal.by}{via}{because}", new_signal.at, data=data)
-
-
 # -- reading ----------------------------------------------------------------------------------------------------------
 
 
-def _row(connection: Connection, rollout: str) -> AnyRow:
+def find_row(connection: Connection, rollout: str) -> AnyRow:
+    """Its row. Raises `UnknownRollout`."""
     row = connection.execute(_ROW, {"wanted": rollout}).one_or_none()
     if row is None:
         raise UnknownRollout(f"No rollout {rollout}.")
@@ -340,7 +253,7 @@ def _row(connection: Connection, rollout: str) -> AnyRow:
 
 def load(connection: Connection, rollout: str) -> tuple[Rollout, tuple[Signal, ...]]:
     """The rollout and its signals, oldest first. Raises `UnknownRollout`."""
-    loaded = mapping.rollout_of(_row(connection, rollout))
+    loaded = mapping.rollout_of(find_row(connection, rollout))
     signals = connection.execute(_SIGNALS, {"wanted": rollout})
     return loaded, tuple(map(mapping.signal_of, signals))
 
@@ -355,7 +268,7 @@ def list_rollouts(
     if phase is not None:
         query = query.where(rollouts.c.phase == phase.value)
     if before is not None:
-        query = query.where(rollouts.c.sequence < _row(connection, before).sequence)
+        query = query.where(rollouts.c.sequence < find_row(connection, before).sequence)
     return tuple(map(mapping.rollout_of, connection.execute(query)))
 
 
@@ -363,7 +276,7 @@ def list_events(connection: Connection, rollout: str, after: int, limit: int) ->
     """Events with numbers above `after`, in order. Raises `UnknownRollout`."""
     page = tuple(map(mapping.event_of, connection.execute(_EVENTS, {"wanted": rollout, "after": after, "most": limit})))
     if not page:
-        _row(connection, rollout)
+        find_row(connection, rollout)
     return page
 
 
@@ -378,7 +291,7 @@ def list_verdicts(connection: Connection, rollout: str) -> tuple[VerdictRow, ...
     query = select(verdicts).where(verdicts.c.rollout == rollout).order_by(verdicts.c.number)
     recorded = tuple(map(mapping.verdict_of, connection.execute(query)))
     if not recorded:
-        _row(connection, rollout)
+        find_row(connection, rollout)
     return recorded
 
 
@@ -393,5 +306,5 @@ def list_measurements(connection: Connection, rollout: str, after: int) -> tuple
     query = select(measurements).where(measurements.c.rollout == rollout).order_by(measurements.c.number)
     saved = tuple(map(mapping.measurement_of, connection.execute(query.offset(after))))
     if not saved:
-        _row(connection, rollout)
+        find_row(connection, rollout)
     return saved

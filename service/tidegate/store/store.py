@@ -34,7 +34,7 @@ from tidegate.core.records import (
 )
 from tidegate.errors import StoreError
 from tidegate.ports import CheckStatus, Diagnosis, Store
-from tidegate.store import audit_log, deliveries, freezes, leases, migrations, pruning, rollouts, services, stats, tokens
+from tidegate.store import deliveries, freezes, leases, migrations, pruning, rollouts, services, signals, stats, tokens
 from tidegate.store.database import touch
 from tidegate.store.transactions import Transactions
 
@@ -185,7 +185,7 @@ class SqlStore(Transactions, Store):
     def put_service(self, service: Service, version: int | None = None, *, audit: AuditEntry | None = None) -> ServiceRow:
         def put(connection: Connection) -> ServiceRow:
             services.put(connection, service, version)
-            audit_log.record(connection, audit)
+            signals.record_audit(connection, audit)
             return services.get(connection, service.key)
 
         return self._write_checked(f"store service {service.key}", put)
@@ -265,7 +265,7 @@ class SqlStore(Transactions, Store):
                 )  # first, so that two concurrent requests with the same key collide here
                 for other in (NewRollout(rollout, service, release, event), *others):
                     rollouts.add(connection, other, now)
-                audit_log.record(connection, audit)
+                signals.record_audit(connection, audit)
             return stored
 
         return self._write_checked(f"create rollout {rollout.id}", add)
@@ -290,7 +290,7 @@ class SqlStore(Transactions, Store):
         audit: AuditEntry | None = None,
     ) -> Rollout:
         def record(connection: Connection) -> Rollout:
-            return rollouts.record_signal(connection, rollout, signal, version, key, self._now(connection), audit)
+            return signals.record(connection, rollout, signal, version, key, self._now(connection), audit)
 
         return self._write_checked(f"record {signal.kind} for {rollout}", record)
 
@@ -323,20 +323,20 @@ class SqlStore(Transactions, Store):
     def freeze(self, freeze: Freeze, *, audit: AuditEntry | None = None) -> None:
         def put(connection: Connection) -> None:
             freezes.put(connection, freeze)
-            audit_log.record(connection, audit)
+            signals.record_audit(connection, audit)
 
         self._write_checked(f"freeze {freeze.environment}", put)
 
     def unfreeze(self, environment: str, *, audit: AuditEntry | None = None) -> None:
         with self._write(f"lift the freeze of {environment}") as connection:
             freezes.lift(connection, environment)
-            audit_log.record(connection, audit)
+            signals.record_audit(connection, audit)
 
     def audit(
         self, before: int | None = None, limit: int = 50, subjects: Collection[str] | None = None
     ) -> tuple[AuditEntry, ...]:
         with self._read("read the audit log") as connection:
-            return audit_log.list_entries(connection, before, limit, subjects)
+            return signals.list_audit(connection, before, limit, subjects)
 
     # -- deliveries to the CI -----------------------------------------------------------------------------------------
 
@@ -359,7 +359,7 @@ class SqlStore(Transactions, Store):
     def add_token(self, token: Token, *, audit: AuditEntry | None = None) -> None:
         def add(connection: Connection) -> None:
             tokens.add(connection, token)
-            audit_log.record(connection, audit)
+            signals.record_audit(connection, audit)
 
         self._write_checked("add a token", add)
 
@@ -379,7 +379,7 @@ class SqlStore(Transactions, Store):
     def delete_token(self, token_id: str, *, audit: AuditEntry | None = None) -> None:
         with self._write("delete a token") as connection:
             tokens.drop(connection, token_id)
-            audit_log.record(connection, audit)
+            signals.record_audit(connection, audit)
 
     def close(self) -> None:
         self._database.close()

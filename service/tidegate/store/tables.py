@@ -94,6 +94,7 @@ rollouts = Table(
     Column("requested_via", String, nullable=False),
     Column("build", JSON(none_as_null=True)),
     Column("forced", Boolean, nullable=False),
+    Column("undoes", Boolean, nullable=False),
     Column("hooks", JSON, nullable=False),
     Column("compare", JSON(none_as_null=True)),
     Column("probe", JSON(none_as_null=True)),
@@ -114,6 +115,7 @@ rollouts = Table(
     Column("health", JSON, nullable=False),
     Column("replaced", JSON, nullable=False),
     Column("extensions", Integer, nullable=False),
+    Column("question", Integer, nullable=False),
     Column("verdict", JSON(none_as_null=True)),
     Column("tasks", JSON, nullable=False),
     Column("group_point", Integer, nullable=False),
@@ -174,6 +176,7 @@ signals = Table(
     Column("reason", String, nullable=False),
     Column("step", Integer),
     Column("via", String, nullable=False),
+    Column("binding", String, nullable=False),
 )
 
 events = Table(

@@ -126,6 +126,11 @@ def require_version(current: int, subject: str) -> int | None:
     return current
 
 
+def names_one_version() -> bool:
+    """Whether `If-Match` names exactly one version. `*` and a list would match whatever there is by now."""
+    return not request.if_match.star_tag and len(request.if_match.as_set()) == 1
+
+
 # -- idempotent requests --------------------------------------------------------------------------------------------------
 
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from flask import g
 
-from tidegate.core.model import Build
+from tidegate.core.approvals import counts_for_peer
+from tidegate.core.model import Build, Rollout, SignalKind
 from tidegate.core.records import AuditEntry
 from tidegate.engine.log_context import build_label
 from tidegate.errors import InvalidSpec, Problem
@@ -45,7 +46,19 @@ def identify_requester(on_behalf_of: str, subject: str) -> Requester:
     if not on_behalf_of:
         return Requester(principal().name)
     principal().require("vouch", subject)
-    return Requester(on_behalf_of, principal().name)
+    return Requester(" ".join(on_behalf_of.split()), principal().name)
+
+
+def require_for_group(rollout: Rollout, kind: SignalKind, scope: str, on_behalf_of: str) -> Requester:
+    """The requester of a signal. It needs `scope` for the service, and for every service of its group that the signal
+    applies to. Raises `NotAllowed`."""
+    principal().require(scope, rollout.service)
+    by = identify_requester(on_behalf_of, rollout.service)
+    for peer in api().store.peers(rollout.id, rollout.group) if rollout.group else ():
+        if peer.phase.live and (kind is not SignalKind.PROMOTE or counts_for_peer(rollout, peer)):
+            principal().require(scope, peer.service)
+            identify_requester(on_behalf_of, peer.service)
+    return by
 
 
 def require_reason(reason: str, action: str) -> None:

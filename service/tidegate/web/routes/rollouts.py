@@ -16,11 +16,19 @@ from tidegate.core.approvals import approval_binding
 from tidegate.core.model import Rollout, Signal, SignalKind
 from tidegate.core.phases import Phase
 from tidegate.core.records import Idempotency
-from tidegate.errors import IllegalMove, VersionConflict
+from tidegate.errors import IllegalMove, UnknownRollout
 from tidegate.web import log_setup
-from tidegate.web.api import api, idempotency_key, mark_replayed, principal, require_version, respond
+from tidegate.web.api import (
+    api,
+    idempotency_key,
+    mark_replayed,
+    names_one_version,
+    principal,
+    require_version,
+    respond,
+)
 from tidegate.web.errors import IF_MATCH_REQUIRED, ApiProblem
-from tidegate.web.identity import identify_requester, require_reason
+from tidegate.web.identity import require_for_group, require_reason
 from tidegate.web.junit import MEDIA_TYPE, junit
 from tidegate.web.openapi import ResponseDict, blueprint, problems
 from tidegate.web.pagination import rollouts_page
@@ -53,9 +61,11 @@ def get_rollout(path: RolloutPath) -> Response:
 
 
 def _load(path: RolloutPath) -> tuple[Rollout, tuple[Signal, ...]]:
+    """The rollout. Raises `UnknownRollout` also for one that the token may not read: IDs of others are not confirmed."""
     rollout, signals = api().store.load(path.rollout)
+    if not principal().may("read", rollout.service):
+        raise UnknownRollout(f"No rollout {path.rollout}.")
     log_setup.bind_rollout(rollout)
-    principal().require("read", rollout.service)
     return rollout, signals
 
 
@@ -112,22 +122,21 @@ def get_record(path: RolloutPath) -> Response:
 
 @bp.post("/rollouts/<rollout>/promote", responses={**SIGNAL_RESPONSES, **problems(400, 404, 409, 412, 413, 415, 428)})
 def promote(path: RolloutPath, header: SignalHeader, body: PromoteBody) -> Response:
-    """Approve the current step; with `full`, also every later one.
+    """Approve the current step; with `full`, everything that the plan asks to approve, but no verdict.
 
     With `force`, skip all remaining bakes, checks and approvals. `binding` or If-Match says which state is approved.
     """
     if body.force:
         require_reason(body.reason, "skip the analysis")
         return _signal(path, header, SignalRequest(SignalKind.FORCE, "force", _require_forceable), body)
-    if header.if_match is None and not body.binding:
+    if not body.binding and not names_one_version():
         detail = (
             "Say which state you approve: send `approval.binding` of the rollout as `binding`, or its ETag as If-Match."
         )
         raise ApiProblem(IF_MATCH_REQUIRED, detail)
     check: SignalCheck = approvals.require_approvable_in_full if body.full else approvals.require_approvable
-    return _signal(
-        path, header, SignalRequest(SignalKind.PROMOTE, "promote", check, bound=not body.full, binding=body.binding), body
-    )
+    sent = SignalRequest(SignalKind.PROMOTE, "promote", check, full=body.full, binding=body.binding)
+    return _signal(path, header, sent, body)
 
 
 @bp.post("/rollouts/<rollout>/verify", responses=SIGNAL_RESPONSES)
@@ -159,36 +168,31 @@ SignalCheck = Callable[[AppContext, Rollout, tuple[Signal, ...], str], None]
 
 @dataclass(frozen=True, slots=True)
 class SignalRequest:
-    """A signal to record. `check` raises when it is not possible now or not allowed for the person; `bound` limits it to
-    the current step; `binding` is the state it was given for."""
+    """A signal to record. `check` raises when it is not possible now or not allowed for the person. An approval is `full`
+    if it is for all steps; `binding` is the state that it was given for, empty for the version that `If-Match` names."""
 
     kind: SignalKind
     scope: str
     check: SignalCheck | None = None
-    bound: bool = False
+    full: bool = False
     binding: str = ""
 
 
 def _signal(path: RolloutPath, header: SignalHeader, sent: SignalRequest, body: SignalBody) -> Response:
     """Record a signal and its audit entry in one transaction."""
-    rollout, signals = api().store.load(path.rollout)
-    log_setup.bind_rollout(rollout)
-    principal().require(sent.scope, rollout.service)
-    by = identify_requester(body.on_behalf_of, rollout.service)
+    rollout, signals = _load(path)
+    by = require_for_group(rollout, sent.kind, sent.scope, body.on_behalf_of)
     key = idempotency_key(header.key) if header.key else None
     if key is not None and api().store.find_answer(key) is not None:
         return mark_replayed(_current_state(rollout, signals))
     version = require_version(rollout.version, f"rollout {rollout.id}")
     if sent.check is not None:
         sent.check(api(), rollout, signals, by.by)
+    signal = Signal(sent.kind, api().now(), by.by, body.reason, via=by.via)
     if sent.kind is SignalKind.PROMOTE:
-        approvals.require_group_approver(api(), rollout, by.by, lambda key: principal().require("promote", key))
-    if sent.binding and sent.binding != approval_binding(rollout):
-        raise VersionConflict(
-            f"Rollout {rollout.id} has changed: the approval is for another step, plan or digest. Read it again and retry."
-        )
-    step = rollout.cursor if sent.bound else None
-    signal = Signal(sent.kind, api().now(), by.by, body.reason, step, by.via)
+        approvals.require_group_approver(api(), rollout, by.by)
+        step = None if sent.full else rollout.cursor
+        signal = replace(signal, step=step, binding=sent.binding or approval_binding(rollout))
     audit = by.audit(sent.kind.value, rollout.service, body.reason, rollout.id, rollout.build)
     api().store.signal(rollout.id, signal, version, key and _with_answer(key, rollout), audit=audit)
     api().wake()
@@ -213,7 +217,9 @@ def _require_forceable(_: AppContext, rollout: Rollout, __: tuple[Signal, ...], 
 
 
 def _require_checks(_: AppContext, rollout: Rollout, __: tuple[Signal, ...], ___: str) -> None:
-    """Raises `IllegalMove` when the current step has no checks, so that no verdict would ever come."""
+    """Raises `IllegalMove` when no verdict would ever come: the step has no checks, or has failed them."""
+    step = f"Step {rollout.cursor + 1} of {len(rollout.plan)} of rollout {rollout.id}"
     if rollout.phase.live and not rollout.step.gate.analyzed:
-        step = f"Step {rollout.cursor + 1} of {len(rollout.plan)}"
-        raise IllegalMove(f"{step} of rollout {rollout.id} has no checks, so there is nothing to verify.")
+        raise IllegalMove(f"{step} has no checks, so there is nothing to verify.")
+    if rollout.phase.live and rollout.failed_verdict:
+        raise IllegalMove(f"{step} has the verdict FAIL, which is final.")

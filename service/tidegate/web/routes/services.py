@@ -28,7 +28,7 @@ from tidegate.web.api import (
     respond,
 )
 from tidegate.web.errors import PROBLEM_TYPES, ApiProblem
-from tidegate.web.identity import identify_requester, require_reason
+from tidegate.web.identity import identify_requester, require_for_group, require_reason
 from tidegate.web.openapi import blueprint, problems
 from tidegate.web.pagination import decode_cursor, encode_cursor, rollouts_page, with_next_link
 from tidegate.web.requests import (
@@ -168,6 +168,7 @@ def deploy(path: ServicePath, header: KeyHeader, body: DeployBody) -> Response:
     members = [service, *groups.other_services(api(), service, body.compose, variables, files)]
     for member in members:
         _require_allowed(member, body)
+        identify_requester(body.on_behalf_of, member.key)
     build = None if body.build is None else Build(**body.build.model_dump())
     if build is None:
         _require_no_live_rollout(row)  # with a build, the store first checks for a newer build
@@ -231,10 +232,12 @@ def rollback_service(path: ServicePath, header: KeyHeader, body: SignalBody) -> 
         return _replay(stored)
     api().drivers(path.environment)
     row = api().store.get_service(path.key)
-    by = identify_requester(body.on_behalf_of, path.key)
     if row.rollout is None or row.repairing:
+        by = identify_requester(body.on_behalf_of, path.key)
         new = deployments.roll_back_to_last_good(api(), row, RolloutRequest(by.by, by.via, body.reason))
         return _create([new], key, by.audit("rollback", path.key, body.reason, new.rollout.id))
+    live, _ = api().store.load(row.rollout)
+    by = require_for_group(live, SignalKind.ROLLBACK, "rollback", body.on_behalf_of)
     signal = Signal(SignalKind.ROLLBACK, api().now(), by.by, body.reason, via=by.via)
     audit = by.audit("rollback", path.key, body.reason, row.rollout)
     rollout = api().store.signal(row.rollout, signal, key=replace(key, status=202, response=row.rollout), audit=audit)

@@ -35,7 +35,7 @@ class Promote implements Serializable {
         Map rollout = start
         Map first = rollout.approval
         while (!Rollouts.finished(rollout)) {
-            if (session.options.until == 'approval' && !Rollouts.sameApproval(first, rollout.approval)) {
+            if (session.options.until == 'approval' && !Rollouts.sameStep(first, rollout.approval)) {
                 break
             }
             arriveAt(rollout.approval)
@@ -48,7 +48,7 @@ class Promote implements Serializable {
     }
 
     private void arriveAt(Map approval) {
-        if (!Rollouts.sameApproval(current, approval)) {
+        if (!Rollouts.sameStep(current, approval)) {
             openedAt = new Date().getTime()
             given = false
             refusals = 0
@@ -154,8 +154,7 @@ class Promote implements Serializable {
 
     /** Approves what was shown and nothing else: `binding` says what. Each approval has a key of its own. */
     private Map promote(String binding, Map rollout, String person, String reason) {
-        Map approval = rollout.approval
-        String key = session.key('/promote-' + approval.step + '-' + approval.kind + '-' + approval.given.size())
+        String key = session.key('/promote-' + binding + '-' + rollout.approval.given.size())
         Map body = session.signalBody(reason, person) + [binding: binding]
         return session.client.post('/v1/rollouts/' + rollout.id + '/promote', body, key)
     }

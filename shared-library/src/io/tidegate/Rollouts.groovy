@@ -22,15 +22,21 @@ class Rollouts implements Serializable {
         return rollout.approval != null
     }
 
-    /** Whether it is still the same approval, and nobody has approved since. */
+    /** Whether it is still the same approval for the same reasons, and nobody has approved since. */
     @NonCPS
     static boolean unchanged(Map before, Map now) {
         return sameApproval(before, now) && before.given.size() == now.given.size()
     }
 
+    /** Whether it is asked for at the same step, perhaps for another reason: a verdict may have come meanwhile. */
+    @NonCPS
+    static boolean sameStep(Map before, Map now) {
+        return before != null && now != null && before.step == now.step
+    }
+
     @NonCPS
     static boolean sameApproval(Map before, Map now) {
-        return before != null && now != null && before.step == now.step && before.kind == now.kind
+        return before != null && now != null && before.binding == now.binding
     }
 
     /** Whether this build requested the rollout. */

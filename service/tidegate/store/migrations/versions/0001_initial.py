@@ -121,6 +121,7 @@ def _request_columns() -> list[sa.Column[Any]]:
         sa.Column("requested_via", sa.String(), nullable=False),
         sa.Column("build", sa.JSON(none_as_null=True), nullable=True),
         sa.Column("forced", sa.Boolean(), nullable=False),
+        sa.Column("undoes", sa.Boolean(), nullable=False),
         sa.Column("hooks", sa.JSON(), nullable=False),
         sa.Column("compare", sa.JSON(none_as_null=True), nullable=True),
         sa.Column("probe", sa.JSON(none_as_null=True), nullable=True),
@@ -146,6 +147,7 @@ def _state_columns() -> list[sa.Column[Any]]:
         sa.Column("health", sa.JSON(), nullable=False),
         sa.Column("replaced", sa.JSON(), nullable=False),
         sa.Column("extensions", sa.Integer(), nullable=False),
+        sa.Column("question", sa.Integer(), nullable=False),
         sa.Column("verdict", sa.JSON(none_as_null=True), nullable=True),
         sa.Column("tasks", sa.JSON(), nullable=False),
         sa.Column("group_point", sa.Integer(), nullable=False),
@@ -197,6 +199,7 @@ def _history() -> None:
         sa.Column("reason", sa.String(), nullable=False),
         sa.Column("step", sa.Integer(), nullable=True),
         sa.Column("via", sa.String(), nullable=False),
+        sa.Column("binding", sa.String(), nullable=False),
         sa.ForeignKeyConstraint(["rollout"], ["rollouts.id"], name="fk_signals_rollout"),
         sa.PrimaryKeyConstraint("number", name="pk_signals"),
     )
