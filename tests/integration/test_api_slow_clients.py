@@ -22,11 +22,13 @@ from tidegate.store.store import SqlStore
 from tidegate.web.auth import new_token
 
 THREADS = 4
+CONNECTIONS = 200
 PROGRAM = """
 import sys
 from pathlib import Path
 from tidegate.settings import load
 from tidegate.web import server, slow_clients
+server.MAX_CONNECTIONS = int(sys.argv[3])
 slow_clients.HEAD_SECONDS = slow_clients.BODY_SECONDS = float(sys.argv[2])
 server.run(load(Path(sys.argv[1]), {}))
 """
@@ -87,7 +89,7 @@ def running(folder: Path, request_seconds: float) -> Iterator[SlowClientServer]:
     port, settings = free_port(), folder / "settings.toml"
     settings.write_text(f'database = "{database}"\nlisten = "127.0.0.1:{port}"\nweb.threads = {THREADS}\n')
     with (folder / "log").open("wb") as log:
-        command = [sys.executable, "-c", PROGRAM, str(settings), str(request_seconds)]
+        command = [sys.executable, "-c", PROGRAM, str(settings), str(request_seconds), str(CONNECTIONS)]
         process = subprocess.Popen(command, stdout=log, stderr=log)
     made = SlowClientServer(port, secret, folder / "log")
     try:
@@ -251,6 +253,17 @@ def test_half_a_request_takes_no_thread(serving: SlowClientServer) -> None:
         for line in lines:
             line.sendall(b"a")
         assert serving.ask().status_code == 200
+
+
+@pytest.mark.parametrize("sent", [b"", LIST + b"X-Slow: "], ids=["nothing", "half a request"])
+def test_more_slow_clients_than_connections_keep_nobody_out(serving: SlowClientServer, sent: bytes) -> None:
+    with ExitStack() as held, at_most(60, "requests while other clients take ten minutes"):
+        lines = [held.enter_context(serving.connect()) for _ in range(2 * CONNECTIONS)]
+        for line in lines:
+            with suppress(ConnectionError):
+                line.sendall(sent)
+        assert [serving.ask().status_code for _ in range(20)] == [200] * 20
+        assert is_cut_off(lines[0]), "it has waited longest"
 
 
 def test_half_a_request_is_cut_off(impatient: SlowClientServer) -> None:

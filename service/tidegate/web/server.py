@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import os
+import resource
 import signal
 import socket
 import ssl
@@ -37,6 +38,8 @@ ENGINE_SECONDS = 30.0  # maximum age of the heartbeat of an engine in this proce
 STOP_SECONDS = 30  # how long shutdown waits for running requests and ticks
 RESTART_SECONDS = 1.0  # delay before a failed engine is restarted
 HEARTBEAT_SECONDS = 60  # a worker silent for longer is replaced
+MAX_CONNECTIONS = 1000  # of clients; beyond them, those that wait for their client make room
+FILES = 8192  # that the process may open if it is allowed to: more than connections, also of an engine
 log = structlog.get_logger("tidegate.web")
 
 
@@ -201,6 +204,7 @@ def serve(build: Callable[[], ServerProcess], listen: str, web: WebSettings) -> 
     options: dict[str, object] = {
         "bind": listen,
         "workers": 1,
+        "worker_connections": min(MAX_CONNECTIONS, _raise_file_limit() // 2),
         "threads": web.threads,
         **_tls(web),
         "worker_class": _Worker,
@@ -214,6 +218,16 @@ def serve(build: Callable[[], ServerProcess], listen: str, web: WebSettings) -> 
     application.cfg.set("worker_exit", lambda _, worker: application.close())
     gc.freeze()  # no collection visits the modules, so that both processes share their memory and end at once
     application.run()
+
+
+def _raise_file_limit() -> int:
+    """Allow the process to open `FILES` files, as far as its hard limit permits; return how many it may open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        return wanted
+    return FILES if soft == resource.RLIM_INFINITY else soft
 
 
 def _tls(web: WebSettings) -> dict[str, object]:

@@ -2,7 +2,9 @@
 
 gunicorn assigns a thread at the first byte of a connection and closes connections in its accept loop, so as many clients
 as threads, each with half a request, block the server. Here a request gets a thread only when its head is complete, bodies
-and responses have time limits, and a connection is closed without waiting for its client.
+and responses have time limits, and a connection is closed without waiting for its client. When there are too many
+connections, the one that has waited longest for its client makes room for a new one, so that clients that send nothing
+cannot keep others out.
 """
 
 from __future__ import annotations
@@ -159,10 +161,30 @@ class SlowClientWorker(ThreadWorker):
         self._watch(conn, self._discard_input)
 
     def murder_pending(self) -> None:
-        """Close connections whose time is over: without a complete head, or not closed by the client."""
+        """Close connections whose time is over: without a complete head, or not closed by the client. Keep the last place
+        free, since gunicorn accepts nothing when none is left.
+
+        Runs between two rounds of events: within one, an event may be left for a connection that was just closed.
+        """
         super().murder_pending()
         while self._closing and self._closing[0].timeout <= time.monotonic():
             self._close_now(self._closing[0])
+        while self.nr_conns >= self.worker_connections and self._make_room():
+            pass
+
+    def _make_room(self) -> bool:
+        """Close the connection that has waited longest for its client: to close, to send the rest of a request head, or to
+        send the next request. Whether there was one."""
+        if self._closing:
+            self._close_now(self._closing[0])
+            return True
+        waiting = self.pending_conns or self.keepalived_conns
+        if not waiting:
+            return False
+        conn = waiting.popleft()
+        self.poller.unregister(conn.sock)
+        self._drop(conn)
+        return True
 
     def _watch(self, conn: Any, callback: Any) -> None:
         self.poller.register(conn.sock, selectors.EVENT_READ, partial(callback, conn))
