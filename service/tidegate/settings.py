@@ -89,6 +89,11 @@ class WebSettings(SettingsSection):
     trusted_proxies: list[IPvAnyNetwork] = Field(
         default=[], description="Networks of proxies whose `X-Forwarded-For` is trusted."
     )
+    allowed_hosts: list[Annotated[str, Field(pattern=r"^(\*|\.?[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?)$")]] = Field(
+        default=[],
+        description="Further names of this server in `Host`: tidegate.example, .example with all names below it, * for any."
+        " Always allowed: IP addresses, names without a dot, and the hosts of `listen` and `address`.",
+    )
 
     @model_validator(mode="after")
     def _whole(self) -> Self:

@@ -48,6 +48,16 @@ def test_everything_but_the_probes_needs_a_token(api: RunningApi) -> None:
             assert answer.status_code in (401, 429), f"{method} {path}"
 
 
+def test_a_page_of_another_site_reads_nothing(tmp_path: Path) -> None:
+    """Its name leads to this server (DNS rebinding), and a browser sends it as the host."""
+    with running(tmp_path, settings=Settings(address="https://Tidegate.example/x")) as api:
+        for path in ("/metrics", "/openapi.json", "/v1/services", "/none"):
+            answer = api.call("GET", path, headers={"Host": "attacker.example:7070"})
+            assert (answer.status_code, answer.json()["code"]) == (421, "unknown-host")
+            assert "attacker.example:7070" in answer.json()["detail"]
+        assert api.call("GET", "/v1/services", headers={"Host": "tidegate.example"}).status_code == 200
+
+
 def test_many_failures_are_sent_away_but_a_right_token_is_let_in(api: RunningApi) -> None:
     wrong, unused = "tg_" + "x" * 43, api.token_for("read")
     answers = [api.call("GET", "/v1/services", token=wrong) for _ in range(FREE_ATTEMPTS + 1)]

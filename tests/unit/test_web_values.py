@@ -16,7 +16,7 @@ from tidegate.core.model import Order, Signal, SignalKind, Strategy
 from tidegate.core.phases import Phase
 from tidegate.web.auth import new_token
 from tidegate.web.auth_throttle import ADDRESSES, AuthThrottle
-from tidegate.web.client_address import find_client_address
+from tidegate.web.client_address import find_client_address, is_allowed_host
 from tidegate.web.pagination import decode_cursor, encode_cursor
 from tidegate.web.server import long_poll_slots
 from tidegate.web.views.rollout import RolloutView, rollout_view
@@ -204,3 +204,22 @@ def test_an_approval_that_was_given_is_not_waited_for() -> None:
     assert rollout_view(rollout, [replace(given, step=None)]).waiting_for is None
     assert waiting_kind(rollout_view(rollout, [replace(given, step=1)])) == "approval"
     assert rollout_view(replace(rollout, approval_since=None)).waiting_for is None
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1:7070", "10.0.0.1", "[::1]:7070", "[2001:db8::1]", "localhost:7070", "tidegate", "shop.example:443",
+             "SHOP.example.", "a.internal.example", "internal.example:1"],
+)  # fmt: skip
+def test_hosts_of_this_server(host: str) -> None:
+    assert is_allowed_host(host, ("shop.example", ".internal.example"))
+
+
+@pytest.mark.parametrize(
+    "host", ["", ":7070", "attacker.example:7070", "a.shop.example", "shop.example.attacker.example",
+             "127.0.0.1.nip.example", "shop.example@attacker.example", "internal.example:x", "127.0.0.1:80:80",
+             "1.2.3", "."],
+)  # fmt: skip
+def test_hosts_of_others(host: str) -> None:
+    assert not is_allowed_host(host, ("shop.example", ".internal.example"))
+    assert not is_allowed_host(host, ())
+    assert is_allowed_host(host, ("*",))

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import time
 import uuid
 from collections.abc import Callable
+from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
 
 import structlog
 from flask import Request, Response, current_app, g, request
@@ -16,11 +19,12 @@ from flask_openapi import OpenAPI
 from structlog.contextvars import bind_contextvars, clear_contextvars
 from werkzeug.exceptions import BadRequest, HTTPException
 
+from tidegate.settings import Settings
 from tidegate.web import errors
 from tidegate.web.api import EXTENSION, Api, LongPollSlots, api
 from tidegate.web.auth import authenticate
 from tidegate.web.auth_throttle import AuthThrottle
-from tidegate.web.client_address import client_address, find_client_address
+from tidegate.web.client_address import client_address, find_client_address, is_allowed_host
 from tidegate.web.discovery_cache import DiscoveryCache
 from tidegate.web.errors import ProblemView
 from tidegate.web.long_polls import LongPolls
@@ -125,6 +129,7 @@ def create_app(
     app.extensions[EXTENSION] = Api(wiring, wake, slots, throttle, DiscoveryCache(), polls, engine_within_seconds)
     app.extensions[health.METRICS] = ServerMetrics(wiring.store, wiring.environments, throttle, wiring.clock)
     app.before_request(_begin)
+    app.before_request(partial(_require_allowed_host, _known_hosts(wiring.settings)))
     app.before_request(_authenticate)
     app.before_request(_require_object)
     app.before_request(_require_single_values)
@@ -148,6 +153,20 @@ def _begin() -> None:
     g.source = find_client_address(request.remote_addr or "unknown", request.headers.get("X-Forwarded-For", ""), trusted)
     path_fields = {name: value for name, value in (request.view_args or {}).items() if name in LOGGED_PATH_NAMES}
     bind_contextvars(request_id=g.request_id, source=g.source, **path_fields)
+
+
+def _known_hosts(settings: Settings) -> tuple[str, ...]:
+    """The names by which clients may reach this server."""
+    public = urlsplit(settings.address).hostname or ""
+    listen = settings.listen.rpartition(":")[0].strip("[]")
+    return tuple(filter(None, (*settings.web.allowed_hosts, listen, public, socket.gethostname())))
+
+
+def _require_allowed_host(known: tuple[str, ...]) -> None:
+    """Reject a request whose `Host` is another site's, before anything else is read from it."""
+    if not is_allowed_host(request.host, known):
+        detail = f"This server is not {request.host}. Set `address` to its public URL, or add it to `web.allowed_hosts`."
+        raise errors.ApiProblem(errors.UNKNOWN_HOST, detail)
 
 
 def _authenticate() -> None:

@@ -88,6 +88,7 @@ PROBLEM_TYPES: dict[type[errors.TidegateError], ProblemType] = {
     errors.LeaseLost: ProblemType(500, "lease-lost", "Internal error"),
 }
 INVALID_REQUEST = ProblemType(422, "invalid-request", "Invalid request")
+UNKNOWN_HOST = ProblemType(421, "unknown-host", "The request is for another host")
 UNAUTHENTICATED = ProblemType(401, "unauthenticated", "A valid token is required")
 TOO_MANY_FAILURES = ProblemType(429, "too-many-failures", "Too many failed authentication attempts")
 KEY_REQUIRED = ProblemType(400, "idempotency-key-required", "The header Idempotency-Key is required")
