@@ -15,6 +15,7 @@
     │   ├── ListenTaken        another service of the environment listens on this address
     │   ├── DependencyMissing  a service that this one depends on is not live
     │   ├── NoGoodRelease      there is no good release to roll back to
+    │   ├── AlreadyRolledBack  the service was rolled back, and nothing was deployed since
     │   ├── NoLiveRelease      the service has no live release
     │   ├── IllegalMove        not possible in this phase
     │   ├── VersionConflict    changed since it was read
@@ -140,6 +141,15 @@ class DependencyMissing(Refused):
 
 class NoGoodRelease(Refused):
     """There is no good release to roll back to."""
+
+
+class AlreadyRolledBack(Refused):
+    """The service was rolled back, and nothing was deployed since. Going further back needs the name of a release."""
+
+    def __init__(self, message: str = "", *, rollout: str = "") -> None:
+        super().__init__(message)
+        #: The rollout that rolled it back.
+        self.rollout = rollout
 
 
 class NoLiveRelease(Refused):

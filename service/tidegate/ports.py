@@ -322,7 +322,7 @@ class Store(EngineStore, Protocol):
         """Reserve the number of the service's next release."""
 
     def last_good(self, service: str, before: str | None = None) -> ReleaseRow | None:
-        """The release last marked good and not quarantined since, other than `before`."""
+        """The release last marked good, and since neither quarantined nor left by a rollback; other than `before`."""
 
     def find_answer(self, key: Idempotency) -> Idempotency | None:
         """The stored response for this key; None when the key is new or empty. Raises `KeyReused`."""

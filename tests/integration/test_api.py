@@ -467,9 +467,53 @@ def test_rolling_back_goes_to_the_last_good_release(api: RunningApi) -> None:
     assert (only.status_code, only.json()["code"]) == (409, "no-good-release")
     assert only.json()["detail"] == "Cannot roll back demo/shop: v1-1 is its only good release. Deploy another one"
     api.finish("v2")
-    api.finish("v3", Phase.RUNNING, Phase.ROLLING_BACK, Phase.ROLLED_BACK)
+    assert refused_rollback(api, to="v9-9") == (404, "unknown-service")
+    assert refused_rollback(api, to="v2-2") == (409, "no-good-release")
     back = api.post(f"{SHOP}/rollback").json()
     assert (back["old"], back["new"]) == ("v2-2", "v1-1")
+
+
+def refused_rollback(api: RunningApi, **body: str) -> tuple[int, str]:
+    """The status and the code of a rollback that is not possible."""
+    answer = api.post(f"{SHOP}/rollback", body)
+    return answer.status_code, answer.json()["code"]
+
+
+@pytest.mark.parametrize("freeze", [False, True])
+def test_a_second_rollback_brings_nothing_back(api: RunningApi, *, freeze: bool) -> None:
+    for version in ("v1", "v2", "v3"):
+        api.finish(version)
+    if freeze:
+        api.call("PUT", "/v1/environments/demo/freeze", {"reason": "incident"})
+    first = api.post(f"{SHOP}/rollback").json()
+    assert first["new"] == "v2-2"
+    api.save(first["id"], Phase.RUNNING, Phase.SUCCEEDED)
+    again = api.post(f"{SHOP}/rollback")
+    assert (again.status_code, again.json()["code"], again.json()["rollout"]) == (409, "already-rolled-back", first["id"])
+    assert again.json()["detail"] == (
+        f"demo/shop is already rolled back to v2-2, by rollout {first['id']}. To go to another release, name it: "
+        "tidegate rollback demo/shop --to RELEASE"
+    )
+    if freeze:
+        assert refused_rollback(api, to="v3-3") == (409, "frozen"), "it is newer than what is live"
+    further = api.post(f"{SHOP}/rollback", {"to": "v1-1"}).json()
+    assert (further["old"], further["new"]) == ("v2-2", "v1-1")
+    api.save(further["id"], Phase.RUNNING, Phase.SUCCEEDED)
+    assert api.wiring.store.last_good("demo/shop", before="v1-1") is None, "no release that a rollback left"
+
+
+def test_who_rolled_a_rollout_back_does_not_roll_back_the_service_too(api: RunningApi) -> None:
+    api.finish("v1")
+    api.finish("v2")
+    api.finish("v3", Phase.RUNNING, Phase.ROLLING_BACK, Phase.ROLLED_BACK)
+    assert refused_rollback(api) == (409, "already-rolled-back")
+    assert refused_rollback(api, to="v3-3") == (409, "no-good-release")
+    api.finish("v4")
+    live = api.deploy("v5")
+    assert refused_rollback(api, to="v1-1") == (409, "rollout-in-progress")
+    assert api.post(f"{SHOP}/rollback", {"to": live["old"]}).json()["id"] == live["id"]
+    api.save(live["id"], Phase.REFUSED)
+    assert api.post(f"{SHOP}/rollback").json()["new"] == "v2-2", "one that was refused changed nothing"
 
 
 def test_after_a_halt_what_served_before_is_brought_up_anew(api: RunningApi) -> None:

@@ -128,7 +128,7 @@ def test_more_that_never_become_ready_leave_again(api: RunningApi) -> None:
 def test_a_repair_gives_way_to_a_deploy_a_scaling_and_a_rollback(api: RunningApi) -> None:
     for version in ("v1", "v2"):
         api.finish(version)
-    for ask in (lambda: api.deploy("v3"), lambda: scale(api, 4).json(), lambda: api.post(f"{SHOP}/rollback").json()):
+    for ask in (lambda: api.post(f"{SHOP}/rollback").json(), lambda: api.deploy("v3"), lambda: scale(api, 4).json()):
         repair = api.post(f"{SHOP}/repair").json()
         assert shop(api)["live_rollout"]["kind"] == "repair"
         other = ask()
@@ -141,13 +141,21 @@ def test_a_repair_gives_way_to_a_deploy_a_scaling_and_a_rollback(api: RunningApi
         api.save(other["id"], Phase.ROLLED_BACK)
 
 
-def test_a_freeze_holds_neither_back(tended: RunningApi) -> None:
+def test_a_freeze_blocks_more_instances_and_nothing_else(tended: RunningApi) -> None:
     tended.call("PUT", "/v1/environments/demo/freeze", {"reason": "Christmas"})
     assert tended.post(f"{SHOP}/rollouts", {"image": "shop:v2"}).json()["code"] == "frozen"
-    tended.until(scale(tended, 4).json()["id"], "succeeded")
+    more = scale(tended, 4)
+    assert (more.status_code, more.json()["code"]) == (409, "frozen")
+    assert more.json()["detail"].endswith("Wait until the freeze ends, or scale with --force")
+    weak = tended.token_for("deploy")
+    body = {"replicas": 4, "force": True, "reason": "a sale"}
+    refused = tended.call("POST", f"{SHOP}/scale", body, token=weak, headers={"Idempotency-Key": "weak"})
+    assert (refused.status_code, refused.json()["code"]) == (403, "not-allowed")
+    tended.until(scale(tended, 4, force=True).json()["id"], "succeeded")
+    tended.until(scale(tended, 2).json()["id"], "succeeded")
     remove_one(tended)
     eventually("a repair succeeds", lambda: is_repaired(tended))
-    assert tended.world.serving() == ["v1-1"] * 4
+    assert tended.world.serving() == ["v1-1"] * 2
 
 
 def test_what_cannot_be_asked(api: RunningApi) -> None:

@@ -15,8 +15,9 @@ from tidegate.core.event_kinds import EventKind
 from tidegate.core.image_reference import ImageReference
 from tidegate.core.model import Check, Event, Order, Plan, Release, Rollout, RolloutKind, Service
 from tidegate.core.phases import Phase
-from tidegate.core.records import NewRollout, ServiceRow
+from tidegate.core.records import NewRollout, ReleaseRow, ServiceRow
 from tidegate.errors import (
+    AlreadyRolledBack,
     DependencyMissing,
     Frozen,
     InvalidSpec,
@@ -126,34 +127,71 @@ def _release(store: Store, service: Service, image: str) -> Release:
     return Release(f"{slug(service.image)}-{number}", service.key, image, service.replicas, service.container)
 
 
-def roll_back_to_last_good(context: AppContext, row: ServiceRow, request: RolloutRequest) -> NewRollout:
-    """A rollout to the last good release before the live one, without bakes, checks and approvals.
+def roll_back_service(context: AppContext, row: ServiceRow, request: RolloutRequest, to: str = "") -> NewRollout:
+    """A rollout to the last good release before the live one, or to the release `to`, without bakes, checks and approvals.
 
     After a halted rollout the live release is deployed again as a new release, since parts of both may be left. A freeze
-    does not block it. Raises `NoGoodRelease`.
+    does not block it, unless `to` is newer than the live release. Raises `NoGoodRelease`, `AlreadyRolledBack`, `Frozen`.
     """
-    service, request = row.service, replace(request, force=True)
+    service = row.service
     if row.live is None:
         raise NoGoodRelease(f"Cannot roll back {service.key}: it was never deployed")
-    old = context.store.get_release(service.key, row.live).release
-    description = replace(request, force=False).description
-    newest = context.store.rollouts(service.key, limit=1)
-    if newest and newest[0].phase is Phase.FAILED and newest[0].kind is not RolloutKind.REPAIR:
+    live = context.store.get_release(service.key, row.live)
+    old, newest = live.release, context.store.rollouts(service.key, limit=1)
+    is_halted = bool(newest) and newest[0].phase is Phase.FAILED and newest[0].kind is not RolloutKind.REPAIR
+    if is_halted and not to:
         again = replace(service, image=old.image, replicas=old.replicas, container=old.container)
         new = _release(context.store, again, old.digest or old.image)
-        message = f"{old.id} deployed again as {new.id}, {description}"
-        return _new_rollout(
-            service, old, new, planner.direct_rollback(service, old, new), (), request, message, context.now(), fresh=True
+        message = f"{old.id} deployed again as {new.id}, {request.description}"
+    else:
+        new = (_named_release(context, live, to) if to else _last_good_release(context, live)).release
+        message = f"rollback to {new.id} ({new.image}) {request.description}"
+    plan, request = planner.direct_rollback(service, old, new), replace(request, force=True)
+    rollout = _new_rollout(service, old, new, plan, (), request, message, context.now(), fresh=is_halted and not to)
+    return replace(rollout, rollout=replace(rollout.rollout, undoes=True))
+
+
+def _last_good_release(context: AppContext, live: ReleaseRow) -> ReleaseRow:
+    """The last good release before the live one. Raises `AlreadyRolledBack` when the live one was reached by a rollback:
+    another one that was not meant would take the service further back, or to the release that was just left."""
+    key = live.release.service
+    last = _last_release_rollout(context.store, key)
+    if last is not None and (last.phase is Phase.ROLLED_BACK or (last.undoes and last.phase is Phase.SUCCEEDED)):
+        text = (
+            f"{key} is already rolled back to {live.release.id}, by rollout {last.id}. To go to another release, name it: "
+            f"tidegate rollback {key} --to RELEASE"
         )
-    good = context.store.last_good(service.key, before=row.live)
+        raise AlreadyRolledBack(text, rollout=last.id)
+    good = context.store.last_good(key, before=live.release.id)
     if good is None:
-        text = f"Cannot roll back {service.key}: {old.id} is its only good release. Deploy another one"
-        raise NoGoodRelease(text)
-    new = good.release
-    message = f"rollback to {new.id} ({new.image}) {description}"
-    return _new_rollout(
-        service, old, new, planner.direct_rollback(service, old, new), (), request, message, context.now(), fresh=False
-    )
+        raise NoGoodRelease(f"Cannot roll back {key}: {live.release.id} is its only good release. Deploy another one")
+    return good
+
+
+def _last_release_rollout(store: Store, key: str) -> Rollout | None:
+    """The newest rollout between two releases that was not refused; None if there is none."""
+    page = store.rollouts(key)
+    while page:
+        for rollout in page:
+            if rollout.kind is RolloutKind.RELEASE and rollout.phase is not Phase.REFUSED:
+                return rollout
+        page = store.rollouts(key, before=page[-1].id)
+    return None
+
+
+def _named_release(context: AppContext, live: ReleaseRow, to: str) -> ReleaseRow:
+    """The release to roll back to. Raises `UnknownService`, `NoGoodRelease`, `Frozen`."""
+    key = live.release.service
+    wanted = context.store.get_release(key, to)
+    if to == live.release.id:
+        raise NoGoodRelease(f"Cannot roll back {key} to {to}: it is live")
+    if not wanted.is_good:
+        why = "it never succeeded" if wanted.good_at is None else "it was rolled back"
+        raise NoGoodRelease(f"Cannot roll back {key} to {to}: {why}. Deploy it instead")
+    if wanted.number > live.number:
+        otherwise = f"or deploy it with --force: {to} is newer than {live.release.id}"
+        require_no_freeze(context, key.partition("/")[0], otherwise)
+    return wanted
 
 
 def _new_rollout(
@@ -201,11 +239,16 @@ def _new_rollout(
     return NewRollout(rollout, service, new if fresh else None, event)
 
 
+def require_no_freeze(context: AppContext, environment: str, otherwise: str) -> None:
+    """Raise `Frozen`; `otherwise` says what can be done despite the freeze."""
+    freeze = context.store.get_freeze(environment)
+    if freeze is not None:
+        raise Frozen(f"{freeze.message}. Wait until the freeze ends, {otherwise}")
+
+
 def require_deployable(context: AppContext, service: Service) -> None:
     """Raise `Frozen`, or `Quarantined` for an image named by its digest. A tag is resolved and refused later."""
-    freeze = context.store.get_freeze(service.environment)
-    if freeze is not None:
-        raise Frozen(f"{freeze.message}. Wait until the freeze ends, or deploy with --force")
+    require_no_freeze(context, service.environment, "or deploy with --force")
     pinned = ImageReference.parse(service.image).pinned
     row = context.store.find_quarantined(service.key, pinned, service.container) if pinned else None
     if row is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tidegate.app.context import AppContext, RolloutRequest
+from tidegate.app.deployments import require_no_freeze
 from tidegate.clock import Time, new_id
 from tidegate.core import drift
 from tidegate.core.model import Order, Release, Service
@@ -12,15 +13,18 @@ from tidegate.ports import EngineStore
 
 
 def scale(context: AppContext, row: ServiceRow, replicas: int, request: RolloutRequest) -> NewRollout:
-    """A rollout of the live release to another number of instances. Raises `NoLiveRelease`, `InvalidSpec`."""
+    """A rollout of the live release to another number of instances. Raises `NoLiveRelease`, `InvalidSpec`, and `Frozen` for
+    more instances without force."""
     service, release = service_in_force(context.store, row.service), _live_release(context, row)
     if service.order is Order.STOP_FIRST and replicas <= service.batch:
         text = (
             f"stop-first with parallelism {service.batch} of {replicas} would stop all instances at once in the next deploy"
         )
         raise InvalidSpec([Problem("replicas", text)])
+    if replicas > release.replicas and not request.force:
+        require_no_freeze(context, service.environment, "or scale with --force")
     now = context.now()
-    rollout = drift.make_scaling(service, release, replicas, new_id(now), now, request.by, request.via)
+    rollout = drift.make_scaling(service, release, replicas, new_id(now), now, request.by, request.via, force=request.force)
     message = f"{release.id} from {release.replicas} to {replicas} instances, {request.description}"
     return NewRollout(rollout, service, None, drift.created_event(rollout, message))
 

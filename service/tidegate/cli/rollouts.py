@@ -164,6 +164,7 @@ def rollback(
     ctx: typer.Context,
     name: RolloutName,
     reason: Reason = "",
+    to: Annotated[str, typer.Option(help="Release to return to, such as v1-1. Default: the last good one.")] = "",
     wait: Wait = True,
     key: Annotated[str, typer.Option(help="Idempotency key, for a rollback to the last good release.")] = "",
     output: Output = None,
@@ -172,7 +173,10 @@ def rollback(
     context: Context = ctx.obj
     client = context.client()
     if "/" in context.named(name):
-        rollout = client.post(f"/v1/services/{context.named(name)}/rollback", {"reason": reason}, key=key)
+        body = {"reason": reason, "to": to}
+        rollout = client.post(f"/v1/services/{context.named(name)}/rollback", body, key=key)
+    elif to:
+        raise CommandError("--to needs the service: tidegate rollback ENVIRONMENT/SERVICE --to RELEASE", ExitCode.USAGE)
     else:
         rollout = client.post(f"/v1/rollouts/{name}/rollback", {"reason": reason})
     try:

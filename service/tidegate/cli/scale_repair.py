@@ -22,13 +22,15 @@ def scale(
     ctx: typer.Context,
     service: ServiceName,
     replicas: Annotated[int, typer.Argument(min=1, max=1000, metavar="N", help="The number of instances.")],
+    force: Annotated[bool, typer.Option("--force", help="More instances despite a freeze; requires --reason.")] = False,
     reason: Reason = "",
     wait: Wait = True,
     key: Key = "",
     output: Output = None,
 ) -> None:
     """Change the number of running instances and wait for completion. The next deploy uses the Compose file's number."""
-    _change(ctx, service, "scale", {"replicas": replicas, "reason": reason}, wait=wait, key=key, output=output)
+    body: Json = {"replicas": replicas, "force": force, "reason": reason}
+    _change(ctx, service, "scale", body, wait=wait, key=key, output=output)
 
 
 def repair(

@@ -45,9 +45,12 @@ def make_repair(service: Service, release: Release, id_: str, now: Time, by: str
     return _same_release_rollout(service, release, release.replicas, RolloutKind.REPAIR, id_, now, by, via)
 
 
-def make_scaling(service: Service, release: Release, replicas: int, id_: str, now: Time, by: str, via: str = "") -> Rollout:
-    """The same release with another number of instances. A freeze is for releases, and does not hold it back."""
-    return _same_release_rollout(service, release, replicas, RolloutKind.SCALE, id_, now, by, via)
+def make_scaling(
+    service: Service, release: Release, replicas: int, id_: str, now: Time, by: str, via: str = "", *, force: bool = False
+) -> Rollout:
+    """The same release with another number of instances. A freeze blocks more instances, unless `force`, but not fewer."""
+    rollout = _same_release_rollout(service, release, replicas, RolloutKind.SCALE, id_, now, by, via)
+    return replace(rollout, forced=force or replicas <= release.replicas)
 
 
 def _same_release_rollout(

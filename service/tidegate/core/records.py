@@ -156,6 +156,11 @@ class ReleaseRow:
     good_at: Time | None = None
     quarantined_at: Time | None = None
 
+    @property
+    def is_good(self) -> bool:
+        """Whether a rollout to it succeeded, and none was rolled back since."""
+        return self.good_at is not None and (self.quarantined_at is None or self.quarantined_at < self.good_at)
+
     def quarantine_message(self, image: str) -> str:
         """Why this image is not deployed with the configuration of this release, and how to deploy it all the same."""
         command = f"tidegate deploy {self.release.service} -f FILE --force --reason WHY"

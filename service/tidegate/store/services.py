@@ -5,11 +5,12 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Select, and_, func, insert, or_, select, update
 
 from tidegate.clock import Time
 from tidegate.core.container import Container
 from tidegate.core.model import Release, Rollout, Service
+from tidegate.core.phases import Phase
 from tidegate.core.records import Drift, ReleaseRow, ServiceRow
 from tidegate.core.routing import addresses_overlap
 from tidegate.errors import ListenTaken, RolloutInProgress, RouteTaken, UnknownService, VersionConflict
@@ -234,12 +235,21 @@ def quarantined(connection: Connection, service: str, digest: str, container: Co
 
 
 def last_good(connection: Connection, service: str, before: str | None) -> ReleaseRow | None:
-    """The newest good release other than `before`. One marked good and quarantined at the same time is not good."""
+    """The newest good release other than `before`. One marked good and quarantined at the same time is not good, nor is one
+    that a rollback of the service left."""
     table = releases.c
+    left = select(rollouts.c.id).where(
+        rollouts.c.service == service,
+        rollouts.c.undoes,
+        rollouts.c.phase == Phase.SUCCEEDED.value,
+        rollouts.c.old == table.id,
+        func.coalesce(rollouts.c.finished, rollouts.c.created) >= table.good_at,
+    )
     query = (
         select(releases)
         .where(table.service == service, table.good_at.is_not(None))
         .where(or_(table.quarantined_at.is_(None), table.quarantined_at < table.good_at))
+        .where(~left.exists())
         .order_by(table.good_at.desc(), table.number.desc())
         .limit(1)
     )

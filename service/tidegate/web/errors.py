@@ -72,6 +72,7 @@ PROBLEM_TYPES: dict[type[errors.TidegateError], ProblemType] = {
     errors.ListenTaken: ProblemType(409, "listen-taken", "The address is used by another service"),
     errors.DependencyMissing: ProblemType(409, "dependency-missing", "A dependency has no live release"),
     errors.NoGoodRelease: ProblemType(409, "no-good-release", "No release to roll back to"),
+    errors.AlreadyRolledBack: ProblemType(409, "already-rolled-back", "The service is already rolled back"),
     errors.NoLiveRelease: ProblemType(409, "no-live-release", "The service has no live release"),
     errors.IllegalMove: ProblemType(409, "illegal-move", "Not possible in the current state"),
     errors.VersionConflict: ProblemType(412, "stale", "The version does not match"),

@@ -138,8 +138,23 @@ class SignalBody(Body):
     on_behalf_of: Person
 
 
+class RollbackBody(SignalBody):
+    """A rollback of a service."""
+
+    to: str = Field(
+        default="",
+        max_length=64,
+        pattern=r"^[a-z0-9-]*$",
+        description="The ID of the release to return to. Default: the last good one before the live release.",
+    )
+
+
 class ScaleBody(SignalBody):
     """The new number of instances."""
+
+    force: bool = Field(
+        default=False, description="More instances despite a freeze; requires the scope `force` and a reason."
+    )
 
     replicas: int = Field(ge=1, le=MAX_REPLICAS, description="The number of instances of the live release.")
 

@@ -13,7 +13,7 @@ from tidegate.app.context import RolloutRequest
 from tidegate.compose.interpolation import Variables
 from tidegate.core.model import Build, CheckKind, Service, Signal, SignalKind
 from tidegate.core.records import AuditEntry, Idempotency, NewRollout, ServiceRow
-from tidegate.errors import DriverError, RolloutInProgress, Superseded, UnknownService, VersionConflict
+from tidegate.errors import AlreadyRolledBack, DriverError, RolloutInProgress, Superseded, UnknownService, VersionConflict
 from tidegate.ports import CheckStatus
 from tidegate.web import log_setup
 from tidegate.web.api import (
@@ -36,6 +36,7 @@ from tidegate.web.requests import (
     KeyHeader,
     PageQuery,
     PutHeader,
+    RollbackBody,
     ScaleBody,
     ServiceBody,
     ServicePath,
@@ -223,8 +224,11 @@ def _requested_service(
     "/services/<environment>/<service>/rollback",
     responses={"202": RolloutView, **problems(400, 404, 409, 413, 415)},
 )
-def rollback_service(path: ServicePath, header: KeyHeader, body: SignalBody) -> Response:
-    """Roll back the current rollout. Without one, or during a repair, start a rollout to the last good release."""
+def rollback_service(path: ServicePath, header: KeyHeader, body: RollbackBody) -> Response:
+    """Roll back the current rollout. Without one, or during a repair, start a rollout to the last good release, or to `to`.
+
+    After a rollback, another one is refused until something was deployed, unless it names a release.
+    """
     principal().require("rollback", path.key)
     key = idempotency_key(header.key)
     stored = api().store.find_answer(key)
@@ -234,9 +238,15 @@ def rollback_service(path: ServicePath, header: KeyHeader, body: SignalBody) -> 
     row = api().store.get_service(path.key)
     if row.rollout is None or row.repairing:
         by = identify_requester(body.on_behalf_of, path.key)
-        new = deployments.roll_back_to_last_good(api(), row, RolloutRequest(by.by, by.via, body.reason))
+        try:
+            new = deployments.roll_back_service(api(), row, RolloutRequest(by.by, by.via, body.reason), body.to)
+        except AlreadyRolledBack as error:
+            more = {"rollout": error.rollout}
+            raise ApiProblem(PROBLEM_TYPES[AlreadyRolledBack], error.message, more=more) from error
         return _create([new], key, by.audit("rollback", path.key, body.reason, new.rollout.id))
     live, _ = api().store.load(row.rollout)
+    if body.to not in ("", live.old):
+        _require_no_live_rollout(row)
     by = require_for_group(live, SignalKind.ROLLBACK, "rollback", body.on_behalf_of)
     signal = Signal(SignalKind.ROLLBACK, api().now(), by.by, body.reason, via=by.via)
     audit = by.audit("rollback", path.key, body.reason, row.rollout)
@@ -253,6 +263,9 @@ def rollback_service(path: ServicePath, header: KeyHeader, body: SignalBody) -> 
 )
 def scale_service(path: ServicePath, header: KeyHeader, body: ScaleBody) -> Response:
     """Start a rollout that changes the number of instances of the live release."""
+    if body.force:
+        principal().require("force", path.key)
+        require_reason(body.reason, "scale by force")
     return _keep_release(
         path, header, body, "scale", lambda row, request: drift_repair.scale(api(), row, body.replicas, request)
     )
@@ -282,7 +295,8 @@ def _keep_release(
         return _replay(stored)
     api().drivers(path.environment)
     by = identify_requester(body.on_behalf_of, path.key)
-    new = make(api().store.get_service(path.key), RolloutRequest(by.by, by.via, body.reason))
+    request = RolloutRequest(by.by, by.via, body.reason, force=isinstance(body, ScaleBody) and body.force)
+    new = make(api().store.get_service(path.key), request)
     return _create([new], key, by.audit(action, path.key, body.reason, new.rollout.id))
 
 

@@ -34,6 +34,10 @@ class Rollback implements Serializable {
     private Map ofService(String service) {
         Map body = session.signalBody(session.reason(), session.person())
         Map response = session.client.post(Keys.servicePath(service) + '/rollback', body, session.key('/rollback'))
+        if (response.body.code == 'already-rolled-back') { // by a FAIL or a person: no stage means to go further back
+            session.script.echo(response.body.detail)
+            return session.outcome.reportRollback(session.follower.follow(response.body.rollout, 'end'), true)
+        }
         Map started = session.client.requireBody(response)
         Map rollout = session.follower.follow(started.id, 'end')
         boolean requested = Rollouts.hasEvent(session.client.events(started.id, 0), 'rollback_requested')
