@@ -98,6 +98,13 @@ class RunningApi:
     token: str = ""
     session: requests.Session = field(default_factory=requests.Session)
     keys: int = 0
+    worker: Worker | None = None  # the engine, while it runs
+
+    def wake(self) -> None:
+        """What the API does after a new rollout or signal, as in a server with an engine."""
+        self.woken.append(time.time())
+        if self.worker is not None:
+            self.worker.wake()
 
     @property
     def url(self) -> str:
@@ -162,14 +169,16 @@ class RunningApi:
     def engine(self, worker: Worker | None = None, drift_interval_seconds: float | None = None) -> Iterator[Worker]:
         """The real engine on the small world, or another one, until the end of the block."""
         options = WorkerOptions(
-            lease_seconds=60.0, threads=1, poll_seconds=0.02, drift_interval_seconds=drift_interval_seconds
+            lease_seconds=60.0, threads=1, poll_seconds=0.1, drift_interval_seconds=drift_interval_seconds
         )
         worker = worker or Worker(self.wiring.store, self.wiring.environments, options, self.wiring.clock, "test")
         thread = threading.Thread(target=worker.run)
         thread.start()
+        self.worker = worker
         try:
             yield worker
         finally:
+            self.worker = None
             worker.stop()
             thread.join()
 
@@ -214,7 +223,7 @@ def running(
     world = FakeEnvironment(time.time)
     wiring = Wiring(settings or Settings(), store, {"demo": world.parts(metrics=metrics), "live": world.parts()}, time.time)
     waiting, woken = LongPollSlots(long_polls), list[float]()
-    app = create_app(wiring, lambda: woken.append(time.time()), long_poll_slots=waiting)
+    app = create_app(wiring, lambda: made.wake(), long_poll_slots=waiting)
     made = RunningApi(ApiServer(app, waiting, host), wiring, world, waiting, woken)
     made.token = made.token_for("admin")
     try:

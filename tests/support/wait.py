@@ -15,6 +15,7 @@ T = TypeVar("T")
 
 MAX_SECONDS = 120.0  # for anything that takes a second or two on an idle machine
 MIN_BOUND_SECONDS = 10.0  # no bound on another process or thread is shorter
+MIN_POLL_SECONDS, MAX_POLL_SECONDS = 0.02, 0.25
 
 
 def eventually(
@@ -22,21 +23,25 @@ def eventually(
     condition: Callable[[], T],
     seconds: float = MAX_SECONDS,
     *,
-    poll_seconds: float = 0.02,
+    poll_seconds: float | None = None,
     process: subprocess.Popen[bytes] | None = None,
 ) -> T:
     """The first true value of `condition`.
 
     `what` completes the sentence "not within 120 s: …"; a callable would not help, since a failure needs it once only.
+    `poll_seconds`: the pause between two tries, where a moment must not be missed. Without, it grows with the time waited,
+    so that a request to a server is not repeated fifty times a second: the answer is noticed at most a tenth later.
     `process`: fail at once when it ends before.
 
     Raises `AssertionError`.
     """
-    deadline = time.monotonic() + seconds
+    begun = time.monotonic()
+    deadline = begun + seconds
     while not (value := condition()):
         assert process is None or process.poll() is None, f"the process ended with {process.returncode} before: {what}"
         assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
-        time.sleep(poll_seconds)
+        grown = min(MAX_POLL_SECONDS, max(MIN_POLL_SECONDS, (time.monotonic() - begun) / 10))
+        time.sleep(grown if poll_seconds is None else poll_seconds)
     return value
 
 
