@@ -18,6 +18,13 @@ need_packages() {
         command -v "$program" >/dev/null 2>&1 || [ -e "$program" ] || lacking+=("${pair#*=}")
     done
     [ ${#lacking[@]} -eq 0 ] && return
+    mkdir -p "$ROOT/.cache"
+    (flock 9 && install_packages "${lacking[@]}") 9>"$ROOT/.cache/apt.lock" # one at a time
+}
+
+# install_packages PACKAGE ...
+install_packages() {
+    local lacking=("$@")
     say "missing Debian packages: ${lacking[*]}"
     [ "$(id -u)" -eq 0 ] || die "run this as root, or install them yourself: apt-get install ${lacking[*]}"
     command -v apt-get >/dev/null || die "this is not Debian; install the equivalents of: ${lacking[*]}"

@@ -6,7 +6,6 @@ import itertools
 import socket
 import ssl
 import struct
-import subprocess
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from support.prerequisites import program
 from support.wait import at_most, eventually, pause
 from tidegate.core.container import Health
 from tidegate.drivers.platforms import readiness
@@ -23,6 +21,24 @@ from tidegate.drivers.platforms.readiness import ReadinessProbe, ReadinessProber
 
 Behaviour = Callable[[socket.socket], None]
 OK = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+#: A key that protects nothing, and its own certificate for the name "other".
+KEY_OF_OTHER = """\
+-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgtsMooXJH1N/T6vL8
+Z+QYr8ezVqE7L5/sbogRZrcegBGhRANCAARHqAZpc0I5+r2LdtKe7zhnOyi025no
+fs2MartYNC/tiKCByUFjlPwu6dxRM/MhHCRjrPWVlLjAHexktakPFwYU
+-----END PRIVATE KEY-----
+-----BEGIN CERTIFICATE-----
+MIIBeDCCAR2gAwIBAgIUGGxHVY4uaof8O1n8YKCGO6+5sfMwCgYIKoZIzj0EAwIw
+EDEOMAwGA1UEAwwFb3RoZXIwIBcNMjYxMjAxMDIzMDAwWhgPMjEyNjExMDcwMjMw
+MDBaMBAxDjAMBgNVBAMMBW90aGVyMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE
+R6gGaXNCOfq9i3bSnu84ZzsotNuZ6H7NjGq7WDQv7YiggclBY5T8LuncUTPzIRwk
+Y6z1lZS4wB3sZLWpDxcGFKNTMFEwHQYDVR0OBBYEFGVuNDrvx3sUTaSDMzL49WQR
+UlwNMB8GA1UdIwQYMBaAFGVuNDrvx3sUTaSDMzL49WQRUlwNMA8GA1UdEwEB/wQF
+MAMBAf8wCgYIKoZIzj0EAwIDSQAwRgIhALdJgCZEPRkN3ANQ2CtOkrRwso+ctjOQ
+WnItAeTsbOzxAiEAyE/81LbkvEAf9AUcGewtvOkIzVcGDIXI3MKlhlTZBPg=
+-----END CERTIFICATE-----
+"""
 SETTINGS = struct.pack(">BHBBL", 0, 0, 4, 0, 0)
 
 
@@ -119,11 +135,9 @@ def test_the_keys_of_health_are_sent_and_obeyed() -> None:
 
 
 def test_https_without_verification(tmp_path: Path) -> None:
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    wanted = ["-nodes", "-newkey", "rsa:2048", "-keyout", str(key), "-out", str(certificate), "-subj", "/CN=other"]
-    subprocess.run([program("openssl"), "req", "-x509", *wanted], check=True, capture_output=True, timeout=60)
+    (tmp_path / "other.pem").write_text(KEY_OF_OTHER)
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.load_cert_chain(certificate, key)
+    tls.load_cert_chain(tmp_path / "other.pem")
     names: list[str | None] = []
     tls.sni_callback = lambda _, name, __: names.append(name)
     health = Health("/health", scheme="https", host="shop.example.com", timeout_seconds=60.0)
