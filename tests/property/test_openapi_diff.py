@@ -188,7 +188,7 @@ def data_place(schema: Schema, draw: st.DrawFn) -> Schema:
     return data_place(draw(st.sampled_from(inner)), draw) if inner and draw(st.booleans()) else schema
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(pairs(), SCHEMAS, SCHEMAS, st.lists(VALUES, min_size=20, max_size=20), st.sampled_from(["request", "response"]))
 def test_what_is_called_good_is_good(
     pair: tuple[Schema, Schema], a: Schema, b: Schema, values: list[object], use: str

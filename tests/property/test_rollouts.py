@@ -1,7 +1,6 @@
 """Whole rollouts in random worlds: crashes at every boundary, drift, rollback at any moment, effects of a lost engine.
 
-The world checks the safety rules after every effect. `make test` runs three times as many worlds as `make check`, and
-`make properties` fifty times as many.
+The world checks the safety rules after every effect. `make properties` runs fifty times as many worlds as `make check`.
 """
 
 from __future__ import annotations

@@ -20,12 +20,12 @@ from tidegate.core.model import Approval, Expiry
 from tidegate.core.waits import WaitKind
 from tidegate.errors import DriverError, MetricsError, PlatformError, RouterError
 
-EXAMPLES = max(20, int(os.environ.get("EXAMPLES", "400")) // 8)
+EXAMPLES = max(20, int(os.environ.get("EXAMPLES", "400")) // 16)
 PARTS: dict[str, type[DriverError]] = {
     "instances": PlatformError, "pin": PlatformError, "start": PlatformError, "stop": PlatformError,
     "read": RouterError, "write": RouterError, "fetch": MetricsError,
 }  # fmt: skip
-LONG_SECONDS = 1_000.0  # more than every time limit of the rollout together
+LONG_SECONDS = 400.0  # more than every time limit of the rollout together
 
 
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)

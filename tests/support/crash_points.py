@@ -3,10 +3,28 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+
+MAX_STEPS = 100  # of one change
+
+
+def stride(short: int) -> int:
+    """The distance between the steps that are tried in `make check` and `make test`. `make kills` and `make properties`
+    (CRASH_STEPS=all) try all of them."""
+    return 1 if os.environ.get("CRASH_STEPS") == "all" else short
+
+
+def every_step() -> Iterable[int]:
+    """The numbers of the steps of a change. A test leaves its loop at the first one that the change does not have."""
+    return range(1, MAX_STEPS)
+
+
+def some_steps(first: int) -> Iterable[int]:
+    """Every third step: each of several similar tests begins at another one, so that together they come to every step."""
+    return range(1 + first % stride(3), MAX_STEPS, stride(3))
 
 
 @dataclass(frozen=True)

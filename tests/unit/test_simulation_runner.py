@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from support.other_methods import fixed_limits, independent_requests
+from tidegate.simulation import runner
 from tidegate.simulation.compare import detections, false_aborts, rows, summary
 from tidegate.simulation.generator import GeneratedRollout
 from tidegate.simulation.grids import InvalidGrid, load_grid, load_published, parse_grid
@@ -97,10 +98,9 @@ def test_a_published_cell_stays_what_it_is() -> None:
     ]
 
 
-def test_large_services_are_made_in_steps() -> None:
-    grid = replace(
-        GRID, sizes=(replace(GRID.sizes[0], n=400, scrape=1.0, window=120.0),), noises=GRID.noises[:1], faults=()
-    )
+def test_large_services_are_made_in_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "MAX_COUNTS_IN_MEMORY", runner.MAX_COUNTS_IN_MEMORY // 10)
+    grid = replace(GRID, sizes=(replace(GRID.sizes[0], n=40, scrape=1.0, window=120.0),), noises=GRID.noises[:1], faults=())
     steps: list[int] = []
 
     def record(made: GeneratedRollout) -> AbortResult:

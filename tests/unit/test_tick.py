@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from support.crash_points import stride
 from support.fake_drivers import LIMIT, Interposed, a_service, claimed, constant, digest, down, sqlite
 from support.store_fixtures import ManualClock, with_approval
 from support.tick_harness import TickHarness, another, crash_at, interposed, taken_over
@@ -141,7 +142,7 @@ def test_a_crash_before_any_call_is_healed_by_the_next_tick(stage: TickHarness) 
     plain = another(stage, a_service("plain", replicas=1))
     plain.run(**interposed(plain, calls.append))
     assert len(calls) > 40
-    for number in range(len(calls)):
+    for number in range(0, len(calls), stride(3)):
         name = f"shop{number}"
         hurt = another(stage, a_service(name, replicas=1))
         crash_at(hurt, number)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from support.crash_points import stride
 from support.fake_drivers import LIMIT, a_service, claimed, constant, sqlite
 from support.store_fixtures import ManualClock
 from support.tick_harness import TickHarness, another, crash_at, interposed, taken_over
@@ -100,7 +101,7 @@ def test_a_crash_before_any_call_runs_no_hook_twice(stage: TickHarness) -> None:
     calls: list[str] = []
     plain = another(stage, hooked("plain"))
     plain.run(**interposed(plain, calls.append))
-    for number in range(0, len(calls), 2):
+    for number in range(0, len(calls), stride(7)):
         name = f"shop{number}"
         hurt = another(stage, hooked(name))
         crash_at(hurt, number)

@@ -143,8 +143,8 @@ def test_what_it_gave_back_itself_is_taken_again_when_due(store: SqlStore, world
     assert store.load(rollout)[0].phase is Phase.SUCCEEDED
 
 
-def test_fifty_rollouts_in_four_threads(store: SqlStore, world: FakeEnvironment) -> None:
-    services = [a_service(f"shop{number}") for number in range(50)]
+def test_twenty_rollouts_in_four_threads(store: SqlStore, world: FakeEnvironment) -> None:
+    services = [a_service(f"shop{number}") for number in range(20)]
     rollouts = begin(store, world, *services)
     with working(store, world):
         await_ends(store, *rollouts, seconds=200.0)
