@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# CodeNarc's Jenkins CPS rules over the library. Needs npm, Java and groovy 2.4; JAVA_HOME as for groovy.
+# CodeNarc's Jenkins CPS rules over the library. Needs npm, Java and groovy 2.4; JAVA_HOME and JAVA_OPTS as for groovy.
 set -euo pipefail
 HERE=$(cd "$(dirname "$0")" && pwd)
 LIBRARY=$(cd "$HERE/../.." && pwd)
@@ -21,7 +21,8 @@ mapfile -t SOURCES < <(find "$LIBRARY/src" "$LIBRARY/test/harness/com" "$LIBRARY
 groovyc -d "$OUT/classes" "${SOURCES[@]}"
 
 narc() {  # narc PATTERN REPORT
-    java -cp "$JARS/*:$JARS/groovy/lib/*:$OUT/classes" org.codenarc.CodeNarc -basedir="$LIBRARY" -includes="$1" \
+    # shellcheck disable=SC2086 # several options
+    java ${JAVA_OPTS:-} -cp "$JARS/*:$JARS/groovy/lib/*:$OUT/classes" org.codenarc.CodeNarc -basedir="$LIBRARY" -includes="$1" \
         -rulesetfiles="file:$HERE/rules.groovy" -report=console -failOnError=true >"$2" 2>&1
     if grep -q 'Compilation failed' "$2"; then
         grep 'Compilation failed' "$2"
