@@ -1,5 +1,5 @@
 # Each target does its own set-up: on a fresh Debian 12 machine as root nothing else is needed.
-.PHONY: help demo demo-stop test properties faults kills soak chaos writers outages check bench bench-dataplane bench-analysis bench-load lock clean
+.PHONY: help demo demo-stop test properties faults kills soak chaos writers outages api check bench bench-dataplane bench-analysis bench-load lock clean
 
 help:
 	@echo 'make demo             watch a good release go through and bad ones roll back (KEEP=1 leaves it running)'
@@ -11,7 +11,8 @@ help:
 	@echo 'Longer than make test, which has a short form of each:'
 	@echo 'make properties       20,000 random rollouts with crashes at every boundary: no root, no Docker'
 	@echo 'make faults           ten faults that an application can have, each caught; good releases go through'
-	@echo 'make kills            thirty kills of the engine at random moments'
+	@echo 'make kills            thirty kills of the engine at random moments, and one before every step of a change of a proxy'
+	@echo 'make api              the API under thousands of requests that its specification allows and forbids'
 	@echo 'make writers          a hundred rollouts of one instance that holds a lock in its volume'
 	@echo 'make outages          every part goes away in the middle of every phase of a rollout'
 	@echo 'make soak             half an hour in which instances hang, fail and are killed while releases are rolled out'
@@ -35,13 +36,16 @@ test:
 	@bash scripts/test.sh $(ARGS)
 
 properties:
-	@bash -c '. scripts/lib.sh && need_venv dev && cd "$$ROOT" && EXAMPLES=20000 .venv/bin/python -m pytest -n 2 tests/property/test_rollouts.py'
+	@bash -c '. scripts/lib.sh && need_venv dev && cd "$$ROOT" && EXAMPLES=20000 CRASH_STEPS=all .venv/bin/python -m pytest -n 2 tests/property/test_rollouts.py tests/unit/test_tick.py tests/unit/test_tick_hooks.py'
 
 faults:
 	@FAULTS=all bash scripts/test.sh -s tests/acceptance/test_faults.py
 
 kills:
-	@KILLS=30 bash scripts/test.sh -s tests/acceptance/test_killed_engine.py
+	@KILLS=30 CRASH_STEPS=all bash scripts/test.sh -s tests/acceptance/test_killed_engine.py tests/contract/test_*_crash.py
+
+api:
+	@API_EXAMPLES=20 API_STORIES=200 bash scripts/test.sh tests/integration/test_api_hostile.py
 
 soak:
 	@SOAK_SECONDS="$${SOAK_SECONDS:-1800}" SOAK_LATE_SICK_SECONDS=3 bash scripts/test.sh -s tests/acceptance/test_soak.py

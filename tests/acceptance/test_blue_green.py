@@ -92,7 +92,13 @@ def shop(stage: DemoStack) -> Colours:
     return made
 
 
-def test_a_colour_is_seen_before_it_serves_and_the_old_one_is_kept_for_the_way_back(shop: Colours) -> None:
+def test_blue_green(shop: Colours) -> None:
+    """In one stage, since starting it takes longer than each of the two."""
+    fail_the_smoke_test_before_any_request_comes(shop)
+    look_at_a_colour_before_it_serves_and_keep_the_old_one_for_the_way_back(shop)
+
+
+def look_at_a_colour_before_it_serves_and_keep_the_old_one_for_the_way_back(shop: Colours) -> None:
     stage = shop.stage
     stage.start_traffic(get_ka=60, get=30, post_ka=20, post=10, slow_gets=3, slow_posts=2)
 
@@ -133,7 +139,7 @@ def test_a_colour_is_seen_before_it_serves_and_the_old_one_is_kept_for_the_way_b
     assert seen.by_outcome == {"ok": seen.requests}
 
 
-def test_a_failed_smoke_test_turns_back_before_any_request_came_to_it(shop: Colours) -> None:
+def fail_the_smoke_test_before_any_request_comes(shop: Colours) -> None:
     stage = shop.stage
     stage.start_traffic(get_ka=60, post=10)
     shop.deploy("liar")

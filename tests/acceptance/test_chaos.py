@@ -29,7 +29,7 @@ from support.wait import eventually, pause
 from tidegate.drivers.routers.haproxy.driver import HAProxyRouter
 from tidegate.drivers.routers.haproxy.options import HAProxyOptions
 
-ROLLOUTS = int(os.environ.get("CHAOS_ROLLOUTS", "6"))
+ROLLOUTS = int(os.environ.get("CHAOS_ROLLOUTS", "3"))
 SEED = int(os.environ.get("CHAOS_SEED", "20261126"))
 DOCKER = os.environ.get("CHAOS_DOCKER", "") == "1"  # others who use this engine wait too
 LANES, REPLICAS, LEASE_SECONDS = 3, 2, 3

@@ -26,7 +26,7 @@ services:
     expose: ["8080"]
     environment: {SERVICE_MS: "5", ON_SIGTERM: exit}
     stop_grace_period: 5s
-    deploy: {replicas: 3, update_config: {parallelism: 1, order: start-first}}
+    deploy: {replicas: 2, update_config: {parallelism: 1, order: start-first}}
     x-tidegate: {listen: "LISTEN", health: {path: /health}, drain_timeout: 10s, approval: {after: [1]}}
 """
 

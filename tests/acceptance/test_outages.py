@@ -261,19 +261,18 @@ class TestTwoMachines:
         courses(
             MANY,
             {
-                "batch": "Docker stopped",
+                "batch": "PostgreSQL frozen",
                 "bake": "Prometheus down",
                 "drain": "PostgreSQL stopped",
-                "rollback": "Docker stopped",
-            },
-            {"batch": "a machine cut off", "drain": "HAProxy killed"},
-            {
-                "batch": "PostgreSQL frozen",
-                "bake": "Prometheus answers half",
-                "drain": "Prometheus frozen",
                 "rollback": "PostgreSQL's disk full",
             },
-            {"batch": "engine's clock +1 h", "bake": "PostgreSQL read-only", "drain": "engine's clock -1 h"},
+            {
+                "batch": "a machine cut off",
+                "bake": "Prometheus answers half",
+                "drain": "Prometheus frozen",
+                "rollback": "HAProxy killed",
+            },
+            {"batch": "Docker stopped", "bake": "PostgreSQL read-only", "drain": "engine's clock -1 h"},
         ),
         ids=describe,
     )

@@ -10,6 +10,7 @@ import pytest
 
 from processes import free_port
 from support.backends import Backends
+from support.crash_points import every_step, some_steps
 from support.envoy import before_step, kill, killed_before_step
 from support.wait import eventually
 from tidegate.core.routing import Backend, Preview
@@ -25,7 +26,6 @@ from traffic import Load
 
 BEFORE = (member(0), member(1), member(2))
 AFTER = (replace(member(1), address="127.0.0.1:30901", weight=5), member(3, "v2-2"), member(4, "v2-2"))
-MAX_STEPS = 100
 
 
 def nobody_is_forgotten(router: EnvoyRouter, backend: Backend, home: Path) -> None:
@@ -47,7 +47,7 @@ def nobody_is_forgotten(router: EnvoyRouter, backend: Backend, home: Path) -> No
 
 def test_killed_at_any_step_of_a_write(envoy: EnvoyRouter, home: Path, shop: Backend) -> None:
     """Envoy goes on, and then is killed, too."""
-    for step in range(1, MAX_STEPS):
+    for step in every_step():
         envoy.write(shop, BEFORE, 1)
         if not killed_before_step(step, lambda: envoy.write(shop, AFTER, 2)):
             break
@@ -62,9 +62,11 @@ def test_killed_at_any_step_of_a_write(envoy: EnvoyRouter, home: Path, shop: Bac
     assert step > 12, "there are more steps than that"
 
 
-@pytest.mark.parametrize("change", ["another backend", "another listen"])
-def test_killed_at_any_step_of_a_change_of_listeners(envoy: EnvoyRouter, home: Path, shop: Backend, change: str) -> None:
-    for step in range(1, MAX_STEPS):
+@pytest.mark.parametrize(("first", "change"), list(enumerate(("another backend", "another listen"))))
+def test_killed_at_any_step_of_a_change_of_listeners(
+    envoy: EnvoyRouter, home: Path, shop: Backend, first: int, change: str
+) -> None:
+    for step in some_steps(first):
         envoy.write(shop, BEFORE, 1)
         changed = {
             "another backend": Backend(f"other-{step}", f"127.0.0.1:{free_port()}"),
@@ -96,7 +98,7 @@ def raised(act: Callable[[], None]) -> RouterError | None:
 
 
 def test_envoy_killed_at_any_step_of_a_write(envoy: EnvoyRouter, shop: Backend) -> None:
-    for step in range(1, MAX_STEPS):
+    for step in every_step():
         envoy.write(shop, BEFORE, 1)
         with before_step(step, lambda: kill(envoy)) as killed:
             refused = raised(lambda: envoy.write(shop, AFTER, 1))
@@ -118,7 +120,7 @@ def test_tidegate_killed_at_any_step_of_a_switch_loses_no_request(
     envoy.write(shop, (serving,), 1)
     traffic = load(shop.listen, get_ka=150, get=50, post_ka=50, slow_gets=2, slow_get_ms=300)
     eventually("50 requests are answered", lambda: traffic.counts.requests > 50)
-    for step in range(1, MAX_STEPS):
+    for step in some_steps(2):
         old, serving = serving, apps.start(f"v2-{step}")
         crashed = killed_before_step(step, lambda new=serving: envoy.write(shop, (new,), 1))
         seen = envoy.read(shop)

@@ -15,6 +15,7 @@ import pytest
 
 from processes import free_port
 from support.backends import Backends
+from support.crash_points import every_step, some_steps
 from support.haproxy import ADOPTED, ExternalHAProxy, before_step, kill, killed_before_step, reload
 from support.prerequisites import program
 from support.wait import eventually, exit_status
@@ -30,7 +31,6 @@ from traffic import Load
 SHOP = Backend("shop")
 BEFORE = (member(0), member(1), member(2))
 AFTER = (replace(member(1), address="127.0.0.1:30901"), member(3, "v2-2"), member(4, "v2-2"))
-MAX_STEPS = 100
 
 
 # -- killed between two steps ----------------------------------------------------------------------------------------------
@@ -57,10 +57,10 @@ def nobody_is_forgotten(router: HAProxyRouter, backend: Backend, admin: Path, fi
     assert in_file(file, backend.name) <= members
 
 
-@pytest.mark.parametrize("then", ["goes on", "is killed", "is reloaded"])
-def test_killed_at_any_step_of_a_write(owned: HAProxyRouter, home: Path, shop: Backend, then: str) -> None:
+@pytest.mark.parametrize(("first", "then"), list(enumerate(("goes on", "is killed", "is reloaded"))))
+def test_killed_at_any_step_of_a_write(owned: HAProxyRouter, home: Path, shop: Backend, first: int, then: str) -> None:
     admin, file = home / "haproxy" / "admin.sock", home / "haproxy" / "haproxy.cfg"
-    for step in range(1, MAX_STEPS):
+    for step in some_steps(first):
         owned.write(shop, BEFORE, 1)
         if not killed_before_step(step, lambda: owned.write(shop, AFTER, 2)):
             break
@@ -75,10 +75,12 @@ def test_killed_at_any_step_of_a_write(owned: HAProxyRouter, home: Path, shop: B
     assert step > 15, "there are more steps than that"
 
 
-@pytest.mark.parametrize("change", ["another backend", "another listen", "a preview"])
-def test_killed_at_any_step_of_a_change_that_reloads(owned: HAProxyRouter, home: Path, shop: Backend, change: str) -> None:
+@pytest.mark.parametrize(("first", "change"), list(enumerate(("another backend", "another listen", "a preview"))))
+def test_killed_at_any_step_of_a_change_that_reloads(
+    owned: HAProxyRouter, home: Path, shop: Backend, first: int, change: str
+) -> None:
     admin, file = home / "haproxy" / "admin.sock", home / "haproxy" / "haproxy.cfg"
-    for step in range(1, MAX_STEPS):
+    for step in some_steps(first):
         owned.write(shop, BEFORE, 1)
         changed = Backend("other" if change == "another backend" else "shop", f"127.0.0.1:{free_port()}")
         if change == "a preview":
@@ -101,7 +103,7 @@ def test_killed_at_any_step_of_a_change_that_reloads(owned: HAProxyRouter, home:
 
 def test_killed_at_any_step_of_an_adopted_write(standing: Callable[..., ExternalHAProxy]) -> None:
     there = standing()
-    for step in range(1, MAX_STEPS):
+    for step in some_steps(0):
         there.router.write(SHOP, BEFORE, 1)
         if not killed_before_step(step, lambda: there.router.write(SHOP, AFTER, 1)):
             break
@@ -127,7 +129,7 @@ def test_reloaded_at_any_step_of_a_write(
     old, new = [apps.start("v1-1") for _ in range(2)], [apps.start("v2-2") for _ in range(2)]
     there.router.write(SHOP, old, 1)
     traffic = load(f"127.0.0.1:{there.port}", get_ka=200, get=100)
-    for step in range(1, MAX_STEPS):
+    for step in some_steps(2 * wait + master):
         there.router.write(SHOP, old, 1)
         before = there.worker()
         act = there.reload if wait else there.begin_reload
@@ -150,7 +152,7 @@ def test_reloaded_at_any_step_of_a_write(
 def test_a_new_worker_with_the_file_of_before_takes_over_at_any_step(standing: Callable[..., ExternalHAProxy]) -> None:
     """It reads its file some time before it takes over, and does not know what was changed in between."""
     there, missed = standing(), list[int]()
-    for step in range(1, MAX_STEPS):
+    for step in every_step():
         there.router.write(SHOP, BEFORE, 1)
         before = there.config.read_text()
 

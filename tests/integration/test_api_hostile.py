@@ -6,6 +6,7 @@ problem document.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,8 @@ from schemathesis.specs.openapi import checks
 
 from support.api import RunningApi, compose, running
 
-EXAMPLES = 10  # of each operation and kind
-STEPS, STORIES = 12, 80
+EXAMPLES = int(os.environ.get("API_EXAMPLES", "4"))  # of each operation and kind; `make api` has twenty
+STEPS, STORIES = 12, int(os.environ.get("API_STORIES", "16"))  # `make api` has two hundred
 MAX_ROUNDS = 60  # a story that went another way than one with the same beginning ends a round
 BOUNDED = settings(
     max_examples=EXAMPLES,
