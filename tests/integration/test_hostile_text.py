@@ -75,6 +75,15 @@ def test_no_text_of_a_request_may_have_it(api: RunningApi, text: str) -> None:
     assert api.call("GET", "/v1/rollouts").json()["rollouts"] == []
 
 
+@pytest.mark.parametrize(
+    "url", ["javascript:alert(1)", "data:text/html,x", "//ci/7", "ftp://ci/7", "http://", "https:///7"]
+)
+def test_a_build_is_only_linked_by_http(api: RunningApi, url: str) -> None:
+    build = {"job": "team/shop", "number": 1, "url": url}
+    answer = api.post(f"{SHOP}/rollouts", {"compose": compose(), "variables": {"VERSION": "v1"}, "build": build})
+    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/build/url")
+
+
 @pytest.mark.parametrize("text", TWINS.values(), ids=TWINS)
 def test_no_name_may_look_like_another(api: RunningApi, text: str) -> None:
     assert api.post("/v1/tokens", {"name": text, "scopes": ["read"]}).status_code == 422

@@ -104,8 +104,11 @@ class BuildBody(Body):
 
     job: Name = Field(min_length=1, max_length=500, description="The full name of the job: env.JOB_NAME.")
     number: int = Field(ge=1, le=2**53, description="The build number: env.BUILD_NUMBER.")
-    url: Line = Field(
-        default="", max_length=1000, pattern=r"^(https?://[!-~]*)?$", description="The URL of the build: env.BUILD_URL."
+    url: str = Field(  # not a `Line`, whose pattern would replace this one
+        default="",
+        max_length=1000,
+        pattern=r"^(https?://[A-Za-z0-9\[][!-~]*)?$",
+        description="The URL of the build: env.BUILD_URL.",
     )
 
 
