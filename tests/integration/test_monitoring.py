@@ -23,7 +23,7 @@ from support.fake_jenkins import FakeJenkins
 from support.outbox import outbox
 from support.wait import eventually
 from tidegate import wiring as wires
-from tidegate.cli.server import serve_metrics
+from tidegate.cli.server import check_engines, serve_metrics
 from tidegate.core.model import Instance, InstanceState
 from tidegate.core.phases import Phase
 from tidegate.drivers.platforms.docker.driver import DockerPlatform
@@ -82,6 +82,20 @@ def test_an_engine_that_is_silent_is_told(api: RunningApi) -> None:
     app = create_app(api.wiring, engine_within_seconds=0.001).test_client()
     eventually("it is not ready", lambda: app.get("/readyz").status_code == 503)
     assert "last heartbeat, from anna" in app.get("/readyz").get_json()["detail"]
+
+
+def test_an_engine_that_drives_nothing_is_not_ready(api: RunningApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tidegate.core.records.MAX_LATE_SECONDS", 0.0)
+    app = create_app(api.wiring, engine_within_seconds=30.0).test_client()
+    api.wiring.store.heartbeat("anna", "1.0")
+    assert app.get("/readyz").status_code == 200, "nothing is due"
+    api.deploy()
+    eventually("it is not ready", lambda: app.get("/readyz").status_code == 503)
+    assert "and no engine drives it: all are busy, or do not run" in app.get("/readyz").get_json()["detail"]
+    diagnosis = check_engines(api.wiring)
+    assert (diagnosis.status, "a rollout has been due for" in diagnosis.result) == ("wrong", True)
+    with engine(api):
+        eventually("it is ready again", lambda: app.get("/readyz").status_code == 200)
 
 
 # -- metrics ------------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "clock": set(),
     "text": set(),
+    "fair_threads": set(),
     "openapi_diff": set(),
     "core": set(),
     "analysis": {"core", "compose"},
@@ -35,7 +36,7 @@ ALLOWED: dict[str, set[str]] = {
     "__main__": {"cli"},
 }
 #: Every layer may import these.
-BASE = {"errors", "clock", "text", "__version__"}
+BASE = {"errors", "clock", "text", "fair_threads", "__version__"}
 #: Values and functions of text that every layer may import; they import nothing but `BASE`.
 VALUES = ("analysis.verdict", "analysis.promql", "openapi_diff.result", "compose.units")
 #: The pure layers use only the standard library; the statistics, which are full of arrays, also these.

@@ -313,7 +313,23 @@ def test_many_are_checked_side_by_side(prober: ReadinessProber) -> None:
         silent.listen(64)
         port, health = silent.getsockname()[1], Health("/", timeout_seconds=2.0)
         with at_most(20, "twenty checks of 2 s"):
-            probes: Sequence[ReadinessProbe] = [probe(port, health, str(number)) for number in range(20)]
+            probes: Sequence[ReadinessProbe] = [probe(port, health, str(number), settled=True) for number in range(20)]
             answers = prober.ask("s", probes)
         assert len(answers) == 20
         assert all("timed out after 2 s" in answer for answer in answers.values())
+
+
+def test_instances_that_hang_delay_neither_their_own_callers_again_nor_other_services(prober: ReadinessProber) -> None:
+    """With more of them than there are threads for a service."""
+    hanging = Health("/", timeout_seconds=60.0)
+    with socket.socket() as silent, server(says(OK)) as (port, _):
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(64)
+        probes = [probe(silent.getsockname()[1], hanging, str(number), settled=True) for number in range(40)]
+        with at_most(60, "twenty polls, of which only the first waits 5 s,"):
+            for _ in range(20):
+                answers = prober.ask("slow", probes)
+            assert prober.ask("quick", [probe(port, RARE)]) == {"a": ""}
+    assert set(answers.values()) == {"no result of the first check yet"}
+    threads = [thread for thread in threading.enumerate() if thread.name == "probe"]
+    assert len(threads) <= readiness.MAX_CHECKS_OF_SERVICE + 1, "one of the quick service may not have ended yet"

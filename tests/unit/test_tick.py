@@ -54,7 +54,7 @@ def test_a_rolling_update_replaces_all_and_tells_its_story(stage: TickHarness) -
 def test_the_image_is_pinned_before_anything_moves(stage: TickHarness) -> None:
     stage.begin()
     stage.tick()
-    assert stage.world.calls == ["instances", "read", "pin", "write", "pin"]
+    assert stage.world.calls == ["pin", "pin", "instances", "read", "write"]
     pinned = stage.store.get_release("demo/shop", "v2-2").release
     assert pinned.digest == digest(pinned.image)
     assert stage.store.load(stage.rollout)[0].digest == pinned.digest

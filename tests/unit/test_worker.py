@@ -12,19 +12,19 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from support.fake_drivers import FakeEnvironment, Interposed, a_service, claimed, request_rollout, settle_old, sqlite
 from support.wait import MAX_SECONDS, at_most, eventually, pause
 from tidegate.core.event_kinds import EventKind
-from tidegate.core.model import Policy, Service
+from tidegate.core.model import Policy, Release, Service, Signal, SignalKind
 from tidegate.core.phases import Phase
 from tidegate.drivers.platforms.docker.driver import DockerPlatform
 from tidegate.engine.worker import Worker, WorkerOptions
 from tidegate.errors import PlatformError, StoreError
-from tidegate.ports import Drivers
+from tidegate.ports import Drivers, Platform
 from tidegate.store.store import SqlStore
 
 QUICK = WorkerOptions(lease_seconds=60.0, threads=4, poll_seconds=0.05)
@@ -131,6 +131,71 @@ def test_a_docker_that_never_answers_delays_no_other_environment(store: SqlStore
                 assert {store.load(rollout)[0].phase for rollout in stuck} == {Phase.PENDING}
                 assert [kinds(store, rollout) for rollout in stuck] == [["created"]] * 3, "the calls have not ended"
                 silent.close()
+
+
+class SlowPlatform:
+    """A platform on which a verb takes until `go_on` for services whose name begins with `slow`."""
+
+    def __init__(self, platform: Any, verb: str) -> None:
+        self._platform, self._verb = platform, verb
+        self.go_on, self.inside = threading.Event(), Counter[str]()
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._platform, name)
+
+        def slow(release: Release, *rest: Any) -> Any:
+            if release.service.startswith("demo/slow"):
+                self.inside[release.service] += 1
+                assert self.go_on.wait(300)
+            return method(release, *rest)
+
+        return slow if name == self._verb else method
+
+
+@pytest.mark.parametrize("verb", ["pin", "start"])
+def test_slow_parts_of_some_services_delay_no_other(store: SqlStore, world: FakeEnvironment, verb: str) -> None:
+    """With twice as many of them as there are threads: for a pull and for containers that are created slowly."""
+    services = [a_service(f"slow{number}") for number in range(4)]
+    parts = world.parts()
+    platform = SlowPlatform(parts.platform, verb)
+    slow = begin(store, world, *services)
+    with (
+        working(store, world, replace(QUICK, threads=2), parts=replace(parts, platform=cast(Platform, platform))),
+        set_at_the_end(platform.go_on),
+    ):
+        eventually("all four are in their calls", lambda: len(platform.inside) == 4)
+        quick = begin(store, world, a_service("quick"))
+        await_ends(store, *quick)
+        assert {store.load(rollout)[0].phase.live for rollout in slow} == {True}
+        platform.go_on.set()
+        await_ends(store, *slow)
+    assert {store.load(rollout)[0].phase for rollout in (*slow, *quick)} == {Phase.SUCCEEDED}
+    assert max(platform.inside.values()) <= 3, "of both releases, or of two batches: nothing was done twice"
+
+
+def test_a_rollback_does_not_wait_for_the_pull_of_its_own_image(store: SqlStore, world: FakeEnvironment) -> None:
+    parts = world.parts()
+    platform = SlowPlatform(parts.platform, "pin")
+    (rollout,) = begin(store, world, a_service("slow"))
+    with (
+        working(store, world, parts=replace(parts, platform=cast(Platform, platform))) as worker,
+        set_at_the_end(platform.go_on),
+    ):
+
+        def waits() -> bool:
+            waiting = store.load(rollout)[0].waiting_for
+            return waiting is not None and waiting.reason.startswith("Waiting until image")
+
+        eventually("it says what it waits for", waits)
+        store.signal(rollout, Signal(SignalKind.ROLLBACK, time.time(), "ann"))
+        worker.wake()
+        await_ends(store, rollout)
+        assert store.load(rollout)[0].phase is Phase.ROLLED_BACK
+        again = request_rollout(store, a_service("slow"), 3, time.time, 1)
+        eventually("the next pull does not wait for the abandoned one", lambda: platform.inside["demo/slow"] == 2)
+        platform.go_on.set()
+        await_ends(store, again)
+    assert store.load(again)[0].phase is Phase.SUCCEEDED
 
 
 @pytest.mark.usefixtures("beats_seldom")
@@ -282,7 +347,7 @@ def test_one_that_lost_its_lease_in_the_middle_of_an_effect_does_no_other(store:
     inside, go_on = threading.Event(), threading.Event()
 
     def cut_off(verb: str) -> None:
-        if verb == "renew" and inside.is_set():
+        if verb in ("renew", "claim") and inside.is_set():
             raise StoreError("no way to the database")
 
     world.pause = held_at_start(inside, go_on)

@@ -164,7 +164,7 @@ def check_bake(service: Service, metrics: MetricsSource, now: Time) -> Iterator[
 
 
 def check_engines(wiring: wires.Wiring) -> Diagnosis:
-    """The latest heartbeat. No engine at all is a warning, since none runs before the first start."""
+    """The latest heartbeat, and whether rollouts are driven. No engine is a warning: none runs before the first start."""
     engines = wiring.store.engines()
     if not engines:
         text = "no engine is running, so rollouts will not progress"
@@ -173,6 +173,8 @@ def check_engines(wiring: wires.Wiring) -> Diagnosis:
     if age > server.ENGINE_SECONDS:
         text = f"last heartbeat from {latest.owner} was {age:.0f} s ago; it did not shut down cleanly"
         return Diagnosis("engine", CheckStatus.WRONG, text, "check its log and start `tidegate engine`")
+    if problem := wiring.store.stats().find_overdue(wiring.clock()):
+        return Diagnosis("engine", CheckStatus.WRONG, problem, "see its log, and `tidegate services` for what is slow")
     text = f"{latest.owner}, Tidegate {latest.version}, last heartbeat {age:.0f} s ago"
     return Diagnosis("engine", CheckStatus.OK, text)
 

@@ -15,6 +15,7 @@ from tidegate.core.routing import Backend, BackendOptions, BackendProtocol, Prev
 NAME_PATTERN = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
 #: Except names that Tidegate gives to previews (`shop_preview`), frontends (`shop_on_8001`) and its own parts.
 ROUTE_PATTERN = re.compile(r"(?!tidegate_)(?!.*_preview$)(?!.*_on_[0-9a-f.]*[0-9](_if_|$))[A-Za-z0-9][A-Za-z0-9_.-]{0,39}")
+MAX_HEALTH_TIMEOUT_SECONDS = 60.0  # an instance that hangs takes a thread for so long
 #: Sent by Tidegate and the proxies themselves.
 OWN_HEADERS = ("host", "connection", "content-length", "transfer-encoding")
 
@@ -30,7 +31,7 @@ def read_health(own: Reader) -> Health:
         headers=reader.take("headers", _headers, (), secret=True),
         expect=reader.take("expect", _statuses, base.expect),
         interval_seconds=reader.take("interval", _between(0.1, 3600.0), base.interval_seconds),
-        timeout_seconds=reader.take("timeout", _between(0.1, 600.0), base.timeout_seconds),
+        timeout_seconds=reader.take("timeout", _between(0.1, MAX_HEALTH_TIMEOUT_SECONDS), base.timeout_seconds),
         healthy_threshold=reader.take("healthy_threshold", integer(1, 100), base.healthy_threshold),
         unhealthy_threshold=reader.take("unhealthy_threshold", integer(1, 100), base.unhealthy_threshold),
     )

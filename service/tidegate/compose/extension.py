@@ -14,6 +14,7 @@ from tidegate.core.probes import MIN_INTERVAL_SECONDS, Probe, public_url
 from tidegate.core.routing import PREVIEW_HEADER, Preview, split_listen
 from tidegate.openapi_diff.result import CompareOptions, OnBreaking
 
+MAX_PROBE_SECONDS = 60.0
 MAX_WAIT_SECONDS = 86_400.0  # the meaning of `long_lived: wait`
 
 
@@ -117,7 +118,7 @@ def read_probe(own: Reader, listen: str) -> Probe | None:
     probe = Probe(
         url=url,
         interval_seconds=reader.take("every", _probe_interval, base.interval_seconds),
-        timeout_seconds=reader.take("timeout", parse_duration, base.timeout_seconds),
+        timeout_seconds=reader.take("timeout", _probe_timeout, base.timeout_seconds),
         slow_seconds=reader.take("slow", parse_duration, base.slow_seconds),
         header=reader.take("header", parse_header_name, ""),
     )
@@ -130,6 +131,13 @@ def _probe_interval(value: object) -> float:
     if interval < MIN_INTERVAL_SECONDS:
         raise ValueError("a duration of at least 100ms")
     return interval
+
+
+def _probe_timeout(value: object) -> float:
+    timeout = parse_duration(value)
+    if not 0 < timeout <= MAX_PROBE_SECONDS:
+        raise ValueError("a duration of at most 1m")
+    return timeout
 
 
 def _url(value: object) -> str:

@@ -12,6 +12,8 @@ from tidegate.core.model import Event, Release, Rollout, Service
 from tidegate.core.phases import Phase
 from tidegate.core.waits import WaitingFor
 
+MAX_LATE_SECONDS = 60.0  # by which an engine may begin to drive a rollout after it is due
+
 
 @dataclass(frozen=True, slots=True)
 class Freeze:
@@ -123,6 +125,13 @@ class ServerStats:
     engines: tuple[EngineRow, ...]
     attention: tuple[Attention, ...] = ()
     free_bytes: int | None = None  # on the database's disk, where that is known
+
+    def find_overdue(self, now: Time) -> str:
+        """The problem if engines do not drive what is due; empty if they do."""
+        late = 0.0 if self.due_since is None else now - self.due_since
+        if late <= MAX_LATE_SECONDS:
+            return ""
+        return f"a rollout has been due for {late:.0f} s, and no engine drives it: all are busy, or do not run"
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,10 +30,12 @@ from tidegate.core.model import (
     RolloutKind,
 )
 from tidegate.core.routing import Backend, Member, RouterState
+from tidegate.core.waits import WaitingFor, WaitKind
 from tidegate.engine import events
+from tidegate.engine.rollout_cache import Pull
 from tidegate.engine.tick_context import TickContext
 from tidegate.errors import MetricsError, PlatformError, RouterError, UnknownService
-from tidegate.ports import MetricsSource
+from tidegate.ports import MetricsSource, Platform
 
 if TYPE_CHECKING:
     from tidegate.analysis.analysis import CanaryAnalysis
@@ -42,23 +44,52 @@ LOG_LINES = 20
 MAX_LOGS = 3  # instances whose log is recorded when a release is rolled back
 MAX_CONCURRENT_FETCHES = 4  # concurrent queries to the metrics source
 FETCH_SECONDS = 30.0  # for all queries of one verdict; a query without a result by then is inconclusive
+PROMPT_SECONDS = 0.25  # an image that is there already is resolved in this time
+PULL_POLL_SECONDS = 5.0  # between two polls of a pull; its end makes the rollout due at once
+MAX_PULL_SECONDS = 3600.0
 GRACE_SECONDS = 10.0  # stop timeout for an instance whose release is not in the database
 
 
-def pin(context: TickContext, rollout: Rollout) -> tuple[Rollout, list[Event]]:
-    """Resolve the new release's image to its digest, and check everything that the rollout and a rollback need.
+def pull_images(context: TickContext, rollout: Rollout) -> Pull:
+    """Begin to resolve and pull the images of both releases, or find out whether that is done.
+
+    Images that are there already need no further tick. Raises `PlatformError` if it takes longer than `MAX_PULL_SECONDS`.
+    """
+    cache, platform = context.cache, context.drivers.platform
+    if cache.pull is None:
+        new, old = context.store.get_release(rollout.service, rollout.new).release, _old_release(context, rollout)
+        future = context.in_background(rollout, lambda: (platform.pin(new), _problem_of_old_release(platform, old)))
+        cache.pull = Pull(future, context.clock())
+        if not wait([future], timeout=PROMPT_SECONDS).done:
+            future.add_done_callback(lambda _: context.tick_soon(rollout))
+    pull = cache.pull
+    if not pull.future.done() and context.clock() - pull.since > MAX_PULL_SECONDS:
+        cache.pull = None
+        text = f"Cannot pull image {rollout.image}: not complete after {MAX_PULL_SECONDS / 60:g} min"
+        raise PlatformError(f"{text}. Pull it on the Docker hosts, or make it smaller", retryable=False)
+    return pull
+
+
+def waiting_for_pull(rollout: Rollout, pull: Pull) -> WaitingFor:
+    """The wait for images that are being pulled."""
+    reason, before = f"Waiting until image {rollout.image} is pulled", rollout.waiting_for
+    since = before.since if before is not None and before.reason == reason else pull.since
+    return WaitingFor(WaitKind.PART, reason, since, since + MAX_PULL_SECONDS, "the rollout is refused")
+
+
+def pin(context: TickContext, rollout: Rollout, pull: Pull) -> tuple[Rollout, list[Event]]:
+    """Record the digest of the pulled image, and check everything that the rollout and a rollback need.
 
     The proxy is written with its present members. That moves no traffic, but detects a port in use and a configuration
     that the proxy rejects. Raises `DriverError` for everything that would stop the rollout.
 
-    Returns the rollout with the digest, the ids of the instances that exist already and the deadline that
+    Returns the rollout with the digest, the ids of the instances of this release that exist already and the deadline that
     the HEALTHCHECK of the image needs, and the events.
     """
-    platform, begun = context.drivers.platform, context.clock()
-    observed = context.observe(rollout)
+    context.cache.pull = None  # a further attempt resolves the tag again
+    pinned, problem = pull.future.result()
+    digest, observed = pinned.digest, context.observe(rollout)
     release = context.store.get_release(rollout.service, rollout.new).release
-    pinned = platform.pin(release)
-    digest = pinned.digest
     context.guard()
     _write(context, rollout.backend, observed.router.members)
     if rollout.backend.preview_backend is not None:
@@ -68,11 +99,11 @@ def pin(context: TickContext, rollout: Rollout) -> tuple[Rollout, list[Event]]:
     now = context.clock()
     there = tuple(instance.id for instance in observed.instances)
     policy, late = _healthy_deadline(rollout.policy, pinned)
-    warnings = filter(None, (*rollout.warnings, pinned.warning, late))
+    warnings = filter(None, (*rollout.warnings, pinned.warning, late, problem))
     new_events = [events.simple(EventKind.WARNING, text, rollout, now) for text in warnings]
-    new_events += [*_check_old_release(context, rollout), *_check_bake(context, rollout)]
+    new_events += _check_bake(context, rollout)
     is_new = _is_new(context, rollout, replace(release, digest=digest))
-    new_events.append(events.pinned(rollout, release.image, digest, is_new, now - begun, now))
+    new_events.append(events.pinned(rollout, release.image, digest, is_new, now - pull.since, now))
     return replace(rollout, digest=digest, preexisting=there, policy=policy), new_events
 
 
@@ -99,16 +130,25 @@ def _is_new(context: TickContext, rollout: Rollout, release: Release) -> bool:
     return (live.digest, live.replicas, live.container) != (release.digest, release.replicas, release.container)
 
 
-def _check_old_release(context: TickContext, rollout: Rollout) -> list[Event]:
-    """A warning when the old release could not be started again. The rollout continues all the same."""
+def _old_release(context: TickContext, rollout: Rollout) -> Release | str | None:
+    """The old release; a message if the database does not have it, None if there is none."""
     if rollout.old is None:
-        return []
+        return None
     try:
-        context.drivers.platform.pin(context.store.get_release(rollout.service, rollout.old).release)
-    except (PlatformError, UnknownService) as error:
-        message = f"A rollback may fail: {rollout.old} could not be started again: {error.message}"
-        return [events.simple(EventKind.WARNING, message, rollout, context.clock())]
-    return []
+        return context.store.get_release(rollout.service, rollout.old).release
+    except UnknownService as error:
+        return f"A rollback may fail: {rollout.old} could not be started again: {error.message}"
+
+
+def _problem_of_old_release(platform: Platform, old: Release | str | None) -> str:
+    """A warning when the old release could not be started again. The rollout continues all the same."""
+    if not isinstance(old, Release):
+        return old or ""
+    try:
+        platform.pin(old)
+    except PlatformError as error:
+        return f"A rollback may fail: {old.id} could not be started again: {error.message}"
+    return ""
 
 
 def _check_bake(context: TickContext, rollout: Rollout) -> list[Event]:
@@ -118,7 +158,8 @@ def _check_bake(context: TickContext, rollout: Rollout) -> list[Event]:
         return []
     now = context.clock()
     query, window = traffic_query(rollout.backend.name, now)
-    (result,) = _fetch_all(context.drivers.metrics, [Query("", QueryPurpose.SAMPLES, query, window)]).values()
+    with context.slow_call():
+        (result,) = _fetch_all(context.drivers.metrics, [Query("", QueryPurpose.SAMPLES, query, window)]).values()
     traffic = None if isinstance(result, QueryFailure) else observe_traffic(result)
     texts = [] if traffic is None else rollout_warnings(rollout, traffic)
     return [events.simple(EventKind.WARNING, text, rollout, now) for text in texts]
@@ -130,7 +171,8 @@ def start(context: TickContext, rollout: Rollout, observed: ObservedState, effec
     release = context.store.get_release(rollout.service, effect.release).release
     context.guard()
     context.cache.forget_observation()
-    context.drivers.platform.start(release, effect.ordinals)
+    with context.slow_call():
+        context.drivers.platform.start(release, effect.ordinals)
     now = context.clock()
     return [events.started(effect, rollout, observed.router, now - begun, now)]
 
@@ -224,7 +266,8 @@ def analyze(
     analysis = _restore_analysis(context, rollout)
     context.cache.analysis = None  # until the measurement is saved, the database has the truth
     now = context.clock()
-    answers = _fetch_all(context.drivers.metrics, analysis.queries(now))
+    with context.slow_call():
+        answers = _fetch_all(context.drivers.metrics, analysis.queries(now))
     measurement = _measurement(rollout, observed, effect.final, now, answers)
     return analysis.add(measurement), measurement, analysis
 

@@ -48,7 +48,8 @@ def remove_containers(context: TickContext, rollout: Rollout) -> None:
     """Remove the containers of the rollout's hooks."""
     if any(task.name != COMPARE for task in rollout.tasks):
         context.guard()
-        context.drivers.platform.remove_jobs(rollout.service, rollout.id)
+        with context.slow_call():
+            context.drivers.platform.remove_jobs(rollout.service, rollout.id)
 
 
 # -- hooks ------------------------------------------------------------------------------------------------------------
@@ -61,14 +62,16 @@ def _hook(
         return begun, [events.task(begun, rollout)]
     job = _job(context, rollout, observed, name)
     context.guard()
-    state = context.drivers.platform.run_job(job)
+    with context.slow_call():  # its image may have to be pulled
+        state = context.drivers.platform.run_job(job)
     now, limit = context.clock(), job.hook.timeout_seconds
     if state.status is None:
         if now - before.started_at <= limit:
             return before, []
         context.guard()
-        context.drivers.platform.stop_job(job)
-        state = context.drivers.platform.run_job(job)
+        with context.slow_call():
+            context.drivers.platform.stop_job(job)
+            state = context.drivers.platform.run_job(job)
         return _ended(before, rollout, f"Hook {name} did not finish within {limit:g} s.", state.log, now)
     if state.status == 0:
         done = TaskRun(name, TaskState.PASSED, before.started_at, now, f"Hook {name} succeeded.")
@@ -134,7 +137,8 @@ def _run_comparison(context: TickContext, rollout: Rollout, observed: ObservedSt
     """Compare at once: it is short enough for one tick."""
     assert rollout.compare is not None
     now = context.clock()
-    result = _comparison(context, rollout, observed)
+    with context.slow_call():
+        result = _comparison(context, rollout, observed)
     state = STATES[result.outcome]
     if state is TaskState.UNKNOWN and not result.blocks(rollout.compare.on_breaking):
         state = TaskState.WARNED

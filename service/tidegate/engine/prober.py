@@ -21,7 +21,7 @@ from tidegate.ports import Clock, ProbeClient
 
 logger = structlog.get_logger("tidegate.probing")
 
-MAX_ROLLOUTS = 32  # probed concurrently; further rollouts are not probed
+MAX_ROLLOUTS = 32  # probed concurrently in each environment; further rollouts are not probed
 MAX_RELEASES = 16  # release names taken from responses
 MAX_NAME_LENGTH = 100
 MAX_FAILURES = 5  # recorded with their reason, for each rollout
@@ -33,6 +33,7 @@ CLOSE_SECONDS = 5.0  # at most, for requests in flight on shutdown
 class _ProbedRollout:
     """A rollout being probed, until its last request is done."""
 
+    environment: str
     probe: Probe
     counts: ProbeStats
     last_used: float
@@ -48,19 +49,22 @@ class Prober:
         self._lock = threading.Lock()
         self._rollouts: dict[str, _ProbedRollout] = {}
 
-    def begin(self, rollout: str, probe: Probe) -> None:
-        """Start probing a rollout. Call it with every tick: a rollout without calls for `ABANDONED_SECONDS` is dropped, and
-        one whose URL is still probed for another rollout starts when that one ends."""
+    def begin(self, rollout: str, probe: Probe, environment: str = "") -> None:
+        """Start probing a rollout of an environment. Call it with every tick.
+
+        A rollout without calls for `ABANDONED_SECONDS` is dropped, and one whose URL is still probed for another rollout
+        starts when that one ends.
+        """
         with self._lock:
             known = self._rollouts.get(rollout)
             if known is not None:
                 known.last_used = time.monotonic()
                 return
-            if len(self._rollouts) >= MAX_ROLLOUTS or any(
-                other.probe.url == probe.url for other in self._rollouts.values()
-            ):
+            others = self._rollouts.values()
+            count = sum(other.environment == environment for other in others)
+            if count >= MAX_ROLLOUTS or any(other.probe.url == probe.url for other in others):
                 return
-            new = _ProbedRollout(probe, ProbeStats(self._clock()), time.monotonic())
+            new = _ProbedRollout(environment, probe, ProbeStats(self._clock()), time.monotonic())
             new.thread = threading.Thread(target=self._run, args=(rollout, new), name="prober", daemon=True)
             self._rollouts[rollout] = new
             new.thread.start()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from tidegate.clock import Time
+from tidegate.core.image_reference import PinnedImage
 from tidegate.core.model import Instance, InstanceState
 from tidegate.core.phases import Phase
 from tidegate.core.rollout_state import RolloutState
@@ -21,6 +23,14 @@ REPEAT_SECONDS = 0.05  # the pause after that, doubled with each further repeat
 MAX_REPEAT_SECONDS = 5.0
 MAX_REPEATS = 200  # different effects remembered for one step
 Position = tuple[Phase, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Pull:
+    """Images of a rollout that are being pulled: the new one, and a warning if the old one could not be started."""
+
+    future: Future[tuple[PinnedImage, str]]
+    since: Time
 
 
 @dataclass
@@ -51,6 +61,7 @@ class RolloutCache:
     fence: int = 0  # of the last claim
     interrupted: bool = False  # another engine held a claim since the last measurement in `analysis`
     proxy_restarted: bool = False  # an observation restarted the proxy; the event is still to be recorded
+    pull: Pull | None = None
     repeats: dict[Hashable, tuple[int, Time]] = field(default_factory=dict)
 
     def record_claim(self, fence: int) -> None:

@@ -52,6 +52,7 @@ from tidegate.core.rollout_state import RolloutState
 from tidegate.core.routing import RouterState
 from tidegate.core.waits import WaitingFor, WaitKind
 from tidegate.engine import effects, events, hooks
+from tidegate.engine.background import Turns
 from tidegate.engine.prober import Prober
 from tidegate.engine.rollout_cache import RolloutCache
 from tidegate.engine.tick_context import LASTING_ERROR_SECONDS, TickContext, TickResult, back_off, report_recovery
@@ -74,17 +75,18 @@ def tick(
     cache: RolloutCache | None = None,
     guard: Callable[[], None] | None = None,
     prober: Prober | None = None,
+    turns: Turns | None = None,
 ) -> TickResult:
     """Make the next single move of the claimed rollout.
 
     `cache` is this process's state of the rollout; pass the same one to every tick. `guard` is called before every effect
     and raises `LeaseLost` when another engine drives the rollout; by default it renews the lease in the store. `prober`
-    probes the service meanwhile.
+    probes the service meanwhile. `turns`: lets other rollouts be driven during calls that may be slow.
 
     Raises `LeaseLost`. Errors of drivers and of the database are in the result.
     """
     guard = guard or (lambda: store.renew(claim, LEASE_SECONDS))
-    context = TickContext(claim, store, drivers, clock, cache or RolloutCache(), guard, prober)
+    context = TickContext(claim, store, drivers, clock, cache or RolloutCache(), guard, prober, turns)
     context.cache.record_claim(claim.fence)
     try:
         rollout, signals = store.load(claim.rollout)
@@ -217,8 +219,16 @@ def _instances_to_tail(
 
 
 def _begin(context: TickContext, rollout: Rollout) -> TickResult:
-    """Pin the image, check the drivers, and start the rollout."""
-    rollout, new_events = effects.pin(context, rollout)
+    """Pin the image, check the drivers, and start the rollout.
+
+    While images are pulled it is not driven, so that it takes no thread and a signal counts at once.
+    """
+    pull = effects.pull_images(context, rollout)
+    if not pull.future.done():
+        waiting = effects.waiting_for_pull(rollout, pull)
+        context.record_wait(rollout, waiting)
+        return TickResult(waiting.reason, context.clock() + effects.PULL_POLL_SECONDS)
+    rollout, new_events = effects.pin(context, rollout, pull)
     now = context.clock()
     refused = _quarantined(context, rollout)
     if refused is not None:

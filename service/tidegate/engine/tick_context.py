@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import structlog
 
@@ -18,6 +21,7 @@ from tidegate.core.rollout_state import Peer
 from tidegate.core.routing import Backend, RouterState
 from tidegate.core.waits import WaitingFor, WaitKind
 from tidegate.engine import events
+from tidegate.engine.background import Turns
 from tidegate.engine.log_context import log_event, log_events
 from tidegate.engine.prober import Prober
 from tidegate.engine.rollout_cache import MAX_OBSERVATION_AGE_SECONDS, RolloutCache
@@ -25,6 +29,7 @@ from tidegate.errors import StoreError
 from tidegate.ports import Clock, Drivers, EngineStore
 
 logger = structlog.get_logger("tidegate.engine")
+T = TypeVar("T")
 BACKOFF_SECONDS = 0.25  # after the first failure; doubled with each further one
 MAX_BACKOFF_SECONDS = 10.0
 REPEATED_EVENT_SECONDS = 60.0  # the event of a lasting error is repeated after this
@@ -56,6 +61,7 @@ class TickContext:
     cache: RolloutCache
     guard: Callable[[], None]
     prober: Prober | None = None
+    turns: Turns | None = None  # None: this rollout is driven alone
     freezes: dict[str, Freeze | None] = field(default_factory=dict)  # by environment, loaded on demand
 
     @property
@@ -73,6 +79,28 @@ class TickContext:
             self.freezes[environment] = self.store.get_freeze(environment)
         freeze = self.freezes[environment]
         return freeze.message if freeze else ""
+
+    def slow_call(self) -> AbstractContextManager[None]:
+        """For a call that may take longer than a tick should: other rollouts are driven meanwhile. The lease is kept."""
+        return nullcontext() if self.turns is None else self.turns.slow_call(self.claim.environment)
+
+    def in_background(self, rollout: Rollout, call: Callable[[], T]) -> Future[T]:
+        """Run a call that changes nothing of the rollout, and may take minutes."""
+        if self.turns is not None:
+            return self.turns.in_background(rollout.service, call, urgent=rollout.forced)
+        future: Future[T] = Future()
+        try:
+            future.set_result(call())
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+    def tick_soon(self, rollout: Rollout) -> None:
+        """Make the rollout due now, from any thread. If the database fails, it is due at its next poll."""
+        with suppress(StoreError):
+            self.store.observe_soon(rollout.service)
+        if self.turns is not None:
+            self.turns.wake()
 
     def record_wait(self, rollout: Rollout, waiting: WaitingFor) -> None:
         """Record what the rollout waits for, if that is new. Raises `LeaseLost`."""
@@ -122,7 +150,7 @@ class TickContext:
     def probe(self, rollout: Rollout) -> None:
         """Probe the service once the rollout runs. The counts decide nothing."""
         if self.prober is not None and rollout.probe is not None and rollout.phase is not Phase.PENDING:
-            self.prober.begin(rollout.id, rollout.probe)
+            self.prober.begin(rollout.id, rollout.probe, rollout.service.partition("/")[0])
 
     def observe(self, rollout: Rollout) -> ObservedState:
         """The observed state of the platform and the proxy; very recent observations without an effect since are reused."""

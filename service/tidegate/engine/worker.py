@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
@@ -20,6 +19,7 @@ from tidegate.core.event_kinds import EventKind
 from tidegate.core.model import Rollout
 from tidegate.core.records import Claim
 from tidegate.engine import clock_jumps, events
+from tidegate.engine.background import Turns
 from tidegate.engine.drift_watcher import DriftWatcher
 from tidegate.engine.leases import Heartbeat, HeldLease
 from tidegate.engine.log_context import log_event, log_fields
@@ -81,8 +81,8 @@ class Worker:
         self._stopping = threading.Event()
         self._wakeups: SimpleQueue[None] = SimpleQueue()  # its `put`, unlike an Event's `set`, may interrupt its own `get`
         self._heartbeat = Heartbeat(options.lease_seconds)
-        self._lock = threading.Lock()  # guards the three below
-        self._busy: Counter[str] = Counter()  # by environment, rollouts that a thread drives
+        self._turns = Turns(options.threads, len(environments), self.wake)
+        self._lock = threading.Lock()  # guards the two below
         self._caches: dict[str, RolloutCache] = {}
         self._due: dict[str, Time] = {}  # by rollout, of those that this process released
         self._claim_failures = 0
@@ -112,7 +112,7 @@ class Worker:
     def _pool(self) -> ThreadPoolExecutor:
         """Threads for each environment, so that one whose Docker or proxy does not respond cannot take those of others, and
         as many for environments that are not in the settings."""
-        return ThreadPoolExecutor(self._options.threads * (len(self._environments) + 1), "rollout")
+        return ThreadPoolExecutor(self._turns.capacity, "rollout")
 
     def _watchers(self) -> AbstractContextManager[object]:
         every = self._options.drift_interval_seconds
@@ -166,10 +166,9 @@ class Worker:
 
     def _claim(self) -> Claim | None:
         """A due rollout of an environment that has an idle thread."""
-        with self._lock:
-            if self._busy.total() >= self._options.threads * (len(self._environments) + 1):
-                return None
-            full = [environment for environment, count in self._busy.items() if count >= self._options.threads]
+        full = self._turns.full()
+        if full is None:
+            return None
         try:
             claim = self._store.claim(self._owner, self._options.lease_seconds, full)
         except DriverError as error:
@@ -184,8 +183,8 @@ class Worker:
         if claim is not None:
             if claim.due is not None:
                 self._meter.claimed(self._clock() - claim.due)
+            self._turns.begin(claim.environment)
             with self._lock:
-                self._busy[claim.environment] += 1
                 self._due.pop(claim.rollout, None)
         return claim
 
@@ -193,7 +192,7 @@ class Worker:
         """The rollouts that this engine drives: those in its threads, and those that it will take up again when due."""
         now = self._clock()
         with self._lock:
-            return self._busy.total() + sum(due > now for due in self._due.values())
+            return self._turns.count() + sum(due > now for due in self._due.values())
 
     def _wait_for_work(self) -> None:
         """Wait until `wake`, until a known rollout is due, or for the poll interval."""
@@ -233,9 +232,7 @@ class Worker:
         finally:
             self._heartbeat.drop(lease)
             clear_contextvars()
-            with self._lock:
-                self._busy[claim.environment] -= 1
-            self._wakeups.put(None)
+            self._turns.end(claim.environment)
 
     def _release(self, lease: HeldLease, wait: float | None) -> None:
         """Release the lease; the rollout is due again after `wait` seconds, or never for None.
@@ -288,9 +285,9 @@ class Worker:
     def _is_contended(self, environment: str, turn_seconds: float) -> bool:
         """Whether another rollout needs the thread of a turn that has lasted `turn_seconds`."""
         now = self._clock()
+        if not self._turns.is_full(environment):
+            return False
         with self._lock:
-            if self._busy[environment] < self._options.threads:
-                return False
             return turn_seconds > CONTENDED_TURN_SECONDS or any(due <= now for due in self._due.values())
 
     def _tick(self, lease: HeldLease, clock: Clock) -> TickResult:
@@ -305,7 +302,7 @@ class Worker:
                 return back_off(claim, self._store, clock, cache, what)
             clock_jumps.adjust(claim, self._store, cache, clock() - self._steady(), clock())
             guard, prober = lease.guard, self._prober
-            return tick(claim, self._store, drivers, clock, cache=cache, guard=guard, prober=prober)
+            return tick(claim, self._store, drivers, clock, cache=cache, guard=guard, prober=prober, turns=self._turns)
         except LeaseLost:
             raise
         except DriverError as error:

@@ -8,6 +8,7 @@ from sqlalchemy import Connection, Double, Select, String, and_, bindparam, case
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from tidegate.clock import Time
+from tidegate.core.phases import Phase
 from tidegate.core.records import Claim
 from tidegate.errors import LeaseLost
 from tidegate.store.tables import is_live, rollouts, services
@@ -23,7 +24,9 @@ RESTORE_FENCE_STEP = 1_000_000  # more claims than between two backups; fits int
 
 _AT, _UNTIL, _WHO = bindparam("at", type_=Double), bindparam("until", type_=Double), bindparam("who", type_=String)
 _FREE = or_(row.lease_until.is_(None), row.lease_until <= _AT)
-_FIRST = select(row.sequence).where(is_live, row.due <= _AT, _FREE).order_by(row.due, row.sequence).limit(1)
+#: Rollbacks and what somebody forces come before all others.
+_URGENCY = case((or_(row.forced, row.phase == Phase.ROLLING_BACK.value), 0), else_=1)
+_FIRST = select(row.sequence).where(is_live, row.due <= _AT, _FREE).order_by(_URGENCY, row.due, row.sequence).limit(1)
 _WITHOUT = select(services.c.key).where(services.c.environment.in_(bindparam("without", expanding=True)))
 _FIRST_ELSEWHERE = _FIRST.where(row.service.not_in(_WITHOUT))
 
@@ -60,7 +63,8 @@ _RELEASE = CHANGE.values(lease_until=None, due=case((row.signalled, _AT), else_=
 
 
 def claim(connection: Connection, owner: str, ttl_seconds: float, without: Collection[str], now: Time) -> Claim | None:
-    """Claim the rollout that has been due longest and has no valid lease, in an environment that is not in `without`.
+    """Claim a rollout that is due and has no valid lease, in an environment that is not in `without`: rollbacks first, then
+    the one that has been due longest.
 
     A lease that expired without a release means that its engine died; this counts as a takeover (`takeovers`).
     """

@@ -6,6 +6,7 @@ addition to a connection to the port for traffic where that is another. Of HTTP/
 
 from __future__ import annotations
 
+import functools
 import itertools
 import socket
 import struct
@@ -20,13 +21,18 @@ import structlog
 
 from tidegate.core.container import Health
 from tidegate.drivers.http_client import DeadlineHttpClient, HttpResponse, describe_error
+from tidegate.fair_threads import FairThreads
 from tidegate.text import single_line
 
 log = structlog.get_logger("tidegate.readiness")
 
 OBSERVED_SECONDS = 15.0  # checks continue for this long after a service was last asked for
-FIRST_RESULT_SECONDS = 5.0  # the longest wait for the first result of an instance
+FIRST_RESULT_SECONDS = (
+    5.0  # its first result is waited for until so long after it was first seen, if it has run for a while
+)
+STARTING_RESULT_SECONDS = 1.0  # the same for one that just started: it is not ready until a check says so
 FRESH_RESULT_SECONDS = 0.25  # the longest wait for a new result of an instance that is still starting
+MAX_CHECKS, MAX_CHECKS_OF_SERVICE = 1024, 32  # at a time; an instance that hangs takes one until its time limit
 CLOSE_SECONDS = 0.25  # within which Docker's own proxy closes a connection to a port on which nothing listens
 MAX_HOST_CHARS = 100
 H2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -217,12 +223,19 @@ class Streak:
 class _Target:
     """An instance that is being checked. Times are monotonic."""
 
+    service: str
     probe: ReadinessProbe
     streak: Streak
+    since: float
     due: float = 0.0
     asked: float = 0.0
     running: bool = False
     results: int = 0
+
+    @property
+    def first_result_until(self) -> float:
+        """Until when its first result is waited for."""
+        return self.since + (FIRST_RESULT_SECONDS if self.streak.settled else STARTING_RESULT_SECONDS)
 
     @property
     def is_starting(self) -> bool:
@@ -239,6 +252,7 @@ class ReadinessProber:
         self._changed = threading.Condition()
         self._closing = False
         self._scheduler: threading.Thread | None = None
+        self._threads = FairThreads("probe", MAX_CHECKS, MAX_CHECKS_OF_SERVICE)
 
     def ask(self, service: str, probes: Collection[ReadinessProbe]) -> Mapping[str, str]:
         """By key: empty if ready, otherwise what is wrong. `probes` must be all probes of the service.
@@ -259,7 +273,7 @@ class ReadinessProber:
     def _observe(self, service: str, probes: Iterable[ReadinessProbe]) -> list[_Target]:
         known, now = self._targets.get(service, {}), time.monotonic()
         targets = {
-            probe.key: known.get(probe.key) or _Target(probe, Streak(probe.health, settled=probe.settled))
+            probe.key: known.get(probe.key) or _Target(service, probe, Streak(probe.health, settled=probe.settled), now)
             for probe in probes
         }
         for target in targets.values():
@@ -271,14 +285,16 @@ class ReadinessProber:
         return list(targets.values())
 
     def _wait(self, targets: Collection[_Target], fresh: Mapping[str, int]) -> None:
-        """Wait for first results, and for new ones of instances that start."""
+        """Wait for first results, and for new ones of instances that start. An instance that hangs delays its callers only
+        shortly after it was first seen, not each time somebody asks."""
         begun = time.monotonic()
-        for limit, is_done in (
-            (FIRST_RESULT_SECONDS, lambda target: target.streak.decided),
-            (FRESH_RESULT_SECONDS, lambda target: target.results >= fresh.get(target.probe.key, 0)),
+        first = max((target.first_result_until for target in targets if not target.streak.decided), default=begun)
+        for deadline, is_done in (
+            (first, lambda target: target.streak.decided or target.first_result_until < time.monotonic()),
+            (begun + FRESH_RESULT_SECONDS, lambda target: target.results >= fresh.get(target.probe.key, 0)),
         ):
             while not self._closing and not all(map(is_done, targets)):
-                remaining = begun + limit - time.monotonic()
+                remaining = deadline - time.monotonic()
                 if remaining <= 0:
                     break
                 self._changed.wait(remaining)
@@ -296,8 +312,7 @@ class ReadinessProber:
                 for target in idle:
                     if target.due <= now:
                         target.running = True
-                        # A thread for each check: instances that hang must not delay the checks of others.
-                        threading.Thread(target=self._check, args=(target,), name="probe", daemon=True).start()
+                        self._threads.submit(target.service, functools.partial(self._check, target))
                 upcoming = (target.due for target in idle if not target.running)
                 next_due = min(itertools.chain(upcoming, [now + OBSERVED_SECONDS]))
                 self._changed.wait(max(0.0, next_due - now))

@@ -45,7 +45,7 @@ def readyz() -> Response:
         f"{line.part}: {line.result}: {line.fix}" for line in api().store.check() if line.status is CheckStatus.WRONG
     ]
     if not problems and api().engine_within_seconds:
-        problems = _missing_engine(api().engine_within_seconds)
+        problems = _missing_engine(api().engine_within_seconds) or _idle_engine()
     if problems:
         raise ApiProblem(NOT_READY, "; ".join(problems))
     return respond(StateView(status="ready"))
@@ -59,6 +59,12 @@ def _missing_engine(within_seconds: float) -> list[str]:
         return []
     state = f"last heartbeat, from {engines[0].owner}, was {age:.0f} s ago" if engines else "no engine is running"
     return [f"engine: {state}: start `tidegate engine` or check its log"]
+
+
+def _idle_engine() -> list[str]:
+    """The problem if engines run, but have not driven a rollout that has been due for long."""
+    problem = api().store.stats().find_overdue(api().now())
+    return [f"engine: {problem}"] if problem else []
 
 
 @bp.get("/metrics", responses=_TEXT)

@@ -6,12 +6,12 @@ being stopped, the latest results of readiness checks, and what the description 
 
 from __future__ import annotations
 
+import functools
 import math
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -30,12 +30,14 @@ from tidegate.drivers.platforms.docker.images import pin_image
 from tidegate.drivers.platforms.docker.options import DockerOptions
 from tidegate.drivers.platforms.readiness import ReadinessProber
 from tidegate.errors import PlatformError
+from tidegate.fair_threads import FairThreads
 from tidegate.ports import Diagnosis
 
 log = structlog.get_logger("tidegate.docker")
 
-MAX_THREADS = 16
-MAX_PARALLEL_STOPS = 64  # each thread sleeps for the container's grace period
+MAX_THREADS = 16  # for calls that `timeout_seconds` limits; those that may take longer have threads of their own
+MAX_STARTS = 16  # instances of one release that are started at a time
+MAX_STOPS, MAX_STOPS_OF_SERVICE = 256, 64  # each thread sleeps for the container's grace period
 ORPHAN_SECONDS = 1.0  # a container that stays "created" for longer was left behind by a crash
 INCOMPLETE_ORPHAN_SECONDS = 15.0  # the same for containers that need files or networks: another process may be adding them
 
@@ -51,9 +53,10 @@ class _Known:
     restarts: int
     headers: tuple[tuple[str, str], ...]  # of its readiness check
     out_of_memory: bool  # its last run that ended was killed for memory
+    service: str  # its key
 
 
-UNKNOWN = _Known("", 0, (), False)
+UNKNOWN = _Known("", 0, (), False, "")
 
 
 class DockerPlatform:
@@ -66,7 +69,7 @@ class DockerPlatform:
         self._registries = options.registries
         self._hosts = {host.name: DockerHost(host, options) for host in options.hosts}
         self._pool = ThreadPoolExecutor(MAX_THREADS, "docker")
-        self._background = ThreadPoolExecutor(MAX_PARALLEL_STOPS, "docker-background")
+        self._background = FairThreads("docker-background", MAX_STOPS, MAX_STOPS_OF_SERVICE)
         self._prober = ReadinessProber()
         self._lock = threading.Lock()
         self._stopping: dict[str, str] = {}  # container id: host
@@ -156,7 +159,8 @@ class DockerPlatform:
                     restarts = int(answer.get("RestartCount") or 0)
                     out_of_memory = bool((answer.get("State") or {}).get("OOMKilled"))
                     headers = read_headers_variable(answer)
-                    self._known[container.id] = _Known(container.start, restarts, headers, out_of_memory)
+                    service = container.labels.get(labels.SERVICE, "")
+                    self._known[container.id] = _Known(container.start, restarts, headers, out_of_memory, service)
             return {container.id: self._known.get(container.id, UNKNOWN) for container in containers}
 
     # -- starting -------------------------------------------------------------------------------------------------------
@@ -164,7 +168,8 @@ class DockerPlatform:
     @guard_response(PlatformError, "Docker")
     def pin(self, release: Release) -> PinnedImage:
         """See `ports.Platform`."""
-        return pin_image(release, list(self._hosts.values()), self._pool)
+        with ThreadPoolExecutor(len(self._hosts), "docker-pull") as pool:
+            return pin_image(release, list(self._hosts.values()), pool)
 
     @guard_response(PlatformError, "Docker")
     def start(self, release: Release, ordinals: Collection[int]) -> None:
@@ -180,11 +185,12 @@ class DockerPlatform:
         orphans = [container for container in same if container.state == "created" and container.ordinal in set(ordinals)]
         missing = sorted(set(ordinals) - {container.ordinal for container in same})
         placed = zip(missing, self._choose_hosts(remaining, release, missing), strict=True)
-        futures = [
-            self._pool.submit(self._launch, self._hosts[container.host.name], container.id, release.id, release)
-            for container in orphans
-        ]
-        futures += [self._pool.submit(self._create_and_start, host, release, ordinal) for ordinal, host in placed]
+        with ThreadPoolExecutor(MAX_STARTS, "docker-start") as pool:
+            futures = [
+                pool.submit(self._launch, self._hosts[container.host.name], container.id, release.id, release)
+                for container in orphans
+            ]
+            futures += [pool.submit(self._create_and_start, host, release, ordinal) for ordinal, host in placed]
         _raise_combined([error for future in futures if (error := future.exception()) is not None])
 
     def _choose_hosts(
@@ -264,7 +270,8 @@ class DockerPlatform:
                     del self._orphans[container.id]
                     self._launching.add(container.id)
             if due:
-                self._background.submit(copy_context().run, self._start_orphan, container)
+                service = container.labels.get(labels.SERVICE, "")
+                self._background.submit(service, functools.partial(self._start_orphan, container))
 
     def _start_orphan(self, orphan: ListedContainer) -> None:
         bound_log = log.bind(instance=orphan.id, name=orphan.name, host=orphan.host.name)
@@ -295,7 +302,8 @@ class DockerPlatform:
                 if instance.id in self._stopping:
                     continue
                 self._stopping[instance.id] = instance.host
-            self._background.submit(copy_context().run, self._stop_one, instance, math.ceil(grace_seconds))
+                service = self._known.get(instance.id, UNKNOWN).service
+            self._background.submit(service, functools.partial(self._stop_one, instance, math.ceil(grace_seconds)))
 
     def _stop_one(self, instance: Instance, grace_seconds: int) -> None:
         """Stop and remove one container. After a failure the instance is listed again, and the engine stops it again."""
@@ -344,7 +352,8 @@ class DockerPlatform:
     @guard_response(PlatformError, "Docker")
     def run_job(self, job: Job) -> JobState:
         """See `ports.Platform`."""
-        return jobs.run_job(job, tuple(self._hosts.values()), self._pool)
+        with ThreadPoolExecutor(1, "docker-pull") as pool:
+            return jobs.run_job(job, tuple(self._hosts.values()), pool)
 
     @guard_response(PlatformError, "Docker")
     def stop_job(self, job: Job) -> None:
@@ -363,7 +372,7 @@ class DockerPlatform:
 
     def close(self) -> None:
         """See `ports.Platform`."""
-        self._background.shutdown(wait=True)
+        self._background.join()
         self._pool.shutdown(wait=True)
         self._prober.close()
         for host in self._hosts.values():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import IO, Any, Literal
@@ -30,6 +31,7 @@ from tidegate.errors import PlatformError
 Configure = Callable[[APIClient, DockerOptions, DockerHostOptions], dict[str, Any]]
 
 SLOW_CALL_SECONDS = 120.0  # for creating, starting and removing containers on a busy machine
+MAX_PULL_SECONDS = 3600.0
 MAX_CONNECTIONS = 64
 ADDRESS_IN_USE = "address already in use"  # in Docker's message, if a program other than a container has the port
 
@@ -216,13 +218,18 @@ class DockerHost:
         return str(_require_object(answer)["Descriptor"]["digest"])
 
     def pull(self, reference: ImageReference) -> None:
-        """Pull an image with the credentials for its registry."""
-        text = str(reference)
+        """Pull an image with the credentials for its registry. `pull_seconds` limits the time without data, and
+        `MAX_PULL_SECONDS` the whole."""
+        text, deadline = str(reference), time.monotonic() + MAX_PULL_SECONDS
         credentials = find_credentials(reference.registry, self._shared.registries)
         with self._translating_errors(f"pull image {text}", self._shared.pull_seconds, known=KNOWN_PULL_ERRORS) as api:
             for line in api.pull(text, stream=True, decode=True, auth_config=dict(credentials)):
                 if "error" in line:
                     raise APIError(str(line["error"]), explanation=str(line["error"]))
+                if time.monotonic() > deadline:
+                    problem = f"not complete after {MAX_PULL_SECONDS / 60:g} min"
+                    fix = "pull it on this host, or make it smaller"
+                    raise DockerHostError(self.name, f"pull image {text}", problem, fix, retryable=False)
 
     @property
     def api_version(self) -> str:
