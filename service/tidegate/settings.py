@@ -30,6 +30,7 @@ from tidegate.errors import InvalidSettings, Problem
 
 ENVIRONMENT_PREFIX = "TIDEGATE_"
 MIN_RETENTION_SECONDS = 86_400.0
+MAX_STOP_GRACE_SECONDS = 86_400.0
 PASSWORD_PATTERN = re.compile(r"(://[^\s/:@]*:)[^\s/]+@")
 
 
@@ -154,6 +155,22 @@ class RouterSettings(DriverSettings):
     )
 
 
+class MetricsSettings(DriverSettings):
+    """A metrics driver, and what the queries of services may read."""
+
+    enforce: dict[str, str] = Field(
+        default={}, description="Labels and values that each selector of a service's queries must match with =."
+    )
+
+    @field_validator("enforce")
+    @classmethod
+    def _matchers(cls, matchers: dict[str, str]) -> dict[str, str]:
+        for label, value in matchers.items():
+            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", label) or not re.fullmatch(r"[^\\\"'`\s]+", value):
+                raise ValueError(f'expected a label and a value, such as {{service = "$service"}}; found: {label}, {value}')
+        return matchers
+
+
 class HostAccessSettings(SettingsSection):
     """What Compose files may request of the hosts, of other services and of the proxy's addresses; everything else is
     refused. Each field is one of `HostAccess`."""
@@ -173,6 +190,8 @@ class HostAccessSettings(SettingsSection):
     devices: bool = Field(default=False, description="Whether `devices` is allowed.")
     host_network: bool = Field(default=False, description="Whether hooks may use the host's network.")
     hook_images: list[str] = Field(default=[], description="Images of hooks, besides the release's own; globs.")
+    probe_urls: list[str] = Field(default=[], description="URLs of `probe.url`, besides the service's own; globs.")
+    max_stop_grace: str = Field(default="15m", description="Longest `stop_grace_period`, at most 1d.")
 
     @field_validator("host_mounts")
     @classmethod
@@ -193,11 +212,18 @@ class HostAccessSettings(SettingsSection):
                 raise ValueError(f"{expected}; found: {address}") from error
         return addresses
 
+    @field_validator("max_stop_grace")
+    @classmethod
+    def _duration(cls, grace: str) -> str:
+        if not 0 < units.parse_duration(grace) <= MAX_STOP_GRACE_SECONDS:
+            raise ValueError("a duration of at most 1d is required, such as 15m")
+        return grace
+
     @property
     def host_access(self) -> HostAccess:
         """The same as the value that the rules use."""
         values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in self}
-        return HostAccess(**values)
+        return HostAccess(**values | {"max_stop_grace": units.parse_duration(self.max_stop_grace)})
 
 
 class EnvironmentSettings(SettingsSection):
@@ -208,7 +234,7 @@ class EnvironmentSettings(SettingsSection):
         default=RouterSettings(),
         description="The proxy: haproxy, nginx or envoy; without a driver, an installed one.",
     )
-    metrics: DriverSettings | None = Field(default=None, description="The metrics source of the checks: prometheus.")
+    metrics: MetricsSettings | None = Field(default=None, description="The metrics source of the checks: prometheus.")
     ci: DriverSettings | None = Field(
         default=None, description="The CI that gets the events of the rollouts of its builds: jenkins."
     )

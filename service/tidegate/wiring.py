@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from pydantic import ValidationError
@@ -77,7 +78,8 @@ def make_engine(wiring: Wiring, owner: str) -> Worker:
     wiring.store.expire_leases()
     wanted = wiring.settings.engine
     options = WorkerOptions(wanted.lease_seconds, wanted.threads, wanted.poll_seconds, wanted.drift_interval_seconds)
-    meter, prober = wiring.engine_metrics, Prober(HttpProbeClient, wiring.clock)
+    api_port = int(wiring.settings.listen.rpartition(":")[2])
+    meter, prober = wiring.engine_metrics, Prober(partial(HttpProbeClient, api_port=api_port), wiring.clock)
     store = metrics.instrument_store(wiring.store, meter)
     environments = {name: metrics.instrument_parts(parts, name, meter) for name, parts in wiring.environments.items()}
     return Worker(store, environments, options, wiring.clock, owner, prober, meter, time.monotonic)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -343,3 +345,22 @@ def test_what_is_kept_is_bounded() -> None:
 )
 def test_the_public_address(listen: str, url: str) -> None:
     assert public_url(listen, "/health") == url
+
+
+def test_neither_link_local_addresses_nor_the_api_are_probed() -> None:
+    """By whatever name: the connection shows where it leads."""
+    with serving(lambda _: page(200)) as site:
+        port = int(site.address.rpartition(":")[2])
+        for host, api_port, error in (
+            ("127.0.0.1", 0, ""),
+            ("127.0.0.1", port + 1, ""),
+            ("localhost", port, "failed: this is Tidegate's API, which is never probed"),
+        ):
+            client = HttpProbeClient(Probe(f"http://{host}:{port}/", timeout_seconds=60.0), api_port)
+            with closing(client):
+                assert [client.probe(kept=kept).error for kept in (True, False)] == [error, error]
+        assert len(site.asked) == 4, "nothing was sent to the API"
+    shown = SimpleNamespace(getpeername=lambda: ("::ffff:169.254.169.254", 80, 0, 0), getsockname=lambda: ("::1", 9))
+    assert HttpProbeClient(Probe("http://metadata/"))._refuse(cast(socket.socket, shown)) == (
+        "169.254.169.254 is a link-local address, which is never probed"
+    )

@@ -144,6 +144,12 @@ def test_the_gate_shows_preview_and_tasks_and_a_failed_one_turns_back(api: Runni
     api.world.statuses["pre_promote"] = 7
     failed = api.until(api.deploy("v3", options)["id"], "rolled_back")
     assert "pre_promote failed: exit status 7" in failed["reason"]
+    for token, shown_to in (("deploy", True), ("read", False), ("rollback", False)):
+        path = f"/v1/rollouts/{failed['id']}/events"
+        found = api.call("GET", path, token=api.token_for(token)).json()["events"]
+        ends = [each["data"] for each in found if each["kind"] == "task_ended"]
+        assert [data["state"] for data in ends] == ["passed", "failed"]
+        assert {"log" in data for data in ends} == {shown_to}, "a hook may print what its release can read"
 
 
 def test_an_approval_ends_the_keeping_of_the_old_colour(api: RunningApi) -> None:

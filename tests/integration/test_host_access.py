@@ -7,11 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from support.api import SHOP, running
+from support.api import SHOP, RunningApi, running
 from tidegate.compose import loader
 from tidegate.compose.host_access import HostAccess, find_denied
 from tidegate.errors import InvalidSettings
-from tidegate.settings import DriverSettings, EnvironmentSettings, HostAccessSettings, RouterSettings, Settings, load
+from tidegate.settings import (
+    DriverSettings,
+    EnvironmentSettings,
+    HostAccessSettings,
+    MetricsSettings,
+    RouterSettings,
+    Settings,
+    load,
+)
 
 COMPOSE = """\
 name: team
@@ -104,6 +112,74 @@ def test_addresses_to_listen_on_need_leave(listen: str, allowed: tuple[str, ...]
     if denied:
         assert own[0].startswith(f"services.shop.x-tidegate.listen: {listen} is not allowed in this environment")
         assert preview[0].startswith(f"services.shop.x-tidegate.preview.listen: {listen} is not allowed")
+
+
+@pytest.mark.parametrize(
+    ("url", "globs", "denied"),
+    [
+        ("http://127.0.0.1:8001/health", (), False),
+        ("http://127.0.0.1:80019/health", (), True),
+        ("http://10.0.0.5:8001/health", (), True),
+        ("http://10.0.0.5:8001/health", ("http://10.0.0.5:8001",), False),
+        ("http://10.0.0.5:8001/health", ("http://10.0.0.5:8001/status/*",), True),
+        ("http://shop.example/a", ("http://$service.example/*",), False),
+        ("http://evil.test/.example/a", ("http://*.example/*",), True),
+        ("http://other.example:9090/a", ("http://*.example/*",), True),
+    ],
+)
+def test_addresses_to_probe_need_leave(url: str, globs: tuple[str, ...], denied: bool) -> None:
+    allowed = HostAccess(listen=("8001",), probe_urls=globs)
+    found = problems("", allowed, f", probe: {{url: '{url}'}}", listen="127.0.0.1:8001")
+    assert bool(found) is denied
+    said = f"x-tidegate.probe.url: {url} is not allowed in this environment; allow.probe_urls"
+    assert all(said in each for each in found)
+
+
+def answer(api: RunningApi, keys: str = "", options: str = "") -> tuple[int, str]:
+    """What a definition is answered."""
+    found = api.call("PUT", SHOP, {"compose": text(keys, options), "variables": {}})
+    return found.status_code, found.text
+
+
+@pytest.mark.parametrize(("allow", "enough", "long"), [(None, "15m", "16m"), ("30s", "30s", "31s"), ("2h", "1h", "3h")])
+def test_how_long_a_stop_may_take(
+    tmp_path: Path,
+    settings: Callable[[HostAccessSettings | None], Settings],
+    allow: str | None,
+    enough: str,
+    long: str,
+) -> None:
+    access = None if allow is None else HostAccessSettings(max_stop_grace=allow)
+    with running(tmp_path, settings=settings(access)) as api:
+        assert answer(api, f"stop_grace_period: {enough}")[0] == 201
+        status, said = answer(api, f"stop_grace_period: {long}")
+    assert status == 422
+    assert "services.shop.stop_grace_period" in said
+    assert "see allow.max_stop_grace" in said
+
+
+def test_the_api_itself_is_not_probed(tmp_path: Path, settings: Callable[[HostAccessSettings | None], Settings]) -> None:
+    named = settings(None).model_copy(update={"address": "http://tidegate.example"})
+    with running(tmp_path, settings=named) as api:
+        for url in (f"http://{named.listen}/v1/tokens", "http://tidegate.example:80/metrics"):
+            status, said = answer(api, "", f", probe: {{url: '{url}'}}")
+            assert (status, "not that of Tidegate's API" in said) == (422, True)
+
+
+def test_queries_are_confined_to_the_service(
+    tmp_path: Path, settings: Callable[[HostAccessSettings | None], Settings]
+) -> None:
+    wanted = settings(None)
+    metrics = MetricsSettings(driver="prometheus", enforce={"service": "$service"})
+    wanted.environments["demo"] = wanted.environments["demo"].model_copy(update={"metrics": metrics})
+    with running(tmp_path, settings=wanted) as api:
+        for query, said in (
+            ('max(depth{service="$service"})', ""),
+            ("max(secret)", "a: the selector secret has no matchers"),
+        ):
+            found = answer(api, "", f", bake: 60s, checks: [{{name: a, max: 1, query: '{query}'}}]")
+            assert found[0] == (422 if said else 201), found[1]
+            assert said in found[1]
 
 
 def test_a_glob_can_contain_the_name_of_the_service() -> None:

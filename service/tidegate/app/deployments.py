@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
+from urllib.parse import urlsplit
 
+from tidegate.analysis import promql
 from tidegate.app.context import AppContext, RolloutRequest
 from tidegate.clock import Time, new_id
 from tidegate.compose import loader
-from tidegate.compose.host_access import find_denied
+from tidegate.compose.host_access import HostAccess, find_denied, find_long_stop
 from tidegate.core import planner
 from tidegate.core.event_kinds import EventKind
 from tidegate.core.image_reference import ImageReference
@@ -51,10 +53,41 @@ def validate_service(context: AppContext, service: Service) -> Service:
         raise InvalidSpec([Problem(f"{place}.{key}", text) for key, text in unsupported.items()])
     _validate_approval(context, service)
     settings = context.settings.environments.get(service.environment)
-    beyond = [] if settings is None or settings.allow is None else find_denied(service, settings.allow.host_access)
+    allowed = None if settings is None or settings.allow is None else settings.allow.host_access
+    beyond = [] if allowed is None else find_denied(service, allowed)
+    beyond += find_long_stop(service, (allowed or HostAccess()).max_stop_grace)
+    beyond += [*_own_address(context, service), *_unconfined_queries(context, service)]
     if beyond:
         raise InvalidSpec(beyond)
     return service
+
+
+def _own_address(context: AppContext, service: Service) -> Iterator[Problem]:
+    """A problem if the service lets Tidegate probe its own API; another name for it is refused by the connection."""
+    if service.probe is None:
+        return
+    url = urlsplit(service.probe.url)
+    for own in (urlsplit(f"//{context.settings.listen}"), urlsplit(context.settings.address)):
+        if own.hostname and (url.hostname, url.port or 80) == (own.hostname, own.port or 80):
+            text = f"found {service.probe.url}; allowed: the address of a service, not that of Tidegate's API"
+            yield Problem(f"services.{service.name}.x-tidegate.probe.url", text)
+            return
+
+
+def _unconfined_queries(context: AppContext, service: Service) -> Iterator[Problem]:
+    """A problem for each check whose query could read the metrics of other services, where the settings confine queries."""
+    settings = context.settings.environments.get(service.environment)
+    enforced = settings.metrics.enforce if settings is not None and settings.metrics is not None else {}
+    names = {"service": service.name, "release": "release", "window": "60"}
+    matchers = {label: promql.fill_placeholders(value, names) for label, value in enforced.items()}
+    for check in service.checks:
+        problem = promql.find_unconfined(promql.fill_placeholders(check.query, names), matchers) if check.query else ""
+        if matchers and problem:
+            text = ", ".join(f'{label}="{value}"' for label, value in enforced.items())
+            yield Problem(
+                f"services.{service.name}.x-tidegate.checks",
+                f"{check.name}: {problem}; allowed in this environment: queries whose selectors all have {text}",
+            )
 
 
 def _validate_approval(context: AppContext, service: Service) -> None:

@@ -11,6 +11,7 @@ from posixpath import normpath
 from tidegate.core.container import Container, MountKind
 from tidegate.core.hooks import Hook
 from tidegate.core.model import Service
+from tidegate.core.probes import public_url
 from tidegate.core.routing import EVERY_ADDRESS, EVERY_IPV4, split_listen
 from tidegate.errors import Problem
 
@@ -21,6 +22,7 @@ HARMLESS_LOG_DRIVERS = frozenset({"json-file", "local", "none"})
 HARMLESS_LOG_OPTIONS = frozenset(
     {"compress", "env", "env-regex", "labels", "labels-regex", "max-buffer-size", "max-file", "max-size", "mode", "tag"}
 )
+DEFAULT_STOP_GRACE_SECONDS = 900.0  # a container that does not stop takes a thread for so long
 PRIORITY_ULIMITS = frozenset({"nice", "rtprio"})  # they let a container take the processors from all others
 
 
@@ -45,6 +47,8 @@ class HostAccess:
     devices: bool = False
     host_network: bool = False  # of hooks
     hook_images: tuple[str, ...] = ()  # globs; the image of the release itself is always allowed
+    probe_urls: tuple[str, ...] = ()  # as in `matches_url`; the service's own `listen` is always allowed
+    max_stop_grace: float = DEFAULT_STOP_GRACE_SECONDS
 
 
 def parse_listen_range(value: str) -> tuple[str, int, int]:
@@ -68,6 +72,24 @@ def find_denied(service: Service, allowed: HostAccess) -> list[Problem]:
         *_denied_reach(service, allowed),
         *(problem for name, hook in service.hooks.items() for problem in _denied_by_hook(service, name, hook, allowed)),
     ]
+
+
+def find_long_stop(service: Service, max_seconds: float) -> list[Problem]:
+    """A problem if stopping an instance may take longer than allowed; a limit applies in every environment."""
+    seconds = service.container.stop_grace_seconds
+    if seconds <= max_seconds:
+        return []
+    text = f"found {seconds:g} s; allowed: at most {max_seconds:g} s, see allow.max_stop_grace"
+    return [Problem(f"services.{service.name}.stop_grace_period", text)]
+
+
+def matches_url(url: str, glob: str) -> bool:
+    """Whether a URL is `glob`, or matches it: host and port by its host and port, the path by its path if it has one."""
+    scheme, _, rest = url.partition("://")
+    wanted_scheme, _, wanted_rest = glob.partition("://")
+    (place, _, path), (wanted_place, slash, wanted_path) = rest.partition("/"), wanted_rest.partition("/")
+    same_place = scheme == wanted_scheme and (place == wanted_place or fnmatchcase(place.lower(), wanted_place.lower()))
+    return same_place and (not slash or fnmatchcase(path, wanted_path))
 
 
 def _denied_storage(service: Service, allowed: HostAccess) -> Iterator[Problem]:
@@ -110,6 +132,10 @@ def _denied_reach(service: Service, allowed: HostAccess) -> Iterator[Problem]:
     for key, listen in (("listen", service.backend.listen), ("preview.listen", preview.listen if preview else "")):
         if listen and not any(_includes(one, listen) for one in allowed.listen):
             yield Problem(f"{here}.x-tidegate.{key}", _denial_message(listen, "listen", allowed.listen))
+    url = "" if service.probe is None else service.probe.url
+    own = service.backend.listen and url.startswith(public_url(service.backend.listen, "/"))
+    if url and not own and not any(matches_url(url, glob) for glob in _globs(service, allowed.probe_urls)):
+        yield Problem(f"{here}.x-tidegate.probe.url", _denial_message(url, "probe_urls", allowed.probe_urls))
     if (log := container.log) is None:
         return
     if log.driver not in HARMLESS_LOG_DRIVERS and log.driver not in allowed.log_drivers:

@@ -14,7 +14,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPResponse, IncompleteRead
 from pathlib import Path
@@ -71,11 +71,21 @@ class DeadlineHttpClient:
     """A connection to the host of `url`, opened by the first GET. Not thread-safe.
 
     `verify`: whether the certificate of an `https` server must be valid. `server_name`: the name that such a server is
-    asked for; empty: the host of the URL. `unix_socket`: connect to this socket instead of the host.
+    asked for; empty: the host of the URL. `unix_socket`: connect to this socket instead of the host. `refuse`: why a
+    connection must not be used, empty if it may; nothing is sent then.
     """
 
-    def __init__(self, url: str, *, verify: bool = True, server_name: str = "", unix_socket: Path | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        verify: bool = True,
+        server_name: str = "",
+        unix_socket: Path | None = None,
+        refuse: Callable[[socket.socket], str] = lambda _: "",
+    ) -> None:
         place = urlsplit(url)
+        self._refuse = refuse
         self._verify, self._server_name, self._unix_socket = verify, server_name, unix_socket
         self._secure = place.scheme == "https"
         self._host = place.hostname or ""
@@ -133,6 +143,9 @@ class DeadlineHttpClient:
     def _connect(self, timeout_seconds: float | None) -> socket.socket:
         if self._unix_socket is None:
             plain = socket.create_connection((self._host, self._port), timeout=timeout_seconds)
+            if reason := self._refuse(plain):
+                plain.close()
+                raise OSError(reason)
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             return plain
         local = socket.socket(socket.AF_UNIX)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +13,8 @@ from tidegate.app import approvals
 from tidegate.app.context import AppContext
 from tidegate.app.progress import has_reached
 from tidegate.core.approvals import approval_binding
-from tidegate.core.model import Rollout, Signal, SignalKind
+from tidegate.core.event_kinds import EventKind
+from tidegate.core.model import Event, Rollout, Signal, SignalKind
 from tidegate.core.phases import Phase
 from tidegate.core.records import Idempotency
 from tidegate.errors import IllegalMove, UnknownRollout
@@ -90,9 +91,17 @@ def list_events(path: RolloutPath, query: EventsQuery) -> Response:
 def _events_page(rollout: Rollout, signals: Sequence[Signal], query: EventsQuery) -> EventsView:
     """The next events. They are read after the rollout, so that they include all that led to its state."""
     events = api().store.events(rollout.id, query.after, MAX_EVENTS)
+    if not principal().may("deploy", rollout.service):  # a hook may print what its release can read
+        events = tuple(replace(event, data=_without_log(event)) for event in events)
     reached = len(events) < MAX_EVENTS and has_reached(rollout, signals, query.until)
     last = events[-1].number if events else query.after
     return EventsView.model_validate({"events": events, "last": last, "reached": reached})
+
+
+def _without_log(event: Event) -> Mapping[str, object]:
+    """The data of an event without the output of a hook."""
+    is_hook = event.kind == EventKind.TASK_ENDED
+    return {key: value for key, value in event.data.items() if not (is_hook and key == "log")}
 
 
 @bp.get("/rollouts/<rollout>/report", responses={"200": ReportView, **problems(404)})
