@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import select
 import socket
 import subprocess
 import sys
@@ -309,6 +310,22 @@ def test_a_body_that_never_comes_holds_nobody_up_without_a_token(serving: SlowCl
             line.sendall(f"PUT {SHOP} HTTP/1.1\r\nHost: x\r\n".encode() + JSON + b"Content-Length: 100000\r\n\r\n")
         assert serving.ask().status_code == 200
         assert [status(line.recv(65536)) in (401, 429) for line in lines] == [True] * len(lines)
+
+
+def test_bodies_that_never_come_hold_nobody_up_with_one(serving: SlowClientServer) -> None:
+    """Half of the threads wait for them, for ten minutes. Whoever sends a body at once is answered, and others get 503."""
+    late = f"PUT {SHOP} HTTP/1.1\r\n".encode() + serving.head + JSON + b"Content-Length: 100000\r\n\r\n{"
+    with ExitStack() as held, at_most(60, "requests while other bodies never come"):
+        lines = [held.enter_context(serving.connect()) for _ in range(5 * THREADS)]
+        for line in lines:
+            line.sendall(late)
+        for _ in range(THREADS):
+            assert serving.ask().status_code == 200
+            wish = WISH + serving.head + JSON + b"Connection: close\r\nContent-Length: 15\r\n\r\n" + BODY
+            assert status(serving.say(wish)) == 404
+        readable, _, _ = select.select(lines, [], [], 0)
+        assert {status(line.recv(65536)) for line in readable} == {503}
+        assert len(lines) - len(readable) == THREADS // 2
 
 
 def test_a_body_that_never_comes_is_given_up_with_one(impatient: SlowClientServer) -> None:

@@ -30,6 +30,7 @@ from tidegate.web.errors import ProblemView
 from tidegate.web.long_polls import LongPolls
 from tidegate.web.metrics import ServerMetrics
 from tidegate.web.routes import audit, discovery, freezes, health, rollouts, services, tokens
+from tidegate.web.slow_clients import TooManySlowBodies
 from tidegate.wiring import Wiring
 
 MAX_LONG_POLLS = 24  # concurrent requests that wait for events; less than the server's threads
@@ -69,12 +70,16 @@ class ApiRequest(Request):
     """A POST or PUT without a body is read as `{}`, so that `curl -X POST …/pause` works."""
 
     def get_data(self, cache: bool = True, as_text: bool = False, parse_form_data: bool = False) -> Any:
-        """The body. Raises `BadRequest` when it is incomplete or its chunked encoding is invalid."""
+        """The body. Raises `BadRequest` when it is incomplete or its chunked encoding is invalid, `ApiProblem` when it is
+        late and others are, too."""
         incomplete = "Cannot read the request body: it is incomplete, or its chunked encoding is invalid."
         try:
             data = super().get_data(cache, as_text, parse_form_data)  # type: ignore[call-overload]
         except HTTPException:
             raise
+        except TooManySlowBodies as error:
+            detail = "Too many clients send their request bodies slowly. Retry in a second."
+            raise errors.ApiProblem(errors.TOO_MANY_SLOW, detail, headers={"Retry-After": "1"}) from error
         except Exception as error:  # each WSGI server raises its own class for an invalid body
             raise BadRequest(incomplete) from error
         if not as_text and len(data) < (self.content_length or 0):

@@ -95,6 +95,7 @@ TOO_MANY_FAILURES = ProblemType(429, "too-many-failures", "Too many failed authe
 KEY_REQUIRED = ProblemType(400, "idempotency-key-required", "The header Idempotency-Key is required")
 IF_MATCH_REQUIRED = ProblemType(428, "if-match-required", "The header If-Match is required")
 TOO_MANY_WAITING = ProblemType(503, "too-many-waiting", "Too many requests wait for events")
+TOO_MANY_SLOW = ProblemType(503, "too-many-slow", "Too many requests send their bodies slowly")
 NOT_READY = ProblemType(503, "not-ready", "Not ready")
 
 

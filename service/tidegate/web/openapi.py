@@ -33,7 +33,7 @@ _DESCRIPTIONS = {
     "429": "Too many failed authentication attempts; see Retry-After.",
     "500": "Internal error; the server's log has the cause under the request ID.",
     "502": "Docker, the proxy, Prometheus, Jenkins or an instance failed.",
-    "503": "The database failed, or all long-poll slots are in use.",
+    "503": "The database failed, all long-poll slots are in use, or too many bodies are slow.",
 }
 
 

@@ -1,10 +1,10 @@
 """Protection against slow clients (Slowloris), so that they cannot occupy all threads.
 
 gunicorn assigns a thread at the first byte of a connection and closes connections in its accept loop, so as many clients
-as threads, each with half a request, block the server. Here a request gets a thread only when its head is complete, bodies
-and responses have time limits, and a connection is closed without waiting for its client. When there are too many
-connections, the one that has waited longest for its client makes room for a new one, so that clients that send nothing
-cannot keep others out.
+as threads, each with half a request, block the server. Here a request gets a thread only when its head is complete, half of
+the threads never wait for a body, bodies and responses have time limits, and a connection is closed without waiting for its
+client. When there are too many connections, the one that has waited longest for its client makes room for a new one, so
+that clients that send nothing cannot keep others out.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import errno
 import selectors
 import socket
 import ssl
+import threading
 import time
 from collections import deque
 from contextlib import suppress
@@ -26,6 +27,7 @@ from gunicorn.workers.gthread import ThreadWorker
 
 HEAD_SECONDS = 10.0  # to receive the request line and headers
 BODY_SECONDS = 20.0  # to receive the body
+PROMPT_SECONDS = 0.1  # to receive more of the body without counting as slow
 SEND_SECONDS = 60.0  # to send the response
 LINGER_SECONDS = 2.0  # for the client to close after the response
 UNREAD_SECONDS = 0.1  # to discard an unread body
@@ -34,10 +36,16 @@ CHUNK = 8192
 log = structlog.get_logger("tidegate.web")
 
 
+class TooManySlowBodies(Exception):
+    """A body has not arrived yet, and as many threads as allowed wait for other bodies."""
+
+
 class ClientConnection(socket.socket):
-    """A client's connection. `buffered` holds bytes that were received and not yet read."""
+    """A client's connection. `buffered` holds bytes that were received and not yet read; `waiting_slots` counts the threads
+    that may wait for bodies at the same time."""
 
     buffered = bytearray()
+    waiting_slots = threading.Semaphore(1)
     _deadline: float | None = None  # of the rest of the request, on the monotonic clock
 
     def start_request(self, received: bytes = b"") -> None:
@@ -64,17 +72,24 @@ class ClientConnection(socket.socket):
         """Continue the TLS handshake; nothing to do for plain HTTP."""
 
     def recv(self, buflen: int = CHUNK, flags: int = 0) -> bytes:
-        """Buffered bytes, else bytes from the client. Raises `ConnectionResetError` at the deadline."""
+        """Buffered bytes, else bytes of the client. Raises `TooManySlowBodies`, `ConnectionResetError` at the deadline."""
         if self.buffered:
             data = bytes(self.buffered[:buflen])
             del self.buffered[:buflen]
             return data
         self._deadline = self._deadline or time.monotonic() + BODY_SECONDS
-        self.settimeout(max(0.001, self._deadline - time.monotonic()))
+        self.settimeout(min(PROMPT_SECONDS, max(0.001, self._deadline - time.monotonic())))
+        with suppress(TimeoutError):
+            return super().recv(buflen, flags)
+        if not self.waiting_slots.acquire(blocking=False):
+            raise TooManySlowBodies
         try:
+            self.settimeout(max(0.001, self._deadline - time.monotonic()))
             return super().recv(buflen, flags)
         except TimeoutError as error:
             raise ConnectionResetError(errno.ECONNRESET, "timed out while receiving the request") from error
+        finally:
+            self.waiting_slots.release()
 
     def set_deadline(self, seconds: float) -> None:
         """Allow at most `seconds` for the rest of the request."""
@@ -118,6 +133,7 @@ class SlowClientWorker(ThreadWorker):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
+        ClientConnection.waiting_slots = threading.Semaphore(max(1, self.cfg.threads // 2))
         self._closing: deque[Any] = deque()  # answered, and not yet closed by the client
 
     def enqueue_req(self, conn: Any) -> None:
@@ -208,4 +224,7 @@ class SlowClientWorker(ThreadWorker):
     def _keepalive_after(self, conn: Any, keepalive: bool) -> bool:
         """Whether to keep the connection. Waits at most `UNREAD_SECONDS` for the unread rest of a body."""
         conn.sock.set_deadline(UNREAD_SECONDS)
-        return bool(super()._keepalive_after(conn, keepalive))
+        try:
+            return bool(super()._keepalive_after(conn, keepalive))
+        except TooManySlowBodies:
+            return False
