@@ -2,7 +2,7 @@
 
 The services have constant traffic and clients that keep their connections open. Whatever happens to instances, every
 rollout ends in time and as it should, a sick instance gets no requests, and no switch loses one. `make soak` lasts half an
-hour; `make test` has two services, and each kind of fault once.
+hour, with another proxy if SOAK_ROUTER names one; `make test` has two services, and each kind of fault once.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from traffic import Counts
 SOAK_SECONDS = float(os.environ.get("SOAK_SECONDS", "30"))
 IS_SHORT = SOAK_SECONDS < 300
 SEED = int(os.environ.get("SOAK_SEED", "20261130"))
+ROUTER = os.environ.get("SOAK_ROUTER", "haproxy")
 LANES = 2 if IS_SHORT else 3
 FAULT_PAUSE_SECONDS = 5.0 if IS_SHORT else 10.0
 HANG_SECONDS = 6.0
@@ -144,7 +145,8 @@ class Faults:
         New instances are left alone: their trouble would rightly end a rollout.
         """
         for lane in self.chance.sample(self.observer.lanes, LANES):
-            members = self.stage.members(lane.name)
+            found = self.stage.api(f"/v1/services/{lane.service}/instances")["instances"] or []
+            members = {each["id"][:12] for each in found if each["receives_traffic"] and not each["down"]}
             victims = [one for one in self._containers(lane) if one.id[:12] in members and _version(one) == lane.live]
             if len(victims) < 2 or self.of(lane):
                 continue
@@ -246,7 +248,7 @@ def play(lanes: list[Lane], faults: Faults, observer: Observer) -> Counter[str]:
 @pytest.mark.timeout(SOAK_SECONDS + 1200)
 def test_applications_fall_ill_and_no_switch_loses_a_request(stage: DemoStack, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TIDEGATE_ENGINE__DRIFT_INTERVAL_SECONDS", "1")
-    stage.start(IMAGES)
+    stage.start(IMAGES, router=ROUTER)
     counters = stage.home / "counters"
     counters.mkdir()
     compose = COMPOSE.replace("COUNTERS:/", f"{counters}:/").replace("LIMIT", f"{LATE_SICK_SECONDS:g}")

@@ -79,16 +79,22 @@ class Lane:
             self.stage.tidegate(self.case.answer, self.rollout, "-m", "as the case says", "--no-wait")
             self.answered = True
         if rollout["phase"] not in FINAL_PHASES:
-            in_time = time.monotonic() < self.deadline
-            assert in_time, (self.name, self.case, rollout["phase"], rollout["reason"], rollout["waiting_for"])
+            assert time.monotonic() < self.deadline, f"it takes too long: {self._describe(rollout)}"
             return None
-        assert rollout["phase"] == self.case.ends, (self.name, self.case, rollout["phase"], rollout["reason"])
+        assert rollout["phase"] == self.case.ends, self._describe(rollout)
         if self.case.ends == "succeeded":
             self.live = self.version
         else:
             self.quarantined.add(self.version)
         ended, self.case = self.case, None
         return ended
+
+    def _describe(self, rollout: dict[str, Any]) -> str:
+        """The rollout and its events."""
+        found = self.stage.api(f"/v1/rollouts/{self.rollout}/events")["events"]
+        lines = [f"{event['at'][11:23]} {event['kind']}: {event['message']}" for event in found]
+        head = f"{self.name}, {self.case}: {rollout['phase']}, {rollout['reason']}, {rollout['waiting_for']}"
+        return "\n".join([head, *lines])
 
     def begin_traffic(self) -> None:
         self.load = Load(self.listen, **self.rates)
