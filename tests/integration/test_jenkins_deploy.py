@@ -151,7 +151,7 @@ def test_rollback_of_a_service(jenkins: Jenkins) -> None:
     build = jenkins.build(("tidegateRollback", {"service": "demo/shop", "reason": "complaints"}))
     jenkins.expect("rollback: to the release before", build, "SUCCESS")
     assert jenkins.latest()["image"] == "shop:v1"
-    again = jenkins.build(("tidegateRollback", {"service": "demo/shop", "reason": "in a hurry"}))
+    again = jenkins.build(("tidegateRollback", {"service": "demo/shop", "stage": "again"}))
     jenkins.expect("rollback: of a service that is already rolled back", again, "SUCCESS")
     assert again["returned"]["rollout"] == build["returned"]["rollout"]
 
