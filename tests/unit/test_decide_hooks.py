@@ -141,6 +141,14 @@ def test_one_that_only_warns_does_not_hold_it_up() -> None:
     assert decision.phase is Phase.SUCCEEDED
 
 
+@pytest.mark.parametrize("started", [True, False])
+def test_a_hook_that_could_not_be_started_is_not_charged_to_the_image(*, started: bool) -> None:
+    failed = replace(ended("pre_promote", TaskState.FAILED), started=started)
+    decision = at(replace(STANDS, tasks=(failed,)), world(A0, A1, B0, preview=(B0,)))
+    assert isinstance(decision, Move)
+    assert (decision.phase, decision.quarantines) == (Phase.ROLLING_BACK, started)
+
+
 def test_where_nothing_can_be_said_a_person_is_asked_and_silence_turns_back() -> None:
     gate = Gate(tasks=("compare",))
     rollout = replace(

@@ -46,6 +46,57 @@ def test_what_was_ready_is_recorded_with_what_became_of_it() -> None:
     assert (event.kind, event.message) == ("instance_recovered", "a/1 is ready again after 8.0 s.")
 
 
+def flapping(every: float, rollout: Rollout, *, shared: bool = False, until: float = 200.0) -> tuple[float, Any]:
+    """When the rollout is decided to move, and how, if b/0 is sick for two seconds at these intervals."""
+    for second in range(int(until)):
+        is_sick = second % every >= every - 2.0
+        a0 = sick(A0) if is_sick and shared else A0
+        routed = tuple(each for each in (a0, A1, B0) if each.state is InstanceState.READY and not (each is B0 and is_sick))
+        observed = world(a0, A1, sick(B0) if is_sick else B0, routed=(routed[0], B0) if not is_sick else routed[:1])
+        decision = decide(rollout, observed, (), NOW + second, 0.0)
+        if isinstance(decision, Track):
+            rollout = apply_track(rollout, decision, NOW + second)
+            decision = decide(rollout, observed, (), NOW + second, 0.0)
+        if isinstance(decision, Move):
+            return second, decision
+    return until, None
+
+
+def test_one_that_becomes_unhealthy_again_and_again_has_failed() -> None:
+    baking = replace(BAKING, plan=(replace(STEP, gate=Gate(bake_seconds=15.0)), END))
+    second, decision = flapping(8.0, baking)
+    assert decision.phase is Phase.ROLLING_BACK, "it never lasted as long as two failures of one cause differ"
+    assert decision.reason == "1 new instance failed (b/0): stopped being ready 3 times, 2 allowed (max_restarts)"
+    assert second == 24, "the bake was over at 10 s, and it was ready then"
+    assert flapping(40.0, baking)[0] == 10, "it has not failed yet"
+    once, moved = flapping(12.0, replace(baking, health=WELL | {"b0": InstanceHealth(0, recovered_at=NOW, own_failures=1)}))
+    assert (once, moved.phase) == (24, Phase.ROLLING_BACK)
+    stable = replace(baking, health=WELL | {"b0": InstanceHealth(0, None, 1, "", NOW, 1)})
+    assert flapping(500.0, stable)[0] == 30, "one failure is no loop, and is waited out"
+    waits = at(stable, world(A0, A1, B0, routed=(A0, B0)), now=NOW + 11.0)
+    assert isinstance(waits, Wait)
+    assert waits.waiting_for.reason == "Waiting for b/0 to stay ready for 30 s after a failure"
+    assert waits.waiting_for.until == NOW + 30.0
+
+
+def test_failures_that_an_old_instance_has_too_or_that_are_long_ago_do_not_count() -> None:
+    for old, own in ((InstanceHealth(0, NOW - 3.0, 1), 2), (InstanceHealth(0), 3)):
+        known = replace(BAKING, health=WELL | {"a0": old, "b0": InstanceHealth(0, NOW - 2.0, 3, "", NOW - 30.0, 2)})
+        tracked = decide(known, world(A0, A1, B0, routed=(A1,)), (), NOW, 0.0)
+        assert isinstance(tracked, Track)
+        assert dict(tracked.health)["b0"].own_failures == own
+    yesterday = replace(known, health=WELL | {"b0": InstanceHealth(0, NOW - 2.0, 3, "", NOW - 900.0, 2)})
+    tracked = decide(yesterday, world(A0, A1, B0, routed=(A1,)), (), NOW, 0.0)
+    assert isinstance(tracked, Track)
+    assert dict(tracked.health)["b0"].own_failures == 1
+
+
+def test_an_end_between_two_observations_is_a_failure() -> None:
+    tracked = decide(BAKING, world(A0, A1, replace(B0, restarts=1), routed=(A0, B0)), (), NOW, 0.0)
+    assert isinstance(tracked, Track)
+    assert dict(tracked.health)["b0"] == InstanceHealth(1, None, 0, "", NOW, 1)
+
+
 @pytest.mark.parametrize("again", [{"restarts": 1}, {"start": "with Docker"}], ids=["restarted", "started with Docker"])
 def test_one_that_starts_is_not_unhealthy(again: dict[str, Any]) -> None:
     starting = sick(B0)

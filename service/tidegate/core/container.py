@@ -42,7 +42,8 @@ class InstanceHealth:
 
     `restarts` and `start` (see `Instance`): of its container when it was last ready. `unhealthy_since`: since when it is
     not ready; None while it is. `failures`: how often it stopped being ready. `recovered_at`: when it last became ready
-    again; None if it never failed.
+    again; None if it never failed. `own_failures`: how often it recovered from a failure that no instance from before the
+    rollout had at the same time, each soon after the one before.
     """
 
     restarts: int
@@ -50,6 +51,7 @@ class InstanceHealth:
     failures: int = 0
     start: str = ""
     recovered_at: Time | None = None
+    own_failures: int = 0
 
 
 @dataclass(frozen=True, slots=True)

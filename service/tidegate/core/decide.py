@@ -17,6 +17,7 @@ from tidegate.core.decisions import Decision, Mark, MarkKind, Move, Pin, Shift, 
 from tidegate.core.gates import (
     extend_bake,
     failed_task,
+    is_task_to_blame,
     next_step,
     poll_soon,
     rolled_back_peer,
@@ -32,12 +33,14 @@ from tidegate.core.gates import (
 from tidegate.core.health import (
     are_replacements_ready,
     describe_unhealthy,
+    failed_too_often,
     is_failure_shared,
     remove_unready_members,
     return_recovered_members,
     track_instances,
     unhealthy_candidates,
     wait_until_recovered,
+    wait_until_stable,
 )
 from tidegate.core.model import (
     FailureAction,
@@ -126,7 +129,7 @@ def roll_back(state: RolloutState) -> Decision | None:
         (_failed_analysis, True),
         (_inconclusive_analysis, True),
         (_failed_candidate, has_served(state.rollout, state.observed)),
-        (failed_task, True),
+        (failed_task, is_task_to_blame(state)),
         (rolled_back_peer, False),
     )
     for find, quarantines in causes:
@@ -164,8 +167,7 @@ def _failed_candidate(state: RolloutState) -> str:
     failed = [
         instance
         for instance in state.observed.instances
-        if state.is_candidate(instance)
-        and (instance.state is InstanceState.FAILED or instance.restarts > policy.max_restarts)
+        if state.is_candidate(instance) and (instance.state is InstanceState.FAILED or failed_too_often(state, instance))
     ]
     unhealthy = [instance for instance in unhealthy_candidates(state) if instance not in failed]
     tolerated = policy.max_failure_ratio * state.step.fleet.get(rollout.new, 0)
@@ -174,7 +176,7 @@ def _failed_candidate(state: RolloutState) -> str:
     if not failed:
         return f"{_count_new(state, unhealthy, 'became unhealthy')}: {describe_unhealthy(state, unhealthy[0])}"
     worst = failed[0]
-    detail = worst.detail or f"restarted {worst.restarts} times, {policy.max_restarts} allowed"
+    detail = worst.detail or failed_too_often(state, worst)
     return f"{_count_new(state, failed, 'failed')}: {detail}"
 
 
@@ -375,5 +377,6 @@ RULES: tuple[Rule, ...] = (
     extend_bake,
     wait_for_group,
     wait_for_approval,
+    wait_until_stable,
     next_step,
 )

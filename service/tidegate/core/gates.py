@@ -14,7 +14,7 @@ from tidegate.core.approvals import (
     requires_decision,
 )
 from tidegate.core.decisions import Analyze, Decision, Mark, MarkKind, Move, Run, Wait
-from tidegate.core.hooks import BLOCKING, COMPARE, TaskState
+from tidegate.core.hooks import BLOCKING, COMPARE, TaskRun, TaskState
 from tidegate.core.model import Expiry, InconclusiveAction, InstanceState, SignalKind
 from tidegate.core.phases import Phase
 from tidegate.core.planner import roll_back_or_halt
@@ -210,9 +210,16 @@ def _next_task(state: RolloutState, names: Sequence[str]) -> Decision | None:
 
 def failed_task(state: RolloutState) -> str:
     """The message of a failed task after which no traffic may move; empty if there is none."""
-    return next(
-        (task.message for task in state.rollout.tasks if task.state is TaskState.FAILED and task.name in BLOCKING), ""
-    )
+    return next((task.message for task in _failed_tasks(state)), "")
+
+
+def is_task_to_blame(state: RolloutState) -> bool:
+    """Whether a failed task speaks against the release: one that the platform could not start does not."""
+    return any(task.started for task in _failed_tasks(state))
+
+
+def _failed_tasks(state: RolloutState) -> list[TaskRun]:
+    return [task for task in state.rollout.tasks if task.state is TaskState.FAILED and task.name in BLOCKING]
 
 
 NOT_FORWARD = frozenset({Phase.ROLLING_BACK, Phase.ROLLED_BACK, Phase.REFUSED, Phase.FAILED})

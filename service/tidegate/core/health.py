@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from tidegate.clock import Time
 from tidegate.core.container import InstanceHealth
-from tidegate.core.decisions import Decision, Shift, Track
+from tidegate.core.decisions import Decision, Shift, Track, Wait
 from tidegate.core.gates import poll_soon
 from tidegate.core.model import Instance
 from tidegate.core.rollout_state import RolloutState, format_names, member_of
@@ -22,6 +22,8 @@ Health = dict[str, InstanceHealth]
 #: Two instances that fail of one cause are seen to fail within this time of each other: a probe notices it after two
 #: failures (2 s by default), and Docker stops the containers of a host one after the other.
 SAME_FAILURE_SECONDS = 5.0
+UNSTABLE_SECONDS = 600.0  # failures that follow each other sooner than this are of one cause
+STABLE_SECONDS = 30.0  # a new instance that failed once must stay ready for so long before the step is left
 
 
 # -- what is recorded -------------------------------------------------------------------------------------------------
@@ -53,14 +55,33 @@ def _health_of(state: RolloutState, instance: Instance) -> InstanceHealth | None
     if state.is_ready(instance):
         if before is None:
             return InstanceHealth(instance.restarts, start=instance.start)
-        recovered_at = before.recovered_at if before.unhealthy_since is None else state.now
-        return InstanceHealth(instance.restarts, None, before.failures, instance.start, recovered_at)
+        is_same_start = (before.restarts, before.start) == (instance.restarts, instance.start)
+        if before.unhealthy_since is None and is_same_start:
+            return before
+        return _recovered(state, instance, before)
     if before is None:
         was_ready = state.is_address_current(instance) or instance.id in state.rollout.preexisting
         return InstanceHealth(instance.restarts, state.now, 1, instance.start) if was_ready else None
     if before.unhealthy_since is None:
         return replace(before, unhealthy_since=state.now, failures=before.failures + 1)
     return before
+
+
+def _recovered(state: RolloutState, instance: Instance, before: InstanceHealth) -> InstanceHealth:
+    """Of one that is ready again. Between two observations it may have ended and become ready again."""
+    since = state.now if before.unhealthy_since is None else before.unhealthy_since
+    own = before.own_failures
+    if state.is_candidate(instance) and not _has_failed_with_another(state, since):
+        is_news = before.recovered_at is None or since - before.recovered_at > UNSTABLE_SECONDS
+        own = 1 if is_news else own + 1
+    return InstanceHealth(instance.restarts, None, before.failures, instance.start, state.now, own)
+
+
+def _has_failed_with_another(state: RolloutState, since: Time) -> bool:
+    """Whether an instance from before the rollout failed within seconds of this time."""
+    others = (each.id for each in state.alive_instances if not state.is_candidate(each))
+    known = (state.rollout.health[name] for name in others if name in state.rollout.health)
+    return any(_failed_together(health, since, state.now) for health in known)
 
 
 # -- what follows -----------------------------------------------------------------------------------------------------
@@ -86,9 +107,7 @@ def _may_be_shared(state: RolloutState, instance: Instance) -> bool:
     since = state.rollout.health[instance.id].unhealthy_since
     if since is None or not any(state.is_ready(each) and state.is_routed(each) for each in state.alive_instances):
         return False
-    others = (each for each in state.alive_instances if not state.is_candidate(each))
-    known = [state.rollout.health[each.id] for each in others if each.id in state.rollout.health]
-    return state.now < since + SAME_FAILURE_SECONDS or any(_failed_together(health, since, state.now) for health in known)
+    return state.now < since + SAME_FAILURE_SECONDS or _has_failed_with_another(state, since)
 
 
 def _failed_together(other: InstanceHealth, since: Time, now: Time) -> bool:
@@ -102,6 +121,37 @@ def is_failure_shared(state: RolloutState) -> bool:
     """Whether no instance from before the rollout is ready either, which does not speak against the new release."""
     others = [instance for instance in state.alive_instances if not state.is_candidate(instance)]
     return bool(others) and not any(map(state.is_ready, others))
+
+
+def failed_too_often(state: RolloutState, instance: Instance) -> str:
+    """Why a new instance that is or will be ready again counts as failed: it restarted, or stopped being ready, more than
+    `max_restarts` times; empty if it does not."""
+    allowed, health = state.rollout.policy.max_restarts, state.rollout.health.get(instance.id)
+    if instance.restarts > allowed:
+        return f"restarted {instance.restarts} times, {allowed} allowed"
+    if health is not None and health.own_failures > allowed:
+        return f"stopped being ready {health.own_failures} times, {allowed} allowed (max_restarts)"
+    return ""
+
+
+def wait_until_stable(state: RolloutState) -> Decision | None:
+    """Before the step is left, wait until new instances that failed and are ready again have stayed so for a while: one
+    that ends every few seconds is ready most of the time, and would be so by chance when the step is left."""
+    if not state.is_forward_release:
+        return None
+    until, waited = 0.0, list[Instance]()
+    for instance in state.desired:
+        health = state.rollout.health.get(instance.id)
+        if health is None or not health.own_failures or failed_too_often(state, instance) or health.recovered_at is None:
+            continue  # those that failed too often are tolerated: `max_failure_ratio`
+        if state.now < health.recovered_at + STABLE_SECONDS:
+            until = max(until, health.recovered_at + STABLE_SECONDS)
+            waited.append(instance)
+    if not waited:
+        return None
+    reason = f"Waiting for {format_names(waited)} to stay ready for {STABLE_SECONDS:g} s after a failure"
+    waiting = state.waiting_for(WaitKind.READINESS, reason, "the rollout continues", until=until)
+    return Wait(min(until, state.now + state.rollout.policy.interval_seconds), waiting)
 
 
 def describe_unhealthy(state: RolloutState, instance: Instance) -> str:

@@ -67,6 +67,7 @@ class TaskRun:
     started_at: Time
     ended_at: Time | None = None
     message: str = ""
+    started: bool = True  # False: the platform could not start it, which does not speak against the release
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,3 +89,4 @@ class JobState:
     status: int | None
     log: str = ""
     detail: str = ""  # why it could not run, or was killed
+    started: bool = True  # False: the platform refused to start it

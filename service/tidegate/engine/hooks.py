@@ -77,7 +77,7 @@ def _hook(
         done = TaskRun(name, TaskState.PASSED, before.started_at, now, f"Hook {name} succeeded.")
         return done, [events.task(done, rollout, {"log": state.log})]
     why = state.detail or f"exit status {state.status}"
-    return _ended(before, rollout, f"Hook {name} failed: {why}.", state.log, now)
+    return _ended(before, rollout, f"Hook {name} failed: {why}.", state.log, now, started=state.started)
 
 
 def waiting_for(rollout: Rollout, run: TaskRun) -> WaitingFor:
@@ -88,10 +88,12 @@ def waiting_for(rollout: Rollout, run: TaskRun) -> WaitingFor:
     return WaitingFor(WaitKind.HOOKS, f"Waiting for {run.name} to finish", run.started_at, until, then)
 
 
-def _ended(begun: TaskRun, rollout: Rollout, message: str, log: str, now: Time) -> tuple[TaskRun, list[Event]]:
+def _ended(
+    begun: TaskRun, rollout: Rollout, message: str, log: str, now: Time, *, started: bool = True
+) -> tuple[TaskRun, list[Event]]:
     """A hook that failed. After traffic has moved, a failed hook is a warning and does not roll back."""
     state = TaskState.FAILED if begun.name in BLOCKING else TaskState.WARNED
-    done = TaskRun(begun.name, state, begun.started_at, now, message)
+    done = TaskRun(begun.name, state, begun.started_at, now, message, started)
     return done, [events.task(done, rollout, {"log": log})]
 
 

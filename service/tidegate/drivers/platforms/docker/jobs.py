@@ -71,7 +71,7 @@ def run_job(job: Job, hosts: Sequence[DockerHost], pool: Executor) -> JobState:
         except PlatformError as error:
             if error.retryable:
                 raise
-            return JobState(NOT_STARTED, detail=error.message)
+            return JobState(NOT_STARTED, detail=error.message, started=False)
         return JobState(None)
     details = host.inspected(str(existing["Id"]))
     if details is None:
