@@ -37,7 +37,7 @@ class Shop:
 
     def __init__(self, stage: DemoStack) -> None:
         self.stage = stage
-        stage.start({f"{IMAGE}:{version}": {"VERSION": version} for version in ("v1", "v2", "v3")})
+        stage.start({f"{IMAGE}:{version}": {"VERSION": version} for version in ("v1", "v2", "v3", "v4")})
 
     def deploy(self, version: str, more: str = "", bake: str = "0s") -> None:
         file = self.stage.home / "compose.yaml"
@@ -117,13 +117,13 @@ def roll_back_twice(shop: Shop) -> None:
     assert "is already rolled back to v1-1" in shop.refused("rollback", service, "-m", "in a hurry")
     assert "is newer than v1-1" in shop.refused("rollback", service, "--to", "v3-3")
     assert "is frozen by" in shop.refused("scale", service, "2")
-    stage.tidegate("unfreeze", stage.environment)
+    stage.tidegate("thaw", stage.environment)
     assert shop.served() == "v1"
 
 
 def crash_between_two_looks(shop: Shop) -> None:
     """Each time it is ready it ends: without checks, and less often than `max_restarts` until the bake is over."""
-    shop.deploy("v2", bake="3s")
+    shop.deploy("v4", bake="3s")
     shop.waits_for("bake")
     crash(shop, 1)
     crash(shop, 2)
@@ -138,7 +138,7 @@ def crash(shop: Shop, number: int) -> None:
 
     def ready() -> str:
         found = shop.stage.api(f"/v1/services/{shop.stage.service}/instances")["instances"] or []
-        new = [each for each in found if each["release"].startswith("v2") and each["restarts"] == number - 1]
+        new = [each for each in found if each["release"].startswith("v4") and each["restarts"] == number - 1]
         return next((str(each["address"]) for each in new if each["state"] == "ready"), "")
 
     host, _, port = str(eventually("the new instance is ready", ready)).rpartition(":")
