@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from io import StringIO
 from pathlib import Path
 
@@ -23,7 +25,7 @@ from support.fake_jenkins import FakeJenkins
 from support.outbox import outbox
 from support.wait import eventually
 from tidegate import wiring as wires
-from tidegate.cli.server import check_engines, serve_metrics
+from tidegate.cli.server import MetricsServer, check_engines, serve_metrics
 from tidegate.core.model import Instance, InstanceState
 from tidegate.core.phases import Phase
 from tidegate.drivers.platforms.docker.driver import DockerPlatform
@@ -210,6 +212,19 @@ def test_an_engine_of_its_own_serves_its_metrics(api: RunningApi, host: str) -> 
             pass
     with pytest.raises(requests.ConnectionError):
         requests.get(f"http://{address}/metrics", timeout=60)
+
+
+def test_silent_clients_of_an_engine_take_neither_its_threads_nor_its_metrics(api: RunningApi) -> None:
+    address = ("127.0.0.1", free_port())
+    settings = Settings(engine=EngineSettings(metrics_listen=f"{address[0]}:{address[1]}"))
+    wiring = wires.Wiring(settings, api.wiring.store, api.wiring.environments, time.time)
+    before = threading.active_count()
+    with serve_metrics(wiring), ExitStack() as held:
+        clients = [held.enter_context(socket.create_connection(address, timeout=60)) for _ in range(200)]
+        url = f"http://{address[0]}:{address[1]}/metrics"
+        assert [requests.get(url, timeout=60).status_code for _ in range(5)] == [200] * 5
+        assert clients[0].recv(1) == b"", "it has waited longest"
+        eventually("few threads are left", lambda: threading.active_count() <= before + MetricsServer.max_connections + 2)
 
 
 # -- the log ------------------------------------------------------------------------------------------------------------

@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from socketserver import ThreadingMixIn
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
-from prometheus_client import start_http_server
+from prometheus_client import make_wsgi_app
 
 from tidegate import wiring as wires
 from tidegate.analysis.bake_length import bake_warnings, needs_counters, observe_traffic, traffic_query
@@ -62,6 +66,45 @@ def run_engine(settings: Path | None) -> None:
             worker.run()
 
 
+class MetricsServer(ThreadingMixIn, WSGIServer):
+    """An HTTP server with a thread for each connection. Of more than `max_connections` the oldest ends, so that clients
+    that send nothing take neither the threads of the engine nor its metrics from others."""
+
+    daemon_threads = True
+    max_connections = 32
+
+    def __init__(self, host: str, port: int) -> None:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        self.address_family = family
+        self._lock, self._open = threading.Lock(), dict[Any, None]()  # oldest first
+        super().__init__((str(address[0]), port), _QuietHandler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve a connection in a thread of its own."""
+        with self._lock:
+            if len(self._open) >= self.max_connections:
+                oldest = next(iter(self._open))
+                del self._open[oldest]
+                with suppress(OSError):  # it has just ended
+                    oldest.shutdown(socket.SHUT_RDWR)
+            self._open[request] = None
+        super().process_request(request, client_address)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that left during its response is no error."""
+
+    def shutdown_request(self, request: Any) -> None:
+        """End a connection."""
+        with self._lock:
+            self._open.pop(request, None)
+        super().shutdown_request(request)
+
+
+class _QuietHandler(WSGIRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:
+        """Scrapes are not logged."""
+
+
 @contextmanager
 def serve_metrics(wiring: wires.Wiring) -> Iterator[None]:
     """Serve the engine's metrics on `engine.metrics_listen`, if set. Raise `Refused` when the address is not available."""
@@ -71,11 +114,14 @@ def serve_metrics(wiring: wires.Wiring) -> Iterator[None]:
         return
     host, _, port = listen.rpartition(":")
     try:
-        http, thread = start_http_server(int(port), host.strip("[]"), wiring.engine_metrics.registry)
+        http = MetricsServer(host.strip("[]"), int(port))
     except OSError as error:
         raise Refused(
             f"Cannot serve metrics on {listen}: {error}. Free the address, or change `engine.metrics_listen`."
         ) from error
+    http.set_app(make_wsgi_app(wiring.engine_metrics.registry))
+    thread = threading.Thread(target=http.serve_forever, name="metrics", daemon=True)
+    thread.start()
     try:
         yield
     finally:
