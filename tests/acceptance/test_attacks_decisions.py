@@ -4,7 +4,6 @@ loop that ends each time between two looks. On real Docker, HAProxy and Promethe
 from __future__ import annotations
 
 import http.client
-import time
 import urllib.request
 from collections.abc import Callable
 from typing import Any
@@ -84,8 +83,8 @@ def test_decisions_hold_whatever_was_said_before(stage: DemoStack) -> None:
 
 def answer_before_the_verdict(shop: Shop) -> None:
     stage, service = shop.stage, shop.stage.service
-    query = f"time() - {time.time():.0f}"  # beyond its limit in some seconds, so that the FAIL comes after the approvals
-    check = f'{{name: age, query: "{query}", max: 12, min_samples: 1}}'
+    query = "sum(haproxy_server_http_responses_total)"  # beyond its limit when this test says so
+    check = f"{{name: requests, query: {query!r}, max: 40, min_samples: 1}}"
     shop.deploy("v2", f"approval: {{after: [1]}}\n      checks: [{check}]", bake="10m")
     shop.waits_for("bake")
 
@@ -97,6 +96,9 @@ def answer_before_the_verdict(shop: Shop) -> None:
         return True
 
     eventually("all steps are approved", promote_all)
+
+    for _ in range(100):
+        shop.served()
     asked = shop.waits_for("decision")
     assert (asked["verdict"]["outcome"], asked["cursor"], asked["approval"]["given"]) == ("FAIL", 0, [])
     assert "approvals of all steps answer no verdict" in shop.refused("promote", service, "--full", "-m", "all of it")
