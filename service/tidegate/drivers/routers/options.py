@@ -1,10 +1,12 @@
-"""The settings that all routers of Tidegate have in common."""
+"""The settings that all routers of Tidegate have in common, and the limits of the system that some of them must obey."""
 
 from __future__ import annotations
 
+import os
 import resource
 from collections.abc import Sequence
 from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -71,3 +73,18 @@ def open_files_limit(pid: int | None) -> int:
     except OSError:  # it has just ended, or is another user's
         _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     return UNLIMITED_FILES if limit == resource.RLIM_INFINITY else limit
+
+
+def require_socket_path(directory: Path, socket: str, max_bytes: int, proxy: str) -> None:
+    """Raise `ValueError` if the path of `socket` in `directory` has more than `max_bytes` bytes.
+
+    The kernel limits a socket's path to 107 bytes; some proxies need part of them for a temporary name.
+    """
+    length = len(os.fsencode(directory / socket))
+    if length > max_bytes:
+        extra = len(os.fsencode(f"/{socket}"))
+        raise ValueError(
+            f"is {str(directory)!r} ({length - extra} bytes), which makes the path of {proxy}'s socket {socket} "
+            f"{length} bytes long; {proxy} accepts at most {max_bytes}: choose a directory of at most "
+            f"{max_bytes - extra} bytes"
+        )

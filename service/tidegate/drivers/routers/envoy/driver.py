@@ -23,8 +23,7 @@ from tidegate.drivers.routers.envoy.admin import EnvoyAdmin, UpstreamHost, merge
 from tidegate.drivers.routers.envoy.apply import EnvoyListeners, EnvoyUpdate
 from tidegate.drivers.routers.envoy.process import INSTALL_HINT, EnvoyProcess, find_program
 from tidegate.drivers.routers.members import parse_server_name
-from tidegate.drivers.routers.options import LimitedRouterOptions, open_files_limit
-from tidegate.drivers.routers.socket_paths import require_socket_path
+from tidegate.drivers.routers.options import LimitedRouterOptions, open_files_limit, require_socket_path
 from tidegate.drivers.routers.state_file import BackendState, RouterStateFile
 from tidegate.errors import RouterError
 from tidegate.ports import CheckStatus, Diagnosis, Router

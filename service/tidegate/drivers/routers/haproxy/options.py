@@ -8,8 +8,7 @@ from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from tidegate.drivers.routers.options import LimitedRouterOptions
-from tidegate.drivers.routers.socket_paths import require_socket_path
+from tidegate.drivers.routers.options import LimitedRouterOptions, require_socket_path
 
 MAX_SOCKET_PATH_BYTES = 97  # of 107 HAProxy keeps 10 for the temporary name of a socket that it is about to replace
 CHECKED_SOCKET = "master.sock"  # the longest name of its sockets
