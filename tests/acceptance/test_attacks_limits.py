@@ -74,7 +74,7 @@ def deploy_while_four_pulls_never_end(shop: DemoStack) -> None:
 
         def pulls() -> bool:
             waits = [newest(shop, name)["waiting_for"] for name in SLOW]
-            return all(wait and "is pulled" in wait["reason"] for wait in waits)
+            return all(wait and wait["reason"].startswith("Pulling image") for wait in waits)
 
         eventually("all four say what they wait for", pulls)
         assert deploy(shop, "shop", f"{IMAGE}:v2", shop.listen, "--until", "end")["phase"] == "succeeded"

@@ -46,6 +46,15 @@ def states(stage: TickHarness) -> dict[str, TaskState]:
     return {each.name: each.state for each in stage.store.load(stage.rollout)[0].tasks}
 
 
+def test_images_of_hooks_are_pulled_before_anything_moves(stage: TickHarness) -> None:
+    """So that a rollback never waits for them; one that cannot be pulled is reported by its hook."""
+    hooks = {**HOOKS, "pre_deploy": Hook(("run",), image="tools:1"), "on_rollback": Hook(("back",), image="tools:2")}
+    stage.begin(hooked(hooks=hooks))
+    stage.tick()
+    assert stage.world.calls[:5] == ["pin"] * 4 + ["instances"], "the new, the old, and two of hooks"
+    assert stage.phase is Phase.RUNNING
+
+
 def test_the_hooks_run_in_their_places(stage: TickHarness) -> None:
     stage.begin(hooked())
     stage.run()

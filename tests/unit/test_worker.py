@@ -184,7 +184,7 @@ def test_a_rollback_does_not_wait_for_the_pull_of_its_own_image(store: SqlStore,
 
         def waits() -> bool:
             waiting = store.load(rollout)[0].waiting_for
-            return waiting is not None and waiting.reason.startswith("Waiting until image")
+            return waiting is not None and waiting.reason.startswith("Pulling image")
 
         eventually("it says what it waits for", waits)
         store.signal(rollout, Signal(SignalKind.ROLLBACK, time.time(), "ann"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from tidegate.analysis.bake_length import needs_counters, observe_traffic, rollo
 from tidegate.analysis.measurement import InstanceSample, Measurement
 from tidegate.analysis.queries import Query, QueryFailure, QueryPurpose, QueryResult
 from tidegate.analysis.verdict import Reason, Verdict
+from tidegate.core.container import Health
 from tidegate.core.decisions import Analyze, Shift, Start, Stop
 from tidegate.core.event_kinds import EventKind
 from tidegate.core.image_reference import PinnedImage
@@ -51,28 +53,48 @@ GRACE_SECONDS = 10.0  # stop timeout for an instance whose release is not in the
 
 
 def pull_images(context: TickContext, rollout: Rollout) -> Pull:
-    """Begin to resolve and pull the images of both releases, or find out whether that is done.
+    """Begin to resolve and pull the images of both releases and of the hooks, or find out whether that is done.
 
     Images that are there already need no further tick. Raises `PlatformError` if it takes longer than `MAX_PULL_SECONDS`.
     """
     cache, platform = context.cache, context.drivers.platform
     if cache.pull is None:
         new, old = context.store.get_release(rollout.service, rollout.new).release, _old_release(context, rollout)
-        future = context.in_background(rollout, lambda: (platform.pin(new), _problem_of_old_release(platform, old)))
+        future = context.in_background(rollout, lambda: _pull(platform, new, old, _hook_images(rollout)))
         cache.pull = Pull(future, context.clock())
         if not wait([future], timeout=PROMPT_SECONDS).done:
             future.add_done_callback(lambda _: context.tick_soon(rollout))
     pull = cache.pull
     if not pull.future.done() and context.clock() - pull.since > MAX_PULL_SECONDS:
         cache.pull = None
-        text = f"Cannot pull image {rollout.image}: not complete after {MAX_PULL_SECONDS / 60:g} min"
+        text = f"Cannot pull {_images(rollout)}: not complete after {MAX_PULL_SECONDS / 60:g} min"
         raise PlatformError(f"{text}. Pull it on the Docker hosts, or make it smaller", retryable=False)
     return pull
 
 
+def _pull(
+    platform: Platform, new: Release, old: Release | str | None, hook_images: Collection[str]
+) -> tuple[PinnedImage, str]:
+    """The new image, and the problem of the old release. Hooks need no pull later: a rollback would have to wait for it."""
+    pinned, problem = platform.pin(new), _problem_of_old_release(platform, old)
+    container = replace(new.container, health=Health("/"), healthcheck=None)  # a hook needs no readiness check
+    for image in hook_images:
+        with suppress(PlatformError):  # the hook reports it
+            platform.pin(replace(new, image=image, digest="", container=container))
+    return pinned, problem
+
+
+def _hook_images(rollout: Rollout) -> list[str]:
+    return sorted({hook.image for hook in rollout.hooks.values() if hook.image})
+
+
+def _images(rollout: Rollout) -> str:
+    return f"image {rollout.image}" + (" or those of its hooks" if _hook_images(rollout) else "")
+
+
 def waiting_for_pull(rollout: Rollout, pull: Pull) -> WaitingFor:
     """The wait for images that are being pulled."""
-    reason, before = f"Waiting until image {rollout.image} is pulled", rollout.waiting_for
+    reason, before = f"Pulling {_images(rollout)}", rollout.waiting_for
     since = before.since if before is not None and before.reason == reason else pull.since
     return WaitingFor(WaitKind.PART, reason, since, since + MAX_PULL_SECONDS, "the rollout is refused")
 
