@@ -55,6 +55,7 @@ from tidegate.core.model import (
 from tidegate.core.phases import Phase
 from tidegate.core.rollout_state import Peer, member_of
 from tidegate.core.routing import Member, RouterState
+from tidegate.core.waits import WaitKind
 from tidegate.errors import IllegalMove
 
 
@@ -299,7 +300,9 @@ def test_inconclusive_is_extended_then_asked_then_turned_back() -> None:
     said = at(expired, STANDS)
     assert isinstance(said, Move)
     assert (said.phase, "Approval timed out" in said.reason) == (Phase.ROLLING_BACK, True)
-    assert isinstance(at(replace(expired, paused=True), STANDS), Wait)
+    paused = at(replace(expired, paused=True), STANDS)
+    assert isinstance(paused, Wait)
+    assert paused.waiting_for.kind is WaitKind.PAUSE, "its limit is over, and what follows needs `resume`"
 
 
 def test_a_hold_is_bound_to_its_step() -> None:

@@ -138,8 +138,8 @@ def wait_for_approval(state: RolloutState) -> Decision | None:
     if rollout.approval_since is None:
         return Mark(MarkKind.WAITING_FOR_APPROVAL, approval_reason(rollout))
     waiting = approval_wait(rollout, rollout.approval_since)
-    if waiting.until is not None and state.now >= waiting.until and not rollout.paused:
-        return _expire_approval(state)
+    if waiting.until is not None and state.now >= waiting.until:  # a pause holds up what follows then
+        return state.wait_while_paused() if rollout.paused else _expire_approval(state)
     next_check = _next_measurement(state)
     if waiting.until is not None:
         next_check = min(max(waiting.until, state.now + 1.0), next_check)
