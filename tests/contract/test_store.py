@@ -159,8 +159,9 @@ def test_one_key_sent_to_several_servers_at_once_makes_one_rollout(store: SqlSto
 
 
 def test_foreign_keys_hold(store: SqlStore) -> None:
+    values = {"rollout": "none", "kind": "pause", "at": 1.0, "by": "eva", "via": "", "reason": "", "binding": ""}
     with pytest.raises(StoreError, match="FOREIGN KEY"), store._write("testing") as connection:
-        connection.execute(insert(tables.signals).values(rollout="none", kind="pause", at=1.0, by="eva", via="", reason=""))
+        connection.execute(insert(tables.signals).values(**values))
 
 
 def test_a_commit_is_on_the_disk_when_it_returns(store: SqlStore) -> None:

@@ -7,11 +7,14 @@ from dataclasses import replace
 import pytest
 
 from support.store_fixtures import a_key, a_release, a_rollout, a_service, an_event, begin, claim_due
+from tidegate.analysis.verdict import Outcome, Verdict
+from tidegate.clock import Window
+from tidegate.core.approvals import approval_binding
 from tidegate.core.hooks import Hook, TaskRun, TaskState
-from tidegate.core.model import Gate, Rollout, Signal, SignalKind
+from tidegate.core.model import FailureAction, Gate, Rollout, Signal, SignalKind
 from tidegate.core.phases import Phase
 from tidegate.core.records import NewRollout
-from tidegate.errors import RolloutInProgress, UnknownRollout
+from tidegate.errors import RolloutInProgress, UnknownRollout, VersionConflict
 from tidegate.ports import Store
 
 SHOP, CART = a_service(), a_service("cart")
@@ -74,6 +77,18 @@ class GroupContract:
                 store.save(replace(cart, phase=Phase.RUNNING, cursor=1), (), claim.fence)
         store.signal(shop.id, Signal(SignalKind.PROMOTE, 1.0, "ada", "why", 0))
         assert signals(store, cart.id) == []
+
+    def test_an_approval_answers_no_verdict_of_another(self, store: Store) -> None:
+        shop, cart = create_group(store)
+        failed = Verdict(Outcome.FAIL, 2.0, Window(1.0, 2.0), (), "judged", False)
+        policy = replace(cart.policy, failure_action=FailureAction.PAUSE)
+        for claim in (claim_due(store), claim_due(store)):
+            if claim.rollout == cart.id:
+                store.save(replace(cart, phase=Phase.RUNNING, policy=policy, verdict=failed), (), claim.fence)
+        store.signal(shop.id, Signal(SignalKind.PROMOTE, 3.0, "ada", "why", 0))
+        assert signals(store, cart.id) == []
+        with pytest.raises(VersionConflict):
+            store.signal(cart.id, Signal(SignalKind.PROMOTE, 3.0, "ada", "why", 0, binding=approval_binding(cart)))
 
     def test_one_that_is_over_is_left_alone(self, store: Store) -> None:
         shop, cart = create_group(store)

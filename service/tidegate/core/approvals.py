@@ -150,7 +150,7 @@ def counts_for_peer(rollout: Rollout, peer: Rollout) -> bool:
     """Whether an approval of the rollout counts for this rollout of its group, too: both are at the same point, and the
     peer has nothing to decide that was not shown to whoever approved."""
     point = rollout.step.gate.group_point
-    is_there = peer.phase is Phase.RUNNING and peer.step.gate.group_point == point != 0
+    is_there = peer.phase in (Phase.PENDING, Phase.RUNNING) and peer.step.gate.group_point == point != 0
     return is_there and not open_question(peer)
 
 
