@@ -261,18 +261,18 @@ class TestTwoMachines:
         courses(
             MANY,
             {
-                "batch": "PostgreSQL frozen",
+                "batch": "Docker stopped",
                 "bake": "Prometheus down",
                 "drain": "PostgreSQL stopped",
                 "rollback": "PostgreSQL's disk full",
             },
             {
-                "batch": "a machine cut off",
+                "batch": "PostgreSQL frozen",
                 "bake": "Prometheus answers half",
                 "drain": "Prometheus frozen",
                 "rollback": "HAProxy killed",
             },
-            {"batch": "Docker stopped", "bake": "PostgreSQL read-only", "drain": "engine's clock -1 h"},
+            {"batch": "a machine cut off", "bake": "PostgreSQL read-only", "drain": "engine's clock -1 h"},
         ),
         ids=describe,
     )
