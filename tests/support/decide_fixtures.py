@@ -7,7 +7,7 @@ from typing import Any
 
 from tidegate.core.approvals import approval_binding
 from tidegate.core.decide import decide
-from tidegate.core.decisions import Decision, Track, apply_track
+from tidegate.core.decisions import Decision, Mark, MarkKind, Track, apply_mark, apply_track
 from tidegate.core.model import (
     Approval,
     Gate,
@@ -59,10 +59,12 @@ def decided(
     frozen: str = "",
     peers: Sequence[Peer] = (),
 ) -> Decision:
-    """What is decided once what is observed of the instances has been recorded."""
+    """What is decided once what is observed of the instances has been recorded, and that they may be started."""
     decision = decide(rollout, observed, signals, now, since, frozen, peers)
     if isinstance(decision, Track) and not decision.replaced:
-        return decide(apply_track(rollout, decision, now), observed, signals, now, since, frozen, peers)
+        return decided(apply_track(rollout, decision, now), observed, signals, now, since, frozen, peers)
+    if isinstance(decision, Mark) and decision.mark is MarkKind.STARTING:
+        return decided(apply_mark(rollout, decision.mark, now), observed, signals, now, since, frozen, peers)
     return decision
 
 

@@ -82,6 +82,11 @@ def test_a_new_step_is_marked() -> None:
 def test_missing_instances_are_started_at_free_ordinals() -> None:
     assert at(ROLLOUT, world(A0, A1)) == Start("b", (0,), "Starting 1 instance of b")
     assert at(ROLLOUT, world(A1, B0, routed=(A1,))) == Start("a", (0,), "Starting 1 instance of a")
+    late = at(ROLLOUT, world(A0, A1), now=NOW + 1_000.0)
+    assert isinstance(late, Start), "what came before it took longer than the deadline of the instances"
+    starting = replace(ROLLOUT, starting_at=NOW + 1_000.0)
+    assert isinstance(at(starting, world(A0, A1), now=NOW + 1_059.0), Start)
+    assert at(starting, world(A0, A1), now=NOW + 1_061.0).phase is Phase.ROLLING_BACK  # type: ignore[union-attr]
 
 
 def test_what_is_not_ready_is_waited_for() -> None:

@@ -265,12 +265,15 @@ def stop_before_start(state: RolloutState) -> Decision | None:
 
 
 def start_missing(state: RolloutState) -> Decision | None:
-    """Start missing instances."""
+    """Start missing instances. Their deadline does not count before the first attempt: a slow platform may need longer than
+    that for what comes before it."""
     if not state.missing_ordinals:
         return None
+    room = _wait_for_room(state)
+    if room is None and state.rollout.starting_at is None:
+        return Mark(MarkKind.STARTING, "Starting instances")
     if state.is_overdue:
         return _give_up(state, _deadline_message(state, "Instances could not be started"))
-    room = _wait_for_room(state)
     if room is not None:
         return room
     release, ordinals = next(iter(state.missing_ordinals.items()))

@@ -20,6 +20,7 @@ class MarkKind(StrEnum):
     """The recorded moments of a step."""
 
     STEP_STARTED = "step_started"
+    STARTING = "starting"  # nothing keeps missing instances from being started any more
     TRAFFIC_CONFIRMED = "traffic_confirmed"
     TRAFFIC_DIVERGED = "traffic_diverged"  # the proxy must be written again: bake and verdict start again
     STEP_READY = "step_ready"
@@ -136,6 +137,8 @@ def _with_mark(rollout: Rollout, mark: MarkKind, now: Time) -> Rollout:
     match mark:
         case MarkKind.STEP_STARTED:
             return replace(rollout, step_started_at=now)
+        case MarkKind.STARTING:
+            return replace(rollout, starting_at=now)
         case MarkKind.TRAFFIC_CONFIRMED:
             return replace(rollout, traffic_confirmed_at=now)
         case MarkKind.TRAFFIC_DIVERGED:
@@ -191,6 +194,7 @@ def shift_marks(rollout: Rollout, seconds: float) -> Rollout:
     return replace(
         rollout,
         step_started_at=then(rollout.step_started_at),
+        starting_at=then(rollout.starting_at),
         traffic_confirmed_at=then(rollout.traffic_confirmed_at),
         step_ready_at=then(rollout.step_ready_at),
         approval_since=then(rollout.approval_since),
@@ -222,6 +226,7 @@ def apply_move(rollout: Rollout, to: Move, now: Time) -> Rollout:
         quarantines=rollout.quarantines if further else to.quarantines,
         cursor=to.cursor,
         step_started_at=None,
+        starting_at=None,
         traffic_confirmed_at=None,
         step_ready_at=None,
         approval_since=None,

@@ -298,12 +298,11 @@ class Build:
 class Rollout:
     """One attempt to move a service from one release to another.
 
-    `step_started_at`, `traffic_confirmed_at`, `step_ready_at` and `approval_since` are the marks of the current step: when
-    it started, when the proxy first matched it, when everything of it was in place, when it began to wait for a person.
-    They, `waiting_for` and `extensions` are reset with each step. What is known of single instances outlives a step:
-    `unrouted_at` has when each one that the proxy still knows stopped receiving requests, `health` those that were ready.
-    A repair and a scaling keep the live release: `old` and `new` are the same, and `old_replicas` is the number of
-    instances before.
+    `step_started_at`, `starting_at`, `traffic_confirmed_at`, `step_ready_at` and `approval_since` are the marks of the
+    current step: when it started, when its first instance could be started, when the proxy first matched it, when all of it
+    was in place, when it began to wait for a person. They, `waiting_for` and `extensions` are reset with each step.
+    `unrouted_at` has when each instance that the proxy still knows left the route, `health` those that were ready. A repair
+    and a scaling keep the live release: `old` and `new` are the same, `old_replicas` is the number of instances before.
     """
 
     id: str
@@ -321,6 +320,7 @@ class Rollout:
     reason: str = ""  # why it is in this phase
     paused: bool = False
     step_started_at: Time | None = None
+    starting_at: Time | None = None
     traffic_confirmed_at: Time | None = None
     step_ready_at: Time | None = None
     approval_since: Time | None = None

@@ -123,9 +123,10 @@ class RolloutState:
 
     @cached_property
     def deadline_start(self) -> Time:
-        """When deadlines start: the latest of the start of the step, `since`, and the last resume."""
+        """The latest of the starts of the step and of its first instance, `since`, and the last resume."""
         resumed = self.latest_signal(SignalKind.RESUME)
-        return max(self.rollout.step_started_at or self.now, self.since, resumed.at if resumed else 0.0)
+        started_at = max(self.rollout.step_started_at or self.now, self.rollout.starting_at or 0.0)
+        return max(started_at, self.since, resumed.at if resumed else 0.0)
 
     @property
     def waited_seconds(self) -> float:

@@ -99,7 +99,10 @@ def pinned(rollout: Rollout, image: str, digest: str, is_new: bool, seconds: flo
 
 
 def mark(decision: Mark, rollout: Rollout, router_state: RouterState, now: Time) -> list[Event]:
-    """A mark of the present step was recorded. The first one carries the target of the step."""
+    """A mark of the present step was recorded. The first one carries the target of the step. That instances are about to be
+    started is none: an event follows when they were."""
+    if decision.mark is MarkKind.STARTING:
+        return []
     data, why = context_data(rollout, router_state), decision.reason
     if decision.mark is MarkKind.STEP_STARTED:
         step = rollout.step

@@ -71,9 +71,9 @@ TOKEN = Codec(TypeAdapter(tuple[Token], config=CONFIG))
 
 #: The columns of a rollout that its engine writes.
 ENGINE_COLUMNS = (
-    "plan", "policy", "digest", "phase", "cursor", "reason", "step_started_at", "traffic_confirmed_at", "step_ready_at",
-    "approval_since", "unrouted_at", "health", "replaced", "extensions", "question", "verdict", "waiting_for", "tasks",
-    "group_point", "finished", "preexisting", "quarantines",
+    "plan", "policy", "digest", "phase", "cursor", "reason", "step_started_at", "starting_at", "traffic_confirmed_at",
+    "step_ready_at", "approval_since", "unrouted_at", "health", "replaced", "extensions", "question", "verdict",
+    "waiting_for", "tasks", "group_point", "finished", "preexisting", "quarantines",
 )  # fmt: skip
 _ROLLOUT_FIELDS = frozenset(Rollout.__dataclass_fields__)
 _RELEASE_FIELDS = frozenset(Release.__dataclass_fields__)

@@ -107,6 +107,7 @@ rollouts = Table(
     Column("cursor", Integer, nullable=False),
     Column("reason", String, nullable=False),
     Column("step_started_at", Double),
+    Column("starting_at", Double),
     Column("traffic_confirmed_at", Double),
     Column("step_ready_at", Double),
     Column("approval_since", Double),

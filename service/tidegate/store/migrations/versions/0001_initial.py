@@ -139,6 +139,7 @@ def _state_columns() -> list[sa.Column[Any]]:
         sa.Column("cursor", sa.Integer(), nullable=False),
         sa.Column("reason", sa.String(), nullable=False),
         sa.Column("step_started_at", sa.Double(), nullable=True),
+        sa.Column("starting_at", sa.Double(), nullable=True),
         sa.Column("traffic_confirmed_at", sa.Double(), nullable=True),
         sa.Column("step_ready_at", sa.Double(), nullable=True),
         sa.Column("approval_since", sa.Double(), nullable=True),
