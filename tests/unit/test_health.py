@@ -149,6 +149,16 @@ def test_one_that_fails_together_with_an_old_one_is_left_to_the_deadline(old: In
     assert late.phase is Phase.ROLLING_BACK, "it never became ready again"
 
 
+def test_an_old_instance_that_can_take_the_place_of_the_routed_ones_is_enough_to_wait() -> None:
+    """Docker stops: both routed instances fail, one after the other; the third one is the last to be stopped."""
+    health = WELL | {"a0": InstanceHealth(0, NOW - 7.0, 1), "b0": InstanceHealth(0, NOW - 6.0, 1)}
+    decision = at(replace(BAKING, health=health), world(sick(A0), A1, sick(B0), routed=(A0, B0)))
+    assert isinstance(decision, Shift), "a/1 takes the place of a/0"
+    stopped = replace(A0, state=InstanceState.STOPPED)
+    decision = at(replace(BAKING, health=ALONE, starting_at=NOW - 9.0), world(stopped, A1, sick(B0), routed=(A1,)))
+    assert not isinstance(decision, Move), "a/0 was stopped from outside"
+
+
 def test_it_rolls_back_before_it_took_traffic_too() -> None:
     preview = replace(STEP, route={"a": 2}, gate=Gate(approval="promote"))
     rollout = replace(BAKING, plan=(preview, END), approval_since=NOW - 1.0, health=ALONE)

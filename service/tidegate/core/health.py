@@ -13,7 +13,7 @@ from tidegate.clock import Time
 from tidegate.core.container import InstanceHealth
 from tidegate.core.decisions import Decision, Shift, Track, Wait
 from tidegate.core.gates import poll_soon
-from tidegate.core.model import Instance
+from tidegate.core.model import Instance, InstanceState
 from tidegate.core.rollout_state import RolloutState, format_names, member_of
 from tidegate.core.waits import WaitKind
 
@@ -78,10 +78,12 @@ def _recovered(state: RolloutState, instance: Instance, before: InstanceHealth) 
 
 
 def _has_failed_with_another(state: RolloutState, since: Time) -> bool:
-    """Whether an instance from before the rollout failed within seconds of this time."""
-    others = (each.id for each in state.alive_instances if not state.is_candidate(each))
-    known = (state.rollout.health[name] for name in others if name in state.rollout.health)
-    return any(_failed_together(health, since, state.now) for health in known)
+    """Whether an instance from before the rollout failed within seconds of this time, or was stopped from outside, as by a
+    Docker daemon that shuts down."""
+    others = [each for each in state.observed.instances if not state.is_candidate(each)]
+    known = (state.rollout.health[each.id] for each in others if each.id in state.rollout.health)
+    stopped = any(each.state is InstanceState.STOPPED for each in others)
+    return stopped or any(_failed_together(health, since, state.now) for health in known)
 
 
 # -- what follows -----------------------------------------------------------------------------------------------------
@@ -102,10 +104,11 @@ def unhealthy_candidates(state: RolloutState) -> list[Instance]:
 def _may_be_shared(state: RolloutState, instance: Instance) -> bool:
     """Whether an instance from before the rollout failed at the same time, or still may be found to have failed.
 
-    Only while a ready instance takes the requests: otherwise they are lost as long as the engine waits.
+    Only where a ready instance takes the requests, or will at once: otherwise they are lost as long as the engine waits.
     """
     since = state.rollout.health[instance.id].unhealthy_since
-    if since is None or not any(state.is_ready(each) and state.is_routed(each) for each in state.alive_instances):
+    ready = [each for each in state.alive_instances if state.is_ready(each)]
+    if since is None or not any(state.is_routed(each) or each.release in state.route for each in ready):
         return False
     return state.now < since + SAME_FAILURE_SECONDS or _has_failed_with_another(state, since)
 
@@ -205,8 +208,9 @@ def _substitutes(state: RolloutState, returning: Sequence[Instance]) -> list[Ins
     if not state.is_forward_release or state.rollout.old is None:
         return []
     old = state.rollout.old
-    present = [member.release for member in state.observed.router.members] + [instance.release for instance in returning]
-    sick = [instance for instance in state.alive_instances if instance.release == old and not state.is_ready(instance)]
+    sick = {each.id for each in state.alive_instances if each.release == old and not state.is_ready(each)}
+    present = [member.release for member in state.observed.router.members if member.instance not in sick]
+    present += [instance.release for instance in returning]
     wanted = state.route.get(old, 0) - present.count(old)
     free = [each for each in _absent(state) if each.release == old and each not in returning]
     return free[: max(0, min(wanted, len(sick)))]
