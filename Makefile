@@ -1,5 +1,5 @@
 # Each target does its own set-up: on a fresh Debian 12 machine as root nothing else is needed.
-.PHONY: help demo demo-stop test properties faults kills soak chaos writers outages api check bench bench-dataplane bench-analysis bench-load lock clean
+.PHONY: help demo demo-stop test properties faults kills attacks soak chaos writers outages api check bench bench-dataplane bench-analysis bench-load lock clean
 
 help:
 	@echo 'make demo             watch a good release go through and bad ones roll back (KEEP=1 leaves it running)'
@@ -16,6 +16,7 @@ help:
 	@echo 'make writers          a hundred rollouts of one instance that holds a lock in its volume'
 	@echo 'make outages          every part goes away in the middle of every phase of a rollout'
 	@echo 'make soak             half an hour in which instances hang, fail and are killed while releases are rolled out'
+	@echo 'make attacks          what a narrow token, a malicious application, clients and servers try'
 	@echo 'make chaos            a hundred rollouts while engines, proxy, database, Prometheus and Docker break'
 	@echo
 	@echo 'make bench            the benchmarks: each prints a table (ARGS="--rounds 5" for the rolling update)'
@@ -52,6 +53,14 @@ soak:
 
 chaos:
 	@CHAOS_DOCKER=1 CHAOS_ROLLOUTS="$${CHAOS_ROLLOUTS:-100}" bash scripts/test.sh -s tests/acceptance/test_chaos.py
+
+attacks:
+	@bash scripts/test.sh tests/acceptance/test_attacks_*.py tests/property/test_signals.py tests/contract/test_slow_clients.py \
+		tests/contract/test_response_limits.py tests/contract/test_haproxy_reloads.py tests/integration/test_api_approvals.py \
+		tests/integration/test_api_slow_clients.py tests/integration/test_api_tokens.py tests/integration/test_api_errors.py \
+		tests/integration/test_api.py tests/integration/test_api_hooks.py tests/integration/test_hostile_text.py \
+		tests/integration/test_host_access.py tests/contract/test_prober.py tests/unit/test_compose_text.py \
+		tests/unit/test_promql.py tests/unit/test_worker.py
 
 writers:
 	@LOCK_ROLLOUTS="$${LOCK_ROLLOUTS:-100}" bash scripts/test.sh -s tests/acceptance/test_one_writer.py
