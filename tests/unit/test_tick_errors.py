@@ -16,6 +16,7 @@ from tidegate.core.event_kinds import EventKind
 from tidegate.core.model import SignalKind
 from tidegate.core.phases import Phase
 from tidegate.core.rollout_state import member_of
+from tidegate.core.waits import WaitKind
 from tidegate.errors import PlatformError, RouterError, StoreError
 
 
@@ -160,6 +161,22 @@ def test_what_passes_by_itself_is_waited_out(stage: TickHarness, verb: str) -> N
     stage.world.faults[verb] = [error("busy")] * 3
     stage.run()
     assert stage.phase is Phase.SUCCEEDED
+
+
+def test_what_does_not_pass_before_anything_was_changed_is_refused_after_ten_minutes(stage: TickHarness) -> None:
+    stage.begin()
+    begun = stage.clock()
+    stage.world.always["pin"] = PlatformError("the registry does not answer")
+    stage.run_until(begun + 300.0)
+    waiting = stage.store.load(stage.rollout)[0].waiting_for
+    assert waiting is not None
+    assert (waiting.kind, waiting.reason) == (WaitKind.PART, "the registry does not answer")
+    assert waiting.then == "the rollout is refused; nothing was changed"
+    assert waiting.until == pytest.approx(begun + 600.0, abs=1.0)
+    stage.run()
+    assert (stage.phase, stage.reason) == (Phase.REFUSED, "the registry does not answer")
+    assert stage.clock() - begun == pytest.approx(600.0, abs=15.0)
+    assert stage.world.serving() == ["v1-1", "v1-1"]
 
 
 def test_what_can_never_start_turns_back_at_once(stage: TickHarness) -> None:

@@ -6,7 +6,7 @@ What happens when a driver fails:
 
 | Failure of | Retryable error | Other error |
 |---|---|---|
-| anything, while pending | retry with growing pauses | `refused`, with the driver's message; a repair is `failed` |
+| anything, while pending | retry; after 10 min `refused` | `refused`, with the driver's message; a repair is `failed` |
 | observing | retry; nothing is changed meanwhile | retry; after the healthy deadline `failed`: halted, traffic stays |
 | `Start` | retry until its deadline | roll back at once; during a rollback halt |
 | `Shift` | retry | retry; after the healthy deadline roll back or halt |
@@ -61,6 +61,7 @@ from tidegate.ports import Clock, Drivers, EngineStore
 
 __all__ = ["RolloutCache", "TickResult", "tick"]
 
+MAX_PENDING_ERROR_SECONDS = 600.0  # of errors that may pass, before anything was changed
 LEASE_SECONDS = 15.0  # renewal when no `guard` is given
 MAX_RECORDED = 10  # marks and moves in one transaction
 NOTHING_OBSERVED = ObservedState((), RouterState())
@@ -351,10 +352,14 @@ def _move_after_error(
     context: TickContext, rollout: Rollout, observed: ObservedState | None, decision: Decision | None, error: DriverError
 ) -> Move | None:
     """The rollback or halt that an error leads to; None means retry."""
-    if error.retryable or isinstance(error, StoreError):
+    if isinstance(error, StoreError):
         return None
     if rollout.phase is Phase.PENDING:  # nobody requested a repair, and it would not fix what is wrong: that is no refusal
-        return Move(Phase.FAILED if rollout.kind is RolloutKind.REPAIR else Phase.REFUSED, error.message)
+        end = Phase.FAILED if rollout.kind is RolloutKind.REPAIR else Phase.REFUSED
+        lasts = context.cache.failures and context.clock() - context.cache.failing_since > MAX_PENDING_ERROR_SECONDS
+        return Move(end, error.message) if not error.retryable or (lasts and end is Phase.REFUSED) else None
+    if error.retryable:
+        return None
     if isinstance(decision, Start) and observed is not None:
         return roll_back_or_halt(rollout, observed, error.message, quarantines=False)
     begun, limit = context.cache.stuck_since, rollout.policy.healthy_deadline_seconds
@@ -374,7 +379,9 @@ def _record_failing_part(
     if isinstance(error, StoreError) or context.clock() - cache.failing_since < LASTING_ERROR_SECONDS:
         return
     until, then = None, "the rollout continues when it works again; `tidegate check` shows what is wrong"
-    if cache.stuck_since is not None and not rollout.paused and rollout.phase is not Phase.PENDING:
+    if rollout.phase is Phase.PENDING and rollout.kind is not RolloutKind.REPAIR:
+        until, then = cache.failing_since + MAX_PENDING_ERROR_SECONDS, "the rollout is refused; nothing was changed"
+    elif cache.stuck_since is not None and not rollout.paused and rollout.phase is not Phase.PENDING:
         until = cache.stuck_since + rollout.policy.healthy_deadline_seconds
         moves = isinstance(decision, Shift) and rollout.phase is Phase.RUNNING and observed is not None
         then = "the rollout rolls back" if moves and rollout.kind is not RolloutKind.REPAIR else "the rollout halts"
