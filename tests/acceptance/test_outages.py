@@ -161,6 +161,9 @@ class Passage:
             self.look_on(moment, outage, routed, running, known)
         if outage.takes:
             wait_for("the service", self.world.answers())
+            if moment not in outage.unnoticed:  # until then the route may lead to addresses that are no more
+                what = f"the engine has seen the end of: {outage.name}"
+                eventually(what, lambda: re.search(outage.pattern, self.ride.messages()[known:]), NOTICE_SECONDS)
             self.take()
 
 

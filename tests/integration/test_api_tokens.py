@@ -74,9 +74,11 @@ def test_whoever_shares_an_address_keeps_no_valid_token_out(api: RunningApi, mon
     one, every = store.token, store.tokens
     monkeypatch.setattr(store, "token", lambda digest: reads.append(digest) or one(digest))
     monkeypatch.setattr(store, "tokens", lambda: reads.append("all") or every())
+    begun = time.monotonic()
     for number in range(FREE_ATTEMPTS + 200):
         api.call("GET", "/v1/services", token="tg_" + f"{number:043d}")
-    assert len(reads) - reads.count("all") == FREE_ATTEMPTS + 1, "nobody who is blocked costs a look into the database"
+    waits = int(time.monotonic() - begun)  # an address waits a second or more after each further failure
+    assert FREE_ATTEMPTS + 1 <= len(reads) - reads.count("all") <= FREE_ATTEMPTS + 1 + waits, "who waits costs no look-up"
     unused = [api.token_for("read") for _ in range(20)]
 
     def is_let_in(token: str) -> bool:
