@@ -20,6 +20,7 @@ from http.client import HTTPConnection, HTTPException, HTTPResponse, IncompleteR
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from weakref import WeakSet
 
 import requests
 import urllib3.connection
@@ -207,7 +208,7 @@ class LimitedAdapter(HTTPAdapter):
 
     def __init__(self, seconds: float, max_bytes: int = MAX_RESPONSE_BYTES) -> None:
         self._seconds, self._max_bytes = seconds, max_bytes
-        self._sockets: set[socket.socket] = set()
+        self._sockets = WeakSet[socket.socket]()
         super().__init__()
 
     def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
@@ -252,7 +253,7 @@ class LimitedAdapter(HTTPAdapter):
 class _KnownConnection(urllib3.connection.HTTPConnection):
     """A connection that adds its socket to a set."""
 
-    def __init__(self, sockets: set[socket.socket], *arguments: Any, **options: Any) -> None:
+    def __init__(self, sockets: WeakSet[socket.socket], *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._sockets = sockets
 
@@ -261,16 +262,8 @@ class _KnownConnection(urllib3.connection.HTTPConnection):
         self._sockets.add(self.sock)
 
 
-class _KnownTlsConnection(urllib3.connection.HTTPSConnection):
+class _KnownTlsConnection(_KnownConnection, urllib3.connection.HTTPSConnection):
     """The same, with TLS."""
-
-    def __init__(self, sockets: set[socket.socket], *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self._sockets = sockets
-
-    def connect(self) -> None:
-        super().connect()
-        self._sockets.add(self.sock)
 
 
 def describe_error(error: OSError | HTTPException, timeout_seconds: float) -> str:
