@@ -25,7 +25,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from tidegate.compose import units
-from tidegate.compose.host_access import HostAccess, parse_listen_range
+from tidegate.compose.host_access import READ_ONLY, HostAccess, parse_listen_range
 from tidegate.errors import InvalidSettings, Problem
 
 ENVIRONMENT_PREFIX = "TIDEGATE_"
@@ -176,7 +176,7 @@ class HostAccessSettings(SettingsSection):
     refused. Each field is one of `HostAccess`."""
 
     host_mounts: list[str] = Field(
-        default=[], description="Host folders that may be mounted, with everything below them; globs."
+        default=[], description="Host folders that may be mounted, with everything below them; globs. `:ro`: read-only."
     )
     volumes: list[str] = Field(default=[], description="Named volumes that may be mounted; globs.")
     networks: list[str] = Field(default=[], description="Networks that may be joined in addition; globs.")
@@ -196,9 +196,10 @@ class HostAccessSettings(SettingsSection):
     @field_validator("host_mounts")
     @classmethod
     def _absolute(cls, folders: list[str]) -> list[str]:
-        wrong = [folder for folder in folders if not folder.startswith("/") or ".." in folder.split("/")]
+        plain = [folder.removesuffix(READ_ONLY) for folder in folders]
+        wrong = [folder for folder in plain if not folder.startswith("/") or ".." in folder.split("/") or ":" in folder]
         if wrong:
-            raise ValueError(f"absolute paths without .. are required; found: {', '.join(wrong)}")
+            raise ValueError(f"absolute paths without .. and : are required, :ro may follow; found: {', '.join(wrong)}")
         return folders
 
     @field_validator("listen")

@@ -35,9 +35,15 @@ def identity(name: str) -> str:
 
 
 def find_invisible(name: str) -> str:
-    """The first character of a name that is displayed as nothing, as `U+200B`; empty if there is none."""
-    found = _DEFAULT_IGNORABLE.search(name)
-    return f"U+{ord(found[0]):04X}" if found else ""
+    """The first character of a name that is displayed as nothing or has no meaning of its own, as `U+200B`; empty if there
+    is none."""
+    found = next((each for each in name if _DEFAULT_IGNORABLE.match(each) or _is_blank(each)), "")
+    return f"U+{ord(found):04X}" if found else ""
+
+
+def _is_blank(character: str) -> bool:
+    """Whether it is the empty Braille pattern, a format character, for private use, or not assigned."""
+    return character == "\u2800" or unicodedata.category(character) in ("Cf", "Cn", "Co")
 
 
 def single_line(text: str, max_chars: int) -> str:

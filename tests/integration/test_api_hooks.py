@@ -150,6 +150,8 @@ def test_the_gate_shows_preview_and_tasks_and_a_failed_one_turns_back(api: Runni
         ends = [each["data"] for each in found if each["kind"] == "task_ended"]
         assert [data["state"] for data in ends] == ["passed", "failed"]
         assert {"log" in data for data in ends} == {shown_to}, "a hook may print what its release can read"
+        report = api.call("GET", f"/v1/rollouts/{failed['id']}/report", token=api.token_for(token)).json()
+        assert any(task["log"] for task in report["tasks"]) is shown_to, "in the report, too"
 
 
 def test_an_approval_ends_the_keeping_of_the_old_colour(api: RunningApi) -> None:

@@ -45,6 +45,11 @@ def problems(keys: str, allowed: HostAccess, options: str = "", listen: str = ""
 
 DANGEROUS: dict[str, tuple[str, HostAccess]] = {
     "volumes: ['/etc:/host:ro']": ("volumes: the host's /etc", HostAccess(host_mounts=("/etc",))),
+    "volumes: ['/etc/ssl/certs/x:/c:ro']": ("the host's /etc/ssl/certs/x", HostAccess(host_mounts=("/etc/ssl/certs:ro",))),
+    "volumes: [{type: bind, source: /c, target: /c, read_only: true}]": (
+        "the host's /c",
+        HostAccess(host_mounts=("/c:ro",)),
+    ),
     "volumes: ['/var/run/docker.sock:/s']": ("the host's /var/run/docker.sock", HostAccess(host_mounts=("/var/run",))),
     "volumes: [{type: bind, source: /srv/a, target: /a}]": ("the host's /srv/a", HostAccess(host_mounts=("/srv/*",))),
     "cap_add: [SYS_ADMIN]": ("the capability SYS_ADMIN", HostAccess(capabilities=("cap_sys_admin",))),
@@ -189,6 +194,17 @@ def test_a_glob_can_contain_the_name_of_the_service() -> None:
 
 
 @pytest.mark.parametrize(
+    "volume",
+    ["/c:/c", "/c:/c:rw", "/c:/c:ro,z", "/c:/c:Z", "{type: bind, source: /c, target: /c}"],
+)
+def test_a_folder_that_may_be_read_is_neither_written_nor_relabelled(volume: str) -> None:
+    (problem,) = problems(
+        f"volumes: ['{volume}']" if volume[0] == "/" else f"volumes: [{volume}]", HostAccess(host_mounts=("/c:ro",))
+    )
+    assert "the host's /c, writable or relabelled, is not allowed" in problem
+
+
+@pytest.mark.parametrize(
     "source", ["/srv/../etc", "/srv/data/../../etc", "/srvx", "//etc", "/", "/srv/data/../..", "/SRV/data"]
 )
 def test_there_is_no_way_round_a_folder(source: str) -> None:
@@ -243,6 +259,6 @@ def test_folders_and_addresses_are_checked(tmp_path: Path) -> None:
         load(file, {})
     folders, addresses = (str(problem) for problem in raised.value.problems)
     assert "allow.host_mounts: " in folders
-    assert "absolute paths without .. are required; found: data, /a/../b;" in folders
+    assert "absolute paths without .. and : are required, :ro may follow; found: data, /a/../b;" in folders
     assert "allow.listen: " in addresses
     assert "found: 127.0.0.1:9-8;" in addresses

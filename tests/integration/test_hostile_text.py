@@ -39,7 +39,14 @@ OBEYED_ONES = {
     "a byte order mark": "\ufeffalice",
 }
 HARMLESS = "Größe 🚢 مرحبا שלום 'quoted' \"twice\" <b>&amp;</b> %s {x} ${y} ../../etc; DROP TABLE rollouts; --"
-TWINS = {"a joiner": "al\u200dice", "a soft hyphen": "al\xadice", "a mark of direction": "alice\u200f"}
+TWINS = {
+    "a joiner": "al\u200dice",
+    "a soft hyphen": "al\xadice",
+    "a mark of direction": "alice\u200f",
+    "an empty Braille pattern": "alice\u2800",
+    "a private character": "alice\ue000",
+    "no character": "alice\u0378",
+}
 
 
 @pytest.fixture

@@ -106,6 +106,8 @@ def test_waiting_is_bounded() -> None:
         ({"preview": {"listen": "::1:8001"}}, "preview.listen", "[::1]:8001"),
         ({"preview": {"listen": "300.0.0.1:8001"}}, "preview.listen", "[::1]:8001"),
         ({"preview": {"header": "X-Preview: a b"}}, "preview.header", "letters, digits"),
+        ({"preview": {"header": "Host: shop"}}, "preview.header", "Host is sent by them"),
+        ({"preview": {"header": "user-agent: x"}}, "preview.header", "user-agent is sent by them"),
         ({"preview": {"header": 'X": {'}}, "preview.header", "letters, digits"),
         ({"preview": {"listen": 8002, "bake": "10s"}}, "preview.bake", "has no effect"),
         ({"preview": {"header": "X: y", "listne": 8002}}, "preview.listne", "did you mean listen"),

@@ -17,6 +17,14 @@ from tidegate.openapi_diff.result import CompareOptions, OnBreaking
 MAX_PROBE_SECONDS = 60.0
 MAX_WAIT_SECONDS = 86_400.0  # the meaning of `long_lived: wait`
 
+#: A preview header that clients send by themselves would lead their requests to a release that nobody has approved.
+ORDINARY_HEADER = re.compile(
+    "accept(-.*)?|authorization|cache-control|connection|content-.*|cookie|date|dnt|expect|forwarded|from|host|if-.*"
+    "|keep-alive|max-forwards|origin|pragma|priority|proxy-.*|range|referer|sec-.*|te|trailer|transfer-encoding|upgrade.*"
+    "|user-agent|via|x-forwarded-.*|x-real-ip|x-requested-with",
+    re.IGNORECASE,
+)
+
 
 def read_preview(own: Reader) -> tuple[Preview | None, float]:
     """How to reach the new release before it takes traffic (None: not at all), and its bake time there in seconds."""
@@ -45,6 +53,8 @@ def parse_listen(value: object) -> str:
 
 def _header(value: object) -> str:
     match = PREVIEW_HEADER.fullmatch(value) if isinstance(value, str) else None
+    if match and ORDINARY_HEADER.fullmatch(match[1]):
+        raise ValueError(f"a header such as 'X-Preview: blue', which no client sends by itself; {match[1]} is sent by them")
     if match:
         return f"{match[1]}: {match[2]}"
     rule = "a name of letters, digits and -, a value of these and . _ ~ + / = : @"

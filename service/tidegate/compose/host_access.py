@@ -15,6 +15,7 @@ from tidegate.core.probes import public_url
 from tidegate.core.routing import EVERY_ADDRESS, EVERY_IPV4, split_listen
 from tidegate.errors import Problem
 
+READ_ONLY = ":ro"  # after a folder of `host_mounts`
 SERVICE_PLACEHOLDER = "$service"  # in globs: the name of the service, which has no character that a glob interprets
 HARMLESS_OPTIONS = frozenset({"no-new-privileges", "no-new-privileges:true", "no-new-privileges=true"})
 #: Log drivers that keep logs in Docker's own folder, and options that read and reach nothing outside the container.
@@ -30,7 +31,8 @@ PRIORITY_ULIMITS = frozenset({"nice", "rtprio"})  # they let a container take th
 class HostAccess:
     """What is allowed; everything else is refused. Globs may contain `$service`.
 
-    `host_mounts` are folders or globs, which include all paths below them; symbolic links on the host are not resolved.
+    `host_mounts` are folders or globs, which include all paths below them, read-only where `:ro` follows; symbolic links on
+    the host are not resolved.
     `listen` are addresses as in `parse_listen_range`. In `hook_images`, `*` matches no slash.
     """
 
@@ -94,9 +96,12 @@ def matches_url(url: str, glob: str) -> bool:
 
 def _denied_storage(service: Service, allowed: HostAccess) -> Iterator[Problem]:
     here = f"services.{service.name}.volumes"
-    for source in _host_mounts(service.container):
-        if not _is_inside(source, _globs(service, allowed.host_mounts)):
-            yield Problem(here, _denial_message(f"the host's {source}", "host_mounts", allowed.host_mounts))
+    folders = _globs(service, allowed.host_mounts)
+    for source, read_only in _host_mounts(service.container):
+        usable = [folder.removesuffix(READ_ONLY) for folder in folders if read_only or not folder.endswith(READ_ONLY)]
+        if not _is_inside(source, usable):
+            what = f"the host's {source}" + ("" if read_only else ", writable or relabelled,")
+            yield Problem(here, _denial_message(what, "host_mounts", allowed.host_mounts))
     for name in _named_volumes(service.container):
         if not _matches(name, _globs(service, allowed.volumes)):
             yield Problem(here, _denial_message(f"the volume {name}", "volumes", allowed.volumes))
@@ -163,13 +168,15 @@ def _denial_message(what: str, setting: str, values: Iterable[str] = ()) -> str:
     return f"{what} is not allowed in this environment; allow.{setting} allows {listed or 'none'}"
 
 
-def _host_mounts(container: Container) -> Iterator[str]:
-    """The host paths that the container mounts."""
+def _host_mounts(container: Container) -> Iterator[tuple[str, bool]]:
+    """The host paths that the container mounts, and whether it leaves each as it is: read-only, and not relabelled for
+    SELinux."""
     for volume in container.volumes:
-        source = volume.partition(":")[0]
+        source, _, options = (*volume.split(":", 2), "", "")[:3]
         if source.startswith("/"):
-            yield source
-    yield from (mount.source for mount in container.mounts if mount.kind is MountKind.BIND)
+            flags = options.split(",")
+            yield source, "ro" in flags and not {"z", "Z"} & {*flags}
+    yield from ((mount.source, mount.read_only) for mount in container.mounts if mount.kind is MountKind.BIND)
 
 
 def _named_volumes(container: Container) -> Iterable[str]:

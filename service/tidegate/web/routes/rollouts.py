@@ -91,11 +91,16 @@ def list_events(path: RolloutPath, query: EventsQuery) -> Response:
 def _events_page(rollout: Rollout, signals: Sequence[Signal], query: EventsQuery) -> EventsView:
     """The next events. They are read after the rollout, so that they include all that led to its state."""
     events = api().store.events(rollout.id, query.after, MAX_EVENTS)
-    if not principal().may("deploy", rollout.service):  # a hook may print what its release can read
+    if not _may_read_logs(rollout):
         events = tuple(replace(event, data=_without_log(event)) for event in events)
     reached = len(events) < MAX_EVENTS and has_reached(rollout, signals, query.until)
     last = events[-1].number if events else query.after
     return EventsView.model_validate({"events": events, "last": last, "reached": reached})
+
+
+def _may_read_logs(rollout: Rollout) -> bool:
+    """Whether the token may see the output of hooks: a hook may print what its release can read."""
+    return principal().may("deploy", rollout.service)
 
 
 def _without_log(event: Event) -> Mapping[str, object]:
@@ -108,7 +113,10 @@ def _without_log(event: Event) -> Mapping[str, object]:
 def get_report(path: RolloutPath) -> Response:
     """The report: steps with durations, verdicts with evidence, requests served and lost during each switch."""
     rollout, _ = _load(path)
-    return respond(ReportView.model_validate(load_report(api().store, rollout)))
+    report = load_report(api().store, rollout)
+    if not _may_read_logs(rollout):
+        report = replace(report, tasks=tuple(replace(task, log="") for task in report.tasks))
+    return respond(ReportView.model_validate(report))
 
 
 @bp.get("/rollouts/<rollout>/junit", responses=JUNIT | problems(404))
