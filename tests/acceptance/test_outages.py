@@ -121,9 +121,12 @@ class Passage:
     def look_on(self, moment: str, outage: Outage, routed: set[str] | None, running: set[Path], known: int) -> None:
         """While it is gone: traffic goes to whom it went to, whatever ran runs, and a person is told more than was
         `known`: so long was the story before."""
-        if outage.still:
-            routed, running = self.come_to_rest(routed, running)
         awaited = "" if moment in outage.unnoticed else outage.until
+        if outage.still:
+            if awaited:  # until then an effect may be under way
+                what = f"{moment}, {outage.name}: the engine notices"
+                eventually(what, lambda: re.search(awaited, self.ride.messages()[known:]), NOTICE_SECONDS)
+            routed, running = self.come_to_rest(routed, running)
         begun = time.monotonic()
 
         def over() -> bool:
