@@ -182,6 +182,13 @@ def test_force_sends_no_traffic_to_what_does_not_stand() -> None:
     assert said.phase is Phase.ROLLING_BACK
 
 
+@pytest.mark.parametrize("outcome", [Outcome.PASS, Outcome.INCONCLUSIVE])
+def test_a_measurement_that_ended_after_the_bake_it_began_in_is_not_the_last(outcome: Outcome) -> None:
+    assert HELD.verdict is not None
+    began = replace(HELD, verdict=replace(HELD.verdict, outcome=outcome, final=False))
+    assert at(began) == Analyze(True, "Querying the metrics")
+
+
 def test_a_verdict_that_is_wanted_by_a_clock_ahead_of_ours_is_not_asked_for_again_and_again() -> None:
     wanted = replace(wish(kind=SignalKind.VERIFY), at=NOW + 3600.0)
     assert isinstance(at(HELD, wanted), Wait)

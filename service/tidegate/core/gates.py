@@ -35,7 +35,7 @@ def run_analysis(state: RolloutState) -> Decision | None:
         return None
     verdict, end, request = state.rollout.verdict, _bake_end(state), state.latest_signal(SignalKind.VERIFY)
     last = verdict.at if verdict else (state.rollout.step_ready_at or state.now)
-    is_due = verdict is None or verdict.at < end
+    is_due = verdict is None or not verdict.final or verdict.at < end  # one that began in the bake may end after it
     final = state.now >= end
     requested = request is not None and last < request.at <= state.now  # later than now: by a clock ahead of this one
     if (final and is_due) or requested or state.now - last >= _interval_seconds(state):
