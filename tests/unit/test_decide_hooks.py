@@ -220,7 +220,7 @@ def said(outcome: Outcome) -> Verdict:
 def test_the_old_colour_is_kept_warm_until_its_time_is_over() -> None:
     rollout = replace(KEPT, verdict=said(Outcome.PASS))
     assert isinstance(at(rollout, SERVES), Wait)
-    over = replace(rollout, verdict=replace(said(Outcome.PASS), at=NOW + 600.0))
+    over = replace(rollout, verdict=replace(said(Outcome.PASS), at=NOW + 600.0, final=True))
     done = at(over, SERVES, now=NOW + 601.0)
     assert isinstance(done, Move)
     assert done.cursor == 1
