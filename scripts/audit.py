@@ -134,7 +134,10 @@ def main(words: list[str]) -> int:
     for each in found:
         fixed = f"fixed in {', '.join(each.fixed)}" if each.fixed else "no fixed version"
         print(f"{each.package} {each.version}: {each.advisory}, {fixed}: {each.summary}")
-    print(f"{len(packages)} packages, {len(found)} known vulnerabilities", file=sys.stderr)
+    print(
+        f"{len(packages)} packages, {len(found)} known {'vulnerability' if len(found) == 1 else 'vulnerabilities'}",
+        file=sys.stderr,
+    )
     return 1 if found else 0
 
 

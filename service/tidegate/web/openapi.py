@@ -86,7 +86,7 @@ class RouteGroup(APIBlueprint):
 
         def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
             self._routes.append((method, rule, function, options))
-            return declare(function)  # type: ignore[no-any-return]
+            return declare(function)  # type: ignore[no-any-return]  # the library has no types
 
         return decorate
 
