@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,12 +20,15 @@ from tidegate.core.event_kinds import EventKind
 from tidegate.core.hooks import TaskRun, TaskState
 from tidegate.core.model import Rollout
 from tidegate.core.phases import Phase
+from tidegate.core.records import Claim
 from tidegate.engine import clock_jumps
+from tidegate.engine.metrics import EngineMetrics
 from tidegate.engine.worker import Worker, WorkerOptions
 from tidegate.store.store import SqlStore
 
 HOUR = 3600.0
 BAKE_SECONDS = 60.0
+LOST = "tidegate_leases_lost_total"
 
 
 @pytest.fixture
@@ -110,9 +113,9 @@ class Jumping:
 
 
 @contextmanager
-def _driven(store: SqlStore, world: FakeEnvironment, clock: Jumping) -> Iterator[None]:
+def _driven(store: SqlStore, world: FakeEnvironment, clock: Jumping, meter: EngineMetrics | None = None) -> Iterator[None]:
     options = WorkerOptions(lease_seconds=2.0, threads=2, poll_seconds=0.05)
-    worker = Worker(store, {"demo": world.parts()}, options, clock, "anna", steady=time.monotonic)
+    worker = Worker(store, {"demo": world.parts()}, options, clock, "anna", meter=meter, steady=time.monotonic)
     thread = threading.Thread(target=worker.run)
     thread.start()
     try:
@@ -141,6 +144,40 @@ def test_a_worker_goes_on_whenever_in_a_tick_the_clock_jumps(tmp_path: Path, ver
         world.pause = jump
         with _driven(store, world, clock):
             eventually("it has ended", lambda: not store.load(rollout)[0].phase.live)
+        assert store.load(rollout)[0].phase is Phase.SUCCEEDED
+
+
+def test_a_lease_that_a_jump_expires_does_not_shorten_the_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock jumps just before the engine claims rollouts: it takes the rollout that its other thread is driving."""
+    clock = Jumping()
+    driving, jumped, meter = threading.Event(), threading.Event(), EngineMetrics()
+    with sqlite(tmp_path, clock) as store:
+        world = FakeEnvironment(time.time, ready_after=0.3)
+        service = a_service(bake_seconds=0.5)
+        settle_old(store, world, service, clock)
+        rollout = request_rollout(store, service, 2, clock, 1)
+        original = store.claim
+
+        def claim(owner: str, ttl_seconds: float, without: Collection[str] = ()) -> Claim | None:
+            if not driving.is_set() or jumped.is_set():
+                return original(owner, ttl_seconds, without)
+            clock.ahead += HOUR
+            jumped.set()
+            taken = original(owner, ttl_seconds, without)
+            eventually("the other thread notices it", lambda: meter.registry.get_sample_value(LOST) == 1.0)
+            return taken
+
+        def hold(called: str) -> None:
+            if called == "instances" and store.load(rollout)[0].starting_at is not None and not driving.is_set():
+                driving.set()
+                assert jumped.wait(30)
+                eventually("the rollout is claimed again", lambda: store.load(rollout)[0].takeovers > 0)
+
+        monkeypatch.setattr(store, "claim", claim)
+        world.pause = hold
+        with _driven(store, world, clock, meter):
+            eventually("it has ended", lambda: not store.load(rollout)[0].phase.live)
+        assert jumped.is_set()
         assert store.load(rollout)[0].phase is Phase.SUCCEEDED
 
 

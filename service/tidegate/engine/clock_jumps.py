@@ -28,9 +28,11 @@ def jump_seconds(before: float, clock_offset: float) -> float:
 def adjust(claim: Claim, store: EngineStore, cache: RolloutCache, clock_offset: float, now: Time) -> None:
     """Move the rollout's recorded times if the clock jumped since this process last drove it. Call it before deciding.
 
+    If another engine drove it in between, its times refer to that engine's clock and are left alone.
     Raises `LeaseLost` and `StoreError`; the adjustment is then repeated with the next tick.
     """
-    before = clock_offset if cache.clock_offset is None else cache.clock_offset
+    driven_by_others = claim.fence > cache.fence + 1
+    before = clock_offset if cache.clock_offset is None or driven_by_others else cache.clock_offset
     if seconds := jump_seconds(before, clock_offset):
         rollout, _ = store.load(claim.rollout)
         if rollout.phase.live:

@@ -223,7 +223,7 @@ class Worker:
         except LeaseLost:
             self._meter.leases_lost.inc()
             logger.warning("lease lost; another engine drives the rollout")
-            self._drop_cache(claim.rollout)
+            self._drop_cache(claim.rollout, lost=True)
         except DriverError as error:
             logger.warning("cannot release the lease; it will expire", error=error.message)
         except Exception:
@@ -344,8 +344,12 @@ class Worker:
             cache = self._caches[rollout] = known or RolloutCache()
             return cache
 
-    def _drop_cache(self, rollout: str) -> None:
+    def _drop_cache(self, rollout: str, *, lost: bool = False) -> None:
+        """Forget the rollout. After a lost lease its clock is kept: a jump of the clock also expires the lease, and whoever
+        claims it next has to know that the recorded times refer to the clock before."""
         with self._lock:
-            self._caches.pop(rollout, None)
+            cache = self._caches.pop(rollout, None)
+            if cache is not None and lost:
+                self._caches[rollout] = RolloutCache(fence=cache.fence, clock_offset=cache.clock_offset)
         if self._prober is not None:
             self._prober.end(rollout)
