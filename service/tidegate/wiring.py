@@ -23,9 +23,10 @@ from tidegate.engine.pruner import Pruner
 from tidegate.engine.request_logs import RequestLogs
 from tidegate.engine.worker import Worker, WorkerOptions
 from tidegate.errors import InvalidSettings, Problem, UnknownDriver
-from tidegate.ports import CheckStatus, Clock, Diagnosis, Drivers, Store
+from tidegate.ports import CheckStatus, Clock, Diagnosis, Drivers
 from tidegate.settings import DriverSettings, EnvironmentSettings, RouterSettings, Settings, to_problems
 from tidegate.store.store import SqlStore
+from tidegate.store_port import Store
 
 
 @dataclass(frozen=True)

@@ -30,10 +30,10 @@ from support.store_fixtures import (
 from support.store_group_contract import create_group
 from tidegate.core.model import Signal, SignalKind
 from tidegate.errors import StoreError
-from tidegate.ports import Store
 from tidegate.store import tables, transactions
 from tidegate.store.migrations import head
 from tidegate.store.store import SqlStore
+from tidegate.store_port import Store
 
 SHOP = a_service()
 

@@ -33,12 +33,12 @@ from support.store_fixtures import (
 )
 from tidegate.core.phases import Phase
 from tidegate.errors import InvalidSettings, LeaseLost, Refused, StoreError
-from tidegate.ports import Store
 from tidegate.store import tables, transactions
 from tidegate.store.database import Collision, Database
 from tidegate.store.migrations import head
 from tidegate.store.sqlite import Sqlite, file_of
 from tidegate.store.store import SqlStore
+from tidegate.store_port import Store
 
 SHOP = a_service()
 

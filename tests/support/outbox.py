@@ -12,7 +12,7 @@ from support.controller import Controller
 from support.fake_jenkins import FakeJenkins, subject
 from tidegate.core.model import Rollout, Signal
 from tidegate.engine.outbox import Outbox
-from tidegate.ports import Store
+from tidegate.store_port import Store
 
 ADDRESS = "http://tidegate.example"
 

@@ -35,7 +35,7 @@ from tidegate.errors import (
     UnknownService,
     VersionConflict,
 )
-from tidegate.ports import Store
+from tidegate.store_port import Store
 
 SHOP = a_service()
 

@@ -24,7 +24,7 @@ from tidegate.core.model import Rollout, Service
 from tidegate.core.phases import Phase
 from tidegate.core.records import Drift, DriftState, NewRollout
 from tidegate.errors import LeaseLost, RolloutInProgress
-from tidegate.ports import Store
+from tidegate.store_port import Store
 
 SHOP, CART = a_service(), a_service("cart")
 DRIFT = Drift("1 of v1-1 missing", 5.0, DriftState.SEEN)

@@ -16,7 +16,7 @@ from tidegate.core.model import Approval, Check, CheckKind, Event, Policy, Relea
 from tidegate.core.phases import Phase
 from tidegate.core.records import Claim, Idempotency
 from tidegate.core.routing import Backend, BackendOptions
-from tidegate.ports import Store
+from tidegate.store_port import Store
 
 T = TypeVar("T")
 

@@ -15,7 +15,7 @@ from tidegate.core.model import FailureAction, Gate, Rollout, Signal, SignalKind
 from tidegate.core.phases import Phase
 from tidegate.core.records import NewRollout
 from tidegate.errors import RolloutInProgress, UnknownRollout, VersionConflict
-from tidegate.ports import Store
+from tidegate.store_port import Store
 
 SHOP, CART = a_service(), a_service("cart")
 

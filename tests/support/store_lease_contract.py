@@ -25,7 +25,7 @@ from tidegate.core.phases import Phase
 from tidegate.core.records import Claim
 from tidegate.core.routing import Preview
 from tidegate.errors import IllegalMove, KeyReused, LeaseLost, ListenTaken, UnknownRollout, UnknownService, VersionConflict
-from tidegate.ports import Store
+from tidegate.store_port import Store
 
 SHOP = a_service()
 CART = a_service("cart")

@@ -22,7 +22,7 @@ from tidegate.core.model import Release
 from tidegate.core.phases import Phase
 from tidegate.core.records import NewRollout, Pruned, Retention
 from tidegate.errors import UnknownRollout, UnknownService
-from tidegate.ports import Store
+from tidegate.store_port import Store
 
 SHOP, CART = a_service(), a_service("cart")
 EVERYTHING = Retention(1e12, 1e12)

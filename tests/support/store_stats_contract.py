@@ -19,7 +19,7 @@ from tidegate.core import drift
 from tidegate.core.model import Build
 from tidegate.core.phases import Phase
 from tidegate.core.records import EngineRow
-from tidegate.ports import Store
+from tidegate.store_port import Store
 
 SHOP, CART = a_service(), a_service("cart")
 STEPS = (Phase.RUNNING, Phase.SUCCEEDED)

@@ -9,7 +9,7 @@ from typing import cast
 
 from support.wait import MAX_SECONDS, eventually
 from tidegate.errors import StoreError
-from tidegate.ports import Store
+from tidegate.store_port import Store
 from tidegate.web.long_polls import LongPolls
 
 FOR_EVER = 280.0  # longer than any test

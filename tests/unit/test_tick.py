@@ -22,8 +22,8 @@ from tidegate.core.model import Check, CheckKind, InstanceState, Policy, SignalK
 from tidegate.core.phases import Phase
 from tidegate.engine.tick import tick
 from tidegate.errors import LeaseLost, MetricsError, PlatformError, RouterError
-from tidegate.ports import EngineStore
 from tidegate.store.store import SqlStore
+from tidegate.store_port import EngineStore
 
 
 @pytest.fixture

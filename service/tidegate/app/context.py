@@ -7,8 +7,9 @@ from typing import Protocol
 
 from tidegate.clock import Time
 from tidegate.core.model import Build
-from tidegate.ports import Drivers, Store
+from tidegate.ports import Drivers
 from tidegate.settings import Settings
+from tidegate.store_port import Store
 
 
 class AppContext(Protocol):

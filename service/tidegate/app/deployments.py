@@ -28,7 +28,7 @@ from tidegate.errors import (
     Quarantined,
     UnknownService,
 )
-from tidegate.ports import Store
+from tidegate.store_port import Store
 from tidegate.text import identity
 
 MAX_SLUG_LENGTH = 20

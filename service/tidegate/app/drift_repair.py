@@ -9,7 +9,7 @@ from tidegate.core import drift
 from tidegate.core.model import Order, Release, Service
 from tidegate.core.records import NewRollout, ServiceRow
 from tidegate.errors import InvalidSpec, NoLiveRelease, Problem
-from tidegate.ports import EngineStore
+from tidegate.store_port import EngineStore
 
 
 def scale(context: AppContext, row: ServiceRow, replicas: int, request: RolloutRequest) -> NewRollout:

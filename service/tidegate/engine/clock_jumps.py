@@ -13,7 +13,7 @@ from tidegate.core.records import Claim
 from tidegate.engine import events
 from tidegate.engine.log_context import log_event
 from tidegate.engine.rollout_cache import RolloutCache
-from tidegate.ports import EngineStore
+from tidegate.store_port import EngineStore
 
 JUMP_SECONDS = 1.0  # smaller jumps are ignored: they change no wait noticeably
 

@@ -20,7 +20,8 @@ from tidegate.core.routing import RouterState
 from tidegate.engine import events
 from tidegate.engine.log_context import log_event
 from tidegate.errors import DriverError, Refused
-from tidegate.ports import Clock, Drivers, EngineStore
+from tidegate.ports import Clock, Drivers
+from tidegate.store_port import EngineStore
 
 logger = structlog.get_logger("tidegate.engine")
 

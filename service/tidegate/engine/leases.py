@@ -9,7 +9,8 @@ import structlog
 
 from tidegate.core.records import Claim
 from tidegate.errors import DriverError, LeaseLost
-from tidegate.ports import Drivers, EngineStore
+from tidegate.ports import Drivers
+from tidegate.store_port import EngineStore
 
 logger = structlog.get_logger("tidegate.engine")
 

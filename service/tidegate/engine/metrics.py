@@ -17,7 +17,8 @@ from tidegate.core.event_kinds import EventKind
 from tidegate.core.model import Event, Rollout
 from tidegate.core.phases import Phase
 from tidegate.errors import CIError, DocumentError, DriverError, MetricsError, PlatformError, RouterError, StoreError
-from tidegate.ports import CI, DocumentFetcher, Drivers, EngineStore, MetricsSource, Platform, Router
+from tidegate.ports import CI, DocumentFetcher, Drivers, MetricsSource, Platform, Router
+from tidegate.store_port import EngineStore
 
 OUTCOMES = tuple(phase for phase in Phase if not phase.live)
 PARTS: dict[type[DriverError], str] = {

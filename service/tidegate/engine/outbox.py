@@ -17,7 +17,8 @@ from tidegate.core.records import Delivery
 from tidegate.engine.background import BackgroundThread
 from tidegate.engine.log_context import log_fields
 from tidegate.errors import CIError, DriverError
-from tidegate.ports import CI, Clock, Notice, Store
+from tidegate.ports import CI, Clock, Notice
+from tidegate.store_port import Store
 
 logger = structlog.get_logger("tidegate.outbox")
 

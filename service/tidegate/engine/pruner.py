@@ -7,7 +7,8 @@ import structlog
 from tidegate.core.records import Retention
 from tidegate.engine.background import BackgroundThread
 from tidegate.errors import DriverError
-from tidegate.ports import Clock, Store
+from tidegate.ports import Clock
+from tidegate.store_port import Store
 
 logger = structlog.get_logger("tidegate.pruning")
 

@@ -17,7 +17,8 @@ import structlog
 from tidegate.core.model import Instance, InstanceState
 from tidegate.engine.metrics import EngineMetrics
 from tidegate.errors import DriverError
-from tidegate.ports import Drivers, EngineStore
+from tidegate.ports import Drivers
+from tidegate.store_port import EngineStore
 
 logger = structlog.get_logger("tidegate.engine")
 

@@ -57,7 +57,8 @@ from tidegate.engine.prober import Prober
 from tidegate.engine.rollout_cache import RolloutCache
 from tidegate.engine.tick_context import LASTING_ERROR_SECONDS, TickContext, TickResult, back_off, report_recovery
 from tidegate.errors import DriverError, StoreError
-from tidegate.ports import Clock, Drivers, EngineStore
+from tidegate.ports import Clock, Drivers
+from tidegate.store_port import EngineStore
 
 __all__ = ["RolloutCache", "TickResult", "tick"]
 

@@ -26,7 +26,8 @@ from tidegate.engine.log_context import log_event, log_events
 from tidegate.engine.prober import Prober
 from tidegate.engine.rollout_cache import MAX_OBSERVATION_AGE_SECONDS, RolloutCache
 from tidegate.errors import StoreError
-from tidegate.ports import Clock, Drivers, EngineStore
+from tidegate.ports import Clock, Drivers
+from tidegate.store_port import EngineStore
 
 logger = structlog.get_logger("tidegate.engine")
 T = TypeVar("T")

@@ -30,7 +30,8 @@ from tidegate.engine.rollout_cache import RolloutCache
 from tidegate.engine.tick import tick
 from tidegate.engine.tick_context import TickResult, back_off
 from tidegate.errors import DriverError, LeaseLost
-from tidegate.ports import Clock, Drivers, EngineStore
+from tidegate.ports import Clock, Drivers
+from tidegate.store_port import EngineStore
 
 logger = structlog.get_logger("tidegate.engine")
 

@@ -1,4 +1,4 @@
-"""The store on an SQL database. `ports.Store` documents the methods."""
+"""The store on an SQL database. `store_port.Store` documents the methods."""
 
 from __future__ import annotations
 
@@ -33,10 +33,11 @@ from tidegate.core.records import (
     VerdictRow,
 )
 from tidegate.errors import StoreError
-from tidegate.ports import CheckStatus, Diagnosis, Store
+from tidegate.ports import CheckStatus, Diagnosis
 from tidegate.store import deliveries, freezes, leases, migrations, pruning, rollouts, services, signals, stats, tokens
 from tidegate.store.database import touch
 from tidegate.store.transactions import Transactions
+from tidegate.store_port import Store
 
 T = TypeVar("T")
 

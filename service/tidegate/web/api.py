@@ -15,8 +15,9 @@ from pydantic import BaseModel
 
 from tidegate.core.records import Idempotency
 from tidegate.errors import UnknownService, VersionConflict
-from tidegate.ports import Drivers, Store
+from tidegate.ports import Drivers
 from tidegate.settings import Settings
+from tidegate.store_port import Store
 from tidegate.web.auth import Principal
 from tidegate.web.auth_throttle import AuthThrottle
 from tidegate.web.discovery_cache import DiscoveryCache

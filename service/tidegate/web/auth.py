@@ -19,7 +19,7 @@ from tidegate import errors
 from tidegate.clock import Time
 from tidegate.core.records import Token
 from tidegate.errors import InvalidSpec, NotAllowed
-from tidegate.ports import Store
+from tidegate.store_port import Store
 from tidegate.text import find_invisible
 from tidegate.web.auth_throttle import AuthThrottle
 from tidegate.web.errors import TOO_MANY_FAILURES, UNAUTHENTICATED, ApiProblem

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import structlog
 
-from tidegate.ports import Store
+from tidegate.store_port import Store
 
 log = structlog.get_logger("tidegate.web")
 

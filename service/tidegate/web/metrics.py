@@ -19,7 +19,8 @@ from tidegate.clock import Time
 from tidegate.core.phases import LIVE
 from tidegate.core.records import ServerStats
 from tidegate.errors import StoreError
-from tidegate.ports import Clock, Store
+from tidegate.ports import Clock
+from tidegate.store_port import Store
 from tidegate.text import single_line
 from tidegate.web.auth_throttle import AuthThrottle
 

@@ -10,7 +10,7 @@ from tidegate.core.hooks import TaskState
 from tidegate.core.model import Event, Rollout
 from tidegate.core.phases import Phase
 from tidegate.core.report.build import Report, build_report
-from tidegate.ports import Store
+from tidegate.store_port import Store
 from tidegate.web.views.service import TrafficView
 from tidegate.web.views.timestamps import Timestamp, View
 from tidegate.web.views.verdict import VerdictView
