@@ -121,6 +121,16 @@ def test_files_that_are_too_large_or_missing(api: RunningApi) -> None:
     assert "the file keys.p12 is required" in told["configs.keys.file"]
 
 
+def test_notes_are_in_the_service_and_in_the_rollout(api: RunningApi) -> None:
+    body = BODY | {"compose": COMPOSE.replace("    image:", "    container_name: shop-web\n    image:")}
+    note = {
+        "field": "services.shop.container_name",
+        "message": "ignored: a name belongs to one container; Tidegate names each instance",
+    }
+    assert api.call("PUT", SHOP, body).json()["notes"] == [note]
+    assert api.post(f"{SHOP}/rollouts", body).json()["notes"] == [note]
+
+
 def test_files_without_a_compose_file(api: RunningApi) -> None:
     api.call("PUT", SHOP, BODY)
     said = api.post(f"{SHOP}/rollouts", {"files": FILES}).json()

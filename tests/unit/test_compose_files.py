@@ -134,17 +134,13 @@ def test_variables_and_their_defaults() -> None:
 TOLD: dict[str, dict[str, str]] = {
     "development": {
         "build": "build the image first",
-        "container_name": "Tidegate names its containers",
         "depends_on.migrate.condition": "use the x-tidegate hook pre_deploy",
         "expose": "is required",
         "image": "is required",
-        "links": "networks",
         "network_mode": "settings of the environment define the proxy's network",
         "pid": "access to the host",
         "ports": "x-tidegate.listen",
         "privileged": "access to the host",
-        "restart": "found 'no'; allowed: always or unless-stopped",
-        "scale": "deploy.replicas",
         "volumes[0].source": "do not have the Compose file's folder",
         "volumes[1].source": "do not have the Compose file's folder",
         "volumes[2]": "no volume node_modules in the file's top-level volumes",
@@ -152,14 +148,8 @@ TOLD: dict[str, dict[str, str]] = {
     "swarm": {
         "configs.stored.external": "has no secret store",
         "secrets.stored.external": "has no secret store",
-        "deploy.endpoint_mode": "the proxy balances",
-        "deploy.labels": "the service's labels",
         "deploy.mode": "found 'global'; allowed: replicated",
-        "deploy.placement": "spread over the hosts",
-        "deploy.resources.reservations.cpus": "cannot reserve CPUs",
         "deploy.resources.reservations.devices": "not supported",
-        "deploy.restart_policy": "settings of the environment define it",
-        "deploy.rollback_config": "one switch of the proxy",
     },
     "mistakes": {
         "cap_add": "no duplicates",
@@ -217,8 +207,32 @@ def test_all_that_is_wrong_is_told_at_once_and_by_name(name: str) -> None:
 
 
 def test_every_file_of_the_folder_is_examined() -> None:
-    honoured = {"web-worker-db", "hardened", "long-forms", "anchors", "defaults"}
+    honoured = {"noted", "web-worker-db", "hardened", "long-forms", "anchors", "defaults"}
     assert {each.stem for each in FOLDER.glob("*.yaml")} == honoured | set(TOLD)
+
+
+def test_harmless_keys_are_ignored_with_a_note() -> None:
+    notes = {note.field.removeprefix("services.shop."): note.message for note in read("noted").source.notes}
+    assert {field: text.partition(":")[0] for field, text in notes.items()} == dict.fromkeys(
+        (
+            "annotations",
+            "container_name",
+            "deploy.endpoint_mode",
+            "deploy.labels",
+            "deploy.placement",
+            "deploy.resources.reservations.cpus",
+            "deploy.restart_policy",
+            "deploy.rollback_config",
+            "external_links",
+            "links",
+            "mac_address",
+            "platform",
+            "restart",
+        ),
+        "ignored",
+    )
+    assert notes["container_name"] == "ignored: a name belongs to one container; Tidegate names each instance"
+    assert read("noted").replicas == 3, "scale means deploy.replicas"
 
 
 # -- files beside the Compose file ----------------------------------------------------------------------------------------
@@ -277,11 +291,12 @@ def words(*definitions: str) -> list[str]:
 
 
 def told_of(body: dict[str, Any]) -> str:
+    """The problems, or the notes of a service that has none."""
     try:
-        loader.load_service(json.dumps({"services": {"shop": body}}), "shop", "demo", {})
+        shop = loader.load_service(json.dumps({"services": {"shop": body}}), "shop", "demo", {})
     except InvalidSpec as refused:
         return str(refused)
-    return ""
+    return "\n".join(f"{note.field}: {note.message}" for note in shop.source.notes)
 
 
 @pytest.mark.parametrize("word", words("service", "container_spec", "workload_spec"))

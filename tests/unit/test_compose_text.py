@@ -12,7 +12,7 @@ from support.wait import at_most
 from tidegate.compose.files import ComposeFiles, parse_raw_env, read_environment, relative_name
 from tidegate.compose.interpolation import Variables
 from tidegate.compose.loader import load_service, parse_env_file
-from tidegate.compose.reader import Reader
+from tidegate.compose.reader import Findings, Reader
 from tidegate.compose.yaml import load
 from tidegate.errors import InvalidSpec, Problem
 
@@ -188,7 +188,7 @@ def variables(*texts: str, environment: object = None, raw: bool = False, **give
     problems: list[Problem] = []
     names = [f"{number}.env" for number in range(len(texts))]
     entries = [{"path": name, "format": "raw"} if raw else name for name in names]
-    root = Reader({"env_file": entries, "environment": environment}, "shop", problems)
+    root = Reader({"env_file": entries, "environment": environment}, "shop", Findings(problems))
     contents = {name: text.encode() for name, text in zip(names, texts, strict=True)}
     found = read_environment(root, Variables(given), ComposeFiles(contents, parse_env_file))
     if problems:

@@ -260,6 +260,7 @@ def _new_rollout(
         forced=request.force,
         hooks=service.hooks if hooked else {},
         warnings=service.warnings,
+        notes=service.source.notes,
         compare=service.compare if hooked else None,
         probe=service.probe,
     )

@@ -75,10 +75,17 @@ def deploy(
     body = compose_body(file, sets, name) | ({"image": image} if image else {})
     body |= {"force": force, "reason": reason}
     rollout = client.post(f"/v1/services/{name}/rollouts", body, key=key)
+    print_notes(context, rollout["notes"])
     if not wait or context.as_json(output):  # otherwise they are among the events that are shown
         for warning in rollout["warnings"]:
             context.notice(f"Warning: {warning}")
     finish(context, client, rollout, until, wait=wait, output=output)
+
+
+def print_notes(context: Context, notes: list[Json]) -> None:
+    """Print how the Compose file is honoured otherwise than by `docker compose`."""
+    for note in notes:
+        context.notice(f"Note: {note['field']}: {note['message']}")
 
 
 def finish(context: Context, client: ApiClient, rollout: Json, until: Until, *, wait: bool, output: Output = None) -> None:

@@ -28,7 +28,7 @@ def read_checks(own: Reader) -> tuple[Check, ...]:
 
 
 def _read_check(own: Reader, index: int, entry: object) -> Check:
-    reader = Reader(entry, own.at(f"checks[{index}]"), own.problems)
+    reader = Reader(entry, own.at(f"checks[{index}]"), own.findings)
     kind = next((kind for kind in BUILT_IN_CHECKS if kind.value in reader.values), None)
     if kind is None:
         return _read_query(reader)

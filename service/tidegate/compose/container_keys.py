@@ -52,8 +52,8 @@ def read_container(
         healthcheck=_healthcheck(root.inner("healthcheck")) if "healthcheck" in root else None,
         stop_signal=root.take("stop_signal", text, ""),
         stop_grace_seconds=root.take("stop_grace_period", parse_duration, 10.0),
-        memory_bytes=_either(root, "mem_limit", limits, "memory", parse_size, 0),
-        cpus=_either(root, "cpus", limits, "cpus", compose_reader.decimal, 0.0),
+        memory_bytes=read_either(root, "mem_limit", limits, "memory", parse_size, 0),
+        cpus=read_either(root, "cpus", limits, "cpus", compose_reader.decimal, 0.0),
         volumes=mounts.binds,
         init=root.take("init", boolean, False),
         read_only=root.take("read_only", boolean, False),
@@ -70,15 +70,16 @@ def read_container(
         pull_policy=root.take("pull_policy", _pull_policy, PullPolicy.RESOLVE),
     )
     report_mount_conflicts(root, container.files, mounts.targets, container.read_only)
-    reservations.refuse({"cpus": "Docker cannot reserve CPUs; use cpu_shares", "devices": "there is no alternative"})
+    reservations.ignore({"cpus": "Docker cannot reserve CPUs; cpu_shares sets a weight"})
+    reservations.refuse({"devices": "there is no alternative"})
     reservations.refuse({"generic_resources": "only for Swarm"})
     for reader in (limits, reservations, resources):
         reader.finish()
     return container
 
 
-def _either(root: Reader, key: str, inner: Reader, its_key: str, read: Callable[[object], Any], otherwise: Any) -> Any:
-    """A limit with two Compose keys; if both are given, they must be equal."""
+def read_either(root: Reader, key: str, inner: Reader, its_key: str, read: Callable[[object], Any], otherwise: Any) -> Any:
+    """A value with two Compose keys; if both are given, they must be equal."""
     old, new = root.take(key, read, otherwise), inner.take(its_key, read, otherwise)
     if key in root and its_key in inner and old != new:
         root.complain(key, f"differs from {inner.at(its_key)}; remove one of them")
@@ -167,9 +168,9 @@ def _test(value: object) -> tuple[str, ...]:
 
 def _limits(root: Reader, limits: Reader, reservations: Reader) -> Limits:
     return Limits(
-        memory_reservation_bytes=_either(root, "mem_reservation", reservations, "memory", parse_size, 0),
+        memory_reservation_bytes=read_either(root, "mem_reservation", reservations, "memory", parse_size, 0),
         memory_swap_bytes=root.take("memswap_limit", _or_none(parse_size), 0),
-        pids=_either(root, "pids_limit", limits, "pids", _or_none(integer(0, 2**22)), 0),
+        pids=read_either(root, "pids_limit", limits, "pids", _or_none(integer(0, 2**22)), 0),
         shm_bytes=root.take("shm_size", parse_size, 0),
         cpu_shares=root.take("cpu_shares", integer(0, 262_144), 0),
         cpuset=root.take("cpuset", _matching(r"\d+(-\d+)?(,\d+(-\d+)?)*", "processors such as 0-2,4"), ""),
@@ -290,7 +291,7 @@ def _networks(root: Reader, document: ServiceDocument) -> tuple[Network, ...]:
     networks = root.take("networks", _by_name, dict[str, object]())
     joined: list[Network] = []
     for key, value in networks.items():
-        reader = Reader(value, root.at(f"networks.{key}"), root.problems, extensible=True)
+        reader = Reader(value, root.at(f"networks.{key}"), root.findings, extensible=True)
         aliases = reader.take("aliases", string_list, tuple[str, ...]())
         own_name = reader.take("use_service_name_alias", boolean, True)
         one_each = "each instance needs a different one"
@@ -299,7 +300,7 @@ def _networks(root: Reader, document: ServiceDocument) -> tuple[Network, ...]:
         reader.refuse(dict.fromkeys(("priority", "gw_priority"), "the network of the settings is always the first"))
         reader.finish()
         if key in document.shared.get("networks", {}):
-            name, _ = resource_name(document, "networks", key, root.problems)
+            name, _ = resource_name(document, "networks", key, root.findings)
             joined.append(Network(name, (document.service, *aliases) if own_name else aliases))
         elif key != "default":
             reader.complain("", f"no network {key} in the file's top-level networks; declare it there")

@@ -16,7 +16,7 @@ def read_depends_on(root: Reader, document: ServiceDocument) -> tuple[str, ...]:
     conditions = root.take("depends_on", _by_name, dict[str, object]())
     names = []
     for name, value in conditions.items():
-        reader = Reader(value, root.at(f"depends_on.{name}"), root.problems, extensible=True)
+        reader = Reader(value, root.at(f"depends_on.{name}"), root.findings, extensible=True)
         reader.take("condition", _condition, "")
         required = reader.take("required", boolean, True)
         if reader.take("restart", boolean, False):

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from tidegate.compose.interpolation import Variables, interpolate
-from tidegate.compose.reader import Reader, format_value
+from tidegate.compose.reader import Findings, Reader, format_value
 from tidegate.errors import InvalidSpec, Problem
 
 SHARED_SECTIONS = ("volumes", "networks", "secrets", "configs")  # top-level sections next to `services`
@@ -33,19 +33,19 @@ class ServiceDocument:
         return {"services": {self.service: self.body}, **shared}
 
 
-def extract_service(raw: object, service: str, variables: Variables, problems: list[Problem]) -> ServiceDocument:
+def extract_service(raw: object, service: str, variables: Variables, findings: Findings) -> ServiceDocument:
     """The parts of the document about the service. Raises `InvalidSpec` when the document does not have the service or
-    gets too large; adds other mistakes to `problems`."""
+    gets too large; adds other mistakes to `findings`."""
     if not isinstance(raw, Mapping) or not isinstance(raw.get("services"), Mapping):
         raise InvalidSpec([Problem("services", "a mapping of services is required, as in a Compose file")])
     services = {str(name): body for name, body in raw["services"].items()}
     if service not in services:
         known = ", ".join(services) or "none"
         raise InvalidSpec([Problem("services", f"there is no service {service}; the file has: {known}")])
-    top = Reader(raw, "", problems, extensible=True)
+    top = Reader(raw, "", findings, extensible=True)
     top.tolerate("version", "name", "services", "models", "jobs")
     top.refuse(UNSUPPORTED_AT_TOP)
-    body = interpolate(services[service], variables, problems, f"services.{service}")
+    body = interpolate(services[service], variables, findings.problems, f"services.{service}")
     shared = (
         {kind: _used_definitions(top.inner(kind), body.get(kind), variables) for kind in SHARED_SECTIONS}
         if isinstance(body, Mapping)
@@ -57,7 +57,7 @@ def extract_service(raw: object, service: str, variables: Variables, problems: l
         for name, definition in services.items()
         if isinstance(definition, Mapping)
     }
-    return ServiceDocument(service, body, _project(raw, variables, problems), shared, after)
+    return ServiceDocument(service, body, _project(raw, variables, findings.problems), shared, after)
 
 
 def _project(raw: Mapping[str, object], variables: Variables, problems: list[Problem]) -> str:
@@ -72,7 +72,7 @@ def _used_definitions(section: Reader, named: object, variables: Variables) -> d
     """The definitions of one kind that the service uses."""
     wanted = set(_referenced_names(named))
     return {
-        name: interpolate(definition, variables, section.problems, section.at(name))
+        name: interpolate(definition, variables, section.findings.problems, section.at(name))
         for name, definition in section.values.items()
         if name in wanted
     }

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 
 from tidegate.compose.document import ServiceDocument, extract_service
 from tidegate.compose.interpolation import TooMuchText, Variables, interpolate_text
-from tidegate.compose.reader import Reader, boolean, format_value, integer, list_of, named_values
+from tidegate.compose.reader import Findings, Reader, boolean, format_value, integer, list_of, named_values
 from tidegate.core.container import File
-from tidegate.errors import InvalidSpec, Problem
+from tidegate.errors import InvalidSpec
 
 MAX_FILES = 50  # of one service
 MAX_FILE_BYTES = 512 * 1024
@@ -76,17 +76,17 @@ def relative_name(value: object) -> str:
 
 def referenced_files(raw: object, service: str, variables: Mapping[str, str]) -> tuple[ReferencedFile, ...]:
     """The files that the client must send with the document. Mistakes are reported by `parse_service`."""
-    problems: list[Problem] = []
+    findings = Findings()
     try:
-        document = extract_service(raw, service, Variables.of(variables), problems)
+        document = extract_service(raw, service, Variables.of(variables), findings)
     except InvalidSpec:
         return ()
-    root = Reader(document.body, "", problems)
+    root = Reader(document.body, "", findings)
     referenced = {definition.name: definition for _, definition, _ in _env_files(root)}
     for kind in ("secrets", "configs"):
         for definition in document.shared.get(kind, {}).values():
             if isinstance(definition, Mapping) and isinstance(definition.get("file"), str):
-                name = Reader(definition, "", problems).take("file", relative_name, "")
+                name = Reader(definition, "", findings).take("file", relative_name, "")
                 referenced.update({name: ReferencedFile(name)} if name else {})
     return tuple(referenced.values())
 
@@ -232,7 +232,7 @@ def _read_mounted_file(
     variables: Variables,
     files: ComposeFiles,
 ) -> File | None:
-    reader = Reader({"source": entry} if isinstance(entry, str) else entry, root.at(key), root.problems, extensible=True)
+    reader = Reader({"source": entry} if isinstance(entry, str) else entry, root.at(key), root.findings, extensible=True)
     source = reader.take("source", _source, "")
     target = reader.take("target", lambda value: _target(value, kind), "" if "target" in reader else _target(source, kind))
     mode = reader.take("mode", _mode, 0o444)
@@ -243,7 +243,7 @@ def _read_mounted_file(
         if "source" not in reader or source:
             reader.complain("source" if not isinstance(entry, str) else "", _undeclared(kind, source))
         return None
-    content = _defined(Reader(definition, f"{kind}.{source}", root.problems, extensible=True), kind, variables, files)
+    content = _defined(Reader(definition, f"{kind}.{source}", root.findings, extensible=True), kind, variables, files)
     if content is None or not target:
         return None
     try:

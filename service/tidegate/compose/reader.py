@@ -5,8 +5,10 @@ from __future__ import annotations
 import difflib
 import shlex
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import TypeVar
 
+from tidegate.core.compose import Note
 from tidegate.core.image_reference import ImageReference
 from tidegate.errors import Problem
 
@@ -15,14 +17,23 @@ MAX_PROBLEMS = 200  # further ones are dropped
 BOOLEAN_WORDS = {"true": True, "yes": True, "on": True, "y": True, "false": False, "no": False, "off": False, "n": False}
 
 
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What reading a document finds, in lists that grow: mistakes, and keys that have another effect than in Compose."""
+
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
+
+
 class Reader:
     """Reads one mapping of the document. Each `take` consumes a key; `finish` reports the unknown keys."""
 
-    def __init__(self, value: object, path: str, problems: list[Problem], *, extensible: bool = False) -> None:
-        self.path, self.problems = path, problems
+    def __init__(self, value: object, path: str, findings: Findings, *, extensible: bool = False) -> None:
+        self.path, self.findings = path, findings
         self._extensible = extensible  # Compose allows keys that begin with x-
         self._known_keys: set[str] = set()
         self._refused: dict[str, str] = {}
+        self._ignored: dict[str, str] = {}
         self.values: Mapping[str, object] = {}
         if isinstance(value, Mapping):
             self.values = {str(key): item for key, item in value.items()}
@@ -38,8 +49,13 @@ class Reader:
 
     def complain(self, key: str, message: str) -> None:
         """Report a mistake at a key. Only the first one is kept, since it usually causes the others."""
-        if len(self.problems) < MAX_PROBLEMS and all(problem.path != self.at(key) for problem in self.problems):
-            self.problems.append(Problem(self.at(key), message))
+        problems = self.findings.problems
+        if len(problems) < MAX_PROBLEMS and all(problem.path != self.at(key) for problem in problems):
+            problems.append(Problem(self.at(key), message))
+
+    def note(self, key: str, message: str) -> None:
+        """Say that a key has another effect than with `docker compose`, or none."""
+        self.findings.notes.append(Note(self.at(key), message))
 
     def take(self, key: str, read: Callable[[object], T], otherwise: T, *, secret: bool = False) -> T:
         """The value of a key, read by `read`, which raises `ValueError` with the allowed values; `otherwise` when absent or
@@ -58,12 +74,16 @@ class Reader:
         """The mapping under a key; an empty one when it is absent."""
         self._known_keys.add(key)
         return Reader(
-            self.values.get(key), self.at(key), self.problems, extensible=self._extensible and not key.startswith("x-")
+            self.values.get(key), self.at(key), self.findings, extensible=self._extensible and not key.startswith("x-")
         )
 
     def tolerate(self, *keys: str) -> None:
         """Accept these keys and ignore them."""
         self._known_keys.update(keys)
+
+    def ignore(self, reasons: Mapping[str, str]) -> None:
+        """Accept these keys without effect, each with a note that says why."""
+        self._ignored.update(reasons)
 
     def refuse(self, reasons: Mapping[str, str]) -> None:
         """Reject these keys, each with what to do instead."""
@@ -72,11 +92,14 @@ class Reader:
     def finish(self) -> None:
         """Report every key that was not read."""
         for key in self.values:
-            if len(self.problems) >= MAX_PROBLEMS:
+            if len(self.findings.problems) >= MAX_PROBLEMS:
                 return
             if key in self._known_keys or (self._extensible and key.startswith("x-") and not self._misspelt(key)):
                 continue
-            if key in self._refused:
+            if key in self._ignored:
+                if key in self:
+                    self.note(key, f"ignored: {self._ignored[key]}")
+            elif key in self._refused:
                 self.complain(key, f"not supported: {self._refused[key]}")
             else:
                 self.complain(key, f"unknown key{_closest_key(key, self._known_keys)}")

@@ -11,12 +11,12 @@ from dataclasses import replace
 from tidegate.compose import extension
 from tidegate.compose.backend import NAME_PATTERN, read_backend, read_health
 from tidegate.compose.checks import read_checks
-from tidegate.compose.container_keys import read_container
+from tidegate.compose.container_keys import read_container, read_either
 from tidegate.compose.depends_on import read_depends_on
 from tidegate.compose.document import ServiceDocument, extract_service
 from tidegate.compose.files import ComposeFiles
 from tidegate.compose.interpolation import Variables
-from tidegate.compose.reader import Reader, boolean, format_value, image, integer, one_of
+from tidegate.compose.reader import Findings, Reader, boolean, format_value, image, integer, one_of
 from tidegate.compose.units import parse_duration, parse_share
 from tidegate.compose.unsupported import reject_unsupported
 from tidegate.core.container import Container
@@ -48,10 +48,11 @@ def parse_service(
     schema: SchemaCheck = lambda _: (),
 ) -> Service:
     """The named service of the document. `files` are the files sent with it. Raises `InvalidSpec` with all mistakes."""
-    problems: list[Problem] = []
+    findings = Findings()
+    problems = findings.problems
     variables = Variables.of(variables)
-    extracted = extract_service(document, service, variables, problems)
-    root = Reader(extracted.body, f"services.{service}", problems, extensible=True)
+    extracted = extract_service(document, service, variables, findings)
+    root = Reader(extracted.body, f"services.{service}", findings, extensible=True)
     for what, name in (("service", service), ("environment", environment)):
         if not NAME_PATTERN.fullmatch(name):
             problems.append(Problem("", f"{what} {format_value(name)}: allowed: a-z, 0-9 and -, at most 40 characters"))
@@ -61,7 +62,8 @@ def parse_service(
     ]
     if problems:
         raise InvalidSpec(sorted(set(problems), key=lambda problem: problem.path))
-    return result
+    notes = tuple(sorted(dict.fromkeys(findings.notes), key=lambda note: note.field))
+    return replace(result, source=replace(result.source, project=extracted.project, notes=notes))
 
 
 def _is_same_place(one: Problem, other: Problem) -> bool:
@@ -75,7 +77,7 @@ def _read_service(
 ) -> Service:
     deploy, own = root.inner("deploy"), root.inner(EXTENSION)
     update = deploy.inner("update_config")
-    replicas = deploy.take("replicas", integer(1, 1000), 1)
+    replicas = read_either(root, "scale", deploy, "replicas", integer(1, 1000), 0) or 1
     batch = update.take("parallelism", integer(0, 1000), 1) or replicas
     monitor = update.take("monitor", parse_duration, 0.0)
     bake = own.take("bake", parse_duration, monitor) + update.take("delay", parse_duration, 0.0)

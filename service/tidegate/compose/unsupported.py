@@ -1,6 +1,8 @@
-"""Compose keys that Tidegate does not support, each with what to do instead. Pure."""
+"""Compose keys without effect here: harmless ones are ignored with a note, the others rejected. Pure."""
 
 from __future__ import annotations
+
+import re
 
 from tidegate.compose.reader import Reader, one_of
 
@@ -13,14 +15,9 @@ UNSUPPORTED = {
     "ports": "the proxy publishes the service; set the container's port in expose and the proxy's in x-tidegate.listen",
     "build": "build the image first and set it in image",
     "network_mode": NETWORK,
-    "container_name": "Tidegate names its containers",
-    "scale": "use deploy.replicas",
     "extends": "send the output of docker compose config, which is a single file",
-    "links": "name the services' network in networks",
-    "external_links": "name the services' network in networks",
     "volumes_from": "name the volumes in volumes",
     "label_file": "use labels",
-    "annotations": "use labels",
     "privileged": f"{HOST}; use cap_add and devices",
     "pid": HOST,
     "uts": HOST,
@@ -45,35 +42,46 @@ UNSUPPORTED = {
     "cpu_rt_runtime": LIMIT,
     "mem_swappiness": "use memswap_limit",
     "oom_kill_disable": "a container out of memory would hang",
-    "mac_address": "each instance needs a different one",
-    "platform": "images must match the host's platform",
     "umask": "Docker cannot set it; set it in the entrypoint",
     "pull_refresh_after": "a tag is resolved at the registry with each rollout; see pull_policy",
     "pre_start": NO_CONTAINER_HOOKS,
     "post_start": NO_CONTAINER_HOOKS,
     "pre_stop": NO_CONTAINER_HOOKS,
 }
-UNSUPPORTED_DEPLOY = {
-    "labels": "use the service's labels",
+SETTINGS_RESTART = "containers are restarted as the settings of the environment say"
+IGNORED = {
+    "container_name": "a name belongs to one container; Tidegate names each instance",
+    "links": "services are reached by their names on the networks that they share",
+    "external_links": "containers are reached by their names on the networks that they share",
+    "annotations": "no container runtime that Tidegate supports reads them",
+    "platform": "an image must match the platform of the Docker host",
+    "mac_address": "each instance needs a different one",
+}
+IGNORED_DEPLOY = {
+    "labels": "they are for Swarm's services; container labels belong in labels",
     "endpoint_mode": "the proxy balances the load",
     "placement": "instances are spread over the hosts of the environment's settings",
-    "restart_policy": "the settings of the environment define it for all containers",
+    "restart_policy": SETTINGS_RESTART,
     "rollback_config": "a rollback is one switch of the proxy, without batches",
 }
 
 
 def reject_unsupported(root: Reader, deploy: Reader) -> None:
-    """Read the keys that allow only one value, and reject the others with a reason."""
-    root.take("restart", _restart, "")
+    """Ignore or reject what has no effect here, each with a reason."""
+    if root.take("restart", _restart, "") not in ("", "always", "unless-stopped"):
+        root.note("restart", f"ignored: {SETTINGS_RESTART}")
     deploy.take("mode", one_of(str, ("replicated",)), "")
     root.tolerate(
         "profiles", "attach", "develop"
     )  # `profiles`: the request names the services; the others are for development
     root.refuse(UNSUPPORTED)
-    deploy.refuse(UNSUPPORTED_DEPLOY)
+    root.ignore(IGNORED)
+    deploy.ignore(IGNORED_DEPLOY)
 
 
 def _restart(value: object) -> str:
-    if isinstance(value, str) and value in ("always", "unless-stopped"):
+    if value is False:
+        return "no"  # YAML 1.1 reads an unquoted no as false; so do files that other programs wrote
+    if isinstance(value, str) and re.fullmatch(r"no|always|unless-stopped|on-failure(:\d+)?", value):
         return value
-    raise ValueError("always or unless-stopped, as the settings of the environment define it for all containers")
+    raise ValueError("no, always, unless-stopped or on-failure")

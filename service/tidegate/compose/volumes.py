@@ -7,10 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from tidegate.compose.document import ServiceDocument
-from tidegate.compose.reader import Reader, boolean, format_value, integer, list_of, one_of, string_or_list
+from tidegate.compose.reader import Findings, Reader, boolean, format_value, integer, list_of, one_of, string_or_list
 from tidegate.compose.units import parse_size
 from tidegate.core.container import Mount, MountKind
-from tidegate.errors import Problem
 
 RELATIVE = (
     "the Docker hosts do not have the Compose file's folder; use an absolute path on the hosts, "
@@ -52,7 +51,7 @@ def read_volumes(root: Reader, document: ServiceDocument) -> Volumes:
         value, options = (entry, "") if isinstance(entry, Mapping) else _to_long_form(root, key, entry)
         if value is None:
             continue
-        made = _read_volume(Reader(value, root.at(key), root.problems, extensible=True), options, document, external)
+        made = _read_volume(Reader(value, root.at(key), root.findings, extensible=True), options, document, external)
         binds += [made] if isinstance(made, str) else []
         mounts += [made] if isinstance(made, Mount) else []
     volumes = Volumes(
@@ -164,18 +163,18 @@ def _with_resource_name(reader: Reader, bind: str, document: ServiceDocument, ex
         if key:
             reader.complain("", f"no volume {key} in the file's top-level volumes; declare it there")
         return None
-    name, is_external = resource_name(document, "volumes", key, reader.problems)
+    name, is_external = resource_name(document, "volumes", key, reader.findings)
     external += [name] if is_external else []
     return f"{name}:{rest}"
 
 
-def resource_name(document: ServiceDocument, kind: str, key: str, problems: list[Problem]) -> tuple[str, bool]:
+def resource_name(document: ServiceDocument, kind: str, key: str, findings: Findings) -> tuple[str, bool]:
     """The name of a volume or network on the Docker hosts, and whether it is external.
 
     As in Compose: its `name`; else its key, with the project's name as a prefix unless it is external or the file has no
     `name`.
     """
-    reader = Reader(document.shared[kind][key], f"{kind}.{key}", problems, extensible=True)
+    reader = Reader(document.shared[kind][key], f"{kind}.{key}", findings, extensible=True)
     name = reader.take("name", _name, "")
     external = reader.take("external", _external, False)
     advice = "create it on each host, and set external: true"

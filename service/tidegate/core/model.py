@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from tidegate.analysis.verdict import Outcome, Verdict
 from tidegate.clock import Time
+from tidegate.core.compose import ComposeSource, Note
 from tidegate.core.container import Container, InstanceHealth
 from tidegate.core.hooks import Hook, TaskRun
 from tidegate.core.phases import Phase
@@ -88,11 +89,10 @@ class Check:
     """One question to the metrics.
 
     `margin`: how much worse the new release may be, None for the default. Absolute (a ratio in [0, 1], 0.005 for "0.5%")
-    for errors, relative (0.2 for "20%") for latency and queries. `maximum` and `minimum` turn a query into a fixed limit;
-    for memory `maximum` is the limit of an instance. `query`: PromQL of the user, or the histogram or gauge to read.
-    `min_samples`: requests (errors, latency) or values (query) required for a result, and measurements in a row that must
-    violate a limit. Without `critical`, an inconclusive result does not block the rollout. A `shadow` check has no
-    influence. `weight`: share of the evidence among the compared queries.
+    for errors, relative (0.2 for "20%") otherwise. `maximum` and `minimum` turn a query into a fixed limit; for memory,
+    `maximum` is the limit of an instance. `query`: PromQL of the user, or the histogram or gauge to read.
+    `min_samples`: requests or values required for a result, and measurements in a row that must violate a limit. Without
+    `critical`, an inconclusive result does not block. A `shadow` check has no influence. `weight`: share among the queries.
     """
 
     name: str
@@ -174,16 +174,16 @@ class Service:
     policy: Policy = Policy()
     control: int = 0  # rolling: old instances that stay in the route until the last bake is over, as its baseline; 0 or 1
     keep_old_seconds: float = 0.0  # blue-green: how long the old release runs after the switch
-    #: Of the new requests, for the new release, after each of the first batches; in (0, 1).
-    traffic_shares: tuple[float, ...] = ()
+    traffic_shares: tuple[float, ...] = ()  # the new release's share of new requests after each of the first batches
     hooks: Mapping[str, Hook] = field(default_factory=dict)  # by name, see `hooks.HOOKS`
     compare: CompareOptions | None = None
     probe: Probe | None = None
     preview_bake_seconds: float = 0.0  # how long the new release is analysed before it takes traffic
-    in_group: bool = False  # rolled out as one with the other services of its file in the group
+    in_group: bool = False  # rolled out as one with the others of its file in the group
     depends_on: tuple[str, ...] = ()  # services of the same environment that must be live first
     repair: RepairPolicy = RepairPolicy.AUTO
     warnings: tuple[str, ...] = ()  # what is allowed, but needs attention
+    source: ComposeSource = field(default_factory=ComposeSource)
 
     @property
     def key(self) -> str:
@@ -222,8 +222,7 @@ class InstanceState(StrEnum):
 class Instance:
     """One running copy of a release.
 
-    `id` ([a-z0-9]) is assigned by the platform and never reused. `address` is the `ip:port` that the proxy connects to,
-    empty while unknown.
+    `id` ([a-z0-9]) is assigned by the platform and never reused. `address` is the proxy's `ip:port`, empty while unknown.
     """
 
     id: str
@@ -301,8 +300,8 @@ class Rollout:
     `step_started_at`, `starting_at`, `traffic_confirmed_at`, `step_ready_at` and `approval_since` are the marks of the
     current step: when it started, when its first instance could be started, when the proxy first matched it, when all of it
     was in place, when it began to wait for a person. They, `waiting_for` and `extensions` are reset with each step.
-    `unrouted_at` has when each instance that the proxy still knows left the route, `health` those that were ready. A repair
-    and a scaling keep the live release: `old` and `new` are the same, `old_replicas` is the number of instances before.
+    `unrouted_at` has when each instance that the proxy still knows left the route. A repair and a scaling keep the live
+    release: `old` and `new` are the same, `old_replicas` is the number of instances before.
     """
 
     id: str
@@ -325,7 +324,7 @@ class Rollout:
     step_ready_at: Time | None = None
     approval_since: Time | None = None
     unrouted_at: Mapping[str, Time] = field(default_factory=dict)  # by instance
-    health: Mapping[str, InstanceHealth] = field(default_factory=dict)  # by instance
+    health: Mapping[str, InstanceHealth] = field(default_factory=dict)  # of those that were ready, by instance
     replaced: tuple[str, ...] = ()  # instances that a repair or a scaling replaces, since they stayed unhealthy
     extensions: int = 0
     question: int = 0  # grows when what a person has to decide changes, so that no earlier answer counts
@@ -350,6 +349,7 @@ class Rollout:
     group_point: int = 0  # the last point of its group (`Gate.group_point`) that it reached
     kind: RolloutKind = RolloutKind.RELEASE
     warnings: tuple[str, ...] = ()  # of the service, when it was requested
+    notes: tuple[Note, ...] = ()  # of its Compose file
     preexisting: tuple[str, ...] = ()  # instances from before the rollout: their failures do not count
     quarantines: bool = True  # whether a rollback puts the new release into quarantine
     version: int = 0  # grows with each save; the ETag

@@ -101,6 +101,7 @@ rollouts = Table(
     Column("group", String, nullable=False, index=True),
     Column("kind", String, nullable=False),
     Column("warnings", JSON, nullable=False),
+    Column("notes", JSON, nullable=False),
     # the state; written by the engine that holds the lease
     Column("digest", String, nullable=False),
     Column("phase", String, nullable=False),

@@ -89,6 +89,13 @@ class WaitingForView(View):
     then: str = Field(description="What happens at `until`; if that is null, what ends the wait.")
 
 
+class FieldNoteView(View):
+    """A key of the Compose file that has another effect than with `docker compose`, or none."""
+
+    field: str
+    message: str
+
+
 class RolloutFields(View):
     """The parts of a rollout that are shown as they are stored."""
 
@@ -111,6 +118,7 @@ class RolloutFields(View):
     warnings: list[str] = Field(
         description="What is allowed in the service's definition, but needs attention; and checks without data."
     )
+    notes: list[FieldNoteView] = Field(description="How the Compose file is honoured otherwise than by `docker compose`.")
     tasks: list[TaskView] = Field(description="The tasks that have started, in order.")
     preview: PreviewView | None = Field(validation_alias=AliasPath("backend", "preview"))
     group: str = Field(description="The group of rollouts that are promoted and rolled back together; empty if none.")

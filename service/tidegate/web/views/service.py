@@ -10,7 +10,7 @@ from tidegate.clock import Time
 from tidegate.core.model import CheckKind, Direction, Instance, Order, RepairPolicy, Strategy
 from tidegate.core.records import DriftState, ServiceRow
 from tidegate.core.routing import RouterState
-from tidegate.web.views.rollout import RolloutView, WaitingForView
+from tidegate.web.views.rollout import FieldNoteView, RolloutView, WaitingForView
 from tidegate.web.views.timestamps import Timestamp, View
 
 
@@ -58,6 +58,15 @@ class ServiceFields(View):
     route: str = Field(validation_alias=AliasPath("backend", "name"))
     listen: str = Field(validation_alias=AliasPath("backend", "listen"))
     repair: RepairPolicy = Field(description="What Tidegate does about drift.")
+    project: str = Field(validation_alias=AliasPath("source", "project"), description="The Compose project; empty: none.")
+    interpolated: list[str] = Field(
+        validation_alias=AliasPath("source", "variables"),
+        description="The variables of the Compose file whose values were used; values are not shown.",
+    )
+    notes: list[FieldNoteView] = Field(
+        validation_alias=AliasPath("source", "notes"),
+        description="How the Compose file is honoured otherwise than by `docker compose`.",
+    )
 
 
 class ServiceView(ServiceFields):

@@ -128,6 +128,7 @@ def _request_columns() -> list[sa.Column[Any]]:
         sa.Column("group", sa.String(), nullable=False),
         sa.Column("kind", sa.String(), nullable=False),
         sa.Column("warnings", sa.JSON(), nullable=False),
+        sa.Column("notes", sa.JSON(), nullable=False),
     ]
 
 
