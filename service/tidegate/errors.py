@@ -14,6 +14,7 @@
     │   ├── RouteTaken         another service of the environment uses this route
     │   ├── ListenTaken        another service of the environment listens on this address
     │   ├── DependencyMissing  a service that this one depends on is not live
+    │   ├── PlanChanged        the deployment is not what its plan says
     │   ├── NoGoodRelease      there is no good release to roll back to
     │   ├── AlreadyRolledBack  the service was rolled back, and nothing was deployed since
     │   ├── NoLiveRelease      the service has no live release
@@ -137,6 +138,10 @@ class ListenTaken(Refused):
 
 class DependencyMissing(Refused):
     """A service that this one depends on is not live."""
+
+
+class PlanChanged(Refused):
+    """The deployment is not what its plan says."""
 
 
 class NoGoodRelease(Refused):

@@ -16,6 +16,7 @@ from tidegate.core.records import (
     AuditEntry,
     Claim,
     Delivery,
+    DeploymentPlan,
     Drift,
     EngineRow,
     Freeze,
@@ -29,6 +30,7 @@ from tidegate.core.records import (
     Token,
     VerdictRow,
 )
+from tidegate.errors import Refused
 from tidegate.ports import Diagnosis
 
 
@@ -174,6 +176,15 @@ class Store(EngineStore, Protocol):
 
     def services(self) -> tuple[ServiceRow, ...]:
         """All services, by key."""
+
+    def find_conflicts(self, service: Service) -> tuple[Refused, ...]:
+        """Why `put_service` would refuse the service: `RouteTaken`, `ListenTaken`, both or neither."""
+
+    def add_plan(self, plan: DeploymentPlan) -> None:
+        """Store a plan, for a week."""
+
+    def find_plan(self, plan: str) -> DeploymentPlan | None:
+        """The plan; None if there is none, or if it is older than a week."""
 
     def releases(self, service: str, limit: int = 50) -> tuple[ReleaseRow, ...]:
         """The releases of the service, newest first."""

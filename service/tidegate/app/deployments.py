@@ -128,7 +128,7 @@ def deploy_new(
 ) -> NewRollout:
     """A rollout from the live release to a new one of `service`; `group` are the services of its group. Raises
     `DependencyMissing`."""
-    _require_dependencies(context, service, group)
+    require_dependencies(context, service, group)
     old = None if row is None or row.live is None else context.store.get_release(service.key, row.live).release
     new = _release(context.store, service, service.image)
     plan = planner.make_plan(service, old, new)
@@ -136,7 +136,7 @@ def deploy_new(
     return _new_rollout(service, old, new, plan, service.checks, request, message, context.now(), fresh=True, hooked=True)
 
 
-def _require_dependencies(context: AppContext, service: Service, group: Collection[str]) -> None:
+def require_dependencies(context: AppContext, service: Service, group: Collection[str]) -> None:
     """Raise `DependencyMissing` unless each service that this one depends on has a good live release or is in its group."""
     others = [name for name in service.depends_on if name not in group]
     missing = [name for name in others if not _is_live(context, f"{service.environment}/{name}")]
@@ -281,8 +281,13 @@ def require_no_freeze(context: AppContext, environment: str, otherwise: str) -> 
 
 
 def require_deployable(context: AppContext, service: Service) -> None:
-    """Raise `Frozen`, or `Quarantined` for an image named by its digest. A tag is resolved and refused later."""
+    """Raise `Frozen` or `Quarantined`."""
     require_no_freeze(context, service.environment, "or deploy with --force")
+    require_no_quarantine(context, service)
+
+
+def require_no_quarantine(context: AppContext, service: Service) -> None:
+    """Raise `Quarantined` for an image named by its digest. A tag is resolved and refused later."""
     pinned = ImageReference.parse(service.image).pinned
     row = context.store.find_quarantined(service.key, pinned, service.container) if pinned else None
     if row is not None:

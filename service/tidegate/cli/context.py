@@ -182,3 +182,4 @@ ComposeFile = Annotated[Path | None, typer.Option("--file", "-f", help="The Comp
 Variables = Annotated[
     list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Set a variable of the Compose file; repeatable.")
 ]
+Image = Annotated[str, typer.Option(help="Image to deploy instead of the one in the Compose file.")]

@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from tidegate import __version__
-from tidegate.cli import admin, analysis, freezes, rollouts, scale_repair, status, tokens, watch
+from tidegate.cli import admin, analysis, freezes, plans, rollouts, scale_repair, status, tokens, watch
 from tidegate.cli.console import json_text
 from tidegate.cli.context import Context, Format
 from tidegate.cli.exit_codes import CommandError, ExitCode, Json
@@ -28,6 +28,7 @@ app = typer.Typer(
 )
 PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Rollouts": (
+        plans.plan,
         rollouts.deploy,
         rollouts.verify,
         rollouts.promote,

@@ -12,6 +12,7 @@ from tidegate.cli import watch
 from tidegate.cli.context import (
     ComposeFile,
     Context,
+    Image,
     Output,
     Reason,
     RolloutName,
@@ -26,6 +27,8 @@ from tidegate.core.phases import Until
 
 if TYPE_CHECKING:
     from tidegate.cli.api_client import ApiClient
+
+Force = Annotated[bool, typer.Option("--force", help="Deploy despite a freeze or a quarantine; requires --reason.")]
 
 
 def variables(pairs: list[str] | None) -> dict[str, str]:
@@ -57,15 +60,16 @@ def deploy(
     service: ServiceName,
     file: ComposeFile = None,
     sets: Variables = None,
-    image: Annotated[str, typer.Option(help="Image to deploy instead of the one in the Compose file.")] = "",
+    image: Image = "",
+    plan: Annotated[
+        str, typer.Option(metavar="ID", help="Refuse unless this is exactly the deployment of this `tidegate plan`.")
+    ] = "",
     until: Annotated[
         Until, typer.Option(help="Follow until the first verdict, the first approval, or the end.")
     ] = Until.APPROVAL,
     wait: Wait = True,
     key: Annotated[str, typer.Option(help="Idempotency key: requests with the same key start one rollout only.")] = "",
-    force: Annotated[
-        bool, typer.Option("--force", help="Deploy despite a freeze or a quarantine; requires --reason.")
-    ] = False,
+    force: Force = False,
     reason: Reason = "",
     output: Output = None,
 ) -> None:
@@ -73,7 +77,7 @@ def deploy(
     context: Context = ctx.obj
     client, name = context.client(), context.service(service)
     body = compose_body(file, sets, name) | ({"image": image} if image else {})
-    body |= {"force": force, "reason": reason}
+    body |= {"force": force, "reason": reason, "plan": plan}
     rollout = client.post(f"/v1/services/{name}/rollouts", body, key=key)
     print_notes(context, rollout["notes"])
     if not wait or context.as_json(output):  # otherwise they are among the events that are shown

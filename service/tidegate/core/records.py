@@ -179,6 +179,26 @@ class ReleaseRow:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class PlannedService:
+    """A service as a plan would deploy it, and the live release that the plan starts from."""
+
+    definition: Service
+    live: str | None
+    live_replicas: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentPlan:
+    """A plan that a person may have read, and that a deployment can be held to. `members`: the service, and then the others
+    of its group."""
+
+    id: str
+    service: str  # environment/name
+    created: Time
+    members: tuple[PlannedService, ...]
+
+
 class DriftState(StrEnum):
     """What is done about drift."""
 

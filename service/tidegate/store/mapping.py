@@ -18,7 +18,17 @@ from tidegate.analysis.measurement import Measurement
 from tidegate.analysis.verdict import Verdict
 from tidegate.core.model import Event, Release, Rollout, RolloutKind, Service, Signal
 from tidegate.core.phases import Phase
-from tidegate.core.records import AuditEntry, Drift, Freeze, Idempotency, ReleaseRow, ServiceRow, Token, VerdictRow
+from tidegate.core.records import (
+    AuditEntry,
+    DeploymentPlan,
+    Drift,
+    Freeze,
+    Idempotency,
+    ReleaseRow,
+    ServiceRow,
+    Token,
+    VerdictRow,
+)
 from tidegate.core.waits import WaitingFor
 
 T = TypeVar("T")
@@ -67,6 +77,7 @@ WAITING_FOR = Codec(TypeAdapter(tuple[WaitingFor], config=CONFIG))
 DRIFT = Codec(TypeAdapter(tuple[Drift], config=CONFIG))
 FREEZE = Codec(TypeAdapter(tuple[Freeze], config=CONFIG))
 AUDIT = Codec(TypeAdapter(tuple[AuditEntry], config=CONFIG))
+PLAN = Codec(TypeAdapter(tuple[DeploymentPlan], config=CONFIG))
 TOKEN = Codec(TypeAdapter(tuple[Token], config=CONFIG))
 
 #: The columns of a rollout that its engine writes.

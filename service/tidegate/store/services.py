@@ -13,7 +13,7 @@ from tidegate.core.model import Release, Rollout, Service
 from tidegate.core.phases import Phase
 from tidegate.core.records import Drift, ReleaseRow, ServiceRow
 from tidegate.core.routing import addresses_overlap
-from tidegate.errors import ListenTaken, RolloutInProgress, RouteTaken, UnknownService, VersionConflict
+from tidegate.errors import ListenTaken, Refused, RolloutInProgress, RouteTaken, UnknownService, VersionConflict
 from tidegate.store import mapping
 from tidegate.store.tables import is_live, release_numbers, releases, rollouts, services
 
@@ -53,6 +53,17 @@ def restore(connection: Connection, key: str, replaced: Replaced) -> None:
         return
     with suppress(RouteTaken, ListenTaken):  # another service has the route or the address by now
         put(connection, mapping.SERVICE.decode(replaced.definition))
+
+
+def find_conflicts(connection: Connection, service: Service) -> tuple[Refused, ...]:
+    """Why the service could not be stored: another one has its route, or its address."""
+    conflicts = list[Refused]()
+    for require_free in (_require_free_route, _require_free_addresses):
+        try:
+            require_free(connection, service)
+        except (RouteTaken, ListenTaken) as error:
+            conflicts.append(error)
+    return tuple(conflicts)
 
 
 def _require_free_route(connection: Connection, service: Service) -> None:

@@ -19,6 +19,7 @@ from tidegate.core.records import (
     AuditEntry,
     Claim,
     Delivery,
+    DeploymentPlan,
     Drift,
     EngineRow,
     Freeze,
@@ -32,9 +33,21 @@ from tidegate.core.records import (
     Token,
     VerdictRow,
 )
-from tidegate.errors import StoreError
+from tidegate.errors import Refused, StoreError
 from tidegate.ports import CheckStatus, Diagnosis
-from tidegate.store import deliveries, freezes, leases, migrations, pruning, rollouts, services, signals, stats, tokens
+from tidegate.store import (
+    deliveries,
+    freezes,
+    leases,
+    migrations,
+    plans,
+    pruning,
+    rollouts,
+    services,
+    signals,
+    stats,
+    tokens,
+)
 from tidegate.store.database import touch
 from tidegate.store.transactions import Transactions
 from tidegate.store_port import Store
@@ -198,6 +211,18 @@ class SqlStore(Transactions, Store):
     def services(self) -> tuple[ServiceRow, ...]:
         with self._read("list services") as connection:
             return services.list_services(connection)
+
+    def find_conflicts(self, service: Service) -> tuple[Refused, ...]:
+        with self._read(f"look for conflicts of {service.key}") as connection:
+            return services.find_conflicts(connection, service)
+
+    def add_plan(self, plan: DeploymentPlan) -> None:
+        with self._write(f"store a plan of {plan.service}") as connection:
+            plans.add(connection, plan)
+
+    def find_plan(self, plan: str) -> DeploymentPlan | None:
+        with self._read(f"read plan {plan}") as connection:
+            return plans.find(connection, plan, self._clock())
 
     def releases(self, service: str, limit: int = 50) -> tuple[ReleaseRow, ...]:
         with self._read(f"list releases of {service}") as connection:

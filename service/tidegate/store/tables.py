@@ -229,6 +229,16 @@ deliveries = Table(
     Column("due", Double, nullable=False, index=True),
 )
 
+#: Plans of deployments, with the definitions that they are for.
+plans = Table(
+    "plans",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("service", String, nullable=False),  # not a foreign key: a plan may be for a service that is not stored yet
+    Column("created", Double, nullable=False, index=True),
+    Column("members", JSON, nullable=False),
+)
+
 #: Running engines, and those that did not shut down cleanly.
 engines = Table(
     "engines",

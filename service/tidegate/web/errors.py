@@ -71,6 +71,7 @@ PROBLEM_TYPES: dict[type[errors.TidegateError], ProblemType] = {
     errors.RouteTaken: ProblemType(409, "route-taken", "The route is used by another service"),
     errors.ListenTaken: ProblemType(409, "listen-taken", "The address is used by another service"),
     errors.DependencyMissing: ProblemType(409, "dependency-missing", "A dependency has no live release"),
+    errors.PlanChanged: ProblemType(409, "plan-changed", "The plan no longer holds"),
     errors.NoGoodRelease: ProblemType(409, "no-good-release", "No release to roll back to"),
     errors.AlreadyRolledBack: ProblemType(409, "already-rolled-back", "The service is already rolled back"),
     errors.NoLiveRelease: ProblemType(409, "no-live-release", "The service has no live release"),

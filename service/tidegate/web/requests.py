@@ -112,8 +112,8 @@ class BuildBody(Body):
     )
 
 
-class DeployBody(Body):
-    """What to deploy. Without `compose`, the stored definition is used."""
+class DefinitionBody(Body):
+    """The definition to deploy. Without `compose`, the stored one is used."""
 
     compose: str | None = Field(default=None, min_length=1, description="The text of the Compose file.")
     variables: dict[Word, Word] = Field(default={}, description="Values for ${NAME} in the Compose file.")
@@ -123,6 +123,23 @@ class DeployBody(Body):
         max_length=MAX_IMAGE_CHARS,
         pattern=f"^{IMAGE_PATTERN}$",
         description="Deploy this image instead of the one in the definition.",
+    )
+
+
+class PlanBody(DefinitionBody):
+    """A deployment to plan."""
+
+    force: bool = Field(default=False, description="Plan a deployment that ignores freezes and quarantine.")
+
+
+class DeployBody(DefinitionBody):
+    """What to deploy."""
+
+    plan: str = Field(
+        default="",
+        max_length=64,
+        pattern=r"^[0-9a-f]*$",
+        description="The ID of a plan: the deployment is refused unless it is exactly what the plan says.",
     )
     build: BuildBody | None = Field(
         default=None, description="The build to report progress to; older builds of its job are refused afterwards."

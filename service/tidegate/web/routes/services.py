@@ -8,16 +8,13 @@ from dataclasses import replace
 import structlog
 from flask import Response
 
-from tidegate.app import deployments, drift_repair, groups
+from tidegate.app import deployments, drift_repair, groups, plans
 from tidegate.app.context import RolloutRequest
-from tidegate.compose.interpolation import Variables
-from tidegate.core.model import Build, CheckKind, Service, Signal, SignalKind
+from tidegate.core.model import Build, Service, Signal, SignalKind
 from tidegate.core.records import AuditEntry, Idempotency, NewRollout, ServiceRow
-from tidegate.errors import AlreadyRolledBack, DriverError, RolloutInProgress, Superseded, UnknownService, VersionConflict
-from tidegate.ports import CheckStatus
+from tidegate.errors import AlreadyRolledBack, DriverError, RolloutInProgress, Superseded, VersionConflict
 from tidegate.web import log_setup
 from tidegate.web.api import (
-    Api,
     api,
     idempotency_key,
     json_response,
@@ -27,6 +24,7 @@ from tidegate.web.api import (
     require_version,
     respond,
 )
+from tidegate.web.definitions import find_missing_data, find_service, requested_services
 from tidegate.web.errors import PROBLEM_TYPES, ApiProblem
 from tidegate.web.identity import identify_requester, require_for_group, require_reason
 from tidegate.web.openapi import blueprint, problems
@@ -54,7 +52,6 @@ from tidegate.web.views.service import (
     instances_view,
     service_view,
 )
-from tidegate.wiring import check_histogram
 
 log = structlog.get_logger("tidegate.web")
 bp = blueprint("services", "Services and their deployments.")
@@ -104,14 +101,6 @@ def put_service(path: ServicePath, header: PutHeader, body: ServiceBody) -> Resp
     view = service_view(row, api().now())
     status = 201 if current is None else 200
     return respond(view, status, version=row.version, location=view.links["self"] if status == 201 else "")
-
-
-def find_service(context: Api, key: str) -> ServiceRow | None:
-    """The service, or None."""
-    try:
-        return context.store.get_service(key)
-    except UnknownService:
-        return None
 
 
 def _version_to_put(key: str, current: ServiceRow | None, header: PutHeader) -> int | None:
@@ -164,12 +153,12 @@ def deploy(path: ServicePath, header: KeyHeader, body: DeployBody) -> Response:
         return _replay(stored)
     row = find_service(api(), path.key)
     by = identify_requester(body.on_behalf_of, path.key)
-    files, variables = file_contents(body.files), Variables(body.variables)
-    service = _requested_service(path, row, body, variables, files)
-    members = [service, *groups.other_services(api(), service, body.compose, variables, files)]
+    members = requested_services(path, row, body)
     for member in members:
         _require_allowed(member, body)
         identify_requester(body.on_behalf_of, member.key)
+    if body.plan:
+        plans.require_planned(api(), body.plan, path.key, members)
     build = None if body.build is None else Build(**body.build.model_dump())
     if build is None:
         _require_no_live_rollout(row)  # with a build, the store first checks for a newer build
@@ -186,13 +175,7 @@ def deploy(path: ServicePath, header: KeyHeader, body: DeployBody) -> Response:
 
 def _with_missing_data(new: NewRollout, service: Service) -> NewRollout:
     """The rollout with a warning if a check of its service would be inconclusive for lack of data."""
-    if not any(check.kind is CheckKind.LATENCY and not check.query for check in service.checks):
-        return new
-    found = check_histogram(api().wiring, service.environment)
-    if found.status is CheckStatus.OK:
-        return new
-    text = f"The check latency has no data: {found.result}. To fix it, {found.fix}."
-    return replace(new, rollout=replace(new.rollout, warnings=(*new.rollout.warnings, text)))
+    return replace(new, rollout=replace(new.rollout, warnings=(*new.rollout.warnings, *find_missing_data(service))))
 
 
 def _require_allowed(service: Service, body: DeployBody) -> None:
@@ -203,21 +186,6 @@ def _require_allowed(service: Service, body: DeployBody) -> None:
         require_reason(body.reason, "deploy by force")
     else:
         deployments.require_deployable(api(), service)
-
-
-def _requested_service(
-    path: ServicePath, row: ServiceRow | None, body: DeployBody, variables: Variables, files: dict[str, bytes]
-) -> Service:
-    """The service to deploy: the sent definition or the stored one, with `image` replacing its image."""
-    if body.compose is not None:
-        service = deployments.define_service(api(), path.environment, path.service, body.compose, variables, files)
-    else:
-        api().drivers(path.environment)
-        if row is None:
-            raise UnknownService(f"Unknown service {path.key}. Send its Compose file as `compose`.")
-        deployments.require_no_values(body.variables, body.files)
-        service = deployments.validate_service(api(), row.service)
-    return service if body.image is None else replace(service, image=body.image)
 
 
 @bp.post(

@@ -24,6 +24,7 @@ TABLES = (
     "freezes",
     "audit",
     "deliveries",
+    "plans",
     "engines",
     "tokens",
     "idempotency",
@@ -255,6 +256,15 @@ def _operations() -> None:
         sa.PrimaryKeyConstraint("rollout", name="pk_deliveries"),
     )
     op.create_index("ix_deliveries_due", "deliveries", ["due"])
+    op.create_table(
+        "plans",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("service", sa.String(), nullable=False),
+        sa.Column("created", sa.Double(), nullable=False),
+        sa.Column("members", sa.JSON(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_plans"),
+    )
+    op.create_index("ix_plans_created", "plans", ["created"])
     op.create_table(
         "engines",
         sa.Column("owner", sa.String(), nullable=False),
