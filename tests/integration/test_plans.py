@@ -147,6 +147,14 @@ def test_a_bake_that_is_too_short_is_a_warning(api: RunningApi) -> None:
     assert any("Whether the bake is long enough is unknown" in warning for warning in service["warnings"])
 
 
+def test_a_key_that_is_ignored_is_a_note(api: RunningApi) -> None:
+    text = compose().replace("    environment:", "    container_name: shop\n    environment:")
+    sent = {**body("v1"), "compose": text}
+    (service,) = api.call("POST", f"{SHOP}/plan", sent).json()["services"]
+    assert [note["field"] for note in service["notes"]] == ["services.shop.container_name"]
+    assert api.call("POST", f"{SHOP}/validate", sent).json()["notes"] == service["notes"]
+
+
 def test_a_plan_needs_the_right_to_deploy(api: RunningApi) -> None:
     token = api.token_for("read")
     assert api.call("POST", f"{SHOP}/plan", body("v1"), token=token).status_code == 403

@@ -47,6 +47,7 @@ def format_plan(answer: Json) -> Iterator[str]:
             yield from (f"  {change['message']}" for change in service["changes"])
         yield "Steps:"
         yield from (f"  {number}. {format_step(step)}" for number, step in enumerate(service["steps"], start=1))
+        yield from (f"Note: {note['field']}: {note['message']}" for note in service["notes"])
         yield from (f"Warning: {warning}" for warning in service["warnings"])
     if answer["refusals"]:
         yield f"Refused, for {len(answer['refusals'])} reason{'s' * (len(answer['refusals']) > 1)}:"

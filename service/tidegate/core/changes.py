@@ -10,10 +10,10 @@ from enum import StrEnum
 
 #: Texts that are no secrets. Others may be: variables, files, labels, commands, headers, options of log drivers.
 SHOWN_TEXTS = re.compile(
-    r"image|depends_on|backend\.(name|listen|preview)(\..+)?|policy\..+|hooks\.[a-z_]+\.image"
+    r"image|depends_on|source\.project|backend\.(name|listen|preview)(\..+)?|policy\..+|hooks\.[a-z_]+\.image"
     r"|health\.(path|scheme|host)|stop_signal|user|working_dir|volumes|external_volumes|mounts|checks\.[^.]+\.name"
 )
-IGNORED = frozenset({"warnings", "notes"})  # they follow from the rest
+IGNORED = frozenset({"warnings", "notes", "variables"})  # what they say shows in the rest
 KEYS = ("name", "target", "id")  # by which items of a list are matched
 
 

@@ -18,11 +18,9 @@ from tidegate.core.phases import Phase
 from tidegate.core.records import (
     AuditEntry,
     Claim,
-    Delivery,
     DeploymentPlan,
     Drift,
     EngineRow,
-    Freeze,
     Idempotency,
     NewRollout,
     Pruned,
@@ -30,14 +28,12 @@ from tidegate.core.records import (
     Retention,
     ServerStats,
     ServiceRow,
-    Token,
     VerdictRow,
 )
 from tidegate.errors import Refused, StoreError
 from tidegate.ports import CheckStatus, Diagnosis
 from tidegate.store import (
     deliveries,
-    freezes,
     leases,
     migrations,
     plans,
@@ -46,16 +42,15 @@ from tidegate.store import (
     services,
     signals,
     stats,
-    tokens,
 )
 from tidegate.store.database import touch
-from tidegate.store.transactions import Transactions
+from tidegate.store.operations import Operations
 from tidegate.store_port import Store
 
 T = TypeVar("T")
 
 
-class SqlStore(Transactions, Store):
+class SqlStore(Operations, Store):
     """One database. Thread-safe; every call is one transaction and raises `StoreError` when the database fails.
 
     `url` is `sqlite:///PATH` or `postgresql://USER@HOST/NAME`; `password_file` may hold the password. `clock` returns
@@ -335,77 +330,6 @@ class SqlStore(Transactions, Store):
     def measurements(self, rollout: str, after: int = 0) -> tuple[Measurement, ...]:
         with self._read(f"read measurements of {rollout}") as connection:
             return rollouts.list_measurements(connection, rollout, after)
-
-    # -- freezes and the audit log --------------------------------------------------------------------------------------
-
-    def get_freeze(self, environment: str) -> Freeze | None:
-        with self._read(f"read the freeze of {environment}") as connection:
-            return freezes.find_active(connection, environment, self._clock())
-
-    def freezes(self) -> tuple[Freeze, ...]:
-        with self._read("list freezes") as connection:
-            return freezes.list_active(connection, self._clock())
-
-    def freeze(self, freeze: Freeze, *, audit: AuditEntry | None = None) -> None:
-        def put(connection: Connection) -> None:
-            freezes.put(connection, freeze)
-            signals.record_audit(connection, audit)
-
-        self._write_checked(f"freeze {freeze.environment}", put)
-
-    def unfreeze(self, environment: str, *, audit: AuditEntry | None = None) -> None:
-        with self._write(f"lift the freeze of {environment}") as connection:
-            freezes.lift(connection, environment)
-            signals.record_audit(connection, audit)
-
-    def audit(
-        self, before: int | None = None, limit: int = 50, subjects: Collection[str] | None = None
-    ) -> tuple[AuditEntry, ...]:
-        with self._read("read the audit log") as connection:
-            return signals.list_audit(connection, before, limit, subjects)
-
-    # -- deliveries to the CI -----------------------------------------------------------------------------------------
-
-    def next_delivery(self, ttl_seconds: float, environment: str = "", without: Collection[str] = ()) -> Delivery | None:
-        with self._write("find events to deliver") as connection:
-            now = self._now(connection)
-            return deliveries.claim(connection, now + ttl_seconds, now, environment, without)
-
-    def mark_delivered(self, rollout: str, number: int, lease_seconds: float) -> None:
-        with self._write(f"record a delivery of {rollout}") as connection:
-            deliveries.record(connection, rollout, number, self._now(connection) + lease_seconds)
-
-    def postpone_delivery(self, rollout: str, due: Time, *, failed: bool) -> None:
-        with self._write(f"postpone deliveries of {rollout}") as connection:
-            ahead = self._ahead(self._now(connection))
-            deliveries.postpone_delivery(connection, rollout, due + ahead, failed=failed)
-
-    # -- tokens -------------------------------------------------------------------------------------------------------
-
-    def add_token(self, token: Token, *, audit: AuditEntry | None = None) -> None:
-        def add(connection: Connection) -> None:
-            tokens.add(connection, token)
-            signals.record_audit(connection, audit)
-
-        self._write_checked("add a token", add)
-
-    def tokens(self) -> tuple[Token, ...]:
-        with self._read("list tokens") as connection:
-            return tokens.list_tokens(connection)
-
-    def token(self, digest: str) -> Token | None:
-        with self._read("look up a token") as connection:
-            stored = tokens.by_digest(connection, digest)
-        now = self._clock()
-        if stored is not None and tokens.use_is_due(stored, now):
-            with self._write("record the use of a token") as connection:
-                tokens.note_use(connection, stored, now)
-        return stored
-
-    def delete_token(self, token_id: str, *, audit: AuditEntry | None = None) -> None:
-        with self._write("delete a token") as connection:
-            tokens.drop(connection, token_id)
-            signals.record_audit(connection, audit)
 
     def close(self) -> None:
         self._database.close()

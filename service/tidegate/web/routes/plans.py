@@ -15,6 +15,7 @@ from tidegate.web.definitions import find_missing_data, find_service, find_short
 from tidegate.web.openapi import blueprint, problems
 from tidegate.web.requests import PlanBody, ServiceBody, ServicePath, file_contents
 from tidegate.web.views.plan import PlanView, ValidationView, refusal_views, service_plan_view
+from tidegate.web.views.rollout import FieldNoteView
 
 bp = blueprint("plans", "What would happen, before it does.")
 
@@ -30,9 +31,10 @@ def validate(path: ServicePath, body: ServiceBody) -> Response:
     try:
         service = deployments.define_service(api(), path.environment, path.service, body.compose, body.variables, files)
     except InvalidSpec as error:
-        return respond(ValidationView(valid=False, problems=refusal_views([error]), warnings=[]))
-    conflicts = api().store.find_conflicts(service)
-    return respond(ValidationView(valid=not conflicts, problems=refusal_views(conflicts), warnings=list(service.warnings)))
+        return respond(ValidationView(valid=False, problems=refusal_views([error]), warnings=[], notes=[]))
+    conflicts, notes = api().store.find_conflicts(service), list(map(FieldNoteView.model_validate, service.source.notes))
+    found, warnings = refusal_views(conflicts), list(service.warnings)
+    return respond(ValidationView(valid=not conflicts, problems=found, warnings=warnings, notes=notes))
 
 
 @bp.post("/services/<environment>/<service>/plan", responses={"200": PlanView, **problems(400, 404, 413, 415)})

@@ -13,7 +13,7 @@ from tidegate.core.plan_preview import step_changes
 from tidegate.core.records import ServiceRow
 from tidegate.errors import InvalidSpec, Refused
 from tidegate.web.errors import PROBLEM_TYPES
-from tidegate.web.views.rollout import StepView
+from tidegate.web.views.rollout import FieldNoteView, StepView
 from tidegate.web.views.timestamps import Timestamp, View
 
 
@@ -46,6 +46,7 @@ class ServicePlanView(View):
     )
     steps: list[PlannedStepView]
     warnings: list[str] = Field(description="What is allowed, but needs attention.")
+    notes: list[FieldNoteView] = Field(description="How the Compose file is honoured otherwise than by `docker compose`.")
 
 
 class RefusalView(View):
@@ -75,6 +76,7 @@ class ValidationView(View):
     valid: bool
     problems: list[RefusalView] = Field(description="Every mistake of the Compose file; empty if it is valid.")
     warnings: list[str] = Field(description="What is allowed, but needs attention.")
+    notes: list[FieldNoteView] = Field(description="How the Compose file is honoured otherwise than by `docker compose`.")
 
 
 def refusal_views(refusals: Sequence[Refused]) -> list[RefusalView]:
@@ -106,6 +108,7 @@ def service_plan_view(
             for step, part in zip(steps, parts, strict=True)
         ],
         warnings=list(warnings),
+        notes=[FieldNoteView.model_validate(note) for note in service.source.notes],
     )
 
 

@@ -257,15 +257,6 @@ def _operations() -> None:
     )
     op.create_index("ix_deliveries_due", "deliveries", ["due"])
     op.create_table(
-        "plans",
-        sa.Column("id", sa.String(), nullable=False),
-        sa.Column("service", sa.String(), nullable=False),
-        sa.Column("created", sa.Double(), nullable=False),
-        sa.Column("members", sa.JSON(), nullable=False),
-        sa.PrimaryKeyConstraint("id", name="pk_plans"),
-    )
-    op.create_index("ix_plans_created", "plans", ["created"])
-    op.create_table(
         "engines",
         sa.Column("owner", sa.String(), nullable=False),
         sa.Column("heartbeat_at", sa.Double(), nullable=False),
@@ -275,6 +266,15 @@ def _operations() -> None:
 
 
 def _clients() -> None:
+    op.create_table(
+        "plans",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("service", sa.String(), nullable=False),
+        sa.Column("created", sa.Double(), nullable=False),
+        sa.Column("members", sa.JSON(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_plans"),
+    )
+    op.create_index("ix_plans_created", "plans", ["created"])
     op.create_table(
         "tokens",
         sa.Column("id", sa.String(), nullable=False),
