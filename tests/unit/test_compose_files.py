@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from support.wait import at_most
 from tidegate.compose import loader
 from tidegate.compose import schema as compose_schema
+from tidegate.core.compose import ComposeDependency, Condition
 from tidegate.core.container import File, Log, Mount, MountKind, Network, Ulimit
 from tidegate.core.model import Service
 from tidegate.errors import InvalidSpec
@@ -49,7 +50,12 @@ def mistakes(name: str) -> dict[str, str]:
 def test_a_web_application_with_its_worker() -> None:
     web = read("web-worker-db", "web")
     container = web.container
-    assert (web.image, web.replicas, web.depends_on) == ("registry.example/bookshop:v7", 3, ("db", "cache"))
+    assert (web.image, web.replicas, web.depends_on) == ("registry.example/bookshop:v7", 3, ())
+    assert web.source.project == "bookshop"
+    assert web.source.depends_on == (
+        ComposeDependency("bookshop", "db", Condition.HEALTHY),
+        ComposeDependency("bookshop", "cache"),
+    )
     assert container.command == ("gunicorn", "--bind", ":8000", "bookshop.wsgi:application")
     assert dict(container.environment) == {
         "SECRET_KEY": "abc",
@@ -134,12 +140,11 @@ def test_variables_and_their_defaults() -> None:
 TOLD: dict[str, dict[str, str]] = {
     "development": {
         "build": "build the image first",
-        "depends_on.migrate.condition": "use the x-tidegate hook pre_deploy",
-        "expose": "is required",
+        "name": "names the Compose project",
         "image": "is required",
         "network_mode": "settings of the environment define the proxy's network",
         "pid": "access to the host",
-        "ports": "x-tidegate.listen",
+        "x-tidegate.port": "is required: which of 8080, 9229 takes the traffic",
         "privileged": "access to the host",
         "volumes[0].source": "do not have the Compose file's folder",
         "volumes[1].source": "do not have the Compose file's folder",
@@ -301,14 +306,14 @@ def told_of(body: dict[str, Any]) -> str:
 
 @pytest.mark.parametrize("word", words("service", "container_spec", "workload_spec"))
 def test_every_word_of_compose_is_honoured_or_refused_by_name(word: str) -> None:
-    said = told_of({"image": "shop:v1", "expose": ["80"], word: [{"such": "x"}]})
+    said = told_of({"image": "shop:v1", "expose": ["80"], "x-tidegate": {}, word: [{"such": "x"}]})
     assert f"services.shop.{word}: unknown key" not in said
     assert f"services.shop.{word}" in said or word in ("attach", "develop", "profiles")
 
 
 @pytest.mark.parametrize("word", words("deployment"))
 def test_every_word_of_deploy_is_honoured_or_refused_by_name(word: str) -> None:
-    said = told_of({"image": "shop:v1", "expose": ["80"], "deploy": {word: 5}})
+    said = told_of({"image": "shop:v1", "expose": ["80"], "x-tidegate": {}, "deploy": {word: 5}})
     assert f"services.shop.deploy.{word}: unknown key" not in said
     assert f"services.shop.deploy.{word}" in said or word == "replicas"
 

@@ -42,7 +42,7 @@ services:
         - {name: queue, query: max(queue), max: 100}
   other: {image: x}
 """
-SMALL: dict[str, Any] = {"image": "shop:v1", "expose": ["8080"], "deploy": {"replicas": 4}}
+SMALL: dict[str, Any] = {"image": "shop:v1", "expose": ["8080"], "deploy": {"replicas": 4}, "x-tidegate": {}}
 
 
 def read(body: object) -> Any:
@@ -84,9 +84,13 @@ def test_a_whole_service() -> None:
         (lambda b: b.update(image="Shop:v1"), "image", "found 'Shop:v1'; allowed: an image such as"),
         (lambda b: b.update(pull_policy="daily"), "pull_policy", "found 'daily'; allowed: always, missing or never"),
         (lambda b: b.pop("image"), "image", "is required"),
-        (lambda b: b.pop("expose"), "expose", "is required"),
-        (lambda b: b.update(expose=["80", "81"]), "expose", "one port"),
-        (lambda b: b.update(ports=["1:2"]), "ports", "x-tidegate.listen"),
+        (lambda b: b.update(expose=["80", "81"]), "x-tidegate.port", "is required: which of 80, 81 takes the traffic"),
+        (lambda b: b.update(expose=[""]), "expose", "found ['']; allowed: ports"),
+        (lambda b: b.update(expose=[True]), "expose", "allowed: ports"),
+        (lambda b: b.update(ports=["1:2:3:4"]), "ports", "found ['1:2:3:4']; allowed: ports such as 8080"),
+        (lambda b: b.update(ports=["80-1"]), "ports", "allowed: ports from 1 to 65535, at most 100"),
+        (lambda b: b.update(ports=["1-500"]), "ports", "allowed: ports from 1 to 65535, at most 100"),
+        (lambda b: b.update(ports=[{"published": 80}]), "ports", "objects with target and published"),
         (lambda b: b.update(build="."), "build", "build the image first"),
         (lambda b: b["deploy"].update(replicas=0), "deploy.replicas", "from 1"),
         (lambda b: b["deploy"].update(update_config={"parallelism": -1}), "deploy.update_config.parallelism", "from 0"),
@@ -272,9 +276,78 @@ def test_pull_policy(value: str | None, expected: str) -> None:
     assert found == parse_service({"services": {"shop": SMALL}}, "shop", "demo", {}), "no part of the configuration"
 
 
+@pytest.mark.parametrize(
+    ("change", "port", "listen", "notes"),
+    [
+        ({"expose": ["8080/tcp", "53/udp"]}, 8080, "", []),
+        ({"expose": []}, 0, "", []),
+        ({"ports": ["8080"]}, 8080, "", ["not published: 8080 is reached through the proxy"]),
+        ({"ports": [8080]}, 8080, "", ["not published: 8080 is reached through the proxy"]),
+        ({"ports": ["8000:8080"]}, 8080, "8000", ["8000 is used as x-tidegate.listen"]),
+        ({"ports": ["127.0.0.1:8000:8080/tcp"]}, 8080, "127.0.0.1:8000", ["127.0.0.1:8000 is used as x-tidegate.listen"]),
+        ({"ports": ["[::1]:8000:8080"]}, 8080, "[::1]:8000", ["[::1]:8000 is used as x-tidegate.listen"]),
+        ({"ports": ["::1:8000:8080"]}, 8080, "[::1]:8000", ["[::1]:8000 is used as x-tidegate.listen"]),
+        ({"ports": [{"target": 8080, "published": "8000"}]}, 8080, "8000", ["8000 is used as x-tidegate.listen"]),
+        (
+            {"ports": [{"target": "8080", "published": 8000, "host_ip": "0.0.0.0", "mode": "host"}]},
+            8080,
+            "8000",
+            ["8000 is used as x-tidegate.listen"],
+        ),
+        (
+            {"ports": ["8000:8080", "127.0.0.1:9000:8080"]},
+            8080,
+            "8000",
+            ["8000 is used as x-tidegate.listen", "not published: 127.0.0.1:9000; the proxy listens on one address"],
+        ),
+        (
+            {"ports": ["8000:8080"], "x-tidegate": {"listen": 81}},
+            8080,
+            "81",
+            ["not published: 8080 is reached through the proxy at 81"],
+        ),
+        (
+            {"ports": ["80:80", "443:443"], "x-tidegate": {"port": 80}},
+            80,
+            "80",
+            ["80 is used as x-tidegate.listen", "not published: 443; the proxy serves port 80 only"],
+        ),
+        (
+            {"ports": ["3000-3001:4000-4001"], "x-tidegate": {"port": 4001}},
+            4001,
+            "3001",
+            ["3001 is used as x-tidegate.listen", "not published: 4000; the proxy serves port 4001 only"],
+        ),
+        ({"ports": ["8000-8010:8080"]}, 8080, "", ["not published: 8080 is reached through the proxy"]),
+        ({"ports": ["53:53/udp"], "expose": ["80"]}, 80, "", []),
+        ({"ports": ["8000:80"], "expose": ["80"]}, 80, "8000", ["8000 is used as x-tidegate.listen"]),
+    ],
+)
+def test_the_port_and_the_address_of_the_proxy(change: dict[str, Any], port: int, listen: str, notes: list[str]) -> None:
+    body = {name: value for name, value in SMALL.items() if name != "expose"} | change
+    shop = read(body)
+    assert (shop.container.port, shop.backend.listen) == (port, listen)
+    assert [note.message[: len(start)] for note, start in zip(shop.source.notes, notes, strict=True)] == notes
+    assert {note.field for note in shop.source.notes} <= {"services.shop.ports"}
+
+
+def test_a_service_without_the_extension_is_left_to_compose() -> None:
+    body = {name: value for name, value in SMALL.items() if name != "x-tidegate"}
+    assert problems(body)["x-tidegate"].startswith("is required: a service without it is run by docker compose")
+
+
+def test_the_names_of_the_variables_that_were_used() -> None:
+    document = {
+        "services": {"shop": {**SMALL, "image": "${IMAGE}", "environment": ["TOKEN", "NO=$$NO"]}, "other": {"image": "$X"}}
+    }
+    given = {"IMAGE": "shop:v1", "TOKEN": "secret", "X": "x", "NO": "n"}
+    shop = parse_service(document, "shop", "demo", given)
+    assert shop.source.variables == ("IMAGE", "TOKEN")
+
+
 def test_all_mistakes_at_once() -> None:
-    found = problems({"imag": "x", "deploy": {"replicas": -1}, "expose": []})
-    assert set(found) == {"imag", "image", "deploy.replicas", "expose"}
+    found = problems({"imag": "x", "deploy": {"replicas": -1}, "x-tidegate": {"bakes": 1}})
+    assert set(found) == {"imag", "image", "deploy.replicas", "x-tidegate.bakes"}
 
 
 @pytest.mark.parametrize(
@@ -293,7 +366,10 @@ def test_interpolation(text: str, value: str) -> None:
 
 
 def test_an_unset_variable() -> None:
-    assert "NONE is not set; pass --set NONE=…" in problems({**SMALL, "user": "${NONE}"})["user"]
+    assert (
+        "NONE is not set; add it to .env, or pass --set NONE=… or --env NONE"
+        in problems({**SMALL, "user": "${NONE}"})["user"]
+    )
     assert "NONE is not set: say who" in problems({**SMALL, "user": "${NONE:?say who}"})["user"]
 
 

@@ -165,7 +165,7 @@ def test_aliases_of_a_large_text_count_each_time(uses: str) -> None:
 
 def test_the_services_of_one_request_share_the_limit() -> None:
     values = Variables({"A": HUGE})
-    text = json.dumps({"services": {"shop": {"image": "x", "expose": ["80"], "user": "${A}"}}})
+    text = json.dumps({"services": {"shop": {"image": "x", "expose": ["80"], "x-tidegate": {}, "user": "${A}"}}})
     for _ in range(2):
         load_service(text, "shop", "demo", values)
     with pytest.raises(InvalidSpec, match="send the services of a group one by one"):

@@ -9,7 +9,7 @@ from dataclasses import replace
 from tidegate.compose import extension
 from tidegate.compose.reader import Reader, integer, one_of
 from tidegate.compose.units import parse_duration
-from tidegate.core.container import Health
+from tidegate.core.container import Container, Health
 from tidegate.core.routing import Backend, BackendOptions, BackendProtocol, Preview, Timeouts
 
 NAME_PATTERN = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
@@ -42,9 +42,10 @@ def read_health(own: Reader) -> Health:
     return health
 
 
-def read_backend(own: Reader, service: str, health: Health, port: int, preview: Preview | None) -> Backend:
-    """The backend of the service. `port`: where its instances take requests."""
-    if health.port not in (0, port):
+def read_backend(own: Reader, service: str, container: Container, listen: str, preview: Preview | None) -> Backend:
+    """The backend of the service. `listen`: where the proxy takes requests."""
+    health = container.health
+    if health.port not in (0, container.port):
         health = Health(
             interval_seconds=health.interval_seconds,
             timeout_seconds=health.timeout_seconds,
@@ -56,7 +57,6 @@ def read_backend(own: Reader, service: str, health: Health, port: int, preview: 
         timeouts=_timeouts(own),
         protocol=own.take("protocol", one_of(BackendProtocol, BackendProtocol), BackendProtocol.HTTP1),
     )
-    listen = own.take("listen", extension.parse_listen, "")
     return Backend(own.take("route", _route, service), listen, preview, options=options)
 
 

@@ -31,17 +31,18 @@ def read_container(
     root: Reader,
     deploy: Reader,
     health: Health,
+    port: int,
     document: ServiceDocument,
     variables: Variables,
     files: ComposeFiles,
 ) -> Container:
-    """The container of one instance."""
+    """The container of one instance. `port`: where it takes requests; 0: the only port that its image exposes."""
     resources = deploy.inner("resources")
     limits, reservations = resources.inner("limits"), resources.inner("reservations")
     mounts = read_volumes(root, document)
     command, entrypoint = _command(root)
     container = Container(
-        port=_port(root),
+        port=port,
         command=command,
         entrypoint=entrypoint,
         environment=read_environment(root, variables, files),
@@ -70,12 +71,14 @@ def read_container(
         pull_policy=root.take("pull_policy", _pull_policy, PullPolicy.RESOLVE),
     )
     report_mount_conflicts(root, container.files, mounts.targets, container.read_only)
-    reservations.ignore({"cpus": "Docker cannot reserve CPUs; cpu_shares sets a weight"})
-    reservations.refuse({"devices": "there is no alternative"})
-    reservations.refuse({"generic_resources": "only for Swarm"})
-    for reader in (limits, reservations, resources):
-        reader.finish()
+    _finish_resources(resources, limits, reservations)
     return container
+
+
+def _finish_resources(resources: Reader, limits: Reader, reservations: Reader) -> None:
+    reservations.ignore({"cpus": "Docker cannot reserve CPUs; cpu_shares sets a weight"})
+    reservations.refuse({"devices": "there is no alternative", "generic_resources": "only for Swarm"})
+    Reader.finish_all(limits, reservations, resources)
 
 
 def read_either(root: Reader, key: str, inner: Reader, its_key: str, read: Callable[[object], Any], otherwise: Any) -> Any:
@@ -103,19 +106,6 @@ def _command(root: Reader) -> tuple[tuple[str, ...] | None, tuple[str, ...] | No
     if entrypoint == () and not command:
         root.complain("entrypoint", "is empty, so a command is required")
     return command, entrypoint
-
-
-def _port(root: Reader) -> int:
-    if "expose" not in root:
-        root.complain("expose", 'is required: the port that takes traffic, such as ["8080"]')
-    return root.take("expose", _one_port, 0)
-
-
-def _one_port(value: object) -> int:
-    if isinstance(value, list) and len(value) == 1:
-        port = value[0].removesuffix("/tcp") if isinstance(value[0], str) else value[0]
-        return integer(1, 65535)(port)
-    raise ValueError('one port, such as ["8080"]')
 
 
 def _labels(value: object) -> dict[str, str]:

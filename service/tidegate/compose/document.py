@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,18 +14,43 @@ from tidegate.errors import InvalidSpec, Problem
 SHARED_SECTIONS = ("volumes", "networks", "secrets", "configs")  # top-level sections next to `services`
 PROJECT = re.compile(r"[a-z0-9][a-z0-9_-]*")
 SEND_CONFIG = "send the output of docker compose config, which is a single file"
+EXTENSION = "x-tidegate"
 UNSUPPORTED_AT_TOP = {"include": SEND_CONFIG, "extends": SEND_CONFIG}
 
 
 @dataclass(frozen=True, slots=True)
+class Location:
+    """Where the Compose file is.
+
+    `project`: what was given instead of the file's `name`. `folder`: the path of its folder; the folder's name is the
+    project's if nothing else names it. `home`: the user's, for `~`. `is_local`: whether the folder is on the machine of all
+    Docker hosts of the environment.
+    """
+
+    project: str = ""
+    folder: str = ""
+    home: str = ""
+    is_local: bool = False
+
+
+NOWHERE = Location()
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceDocument:
-    """One service, the shared definitions that it uses, and the dependencies of all services."""
+    """One service, the shared definitions that it uses, and the dependencies of all services.
+
+    `project`: the name of the Compose project; empty if neither the file nor the request has one. `ours`: the services of
+    the file that Tidegate runs, which are those with `x-tidegate`.
+    """
 
     service: str
     body: object
-    project: str  # the top-level `name`, or empty
+    project: str
     shared: Mapping[str, Mapping[str, object]]  # definitions by kind and name; only those that the service uses
     after: Mapping[str, tuple[str, ...]]  # the `depends_on` of every service of the file
+    ours: frozenset[str] = frozenset()
+    location: Location = NOWHERE
 
     @property
     def as_document(self) -> dict[str, object]:
@@ -33,7 +59,9 @@ class ServiceDocument:
         return {"services": {self.service: self.body}, **shared}
 
 
-def extract_service(raw: object, service: str, variables: Variables, findings: Findings) -> ServiceDocument:
+def extract_service(
+    raw: object, service: str, variables: Variables, findings: Findings, location: Location = NOWHERE
+) -> ServiceDocument:
     """The parts of the document about the service. Raises `InvalidSpec` when the document does not have the service or
     gets too large; adds other mistakes to `findings`."""
     if not isinstance(raw, Mapping) or not isinstance(raw.get("services"), Mapping):
@@ -57,15 +85,30 @@ def extract_service(raw: object, service: str, variables: Variables, findings: F
         for name, definition in services.items()
         if isinstance(definition, Mapping)
     }
-    return ServiceDocument(service, body, _project(raw, variables, findings.problems), shared, after)
+    ours = {name for name, definition in services.items() if isinstance(definition, Mapping) and EXTENSION in definition}
+    project = _project(raw, variables, findings.problems, location)
+    return ServiceDocument(service, body, project, shared, after, frozenset(ours), location)
 
 
-def _project(raw: Mapping[str, object], variables: Variables, problems: list[Problem]) -> str:
-    name = interpolate(raw.get("name"), variables, problems, "name")
-    if name is None or (isinstance(name, str) and PROJECT.fullmatch(name)):
-        return name or ""
+def _project(raw: Mapping[str, object], variables: Variables, problems: list[Problem], location: Location) -> str:
+    """The project's name, as Compose chooses it: what was given, the file's `name`, or the folder's name."""
+    name = location.project or interpolate(raw.get("name"), variables, problems, "name")
+    if name is None:
+        return re.sub(r"[^a-z0-9_-]", "", posixpath.basename(location.folder).lower()).lstrip("_-")
+    if isinstance(name, str) and PROJECT.fullmatch(name):
+        return name
     problems.append(Problem("name", f"found {format_value(name)}; allowed: a-z, 0-9, - and _"))
     return ""
+
+
+def require_project(document: ServiceDocument, findings: Findings) -> str:
+    """The project's name; a mistake if there is none, because Compose has one for every file."""
+    if not document.project:
+        text = (
+            "is required: neither the file nor the request names the Compose project to which volumes and services belong"
+        )
+        Reader({}, "", findings).complain("name", text)
+    return document.project
 
 
 def _used_definitions(section: Reader, named: object, variables: Variables) -> dict[str, object]:

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Mapping
 
 from tidegate.errors import InvalidSpec, Problem
 
-HEAD = re.compile(r"\$(?:(?P<escaped>\$)|(?P<plain>[A-Za-z_]\w*)|(?P<open>\{))?")
+HEAD = re.compile(r"\$(?:(?P<escaped>\$)|(?P<plain>[A-Za-z_]\w*)|(?P<open>\{))")  # any other dollar sign is literal
 BRACED = re.compile(r"(?P<name>[A-Za-z_]\w*)(?:(?P<rule>:?[-?+])(?P<word>.*))?", re.DOTALL)
 BOUND = re.compile(r"\$\$|\$\{|\}")
 MAX_DEPTH = 10  # of nested defaults
-LONE_DOLLAR = "invalid $; write $$ for a literal dollar sign"
+INVALID = "invalid ${…}; write $$ for a literal dollar sign"
 OWN = "x-tidegate"
 MAX_TEXT = 1_048_576  # characters of all values of one request, with their variables replaced
 MAX_FILES_BYTES = 16 * 1_048_576  # of all secrets and configs of one request, each counted as often as it is mounted
@@ -33,6 +33,8 @@ class Variables(Mapping[str, str]):
 
     def __init__(self, values: Mapping[str, str]) -> None:
         self._values = values
+        self._given = frozenset(values)
+        self._used: set[str] = set()
         self._total = {"characters": 0, "bytes": 0}
 
     @classmethod
@@ -43,11 +45,19 @@ class Variables(Mapping[str, str]):
     def over(self, values: Mapping[str, str]) -> Variables:
         """Other values that count towards the same limit."""
         other = Variables(values)
-        other._total = self._total
+        other._total, other._used, other._given = self._total, self._used, self._given
         return other
 
+    @property
+    def used(self) -> tuple[str, ...]:
+        """The names of the given values that were asked for, sorted."""
+        return tuple(sorted(self._used))
+
     def __getitem__(self, name: str) -> str:
-        return self._values[name]
+        value = self._values[name]
+        if name in self._given:
+            self._used.add(name)
+        return value
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)
@@ -101,7 +111,8 @@ def _is_excluded(key: str, path: str) -> bool:
 
 def unset_message(name: str, word: str) -> str:
     """The error message for a variable that is not set."""
-    return f"the variable {name} is not set" + (f": {word}" if word else f"; pass --set {name}=…")
+    advice = f": {word}" if word else f"; add it to .env, or pass --set {name}=… or --env {name}"
+    return f"the variable {name} is not set{advice}"
 
 
 def interpolate_text(
@@ -118,10 +129,10 @@ def interpolate_text(
         elif match["plain"]:
             parts.append(_value(match["plain"], "", "", variables, complain, unset, depth))
         else:
-            end = _find_closing_brace(text, at) if match["open"] else None
+            end = _find_closing_brace(text, at)
             braced = None if end is None else BRACED.fullmatch(text, at, end)
             if end is None or braced is None or depth == MAX_DEPTH:
-                complain(LONE_DOLLAR if depth < MAX_DEPTH else f"defaults nested deeper than {MAX_DEPTH} levels")
+                complain(INVALID if depth < MAX_DEPTH else f"defaults nested deeper than {MAX_DEPTH} levels")
                 return ""
             parts.append(
                 _value(braced["name"], braced["rule"] or "", braced["word"] or "", variables, complain, unset, depth)

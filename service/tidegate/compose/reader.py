@@ -104,6 +104,12 @@ class Reader:
             else:
                 self.complain(key, f"unknown key{_closest_key(key, self._known_keys)}")
 
+    @staticmethod
+    def finish_all(*readers: Reader) -> None:
+        """Report every key that was not read of each reader."""
+        for reader in readers:
+            reader.finish()
+
     def _misspelt(self, key: str) -> bool:
         """Whether an extension key looks like a misspelt key of ours."""
         return bool(

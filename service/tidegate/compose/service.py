@@ -13,12 +13,14 @@ from tidegate.compose.backend import NAME_PATTERN, read_backend, read_health
 from tidegate.compose.checks import read_checks
 from tidegate.compose.container_keys import read_container, read_either
 from tidegate.compose.depends_on import read_depends_on
-from tidegate.compose.document import ServiceDocument, extract_service
+from tidegate.compose.document import EXTENSION, NOWHERE, Location, ServiceDocument, extract_service
 from tidegate.compose.files import ComposeFiles
 from tidegate.compose.interpolation import Variables
+from tidegate.compose.ports import read_ports
 from tidegate.compose.reader import Findings, Reader, boolean, format_value, image, integer, one_of
 from tidegate.compose.units import parse_duration, parse_share
 from tidegate.compose.unsupported import reject_unsupported
+from tidegate.core.compose import ComposeSource
 from tidegate.core.container import Container
 from tidegate.core.model import (
     Approval,
@@ -34,8 +36,6 @@ from tidegate.core.model import (
 from tidegate.core.routing import BackendProtocol
 from tidegate.errors import InvalidSpec, Problem
 
-EXTENSION = "x-tidegate"
-
 SchemaCheck = Callable[[Mapping[str, object]], Iterable[Problem]]  # the violations of Compose's schema
 
 
@@ -46,13 +46,16 @@ def parse_service(
     variables: Mapping[str, str],
     files: ComposeFiles | None = None,
     schema: SchemaCheck = lambda _: (),
+    location: Location = NOWHERE,
 ) -> Service:
     """The named service of the document. `files` are the files sent with it. Raises `InvalidSpec` with all mistakes."""
     findings = Findings()
     problems = findings.problems
     variables = Variables.of(variables)
-    extracted = extract_service(document, service, variables, findings)
+    extracted = extract_service(document, service, variables, findings, location)
     root = Reader(extracted.body, f"services.{service}", findings, extensible=True)
+    if service not in extracted.ours:
+        root.complain(EXTENSION, "is required: a service without it is run by docker compose; `x-tidegate: {}` is enough")
     for what, name in (("service", service), ("environment", environment)):
         if not NAME_PATTERN.fullmatch(name):
             problems.append(Problem("", f"{what} {format_value(name)}: allowed: a-z, 0-9 and -, at most 40 characters"))
@@ -63,7 +66,8 @@ def parse_service(
     if problems:
         raise InvalidSpec(sorted(set(problems), key=lambda problem: problem.path))
     notes = tuple(sorted(dict.fromkeys(findings.notes), key=lambda note: note.field))
-    return replace(result, source=replace(result.source, project=extracted.project, notes=notes))
+    source = replace(result.source, project=extracted.project, variables=variables.used, notes=notes)
+    return replace(result, source=source)
 
 
 def _is_same_place(one: Problem, other: Problem) -> bool:
@@ -85,11 +89,12 @@ def _read_service(
     shares = extension.read_weights(own)
     batches = 1 + len(shares) if strategy is Strategy.BLUE_GREEN else -(-replicas // batch)
     preview, preview_bake = extension.read_preview(own)
-    container = read_container(root, deploy, read_health(own), document, variables, files)
+    port, listen = read_ports(root, own)
+    container = read_container(root, deploy, read_health(own), port, document, variables, files)
+    depends_on, others = read_depends_on(root, document)
     order, warnings = _read_order(update, strategy, replicas, container)
     deadline, late = _read_healthy_deadline(own, container)
-    backend = read_backend(own, name, container.health, container.port, preview)
-    container = replace(container, h2c=backend.options.protocol is BackendProtocol.H2C)
+    backend = read_backend(own, name, container, listen, preview)
     result = Service(
         environment=environment,
         name=name,
@@ -97,7 +102,7 @@ def _read_service(
         replicas=replicas,
         backend=backend,
         strategy=strategy,
-        container=container,
+        container=replace(container, h2c=backend.options.protocol is BackendProtocol.H2C),
         order=order,
         batch=batch,
         bake_seconds=bake,
@@ -108,17 +113,17 @@ def _read_service(
         hooks=extension.read_hooks(own),
         compare=extension.read_compare(own),
         preview_bake_seconds=preview_bake,
-        probe=extension.read_probe(own, backend.listen),
+        probe=extension.read_probe(own, listen),
         in_group=extension.read_group(own),
-        depends_on=read_depends_on(root, document),
+        depends_on=depends_on,
         repair=own.take("repair", one_of(RepairPolicy, RepairPolicy), RepairPolicy.AUTO),
         warnings=(*warnings, *late),
+        source=ComposeSource(depends_on=others),
     )
     result = replace(result, control=extension.read_control(own, result))
     _check_consistency(root, own, update, result, batches)
     reject_unsupported(root, deploy)
-    for reader in (update, deploy, own, root):
-        reader.finish()
+    Reader.finish_all(update, deploy, own, root)
     return result
 
 

@@ -12,7 +12,6 @@ LIMIT = "use cpus"
 NO_CONTAINER_HOOKS = "container hooks are not run; use an x-tidegate hook"
 
 UNSUPPORTED = {
-    "ports": "the proxy publishes the service; set the container's port in expose and the proxy's in x-tidegate.listen",
     "build": "build the image first and set it in image",
     "network_mode": NETWORK,
     "extends": "send the output of docker compose config, which is a single file",

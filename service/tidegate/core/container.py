@@ -201,7 +201,7 @@ class Log:
 class Container:
     """How one instance is run. Names and meaning as in the Compose specification."""
 
-    port: int  # the one that takes traffic, from `expose`
+    port: int  # the one that takes traffic; 0: the only one that its image exposes
     h2c: bool = False  # whether it speaks HTTP/2 in clear text at this port
     command: tuple[str, ...] | None = None
     entrypoint: tuple[str, ...] | None = None  # None: the image's; empty: none

@@ -54,7 +54,10 @@ class ServiceFields(View):
         description="The batches after which a rollout waits for approval.",
     )
     checks: list[CheckView]
-    port: int = Field(validation_alias=AliasPath("container", "port"))
+    port: int = Field(
+        validation_alias=AliasPath("container", "port"),
+        description="The port that takes traffic; 0: the only one that the image exposes.",
+    )
     route: str = Field(validation_alias=AliasPath("backend", "name"))
     listen: str = Field(validation_alias=AliasPath("backend", "listen"))
     repair: RepairPolicy = Field(description="What Tidegate does about drift.")

@@ -26,7 +26,7 @@ from tidegate.drivers.platforms.docker.check import check_host, check_registry
 from tidegate.drivers.platforms.docker.containers import ListedContainer, read_headers_variable, to_instance
 from tidegate.drivers.platforms.docker.errors import PortInUse
 from tidegate.drivers.platforms.docker.hosts import DockerHost
-from tidegate.drivers.platforms.docker.images import pin_image
+from tidegate.drivers.platforms.docker.images import pin_image, with_port
 from tidegate.drivers.platforms.docker.options import DockerOptions
 from tidegate.drivers.platforms.readiness import ReadinessProber
 from tidegate.errors import PlatformError
@@ -230,9 +230,10 @@ class DockerPlatform:
         self._launch(host, self._create(host, release, ordinal), release.id, release)
 
     def _create(self, host: DockerHost, release: Release, ordinal: int) -> str:
+        complete = with_port(release, host)
         return host.create(
             release.id,
-            lambda api, *options: create.container_config(api, release, ordinal, *options),
+            lambda api, *options: create.container_config(api, complete, ordinal, *options),
             release.container.pull_policy,
         )
 

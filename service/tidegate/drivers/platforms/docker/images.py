@@ -28,6 +28,7 @@ def pin_image(release: Release, hosts: Sequence[DockerHost], pool: Executor) -> 
     pinned, images = load_image(release.digest or release.image, release.container.pull_policy, hosts, pool)
     for host, image in images.items():
         require_readiness_check(host.name, release, image)
+        require_port(host.name, release, image)
     warnings = [pinned.warning, *(ignored_start_interval(host.name, release, host.api_version) for host in images)]
     ready_within = max(image_ready_within_seconds(release, image) for image in images.values())
     pinned = replace(pinned, warning=" ".join(filter(None, warnings)), ready_within_seconds=ready_within)
@@ -179,6 +180,36 @@ def ignored_start_interval(host: str, release: Release, api_version: str) -> str
         return ""
     reason = f"it needs Docker 25 (API {START_INTERVAL_API}), this host has API {api_version}"
     return f"healthcheck.start_interval has no effect on Docker host {host}: {reason}."
+
+
+def require_port(host: str, release: Release, image: Image) -> int:
+    """The port that takes traffic: that of the service, or else the only one that the image exposes. Raises
+    `PlatformError`."""
+    exposed = sorted(
+        int(port.partition("/")[0])
+        for port in (image.get("Config") or {}).get("ExposedPorts") or ()
+        if port.endswith("/tcp")
+    )
+    if release.container.port or len(exposed) == 1:
+        return release.container.port or exposed[0]
+    found = f"ports {', '.join(map(str, exposed))}" if exposed else "no port"
+    raise PlatformError(
+        f"Cannot determine the port of {release.image} on Docker host {host}: the image exposes {found}, the Compose file "
+        "names none. Set x-tidegate.port to the port that takes traffic.",
+        retryable=False,
+    )
+
+
+def with_port(release: Release, host: DockerHost) -> Release:
+    """The release with its port, which its image has if the Compose file names none. Raises `PlatformError`."""
+    if release.container.port:
+        return release
+    wanted, policy = ImageReference.parse(release.digest or release.image), release.container.pull_policy
+    image: Image | None = host.image(str(wanted))
+    if image is None and wanted.name and policy is not PullPolicy.NEVER:
+        image = _load(host, wanted, "", None)
+    port = require_port(host.name, release, _require_present(host, wanted, policy, image))
+    return replace(release, container=replace(release.container, port=port))
 
 
 def require_readiness_check(host: str, release: Release, image: Image) -> None:
