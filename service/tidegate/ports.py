@@ -12,6 +12,7 @@ from typing import Protocol
 
 from tidegate.analysis.queries import Series
 from tidegate.clock import Time, Window
+from tidegate.core.compose import ComposeContainer
 from tidegate.core.hooks import Job, JobState
 from tidegate.core.image_reference import PinnedImage
 from tidegate.core.model import DEFAULT_MAX_RESTARTS, Build, Event, Instance, Release, Rollout, Signal
@@ -40,6 +41,14 @@ class Diagnosis:
     needs_rollout: bool = False  # what it checks exists only after a first rollout, so before that it is not wrong
 
 
+@dataclass(frozen=True, slots=True)
+class PlatformHost:
+    """A host that runs instances, and whether it is the machine on which Tidegate runs."""
+
+    name: str
+    is_local: bool
+
+
 class Platform(Protocol):
     """Runs instances. Every call may be repeated after a crash. Raises `PlatformError`."""
 
@@ -64,6 +73,12 @@ class Platform(Protocol):
 
     def tail_logs(self, instance: Instance, lines: int) -> str:
         """Its last log lines, for the report."""
+
+    def compose_containers(self, project: str, service: str) -> Sequence[ComposeContainer]:
+        """The containers that `docker compose` made for a service of a project, on all hosts and in any state."""
+
+    def hosts(self) -> Sequence[PlatformHost]:
+        """The hosts of the settings. Asks none of them."""
 
     def run_job(self, job: Job) -> JobState:
         """Start the job unless it was started before; do not wait. One that cannot start has a `detail` and a status."""

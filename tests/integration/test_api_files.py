@@ -17,6 +17,7 @@ import pytest
 from support.api import RunningApi, running
 from tidegate.cli.exit_codes import ExitCode
 from tidegate.compose.files import MAX_FILE_BYTES, MAX_FILES
+from tidegate.core.compose import ComposeContainer
 from tidegate.core.phases import Phase
 
 TIDEGATE = Path(sys.executable).with_name("tidegate")
@@ -145,7 +146,7 @@ PORTS = {"shop": 8002, "db": 8003}
 
 def depending(*names: str, service: str = "shop") -> dict[str, Any]:
     """A file with a service that depends on these."""
-    others = "".join(f"  {name}: {{image: x}}\n" for name in names)
+    others = "".join(f"  {name}: {{image: x, x-tidegate: {{}}}}\n" for name in names)
     text = f"services:\n{others}  {service}:\n    image: {service}:v1\n    expose: ['80']\n    depends_on: {list(names)}\n"
     return {"compose": text + f"    x-tidegate: {{listen: {PORTS[service]}, route: {service}, health: {{path: /}}}}\n"}
 
@@ -161,6 +162,33 @@ def test_what_a_service_depends_on_must_serve_before(api: RunningApi) -> None:
     assert api.post(f"{SHOP}/rollouts", depending("db")).json()["code"] == "dependency-missing", "it has not ended well yet"
     api.save(started["id"], Phase.RUNNING, Phase.SUCCEEDED)
     assert api.post(f"{SHOP}/rollouts", depending("db")).status_code == 202
+
+
+@pytest.mark.parametrize(
+    ("condition", "containers", "reason"),
+    [
+        ("service_started", [], "has no container; run docker compose -p books up -d --wait db"),
+        ("service_started", [ComposeContainer("local", "exited", exit_status=1)], "is exited; run docker"),
+        ("service_started", [ComposeContainer("local", "running", "starting")], ""),
+        ("service_healthy", [ComposeContainer("local", "running", "starting")], "is starting; run docker"),
+        ("service_healthy", [ComposeContainer("local", "running")], "has no HEALTHCHECK, which service_healthy needs"),
+        ("service_healthy", [ComposeContainer("local", "running", "healthy")], ""),
+        ("service_completed_successfully", [ComposeContainer("local", "running")], "is running; run docker compose"),
+        ("service_completed_successfully", [ComposeContainer("local", "exited", exit_status=0)], ""),
+    ],
+)
+def test_what_docker_compose_runs_must_be_as_demanded(
+    api: RunningApi, condition: str, containers: list[ComposeContainer], reason: str
+) -> None:
+    api.world.compose["books", "db"] = containers
+    text = COMPOSE.replace("    image:", f"    depends_on: {{db: {{condition: {condition}}}}}\n    image:")
+    body = BODY | {"compose": f"name: books\n{text}".replace("services:\n", "services:\n  db: {build: .}\n")}
+    answer = api.post(f"{SHOP}/rollouts", body)
+    assert answer.status_code == (409 if reason else 202), answer.text
+    if reason:
+        said = answer.json()
+        assert said["code"] == "dependency-missing"
+        assert f"db of the Compose project books {reason}" in said["detail"]
 
 
 def test_a_definition_may_be_stored_before_what_it_depends_on(api: RunningApi) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 from tidegate.analysis.queries import Series
 from tidegate.clock import Time, Window
 from tidegate.core import planner
+from tidegate.core.compose import ComposeContainer
 from tidegate.core.container import Container
 from tidegate.core.hooks import Job, JobState
 from tidegate.core.image_reference import PinnedImage
@@ -36,7 +37,7 @@ from tidegate.core.records import Claim, Idempotency
 from tidegate.core.rollout_state import member_of
 from tidegate.core.routing import Backend, Member, RouterState, Traffic
 from tidegate.errors import MetricsError, RouterError
-from tidegate.ports import Clock, Diagnosis, Drivers
+from tidegate.ports import Clock, Diagnosis, Drivers, PlatformHost
 from tidegate.store.store import SqlStore
 
 GONE_IDS = "a proxy member's instance was stopped"
@@ -91,6 +92,7 @@ class FakeEnvironment:
     count: int = 0
     documents: dict[str, Mapping[str, object]] = field(default_factory=dict)  # by release: what its instances serve
     statuses: dict[str, int] = field(default_factory=dict)  # by hook: how it ends; 0 unless said otherwise
+    compose: dict[tuple[str, str], Sequence[ComposeContainer]] = field(default_factory=dict)  # by project and service
     polls: int = 2  # after so many looks a hook has ended
     jobs: dict[tuple[str, str], int] = field(default_factory=dict)  # rollout and hook: looks left
     begun: list[str] = field(default_factory=list)  # hooks, as they were begun
@@ -194,6 +196,12 @@ class FakePlatform:
         self._world.did("clear")
         for key in [key for key in self._world.jobs if key[0] == rollout]:
             del self._world.jobs[key]
+
+    def hosts(self) -> Sequence[PlatformHost]:
+        return [PlatformHost("local", is_local=True)]
+
+    def compose_containers(self, project: str, service: str) -> Sequence[ComposeContainer]:
+        return self._world.compose.get((project, service), ())
 
     def tail_logs(self, instance: Instance, lines: int) -> str:
         self._world.did("tail")

@@ -20,6 +20,7 @@ from pydantic import BaseModel
 from support.fake_drivers import digest
 from tidegate.analysis.queries import Series
 from tidegate.clock import Time, Window
+from tidegate.core.compose import ComposeContainer
 from tidegate.core.hooks import Job, JobState
 from tidegate.core.image_reference import PinnedImage
 from tidegate.core.model import DEFAULT_MAX_RESTARTS, Instance, InstanceState, Release, Service
@@ -27,7 +28,7 @@ from tidegate.core.rollout_state import member_of
 from tidegate.core.routing import Backend, Member, RouterState, Traffic
 from tidegate.drivers import registry
 from tidegate.errors import RouterError
-from tidegate.ports import Diagnosis
+from tidegate.ports import Diagnosis, PlatformHost
 
 DRIVER = "load"  # what the settings of a measured server name
 MEASURED = 0.1  # what every query is answered with
@@ -103,6 +104,12 @@ class LoadPlatform:
     def stop_job(self, job: Job) -> None: ...
 
     def remove_jobs(self, service: str, rollout: str) -> None: ...
+
+    def hosts(self) -> Sequence[PlatformHost]:
+        return [PlatformHost("local", is_local=True)]
+
+    def compose_containers(self, project: str, service: str) -> Sequence[ComposeContainer]:
+        return ()
 
     def tail_logs(self, instance: Instance, lines: int) -> str:
         return ""

@@ -13,6 +13,7 @@ from tidegate.clock import Time, new_id
 from tidegate.compose import loader
 from tidegate.compose.host_access import HostAccess, find_denied, find_long_stop
 from tidegate.core import planner
+from tidegate.core.compose import unmet_reason
 from tidegate.core.event_kinds import EventKind
 from tidegate.core.image_reference import ImageReference
 from tidegate.core.model import Check, Event, Order, Plan, Release, Rollout, RolloutKind, Service
@@ -137,13 +138,22 @@ def deploy_new(
 
 
 def require_dependencies(context: AppContext, service: Service, group: Collection[str]) -> None:
-    """Raise `DependencyMissing` unless each service that this one depends on has a good live release or is in its group."""
+    """Raise `DependencyMissing` unless each service that this one depends on has a good live release or is in its group,
+    and those of Docker Compose are as the file demands."""
     others = [name for name in service.depends_on if name not in group]
     missing = [name for name in others if not _is_live(context, f"{service.environment}/{name}")]
     if missing:
         named = " and ".join(f"{service.environment}/{name}" for name in missing)
         text = f"{service.key} depends on {named}, which has no good live release: deploy {' and '.join(missing)} first"
         raise DependencyMissing(text)
+    platform = context.drivers(service.environment).platform
+    unmet = [
+        reason
+        for needed in service.source.depends_on
+        if (reason := unmet_reason(needed, platform.compose_containers(needed.project, needed.service)))
+    ]
+    if unmet:
+        raise DependencyMissing(f"{service.key} depends on services that docker compose runs: {'; '.join(unmet)}")
 
 
 def _is_live(context: AppContext, key: str) -> bool:

@@ -47,6 +47,7 @@ def read_container(
         entrypoint=entrypoint,
         environment=read_environment(root, variables, files),
         labels=root.take("labels", _labels, {}),
+        project=document.project,
         user=root.take("user", text, ""),
         working_dir=root.take("working_dir", text, ""),
         health=health,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -46,3 +47,33 @@ class ComposeSource:
     depends_on: tuple[ComposeDependency, ...] = ()
     variables: tuple[str, ...] = ()
     notes: tuple[Note, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ComposeContainer:
+    """A container that `docker compose` made for a service, in Docker's words: `state` is such as running or exited,
+    `health` healthy, unhealthy, starting, or empty without a HEALTHCHECK. `exit_status` is None while it runs."""
+
+    host: str
+    state: str
+    health: str = ""
+    exit_status: int | None = None
+
+
+def unmet_reason(dependency: ComposeDependency, containers: Collection[ComposeContainer]) -> str:
+    """Why the containers of its service do not meet a dependency, and the command that helps; empty if one does."""
+    running = [container for container in containers if container.state == "running"]
+    met = {
+        Condition.STARTED: bool(running),
+        Condition.HEALTHY: any(container.health == "healthy" for container in running),
+        Condition.COMPLETED: any(container.exit_status == 0 for container in containers),
+    }
+    if met[dependency.condition]:
+        return ""
+    states = sorted({f"is {container.health or container.state}" for container in containers}) or ["has no container"]
+    if dependency.condition is Condition.HEALTHY and any(not container.health for container in running):
+        states = ["has no HEALTHCHECK, which service_healthy needs"]
+    fix = f"docker compose -p {dependency.project} up -d --wait {dependency.service}"
+    if dependency.condition is Condition.COMPLETED:
+        fix = f"docker compose -p {dependency.project} up {dependency.service}"
+    return f"{dependency.service} of the Compose project {dependency.project} {' and '.join(states)}; run {fix}"

@@ -207,6 +207,7 @@ class Container:
     entrypoint: tuple[str, ...] | None = None  # None: the image's; empty: none
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)  # values may be secrets
     labels: Mapping[str, str] = field(default_factory=dict)
+    project: str = ""  # of Docker Compose; empty: none
     user: str = ""
     working_dir: str = ""
     health: Health = Health()

@@ -165,8 +165,13 @@ class ListedContainer:
     @property
     def health(self) -> str:
         """The status of its HEALTHCHECK: healthy, unhealthy or starting; empty when it has none."""
-        match = re.search(r"\((?:health: )?(healthy|unhealthy|starting)\)$", str(self.listed.get("Status", "")))
-        return match[1] if match else ""
+        return health_status(str(self.listed.get("Status", "")))
+
+
+def health_status(status: str) -> str:
+    """The HEALTHCHECK's status in Docker's text, such as `Up 3 minutes (healthy)`; empty if it has none."""
+    match = re.search(r"\((?:health: )?(healthy|unhealthy|starting)\)$", status)
+    return match[1] if match else ""
 
 
 def to_instance(

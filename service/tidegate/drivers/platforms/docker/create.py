@@ -16,6 +16,11 @@ from tidegate.core.container import Container, File, MountKind
 from tidegate.core.model import Release
 from tidegate.drivers.platforms.docker.containers import format_headers_variable, format_probe_label
 from tidegate.drivers.platforms.docker.labels import (
+    COMPOSE_HASH,
+    COMPOSE_NUMBER,
+    COMPOSE_ONEOFF,
+    COMPOSE_PROJECT,
+    COMPOSE_SERVICE,
     ENVIRONMENT,
     HEADERS_VARIABLE,
     IMAGE,
@@ -155,7 +160,20 @@ def container_labels(release: Release, ordinal: int, shared: DockerOptions) -> d
     wants = {"files": container.files, "networks": tuple(extra_networks(container, shared.network))}
     if any(wants.values()):
         own[WANTS] = " ".join(word for word, wanted in wants.items() if wanted)
-    return {**container.labels, **own}
+    return {**container.labels, **_compose_labels(release, ordinal), **own}
+
+
+def _compose_labels(release: Release, ordinal: int) -> dict[str, str]:
+    """The labels by which `docker compose ps` and `docker compose logs` find containers of the project."""
+    if not release.container.project:
+        return {}
+    return {
+        COMPOSE_PROJECT: release.container.project,
+        COMPOSE_SERVICE: release.service.partition("/")[2],
+        COMPOSE_NUMBER: str(ordinal + 1),
+        COMPOSE_ONEOFF: "False",
+        COMPOSE_HASH: f"tidegate-{release.id}",  # of none of its own containers
+    }
 
 
 def container_name(release: Release, ordinal: int) -> str:

@@ -17,21 +17,23 @@ from typing import Any, TypeVar
 
 import structlog
 
+from tidegate.core.compose import ComposeContainer
 from tidegate.core.hooks import Job, JobState
 from tidegate.core.image_reference import PinnedImage
 from tidegate.core.model import DEFAULT_MAX_RESTARTS, Instance, InstanceState, Release
 from tidegate.drivers.error_translation import guard_response
 from tidegate.drivers.platforms.docker import create, jobs, labels
 from tidegate.drivers.platforms.docker.check import check_host, check_registry
+from tidegate.drivers.platforms.docker.compose import find_compose_containers
 from tidegate.drivers.platforms.docker.containers import ListedContainer, read_headers_variable, to_instance
-from tidegate.drivers.platforms.docker.errors import PortInUse
+from tidegate.drivers.platforms.docker.errors import PortInUse, raise_combined
 from tidegate.drivers.platforms.docker.hosts import DockerHost
 from tidegate.drivers.platforms.docker.images import pin_image, with_port
 from tidegate.drivers.platforms.docker.options import DockerOptions
 from tidegate.drivers.platforms.readiness import ReadinessProber
 from tidegate.errors import PlatformError
 from tidegate.fair_threads import FairThreads
-from tidegate.ports import Diagnosis
+from tidegate.ports import Diagnosis, PlatformHost
 
 log = structlog.get_logger("tidegate.docker")
 
@@ -191,7 +193,7 @@ class DockerPlatform:
                 for container in orphans
             ]
             futures += [pool.submit(self._create_and_start, host, release, ordinal) for ordinal, host in placed]
-        _raise_combined([error for future in futures if (error := future.exception()) is not None])
+        raise_combined([error for future in futures if (error := future.exception()) is not None])
 
     def _choose_hosts(
         self, remaining: Sequence[ListedContainer], release: Release, ordinals: Sequence[int]
@@ -366,6 +368,15 @@ class DockerPlatform:
         """See `ports.Platform`."""
         jobs.clear_jobs(service, rollout, tuple(self._hosts.values()))
 
+    def hosts(self) -> Sequence[PlatformHost]:
+        """See `ports.Platform`."""
+        return [PlatformHost(host.name, host.options.is_local) for host in self._hosts.values()]
+
+    @guard_response(PlatformError, "Docker")
+    def compose_containers(self, project: str, service: str) -> Sequence[ComposeContainer]:
+        """See `ports.Platform`."""
+        return [one for host in self._hosts.values() for one in find_compose_containers(host, project, service)]
+
     def check(self) -> Sequence[Diagnosis]:
         """See `ports.Platform`."""
         hosts = tuple(line for lines in self._pool.map(check_host, self._hosts.values()) for line in lines)
@@ -378,15 +389,3 @@ class DockerPlatform:
         self._prober.close()
         for host in self._hosts.values():
             host.close()
-
-
-def _raise_combined(errors: Sequence[BaseException]) -> None:
-    """Raise one error for all failures of a parallel call, each message once; retryable only if all of them are."""
-    if not errors:
-        return
-    retryable = True
-    for error in errors:
-        if not isinstance(error, PlatformError):
-            raise error
-        retryable = retryable and error.retryable
-    raise PlatformError("; ".join(dict.fromkeys(str(error) for error in errors)), retryable=retryable) from errors[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import socket
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import requests
@@ -159,3 +159,15 @@ def unreachable_error(host: str, action: str, error: BaseException) -> PlatformE
             return DockerHostError(host, action, problem.format(response=response), fix, retryable=retryable)
     fix = "check that Docker runs there, and hosts[].url"
     return DockerHostError(host, action, f"no response ({response})", fix, retryable=True)
+
+
+def raise_combined(errors: Sequence[BaseException]) -> None:
+    """Raise one error for all failures of a parallel call, each message once; retryable only if all of them are."""
+    if not errors:
+        return
+    retryable = True
+    for error in errors:
+        if not isinstance(error, PlatformError):
+            raise error
+        retryable = retryable and error.retryable
+    raise PlatformError("; ".join(dict.fromkeys(str(error) for error in errors)), retryable=retryable) from errors[0]

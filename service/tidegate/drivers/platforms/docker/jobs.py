@@ -35,6 +35,7 @@ def job_config(api: APIClient, job: Job, shared: DockerOptions, host: DockerHost
     wanted = create.container_config(api, job.release, 0, shared, host)
     environment, _, service = job.service.partition("/")
     own = {labels.ENVIRONMENT: environment, labels.SERVICE: service, HOOK_LABEL: job.name, ROLLOUT_LABEL: job.rollout}
+    own |= {labels.COMPOSE_ONEOFF: "True"} if labels.COMPOSE_PROJECT in wanted["labels"] else {}
     mine = {f"{labels.PREFIX}{word}" for word in ("release", "ordinal", "port", "probe", "image", "wants")}
     wanted["host_config"] |= {"RestartPolicy": {"Name": "no"}, "PortBindings": {}}
     if job.hook.host_network:
