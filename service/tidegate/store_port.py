@@ -186,14 +186,21 @@ class Store(EngineStore, Protocol):
     def find_plan(self, plan: str) -> DeploymentPlan | None:
         """The plan; None if there is none, or if it is older than a week."""
 
-    def releases(self, service: str, limit: int = 50) -> tuple[ReleaseRow, ...]:
-        """The releases of the service, newest first."""
+    def releases(self, service: str, limit: int = 50, before: int | None = None) -> tuple[ReleaseRow, ...]:
+        """The releases of the service with a number below `before`, newest first."""
+
+    def created_by(self, service: str, releases: Collection[str]) -> Mapping[str, Rollout]:
+        """The first rollout to each of these releases, by release; those whose rollout was pruned are left out."""
+
+    def get_definition(self, rollout: str) -> Service | None:
+        """The definition that a rollout was requested with; None for one that keeps the live release. Raises
+        `UnknownRollout`."""
 
     def next_number(self, service: str) -> int:
         """Reserve the number of the service's next release."""
 
-    def last_good(self, service: str, before: str | None = None) -> ReleaseRow | None:
-        """The release last marked good, and since neither quarantined nor left by a rollback; other than `before`."""
+    def last_good(self, service: str, without: Collection[str] = ()) -> ReleaseRow | None:
+        """The release last marked good, and since neither quarantined nor left by a rollback; none of `without`."""
 
     def find_answer(self, key: Idempotency) -> Idempotency | None:
         """The stored response for this key; None when the key is new or empty. Raises `KeyReused`."""

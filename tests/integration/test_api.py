@@ -499,7 +499,7 @@ def test_a_second_rollback_brings_nothing_back(api: RunningApi, *, freeze: bool)
     further = api.post(f"{SHOP}/rollback", {"to": "v1-1"}).json()
     assert (further["old"], further["new"]) == ("v2-2", "v1-1")
     api.save(further["id"], Phase.RUNNING, Phase.SUCCEEDED)
-    assert api.wiring.store.last_good("demo/shop", before="v1-1") is None, "no release that a rollback left"
+    assert api.wiring.store.last_good("demo/shop", ["v1-1"]) is None, "no release that a rollback left"
 
 
 def test_who_rolled_a_rollout_back_does_not_roll_back_the_service_too(api: RunningApi) -> None:

@@ -70,6 +70,7 @@ def test_what_is_needed_is_marked_so(api: RunningApi) -> None:
     assert needed == {
         ("deploy", "Idempotency-Key"), ("rollback_service", "Idempotency-Key"),
         ("scale_service", "Idempotency-Key"), ("repair_service", "Idempotency-Key"),
+        ("restart_service", "Idempotency-Key"), ("retry", "Idempotency-Key"),
     }  # fmt: skip
 
 
@@ -83,6 +84,8 @@ def test_answers_are_as_it_says(api: RunningApi) -> None:
         "get_service": SHOP,
         "get_instances": f"{SHOP}/instances",
         "list_service_rollouts": f"{SHOP}/rollouts",
+        "list_releases": f"{SHOP}/releases",
+        "list_environments": "/v1/environments",
         "list_rollouts": "/v1/rollouts",
         "get_rollout": f"/v1/rollouts/{first['id']}",
         "list_events": f"/v1/rollouts/{first['id']}/events",

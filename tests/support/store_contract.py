@@ -84,7 +84,7 @@ class ServiceContract:
             finish(store, begin(store, SHOP, number), Phase.RUNNING, Phase.SUCCEEDED)
             clock.forward(1)
         finish(store, begin(store, SHOP, 4), Phase.RUNNING, Phase.ROLLING_BACK, Phase.ROLLED_BACK)
-        good, other = store.last_good(SHOP.key), store.last_good(SHOP.key, before="v3-3")
+        good, other = store.last_good(SHOP.key), store.last_good(SHOP.key, ["v3-3"])
         assert good is not None
         assert other is not None
         assert (good.release, good.number) == (a_release(SHOP, 3), 3)

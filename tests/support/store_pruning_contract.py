@@ -100,7 +100,7 @@ class PruneContract:
         assert prune_all(store, EVERYTHING)[1] == 9
         assert [row.number for row in store.releases(SHOP.key)] == [*range(19, 9, -1), 7, 6, 5, 4, 3]
         assert store.get_service(SHOP.key).live == "v7-7"
-        good = store.last_good(SHOP.key, before="v7-7")
+        good = store.last_good(SHOP.key, ["v7-7"])
         assert good is not None
         assert good.release.id == "v6-6"
 

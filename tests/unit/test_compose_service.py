@@ -55,6 +55,20 @@ def problems(body: object) -> dict[str, str]:
     return {problem.path.removeprefix("services.shop."): problem.message for problem in refused.value.problems}
 
 
+@pytest.mark.parametrize(
+    ("replicas", "share", "batch"), [(10, "25%", 2), (3, "25%", 1), (4, "100%", 4), (100, "29%", 29), (1000, "0.1%", 1)]
+)
+def test_a_batch_may_be_a_percentage(replicas: int, share: str, batch: int) -> None:
+    deploy = {"replicas": replicas, "update_config": {"parallelism": share}}
+    assert read({**SMALL, "deploy": deploy}).batch == batch
+
+
+def test_all_batches_may_need_approval() -> None:
+    deploy = {"replicas": 10, "update_config": {"parallelism": "50%"}}
+    shop = read({**SMALL, "deploy": deploy, "x-tidegate": {"approval": {"after": "all"}}})
+    assert shop.policy.approval.after == (1, 2)
+
+
 def test_a_whole_service() -> None:
     shop = parse_service(load(GOOD), "shop", "demo", {"VERSION": "v2"})
     assert (shop.key, shop.image, shop.replicas, shop.batch) == ("demo/shop", "registry.example/shop:v2", 5, 2)
@@ -94,6 +108,9 @@ def test_a_whole_service() -> None:
         (lambda b: b.update(build="."), "build", "build the image first"),
         (lambda b: b["deploy"].update(replicas=0), "deploy.replicas", "from 1"),
         (lambda b: b["deploy"].update(update_config={"parallelism": -1}), "deploy.update_config.parallelism", "from 0"),
+        (lambda b: b["deploy"].update(update_config={"parallelism": "0%"}), "deploy.update_config.parallelism", "25%"),
+        (lambda b: b["deploy"].update(update_config={"parallelism": "101%"}), "deploy.update_config.parallelism", "25%"),
+        (lambda b: b["deploy"].update(update_config={"parallelism": "3"}), "deploy.update_config.parallelism", "25%"),
         (
             lambda b: b["deploy"].update(update_config={"order": "x"}),
             "deploy.update_config.order",

@@ -125,16 +125,21 @@ def slug(image: str) -> str:
 
 
 def deploy_new(
-    context: AppContext, row: ServiceRow | None, service: Service, request: RolloutRequest, group: Collection[str] = ()
+    context: AppContext,
+    row: ServiceRow | None,
+    service: Service,
+    request: RolloutRequest,
+    group: Collection[str] = (),
+    digest: str = "",
 ) -> NewRollout:
-    """A rollout from the live release to a new one of `service`; `group` are the services of its group. Raises
-    `DependencyMissing`."""
+    """A rollout from the live release to a new one of `service`; `group` are the services of its group. `digest` is what
+    its image was resolved to before; empty: it is resolved when the rollout starts. Raises `DependencyMissing`."""
     require_dependencies(context, service, group)
     old = None if row is None or row.live is None else context.store.get_release(service.key, row.live).release
-    new = _release(context.store, service, service.image)
+    new = replace(new_release(context.store, service, service.image), digest=digest)
     plan = planner.make_plan(service, old, new)
     message = f"rollout to {new.id} ({new.image}) {request.description}"
-    return _new_rollout(service, old, new, plan, service.checks, request, message, context.now(), fresh=True, hooked=True)
+    return new_rollout(service, old, new, plan, service.checks, request, message, context.now(), fresh=True, hooked=True)
 
 
 def require_dependencies(context: AppContext, service: Service, group: Collection[str]) -> None:
@@ -165,7 +170,8 @@ def _is_live(context: AppContext, key: str) -> bool:
     return row is not None and row.good_at is not None and row.quarantined_at is None
 
 
-def _release(store: Store, service: Service, image: str) -> Release:
+def new_release(store: Store, service: Service, image: str) -> Release:
+    """The next release of the service, with an ID that shows its image."""
     number = store.next_number(service.key)
     return Release(f"{slug(service.image)}-{number}", service.key, image, service.replicas, service.container)
 
@@ -184,13 +190,13 @@ def roll_back_service(context: AppContext, row: ServiceRow, request: RolloutRequ
     is_halted = bool(newest) and newest[0].phase is Phase.FAILED and newest[0].kind is not RolloutKind.REPAIR
     if is_halted and not to:
         again = replace(service, image=old.image, replicas=old.replicas, container=old.container)
-        new = _release(context.store, again, old.digest or old.image)
+        new = new_release(context.store, again, old.digest or old.image)
         message = f"{old.id} deployed again as {new.id}, {request.description}"
     else:
         new = (_named_release(context, live, to) if to else _last_good_release(context, live)).release
         message = f"rollback to {new.id} ({new.image}) {request.description}"
     plan, request = planner.direct_rollback(service, old, new), replace(request, force=True)
-    rollout = _new_rollout(service, old, new, plan, (), request, message, context.now(), fresh=is_halted and not to)
+    rollout = new_rollout(service, old, new, plan, (), request, message, context.now(), fresh=is_halted and not to)
     return replace(rollout, rollout=replace(rollout.rollout, undoes=True))
 
 
@@ -205,10 +211,21 @@ def _last_good_release(context: AppContext, live: ReleaseRow) -> ReleaseRow:
             f"tidegate rollback {key} --to RELEASE"
         )
         raise AlreadyRolledBack(text, rollout=last.id)
-    good = context.store.last_good(key, before=live.release.id)
+    good = _last_different(context, live)
     if good is None:
         raise NoGoodRelease(f"Cannot roll back {key}: {live.release.id} is its only good release. Deploy another one")
     return good
+
+
+def _last_different(context: AppContext, live: ReleaseRow) -> ReleaseRow | None:
+    """The last good release that runs anything else than the live one: a restart made another release of the same."""
+    same = [live.release.id]
+    while good := context.store.last_good(live.release.service, same):
+        release = good.release
+        if not release.digest or (release.digest, release.container) != (live.release.digest, live.release.container):
+            return good
+        same.append(release.id)
+    return None
 
 
 def _last_release_rollout(store: Store, key: str) -> Rollout | None:
@@ -237,7 +254,7 @@ def _named_release(context: AppContext, live: ReleaseRow, to: str) -> ReleaseRow
     return wanted
 
 
-def _new_rollout(
+def new_rollout(
     service: Service,
     old: Release | None,
     new: Release,
@@ -250,6 +267,7 @@ def _new_rollout(
     fresh: bool,
     hooked: bool = False,
 ) -> NewRollout:
+    """A rollout from `old` to `new`. `fresh`: the release is not stored yet. `hooked`: with hooks and comparison."""
     rollout = Rollout(
         id=new_id(now),
         service=service.key,

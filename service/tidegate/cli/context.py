@@ -183,3 +183,4 @@ Variables = Annotated[
     list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Set a variable of the Compose file; repeatable.")
 ]
 Image = Annotated[str, typer.Option(help="Image to deploy instead of the one in the Compose file.")]
+Key = Annotated[str, typer.Option("--key", help="Idempotency key: requests with the same key start one rollout only.")]

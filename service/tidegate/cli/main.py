@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from tidegate import __version__
-from tidegate.cli import admin, analysis, freezes, plans, rollouts, scale_repair, status, tokens, watch
+from tidegate.cli import admin, analysis, freezes, plans, repeats, rollouts, scale_repair, status, tokens, watch
 from tidegate.cli.console import json_text
 from tidegate.cli.context import Context, Format
 from tidegate.cli.exit_codes import CommandError, ExitCode, Json
@@ -33,12 +33,23 @@ PANELS: dict[str, tuple[Callable[..., None], ...]] = {
         rollouts.verify,
         rollouts.promote,
         rollouts.rollback,
+        repeats.restart,
+        repeats.retry,
         rollouts.pause,
         rollouts.resume,
         watch.watch,
     ),
     "Scale and repair": (scale_repair.scale, scale_repair.repair),
-    "Inspect": (status.status, status.events, status.report, status.services, status.rollouts, status.apply),
+    "Inspect": (
+        status.status,
+        status.events,
+        status.report,
+        status.services,
+        status.rollouts,
+        status.history,
+        status.environments,
+        status.apply,
+    ),
     "Freezes and audit": (freezes.freeze, freezes.thaw, freezes.freezes, status.audit),
     "Server": (admin.serve, admin.engine, admin.prune, admin.check),
 }

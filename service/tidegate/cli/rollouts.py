@@ -13,6 +13,7 @@ from tidegate.cli.context import (
     ComposeFile,
     Context,
     Image,
+    Key,
     Output,
     Reason,
     RolloutName,
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
     from tidegate.cli.api_client import ApiClient
 
 Force = Annotated[bool, typer.Option("--force", help="Deploy despite a freeze or a quarantine; requires --reason.")]
+
+UntilOption = Annotated[
+    Until, typer.Option("--until", help="Follow until the first verdict, the first approval, or the end.")
+]
 
 
 def variables(pairs: list[str] | None) -> dict[str, str]:
@@ -64,11 +69,9 @@ def deploy(
     plan: Annotated[
         str, typer.Option(metavar="ID", help="Refuse unless this is exactly the deployment of this `tidegate plan`.")
     ] = "",
-    until: Annotated[
-        Until, typer.Option(help="Follow until the first verdict, the first approval, or the end.")
-    ] = Until.APPROVAL,
+    until: UntilOption = Until.APPROVAL,
     wait: Wait = True,
-    key: Annotated[str, typer.Option(help="Idempotency key: requests with the same key start one rollout only.")] = "",
+    key: Key = "",
     force: Force = False,
     reason: Reason = "",
     output: Output = None,

@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tidegate.cli.console import relative_time
-from tidegate.cli.context import Context, Output, Reason, ServiceName, Wait
+from tidegate.cli.context import Context, Key, Output, Reason, ServiceName, Wait
 from tidegate.cli.exit_codes import Json
 from tidegate.cli.rollouts import finish
 from tidegate.core.phases import Until
 
 if TYPE_CHECKING:
     from tidegate.cli.api_client import ApiClient
-
-Key = Annotated[str, typer.Option(help="Idempotency key: requests with the same key start one rollout only.")]
 
 
 def scale(

@@ -28,8 +28,24 @@ def apply(
         context.line(f"Stored {name}, version {answer['version']}.")
 
 
-def status(ctx: typer.Context, name: RolloutName, output: Output = None) -> None:
-    """Show a rollout's phase, what it waits for, its instances, traffic and verdict, and its service's drift."""
+def status(
+    ctx: typer.Context,
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="[ROLLOUT|SERVICE]",
+            help="A rollout's ID, or ENVIRONMENT/SERVICE for its latest rollout. Default: all services.",
+        ),
+    ] = "",
+    output: Output = None,
+) -> None:
+    """Show a rollout's phase, what it waits for, its instances, traffic and verdict, and its service's drift.
+
+    Without a name: all services, as `tidegate services` does.
+    """
+    if not name:
+        services(ctx, output)
+        return
     context: Context = ctx.obj
     client = context.reader()
     rollout = client.rollout(context.named(name))
@@ -105,6 +121,36 @@ def rollouts(
         context.print_json(page)
         return
     context.table(("id", "service", "old", "new", "phase", "created", "reason"), page)
+
+
+def history(
+    ctx: typer.Context,
+    service: ServiceName,
+    limit: Annotated[int, typer.Option(min=1, max=200, help="Maximum number of releases.")] = 20,
+    output: Output = None,
+) -> None:
+    """List the releases of a service, newest first: image, who requested it, what became of it.
+
+    Return to one that is `good` with `tidegate rollback SERVICE --to RELEASE`.
+    """
+    context: Context = ctx.obj
+    page = context.reader().get(f"/v1/services/{context.service(service)}/releases", limit=limit)["releases"]
+    if context.as_json(output):
+        context.print_json(page)
+        return
+    columns = ("id", "state", "image", "replicas", "created", "requested_by", "rollout", "reason")
+    context.table(columns, page, lambda row: "green" if row["state"] == "live" else "")
+
+
+def environments(ctx: typer.Context, output: Output = None) -> None:
+    """List the environments with their services and freezes."""
+    context: Context = ctx.obj
+    page = context.reader().get("/v1/environments")["environments"]
+    if context.as_json(output):
+        context.print_json(page)
+        return
+    rows = [{**each, "freeze": each["freeze"]["reason"] if each["freeze"] else ""} for each in page]
+    context.table(("name", "services", "has_metrics", "freeze"), rows)
 
 
 def report(

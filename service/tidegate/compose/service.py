@@ -82,7 +82,7 @@ def _read_service(
     deploy, own = root.inner("deploy"), root.inner(EXTENSION)
     update = deploy.inner("update_config")
     replicas = read_either(root, "scale", deploy, "replicas", integer(1, 1000), 0) or 1
-    batch = update.take("parallelism", integer(0, 1000), 1) or replicas
+    batch = update.take("parallelism", _parallelism(replicas), 1) or replicas
     monitor = update.take("monitor", parse_duration, 0.0)
     bake = own.take("bake", parse_duration, monitor) + update.take("delay", parse_duration, 0.0)
     strategy = own.take("strategy", one_of(Strategy, Strategy), Strategy.ROLLING)
@@ -188,6 +188,21 @@ def _check_consistency(root: Reader, own: Reader, update: Reader, service: Servi
     beyond = [str(number) for number in service.policy.approval.after if number > batches]
     if beyond:
         own.complain("approval.after", f"no batch {', '.join(beyond)}; there are {batches} batches")
+
+
+def _parallelism(replicas: int) -> Callable[[object], int]:
+    """A reader of the number of instances in a batch; a percentage of all instances is rounded down, but is at least 1."""
+
+    def read(value: object) -> int:
+        if isinstance(value, str) and value.endswith("%"):
+            share = parse_share(value)
+            if 0 < share <= 1:
+                return max(1, int(share * replicas + 1e-9))
+        elif not isinstance(value, str):
+            return integer(0, 1000)(value)
+        raise ValueError("an integer from 0 to 1000, or a percentage from 1% to 100% such as 25%")
+
+    return read
 
 
 def _batches(count: int) -> Callable[[object], tuple[int, ...]]:

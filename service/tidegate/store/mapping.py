@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter
@@ -16,6 +17,7 @@ from sqlalchemy import Row
 
 from tidegate.analysis.measurement import Measurement
 from tidegate.analysis.verdict import Verdict
+from tidegate.core.container import Container
 from tidegate.core.model import Event, Release, Rollout, RolloutKind, Service, Signal
 from tidegate.core.phases import Phase
 from tidegate.core.records import (
@@ -120,6 +122,11 @@ def service_values(service: Service) -> Values:
         "backend": service.backend.name,
         "definition": SERVICE.encode(service),
     }
+
+
+def definition_values(service: Service) -> Any:
+    """The definition without its container, whose values may be secrets: the release of the rollout has it."""
+    return SERVICE.encode(replace(service, container=Container(service.container.port)))
 
 
 def service_of(row: AnyRow) -> ServiceRow:

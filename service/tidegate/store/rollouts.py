@@ -11,7 +11,7 @@ from tidegate.analysis.measurement import Measurement
 from tidegate.analysis.verdict import Verdict
 from tidegate.clock import Time
 from tidegate.core.event_kinds import EventKind
-from tidegate.core.model import Event, Rollout, RolloutKind, Signal
+from tidegate.core.model import Event, Rollout, RolloutKind, Service, Signal
 from tidegate.core.phases import Phase
 from tidegate.core.records import Idempotency, NewRollout, VerdictRow
 from tidegate.errors import (
@@ -89,6 +89,7 @@ def add(connection: Connection, new: NewRollout, now: Time) -> None:
         services.add_release(connection, release, now)
     unclaimed = {
         "previous_definition": replaced,
+        "definition": mapping.definition_values(service) if rollout.kind is RolloutKind.RELEASE else None,
         "signalled": False,
         "owner": "",
         "since": now,
@@ -256,6 +257,23 @@ def load(connection: Connection, rollout: str) -> tuple[Rollout, tuple[Signal, .
     loaded = mapping.rollout_of(find_row(connection, rollout))
     signals = connection.execute(_SIGNALS, {"wanted": rollout})
     return loaded, tuple(map(mapping.signal_of, signals))
+
+
+def get_definition(connection: Connection, rollout: str) -> Service | None:
+    """The definition that the rollout was requested with, and the container of its release; None for one that keeps the
+    live release. Raises `UnknownRollout`."""
+    row = find_row(connection, rollout)
+    if row.definition is None:
+        return None
+    release = services.get_release(connection, row.service, row.new).release
+    return replace(mapping.SERVICE.decode(row.definition), replicas=release.replicas, container=release.container)
+
+
+def created_by(connection: Connection, service: str, wanted: Collection[str]) -> dict[str, Rollout]:
+    """The first rollout to each of these releases, by release; unknown ones are left out."""
+    first = select(func.min(rollouts.c.sequence)).where(rollouts.c.service == service, rollouts.c.new.in_(wanted))
+    query = select(rollouts).where(rollouts.c.sequence.in_(first.group_by(rollouts.c.new)))
+    return {rollout.new: rollout for rollout in map(mapping.rollout_of, connection.execute(query))}
 
 
 def list_rollouts(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -218,9 +219,11 @@ def get_release(connection: Connection, service: str, release: str) -> ReleaseRo
     return mapping.release_of(row)
 
 
-def list_releases(connection: Connection, service: str, limit: int) -> tuple[ReleaseRow, ...]:
-    """Releases, newest first."""
+def list_releases(connection: Connection, service: str, limit: int, before: int | None) -> tuple[ReleaseRow, ...]:
+    """Releases, newest first, with numbers below `before`."""
     query = select(releases).where(releases.c.service == service).order_by(releases.c.number.desc()).limit(limit)
+    if before is not None:
+        query = query.where(releases.c.number < before)
     return tuple(map(mapping.release_of, connection.execute(query)))
 
 
@@ -245,8 +248,8 @@ def quarantined(connection: Connection, service: str, digest: str, container: Co
     return None if good > at else latest
 
 
-def last_good(connection: Connection, service: str, before: str | None) -> ReleaseRow | None:
-    """The newest good release other than `before`. One marked good and quarantined at the same time is not good, nor is one
+def last_good(connection: Connection, service: str, without: Collection[str]) -> ReleaseRow | None:
+    """The newest good release other than these. One marked good and quarantined at the same time is not good, nor is one
     that a rollback of the service left."""
     table = releases.c
     left = select(rollouts.c.id).where(
@@ -264,5 +267,5 @@ def last_good(connection: Connection, service: str, before: str | None) -> Relea
         .order_by(table.good_at.desc(), table.number.desc())
         .limit(1)
     )
-    row = connection.execute(query if before is None else query.where(table.id != before)).one_or_none()
+    row = connection.execute(query.where(table.id.not_in(without))).one_or_none()
     return None if row is None else mapping.release_of(row)

@@ -219,9 +219,17 @@ class SqlStore(Operations, Store):
         with self._read(f"read plan {plan}") as connection:
             return plans.find(connection, plan, self._clock())
 
-    def releases(self, service: str, limit: int = 50) -> tuple[ReleaseRow, ...]:
+    def releases(self, service: str, limit: int = 50, before: int | None = None) -> tuple[ReleaseRow, ...]:
         with self._read(f"list releases of {service}") as connection:
-            return services.list_releases(connection, service, limit)
+            return services.list_releases(connection, service, limit, before)
+
+    def created_by(self, service: str, releases: Collection[str]) -> Mapping[str, Rollout]:
+        with self._read(f"list first rollouts of {service}") as connection:
+            return rollouts.created_by(connection, service, releases)
+
+    def get_definition(self, rollout: str) -> Service | None:
+        with self._read(f"read the definition of rollout {rollout}") as connection:
+            return rollouts.get_definition(connection, rollout)
 
     def next_number(self, service: str) -> int:
         return self._write_checked(f"number a release of {service}", lambda c: services.next_number(c, service))
@@ -230,9 +238,9 @@ class SqlStore(Operations, Store):
         with self._read(f"read release {release}") as connection:
             return services.get_release(connection, service, release)
 
-    def last_good(self, service: str, before: str | None = None) -> ReleaseRow | None:
+    def last_good(self, service: str, without: Collection[str] = ()) -> ReleaseRow | None:
         with self._read(f"find the last good release of {service}") as connection:
-            return services.last_good(connection, service, before)
+            return services.last_good(connection, service, without)
 
     def find_quarantined(self, service: str, digest: str, container: Container) -> ReleaseRow | None:
         with self._read(f"look up quarantined releases of {service}") as connection:

@@ -29,7 +29,7 @@ from tidegate.web.discovery_cache import DiscoveryCache
 from tidegate.web.errors import ProblemView
 from tidegate.web.long_polls import LongPolls
 from tidegate.web.metrics import ServerMetrics
-from tidegate.web.routes import audit, discovery, freezes, health, plans, rollouts, services, tokens
+from tidegate.web.routes import audit, discovery, environments, freezes, health, plans, rollouts, services, tokens
 from tidegate.web.slow_clients import TooManySlowBodies
 from tidegate.wiring import Wiring
 
@@ -42,6 +42,7 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
+ROUTES = (services, plans, rollouts, environments, freezes, audit, tokens, discovery, health)
 log = structlog.get_logger("tidegate.web")
 
 
@@ -140,7 +141,17 @@ def create_app(
     app.before_request(_require_single_values)
     app.after_request(_end)
     errors.register(app)
-    for part in (services.bp, plans.bp, rollouts.bp, freezes.bp, audit.bp, tokens.bp, discovery.bp, health.bp):
+    for part in (
+        services.bp,
+        plans.bp,
+        rollouts.bp,
+        environments.bp,
+        freezes.bp,
+        audit.bp,
+        tokens.bp,
+        discovery.bp,
+        health.bp,
+    ):
         app.register_api(part)
     return app
 

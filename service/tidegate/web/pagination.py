@@ -76,6 +76,14 @@ def decode_cursor(cursor: str) -> str | None:
     return last
 
 
+def decode_number(cursor: str) -> int | None:
+    """The same for a list whose items have numbers."""
+    last = decode_cursor(cursor)
+    if last is not None and not (last.isascii() and last.isdecimal() and len(last) < 16):
+        raise bad_cursor()
+    return None if last is None else int(last)
+
+
 def bad_cursor() -> ApiProblem:
     """The problem for a cursor that no page returned."""
     text = "invalid cursor; send `next` of the previous page unchanged"

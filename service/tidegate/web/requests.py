@@ -179,6 +179,14 @@ class ScaleBody(SignalBody):
     replicas: int = Field(ge=1, le=MAX_REPLICAS, description="The number of instances of the live release.")
 
 
+class ForceBody(SignalBody):
+    """A request that a freeze or a quarantine may refuse."""
+
+    force: bool = Field(
+        default=False, description="Despite a freeze or a quarantine; requires the scope `force` and a reason."
+    )
+
+
 class PromoteBody(SignalBody):
     """An approval."""
 

@@ -9,8 +9,8 @@ from typing import Any
 from flask import Response
 from flask_openapi import Response as ResponseSpec
 
-from tidegate.app import approvals
-from tidegate.app.context import AppContext
+from tidegate.app import approvals, repeats
+from tidegate.app.context import AppContext, RolloutRequest
 from tidegate.app.progress import has_reached
 from tidegate.core.approvals import approval_binding
 from tidegate.core.event_kinds import EventKind
@@ -28,13 +28,23 @@ from tidegate.web.api import (
     require_version,
     respond,
 )
+from tidegate.web.creation import create_rollouts, replay, require_no_live_rollout
 from tidegate.web.errors import IF_MATCH_REQUIRED, ApiProblem
-from tidegate.web.identity import require_for_group, require_reason
+from tidegate.web.identity import identify_requester, require_for_group, require_reason
 from tidegate.web.junit import MEDIA_TYPE, junit
 from tidegate.web.openapi import ResponseDict, blueprint, problems
 from tidegate.web.pagination import rollouts_page
 from tidegate.web.replay_record import RecordView, encode
-from tidegate.web.requests import EventsQuery, PromoteBody, RolloutPath, RolloutsQuery, SignalBody, SignalHeader
+from tidegate.web.requests import (
+    EventsQuery,
+    ForceBody,
+    KeyHeader,
+    PromoteBody,
+    RolloutPath,
+    RolloutsQuery,
+    SignalBody,
+    SignalHeader,
+)
 from tidegate.web.views.report import ReportView, load_report
 from tidegate.web.views.rollout import EventsView, RolloutsView, RolloutView, rollout_view
 
@@ -178,6 +188,29 @@ def pause(path: RolloutPath, header: SignalHeader, body: SignalBody) -> Response
 def resume(path: RolloutPath, header: SignalHeader, body: SignalBody) -> Response:
     """Resume after a pause."""
     return _signal(path, header, SignalRequest(SignalKind.RESUME, "deploy"), body)
+
+
+@bp.post("/rollouts/<rollout>/retry", responses={"202": RolloutView, **problems(400, 404, 409, 413, 415)})
+def retry(path: RolloutPath, header: KeyHeader, body: ForceBody) -> Response:
+    """Start another rollout with the definition and the image of one that was refused, rolled back or halted."""
+    rollout, _ = _load(path)
+    key = idempotency_key(header.key)
+    stored = api().store.find_answer(key)
+    if stored is not None:
+        return replay(stored)
+    by = identify_requester(body.on_behalf_of, rollout.service)
+    for member in (rollout, *(api().store.peers(rollout.id, rollout.group) if rollout.group else ())):
+        principal().require("deploy", member.service)
+        identify_requester(body.on_behalf_of, member.service)
+        if body.force:
+            principal().require("force", member.service)
+    if body.force:
+        require_reason(body.reason, "retry by force")
+    require_no_live_rollout(api().store.get_service(rollout.service))
+    request = RolloutRequest(by.by, by.via, body.reason, force=body.force)
+    rollouts = repeats.retry(api(), rollout, request)
+    audit = by.audit("retry by force" if body.force else "retry", rollout.service, body.reason, rollouts[0].rollout.id)
+    return create_rollouts(rollouts, key, audit)
 
 
 SignalCheck = Callable[[AppContext, Rollout, tuple[Signal, ...], str], None]

@@ -2,35 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 import structlog
 from flask import Response
 
-from tidegate.app import deployments, drift_repair, groups, plans
+from tidegate.app import deployments, drift_repair, groups, plans, repeats
 from tidegate.app.context import RolloutRequest
 from tidegate.core.model import Build, Service, Signal, SignalKind
-from tidegate.core.records import AuditEntry, Idempotency, NewRollout, ServiceRow
-from tidegate.errors import AlreadyRolledBack, DriverError, RolloutInProgress, Superseded, VersionConflict
+from tidegate.core.records import NewRollout, ServiceRow
+from tidegate.errors import AlreadyRolledBack, DriverError, VersionConflict
 from tidegate.web import log_setup
 from tidegate.web.api import (
     api,
     idempotency_key,
-    json_response,
-    json_text,
-    mark_replayed,
     principal,
     require_version,
     respond,
 )
+from tidegate.web.creation import create_rollouts, replay, require_no_live_rollout
 from tidegate.web.definitions import find_missing_data, find_service, requested_services
 from tidegate.web.errors import PROBLEM_TYPES, ApiProblem
 from tidegate.web.identity import identify_requester, require_for_group, require_reason
 from tidegate.web.openapi import blueprint, problems
-from tidegate.web.pagination import decode_cursor, encode_cursor, rollouts_page, with_next_link
+from tidegate.web.pagination import decode_cursor, decode_number, encode_cursor, rollouts_page, with_next_link
 from tidegate.web.requests import (
     DeployBody,
+    ForceBody,
     KeyHeader,
     PageQuery,
     PutHeader,
@@ -45,11 +44,13 @@ from tidegate.web.requests import (
 from tidegate.web.views.rollout import RolloutsView, RolloutView, rollout_view
 from tidegate.web.views.service import (
     InstancesView,
+    ReleasesView,
     ReleaseView,
     ServiceDetailView,
     ServicesView,
     ServiceView,
     instances_view,
+    release_history_view,
     service_view,
 )
 
@@ -129,6 +130,19 @@ def get_instances(path: ServicePath) -> Response:
     return respond(instances_view(instances, routed))
 
 
+@bp.get("/services/<environment>/<service>/releases", responses={"200": ReleasesView, **problems(404)})
+def list_releases(path: ServicePath, query: PageQuery) -> Response:
+    """The releases of a service, newest first: what each runs, who requested it, and what became of it."""
+    principal().require("read", path.key)
+    row = api().store.get_service(path.key)
+    rows = api().store.releases(path.key, query.limit + 1, decode_number(query.cursor))
+    page = rows[: query.limit]
+    cursor = encode_cursor(str(page[-1].number)) if len(rows) > len(page) else None
+    first = api().store.created_by(path.key, [each.release.id for each in page])
+    views = [release_history_view(each, row.live, first.get(each.release.id)) for each in page]
+    return with_next_link(respond(ReleasesView(releases=views, next=cursor)), cursor)
+
+
 # -- rollouts of a service ------------------------------------------------------------------------------------------------
 
 
@@ -150,7 +164,7 @@ def deploy(path: ServicePath, header: KeyHeader, body: DeployBody) -> Response:
     key = idempotency_key(header.key)
     stored = api().store.find_answer(key)
     if stored is not None:
-        return _replay(stored)
+        return replay(stored)
     row = find_service(api(), path.key)
     by = identify_requester(body.on_behalf_of, path.key)
     members = requested_services(path, row, body)
@@ -161,7 +175,7 @@ def deploy(path: ServicePath, header: KeyHeader, body: DeployBody) -> Response:
         plans.require_planned(api(), body.plan, path.key, members)
     build = None if body.build is None else Build(**body.build.model_dump())
     if build is None:
-        _require_no_live_rollout(row)  # with a build, the store first checks for a newer build
+        require_no_live_rollout(row)  # with a build, the store first checks for a newer build
     request = RolloutRequest(by.by, by.via, body.reason, build, body.force)
     names = [member.name for member in members]
     rollouts = [
@@ -170,7 +184,7 @@ def deploy(path: ServicePath, header: KeyHeader, body: DeployBody) -> Response:
     rollouts = [_with_missing_data(new, member) for new, member in zip(rollouts, members, strict=True)]
     action = "deploy by force" if body.force else "deploy"
     audit = by.audit(action, path.key, body.reason, rollouts[0].rollout.id, build)
-    return _create(groups.form_group(rollouts), key, audit)
+    return create_rollouts(groups.form_group(rollouts), key, audit)
 
 
 def _with_missing_data(new: NewRollout, service: Service) -> NewRollout:
@@ -201,7 +215,7 @@ def rollback_service(path: ServicePath, header: KeyHeader, body: RollbackBody) -
     key = idempotency_key(header.key)
     stored = api().store.find_answer(key)
     if stored is not None:
-        return _replay(stored)
+        return replay(stored)
     api().drivers(path.environment)
     row = api().store.get_service(path.key)
     if row.rollout is None or row.repairing:
@@ -211,10 +225,10 @@ def rollback_service(path: ServicePath, header: KeyHeader, body: RollbackBody) -
         except AlreadyRolledBack as error:
             more = {"rollout": error.rollout}
             raise ApiProblem(PROBLEM_TYPES[AlreadyRolledBack], error.message, more=more) from error
-        return _create([new], key, by.audit("rollback", path.key, body.reason, new.rollout.id))
+        return create_rollouts([new], key, by.audit("rollback", path.key, body.reason, new.rollout.id))
     live, _ = api().store.load(row.rollout)
     if body.to not in ("", live.old):
-        _require_no_live_rollout(row)
+        require_no_live_rollout(row)
     by = require_for_group(live, SignalKind.ROLLBACK, "rollback", body.on_behalf_of)
     signal = Signal(SignalKind.ROLLBACK, api().now(), by.by, body.reason, via=by.via)
     audit = by.audit("rollback", path.key, body.reason, row.rollout)
@@ -248,6 +262,18 @@ def repair_service(path: ServicePath, header: KeyHeader, body: SignalBody) -> Re
     return _keep_release(path, header, body, "repair", lambda row, request: drift_repair.repair(api(), row, request))
 
 
+@bp.post(
+    "/services/<environment>/<service>/restart",
+    responses={"202": RolloutView, **problems(400, 404, 409, 413, 415)},
+)
+def restart_service(path: ServicePath, header: KeyHeader, body: ForceBody) -> Response:
+    """Replace every instance of the live release, in the batches of the service, without bakes, checks and approvals."""
+    if body.force:
+        principal().require("force", path.key)
+        require_reason(body.reason, "restart by force")
+    return _keep_release(path, header, body, "restart", lambda row, request: repeats.restart(api(), row, request))
+
+
 def _keep_release(
     path: ServicePath,
     header: KeyHeader,
@@ -260,60 +286,9 @@ def _keep_release(
     key = idempotency_key(header.key)
     stored = api().store.find_answer(key)
     if stored is not None:
-        return _replay(stored)
+        return replay(stored)
     api().drivers(path.environment)
     by = identify_requester(body.on_behalf_of, path.key)
-    request = RolloutRequest(by.by, by.via, body.reason, force=isinstance(body, ScaleBody) and body.force)
+    request = RolloutRequest(by.by, by.via, body.reason, force=isinstance(body, ScaleBody | ForceBody) and body.force)
     new = make(api().store.get_service(path.key), request)
-    return _create([new], key, by.audit(action, path.key, body.reason, new.rollout.id))
-
-
-def _require_no_live_rollout(row: ServiceRow | None) -> None:
-    """Raises `ApiProblem` during a rollout: the release to start from is known only once it has ended."""
-    if row is not None and row.rollout is not None and not row.repairing:
-        detail = (
-            f"{row.service.key} has an unfinished rollout, {row.rollout}. Wait for it, promote it or roll it back first."
-        )
-        raise _in_progress(detail, row.rollout)
-
-
-def _in_progress(detail: str, rollout: str | None) -> ApiProblem:
-    """The problem with the ID of the unfinished rollout."""
-    return ApiProblem(PROBLEM_TYPES[RolloutInProgress], detail, more={} if rollout is None else {"rollout": rollout})
-
-
-def _create(rollouts: Sequence[NewRollout], key: Idempotency, audit: AuditEntry) -> Response:
-    """Create the rollouts in one transaction with the key and the response, which shows the first."""
-    first, rollout = rollouts[0], rollouts[0].rollout
-    log_setup.bind_rollout(rollout)
-    text = json_text(rollout_view(rollout))
-    try:
-        answered, others = replace(key, status=202, response=text), rollouts[1:]
-        stored = api().store.create(
-            rollout,
-            first.service,
-            first.release,
-            answered,
-            first.event,
-            audit=audit,
-            others=others,
-        )
-    except Superseded as error:
-        raise ApiProblem(PROBLEM_TYPES[Superseded], error.message, more={"rollout": error.rollout}) from error
-    except RolloutInProgress as error:
-        row = find_service(api(), rollout.service)
-        raise _in_progress(error.message, None if row is None else row.rollout) from error
-    if stored is not None:
-        return _replay(stored)
-    api().wake()
-    return json_response(text, 202, version=rollout.version, location=f"/v1/rollouts/{rollout.id}")
-
-
-def _replay(stored: Idempotency) -> Response:
-    """The stored response. For a signal only the rollout's ID is stored, and its current state is returned."""
-    if not stored.response.startswith("{"):
-        rollout, signals = api().store.load(stored.response)
-        view = rollout_view(rollout, signals)
-        return mark_replayed(respond(view, stored.status, version=rollout.version, location=view.links["self"]))
-    view = RolloutView.model_validate_json(stored.response)
-    return mark_replayed(json_response(stored.response, stored.status, version=view.version, location=view.links["self"]))
+    return create_rollouts([new], key, by.audit(action, path.key, body.reason, new.rollout.id))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import StrEnum
 
 from pydantic import AliasPath, Field
 
 from tidegate.clock import Time
-from tidegate.core.model import CheckKind, Direction, Instance, Order, RepairPolicy, Strategy
-from tidegate.core.records import DriftState, ServiceRow
+from tidegate.core.model import CheckKind, Direction, Instance, Order, RepairPolicy, Rollout, Strategy
+from tidegate.core.records import DriftState, ReleaseRow, ServiceRow
 from tidegate.core.routing import RouterState
 from tidegate.web.views.rollout import FieldNoteView, RolloutView, WaitingForView
 from tidegate.web.views.timestamps import Timestamp, View
@@ -108,6 +109,35 @@ class ReleaseView(View):
     quarantined_at: Timestamp | None = Field(description="When a rollout to this release was rolled back.")
 
 
+class ReleaseState(StrEnum):
+    """What became of a release."""
+
+    LIVE = "live"
+    GOOD = "good"  # a rollout to it succeeded: the service can be rolled back to it
+    QUARANTINED = "quarantined"  # it was rolled back
+    ROLLING_OUT = "rolling_out"
+    FAILED = "failed"  # no rollout to it succeeded
+
+
+class ReleaseHistoryView(ReleaseView):
+    """A release, who requested it, and what became of it."""
+
+    state: ReleaseState = Field(
+        description="`good`: the service can be rolled back to it. `quarantined`: it was rolled back. `failed`: its rollout"
+        " was refused, halted, or rolled back for a reason that is not its own."
+    )
+    rollout: str | None = Field(description="The rollout that created it; null if that was deleted.")
+    requested_by: str
+    reason: str = Field(description="Why that rollout ended as it did.")
+
+
+class ReleasesView(View):
+    """A page of releases, newest first."""
+
+    releases: list[ReleaseHistoryView]
+    next: str | None = Field(description="The cursor of the next page; null on the last.")
+
+
 class ServiceDetailView(ServiceView):
     """A service with its live release, its unfinished rollout and its latest releases, newest first."""
 
@@ -173,6 +203,27 @@ def service_view(row: ServiceRow, now: Time) -> ServiceView:
         unhealthy=row.unhealthy,
         links={"self": here, "rollouts": f"{here}/rollouts", "instances": f"{here}/instances"},
     )
+
+
+def release_history_view(row: ReleaseRow, live: str | None, first: Rollout | None) -> ReleaseHistoryView:
+    """The view of a release; `first` is the rollout that created it."""
+    return ReleaseHistoryView(
+        **dict(ReleaseView.model_validate(row)),
+        state=_release_state(row, live, first),
+        rollout=None if first is None else first.id,
+        requested_by="" if first is None else first.requested_by,
+        reason="" if first is None else first.reason,
+    )
+
+
+def _release_state(row: ReleaseRow, live: str | None, first: Rollout | None) -> ReleaseState:
+    if row.release.id == live:
+        return ReleaseState.LIVE
+    if row.is_good:
+        return ReleaseState.GOOD
+    if row.quarantined_at is not None:
+        return ReleaseState.QUARANTINED
+    return ReleaseState.ROLLING_OUT if first is not None and first.phase.live else ReleaseState.FAILED
 
 
 def instances_view(instances: Sequence[Instance], router: RouterState) -> InstancesView:
