@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 
 def new_id(now: Time) -> str:
@@ -12,6 +13,11 @@ def new_id(now: Time) -> str:
 
 
 Time = float  # seconds since the epoch, UTC
+
+
+def utc_second(time: Time) -> str:
+    """`2026-11-23T16:12:03Z`, for messages."""
+    return datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 @dataclass(frozen=True, slots=True)

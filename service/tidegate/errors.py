@@ -10,7 +10,8 @@
     │   ├── RolloutInProgress  the service has a live rollout
     │   ├── Superseded         a newer build has requested a rollout
     │   ├── Frozen             the environment is frozen
-    │   ├── Quarantined        this image with this configuration was rolled back
+    │   ├── Quarantined        this image with this configuration was found bad
+    │   ├── NotQuarantined     the release is not in quarantine
     │   ├── RouteTaken         another service of the environment uses this route
     │   ├── ListenTaken        another service of the environment listens on this address
     │   ├── DependencyMissing  a service that this one depends on is not live
@@ -125,7 +126,11 @@ class Frozen(Refused):
 
 
 class Quarantined(Refused):
-    """This image was rolled back with this configuration."""
+    """A rollout of this image with this configuration was rolled back for what was found."""
+
+
+class NotQuarantined(Refused):
+    """The release is not in quarantine."""
 
 
 class RouteTaken(Refused):

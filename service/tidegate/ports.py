@@ -12,10 +12,11 @@ from typing import Protocol
 
 from tidegate.analysis.queries import Series
 from tidegate.clock import Time, Window
+from tidegate.core.build import Build
 from tidegate.core.compose import ComposeContainer
 from tidegate.core.hooks import Job, JobState
 from tidegate.core.image_reference import PinnedImage
-from tidegate.core.model import DEFAULT_MAX_RESTARTS, Build, Event, Instance, Release, Rollout, Signal
+from tidegate.core.model import DEFAULT_MAX_RESTARTS, Event, Instance, Release, Rollout, Signal
 from tidegate.core.probes import ProbeResult
 from tidegate.core.routing import Backend, Member, RouterState
 
@@ -57,6 +58,9 @@ class Platform(Protocol):
 
         A release with a digest keeps it. Otherwise `pull_policy` says whether the registry is asked what the tag means. A
         missing image, and one without any readiness check, is an error that is not retryable."""
+
+    def find_digest(self, release: Release) -> str:
+        """What `pin` would resolve the image to now, as far as that is known without pulling it; empty if it is not."""
 
     def instances(self, service: str, max_restarts: int = DEFAULT_MAX_RESTARTS) -> tuple[Instance, ...]:
         """All instances of this service on all hosts, stopped and failed ones included.

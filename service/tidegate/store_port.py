@@ -72,8 +72,8 @@ class EngineStore(Protocol):
     ) -> Rollout:
         """Save the state, events, verdict and measurement in one transaction. Returns the rollout with its new version.
 
-        With a final phase it also marks the release good (succeeded) or quarantined (rolled back), and sets the service's
-        live release. It does not write `paused`, which signals control.
+        With a final phase it also marks the release good (succeeded) or quarantined (rolled back for a finding), and sets
+        the service's live release. It does not write `paused`, which signals control.
         """
 
     def add_events(self, rollout: str, events: Sequence[Event], fence: int) -> None:
@@ -95,8 +95,8 @@ class EngineStore(Protocol):
         """The other rollouts of the group."""
 
     def find_quarantined(self, service: str, digest: str, container: Container) -> ReleaseRow | None:
-        """The quarantined release of the service with this digest and configuration that was rolled back last; None if one
-        with both is live or was good since."""
+        """The release of the service with this digest and configuration that was quarantined last; None if one with both is
+        live or was good since."""
 
     def next_drift_check(self, environment: str, every_seconds: float) -> ServiceRow | None:
         """Claim a live service without a live rollout that was not checked for `every_seconds`; None if there is none."""
@@ -201,6 +201,13 @@ class Store(EngineStore, Protocol):
 
     def last_good(self, service: str, without: Collection[str] = ()) -> ReleaseRow | None:
         """The release last marked good, and since neither quarantined nor left by a rollback; none of `without`."""
+
+    def quarantined(self, service: str | None = None) -> tuple[ReleaseRow, ...]:
+        """The releases in quarantine, of this service or of all, the last one first."""
+
+    def lift_quarantine(self, service: str, release: str, *, audit: AuditEntry | None = None) -> ReleaseRow:
+        """End the quarantine of this release's image with its configuration; returns the release as it was. Raises
+        `UnknownService`, `NotQuarantined`."""
 
     def find_answer(self, key: Idempotency) -> Idempotency | None:
         """The stored response for this key; None when the key is new or empty. Raises `KeyReused`."""

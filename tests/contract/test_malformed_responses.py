@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from support.store_fixtures import a_release, a_rollout, a_service
 from support.wait import at_most
 from tidegate.clock import Window
+from tidegate.core.build import Build
 from tidegate.core.event_kinds import EventKind
 from tidegate.core.hooks import Hook, Job
-from tidegate.core.model import Build, Event, Instance, InstanceState
+from tidegate.core.model import Event, Instance, InstanceState
 from tidegate.core.routing import Backend
 from tidegate.drivers.ci.jenkins.driver import JenkinsCI
 from tidegate.drivers.ci.jenkins.options import JenkinsOptions

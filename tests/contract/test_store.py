@@ -159,7 +159,8 @@ def test_one_key_sent_to_several_servers_at_once_makes_one_rollout(store: SqlSto
 
 
 def test_foreign_keys_hold(store: SqlStore) -> None:
-    values = {"rollout": "none", "kind": "pause", "at": 1.0, "by": "eva", "via": "", "reason": "", "binding": ""}
+    signal = {"kind": "pause", "at": 1.0, "by": "eva", "via": "", "reason": "", "binding": "", "cause": "request"}
+    values = {"rollout": "none", **signal}
     with pytest.raises(StoreError, match="FOREIGN KEY"), store._write("testing") as connection:
         connection.execute(insert(tables.signals).values(**values))
 

@@ -12,6 +12,7 @@ from support.api import SHOP, RunningApi, compose, running
 from support.fake_drivers import constant
 from support.wait import eventually
 from tidegate.core.phases import Phase
+from tidegate.errors import PlatformError
 from tidegate.settings import DriverSettings, EnvironmentSettings, Settings
 
 ROLES = {"release-managers": ["alice", "bob", "carol"], "two": ["alice", "bob"]}
@@ -276,27 +277,75 @@ def test_force_skips_bakes_and_holds_to_the_end(api: RunningApi) -> None:
         assert "forced" in told(api, rollout["id"])
 
 
-def test_what_was_turned_back_is_not_tried_again_unless_by_force(api: RunningApi) -> None:
+def quarantined(api: RunningApi) -> dict[str, Any]:
+    """A rollout to v2 that was rolled back because its instances crashed under traffic."""
+    bad = held(api)
+    api.world.crashing.add(bad["new"])
+    ended = api.until(bad["id"], "rolled_back")
+    assert ended["rollback_cause"] == "health"
+    return ended
+
+
+def test_what_was_found_bad_is_refused_before_a_rollout_exists(api: RunningApi) -> None:
     with api.engine():
-        bad = held(api)
-        api.post(f"/v1/rollouts/{bad['id']}/rollback")
-        api.until(bad["id"], "rolled_back")
-        again = api.until(api.deploy("v2")["id"], "refused")
-        command = "tidegate deploy demo/shop -f FILE --force --reason WHY"
-        because = f"is in quarantine with this configuration, because {bad['new']} was rolled back"
-        assert because in again["reason"]
-        assert again["reason"].endswith(command)
-        assert "started" not in told(api, again["id"])
-        named = api.post(f"{SHOP}/rollouts", {"image": bad["digest"]})
-        assert (named.status_code, named.json()["code"]) == (409, "quarantined")
-        assert named.json()["detail"].endswith(command)
+        bad = quarantined(api)
+        before = len(api.call("GET", "/v1/rollouts").json()["rollouts"])
+        for refused in (deploy(api, "v2"), api.post(f"{SHOP}/rollouts", {"image": bad["digest"]})):
+            assert (refused.status_code, refused.json()["code"]) == (409, "quarantined")
+            found = refused.json()["detail"]
+            assert f"rollout {bad['id']} rolled back {bad['new']} at 20" in found
+            assert bad["reason"].rstrip(".") in found
+            assert found.endswith(f"tidegate quarantine lift demo/shop {bad['new']} --reason WHY")
+        assert len(api.call("GET", "/v1/rollouts").json()["rollouts"]) == before
+        api.world.always["find_digest"] = PlatformError("The registry does not answer.")
+        later = api.until(api.deploy("v2")["id"], "refused")
+        assert "is in quarantine with this configuration" in later["reason"], "an engine refuses what a pull resolves"
+        assert "started" not in told(api, later["id"])
+        del api.world.always["find_digest"]
         changed = {"compose": compose().replace("secret-value", "another"), "variables": {"VERSION": "v2"}}
         api.until(api.post(f"{SHOP}/rollouts", changed).json()["id"], "succeeded")
-        api.until(api.deploy("v2")["id"], "refused")
+        assert deploy(api, "v2").status_code == 409
         forced = deploy(api, "v2", force=True, reason="it was the database").json()
         api.until(forced["id"], "succeeded")
         api.until(api.deploy("v3")["id"], "succeeded")
         api.until(api.deploy("v2")["id"], "succeeded")  # it was good since
+
+
+def test_a_quarantine_is_listed_and_lifted_with_a_reason(api: RunningApi) -> None:
+    with api.engine():
+        bad = quarantined(api)
+        (listed,) = api.call("GET", "/v1/quarantine?service=demo/shop").json()["releases"]
+        assert (listed["service"], listed["release"], listed["image"]) == ("demo/shop", bad["new"], "shop:v2")
+        assert (listed["rollout"], listed["finding"]) == (bad["id"], bad["reason"])
+        other = api.token_for("read", services=("live/*",))
+        assert api.call("GET", "/v1/quarantine", token=other).json()["releases"] == []
+        assert api.call("GET", "/v1/quarantine?service=demo/shop", token=other).status_code == 403
+        path = f"{SHOP}/releases/{bad['new']}/lift-quarantine"
+        weak = api.call("POST", path, {"reason": "database"}, token=api.token_for("deploy"))
+        assert (weak.status_code, "lacks the scope force" in weak.json()["detail"]) == (403, True)
+        assert api.call("POST", path, {}).status_code == 422, "a reason is required"
+        lifted = api.call("POST", path, {"reason": "it was the database", "on_behalf_of": "eva"})
+        assert (lifted.status_code, lifted.json()["finding"]) == (200, bad["reason"])
+        assert api.call("GET", "/v1/quarantine").json()["releases"] == []
+        again = api.call("POST", path, {"reason": "twice"})
+        assert (again.status_code, again.json()["code"]) == (409, "not-quarantined")
+        (entry,) = [one for one in api.call("GET", "/v1/audit").json()["entries"] if "quarantine" in one["action"]]
+        assert (entry["by"], entry["action"]) == ("eva", f"lift quarantine of {bad['new']}")
+        assert (entry["subject"], entry["reason"]) == ("demo/shop", "it was the database")
+        api.until(api.deploy("v2")["id"], "succeeded")
+
+
+def test_a_person_and_silence_are_no_finding_about_the_image(api: RunningApi) -> None:
+    with api.engine():
+        api.until(api.deploy("v1")["id"], "succeeded")
+        rejected = waiting(api, api.deploy("v2", "approval: {after: [1]}")["id"])
+        api.post(f"/v1/rollouts/{rejected['id']}/rollback", {"reason": "not today"})
+        expired = "approval: {after: [1], expires: 1s}"
+        causes = [api.until(rejected["id"], "rolled_back")["rollback_cause"]]
+        causes.append(api.until(api.deploy("v2", expired)["id"], "rolled_back")["rollback_cause"])
+        assert causes == ["approval_rejected", "approval_expired"]
+        assert api.call("GET", "/v1/quarantine").json()["releases"] == []
+        api.until(api.deploy("v2")["id"], "succeeded")
 
 
 # -- audit ----------------------------------------------------------------------------------------------------------------

@@ -94,6 +94,8 @@ def test_answers_are_as_it_says(api: RunningApi) -> None:
         "prometheus_targets": "/v1/discovery/prometheus",
         "list_tokens": "/v1/tokens",
         "list_freezes": "/v1/freezes",
+        "list_quarantine": "/v1/quarantine",
+        "get_me": "/v1/me",
         "read_audit": "/v1/audit",
         "healthz": "/healthz",
         "readyz": "/readyz",

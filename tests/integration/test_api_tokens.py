@@ -223,3 +223,12 @@ def test_a_secret_has_256_random_bits() -> None:
     secrets = {new_token("x", ["read"], ["*"], 0.0)[0] for _ in range(100)}
     assert len(secrets) == 100
     assert {(each[:3], len(each)) for each in secrets} == {("tg_", 46)}, "32 bytes are 43 characters in base64url"
+
+
+def test_a_token_learns_what_it_may_do(api: RunningApi) -> None:
+    token = api.token_for("deploy", "vouch", services=("demo/*",))
+    answer = api.call("GET", "/v1/me", token=token)
+    assert answer.status_code == 200
+    me = answer.json()
+    assert (me["scopes"], me["services"], me["expires"]) == (["deploy", "vouch"], ["demo/*"], None)
+    assert set(me) == {"name", "scopes", "services", "expires"}, "nothing of its secret"

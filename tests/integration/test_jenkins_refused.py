@@ -171,11 +171,11 @@ def test_a_rollout_that_cannot_work(jenkins: Jenkins) -> None:
 
 
 def roll_back_v2(jenkins: Jenkins) -> None:
-    """Deploy v2, which a person rolls back."""
-    rollout = jenkins.api.deploy("v2", "approval: {after: [1]}, drain_timeout: 1s")["id"]
-    eventually("v2 waits for approval", lambda: jenkins.api.call("GET", f"/v1/rollouts/{rollout}").json()["approval"])
-    jenkins.api.post(f"/v1/rollouts/{rollout}/rollback")
-    jenkins.api.until(rollout, "rolled_back")
+    """Deploy v2, which crashes under traffic."""
+    rollout = jenkins.api.deploy("v2", "approval: {after: [1]}, drain_timeout: 1s")
+    eventually("v2 waits for approval", lambda: jenkins.api.call("GET", f"/v1/rollouts/{rollout['id']}").json()["approval"])
+    jenkins.api.world.crashing.add(rollout["new"])
+    jenkins.api.until(rollout["id"], "rolled_back")
     jenkins.number = 8
 
 
@@ -184,9 +184,12 @@ def test_a_release_that_rolled_back_is_in_quarantine(jenkins: Jenkins) -> None:
     by_digest = jenkins.build(("tidegateDeploy", {"service": "demo/shop", "image": digest("shop:v2")}))
     assert "(409 quarantined)" in jenkins.expect("deploy: in quarantine, by its digest", by_digest, "FAILURE")
     jenkins.number = 9
+    rollouts = len(jenkins.api.call("GET", "/v1/rollouts").json()["rollouts"])
     text = jenkins.expect("deploy: in quarantine", jenkins.build(deploy()), "FAILURE")
-    assert "quarantine" in text
-    assert jenkins.api.world.present("v2-3") == [], "it was never started"
+    assert "(409 quarantined)" in text
+    assert "1 new instance failed" in text, "what was found"
+    assert "tidegate quarantine lift demo/shop v2-" in text
+    assert len(jenkins.api.call("GET", "/v1/rollouts").json()["rollouts"]) == rollouts, "no rollout was created"
 
 
 def test_force_requires_the_scope_and_is_audited(jenkins: Jenkins) -> None:

@@ -21,6 +21,7 @@ from tidegate.core.model import (
     Step,
 )
 from tidegate.core.phases import Phase
+from tidegate.core.rollback_cause import RollbackCause
 from tidegate.core.rollout_state import Peer, member_of
 from tidegate.core.routing import Backend, RouterState
 
@@ -82,5 +83,7 @@ def answer(rollout: Rollout, by: str = "ada", when: float = NOW) -> Signal:
     return Signal(SignalKind.PROMOTE, when, by, "why", rollout.cursor, binding=approval_binding(rollout))
 
 
-def signal(kind: SignalKind, step: int | None = 0, when: float = NOW) -> Signal:
-    return Signal(kind, when, "ada", "why", step)
+def signal(
+    kind: SignalKind, step: int | None = 0, when: float = NOW, cause: RollbackCause = RollbackCause.REQUEST
+) -> Signal:
+    return Signal(kind, when, "ada", "why", step, cause=cause)

@@ -146,6 +146,10 @@ class FakePlatform:
         self._world.did("pin")
         return self._world.pinned.get(release.image, PinnedImage(digest(release.image)))
 
+    def find_digest(self, release: Release) -> str:
+        self._world.did("find_digest")
+        return self._world.pinned.get(release.image, PinnedImage(digest(release.image))).digest
+
     def instances(self, service: str, max_restarts: int = DEFAULT_MAX_RESTARTS) -> tuple[Instance, ...]:
         self._world.did("instances")
         return tuple(each for each in self._world.present() if each.host == service)

@@ -23,8 +23,9 @@ from support.controller import Controller
 from support.measurements import rollout_of
 from tidegate.analysis.verdict import Outcome, Verdict
 from tidegate.clock import Window
+from tidegate.core.build import Build
 from tidegate.core.event_kinds import EventKind
-from tidegate.core.model import Build, Event, Rollout, Signal, SignalKind
+from tidegate.core.model import Event, Rollout, Signal, SignalKind
 from tidegate.core.phases import Phase
 from tidegate.drivers.ci.jenkins.driver import JenkinsCI
 from tidegate.drivers.ci.jenkins.options import JenkinsOptions

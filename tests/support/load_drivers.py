@@ -82,6 +82,9 @@ class LoadPlatform:
     def pin(self, release: Release) -> PinnedImage:
         return PinnedImage(digest(release.image))
 
+    def find_digest(self, release: Release) -> str:
+        return digest(release.image)
+
     def instances(self, service: str, max_restarts: int = DEFAULT_MAX_RESTARTS) -> tuple[Instance, ...]:
         ready = time.time() - self._ready_seconds
         found: list[Made] = self._made.get(service, [])

@@ -25,6 +25,7 @@ from support.store_stats_contract import StatsContract
 from tidegate.core.model import Signal, SignalKind
 from tidegate.core.phases import Phase
 from tidegate.core.records import ServiceRow, Token
+from tidegate.core.rollback_cause import RollbackCause
 from tidegate.errors import (
     KeyReused,
     Refused,
@@ -102,7 +103,8 @@ class ServiceContract:
         clock.forward(1)
         again = replace(a_rollout(SHOP, 1), id="again")
         assert store.create(again, SHOP, None, a_key("again"), an_event()) is None
-        finish(store, again, Phase.RUNNING, Phase.ROLLING_BACK, Phase.ROLLED_BACK)
+        bad = replace(again, rollback_cause=RollbackCause.HEALTH)
+        finish(store, bad, Phase.RUNNING, Phase.ROLLING_BACK, Phase.ROLLED_BACK)
         assert store.last_good(SHOP.key) is None
 
 

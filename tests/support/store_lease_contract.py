@@ -22,9 +22,19 @@ from tidegate.analysis.verdict import Outcome
 from tidegate.core.container import Container, InstanceHealth, PullPolicy
 from tidegate.core.model import Signal, SignalKind
 from tidegate.core.phases import Phase
-from tidegate.core.records import Claim
+from tidegate.core.records import AuditEntry, Claim
+from tidegate.core.rollback_cause import RollbackCause
 from tidegate.core.routing import Preview
-from tidegate.errors import IllegalMove, KeyReused, LeaseLost, ListenTaken, UnknownRollout, UnknownService, VersionConflict
+from tidegate.errors import (
+    IllegalMove,
+    KeyReused,
+    LeaseLost,
+    ListenTaken,
+    NotQuarantined,
+    UnknownRollout,
+    UnknownService,
+    VersionConflict,
+)
 from tidegate.store_port import Store
 
 SHOP = a_service()
@@ -258,22 +268,51 @@ class SaveContract:
         assert (row.good_at, row.quarantined_at) == (clock.now, None)
         assert (found.live, found.rollout) == ("v1-1", None)
 
-    def test_turning_back_quarantines_and_keeps_the_old_one_live(self, store: Store, clock: ManualClock) -> None:
+    @pytest.mark.parametrize("cause", RollbackCause)
+    def test_a_rollback_for_a_finding_quarantines_and_the_old_one_stays_live(
+        self, store: Store, clock: ManualClock, cause: RollbackCause
+    ) -> None:
         finish(store, begin(store, SHOP), Phase.RUNNING, Phase.SUCCEEDED)
-        rollout = begin(store, SHOP, 2, a_release(SHOP, 1))
+        rollout = replace(begin(store, SHOP, 2, a_release(SHOP, 1)), rollback_cause=cause, reason="19 % errors")
         finish(store, rollout, Phase.RUNNING, Phase.ROLLING_BACK, Phase.ROLLED_BACK)
         row = store.get_release(SHOP.key, "v2-2")
-        assert (row.good_at, row.quarantined_at) == (None, clock.now)
+        found = (clock.now, rollout.id, "19 % errors") if cause.is_finding else (None, "", "")
+        assert (row.good_at, row.quarantined_at, row.quarantined_by, row.finding) == (None, *found)
         assert store.get_service(SHOP.key).live == "v1-1"
+        assert store.load(rollout.id)[0].rollback_cause is cause
+
+    def test_a_lifted_quarantine_is_over_for_the_image_with_its_configuration(
+        self, store: Store, clock: ManualClock
+    ) -> None:
+        finish(store, begin(store, SHOP), Phase.RUNNING, Phase.SUCCEEDED)
+        for number in (2, 3):
+            rollout = begin(store, SHOP, number, a_release(SHOP, 1))
+            claim = claim_due(store)
+            store.set_digest(SHOP.key, rollout.new, "shop@sha256:ab", claim.fence, rollout.id)
+            store.release(claim, clock.now)
+            bad = replace(rollout, rollback_cause=RollbackCause.CHECKS, reason="19 % errors")
+            finish(store, bad, Phase.RUNNING, Phase.ROLLING_BACK, Phase.ROLLED_BACK)
+            clock.forward(1.0)
+        assert [row.release.id for row in store.quarantined()] == ["v3-3"], "one for each image and configuration"
+        assert store.quarantined(CART.key) == ()
+        entry = AuditEntry(clock.now, "lift quarantine of v2-2", SHOP.key, "eva")
+        assert store.lift_quarantine(SHOP.key, "v2-2", audit=entry).release.id == "v2-2"
+        assert store.quarantined(SHOP.key) == ()
+        assert store.find_quarantined(SHOP.key, "shop@sha256:ab", SHOP.container) is None
+        assert [one.action for one in store.audit()] == ["lift quarantine of v2-2"]
+        with pytest.raises(NotQuarantined, match="v3-3 is not in quarantine"):
+            store.lift_quarantine(SHOP.key, "v3-3")
+        with pytest.raises(UnknownService, match="v9-9"):
+            store.lift_quarantine(SHOP.key, "v9-9")
 
     def test_quarantine_is_by_image_and_configuration(self, store: Store, clock: ManualClock) -> None:
-        def roll_back(number: int, container: Container = SHOP.container, *, quarantines: bool = True) -> None:
+        def roll_back(number: int, container: Container, cause: RollbackCause) -> None:
             service = replace(SHOP, container=container)
             rollout = begin(store, service, number, a_release(SHOP, 1))
             claim = claim_due(store)
             store.set_digest(SHOP.key, rollout.new, "shop@sha256:ab", claim.fence, rollout.id)
             store.release(claim, clock.now)
-            finish(store, replace(rollout, quarantines=quarantines), Phase.RUNNING, Phase.ROLLING_BACK, Phase.ROLLED_BACK)
+            finish(store, replace(rollout, rollback_cause=cause), Phase.RUNNING, Phase.ROLLING_BACK, Phase.ROLLED_BACK)
 
         def found(container: Container = SHOP.container, digest: str = "shop@sha256:ab") -> str:
             row = store.find_quarantined(SHOP.key, digest, container)
@@ -281,9 +320,9 @@ class SaveContract:
 
         finish(store, begin(store, SHOP), Phase.RUNNING, Phase.SUCCEEDED)
         other = replace(SHOP.container, environment={"COLOUR": "red"})
-        roll_back(2, other, quarantines=False)
+        roll_back(2, other, RollbackCause.NEVER_SERVED)
         assert found(other) == "", "it never served"
-        roll_back(3, other)
+        roll_back(3, other, RollbackCause.HEALTH)
         assert (found(other), found(), found(other, "shop@sha256:cd")) == ("v3-3", "", "")
         assert found(replace(other, pull_policy=PullPolicy.ALWAYS)) == "v3-3", "no part of the configuration"
 
@@ -322,7 +361,7 @@ class SaveContract:
             claim = claim_due(store)
             store.set_digest(SHOP.key, rollout.new, "shop@sha256:ab", claim.fence, rollout.id)
             store.release(claim, clock.now)
-            finish(store, rollout, Phase.RUNNING, *phases)
+            finish(store, replace(rollout, rollback_cause=RollbackCause.CHECKS), Phase.RUNNING, *phases)
             clock.forward(1.0)
         assert store.get_release(SHOP.key, "v2-2").quarantined_at is not None
         assert store.find_quarantined(SHOP.key, "shop@sha256:ab", SHOP.container) is None
@@ -339,7 +378,7 @@ class SaveContract:
     def test_a_first_deploy_that_fails_leaves_nothing_live(
         self, store: Store, phases: tuple[Phase, ...], quarantined: bool
     ) -> None:
-        finish(store, begin(store, SHOP), *phases)
+        finish(store, replace(begin(store, SHOP), rollback_cause=RollbackCause.HEALTH), *phases)
         assert store.get_service(SHOP.key).live is None
         row = store.get_release(SHOP.key, "v1-1")
         assert row.good_at is None

@@ -16,7 +16,7 @@ from support.store_fixtures import (
     finish,
 )
 from tidegate.core import drift
-from tidegate.core.model import Build
+from tidegate.core.build import Build
 from tidegate.core.phases import Phase
 from tidegate.core.records import EngineRow
 from tidegate.store_port import Store

@@ -50,9 +50,11 @@ from tidegate.core.model import (
     InstanceState,
     ObservedState,
     Rollout,
+    Signal,
     SignalKind,
 )
 from tidegate.core.phases import Phase
+from tidegate.core.rollback_cause import RollbackCause
 from tidegate.core.rollout_state import Peer, member_of
 from tidegate.core.routing import Member, RouterState
 from tidegate.core.waits import WaitKind
@@ -71,7 +73,8 @@ STANDS = world(A0, A1, B0, routed=(A0, B0))
 def test_pending_pins_first() -> None:
     pending = replace(ROLLOUT, phase=Phase.PENDING)
     assert isinstance(at(pending, world()), Pin)
-    assert at(pending, world(), signal(SignalKind.ROLLBACK)) == Move(Phase.ROLLED_BACK, "Rollback requested by ada: why")
+    back = Move(Phase.ROLLED_BACK, "Rollback requested by ada: why", cause=RollbackCause.REQUEST)
+    assert at(pending, world(), signal(SignalKind.ROLLBACK)) == back
     assert isinstance(at(replace(pending, paused=True), world()), Wait)
 
 
@@ -106,34 +109,56 @@ CRASHED, STARTING = (replace(B0, state=state) for state in (InstanceState.FAILED
 
 
 @pytest.mark.parametrize(
-    ("rollout", "observed", "quarantines"),
+    ("rollout", "observed", "cause"),
     [
-        (ROLLOUT, world(A0, A1, CRASHED), False),
-        (ROLLOUT, world(A0, A1, CRASHED, routed=(A0, B0)), True),
-        (SHIFTED, world(A0, A1, CRASHED, routed=(A0,)), True),
-        (LATE, world(A0, A1, STARTING), False),
-        (replace(LATE, plan=(STEP, STEP, END), cursor=1), world(A0, A1, STARTING), True),
+        (ROLLOUT, world(A0, A1, CRASHED), RollbackCause.NEVER_SERVED),
+        (ROLLOUT, world(A0, A1, CRASHED, routed=(A0, B0)), RollbackCause.HEALTH),
+        (SHIFTED, world(A0, A1, CRASHED, routed=(A0,)), RollbackCause.HEALTH),
+        (LATE, world(A0, A1, STARTING), RollbackCause.NEVER_SERVED),
+        (replace(LATE, plan=(STEP, STEP, END), cursor=1), world(A0, A1, STARTING), RollbackCause.HEALTH),
     ],
     ids=["crashed", "crashed in the route", "crashed after the shift", "not ready", "not ready in a later batch"],
 )
 def test_only_a_release_that_has_served_is_put_into_quarantine_when_its_instances_fail(
-    rollout: Rollout, observed: ObservedState, quarantines: bool
+    rollout: Rollout, observed: ObservedState, cause: RollbackCause
 ) -> None:
     said = at(rollout, observed)
     assert isinstance(said, Move)
-    assert (said.phase, said.quarantines) == (Phase.ROLLING_BACK, quarantines)
-    assert apply_move(rollout, said, NOW).quarantines is quarantines
+    assert (said.phase, said.cause) == (Phase.ROLLING_BACK, cause)
+    assert apply_move(rollout, said, NOW).rollback_cause is cause
 
 
-def test_what_speaks_against_a_release_puts_it_into_quarantine() -> None:
-    failed = replace(SETTLED, verdict=verdict(Outcome.FAIL))
-    for said in (at(failed, STANDS), at(ROLLOUT, world(A0, A1), signal(SignalKind.ROLLBACK))):
-        assert isinstance(said, Move)
-        assert (said.phase, said.quarantines) == (Phase.ROLLING_BACK, True)
+ASKS = replace(POLICY, failure_action=FailureAction.PAUSE)
+ROLLBACK, BUILD_ENDED = signal(SignalKind.ROLLBACK), signal(SignalKind.ROLLBACK, cause=RollbackCause.BUILD_ENDED)
+
+
+@pytest.mark.parametrize(
+    ("rollout", "signals", "cause"),
+    [
+        (replace(SETTLED, verdict=verdict(Outcome.FAIL)), (), RollbackCause.CHECKS),
+        (replace(SETTLED, verdict=verdict(Outcome.FAIL), policy=ASKS), (ROLLBACK,), RollbackCause.CHECKS),
+        (SETTLED, (ROLLBACK,), RollbackCause.REQUEST),
+        (replace(SETTLED, approval_since=NOW), (ROLLBACK,), RollbackCause.APPROVAL_REJECTED),
+        (replace(SETTLED, approval_since=NOW), (BUILD_ENDED,), RollbackCause.BUILD_ENDED),
+    ],
+    ids=["FAIL", "FAIL that a person was asked about", "request", "rejected", "build over"],
+)
+def test_only_a_finding_speaks_against_a_release(
+    rollout: Rollout, signals: tuple[Signal, ...], cause: RollbackCause
+) -> None:
+    said = at(rollout, STANDS, *signals)
+    assert isinstance(said, Move)
+    assert (said.phase, said.cause) == (Phase.ROLLING_BACK, cause)
+    assert cause.is_finding == (cause is RollbackCause.CHECKS)
+    if rollout.verdict is not None:
+        assert rollout.verdict.message in said.reason, "what was found"
+
+
+def test_another_release_of_the_group_is_no_finding_about_this_one() -> None:
     peer = Peer("demo/web", Phase.ROLLING_BACK, 0, "judged FAIL")
     said = decided(SETTLED, STANDS, (), NOW, 0.0, peers=(peer,))
     assert isinstance(said, Move)
-    assert (said.phase, said.quarantines) == (Phase.ROLLING_BACK, False), "another release is to blame"
+    assert (said.phase, said.cause) == (Phase.ROLLING_BACK, RollbackCause.GROUP)
 
 
 def test_an_instance_that_returns_to_the_route_drains_anew_when_it_leaves_again() -> None:

@@ -13,6 +13,7 @@ from tidegate.core.decisions import Decision, Mark, MarkKind, Move, Run, Shift, 
 from tidegate.core.hooks import TaskRun, TaskState
 from tidegate.core.model import Approval, Gate, Instance, ObservedState, Rollout, SignalKind, Step
 from tidegate.core.phases import Phase
+from tidegate.core.rollback_cause import RollbackCause
 from tidegate.core.rollout_state import Peer, member_of
 from tidegate.core.routing import Backend, Preview, RouterState
 
@@ -146,7 +147,8 @@ def test_a_hook_that_could_not_be_started_is_not_charged_to_the_image(*, started
     failed = replace(ended("pre_promote", TaskState.FAILED), started=started)
     decision = at(replace(STANDS, tasks=(failed,)), world(A0, A1, B0, preview=(B0,)))
     assert isinstance(decision, Move)
-    assert (decision.phase, decision.quarantines) == (Phase.ROLLING_BACK, started)
+    cause = RollbackCause.HOOK if started else RollbackCause.UNAVAILABLE
+    assert (decision.phase, decision.cause) == (Phase.ROLLING_BACK, cause)
 
 
 def test_where_nothing_can_be_said_a_person_is_asked_and_silence_turns_back() -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from tidegate.clock import Time
-from tidegate.core.model import Build
+from tidegate.core.build import Build
 from tidegate.ports import Drivers
 from tidegate.settings import Settings
 from tidegate.store_port import Store

@@ -25,6 +25,7 @@ from tidegate.errors import (
     Frozen,
     InvalidSpec,
     NoGoodRelease,
+    PlatformError,
     Problem,
     Quarantined,
     UnknownService,
@@ -315,8 +316,22 @@ def require_deployable(context: AppContext, service: Service) -> None:
 
 
 def require_no_quarantine(context: AppContext, service: Service) -> None:
-    """Raise `Quarantined` for an image named by its digest. A tag is resolved and refused later."""
-    pinned = ImageReference.parse(service.image).pinned
-    row = context.store.find_quarantined(service.key, pinned, service.container) if pinned else None
+    """Raise `Quarantined`. An image whose digest is not known yet is refused when the engine has pulled it."""
+    if not any(row.release.container == service.container for row in context.store.quarantined(service.key)):
+        return
+    digest = _find_digest(context, service)
+    row = context.store.find_quarantined(service.key, digest, service.container) if digest else None
     if row is not None:
         raise Quarantined(row.quarantine_message(service.image))
+
+
+def _find_digest(context: AppContext, service: Service) -> str:
+    """What the image is now; empty if only a pull shows it, or the platform does not answer."""
+    pinned = ImageReference.parse(service.image).pinned
+    if pinned:
+        return pinned
+    release = Release("", service.key, service.image, service.replicas, service.container)
+    try:
+        return context.drivers(service.environment).platform.find_digest(release)
+    except PlatformError:
+        return ""

@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from tidegate import __version__
-from tidegate.cli import admin, analysis, freezes, plans, repeats, rollouts, scale_repair, status, tokens, watch
+from tidegate.cli import admin, analysis, freezes, plans, quarantine, repeats, rollouts, scale_repair, status, tokens, watch
 from tidegate.cli.console import json_text
 from tidegate.cli.context import Context, Format
 from tidegate.cli.exit_codes import CommandError, ExitCode, Json
@@ -57,6 +57,7 @@ for panel, commands in PANELS.items():
     for command in commands:
         app.command(rich_help_panel=panel)(command)
 app.add_typer(analysis.app, name="analysis", rich_help_panel="Inspect")
+app.add_typer(quarantine.app, name="quarantine", rich_help_panel="Freezes and audit")
 app.add_typer(admin.db, name="db", rich_help_panel="Server")
 app.add_typer(tokens.app, name="token", rich_help_panel="Server")
 

@@ -12,12 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from tidegate.clock import Time
-from tidegate.core.approvals import is_inconclusive
 from tidegate.core.decisions import Decision, Mark, MarkKind, Move, Pin, Shift, Start, Stop
 from tidegate.core.gates import (
     extend_bake,
-    failed_task,
-    is_task_to_blame,
     next_step,
     poll_soon,
     rolled_back_peer,
@@ -32,19 +29,14 @@ from tidegate.core.gates import (
 )
 from tidegate.core.health import (
     are_replacements_ready,
-    describe_unhealthy,
-    failed_too_often,
     is_failure_shared,
     remove_unready_members,
     return_recovered_members,
     track_instances,
-    unhealthy_candidates,
     wait_until_recovered,
     wait_until_stable,
 )
 from tidegate.core.model import (
-    FailureAction,
-    InconclusiveAction,
     Instance,
     InstanceState,
     ObservedState,
@@ -54,7 +46,9 @@ from tidegate.core.model import (
     SignalKind,
 )
 from tidegate.core.phases import Phase
-from tidegate.core.planner import has_served, roll_back_or_halt
+from tidegate.core.planner import roll_back_or_halt
+from tidegate.core.rollback_cause import RollbackCause
+from tidegate.core.rollback_rules import health_cause, request_reason, roll_back
 from tidegate.core.rollout_state import Peer, RolloutState, format_names
 from tidegate.core.waits import WaitKind
 
@@ -88,10 +82,11 @@ def end_before_start(state: RolloutState) -> Decision | None:
     """A rollback that is requested before anything was changed ends the rollout at once. So does one of its group."""
     asked = state.latest_signal(SignalKind.ROLLBACK)
     if asked:
-        return Move(Phase.ROLLED_BACK, _rollback_reason(asked))
+        return Move(Phase.ROLLED_BACK, request_reason(asked), cause=asked.cause)
     reason = rolled_back_peer(state)
     refused = any(peer.phase is Phase.REFUSED for peer in state.peers)
-    return Move(Phase.REFUSED if refused else Phase.ROLLED_BACK, reason) if reason else None
+    end = Phase.REFUSED if refused else Phase.ROLLED_BACK
+    return Move(end, reason, cause=RollbackCause.GROUP) if reason else None
 
 
 def pin_image(state: RolloutState) -> Decision | None:
@@ -116,73 +111,6 @@ def limit_takeovers(state: RolloutState) -> Decision | None:
 def enter_step(state: RolloutState) -> Decision | None:
     """Record the start of a new step."""
     return Mark(MarkKind.STEP_STARTED, "Step started") if state.rollout.step_started_at is None else None
-
-
-def roll_back(state: RolloutState) -> Decision | None:
-    """Roll back on request, after a failed analysis or hook, when the new release does not run, or with the group."""
-    if state.rollout.phase is not Phase.RUNNING:
-        return None
-    request = state.latest_signal(SignalKind.ROLLBACK)
-    if request:
-        return roll_back_or_halt(state.rollout, state.observed, _rollback_reason(request))
-    causes = (
-        (_failed_analysis, True),
-        (_inconclusive_analysis, True),
-        (_failed_candidate, has_served(state.rollout, state.observed)),
-        (failed_task, is_task_to_blame(state)),
-        (rolled_back_peer, False),
-    )
-    for find, quarantines in causes:
-        if reason := find(state):
-            return roll_back_or_halt(state.rollout, state.observed, reason, quarantines=quarantines)
-    return None
-
-
-def _rollback_reason(signal: Signal) -> str:
-    return f"Rollback requested by {signal.by}" + (f": {signal.reason}" if signal.reason else "")
-
-
-def _failed_analysis(state: RolloutState) -> str:
-    verdict, policy = state.rollout.verdict, state.rollout.policy
-    if state.is_forced or policy.failure_action is not FailureAction.ROLLBACK:
-        return ""
-    if verdict is None or not state.rollout.failed_verdict:
-        return ""
-    return verdict.message
-
-
-def _inconclusive_analysis(state: RolloutState) -> str:
-    """The reason to roll back because the final verdict is INCONCLUSIVE and the policy is to roll back; empty if not."""
-    verdict = state.rollout.verdict
-    wanted = state.rollout.policy.on_inconclusive is InconclusiveAction.ROLLBACK and not state.is_forced
-    return verdict.message if wanted and verdict is not None and verdict.final and is_inconclusive(state.rollout) else ""
-
-
-def _failed_candidate(state: RolloutState) -> str:
-    """The reason to roll back because more new instances failed than `max_failure_ratio` tolerates; empty if not.
-
-    An instance that was ready and no longer is has failed, whatever the step waits for.
-    """
-    rollout, policy = state.rollout, state.rollout.policy
-    failed = [
-        instance
-        for instance in state.observed.instances
-        if state.is_candidate(instance) and (instance.state is InstanceState.FAILED or failed_too_often(state, instance))
-    ]
-    unhealthy = [instance for instance in unhealthy_candidates(state) if instance not in failed]
-    tolerated = policy.max_failure_ratio * state.step.fleet.get(rollout.new, 0)
-    if len(failed) + len(unhealthy) <= tolerated:
-        return ""
-    if not failed:
-        return f"{_count_new(state, unhealthy, 'became unhealthy')}: {describe_unhealthy(state, unhealthy[0])}"
-    worst = failed[0]
-    detail = worst.detail or failed_too_often(state, worst)
-    return f"{_count_new(state, failed, 'failed')}: {detail}"
-
-
-def _count_new(state: RolloutState, instances: Sequence[Instance], what: str) -> str:
-    new = "new " * (state.rollout.kind is RolloutKind.RELEASE)
-    return f"{len(instances)} {new}{_instances(len(instances))} {what} ({format_names(instances)})"
 
 
 # -- the proxy ---------------------------------------------------------------------------------------------------------
@@ -307,8 +235,8 @@ def wait_until_ready(state: RolloutState) -> Decision | None:
 
 def _give_up(state: RolloutState, reason: str) -> Move:
     """Roll back or halt because instances do not start or become ready."""
-    to_blame = has_served(state.rollout, state.observed) and not is_failure_shared(state)
-    return roll_back_or_halt(state.rollout, state.observed, reason, quarantines=to_blame)
+    cause = RollbackCause.UNAVAILABLE if is_failure_shared(state) else health_cause(state)
+    return roll_back_or_halt(state.rollout, state.observed, reason, cause)
 
 
 def _deadline_message(state: RolloutState, what: str, detail: str = "") -> str:

@@ -12,6 +12,7 @@ from tidegate.core.container import InstanceHealth
 from tidegate.core.hooks import TaskRun
 from tidegate.core.model import Instance, Plan, Rollout, Signal, SignalKind
 from tidegate.core.phases import LIVE, Phase, move
+from tidegate.core.rollback_cause import RollbackCause
 from tidegate.core.routing import Member
 from tidegate.core.waits import WaitingFor
 
@@ -95,7 +96,7 @@ class Move:
     reason: str
     cursor: int = 0
     plan: Plan | None = None
-    quarantines: bool = True  # with a rollback: whether it puts the new release into quarantine
+    cause: RollbackCause | None = None  # of a rollback
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,13 +218,14 @@ def apply_move(rollout: Rollout, to: Move, now: Time) -> Rollout:
     phase = move(rollout.phase, to.phase)
     further = phase is rollout.phase is Phase.ROLLING_BACK
     if phase not in LIVE:
-        return replace(rollout, phase=phase, reason=to.reason, finished=now, waiting_for=None)
+        cause = rollout.rollback_cause or to.cause
+        return replace(rollout, phase=phase, reason=to.reason, rollback_cause=cause, finished=now, waiting_for=None)
     return replace(
         rollout,
         phase=phase,
         reason=rollout.reason if further else to.reason,
         plan=rollout.plan if to.plan is None else to.plan,
-        quarantines=rollout.quarantines if further else to.quarantines,
+        rollback_cause=rollout.rollback_cause if further else to.cause,
         cursor=to.cursor,
         step_started_at=None,
         starting_at=None,

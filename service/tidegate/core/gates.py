@@ -18,6 +18,7 @@ from tidegate.core.hooks import BLOCKING, COMPARE, TaskRun, TaskState
 from tidegate.core.model import Expiry, InconclusiveAction, InstanceState, SignalKind
 from tidegate.core.phases import Phase
 from tidegate.core.planner import roll_back_or_halt
+from tidegate.core.rollback_cause import RollbackCause
 from tidegate.core.rollout_state import RolloutState, format_names
 from tidegate.core.waits import WaitingFor, WaitKind
 
@@ -156,7 +157,10 @@ def _expire_approval(state: RolloutState) -> Decision | None:
     rollout = state.rollout
     if rollout.policy.approval.on_expiry is Expiry.PROMOTE and not requires_decision(rollout):
         return None
-    return roll_back_or_halt(rollout, state.observed, f"Approval timed out: {approval_reason(rollout)}")
+    reason = f"Approval timed out: {approval_reason(rollout)}"
+    if rollout.verdict is not None and rollout.failed_verdict:
+        return roll_back_or_halt(rollout, state.observed, f"{reason}. {rollout.verdict.message}", RollbackCause.CHECKS)
+    return roll_back_or_halt(rollout, state.observed, reason, RollbackCause.APPROVAL_EXPIRED)
 
 
 def next_step(state: RolloutState) -> Decision | None:
@@ -213,9 +217,12 @@ def failed_task(state: RolloutState) -> str:
     return next((task.message for task in _failed_tasks(state)), "")
 
 
-def is_task_to_blame(state: RolloutState) -> bool:
-    """Whether a failed task speaks against the release: one that the platform could not start does not."""
-    return any(task.started for task in _failed_tasks(state))
+def task_cause(state: RolloutState) -> RollbackCause:
+    """The cause of a rollback after a failed task: one that the platform could not start says nothing about the release."""
+    names = [task.name for task in _failed_tasks(state) if task.started]
+    if not names:
+        return RollbackCause.UNAVAILABLE
+    return RollbackCause.COMPARISON if names[0] == COMPARE else RollbackCause.HOOK
 
 
 def _failed_tasks(state: RolloutState) -> list[TaskRun]:

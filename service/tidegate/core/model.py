@@ -8,11 +8,13 @@ from enum import StrEnum
 
 from tidegate.analysis.verdict import Outcome, Verdict
 from tidegate.clock import Time
+from tidegate.core.build import Build
 from tidegate.core.compose import ComposeSource, Note
 from tidegate.core.container import Container, InstanceHealth
 from tidegate.core.hooks import Hook, TaskRun
 from tidegate.core.phases import Phase
 from tidegate.core.probes import Probe
+from tidegate.core.rollback_cause import RollbackCause
 from tidegate.core.routing import Backend, RouterState
 from tidegate.core.waits import WaitingFor
 from tidegate.openapi_diff.result import CompareOptions
@@ -285,15 +287,6 @@ Plan = tuple[Step, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Build:
-    """A build of a CI: its job as the CI names it (`team/repo/feature%2Ffoo`), its number, and its page."""
-
-    job: str
-    number: int
-    url: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class Rollout:
     """One attempt to move a service from one release to another.
 
@@ -351,7 +344,7 @@ class Rollout:
     warnings: tuple[str, ...] = ()  # of the service, when it was requested
     notes: tuple[Note, ...] = ()  # of its Compose file
     preexisting: tuple[str, ...] = ()  # instances from before the rollout: their failures do not count
-    quarantines: bool = True  # whether a rollback puts the new release into quarantine
+    rollback_cause: RollbackCause | None = None  # what started the rollback; None: there is none
     version: int = 0  # grows with each save; the ETag
 
     @property
@@ -378,7 +371,8 @@ class SignalKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """A recorded request. `step` and `binding` say what a promote is for: see `approvals.given_approvals`."""
+    """A recorded request. `step` and `binding` say what a promote is for: see `approvals.given_approvals`. `cause` is for a
+    rollback."""
 
     kind: SignalKind
     at: Time
@@ -387,6 +381,7 @@ class Signal:
     step: int | None = None
     via: str = ""  # the token that vouched for `by`; empty: `by` is the token itself
     binding: str = ""
+    cause: RollbackCause = RollbackCause.REQUEST
 
 
 @dataclass(frozen=True, slots=True)

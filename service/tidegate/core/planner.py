@@ -23,6 +23,7 @@ from tidegate.core.model import (
     Strategy,
 )
 from tidegate.core.phases import Phase
+from tidegate.core.rollback_cause import RollbackCause
 
 APPROVAL = "promote"  # the name of the approvals in a plan
 
@@ -240,14 +241,13 @@ def member_weights(route: Fleet, new: str, share: float | None) -> Mapping[str, 
     return {release: one if release == new else other for release in route}
 
 
-def roll_back_or_halt(rollout: Rollout, observed: ObservedState, reason: str, *, quarantines: bool = True) -> Move:
+def roll_back_or_halt(rollout: Rollout, observed: ObservedState, reason: str, cause: RollbackCause) -> Move:
     """What follows when the rollout cannot continue: roll back; during a rollback, halt. This itself moves no traffic.
 
-    A repair halts at once, since there is nothing to roll back to and the running service stays as it is. `quarantines`:
-    whether the reason speaks against the new release.
+    A repair halts at once, since there is nothing to roll back to and the running service stays as it is.
     """
     if rollout.phase is Phase.RUNNING and rollout.kind is not RolloutKind.REPAIR:
-        return Move(Phase.ROLLING_BACK, reason, plan=plan_rollback(rollout, observed), quarantines=quarantines)
+        return Move(Phase.ROLLING_BACK, reason, plan=plan_rollback(rollout, observed), cause=cause)
     return Move(Phase.FAILED, reason)
 
 

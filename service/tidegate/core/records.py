@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from tidegate.analysis.verdict import Verdict
-from tidegate.clock import Time
+from tidegate.clock import Time, utc_second
 from tidegate.core.model import Event, Release, Rollout, Service
 from tidegate.core.phases import Phase
 from tidegate.core.waits import WaitingFor
@@ -157,25 +157,30 @@ class NewRollout:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseRow:
-    """A release with its history: `good_at`: a rollout to it succeeded; `quarantined_at`: one was rolled back."""
+    """A release with its history. `good_at`: when a rollout to it succeeded. `quarantined_at`: when the rollout
+    `quarantined_by` was rolled back for the `finding`."""
 
     release: Release
     number: int
     created: Time
     good_at: Time | None = None
     quarantined_at: Time | None = None
+    quarantined_by: str = ""
+    finding: str = ""
 
     @property
     def is_good(self) -> bool:
-        """Whether a rollout to it succeeded, and none was rolled back since."""
+        """Whether a rollout to it succeeded, and nothing was found against it since."""
         return self.good_at is not None and (self.quarantined_at is None or self.quarantined_at < self.good_at)
 
     def quarantine_message(self, image: str) -> str:
         """Why this image is not deployed with the configuration of this release, and how to deploy it all the same."""
-        command = f"tidegate deploy {self.release.service} -f FILE --force --reason WHY"
+        at = "" if self.quarantined_at is None else f" at {utc_second(self.quarantined_at)}"
+        command = f"tidegate quarantine lift {self.release.service} {self.release.id} --reason WHY"
         return (
-            f"{image} is in quarantine with this configuration, because {self.release.id} was rolled back. Deploy another "
-            f"image or configuration, or lift the quarantine: {command}"
+            f"{image} is in quarantine with this configuration: rollout {self.quarantined_by} rolled back "
+            f"{self.release.id}{at}: {self.finding.rstrip('.')}. Deploy another image or configuration, or lift the "
+            f"quarantine: {command}"
         )
 
 

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 import structlog
 
 from tidegate.analysis.verdict import Outcome
+from tidegate.core.build import Build
 from tidegate.core.event_kinds import EventKind
-from tidegate.core.model import Build, Event, Rollout
+from tidegate.core.model import Event, Rollout
 
 logger = structlog.get_logger("tidegate.engine")
 

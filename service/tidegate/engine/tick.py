@@ -48,6 +48,7 @@ from tidegate.core.model import Event, Instance, InstanceState, ObservedState, R
 from tidegate.core.phases import Phase
 from tidegate.core.planner import roll_back_or_halt
 from tidegate.core.records import Claim
+from tidegate.core.rollback_cause import RollbackCause
 from tidegate.core.rollout_state import RolloutState
 from tidegate.core.routing import RouterState
 from tidegate.core.waits import WaitingFor, WaitKind
@@ -362,13 +363,13 @@ def _move_after_error(
     if error.retryable:
         return None
     if isinstance(decision, Start) and observed is not None:
-        return roll_back_or_halt(rollout, observed, error.message, quarantines=False)
+        return roll_back_or_halt(rollout, observed, error.message, RollbackCause.UNAVAILABLE)
     begun, limit = context.cache.stuck_since, rollout.policy.healthy_deadline_seconds
     if begun is None or rollout.paused or context.clock() - begun <= limit:
         return None
     if isinstance(decision, Shift) and observed is not None:
         reason = f"Cannot move traffic for {limit:g} s: {error.message}"
-        return roll_back_or_halt(rollout, observed, reason, quarantines=False)
+        return roll_back_or_halt(rollout, observed, reason, RollbackCause.UNAVAILABLE)
     return Move(Phase.FAILED, f"Halted after {limit:g} s of errors: {error.message}")
 
 

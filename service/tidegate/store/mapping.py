@@ -86,7 +86,7 @@ TOKEN = Codec(TypeAdapter(tuple[Token], config=CONFIG))
 ENGINE_COLUMNS = (
     "plan", "policy", "digest", "phase", "cursor", "reason", "step_started_at", "starting_at", "traffic_confirmed_at",
     "step_ready_at", "approval_since", "unrouted_at", "health", "replaced", "extensions", "question", "verdict",
-    "waiting_for", "tasks", "group_point", "finished", "preexisting", "quarantines",
+    "waiting_for", "tasks", "group_point", "finished", "preexisting", "rollback_cause",
 )  # fmt: skip
 _ROLLOUT_FIELDS = frozenset(Rollout.__dataclass_fields__)
 _RELEASE_FIELDS = frozenset(Release.__dataclass_fields__)
@@ -149,7 +149,8 @@ def release_values(release: Release) -> Values:
 def release_of(row: AnyRow) -> ReleaseRow:
     """From a row of `releases`."""
     release = RELEASE.decode(_select_fields(row, _RELEASE_FIELDS))
-    return ReleaseRow(release, row.number, row.created, row.good_at, row.quarantined_at)
+    found = row.quarantined_at, row.quarantined_by, row.finding
+    return ReleaseRow(release, row.number, row.created, row.good_at, *found)
 
 
 def verdict_values(rollout: Rollout, verdict: Verdict) -> Values:

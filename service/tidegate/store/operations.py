@@ -1,4 +1,4 @@
-"""Freezes, the audit log, deliveries to the CI and tokens in the store. `store_port.Store` documents the methods."""
+"""Freezes, the audit log and tokens in the store. `store_port.Store` documents the methods."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from collections.abc import Collection
 
 from sqlalchemy import Connection
 
-from tidegate.clock import Time
-from tidegate.core.records import AuditEntry, Delivery, Freeze, Token
-from tidegate.store import deliveries, freezes, signals, tokens
+from tidegate.core.records import AuditEntry, Freeze, Token
+from tidegate.store import freezes, signals, tokens
 from tidegate.store.transactions import Transactions
 
 
@@ -42,22 +41,6 @@ class Operations(Transactions):
     ) -> tuple[AuditEntry, ...]:
         with self._read("read the audit log") as connection:
             return signals.list_audit(connection, before, limit, subjects)
-
-    # -- deliveries to the CI -----------------------------------------------------------------------------------------
-
-    def next_delivery(self, ttl_seconds: float, environment: str = "", without: Collection[str] = ()) -> Delivery | None:
-        with self._write("find events to deliver") as connection:
-            now = self._now(connection)
-            return deliveries.claim(connection, now + ttl_seconds, now, environment, without)
-
-    def mark_delivered(self, rollout: str, number: int, lease_seconds: float) -> None:
-        with self._write(f"record a delivery of {rollout}") as connection:
-            deliveries.record(connection, rollout, number, self._now(connection) + lease_seconds)
-
-    def postpone_delivery(self, rollout: str, due: Time, *, failed: bool) -> None:
-        with self._write(f"postpone deliveries of {rollout}") as connection:
-            ahead = self._ahead(self._now(connection))
-            deliveries.postpone_delivery(connection, rollout, due + ahead, failed=failed)
 
     # -- tokens -------------------------------------------------------------------------------------------------------
 

@@ -192,7 +192,7 @@ def _record_outcome(connection: Connection, rollout: Rollout, before: Phase, now
     """Mark the release good or quarantined after its rollout ended. A refused one leaves the definition as it was.
 
     A rollout that was cancelled before it changed anything, one that halted on its way forward, a repair, and a rollback
-    that says nothing about the release (`Rollout.quarantines`) mark nothing.
+    whose cause is no finding about the release mark nothing.
     A successful scaling sets the number of instances.
     """
     if rollout.kind is not RolloutKind.RELEASE:
@@ -209,8 +209,9 @@ def _record_outcome(connection: Connection, rollout: Rollout, before: Phase, now
             select(rollouts.c.previous_definition).where(rollouts.c.id == rollout.id)
         ).scalar_one()
         services.restore(connection, rollout.service, services.Replaced(**replaced))
-    elif before is Phase.ROLLING_BACK and rollout.quarantines:
-        connection.execute(update(releases).where(*ours).values(quarantined_at=at))
+    elif before is Phase.ROLLING_BACK and rollout.rollback_cause is not None and rollout.rollback_cause.is_finding:
+        found = {"quarantined_at": at, "quarantined_by": rollout.id, "finding": rollout.reason}
+        connection.execute(update(releases).where(*ours).values(found))
 
 
 def add_late_event(connection: Connection, service: str, event: Event) -> None:

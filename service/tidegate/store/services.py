@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from sqlalchemy import ColumnElement, Connection, Select, and_, func, insert, or_, select, update
 
 from tidegate.clock import Time
-from tidegate.core.container import Container
 from tidegate.core.model import Release, Rollout, Service
 from tidegate.core.phases import Phase
 from tidegate.core.records import Drift, ReleaseRow, ServiceRow
@@ -232,20 +231,6 @@ def pin(connection: Connection, service: str, release: str, digest: str) -> None
     wanted = and_(releases.c.service == service, releases.c.id == release)
     if connection.execute(update(releases).where(wanted).values(digest=digest)).rowcount != 1:
         raise UnknownService(f"No release {release} of {service}.")
-
-
-def quarantined(connection: Connection, service: str, digest: str, container: Container) -> ReleaseRow | None:
-    """The release with this digest and configuration that was rolled back last; None when one with both is live or was good
-    since."""
-    query = select(releases).where(releases.c.service == service, releases.c.digest == digest)
-    rows = [row for row in map(mapping.release_of, connection.execute(query)) if row.release.container == container]
-    live = connection.execute(select(services.c.live).where(services.c.key == service)).scalar_one_or_none()
-    good = max((row.good_at for row in rows if row.good_at is not None), default=0.0)
-    bad = [(row.quarantined_at, row.number, row) for row in rows if row.quarantined_at is not None]
-    if not bad or any(row.release.id == live for row in rows):
-        return None
-    at, _, latest = max(bad, key=lambda one: one[:2])
-    return None if good > at else latest
 
 
 def last_good(connection: Connection, service: str, without: Collection[str]) -> ReleaseRow | None:

@@ -38,11 +38,13 @@ from tidegate.store import (
     migrations,
     plans,
     pruning,
+    quarantine,
     rollouts,
     services,
     signals,
     stats,
 )
+from tidegate.store.build_store import BuildStore
 from tidegate.store.database import touch
 from tidegate.store.operations import Operations
 from tidegate.store_port import Store
@@ -50,7 +52,7 @@ from tidegate.store_port import Store
 T = TypeVar("T")
 
 
-class SqlStore(Operations, Store):
+class SqlStore(Operations, BuildStore, Store):
     """One database. Thread-safe; every call is one transaction and raises `StoreError` when the database fails.
 
     `url` is `sqlite:///PATH` or `postgresql://USER@HOST/NAME`; `password_file` may hold the password. `clock` returns
@@ -244,7 +246,19 @@ class SqlStore(Operations, Store):
 
     def find_quarantined(self, service: str, digest: str, container: Container) -> ReleaseRow | None:
         with self._read(f"look up quarantined releases of {service}") as connection:
-            return services.quarantined(connection, service, digest, container)
+            return quarantine.find(connection, service, digest, container)
+
+    def quarantined(self, service: str | None = None) -> tuple[ReleaseRow, ...]:
+        with self._read("list releases in quarantine") as connection:
+            return quarantine.list_quarantined(connection, service)
+
+    def lift_quarantine(self, service: str, release: str, *, audit: AuditEntry | None = None) -> ReleaseRow:
+        def lift(connection: Connection) -> ReleaseRow:
+            row = quarantine.lift(connection, service, release)
+            signals.record_audit(connection, audit)
+            return row
+
+        return self._write_checked(f"lift the quarantine of {service} {release}", lift)
 
     # -- drift detection ----------------------------------------------------------------------------------------------
 

@@ -70,6 +70,8 @@ releases = Table(
     Column("created", Double, nullable=False),
     Column("good_at", Double),
     Column("quarantined_at", Double),
+    Column("quarantined_by", String, nullable=False, server_default=text("''")),  # the rollout; it may be deleted since
+    Column("finding", String, nullable=False, server_default=text("''")),
 )
 
 rollouts = Table(
@@ -125,7 +127,7 @@ rollouts = Table(
     Column("finished", Double),
     Column("preexisting", JSON, nullable=False),
     Column("previous_definition", JSON(none_as_null=True)),  # the definition before, for a rollout that is refused
-    Column("quarantines", Boolean, nullable=False),
+    Column("rollback_cause", String),
     # written by signals
     Column("paused", Boolean, nullable=False),
     Column("signalled", Boolean, nullable=False),  # a signal arrived since the last claim
@@ -180,6 +182,7 @@ signals = Table(
     Column("step", Integer),
     Column("via", String, nullable=False),
     Column("binding", String, nullable=False),
+    Column("cause", String, nullable=False),
 )
 
 events = Table(

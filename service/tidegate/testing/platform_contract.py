@@ -271,6 +271,12 @@ class PlatformContract:
         assert pinned.digest != release.image
         assert platform.pin(release) == pinned == platform.pin(replace(release, digest=pinned.digest))
 
+    def test_find_digest_says_what_pin_will_say(self, platform: Platform, releases: Releases, service: str) -> None:
+        release = releases.good(service, "v1-1")
+        pinned = platform.pin(release)
+        assert platform.find_digest(release) == pinned.digest
+        assert platform.find_digest(replace(release, image="elsewhere:v9", digest=pinned.digest)) == pinned.digest
+
     def test_pin_refuses_a_missing_image_by_name(self, platform: Platform, releases: Releases, service: str) -> None:
         release = releases.missing(service)
         with pytest.raises(PlatformError) as caught:

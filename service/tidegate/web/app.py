@@ -29,7 +29,19 @@ from tidegate.web.discovery_cache import DiscoveryCache
 from tidegate.web.errors import ProblemView
 from tidegate.web.long_polls import LongPolls
 from tidegate.web.metrics import ServerMetrics
-from tidegate.web.routes import audit, discovery, environments, freezes, health, plans, rollouts, services, tokens
+from tidegate.web.routes import (
+    audit,
+    discovery,
+    environments,
+    freezes,
+    health,
+    me,
+    plans,
+    quarantine,
+    rollouts,
+    services,
+    tokens,
+)
 from tidegate.web.slow_clients import TooManySlowBodies
 from tidegate.wiring import Wiring
 
@@ -141,18 +153,8 @@ def create_app(
     app.before_request(_require_single_values)
     app.after_request(_end)
     errors.register(app)
-    for part in (
-        services.bp,
-        plans.bp,
-        rollouts.bp,
-        environments.bp,
-        freezes.bp,
-        audit.bp,
-        tokens.bp,
-        discovery.bp,
-        health.bp,
-    ):
-        app.register_api(part)
+    for module in (services, plans, rollouts, environments, freezes, quarantine, audit, tokens, me, discovery, health):
+        app.register_api(module.bp)
     return app
 
 

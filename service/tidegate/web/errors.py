@@ -68,6 +68,7 @@ PROBLEM_TYPES: dict[type[errors.TidegateError], ProblemType] = {
     errors.Superseded: ProblemType(409, "superseded", "Superseded by a newer build"),
     errors.Frozen: ProblemType(409, "frozen", "The environment is frozen"),
     errors.Quarantined: ProblemType(409, "quarantined", "The image is quarantined"),
+    errors.NotQuarantined: ProblemType(409, "not-quarantined", "The release is not in quarantine"),
     errors.RouteTaken: ProblemType(409, "route-taken", "The route is used by another service"),
     errors.ListenTaken: ProblemType(409, "listen-taken", "The address is used by another service"),
     errors.DependencyMissing: ProblemType(409, "dependency-missing", "A dependency has no live release"),

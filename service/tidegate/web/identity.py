@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from flask import g
 
 from tidegate.core.approvals import counts_for_peer
-from tidegate.core.model import Build, Rollout, SignalKind
+from tidegate.core.build import Build
+from tidegate.core.model import Rollout, SignalKind
 from tidegate.core.records import AuditEntry
 from tidegate.engine.log_context import build_label
 from tidegate.errors import InvalidSpec, Problem

@@ -95,7 +95,7 @@ Person = Annotated[
     ),
 ]
 ReasonField = Annotated[
-    Line, Field(default="", max_length=500, description="Recorded with the rollout and in the audit log.")
+    Line, Field(default="", max_length=2_000, description="Recorded with the rollout and in the audit log.")
 ]
 
 
@@ -239,6 +239,12 @@ class ServicePath(BaseModel):
         return f"{self.environment}/{self.service}"
 
 
+class ReleasePath(ServicePath):
+    """The path of a release."""
+
+    release: Word = Field(description="The ID of the release.")
+
+
 class EnvironmentPath(BaseModel):
     """The path of an environment."""
 
@@ -264,6 +270,14 @@ class PageQuery(BaseModel):
 
     limit: int = Field(default=50, ge=1, le=MAX_ROWS, description="Maximum number of items.")
     cursor: str = Field(default="", description="`next` of the previous page.")
+
+
+class QuarantineQuery(BaseModel):
+    """Which releases in quarantine."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    service: Word | None = Field(default=None, description="Only releases of this environment/service.")
 
 
 class AuditQuery(PageQuery):

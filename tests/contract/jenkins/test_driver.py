@@ -30,8 +30,9 @@ from support.fake_jenkins import (
     subject,
 )
 from tidegate.analysis.verdict import Outcome
+from tidegate.core.build import Build
 from tidegate.core.event_kinds import EventKind
-from tidegate.core.model import Build, Rollout, SignalKind
+from tidegate.core.model import Rollout, SignalKind
 from tidegate.core.phases import Phase
 from tidegate.drivers.ci.jenkins.driver import JenkinsCI
 

@@ -28,8 +28,8 @@ from support.fake_jenkins import (
     subject,
 )
 from support.wait import at_most
+from tidegate.core.build import Build
 from tidegate.core.event_kinds import EventKind
-from tidegate.core.model import Build
 from tidegate.drivers.ci.jenkins.client import JenkinsClient
 from tidegate.drivers.ci.jenkins.driver import JenkinsCI
 from tidegate.drivers.ci.jenkins.options import JenkinsOptions

@@ -10,7 +10,8 @@ from flask import Response
 
 from tidegate.app import deployments, drift_repair, groups, plans, repeats
 from tidegate.app.context import RolloutRequest
-from tidegate.core.model import Build, Service, Signal, SignalKind
+from tidegate.core.build import Build
+from tidegate.core.model import Service, Signal, SignalKind
 from tidegate.core.records import NewRollout, ServiceRow
 from tidegate.errors import AlreadyRolledBack, DriverError, VersionConflict
 from tidegate.web import log_setup

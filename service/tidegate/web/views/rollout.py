@@ -11,6 +11,7 @@ from tidegate.core.approvals import approval_wait
 from tidegate.core.hooks import TaskState
 from tidegate.core.model import Rollout, RolloutKind, Signal
 from tidegate.core.phases import Phase
+from tidegate.core.rollback_cause import RollbackCause
 from tidegate.core.waits import WaitKind
 from tidegate.web.views.approval import ApprovalView, approval_view
 from tidegate.web.views.timestamps import Timestamp, View
@@ -108,6 +109,9 @@ class RolloutFields(View):
     )
     phase: Phase
     reason: str = Field(description="Why the rollout is in this phase.")
+    rollback_cause: RollbackCause | None = Field(
+        description="What started the rollback; checks, health, hook and comparison put the release into quarantine."
+    )
     paused: bool
     cursor: int = Field(description="The index of the current step, from 0.")
     steps: list[StepView] = Field(validation_alias="plan")

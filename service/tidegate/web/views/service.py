@@ -106,7 +106,9 @@ class ReleaseView(View):
     replicas: int = Field(validation_alias=AliasPath("release", "replicas"))
     created: Timestamp
     good_at: Timestamp | None = Field(description="When a rollout to this release succeeded.")
-    quarantined_at: Timestamp | None = Field(description="When a rollout to this release was rolled back.")
+    quarantined_at: Timestamp | None = Field(
+        description="When a rollout to this release was rolled back for a finding; null after the quarantine was lifted."
+    )
 
 
 class ReleaseState(StrEnum):

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote
 
-from tidegate.core.model import Build
+from tidegate.core.build import Build
 
 #: The `tree` parameter of the request for the queue.
 TREE = "items[id,task[_class,url]]"

@@ -13,7 +13,7 @@ import jenkins
 import requests
 import stamina
 
-from tidegate.core.model import Build
+from tidegate.core.build import Build
 from tidegate.drivers.ci.jenkins.errors import JenkinsErrors, JenkinsExchange, JenkinsRefusal, JenkinsUnreachable
 from tidegate.drivers.ci.jenkins.options import JenkinsOptions
 from tidegate.drivers.error_translation import guard_response

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import structlog
 
+from tidegate.core.build import Build
 from tidegate.core.event_kinds import EventKind
-from tidegate.core.model import Build
 from tidegate.core.phases import Phase
 from tidegate.drivers.ci.jenkins import build_queue, description, inputs
 from tidegate.drivers.ci.jenkins.client import JenkinsClient, build_path

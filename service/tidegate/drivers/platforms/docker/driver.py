@@ -28,7 +28,7 @@ from tidegate.drivers.platforms.docker.compose import find_compose_containers
 from tidegate.drivers.platforms.docker.containers import ListedContainer, read_headers_variable, to_instance
 from tidegate.drivers.platforms.docker.errors import PortInUse, raise_combined
 from tidegate.drivers.platforms.docker.hosts import DockerHost
-from tidegate.drivers.platforms.docker.images import pin_image, with_port
+from tidegate.drivers.platforms.docker.images import find_digest, pin_image, with_port
 from tidegate.drivers.platforms.docker.options import DockerOptions
 from tidegate.drivers.platforms.readiness import ReadinessProber
 from tidegate.errors import PlatformError
@@ -172,6 +172,12 @@ class DockerPlatform:
         """See `ports.Platform`."""
         with ThreadPoolExecutor(len(self._hosts), "docker-pull") as pool:
             return pin_image(release, list(self._hosts.values()), pool)
+
+    @guard_response(PlatformError, "Docker")
+    def find_digest(self, release: Release) -> str:
+        """See `ports.Platform`."""
+        with ThreadPoolExecutor(len(self._hosts), "docker-digest") as pool:
+            return find_digest(release, list(self._hosts.values()), pool)
 
     @guard_response(PlatformError, "Docker")
     def start(self, release: Release, ordinals: Collection[int]) -> None:

@@ -59,6 +59,19 @@ def load_image(
     return PinnedImage(choose_reference(wanted, {host.name: image for host, image in images.items()}), warning), images
 
 
+def find_digest(release: Release, hosts: Sequence[DockerHost], pool: Executor) -> str:
+    """What `pin_image` would resolve the image to, without pulling it; empty if only a pull shows it. Raises
+    `PlatformError`."""
+    wanted, policy = ImageReference.parse(release.digest or release.image), release.container.pull_policy
+    if wanted.pinned:
+        return wanted.pinned
+    present: Images = dict(zip(hosts, pool.map(lambda host: host.image(str(wanted)), hosts), strict=True))
+    if policy is not PullPolicy.NEVER and wanted.name and _asks_registry(wanted, policy, present):
+        return replace(wanted, digest=next(iter(present)).resolve(wanted)).pinned
+    images = {host.name: image for host, image in present.items() if image is not None}
+    return choose_reference(wanted, images) if len(images) == len(present) else ""
+
+
 def _asks_registry(wanted: ImageReference, policy: PullPolicy, present: Images) -> bool:
     """Whether the registry decides what a tag means.
 

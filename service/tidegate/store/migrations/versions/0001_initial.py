@@ -79,6 +79,8 @@ def _services() -> None:
         sa.Column("created", sa.Double(), nullable=False),
         sa.Column("good_at", sa.Double(), nullable=True),
         sa.Column("quarantined_at", sa.Double(), nullable=True),
+        sa.Column("quarantined_by", sa.String(), server_default=sa.text("''"), nullable=False),
+        sa.Column("finding", sa.String(), server_default=sa.text("''"), nullable=False),
         sa.ForeignKeyConstraint(["service"], ["services.key"], name="fk_releases_service"),
         sa.PrimaryKeyConstraint("service", "id", name="pk_releases"),
     )
@@ -158,7 +160,7 @@ def _state_columns() -> list[sa.Column[Any]]:
         sa.Column("finished", sa.Double(), nullable=True),
         sa.Column("preexisting", sa.JSON(), nullable=False),
         sa.Column("previous_definition", sa.JSON(none_as_null=True), nullable=True),
-        sa.Column("quarantines", sa.Boolean(), nullable=False),
+        sa.Column("rollback_cause", sa.String(), nullable=True),
         sa.Column("paused", sa.Boolean(), nullable=False),
         sa.Column("signalled", sa.Boolean(), nullable=False),
         sa.Column("owner", sa.String(), nullable=False),
@@ -204,6 +206,7 @@ def _history() -> None:
         sa.Column("step", sa.Integer(), nullable=True),
         sa.Column("via", sa.String(), nullable=False),
         sa.Column("binding", sa.String(), nullable=False),
+        sa.Column("cause", sa.String(), nullable=False),
         sa.ForeignKeyConstraint(["rollout"], ["rollouts.id"], name="fk_signals_rollout"),
         sa.PrimaryKeyConstraint("number", name="pk_signals"),
     )
