@@ -119,7 +119,9 @@ class Controller:
         return eventually(what, condition, self._patience)
 
     def _input(self, job: str) -> dict[str, Any] | None:
-        actions = (self.shown(job) or {}).get("actions", [])
+        shown = self.shown(job) or {}
+        assert not shown.get("result"), f"{job} ended as {shown['result']} without an input:\n{self.log(job)}"
+        actions = shown.get("actions", [])
         return next((one for action in actions if action for one in action.get("executions", [])), None)
 
     def _ended(self, job: str) -> dict[str, Any] | None:

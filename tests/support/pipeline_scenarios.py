@@ -13,7 +13,7 @@ from support.controller import Controller, Library
 from support.fake_drivers import constant
 from support.wait import eventually
 
-CHECKED = "approval: {after: [1]}, drain_timeout: 1s, healthy_deadline: 60s, bake: 1s, interval: 1s, on_inconclusive: pause"
+CHECKED = "approval: {after: [1]}, drain_timeout: 1s, healthy_deadline: 30m, bake: 1s, interval: 1s, on_inconclusive: pause"
 CHECKS = "checks: [{name: slow, query: slow_seconds, max: 0.5, min_samples: 1}]"
 JENKINSFILE = """\
 @Library('NAME') _
