@@ -15,6 +15,8 @@ from tidegate.settings import Settings, WebSettings
 from tidegate.web.auth import new_token, token_digest
 from tidegate.web.auth_throttle import FREE_ATTEMPTS
 
+MALFORMED = "Malformed Authorization header. Expected: Bearer tg_…, or Basic with the token as the password."
+
 
 @pytest.fixture
 def api(tmp_path: Path) -> Iterator[RunningApi]:
@@ -26,8 +28,9 @@ def api(tmp_path: Path) -> Iterator[RunningApi]:
     ("sent", "said"),
     [
         (None, "Missing token. Send the header Authorization: Bearer tg_…"),
-        ("Bearer", "Malformed Authorization header. Expected: Bearer tg_…"),
-        ("Basic YTpi", "Malformed Authorization header. Expected: Bearer tg_…"),
+        ("Bearer", MALFORMED),
+        ("Basic YTpi", MALFORMED),
+        ("Basic !", MALFORMED),
         ("Bearer tg_" + "x" * 43, "Unknown token. It may have been revoked."),
     ],
 )
@@ -35,6 +38,15 @@ def test_a_stranger_is_told_how_to_come_in(api: RunningApi, sent: str | None, sa
     answer = api.call("GET", "/v1/services", token="", headers={"Authorization": sent} if sent else {})
     assert (answer.status_code, answer.json()["code"], answer.json()["detail"]) == (401, "unauthenticated", said)
     assert answer.headers["WWW-Authenticate"].startswith('Bearer realm="tidegate"')
+
+
+def test_a_token_may_be_the_password_of_any_user(api: RunningApi) -> None:
+    for user in ("tidegate", "", "größer"):
+        answer = api.session.get(f"{api.url}/v1/services", auth=(user.encode(), api.token.encode()), timeout=60)
+        assert answer.status_code == 200, user
+    wrong = api.session.get(f"{api.url}/v1/services", auth=("tidegate", "tg_" + "x" * 43), timeout=60)
+    assert wrong.json()["detail"] == "Unknown token. It may have been revoked."
+    assert "Basic" not in wrong.headers["WWW-Authenticate"], "a browser would offer to remember the token"
 
 
 def test_everything_but_the_probes_needs_a_token(api: RunningApi) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,7 +11,7 @@ from typing import cast
 from support.wait import MAX_SECONDS, eventually
 from tidegate.errors import StoreError
 from tidegate.store_port import Store
-from tidegate.web.long_polls import LongPolls
+from tidegate.web.long_polls import LongPolls, has_client_left
 
 FOR_EVER = 280.0  # longer than any test
 
@@ -74,3 +75,25 @@ def test_nothing_is_asked_while_nobody_waits() -> None:
     eventually("no thread asks", lambda: all(thread.name != "long-polls" for thread in threading.enumerate()))
     polls.wait("shop-1", 0, FOR_EVER)
     assert numbers.asked[-1] == {"shop-1"}, "and it begins again"
+
+
+def test_a_poll_ends_when_its_client_has_left() -> None:
+    numbers, left = Numbers(), threading.Event()
+    numbers.last = {"shop-1": 1}
+    polls = LongPolls(cast(Store, numbers), threading.Event())
+    with ThreadPoolExecutor(1) as pool:
+        poll = pool.submit(polls.wait, "shop-1", 1, FOR_EVER, left.is_set)
+        eventually("it is asked about", lambda: numbers.asked)
+        left.set()
+        poll.result(MAX_SECONDS)
+
+
+def test_a_closed_connection_means_that_the_client_has_left() -> None:
+    server, client = socket.socketpair()
+    with server:
+        for name in ("gunicorn.socket", "werkzeug.socket"):
+            assert not has_client_left({name: server})
+        client.close()
+        assert has_client_left({"gunicorn.socket": server})
+    assert has_client_left({"gunicorn.socket": server}), "already closed here, too"
+    assert not has_client_left({}), "a server that does not show its connection"

@@ -1,4 +1,7 @@
-"""Authentication by bearer token, and authorization by scopes.
+"""Authentication by token, and authorization by scopes.
+
+A token is sent as a bearer token, or as the password of HTTP Basic authentication: Jenkins can send a credential in no other
+way without showing it to the pipeline. A Basic challenge is never sent, so a browser does not offer to remember a token.
 
 A token is `tg_` followed by 256 random bits in base64url. The store holds only its SHA-256: a random secret of that length
 needs no slow password hash.
@@ -6,6 +9,8 @@ needs no slow password hash.
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hashlib
 import hmac
 import math
@@ -28,7 +33,8 @@ from tidegate.web.errors import TOO_MANY_FAILURES, UNAUTHENTICATED, ApiProblem
 SCOPES = ("read", "deploy", "promote", "rollback", "force", "freeze", "vouch", "admin")
 PREFIX = "tg_"
 SECRET_BYTES = 32
-_BEARER = re.compile(r"Bearer +(tg_[A-Za-z0-9_-]{43})", re.IGNORECASE)
+_TOKEN = re.compile(r"tg_[A-Za-z0-9_-]{43}")
+_AUTHORIZATION = re.compile(r"(Bearer|Basic) +(\S{1,1000})", re.IGNORECASE)
 
 
 def new_token(
@@ -114,23 +120,36 @@ def authenticate(store: Store, now: Time, throttle: AuthThrottle, header: str | 
 
     A valid token is accepted even while its address is blocked, because clients behind one proxy share an address.
     """
-    bearer = None if header is None else _BEARER.fullmatch(header.strip())
-    digest = "" if bearer is None else token_digest(bearer.group(1))
+    secret = "" if header is None else _secret(header)
+    digest = token_digest(secret) if secret else ""
     wait = throttle.wait_seconds(address)
     if wait and not (digest and throttle.is_valid(digest)):
         raise _throttled(address, wait)
     if header is None:
         raise _unauthenticated("Missing token. Send the header Authorization: Bearer tg_…", throttle, address, "")
-    if bearer is None:
-        raise _unauthenticated(
-            "Malformed Authorization header. Expected: Bearer tg_…", throttle, address, "invalid_request"
-        )
+    if not secret:
+        detail = "Malformed Authorization header. Expected: Bearer tg_…, or Basic with the token as the password."
+        raise _unauthenticated(detail, throttle, address, "invalid_request")
     token = store.token(digest)
     if token is None or not hmac.compare_digest(token.digest, digest):
         raise _unauthenticated("Unknown token. It may have been revoked.", throttle, address, "invalid_token")
     if token.expires is not None and now >= token.expires:
         raise _unauthenticated(f"Token {token.name} has expired.", throttle, address, "invalid_token")
     return Principal(token)
+
+
+def _secret(header: str) -> str:
+    """The token in an `Authorization` header; empty if there is none. The user name of Basic authentication is ignored."""
+    parts = _AUTHORIZATION.fullmatch(header.strip())
+    if parts is None:
+        return ""
+    secret = parts[2]
+    if parts[1].lower() == "basic":
+        try:
+            secret = base64.b64decode(secret, validate=True).decode("latin-1").partition(":")[2]
+        except binascii.Error:
+            return ""
+    return secret if _TOKEN.fullmatch(secret) else ""
 
 
 def _unauthenticated(detail: str, throttle: AuthThrottle, address: str, code: str) -> ApiProblem:

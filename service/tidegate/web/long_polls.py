@@ -5,8 +5,11 @@ If each request polled the database itself, a hundred waiting requests would occ
 
 from __future__ import annotations
 
+import select
 import threading
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import structlog
 
@@ -15,6 +18,7 @@ from tidegate.store_port import Store
 log = structlog.get_logger("tidegate.web")
 
 POLL_SECONDS = 0.1  # between two queries
+CLIENT_SECONDS = 5.0  # between two checks whether the client is still there
 
 
 class _Waiter:
@@ -37,8 +41,11 @@ class LongPolls:
         self._waiters: set[_Waiter] = set()
         self._thread: threading.Thread | None = None
 
-    def wait(self, rollout: str, after: int, seconds: float) -> None:
-        """Wait until the rollout has an event with a number above `after`, `seconds` have passed or the server stops.
+    def wait(
+        self, rollout: str, after: int, seconds: float, client_left: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Wait until the rollout has an event with a number above `after`, `seconds` have passed, the client has left or the
+        server stops.
 
         Also returns when the rollout is unknown or the database fails; the caller's next query raises the error.
         """
@@ -49,7 +56,10 @@ class LongPolls:
                 thread = threading.Thread(target=self._run, name="long-polls", daemon=True)
                 thread.start()
                 self._thread = thread
-        mine.woken.wait(seconds)
+        end = time.monotonic() + seconds
+        while not mine.woken.wait(min(CLIENT_SECONDS, max(0.0, end - time.monotonic()))):
+            if time.monotonic() >= end or client_left():
+                break
         with self._lock:
             self._waiters.discard(mine)
 
@@ -81,3 +91,19 @@ class LongPolls:
         except Exception as error:
             log.warning("long poll failed: could not read events", error=str(error))
             return {}
+
+
+def has_client_left(environ: Mapping[str, Any]) -> bool:
+    """Whether the client has closed the connection of this WSGI request; False if the server does not show it.
+
+    A build that is killed leaves its poll behind, which would keep a slot until its end.
+    """
+    connection = environ.get("gunicorn.socket") or environ.get("werkzeug.socket")
+    if connection is None or not hasattr(select, "POLLRDHUP"):
+        return False
+    poller = select.poll()
+    try:
+        poller.register(connection, select.POLLRDHUP)
+        return bool(poller.poll(0))
+    except (OSError, ValueError):
+        return True

@@ -41,7 +41,7 @@ class ServerMetrics:
         )
         self._seconds = Histogram(
             "tidegate_api_request_seconds",
-            "Duration of API requests; long polls for events wait up to 25 s.",
+            "Duration of API requests; long polls for events wait up to 300 s.",
             ["route"],
             buckets=(0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 30.0),
             registry=own,

@@ -14,7 +14,7 @@ from tidegate.compose.files import MAX_FILES, relative_name
 from tidegate.core.image_reference import IMAGE_PATTERN, MAX_IMAGE_CHARS
 from tidegate.core.phases import Phase, Until
 
-MAX_WAIT_SECONDS = 25.0
+MAX_WAIT_SECONDS = 300.0  # of a long poll
 MAX_ROWS = 200
 MAX_REPLICAS = 1000  # as in a Compose file
 Line = Annotated[str, Field(pattern=text.LINE_PATTERN)]  # shown in logs and on terminals

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
-from flask import Response
+from flask import Response, request
 from flask_openapi import Response as ResponseSpec
 
 from tidegate.app import approvals, repeats
@@ -32,6 +33,7 @@ from tidegate.web.creation import create_rollouts, replay, require_no_live_rollo
 from tidegate.web.errors import IF_MATCH_REQUIRED, ApiProblem
 from tidegate.web.identity import identify_requester, require_for_group, require_reason
 from tidegate.web.junit import MEDIA_TYPE, junit
+from tidegate.web.long_polls import has_client_left
 from tidegate.web.openapi import ResponseDict, blueprint, problems
 from tidegate.web.pagination import rollouts_page
 from tidegate.web.replay_record import RecordView, encode
@@ -93,7 +95,8 @@ def list_events(path: RolloutPath, query: EventsQuery) -> Response:
     view = _events_page(rollout, signals, query)
     if not view.events and not view.reached and query.wait > 0:
         with api().long_poll_slots.acquire():
-            api().long_polls.wait(rollout.id, query.after, query.wait)
+            left = partial(has_client_left, request.environ)
+            api().long_polls.wait(rollout.id, query.after, query.wait, left)
             view = _events_page(*api().store.load(rollout.id), query)
     return respond(view)
 
