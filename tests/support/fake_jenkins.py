@@ -46,6 +46,7 @@ class FakeInput:
     submitters: tuple[str, ...] = ()
     answers: list[tuple[str, dict[str, str]]] = field(default_factory=list)  # (proceed, proceedEmpty or abort, parameters)
     message: str = "?"
+    description: str = ""  # of each parameter
 
     def __post_init__(self) -> None:
         self.id = self.id[:1].upper() + self.id[1:]  # as Jenkins does
@@ -57,7 +58,7 @@ class FakeInput:
 
     def shown(self) -> dict[str, Any]:
         """As the build's `api/json` tells it while it waits."""
-        parameters = [{"name": name} for name in self.parameters]
+        parameters = [{"name": name, "description": self.description} for name in self.parameters]
         return {"id": self.id, "settled": False, "input": {"message": self.message, "parameters": parameters}}
 
 
@@ -261,7 +262,8 @@ class FakeJenkinsHandler(http.server.BaseHTTPRequestHandler):
 
     def _answer(self, build: FakeBuild, name: str, verb: str, form: dict[str, str]) -> None:
         fake = self.jenkins
-        found = next((each for each in build.inputs if each.id == name), None)
+        named = [each for each in build.inputs if each.id == name]  # one after another, only the last of them can be open
+        found = named[-1] if named else None
         if found is None or (found.settled and fake.settled_answer == 404):
             self._not_found()
         elif found.settled:

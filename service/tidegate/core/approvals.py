@@ -165,3 +165,18 @@ def approval_binding(rollout: Rollout) -> str:
     steps = [(sorted(step.fleet.items()), sorted(step.route.items()), step.gate.approval) for step in rollout.plan]
     shown = repr((rollout.id, rollout.group, rollout.digest, rollout.phase.value, rollout.cursor, steps, decision))
     return hashlib.sha256(shown.encode()).hexdigest()[:16]
+
+
+def evidence_id(rollout: Rollout, signals: Sequence[Signal]) -> str:
+    """What a person who decides now is shown, in 8 hex digits: a question that was asked with another value is asked again.
+
+    Changes with the outcomes of the checks and tasks, the approvals given, a pause, and with the binding; not with each
+    measurement, since a page that is replaced every few seconds cannot be answered.
+    """
+    verdict = rollout.verdict
+    outcomes = [(finding.check, finding.outcome.value) for finding in verdict.findings] if verdict is not None else []
+    tasks = [(task.name, task.state.value) for task in rollout.tasks]
+    given = [identity(signal.by) for signal in given_approvals(rollout, signals)]
+    judged = None if verdict is None else (verdict.outcome.value, verdict.final)
+    shown = repr((approval_binding(rollout), judged, outcomes, tasks, given, rollout.paused))
+    return hashlib.sha256(shown.encode()).hexdigest()[:8]

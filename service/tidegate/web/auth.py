@@ -1,7 +1,7 @@
 """Authentication by token, and authorization by scopes.
 
-A token is sent as a bearer token, or as the password of HTTP Basic authentication: Jenkins can send a credential in no other
-way without showing it to the pipeline. A Basic challenge is never sent, so a browser does not offer to remember a token.
+A token is sent as a bearer token, or as the password of HTTP Basic authentication: in no other way can Jenkins send a
+credential without showing it to the pipeline. A Basic challenge is never sent, so a browser does not offer to remember it.
 
 A token is `tg_` followed by 256 random bits in base64url. The store holds only its SHA-256: a random secret of that length
 needs no slow password hash.

@@ -41,11 +41,9 @@ class LongPolls:
         self._waiters: set[_Waiter] = set()
         self._thread: threading.Thread | None = None
 
-    def wait(
-        self, rollout: str, after: int, seconds: float, client_left: Callable[[], bool] = lambda: False
-    ) -> None:
-        """Wait until the rollout has an event with a number above `after`, `seconds` have passed, the client has left or the
-        server stops.
+    def wait(self, rollout: str, after: int, seconds: float, client_left: Callable[[], bool] = lambda: False) -> None:
+        """Wait until the rollout has an event with a number above `after`, `seconds` have passed, the client has left, or
+        the server stops.
 
         Also returns when the rollout is unknown or the database fails; the caller's next query raises the error.
         """

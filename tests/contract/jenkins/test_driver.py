@@ -35,6 +35,7 @@ from tidegate.core.event_kinds import EventKind
 from tidegate.core.model import Rollout, SignalKind
 from tidegate.core.phases import Phase
 from tidegate.drivers.ci.jenkins.driver import JenkinsCI
+from tidegate.drivers.ci.jenkins.inputs import CLOSED
 
 # -- the description ---------------------------------------------------------------------------------------------------
 
@@ -121,7 +122,7 @@ def test_hostile_reasons_reach_an_input_unharmed(ci: JenkinsCI, build: FakeBuild
         given = replace(ANN, by=name, reason=name, at=float(number))
         report_event(ci, replace(ROLLOUT, phase=Phase.SUCCEEDED), EventKind.SUCCEEDED, signals=[given])
         ((_, parameters),) = build.inputs[0].answers
-        assert parameters["reason"].startswith(f"approved by {name}"[:400])
+        assert parameters["reason"].startswith(f"{CLOSED}approved by {name}"[:400])
         assert len(parameters["reason"]) <= 500
 
 
@@ -135,7 +136,7 @@ def test_an_approval_given_elsewhere_proceeds_the_input_with_approver_and_reason
     report_event(ci, WAITING, PROMOTED, signals=[ANN])
     assert gate.answers == []  # it is still held: others may have to approve, too, and the engine has not gone on
     report_event(ci, at(2), EventKind.STEP_ADVANCED, signals=[ANN])
-    assert gate.answers == [("proceed", {"reason": "approved by ann: all good"})]
+    assert gate.answers == [("proceed", {"reason": f"{CLOSED}approved by ann: all good"})]
     report_event(ci, at(2), EventKind.STEP_ADVANCED)
     assert len(gate.answers) == 1
 
@@ -146,13 +147,13 @@ def test_two_approvals_are_both_named(ci: JenkinsCI, build: FakeBuild) -> None:
     eve = replace(ANN, by="eve", step=0)  # for an earlier one
     refused = replace(ANN, kind=SignalKind.ROLLBACK, by="mallory")
     report_event(ci, at(2), EventKind.STEP_ADVANCED, signals=[eve, ANN, bob, refused])
-    assert build.inputs[0].answers == [("proceed", {"Reason": "approved by ann: all good; bob"})]
+    assert build.inputs[0].answers == [("proceed", {"Reason": f"{CLOSED}approved by ann: all good; bob"})]
 
 
 def test_an_approval_reported_late_proceeds_at_once(ci: JenkinsCI, build: FakeBuild) -> None:
     build.inputs = [FakeInput(GATE, ("reason",))]
     report_event(ci, at(2), PROMOTED, signals=[ANN])
-    assert build.inputs[0].answers == [("proceed", {"reason": "approved by ann: all good"})]
+    assert build.inputs[0].answers == [("proceed", {"reason": f"{CLOSED}approved by ann: all good"})]
 
 
 @pytest.mark.parametrize("parameters", [(), ("comment",)])
@@ -165,7 +166,7 @@ def test_an_input_without_a_reason_is_proceeded_empty(ci: JenkinsCI, build: Fake
 def test_an_input_of_a_step_that_nobody_approved_gets_the_event_as_reason(ci: JenkinsCI, build: FakeBuild) -> None:
     build.inputs = [FakeInput(GATE, ("reason",))]
     report_event(ci, at(2), event(EventKind.STEP_ADVANCED, "step 3 of 4"))
-    assert build.inputs[0].answers == [("proceed", {"reason": "decided outside Jenkins: step 3 of 4"})]
+    assert build.inputs[0].answers == [("proceed", {"reason": f"{CLOSED}decided elsewhere: step 3 of 4"})]
 
 
 def test_an_input_opened_late_is_settled_at_the_next_event(ci: JenkinsCI, build: FakeBuild) -> None:

@@ -51,7 +51,7 @@ def test_a_jenkins_that_is_down_gets_the_report_when_it_is_back(ci: JenkinsCI, f
         assert "0x" not in error.message
     fake.start()
     report_event(ci, at(2), EventKind.STEP_ADVANCED, signals=[ANN])
-    assert build.inputs[0].answers == [("proceed", {"reason": "approved by ann: all good"})]
+    assert build.inputs[0].answers == [("proceed", {"reason": "Tidegate closed this input: approved by ann: all good"})]
     assert "v2-4 running" in str(build.description)
 
 

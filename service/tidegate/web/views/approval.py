@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from tidegate.core.approvals import Answer, approval_binding, awaited_answer, given_approvals
+from tidegate.core.approvals import Answer, approval_binding, awaited_answer, evidence_id, given_approvals
 from tidegate.core.model import Rollout, Signal
 from tidegate.web.views.timestamps import Timestamp, View, timestamp
 
@@ -37,6 +37,7 @@ class ApprovalView(View):
     expires: Timestamp | None
     on_expiry: Literal["rollback", "promote", "wait"]
     evidence: list[str] = Field(description="Facts for the decision, one line of text each.")
+    evidence_id: str = Field(description="Changes with the outcomes of checks and hooks, the given approvals and a pause.")
 
 
 def approval_view(rollout: Rollout, signals: Sequence[Signal]) -> ApprovalView | None:
@@ -57,6 +58,7 @@ def approval_view(rollout: Rollout, signals: Sequence[Signal]) -> ApprovalView |
         expires=None if policy.on_expiry.value == "wait" else timestamp(rollout.approval_since + policy.expires_seconds),
         on_expiry=policy.on_expiry.value,
         evidence=evidence(rollout, kind),
+        evidence_id=evidence_id(rollout, signals),
     )
 
 

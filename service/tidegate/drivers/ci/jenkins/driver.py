@@ -104,7 +104,7 @@ class JenkinsCI:
             client.post(f"{path}submitDescription", {"description": wanted})
 
     def _settle_inputs(self, client: JenkinsClient, build: Build, waiting: PendingInput, notice: Notice) -> None:
-        answer = inputs.choose_answer(waiting, notice.rollout, notice.event)
+        answer = inputs.choose_answer(waiting, notice)
         if answer is None:
             return
         path = build_path(build)
@@ -112,7 +112,7 @@ class JenkinsCI:
         if answer is InputAnswer.ABORT:
             place += "/abort"
         elif waiting.reason_parameter:
-            reason = inputs.format_reason(waiting, notice)
+            reason = inputs.format_reason(waiting, notice, answer)
             place += "/proceed"
             form = {"json": json.dumps({"parameter": [{"name": waiting.reason_parameter, "value": reason}]})}
         else:

@@ -1,25 +1,30 @@
 """The input steps of a build that wait for a person, and how to answer them after a decision elsewhere. Pure.
 
-The pipeline names its inputs `Tidegate-<rollout>-<step>-<approvals so far>`; all others are ignored.
+The pipeline names its inputs `Tidegate-<rollout>-<step>-<binding>`; all others are ignored. The description of the reason
+ends with `Evidence <evidence id>`, by which an input that shows outdated evidence is recognised.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from tidegate.core.approvals import awaited_answer, evidence_id
 from tidegate.core.event_kinds import EventKind
-from tidegate.core.model import Event, Rollout, SignalKind
+from tidegate.core.model import SignalKind
 from tidegate.core.phases import Phase
 from tidegate.ports import Notice
 
 #: The `tree` parameter of the request for a build's inputs.
-TREE = "actions[_class,executions[id,settled,input[parameters[name]]]]"
+TREE = "actions[_class,executions[id,settled,input[parameters[name,description]]]]"
 REASON = "reason"  # name of the parameter for the reason, in any case
 MAX_REASON_CHARS = 500
+#: How each of our reasons begins. The library takes no such answer for an approval, whatever the rollout waits for.
+CLOSED = "Tidegate closed this input: "
+_EVIDENCE = re.compile(r"\bEvidence ([0-9a-f]{8})\s*$")
 
 ROLLBACK_PHASES = frozenset({Phase.ROLLING_BACK, Phase.ROLLED_BACK, Phase.REFUSED, Phase.FAILED})
 ROLLBACK_EVENTS = frozenset(
@@ -38,15 +43,18 @@ class InputAnswer(StrEnum):
 
     PROCEED = "proceed"
     ABORT = "abort"
+    ASK_AGAIN = "ask again"  # proceed with a reason that makes the library open the input again
 
 
 @dataclass(frozen=True, slots=True)
 class PendingInput:
-    """A rollout's input step without an answer. `step`: the rollout step that it asks about, from 0."""
+    """A rollout's input step without an answer. `step`: the rollout step that it asks about, from 0. `evidence`: the
+    `evidence_id` of what it shows; empty if the input has none."""
 
     id: str
     step: int
     parameters: tuple[str, ...] = ()
+    evidence: str = ""
 
     @property
     def reason_parameter(self) -> str:
@@ -56,38 +64,52 @@ class PendingInput:
 
 def find_pending_inputs(build: Mapping[str, Any], rollout: str) -> tuple[PendingInput, ...]:
     """The rollout's pending inputs in Jenkins' description of a build."""
-    ours = re.compile(rf"Tidegate-{re.escape(rollout)}-(\d+)-\d+")
+    ours = re.compile(rf"Tidegate-{re.escape(rollout)}-(\d+)-[0-9a-f]+")
     pending = []
     for action in _dicts(build.get("actions")):
         for execution in _dicts(action.get("executions")):
             name = ours.fullmatch(str(execution.get("id")))
             if name and not execution.get("settled"):
                 input_step = execution.get("input")
-                parameters = _dicts(input_step.get("parameters")) if isinstance(input_step, dict) else ()
-                pending.append(PendingInput(name[0], int(name[1]), tuple(str(one.get("name")) for one in parameters)))
+                parameters = tuple(_dicts(input_step.get("parameters"))) if isinstance(input_step, dict) else ()
+                names = tuple(str(one.get("name")) for one in parameters)
+                pending.append(PendingInput(name[0], int(name[1]), names, _evidence(parameters)))
     return tuple(pending)
 
 
-def choose_answer(waiting: PendingInput, rollout: Rollout, event: Event) -> InputAnswer | None:
+def _evidence(parameters: Iterable[Mapping[str, Any]]) -> str:
+    shown = (_EVIDENCE.search(str(one.get("description") or "")) for one in parameters)
+    return next((match[1] for match in shown if match is not None), "")
+
+
+def choose_answer(waiting: PendingInput, notice: Notice) -> InputAnswer | None:
     """The answer that follows from the rollout's state; None while a person has to answer.
 
-    An input about the rollout's current step is never answered, even while no approval is pending: one may become pending
-    again, and the pipeline would take our answer for it. The event of the next step answers the input.
+    An input about the rollout's current step is only answered to show other evidence, while an approval is pending: after
+    an approval elsewhere, the event of the next step answers it.
     """
+    rollout = notice.rollout
     if rollout.phase is Phase.SUCCEEDED:
         return InputAnswer.PROCEED
-    if rollout.phase in ROLLBACK_PHASES or event.kind in ROLLBACK_EVENTS:
+    if rollout.phase in ROLLBACK_PHASES or notice.event.kind in ROLLBACK_EVENTS:
         return InputAnswer.ABORT
-    return InputAnswer.PROCEED if waiting.step < rollout.cursor else None
+    if waiting.step < rollout.cursor:
+        return InputAnswer.PROCEED
+    is_asked = waiting.step == rollout.cursor and awaited_answer(rollout, notice.signals) is not None
+    if is_asked and waiting.evidence and waiting.evidence != evidence_id(rollout, notice.signals):
+        return InputAnswer.ASK_AGAIN
+    return None
 
 
-def format_reason(waiting: PendingInput, notice: Notice) -> str:
-    """The reason for the answer: `approved by NAME: REASON` for everybody who approved the step elsewhere."""
+def format_reason(waiting: PendingInput, notice: Notice, answer: InputAnswer) -> str:
+    """The reason for the answer, such as `approved by NAME: REASON` for everybody who approved the step elsewhere."""
+    if answer is InputAnswer.ASK_AGAIN:
+        return f"{CLOSED}the evidence has changed"
     given = (
         signal for signal in notice.signals if signal.kind is SignalKind.PROMOTE and signal.step in (None, waiting.step)
     )
     names = [f"{signal.by}: {signal.reason}" if signal.reason else signal.by for signal in given]
-    text = f"approved by {'; '.join(names)}" if names else f"decided outside Jenkins: {notice.event.message}"
+    text = f"{CLOSED}approved by {'; '.join(names)}" if names else f"{CLOSED}decided elsewhere: {notice.event.message}"
     return text if len(text) <= MAX_REASON_CHARS else text[: MAX_REASON_CHARS - 1] + "…"
 
 
