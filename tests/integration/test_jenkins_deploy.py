@@ -10,11 +10,9 @@ import subprocess
 from typing import Any
 from xml.etree import ElementTree as Xml
 
-import pytest
-
 from support.api import compose
 from support.fake_drivers import constant
-from support.library import CHECKED, Jenkins, approves, command, deploy, java, promote, verify
+from support.library import CHECKED, Jenkins, Step, approves, command, deploy, java, promote, verify
 from support.wait import eventually, pause
 
 GOOD, BAD = constant(0.1), constant(2.0)  # values for a check whose limit is 0.5
@@ -25,7 +23,6 @@ def test_deploy_ends_at_the_approval(jenkins: Jenkins) -> None:
     jenkins.expect("deploy: to the approval", build, "SUCCESS")
     assert build["returned"]["waiting"] == "approval"
     assert build["returned"]["rollout"] == build["env"]["TIDEGATE_ROLLOUT"] == jenkins.latest()["id"]
-    assert build["description"] is None, "only the service writes the description"
     assert jenkins.latest()["build"] == {"job": "team/shop", "number": 7, "url": "http://ci/7/"}
 
 
@@ -44,11 +41,15 @@ def test_the_same_stage_again_follows_the_same_rollout(jenkins: Jenkins) -> None
     assert jenkins.count() == 2
 
 
-@pytest.mark.parametrize("match", ["POST .*/rollouts", "GET .*/events.*wait", "GET .*/rollouts/[^/]*$"])
-def test_a_lost_response_starts_no_second_rollout(jenkins: Jenkins, match: str) -> None:
-    build = jenkins.build(deploy(), script=[{"restart": {"step": "httpRequest", "match": match}}])
-    jenkins.expect(f"deploy: Jenkins restarts during {match}", build, "SUCCESS")
-    assert jenkins.count() == 2
+def test_without_an_agent_the_compose_file_comes_from_the_repository(jenkins: Jenkins) -> None:
+    text = compose("drain_timeout: 1s").replace("    environment:", "    env_file: app.env\n    environment:")
+    repository = {"shop/compose.yaml": text, "shop/app.env": "COLOUR=blau\n"}
+    options = deploy(file="shop/compose.yaml", files=["app.env"])
+    restart = [{"restart": {"step": "readTrusted"}}]
+    build = jenkins.build(options, files=None, repository=repository, script=restart)
+    jenkins.expect("deploy: without an agent, and Jenkins restarts while it reads", build, "SUCCESS")
+    release = jenkins.api.wiring.store.get_release("demo/shop", jenkins.latest()["new"]).release
+    assert release.container.environment["COLOUR"] == "blau"
 
 
 def test_a_release_that_never_becomes_ready_fails_the_build_with_the_reason(jenkins: Jenkins) -> None:
@@ -125,7 +126,7 @@ def test_pipeline_approved_at_the_gate(jenkins: Jenkins) -> None:
     assert [approval["by"] for approval in build["returned"]["approvals"]] == ["alice"]
     assert (jenkins.latest()["requested_by"], jenkins.latest()["phase"]) == ("bob", "succeeded")
     assert [entry["by"] for entry in jenkins.audit("verify")] == ["deploy-promote-rollback-vouch"]
-    assert "PASS" in build["inputs"][0]["message"]
+    assert "PASS" in build["inputs"][0]["heading"]
 
 
 def test_pipeline_with_an_inconclusive_verdict_accepted_by_a_person(jenkins: Jenkins) -> None:
@@ -134,7 +135,7 @@ def test_pipeline_with_an_inconclusive_verdict_accepted_by_a_person(jenkins: Jen
     build = jenkins.build(("tidegatePipeline", options), script=[approves()] * 4)
     text = jenkins.expect("pipeline: inconclusive, and accepted by a person", build, "UNSTABLE")
     assert "although its checks did not pass" in text
-    assert "The checks did not pass" in build["inputs"][0]["message"]
+    assert "although its checks did not pass?" in build["inputs"][0]["heading"]
     assert jenkins.latest()["phase"] == "succeeded"
 
 
@@ -164,6 +165,42 @@ def test_rollback_of_the_builds_own_rollout(jenkins: Jenkins) -> None:
     jenkins.expect("rollback: of one that has already rolled back", again, "SUCCESS")
 
 
+def test_an_unsuccessful_build_rolls_back_all_that_it_has_started(jenkins: Jenkins) -> None:
+    """`post { unsuccessful { tidegateRollback() } }`, when another step has failed between the stages."""
+    undo: Step = ("tidegateRollback", {})
+    build = jenkins.build(deploy(), undo)
+    jenkins.expect("rollback: of the build's live rollout", build, "SUCCESS")
+    assert jenkins.latest()["phase"] == "rolled_back"
+    jenkins.number = 8
+    build = jenkins.build(undo)
+    assert "This build has no rollout to roll back" in jenkins.expect("rollback: nothing was deployed", build, "SUCCESS")
+
+
+def test_what_has_succeeded_stays_when_the_build_is_unstable(jenkins: Jenkins) -> None:
+    add_checks(jenkins, approval="approval: {after: [3]}")
+    options = deploy()[1] | {"gate": True, "wait": 20}
+    build = jenkins.build(("tidegatePipeline", options), ("tidegateRollback", {}), script=[approves()] * 4)
+    text = jenkins.expect("rollback: unstable, but live", build, "UNSTABLE")
+    assert "v2-2 is live and stays" in text
+    assert jenkins.latest()["phase"] == "succeeded"
+
+
+def test_what_the_build_has_detached_from_is_not_rolled_back(jenkins: Jenkins) -> None:
+    """The gate times out with `onTimeout: 'detach'`, and `post` runs."""
+    jenkinsfile = """
+        tidegateDeploy service: 'demo/shop', file: 'compose.yaml', variables: [VERSION: 'v2']
+        try {
+            tidegatePromote gate: [timeout: '2s', onTimeout: 'detach']
+        } finally {
+            tidegateRollback()
+        }
+    """
+    build = jenkins.build(jenkinsfile=jenkinsfile, script=[{"input": {"expire": True}}])
+    text = jenkins.expect("rollback: after onTimeout: 'detach'", build, "FAILURE")
+    assert "This build has no rollout to roll back" in text
+    assert jenkins.waiting()["phase"] == "running"
+
+
 def test_rollback_of_a_finished_rollout_is_refused_with_the_alternative(jenkins: Jenkins) -> None:
     jenkins.compose = compose("drain_timeout: 1s")
     build = jenkins.build(deploy(), ("tidegateRollback", {}))
@@ -184,7 +221,8 @@ def test_an_aborted_build_rolls_back(jenkins: Jenkins) -> None:
 
 def test_a_build_aborted_during_the_request_rolls_back(jenkins: Jenkins) -> None:
     jenkins.api.world.never_ready.add("v2-2")
-    lost = [{"restart": {"step": "httpRequest", "match": "POST .*/rollouts"}}, {"abort": {"step": "sleep"}}]
+    post = {"step": "httpRequest", "match": "POST .*/rollouts"}
+    lost = [{"restart": post}, {"abort": {**post, "call": 2}}]
     jenkins.expect("deploy: aborted before the response came", jenkins.build(deploy(), script=lost), "ABORTED")
     jenkins.api.until(jenkins.latest()["id"], "rolled_back")
 

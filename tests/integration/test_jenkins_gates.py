@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
 from support.api import compose
 from support.fake_drivers import constant
-from support.fake_jenkins import FakeBuild, FakeInput, FakeJenkins
 from support.library import CHECKED, Jenkins, approves, deploy, promote, rejects
-from support.outbox import outbox
 from support.wait import eventually
 
 GOOD, BAD = constant(0.1), constant(2.0)
@@ -28,9 +24,8 @@ def test_an_approval_at_the_gate(jenkins: Jenkins) -> None:
         ("alice", "deploy-promote-rollback-vouch", "looks good")
     ]
     (gate,) = build["inputs"]
-    assert (gate["submitter"], gate["submitterParameter"], gate["bound"]) == ("ops", "approver", False)
+    assert (gate["submitter"], gate["submitterParameter"]) == ("ops", "approver")
     assert build["milestones"] == 2
-    assert build["description"] is None, "only the service writes the description"
 
 
 def test_the_gate_shows_the_evidence_and_the_requests(jenkins: Jenkins) -> None:
@@ -40,12 +35,17 @@ def test_the_gate_shows_the_evidence_and_the_requests(jenkins: Jenkins) -> None:
     report = jenkins.api.call("GET", f"/v1/rollouts/{jenkins.latest()['id']}/report").json()
     build = jenkins.build(deploy(), promote(), script=[approves()])
     jenkins.expect("gate: evidence, requests and losses", build, "SUCCESS")
-    message = build["inputs"][0]["message"]
-    assert jenkins.latest()["digest"] in message
-    assert "PASS: " in message
-    assert "- slow: PASS" in message
-    counts = re.search(r"^Requests: (\d+), lost: (\d+)$", message, re.MULTILINE)
-    assert counts is not None, message
+    evidence, digest = build["inputs"][0]["description"], jenkins.latest()["digest"]
+    link = f"{jenkins.api.url}/v1/rollouts/{jenkins.latest()['id']}"
+    (table,) = [text for text in build["echo"] if text.startswith("demo/shop: v2-2 waits for an approval\n")]
+    for line in (r"Verdict:? +PASS: slow", r"Check slow:? +PASS, ", rf"Image:? .*{digest}", rf"Details:? +{link}"):
+        assert re.search(f"^• {line}", evidence, re.MULTILINE), evidence
+        assert re.search(f"^  {line}", table, re.MULTILINE), table
+    assert table.endswith(link), "nothing after the link, which Jenkins makes clickable up to the next space"
+    counts = re.search(r"^• Requests: (\d+), lost: (\d+)$", evidence, re.MULTILINE)
+    assert counts is not None, evidence
+    question = f"Promote shop v2-2 to 2 of 3 instances? {counts[2]} of {counts[1]} requests lost, PASS: slow: 0.1 on v2-2"
+    assert build["inputs"][0]["heading"] == question
     assert int(counts[1]) >= report["requests"] > 0
     assert int(counts[2]) == report["lost"] == 0
 
@@ -55,15 +55,23 @@ def test_the_gate_shows_why_requests_were_not_counted(jenkins: Jenkins) -> None:
     jenkins.api.world.pause = lambda verb: setattr(jenkins.api.world, "requests", 0) if verb == "write" else None
     build = jenkins.build(deploy(), promote(), script=[approves()])
     jenkins.expect("gate: requests that could not be counted", build, "SUCCESS")
-    message = build["inputs"][0]["message"]
-    assert "Request counts unavailable: the proxy was restarted or reloaded, so its counters were reset" in message
+    evidence = build["inputs"][0]["description"]
+    assert "Request counts unavailable: the proxy was restarted or reloaded, so its counters were reset" in evidence
 
 
 def test_a_gate_without_a_reason_records_the_approver(jenkins: Jenkins) -> None:
-    build = jenkins.build(deploy(), promote(reason=False, milestone=False), script=[approves()])
+    build = jenkins.build(deploy(), promote(milestone=False, message="To production?"), script=[approves(form=False)])
     jenkins.expect("gate: approved, without a reason", build, "SUCCESS")
     assert [(entry["by"], entry["reason"]) for entry in jenkins.audit("promote")] == [("alice", "Jenkins: team/shop #7")]
-    assert (build["milestones"], "parameters" in build["inputs"][0]) == (0, False)
+    assert build["milestones"] == 0
+    assert re.fullmatch(r"To production\? 0 of \d+ requests lost, no checks", build["inputs"][0]["heading"])
+
+
+def test_markup_in_the_evidence_means_nothing(jenkins: Jenkins) -> None:
+    """The harness interprets the description as HTML, as Jenkins does with a formatter that allows it."""
+    build = jenkins.build(deploy(onBehalfOf="<img src=x onerror=alert(1)>&lt;"), promote(), script=[approves()])
+    jenkins.expect("gate: markup in names", build, "SUCCESS")
+    assert "Requested by: ‹img src=x onerror=alert(1)›＆lt;" in build["inputs"][0]["description"]
 
 
 def test_without_a_gate_the_build_approves(jenkins: Jenkins) -> None:
@@ -163,7 +171,7 @@ def test_an_approver_without_the_role_is_refused_and_another_approves(jenkins: J
     build = jenkins.build(deploy(), promote(), script=[approves("mallory"), approves("bob")])
     text = jenkins.expect("gate: without the role, then another person", build, "SUCCESS")
     assert re.search(r"mallory cannot approve rollout \w+: requires role release-managers", text)
-    assert "Approver needs one of the roles: release-managers" in build["inputs"][0]["message"]
+    assert "Approver: needs one of the roles: release-managers" in build["inputs"][0]["description"]
     assert [entry["by"] for entry in jenkins.audit("promote")] == ["bob"]
 
 
@@ -174,7 +182,7 @@ def test_the_requester_cannot_approve(jenkins: Jenkins) -> None:
     build = jenkins.build(deploy(onBehalfOf=True), promote(), script=script, causes=causes)
     text = jenkins.expect("gate: the requester, then another person", build, "SUCCESS")
     assert "alice requested rollout" in text
-    assert "Requested by alice, who cannot approve it" in build["inputs"][0]["message"]
+    assert "Requested by: alice, who cannot approve it" in build["inputs"][0]["description"]
 
 
 def test_five_refused_approvers_fail_the_build(jenkins: Jenkins) -> None:
@@ -200,7 +208,7 @@ def test_two_approvers_one_after_the_other(jenkins: Jenkins) -> None:
     text = jenkins.expect("gate: 2 of 2 people, one of them twice", build, "SUCCESS")
     assert "already approved by alice" in text
     assert [approval["by"] for approval in build["returned"]["approvals"]] == ["alice", "bob"]
-    assert "Approvals: 1 of 2, given by alice" in build["inputs"][2]["message"]
+    assert "Approvals: 1 of 2, given by alice" in build["inputs"][2]["description"]
 
 
 def test_a_gate_opens_again_when_the_rollout_has_changed(jenkins: Jenkins) -> None:
@@ -215,65 +223,3 @@ def test_a_gate_opens_again_when_the_rollout_has_changed(jenkins: Jenkins) -> No
     jenkins.expect("gate: approved by API while it is open", build, "SUCCESS")
     assert len(build["inputs"]) == 2
     assert [entry["by"] for entry in jenkins.audit("promote")] == ["bob", "alice"]
-
-
-# -- with the service's CI driver, which closes inputs ------------------------------------------------------------------
-
-
-@pytest.fixture
-def fake(jenkins: Jenkins) -> Iterator[FakeJenkins]:
-    """A FAKE Jenkins to which the service reports its rollouts."""
-    with FakeJenkins().running() as fake, outbox(jenkins.api, fake, jenkins.folder):
-        yield fake
-
-
-def open_gate(jenkins: Jenkins, fake: FakeJenkins) -> tuple[FakeBuild, FakeInput, dict[str, Any]]:
-    """The build in the fake, its input, and the scenario's entry that ends the simulated input in the same way."""
-    rollout = jenkins.waiting()
-    gate = FakeInput(f"Tidegate-{rollout['id']}-0-0", ("reason",))
-    return fake.build(jenkins.job, jenkins.number, gate), gate, {"input": {"file": str(jenkins.folder / "answer.json")}}
-
-
-def forward_answer(jenkins: Jenkins, gate: FakeInput) -> None:
-    """Wait until the input in the fake is settled, and end the simulated input in the same way."""
-    eventually("the input is settled", lambda: gate.settled)
-    ((verb, parameters),) = gate.answers
-    answer = {"abort": True} if verb == "abort" else {"approver": "tidegate", **parameters}
-    written = jenkins.folder / "answer.tmp"
-    written.write_text(json.dumps(answer))
-    written.rename(jenkins.folder / "answer.json")
-
-
-def test_a_fail_closes_the_open_gate_and_fails_the_build(jenkins: Jenkins, fake: FakeJenkins) -> None:
-    jenkins.compose = compose(f"approval: {{after: [1]}}, drain_timeout: 1s, {CHECKED}")
-    jenkins.api.world.answer = GOOD
-    jenkins.build(deploy())
-    page, gate, ends = open_gate(jenkins, fake)
-
-    def fail_checks() -> None:
-        jenkins.api.world.answer = BAD
-        jenkins.signal("verify")
-        forward_answer(jenkins, gate)
-
-    build = jenkins.build(deploy(), promote(), script=[ends], meanwhile=fail_checks)
-    text = jenkins.expect("gate: a FAIL while it is open", build, "FAILURE")
-    assert gate.answers[0][0] == "abort"
-    assert "v2-2 was rolled back: FAIL: slow" in text
-    assert "rejected in Jenkins" not in text
-    eventually("the build's page shows why", lambda: "FAIL: slow" in str(page.description))
-    assert jenkins.audit("rollback") == [], "the checks rolled back, no person did"
-
-
-def test_an_approval_on_the_command_line_closes_the_gate(jenkins: Jenkins, fake: FakeJenkins) -> None:
-    jenkins.build(deploy())
-    page, gate, ends = open_gate(jenkins, fake)
-
-    def approve() -> None:
-        jenkins.approve("bob")
-        forward_answer(jenkins, gate)
-
-    build = jenkins.build(deploy(), promote(), script=[ends], meanwhile=approve)
-    jenkins.expect("gate: approved on the command line", build, "SUCCESS")
-    assert gate.answers == [("proceed", {"reason": "approved by bob: by hand"})]
-    assert [entry["by"] for entry in jenkins.audit("promote")] == ["bob"], "the service's own click approves nothing more"
-    eventually("the build's page shows the end", lambda: "succeeded" in str(page.description))

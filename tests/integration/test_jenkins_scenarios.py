@@ -95,5 +95,5 @@ def test_job_definitions_contain_their_settings() -> None:
     assert library.findtext("retriever/scm/remote") == LIBRARY.remote
     assert library.findtext("retriever/libraryPath") == "shared-library/"
     assert list(Xml.fromstring(folder_xml(None).removeprefix(RECENT)).iter("libraries")) == []
-    assert Xml.fromstring(secret_xml("a<b").removeprefix(RECENT)).findtext("secret") == "a<b"
+    assert Xml.fromstring(secret_xml("a<b").removeprefix(RECENT)).findtext("password") == "a<b"
     assert "new jenkins.plugins.git.GitSCMSource('https://git.example.com/team\\'s/tidegate.git" in trusting(LIBRARY)

@@ -186,12 +186,13 @@ def pipeline_xml(script: str) -> str:
 
 
 def secret_xml(secret: str) -> str:
-    """A Secret text."""
-    made = Xml.Element("org.jenkinsci.plugins.plaincredentials.impl.StringCredentialsImpl")
+    """A Username with password: the only kind that the HTTP Request plugin sends by itself."""
+    made = Xml.Element("com.cloudbees.plugins.credentials.impl.UsernamePasswordCredentialsImpl")
     _add(made, "scope", "GLOBAL")
     _add(made, "id", CREDENTIALS)
     _add(made, "description", "Of Tidegate's acceptance tests.")
-    _add(made, "secret", secret)
+    _add(made, "username", "tidegate")
+    _add(made, "password", secret)
     return _text(made)
 
 

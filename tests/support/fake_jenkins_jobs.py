@@ -166,7 +166,7 @@ class PlayedHandler(FakeJenkinsHandler):
     def _credential(self, folder: FakeJob) -> None:
         if self.command == "POST":
             made = Xml.fromstring(self.body.removeprefix(RECENT))
-            folder.secrets[str(made.findtext("id"))] = str(made.findtext("secret"))
+            folder.secrets[str(made.findtext("id"))] = str(made.findtext("password"))
             self._send(200, "")
         elif CREDENTIALS in folder.secrets:
             self._json({"_class": "…", "id": CREDENTIALS})

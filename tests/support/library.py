@@ -133,7 +133,10 @@ class Jenkins:
             "scale": 0.02,
             "script": script or [],
         }
-        return self.harness.run({**scenario, **more}, meanwhile)
+        build = self.harness.run({**scenario, **more}, meanwhile)
+        for gate in build["inputs"]:
+            assert_readable(gate)
+        return build
 
     def _token(self) -> str:
         """One token for all builds, because the service recognises a repeated request by its token, too."""
@@ -180,6 +183,18 @@ class Jenkins:
     def approve(self, by: str) -> None:
         """Give the approval from outside Jenkins."""
         self.signal("promote", binding=self.waiting()["approval"]["binding"], on_behalf_of=by, reason="by hand")
+
+
+def assert_readable(gate: dict[str, Any]) -> None:
+    """An input as Jenkins shows it: a short heading that nothing collapses in, and the evidence as lines of text, whatever
+    formatter Jenkins applies to it."""
+    assert gate["heading"] == gate["message"], "white space or markup in the heading"
+    assert 10 < len(gate["heading"]) <= 160
+    assert "sha256:" not in gate["heading"]
+    lines = gate["description"].split("\n")
+    assert gate["plain"] == lines, "each line stays a line"
+    assert all(line in gate["html"] for line in lines), "nothing is lost where HTML is interpreted"
+    assert all(line.startswith("• ") for line in lines[1:]), "lines can be told apart where they collapse"
 
 
 def deploy(version: str = "v2", **more: Any) -> Step:

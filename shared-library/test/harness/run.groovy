@@ -8,6 +8,7 @@ import groovy.json.JsonSlurper
 import jenkins.AbortException
 import jenkins.Build
 import jenkins.PipelineScript
+import jenkins.VanishedError
 import org.codehaus.groovy.control.CompilerConfiguration
 import org.codehaus.groovy.runtime.StackTraceUtils
 import org.jenkinsci.plugins.workflow.steps.FlowInterruptedException
@@ -52,6 +53,9 @@ Map simulate(File vars, Map scenario) {
             build.savedState.check(call.step, result)
             returned << result
         }
+    } catch (VanishedError ignored) {
+        build.currentBuild.result = 'VANISHED'
+        error = 'the build is gone'
     } catch (FlowInterruptedException interruption) {
         build.currentBuild.result = 'ABORTED'
         error = interruption.message
@@ -68,7 +72,6 @@ Map simulate(File vars, Map scenario) {
         error      : error,
         returned   : returned.isEmpty() ? null : returned.last(),
         all        : returned,
-        description: build.currentBuild.description,
         env        : build.env.all(),
     ]
 }

@@ -13,15 +13,13 @@ class Deploy implements Serializable {
     }
 
     Map run() {
-        return session.client.withToken {
-            session.outcome.conclude(follow(session.options.until))
-        }
+        return session.outcome.conclude(follow(session.options.until))
     }
 
     /** Starts the rollout and returns it at `until`. */
     Map follow(String until) {
         Map rollout = start()
-        session.script.env.TIDEGATE_ROLLOUT = rollout.id
+        session.own(rollout.id)
         session.script.echo("Rollout ${rollout.id} of ${rollout.service} to ${rollout.new}: ${session.client.link(rollout)}")
         return session.handlingAbort(rollout.id) {
             session.follower.follow(rollout.id, until)
@@ -45,7 +43,7 @@ class Deploy implements Serializable {
         Map body = [build: session.build()]
         String compose = options.compose
         if (options.file != null) {
-            compose = session.script.readFile(file: options.file, encoding: 'UTF-8')
+            compose = session.workspace.read(options.file)
         }
         if (compose != null) {
             body.compose = compose
@@ -67,15 +65,13 @@ class Deploy implements Serializable {
         return body
     }
 
-    /** The files that the Compose file refers to, read as bytes because they may be binary. */
     private Map files(Map options) {
         if (options.files instanceof Map) {
             return options.files
         }
-        String folder = Keys.folder(options.file)
         Map contents = [:]
         for (String name in options.files) {
-            contents.put(name, [base64: session.script.readFile(file: folder + name, encoding: 'Base64')])
+            contents.put(name, session.workspace.content(Keys.folder(options.file) + name))
         }
         return contents
     }

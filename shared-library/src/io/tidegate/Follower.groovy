@@ -1,8 +1,12 @@
 package io.tidegate
 
+import com.cloudbees.groovy.cps.NonCPS
+
 /** Follows a rollout by its events and prints each event once. */
 class Follower implements Serializable {
     private static final long serialVersionUID = 1L
+    private static final int PAGE = 500 // events in one response
+    private static final int FOREVER = Integer.MAX_VALUE
 
     final script
     final Client client
@@ -18,25 +22,33 @@ class Follower implements Serializable {
         List events = client.events(id, printed)
         while (!events.isEmpty()) {
             printed = events[events.size() - 1].number
-            events = client.events(id, printed)
+            events = events.size() < PAGE ? [] : client.events(id, printed)
         }
     }
 
     /** Follows until the service reports that the `verdict`, the `approval` or the `end` is reached; returns the rollout. */
     Map follow(String id, String until) {
-        boolean reached = false
-        while (!reached) {
-            Map page = client.poll(id, printed, until)
-            printEvents(page.events)
-            reached = page.reached
+        while (true) {
+            boolean reached = false
+            while (!reached) {
+                Map page = client.poll(id, printed, until, FOREVER)
+                printEvents(page.events)
+                reached = page.reached
+            }
+            Map rollout = client.rollout(id)
+            if (until != 'approval' || Rollouts.finished(rollout) || Rollouts.waiting(rollout)) {
+                return rollout
+            } // the approval was given, or the rollback has begun, since the poll
         }
-        return client.rollout(id)
     }
 
     /** Follows until somebody decides on this approval, then to the next approval or the end. */
     Map followPast(String id, Map approval) {
-        while (Rollouts.unchanged(approval, client.rollout(id).approval)) {
-            printEvents(client.poll(id, printed, 'end').events)
+        Map rollout = client.rollout(id)
+        while (Rollouts.unchanged(approval, rollout.approval)) {
+            if (pollOnce(id, 'end', FOREVER)) {
+                rollout = client.rollout(id)
+            }
         }
         return follow(id, 'approval')
     }
@@ -50,17 +62,30 @@ class Follower implements Serializable {
             if (rollout.verdict != null && rollout.verdict.at != old) {
                 break
             }
-            printEvents(client.poll(id, printed, 'end').events)
+            pollOnce(id, 'end', secondsTo(end))
             rollout = client.rollout(id)
         }
         printEvents(client.events(id, printed))
         return rollout
     }
 
+    /** Whether there were events within `seconds`. */
+    private boolean pollOnce(String id, String until, int seconds) {
+        Map page = client.poll(id, printed, until, seconds)
+        printEvents(page.events)
+        return !page.events.isEmpty()
+    }
+
+    @NonCPS
+    private static int secondsTo(long end) {
+        return (int) Math.max(1L, Math.round((double) (end - new Date().getTime()) / 1000.0d))
+    }
+
+    /** One line for each event, and one step of the build for all of them. */
     private void printEvents(List events) {
-        for (int index = 0; index < events.size(); index++) {
-            script.echo(Messages.event(events[index]))
-            printed = events[index].number
+        if (!events.isEmpty()) {
+            script.echo(Messages.events(events))
+            printed = events[events.size() - 1].number
         }
     }
 }

@@ -25,6 +25,29 @@ class Keys implements Serializable {
         return '/v1/services/' + encoded(service.substring(0, slash)) + '/' + encoded(service.substring(slash + 1))
     }
 
+    /** The words of a text, separated by spaces; none for null. */
+    @NonCPS
+    static List words(String text) {
+        List words = []
+        for (String word in (text ?: '').split(' ')) {
+            if (!word.isEmpty()) {
+                words.add(word)
+            }
+        }
+        return words
+    }
+
+    @NonCPS
+    static List without(List words, String word) {
+        List rest = []
+        for (String other in words) {
+            if (other != word) {
+                rest.add(other)
+            }
+        }
+        return rest
+    }
+
     /** The folder of a file's path, with its slash; empty when the path has none. */
     @NonCPS
     static String folder(String path) {

@@ -16,6 +16,15 @@ class Messages implements Serializable {
         return event.kind == 'instance_log' && data.log ? line + '\n' + indented(data.log.toString()) : line
     }
 
+    @NonCPS
+    static String events(List events) {
+        List lines = []
+        for (Map event in events) {
+            lines.add(Messages.event(event))
+        }
+        return lines.join('\n')
+    }
+
     /** An error response: its detail, code and every error in it. */
     @NonCPS
     static String refusal(Map response, String server) {
@@ -39,6 +48,12 @@ class Messages implements Serializable {
             'A live rollout continues without the build. Run the stage again to follow it.'
     }
 
+    @NonCPS
+    static String noCredential(String id) {
+        return "credentials: this job has no credential '${id}' of the kind Username with password. ".toString() +
+            'Create it in Jenkins, for this URL, with a Tidegate token as the password; any user name will do.'
+    }
+
     /** The status and the start of the text, or the error when there was no response. */
     @NonCPS
     static String describe(Map response) {
@@ -55,38 +70,6 @@ class Messages implements Serializable {
         return line.length() > MAX_REASON
             ? line.substring(0, MAX_REASON - 3).replaceAll('[\\ud800-\\udbff]$', '') + '...'
             : line
-    }
-
-    /** What the gate shows. */
-    @NonCPS
-    static String question(Map rollout, Map report, String link, String message) {
-        Map approval = rollout.approval
-        List lines = [message]
-        lines.addAll(approval.evidence ?: [])
-        lines.add(requests(report))
-        if (approval.needed > 1) {
-            lines.add("Approvals: ${approval.given.size()} of ${approval.needed}${approvers(approval)}".toString())
-        }
-        if (approval.roles) {
-            lines.add('Approver needs one of the roles: ' + approval.roles.join(', '))
-        }
-        if (approval.requester_may_approve == false && rollout.requested_by) {
-            lines.add('Requested by ' + rollout.requested_by + ', who cannot approve it')
-        }
-        if (approval.expires) {
-            lines.add('Expires ' + approval.expires + ', then: ' + approval.on_expiry)
-        }
-        lines.add(link)
-        return lines.join('\n')
-    }
-
-    @NonCPS
-    private static String approvers(Map approval) {
-        List names = []
-        for (Map given in approval.given) {
-            names.add(given.by)
-        }
-        return names.isEmpty() ? '' : ', given by ' + names.join(', ')
     }
 
     /** Why a rollout did not succeed, from its report: verdicts that are not PASS, failed instances and hooks, requests. */
@@ -110,7 +93,7 @@ class Messages implements Serializable {
 
     /** The proxy's counts so far, or why they are unknown. An unknown count is never shown as zero. */
     @NonCPS
-    private static String requests(Map report) {
+    static String requests(Map report) {
         if (report.lost != null) {
             return 'Requests: ' + report.requests + ', lost: ' + report.lost + byRelease(report)
         }
@@ -159,6 +142,15 @@ class Messages implements Serializable {
                 lines.add('  ' + finding.check + ': ' + finding.message)
             }
         }
+    }
+
+    /** The release of a rollout that succeeded is no longer live. `newer`: the last rollout that succeeded, if known. */
+    @NonCPS
+    static String replaced(Map rollout, String live, Map newer) {
+        Map build = newer.build ?: [:]
+        String by = newer.new == live ? ", deployed by ${build.job ? build.job + ' #' + build.number : newer.requested_by}" : ''
+        return "${rollout.service}: ${rollout.new} is no longer live: ${live} is${by}. ".toString() +
+            "Rollout ${rollout.id} ended at ${rollout.finished}, and this build has changed nothing. Deploy with a new build.".toString()
     }
 
     /** Who owns the live rollout. */

@@ -39,7 +39,7 @@ class Options implements Serializable {
     /** The options of `gate`. */
     @NonCPS
     static List<String> knownOfGate() {
-        return ['submitter', 'timeout', 'onTimeout', 'reason', 'message', 'ok', 'milestone']
+        return ['submitter', 'timeout', 'onTimeout', 'message', 'ok', 'milestone']
     }
 
     @NonCPS
@@ -74,7 +74,7 @@ class Options implements Serializable {
             variables: [:], files: [], reason: '', force: false, archive: false, wait: 600,
             until: step == 'tidegateDeploy' ? 'approval' : 'end',
         ]
-        List<String> ofRollout = ['tidegateVerify', 'tidegatePromote', 'tidegateRollback']
+        List<String> ofRollout = ['tidegateVerify', 'tidegatePromote'] // tidegateRollback: all rollouts of the build
         return ofRollout.contains(step) ? values + [rollout: env.rollout] : values
     }
 
@@ -177,9 +177,9 @@ class Options implements Serializable {
         }
         if (known.contains('compose')) {
             mistakes.addAll(missingForDeploy(values, env, options))
-        } else if (values.rollout == null && (!known.contains('service') || values.service == null)) {
-            String or = known.contains('service') ? ', or service' : ''
-            mistakes.add('rollout: missing, because no tidegateDeploy ran before in this build; give rollout' + or)
+        } else if (values.rollout == null && !known.contains('service')) {
+            mistakes.add('rollout: missing, because no tidegateDeploy ran before in this build; restart from the stage that ' +
+                'deploys, or give rollout')
         }
         if (values.force && values.reason.isEmpty()) {
             mistakes.add('reason: required with force')
@@ -199,9 +199,6 @@ class Options implements Serializable {
         if (values.file != null && values.compose != null) {
             mistakes.add('file and compose: give the path of the Compose file or its text, not both')
         }
-        if (values.file != null && !env.workspace) {
-            mistakes.add('file: requires a workspace; call the step inside an agent, or give the text as compose')
-        }
         if (values.files instanceof List && !values.files.isEmpty() && values.file == null) {
             mistakes.add('files: paths are relative to the Compose file; also give file, or give the contents in a map')
         }
@@ -217,7 +214,7 @@ class Options implements Serializable {
     @NonCPS
     private static Map gate(Map options, List<String> mistakes) {
         Map values = [
-            submitter: '', timeout: null, onTimeout: 'rollback', reason: true, message: '', ok: '', milestone: true,
+            submitter: '', timeout: null, onTimeout: 'rollback', message: '', ok: '', milestone: true,
         ]
         for (String name in options.keySet()) {
             if (!knownOfGate().contains(name)) {
@@ -235,13 +232,16 @@ class Options implements Serializable {
     @NonCPS
     private static String mistakeInGate(String name, Object value) {
         switch (name) {
-            case ['reason', 'milestone']:
+            case 'milestone':
                 return value instanceof Boolean ? '' : name + ': expected true or false, not ' + value
             case 'onTimeout':
                 return oneOf(name, value, ['rollback', 'detach'])
             case 'timeout':
                 boolean valid = seconds(value) > 0
                 return valid ? '' : "timeout: expected minutes, '4h', or [time: 4, unit: 'HOURS'], not " + value
+            case 'message':
+                boolean fits = text(value) && Evidence.isQuestion(value.toString())
+                return fits ? '' : "message: expected one line of at most ${Evidence.MAX_QUESTION} characters".toString()
             default:
                 return text(value) ? '' : name + ': expected text that is not empty'
         }

@@ -9,11 +9,13 @@ class Outcome implements Serializable {
 
     final script
     final Client client
+    final Workspace workspace
     final Map options
 
-    Outcome(script, Client client, Map options) {
+    Outcome(script, Client client, Workspace workspace, Map options) {
         this.script = script
         this.client = client
+        this.workspace = workspace
         this.options = options
     }
 
@@ -78,6 +80,7 @@ class Outcome implements Serializable {
     }
 
     private Map succeed(Map rollout) {
+        requireLive(rollout)
         Map decisions = decisions(client.events(rollout.id, 0))
         String text = "${rollout.service}: ${rollout.new} is live"
         if (decisions.accepted.isEmpty()) {
@@ -86,6 +89,16 @@ class Outcome implements Serializable {
             script.unstable("${text}, although its checks did not pass: ${decisions.accepted.join('; ')}")
         }
         return Rollouts.summary(rollout, client.link(rollout)) + [approvals: decisions.approvals]
+    }
+
+    /** An old rollout, as after "Restart from Stage" of an old build, has succeeded once: that says nothing about now. */
+    private void requireLive(Map rollout) {
+        Map now = client.requireBody(client.get(Keys.servicePath(rollout.service)))
+        if (now.live != rollout.new) {
+            String path = '/v1/rollouts?phase=succeeded&limit=1&service=' + Keys.encoded(rollout.service)
+            List newer = client.requireBody(client.get(path)).rollouts
+            script.error(Messages.replaced(rollout, now.live, newer.isEmpty() ? [:] : newer[0]))
+        }
     }
 
     /** The `approvals` given, and the verdicts other than PASS that were `accepted`: the rollout continued after them. */
@@ -118,14 +131,14 @@ class Outcome implements Serializable {
     private void archive(Map rollout) {
         if (options.archive) {
             String text = Json.pretty([rollout: rollout, report: client.report(rollout.id)])
-            script.writeFile(file: 'tidegate.json', text: text, encoding: 'UTF-8')
+            workspace.write('tidegate.json', text)
             Map checks = client.get('/v1/rollouts/' + rollout.id + '/junit')
             if (checks.status == 200) {
-                script.writeFile(file: 'tidegate-checks.xml', text: checks.text, encoding: 'UTF-8')
+                workspace.write('tidegate-checks.xml', checks.text)
             } else {
                 script.echo('Cannot write tidegate-checks.xml: ' + Messages.refusal(checks, client.server))
             }
-            script.archiveArtifacts(artifacts: 'tidegate.json, tidegate-checks.xml')
+            workspace.archive('tidegate.json, tidegate-checks.xml')
         }
     }
 }

@@ -15,6 +15,7 @@ class Promote implements Serializable {
     long openedAt = 0 // when the build first reached it, in milliseconds
     boolean given = false // whether the build has approved it itself
     int refusals = 0
+    Gate gate = null // of this approval
     FlowInterruptedException interruption = null // the gate was rejected
 
     Promote(Session session) {
@@ -23,10 +24,8 @@ class Promote implements Serializable {
 
     Map run() {
         String id = session.options.rollout
-        Map rollout = session.client.withToken {
-            session.follower.skipPast(id)
-            session.handlingAbort(id) { session.follower.follow(id, 'approval') }
-        }
+        session.follower.skipPast(id)
+        Map rollout = session.handlingAbort(id) { session.follower.follow(id, 'approval') }
         return promoteAll(rollout)
     }
 
@@ -41,10 +40,7 @@ class Promote implements Serializable {
             arriveAt(rollout.approval)
             rollout = session.options.gate ? passGate(rollout) : passWithoutGate(rollout)
         }
-        Map last = rollout
-        return session.client.withToken {
-            interruption == null ? session.outcome.conclude(last) : session.outcome.abort(last, interruption)
-        }
+        return interruption == null ? session.outcome.conclude(rollout) : session.outcome.abort(rollout, interruption)
     }
 
     private void arriveAt(Map approval) {
@@ -52,6 +48,7 @@ class Promote implements Serializable {
             openedAt = new Date().getTime()
             given = false
             refusals = 0
+            gate = session.options.gate ? new Gate(session.script, session.options.gate) : null
         }
         current = approval
     }
@@ -62,49 +59,47 @@ class Promote implements Serializable {
     private Map passWithoutGate(Map rollout) {
         boolean approves = rollout.approval.kind == 'approval' && !given
         given = given || approves
-        return session.client.withToken {
-            if (approves) {
-                Map response = promote(rollout.approval.binding, rollout, session.person(), session.reason())
-                if (!decidedElsewhere(response)) {
-                    session.client.requireBody(response)
-                }
-                session.handlingAbort(rollout.id) { session.follower.follow(rollout.id, 'approval') }
-            } else {
-                String link = session.client.link(rollout)
-                session.script.echo("Waiting for the ${rollout.approval.kind} of a person outside Jenkins: ${link}")
-                session.handlingAbort(rollout.id) { session.follower.followPast(rollout.id, rollout.approval) }
-            }
+        if (!approves) {
+            session.script.echo("Waiting for the ${rollout.approval.kind} of a person outside Jenkins: " +
+                session.client.link(rollout))
+            return session.handlingAbort(rollout.id) { session.follower.followPast(rollout.id, rollout.approval) }
         }
+        Map response = promote(rollout.approval.binding, rollout, session.person(), session.reason())
+        if (!decidedElsewhere(response)) {
+            session.client.requireBody(response)
+        }
+        return session.handlingAbort(rollout.id) { session.follower.follow(rollout.id, 'approval') }
     }
 
     // -- with a gate --------------------------------------------------------------------------------------------------
 
     /** Opens one input and returns the rollout after it. */
     private Map passGate(Map rollout) {
-        Map report = session.client.withToken {
-            session.handlingAbort(rollout.id) { session.client.report(rollout.id) }
-        }
+        Map report = session.handlingAbort(rollout.id) { session.client.report(rollout.id) }
         Map answer = null
         FlowInterruptedException thrown = null
         try {
-            Gate gate = new Gate(session.script, session.options.gate)
             answer = gate.open(rollout, report, session.client.link(rollout), secondsLeft())
         } catch (FlowInterruptedException interrupted) {
             thrown = interrupted // its meaning depends on the rollout's state now
         }
-        return session.client.withToken {
-            session.handlingAbort(rollout.id) { thrown == null ? approve(rollout, answer) : reject(rollout, thrown) }
-        }
+        return session.handlingAbort(rollout.id) { thrown == null ? approve(rollout, answer) : reject(rollout, thrown) }
     }
 
     private Map approve(Map shown, Map answer) {
+        if (answer.reason.startsWith(Gate.CLOSED)) {
+            session.script.echo(answer.reason)
+            return session.follower.follow(shown.id, 'approval')
+        }
         Map now = session.client.rollout(shown.id)
         if (!Rollouts.sameApproval(shown.approval, now.approval)) {
             session.script.echo(Rollouts.waiting(now)
-                ? 'The rollout changed while the gate was open'
+                ? "The rollout changed while the gate was open, so the approval of ${answer.approver} does not count: " +
+                    (answer.reason ?: 'no reason given')
                 : 'The approval was decided outside Jenkins')
             return session.follower.follow(now.id, 'approval')
         }
+        gate.leave()
         session.script.echo("Approved by ${answer.approver}${answer.reason ? ': ' + answer.reason : ''}")
         Map response = promote(shown.approval.binding, now, answer.approver, answer.reason ?: session.reason())
         if (response.status < 300) {
@@ -122,8 +117,8 @@ class Promote implements Serializable {
     /** The input ended without an approval: it timed out, was rejected, or the service closed it. */
     private Map reject(Map shown, FlowInterruptedException thrown) {
         Map now = session.client.rollout(shown.id)
-        Map gate = session.options.gate
-        boolean timedOut = gate.timeout > 0 && secondsLeft() <= 1
+        Map options = session.options.gate
+        boolean timedOut = options.timeout > 0 && secondsLeft() <= 1
         boolean waits = Rollouts.waiting(now) && now.approval.step == shown.approval.step
         if (Rollouts.unsuccessful(now) || (timedOut && !waits)) {
             session.script.echo('The approval was decided outside Jenkins')
@@ -132,8 +127,9 @@ class Promote implements Serializable {
         if (!waits || (!timedOut && session.options.onAbort == 'detach')) {
             throw thrown // the build was aborted while the gate was open
         }
-        String reason = timedOut ? 'no approval within ' + Messages.duration(gate.timeout) : 'rejected in Jenkins'
-        if (timedOut && gate.onTimeout == 'detach') {
+        String reason = timedOut ? 'no approval within ' + Messages.duration(options.timeout) : 'rejected in Jenkins'
+        if (timedOut && options.onTimeout == 'detach') {
+            session.disown(now.id)
             session.script.error("${now.new}: ${reason}. The rollout still waits: ${session.client.link(now)}")
         }
         interruption = timedOut ? null : thrown

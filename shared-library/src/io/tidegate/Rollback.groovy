@@ -1,6 +1,6 @@
 package io.tidegate
 
-/** Rolls back a rollout, or returns a service to its last good release. */
+/** Rolls back rollouts, or returns a service to its last good release. */
 class Rollback implements Serializable {
     private static final long serialVersionUID = 1L
 
@@ -11,14 +11,40 @@ class Rollback implements Serializable {
     }
 
     Map run() {
-        return session.client.withToken {
-            session.options.service == null ? ofRollout(session.options.rollout) : ofService(session.options.service)
+        if (session.options.service != null) {
+            return ofService(session.options.service)
         }
+        if (session.options.rollout != null) {
+            return ofRollout(session.options.rollout)
+        }
+        Map last = [rollout: null]
+        List ids = session.owned()
+        for (int index = 0; index < ids.size(); index++) {
+            last = ofBuild(ids[index])
+        }
+        if (ids.isEmpty()) {
+            session.script.echo('This build has no rollout to roll back.')
+        }
+        return last
+    }
+
+    /** A build that has failed for another reason, or is UNSTABLE, does not take back what has succeeded before. */
+    private Map ofBuild(String id) {
+        Map rollout = session.client.rollout(id)
+        boolean succeeded = rollout.phase == 'succeeded'
+        if (!Rollouts.finished(rollout) || (succeeded && session.script.currentBuild.currentResult == 'SUCCESS')) {
+            return ofRollout(id)
+        }
+        session.script.echo(succeeded
+            ? "${rollout.service}: ${rollout.new} is live and stays. " +
+                "To return to the previous release: tidegateRollback service: '${rollout.service}'"
+            : "${rollout.service}: ${rollout.phase}: ${rollout.reason}")
+        return Rollouts.summary(rollout, session.client.link(rollout))
     }
 
     private Map ofRollout(String id) {
         session.follower.skipPast(id)
-        Map response = session.rollback(id, '/rollback', session.reason(), session.person())
+        Map response = session.rollback(id, '/rollback/' + id, session.reason(), session.person())
         // the rollout may have rolled back already, or this stage has requested it before with another reason
         if (!['illegal-move', 'key-reused'].contains(response.body.code)) {
             session.client.requireBody(response)

@@ -13,6 +13,7 @@ class Session implements Serializable {
     final Client client
     final Follower follower
     final Outcome outcome
+    final Workspace workspace
 
     Session(script, String step, Map options) {
         this.script = script
@@ -20,7 +21,8 @@ class Session implements Serializable {
         this.options = options
         this.client = new Client(script, options)
         this.follower = new Follower(script, client)
-        this.outcome = new Outcome(script, client, options)
+        this.workspace = new Workspace(script)
+        this.outcome = new Outcome(script, client, workspace, options)
     }
 
     static Session of(script, String step, Map options) {
@@ -30,6 +32,24 @@ class Session implements Serializable {
     /** This build, as the API represents it. */
     Map build() {
         return [job: script.env.JOB_NAME, number: Integer.parseInt(script.env.BUILD_NUMBER), url: script.env.BUILD_URL ?: '']
+    }
+
+    /** Notes that this build has started a rollout: later steps use it, and `tidegateRollback` rolls it back. */
+    void own(String id) {
+        script.env.TIDEGATE_ROLLOUT = id
+        if (!owned().contains(id)) {
+            script.env.TIDEGATE_ROLLOUTS = (owned() + [id]).join(' ')
+        }
+    }
+
+    /** Notes that a rollout continues without this build. */
+    void disown(String id) {
+        script.env.TIDEGATE_ROLLOUTS = Keys.without(owned(), id).join(' ')
+    }
+
+    /** The rollouts that this build has started and not left alone. */
+    List owned() {
+        return Keys.words(script.env.TIDEGATE_ROLLOUTS)
     }
 
     /** The Idempotency-Key of a request; `suffix` tells the requests of one stage apart. */
@@ -77,6 +97,7 @@ class Session implements Serializable {
     /** Rolls back the rollout of an aborted build, or leaves it alone. Throws nothing, which would hide the abort. */
     void handleAbort(String id) {
         if (options.onAbort == 'detach') {
+            disown(id)
             script.echo("The build was aborted. Rollout ${id} continues without it.")
             return
         }

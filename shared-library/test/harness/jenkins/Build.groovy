@@ -3,23 +3,30 @@ package jenkins
 import groovy.json.JsonOutput
 import groovy.json.JsonSlurper
 import org.jenkinsci.plugins.workflow.steps.FlowInterruptedException
+import org.jenkinsci.plugins.workflow.steps.SynchronousResumeNotSupportedException
 
 /** A simulated build. Each Jenkins step is a method here; `record` collects what the build did. */
 class Build {
+    /** Steps that run in the background: Jenkins cannot resume them after a restart. All others resume, or take no time. */
+    private static final List<String> NON_RESUMABLE = ['httpRequest', 'readFile', 'readTrusted', 'writeFile', 'archiveArtifacts']
+    private static final List<String> BLOCKS = ['stage', 'timeout', 'node', 'withEnv', 'parallel']
     private static final Map UNITS = [SECONDS: 1, MINUTES: 60, HOURS: 3600, DAYS: 86_400]
 
     final Map scenario
     final Env env = new Env()
     final CurrentBuild currentBuild = new CurrentBuild()
     final SavedState savedState
-    final Map record = [echo: [], inputs: [], milestones: 0, requests: [], sleeps: [], unstable: [], written: [:], archived: []]
+    final Map record = [echo: [], inputs: [], milestones: 0, requests: [], sleeps: [], unstable: [], written: [:], archived: [],
+                        nodes: [:]]
     private final List<Map> events // inputs, aborts and restarts of the scenario that are still to come
     private final List<Double> deadlines = [] // of the enclosing `timeout` blocks, on `clock`
     private double clock = 0 // simulated seconds
+    private final QuietService quiet
 
     Build(Map scenario) {
         this.scenario = scenario
         this.events = (scenario.script ?: []).collect { new LinkedHashMap(it) }
+        this.quiet = new QuietService(scenario.quiet ?: 0, scenario.proxy ?: Integer.MAX_VALUE)
         this.savedState = new SavedState((scenario.credentials ?: [:]).values())
         env.fill([JOB_NAME: 'shop', BUILD_NUMBER: '1', BUILD_URL: 'http://jenkins.example/job/shop/1/'])
         env.fill(scenario.files == null ? [:] : [WORKSPACE: '/workspace'])
@@ -31,9 +38,15 @@ class Build {
         savedState.check(name, arguments)
         String subject = subjectOf(name, arguments)
         interrupt('abort', name, subject) { throw new FlowInterruptedException('aborted') }
+        interrupt('vanish', name, subject) { throw new VanishedError() }
         checkDeadlines()
+        int nodes = name == 'string' ? 0 : BLOCKS.contains(name) ? 4 : 1 // what Jenkins keeps: a block has two starts and two ends
+        record.nodes[name] = (record.nodes[name] ?: 0) + nodes
+        quiet.count(nodes)
         Object result = this.invokeMethod('_' + name, arguments as Object[])
-        interrupt('restart', name, subject) { throw new IllegalStateException('Jenkins restarted') }
+        if (NON_RESUMABLE.contains(name)) {
+            interrupt('restart', name, subject) { throw new SynchronousResumeNotSupportedException(name) }
+        }
         savedState.check(name, result)
         return result
     }
@@ -112,26 +125,14 @@ class Build {
         return options
     }
 
-    Object _withCredentials(List bindings, Closure body) {
-        Map<String, String> bound = [:]
-        bindings.each {
-            String secret = (scenario.credentials ?: [:])[it.credentialsId]
-            if (secret == null) {
-                throw new AbortException("Could not find credentials entry with ID '${it.credentialsId}'")
-            }
-            bound[it.variable] = secret
-        }
-        env.bind(bound)
-        try {
-            return body()
-        } finally {
-            env.unbind()
-        }
-    }
-
     Object _httpRequest(Map options) {
+        Object simulated = quiet.answer(options)
+        if (simulated != null) {
+            record.quiet = quiet.record()
+            return simulated
+        }
         long start = System.currentTimeMillis()
-        def response = HttpRequest.send(options)
+        def response = HttpRequest.send(options, scenario.credentials ?: [:])
         clock += (System.currentTimeMillis() - start) / 1000.0
         record.requests << [
             method: options.httpMode,
@@ -144,7 +145,8 @@ class Build {
     }
 
     Object _input(Map options) {
-        record.inputs << (options + [bound: env.bound()])
+        InputPage page = new InputPage(options)
+        record.inputs << (options + page.shown())
         Map answer = events.find { it.input }
         if (answer == null) {
             throw new AbortException("the scenario has no answer for the input ${options.id}")
@@ -152,7 +154,7 @@ class Build {
         events.remove(answer)
         if (answer.input.shown) {
             File shown = new File(answer.input.shown + '.new')
-            shown.setText(JsonOutput.toJson([id: options.id, message: options.message]), 'UTF-8')
+            shown.setText(JsonOutput.toJson([id: options.id, message: options.message, description: options.parameters[0].description]), 'UTF-8')
             shown.renameTo(answer.input.shown)
         }
         return InputAnswer.of(answer.input, options, env, deadlines ? deadlines.min() - clock : 0)
@@ -164,6 +166,15 @@ class Build {
             throw new FileNotFoundException(options.file)
         }
         return options.encoding == 'Base64' ? text.getBytes('UTF-8').encodeBase64().toString() : text
+    }
+
+    /** Reads from the repository of the Jenkinsfile. */
+    String _readTrusted(String path) {
+        String text = (scenario.repository ?: [:])[path]
+        if (text == null) {
+            throw new AbortException("${path} not found")
+        }
+        return text
     }
 
     void _writeFile(Map options) {

@@ -3,8 +3,7 @@ package jenkins
 /** `currentBuild`. Its result can only get worse. */
 class CurrentBuild implements Serializable {
     private static final long serialVersionUID = 1L
-    private static final List<String> ORDER = ['SUCCESS', 'UNSTABLE', 'FAILURE', 'NOT_BUILT', 'ABORTED']
-    String description
+    private static final List<String> ORDER = ['SUCCESS', 'UNSTABLE', 'FAILURE', 'NOT_BUILT', 'ABORTED', 'VANISHED']
     List causes = []
     private String current = 'SUCCESS'
 
@@ -14,6 +13,10 @@ class CurrentBuild implements Serializable {
 
     void setResult(String result) {
         current = ORDER.indexOf(result) > ORDER.indexOf(current) ? result : current
+    }
+
+    String getCurrentResult() {
+        return current
     }
 
     List getBuildCauses(String kind) {

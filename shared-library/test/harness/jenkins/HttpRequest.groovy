@@ -4,24 +4,27 @@ package jenkins
 class HttpRequest {
     private static final List<String> PARAMETERS = [
         'url', 'httpMode', 'contentType', 'requestBody', 'customHeaders', 'validResponseCodes', 'timeout', 'quiet',
+        'authentication',
     ]
 
-    static Response send(Map options) {
+    /** `credentials`: the passwords by ID. The plugin sends one as Basic authentication, without being asked for it first. */
+    static Response send(Map options, Map<String, String> credentials) {
         List<String> unknown = options.keySet().findAll { !PARAMETERS.contains(it) } as List
         if (unknown) {
             throw new IllegalArgumentException("httpRequest has no ${unknown.join(', ')}")
         }
-        if (options.customHeaders.any { it.name == 'Authorization' && !(it.maskValue && it.value instanceof String) }) {
-            throw new IllegalArgumentException('the token must be masked and not interpolated')
+        String password = credentials[options.authentication]
+        if (password == null) {
+            throw new IllegalStateException("Authentication '${options.authentication}' doesn't exist anymore")
         }
-        Response response = exchange(options)
+        Response response = exchange(options, 'Basic ' + ('tidegate:' + password).bytes.encodeBase64())
         if (options.validResponseCodes != '100:599' && response.status >= 400) {
             throw new AbortException("Fail: Status code ${response.status} is not in the accepted range")
         }
         return response
     }
 
-    private static Response exchange(Map options) {
+    private static Response exchange(Map options, String authorization) {
         if (!(options.requestBody ==~ /\p{ASCII}*/)) {
             throw new IllegalArgumentException('the body must be ASCII, because the plugin chooses the encoding')
         }
@@ -30,6 +33,7 @@ class HttpRequest {
             connection.requestMethod = options.httpMode
             connection.connectTimeout = connection.readTimeout = options.timeout * 1000
             connection.setRequestProperty('Content-Type', 'application/json')
+            connection.setRequestProperty('Authorization', authorization)
             options.customHeaders.each { connection.setRequestProperty(it.name, it.value) }
             if (options.httpMode == 'POST') {
                 connection.doOutput = true

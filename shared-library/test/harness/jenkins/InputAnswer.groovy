@@ -6,6 +6,8 @@ import org.jenkinsci.plugins.workflow.steps.FlowInterruptedException
 
 /** Ends an input as the scenario says: approved by a person, aborted, or timed out. */
 class InputAnswer {
+    private static final long MAX_WAIT_MILLIS = 150_000
+
     static Object of(Map answer, Map options, Env env, double left) {
         (answer.meanwhile ?: []).each { request(it, env) }
         Thread.sleep((long) ((answer.after ?: 0) * 1000))
@@ -25,7 +27,11 @@ class InputAnswer {
 
     /** Waits for the answer that a test writes into a file. */
     private static Map awaitFile(File file) {
+        long end = System.currentTimeMillis() + MAX_WAIT_MILLIS
         while (!file.exists()) {
+            if (System.currentTimeMillis() > end) {
+                throw new IllegalStateException("nobody has answered the input: ${file} does not exist")
+            }
             Thread.sleep(20)
         }
         return new JsonSlurper().parse(file, 'UTF-8')

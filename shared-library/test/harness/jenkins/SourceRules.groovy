@@ -29,6 +29,8 @@ class SourceRules {
         /MessageDigest/         : 'MessageDigest, which the sandbox refuses',
         /\bevaluate\(|\.execute\(|@Grab/: 'external code',
         /\bprintln\b/           : 'println instead of echo',
+        /\.description\s*=|setDescription/: 'the description of the build, which the service alone writes',
+        /\bwithCredentials\b/   : 'withCredentials, which hangs or fails when the controller is killed inside',
         /\bstatic\s+(?!final\b)(?!.*\()/: 'a static field that can change',
     ]
 
@@ -42,8 +44,15 @@ class SourceRules {
     private static final List<String> ALLOWED_TYPES = ['Date', 'JsonSlurper']
     private static final List<String> WITH_STEPS = ['script', 'session.script', 'script.currentBuild', 'session.script.currentBuild']
 
+    /** Steps that run in the background, which a restart interrupts: only where they are repeated. */
+    private static final Map<String, List<String>> INTERRUPTED = [
+        httpRequest: ['Client'], readFile: ['Workspace'], readTrusted: ['Workspace'], writeFile: ['Workspace'],
+        archiveArtifacts: ['Workspace'],
+    ]
+    private static final List<String> RESUMED = ['echo', 'error', 'unstable', 'sleep', 'timeout', 'input', 'milestone', 'string']
+
     /** Steps and methods that take a body. A closure anywhere else runs where no step may be called. */
-    private static final List<String> WITH_BODY = ['withCredentials', 'timeout', 'withToken', 'handlingAbort']
+    private static final List<String> WITH_BODY = ['timeout', 'handlingAbort', 'repeating']
 
     static List<String> mistakes(File source, List<File> all) {
         List<String> mistakes = []
@@ -151,6 +160,9 @@ class SourceRules {
             String name = call.methodAsString
             if (nonCps && (receiver in ['script', 'session', 'client'] || calls(receiver, name))) {
                 mistakes << "${method} calls ${receiver}.${name}, but it must not call a step".toString()
+            }
+            if (['script', 'session.script'].contains(receiver) && !RESUMED.contains(name) && !INTERRUPTED[name]?.contains(type)) {
+                mistakes << "line ${call.lineNumber}: the step ${name} is not known to survive a restart in ${type}".toString()
             }
             if (WITH_BODY.contains(name)) {
                 bodies.addAll(call.arguments.expressions.findAll { it instanceof ClosureExpression })
