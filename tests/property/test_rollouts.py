@@ -31,6 +31,7 @@ cases = st.builds(
     seed=st.integers(0, 2**32),
     strategy=st.sampled_from([Strategy.ROLLING, Strategy.ROLLING, Strategy.BLUE_GREEN]),
     order=st.sampled_from([Order.START_FIRST, Order.START_FIRST, Order.STOP_FIRST]),
+    worker=st.sampled_from([False, False, True]),
     old=st.integers(0, 5) | st.just(1),
     new=st.integers(1, 5) | st.just(1),
     batch=st.integers(1, 5),
@@ -61,8 +62,10 @@ cases = st.builds(
 
 def sane(case: Case) -> Case:
     """Stop-first needs more replicas than one batch takes away, or a single one, and has no meaning for blue-green. It has
-    no room for a control."""
-    too_large = case.batch >= min(case.old or 1, case.new) and not (case.old <= 1 and case.new == 1)
+    no room for a control. A worker has no proxy: no preview, no shares, no switch; it may have all instances in a batch."""
+    if case.worker:
+        case = replace(case, strategy=Strategy.ROLLING, preview=False, shares=(), keep=False)
+    too_large = not case.worker and case.batch >= min(case.old or 1, case.new) and not (case.old <= 1 and case.new == 1)
     if case.order is Order.STOP_FIRST and (case.strategy is Strategy.BLUE_GREEN or too_large):
         case = replace(case, order=Order.START_FIRST)
     if case.order is Order.STOP_FIRST:
@@ -104,6 +107,7 @@ staying = st.builds(
     seed=st.integers(0, 2**32),
     kind=st.sampled_from([RolloutKind.REPAIR, RolloutKind.SCALE]),
     order=st.sampled_from(list(Order)),
+    worker=st.sampled_from([False, False, True]),
     old=st.integers(1, 5) | st.just(1),
     new=st.integers(1, 5),
     tampered=st.integers(0, 4),

@@ -10,7 +10,6 @@ from tidegate.core.decide import decide
 from tidegate.core.decisions import Decision, Mark, MarkKind, Track, apply_mark, apply_track
 from tidegate.core.model import (
     Approval,
-    Gate,
     Instance,
     InstanceState,
     ObservedState,
@@ -18,11 +17,12 @@ from tidegate.core.model import (
     Rollout,
     Signal,
     SignalKind,
-    Step,
 )
 from tidegate.core.phases import Phase
+from tidegate.core.plan import Gate, Step
+from tidegate.core.records import Peer
 from tidegate.core.rollback_cause import RollbackCause
-from tidegate.core.rollout_state import Peer, member_of
+from tidegate.core.rollout_state import member_of
 from tidegate.core.routing import Backend, RouterState
 
 NOW = 1_000.0

@@ -11,8 +11,14 @@ from tidegate.analysis.analysis import CanaryAnalysis
 from tidegate.analysis.measurement import InstanceSample, Measurement
 from tidegate.analysis.queries import RESPONSES, Query, QueryFailure, QueryPurpose, QueryResult, Series
 from tidegate.analysis.verdict import Verdict
-from tidegate.core.model import Check, CheckKind, Gate, Policy, Rollout, Step
+from tidegate.core.model import (
+    Check,
+    CheckKind,
+    Policy,
+    Rollout,
+)
 from tidegate.core.phases import Phase
+from tidegate.core.plan import Gate, Step
 from tidegate.core.routing import Backend
 
 OLD, NEW = "v1-1", "v2-4"

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from tidegate.core.container import Container
-from tidegate.core.model import Check, CheckKind, Plan, Release, Service
+from tidegate.core.model import (
+    Check,
+    CheckKind,
+    Release,
+    Service,
+)
+from tidegate.core.plan import Plan
 from tidegate.core.routing import Backend
 
 CHECK = Check("errors", CheckKind.ERRORS)
@@ -17,7 +23,8 @@ def format_plan(plan: Plan) -> list[str]:
     return [
         " ".join(
             ["F", *(f"{release}{count}" for release, count in step.fleet.items())]
-            + ["R", *(f"{release}{count}" for release, count in step.route.items())]
+            + (["R"] if step.route is not None else [])
+            + [f"{release}{count}" for release, count in (step.route or {}).items()]
             + [f"P {release}{count}" for release, count in step.preview.items()]
             + [f"share {share:g}" for share in (step.share,) if share is not None]
             + [f"before {name}" for name in step.gate.tasks_before]

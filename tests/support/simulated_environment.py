@@ -45,6 +45,7 @@ class SimulatedEnvironment:
     ceiling: int
     drain_seconds: float
     alone: bool = False  # whether two containers may never run at once
+    has_proxy: bool = True  # False: every container works as soon as it is ready
     now: Time = 1_000.0
     never_ready: set[str] = field(default_factory=set)  # releases
     crashing: set[str] = field(default_factory=set)  # releases that end soon after they were started
@@ -93,8 +94,10 @@ class SimulatedEnvironment:
         ]
 
     def serving_instances(self) -> list[Instance]:
-        """The members behind which a ready instance stands."""
+        """The members behind which a ready instance stands; without a proxy, all that are ready."""
         ready = {instance.id: instance for instance in self.observe().instances if instance.state is InstanceState.READY}
+        if not self.has_proxy:
+            return list(ready.values())
         return [ready[member.instance] for member in self.members.values() if self._reaches(member, ready)]
 
     @staticmethod
@@ -104,10 +107,13 @@ class SimulatedEnvironment:
     # -- effects ----------------------------------------------------------------------------------------------------------
 
     def start(self, release: str, ordinals: Collection[int], *, stale: bool = False) -> None:
-        """Create those that do not exist. `stale`: by an engine that has lost the rollout."""
+        """Create those that do not exist. `stale`: by an engine that lost the rollout. Where no two may run at once, one
+        that exists in any state prevents it, as the driver does."""
+        if self.alone and self.boxes:
+            return
         there = {b.instance.ordinal for b in self.boxes.values() if b.instance.release == release and b.removed_at is None}
         for ordinal in sorted(set(ordinals) - there):
-            self.strangers += stale
+            self.strangers += stale and not self.alone
             self._create(release, ordinal)
         living = [
             name
@@ -168,6 +174,7 @@ class SimulatedEnvironment:
     def stop(self, instances: Collection[Instance]) -> None:
         """Stop these; they are gone a little later."""
         before = self.serving_instances()
+        floor = min(len(before), max(0, self.floor - len(self.sick_instances())))
         for instance in instances:
             box = self.boxes.get(instance.id)
             if box is None or box.removed_at is not None:
@@ -182,8 +189,10 @@ class SimulatedEnvironment:
             self.flights.pop(instance.id, None)
             self.visits.pop(instance.id, None)
             box.removed_at = self.now + self.chance.uniform(0.0, 1.0)
-        if before and not self.serving_instances():
+        if self.has_proxy and before and not self.serving_instances():
             raise SafetyViolation("the last healthy copy was stopped")
+        if not self.has_proxy and len(self.serving_instances()) < floor:
+            raise SafetyViolation(f"{len(self.serving_instances())} of {len(before)} work, the floor is {floor}")
 
     # -- what happens by itself ---------------------------------------------------------------------------------------
 
@@ -262,7 +271,7 @@ class SimulatedEnvironment:
         left_out = [each.release for each in there if each.state is InstanceState.STARTING and each.id not in self.members]
         route = [member.release for member in self.members.values()] + left_out
         expected = sorted(release for release, count in wanted.items() for _ in range(count))
-        if sorted(fleet) != expected or sorted(route) != expected:
+        if sorted(fleet) != expected or (self.has_proxy and sorted(route) != expected):
             raise SafetyViolation(
                 f"{rollout.phase} with {sorted(fleet)} of which {sorted(route)} are routed, wanted {expected}"
             )

@@ -66,6 +66,7 @@ class Case:
     seed: int
     strategy: Strategy = Strategy.ROLLING
     order: Order = Order.START_FIRST
+    worker: bool = False  # no proxy
     old: int = 3  # 0: the first deploy
     new: int = 3
     batch: int = 1
@@ -142,7 +143,7 @@ class SimulatedRollout:
             max_takeovers=300,
             max_failure_ratio=case.tolerance,
         )
-        backend = Backend("shop", preview=Preview("8002") if case.preview else None)
+        backend = None if case.worker else Backend("shop", preview=Preview("8002") if case.preview else None)
         service = Service(
             "demo", "shop", "shop:2", case.new, Container(80), backend, case.strategy, case.order, case.batch,
             bake_seconds=5.0 if case.judged else 0.0, checks=checks, policy=policy,
@@ -167,11 +168,15 @@ class SimulatedRollout:
         most = case.old + case.new if case.kind is RolloutKind.RELEASE else max(case.old, case.new)
         floor = min(case.old, case.new) - (case.batch if case.order is Order.STOP_FIRST else 0)
         alone = case.order is Order.STOP_FIRST and case.old <= 1 and case.new == 1
-        world = SimulatedEnvironment(self.chance, floor=max(0, floor), ceiling=most, drain_seconds=DRAIN, alone=alone)
+        if case.worker and case.order is Order.STOP_FIRST:
+            most = max(case.old, case.new)
+        world = SimulatedEnvironment(
+            self.chance, floor=max(0, floor), ceiling=most, drain_seconds=DRAIN, alone=alone, has_proxy=not case.worker
+        )
         world.start("a-1", range(case.old))
         world.pass_time(5.0)
         seen = world.observe()
-        world.members = {instance.id: member_of(instance) for instance in seen.instances}
+        world.members = {} if case.worker else {instance.id: member_of(instance) for instance in seen.instances}
         world.never_ready = {self.rollout.new} if case.never_ready else set()
         world.crashing = {self.rollout.new} if case.crashing else set()
         for _ in range(case.tampered):

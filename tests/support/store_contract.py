@@ -68,6 +68,12 @@ class ServiceContract:
         store.put_service(a_service("cart", route="shop", environment="live"))
         assert [row.service.key for row in store.services()] == ["demo/shop", "live/cart"]
 
+    def test_services_without_a_proxy_have_no_route_to_own(self, store: Store) -> None:
+        workers = [replace(a_service(name), backend=None) for name in ("mail", "sync")]
+        for worker in workers:
+            store.put_service(worker)
+        assert [row.service for row in store.services()] == workers
+
     def test_the_unknown_is_an_error(self, store: Store) -> None:
         with pytest.raises(UnknownService, match="demo/none"):
             store.get_service("demo/none")

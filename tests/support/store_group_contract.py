@@ -11,8 +11,14 @@ from tidegate.analysis.verdict import Outcome, Verdict
 from tidegate.clock import Window
 from tidegate.core.approvals import approval_binding
 from tidegate.core.hooks import Hook, TaskRun, TaskState
-from tidegate.core.model import FailureAction, Gate, Rollout, Signal, SignalKind
+from tidegate.core.model import (
+    FailureAction,
+    Rollout,
+    Signal,
+    SignalKind,
+)
 from tidegate.core.phases import Phase
+from tidegate.core.plan import Gate
 from tidegate.core.records import NewRollout
 from tidegate.errors import RolloutInProgress, UnknownRollout, VersionConflict
 from tidegate.store_port import Store

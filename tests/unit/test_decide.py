@@ -44,7 +44,6 @@ from tidegate.core.decisions import (  # fmt: skip
 )
 from tidegate.core.model import (
     FailureAction,
-    Gate,
     InconclusiveAction,
     Instance,
     InstanceState,
@@ -54,8 +53,10 @@ from tidegate.core.model import (
     SignalKind,
 )
 from tidegate.core.phases import Phase
+from tidegate.core.plan import Gate
+from tidegate.core.records import Peer
 from tidegate.core.rollback_cause import RollbackCause
-from tidegate.core.rollout_state import Peer, member_of
+from tidegate.core.rollout_state import member_of
 from tidegate.core.routing import Member, RouterState
 from tidegate.core.waits import WaitKind
 from tidegate.errors import IllegalMove

@@ -11,10 +11,18 @@ from tidegate.analysis.verdict import Outcome, Verdict
 from tidegate.clock import Window
 from tidegate.core.decisions import Decision, Mark, MarkKind, Move, Run, Shift, Start, Stop, Wait
 from tidegate.core.hooks import TaskRun, TaskState
-from tidegate.core.model import Approval, Gate, Instance, ObservedState, Rollout, SignalKind, Step
+from tidegate.core.model import (
+    Approval,
+    Instance,
+    ObservedState,
+    Rollout,
+    SignalKind,
+)
 from tidegate.core.phases import Phase
+from tidegate.core.plan import Gate, Step
+from tidegate.core.records import Peer
 from tidegate.core.rollback_cause import RollbackCause
-from tidegate.core.rollout_state import Peer, member_of
+from tidegate.core.rollout_state import member_of
 from tidegate.core.routing import Backend, Preview, RouterState
 
 B1 = instance("b", 1)

@@ -16,7 +16,6 @@ from tidegate.core.model import (
     Approval,
     Expiry,
     FailureAction,
-    Gate,
     Instance,
     InstanceState,
     ObservedState,
@@ -24,9 +23,9 @@ from tidegate.core.model import (
     Rollout,
     Signal,
     SignalKind,
-    Step,
 )
 from tidegate.core.phases import Phase
+from tidegate.core.plan import Gate, Step
 from tidegate.core.rollout_state import member_of
 from tidegate.core.routing import Backend, RouterState
 

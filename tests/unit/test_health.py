@@ -12,8 +12,17 @@ from tidegate.core import drift, planner
 from tidegate.core.container import Container, InstanceHealth
 from tidegate.core.decide import decide
 from tidegate.core.decisions import Analyze, Mark, MarkKind, Move, Shift, Start, Stop, Track, Wait, apply_track
-from tidegate.core.model import Gate, Instance, InstanceState, ObservedState, Release, Rollout, RolloutKind, Service
+from tidegate.core.model import (
+    Instance,
+    InstanceState,
+    ObservedState,
+    Release,
+    Rollout,
+    RolloutKind,
+    Service,
+)
 from tidegate.core.phases import Phase
+from tidegate.core.plan import Gate
 from tidegate.core.rollout_state import member_of
 from tidegate.core.routing import Backend, RouterState
 from tidegate.core.waits import WaitKind

@@ -17,7 +17,14 @@ from pydantic import ValidationError
 from support.store_fixtures import a_release, a_rollout, a_service
 from tidegate.analysis.verdict import Finding, Outcome, Reason, Verdict
 from tidegate.clock import Window
-from tidegate.core.model import Event, Release, Rollout, Service, Signal, Step
+from tidegate.core.model import (
+    Event,
+    Release,
+    Rollout,
+    Service,
+    Signal,
+)
+from tidegate.core.plan import Step
 from tidegate.core.records import Token
 from tidegate.store import mapping, tables
 from tidegate.store.mapping import Codec

@@ -21,13 +21,13 @@ from tidegate.core.model import (
     CheckKind,
     Expiry,
     FailureAction,
-    Gate,
     InconclusiveAction,
     InstanceState,
     Policy,
     Rollout,
     SignalKind,
 )
+from tidegate.core.plan import Gate
 from tidegate.core.planner import make_plan
 from tidegate.errors import ApprovalNotAllowed
 

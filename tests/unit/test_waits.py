@@ -8,9 +8,18 @@ import pytest
 
 from support.decide_fixtures import A0, A1, B0, END, NOW, POLICY, ROLLOUT, STEP, decided, signal, unrouted_at, world
 from tidegate.core.decisions import MarkKind, Wait, apply_mark, shift_marks
-from tidegate.core.model import Approval, Expiry, Gate, InstanceState, ObservedState, Rollout, Signal, SignalKind
+from tidegate.core.model import (
+    Approval,
+    Expiry,
+    InstanceState,
+    ObservedState,
+    Rollout,
+    Signal,
+    SignalKind,
+)
 from tidegate.core.phases import Phase
-from tidegate.core.rollout_state import Peer
+from tidegate.core.plan import Gate
+from tidegate.core.records import Peer
 from tidegate.core.waits import WaitingFor, WaitKind
 
 OBSERVED = world(A0, A1, B0, routed=(A0, B0))

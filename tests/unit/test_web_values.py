@@ -185,7 +185,9 @@ def test_batches_are_counted_as_people_count_them() -> None:
 def test_on_the_way_back_there_are_no_batches() -> None:
     service = a_service()
     rollout = replace(
-        a_rollout(service, 2, a_release(service, 1)), phase=Phase.ROLLING_BACK, plan=planner.rollback_plan("v1-1", 2)
+        a_rollout(service, 2, a_release(service, 1)),
+        phase=Phase.ROLLING_BACK,
+        plan=planner.rollback_plan("v1-1", 2),
     )
     view = rollout_view(rollout)
     assert (view.batch, view.batches, view.waiting_for) == (None, None, None)

@@ -40,9 +40,9 @@ class AnalysisContext:
 
     @property
     def _concurrent(self) -> list[int]:
-        """The instances of the new release that take traffic, for each analysed step with a concurrent baseline."""
-        steps = (step for step in self.rollout.plan if step.gate.analyzed and self.old in step.route)
-        return [count for step in steps if (count := step.route.get(self.new, 0))]
+        """The instances of the new release that work, for each analysed step with a concurrent baseline."""
+        steps = (step for step in self.rollout.plan if step.gate.analyzed and self.old in step.serving)
+        return [count for step in steps if (count := step.serving.get(self.new, 0))]
 
     @property
     def batches(self) -> int:

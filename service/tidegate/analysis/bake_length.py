@@ -59,11 +59,11 @@ def bake_warnings(service: Service, traffic: ObservedTraffic) -> list[str]:
 
 
 def rollout_warnings(rollout: Rollout, traffic: ObservedTraffic) -> list[str]:
-    """The same for the first analysed step of a rollout that takes traffic."""
-    step = next((step for step in rollout.plan if step.gate.analyzed and step.route.get(rollout.new)), None)
+    """The same for the first analysed step in which the new release works."""
+    step = next((step for step in rollout.plan if step.gate.analyzed and step.serving.get(rollout.new)), None)
     if step is None:
         return []
-    share = step.route[rollout.new] / sum(step.route.values()) if step.share is None else step.share
+    share = step.serving[rollout.new] / sum(step.serving.values()) if step.share is None else step.share
     return _warnings(rollout.checks, rollout.policy, step.gate.bake_seconds, share, traffic)
 
 

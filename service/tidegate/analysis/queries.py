@@ -118,6 +118,7 @@ def server_selector(names: Sequence[str], rollout: Rollout, releases: Sequence[s
     It is one query, so that all metrics come from the same scrapes. An engine counts for several environments, in which the
     names may be the same; a proxy's own exporter has no label for the environment.
     """
+    assert rollout.backend is not None, "only a service with a proxy has checks of its requests"
     alternatives = "|".join(promql.escape_regex(release) for release in releases)
     server = rf"({alternatives})\.[0-9]+\.[a-z0-9]+"
     metric = "|".join(names)

@@ -16,8 +16,17 @@ from tidegate.core import planner
 from tidegate.core.compose import unmet_reason
 from tidegate.core.event_kinds import EventKind
 from tidegate.core.image_reference import ImageReference
-from tidegate.core.model import Check, Event, Order, Plan, Release, Rollout, RolloutKind, Service
+from tidegate.core.model import (
+    Check,
+    Event,
+    Order,
+    Release,
+    Rollout,
+    RolloutKind,
+    Service,
+)
 from tidegate.core.phases import Phase
+from tidegate.core.plan import Plan
 from tidegate.core.records import NewRollout, ReleaseRow, ServiceRow
 from tidegate.errors import (
     AlreadyRolledBack,
@@ -50,7 +59,8 @@ def validate_service(context: AppContext, service: Service) -> Service:
     if service.checks and context.drivers(service.environment).metrics is None:
         text = f"The environment {service.environment} has no metrics: configure Prometheus, or remove the checks"
         raise InvalidSpec([Problem(f"services.{service.name}.x-tidegate.checks", text)])
-    if unsupported := context.drivers(service.environment).router.unsupported(service.backend):
+    router, backend = context.drivers(service.environment).router, service.backend
+    if backend is not None and (unsupported := router.unsupported(backend)):
         place = f"services.{service.name}.x-tidegate"
         raise InvalidSpec([Problem(f"{place}.{key}", text) for key, text in unsupported.items()])
     _validate_approval(context, service)

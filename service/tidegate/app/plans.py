@@ -9,7 +9,8 @@ from tidegate.app import deployments
 from tidegate.app.context import AppContext
 from tidegate.core import planner
 from tidegate.core.changes import find_changes
-from tidegate.core.model import Plan, Release, Service
+from tidegate.core.model import Release, Service
+from tidegate.core.plan import Plan
 from tidegate.core.records import PlannedService, ServiceRow
 from tidegate.errors import PlanChanged, Refused, RolloutInProgress, UnknownService
 

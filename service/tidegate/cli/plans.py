@@ -64,9 +64,10 @@ def format_step(step: Json) -> str:
     parts = [f"run {' and '.join(gate['before'])}"] if gate["before"] else []
     parts += [f"start {_counts(step['start'])}"] if step["start"] else []
     share = "" if step["share"] is None else f" ({100 * step['share']:.3g} % of the requests to new)"
-    parts.append(f"traffic to {_counts(step['route']) or 'nothing'}{share}")
+    parts += [f"traffic to {_counts(step['route']) or 'nothing'}{share}"] if step["route"] is not None else []
     parts += [f"preview of {_counts(step['preview'])}"] if step["preview"] else []
-    parts += [f"drain and stop {_counts(step['stop'])}"] if step["stop"] else []
+    stop = "stop" if step["route"] is None else "drain and stop"
+    parts += [f"{stop} {_counts(step['stop'])}"] if step["stop"] else []
     parts += [f"run {' and '.join(gate['tasks'])}"] if gate["tasks"] else []
     if gate["bake_seconds"] >= 1:
         what = "keep the old release for" if gate["keep_old"] else "bake"

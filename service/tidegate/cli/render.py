@@ -54,7 +54,8 @@ def render_status(rollout: Json, observed: Json, events: Sequence[Json], rates: 
     parts: list[RenderableType] = [_headline(rollout)]
     if waiting := format_waiting(rollout):
         parts.append(Text(f"waiting  {escape(waiting)}", style="yellow"))
-    parts += [_steps(rollout), _instances(observed, rates)]
+    is_routed = any(step["route"] is not None for step in rollout["steps"])
+    parts += [_steps(rollout), _instances(observed, rates, is_routed=is_routed)]
     if rollout["verdict"]:
         parts.append(_verdict(rollout["verdict"]))
     parts += [Text(format_event(event), style="dim", no_wrap=True, overflow="ellipsis") for event in events]
@@ -80,16 +81,18 @@ def _steps(rollout: Json) -> Text:
         done = number < rollout["cursor"] or is_final(rollout)
         text.append("● " if done else "◐ " if current else "○ ", style="green" if done else "bold" if current else "dim")
         if current:
-            targets = ", ".join(f"{count} of {release}" for release, count in step["route"].items())
-            text.append(f"(traffic to {targets or 'nothing'}) ", style="bold")
+            is_routed = step["route"] is not None
+            counts = (step["route"] if is_routed else step["fleet"]).items()
+            targets = ", ".join(f"{count} of {release}" for release, count in counts) or "nothing"
+            text.append(f"(traffic to {targets}) " if is_routed else f"(instances: {targets}) ", style="bold")
     return text
 
 
-def _instances(observed: Json, rates: Rates | None) -> RenderableType:
+def _instances(observed: Json, rates: Rates | None, *, is_routed: bool) -> RenderableType:
     if observed["instances"] is None:
         return Text(f"instances unknown: {observed['problem']}", style="yellow")
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in ("release", "instance", "state", "traffic", "in flight", ""):
+    for column in ("release", "instance", "state", *(("traffic", "in flight") if is_routed else ()), ""):
         table.add_column(column)
     for instance in sorted(observed["instances"], key=lambda instance: (instance["release"], instance["ordinal"])):
         traffic = "yes" if instance["receives_traffic"] else "draining" if instance.get("draining") else "–"
@@ -99,8 +102,7 @@ def _instances(observed: Json, rates: Rates | None) -> RenderableType:
             instance["release"],
             instance["ordinal"],
             instance["state"],
-            traffic,
-            "–" if in_flight is None else in_flight,
+            *((traffic, "–" if in_flight is None else in_flight) if is_routed else ()),
             instance["detail"],
         )
         table.add_row(*(Text(cell_text(cell)) for cell in row), style=STYLES.get(instance["state"], "yellow"))
@@ -142,7 +144,8 @@ def write_report(file: Path, report: Json) -> None:
 
 def render_report(report: Json) -> RenderableType:
     """Summary, batches, failed probes, drains, hooks, verdicts with their evidence, requests of people, failures."""
-    parts: list[RenderableType] = [Text(report["summary"], style="bold"), _facts(report), _batches(report["steps"])]
+    steps = _batches(report["steps"]) if report["is_routed"] else _unrouted_batches(report["steps"])
+    parts: list[RenderableType] = [Text(report["summary"], style="bold"), _facts(report), steps]
     parts += [
         _line(probe_failure, f"Probe failed: {probe_failure['reason']}", "red")
         for probe_failure in report["probe_failures"]
@@ -168,8 +171,9 @@ def _facts(report: Json) -> Text:
     decision = report["decision_seconds"]
     decided = "" if decision is None else f", decided {decision:.1f} s after the first request"
     counts = f"requests {_known(report['requests'])}, lost {_known(report['lost'])}, errors {_known(report['errors'])}"
+    counted = f"; {counts}; {_probes(report['probed'])}" if report["is_routed"] else ""
     releases = f"{report['old'] or 'nothing'} → {report['new']}"
-    totals = f"{duration}{decided}; {counts}; {_probes(report['probed'])}"
+    totals = f"{duration}{decided}{counted}"
     return Text(
         "\n".join([f"{report['service']}  {releases}  requested by {report['requested_by']}", totals, *_totals(report)])
     )
@@ -177,6 +181,8 @@ def _facts(report: Json) -> Text:
 
 def _totals(report: Json) -> list[str]:
     """One line per release with its totals, or the reason why they are unknown."""
+    if not report["is_routed"]:
+        return []
     if report["releases_unknown"]:
         return [f"by release: {report['releases_unknown']}"] if report["steps"] else []
     return [f"{name}: {'; '.join(_release_totals(row, probed))}" for name, row, probed in _by_release(report)]
@@ -246,6 +252,18 @@ def _batches(batches: Sequence[Json]) -> Table:
                 counts_of_release and counts_of_release["unknown_reason"],
             )
             table.add_row(*(Text(cell_text(cell)) for cell in release_row), style="dim")
+    return table
+
+
+def _unrouted_batches(batches: Sequence[Json]) -> Table:
+    """The steps of a service without a proxy."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("#", "actions", "started", "seconds"):
+        table.add_column(column, overflow="fold")
+    for batch in batches:
+        seconds = "–" if batch["seconds"] is None else f"{batch['seconds']:.1f}"
+        row = (batch["number"], batch["actions"], batch["started_at"][11:19], seconds)
+        table.add_row(*(Text(cell_text(cell)) for cell in row))
     return table
 
 

@@ -199,7 +199,7 @@ def _expected_before_rollout(diagnosis: Diagnosis) -> Diagnosis:
 
 def check_bake(service: Service, metrics: MetricsSource, now: Time) -> Iterator[Diagnosis]:
     """Warnings when the bake of a live service is too short for its scrapes and its traffic; none while that is unknown."""
-    if not needs_counters(service.checks):
+    if service.backend is None or not needs_counters(service.checks):
         return
     try:
         traffic = observe_traffic(metrics.fetch(*traffic_query(service.backend.name, now)))

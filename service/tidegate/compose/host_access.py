@@ -12,7 +12,7 @@ from tidegate.core.container import Container, MountKind
 from tidegate.core.hooks import Hook
 from tidegate.core.model import Service
 from tidegate.core.probes import public_url
-from tidegate.core.routing import EVERY_ADDRESS, EVERY_IPV4, split_listen
+from tidegate.core.routing import EVERY_ADDRESS, EVERY_IPV4, Backend, split_listen
 from tidegate.errors import Problem
 
 READ_ONLY = ":ro"  # after a folder of `host_mounts`
@@ -133,12 +133,12 @@ def _denied_reach(service: Service, allowed: HostAccess) -> Iterator[Problem]:
         if not _matches(network.name, _globs(service, allowed.networks)):
             text = _denial_message(f"the network {network.name}", "networks", allowed.networks)
             yield Problem(f"{here}.networks", text)
-    preview = service.backend.preview
-    for key, listen in (("listen", service.backend.listen), ("preview.listen", preview.listen if preview else "")):
+    backend = service.backend or Backend("")
+    for key, listen in (("listen", backend.listen), ("preview.listen", backend.preview.listen if backend.preview else "")):
         if listen and not any(_includes(one, listen) for one in allowed.listen):
             yield Problem(f"{here}.x-tidegate.{key}", _denial_message(listen, "listen", allowed.listen))
     url = "" if service.probe is None else service.probe.url
-    own = service.backend.listen and url.startswith(public_url(service.backend.listen, "/"))
+    own = backend.listen and url.startswith(public_url(backend.listen, "/"))
     if url and not own and not any(matches_url(url, glob) for glob in _globs(service, allowed.probe_urls)):
         yield Problem(f"{here}.x-tidegate.probe.url", _denial_message(url, "probe_urls", allowed.probe_urls))
     if (log := container.log) is None:

@@ -20,6 +20,7 @@ from tidegate.compose.ports import read_ports
 from tidegate.compose.reader import Findings, Reader, boolean, format_value, image, integer, one_of
 from tidegate.compose.units import parse_duration, parse_share
 from tidegate.compose.unsupported import reject_unsupported
+from tidegate.compose.worker import check_worker, read_singleton, read_worker, read_worker_health, read_worker_port
 from tidegate.core.compose import ComposeSource
 from tidegate.core.container import Container
 from tidegate.core.model import (
@@ -33,7 +34,7 @@ from tidegate.core.model import (
     Service,
     Strategy,
 )
-from tidegate.core.routing import BackendProtocol
+from tidegate.core.routing import Backend, BackendProtocol
 from tidegate.errors import InvalidSpec, Problem
 
 SchemaCheck = Callable[[Mapping[str, object]], Iterable[Problem]]  # the violations of Compose's schema
@@ -80,21 +81,21 @@ def _read_service(
     root: Reader, name: str, environment: str, document: ServiceDocument, variables: Variables, files: ComposeFiles
 ) -> Service:
     deploy, own = root.inner("deploy"), root.inner(EXTENSION)
-    update = deploy.inner("update_config")
+    update, is_worker = deploy.inner("update_config"), read_worker(root, own)
     replicas = read_either(root, "scale", deploy, "replicas", integer(1, 1000), 0) or 1
     batch = update.take("parallelism", _parallelism(replicas), 1) or replicas
-    monitor = update.take("monitor", parse_duration, 0.0)
-    bake = own.take("bake", parse_duration, monitor) + update.take("delay", parse_duration, 0.0)
+    monitor, bake = _read_monitor(own, update, is_waited_for=is_worker and "healthcheck" not in root)
     strategy = own.take("strategy", one_of(Strategy, Strategy), Strategy.ROLLING)
     shares = extension.read_weights(own)
     batches = 1 + len(shares) if strategy is Strategy.BLUE_GREEN else -(-replicas // batch)
     preview, preview_bake = extension.read_preview(own)
-    port, listen = read_ports(root, own)
-    container = read_container(root, deploy, read_health(own), port, document, variables, files)
+    port, listen = (read_worker_port(root, own), "") if is_worker else read_ports(root, own)
+    health = read_worker_health(update, monitor) if is_worker else read_health(own)
+    container = read_container(root, deploy, health, port, document, variables, files)
     depends_on, others = read_depends_on(root, document)
-    order, warnings = _read_order(update, strategy, replicas, container)
+    order, warnings = _read_order(own, update, strategy, replicas, container, is_worker=is_worker)
+    backend = None if is_worker else read_backend(own, name, container, listen, preview)
     deadline, late = _read_healthy_deadline(own, container)
-    backend = read_backend(own, name, container, listen, preview)
     result = Service(
         environment=environment,
         name=name,
@@ -102,7 +103,7 @@ def _read_service(
         replicas=replicas,
         backend=backend,
         strategy=strategy,
-        container=replace(container, h2c=backend.options.protocol is BackendProtocol.H2C),
+        container=_complete(container, backend, order, replicas),
         order=order,
         batch=batch,
         bake_seconds=bake,
@@ -127,19 +128,43 @@ def _read_service(
     return result
 
 
-def _read_order(update: Reader, strategy: Strategy, replicas: int, container: Container) -> tuple[Order, tuple[str, ...]]:
+def _complete(container: Container, backend: Backend | None, order: Order, replicas: int) -> Container:
+    h2c = backend is not None and backend.options.protocol is BackendProtocol.H2C
+    return replace(container, h2c=h2c, alone=order is Order.STOP_FIRST and replicas == 1)
+
+
+def _read_monitor(own: Reader, update: Reader, *, is_waited_for: bool) -> tuple[float, float]:
+    """`monitor`, and the bake of each batch, in seconds. By default the bake is `monitor`, unless that says how long an
+    instance must run before it is ready."""
+    monitor = update.take("monitor", parse_duration, 0.0)
+    bake = own.take("bake", parse_duration, 0.0 if is_waited_for else monitor)
+    return monitor, bake + update.take("delay", parse_duration, 0.0)
+
+
+def _finish(root: Reader, deploy: Reader, update: Reader, own: Reader, service: Service, batches: int) -> None:
+    _check_consistency(root, own, update, service, batches)
+    reject_unsupported(root, deploy)
+    for reader in (update, deploy, own, root):
+        reader.finish()
+
+
+def _read_order(
+    own: Reader, update: Reader, strategy: Strategy, replicas: int, container: Container, *, is_worker: bool
+) -> tuple[Order, tuple[str, ...]]:
     """The order, and what it means for the service while a release is replaced.
 
-    By default a single instance that writes to a volume is stopped before the next one starts.
+    By default a singleton, and a single instance that writes to a volume, is stopped before the next one starts.
     """
     data = " and ".join(container.writable_sources)
     alone = replicas == 1 and strategy is Strategy.ROLLING
-    default = Order.STOP_FIRST if alone and data and "order" not in update else Order.START_FIRST
+    singleton = read_singleton(own, update, replicas, strategy)
+    default = Order.STOP_FIRST if singleton or (alone and data) else Order.START_FIRST
     order = update.take("order", one_of(Order, Order), default)
     if alone and order is Order.STOP_FIRST:
         reason = f"Its instance writes to {data}, so it" if data else "With one replica and order stop-first the instance"
         advice = " Set order: start-first if two instances may write at once." if data else ""
-        text = "stops before the next one starts: no request is answered meanwhile, during a rollback neither."
+        what = "no work is done" if is_worker else "no request is answered"
+        text = f"stops before the next one starts: {what} meanwhile, during a rollback neither."
         return order, (f"{reason} {text}{advice}",)
     if data and replicas > 1:
         hosts = "With several Docker hosts, each has data of its own."
@@ -152,8 +177,10 @@ def _read_order(update: Reader, strategy: Strategy, replicas: int, container: Co
 def _read_healthy_deadline(own: Reader, container: Container) -> tuple[float, tuple[str, ...]]:
     """The deadline, and a warning if a good instance may miss it. By default it is as long as the healthcheck needs."""
     command = None if container.health.path else container.healthcheck
-    needed = 0.0 if command is None else command.ready_within_seconds
+    needed = container.health.run_seconds or 0.0 if command is None else command.ready_within_seconds
     deadline = own.take("healthy_deadline", parse_duration, max(Policy().healthy_deadline_seconds, needed))
+    if command is None and deadline <= needed:
+        own.complain("healthy_deadline", f"must be longer than the {needed:g} s that an instance runs before it is ready")
     if command is None or command.is_disabled or deadline >= needed:
         return deadline, ()
     first = command.start_interval_seconds or command.interval_seconds
@@ -176,7 +203,9 @@ def _check_consistency(root: Reader, own: Reader, update: Reader, service: Servi
         own.complain("warmup", f"must be shorter than the bake of {service.bake_seconds:g} s, or nothing can be compared")
     if service.preview_bake_seconds and not any(check.is_limit for check in service.checks):
         own.complain("preview.bake", "has no effect: without traffic only checks with max or min can be evaluated")
-    if service.order is Order.STOP_FIRST and service.batch >= service.replicas > 1:
+    if service.backend is None:
+        check_worker(own, service)
+    elif service.order is Order.STOP_FIRST and service.batch >= service.replicas > 1:
         update.complain(
             "order", f"stop-first with parallelism {service.batch} of {service.replicas} would stop all instances at once"
         )

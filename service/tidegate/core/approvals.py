@@ -162,7 +162,7 @@ def approval_binding(rollout: Rollout) -> str:
     """
     asked = open_question(rollout)
     decision = (asked, rollout.question) if asked else None
-    steps = [(sorted(step.fleet.items()), sorted(step.route.items()), step.gate.approval) for step in rollout.plan]
+    steps = [(sorted(step.fleet.items()), sorted(step.serving.items()), step.gate.approval) for step in rollout.plan]
     shown = repr((rollout.id, rollout.group, rollout.digest, rollout.phase.value, rollout.cursor, steps, decision))
     return hashlib.sha256(shown.encode()).hexdigest()[:16]
 

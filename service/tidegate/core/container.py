@@ -21,7 +21,8 @@ class Health:
     With `path` by a GET request, otherwise by a TCP connection and its HEALTHCHECK, if it has one. `expect` are the ranges
     of statuses, both ends included, that mean ready. `host` and `headers` (names and values) are sent with the request; an
     empty `host` means the address. An instance is ready after `healthy_threshold` successes in a row, and no longer after
-    `unhealthy_threshold` failures in a row.
+    `unhealthy_threshold` failures in a row. One with `run_seconds` takes no requests, so nothing is checked at an address:
+    its HEALTHCHECK decides, or without one that it has run for so long.
     """
 
     path: str = ""
@@ -34,6 +35,7 @@ class Health:
     timeout_seconds: float = 1.0
     healthy_threshold: int = 1
     unhealthy_threshold: int = 2
+    run_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +203,7 @@ class Log:
 class Container:
     """How one instance is run. Names and meaning as in the Compose specification."""
 
-    port: int  # the one that takes traffic; 0: the only one that its image exposes
+    port: int  # the one that takes traffic, 0: the only one that its image exposes; of a worker, that of its metrics, or 0
     h2c: bool = False  # whether it speaks HTTP/2 in clear text at this port
     command: tuple[str, ...] | None = None
     entrypoint: tuple[str, ...] | None = None  # None: the image's; empty: none
@@ -229,8 +231,14 @@ class Container:
     log: Log | None = None
     tty: bool = False
     stdin_open: bool = False
+    alone: bool = False  # no two instances of the service may run at once, on any host
     #: Left out of comparisons: it changes nothing about how an instance runs.
     pull_policy: PullPolicy = field(default=PullPolicy.RESOLVE, compare=False)
+
+    @property
+    def is_worker(self) -> bool:
+        """Whether it takes no requests."""
+        return self.health.run_seconds is not None
 
     @property
     def writable_sources(self) -> tuple[str, ...]:

@@ -47,9 +47,10 @@ from tidegate.core.model import (
 )
 from tidegate.core.phases import Phase
 from tidegate.core.planner import roll_back_or_halt
+from tidegate.core.records import Peer
 from tidegate.core.rollback_cause import RollbackCause
 from tidegate.core.rollback_rules import health_cause, request_reason, roll_back
-from tidegate.core.rollout_state import Peer, RolloutState, format_names
+from tidegate.core.rollout_state import RolloutState, format_names
 from tidegate.core.waits import WaitKind
 
 
@@ -118,7 +119,7 @@ def enter_step(state: RolloutState) -> Decision | None:
 
 def mark_traffic_shifted(state: RolloutState) -> Decision | None:
     """Record that the proxy matches the step."""
-    stands = state.router_matches and state.preview_matches
+    stands = state.step.route is not None and state.router_matches and state.preview_matches
     if state.rollout.traffic_confirmed_at is None and stands and state.is_complete:
         return Mark(MarkKind.TRAFFIC_CONFIRMED, f"Traffic confirmed by the proxy: {_format_counts(state)}")
     return None
@@ -169,6 +170,11 @@ def stop_surplus(state: RolloutState) -> Decision | None:
 
 
 def _kept_instances(state: RolloutState) -> list[Instance]:
+    """Surplus instances that keep working. Requests leave an instance when others are ready; without a proxy it works until
+    it is stopped."""
+    waits = bool(state.missing_ordinals or state.awaited_instances)
+    if state.step.route is None and waits and not state.rollout.in_place:
+        return [instance for instance in state.surplus_instances if state.is_ready(instance)]
     if state.runs_alone or are_replacements_ready(state):
         return []
     return [each for each in state.surplus_instances if each.release == state.rollout.old and state.is_ready(each)]

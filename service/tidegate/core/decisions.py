@@ -10,8 +10,14 @@ from tidegate.clock import Time
 from tidegate.core.approvals import number_question
 from tidegate.core.container import InstanceHealth
 from tidegate.core.hooks import TaskRun
-from tidegate.core.model import Instance, Plan, Rollout, Signal, SignalKind
+from tidegate.core.model import (
+    Instance,
+    Rollout,
+    Signal,
+    SignalKind,
+)
 from tidegate.core.phases import LIVE, Phase, move
+from tidegate.core.plan import Plan
 from tidegate.core.rollback_cause import RollbackCause
 from tidegate.core.routing import Member
 from tidegate.core.waits import WaitingFor

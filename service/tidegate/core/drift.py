@@ -61,7 +61,7 @@ def _same_release_rollout(
         service=service.key,
         old=release.id,
         new=release.id,
-        plan=planner.steady_plan(release.id, replicas),
+        plan=planner.steady_plan(release.id, replicas, has_proxy=service.backend is not None),
         backend=service.backend,
         created=now,
         old_replicas=release.replicas,

@@ -108,7 +108,7 @@ def _may_be_shared(state: RolloutState, instance: Instance) -> bool:
     """
     since = state.rollout.health[instance.id].unhealthy_since
     ready = [each for each in state.alive_instances if state.is_ready(each)]
-    if since is None or not any(state.is_routed(each) or each.release in state.route for each in ready):
+    if since is None or not any(state.is_routed(each) or each.release in state.serving for each in ready):
         return False
     return state.now < since + SAME_FAILURE_SECONDS or _has_failed_with_another(state, since)
 
@@ -221,7 +221,7 @@ def are_replacements_ready(state: RolloutState) -> bool:
     if not state.is_forward_release or state.rollout.cursor == 0:
         return True
     new = [instance for instance in state.alive_instances if instance.release == state.rollout.new]
-    wanted = state.rollout.plan[state.rollout.cursor - 1].route.get(state.rollout.new, 0)
+    wanted = state.rollout.plan[state.rollout.cursor - 1].serving.get(state.rollout.new, 0)
     if any(instance.id in state.rollout.health and not state.is_ready(instance) for instance in new):
         return False
     return sum(1 for instance in new if state.is_ready(instance)) >= wanted

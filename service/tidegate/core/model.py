@@ -13,13 +13,12 @@ from tidegate.core.compose import ComposeSource, Note
 from tidegate.core.container import Container, InstanceHealth
 from tidegate.core.hooks import Hook, TaskRun
 from tidegate.core.phases import Phase
+from tidegate.core.plan import Plan, Step
 from tidegate.core.probes import Probe
 from tidegate.core.rollback_cause import RollbackCause
 from tidegate.core.routing import Backend, RouterState
 from tidegate.core.waits import WaitingFor
 from tidegate.openapi_diff.result import CompareOptions
-
-Fleet = Mapping[str, int]  # instances by release ID; no zero counts, never modified
 
 DEFAULT_MAX_RESTARTS = 2
 
@@ -167,7 +166,7 @@ class Service:
     image: str
     replicas: int
     container: Container
-    backend: Backend
+    backend: Backend | None  # None: no proxy; its instances take their work by themselves, as those of a queue do
     strategy: Strategy = Strategy.ROLLING
     order: Order = Order.START_FIRST
     batch: int = 1
@@ -249,44 +248,6 @@ class ObservedState:
 
 
 @dataclass(frozen=True, slots=True)
-class Gate:
-    """What must be true to leave a step.
-
-    `surplus_gone`: no surplus instance may exist, not even a stopping one. Set for the last step, and where there is no
-    room for a surge. `keeps_old`: the bake only keeps the old release running; an approval may end it, and only a FAIL has
-    consequences. `tasks_before` run before everything else of the step, `tasks` when it is ready. `group_point`: the point,
-    from 1, at which the rollouts of a group wait for each other; 0: none.
-    """
-
-    bake_seconds: float = 0.0
-    analyzed: bool = False
-    approval: str = ""  # name of the required approval; empty: none
-    surplus_gone: bool = False
-    keeps_old: bool = False
-    tasks_before: tuple[str, ...] = ()
-    tasks: tuple[str, ...] = ()
-    group_point: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One desired state: which instances exist, which take traffic, and what must be true before the next step.
-
-    `preview`: the instances behind the preview. `share`: share of new requests for the new release, in (0, 1); None: every
-    instance gets the same share.
-    """
-
-    fleet: Fleet
-    route: Fleet
-    gate: Gate = Gate()
-    preview: Fleet = field(default_factory=dict)
-    share: float | None = None
-
-
-Plan = tuple[Step, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Rollout:
     """One attempt to move a service from one release to another.
 
@@ -302,7 +263,7 @@ class Rollout:
     old: str | None
     new: str
     plan: Plan
-    backend: Backend
+    backend: Backend | None  # None: the steps of its plan have no route
     created: Time
     old_replicas: int = 0
     batch: int = 1
@@ -351,6 +312,11 @@ class Rollout:
     def step(self) -> Step:
         """The current step."""
         return self.plan[self.cursor]
+
+    @property
+    def serving_since(self) -> Time | None:
+        """Since when the instances of the current step do the work; None: not yet."""
+        return self.step_ready_at if self.step.route is None else self.traffic_confirmed_at
 
     @property
     def failed_verdict(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tidegate.core.model import Fleet, Plan
+from tidegate.core.plan import Fleet, Plan
 
 
 @dataclass(frozen=True, slots=True)

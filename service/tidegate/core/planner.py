@@ -9,20 +9,17 @@ from fractions import Fraction
 from tidegate.core.decisions import Move
 from tidegate.core.hooks import COMPARE, ON_ROLLBACK, POST_PROMOTE, PRE_DEPLOY, PRE_PROMOTE
 from tidegate.core.model import (
-    Fleet,
-    Gate,
     InstanceState,
     ObservedState,
     Order,
-    Plan,
     Release,
     Rollout,
     RolloutKind,
     Service,
-    Step,
     Strategy,
 )
 from tidegate.core.phases import Phase
+from tidegate.core.plan import Fleet, Gate, Plan, Step
 from tidegate.core.rollback_cause import RollbackCause
 
 APPROVAL = "promote"  # the name of the approvals in a plan
@@ -41,10 +38,12 @@ def make_plan(service: Service, old: Release | None, new: Release) -> Plan:
         way = blue_green(service, old, new)
     else:
         way = rolling(service, old, new)
-    return _with_hooks(service, way)
+    if service.in_group and service.backend is None:  # it works as soon as it runs, so the group waits before that
+        way = (Step(fleet={} if old is None else _fleet((old.id, old.replicas)), route=None), *way)
+    return _with_hooks(service, new, way)
 
 
-def _with_hooks(service: Service, way: Sequence[Step]) -> Plan:
+def _with_hooks(service: Service, new: Release, way: Sequence[Step]) -> Plan:
     """With hooks before the first step and at the end, and the points at which a group waits: before traffic moves, and
     before anything that a rollback needs is removed."""
     steps = list(way)
@@ -53,7 +52,7 @@ def _with_hooks(service: Service, way: Sequence[Step]) -> Plan:
     if POST_PROMOTE in service.hooks:
         steps[-1] = _with_gate(steps[-1], replace(steps[-1].gate, tasks=(POST_PROMOTE,)))
     if service.in_group:
-        unseen = next(place for place, step in enumerate(steps) if step.preview)
+        unseen = next(place for place, step in enumerate(steps) if new.id in step.serving) - 1
         steps[unseen] = _with_gate(steps[unseen], replace(steps[unseen].gate, group_point=1))
         last = max(unseen + 1, len(steps) - 2)
         steps[last] = _with_gate(steps[last], replace(steps[last].gate, group_point=2))
@@ -66,6 +65,8 @@ def _with_gate(step: Step, gate: Gate) -> Step:
 
 def _needs_preview_step(service: Service) -> bool:
     """Whether the new release must run without traffic before the first batch takes any."""
+    if service.backend is None:  # its instances would work
+        return False
     asked = bool(_preview_tasks(service)) or service.in_group or service.preview_bake_seconds > 0
     return asked or service.backend.preview is not None
 
@@ -73,6 +74,11 @@ def _needs_preview_step(service: Service) -> bool:
 def _preview_tasks(service: Service) -> tuple[str, ...]:
     """The tasks to run while the new release runs without traffic."""
     return (COMPARE,) * (service.compare is not None) + (PRE_PROMOTE,) * (PRE_PROMOTE in service.hooks)
+
+
+def _route(service: Service, route: Fleet) -> Fleet | None:
+    """The route of a step; None if the service has no proxy."""
+    return None if service.backend is None else route
 
 
 def _preview_step(service: Service, fleet: Fleet, route: Fleet, new: Release, approval: str = "") -> Step:
@@ -99,9 +105,9 @@ def rolling(service: Service, old: Release, new: Release) -> Plan:
             steps.append(_preview_step(service, fleet, _fleet((old.id, standing)), new))
         route = _fleet((old.id, left), (new.id, arrived))
         share = _share(service, number) if len(route) > 1 else None
-        steps.append(Step(fleet=fleet, route=route, gate=_batch_gate(service, number), share=share))
+        steps.append(Step(fleet=fleet, route=_route(service, route), gate=_batch_gate(service, number), share=share))
         standing = left
-    return (*steps, _final_step(new))
+    return (*steps, _final_step(service, new))
 
 
 def _share(service: Service, number: int) -> float | None:
@@ -123,7 +129,9 @@ def _runs_alone(service: Service, new: Release) -> bool:
 def _stop_first_step(service: Service, old: Release, new: Release, *, left: int, arrived: int) -> list[Step]:
     """Stop-first: the old instances of the batch leave before the new ones start."""
     fleet = _fleet((old.id, left), (new.id, arrived))
-    return [Step(fleet=fleet, route=fleet, gate=Gate(surplus_gone=True))] if fleet or _runs_alone(service, new) else []
+    if not fleet and service.backend is not None and not _runs_alone(service, new):
+        return []  # requests need an instance; work of a queue waits
+    return [Step(fleet=fleet, route=_route(service, fleet), gate=Gate(surplus_gone=True))]
 
 
 def blue_green(service: Service, old: Release, new: Release) -> Plan:
@@ -138,7 +146,7 @@ def blue_green(service: Service, old: Release, new: Release) -> Plan:
     if service.keep_old_seconds > 0:
         gate = Gate(bake_seconds=service.keep_old_seconds, analyzed=bool(service.checks), keeps_old=True)
         steps.append(Step(fleet=both, route=green, gate=gate))
-    return (*steps, _final_step(new))
+    return (*steps, _final_step(service, new))
 
 
 def first_deploy(service: Service, new: Release) -> Plan:
@@ -146,13 +154,13 @@ def first_deploy(service: Service, new: Release) -> Plan:
     whole = _fleet((new.id, new.replicas))
     judged = any(check.is_limit for check in service.checks)
     gate = Gate(bake_seconds=service.bake_seconds, analyzed=judged, surplus_gone=True)
-    step = Step(fleet=whole, route=whole, gate=gate)
+    step = Step(fleet=whole, route=_route(service, whole), gate=gate)
     return (_preview_step(service, whole, {}, new), step) if _needs_preview_step(service) else (step,)
 
 
 def direct_rollback(service: Service, old: Release, new: Release) -> Plan:
     """Back to a good release: in the batches of the service, without bakes, checks, hooks and approvals."""
-    alone = replace(service.backend, preview=None)
+    alone = None if service.backend is None else replace(service.backend, preview=None)
     plain = replace(
         service,
         backend=alone,
@@ -169,15 +177,20 @@ def direct_rollback(service: Service, old: Release, new: Release) -> Plan:
     )
 
 
-def rollback_plan(old: str | None, replicas: int) -> Plan:
+def rollback_plan(old: str | None, replicas: int, *, has_proxy: bool = True) -> Plan:
     """Roll back from anywhere: only the old release, complete; or nothing after a failed first deployment."""
-    return steady_plan(old, replicas) if old else (Step(fleet={}, route={}, gate=Gate(surplus_gone=True)),)
+    return steady_plan(old, replicas, has_proxy=has_proxy) if old else (_exact_step({}, has_proxy=has_proxy),)
 
 
-def steady_plan(release: str, replicas: int) -> Plan:
-    """Exactly this number of instances of this release, all of them in the route: the plan of a repair and a scaling."""
-    whole = _fleet((release, replicas))
-    return (Step(fleet=whole, route=whole, gate=Gate(surplus_gone=True)),)
+def steady_plan(release: str, replicas: int, *, has_proxy: bool = True) -> Plan:
+    """Exactly this number of instances of this release, all of them in the route: the plan of a repair and a scaling.
+    `has_proxy`: whether the service has one."""
+    return (_exact_step(_fleet((release, replicas)), has_proxy=has_proxy),)
+
+
+def _exact_step(fleet: Fleet, *, has_proxy: bool = True) -> Step:
+    """Exactly these instances, which all work."""
+    return Step(fleet=fleet, route=fleet if has_proxy else None, gate=Gate(surplus_gone=True))
 
 
 def with_rollback_hook(way: Plan) -> Plan:
@@ -185,7 +198,9 @@ def with_rollback_hook(way: Plan) -> Plan:
     return (*way[:-1], _with_gate(way[-1], replace(way[-1].gate, tasks=(ON_ROLLBACK,))))
 
 
-def rollback_in_place(old: str, new: str, *, standing: int, replicas: int, present: int, batch: int) -> Plan:
+def rollback_in_place(
+    old: str, new: str, *, standing: int, replicas: int, present: int, batch: int, has_proxy: bool = True
+) -> Plan:
     """Roll back without room for a surge: new instances leave one batch at a time, then old ones start.
 
     `standing` old and `present` new instances exist now; `replicas` old ones are wanted in the end. A place that is already
@@ -194,17 +209,15 @@ def rollback_in_place(old: str, new: str, *, standing: int, replicas: int, prese
     steps: list[Step] = []
     if present and standing + present < replicas:
         standing = replicas - present
-        fleet = _fleet((old, standing), (new, present))
-        steps.append(Step(fleet=fleet, route=fleet, gate=Gate(surplus_gone=True)))
+        steps.append(_exact_step(_fleet((old, standing), (new, present)), has_proxy=has_proxy))
     while standing < replicas or present > 0:
         present = max(0, present - batch)
         fleet = _fleet((old, standing), (new, present))
-        if fleet or replicas == 1:  # a single instance may be the only one that writes to a volume
-            steps.append(Step(fleet=fleet, route=fleet, gate=Gate(surplus_gone=True)))
+        if fleet or replicas == 1 or not has_proxy:  # a single instance may be the only one that writes to a volume
+            steps.append(_exact_step(fleet, has_proxy=has_proxy))
         standing = min(replicas, standing + batch) if present else replicas
-        fleet = _fleet((old, standing), (new, present))
-        steps.append(Step(fleet=fleet, route=fleet, gate=Gate(surplus_gone=True)))
-    return tuple(steps) or rollback_plan(old, replicas)
+        steps.append(_exact_step(_fleet((old, standing), (new, present)), has_proxy=has_proxy))
+    return tuple(steps) or rollback_plan(old, replicas, has_proxy=has_proxy)
 
 
 def _batch_gate(service: Service, number: int) -> Gate:
@@ -216,10 +229,9 @@ def _batch_gate(service: Service, number: int) -> Gate:
     )
 
 
-def _final_step(new: Release) -> Step:
+def _final_step(service: Service, new: Release) -> Step:
     """Only the new release, without leftovers."""
-    whole = _fleet((new.id, new.replicas))
-    return Step(fleet=whole, route=whole, gate=Gate(surplus_gone=True))
+    return _exact_step(_fleet((new.id, new.replicas)), has_proxy=service.backend is not None)
 
 
 MAX_WEIGHT = 256  # what HAProxy allows; the others allow more
@@ -252,10 +264,10 @@ def roll_back_or_halt(rollout: Rollout, observed: ObservedState, reason: str, ca
 
 
 def has_served(rollout: Rollout, observed: ObservedState) -> bool:
-    """Whether the new release has taken requests of the service. One that never did and does not start or become ready
+    """Whether the new release has done work of the service. One that never did and does not start or become ready
     harmed nobody: most likely its configuration is wrong."""
-    earlier = any(rollout.new in step.route for step in rollout.plan[: rollout.cursor])
-    now = rollout.traffic_confirmed_at is not None and rollout.new in rollout.step.route
+    earlier = any(rollout.new in step.serving for step in rollout.plan[: rollout.cursor])
+    now = rollout.serving_since is not None and rollout.new in rollout.step.serving
     return earlier or now or any(member.release == rollout.new for member in observed.router.members)
 
 
@@ -266,8 +278,9 @@ def plan_rollback(rollout: Rollout, observed: ObservedState) -> Plan:
 
 
 def _plan_rollback(rollout: Rollout, observed: ObservedState) -> Plan:
+    has_proxy = rollout.backend is not None
     if rollout.old is None or not rollout.in_place:
-        return rollback_plan(rollout.old, rollout.old_replicas)
+        return rollback_plan(rollout.old, rollout.old_replicas, has_proxy=has_proxy)
     there = [instance.release for instance in observed.instances if instance.state is not InstanceState.STOPPING]
     return rollback_in_place(
         rollout.old,
@@ -276,4 +289,5 @@ def _plan_rollback(rollout: Rollout, observed: ObservedState) -> Plan:
         replicas=rollout.old_replicas,
         present=there.count(rollout.new),
         batch=rollout.batch,
+        has_proxy=has_proxy,
     )

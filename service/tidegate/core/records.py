@@ -263,3 +263,13 @@ class Token:
     created: Time = 0.0
     expires: Time | None = None
     last_used: Time | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Another rollout of the same group."""
+
+    service: str
+    phase: Phase
+    group_point: int
+    reason: str = ""

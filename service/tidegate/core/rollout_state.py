@@ -11,7 +11,6 @@ from tidegate.core.approvals import deciding_approval
 from tidegate.core.decisions import Wait
 from tidegate.core.hooks import TaskRun
 from tidegate.core.model import (
-    Fleet,
     Instance,
     InstanceState,
     ObservedState,
@@ -19,10 +18,11 @@ from tidegate.core.model import (
     RolloutKind,
     Signal,
     SignalKind,
-    Step,
 )
 from tidegate.core.phases import Phase
+from tidegate.core.plan import Fleet, Step
 from tidegate.core.planner import member_weights
+from tidegate.core.records import Peer
 from tidegate.core.routing import Member, RouterState
 from tidegate.core.waits import WaitingFor, WaitKind
 
@@ -37,16 +37,6 @@ def member_of(instance: Instance, weight: int = 1) -> Member:
 def _is_same_member(one: Member | None, other: Member) -> bool:
     """Whether it is the same instance at the same address, whatever it weighs."""
     return one is not None and replace(one, weight=1) == replace(other, weight=1)
-
-
-@dataclass(frozen=True, slots=True)
-class Peer:
-    """Another rollout of the same group."""
-
-    service: str
-    phase: Phase
-    group_point: int
-    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -198,6 +188,10 @@ class RolloutState:
         """Whether requests reach it: after a restart its address may differ from the one in the proxy."""
         return _is_same_member(self.members.get(instance.id), member_of(instance))
 
+    def is_serving(self, instance: Instance) -> bool:
+        """Whether it does the work of the service: requests reach it; without a proxy, it has been ready."""
+        return instance.id in self.rollout.health if self.step.route is None else self.is_address_current(instance)
+
     def has_requests_in_flight(self, instance: Instance) -> bool:
         """Whether the proxy still knows it, without new requests, with requests in flight or possibly so."""
         draining, preview = self.observed.router.draining, self.observed.preview.draining
@@ -225,7 +219,12 @@ class RolloutState:
     @cached_property
     def route(self) -> Fleet:
         """How many of each release must take traffic now."""
-        return self._reachable_counts(self.step.route)
+        return self._reachable_counts(self.step.route or {})
+
+    @cached_property
+    def serving(self) -> Fleet:
+        """How many of each release must do the work of the service now."""
+        return self._reachable_counts(self.step.serving)
 
     def _reachable_counts(self, wanted: Fleet) -> Fleet:
         """During a rollback nothing new is started or waited for: only ready instances of the new release count. Does not
@@ -234,9 +233,7 @@ class RolloutState:
         back = rollout.phase is Phase.ROLLING_BACK and rollout.kind is RolloutKind.RELEASE
         if not back or rollout.new not in wanted:
             return wanted
-        ready = sum(
-            1 for instance in self.alive_instances if self.is_ready(instance) and instance.release == self.rollout.new
-        )
+        ready = sum(self.is_ready(each) and each.release == rollout.new for each in self.alive_instances)
         return {**wanted, self.rollout.new: min(ready, wanted[self.rollout.new])}
 
     @staticmethod
@@ -253,6 +250,11 @@ class RolloutState:
     def desired_routed(self) -> tuple[Instance, ...]:
         """The instances that should take traffic; part of `desired`."""
         return self._select(self.route)
+
+    @cached_property
+    def desired_serving(self) -> tuple[Instance, ...]:
+        """The instances that should do the work of the service; part of `desired`."""
+        return self._select(self.serving)
 
     def _select(self, wanted: Fleet) -> tuple[Instance, ...]:
         chosen: list[Instance] = []
@@ -309,13 +311,13 @@ class RolloutState:
     def _is_awaited(self, instance: Instance) -> bool:
         if self.is_forward_release and instance.release == self.rollout.new:
             return True
-        serving = any(instance.id == other.id for other in self.desired_routed)
-        if self.is_address_current(instance) or not (serving or instance.release == self.rollout.new):
+        wanted = any(instance.id == other.id for other in self.desired_serving)
+        if self.is_serving(instance) or not (wanted or instance.release == self.rollout.new):
             return False
         if self.rollout.phase is Phase.ROLLING_BACK:  # one that was restarted is soon back, or a repair replaces it
             sick = self.is_unhealthy(instance) or (instance.id in self.rollout.health and self.is_overdue)
-            return not sick or not any(map(self.is_ready, self.desired_routed))
-        can_serve = any(self.is_ready(other) or self.is_address_current(other) for other in self.desired_routed)
+            return not sick or not any(map(self.is_ready, self.desired_serving))
+        can_serve = any(self.is_ready(other) or self.is_serving(other) for other in self.desired_serving)
         return instance.id not in self.rollout.health or not can_serve
 
     @cached_property
@@ -363,7 +365,7 @@ class RolloutState:
     @cached_property
     def desired_preview(self) -> tuple[Member, ...]:
         """The desired members of the preview; none without a preview."""
-        if self.rollout.backend.preview is None:
+        if self.rollout.backend is None or self.rollout.backend.preview is None:
             return ()
         return tuple(member_of(each) for each in self._select(self.step.preview) if self.is_ready(each))
 

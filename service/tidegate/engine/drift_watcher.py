@@ -108,10 +108,11 @@ class DriftWatcher:
 
     def _observe(self, service: Service, drivers: Drivers) -> ObservedState | None:
         """The observed state; None when the platform or the proxy fails, which is logged once for each error."""
-        backend, place = service.backend, service.backend.preview_backend
+        backend = service.backend
+        place = None if backend is None else backend.preview_backend
         try:
             instances = drivers.platform.instances(service.key, service.policy.max_restarts)
-            router_state = drivers.router.read(backend)
+            router_state = RouterState() if backend is None else drivers.router.read(backend)
             preview = RouterState() if place is None else drivers.router.read(place)
         except DriverError as error:
             if self._unobservable.get(service.key) != error.message:

@@ -113,9 +113,8 @@ def pin(context: TickContext, rollout: Rollout, pull: Pull) -> tuple[Rollout, li
     digest, observed = pinned.digest, context.observe(rollout)
     release = context.store.get_release(rollout.service, rollout.new).release
     context.guard()
-    _write(context, rollout.backend, observed.router.members)
-    if rollout.backend.preview_backend is not None:
-        _write(context, rollout.backend.preview_backend, observed.preview.members)
+    for place, state in _places(rollout.backend, observed):
+        _write(context, place, state.members)
     if digest != release.digest:
         context.store.set_digest(rollout.service, release.id, digest, context.claim.fence, rollout.id)
     now = context.clock()
@@ -127,6 +126,14 @@ def pin(context: TickContext, rollout: Rollout, pull: Pull) -> tuple[Rollout, li
     is_new = _is_new(context, rollout, replace(release, digest=digest))
     new_events.append(events.pinned(rollout, release.image, digest, is_new, now - pull.since, now))
     return replace(rollout, digest=digest, preexisting=there, policy=policy), new_events
+
+
+def _places(backend: Backend | None, observed: ObservedState) -> list[tuple[Backend, RouterState]]:
+    """The service's places in the proxy, and their observed states; none without a proxy."""
+    if backend is None:
+        return []
+    preview = backend.preview_backend
+    return [(backend, observed.router)] + ([(preview, observed.preview)] if preview is not None else [])
 
 
 def _healthy_deadline(policy: Policy, pinned: PinnedImage) -> tuple[Policy, str]:
@@ -178,6 +185,7 @@ def _check_bake(context: TickContext, rollout: Rollout) -> list[Event]:
     the analysis itself reports what is missing."""
     if rollout.kind is not RolloutKind.RELEASE or rollout.old is None or not needs_counters(rollout.checks):
         return []
+    assert rollout.backend is not None, "only a service with a proxy has checks of its requests"
     now = context.clock()
     query, window = traffic_query(rollout.backend.name, now)
     with context.slow_call():
@@ -203,8 +211,7 @@ def shift(context: TickContext, rollout: Rollout, observed: ObservedState, effec
     """Write the proxy's members with our fencing token. After an error check the lease: another engine may have written."""
     begun = context.clock()
     context.guard()
-    place = rollout.backend.preview_backend if effect.preview else rollout.backend
-    assert place is not None, "a preview is only written where there is one"
+    place, _ = _places(rollout.backend, observed)[effect.preview]
     _write(context, place, effect.members)
     now = context.clock()
     return [events.traffic_shifted(effect, rollout, observed.router, now - begun, now)]
@@ -298,7 +305,7 @@ def _restore_analysis(context: TickContext, rollout: Rollout) -> CanaryAnalysis:
     """The analysis with all saved measurements: the cached one, plus those that another engine saved meanwhile."""
     from tidegate.analysis.analysis import CanaryAnalysis  # numpy and scipy are slow to import; many engines need neither
 
-    cache, is_preview = context.cache, not rollout.step.route.get(rollout.new)
+    cache, is_preview = context.cache, not rollout.step.serving.get(rollout.new)
     analysis = cache.analysis
     if analysis is None or analysis.is_preview is not is_preview:
         saved = context.store.measurements(rollout.id)
@@ -317,7 +324,7 @@ def _restore_analysis(context: TickContext, rollout: Rollout) -> CanaryAnalysis:
 
 
 def _traffic_shifted_at(rollout: Rollout, now: float) -> float:
-    return now if rollout.traffic_confirmed_at is None else rollout.traffic_confirmed_at
+    return now if rollout.serving_since is None else rollout.serving_since
 
 
 def _measurement(
@@ -329,8 +336,8 @@ def _measurement(
         step=rollout.cursor,
         traffic_shifted_at=_traffic_shifted_at(rollout, now),
         bake_started_at=now if rollout.step_ready_at is None else rollout.step_ready_at,
-        concurrent=rollout.old is not None and rollout.old in step.route and rollout.new in step.route,
-        routed_count=step.route.get(rollout.new, 0),
+        concurrent=rollout.old is not None and rollout.old in step.serving and rollout.new in step.serving,
+        routed_count=step.serving.get(rollout.new, 0),
         final=final,
         instances=tuple(
             InstanceSample(

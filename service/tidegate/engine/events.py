@@ -10,8 +10,14 @@ from tidegate.clock import Time
 from tidegate.core.decisions import Mark, MarkKind, Move, Shift, Start, Track
 from tidegate.core.event_kinds import EventKind
 from tidegate.core.hooks import TaskRun
-from tidegate.core.model import Event, Fleet, Instance, ObservedState, Rollout
+from tidegate.core.model import (
+    Event,
+    Instance,
+    ObservedState,
+    Rollout,
+)
 from tidegate.core.phases import Phase
+from tidegate.core.plan import Fleet
 from tidegate.core.probes import ProbeCounts, ProbeStats
 from tidegate.core.rollout_state import format_names
 from tidegate.core.routing import RouterState
@@ -106,8 +112,10 @@ def mark(decision: Mark, rollout: Rollout, router_state: RouterState, now: Time)
     data, why = context_data(rollout, router_state), decision.reason
     if decision.mark is MarkKind.STEP_STARTED:
         step = rollout.step
-        why = f"Step {rollout.cursor + 1} of {len(rollout.plan)}: traffic to {_counts(step.route)}."
-        data |= {"steps": len(rollout.plan), "fleet": dict(step.fleet), "route": dict(step.route)}
+        target = f"instances: {_counts(step.fleet)}" if step.route is None else f"traffic to {_counts(step.route)}"
+        why = f"Step {rollout.cursor + 1} of {len(rollout.plan)}: {target}."
+        data |= {"steps": len(rollout.plan), "fleet": dict(step.fleet)}
+        data |= {} if step.route is None else {"route": dict(step.route)}
     elif decision.mark is MarkKind.TRAFFIC_CONFIRMED:
         data |= {"route": _by_release([member.release for member in router_state.members])}
         if router_state.draining:

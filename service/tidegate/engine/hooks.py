@@ -106,18 +106,18 @@ def _job(context: TickContext, rollout: Rollout, observed: ObservedState, name: 
 
 def _variables(rollout: Rollout, observed: ObservedState, name: str) -> Mapping[str, str]:
     """The environment variables that every hook gets in addition to its own."""
-    backend = rollout.backend
+    backend, preview = rollout.backend, rollout.backend.preview if rollout.backend is not None else None
     variables = {
         "TIDEGATE_HOOK": name,
         "TIDEGATE_SERVICE": rollout.service,
         "TIDEGATE_ROLLOUT": rollout.id,
         "TIDEGATE_RELEASE": rollout.new,
         "TIDEGATE_OLD_RELEASE": rollout.old or "",
-        "TIDEGATE_URL": _url(backend.listen),
+        "TIDEGATE_URL": _url(backend.listen if backend is not None else ""),
     }
-    if backend.preview is not None:
-        variables["TIDEGATE_PREVIEW_URL"] = _url(backend.preview.listen)
-        variables["TIDEGATE_PREVIEW_HEADER"] = backend.preview.header
+    if preview is not None:
+        variables["TIDEGATE_PREVIEW_URL"] = _url(preview.listen)
+        variables["TIDEGATE_PREVIEW_HEADER"] = preview.header
     ready = [
         instance.address
         for instance in observed.instances

@@ -16,8 +16,7 @@ from tidegate.clock import Time
 from tidegate.core.event_kinds import EventKind
 from tidegate.core.model import Event, Instance, ObservedState, Rollout
 from tidegate.core.phases import Phase
-from tidegate.core.records import Claim, Freeze
-from tidegate.core.rollout_state import Peer
+from tidegate.core.records import Claim, Freeze, Peer
 from tidegate.core.routing import Backend, RouterState
 from tidegate.core.waits import WaitingFor, WaitKind
 from tidegate.engine import events
@@ -163,8 +162,10 @@ class TickContext:
             cache.instances = self.drivers.platform.instances(rollout.service, rollout.policy.max_restarts)
         return ObservedState(cache.instances, *self.read_proxy(rollout.backend))
 
-    def read_proxy(self, backend: Backend) -> tuple[RouterState, RouterState]:
-        """The proxy's state for the service and for its preview, from the cache where it is fresh."""
+    def read_proxy(self, backend: Backend | None) -> tuple[RouterState, RouterState]:
+        """The proxy's state for the service and for its preview, from the cache where it is fresh; empty without one."""
+        if backend is None:
+            return RouterState(), RouterState()
         cache, place = self.cache, backend.preview_backend
         if cache.router is None:
             cache.router = self.drivers.router.read(backend)

@@ -119,7 +119,7 @@ def service_values(service: Service) -> Values:
     return {
         "key": service.key,
         "environment": service.environment,
-        "backend": service.backend.name,
+        "backend": None if service.backend is None else service.backend.name,
         "definition": SERVICE.encode(service),
     }
 

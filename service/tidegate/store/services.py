@@ -68,6 +68,8 @@ def find_conflicts(connection: Connection, service: Service) -> tuple[Refused, .
 
 def _require_free_route(connection: Connection, service: Service) -> None:
     """A proxy's backend belongs to one service. Raises `RouteTaken`."""
+    if service.backend is None:
+        return
     other = connection.execute(
         select(services.c.key).where(
             services.c.environment == service.environment,
@@ -81,7 +83,7 @@ def _require_free_route(connection: Connection, service: Service) -> None:
 
 def _require_free_addresses(connection: Connection, service: Service) -> None:
     """An address belongs to one service that is live or being rolled out. Raises `ListenTaken`, which names it."""
-    wanted = service.backend.addresses
+    wanted = () if service.backend is None else service.backend.addresses
     query = select(services.c.definition).where(
         services.c.environment == service.environment,
         services.c.key != service.key,
@@ -89,7 +91,8 @@ def _require_free_addresses(connection: Connection, service: Service) -> None:
     )
     for other in map(mapping.SERVICE.decode, connection.execute(query).scalars() if wanted else ()):
         for address in wanted:
-            taken = next((one for one in other.backend.addresses if addresses_overlap(one, address)), None)
+            addresses = () if other.backend is None else other.backend.addresses
+            taken = next((one for one in addresses if addresses_overlap(one, address)), None)
             if taken is not None:
                 text = f"{service.key} cannot listen on {address}: {other.key} listens on {taken}. Choose another `listen`."
                 raise ListenTaken(text)

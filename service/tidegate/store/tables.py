@@ -48,7 +48,7 @@ services = Table(
     metadata,
     Column("key", String, primary_key=True),
     Column("environment", String, nullable=False),
-    Column("backend", String, nullable=False),  # the proxy backend: one owner per environment
+    Column("backend", String),  # the proxy backend: one owner per environment; null: no proxy
     Column("definition", JSON, nullable=False),
     Column("version", Integer, nullable=False),
     Column("live", String),  # the live release; no foreign key, because releases refer to services
@@ -84,7 +84,7 @@ rollouts = Table(
     Column("new", String, nullable=False),
     # the request; never changes, except the plan in a rollback
     Column("plan", JSON, nullable=False),
-    Column("backend", JSON, nullable=False),
+    Column("backend", JSON(none_as_null=True)),
     Column("created", Double, nullable=False),
     Column("old_replicas", Integer, nullable=False),
     Column("batch", Integer, nullable=False),

@@ -55,7 +55,7 @@ def find_short_bake(service: Service) -> list[str]:
     """Warnings if the bake is too short for how often the proxy is scraped and for the traffic of the last minutes, or if
     that is unknown."""
     metrics = api().drivers(service.environment).metrics
-    if metrics is None or not needs_counters(service.checks):
+    if metrics is None or service.backend is None or not needs_counters(service.checks):
         return []
     try:
         traffic = observe_traffic(metrics.fetch(*traffic_query(service.backend.name, api().now())))

@@ -160,9 +160,10 @@ class Report:
     started: Time | None  # when the image was resolved and the first step began
     finished: Time | None
     seconds: float | None  # from created to finished
-    exposed_at: Time | None  # when the new release first took traffic
+    exposed_at: Time | None  # when the new release first took traffic, or ran without a proxy
     decided_at: Time | None  # when the rollback or the halt was decided
     decision_seconds: float | None  # from exposed to decided
+    is_routed: bool  # False: the service has no proxy, so there are no requests to count
     requests: int | None
     lost: int | None
     errors: int | None
@@ -181,7 +182,7 @@ class Report:
 def build_report(rollout: Rollout, events: Sequence[Event], verdicts: Iterable[StoredVerdict]) -> Report:
     """`events` are all of the rollout's, by number; `verdicts` all of its, oldest first."""
     batches = _step_reports(events, [*dict.fromkeys(each for each in (rollout.old, rollout.new) if each is not None)])
-    exposed = next((event.at for event in events if _exposes_release(event, rollout.new)), None)
+    exposed = next((event.at for event in events if _exposes_release(event, rollout)), None)
     decided = next((event.at for event in events if event.kind in TURNING_POINTS), None)
     counts = sum_traffic([_step_traffic(batch) for batch in batches])
     releases, releases_unknown = sum_releases([(batch.by_release, batch.releases_unknown) for batch in batches])
@@ -201,6 +202,7 @@ def build_report(rollout: Rollout, events: Sequence[Event], verdicts: Iterable[S
         exposed_at=exposed,
         decided_at=decided,
         decision_seconds=None if exposed is None or decided is None else max(0.0, decided - exposed),
+        is_routed=rollout.backend is not None,
         requests=None if counts is None else counts.requests,
         lost=None if counts is None else counts.lost,
         errors=None if counts is None else counts.errors,
@@ -217,9 +219,12 @@ def build_report(rollout: Rollout, events: Sequence[Event], verdicts: Iterable[S
     )
 
 
-def _exposes_release(event: Event, release: str) -> bool:
-    """Whether from this event on the release takes traffic."""
-    return event.kind in (EventKind.TRAFFIC_SHIFTED, EventKind.TRAFFIC_CONFIRMED) and release in mapping(event, "route")
+def _exposes_release(event: Event, rollout: Rollout) -> bool:
+    """Whether from this event on the new release takes traffic; without a proxy, whether it runs."""
+    if rollout.backend is None:
+        return event.kind == EventKind.STARTED and event.data.get("release") == rollout.new
+    shifts = event.kind in (EventKind.TRAFFIC_SHIFTED, EventKind.TRAFFIC_CONFIRMED)
+    return shifts and rollout.new in mapping(event, "route")
 
 
 # -- batches ----------------------------------------------------------------------------------------------------------
@@ -374,4 +379,6 @@ def _summarize(rollout: Rollout, batches: Sequence[StepReport], counts: Traffic 
     else:
         counters = "request counts unavailable" if batches else "no traffic was moved"
     explained = rollout.phase not in (Phase.PENDING, Phase.RUNNING, Phase.SUCCEEDED) and rollout.reason
-    return f"{way} {PHASE_PHRASES[rollout.phase]}{took}, {steps}; {counters}" + (f"; {rollout.reason}" if explained else "")
+    parts = [f"{way} {PHASE_PHRASES[rollout.phase]}{took}, {steps}"]
+    parts += [counters] if rollout.backend is not None else []
+    return "; ".join([*parts, rollout.reason] if explained else parts)

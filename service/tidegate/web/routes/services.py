@@ -13,6 +13,7 @@ from tidegate.app.context import RolloutRequest
 from tidegate.core.build import Build
 from tidegate.core.model import Service, Signal, SignalKind
 from tidegate.core.records import NewRollout, ServiceRow
+from tidegate.core.routing import RouterState
 from tidegate.errors import AlreadyRolledBack, DriverError, VersionConflict
 from tidegate.web import log_setup
 from tidegate.web.api import (
@@ -123,7 +124,7 @@ def get_instances(path: ServicePath) -> Response:
     row = api().store.get_service(path.key)
     try:
         instances = drivers.platform.instances(path.key, row.service.policy.max_restarts)
-        routed = drivers.router.read(row.service.backend)
+        routed = RouterState() if row.service.backend is None else drivers.router.read(row.service.backend)
     except DriverError as error:
         return respond(InstancesView(instances=None, traffic=None, problem=error.message))
     if routed.restarted:

@@ -65,14 +65,15 @@ def approval_view(rollout: Rollout, signals: Sequence[Signal]) -> ApprovalView |
 def evidence(rollout: Rollout, kind: Answer) -> list[str]:
     """Lines of text for the decision: what it is about, the state of traffic and hooks, the verdict and each finding."""
     place = f"step {rollout.cursor + 1} of {len(rollout.plan)}"
-    share = ", ".join(f"{count} of {release}" for release, count in rollout.step.route.items()) or "nothing"
+    share = ", ".join(f"{count} of {release}" for release, count in rollout.step.serving.items()) or "nothing"
     what = "approval" if kind == "approval" else "a decision"
     lines = [
         f"{rollout.service}: {rollout.old or 'nothing'} to {rollout.new}, {place} waits for {what}",
-        f"traffic: {share}",
+        f"{'instances' if rollout.backend is None else 'traffic'}: {share}",
         f"image {rollout.image}, digest {rollout.digest or 'not resolved yet'}, requested by {rollout.requested_by}",
     ]
-    preview, verdict = rollout.backend.preview, rollout.verdict
+    preview = None if rollout.backend is None else rollout.backend.preview
+    verdict = rollout.verdict
     if preview is not None and rollout.step.preview:
         at = [f"at {preview.listen}"] * bool(preview.listen) + [f"with the header {preview.header}"] * bool(preview.header)
         lines.append(f"preview of {rollout.new}: {' or '.join(at)}")

@@ -155,7 +155,8 @@ class ReportView(View):
     started: Timestamp | None
     finished: Timestamp | None
     seconds: float | None = Field(description="From `created` to `finished`.")
-    exposed_at: Timestamp | None = Field(description="When the new release first received traffic.")
+    is_routed: bool = Field(description="False: the service has no proxy, so there are no requests to count.")
+    exposed_at: Timestamp | None = Field(description="When the new release first received traffic, or ran without a proxy.")
     decided_at: Timestamp | None = Field(description="When a rollback or halt was decided.")
     decision_seconds: float | None = Field(description="From `exposed_at` to `decided_at`.")
     requests: int | None

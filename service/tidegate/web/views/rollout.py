@@ -37,7 +37,7 @@ class StepView(View):
     """One desired state: the number of instances of each release that exist and that receive traffic, and the gate."""
 
     fleet: dict[str, int]
-    route: dict[str, int]
+    route: dict[str, int] | None = Field(description="Null for a service without a proxy: all its instances work.")
     gate: GateView
     preview: dict[str, int] = Field(description="The number of instances of each release behind the preview.")
     share: float | None = Field(description="The share of new requests for the new release, in [0, 1]; null: by instances.")
@@ -124,7 +124,7 @@ class RolloutFields(View):
     )
     notes: list[FieldNoteView] = Field(description="How the Compose file is honoured otherwise than by `docker compose`.")
     tasks: list[TaskView] = Field(description="The tasks that have started, in order.")
-    preview: PreviewView | None = Field(validation_alias=AliasPath("backend", "preview"))
+    preview: PreviewView | None = Field(None, validation_alias=AliasPath("backend", "preview"))
     group: str = Field(description="The group of rollouts that are promoted and rolled back together; empty if none.")
     extensions: int = Field(description="How often the bake was extended after an inconclusive verdict.")
     verdict: VerdictView | None = Field(description="The latest verdict of the current step.")
@@ -209,6 +209,6 @@ def _batches(rollout: Rollout) -> tuple[int | None, int | None]:
     bring = [
         number
         for number, step in enumerate(rollout.plan)
-        if step.route.get(rollout.new) and (not step.gate.surplus_gone or number == 0)
+        if step.serving.get(rollout.new) and (not step.gate.surplus_gone or number == 0)
     ]
     return sum(1 for number in bring if number <= rollout.cursor), len(bring)

@@ -57,10 +57,14 @@ class ServiceFields(View):
     checks: list[CheckView]
     port: int = Field(
         validation_alias=AliasPath("container", "port"),
-        description="The port that takes traffic; 0: the only one that the image exposes.",
+        description="The port that takes traffic, 0: the only one of the image. Of a worker: of its metrics, or 0.",
     )
-    route: str = Field(validation_alias=AliasPath("backend", "name"))
-    listen: str = Field(validation_alias=AliasPath("backend", "listen"))
+    route: str | None = Field(
+        None, validation_alias=AliasPath("backend", "name"), description="The backend in the proxy; null for a worker."
+    )
+    listen: str | None = Field(
+        None, validation_alias=AliasPath("backend", "listen"), description="The proxy's address; null for a worker."
+    )
     repair: RepairPolicy = Field(description="What Tidegate does about drift.")
     project: str = Field(validation_alias=AliasPath("source", "project"), description="The Compose project; empty: none.")
     interpolated: list[str] = Field(

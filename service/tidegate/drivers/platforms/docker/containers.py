@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -12,13 +12,16 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from tidegate.core.container import Container, Health
-from tidegate.core.model import Instance, InstanceState
+from tidegate.core.model import Instance, InstanceState, Release
 from tidegate.drivers.platforms.docker.labels import HEADERS_VARIABLE, ORDINAL, PORT, PROBE, RELEASE, WANTS
 from tidegate.drivers.platforms.docker.options import DockerHostOptions
 from tidegate.drivers.platforms.readiness import ReadinessProbe
+from tidegate.errors import PlatformError
 
 SHORT_ID_CHARS = 12  # the length of the ids that `docker ps` prints
 MAX_OUTPUT_CHARS = 200  # of the output of a HEALTHCHECK
+#: In which Docker tells how long a container has run; "Less than a second" is none of them.
+UNITS = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86_400.0, "week": 604_800.0, "month": 2.6e6, "year": 3.1e7}
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +99,11 @@ class ListedContainer:
         return bool(self.rule.health.path)
 
     @property
+    def is_worker(self) -> bool:
+        """Whether it takes no requests, so that nothing is checked at its address."""
+        return self.rule.health.run_seconds is not None
+
+    @property
     def release(self) -> str:
         """The id of the container's release."""
         return self.labels[RELEASE]
@@ -121,6 +129,17 @@ class ListedContainer:
         return bool(re.match(r"Up (Less than a second|\d seconds?)\b", str(self.listed.get("Status", ""))))
 
     @property
+    def is_healthy(self) -> bool:
+        """Whether its HEALTHCHECK succeeds; of a worker, also whether it has none."""
+        return self.health == "healthy" or (self.is_worker and not self.health)
+
+    @property
+    def running_seconds(self) -> float:
+        """For how long it has run since its last start, by the clock of its host; rounded to what Docker tells."""
+        match = re.match(r"Up (?:About an? |(\d+) )?(\w+?)s?\b", str(self.listed.get("Status", "")))
+        return float(match[1] or 1) * UNITS.get(match[2], 0.0) if match else 0.0
+
+    @property
     def _networks(self) -> list[Mapping[str, Any]]:
         """The container's networks; the one in the settings first, because the proxy uses it."""
         first = (self.listed.get("HostConfig") or {}).get("NetworkMode")
@@ -139,14 +158,15 @@ class ListedContainer:
     @property
     def address(self) -> str:
         """`ip:port` as the proxy reaches it; empty while it has none. A restart may change it."""
-        address = self.at(int(self.labels[PORT])) if self.state == "running" else None
+        port = int(self.labels[PORT])
+        address = self.at(port) if port and self.state == "running" else None
         if address is None:
             return ""
         return f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
 
     def probe(self, headers: tuple[tuple[str, str], ...] = ()) -> ReadinessProbe | None:
         """The readiness check; None when the container is not running or has no address."""
-        if self.state != "running":
+        if self.state != "running" or self.is_worker:
             return None
         port = int(self.labels[PORT])
         address, health_address = self.at(port), self.at(self.rule.health.port or port)
@@ -229,7 +249,9 @@ def _state(
         case "restarting":
             state = InstanceState.FAILED if run.get("OOMKilled") else not_ready
             return state, _join_details(restarted, _ended(run, details))
-    problem = _health_problem(container, run) or ("no address yet" if probed is None else probed)
+    problem = _health_problem(container, run)
+    if not problem and not container.is_worker:
+        problem = "no address yet" if probed is None else probed
     if not problem and restarts > max_restarts and container.is_young:
         problem = "ready for less than 10 s since the last restart"  # a crash loop may be ready briefly after each start
     if not problem:
@@ -269,7 +291,19 @@ def _health_problem(container: ListedContainer, run: Mapping[str, Any]) -> str:
     if container.has_health_path or container.health == "healthy":
         return ""
     if not container.health:
-        return "readiness unknown: the container has no HEALTHCHECK"
+        wanted, running = container.rule.health.run_seconds, container.running_seconds
+        if wanted is None:
+            return "readiness unknown: the container has no HEALTHCHECK"
+        return "" if running >= wanted else f"has run for {running:g} s, ready after {wanted:g} s"
     last = (((run.get("Health") or {}).get("Log") or [{}])[-1]).get("Output") or ""
     output = " ".join(str(last).split())[:MAX_OUTPUT_CHARS]
     return f"HEALTHCHECK reports {container.health}" + (f": {output}" if output else "")
+
+
+def require_alone(release: Release, ordinals: Collection[int], containers: Sequence[ListedContainer]) -> None:
+    """Raise `PlatformError` if another container of the service exists, in any state on any host: one that has ended may be
+    started again by its Docker daemon."""
+    others = [one for one in containers if one.release != release.id or one.ordinal not in ordinals]
+    if others:
+        text = f"{others[0].name} still exists on Docker host {others[0].host.name}, and no two instances may run at once"
+        raise PlatformError(f"Cannot start {release.id}: {text}; Tidegate retries", retryable=True)

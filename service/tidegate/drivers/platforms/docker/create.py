@@ -42,7 +42,7 @@ def container_config(
 ) -> dict[str, Any]:
     """The arguments of `create_container`."""
     container = release.container
-    ports = sorted({container.port, container.health.port or container.port})
+    ports = sorted({container.port, container.health.port or container.port} - {0})
     named = _network_aliases(container, shared.network)
     return {
         "image": release.digest or release.image,
@@ -177,8 +177,10 @@ def _compose_labels(release: Release, ordinal: int) -> dict[str, str]:
 
 
 def container_name(release: Release, ordinal: int) -> str:
-    """A unique name, so that a container that is still being removed does not block a new one."""
-    return f"tidegate-{release.service.replace('/', '-')}-{release.id}-{ordinal}-{secrets.token_hex(3)}"
+    """A unique name, so that a container that is still being removed does not block a new one. Of a service that runs alone
+    always the same name: then Docker refuses a second container, whatever two engines believe."""
+    prefix = f"tidegate-{release.service.replace('/', '-')}"
+    return f"{prefix}-alone" if release.container.alone else f"{prefix}-{release.id}-{ordinal}-{secrets.token_hex(3)}"
 
 
 def environment_variables(release: Release, ordinal: int) -> dict[str, str]:

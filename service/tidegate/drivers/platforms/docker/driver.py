@@ -25,7 +25,7 @@ from tidegate.drivers.error_translation import guard_response
 from tidegate.drivers.platforms.docker import create, jobs, labels
 from tidegate.drivers.platforms.docker.check import check_host, check_registry
 from tidegate.drivers.platforms.docker.compose import find_compose_containers
-from tidegate.drivers.platforms.docker.containers import ListedContainer, read_headers_variable, to_instance
+from tidegate.drivers.platforms.docker.containers import ListedContainer, read_headers_variable, require_alone, to_instance
 from tidegate.drivers.platforms.docker.errors import PortInUse, raise_combined
 from tidegate.drivers.platforms.docker.hosts import DockerHost
 from tidegate.drivers.platforms.docker.images import find_digest, pin_image, with_port
@@ -148,7 +148,7 @@ class DockerPlatform:
         if container.state == "removing":
             return True
         known = container.start and self._known.get(container.id, UNKNOWN).start == container.start
-        return container.state == "running" and bool(known) and (container.has_health_path or container.health == "healthy")
+        return container.state == "running" and bool(known) and (container.has_health_path or container.is_healthy)
 
     def _remember(
         self, containers: Sequence[ListedContainer], details: Mapping[str, dict[str, Any] | None]
@@ -183,6 +183,8 @@ class DockerPlatform:
     def start(self, release: Release, ordinals: Collection[int]) -> None:
         """See `ports.Platform`. New instances go to the hosts with the fewest instances of the service."""
         containers = self._list_containers(release.service)
+        if release.container.alone:
+            require_alone(release, ordinals, containers)
         with self._lock:
             remaining = [
                 container

@@ -173,6 +173,8 @@ def image_ready_within_seconds(release: Release, image: Image) -> float:
     if release.container.health.path or release.container.healthcheck is not None:
         return 0.0
     own, base = (image.get("Config") or {}).get("Healthcheck") or {}, HealthCommand(())
+    if not own:
+        return release.container.health.run_seconds or 0.0
 
     def seconds(key: str, default: float) -> float:
         return float(own.get(key) or 0) / NANO or default
@@ -203,19 +205,21 @@ def require_port(host: str, release: Release, image: Image) -> int:
         for port in (image.get("Config") or {}).get("ExposedPorts") or ()
         if port.endswith("/tcp")
     )
-    if release.container.port or len(exposed) == 1:
-        return release.container.port or exposed[0]
+    if release.container.port or release.container.is_worker:
+        return release.container.port
+    if len(exposed) == 1:
+        return exposed[0]
     found = f"ports {', '.join(map(str, exposed))}" if exposed else "no port"
     raise PlatformError(
         f"Cannot determine the port of {release.image} on Docker host {host}: the image exposes {found}, the Compose file "
-        "names none. Set x-tidegate.port to the port that takes traffic.",
+        "names none. Set x-tidegate.port to the port that takes traffic, or x-tidegate.worker: true if none does.",
         retryable=False,
     )
 
 
 def with_port(release: Release, host: DockerHost) -> Release:
     """The release with its port, which its image has if the Compose file names none. Raises `PlatformError`."""
-    if release.container.port:
+    if release.container.port or release.container.is_worker:
         return release
     wanted, policy = ImageReference.parse(release.digest or release.image), release.container.pull_policy
     image: Image | None = host.image(str(wanted))
@@ -228,7 +232,7 @@ def with_port(release: Release, host: DockerHost) -> Release:
 def require_readiness_check(host: str, release: Release, image: Image) -> None:
     """Raise `PlatformError` if neither a HEALTHCHECK nor a health endpoint can show when an instance is ready."""
     container = release.container
-    if container.health.path:
+    if container.health.path or container.is_worker:
         return
     own = ((image.get("Config") or {}).get("Healthcheck") or {}).get("Test") or ()
     test = container.healthcheck.test if container.healthcheck else own
