@@ -12,7 +12,7 @@ from typing import Protocol
 
 from tidegate.analysis.queries import Series
 from tidegate.clock import Time, Window
-from tidegate.core.build import Build
+from tidegate.core.build import Build, BuildState
 from tidegate.core.compose import ComposeContainer
 from tidegate.core.hooks import Job, JobState
 from tidegate.core.image_reference import PinnedImage
@@ -164,6 +164,9 @@ class CI(Protocol):
 
     def report(self, build: Build, notice: Notice) -> None:
         """Show the event, and answer the CI's pending inputs for the rollout. Idempotent."""
+
+    def read_build(self, build: Build) -> BuildState | None:
+        """Whether the build runs; None if the CI does not know it, or its answer does not say."""
 
     def check(self) -> Sequence[Diagnosis]:
         """The lines of `tidegate check`; never raises."""

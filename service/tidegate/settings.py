@@ -26,6 +26,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSetti
 
 from tidegate.compose import units
 from tidegate.compose.host_access import READ_ONLY, HostAccess, parse_listen_range
+from tidegate.core.build import BuildEndPolicy
 from tidegate.errors import InvalidSettings, Problem
 
 ENVIRONMENT_PREFIX = "TIDEGATE_"
@@ -68,6 +69,12 @@ class EngineSettings(SettingsSection):
     )
     drift_interval_seconds: float = Field(
         default=5.0, ge=0.1, le=3600.0, description="Interval between drift checks of a service without a live rollout."
+    )
+    build_silent_after_seconds: float = Field(
+        default=900.0,
+        ge=0.0,
+        le=86_400.0,
+        description="Report a build that has not polled for its live rollout for so long; 0 disables the report.",
     )
 
 
@@ -171,6 +178,18 @@ class MetricsSettings(DriverSettings):
         return matchers
 
 
+class CISettings(DriverSettings):
+    """A CI driver, and what happens to rollouts whose build is over."""
+
+    on_build_end: BuildEndPolicy = Field(
+        default=BuildEndPolicy.ROLLBACK,
+        description="What happens to a live rollout whose build is over: rollback, pause or detach.",
+    )
+    on_build_end_after_seconds: float = Field(
+        default=60.0, ge=0.0, le=86_400.0, description="How long a build must be over before `on_build_end` applies."
+    )
+
+
 class HostAccessSettings(SettingsSection):
     """What Compose files may request of the hosts, of other services and of the proxy's addresses; everything else is
     refused. Each field is one of `HostAccess`."""
@@ -236,7 +255,7 @@ class EnvironmentSettings(SettingsSection):
         description="The proxy: haproxy, nginx or envoy; without a driver, an installed one.",
     )
     metrics: MetricsSettings | None = Field(default=None, description="The metrics source of the checks: prometheus.")
-    ci: DriverSettings | None = Field(
+    ci: CISettings | None = Field(
         default=None, description="The CI that gets the events of the rollouts of its builds: jenkins."
     )
     allow: HostAccessSettings | None = Field(

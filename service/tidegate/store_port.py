@@ -9,6 +9,7 @@ from typing import Protocol
 from tidegate.analysis.measurement import Measurement
 from tidegate.analysis.verdict import Verdict
 from tidegate.clock import Time
+from tidegate.core.build_watch import BuildWatch
 from tidegate.core.container import Container
 from tidegate.core.model import Event, Release, Rollout, Service, Signal
 from tidegate.core.phases import Phase
@@ -259,6 +260,22 @@ class Store(EngineStore, Protocol):
 
     def postpone_delivery(self, rollout: str, due: Time, *, failed: bool) -> None:
         """Postpone the next delivery until `due`."""
+
+    def next_build_watch(
+        self, ttl_seconds: float, environment: str = "", without: Collection[str] = ()
+    ) -> BuildWatch | None:
+        """Claim a build to watch, in this environment or in all but those `without`; None when none is due."""
+
+    def record_build_watch(
+        self, watch: BuildWatch, due: Time, events: Sequence[Event] = (), *, audit: AuditEntry | None = None
+    ) -> None:
+        """Record what is known of a build, with events of its rollout; it is due again at `due`."""
+
+    def end_build_watch(self, rollout: str) -> None:
+        """Watch the build of the rollout no longer."""
+
+    def note_build_poll(self, rollout: str) -> None:
+        """Record that the build of the rollout has polled for it."""
 
     def add_token(self, token: Token, *, audit: AuditEntry | None = None) -> None: ...
 

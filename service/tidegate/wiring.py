@@ -11,11 +11,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from tidegate.core.build_watch import BuildEndRules
 from tidegate.core.response_counts import LoggedRouter
 from tidegate.drivers import registry, router_detection
 from tidegate.drivers.http.documents import HttpDocuments
 from tidegate.drivers.http.probe import HttpProbeClient
 from tidegate.engine import metrics, request_logs
+from tidegate.engine.build_watcher import BuildWatcher
 from tidegate.engine.metrics import EngineMetrics
 from tidegate.engine.outbox import Outbox
 from tidegate.engine.prober import Prober
@@ -23,7 +25,7 @@ from tidegate.engine.pruner import Pruner
 from tidegate.engine.request_logs import RequestLogs
 from tidegate.engine.worker import Worker, WorkerOptions
 from tidegate.errors import InvalidSettings, Problem, UnknownDriver
-from tidegate.ports import CheckStatus, Clock, Diagnosis, Drivers
+from tidegate.ports import CI, CheckStatus, Clock, Diagnosis, Drivers
 from tidegate.settings import DriverSettings, EnvironmentSettings, RouterSettings, Settings, to_problems
 from tidegate.store.store import SqlStore
 from tidegate.store_port import Store
@@ -88,14 +90,30 @@ def make_engine(wiring: Wiring, owner: str) -> Worker:
 
 def make_outbox(wiring: Wiring) -> Outbox:
     """Create the outbox that reports to CI servers; it works while its context is entered."""
-    cis = {
+    cis, settings = _instrumented_cis(wiring), wiring.settings
+    scheme = "http" if settings.web.certificate is None else "https"
+    return Outbox(wiring.store, cis, wiring.clock, settings.address.rstrip("/") or f"{scheme}://{settings.listen}")
+
+
+def make_build_watcher(wiring: Wiring) -> BuildWatcher:
+    """Create the watcher of the builds that requested rollouts; it works while its context is entered."""
+    cis = _instrumented_cis(wiring)
+    silent = wiring.settings.engine.build_silent_after_seconds
+    rules = {}
+    for name in cis:
+        ci = wiring.settings.environments[name].ci
+        assert ci is not None
+        rules[name] = BuildEndRules(ci.on_build_end, ci.on_build_end_after_seconds, silent)
+    return BuildWatcher(wiring.store, cis, rules, BuildEndRules(silent_seconds=silent), wiring.clock)
+
+
+def _instrumented_cis(wiring: Wiring) -> dict[str, CI]:
+    """The CI drivers by environment."""
+    return {
         name: metrics.instrument_ci(parts.ci, name, wiring.engine_metrics)
         for name, parts in wiring.environments.items()
         if parts.ci is not None
     }
-    settings = wiring.settings
-    scheme = "http" if settings.web.certificate is None else "https"
-    return Outbox(wiring.store, cis, wiring.clock, settings.address.rstrip("/") or f"{scheme}://{settings.listen}")
 
 
 def make_pruner(wiring: Wiring) -> Pruner:

@@ -71,6 +71,8 @@ class FakeBuild:
     inputs: list[FakeInput] = field(default_factory=list)
     description: str | None = None
     building: bool = True
+    result: str | None = None
+    causes: list[dict[str, Any]] = field(default_factory=list)  # why it was interrupted
     stopped: int = 0
     described: list[str] = field(default_factory=list)  # every description that was ever submitted
 
@@ -87,13 +89,33 @@ class FakeBuild:
         if self.inputs:
             kind = "org.jenkinsci.plugins.workflow.support.steps.input.InputAction"
             actions.append({"_class": kind, "executions": waiting})
+        if self.causes:
+            actions.append({"_class": "jenkins.model.InterruptedBuildAction", "causes": self.causes})
         return {
             "_class": "org.jenkinsci.plugins.workflow.job.WorkflowRun",
             "actions": actions,
             "building": self.building,
             "description": self.description,
             "number": self.number,
+            "result": self.result,
         }
+
+    def end(self, result: str, *causes: dict[str, Any]) -> None:
+        """It is over; the causes say who interrupted it."""
+        self.building, self.result, self.causes = False, result, list(causes)
+
+
+def aborted_by(user: str) -> dict[str, Any]:
+    """As the core tells of a build that somebody stopped: the user is only in the text."""
+    kind = "jenkins.model.CauseOfInterruption$UserInterruption"
+    return {"_class": kind, "shortDescription": f"Aborted by {user}"}
+
+
+def rejected_by(user: str) -> dict[str, Any]:
+    """As the input step tells of a gate that somebody aborted: the text has the full name."""
+    kind = "org.jenkinsci.plugins.workflow.support.steps.input.Rejection"
+    shown = {"_class": "hudson.model.User", "id": user, "fullName": user.title()}
+    return {"_class": kind, "shortDescription": f"Rejected by {user.title()}", "timestamp": 1, "user": shown}
 
 
 class FakeJenkins:
@@ -253,7 +275,8 @@ class FakeJenkinsHandler(http.server.BaseHTTPRequestHandler):
             build.described.append(form["description"])
             self._send(302, "", more={"Location": self.jenkins.led})
         elif verb == "stop":
-            build.stopped, build.building = build.stopped + 1, False
+            build.stopped += 1
+            build.end("ABORTED", aborted_by(self.jenkins.user))
             self._send(302, "", more={"Location": self.jenkins.led})
         elif answered := re.fullmatch(r"input/([^/]+)/(proceed|proceedEmpty|abort)", verb):
             self._answer(build, answered[1], answered[2], form)
@@ -276,7 +299,8 @@ class FakeJenkinsHandler(http.server.BaseHTTPRequestHandler):
                 self._send(500, "<html><body>Oops! No such parameter definition</body></html>")
                 return
             found.answers.append((verb, given))
-            build.building = verb != "abort"
+            if verb == "abort":
+                build.end("ABORTED", rejected_by(fake.user))
             self._send(200, "")
 
     # -- answers ------------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ ALLOWED: dict[str, set[str]] = {
     "core": set(),
     "analysis": {"core", "compose"},
     "compose": {"core", "openapi_diff"},
-    "settings": {"compose"},
+    "settings": {"compose", "core"},
     "ports": {"core", "analysis"},
     "store_port": {"core", "ports", "analysis"},
     "engine": {"core", "ports", "analysis", "openapi_diff", "app", "store_port"},

@@ -8,7 +8,7 @@ import socket
 import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from socketserver import ThreadingMixIn
@@ -62,7 +62,10 @@ def run_engine(settings: Path | None) -> None:
         worker = wires.make_engine(wiring, owner())
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: worker.stop())
-        with serve_metrics(wiring), wires.make_outbox(wiring), wires.make_pruner(wiring), wires.make_request_logs(wiring):
+        with ExitStack() as stack:
+            stack.enter_context(serve_metrics(wiring))
+            for make in (wires.make_outbox, wires.make_build_watcher, wires.make_pruner, wires.make_request_logs):
+                stack.enter_context(make(wiring))
             worker.run()
 
 

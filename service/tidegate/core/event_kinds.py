@@ -58,6 +58,9 @@ class EventKind(StrEnum):
     REFUSED = "refused"  # it cannot be done as requested; nothing was changed
     FAILED = "failed"  # halted: no traffic moves any more, a person must act
 
+    # the build
+    BUILD_ENDED = "build_ended"  # the build that requested the rollout is over, with what follows
+
     # the engine
     DRIVER_ERROR = "driver_error"  # an external part failed; nothing was changed, Tidegate retries
     RECOVERED = "recovered"  # the external part works again

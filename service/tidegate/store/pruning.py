@@ -7,6 +7,7 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, delete, exists, 
 from tidegate.core.phases import LIVE
 from tidegate.core.records import Pruned, Retention
 from tidegate.store.tables import (
+    build_watches,
     deliveries,
     events,
     idempotency,
@@ -24,7 +25,7 @@ MIN_GOOD_RELEASES = 5  # good releases of each service that are always kept, to 
 BATCH_MEASUREMENTS = 500  # per transaction, so that other writers do not wait long
 BATCH_ROLLOUTS = 25
 LOCK_NUMBER = 0x7469_6466  # the advisory lock of pruning
-ROLLOUT_TABLES = (events, verdicts_table, measurements, signals, deliveries)
+ROLLOUT_TABLES = (events, verdicts_table, measurements, signals, deliveries, build_watches)
 
 
 def _old_measurements(retention: Retention) -> Select[tuple[int]]:

@@ -22,7 +22,7 @@ from tidegate.errors import (
     Superseded,
     UnknownRollout,
 )
-from tidegate.store import deliveries, leases, mapping, services
+from tidegate.store import build_watches, deliveries, leases, mapping, services
 from tidegate.store.mapping import AnyRow
 from tidegate.store.tables import events, idempotency, is_live, measurements, releases, rollouts, signals, verdicts
 from tidegate.store.tables import services as services_table
@@ -101,6 +101,7 @@ def add(connection: Connection, new: NewRollout, now: Time) -> None:
     append(connection, rollout.id, (new.event,), last=1)
     if rollout.build is not None:
         deliveries.add(connection, rollout.id, now)
+        build_watches.add(connection, rollout.id, now)
 
 
 def store_answer(connection: Connection, key: Idempotency, now: Time) -> None:
@@ -222,8 +223,14 @@ def add_late_event(connection: Connection, service: str, event: Event) -> None:
         return
     same = (events.c.rollout == row.id, events.c.kind == event.kind, events.c.message == event.message)
     if connection.execute(select(events.c.number).where(*same).limit(1)).first() is None:
-        added = update(rollouts).where(rollouts.c.id == row.id).values(last_event=rollouts.c.last_event + 1)
-        append(connection, row.id, (event,), connection.execute(added.returning(rollouts.c.last_event)).scalar_one())
+        add_events(connection, row.id, (event,))
+
+
+def add_events(connection: Connection, rollout: str, added: Sequence[Event]) -> None:
+    """Add events that are not the engine's, and so need no lease."""
+    if added:
+        counted = update(rollouts).where(rollouts.c.id == rollout).values(last_event=rollouts.c.last_event + len(added))
+        append(connection, rollout, added, connection.execute(counted.returning(rollouts.c.last_event)).scalar_one())
 
 
 def note(connection: Connection, rollout: str, added: Sequence[Event], fence: int) -> None:

@@ -33,6 +33,7 @@ from tidegate.core.records import (
 from tidegate.errors import Refused, StoreError
 from tidegate.ports import CheckStatus, Diagnosis
 from tidegate.store import (
+    build_watches,
     deliveries,
     leases,
     migrations,
@@ -128,6 +129,7 @@ class SqlStore(Operations, BuildStore, Store):
                 leases.clock_set_back(connection, now + ttl_seconds, now)
                 services.shift_clock(connection, now)
                 deliveries.shift_clock(connection, now)
+                build_watches.shift_clock(connection, 0.0, now)
             claim = leases.claim(connection, owner, ttl_seconds, without, now)
         self._clock_offset = clock_offset
         return None if claim is None else replace(claim, since=claim.since - self._ahead(now))
@@ -152,6 +154,7 @@ class SqlStore(Operations, BuildStore, Store):
                 leases.shift_clock(connection, seconds, now + ttl_seconds, now)
                 services.shift_clock(connection, now)
                 deliveries.shift_clock(connection, now)
+                build_watches.shift_clock(connection, seconds, now)
 
     def raise_fences(self) -> None:
         with self._write("raise the fencing tokens") as connection:

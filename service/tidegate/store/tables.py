@@ -233,6 +233,18 @@ deliveries = Table(
     Column("due", Double, nullable=False, index=True),
 )
 
+#: The builds of rollouts, until both are over.
+build_watches = Table(
+    "build_watches",
+    metadata,
+    Column("rollout", String, ForeignKey("rollouts.id"), primary_key=True),
+    Column("due", Double, nullable=False, index=True),  # when the CI is asked next
+    Column("polled_at", Double, nullable=False),  # when the build last polled for its rollout
+    Column("ended_at", Double),  # since when the build is known to be over
+    Column("unknown", Integer, nullable=False),  # answers in a row that did not say whether it runs
+    Column("reported", String, nullable=False),  # the problem that was reported last
+)
+
 #: Plans of deployments, with the definitions that they are for.
 plans = Table(
     "plans",

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from tidegate import text
 from tidegate.compose.files import MAX_FILES, relative_name
+from tidegate.core.build import BuildEndPolicy
 from tidegate.core.image_reference import IMAGE_PATTERN, MAX_IMAGE_CHARS
 from tidegate.core.phases import Phase, Until
 
@@ -109,6 +110,10 @@ class BuildBody(Body):
         max_length=1000,
         pattern=r"^(https?://[A-Za-z0-9\[][!-~]*)?$",
         description="The URL of the build: env.BUILD_URL.",
+    )
+    on_end: Annotated[BuildEndPolicy, Field(strict=False)] | None = Field(
+        default=None,
+        description="What happens to the rollout when the build is over first. Default: `on_build_end` of the environment.",
     )
 
 

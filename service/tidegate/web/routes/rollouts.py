@@ -92,6 +92,12 @@ def list_events(path: RolloutPath, query: EventsQuery) -> Response:
     Responds when there are events or `until` is reached, at the latest after `wait` seconds.
     """
     rollout, signals = _load(path)
+    if (
+        rollout.build is not None
+        and rollout.phase.live
+        and principal().name in (rollout.requested_by, rollout.requested_via)
+    ):
+        api().store.note_build_poll(rollout.id)
     view = _events_page(rollout, signals, query)
     if not view.events and not view.reached and query.wait > 0:
         with api().long_poll_slots.acquire():

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import AliasPath, Field
 
 from tidegate.core.approvals import approval_wait
+from tidegate.core.build import BuildEndPolicy
 from tidegate.core.hooks import TaskState
 from tidegate.core.model import Rollout, RolloutKind, Signal
 from tidegate.core.phases import Phase
@@ -75,6 +76,10 @@ class BuildView(View):
     job: str
     number: int
     url: str
+    on_end: BuildEndPolicy | None = Field(
+        default=None,
+        description="What happens to the rollout when the build is over first; null: `on_build_end` of the environment.",
+    )
 
 
 class WaitingForView(View):

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 import structlog
 
-from tidegate.core.build import Build
+from tidegate.core.build import Build, BuildState
 from tidegate.core.event_kinds import EventKind
 from tidegate.core.phases import Phase
-from tidegate.drivers.ci.jenkins import build_queue, description, inputs
+from tidegate.drivers.ci.jenkins import build_queue, build_state, description, inputs
 from tidegate.drivers.ci.jenkins.client import JenkinsClient, build_path
 from tidegate.drivers.ci.jenkins.errors import JenkinsRefusal
 from tidegate.drivers.ci.jenkins.inputs import ROLLBACK_EVENTS, ROLLBACK_PHASES, InputAnswer, PendingInput
@@ -52,6 +52,17 @@ class JenkinsCI:
                 raise
             client.login()  # raises if the 404 is from a proxy and not from Jenkins
             self._log_missing_build(build)
+
+    @guard_response(CIError, "Jenkins")
+    def read_build(self, build: Build) -> BuildState | None:
+        """See `ports.CI`. A missing build is unknown: the user may lack Job/Read. Raises `CIError`."""
+        client = JenkinsClient(self._options)
+        try:
+            return build_state.read_state(client.get(build_path(build), build_state.TREE), build.number)
+        except JenkinsRefusal as error:
+            if error.status != 404:
+                raise
+            return None
 
     def check(self) -> Sequence[Diagnosis]:
         """Check reachability, version and user."""

@@ -23,6 +23,7 @@ TABLES = (
     "events",
     "freezes",
     "audit",
+    "build_watches",
     "deliveries",
     "plans",
     "engines",
@@ -38,6 +39,7 @@ def upgrade() -> None:
     _rollouts()
     _history()
     _operations()
+    _builds()
     _clients()
 
 
@@ -251,6 +253,28 @@ def _operations() -> None:
     )
     op.create_index("ix_audit_subject", "audit", ["subject"])
     op.create_table(
+        "engines",
+        sa.Column("owner", sa.String(), nullable=False),
+        sa.Column("heartbeat_at", sa.Double(), nullable=False),
+        sa.Column("version", sa.String(), nullable=False),
+        sa.PrimaryKeyConstraint("owner", name="pk_engines"),
+    )
+
+
+def _builds() -> None:
+    op.create_table(
+        "build_watches",
+        sa.Column("rollout", sa.String(), nullable=False),
+        sa.Column("due", sa.Double(), nullable=False),
+        sa.Column("polled_at", sa.Double(), nullable=False),
+        sa.Column("ended_at", sa.Double(), nullable=True),
+        sa.Column("unknown", sa.Integer(), nullable=False),
+        sa.Column("reported", sa.String(), nullable=False),
+        sa.ForeignKeyConstraint(["rollout"], ["rollouts.id"], name="fk_build_watches_rollout"),
+        sa.PrimaryKeyConstraint("rollout", name="pk_build_watches"),
+    )
+    op.create_index("ix_build_watches_due", "build_watches", ["due"])
+    op.create_table(
         "deliveries",
         sa.Column("rollout", sa.String(), nullable=False),
         sa.Column("delivered", sa.Integer(), nullable=False),
@@ -260,13 +284,6 @@ def _operations() -> None:
         sa.PrimaryKeyConstraint("rollout", name="pk_deliveries"),
     )
     op.create_index("ix_deliveries_due", "deliveries", ["due"])
-    op.create_table(
-        "engines",
-        sa.Column("owner", sa.String(), nullable=False),
-        sa.Column("heartbeat_at", sa.Double(), nullable=False),
-        sa.Column("version", sa.String(), nullable=False),
-        sa.PrimaryKeyConstraint("owner", name="pk_engines"),
-    )
 
 
 def _clients() -> None:
