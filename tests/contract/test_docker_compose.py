@@ -260,7 +260,7 @@ def test_command_and_entrypoint(
     ("options", "said"),
     [
         ("networks: [nowhere]", f"Network {PREFIX}nowhere not found"),
-        ("volumes: [outside:/x]", f"External volume {PREFIX}outside not found on Docker host local"),
+        ("volumes: [outside:/x]", f"Volume {PREFIX}outside not found on Docker host local"),
     ],
     ids=["network", "volume"],
 )

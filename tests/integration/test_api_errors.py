@@ -30,7 +30,7 @@ def body(text: str, **variables: str) -> dict[str, Any]:
 SPECS = {
     "unknown key": (
         compose().replace("expose", "exposed"),
-        {"services.shop.exposed": "unknown", "services.shop.expose": "required"},
+        {"services.shop.exposed": "unknown"},
     ),
     "wrong type": (compose().replace("replicas: 3", "replicas: three"), {"services.shop.deploy.replicas": "three"}),
     "missing image": (compose().replace("    image: shop:${VERSION}\n", ""), {"services.shop.image": "required"}),

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from tidegate.compose import service
-from tidegate.compose.files import ComposeFiles
 from tidegate.core.hooks import Hook, ReleaseRole
 from tidegate.core.model import RepairPolicy, Service
 from tidegate.core.probes import Probe
@@ -18,7 +17,7 @@ from tidegate.openapi_diff.result import CompareOptions, OnBreaking
 
 def parsed(**own: Any) -> Service:
     body = {"image": "shop:1", "expose": ["8080"], "deploy": {"replicas": 4}, "x-tidegate": {"listen": "8001", **own}}
-    return service.parse_service({"services": {"shop": body}}, "shop", "demo", {}, ComposeFiles({}))
+    return service.parse_service({"services": {"shop": body}}, "shop", "demo", {})
 
 
 def mistakes(**own: Any) -> dict[str, str]:

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from support.wait import at_most
 from tidegate.compose import loader
 from tidegate.compose import schema as compose_schema
+from tidegate.compose.loader import ComposeInput
 from tidegate.core.compose import ComposeDependency, Condition
-from tidegate.core.container import File, Log, Mount, MountKind, Network, Ulimit
+from tidegate.core.container import File, Log, Mount, MountKind, Network, NetworkOrigin, Ulimit
 from tidegate.core.model import Service
 from tidegate.errors import InvalidSpec
 
@@ -67,7 +68,7 @@ def test_a_web_application_with_its_worker() -> None:
     assert (password.target, password.data, password.mode) == ("/run/secrets/db_password", b"pw\n", 0o444)
     assert (gunicorn.target, gunicorn.data) == ("/etc/bookshop/gunicorn.py", b'workers = 4\naccesslog = "-"\n')
     assert container.volumes == ("bookshop_media:/srv/media",)
-    assert container.naming.networks == (Network("bookshop_backend", ("web",)),)
+    assert container.naming.networks == (Network("bookshop_backend", ("web",), NetworkOrigin.PROJECT),)
     assert container.log == Log("json-file", {"max-size": "10m", "max-file": "3"})
     assert (container.cpus, container.memory_bytes) == (1.5, 512 * 2**20)
     assert (container.limits.pids, container.limits.memory_reservation_bytes) == (200, 128 * 2**20)
@@ -139,15 +140,14 @@ def test_variables_and_their_defaults() -> None:
 
 TOLD: dict[str, dict[str, str]] = {
     "development": {
-        "build": "build the image first",
         "name": "names the Compose project",
         "image": "is required",
         "network_mode": "settings of the environment define the proxy's network",
         "pid": "access to the host",
         "x-tidegate.port": "is required: which of 8080, 9229 takes the traffic",
         "privileged": "access to the host",
-        "volumes[0].source": "do not have the Compose file's folder",
-        "volumes[1].source": "do not have the Compose file's folder",
+        "volumes[0].source": "is not on the machine of all Docker hosts",
+        "volumes[1].source": "is not on the machine of all Docker hosts",
         "volumes[2]": "no volume node_modules in the file's top-level volumes",
     },
     "swarm": {
@@ -182,10 +182,10 @@ TOLD: dict[str, dict[str, str]] = {
         "x-tidegat": "did you mean x-tidegate?",
     },
     "includes": {
-        "include": "docker compose config",
+        "include[0]": "found ../common/compose.yaml; allowed: the relative path",
         "name": "found 'Not Allowed'",
         "servces": "did you mean services?",
-        "extends": "docker compose config",
+        "extends.file": "the file base.yaml is required; send it in `files`",
     },
     "hidden": {
         "read_only": "/conf must be in a folder",
@@ -256,7 +256,8 @@ def test_harmless_keys_are_ignored_with_a_note() -> None:
 )
 def test_which_files_are_needed(name: str, service: str, needed: dict[str, bool]) -> None:
     text = (FOLDER / f"{name}.yaml").read_text()
-    assert {each.name: each.required for each in loader.find_referenced_files(text, service, VARIABLES)} == needed
+    found = loader.find_referenced_files(ComposeInput(text, VARIABLES), service)
+    assert {each.name: each.required for each in found} == needed
 
 
 def test_a_file_that_did_not_come() -> None:

@@ -77,8 +77,6 @@ MERGING = [f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 10)}]}}" for n in ra
         ("a: [" + "1," * 30_000 + "]", "more than 20000 values"),
         ("a: [" + "1," * 2_000 + "]", "2000 entries in one list or mapping; allowed: at most 1000"),
         ("[" * 3_000, "nested too deeply"),
-        ("a: !reset []", "the tag !reset is for merging files"),
-        ("a: !override x", "send the output of docker compose config"),
         ("!reset a: x", "the tag !reset"),
         ("a: !vault x", "the tag !vault is not supported"),
         ("a: !!python/object/apply:os.system [x]", "is not supported; use plain YAML"),

@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 from tidegate.analysis import promql
 from tidegate.app.context import AppContext, RolloutRequest
 from tidegate.clock import Time, new_id
-from tidegate.compose import loader
-from tidegate.compose.host_access import HostAccess, find_denied, find_long_stop
+from tidegate.compose.host_access import HostAccess, find_denied, find_long_stop, without_denied_default
+from tidegate.compose.loader import ComposeInput, read_service
 from tidegate.core import planner
 from tidegate.core.compose import unmet_reason
 from tidegate.core.event_kinds import EventKind
@@ -45,13 +45,11 @@ from tidegate.text import identity
 MAX_SLUG_LENGTH = 20
 
 
-def define_service(
-    context: AppContext, environment: str, name: str, text: str, variables: Mapping[str, str], files: dict[str, bytes]
-) -> Service:
-    """The service that a Compose text defines. Raises `InvalidSpec` with every mistake, `UnknownService` for the
+def define_service(context: AppContext, environment: str, name: str, given: ComposeInput) -> Service:
+    """The service that Compose files define. Raises `InvalidSpec` with every mistake, `UnknownService` for the
     environment."""
     context.drivers(environment)
-    return validate_service(context, loader.load_service(text, name, environment, variables, files))
+    return validate_service(context, read_service(given, name, environment))
 
 
 def validate_service(context: AppContext, service: Service) -> Service:
@@ -71,7 +69,7 @@ def validate_service(context: AppContext, service: Service) -> Service:
     beyond += [*_own_address(context, service), *_unconfined_queries(context, service)]
     if beyond:
         raise InvalidSpec(beyond)
-    return service
+    return service if allowed is None else without_denied_default(service, allowed)
 
 
 def _own_address(context: AppContext, service: Service) -> Iterator[Problem]:
@@ -119,10 +117,12 @@ def _validate_approval(context: AppContext, service: Service) -> None:
         raise InvalidSpec([Problem(f"{path}.needed", text)])
 
 
-def require_no_values(variables: Mapping[str, object], files: Mapping[str, object]) -> None:
-    """Raise `InvalidSpec` for variables and files without a Compose file to put them into."""
+def require_no_values(
+    variables: Mapping[str, object], files: Mapping[str, object], overrides: Collection[object] = ()
+) -> None:
+    """Raise `InvalidSpec` for variables, files and overrides without a Compose file that they belong to."""
     text = "require `compose`: the stored definition already has its values"
-    given = [name for name, values in (("files", files), ("variables", variables)) if values]
+    given = [name for name, values in (("files", files), ("overrides", overrides), ("variables", variables)) if values]
     if given:
         raise InvalidSpec([Problem(name, text) for name in given])
 

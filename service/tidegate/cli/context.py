@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
@@ -37,6 +37,17 @@ class Format(StrEnum):
 
 
 Output = Annotated[Format | None, typer.Option("--output", "-o", help="Output format: text for people, json for programs.")]
+
+
+@dataclass(frozen=True)
+class ComposeOptions:
+    """What the options of a command say about Compose files; without files, the stored definition is meant."""
+
+    files: tuple[Path, ...] = ()
+    variables: Mapping[str, str] = field(default_factory=dict)  # of --set
+    env_files: tuple[Path, ...] = ()
+    env: tuple[str, ...] = ()
+    project: str = ""
 
 
 @dataclass
@@ -178,7 +189,28 @@ RolloutName = Annotated[
 ServiceName = Annotated[str, typer.Argument(metavar="SERVICE", help="ENVIRONMENT/SERVICE.")]
 Reason = Annotated[str, typer.Option("--reason", "-m", help="Reason, recorded with the rollout and in the audit log.")]
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the rollout, or return as soon as it is accepted.")]
-ComposeFile = Annotated[Path | None, typer.Option("--file", "-f", help="The Compose file. Default: the stored definition.")]
+ComposeFile = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--file", "-f", help="The Compose file; repeatable, each merged over those before. Default: the stored definition."
+    ),
+]
+EnvFile = Annotated[
+    list[Path] | None,
+    typer.Option("--env-file", metavar="FILE", help="Read variables from this file instead of .env; repeatable."),
+]
+Env = Annotated[
+    list[str] | None,
+    typer.Option("--env", metavar="NAME", help="Take this variable from the environment of this process; repeatable."),
+]
+ProjectName = Annotated[
+    str,
+    typer.Option(
+        "--project-name",
+        "-p",
+        help="The Compose project. Default: COMPOSE_PROJECT_NAME, `name` in the file, or the name of its folder.",
+    ),
+]
 Variables = Annotated[
     list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Set a variable of the Compose file; repeatable.")
 ]

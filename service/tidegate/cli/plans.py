@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 import typer
 
 from tidegate.cli.console import duration
-from tidegate.cli.context import ComposeFile, Context, Image, Output, ServiceName, Variables
+from tidegate.cli.context import ComposeFile, Context, Env, EnvFile, Image, Output, ProjectName, ServiceName, Variables
 from tidegate.cli.exit_codes import ExitCode, Json
-from tidegate.cli.rollouts import Force, compose_body
+from tidegate.cli.rollouts import Force, compose_body, compose_options
 
 
 def plan(
@@ -17,6 +17,9 @@ def plan(
     service: ServiceName,
     file: ComposeFile = None,
     sets: Variables = None,
+    env_file: EnvFile = None,
+    env: Env = None,
+    project: ProjectName = "",
     image: Image = "",
     force: Force = False,
     output: Output = None,
@@ -28,7 +31,8 @@ def plan(
     """
     context: Context = ctx.obj
     name = context.service(service)
-    body = compose_body(file, sets, name) | ({"image": image} if image else {}) | {"force": force}
+    options = compose_options(file, sets, env_file, env, project)
+    body = compose_body(options, name) | ({"image": image} if image else {}) | {"force": force}
     answer = context.reader().post(f"/v1/services/{name}/plan", body)
     if context.as_json(output):
         context.print_json(answer)

@@ -11,10 +11,14 @@ import typer
 from tidegate.cli import watch
 from tidegate.cli.context import (
     ComposeFile,
+    ComposeOptions,
     Context,
+    Env,
+    EnvFile,
     Image,
     Key,
     Output,
+    ProjectName,
     Reason,
     RolloutName,
     ServiceName,
@@ -44,20 +48,28 @@ def variables(pairs: list[str] | None) -> dict[str, str]:
     return dict(pair.split("=", 1) for pair in pairs or ())
 
 
-def compose_body(file: Path | None, pairs: list[str] | None, service: str) -> Json:
-    """The part of a request that defines a service: the Compose file, its variables, and the files it refers to."""
-    body: Json = {"variables": variables(pairs)}
-    if file is not None:
-        from tidegate.cli import compose_files  # its libraries take long to import
+def compose_options(
+    files: list[Path] | None,
+    sets: list[str] | None,
+    env_files: list[Path] | None = None,
+    env: list[str] | None = None,
+    project: str = "",
+) -> ComposeOptions:
+    """The options of a command, as one value. Raises `CommandError` for options that need a Compose file."""
+    options = ComposeOptions(tuple(files or ()), variables(sets), tuple(env_files or ()), tuple(env or ()), project)
+    if not options.files and (options.env_files or options.env or options.project):
+        text = "--env-file, --env and --project-name need a Compose file. Add --file compose.yaml."
+        raise CommandError(text, ExitCode.USAGE)
+    return options
 
-        try:
-            body["compose"] = file.read_text()
-        except (OSError, UnicodeDecodeError) as error:
-            raise CommandError(
-                f"Cannot read the Compose file {file}: {getattr(error, 'strerror', None) or error}.", ExitCode.USAGE
-            ) from error
-        body["files"] = compose_files.collect(file, body["compose"], service.rpartition("/")[2], body["variables"])
-    return body
+
+def compose_body(options: ComposeOptions, service: str) -> Json:
+    """The part of a request that defines a service."""
+    if not options.files:
+        return {"variables": dict(options.variables)}
+    from tidegate.cli import compose_files  # its libraries take long to import
+
+    return compose_files.collect(options, service.rpartition("/")[2])
 
 
 def deploy(
@@ -65,6 +77,9 @@ def deploy(
     service: ServiceName,
     file: ComposeFile = None,
     sets: Variables = None,
+    env_file: EnvFile = None,
+    env: Env = None,
+    project: ProjectName = "",
     image: Image = "",
     plan: Annotated[
         str, typer.Option(metavar="ID", help="Refuse unless this is exactly the deployment of this `tidegate plan`.")
@@ -79,7 +94,7 @@ def deploy(
     """Start a rollout to a new release and follow it."""
     context: Context = ctx.obj
     client, name = context.client(), context.service(service)
-    body = compose_body(file, sets, name) | ({"image": image} if image else {})
+    body = compose_body(compose_options(file, sets, env_file, env, project), name) | ({"image": image} if image else {})
     body |= {"force": force, "reason": reason, "plan": plan}
     rollout = client.post(f"/v1/services/{name}/rollouts", body, key=key)
     print_notes(context, rollout["notes"])

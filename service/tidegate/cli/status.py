@@ -8,20 +8,41 @@ from typing import Annotated
 import typer
 
 from tidegate.cli import scale_repair, watch
-from tidegate.cli.context import ComposeFile, Context, Output, RolloutName, ServiceName, Variables, format_rollout
+from tidegate.cli.context import (
+    ComposeFile,
+    Context,
+    Env,
+    EnvFile,
+    Output,
+    ProjectName,
+    RolloutName,
+    ServiceName,
+    Variables,
+    format_rollout,
+)
 from tidegate.cli.exit_codes import CommandError, ExitCode, Json
-from tidegate.cli.rollouts import compose_body
+from tidegate.cli.rollouts import compose_body, compose_options, print_notes
 
 
 def apply(
-    ctx: typer.Context, service: ServiceName, file: ComposeFile = None, sets: Variables = None, output: Output = None
+    ctx: typer.Context,
+    service: ServiceName,
+    file: ComposeFile = None,
+    sets: Variables = None,
+    env_file: EnvFile = None,
+    env: Env = None,
+    project: ProjectName = "",
+    output: Output = None,
 ) -> None:
     """Store a service's definition without deploying anything."""
     context: Context = ctx.obj
-    if file is None:
+    if not file:
         raise CommandError("No Compose file given. Add --file compose.yaml.", ExitCode.USAGE)
     name = context.service(service)
-    answer = context.client().put(f"/v1/services/{name}", compose_body(file, sets, name))
+    answer = context.client().put(
+        f"/v1/services/{name}", compose_body(compose_options(file, sets, env_file, env, project), name)
+    )
+    print_notes(context, answer["notes"])
     if context.as_json(output):
         context.print_json(answer)
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -57,7 +58,15 @@ def read_backend(own: Reader, service: str, container: Container, listen: str, p
         timeouts=_timeouts(own),
         protocol=own.take("protocol", one_of(BackendProtocol, BackendProtocol), BackendProtocol.HTTP1),
     )
-    return Backend(own.take("route", _route, service), listen, preview, options=options)
+    return Backend(own.take("route", _route, default_route(service)), listen, preview, options=options)
+
+
+def default_route(service: str) -> str:
+    """The service's name if proxies can use it as it is, else one made of it that is as unique."""
+    if ROUTE_PATTERN.fullmatch(service):
+        return service
+    digest = hashlib.sha256(service.encode()).hexdigest()[:8]
+    return f"{re.sub('[^A-Za-z0-9-]', '-', service)[:31]}-{digest}"
 
 
 def _timeouts(own: Reader) -> Timeouts:

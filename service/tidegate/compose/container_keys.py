@@ -12,7 +12,7 @@ from tidegate.compose.files import ComposeFiles, read_environment, read_mounted_
 from tidegate.compose.interpolation import Variables
 from tidegate.compose.reader import Reader, boolean, integer, one_of, pairs, string_list, string_or_list, text
 from tidegate.compose.units import parse_duration, parse_size
-from tidegate.compose.volumes import read_volumes, resource_name
+from tidegate.compose.volumes import read_resource, read_volumes
 from tidegate.core.container import (
     Container,
     Health,
@@ -21,6 +21,7 @@ from tidegate.core.container import (
     Log,
     Naming,
     Network,
+    NetworkOrigin,
     PullPolicy,
     Rights,
     Ulimit,
@@ -69,7 +70,7 @@ def read_container(
         log=_log(root.inner("logging")),
         tty=root.take("tty", boolean, False),
         stdin_open=root.take("stdin_open", boolean, False),
-        pull_policy=root.take("pull_policy", _pull_policy, PullPolicy.RESOLVE),
+        pull_policy=_read_pull_policy(root),
     )
     report_mount_conflicts(root, container.files, mounts.targets, container.read_only)
     _finish_resources(resources, limits, reservations)
@@ -116,9 +117,18 @@ def _labels(value: object) -> dict[str, str]:
     return labels
 
 
+def _read_pull_policy(root: Reader) -> PullPolicy:
+    policy = root.take("pull_policy", _pull_policy, PullPolicy.RESOLVE)
+    if policy is PullPolicy.RESOLVE and "pull_policy" in root:
+        root.note("pull_policy", "ignored: a tag is resolved at its registry by each rollout")
+    return policy
+
+
 def _pull_policy(value: object) -> PullPolicy:
     if value == "if_not_present":
         return PullPolicy.MISSING
+    if isinstance(value, str) and re.fullmatch(r"build|daily|weekly|refresh|every_\w+", value):
+        return PullPolicy.RESOLVE
     for policy in (PullPolicy.ALWAYS, PullPolicy.MISSING, PullPolicy.NEVER):
         if value == policy:
             return policy
@@ -278,21 +288,28 @@ def _extra_hosts(value: object) -> tuple[str, ...]:
 
 
 def _networks(root: Reader, document: ServiceDocument) -> tuple[Network, ...]:
-    """The service's networks, in addition to the one of the settings, to which Compose's `default` refers."""
-    networks = root.take("networks", _by_name, dict[str, object]())
+    """The service's networks, in addition to the one of the settings. As in Compose, a service that names none joins the
+    project's default network, here if it exists."""
+    implied: dict[str, object] = {"default": None} if document.project and "network_mode" not in root else {}
+    networks = root.take("networks", _by_name, implied)
     joined: list[Network] = []
     for key, value in networks.items():
         reader = Reader(value, root.at(f"networks.{key}"), root.findings, extensible=True)
         aliases = reader.take("aliases", string_list, tuple[str, ...]())
         own_name = reader.take("use_service_name_alias", boolean, True)
         one_each = "each instance needs a different one"
-        reader.refuse({"ipv4_address": one_each, "ipv6_address": one_each, "mac_address": one_each})
+        reader.ignore({"ipv4_address": one_each, "ipv6_address": one_each, "mac_address": one_each})
         reader.refuse(dict.fromkeys(("link_local_ips", "driver_opts", "interface_name"), "there is no alternative"))
-        reader.refuse(dict.fromkeys(("priority", "gw_priority"), "the network of the settings is always the first"))
+        reader.ignore(dict.fromkeys(("priority", "gw_priority"), "the network of the settings is always the first"))
         reader.finish()
+        names = (document.service, *aliases) if own_name else aliases
         if key in document.shared.get("networks", {}):
-            name, _ = resource_name(document, "networks", key, root.findings)
-            joined.append(Network(name, (document.service, *aliases) if own_name else aliases))
+            resource = read_resource(document, "networks", key, root.findings)
+            origin = NetworkOrigin.OPTIONAL if key == "default" else NetworkOrigin.PROJECT
+            is_made = not resource.must_exist and resource.name == f"{document.project}_{key}"
+            joined.append(Network(resource.name, names, origin if is_made else NetworkOrigin.EXISTING))
+        elif key == "default" and document.project:
+            joined.append(Network(f"{document.project}_default", names, NetworkOrigin.OPTIONAL))
         elif key != "default":
             reader.complain("", f"no network {key} in the file's top-level networks; declare it there")
     return tuple(joined)

@@ -13,9 +13,7 @@ from tidegate.errors import InvalidSpec, Problem
 
 SHARED_SECTIONS = ("volumes", "networks", "secrets", "configs")  # top-level sections next to `services`
 PROJECT = re.compile(r"[a-z0-9][a-z0-9_-]*")
-SEND_CONFIG = "send the output of docker compose config, which is a single file"
 EXTENSION = "x-tidegate"
-UNSUPPORTED_AT_TOP = {"include": SEND_CONFIG, "extends": SEND_CONFIG}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +70,9 @@ def extract_service(
         raise InvalidSpec([Problem("services", f"there is no service {service}; the file has: {known}")])
     top = Reader(raw, "", findings, extensible=True)
     top.tolerate("version", "name", "services", "models", "jobs")
-    top.refuse(UNSUPPORTED_AT_TOP)
     body = interpolate(services[service], variables, findings.problems, f"services.{service}")
     shared = (
-        {kind: _used_definitions(top.inner(kind), body.get(kind), variables) for kind in SHARED_SECTIONS}
+        {kind: _used_definitions(top.inner(kind), _named(kind, body), variables) for kind in SHARED_SECTIONS}
         if isinstance(body, Mapping)
         else {}
     )
@@ -109,6 +106,11 @@ def require_project(document: ServiceDocument, findings: Findings) -> str:
         )
         Reader({}, "", findings).complain("name", text)
     return document.project
+
+
+def _named(kind: str, body: Mapping[str, object]) -> object:
+    """What the service says of one kind; of networks, Compose's default."""
+    return body.get(kind) if kind != "networks" or body.get(kind) is not None else ["default"]
 
 
 def _used_definitions(section: Reader, named: object, variables: Variables) -> dict[str, object]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from ipaddress import ip_address
 from posixpath import normpath
 
-from tidegate.core.container import Container, MountKind
+from tidegate.core.compose import Note
+from tidegate.core.container import Container, MountKind, NetworkOrigin
 from tidegate.core.hooks import Hook
 from tidegate.core.model import Service
 from tidegate.core.probes import public_url
@@ -76,6 +77,24 @@ def find_denied(service: Service, allowed: HostAccess) -> list[Problem]:
     ]
 
 
+def without_denied_default(service: Service, allowed: HostAccess) -> Service:
+    """The service without its project's default network, and with a note, if it may not join that. The file does not ask
+    for it, so it is no reason to refuse the file."""
+    naming = service.container.naming
+    denied = [
+        network
+        for network in naming.networks
+        if network.origin is NetworkOrigin.OPTIONAL and not _matches(network.name, _globs(service, allowed.networks))
+    ]
+    if not denied:
+        return service
+    naming = replace(naming, networks=tuple(network for network in naming.networks if network not in denied))
+    place = f"services.{service.name}.networks"
+    notes = [Note(place, _denial_message(f"joining {network.name}", "networks", allowed.networks)) for network in denied]
+    source = replace(service.source, notes=(*service.source.notes, *notes))
+    return replace(service, container=replace(service.container, naming=naming), source=source)
+
+
 def find_long_stop(service: Service, max_seconds: float) -> list[Problem]:
     """A problem if stopping an instance may take longer than allowed; a limit applies in every environment."""
     seconds = service.container.stop_grace_seconds
@@ -130,7 +149,7 @@ def _denied_rights(service: Service, allowed: HostAccess) -> Iterator[Problem]:
 def _denied_reach(service: Service, allowed: HostAccess) -> Iterator[Problem]:
     here, container = f"services.{service.name}", service.container
     for network in container.naming.networks:
-        if not _matches(network.name, _globs(service, allowed.networks)):
+        if network.origin is not NetworkOrigin.OPTIONAL and not _matches(network.name, _globs(service, allowed.networks)):
             text = _denial_message(f"the network {network.name}", "networks", allowed.networks)
             yield Problem(f"{here}.networks", text)
     backend = service.backend or Backend("")

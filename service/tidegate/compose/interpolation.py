@@ -48,6 +48,12 @@ class Variables(Mapping[str, str]):
         other._total, other._used, other._given = self._total, self._used, self._given
         return other
 
+    def separate(self) -> Variables:
+        """The same values and limit, with the names that are asked for recorded apart."""
+        other = self.over(self._values)
+        other._used = set()
+        return other
+
     @property
     def used(self) -> tuple[str, ...]:
         """The names of the given values that were asked for, sorted."""

@@ -5,8 +5,10 @@ All mistakes are reported together, each with its path. Compose keys that Tidega
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 
 from tidegate.compose import extension
 from tidegate.compose.backend import NAME_PATTERN, read_backend, read_health
@@ -37,7 +39,22 @@ from tidegate.core.model import (
 from tidegate.core.routing import Backend, BackendProtocol
 from tidegate.errors import InvalidSpec, Problem
 
+SERVICE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 SchemaCheck = Callable[[Mapping[str, object]], Iterable[Problem]]  # the violations of Compose's schema
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """What is read with a document.
+
+    `files`: those sent with it. `image`: deployed instead of the one in it. `problems`: mistakes found while it was
+    assembled.
+    """
+
+    files: ComposeFiles = field(default_factory=ComposeFiles)
+    location: Location = NOWHERE
+    image: str = ""
+    problems: tuple[Problem, ...] = ()
 
 
 def parse_service(
@@ -45,22 +62,24 @@ def parse_service(
     service: str,
     environment: str,
     variables: Mapping[str, str],
-    files: ComposeFiles | None = None,
+    options: ReadOptions | None = None,
     schema: SchemaCheck = lambda _: (),
-    location: Location = NOWHERE,
 ) -> Service:
-    """The named service of the document. `files` are the files sent with it. Raises `InvalidSpec` with all mistakes."""
-    findings = Findings()
+    """The named service of the document. Raises `InvalidSpec` with all mistakes."""
+    findings, variables, options = Findings(), Variables.of(variables), options or ReadOptions()
     problems = findings.problems
-    variables = Variables.of(variables)
-    extracted = extract_service(document, service, variables, findings, location)
+    problems += options.problems
+    extracted = extract_service(document, service, variables, findings, options.location)
     root = Reader(extracted.body, f"services.{service}", findings, extensible=True)
     if service not in extracted.ours:
         root.complain(EXTENSION, "is required: a service without it is run by docker compose; `x-tidegate: {}` is enough")
-    for what, name in (("service", service), ("environment", environment)):
-        if not NAME_PATTERN.fullmatch(name):
-            problems.append(Problem("", f"{what} {format_value(name)}: allowed: a-z, 0-9 and -, at most 40 characters"))
-    result = _read_service(root, service, environment, extracted, variables, files or ComposeFiles())
+    if not SERVICE_NAME.fullmatch(service):
+        text = "allowed: letters, digits, ., _ and -, at most 63 characters"
+        problems.append(Problem("", f"service {format_value(service)}: {text}"))
+    if not NAME_PATTERN.fullmatch(environment):
+        text = "allowed: a-z, 0-9 and -, at most 40 characters"
+        problems.append(Problem("", f"environment {format_value(environment)}: {text}"))
+    result = _read_service(root, service, environment, extracted, variables, options)
     problems += [
         problem for problem in schema(extracted.as_document) if not any(_is_same_place(problem, one) for one in problems)
     ]
@@ -71,6 +90,12 @@ def parse_service(
     return replace(result, source=source)
 
 
+def examine(document: object, service: str, variables: Variables, options: ReadOptions) -> None:
+    """Read a service only for the variables that it uses, whatever its mistakes."""
+    with suppress(InvalidSpec):
+        parse_service(document, service, "any", variables, options)
+
+
 def _is_same_place(one: Problem, other: Problem) -> bool:
     """Whether one path contains the other: then both are about the same mistake."""
     shorter, longer = sorted((one.path, other.path), key=len)
@@ -78,7 +103,7 @@ def _is_same_place(one: Problem, other: Problem) -> bool:
 
 
 def _read_service(
-    root: Reader, name: str, environment: str, document: ServiceDocument, variables: Variables, files: ComposeFiles
+    root: Reader, name: str, environment: str, document: ServiceDocument, variables: Variables, options: ReadOptions
 ) -> Service:
     deploy, own = root.inner("deploy"), root.inner(EXTENSION)
     update, is_worker = deploy.inner("update_config"), read_worker(root, own)
@@ -91,7 +116,7 @@ def _read_service(
     preview, preview_bake = extension.read_preview(own)
     port, listen = (read_worker_port(root, own), "") if is_worker else read_ports(root, own)
     health = read_worker_health(update, monitor) if is_worker else read_health(own)
-    container = read_container(root, deploy, health, port, document, variables, files)
+    container = read_container(root, deploy, health, port, document, variables, options.files)
     depends_on, others = read_depends_on(root, document)
     order, warnings = _read_order(own, update, strategy, replicas, container, is_worker=is_worker)
     backend = None if is_worker else read_backend(own, name, container, listen, preview)
@@ -99,7 +124,7 @@ def _read_service(
     result = Service(
         environment=environment,
         name=name,
-        image=root.take("image", image, ""),
+        image=_read_image(root, own, options.image),
         replicas=replicas,
         backend=backend,
         strategy=strategy,
@@ -195,8 +220,6 @@ def _read_healthy_deadline(own: Reader, container: Container) -> tuple[float, tu
 
 def _check_consistency(root: Reader, own: Reader, update: Reader, service: Service, batches: int) -> None:
     """Check keys that depend on each other."""
-    if not service.image and "image" not in root:
-        root.complain("image", "is required")
     if service.checks and not service.bake_seconds:
         own.complain("bake", "is required if there are checks: how long each batch is observed, such as 60s")
     if service.checks and service.policy.warmup_seconds >= service.bake_seconds > 0:

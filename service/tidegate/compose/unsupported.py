@@ -12,9 +12,7 @@ LIMIT = "use cpus"
 NO_CONTAINER_HOOKS = "container hooks are not run; use an x-tidegate hook"
 
 UNSUPPORTED = {
-    "build": "build the image first and set it in image",
     "network_mode": NETWORK,
-    "extends": "send the output of docker compose config, which is a single file",
     "volumes_from": "name the volumes in volumes",
     "label_file": "use labels",
     "privileged": f"{HOST}; use cap_add and devices",
@@ -42,7 +40,6 @@ UNSUPPORTED = {
     "mem_swappiness": "use memswap_limit",
     "oom_kill_disable": "a container out of memory would hang",
     "umask": "Docker cannot set it; set it in the entrypoint",
-    "pull_refresh_after": "a tag is resolved at the registry with each rollout; see pull_policy",
     "pre_start": NO_CONTAINER_HOOKS,
     "post_start": NO_CONTAINER_HOOKS,
     "pre_stop": NO_CONTAINER_HOOKS,
@@ -54,6 +51,7 @@ IGNORED = {
     "external_links": "containers are reached by their names on the networks that they share",
     "annotations": "no container runtime that Tidegate supports reads them",
     "platform": "an image must match the platform of the Docker host",
+    "pull_refresh_after": "a tag is resolved at its registry by each rollout",
     "mac_address": "each instance needs a different one",
 }
 IGNORED_DEPLOY = {

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from tidegate.compose.document import ServiceDocument
-from tidegate.compose.reader import Findings, Reader, boolean, format_value, integer, list_of, one_of, string_or_list
+from tidegate.compose.document import Location, ServiceDocument, require_project
+from tidegate.compose.reader import Findings, Reader, boolean, format_value, integer, list_of, one_of, string_or_list, text
 from tidegate.compose.units import parse_size
 from tidegate.core.container import Mount, MountKind
 
 RELATIVE = (
-    "the Docker hosts do not have the Compose file's folder; use an absolute path on the hosts, "
+    "the folder of the Compose file is not on the machine of all Docker hosts; use an absolute path on the hosts, "
     "or configs and secrets for single files"
 )
 OPTIONS = {"ro", "rw", "z", "Z", "nocopy", "rprivate", "private", "rshared", "shared", "rslave", "slave"}
 IGNORED = {"cached", "delegated", "consistent"}  # only for Docker Desktop
+#: How a volume or network is made; Tidegate makes only those that have none of them.
+OWN_OPTIONS = ("driver_opts", "ipam", "internal", "attachable", "enable_ipv4", "enable_ipv6")
 TMPFS_OPTION = re.compile(
     r"ro|rw|(no)?exec|(no)?suid|(no)?dev|(no)?atime|size=\d+[kmgKMG]?|mode=[0-7]{3,4}|uid=\d+|gid=\d+"
 )
@@ -85,12 +88,15 @@ def _read_volume(reader: Reader, options: str, document: ServiceDocument, extern
     target = reader.take("target", _target, "")
     read_only = reader.take("read_only", boolean, False)
     reader.tolerate("consistency")
-    read = {MountKind.BIND: _bind, MountKind.VOLUME: _volume, MountKind.TMPFS: _tmpfs_mount}
     if not target and "target" not in reader:
         reader.complain("target", "is required: the path in the container")
     if kind is None or not target:
         return None
-    volume = read[kind](reader, target, ",".join(filter(None, [options, "ro" if read_only else ""])))
+    flags = ",".join(filter(None, [options, "ro" if read_only else ""]))
+    if kind is MountKind.BIND:
+        volume = _bind(reader, target, flags, document.location)
+    else:
+        volume = _volume(reader, target, flags) if kind is MountKind.VOLUME else _tmpfs_mount(reader, target, flags)
     if isinstance(volume, str) and kind is MountKind.VOLUME:
         volume = _with_resource_name(reader, volume, document, external)
     reader.finish()
@@ -109,8 +115,8 @@ def _target(value: object) -> str:
     raise ValueError("an absolute path in the container, without a colon")
 
 
-def _bind(reader: Reader, target: str, options: str) -> str | Mount | None:
-    source = reader.take("source", _path, "")
+def _bind(reader: Reader, target: str, options: str, location: Location) -> str | Mount | None:
+    source = reader.take("source", lambda value: _path(value, location), "")
     own = reader.inner("bind")
     create = own.take("create_host_path", boolean, True)
     propagation = own.take("propagation", one_of(str, sorted(OPTIONS - {"ro", "rw", "z", "Z", "nocopy"})), "")
@@ -128,9 +134,13 @@ def _bind(reader: Reader, target: str, options: str) -> str | Mount | None:
     return Mount(MountKind.BIND, target, source, "ro" in options.split(","), propagation)
 
 
-def _path(value: object) -> str:
+def _path(value: object, location: Location) -> str:
+    """A path on the Docker hosts; a relative one is in the Compose file's folder, if the hosts have that."""
     if isinstance(value, str) and not value.startswith("/"):
-        raise ValueError(RELATIVE)
+        base = location.home if value.split("/")[0] == "~" else location.folder
+        if not location.is_local or not base.startswith("/"):
+            raise ValueError(RELATIVE)
+        value = posixpath.normpath(posixpath.join(base, value.removeprefix("~").lstrip("/") if value[0] == "~" else value))
     if isinstance(value, str) and re.fullmatch(r"/[^:\x00-\x1f\x7f]{0,1000}", value):
         return value
     raise ValueError("an absolute path on the Docker hosts, without a colon")
@@ -153,7 +163,9 @@ def _volume(reader: Reader, target: str, options: str) -> str | Mount | None:
 def _name(value: object) -> str:
     if isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9][\w.-]*", value):
         return value
-    raise ValueError(f"a volume's name; {RELATIVE}" if isinstance(value, str) and "/" in value else "a volume's name")
+    if isinstance(value, str) and "/" in value:
+        raise ValueError("a volume's name; a path in the Compose file's folder begins with ./")
+    raise ValueError("a volume's name")
 
 
 def _with_resource_name(reader: Reader, bind: str, document: ServiceDocument, external: list[str]) -> str | None:
@@ -163,32 +175,46 @@ def _with_resource_name(reader: Reader, bind: str, document: ServiceDocument, ex
         if key:
             reader.complain("", f"no volume {key} in the file's top-level volumes; declare it there")
         return None
-    name, is_external = resource_name(document, "volumes", key, reader.findings)
-    external += [name] if is_external else []
-    return f"{name}:{rest}"
+    resource = read_resource(document, "volumes", key, reader.findings)
+    external += [resource.name] if resource.must_exist else []
+    return f"{resource.name}:{rest}"
 
 
-def resource_name(document: ServiceDocument, kind: str, key: str, findings: Findings) -> tuple[str, bool]:
-    """The name of a volume or network on the Docker hosts, and whether it is external.
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """A volume or network on the Docker hosts. `must_exist`: Tidegate does not make it."""
 
-    As in Compose: its `name`; else its key, with the project's name as a prefix unless it is external or the file has no
-    `name`.
-    """
-    reader = Reader(document.shared[kind][key], f"{kind}.{key}", findings, extensible=True)
+    name: str
+    must_exist: bool
+
+
+def read_resource(document: ServiceDocument, kind: str, key: str, findings: Findings) -> Resource:
+    """A definition of the top level. As in Compose, its name is its `name`, else its key, with the project's name as a
+    prefix unless it is external."""
+    reader = Reader(document.shared[kind].get(key), f"{kind}.{key}", findings, extensible=True)
     name = reader.take("name", _name, "")
-    external = reader.take("external", _external, False)
-    advice = "create it on each host, and set external: true"
-    reader.refuse(dict.fromkeys(("driver_opts", "ipam", "internal", "enable_ipv4", "enable_ipv6"), advice))
-    reader.refuse({"labels": advice, "attachable": advice})
-    reader.take("driver", one_of(str, ("local",) if kind == "volumes" else ("bridge", "default")), "")
+    external, old_name = reader.take("external", _external, (False, ""))
+    driver = reader.take("driver", text, "")
+    special = [option for option in OWN_OPTIONS if reader.values.get(option)]
+    special += [f"driver {driver}"] if driver not in ("", "default", "local" if kind == "volumes" else "bridge") else []
+    reader.tolerate(*OWN_OPTIONS)
+    reader.ignore({"labels": "they are set by whoever creates it"})
+    if special and not external:
+        ways = f"docker compose up or docker {kind[:-1]} create"
+        reader.note("", f"must exist: Tidegate creates none with {' and '.join(special)}; {ways} does")
     reader.finish()
-    return name or (key if external or not document.project else f"{document.project}_{key}"), external
+    if external:
+        return Resource(name or old_name or key, must_exist=True)
+    return Resource(name or f"{require_project(document, findings)}_{key}", must_exist=bool(special))
 
 
-def _external(value: object) -> bool:
+def _external(value: object) -> tuple[bool, str]:
+    """Whether it is external, and the name in the old form `external: {name: …}`."""
+    if isinstance(value, Mapping) and set(value) <= {"name"}:
+        return True, _name(value["name"]) if "name" in value else ""
     if isinstance(value, Mapping):
-        raise ValueError("true or false; set name next to it")
-    return boolean(value)
+        raise ValueError("true, false, or an object with name")
+    return boolean(value), ""
 
 
 def _tmpfs_mount(reader: Reader, target: str, options: str) -> Mount:

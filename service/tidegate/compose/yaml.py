@@ -5,12 +5,14 @@ Scalars have the types that Compose gives them: `yes`, `22:22` and `2026-01-01` 
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterator
 from typing import Any
 
 import yaml
 
+from tidegate.compose.merge import Override, Reset
 from tidegate.errors import InvalidSpec, Problem
 
 MAX_NODES = 20_000  # in one file, with its aliases resolved
@@ -18,7 +20,7 @@ MAX_ENTRIES = 1_000  # of one list or mapping
 TAG = "tag:yaml.org,2002:"
 PLAIN_TAGS = {TAG + name for name in ("null", "bool", "int", "float", "str", "seq", "map", "merge")}
 UNPRINTABLE = re.compile("[\ud800-\udfff\0]")
-MERGE_TAGS = ("!reset", "!override")
+MERGE_TAGS = {"!reset", "!override"}  # of the Compose specification
 
 
 class _ComposeYamlLoader(yaml.SafeLoader):
@@ -48,8 +50,23 @@ for _name, _pattern, _first in (
     _ComposeYamlLoader.add_implicit_resolver(TAG + _name, re.compile(f"^{_pattern}$"), _first)
 
 
+def _construct_override(loader: _ComposeYamlLoader, node: yaml.Node) -> Override:
+    """The value that a node without its tag has."""
+    untagged = copy.copy(node)
+    plain = not isinstance(node, yaml.ScalarNode) or node.style is None
+    value = node.value if isinstance(node, yaml.ScalarNode) else None
+    untagged.tag = loader.resolve(type(node), value, (plain, not plain))  # type: ignore[no-untyped-call]
+    return Override(loader.construct_object(untagged, deep=True))
+
+
+_ComposeYamlLoader.add_constructor("!reset", lambda loader, node: Reset())
+_ComposeYamlLoader.add_constructor("!override", _construct_override)
+
+
 def load(text: str) -> object:
-    """The document. Raises `InvalidSpec`, with line and column, when the text is not YAML or too large."""
+    """The document, with `merge.Reset` and `merge.Override` for the tags of merging.
+
+    Raises `InvalidSpec`, with line and column, when the text is not YAML or too large."""
     try:
         return _construct(text.removeprefix("\ufeff"))
     except yaml.MarkedYAMLError as error:
@@ -88,7 +105,7 @@ def _count_values(node: yaml.Node, sizes: dict[int, int]) -> int:
             raise _yaml_error(node.start_mark, "an alias that contains itself")
         return sizes[id(node)]
     sizes[id(node)] = 0  # count in progress
-    if node.tag not in PLAIN_TAGS:
+    if node.tag not in PLAIN_TAGS | MERGE_TAGS:
         raise _yaml_error(node.start_mark, _tag_message(node.tag))
     if isinstance(node, yaml.CollectionNode) and len(node.value) > MAX_ENTRIES:
         raise _yaml_error(
@@ -130,6 +147,4 @@ def _check_keys(node: yaml.MappingNode) -> None:
 
 
 def _tag_message(tag: str) -> str:
-    if tag in MERGE_TAGS:
-        return f"the tag {tag} is for merging files; send the output of docker compose config"
     return f"the tag {tag.replace(TAG, '!!')} is not supported; use plain YAML"

@@ -134,12 +134,21 @@ class Mount:
     mode: int = 0  # of a tmpfs; 0: the engine's own
 
 
+class NetworkOrigin(StrEnum):
+    """Where a network comes from."""
+
+    EXISTING = "existing"  # it must exist on every host
+    PROJECT = "project"  # of the Compose project; created on a host that lacks it
+    OPTIONAL = "optional"  # the project's default network; joined on hosts that have it
+
+
 @dataclass(frozen=True, slots=True)
 class Network:
-    """A network besides the one that the proxy uses. It must exist on every host."""
+    """A network besides the one that the proxy uses."""
 
     name: str
     aliases: tuple[str, ...] = ()
+    origin: NetworkOrigin = NetworkOrigin.EXISTING
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,16 @@ from dataclasses import replace
 
 from tidegate.analysis.bake_length import bake_warnings, needs_counters, observe_traffic, traffic_query
 from tidegate.app import deployments, groups
+from tidegate.compose.document import Location
 from tidegate.compose.interpolation import Variables
+from tidegate.compose.loader import ComposeInput
 from tidegate.core.model import CheckKind, Service
 from tidegate.core.records import ServiceRow
 from tidegate.errors import MetricsError, UnknownService
 from tidegate.ports import CheckStatus
 from tidegate.web.api import Api, api
-from tidegate.web.requests import DefinitionBody, ServicePath, file_contents
+from tidegate.web.machine import machine_fingerprint
+from tidegate.web.requests import DefinitionBody, ServiceBody, ServicePath, file_contents
 from tidegate.wiring import check_histogram
 
 
@@ -28,17 +31,25 @@ def find_service(context: Api, key: str) -> ServiceRow | None:
 def requested_services(path: ServicePath, row: ServiceRow | None, body: DefinitionBody) -> Sequence[Service]:
     """The service to deploy, as sent or else as stored, with `image` replacing its image; then the others of its group.
     Raises `InvalidSpec`, `UnknownService`."""
-    files, variables = file_contents(body.files), Variables(body.variables)
-    if body.compose is not None:
-        service = deployments.define_service(api(), path.environment, path.service, body.compose, variables, files)
+    given = None if body.compose is None else compose_input(path.environment, body.compose, body, body.image or "")
+    if given is not None:
+        service = deployments.define_service(api(), path.environment, path.service, given)
     else:
         api().drivers(path.environment)
         if row is None:
             raise UnknownService(f"Unknown service {path.key}. Send its Compose file as `compose`.")
-        deployments.require_no_values(body.variables, body.files)
+        deployments.require_no_values(body.variables, body.files, body.overrides)
         service = deployments.validate_service(api(), row.service)
-    service = service if body.image is None else replace(service, image=body.image)
-    return [service, *groups.other_services(api(), service, body.compose, variables, files)]
+        service = service if body.image is None else replace(service, image=body.image)
+    return [service, *groups.other_services(api(), service, given)]
+
+
+def compose_input(environment: str, text: str, body: DefinitionBody | ServiceBody, image: str = "") -> ComposeInput:
+    """What a request defines services by. Its folder counts only if it is on the machine of all Docker hosts."""
+    source, hosts = body.source, api().drivers(environment).platform.hosts()
+    is_local = bool(source.machine) and source.machine == machine_fingerprint() and all(host.is_local for host in hosts)
+    location = Location(source.project, source.folder, source.home, is_local)
+    return ComposeInput(text, Variables(body.variables), file_contents(body.files), tuple(body.overrides), location, image)
 
 
 def find_missing_data(service: Service) -> list[str]:

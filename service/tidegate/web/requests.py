@@ -65,8 +65,8 @@ FilesField = Annotated[
     Field(
         default={},
         max_length=MAX_FILES,
-        description="The files named by env_file, secrets and configs in the Compose file: a map from the name, relative to"
-        " the Compose file, to the text or to {base64: …}. No response contains them.",
+        description="The files named by env_file, secrets, configs, extends and include in the Compose file: a map from the"
+        " name, relative to the Compose file, to the text or to {base64: …}. No response contains them.",
     ),
 ]
 
@@ -79,12 +79,47 @@ def file_contents(files: Mapping[str, str | FileBytes]) -> dict[str, bytes]:
     }
 
 
+class SourceBody(Body):
+    """Where the Compose file is. Clients on the machine of the Docker hosts send it for relative bind mounts."""
+
+    project: str = Field(
+        default="",
+        max_length=64,
+        pattern=r"^([a-z0-9][a-z0-9_-]*)?$",
+        description="The name of the Compose project, instead of `name` in the file.",
+    )
+    folder: Word = Field(
+        default="",
+        max_length=1000,
+        description="The absolute path of its folder. The folder's name is the project's name if nothing else names it.",
+    )
+    home: Word = Field(default="", max_length=1000, description="The user's home folder, for ~ in bind mounts.")
+    machine: str = Field(
+        default="",
+        max_length=64,
+        pattern=r"^[0-9a-f]*$",
+        description="The client's machine: the SHA-256 of `tidegate` and the contents of /etc/machine-id.",
+    )
+
+
+OverridesField = Annotated[
+    list[Annotated[str, Field(min_length=1)]],
+    Field(
+        default=[],
+        max_length=10,
+        description="The texts of further Compose files, merged over `compose` in this order as docker compose does.",
+    ),
+]
+
+
 class ServiceBody(Body):
     """The definition of a service."""
 
     compose: str = Field(min_length=1, description="The text of the Compose file.")
+    overrides: OverridesField
     variables: dict[Word, Word] = Field(default={}, description="Values for ${NAME} in the Compose file.")
     files: FilesField
+    source: SourceBody = SourceBody()
 
 
 Person = Annotated[
@@ -121,8 +156,10 @@ class DefinitionBody(Body):
     """The definition to deploy. Without `compose`, the stored one is used."""
 
     compose: str | None = Field(default=None, min_length=1, description="The text of the Compose file.")
+    overrides: OverridesField
     variables: dict[Word, Word] = Field(default={}, description="Values for ${NAME} in the Compose file.")
     files: FilesField
+    source: SourceBody = SourceBody()
     image: str | None = Field(
         default=None,
         max_length=MAX_IMAGE_CHARS,

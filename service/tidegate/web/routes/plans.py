@@ -11,9 +11,9 @@ from tidegate.core.model import Service
 from tidegate.core.records import DeploymentPlan
 from tidegate.errors import InvalidSpec, NotAllowed, Refused
 from tidegate.web.api import api, principal, respond
-from tidegate.web.definitions import find_missing_data, find_service, find_short_bake, requested_services
+from tidegate.web.definitions import compose_input, find_missing_data, find_service, find_short_bake, requested_services
 from tidegate.web.openapi import blueprint, problems
-from tidegate.web.requests import PlanBody, ServiceBody, ServicePath, file_contents
+from tidegate.web.requests import PlanBody, ServiceBody, ServicePath
 from tidegate.web.views.plan import PlanView, ValidationView, refusal_views, service_plan_view
 from tidegate.web.views.rollout import FieldNoteView
 
@@ -27,9 +27,10 @@ bp = blueprint("plans", "What would happen, before it does.")
 def validate(path: ServicePath, body: ServiceBody) -> Response:
     """Whether a Compose file can be used for a service: every mistake in it. Nothing is stored."""
     principal().require("read", path.key)
-    files = file_contents(body.files)
     try:
-        service = deployments.define_service(api(), path.environment, path.service, body.compose, body.variables, files)
+        service = deployments.define_service(
+            api(), path.environment, path.service, compose_input(path.environment, body.compose, body)
+        )
     except InvalidSpec as error:
         return respond(ValidationView(valid=False, problems=refusal_views([error]), warnings=[], notes=[]))
     conflicts, notes = api().store.find_conflicts(service), list(map(FieldNoteView.model_validate, service.source.notes))

@@ -24,7 +24,7 @@ from tidegate.web.api import (
     respond,
 )
 from tidegate.web.creation import create_rollouts, replay, require_no_live_rollout
-from tidegate.web.definitions import find_missing_data, find_service, requested_services
+from tidegate.web.definitions import compose_input, find_missing_data, find_service, requested_services
 from tidegate.web.errors import PROBLEM_TYPES, ApiProblem
 from tidegate.web.identity import identify_requester, require_for_group, require_reason
 from tidegate.web.openapi import blueprint, problems
@@ -41,7 +41,6 @@ from tidegate.web.requests import (
     ServicePath,
     ServiceRolloutsQuery,
     SignalBody,
-    file_contents,
 )
 from tidegate.web.views.rollout import RolloutsView, RolloutView, rollout_view
 from tidegate.web.views.service import (
@@ -96,8 +95,9 @@ def get_service(path: ServicePath) -> Response:
 def put_service(path: ServicePath, header: PutHeader, body: ServiceBody) -> Response:
     """Store the definition of a service without deploying it. 201 if it is new, 200 if it replaces another."""
     principal().require("deploy", path.key)
-    files = file_contents(body.files)
-    service = deployments.define_service(api(), path.environment, path.service, body.compose, body.variables, files)
+    service = deployments.define_service(
+        api(), path.environment, path.service, compose_input(path.environment, body.compose, body)
+    )
     current = find_service(api(), path.key)
     version = _version_to_put(path.key, current, header)
     row = api().store.put_service(service, version, audit=identify_requester("", path.key).audit("define", path.key))

@@ -1,4 +1,4 @@
-"""What `docker compose` runs on the Docker hosts."""
+"""What `docker compose` runs on the Docker hosts, and the networks and volumes of its projects."""
 
 from __future__ import annotations
 
@@ -7,9 +7,18 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tidegate.core.compose import ComposeContainer
+from tidegate.core.container import Container, NetworkOrigin
+from tidegate.core.model import Release
 from tidegate.drivers.platforms.docker.containers import health_status
 from tidegate.drivers.platforms.docker.hosts import DockerHost
-from tidegate.drivers.platforms.docker.labels import COMPOSE_ONEOFF, COMPOSE_PROJECT, COMPOSE_SERVICE, SERVICE
+from tidegate.drivers.platforms.docker.labels import (
+    COMPOSE_NETWORK,
+    COMPOSE_ONEOFF,
+    COMPOSE_PROJECT,
+    COMPOSE_SERVICE,
+    COMPOSE_VOLUME,
+    SERVICE,
+)
 
 
 def find_compose_containers(host: DockerHost, project: str, service: str) -> Iterator[ComposeContainer]:
@@ -21,3 +30,57 @@ def find_compose_containers(host: DockerHost, project: str, service: str) -> Ite
         status = str(container.get("Status", ""))
         ended = re.match(r"Exited \((\d+)\)", status)
         yield ComposeContainer(host.name, str(container["State"]), health_status(status), int(ended[1]) if ended else None)
+
+
+def prepare_resources(host: DockerHost, release: Release) -> str:
+    """Create the networks and volumes of the Compose project that this host lacks, labelled as Compose labels its own. The
+    message for the first one that must exist and does not; empty if the host has all. Nothing is created unless all that
+    must exist do."""
+    container = release.container
+    networks = {network.name: network.origin for network in container.naming.networks}
+    needed = [name for name, origin in networks.items() if origin is NetworkOrigin.EXISTING]
+    for network in dict.fromkeys((host.network, *needed)):
+        if not host.has("network", network):
+            return host.network_problem(network)
+    for volume in container.external_volumes:
+        if not host.has("volume", volume):
+            fix = f"Run docker volume create {volume} there, or start what creates it with docker compose up."
+            return f"Volume {volume} not found on Docker host {host.name}. {fix}"
+    new_volumes = [name for name in _project_volumes(container) if not host.has("volume", name)]
+    for volume in new_volumes:
+        if problem := _volume_elsewhere(host, release, volume):
+            return problem
+    prefix, labels = f"{container.project}_", {COMPOSE_PROJECT: container.project}
+    for volume in new_volumes:
+        host.make("volume", volume, {**labels, COMPOSE_VOLUME: volume.removeprefix(prefix)})
+    for network, origin in networks.items():
+        if origin is NetworkOrigin.PROJECT and not host.has("network", network):
+            host.make("network", network, {**labels, COMPOSE_NETWORK: network.removeprefix(prefix)})
+    return ""
+
+
+def _project_volumes(container: Container) -> Iterator[str]:
+    """The volumes whose names Compose makes of the project and a key."""
+    for name in dict.fromkeys(volume.partition(":")[0] for volume in container.volumes):
+        if container.project and name.startswith(f"{container.project}_") and name not in container.external_volumes:
+            yield name
+
+
+def _volume_elsewhere(host: DockerHost, release: Release, volume: str) -> str:
+    """The message if `docker compose` has this volume for the same service in another project: then this project's name is
+    probably wrong, and a new volume would hide the data."""
+    project, service = release.container.project, release.service.partition("/")[2]
+    key = volume.removeprefix(f"{project}_")
+    having = {str((one.get("Labels") or {}).get(COMPOSE_PROJECT)) for one in host.volumes({COMPOSE_VOLUME: key})}
+    running = {
+        str(one["Labels"].get(COMPOSE_PROJECT))
+        for one in host.listed({COMPOSE_SERVICE: service})
+        if SERVICE not in one["Labels"]
+    }
+    for other in sorted(having & running - {project}):
+        return (
+            f"Volume {volume} not found on Docker host {host.name}, but docker compose runs {service} there in the project "
+            f"{other}, with {other}_{key}. Set the project by `name: {other}` or --project-name {other}, or run docker "
+            f"volume create {volume}."
+        )
+    return ""

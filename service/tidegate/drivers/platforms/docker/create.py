@@ -12,7 +12,7 @@ from docker.api.client import APIClient
 from docker.types import LogConfig, Mount, Ulimit
 from docker.utils import version_gte
 
-from tidegate.core.container import Container, File, MountKind
+from tidegate.core.container import Container, File, MountKind, Network
 from tidegate.core.model import Release
 from tidegate.drivers.platforms.docker.containers import format_headers_variable, format_probe_label
 from tidegate.drivers.platforms.docker.labels import (
@@ -144,9 +144,9 @@ def _network_aliases(container: Container, network: str) -> list[str]:
     return list(next(aliases, ()))
 
 
-def extra_networks(container: Container, network: str) -> Iterator[tuple[str, list[str]]]:
-    """(network, aliases) of all networks to join in addition to that of the settings."""
-    yield from ((extra.name, list(extra.aliases)) for extra in container.naming.networks if extra.name != network)
+def extra_networks(container: Container, network: str) -> Iterator[Network]:
+    """All networks to join in addition to that of the settings."""
+    yield from (extra for extra in container.naming.networks if extra.name != network)
 
 
 # -- labels and names ----------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from docker.constants import MINIMUM_DOCKER_API_VERSION
 from docker.errors import APIError, ImageNotFound, NotFound
 from docker.tls import TLSConfig
 
-from tidegate.core.container import PullPolicy
+from tidegate.core.container import NetworkOrigin, PullPolicy
 from tidegate.core.image_reference import ImageReference
 from tidegate.core.model import Release
 from tidegate.drivers.platforms.docker import create
@@ -157,9 +157,12 @@ class DockerHost:
     def _finish(self, api: APIClient, container: str, release: Release) -> None:
         for folder, tar in build_archives(release.container):
             api.put_archive(container, folder, tar)
-        for network, aliases in create.extra_networks(release.container, self._shared.network):
+        for network in create.extra_networks(release.container, self._shared.network):
             try:
-                api.connect_container_to_network(container, network, aliases=aliases)
+                api.connect_container_to_network(container, network.name, aliases=list(network.aliases))
+            except NotFound:
+                if network.origin is not NetworkOrigin.OPTIONAL:
+                    raise
             except APIError as error:
                 if "already exists in network" not in str(error.explanation):
                     raise
@@ -244,8 +247,26 @@ class DockerHost:
 
     def network_problem(self, name: str) -> str:
         """The message for a network that does not exist on this host."""
-        fix = "correct `network`" if name == self.network else "correct the Compose file"
+        fix = "correct `network`" if name == self.network else "start what creates it with docker compose up"
         return f"Network {name} not found on Docker host {self.name}. Run docker network create {name} there, or {fix}."
+
+    def make(self, kind: Literal["network", "volume"], name: str, labels: Mapping[str, str]) -> None:
+        """Create a network or volume with Docker's defaults. No error if it exists."""
+        with self._translating_errors(f"create {kind} {name}") as api:
+            try:
+                if kind == "volume":
+                    api.create_volume(name, labels=dict(labels))
+                else:
+                    api.create_network(name, check_duplicate=True, labels=dict(labels))
+            except APIError as error:
+                if "already exists" not in str(error.explanation):
+                    raise
+
+    def volumes(self, labels: Mapping[str, str]) -> list[dict[str, Any]]:
+        """All volumes with these labels."""
+        wanted = [f"{name}={value}" for name, value in labels.items()]
+        with self._translating_errors("list volumes") as api:
+            return [_require_object(one) for one in api.volumes(filters={"label": wanted})["Volumes"] or ()]
 
     def has(self, kind: Literal["network", "volume"], name: str) -> bool:
         """Whether the network or volume exists."""

@@ -14,6 +14,7 @@ from docker.errors import APIError
 from tidegate.core.container import HealthCommand, PullPolicy
 from tidegate.core.image_reference import ImageReference, PinnedImage
 from tidegate.core.model import Release
+from tidegate.drivers.platforms.docker.compose import prepare_resources
 from tidegate.drivers.platforms.docker.create import NANO, START_INTERVAL_API, has_start_interval
 from tidegate.drivers.platforms.docker.errors import AccessDenied, DockerHostError
 from tidegate.drivers.platforms.docker.hosts import DockerHost
@@ -32,7 +33,7 @@ def pin_image(release: Release, hosts: Sequence[DockerHost], pool: Executor) -> 
     warnings = [pinned.warning, *(ignored_start_interval(host.name, release, host.api_version) for host in images)]
     ready_within = max(image_ready_within_seconds(release, image) for image in images.values())
     pinned = replace(pinned, warning=" ".join(filter(None, warnings)), ready_within_seconds=ready_within)
-    for missing in pool.map(lambda host: _missing_resources(host, release), hosts):
+    for missing in pool.map(lambda host: prepare_resources(host, release), hosts):
         if missing:
             raise PlatformError(missing, retryable=False)
     return pinned
@@ -152,20 +153,6 @@ def choose_reference(wanted: ImageReference, images: Mapping[str, Image]) -> str
         "hosts, or load one image on all (docker save, docker load).",
         retryable=False,
     )
-
-
-def _missing_resources(host: DockerHost, release: Release) -> str:
-    """The message for the first network or volume that this host lacks; empty if it has all."""
-    for network in dict.fromkeys((host.network, *(extra.name for extra in release.container.naming.networks))):
-        if not host.has("network", network):
-            return host.network_problem(network)
-    for volume in release.container.external_volumes:
-        if not host.has("volume", volume):
-            return (
-                f"External volume {volume} not found on Docker host {host.name}. Run docker volume create {volume} "
-                "there, or remove `external` in the Compose file."
-            )
-    return ""
 
 
 def image_ready_within_seconds(release: Release, image: Image) -> float:
