@@ -26,6 +26,19 @@ ORDINARY_HEADER = re.compile(
 )
 
 
+def read_image(root: Reader, own: Reader, instead: str) -> str:
+    """The image to deploy: that of the request, of `x-tidegate`, or of the service."""
+    written, chosen = root.take("image", image, ""), own.take("image", image, "")
+    result = instead or chosen or written
+    if not result and "image" not in root and "image" not in own:
+        advice = "; set image or x-tidegate.image, pass --image, or use tidegate deploy --build" if "build" in root else ""
+        root.complain("image", f"is required{advice}")
+    if "build" in root:
+        root.tolerate("build")
+        root.note("build", f"ignored: {result or 'the image'} is deployed; tidegate deploy --build builds it first")
+    return result
+
+
 def read_preview(own: Reader) -> tuple[Preview | None, float]:
     """How to reach the new release before it takes traffic (None: not at all), and its bake time there in seconds."""
     reader = own.inner("preview")

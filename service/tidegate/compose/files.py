@@ -232,9 +232,12 @@ def _read_mounted_file(
     variables: Variables,
     files: ComposeFiles,
 ) -> File | None:
-    reader = Reader({"source": entry} if isinstance(entry, str) else entry, root.at(key), root.findings, extensible=True)
+    values: object = {"source": entry} if isinstance(entry, str) else entry
+    if isinstance(values, Mapping) and not values.get("target"):
+        values = {**values, "target": values.get("source")}
+    reader = Reader(values, root.at(key), root.findings, extensible=True)
     source = reader.take("source", _source, "")
-    target = reader.take("target", lambda value: _target(value, kind), "" if "target" in reader else _target(source, kind))
+    target = reader.take("target", lambda value: _target(value, kind), "")
     mode = reader.take("mode", _mode, 0o444)
     uid, gid = reader.take("uid", integer(0, 2**31 - 1), 0), reader.take("gid", integer(0, 2**31 - 1), 0)
     reader.finish()

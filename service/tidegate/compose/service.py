@@ -19,7 +19,7 @@ from tidegate.compose.document import EXTENSION, NOWHERE, Location, ServiceDocum
 from tidegate.compose.files import ComposeFiles
 from tidegate.compose.interpolation import Variables
 from tidegate.compose.ports import read_ports
-from tidegate.compose.reader import Findings, Reader, boolean, format_value, image, integer, one_of
+from tidegate.compose.reader import Findings, Reader, boolean, format_value, integer, one_of
 from tidegate.compose.units import parse_duration, parse_share
 from tidegate.compose.unsupported import reject_unsupported
 from tidegate.compose.worker import check_worker, read_singleton, read_worker, read_worker_health, read_worker_port
@@ -124,7 +124,7 @@ def _read_service(
     result = Service(
         environment=environment,
         name=name,
-        image=_read_image(root, own, options.image),
+        image=extension.read_image(root, own, options.image),
         replicas=replicas,
         backend=backend,
         strategy=strategy,
