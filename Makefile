@@ -1,5 +1,5 @@
 # Each target does its own set-up: on a fresh Debian 12 machine as root nothing else is needed.
-.PHONY: help demo demo-stop test properties faults kills attacks soak chaos writers outages api check bench bench-dataplane bench-analysis bench-load lock clean
+.PHONY: help demo demo-stop test properties faults kills attacks soak chaos writers outages api check queues bench bench-dataplane bench-analysis bench-load lock clean
 
 help:
 	@echo 'make demo             watch a good release go through and bad ones roll back (KEEP=1 leaves it running)'
@@ -14,6 +14,7 @@ help:
 	@echo 'make kills            thirty kills of the engine at random moments, and one before every step of a change of a proxy'
 	@echo 'make api              the API under thousands of requests that its specification allows and forbids'
 	@echo 'make writers          a hundred rollouts of one instance that holds a lock in its volume'
+	@echo 'make queues           fifty rollouts of the workers of a queue in PostgreSQL, under load'
 	@echo 'make outages          every part goes away in the middle of every phase of a rollout'
 	@echo 'make soak             half an hour in which instances hang, fail and are killed while releases are rolled out'
 	@echo 'make attacks          what a narrow token, a malicious application, clients and servers try'
@@ -64,6 +65,9 @@ attacks:
 
 writers:
 	@LOCK_ROLLOUTS="$${LOCK_ROLLOUTS:-100}" bash scripts/test.sh -s tests/acceptance/test_one_writer.py
+
+queues:
+	@QUEUE_ROLLOUTS="$${QUEUE_ROLLOUTS:-50}" bash scripts/test.sh -s tests/acceptance/test_queue_workers.py
 
 outages:
 	@OUTAGES=all bash scripts/test.sh -s tests/acceptance/test_outages.py

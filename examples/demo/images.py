@@ -15,12 +15,14 @@ SOURCE = Path(__file__).resolve().parent / "app.c"
 LABEL = "tidegate.demo"
 
 
-def demo_image(client: docker.DockerClient, tag: str, environment: Mapping[str, str], *, healthcheck: str = "") -> str:
+def demo_image(
+    client: docker.DockerClient, tag: str, environment: Mapping[str, str], *, healthcheck: str = "", source: Path = SOURCE
+) -> str:
     """Build the image `tag` with these variables set; returns its id. The engine's own cache makes repeats quick.
 
-    `healthcheck` is the interval of a HEALTHCHECK (`1s`); empty: the image has none.
+    `healthcheck` is the interval of a HEALTHCHECK (`1s`); empty: the image has none. `source`: the program.
     """
-    program = compile_c(SOURCE, "-static", "-pthread", "-lm").read_bytes()
+    program = compile_c(source, "-static", "-pthread", "-lm").read_bytes()
     lines = ["FROM scratch", "COPY app /app", f"LABEL {LABEL}=1", "EXPOSE 8080"]
     lines += [f'ENV {name}="{value}"' for name, value in environment.items()]
     if healthcheck:
