@@ -173,8 +173,6 @@ def test_what_a_service_depends_on_must_serve_before(api: RunningApi) -> None:
         ("service_healthy", [ComposeContainer("local", "running", "starting")], "is starting; run docker"),
         ("service_healthy", [ComposeContainer("local", "running")], "has no HEALTHCHECK, which service_healthy needs"),
         ("service_healthy", [ComposeContainer("local", "running", "healthy")], ""),
-        ("service_completed_successfully", [ComposeContainer("local", "running")], "is running; run docker compose"),
-        ("service_completed_successfully", [ComposeContainer("local", "exited", exit_status=0)], ""),
     ],
 )
 def test_what_docker_compose_runs_must_be_as_demanded(

@@ -140,7 +140,7 @@ def test_variables_and_their_defaults() -> None:
 
 TOLD: dict[str, dict[str, str]] = {
     "development": {
-        "name": "names the Compose project",
+        "services.migrate.image": "is required",
         "image": "is required",
         "network_mode": "settings of the environment define the proxy's network",
         "pid": "access to the host",

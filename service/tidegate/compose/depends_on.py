@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from tidegate.compose.document import ServiceDocument, find_cycle, require_project
 from tidegate.compose.reader import Reader, boolean, one_of
 from tidegate.core.compose import ComposeDependency, Condition
 
 
-def read_depends_on(root: Reader, document: ServiceDocument) -> tuple[tuple[str, ...], tuple[ComposeDependency, ...]]:
-    """The required services: those that Tidegate runs, and those that `docker compose` runs. They must be in the file and
-    form no cycle."""
+@dataclass(frozen=True, slots=True)
+class Dependencies:
+    """The required services: those that Tidegate deploys, those that it runs to completion before (`jobs`), and those that
+    `docker compose` runs."""
+
+    ours: tuple[str, ...]
+    jobs: tuple[str, ...]
+    others: tuple[ComposeDependency, ...]
+
+
+def read_depends_on(root: Reader, document: ServiceDocument) -> Dependencies:
+    """The required services. They must be in the file and form no cycle."""
     conditions = root.take("depends_on", _by_name, dict[str, object]())
     names: list[str] = []
+    jobs: list[str] = []
     others: list[ComposeDependency] = []
     for name, value in conditions.items():
         reader = Reader(value, root.at(f"depends_on.{name}"), root.findings, extensible=True)
@@ -30,12 +41,14 @@ def read_depends_on(root: Reader, document: ServiceDocument) -> tuple[tuple[str,
             )
         if required and name in document.ours:
             names.append(name)
+        elif required and name in document.after and condition is Condition.COMPLETED:
+            jobs.append(name)
         elif required and name in document.after:
             others.append(ComposeDependency(require_project(document, root.findings), name, condition))
     way = find_cycle(document.after, document.service)
     if way:
         root.complain("depends_on", f"has a cycle: {' → '.join(way)}")
-    return tuple(names), tuple(others)
+    return Dependencies(tuple(names), tuple(jobs), tuple(others))
 
 
 def _by_name(value: object) -> dict[str, object]:

@@ -10,7 +10,7 @@ from posixpath import normpath
 
 from tidegate.core.compose import Note
 from tidegate.core.container import Container, MountKind, NetworkOrigin
-from tidegate.core.hooks import Hook
+from tidegate.core.hooks import JOB_PREFIX, Hook
 from tidegate.core.model import Service
 from tidegate.core.probes import public_url
 from tidegate.core.routing import EVERY_ADDRESS, EVERY_IPV4, Backend, split_listen
@@ -173,6 +173,12 @@ def _denied_reach(service: Service, allowed: HostAccess) -> Iterator[Problem]:
 
 
 def _denied_by_hook(service: Service, name: str, hook: Hook, allowed: HostAccess) -> Iterator[Problem]:
+    if hook.container is not None:
+        job = replace(service, container=hook.container, backend=None, probe=None, hooks={})
+        here, there = f"services.{service.name}.", f"services.{name.removeprefix(JOB_PREFIX)}."
+        for problem in find_denied(job, allowed):
+            yield Problem(problem.path.replace(here, there, 1), problem.message)
+        return
     here = f"services.{service.name}.x-tidegate.hooks.{name}"
     if hook.host_network and not allowed.host_network:
         yield Problem(here, _denial_message("the host's network", "host_network"))

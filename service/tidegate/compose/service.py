@@ -18,6 +18,7 @@ from tidegate.compose.depends_on import read_depends_on
 from tidegate.compose.document import EXTENSION, NOWHERE, Location, ServiceDocument, extract_service
 from tidegate.compose.files import ComposeFiles
 from tidegate.compose.interpolation import Variables
+from tidegate.compose.jobs import JobReader
 from tidegate.compose.ports import read_ports
 from tidegate.compose.reader import Findings, Reader, boolean, format_value, integer, one_of
 from tidegate.compose.units import parse_duration, parse_share
@@ -79,15 +80,16 @@ def parse_service(
     if not NAME_PATTERN.fullmatch(environment):
         text = "allowed: a-z, 0-9 and -, at most 40 characters"
         problems.append(Problem("", f"environment {format_value(environment)}: {text}"))
+    depends_on, jobs = read_depends_on(root, extracted), JobReader(document, root, extracted, variables, options.files)
+    jobs.read(depends_on)
     result = _read_service(root, service, environment, extracted, variables, options)
-    problems += [
-        problem for problem in schema(extracted.as_document) if not any(_is_same_place(problem, one) for one in problems)
-    ]
+    for checked in (extracted.as_document, *jobs.documents()):
+        problems += [problem for problem in schema(checked) if not any(_is_same_place(problem, one) for one in problems)]
     if problems:
         raise InvalidSpec(sorted(set(problems), key=lambda problem: problem.path))
     notes = tuple(sorted(dict.fromkeys(findings.notes), key=lambda note: note.field))
-    source = replace(result.source, project=extracted.project, variables=variables.used, notes=notes)
-    return replace(result, source=source)
+    source = ComposeSource(extracted.project, tuple(dict.fromkeys(jobs.others)), variables.used, notes)
+    return replace(result, source=source, depends_on=depends_on.ours, hooks={**jobs.jobs, **result.hooks})
 
 
 def examine(document: object, service: str, variables: Variables, options: ReadOptions) -> None:
@@ -117,7 +119,6 @@ def _read_service(
     port, listen = (read_worker_port(root, own), "") if is_worker else read_ports(root, own)
     health = read_worker_health(update, monitor) if is_worker else read_health(own)
     container = read_container(root, deploy, health, port, document, variables, options.files)
-    depends_on, others = read_depends_on(root, document)
     order, warnings = _read_order(own, update, strategy, replicas, container, is_worker=is_worker)
     backend = None if is_worker else read_backend(own, name, container, listen, preview)
     deadline, late = _read_healthy_deadline(own, container)
@@ -141,10 +142,8 @@ def _read_service(
         preview_bake_seconds=preview_bake,
         probe=extension.read_probe(own, listen),
         in_group=extension.read_group(own),
-        depends_on=depends_on,
         repair=own.take("repair", one_of(RepairPolicy, RepairPolicy), RepairPolicy.AUTO),
         warnings=(*warnings, *late),
-        source=ComposeSource(depends_on=others),
     )
     result = replace(result, control=extension.read_control(own, result))
     _check_consistency(root, own, update, result, batches)
@@ -164,13 +163,6 @@ def _read_monitor(own: Reader, update: Reader, *, is_waited_for: bool) -> tuple[
     monitor = update.take("monitor", parse_duration, 0.0)
     bake = own.take("bake", parse_duration, 0.0 if is_waited_for else monitor)
     return monitor, bake + update.take("delay", parse_duration, 0.0)
-
-
-def _finish(root: Reader, deploy: Reader, update: Reader, own: Reader, service: Service, batches: int) -> None:
-    _check_consistency(root, own, update, service, batches)
-    reject_unsupported(root, deploy)
-    for reader in (update, deploy, own, root):
-        reader.finish()
 
 
 def _read_order(

@@ -63,17 +63,11 @@ class ComposeContainer:
 def unmet_reason(dependency: ComposeDependency, containers: Collection[ComposeContainer]) -> str:
     """Why the containers of its service do not meet a dependency, and the command that helps; empty if one does."""
     running = [container for container in containers if container.state == "running"]
-    met = {
-        Condition.STARTED: bool(running),
-        Condition.HEALTHY: any(container.health == "healthy" for container in running),
-        Condition.COMPLETED: any(container.exit_status == 0 for container in containers),
-    }
-    if met[dependency.condition]:
+    needs_health = dependency.condition is Condition.HEALTHY
+    if any(container.health == "healthy" or not needs_health for container in running):
         return ""
     states = sorted({f"is {container.health or container.state}" for container in containers}) or ["has no container"]
-    if dependency.condition is Condition.HEALTHY and any(not container.health for container in running):
+    if needs_health and any(not container.health for container in running):
         states = ["has no HEALTHCHECK, which service_healthy needs"]
     fix = f"docker compose -p {dependency.project} up -d --wait {dependency.service}"
-    if dependency.condition is Condition.COMPLETED:
-        fix = f"docker compose -p {dependency.project} up {dependency.service}"
     return f"{dependency.service} of the Compose project {dependency.project} {' and '.join(states)}; run {fix}"

@@ -14,7 +14,7 @@ from tidegate.core.approvals import (
     requires_decision,
 )
 from tidegate.core.decisions import Analyze, Decision, Mark, MarkKind, Move, Run, Wait
-from tidegate.core.hooks import BLOCKING, COMPARE, TaskRun, TaskState
+from tidegate.core.hooks import COMPARE, TaskRun, TaskState, is_blocking
 from tidegate.core.model import Expiry, InconclusiveAction, InstanceState, SignalKind
 from tidegate.core.phases import Phase
 from tidegate.core.planner import roll_back_or_halt
@@ -226,7 +226,7 @@ def task_cause(state: RolloutState) -> RollbackCause:
 
 
 def _failed_tasks(state: RolloutState) -> list[TaskRun]:
-    return [task for task in state.rollout.tasks if task.state is TaskState.FAILED and task.name in BLOCKING]
+    return [task for task in state.rollout.tasks if task.state is TaskState.FAILED and is_blocking(task.name)]
 
 
 NOT_FORWARD = frozenset({Phase.ROLLING_BACK, Phase.ROLLED_BACK, Phase.REFUSED, Phase.FAILED})

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from tidegate.clock import Time
+from tidegate.core.container import Container
 
 if TYPE_CHECKING:
     from tidegate.core.model import Release
@@ -17,10 +18,21 @@ PRE_PROMOTE = "pre_promote"  # the new release is up and takes no traffic: smoke
 POST_PROMOTE = "post_promote"  # only the new release is left: contract the schema
 ON_ROLLBACK = "on_rollback"  # the old release serves again
 COMPARE = "compare"  # not a hook: the documents of both releases are compared
+JOB_PREFIX = "job-"  # of a service of the Compose file that runs to completion before everything else
 
 HOOKS = (PRE_DEPLOY, PRE_PROMOTE, POST_PROMOTE, ON_ROLLBACK)
 #: A failure of these rolls back. A failure of the others is a warning, since traffic has moved already.
 BLOCKING = frozenset({PRE_DEPLOY, PRE_PROMOTE, COMPARE})
+
+
+def job_name(service: str) -> str:
+    """The name of the task that runs a service of the Compose file."""
+    return JOB_PREFIX + service
+
+
+def is_blocking(task: str) -> bool:
+    """Whether a failure of the task rolls back."""
+    return task in BLOCKING or task.startswith(JOB_PREFIX)
 
 
 class ReleaseRole(StrEnum):
@@ -47,7 +59,10 @@ class TaskState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Hook:
-    """A short-lived container of one of the releases. `image` empty: that release's own."""
+    """A short-lived container of one of the releases. `image` empty: that release's own.
+
+    With `container` it is a job: a service of the Compose file with an image, a command and a configuration of its own.
+    """
 
     command: tuple[str, ...]
     entrypoint: tuple[str, ...] | None = None  # None: as the release's instances have it
@@ -56,6 +71,7 @@ class Hook:
     environment: Mapping[str, str] = field(default_factory=dict)
     timeout_seconds: float = 300.0
     host_network: bool = False  # to reach what listens on the engine's loopback only
+    container: Container | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +84,12 @@ class TaskRun:
     ended_at: Time | None = None
     message: str = ""
     started: bool = True  # False: the platform could not start it, which does not speak against the release
+
+    @property
+    def title(self) -> str:
+        """As a message names it: `Hook pre_deploy`, `Job migrate`."""
+        is_job = self.name.startswith(JOB_PREFIX)
+        return f"Job {self.name.removeprefix(JOB_PREFIX)}" if is_job else f"Hook {self.name}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 from tidegate.core.decisions import Move
-from tidegate.core.hooks import COMPARE, ON_ROLLBACK, POST_PROMOTE, PRE_DEPLOY, PRE_PROMOTE
+from tidegate.core.hooks import COMPARE, JOB_PREFIX, ON_ROLLBACK, POST_PROMOTE, PRE_DEPLOY, PRE_PROMOTE
 from tidegate.core.model import (
     InstanceState,
     ObservedState,
@@ -47,8 +47,9 @@ def _with_hooks(service: Service, new: Release, way: Sequence[Step]) -> Plan:
     """With hooks before the first step and at the end, and the points at which a group waits: before traffic moves, and
     before anything that a rollback needs is removed."""
     steps = list(way)
-    if PRE_DEPLOY in service.hooks:
-        steps[0] = _with_gate(steps[0], replace(steps[0].gate, tasks_before=(PRE_DEPLOY,)))
+    before = tuple(name for name in service.hooks if name.startswith(JOB_PREFIX))
+    if before := before + (PRE_DEPLOY,) * (PRE_DEPLOY in service.hooks):
+        steps[0] = _with_gate(steps[0], replace(steps[0].gate, tasks_before=before))
     if POST_PROMOTE in service.hooks:
         steps[-1] = _with_gate(steps[-1], replace(steps[-1].gate, tasks=(POST_PROMOTE,)))
     if service.in_group:

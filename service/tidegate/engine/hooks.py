@@ -7,10 +7,11 @@ no hook runs twice. The result is saved before the container is removed.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from tidegate.clock import Time
 from tidegate.core.decisions import Run
-from tidegate.core.hooks import BLOCKING, COMPARE, Job, ReleaseRole, TaskRun, TaskState
+from tidegate.core.hooks import COMPARE, Job, ReleaseRole, TaskRun, TaskState, is_blocking
 from tidegate.core.model import Event, InstanceState, ObservedState, Rollout
 from tidegate.core.waits import WaitingFor, WaitKind
 from tidegate.engine import events
@@ -58,7 +59,8 @@ def _hook(
 ) -> tuple[TaskRun, list[Event]]:
     """Run or poll one hook. It is recorded as started first, so that its timeout counts from the first attempt."""
     if before is None:
-        begun = TaskRun(name, TaskState.RUNNING, context.clock(), message=f"Hook {name} started.")
+        begun = TaskRun(name, TaskState.RUNNING, context.clock())
+        begun = replace(begun, message=f"{begun.title} started.")
         return begun, [events.task(begun, rollout)]
     job = _job(context, rollout, observed, name)
     context.guard()
@@ -72,19 +74,19 @@ def _hook(
         with context.slow_call():
             context.drivers.platform.stop_job(job)
             state = context.drivers.platform.run_job(job)
-        return _ended(before, rollout, f"Hook {name} did not finish within {limit:g} s.", state.log, now)
+        return _ended(before, rollout, f"{before.title} did not finish within {limit:g} s.", state.log, now)
     if state.status == 0:
-        done = TaskRun(name, TaskState.PASSED, before.started_at, now, f"Hook {name} succeeded.")
+        done = TaskRun(name, TaskState.PASSED, before.started_at, now, f"{before.title} succeeded.")
         return done, [events.task(done, rollout, {"log": state.log})]
     why = state.detail or f"exit status {state.status}"
-    return _ended(before, rollout, f"Hook {name} failed: {why}.", state.log, now, started=state.started)
+    return _ended(before, rollout, f"{before.title} failed: {why}.", state.log, now, started=state.started)
 
 
 def waiting_for(rollout: Rollout, run: TaskRun) -> WaitingFor:
     """The wait for a task that runs."""
     hook = rollout.hooks.get(run.name)
     until = None if hook is None else run.started_at + hook.timeout_seconds
-    then = "the rollout rolls back" if run.name in BLOCKING else "the rollout continues with a warning"
+    then = "the rollout rolls back" if is_blocking(run.name) else "the rollout continues with a warning"
     return WaitingFor(WaitKind.HOOKS, f"Waiting for {run.name} to finish", run.started_at, until, then)
 
 
@@ -92,7 +94,7 @@ def _ended(
     begun: TaskRun, rollout: Rollout, message: str, log: str, now: Time, *, started: bool = True
 ) -> tuple[TaskRun, list[Event]]:
     """A hook that failed. After traffic has moved, a failed hook is a warning and does not roll back."""
-    state = TaskState.FAILED if begun.name in BLOCKING else TaskState.WARNED
+    state = TaskState.FAILED if is_blocking(begun.name) else TaskState.WARNED
     done = TaskRun(begun.name, state, begun.started_at, now, message, started)
     return done, [events.task(done, rollout, {"log": log})]
 

@@ -31,7 +31,10 @@ _ADAPTER: TypeAdapter[ReplayRecord] = TypeAdapter(
 def encode(record: ReplayRecord) -> dict[str, Any]:
     """The record as JSON data. Values of hook variables are omitted, because they may be secrets."""
     rollout, measurements, verdicts = record
-    hooks = {name: replace(hook, environment=dict.fromkeys(hook.environment, "…")) for name, hook in rollout.hooks.items()}
+    hooks = {
+        name: replace(hook, environment=dict.fromkeys(hook.environment, "…"), container=None)
+        for name, hook in rollout.hooks.items()
+    }
     values = json.loads(_ADAPTER.dump_json((replace(rollout, hooks=hooks), measurements, verdicts)))
     return dict(zip(("rollout", "measurements", "verdicts"), values, strict=True))
 

@@ -32,21 +32,22 @@ GRACE_SECONDS = 10
 
 def job_config(api: APIClient, job: Job, shared: DockerOptions, host: DockerHostOptions) -> dict[str, Any]:
     """The arguments of the SDK's `create_container`."""
-    wanted = create.container_config(api, job.release, 0, shared, host)
+    release, hook = job_release(job), job.hook
+    wanted = create.container_config(api, release, 0, shared, host)
     environment, _, service = job.service.partition("/")
     own = {labels.ENVIRONMENT: environment, labels.SERVICE: service, HOOK_LABEL: job.name, ROLLOUT_LABEL: job.rollout}
     own |= {labels.COMPOSE_ONEOFF: "True"} if labels.COMPOSE_PROJECT in wanted["labels"] else {}
     mine = {f"{labels.PREFIX}{word}" for word in ("release", "ordinal", "port", "probe", "image", "wants")}
     wanted["host_config"] |= {"RestartPolicy": {"Name": "no"}, "PortBindings": {}}
-    if job.hook.host_network:
+    if hook.host_network:
         wanted["host_config"]["NetworkMode"] = "host"
         wanted |= {"networking_config": None, "hostname": None, "domainname": None}
     return wanted | {
-        "image": job.hook.image or wanted["image"],
+        "image": hook.image or wanted["image"],
         "name": f"tidegate-{job.rollout}-{job.name.replace('_', '-')}",
         "labels": {name: value for name, value in wanted["labels"].items() if name not in mine} | own,
-        "environment": {**job.release.container.environment, **job.variables, **job.hook.environment},
-        "command": list(job.hook.command),
+        "environment": {**release.container.environment, **job.variables, **hook.environment},
+        "command": list(hook.command) if hook.container is None else wanted["command"],
         "entrypoint": _entrypoint(job, wanted["entrypoint"]),
         "healthcheck": {"test": ["NONE"]},
         "start_interval": 0.0,
@@ -55,11 +56,16 @@ def job_config(api: APIClient, job: Job, shared: DockerOptions, host: DockerHost
     }
 
 
+def job_release(job: Job) -> Release:
+    """The release whose configuration the job has: that of the service, or one of its own."""
+    return job.release if job.hook.container is None else replace(job.release, container=job.hook.container)
+
+
 def _entrypoint(job: Job, of_release: list[str] | None) -> list[str] | None:
     """The hook's entrypoint; else the release's, if the hook runs the release's image."""
     if job.hook.entrypoint is not None:
         return list(job.hook.entrypoint)
-    return None if job.hook.image else of_release
+    return None if job.hook.image and job.hook.container is None else of_release
 
 
 def run_job(job: Job, hosts: Sequence[DockerHost], pool: Executor) -> JobState:
@@ -84,7 +90,8 @@ def run_job(job: Job, hosts: Sequence[DockerHost], pool: Executor) -> JobState:
 
 def _start_job(job: Job, host: DockerHost, pool: Executor, container: str | None) -> None:
     """Start the job's container; create it first unless it exists, with the image that its tag means at this moment."""
-    policy = job.release.container.pull_policy
+    release = job_release(job)
+    policy = release.container.pull_policy
     if container is None:
         if job.hook.image:
             pinned, _ = load_image(job.hook.image, policy, [host], pool)
@@ -93,7 +100,7 @@ def _start_job(job: Job, host: DockerHost, pool: Executor, container: str | None
             job = replace(job, hook=replace(job.hook, image=pinned.digest))
         what = f"{job.name} of {job.release.id}"
         container = host.create(what, lambda *arguments: job_config(arguments[0], job, *arguments[1:]), policy)
-    host.start(container, job.name, _without_networks(job.release) if job.hook.host_network else job.release)
+    host.start(container, job.name, _without_networks(release) if job.hook.host_network else release)
 
 
 def _without_networks(release: Release) -> Release:
