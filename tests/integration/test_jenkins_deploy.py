@@ -10,6 +10,8 @@ import subprocess
 from typing import Any
 from xml.etree import ElementTree as Xml
 
+import pytest
+
 from support.api import compose
 from support.fake_drivers import constant
 from support.library import CHECKED, Jenkins, Step, approves, command, deploy, java, promote, verify
@@ -23,7 +25,20 @@ def test_deploy_ends_at_the_approval(jenkins: Jenkins) -> None:
     jenkins.expect("deploy: to the approval", build, "SUCCESS")
     assert build["returned"]["waiting"] == "approval"
     assert build["returned"]["rollout"] == build["env"]["TIDEGATE_ROLLOUT"] == jenkins.latest()["id"]
-    assert jenkins.latest()["build"] == {"job": "team/shop", "number": 7, "url": "http://ci/7/"}
+    assert jenkins.latest()["build"] == {"job": "team/shop", "number": 7, "url": "http://ci/7/", "on_end": None}
+
+
+@pytest.mark.parametrize(
+    ("options", "on_end"),
+    [
+        ({"onBuildEnd": "pause"}, "pause"),
+        ({"onAbort": "detach"}, "detach"),
+        ({"onAbort": "detach", "onBuildEnd": "rollback"}, "rollback"),
+    ],
+)
+def test_the_build_says_what_its_end_means(jenkins: Jenkins, options: dict[str, str], on_end: str) -> None:
+    jenkins.expect(f"deploy: {options}", jenkins.build(deploy(**options)), "SUCCESS")
+    assert jenkins.latest()["build"]["on_end"] == on_end
 
 
 def test_deploy_without_an_approval_ends_when_the_release_is_live(jenkins: Jenkins) -> None:
@@ -197,6 +212,7 @@ def test_what_the_build_has_detached_from_is_not_rolled_back(jenkins: Jenkins) -
     """
     build = jenkins.build(jenkinsfile=jenkinsfile, script=[{"input": {"expire": True}}])
     text = jenkins.expect("rollback: after onTimeout: 'detach'", build, "FAILURE")
+    assert len(jenkins.audit("detach")) == 1, "the service knows that the end of the build has no consequence"
     assert "This build has no rollout to roll back" in text
     assert jenkins.waiting()["phase"] == "running"
 

@@ -21,8 +21,9 @@ from tidegate.core.build_watch import (
     needs_build,
     report_silence,
 )
-from tidegate.core.model import Gate, Rollout, SignalKind, Step
+from tidegate.core.model import Rollout, Signal, SignalKind
 from tidegate.core.phases import Phase
+from tidegate.core.plan import Gate, Step
 from tidegate.core.rollback_cause import RollbackCause
 from tidegate.drivers.ci.jenkins.build_state import read_state
 
@@ -39,8 +40,9 @@ def answered(
     rules: BuildEndRules = RULES,
     rollout: Rollout = ROLLOUT,
     build: Build = BUILD,
+    signals: tuple[Signal, ...] = (),
 ) -> WatchResult:
-    return after_answer(rollout, build, watch, state, rules, now)
+    return after_answer(rollout, build, signals, watch, state, rules, now)
 
 
 def test_a_build_that_is_over_takes_its_rollout_back_after_a_minute() -> None:
@@ -83,6 +85,15 @@ def test_the_build_itself_may_say_what_follows(policy: BuildEndPolicy, kind: Sig
     later = answered(ENDED, first.watch, NOW + 60.0, rules, build=build)
     assert (later.signal.kind if later.signal else None) is kind
     assert later.is_over == (policy is not BuildEndPolicy.ROLLBACK)
+
+
+def test_a_rollout_that_its_build_left_to_itself_continues() -> None:
+    left = (Signal(SignalKind.DETACH, NOW, "jenkins"),)
+    first = answered(ENDED, signals=left)
+    assert first.events[0].message.endswith("the rollout continues without it (on_build_end: detach)")
+    later = answered(ENDED, first.watch, NOW + 60.0, signals=left)
+    assert (later.signal, later.is_over) == (None, True)
+    assert report_silence(ROLLOUT, BUILD, left, WATCH, RULES, NOW + 9_000.0).events == ()
 
 
 def test_a_build_that_runs_again_is_not_over() -> None:

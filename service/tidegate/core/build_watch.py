@@ -62,7 +62,13 @@ def needs_build(rollout: Rollout, now: Time) -> bool:
 
 
 def after_answer(
-    rollout: Rollout, build: Build, watch: BuildWatch, state: BuildState, rules: BuildEndRules, now: Time
+    rollout: Rollout,
+    build: Build,
+    signals: Sequence[Signal],
+    watch: BuildWatch,
+    state: BuildState,
+    rules: BuildEndRules,
+    now: Time,
 ) -> WatchResult:
     """What follows from what the CI says about the build."""
     reported = "" if watch.reported == UNKNOWN else watch.reported
@@ -72,7 +78,8 @@ def after_answer(
     if not rollout.phase.live:
         events = (_ended(build, state, "", now),) if state.cause else ()
         return WatchResult(watch, events, is_over=True)
-    policy = build.on_end or rules.policy
+    is_detached = any(signal.kind is SignalKind.DETACH for signal in signals)
+    policy = BuildEndPolicy.DETACH if is_detached else build.on_end or rules.policy
     if watch.ended_at is None:
         then = _consequence(policy, rules.after_seconds)
         return WatchResult(replace(watch, ended_at=now), (_ended(build, state, then, now),))
@@ -122,7 +129,9 @@ def report_silence(
     """Report once that a build has not polled for its rollout for long. One that waits for a person does not poll."""
     quiet = now - watch.polled_at
     waits = awaited_answer(rollout, signals) is not None
-    if not rules.silent_seconds or not rollout.phase.live or waits or watch.ended_at is not None:
+    is_detached = any(signal.kind is SignalKind.DETACH for signal in signals)
+    expected = rules.silent_seconds and rollout.phase.live and not is_detached and not waits
+    if not expected or watch.ended_at is not None:
         return WatchResult(watch)
     if quiet < rules.silent_seconds:
         return WatchResult(replace(watch, reported="" if watch.reported == SILENT else watch.reported))

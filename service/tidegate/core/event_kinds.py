@@ -59,6 +59,7 @@ class EventKind(StrEnum):
     FAILED = "failed"  # halted: no traffic moves any more, a person must act
 
     # the build
+    DETACHED = "detached"  # the build left the rollout to itself
     BUILD_ENDED = "build_ended"  # the build that requested the rollout is over, with what follows
 
     # the engine

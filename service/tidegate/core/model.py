@@ -333,6 +333,7 @@ class SignalKind(StrEnum):
     RESUME = "resume"
     VERIFY = "verify"  # analyse now instead of at the next interval
     FORCE = "force"  # continue to the end without bakes, checks and approvals
+    DETACH = "detach"  # the build that requested it is about to end; it continues without the build
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 
 import structlog
@@ -100,14 +100,16 @@ class _Watcher(BackgroundThread):
                 return
             result, state = WatchResult(watch), None
             if self._ci is not None:
-                result, state = self._ask(self._ci, rollout, rollout.build, watch)
+                result, state = self._ask(self._ci, rollout, rollout.build, signals, watch)
             if not result.is_over:
                 silence = build_watch.report_silence(rollout, rollout.build, signals, result.watch, self._rules, now)
                 events = (*result.events, *silence.events)
                 result = WatchResult(silence.watch, events, result.signal)
             self._record(rollout, result, state)
 
-    def _ask(self, ci: CI, rollout: Rollout, build: Build, watch: BuildWatch) -> tuple[WatchResult, BuildState | None]:
+    def _ask(
+        self, ci: CI, rollout: Rollout, build: Build, signals: Sequence[Signal], watch: BuildWatch
+    ) -> tuple[WatchResult, BuildState | None]:
         try:
             state, problem = ci.read_build(build), MISSING
         except CIError as error:
@@ -115,7 +117,7 @@ class _Watcher(BackgroundThread):
         now = self._clock()
         if state is None:
             return build_watch.after_no_answer(build, watch, problem, now), None
-        return build_watch.after_answer(rollout, build, watch, state, self._rules, now), state
+        return build_watch.after_answer(rollout, build, signals, watch, state, self._rules, now), state
 
     def _record(self, rollout: Rollout, result: WatchResult, state: BuildState | None) -> None:
         """Record what was seen, then what follows: after a crash in between, the next answer leads to the same."""

@@ -28,6 +28,7 @@ SIGNAL_EVENTS = {
     SignalKind.RESUME: ("resumed", "Resumed"),
     SignalKind.FORCE: ("forced", "Remaining analysis skipped"),
     SignalKind.VERIFY: ("verify_requested", "Verdict requested"),
+    SignalKind.DETACH: ("detached", "Detached from its build"),
 }
 PAUSED_BY = {SignalKind.PAUSE: True, SignalKind.RESUME: False}
 

@@ -222,6 +222,12 @@ def retry(path: RolloutPath, header: KeyHeader, body: ForceBody) -> Response:
     return create_rollouts(rollouts, key, audit)
 
 
+@bp.post("/rollouts/<rollout>/detach", responses=SIGNAL_RESPONSES)
+def detach(path: RolloutPath, header: SignalHeader, body: SignalBody) -> Response:
+    """Let the rollout continue when its build ends, whatever `on_build_end` says."""
+    return _signal(path, header, SignalRequest(SignalKind.DETACH, "deploy"), body)
+
+
 SignalCheck = Callable[[AppContext, Rollout, tuple[Signal, ...], str], None]
 
 

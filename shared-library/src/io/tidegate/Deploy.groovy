@@ -41,6 +41,9 @@ class Deploy implements Serializable {
     private Map requestBody() {
         Map options = session.options
         Map body = [build: session.build()]
+        if (options.onBuildEnd != null || options.onAbort == 'detach') {
+            body.build.on_end = options.onBuildEnd ?: 'detach' // an abort that detaches is not to be undone by the service
+        }
         String compose = options.compose
         if (options.file != null) {
             compose = session.workspace.read(options.file)

@@ -27,12 +27,12 @@ class Options implements Serializable {
         List<String> release = ['service', 'file', 'compose', 'files', 'image', 'variables', 'force', 'reason', 'onBehalfOf']
         List<String> common = ['server', 'credentials', 'stage', 'patience']
         switch (step) {
-            case 'tidegateDeploy': return release + ['until', 'onAbort', 'archive'] + common
+            case 'tidegateDeploy': return release + ['until', 'onAbort', 'onBuildEnd', 'archive'] + common
             case 'tidegateVerify': return ['rollout', 'wait', 'reason', 'onAbort', 'archive'] + common
             case 'tidegatePromote':
                 return ['rollout', 'gate', 'until', 'reason', 'onBehalfOf', 'onAbort', 'archive'] + common
             case 'tidegateRollback': return ['rollout', 'service', 'reason', 'onBehalfOf', 'archive'] + common
-            default: return release + ['gate', 'wait', 'onAbort', 'archive'] + common
+            default: return release + ['gate', 'wait', 'onAbort', 'onBuildEnd', 'archive'] + common
         }
     }
 
@@ -87,6 +87,8 @@ class Options implements Serializable {
                 return value instanceof Integer && value >= 0 ? '' : name + ': expected a whole number of seconds, not ' + value
             case 'onAbort':
                 return oneOf(name, value, ['rollback', 'detach'])
+            case 'onBuildEnd':
+                return oneOf(name, value, ['rollback', 'pause', 'detach'])
             case 'until':
                 return oneOf(name, value, step == 'tidegateDeploy' ? ['verdict', 'approval', 'end'] : ['approval', 'end'])
             case 'onBehalfOf':

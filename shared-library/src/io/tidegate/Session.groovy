@@ -42,8 +42,18 @@ class Session implements Serializable {
         }
     }
 
-    /** Notes that a rollout continues without this build. */
+    /** Notes that a rollout continues without this build, here and in the service, which would roll it back at our end. */
     void disown(String id) {
+        try {
+            script.timeout(time: ABORT_SECONDS, unit: 'SECONDS') {
+                Map response = client.post('/v1/rollouts/' + id + '/detach', signalBody(reason(), ''), key('/detach'))
+                if (response.status >= 300 && response.body.code != 'illegal-move') { // it may have ended meanwhile
+                    script.echo(Messages.refusal(response, client.server))
+                }
+            }
+        } catch (Exception failure) {
+            script.echo("Tidegate does not know that rollout ${id} continues without this build: ${failure.getMessage()}")
+        }
         script.env.TIDEGATE_ROLLOUTS = Keys.without(owned(), id).join(' ')
     }
 
