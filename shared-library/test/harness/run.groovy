@@ -18,9 +18,15 @@ File vars = new File(new File(getClass().protectionDomain.codeSource.location.to
 /** Compiles a step of the library, given its name, or a Jenkinsfile, given its file. */
 Script load(File vars, Object source, Build build) {
     CompilerConfiguration settings = new CompilerConfiguration(scriptBaseClass: PipelineScript.name, sourceEncoding: 'UTF-8')
-    Binding binding = new Binding(build: build, env: build.env, currentBuild: build.currentBuild)
+    Binding binding = new Binding(build: build, env: build.env, currentBuild: build.currentBuild, scm: 'scm')
     GroovyShell shell = new GroovyShell(getClass().classLoader, binding, settings)
     return shell.parse(source instanceof File ? source : new File(vars, source + '.groovy'))
+}
+
+/** The result of a step, which Jenkins would save. */
+Object returned(Build build, String step, Object result) {
+    build.savedState.check(step, result)
+    return result
 }
 
 /** Runs a Jenkinsfile with the library's steps. */
@@ -30,7 +36,7 @@ void runJenkinsfile(File vars, String jenkinsfile, Build build) {
         file.setText(jenkinsfile.replaceFirst(/(?m)^@Library\(.*\) _$/, ''), 'UTF-8')
         Script script = load(vars, file, build)
         script.binding.setVariable(PipelineScript.LIBRARY) { String step, List arguments ->
-            new File(vars, step + '.groovy').exists() ? [load(vars, step, build).call(*arguments)] : []
+            new File(vars, step + '.groovy').exists() ? [returned(build, step, load(vars, step, build).call(*arguments))] : []
         }
         script.run()
     } finally {

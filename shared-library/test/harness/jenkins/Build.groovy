@@ -9,7 +9,7 @@ import org.jenkinsci.plugins.workflow.steps.SynchronousResumeNotSupportedExcepti
 class Build {
     /** Steps that run in the background: Jenkins cannot resume them after a restart. All others resume, or take no time. */
     private static final List<String> NON_RESUMABLE = ['httpRequest', 'readFile', 'readTrusted', 'writeFile', 'archiveArtifacts']
-    private static final List<String> BLOCKS = ['stage', 'timeout', 'node', 'withEnv', 'parallel']
+    private static final List<String> BLOCKS = ['stage', 'script', 'timeout', 'node', 'withEnv', 'parallel']
     private static final Map UNITS = [SECONDS: 1, MINUTES: 60, HOURS: 3600, DAYS: 86_400]
 
     final Map scenario
@@ -17,7 +17,7 @@ class Build {
     final CurrentBuild currentBuild = new CurrentBuild()
     final SavedState savedState
     final Map record = [echo: [], inputs: [], milestones: 0, requests: [], sleeps: [], unstable: [], written: [:], archived: [],
-                        nodes: [:]]
+                        nodes: [:], sh: [], junit: 0]
     private final List<Map> events // inputs, aborts and restarts of the scenario that are still to come
     private final List<Double> deadlines = [] // of the enclosing `timeout` blocks, on `clock`
     private double clock = 0 // simulated seconds
@@ -99,6 +99,51 @@ class Build {
     Object _stage(String name, Closure body) {
         env.fill([STAGE_NAME: name])
         return body()
+    }
+
+    /** A part of a declarative pipeline that is scripted. */
+    Object _script(Closure body) {
+        return body()
+    }
+
+    Object _node(Object label = null, Closure body) {
+        env.fill([WORKSPACE: '/workspace'])
+        try {
+            return body()
+        } finally {
+            env.remove('WORKSPACE')
+        }
+    }
+
+    Object _withEnv(List variables, Closure body) {
+        env.fill(variables.collectEntries { [it.split('=')[0], it.substring(it.indexOf('=') + 1)] })
+        return body()
+    }
+
+    /** One branch after the other. */
+    Map _parallel(Map branches) {
+        return branches.findAll { it.value instanceof Closure }.collectEntries { [it.key, it.value.call()] }
+    }
+
+    /** Runs nothing; `sh` in the scenario has the exit status of commands that contain its keys. */
+    Object _sh(Object command) {
+        String text = command instanceof Map ? command.script : command
+        record.sh << text
+        int status = (scenario.sh ?: [:]).find { text.contains(it.key) }?.value ?: 0
+        if (command instanceof Map && command.returnStatus) {
+            return status
+        }
+        if (status != 0) {
+            throw new AbortException("script returned exit code ${status}")
+        }
+        return null
+    }
+
+    void _checkout(Object source) {
+    }
+
+    void _junit(Object options) {
+        record.junit++
     }
 
     void _milestone() {

@@ -19,6 +19,10 @@ class Env implements Serializable {
         values.putAll(more)
     }
 
+    void remove(String name) {
+        values.remove(name)
+    }
+
     Map<String, String> all() {
         return values
     }

@@ -5,6 +5,10 @@ abstract class PipelineScript extends Script {
     /** The variable with the library's steps. It returns a list with the step's result; empty: there is no such step. */
     static final String LIBRARY = 'the library'
 
+    void pipeline(Closure definition) {
+        new Declarative(this, (Build) binding.getVariable('build')).pipeline(definition)
+    }
+
     Object methodMissing(String name, Object arguments) {
         Closure library = (Closure) binding.variables[LIBRARY]
         List result = library == null ? [] : library.call(name, arguments as List)

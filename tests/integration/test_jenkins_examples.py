@@ -1,0 +1,156 @@
+"""Every Jenkinsfile of the project, as it stands, against a live service; the job definitions that go with them."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from support.api import compose
+from support.fake_drivers import constant
+from support.library import CHECKED, LIBRARY, Build, Jenkins, approves, java
+from support.prerequisites import program
+
+ROOT = LIBRARY.parent
+EXAMPLES = ROOT / "examples" / "jenkins"
+JENKINSFILES = sorted(EXAMPLES.glob("Jenkinsfile.*"))
+GATED = "approval: {after: [1]}, drain_timeout: 1s, healthy_deadline: 20s"
+
+
+def readme() -> str:
+    """The Jenkinsfile in README.md."""
+    found = re.search(r"```groovy\n(@Library.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert found is not None
+    return found[1]
+
+
+def renamed(jenkinsfile: str, url: str) -> str:
+    """With the address, the environment and the service that the test has."""
+    return re.sub(r"'(production|staging)/\w+'", "'demo/shop'", jenkinsfile).replace("https://tidegate.example.com", url)
+
+
+def run(jenkins: Jenkins, jenkinsfile: str, *gates: dict[str, object], **more: object) -> Build:
+    """A build of `main` with this Jenkinsfile; its repository has the Compose file wherever it is looked for."""
+    token = jenkins.api.token_for("deploy", "promote", "rollback", "vouch")
+    jenkins.api.world.answer = constant(0.1)
+    names = ("compose.yaml", "shop/compose.yaml", "search/compose.yaml")
+    options = f"{GATED}, {CHECKED}" if "tidegateVerify" in jenkinsfile else GATED  # each bake takes a second
+    repository = {name: compose(options) for name in names} | {"shop/web.env": "A=1"}
+    environment = {"TIDEGATE_URL": jenkins.api.url, "JOB_NAME": jenkins.job, "BUILD_NUMBER": str(jenkins.number)}
+    return jenkins.build(
+        jenkinsfile=renamed(jenkinsfile, jenkins.api.url),
+        files=None,
+        repository=repository,
+        env=environment | {"BUILD_URL": f"http://ci/{jenkins.number}/", "BRANCH_NAME": "main"},
+        credentials=dict.fromkeys(("tidegate-token", "tidegate-staging", "tidegate-production"), token),
+        causes=[{"userId": "bob"}],
+        script=list(gates),
+        **more,
+    )
+
+
+def test_the_jenkinsfile_of_the_readme_runs_as_it_stands(jenkins: Jenkins) -> None:
+    """The service does not know it before. Its steps are those on a fresh Jenkins: no agent, no plugin beyond the list."""
+    build = run(jenkins, readme(), approves())
+    text = jenkins.expect("README: the Jenkinsfile", build, "SUCCESS")
+    assert "demo/shop: 7-2 is live" in text
+    assert build["inputs"][0]["submitter"] == "alice,release-managers,tidegate"
+    assert jenkins.latest()["phase"] == "succeeded"
+
+
+@pytest.mark.parametrize("file", JENKINSFILES, ids=lambda file: file.suffix[1:])
+def test_an_example_runs_as_it_stands(jenkins: Jenkins, file: Path) -> None:
+    """Those that deploy twice deploy the same service twice here."""
+    text = file.read_text()
+    build = run(jenkins, separated(text), *[approves()] * 9)
+    jenkins.expect(f"example: {file.name}", build, "SUCCESS")
+    assert jenkins.latest()["phase"] == "succeeded"
+    assert all("tidegate" in str(gate["submitter"]).split(",") for gate in build["inputs"]), "the user of the CI driver"
+    assert build["inputs"], "each example has a gate"
+
+
+def separated(jenkinsfile: str) -> str:
+    """With another variable for each deployment, since one service stands for all of them here."""
+    count = 0
+
+    def number(match: re.Match[str]) -> str:
+        nonlocal count
+        count += 1
+        return f"[VERSION: 'r{count}']" if count > 1 else match[0]
+
+    return re.sub(r"\[VERSION: (env\.BUILD_NUMBER|version)\]", number, jenkinsfile)
+
+
+@pytest.mark.parametrize("file", JENKINSFILES, ids=lambda file: file.suffix[1:])
+def test_an_example_leaves_no_rollout_behind(jenkins: Jenkins, file: Path) -> None:
+    """The build is aborted, then what is not a Tidegate step fails: `post` runs in both cases."""
+    abort = {"abort": {"step": "httpRequest", "match": "GET .*/report"}}
+    build = run(jenkins, file.read_text(), abort)
+    assert build["result"] in ("ABORTED", "FAILURE"), build["echo"]
+    jenkins.api.until(jenkins.latest()["id"], "rolled_back", "succeeded")
+
+
+def test_a_step_that_fails_between_the_stages_rolls_back(jenkins: Jenkins) -> None:
+    """Without `post` the rollout would wait for an approval that no build asks for any more."""
+    text = readme().replace("steps { tidegateVerify() }", "steps { sh 'run the integration tests' }")
+    build = run(jenkins, text, sh={"integration tests": 1})
+    jenkins.expect("README: a step fails between the stages", build, "FAILURE")
+    assert jenkins.latest()["phase"] == "rolled_back"
+    without = re.sub(r"(?m)^ *post .*$", "", text)
+    jenkins.number = 8
+    run(jenkins, without.replace("env.BUILD_NUMBER", "'w'"), sh={"integration tests": 1})
+    assert jenkins.waiting()["phase"] == "running", "the test of this test"
+
+
+@pytest.mark.parametrize("file", [*JENKINSFILES, ROOT / "Jenkinsfile", ROOT / "README.md"], ids=lambda file: file.name)
+def test_every_jenkinsfile_rolls_back_what_it_leaves(file: Path) -> None:
+    text = file.read_text()
+    assert re.search(r"unsuccessful \{ tidegateRollback|catch \(problem\) \{(?s:.*)tidegateRollback", text)
+    for submitter in re.findall(r"submitter: '([^']*)'", text):
+        assert "tidegate" in submitter.split(","), "the CI driver's user may end the gate"
+
+
+# -- job definitions -----------------------------------------------------------------------------------------------------
+
+
+def test_the_configuration_as_code_has_the_credential_that_the_steps_use() -> None:
+    document = yaml.safe_load((EXAMPLES / "casc.yaml").read_text())
+    (domain,) = document["credentials"]["system"]["domainCredentials"]
+    (credential,) = domain["credentials"]
+    assert credential["usernamePassword"]["id"] == "tidegate-token"
+    assert credential["usernamePassword"]["password"].startswith("${"), "no secret in the file"
+    (library,) = document["unclassified"]["globalLibraries"]["libraries"]
+    assert library["name"] == "tidegate"
+    assert (ROOT / library["retriever"]["modernSCM"]["libraryPath"] / "vars").is_dir()
+    (jobs,) = document["jobs"]
+    assert (EXAMPLES / Path(jobs["file"]).name).exists()
+
+
+def test_the_job_dsl_creates_a_folder_and_a_multibranch_job() -> None:
+    """Run with a stand-in for the plugin that prints each name, with its text."""
+    stand_in = f"""
+        class Printer {{
+            Object invokeMethod(String name, Object arguments) {{
+                List given = arguments as List
+                println name + ' ' + given.findAll {{ !(it instanceof Closure) }}.join(' ')
+                given.findAll {{ it instanceof Closure }}.each {{
+                    it.delegate = this
+                    it.resolveStrategy = Closure.DELEGATE_ONLY
+                    it.call()
+                }}
+            }}
+        }}
+        def body = new GroovyShell().evaluate('return {{ -> ' + new File('{EXAMPLES}/jobs.groovy').text + ' }}')
+        body.delegate = new Printer()
+        body.resolveStrategy = Closure.DELEGATE_ONLY
+        body.call()
+    """
+    words = [program("groovy"), "-e", stand_in]
+    done = subprocess.run(words, env=java(), capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    for line in ("folder shop", "multibranchPipelineJob shop/deploy", "name tidegate", "libraryPath shared-library/"):
+        assert line in lines
