@@ -8,8 +8,8 @@ set -euo pipefail
 
 # Debian's packages come while Python's are installed, and while `make check` runs, which needs none of them.
 need_packages gcc=gcc /usr/include/stdio.h=libc6-dev haproxy=haproxy nginx=nginx-light prometheus=prometheus \
-    openssl=openssl ip=iproute2 nsenter=util-linux chrt=util-linux ps=procps mkfs.ext4=e2fsprogs mount=mount groovy=groovy node=nodejs npm=npm \
-    docker-registry=docker-registry \
+    openssl=openssl ip=iproute2 nsenter=util-linux chrt=util-linux ps=procps mkfs.ext4=e2fsprogs mount=mount \
+    groovy=groovy jq=jq node=nodejs npm=npm docker-registry=docker-registry \
     /usr/lib/postgresql/15/bin/postgres=postgresql &
 PACKAGES=$!
 need_venv dev

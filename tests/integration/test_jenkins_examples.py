@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ import yaml
 
 from support.api import compose
 from support.fake_drivers import constant
-from support.library import CHECKED, LIBRARY, Build, Jenkins, approves, java
+from support.library import CHECKED, LIBRARY, Build, Jenkins, approves, java, rejects
 from support.prerequisites import program
 
 ROOT = LIBRARY.parent
@@ -29,7 +31,7 @@ def readme() -> str:
 
 def renamed(jenkinsfile: str, url: str) -> str:
     """With the address, the environment and the service that the test has."""
-    return re.sub(r"'(production|staging)/\w+'", "'demo/shop'", jenkinsfile).replace("https://tidegate.example.com", url)
+    return re.sub(r"\b(production|staging)/\w+", "demo/shop", jenkinsfile).replace("https://tidegate.example.com", url)
 
 
 def run(jenkins: Jenkins, jenkinsfile: str, *gates: dict[str, object], **more: object) -> Build:
@@ -111,6 +113,53 @@ def test_every_jenkinsfile_rolls_back_what_it_leaves(file: Path) -> None:
     assert re.search(r"unsuccessful \{ tidegateRollback|catch \(problem\) \{(?s:.*)tidegateRollback", text)
     for submitter in re.findall(r"submitter: '([^']*)'", text):
         assert "tidegate" in submitter.split(","), "the CI driver's user may end the gate"
+
+
+# -- without the library -------------------------------------------------------------------------------------------------
+
+
+def cli_pipeline() -> str:
+    """The pipeline in docs/jenkins.md that uses the command line."""
+    text = (ROOT / "docs" / "jenkins.md").read_text().partition("## Without the library")[2]
+    found = re.search(r"```groovy\n(pipeline.*?)```", text, re.DOTALL)
+    assert found is not None
+    return found[1]
+
+
+def run_cli(jenkins: Jenkins, pipeline: str, *gates: dict[str, object]) -> Build:
+    """A build whose `sh` steps run the real command line."""
+    (jenkins.folder / "compose.yaml").write_text(compose(GATED))
+    token = jenkins.api.token_for("deploy", "promote", "rollback", "vouch")
+    job = {"JOB_NAME": jenkins.job, "BUILD_NUMBER": str(jenkins.number), "BUILD_TAG": f"jenkins-shop-{jenkins.number}"}
+    return jenkins.build(
+        jenkinsfile=renamed(pipeline, jenkins.api.url),
+        env=job | {"BUILD_URL": "http://ci/7/", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        credentials={"tidegate-cli": token},
+        shell=str(jenkins.folder),
+        script=list(gates),
+    )
+
+
+@pytest.fixture
+def jq() -> None:
+    program("jq")
+
+
+@pytest.mark.usefixtures("jq")
+def test_the_pipeline_without_the_library_runs_as_it_stands(jenkins: Jenkins) -> None:
+    build = run_cli(jenkins, cli_pipeline(), approves("alice"))
+    jenkins.expect("without the library: approved", build, "SUCCESS")
+    assert jenkins.latest()["phase"] == "succeeded"
+    assert jenkins.latest()["build"]["job"] == jenkins.job
+    assert [entry["by"] for entry in jenkins.audit("promote")] == ["alice"]
+    assert jenkins.count() == 2, "the second `tidegate deploy` follows the rollout of the first"
+
+
+@pytest.mark.usefixtures("jq")
+def test_the_pipeline_without_the_library_rolls_back_when_it_is_rejected(jenkins: Jenkins) -> None:
+    build = run_cli(jenkins, cli_pipeline(), rejects())
+    jenkins.expect("without the library: rejected", build, "ABORTED")
+    assert jenkins.latest()["phase"] == "rolled_back"
 
 
 # -- job definitions -----------------------------------------------------------------------------------------------------

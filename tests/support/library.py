@@ -135,7 +135,8 @@ class Jenkins:
         }
         build = self.harness.run({**scenario, **more}, meanwhile)
         for gate in build["inputs"]:
-            assert_readable(gate)
+            if "heading" in gate:  # the library's; one of the Jenkinsfile itself shows what it likes
+                assert_readable(gate)
         return build
 
     def _token(self) -> str:

@@ -216,3 +216,9 @@ Variables = Annotated[
 ]
 Image = Annotated[str, typer.Option(help="Image to deploy instead of the one in the Compose file.")]
 Key = Annotated[str, typer.Option("--key", help="Idempotency key: requests with the same key start one rollout only.")]
+OnBehalfOf = Annotated[
+    str, typer.Option("--on-behalf-of", metavar="PERSON", help="Who requests or approves this; requires the scope vouch.")
+]
+DetailedExitCode = Annotated[
+    bool, typer.Option("--detailed-exit-code", help="Exit with 9 instead of 0 when the rollout waits for a person.")
+]

@@ -20,6 +20,7 @@ class ExitCode(IntEnum):
     UNREACHABLE = 6  # the server did not respond in time; its rollouts continue
     NOT_ALLOWED = 7  # the token is missing, invalid, or lacks the scope
     UNHEALTHY = 8  # `tidegate check` found a problem
+    WAITING = 9  # with --detailed-exit-code: the rollout waits for a person
     INTERRUPTED = 130  # Ctrl-C; rollouts continue
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,14 +10,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tidegate.cli import watch
+from tidegate.cli.ci_build import current_build
 from tidegate.cli.context import (
     ComposeFile,
     ComposeOptions,
     Context,
+    DetailedExitCode,
     Env,
     EnvFile,
     Image,
     Key,
+    OnBehalfOf,
     Output,
     ProjectName,
     Reason,
@@ -89,19 +93,25 @@ def deploy(
     key: Key = "",
     force: Force = False,
     reason: Reason = "",
+    person: OnBehalfOf = "",
+    detailed: DetailedExitCode = False,
     output: Output = None,
 ) -> None:
-    """Start a rollout to a new release and follow it."""
+    """Start a rollout to a new release and follow it. Repeated in a Jenkins build, it follows the same rollout."""
     context: Context = ctx.obj
     client, name = context.client(), context.service(service)
     body = compose_body(compose_options(file, sets, env_file, env, project), name) | ({"image": image} if image else {})
-    body |= {"force": force, "reason": reason, "plan": plan}
+    body |= {"force": force, "reason": reason, "plan": plan, "on_behalf_of": person}
+    build = current_build(os.environ)
+    if build is not None:
+        body["build"] = build.body
+        key = key or build.key("deploy")
     rollout = client.post(f"/v1/services/{name}/rollouts", body, key=key)
     print_notes(context, rollout["notes"])
     if not wait or context.as_json(output):  # otherwise they are among the events that are shown
         for warning in rollout["warnings"]:
             context.notice(f"Warning: {warning}")
-    finish(context, client, rollout, until, wait=wait, output=output)
+    finish(context, client, rollout, until, wait=wait, output=output, detailed=detailed)
 
 
 def print_notes(context: Context, notes: list[Json]) -> None:
@@ -110,8 +120,18 @@ def print_notes(context: Context, notes: list[Json]) -> None:
         context.notice(f"Note: {note['field']}: {note['message']}")
 
 
-def finish(context: Context, client: ApiClient, rollout: Json, until: Until, *, wait: bool, output: Output = None) -> None:
-    """Follow the rollout if `wait`, print its state, and exit with the code for it. With JSON, print one document only."""
+def finish(
+    context: Context,
+    client: ApiClient,
+    rollout: Json,
+    until: Until,
+    *,
+    wait: bool,
+    output: Output = None,
+    detailed: bool = False,
+) -> None:
+    """Follow the rollout if `wait`, print its state, and exit with the code for it; `detailed`: with a code of its own if
+    it waits for a person. With JSON, print one document only."""
     machine = context.as_json(output)
     if wait:
         try:
@@ -128,7 +148,8 @@ def finish(context: Context, client: ApiClient, rollout: Json, until: Until, *, 
         context.print_json(rollout)
     else:
         watch.print_rollout(context, rollout)
-    raise typer.Exit(BY_PHASE.get(rollout["phase"], ExitCode.DONE))
+    waiting = ExitCode.WAITING if detailed and rollout["approval"] else ExitCode.DONE
+    raise typer.Exit(BY_PHASE.get(rollout["phase"], waiting))
 
 
 def verify(ctx: typer.Context, name: RolloutName, output: Output = None) -> None:
@@ -173,7 +194,12 @@ def promote(
     force: Annotated[
         bool, typer.Option("--force", help="Skip all bakes, checks and approvals up to the end; requires --reason.")
     ] = False,
+    binding: Annotated[
+        str, typer.Option(help="Approve only what has this `approval.binding` in `status -o json`; safe to repeat.")
+    ] = "",
+    person: OnBehalfOf = "",
     wait: Wait = True,
+    detailed: DetailedExitCode = False,
     output: Output = None,
 ) -> None:
     """Give the approval that the rollout waits for, and follow it to the next approval or the end."""
@@ -182,11 +208,17 @@ def promote(
     rollout = client.rollout(context.named(name))
     current = client.get(f"/v1/rollouts/{rollout['id']}")
     approval = current.get("approval")
-    binding = {"binding": approval["binding"]} if approval else {}
-    body = {"reason": reason, "full": full, "force": force, **binding}
-    if_match = "" if approval else current["etag"]
-    rollout = client.post(f"/v1/rollouts/{rollout['id']}/promote", body, if_match=if_match)
-    finish(context, client, rollout, Until.APPROVAL, wait=wait, output=output)
+    body = {"reason": reason, "full": full, "force": force, "on_behalf_of": person}
+    bound, if_match, key = binding or (approval["binding"] if approval else ""), "", ""
+    if bound:
+        body["binding"] = bound
+    else:
+        if_match = current["etag"]
+    build = current_build(os.environ)
+    if binding and build is not None:
+        key = build.key(f"promote-{binding}-{person}")
+    rollout = client.post(f"/v1/rollouts/{rollout['id']}/promote", body, key=key, if_match=if_match)
+    finish(context, client, rollout, Until.APPROVAL, wait=wait, output=output, detailed=detailed)
 
 
 def rollback(

@@ -56,7 +56,7 @@ class Build {
         if (name == 'httpRequest') {
             return arguments[0].httpMode + ' ' + new URL(arguments[0].url).file
         }
-        return name == 'input' ? arguments[0].id : ''
+        return name == 'input' ? arguments[0].id ?: '' : ''
     }
 
     /** Runs `action` if the scenario has an `abort` or `restart` for this call: the `call`-th one that matches. */
@@ -125,18 +125,20 @@ class Build {
         return branches.findAll { it.value instanceof Closure }.collectEntries { [it.key, it.value.call()] }
     }
 
-    /** Runs nothing; `sh` in the scenario has the exit status of commands that contain its keys. */
+    /** `shell` in the scenario is the folder where commands run; without it nothing runs, and `sh` has exit statuses by text. */
     Object _sh(Object command) {
-        String text = command instanceof Map ? command.script : command
-        record.sh << text
-        int status = (scenario.sh ?: [:]).find { text.contains(it.key) }?.value ?: 0
-        if (command instanceof Map && command.returnStatus) {
-            return status
+        Map options = command instanceof Map ? command : [script: command]
+        record.sh << options.script
+        Map done = scenario.shell
+            ? Shell.run(options.script, scenario.shell, env.all())
+            : [status: (scenario.sh ?: [:]).find { options.script.contains(it.key) }?.value ?: 0, output: '']
+        if (options.returnStatus) {
+            return done.status
         }
-        if (status != 0) {
-            throw new AbortException("script returned exit code ${status}")
+        if (done.status != 0) {
+            throw new AbortException("script returned exit code ${done.status}: ${done.errors}")
         }
-        return null
+        return options.returnStdout ? done.output : null
     }
 
     void _checkout(Object source) {
@@ -190,8 +192,7 @@ class Build {
     }
 
     Object _input(Map options) {
-        InputPage page = new InputPage(options)
-        record.inputs << (options + page.shown())
+        record.inputs << (options.id ? options + new InputPage(options).shown() : options)
         Map answer = events.find { it.input }
         if (answer == null) {
             throw new AbortException("the scenario has no answer for the input ${options.id}")

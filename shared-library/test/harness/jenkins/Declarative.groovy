@@ -101,6 +101,7 @@ class Declarative implements Serializable {
                 case 'branch': all &= build.env.BRANCH_NAME == arguments[0]; break
                 case 'not': all &= !applies(arguments[0]); break
                 case 'triggeredBy': all = false; break
+                case 'expression': all &= Declarative.evaluate(arguments[0], script) as boolean; break
                 case ['changeset', 'beforeAgent']: break
                 default: throw new IllegalStateException("unknown condition ${name}")
             }
@@ -144,7 +145,7 @@ class Declarative implements Serializable {
         }
 
         Object credentials(String id) {
-            return '****'
+            return build.scenario.credentials[id]
         }
     }
 }
