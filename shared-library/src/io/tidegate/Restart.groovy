@@ -1,6 +1,7 @@
 package io.tidegate
 
 import com.cloudbees.groovy.cps.NonCPS
+import org.jenkinsci.plugins.workflow.steps.SynchronousResumeNotSupportedException
 
 /** A step that runs in the background, such as `readFile`, fails when the controller restarts meanwhile. It can be repeated. */
 class Restart implements Serializable {
@@ -25,10 +26,9 @@ class Restart implements Serializable {
         return work()
     }
 
-    /** Whether a restart has interrupted the step. The class of the exception differs between versions of the plugins. */
+    /** Whether a restart has interrupted the step. Known by its class: the text of the exception differs between versions. */
     @NonCPS
     static boolean caused(Exception failure) {
-        String message = failure.getMessage()
-        return message != null && message.contains('esume after a restart') // "doesn't support ...", "... not supported"
+        return failure instanceof SynchronousResumeNotSupportedException
     }
 }

@@ -5,6 +5,7 @@ class SynchronousResumeNotSupportedException extends Exception {
     private static final long serialVersionUID = 1L
 
     SynchronousResumeNotSupportedException(String step) {
-        super("Step `${step}` is a non-blocking synchronous step; it doesn't support resume after a restart.")
+        super("The Pipeline step `${step}` cannot be resumed after a controller restart. In Scripted syntax, you may wrap its " +
+            'containing `node` block within `retry(conditions: [nonresumable()], count: 2) {...}`')
     }
 }
