@@ -16,6 +16,7 @@ from tidegate.core.build import Build, BuildState
 from tidegate.core.compose import ComposeContainer
 from tidegate.core.hooks import Job, JobState
 from tidegate.core.image_reference import PinnedImage
+from tidegate.core.logs import InstanceLog
 from tidegate.core.model import DEFAULT_MAX_RESTARTS, Event, Instance, Release, Rollout, Signal
 from tidegate.core.probes import ProbeResult
 from tidegate.core.routing import Backend, Member, RouterState
@@ -83,6 +84,10 @@ class Platform(Protocol):
 
     def hosts(self) -> Sequence[PlatformHost]:
         """The hosts of the settings. Asks none of them."""
+
+    def read_logs(self, instances: Collection[Instance], after_ns: Mapping[str, int], lines: int) -> Sequence[InstanceLog]:
+        """At most `lines` lines of the log of each instance: those after its position in `after_ns`, or the last ones.
+        A log that cannot be read has a `problem`."""
 
     def run_job(self, job: Job) -> JobState:
         """Start the job unless it was started before; do not wait. One that cannot start has a `detail` and a status."""

@@ -85,6 +85,7 @@ def test_answers_are_as_it_says(api: RunningApi) -> None:
         "get_instances": f"{SHOP}/instances",
         "list_service_rollouts": f"{SHOP}/rollouts",
         "list_releases": f"{SHOP}/releases",
+        "read_logs": f"{SHOP}/logs",
         "list_environments": "/v1/environments",
         "list_rollouts": "/v1/rollouts",
         "get_rollout": f"/v1/rollouts/{first['id']}",

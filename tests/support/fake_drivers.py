@@ -20,6 +20,7 @@ from tidegate.core.compose import ComposeContainer
 from tidegate.core.container import Container
 from tidegate.core.hooks import Job, JobState
 from tidegate.core.image_reference import PinnedImage
+from tidegate.core.logs import InstanceLog, LogLine
 from tidegate.core.model import (
     DEFAULT_MAX_RESTARTS,
     Check,
@@ -97,6 +98,8 @@ class FakeEnvironment:
     jobs: dict[tuple[str, str], int] = field(default_factory=dict)  # rollout and hook: looks left
     begun: list[str] = field(default_factory=list)  # hooks, as they were begun
     pinned: dict[str, PinnedImage] = field(default_factory=dict)  # by image, where it is not `digest` of it
+    logs: dict[str, list[LogLine]] = field(default_factory=dict)  # by instance
+    unreadable: dict[str, str] = field(default_factory=dict)  # by instance: why its log cannot be read
     pause: Callable[[str], None] = lambda verb: None
     lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -211,6 +214,16 @@ class FakePlatform:
         self._world.did("tail")
         assert instance.id in self._world.started, "asked for the log of what is gone"
         return f"{instance.release} says no\n" * min(lines, 2)
+
+    def read_logs(self, instances: Collection[Instance], after_ns: Mapping[str, int], lines: int) -> Sequence[InstanceLog]:
+        self._world.did("logs")
+        read = []
+        for each in instances:
+            after, written = after_ns.get(each.id, 0), self._world.logs.get(each.id, [])
+            found = [line for line in written if line.at_ns > after]
+            skipped = bool(after) and len(found) > lines
+            read.append(InstanceLog(each.id, tuple(found[-lines:]), skipped, self._world.unreadable.get(each.id, "")))
+        return read
 
     def check(self) -> Sequence[Diagnosis]:
         return ()

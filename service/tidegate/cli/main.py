@@ -11,7 +11,20 @@ from typing import Annotated, NoReturn
 import typer
 
 from tidegate import __version__
-from tidegate.cli import admin, analysis, freezes, plans, quarantine, repeats, rollouts, scale_repair, status, tokens, watch
+from tidegate.cli import (
+    admin,
+    analysis,
+    freezes,
+    logs,
+    plans,
+    quarantine,
+    repeats,
+    rollouts,
+    scale_repair,
+    status,
+    tokens,
+    watch,
+)
 from tidegate.cli.console import json_text
 from tidegate.cli.context import Context, Format
 from tidegate.cli.exit_codes import CommandError, ExitCode, Json
@@ -43,6 +56,8 @@ PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Inspect": (
         status.status,
         status.events,
+        logs.logs,
+        logs.exec_,
         status.report,
         status.services,
         status.rollouts,
@@ -55,7 +70,7 @@ PANELS: dict[str, tuple[Callable[..., None], ...]] = {
 }
 for panel, commands in PANELS.items():
     for command in commands:
-        app.command(rich_help_panel=panel)(command)
+        app.command(command.__name__.rstrip("_"), rich_help_panel=panel)(command)
 app.add_typer(analysis.app, name="analysis", rich_help_panel="Inspect")
 app.add_typer(quarantine.app, name="quarantine", rich_help_panel="Freezes and audit")
 app.add_typer(admin.db, name="db", rich_help_panel="Server")

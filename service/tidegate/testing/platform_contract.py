@@ -26,6 +26,7 @@ from typing import Protocol
 import pytest
 
 from tidegate.core.hooks import Hook, Job, JobState
+from tidegate.core.logs import LogLine
 from tidegate.core.model import Instance, InstanceState, Release
 from tidegate.errors import PlatformError
 from tidegate.ports import CheckStatus, Platform
@@ -40,10 +41,10 @@ class Releases(Protocol):
     """The releases of the tests, of the service with this key, not pinned yet."""
 
     def good(self, service: str, release: str) -> Release:
-        """Becomes ready soon and writes a line to its log."""
+        """Becomes ready soon."""
 
     def crashing(self, service: str) -> Release:
-        """Ends with an error soon after each start."""
+        """Ends with an error soon after each start, and writes a line to its log before."""
 
     def unready(self, service: str) -> Release:
         """Runs but never becomes ready."""
@@ -149,6 +150,33 @@ class PlatformContract:
         assert platform.tail_logs(seen[0], 5).strip()
         for _ in range(5):
             assert platform.instances(service)[0].state is InstanceState.FAILED
+
+    def test_logs_are_read_on_from_a_position(self, platform: Platform, releases: Releases, service: str) -> None:
+        """Of an instance that ends again and again, and writes a line each time."""
+        platform.start(pin_release(platform, releases.crashing(service)), [0])
+        seen = wait_for_instances(platform, service, bool)
+        lines, after = list[LogLine](), dict[str, int]()
+
+        def read_on(wanted: int) -> bool:
+            (log,) = platform.read_logs(seen, after, 100)
+            assert not log.problem
+            assert not log.skipped
+            lines.extend(log.lines)
+            if lines:
+                after[seen[0].id] = lines[-1].at_ns
+            return len(lines) >= wanted
+
+        wait_until(lambda: read_on(1), observed=lambda: lines)
+        before = len(lines)
+        wait_until(lambda: read_on(before + 1), observed=lambda: lines)
+        (whole,) = platform.read_logs(seen, {}, 100)
+        assert list(whole.lines[: len(lines)]) == lines, "each line once, and none left out"
+        (last,) = platform.read_logs(seen, {}, 1)
+        assert len(last.lines) == 1
+        (skipping,) = platform.read_logs(seen, {seen[0].id: lines[0].at_ns - 1_000_000}, 1)
+        assert skipping.skipped
+        (missing,) = platform.read_logs([replace(seen[0], id="0" * 12)], {}, 5)
+        assert missing.problem
 
     # -- starting -------------------------------------------------------------------------------------------------------
 

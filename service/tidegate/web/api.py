@@ -22,6 +22,7 @@ from tidegate.web.auth import Principal
 from tidegate.web.auth_throttle import AuthThrottle
 from tidegate.web.discovery_cache import DiscoveryCache
 from tidegate.web.errors import TOO_MANY_WAITING, ApiProblem
+from tidegate.web.log_followers import LogFollowers
 from tidegate.web.long_polls import LongPolls
 from tidegate.wiring import Wiring
 
@@ -58,6 +59,7 @@ class Api:
     auth_throttle: AuthThrottle
     discovery_cache: DiscoveryCache
     long_polls: LongPolls
+    log_followers: LogFollowers
     engine_within_seconds: float = 0.0  # ready only with a heartbeat this recent; 0: no check
 
     @property

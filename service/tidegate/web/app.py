@@ -27,6 +27,7 @@ from tidegate.web.auth_throttle import AuthThrottle
 from tidegate.web.client_address import client_address, find_client_address, is_allowed_host
 from tidegate.web.discovery_cache import DiscoveryCache
 from tidegate.web.errors import ProblemView
+from tidegate.web.log_followers import LogFollowers
 from tidegate.web.long_polls import LongPolls
 from tidegate.web.metrics import ServerMetrics
 from tidegate.web.routes import (
@@ -35,6 +36,7 @@ from tidegate.web.routes import (
     environments,
     freezes,
     health,
+    logs,
     me,
     plans,
     quarantine,
@@ -54,7 +56,7 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-ROUTES = (services, plans, rollouts, environments, freezes, audit, tokens, discovery, health)
+ROUTES = (services, plans, rollouts, environments, freezes, quarantine, logs, audit, tokens, me, discovery, health)
 log = structlog.get_logger("tidegate.web")
 
 
@@ -144,7 +146,9 @@ def create_app(
     throttle = AuthThrottle(wiring.clock, wiring.store.tokens)
     slots = long_poll_slots or LongPollSlots(MAX_LONG_POLLS)
     polls = LongPolls(wiring.store, slots.stopping)
-    app.extensions[EXTENSION] = Api(wiring, wake, slots, throttle, DiscoveryCache(), polls, engine_within_seconds)
+    app.extensions[EXTENSION] = Api(
+        wiring, wake, slots, throttle, DiscoveryCache(), polls, LogFollowers(), engine_within_seconds
+    )
     app.extensions[health.METRICS] = ServerMetrics(wiring.store, wiring.environments, throttle, wiring.clock)
     app.before_request(_begin)
     app.before_request(partial(_require_allowed_host, _known_hosts(wiring.settings)))
@@ -153,8 +157,8 @@ def create_app(
     app.before_request(_require_single_values)
     app.after_request(_end)
     errors.register(app)
-    for module in (services, plans, rollouts, environments, freezes, quarantine, audit, tokens, me, discovery, health):
-        app.register_api(module.bp)
+    for part in ROUTES:
+        app.register_api(part.bp)
     return app
 
 

@@ -30,7 +30,7 @@ from tidegate.web.auth_throttle import AuthThrottle
 from tidegate.web.errors import TOO_MANY_FAILURES, UNAUTHENTICATED, ApiProblem
 
 #: Every other scope includes `read`; `admin` includes all scopes.
-SCOPES = ("read", "deploy", "promote", "rollback", "force", "freeze", "vouch", "admin")
+SCOPES = ("read", "deploy", "promote", "rollback", "logs", "force", "freeze", "vouch", "admin")
 PREFIX = "tg_"
 SECRET_BYTES = 32
 _TOKEN = re.compile(r"tg_[A-Za-z0-9_-]{43}")

@@ -258,7 +258,7 @@ class TokenBody(Body):
     """A new token."""
 
     name: Name = Field(min_length=1, max_length=100, description="The owner, shown as the requester of rollouts.")
-    scopes: list[Literal["read", "deploy", "promote", "rollback", "force", "freeze", "vouch", "admin"]] = Field(
+    scopes: list[Literal["read", "deploy", "promote", "rollback", "logs", "force", "freeze", "vouch", "admin"]] = Field(
         min_length=1, description="Every other scope includes read; admin includes all."
     )
     services: list[Annotated[Line, Field(min_length=1, max_length=200)]] = Field(
@@ -356,6 +356,18 @@ class EventsQuery(BaseModel):
         description="What `reached` in the response means: the first verdict that counts (final, or FAIL), the first"
         " approval or decision, or the end. Each also ends at the next one.",
     )
+
+
+class LogsQuery(BaseModel):
+    """Which lines of the logs of a service."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    lines: int = Field(default=100, ge=1, le=2000, description="How many of the last lines of each instance.")
+    release: Word = Field(default="", description="Only instances of this release.")
+    instance: Word = Field(default="", description="Only the instance with this ID.")
+    after: str = Field(default="", max_length=4000, description="`next` of the previous response: only what follows.")
+    wait: float = Field(default=0.0, ge=0, le=MAX_WAIT_SECONDS, description="Seconds to wait if there is no line yet.")
 
 
 _KEY_PATTERN = r"^[\x21-\x7e]{1,1000}$"

@@ -20,9 +20,10 @@ import structlog
 from tidegate.core.compose import ComposeContainer
 from tidegate.core.hooks import Job, JobState
 from tidegate.core.image_reference import PinnedImage
+from tidegate.core.logs import InstanceLog
 from tidegate.core.model import DEFAULT_MAX_RESTARTS, Instance, InstanceState, Release
 from tidegate.drivers.error_translation import guard_response
-from tidegate.drivers.platforms.docker import create, jobs, labels
+from tidegate.drivers.platforms.docker import create, jobs, labels, logs
 from tidegate.drivers.platforms.docker.check import check_host, check_registry
 from tidegate.drivers.platforms.docker.compose import find_compose_containers
 from tidegate.drivers.platforms.docker.containers import ListedContainer, read_headers_variable, require_alone, to_instance
@@ -30,6 +31,7 @@ from tidegate.drivers.platforms.docker.errors import PortInUse, raise_combined
 from tidegate.drivers.platforms.docker.hosts import DockerHost
 from tidegate.drivers.platforms.docker.images import find_digest, pin_image, with_port
 from tidegate.drivers.platforms.docker.options import DockerOptions
+from tidegate.drivers.platforms.docker.placement import choose_hosts
 from tidegate.drivers.platforms.readiness import ReadinessProber
 from tidegate.errors import PlatformError
 from tidegate.fair_threads import FairThreads
@@ -194,7 +196,8 @@ class DockerPlatform:
         same = [container for container in remaining if container.release == release.id]
         orphans = [container for container in same if container.state == "created" and container.ordinal in set(ordinals)]
         missing = sorted(set(ordinals) - {container.ordinal for container in same})
-        placed = zip(missing, self._choose_hosts(remaining, release, missing), strict=True)
+        hosts = choose_hosts(self._hosts, remaining, release, len(missing), self._map)
+        placed = zip(missing, hosts, strict=True)
         with ThreadPoolExecutor(MAX_STARTS, "docker-start") as pool:
             futures = [
                 pool.submit(self._launch, self._hosts[container.host.name], container.id, release.id, release)
@@ -202,39 +205,6 @@ class DockerPlatform:
             ]
             futures += [pool.submit(self._create_and_start, host, release, ordinal) for ordinal, host in placed]
         raise_combined([error for future in futures if (error := future.exception()) is not None])
-
-    def _choose_hosts(
-        self, remaining: Sequence[ListedContainer], release: Release, ordinals: Sequence[int]
-    ) -> list[DockerHost]:
-        """A host for each new instance: fewest instances of the service, then of the release, then settings order. A single
-        instance stays on the host that has its data."""
-        names = list(self._hosts)
-        if ordinals and len(names) > 1 and release.replicas == 1 and release.container.writable_sources:
-            names = self._hosts_with_data(remaining, release)
-        load = {name: [0, 0] for name in names}
-        for container in remaining:
-            if container.host.name in load:
-                load[container.host.name][0] += 1
-                load[container.host.name][1] += container.release == release.id
-        chosen = []
-        for _ in ordinals:
-            name = min(load, key=lambda one: load[one])
-            load[name] = [load[name][0] + 1, load[name][1] + 1]
-            chosen.append(self._hosts[name])
-        return chosen
-
-    def _hosts_with_data(self, remaining: Sequence[ListedContainer], release: Release) -> list[str]:
-        """The hosts where an instance runs; else those that have most of its volumes, in the order of the settings."""
-        running = {container.host.name for container in remaining}
-        if running:
-            return [name for name in self._hosts if name in running]
-        volumes = [source for source in release.container.writable_sources if not source.startswith("/")]
-
-        def count(host: DockerHost) -> int:
-            return sum(host.has("volume", volume) for volume in volumes)
-
-        counts = dict(zip(self._hosts, self._map(count, list(self._hosts.values())), strict=True))
-        return [name for name, number in counts.items() if number == max(counts.values())]
 
     def _create_and_start(self, host: DockerHost, release: Release, ordinal: int) -> None:
         self._launch(host, self._create(host, release, ordinal), release.id, release)
@@ -359,6 +329,13 @@ class DockerPlatform:
                 retryable=False,
             )
         return host.tail(instance.id, lines)
+
+    @guard_response(PlatformError, "Docker")
+    def read_logs(self, instances: Collection[Instance], after_ns: Mapping[str, int], lines: int) -> Sequence[InstanceLog]:
+        """See `ports.Platform`."""
+        return tuple(
+            self._map(lambda each: logs.read_log(self._hosts, each, after_ns.get(each.id, 0), lines), list(instances))
+        )
 
     @guard_response(PlatformError, "Docker")
     def run_job(self, job: Job) -> JobState:

@@ -198,6 +198,13 @@ class DockerHost:
                 ) from None
         return output.decode(errors="replace")
 
+    def read_log(self, container: str, after_ns: int, lines: int) -> str:
+        """At most `lines` lines of its log from `after_ns`, or the last ones with 0, each with Docker's timestamp."""
+        since = (after_ns - 1000) / 1e9 if after_ns else None  # a double is exact to 0.3 µs
+        with self._translating_errors(f"read the log of container {container}") as api:
+            output: bytes = api.logs(container, stdout=True, stderr=True, timestamps=True, tail=lines, since=since)
+        return output.decode(errors="replace")
+
     # -- images, networks, version --------------------------------------------------------------------------------------
 
     def image(self, reference: str) -> dict[str, Any] | None:
