@@ -121,6 +121,11 @@ class Router(Protocol):
         Idle ones are removed, which proves that nothing reaches them. A fencing token lower than the highest one seen is
         refused. What the proxy does not support (weights, a preview's header) is an error that is not retryable."""
 
+    def remove(self, backend: Backend, fence: int) -> None:
+        """Forget a backend without members, and its preview: an owned proxy stops listening for it. May be repeated.
+
+        An adopted proxy keeps what its owner wrote."""
+
     def check(self) -> Sequence[Diagnosis]:
         """The lines of `tidegate check`; never raises."""
 

@@ -172,8 +172,11 @@ class Store(EngineStore, Protocol):
     def put_service(self, service: Service, version: int | None = None, *, audit: AuditEntry | None = None) -> ServiceRow:
         """Store or replace a service. Raises `VersionConflict` unless `version` is the present one, and `RouteTaken`."""
 
+    def remove_service(self, key: str, *, audit: AuditEntry | None = None) -> None:
+        """Remove a service of which nothing runs. Its releases and rollouts are kept."""
+
     def get_service(self, key: str) -> ServiceRow:
-        """Raises `UnknownService`."""
+        """Raises `UnknownService`, also for one that was removed."""
 
     def services(self) -> tuple[ServiceRow, ...]:
         """All services, by key."""

@@ -119,7 +119,8 @@ def test_everything_that_would_refuse_it_is_named_at_once(api: RunningApi) -> No
     api.deploy("v1")
     api.call("PUT", "/v1/environments/demo/freeze", {"reason": "holidays"})
     text = compose("listen: 8001, route: cart").replace("{listen: 8001, ", "{", 1)
-    text = text.replace("    environment:", "    depends_on: [cart]\n    environment:") + "  cart: {image: cart}\n"
+    text = text.replace("    environment:", "    depends_on: [cart]\n    environment:")
+    text += "  cart: {image: cart, x-tidegate: {}}\n"
     answer = api.call("POST", f"{SHOP}/plan", {"compose": text, "variables": {"VERSION": "v2"}}).json()
     assert set(codes(answer)) >= {"rollout-in-progress", "frozen", "route-taken", "dependency-missing"}
     assert answer["id"] is None

@@ -98,6 +98,7 @@ class FakeEnvironment:
     jobs: dict[tuple[str, str], int] = field(default_factory=dict)  # rollout and hook: looks left
     begun: list[str] = field(default_factory=list)  # hooks, as they were begun
     pinned: dict[str, PinnedImage] = field(default_factory=dict)  # by image, where it is not `digest` of it
+    removed: list[str] = field(default_factory=list)  # backends
     logs: dict[str, list[LogLine]] = field(default_factory=dict)  # by instance
     unreadable: dict[str, str] = field(default_factory=dict)  # by instance: why its log cannot be read
     pause: Callable[[str], None] = lambda verb: None
@@ -265,6 +266,14 @@ class FakeRouter:
             for instance in [name for name, count in world.draining.items() if count == 0]:
                 del world.draining[instance]
             world.routed[backend.name] = wanted
+
+    def remove(self, backend: Backend, fence: int) -> None:
+        world = self._world
+        world.did("remove")
+        with world.lock:
+            assert not world.routed.get(backend.name), "removed a backend that has members"
+            world.routed.pop(backend.name, None)
+            world.removed.append(backend.name)
 
     def check(self) -> Sequence[Diagnosis]:
         return ()

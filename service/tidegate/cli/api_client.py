@@ -76,9 +76,10 @@ class ApiClient:
         """PUT a document."""
         return self._with_retries(lambda: self._call("PUT", path, json=body))
 
-    def delete(self, path: str) -> None:
-        """DELETE a document."""
-        self._call("DELETE", path)
+    def delete(self, path: str, *, key: str = "", **query: object) -> Json:
+        """DELETE a document, with an idempotency key; empty: a random one. The answer is empty if the server has none."""
+        headers = {"Idempotency-Key": key or uuid.uuid4().hex}
+        return self._with_retries(lambda: self._call("DELETE", path, params=query, headers=headers))
 
     def events(self, rollout: str, after: int, wait_seconds: int = LONG_POLL_SECONDS) -> list[Json]:
         """Return the events after number `after`. The server waits up to `wait_seconds` for the first one."""

@@ -52,7 +52,7 @@ PANELS: dict[str, tuple[Callable[..., None], ...]] = {
         rollouts.resume,
         watch.watch,
     ),
-    "Scale and repair": (scale_repair.scale, scale_repair.repair),
+    "Scale and repair": (scale_repair.scale, scale_repair.repair, scale_repair.remove),
     "Inspect": (
         status.status,
         status.events,

@@ -96,6 +96,8 @@ def pin_image(state: RolloutState) -> Decision | None:
         return state.wait_while_paused()
     if state.frozen and not state.rollout.forced:
         return state.wait_while_frozen()
+    if state.rollout.kind is RolloutKind.REMOVE:  # starts nothing, so that a lost image is no obstacle
+        return Move(Phase.RUNNING, f"step 1 of {len(state.rollout.plan)}")
     return Pin(f"Resolving the image of {state.rollout.new}")
 
 

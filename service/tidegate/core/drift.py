@@ -53,6 +53,14 @@ def make_scaling(
     return replace(rollout, forced=force or replicas <= release.replicas)
 
 
+def make_removal(service: Service, release: Release, id_: str, now: Time, by: str, via: str = "", *, live: bool) -> Rollout:
+    """A rollout that ends the service, whatever runs of it. Without a `live` release a rollback starts nothing."""
+    rollout = _same_release_rollout(service, release, 0, RolloutKind.REMOVE, id_, now, by, via)
+    plan = planner.rollback_plan(None, 0, has_proxy=service.backend is not None)
+    old, count = (release.id, release.replicas) if live else (None, 0)
+    return replace(rollout, plan=plan, old=old, old_replicas=count, probe=None)
+
+
 def _same_release_rollout(
     service: Service, release: Release, replicas: int, kind: RolloutKind, id_: str, now: Time, by: str, via: str
 ) -> Rollout:

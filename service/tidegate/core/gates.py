@@ -15,7 +15,7 @@ from tidegate.core.approvals import (
 )
 from tidegate.core.decisions import Analyze, Decision, Mark, MarkKind, Move, Run, Wait
 from tidegate.core.hooks import COMPARE, TaskRun, TaskState, is_blocking
-from tidegate.core.model import Expiry, InconclusiveAction, InstanceState, SignalKind
+from tidegate.core.model import Expiry, InconclusiveAction, InstanceState, RolloutKind, SignalKind
 from tidegate.core.phases import Phase
 from tidegate.core.planner import roll_back_or_halt
 from tidegate.core.rollback_cause import RollbackCause
@@ -174,7 +174,8 @@ def next_step(state: RolloutState) -> Decision | None:
         return Move(state.rollout.phase, f"Step {following + 1} of {len(state.rollout.plan)}", cursor=following)
     if state.rollout.phase is Phase.ROLLING_BACK:
         return Move(Phase.ROLLED_BACK, state.rollout.reason)
-    return Move(Phase.SUCCEEDED, f"{state.rollout.new} is live")
+    is_removal = state.rollout.kind is RolloutKind.REMOVE
+    return Move(Phase.SUCCEEDED, f"{state.rollout.service} is removed" if is_removal else f"{state.rollout.new} is live")
 
 
 def _is_frozen(state: RolloutState) -> bool:

@@ -67,6 +67,7 @@ class RolloutKind(StrEnum):
     RELEASE = "release"  # from the live release to another one
     REPAIR = "repair"  # restores the live release; cannot be rolled back
     SCALE = "scale"  # changes the number of instances; a rollback restores the number before
+    REMOVE = "remove"  # ends the service: nothing is left of it; a rollback starts the live release again
 
 
 class Direction(StrEnum):

@@ -87,6 +87,8 @@ def _failed_candidate(state: RolloutState) -> str:
     An instance that was ready and no longer is has failed, whatever the step waits for.
     """
     rollout, policy = state.rollout, state.rollout.policy
+    if rollout.kind is RolloutKind.REMOVE:
+        return ""
     failed = [
         instance
         for instance in state.observed.instances

@@ -31,6 +31,7 @@ from tidegate.core.model import (
     Rollout,
     RolloutKind,
 )
+from tidegate.core.phases import Phase
 from tidegate.core.routing import Backend, Member, RouterState
 from tidegate.core.waits import WaitingFor, WaitKind
 from tidegate.engine import events
@@ -257,6 +258,14 @@ def _is_in_use(instance: Instance, places: Sequence[RouterState], *, overdue: bo
     if any(member.instance == instance.id for router_state in places for member in router_state.members):
         return True
     return not overdue and any(router_state.draining.get(instance.id, 0) != 0 for router_state in places)
+
+
+def free_route(context: TickContext, rollout: Rollout) -> None:
+    """Remove the place of a removed service in the proxy, before the end of its removal is recorded."""
+    if rollout.kind is RolloutKind.REMOVE and rollout.phase is Phase.SUCCEEDED and rollout.backend is not None:
+        context.guard()
+        context.cache.router = context.cache.preview = None
+        context.drivers.router.remove(rollout.backend, context.claim.fence)
 
 
 def _grace(context: TickContext, rollout: Rollout, release: str) -> float:

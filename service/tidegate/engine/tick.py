@@ -196,6 +196,7 @@ def _record(
         decision = following
     if not rollout.phase.live:
         hooks.remove_containers(context, rollout)
+        effects.free_route(context, rollout)
     context.save(rollout, new_events)
     if (rollout.phase, rollout.cursor) != (before.phase, before.cursor):
         return TickResult(decision.reason, finished=not rollout.phase.live)

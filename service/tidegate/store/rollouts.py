@@ -77,7 +77,7 @@ def add(connection: Connection, new: NewRollout, now: Time) -> None:
     replaced = None
     if rollout.kind is RolloutKind.RELEASE:
         replaced = asdict(services.put(connection, service))
-    else:
+    elif rollout.kind is not RolloutKind.REMOVE:  # that starts from whatever there is
         services.require_unchanged(connection, rollout)
     _refuse_older_build(connection, rollout)
     _supersede_repair(connection, rollout, now)
@@ -196,12 +196,14 @@ def _record_outcome(connection: Connection, rollout: Rollout, before: Phase, now
     whose cause is no finding about the release mark nothing.
     A successful scaling sets the number of instances.
     """
+    at = now if rollout.finished is None else rollout.finished
     if rollout.kind is not RolloutKind.RELEASE:
         if rollout.kind is RolloutKind.SCALE and rollout.phase is Phase.SUCCEEDED:
             services.set_replicas(connection, rollout.service, rollout.new, rollout.plan[-1].fleet[rollout.new])
+        if rollout.kind is RolloutKind.REMOVE and rollout.phase is Phase.SUCCEEDED:
+            services.remove(connection, rollout.service, at)
         return
     ours = (releases.c.service == rollout.service, releases.c.id == rollout.new)
-    at = now if rollout.finished is None else rollout.finished
     if rollout.phase is Phase.SUCCEEDED:
         connection.execute(update(releases).where(*ours).values(good_at=at))
         connection.execute(update(services_table).where(services_table.c.key == rollout.service).values(live=rollout.new))

@@ -30,10 +30,9 @@ def put(connection: Connection, service: Service, version: int | None = None) ->
     """Store or replace a service. Its version grows when the definition changes; `version=0` requires that it is new.
     Raises `VersionConflict`, `RouteTaken`, `ListenTaken`."""
     values = mapping.service_values(service)
-    stored = connection.execute(
-        select(services.c.version, services.c.definition).where(services.c.key == service.key).with_for_update()
-    ).one_or_none()
-    present = 0 if stored is None else stored.version
+    columns = select(services.c.version, services.c.definition, services.c.removed_at)
+    stored = connection.execute(columns.where(services.c.key == service.key).with_for_update()).one_or_none()
+    present = 0 if stored is None or stored.removed_at is not None else stored.version
     if version is not None and version != present:
         raise VersionConflict(f"{service.key} is at version {present}, not {version}. Read it again and retry.")
     _require_free_route(connection, service)
@@ -41,10 +40,18 @@ def put(connection: Connection, service: Service, version: int | None = None) ->
     if stored is None:
         connection.execute(insert(services).values(**values, version=1))
         return Replaced(1, None)
-    if stored.definition != values["definition"]:
-        present += 1
-        connection.execute(update(services).where(services.c.key == service.key).values(**values, version=present))
-    return Replaced(present, stored.definition)
+    if stored.removed_at is not None or stored.definition != values["definition"]:
+        present = stored.version + 1
+        connection.execute(
+            update(services).where(services.c.key == service.key).values(**values, version=present, removed_at=None)
+        )
+    return Replaced(present, stored.definition if stored.removed_at is None else None)
+
+
+def remove(connection: Connection, key: str, now: Time) -> None:
+    """Remove the service: its route and its name are free. Its rollouts and releases are kept."""
+    free = {"backend": None, "live": None, "drift": None, "removed_at": now}
+    connection.execute(update(services).where(services.c.key == key).values(**free))
 
 
 def restore(connection: Connection, key: str, replaced: Replaced) -> None:
@@ -113,14 +120,15 @@ def _with_live_rollout() -> Select[tuple[object, ...]]:
 def get(connection: Connection, key: str) -> ServiceRow:
     """The service with its live rollout. Raises `UnknownService`."""
     row = connection.execute(_with_live_rollout().where(services.c.key == key)).one_or_none()
-    if row is None:
+    if row is None or row.removed_at is not None:
         raise UnknownService(f"No service {key}.")
     return mapping.service_of(row)
 
 
 def list_services(connection: Connection) -> tuple[ServiceRow, ...]:
     """All services, by key."""
-    return tuple(map(mapping.service_of, connection.execute(_with_live_rollout().order_by(services.c.key))))
+    present = _with_live_rollout().where(services.c.removed_at.is_(None))
+    return tuple(map(mapping.service_of, connection.execute(present.order_by(services.c.key))))
 
 
 def next_drift_check(connection: Connection, environment: str, every_seconds: float, now: Time) -> ServiceRow | None:

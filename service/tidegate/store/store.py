@@ -204,6 +204,11 @@ class SqlStore(Operations, BuildStore, Store):
 
         return self._write_checked(f"store service {service.key}", put)
 
+    def remove_service(self, key: str, *, audit: AuditEntry | None = None) -> None:
+        with self._write(f"remove service {key}") as connection:
+            services.remove(connection, key, self._clock())
+            signals.record_audit(connection, audit)
+
     def get_service(self, key: str) -> ServiceRow:
         with self._read(f"read service {key}") as connection:
             return services.get(connection, key)

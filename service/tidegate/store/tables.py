@@ -51,6 +51,7 @@ services = Table(
     Column("backend", String),  # the proxy backend: one owner per environment; null: no proxy
     Column("definition", JSON, nullable=False),
     Column("version", Integer, nullable=False),
+    Column("removed_at", Double),  # its rollouts are kept, its name and its route are free; null: not removed
     Column("live", String),  # the live release; no foreign key, because releases refer to services
     Column("drift_check_due", Double, nullable=False, server_default=text("0")),  # the next drift check
     Column("drift", JSON(none_as_null=True)),  # the drift found, if any

@@ -6,13 +6,15 @@ sends requests.
 
 from __future__ import annotations
 
+import socket
 from dataclasses import replace
 
 import pytest
 
-from tidegate.core.routing import Backend, Member, Preview
+from tidegate.core.routing import Backend, Member, Preview, split_listen
 from tidegate.errors import RouterError
 from tidegate.ports import Router
+from tidegate.testing.wait import wait_until
 
 
 def member(number: int, release: str = "v1-1", port: int = 0) -> Member:
@@ -24,6 +26,16 @@ def ids(members: object) -> set[str]:
     """The instances of members."""
     assert isinstance(members, tuple | list)
     return {member.instance for member in members}
+
+
+def is_free(listen: str) -> bool:
+    """Whether a program could listen on this address."""
+    host, port = split_listen(listen)
+    try:
+        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+    except OSError:
+        return False
+    return True
 
 
 class RouterContract:
@@ -137,6 +149,25 @@ class RouterContract:
         router.write(other, (member(5),), 1)
         router.write(backend, (member(1),), 1)
         assert ids(router.read(other).members) == ids([member(5)])
+
+    def test_a_removed_backend_leaves_nothing_behind(self, router: Router, previewing: Backend, other: Backend) -> None:
+        """Its address is free for other programs, the other backends stay, and it may come back."""
+        preview = previewing.preview_backend
+        assert preview is not None
+        router.write(other, (member(5),), 1)
+        for number in (2, 3):
+            router.write(previewing, (member(0),), number)
+            router.write(preview, (member(1, "v2-2"),), number)
+            router.write(preview, (), number)
+            router.write(previewing, (), number)
+            for _ in range(2):
+                router.remove(previewing, number)
+            assert router.read(previewing).members == router.read(preview).members == ()
+            assert ids(router.read(other).members) == ids([member(5)])
+            if previewing.listen:
+                wait_until(lambda: is_free(previewing.listen))
+        with pytest.raises(RouterError, match="fence"):
+            router.remove(previewing, 1)
 
     @pytest.fixture
     def other(self) -> Backend:

@@ -16,7 +16,8 @@ from tidegate.errors import MetricsError, UnknownService
 from tidegate.ports import CheckStatus
 from tidegate.web.api import Api, api
 from tidegate.web.machine import machine_fingerprint
-from tidegate.web.requests import DefinitionBody, ServiceBody, ServicePath, file_contents
+from tidegate.web.parameters import ServicePath
+from tidegate.web.requests import DefinitionBody, ServiceBody, file_contents
 from tidegate.wiring import check_histogram
 
 

@@ -12,7 +12,7 @@ from tidegate.core.phases import Phase
 from tidegate.errors import UnknownRollout
 from tidegate.web.api import api, principal, respond
 from tidegate.web.errors import INVALID_REQUEST, ApiProblem
-from tidegate.web.requests import MAX_ROWS, ServiceRolloutsQuery
+from tidegate.web.parameters import MAX_ROWS, ServiceRolloutsQuery
 from tidegate.web.views.rollout import RolloutsView, RolloutView, rollout_view
 
 

@@ -366,6 +366,8 @@ def _describe_target(rollout: Rollout) -> str:
         return f"repair of {rollout.new}"
     if rollout.kind is RolloutKind.SCALE:
         return f"scaling of {rollout.new} from {rollout.old_replicas} instances"
+    if rollout.kind is RolloutKind.REMOVE:
+        return "removal"
     return f"from {rollout.old} to {rollout.new}" if rollout.old else f"to {rollout.new}"
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from tidegate.core.routing import BackendOptions, Traffic
+from tidegate.core.routing import Backend, BackendOptions, Traffic
 from tidegate.drivers.routers import atomic_files
 from tidegate.errors import RouterError
 
@@ -63,6 +63,18 @@ class BackendState:
                 f"Not writing backend {self.name}: fence {fence} is outdated, a newer engine has written with {self.fence}",
                 retryable=False,
             )
+
+
+def retire(state: dict[str, BackendState], backend: Backend, fence: int) -> tuple[str, ...]:
+    """Record that the backend and its preview are gone, and return the names of both. The fencing token stays. Raises
+    `RouterError` if a newer engine has written the backend."""
+    kept = state.setdefault(backend.name, BackendState(backend.name))
+    kept.require_current(fence)
+    state[backend.name] = BackendState(backend.name, fence=fence)
+    if backend.preview_backend is None:
+        return (backend.name,)
+    state.pop(backend.preview_backend.name, None)
+    return (backend.name, backend.preview_backend.name)
 
 
 BACKENDS = TypeAdapter(dict[str, BackendState])

@@ -9,7 +9,7 @@ from flask import Response
 from tidegate.web.api import api, principal, respond
 from tidegate.web.openapi import blueprint, problems
 from tidegate.web.pagination import bad_cursor, decode_cursor, encode_cursor, with_next_link
-from tidegate.web.requests import AuditQuery
+from tidegate.web.parameters import AuditQuery
 from tidegate.web.views.audit import AuditView
 
 NUMBER = re.compile("[0-9]{1,9}")  # of an entry: what a database can compare

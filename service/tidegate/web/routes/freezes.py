@@ -8,7 +8,8 @@ from tidegate.core.records import Freeze
 from tidegate.web.api import api, principal, respond
 from tidegate.web.identity import identify_requester, require_reason
 from tidegate.web.openapi import blueprint, problems
-from tidegate.web.requests import EnvironmentPath, FreezeBody
+from tidegate.web.parameters import EnvironmentPath
+from tidegate.web.requests import FreezeBody
 from tidegate.web.views.audit import FreezesView, FreezeView
 
 bp = blueprint("freezes", "Environments where deployments are blocked.")

@@ -19,7 +19,7 @@ from tidegate.web.api import api, principal, respond
 from tidegate.web.errors import INVALID_REQUEST, ApiProblem
 from tidegate.web.log_followers import POLL_SECONDS
 from tidegate.web.openapi import blueprint, problems
-from tidegate.web.requests import LogsQuery, ServicePath
+from tidegate.web.parameters import LogsQuery, ServicePath
 from tidegate.web.views.logs import LogLineView, LogNoteView, LogsView
 
 bp = blueprint("logs", "What instances write to standard output and standard error.")

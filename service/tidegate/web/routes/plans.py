@@ -13,7 +13,8 @@ from tidegate.errors import InvalidSpec, NotAllowed, Refused
 from tidegate.web.api import api, principal, respond
 from tidegate.web.definitions import compose_input, find_missing_data, find_service, find_short_bake, requested_services
 from tidegate.web.openapi import blueprint, problems
-from tidegate.web.requests import PlanBody, ServiceBody, ServicePath
+from tidegate.web.parameters import ServicePath
+from tidegate.web.requests import PlanBody, ServiceBody
 from tidegate.web.views.plan import PlanView, ValidationView, refusal_views, service_plan_view
 from tidegate.web.views.rollout import FieldNoteView
 

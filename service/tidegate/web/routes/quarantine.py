@@ -9,7 +9,8 @@ from tidegate.core.records import ReleaseRow
 from tidegate.web.api import api, principal, respond
 from tidegate.web.identity import identify_requester, require_reason
 from tidegate.web.openapi import blueprint, problems
-from tidegate.web.requests import QuarantineQuery, ReleasePath, SignalBody
+from tidegate.web.parameters import QuarantineQuery, ReleasePath
+from tidegate.web.requests import SignalBody
 from tidegate.web.views.timestamps import Timestamp, View
 
 bp = blueprint("quarantine", "Releases that were rolled back for what was found.")

@@ -36,17 +36,9 @@ from tidegate.web.junit import MEDIA_TYPE, junit
 from tidegate.web.long_polls import has_client_left
 from tidegate.web.openapi import ResponseDict, blueprint, problems
 from tidegate.web.pagination import rollouts_page
+from tidegate.web.parameters import EventsQuery, KeyHeader, RolloutPath, RolloutsQuery, SignalHeader
 from tidegate.web.replay_record import RecordView, encode
-from tidegate.web.requests import (
-    EventsQuery,
-    ForceBody,
-    KeyHeader,
-    PromoteBody,
-    RolloutPath,
-    RolloutsQuery,
-    SignalBody,
-    SignalHeader,
-)
+from tidegate.web.requests import ForceBody, PromoteBody, SignalBody
 from tidegate.web.views.report import ReportView, load_report
 from tidegate.web.views.rollout import EventsView, RolloutsView, RolloutView, rollout_view
 

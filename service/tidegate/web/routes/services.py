@@ -8,7 +8,7 @@ from dataclasses import replace
 import structlog
 from flask import Response
 
-from tidegate.app import deployments, drift_repair, groups, plans, repeats
+from tidegate.app import deployments, drift_repair, groups, plans, removal, repeats
 from tidegate.app.context import RolloutRequest
 from tidegate.core.build import Build
 from tidegate.core.model import Service, Signal, SignalKind
@@ -29,19 +29,16 @@ from tidegate.web.errors import PROBLEM_TYPES, ApiProblem
 from tidegate.web.identity import identify_requester, require_for_group, require_reason
 from tidegate.web.openapi import blueprint, problems
 from tidegate.web.pagination import decode_cursor, decode_number, encode_cursor, rollouts_page, with_next_link
-from tidegate.web.requests import (
-    DeployBody,
-    ForceBody,
+from tidegate.web.parameters import (
     KeyHeader,
+    OptionalKeyHeader,
     PageQuery,
     PutHeader,
-    RollbackBody,
-    ScaleBody,
-    ServiceBody,
+    RemoveQuery,
     ServicePath,
     ServiceRolloutsQuery,
-    SignalBody,
 )
+from tidegate.web.requests import DeployBody, ForceBody, RollbackBody, ScaleBody, ServiceBody, SignalBody
 from tidegate.web.views.rollout import RolloutsView, RolloutView, rollout_view
 from tidegate.web.views.service import (
     InstancesView,
@@ -104,6 +101,37 @@ def put_service(path: ServicePath, header: PutHeader, body: ServiceBody) -> Resp
     view = service_view(row, api().now())
     status = 201 if current is None else 200
     return respond(view, status, version=row.version, location=view.links["self"] if status == 201 else "")
+
+
+@bp.delete(
+    "/services/<environment>/<service>",
+    responses={"202": RolloutView, "204": None, **problems(404, 409)},
+)
+def remove_service(path: ServicePath, header: OptionalKeyHeader, query: RemoveQuery) -> Response:
+    """Remove a service: drain and stop its instances, and free its route and addresses.
+
+    202 with the rollout that does it; 204 if it was never deployed. Its rollouts and the audit log are kept.
+    """
+    principal().require("deploy", path.key)
+    key = idempotency_key(header.key or "")
+    stored = api().store.find_answer(key)
+    if stored is not None:
+        return replay(stored)
+    api().drivers(path.environment)
+    row = api().store.get_service(path.key)
+    require_no_live_rollout(row)
+    by = identify_requester(query.on_behalf_of, path.key)
+    if query.force:
+        principal().require("force", path.key)
+        require_reason(query.reason, "remove by force")
+    else:
+        removal.require_removable(api(), row)
+    new = removal.remove(api(), row, RolloutRequest(by.by, by.via, query.reason, force=query.force))
+    action = "remove by force" if query.force else "remove"
+    if new is None:
+        api().store.remove_service(path.key, audit=by.audit(action, path.key, query.reason))
+        return Response(status=204)
+    return create_rollouts([new], key, by.audit(action, path.key, query.reason, new.rollout.id))
 
 
 def _version_to_put(key: str, current: ServiceRow | None, header: PutHeader) -> int | None:

@@ -9,7 +9,8 @@ from tidegate.web.api import api, principal, respond
 from tidegate.web.auth import new_token
 from tidegate.web.identity import identify_requester
 from tidegate.web.openapi import blueprint, problems
-from tidegate.web.requests import TokenBody, TokenPath
+from tidegate.web.parameters import TokenPath
+from tidegate.web.requests import TokenBody
 from tidegate.web.views.timestamps import Timestamp, View
 
 

@@ -108,6 +108,16 @@ class EnvoyUpdate:
             time.sleep(0.005)
         self._write_clusters([cluster for cluster in present if cluster["name"] not in obsolete])
 
+    def remove(self, exporter: str) -> None:
+        """Stop listening for the backend, then remove its clusters and files: no file refers to what is gone."""
+        self.listen(exporter)
+        self._files.routes(self._backend.name).unlink(missing_ok=True)
+        present = endpoints.read_resources(self._files.clusters)
+        others = [one for one in present if config.backend_of(one["name"]) != self._backend.name]
+        if others != present:
+            self._write_clusters(others)
+        self._path.unlink(missing_ok=True)
+
     def _idle(self, names: Set[str]) -> set[str]:
         """The members without active or queued requests."""
         hosts = self._hosts()

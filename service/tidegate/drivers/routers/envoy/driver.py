@@ -24,7 +24,7 @@ from tidegate.drivers.routers.envoy.apply import EnvoyListeners, EnvoyUpdate
 from tidegate.drivers.routers.envoy.process import INSTALL_HINT, EnvoyProcess, find_program
 from tidegate.drivers.routers.members import parse_server_name
 from tidegate.drivers.routers.options import LimitedRouterOptions, open_files_limit, require_socket_path
-from tidegate.drivers.routers.state_file import BackendState, RouterStateFile
+from tidegate.drivers.routers.state_file import BackendState, RouterStateFile, retire
 from tidegate.errors import RouterError
 from tidegate.ports import CheckStatus, Diagnosis, Router
 
@@ -171,6 +171,14 @@ class EnvoyRouter(Router):
             switch.listen(self._options.exporter)
             switch.remove_drained()
             switch.remove_clusters()
+
+    def remove(self, backend: Backend, fence: int) -> None:
+        with self._memory.locked() as state:
+            names = retire(state, backend, fence)
+            self._memory.save(state)
+            self._process.start()
+            for name in names:
+                EnvoyUpdate(self._files, self._admin, self._listeners(), Backend(name)).remove(self._options.exporter)
 
     # -- checks ---------------------------------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -189,6 +189,9 @@ class AdoptedHAProxy:
 
     def save(self, backend: Backend, members: Sequence[Member], state: Mapping[str, BackendState]) -> None:
         atomic_files.update(self._file.path, self._file.with_servers(backend, members))
+
+    def remove(self, names: Collection[str], state: Mapping[str, BackendState]) -> None:
+        """Nothing to do: the backend is its owner's."""
 
     def missing(self) -> Diagnosis | None:
         return None

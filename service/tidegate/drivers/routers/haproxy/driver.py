@@ -50,7 +50,7 @@ from tidegate.drivers.routers.haproxy.servers import (
 )
 from tidegate.drivers.routers.haproxy.sessions import count_old_requests, count_upgraded_connections
 from tidegate.drivers.routers.members import header_problems, member_problems, server_name
-from tidegate.drivers.routers.state_file import BackendState, RequestCounts, RouterStateFile
+from tidegate.drivers.routers.state_file import BackendState, RequestCounts, RouterStateFile, retire
 from tidegate.errors import RouterError
 from tidegate.ports import CheckStatus, Diagnosis, Router
 
@@ -203,6 +203,14 @@ class HAProxyRouter(Router):
                         "whether something reloads it continuously."
                     )
                 time.sleep(0.01)
+
+    @guard_response(RouterError, "HAProxy")
+    def remove(self, backend: Backend, fence: int) -> None:
+        with self._memory.locked() as state:
+            names = retire(state, backend, fence)
+            self._memory.save(state)
+            self._installation.remove(names, state)
+            self._memory.save(state)
 
     def _apply(self, backend: Backend, members: Sequence[Member], state: Mapping[str, BackendState]) -> bool:
         """Change the current process to the target; False if a reload replaced it meanwhile."""

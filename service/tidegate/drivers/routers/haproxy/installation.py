@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -67,6 +67,9 @@ class HAProxyInstallation(Protocol):
 
     def save(self, backend: Backend, members: Sequence[Member], state: State) -> None:
         """Write these servers of the backend to the file, for the next reload or restart; keep all other backends."""
+
+    def remove(self, names: Collection[str], state: State) -> None:
+        """Remove these backends with their addresses; in mode adopted their owner does."""
 
     def missing(self) -> Diagnosis | None:
         """Why no process can be queried, if that is known without querying; None otherwise."""
@@ -169,6 +172,12 @@ class OwnedHAProxy:
     def save(self, backend: Backend, members: Sequence[Member], state: State) -> None:
         text = self._file.render({**self._sections(state), backend.name: (backend, members)})
         atomic_files.update(self._file.path, text)
+
+    def remove(self, names: Collection[str], state: State) -> None:
+        self.start(state)
+        sections = {name: section for name, section in self._sections(state).items() if name not in names}
+        if not self._runs(sections):
+            self._reload(sections, state)
 
     def missing(self) -> Diagnosis | None:
         if shutil.which(self._binary) is None:

@@ -37,7 +37,7 @@ from tidegate.drivers.routers.nginx.process import wait_until
 from tidegate.drivers.routers.nginx.request_log import NginxRequestLog
 from tidegate.drivers.routers.nginx.their_config import SUPPORTED_BALANCING
 from tidegate.drivers.routers.options import RouterOptions
-from tidegate.drivers.routers.state_file import BackendState, RouterStateFile
+from tidegate.drivers.routers.state_file import BackendState, RouterStateFile, retire
 from tidegate.errors import RouterError
 from tidegate.ports import CheckStatus, Diagnosis, Router
 
@@ -223,6 +223,19 @@ class NginxRouter(Router):
             if not members and not self._installation.serves_empty(backend, present):
                 return
             if not self._is_applied(present, routes):
+                self._switch(present, routes)
+
+    def remove(self, backend: Backend, fence: int) -> None:
+        with self._memory.locked() as state:
+            names = retire(state, backend, fence)
+            self._memory.save(state)
+            if not isinstance(self._installation, OwnedNginx):
+                return  # its owner's configuration refers to the upstream
+            self._installation.start()
+            present = serving_generation(self._workers())
+            routes = {name: route for name, route in present.routes.items() if name not in names}
+            if not self._is_applied(present, routes):
+                self._generations.save(present)
                 self._switch(present, routes)
 
     def _is_applied(self, present: Generation, routes: Mapping[str, BackendRoute]) -> bool:

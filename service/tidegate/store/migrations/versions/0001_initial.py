@@ -63,6 +63,7 @@ def _services() -> None:
         sa.Column("backend", sa.String(), nullable=True),
         sa.Column("definition", sa.JSON(), nullable=False),
         sa.Column("version", sa.Integer(), nullable=False),
+        sa.Column("removed_at", sa.Double(), nullable=True),
         sa.Column("live", sa.String(), nullable=True),
         sa.Column("drift_check_due", sa.Double(), server_default=sa.text("0"), nullable=False),
         sa.Column("drift", sa.JSON(none_as_null=True), nullable=True),
