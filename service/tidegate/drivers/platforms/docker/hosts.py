@@ -158,11 +158,10 @@ class DockerHost:
         for folder, tar in build_archives(release.container):
             api.put_archive(container, folder, tar)
         for network in create.extra_networks(release.container, self._shared.network):
+            if network.origin is NetworkOrigin.OPTIONAL and not self.has("network", network.name):
+                continue  # Docker accepts a missing network for a container that does not run, and then cannot start it
             try:
                 api.connect_container_to_network(container, network.name, aliases=list(network.aliases))
-            except NotFound:
-                if network.origin is not NetworkOrigin.OPTIONAL:
-                    raise
             except APIError as error:
                 if "already exists in network" not in str(error.explanation):
                     raise
