@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -328,6 +329,40 @@ def test_what_was_left_created_and_cannot_start_makes_room(platform: DockerPlatf
 
 
 # -- stopping --------------------------------------------------------------------------------------------------------------
+
+
+def test_no_second_instance_is_created_where_one_runs_alone(client: docker.DockerClient, platform: DockerPlatform) -> None:
+    """Not even next to one that has ended, which Docker may start again; nor by an engine that knows no better."""
+    service = f"{ENVIRONMENT}/alone"
+    first, second = (pin_release(platform, make_release(service, "good", name, alone=True)) for name in ("v1-1", "v2-2"))
+    [running] = start_and_wait(platform, first, [0])
+    client.api.kill(running.id)
+    with pytest.raises(PlatformError, match="v1-1/0 still exists on Docker host local, and no two instances") as refused:
+        platform.start(second, [0])
+    assert refused.value.retryable
+    platform.stop([running], 1.0)
+    wait_for_instances(platform, service, lambda seen: not seen)
+
+    barrier, errors = threading.Barrier(2), list[PlatformError]()
+
+    def start(engine: DockerPlatform, release: Release) -> None:
+        listed = engine._list_containers  # both list before any of them creates
+        engine._list_containers = lambda key: (listed(key), barrier.wait())[0]  # type: ignore[method-assign]
+        try:
+            engine.start(release, [0])
+        except PlatformError as error:
+            errors.append(error)
+
+    with platform_on(LOCAL) as one, platform_on(LOCAL) as other:
+        threads = [threading.Thread(target=start, args=each) for each in ((one, first), (other, second))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        [error] = errors
+        assert "a container with this name exists already" in str(error)
+        assert error.retryable
+        assert len(platform.instances(service)) == 1
 
 
 def test_stop_comes_back_at_once_and_keeps_the_grace(

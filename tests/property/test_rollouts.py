@@ -136,6 +136,34 @@ def test_every_repair_and_scaling_is_safe_and_ends_with_exactly_what_is_wanted(c
         assert ended.phase is Phase.SUCCEEDED, "nothing kept it from it"
 
 
+singletons = st.builds(
+    Case,
+    seed=st.integers(0, 2**32),
+    worker=st.just(True),
+    order=st.just(Order.STOP_FIRST),
+    old=st.integers(0, 1),
+    new=st.just(1),
+    batch=st.just(1),
+    kind=st.sampled_from([RolloutKind.RELEASE, RolloutKind.RELEASE, RolloutKind.REPAIR]),
+    never_ready=st.sampled_from([False, False, True]),
+    crashing=st.sampled_from([False, False, True]),
+    crash=st.sampled_from([0.1, 0.3]),
+    drift=st.sampled_from([0.0, 0.05]),
+    sick=st.sampled_from([0.0, 0.1]),
+    stale=st.just(1.0),
+    rollback_at=st.none() | st.integers(0, 80),
+).map(lambda case: replace(case, old=1) if case.kind is RolloutKind.REPAIR else case)
+
+
+@settings(max_examples=EXAMPLES // 2, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@given(singletons)
+def test_no_two_of_a_singleton_run_whatever_crashes_and_comes_late(case: Case) -> None:
+    run = SimulatedRollout(case)
+    run.play()
+    assert run.world.alone
+    assert run.world.most_running <= 1
+
+
 def test_crashes_were_injected() -> None:
     """The property above could pass by never meeting a crash."""
     runs = [SimulatedRollout(Case(seed, crash=0.3)) for seed in range(50)]

@@ -57,6 +57,7 @@ class SimulatedEnvironment:
     flights: dict[str, tuple[Time, Time]] = field(default_factory=dict)  # unrouted: since when, until when busy
     fence: int = 0
     replaced: set[str] = field(default_factory=set)  # sick ones, next to which others are started
+    most_running: int = 0  # containers at once, after a start
     strangers: int = 0  # containers that a lost engine started late: they do not count against the ceiling
     _ids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
     _addresses: list[str] = field(default_factory=list)
@@ -108,8 +109,8 @@ class SimulatedEnvironment:
 
     def start(self, release: str, ordinals: Collection[int], *, stale: bool = False) -> None:
         """Create those that do not exist. `stale`: by an engine that lost the rollout. Where no two may run at once, one
-        that exists in any state prevents it, as the driver does."""
-        if self.alone and self.boxes:
+        that exists in any state prevents such a start, as the driver does; others must not need that."""
+        if stale and self.alone and self.boxes:
             return
         there = {b.instance.ordinal for b in self.boxes.values() if b.instance.release == release and b.removed_at is None}
         for ordinal in sorted(set(ordinals) - there):
@@ -123,6 +124,7 @@ class SimulatedEnvironment:
         if len(living) > self.ceiling + self.strangers:
             raise SafetyViolation(f"{len(living)} containers, {self.ceiling} are allowed")
         running = [box for box in self.boxes.values() if self.now < box.ends_at]
+        self.most_running = max(self.most_running, len(running))
         if self.alone and not self.strangers and len(running) > 1:
             raise SafetyViolation(f"{len(running)} containers run at once")
 
