@@ -146,9 +146,7 @@ def _read_service(
         warnings=(*warnings, *late),
     )
     result = replace(result, control=extension.read_control(own, result))
-    _check_consistency(root, own, update, result, batches)
-    reject_unsupported(root, deploy)
-    Reader.finish_all(update, deploy, own, root)
+    _finish(root, deploy, update, own, result, batches)
     return result
 
 
@@ -163,6 +161,12 @@ def _read_monitor(own: Reader, update: Reader, *, is_waited_for: bool) -> tuple[
     monitor = update.take("monitor", parse_duration, 0.0)
     bake = own.take("bake", parse_duration, 0.0 if is_waited_for else monitor)
     return monitor, bake + update.take("delay", parse_duration, 0.0)
+
+
+def _finish(root: Reader, deploy: Reader, update: Reader, own: Reader, service: Service, batches: int) -> None:
+    _check_consistency(root, own, update, service, batches)
+    reject_unsupported(root, deploy, has_project=bool(service.container.project))
+    Reader.finish_all(update, deploy, own, root)
 
 
 def _read_order(

@@ -45,6 +45,10 @@ UNSUPPORTED = {
     "pre_stop": NO_CONTAINER_HOOKS,
 }
 SETTINGS_RESTART = "containers are restarted as the settings of the environment say"
+NO_PROFILE = (
+    "is not set: docker compose up and down, without names of services, also replace or remove Tidegate's containers; "
+    "add profiles: [tidegate] to keep them apart"
+)
 IGNORED = {
     "container_name": "a name belongs to one container; Tidegate names each instance",
     "links": "services are reached by their names on the networks that they share",
@@ -63,14 +67,15 @@ IGNORED_DEPLOY = {
 }
 
 
-def reject_unsupported(root: Reader, deploy: Reader) -> None:
-    """Ignore or reject what has no effect here, each with a reason."""
+def reject_unsupported(root: Reader, deploy: Reader, *, has_project: bool) -> None:
+    """Ignore or reject what has no effect here, each with a reason. `has_project`: whether `docker compose` finds the
+    containers as its own."""
     if root.take("restart", _restart, "") not in ("", "always", "unless-stopped"):
         root.note("restart", f"ignored: {SETTINGS_RESTART}")
     deploy.take("mode", one_of(str, ("replicated",)), "")
-    root.tolerate(
-        "profiles", "attach", "develop"
-    )  # `profiles`: the request names the services; the others are for development
+    root.tolerate("profiles", "attach", "develop")  # the request names the services; the others are for development
+    if has_project and not root.values.get("profiles"):
+        root.note("profiles", NO_PROFILE)
     root.refuse(UNSUPPORTED)
     root.ignore(IGNORED)
     deploy.ignore(IGNORED_DEPLOY)
