@@ -62,6 +62,27 @@ def test_the_extension_is_not_inherited() -> None:
         read_service(ComposeInput(text), "web", "demo")
 
 
+def test_a_job_may_extend_another_service() -> None:
+    text = json.dumps(
+        {
+            "name": "books",
+            "services": {
+                "web": {
+                    "image": "web:1",
+                    "expose": ["80"],
+                    "depends_on": {"migrate": {"condition": "service_completed_successfully"}},
+                    "x-tidegate": {},
+                },
+                "migrate": {"extends": "base", "command": "migrate"},
+                "base": {"image": "web:1", "environment": {"A": "1"}},
+            },
+        }
+    )
+    (job,) = read_service(ComposeInput(text), "web", "demo").hooks.values()
+    assert job.container is not None
+    assert (job.container.command, job.container.environment) == (("migrate",), {"A": "1"})
+
+
 def test_files_that_other_files_name_are_found_one_after_the_other() -> None:
     text = json.dumps(
         {"include": ["a/compose.yaml"], "services": {"web": {"extends": {"file": "b/base.yaml", "service": "base"}}}}

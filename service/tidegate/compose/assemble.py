@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tidegate.compose import yaml
-from tidegate.compose.document import EXTENSION
+from tidegate.compose.document import EXTENSION, referenced_names
 from tidegate.compose.files import ReferencedFile, relative_name
 from tidegate.compose.interpolation import Variables, interpolate_text
 from tidegate.compose.merge import Reset, merge, split_short, strip
@@ -28,7 +28,7 @@ class Assembly:
     named but were not sent.
     """
 
-    service: str  # only its `extends` is followed
+    service: str  # only its `extends` is followed, and that of the services that it depends on
     contents: Mapping[str, bytes]
     variables: Variables
     missing: dict[str, ReferencedFile] = field(default_factory=dict)
@@ -49,14 +49,31 @@ def _read(document: object, folder: str, before: object, assembly: Assembly, dep
         return document
     document = dict(document)
     services = document.get("services")
-    if isinstance(services, Mapping) and isinstance(services.get(assembly.service), Mapping):
-        whole = _extend(assembly.service, services, _services(before), folder, assembly, depth)
-        document["services"] = {**services, assembly.service: whole}
+    if isinstance(services, Mapping):
+        names = [name for name in _needed(assembly.service, services, before) if isinstance(services.get(name), Mapping)]
+        whole = {name: _extend(name, services, _services(before), folder, assembly, depth) for name in names}
+        document["services"] = {**services, **whole}
     included = document.pop("include", None)
     entries = included if isinstance(included, list) else [] if included is None else [included]
     for index, entry in enumerate(entries):
         document = _include(document, entry, f"include[{index}]", folder, assembly, depth)
     return document
+
+
+def _needed(service: str, services: Mapping[str, object], before: object) -> list[str]:
+    """The service and those that it depends on, some of which may be its jobs."""
+    both = merge({"services": _services(before)}, {"services": services})
+    after = {
+        name: tuple(referenced_names(body.get("depends_on")))
+        for name, body in _services(both).items()
+        if isinstance(body, Mapping)
+    }
+    needed, waiting = dict.fromkeys([service]), [service]
+    while waiting:
+        new = [name for name in after.get(waiting.pop(), ()) if name not in needed]
+        needed |= dict.fromkeys(new)
+        waiting += new
+    return list(needed)
 
 
 def _services(document: object) -> Mapping[str, object]:

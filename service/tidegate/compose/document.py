@@ -78,7 +78,7 @@ def extract_service(
     )
     top.finish()
     after = {
-        name: tuple(_referenced_names(definition.get("depends_on")))
+        name: tuple(referenced_names(definition.get("depends_on")))
         for name, definition in services.items()
         if isinstance(definition, Mapping)
     }
@@ -115,7 +115,7 @@ def _named(kind: str, body: Mapping[str, object]) -> object:
 
 def _used_definitions(section: Reader, named: object, variables: Variables) -> dict[str, object]:
     """The definitions of one kind that the service uses."""
-    wanted = set(_referenced_names(named))
+    wanted = set(referenced_names(named))
     return {
         name: interpolate(definition, variables, section.findings.problems, section.at(name))
         for name, definition in section.values.items()
@@ -123,7 +123,7 @@ def _used_definitions(section: Reader, named: object, variables: Variables) -> d
     }
 
 
-def _referenced_names(value: object) -> Iterator[str]:
+def referenced_names(value: object) -> Iterator[str]:
     """The names in a list, in a list of objects with a `source`, or in a mapping."""
     if isinstance(value, Mapping):
         yield from map(str, value)

@@ -22,7 +22,7 @@ from tidegate.compose.jobs import JobReader
 from tidegate.compose.ports import read_ports
 from tidegate.compose.reader import Findings, Reader, boolean, format_value, integer, one_of
 from tidegate.compose.units import parse_duration, parse_share
-from tidegate.compose.unsupported import reject_unsupported
+from tidegate.compose.unsupported import NO_PROFILE, reject_unsupported
 from tidegate.compose.worker import check_worker, read_singleton, read_worker, read_worker_health, read_worker_port
 from tidegate.core.compose import ComposeSource
 from tidegate.core.container import Container
@@ -165,7 +165,9 @@ def _read_monitor(own: Reader, update: Reader, *, is_waited_for: bool) -> tuple[
 
 def _finish(root: Reader, deploy: Reader, update: Reader, own: Reader, service: Service, batches: int) -> None:
     _check_consistency(root, own, update, service, batches)
-    reject_unsupported(root, deploy, has_project=bool(service.container.project))
+    reject_unsupported(root, deploy)
+    if service.container.project and not root.values.get("profiles"):
+        root.note("profiles", NO_PROFILE)
     Reader.finish_all(update, deploy, own, root)
 
 

@@ -67,15 +67,12 @@ IGNORED_DEPLOY = {
 }
 
 
-def reject_unsupported(root: Reader, deploy: Reader, *, has_project: bool) -> None:
-    """Ignore or reject what has no effect here, each with a reason. `has_project`: whether `docker compose` finds the
-    containers as its own."""
+def reject_unsupported(root: Reader, deploy: Reader) -> None:
+    """Ignore or reject what has no effect here, each with a reason."""
     if root.take("restart", _restart, "") not in ("", "always", "unless-stopped"):
         root.note("restart", f"ignored: {SETTINGS_RESTART}")
     deploy.take("mode", one_of(str, ("replicated",)), "")
     root.tolerate("profiles", "attach", "develop")  # the request names the services; the others are for development
-    if has_project and not root.values.get("profiles"):
-        root.note("profiles", NO_PROFILE)
     root.refuse(UNSUPPORTED)
     root.ignore(IGNORED)
     deploy.ignore(IGNORED_DEPLOY)
