@@ -15,6 +15,7 @@ from tidegate.cli import (
     admin,
     analysis,
     freezes,
+    lint,
     logs,
     plans,
     quarantine,
@@ -40,6 +41,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 PANELS: dict[str, tuple[Callable[..., None], ...]] = {
+    "Compose files": (lint.init, lint.lint),
     "Rollouts": (
         plans.plan,
         rollouts.deploy,
