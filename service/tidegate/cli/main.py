@@ -19,6 +19,7 @@ from tidegate.cli import (
     logs,
     plans,
     quarantine,
+    reference,
     repeats,
     rollouts,
     scale_repair,
@@ -28,6 +29,7 @@ from tidegate.cli import (
 )
 from tidegate.cli.console import json_text
 from tidegate.cli.context import Context, Format
+from tidegate.cli.examples import add_examples
 from tidegate.cli.exit_codes import CommandError, ExitCode, Json
 from tidegate.errors import TidegateError
 from tidegate.text import escape
@@ -68,7 +70,7 @@ PANELS: dict[str, tuple[Callable[..., None], ...]] = {
         status.apply,
     ),
     "Freezes and audit": (freezes.freeze, freezes.thaw, freezes.freezes, status.audit),
-    "Server": (admin.serve, admin.engine, admin.prune, admin.check),
+    "Server": (admin.serve, admin.engine, admin.prune, admin.check, reference.man),
 }
 for panel, commands in PANELS.items():
     for command in commands:
@@ -77,6 +79,9 @@ app.add_typer(analysis.app, name="analysis", rich_help_panel="Inspect")
 app.add_typer(quarantine.app, name="quarantine", rich_help_panel="Freezes and audit")
 app.add_typer(admin.db, name="db", rich_help_panel="Server")
 app.add_typer(tokens.app, name="token", rich_help_panel="Server")
+
+
+add_examples(app)
 
 
 def _print_version(requested: bool) -> None:
