@@ -45,13 +45,21 @@ def test_a_later_file_wins_in_what_is_deployed() -> None:
     base = text_of(environment={"A": "1", "B": "2"}, networks=["front"], **{"x-tidegate": {"listen": 8001}})
     over = json.dumps(
         {
-            "services": {"web": {"image": "web:2", "environment": ["B=3"], "deploy": {"replicas": 3}}},
+            "services": {
+                "web": {
+                    "image": "web:2",
+                    "environment": ["B=3"],
+                    "deploy": {"replicas": 3},
+                    "x-tidegate": {"health": {"path": "/health"}},
+                }
+            },
             "networks": {"front": {}},
         }
     )
     web = read_service(ComposeInput(base, overrides=(over,)), "web", "demo")
     assert (web.image, web.replicas, web.backend and web.backend.listen) == ("web:2", 3, "8001")
     assert web.container.environment == {"A": "1", "B": "3"}
+    assert web.container.health.path == "/health", "x-tidegate is merged too"
     (front,) = web.container.naming.networks
     assert (front.name, front.origin) == ("books_front", NetworkOrigin.PROJECT)
 
