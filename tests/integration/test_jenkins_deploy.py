@@ -296,7 +296,7 @@ def test_a_service_that_stays_down_fails_the_build_after_patience(jenkins: Jenki
 
 def test_texts_in_any_alphabet(jenkins: Jenkins) -> None:
     """Also when the plugin guesses another encoding than JSON's, and when a long text is cut within a character."""
-    reason = "größer " + "🚢" * 300
+    reason = "größer " + "🚢" * 1100
     build = jenkins.build(deploy(reason=reason), promote(), script=[approves(reason="schön 🚢")])
     text = jenkins.expect("deploy: reasons with umlauts and emoji", build, "SUCCESS")
     assert "Approved by alice: schön 🚢" in text

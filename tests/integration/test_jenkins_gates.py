@@ -38,7 +38,7 @@ def test_the_gate_shows_the_evidence_and_the_requests(jenkins: Jenkins) -> None:
     evidence, digest = build["inputs"][0]["description"], jenkins.latest()["digest"]
     link = f"{jenkins.api.url}/v1/rollouts/{jenkins.latest()['id']}"
     (table,) = [text for text in build["echo"] if text.startswith("demo/shop: v2-2 waits for an approval\n")]
-    for line in (r"Verdict:? +PASS: slow", r"Check slow:? +PASS, ", rf"Image:? .*{digest}", rf"Details:? +{link}"):
+    for line in (r"Verdict:? +PASS$", r"Check slow:? +PASS: 0.1 on v2-2", rf"Image:? .*{digest}", rf"Details:? +{link}"):
         assert re.search(f"^• {line}", evidence, re.MULTILINE), evidence
         assert re.search(f"^  {line}", table, re.MULTILINE), table
     assert table.endswith(link), "nothing after the link, which Jenkins makes clickable up to the next space"

@@ -29,6 +29,10 @@ class PlayedBuild(FakeBuild):
     result: str | None = None
     log: str = ""
 
+    def end(self, result: str, *causes: dict[str, Any]) -> None:
+        """Somebody interrupts it; the harness says when it has ended, and how."""
+        self.causes = list(causes)
+
     def shown(self) -> dict[str, Any]:
         """With its result; aborting an input does not end it at once."""
         return {**super().shown(), "building": self.result is None, "result": self.result}

@@ -34,7 +34,7 @@ AGAIN = [("proceed", {"reason": f"{CLOSED}the evidence has changed"})]
 def open_input(build: FakeBuild, rollout: Rollout, *signals: Signal) -> FakeInput:
     """An input that the pipeline has opened in this state."""
     assert awaited_answer(rollout, signals) is not None
-    text = f"Reason\n• Check errors: PASS\n• Evidence {evidence_id(rollout, signals)}"
+    text = f"Reason\n• Check errors: PASS\n• Evidence version {evidence_id(rollout, signals)}"
     build.inputs = [FakeInput(GATE, ("comment", "reason"), description=text)]
     return build.inputs[0]
 
@@ -86,7 +86,10 @@ def test_an_approval_elsewhere_is_left_to_the_event_of_the_next_step(ci: Jenkins
     assert gate.answers == [("proceed", {"reason": f"{CLOSED}approved by ann: all good"})]
 
 
-@pytest.mark.parametrize("text", ["", "Evidence", "Evidence 0123456", "Evidence 01234567 of the past", "evidence 01234567"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "Evidence version", "Evidence version 0123456", "Evidence version 01234567 of old", "evidence version 01234567"],
+)
 def test_an_input_that_shows_no_evidence_stays_open(ci: JenkinsCI, build: FakeBuild, text: str) -> None:
     """Somebody else's, with a name like ours."""
     build.inputs = [FakeInput(GATE, ("reason",), description=text)]

@@ -26,10 +26,13 @@ class Evidence implements Serializable {
     static String question(Map rollout, Map report, String message) {
         String text = message ?: heading(rollout)
         String separator = ' '
+        boolean judged = false // the verdict is a fact in two lengths
         for (String fact in facts(rollout, report)) {
-            if (text.length() + separator.length() + fact.length() <= MAX_QUESTION) {
+            boolean verdict = rollout.verdict != null && fact.startsWith(rollout.verdict.outcome)
+            if (!(verdict && judged) && text.length() + separator.length() + fact.length() <= MAX_QUESTION) {
                 text = text + separator + fact
                 separator = ', '
+                judged = judged || verdict
             }
         }
         return text.length() > MAX_QUESTION ? text.substring(0, MAX_QUESTION - 3) + '...' : text
@@ -52,17 +55,23 @@ class Evidence implements Serializable {
     private static Map nextRoute(Map rollout) {
         int before = rollout.steps[rollout.cursor].route.get(rollout.new) ?: 0
         for (int index = rollout.cursor + 1; index < rollout.steps.size(); index++) {
-            Map route = rollout.steps[index].route
-            int count = route.get(rollout.new) ?: 0
+            int count = rollout.steps[index].route.get(rollout.new) ?: 0
             if (count != before) {
-                int total = 0
-                for (String release in route.keySet()) {
-                    total += route.get(release)
-                }
-                return [count: count, total: total]
+                return [count: count, total: Math.max(count, target(rollout))]
             }
         }
         return [:]
+    }
+
+    /** How many instances receive traffic at the end; in between there may be more, of both releases. */
+    @NonCPS
+    private static int target(Map rollout) {
+        Map route = rollout.steps[rollout.steps.size() - 1].route
+        int total = 0
+        for (String release in route.keySet()) {
+            total += route.get(release)
+        }
+        return total
     }
 
     /** The shortest statements about losses and checks, the most important first. */
@@ -80,6 +89,7 @@ class Evidence implements Serializable {
         Map deciding = decidingFinding(verdict)
         String result = firstClause(deciding.isEmpty() ? verdict.message : deciding.message)
         facts.add("${verdict.outcome}: ${result}${detectable(deciding)}".toString())
+        facts.add(deciding.isEmpty() ? verdict.outcome : "${verdict.outcome}: ${shortResult(deciding)}".toString())
         return facts
     }
 
@@ -91,6 +101,13 @@ class Evidence implements Serializable {
             }
         }
         return [:]
+    }
+
+    /** `errors, few data`: the check and the reason of its outcome, without numbers. */
+    @NonCPS
+    private static String shortResult(Map finding) {
+        boolean clear = ['ok', 'worse', 'limit'].contains(finding.reason)
+        return finding.check + (clear ? '' : ', ' + finding.reason.replace('-', ' '))
     }
 
     @NonCPS
@@ -145,7 +162,7 @@ class Evidence implements Serializable {
         String requester = rollout.requested_by ?: 'unknown'
         rows.put('Requested by', approval.requester_may_approve == false ? requester + ', who cannot approve it' : requester)
         if (approval.expires) {
-            rows.put('Expires', approval.expires + ', then: ' + approval.on_expiry)
+            rows.put('Expires', Messages.minute(approval.expires) + ', then ' + approval.on_expiry)
         }
         rows.put('Image', rollout.image + (rollout.digest ? ', digest ' + rollout.digest : ''))
         return rows
@@ -158,10 +175,11 @@ class Evidence implements Serializable {
             rows.put('Verdict', step.gate.analyzed ? 'none yet' : 'none: this step has no checks')
             return
         }
-        rows.put('Verdict', verdict.message)
-        for (Map finding in (verdict.findings ?: [])) {
+        List findings = verdict.findings ?: []
+        rows.put('Verdict', findings.isEmpty() ? verdict.message : verdict.outcome)
+        for (Map finding in findings) {
             String note = finding.shadow ? ' (shadow check: does not affect the verdict)' : ''
-            rows.put('Check ' + finding.check, finding.outcome + ', ' + finding.message + note)
+            rows.put('Check ' + finding.check, finding.outcome + ': ' + Messages.finding(finding) + note)
         }
     }
 
@@ -195,7 +213,7 @@ class Evidence implements Serializable {
             lines.add(name + ': ' + (value.length() > MAX_VALUE ? value.substring(0, MAX_VALUE - 3) + '...' : value))
         }
         lines.add('Details: ' + link)
-        lines.add('Evidence ' + rollout.approval.evidence_id)
+        lines.add('Evidence version ' + rollout.approval.evidence_id)
         return inert(lines.join('\n\u2022 '))
     }
 

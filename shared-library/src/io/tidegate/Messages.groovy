@@ -5,13 +5,16 @@ import com.cloudbees.groovy.cps.NonCPS
 /** The texts that people read, in one place, so that the log, the gate and the errors agree. */
 class Messages implements Serializable {
     private static final long serialVersionUID = 1L
-    private static final int MAX_REASON = 500 // limit of the API, in characters
+    private static final int MAX_REASON = 2000 // limit of the API, in characters
     private static final int MAX_LINES = 25
+    private static final int MAX_BRIEF = 200 // characters of a reason in the log
 
     /** `14:03:07  traffic_shifted      Traffic goes to v2-4`; the last log lines of an instance follow indented. */
     @NonCPS
     static String event(Map event) {
-        String line = event.at.substring(11, 19) + '  ' + event.kind.padRight(20) + ' ' + event.message
+        boolean personal = ['promoted', 'rollback_requested', 'rolling_back', 'forced'].contains(event.kind)
+        String message = personal ? brief(event.message) : event.message
+        String line = event.at.substring(11, 19) + '  ' + event.kind.padRight(20) + ' ' + message
         Map data = event.data ?: [:]
         return event.kind == 'instance_log' && data.log ? line + '\n' + indented(data.log.toString()) : line
     }
@@ -62,7 +65,7 @@ class Messages implements Serializable {
         return response.status == 0 ? start : 'status ' + response.status + (start.isEmpty() ? '' : ': ' + start)
     }
 
-    /** A reason as the API accepts it: one line of at most 500 characters. */
+    /** A reason as the API accepts it: one line of at most 2,000 characters. */
     @NonCPS
     static String singleLine(Object text) {
         String line = text == null ? '' : text.toString().replaceAll('[\\x00-\\x1f\\x7f]+', ' ').trim()
@@ -76,10 +79,12 @@ class Messages implements Serializable {
     @NonCPS
     static List evidence(Map report) {
         List lines = []
-        for (Map row in (report.verdicts ?: [])) {
-            if (row.verdict.outcome != 'PASS') {
-                lines.add(row.verdict.message)
-                addFindings(lines, row.verdict.findings ?: [])
+        List rows = report.verdicts ?: []
+        for (int index = 0; index < rows.size(); index++) {
+            boolean last = index == rows.size() - 1 || rows[index + 1].step != rows[index].step
+            Map verdict = rows[index].verdict
+            if (verdict.outcome == 'FAIL' || (last && verdict.outcome != 'PASS')) { // not each one on the way to it
+                addVerdict(lines, verdict)
             }
         }
         for (Map failure in (report.failures ?: [])) {
@@ -135,13 +140,35 @@ class Messages implements Serializable {
         }
     }
 
+    /** The verdict: its message without findings, else its outcome and each finding that is not PASS. */
     @NonCPS
-    private static void addFindings(List lines, List findings) {
+    private static void addVerdict(List lines, Map verdict) {
+        List findings = verdict.findings ?: []
+        lines.add(findings.isEmpty() ? verdict.message : verdict.outcome)
         for (Map finding in findings) {
             if (finding.outcome != 'PASS') {
-                lines.add('  ' + finding.check + ': ' + finding.message)
+                lines.add('  ' + finding.check + ': ' + Messages.finding(finding))
             }
         }
+    }
+
+    /** The message of a finding without the name of the check, which begins some. */
+    @NonCPS
+    static String finding(Map finding) {
+        String prefix = finding.check + ': '
+        return finding.message.startsWith(prefix) ? finding.message.substring(prefix.length()) : finding.message
+    }
+
+    /** `2026-12-02 09:43 UTC` of a timestamp of the API. */
+    @NonCPS
+    static String minute(String timestamp) {
+        return timestamp.substring(0, 10) + ' ' + timestamp.substring(11, 16) + ' UTC'
+    }
+
+    /** The start of a person's text for a line of the log. */
+    @NonCPS
+    static String brief(String text) {
+        return text.length() > MAX_BRIEF ? text.substring(0, MAX_BRIEF - 3).replaceAll('[\\ud800-\\udbff]$', '') + '...' : text
     }
 
     /** The release of a rollout that succeeded is no longer live. `newer`: the last rollout that succeeded, if known. */

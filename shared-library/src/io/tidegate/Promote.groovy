@@ -95,12 +95,12 @@ class Promote implements Serializable {
         if (!Rollouts.sameApproval(shown.approval, now.approval)) {
             session.script.echo(Rollouts.waiting(now)
                 ? "The rollout changed while the gate was open, so the approval of ${answer.approver} does not count: " +
-                    (answer.reason ?: 'no reason given')
+                    Messages.brief(answer.reason ?: 'no reason given')
                 : 'The approval was decided outside Jenkins')
             return session.follower.follow(now.id, 'approval')
         }
         gate.leave()
-        session.script.echo("Approved by ${answer.approver}${answer.reason ? ': ' + answer.reason : ''}")
+        session.script.echo("Approved by ${answer.approver}${answer.reason ? ': ' + Messages.brief(answer.reason) : ''}")
         Map response = promote(shown.approval.binding, now, answer.approver, answer.reason ?: session.reason())
         if (response.status < 300) {
             return session.follower.follow(now.id, 'approval')

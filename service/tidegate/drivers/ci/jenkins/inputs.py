@@ -1,7 +1,7 @@
 """The input steps of a build that wait for a person, and how to answer them after a decision elsewhere. Pure.
 
 The pipeline names its inputs `Tidegate-<rollout>-<step>-<binding>`; all others are ignored. The description of the reason
-ends with `Evidence <evidence id>`, by which an input that shows outdated evidence is recognised.
+ends with `Evidence version <evidence id>`, by which an input that shows outdated evidence is recognised.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ REASON = "reason"  # name of the parameter for the reason, in any case
 MAX_REASON_CHARS = 500
 #: How each of our reasons begins. The library takes no such answer for an approval, whatever the rollout waits for.
 CLOSED = "Tidegate closed this input: "
-_EVIDENCE = re.compile(r"\bEvidence ([0-9a-f]{8})\s*$")
+_EVIDENCE = re.compile(r"\bEvidence version ([0-9a-f]{8})\s*$")
 
 ROLLBACK_PHASES = frozenset({Phase.ROLLING_BACK, Phase.ROLLED_BACK, Phase.REFUSED, Phase.FAILED})
 ROLLBACK_EVENTS = frozenset(
