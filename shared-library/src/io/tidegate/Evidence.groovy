@@ -26,13 +26,13 @@ class Evidence implements Serializable {
     static String question(Map rollout, Map report, String message) {
         String text = message ?: heading(rollout)
         String separator = ' '
-        boolean judged = false // the verdict is a fact in two lengths
+        boolean isShown = false // the verdict is a fact in two lengths
         for (String fact in facts(rollout, report)) {
             boolean verdict = rollout.verdict != null && fact.startsWith(rollout.verdict.outcome)
-            if (!(verdict && judged) && text.length() + separator.length() + fact.length() <= MAX_QUESTION) {
+            if (!(verdict && isShown) && text.length() + separator.length() + fact.length() <= MAX_QUESTION) {
                 text = text + separator + fact
                 separator = ', '
-                judged = judged || verdict
+                isShown = isShown || verdict
             }
         }
         return text.length() > MAX_QUESTION ? text.substring(0, MAX_QUESTION - 3) + '...' : text
